@@ -1,0 +1,1 @@
+"""The durable run history of Orchestra AI workflows, in PostgreSQL."""

@@ -1,0 +1,5 @@
+"""`python -m etl` is `orchestra-etl`."""
+
+from etl.cli import main
+
+main()

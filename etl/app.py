@@ -1,0 +1,183 @@
+"""Puts the parts together from the settings; nothing is built at import."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+import msgspec
+
+from etl import database as schema
+from etl.database import Database
+from etl.extract.client import OrchestraClient
+from etl.ledger.clock import DatabaseClock
+from etl.ledger.lifecycle import Policy
+from etl.local.postgres import EmbeddedPostgres, default_home
+from etl.pipeline.budget import RequestBudget
+from etl.pipeline.loading import Loader, LoadReport
+from etl.pipeline.passes import Passes, WorkflowPlan
+from etl.pipeline.poll import Poller
+from etl.pipeline.reading import Reader
+from etl.pipeline.sweep import Sweeper
+from etl.service.daemon import Daemon, Schedule
+from etl.service.health import Health
+from etl.settings import EMBEDDED, Settings
+from etl.signals import stop_on_signals
+from etl.transform.states import StateMap
+
+# Seconds between sweeps of a workflow that is not configured (api.all_workflows); the same as the setting's default.
+DEFAULT_INTERVAL = 60.0
+
+
+@contextmanager
+def database_url(settings: Settings) -> Iterator[str]:
+    """The URL of the configured database; the embedded server runs until the block ends.
+
+    Raises:
+        ConfigurationError: no database is named.
+        DatabaseError: the embedded server does not start.
+    """
+    url = settings.database_url()
+    if url != EMBEDDED:
+        yield url
+        return
+    with EmbeddedPostgres(default_home()) as server:
+        yield server.url
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """The configured database, its schema brought up to date where that is ours to do, else checked.
+
+    Raises:
+        ConfigurationError: no database is named.
+        DatabaseUnavailable: it does not answer.
+        SchemaMismatch: the schema is missing, older or newer.
+    """
+    with database_url(settings) as url:
+        database = Database(
+            url,
+            statement_timeout=settings.database.statement_timeout,
+            lock_timeout=settings.database.lock_timeout,
+            patience=settings.database.patience,
+        )
+        try:
+            if settings.database_url() == EMBEDDED or settings.database.migrate_on_start:
+                if database.version() != schema.head():
+                    schema.upgrade(url)
+            database.check_schema()
+            yield database
+        finally:
+            database.close()
+
+
+@asynccontextmanager
+async def open_client(settings: Settings, budget: RequestBudget | None = None) -> AsyncIterator[OrchestraClient]:
+    """A client of the configured API.
+
+    Raises:
+        ConfigurationError: there is no key, or the base URL cannot be used.
+    """
+    settings.read_api_key()
+    api = settings.api
+    client = OrchestraClient(
+        api.base_url,
+        api_key=settings.read_api_key,
+        header_name=api.header_name,
+        concurrency=api.concurrency,
+        deadline=api.deadline,
+        attempts=api.attempts,
+        max_response_bytes=api.max_response_bytes,
+        trust_env=api.trust_env,
+        before_request=budget.acquire if budget is not None else None,
+        on_throttled=budget.hold_off if budget is not None else None,
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+class Jobs(msgspec.Struct, frozen=True):
+    """The parts that a command works with."""
+
+    client: OrchestraClient
+    passes: Passes
+    poller: Poller
+
+
+@asynccontextmanager
+async def open_jobs(
+    settings: Settings, database: Database, *, on_progress: Callable[[LoadReport], None] = lambda report: None
+) -> AsyncIterator[Jobs]:
+    """The two jobs on a database and the configured API.
+
+    Raises:
+        ConfigurationError: there is no key, or the state map names an unknown state.
+    """
+    polling = settings.polling
+    clock = DatabaseClock()
+    node_types: dict[str, Mapping[str, str]] = {}
+    states = StateMap(settings.states)
+    budget = RequestBudget(database, rate=settings.api.requests_per_second)
+    async with open_client(settings, budget) as client:
+        sweeper = Sweeper(
+            database,
+            client,
+            clock,
+            lease=polling.lease,
+            page_size=settings.api.page_size,
+            max_pages=polling.reconcile_pages,
+            reconcile_every=polling.reconcile,
+        )
+        policy = Policy(
+            settle_after=polling.settle_after,
+            open_interval_min=polling.open_interval_min,
+            open_interval_max=polling.open_interval_max,
+            give_up_after=polling.give_up_after,
+        )
+        poller = Poller(
+            database,
+            Reader(client, clock, states, node_types),
+            Loader(database, policy),
+            clock,
+            concurrency=settings.api.concurrency,
+            lease=polling.lease,
+            on_progress=on_progress,
+        )
+        passes = Passes(
+            database, client, sweeper, poller, clock, plans(settings),
+            all_workflows=settings.api.all_workflows, describe_every=polling.reconcile, node_types=node_types,
+        )  # fmt: skip
+        yield Jobs(client, passes, poller)
+
+
+async def serve(settings: Settings, database: Database, *, health: Health | None = None) -> None:
+    """Run the service until a signal ends it.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or the address for health and metrics cannot be used.
+    """
+    health = health or Health()
+    schedules = [Schedule(one.id, one.interval, one.cron) for one in settings.workflows]
+    async with (
+        open_jobs(settings, database) as jobs,
+        health.served(settings.service.host, settings.service.port),
+    ):
+        daemon = Daemon(jobs.passes, health, schedules, default_interval=DEFAULT_INTERVAL)
+        with stop_on_signals() as stop:
+            await daemon.run(stop)
+
+
+def plans(settings: Settings) -> list[WorkflowPlan]:
+    """What the configuration wants of each workflow."""
+    return [
+        WorkflowPlan(
+            id=workflow.id,
+            name=workflow.name,
+            discover=workflow.discover,
+            runs=tuple(workflow.runs),
+            labels=workflow.labels,
+        )
+        for workflow in settings.workflows
+    ]

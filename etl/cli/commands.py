@@ -1,0 +1,82 @@
+"""Puts the command groups together, and turns every error into one line and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from etl.cli import config, db, dead_letters, demo, gaps, jobs, runs, simulate, status, workflows
+from etl.cli.context import Invocation
+from etl.errors import EtlError
+
+app = typer.Typer(
+    name="orchestra-etl",
+    help="The durable run history of Orchestra AI workflows, in PostgreSQL.",
+    epilog="Start with `orchestra-etl demo`; then name your server in config/etl.toml and run `orchestra-etl config check`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"orchestra-etl {version('orchestra-etl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="The configuration file; else ORCHESTRA_ETL_CONFIG, else ./config/etl.toml.", metavar="FILE"),
+    ] = None,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    context.obj = Invocation(config)
+
+
+for group in (jobs, runs, status, workflows, dead_letters, gaps, db, config, simulate, demo):
+    group.register(app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit status."""
+    try:
+        result = app(list(arguments), prog_name="orchestra-etl", standalone_mode=False)
+    except EtlError as error:
+        return _say(str(error), error.exit_status)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has seen enough.
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
+    except Exception as error:
+        # Not its text: it may quote a row or a secret.
+        return _say(f"unexpected {type(error).__name__}; ORCHESTRA_ETL_LOGS__LEVEL=debug shows where", 1, error)
+    return int(result or 0)
+
+
+def _say(line: str, status: int, error: BaseException | None = None) -> int:
+    from etl import logs
+
+    sys.stderr.write(f"orchestra-etl: {' '.join(line.split())}\n")
+    if error is not None:
+        logs.trace(error)
+    return status

@@ -1,0 +1,184 @@
+"""`dead-letters`: what could not be loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
+from etl.cli.display import counted, fields, instant, listing, plain
+from etl.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from etl.ledger.dead_letters import StoredLetter
+
+Number = Annotated[int, typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="The letter's number.")]
+Numbers = Annotated[
+    list[int] | None, typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="Numbers, as `list` shows them.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(
+        name="dead-letters", help="What could not be loaded, kept with its bytes.", no_args_is_help=True
+    )
+    group.command("list")(list_letters)
+    group.command("show")(show)
+    group.command("retry")(retry)
+    group.command("discard")(discard)
+    app.add_typer(group)
+
+
+def list_letters(
+    context: typer.Context,
+    workflow: WorkflowIds = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that are settled.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The open letters, oldest first."""
+    from etl.ledger import dead_letters
+
+    with invocation(context).database() as database:
+        found = database.transaction(lambda c: dead_letters.find(c, workflows=workflow, resolved=everything))
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        typer.echo("nothing is set aside")
+        return
+    listing(
+        console(),
+        ("id", "last seen", "reason", "bytes", "times", "state"),
+        [
+            (
+                (
+                    str(one.id),
+                    instant(one.last_seen_at),
+                    one.reason,
+                    f"{one.size_bytes:,}",
+                    f"{one.occurrences:,}",
+                    one.resolution or "open",
+                ),
+                f"{plain(one.workflow_name or one.workflow_id, 40)}, {_whose(one)}: {plain(one.detail, 300)}",
+            )
+            for one in found
+        ],
+        numbers=("id", "bytes", "times"),
+    )
+
+
+def show(
+    context: typer.Context,
+    number: Number,
+    body: Annotated[
+        bool, typer.Option("--body", help="Write the exact bytes to standard output, and nothing else.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """One letter: whose it is and why it was set aside."""
+    from etl.ledger import dead_letters
+
+    with invocation(context).database() as database:
+        letter = database.transaction(lambda c: dead_letters.get(c, number))
+        content = database.transaction(lambda c: dead_letters.body(c, number)) if body else None
+    if letter is None:
+        raise ConfigurationError(f"there is no dead letter {number}: see `orchestra-etl dead-letters list --all`")
+    if content is not None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    if as_json:
+        print_json(letter)
+        return
+    seen = f"first {instant(letter.first_seen_at)}, last {instant(letter.last_seen_at)}"
+    content_command = f"`orchestra-etl dead-letters show {letter.id} --body` writes them"
+    settled = "no" if letter.resolved_at is None else f"{letter.resolution}, {instant(letter.resolved_at)}"
+    fields(
+        console(),
+        [
+            ("letter", str(letter.id)),
+            ("reason", f"{letter.reason}: {plain(letter.detail)}"),
+            ("workflow", plain(f"{letter.workflow_name or ''} {letter.workflow_id}")),
+            ("run", plain(letter.run_id) or "none: a row of the run list without a usable id"),
+            ("step", plain(letter.step_id or "-")),
+            ("seen", f"{counted(letter.occurrences, 'time')}, {seen}"),
+            ("bytes", f"{letter.size_bytes:,}; {content_command}"),
+            ("settled", settled),
+        ],
+    )
+
+
+def retry(
+    context: typer.Context,
+    numbers: Numbers = None,
+    everything: Annotated[bool, typer.Option("--all", help="All open letters.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Have the runs of these letters read again; a letter is settled when its run was read without the trouble."""
+    from etl.ledger import dead_letters
+
+    with invocation(context).database() as database:
+        done = database.transaction(
+            lambda c: dead_letters.retry(c, chosen(c, numbers, everything, dead_letters.unknown, "dead letter"))
+        )
+    if as_json:
+        print_json(done)
+        return
+    typer.echo(f"{counted(done.runs, 'run')} will be read again by `serve`, or the next `sync`")
+    if done.without_run:
+        which = ", ".join(map(str, done.without_run[:10])) + (", …" if len(done.without_run) > 10 else "")
+        typer.echo(
+            f"of no run, but of the run list: {which}; there the next sweep sees the row again by itself; "
+            "`discard` them once you have looked at them"
+        )
+
+
+def discard(
+    context: typer.Context,
+    numbers: Numbers = None,
+    everything: Annotated[bool, typer.Option("--all", help="All open letters.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Settle letters without loading what they hold; they do not open again by themselves, and their bytes are kept."""
+    from etl.ledger import dead_letters
+
+    with invocation(context).database() as database:
+        done = database.transaction(
+            lambda c: dead_letters.discard(c, chosen(c, numbers, everything, dead_letters.unknown, "dead letter"))
+        )
+    if as_json:
+        print_json({"discarded": done})
+    else:
+        typer.echo(f"{counted(done, 'dead letter')} discarded")
+
+
+def _whose(letter: StoredLetter) -> str:
+    step = f", step {plain(letter.step_id)}" if letter.step_id else ""
+    return f"run {plain(letter.run_id)}{step}" if letter.run_id else "the run list"
+
+
+def chosen(
+    connection: Connection,
+    numbers: list[int] | None,
+    everything: bool,
+    unknown: Callable[[Connection, Sequence[int]], list[int]],
+    noun: str,
+) -> list[int] | None:
+    """The numbers given, all of which must exist; None for `--all`.
+
+    Raises:
+        ConfigurationError: neither or both were given, or a number does not exist; nothing is done then.
+    """
+    if bool(numbers) == everything:
+        raise ConfigurationError(f"name each {noun} by its number, or give --all for all of them")
+    if not numbers:
+        return None
+    if missing := unknown(connection, numbers):
+        raise ConfigurationError(f"there is no {noun} {', '.join(map(str, missing))}; nothing was done")
+    return numbers

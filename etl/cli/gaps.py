@@ -1,0 +1,72 @@
+"""`gaps`: times in which runs may have been missed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
+from etl.cli.dead_letters import Numbers, chosen
+from etl.cli.display import counted, instant, listing, plain
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(name="gaps", help="Times in which runs may have been missed.", no_args_is_help=True)
+    group.command("list")(list_gaps)
+    group.command("ack")(acknowledge)
+    app.add_typer(group)
+
+
+def list_gaps(
+    context: typer.Context,
+    workflow: WorkflowIds = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also those somebody took note of.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The gaps nobody has taken note of yet, oldest first."""
+    from etl.ledger import gaps
+
+    with invocation(context).database() as database:
+        found = database.transaction(lambda c: gaps.find(c, workflows=workflow, acknowledged=everything))
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        typer.echo("no gaps")
+        return
+    listing(
+        console(),
+        ("id", "runs started after", "and before", "acknowledged"),
+        [
+            (
+                (
+                    str(gap.id),
+                    instant(gap.after_time),
+                    instant(gap.before_time),
+                    "no" if gap.acknowledged_at is None else instant(gap.acknowledged_at),
+                ),
+                f"{plain(gap.workflow_name or gap.workflow_id, 40)}: {plain(gap.detail, 300)}",
+            )
+            for gap in found
+        ],
+        numbers=("id",),
+    )
+
+
+def acknowledge(
+    context: typer.Context,
+    numbers: Numbers = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take note of gaps: `status` warns of them no longer, and still says that they are there."""
+    from etl.ledger import gaps
+
+    with invocation(context).database() as database:
+        done = database.transaction(lambda c: gaps.acknowledge(c, chosen(c, numbers, everything, gaps.unknown, "gap")))
+    if as_json:
+        print_json({"acknowledged": done})
+    else:
+        typer.echo(f"{counted(done, 'gap')} acknowledged")

@@ -1,0 +1,265 @@
+"""`sync`, `backfill`, `serve` and `track`: the commands that fetch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from etl.cli.context import AsJson, WorkflowIds, invocation, print_json
+from etl.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from etl.app import Jobs
+    from etl.database import Database
+    from etl.pipeline.loading import LoadReport
+    from etl.pipeline.passes import PassReport
+    from etl.settings import Settings
+    from etl.signals import Stop
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(sync)
+    app.command()(serve)
+    app.command()(backfill)
+    app.command()(track)
+
+
+def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson = False) -> int:
+    """One pass, for cron: list new runs, read what is due, store it, exit.
+
+    Safe to run at any time, as often as you like, and next to a running service. Exit status: 0 good, 3 the API refuses the
+    key, 4 the database cannot be used, 5 the API cannot be reached, 6 finished, but something new was set aside or missed.
+    """
+    settings = invocation(context).settings()
+    chosen = _chosen(settings, workflow)
+
+    async def work(jobs: Jobs, stop: Stop, progress: Progress) -> PassReport:
+        return await jobs.passes.sync(chosen, stop=stop)
+
+    return _pass(settings, work, as_json=as_json)
+
+
+def backfill(
+    context: typer.Context,
+    workflow: WorkflowIds = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="With --reread: only runs that started at or after this time (UTC).")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(help="With --reread: only runs that started before it (UTC).")
+    ] = None,
+    reread: Annotated[bool, typer.Option("--reread", help="Read runs again that are final already.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Walk the whole run list and read all that is missing, after everything that is live.
+
+    Can be stopped and started again at any time: what was listed is remembered.
+    """
+    settings = invocation(context).settings()
+    chosen = _chosen(settings, workflow)
+    if (since or until) and not reread:
+        raise ConfigurationError("--since and --until choose what --reread reads again: give --reread too")
+
+    async def work(jobs: Jobs, stop: Stop, progress: Progress) -> PassReport:
+        from etl.ledger.requests import reread as enqueue
+
+        return await jobs.passes.backfill(
+            chosen,
+            stop=stop,
+            reread=(lambda c, ids: enqueue(c, ids, since=since, until=until)) if reread else None,
+            on_listed=progress.expect,
+        )
+
+    return _pass(settings, work, as_json=as_json)
+
+
+def serve(context: typer.Context) -> int:
+    """The service: sweeps each workflow on its schedule and polls what is due, until SIGTERM or Ctrl-C.
+
+    Health and metrics over HTTP: /livez, /readyz and /metrics at service.host and service.port. A second signal ends it at once.
+    """
+    from etl import app
+
+    settings = invocation(context).settings()
+    _chosen(settings, None)
+    with app.open_database(settings) as database:
+        asyncio.run(app.serve(settings, database))
+    return 0
+
+
+def track(
+    context: typer.Context,
+    workflow: Annotated[str, typer.Argument(help="The workflow's id.")],
+    run: Annotated[list[str], typer.Argument(help="Run ids; `-` reads ids, or Execute's answers, one a line.")],
+    as_json: AsJson = False,
+) -> int:
+    """Have runs read at the next poll, whether the list shows them or not; known ones are read again."""
+    from etl.ledger import requests, workflows
+
+    ids = [one for argument in run for one in (_from_stdin() if argument == "-" else [argument])]
+    bad = next((one for one in ids if not _is_usable(one)), None)
+    if bad is not None:
+        raise ConfigurationError(f"{bad[:80]!r} is no run id")
+    with invocation(context).database() as database:
+
+        def enter(connection: Any) -> tuple[int, int]:
+            workflows.configure_unknown(connection, workflow)
+            return requests.track(connection, workflow, ids)
+
+        new, known = database.transaction(enter)
+    if as_json:
+        print_json({"workflow_id": workflow, "new": new, "known": known})
+    else:
+        typer.echo(
+            f"{new} runs tracked, {known} known ones will be read again; they are read by `serve`, or the next `sync`"
+        )
+    return 0
+
+
+def _from_stdin() -> Iterator[str]:
+    for line in sys.stdin:
+        text = line.strip()
+        if not text:
+            continue
+        if text.startswith("{"):
+            try:
+                answer = json.loads(text)
+            except ValueError:
+                raise ConfigurationError("a line of the input starts like JSON but is none") from None
+            if not isinstance(answer.get("run_id"), str):
+                raise ConfigurationError("an answer in the input has no run_id")
+            text = answer["run_id"]
+        yield text
+
+
+def _is_usable(run_id: str) -> bool:
+    return run_id.isprintable() and " " not in run_id and run_id not in ("", ".", "..") and len(run_id.encode()) <= 512
+
+
+def _chosen(settings: Settings, workflow: list[str] | None) -> list[str] | None:
+    """The workflows asked for; they must be configured, or a typing error would look like success."""
+    configured = [one.id for one in settings.workflows]
+    for one in workflow or ():
+        if one not in configured and not settings.api.all_workflows:
+            raise ConfigurationError(f"workflow {one} is not configured: add it to the configuration, see `workflows`")
+    if not configured and not settings.api.all_workflows:
+        raise ConfigurationError(
+            "no workflow is configured: see `orchestra-etl workflows`, or set api.all_workflows = true"
+        )
+    return workflow or None
+
+
+class Progress:
+    """Shows how far the work is: a bar on a terminal, a log line every ten seconds elsewhere."""
+
+    def __init__(self) -> None:
+        import structlog
+
+        self._log = structlog.get_logger("etl.progress")
+        self._said = time.monotonic()
+        self._begun = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+        self._total: int | None = None
+
+    def expect(self, total: int) -> None:
+        """So many runs are to be read."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.update(self._task, total=total)
+
+    def show(self, report: LoadReport) -> None:
+        """Note what has been loaded so far."""
+        done = report.runs + report.failed
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+        elif time.monotonic() - self._said >= 10:
+            self._said = time.monotonic()
+            self._log.info("progress", runs=done, of=self._total, steps=report.steps)
+
+    @contextmanager
+    def shown(self) -> Iterator[Progress]:
+        """Show it while the block runs."""
+        if not sys.stderr.isatty():
+            yield self
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("reading runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+            self._bar, self._task = bar, bar.add_task("runs", total=self._total)
+            yield self
+
+
+def _pass(settings: Settings, work: Callable[[Jobs, Stop, Progress], Awaitable[PassReport]], *, as_json: bool) -> int:
+    from etl import app
+
+    with app.open_database(settings) as database:
+        report = asyncio.run(_run(settings, database, work))
+    _print(report, as_json=as_json)
+    # What a shell makes of a process that a signal ended: the pass is not over, and cron should know.
+    return report.exit_status or (128 + report.interrupted if report.interrupted else 0)
+
+
+async def _run(
+    settings: Settings, database: Database, work: Callable[[Jobs, Stop, Progress], Awaitable[PassReport]]
+) -> PassReport:
+    from etl import app
+    from etl.signals import stop_on_signals
+
+    begun = time.monotonic()
+    with Progress().shown() as progress:
+        async with app.open_jobs(settings, database, on_progress=progress.show) as jobs:
+            with stop_on_signals() as stop:
+                report = await work(jobs, stop, progress)
+            report.requests = jobs.client.requests_sent
+            report.interrupted = stop.number
+    report.seconds = time.monotonic() - begun
+    return report
+
+
+def _print(report: PassReport, *, as_json: bool) -> None:
+    load = report.load
+    if as_json:
+        print_json(
+            {
+                "requests": report.requests,
+                "seconds": round(report.seconds, 3),
+                "interrupted": report.interrupted is not None,
+                "exit_status": report.exit_status,
+                "sweeps": report.sweeps,
+                "load": load,
+                "errors": [str(error) for error in report.errors],
+            }
+        )
+        return
+    new = sum(sweep.new for sweep in report.sweeps)
+    typer.echo(
+        f"{len(report.sweeps)} lists, {new} new runs; read {load.runs} runs with {load.steps} steps: "
+        f"{load.steps_inserted} new, {load.steps_updated} changed; {report.requests} requests in {report.seconds:.1f} s"
+    )
+    for sweep in report.sweeps:
+        if sweep.gap:
+            typer.echo(f"possible gap in workflow {sweep.workflow_id}: {sweep.gap} (see `orchestra-etl gaps`)")
+        elif not sweep.complete:
+            typer.echo(f"the walk of workflow {sweep.workflow_id}'s list was cut off; the next one begins anew")
+    aside = load.set_aside + sum(sweep.set_aside for sweep in report.sweeps)
+    if aside:
+        typer.echo(f"{aside} new dead letters (see `orchestra-etl dead-letters list`)")
+    if load.failing_anew:
+        typer.echo(f"{load.failing_anew} runs could not be read; they will be tried again (see `orchestra-etl status`)")
+    for error in report.errors:
+        typer.echo(str(error), err=True)
+    if report.interrupted:
+        typer.echo("interrupted: what was read is stored, the next run goes on from here")

@@ -1,0 +1,217 @@
+"""`runs`: recent runs, and one run with its waterfall."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
+from etl.cli.display import STYLES, counted, duration, fields, instant, lines, listing, plain, span, state, styled
+from etl.errors import ConfigurationError
+from etl.records import State
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from etl.ledger.runs import RecentRun, RunDetail, StepDetail
+
+BAR = 24
+"""Characters that the whole length of a run takes."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(name="runs", help="Recent runs, and one run with its waterfall.", no_args_is_help=True)
+    group.command("list")(list_runs)
+    group.command("show")(show)
+    app.add_typer(group)
+
+
+def list_runs(
+    context: typer.Context,
+    workflow: WorkflowIds = None,
+    wanted: Annotated[State | None, typer.Option("--state", help="Only runs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The newest stored runs, newest first."""
+    from etl.ledger import runs
+
+    with invocation(context).database() as database:
+        found = database.transaction(lambda c: runs.recent(c, workflows=workflow, state=wanted, limit=limit))
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        typer.echo("no such runs are stored")
+        return
+    listing(
+        console(),
+        ("start", "run", "state", "duration"),
+        [
+            ((instant(run.start_time), plain(run.id), state(run.state), duration(run.duration_ms)), _summary(run))
+            for run in found
+        ],
+        numbers=("duration",),
+    )
+
+
+def show(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="The run's id.")],
+    payloads: Annotated[
+        bool, typer.Option("--payloads", help="Also what the run and its steps were given and gave.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """One run: when each step ran, for how long, and what became of it."""
+    from etl.ledger import runs
+
+    with invocation(context).database() as database:
+        found = database.transaction(lambda c: runs.get(c, run, payloads=payloads))
+    if found is None:
+        raise ConfigurationError(
+            f"run {run[:80]!r} is not known: check the id, or have it read by `orchestra-etl track WORKFLOW RUN`"
+        )
+    if as_json:
+        # Stored JSON goes out digit by digit as it is, which the json module would not do.
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
+        return
+    _print_header(found)
+    if found.steps:
+        _print_waterfall(found)
+    if payloads:
+        _print_payloads(found)
+
+
+def _summary(run: RecentRun) -> str:
+    parts = [plain(run.workflow_name or run.workflow_id, 40), counted(run.steps, "step")]
+    if run.total_tokens is not None:
+        parts.append(counted(run.total_tokens, "token"))
+    if run.tracking in ("stale", "gone"):
+        parts.append(run.tracking)
+    text = ", ".join(parts)
+    return f"{text}: {plain(run.first_error, 200)}" if run.first_error else text
+
+
+def _print_header(run: RunDetail) -> None:
+    name = f"{plain(run.workflow_name)} ({plain(run.workflow_id)})" if run.workflow_name else plain(run.workflow_id)
+    rows: list[tuple[str, str | Text]] = [("run", plain(run.id)), ("workflow", name)]
+    if run.stored:
+        source = "by the API" if run.status_source == "api" else "derived from its steps"
+        status = f" (status {plain(run.status, 40)}, {source})" if run.status else f" ({source})"
+        rows += [
+            ("state", state(run.state or "unknown") + styled(status)),
+            (
+                "start",
+                f"{instant(run.start_time)}   end {instant(run.end_time)}   duration {duration(run.duration_ms)}",
+            ),
+            ("tokens", _tokens(run.steps)),
+        ]
+    rows.append(("tracking", _tracking(run)))
+    if run.error is not None:
+        rows.append(("error", styled(plain(_error(run.error), 1000), "red")))
+    if run.last_error is not None:
+        rows.append(("last read", styled(f"failed, attempt {run.attempts:,}: {plain(run.last_error, 500)}", "red")))
+    fields(console(), rows)
+
+
+def _tracking(run: RunDetail) -> str:
+    read = f"last read {instant(run.steps_observed_at)}" if run.steps_observed_at else "never read so far"
+    due = f", next {instant(run.due_at)}" if run.due_at else ""
+    return f"{run.tracking}, {read}{due}"
+
+
+def _tokens(steps: tuple[StepDetail, ...]) -> str:
+    counted_steps = [step for step in steps if step.absent_since is None]
+    total = sum(step.total_tokens or 0 for step in counted_steps)
+    given = sum(step.input_tokens or 0 for step in counted_steps)
+    answered = sum(step.output_tokens or 0 for step in counted_steps)
+    return f"{total:,} ({given:,} in, {answered:,} out)"
+
+
+def _print_waterfall(run: RunDetail) -> None:
+    from rich.table import Table
+
+    starts = [step.start_time for step in run.steps if step.start_time is not None]
+    begin = min([*starts, run.start_time] if run.start_time else starts, default=run.at)
+    end = max([*(_end(step, run) for step in run.steps), *([run.end_time] if run.end_time else [])], default=begin)
+    length = max((end - begin).total_seconds(), 0.001)
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    shown.add_column("offset", justify="right", no_wrap=True)
+    shown.add_column("", no_wrap=True)
+    shown.add_column("duration", justify="right", no_wrap=True)
+    shown.add_column("step", overflow="fold")
+    for step in run.steps:
+        offset = None if step.start_time is None else (step.start_time - begin).total_seconds()
+        took = None if step.start_time is None else (_end(step, run) - step.start_time).total_seconds()
+        shown.add_row(
+            styled("-" if offset is None else span(offset) if offset >= 60 else f"{offset:.3f} s"),
+            styled(_bar(offset, took, length), STYLES.get(step.state)),
+            styled(duration(step.duration_ms) if step.end_time else "-"),
+            _step(step),
+        )
+    out = console()
+    out.print()
+    out.print(shown)
+
+
+def _end(step: StepDetail, run: RunDetail) -> datetime:
+    """Where the step's bar ends: a step that has not ended reaches to now as long as the run is followed."""
+    if step.end_time is not None:
+        return step.end_time
+    if run.tracking == "open" and step.start_time is not None:
+        return max(run.at, step.start_time)
+    return step.start_time or run.start_time or run.at
+
+
+def _bar(offset: float | None, took: float | None, length: float) -> str:
+    if offset is None or took is None:
+        return ""
+    left = min(int(offset / length * BAR), BAR - 1)
+    # The smallest step still shows; one whose clock went backwards as well.
+    width = max(1, min(round(took / length * BAR), BAR - left))
+    return " " * left + "█" * width
+
+
+def _step(step: StepDetail) -> Text:
+    text = styled(plain(step.node_id or step.id, 60)) + styled("  ") + state(step.state)
+    facts = [plain(word, 60) for word in (step.response_model or step.request_model,) if word]
+    if step.total_tokens is not None:
+        facts.append(counted(step.total_tokens, "token"))
+    if step.absent_since is not None:
+        facts.append(f"no longer in the API's answer since {instant(step.absent_since)}")
+    if facts:
+        text += styled("\n" + ", ".join(facts), "dim")
+    problem = _error(step.error) if step.error is not None else step.reported_error
+    return text + styled("\n" + plain(problem, 200), "red") if problem else text
+
+
+def _error(error: msgspec.Raw) -> str:
+    """An error that is a JSON string as its text, any other as its JSON."""
+    try:
+        return msgspec.json.decode(error, type=str)
+    except msgspec.ValidationError:
+        return bytes(error).decode()
+
+
+def _print_payloads(run: RunDetail) -> None:
+    own = run.payloads
+    if own is not None:
+        _print_payload("run inputs", own.inputs, None)
+        _print_payload("run outputs", own.outputs, own.note)
+    for step in run.steps:
+        for name, payload in (step.payloads or {}).items():
+            _print_payload(f"{plain(step.node_id or '')} {plain(step.id)} {name}".strip(), payload.data, payload.note)
+
+
+def _print_payload(title: str, data: msgspec.Raw | None, note: str | None) -> None:
+    out = console()
+    out.print()
+    out.print(styled(title, "bold"), styled(f" ({plain(note)})" if note else "", "dim"), sep="")
+    if data is not None:
+        out.print(styled(lines(msgspec.json.format(bytes(data), indent=2).decode())), soft_wrap=True)

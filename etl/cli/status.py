@@ -1,0 +1,203 @@
+"""`status`: how every workflow is doing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etl.cli.context import AsJson, console, invocation, print_json
+from etl.cli.display import counted, fields, instant, plain, span, state, styled
+
+if TYPE_CHECKING:
+    from etl.ledger.status import Coverage, Status, Watched, WorkflowStatus
+    from etl.settings import Settings, Workflow
+
+# A failure is called one when a workflow is this much (seconds) behind its own schedule: a restart, a deployment or an
+# hourly cron line in place of the service are none.
+GRACE = 7200.0
+CHECK_FAILED = 6
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(status)
+
+
+def status(
+    context: typer.Context,
+    check: Annotated[
+        bool, typer.Option("--check", help="For monitors: exit status 6 where the verdict is `failing`.")
+    ] = False,
+    max_age: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="A workflow without a complete sweep for so long is failing, such as 15m; default: its interval and 2h.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """How every workflow is doing, with a verdict.
+
+    `failing`: data does not arrive (no complete sweep, or due runs not read, for too long). `warning`: somebody should
+    look (gaps, dead letters, reads that fail, a sweep that failed, a run list that is nearly too short). Else `ok`.
+    """
+    from etl import app
+    from etl.ledger import status as ledger
+
+    age = None if max_age is None else _seconds(max_age)
+    settings = invocation(context).settings()
+    with app.open_database(settings) as database:
+        found = database.transaction(
+            lambda c: ledger.read(
+                c, watched(settings, age), all_workflows=settings.api.all_workflows, max_age=age or GRACE
+            )
+        )
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    return CHECK_FAILED if check and found.verdict == "failing" else 0
+
+
+def watched(settings: Settings, max_age: float | None) -> list[Watched]:
+    """What is expected of the configured workflows; `max_age` (seconds) in place of what follows from their schedules."""
+    from etl.ledger.status import Watched
+
+    return [
+        Watched(one.id, one.name, one.discover, GRACE + _longest_pause(one) if max_age is None else max_age)
+        for one in settings.workflows
+    ]
+
+
+def _longest_pause(workflow: Workflow) -> float:
+    """Seconds between two sweeps at most; of a cron line, between the next ten."""
+    if workflow.cron is None:
+        return workflow.interval
+    from apscheduler.triggers.cron import CronTrigger
+
+    trigger = CronTrigger.from_crontab(workflow.cron, timezone=UTC)
+    longest, before = 0.0, trigger.get_next_fire_time(None, datetime.now(UTC))
+    for _ in range(10):
+        after = trigger.get_next_fire_time(before, before)
+        if after is None:
+            break
+        longest, before = max(longest, (after - before).total_seconds()), after
+    return longest
+
+
+def _seconds(text: str) -> float:
+    from pydantic import TypeAdapter, ValidationError
+
+    from etl.settings.models import PositiveDuration
+
+    try:
+        return TypeAdapter(PositiveDuration).validate_python(text)
+    except ValidationError:
+        raise typer.BadParameter("--max-age takes a duration with a unit, such as 90s, 15m or 1d") from None
+
+
+def _print(found: Status) -> None:
+    out = console()
+    out.print(state(found.verdict), styled(instant(found.at), "dim"))
+    for workflow in found.workflows:
+        out.print()
+        _print_workflow(workflow)
+    if not found.workflows:
+        out.print("no workflow is configured, and no run is known: see `orchestra-etl workflows`", markup=False)
+    if found.unconfigured:
+        names = ", ".join(plain(one.name or one.id, 40) for one in found.unconfigured[:10])
+        more = "" if len(found.unconfigured) <= 10 else ", …"
+        out.print()
+        out.print(
+            fields(
+                [("not configured", f"{counted(len(found.unconfigured), 'workflow')}: {names}{more}; see `workflows`")]
+            )
+        )
+
+
+def _print_workflow(one: WorkflowStatus) -> None:
+    out = console()
+    title = plain(one.name or "", 60)
+    out.print(styled(f"{title}  " if title else "", "bold"), styled(plain(one.id)), " ", state(one.verdict), sep="")
+    newest, sweep = one.freshness.newest_run, one.freshness.last_complete_sweep
+    rows = [
+        (
+            "newest run",
+            "none yet" if newest is None else f"{instant(newest)}, {span(one.freshness.newest_run_age)} ago",
+        ),
+        (
+            "last sweep",
+            "none complete yet"
+            if sweep is None
+            else f"complete {span(one.freshness.last_complete_sweep_age)} ago, {counted(one.headroom.new_runs or 0, 'new run')}",
+        ),
+        ("coverage", _coverage(one.coverage)),
+        ("headroom", _headroom(one)),
+        ("due now", _lag(one)),
+        (
+            "runs",
+            f"{one.runs.open:,} open, {one.runs.final:,} final, {one.runs.stale:,} stale, {one.runs.gone:,} gone"
+            + (f" ({one.runs.gone_unread:,} of them never read)" if one.runs.gone_unread else ""),
+        ),
+    ]
+    if not one.discover:
+        rows[1:4] = [("run list", "not swept: " + ("discover = false" if one.configured else "not configured"))]
+    if one.failing.runs:
+        last = f"; run {plain(one.failing.example_run or '')}: {plain(one.failing.example_error or '', 300)}"
+        rows.append(("failing reads", counted(one.failing.runs, "run") + last))
+    if one.dead_letters:
+        rows.append(("set aside", counted(one.dead_letters, "dead letter")))
+    if one.drift:
+        examples = ", ".join(
+            f"{plain(drift.subject)}.{plain(drift.field, 40)} {drift.kind} {plain(drift.found, 40)}"
+            for drift in one.drift_examples
+        )
+        rows.append(("drift", f"{counted(one.drift, 'difference')} from the API's description: {examples}"))
+    out.print(fields([*rows], indent=2))
+    for reason in one.reasons:
+        out.print(
+            fields(
+                [
+                    (
+                        "!",
+                        styled(
+                            f"{reason.level}: {plain(reason.text, 500)}",
+                            "red" if reason.level == "failing" else "yellow",
+                        ),
+                    )
+                ],
+                indent=2,
+            )
+        )
+
+
+def _coverage(coverage: Coverage) -> str:
+    if coverage.until is None:
+        return "not known: no sweep has been complete yet"
+    since = "the first run" if coverage.since is None else instant(coverage.since)
+    text = f"complete from {since} until {instant(coverage.until)}"
+    if not coverage.gaps:
+        return text
+    gaps = ", ".join(f"#{gap.id} {instant(gap.after)} to {instant(gap.before)}" for gap in coverage.newest_gaps)
+    more = ", and older ones" if coverage.gaps > len(coverage.newest_gaps) else ""
+    return f"{text}, except {counted(coverage.gaps, 'gap')}: {gaps}{more}"
+
+
+def _headroom(one: WorkflowStatus) -> str:
+    room = one.headroom
+    if room.listable is None:
+        return "not known: the list has not been walked whole yet"
+    text = f"the list shows {counted(room.listable, 'run')}"
+    if not room.window_full or room.new_runs is None:
+        return f"{text}, all that is known"
+    return f"{text}, the last sweep found {room.new_runs:,} new ({100 * room.new_runs / max(room.listable, 1):.0f} %)"
+
+
+def _lag(one: WorkflowStatus) -> str:
+    text = counted(one.lag.due, "run")
+    if one.lag.oldest_due is not None:
+        text += f", the oldest since {instant(one.lag.oldest_due)}"
+    return text + (f"; {one.lag.unread:,} never read so far" if one.lag.unread else "")

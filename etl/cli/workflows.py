@@ -1,0 +1,91 @@
+"""`workflows`: what the key can see."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import msgspec
+import typer
+
+from etl.cli.context import AsJson, console, invocation, print_json
+from etl.cli.display import listing, plain
+from etl.errors import NotFound, RequestRefused
+
+if TYPE_CHECKING:
+    from etl.records import Workflow
+    from etl.settings import Settings
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A workflow that the key can see or that is configured."""
+
+    id: str
+    name: str | None
+    description: str | None
+    configured: bool
+    visible: bool
+    """False where it is configured, but the API does not list it for this key."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(workflows)
+
+
+def workflows(context: typer.Context, as_json: AsJson = False) -> None:
+    """The workflows that the key can see, which of them are configured, and the lines to add for the others."""
+    settings = invocation(context).settings()
+    found = _compare(settings, asyncio.run(_ask(settings)))
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        typer.echo("the key sees no workflow")
+        return
+    every = settings.api.all_workflows
+    listing(
+        console(),
+        ("workflow", "configured"),
+        [
+            (
+                (plain(one.id), "yes" if one.configured else "all_workflows" if every else "no"),
+                plain(one.name or "without a name", 100)
+                + ("" if one.visible else " (the API does not list it for this key)"),
+            )
+            for one in found
+        ],
+    )
+    missing = [one for one in found if not one.configured]
+    if missing and not every:
+        typer.echo(f"\n# To store their runs too, add to {settings.config_file}:")
+        for one in missing:
+            typer.echo(f"\n[[workflows]]\nid = {_toml(one.id)}")
+            if one.name:
+                typer.echo(f"name = {_toml(plain(one.name))}")
+
+
+async def _ask(settings: Settings) -> tuple[Workflow, ...]:
+    from etl import app
+    from etl.transform.workflows import decode_workflows
+
+    async with app.open_client(settings) as client:
+        try:
+            answer = await client.workflows()
+        except (NotFound, RequestRefused) as error:
+            raise type(error)(f"{error}; this server lists no workflows: configure them by their ids") from None
+    return decode_workflows(answer.body)
+
+
+def _compare(settings: Settings, visible: tuple[Workflow, ...]) -> list[Seen]:
+    configured = {one.id: one for one in settings.workflows}
+    listed = {one.id for one in visible}
+    return [Seen(one.id, one.name, one.description, one.id in configured, True) for one in visible] + [
+        Seen(one.id, one.name, None, True, False) for one in settings.workflows if one.id not in listed
+    ]
+
+
+def _toml(text: str) -> str:
+    """A TOML string. JSON's escapes are TOML's, as long as no character needs two of them."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,261 @@
+"""The database: connections, transactions that are repeated as a whole, errors judged by SQLSTATE, the schema's version."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import psycopg
+import structlog
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from etl import tables
+from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+# Classes and codes of SQLSTATE after which the same unit of work may succeed when it is repeated as a whole.
+_TRANSIENT_CLASSES = ("08", "40", "53", "55", "57")
+# Read-only (a replica during failover), idle and transaction time-outs, I/O errors, and `55P03` of lock_timeout by its class.
+_TRANSIENT_CODES = frozenset({"25006", "25P03", "25P04", "58030"})
+# A statement that ran into statement_timeout (57014) may do so again, but a batch that is repeated on a calmer
+# server usually does not; the number of attempts bounds it.
+_REFUSED_CLASSES = ("28", "3D")
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The SQLSTATE of a psycopg error or of SQLAlchemy's wrapper round one; None where the server did not give one."""
+    if isinstance(error, DBAPIError):
+        error = error.orig if error.orig is not None else error
+    return error.sqlstate if isinstance(error, psycopg.Error) else None
+
+
+def is_database_error(error: BaseException) -> bool:
+    """Whether the error comes from the database or its driver."""
+    return isinstance(error, psycopg.Error | SQLAlchemyError)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether repeating the whole unit of work may help.
+
+    An operational error without a SQLSTATE is a connection that broke or could not be made.
+    """
+    if isinstance(error, PoolTimeout):
+        return True
+    code = sqlstate(error)
+    if code is None:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        return isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
+    return code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES
+
+
+class Database:
+    """One PostgreSQL database.
+
+    Every unit of work is a function of a connection, run in one READ COMMITTED transaction by `transaction`
+    and repeated as a whole after a transient error. It must therefore have no effect outside the transaction.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        statement_timeout: float = 300.0,
+        lock_timeout: float = 30.0,
+        patience: float = 60.0,
+        pool_size: int = 5,
+    ) -> None:
+        """Nothing is connected here.
+
+        Args:
+            url: a libpq URI (`postgresql://…`).
+            statement_timeout: seconds a statement may take.
+            lock_timeout: seconds a statement may wait for a lock.
+            patience: seconds for which a unit of work is repeated before `DatabaseUnavailable` is raised.
+            pool_size: connections kept open at most.
+        """
+        self._url = url
+        self._patience = patience
+        self._engine = create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: self._connect(),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=30,
+            # A connection that idled through a restart or a firewall's time-out is replaced before it is used.
+            pool_pre_ping=True,
+            hide_parameters=True,
+        )
+        milliseconds = {"statement_timeout": statement_timeout, "lock_timeout": lock_timeout}
+        # Set in each transaction, not per session: behind PgBouncer in transaction mode a session is nobody's own.
+        self._settings = text(
+            "SELECT set_config('TimeZone', 'UTC', true), "
+            "set_config('idle_in_transaction_session_timeout', '60000', true), "
+            + ", ".join(f"set_config('{name}', '{round(value * 1000)}', true)" for name, value in milliseconds.items())
+        )
+        event.listen(self._engine, "begin", lambda connection: connection.execute(self._settings))
+
+    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(
+            self._url,
+            application_name="orchestra-etl",
+            connect_timeout=10,
+            # A server that vanished without a word is noticed after 10 + 3 * 5 seconds, and a write to it after 25.
+            keepalives=1,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            tcp_user_timeout=25_000,
+            # Server-side prepared statements break behind PgBouncer in transaction mode.
+            prepare_threshold=None,
+        )
+
+    def transaction(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction and return its result.
+
+        Raises:
+            DatabaseUnavailable: transient errors lasted longer than `patience`.
+            DatabaseError: the server refuses the connection (password, unknown database).
+            psycopg.Error, sqlalchemy.exc.DBAPIError: a permanent error of the work itself; nothing was written.
+        """
+        give_up = time.monotonic() + self._patience
+        pause = 0.05
+        while True:
+            try:
+                with self._engine.begin() as connection:
+                    return work(connection)
+            except (psycopg.Error, SQLAlchemyError) as error:
+                code = sqlstate(error)
+                if _is_refusal(error, code):
+                    raise DatabaseError(_refusal(error)) from None
+                if not is_transient(error):
+                    raise
+                if time.monotonic() + pause > give_up:
+                    raise DatabaseUnavailable(
+                        f"the database does not answer ({_cause(error, code)}): "
+                        "check DATABASE_URL and that PostgreSQL runs, then try again"
+                    ) from None
+                log.warning("database_retry", cause=_cause(error, code), pause_seconds=round(pause, 2))
+            time.sleep(pause)
+            pause = min(pause * 2, 5.0)
+
+    def check_schema(self) -> None:
+        """Make sure that the schema is the one this program was written for.
+
+        Raises:
+            SchemaMismatch: it is missing, older or newer.
+        """
+        found = self.transaction(_version)
+        head = _scripts().get_current_head()
+        if found == head:
+            return
+        if found is None:
+            raise SchemaMismatch("the database has no orchestra schema yet: run `orchestra-etl db upgrade`")
+        if any(script.revision == found for script in _scripts().walk_revisions()):
+            raise SchemaMismatch(
+                f"the schema is older ({found}) than this program ({head}): run `orchestra-etl db upgrade`"
+            )
+        raise SchemaMismatch(f"the schema ({found}) is newer than this program ({head}): upgrade orchestra-etl")
+
+    def version(self) -> str | None:
+        """The schema's revision; None where there is no schema yet."""
+        return self.transaction(_version)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._engine.dispose()
+
+
+def head() -> str | None:
+    """The revision this program was written for."""
+    return _scripts().get_current_head()
+
+
+def upgrade(url: str, *, revision: str = "head") -> None:
+    """Bring the schema up to `revision`; safe to call from several processes at once.
+
+    Args:
+        url: a libpq URI.
+
+    Raises:
+        DatabaseUnavailable: no connection.
+        SchemaMismatch: the schema is newer than this program.
+    """
+    database = Database(url, patience=10.0)
+    try:
+        found = database.version()
+        if found is not None and not any(script.revision == found for script in _scripts().walk_revisions()):
+            raise SchemaMismatch(f"the schema ({found}) is newer than this program ({head()}): upgrade orchestra-etl")
+    finally:
+        database.close()
+    command.upgrade(_alembic(url), revision)
+
+
+def check_drift(url: str) -> None:
+    """Compare the database's tables with `etl.tables`.
+
+    Raises:
+        alembic.util.exc.AutogenerateDiffsDetected: they differ.
+    """
+    command.check(_alembic(url))
+
+
+def _alembic(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_migrations()))
+    config.attributes["url"] = url
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(_migrations()))
+
+
+def _migrations() -> Path:
+    """In a wheel the revisions lie inside the package, in a checkout beside it."""
+    package = Path(__file__).parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"
+
+
+def _version(connection: Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table_schema": tables.OPERATIONS})
+    return context.get_current_revision()
+
+
+def _is_refusal(error: BaseException, code: str | None) -> bool:
+    if code is not None:
+        return code.startswith(_REFUSED_CLASSES)
+    # psycopg gives no SQLSTATE for a refused connection: the server's own words are all there is.
+    words = str(error)
+    return (
+        any(sign in words for sign in ("password authentication failed", "no password supplied"))
+        or ('database "' in words and "does not exist" in words)
+        or ('role "' in words and "does not exist" in words)
+    )
+
+
+def _refusal(error: BaseException) -> str:
+    words = str(error)
+    if "password" in words:
+        return "the database refuses the user or password: check DATABASE_URL"
+    if "role" in words:
+        return "the database does not know this user: check DATABASE_URL"
+    return "the server has no such database: create it, or check DATABASE_URL"
+
+
+def _cause(error: BaseException, code: str | None) -> str:
+    """A word for the log; never the error's own text, which may quote a connection string or a row."""
+    if code is not None:
+        return f"SQLSTATE {code}"
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return type(cause).__name__

@@ -1,0 +1,227 @@
+"""Everything on this machine: an embedded PostgreSQL, the simulator and the service, with a live summary.
+
+Nothing of the environment takes part: neither the database nor the key named there is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import shlex
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from sqlalchemy import Connection, text
+
+from etl import app, database, logs, settings
+from etl.errors import ConfigurationError
+from etl.local.history import History
+from etl.local.postgres import EmbeddedPostgres, default_home, psql_command
+from etl.local.simulator import Simulator
+from etl.service.daemon import Daemon, Schedule
+from etl.service.health import Health
+from etl.signals import Stop, stop_on_signals
+
+KEY = "demo-key"
+RUNS_PER_WORKFLOW = 300
+
+_BACKLOG = text("""
+    SELECT (SELECT count(*) FROM orchestra_etl.sweeps WHERE watermark > 0) AS swept,
+           count(*) AS listed,
+           count(*) FILTER (WHERE steps_observed_at IS NOT NULL) AS loaded
+    FROM orchestra_etl.run_ledger
+""")
+
+_SUMMARY = text("""
+    SELECT w.name, r.runs, r.succeeded, r.failed, r.cancelled, r.open, r.newest, s.steps, s.tokens
+    FROM orchestra.workflows AS w
+    JOIN (
+        SELECT workflow_id, count(*) AS runs,
+               count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
+               count(*) FILTER (WHERE state = 'failed') AS failed,
+               count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+               count(*) FILTER (WHERE state IN ('pending', 'running')) AS open,
+               EXTRACT(epoch FROM now() - max(start_time)) AS newest
+        FROM orchestra.runs GROUP BY workflow_id
+    ) AS r ON r.workflow_id = w.id
+    JOIN (
+        SELECT workflow_id, count(*) AS steps, sum(total_tokens) AS tokens FROM orchestra.steps GROUP BY workflow_id
+    ) AS s ON s.workflow_id = w.id
+    ORDER BY w.name
+""")
+
+EXAMPLES = (
+    (
+        "Success rate and typical duration by workflow",
+        """SELECT w.name, count(*) AS runs,
+       round(100.0 * count(*) FILTER (WHERE r.state = 'succeeded')
+             / nullif(count(*) FILTER (WHERE r.state IN ('succeeded', 'failed')), 0), 1) AS success_percent,
+       round((percentile_cont(0.5) WITHIN GROUP (ORDER BY r.duration_ms) / 1000)::numeric, 2) AS median_seconds
+FROM orchestra.runs r JOIN orchestra.workflows w ON w.id = r.workflow_id
+WHERE r.tracking = 'final' GROUP BY w.name ORDER BY w.name""",
+    ),
+    (
+        "The slowest nodes",
+        """SELECT w.name AS workflow, s.node_id, count(*) AS steps,
+       round((percentile_cont(0.95) WITHIN GROUP (ORDER BY s.duration_ms))::numeric) AS p95_ms
+FROM orchestra.steps s JOIN orchestra.workflows w ON w.id = s.workflow_id
+WHERE s.duration_ms IS NOT NULL GROUP BY w.name, s.node_id ORDER BY p95_ms DESC LIMIT 5""",
+    ),
+    (
+        "Tokens by model",
+        """SELECT response_model AS model, count(*) AS calls, sum(input_tokens) AS input_tokens,
+       sum(output_tokens) AS output_tokens
+FROM orchestra.steps WHERE response_model IS NOT NULL GROUP BY response_model ORDER BY output_tokens DESC""",
+    ),
+)
+
+
+def demo(*, exit_when_loaded: bool) -> None:
+    """Run it; until Ctrl-C, or until the backlog is loaded.
+
+    Raises:
+        ConfigurationError: another demo runs.
+        DatabaseError: the embedded server does not start.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    logs.configure("warning", "auto")
+    home = default_home() / "demo"
+    with _alone(home), EmbeddedPostgres(home) as server:
+        console.print("embedded PostgreSQL is up; making the schema")
+        _fresh_schema(server.url)
+        history = History(runs_per_workflow=RUNS_PER_WORKFLOW, spacing=timedelta(minutes=20), arrivals_per_minute=6.0)
+        with Simulator(history, api_key=KEY).in_thread() as simulator:
+            console.print(f"the simulated API serves {len(history.workflow_ids)} workflows at {simulator.base_url}")
+            with tempfile.TemporaryDirectory(prefix="orchestra-etl-demo-") as folder:
+                loaded = _settings(Path(folder), history, simulator.base_url, server.url)
+            asyncio.run(_run(loaded, server.url, console, exit_when_loaded=exit_when_loaded))
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with open(home.parent / "demo.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError("a demo is already running on this machine: end it with Ctrl-C first") from None
+        yield
+
+
+def _fresh_schema(url: str) -> None:
+    """Each demo begins anew: its simulated history does."""
+    own = database.Database(url)
+    try:
+        for schema in ("orchestra", "orchestra_etl"):
+            own.transaction(lambda c, name=schema: c.execute(text(f"DROP SCHEMA IF EXISTS {name} CASCADE")))  # type: ignore[misc]
+    finally:
+        own.close()
+    database.upgrade(url)
+
+
+def _settings(folder: Path, history: History, base_url: str, url: str) -> settings.Settings:
+    names = {workflow["workflow_id"]: workflow["name"] for workflow in history.workflows()}
+    lines = ["[api]", "requests_per_second = 0", "[service]", "port = 0", "[polling]", 'open_interval_min = "2s"']
+    for workflow_id in history.workflow_ids:
+        lines += ["[[workflows]]", f'id = "{workflow_id}"', f'name = "{names[workflow_id]}"', 'interval = "5s"']
+    config = folder / "etl.toml"
+    config.write_text("\n".join(lines))
+    return settings.load(config, {"ORCHESTRA_API_KEY": KEY, "ORCHESTRA_BASE_URL": base_url, "DATABASE_URL": url})
+
+
+async def _run(loaded: settings.Settings, url: str, console: Console, *, exit_when_loaded: bool) -> None:
+    own = database.Database(url)
+    try:
+        async with app.open_jobs(loaded, own) as jobs:
+            schedules = [Schedule(one.id, one.interval, one.cron) for one in loaded.workflows]
+            daemon = Daemon(jobs.passes, Health(), schedules, default_interval=5.0)
+            with stop_on_signals() as stop:
+                service = asyncio.create_task(daemon.run(stop))
+                try:
+                    begun = time.monotonic()
+                    await _load_backlog(own, len(schedules), stop, service, console)
+                    if not stop.is_set():
+                        await _present(own, url, console, time.monotonic() - begun, jobs.client.requests_sent)
+                    if not exit_when_loaded:
+                        await _watch(own, stop, service, console)
+                finally:
+                    stop.set()
+                    await service
+    finally:
+        own.close()
+
+
+async def _load_backlog(
+    own: database.Database, workflows: int, stop: Stop, service: asyncio.Task[None], console: Console
+) -> None:
+    columns = (
+        TextColumn("loading the backlog"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("runs"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("runs", total=None)
+        while not stop.is_set() and not service.done():
+            row = (await _query(own, _BACKLOG))[0]
+            bar.update(task, completed=row.loaded, total=row.listed or None)
+            if row.swept >= workflows and row.loaded >= row.listed:
+                return
+            await asyncio.sleep(0.2)
+
+
+async def _present(own: database.Database, url: str, console: Console, seconds: float, requests: int) -> None:
+    rows = await _query(own, _SUMMARY)
+    runs, steps = sum(row.runs for row in rows), sum(row.steps for row in rows)
+    console.print(f"\nloaded {runs:,} runs with {steps:,} steps in {seconds:.1f} s, {requests:,} requests\n")
+    console.print(_table(rows))
+    for title, sql in EXAMPLES:
+        console.print(f"\n[bold]{title}[/bold]\n{sql};\n")
+        result = await _query(own, text(sql))
+        table = Table(*(result[0]._fields if result else ()), show_edge=False)
+        for row in result:
+            table.add_row(*(str(value) for value in row))
+        console.print(table)
+    console.print(f"\nquery it yourself:  {shlex.join(psql_command(url))}\n")
+
+
+async def _watch(own: database.Database, stop: Stop, service: asyncio.Task[None], console: Console) -> None:
+    console.print("new runs keep arriving; Ctrl-C ends the demo")
+    if not console.is_terminal:
+        await asyncio.wait({asyncio.create_task(stop.wait()), service}, return_when=asyncio.FIRST_COMPLETED)
+        return
+    with Live(console=console, refresh_per_second=2) as live:
+        while not stop.is_set() and not service.done():
+            live.update(_table(await _query(own, _SUMMARY)))
+            try:
+                await asyncio.wait_for(stop.wait(), 1.0)
+            except TimeoutError:
+                continue
+
+
+def _table(rows: Sequence[Any]) -> Table:
+    table = Table("workflow", show_edge=False)
+    for name in ("runs", "succeeded", "failed", "cancelled", "open", "newest", "steps", "tokens"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        figures = (row.runs, row.succeeded, row.failed, row.cancelled, row.open)
+        newest = f"{row.newest:,.0f} s ago" if row.newest is not None else "-"
+        table.add_row(row.name, *(f"{n:,}" for n in figures), newest, f"{row.steps:,}", f"{row.tokens or 0:,}")
+    return table
+
+
+async def _query(own: database.Database, statement: Any) -> Sequence[Any]:
+    def work(connection: Connection) -> Sequence[Any]:
+        return connection.execute(statement).all()
+
+    return await asyncio.to_thread(own.transaction, work)

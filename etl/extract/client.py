@@ -1,0 +1,355 @@
+"""The Orchestra API over HTTP: all of the project that knows httpx and aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import random
+import re
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from etl.errors import (
+    ApiUnavailable,
+    ConfigurationError,
+    KeyRefused,
+    NotFound,
+    RequestRefused,
+    ResponseTooLarge,
+    UnusableIdentifier,
+    WorkflowRefused,
+)
+from etl.extract.gunzip import Gunzip, gunzip
+from etl.extract.http_dates import http_date, retry_after
+from etl.records import Answer
+
+FIRST_BACKOFF_SECONDS = 0.5
+"""The longest pause after a first failed attempt; it doubles with every further one."""
+
+MAX_IDENTIFIER_LENGTH = 2000
+"""In bytes as written into the path: servers take request lines of about 8,000 bytes, and two ids go into one."""
+
+THREAD_FROM_BYTES = 1024 * 1024
+"""Larger bodies are inflated in a thread: 1 MB takes about 3 ms, during which the event loop would stand still."""
+
+
+class OrchestraClient:
+    """Asks the API for whole answers. Used within one event loop; to be closed (`aclose`, or `async with`).
+
+    Every method raises, after the retries that make sense: KeyRefused, WorkflowRefused, NotFound, RequestRefused,
+    ResponseTooLarge, UnusableIdentifier (before anything is sent), and ApiUnavailable when no attempt gave a usable
+    answer. No error's text holds the key or anything of an answer's body.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: Callable[[], str],
+        header_name: str = "Authorization",
+        concurrency: int = 16,
+        deadline: float = 60.0,
+        max_response_bytes: int = 256 * 1024 * 1024,
+        trust_env: bool = False,
+        attempts: int = 5,
+        max_wait: float = 60.0,
+        before_request: Callable[[], Awaitable[None]] | None = None,
+        on_throttled: Callable[[float], Awaitable[None]] | None = None,
+    ) -> None:
+        """Nothing is opened before the first request.
+
+        Args:
+            base_url: every request goes to this origin, below this path.
+            api_key: asked for every attempt, so that a key file read anew takes effect at once.
+            header_name: the header that carries `Bearer <key>`.
+            concurrency: requests in flight at once; one that pauses before its next attempt is not in flight.
+            deadline: seconds for one attempt, from connecting to the last byte of the body.
+            max_response_bytes: the largest body, both as sent and decompressed.
+            trust_env: take the proxy and the certificate authorities from the environment (`HTTPS_PROXY`, `NO_PROXY`,
+                `SSL_CERT_FILE`, ...).
+            attempts: how often one request is tried altogether.
+            max_wait: seconds; the longest pause between two attempts, whatever the server asks for.
+            before_request: awaited right before every attempt, with a place among `concurrency` already taken.
+            on_throttled: awaited with the seconds that all requests should hold off, when the server asks for it (429,
+                or 503 with `Retry-After`).
+
+        Raises:
+            ConfigurationError: the base URL or the header's name cannot be used.
+        """
+        self._base_url = _checked_base_url(base_url)
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header_name):
+            raise ConfigurationError(f"`api.header_name` is no name of an HTTP header: {header_name!r}")
+        self._api_key = api_key
+        self._header_name = header_name
+        self._deadline = deadline
+        self._max_response_bytes = max_response_bytes
+        self._attempts = attempts
+        self._max_wait = max_wait
+        self._before_request = before_request
+        self._on_throttled = on_throttled
+        self._in_flight = asyncio.Semaphore(concurrency)
+        ssl_context = httpx.create_ssl_context(trust_env=trust_env)
+        proxy = _environment_proxy(self._base_url) if trust_env else None
+
+        def open_session() -> aiohttp.ClientSession:
+            return aiohttp.ClientSession(
+                # The semaphore bounds the connections already. Idle ones are dropped before the 5 s after which
+                # common servers drop them: a request sent just then would fail.
+                connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context, keepalive_timeout=4),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # Not aiohttp's own `trust_env`: it would also read `~/.netrc`, which collides with our header.
+                proxy=proxy,
+                middlewares=(_send_once,),
+            )
+
+        self._transport = AiohttpTransport(verify=ssl_context, client=open_session)
+        self.requests_sent = 0
+        """Attempts made so far, the failed ones included."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+    async def steps(self, workflow_id: str, run_id: str) -> Answer:
+        """The steps of one run: a JSON array."""
+        return await self._get(f"/workflows/{_segment(workflow_id)}/runs/{_segment(run_id)}/steps")
+
+    async def run(self, workflow_id: str, run_id: str) -> Answer:
+        """One run's own row: a JSON array that holds it."""
+        return await self._get(f"/workflows/{_segment(workflow_id)}/runs/{_segment(run_id)}")
+
+    async def run_page(self, workflow_id: str, *, offset: int, limit: int) -> Answer:
+        """One page of a workflow's run list, newest first: a JSON array."""
+        return await self._get(f"/workflows/{_segment(workflow_id)}/runs?limit={limit}&offset={offset}")
+
+    async def workflows(self) -> Answer:
+        """The workflows that the key can see: a JSON array."""
+        return await self._get("/workflows")
+
+    async def _get(self, path: str) -> Answer:
+        """Attempt it until there is an answer, a refusal, or no attempt left."""
+        url = self._base_url + path
+        failed_attempts = 0
+        while True:
+            try:
+                async with self._in_flight:
+                    if self._before_request is not None:
+                        await self._before_request()
+                    return await self._attempt(url)
+            except _Unanswered as failure:
+                # Dealt with outside: what is raised there must not refer to aiohttp's errors, which print the
+                # request's headers, the key among them.
+                unanswered = failure
+            failed_attempts += 1
+            pause = self._pause(failed_attempts, unanswered.retry_after)
+            if unanswered.throttled and self._on_throttled is not None:
+                await self._on_throttled(pause)
+            if failed_attempts >= self._attempts:
+                raise ApiUnavailable(f"GET {url}: {unanswered.cause} (attempts: {failed_attempts}); try again later")
+            await asyncio.sleep(pause)
+
+    def _pause(self, failed_attempts: int, retry_after_seconds: float | None) -> float:
+        """Seconds until the next attempt.
+
+        The jitter comes on top of what the server asked for: else all who were throttled would return together.
+        """
+        jitter = random.uniform(0, min(self._max_wait, FIRST_BACKOFF_SECONDS * 2 ** (failed_attempts - 1)))
+        return min(self._max_wait, (retry_after_seconds or 0.0) + jitter)
+
+    async def _attempt(self, url: str) -> Answer:
+        """Send one request. Raises _Unanswered where another one may succeed."""
+        request = httpx.Request("GET", url, headers=self._headers())
+        self.requests_sent += 1
+        requested_at = time.monotonic()
+        try:
+            # httpx has no total time-out: a body dripped byte by byte outlives all that it has.
+            async with asyncio.timeout(self._deadline):
+                response = await self._transport.handle_async_request(request)
+                try:
+                    server_time = http_date(response.headers.get("date"))
+                    wait = retry_after(response.headers.get("retry-after"), server_time=server_time)
+                    self._check_status(response.status_code, url, wait)
+                    return Answer(await self._body(response, url), requested_at, server_time)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise _Unanswered(f"no whole answer within {self._deadline:g} s") from None
+        except (httpx.HTTPError, aiohttp.ClientError, OSError, zlib.error) as error:
+            raise _Unanswered(_cause(error)) from None
+
+    def _headers(self) -> dict[str, str]:
+        key = self._api_key()
+        if not key or not key.isascii() or not key.isprintable():
+            raise KeyRefused("the API key is empty, or holds a character that an HTTP header cannot carry: correct it")
+        return {
+            self._header_name: f"Bearer {key}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": "orchestra-etl",
+        }
+
+    def _check_status(self, status: int, url: str, retry_after_seconds: float | None) -> None:
+        """Return where the answer may be read; else raise what its status means."""
+        match status:
+            # 206 would be a part of the body, which we did not ask for.
+            case _ if 200 <= status < 300 and status != 206:
+                return
+            case 401:
+                raise KeyRefused(
+                    f"GET {url}: 401, the API refuses the key: check the key, and `api.header_name`"
+                    f" (now {self._header_name}; some of the vendor's pages say Authentication)"
+                )
+            case 403:
+                raise WorkflowRefused(f"GET {url}: 403, this key may not read it: ask for access, or use another key")
+            case 404:
+                raise NotFound(f"GET {url}: 404, the server knows no such thing: check the id and `api.base_url`")
+            case _ if status in {408, 425, 429} or 500 <= status < 600:
+                throttled = status == 429 or (status == 503 and retry_after_seconds is not None)
+                raise _Unanswered(f"status {status}", retry_after_seconds, throttled)
+            case _ if 300 <= status < 400:
+                raise RequestRefused(f"GET {url}: {status}, redirects are not followed: check `api.base_url`")
+            case _:
+                raise RequestRefused(f"GET {url}: {status}, the API refuses the request")
+
+    async def _body(self, response: httpx.Response, url: str) -> bytes:
+        """Read and decompress the body; aiohttp itself raises where it is shorter than the headers say.
+
+        A compressed body is kept compressed and only measured while it arrives: one that inflates beyond the limit
+        never costs more memory than was sent.
+        """
+        encodings = [name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")]
+        encodings = [name for name in encodings if name not in {"", "identity"}]
+        if encodings not in ([], ["gzip"], ["x-gzip"]):
+            # Stacked encodings are how 3 KB become gigabytes.
+            raise RequestRefused(f"GET {url}: the answer's Content-Encoding is neither gzip nor identity")
+        limit = self._max_response_bytes
+        if int(response.headers.get("content-length", 0)) > limit:
+            raise _too_large(url, limit)
+        stream = Gunzip() if encodings else None
+        received = io.BytesIO()
+        inflated_bytes = 0
+        async for chunk in response.aiter_raw():
+            received.write(chunk)
+            if received.tell() > limit:
+                raise _too_large(url, limit)
+            for piece in stream.feed(chunk) if stream else ():
+                inflated_bytes += len(piece)
+                if inflated_bytes > limit:
+                    raise _too_large(url, limit)
+        body = received.getvalue()
+        if stream is None:
+            return body
+        if not stream.complete:
+            raise zlib.error("truncated")
+        if inflated_bytes < THREAD_FROM_BYTES:
+            return gunzip(body)
+        return await asyncio.to_thread(gunzip, body)
+
+
+class _Unanswered(Exception):
+    """One attempt gave no usable answer; another one may."""
+
+    def __init__(self, cause: str, retry_after_seconds: float | None = None, throttled: bool = False) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        """A status or a kind of failure, in words that may be shown: no text of anybody else's error."""
+        self.retry_after = retry_after_seconds
+        self.throttled = throttled
+
+
+async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a request again by itself when the connection breaks.
+
+    That would pass by the shared budget and our own count; it sends again only after the errors named here.
+    """
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError from error
+
+
+def _cause(error: Exception) -> str:
+    """The kind of a transport failure; httpx's own classes tell less than what aiohttp raised below them."""
+    match error.__cause__ if isinstance(error, httpx.HTTPError) else error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "the server's TLS certificate is not trusted"
+        case aiohttp.ClientConnectorDNSError():
+            return "the host's name cannot be resolved"
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) if number > 0:
+            return f"cannot connect ({os.strerror(number)})"
+        case aiohttp.ClientConnectorError():
+            return "cannot connect"
+        case aiohttp.ClientHttpProxyError():
+            return "the proxy refuses the connection"
+        case aiohttp.ClientPayloadError() | zlib.error():
+            return "the answer's body is cut off or broken"
+        case aiohttp.ClientConnectionError():
+            return "the server closed the connection"
+        case aiohttp.ClientResponseError():
+            return "the answer is no HTTP"
+        case unforeseen:
+            return type(unforeseen).__name__
+
+
+def _too_large(url: str, limit: int) -> ResponseTooLarge:
+    return ResponseTooLarge(f"GET {url}: the answer is larger than `api.max_response_bytes` ({limit})")
+
+
+def _segment(identifier: str) -> str:
+    """The id as one segment of a path.
+
+    Raises UnusableIdentifier. Dot segments are refused even behind an escaped slash: there are servers and proxies
+    that unescape before they resolve them.
+    """
+    try:
+        segment = quote(identifier, safe="")
+    except UnicodeEncodeError:
+        segment = ""
+    if (
+        not segment
+        or len(segment) > MAX_IDENTIFIER_LENGTH
+        or re.search(r"[\x00-\x1f\x7f-\x9f]", identifier)
+        or not {".", ".."}.isdisjoint(re.split(r"[/\\]", identifier))
+    ):
+        raise UnusableIdentifier(f"not usable as an id in a request: {identifier[:100]!a}")
+    return segment
+
+
+def _checked_base_url(base_url: str) -> str:
+    """The URL without trailing slashes.
+
+    Raises ConfigurationError, whose text does not repeat the URL: it may hold a password.
+    """
+    problem = ConfigurationError("`api.base_url` must be an http or https URL without user, query and fragment")
+    try:
+        url = httpx.URL(base_url)
+    except (httpx.InvalidURL, TypeError):
+        raise problem from None
+    if url.scheme not in {"http", "https"} or not url.host or url.userinfo or "?" in base_url or "#" in base_url:
+        raise problem
+    return base_url.rstrip("/")
+
+
+def _environment_proxy(base_url: str) -> str | None:
+    url = httpx.URL(base_url)
+    return None if proxy_bypass(url.host) else getproxies().get(url.scheme)

@@ -1,0 +1,1 @@
+"""What is known, due, claimed and set aside: everything the service must remember between polls."""

@@ -1,0 +1,284 @@
+"""Claims on due runs, and what a poll writes back.
+
+The invariant: whatever asks for a newer read of a run raises its fencing token and clears its lease. A load
+is accepted only while the token is the one its claim was given and the lease has not been consumed; so an answer that
+was requested before the wish for a newer one can never be the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from etl.ledger.lifecycle import Known, Tracking
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A run that this process may read and load, until the lease ends or the token moves."""
+
+    run_id: str
+    workflow_id: str
+    token: int
+    claimed_at: datetime
+    """Database time of the claim."""
+    listing: bytes | None
+    """The run's row from the list, where it has not been loaded yet."""
+    listed_at: datetime | None
+    run_observed_at: datetime | None
+    run_state: str | None
+    run_end_time: datetime | None
+    not_found_since: datetime | None
+    known: Known
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """What a poll found, for the ledger. It consumes the claim."""
+
+    run_id: str
+    tracking: Tracking
+    due_in: float | None
+    checks: int = 0
+    attempts: int = 0
+    last_error: str | None = None
+    not_found_since: datetime | None = None
+    steps_observed_at: datetime | None = None
+    read_digest: bytes | None = None
+    run_observed_at: datetime | None = None
+    run_state: str | None = None
+    run_end_time: datetime | None = None
+    listing_hash: bytes | None = None
+    listing_loaded: bool = False
+
+
+_CLAIM = text("""
+    WITH due AS (
+        SELECT run_id
+        FROM orchestra_etl.run_ledger
+        WHERE due_at <= LEAST(now(), CAST(:cutoff AS timestamptz))
+          AND (leased_until IS NULL OR leased_until < now())
+          AND (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
+          AND NOT workflow_id = ANY (CAST(:except_workflows AS text[]))
+        ORDER BY priority, due_at
+        LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    )
+    UPDATE orchestra_etl.run_ledger AS l
+    SET fencing_token = l.fencing_token + 1,
+        leased_until = now() + make_interval(secs => :lease)
+    FROM due
+    WHERE l.run_id = due.run_id
+    RETURNING l.run_id, l.workflow_id, l.fencing_token, now() AS claimed_at, l.listing, l.listed_at, l.run_observed_at,
+              l.run_state, l.run_end_time, l.not_found_since, l.opened_at, l.read_digest, l.checks, l.attempts,
+              l.steps_observed_at, l.priority, l.due_at
+""")
+
+_PENDING = text("""
+    SELECT count(*) AS due,
+           count(*) FILTER (WHERE leased_until >= now()) AS leased,
+           EXTRACT(epoch FROM min(leased_until) FILTER (WHERE leased_until >= now()) - now()) AS next_expiry
+    FROM orchestra_etl.run_ledger
+    WHERE due_at <= LEAST(now(), CAST(:cutoff AS timestamptz))
+      AND (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
+      AND NOT workflow_id = ANY (CAST(:except_workflows AS text[]))
+""")
+
+# Key order: two writers that lock the same rows in the same order cannot deadlock.
+_LOCK = text("""
+    SELECT l.run_id
+    FROM orchestra_etl.run_ledger AS l
+    JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS bigint[])) AS held (run_id, token)
+      ON l.run_id = held.run_id COLLATE "C"
+    WHERE l.fencing_token = held.token AND l.leased_until IS NOT NULL
+    ORDER BY l.run_id
+    FOR UPDATE OF l
+""")
+
+_RENEW = text("""
+    UPDATE orchestra_etl.run_ledger AS l
+    SET leased_until = now() + make_interval(secs => :lease)
+    FROM (
+        SELECT mine.run_id
+        FROM orchestra_etl.run_ledger AS mine
+        JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS bigint[])) AS held (run_id, token)
+          ON mine.run_id = held.run_id COLLATE "C"
+        WHERE mine.fencing_token = held.token AND mine.leased_until IS NOT NULL
+        ORDER BY mine.run_id
+        FOR UPDATE OF mine SKIP LOCKED
+    ) AS renewed
+    WHERE l.run_id = renewed.run_id
+""")
+
+_RELEASE = text("""
+    UPDATE orchestra_etl.run_ledger AS l
+    SET leased_until = NULL
+    FROM (
+        SELECT mine.run_id
+        FROM orchestra_etl.run_ledger AS mine
+        JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS bigint[])) AS held (run_id, token)
+          ON mine.run_id = held.run_id COLLATE "C"
+        WHERE mine.fencing_token = held.token AND mine.leased_until IS NOT NULL
+        ORDER BY mine.run_id
+        FOR UPDATE OF mine
+    ) AS released
+    WHERE l.run_id = released.run_id
+""")
+
+_SETTLE = text("""
+    UPDATE orchestra_etl.run_ledger AS l
+    SET tracking = s.tracking,
+        due_at = now() + make_interval(secs => s.due_in),
+        leased_until = NULL,
+        checks = s.checks,
+        attempts = s.attempts,
+        last_error = s.last_error,
+        not_found_since = s.not_found_since,
+        steps_observed_at = COALESCE(s.steps_observed_at, l.steps_observed_at),
+        read_digest = COALESCE(s.read_digest, l.read_digest),
+        run_observed_at = COALESCE(s.run_observed_at, l.run_observed_at),
+        run_state = CASE WHEN s.run_observed_at IS NULL THEN l.run_state ELSE s.run_state END,
+        run_end_time = CASE WHEN s.run_observed_at IS NULL THEN l.run_end_time ELSE s.run_end_time END,
+        listing_hash = COALESCE(s.listing_hash, l.listing_hash),
+        listing = CASE WHEN s.listing_loaded THEN NULL ELSE l.listing END
+    FROM unnest(
+        CAST(:run_id AS text[]), CAST(:tracking AS text[]), CAST(:due_in AS double precision[]), CAST(:checks AS int[]),
+        CAST(:attempts AS int[]), CAST(:last_error AS text[]), CAST(:not_found_since AS timestamptz[]),
+        CAST(:steps_observed_at AS timestamptz[]), CAST(:read_digest AS bytea[]), CAST(:run_observed_at AS timestamptz[]),
+        CAST(:run_state AS text[]), CAST(:run_end_time AS timestamptz[]), CAST(:listing_hash AS bytea[]),
+        CAST(:listing_loaded AS boolean[])
+    ) AS s (run_id, tracking, due_in, checks, attempts, last_error, not_found_since, steps_observed_at, read_digest,
+            run_observed_at, run_state, run_end_time, listing_hash, listing_loaded)
+    WHERE l.run_id = s.run_id COLLATE "C"
+""")
+
+# A 404 means that the run is gone only where the workflow otherwise answers: a complete walk of its whole list, or, where
+# lists are not walked, a read of another of its runs, began after the first 404; and no page has listed the run since.
+_VANISHED = text("""
+    SELECT l.run_id
+    FROM orchestra_etl.run_ledger AS l
+    LEFT JOIN orchestra_etl.sweeps AS s ON s.workflow_id = l.workflow_id
+    WHERE l.run_id = ANY (CAST(:ids AS text[]))
+      AND l.not_found_since < now() - make_interval(secs => :gone_after)
+      AND (l.listed_at IS NULL OR l.listed_at < l.not_found_since)
+      AND (s.reconciled_at > l.not_found_since
+           OR (s.reconciled_at IS NULL AND EXISTS (
+                  SELECT FROM orchestra_etl.run_ledger AS other
+                  WHERE other.workflow_id = l.workflow_id AND other.steps_observed_at > l.not_found_since)))
+""")
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """What is due up to a point in time."""
+
+    due: int
+    leased: int
+    """How many of them another process (or a dead one's lease) holds."""
+    next_expiry: float | None
+    """Seconds until the first of those leases ends."""
+
+
+def claim(
+    connection: Connection,
+    *,
+    limit: int,
+    lease: float,
+    cutoff: datetime | None = None,
+    workflows: Sequence[str] | None = None,
+    except_workflows: Sequence[str] = (),
+) -> list[Claim]:
+    """Claim up to `limit` due runs, live ones before backfill, for `lease` seconds.
+
+    Args:
+        connection: in a transaction.
+        limit: how many at most.
+        lease: seconds.
+        cutoff: only runs due at or before this database time.
+        workflows: only runs of these; None for all.
+        except_workflows: no runs of these.
+    """
+    rows = connection.execute(
+        _CLAIM,
+        {
+            "limit": limit,
+            "lease": lease,
+            "cutoff": cutoff,
+            "workflows": _array(workflows),
+            "except_workflows": list(except_workflows),
+        },
+    ).all()
+    return [
+        Claim(
+            run_id=row.run_id,
+            workflow_id=row.workflow_id,
+            token=row.fencing_token,
+            claimed_at=row.claimed_at,
+            listing=None if row.listing is None else bytes(row.listing),
+            listed_at=row.listed_at,
+            run_observed_at=row.run_observed_at,
+            run_state=row.run_state,
+            run_end_time=row.run_end_time,
+            not_found_since=row.not_found_since,
+            known=Known(
+                opened_at=row.opened_at,
+                listed=row.listed_at is not None,
+                read_digest=None if row.read_digest is None else bytes(row.read_digest),
+                checks=row.checks,
+                attempts=row.attempts,
+                steps_observed_at=row.steps_observed_at,
+            ),
+        )
+        for row in sorted(rows, key=lambda row: (row.priority, row.due_at))
+    ]
+
+
+def pending(
+    connection: Connection,
+    *,
+    cutoff: datetime | None = None,
+    workflows: Sequence[str] | None = None,
+    except_workflows: Sequence[str] = (),
+) -> Pending:
+    """Count what is still due, by the same conditions as `claim`."""
+    row = connection.execute(
+        _PENDING,
+        {"cutoff": cutoff, "workflows": _array(workflows), "except_workflows": list(except_workflows)},
+    ).one()
+    return Pending(row.due, row.leased, None if row.next_expiry is None else float(row.next_expiry))
+
+
+def lock(connection: Connection, claims: Sequence[Claim]) -> set[str]:
+    """Lock the claimed rows in key order and return the run ids whose claim still stands."""
+    rows = connection.execute(_LOCK, _held(claims))
+    return {row.run_id for row in rows}
+
+
+def renew(connection: Connection, claims: Sequence[Claim], *, lease: float) -> None:
+    """Prolong the leases of claims that still stand; rows that a load has locked just now need none."""
+    connection.execute(_RENEW, {**_held(claims), "lease": lease})
+
+
+def release(connection: Connection, claims: Sequence[Claim]) -> None:
+    """Give claims back unread: the runs stay due."""
+    connection.execute(_RELEASE, _held(claims))
+
+
+def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
+    """Write what was found, and consume the claims. The rows must have been locked by `lock` in this transaction."""
+    columns = Settlement.__struct_fields__
+    connection.execute(_SETTLE, {name: [getattr(s, name) for s in settlements] for name in columns})
+
+
+def vanished(connection: Connection, run_ids: Sequence[str], *, gone_after: float) -> set[str]:
+    """Which of these runs, all answered with 404, the API no longer has (see the statement)."""
+    rows = connection.execute(_VANISHED, {"ids": list(run_ids), "gone_after": gone_after})
+    return {row.run_id for row in rows}
+
+
+def _array(values: Sequence[str] | None) -> list[str] | None:
+    return None if values is None else list(values)
+
+
+def _held(claims: Sequence[Claim]) -> dict[str, list[str] | list[int]]:
+    return {"ids": [claim.run_id for claim in claims], "tokens": [claim.token for claim in claims]}

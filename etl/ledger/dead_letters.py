@@ -1,0 +1,226 @@
+"""What could not be loaded, kept with its bytes; and where the answers drift from the API's description."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from etl.ledger import requests
+from etl.records import Drift, Rejected
+
+_RECORD = text("""
+    INSERT INTO orchestra_etl.dead_letters AS d
+        (workflow_id, run_id, step_id, reason, detail, content_hash, body)
+    SELECT n.workflow_id, n.run_id, n.step_id, n.reason, n.detail, n.content_hash, n.body
+    FROM unnest(CAST(:workflow_ids AS text[]), CAST(:run_ids AS text[]), CAST(:step_ids AS text[]),
+                CAST(:reasons AS text[]), CAST(:details AS text[]), CAST(:hashes AS bytea[]), CAST(:bodies AS bytea[]))
+         AS n (workflow_id, run_id, step_id, reason, detail, content_hash, body)
+    ORDER BY n.workflow_id COLLATE "C", n.run_id COLLATE "C", n.reason, n.content_hash
+    ON CONFLICT (workflow_id, run_id, reason, content_hash) DO UPDATE
+    SET occurrences = d.occurrences + 1,
+        last_seen_at = now(),
+        resolved_at = CASE WHEN d.resolution = 'discarded' THEN d.resolved_at END,
+        resolution = CASE WHEN d.resolution = 'discarded' THEN d.resolution END
+    RETURNING xmax = 0 AS inserted
+""")
+
+# A run that was read without the trouble recurring: its open letters are settled.
+_RESOLVE = text("""
+    UPDATE orchestra_etl.dead_letters
+    SET resolved_at = now(), resolution = 'loaded'
+    WHERE run_id = ANY (CAST(:run_ids AS text[])) AND resolved_at IS NULL AND last_seen_at < now()
+""")
+
+_DRIFT = text("""
+    INSERT INTO orchestra_etl.drift AS d (workflow_id, subject, field, kind, found, occurrences, last_run_id)
+    SELECT n.workflow_id, n.subject, n.field, n.kind, n.found, n.occurrences, n.run_id
+    FROM unnest(CAST(:workflow_ids AS text[]), CAST(:subjects AS text[]), CAST(:fields AS text[]), CAST(:kinds AS text[]),
+                CAST(:founds AS text[]), CAST(:counts AS bigint[]), CAST(:run_ids AS text[]))
+         AS n (workflow_id, subject, field, kind, found, occurrences, run_id)
+    ORDER BY n.workflow_id COLLATE "C", n.subject, n.field, n.kind, n.found
+    ON CONFLICT (workflow_id, subject, field, kind, found) DO UPDATE
+    SET occurrences = d.occurrences + excluded.occurrences, last_seen_at = now(), last_run_id = excluded.last_run_id
+""")
+
+_STORED = """
+    SELECT d.id, d.workflow_id, w.name AS workflow_name, d.run_id, d.step_id, d.reason, d.detail,
+           octet_length(d.body) AS size_bytes, d.occurrences, d.first_seen_at, d.last_seen_at, d.resolved_at, d.resolution
+    FROM orchestra_etl.dead_letters AS d
+    LEFT JOIN orchestra.workflows AS w ON w.id = d.workflow_id
+"""
+
+_FIND = text(f"""
+    {_STORED}
+    WHERE (CAST(:workflows AS text[]) IS NULL OR d.workflow_id = ANY (CAST(:workflows AS text[])))
+      AND (:resolved OR d.resolved_at IS NULL)
+    ORDER BY d.id
+""")
+
+_GET = text(f"{_STORED} WHERE d.id = :id")
+
+_BODY = text("SELECT body FROM orchestra_etl.dead_letters WHERE id = :id")
+
+_KNOWN = text("SELECT id FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))")
+
+# Named letters are taken whatever became of them, and are open again; without names, those that are open.
+_REOPEN = text("""
+    UPDATE orchestra_etl.dead_letters
+    SET resolved_at = NULL, resolution = NULL
+    WHERE id = ANY (CAST(:ids AS bigint[])) OR (CAST(:ids AS bigint[]) IS NULL AND resolved_at IS NULL)
+    RETURNING id, workflow_id, run_id
+""")
+
+_DISCARD = text("""
+    UPDATE orchestra_etl.dead_letters
+    SET resolved_at = now(), resolution = 'discarded'
+    WHERE resolved_at IS NULL AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY (CAST(:ids AS bigint[])))
+""")
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """Something rejected, and whose it is."""
+
+    workflow_id: str
+    run_id: str
+    """Empty for a row of the run list that has no usable id."""
+    rejected: Rejected
+
+
+def record(connection: Connection, letters: Sequence[Letter]) -> int:
+    """Set aside; how many of them are new (the others are counted on the letter they repeat)."""
+    unique = {
+        (letter.workflow_id, letter.run_id, letter.rejected.reason, _hash(letter.rejected)): letter
+        for letter in letters
+    }
+    if not unique:
+        return 0
+    rows = connection.execute(
+        _RECORD,
+        {
+            "workflow_ids": [key[0] for key in unique],
+            "run_ids": [key[1] for key in unique],
+            "step_ids": [letter.rejected.step_id for letter in unique.values()],
+            "reasons": [key[2] for key in unique],
+            "details": [letter.rejected.detail for letter in unique.values()],
+            "hashes": [key[3] for key in unique],
+            "bodies": [letter.rejected.body for letter in unique.values()],
+        },
+    )
+    return sum(row.inserted for row in rows)
+
+
+def resolve(connection: Connection, run_ids: Sequence[str]) -> None:
+    """Settle the open letters of runs that have just been read, except those recorded in this transaction."""
+    connection.execute(_RESOLVE, {"run_ids": list(run_ids)})
+
+
+def count_drift(connection: Connection, found: Sequence[tuple[str, str, Drift]]) -> None:
+    """Add to the drift counters; each entry is (workflow id, run id, drift)."""
+    totals: dict[tuple[str, str, str, str, str], tuple[int, str]] = {}
+    for workflow_id, run_id, one in found:
+        key = (workflow_id, one.subject, one.field, one.kind, one.found)
+        totals[key] = (totals.get(key, (0, ""))[0] + one.count, run_id)
+    if not totals:
+        return
+    connection.execute(
+        _DRIFT,
+        {
+            "workflow_ids": [key[0] for key in totals],
+            "subjects": [key[1] for key in totals],
+            "fields": [key[2] for key in totals],
+            "kinds": [key[3] for key in totals],
+            "founds": [key[4] for key in totals],
+            "counts": [count for count, _ in totals.values()],
+            "run_ids": [run_id for _, run_id in totals.values()],
+        },
+    )
+
+
+class StoredLetter(msgspec.Struct, frozen=True):
+    """A letter as it lies in the ledger, without its body."""
+
+    id: int
+    workflow_id: str
+    workflow_name: str | None
+    run_id: str
+    """Empty for a row of the run list that has no usable id."""
+    step_id: str | None
+    reason: str
+    detail: str
+    size_bytes: int
+    occurrences: int
+    first_seen_at: datetime
+    last_seen_at: datetime
+    resolved_at: datetime | None
+    resolution: str | None
+    """`loaded` or `discarded`; None while it is open."""
+
+
+class Retried(msgspec.Struct, frozen=True):
+    """What a retry asked for."""
+
+    letters: int
+    runs: int
+    """Runs that will be read again."""
+    without_run: tuple[int, ...]
+    """Letters that no run can be read for: bad rows of the run list, which the next sweep sees again by itself."""
+
+
+def find(
+    connection: Connection, *, workflows: Sequence[str] | None = None, resolved: bool = False
+) -> list[StoredLetter]:
+    """The open letters of these workflows (None: of all), oldest first; with `resolved` the settled ones, too."""
+    rows = connection.execute(
+        _FIND, {"workflows": None if workflows is None else list(workflows), "resolved": resolved}
+    )
+    return [StoredLetter(**row._mapping) for row in rows]
+
+
+def get(connection: Connection, letter_id: int) -> StoredLetter | None:
+    """One letter; None where there is no such number."""
+    row = connection.execute(_GET, {"id": letter_id}).one_or_none()
+    return None if row is None else StoredLetter(**row._mapping)
+
+
+def body(connection: Connection, letter_id: int) -> bytes | None:
+    """A letter's bytes as the API sent them; None where there is no such number."""
+    found = connection.execute(_BODY, {"id": letter_id}).scalar_one_or_none()
+    return None if found is None else bytes(found)
+
+
+def unknown(connection: Connection, ids: Sequence[int]) -> list[int]:
+    """Which of these numbers no letter has."""
+    known = set(connection.execute(_KNOWN, {"ids": list(ids)}).scalars())
+    return [number for number in ids if number not in known]
+
+
+def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
+    """Have the runs of these letters (None: of all open ones) read again, as `track` does.
+
+    A letter stays open until its run has been read without the trouble; one that was discarded is open again.
+    """
+    rows = connection.execute(_REOPEN, {"ids": None if ids is None else list(ids)}).all()
+    runs: dict[str, set[str]] = {}
+    for row in rows:
+        if row.run_id:
+            runs.setdefault(row.workflow_id, set()).add(row.run_id)
+    for workflow_id in sorted(runs):
+        requests.track(connection, workflow_id, sorted(runs[workflow_id]))
+    return Retried(
+        letters=len(rows),
+        runs=sum(len(ids) for ids in runs.values()),
+        without_run=tuple(sorted(row.id for row in rows if not row.run_id)),
+    )
+
+
+def discard(connection: Connection, ids: Sequence[int] | None) -> int:
+    """Settle these open letters (None: all) without their content being loaded; how many. Their bytes are kept."""
+    return connection.execute(_DISCARD, {"ids": None if ids is None else list(ids)}).rowcount
+
+
+def _hash(rejected: Rejected) -> bytes:
+    return hashlib.blake2b(rejected.body, digest_size=16).digest()

@@ -1,0 +1,61 @@
+"""Times in which runs may have come and gone without being listed to us."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, text
+
+_SELECT = text("""
+    SELECT g.id, g.workflow_id, w.name AS workflow_name, g.detected_at, g.after_time, g.before_time, g.detail,
+           g.acknowledged_at
+    FROM orchestra_etl.gaps AS g
+    LEFT JOIN orchestra.workflows AS w ON w.id = g.workflow_id
+    WHERE (CAST(:workflows AS text[]) IS NULL OR g.workflow_id = ANY (CAST(:workflows AS text[])))
+      AND (:acknowledged OR g.acknowledged_at IS NULL)
+    ORDER BY g.id
+""")
+
+_KNOWN = text("SELECT id FROM orchestra_etl.gaps WHERE id = ANY (CAST(:ids AS bigint[]))")
+
+_ACKNOWLEDGE = text("""
+    UPDATE orchestra_etl.gaps
+    SET acknowledged_at = now()
+    WHERE acknowledged_at IS NULL AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY (CAST(:ids AS bigint[])))
+""")
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """One such time."""
+
+    id: int
+    workflow_id: str
+    workflow_name: str | None
+    detected_at: datetime
+    after_time: datetime | None
+    """Start of the newest run known before the gap."""
+    before_time: datetime | None
+    """Start of the oldest run listed behind the gap."""
+    detail: str
+    acknowledged_at: datetime | None
+
+
+def find(connection: Connection, *, workflows: Sequence[str] | None = None, acknowledged: bool = False) -> list[Gap]:
+    """The gaps of these workflows (None: of all), oldest first; with `acknowledged` also those somebody took note of."""
+    rows = connection.execute(
+        _SELECT, {"workflows": None if workflows is None else list(workflows), "acknowledged": acknowledged}
+    )
+    return [Gap(**row._mapping) for row in rows]
+
+
+def unknown(connection: Connection, ids: Sequence[int]) -> list[int]:
+    """Which of these numbers no gap has."""
+    known = set(connection.execute(_KNOWN, {"ids": list(ids)}).scalars())
+    return [number for number in ids if number not in known]
+
+
+def acknowledge(connection: Connection, ids: Sequence[int] | None) -> int:
+    """Take note of these gaps (None: of all); how many nobody had taken note of before."""
+    return connection.execute(_ACKNOWLEDGE, {"ids": None if ids is None else list(ids)}).rowcount

@@ -1,0 +1,222 @@
+"""Stored runs as people look at them: the recent ones, and one with its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, text
+
+# `#>> '{}'` gives a JSON string as its own text, any other value as JSON text, and JSON null as NULL.
+_RECENT = text("""
+    SELECT r.id, r.workflow_id, w.name AS workflow_name, r.status, r.state, r.tracking, r.start_time, r.end_time,
+           r.duration_ms, s.steps, s.total_tokens,
+           COALESCE(NULLIF(r.error #>> '{}', ''), failed.error) AS first_error
+    FROM (
+        SELECT * FROM orchestra.runs
+        WHERE (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
+          AND (CAST(:state AS text) IS NULL OR state = :state)
+        -- A run that has not started has no start yet; it stands where it was first seen.
+        ORDER BY COALESCE(start_time, first_seen_at) DESC, id
+        LIMIT :limit
+    ) AS r
+    LEFT JOIN orchestra.workflows AS w ON w.id = r.workflow_id
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS steps, CAST(sum(total_tokens) AS bigint) AS total_tokens
+        FROM orchestra.steps WHERE run_id = r.id AND absent_since IS NULL
+    ) AS s
+    LEFT JOIN LATERAL (
+        SELECT COALESCE(NULLIF(error #>> '{}', ''), reported_error) AS error
+        FROM orchestra.steps
+        WHERE run_id = r.id AND absent_since IS NULL AND (NULLIF(error #>> '{}', '') IS NOT NULL OR reported_error IS NOT NULL)
+        ORDER BY position, id
+        LIMIT 1
+    ) AS failed ON true
+    ORDER BY COALESCE(r.start_time, r.first_seen_at) DESC, r.id
+""")
+
+_RUN = text("""
+    SELECT now() AS at, l.run_id AS id, COALESCE(r.workflow_id, l.workflow_id) AS workflow_id, w.name AS workflow_name,
+           r.id IS NOT NULL AS stored, r.status, r.state, r.status_source, l.tracking, r.start_time, r.end_time, r.duration_ms,
+           r.error::text AS error, r.extra::text AS extra, l.source, l.first_seen_at, r.updated_at, l.steps_observed_at,
+           l.due_at, l.attempts, l.last_error
+    FROM orchestra_etl.run_ledger AS l
+    LEFT JOIN orchestra.runs AS r ON r.id = l.run_id
+    LEFT JOIN orchestra.workflows AS w ON w.id = COALESCE(r.workflow_id, l.workflow_id)
+    WHERE l.run_id = :id
+""")
+
+_STEPS = text("""
+    SELECT id, node_id, node_type, position, status, state, start_time, end_time, duration_ms, request_model, response_model,
+           input_tokens, output_tokens, total_tokens, finish_reason, error::text AS error, reported_error, absent_since
+    FROM orchestra.steps
+    WHERE run_id = :id
+    ORDER BY start_time NULLS LAST, position, id
+""")
+
+_STEP_PAYLOADS = text("""
+    SELECT s.id AS step_id, p.name, p.data::text AS data, p.size_bytes, p.raw, p.note
+    FROM orchestra.steps AS s
+    CROSS JOIN LATERAL (
+        SELECT 'inputs' AS name, data, size_bytes, raw, note FROM orchestra.inputs WHERE step_id = s.id
+        UNION ALL
+        SELECT 'outputs', data, size_bytes, raw, note FROM orchestra.outputs WHERE step_id = s.id
+    ) AS p
+    WHERE s.run_id = :id
+""")
+
+_RUN_PAYLOADS = text("""
+    SELECT inputs::text AS inputs, outputs::text AS outputs, inputs_raw, outputs_raw, note
+    FROM orchestra.run_payloads
+    WHERE run_id = :id
+""")
+
+
+class RecentRun(msgspec.Struct, frozen=True):
+    """A run in a list of them."""
+
+    id: str
+    workflow_id: str
+    workflow_name: str | None
+    status: str | None
+    state: str
+    tracking: str
+    start_time: datetime | None
+    end_time: datetime | None
+    duration_ms: float | None
+    steps: int
+    total_tokens: int | None
+    first_error: str | None
+    """The run's own error, else that of its first step that has one."""
+
+
+class StepPayload(msgspec.Struct, frozen=True):
+    """A step's inputs or outputs. JSON stays text: parsing and printing it again would lose digits."""
+
+    data: msgspec.Raw | None
+    size_bytes: int
+    raw: bytes | None
+    note: str | None
+
+
+class RunPayloads(msgspec.Struct, frozen=True):
+    """What a run was given and what it gave."""
+
+    inputs: msgspec.Raw | None
+    outputs: msgspec.Raw | None
+    inputs_raw: bytes | None
+    outputs_raw: bytes | None
+    note: str | None
+
+
+class StepDetail(msgspec.Struct, frozen=True):
+    """A step of a run that is shown."""
+
+    id: str
+    node_id: str | None
+    node_type: str | None
+    position: int
+    status: str | None
+    state: str
+    start_time: datetime | None
+    end_time: datetime | None
+    duration_ms: float | None
+    request_model: str | None
+    response_model: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    total_tokens: int | None
+    finish_reason: str | None
+    error: msgspec.Raw | None
+    reported_error: str | None
+    absent_since: datetime | None
+    payloads: dict[str, StepPayload] | None = None
+    """`inputs` and `outputs`, as far as there are any; None where they were not asked for."""
+
+
+class RunDetail(msgspec.Struct, frozen=True):
+    """A run that is shown, read already or only known."""
+
+    at: datetime
+    """Database time at which it was looked up."""
+    id: str
+    workflow_id: str
+    workflow_name: str | None
+    stored: bool
+    """False where the run is known and was never read: then only the ledger's columns are filled."""
+    status: str | None
+    state: str | None
+    status_source: str | None
+    tracking: str
+    start_time: datetime | None
+    end_time: datetime | None
+    duration_ms: float | None
+    error: msgspec.Raw | None
+    extra: msgspec.Raw | None
+    source: str
+    first_seen_at: datetime
+    updated_at: datetime | None
+    steps_observed_at: datetime | None
+    due_at: datetime | None
+    attempts: int
+    """Reads in a row that failed."""
+    last_error: str | None
+    steps: tuple[StepDetail, ...]
+    payloads: RunPayloads | None = None
+    """None where there are none, or they were not asked for."""
+
+
+def recent(
+    connection: Connection, *, workflows: Sequence[str] | None = None, state: str | None = None, limit: int = 20
+) -> list[RecentRun]:
+    """The newest stored runs, newest first.
+
+    Args:
+        connection: in a transaction.
+        workflows: only runs of these; None for all.
+        state: only runs in this state; None for all.
+        limit: how many at most.
+    """
+    rows = connection.execute(
+        _RECENT, {"workflows": None if workflows is None else list(workflows), "state": state, "limit": limit}
+    )
+    return [RecentRun(**row._mapping) for row in rows]
+
+
+def get(connection: Connection, run_id: str, *, payloads: bool = False) -> RunDetail | None:
+    """One run with its steps in the order they started, and with `payloads` all that they took and gave.
+
+    None where the run is not known.
+    """
+    row = connection.execute(_RUN, {"id": run_id}).one_or_none()
+    if row is None:
+        return None
+    by_step = _step_payloads(connection, run_id) if payloads else {}
+    steps = tuple(
+        StepDetail(**_with_json(step, "error"), payloads=by_step.get(step.id, {}) if payloads else None)
+        for step in connection.execute(_STEPS, {"id": run_id})
+    )
+    own = connection.execute(_RUN_PAYLOADS, {"id": run_id}).one_or_none() if payloads else None
+    return RunDetail(
+        **_with_json(row, "error", "extra"),
+        steps=steps,
+        payloads=None if own is None else RunPayloads(**_with_json(own, "inputs", "outputs")),
+    )
+
+
+def _step_payloads(connection: Connection, run_id: str) -> dict[str, dict[str, StepPayload]]:
+    found: dict[str, dict[str, StepPayload]] = {}
+    for row in connection.execute(_STEP_PAYLOADS, {"id": run_id}):
+        payload = StepPayload(_json(row.data), row.size_bytes, row.raw, row.note)
+        found.setdefault(row.step_id, {})[row.name] = payload
+    return found
+
+
+def _with_json(row: Row[Any], *names: str) -> dict[str, Any]:
+    return {**row._mapping, **{name: _json(row._mapping[name]) for name in names}}
+
+
+def _json(value: str | None) -> msgspec.Raw | None:
+    return None if value is None else msgspec.Raw(value)

@@ -1,0 +1,277 @@
+"""The walk of a workflow's run list: who may do it, what it listed, and how far the list is known without a hole.
+
+The watermark is the set of runs that *complete* sweeps have listed, kept as two numbers: a ledger row carries the sweep
+that listed it, `sweeps.watermark` the last complete one. A cut-off sweep leaves rows with its own number above the
+watermark; they are in the ledger and get polled, but no later walk takes them as proof that the list below them is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from etl.records import ListedRun
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """The right to walk one workflow's list, until the lease ends or another sweep begins."""
+
+    workflow_id: str
+    token: int
+    begun_at: datetime
+    """Database time."""
+    watermark_size: int
+    """Members of the watermark, counted up to `count_to`."""
+    last_complete: datetime | None
+    reconciled_at: datetime | None
+
+
+class Fenced(Exception):
+    """Another sweep of this workflow has begun: this one must stop without a trace."""
+
+
+_BEGIN = text("""
+    INSERT INTO orchestra_etl.sweeps AS s (workflow_id, fencing_token, leased_until, started_at)
+    VALUES (:workflow_id, 1, now() + make_interval(secs => :lease), now())
+    ON CONFLICT (workflow_id) DO UPDATE
+    SET fencing_token = s.fencing_token + 1,
+        leased_until = excluded.leased_until,
+        started_at = excluded.started_at
+    WHERE s.leased_until IS NULL OR s.leased_until < now()
+    RETURNING fencing_token, watermark, now() AS begun_at, completed_at, reconciled_at
+""")
+
+_WATERMARK_SIZE = text("""
+    SELECT count(*) FROM (
+        SELECT FROM orchestra_etl.run_ledger
+        WHERE workflow_id = :workflow_id AND listed_sweep <= :watermark
+        LIMIT :count_to
+    ) AS members
+""")
+
+_HOLD = text("""
+    UPDATE orchestra_etl.sweeps
+    SET leased_until = now() + make_interval(secs => :lease)
+    WHERE workflow_id = :workflow_id AND fencing_token = :token AND leased_until IS NOT NULL
+    RETURNING watermark
+""")
+
+_MEMBERS = text("""
+    SELECT l.run_id
+    FROM orchestra_etl.run_ledger AS l
+    JOIN orchestra_etl.sweeps AS s ON s.workflow_id = l.workflow_id
+    WHERE l.run_id = ANY (CAST(:ids AS text[]))
+      AND l.workflow_id = :workflow_id
+      AND l.listed_sweep <= s.watermark
+""")
+
+# A page asks for a newer read of a run where its row differs from the one last seen and was requested after the run was last
+# read on its own, or where the run was taken for gone.
+_ASKED = """(l.tracking = 'gone' OR (
+            l.listing_hash IS DISTINCT FROM excluded.listing_hash
+            AND excluded.listed_at > COALESCE(l.run_observed_at, '-infinity')))"""
+
+
+def _if_asked(**columns: str) -> str:
+    return ",\n        ".join(
+        f"{name} = CASE WHEN {_ASKED} THEN {value} ELSE l.{name} END" for name, value in columns.items()
+    )
+
+
+# A row that answers 404 is noted as listed even where nothing else changed: it is not gone. The list is authoritative for
+# the workflow, so a run tracked under a wrong one moves; one that another workflow has listed stays there.
+_WRITE = text(f"""
+    INSERT INTO orchestra_etl.run_ledger AS l
+        (run_id, workflow_id, source, listing, listing_hash, listed_at, listed_sweep, priority)
+    SELECT p.run_id, :workflow_id, 'list', p.listing, p.listing_hash, CAST(:requested_at AS timestamptz), :token, :priority
+    FROM unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]))
+         AS p (run_id, listing, listing_hash)
+    ORDER BY p.run_id COLLATE "C"
+    ON CONFLICT (run_id) DO UPDATE
+    SET {
+    _if_asked(
+        listing="excluded.listing",
+        listing_hash="excluded.listing_hash",
+        fencing_token="l.fencing_token + 1",
+        leased_until="NULL",
+        due_at="now()",
+        checks="0",
+        tracking="'open'",
+        opened_at="CASE WHEN l.tracking = 'open' THEN l.opened_at ELSE now() END",
+    )
+},
+        workflow_id = excluded.workflow_id,
+        listed_at = excluded.listed_at,
+        priority = LEAST(l.priority, excluded.priority),
+        listed_sweep = CASE WHEN l.listed_sweep <= :watermark THEN l.listed_sweep ELSE excluded.listed_sweep END
+    WHERE (l.workflow_id = excluded.workflow_id OR l.listed_at IS NULL)
+      AND (l.listing_hash IS DISTINCT FROM excluded.listing_hash
+           OR l.listed_sweep IS NULL OR l.listed_sweep > :watermark
+           OR l.tracking = 'gone' OR l.not_found_since IS NOT NULL)
+    RETURNING xmax = 0 AS inserted, leased_until IS NULL AND due_at = now() AS asked
+""")
+
+# A sweep that was cut off leaves its number on rows that this one may not have met again; they are no members.
+_FORGET_CUT_OFF = text("""
+    UPDATE orchestra_etl.run_ledger
+    SET listed_sweep = NULL
+    WHERE workflow_id = :workflow_id AND listed_sweep > :watermark AND listed_sweep < :token
+""")
+
+_COMPLETE = text("""
+    UPDATE orchestra_etl.sweeps
+    SET watermark = fencing_token,
+        leased_until = NULL,
+        completed_at = now(),
+        reconciled_at = CASE WHEN :whole_list THEN :begun_at ELSE reconciled_at END,
+        listed_runs = CASE WHEN :whole_list THEN :listed ELSE listed_runs END,
+        new_runs = :new_runs,
+        last_error = NULL
+    WHERE workflow_id = :workflow_id AND fencing_token = :token
+""")
+
+_ABANDON = text("""
+    UPDATE orchestra_etl.sweeps
+    SET leased_until = NULL, last_error = COALESCE(:error, last_error)
+    WHERE workflow_id = :workflow_id AND fencing_token = :token
+""")
+
+_GAP = text("""
+    INSERT INTO orchestra_etl.gaps (workflow_id, after_time, before_time, detail)
+    SELECT :workflow_id, max(r.start_time), :before_time, :detail
+    FROM orchestra.runs AS r
+    JOIN orchestra_etl.run_ledger AS l ON l.run_id = r.id
+    WHERE l.workflow_id = :workflow_id AND l.listed_sweep <= :watermark
+""")
+
+_NEXT_EXPIRY = text("""
+    SELECT EXTRACT(epoch FROM leased_until - now())
+    FROM orchestra_etl.sweeps
+    WHERE workflow_id = :workflow_id AND leased_until >= now()
+""")
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What a page changed in the ledger."""
+
+    new: int
+    changed: int
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """How a sweep ended."""
+
+    whole_list: bool
+    listed: int
+    new_runs: int
+    gap: str | None = None
+    """One sentence where rows may have been missed."""
+    oldest_start: datetime | None = None
+    """Start of the oldest run listed."""
+
+
+def begin(connection: Connection, workflow_id: str, *, lease: float, count_to: int) -> Sweep | None:
+    """Begin a sweep; None while another one holds the lease (`lease` in seconds)."""
+    row = connection.execute(_BEGIN, {"workflow_id": workflow_id, "lease": lease}).one_or_none()
+    if row is None:
+        return None
+    size = connection.execute(
+        _WATERMARK_SIZE, {"workflow_id": workflow_id, "watermark": row.watermark, "count_to": count_to}
+    ).scalar_one()
+    return Sweep(workflow_id, row.fencing_token, row.begun_at, size, row.completed_at, row.reconciled_at)
+
+
+def lease_ends_in(connection: Connection, workflow_id: str) -> float | None:
+    """Seconds until the lease of a sweep in progress ends; None where there is none."""
+    seconds = connection.execute(_NEXT_EXPIRY, {"workflow_id": workflow_id}).scalar_one_or_none()
+    return None if seconds is None else float(seconds)
+
+
+def members(connection: Connection, sweep: Sweep, run_ids: Sequence[str]) -> set[str]:
+    """Which of these runs belong to the watermark. Only this sweep's own completion could change the answer."""
+    rows = connection.execute(_MEMBERS, {"workflow_id": sweep.workflow_id, "ids": list(run_ids)})
+    return {row.run_id for row in rows}
+
+
+def write_page(
+    connection: Connection,
+    sweep: Sweep,
+    runs: Sequence[ListedRun],
+    *,
+    requested_at: datetime,
+    lease: float,
+    priority: int,
+    completion: Completion | None = None,
+) -> Written:
+    """Enter a page into the ledger and, with the last page, move the watermark.
+
+    Args:
+        connection: in a transaction.
+        sweep: the sweep, whose lease is renewed.
+        runs: the page's rows.
+        requested_at: database time at which the page was requested.
+        lease: seconds.
+        priority: 0 live, 1 backfill.
+        completion: with the last page of a complete sweep.
+
+    Raises:
+        Fenced: another sweep has begun; nothing was written.
+    """
+    held = {"workflow_id": sweep.workflow_id, "token": sweep.token}
+    watermark = connection.execute(_HOLD, {**held, "lease": lease}).scalar_one_or_none()
+    if watermark is None:
+        raise Fenced(sweep.workflow_id)
+    by_id = {run.id: run for run in runs}
+    new = changed = 0
+    if by_id:
+        rows = connection.execute(
+            _WRITE,
+            {
+                **held,
+                "ids": list(by_id),
+                "listings": [run.listing for run in by_id.values()],
+                "hashes": [run.listing_hash for run in by_id.values()],
+                "requested_at": requested_at,
+                "priority": priority,
+                "watermark": watermark,
+            },
+        ).all()
+        new = sum(row.inserted for row in rows)
+        changed = sum(row.asked and not row.inserted for row in rows)
+    if completion is not None:
+        if completion.gap is not None:
+            connection.execute(
+                _GAP,
+                {
+                    "workflow_id": sweep.workflow_id,
+                    "watermark": watermark,
+                    "before_time": completion.oldest_start,
+                    "detail": completion.gap,
+                },
+            )
+        if sweep.token > watermark + 1:
+            connection.execute(_FORGET_CUT_OFF, {**held, "watermark": watermark})
+        connection.execute(
+            _COMPLETE,
+            {
+                **held,
+                "begun_at": sweep.begun_at,
+                "whole_list": completion.whole_list,
+                "listed": completion.listed,
+                "new_runs": completion.new_runs + new,
+            },
+        )
+    return Written(new, changed)
+
+
+def hold(connection: Connection, sweep: Sweep, *, lease: float) -> None:
+    """Prolong the lease, where the sweep is still the last one begun."""
+    connection.execute(_HOLD, {"workflow_id": sweep.workflow_id, "token": sweep.token, "lease": lease})
+
+
+def abandon(connection: Connection, sweep: Sweep, *, error: str | None = None) -> None:
+    """Give the lease back without moving the watermark."""
+    connection.execute(_ABANDON, {"workflow_id": sweep.workflow_id, "token": sweep.token, "error": error})

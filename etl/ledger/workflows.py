@@ -1,0 +1,95 @@
+"""What is known of the workflows themselves: from the configuration, and from `GET /workflows`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from etl.records import Workflow
+
+_CONFIGURED = text("""
+    INSERT INTO orchestra.workflows AS w (id, name, labels)
+    VALUES (:id, :name, CAST(:labels AS jsonb))
+    ON CONFLICT (id) DO UPDATE
+    SET name = COALESCE(excluded.name, w.name), labels = excluded.labels, updated_at = now()
+    WHERE (COALESCE(excluded.name, w.name), excluded.labels) IS DISTINCT FROM (w.name, w.labels)
+""")
+
+_UNKNOWN = text("INSERT INTO orchestra.workflows (id) VALUES (:id) ON CONFLICT DO NOTHING")
+
+_DESCRIBED = text("""
+    INSERT INTO orchestra.workflows AS w (id, name, description)
+    VALUES (:id, :name, :description)
+    ON CONFLICT (id) DO UPDATE
+    SET name = COALESCE(w.name, excluded.name), description = excluded.description, updated_at = now()
+    WHERE (COALESCE(w.name, excluded.name), excluded.description) IS DISTINCT FROM (w.name, w.description)
+""")
+
+_VERSION = text("""
+    INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, graph)
+    SELECT :id, now(), CAST(:version AS text), CAST(:graph AS jsonb)
+    WHERE NOT EXISTS (
+        SELECT FROM (
+            SELECT v.version, v.graph FROM orchestra.workflow_versions AS v
+            WHERE v.workflow_id = :id ORDER BY v.observed_at DESC LIMIT 1
+        ) AS last
+        WHERE (last.version, last.graph) IS NOT DISTINCT FROM (CAST(:version AS text), CAST(:graph AS jsonb)))
+    ON CONFLICT DO NOTHING
+""")
+
+
+_GRAPHS = text("""
+    SELECT DISTINCT ON (workflow_id) workflow_id, graph
+    FROM orchestra.workflow_versions
+    WHERE graph IS NOT NULL
+    ORDER BY workflow_id, observed_at DESC
+""")
+
+_DESCRIPTION_DUE = text("""
+    SELECT NOT EXISTS (
+        SELECT FROM orchestra_etl.described WHERE at > now() - make_interval(secs => :every))
+""")
+
+_DESCRIBED_NOW = text("""
+    INSERT INTO orchestra_etl.described (id, at) VALUES (1, now()) ON CONFLICT (id) DO UPDATE SET at = excluded.at
+""")
+
+
+def configure(connection: Connection, workflow_id: str, *, name: str | None, labels: Mapping[str, str]) -> None:
+    """Enter a workflow as the configuration names it."""
+    connection.execute(
+        _CONFIGURED, {"id": workflow_id, "name": name, "labels": json.dumps(dict(labels), sort_keys=True)}
+    )
+
+
+def configure_unknown(connection: Connection, workflow_id: str) -> None:
+    """Enter a workflow of which nothing but the id is known."""
+    connection.execute(_UNKNOWN, {"id": workflow_id})
+
+
+def describe(connection: Connection, workflows: Sequence[Workflow]) -> None:
+    """Enter what the API says; a version or graph that differs from the last one is appended."""
+    connection.execute(_DESCRIBED_NOW)
+    for workflow in sorted(workflows, key=lambda one: one.id):
+        connection.execute(_DESCRIBED, {"id": workflow.id, "name": workflow.name, "description": workflow.description})
+        if workflow.version is not None or workflow.graph is not None:
+            connection.execute(_VERSION, {"id": workflow.id, "version": workflow.version, "graph": workflow.graph})
+
+
+def graphs(connection: Connection) -> list[tuple[str, object]]:
+    """The graph last seen of each workflow, parsed."""
+    return [(row.workflow_id, row.graph) for row in connection.execute(_GRAPHS)]
+
+
+def description_due(connection: Connection, *, every: float) -> bool:
+    """Whether the API was last asked more than `every` seconds ago, by any replica."""
+    return bool(connection.execute(_DESCRIPTION_DUE, {"every": every}).scalar_one())
+
+
+def database_time(connection: Connection) -> datetime:
+    """The database's clock."""
+    now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now

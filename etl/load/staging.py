@@ -1,0 +1,42 @@
+"""Gets rows into the database fast: COPY into a temporary table that lives as long as the transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import psycopg
+from sqlalchemy import Connection, Table
+from sqlalchemy.dialects import postgresql
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+def column_types(table: Table, names: Iterable[str]) -> dict[str, str]:
+    """The SQL types of some of a table's columns, by name."""
+    return {name: table.c[name].type.compile(dialect=_DIALECT) for name in names}
+
+
+def stage(connection: Connection, name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
+    """Fill the temporary table `name` with `rows`, replacing an earlier call's in the same transaction.
+
+    The table is dropped at the end of the transaction: behind PgBouncer in transaction mode the next one may have
+    another session.
+
+    Args:
+        connection: in a transaction.
+        name: name of the temporary table.
+        columns: column name to SQL type.
+        rows: one sequence a row, in the order of `columns`; JSON as text.
+
+    Raises:
+        psycopg.Error: PostgreSQL refuses a value.
+    """
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS pg_temp.{name}")
+    definitions = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {name} ({definitions}) ON COMMIT DROP")
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):
+        raise TypeError("the engine must use psycopg")
+    with driver.cursor() as cursor, cursor.copy(f"COPY pg_temp.{name} ({', '.join(columns)}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)

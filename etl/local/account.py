@@ -1,0 +1,107 @@
+"""The system user whom PostgreSQL's programs run as: ourselves, or as root, whom PostgreSQL refuses, somebody else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from etl.errors import ConfigurationError
+
+SYSTEM_USERS = ("orchestra-etl", "postgres", "nobody")
+"""Whom root's server runs as when nothing belongs to anybody yet: the first of these that the system knows."""
+
+
+class Account(NamedTuple):
+    """A system user, by number."""
+
+    uid: int
+    gid: int
+
+    @property
+    def name(self) -> str:
+        """The user's name, or the number where there is no name."""
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return str(self.uid)
+
+    def run(self, command: Sequence[str], *inherited: int, output: int = subprocess.DEVNULL) -> int:
+        """Run a program to its end and return its exit status; the descriptors `inherited` stay open in it.
+
+        Raises ConfigurationError where this user cannot run it.
+        """
+        switches = os.geteuid() == 0
+        try:
+            return subprocess.run(  # noqa: S603  the command is ours, and no shell reads the paths in it
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=inherited,
+                cwd="/",  # our own folder may be closed to that user
+                # Nothing of our environment: it may hold the API key, or settings meant for another PostgreSQL.
+                env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+                start_new_session=True,  # Ctrl-C on the terminal is for us alone
+                umask=0o077,
+                user=self.uid if switches else None,
+                group=self.gid if switches else None,
+                extra_groups=[] if switches else None,
+                check=False,
+            ).returncode
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ConfigurationError(
+                f"cannot run {Path(command[0]).name} as user {self.name} ({error}): "
+                f"run as an ordinary user, or name a database in DATABASE_URL"
+            ) from error
+
+    def can_enter(self, path: Path) -> bool:
+        """Whether the user may enter the folder, or execute the program, at `path`."""
+        return self.run(["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]) == 0
+
+    def own(self, path: Path) -> None:
+        """Give `path` to the user, a link itself rather than what it points to."""
+        if os.geteuid() == 0:
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
+
+
+def account_for(data: Path, home: Path) -> Account:
+    """Whom the server of the data folder `data` in `home` runs as: the owner of either, else one of `SYSTEM_USERS`.
+
+    Raises ConfigurationError where there is nobody, or where that user may not enter `home`.
+    """
+    owner = (data if data.exists() else home).stat()
+    if os.geteuid() != 0:
+        if owner.st_uid != os.geteuid():
+            raise ConfigurationError(
+                f"{data} belongs to another user (uid {owner.st_uid}): "
+                f"run as that user, or name another folder in ORCHESTRA_ETL_HOME"
+            )
+        return Account(owner.st_uid, owner.st_gid)
+    if owner.st_uid != 0:
+        account = Account(owner.st_uid, owner.st_gid)
+    elif data.exists() and any(data.iterdir()):
+        raise ConfigurationError(f"{data} belongs to root, whom PostgreSQL refuses: give it to another user (chown -R)")
+    else:
+        account = _system_account()
+    if not account.can_enter(home):
+        raise ConfigurationError(
+            f"as root, PostgreSQL runs as user {account.name}, who may not enter {home}: "
+            f"name a folder in ORCHESTRA_ETL_HOME whose parents are open to all, such as /var/lib/orchestra-etl"
+        )
+    return account
+
+
+def _system_account() -> Account:
+    for name in SYSTEM_USERS:
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return Account(entry.pw_uid, entry.pw_gid)
+    raise ConfigurationError(
+        f"as root, PostgreSQL needs another user to run as, and there is none of {', '.join(SYSTEM_USERS)}: "
+        f"create one (useradd --system {SYSTEM_USERS[0]}), or run as an ordinary user"
+    )

@@ -1,0 +1,357 @@
+"""A made-up but plausible history of workflow runs, computed on demand.
+
+Any run follows from (seed, workflow, number) alone, and what of it can be seen follows from the clock. So a
+history of millions of runs takes no memory, and the same arguments give the same history everywhere. Only what
+is changed by hand is remembered.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any, NamedTuple
+
+from etl.local.runs import (
+    ORGANIZATION_ID,
+    SECOND,
+    USER_ID,
+    Character,
+    Json,
+    RunPlan,
+    iso_with_space,
+    longest_run,
+    microseconds,
+    plan_run,
+    row_at,
+    steps_at,
+)
+from etl.local.workflows import graph, make_workflow
+
+RUNS_PER_VERSION = 250
+"""After how many runs a workflow gets its next version."""
+
+# Newest runs this far apart (times the pace) are in different phases of their lives.
+_LIVE_GAP_SECONDS = 4
+
+# A run's key is (workflow << 36) + number. Numbers from _ADDED on are the runs added by hand. Keys are below
+# 2**48, which is what fits into the first two groups of a UUID: ids are keys, scrambled so that they look random.
+_NUMBER_BITS = 36
+_ADDED = 1 << 35
+_KEY_MASK = (1 << 48) - 1
+_SCRAMBLE = 0x9E3779B97F4B
+_UNSCRAMBLE = pow(_SCRAMBLE, -1, 1 << 48)
+
+
+class _Added(NamedTuple):
+    """A run that was added by hand."""
+
+    start: int
+    place: int
+    """Place in the workflow's whole sequence of runs, from the oldest, at 0."""
+    inputs: Json | None
+
+
+def utc_now() -> datetime:
+    """Return the real time."""
+    return datetime.now(UTC)
+
+
+class History:
+    """The runs of some workflows, as the API would show them at the time that the clock says.
+
+    At `epoch` each workflow has `runs_per_workflow` runs: finished ones `spacing` apart, and the newest `live` of them
+    in full swing. From then on `arrivals_per_minute` runs start in each workflow.
+
+    A history may be changed in one thread while a server in another one reads it.
+    """
+
+    def __init__(
+        self,
+        seed: int = 1,
+        *,
+        workflows: int = 3,
+        runs_per_workflow: int = 300,
+        live: int = 3,
+        arrivals_per_minute: float = 2.0,
+        spacing: timedelta = timedelta(minutes=10),
+        steps_per_run: int | None = None,
+        step_bytes: int = 2000,
+        failure_rate: float = 0.08,
+        pace: float = 1.0,
+        epoch: datetime | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Describe a history; nothing is computed yet.
+
+        `epoch` is a time with a zone, `now()` by default: give it where a restarted simulator shall continue the same
+        history. `steps_per_run` is how many nodes each workflow has (5 or 6 by default); a run that fails has fewer
+        steps. `step_bytes` is about the size of a model step in JSON. `failure_rate` is the share of runs that end
+        failed (three of four) or cancelled; half of that share of the integrations fail softly. `pace` multiplies
+        every duration: with 1 a run takes seconds to a minute.
+
+        Raises ValueError for numbers out of range.
+        """
+        if not 1 <= workflows <= 4000:
+            raise ValueError("workflows must be between 1 and 4000")
+        if not 0 <= live <= runs_per_workflow < _ADDED:
+            raise ValueError("live must be between 0 and runs_per_workflow")
+        if steps_per_run is not None and steps_per_run < 1:
+            raise ValueError("steps_per_run must be at least 1")
+        if arrivals_per_minute < 0 or pace <= 0 or spacing <= timedelta(0) or not 0 <= failure_rate <= 1:
+            raise ValueError("arrivals_per_minute, pace, spacing or failure_rate is out of range")
+        self._seed = seed & (1 << 64) - 1
+        self._clock = now
+        self._character = Character(step_bytes=step_bytes, failure_rate=failure_rate, pace=pace)
+        self._workflows = [make_workflow(self._seed, index, steps_per_run) for index in range(workflows)]
+        self._index = {workflow.id: index for index, workflow in enumerate(self._workflows)}
+        self._past = runs_per_workflow
+        self._live = live
+        self._spacing = spacing // timedelta(microseconds=1)
+        self._live_gap = int(_LIVE_GAP_SECONDS * pace * SECOND)
+        self._arrival_gap = int(60 * SECOND / arrivals_per_minute) if arrivals_per_minute else None
+        self._epoch = microseconds(epoch or now())
+        # The finished runs start so early that the slowest of them has ended when the first live one starts.
+        longest = max(longest_run(workflow, pace) for workflow in self._workflows)
+        self._settled = self._epoch - live * self._live_gap - longest
+        self._lock = threading.Lock()
+        self._added: list[list[_Added]] = [[] for _ in self._workflows]
+        self._unlisted: list[list[int]] = [[] for _ in self._workflows]
+        self._deleted: set[int] = set()
+        self._reopened: dict[int, int] = {}
+        self._run_changes: dict[str, Json] = {}
+        self._step_changes: dict[str, dict[str, Json]] = {}
+
+    # What the API shows now
+
+    @property
+    def workflow_ids(self) -> tuple[str, ...]:
+        """The ids of all workflows."""
+        return tuple(self._index)
+
+    def now(self) -> datetime:
+        """Return the time at which the history is seen, with its zone."""
+        return self._clock()
+
+    def workflows(self) -> list[Json]:
+        """Return the rows of `GET /workflows`."""
+        return [self._workflow_row(index) for index in range(len(self._workflows))]
+
+    def run_ids(self, workflow_id: str, limit: int | None = None, offset: int = 0) -> list[str]:
+        """Return the ids of the listed runs, newest first. Raises KeyError for an unknown workflow."""
+        return [self._id_of(key) for key in self._listed(self._index[workflow_id], limit, offset)]
+
+    def runs(self, workflow_id: str, limit: int | None = None, offset: int = 0) -> list[Json]:
+        """Return the rows of the run list, newest first. Raises KeyError for an unknown workflow.
+
+        A row repeats the outputs of the run's steps: where the history is long, ask for it in pages.
+        """
+        now = self._now()
+        return [self._row(key, now) for key in self._listed(self._index[workflow_id], limit, offset)]
+
+    def run(self, run_id: str) -> Json:
+        """Return a run's own row. Raises KeyError for an unknown run."""
+        return self._row(self._key_of(run_id), self._now())
+
+    def steps(self, run_id: str) -> list[Json]:
+        """Return the steps of a run. Raises KeyError for an unknown run."""
+        steps = steps_at(self._plan(self._key_of(run_id)), self._now())
+        changes = self._step_changes.get(run_id)
+        return [{**step, **changes.get(step["id"], {})} for step in steps] if changes else steps
+
+    def workflow_of(self, run_id: str) -> str:
+        """Return the id of the workflow that the run belongs to. Raises KeyError for an unknown run."""
+        return self._workflows[self._key_of(run_id) >> _NUMBER_BITS].id
+
+    # What changes it by hand
+
+    def freeze(self, at: datetime | None = None) -> None:
+        """Stop the clock, now or at another time (with a zone)."""
+        stopped = at or self._clock()
+        self._clock = lambda: stopped
+
+    def advance(self, by: timedelta) -> None:
+        """Stop the clock that much later than it shows now."""
+        self.freeze(self._clock() + by)
+
+    def resume(self, now: Callable[[], datetime] = utc_now) -> None:
+        """Let the clock go (on)."""
+        self._clock = now
+
+    def add_runs(self, workflow_id: str, count: int = 1, inputs: Json | None = None) -> list[str]:
+        """Start runs now, at the head of the list, and return their ids, oldest first.
+
+        Raises KeyError for an unknown workflow.
+        """
+        index = self._index[workflow_id]
+        now = self._now()
+        keys = []
+        with self._lock:
+            added = self._added[index]
+            for _ in range(count):
+                place = self._arrived(index, now) + len(added)
+                if added:  # where the clock was put back: the order of places must stay
+                    place = max(place, added[-1].place + 1)
+                keys.append((index << _NUMBER_BITS) + _ADDED + len(added))
+                added.append(_Added(now, place, inputs))
+        return [self._id_of(key) for key in keys]
+
+    def unlist(self, run_id: str) -> None:
+        """Drop a run from the list; it still answers to its id. Raises KeyError for an unknown run."""
+        key = self._key_of(run_id)
+        with self._lock:
+            index = key >> _NUMBER_BITS
+            self._unlisted[index] = sorted({*self._unlisted[index], self._place_of(key)})
+
+    def delete(self, run_id: str) -> None:
+        """Drop a run from everywhere. Raises KeyError for an unknown run."""
+        self.unlist(run_id)
+        self._deleted.add(self._key_of(run_id))
+
+    def reopen(self, run_id: str) -> None:
+        """Let the last step of a finished run run again from now on, for at least 5 s (times the pace).
+
+        Raises KeyError for an unknown run.
+        """
+        self._reopened[self._key_of(run_id)] = self._now()
+
+    def change_run(self, run_id: str, **fields: Any) -> None:
+        """Show these fields of a run's row with these values. Raises KeyError for an unknown run."""
+        self._key_of(run_id)
+        self._run_changes[run_id] = {**self._run_changes.get(run_id, {}), **fields}
+
+    def change_step(self, run_id: str, step_id: str, **fields: Any) -> None:
+        """Show these fields of a step with these values. Raises KeyError for an unknown run."""
+        self._key_of(run_id)
+        changes = self._step_changes.get(run_id, {})
+        self._step_changes[run_id] = {**changes, step_id: {**changes.get(step_id, {}), **fields}}
+
+    # Which runs there are
+
+    def _now(self) -> int:
+        return microseconds(self._clock())
+
+    def _start(self, index: int, number: int) -> int:
+        """When a computed run starts. Grows with the number: the jitter stays below the distance to the next."""
+        jitter = ((number * 0x9E3779B1 + index * 0x85EBCA77 + self._seed) * 0xC2B2AE3D >> 12 & 0xFFFF) / 0x10000 * 0.8
+        since_epoch = number - self._past
+        if since_epoch < -self._live:
+            return self._settled + int((since_epoch + self._live + jitter) * self._spacing)
+        if since_epoch < 0 or self._arrival_gap is None:
+            return self._epoch + int((since_epoch + jitter) * self._live_gap)
+        return self._epoch + int((since_epoch + jitter) * self._arrival_gap)
+
+    def _arrived(self, index: int, now: int) -> int:
+        """How many computed runs have started."""
+        upper = self._past
+        if self._arrival_gap is not None and now >= self._epoch:
+            upper += (now - self._epoch) // self._arrival_gap + 1
+        return bisect_right(range(upper), now, key=lambda number: self._start(index, number))
+
+    def _listed(self, index: int, limit: int | None, offset: int) -> list[int]:
+        """Return the keys of the listed runs, newest first."""
+        arrived = self._arrived(index, self._now())
+        # An added run at place p stands behind p computed and earlier added ones.
+        places = [added.place for added in self._added[index]]
+        total = arrived + sum(place - earlier <= arrived for earlier, place in enumerate(places))
+        unlisted = self._unlisted[index]
+        end = total - bisect_left(unlisted, total) - offset
+        start = 0 if limit is None else max(0, end - limit)
+        keys = []
+        for place in range(end - 1, start - 1, -1):
+            for gone in unlisted:
+                if gone > place:
+                    break
+                place += 1
+            earlier = bisect_right(places, place)
+            number = place - earlier
+            if earlier and places[earlier - 1] == place:
+                number = _ADDED + earlier - 1
+            keys.append((index << _NUMBER_BITS) + number)
+        return keys
+
+    def _place_of(self, key: int) -> int:
+        """Place of a run in its workflow's sequence, from the oldest; runs added later do not change it."""
+        added, number = self._added[key >> _NUMBER_BITS], _number(key)
+        if number >= _ADDED:
+            return added[number - _ADDED].place
+        return number + sum(run.place - earlier <= number for earlier, run in enumerate(added))
+
+    def _id_of(self, key: int) -> str:
+        value = (key ^ self._seed & _KEY_MASK) * _SCRAMBLE & _KEY_MASK
+        value ^= value >> 24
+        value = value * _SCRAMBLE & _KEY_MASK
+        tail = value * 0xD6E8FEB86659FD93 & (1 << 80) - 1
+        return str(uuid.UUID(int=value << 80 | tail, version=4))
+
+    def _key_of(self, run_id: str) -> int:
+        try:
+            value = int(run_id.replace("-", "")[:12], 16)
+        except ValueError:
+            raise KeyError(run_id) from None
+        value = value * _UNSCRAMBLE & _KEY_MASK
+        value ^= value >> 24
+        key = value * _UNSCRAMBLE & _KEY_MASK ^ self._seed & _KEY_MASK
+        index, number = key >> _NUMBER_BITS, _number(key)
+        if index >= len(self._workflows) or key in self._deleted or self._id_of(key) != run_id:
+            raise KeyError(run_id)
+        if number >= _ADDED:
+            exists = number - _ADDED < len(self._added[index])
+        else:
+            computed = number < self._past or self._arrival_gap is not None
+            exists = computed and self._start(index, number) <= self._now()
+        if not exists:
+            raise KeyError(run_id)
+        return key
+
+    # What they look like
+
+    def _plan(self, key: int) -> RunPlan:
+        index, number = key >> _NUMBER_BITS, _number(key)
+        inputs = None
+        # An added run has the version of the computed one before it.
+        before = number
+        if number >= _ADDED:
+            created, place, inputs = self._added[index][number - _ADDED]
+            before = max(place - (number - _ADDED) - 1, 0)
+        else:
+            created = self._start(index, number)
+        return plan_run(
+            self._workflows[index],
+            self._character,
+            Random((self._seed << 48) + key),
+            run_id=self._id_of(key),
+            created=created,
+            version=1 + before // RUNS_PER_VERSION,
+            inputs=inputs,
+            reopened=self._reopened.get(key),
+        )
+
+    def _row(self, key: int, now: int) -> Json:
+        row = row_at(self._plan(key), now)
+        changes = self._run_changes.get(row["id"])
+        return {**row, **changes} if changes else row
+
+    def _workflow_row(self, index: int) -> Json:
+        workflow = self._workflows[index]
+        version = 1 + max(self._arrived(index, self._now()) - 1, 0) // RUNS_PER_VERSION
+        return {
+            "workflow_id": workflow.id,
+            "name": workflow.name,
+            "description": workflow.template.description,
+            "status": "active",
+            "version": version,
+            "created_at": iso_with_space(self._start(index, 0)),
+            "updated_at": iso_with_space(self._start(index, (version - 1) * RUNS_PER_VERSION)),
+            "user_id": USER_ID,
+            "organization_id": ORGANIZATION_ID,
+            "graph": graph(workflow, version),
+            "public": False,
+        }
+
+
+def _number(key: int) -> int:
+    return key & (1 << _NUMBER_BITS) - 1

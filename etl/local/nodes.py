@@ -1,0 +1,348 @@
+"""What each type of node takes and gives in a simulated run.
+
+Payloads have the shapes of real answers: a chat completion for a model, `result.data`, `result.error` and
+`result.successful` for an integration. Everything drawn here comes from the `Random` that is passed in.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+from typing import Any, NamedTuple
+
+from etl.local.workflows import TEMPLATES, Node, NodeType, Template
+
+Payload = dict[str, Any]
+
+
+class Situation(NamedTuple):
+    """What a node finds when it starts."""
+
+    template: Template
+    run_id: str
+    prompt: str
+    node_texts: dict[str, str]
+    """The texts of the nodes that ran just before, by node id."""
+    started: float
+    """Unix time in seconds."""
+    model: str
+    temperature: float
+    step_bytes: int
+
+
+class Performance(NamedTuple):
+    """What one node took and gave."""
+
+    inputs: Payload
+    outputs: Payload
+    text: str
+    """What the nodes behind it get to read; empty where it adds nothing."""
+
+
+SECONDS: dict[NodeType, tuple[float, float]] = {
+    "model": (0.6, 9.0),
+    "code": (0.02, 0.5),
+    "integration": (0.3, 3.0),
+    "knowledge_retrieval": (0.1, 1.2),
+    "conditional": (0.001, 0.01),
+    "end": (0.0005, 0.003),
+}
+"""The shortest and the longest time that a node of the type takes."""
+
+TIME_OUT_SECONDS = 30.0
+"""How long a step takes that fails by a time-out: longer than any other."""
+
+# The name asked for, and the one that answers: providers resolve an alias, so the two often differ.
+_MODELS = (
+    ("virtuoso-medium", "virtuoso-medium"),
+    ("virtuoso-large", "virtuoso-large"),
+    ("auto", "virtuoso-medium"),
+    ("gpt-4o-mini", "gpt-4o-mini-2024-07-18"),
+    ("gpt-4o", "gpt-4o-2024-08-06"),
+    ("o3-mini", "o3-mini-2025-01-31"),
+    ("claude-3-7-sonnet-latest", "claude-3-7-sonnet-20250219"),
+)
+_ANSWERING = dict(_MODELS)
+MODELS = tuple(_ANSWERING)
+
+_SYSTEM_PROMPT = "You are a careful assistant. Answer briefly, and say so when you do not know."
+
+# Size of a model step as JSON without its texts; measured on the sample's shape.
+_MODEL_STEP_FRAME_BYTES = 1350
+
+
+def perform(node: Node, random: Random, situation: Situation) -> Performance:
+    """Run the node: what it takes and gives, as it stands in the step when everything went well."""
+    inputs, outputs, text = _PERFORMERS[node.type](node, random, situation)
+    inputs["run_id"] = situation.run_id
+    inputs["input_data"] = {"prompt": situation.prompt, **situation.node_texts}
+    return Performance(inputs, outputs, text)
+
+
+def failure(node: Node, random: Random) -> tuple[str | Payload, bool]:
+    """Return the error of a step of this node that fails, and whether it is a time-out."""
+    kind = int(random.random() * 4)
+    digits = f"{random.getrandbits(40):010x}"
+    if kind == 0:
+        return f"Request timed out after {TIME_OUT_SECONDS} seconds (request id: req_{digits})", True
+    if node.type == "model" and kind < 3:
+        used = 29000 + int(random.random() * 1000)
+        return (
+            "Error code: 429 - Rate limit reached for tokens per minute: "
+            f"Limit 30000, Used {used}, Requested {1000 + used % 977}. Please try again in {used % 60}.{used % 9}s.",
+            False,
+        )
+    if node.type in ("model", "code"):
+        column = 20 + int(random.random() * 400)
+        return f"JSONDecodeError: Expecting ',' delimiter: line 1 column {column} (char {column - 1})", False
+    if node.type == "integration":
+        return f"{node.app} answered 503 Service Unavailable (trace id {digits})", False
+    return {"code": 504, "message": f"Index kb-{digits} is being rebuilt", "retryable": True}, False
+
+
+def soft_failure(node: Node, random: Random, outputs: Payload) -> None:
+    """Make an integration's outputs say that the app refused, although the step itself completes."""
+    kind = int(random.random() * 3)
+    result = outputs["result"]
+    if kind < 2:
+        digits = f"{random.getrandbits(32):08x}"
+        result["error"] = (
+            f"{node.app}: not_found: no channel, page or repository with id {digits}"
+            if kind
+            else f"{node.app}: rate limited, retry after {1 + int(random.random() * 59)} seconds (request {digits})"
+        )
+        result["data"] = None
+    # Real apps are not consistent: some set the error and leave `successful` true, some only the latter.
+    if kind != 1:
+        result["successfull"] = result["successful"] = False
+
+
+def run_outputs(template: Template, text: str) -> str | Payload:
+    """Return the End node's output in the form in which the workflow gives it."""
+    return {"output": text, "format": "markdown"} if template.output_is_object else text
+
+
+def prompt_for(template: Template, random: Random) -> str:
+    """Draw what a run is started with."""
+    return template.prompts[int(random.random() * len(template.prompts))]
+
+
+def _model(node: Node, random: Random, situation: Situation) -> tuple[Payload, Payload, str]:
+    read = next(reversed(situation.node_texts.values()), "")
+    frame = _MODEL_STEP_FRAME_BYTES + len(read) * 2 + len(situation.prompt) * 2
+    room = max(situation.step_bytes - frame, 80)
+    text = _passage(situation.template, random, int(room * (0.7 + 0.6 * random.random())))
+    draw = random.random()
+    finish_reason = "stop" if draw < 0.88 else "length" if draw < 0.96 else "tool_calls"
+    tool_calls: list[Payload] = []
+    if finish_reason == "tool_calls":
+        arguments = f'{{"query": "{situation.template.name}", "limit": {1 + int(draw * 1000) % 9}}}'
+        tool_calls = [
+            {
+                "id": f"call_{random.getrandbits(96):024x}",
+                "type": "function",
+                "function": {"name": "search", "arguments": arguments},
+            }
+        ]
+    model = situation.model
+    answering = _ANSWERING[model]
+    prompt_tokens = (len(_SYSTEM_PROMPT) + len(situation.prompt) + len(read)) // 4 + 8
+    completion_tokens = len(text) // 4 + 1
+    usage: Payload = {
+        "prompt_tokens": prompt_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "completion_tokens": completion_tokens,
+        "prompt_tokens_details": None,
+    }
+    if not answering.startswith("virtuoso"):
+        usage["prompt_tokens_details"] = {
+            "audio_tokens": 0,
+            "cached_tokens": prompt_tokens // 2 if random.random() < 0.5 else 0,
+        }
+        if model.startswith("o3"):
+            reasoning_tokens = 64 * (1 + int(random.random() * 20))
+            usage["completion_tokens"] += reasoning_tokens
+            usage["total_tokens"] += reasoning_tokens
+            usage["completion_tokens_details"] = {"reasoning_tokens": reasoning_tokens, "audio_tokens": 0}
+    outputs: Payload = {
+        "id": f"chatcmpl-{random.getrandbits(128):032x}",
+        "object": "chat.completion",
+        "created": int(situation.started) + 1,
+        "model": answering,
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "reasoning_content": None,
+                    "content": None if tool_calls else text,
+                    "tool_calls": tool_calls,
+                },
+                "logprobs": None,
+                "finish_reason": finish_reason,
+                "stop_reason": None,
+            }
+        ],
+        "usage": usage,
+        "prompt_logprobs": None,
+        "confidence_info": {
+            "error": "No logprobs available - model/provider may not support confidence calculation",
+            "confidence_score": None,
+            "mean_entropy": None,
+            "total_entropy": None,
+        },
+    }
+    inputs: Payload = {
+        "model": model,
+        "stream": False,
+        "max_tokens": 8192,
+        "temperature": situation.temperature,
+        "top_p": 1,
+        "top_k": 50,
+        "repetition_penalty": 0,
+        "messages": [
+            {"role": "system", "content": _SYSTEM_PROMPT},
+            {"role": "user", "content": f"{situation.prompt}\n\n{read}" if read else situation.prompt},
+        ],
+    }
+    return inputs, outputs, text
+
+
+def _code(node: Node, random: Random, situation: Situation) -> tuple[Payload, Payload, str]:
+    value = int(random.random() * 100_000) / 100
+    inputs: Payload = {
+        "language": "python",
+        "code": "def main(inputs):\n    rows = parse(inputs)\n    return {'rows': len(rows), 'value': mean(rows)}\n",
+        "timeout": 30,
+    }
+    rows = int(random.random() * 500)
+    outputs: Payload = {
+        "result": {"rows": rows, "value": value, "valid": rows > 0},
+        "stdout": f"parsed {rows} rows\n",
+        "stderr": "",
+        "exit_code": 0,
+    }
+    return inputs, outputs, f"{rows} rows, value {value}"
+
+
+def _integration(node: Node, random: Random, situation: Situation) -> tuple[Payload, Payload, str]:
+    text = next(reversed(situation.node_texts.values()), situation.prompt)
+    action, mapping, data = _app_call(node.app, random, situation, text)
+    inputs: Payload = {
+        "app_name": node.app,
+        "action": action,
+        "entity_id": "a***********m",
+        "workspace_type": "local",
+        "input_mapping": mapping,
+        "tool_config": {"tool_type": node.app},
+    }
+    outputs: Payload = {"result": {"data": data, "error": None, "successfull": True, "successful": True}}
+    return inputs, outputs, text if node.app != "gmail" else data["messages"][0]["snippet"]
+
+
+def _app_call(app: str, random: Random, situation: Situation, text: str) -> tuple[str, Payload, Payload]:
+    """Return an app's action, what is sent to it, and what it answers."""
+    number = int(random.random() * 100_000)
+    if app == "slack":
+        data: Payload = {
+            "ok": True,
+            "channel": "C0257V9FS09",
+            "ts": f"{situation.started + 1:.6f}",
+            "warning": "missing_charset",
+            "response_metadata": {"warnings": ["missing_charset"]},
+        }
+        return "SLACK_SHARE_A_ME_MESSAGE_IN_A_CHANNEL", {"channel": "orchestra-demo", "text": text}, data
+    if app == "github":
+        data = {
+            "id": 2_900_000_000 + number,
+            "number": number,
+            "html_url": f"https://github.com/example/support/issues/{number}",
+            "state": "open",
+            "title": situation.prompt,
+            "labels": [{"name": "support"}, {"name": "triage"}],
+            "comments": 0,
+        }
+        return "GITHUB_CREATE_AN_ISSUE", {"owner": "example", "repo": "support", "title": situation.prompt}, data
+    if app == "notion":
+        page = f"{random.getrandbits(128):032x}"
+        data = {
+            "object": "page",
+            "id": page,
+            "url": f"https://www.notion.so/Invoice-{number}-{page}",
+            "archived": False,
+            "properties": {"Total": {"type": "number", "number": number / 100}, "Paid": {"checkbox": False}},
+        }
+        return "NOTION_CREATE_NOTION_PAGE", {"parent_id": "invoices", "title": f"Invoice {number}", "text": text}, data
+    snippet = _passage(situation.template, random, 160)
+    data = {
+        "messages": [
+            {"id": f"{random.getrandbits(64):016x}", "subject": f"Invoice {number}", "snippet": snippet, "size": number}
+        ],
+        "resultSizeEstimate": 1,
+    }
+    return "GMAIL_FETCH_EMAILS", {"query": "has:attachment subject:invoice", "max_results": 1}, data
+
+
+def _knowledge_retrieval(node: Node, random: Random, situation: Situation) -> tuple[Payload, Payload, str]:
+    passages = [_passage(situation.template, random, 200) for _ in range(2)]
+    documents = [
+        {
+            "document_id": f"doc_{random.getrandbits(48):012x}",
+            "score": round(0.95 - 0.1 * rank - 0.05 * random.random(), 6),
+            "content": passage,
+            "metadata": {"source": f"help/{rank + 1}.md", "page": rank + 1},
+        }
+        for rank, passage in enumerate(passages)
+    ]
+    inputs: Payload = {"knowledge_base_id": "kb-support-2025", "query": situation.prompt, "top_k": 2, "min_score": 0.5}
+    return inputs, {"documents": documents, "total": len(documents)}, passages[0]
+
+
+def _conditional(node: Node, random: Random, situation: Situation) -> tuple[Payload, Payload, str]:
+    score = round(random.random(), 3)
+    holds = score > 0.3
+    inputs: Payload = {"conditions": [{"left": "score", "operator": ">", "right": 0.3}], "logic": "and", "score": score}
+    return inputs, {"condition_met": holds, "branch": "true" if holds else "false"}, ""
+
+
+def _end(node: Node, random: Random, situation: Situation) -> tuple[Payload, Payload, str]:
+    text = next(reversed(situation.node_texts.values()), situation.prompt)
+    return {"output_format": "markdown"}, {"output": text}, text
+
+
+_PERFORMERS = {
+    "model": _model,
+    "code": _code,
+    "integration": _integration,
+    "knowledge_retrieval": _knowledge_retrieval,
+    "conditional": _conditional,
+    "end": _end,
+}
+
+
+_SENTENCES = {template.name: template.sentences for template in TEMPLATES}
+
+
+@cache
+def _corpus(name: str) -> tuple[str, tuple[int, ...]]:
+    """Return a long text made of the sentences of the template of that name, and where each sentence starts."""
+    random = Random(name)
+    sentences = _SENTENCES[name]
+    starts = []
+    pieces = []
+    length = 0
+    while length < 65_536:
+        sentence = sentences[int(random.random() * len(sentences))]
+        starts.append(length)
+        pieces.append(sentence)
+        length += len(sentence) + 1
+    return " ".join(pieces), tuple(starts)
+
+
+def _passage(template: Template, random: Random, size: int) -> str:
+    """Cut about `size` characters out of the template's text, from the start of a sentence."""
+    corpus, starts = _corpus(template.name)
+    start = starts[int(random.random() * len(starts))]
+    if start + size > len(corpus):
+        corpus = corpus * (size // len(corpus) + 2)
+    return corpus[start : start + size].rstrip()

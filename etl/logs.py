@@ -1,0 +1,146 @@
+"""Logs: events with keywords, as JSON lines or for the console, on standard error.
+
+Three promises: a registered secret appears nowhere; no text of somebody else's exception does (it may quote
+rows or payloads), only its type, unless the level is debug; and the libraries below us speak only from WARNING
+up (httpx logs every URL at INFO).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal, TextIO
+from urllib.parse import quote, quote_plus
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from etl.errors import EtlError
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "console", "json"]
+
+MASK = "********"
+
+_HANDLER = "orchestra-etl"
+_FIRST = ("timestamp", "level", "event")
+_secrets: set[str] = set()
+
+
+def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:
+    """Set up logging for the process; a second call replaces the first.
+
+    Args:
+        level: of our own events; those of libraries appear from WARNING up.
+        format: `auto` is `console` on a terminal, else `json` (one object a line).
+        stream: standard error where None.
+    """
+    stream = stream if stream is not None else sys.stderr
+    on_terminal = stream.isatty()
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: Processor = structlog.processors.JSONRenderer()
+    if format == "console" or (format == "auto" and on_terminal):
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=on_terminal, exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+        )
+    handler = _Handler(stream)
+    handler.name = _HANDLER
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, _first_line],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _Exceptions(with_traceback=level == "debug"),
+                _mask_event,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    for old in [one for one in root.handlers if one.name == _HANDLER]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(max(number, logging.WARNING))
+    logging.getLogger("etl").setLevel(number)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *_: logging.getLogger("etl"),
+    )
+
+
+def hide(secret: str | None) -> None:
+    """Mask this text, also as it stands in a URL, in every event from now on."""
+    if secret:
+        _secrets.update({secret, quote(secret), quote(secret, safe=""), quote_plus(secret)})
+
+
+def trace(error: BaseException) -> None:
+    """Log where an error came from; only the level debug shows it."""
+    structlog.get_logger("etl").debug("traceback", exc_info=error)
+
+
+def mask(text: str) -> str:
+    """The text without the registered secrets."""
+    # The longest first: one secret may hold another.
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return text
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing: the default prints the event's arguments unmasked, and a closed stream must not stop the work."""
+
+
+class _Exceptions:
+    """Renders exceptions, given as `exc_info` or as a value, by what may be shown of them."""
+
+    def __init__(self, *, with_traceback: bool) -> None:
+        self._with_traceback = with_traceback
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        found = event.pop("exc_info", None)
+        event.pop("stack_info", None)
+        if found is True:
+            found = sys.exc_info()
+        error = found[1] if isinstance(found, tuple) else found
+        if isinstance(error, BaseException):
+            event["error"] = _shown(error)
+            if self._with_traceback:
+                event["exception"] = structlog.processors.format_exc_info(logger, method, {"exc_info": error})[
+                    "exception"
+                ]
+        return event
+
+
+def _shown(error: BaseException) -> str:
+    """Our own errors are written to be shown; of others only the type is."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, EtlError) else type(error).__name__
+
+
+def _first_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Libraries put the representation of tasks and exceptions, payload included, behind the first line."""
+    event["event"] = str(event["event"]).partition("\n")[0]
+    return event
+
+
+def _mask_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """The event with plain values only, secrets masked, and its constant keys first."""
+    plain = {key: _plain(value) for key, value in event.items()}
+    return {**{key: plain.pop(key) for key in _FIRST if key in plain}, **plain}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {_plain(str(key)): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one) for one in value]
+    return mask(_shown(value) if isinstance(value, BaseException) else str(value))

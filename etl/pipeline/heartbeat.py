@@ -1,0 +1,37 @@
+"""Keeps a lease alive while work goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
+
+from etl.errors import DatabaseError
+
+log = structlog.get_logger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def heartbeat(renew: Callable[[], Awaitable[None]], *, lease: float) -> AsyncIterator[None]:
+    """Call `renew` three times a `lease` (seconds) until the block ends.
+
+    A renewal that fails is only logged: the fencing token, not the lease, keeps the data right.
+    """
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(lease / 3)
+            try:
+                await renew()
+            except DatabaseError as error:
+                log.warning("lease_not_renewed", cause=str(error))
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

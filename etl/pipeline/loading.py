@@ -1,0 +1,210 @@
+"""Loads what was read: one transaction a batch, behind the claims' fence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from etl.database import Database, is_database_error, sqlstate
+from etl.ledger import claims, dead_letters
+from etl.ledger.claims import Settlement
+from etl.ledger.dead_letters import Letter
+from etl.ledger.lifecycle import DAILY, GONE_AFTER, Policy, Verdict, judge, retry_in
+from etl.ledger.lifecycle import Reading as Found
+from etl.load.upsert import RunWrite, Written, write
+from etl.pipeline.reading import Reading
+from etl.records import TERMINAL_STATES, Rejected
+from etl.transform.states import derive_run_state
+
+log = structlog.get_logger(__name__)
+
+
+class LoadReport(msgspec.Struct):
+    """What loads changed, added up."""
+
+    runs: int = 0
+    """Runs whose answer was loaded, changed or not."""
+    runs_inserted: int = 0
+    runs_updated: int = 0
+    steps: int = 0
+    steps_inserted: int = 0
+    steps_updated: int = 0
+    steps_absent: int = 0
+    failed: int = 0
+    """Runs that could not be read and will be tried again."""
+    failing_anew: int = 0
+    """Those among them whose read before did not fail."""
+    superseded: int = 0
+    """Readings refused by the fence, because a newer one was asked for or has been loaded."""
+    set_aside: int = 0
+    """New dead letters."""
+
+    def add(self, other: LoadReport) -> None:
+        """Add another report's figures to this one's."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class Loader:
+    """Writes batches of readings. All its methods are synchronous: they run in a thread."""
+
+    def __init__(self, database: Database, policy: Policy) -> None:
+        self._database = database
+        self._policy = policy
+
+    def load(self, readings: Sequence[Reading]) -> LoadReport:
+        """Load a batch whole; where the database refuses it for good, in halves, down to the row, which is set aside.
+
+        Raises:
+            DatabaseError: the database is out of reach; the claims still stand, or are consumed if it committed.
+        """
+        try:
+            return self._database.transaction(lambda c: self._load(c, readings, isolate=False))
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            log.warning("batch_refused", sqlstate=sqlstate(error), runs=len(readings))
+        if len(readings) > 1:
+            middle = len(readings) // 2
+            report = self.load(readings[:middle])
+            report.add(self.load(readings[middle:]))
+            return report
+        try:
+            return self._database.transaction(lambda c: self._load(c, readings, isolate=True))
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            return self._give_up(readings[0], f"PostgreSQL refuses the run with SQLSTATE {sqlstate(error)}")
+
+    def _give_up(self, reading: Reading, problem: str) -> LoadReport:
+        letter = Rejected("rejected", problem, reading.claim.run_id.encode())
+        bare = Reading(reading.claim, reading.requested_at, rejected=(letter,), problem=problem)
+        return self._database.transaction(lambda c: self._load(c, [bare], isolate=False))
+
+    def _load(self, connection: Connection, readings: Sequence[Reading], *, isolate: bool) -> LoadReport:
+        held = claims.lock(connection, [reading.claim for reading in readings])
+        mine = [reading for reading in readings if reading.claim.run_id in held]
+        report = LoadReport(superseded=len(readings) - len(mine))
+        if not mine:
+            return report
+        missing = [reading.claim.run_id for reading in mine if reading.not_found]
+        gone = claims.vanished(connection, missing, gone_after=GONE_AFTER) if missing else set()
+        verdicts = {reading.claim.run_id: self._judge(reading, gone=reading.claim.run_id in gone) for reading in mine}
+        written = write(
+            connection,
+            [_run_write(reading, verdicts[reading.claim.run_id]) for reading in mine if _is_written(reading)],
+            isolate=isolate,
+        )
+        self._set_aside(connection, mine, written, report)
+        dead_letters.count_drift(
+            connection,
+            [
+                (reading.claim.workflow_id, reading.claim.run_id, drift)
+                for reading in mine
+                # An answer that says the same as the last one is not counted twice.
+                if reading.drift and reading.digest != reading.claim.known.read_digest
+                for drift in reading.drift
+            ],
+        )
+        claims.settle(connection, [_settlement(reading, verdicts[reading.claim.run_id]) for reading in mine])
+        _count(report, mine, written)
+        return report
+
+    def _judge(self, reading: Reading, *, gone: bool) -> Verdict:
+        known = reading.claim.known
+        if reading.steps is not None:
+            found = Found(
+                requested_at=reading.requested_at,
+                server_time=reading.server_time,
+                run_terminal=None if reading.run_state is None else reading.run_state in TERMINAL_STATES,
+                run_end_time=reading.run_end_time,
+                steps_terminal=reading.steps_terminal,
+                digest=reading.digest,
+            )
+            return judge(known, found, self._policy)
+        if gone:
+            return Verdict("gone", None)
+        age = (reading.requested_at - known.opened_at).total_seconds()
+        if age > self._policy.give_up_after:
+            return Verdict("stale", DAILY if known.listed else None)
+        return Verdict("open", DAILY if reading.hopeless else retry_in(known.attempts + 1))
+
+    def _set_aside(self, connection: Connection, mine: Sequence[Reading], written: Written, report: LoadReport) -> None:
+        letters = [
+            Letter(reading.claim.workflow_id, reading.claim.run_id, rejected)
+            for reading in mine
+            for rejected in reading.rejected
+        ]
+        letters += [Letter(*one) for one in written.rejected]
+        report.set_aside = dead_letters.record(connection, letters)
+        dead_letters.resolve(connection, [reading.claim.run_id for reading in mine if reading.steps is not None])
+
+
+def _is_written(reading: Reading) -> bool:
+    """A run that was never read has no row yet, and a failed read gives it none."""
+    return reading.steps is not None or reading.claim.known.steps_observed_at is not None
+
+
+def _run_write(reading: Reading, verdict: Verdict) -> RunWrite:
+    claim = reading.claim
+    steps = reading.steps.steps if reading.steps is not None else ()
+    over = reading.steps_terminal
+    return RunWrite(
+        id=claim.run_id,
+        workflow_id=claim.workflow_id,
+        tracking=verdict.tracking,
+        observed=reading.run,
+        stored=claim.run_observed_at is not None or reading.steps is None,
+        derived_state=derive_run_state(step.state for step in steps),
+        start_time=min((step.start_time for step in steps if step.start_time), default=None),
+        end_time=max((step.end_time for step in steps if step.end_time), default=None) if over else None,
+        user_id=next((step.user_id for step in steps if step.user_id), None),
+        organization_id=next((step.organization_id for step in steps if step.organization_id), None),
+        steps=steps,
+        # A step that was set aside is not absent: only an answer that was understood whole says what is missing.
+        complete=reading.steps is not None and not reading.steps.rejected,
+    )
+
+
+def _settlement(reading: Reading, verdict: Verdict) -> Settlement:
+    claim = reading.claim
+    if reading.steps is None:
+        return Settlement(
+            run_id=claim.run_id,
+            tracking=verdict.tracking,
+            due_in=verdict.due_in,
+            attempts=claim.known.attempts + 1,
+            last_error=reading.problem,
+            not_found_since=(claim.not_found_since or reading.requested_at) if reading.not_found else None,
+        )
+    return Settlement(
+        run_id=claim.run_id,
+        tracking=verdict.tracking,
+        due_in=verdict.due_in,
+        checks=verdict.checks,
+        steps_observed_at=reading.requested_at,
+        read_digest=reading.digest,
+        run_observed_at=reading.run_observed_at,
+        run_state=None if reading.run is None else reading.run.state,
+        run_end_time=None if reading.run is None else reading.run.end_time,
+        listing_hash=reading.listing_hash,
+        listing_loaded=True,
+    )
+
+
+def _count(report: LoadReport, mine: Sequence[Reading], written: Written) -> None:
+    for reading in mine:
+        if reading.steps is None:
+            report.failed += 1
+            report.failing_anew += reading.claim.known.attempts == 0
+        else:
+            report.runs += 1
+            report.steps += len(reading.steps.steps)
+    report.runs_inserted = written.runs_inserted
+    report.runs_updated = written.runs_updated
+    report.steps_inserted = written.steps_inserted
+    report.steps_updated = written.steps_updated
+    report.steps_absent = written.steps_absent

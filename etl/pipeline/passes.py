@@ -1,0 +1,245 @@
+"""One pass over the configured workflows: sweep each, then poll what is due."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from etl.database import Database
+from etl.errors import ApiError, ApiUnavailable, EtlError, KeyRefused, NotFound, RequestRefused
+from etl.extract.client import OrchestraClient
+from etl.ledger import claims, requests, workflows
+from etl.ledger.clock import DatabaseClock
+from etl.pipeline.loading import LoadReport
+from etl.pipeline.poll import Poller
+from etl.pipeline.sweep import Sweeper, SweepReport
+from etl.transform.workflows import decode_workflows, node_types_of
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+# So many lists are walked side by side; each walk is one request at a time.
+SWEEPS_AT_ONCE = 4
+
+
+class WorkflowPlan(msgspec.Struct, frozen=True):
+    """What the configuration wants of a workflow."""
+
+    id: str
+    name: str | None = None
+    discover: bool = True
+    runs: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
+
+
+class PassReport(msgspec.Struct):
+    """What a pass did and what went wrong."""
+
+    sweeps: list[SweepReport]
+    load: LoadReport
+    requests: int = 0
+    seconds: float = 0.0
+    interrupted: int | None = None
+    """The signal that ended it early."""
+    errors: list[EtlError] = []
+    """Troubles that did not end the pass; the first one of the gravest kind decides the exit status."""
+
+    @property
+    def exit_status(self) -> int:
+        """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed."""
+        statuses = {error.exit_status for error in self.errors}
+        for status in (4, 3, 5, 1):
+            if status in statuses:
+                return status
+        missed = any(sweep.gap or sweep.set_aside or not sweep.complete for sweep in self.sweeps)
+        return 6 if missed or self.load.set_aside or self.load.failing_anew or statuses else 0
+
+
+class Passes:
+    """Runs passes for `sync`, `backfill` and the service."""
+
+    def __init__(
+        self,
+        database: Database,
+        client: OrchestraClient,
+        sweeper: Sweeper,
+        poller: Poller,
+        clock: DatabaseClock,
+        plans: Sequence[WorkflowPlan],
+        *,
+        all_workflows: bool,
+        describe_every: float,
+        node_types: dict[str, Mapping[str, str]],
+    ) -> None:
+        """`describe_every` (seconds): how often `GET /workflows` is asked. `node_types`, by workflow, is filled by it."""
+        self._database = database
+        self._client = client
+        self._sweeper = sweeper
+        self.poller = poller
+        self._clock = clock
+        self._plans = {plan.id: plan for plan in plans}
+        self._all_workflows = all_workflows
+        self._describe_every = describe_every
+        self._node_types = node_types
+
+    async def prepare(self) -> None:
+        """Enter the configured workflows and runs, and learn what the API says about workflows where that is due.
+
+        Raises:
+            KeyRefused: the API refuses the key.
+            DatabaseError: the database cannot be used.
+        """
+        plans = list(self._plans.values())
+
+        def enter(connection: Connection) -> bool:
+            for plan in plans:
+                workflows.configure(connection, plan.id, name=plan.name, labels=plan.labels)
+                if plan.runs:
+                    requests.register(connection, plan.id, plan.runs)
+            return workflows.description_due(connection, every=self._describe_every)
+
+        due = await self._run(enter)
+        if due or self._all_workflows:
+            await self._describe()
+        for workflow_id, graph in await self._run(workflows.graphs):
+            self._node_types[workflow_id] = node_types_of(graph)
+
+    async def _describe(self) -> None:
+        try:
+            answer = await self._client.workflows()
+        except (NotFound, RequestRefused):
+            # This server does not offer it; names and graphs are missed, nothing else.
+            await self._run(lambda c: workflows.describe(c, ()))
+            return
+        except KeyRefused:
+            raise
+        except ApiError as error:
+            log.warning("workflows_not_described", problem=str(error))
+            return
+        described = decode_workflows(answer.body)
+        await self._run(lambda c: workflows.describe(c, described))
+        if self._all_workflows:
+            for workflow in described:
+                self._plans.setdefault(workflow.id, WorkflowPlan(workflow.id))
+
+    @property
+    def workflow_ids(self) -> list[str]:
+        """The workflows that are configured, or found where all are wanted."""
+        return list(self._plans)
+
+    async def sync(self, only: Sequence[str] | None, *, stop: asyncio.Event) -> PassReport:
+        """Sweep, then poll what was due when the sweeps were over.
+
+        Args:
+            only: ids of the workflows to sync; None for all, and for every due run in the ledger.
+            stop: when set, the pass ends early in good order.
+
+        Raises:
+            KeyRefused: nothing can be asked.
+            ApiUnavailable: nothing was answered at all.
+            DatabaseError: the database cannot be used.
+        """
+        await self.prepare()
+        await self.take_requests()
+        report = PassReport([], LoadReport())
+        await self._sweep_all(report, only, stop, whole_list=False, backfill=False)
+        await self._drain(report, only, stop)
+        return report
+
+    async def backfill(
+        self,
+        only: Sequence[str] | None,
+        *,
+        stop: asyncio.Event,
+        reread: Callable[[Connection, Sequence[str]], int] | None = None,
+        on_listed: Callable[[int], None] = lambda due: None,
+    ) -> PassReport:
+        """Walk the whole list, enqueue at low priority, and drain.
+
+        Args:
+            only: ids of the workflows; None for all configured ones.
+            stop: when set, ends early in good order; what was enqueued stays so.
+            reread: enqueues final runs again, given the workflows; returns how many.
+            on_listed: told how many runs are due once the lists have been walked.
+        """
+        await self.prepare()
+        report = PassReport([], LoadReport())
+        await self._sweep_all(report, only, stop, whole_list=True, backfill=True)
+        wanted = list(only) if only is not None else self.workflow_ids
+        if reread is not None:
+            await self._run(lambda c: reread(c, wanted))
+        on_listed((await self._run(lambda c: claims.pending(c, workflows=wanted))).due)
+        await self._drain(report, wanted, stop)
+        return report
+
+    async def sweep(self, workflow_id: str) -> SweepReport | None:
+        """Sweep one workflow, unless another process is at it."""
+        plan = self._plans.get(workflow_id)
+        if plan is not None and not plan.discover:
+            return None
+        return await self._sweeper.sweep(workflow_id, wait=False)
+
+    async def take_requests(self) -> int:
+        """Enter what users have asked for through `orchestra.run_requests`."""
+        return await self._run(requests.take_queue)
+
+    async def _sweep_all(
+        self, report: PassReport, only: Sequence[str] | None, stop: asyncio.Event, *, whole_list: bool, backfill: bool
+    ) -> None:
+        chosen = [plan for plan in self._plans.values() if plan.discover and (only is None or plan.id in only)]
+        places = asyncio.Semaphore(SWEEPS_AT_ONCE)
+
+        async def one(workflow_id: str) -> SweepReport | None:
+            async with places:
+                if stop.is_set():
+                    return None
+                return await self._sweeper.sweep(workflow_id, whole_list=whole_list, backfill=backfill)
+
+        tasks = [asyncio.create_task(one(plan.id)) for plan in chosen]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while pending := [task for task in tasks if not task.done()]:
+                await asyncio.wait({*pending, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if stop.is_set():
+                    break
+                for task in tasks:
+                    if task.done() and isinstance(task.exception(), KeyRefused):
+                        raise KeyRefused(str(task.exception()))
+        finally:
+            stopping.cancel()
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        unanswered = 0
+        for result in results:
+            if isinstance(result, SweepReport):
+                report.sweeps.append(result)
+            elif isinstance(result, KeyRefused):
+                raise result
+            elif isinstance(result, ApiError):
+                unanswered += isinstance(result, ApiUnavailable)
+                report.errors.append(result)
+            elif isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
+        if unanswered and unanswered == len(chosen):
+            raise ApiUnavailable(str(report.errors[0]))
+
+    async def _drain(self, report: PassReport, only: Sequence[str] | None, stop: asyncio.Event) -> None:
+        if not stop.is_set():
+            now = await self._run(workflows.database_time)
+            self._clock.anchor(now)
+            # A row written by the last transaction before this statement may carry the very same microsecond.
+            polled = await self.poller.drain(
+                stop=stop, cutoff=now + timedelta(microseconds=1), workflows=only, wait_for_others=True
+            )
+            report.load.add(polled.load)
+            report.errors += polled.refused
+
+    async def _run(self, work: Callable[[Connection], T]) -> T:
+        return await asyncio.to_thread(self._database.transaction, work)

@@ -1,0 +1,278 @@
+"""The poll: claims due runs, reads them side by side, and loads what was read while further reads go on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from etl.database import Database
+from etl.errors import ApiUnavailable, DatabaseError, EtlError, WorkflowRefused
+from etl.ledger import claims
+from etl.ledger.claims import Claim
+from etl.ledger.clock import DatabaseClock
+from etl.pipeline.heartbeat import heartbeat
+from etl.pipeline.loading import Loader, LoadReport
+from etl.pipeline.reading import Reader, Reading
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+# A batch is loaded when it holds so many steps or bytes, when its first reading has waited so long (seconds), or when
+# there is nothing to wait for. Larger batches load no faster; they only hold their locks longer.
+BATCH_STEPS = 2000
+BATCH_BYTES = 16 << 20
+BATCH_WAIT = 0.2
+# Reads pause while so many bytes wait to be loaded: memory stays bounded when the database is slower than the API.
+WAITING_BYTES = 64 << 20
+# So many reads in a row without an answer, and none with one in between, mean that the API is down, not a run.
+GIVE_UP_AFTER = 5
+
+
+class PollReport(msgspec.Struct):
+    """What a pass of polls did."""
+
+    load: LoadReport
+    refused: list[WorkflowRefused] = []
+    """An error for each workflow that the key may not read."""
+
+
+class Poller:
+    """Polls due runs until none is left."""
+
+    def __init__(
+        self,
+        database: Database,
+        reader: Reader,
+        loader: Loader,
+        clock: DatabaseClock,
+        *,
+        concurrency: int,
+        lease: float,
+        on_progress: Callable[[LoadReport], None] = lambda report: None,
+    ) -> None:
+        """`concurrency` reads go on side by side; `lease` is in seconds."""
+        self._database = database
+        self._reader = reader
+        self._loader = loader
+        self._clock = clock
+        self._concurrency = concurrency
+        self._lease = lease
+        self._on_progress = on_progress
+
+    async def drain(
+        self,
+        *,
+        stop: asyncio.Event,
+        cutoff: datetime | None = None,
+        workflows: Sequence[str] | None = None,
+        wait_for_others: bool = False,
+    ) -> PollReport:
+        """Poll what is due, live runs before backfill, until nothing is left.
+
+        Args:
+            stop: when set, nothing new is begun; what has been read is loaded, the rest is given back.
+            cutoff: only runs due at or before this database time; None: whatever becomes due meanwhile, too.
+            workflows: only these; None for all.
+            wait_for_others: also wait for due runs that another process holds, and take them over where its lease ends.
+
+        Raises:
+            KeyRefused, ApiUnavailable: the API cannot be used. What had been read is loaded, the rest given back.
+            DatabaseError: the database cannot be used.
+        """
+        drain = _Drain(self, stop, cutoff, workflows)
+        async with heartbeat(drain.renew, lease=self._lease), drain.settling():
+            while True:
+                await drain.work()
+                if stop.is_set() or not wait_for_others or not await drain.others():
+                    break
+        return PollReport(drain.report, list(drain.refused.values()))
+
+
+class _Drain:
+    """The state of one pass."""
+
+    def __init__(
+        self, poller: Poller, stop: asyncio.Event, cutoff: datetime | None, workflows: Sequence[str] | None
+    ) -> None:
+        self._p = poller
+        self._stop = stop
+        self._conditions = {"cutoff": cutoff, "workflows": workflows}
+        self.report = LoadReport()
+        self.refused: dict[str, WorkflowRefused] = {}
+        self._queue: deque[Claim] = deque()
+        self._reads: dict[asyncio.Task[Reading], Claim] = {}
+        self._ready: list[Reading] = []
+        self._ready_since = 0.0
+        self._load: asyncio.Task[LoadReport] | None = None
+        self._loading: list[Reading] = []
+        self._unanswered = 0
+
+    async def work(self) -> None:
+        """Claim, read and load until nothing claimable is left."""
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await self._work(stopping)
+        finally:
+            stopping.cancel()
+
+    async def _work(self, stopping: asyncio.Task[bool]) -> None:
+        exhausted = False
+        while True:
+            if not exhausted and not self._stop.is_set() and len(self._queue) < self._p._concurrency:
+                exhausted = not await self._claim()
+            self._start_reads()
+            self._start_load(idle=not self._reads)
+            waiting: set[asyncio.Task[Reading] | asyncio.Task[LoadReport] | asyncio.Task[bool]] = {*self._reads}
+            if self._load is not None:
+                waiting.add(self._load)
+            if not waiting:
+                if self._stop.is_set() or (exhausted and not self._queue):
+                    return
+                continue
+            if not stopping.done():
+                waiting.add(stopping)
+            await asyncio.wait(
+                waiting, timeout=BATCH_WAIT if self._ready else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._stop.is_set():
+                await self._give_back()
+            self._collect()
+
+    async def others(self) -> bool:
+        """Wait a moment for due runs that others hold; False where there are none."""
+        pending = await self._run(
+            lambda c: claims.pending(c, except_workflows=sorted(self.refused), **self._conditions)  # type: ignore[arg-type]
+        )
+        if not pending.due:
+            return False
+        if pending.leased == pending.due:
+            pause = min(max(pending.next_expiry or 0.0, 0.05), 1.0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), pause)
+        return True
+
+    async def renew(self) -> None:
+        """Prolong the leases of all that is claimed and not yet loaded."""
+        held = [*self._queue, *self._reads.values(), *(reading.claim for reading in (*self._ready, *self._loading))]
+        if held:
+            await self._run(lambda c: claims.renew(c, held, lease=self._p._lease))
+
+    @contextlib.asynccontextmanager
+    async def settling(self) -> AsyncIterator[None]:
+        """However the pass ends: load what has been read, give back the rest."""
+        try:
+            yield
+        finally:
+            await asyncio.shield(self._settle())
+
+    async def _settle(self) -> None:
+        try:
+            await self._give_back()
+            if self._load is not None:
+                await asyncio.wait({self._load})
+                self._collect_load()
+            if self._ready:
+                self._start_load(idle=True)
+                if self._load is not None:
+                    await asyncio.wait({self._load})
+                    self._collect_load()
+        except DatabaseError as error:
+            # The claims stay until their leases end, then the runs are due again: nothing is lost.
+            log.warning("claims_not_given_back", cause=str(error))
+
+    async def _claim(self) -> bool:
+        taken = await self._run(
+            lambda c: claims.claim(
+                c,
+                limit=2 * self._p._concurrency,
+                lease=self._p._lease,
+                except_workflows=sorted(self.refused),
+                **self._conditions,  # type: ignore[arg-type]
+            )
+        )
+        if taken:
+            self._p._clock.anchor(taken[0].claimed_at)
+        self._queue.extend(taken)
+        return bool(taken)
+
+    def _start_reads(self) -> None:
+        while (
+            self._queue
+            and not self._stop.is_set()
+            and len(self._reads) < self._p._concurrency
+            and sum(reading.size for reading in self._ready) < WAITING_BYTES
+        ):
+            claim = self._queue.popleft()
+            self._reads[asyncio.create_task(self._p._reader.read(claim))] = claim
+
+    def _start_load(self, *, idle: bool) -> None:
+        if self._load is not None or not self._ready:
+            return
+        steps = sum(len(reading.steps.steps) for reading in self._ready if reading.steps is not None)
+        size = sum(reading.size for reading in self._ready)
+        waited = time.monotonic() - self._ready_since
+        if idle or steps >= BATCH_STEPS or size >= BATCH_BYTES or waited >= BATCH_WAIT:
+            self._loading, self._ready = self._ready, []
+            self._load = asyncio.create_task(asyncio.to_thread(self._p._loader.load, self._loading))
+
+    def _collect(self) -> None:
+        self._collect_load()
+        for task in [task for task in self._reads if task.done()]:
+            claim = self._reads.pop(task)
+            try:
+                reading = task.result()
+                self._unanswered = 0
+            except WorkflowRefused as error:
+                if claim.workflow_id not in self.refused:
+                    log.error("workflow_refused", workflow=claim.workflow_id, problem=str(error))
+                self.refused[claim.workflow_id] = error
+                reading = self._failed(claim, str(error))
+            except ApiUnavailable as error:
+                log.warning("run_not_read", run=claim.run_id, problem=str(error))
+                self._unanswered += 1
+                if self._unanswered >= GIVE_UP_AFTER:
+                    self._queue.append(claim)
+                    raise
+                reading = self._failed(claim, str(error))
+            except EtlError:
+                self._queue.append(claim)
+                raise
+            except Exception as error:
+                # A defect of ours that one run brings out must not keep the others from being read.
+                log.error("run_not_read", run=claim.run_id, problem=type(error).__name__, exc_info=error)
+                reading = self._failed(claim, f"unexpected {type(error).__name__} while reading it")
+            if not self._ready:
+                self._ready_since = time.monotonic()
+            self._ready.append(reading)
+
+    def _failed(self, claim: Claim, problem: str) -> Reading:
+        return Reading(claim, self._p._clock.now(), problem=problem)
+
+    def _collect_load(self) -> None:
+        if self._load is not None and self._load.done():
+            task, self._load, self._loading = self._load, None, []
+            self.report.add(task.result())
+            self._p._on_progress(self.report)
+
+    async def _give_back(self) -> None:
+        unread = [*self._queue, *self._reads.values()]
+        tasks = list(self._reads)
+        self._queue.clear()
+        self._reads.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if unread:
+            await self._run(lambda c: claims.release(c, unread))
+
+    async def _run(self, work: Callable[[Connection], T]) -> T:
+        return await asyncio.to_thread(self._p._database.transaction, work)

@@ -1,0 +1,174 @@
+"""One run read from the API: its steps, and its own row where that is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from etl.errors import NotFound, RequestRefused, ResponseTooLarge, UnusableIdentifier
+from etl.extract.client import OrchestraClient
+from etl.ledger.claims import Claim
+from etl.ledger.clock import DatabaseClock
+from etl.records import TERMINAL_STATES, Answer, DecodedSteps, Drift, Rejected, Run
+from etl.transform.decode import decode_steps
+from etl.transform.runs import decode_run, decode_single_run
+from etl.transform.states import StateMap
+
+# Larger bodies (bytes) are decoded in a thread: the event loop must go on renewing leases meanwhile.
+_LARGE = 1 << 20
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What was read of a claimed run; what could not be read says why."""
+
+    claim: Claim
+    requested_at: datetime
+    """Database time at which the steps were requested."""
+    server_time: datetime | None = None
+    steps: DecodedSteps | None = None
+    """None where the answer holds nothing that can be loaded: then `problem` says why."""
+    run: Run | None = None
+    """The API's own row, where it is newer than what is stored."""
+    run_observed_at: datetime | None = None
+    listing_hash: bytes | None = None
+    """Hash of the row, where it was read alone: the list will show the same one."""
+    rejected: tuple[Rejected, ...] = ()
+    drift: tuple[Drift, ...] = ()
+    problem: str | None = None
+    not_found: bool = False
+    hopeless: bool = False
+    """Repeating the request soon will not help."""
+    size: int = 0
+    """Bytes held in memory."""
+
+    @property
+    def run_state(self) -> str | None:
+        """The state by the API's own row: the one just read, else the one stored; None where there is none to go by.
+
+        A status that the state map does not know says nothing, so it counts as none.
+        """
+        state = self.run.state if self.run is not None else self.claim.run_state
+        return None if state == "unknown" else state
+
+    @property
+    def run_end_time(self) -> datetime | None:
+        """The run's end by the API's own row."""
+        return self.run.end_time if self.run is not None else self.claim.run_end_time
+
+    @property
+    def steps_terminal(self) -> bool:
+        """At least one step, and every one of them terminal."""
+        steps = self.steps.steps if self.steps is not None else ()
+        return bool(steps) and all(step.state in TERMINAL_STATES for step in steps)
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of what decides whether two reads found the same: step ids, statuses and end times."""
+        found = hashlib.blake2b(digest_size=16)
+        steps = self.steps.steps if self.steps is not None else ()
+        for line in sorted(f"{step.id}\0{step.status}\0{step.end_time}\n" for step in steps):
+            found.update(line.encode())
+        return found.digest()
+
+
+class Reader:
+    """Reads claimed runs."""
+
+    def __init__(
+        self,
+        client: OrchestraClient,
+        clock: DatabaseClock,
+        states: StateMap,
+        node_types: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        """`node_types`: node id to type, by workflow; it may be filled later."""
+        self._client = client
+        self._clock = clock
+        self._states = states
+        self._node_types = node_types
+        self._without_single_runs: set[str] = set()
+
+    async def read(self, claim: Claim) -> Reading:
+        """Read one run.
+
+        Raises:
+            KeyRefused, WorkflowRefused, ApiUnavailable: the run says nothing about it; the claim still stands.
+        """
+        try:
+            return await self._read(claim)
+        except NotFound:
+            return Reading(claim, self._clock.now(), problem="the API answers 404 for its steps", not_found=True)
+        except (UnusableIdentifier, ResponseTooLarge) as error:
+            reason = "too_large" if isinstance(error, ResponseTooLarge) else "unusable_id"
+            letter = Rejected(reason, str(error), claim.run_id.encode())
+            return Reading(claim, self._clock.now(), rejected=(letter,), problem=str(error), hopeless=True)
+        except RequestRefused as error:
+            return Reading(claim, self._clock.now(), problem=str(error))
+
+    async def _read(self, claim: Claim) -> Reading:
+        listed = None
+        if claim.listing is not None and _newer(claim.listed_at, claim.run_observed_at):
+            listed = decode_run(claim.listing, states=self._states)
+        answer = await self._client.steps(claim.workflow_id, claim.run_id)
+        steps = await self._decode(answer, claim)
+        reading = Reading(
+            claim,
+            self._clock.at(answer.requested_at),
+            server_time=answer.server_time,
+            steps=steps if steps.readable else None,
+            run=listed.run if listed else None,
+            run_observed_at=claim.listed_at if listed else None,
+            rejected=(*(listed.rejected if listed else ()), *steps.rejected),
+            drift=(*(listed.drift if listed else ()), *steps.drift),
+            problem=None if steps.readable else "the answer for its steps is no JSON array",
+            size=2 * len(answer.body) + len(claim.listing or b""),
+        )
+        if not steps.readable or not self._wants_own_row(reading):
+            return reading
+        return await self._with_own_row(reading)
+
+    async def _decode(self, answer: Answer, claim: Claim) -> DecodedSteps:
+        def decode() -> DecodedSteps:
+            return decode_steps(answer.body, workflow_id=claim.workflow_id, run_id=claim.run_id, states=self._states)
+
+        return await asyncio.to_thread(decode) if len(answer.body) > _LARGE else decode()
+
+    def _wants_own_row(self, reading: Reading) -> bool:
+        """The run's own row is asked for where nothing newer than the last read is at hand, or the steps look finished
+        under a run that does not; not where the API is known to have ended it, nor where it offers no such row."""
+        claim = reading.claim
+        if reading.run_state in TERMINAL_STATES or claim.workflow_id in self._without_single_runs:
+            return False
+        return reading.run is None or reading.steps_terminal
+
+    async def _with_own_row(self, reading: Reading) -> Reading:
+        claim = reading.claim
+        try:
+            answer = await self._client.run(claim.workflow_id, claim.run_id)
+        except (NotFound, RequestRefused):
+            # The steps were answered, so the run exists: this server does not offer the row.
+            self._without_single_runs.add(claim.workflow_id)
+            return reading
+        except ResponseTooLarge:
+            return reading
+        listed = decode_single_run(answer.body, claim.run_id)
+        if listed is None:
+            return reading
+        decoded = decode_run(listed.listing, states=self._states)
+        return msgspec.structs.replace(
+            reading,
+            run=decoded.run,
+            run_observed_at=self._clock.at(answer.requested_at),
+            listing_hash=listed.listing_hash,
+            rejected=(*reading.rejected, *decoded.rejected),
+            drift=(*reading.drift, *decoded.drift),
+            size=reading.size + len(answer.body),
+        )
+
+
+def _newer(one: datetime | None, other: datetime | None) -> bool:
+    return one is not None and (other is None or one > other)

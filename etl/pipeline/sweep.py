@@ -1,0 +1,206 @@
+"""The sweep: walks a workflow's run list and enters every listed run into the ledger. It writes nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from etl.database import Database
+from etl.errors import ApiError, ApiUnavailable, NotFound, RequestRefused, ResponseTooLarge
+from etl.extract.client import OrchestraClient
+from etl.extract.run_list import RunListWalker
+from etl.ledger import dead_letters, sweeps
+from etl.ledger.clock import DatabaseClock
+from etl.pipeline.heartbeat import heartbeat
+from etl.records import DecodedPage, Rejected
+from etl.transform.runs import decode_page
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+# Members of the watermark in a row that end a walk (see `etl.extract.run_list`).
+WATERMARK_RUN = 25
+
+
+class SweepReport(msgspec.Struct):
+    """What a sweep did."""
+
+    workflow_id: str
+    pages: int = 0
+    listed: int = 0
+    new: int = 0
+    changed: int = 0
+    set_aside: int = 0
+    """New dead letters."""
+    gap: str | None = None
+    complete: bool = False
+    whole_list: bool = False
+
+
+class Sweeper:
+    """Sweeps workflows, one walk at a time each; replicas agree through the lease in `sweeps`."""
+
+    def __init__(
+        self,
+        database: Database,
+        client: OrchestraClient,
+        clock: DatabaseClock,
+        *,
+        lease: float,
+        page_size: int,
+        max_pages: int,
+        reconcile_every: float,
+    ) -> None:
+        """`lease` and `reconcile_every` are in seconds; `max_pages` bounds one walk."""
+        self._database = database
+        self._client = client
+        self._clock = clock
+        self._lease = lease
+        self._page_size = page_size
+        self._max_pages = max_pages
+        self._reconcile_every = reconcile_every
+
+    async def sweep(
+        self, workflow_id: str, *, whole_list: bool = False, backfill: bool = False, wait: bool = True
+    ) -> SweepReport | None:
+        """Walk the list until it is known, or to its end.
+
+        Args:
+            workflow_id: the workflow.
+            whole_list: walk to the list's end even where the watermark is met. Done anyway when it is due.
+            backfill: poll the runs found after everything that is live.
+            wait: wait for a sweep of the same workflow that another process has begun, then sweep; False: return None.
+
+        Raises:
+            ApiError: the list cannot be read; what was listed so far stays in the ledger, the watermark stays where it was.
+        """
+        while (begun := await self._run(self._begin(workflow_id))) is None:
+            if not wait:
+                return None
+            ends_in = await self._run(lambda c: sweeps.lease_ends_in(c, workflow_id))
+            await asyncio.sleep(min(max(ends_in or 0.0, 0.05), 1.0))
+        self._clock.anchor(begun.begun_at)
+        due = begun.reconciled_at is None or (
+            (begun.begun_at - begun.reconciled_at).total_seconds() >= self._reconcile_every
+        )
+        report = SweepReport(workflow_id, whole_list=whole_list or due)
+        try:
+            async with heartbeat(lambda: self._hold(begun), lease=self._lease):
+                await self._walk(begun, report, backfill=backfill)
+        except sweeps.Fenced:
+            log.warning("sweep_superseded", workflow=workflow_id)
+        except ApiError as error:
+            problem = str(error)
+            await self._run(lambda c: sweeps.abandon(c, begun, error=problem))
+            raise
+        except BaseException:
+            await asyncio.shield(self._run(lambda c: sweeps.abandon(c, begun)))
+            raise
+        else:
+            if not report.complete:
+                log.warning("sweep_cut_off", workflow=workflow_id, pages=report.pages, listed=report.listed)
+                await self._run(lambda c: sweeps.abandon(c, begun, error=f"cut off after {report.pages} pages"))
+        return report
+
+    def _begin(self, workflow_id: str) -> Callable[[Connection], sweeps.Sweep | None]:
+        return lambda c: sweeps.begin(c, workflow_id, lease=self._lease, count_to=WATERMARK_RUN)
+
+    async def _hold(self, begun: sweeps.Sweep) -> None:
+        await self._run(lambda c: sweeps.hold(c, begun, lease=self._lease))
+
+    async def _walk(self, begun: sweeps.Sweep, report: SweepReport, *, backfill: bool) -> None:
+        walker = RunListWalker(
+            page_size=self._page_size,
+            whole_list=report.whole_list,
+            watermark_run=WATERMARK_RUN,
+            watermark_size=begun.watermark_size,
+            max_pages=self._max_pages,
+        )
+        oldest: datetime | None = None
+        while (request := walker.next_page()) is not None:
+            page, requested_at = DecodedPage(()), self._clock.now()
+            try:
+                answer = await self._client.run_page(begun.workflow_id, offset=request.offset, limit=request.limit)
+            except ResponseTooLarge:
+                walker.too_large()
+            except (NotFound, RequestRefused) as error:
+                if not walker.last_page_short:
+                    raise type(error)(
+                        f"{error}; where the server offers no run list, set discover = false and name the runs"
+                    ) from None
+                walker.end_of_list()
+            else:
+                requested_at = self._clock.at(answer.requested_at)
+                page = decode_page(answer.body)
+                report.set_aside += await self._set_aside(begun.workflow_id, page.rejected)
+                if not page.readable:
+                    raise ApiUnavailable(
+                        f"workflow {begun.workflow_id}: the run list is no JSON array; the answer is kept as a dead letter"
+                    )
+                ids = [run.id for run in page.runs]
+                members = await self._run(lambda c, ids=ids: sweeps.members(c, begun, ids))  # type: ignore[misc]
+                walker.receive([*ids, *[None] * (page.rows - len(ids))], members)
+            report.pages += 1
+            report.listed += len(page.runs)
+            oldest = min([run.start_time for run in page.runs if run.start_time], default=oldest)
+            await self._enter(begun, page, requested_at, walker, report, oldest, backfill=backfill)
+
+    async def _enter(
+        self,
+        begun: sweeps.Sweep,
+        page: DecodedPage,
+        requested_at: datetime,
+        walker: RunListWalker,
+        report: SweepReport,
+        oldest: datetime | None,
+        *,
+        backfill: bool,
+    ) -> None:
+        completion = None
+        if walker.outcome is not None and walker.skipped_offsets:
+            skipped = Rejected("too_large", "a row of the run list is larger than api.max_response_bytes", b"")
+            report.set_aside += await self._set_aside(begun.workflow_id, [skipped])
+        if walker.outcome is not None and walker.outcome != "cut_off":
+            if walker.outcome == "missed":
+                report.gap = (
+                    f"the run list ended after {report.listed} rows without reaching a run known before: "
+                    "more runs came than it lists between two sweeps"
+                )
+            completion = sweeps.Completion(
+                whole_list=report.whole_list or walker.outcome != "met",
+                listed=report.listed,
+                new_runs=report.new,
+                gap=report.gap,
+                oldest_start=oldest,
+            )
+        # The first page of a first sweep is what happens now; what lies behind it is history.
+        priority = 1 if backfill or (begun.last_complete is None and report.pages > 1) else 0
+        written = await self._run(
+            lambda c: sweeps.write_page(
+                c,
+                begun,
+                page.runs,
+                requested_at=requested_at,
+                lease=self._lease,
+                priority=priority,
+                completion=completion,
+            )
+        )
+        report.new += written.new
+        report.changed += written.changed
+        report.complete = completion is not None
+
+    async def _set_aside(self, workflow_id: str, rejected: Sequence[Rejected]) -> int:
+        if not rejected:
+            return 0
+        letters = [dead_letters.Letter(workflow_id, "", one) for one in rejected]
+        return await self._run(lambda c: dead_letters.record(c, letters))
+
+    async def _run(self, work: Callable[[Connection], T]) -> T:
+        return await asyncio.to_thread(self._database.transaction, work)

@@ -1,0 +1,175 @@
+"""The frozen records that pass between the stages.
+
+Extract makes `Answer`; transform makes everything below it; load writes it. JSON that goes to a jsonb
+column travels as text that PostgreSQL accepts, never as parsed objects: parsing and printing again
+would lose digits, and costs more than all the rest of the pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+State = Literal["pending", "running", "succeeded", "failed", "cancelled", "skipped", "unknown"]
+
+TERMINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "skipped"})
+"""States that a step or run does not leave by itself. `unknown` is not among them: it may still move."""
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """One whole answer (status 2xx) of the API."""
+
+    body: bytes
+    requested_at: float
+    """`time.monotonic()` just before the request that gave this answer was sent (not an earlier attempt)."""
+    server_time: datetime | None
+    """The answer's `Date` header, in UTC; None where it is missing or unreadable."""
+
+
+class Payload(msgspec.Struct, frozen=True, gc=False):
+    """A value for one of the jsonb payload columns."""
+
+    data: str | None
+    """JSON text that jsonb accepts; None where the value cannot be held at all (see `note`)."""
+    size_bytes: int
+    """Length of the value as the API sent it, in bytes."""
+    raw: bytes | None = None
+    """The exact bytes, only where `data` is not the same JSON value."""
+    note: str | None = None
+    """Why `raw` is there, or why `data` is None."""
+
+
+class Step(msgspec.Struct, frozen=True, gc=False):
+    """One step of a run, normalised: a row of `steps` with its `inputs` and `outputs`."""
+
+    id: str
+    position: int
+    """Place in the answer, from 0."""
+    node_id: str | None
+    node_type: str | None
+    user_id: str | None
+    organization_id: str | None
+    status: str | None
+    state: State
+    start_time: datetime | None
+    end_time: datetime | None
+    api_elapsed_seconds: float | None
+    api_tokens: int | None
+    request_model: str | None
+    response_model: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    total_tokens: int | None
+    cached_input_tokens: int | None
+    reasoning_tokens: int | None
+    finish_reason: str | None
+    error: str | None
+    """JSON text (for jsonb), None where the API gave null or nothing."""
+    reported_error: str | None
+    """Plain text: what an integration reported as failed under a `completed` status."""
+    step_metadata: str | None
+    """JSON text (for jsonb), None where the API gave null or nothing."""
+    extra: str | None
+    """JSON text of an object: unknown fields, and known ones whose value has a wrong type."""
+    inputs: Payload | None
+    """None where the API gave no such member (null is a value: data 'null')."""
+    outputs: Payload | None
+    content_hash: bytes
+    """16 bytes; equal hashes mean that a stored row needs no write."""
+    source: msgspec.Raw
+    """The step's own bytes: a view of the answer, kept so that what the database refuses can be set aside exactly."""
+
+
+class Run(msgspec.Struct, frozen=True, gc=False):
+    """What the API's own row of a run says (history list or single run): a row of `runs` and `run_payloads`."""
+
+    id: str
+    status: str | None
+    state: State
+    start_time: datetime | None
+    end_time: datetime | None
+    api_elapsed_seconds: float | None
+    user_id: str | None
+    organization_id: str | None
+    error: str | None
+    """JSON text (for jsonb)."""
+    extra: str | None
+    inputs: Payload | None
+    outputs: Payload | None
+
+
+class ListedRun(msgspec.Struct, frozen=True, gc=False):
+    """One row of a page of the run list, kept as bytes until a poll loads it."""
+
+    id: str
+    listing: bytes
+    """The row's own JSON without `all_outputs` (which repeats the steps' outputs)."""
+    listing_hash: bytes
+    """16 bytes over what matters: `listing` without `elapsed_time`, which grows while a run runs."""
+    start_time: datetime | None
+
+
+class Rejected(msgspec.Struct, frozen=True, gc=False):
+    """Something that could not be loaded, with its bytes: a row of `dead_letters`."""
+
+    reason: str
+    """A fixed word: not_an_array, not_an_object, malformed, unusable_id, duplicate_id, id_conflict, not_storable, rejected."""
+    detail: str
+    """One sentence for the operator, without payload text."""
+    body: bytes
+    step_id: str | None = None
+
+
+class Drift(msgspec.Struct, frozen=True, gc=False):
+    """A field that the API's description does not have, or a value of a type it does not give there."""
+
+    subject: Literal["step", "run", "workflow"]
+    field: str
+    kind: Literal["unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time"]
+    found: str
+    """The JSON type found (`string`, `number`, `object`, …), or for a status the status itself."""
+    count: int
+
+
+class DecodedSteps(msgspec.Struct, frozen=True):
+    """All that one answer of the steps endpoint holds."""
+
+    steps: tuple[Step, ...]
+    rejected: tuple[Rejected, ...] = ()
+    drift: tuple[Drift, ...] = ()
+    readable: bool = True
+    """False where the body was no JSON array at all: the answer says nothing about the run's steps."""
+
+
+class DecodedPage(msgspec.Struct, frozen=True):
+    """All that one page of the run list holds, in the order of the list."""
+
+    runs: tuple[ListedRun, ...]
+    rejected: tuple[Rejected, ...] = ()
+    rows: int = 0
+    """How many rows the page had, the rejected ones included: what paging must count."""
+    readable: bool = True
+
+
+class DecodedRun(msgspec.Struct, frozen=True):
+    """A run's own row, normalised."""
+
+    run: Run
+    rejected: tuple[Rejected, ...] = ()
+    drift: tuple[Drift, ...] = ()
+
+
+class Workflow(msgspec.Struct, frozen=True):
+    """A workflow as `GET /workflows` describes it."""
+
+    id: str
+    name: str | None
+    description: str | None
+    version: str | None
+    graph: str | None
+    """JSON text of the graph."""
+    node_types: Mapping[str, str] = {}
+    """Node id to node type, read from the graph where it says so."""

@@ -1,0 +1,1 @@
+"""The service: schedules, health and metrics, until a signal ends it."""

@@ -1,0 +1,165 @@
+"""The service's jobs: a sweep per workflow on its schedule, one poll of what is due, the queue of requests.
+
+The schedule lives in memory: the database is the durable state, and replicas agree through its leases, so a missed or a
+doubled tick costs nothing but a query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from etl.errors import DatabaseError, EtlError, KeyRefused
+from etl.pipeline.passes import Passes
+from etl.service.health import Health
+from etl.signals import Stop
+
+log = structlog.get_logger(__name__)
+
+# Seconds between two looks at what is due and at the queue; a look that finds nothing costs one indexed query.
+TICK = 1.0
+# Seconds between two looks at the workflows themselves (names, graphs); the pass asks the API only when that is due.
+PREPARE = 60.0
+# After a refused key, so many seconds pass before the next request; the key file is read again for it.
+KEY_PAUSE = 15.0
+# A job that could not start for so many seconds is skipped: the next tick does the same work.
+MISFIRE_GRACE = 3600
+# Seconds that jobs in hand get at the end, out of the ten that the service promises.
+END_PATIENCE = 8.0
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """When a workflow is swept: every `interval` seconds, or by a cron line in UTC."""
+
+    workflow_id: str
+    interval: float
+    cron: str | None = None
+
+
+class Daemon:
+    """Runs the jobs until told to stop."""
+
+    def __init__(
+        self, passes: Passes, health: Health, schedules: Sequence[Schedule], *, default_interval: float
+    ) -> None:
+        """`default_interval` (seconds) is for workflows found without being configured."""
+        self._passes = passes
+        self._health = health
+        self._schedules = {schedule.workflow_id: schedule for schedule in schedules}
+        self._default_interval = default_interval
+        self._active: set[asyncio.Task[None]] = set()
+        self._paused_until = 0.0
+        self._stop = Stop()
+        self._scheduler = AsyncIOScheduler(
+            timezone="UTC",
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": MISFIRE_GRACE},
+        )
+
+    async def run(self, stop: Stop) -> None:
+        """Work until `stop` is set, then finish what is in hand."""
+        self._stop = stop
+        self._add("prepare", self._prepare, IntervalTrigger(seconds=PREPARE), now=True)
+        self._add("poll", self._poll, IntervalTrigger(seconds=TICK), now=True)
+        self._add("requests", self._requests, IntervalTrigger(seconds=TICK), now=True)
+        self._schedule_sweeps()
+        self._scheduler.start()
+        log.info("service_started", workflows=len(self._schedules))
+        await stop.wait()
+        log.info("service_stopping")
+        self._scheduler.pause()
+        for task in self._active:
+            if not task.get_name().startswith("poll"):
+                # A sweep leaves its watermark where it was; a poll loads what it has read.
+                task.cancel()
+        if self._active:
+            await asyncio.wait(self._active, timeout=END_PATIENCE)
+        self._scheduler.shutdown(wait=False)
+        log.info("service_stopped")
+
+    def _schedule_sweeps(self) -> None:
+        for workflow_id in self._passes.workflow_ids:
+            name = f"sweep {workflow_id}"
+            if self._scheduler.get_job(name) is not None:
+                continue
+            schedule = self._schedules.get(workflow_id) or Schedule(workflow_id, self._default_interval)
+            trigger: BaseTrigger
+            if schedule.cron is not None:
+                trigger = CronTrigger.from_crontab(schedule.cron, timezone="UTC")
+            else:
+                # A tenth of jitter keeps replicas and workflows from asking all at once.
+                trigger = IntervalTrigger(seconds=schedule.interval, jitter=schedule.interval / 10)
+            self._add(name, lambda one=workflow_id: self._sweep(one), trigger, now=schedule.cron is None)
+
+    def _add(self, name: str, work: Callable[[], Awaitable[None]], trigger: BaseTrigger, *, now: bool) -> None:
+        async def guarded() -> None:
+            task = asyncio.current_task()
+            if task is None or self._stop.is_set() or time.monotonic() < self._paused_until:
+                return
+            task.set_name(name)
+            self._active.add(task)
+            try:
+                await self._guard(name, work)
+            finally:
+                self._active.discard(task)
+
+        first: dict[str, Any] = {"next_run_time": datetime.now(UTC)} if now else {}
+        self._scheduler.add_job(guarded, trigger, id=name, name=name, **first)
+
+    async def _guard(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """A job that fails is tried again at its next tick; the trouble shows in /readyz until it works."""
+        try:
+            await work()
+        except asyncio.CancelledError:
+            pass
+        except KeyRefused as error:
+            self._paused_until = time.monotonic() + KEY_PAUSE
+            if self._health.trouble("api key", str(error)):
+                log.error("key_refused", problem=str(error), pause_seconds=KEY_PAUSE)
+        except EtlError as error:
+            part = "database" if isinstance(error, DatabaseError) else name
+            if self._health.trouble(part, str(error)):
+                log.error("job_failed", job=name, problem=str(error))
+        except Exception as error:
+            if self._health.trouble(name, f"unexpected {type(error).__name__}"):
+                log.error("job_failed", job=name, problem=type(error).__name__, exc_info=error)
+        else:
+            self._health.well(name)
+            self._health.well("database")
+
+    async def _prepare(self) -> None:
+        await self._passes.prepare()
+        self._schedule_sweeps()
+
+    async def _requests(self) -> None:
+        await self._passes.take_requests()
+
+    async def _sweep(self, workflow_id: str) -> None:
+        report = await self._passes.sweep(workflow_id)
+        if report is None:
+            return
+        self._health.well("api key")
+        self._health.count_sweep(report)
+        if report.gap:
+            log.error("gap", workflow=workflow_id, detail=report.gap)
+        if report.new or report.changed:
+            log.info("swept", workflow=workflow_id, new=report.new, changed=report.changed, listed=report.listed)
+
+    async def _poll(self) -> None:
+        report = await self._passes.poller.drain(stop=self._stop)
+        load = report.load
+        self._health.count_load(load)
+        if load.runs:
+            self._health.well("api key")
+            log.info("polled", runs=load.runs, new=load.steps_inserted, changed=load.steps_updated, failed=load.failed)
+        if load.set_aside:
+            log.warning("set_aside", letters=load.set_aside)

@@ -1,0 +1,396 @@
+"""What can be set: frozen models with their defaults and rules.
+
+Durations are written with a unit in the file and the environment (`90s`, `1m30s`, `500ms`, `7d`) and are
+seconds (float) in the program. Only the key file is read again while the program runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from etl.errors import ConfigurationError
+
+EMBEDDED = "embedded"
+"""In place of a database URL: the PostgreSQL that comes with the package."""
+
+MASK = "********"
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:(?:\d+(?:\.\d+)?|\.\d+)(?:ms|s|m|h|d))+")
+_CENTURY = 36525 * 86400.0
+_DATABASE_SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, str):
+        raise ValueError("must be a duration in quotes, such as '90s', '5m' or '1h30m'")
+    text = "".join(value.lower().split())
+    if not _DURATION.fullmatch(text):
+        raise ValueError("is no duration: write a number and a unit (ms, s, m, h, d), such as '90s', '5m' or '1h30m'")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ms|s|m|h|d)", text))
+    if seconds > _CENTURY:
+        raise ValueError("is longer than a century")
+    return seconds
+
+
+def _duration_text(seconds: float) -> str:
+    """The duration as it may be written in the file."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds >= _UNITS[unit] and seconds % _UNITS[unit] == 0:
+            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+
+
+def _positive(seconds: float) -> float:
+    if seconds <= 0:
+        raise ValueError("must be longer than zero")
+    return seconds
+
+
+Duration = Annotated[float, BeforeValidator(_seconds), PlainSerializer(_duration_text)]
+"""Seconds; zero is allowed."""
+PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
+"""Seconds, more than zero."""
+
+
+def _path_segment(id: str) -> str:
+    if not id or id in {".", ".."} or not id.isprintable() or id != id.strip():
+        raise ValueError(
+            "cannot stand in a request's path (it is empty, '.', '..', or has control or outer space characters)"
+        )
+    if len(id) > 500:
+        raise ValueError("is longer than 500 characters")
+    return id
+
+
+Identifier = Annotated[str, AfterValidator(_path_segment)]
+SecretFile = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in {int, float}:
+            raise ValueError("must be a number")
+        return value
+
+
+class Api(_Section):
+    """The API that is read, and how hard it may be asked."""
+
+    base_url: str = "https://orchestra.arcee.ai/api/v1/workflow"
+    api_key: SecretStr | None = None
+    """From the environment only."""
+    api_key_file: SecretFile | None = None
+    header_name: str = "Authorization"
+    all_workflows: bool = False
+    requests_per_second: float = Field(default=50.0, ge=0, allow_inf_nan=False)
+    """For all replicas together; 0 is no limit."""
+    concurrency: int = Field(default=16, ge=1, le=1000)
+    deadline: PositiveDuration = 60.0
+    attempts: int = Field(default=5, ge=1, le=100)
+    """How often a request is tried before it counts as failed."""
+    max_response_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
+    page_size: int = Field(default=100, ge=1, le=10_000)
+    trust_env: bool = False
+
+    @field_validator("base_url")
+    @classmethod
+    def _usable_base_url(cls, url: str) -> str:
+        url = url.strip().rstrip("/")
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError("is no URL") from None
+        if parts.scheme not in {"http", "https"}:
+            raise ValueError("must begin with http:// or https://")
+        if not host or not url.isascii() or not url.isprintable() or " " in url:
+            raise ValueError("has no host, or characters that no URL may have")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("must not hold a user or password; the key goes into ORCHESTRA_API_KEY")
+        if "?" in url or "#" in url:
+            raise ValueError("must end with its path, without '?' or '#'")
+        return url
+
+    @field_validator("header_name")
+    @classmethod
+    def _usable_header(cls, name: str) -> str:
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ValueError("is no name of an HTTP header")
+        return name
+
+    @field_validator("api_key")
+    @classmethod
+    def _usable_key(cls, key: SecretStr | None) -> SecretStr | None:
+        return None if key is None else SecretStr(_clean_key(key.get_secret_value()))
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Api:
+        if self.api_key is not None and self.api_key_file is not None:
+            raise ValueError("the key is given twice: set ORCHESTRA_API_KEY or ORCHESTRA_API_KEY_FILE, not both")
+        return self
+
+
+class Database(_Section):
+    """The PostgreSQL that is written."""
+
+    url: SecretStr | None = None
+    url_file: SecretFile | None = None
+    migrate_on_start: bool = False
+    statement_timeout: Duration = Field(default=300.0, le=2_000_000)
+    """0 is no limit, here and for `lock_timeout`."""
+    lock_timeout: Duration = Field(default=30.0, le=2_000_000)
+    patience: Duration = 60.0
+    """Seconds for which a unit of work is repeated while the database does not answer."""
+
+    @field_validator("url")
+    @classmethod
+    def _usable_url(cls, url: SecretStr | None) -> SecretStr | None:
+        return None if url is None else SecretStr(_clean_database_url(url.get_secret_value()))
+
+    @model_validator(mode="after")
+    def _one_url(self) -> Database:
+        if self.url is not None and self.url_file is not None:
+            raise ValueError(
+                "the database is named twice: set url or url_file (DATABASE_URL or DATABASE_URL_FILE), not both"
+            )
+        return self
+
+
+class Workflow(_Section):
+    """One workflow whose runs are stored."""
+
+    id: Identifier
+    name: str | None = None
+    interval: PositiveDuration = 60.0
+    """Between two sweeps; without effect where `cron` is set."""
+    cron: str | None = None
+    """Five fields, in UTC."""
+    discover: bool = True
+    runs: tuple[Identifier, ...] = ()
+    labels: Mapping[str, str] = Field(default_factory=dict)
+
+    @field_validator("cron")
+    @classmethod
+    def _usable_cron(cls, line: str | None) -> str | None:
+        if line is not None:
+            from datetime import UTC, datetime
+
+            from apscheduler.triggers.cron import CronTrigger  # 100 ms, and most configurations have no cron line
+
+            try:
+                trigger = CronTrigger.from_crontab(line, timezone=UTC)
+            except ValueError as error:
+                raise ValueError(f"is no cron line of five fields: {error}") from None
+            if trigger.get_next_fire_time(None, datetime.now(UTC)) is None:
+                raise ValueError("is a cron line that never comes due")
+        return line
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> Workflow:
+        if self.cron is not None and "interval" in self.model_fields_set:
+            raise ValueError("has both interval and cron; keep one of them")
+        return self
+
+
+class Polling(_Section):
+    """When runs are read again, and when they are left alone."""
+
+    settle_after: Duration = 60.0
+    open_interval_min: PositiveDuration = 5.0
+    open_interval_max: PositiveDuration = 600.0
+    give_up_after: PositiveDuration = 7 * 86400.0
+    lease: PositiveDuration = 60.0
+    reconcile: PositiveDuration = 3600.0
+    reconcile_pages: int = Field(default=1000, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Polling:
+        if self.open_interval_min > self.open_interval_max:
+            raise ValueError("open_interval_min must not be longer than open_interval_max")
+        return self
+
+
+class Service(_Section):
+    """Where the service answers health checks and metrics."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8484, ge=0, le=65535)
+    """0: no HTTP server."""
+
+
+class Logs(_Section):
+    """What is logged, and how it looks."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+    @field_validator("level", "format", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+
+class Settings(_Section):
+    """All settings. Made by `load`."""
+
+    api: Api = Api()
+    database: Database = Database()
+    workflows: tuple[Workflow, ...] = ()
+    polling: Polling = Polling()
+    service: Service = Service()
+    logs: Logs = Logs()
+    states: Mapping[str, str] = Field(default_factory=dict)
+    """Status as the API gives it → state, in addition to the known spellings."""
+    _config_file: Path = PrivateAttr(default=Path())
+
+    @field_validator("workflows")
+    @classmethod
+    def _distinct_workflows(cls, workflows: tuple[Workflow, ...]) -> tuple[Workflow, ...]:
+        seen: set[str] = set()
+        for workflow in workflows:
+            if workflow.id in seen:
+                raise ValueError(f"the id {workflow.id} is configured twice")
+            seen.add(workflow.id)
+        return workflows
+
+    @field_validator("states")
+    @classmethod
+    def _known_states(cls, states: Mapping[str, str]) -> Mapping[str, str]:
+        if states:
+            from typing import get_args
+
+            from etl.records import State
+
+            for status, state in states.items():
+                if state not in get_args(State):
+                    raise ValueError(f"{status!r} must be one of {', '.join(get_args(State))}")
+        return states
+
+    @property
+    def config_file(self) -> Path:
+        """The file that was read."""
+        return self._config_file
+
+    def read_api_key(self) -> str:
+        """The API key; a key file is read anew at every call, so that a renewed key takes effect by itself.
+
+        Raises:
+            ConfigurationError: there is no key, or the file cannot be read or holds no key.
+        """
+        if self.api.api_key is not None:
+            return self.api.api_key.get_secret_value()
+        path = self.api.api_key_file
+        if path is None:
+            raise ConfigurationError(
+                "no API key: set ORCHESTRA_API_KEY, or ORCHESTRA_API_KEY_FILE to a file that holds it"
+            )
+        return _from_file(path, "the API key (ORCHESTRA_API_KEY_FILE, api.api_key_file)", _clean_key)
+
+    def database_url(self) -> str:
+        """The database as a libpq URI (`postgresql://…`), or the word `embedded`.
+
+        Raises:
+            ConfigurationError: no database is named, its file cannot be read, or libpq does not understand the URL.
+        """
+        if self.database.url is not None:
+            url = self.database.url.get_secret_value()
+        elif self.database.url_file is not None:
+            source = "the database URL (DATABASE_URL_FILE, database.url_file)"
+            url = _from_file(self.database.url_file, source, _clean_database_url)
+        else:
+            raise ConfigurationError(
+                "no database: set DATABASE_URL to postgresql://user:password@host/name, or to the word "
+                f"{EMBEDDED} for the PostgreSQL that comes with this program"
+            )
+        if url != EMBEDDED and not _libpq_understands(url):
+            raise ConfigurationError(
+                "the database URL is not understood: percent-encode special characters in user and password "
+                "(@ is %40, / is %2F, : is %3A), and check the port and the names of the parameters"
+            )
+        return url
+
+    def masked(self) -> dict[str, Any]:
+        """All settings as they may be shown and written into a file, secrets masked."""
+        shown = self.model_dump(mode="json")
+        if self.api.api_key is not None:
+            shown["api"]["api_key"] = MASK
+        if self.database.url is not None:
+            shown["database"]["url"] = mask_url(self.database.url.get_secret_value())
+        return shown
+
+
+def mask_url(url: str) -> str:
+    """The URL with every password in it masked, also one given as a parameter."""
+    url = re.sub(r"(?<=://)([^:/?#@]*):.*@", rf"\1:{MASK}@", url)
+    return re.sub(r"(?i)([?&](?:ssl)?password=)[^&#]*", rf"\1{MASK}", url)
+
+
+def _clean_key(text: str) -> str:
+    key = text.strip()
+    if not key:
+        raise ValueError("is empty")
+    if not all("!" <= character <= "~" for character in key):
+        raise ValueError(
+            "holds a line break, a space or a character outside ASCII: it must be the key alone, on one line"
+        )
+    return key
+
+
+def _clean_database_url(text: str) -> str:
+    url = text.strip()
+    if url.lower() == EMBEDDED:
+        return EMBEDDED
+    if not url.isprintable() or " " in url:
+        raise ValueError("holds a space or a line break: it must be the URL alone, on one line")
+    for scheme in _DATABASE_SCHEMES:
+        if url.startswith(scheme):
+            return "postgresql://" + url.removeprefix(scheme)
+    raise ValueError(f"must begin with postgresql:// or postgres://, or be the word {EMBEDDED}")
+
+
+def _libpq_understands(url: str) -> bool:
+    """Found out here, as libpq's own error quotes what it stumbled over, mostly a piece of the password."""
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        ports = str(conninfo_to_dict(url).get("port") or "")
+    except (psycopg.Error, UnicodeError):
+        return False
+    return all(port.isdigit() for port in ports.split(",") if port)
+
+
+def _from_file(path: Path, what: str, clean: Callable[[str], str]) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {what} cannot be read: {error.strerror or 'no such file'}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: {what} is not UTF-8 text") from None
+    try:
+        return clean(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {what} {error}") from None

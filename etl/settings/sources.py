@@ -1,0 +1,193 @@
+"""Where settings come from: one TOML file and the environment, put together here and checked by the models.
+
+Plain pydantic instead of pydantic-settings: that passes over a misspelt environment variable, cannot say
+which variable a wrong value came from, and takes a third longer to import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from etl.errors import ConfigurationError
+from etl.settings.models import Api, Database, Logs, Polling, Service, Settings, Workflow
+
+PREFIX = "ORCHESTRA_ETL_"
+_NAMED = {
+    "ORCHESTRA_API_KEY": ("api", "api_key"),
+    "ORCHESTRA_API_KEY_FILE": ("api", "api_key_file"),
+    "ORCHESTRA_BASE_URL": ("api", "base_url"),
+    "DATABASE_URL": ("database", "url"),
+    "DATABASE_URL_FILE": ("database", "url_file"),
+}
+_NO_SETTINGS = {"ORCHESTRA_ETL_CONFIG", "ORCHESTRA_ETL_HOME"}
+_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "api": Api,
+    "database": Database,
+    "workflows": Workflow,
+    "polling": Polling,
+    "service": Service,
+    "logs": Logs,
+}
+_KNOWN = [*Settings.model_fields] + [f"{name}.{key}" for name, model in _SECTIONS.items() for key in model.model_fields]
+# A value from the environment takes the place of the file's other way to say the same.
+_ALTERNATIVES = [("api", "api_key", "api_key_file"), ("database", "url", "url_file")]
+
+
+def load(config: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings.
+
+    The file is `config`, else the one that ORCHESTRA_ETL_CONFIG names, else ./config/etl.toml, else the example that
+    comes with the program. Paths in the file are relative to it. An empty variable counts as unset.
+
+    Raises:
+        ConfigurationError: something is wrong; one line that names the file or variable and what to do.
+    """
+    environment = {name: value for name, value in environment.items() if value.strip()}
+    path = _config_file(config, environment)
+    values = _read_file(path)
+    origins = _overlay(values, environment)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ConfigurationError(_describe(problems[0], path, origins) + more) from None
+    settings._config_file = path
+    return settings
+
+
+def _config_file(config: Path | None, environment: Mapping[str, str]) -> Path:
+    if config is not None:
+        return config
+    if named := environment.get("ORCHESTRA_ETL_CONFIG"):
+        return Path(named.strip()).expanduser()
+    package = Path(__file__).resolve().parent.parent
+    # The last two: the example inside an installed package, and in a checkout.
+    places = [Path("config/etl.toml"), package / "config" / "etl.toml", package.parent / "config" / "etl.toml"]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: the configuration cannot be read: {error.strerror or type(error).__name__}"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
+    api = values.get("api")
+    for key in ("api_key", "key", "token"):
+        if isinstance(api, dict) and key in api:
+            raise ConfigurationError(
+                f"{path}: api.{key}: the key itself must not stand in this file; set ORCHESTRA_API_KEY or "
+                "ORCHESTRA_API_KEY_FILE in the environment, or api.api_key_file here"
+            )
+    for section, _, key in _ALTERNATIVES:
+        table = values.get(section)
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            table[key] = str(path.parent / Path(table[key]).expanduser())
+    return values
+
+
+def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Put the environment's values over the file's; which variable each came from."""
+    origins: dict[tuple[str, ...], str] = {}
+    overlay: dict[str, Any] = {}
+    named = [(name, path) for name, path in _NAMED.items() if name in environment]
+    others = [
+        (name, tuple(name.removeprefix(PREFIX).lower().split("__", 1)))
+        for name in sorted(environment)
+        if name.startswith(PREFIX) and name not in _NO_SETTINGS
+    ]
+    for name, path in [*others, *named]:
+        _check_variable(name, path)
+        origins[path] = name
+        if len(path) == 2:
+            overlay.setdefault(path[0], {})[path[1]] = environment[name]
+            continue
+        try:
+            overlay[path[0]] = json.loads(environment[name])
+        except ValueError:
+            example = f"{PREFIX}{path[0].upper()}__KEY"
+            hint = "a JSON list" if path[0] == "workflows" else f"JSON; or set single values as {example}"
+            raise ConfigurationError(f"{name}: must be {hint}") from None
+    for section, one, other in _ALTERNATIVES:
+        if isinstance(values.get(section), dict) and not {one, other}.isdisjoint(overlay.get(section, ())):
+            values[section] = {key: value for key, value in values[section].items() if key not in {one, other}}
+    for section, over in overlay.items():
+        under = values.get(section)
+        values[section] = {**under, **over} if isinstance(under, dict) and isinstance(over, dict) else over
+    return origins
+
+
+def _check_variable(name: str, path: tuple[str, ...]) -> None:
+    if path[0] == "workflows" and len(path) > 1:
+        raise ConfigurationError(f"{name}: set ORCHESTRA_ETL_WORKFLOWS to a JSON list of workflows instead")
+    if path[0] != "states" and ".".join(path) not in _KNOWN:
+        nearest = _nearest(".".join(path))
+        variable = PREFIX + nearest.replace(".", "__").upper() if nearest else None
+        raise ConfigurationError(
+            f"{name}: there is no such setting" + (f"; did you mean {variable}?" if variable else "")
+        )
+
+
+def _nearest(key: str) -> str | None:
+    """The known key most like this one: as it stands, else by its last part in any section."""
+    alike = [known for known in _KNOWN if ("." in known) == ("." in key)]
+    if close := get_close_matches(key, alike, 1, 0.75):
+        return close[0]
+    leaves = {known.rpartition(".")[2]: known for known in reversed(_KNOWN)}
+    close = get_close_matches(key.rpartition(".")[2], leaves, 1, 0.75)
+    return leaves[close[0]] if close else None
+
+
+def _describe(problem: Any, path: Path, origins: Mapping[tuple[str, ...], str]) -> str:
+    """One line: where the value stands, and what is wrong with it."""
+    location = tuple(problem["loc"])
+    origin = next((origins[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origins), None)
+    where = _dotted(location)
+    if origin is None:
+        place = f"{path}: {where}" if where else f"{path}"
+    else:
+        inner = location[1:] if (location[0],) in origins else ()
+        place = f"{origin}: {_dotted(inner)}" if inner else origin
+    match problem["type"]:
+        case "extra_forbidden":
+            nearest = _nearest(".".join(str(part) for part in location if not isinstance(part, int)))
+            what = "there is no such setting" + (f"; did you mean {nearest}?" if nearest else _choices(location))
+        case "string_too_short":
+            what = "must not be empty"
+        case "missing":
+            what = "is missing"
+        case "model_type" | "model_attributes_type" | "dict_type" | "mapping_type":
+            what = "must be a table"
+        case "tuple_type":
+            what = f"must be a list of tables: [[{where}]]" if where == "workflows" else "must be a list"
+        case _:
+            message = str(problem["msg"]).removeprefix("Value error, ")
+            what = message.replace("Input should be", "must be")
+    return f"{place}: {what}"
+
+
+def _choices(location: tuple[str | int, ...]) -> str:
+    model: type[BaseModel] | None = _SECTIONS.get(str(location[0])) if len(location) > 1 else Settings
+    return f"; known here: {', '.join(model.model_fields)}" if model else ""
+
+
+def _dotted(location: tuple[str | int, ...]) -> str:
+    """`polling.lease`; members of a list are counted from 1, as people count."""
+    text = ""
+    for part in location:
+        text += f" no. {part + 1}" if isinstance(part, int) else f".{part}"
+    return text.strip(" .")

@@ -1,0 +1,152 @@
+"""The steps endpoint's answer, from bytes to records.
+
+How an answer is split into steps and members has two ways (see `scanner`); from there on there is one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from msgspec import Raw
+
+from etl.records import DecodedSteps, Payload, Rejected, Step
+from etl.transform.fields import Fields, Findings, usable_id
+from etl.transform.generation import read_generation
+from etl.transform.payloads import may_be_refused
+from etl.transform.scanner import Members, is_json, split
+from etl.transform.states import StateMap
+
+TRANSFORM_VERSION = 1
+"""Raise it whenever the same bytes give other records than before.
+
+It is part of `content_hash`, by which the load leaves out what is stored already: with the old hash, the rows of an
+improved reading would be taken for unchanged and never be written.
+"""
+
+_KNOWN = frozenset(
+    {
+        *("id", "user_id", "organization_id", "node_id", "status", "start_time", "end_time", "elapsed_time"),
+        *("error", "inputs", "outputs", "step_metadata", "tokens"),
+    }
+)
+_NO_NODE_TYPES: Mapping[str, str] = MappingProxyType({})
+
+
+def decode_steps(
+    body: bytes,
+    *,
+    workflow_id: str,
+    run_id: str,
+    states: StateMap,
+    node_types: Mapping[str, str] = _NO_NODE_TYPES,
+) -> DecodedSteps:
+    """Decode one whole answer of the steps endpoint; nothing in it raises.
+
+    `node_types` maps node ids to types, where the workflow's graph is known. What cannot become a step is in
+    `rejected`, with its bytes; `readable` is False where the body is no JSON array.
+    """
+    parts = split(body)
+    if parts is None:
+        return DecodedSteps((), (not_an_array(body),), readable=False)
+    suspect = not parts.strict or may_be_refused(body)
+    findings = Findings("step")
+    steps: dict[str, Step] = {}
+    own_texts: dict[str, Raw] = {}
+    for position, (own, members) in enumerate(parts.elements):
+        step_id = None if members is None else usable_id(members.get("id"))
+        if members is None or step_id is None:
+            reject_element(findings, own, members)
+            continue
+        if step_id in steps:
+            earlier = bytes(own_texts[step_id])
+            if earlier == bytes(own):
+                continue
+            findings.reject("duplicate_id", "A later step of the same answer has the same id.", earlier, step_id)
+            del steps[step_id]  # so that the last one also takes its place in the order
+        own_texts[step_id] = own
+        fields = Fields(step_id, members, findings, suspect=suspect)
+        context = f"{TRANSFORM_VERSION}\0{workflow_id}\0{run_id}\0{position}"
+        steps[step_id] = _step(step_id, position, own, members, fields, context, findings, states, node_types)
+    return DecodedSteps(tuple(steps.values()), tuple(findings.rejected), findings.drift)
+
+
+def not_an_array(body: bytes) -> Rejected:
+    """A whole answer set aside."""
+    return Rejected("not_an_array", "The answer is not a JSON array.", body)
+
+
+def reject_element(findings: Findings, own: Raw, members: Members | None) -> None:
+    """Set one element of an answer aside that has no members, or no usable id among them."""
+    body = bytes(own)
+    if members is not None:
+        findings.reject(
+            "unusable_id", "The id is missing, empty, too long, or not text that PostgreSQL can hold.", body
+        )
+    elif not body.startswith(b"{") and is_json(body):
+        findings.reject("not_an_object", "An element of the answer is not a JSON object.", body)
+    else:
+        findings.reject("malformed", "An element of the answer is not well-formed JSON.", body)
+
+
+def _step(
+    step_id: str,
+    position: int,
+    own: Raw,
+    members: Members,
+    fields: Fields,
+    context: str,
+    findings: Findings,
+    states: StateMap,
+    node_types: Mapping[str, str],
+) -> Step:
+    node_id = fields.text("node_id")
+    status = fields.text("status")
+    state = states.state_of(status)
+    if state == "unknown" and status is not None:
+        findings.deviates("status", "unknown_status", status)
+    inputs = fields.payload("inputs")
+    outputs = fields.payload("outputs")
+    seen = read_generation(_readable(inputs, members.get("inputs")), _readable(outputs, members.get("outputs")))
+    node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)
+    # All that the row depends on: where its workflow or node type is corrected later, it must be written again.
+    digest = hashlib.blake2b(f"{context}\0{state}\0{node_type}\0".encode(), digest_size=16)
+    digest.update(own)
+    return Step(
+        step_id,
+        position,
+        node_id,
+        node_type,
+        fields.text("user_id"),
+        fields.text("organization_id"),
+        status,
+        state,
+        fields.time("start_time"),
+        fields.time("end_time"),
+        fields.number("elapsed_time"),
+        fields.integer("tokens"),
+        seen.request_model,
+        seen.response_model,
+        seen.input_tokens,
+        seen.output_tokens,
+        seen.total_tokens,
+        seen.cached_input_tokens,
+        seen.reasoning_tokens,
+        seen.finish_reason,
+        fields.json("error"),
+        seen.reported_error if state == "succeeded" else None,
+        fields.json("step_metadata"),
+        fields.rest(_KNOWN),
+        inputs,
+        outputs,
+        digest.digest(),
+        own,
+    )
+
+
+def _readable(payload: Payload | None, raw: Raw | None) -> bytes | None:
+    """The payload as JSON that a decoder takes: its own bytes, or what is stored instead of them."""
+    if payload is None or payload.raw is None:
+        return raw
+    return None if payload.data is None else payload.data.encode()

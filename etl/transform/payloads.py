@@ -1,0 +1,193 @@
+"""What PostgreSQL's jsonb refuses, and the nearest form that it takes.
+
+The text is never parsed: values keep every digit and character they came with. Where jsonb refuses a
+token, only that token is rewritten; the exact bytes then travel beside it. The limits are measured
+(PostgreSQL 15 and 18).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NamedTuple
+
+import msgspec
+
+from etl.records import Payload
+from etl.transform.scanner import REFUSALS
+
+MAX_DEPTH = 5_000
+"""Levels of nesting kept as JSON. The server gives up between 14,518 and 16,332 (`max_stack_depth` at its default)."""
+
+# `numeric` holds 131,072 digits before the decimal point and 16,383 after it (the exponent applied).
+_MAX_WHOLE_DIGITS = 131_072
+_MAX_FRACTION_DIGITS = 16_383
+
+# A jsonb container holds 2**28 - 1 bytes, and the server collects an object's members in one allocation below 1 GB:
+# 8.4 million of them. Below 32 MiB of text neither can be reached, whatever the text holds.
+_ALWAYS_FITS_BYTES = 32 * 1024 * 1024
+_MAX_CONTAINER_BYTES = 2**28 - 1
+_MAX_ELEMENTS = 8_000_000
+_OVERHEAD_BYTES = 16  # at most, for one element beside its own text: its entry, a number's header, alignment
+
+# Beyond numeric's limits, a number has an exponent of six digits (or a sign and five), or more than 6,384 digits in a
+# row: of the shorter exponents -9999 leaves 6,384 digits after the point, and 99999 leaves 31,073 before it.
+_SHAPES = bytes.maketrans(b"0123456789+-E{", b"000000000000e[")
+_BIG_EXPONENT = b"0e000000"
+_EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]++(?:[ \t\n\r,\]}]|$)")
+_STRIDE = 3_000
+_NEIGHBOURING_DIGITS = re.compile(rb"[0-9](?=[0-9])")
+
+# The next token worth a look: a bracket, a string with an escape or a control character, a long number, NaN, infinity.
+_TOKEN = re.compile(
+    r'(?:[^"\[\]{}NI0-9-]++|"[^"\\\x00-\x1f]*+"|-?[0-9][0-9.eE+-]{0,4}+(?![0-9.eE+-]))*+'
+    r'("(?:[^"\\]++|\\.)*+"|[\[\]{}]|NaN|-?Infinity|-?[0-9][0-9.eE+-]*+)',
+    re.DOTALL,
+)
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair of surrogates is one character
+    r"|\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})"
+    r"|\\."  # any other escape, whole: of an escaped backslash the second half must not be taken for a first
+)
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_VALID = msgspec.json.Decoder(msgspec.Raw)
+
+
+class Storable(NamedTuple):
+    """A JSON value as jsonb takes it."""
+
+    text: str | None
+    """None where no form of it fits."""
+    note: str | None
+    """What was changed, None where nothing was."""
+
+
+def may_be_refused(body: bytes) -> bool:
+    """Whether jsonb might refuse something in this text, which is JSON by the standard's letter.
+
+    True is a suspicion, False a proof. It costs 1 to 2 ns a byte: a whole answer is asked about once.
+    """
+    if b"\\u0000" in body or len(body) > _ALWAYS_FITS_BYTES:
+        return True
+    shapes = body.translate(_SHAPES)
+    found = shapes.find(_BIG_EXPONENT)
+    while found >= 0:
+        if _EXPONENT.match(
+            body, found
+        ):  # most are pieces of hexadecimal ids: these go on with a letter or end a string
+            return True
+        found = shapes.find(_BIG_EXPONENT, found + 1)
+    # 6,000 digits in a row cover two neighbours of any series of probes 3,000 bytes apart.
+    for match in _NEIGHBOURING_DIGITS.finditer(body[::_STRIDE]):
+        probe = match.start() * _STRIDE
+        if body[probe : probe + _STRIDE].isdigit():
+            return True
+    return len(body) > 2 * MAX_DEPTH and shapes.count(b"[") > MAX_DEPTH
+
+
+def storable(value: bytes) -> Storable:
+    """The value (JSON, read tolerantly) in a form that jsonb takes, and a note of what that changed."""
+    try:
+        text = value.decode()
+        _VALID.decode(value)
+        if not may_be_refused(value):
+            return Storable(text, None)
+    except REFUSALS:
+        pass
+    text, replaced = _rewrite(value)
+    if _too_large(text):
+        return Storable(None, "too large for jsonb")
+    return Storable(text, f"jsonb cannot hold: {', '.join(replaced)}" if replaced else None)
+
+
+def payload(value: bytes, *, suspect: bool) -> Payload:
+    """A value for a payload column. Without `suspect`, jsonb is known to take it as it is."""
+    if not suspect:
+        return Payload(value.decode(), len(value))
+    text, note = storable(value)
+    return Payload(text, len(value), None if note is None else value, note)
+
+
+def _rewrite(value: bytes) -> tuple[str, list[str]]:
+    """The text with every token that jsonb refuses replaced, and the kinds of replacements, in order of appearance."""
+    replaced: dict[str, None] = {}
+    text = value.decode(errors="replace")
+    if text.encode() != value:
+        replaced["bytes that are not UTF-8"] = None
+    pieces: list[str] = []
+    position = copied = depth = cut = 0
+    while match := _TOKEN.match(text, position):
+        start, position = match.span(1)
+        token = match[1]
+        first = token[0]
+        if first in "[{":
+            depth += 1
+            cut = start if depth == MAX_DEPTH + 1 else cut
+            continue
+        if first in "]}":
+            depth -= 1
+            if depth != MAX_DEPTH:
+                continue
+            start, replacement = cut, _quote(text[cut:position])
+            replaced[f"nesting beyond {MAX_DEPTH} levels"] = None
+        elif depth > MAX_DEPTH:
+            continue
+        elif first == '"':
+            replacement = _clean_string(token, replaced)
+            if replacement == token:
+                continue
+        elif first == "N" or token.endswith("y"):
+            replacement = _quote(token)
+            replaced["NaN or infinity"] = None
+        elif _fits_numeric(token):
+            continue
+        else:
+            replacement = _quote(token)
+            replaced["a number beyond numeric"] = None
+        pieces += (text[copied:start], replacement)
+        copied = position
+    pieces.append(text[copied:])
+    return "".join(pieces), list(replaced)
+
+
+def _quote(text: str) -> str:
+    """The text as a JSON string that jsonb takes."""
+    return json.dumps(text.replace("\0", "\ufffd"), ensure_ascii=False)
+
+
+def _clean_string(token: str, replaced: dict[str, None]) -> str:
+    def escape(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        replaced["NUL" if match[1] == "0000" else "a lone surrogate"] = None
+        return "\\ufffd"
+
+    def control(match: re.Match[str]) -> str:
+        replaced["NUL" if match[0] == "\0" else "an unescaped control character"] = None
+        return "\\ufffd" if match[0] == "\0" else f"\\u{ord(match[0]):04x}"
+
+    if "\\" in token:
+        token = _ESCAPE.sub(escape, token)
+    return _CONTROL.sub(control, token)
+
+
+def _fits_numeric(number: str) -> bool:
+    mantissa, _, exponent_digits = number.lower().partition("e")
+    if len(exponent_digits.lstrip("+-0")) > 6:  # int() refuses digits by the thousand
+        return False
+    exponent = int(exponent_digits or 0)
+    whole, _, fraction = mantissa.lstrip("-").partition(".")
+    significant = (whole + fraction).lstrip("0")
+    if len(fraction) - exponent > _MAX_FRACTION_DIGITS:
+        return False
+    return not significant or len(significant) - len(fraction) + exponent <= _MAX_WHOLE_DIGITS
+
+
+def _too_large(text: str) -> bool:
+    if len(text) * 4 <= _ALWAYS_FITS_BYTES:
+        return False
+    size = len(text.encode())
+    if size <= _ALWAYS_FITS_BYTES:
+        return False
+    elements = 1 + text.count(",") + text.count("[") + text.count("{")
+    return elements > _MAX_ELEMENTS or size + _OVERHEAD_BYTES * elements > _MAX_CONTAINER_BYTES

@@ -1,0 +1,83 @@
+"""The list of workflows, from bytes to records."""
+
+from __future__ import annotations
+
+import msgspec
+
+from etl.errors import ApiUnavailable
+from etl.records import Workflow
+from etl.transform.fields import usable_id
+from etl.transform.payloads import storable
+from etl.transform.scanner import REFUSALS, Members, split
+
+_ANY = msgspec.json.Decoder()
+
+
+def decode_workflows(body: bytes) -> tuple[Workflow, ...]:
+    """Decode the answer to `GET /workflows`; what is no workflow with a usable id is left out.
+
+    Raises ApiUnavailable where the body is no JSON array: that must not read as "there are no workflows".
+    """
+    parts = split(body)
+    if parts is None:
+        raise ApiUnavailable("the answer to GET /workflows is not a JSON array; check api.base_url")
+    workflows: dict[str, Workflow] = {}
+    for _, members in parts.elements:
+        if members is not None and (id_ := usable_id(members.get("workflow_id", members.get("id")))):
+            workflows[id_] = _workflow(id_, members)
+    return tuple(workflows.values())
+
+
+def node_types_of(graph: object) -> dict[str, str]:
+    """Node id to node type, from a parsed graph; what does not have the expected shape is left out.
+
+    Nodes stand in `nodes`, as a list or keyed by id. A type in the node's `data` goes before its own: graph editors
+    use the outer one for how they draw the node.
+    """
+    nodes = graph.get("nodes") if isinstance(graph, dict) else None
+    if isinstance(nodes, dict):
+        pairs = list(nodes.items())
+    elif isinstance(nodes, list):
+        pairs = [(node.get("id"), node) for node in nodes if isinstance(node, dict)]
+    else:
+        return {}
+    types: dict[str, str] = {}
+    for node_id, node in pairs:
+        if isinstance(node_id, str) and isinstance(node, dict):
+            data = node.get("data")
+            inner = data.get("type") if isinstance(data, dict) else None
+            node_type = inner if isinstance(inner, str) and inner else node.get("type")
+            if isinstance(node_type, str) and node_type:
+                types[node_id] = node_type
+    return types
+
+
+def _workflow(workflow_id: str, members: Members) -> Workflow:
+    graph = _storable(members, "graph")
+    return Workflow(
+        id=workflow_id,
+        name=_text(members, "name"),
+        description=_text(members, "description"),
+        version=_text(members, "version"),
+        graph=graph,
+        node_types=node_types_of(_parsed(graph)),
+    )
+
+
+def _storable(members: Members, name: str) -> str | None:
+    raw = bytes(members.get(name, b""))
+    return None if raw in (b"", b"null") else storable(raw).text
+
+
+def _parsed(text: str | None) -> object:
+    try:
+        return None if text is None else _ANY.decode(text)
+    except REFUSALS:
+        return None
+
+
+def _text(members: Members, name: str) -> str | None:
+    """A string as it is, any other value (a version may be a number) as its JSON text."""
+    text = _storable(members, name)
+    value = _parsed(text)
+    return value if isinstance(value, str) else text

@@ -1,0 +1,83 @@
+"""Runs the revisions: one process at a time, in one transaction each, with a bounded wait for locks."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import psycopg
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy import Connection, create_engine, text
+
+from etl.tables import ANALYTICS, OPERATIONS, metadata
+
+# Any fixed number: the key of the advisory lock that upgrades of this schema take.
+LOCK = 7_305_808_869_229_538_660
+PATIENCE_SECONDS = 300.0
+
+
+def include_name(name: str | None, kind: str, parents: Any) -> bool:
+    """Leave other people's schemas alone."""
+    if kind == "schema":
+        return name in (ANALYTICS, OPERATIONS)
+    return not (kind == "table" and name == "alembic_version")
+
+
+def lock(connection: Connection) -> None:
+    """Take the lock by polling: a session that blocks in pg_advisory_lock holds a snapshot, on which another's
+    CREATE INDEX CONCURRENTLY would wait for ever."""
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}):
+        connection.commit()
+        if time.monotonic() > give_up:
+            raise CommandError("another process has been upgrading this schema for five minutes: try again later")
+        time.sleep(0.2)
+    connection.commit()
+
+
+def run() -> None:
+    """Upgrade, check or stamp over one connection of our own."""
+    url = context.config.attributes.get("url") or os.environ.get("DATABASE_URL")
+    if not url:
+        raise CommandError("name the database in DATABASE_URL")
+    url = url.replace("postgresql+psycopg://", "postgresql://", 1)
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(url, application_name="orchestra-etl db", prepare_threshold=None),
+    )
+    try:
+        with engine.connect() as connection:
+            lock(connection)
+            try:
+                connection.execute(text("SET lock_timeout = '10s'"))
+                connection.execute(text("SET TimeZone = 'UTC'"))
+                for schema in (ANALYTICS, OPERATIONS):
+                    # Not `IF NOT EXISTS` alone: that asks for CREATE on the database even where the schema exists.
+                    if not connection.scalar(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": schema}):
+                        connection.execute(text(f"CREATE SCHEMA {schema}"))
+                connection.commit()
+                context.configure(
+                    connection=connection,
+                    target_metadata=metadata,
+                    include_schemas=True,
+                    include_name=include_name,
+                    version_table_schema=OPERATIONS,
+                    transaction_per_migration=True,
+                    compare_type=True,
+                    compare_server_default=True,
+                )
+                with context.begin_transaction():
+                    context.run_migrations()
+                connection.commit()
+            finally:
+                if not connection.closed and not connection.invalidated:
+                    connection.rollback()
+                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK})
+                    connection.commit()
+    finally:
+        engine.dispose()
+
+
+run()

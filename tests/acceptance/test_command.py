@@ -1,0 +1,312 @@
+"""The command as users run it: a process of its own, with signals, exit statuses and what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from etl.local.history import History
+from etl.local.misbehaviour import Misbehaviour
+from etl.local.simulator import Simulator
+from tests.oracle import differences
+from tests.support import configuration, environment, query, writes
+
+Environment = Mapping[str, str]
+
+
+def _environment(variables: Environment) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return {**kept, **variables}
+
+
+def run(*arguments: str, variables: Environment, input: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "etl", *arguments],
+        env=_environment(variables),
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@contextmanager
+def started(*arguments: str, variables: Environment) -> Iterator[subprocess.Popen[str]]:
+    """Run the command beside the test; it is killed at the end of the block where it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "etl", *arguments],
+        env=_environment(variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
+    """Wait for something to become true; fail where it does not."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def history() -> History:
+    """Three workflows with 40 finished runs each; nothing moves."""
+    return History(seed=7, runs_per_workflow=40, live=0, arrivals_per_minute=0)
+
+
+@pytest.fixture
+def simulator(history: History) -> Iterator[Simulator]:
+    """A server of that history."""
+    with Simulator(history).in_thread() as serving:
+        yield serving
+
+
+@pytest.fixture
+def variables(simulator: Simulator, history: History, database_url: str, tmp_path: Path) -> dict[str, str]:
+    """An environment that points the command at the server and at an empty schema."""
+    config = tmp_path / "etl.toml"
+    config.write_text(configuration(*history.workflow_ids))
+    return environment(
+        database_url,
+        simulator.base_url,
+        ORCHESTRA_ETL_CONFIG=str(config),
+        ORCHESTRA_ETL_POLLING__LEASE="2s",
+        ORCHESTRA_ETL_SERVICE__PORT="0",
+    )
+
+
+def test_sync_loads_everything_and_a_second_one_asks_for_the_heads_only(
+    simulator: Simulator, history: History, variables: dict[str, str]
+) -> None:
+    """The first sync loads the history exactly with one steps request a run; the second asks for three pages and writes nothing."""
+    first = run("sync", "--json", variables=variables)
+    assert first.returncode == 0, first.stderr
+    url = variables["DATABASE_URL"]
+    assert differences(url, history) == []
+    assert set(simulator.steps_requests.values()) == {1}
+    assert len(simulator.steps_requests) == 120
+    before = writes(url)
+    second = run("sync", "--json", variables=variables)
+    figures = json.loads(second.stdout)
+    assert (second.returncode, figures["requests"]) == (0, 3)
+    assert writes(url) == before
+
+
+def test_a_killed_sync_is_made_good_by_the_next(
+    simulator: Simulator, history: History, variables: dict[str, str]
+) -> None:
+    """SIGKILL at random moments, then one sync: complete and equal, nothing twice."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    moments = random.Random(seed)
+    simulator.misbehave(Misbehaviour(delay=0.01))
+    for _ in range(4):
+        with started("sync", variables=variables) as process:
+            time.sleep(moments.uniform(0.6, 1.8))
+            process.kill()
+    done = run("sync", variables=variables)
+    assert done.returncode == 0, (seed, done.stderr)
+    assert differences(variables["DATABASE_URL"], history) == [], seed
+
+
+def test_two_syncs_and_a_service_at_once(history: History, variables: dict[str, str]) -> None:
+    """Two syncs and a service on one database: complete and equal, no deadlock, no steps read for nothing."""
+    url = variables["DATABASE_URL"]
+    with started("serve", variables=variables) as service:
+        with started("sync", variables=variables) as one, started("sync", variables=variables) as two:
+            assert one.wait(60) == 0, one.stderr and one.stderr.read()
+            assert two.wait(60) == 0, two.stderr and two.stderr.read()
+        assert differences(url, history) == []
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(10) == 0
+    assert query(url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [{"deadlocks": 0}]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_service_loads_and_ends_in_good_order(
+    history: History, simulator: Simulator, variables: dict[str, str], number: signal.Signals
+) -> None:
+    """The service loads the history by itself, and one signal ends it within ten seconds with status 0, every claim given back."""
+    url = variables["DATABASE_URL"]
+    with started("serve", variables=variables) as service:
+        wait_until(lambda: query(url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'") == [{"n": 120}])
+        assert differences(url, history) == []
+        simulator.misbehave(Misbehaviour(delay=5.0, endpoints=("steps",)))
+        query(url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
+        wait_until(lambda: query(url, "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE leased_until > now()") != [])
+        begun = time.monotonic()
+        service.send_signal(number)
+        assert service.wait(10) == 0
+        assert time.monotonic() - begun < 10
+    assert query(url, "SELECT count(*) AS n FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL") == [{"n": 0}]
+
+
+def test_a_second_signal_ends_at_once(simulator: Simulator, variables: dict[str, str]) -> None:
+    """SIGTERM twice ends the service with 143 without waiting for anything."""
+    with started("serve", variables=variables) as service:
+        simulator.misbehave(Misbehaviour(delay=30.0))
+        url = variables["DATABASE_URL"]
+        wait_until(lambda: query(url, "SELECT 1 AS one FROM orchestra_etl.sweeps") != [])
+        service.send_signal(signal.SIGTERM)
+        service.send_signal(signal.SIGTERM)
+        status = service.wait(5)
+    # The first signal may already have been the end: both arrive within microseconds.
+    assert status in (143, 0)
+
+
+def test_health_and_metrics(history: History, variables: dict[str, str]) -> None:
+    """/readyz says ok while all is well and 503 with the reason when the key is refused; /metrics counts the runs loaded."""
+    variables["ORCHESTRA_ETL_SERVICE__PORT"] = "18484"
+    url = variables["DATABASE_URL"]
+
+    def ask(path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:18484{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    with started("serve", variables=variables):
+        wait_until(lambda: query(url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'") == [{"n": 120}])
+        wait_until(lambda: "orchestra_etl_runs_total 120.0" in ask("/metrics")[1])
+        assert ask("/livez") == (200, "ok\n")
+        assert ask("/readyz") == (200, "ok\n")
+    variables["ORCHESTRA_API_KEY"] = "wrong"
+    with started("serve", variables=variables):
+        wait_until(lambda: _reachable(ask) and ask("/readyz")[0] == 503)
+        assert "header_name" in ask("/readyz")[1]
+        assert ask("/livez")[0] == 200
+
+
+def _reachable(ask: Callable[[str], Any]) -> bool:
+    try:
+        ask("/livez")
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"ORCHESTRA_API_KEY": "wrong"}, 3, "header_name"),
+        ({"ORCHESTRA_API_KEY": ""}, 2, "ORCHESTRA_API_KEY"),
+        ({"ORCHESTRA_BASE_URL": "http://127.0.0.1:9/api"}, 5, "refused"),
+        ({"ORCHESTRA_BASE_URL": "ftp://x"}, 2, "base_url"),
+        ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/x"}, 4, "DATABASE_URL"),
+        ({"ORCHESTRA_ETL_POLLING__LAESE": "1s"}, 2, "lease"),
+    ],
+)
+def test_troubles_end_with_one_line_and_their_status(
+    variables: dict[str, str], change: dict[str, str], status: int, words: str
+) -> None:
+    """Each kind of trouble ends the command with its own exit status and one line that says what to do."""
+    variables.update(change, ORCHESTRA_ETL_DATABASE__PATIENCE="1s", ORCHESTRA_ETL_API__ATTEMPTS="2")
+    done = run("sync", variables=variables)
+    last = done.stderr.strip().splitlines()[-1]
+    assert (done.returncode, words.lower() in last.lower()) == (status, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_or_newer_schema_is_named(variables: dict[str, str], empty_database_url: str) -> None:
+    """Without a schema the command says `db upgrade` and ends with 4; after it, it works; a newer schema asks for a newer program."""
+    variables["DATABASE_URL"] = empty_database_url
+    without = run("sync", variables=variables)
+    assert (without.returncode, "db upgrade" in without.stderr) == (4, True)
+    assert run("db", "upgrade", variables=variables).returncode == 0
+    assert run("sync", variables=variables).returncode == 0
+    query(empty_database_url, "UPDATE orchestra_etl.alembic_version SET version_num = '9999'")
+    newer = run("sync", variables=variables)
+    assert (newer.returncode, "newer" in newer.stderr) == (4, True)
+
+
+def test_trouble_with_a_run_is_reported_once_and_loses_nothing(
+    simulator: Simulator, history: History, variables: dict[str, str]
+) -> None:
+    """Broken answers for two runs end the sync with 6 once, everything else is loaded, and the runs land when the server is well."""
+    html, cut = history.run_ids(history.workflow_ids[0])[:2]
+    good = simulator.steps_bodies.copy()
+    simulator.steps_bodies[html] = b"<html>sorry</html>"
+    simulator.steps_bodies[cut] = b'[{"id": "x", "status": "comp'
+    first = run("sync", variables=variables)
+    assert first.returncode == 6, first.stderr
+    assert "dead letters" in first.stdout
+    url = variables["DATABASE_URL"]
+    assert query(url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 118}]
+    query(url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
+    assert run("sync", variables=variables).returncode == 0
+    simulator.steps_bodies.clear()
+    simulator.steps_bodies.update(good)
+    query(url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
+    assert run("sync", variables=variables).returncode == 0
+    assert differences(url, history) == []
+    assert query(url, "SELECT DISTINCT resolution FROM orchestra_etl.dead_letters") == [{"resolution": "loaded"}]
+
+
+def test_more_new_runs_than_the_list_shows_are_a_recorded_gap(
+    simulator: Simulator, history: History, variables: dict[str, str]
+) -> None:
+    """With the list capped at 30 and 35 new runs, the sync ends with 6 and records one gap; the next ends with 0."""
+    simulator.misbehave(Misbehaviour(list_cap=30, endpoints=("runs",)))
+    assert run("sync", variables=variables).returncode == 0
+    history.add_runs(history.workflow_ids[0], 35)
+    gap = run("sync", variables=variables)
+    assert (gap.returncode, "gap" in gap.stdout) == (6, True)
+    assert run("sync", variables=variables).returncode == 0
+    url = variables["DATABASE_URL"]
+    gaps = query(url, "SELECT workflow_id, after_time IS NOT NULL AS known FROM orchestra_etl.gaps")
+    assert gaps == [{"workflow_id": history.workflow_ids[0], "known": True}]
+
+
+def test_track_takes_the_answers_of_execute(
+    simulator: Simulator, history: History, variables: dict[str, str]
+) -> None:
+    """A run tracked from Execute's answer under the wrong workflow is read under the right one once the list names it."""
+    wrong, right = history.workflow_ids[:2]
+    run_id = history.run_ids(right)[0]
+    answer = json.dumps({"message": "Workflow execution started", "run_id": run_id})
+    tracked = run("track", wrong, "-", variables=variables, input=f"{answer}\n")
+    assert (tracked.returncode, "1 runs tracked" in tracked.stdout) == (0, True), tracked.stderr
+    assert run("sync", variables=variables).returncode == 0
+    assert differences(variables["DATABASE_URL"], history) == []
+
+
+def test_the_database_is_restarted_in_the_middle(
+    history: History, simulator: Simulator, variables: dict[str, str]
+) -> None:
+    """All connections are cut again and again while a sync runs: it goes on, complete and equal."""
+    simulator.misbehave(Misbehaviour(delay=0.05))
+    url = variables["DATABASE_URL"]
+    with started("sync", variables=variables) as process:
+        cut = 0
+        while process.poll() is None and cut < 30:
+            time.sleep(0.1)
+            with psycopg.connect(url, autocommit=True) as connection:
+                cut += connection.execute(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                ).fetchall()[0][0]
+        assert process.wait(60) == 0, process.stderr and process.stderr.read()
+    assert cut > 0
+    assert differences(url, history) == []

@@ -1,0 +1,83 @@
+"""Requests a second on one core: our client, the transport it stands on, and plain httpx, 16 at a time.
+
+Run it as `python -m tests.benchmarks.fetch [REQUESTS]`. The server is another process on the same machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import httpx
+from aiohttp import web
+from httpx_aiohttp import AiohttpTransport
+
+from etl.extract.client import OrchestraClient
+
+CONCURRENCY = 16
+BODY = (Path(__file__).parents[1] / "samples" / "steps.json").read_bytes()
+
+
+def serve(port: Connection) -> None:
+    """Answer every request with the sample until the process is ended."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=BODY, content_type="application/json")
+
+    async def main() -> None:
+        application = web.Application()
+        application.router.add_get("/{path:.*}", answer)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port.send(runner.addresses[0][1])
+        await asyncio.Event().wait()
+
+    asyncio.run(main())
+
+
+async def rate(ask: Callable[[int], Awaitable[object]], requests: int) -> float:
+    """Requests a second, after some to open the connections."""
+
+    async def work(numbers: list[int]) -> None:
+        for number in numbers:
+            await ask(number)
+
+    for count in (10 * CONCURRENCY, requests):
+        started = time.perf_counter()
+        await asyncio.gather(*[work(list(range(first, count, CONCURRENCY))) for first in range(CONCURRENCY)])
+    return requests / (time.perf_counter() - started)
+
+
+async def compare(base_url: str, requests: int) -> None:
+    """Print the three rates."""
+    async with OrchestraClient(base_url, api_key=lambda: "key", concurrency=CONCURRENCY) as client:
+        print(f"our client       {await rate(lambda number: client.steps('w', str(number)), requests):8.0f}")
+
+    async with AiohttpTransport() as transport:
+
+        async def ask_transport(number: int) -> None:
+            request = httpx.Request("GET", f"{base_url}/workflows/w/runs/{number}/steps")
+            await (await transport.handle_async_request(request)).aread()
+
+        print(f"transport alone  {await rate(ask_transport, requests):8.0f}")
+
+    async with httpx.AsyncClient() as plain:
+        asked = rate(lambda number: plain.get(f"{base_url}/workflows/w/runs/{number}/steps"), requests // 5)
+        print(f"plain httpx      {await asked:8.0f}")
+
+
+if __name__ == "__main__":
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    server = context.Process(target=serve, args=(theirs,), daemon=True)
+    server.start()
+    try:
+        asyncio.run(compare(f"http://127.0.0.1:{ours.recv()}", int(sys.argv[1]) if len(sys.argv) > 1 else 5000))
+    finally:
+        server.terminate()

@@ -1,0 +1,90 @@
+"""What every test may use: one PostgreSQL server a session, a fresh database a test, the real response.
+
+The server is the product's own embedded one. It is told not to wait for the disk; nothing else differs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from etl.local.postgres import EmbeddedPostgres
+from tests.postgres_fixture import new_home
+
+ROOT = Path(__file__).resolve().parent.parent
+FAST_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+}
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[EmbeddedPostgres]:
+    """The session's server."""
+    home = new_home()
+    try:
+        with EmbeddedPostgres(home, settings=FAST_SETTINGS) as server:
+            yield server
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: EmbeddedPostgres) -> str:
+    """The name of a database with the current schema and no rows, to be cloned."""
+    name = "template_orchestra"
+    with psycopg.connect(postgres_server.url_for("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    if (ROOT / "migrations" / "env.py").exists():
+        from etl.database import upgrade
+
+        upgrade(postgres_server.url_for(name))
+    return name
+
+
+@pytest.fixture
+def database_url(postgres_server: EmbeddedPostgres, template_database: str) -> Iterator[str]:
+    """The URL of a database of this test's own, with the current schema."""
+    yield from _fresh_database(postgres_server, template_database)
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """The URL of a database of this test's own, without a schema."""
+    yield from _fresh_database(postgres_server, "template1")
+
+
+@pytest.fixture(scope="session")
+def sample_steps() -> bytes:
+    """A real response of the steps endpoint."""
+    return (ROOT / "tests" / "samples" / "steps.json").read_bytes()
+
+
+def _fresh_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    identifier = sql.Identifier(name)
+    with psycopg.connect(server.url_for("postgres"), autocommit=True) as connection:
+        # Without a flush to disk, copying files is as fast as WAL_LOG or faster, and dropping the copy is faster.
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(identifier, sql.Identifier(template))
+        )
+        yield server.url_for(name)
+        # A connection that was just closed may take a millisecond to end; DROP DATABASE would look only every 100 ms.
+        deadline = time.monotonic() + 0.05
+        while time.monotonic() < deadline and _is_in_use(connection, name):
+            time.sleep(0.001)
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+def _is_in_use(connection: psycopg.Connection[tuple[object, ...]], database: str) -> bool:
+    return connection.execute("SELECT FROM pg_stat_activity WHERE datname = %s", [database]).fetchone() is not None

@@ -1,0 +1,359 @@
+"""The API client against answers that are refused, broken, endless or dangerous, from real servers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import socket
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.errors import (
+    ApiError,
+    ApiUnavailable,
+    KeyRefused,
+    NotFound,
+    RequestRefused,
+    ResponseTooLarge,
+    WorkflowRefused,
+)
+from tests.faults.loopback import (
+    BODY,
+    CANARY,
+    CERTIFICATE,
+    answering,
+    client_of,
+    failed,
+    fetched,
+    message,
+    run,
+    serving,
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, KeyRefused),
+        (403, WorkflowRefused),
+        (404, NotFound),
+        (400, RequestRefused),
+        (410, RequestRefused),
+        (206, RequestRefused),
+        (304, RequestRefused),
+        (600, RequestRefused),
+    ],
+)
+def test_refusals_are_not_repeated(status: int, kind: type[ApiError]) -> None:
+    """A status that will not change by asking again ends the request at once, with the error that says what to do."""
+    error, server = run(failed(answering(message(status, b"" if status == 304 else b"secret body"))))
+    assert type(error) is kind
+    assert f"/workflows/w/runs/r/steps: {status}" in str(error)
+    assert "secret body" not in str(error)
+    assert len(server.heads) == 1
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 599])
+def test_transient_statuses_are_repeated(status: int) -> None:
+    """A transient status is asked again, and the good answer that follows is given whole."""
+    answer, server = run(fetched(answering(message(status, b"x"), message(status), message(200, BODY))))
+    assert answer.body == BODY
+    assert len(server.heads) == 3
+
+
+def test_attempts_end() -> None:
+    """When no attempt succeeds the error names the last cause, after exactly the attempts allowed."""
+    error, server = run(failed(answering(message(503)), attempts=3))
+    assert type(error) is ApiUnavailable
+    assert "status 503 (attempts: 3)" in str(error)
+    assert len(server.heads) == 3
+
+
+def test_key_refused_names_the_header_setting() -> None:
+    """The error of a 401 names the setting for the header, for the vendor's pages print another name."""
+    error, _ = run(failed(answering(message(401)), header_name="X-Key"))
+    assert "`api.header_name` (now X-Key;" in str(error)
+    assert "Authentication" in str(error)
+
+
+def test_answers_that_are_no_json_are_given_as_they_are() -> None:
+    """A 200 with HTML, or with nothing, is an answer: judging its bytes is not the client's part."""
+    for body in (b"<html>maintenance</html>", b""):
+        assert run(fetched(answering(message(200, body, "Content-Type: text/html"))))[0].body == body
+
+
+async def assert_never_accepted(whole: bytes, lengths: range) -> None:
+    """Ask for its first bytes, as many as each of the lengths says, and in the end for the whole."""
+    cut = [whole[:length] for length in lengths]
+    async with (
+        serving(answering(*cut, whole, close=True)) as server,
+        client_of(server.url, attempts=1) as client,
+    ):
+        for _ in lengths:
+            with pytest.raises(ApiUnavailable):
+                await client.workflows()
+        assert (await client.workflows()).body == BODY
+        assert len(server.heads) == len(lengths) + 1
+
+
+def test_a_truncated_body_is_never_accepted() -> None:
+    """A body that ends anywhere before its Content-Length is no answer."""
+    whole = message(200, BODY)
+    run(assert_never_accepted(whole, range(len(whole))))
+
+
+def test_truncated_chunks_are_never_accepted() -> None:
+    """A chunked body that ends anywhere before its last chunk is no answer."""
+    first, second = BODY[:11], BODY[11:]
+    chunks = b"%x\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(first), first, len(second), second)
+    whole = message(200, chunks, "Transfer-Encoding: chunked", length=False)
+    run(assert_never_accepted(whole, range(len(whole))))
+
+
+def test_a_truncated_gzip_stream_is_never_accepted() -> None:
+    """Compressed and closed by the end of the connection, a body cut anywhere but at its end is no answer."""
+    head = message(200, b"", "Content-Encoding: gzip", length=False)
+    whole = head + gzip.compress(BODY)
+    run(assert_never_accepted(whole, range(len(head), len(whole))))
+
+
+def test_a_broken_answer_is_repeated() -> None:
+    """After a truncated body, and after one that is no gzip, the next attempt's answer is given."""
+    truncated = message(200, BODY)[:-3]
+
+    async def respond(writer: asyncio.StreamWriter, number: int) -> None:
+        answers = [truncated, message(200, BODY, "Content-Encoding: gzip"), message(200, BODY)]
+        await answering(answers[number], close=number < 2)(writer, number)
+
+    answer, server = run(fetched(respond))
+    assert answer.body == BODY
+    assert len(server.heads) == 3
+
+
+@pytest.mark.parametrize("dripped", ["head", "body", "nothing"])
+def test_the_deadline_holds(dripped: str) -> None:
+    """Dripped byte by byte, or never sent, an answer takes no longer than the deadline."""
+
+    async def respond(writer: asyncio.StreamWriter, number: int) -> None:
+        whole = message(200, b" " * 1000)
+        start = {"head": 0, "body": len(whole) - 1000, "nothing": len(whole)}[dripped]
+        if dripped == "body":
+            writer.write(whole[:start])
+        for position in range(start, len(whole)):
+            writer.write(whole[position : position + 1])
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(10)
+
+    started = time.monotonic()
+    error, server = run(failed(respond, deadline=0.2, attempts=2))
+    assert 0.4 <= time.monotonic() - started < 3
+    assert type(error) is ApiUnavailable
+    assert "no whole answer within 0.2 s" in str(error)
+    assert len(server.heads) == 2
+
+
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip,identity,gzip", "br", "deflate", "zstd", "compress", "x"])
+def test_encodings_that_were_not_asked_for(encoding: str) -> None:
+    """Stacked and unknown encodings are refused without reading, and without asking again."""
+    body = gzip.compress(gzip.compress(BODY))
+    error, server = run(failed(answering(message(200, body, f"Content-Encoding: {encoding}"))))
+    assert type(error) is RequestRefused
+    assert len(server.heads) == 1
+    twice = message(200, body, "Content-Encoding: gzip", "Content-Encoding: gzip")
+    assert type(run(failed(answering(twice)))[0]) is RequestRefused
+
+
+def test_the_largest_answer() -> None:
+    """Exactly the allowed size is taken and one byte more is refused, once: plain, chunked and compressed."""
+
+    def forms(body: bytes) -> list[bytes]:
+        chunked = message(200, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), "Transfer-Encoding: chunked", length=False)
+        return [message(200, body), chunked, message(200, gzip.compress(body), "Content-Encoding: gzip")]
+
+    async def check() -> None:
+        for whole in forms(b"x" * 50_000):
+            assert (await fetched(answering(whole), max_response_bytes=50_000))[0].body == b"x" * 50_000
+        for whole in forms(b"x" * 50_001):
+            error, server = await failed(answering(whole), max_response_bytes=50_000)
+            assert type(error) is ResponseTooLarge
+            assert "`api.max_response_bytes` (50000)" in str(error)
+            assert len(server.heads) == 1
+
+    run(check())
+
+
+def test_an_announced_excess_is_not_awaited() -> None:
+    """A body whose Content-Length is beyond the limit is refused before it is sent."""
+    started = time.monotonic()
+    error, _ = run(failed(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")))
+    assert type(error) is ResponseTooLarge
+    assert time.monotonic() - started < 3
+
+
+MEASURE_BOMBS = """
+import asyncio, resource, zlib
+from etl.errors import ResponseTooLarge
+from etl.extract.client import OrchestraClient
+
+deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
+head = deflate.compress(b"") + deflate.flush(zlib.Z_FULL_FLUSH)
+megabyte = deflate.compress(bytes(1024 * 1024)) + deflate.flush(zlib.Z_FULL_FLUSH)
+bomb = head + megabyte * 1024  # 1 GB once inflated
+
+async def talk(reader, writer):
+    await reader.readuntil(b"\\r\\n\\r\\n")
+    writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Encoding: gzip\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(bomb) + bomb)
+    try:
+        await writer.drain()
+    except ConnectionError:
+        pass
+    writer.close()
+
+async def main():
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    url = "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    async with OrchestraClient(url, api_key=lambda: "key") as client:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            await client.workflows()
+        except ResponseTooLarge:
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, client.requests_sent)
+    server.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_bomb_costs_no_memory() -> None:
+    """A megabyte that inflates to a gigabyte is refused at the default limit and adds less than 64 MB of memory."""
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE_BOMBS],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    added_kilobytes, requests = map(int, measured.stdout.split())
+    assert added_kilobytes < 64 * 1024
+    assert requests == 1
+
+
+def test_connection_refused() -> None:
+    """Nobody listening is an unavailable API, said in the system's words and with the address."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+        async def check() -> ApiError:
+            async with client_of(url, attempts=2) as client:
+                with pytest.raises(ApiUnavailable) as raised:
+                    await client.workflows()
+                assert client.requests_sent == 2
+                return raised.value
+
+        error = run(check())
+    assert f"GET {url}/workflows: cannot connect (Connection refused) (attempts: 2)" in str(error)
+
+
+def test_an_untrusted_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over TLS nothing is sent to a server whose certificate is not trusted; trusted by the environment, it answers."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+
+    async def check() -> None:
+        async with serving(answering(message(200, BODY)), tls=True) as server:
+            async with client_of(server.url, attempts=1) as client:
+                with pytest.raises(ApiUnavailable, match="the server's TLS certificate is not trusted"):
+                    await client.workflows()
+            assert server.heads == []
+            async with client_of(server.url, trust_env=True) as client:
+                assert (await client.workflows()).body == BODY
+
+    run(check())
+
+
+def test_an_error_is_not_read() -> None:
+    """The body of a refusal is not waited for, however slowly or long it would come."""
+
+    async def respond(writer: asyncio.StreamWriter, number: int) -> None:
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 1000000\r\n\r\n{")
+        await asyncio.sleep(10)
+
+    started = time.monotonic()
+    assert type(run(failed(respond))[0]) is NotFound
+    assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("sent", [0, 20, -1])
+def test_connection_reset(sent: int) -> None:
+    """A connection reset before, in and after the head is a failed attempt, and the next one succeeds."""
+
+    async def respond(writer: asyncio.StreamWriter, number: int) -> None:
+        if number > 1:
+            await answering(message(200, BODY))(writer, number)
+            return
+        writer.write(message(200, BODY)[:sent])
+        await asyncio.sleep(0.05)
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    answer, server = run(fetched(respond))
+    assert answer.body == BODY
+    assert len(server.heads) == 3
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"\0\xff" * 100,
+        b"hello\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999999\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n[]]",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n[]\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+    ],
+)
+def test_what_is_no_http(garbage: bytes) -> None:
+    """Anything else than HTTP is an unavailable API, never an unexpected error."""
+    error, _ = run(failed(answering(garbage, close=True), attempts=2))
+    assert type(error) is ApiUnavailable
+
+
+def test_the_key_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """At every kind of failure the key is in no text that an error, its causes or a log could show."""
+    caplog.set_level(logging.DEBUG)
+    broken = [message(200, BODY)[:-3], b"garbage\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"]
+    refused = [message(status, CANARY.encode()) for status in (401, 403, 404, 418, 302, 500, 429)]
+    bomb = message(200, gzip.compress(bytes(5000)), "Content-Encoding: gzip")
+    settings: dict[str, Any] = {"attempts": 2, "max_response_bytes": 1000, "deadline": 0.5}
+
+    async def no_answer(writer: asyncio.StreamWriter, number: int) -> None:
+        await asyncio.sleep(10)
+
+    async def errors() -> list[ApiError]:
+        behaviours = [answering(answer, close=True) for answer in [*broken, *refused, bomb]]
+        return [(await failed(respond, **settings))[0] for respond in [*behaviours, no_answer]]
+
+    def chain(error: BaseException | None) -> list[BaseException]:
+        return [error, *chain(error.__cause__), *chain(error.__context__)] if error else []
+
+    for error in run(errors()):
+        for link in chain(error):
+            assert CANARY not in "".join([str(link), repr(link), repr(link.args), repr(vars(link))])
+        assert CANARY not in "".join(traceback.format_exception(error))
+    assert CANARY not in caplog.text

@@ -1,0 +1,446 @@
+"""The simulator as a client meets it: real requests over loopback, and every way of misbehaving."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+import pytest
+
+from etl.local.folder import Folder
+from etl.local.history import History
+from etl.local.misbehaviour import MISBEHAVIOURS, Misbehaviour
+from etl.local.simulator import Simulator
+
+EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SAMPLE = Path(__file__).parent.parent / "samples" / "steps.json"
+KEY = {"Authorization": "Bearer simulated-key"}
+
+
+@pytest.fixture
+def history() -> History:
+    """A history of 130 runs a workflow whose clock stands still."""
+    return History(3, runs_per_workflow=130, now=lambda: EPOCH)
+
+
+@pytest.fixture
+def simulator(history: History) -> Iterator[Simulator]:
+    """A server of that history, in a thread."""
+    with Simulator(history).in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def client(simulator: Simulator) -> Iterator[httpx.Client]:
+    """A plain client that knows the key."""
+    with httpx.Client(base_url=simulator.base_url, headers=KEY, trust_env=False, timeout=5) as client:
+        yield client
+
+
+@pytest.fixture
+def workflow_id(history: History) -> str:
+    """The first workflow."""
+    return history.workflow_ids[0]
+
+
+@pytest.fixture
+def steps_path(history: History, workflow_id: str) -> str:
+    """Where a finished run's steps are."""
+    return f"/workflows/{workflow_id}/runs/{history.run_ids(workflow_id, 1, 40)[0]}/steps"
+
+
+def raw_answer(simulator: Simulator, path: str, seconds: float = 5.0) -> bytes:
+    """Return all bytes that the server sends until it closes the connection or the time is over."""
+    url = urlsplit(simulator.base_url)
+    received = b""
+    deadline = time.monotonic() + seconds
+    with socket.create_connection((url.hostname, url.port)) as connection:
+        request = f"GET {url.path}{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer simulated-key\r\n\r\n"
+        connection.sendall(request.encode())
+        while (left := deadline - time.monotonic()) > 0:
+            connection.settimeout(left)
+            try:
+                data = connection.recv(65536)
+            except TimeoutError:
+                break
+            if not data:
+                break
+            received += data
+    return received
+
+
+def test_every_endpoint_serves_what_the_history_says(
+    history: History, client: httpx.Client, workflow_id: str, steps_path: str
+) -> None:
+    """Workflows, list, single run and steps are the history's own objects, as JSON, at the history's time."""
+    [run_id] = history.run_ids(workflow_id, 1, 40)
+    assert client.get("/workflows").json() == history.workflows()
+    assert client.get(f"/workflows/{workflow_id}/runs").json() == history.runs(workflow_id, 100)
+    assert client.get(f"/workflows/{workflow_id}/runs/{run_id}").json() == [history.run(run_id)]
+    answer = client.get(steps_path)
+    assert answer.json() == history.steps(run_id)
+    assert answer.headers["Content-Type"].startswith("application/json")
+    assert parsedate_to_datetime(answer.headers["Date"]) == EPOCH
+
+
+def test_the_list_is_paged_as_documented(history: History, client: httpx.Client, workflow_id: str) -> None:
+    """Limit is 100 and offset 0 unless given; past the end comes an empty page; nonsense is a 400."""
+    path = f"/workflows/{workflow_id}/runs"
+    ids = history.run_ids(workflow_id)
+    assert [row["id"] for row in client.get(path).json()] == ids[:100]
+    for limit, offset in [(10, 0), (10, 10), (100, 100), (1000, 0), (1, 129), (5, 130), (5, 10**15)]:
+        page = client.get(path, params={"limit": limit, "offset": offset}).json()
+        assert [row["id"] for row in page] == ids[offset : offset + limit]
+    for bad in ("limit=0", "limit=-1", "limit=ten", "limit=1.5", "limit=", "limit=1001", "offset=-1", "offset=x"):
+        answer = client.get(f"{path}?{bad}")
+        assert answer.status_code == 400, bad
+        assert "detail" in answer.json()
+
+
+def test_the_key_is_asked_for(simulator: Simulator, steps_path: str) -> None:
+    """The right key passes in either header; a wrong or missing one is a 401 in JSON on every endpoint."""
+    workflow = steps_path.split("/runs")[0]
+    with httpx.Client(base_url=simulator.base_url, trust_env=False) as client:
+        for headers in (KEY, {"Authentication": "Bearer simulated-key"}):
+            assert client.get(steps_path, headers=headers).status_code == 200
+        for wrong in (
+            {},
+            {"Authorization": "Bearer x"},
+            {"Authorization": "simulated-key"},
+            {"X-Key": "Bearer simulated-key"},
+        ):
+            answers = [client.get(path, headers=wrong) for path in ("/workflows", f"{workflow}/runs", steps_path)]
+            answers.append(client.post(f"{workflow}/execute", headers=wrong))
+            assert {answer.status_code for answer in answers} == {401}
+            assert all("detail" in answer.json() for answer in answers)
+
+
+def test_another_header_name_can_be_asked_for(history: History, steps_path: str) -> None:
+    """A server that wants its own header refuses the standard one."""
+    with Simulator(history, api_key="k", auth_header="X-Key").in_thread() as simulator:
+        url = simulator.base_url + steps_path
+        assert httpx.get(url, headers={"X-Key": "Bearer k"}, trust_env=False).status_code == 200
+        assert httpx.get(url, headers={"Authorization": "Bearer k"}, trust_env=False).status_code == 401
+
+
+def test_unknown_things_are_not_found(history: History, client: httpx.Client, workflow_id: str) -> None:
+    """A workflow, run or path that does not exist is a 404 in JSON, and so is a run under another workflow."""
+    [run_id] = history.run_ids(workflow_id, 1)
+    for path in (
+        "/workflows/nobody/runs",
+        f"/workflows/{workflow_id}/runs/nobody",
+        f"/workflows/{workflow_id}/runs/nobody/steps",
+        f"/workflows/{history.workflow_ids[1]}/runs/{run_id}/steps",
+        f"/workflows/nobody/runs/{run_id}",
+        "/elsewhere",
+    ):
+        answer = client.get(path)
+        assert answer.status_code == 404, path
+        assert "detail" in answer.json()
+    assert client.post("/workflows/nobody/execute", json={}).status_code == 404
+
+
+def test_execute_starts_a_run(history: History, client: httpx.Client, workflow_id: str) -> None:
+    """Its answer names a run that stands at the head of the list with the inputs given, and then runs."""
+    answer = client.post(f"/workflows/{workflow_id}/execute", json={"prompt": "Hi"}).json()
+    assert answer["message"] == "Workflow execution started"
+    path = f"/workflows/{workflow_id}/runs"
+    head = client.get(path, params={"limit": 1}).json()[0]
+    assert (head["id"], head["status"], head["inputs"]) == (answer["run_id"], "pending", {"prompt": "Hi"})
+    history.advance(timedelta(minutes=5))
+    assert client.get(f"{path}/{answer['run_id']}").json()[0]["end_time"] is not None
+    for bad in (b"[1]", b"{", b"null"):
+        assert client.post(f"/workflows/{workflow_id}/execute", content=bad).status_code == 400
+
+
+def test_steps_can_be_replaced_by_any_bytes(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
+    """Bytes given for a run are served as they are, be they JSON or not, until they are taken back."""
+    run_id = steps_path.split("/")[-2]
+    true = client.get(steps_path).content
+    for body in (b'[{"id": "\\ud800"}]', b"\xff\xfe", b""):
+        simulator.steps_bodies[run_id] = body
+        assert client.get(steps_path).content == body
+    del simulator.steps_bodies[run_id]
+    assert client.get(steps_path).content == true
+
+
+def test_requests_are_counted(simulator: Simulator, client: httpx.Client, workflow_id: str, steps_path: str) -> None:
+    """Tests can see how often each endpoint and each run was asked, what was answered, and when."""
+    for path in (steps_path, steps_path, f"/workflows/{workflow_id}/runs", "/workflows/nobody/runs"):
+        client.get(path)
+    assert simulator.requests == {"steps": 2, "runs": 2}
+    assert simulator.steps_requests == {steps_path.split("/")[-2]: 2}
+    assert simulator.answers == {200: 3, 404: 1}
+    assert list(simulator.request_times) == sorted(simulator.request_times)
+    assert len(simulator.request_times) == 4
+    assert simulator.max_concurrency == 1
+    simulator.reset_counts()
+    assert not simulator.requests
+    assert not simulator.steps_requests
+
+
+def test_it_serves_in_the_running_loop_and_sees_concurrency(history: History, steps_path: str) -> None:
+    """As an async context it serves many requests at once and counts how many overlapped."""
+
+    async def main() -> int:
+        async with (
+            Simulator(history, misbehaviours=[Misbehaviour(delay=0.2)]) as simulator,
+            httpx.AsyncClient(base_url=simulator.base_url, headers=KEY, trust_env=False) as client,
+        ):
+            answers = await asyncio.gather(*(client.get(steps_path) for _ in range(8)))
+            assert {answer.status_code for answer in answers} == {200}
+            return simulator.max_concurrency
+
+    assert asyncio.run(main()) == 8
+
+
+def test_it_starts_again_and_reports_a_taken_port(history: History) -> None:
+    """The same object can be entered again; a port in use is an OSError; a stopped server has no URL."""
+    simulator = Simulator(history)
+    for _ in range(2):
+        with simulator.in_thread():
+            port = urlsplit(simulator.base_url).port
+            assert httpx.get(simulator.base_url + "/workflows", headers=KEY, trust_env=False).status_code == 200
+            with pytest.raises(OSError), Simulator(history, port=port or 0).in_thread():
+                pass
+        with pytest.raises(RuntimeError):
+            _ = simulator.base_url
+
+
+def test_it_stops_at_once_though_an_answer_is_on_its_way(history: History, steps_path: str) -> None:
+    """A slow answer does not hold up the end."""
+    with Simulator(history, misbehaviours=[Misbehaviour(delay=30)]).in_thread() as simulator:
+        assert raw_answer(simulator, steps_path, seconds=0.2) == b""
+        stopping = time.monotonic()
+    assert time.monotonic() - stopping < 2
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+def test_it_answers_with_an_error_status(
+    simulator: Simulator, client: httpx.Client, steps_path: str, status: int
+) -> None:
+    """A status is given as often as asked, with its headers; then everything is well again."""
+    simulator.misbehave(Misbehaviour(status=status, headers={"Retry-After": "Tue, 99 Foo"}, count=2))
+    answers = [client.get(steps_path) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [status, status, 200]
+    assert answers[0].headers["Retry-After"] == "Tue, 99 Foo"
+    assert "detail" in answers[0].json()
+    assert "Retry-After" not in answers[2].headers
+
+
+def test_misbehaviour_hits_only_what_it_is_aimed_at(
+    simulator: Simulator, client: httpx.Client, history: History, workflow_id: str, steps_path: str
+) -> None:
+    """Filters by endpoint, workflow and run leave all other requests alone."""
+    run_id = steps_path.split("/")[-2]
+    other = history.workflow_ids[1]
+    runs, other_runs = f"/workflows/{workflow_id}/runs", f"/workflows/{other}/runs"
+    simulator.misbehave(Misbehaviour(status=403, workflow_id=workflow_id))
+    assert [client.get(path).status_code for path in (runs, steps_path, other_runs)] == [403, 403, 200]
+    simulator.misbehave(Misbehaviour(status=404, run_id=run_id))
+    assert [client.get(path).status_code for path in (runs, steps_path, f"{runs}/{run_id}")] == [200, 404, 404]
+    simulator.misbehave(Misbehaviour(status=500, endpoints=("runs",)), Misbehaviour(status=503, endpoints=("run",)))
+    assert [client.get(path).status_code for path in (runs, steps_path, f"{runs}/{run_id}")] == [500, 200, 503]
+    simulator.misbehave()
+    assert client.get(runs).status_code == 200
+
+
+def test_misbehaviour_can_be_a_matter_of_chance(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
+    """A probability hits about that share of the requests."""
+    simulator.misbehave(Misbehaviour(status=500, probability=0.3))
+    for _ in range(100):
+        client.get(steps_path)
+    assert 15 < simulator.answers[500] < 45
+    assert simulator.answers.total() == 100
+
+
+def test_it_can_be_slow(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
+    """A delay passes before the first byte, and comes on top of other misbehaviour."""
+    simulator.misbehave(Misbehaviour(delay=0.3), Misbehaviour(status=503))
+    asked = time.monotonic()
+    assert client.get(steps_path).status_code == 503
+    assert time.monotonic() - asked >= 0.3
+
+
+def test_it_drips_the_body(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
+    """A body that comes byte by byte keeps a client busy beyond its read time-out, and is whole in the end."""
+    simulator.misbehave(Misbehaviour(drip_body=0.05))
+    head, _, part = raw_answer(simulator, steps_path, seconds=0.6).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert 2 <= len(part) <= 13
+    simulator.misbehave()
+    true = client.get(steps_path).content
+    simulator.misbehave(Misbehaviour(drip_body=0.000001))
+    assert client.get(steps_path).content == true
+
+
+def test_it_drips_the_headers(simulator: Simulator, steps_path: str) -> None:
+    """Headers that come byte by byte never end within the time that a read time-out would allow."""
+    simulator.misbehave(Misbehaviour(drip_headers=0.05))
+    received = raw_answer(simulator, steps_path, seconds=0.6)
+    assert 2 <= len(received) <= 13
+    assert b"HTTP/1.1 200 OK".startswith(received[:15])
+
+
+def test_it_cuts_the_body_short(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
+    """Cut after a Content-Length, a client notices; cut without one, only the JSON tells; or nothing comes at all."""
+    true = client.get(steps_path).content
+    simulator.misbehave(Misbehaviour(cut="length"))
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
+        client.get(steps_path)
+    head, _, body = raw_answer(simulator, steps_path).partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(true)}".encode() in head
+    assert body == true[: len(true) // 2]
+    simulator.misbehave(Misbehaviour(cut="close"))
+    answer = client.get(steps_path)
+    assert answer.status_code == 200
+    assert answer.content == true[: len(true) // 2]
+    with pytest.raises(json.JSONDecodeError):
+        answer.json()
+    simulator.misbehave(Misbehaviour(cut="silent"))
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
+        client.get(steps_path)
+    simulator.misbehave()
+    assert client.get(steps_path).content == true
+
+
+def test_it_answers_with_something_else(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
+    """HTML or broken JSON comes with status 200, under the content type given."""
+    simulator.misbehave(MISBEHAVIOURS["html"], Misbehaviour(body=b"<html>", content_type="text/html"))
+    answer = client.get(steps_path)
+    assert (answer.status_code, answer.content) == (200, b"<html>")
+    assert answer.headers["Content-Type"].startswith("text/html")
+    simulator.misbehave(msgspec.structs.replace(MISBEHAVIOURS["malformed"], probability=1.0))
+    answer = client.get(steps_path)
+    assert answer.status_code == 200
+    with pytest.raises(json.JSONDecodeError):
+        answer.json()
+
+
+def test_it_sends_too_much(simulator: Simulator, client: httpx.Client, workflow_id: str) -> None:
+    """A padded answer is that much longer, and still the same JSON."""
+    path = f"/workflows/{workflow_id}/runs?limit=5"
+    true = client.get(path)
+    simulator.misbehave(Misbehaviour(pad_bytes=3_000_000))
+    padded = client.get(path)
+    assert len(padded.content) == len(true.content) + 3_000_000
+    assert padded.json() == true.json()
+
+
+def test_the_list_can_be_capped(simulator: Simulator, client: httpx.Client, history: History, workflow_id: str) -> None:
+    """Only the newest 100 runs are listed, whatever the limit; the older ones still answer to their ids."""
+    simulator.misbehave(MISBEHAVIOURS["capped"])
+    path = f"/workflows/{workflow_id}/runs"
+    ids = history.run_ids(workflow_id)
+    assert [row["id"] for row in client.get(path, params={"limit": 500}).json()] == ids[:100]
+    assert [row["id"] for row in client.get(path, params={"offset": 90, "limit": 50}).json()] == ids[90:100]
+    assert client.get(path, params={"offset": 100}).json() == []
+    assert client.get(f"{path}/{ids[-1]}/steps").status_code == 200
+
+
+def test_the_list_can_grow_while_it_is_paged(
+    simulator: Simulator, client: httpx.Client, history: History, workflow_id: str
+) -> None:
+    """Runs that start between two pages push the rows down, so that a row is met twice."""
+    simulator.misbehave(Misbehaviour(grow_by=4, endpoints=("runs",), count=1))
+    path = f"/workflows/{workflow_id}/runs"
+    first = [row["id"] for row in client.get(path, params={"limit": 10}).json()]
+    second = [row["id"] for row in client.get(path, params={"limit": 10, "offset": 10}).json()]
+    assert second[:4] == first[-4:]
+    assert len(history.run_ids(workflow_id)) == 134
+
+
+def test_a_server_can_know_nothing_but_steps(
+    simulator: Simulator, client: httpx.Client, workflow_id: str, steps_path: str
+) -> None:
+    """Without list, single run and workflows the steps endpoint is all there is."""
+    simulator.misbehave(MISBEHAVIOURS["steps-only"])
+    run_path = steps_path.removesuffix("/steps")
+    statuses = [client.get(path).status_code for path in ("/workflows", f"/workflows/{workflow_id}/runs", run_path)]
+    assert statuses == [404, 404, 404]
+    assert client.get(steps_path).status_code == 200
+
+
+def test_every_ready_made_misbehaviour_does_something(
+    simulator: Simulator, client: httpx.Client, workflow_id: str, steps_path: str
+) -> None:
+    """No name is an empty promise: with each, some answer differs from the honest one or does not come."""
+
+    def ask() -> list[Any]:
+        seen: list[Any] = []
+        for path in ("/workflows", f"/workflows/{workflow_id}/runs?limit=130", steps_path):
+            try:
+                answer = client.get(path)
+            except httpx.TransportError as error:
+                seen.append(type(error))
+            else:
+                seen.append((answer.status_code, answer.content, answer.headers["Content-Type"]))
+        return seen
+
+    honest = ask()
+    for name, misbehaviour in MISBEHAVIOURS.items():
+        simulator.misbehave(msgspec.structs.replace(misbehaviour, probability=1.0))
+        if name in ("slow", "dripping", "dripping-headers"):
+            assert len(raw_answer(simulator, steps_path, seconds=0.2)) < len(honest[2][1]) / 2, name
+        else:
+            assert ask() != honest or ask() != honest, name
+
+
+def test_a_folder_is_served_byte_for_byte(tmp_path: Path) -> None:
+    """A recorded answer comes as it lies in its file; what was not recorded is a 404; a changed file shows at once."""
+    run = tmp_path / "flow" / "run"
+    run.mkdir(parents=True)
+    shutil.copy(SAMPLE, run / "steps.json")
+    with (
+        Simulator(Folder(tmp_path)).in_thread() as simulator,
+        httpx.Client(base_url=simulator.base_url, headers=KEY, trust_env=False) as client,
+    ):
+        assert client.get("/workflows/flow/runs/run/steps").content == SAMPLE.read_bytes()
+        missing = ["/workflows", "/workflows/flow/runs", "/workflows/flow/runs/run", "/workflows/flow/runs/other/steps"]
+        assert [client.get(path).status_code for path in missing] == [404] * 4
+        assert client.post("/workflows/flow/execute", json={}).status_code == 404
+        (run / "steps.json").write_bytes(b"[ ]")
+        (run / "run.json").write_bytes(b'[{"id": "run"} ]')
+        (tmp_path / "workflows.json").write_bytes(b"[\n]")
+        assert client.get("/workflows/flow/runs/run/steps").content == b"[ ]"
+        assert client.get("/workflows/flow/runs/run").content == b'[{"id": "run"} ]'
+        assert client.get("/workflows").content == b"[\n]"
+
+
+def test_a_folders_list_is_paged(tmp_path: Path) -> None:
+    """The recorded list is cut into pages, each row as it was recorded."""
+    (tmp_path / "flow").mkdir()
+    (tmp_path / "flow" / "runs.json").write_bytes(b'[{"id":"c", "n": 1.10}, {"id":"b"}, {"id":"a","id":"a"}]')
+    with (
+        Simulator(Folder(tmp_path)).in_thread() as simulator,
+        httpx.Client(base_url=simulator.base_url, headers=KEY, trust_env=False) as client,
+    ):
+        path = "/workflows/flow/runs"
+        assert client.get(f"{path}?limit=2").content == b'[{"id":"c", "n": 1.10},{"id":"b"}]'
+        assert client.get(f"{path}?limit=2&offset=2").content == b'[{"id":"a","id":"a"}]'
+        assert client.get(f"{path}?offset=3").content == b"[]"
+
+
+def test_a_folder_shows_nothing_outside_itself(tmp_path: Path) -> None:
+    """Ids that are paths in disguise lead nowhere."""
+    (tmp_path / "steps.json").write_bytes(b"secret")
+    (tmp_path / "inside").mkdir()
+    folder = Folder(tmp_path / "inside")
+    for names in (("..", "steps.json"), ("../steps.json",), (str(tmp_path / "steps.json"),), ("", "x"), ("a\0b",)):
+        with pytest.raises(KeyError):
+            folder.read(*names)
+    with Simulator(folder).in_thread() as simulator:
+        assert b"secret" not in raw_answer(simulator, "/workflows/%2e%2e/runs/%2e%2e%2f%2e%2e/steps", seconds=0.3)
+    with pytest.raises(FileNotFoundError):
+        Folder(tmp_path / "nowhere")

@@ -1,0 +1,99 @@
+"""Compares the database with what the simulator's own data says must be in it, field by field.
+
+Written without the project's own transform: an error there must not be able to hide itself here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from etl.local.history import History
+from tests.support import query
+
+STATES = {"completed": "succeeded", "failed": "failed", "cancelled": "cancelled", "running": "running",
+          "pending": "pending", "skipped": "skipped"}  # fmt: skip
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _expected_run(row: dict[str, Any], workflow_id: str) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "workflow_id": workflow_id,
+        "status": row["status"],
+        "state": STATES[row["status"]],
+        "status_source": "api",
+        "start_time": _time(row["start_time"]),
+        "end_time": _time(row["end_time"]),
+        "error": row["error"],
+        "inputs": row["inputs"],
+        "outputs": row["outputs"],
+    }
+
+
+def _expected_step(step: dict[str, Any], position: int, run_id: str, workflow_id: str) -> dict[str, Any]:
+    outputs = step["outputs"] if isinstance(step["outputs"], dict) else {}
+    usage = outputs.get("usage") or {}
+    start, end = _time(step["start_time"]), _time(step["end_time"])
+    return {
+        "id": step["id"],
+        "run_id": run_id,
+        "workflow_id": workflow_id,
+        "position": position,
+        "node_id": step["node_id"],
+        "user_id": step["user_id"],
+        "organization_id": step["organization_id"],
+        "status": step["status"],
+        "state": STATES[step["status"]],
+        "start_time": start,
+        "end_time": end,
+        "duration_ms": None if start is None or end is None else round((end - start).total_seconds() * 1000, 3),
+        "api_elapsed_seconds": step["elapsed_time"],
+        "api_tokens": step["tokens"],
+        "response_model": outputs.get("model"),
+        "input_tokens": usage.get("prompt_tokens"),
+        "output_tokens": usage.get("completion_tokens"),
+        "total_tokens": usage.get("total_tokens"),
+        "error": step["error"],
+        "step_metadata": step["step_metadata"],
+        "absent_since": None,
+        "inputs": step["inputs"],
+        "outputs": step["outputs"],
+    }
+
+
+def differences(url: str, history: History) -> list[str]:
+    """What differs between the database and the history as it is now; empty where nothing does."""
+    runs, steps = {}, {}
+    for workflow_id in history.workflow_ids:
+        for row in history.runs(workflow_id):
+            runs[row["id"]] = _expected_run(row, workflow_id)
+            for position, step in enumerate(history.steps(row["id"])):
+                steps[step["id"]] = _expected_step(step, position, row["id"], workflow_id)
+    found_runs = query(
+        url,
+        "SELECT r.*, p.inputs, p.outputs FROM orchestra.runs r LEFT JOIN orchestra.run_payloads p ON p.run_id = r.id",
+    )
+    found_steps = query(
+        url,
+        "SELECT s.*, i.data AS inputs, o.data AS outputs FROM orchestra.steps s"
+        " LEFT JOIN orchestra.inputs i ON i.step_id = s.id LEFT JOIN orchestra.outputs o ON o.step_id = s.id",
+    )
+    return [*_compare("run", runs, found_runs), *_compare("step", steps, found_steps)]
+
+
+def _compare(kind: str, expected: dict[str, dict[str, Any]], found: list[dict[str, Any]]) -> list[str]:
+    by_id = {row["id"]: row for row in found}
+    problems = [f"{kind} {one} is missing" for one in expected.keys() - by_id.keys()]
+    problems += [f"{kind} {one} is not in the history" for one in by_id.keys() - expected.keys()]
+    for one in expected.keys() & by_id.keys():
+        for field, value in expected[one].items():
+            stored = by_id[one][field]
+            if field == "duration_ms" and stored is not None:
+                stored = round(stored, 3)
+            if stored != value:
+                problems.append(f"{kind} {one}: {field} is {stored!r:.200}, not {value!r:.200}")
+    return problems

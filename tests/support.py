@@ -1,0 +1,76 @@
+"""What several tests share: settings for a test's own server and database, one pass, questions to the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from etl import app, settings
+from etl.pipeline.passes import PassReport
+from etl.settings import Settings
+
+LOADED = ("runs", "run_payloads", "steps", "inputs", "outputs")
+"""The tables that an unchanged answer must not write to."""
+
+
+def configuration(*workflow_ids: str, discover: bool = True, runs: tuple[str, ...] = (), more: str = "") -> str:
+    """The TOML that names these workflows, and `more` before them."""
+    lines = [more]
+    for workflow_id in workflow_ids:
+        listed = ", ".join(f'"{run}"' for run in runs)
+        lines += ["[[workflows]]", f'id = "{workflow_id}"', f"discover = {str(discover).lower()}", f"runs = [{listed}]"]
+    return "\n".join(lines)
+
+
+def environment(database_url: str, base_url: str, key: str = "simulated-key", **more: str) -> dict[str, str]:
+    """The environment that points the program at them, without a limit on the request rate."""
+    return {
+        "DATABASE_URL": database_url,
+        "ORCHESTRA_BASE_URL": base_url,
+        "ORCHESTRA_API_KEY": key,
+        "ORCHESTRA_ETL_API__REQUESTS_PER_SECOND": "0",
+        **more,
+    }
+
+
+def load(folder: Path, toml: str, variables: Mapping[str, str]) -> Settings:
+    """Settings from a file with this text, and these variables."""
+    path = folder / "etl.toml"
+    path.write_text(toml)
+    return settings.load(path, variables)
+
+
+async def sync(loaded: Settings) -> PassReport:
+    """One pass, as `sync` runs it."""
+    with app.open_database(loaded) as database:
+        async with app.open_jobs(loaded, database) as jobs:
+            report = await jobs.passes.sync(None, stop=asyncio.Event())
+            report.requests = jobs.client.requests_sent
+            return report
+
+
+def query(url: str, sql: str, *parameters: object) -> list[dict[str, Any]]:
+    """The rows of a statement, in a session in UTC."""
+    with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        cursor = connection.execute(sql, parameters or None)  # type: ignore[call-overload]
+        return cursor.fetchall() if cursor.description else []
+
+
+def writes(url: str) -> dict[str, tuple[int, int, int]]:
+    """PostgreSQL's own counters of the loaded tables: rows inserted, updated and deleted so far.
+
+    A session reports its counts when it ends, so all sessions that wrote must be closed.
+    """
+    rows = query(
+        url,
+        "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
+        " WHERE schemaname = 'orchestra' AND relname = ANY (%s)",
+        list(LOADED),
+    )
+    return {row["relname"]: (row["n_tup_ins"], row["n_tup_upd"], row["n_tup_del"]) for row in rows}

@@ -1,0 +1,153 @@
+"""The pure parts of the API client: headers that hold times, piecewise inflating, what is refused before sending."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import math
+import os
+import zlib
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etl.errors import ConfigurationError, UnusableIdentifier
+from etl.extract.client import OrchestraClient
+from etl.extract.gunzip import PIECE_BYTES, Gunzip, gunzip
+from etl.extract.http_dates import http_date, retry_after
+
+NOON = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("nan", None),
+        ("120", 120.0),
+        (" 7 ", 7.0),
+        ("1.5", 1.5),
+        ("0", 0.0),
+        ("-30", 0.0),
+        ("9" * 400, math.inf),
+        ("inf", math.inf),
+        ("Tue, 03 Nov 2026 12:00:30 GMT", 30.0),
+        ("Tue, 03 Nov 2026 13:00:30 +0100", 30.0),
+        ("Tue, 03 Nov 2026 12:00:30 -0000", 30.0),
+        ("Tue, 03 Nov 2026 11:00:00 GMT", 0.0),
+        ("Tue, 33 Nov 2026 11:00:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 -0100", None),
+    ],
+)
+def test_retry_after_forms(header: str | None, seconds: float | None) -> None:
+    """Every form of Retry-After gives seconds that are never negative, and garbage gives none."""
+    assert retry_after(header, server_time=NOON) == seconds
+
+
+def test_retry_after_date_without_server_time() -> None:
+    """Without a Date of the answer, a Retry-After date counts from our own clock."""
+    header = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    seconds = retry_after(header, server_time=None)
+    assert seconds is not None
+    assert 90 < seconds <= 100
+
+
+@given(st.one_of(st.text(), st.from_regex(r"\w{3}, \d{1,9} \w{3} \d{1,9} \d{1,4}:\d{1,4}:\d{1,4} [+-]\d{1,9}")))
+def test_times_in_headers_never_raise(header: str) -> None:
+    """No header, however odd, makes reading a time raise or wait less than nothing."""
+    moment = http_date(header)
+    assert moment is None or moment.tzinfo is UTC
+    seconds = retry_after(header, server_time=NOON)
+    assert seconds is None or seconds >= 0
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.integers(1, 50))
+def test_gunzip_gives_back_what_was_compressed(members: list[bytes], chunk_bytes: int) -> None:
+    """One or several gzip members, cut anywhere, inflate to what was compressed."""
+    body = b"".join(gzip.compress(member) for member in members)
+    stream = Gunzip()
+    chunks = [body[start : start + chunk_bytes] for start in range(0, len(body), chunk_bytes)]
+    assert b"".join(piece for chunk in chunks for piece in stream.feed(chunk)) == b"".join(members)
+    assert stream.complete
+    assert gunzip(body) == b"".join(members)
+
+
+@pytest.mark.parametrize("size", [PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 50 * PIECE_BYTES])
+def test_gunzip_pieces_are_bounded(size: int) -> None:
+    """However much a chunk inflates to, it comes in pieces of bounded size, the last one included."""
+    for value in (bytes(size), os.urandom(size)):
+        stream = Gunzip()
+        pieces = list(stream.feed(gzip.compress(value)))
+        assert b"".join(pieces) == value
+        assert max(map(len, pieces)) <= PIECE_BYTES
+        assert stream.complete
+
+
+def test_gunzip_knows_a_truncated_stream() -> None:
+    """A gzip stream cut at any byte is never taken for a complete one."""
+    body = gzip.compress(b'[{"id": "a"}, {"id": "b"}]')
+    for length in range(len(body)):
+        stream = Gunzip()
+        list(stream.feed(body[:length]))
+        assert not stream.complete, length
+
+
+def test_gunzip_checks_the_checksum() -> None:
+    """A body that inflates but was changed on the way is refused."""
+    body = bytearray(gzip.compress(b"[1, 2, 3]"))
+    body[-5] ^= 1
+    with pytest.raises(zlib.error):
+        list(Gunzip().feed(bytes(body)))
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    ["", ".", "..", "../x", "a/../../admin", "a\\..\\b", "a\0", "a\nb", "a\x7f", "a\x85", "\ud800", "x" * 2001],
+)
+def test_unusable_identifiers(identifier: str) -> None:
+    """An id that would change the path's meaning is refused, on one printable line, before anything is sent."""
+
+    async def refused() -> int:
+        async with OrchestraClient("http://127.0.0.1:1", api_key=lambda: "key") as client:
+            with pytest.raises(UnusableIdentifier) as workflow_refused:
+                await client.run_page(identifier, offset=0, limit=1)
+            with pytest.raises(UnusableIdentifier) as run_refused:
+                await client.steps("w", identifier)
+            assert str(workflow_refused.value).isprintable()
+            assert str(run_refused.value).isprintable()
+            return client.requests_sent
+
+    assert asyncio.run(refused()) == 0
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "",
+        "localhost:8000",
+        "ftp://host/",
+        "http://",
+        "http://user:canary@host/",
+        "http://host/?token=canary",
+        "http://host/#x",
+        "http://host:canary/",
+        "http://ho\nst/",
+    ],
+)
+def test_unusable_base_url(base_url: str) -> None:
+    """A base URL that cannot be the one origin of all requests is a configuration error that does not repeat it."""
+    with pytest.raises(ConfigurationError) as refused:
+        OrchestraClient(base_url, api_key=lambda: "key")
+    assert "canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize("header_name", ["", "X Key", "Key:", "Schlüssel", "X\r\nY"])
+def test_unusable_header_name(header_name: str) -> None:
+    """A header name that HTTP does not allow is a configuration error, not a failure of every request."""
+    with pytest.raises(ConfigurationError):
+        OrchestraClient("http://host", api_key=lambda: "key", header_name=header_name)

@@ -1,0 +1,537 @@
+"""The steps endpoint's answer as records."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etl.records import DecodedSteps, Step
+from etl.transform import decode
+from etl.transform.decode import decode_steps
+from etl.transform.scanner import Malformed, split_fast, split_object, split_tolerant
+from etl.transform.states import StateMap
+from tests.hostile import (
+    CLEAN_VALUES,
+    MALFORMED_VALUES,
+    READABLE_TIMES,
+    REFUSED_VALUES,
+    TIMES_WITHOUT_ZONE,
+    UNREADABLE_TIMES,
+    UNUSABLE_IDS,
+    USABLE_IDS,
+    step_with,
+)
+
+BOM = b"\xef\xbb\xbf"
+STATES = StateMap()
+
+
+def decoded(body: bytes, node_types: Mapping[str, str] | None = None) -> DecodedSteps:
+    """The answer, decoded for some run."""
+    return decode_steps(body, workflow_id="w", run_id="r", states=STATES, node_types=node_types or {})
+
+
+def one(**members: object) -> Step:
+    """The only step of an answer that holds one with these members."""
+    (step,) = decoded(json.dumps([{"id": "s", **members}]).encode()).steps
+    return step
+
+
+def array(*steps: bytes) -> bytes:
+    """An answer with these steps."""
+    return b"[" + b", ".join(steps) + b"]"
+
+
+def drift_of(answer: DecodedSteps) -> list[tuple[str, str, str, int]]:
+    """The answer's drift as plain tuples, sorted."""
+    return sorted((drift.field, drift.kind, drift.found, drift.count) for drift in answer.drift)
+
+
+def test_sample(sample_steps: bytes) -> None:
+    """The real answer gives its two steps, every column as the response has it, and the payloads equal as JSON."""
+    answer = decoded(sample_steps)
+    model, slack = answer.steps
+    given_model, given_slack = json.loads(sample_steps)
+    assert (answer.rejected, answer.drift, answer.readable) == ((), (), True)
+    assert [model.id, slack.id] == ["b2acc986-af06-418a-bf71-c730d5ghaf0b", "ad6edfea-bf1c-4639-9d9f-b53c9ad60bgg"]
+    assert (model.position, slack.position) == (0, 1)
+    assert (model.node_id, model.node_type, slack.node_id, slack.node_type) == (
+        *("model", "model"),
+        *("slack_integration", "integration"),
+    )
+    assert (model.user_id, model.organization_id) == ("2*****************1", "2*****************7")
+    assert (model.status, model.state) == ("completed", "succeeded")
+    assert model.start_time == datetime(2025, 3, 13, 2, 41, 15, 144470, UTC)
+    assert model.end_time == datetime(2025, 3, 13, 2, 41, 17, 382162, UTC)
+    assert (model.api_elapsed_seconds, model.api_tokens) == (2.0, 0)
+    assert (model.request_model, model.response_model) == ("virtuoso-medium", "virtuoso-medium")
+    assert (model.input_tokens, model.output_tokens, model.total_tokens) == (36, 48, 84)
+    assert (model.cached_input_tokens, model.reasoning_tokens, model.finish_reason) == (None, None, "stop")
+    assert (slack.request_model, slack.input_tokens, slack.reported_error) == (None, None, None)
+    assert (model.error, model.step_metadata, model.extra) == (None, None, None)
+    for step, original in ((model, given_model), (slack, given_slack)):
+        for payload, value in ((step.inputs, original["inputs"]), (step.outputs, original["outputs"])):
+            assert payload is not None
+            assert payload.data is not None
+            assert (json.loads(payload.data), payload.raw, payload.note) == (value, None, None)
+            assert payload.data.encode() in sample_steps
+            assert payload.size_bytes == len(payload.data.encode())
+
+
+def test_truncated_anywhere_is_unreadable(sample_steps: bytes) -> None:
+    """An answer cut off at any byte gives no step and no claim about the run, but keeps its bytes."""
+    whole = sample_steps.rstrip()
+    for end in range(len(whole)):
+        answer = decoded(whole[:end])
+        assert (answer.readable, answer.steps) == (False, ())
+        assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [("not_an_array", whole[:end])]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"null",
+        b"1",
+        b'"[]"',
+        b"{}",
+        b'{"error": "not found"}',
+        b'{"steps": []}',
+        b"<html><body>[]</body></html>",
+        b"[] []",
+        b"[]x",
+        b"[]]",
+        b"[",
+        b"]",
+        b"[{]}",
+        b'[{"id": "s]',
+        b'[{"id": "s"}',
+        b'[{"id": "s"]}',
+        b"\xff\xfe[\x00]\x00",
+        b"[" * 20_000,
+        b"]" * 20_000,
+    ],
+)
+def test_no_array_is_unreadable(body: bytes) -> None:
+    """Whatever is not exactly one array says nothing about the run's steps."""
+    answer = decoded(body)
+    assert (answer.readable, answer.steps, answer.rejected[0].reason) == (False, (), "not_an_array")
+
+
+@pytest.mark.parametrize("body", [b"[]", b" [ \n] ", BOM + b"[]\r\n"])
+def test_empty_array_is_readable(body: bytes) -> None:
+    """An empty array is an answer: the run has no steps yet."""
+    assert decoded(body) == DecodedSteps(())
+
+
+@pytest.mark.parametrize("value", CLEAN_VALUES + REFUSED_VALUES, ids=lambda value: repr(value[:40]))
+@pytest.mark.parametrize("start", [b"", BOM])
+def test_any_payload_lands_with_its_neighbours(start: bytes, value: bytes) -> None:
+    """A payload that jsonb or the decoder refuses costs neither its own step nor another, and its bytes are kept."""
+    plain = step_with(b'{"a": 1}', b'"before"')
+    answer = decoded(start + array(plain, step_with(value), step_with(b"[]", b'"after"')))
+    before, step, after = answer.steps
+    assert [before.id, step.id, after.id] == ["before", "s", "after"]
+    assert before == decoded(array(plain)).steps[0]
+    assert step.outputs is not None
+    kept = step.outputs.raw or (step.outputs.data or "").encode()
+    assert (kept, step.outputs.size_bytes) == (value, len(value))
+    assert (step.outputs.raw is None) == (value in CLEAN_VALUES)
+    assert (step.status, step.state, answer.rejected) == ("completed", "succeeded", ())
+
+
+@pytest.mark.parametrize("value", MALFORMED_VALUES, ids=repr)
+def test_one_malformed_step_of_a_hundred(value: bytes) -> None:
+    """A step whose syntax is broken is set aside with its bytes; the other ninety-nine land."""
+    steps = [step_with(b"{}", b'"%d"' % number) for number in range(99)]
+    broken = step_with(value)
+    answer = decoded(array(*steps[:50], broken, *steps[50:]))
+    assert [step.id for step in answer.steps] == [str(number) for number in range(99)]
+    assert [step.position for step in answer.steps] == [*range(50), *range(51, 100)]
+    assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [("malformed", broken)]
+
+
+@pytest.mark.parametrize(
+    ("element", "reason"),
+    [
+        (b"null", "not_an_object"),
+        (b"1", "not_an_object"),
+        (b'"text, [ and {"', "not_an_object"),
+        (b"NaN", "not_an_object"),
+        (b"[1, {}]", "not_an_object"),
+        (b"[" * 20_000 + b"]" * 20_000, "not_an_object"),
+        (b"", "malformed"),
+        (b'{"id": "s", "inputs": [1}', None),
+        (b"{} {}", "malformed"),
+        (b'{"id": "s"} x', "malformed"),
+        (b'{"id": "s" "status": 1}', "malformed"),
+        (b'{"id": "s",}', "malformed"),
+        (b'{"id": "s", "x": [}, "y": ]}', None),
+        (b"undefined", "malformed"),
+    ],
+)
+def test_elements_that_are_no_steps(element: bytes, reason: str | None) -> None:
+    """What is no object, or is broken, goes aside with its bytes; crossed brackets hide where it ends: unreadable."""
+    answer = decoded(array(step_with(b"1", b'"before"'), element, step_with(b"1", b'"after"')))
+    if reason is None:
+        assert not answer.readable
+    else:
+        assert [step.id for step in answer.steps] == ["before", "after"]
+        assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [(reason, element)]
+
+
+@pytest.mark.parametrize(("raw", "step_id"), USABLE_IDS, ids=lambda value: repr(value[:30]))
+def test_usable_ids(raw: bytes, step_id: str) -> None:
+    """Any text of 1 to 512 bytes is an id, exactly as given."""
+    assert [step.id for step in decoded(array(step_with(b"1", raw))).steps] == [step_id]
+
+
+@pytest.mark.parametrize("raw", UNUSABLE_IDS, ids=lambda value: repr(value[:30]))
+def test_unusable_ids(raw: bytes) -> None:
+    """A step without an id that PostgreSQL can hold and index goes aside with its bytes; the next one lands."""
+    step = step_with(b"1", raw)
+    answer = decoded(array(step, step_with(b"1")))
+    assert [step.id for step in answer.steps] == ["s"]
+    assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [("unusable_id", step)]
+    assert [rejected.reason for rejected in decoded(b'[{"status": "completed"}]').rejected] == ["unusable_id"]
+
+
+def test_duplicate_ids() -> None:
+    """The same step twice is one step; of different steps with one id the last stands and the other goes aside."""
+    first, second, other = step_with(b"1"), step_with(b"2"), step_with(b"3", b'"t"')
+    same = decoded(array(first, other, first))
+    assert ([(step.id, step.position) for step in same.steps], same.rejected) == ([("s", 0), ("t", 1)], ())
+    different = decoded(array(first, other, second))
+    assert [(step.id, step.position) for step in different.steps] == [("t", 1), ("s", 2)]
+    assert [(r.reason, r.body, r.step_id) for r in different.rejected] == [("duplicate_id", first, "s")]
+
+
+def test_last_of_duplicate_names_wins() -> None:
+    """Of a member that is given twice, the last value counts, on both ways."""
+    body = b'[{"id": "a", "status": "failed", "id": "b", "status": "completed"}]'
+    for start in (b"", BOM):
+        assert [(step.id, step.state) for step in decoded(start + body).steps] == [("b", "succeeded")]
+
+
+@pytest.mark.parametrize(("text", "expected"), READABLE_TIMES)
+def test_readable_times(text: str, expected: str) -> None:
+    """A time with a zone is read to the microsecond, in UTC, without a word."""
+    answer = decoded(json.dumps([{"id": "s", "start_time": text}]).encode())
+    (step,) = answer.steps
+    assert step.start_time is not None
+    assert (step.start_time.isoformat(), step.extra, answer.drift) == (expected, None, ())
+
+
+@pytest.mark.parametrize(("text", "expected"), TIMES_WITHOUT_ZONE)
+def test_times_without_zone(text: str, expected: str) -> None:
+    """A time without a zone is taken as UTC, and reported."""
+    answer = decoded(json.dumps([{"id": "s", "end_time": text}]).encode())
+    (step,) = answer.steps
+    assert step.end_time is not None
+    assert (step.end_time.isoformat(), step.extra) == (expected, None)
+    assert drift_of(answer) == [("end_time", "time_without_zone", "string", 1)]
+
+
+@pytest.mark.parametrize("text", UNREADABLE_TIMES)
+def test_unreadable_times(text: str) -> None:
+    """A time that cannot be read or held is null, its text is kept in `extra`, and it is reported."""
+    answer = decoded(json.dumps([{"id": "s", "start_time": text}]).encode())
+    (step,) = answer.steps
+    assert step.extra is not None
+    assert (step.start_time, json.loads(step.extra)) == (None, {"start_time": text})
+    assert drift_of(answer) == [("start_time", "unreadable_time", "string", 1)]
+
+
+def test_missing_null_and_empty_members() -> None:
+    """Missing and null members are None without a word, as is the empty end of a running step; a null payload is kept."""
+    names = ("node_id", "status", "start_time", "elapsed_time", "tokens", "error", "step_metadata", "user_id")
+    answer = decoded(
+        json.dumps([{"id": "s"}, {"id": "t", "end_time": "", "inputs": None} | dict.fromkeys(names)]).encode()
+    )
+    bare, nulls = answer.steps
+    assert (answer.drift, bare.extra, nulls.extra) == ((), None, None)
+    for step in answer.steps:
+        assert (step.node_id, step.status, step.state, step.start_time, step.end_time) == (
+            None,
+            None,
+            "unknown",
+            None,
+            None,
+        )
+        assert (step.api_elapsed_seconds, step.api_tokens, step.error, step.step_metadata) == (None, None, None, None)
+    assert (bare.inputs, nulls.inputs and nulls.inputs.data) == (None, "null")
+
+
+def test_wrong_types_and_unknown_fields_are_kept_and_counted() -> None:
+    """What does not fit its column is in `extra` as it came, and counted by field, kind and type over the whole answer."""
+    wrong = (
+        b'"status": 7, "node_id": ["n"], "start_time": 1741833675, "elapsed_time": "2", "tokens": 1.5, "user_id": true,'
+        b' "end_time": {"a": 1.50}, "organization_id": 1e400, "new": [1.10], "\\u00fcber": null'
+    )
+    answer = decoded(array(b'{"id": "s", ' + wrong + b"}", b'{"id": "t", "new": [], "tokens": true}'))
+    extra = answer.steps[0].extra
+    assert extra is not None
+    assert json.loads(extra, parse_float=str) == json.loads(b"{" + wrong + b"}", parse_float=str)
+    assert (answer.steps[0].status, answer.steps[0].state) == (None, "unknown")
+    assert drift_of(answer) == [
+        ("elapsed_time", "wrong_type", "string", 1),
+        ("end_time", "wrong_type", "object", 1),
+        ("new", "unknown_field", "array", 2),
+        ("node_id", "wrong_type", "array", 1),
+        ("organization_id", "wrong_type", "number", 1),
+        ("start_time", "wrong_type", "number", 1),
+        ("status", "wrong_type", "number", 1),
+        ("tokens", "wrong_type", "boolean", 1),
+        ("tokens", "wrong_type", "number", 1),
+        ("user_id", "wrong_type", "boolean", 1),
+        ("\u00fcber", "unknown_field", "null", 1),
+    ]
+
+
+def test_numbers_at_their_limits() -> None:
+    """Numbers that their column holds are read, integers up to a bigint; the first ones beyond are kept in `extra`."""
+    assert one(tokens=2**63 - 1, elapsed_time=2.5).api_tokens == 2**63 - 1
+    assert one(elapsed_time=2.5).api_elapsed_seconds == 2.5
+    step = one(tokens=2**63, elapsed_time=10**400)
+    assert (step.api_tokens, step.api_elapsed_seconds) == (None, None)
+    assert json.loads(step.extra or "") == {"tokens": 2**63, "elapsed_time": 10**400}
+
+
+def test_drift_stays_small() -> None:
+    """An object keyed by data does not fill the drift table, and what is reported of a status or a field is short."""
+    answer = decoded(
+        json.dumps([{"id": "s", "status": "x" * 400, "y" * 400: 1} | {str(n): n for n in range(5_000)}]).encode()
+    )
+    assert len(answer.drift) == 100
+    assert max(len(drift.field) + len(drift.found) for drift in answer.drift) <= 106
+    assert len(json.loads(answer.steps[0].extra or "")) == 5_001
+
+
+def test_unknown_status_is_reported_as_found() -> None:
+    """A status that the map does not know is kept, its state is unknown, and it is reported."""
+    answer = decoded(json.dumps([{"id": "s", "status": "half\ud83d\ude00baked"}]).encode())
+    assert (answer.steps[0].status, answer.steps[0].state) == ("half\U0001f600baked", "unknown")
+    assert drift_of(answer) == [("status", "unknown_status", "half\U0001f600baked", 1)]
+
+
+def test_text_that_no_column_takes() -> None:
+    """Text with NUL or lone surrogates leaves its column null; `extra` has it readable, the rejected rows exactly."""
+    member = rb'"a\u0000b\ud800"'
+    answer = decoded(array(b'{"id": "s", "user_id": ' + member + b', "error": ' + member + b"}"))
+    (step,) = answer.steps
+    assert step.user_id is None
+    assert json.loads(step.extra or "") == {"user_id": "a\ufffdb\ufffd"}
+    assert json.loads(step.error or "") == "a\ufffdb\ufffd"
+    assert [(r.reason, r.step_id, r.body) for r in answer.rejected] == [
+        ("not_storable", "s", member),
+        ("not_storable", "s", b'{"user_id":' + member + b"}"),
+    ]
+    assert answer.drift == ()
+
+
+def test_texts_too_long_for_an_index() -> None:
+    """A text of 512 characters is held by its column, a longer one by `extra`; a model's name that long is left out."""
+    step = one(node_id="\u00e9" * 512, user_id="x" * 513, inputs={"model": "m" * 513, "app_name": "a", "action": "b"})
+    assert (step.node_id, step.user_id, step.request_model) == ("\u00e9" * 512, None, None)
+    assert json.loads(step.extra or "") == {"user_id": "x" * 513}
+
+
+def test_names_that_are_not_utf_8_stay_apart() -> None:
+    """Members whose names are different bytes, none of them UTF-8, are both kept, and the step lands."""
+    answer = decoded(b'[{"id": "s", "\xff": 1, "\xfe": 2, "ok": "\xfd"}]')
+    assert [step.id for step in answer.steps] == ["s"]
+    assert [(r.reason, r.body) for r in answer.rejected] == [("not_storable", b'{"\\udcff":1,"\\udcfe":2,"ok":"\xfd"}')]
+
+
+def test_trailing_comma_costs_nothing() -> None:
+    """After a trailing comma there is an element that is empty; the steps before it land."""
+    answer = decoded(array(step_with(b"1"))[:-1] + b",]")
+    assert [step.id for step in answer.steps] == ["s"]
+    assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [("malformed", b"")]
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"}", b"[]", b"{]", b'{"a": [1}}', b'{"a": {"b": 1]}', b'{"a": 1]', b"{} "]
+)
+def test_what_is_no_object_is_malformed(text: bytes) -> None:
+    """The tolerant way takes an object only whole, its brackets in pairs."""
+    with pytest.raises(Malformed):
+        split_object(text)
+
+
+def test_errors_and_metadata_of_any_type_are_json() -> None:
+    """An error or metadata of any type is kept as the JSON it came as."""
+    step = one(error={"code": 504, "why": [1.5]}, step_metadata="text")
+    assert (json.loads(step.error or ""), step.step_metadata) == ({"code": 504, "why": [1.5]}, '"text"')
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "node_type"),
+    [
+        ({}, {"object": "chat.completion"}, "model"),
+        ({}, {"choices": [], "usage": {}}, "model"),
+        ({}, {"choices": []}, None),
+        ({"app_name": "slack", "action": "SEND"}, None, "integration"),
+        ({"app_name": "slack"}, {}, None),
+        ({}, {"result": {"successful": True}}, "integration"),
+        ({}, {"result": {"successfull": False}}, "integration"),
+        ({}, {"result": {"error": "x"}}, "integration"),
+        ({}, {"result": {"rows": 1}}, None),
+        ({}, {"result": "text"}, None),
+        ({"language": "python", "code": "pass"}, {"result": {"error": "x"}}, "code"),
+        ({"query": "q"}, {"documents": []}, "knowledge_retrieval"),
+        ({"query": "q"}, {}, None),
+        ({"conditions": []}, {"branch": "true"}, "conditional"),
+        ("text", [1], None),
+        (None, None, None),
+    ],
+)
+def test_node_type_by_shape(inputs: object, outputs: object, node_type: str | None) -> None:
+    """Without a graph, the payloads' shape tells the node's type where it is tell-tale, and nothing where it is not."""
+    assert one(inputs=inputs, outputs=outputs).node_type == node_type
+
+
+def test_node_type_from_the_graph() -> None:
+    """The graph's type goes before the shape's; a node that the graph does not have keeps the shape's."""
+    chat = {"object": "chat.completion"}
+    body = json.dumps([{"id": name, "node_id": name, "outputs": chat} for name in ("a", "b")]).encode()
+    assert [step.node_type for step in decoded(body, {"a": "agent"}).steps] == ["agent", "model"]
+
+
+def test_model_columns() -> None:
+    """Models, tokens, details and the finish reason are read under both families of names."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
+    details = {"prompt_tokens_details": {"cached_tokens": 5}, "completion_tokens_details": {"reasoning_tokens": 6}}
+    other = {"input_tokens": 10, "output_tokens": 20, "total_tokens": 30, "input_tokens_details": {"cached_tokens": 5}}
+    other["output_tokens_details"] = {"reasoning_tokens": 6}
+    for given_usage in (usage | details, other):
+        outputs = {
+            "object": "chat.completion",
+            "model": "m-1",
+            "usage": given_usage,
+            "choices": [{"finish_reason": "length"}],
+        }
+        step = one(inputs={"model": "m"}, outputs=outputs)
+        assert (step.request_model, step.response_model, step.finish_reason) == ("m", "m-1", "length")
+        assert (step.input_tokens, step.output_tokens, step.total_tokens) == (10, 20, 30)
+        assert (step.cached_input_tokens, step.reasoning_tokens) == (5, 6)
+
+
+@pytest.mark.parametrize("wrong", [None, "7", 7.5, True, -1, 2**63, [7], {"a": 7}, [[[[]]]]])
+def test_model_columns_of_wrong_types_are_none(wrong: object) -> None:
+    """A value of another type in a model's outputs is None in its column, its neighbours are read, and nothing raises."""
+    outputs = {"object": "chat.completion", "model": [wrong], "choices": wrong, "usage": {"prompt_tokens": wrong}}
+    outputs["usage"] = {"prompt_tokens": wrong, "completion_tokens": 3, "prompt_tokens_details": wrong}
+    step = one(inputs={"model": [wrong]}, outputs=outputs)
+    assert (step.request_model, step.response_model, step.finish_reason) == (None, None, None)
+    assert (step.input_tokens, step.output_tokens, step.cached_input_tokens) == (None, 3, None)
+    assert one(outputs={"object": "chat.completion", "usage": wrong}).total_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("result", "reported"),
+    [
+        ({"error": "no channel", "successful": True}, "no channel"),
+        ({"error": None, "successful": False}, "reported successful: false"),
+        ({"error": "", "successfull": False}, "reported successful: false"),
+        ({"error": {"code": 1.50}, "successful": False}, '{"code": 1.5}'),
+        ({"error": "x" * 5_000}, "x" * 2_000),
+        ({"error": None, "successful": True}, None),
+        ({"error": False, "successful": "false"}, None),
+    ],
+)
+def test_reported_error(result: object, reported: str | None) -> None:
+    """What an integration calls an error is reported under a succeeded state only."""
+    assert one(status="completed", outputs={"result": result}).reported_error == reported
+    assert one(status="failed", outputs={"result": result}).reported_error is None
+    assert one(status="running", outputs={"result": result}).reported_error is None
+
+
+def test_content_hash_covers_all_that_the_row_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hash is stable, and changes with each byte, the place, the run, the workflow, the node's type and the version."""
+    body = array(b'{"id": "s", "node_id": "n", "status": "odd"}')
+
+    def digest(body: bytes = body, workflow_id: str = "w", run_id: str = "r", **types: str) -> bytes:
+        steps = decode_steps(body, workflow_id=workflow_id, run_id=run_id, states=STATES, node_types=types).steps
+        return steps[-1].content_hash
+
+    assert len(digest()) == 16
+    assert digest() == digest(BOM + b" " + body)
+    others = [
+        digest(body.replace(b": ", b":  ", 1)),
+        digest(b"[1," + body[1:]),
+        digest(workflow_id="v"),
+        digest(run_id="q"),
+        digest(n="agent"),
+    ]
+    monkeypatch.setattr(decode, "TRANSFORM_VERSION", decode.TRANSFORM_VERSION + 1)
+    others.append(digest())
+    monkeypatch.undo()
+    assert len({digest(), *others}) == 7
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+NAMES = st.sampled_from(
+    [
+        "status",
+        "node_id",
+        "start_time",
+        "end_time",
+        "elapsed_time",
+        "tokens",
+        "error",
+        "inputs",
+        "outputs",
+        "step_metadata",
+    ]
+)
+STEPS = st.lists(
+    st.dictionaries(NAMES | st.text(max_size=10), JSON, max_size=8).flatmap(
+        lambda step: st.sampled_from(["a", "b", "c", "\u00e9"]).map(lambda step_id: {**step, "id": step_id})
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps=STEPS, ascii_only=st.booleans(), indent=st.sampled_from([None, 0, 2]))
+def test_both_ways_give_the_same(steps: list[dict[str, object]], ascii_only: bool, indent: int | None) -> None:
+    """For any JSON, the tolerant way splits and decodes exactly as the fast one does."""
+    body = json.dumps(steps, ensure_ascii=ascii_only, indent=indent).encode(errors="replace")
+    fast, tolerant = split_fast(body), split_tolerant(body)
+    assert tolerant is not None
+    assert [bytes(own) for own, _ in fast.elements] == [bytes(own) for own, _ in tolerant.elements]
+    for own, members in fast.elements:
+        assert members is not None
+        walked = split_object(bytes(own))
+        assert [(name, bytes(raw)) for name, raw in members.items()] == [
+            (name, bytes(raw)) for name, raw in walked.items()
+        ]
+    assert decoded(body) == decoded(BOM + body)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32), cuts=st.integers(1, 4))
+def test_damaged_answers_never_raise(seed: int, cuts: int, sample_steps: bytes) -> None:
+    """However an answer is damaged, decoding gives records or rejections, and every byte of a rejected step is its own."""
+    rng = random.Random(seed)
+    body = bytearray(sample_steps)
+    for _ in range(cuts):
+        at = rng.randrange(len(body))
+        body[at : at + rng.choice([0, 1, 5])] = rng.choice(
+            [b"", b'"', b"{", b"}", b"[", b"]", b",", b"\\", b"\xff", b"\x00"]
+        )
+    answer = decoded(bytes(body))
+    assert answer.readable or not answer.steps
+    assert all(rejected.body in bytes(body) for rejected in answer.rejected if rejected.reason == "malformed")

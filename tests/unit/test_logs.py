@@ -1,0 +1,182 @@
+"""Logs: their two forms, and what must never be in them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import structlog
+
+from etl import logs
+from etl.errors import ApiUnavailable
+
+log = structlog.get_logger("etl.test")
+SECRET = "s3/cret key"
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    """Leave logging as it was found."""
+    root, ours = logging.getLogger(), logging.getLogger("etl")
+    before = (list(root.handlers), root.level, ours.level, set(logs._secrets))
+    yield
+    root.handlers, ours.level = before[0], before[2]
+    root.setLevel(before[1])
+    logs._secrets.clear()
+    logs._secrets.update(before[3])
+    structlog.reset_defaults()
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """It is."""
+        return True
+
+
+def events(stream: io.StringIO) -> list[dict[str, Any]]:
+    """What was logged as JSON lines."""
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_is_one_object_a_line_in_utc() -> None:
+    """Away from a terminal an event is a JSON line: time in UTC, level and event first, then its keywords."""
+    logs.configure("info", "auto", stream := io.StringIO())
+    log.info("swept", workflow="w\n1", new=3)
+    (event,) = events(stream)
+    assert list(event) == ["timestamp", "level", "event", "workflow", "new"]
+    assert (event["level"], event["event"], event["workflow"], event["new"]) == ("info", "swept", "w\n1", 3)
+    assert event["timestamp"].endswith("Z")
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(event["timestamp"])) < timedelta(minutes=1)
+
+
+def test_a_terminal_gets_text_for_people() -> None:
+    """On a terminal `auto` is the console form, and `console` is text without colours elsewhere."""
+    logs.configure("info", "auto", terminal := Terminal())
+    log.warning("gap", workflow="w1")
+    assert "\x1b[" in terminal.getvalue()
+    logs.configure("info", "console", stream := io.StringIO())
+    log.warning("gap", workflow="w1")
+    assert "gap" in stream.getvalue()
+    assert "workflow=w1" in stream.getvalue()
+    assert "\x1b[" not in stream.getvalue()
+    assert terminal.getvalue().count("gap") == 1
+
+
+def test_logs_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output is for results."""
+    logs.configure("info", "json")
+    log.info("swept")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert json.loads(printed.err)["event"] == "swept"
+
+
+def test_the_level_holds_back_what_is_below_it() -> None:
+    """`warning` shows no info, `debug` shows all of ours."""
+    logs.configure("warning", "json", stream := io.StringIO())
+    log.info("quiet")
+    log.error("loud")
+    logs.configure("debug", "json", stream)
+    log.debug("chatter")
+    assert [event["event"] for event in events(stream)] == ["loud", "chatter"]
+
+
+@pytest.mark.parametrize("name", ["httpx", "aiohttp.access", "sqlalchemy.engine", "apscheduler", "alembic", "asyncio"])
+def test_libraries_speak_from_warning_up(name: str) -> None:
+    """Libraries log URLs and rows at INFO and DEBUG: they are held to WARNING even when we debug."""
+    logs.configure("debug", "json", stream := io.StringIO())
+    logging.getLogger(name).info("GET https://host/runs?key=1")
+    logging.getLogger(name).warning("attention %s", "now")
+    (event,) = events(stream)
+    assert (event["event"], event["level"], event["logger"]) == ("attention now", "warning", name)
+
+
+def test_a_hidden_secret_appears_nowhere() -> None:
+    """Masked in texts, keys, lists, objects, exceptions and libraries' messages, and in the forms a URL gives it."""
+    logs.configure("debug", "json", stream := io.StringIO())
+    logs.hide(SECRET)
+    logs.hide("")
+    logs.hide(None)
+    log.info(
+        f"key {SECRET}",
+        url="http://h/?k=s3%2Fcret%20key&l=s3%2Fcret+key&m=s3/cret%20key",
+        nested={SECRET: [SECRET, (SECRET, 1)]},
+        thing=ValueError(SECRET),
+        raw=SECRET.encode(),
+        number=1.5,
+    )
+    logging.getLogger("aiohttp").error("bad header %s", SECRET)
+    try:
+        raise RuntimeError(f"header {SECRET}")
+    except RuntimeError as error:
+        log.error("failed", exc_info=error)
+    text = stream.getvalue()
+    assert "s3" not in text
+    assert events(stream)[0]["url"] == "http://h/?k=********&l=********&m=********"
+    assert events(stream)[0]["number"] == 1.5
+    assert "header ********" in events(stream)[2]["exception"]
+
+
+def test_the_longest_secret_is_masked_first() -> None:
+    """A secret that holds another leaves no rest behind."""
+    logs.hide("abc")
+    logs.hide("abcdef")
+    assert logs.mask("abcdef abc") == "******** ********"
+
+
+def test_of_a_strange_exception_only_the_type_is_shown() -> None:
+    """An exception of a library may quote a row or payload; its text appears at debug only."""
+    logs.configure("info", "json", stream := io.StringIO())
+    try:
+        raise ValueError("DETAIL: row (payload)")
+    except ValueError as error:
+        log.error("failed", exc_info=error)
+        log.exception("failed")
+        log.error("failed", cause=error)
+        logging.getLogger("apscheduler").error("job raised\npayload", exc_info=True)
+        logs.trace(error)
+        logs.configure("debug", "json", stream)
+        logs.trace(error)
+    assert [event.get("error") or event["cause"] for event in events(stream)] == ["ValueError"] * 5
+    *quiet, traced = stream.getvalue().splitlines()
+    assert "payload" not in "".join(quiet)
+    assert "Traceback" not in "".join(quiet)
+    assert "row (payload)" in json.loads(traced)["exception"]
+
+
+def test_our_own_errors_are_shown_with_their_text() -> None:
+    """The text of our errors is written to be shown."""
+    logs.configure("info", "json", stream := io.StringIO())
+    try:
+        raise ApiUnavailable("no answer; try again") from ValueError("payload")
+    except ApiUnavailable as error:
+        log.error("failed", exc_info=error)
+    assert events(stream)[0]["error"] == "ApiUnavailable: no answer; try again"
+    assert "payload" not in stream.getvalue()
+
+
+def test_a_closed_stream_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A reader of the logs that went away neither raises nor makes logging print the event by itself."""
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    stream.close()
+    log.info("swept", payload="x")
+    assert capsys.readouterr().err == ""
+
+
+def test_configuring_twice_logs_once() -> None:
+    """The second call replaces the first instead of adding to it."""
+    logs.configure("info", "json", first := io.StringIO())
+    logs.configure("info", "json", second := io.StringIO())
+    log.info("swept")
+    assert first.getvalue() == ""
+    assert len(events(second)) == 1
+    assert sys.stderr not in [getattr(handler, "stream", None) for handler in logging.getLogger().handlers]

@@ -1,0 +1,447 @@
+"""The walk of the run list, against simulated lists that change while they are paged."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etl.extract.run_list import Outcome, PageRequest, RunListWalker
+
+SIMULATIONS = int(os.environ.get("RUN_LIST_SIMULATIONS", "3000"))
+"""Simulated lists a property; each is walked several times. Set it higher for a long search."""
+
+ENOUGH = 25
+
+
+class TooLarge(Exception):
+    """The simulated page is larger than what can be read."""
+
+
+@dataclass
+class ServerList:
+    """A run list as the API shows it: newest first, changing between requests."""
+
+    rng: random.Random
+    rows: list[str] = field(default_factory=list)
+    shown: int | None = None
+    """Rows that can be listed at all ("the last 100")."""
+    page_cap: int | None = None
+    """Rows that a page has at most, whatever limit is asked for."""
+    growth: float = 0
+    shrinkage: float = 0
+    reorder: bool = False
+    heavy: set[str] = field(default_factory=set)
+    """Rows of which a page can hold one."""
+    huge: set[str] = field(default_factory=set)
+    """Rows too large even alone."""
+    requests: int = 0
+    born: int = 0
+    deleted: set[str] = field(default_factory=set)
+
+    def visible(self) -> list[str]:
+        """What can be listed of the rows."""
+        return self.rows[: self.shown]
+
+    def grow(self, count: int) -> None:
+        """New runs at the head."""
+        self.rows[:0] = [f"r{self.born + n}" for n in reversed(range(count))]
+        self.born += count
+
+    def shrink(self, count: int) -> None:
+        """Delete rows anywhere: one by one, or a stretch at once."""
+        if self.rng.random() < 0.5:
+            victims = self.rng.sample(self.rows, min(count, len(self.rows)))
+        else:
+            start = self.rng.randrange(len(self.rows) + 1)
+            victims = self.rows[start : start + count]
+        self.deleted.update(victims)
+        self.rows = [row for row in self.rows if row not in self.deleted]
+
+    def change(self) -> None:
+        """What happens on the server between two requests."""
+        rng = self.rng
+        if rng.random() < self.growth:
+            self.grow(int(rng.paretovariate(1.0)) % 100)
+        if rng.random() < self.shrinkage:
+            self.shrink(int(rng.paretovariate(1.0)) % 100)
+        if self.reorder and self.rows and rng.random() < 0.5:
+            start = rng.randrange(len(self.rows))
+            stretch = self.rows[start : start + 6]
+            rng.shuffle(stretch)
+            self.rows[start : start + 6] = stretch
+
+    def page(self, request: PageRequest) -> list[str]:
+        """Answer a request."""
+        self.requests += 1
+        limit = min(request.limit, self.page_cap or request.limit)
+        rows = self.visible()[request.offset : request.offset + limit]
+        if any(row in self.huge for row in rows) or (len(rows) > 1 and any(row in self.heavy for row in rows)):
+            raise TooLarge
+        return rows
+
+
+@dataclass
+class Ledger:
+    """What is stored: every listed run, and those that complete walks have listed."""
+
+    known: set[str] = field(default_factory=set)
+    members: set[str] = field(default_factory=set)
+
+
+class StopsAtFirstKnownPage(RunListWalker):
+    """The naive walk: page after page without overlap, until one shows a run that is stored."""
+
+    def __init__(self, ledger: Ledger, page_size: int) -> None:
+        super().__init__(watermark_size=0, max_pages=400, page_size=page_size)
+        self.asked = PageRequest(0, page_size)
+        self.stored = frozenset(ledger.known)
+
+    def next_page(self) -> PageRequest | None:
+        """The page after the last one."""
+        return self.asked if self.outcome is None else None
+
+    def receive(self, ids: Sequence[str | None], members: Collection[str]) -> None:
+        """Stop at the first known run."""
+        if not ids or not self.stored.isdisjoint(ids):
+            self.outcome = "ended"
+        self.asked = PageRequest(self.asked.offset + len(ids), self.asked.limit)
+
+
+def walker(ledger: Ledger, page_size: int, *, whole_list: bool = False, max_pages: int = 400) -> RunListWalker:
+    """The walker of a sweep over what the ledger holds."""
+    size = min(len(ledger.members), ENOUGH)
+    return RunListWalker(watermark_size=size, max_pages=max_pages, page_size=page_size, whole_list=whole_list)
+
+
+def walk(
+    server: ServerList, ledger: Ledger, walker: RunListWalker, *, dies: float = 0, quiet: bool = False
+) -> Outcome | None:
+    """One walk, as a sweep does it: every page is stored at once, membership with the last one. None: it died."""
+    listed: set[str] = set()
+    while (request := walker.next_page()) is not None:
+        if not quiet:
+            server.change()
+        try:
+            ids = server.page(request)
+        except TooLarge:
+            walker.too_large()
+            continue
+        if server.rng.random() < dies:
+            return None
+        walker.receive(ids, ledger.members.intersection(ids))
+        ledger.known.update(ids)
+        listed.update(ids)
+        if walker.outcome is not None and walker.outcome != "cut_off":
+            ledger.members |= listed
+        elif server.rng.random() < dies:
+            return None
+    return walker.outcome
+
+
+def changing_list(seed: int, **settings: object) -> ServerList:
+    """A random server: its size, its page cap, and how fast it changes."""
+    rng = random.Random(seed)
+    server = ServerList(rng, page_cap=rng.choice([None, None, 3, 7, 20]), **settings)  # type: ignore[arg-type]
+    server.grow(rng.choice([0, 1, 2, 10, 40, 100]))
+    return server
+
+
+def lost_runs(server: ServerList, make: Callable[[Ledger, int], RunListWalker], sweeps: int = 4) -> set[str]:
+    """Walk a changing list several times; the runs that a complete walk should have stored and did not."""
+    rng, ledger = server.rng, Ledger()
+    dies = rng.choice([0, 0.02, 0.1])
+    page_size = rng.choice([4, 10, 25])
+    lost: set[str] = set()
+    for _ in range(sweeps):
+        before = set(server.visible())
+        if walk(server, ledger, make(ledger, page_size), dies=dies) not in {None, "cut_off"}:
+            lost |= before.difference(server.deleted, ledger.known)
+        server.grow(rng.choice([0, 1, 5, 30, 60]))
+    return lost
+
+
+def pace(seed: int) -> dict[str, object]:
+    """How fast a random list grows and shrinks."""
+    rng = random.Random(-seed)
+    return {"growth": rng.choice([0, 0.05, 0.2]), "shrinkage": rng.choice([0, 0.05, 0.2])}
+
+
+def test_no_run_is_lost_on_a_list_that_grows_and_shrinks_while_walks_die() -> None:
+    """Whatever was in the list from a completed walk's start to its end is stored after it."""
+    for seed in range(SIMULATIONS):
+        lost = lost_runs(changing_list(seed, **pace(seed)), walker)
+        assert not lost, f"seed {seed} loses {sorted(lost)}"
+
+
+def test_the_simulation_catches_a_walk_that_stops_at_the_first_known_page() -> None:
+    """The simulation is hard enough: the naive walk loses runs in it, again and again."""
+    losing = sum(bool(lost_runs(changing_list(seed, **pace(seed)), StopsAtFirstKnownPage)) for seed in range(200))
+    assert losing > 50
+
+
+def test_the_simulation_catches_a_watermark_of_all_that_is_stored() -> None:
+    """The simulation is hard enough: with every stored run a member, walks that died leave holes."""
+
+    def forgetful(ledger: Ledger, page_size: int) -> RunListWalker:
+        ledger.members = ledger.known
+        return walker(ledger, page_size)
+
+    assert sum(bool(lost_runs(changing_list(seed, **pace(seed)), forgetful)) for seed in range(200)) > 10
+
+
+def test_a_whole_walk_of_a_quiet_list_finds_what_reordering_hid() -> None:
+    """After any disorder, one walk of the whole list on a quiet day stores every run of it."""
+    for seed in range(SIMULATIONS // 3):
+        server, ledger = changing_list(seed, reorder=True, **pace(seed)), Ledger()
+        for _ in range(3):
+            walk(server, ledger, walker(ledger, 25), dies=0.05)
+            server.grow(server.rng.choice([0, 5, 60]))
+        outcome = walk(server, ledger, walker(ledger, 25, whole_list=True), quiet=True)
+        assert outcome in {"ended", "missed"}
+        assert ledger.known.issuperset(server.rows), f"seed {seed}"
+
+
+def test_what_left_a_capped_list_unseen_is_covered_by_a_miss() -> None:
+    """A list that shows 100 runs loses some between two walks; the next complete walk says `missed`."""
+    covered = 0
+    for seed in range(SIMULATIONS // 2):
+        rng = random.Random(seed)
+        server = ServerList(rng, shown=100, page_cap=rng.choice([None, 20]), growth=rng.choice([0, 0.05, 0.2]))
+        server.grow(rng.choice([0, 3, 100, 250]))
+        ledger, dies, page_size = Ledger(), rng.choice([0, 0.1]), rng.choice([20, 100])
+        start: int | None = None  # runs born later are watched: from the first complete walk that found any run
+        missed: set[str] = set()
+        for _ in range(6):
+            outcome = walk(server, ledger, walker(ledger, page_size), dies=dies)
+            if outcome not in {None, "cut_off"}:
+                if start is not None:
+                    unseen = {f"r{n}" for n in range(start, server.born)} - ledger.known - set(server.visible())
+                    assert unseen <= missed or outcome == "missed", f"seed {seed}"
+                    covered += not unseen <= missed
+                    missed |= unseen
+                elif ledger.members:
+                    start = server.born
+            server.grow(rng.choice([0, 1, 20, 90, 130, 400]))
+    assert covered > SIMULATIONS // 4
+
+
+def test_the_first_walk_reports_what_a_burst_pushed_out_of_a_capped_list() -> None:
+    """A first walk that a burst threw back to the head, and that never meets its own rows again, is not whole."""
+    server = ServerList(random.Random(0), shown=100, page_cap=20)
+    server.grow(100)
+    ledger = Ledger()
+    first = walker(ledger, 20)
+    first.receive(server.page(request(first)), set())
+    server.grow(300)
+    assert walk(server, ledger, first, quiet=True) == "missed"
+
+
+def request(walker: RunListWalker) -> PageRequest:
+    """The next page of a walk that is known to go on."""
+    asked = walker.next_page()
+    assert asked is not None
+    return asked
+
+
+def test_rows_too_large_to_be_read_together_lose_nothing() -> None:
+    """Halved pages, single rows and rows passed over keep the walk contiguous while the list shrinks or grows."""
+    cut_off = 0
+    for seed in range(SIMULATIONS // 3):
+        rng = random.Random(seed)
+        direction = rng.choice(["growth", "shrinkage"])
+        server = changing_list(seed, **{direction: 0.02})
+        server.heavy = {row for row in server.rows if rng.random() < 0.04}
+        server.huge = {row for row in server.rows if rng.random() < 0.03}
+        before, ledger = set(server.rows), Ledger()
+        walking = walker(ledger, 25)
+        if walk(server, ledger, walking) == "cut_off":
+            cut_off += 1
+            continue
+        assert before.difference(server.deleted, server.huge) <= ledger.known, f"seed {seed}"
+        assert walking.skipped_offsets or not server.huge - server.deleted
+    assert cut_off < SIMULATIONS // 60
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    length=st.integers(0, 250),
+    page_size=st.integers(1, 120),
+    page_cap=st.none() | st.integers(1, 50),
+    unusable=st.sets(st.integers(0, 250), max_size=20) | st.just(set(range(60, 250))),
+)
+def test_a_quiet_list_is_read_once_and_no_more(
+    length: int, page_size: int, page_cap: int | None, unusable: set[int]
+) -> None:
+    """On a quiet list the walk lists every row, says `ended`, and asks for no more pages than the overlap costs."""
+    rows = [None if n in unusable else f"r{n}" for n in range(length)]
+    walking = RunListWalker(watermark_size=0, max_pages=2_000, page_size=page_size)
+    seen: set[int] = set()
+    while (asked := walking.next_page()) is not None:
+        size = min(asked.limit, page_cap or asked.limit)
+        seen.update(range(asked.offset, min(asked.offset + size, length)))
+        walking.receive(rows[asked.offset : asked.offset + size], ())
+    assert walking.outcome == "ended"
+    assert seen == set(range(length))
+    size = min(page_size, page_cap or page_size)
+    advance = size - min(5, size // 2)
+    confirmations = 2 if page_size == 1 else 1
+    assert walking.pages <= confirmations * (length // advance + 4) + (5 if unusable else 0)
+
+
+def test_a_second_walk_asks_for_the_head_only() -> None:
+    """With a watermark, an unchanged list of any length costs one page."""
+    server, ledger = ServerList(random.Random(1)), Ledger()
+    server.grow(2_000)
+    assert walk(server, ledger, walker(ledger, 100)) == "ended"
+    server.requests = 0
+    assert walk(server, ledger, walker(ledger, 100)) == "met"
+    assert server.requests == 1
+
+
+def test_the_whole_list_is_walked_past_the_watermark() -> None:
+    """A reconciling walk does not stop where a sweep would."""
+    server, ledger = ServerList(random.Random(1)), Ledger()
+    server.grow(300)
+    walk(server, ledger, walker(ledger, 100))
+    assert walk(server, ledger, walker(ledger, 100, whole_list=True)) == "ended"
+    assert server.requests == 2 * 5
+
+
+def test_a_stranger_among_the_members_keeps_the_walk_going() -> None:
+    """Only consecutive members end the walk, and one row that is none begins the count anew, over page borders too."""
+    members = {f"r{n}" for n in range(200)} - {"r20"}
+    walking = RunListWalker(watermark_size=ENOUGH, max_pages=50, page_size=10)
+    rows = [f"r{n}" for n in range(200)]
+    while (asked := walking.next_page()) is not None:
+        walking.receive(rows[asked.offset : asked.offset + asked.limit], members)
+        last = asked.offset + asked.limit
+    assert walking.outcome == "met"
+    assert 20 + ENOUGH < last <= 20 + ENOUGH + 10
+
+
+def test_a_walk_thrown_back_to_the_head_counts_members_anew() -> None:
+    """Members seen before a restart are not consecutive with those behind it."""
+    walking = RunListWalker(watermark_size=ENOUGH, max_pages=50, page_size=20)
+    request(walking)
+    walking.receive([f"old{n}" for n in range(20)], [f"old{n}" for n in range(20)])
+    while request(walking).offset:
+        walking.receive([f"strange{n}" for n in range(20)], ())
+    walking.receive([f"head{n}" for n in range(20)], [f"head{n}" for n in range(20)])
+    assert walking.outcome is None
+
+
+def test_rows_deleted_above_cost_a_step_back_and_no_restart() -> None:
+    """When some rows vanish in the middle of a long walk, the walk finds its place again with a page or two."""
+    server, ledger = ServerList(random.Random(1)), Ledger()
+    server.grow(1_000)
+    walking = walker(ledger, 100)
+    while (asked := walking.next_page()) is not None:
+        if server.requests == 6:
+            del server.rows[100:200]
+        walking.receive(server.page(asked), ())
+    assert walking.outcome == "ended"
+    assert server.requests <= 1_000 // 95 + 2 + 2
+
+
+def test_max_pages_cuts_the_walk_off_at_once() -> None:
+    """A list that outgrows every page is given up after exactly `max_pages`, known as soon as the last page is in."""
+    server, ledger = ServerList(random.Random(1)), Ledger()
+    walking = walker(ledger, 10, max_pages=7)
+    while (asked := walking.next_page()) is not None:
+        server.grow(50)
+        walking.receive(server.page(asked), set())
+    assert walking.outcome == "cut_off"
+    assert server.requests == walking.pages == 7
+
+
+def test_every_walk_ends_within_max_pages() -> None:
+    """However the list behaves, the walk asks for `max_pages` at most."""
+    for seed in range(SIMULATIONS // 3):
+        server = changing_list(seed, growth=0.9, shrinkage=0.9, reorder=True)
+        server.huge = {row for row in server.rows if server.rng.random() < 0.05}
+        server.requests = 0
+        assert walk(server, Ledger(), walker(Ledger(), 10, max_pages=60)) is not None
+        assert server.requests <= 60
+
+
+@pytest.mark.parametrize(
+    ("watermark_size", "members", "rows", "expected"),
+    [
+        (ENOUGH, set(), [], "ended"),
+        (ENOUGH, set(), ["a", "b", "c", "d"], "missed"),
+        (ENOUGH, {"d"}, ["a", "b", "c", "d"], "ended"),
+        (2, {"a", "b"}, ["a", "b", "c", "d"], "ended"),
+        (3, {"a", "b"}, ["a", "b", "c", "d"], "missed"),
+        (0, set(), ["a", "b", "c", "d"], "ended"),
+    ],
+    ids=["empty", "nothing known", "last row known", "all members seen", "too few members", "first walk"],
+)
+def test_the_end_of_the_list_is_judged_by_the_watermark(
+    watermark_size: int, members: set[str], rows: list[str], expected: Outcome
+) -> None:
+    """A list that ends before the watermark is met has missed rows, unless it is empty or nothing was known."""
+    walking = RunListWalker(watermark_size=watermark_size, max_pages=9)
+    while (asked := walking.next_page()) is not None:
+        page = rows[asked.offset : asked.offset + asked.limit]
+        walking.receive(page, members.intersection(page))
+    assert walking.outcome == expected
+
+
+def test_an_error_past_a_short_page_counts_as_the_end() -> None:
+    """A server that answers 400 or 404 past its end is understood, and only where the page before was short."""
+    walking = RunListWalker(watermark_size=0, max_pages=9, page_size=10)
+    walking.next_page()
+    assert not walking.last_page_short
+    walking.receive(["a"], ())
+    assert walking.last_page_short
+    assert walking.next_page() == (1, 10)
+    walking.end_of_list()
+    assert walking.outcome == "ended"
+    assert walking.next_page() is None
+
+
+def test_a_page_that_is_too_large_is_halved_and_recovers() -> None:
+    """The limit halves until the page fits, and grows back to the page size page by page."""
+    walking = RunListWalker(watermark_size=0, max_pages=99, page_size=100)
+    limits = []
+    for n in range(12):
+        asked = request(walking)
+        limits.append(asked.limit)
+        if n < 3:
+            walking.too_large()
+        else:
+            walking.receive([f"r{m}" for m in range(asked.offset, asked.offset + asked.limit)], ())
+    assert limits == [100, 50, 25, 12, 16, 21, 27, 34, 43, 54, 68, 86]
+
+
+def test_a_row_that_is_too_large_alone_is_passed_over_and_reported() -> None:
+    """One row that cannot be read costs its neighbours nothing, at the head and in the middle."""
+    server, ledger = ServerList(random.Random(1)), Ledger()
+    server.grow(40)
+    server.huge = {server.rows[0], server.rows[17]}
+    walking = walker(ledger, 10)
+    assert walk(server, ledger, walking) == "ended"
+    assert walking.skipped_offsets == [0, 17]
+    assert ledger.known == set(server.rows) - server.huge
+
+
+def test_the_page_stays_the_same_until_it_is_answered() -> None:
+    """Asking twice is no second page, and an answer nobody asked for is a defect of the caller."""
+    walking = RunListWalker(watermark_size=0, max_pages=9)
+    assert walking.next_page() == walking.next_page() == (0, 100)
+    assert walking.pages == 1
+    walking.receive([], ())
+    with pytest.raises(RuntimeError, match="no page was asked for"):
+        walking.receive([], ())
+
+
+def test_numbers_too_small_to_walk_with_are_refused() -> None:
+    """A page size or bound of zero is an error at once, not a walk that never moves."""
+    with pytest.raises(ValueError, match="at least 1"):
+        RunListWalker(watermark_size=0, max_pages=0)

@@ -1,0 +1,323 @@
+"""Settings: where they come from, what is refused and in which words, and that secrets stay secret."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from etl.errors import ConfigurationError
+from etl.settings import Settings, load, mask_url
+
+EXAMPLE = Path(__file__).parents[2] / "config" / "etl.toml"
+SECRET = "hunter2secret"
+
+
+def read(tmp_path: Path, toml: str = "", **environment: str) -> Settings:
+    """Load this TOML with this environment."""
+    path = tmp_path / "etl.toml"
+    path.write_text(toml, encoding="utf-8")
+    return load(path, environment)
+
+
+def refusal(tmp_path: Path, toml: str = "", **environment: str) -> str:
+    """The one line that this TOML with this environment is refused with."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(tmp_path, toml, **environment)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert SECRET not in line
+    assert SECRET not in repr(caught.value.__cause__)
+    return line.replace(str(tmp_path / "etl.toml"), "FILE")
+
+
+def test_the_example_says_what_the_defaults_are() -> None:
+    """Every value in the shipped file is the built-in default, save the database that it names."""
+    example = load(EXAMPLE, {}).masked()
+    assert example["database"].pop("url") == "embedded"
+    built_in = Settings().masked()
+    assert built_in["database"].pop("url") is None
+    assert example == built_in
+
+
+def test_every_setting_stands_in_the_example() -> None:
+    """No setting is hidden: each key of each section is in the shipped file, if only as a comment."""
+    text = EXAMPLE.read_text(encoding="utf-8")
+    shown = Settings().masked()
+    keys = [key for section in ("api", "database", "polling", "service", "logs") for key in shown[section]]
+    missing = [key for key in keys if f"{key} = " not in text]
+    assert missing == ["api_key"]
+    assert all(f"{key} = " in text for key in ("id", "name", "interval", "cron", "discover", "runs", "labels"))
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    """A variable replaces the file's value, and leaves the section's other values alone."""
+    settings = read(
+        tmp_path,
+        '[polling]\nlease = "10s"\nreconcile = "2h"\n[api]\nbase_url = "http://file/"\n',
+        ORCHESTRA_ETL_POLLING__LEASE="2s",
+        ORCHESTRA_ETL_API__REQUESTS_PER_SECOND="0",
+        ORCHESTRA_ETL_SERVICE__PORT="0",
+        ORCHESTRA_ETL_API__TRUST_ENV="true",
+        ORCHESTRA_ETL_STATES__REVIEW="running",
+        ORCHESTRA_BASE_URL="https://environment:8443/api/",
+    )
+    assert (settings.polling.lease, settings.polling.reconcile) == (2.0, 7200.0)
+    assert (settings.api.requests_per_second, settings.api.trust_env, settings.service.port) == (0.0, True, 0)
+    assert settings.states == {"review": "running"}
+    assert settings.api.base_url == "https://environment:8443/api"
+
+
+def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
+    """Compose files pass unset variables on as empty ones; these change nothing."""
+    settings = read(tmp_path, '[database]\nurl = "embedded"\n', DATABASE_URL="", ORCHESTRA_ETL_POLLING__LEASE=" ")
+    assert settings.database_url() == "embedded"
+    assert settings.polling.lease == 60.0
+
+
+def test_workflows_can_come_from_the_environment(tmp_path: Path) -> None:
+    """A JSON list in one variable replaces the file's workflows, so that a container needs no file."""
+    settings = read(
+        tmp_path,
+        '[[workflows]]\nid = "old"\n',
+        ORCHESTRA_ETL_WORKFLOWS='[{"id": "a", "runs": ["r1"], "labels": {"team": "x"}}, {"id": "b", "cron": "*/5 * * * *"}]',
+    )
+    assert [workflow.id for workflow in settings.workflows] == ["a", "b"]
+    assert settings.workflows[0].runs == ("r1",)
+    assert settings.workflows[1].cron == "*/5 * * * *"
+
+
+def test_the_file_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The argument, then ORCHESTRA_ETL_CONFIG, then ./config/etl.toml, then the shipped example."""
+    monkeypatch.chdir(tmp_path)
+    assert load(None, {}).config_file == EXAMPLE
+    (tmp_path / "config").mkdir()
+    for name in ("config/etl.toml", "named.toml", "argument.toml"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    assert load(None, {}).config_file == Path("config/etl.toml")
+    assert load(None, {"ORCHESTRA_ETL_CONFIG": "named.toml"}).config_file == Path("named.toml")
+    assert load(Path("argument.toml"), {"ORCHESTRA_ETL_CONFIG": "x"}).config_file == Path("argument.toml")
+    with pytest.raises(ConfigurationError, match=r"missing\.toml: the configuration cannot be read: No such file"):
+        load(None, {"ORCHESTRA_ETL_CONFIG": "missing.toml"})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("1m30s", 90), ("500ms", 0.5), ("1.5h", 5400), ("7d", 604800), ("1h 5m", 3900), ("2M", 120)],
+)
+def test_durations_are_read_with_their_units(tmp_path: Path, text: str, seconds: float) -> None:
+    """A duration is a number with a unit, or several of them, and becomes seconds."""
+    settings = read(tmp_path, f'[polling]\nlease = "{text}"\n')
+    assert settings.polling.lease == seconds
+    shown = settings.masked()["polling"]["lease"]
+    assert read(tmp_path, f'[polling]\nlease = "{shown}"\n').polling.lease == seconds
+
+
+@pytest.mark.parametrize("text", ['"90"', "90", '"-5s"', '""', '"0s"', '"1y"', '"s"', '"9999999d"', "true", '"1.2.3s"'])
+def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
+    """A bare number is ambiguous and a negative or endless duration is nonsense: each is one clear line."""
+    assert refusal(tmp_path, f"[polling]\nlease = {text}\n").startswith("FILE: polling.lease: ")
+
+
+@pytest.mark.parametrize(
+    ("toml", "line"),
+    [
+        ('[polling]\nleese = "5s"', "polling.leese: there is no such setting; did you mean polling.lease?"),
+        ('[poling]\nlease = "5s"', "poling: there is no such setting; did you mean polling?"),
+        ('lease = "5s"', "lease: there is no such setting; did you mean polling.lease?"),
+        ('[[workflow]]\nid = "a"', "workflow: there is no such setting; did you mean workflows?"),
+        ("[logs]\nxyz = 1", "logs.xyz: there is no such setting; known here: level, format"),
+        (
+            "[[workflows]]\nid = 'a'\nlabel = {}",
+            "workflows no. 1.label: there is no such setting; did you mean workflows.labels?",
+        ),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, toml: str, line: str) -> None:
+    """A misspelt key is an error that says what was probably meant."""
+    assert refusal(tmp_path, toml) == f"FILE: {line}"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ORCHESTRA_ETL_POLING__LEASE", "did you mean ORCHESTRA_ETL_POLLING__LEASE?"),
+        ("ORCHESTRA_ETL_LEASE", "did you mean ORCHESTRA_ETL_POLLING__LEASE?"),
+        ("ORCHESTRA_ETL_LOGS__LEVEL__X", "did you mean ORCHESTRA_ETL_LOGS__LEVEL?"),
+        ("ORCHESTRA_ETL_WORKFLOWS__ID", "ORCHESTRA_ETL_WORKFLOWS to a JSON list"),
+        ("ORCHESTRA_ETL_NONSENSE", "there is no such setting"),
+    ],
+)
+def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: str) -> None:
+    """A misspelt variable is not passed over in silence, and its value is not shown."""
+    line = refusal(tmp_path, **{name: SECRET})
+    assert line.startswith(f"{name}: ")
+    assert meant in line
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("[api", "is not valid TOML"),
+        ("[api]\nbase_url = nonsense", "(at line 2, column 12)"),
+        ("api = 5", "api: must be a table"),
+        ("[workflows]\nid = 'a'", "must be a list of tables: [[workflows]]"),
+        ("[[workflows]]\nname = 'a'", "workflows no. 1.id: is missing"),
+        ("[service]\nport = 'abc'", "service.port: must be a valid integer"),
+        ("[service]\nport = 99999", "service.port: must be less than or equal to 65535"),
+        ("[service]\nhost = ''", "service.host: must not be empty"),
+        ("[service]\nport = 'x'\nhost = ''", "(and 1 more)"),
+        ("[api]\nrequests_per_second = true", "api.requests_per_second: must be a number"),
+        ("[api]\nrequests_per_second = -1", "api.requests_per_second: must be greater than or equal to 0"),
+        ("[api]\nbase_url = 'ftp://host/'", "must begin with http:// or https://"),
+        ("[api]\nbase_url = 'https:///path'", "no host"),
+        ("[api]\nbase_url = 'https://host:99999/'", "is no URL"),
+        (f"[api]\nbase_url = 'https://user:{SECRET}@host/'", "must not hold a user or password"),
+        ("[api]\nbase_url = 'https://host/?a=b'", "without '?' or '#'"),
+        ("[api]\nbase_url = 'https://host/#a'", "without '?' or '#'"),
+        ("[api]\nheader_name = 'a: b'", "is no name of an HTTP header"),
+        (f"[api]\napi_key = '{SECRET}'", "set ORCHESTRA_API_KEY or ORCHESTRA_API_KEY_FILE"),
+        (f"[api]\nkey = '{SECRET}'", "set ORCHESTRA_API_KEY or ORCHESTRA_API_KEY_FILE"),
+        (f"[database]\nurl = 'mysql://u:{SECRET}@host/'", "must begin with postgresql://"),
+        ("[database]\nurl = 'embedded'\nurl_file = 'x'", "the database is named twice"),
+        ("[logs]\nlevel = 'loud'", "logs.level: must be 'debug', 'info', 'warning' or 'error'"),
+        ("[states]\nreview = 'reviewing'", "'review' must be one of pending, running"),
+        ("[polling]\nopen_interval_min = '1h'", "open_interval_min must not be longer"),
+        ("[[workflows]]\nid = 'a'\n[[workflows]]\nid = 'a'", "the id a is configured twice"),
+        ("[[workflows]]\nid = 'a'\ninterval = '1m'\ncron = '* * * * *'", "has both interval and cron"),
+        ("[[workflows]]\nid = 'a'\ncron = '* * *'", "no. 1.cron: is no cron line of five fields"),
+        ("[[workflows]]\nid = 'a'\ncron = '61 * * * *'", "no. 1.cron: is no cron line"),
+        ("[[workflows]]\nid = 'a'\ncron = '0 0 31 2 *'", "never comes due"),
+        ("[[workflows]]\nid = '..'", "no. 1.id: cannot stand in a request's path"),
+        ("[[workflows]]\nid = ''", "no. 1.id: cannot stand in a request's path"),
+        ("[[workflows]]\nid = 'a'\nruns = ['x', 'a\\u0000b', \"a\\u0000b\"]", "no. 1.runs no. 3: cannot stand in a request"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_one_line_that_names_the_place(tmp_path: Path, toml: str, words: str) -> None:
+    """Every mistake in the file is one line with the file, the key and what is wrong, never with a secret."""
+    line = refusal(tmp_path, toml)
+    assert line.startswith("FILE: ")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ORCHESTRA_API_KEY", f"{SECRET}\n{SECRET}", "holds a line break"),
+        ("ORCHESTRA_API_KEY", f"{SECRET}é", "a character outside ASCII"),
+        ("DATABASE_URL", f"mysql://u:{SECRET}@host/x", "must begin with postgresql://"),
+        ("DATABASE_URL", f"postgres://u:{SECRET}@host/a b", "holds a space or a line break"),
+        ("ORCHESTRA_BASE_URL", f"https://u:{SECRET}@host", "must not hold a user or password"),
+        ("ORCHESTRA_ETL_POLLING__LEASE", SECRET, "is no duration"),
+        ("ORCHESTRA_ETL_API__CONCURRENCY", SECRET, "must be a valid integer"),
+        ("ORCHESTRA_ETL_WORKFLOWS", SECRET, "must be a JSON list"),
+        ("ORCHESTRA_ETL_WORKFLOWS", '["a"]', "no. 1: must be a table"),
+        ("ORCHESTRA_ETL_LOGS", '{"levl": "info"}', "levl: there is no such setting; did you mean logs.level?"),
+    ],
+)
+def test_a_wrong_variable_is_named_and_its_value_is_not(tmp_path: Path, name: str, value: str, words: str) -> None:
+    """A mistake in the environment names the variable, not the file, and shows nothing of what it holds."""
+    line = refusal(tmp_path, **{name: value})
+    assert line.startswith(f"{name}: ")
+    assert words in line
+
+
+def test_the_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    """A key loses its trailing newline; a key file is read anew, so that a renewed key takes effect by itself."""
+    assert read(tmp_path, ORCHESTRA_API_KEY=f"{SECRET}\n").read_api_key() == SECRET
+    (tmp_path / "key").write_text("first\r\n", encoding="utf-8")
+    settings = read(tmp_path, '[api]\napi_key_file = "key"\n')
+    assert settings.read_api_key() == "first"
+    (tmp_path / "key").write_text("renewed\n", encoding="utf-8")
+    assert settings.read_api_key() == "renewed"
+    assert read(tmp_path, '[api]\napi_key_file = "key"\n', ORCHESTRA_API_KEY="other").read_api_key() == "other"
+
+
+def test_a_key_that_is_missing_is_an_error_only_when_it_is_needed(tmp_path: Path) -> None:
+    """Commands on the database alone work without a key; the others say how to give one."""
+    with pytest.raises(ConfigurationError, match="set ORCHESTRA_API_KEY, or ORCHESTRA_API_KEY_FILE"):
+        read(tmp_path).read_api_key()
+    with pytest.raises(
+        ConfigurationError, match=r"nowhere: the API key .*ORCHESTRA_API_KEY_FILE.* cannot be read: No such file"
+    ):
+        read(tmp_path, ORCHESTRA_API_KEY_FILE=str(tmp_path / "nowhere")).read_api_key()
+    (tmp_path / "key").write_text("\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="is empty"):
+        read(tmp_path, ORCHESTRA_API_KEY_FILE=str(tmp_path / "key")).read_api_key()
+    (tmp_path / "key").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="is not UTF-8 text"):
+        read(tmp_path, ORCHESTRA_API_KEY_FILE=str(tmp_path / "key")).read_api_key()
+    assert "not both" in refusal(tmp_path, ORCHESTRA_API_KEY="a", ORCHESTRA_API_KEY_FILE="b")
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_a_database_url_becomes_one_that_libpq_reads(tmp_path: Path, scheme: str) -> None:
+    """Each of the usual spellings gives the same libpq URI, from the environment and from a file."""
+    url = f"{scheme}://user:pass@host:5433/name?sslmode=disable"
+    expected = "postgresql://user:pass@host:5433/name?sslmode=disable"
+    assert read(tmp_path, DATABASE_URL=url).database_url() == expected
+    (tmp_path / "url").write_text(f"{url}\n", encoding="utf-8")
+    settings = read(tmp_path, '[database]\nurl = "embedded"\n', DATABASE_URL_FILE=str(tmp_path / "url"))
+    assert settings.database_url() == expected
+
+
+def test_no_database_names_both_choices(tmp_path: Path) -> None:
+    """Nothing is guessed: without a database the error names the URL and the embedded one."""
+    with pytest.raises(ConfigurationError, match=r"DATABASE_URL to postgresql://.*embedded"):
+        read(tmp_path).database_url()
+
+
+@pytest.mark.parametrize("url", ["u:hunter2secret/x@h/d", "u:hunter2secret%zz@h/d", "u@h/d?pasword=hunter2secret"])
+def test_a_url_that_libpq_refuses_is_not_quoted(tmp_path: Path, url: str) -> None:
+    """libpq quotes what it does not understand, mostly a piece of the password; our line does not."""
+    settings = read(tmp_path, DATABASE_URL=f"postgresql://{url}")
+    with pytest.raises(ConfigurationError, match="is not understood") as caught:
+        settings.database_url()
+    assert SECRET not in str(caught.value)
+
+
+def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
+    """Neither what `config show` prints nor the representation of the settings holds a key or password."""
+    settings = read(
+        tmp_path,
+        ORCHESTRA_API_KEY=SECRET,
+        DATABASE_URL=f"postgres://user:{SECRET}@host/d?sslmode=require&password={SECRET}",
+    )
+    shown = settings.masked()
+    assert SECRET not in repr(shown) + repr(settings) + str(settings)
+    assert shown["api"]["api_key"] == "********"
+    assert shown["database"]["url"] == "postgresql://user:********@host/d?sslmode=require&password=********"
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("postgresql://u:a@b/c@host/d", "postgresql://u:********@host/d"),
+        ("postgresql://u:a?b@host/d", "postgresql://u:********@host/d"),
+        ("postgresql://host/d?PassWord=x&a=b", "postgresql://host/d?PassWord=********&a=b"),
+        ("postgresql://host/d?sslpassword=x", "postgresql://host/d?sslpassword=********"),
+        ("postgresql://user@host/d", "postgresql://user@host/d"),
+        ("embedded", "embedded"),
+    ],
+)
+def test_passwords_in_urls_are_masked_in_every_form(url: str, masked: str) -> None:
+    """Also a password that should have been percent-encoded, and one given as a parameter."""
+    assert mask_url(url) == masked
+
+
+def test_settings_cannot_be_changed() -> None:
+    """What was loaded stays: assigning to a setting fails."""
+    with pytest.raises(ValidationError):
+        Settings().polling.lease = 1.0
+
+
+def test_importing_the_settings_is_cheap() -> None:
+    """Neither the scheduler nor the database driver is imported to read the settings."""
+    code = "import sys, etl.settings; etl.settings.load(environment={}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "pydantic" in loaded
+    assert not loaded & {"apscheduler", "psycopg", "sqlalchemy", "httpx", "structlog", "msgspec"}

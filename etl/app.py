@@ -62,9 +62,9 @@ def open_database(settings: Settings) -> Iterator[Database]:
             patience=settings.database.patience,
         )
         try:
-            if settings.database_url() == EMBEDDED or settings.database.migrate_on_start:
-                if database.version() != schema.head():
-                    schema.upgrade(url)
+            ours = settings.database_url() == EMBEDDED or settings.database.migrate_on_start
+            if ours and database.version() != schema.head():
+                schema.upgrade(url)
             database.check_schema()
             yield database
         finally:
@@ -147,7 +147,7 @@ async def open_jobs(
         )
         passes = Passes(
             database, client, sweeper, poller, clock, plans(settings),
-            all_workflows=settings.api.all_workflows, describe_every=polling.reconcile, node_types=node_types,
+            all_workflows=settings.api.all_workflows, describe_every=polling.reconcile, node_types=node_types, states=states,
         )  # fmt: skip
         yield Jobs(client, passes, poller)
 

@@ -192,7 +192,7 @@ async def _present(own: database.Database, url: str, console: Console, seconds: 
         for row in result:
             table.add_row(*(str(value) for value in row))
         console.print(table)
-    console.print(f"\nquery it yourself:  {shlex.join(psql_command(url))}\n")
+    console.print(f"\nwhile the demo runs, query it yourself:\n{shlex.join(psql_command(url))}\n")
 
 
 async def _watch(own: database.Database, stop: Stop, service: asyncio.Task[None], console: Console) -> None:
@@ -210,12 +210,13 @@ async def _watch(own: database.Database, stop: Stop, service: asyncio.Task[None]
 
 
 def _table(rows: Sequence[Any]) -> Table:
-    table = Table("workflow", show_edge=False)
-    for name in ("runs", "succeeded", "failed", "cancelled", "open", "newest", "steps", "tokens"):
-        table.add_column(name, justify="right")
+    table = Table(show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("workflow", no_wrap=True)
+    for name in ("runs", "good", "failed", "cancelled", "open", "newest", "steps", "tokens"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         figures = (row.runs, row.succeeded, row.failed, row.cancelled, row.open)
-        newest = f"{row.newest:,.0f} s ago" if row.newest is not None else "-"
+        newest = f"{row.newest:,.0f} s" if row.newest is not None else "-"
         table.add_row(row.name, *(f"{n:,}" for n in figures), newest, f"{row.steps:,}", f"{row.tokens or 0:,}")
     return table
 

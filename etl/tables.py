@@ -53,7 +53,9 @@ _DURATION = Computed(
 )
 
 
-def _c(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], comment: str, *more: Any, **options: Any) -> Column[Any]:
+def _c(
+    name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], comment: str, *more: Any, **options: Any
+) -> Column[Any]:
     return Column(name, kind, *more, comment=comment, **options)
 
 
@@ -368,4 +370,13 @@ described = Table(
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
     comment="When the API was last asked what workflows there are.",
+)
+
+state_map = Table(
+    "state_map",
+    metadata,
+    _c("status", Text(), "A status, folded: lower case, without spaces, hyphens and underscores.", primary_key=True),
+    _c("state", Text(), "The state it is mapped to by the configuration.", nullable=False),
+    schema=OPERATIONS,
+    comment="The configured mapping that the stored states were written by.",
 )

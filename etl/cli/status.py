@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
-from etl.cli.display import counted, fields, instant, plain, span, state, styled
+from etl.cli.display import STYLES, counted, fields, instant, plain, span, state, styled
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from etl.ledger.status import Coverage, Status, Watched, WorkflowStatus
     from etl.settings import Settings, Workflow
 
@@ -111,19 +113,17 @@ def _print(found: Status) -> None:
         names = ", ".join(plain(one.name or one.id, 40) for one in found.unconfigured[:10])
         more = "" if len(found.unconfigured) <= 10 else ", …"
         out.print()
-        out.print(
-            fields(
-                [("not configured", f"{counted(len(found.unconfigured), 'workflow')}: {names}{more}; see `workflows`")]
-            )
+        fields(
+            out, [("not configured", f"{counted(len(found.unconfigured), 'workflow')}: {names}{more}; see `workflows`")]
         )
 
 
 def _print_workflow(one: WorkflowStatus) -> None:
     out = console()
     title = plain(one.name or "", 60)
-    out.print(styled(f"{title}  " if title else "", "bold"), styled(plain(one.id)), " ", state(one.verdict), sep="")
+    out.print(styled(f"{title}  " if title else "", "bold"), styled(plain(one.id) + "  "), state(one.verdict), sep="")
     newest, sweep = one.freshness.newest_run, one.freshness.last_complete_sweep
-    rows = [
+    rows: list[tuple[str, str | Text]] = [
         (
             "newest run",
             "none yet" if newest is None else f"{instant(newest)}, {span(one.freshness.newest_run_age)} ago",
@@ -156,29 +156,19 @@ def _print_workflow(one: WorkflowStatus) -> None:
             for drift in one.drift_examples
         )
         rows.append(("drift", f"{counted(one.drift, 'difference')} from the API's description: {examples}"))
-    out.print(fields([*rows], indent=2))
+    fields(out, rows, indent=2)
     for reason in one.reasons:
-        out.print(
-            fields(
-                [
-                    (
-                        "!",
-                        styled(
-                            f"{reason.level}: {plain(reason.text, 500)}",
-                            "red" if reason.level == "failing" else "yellow",
-                        ),
-                    )
-                ],
-                indent=2,
-            )
-        )
+        text = styled(f"{reason.level}: {plain(reason.text, 500)}", STYLES[reason.level])
+        fields(out, [("!", text)], indent=2)
 
 
 def _coverage(coverage: Coverage) -> str:
     if coverage.until is None:
         return "not known: no sweep has been complete yet"
-    since = "the first run" if coverage.since is None else instant(coverage.since)
-    text = f"complete from {since} until {instant(coverage.until)}"
+    until = instant(coverage.until)
+    text = f"complete until {until}, none of the runs is stored yet"
+    if coverage.since is not None:
+        text = f"complete from {instant(coverage.since)} until {until}"
     if not coverage.gaps:
         return text
     gaps = ", ".join(f"#{gap.id} {instant(gap.after)} to {instant(gap.before)}" for gap in coverage.newest_gaps)

@@ -7,6 +7,7 @@ doubled tick costs nothing but a query.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -36,6 +37,10 @@ KEY_PAUSE = 15.0
 MISFIRE_GRACE = 3600
 # Seconds that jobs in hand get at the end, out of the ten that the service promises.
 END_PATIENCE = 8.0
+
+
+# A poll that is busy with a backlog passes over its ticks, by design; the scheduler would warn of each of them.
+logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 
 class Schedule(msgspec.Struct, frozen=True):

@@ -14,10 +14,11 @@ _SEPARATORS = re.compile(r"[\s_-]+")
 # Only `completed` is documented; the other spellings are those that workflow engines commonly use.
 _SPELLINGS: Mapping[State, str] = {
     "pending": "pending queued created scheduled waiting new ready submitted accepted not_started",
-    "running": "running in_progress started starting active processing executing retrying paused resumed",
+    "running": "running in_progress started starting active processing executing retrying paused resumed "
+    "cancelling canceling stopping",
     "succeeded": "succeeded success successful completed complete done finished ok passed",
     "failed": "failed failure error errored timeout timed_out crashed exception rejected",
-    "cancelled": "cancelled canceled cancelling canceling aborted stopped terminated killed revoked",
+    "cancelled": "cancelled canceled aborted stopped terminated killed revoked",
     "skipped": "skipped skip ignored bypassed",
 }
 
@@ -41,13 +42,16 @@ class StateMap:
         Raises ConfigurationError where a target is not one of the states.
         """
         self._states = dict(_DEFAULTS)
+        self.configured: dict[str, State] = {}
+        """The configured part, statuses folded."""
         for status, target in (extra or {}).items():
             known: dict[str, State] = {state: state for state in get_args(State)}
             if target not in known:
                 raise ConfigurationError(
                     f"status {status!r} is mapped to {target!r}; the states are {', '.join(known)}"
                 )
-            self._states[_fold(status)] = known[target]
+            self.configured[_fold(status)] = known[target]
+        self._states.update(self.configured)
 
     def state_of(self, status: str | None) -> State:
         """The state of a status as the API gives it; `unknown` where it is None or not mapped."""

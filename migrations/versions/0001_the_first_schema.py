@@ -453,6 +453,19 @@ def upgrade() -> None:
         schema="orchestra_etl",
     )
     op.create_table(
+        "state_map",
+        sa.Column(
+            "status",
+            sa.Text(),
+            nullable=False,
+            comment="A status, folded: lower case, without spaces, hyphens and underscores.",
+        ),
+        sa.Column("state", sa.Text(), nullable=False, comment="The state it is mapped to by the configuration."),
+        sa.PrimaryKeyConstraint("status", name="state_map_pkey"),
+        schema="orchestra_etl",
+        comment="The configured mapping that the stored states were written by.",
+    )
+    op.create_table(
         "sweeps",
         sa.Column("workflow_id", sa.Text(collation="C"), nullable=False, comment="The workflow."),
         sa.Column(
@@ -674,6 +687,7 @@ def downgrade() -> None:
     op.drop_table("steps", schema="orchestra")
     op.drop_table("run_payloads", schema="orchestra")
     op.drop_table("sweeps", schema="orchestra_etl")
+    op.drop_table("state_map", schema="orchestra_etl")
     op.drop_index("run_ledger_workflow_id_tracking_idx", table_name="run_ledger", schema="orchestra_etl")
     op.drop_index(
         "run_ledger_due_idx",

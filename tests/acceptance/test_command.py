@@ -150,7 +150,9 @@ def test_the_service_loads_and_ends_in_good_order(
     """The service loads the history by itself, and one signal ends it within ten seconds with status 0, every claim given back."""
     url = variables["DATABASE_URL"]
     with started("serve", variables=variables) as service:
-        wait_until(lambda: query(url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'") == [{"n": 120}])
+        wait_until(
+            lambda: query(url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'") == [{"n": 120}]
+        )
         assert differences(url, history) == []
         simulator.misbehave(Misbehaviour(delay=5.0, endpoints=("steps",)))
         query(url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
@@ -188,7 +190,9 @@ def test_health_and_metrics(history: History, variables: dict[str, str]) -> None
             return error.code, error.read().decode()
 
     with started("serve", variables=variables):
-        wait_until(lambda: query(url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'") == [{"n": 120}])
+        wait_until(
+            lambda: query(url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'") == [{"n": 120}]
+        )
         wait_until(lambda: "orchestra_etl_runs_total 120.0" in ask("/metrics")[1])
         assert ask("/livez") == (200, "ok\n")
         assert ask("/readyz") == (200, "ok\n")
@@ -279,9 +283,7 @@ def test_more_new_runs_than_the_list_shows_are_a_recorded_gap(
     assert gaps == [{"workflow_id": history.workflow_ids[0], "known": True}]
 
 
-def test_track_takes_the_answers_of_execute(
-    simulator: Simulator, history: History, variables: dict[str, str]
-) -> None:
+def test_track_takes_the_answers_of_execute(simulator: Simulator, history: History, variables: dict[str, str]) -> None:
     """A run tracked from Execute's answer under the wrong workflow is read under the right one once the list names it."""
     wrong, right = history.workflow_ids[:2]
     run_id = history.run_ids(right)[0]

@@ -97,7 +97,7 @@ def _write(database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], at: d
     database.transaction(work)
 
 
-def _state(url: str, run: str = RUN) -> tuple[str | None, ...]:
+def _state(url: str, run: str = RUN) -> tuple[Any, ...]:
     rows = query(
         url,
         "SELECT r.state AS run, s.status AS step, l.tracking, l.due_at IS NOT NULL AS due FROM orchestra_etl.run_ledger l"
@@ -187,12 +187,17 @@ def test_a_step_id_of_another_run_stays_with_its_owner(database: Database, datab
     _track(database, "r1", "r2", "r3")
     first, second, third = sorted(_claim(database), key=lambda claim: claim.run_id)
     report = loader.load(
-        [_reading(first, _step("completed", run="r1")), _reading(second, _step("completed", run="r2"), _step("completed", "t"))]
+        [
+            _reading(first, _step("completed", run="r1")),
+            _reading(second, _step("completed", run="r2"), _step("completed", "t")),
+        ]
     )
     late = loader.load([_reading(third, _step("failed", run="r3"))])
     owner = query(database_url, "SELECT run_id FROM orchestra.steps WHERE id = 's'")[0]["run_id"]
     loser = {"r1": "r2", "r2": "r1"}[owner]
-    letters = query(database_url, "SELECT run_id, reason, step_id, body FROM orchestra_etl.dead_letters ORDER BY run_id")
+    letters = query(
+        database_url, "SELECT run_id, reason, step_id, body FROM orchestra_etl.dead_letters ORDER BY run_id"
+    )
     assert [(one["run_id"], one["reason"], one["step_id"]) for one in letters] == [
         (loser, "id_conflict", "s"),
         ("r3", "id_conflict", "s"),
@@ -226,7 +231,7 @@ def test_a_batch_is_repeated_whole_after_a_broken_connection(database: Database,
     """A connection cut in the middle of a load repeats the whole batch, and everything is stored once."""
     _track(database)
     reading = _reading(_claim(database)[0], _step("running"))
-    cuts = []
+    cuts: list[int] = []
 
     class Cutting(Loader):
         def _load(self, connection: Connection, readings: Any, *, isolate: bool) -> Any:
@@ -255,7 +260,9 @@ def test_eight_writers_with_overlapping_runs_do_not_deadlock(database_url: str) 
             for turn in range(5):
                 await asyncio.to_thread(_track, own, *runs[number % 3 :: 1 + number % 2])
                 found = await asyncio.to_thread(_claim, own, 15)
-                readings = [_reading(claim, _step("running", f"{claim.run_id}-{turn % 2}")) for claim in reversed(found)]
+                readings = [
+                    _reading(claim, _step("running", f"{claim.run_id}-{turn % 2}")) for claim in reversed(found)
+                ]
                 loaded += (await asyncio.to_thread(loader.load, readings)).runs if readings else 0
         finally:
             own.close()

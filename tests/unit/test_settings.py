@@ -129,6 +129,7 @@ def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
         ('[poling]\nlease = "5s"', "poling: there is no such setting; did you mean polling?"),
         ('lease = "5s"', "lease: there is no such setting; did you mean polling.lease?"),
         ('[[workflow]]\nid = "a"', "workflow: there is no such setting; did you mean workflows?"),
+        ("[logs]\nlog = 1", "logs.log: there is no such setting; known here: level, format"),
         ("[logs]\nxyz = 1", "logs.xyz: there is no such setting; known here: level, format"),
         (
             "[[workflows]]\nid = 'a'\nlabel = {}",

@@ -1,0 +1,62 @@
+"""The configured part of the mapping from status to state, as the stored rows were written by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import Connection, text
+
+_LOCKED = text("LOCK TABLE orchestra_etl.state_map IN SHARE ROW EXCLUSIVE MODE")
+_STORED = text("SELECT status, state FROM orchestra_etl.state_map")
+_FORGET = text("DELETE FROM orchestra_etl.state_map")
+_REMEMBER = text("""
+    INSERT INTO orchestra_etl.state_map (status, state)
+    SELECT * FROM unnest(CAST(:statuses AS text[]), CAST(:states AS text[]))
+""")
+
+_CHANGED = """
+    unnest(CAST(:statuses AS text[]), CAST(:states AS text[])) AS m (status, state)
+    WHERE lower(regexp_replace({row}.status, '[[:space:]_-]+', '', 'g')) = m.status AND {row}.state <> m.state
+"""
+
+# A run whose state follows from its steps is read again; so is one that the API's own status may now make final.
+_REEVALUATE = text(f"""
+    WITH changed_steps AS (
+        UPDATE orchestra.steps AS s SET state = m.state, updated_at = now() FROM {_CHANGED.format(row="s")}
+        RETURNING s.run_id
+    ), changed_runs AS (
+        UPDATE orchestra.runs AS r SET state = m.state, updated_at = now() FROM {_CHANGED.format(row="r")}
+        RETURNING r.id, r.state
+    ), asked AS (
+        SELECT id AS run_id, state FROM changed_runs
+        UNION ALL
+        SELECT c.run_id, NULL FROM (SELECT DISTINCT run_id FROM changed_steps) AS c
+        WHERE c.run_id NOT IN (SELECT id FROM changed_runs)
+    )
+    UPDATE orchestra_etl.run_ledger AS l
+    SET run_state = COALESCE(asked.state, l.run_state), fencing_token = l.fencing_token + 1, leased_until = NULL,
+        due_at = now(), priority = 1, checks = 0,
+        opened_at = CASE WHEN l.tracking = 'open' THEN l.opened_at ELSE now() END, tracking = 'open'
+    FROM asked WHERE l.run_id = asked.run_id
+""")
+
+
+def apply(connection: Connection, configured: Mapping[str, str], state_of: Callable[[str], str]) -> int:
+    """Re-evaluate stored rows where the configured mapping is not the one they were written by.
+
+    Args:
+        connection: in a transaction.
+        configured: folded status to state, as configured now.
+        state_of: the state of a folded status by the mapping in force, defaults included.
+
+    Returns:
+        How many runs are read again.
+    """
+    stored = {row.status: row.state for row in connection.execute(_STORED)}
+    if stored == dict(configured):
+        return 0
+    connection.execute(_LOCKED)
+    changed = {status: state_of(status) for status in stored.keys() | configured.keys()}
+    connection.execute(_FORGET)
+    connection.execute(_REMEMBER, {"statuses": list(configured), "states": list(configured.values())})
+    return connection.execute(_REEVALUATE, {"statuses": list(changed), "states": list(changed.values())}).rowcount

@@ -1,0 +1,362 @@
+"""Passes against the simulator: what is found, in what order it becomes final, and what trouble costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl import app
+from etl.errors import ApiUnavailable, KeyRefused
+from etl.local.history import History
+from etl.local.misbehaviour import Misbehaviour
+from etl.local.simulator import Simulator
+from etl.pipeline.passes import PassReport
+from tests.oracle import differences
+from tests.support import configuration, environment, load, query, sync, writes
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class World:
+    """A server, a database, and passes from one to the other."""
+
+    def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
+        self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
+        self.toml = configuration(*history.workflow_ids)
+        self.variables = environment(url, simulator.base_url, ORCHESTRA_ETL_API__ATTEMPTS="1")
+
+    def sync(self, **more: str) -> PassReport:
+        """One pass, every open run being due."""
+        query(self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
+        return asyncio.run(sync(load(self.folder, self.toml, {**self.variables, **more})))
+
+    def backfill(self) -> PassReport:
+        """One backfill."""
+
+        async def work() -> PassReport:
+            loaded = load(self.folder, self.toml, self.variables)
+            with app.open_database(loaded) as database:
+                async with app.open_jobs(loaded, database) as jobs:
+                    return await jobs.passes.backfill(None, stop=asyncio.Event())
+
+        return asyncio.run(work())
+
+    def tracking(self) -> dict[str, int]:
+        """How many runs there are by tracking."""
+        rows = query(self.url, "SELECT tracking, count(*) AS n FROM orchestra_etl.run_ledger GROUP BY tracking")
+        return {row["tracking"]: row["n"] for row in rows}
+
+    def differences(self) -> list[str]:
+        """What differs from the history."""
+        return differences(self.url, self.history)
+
+
+def _world(folder: Path, url: str, **options: Any) -> Iterator[World]:
+    history = History(
+        seed=3, **{"workflows": 2, "runs_per_workflow": 12, "live": 0, "arrivals_per_minute": 0, **options}
+    )
+    with Simulator(history).in_thread() as simulator:
+        yield World(folder, url, history, simulator)
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    """Two workflows with twelve finished runs each, served now."""
+    yield from _world(tmp_path, database_url)
+
+
+@pytest.fixture
+def moving(tmp_path: Path, database_url: str) -> Iterator[World]:
+    """Two workflows with live runs, whose clock the test moves."""
+    yield from _world(tmp_path, database_url, live=4, runs_per_workflow=8, epoch=START, now=lambda: START)
+
+
+def test_live_runs_are_followed_to_their_end(moving: World) -> None:
+    """While runs start, progress and end, each pass leaves the database equal to what the API showed at that moment."""
+    for _ in range(40):
+        moving.history.freeze(moving.history.now())
+        assert moving.sync().exit_status == 0
+        assert moving.differences() == []
+        moving.history.advance(timedelta(seconds=7))
+    moving.history.advance(timedelta(hours=1))
+    moving.sync()
+    assert moving.differences() == []
+    assert moving.tracking() == {"final": 16}
+
+
+def test_a_final_run_is_asked_once(world: World) -> None:
+    """Finished runs cost one steps request each and no request for their own row."""
+    report = world.sync()
+    assert (report.load.runs, report.load.runs_inserted) == (24, 24)
+    assert (world.simulator.requests["steps"], world.simulator.requests["run"]) == (24, 0)
+    assert world.tracking() == {"final": 24}
+    assert world.differences() == []
+
+
+def test_a_reopened_run_is_read_again(moving: World) -> None:
+    """A run that was final and runs again is open again, and final with its new end."""
+    moving.history.freeze(START + timedelta(hours=1))
+    moving.sync()
+    run_id = moving.history.run_ids(moving.history.workflow_ids[0])[3]
+    moving.history.reopen(run_id)
+    moving.sync()
+    assert moving.differences() == []
+    assert moving.tracking() == {"final": 15, "open": 1}
+    moving.history.advance(timedelta(hours=1))
+    moving.sync()
+    assert moving.differences() == []
+    assert moving.tracking() == {"final": 16}
+
+
+def test_runs_that_start_while_the_list_is_paged_are_found(moving: World) -> None:
+    """With five new runs between any two pages, two passes find everything, once."""
+    moving.simulator.misbehave(Misbehaviour(grow_by=5, endpoints=("runs",), count=10))
+    moving.sync(ORCHESTRA_ETL_API__PAGE_SIZE="10")
+    moving.simulator.misbehave()
+    moving.history.advance(timedelta(hours=1))
+    moving.sync(ORCHESTRA_ETL_API__PAGE_SIZE="10")
+    assert moving.differences() == []
+    assert moving.tracking()["final"] > 50
+
+
+def test_a_server_that_only_answers_steps_is_enough(world: World) -> None:
+    """With no list, no workflows and no single runs, runs named in the configuration and in run_requests are loaded."""
+    world.simulator.misbehave(Misbehaviour(status=404, endpoints=("workflows", "runs", "run")))
+    workflow = world.history.workflow_ids[0]
+    named, asked = world.history.run_ids(workflow)[:2]
+    world.toml = configuration(workflow, discover=False, runs=(named,))
+    query(world.url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", workflow, asked)
+    assert world.sync().exit_status == 0
+    rows = query(world.url, "SELECT id, status_source, tracking FROM orchestra.runs")
+    assert sorted(row["id"] for row in rows) == sorted([named, asked])
+    # The status follows from the steps, so that only re-checks over a day make it final.
+    assert {(row["status_source"], row["tracking"]) for row in rows} == {("derived", "open")}
+    assert query(world.url, "SELECT * FROM orchestra.run_requests") == []
+    steps = sum(len(world.history.steps(run)) for run in (named, asked))
+    assert query(world.url, "SELECT count(*) AS n FROM orchestra.steps") == [{"n": steps}]
+
+
+def test_the_list_corrects_a_wrong_workflow(world: World) -> None:
+    """A run tracked under a wrong workflow answers 404 there; once the right list names it, it is loaded there."""
+    wrong, right = world.history.workflow_ids
+    run_id = world.history.run_ids(right)[0]
+    query(world.url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", wrong, run_id)
+    world.toml = configuration(wrong)
+    assert world.sync().exit_status == 6
+    world.toml = configuration(wrong, right)
+    assert world.sync().exit_status == 0
+    assert world.differences() == []
+    assert world.tracking() == {"final": 24}
+
+
+def test_a_blip_of_404_loses_nothing(world: World) -> None:
+    """Runs that answer 404 for a while stay open, are reported once, and are loaded when they answer again."""
+    world.simulator.misbehave(Misbehaviour(status=404, endpoints=("steps",), workflow_id=world.history.workflow_ids[0]))
+    assert world.sync().exit_status == 6
+    assert world.tracking() == {"open": 12, "final": 12}
+    assert world.sync().exit_status == 0
+    world.simulator.misbehave()
+    assert world.sync().exit_status == 0
+    assert world.differences() == []
+
+
+def test_a_run_is_gone_only_when_the_workflow_answers_without_it(world: World) -> None:
+    """A run that answers 404 for over an hour and stands in no list is gone; one that the list still shows is not."""
+    world.sync()
+    workflow = world.history.workflow_ids[0]
+    gone, listed = world.history.run_ids(workflow)[:2]
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open' WHERE run_id = ANY (%s)",
+        [gone, listed],
+    )
+    world.history.delete(gone)
+    world.simulator.misbehave(Misbehaviour(status=404, endpoints=("steps",), run_id=listed))
+    world.sync()
+    assert world.tracking() == {"final": 22, "open": 2}
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET not_found_since = now() - interval '2 hours', listed_at = now() - interval '3 hours' WHERE not_found_since IS NOT NULL",
+    )
+    world.sync()
+    tracking = query(world.url, "SELECT run_id, tracking FROM orchestra_etl.run_ledger WHERE tracking <> 'final'")
+    assert {row["run_id"]: row["tracking"] for row in tracking} == {gone: "gone", listed: "open"}
+    assert query(world.url, "SELECT tracking FROM orchestra.runs WHERE id = %s", gone) == [{"tracking": "gone"}]
+    assert query(world.url, "SELECT count(*) AS n FROM orchestra.steps WHERE run_id = %s", gone)[0]["n"] > 0
+
+
+def test_a_refused_workflow_stops_alone(world: World) -> None:
+    """403 for one workflow ends with status 3 and a line that names it; the other one is loaded."""
+    refused, other = world.history.workflow_ids
+    world.simulator.misbehave(Misbehaviour(status=403, workflow_id=refused))
+    report = world.sync()
+    assert report.exit_status == 3
+    assert refused in str(report.errors[0])
+    assert query(world.url, "SELECT DISTINCT workflow_id FROM orchestra.runs") == [{"workflow_id": other}]
+    world.simulator.misbehave(Misbehaviour(status=403, workflow_id=refused, endpoints=("steps",)))
+    assert world.sync().exit_status == 3
+    world.simulator.misbehave()
+    assert world.sync().exit_status == 0
+    assert world.differences() == []
+
+
+def test_a_key_refused_in_the_middle_stops_and_loses_nothing(world: World) -> None:
+    """When the key is refused in the middle of the polls, the pass ends, no run stays claimed, and the next one completes."""
+    world.simulator.misbehave(
+        Misbehaviour(delay=0.02, endpoints=("steps",)),
+        Misbehaviour(status=401, run_id=world.history.run_ids(world.history.workflow_ids[0])[7]),
+    )
+    with pytest.raises(KeyRefused):
+        world.sync()
+    assert query(world.url, "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL") == []
+    world.simulator.misbehave()
+    world.sync()
+    assert world.differences() == []
+
+
+def test_an_api_that_is_down_is_not_asked_for_every_run(world: World) -> None:
+    """When every steps request fails, the pass ends with ApiUnavailable after a few of them, and the next one completes."""
+    world.simulator.misbehave(Misbehaviour(status=500, endpoints=("steps",)))
+    with pytest.raises(ApiUnavailable):
+        world.sync()
+    assert world.simulator.requests["steps"] < 24
+    world.simulator.misbehave()
+    world.sync()
+    assert world.differences() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["html", "truncated", "cut-off", "server-error", "malformed", "rate-limited", "disconnecting"]
+)
+def test_what_goes_wrong_now_and_then_is_made_good(world: World, name: str) -> None:
+    """A third of all steps answers going wrong in one way: after some passes all is loaded exactly."""
+    from msgspec.structs import replace
+
+    from etl.local.misbehaviour import MISBEHAVIOURS
+
+    wrong = replace(MISBEHAVIOURS[name], probability=0.3, endpoints=("steps",))
+    if wrong.headers:
+        wrong = replace(wrong, headers={"Retry-After": "0"})
+    world.simulator.misbehave(wrong)
+    for _ in range(30):
+        world.sync(ORCHESTRA_ETL_API__ATTEMPTS="2")
+        if world.tracking() == {"final": 24}:
+            break
+    assert world.tracking() == {"final": 24}
+    assert world.differences() == []
+
+
+def test_one_bad_step_of_a_hundred_costs_only_itself(world: World) -> None:
+    """Of a hundred steps, one without an id, one doubled and one that is no object: 98 land, the rest is set aside."""
+    run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
+    steps: list[Any] = [
+        {"id": f"s{n}", "node_id": "n", "status": "completed", "start_time": "2026-01-01T00:00:00Z",
+         "end_time": "2026-01-01T00:00:01Z", "inputs": {"n": n}, "outputs": {}} for n in range(100)
+    ]  # fmt: skip
+    del steps[17]["id"]
+    steps[50] = "no object"
+    steps.append({**steps[3], "outputs": {"changed": True}})
+    world.simulator.steps_bodies[run_id] = json.dumps(steps).encode()
+    assert world.sync().exit_status == 6
+    assert query(world.url, "SELECT count(*) AS n FROM orchestra.steps WHERE run_id = %s", run_id) == [{"n": 98}]
+    letters = query(
+        world.url, "SELECT reason, body FROM orchestra_etl.dead_letters WHERE run_id = %s ORDER BY reason", run_id
+    )
+    assert [(one["reason"], json.loads(one["body"])) for one in letters] == [
+        ("duplicate_id", steps[3]),
+        ("not_an_object", steps[50]),
+        ("unusable_id", steps[17]),
+    ]
+    assert query(world.url, "SELECT data FROM orchestra.outputs WHERE step_id = 's3'") == [{"data": {"changed": True}}]
+
+
+def test_a_payload_of_50_megabytes_is_stored(world: World) -> None:
+    """A step whose output is 50 MB long is stored with its size."""
+    run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
+    big = "x" * 50_000_000
+    step = {"id": "big", "status": "completed", "outputs": {"text": big}}
+    world.simulator.steps_bodies[run_id] = json.dumps([step]).encode()
+    assert world.sync().exit_status == 0
+    stored = query(
+        world.url, "SELECT size_bytes, length(data ->> 'text') AS n FROM orchestra.outputs WHERE step_id = 'big'"
+    )
+    assert stored == [{"size_bytes": len(json.dumps(step["outputs"])), "n": 50_000_000}]
+
+
+def test_what_jsonb_cannot_hold_is_kept_byte_for_byte(world: World) -> None:
+    """NUL, a lone surrogate and a giant number land in a form that jsonb takes, with the exact bytes beside them."""
+    run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
+    bodies = [rb'{"a": "x\u0000y"}', rb'{"a": "\ud800"}', b'{"a": 1e200000}', b'{"a": 1.10}']
+    steps = b",".join(
+        b'{"id": "p%d", "status": "completed", "outputs": %s}' % (n, body) for n, body in enumerate(bodies)
+    )
+    world.simulator.steps_bodies[run_id] = b"[" + steps + b"]"
+    assert world.sync().exit_status == 0
+    rows = query(
+        world.url, "SELECT data::text, raw, note FROM orchestra.outputs WHERE step_id LIKE 'p_' ORDER BY step_id"
+    )
+    assert [row["raw"] for row in rows] == [*bodies[:3], None]
+    assert [row["note"] is None for row in rows] == [False, False, False, True]
+    assert rows[3]["data"] == '{"a": 1.10}'
+
+
+def test_a_step_that_vanishes_is_marked_and_comes_back(world: World) -> None:
+    """A step missing from a later answer gets absent_since and keeps its payloads; when it returns the mark is cleared."""
+    run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
+    steps = world.history.steps(run_id)
+    world.sync()
+    reopen = "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open' WHERE run_id = %s"
+    absent = "SELECT id FROM orchestra.steps WHERE absent_since IS NOT NULL"
+    world.simulator.steps_bodies[run_id] = json.dumps(steps[1:]).encode()
+    query(world.url, reopen, run_id)
+    assert world.sync().load.steps_absent == 1
+    assert query(world.url, absent) == [{"id": steps[0]["id"]}]
+    world.simulator.steps_bodies.clear()
+    query(world.url, reopen, run_id)
+    world.sync()
+    assert query(world.url, absent) == []
+    assert world.differences() == []
+
+
+def test_a_backfill_reads_what_a_capped_walk_left(world: World) -> None:
+    """A walk cut off by its bound leaves the rest to the next; a backfill walks the whole list and loads it."""
+    report = world.backfill()
+    assert report.exit_status == 0
+    assert world.differences() == []
+    priorities = query(world.url, "SELECT DISTINCT priority FROM orchestra_etl.run_ledger")
+    assert priorities == [{"priority": 1}]
+
+
+def test_a_second_sync_writes_nothing(world: World) -> None:
+    """An unchanged history: no row of the loaded tables is written and one page a list is asked for."""
+    world.sync()
+    before = writes(world.url)
+    world.simulator.reset_counts()
+    report = asyncio.run(sync(load(world.folder, world.toml, world.variables)))
+    assert report.load.runs == 0
+    assert writes(world.url) == before
+    assert dict(world.simulator.requests) == {"runs": 4}
+
+
+def test_a_new_state_mapping_re_evaluates_stored_rows(world: World) -> None:
+    """A status that was unknown counts as it is mapped once the configuration says so, without the API's list changing."""
+    workflow = world.history.workflow_ids[0]
+    run_id = world.history.run_ids(workflow)[0]
+    world.history.change_run(run_id, status="Needs Review")
+    for step in world.history.steps(run_id):
+        world.history.change_step(run_id, step["id"], status="Needs Review")
+    world.sync()
+    states = "SELECT r.state, array_agg(DISTINCT s.state) AS steps FROM orchestra.runs r JOIN orchestra.steps s ON s.run_id = r.id WHERE r.id = %s GROUP BY r.state"
+    assert query(world.url, states, run_id) == [{"state": "unknown", "steps": ["unknown"]}]
+    drift = query(world.url, "SELECT DISTINCT kind, found FROM orchestra_etl.drift")
+    assert drift == [{"kind": "unknown_status", "found": "Needs Review"}]
+    world.toml += '\n[states]\nneeds_review = "succeeded"\n'
+    world.sync()
+    assert query(world.url, states, run_id) == [{"state": "succeeded", "steps": ["succeeded"]}]
+    assert world.tracking() == {"final": 24}

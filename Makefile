@@ -33,7 +33,7 @@ check: $(VENV)/installed
 	$(BIN)/lint-imports --no-cache
 
 bench: $(VENV)/installed
-	$(BIN)/python -m tests.benchmarks $(ARGS)
+	$(BIN)/python -m tests.benchmarks.history $(ARGS)
 
 # pip-compile writes names, versions and hashes; never the address of an index.
 lock: $(VENV)/installed

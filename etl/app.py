@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 import msgspec
+from psycopg.conninfo import conninfo_to_dict
 
 from etl import database as schema
+from etl import logs
 from etl.database import Database
 from etl.extract.client import OrchestraClient
 from etl.ledger.clock import DatabaseClock
@@ -39,6 +41,8 @@ def database_url(settings: Settings) -> Iterator[str]:
     """
     url = settings.database_url()
     if url != EMBEDDED:
+        password = conninfo_to_dict(url).get("password")
+        logs.hide(str(password) if password else None)
         yield url
         return
     with EmbeddedPostgres(default_home()) as server:
@@ -78,11 +82,18 @@ async def open_client(settings: Settings, budget: RequestBudget | None = None) -
     Raises:
         ConfigurationError: there is no key, or the base URL cannot be used.
     """
-    settings.read_api_key()
     api = settings.api
+
+    def key() -> str:
+        """Read for every request, so that a renewed key file takes effect; never to be seen in a log."""
+        found = settings.read_api_key()
+        logs.hide(found)
+        return found
+
+    key()
     client = OrchestraClient(
         api.base_url,
-        api_key=settings.read_api_key,
+        api_key=key,
         header_name=api.header_name,
         concurrency=api.concurrency,
         deadline=api.deadline,
@@ -127,7 +138,7 @@ async def open_jobs(
             clock,
             lease=polling.lease,
             page_size=settings.api.page_size,
-            max_pages=polling.reconcile_pages,
+            reconcile_pages=polling.reconcile_pages,
             reconcile_every=polling.reconcile,
         )
         policy = Policy(

@@ -149,8 +149,8 @@ class DecodedPage(msgspec.Struct, frozen=True):
 
     runs: tuple[ListedRun, ...]
     rejected: tuple[Rejected, ...] = ()
-    rows: int = 0
-    """How many rows the page had, the rejected ones included: what paging must count."""
+    ids: tuple[str | None, ...] = ()
+    """The id of every row in the order of the page, None where it is not usable: what paging must count."""
     readable: bool = True
 
 

@@ -58,7 +58,7 @@ def query(url: str, sql: str, *parameters: object) -> list[dict[str, Any]]:
     """The rows of a statement, in a session in UTC."""
     with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        cursor = connection.execute(sql, parameters or None)  # type: ignore[call-overload]
+        cursor = connection.execute(sql, parameters or None)
         return cursor.fetchall() if cursor.description else []
 
 

@@ -135,13 +135,14 @@ async def _try(subject: str, trial: Callable[[], Awaitable[str]]) -> Finding:
 
 def _try_database(settings: Settings) -> Finding:
     from etl import app, database
+    from etl.settings import EMBEDDED
 
     try:
         with app.database_url(settings) as url:
             own = database.Database(url, patience=5.0, pool_size=1)
             try:
                 found = own.version()
-                if found is None and settings.database_url() == app.EMBEDDED:
+                if found is None and settings.database_url() == EMBEDDED:
                     return Finding("database", True, "embedded; the schema will be made at the first use")
                 if found is None and settings.database.migrate_on_start:
                     return Finding("database", True, "it answers; the schema will be made at the first use")

@@ -82,11 +82,12 @@ def psql(context: typer.Context) -> int:
     """Open psql on the configured database; what follows is handed to psql, such as `db psql -c 'SELECT 1'`."""
     from etl import app
     from etl.local.postgres import psql_path
+    from etl.settings import EMBEDDED
 
     settings = invocation(context).settings()
     with app.database_url(settings) as url:
         # The wheel's psql fits the embedded server. It has no SSL: elsewhere the machine's own comes first.
-        embedded = settings.database_url() == app.EMBEDDED
+        embedded = settings.database_url() == EMBEDDED
         program = None if embedded else shutil.which("psql")
         conninfo, environment = _without_secrets(url)
         command = [program or str(psql_path()), "--dbname", conninfo, *context.args]

@@ -77,6 +77,7 @@ class RunListWalker:
 
     Attributes:
         outcome: None while the walk goes on.
+        watermark_met: whether the walk has come upon the watermark; a walk of the whole list goes on behind it.
         pages: pages asked for so far.
         skipped_offsets: where a single row was too large to be read; such a run has not been listed. The
             same row can appear twice if the list moved under the walk.
@@ -110,6 +111,7 @@ class RunListWalker:
         if min(max_pages, page_size, overlap, watermark_run) < 1 or watermark_size < 0:
             raise ValueError("max_pages, page_size, overlap and watermark_run must be at least 1, watermark_size 0")
         self.outcome: Outcome | None = None
+        self.watermark_met = False
         self.pages = 0
         self.skipped_offsets: list[int] = []
         self._watermark_size = watermark_size
@@ -233,10 +235,11 @@ class RunListWalker:
         self._step = 0
         self._largest_page = max(self._largest_page, len(page.ids))
 
+        self.watermark_met = self.watermark_met or self._run >= self._watermark_run
         nothing_new = bool(usable) and known.issuperset(usable)
         if nothing_new and len(page.ids) < min(page.request.limit, self._largest_page):
             self._end()
-        elif not self._whole_list and self._run >= self._watermark_run:
+        elif self._run >= self._watermark_run and not self._whole_list:
             self.outcome = "met"
         else:
             self._offset = page.end - min(self._overlap, len(page.ids) // 2)

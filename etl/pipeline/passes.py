@@ -118,7 +118,7 @@ class Passes:
 
     async def _describe(self) -> None:
         try:
-            answer = await self._client.workflows()
+            described = decode_workflows((await self._client.workflows()).body)
         except (NotFound, RequestRefused):
             # This server does not offer it; names and graphs are missed, nothing else.
             await self._run(lambda c: workflows.describe(c, ()))
@@ -128,7 +128,6 @@ class Passes:
         except ApiError as error:
             log.warning("workflows_not_described", problem=str(error))
             return
-        described = decode_workflows(answer.body)
         await self._run(lambda c: workflows.describe(c, described))
         if self._all_workflows:
             for workflow in described:

@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 # Members of the watermark in a row that end a walk (see `etl.extract.run_list`).
 WATERMARK_RUN = 25
+# Pages. A list this long (100 million rows) is a server that ignores the offset: such a walk is cut off.
+UNBOUNDED = 1_000_000
 
 
 class SweepReport(msgspec.Struct):
@@ -54,16 +56,16 @@ class Sweeper:
         *,
         lease: float,
         page_size: int,
-        max_pages: int,
+        reconcile_pages: int,
         reconcile_every: float,
     ) -> None:
-        """`lease` and `reconcile_every` are in seconds; `max_pages` bounds one walk."""
+        """`lease` and `reconcile_every` are in seconds; `reconcile_pages` bounds the routine walk of the whole list."""
         self._database = database
         self._client = client
         self._clock = clock
         self._lease = lease
         self._page_size = page_size
-        self._max_pages = max_pages
+        self._reconcile_pages = reconcile_pages
         self._reconcile_every = reconcile_every
 
     async def sweep(
@@ -90,9 +92,11 @@ class Sweeper:
             (begun.begun_at - begun.reconciled_at).total_seconds() >= self._reconcile_every
         )
         report = SweepReport(workflow_id, whole_list=whole_list or due)
+        # Only the routine walk of the whole list is bounded: what it does not reach, a later one may.
+        max_pages = self._reconcile_pages if due and not whole_list and begun.watermark_size else UNBOUNDED
         try:
             async with heartbeat(lambda: self._hold(begun), lease=self._lease):
-                await self._walk(begun, report, backfill=backfill)
+                await self._walk(begun, report, max_pages=max_pages, backfill=backfill)
         except sweeps.Fenced:
             log.warning("sweep_superseded", workflow=workflow_id)
         except ApiError as error:
@@ -114,13 +118,13 @@ class Sweeper:
     async def _hold(self, begun: sweeps.Sweep) -> None:
         await self._run(lambda c: sweeps.hold(c, begun, lease=self._lease))
 
-    async def _walk(self, begun: sweeps.Sweep, report: SweepReport, *, backfill: bool) -> None:
+    async def _walk(self, begun: sweeps.Sweep, report: SweepReport, *, max_pages: int, backfill: bool) -> None:
         walker = RunListWalker(
             page_size=self._page_size,
             whole_list=report.whole_list,
             watermark_run=WATERMARK_RUN,
             watermark_size=begun.watermark_size,
-            max_pages=self._max_pages,
+            max_pages=max_pages,
         )
         oldest: datetime | None = None
         while (request := walker.next_page()) is not None:
@@ -143,9 +147,8 @@ class Sweeper:
                     raise ApiUnavailable(
                         f"workflow {begun.workflow_id}: the run list is no JSON array; the answer is kept as a dead letter"
                     )
-                ids = [run.id for run in page.runs]
-                members = await self._run(lambda c, ids=ids: sweeps.members(c, begun, ids))  # type: ignore[misc]
-                walker.receive([*ids, *[None] * (page.rows - len(ids))], members)
+                members = await self._run(lambda c, page=page: sweeps.members(c, begun, [run.id for run in page.runs]))  # type: ignore[misc]
+                walker.receive(page.ids, members)
             report.pages += 1
             report.listed += len(page.runs)
             oldest = min([run.start_time for run in page.runs if run.start_time], default=oldest)
@@ -166,7 +169,8 @@ class Sweeper:
         if walker.outcome is not None and walker.skipped_offsets:
             skipped = Rejected("too_large", "a row of the run list is larger than api.max_response_bytes", b"")
             report.set_aside += await self._set_aside(begun.workflow_id, [skipped])
-        if walker.outcome is not None and walker.outcome != "cut_off":
+        # A bounded walk of the whole list that came past the watermark has done what a sweep must do.
+        if walker.outcome is not None and (walker.outcome != "cut_off" or walker.watermark_met):
             if walker.outcome == "missed":
                 report.gap = (
                     f"the run list ended after {report.listed} rows without reaching a run known before: "

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -103,7 +104,7 @@ class Daemon:
             else:
                 # A tenth of jitter keeps replicas and workflows from asking all at once.
                 trigger = IntervalTrigger(seconds=schedule.interval, jitter=schedule.interval / 10)
-            self._add(name, lambda one=workflow_id: self._sweep(one), trigger, now=schedule.cron is None)
+            self._add(name, partial(self._sweep, workflow_id), trigger, now=schedule.cron is None)
 
     def _add(self, name: str, work: Callable[[], Awaitable[None]], trigger: BaseTrigger, *, now: bool) -> None:
         async def guarded() -> None:

@@ -147,7 +147,7 @@ def _nearest(key: str) -> str | None:
     alike = [known for known in _KNOWN if ("." in known) == ("." in key)]
     if close := get_close_matches(key, alike, 1, 0.75):
         return close[0]
-    leaves = {known.rpartition(".")[2]: known for known in reversed(_KNOWN)}
+    leaves = {known.rpartition(".")[2]: known for known in reversed(alike if "." in key else _KNOWN)}
     close = get_close_matches(key.rpartition(".")[2], leaves, 1, 0.75)
     return leaves[close[0]] if close else None
 

@@ -39,8 +39,10 @@ def decode_page(body: bytes) -> DecodedPage:
         return DecodedPage((), (not_an_array(body),), readable=False)
     findings = Findings("run")
     runs: dict[str, ListedRun] = {}
+    ids: list[str | None] = []
     for own, members in parts.elements:
         run_id = None if members is None else usable_id(members.get("id"))
+        ids.append(run_id)
         if members is None or run_id is None:
             reject_element(findings, own, members)
             continue
@@ -51,7 +53,7 @@ def decode_page(body: bytes) -> DecodedPage:
                 "duplicate_id", f"A later row of the same page has the run's id {run_id!a}.", earlier.listing
             )
         runs[run_id] = listed
-    return DecodedPage(tuple(runs.values()), tuple(findings.rejected), len(parts.elements))
+    return DecodedPage(tuple(runs.values()), tuple(findings.rejected), tuple(ids))
 
 
 def decode_single_run(body: bytes, run_id: str) -> ListedRun | None:

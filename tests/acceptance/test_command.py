@@ -100,7 +100,7 @@ def variables(simulator: Simulator, history: History, database_url: str, tmp_pat
 def test_sync_loads_everything_and_a_second_one_asks_for_the_heads_only(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """The first sync loads the history exactly with one steps request a run; the second asks for three pages and writes nothing."""
+    """The first sync loads the history with one steps request a run; the second asks for three pages, writes nothing."""
     first = run("sync", "--json", variables=variables)
     assert first.returncode == 0, first.stderr
     url = variables["DATABASE_URL"]
@@ -147,7 +147,7 @@ def test_two_syncs_and_a_service_at_once(history: History, variables: dict[str, 
 def test_the_service_loads_and_ends_in_good_order(
     history: History, simulator: Simulator, variables: dict[str, str], number: signal.Signals
 ) -> None:
-    """The service loads the history by itself, and one signal ends it within ten seconds with status 0, every claim given back."""
+    """The service loads the history; one signal ends it within ten seconds with status 0, every claim given back."""
     url = variables["DATABASE_URL"]
     with started("serve", variables=variables) as service:
         wait_until(
@@ -248,7 +248,7 @@ def test_a_missing_or_newer_schema_is_named(variables: dict[str, str], empty_dat
 def test_trouble_with_a_run_is_reported_once_and_loses_nothing(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """Broken answers for two runs end the sync with 6 once, everything else is loaded, and the runs land when the server is well."""
+    """Two broken answers end the sync with 6 once, all else is loaded, and the runs land when the server is well."""
     html, cut = history.run_ids(history.workflow_ids[0])[:2]
     good = simulator.steps_bodies.copy()
     simulator.steps_bodies[html] = b"<html>sorry</html>"
@@ -284,7 +284,7 @@ def test_more_new_runs_than_the_list_shows_are_a_recorded_gap(
 
 
 def test_track_takes_the_answers_of_execute(simulator: Simulator, history: History, variables: dict[str, str]) -> None:
-    """A run tracked from Execute's answer under the wrong workflow is read under the right one once the list names it."""
+    """A run tracked under the wrong workflow from Execute's answer is read under the right one once listed."""
     wrong, right = history.workflow_ids[:2]
     run_id = history.run_ids(right)[0]
     answer = json.dumps({"message": "Workflow execution started", "run_id": run_id})

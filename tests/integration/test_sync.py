@@ -182,7 +182,8 @@ def test_a_run_is_gone_only_when_the_workflow_answers_without_it(world: World) -
     assert world.tracking() == {"final": 22, "open": 2}
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET not_found_since = now() - interval '2 hours', listed_at = now() - interval '3 hours' WHERE not_found_since IS NOT NULL",
+        "UPDATE orchestra_etl.run_ledger SET not_found_since = now() - interval '2 hours',"
+        " listed_at = now() - interval '3 hours' WHERE not_found_since IS NOT NULL",
     )
     world.sync()
     tracking = query(world.url, "SELECT run_id, tracking FROM orchestra_etl.run_ledger WHERE tracking <> 'final'")
@@ -352,7 +353,10 @@ def test_a_new_state_mapping_re_evaluates_stored_rows(world: World) -> None:
     for step in world.history.steps(run_id):
         world.history.change_step(run_id, step["id"], status="Needs Review")
     world.sync()
-    states = "SELECT r.state, array_agg(DISTINCT s.state) AS steps FROM orchestra.runs r JOIN orchestra.steps s ON s.run_id = r.id WHERE r.id = %s GROUP BY r.state"
+    states = (
+        "SELECT r.state, array_agg(DISTINCT s.state) AS steps FROM orchestra.runs r"
+        " JOIN orchestra.steps s ON s.run_id = r.id WHERE r.id = %s GROUP BY r.state"
+    )
     assert query(world.url, states, run_id) == [{"state": "unknown", "steps": ["unknown"]}]
     drift = query(world.url, "SELECT DISTINCT kind, found FROM orchestra_etl.drift")
     assert drift == [{"kind": "unknown_status", "found": "Needs Review"}]

@@ -8,7 +8,7 @@ import pytest
 
 from etl.records import Payload
 from etl.transform import payloads
-from etl.transform.payloads import may_be_refused, payload, storable
+from etl.transform.payloads import MAX_DEPTH, may_be_refused, payload, storable
 from tests.hostile import CLEAN_VALUES, REFUSED_VALUES
 
 
@@ -80,6 +80,15 @@ def test_harmless_text_is_not_suspected() -> None:
     ]
     assert not may_be_refused(json.dumps(values).encode())
     assert not may_be_refused(json.dumps(["7" * 2_999 + "x"] * 50).encode())
+
+
+def test_depth_is_that_of_the_brackets_outside_strings() -> None:
+    """Brackets in strings neither make a flat answer suspect nor hide the depth of a deep one, whatever the escapes."""
+    strings = [rb'"[{"', rb'"\\"', rb'"\"["', rb'"]\\\"]"']
+    assert not may_be_refused(b"[" + b",".join(strings * 3_000) + b"]")
+    for string in strings:
+        for levels, expected in ((MAX_DEPTH, False), (MAX_DEPTH + 1, True)):
+            assert may_be_refused((b"[" + string + b",") * levels + b"0" + b"]" * levels) is expected
 
 
 def test_too_large_for_jsonb_is_kept_as_bytes_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,11 @@ def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
         ('[poling]\nlease = "5s"', "poling: there is no such setting; did you mean polling?"),
         ('lease = "5s"', "lease: there is no such setting; did you mean polling.lease?"),
         ('[[workflow]]\nid = "a"', "workflow: there is no such setting; did you mean workflows?"),
+        (
+            "[polling]\nfoo = 1",
+            "polling.foo: there is no such setting; known here: settle_after, open_interval_min, open_interval_max, "
+            "give_up_after, lease, reconcile, reconcile_pages",
+        ),
         ("[logs]\nlog = 1", "logs.log: there is no such setting; known here: level, format"),
         ("[logs]\nxyz = 1", "logs.xyz: there is no such setting; known here: level, format"),
         (

@@ -1,0 +1,195 @@
+"""`dead-letters` and `gaps`: looked at, tried again, settled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from etl.database import Database
+from etl.ledger import claims
+from tests.command_line import TRIAGE, WEATHER, Command, command_line
+from tests.support import query
+
+BODY = b'{"id": 7, "\xff": "\x00'
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str
+) -> Command:
+    """The command on this test's database."""
+    return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
+
+
+def _letter(url: str, run: str, *, workflow: str = WEATHER, resolution: str | None = None) -> int:
+    (row,) = query(
+        url,
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body,"
+        " occurrences, last_seen_at, resolution, resolved_at)"
+        " VALUES (%s, %s, 's', 'malformed', 'the element is cut off', 'h', %s, 3, now() - interval '1 h', %s::text,"
+        " CASE WHEN %s::text IS NOT NULL THEN now() END) RETURNING id",
+        workflow, run, BODY, resolution, resolution,
+    )  # fmt: skip
+    return int(row["id"])
+
+
+def _known(url: str, run: str, *, tracking: str = "final") -> None:
+    query(
+        url,
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, due_at, fencing_token, leased_until)"
+        " VALUES (%s, %s, 'list', %s, NULL, 4, now() + interval '1 h')",
+        run, WEATHER, tracking,
+    )  # fmt: skip
+
+
+def _gap(url: str) -> int:
+    (row,) = query(
+        url,
+        "INSERT INTO orchestra_etl.gaps (workflow_id, after_time, before_time, detail)"
+        " VALUES (%s, '2026-11-01 10:00Z', NULL, 'more runs came than it lists') RETURNING id",
+        WEATHER,
+    )
+    return int(row["id"])
+
+
+def test_letters_are_listed_and_shown(command: Command, database_url: str) -> None:
+    """Open letters are listed with whose they are and why, settled ones only with `--all`, and `show` tells all of one."""
+    open_one = _letter(database_url, "run-1")
+    _letter(database_url, "run-2", resolution="loaded")
+    _letter(database_url, "", workflow=TRIAGE)
+    assert [one["run_id"] for one in command("dead-letters", "list", "--json").json] == ["run-1", ""]
+    assert len(command("dead-letters", "list", "--json", "--all").json) == 3
+    assert [one["run_id"] for one in command("dead-letters", "list", "--json", "-w", TRIAGE).json] == [""]
+    text = command("dead-letters", "list").out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "run run-1, step s: the element is cut off" in " ".join(text.split())
+    shown = command("dead-letters", "show", str(open_one)).out
+    assert "malformed: the element is cut off" in shown
+    assert "3 times" in shown
+    assert command("dead-letters", "show", str(open_one), "--json").json["size_bytes"] == len(BODY)
+    assert command("dead-letters", "show", "99").status == 2
+    assert command("dead-letters", "show", "99", "--body").status == 2
+
+
+def test_the_body_is_written_byte_by_byte(tmp_path: Path, database_url: str) -> None:
+    """`show --body` writes exactly the bytes that were set aside, invalid UTF-8 and NUL included, and nothing else."""
+    number = _letter(database_url, "run-1")
+    (tmp_path / "etl.toml").write_text("")
+    written = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "etl",
+            "--config",
+            str(tmp_path / "etl.toml"),
+            "dead-letters",
+            "show",
+            str(number),
+            "--body",
+        ],
+        env={"DATABASE_URL": database_url},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert (written.stdout, written.stderr) == (BODY, b"")
+
+
+def test_retry_asks_for_a_newer_read(command: Command, database_url: str) -> None:
+    """A retry makes the run due now and refuses the read that is under way: its token is raised and its lease cleared."""
+    _known(database_url, "run-1")
+    _known(database_url, "other")
+    number = _letter(database_url, "run-1")
+    assert command("dead-letters", "retry", str(number), "--json").json == {
+        "letters": 1,
+        "runs": 1,
+        "without_run": [],
+    }
+    rows = query(
+        database_url,
+        "SELECT run_id, tracking, fencing_token, leased_until IS NULL AS free, due_at <= now() AS due"
+        " FROM orchestra_etl.run_ledger ORDER BY run_id",
+    )
+    assert [tuple(row.values()) for row in rows] == [
+        ("other", "final", 4, False, None),
+        ("run-1", "open", 5, True, True),
+    ]
+    database = Database(database_url)
+    try:
+        claimed = database.transaction(lambda c: claims.claim(c, limit=10, lease=60))
+    finally:
+        database.close()
+    assert [claim.run_id for claim in claimed] == ["run-1"]
+
+
+def test_retry_of_everything(command: Command, database_url: str) -> None:
+    """`retry --all` takes every open letter, enters a run the ledger does not know, and says what it cannot do for a list row."""
+    _letter(database_url, "run-1")
+    _letter(database_url, "run-2", workflow=TRIAGE)
+    row_of_list = _letter(database_url, "")
+    _letter(database_url, "settled", resolution="discarded")
+    printed = command("dead-letters", "retry", "--all")
+    assert "2 runs will be read again" in printed.out
+    assert f"of the run list: {row_of_list};" in printed.out
+    rows = query(database_url, "SELECT run_id, workflow_id FROM orchestra_etl.run_ledger ORDER BY run_id")
+    assert [tuple(row.values()) for row in rows] == [("run-1", WEATHER), ("run-2", TRIAGE)]
+
+
+def test_retry_opens_a_discarded_letter_again(command: Command, database_url: str) -> None:
+    """A discarded letter that is named for a retry counts as open until its run has been read without the trouble."""
+    number = _letter(database_url, "run-1", resolution="discarded")
+    assert command("dead-letters", "retry", str(number)).status == 0
+    (row,) = query(database_url, "SELECT resolution, resolved_at FROM orchestra_etl.dead_letters")
+    assert tuple(row.values()) == (None, None)
+
+
+def test_discard_settles_and_keeps_the_bytes(command: Command, database_url: str) -> None:
+    """Discarded letters are no longer open; their bytes stay; those settled before keep their resolution."""
+    first, second = _letter(database_url, "run-1"), _letter(database_url, "run-2")
+    _letter(database_url, "run-3", resolution="loaded")
+    assert command("dead-letters", "discard", str(first)).out == "1 dead letter discarded\n"
+    assert [one["id"] for one in command("dead-letters", "list", "--json").json] == [second]
+    assert command("dead-letters", "discard", "--all", "--json").json == {"discarded": 1}
+    rows = query(database_url, "SELECT resolution, body FROM orchestra_etl.dead_letters ORDER BY id")
+    assert [row["resolution"] for row in rows] == ["discarded", "discarded", "loaded"]
+    assert all(bytes(row["body"]) == BODY for row in rows)
+    assert command("dead-letters", "list").out == "nothing is set aside\n"
+
+
+@pytest.mark.parametrize("what", ["dead-letters retry", "dead-letters discard", "gaps ack"])
+def test_a_wrong_number_changes_nothing(command: Command, database_url: str, what: str) -> None:
+    """With an unknown number, without any, or with both numbers and `--all`, nothing is done and the error says why."""
+    _known(database_url, "run-1")
+    good = _gap(database_url) if what == "gaps ack" else _letter(database_url, "run-1")
+    before = _state(database_url)
+    for arguments in ((str(good), "99"), (), (str(good), "--all")):
+        printed = command(*what.split(), *arguments)
+        assert (printed.status, printed.out) == (2, "")
+        assert len(printed.err.splitlines()) == 1
+    assert _state(database_url) == before
+    assert "99" in command(*what.split(), str(good), "99").err
+
+
+def _state(url: str) -> list[object]:
+    tables = ("run_ledger", "dead_letters", "gaps")
+    return [query(url, f"SELECT * FROM orchestra_etl.{table} ORDER BY 1") for table in tables]
+
+
+def test_gaps_are_listed_and_acknowledged(command: Command, database_url: str) -> None:
+    """A gap that somebody took note of leaves the list but not the table, and keeps the time of the first note."""
+    first, second = _gap(database_url), _gap(database_url)
+    text = command("gaps", "list").out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "2026-11-01 10:00:00Z" in text
+    assert "more runs came than it lists" in text
+    assert command("gaps", "ack", str(first)).out == "1 gap acknowledged\n"
+    noted = query(database_url, "SELECT acknowledged_at FROM orchestra_etl.gaps WHERE id = %s", first)
+    assert [gap["id"] for gap in command("gaps", "list", "--json").json] == [second]
+    assert command("gaps", "ack", "--all", "--json").json == {"acknowledged": 1}
+    assert query(database_url, "SELECT acknowledged_at FROM orchestra_etl.gaps WHERE id = %s", first) == noted
+    assert command("gaps", "list").out == "no gaps\n"
+    assert len(command("gaps", "list", "--all", "--json", "-w", WEATHER).json) == 2
+    assert command("gaps", "list", "--all", "--json", "-w", TRIAGE).json == []

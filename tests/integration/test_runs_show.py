@@ -1,0 +1,203 @@
+"""`runs list` and `runs show`: what is stored, told truly and harmlessly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from etl.local.folder import Folder
+from etl.local.simulator import Simulator
+from tests.command_line import TRIAGE, WEATHER, Command, command_line
+from tests.support import configuration, environment, load, query, sync
+
+RUN = "5b69669f-975a-49af-a33a-61ff9ae5a20f"
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str
+) -> Command:
+    """The command on this test's database."""
+    return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
+
+
+def _load_sample(folder: Path, database_url: str, sample: bytes) -> None:
+    steps = folder / "served" / WEATHER / RUN
+    steps.mkdir(parents=True)
+    (steps / "steps.json").write_bytes(sample)
+    with Simulator(Folder(folder / "served")).in_thread() as simulator:
+        toml = configuration(WEATHER, discover=False, runs=(RUN,))
+        asyncio.run(sync(load(folder, toml, environment(database_url, simulator.base_url))))
+
+
+def _run(url: str, run: str, *, workflow: str = WEATHER, state: str = "succeeded", start: str | None = None) -> None:
+    query(
+        url,
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking) VALUES (%s, %s, 'list', 'final')",
+        run, workflow,
+    )  # fmt: skip
+    query(
+        url,
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time, end_time)"
+        " VALUES (%s, %s, %s, 'api', 'final', %s, %s::timestamptz + interval '4 s')",
+        run, workflow, state, start, start,
+    )  # fmt: skip
+
+
+def _step(url: str, run: str, step: str, **columns: object) -> None:
+    names = ", ".join(columns)
+    marks = ", ".join(["%s"] * len(columns))
+    query(
+        url,
+        f"INSERT INTO orchestra.steps (id, run_id, workflow_id, position, content_hash, {names})"
+        f" VALUES (%s, %s, %s, 0, 'h', {marks})",
+        step, run, WEATHER, *columns.values(),
+    )  # fmt: skip
+
+
+def test_the_sample_as_a_waterfall(command: Command, tmp_path: Path, database_url: str, sample_steps: bytes) -> None:
+    """The real run is shown with both steps: when they began, how long they took, their model, tokens and place in time."""
+    _load_sample(tmp_path, database_url, sample_steps)
+    printed = command("runs", "show", RUN)
+    assert printed.status == 0
+    lines = printed.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert f"workflow  {WEATHER}" in lines
+    assert "tokens    84 (36 in, 48 out)" in lines
+    first = next(line for line in lines if "model  succeeded" in line)
+    second = next(line for line in lines if "slack_integration  succeeded" in line)
+    assert first.split()[:2] == ["0.000", "s"]
+    assert second.split()[:2] == ["2.259", "s"]
+    assert ("2.238 s" in first, "1.776 s" in second) == (True, True)
+    assert "virtuoso-medium, 84 tokens" in printed.out
+    bars = [re.search("█+", line) for line in (first, second)]
+    assert all(bars)
+    (model, slack) = ((bar.start(), bar.end()) for bar in bars if bar)
+    # The second step began when the first had ended, 56 % into the run of 4.035 s.
+    assert model[1] - model[0] == 13
+    assert abs(slack[0] - model[1]) <= 1
+
+
+def test_the_sample_as_json(command: Command, tmp_path: Path, database_url: str, sample_steps: bytes) -> None:
+    """With `--json --payloads` a program gets the steps' inputs and outputs equal to what the API sent."""
+    _load_sample(tmp_path, database_url, sample_steps)
+    shown = command("runs", "show", RUN, "--payloads", "--json").json
+    assert (shown["id"], shown["state"], shown["status_source"]) == (RUN, "succeeded", "derived")
+    for step, sent in zip(shown["steps"], json.loads(sample_steps), strict=True):
+        assert step["id"] == sent["id"]
+        for name in ("inputs", "outputs"):
+            assert step["payloads"][name]["data"] == sent[name]
+    assert "payloads" not in command("runs", "show", RUN).out
+    assert command("runs", "show", RUN, "--json").json["steps"][0]["payloads"] is None
+    text = command("runs", "show", RUN, "--payloads").out
+    assert '"prompt": "Tell me a joke about the weather"' in text
+    assert "slack_integration ad6edfea-bf1c-4639-9d9f-b53c9ad60bgg outputs" in text
+
+
+def test_stored_numbers_keep_their_digits(command: Command, database_url: str) -> None:
+    """JSON from the database goes out digit by digit: a program would lose 30 digits and a number beyond a double."""
+    _run(database_url, "r", start="2026-11-23 20:00Z")
+    _step(database_url, "r", "s", state="succeeded")
+    exact = '{"big": 123456789012345678901234567890, "price": 1.10}'
+    query(database_url, "INSERT INTO orchestra.outputs (step_id, data, size_bytes) VALUES ('s', %s, 1)", exact)
+    out = command("runs", "show", "r", "--payloads", "--json").out
+    assert "123456789012345678901234567890" in out
+    assert "1.10" in out
+
+
+def test_text_from_the_api_is_shown_and_not_obeyed(command: Command, database_url: str) -> None:
+    """Escape sequences, line breaks and brackets in errors and names reach the terminal as harmless text."""
+    _run(database_url, "r", state="failed", start="2026-11-23 20:00Z")
+    _step(database_url, "r", "s", state="failed", node_id="a[/b]\x1b]0;title\x07", error='"\\u001b[2J gone\\n[bold]x"')
+    for printed in (command("runs", "show", "r").out, command("runs", "list").out):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", printed)
+        assert "[2J gone [bold]x" in printed
+    assert "a[/b] ]0;title" in command("runs", "show", "r").out
+
+
+def test_a_run_that_is_only_known(command: Command, database_url: str) -> None:
+    """A run that could not be read yet is shown with the reason, and one that nobody knows is an error that says what to do."""
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, attempts, last_error)"
+        " VALUES ('r', %s, 'track', 2, 'the API answers 404 for its steps')",
+        WEATHER,
+    )
+    shown = command("runs", "show", "r")
+    assert "open, never read so far, next" in shown.out
+    assert "failed, attempt 2: the API answers 404 for its steps" in shown.out
+    assert command("runs", "show", "r", "--json").json["stored"] is False
+    unknown = command("runs", "show", "nobody")
+    assert (unknown.status, unknown.out) == (2, "")
+    assert "orchestra-etl track" in unknown.err
+    assert len(unknown.err.splitlines()) == 1
+
+
+def test_steps_that_are_odd(command: Command, database_url: str) -> None:
+    """A step that runs, one that ended before it began, one without times and one that vanished are all shown."""
+    _run(database_url, "r", state="running", start="2026-11-23 20:00Z")
+    query(database_url, "UPDATE orchestra_etl.run_ledger SET tracking = 'open'")
+    begin = "2026-11-23 20:00:00Z"
+    _step(database_url, "r", "s1", state="running", start_time=begin, node_id="runs")
+    _step(
+        database_url,
+        "r",
+        "s2",
+        state="failed",
+        start_time=begin,
+        end_time="2026-11-23 19:59:59.5Z",
+        node_id="backwards",
+    )
+    _step(database_url, "r", "s3", state="pending", node_id="waits")
+    _step(database_url, "r", "s4", state="succeeded", node_id="vanished", absent_since=begin, reported_error="soft")
+    printed = command("runs", "show", "r")
+    assert printed.status == 0
+    lines = {
+        line.split()[-2]: line for line in printed.out.splitlines() if re.search(r"  [a-z]+  [a-z]+$", line.rstrip())
+    }
+    assert "█" * 24 in lines["runs"]
+    assert "-0.500 s" in lines["backwards"]
+    assert "█" not in lines["waits"]
+    words = " ".join(printed.out.split())
+    assert "no longer in the API's answer since 2026-11-23 20:00:00Z" in words
+    assert "soft" in words
+
+
+def test_the_list_of_runs(command: Command, database_url: str) -> None:
+    """The newest runs come first, with totals and first error; workflow, state and limit choose among them."""
+    for number in range(5):
+        _run(
+            database_url,
+            f"run-{number}",
+            start=f"2026-11-23 20:0{number}Z",
+            state="failed" if number == 3 else "succeeded",
+        )
+    _run(database_url, "waiting", state="pending")  # no start yet: it stands where it was first seen, which is now
+    _run(database_url, "other", workflow=TRIAGE, start="2026-11-22 20:00Z")
+    _step(database_url, "run-3", "s1", state="succeeded", total_tokens=1200)
+    _step(database_url, "run-3", "s2", state="failed", error='{"code": 503}', total_tokens=34)
+    _step(database_url, "run-3", "s3", state="succeeded", total_tokens=9, absent_since="2026-11-23 21:00Z")
+
+    def ids(*options: str) -> list[str]:
+        return [run["id"] for run in command("runs", "list", "--json", *options).json]
+
+    assert ids() == ["waiting", "run-4", "run-3", "run-2", "run-1", "run-0", "other"]
+    assert ids("--limit", "2") == ["waiting", "run-4"]
+    assert ids("--state", "failed") == ["run-3"]
+    assert ids("--workflow", TRIAGE) == ["other"]
+    assert ids("--workflow", TRIAGE, "-w", WEATHER, "--limit", "7")[-1] == "other"
+    text = command("runs", "list", "--state", "failed").out.splitlines()
+    assert text[1] == "2026-11-23 20:03:00Z  run-3  failed   4.000 s"
+    assert text[2] == f'  {WEATHER}, 2 steps, 1,234 tokens: {{"code": 503}}'
+    assert command("runs", "list", "-w", "nobody").out == "no such runs are stored\n"
+
+
+def test_a_list_of_ordinary_runs_fits_80_columns(command: Command, database_url: str) -> None:
+    """With ids of 36 characters and the longest state and duration a line still has 80 columns at most."""
+    _run(database_url, RUN, state="succeeded", start="2026-11-23 20:03Z")
+    query(database_url, "UPDATE orchestra.runs SET end_time = start_time + interval '59 minutes 59 seconds'")
+    assert max(map(len, command("runs", "list").out.splitlines())) <= 80

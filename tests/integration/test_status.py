@@ -1,0 +1,271 @@
+"""`status`: what it says of each workflow, and when it calls that a warning or a failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.command_line import TRIAGE, WEATHER, Command, command_line
+from tests.support import query
+
+TOML = f"""
+[[workflows]]
+id = "{WEATHER}"
+name = "weather jokes"
+"""
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str
+) -> Command:
+    """The command, with one workflow configured."""
+    return command_line(tmp_path, monkeypatch, capsys, TOML, DATABASE_URL=database_url)
+
+
+def _sweep(url: str, *, ago: str = "1 minute", error: str | None = None, new: int = 3, listed: int = 100) -> None:
+    query(
+        url,
+        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, completed_at, new_runs,"
+        " listed_runs, last_error) VALUES (%s, 7, 7, now() - %s::interval, now() - %s::interval + interval '1 s', %s, %s, %s)"
+        " ON CONFLICT (workflow_id) DO UPDATE SET started_at = excluded.started_at, completed_at = excluded.completed_at,"
+        " new_runs = excluded.new_runs, listed_runs = excluded.listed_runs, last_error = excluded.last_error",
+        WEATHER, ago, ago, new, listed, error,
+    )  # fmt: skip
+
+
+def _run(
+    url: str, run: str, *, tracking: str = "final", ago: str = "1 hour", workflow: str = WEATHER, **more: Any
+) -> None:
+    """A run that the list showed, read and stored; `more` are columns of the ledger."""
+    columns = {"due_at": None, "listed_sweep": 5, "attempts": 0, "last_error": None, "priority": 0, **more}
+    names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
+    query(
+        url,
+        f"INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, {names}, steps_observed_at)"
+        f" VALUES (%s, %s, 'list', %s, {marks}, now())",
+        run, workflow, tracking, *columns.values(),
+    )  # fmt: skip
+    query(
+        url,
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time)"
+        " VALUES (%s, %s, 'succeeded', 'api', %s, now() - %s::interval)",
+        run, workflow, tracking, ago,
+    )  # fmt: skip
+
+
+def _only(command: Command, *arguments: str) -> dict[str, Any]:
+    (workflow,) = command("status", "--json", *arguments).json["workflows"]
+    return dict(workflow)
+
+
+def _reasons(workflow: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(reason["level"], reason["text"]) for reason in workflow["reasons"]]
+
+
+def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(command: Command, database_url: str) -> None:
+    """Counts, ages, coverage and headroom are what the tables hold, and nothing is found wrong."""
+    _sweep(database_url)
+    for number, tracking in enumerate(["final", "final", "final", "open", "stale", "gone"]):
+        _run(database_url, f"run-{number}", tracking=tracking, ago=f"{number + 1} hours")
+    _run(database_url, "tracked-by-hand", ago="9 days", listed_sweep=None)
+    printed = command("status", "--json")
+    found = printed.json
+    (workflow,) = found["workflows"]
+    assert (printed.status, found["verdict"], workflow["verdict"], workflow["reasons"]) == (0, "ok", "ok", [])
+    assert workflow["runs"] == {"open": 1, "final": 4, "stale": 1, "gone": 1, "gone_unread": 0}
+    assert 3600 <= workflow["freshness"]["newest_run_age"] < 3660
+    assert 59 <= workflow["freshness"]["last_complete_sweep_age"] < 90
+    stored = query(
+        database_url,
+        "SELECT start_time, started_at FROM orchestra.runs, orchestra_etl.sweeps WHERE id = 'run-5'",
+    )[0]
+    # Complete since the oldest run that was listed, not since the older one that somebody tracked by hand.
+    assert workflow["coverage"]["since"] == stored["start_time"].isoformat()
+    assert workflow["coverage"]["until"] == stored["started_at"].isoformat()
+    assert workflow["headroom"] == {"new_runs": 3, "listable": 100, "window_full": False}
+    assert (workflow["lag"]["due"], workflow["lag"]["unread"], workflow["dead_letters"]) == (0, 0, 0)
+
+
+def test_the_text_fits_80_columns_and_names_what_matters(command: Command, database_url: str) -> None:
+    """People read the same in the terminal: no line is wider than 80 columns, numbers and times are as promised."""
+    _sweep(database_url)
+    _run(database_url, "run-1")
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.gaps (workflow_id, after_time, before_time, detail)"
+        " VALUES (%s, '2026-11-01 10:00Z', '2026-11-01 11:30Z', 'x')",
+        WEATHER,
+    )
+    text = command("status").out
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.startswith("warning ")
+    assert "weather jokes  1234f567-bb12-1234-b7cd-f7a71a98cd24  warning" in text
+    words = " ".join(text.split())
+    assert "1 gap: #1 2026-11-01 10:00:00Z to 2026-11-01 11:30:00Z" in words
+    assert "0 open, 1 final, 0 stale, 0 gone" in words
+    assert "gaps not acknowledged: 1 (`orchestra-etl gaps list`)" in words
+
+
+@pytest.mark.parametrize(
+    ("ago", "error", "verdict", "words"),
+    [
+        ("1 minute", None, "ok", None),
+        ("1 minute", "503 from the API", "warning", "the last sweep failed: 503 from the API"),
+        ("119 minutes", None, "ok", None),
+        ("3 hours", None, "failing", "check that the service runs"),
+        ("3 hours", "503 from the API", "failing", "503 from the API"),
+    ],
+)
+def test_a_sweep_that_is_overdue_is_a_failure(
+    command: Command, database_url: str, ago: str, error: str | None, verdict: str, words: str | None
+) -> None:
+    """A failed sweep is a warning until none has been complete for two hours and the interval; then data is missing."""
+    _sweep(database_url, ago=ago, error=error)
+    workflow = _only(command)
+    assert workflow["verdict"] == verdict
+    reasons = _reasons(workflow)
+    assert len(reasons) == (words is not None)
+    assert all((words or "") in text for _, text in reasons)
+
+
+def test_the_age_is_the_users_to_choose(command: Command, database_url: str) -> None:
+    """`--max-age` replaces the default, `--check` turns the failure into exit status 6, and only a failure."""
+    _sweep(database_url, ago="20 minutes", error="x")
+    assert _only(command)["verdict"] == "warning"
+    assert command("status", "--check").status == 0
+    assert command("status", "--check", "--max-age", "30m").status == 0
+    failing = command("status", "--check", "--max-age", "15m")
+    assert failing.status == 6
+    assert failing.out.startswith("failing ")
+    assert command("status", "--max-age", "15m").status == 0
+
+
+def test_a_slow_schedule_is_given_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str
+) -> None:
+    """A workflow swept once a day, by interval or by cron, is not overdue after 20 hours, and is after 40."""
+    for schedule in ('interval = "1d"', 'cron = "30 4 * * *"'):
+        command = command_line(tmp_path, monkeypatch, capsys, TOML + schedule, DATABASE_URL=database_url)
+        _sweep(database_url, ago="20 hours")
+        assert _only(command)["verdict"] == "ok", schedule
+        _sweep(database_url, ago="40 hours")
+        assert _only(command)["verdict"] == "failing", schedule
+
+
+def test_never_swept(command: Command, database_url: str) -> None:
+    """Before the first complete sweep nothing is claimed to be known, and a first sweep that failed is a failure."""
+    workflow = _only(command)
+    assert _reasons(workflow) == [
+        ("warning", "not swept yet: start `orchestra-etl serve`, or run `orchestra-etl sync`")
+    ]
+    assert workflow["coverage"]["until"] is None
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, started_at, last_error) VALUES (%s, 1, now(), '404')",
+        WEATHER,
+    )
+    workflow = _only(command)
+    assert _reasons(workflow) == [("failing", "no sweep has been complete yet; the last one: 404")]
+    assert workflow["coverage"]["until"] is None
+
+
+def test_an_interrupted_sweep_does_not_move_the_coverage(command: Command, database_url: str) -> None:
+    """While a later sweep is under way, or was cut off, the list is vouched for until the last complete one only."""
+    _sweep(database_url, ago="10 minutes")
+    query(
+        database_url,
+        "UPDATE orchestra_etl.sweeps SET fencing_token = 8, started_at = now(), leased_until = now() + interval '1 m'",
+    )
+    completed = query(database_url, "SELECT completed_at FROM orchestra_etl.sweeps")[0]["completed_at"]
+    assert _only(command)["coverage"]["until"] == completed.isoformat()
+
+
+def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(command: Command, database_url: str) -> None:
+    """Live runs due for hours mean that nobody reads; a backfill waits for its turn by design."""
+    _sweep(database_url)
+    due = query(database_url, "SELECT now() - interval '3 hours' AS t")[0]["t"]
+    _run(database_url, "history", tracking="open", due_at=due, priority=1)
+    workflow = _only(command)
+    assert (workflow["verdict"], workflow["lag"]["due"]) == ("ok", 1)
+    assert workflow["lag"]["oldest_due"] == due.isoformat()
+    _run(database_url, "live", tracking="open", due_at=due)
+    assert [level for level, _ in _reasons(_only(command))] == ["failing"]
+
+
+def test_what_somebody_should_look_at_is_a_warning(command: Command, database_url: str) -> None:
+    """Open dead letters, reads that fail and unknown gaps warn, each with where to look; settled ones do not."""
+    _sweep(database_url)
+    _run(database_url, "bad", tracking="open", attempts=3, last_error="the answer for its steps is no JSON array")
+    _run(database_url, "gone", tracking="gone", attempts=9, last_error="404")
+    for run, resolved in (("a", None), ("b", "discarded")):
+        query(
+            database_url,
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body, resolution,"
+            " resolved_at) VALUES (%s, %s, 'malformed', 'd', 'h', 'SECRET-BODY', %s, CASE WHEN %s::text IS NULL THEN NULL"
+            " ELSE now() END)",
+            WEATHER, run, resolved, resolved,
+        )  # fmt: skip
+    workflow = _only(command)
+    assert workflow["failing"] == {
+        "runs": 1,
+        "example_run": "bad",
+        "example_error": "the answer for its steps is no JSON array",
+    }
+    assert workflow["dead_letters"] == 1
+    assert [level for level, _ in _reasons(workflow)] == ["warning", "warning"]
+    text = command("status").out
+    assert "1 run; run bad: the answer for its steps is no JSON array" in " ".join(text.split())
+    assert "SECRET-BODY" not in text
+
+
+def test_the_headroom_warns_before_runs_are_missed(command: Command, database_url: str) -> None:
+    """A full window of which one sweep finds more than half new is a warning; a list that shows all there is, is not."""
+    for number in range(12):
+        _run(database_url, f"run-{number}")
+    _sweep(database_url, new=6, listed=12)
+    assert _only(command)["verdict"] == "ok"
+    _sweep(database_url, new=5, listed=10)
+    assert _only(command)["verdict"] == "ok"
+    _sweep(database_url, new=6, listed=10)
+    workflow = _only(command)
+    assert workflow["headroom"] == {"new_runs": 6, "listable": 10, "window_full": True}
+    assert _reasons(workflow) == [
+        ("warning", "the last sweep found 6 new runs where the list shows 10: sweep more often")
+    ]
+
+
+def test_what_is_not_configured_is_named(command: Command, database_url: str) -> None:
+    """A workflow the API showed and nobody configured is named; one with runs has a block of its own, without sweeps."""
+    _sweep(database_url)
+    query(
+        database_url,
+        "INSERT INTO orchestra.workflows (id, name) VALUES ('w-3', 'invoice\x1b[31m [red]reader'), (%s, 'triage')",
+        TRIAGE,
+    )
+    _run(database_url, "stray", workflow=TRIAGE)
+    found = command("status", "--json").json
+    assert {one["id"] for one in found["unconfigured"]} == {"w-3", TRIAGE}
+    stray = next(one for one in found["workflows"] if one["id"] == TRIAGE)
+    assert (stray["configured"], stray["discover"], stray["verdict"]) == (False, False, "ok")
+    text = command("status").out
+    # A name is shown, never obeyed: neither by the terminal nor as markup.
+    assert "\x1b" not in text
+    assert "invoice [31m [red]reader" in text
+
+
+def test_drift_is_counted_and_shown(command: Command, database_url: str) -> None:
+    """What differs from the API's description is named, without a verdict: new fields break nothing."""
+    _sweep(database_url)
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.drift VALUES (%s, 'step', 'cost', 'unknown_field', 'number', 12, now(), now(), 'r')",
+        WEATHER,
+    )
+    workflow = _only(command)
+    assert (workflow["verdict"], workflow["drift"], workflow["drift_examples"][0]["field"]) == ("ok", 1, "cost")
+    assert "1 difference from the API's description: step.cost unknown_field number" in " ".join(
+        command("status").out.split()
+    )

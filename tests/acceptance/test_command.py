@@ -234,7 +234,7 @@ def test_troubles_end_with_one_line_and_their_status(
 
 
 def test_a_missing_or_newer_schema_is_named(variables: dict[str, str], empty_database_url: str) -> None:
-    """Without a schema the command says `db upgrade` and ends with 4; after it, it works; a newer schema asks for a newer program."""
+    """Without a schema the command says `db upgrade` and ends with 4; a newer schema asks for a newer program."""
     variables["DATABASE_URL"] = empty_database_url
     without = run("sync", variables=variables)
     assert (without.returncode, "db upgrade" in without.stderr) == (4, True)

@@ -11,7 +11,7 @@ ARGS ?=
 help:
 	@echo "make demo    see it working on this machine (ARGS=--exit: end when the backlog is loaded)"
 	@echo "make test    run the tests"
-	@echo "make check   lint, types, import rules, schema"
+	@echo "make check   lint, types, import rules"
 	@echo "make run     run the command, e.g. make run ARGS='sync --json'"
 	@echo "make bench   run the benchmarks"
 	@echo "make lock    renew requirements.lock"
@@ -48,7 +48,8 @@ $(VENV)/installed: requirements.lock pyproject.toml
 		echo "$(PYTHON) is older than 3.11: install a newer one, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv), or say make PYTHON=..."; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# Also where an earlier attempt was cut off, or the Python behind it has gone.
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

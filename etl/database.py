@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ _TRANSIENT_CODES = frozenset({"25006", "25P03", "25P04", "58030"})
 # A statement that ran into statement_timeout (57014) may do so again, but a batch that is repeated on a calmer
 # server usually does not; the number of attempts bounds it.
 _REFUSED_CLASSES = ("28", "3D")
+# Missing privileges, tables or columns: whatever the rows are, nothing can be written until somebody changes the database.
+_UNFIT_CLASSES = ("3F", "42")
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -124,7 +127,8 @@ class Database:
 
         Raises:
             DatabaseUnavailable: transient errors lasted longer than `patience`.
-            DatabaseError: the server refuses the connection (password, unknown database).
+            DatabaseError: the server refuses the connection (password, unknown database), or the schema or the user's
+                privileges do not fit.
             psycopg.Error, sqlalchemy.exc.DBAPIError: a permanent error of the work itself; nothing was written.
         """
         give_up = time.monotonic() + self._patience
@@ -137,6 +141,11 @@ class Database:
                 code = sqlstate(error)
                 if _is_refusal(error, code):
                     raise DatabaseError(_refusal(error)) from None
+                if code is not None and code.startswith(_UNFIT_CLASSES):
+                    raise DatabaseError(
+                        f"the database refuses a statement (SQLSTATE {code}): check the user's privileges, "
+                        "and the schema with `orchestra-etl db check`"
+                    ) from None
                 if not is_transient(error):
                     raise
                 if time.monotonic() + pause > give_up:
@@ -210,7 +219,8 @@ def check_drift(url: str) -> None:
 
 
 def _alembic(url: str) -> Config:
-    config = Config()
+    # Alembic reports to standard output, which belongs to the commands' own results.
+    config = Config(stdout=io.StringIO())
     config.set_main_option("script_location", str(_migrations()))
     config.attributes["url"] = url
     return config

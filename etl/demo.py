@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import shlex
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -63,58 +65,94 @@ EXAMPLES = (
     (
         "Success rate and typical duration by workflow",
         """SELECT w.name, count(*) AS runs,
-       round(100.0 * count(*) FILTER (WHERE r.state = 'succeeded')
-             / nullif(count(*) FILTER (WHERE r.state IN ('succeeded', 'failed')), 0), 1) AS success_percent,
-       round((percentile_cont(0.5) WITHIN GROUP (ORDER BY r.duration_ms) / 1000)::numeric, 2) AS median_seconds
+       round(100 * avg((r.state = 'succeeded')::int)
+             FILTER (WHERE r.state IN ('succeeded', 'failed')), 1) AS success_percent,
+       round((percentile_cont(0.5) WITHIN GROUP (ORDER BY r.duration_ms) / 1000)
+             ::numeric, 2) AS median_seconds
 FROM orchestra.runs r JOIN orchestra.workflows w ON w.id = r.workflow_id
 WHERE r.tracking = 'final' GROUP BY w.name ORDER BY w.name""",
     ),
     (
         "The slowest nodes",
         """SELECT w.name AS workflow, s.node_id, count(*) AS steps,
-       round((percentile_cont(0.95) WITHIN GROUP (ORDER BY s.duration_ms))::numeric) AS p95_ms
+       round((percentile_cont(0.95) WITHIN GROUP (ORDER BY s.duration_ms))
+             ::numeric) AS p95_ms
 FROM orchestra.steps s JOIN orchestra.workflows w ON w.id = s.workflow_id
-WHERE s.duration_ms IS NOT NULL GROUP BY w.name, s.node_id ORDER BY p95_ms DESC LIMIT 5""",
+WHERE s.duration_ms IS NOT NULL
+GROUP BY w.name, s.node_id ORDER BY p95_ms DESC LIMIT 5""",
     ),
     (
         "Tokens by model",
-        """SELECT response_model AS model, count(*) AS calls, sum(input_tokens) AS input_tokens,
-       sum(output_tokens) AS output_tokens
-FROM orchestra.steps WHERE response_model IS NOT NULL GROUP BY response_model ORDER BY output_tokens DESC""",
+        """SELECT response_model AS model, count(*) AS calls,
+       sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens
+FROM orchestra.steps WHERE response_model IS NOT NULL
+GROUP BY response_model ORDER BY output_tokens DESC""",
     ),
 )
 
 
-def demo(*, exit_when_loaded: bool) -> None:
-    """Run it; until Ctrl-C, or until the backlog is loaded.
+def demo(*, exit_when_loaded: bool) -> int:
+    """Run it until Ctrl-C (or SIGTERM, or the terminal closes), or until the backlog is loaded.
+
+    Returns the exit status: 128 and the signal's number where a signal came before the backlog was loaded, else 0.
 
     Raises:
-        ConfigurationError: another demo runs.
+        ConfigurationError: another demo runs, or the folder for its data cannot be used.
         DatabaseError: the embedded server does not start.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    # libpq takes what a URL leaves open from these; PGHOSTADDR would even lead to another server.
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
     logs.configure("warning", "auto")
     home = default_home() / "demo"
-    with _alone(home), EmbeddedPostgres(home) as server:
-        console.print("embedded PostgreSQL is up; making the schema")
-        _fresh_schema(server.url)
-        history = History(runs_per_workflow=RUNS_PER_WORKFLOW, spacing=timedelta(minutes=20), arrivals_per_minute=6.0)
-        with Simulator(history, api_key=KEY).in_thread() as simulator:
-            console.print(f"the simulated API serves {len(history.workflow_ids)} workflows at {simulator.base_url}")
-            with tempfile.TemporaryDirectory(prefix="orchestra-etl-demo-") as folder:
-                loaded = _settings(Path(folder), history, simulator.base_url, server.url)
-            asyncio.run(_run(loaded, server.url, console, exit_when_loaded=exit_when_loaded))
+    with _alone(home):
+        return asyncio.run(_demo(EmbeddedPostgres(home), exit_when_loaded=exit_when_loaded))
 
 
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with open(home.parent / "demo.lock", "w") as lock:
+    path = home.parent / "demo.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except OSError as error:
+        raise ConfigurationError(
+            f"the demo cannot use {error.filename or path}: {error.strerror}; "
+            "mend that, or name another folder in ORCHESTRA_ETL_HOME"
+        ) from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigurationError("a demo is already running on this machine: end it with Ctrl-C first") from None
         yield
+
+
+async def _demo(server: EmbeddedPostgres, *, exit_when_loaded: bool) -> int:
+    console = Console(highlight=False, soft_wrap=True)
+    with stop_on_signals() as stop:
+        _stop_when_the_terminal_closes(stop)
+        # What takes its time runs in threads: a second signal must find the event loop free.
+        try:
+            await asyncio.to_thread(server.start)
+            console.print("embedded PostgreSQL is up; making the schema")
+            await asyncio.to_thread(_fresh_schema, server.url)
+            history = History(
+                runs_per_workflow=RUNS_PER_WORKFLOW, spacing=timedelta(minutes=20), arrivals_per_minute=6.0
+            )
+            with Simulator(history, api_key=KEY).in_thread() as simulator:
+                console.print(f"the simulated API serves {len(history.workflow_ids)} workflows at {simulator.base_url}")
+                with tempfile.TemporaryDirectory(prefix="orchestra-etl-demo-") as folder:
+                    loaded = _settings(Path(folder), history, simulator.base_url, server.url)
+                return await _run(loaded, server.url, stop, console, exit_when_loaded=exit_when_loaded)
+        finally:
+            await asyncio.to_thread(server.stop)
+
+
+def _stop_when_the_terminal_closes(stop: Stop) -> None:
+    # Under nohup the signal is ignored, and stays so.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop.receive, signal.SIGHUP)
 
 
 def _fresh_schema(url: str) -> None:
@@ -138,31 +176,32 @@ def _settings(folder: Path, history: History, base_url: str, url: str) -> settin
     return settings.load(config, {"ORCHESTRA_API_KEY": KEY, "ORCHESTRA_BASE_URL": base_url, "DATABASE_URL": url})
 
 
-async def _run(loaded: settings.Settings, url: str, console: Console, *, exit_when_loaded: bool) -> None:
+async def _run(loaded: settings.Settings, url: str, stop: Stop, console: Console, *, exit_when_loaded: bool) -> int:
     own = database.Database(url)
     try:
         async with app.open_jobs(loaded, own) as jobs:
             schedules = [Schedule(one.id, one.interval, one.cron) for one in loaded.workflows]
             daemon = Daemon(jobs.passes, Health(), schedules, default_interval=5.0)
-            with stop_on_signals() as stop:
-                service = asyncio.create_task(daemon.run(stop))
-                try:
-                    begun = time.monotonic()
-                    await _load_backlog(own, len(schedules), stop, service, console)
-                    if not stop.is_set():
-                        await _present(own, url, console, time.monotonic() - begun, jobs.client.requests_sent)
-                    if not exit_when_loaded:
-                        await _watch(own, stop, service, console)
-                finally:
-                    stop.set()
-                    await service
+            service = asyncio.create_task(daemon.run(stop))
+            try:
+                begun = time.monotonic()
+                if not await _load_backlog(own, len(schedules), stop, service, console):
+                    return 128 + (stop.number or 0)
+                await _present(own, url, console, time.monotonic() - begun, jobs.client.requests_sent)
+                if not exit_when_loaded:
+                    await _watch(own, stop, service, console)
+                return 0
+            finally:
+                stop.set()
+                await service
     finally:
         own.close()
 
 
 async def _load_backlog(
     own: database.Database, workflows: int, stop: Stop, service: asyncio.Task[None], console: Console
-) -> None:
+) -> bool:
+    """Wait until everything listed is loaded; False where a signal, or the service's own end, came first."""
     columns = (
         TextColumn("loading the backlog"),
         BarColumn(),
@@ -176,8 +215,9 @@ async def _load_backlog(
             row = (await _query(own, _BACKLOG))[0]
             bar.update(task, completed=row.loaded, total=row.listed or None)
             if row.swept >= workflows and row.loaded >= row.listed:
-                return
+                return True
             await asyncio.sleep(0.2)
+    return False
 
 
 async def _present(own: database.Database, url: str, console: Console, seconds: float, requests: int) -> None:

@@ -18,6 +18,14 @@ LOCK = 7_305_808_869_229_538_660
 PATIENCE_SECONDS = 300.0
 
 
+def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """A session in which no table is visible without its schema: Alembic would take it for one without any."""
+    connection = psycopg.connect(url, application_name="orchestra-etl db", prepare_threshold=None)
+    connection.execute("SET search_path = pg_catalog")
+    connection.commit()
+    return connection
+
+
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
     """Leave other people's schemas alone."""
     if kind == "schema":
@@ -45,7 +53,7 @@ def run() -> None:
     url = url.replace("postgresql+psycopg://", "postgresql://", 1)
     engine = create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(url, application_name="orchestra-etl db", prepare_threshold=None),
+        creator=lambda: connect(url),
     )
     try:
         with engine.connect() as connection:

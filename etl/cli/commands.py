@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from etl.cli import config, db, dead_letters, demo, gaps, jobs, runs, simulate, status, workflows
@@ -56,12 +55,17 @@ def run(arguments: Sequence[str]) -> int:
         result = app(list(arguments), prog_name="orchestra-etl", standalone_mode=False)
     except EtlError as error:
         return _say(str(error), error.exit_status)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except typer.TyperException as error:
+        # A mistake on the command line; the class that knows its text is private to typer.
+        message = str(getattr(error, "format_message", error.__str__)())
+        if "\n" in message:
+            # A group without a command: the text is its help.
+            sys.stderr.write(f"{message}\n")
+            return 2
+        return _say(f"{message} (see `--help`)", 2)
+    except (typer.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
         # The reader of our output, such as `head`, has seen enough.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,11 +71,4 @@ def console() -> Console:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; records by their fields, times in ISO 8601."""
-    json.dump(msgspec.to_builtins(value, builtin_types=(datetime,)), sys.stdout, indent=2, default=_plain)
-    sys.stdout.write("\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return str(value)
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")

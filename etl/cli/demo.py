@@ -21,5 +21,4 @@ def demo(
     """
     from etl.demo import demo as run
 
-    run(exit_when_loaded=exit)
-    return 0
+    return run(exit_when_loaded=exit)

@@ -79,7 +79,7 @@ def show(
         )
     if as_json:
         # Stored JSON goes out digit by digit as it is, which the json module would not do.
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
+        print_json(found)
         return
     _print_header(found)
     if found.steps:

@@ -154,16 +154,15 @@ _SETTLE = text("""
 """)
 
 # A 404 means that the run is gone only where the workflow otherwise answers: a complete walk of its whole list, or, where
-# lists are not walked, a read of another of its runs, began after the first 404; and no page has listed the run since.
+# lists are not walked, a read of another of its runs, began after the first 404, and after a page last listed the run.
 _VANISHED = text("""
     SELECT l.run_id
     FROM orchestra_etl.run_ledger AS l
     LEFT JOIN orchestra_etl.sweeps AS s ON s.workflow_id = l.workflow_id
     WHERE l.run_id = ANY (CAST(:ids AS text[]))
       AND l.not_found_since < now() - make_interval(secs => :gone_after)
-      AND (l.listed_at IS NULL OR l.listed_at < l.not_found_since)
-      AND (s.reconciled_at > l.not_found_since
-           OR (s.reconciled_at IS NULL AND EXISTS (
+      AND (s.reconciled_at > GREATEST(l.not_found_since, l.listed_at)
+           OR (s.reconciled_at IS NULL AND (l.listed_at IS NULL OR l.listed_at < l.not_found_since) AND EXISTS (
                   SELECT FROM orchestra_etl.run_ledger AS other
                   WHERE other.workflow_id = l.workflow_id AND other.steps_observed_at > l.not_found_since)))
 """)

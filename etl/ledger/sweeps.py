@@ -69,8 +69,8 @@ _MEMBERS = text("""
 """)
 
 # A page asks for a newer read of a run where its row differs from the one last seen and was requested after the run was last
-# read on its own, or where the run was taken for gone.
-_ASKED = """(l.tracking = 'gone' OR (
+# read on its own, or where the run was taken for gone or for one of another workflow.
+_ASKED = """(l.tracking = 'gone' OR l.workflow_id <> excluded.workflow_id OR (
             l.listing_hash IS DISTINCT FROM excluded.listing_hash
             AND excluded.listed_at > COALESCE(l.run_observed_at, '-infinity')))"""
 

@@ -143,13 +143,17 @@ def _upsert_payload(name: str) -> str:
 
 _UPSERT_PAYLOADS = (text(_upsert_payload("inputs")), text(_upsert_payload("outputs")))
 
+# By run, not by id alone: that another run of the batch answers with a step's id does not mean that its owner still does.
 _MARK_ABSENT = text("""
     UPDATE orchestra.steps AS s
     SET absent_since = now(), updated_at = now()
     FROM (
-        SELECT id FROM orchestra.steps
-        WHERE run_id = ANY (CAST(:run_ids AS text[])) AND absent_since IS NULL AND NOT id = ANY (CAST(:ids AS text[]))
-        ORDER BY id FOR UPDATE
+        SELECT id FROM orchestra.steps AS stored
+        WHERE run_id = ANY (CAST(:run_ids AS text[])) AND absent_since IS NULL
+          AND NOT EXISTS (
+              SELECT FROM unnest(CAST(:owners AS text[]), CAST(:ids AS text[])) AS answered (run_id, id)
+              WHERE answered.id COLLATE "C" = stored.id AND answered.run_id COLLATE "C" = stored.run_id)
+        ORDER BY id FOR UPDATE OF stored
     ) AS missing
     WHERE s.id = missing.id
 """)
@@ -208,8 +212,12 @@ def _write_runs(connection: Connection, found: Sequence[RunWrite], written: Writ
     def refuse(run: RunWrite, why: str) -> None:
         body = msgspec.json.encode(run.observed)
         written.rejected.append((run.workflow_id, run.id, Rejected("rejected", f"the run's own row: {why}", body)))
-        # Without its own row the run is stored by what follows from its steps, so that they can land.
-        work([msgspec.structs.replace(run, observed=None, stored=False)])
+        # An earlier row of the run stays; without one it is stored by what follows from its steps, so that they can land.
+        bare = msgspec.structs.replace(run, observed=None)
+        if run.stored:
+            kept.append(bare)
+        else:
+            work([bare])
 
     def work(some: Sequence[RunWrite]) -> None:
         stage(connection, "staged_runs", _STAGED_RUNS, map(_run_row, some))
@@ -222,12 +230,12 @@ def _write_runs(connection: Connection, found: Sequence[RunWrite], written: Writ
         written.runs_inserted += inserted
         written.runs_updated += len(rows) - inserted
 
+    kept = [run for run in found if run.observed is None and run.stored]
     fresh = [run for run in found if run.observed is not None or not run.stored]
     if fresh and guard is None:
         work(fresh)
     elif fresh and guard is not None:
         guard(fresh, work, refuse)
-    kept = [run for run in found if run.observed is None and run.stored]
     if kept:
         written.runs_updated += connection.execute(
             _TOUCH_RUNS,
@@ -240,8 +248,12 @@ def _write_runs(connection: Connection, found: Sequence[RunWrite], written: Writ
 
 
 def _write_steps(connection: Connection, found: Sequence[RunWrite], written: Written, guard: _Isolation | None) -> None:
-    owners = {step.id: run for run in found for step in run.steps}
+    owners: dict[str, str] = {}
+    for run in found:
+        for step in run.steps:
+            owners.setdefault(step.id, run.id)
     known = {row.id: row for row in connection.execute(_KNOWN_STEPS, {"ids": list(owners)})} if owners else {}
+    owners |= {id: row.run_id for id, row in known.items()}
 
     def set_aside(run: RunWrite, step: Step, reason: str, why: str) -> None:
         written.rejected.append((run.workflow_id, run.id, Rejected(reason, why, bytes(step.source), step.id)))
@@ -250,7 +262,7 @@ def _write_steps(connection: Connection, found: Sequence[RunWrite], written: Wri
         for run in found:
             for step in run.steps:
                 row = known.get(step.id)
-                if owners[step.id] is not run or (row is not None and row.run_id != run.id):
+                if owners[step.id] != run.id:
                     set_aside(run, step, "id_conflict", "another run already owns a step with this id")
                 elif row is None or row.absent or bytes(row.content_hash) != step.content_hash:
                     yield run, step
@@ -282,7 +294,11 @@ def _write_steps(connection: Connection, found: Sequence[RunWrite], written: Wri
     if reread:
         written.steps_absent += connection.execute(
             _MARK_ABSENT,
-            {"run_ids": [run.id for run in reread], "ids": [step.id for run in reread for step in run.steps]},
+            {
+                "run_ids": [run.id for run in reread],
+                "owners": [run.id for run in reread for _ in run.steps],
+                "ids": [step.id for run in reread for step in run.steps],
+            },
         ).rowcount
     connection.execute(_MOVE_STEPS, {"run_ids": [run.id for run in found]})
 

@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy import Connection
 
 from etl.database import Database, is_database_error, sqlstate
+from etl.errors import EtlError
 from etl.ledger import claims, dead_letters
 from etl.ledger.claims import Settlement
 from etl.ledger.dead_letters import Letter
@@ -63,10 +64,10 @@ class Loader:
         """
         try:
             return self._database.transaction(lambda c: self._load(c, readings, isolate=False))
+        except EtlError:
+            raise
         except Exception as error:
-            if not is_database_error(error):
-                raise
-            log.warning("batch_refused", sqlstate=sqlstate(error), runs=len(readings))
+            log.warning("batch_refused", cause=_cause(error), runs=len(readings))
         if len(readings) > 1:
             middle = len(readings) // 2
             report = self.load(readings[:middle])
@@ -74,13 +75,17 @@ class Loader:
             return report
         try:
             return self._database.transaction(lambda c: self._load(c, readings, isolate=True))
+        except EtlError:
+            raise
         except Exception as error:
-            if not is_database_error(error):
-                raise
-            return self._give_up(readings[0], f"PostgreSQL refuses the run with SQLSTATE {sqlstate(error)}")
+            # Whosever fault it is, what one run brings out must not keep the others from being loaded.
+            trace = None if is_database_error(error) else error
+            log.error("run_refused", run=readings[0].claim.run_id, cause=_cause(error), exc_info=trace)
+            return self._give_up(readings[0], f"the run cannot be stored: {_cause(error)}")
 
     def _give_up(self, reading: Reading, problem: str) -> LoadReport:
-        letter = Rejected("rejected", problem, reading.claim.run_id.encode())
+        steps = reading.steps.steps if reading.steps is not None else ()
+        letter = Rejected("rejected", problem, b"[" + b",".join(bytes(step.source) for step in steps) + b"]")
         bare = Reading(reading.claim, reading.requested_at, rejected=(letter,), problem=problem)
         return self._database.transaction(lambda c: self._load(c, [bare], isolate=False))
 
@@ -129,8 +134,9 @@ class Loader:
             return Verdict("gone", None)
         age = (reading.requested_at - known.opened_at).total_seconds()
         if age > self._policy.give_up_after:
-            return Verdict("stale", DAILY if known.listed else None)
-        return Verdict("open", DAILY if reading.hopeless else retry_in(known.attempts + 1))
+            # What neither the list nor the API itself knows any more is not asked for again; other troubles may pass.
+            return Verdict("stale", DAILY if known.listed or not reading.not_found else None, known.checks)
+        return Verdict("open", DAILY if reading.hopeless else retry_in(known.attempts + 1), known.checks)
 
     def _set_aside(self, connection: Connection, mine: Sequence[Reading], written: Written, report: LoadReport) -> None:
         letters = [
@@ -141,6 +147,12 @@ class Loader:
         letters += [Letter(*one) for one in written.rejected]
         report.set_aside = dead_letters.record(connection, letters)
         dead_letters.resolve(connection, [reading.claim.run_id for reading in mine if reading.steps is not None])
+
+
+def _cause(error: Exception) -> str:
+    """A word for the log and the letter; never the error's own text, which may quote a row."""
+    code = sqlstate(error)
+    return f"SQLSTATE {code}" if code is not None else type(error).__name__
 
 
 def _is_written(reading: Reading) -> bool:
@@ -176,6 +188,8 @@ def _settlement(reading: Reading, verdict: Verdict) -> Settlement:
             run_id=claim.run_id,
             tracking=verdict.tracking,
             due_in=verdict.due_in,
+            # A read that failed has found nothing new: the re-checks before it still count.
+            checks=verdict.checks,
             attempts=claim.known.attempts + 1,
             last_error=reading.problem,
             not_found_since=(claim.not_found_since or reading.requested_at) if reading.not_found else None,

@@ -143,21 +143,22 @@ class _Drain:
             await asyncio.wait(
                 waiting, timeout=BATCH_WAIT if self._ready else None, return_when=asyncio.FIRST_COMPLETED
             )
+            # Before anything is given back: what has been read is loaded.
+            self._collect()
             if self._stop.is_set():
                 await self._give_back()
-            self._collect()
 
     async def others(self) -> bool:
-        """Wait a moment for due runs that others hold; False where there are none."""
+        """Wait a moment for due runs that could not be claimed; False where there are none."""
         pending = await self._run(
             lambda c: claims.pending(c, except_workflows=sorted(self.refused), **self._conditions)  # type: ignore[arg-type]
         )
         if not pending.due:
             return False
-        if pending.leased == pending.due:
-            pause = min(max(pending.next_expiry or 0.0, 0.05), 1.0)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), pause)
+        # One that nobody holds but a claim passed over is locked by a transaction, which mostly ends at once.
+        pause = min(max(pending.next_expiry or 0.0, 0.05), 1.0) if pending.leased == pending.due else 0.05
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), pause)
         return True
 
     async def renew(self) -> None:
@@ -176,18 +177,21 @@ class _Drain:
 
     async def _settle(self) -> None:
         try:
-            await self._give_back()
-            if self._load is not None:
-                await asyncio.wait({self._load})
-                self._collect_load()
-            if self._ready:
-                self._start_load(idle=True)
-                if self._load is not None:
-                    await asyncio.wait({self._load})
-                    self._collect_load()
+            try:
+                await self._give_back()
+            finally:
+                # Also where the claims cannot be given back: a load must not outlive the pass.
+                await self._finish_load()
+            self._start_load(idle=True)
+            await self._finish_load()
         except DatabaseError as error:
             # The claims stay until their leases end, then the runs are due again: nothing is lost.
             log.warning("claims_not_given_back", cause=str(error))
+
+    async def _finish_load(self) -> None:
+        if self._load is not None:
+            await asyncio.wait({self._load})
+            self._collect_load()
 
     async def _claim(self) -> bool:
         taken = await self._run(

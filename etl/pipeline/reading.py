@@ -9,7 +9,7 @@ from datetime import datetime
 
 import msgspec
 
-from etl.errors import NotFound, RequestRefused, ResponseTooLarge, UnusableIdentifier
+from etl.errors import ApiUnavailable, NotFound, RequestRefused, ResponseTooLarge, UnusableIdentifier
 from etl.extract.client import OrchestraClient
 from etl.ledger.claims import Claim
 from etl.ledger.clock import DatabaseClock
@@ -133,16 +133,25 @@ class Reader:
 
     async def _decode(self, answer: Answer, claim: Claim) -> DecodedSteps:
         def decode() -> DecodedSteps:
-            return decode_steps(answer.body, workflow_id=claim.workflow_id, run_id=claim.run_id, states=self._states)
+            return decode_steps(
+                answer.body,
+                workflow_id=claim.workflow_id,
+                run_id=claim.run_id,
+                states=self._states,
+                node_types=self._node_types.get(claim.workflow_id, {}),
+            )
 
         return await asyncio.to_thread(decode) if len(answer.body) > _LARGE else decode()
 
     def _wants_own_row(self, reading: Reading) -> bool:
         """The run's own row is asked for where nothing newer than the last read is at hand, or the steps look finished
-        under a run that does not; not where the API is known to have ended it, nor where it offers no such row."""
+        under a run that does not; not where the API is known to have ended it (unless its steps have moved since), nor where
+        it offers no such row."""
         claim = reading.claim
-        if reading.run_state in TERMINAL_STATES or claim.workflow_id in self._without_single_runs:
+        if claim.workflow_id in self._without_single_runs:
             return False
+        if reading.run_state in TERMINAL_STATES:
+            return reading.run is None and reading.digest != claim.known.read_digest
         return reading.run is None or reading.steps_terminal
 
     async def _with_own_row(self, reading: Reading) -> Reading:
@@ -153,7 +162,8 @@ class Reader:
             # The steps were answered, so the run exists: this server does not offer the row.
             self._without_single_runs.add(claim.workflow_id)
             return reading
-        except ResponseTooLarge:
+        except (ApiUnavailable, ResponseTooLarge):
+            # The steps alone must be enough. Without the row the run is not final yet, so it is asked for again.
             return reading
         listed = decode_single_run(answer.body, claim.run_id)
         if listed is None:

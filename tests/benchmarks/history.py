@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,9 +24,11 @@ from etl.database import upgrade
 from etl.local.history import History
 from etl.local.postgres import EmbeddedPostgres
 from etl.local.simulator import Simulator
+from tests.oracle import differences
 from tests.postgres_fixture import new_home
 from tests.support import query
 
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 COMMAND = [sys.executable, "-m", "etl"]
 
 
@@ -43,21 +46,33 @@ def measure(arguments: list[str], environment: dict[str, str]) -> tuple[dict[str
     return json.loads(output), time.monotonic() - begun, usage.ru_maxrss / 1024
 
 
-def serve(runs_per_workflow: int, port: Connection) -> None:
-    """Serve a still history until the process is ended."""
-    history = History(runs_per_workflow=runs_per_workflow, live=0, arrivals_per_minute=0)
+def still_history(runs: int) -> History:
+    """A history of so many finished runs, the same in every process."""
+    return History(runs_per_workflow=runs // 3, live=0, arrivals_per_minute=0, epoch=EPOCH)
+
+
+def serve(runs: int, port: Connection) -> None:
+    """Serve the history until the process is ended."""
+    history = still_history(runs)
     with Simulator(history).in_thread() as simulator:
         port.send(simulator.base_url)
         threading.Event().wait()
 
 
-def bench(runs: int, home: Path) -> list[dict[str, Any]]:
-    """Load a history of so many runs, then sync again."""
+def compare(url: str, runs: int) -> None:
+    """Compare the database with the history, field by field; exit status 1 where they differ."""
+    problems = differences(url, still_history(runs))
+    if problems:
+        raise SystemExit(f"{len(problems)} differences, the first: {problems[0]}")
+
+
+def bench(runs: int, home: Path, *, verify: bool) -> list[dict[str, Any]]:
+    """Load a history of so many runs, then sync again; `verify` compares every field with the simulator's own data."""
     with EmbeddedPostgres(home) as server:
         query(server.url, "DROP SCHEMA IF EXISTS orchestra, orchestra_etl CASCADE")
         upgrade(server.url)
         parent, child = get_context("spawn").Pipe()
-        simulator = get_context("spawn").Process(target=serve, args=(runs // 3, child))
+        simulator = get_context("spawn").Process(target=serve, args=(runs, child))
         simulator.start()
         child.close()
         try:
@@ -81,6 +96,13 @@ def bench(runs: int, home: Path) -> list[dict[str, Any]]:
                         "peak_mb": round(memory),
                     }
                 )
+            if verify:
+                # In a process of its own: a process that forks passes its own peak memory on to the next measurement.
+                check = get_context("spawn").Process(target=compare, args=(server.url, runs))
+                check.start()
+                check.join()
+                if check.exitcode != 0:
+                    raise SystemExit("the database differs from the simulator's data")
             return rows
         finally:
             simulator.terminate()
@@ -92,12 +114,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--runs", type=int, nargs="*", default=[999, 3000, 9999])
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--no-verify", action="store_true", help="do not compare every field with the simulator's data")
     options = parser.parse_args()
     rows = []
     for runs in options.runs:
         home = new_home()
         try:
-            rows += bench(runs, home)
+            rows += bench(runs, home, verify=not options.no_verify)
         finally:
             shutil.rmtree(home, ignore_errors=True)
     if options.json:

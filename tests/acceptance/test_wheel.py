@@ -1,0 +1,135 @@
+"""What is published: the source distribution, and the wheel built from it, installed and run far from any checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from tests.conftest import ROOT
+from tests.oracle import differences
+from tests.postgres_fixture import new_home
+from tests.support import environment
+
+
+class Distributions(NamedTuple):
+    """The files that `python -m build` makes."""
+
+    wheel: Path
+    source: Path
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
+    """The source distribution of this checkout, and the wheel built from what it holds."""
+    folder = tmp_path_factory.mktemp("dist")
+    _check([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)])
+    [wheel], [source] = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return Distributions(wheel, source)
+
+
+@pytest.fixture(scope="module")
+def installed(distributions: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of a virtual environment of its own that holds the wheel; the dependencies are those of the tests."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
+    _check([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-index", "--no-deps",
+            "--root-user-action=ignore", str(distributions.wheel)])  # fmt: skip
+    [site_packages] = folder.glob("lib/python*/site-packages")
+    # Searched behind the wheel. Lines of this kind in files there, such as the checkout's own, are not followed.
+    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return folder / "bin" / "orchestra-etl"
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder for an embedded server's data."""
+    folder = new_home()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _run(command: Path, *arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(command), *arguments],
+        cwd=folder,
+        env={"PATH": os.defpath, "HOME": str(folder), **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _python_files(folder: Path) -> set[str]:
+    return {str(path.relative_to(ROOT)) for path in folder.rglob("*.py")}
+
+
+def test_the_wheel_holds_the_program_and_nothing_else(distributions: Distributions) -> None:
+    """Every module, revision and the example configuration lie under `etl/`; no tests, no caches, no stray top folder."""
+    with zipfile.ZipFile(distributions.wheel) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    revisions = {f"etl/{name}" for name in _python_files(ROOT / "migrations")}
+    others = {"etl/py.typed", "etl/config/etl.toml", "etl/migrations/script.py.mako"}
+    assert names == _python_files(ROOT / "etl") | revisions | others
+
+
+def test_the_source_distribution_holds_what_developers_need(distributions: Distributions) -> None:
+    """Sources, tests with their data, lock, Makefile and container files are all in it; caches are not."""
+    with tarfile.open(distributions.source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {
+        "requirements.lock", "Makefile", "Dockerfile", "docker-compose.yml", "alembic.ini", "LICENSE", "README.md",
+        "CONTRIBUTING.md", ".ci/run", "config/etl.toml", "tests/samples/steps.json",
+    }  # fmt: skip
+    assert wanted | _python_files(ROOT / "tests") | _python_files(ROOT / "migrations") <= names
+    assert not [name for name in names if name.endswith(".pyc") or name.startswith(".venv")]
+
+
+def test_the_installed_wheel_does_the_main_job(
+    installed: Path, distributions: Distributions, empty_database_url: str, tmp_path: Path
+) -> None:
+    """Outside a checkout the wheel shows its settings, makes the schema and loads a history, all with its own files."""
+    history = History(seed=3, runs_per_workflow=20, live=0, arrivals_per_minute=0)
+    with Simulator(history).in_thread() as simulator:
+        workflows = json.dumps([{"id": workflow_id} for workflow_id in history.workflow_ids])
+        variables: Mapping[str, str] = environment(
+            empty_database_url, simulator.base_url, ORCHESTRA_ETL_WORKFLOWS=workflows
+        )
+        version = _run(installed, "--version", folder=tmp_path)
+        assert version.stdout == f"orchestra-etl {distributions.wheel.name.split('-')[1]}\n", version.stderr
+        shown = _run(installed, "config", "show", folder=tmp_path, **variables)
+        assert str(installed.parent.parent) in shown.stdout, "not the wheel's own example configuration"
+        upgraded = _run(installed, "db", "upgrade", folder=tmp_path, **variables)
+        assert upgraded.returncode == 0, upgraded.stderr
+        synced = _run(installed, "sync", folder=tmp_path, **variables)
+        assert synced.returncode == 0, synced.stderr
+    assert differences(empty_database_url, history) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_installed_wheel_shows_the_demo(installed: Path, home: Path, tmp_path: Path) -> None:
+    """The demo runs from the wheel alone, in a folder with nothing in it, and leaves nothing there."""
+    done = _run(installed, "demo", "--exit", folder=tmp_path, ORCHESTRA_ETL_HOME=str(home))
+    assert (done.returncode, "loaded 9" in done.stdout) == (0, True), done.stderr
+    assert list(tmp_path.iterdir()) == []

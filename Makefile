@@ -48,7 +48,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 		echo "$(PYTHON) is older than 3.11: install a newer one, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv), or say make PYTHON=..."; exit 1; }
-	@# Also where an earlier attempt was cut off, or the Python behind it has gone.
+# Also where an earlier attempt was cut off, or the Python behind it has gone.
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

@@ -150,7 +150,7 @@ async def open_jobs(
         poller = Poller(
             database,
             Reader(client, clock, states, node_types),
-            Loader(database, policy),
+            Loader(database, policy, states),
             clock,
             concurrency=settings.api.concurrency,
             lease=polling.lease,

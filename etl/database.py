@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +90,8 @@ class Database:
         """
         self._url = url
         self._patience = patience
+        self._ending = threading.Event()
+        self._end = math.inf
         self._engine = create_engine(
             "postgresql+psycopg://",
             creator=lambda: self._connect(),
@@ -148,14 +152,22 @@ class Database:
                     ) from None
                 if not is_transient(error):
                     raise
-                if time.monotonic() + pause > give_up:
+                if time.monotonic() + pause > min(give_up, self._end):
                     raise DatabaseUnavailable(
                         f"the database does not answer ({_cause(error, code)}): "
                         "check DATABASE_URL and that PostgreSQL runs, then try again"
                     ) from None
                 log.warning("database_retry", cause=_cause(error, code), pause_seconds=round(pause, 2))
-            time.sleep(pause)
+            if self._ending.is_set():
+                time.sleep(pause)
+            else:
+                self._ending.wait(pause)
             pause = min(pause * 2, 5.0)
+
+    def end_within(self, seconds: float) -> None:
+        """Repeat no unit of work for longer than so many seconds from now, whatever `patience` says: the process ends."""
+        self._end = time.monotonic() + seconds
+        self._ending.set()
 
     def check_schema(self) -> None:
         """Make sure that the schema is the one this program was written for.

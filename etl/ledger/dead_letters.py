@@ -28,6 +28,13 @@ _RECORD = text("""
     RETURNING xmax = 0 AS inserted
 """)
 
+_OPEN_BODIES = text("""
+    SELECT run_id, reason, body
+    FROM orchestra_etl.dead_letters
+    WHERE run_id = ANY (CAST(:run_ids AS text[])) AND resolved_at IS NULL
+    ORDER BY last_seen_at, id
+""")
+
 # A run that was read without the trouble recurring: its open letters are settled.
 _RESOLVE = text("""
     UPDATE orchestra_etl.dead_letters
@@ -111,6 +118,15 @@ def record(connection: Connection, letters: Sequence[Letter]) -> int:
         },
     )
     return sum(row.inserted for row in rows)
+
+
+def open_bodies(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[bytes]]:
+    """The bytes of these runs' open letters, each as an answer of the steps endpoint, oldest first."""
+    found: dict[str, list[bytes]] = {}
+    for row in connection.execute(_OPEN_BODIES, {"run_ids": list(run_ids)}):
+        body = bytes(row.body)
+        found.setdefault(row.run_id, []).append(body if row.reason == "not_an_array" else b"[" + body + b"]")
+    return found
 
 
 def resolve(connection: Connection, run_ids: Sequence[str]) -> None:

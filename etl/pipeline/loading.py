@@ -17,8 +17,9 @@ from etl.ledger.lifecycle import DAILY, GONE_AFTER, Policy, Verdict, judge, retr
 from etl.ledger.lifecycle import Reading as Found
 from etl.load.upsert import RunWrite, Written, write
 from etl.pipeline.reading import Reading
-from etl.records import TERMINAL_STATES, Rejected
-from etl.transform.states import derive_run_state
+from etl.records import TERMINAL_STATES, DecodedSteps, Rejected
+from etl.transform.decode import decode_steps
+from etl.transform.states import StateMap, derive_run_state
 
 log = structlog.get_logger(__name__)
 
@@ -52,9 +53,10 @@ class LoadReport(msgspec.Struct):
 class Loader:
     """Writes batches of readings. All its methods are synchronous: they run in a thread."""
 
-    def __init__(self, database: Database, policy: Policy) -> None:
+    def __init__(self, database: Database, policy: Policy, states: StateMap) -> None:
         self._database = database
         self._policy = policy
+        self._states = states
 
     def load(self, readings: Sequence[Reading]) -> LoadReport:
         """Load a batch whole; where the database refuses it for good, in halves, down to the row, which is set aside.
@@ -98,12 +100,17 @@ class Loader:
         missing = [reading.claim.run_id for reading in mine if reading.not_found]
         gone = claims.vanished(connection, missing, gone_after=GONE_AFTER) if missing else set()
         verdicts = {reading.claim.run_id: self._judge(reading, gone=reading.claim.run_id in gone) for reading in mine}
+        recovered = self._recover(connection, [reading for reading in mine if reading.claim.run_id in gone])
         written = write(
             connection,
-            [_run_write(reading, verdicts[reading.claim.run_id]) for reading in mine if _is_written(reading)],
+            [
+                _run_write(reading, verdicts[reading.claim.run_id])
+                for reading in (recovered.get(reading.claim.run_id, reading) for reading in mine)
+                if _is_written(reading)
+            ],
             isolate=isolate,
         )
-        self._set_aside(connection, mine, written, report)
+        self._set_aside(connection, [*mine, *recovered.values()], written, report)
         dead_letters.count_drift(
             connection,
             [
@@ -138,15 +145,37 @@ class Loader:
             return Verdict("stale", DAILY if known.listed or not reading.not_found else None, known.checks)
         return Verdict("open", DAILY if reading.hopeless else retry_in(known.attempts + 1), known.checks)
 
-    def _set_aside(self, connection: Connection, mine: Sequence[Reading], written: Written, report: LoadReport) -> None:
+    def _recover(self, connection: Connection, gone: Sequence[Reading]) -> dict[str, Reading]:
+        """For runs that the API no longer has: what their open dead letters hold, where it can be decoded by now."""
+        bodies = dead_letters.open_bodies(connection, [reading.claim.run_id for reading in gone]) if gone else {}
+        recovered = {}
+        for reading in gone:
+            claim = reading.claim
+            decoded = [
+                decode_steps(body, workflow_id=claim.workflow_id, run_id=claim.run_id, states=self._states)
+                for body in bodies.get(claim.run_id, ())
+            ]
+            steps = {step.id: step for answer in decoded for step in answer.steps}
+            if steps:
+                recovered[claim.run_id] = msgspec.structs.replace(
+                    reading,
+                    steps=DecodedSteps(tuple(steps.values())),
+                    partial=True,
+                    rejected=tuple(one for answer in decoded for one in answer.rejected),
+                )
+        return recovered
+
+    def _set_aside(
+        self, connection: Connection, found: Sequence[Reading], written: Written, report: LoadReport
+    ) -> None:
         letters = [
             Letter(reading.claim.workflow_id, reading.claim.run_id, rejected)
-            for reading in mine
+            for reading in found
             for rejected in reading.rejected
         ]
         letters += [Letter(*one) for one in written.rejected]
         report.set_aside = dead_letters.record(connection, letters)
-        dead_letters.resolve(connection, [reading.claim.run_id for reading in mine if reading.steps is not None])
+        dead_letters.resolve(connection, [reading.claim.run_id for reading in found if reading.steps is not None])
 
 
 def _cause(error: Exception) -> str:
@@ -177,7 +206,7 @@ def _run_write(reading: Reading, verdict: Verdict) -> RunWrite:
         organization_id=next((step.organization_id for step in steps if step.organization_id), None),
         steps=steps,
         # A step that was set aside is not absent: only an answer that was understood whole says what is missing.
-        complete=reading.steps is not None and not reading.steps.rejected,
+        complete=reading.steps is not None and not reading.steps.rejected and not reading.partial,
     )
 
 

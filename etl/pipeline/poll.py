@@ -68,6 +68,10 @@ class Poller:
         self._lease = lease
         self._on_progress = on_progress
 
+    def end_within(self, seconds: float) -> None:
+        """Have no more patience with a database that does not answer: the process ends in so many seconds."""
+        self._database.end_within(seconds)
+
     async def drain(
         self,
         *,

@@ -38,6 +38,8 @@ class Reading(msgspec.Struct, frozen=True):
     """Hash of the row, where it was read alone: the list will show the same one."""
     rejected: tuple[Rejected, ...] = ()
     drift: tuple[Drift, ...] = ()
+    partial: bool = False
+    """Whether `steps` is only a part of what the run has, out of dead letters."""
     problem: str | None = None
     not_found: bool = False
     hopeless: bool = False

@@ -38,6 +38,8 @@ KEY_PAUSE = 15.0
 MISFIRE_GRACE = 3600
 # Seconds that jobs in hand get at the end, out of the ten that the service promises.
 END_PATIENCE = 8.0
+# Seconds of them for a database that does not answer: a thread that goes on trying would keep the process from ending.
+DATABASE_END_PATIENCE = 4.0
 
 
 # A poll that is busy with a backlog passes over its ticks, by design; the scheduler would warn of each of them.
@@ -83,6 +85,7 @@ class Daemon:
         await stop.wait()
         log.info("service_stopping")
         self._scheduler.pause()
+        self._passes.poller.end_within(DATABASE_END_PATIENCE)
         for task in self._active:
             if not task.get_name().startswith("poll"):
                 # A sweep leaves its watermark where it was; a poll loads what it has read.

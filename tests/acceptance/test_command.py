@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from etl.local.folder import Folder
 from etl.local.history import History
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
@@ -312,3 +313,70 @@ def test_the_database_is_restarted_in_the_middle(
         assert process.wait(60) == 0, process.stderr and process.stderr.read()
     assert cut > 0
     assert differences(url, history) == []
+
+
+@pytest.mark.parametrize("command", ["sync", "serve"])
+def test_the_sample_by_the_command(
+    command: str, tmp_path: Path, database_url: str, sample_steps: bytes, variables: dict[str, str]
+) -> None:
+    """The real response, tracked and served as it is, is loaded by `sync` and by `serve`; a second poll writes nothing."""
+    workflow, run_id = "1234f567-bb12-1234-b7cd-f7a71a98cd24", "5b69669f-975a-49af-a33a-61ff9ae5a20f"
+    folder = tmp_path / "served" / workflow / run_id
+    folder.mkdir(parents=True)
+    (folder / "steps.json").write_bytes(sample_steps)
+    Path(variables["ORCHESTRA_ETL_CONFIG"]).write_text(configuration(workflow, discover=False))
+    with Simulator(Folder(tmp_path / "served")).in_thread() as server:
+        variables["ORCHESTRA_BASE_URL"] = server.base_url
+        assert run("track", workflow, run_id, variables=variables).returncode == 0
+
+        def polled(times: int) -> bool:
+            consumed = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE steps_observed_at IS NOT NULL AND leased_until IS NULL"
+            return server.steps_requests[run_id] >= times and query(database_url, consumed) != []
+
+        def poll(times: int) -> None:
+            query(database_url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
+            if command == "sync":
+                assert run("sync", variables=variables).returncode == 0
+            else:
+                with started("serve", variables=variables) as service:
+                    wait_until(lambda: polled(times))
+                    service.send_signal(signal.SIGTERM)
+                    assert service.wait(10) == 0
+            assert polled(times)
+
+        poll(1)
+        before = writes(database_url)
+        assert before == {
+            "runs": (1, 0, 0),
+            "run_payloads": (0, 0, 0),
+            "steps": (2, 0, 0),
+            "inputs": (2, 0, 0),
+            "outputs": (2, 0, 0),
+        }
+        poll(2)
+        assert writes(database_url) == before
+    steps = query(
+        database_url, "SELECT id, duration_ms, response_model, total_tokens FROM orchestra.steps ORDER BY position"
+    )
+    assert [tuple(step.values()) for step in steps] == [
+        ("b2acc986-af06-418a-bf71-c730d5ghaf0b", 2237.692, "virtuoso-medium", 84),
+        ("ad6edfea-bf1c-4639-9d9f-b53c9ad60bgg", 1775.644, None, None),
+    ]
+
+
+def test_a_backfill_reads_final_runs_again_when_told(
+    simulator: Simulator, history: History, variables: dict[str, str]
+) -> None:
+    """`backfill --reread --since` reads the final runs of that time once more, and nothing else; it writes no row."""
+    assert run("sync", variables=variables).returncode == 0
+    url = variables["DATABASE_URL"]
+    newest = query(url, "SELECT id, start_time FROM orchestra.runs ORDER BY start_time DESC LIMIT 5")
+    before = writes(url)
+    simulator.reset_counts()
+    since = newest[-1]["start_time"].strftime("%Y-%m-%dT%H:%M:%S")
+    done = run("backfill", "--reread", "--since", since, "--json", variables=variables)
+    assert (done.returncode, json.loads(done.stdout)["load"]["runs"]) == (0, 5), done.stderr
+    assert set(simulator.steps_requests) == {row["id"] for row in newest}
+    assert writes(url) == before
+    alone = run("backfill", "--since", since, variables=variables)
+    assert (alone.returncode, "--reread" in alone.stderr) == (2, True)

@@ -109,7 +109,7 @@ def _state(url: str, run: str = RUN) -> tuple[Any, ...]:
 
 def test_an_old_steps_answer_loaded_late_is_refused(database: Database, database_url: str) -> None:
     """An answer held back until a newer one is loaded changes nothing: its claim's token has moved."""
-    loader = Loader(database, Policy())
+    loader = Loader(database, Policy(), STATES)
     _track(database)
     old = _reading(_claim(database)[0], _step("running"))
     _track(database)  # asks for a newer read while the old one is on its way
@@ -122,7 +122,7 @@ def test_an_old_steps_answer_loaded_late_is_refused(database: Database, database
 
 def test_a_reopen_during_a_load_in_flight_is_not_lost(database: Database, database_url: str) -> None:
     """A listing that changes between a read and its load refuses the load, so the run is read again."""
-    loader = Loader(database, Policy())
+    loader = Loader(database, Policy(), STATES)
     _write(database, _sweep(database), _row("completed"))
     in_flight = _reading(_claim(database)[0], _step("completed"), row=_row("completed"))
     _write(database, _sweep(database), _row("running"))
@@ -135,7 +135,7 @@ def test_a_reopen_during_a_load_in_flight_is_not_lost(database: Database, databa
 
 def test_a_reopen_after_the_end_is_noticed(database: Database, database_url: str) -> None:
     """A final run whose listing changes is open and due again."""
-    loader = Loader(database, Policy())
+    loader = Loader(database, Policy(), STATES)
     _write(database, _sweep(database), _row("completed"))
     loader.load([_reading(_claim(database)[0], _step("completed"), row=_row("completed"))])
     assert _state(database_url)[2:] == ("final", False)
@@ -155,7 +155,7 @@ def test_a_page_of_a_superseded_sweep_is_refused(database: Database, database_ur
 
 def test_a_page_requested_before_the_run_was_read_alone_changes_nothing(database: Database, database_url: str) -> None:
     """A page that was asked for before the run's own row was, and is written after it was loaded, reopens nothing."""
-    loader = Loader(database, Policy())
+    loader = Loader(database, Policy(), STATES)
     _write(database, _sweep(database), _row("running"))
     late = _sweep(database)
     loader.load([_reading(_claim(database)[0], _step("completed"), row=_row("completed"), after=1)])
@@ -165,7 +165,7 @@ def test_a_page_requested_before_the_run_was_read_alone_changes_nothing(database
 
 def test_a_replayed_commit_counts_nothing_twice(database: Database, database_url: str) -> None:
     """A batch repeated after a COMMIT whose answer was lost finds its claims consumed and writes nothing."""
-    loader = Loader(database, Policy())
+    loader = Loader(database, Policy(), STATES)
     _track(database)
     bad = {"id": "x" * 600, "status": "completed"}
     reading = _reading(_claim(database)[0], _step("running"), bad)
@@ -183,7 +183,7 @@ def _fields(reading: Reading) -> dict[str, Any]:
 
 def test_a_step_id_of_another_run_stays_with_its_owner(database: Database, database_url: str) -> None:
     """A step id that appears in a second run, in the same batch or later, is set aside; the owner's row is untouched."""
-    loader = Loader(database, Policy())
+    loader = Loader(database, Policy(), STATES)
     _track(database, "r1", "r2", "r3")
     first, second, third = sorted(_claim(database), key=lambda claim: claim.run_id)
     report = loader.load(
@@ -212,7 +212,7 @@ def test_a_step_id_of_another_run_stays_with_its_owner(database: Database, datab
 def test_a_row_that_postgresql_refuses_is_set_aside_alone(database: Database, database_url: str) -> None:
     """Of 100 steps in 10 runs, one refused by the database ends as a dead letter; the other 99 are stored."""
     query(database_url, "ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (node_id <> 'poison')")
-    loader = Loader(database, Policy())
+    loader = Loader(database, Policy(), STATES)
     _track(database, *(f"r{n}" for n in range(10)))
     readings = []
     for claim in _claim(database):
@@ -243,7 +243,7 @@ def test_a_batch_is_repeated_whole_after_a_broken_connection(database: Database,
                 query(database_url, "SELECT pg_terminate_backend(%s)", driver.info.backend_pid)
             return report
 
-    report = Cutting(database, Policy()).load([reading])
+    report = Cutting(database, Policy(), STATES).load([reading])
     assert (report.runs, report.steps_inserted, cuts) == (1, 1, [1])
     assert query(database_url, "SELECT count(*) AS n FROM orchestra.steps") == [{"n": 1}]
 
@@ -254,7 +254,7 @@ def test_eight_writers_with_overlapping_runs_do_not_deadlock(database_url: str) 
 
     async def writer(number: int) -> int:
         own = Database(database_url, patience=20)
-        loader = Loader(own, Policy())
+        loader = Loader(own, Policy(), STATES)
         loaded = 0
         try:
             for turn in range(5):

@@ -83,8 +83,8 @@ def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(command: Command, da
         "SELECT start_time, started_at FROM orchestra.runs, orchestra_etl.sweeps WHERE id = 'run-5'",
     )[0]
     # Complete since the oldest run that was listed, not since the older one that somebody tracked by hand.
-    assert workflow["coverage"]["since"] == stored["start_time"].isoformat()
-    assert workflow["coverage"]["until"] == stored["started_at"].isoformat()
+    assert workflow["coverage"]["since"] == stored["start_time"].isoformat().replace("+00:00", "Z")
+    assert workflow["coverage"]["until"] == stored["started_at"].isoformat().replace("+00:00", "Z")
     assert workflow["headroom"] == {"new_runs": 3, "listable": 100, "window_full": False}
     assert (workflow["lag"]["due"], workflow["lag"]["unread"], workflow["dead_letters"]) == (0, 0, 0)
 
@@ -180,7 +180,7 @@ def test_an_interrupted_sweep_does_not_move_the_coverage(command: Command, datab
         "UPDATE orchestra_etl.sweeps SET fencing_token = 8, started_at = now(), leased_until = now() + interval '1 m'",
     )
     completed = query(database_url, "SELECT completed_at FROM orchestra_etl.sweeps")[0]["completed_at"]
-    assert _only(command)["coverage"]["until"] == completed.isoformat()
+    assert _only(command)["coverage"]["until"] == completed.isoformat().replace("+00:00", "Z")
 
 
 def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(command: Command, database_url: str) -> None:
@@ -190,7 +190,7 @@ def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(command: Comm
     _run(database_url, "history", tracking="open", due_at=due, priority=1)
     workflow = _only(command)
     assert (workflow["verdict"], workflow["lag"]["due"]) == ("ok", 1)
-    assert workflow["lag"]["oldest_due"] == due.isoformat()
+    assert workflow["lag"]["oldest_due"] == due.isoformat().replace("+00:00", "Z")
     _run(database_url, "live", tracking="open", due_at=due)
     assert [level for level, _ in _reasons(_only(command))] == ["failing"]
 

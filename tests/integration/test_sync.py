@@ -364,3 +364,42 @@ def test_a_new_state_mapping_re_evaluates_stored_rows(world: World) -> None:
     world.sync()
     assert query(world.url, states, run_id) == [{"state": "succeeded", "steps": ["succeeded"]}]
     assert world.tracking() == {"final": 24}
+
+
+def test_a_terminal_run_that_answers_no_steps_yet_is_not_final(world: World) -> None:
+    """A run that is over and answers [] stays open, and is loaded when its steps appear."""
+    run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
+    world.simulator.steps_bodies[run_id] = b"[]"
+    assert world.sync().exit_status == 0
+    assert world.tracking() == {"final": 23, "open": 1}
+    world.simulator.steps_bodies.clear()
+    world.sync()
+    assert world.tracking() == {"final": 24}
+    assert world.differences() == []
+
+
+def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_run(world: World) -> None:
+    """A step that PostgreSQL refused lands from its dead letter once the cause is gone, where the API no longer has the run."""
+    run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
+    step = world.history.steps(run_id)[0]
+    query(world.url, f"ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (id <> '{step['id']}')")
+    assert world.sync().exit_status == 6
+    query(world.url, "ALTER TABLE orchestra.steps DROP CONSTRAINT poison")
+    world.history.delete(run_id)
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET due_at = now(), not_found_since = now() - interval '2 hours',"
+        " listed_at = now() - interval '3 hours' WHERE run_id = %s",
+        run_id,
+    )
+    world.sync()
+    rows = query(
+        world.url,
+        "SELECT s.node_id, o.data, s.absent_since FROM orchestra.steps s JOIN orchestra.outputs o ON o.step_id = s.id"
+        " WHERE s.id = %s",
+        step["id"],
+    )
+    assert rows == [{"node_id": step["node_id"], "data": step["outputs"], "absent_since": None}]
+    assert query(world.url, "SELECT resolution FROM orchestra_etl.dead_letters") == [{"resolution": "loaded"}]
+    assert query(world.url, "SELECT count(*) AS n FROM orchestra.steps WHERE absent_since IS NOT NULL") == [{"n": 0}]
+    assert query(world.url, "SELECT tracking FROM orchestra.runs WHERE id = %s", run_id) == [{"tracking": "gone"}]

@@ -1,0 +1,233 @@
+"""The demo as users run it: whatever the environment says, however it is ended, with and without a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import shlex
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from etl.local.postgres import EmbeddedPostgres
+from tests.acceptance.test_command import run, started, wait_until
+from tests.postgres_fixture import new_home
+from tests.support import query
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder for the demo's data; no server is left in it."""
+    folder = new_home()
+    yield folder
+    for process in _processes(folder):
+        os.kill(process, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A server that nobody should connect to."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        yield server
+
+
+def _processes(home: Path) -> list[int]:
+    """The PostgreSQL servers that keep their data in this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has just ended
+        if b"-D" in arguments and os.fsencode(home) in arguments[arguments.index(b"-D") + 1]:
+            found.append(int(path.parent.name))
+    return found
+
+
+def _read_until(descriptor: int, words: str, *, seconds: float = 60.0) -> str:
+    """What is written until these words appear."""
+    text = b""
+    end = time.monotonic() + seconds
+    while words.encode() not in text:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, end - time.monotonic()))
+        assert ready, f"waited in vain for {words!r} behind {text!r}"
+        read = os.read(descriptor, 65536)
+        assert read, f"it ended without {words!r}: {text!r}"
+        text += read
+    return text.decode()
+
+
+def _output(process: subprocess.Popen[str]) -> int:
+    assert process.stdout is not None
+    return process.stdout.fileno()
+
+
+def _ends_in_good_order(process: subprocess.Popen[str], number: signal.Signals, home: Path) -> int:
+    """Send the signal and return the exit status, after ten seconds at most, once no server is left."""
+    process.send_signal(number)
+    status = process.wait(10)
+    assert _processes(home) == []
+    return status
+
+
+def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
+    home: Path, listener: socket.socket, postgres_server: EmbeddedPostgres, empty_database_url: str
+) -> None:
+    """With somebody's database, key, server, proxy and settings in the environment it loads its own history to the
+    end, prints it in plain lines, and connects to none of them; the database's session count shows it."""
+    query(empty_database_url, "CREATE TABLE marker ()")
+    database = empty_database_url.partition("?")[0].rpartition("/")[2]
+    admin = postgres_server.url_for("postgres")
+
+    def sessions() -> int:
+        rows = query(admin, f"SELECT sessions FROM pg_stat_database WHERE datname = '{database}'")
+        return int(rows[0]["sessions"])
+
+    before = sessions()
+    nobody = f"127.0.0.1:{listener.getsockname()[1]}"
+    host, port = nobody.split(":")
+    done = run(
+        "demo",
+        "--exit",
+        variables={
+            "ORCHESTRA_ETL_HOME": str(home),
+            "DATABASE_URL": empty_database_url,
+            "ORCHESTRA_API_KEY": "somebody's key",
+            "ORCHESTRA_BASE_URL": f"http://{nobody}/api",
+            "ORCHESTRA_ETL_CONFIG": "/no/such/file.toml",
+            "ORCHESTRA_ETL_WORKFLOWS": "no JSON",
+            "ORCHESTRA_ETL_API__TRUST_ENV": "true",
+            "ORCHESTRA_ETL_API__ATTEMPTS": "-1",
+            "ORCHESTRA_ETL_NO_SUCH__SETTING": "1",
+            "ORCHESTRA_ETL_LOGS__LEVEL": "debug",
+            "HTTP_PROXY": f"http://{nobody}",
+            "PGHOST": host,
+            "PGHOSTADDR": host,
+            "PGPORT": port,
+            "PGDATABASE": database,
+            "PGOPTIONS": "-c default_transaction_read_only=on",
+        },
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    assert sessions() == before
+    assert query(empty_database_url, "SELECT relname FROM pg_stat_user_tables") == [{"relname": "marker"}]
+    assert "\x1b" not in done.stdout
+    assert re.search(r"^loaded 9\d\d runs with [\d,]+ steps in [\d.]+ s, 9\d\d requests$", done.stdout, re.MULTILINE)
+    assert [line.split("│")[0].strip() for line in done.stdout.splitlines() if line.count("│") == 8] == [
+        "invoice reader",
+        "support triage",
+        "weather jokes",
+    ]
+    # Three questions with their answers, and the way to ask one's own.
+    questions = re.findall(r"^SELECT .*?;\n\n.*?━[^\n]*\n(.*?)\n\n", done.stdout, re.MULTILINE | re.DOTALL)
+    assert [answer.count("\n") + 1 >= 3 for answer in questions] == [True, True, True]
+    assert f"{home}/demo/socket".replace("/", "%2F") in done.stdout
+    assert _processes(home) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGTERM, "starting"),
+        (signal.SIGHUP, "starting"),
+        (signal.SIGTERM, "loading"),
+        (signal.SIGINT, "loading"),
+    ],
+)
+def test_a_signal_before_the_end_of_the_backlog(home: Path, number: signal.Signals, moment: str) -> None:
+    """Ctrl-C, SIGTERM and a closed terminal end it within ten seconds, with the signal's status and no server left."""
+    with started("demo", "--exit", variables={"ORCHESTRA_ETL_HOME": str(home)}) as process:
+        if moment == "starting":
+            wait_until(lambda: _processes(home) != [])
+        else:
+            _read_until(_output(process), "the simulated API serves")
+            time.sleep(0.5)
+        assert _ends_in_good_order(process, number, home) == 128 + number
+
+
+def test_while_it_watches(home: Path) -> None:
+    """Its psql line works, a second demo is refused in one line with status 2, and SIGTERM ends the first with 0."""
+    variables = {"ORCHESTRA_ETL_HOME": str(home)}
+    with started("demo", variables=variables) as process:
+        text = _read_until(_output(process), "Ctrl-C ends the demo")
+        [line] = [line for line in text.splitlines() if "/psql " in line]
+        asked = subprocess.run(
+            [*shlex.split(line), "-Atc", "SELECT count(*) >= 900 FROM runs"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert asked.stdout == "t\n", asked.stderr
+        second = run("demo", variables=variables)
+        assert (second.returncode, second.stdout, second.stderr.count("\n")) == (2, "", 1)
+        assert "already running" in second.stderr
+        assert _ends_in_good_order(process, signal.SIGTERM, home) == 0
+
+
+def test_a_killed_demo_is_no_obstacle_to_the_next(home: Path) -> None:
+    """After SIGKILL in the middle of loading, the next demo takes over the server, begins anew and stops it."""
+    variables = {"ORCHESTRA_ETL_HOME": str(home)}
+    with started("demo", variables=variables) as process:
+        _read_until(_output(process), "the simulated API serves")
+        time.sleep(0.8)
+        process.kill()
+    assert _processes(home) != []
+    done = run("demo", "--exit", variables=variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "loaded 9" in done.stdout
+    assert _processes(home) == []
+
+
+def test_on_a_terminal_of_80_columns(home: Path) -> None:
+    """A moving progress bar, then a live table; no line of either is longer than the terminal; Ctrl-C ends it with 0."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "etl", "demo"],
+        env={"PATH": os.defpath, "TERM": "xterm-256color", "ORCHESTRA_ETL_HOME": str(home)},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        text = _read_until(ours, "Ctrl-C ends the demo")
+        bars, _, rest = text.partition("loaded 9")
+        assert rest
+        # The table is drawn again and again, each time over the one before.
+        live = "".join(_read_until(ours, "tokens") for _ in range(3))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert bars.count("loading the backlog") > 3
+    assert "\x1b[2K" in bars
+    assert "\x1b[1A" in live
+    shown = re.split(r"[\r\n]+", ESCAPES.sub("", bars + live))
+    assert max(len(line) for line in shown) <= 80
+    # Each on one line, with nothing cut off.
+    assert any(re.fullmatch(r"loading the backlog [━╸╺ ]+ \d+/\d+ +runs 0:00:\d\d", line) for line in shown)
+    assert any(re.fullmatch(r"workflow +┃runs ┃good ┃.* ┃ *tokens *", line) for line in shown)
+    assert not any("…" in line for line in shown)
+    assert _processes(home) == []

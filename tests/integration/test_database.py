@@ -1,0 +1,342 @@
+"""The database: what is tried again, what every transaction is set to, and upgrades side by side."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, text
+
+from etl.database import Database, check_drift, head, is_transient, sqlstate, upgrade
+from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
+from etl.local.postgres import EmbeddedPostgres
+from tests.conftest import FAST_SETTINGS, ROOT
+from tests.postgres_fixture import new_home
+from tests.support import query
+
+LOCK = 7_305_808_869_229_538_660
+"""The advisory lock of `migrations/env.py`."""
+_SESSIONS = "FROM pg_stat_activity WHERE datname = current_database()"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The test's database, as the program opens it, with little patience."""
+    opened = Database(database_url, patience=2)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "transient"),
+    [
+        ("08006", True), ("40001", True), ("40P01", True), ("53300", True), ("53100", True), ("55P03", True), ("57014", True),
+        ("57P01", True), ("57P03", True), ("25006", True), ("25P03", True), ("58030", True),
+        ("21000", False), ("22P02", False), ("22P05", False), ("22003", False), ("22021", False), ("23502", False),
+        ("23503", False), ("23505", False), ("23514", False), ("54000", False), ("54001", False), ("42P01", False),
+        ("XX000", False), ("P0001", False),
+    ],
+)  # fmt: skip
+def test_errors_are_judged_by_their_sqlstate(code: str, transient: bool) -> None:
+    """What a repetition may cure is told from what it cannot, whatever class of exception the driver chose."""
+    error = type("Refusal", (psycopg.Error,), {"sqlstate": code})()
+    assert (sqlstate(error), is_transient(error)) == (code, transient)
+
+
+def test_a_broken_connection_is_told_from_a_value_the_driver_refuses(database: Database) -> None:
+    """Without a SQLSTATE a lost connection is worth repeating, text with NUL is not."""
+    assert is_transient(psycopg.OperationalError("gone"))
+    with pytest.raises(Exception, match="NUL") as refused:
+        database.transaction(lambda c: c.execute(text("SELECT CAST(:value AS text)"), {"value": "a\0b"}))
+    assert not is_transient(refused.value)
+
+
+@pytest.mark.parametrize("code", ["40001", "55P03", "57014", "25006"])
+def test_a_transient_error_repeats_the_whole_unit(database: Database, database_url: str, code: str) -> None:
+    """After a transient error nothing of the first attempt is kept and everything is done again, once."""
+    query(database_url, "CREATE TABLE public.done (attempt int)")
+    attempts: list[int] = []
+
+    def work(connection: Connection) -> int:
+        attempts.append(len(attempts))
+        connection.execute(text("INSERT INTO public.done VALUES (:attempt)"), {"attempt": len(attempts)})
+        if len(attempts) < 3:
+            connection.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$"))
+        return len(attempts)
+
+    assert database.transaction(work) == 3
+    assert query(database_url, "SELECT attempt FROM public.done") == [{"attempt": 3}]
+
+
+def test_a_permanent_error_is_raised_at_once(database: Database) -> None:
+    """An error of the rows is not repeated, and arrives with its SQLSTATE."""
+    attempts: list[int] = []
+
+    def work(connection: Connection) -> None:
+        attempts.append(1)
+        connection.execute(text("SELECT 1 / 0"))
+
+    with pytest.raises(Exception, match="division") as refused:
+        database.transaction(work)
+    assert (sqlstate(refused.value), len(attempts)) == ("22012", 1)
+
+
+def test_patience_ends(database: Database) -> None:
+    """A transient error that lasts ends after `patience` with one line that names the SQLSTATE and quotes nothing."""
+
+    def work(connection: Connection) -> None:
+        connection.execute(text("DO $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '53300'; END $$"))
+
+    began = time.monotonic()
+    with pytest.raises(DatabaseUnavailable, match="SQLSTATE 53300") as refused:
+        database.transaction(work)
+    assert time.monotonic() - began < 2.5
+    assert "secret" not in str(refused.value)
+
+
+def test_a_process_that_ends_has_no_more_patience(database_url: str) -> None:
+    """A unit of work that is being repeated gives up soon after `end_within`, though its patience is a minute."""
+    opened = Database(database_url.replace("port=5432", "port=1"), patience=60)
+    ended: list[float] = []
+
+    def work() -> None:
+        with pytest.raises(DatabaseUnavailable):
+            opened.transaction(lambda c: None)
+        ended.append(time.monotonic())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.5)
+    asked = time.monotonic()
+    opened.end_within(0.5)
+    thread.join(10)
+    opened.close()
+    assert ended
+    assert ended[0] - asked < 1.5
+
+
+def test_an_unusable_schema_is_one_error(database: Database, database_url: str) -> None:
+    """A missing table or privilege is no error of the work's rows: it says what to check, without the statement."""
+    with pytest.raises(DatabaseError, match="42P01") as refused:
+        database.transaction(lambda c: c.execute(text("SELECT * FROM orchestra.missing_secret")))
+    assert "missing_secret" not in str(refused.value)
+    query(database_url, "CREATE ROLE reader_of_nothing LOGIN")
+    try:
+        reader = Database(database_url.replace("postgres@", "reader_of_nothing@"))
+        with pytest.raises(DatabaseError, match="42501"):
+            reader.transaction(lambda c: c.execute(text("SELECT * FROM orchestra.runs")))
+        reader.close()
+    finally:
+        query(database_url, "DROP ROLE reader_of_nothing")
+
+
+@pytest.mark.parametrize(("part", "instead"), [("/test_", "/missing_"), ("postgres@", "missing@")])
+def test_a_refused_connection_is_not_waited_for(database_url: str, part: str, instead: str) -> None:
+    """A database or user that the server does not know is said at once."""
+    assert part in database_url
+    opened = Database(database_url.replace(part, instead))
+    began = time.monotonic()
+    with pytest.raises(DatabaseError, match="check DATABASE_URL") as refused:
+        opened.version()
+    opened.close()
+    assert not isinstance(refused.value, DatabaseUnavailable)
+    assert time.monotonic() - began < 5
+
+
+def test_a_session_that_was_cut_while_idle_is_replaced(database: Database, database_url: str) -> None:
+    """After the server ended all sessions the next transaction works, without an error reaching anybody."""
+    database.transaction(lambda c: None)
+    cut = f"SELECT pg_terminate_backend(pid) {_SESSIONS} AND application_name = 'orchestra-etl'"
+    query(database_url, cut)
+    assert database.transaction(lambda c: c.execute(text("SELECT 1")).scalar_one()) == 1
+
+
+_SETTINGS = ("TimeZone", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+
+
+def _settings(connection: Connection) -> tuple[str, ...]:
+    return tuple(str(connection.execute(text(f"SHOW {name}")).scalar_one()) for name in _SETTINGS)
+
+
+def test_settings_hold_in_every_transaction_and_stay_in_none(database_url: str) -> None:
+    """Each transaction has the limits and UTC even where somebody else has changed the session in between."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "ALTER ROLE CURRENT_USER IN DATABASE " + connection.info.dbname + " SET TimeZone = 'Asia/Tokyo'"
+        )
+    opened = Database(database_url, statement_timeout=77, lock_timeout=7, pool_size=1)
+    wanted = ("UTC", "77s", "7s", "1min")
+    assert opened.transaction(_settings) == wanted
+
+    def pollute(connection: Connection) -> int:
+        connection.execute(text("SET SESSION TimeZone = 'Asia/Tokyo'"))
+        connection.execute(text("SET SESSION statement_timeout = 1"))
+        return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+    first = opened.transaction(pollute)
+    assert opened.transaction(_settings) == wanted
+    assert opened.transaction(lambda c: c.execute(text("SELECT pg_backend_pid()")).scalar_one()) == first
+    prepared = opened.transaction(lambda c: c.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar_one())
+    opened.close()
+    assert prepared == 0
+
+
+def test_times_come_back_in_utc_whatever_the_server_is_set_to(database: Database) -> None:
+    """A time written and read in one transaction has the zone UTC."""
+    found = database.transaction(lambda c: c.execute(text("SELECT timestamptz '2026-03-01 12:00+09'")).scalar_one())
+    assert found.isoformat() == "2026-03-01T03:00:00+00:00"
+
+
+def test_a_waiting_lock_ends_and_is_tried_again(database_url: str) -> None:
+    """A statement that waits too long for a lock is given up, and the unit repeated until the lock is free."""
+    opened = Database(database_url, lock_timeout=0.2, patience=10)
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE orchestra_etl.state_map")
+        release = threading.Timer(0.6, other.rollback)
+        release.start()
+        count = opened.transaction(
+            lambda c: c.execute(text("SELECT count(*) FROM orchestra_etl.state_map")).scalar_one()
+        )
+        release.join()
+    opened.close()
+    assert count == 0
+
+
+# Schema versions.
+
+
+@pytest.mark.parametrize(("version", "words"), [("ffff", "newer than this program"), ("0000", "newer")])
+def test_a_schema_of_another_version_is_refused(
+    database: Database, database_url: str, version: str, words: str
+) -> None:
+    """A revision that this program does not know can only be of a later one; neither a check nor an upgrade touches it."""
+    query(database_url, "UPDATE orchestra_etl.alembic_version SET version_num = %s", version)
+    with pytest.raises(SchemaMismatch, match=words):
+        database.check_schema()
+    with pytest.raises(SchemaMismatch, match=words):
+        upgrade(database_url)
+
+
+def test_a_missing_schema_is_named(empty_database_url: str) -> None:
+    """Without a schema the error says how to make one; after the upgrade the check passes and nothing differs."""
+    opened = Database(empty_database_url)
+    assert opened.version() is None
+    with pytest.raises(SchemaMismatch, match="db upgrade"):
+        opened.check_schema()
+    upgrade(empty_database_url)
+    opened.check_schema()
+    assert opened.version() == head()
+    opened.close()
+    check_drift(empty_database_url)
+
+
+def test_an_older_schema_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revision that this program knows, but which is not its own, asks for an upgrade."""
+    from alembic.script import ScriptDirectory
+
+    monkeypatch.setattr(ScriptDirectory, "get_current_head", lambda self: "9999")
+    with pytest.raises(SchemaMismatch, match=r"older .* run `orchestra-etl db upgrade`"):
+        database.check_schema()
+
+
+# Upgrades side by side.
+
+_UPGRADE = "import sys; from etl.database import upgrade; upgrade(sys.argv[1])"
+
+
+def _upgrading(url: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _UPGRADE, url], cwd=ROOT, env=dict(os.environ), stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_eight_upgrades_at_once_of_which_one_is_killed(empty_database_url: str) -> None:
+    """One makes the schema, the others wait for it; the one killed while it is at it leaves nothing half done."""
+    with psycopg.connect(empty_database_url, autocommit=True) as gate:
+        gate.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        processes = [_upgrading(empty_database_url) for _ in range(8)]
+        waiting = f"SELECT count(*) AS n {_SESSIONS} AND application_name = 'orchestra-etl db'"
+        end = time.monotonic() + 30
+        while query(empty_database_url, waiting)[0]["n"] < 8 and time.monotonic() < end:
+            time.sleep(0.05)
+        gate.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+        holder = (
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        while not query(empty_database_url, holder) and time.monotonic() < end:
+            time.sleep(0.002)
+        processes[0].kill()
+    endings = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes[1:]] == [0] * 7, endings
+    check_drift(empty_database_url)
+    opened = Database(empty_database_url)
+    opened.check_schema()
+    opened.close()
+
+
+def test_an_upgrade_cut_in_the_middle_is_made_good_by_the_next(empty_database_url: str) -> None:
+    """A server that ends the upgrade's session in its transaction leaves no table behind; the next upgrade succeeds."""
+    process = _upgrading(empty_database_url)
+    cut = (
+        "SELECT pg_terminate_backend(pid) AS cut FROM pg_stat_activity WHERE application_name = 'orchestra-etl db'"
+        " AND datname = current_database() AND query LIKE '%%CREATE TABLE%%'"
+    )
+    end = time.monotonic() + 30
+    while process.poll() is None and not query(empty_database_url, cut) and time.monotonic() < end:
+        pass
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    tables = (
+        "SELECT count(*) AS n FROM pg_tables WHERE schemaname LIKE 'orchestra%%' AND tablename <> 'alembic_version'"
+    )
+    assert query(empty_database_url, tables) == [{"n": 0}]
+    upgrade(empty_database_url)
+    check_drift(empty_database_url)
+
+
+def test_a_waiting_upgrade_does_not_block_an_index_built_concurrently(database_url: str) -> None:
+    """CREATE INDEX CONCURRENTLY waits for every older snapshot; an upgrade that waits for its turn holds none."""
+    with psycopg.connect(database_url, autocommit=True) as gate:
+        gate.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        process = _upgrading(database_url)
+        waiting = f"SELECT 1 AS one {_SESSIONS} AND application_name = 'orchestra-etl db'"
+        end = time.monotonic() + 30
+        while not query(database_url, waiting) and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        gate.execute("SET statement_timeout = '3s'")
+        gate.execute("CREATE INDEX CONCURRENTLY by_status ON orchestra.runs (status)")
+        assert process.poll() is None
+        gate.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+        assert process.communicate(timeout=60)[1] == ""
+        assert process.returncode == 0
+
+
+def test_a_restart_in_the_middle_is_waited_for() -> None:
+    """A transaction that meets a stopped server goes on when it is back, on a new connection."""
+    home = new_home()
+    try:
+        with EmbeddedPostgres(home, settings=FAST_SETTINGS) as server:
+            opened = Database(server.url, patience=30)
+            assert opened.transaction(lambda c: c.execute(text("SELECT 1")).scalar_one()) == 1
+        found: list[int] = []
+        thread = threading.Thread(
+            target=lambda: found.append(opened.transaction(lambda c: c.execute(text("SELECT 2")).scalar_one()))
+        )
+        thread.start()
+        time.sleep(0.3)
+        assert found == []
+        with EmbeddedPostgres(home, settings=FAST_SETTINGS):
+            thread.join(20)
+            opened.close()
+        assert found == [2]
+    finally:
+        shutil.rmtree(home, ignore_errors=True)

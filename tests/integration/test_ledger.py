@@ -1,0 +1,628 @@
+"""The ledger: claims, sweeps, requests, the budget, what is set aside; and what a load makes of them."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Connection
+
+from etl.database import Database
+from etl.errors import DatabaseError
+from etl.ledger import budget, claims, dead_letters, requests, state_map, sweeps, workflows
+from etl.ledger.claims import Claim
+from etl.ledger.dead_letters import Letter
+from etl.ledger.lifecycle import DAILY, Policy
+from etl.pipeline.loading import Loader, LoadReport
+from etl.pipeline.reading import Reading
+from etl.records import Drift, ListedRun, Rejected, Workflow
+from etl.transform.decode import decode_steps
+from etl.transform.runs import decode_page, decode_run
+from etl.transform.states import StateMap
+from tests.support import query
+
+W = "w"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The test's database, as the program opens it."""
+    opened = Database(database_url, patience=5)
+    yield opened
+    opened.close()
+
+
+def _step(id: str, status: str = "completed", **more: Any) -> dict[str, Any]:
+    end = None if status == "running" else "2025-03-13T02:41:17Z"
+    return {"id": id, "node_id": "n", "status": status, "start_time": "2025-03-13T02:41:15Z", "end_time": end, **more}
+
+
+def _row(run: str, status: str = "completed", **more: Any) -> dict[str, Any]:
+    end = None if status == "running" else "2025-03-13T02:41:18Z"
+    return {"id": run, "status": status, "start_time": "2025-03-13T02:41:14Z", "end_time": end, **more}
+
+
+def _listed(*rows: dict[str, Any]) -> tuple[ListedRun, ...]:
+    return decode_page(json.dumps(rows).encode()).runs
+
+
+def _track(database: Database, *runs: str, workflow: str = W) -> None:
+    database.transaction(lambda c: requests.track(c, workflow, runs))
+
+
+def _claim(database: Database, *, lease: float = 60, limit: int = 100) -> dict[str, Claim]:
+    found = database.transaction(lambda c: claims.claim(c, limit=limit, lease=lease))
+    return {claim.run_id: claim for claim in found}
+
+
+def _reading(claim: Claim, *steps: dict[str, Any], row: dict[str, Any] | None = None, **more: Any) -> Reading:
+    decoded = decode_steps(
+        json.dumps(steps).encode(), workflow_id=claim.workflow_id, run_id=claim.run_id, states=StateMap()
+    )
+    fields: dict[str, Any] = {
+        "server_time": datetime.now(UTC),
+        "steps": decoded,
+        "run": decode_run(json.dumps(row).encode(), states=StateMap()).run if row else None,
+        "run_observed_at": claim.claimed_at if row else None,
+        "listing_hash": _listed(row)[0].listing_hash if row else None,
+    }
+    return Reading(claim, claim.claimed_at, **{**fields, **more})
+
+
+def _failed(claim: Claim, **more: Any) -> Reading:
+    return Reading(claim, claim.claimed_at, problem="no answer", **more)
+
+
+def _load(database: Database, *readings: Reading) -> LoadReport:
+    return Loader(database, Policy(), StateMap()).load(readings)
+
+
+def _begin(database: Database, workflow: str = W) -> sweeps.Sweep:
+    begun = database.transaction(lambda c: sweeps.begin(c, workflow, lease=60, count_to=25))
+    assert begun is not None
+    return begun
+
+
+def _page(database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], last: bool = True) -> sweeps.Written:
+    done = sweeps.Completion(whole_list=True, listed=len(rows), new_runs=0) if last else None
+    return database.transaction(
+        lambda c: sweeps.write_page(
+            c,
+            sweep,
+            _listed(*rows),
+            requested_at=workflows.database_time(c),
+            lease=60,
+            priority=0,
+            completion=done,
+        )
+    )
+
+
+def _ledger(url: str, run: str = "r") -> dict[str, Any]:
+    return query(url, "SELECT * FROM orchestra_etl.run_ledger WHERE run_id = %s", run)[0]
+
+
+def _due(url: str) -> None:
+    query(url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
+
+
+# Claims.
+
+
+def test_live_runs_are_claimed_before_backfill_and_each_once(database: Database, database_url: str) -> None:
+    """Claims go by priority, then by what has been due longest; a claimed run is nobody else's."""
+    _track(database, "old", "new", "live")
+    query(database_url, "UPDATE orchestra_etl.run_ledger SET priority = 1 WHERE run_id <> 'live'")
+    query(database_url, "UPDATE orchestra_etl.run_ledger SET due_at = due_at - interval '1 hour' WHERE run_id = 'old'")
+    assert list(_claim(database, limit=2)) == ["live", "old"]
+    assert list(_claim(database)) == ["new"]
+    assert _claim(database) == {}
+
+
+def test_a_row_that_another_transaction_holds_is_passed_over(database: Database, database_url: str) -> None:
+    """A claim neither waits for a locked row nor takes it."""
+    _track(database, "held", "free")
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM orchestra_etl.run_ledger WHERE run_id = 'held' FOR UPDATE")
+        assert list(_claim(database)) == ["free"]
+
+
+def test_a_holder_paused_past_its_lease_loads_only_if_nobody_took_over(database: Database) -> None:
+    """An expired lease is still good for a load as long as no other claim was made; then it is refused for good."""
+    _track(database, "r", "s")
+    first = _claim(database, lease=0)
+    assert _load(database, _reading(first["s"], _step("s1"), row=_row("s"))).runs == 1
+    second = _claim(database)
+    assert list(second) == ["r"]
+    assert _load(database, _reading(first["r"], _step("r1", "running"))).superseded == 1
+    assert _load(database, _reading(second["r"], _step("r1"))).runs == 1
+
+
+def test_a_late_heartbeat_does_not_revive_a_consumed_claim(database: Database, database_url: str) -> None:
+    """Renewing or releasing a claim that was loaded, or taken over, changes nothing."""
+    _track(database, "r")
+    claim = _claim(database, lease=0)["r"]
+    taken = _claim(database)["r"]
+    before = _ledger(database_url)
+    database.transaction(lambda c: claims.renew(c, [claim], lease=600))
+    database.transaction(lambda c: claims.release(c, [claim]))
+    assert _ledger(database_url) == before
+    _load(database, _reading(taken, _step("r1", "running")))
+    database.transaction(lambda c: claims.renew(c, [taken], lease=600))
+    assert _ledger(database_url)["leased_until"] is None
+    assert _load(database, _reading(taken, _step("r1"))).superseded == 1
+
+
+def test_a_released_claim_is_due_again_and_its_reading_refused(database: Database) -> None:
+    """What was given back is claimable at once, and the one who gave it back cannot load it any more."""
+    _track(database, "r")
+    claim = _claim(database)["r"]
+    database.transaction(lambda c: claims.release(c, [claim]))
+    assert _load(database, _reading(claim, _step("r1"))).superseded == 1
+    assert list(_claim(database)) == ["r"]
+
+
+def _queue(database: Database, url: str) -> None:
+    query(url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES ('w', 'r')")
+    database.transaction(requests.take_queue)
+
+
+def _retry(database: Database, url: str) -> None:
+    letter = Letter(W, "r", Rejected("rejected", "x", b"x"))
+    database.transaction(lambda c: dead_letters.record(c, [letter]))
+    database.transaction(lambda c: dead_letters.retry(c, None))
+
+
+def _reread(database: Database, url: str) -> None:
+    query(url, "UPDATE orchestra_etl.run_ledger SET tracking = 'final'")
+    database.transaction(lambda c: requests.reread(c, [W], since=None, until=None))
+
+
+def _remap(database: Database, url: str) -> None:
+    states = StateMap({"completed": "failed"})
+    database.transaction(lambda c: state_map.apply(c, states.configured, states.state_of))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda database, url: _track(database, "r"),
+        _queue,
+        _retry,
+        _reread,
+        _remap,
+        lambda database, url: _page(database, _begin(database), _row("r", "running")),
+    ],
+    ids=["track", "queue", "retry", "reread", "state map", "changed listing"],
+)
+def test_whatever_asks_for_a_newer_read_raises_the_token(
+    database: Database, database_url: str, ask: Callable[[Database, str], object]
+) -> None:
+    """A read in flight when a newer one is asked for is refused, and the run is due at once."""
+    _track(database, "r")
+    _load(database, _reading(_claim(database)["r"], _step("r1"), row=_row("r")))
+    query(database_url, "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'")
+    in_flight = _claim(database)["r"]
+    ask(database, database_url)
+    now = _ledger(database_url)
+    assert (now["fencing_token"], now["leased_until"], now["tracking"]) == (in_flight.token + 1, None, "open")
+    assert _load(database, _reading(in_flight, _step("r1"))).superseded == 1
+    assert list(_claim(database)) == ["r"]
+
+
+# Requests.
+
+
+def test_runs_named_in_the_configuration_enter_once(database: Database) -> None:
+    """Naming a known run again, as every start does, asks for nothing."""
+    assert database.transaction(lambda c: requests.register(c, W, ["a", "b", "a"])) == 2
+    for claim in _claim(database).values():
+        _load(database, _reading(claim, _step(claim.run_id), row=_row(claim.run_id)))
+    assert database.transaction(lambda c: requests.register(c, W, ["a", "b"])) == 0
+    assert _claim(database) == {}
+
+
+def test_the_queue_is_emptied_once_by_two_at_a_time(database: Database, database_url: str) -> None:
+    """Two replicas that empty the queue enter each run once; of two requests for a run the later one names its workflow."""
+    query(
+        database_url,
+        "INSERT INTO orchestra.run_requests (workflow_id, run_id) SELECT w, 'r' || n"
+        " FROM unnest(ARRAY['x', 'w']) AS w, generate_series(1, 50) AS n ORDER BY w DESC",
+    )
+    taken: list[int] = []
+    threads = [threading.Thread(target=lambda: taken.append(database.transaction(requests.take_queue))) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(taken) == 50
+    assert query(database_url, "SELECT DISTINCT workflow_id, fencing_token FROM orchestra_etl.run_ledger") == [
+        {"workflow_id": "w", "fencing_token": 0}
+    ]
+
+
+# Sweeps.
+
+
+def test_one_sweep_at_a_time(database: Database, database_url: str) -> None:
+    """Another sweep of the workflow begins only when the lease was given back or has ended; other workflows are free."""
+    first = _begin(database)
+    assert database.transaction(lambda c: sweeps.begin(c, W, lease=60, count_to=25)) is None
+    assert 50 < (database.transaction(lambda c: sweeps.lease_ends_in(c, W)) or 0) <= 60
+    assert _begin(database, "other").token == 1
+    database.transaction(lambda c: sweeps.abandon(c, first, error="API down"))
+    assert query(database_url, "SELECT last_error FROM orchestra_etl.sweeps WHERE workflow_id = 'w'") == [
+        {"last_error": "API down"}
+    ]
+    assert _begin(database).token == first.token + 1
+
+
+def test_only_complete_sweeps_make_members(database: Database) -> None:
+    """Runs that are tracked, or were listed by a sweep that died, prove nothing about the list below them."""
+    _track(database, "tracked")
+    dead = _begin(database)
+    _page(database, dead, _row("seen"), last=False)
+    database.transaction(lambda c: sweeps.abandon(c, dead))
+    again = _begin(database)
+    assert again.watermark_size == 0
+    ids = ["tracked", "seen", "new"]
+    assert database.transaction(lambda c: sweeps.members(c, again, ids)) == set()
+    _page(database, again, _row("new"))
+    third = _begin(database)
+    assert third.watermark_size == 1
+    assert database.transaction(lambda c: sweeps.members(c, third, ids)) == {"new"}
+    _page(database, third, _row("seen"))
+    assert database.transaction(lambda c: sweeps.members(c, _begin(database), ids)) == {"new", "seen"}
+
+
+def test_a_completion_replayed_after_a_lost_commit_is_refused(database: Database, database_url: str) -> None:
+    """The last page of a sweep, written a second time, changes nothing."""
+    sweep = _begin(database)
+    _page(database, sweep, _row("r"))
+    before = query(database_url, "SELECT * FROM orchestra_etl.sweeps"), _ledger(database_url)
+    with pytest.raises(sweeps.Fenced):
+        _page(database, sweep, _row("r", "running"))
+    assert (query(database_url, "SELECT * FROM orchestra_etl.sweeps"), _ledger(database_url)) == before
+
+
+def test_an_unchanged_listing_writes_nothing(database: Database, database_url: str) -> None:
+    """A row listed as before leaves the ledger's row untouched, and one that only runs longer counts as unchanged."""
+    _page(database, _begin(database), _row("r", "running", elapsed_time=3))
+    before = _ledger(database_url)
+    written = _page(database, _begin(database), _row("r", "running", elapsed_time=4))
+    assert (written.new, written.changed) == (0, 0)
+    assert _ledger(database_url) == before
+
+
+def test_the_list_moves_a_final_run_to_its_workflow(database: Database, database_url: str) -> None:
+    """A run read under a wrong workflow is read again when the right list shows it, even if its row is the same there."""
+    _track(database, "r", workflow="wrong")
+    _load(database, _reading(_claim(database)["r"], _step("r1"), row=_row("r")))
+    assert _ledger(database_url)["tracking"] == "final"
+    _page(database, _begin(database), _row("r"))
+    claim = _claim(database)["r"]
+    assert claim.workflow_id == W
+    _load(database, _reading(claim, _step("r1"), row=_row("r")))
+    for table in ("runs", "steps"):
+        assert query(database_url, f"SELECT workflow_id FROM orchestra.{table}") == [{"workflow_id": W}]
+
+
+def test_a_run_that_one_workflow_lists_stays_there(database: Database, database_url: str) -> None:
+    """A second workflow that lists the same run, or a user who names it there, does not take it."""
+    _page(database, _begin(database), _row("r"))
+    _page(database, _begin(database, "second"), _row("r", "running"))
+    _track(database, "r", workflow="third")
+    assert _ledger(database_url)["workflow_id"] == W
+
+
+@pytest.mark.parametrize(
+    ("first_404", "listed", "walked", "gone"),
+    [(7200, None, 60, True), (7200, None, 7300, False), (1800, None, 60, False), (7200, 30, 60, False),
+     (7200, 3600, 60, True), (7200, 9000, 60, True)],
+    ids=["never listed", "not walked since", "for half an hour", "listed by the last walk", "listed between", "before"],
+)  # fmt: skip
+def test_a_run_is_gone_when_a_later_walk_does_not_list_it(
+    database: Database, database_url: str, first_404: int, listed: int | None, walked: int, gone: bool
+) -> None:
+    """404 for over an hour, and a walk of the whole list that began after it and after the run was last listed."""
+    _track(database, "r")
+    query(
+        database_url,
+        "UPDATE orchestra_etl.run_ledger SET not_found_since = now() - make_interval(secs => %s),"
+        " listed_at = now() - make_interval(secs => %s)",
+        first_404,
+        listed,
+    )
+    _begin(database)
+    query(
+        database_url,
+        "UPDATE orchestra_etl.sweeps SET reconciled_at = now() - make_interval(secs => %s)",
+        walked,
+    )
+    assert database.transaction(lambda c: claims.vanished(c, ["r"], gone_after=3600)) == ({"r"} if gone else set())
+
+
+# The request budget.
+
+
+def _spend(database: Database, *, rate: float, seconds: float, granted: list[int]) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        grant = database.transaction(lambda c: budget.draw(c, rate=rate, wanted=5))
+        granted.append(grant.requests)
+        time.sleep(min(grant.wait, 0.1))
+
+
+def test_the_rate_holds_for_all_replicas_together(database: Database) -> None:
+    """Four that draw at once are granted what the rate gives in that time, to within a block."""
+    database.transaction(lambda c: budget.draw(c, rate=50, wanted=1))
+    granted: list[int] = []
+    began = time.monotonic()
+    arguments: dict[str, Any] = {"rate": 50, "seconds": 1.5, "granted": granted}
+    threads = [threading.Thread(target=_spend, args=(database,), kwargs=arguments) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    allowed = 50 * (time.monotonic() - began)
+    assert allowed - 15 <= sum(granted) <= allowed + 5
+
+
+def test_no_more_than_a_second_is_saved_up(database: Database, database_url: str) -> None:
+    """After an idle hour one second's worth may start at once; a rate below one a second still lets one start."""
+    database.transaction(lambda c: budget.draw(c, rate=10, wanted=1))
+    idle = "UPDATE orchestra_etl.request_budget SET refilled_at = now() - interval '1 hour', available = 0"
+    query(database_url, idle)
+    assert database.transaction(lambda c: budget.draw(c, rate=10, wanted=100)).requests == 10
+    query(database_url, idle)
+    assert database.transaction(lambda c: budget.draw(c, rate=0.1, wanted=100)).requests == 1
+    assert 9 < database.transaction(lambda c: budget.draw(c, rate=0.1, wanted=1)).wait <= 10
+
+
+def test_a_clock_set_back_takes_nothing_away(database: Database, database_url: str) -> None:
+    """Where the database's clock jumps back, what was saved stays, and the next refill counts from there."""
+    database.transaction(lambda c: budget.draw(c, rate=10, wanted=1))
+    query(
+        database_url, "UPDATE orchestra_etl.request_budget SET refilled_at = now() + interval '1 hour', available = 3"
+    )
+    assert database.transaction(lambda c: budget.draw(c, rate=10, wanted=3)).requests == 3
+
+
+def test_a_pause_holds_for_everybody_and_is_never_shortened(database: Database) -> None:
+    """While the server wants a pause nothing is granted; a later, shorter wish does not end it."""
+    database.transaction(lambda c: budget.hold_off(c, 30))
+    database.transaction(lambda c: budget.hold_off(c, 1))
+    grant = database.transaction(lambda c: budget.draw(c, rate=1000, wanted=5))
+    assert grant.requests == 0
+    assert 29 < grant.wait <= 30
+    assert 29 < database.transaction(budget.pause) <= 30
+
+
+# What a load makes of it.
+
+
+def test_the_owner_of_a_step_id_keeps_it_in_a_batch_with_the_newcomer(database: Database, database_url: str) -> None:
+    """Where a batch holds the owner's changed step and another run's with the same id, the owner's change lands."""
+    _track(database, "owner")
+    _load(database, _reading(_claim(database)["owner"], _step("s", "running")))
+    _track(database, "owner", "newcomer")
+    found = _claim(database)
+    report = _load(
+        database, _reading(found["owner"], _step("s")), _reading(found["newcomer"], _step("s", "failed"), _step("t"))
+    )
+    assert (report.steps_updated, report.steps_inserted, report.set_aside) == (1, 1, 1)
+    assert query(database_url, "SELECT run_id, status FROM orchestra.steps WHERE id = 's'") == [
+        {"run_id": "owner", "status": "completed"}
+    ]
+    assert query(database_url, "SELECT run_id FROM orchestra_etl.dead_letters") == [{"run_id": "newcomer"}]
+
+
+def test_a_step_is_absent_by_its_own_runs_answer(database: Database, database_url: str) -> None:
+    """Of runs read in one batch each has its missing steps marked, whatever ids the other runs' answers hold."""
+    _track(database, "a", "b", "c")
+    found = _claim(database)
+    _load(database, *(_reading(found[run], _step(f"{run}1"), _step(f"{run}2")) for run in "abc"))
+    _track(database, "a", "b", "c")
+    found = _claim(database)
+    report = _load(
+        database,
+        _reading(found["a"], _step("a1")),
+        _reading(found["b"], _step("b1"), _step("b2"), _step("a2")),
+        _failed(found["c"]),
+    )
+    assert report.steps_absent == 1
+    assert query(database_url, "SELECT id FROM orchestra.steps WHERE absent_since IS NOT NULL") == [{"id": "a2"}]
+
+
+def test_a_stored_row_stays_where_the_next_one_is_refused(database: Database, database_url: str) -> None:
+    """A run's own row that PostgreSQL refuses is set aside; the row stored before is kept, and the steps land."""
+    query(database_url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'poison')")
+    _track(database, "r")
+    _load(database, _reading(_claim(database)["r"], _step("s", "running"), row=_row("r", "running")))
+    _track(database, "r", "new")
+    found = _claim(database)
+    report = _load(
+        database,
+        _reading(found["r"], _step("s"), row=_row("r", "poison")),
+        _reading(found["new"], _step("t"), row=_row("new", "poison")),
+    )
+    assert (report.runs, report.set_aside, report.steps_inserted, report.steps_updated) == (2, 2, 1, 1)
+    assert query(database_url, "SELECT id, status, state, status_source FROM orchestra.runs ORDER BY id DESC") == [
+        {"id": "r", "status": "running", "state": "running", "status_source": "api"},
+        {"id": "new", "status": None, "state": "succeeded", "status_source": "derived"},
+    ]
+
+
+def test_a_payload_that_is_refused_costs_only_its_step(database: Database, database_url: str) -> None:
+    """A row of `outputs` that PostgreSQL refuses sets its step aside with the step's exact bytes; the others land."""
+    query(database_url, "ALTER TABLE orchestra.outputs ADD CONSTRAINT poison CHECK (size_bytes < 50)")
+    _track(database, "r")
+    bad = _step("bad", outputs={"text": "x" * 60})
+    report = _load(database, _reading(_claim(database)["r"], _step("a", outputs=1), bad, _step("b", outputs=2)))
+    assert (report.steps_inserted, report.set_aside) == (2, 1)
+    letter = query(database_url, "SELECT step_id, detail, body FROM orchestra_etl.dead_letters")[0]
+    assert (letter["step_id"], json.loads(letter["body"])) == ("bad", bad)
+    assert "23514" in letter["detail"]
+
+
+def test_a_run_that_cannot_be_stored_at_all_is_set_aside_and_tried_again(database: Database, database_url: str) -> None:
+    """Where even the bare run is refused, its neighbours land, its steps' bytes are kept, and it stays due."""
+    query(database_url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (id <> 'bad')")
+    _track(database, "a", "bad", "b")
+    found = _claim(database)
+    report = _load(database, *(_reading(found[run], _step(f"{run}1")) for run in ("a", "bad", "b")))
+    assert (report.runs, report.failed, report.set_aside) == (2, 1, 1)
+    letter = query(database_url, "SELECT run_id, body FROM orchestra_etl.dead_letters")[0]
+    assert (letter["run_id"], json.loads(letter["body"])) == ("bad", [_step("bad1")])
+    row = _ledger(database_url, "bad")
+    assert (row["tracking"], row["attempts"], row["leased_until"], row["due_at"] is None) == ("open", 1, None, False)
+
+
+def test_a_defect_that_one_run_brings_out_does_not_stop_the_others(database: Database, database_url: str) -> None:
+    """An error in the load that is not the database's sets its run aside; the rest of the batch lands."""
+
+    class Broken(Loader):
+        def _load(self, connection: Connection, readings: Any, *, isolate: bool) -> LoadReport:
+            if any(one.claim.run_id == "bad" and one.steps is not None for one in readings):
+                "\ud800".encode()
+            return super()._load(connection, readings, isolate=isolate)
+
+    _track(database, "a", "bad", "b")
+    readings = [_reading(claim, _step(claim.run_id)) for claim in _claim(database).values()]
+    report = Broken(database, Policy()).load(readings)
+    assert (report.runs, report.failed, report.set_aside) == (2, 1, 1)
+    assert "UnicodeEncodeError" in query(database_url, "SELECT detail FROM orchestra_etl.dead_letters")[0]["detail"]
+
+
+def test_missing_privileges_are_no_fault_of_the_rows(database: Database, database_url: str) -> None:
+    """A table that cannot be written ends the load with one error; no run is set aside for it."""
+    _track(database, "a", "b")
+    readings = [_reading(claim, _step(claim.run_id)) for claim in _claim(database).values()]
+    query(database_url, "ALTER TABLE orchestra.outputs RENAME TO elsewhere")
+    with pytest.raises(DatabaseError, match="SQLSTATE 42P01"):
+        _load(database, *readings)
+    query(database_url, "ALTER TABLE orchestra.elsewhere RENAME TO outputs")
+    assert query(database_url, "SELECT * FROM orchestra_etl.dead_letters") == []
+    assert _load(database, *readings).runs == 2
+
+
+def test_a_failed_read_does_not_begin_the_re_checks_anew(database: Database, database_url: str) -> None:
+    """Of a derived end two re-checks were good; after a failed read the third one follows, not the first."""
+    _track(database, "r")
+    for _ in range(2):
+        _load(database, _reading(_claim(database)["r"], _step("s")))
+        _due(database_url)
+    _load(database, _failed(_claim(database)["r"]))
+    assert (_ledger(database_url)["checks"], _ledger(database_url)["attempts"]) == (2, 1)
+    _due(database_url)
+    _load(database, _reading(_claim(database)["r"], _step("s")))
+    row = _ledger(database_url)
+    assert (row["checks"], row["attempts"], row["last_error"]) == (3, 0, None)
+
+
+def test_a_stale_run_that_is_in_no_list_survives_a_failed_read(database: Database, database_url: str) -> None:
+    """A run open for over a week and known by name only is asked daily; only a 404 ends that."""
+    _track(database, "r", "missing")
+    query(database_url, "UPDATE orchestra_etl.run_ledger SET opened_at = now() - interval '8 days'")
+    found = _claim(database)
+    _load(database, _failed(found["r"]), _failed(found["missing"], not_found=True))
+    left = (_ledger(database_url)["due_at"] - datetime.now(UTC)).total_seconds()
+    assert abs(left - DAILY) < 60
+    assert _ledger(database_url)["tracking"] == "stale"
+    assert (_ledger(database_url, "missing")["tracking"], _ledger(database_url, "missing")["due_at"]) == ("stale", None)
+
+
+def test_an_unobserved_run_keeps_its_row(database: Database, database_url: str) -> None:
+    """A read that brings no row of the run's own, and one that fails, leave the stored row as it was."""
+    _track(database, "r")
+    _load(database, _reading(_claim(database)["r"], _step("s", "running"), row=_row("r", "running", inputs={"a": 1})))
+    before = query(database_url, "SELECT * FROM orchestra.runs JOIN orchestra.run_payloads ON run_id = id")
+    for make in (lambda claim: _reading(claim, _step("s")), _failed):
+        _due(database_url)
+        _load(database, make(_claim(database)["r"]))
+    assert query(database_url, "SELECT * FROM orchestra.runs JOIN orchestra.run_payloads ON run_id = id") == before
+
+
+# Dead letters, drift, workflows.
+
+
+def test_a_letter_is_counted_and_settled_by_a_read_without_the_trouble(database: Database, database_url: str) -> None:
+    """The same trouble again adds to its letter's count; a good read settles it, and a relapse opens it again."""
+    bad = _step("x" * 600)
+    _track(database, "r")
+    seen = []
+    for steps in ([bad], [bad], [_step("s", "running")], [bad]):
+        _due(database_url)
+        claim = _claim(database)["r"]
+        decoded = decode_steps(json.dumps(steps).encode(), workflow_id=W, run_id="r", states=StateMap())
+        _load(database, _reading(claim, *steps, rejected=decoded.rejected))
+        letter = query(database_url, "SELECT occurrences AS n, resolution FROM orchestra_etl.dead_letters")[0]
+        seen.append((letter["n"], letter["resolution"]))
+    assert seen == [(1, None), (2, None), (2, "loaded"), (3, None)]
+
+
+def test_drift_is_counted_once_a_change(database: Database, database_url: str) -> None:
+    """A second read of the same steps adds nothing to the drift that they showed."""
+    drift = (
+        Drift("step", "colour", "unknown_field", "string", 2),
+        Drift("step", "colour", "unknown_field", "string", 1),
+    )
+    _track(database, "r")
+    for status in ("running", "running", "completed"):
+        _due(database_url)
+        _load(database, _reading(_claim(database)["r"], _step("s", status), drift=drift))
+    assert query(database_url, "SELECT occurrences, last_run_id FROM orchestra_etl.drift") == [
+        {"occurrences": 6, "last_run_id": "r"}
+    ]
+
+
+def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(database: Database, database_url: str) -> None:
+    """Versions are kept in their order, the configured name wins, and the graph last seen is the one in force."""
+    database.transaction(lambda c: workflows.configure(c, W, name="mine", labels={"team": "a"}))
+    for version, graph in (("1", "{}"), ("1", "{}"), ("2", '{"nodes": []}'), ("1", "{}")):
+        told = Workflow(W, "theirs", "told", version, graph)
+        database.transaction(lambda c, told=told: workflows.describe(c, [told]))  # type: ignore[misc]
+    rows = query(database_url, "SELECT version FROM orchestra.workflow_versions ORDER BY observed_at")
+    assert [row["version"] for row in rows] == ["1", "2", "1"]
+    assert query(database_url, "SELECT name, description FROM orchestra.workflows") == [
+        {"name": "mine", "description": "told"}
+    ]
+    assert database.transaction(workflows.graphs) == [(W, {})]
+    assert not database.transaction(lambda c: workflows.description_due(c, every=3600))
+    assert database.transaction(lambda c: workflows.description_due(c, every=0))
+
+
+def test_a_state_map_that_loses_a_status_gives_the_default_back(database: Database, database_url: str) -> None:
+    """Taking a mapping out of the configuration re-evaluates what it had mapped; without a change nothing is asked."""
+    _track(database, "r")
+    _load(database, _reading(_claim(database)["r"], _step("s"), row=_row("r")))
+    for configured, state, reads in (
+        ({"Completed": "failed"}, "failed", 1),
+        ({"Completed": "failed"}, "failed", 0),
+        ({}, "succeeded", 1),
+    ):
+        states = StateMap(configured)
+        asked = database.transaction(lambda c, s=states: state_map.apply(c, s.configured, s.state_of))  # type: ignore[misc]
+        assert asked == reads
+        assert query(database_url, "SELECT r.state, s.state AS step FROM orchestra.runs r, orchestra.steps s") == [
+            {"state": state, "step": state}
+        ]
+        assert _ledger(database_url)["run_state"] == state
+
+
+def test_a_claim_made_twice_by_a_lost_commit_ends_with_its_lease(database: Database) -> None:
+    """Runs claimed by a commit whose answer was lost are held by nobody who knows it, and due again after the lease."""
+    _track(database, "r")
+    _claim(database, lease=0.2)
+    pending = database.transaction(lambda c: claims.pending(c))
+    assert (pending.due, pending.leased) == (1, 1)
+    assert pending.next_expiry is not None
+    assert timedelta(0) < timedelta(seconds=pending.next_expiry) <= timedelta(seconds=0.2)
+    time.sleep(0.25)
+    assert list(_claim(database)) == ["r"]

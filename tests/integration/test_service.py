@@ -1,0 +1,368 @@
+"""The service and its polls: schedules, refused keys, a database that goes away, and what one run's trouble costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from etl import app
+from etl.errors import DatabaseUnavailable
+from etl.local.history import History
+from etl.local.misbehaviour import Misbehaviour
+from etl.local.simulator import Simulator
+from etl.pipeline import poll
+from etl.pipeline.loading import Loader, LoadReport
+from etl.service import daemon
+from etl.service.daemon import Daemon, Schedule
+from etl.service.health import Health
+from etl.settings import Settings
+from etl.signals import Stop
+from tests.oracle import differences
+from tests.support import configuration, environment, load, query, sync
+
+Scenario = Callable[[Daemon, Health], Awaitable[None]]
+CLAIMED = "SELECT run_id FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL"
+
+
+class World:
+    """A server with two workflows of fifteen finished runs each, a database, and settings for both."""
+
+    def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
+        self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
+        self.workflow_ids = list(history.workflow_ids)
+
+    def settings(self, *, toml: str | None = None, **more: str) -> Settings:
+        """Settings that ask once, at once."""
+        variables = environment(self.url, self.simulator.base_url, **{"ORCHESTRA_ETL_API__ATTEMPTS": "1", **more})
+        return load(self.folder, toml or configuration(*self.workflow_ids), variables)
+
+    def due(self, *runs: str) -> None:
+        """Have these runs (all, where none are named) read again, as open ones."""
+        query(
+            self.url,
+            "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'"
+            " WHERE run_id = ANY (%s) OR cardinality(%s) = 0",
+            list(runs),
+            list(runs),
+        )
+
+    def loaded(self) -> int:
+        """How many runs are stored."""
+        return int(query(self.url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"])
+
+    def serve(self, scenario: Scenario, *schedules: Schedule, settings: Settings | None = None) -> float:
+        """Run the service while the scenario goes on; the seconds that its end took."""
+
+        async def work() -> float:
+            loaded = settings or self.settings()
+            health, stop = Health(), Stop()
+            with app.open_database(loaded) as database:
+                async with app.open_jobs(loaded, database) as jobs:
+                    found = Daemon(jobs.passes, health, schedules, default_interval=0.3)
+                    running = asyncio.create_task(found.run(stop))
+                    try:
+                        await scenario(found, health)
+                    finally:
+                        began = time.monotonic()
+                        stop.set()
+                        await running
+                    return time.monotonic() - began
+
+        return asyncio.run(work())
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    """The server runs in a thread of its own."""
+    history = History(seed=5, workflows=2, runs_per_workflow=15, live=0, arrivals_per_minute=0)
+    with Simulator(history).in_thread() as simulator:
+        yield World(tmp_path, database_url, history, simulator)
+
+
+async def _until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        await asyncio.sleep(0.02)
+
+
+def _troubles(health: Health) -> dict[str, str]:
+    return dict(health._troubles)
+
+
+# The service.
+
+
+def test_workflows_are_swept_on_their_schedules(world: World) -> None:
+    """One by interval is swept at once and again and again; one by cron waits for its minute, in UTC."""
+    often, nightly = world.workflow_ids
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        swept = "SELECT fencing_token AS n FROM orchestra_etl.sweeps WHERE workflow_id = %s"
+        await _until(lambda: [row for row in query(world.url, swept, often) if row["n"] >= 3])
+        assert query(world.url, swept, nightly) == []
+        job = found._scheduler.get_job(f"sweep {nightly}")
+        assert (job.next_run_time.hour, job.next_run_time.minute, str(job.next_run_time.tzinfo)) == (3, 30, "UTC")
+        job.modify(next_run_time=job.next_run_time.now(job.next_run_time.tzinfo))
+        await _until(lambda: query(world.url, swept, nightly) and world.loaded() == 30)
+
+    world.serve(scenario, Schedule(often, 0.2), Schedule(nightly, 60.0, "30 3 * * *"))
+    assert differences(world.url, world.history) == []
+
+
+def test_a_request_in_the_queue_is_served_within_seconds(world: World) -> None:
+    """A run named in `run_requests` while the service runs is loaded without any sweep."""
+    toml = configuration(world.workflow_ids[0], discover=False)
+    run = world.history.run_ids(world.workflow_ids[0])[0]
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        await asyncio.sleep(0.3)
+        query(
+            world.url,
+            "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)",
+            world.workflow_ids[0],
+            run,
+        )
+        await _until(lambda: world.loaded() == 1)
+
+    world.serve(scenario, settings=world.settings(toml=toml))
+    assert world.simulator.requests["runs"] == 0
+
+
+def test_a_refused_key_pauses_and_a_changed_one_is_taken(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """While the key is refused hardly anything is asked and the service is not ready; a new key in the file mends it."""
+    monkeypatch.setattr(daemon, "KEY_PAUSE", 0.5)
+    key = tmp_path / "key"
+    key.write_text("wrong\n")
+    variables = environment(world.url, world.simulator.base_url, ORCHESTRA_API_KEY_FILE=str(key))
+    del variables["ORCHESTRA_API_KEY"]
+    settings = load(world.folder, configuration(*world.workflow_ids), variables)
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        await _until(lambda: "api key" in _troubles(health))
+        asked = sum(world.simulator.requests.values())
+        await asyncio.sleep(0.3)
+        assert sum(world.simulator.requests.values()) == asked
+        key.write_text("simulated-key\n")
+        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+
+    world.serve(scenario, settings=settings)
+    assert differences(world.url, world.history) == []
+
+
+def test_a_database_that_goes_away_and_comes_back(world: World) -> None:
+    """While it refuses connections the service is not ready; when it is back everything is loaded, exactly."""
+    name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
+    admin = world.url.replace(f"/{name}", "/postgres")
+    settings = world.settings(ORCHESTRA_ETL_DATABASE__PATIENCE="200ms")
+    world.simulator.misbehave(Misbehaviour(delay=0.05, endpoints=("steps",)))
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        await _until(lambda: world.loaded() > 0)
+        query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        query(admin, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        await _until(lambda: "database" in _troubles(health))
+        query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        # What was claimed when it went away is due again when its lease has ended.
+        query(world.url, "UPDATE orchestra_etl.run_ledger SET leased_until = now() WHERE leased_until IS NOT NULL")
+        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+
+    world.serve(scenario, settings=settings)
+    assert differences(world.url, world.history) == []
+
+
+def test_the_service_ends_soon_though_the_database_is_away(world: World) -> None:
+    """With a minute's patience and no database, the end takes seconds, threads included."""
+    name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
+    admin = world.url.replace(f"/{name}", "/postgres")
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        await _until(lambda: world.loaded() == 30)
+        query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        query(admin, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        await asyncio.sleep(1.5)
+
+    began = time.monotonic()
+    ending = world.serve(scenario)
+    assert ending < 6
+    assert time.monotonic() - began < 15
+    query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def test_a_service_that_is_stopped_loads_what_it_has_read(world: World) -> None:
+    """Stopped in the middle of slow reads, it holds no claim at its end, and the next pass completes."""
+    world.simulator.misbehave(Misbehaviour(delay=0.1, endpoints=("steps",)))
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        await _until(lambda: world.simulator.requests["steps"] > 5)
+
+    assert world.serve(scenario) < 5
+    assert query(world.url, CLAIMED) == []
+    assert all(not thread.name.startswith("asyncio") for thread in threading.enumerate())
+    world.simulator.misbehave()
+    asyncio.run(sync(world.settings()))
+    assert differences(world.url, world.history) == []
+
+
+# Polls.
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.05, 0.12, 0.2])
+def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: float) -> None:
+    """Whenever it is told to stop, or is cancelled, no claim is left behind that a pass would have to wait for."""
+    settings = world.settings()
+    world.simulator.misbehave(Misbehaviour(delay=0.01, endpoints=("steps",)))
+
+    async def work(*, cancel: bool) -> None:
+        with app.open_database(settings) as database:
+            async with app.open_jobs(settings, database) as jobs:
+                for workflow_id in world.workflow_ids:
+                    await jobs.passes.sweep(workflow_id)
+                stop = asyncio.Event()
+                task = asyncio.create_task(jobs.poller.drain(stop=stop))
+                await asyncio.sleep(delay)
+                if cancel:
+                    task.cancel()
+                else:
+                    stop.set()
+                await asyncio.wait({task}, timeout=5)
+                assert task.done()
+                if not cancel:
+                    task.result()
+
+    asyncio.run(work(cancel=False))
+    assert query(world.url, CLAIMED) == []
+    asyncio.run(work(cancel=True))
+    # A claim that was being made when it was cancelled ends with its lease.
+    query(world.url, "UPDATE orchestra_etl.run_ledger SET leased_until = now() WHERE leased_until IS NOT NULL")
+    asyncio.run(sync(settings))
+    assert differences(world.url, world.history) == []
+
+
+def test_reads_wait_for_a_slow_database_without_a_deadlock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for less than one answer in memory, every run is still read and loaded."""
+    monkeypatch.setattr(poll, "WAITING_BYTES", 1)
+    monkeypatch.setattr(poll, "BATCH_BYTES", 1 << 40)
+    asyncio.run(sync(world.settings()))
+    assert differences(world.url, world.history) == []
+
+
+def test_a_locked_row_is_waited_for_without_haste(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A due run that some transaction has locked is not asked for more than some twenty times a second."""
+    settings = world.settings()
+    asyncio.run(sync(settings))
+    run = world.history.run_ids(world.workflow_ids[0])[0]
+    world.due(run)
+    counted: list[float] = []
+
+    async def work() -> None:
+        with app.open_database(settings) as database:
+            async with app.open_jobs(settings, database) as jobs:
+                begin = database.transaction
+
+                def counting(unit: Any) -> Any:
+                    counted.append(time.monotonic())
+                    return begin(unit)
+
+                monkeypatch.setattr(database, "transaction", counting)
+                with psycopg.connect(world.url) as other:
+                    other.execute("SELECT FROM orchestra_etl.run_ledger WHERE run_id = %s FOR UPDATE", [run])
+                    threading.Timer(1.0, other.rollback).start()
+                    await jobs.poller.drain(stop=asyncio.Event(), wait_for_others=True)
+
+    asyncio.run(work())
+    assert len(counted) < 60
+    assert query(world.url, "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE tracking = 'open'") == []
+
+
+def test_no_load_outlives_a_pass_that_loses_the_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where claims cannot be given back, the load in hand is still waited for, and what it stored counts."""
+    running: list[int] = []
+
+    def slow(self: Loader, readings: Any) -> LoadReport:
+        running.append(1)
+        time.sleep(0.6)
+        running.pop()
+        return LoadReport()
+
+    monkeypatch.setattr(Loader, "load", slow)
+    settings = world.settings()
+
+    async def work() -> None:
+        with app.open_database(settings) as database:
+            async with app.open_jobs(settings, database) as jobs:
+                for workflow_id in world.workflow_ids:
+                    await jobs.passes.sweep(workflow_id)
+                task = asyncio.create_task(jobs.poller.drain(stop=asyncio.Event()))
+                await _until(lambda: running)
+
+                def broken(unit: Any) -> Any:
+                    raise DatabaseUnavailable("gone")
+
+                monkeypatch.setattr(database, "transaction", broken)
+                task.cancel()
+                await asyncio.wait({task}, timeout=5)
+                assert running == []
+
+    asyncio.run(work())
+
+
+def test_steps_are_loaded_though_the_single_run_fails(world: World) -> None:
+    """A server whose single-run endpoint only gives errors costs the status, not the steps."""
+    world.simulator.misbehave(Misbehaviour(status=500, endpoints=("run", "runs", "workflows")))
+    runs = world.history.run_ids(world.workflow_ids[0])[:7]
+    toml = configuration(world.workflow_ids[0], discover=False, runs=tuple(runs))
+    assert asyncio.run(sync(world.settings(toml=toml))).exit_status == 0
+    rows = query(
+        world.url,
+        "SELECT r.status_source, l.tracking FROM orchestra.runs r JOIN orchestra_etl.run_ledger l ON l.run_id = r.id",
+    )
+    assert [tuple(row.values()) for row in rows] == [("derived", "open")] * 7
+    world.simulator.misbehave()
+    world.due()
+    asyncio.run(sync(world.settings(toml=toml)))
+    assert query(world.url, "SELECT DISTINCT tracking FROM orchestra_etl.run_ledger") == [{"tracking": "final"}]
+
+
+def test_a_tracked_run_that_moved_on_gets_its_new_row(world: World) -> None:
+    """A finished run that no list shows and that got another step is stored with its row's new end, not the old one."""
+    workflow = world.workflow_ids[0]
+    run = world.history.run_ids(workflow)[0]
+    settings = world.settings(toml=configuration(workflow, discover=False, runs=(run,)))
+    asyncio.run(sync(settings))
+    world.due(run)
+    asyncio.run(sync(settings))
+    assert world.simulator.requests["run"] == 1
+    world.history.change_run(run, end_time="2026-11-01T00:00:00.000000Z")
+    changed = [*world.history.steps(run), {"id": "late", "status": "completed", "end_time": "2026-11-01T00:00:00Z"}]
+    world.simulator.steps_bodies[run] = json.dumps(changed).encode()
+    world.due(run)
+    asyncio.run(sync(settings))
+    assert world.simulator.requests["run"] == 2
+    ends = query(world.url, "SELECT end_time::text AS t FROM orchestra.runs WHERE id = %s", run)
+    assert ends == [{"t": "2026-11-01 00:00:00+00"}]
+
+
+def test_node_types_come_from_the_graph(world: World) -> None:
+    """Steps have the type that the workflow's graph gives their node, not what their payload looks like."""
+    workflow = world.workflow_ids[0]
+    run = world.history.run_ids(workflow)[0]
+    graph = {"nodes": [{"id": "n", "type": "code"}], "edges": []}
+    body = json.dumps([{"workflow_id": workflow, "name": "w", "version": "1", "graph": graph}]).encode()
+    world.simulator.misbehave(Misbehaviour(body=body, endpoints=("workflows",)))
+    outputs = {"object": "chat.completion", "model": "m", "choices": [], "usage": {}}
+    world.simulator.steps_bodies[run] = json.dumps(
+        [{"id": "s", "node_id": "n", "status": "completed", "outputs": outputs}]
+    ).encode()
+    asyncio.run(sync(world.settings()))
+    assert query(world.url, "SELECT node_type FROM orchestra.steps WHERE id = 's'") == [{"node_type": "code"}]

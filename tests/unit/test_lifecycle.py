@@ -1,0 +1,117 @@
+"""When a run is read next, and when it is final."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from etl.ledger.lifecycle import DERIVED_CHECKS, Known, Policy, Reading, Verdict, judge, retry_in
+
+POLICY = Policy()
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def _known(**more: Any) -> Known:
+    fields: dict[str, Any] = {
+        "opened_at": NOON - MINUTE, "listed": True, "read_digest": None, "checks": 0, "attempts": 0, "steps_observed_at": None,
+    }  # fmt: skip
+    return Known(**{**fields, **more})
+
+
+def _reading(**more: Any) -> Reading:
+    fields: dict[str, Any] = {
+        "requested_at": NOON, "server_time": NOON, "run_terminal": True, "run_end_time": NOON - 2 * MINUTE,
+        "steps_terminal": True, "digest": b"d",
+    }  # fmt: skip
+    return Reading(**{**fields, **more})
+
+
+def test_a_run_read_long_after_its_end_is_final_at_once() -> None:
+    """History costs one read a run."""
+    assert judge(_known(), _reading(), POLICY) == Verdict("final", None, 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"run_end_time": NOON - MINUTE},
+        {"run_end_time": NOON + MINUTE},
+        {"run_end_time": None},
+        {"server_time": None},
+    ],
+    ids=["just ended", "ends later by the server's clock", "without an end", "without the server's clock"],
+)
+def test_a_run_not_known_to_be_over_for_a_minute_is_read_again(fields: dict[str, Any]) -> None:
+    """Without the server's own word that it ended more than `settle_after` ago, one read is not enough."""
+    assert judge(_known(), _reading(**fields), POLICY) == Verdict("open", 60.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "tracking"),
+    [
+        ({"checks": 1, "read_digest": b"d", "steps_observed_at": NOON - MINUTE}, "final"),
+        ({"checks": 1, "read_digest": b"other", "steps_observed_at": NOON - MINUTE}, "open"),
+        ({"checks": 1, "read_digest": b"d", "steps_observed_at": NOON - timedelta(seconds=59)}, "open"),
+        ({"checks": 0, "read_digest": b"d", "steps_observed_at": NOON - MINUTE}, "open"),
+        ({"checks": 1, "read_digest": b"d", "steps_observed_at": None}, "open"),
+    ],
+    ids=["unchanged", "changed", "too soon", "not over the last time", "never read"],
+)
+def test_a_second_read_settles_only_what_it_finds_unchanged(before: dict[str, Any], tracking: str) -> None:
+    """A run without an end is final after two equal reads of a finished run, `settle_after` apart."""
+    assert judge(_known(**before), _reading(run_end_time=None), POLICY).tracking == tracking
+
+
+@pytest.mark.parametrize("run_terminal", [True, False, None])
+def test_a_run_with_an_open_step_is_never_final(run_terminal: bool | None) -> None:
+    """Neither is one without steps, whatever its own row says: `steps_terminal` is false for both."""
+    known = _known(checks=9, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
+    assert judge(known, _reading(run_terminal=run_terminal, steps_terminal=False), POLICY).tracking == "open"
+
+
+def test_a_run_that_its_own_row_calls_open_is_never_final() -> None:
+    """Finished steps do not end a run of which the API says that it runs: its next step may be about to start."""
+    known = _known(checks=9, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
+    assert judge(known, _reading(run_terminal=False), POLICY) == Verdict("open", 6.0)
+
+
+def test_a_derived_end_needs_four_unchanged_re_checks() -> None:
+    """Without a status of the API's own the re-checks follow after 1 m, 10 m, 1 h and 1 d; only the last one ends them."""
+    known, pauses = _known(), []
+    for _ in range(4):
+        verdict = judge(known, _reading(run_terminal=None), POLICY)
+        assert verdict.tracking == "open"
+        pauses.append(verdict.due_in)
+        known = _known(checks=verdict.checks, read_digest=b"d")
+    assert pauses == list(DERIVED_CHECKS) == [60.0, 600.0, 3600.0, 86400.0]
+    assert judge(known, _reading(run_terminal=None), POLICY) == Verdict("final", None, 5)
+
+
+def test_a_change_begins_the_re_checks_anew() -> None:
+    """A derived end that changes at its last re-check is checked after a minute again."""
+    known = _known(checks=4, read_digest=b"other")
+    assert judge(known, _reading(run_terminal=None), POLICY) == Verdict("open", 60.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("age", "pause"), [(0, 5.0), (49, 5.0), (100, 10.0), (3600, 360.0), (86400, 600.0), (7 * 86400, 600.0), (-60, 5.0)]
+)
+def test_an_open_run_is_asked_by_its_age(age: float, pause: float) -> None:
+    """A tenth of its age, between the two limits; a clock that is behind does not make it negative."""
+    known = _known(opened_at=NOON - timedelta(seconds=age))
+    assert judge(known, _reading(steps_terminal=False), POLICY) == Verdict("open", pause)
+
+
+def test_a_run_that_never_ends_is_stale_after_a_week() -> None:
+    """Beyond `give_up_after` it is asked for once a day, and leaves that state as soon as it finishes."""
+    known = _known(opened_at=NOON - timedelta(days=7, seconds=1))
+    assert judge(known, _reading(steps_terminal=False), POLICY) == Verdict("stale", 86400.0)
+    assert judge(known, _reading(), POLICY).tracking == "final"
+
+
+def test_failed_reads_are_repeated_at_growing_pauses() -> None:
+    """5 s, 10 s, 20 s, at most ten minutes, without an overflow after any number of them."""
+    assert [retry_in(n) for n in (1, 2, 3, 7, 8, 30_000)] == [5.0, 10.0, 20.0, 320.0, 600.0, 600.0]

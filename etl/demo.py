@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import os
 import shlex
 import signal
 import tempfile
@@ -100,9 +99,6 @@ def demo(*, exit_when_loaded: bool) -> int:
         ConfigurationError: another demo runs, or the folder for its data cannot be used.
         DatabaseError: the embedded server does not start.
     """
-    # libpq takes what a URL leaves open from these; PGHOSTADDR would even lead to another server.
-    for name in [name for name in os.environ if name.startswith("PG")]:
-        del os.environ[name]
     logs.configure("warning", "auto")
     home = default_home() / "demo"
     with _alone(home):

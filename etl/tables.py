@@ -213,6 +213,9 @@ run_requests = Table(
     _c("workflow_id", Id, "The workflow the run belongs to.", nullable=False),
     _c("run_id", Id, "The run to be tracked.", nullable=False),
     _now("requested_at", "When the request was made."),
+    # A longer id fits into no index, and would keep the whole queue from being emptied.
+    CheckConstraint("octet_length(run_id) BETWEEN 1 AND 512", name="run_id_length"),
+    CheckConstraint("octet_length(workflow_id) BETWEEN 1 AND 512", name="workflow_id_length"),
     schema=ANALYTICS,
     comment="A queue: insert a run here to have it tracked; the service empties it.",
 )

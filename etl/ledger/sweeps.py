@@ -127,7 +127,7 @@ _COMPLETE = text("""
         leased_until = NULL,
         completed_at = now(),
         reconciled_at = CASE WHEN :whole_list THEN :begun_at ELSE reconciled_at END,
-        listed_runs = CASE WHEN :whole_list THEN :listed ELSE listed_runs END,
+        listed_runs = CASE WHEN :to_the_end THEN :listed ELSE listed_runs END,
         new_runs = :new_runs,
         last_error = NULL
     WHERE workflow_id = :workflow_id AND fencing_token = :token
@@ -165,6 +165,8 @@ class Completion(msgspec.Struct, frozen=True):
     """How a sweep ended."""
 
     whole_list: bool
+    """Whether the walk went on behind the watermark, to the list's end or to its own bound."""
+    to_the_end: bool
     listed: int
     new_runs: int
     gap: str | None = None
@@ -260,6 +262,7 @@ def write_page(
                 **held,
                 "begun_at": sweep.begun_at,
                 "whole_list": completion.whole_list,
+                "to_the_end": completion.to_the_end,
                 "listed": completion.listed,
                 "new_runs": completion.new_runs + new,
             },

@@ -112,7 +112,7 @@ class EmbeddedPostgres:
         self.stop()
 
     def start(self) -> str:
-        """Start the server, or join the one that runs, and return `url`.
+        """Start the server, or join the one that runs, and return `url`; the environment loses its `PG*` variables.
 
         Raises:
             ConfigurationError: the home cannot hold the data: not writable, full, closed to the server's user.
@@ -121,6 +121,9 @@ class EmbeddedPostgres:
         """
         if self._users_lock is not None:
             return self.url
+        # libpq takes what a URL leaves open from these; PGHOSTADDR would even lead to another server.
+        for name in [name for name in os.environ if name.startswith("PG")]:
+            del os.environ[name]
         try:
             self._make_home()
             with self._start_lock():

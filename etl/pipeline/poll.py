@@ -186,8 +186,9 @@ class _Drain:
             finally:
                 # Also where the claims cannot be given back: a load must not outlive the pass.
                 await self._finish_load()
-            self._start_load(idle=True)
-            await self._finish_load()
+            while self._ready:
+                self._start_load(idle=True)
+                await self._finish_load()
         except DatabaseError as error:
             # The claims stay until their leases end, then the runs are due again: nothing is lost.
             log.warning("claims_not_given_back", cause=str(error))
@@ -229,8 +230,19 @@ class _Drain:
         size = sum(reading.size for reading in self._ready)
         waited = time.monotonic() - self._ready_since
         if idle or steps >= BATCH_STEPS or size >= BATCH_BYTES or waited >= BATCH_WAIT:
-            self._loading, self._ready = self._ready, []
+            self._loading = self._take_batch()
             self._load = asyncio.create_task(asyncio.to_thread(self._p._loader.load, self._loading))
+
+    def _take_batch(self) -> list[Reading]:
+        """The oldest readings, up to the bounds of one transaction; a single one may exceed them."""
+        steps = size = count = 0
+        while count < len(self._ready) and steps < BATCH_STEPS and size < BATCH_BYTES:
+            reading = self._ready[count]
+            steps += len(reading.steps.steps) if reading.steps is not None else 0
+            size += reading.size
+            count += 1
+        batch, self._ready = self._ready[:count], self._ready[count:]
+        return batch
 
     def _collect(self) -> None:
         self._collect_load()

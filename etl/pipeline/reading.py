@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -20,6 +21,9 @@ from etl.transform.states import StateMap
 
 # Larger bodies (bytes) are decoded in a thread: the event loop must go on renewing leases meanwhile.
 _LARGE = 1 << 20
+# Seconds for which a workflow's runs are not asked for alone after a 404: a server that does not offer it is asked rarely, one
+# that had merely lost a run is asked again soon.
+_ASK_AGAIN = 600.0
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -92,7 +96,7 @@ class Reader:
         self._clock = clock
         self._states = states
         self._node_types = node_types
-        self._without_single_runs: set[str] = set()
+        self._no_single_runs_until: dict[str, float] = {}
 
     async def read(self, claim: Claim) -> Reading:
         """Read one run.
@@ -150,7 +154,7 @@ class Reader:
         under a run that does not; not where the API is known to have ended it (unless its steps have moved since), nor where
         it offers no such row."""
         claim = reading.claim
-        if claim.workflow_id in self._without_single_runs:
+        if time.monotonic() < self._no_single_runs_until.get(claim.workflow_id, 0.0):
             return False
         if reading.run_state in TERMINAL_STATES:
             return reading.run is None and reading.digest != claim.known.read_digest
@@ -162,7 +166,7 @@ class Reader:
             answer = await self._client.run(claim.workflow_id, claim.run_id)
         except (NotFound, RequestRefused):
             # The steps were answered, so the run exists: this server does not offer the row.
-            self._without_single_runs.add(claim.workflow_id)
+            self._no_single_runs_until[claim.workflow_id] = time.monotonic() + _ASK_AGAIN
             return reading
         except (ApiUnavailable, ResponseTooLarge):
             # The steps alone must be enough. Without the row the run is not final yet, so it is asked for again.

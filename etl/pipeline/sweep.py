@@ -150,7 +150,8 @@ class Sweeper:
                 members = await self._run(lambda c, page=page: sweeps.members(c, begun, [run.id for run in page.runs]))  # type: ignore[misc]
                 walker.receive(page.ids, members)
             report.pages += 1
-            report.listed += len(page.runs)
+            # Pages overlap, and the walk may step back: how far it has come is what counts.
+            report.listed = max(report.listed, request.offset + len(page.ids))
             oldest = min([run.start_time for run in page.runs if run.start_time], default=oldest)
             await self._enter(begun, page, requested_at, walker, report, oldest, backfill=backfill)
 
@@ -178,6 +179,7 @@ class Sweeper:
                 )
             completion = sweeps.Completion(
                 whole_list=report.whole_list or walker.outcome != "met",
+                to_the_end=walker.outcome in ("ended", "missed"),
                 listed=report.listed,
                 new_runs=report.new,
                 gap=report.gap,

@@ -67,6 +67,7 @@ class Daemon:
         self._default_interval = default_interval
         self._active: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
+        self._prepared = False
         self._stop = Stop()
         self._scheduler = AsyncIOScheduler(
             timezone="UTC",
@@ -146,8 +147,11 @@ class Daemon:
             self._health.well("database")
 
     async def _prepare(self) -> None:
-        await self._passes.prepare()
-        self._schedule_sweeps()
+        try:
+            await self._passes.prepare()
+            self._schedule_sweeps()
+        finally:
+            self._prepared = True
 
     async def _requests(self) -> None:
         await self._passes.take_requests()
@@ -164,6 +168,9 @@ class Daemon:
             log.info("swept", workflow=workflow_id, new=report.new, changed=report.changed, listed=report.listed)
 
     async def _poll(self) -> None:
+        if not self._prepared:
+            # A step's node type is taken from its workflow's graph, which is being asked for.
+            return
         report = await self._passes.poller.drain(stop=self._stop)
         load = report.load
         self._health.count_load(load)

@@ -25,6 +25,8 @@ def upgrade() -> None:
             nullable=False,
             comment="When the request was made.",
         ),
+        sa.CheckConstraint("octet_length(run_id) BETWEEN 1 AND 512", name="run_requests_run_id_length_check"),
+        sa.CheckConstraint("octet_length(workflow_id) BETWEEN 1 AND 512", name="run_requests_workflow_id_length_check"),
         sa.PrimaryKeyConstraint("id", name="run_requests_pkey"),
         schema="orchestra",
         comment="A queue: insert a run here to have it tracked; the service empties it.",

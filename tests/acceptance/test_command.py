@@ -330,7 +330,7 @@ def test_the_sample_by_the_command(
         assert run("track", workflow, run_id, variables=variables).returncode == 0
 
         def polled(times: int) -> bool:
-            consumed = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE steps_observed_at IS NOT NULL AND leased_until IS NULL"
+            consumed = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE checks > 0 AND leased_until IS NULL"
             return server.steps_requests[run_id] >= times and query(database_url, consumed) != []
 
         def poll(times: int) -> None:

@@ -34,7 +34,7 @@ def home() -> Iterator[Path]:
     """A folder for the demo's data; no server is left in it."""
     folder = new_home()
     yield folder
-    for process in _processes(folder):
+    for process in processes_in(folder):
         os.kill(process, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -47,7 +47,7 @@ def listener() -> Iterator[socket.socket]:
         yield server
 
 
-def _processes(home: Path) -> list[int]:
+def processes_in(home: Path) -> list[int]:
     """The PostgreSQL servers that keep their data in this folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -82,7 +82,7 @@ def _ends_in_good_order(process: subprocess.Popen[str], number: signal.Signals, 
     """Send the signal and return the exit status, after ten seconds at most, once no server is left."""
     process.send_signal(number)
     status = process.wait(10)
-    assert _processes(home) == []
+    assert processes_in(home) == []
     return status
 
 
@@ -140,7 +140,7 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
     questions = re.findall(r"^SELECT .*?;\n\n.*?━[^\n]*\n(.*?)\n\n", done.stdout, re.MULTILINE | re.DOTALL)
     assert [answer.count("\n") + 1 >= 3 for answer in questions] == [True, True, True]
     assert f"{home}/demo/socket".replace("/", "%2F") in done.stdout
-    assert _processes(home) == []
+    assert processes_in(home) == []
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_signal_before_the_end_of_the_backlog(home: Path, number: signal.Signa
     """Ctrl-C, SIGTERM and a closed terminal end it within ten seconds, with the signal's status and no server left."""
     with started("demo", "--exit", variables={"ORCHESTRA_ETL_HOME": str(home)}) as process:
         if moment == "starting":
-            wait_until(lambda: _processes(home) != [])
+            wait_until(lambda: processes_in(home) != [])
         else:
             _read_until(_output(process), "the simulated API serves")
             time.sleep(0.5)
@@ -189,11 +189,11 @@ def test_a_killed_demo_is_no_obstacle_to_the_next(home: Path) -> None:
         _read_until(_output(process), "the simulated API serves")
         time.sleep(0.8)
         process.kill()
-    assert _processes(home) != []
+    assert processes_in(home) != []
     done = run("demo", "--exit", variables=variables)
     assert (done.returncode, done.stderr) == (0, "")
     assert "loaded 9" in done.stdout
-    assert _processes(home) == []
+    assert processes_in(home) == []
 
 
 def test_on_a_terminal_of_80_columns(home: Path) -> None:
@@ -230,4 +230,4 @@ def test_on_a_terminal_of_80_columns(home: Path) -> None:
     assert any(re.fullmatch(r"loading the backlog [━╸╺ ]+ \d+/\d+ +runs 0:00:\d\d", line) for line in shown)
     assert any(re.fullmatch(r"workflow +┃runs ┃good ┃.* ┃ *tokens *", line) for line in shown)
     assert not any("…" in line for line in shown)
-    assert _processes(home) == []
+    assert processes_in(home) == []

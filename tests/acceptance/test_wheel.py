@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +20,7 @@ import pytest
 
 from etl.local.history import History
 from etl.local.simulator import Simulator
+from tests.acceptance.test_demo import processes_in
 from tests.conftest import ROOT
 from tests.oracle import differences
 from tests.postgres_fixture import new_home
@@ -57,9 +59,11 @@ def installed(distributions: Distributions, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A folder for an embedded server's data."""
+    """A folder for an embedded server's data; no server is left in it."""
     folder = new_home()
     yield folder
+    for process in processes_in(folder):
+        os.kill(process, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -90,7 +90,7 @@ def _begin(database: Database, workflow: str = W) -> sweeps.Sweep:
 
 
 def _page(database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], last: bool = True) -> sweeps.Written:
-    done = sweeps.Completion(whole_list=True, listed=len(rows), new_runs=0) if last else None
+    done = sweeps.Completion(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0) if last else None
     return database.transaction(
         lambda c: sweeps.write_page(
             c,
@@ -495,7 +495,7 @@ def test_a_defect_that_one_run_brings_out_does_not_stop_the_others(database: Dat
 
     _track(database, "a", "bad", "b")
     readings = [_reading(claim, _step(claim.run_id)) for claim in _claim(database).values()]
-    report = Broken(database, Policy()).load(readings)
+    report = Broken(database, Policy(), StateMap()).load(readings)
     assert (report.runs, report.failed, report.set_aside) == (2, 1, 1)
     assert "UnicodeEncodeError" in query(database_url, "SELECT detail FROM orchestra_etl.dead_letters")[0]["detail"]
 

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from etl import app
+from etl.database import Database
 from etl.errors import DatabaseUnavailable
 from etl.local.history import History
 from etl.local.misbehaviour import Misbehaviour
@@ -49,7 +50,7 @@ class World:
         query(
             self.url,
             "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'"
-            " WHERE run_id = ANY (%s) OR cardinality(%s) = 0",
+            " WHERE run_id = ANY (%s) OR cardinality(%s::text[]) = 0",
             list(runs),
             list(runs),
         )
@@ -61,22 +62,23 @@ class World:
     def serve(self, scenario: Scenario, *schedules: Schedule, settings: Settings | None = None) -> float:
         """Run the service while the scenario goes on; the seconds that its end took."""
 
-        async def work() -> float:
-            loaded = settings or self.settings()
-            health, stop = Health(), Stop()
-            with app.open_database(loaded) as database:
-                async with app.open_jobs(loaded, database) as jobs:
-                    found = Daemon(jobs.passes, health, schedules, default_interval=0.3)
-                    running = asyncio.create_task(found.run(stop))
-                    try:
-                        await scenario(found, health)
-                    finally:
-                        began = time.monotonic()
-                        stop.set()
-                        await running
-                    return time.monotonic() - began
+        loaded = settings or self.settings()
 
-        return asyncio.run(work())
+        async def work(database: Database) -> float:
+            health, stop = Health(), Stop()
+            async with app.open_jobs(loaded, database) as jobs:
+                found = Daemon(jobs.passes, health, schedules, default_interval=0.3)
+                running = asyncio.create_task(found.run(stop))
+                try:
+                    await scenario(found, health)
+                finally:
+                    began = time.monotonic()
+                    stop.set()
+                    await running
+                return time.monotonic() - began
+
+        with app.open_database(loaded) as database:
+            return asyncio.run(work(database))
 
 
 @pytest.fixture
@@ -150,8 +152,9 @@ def test_a_refused_key_pauses_and_a_changed_one_is_taken(
 
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: "api key" in _troubles(health))
+        await asyncio.sleep(0.1)  # what was in flight beside the refused request has arrived
         asked = sum(world.simulator.requests.values())
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.2)
         assert sum(world.simulator.requests.values()) == asked
         key.write_text("simulated-key\n")
         await _until(lambda: world.loaded() == 30 and not _troubles(health))
@@ -288,6 +291,8 @@ def test_a_locked_row_is_waited_for_without_haste(world: World, monkeypatch: pyt
 def test_no_load_outlives_a_pass_that_loses_the_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where claims cannot be given back, the load in hand is still waited for, and what it stored counts."""
     running: list[int] = []
+    unread = world.history.run_ids(world.workflow_ids[0])[0]
+    world.simulator.misbehave(Misbehaviour(delay=2.0, endpoints=("steps",), run_id=unread))
 
     def slow(self: Loader, readings: Any) -> LoadReport:
         running.append(1)

@@ -25,9 +25,11 @@ def upgrade() -> None:
             nullable=False,
             comment="When the request was made.",
         ),
-        sa.CheckConstraint("octet_length(run_id) BETWEEN 1 AND 512", name="run_requests_run_id_length_check"),
-        sa.CheckConstraint("octet_length(workflow_id) BETWEEN 1 AND 512", name="run_requests_workflow_id_length_check"),
-        sa.PrimaryKeyConstraint("id", name="run_requests_pkey"),
+        sa.CheckConstraint("octet_length(run_id) BETWEEN 1 AND 512", name=op.f("run_requests_run_id_length_check")),
+        sa.CheckConstraint(
+            "octet_length(workflow_id) BETWEEN 1 AND 512", name=op.f("run_requests_workflow_id_length_check")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("run_requests_pkey")),
         schema="orchestra",
         comment="A queue: insert a run here to have it tracked; the service empties it.",
     )
@@ -109,7 +111,7 @@ def upgrade() -> None:
             nullable=False,
             comment="When the content of this row last changed; an unchanged read does not touch it.",
         ),
-        sa.PrimaryKeyConstraint("id", name="runs_pkey"),
+        sa.PrimaryKeyConstraint("id", name=op.f("runs_pkey")),
         schema="orchestra",
         comment="One row a run of a workflow.",
     )
@@ -124,7 +126,7 @@ def upgrade() -> None:
         ),
         sa.Column("version", sa.Text(), nullable=True, comment="The version as the API names it."),
         sa.Column("graph", postgresql.JSONB(), nullable=True, comment="Nodes and edges as the API gives them."),
-        sa.PrimaryKeyConstraint("workflow_id", "observed_at", name="workflow_versions_pkey"),
+        sa.PrimaryKeyConstraint("workflow_id", "observed_at", name=op.f("workflow_versions_pkey")),
         schema="orchestra",
         comment="Versions of workflows in the order they were observed; append-only.",
     )
@@ -154,7 +156,7 @@ def upgrade() -> None:
             nullable=False,
             comment="When this row last changed.",
         ),
-        sa.PrimaryKeyConstraint("id", name="workflows_pkey"),
+        sa.PrimaryKeyConstraint("id", name=op.f("workflows_pkey")),
         schema="orchestra",
         comment="The workflows whose runs are stored.",
     )
@@ -197,13 +199,13 @@ def upgrade() -> None:
             comment="When a later read did without it, or somebody discarded it.",
         ),
         sa.Column("resolution", sa.Text(), nullable=True, comment="loaded or discarded."),
-        sa.PrimaryKeyConstraint("id", name="dead_letters_pkey"),
+        sa.PrimaryKeyConstraint("id", name=op.f("dead_letters_pkey")),
         sa.UniqueConstraint(
             "workflow_id",
             "run_id",
             "reason",
             "content_hash",
-            name="dead_letters_workflow_id_run_id_reason_content_hash_key",
+            name=op.f("dead_letters_workflow_id_run_id_reason_content_hash_key"),
         ),
         schema="orchestra_etl",
         comment="What could not be loaded, with its bytes, to be looked at and tried again.",
@@ -220,8 +222,8 @@ def upgrade() -> None:
         "described",
         sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False, comment="Always 1."),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False, comment="When GET /workflows was last asked."),
-        sa.CheckConstraint("id = 1", name="described_one_row_check"),
-        sa.PrimaryKeyConstraint("id", name="described_pkey"),
+        sa.CheckConstraint("id = 1", name=op.f("described_one_row_check")),
+        sa.PrimaryKeyConstraint("id", name=op.f("described_pkey")),
         schema="orchestra_etl",
         comment="When the API was last asked what workflows there are.",
     )
@@ -248,7 +250,7 @@ def upgrade() -> None:
             comment="When it was last seen.",
         ),
         sa.Column("last_run_id", sa.Text(collation="C"), nullable=False, comment="A run that shows it."),
-        sa.PrimaryKeyConstraint("workflow_id", "subject", "field", "kind", "found", name="drift_pkey"),
+        sa.PrimaryKeyConstraint("workflow_id", "subject", "field", "kind", "found", name=op.f("drift_pkey")),
         schema="orchestra_etl",
         comment="Where the API's answers differ from its description.",
     )
@@ -279,7 +281,7 @@ def upgrade() -> None:
         sa.Column(
             "acknowledged_at", sa.DateTime(timezone=True), nullable=True, comment="When somebody took note of it."
         ),
-        sa.PrimaryKeyConstraint("id", name="gaps_pkey"),
+        sa.PrimaryKeyConstraint("id", name=op.f("gaps_pkey")),
         schema="orchestra_etl",
         comment="Times in which runs may have come and gone without being listed to us.",
     )
@@ -301,8 +303,8 @@ def upgrade() -> None:
             nullable=True,
             comment="No request by any replica before this time: the server asked for a pause.",
         ),
-        sa.CheckConstraint("id = 1", name="request_budget_one_row_check"),
-        sa.PrimaryKeyConstraint("id", name="request_budget_pkey"),
+        sa.CheckConstraint("id = 1", name=op.f("request_budget_one_row_check")),
+        sa.PrimaryKeyConstraint("id", name=op.f("request_budget_pkey")),
         schema="orchestra_etl",
         comment="The request budget that all replicas share.",
     )
@@ -435,7 +437,7 @@ def upgrade() -> None:
             nullable=True,
             comment="Since when the API answers 404 for the steps.",
         ),
-        sa.PrimaryKeyConstraint("run_id", name="run_ledger_pkey"),
+        sa.PrimaryKeyConstraint("run_id", name=op.f("run_ledger_pkey")),
         schema="orchestra_etl",
         comment="What is known of every run, when it is due, and who holds it.",
     )
@@ -463,7 +465,7 @@ def upgrade() -> None:
             comment="A status, folded: lower case, without spaces, hyphens and underscores.",
         ),
         sa.Column("state", sa.Text(), nullable=False, comment="The state it is mapped to by the configuration."),
-        sa.PrimaryKeyConstraint("status", name="state_map_pkey"),
+        sa.PrimaryKeyConstraint("status", name=op.f("state_map_pkey")),
         schema="orchestra_etl",
         comment="The configured mapping that the stored states were written by.",
     )
@@ -508,7 +510,7 @@ def upgrade() -> None:
         sa.Column(
             "last_error", sa.Text(), nullable=True, comment="Why the last sweep failed, in one line; null: it did not."
         ),
-        sa.PrimaryKeyConstraint("workflow_id", name="sweeps_pkey"),
+        sa.PrimaryKeyConstraint("workflow_id", name=op.f("sweeps_pkey")),
         schema="orchestra_etl",
         comment="The state of each workflow's walk of the run list.",
     )
@@ -530,8 +532,10 @@ def upgrade() -> None:
             comment="The exact bytes of outputs, only where jsonb cannot hold the value.",
         ),
         sa.Column("note", sa.Text(), nullable=True, comment="Why a raw column is filled, or why a value is null."),
-        sa.ForeignKeyConstraint(["run_id"], ["orchestra.runs.id"], name="run_payloads_run_id_fkey", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", name="run_payloads_pkey"),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["orchestra.runs.id"], name=op.f("run_payloads_run_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", name=op.f("run_payloads_pkey")),
         schema="orchestra",
         comment="What a run was given and what it gave.",
     )
@@ -642,8 +646,8 @@ def upgrade() -> None:
             nullable=False,
             comment="When the content of this row last changed; an unchanged read does not touch it.",
         ),
-        sa.ForeignKeyConstraint(["run_id"], ["orchestra.runs.id"], name="steps_run_id_fkey", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name="steps_pkey"),
+        sa.ForeignKeyConstraint(["run_id"], ["orchestra.runs.id"], name=op.f("steps_run_id_fkey"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("steps_pkey")),
         schema="orchestra",
         comment="One row a step of a run.",
     )
@@ -660,8 +664,10 @@ def upgrade() -> None:
             "raw", sa.LargeBinary(), nullable=True, comment="The exact bytes, only where jsonb cannot hold the value."
         ),
         sa.Column("note", sa.Text(), nullable=True, comment="Why raw is filled, or why data is null."),
-        sa.ForeignKeyConstraint(["step_id"], ["orchestra.steps.id"], name="inputs_step_id_fkey", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("step_id", name="inputs_pkey"),
+        sa.ForeignKeyConstraint(
+            ["step_id"], ["orchestra.steps.id"], name=op.f("inputs_step_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("step_id", name=op.f("inputs_pkey")),
         schema="orchestra",
         comment="What each step was given.",
     )
@@ -674,8 +680,10 @@ def upgrade() -> None:
             "raw", sa.LargeBinary(), nullable=True, comment="The exact bytes, only where jsonb cannot hold the value."
         ),
         sa.Column("note", sa.Text(), nullable=True, comment="Why raw is filled, or why data is null."),
-        sa.ForeignKeyConstraint(["step_id"], ["orchestra.steps.id"], name="outputs_step_id_fkey", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("step_id", name="outputs_pkey"),
+        sa.ForeignKeyConstraint(
+            ["step_id"], ["orchestra.steps.id"], name=op.f("outputs_step_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("step_id", name=op.f("outputs_pkey")),
         schema="orchestra",
         comment="What each step gave.",
     )

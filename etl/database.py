@@ -6,7 +6,8 @@ import io
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,9 @@ from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
+
+# Seconds that `close` waits for transactions in other threads.
+CLOSE_PATIENCE = 2.0
 
 # Classes and codes of SQLSTATE after which the same unit of work may succeed when it is repeated as a whole.
 _TRANSIENT_CLASSES = ("08", "40", "53", "55", "57")
@@ -90,6 +94,8 @@ class Database:
         """
         self._url = url
         self._patience = patience
+        self._users = 0
+        self._idle = threading.Condition()
         self._ending = threading.Event()
         self._end = math.inf
         self._engine = create_engine(
@@ -139,7 +145,7 @@ class Database:
         pause = 0.05
         while True:
             try:
-                with self._engine.begin() as connection:
+                with self._in_use(), self._engine.begin() as connection:
                     return work(connection)
             except (psycopg.Error, SQLAlchemyError) as error:
                 code = sqlstate(error)
@@ -192,8 +198,24 @@ class Database:
         return self.transaction(_version)
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the connections, once the transactions that other threads are in have ended (for some seconds at most).
+
+        A thread cannot be cancelled: its task may be over while it is still at work.
+        """
+        with self._idle:
+            self._idle.wait_for(lambda: self._users == 0, timeout=CLOSE_PATIENCE)
         self._engine.dispose()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self._idle:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._users -= 1
+                self._idle.notify_all()
 
 
 def head() -> str | None:

@@ -23,7 +23,7 @@ from etl.local.history import History
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
 from tests.oracle import differences
-from tests.support import configuration, environment, query, writes
+from tests.support import configuration, environment, query, wait_until, writes
 
 Environment = Mapping[str, str]
 
@@ -61,14 +61,6 @@ def started(*arguments: str, variables: Environment) -> Iterator[subprocess.Pope
     finally:
         process.kill()
         process.communicate()
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
-    """Wait for something to become true; fail where it does not."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
 from etl.local.postgres import EmbeddedPostgres
 from tests.conftest import FAST_SETTINGS, ROOT
 from tests.postgres_fixture import new_home
-from tests.support import query
+from tests.support import query, wait_until
 
 LOCK = 7_305_808_869_229_538_660
 """The advisory lock of `migrations/env.py`."""
@@ -340,3 +340,23 @@ def test_a_restart_in_the_middle_is_waited_for() -> None:
         assert found == [2]
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def test_close_waits_for_a_transaction_in_another_thread(database_url: str) -> None:
+    """A database closed while a thread is at work leaves no connection open."""
+    opened = Database(database_url)
+    begun = threading.Event()
+
+    def work(connection: Connection) -> None:
+        begun.set()
+        connection.execute(text("SELECT pg_sleep(0.3)"))
+
+    thread = threading.Thread(target=opened.transaction, args=(work,))
+    thread.start()
+    begun.wait()
+    opened.close()
+    sessions = (
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    wait_until(lambda: query(database_url, sessions) == [{"n": 0}])
+    thread.join()

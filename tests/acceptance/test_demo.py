@@ -22,9 +22,9 @@ from pathlib import Path
 import pytest
 
 from etl.local.postgres import EmbeddedPostgres
-from tests.acceptance.test_command import run, started, wait_until
+from tests.acceptance.test_command import run, started
 from tests.postgres_fixture import new_home
-from tests.support import query
+from tests.support import query, wait_until
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

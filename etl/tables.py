@@ -237,6 +237,7 @@ run_ledger = Table(
     ),
     _c("listing", Bytes, "The run's row as the list gave it, until a poll has loaded it."),
     _c("listing_hash", Bytes, "Hash of the row last seen, in the list or read alone."),
+    _c("start_time", Time, "When the run started, by the list; null where no list has shown it."),
     _c("listed_at", Time, "Database time at which the page that gave this listing was requested."),
     _c("listed_sweep", BigInteger(), "The sweep that listed it; a member of the watermark once that is complete."),
     _c("priority", SmallInteger(), "0 live, 1 backfill.", nullable=False, server_default=text("0")),

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,32 +51,22 @@ def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson =
 def backfill(
     context: typer.Context,
     workflow: WorkflowIds = None,
-    since: Annotated[
-        datetime | None, typer.Option(help="With --reread: only runs that started at or after this time (UTC).")
-    ] = None,
-    until: Annotated[
-        datetime | None, typer.Option(help="With --reread: only runs that started before it (UTC).")
-    ] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only runs that started at or after this time (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only runs that started before it (UTC).")] = None,
     reread: Annotated[bool, typer.Option("--reread", help="Read runs again that are final already.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Walk the whole run list and read all that is missing, after everything that is live.
 
-    Can be stopped and started again at any time: what was listed is remembered.
+    Can be stopped and started again at any time: what was listed is remembered. With --since and --until the other runs that
+    were found stay due, for the service or the next sync.
     """
     settings = invocation(context).settings()
     chosen = _chosen(settings, workflow)
-    if (since or until) and not reread:
-        raise ConfigurationError("--since and --until choose what --reread reads again: give --reread too")
 
     async def work(jobs: Jobs, stop: Stop, progress: Progress) -> PassReport:
-        from etl.ledger.requests import reread as enqueue
-
         return await jobs.passes.backfill(
-            chosen,
-            stop=stop,
-            reread=(lambda c, ids: enqueue(c, ids, since=since, until=until)) if reread else None,
-            on_listed=progress.expect,
+            chosen, stop=stop, since=_utc(since), until=_utc(until), reread=reread, on_listed=progress.expect
         )
 
     return _pass(settings, work, as_json=as_json)
@@ -123,6 +113,10 @@ def track(
             f"{new} runs tracked, {known} known ones will be read again; they are read by `serve`, or the next `sync`"
         )
     return 0
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return time.replace(tzinfo=UTC) if time is not None else None
 
 
 def _from_stdin() -> Iterator[str]:

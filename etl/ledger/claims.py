@@ -61,6 +61,8 @@ _CLAIM = text("""
           AND (leased_until IS NULL OR leased_until < now())
           AND (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
           AND NOT workflow_id = ANY (CAST(:except_workflows AS text[]))
+          AND (CAST(:since AS timestamptz) IS NULL OR start_time >= CAST(:since AS timestamptz))
+          AND (CAST(:until AS timestamptz) IS NULL OR start_time < CAST(:until AS timestamptz))
         ORDER BY priority, due_at
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -83,6 +85,8 @@ _PENDING = text("""
     WHERE due_at <= LEAST(now(), CAST(:cutoff AS timestamptz))
       AND (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
       AND NOT workflow_id = ANY (CAST(:except_workflows AS text[]))
+      AND (CAST(:since AS timestamptz) IS NULL OR start_time >= CAST(:since AS timestamptz))
+      AND (CAST(:until AS timestamptz) IS NULL OR start_time < CAST(:until AS timestamptz))
 """)
 
 # Key order: two writers that lock the same rows in the same order cannot deadlock.
@@ -186,6 +190,8 @@ def claim(
     cutoff: datetime | None = None,
     workflows: Sequence[str] | None = None,
     except_workflows: Sequence[str] = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> list[Claim]:
     """Claim up to `limit` due runs, live ones before backfill, for `lease` seconds.
 
@@ -196,6 +202,8 @@ def claim(
         cutoff: only runs due at or before this database time.
         workflows: only runs of these; None for all.
         except_workflows: no runs of these.
+        since: only runs that started then or later, by the run list.
+        until: only runs that started before, by the run list.
     """
     rows = connection.execute(
         _CLAIM,
@@ -205,6 +213,8 @@ def claim(
             "cutoff": cutoff,
             "workflows": _array(workflows),
             "except_workflows": list(except_workflows),
+            "since": since,
+            "until": until,
         },
     ).all()
     return [
@@ -238,11 +248,19 @@ def pending(
     cutoff: datetime | None = None,
     workflows: Sequence[str] | None = None,
     except_workflows: Sequence[str] = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> Pending:
     """Count what is still due, by the same conditions as `claim`."""
     row = connection.execute(
         _PENDING,
-        {"cutoff": cutoff, "workflows": _array(workflows), "except_workflows": list(except_workflows)},
+        {
+            "cutoff": cutoff,
+            "workflows": _array(workflows),
+            "except_workflows": list(except_workflows),
+            "since": since,
+            "until": until,
+        },
     ).one()
     return Pending(row.due, row.leased, None if row.next_expiry is None else float(row.next_expiry))
 

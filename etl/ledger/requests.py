@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
@@ -72,11 +72,10 @@ _REREAD = text("""
     WITH wanted AS (
         SELECT l.run_id
         FROM orchestra_etl.run_ledger AS l
-        LEFT JOIN orchestra.runs AS r ON r.id = l.run_id
         WHERE l.workflow_id = ANY (CAST(:workflow_ids AS text[]))
           AND l.tracking = 'final'
-          AND (CAST(:since AS timestamptz) IS NULL OR r.start_time >= CAST(:since AS timestamptz))
-          AND (CAST(:until AS timestamptz) IS NULL OR r.start_time < CAST(:until AS timestamptz))
+          AND (CAST(:since AS timestamptz) IS NULL OR l.start_time >= CAST(:since AS timestamptz))
+          AND (CAST(:until AS timestamptz) IS NULL OR l.start_time < CAST(:until AS timestamptz))
         ORDER BY l.run_id
         FOR UPDATE OF l
     )
@@ -91,9 +90,5 @@ def reread(
     connection: Connection, workflow_ids: Sequence[str], *, since: datetime | None, until: datetime | None
 ) -> int:
     """Have final runs of these workflows read again at low priority; how many."""
-    times = {"since": _utc(since), "until": _utc(until)}
-    return connection.execute(_REREAD, {"workflow_ids": list(workflow_ids), **times}).rowcount
-
-
-def _utc(time: datetime | None) -> datetime | None:
-    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
+    wanted = {"workflow_ids": list(workflow_ids), "since": since, "until": until}
+    return connection.execute(_REREAD, wanted).rowcount

@@ -85,16 +85,18 @@ def _if_asked(**columns: str) -> str:
 # the workflow, so a run tracked under a wrong one moves; one that another workflow has listed stays there.
 _WRITE = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l
-        (run_id, workflow_id, source, listing, listing_hash, listed_at, listed_sweep, priority)
-    SELECT p.run_id, :workflow_id, 'list', p.listing, p.listing_hash, CAST(:requested_at AS timestamptz), :token, :priority
-    FROM unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]))
-         AS p (run_id, listing, listing_hash)
+        (run_id, workflow_id, source, listing, listing_hash, start_time, listed_at, listed_sweep, priority)
+    SELECT p.run_id, :workflow_id, 'list', p.listing, p.listing_hash, p.start_time, CAST(:requested_at AS timestamptz),
+           :token, :priority
+    FROM unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]), CAST(:starts AS timestamptz[]))
+         AS p (run_id, listing, listing_hash, start_time)
     ORDER BY p.run_id COLLATE "C"
     ON CONFLICT (run_id) DO UPDATE
     SET {
     _if_asked(
         listing="excluded.listing",
         listing_hash="excluded.listing_hash",
+        start_time="excluded.start_time",
         fencing_token="l.fencing_token + 1",
         leased_until="NULL",
         due_at="now()",
@@ -236,6 +238,7 @@ def write_page(
                 "ids": list(by_id),
                 "listings": [run.listing for run in by_id.values()],
                 "hashes": [run.listing_hash for run in by_id.values()],
+                "starts": [run.start_time for run in by_id.values()],
                 "requested_at": requested_at,
                 "priority": priority,
                 "watermark": watermark,

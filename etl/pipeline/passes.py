@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import msgspec
@@ -162,7 +162,9 @@ class Passes:
         only: Sequence[str] | None,
         *,
         stop: asyncio.Event,
-        reread: Callable[[Connection, Sequence[str]], int] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        reread: bool = False,
         on_listed: Callable[[int], None] = lambda due: None,
     ) -> PassReport:
         """Walk the whole list, enqueue at low priority, and drain.
@@ -170,17 +172,23 @@ class Passes:
         Args:
             only: ids of the workflows; None for all configured ones.
             stop: when set, ends early in good order; what was enqueued stays so.
-            reread: enqueues final runs again, given the workflows; returns how many.
+            since: read only runs that started then or later, by the run list; the others stay enqueued for the next pass.
+            until: read only runs that started before.
+            reread: read final runs again, too.
             on_listed: told how many runs are due once the lists have been walked.
+
+        Raises:
+            KeyRefused, ApiUnavailable, DatabaseError: as `sync`.
         """
         await self.prepare()
         report = PassReport([], LoadReport())
         await self._sweep_all(report, only, stop, whole_list=True, backfill=True)
         wanted = list(only) if only is not None else self.workflow_ids
-        if reread is not None:
-            await self._run(lambda c: reread(c, wanted))
-        on_listed((await self._run(lambda c: claims.pending(c, workflows=wanted))).due)
-        await self._drain(report, wanted, stop)
+        if reread and not stop.is_set():
+            await self._run(lambda c: requests.reread(c, wanted, since=since, until=until))
+        pending = await self._run(lambda c: claims.pending(c, workflows=wanted, since=since, until=until))
+        on_listed(pending.due)
+        await self._drain(report, wanted, stop, since=since, until=until)
         return report
 
     async def sweep(self, workflow_id: str) -> SweepReport | None:
@@ -235,13 +243,25 @@ class Passes:
         if unanswered and unanswered == len(chosen):
             raise ApiUnavailable(str(report.errors[0]))
 
-    async def _drain(self, report: PassReport, only: Sequence[str] | None, stop: asyncio.Event) -> None:
+    async def _drain(
+        self,
+        report: PassReport,
+        only: Sequence[str] | None,
+        stop: asyncio.Event,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> None:
         if not stop.is_set():
             now = await self._run(workflows.database_time)
             self._clock.anchor(now)
             # A row written by the last transaction before this statement may carry the very same microsecond.
             polled = await self.poller.drain(
-                stop=stop, cutoff=now + timedelta(microseconds=1), workflows=only, wait_for_others=True
+                stop=stop,
+                cutoff=now + timedelta(microseconds=1),
+                workflows=only,
+                since=since,
+                until=until,
+                wait_for_others=True,
             )
             report.load.add(polled.load)
             report.errors += polled.refused

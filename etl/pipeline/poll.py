@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -78,6 +78,8 @@ class Poller:
         stop: asyncio.Event,
         cutoff: datetime | None = None,
         workflows: Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
         wait_for_others: bool = False,
     ) -> PollReport:
         """Poll what is due, live runs before backfill, until nothing is left.
@@ -86,13 +88,15 @@ class Poller:
             stop: when set, nothing new is begun; what has been read is loaded, the rest is given back.
             cutoff: only runs due at or before this database time; None: whatever becomes due meanwhile, too.
             workflows: only these; None for all.
+            since: only runs that started then or later, by the run list.
+            until: only runs that started before, by the run list.
             wait_for_others: also wait for due runs that another process holds, and take them over where its lease ends.
 
         Raises:
             KeyRefused, ApiUnavailable: the API cannot be used. What had been read is loaded, the rest given back.
             DatabaseError: the database cannot be used.
         """
-        drain = _Drain(self, stop, cutoff, workflows)
+        drain = _Drain(self, stop, {"cutoff": cutoff, "workflows": workflows, "since": since, "until": until})
         async with heartbeat(drain.renew, lease=self._lease), drain.settling():
             while True:
                 await drain.work()
@@ -104,12 +108,10 @@ class Poller:
 class _Drain:
     """The state of one pass."""
 
-    def __init__(
-        self, poller: Poller, stop: asyncio.Event, cutoff: datetime | None, workflows: Sequence[str] | None
-    ) -> None:
+    def __init__(self, poller: Poller, stop: asyncio.Event, conditions: dict[str, Any]) -> None:
         self._p = poller
         self._stop = stop
-        self._conditions = {"cutoff": cutoff, "workflows": workflows}
+        self._conditions = conditions
         self.report = LoadReport()
         self.refused: dict[str, WorkflowRefused] = {}
         self._queue: deque[Claim] = deque()
@@ -155,7 +157,7 @@ class _Drain:
     async def others(self) -> bool:
         """Wait a moment for due runs that could not be claimed; False where there are none."""
         pending = await self._run(
-            lambda c: claims.pending(c, except_workflows=sorted(self.refused), **self._conditions)  # type: ignore[arg-type]
+            lambda c: claims.pending(c, except_workflows=sorted(self.refused), **self._conditions)
         )
         if not pending.due:
             return False
@@ -205,7 +207,7 @@ class _Drain:
                 limit=2 * self._p._concurrency,
                 lease=self._p._lease,
                 except_workflows=sorted(self.refused),
-                **self._conditions,  # type: ignore[arg-type]
+                **self._conditions,
             )
         )
         if taken:

@@ -357,6 +357,12 @@ def upgrade() -> None:
             comment="Hash of the row last seen, in the list or read alone.",
         ),
         sa.Column(
+            "start_time",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="When the run started, by the list; null where no list has shown it.",
+        ),
+        sa.Column(
             "listed_at",
             sa.DateTime(timezone=True),
             nullable=True,

@@ -370,5 +370,22 @@ def test_a_backfill_reads_final_runs_again_when_told(
     assert (done.returncode, json.loads(done.stdout)["load"]["runs"]) == (0, 5), done.stderr
     assert set(simulator.steps_requests) == {row["id"] for row in newest}
     assert writes(url) == before
-    alone = run("backfill", "--since", since, variables=variables)
-    assert (alone.returncode, "--reread" in alone.stderr) == (2, True)
+
+
+def test_a_backfill_of_a_time_reads_that_time_only(
+    simulator: Simulator, history: History, variables: dict[str, str]
+) -> None:
+    """`backfill --since --until` lists everything, reads the runs of that time, and leaves the others to the next sync."""
+    starts = sorted(row["start_time"] for one in history.workflow_ids for row in history.runs(one))
+    since, until = (start.rstrip("Z").partition(".")[0] for start in (starts[30], starts[50]))
+    done = run("backfill", "--since", since, "--until", until, "--json", variables=variables)
+    assert done.returncode == 0, done.stderr
+    wanted = sum(since <= start < until for start in starts)
+    assert 15 < wanted < 25
+    url = variables["DATABASE_URL"]
+    counts = "SELECT count(*) AS n FROM orchestra.runs WHERE start_time >= %s AND start_time < %s"
+    assert query(url, counts, since, until) == [{"n": wanted}]
+    assert query(url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": wanted}]
+    assert query(url, "SELECT count(*) AS n FROM orchestra_etl.run_ledger") == [{"n": 120}]
+    assert run("sync", variables=variables).returncode == 0
+    assert differences(url, history) == []

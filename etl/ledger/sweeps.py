@@ -113,7 +113,7 @@ _WRITE = text(f"""
       AND (l.listing_hash IS DISTINCT FROM excluded.listing_hash
            OR l.listed_sweep IS NULL OR l.listed_sweep > :watermark
            OR l.tracking = 'gone' OR l.not_found_since IS NOT NULL)
-    RETURNING xmax = 0 AS inserted, leased_until IS NULL AND due_at = now() AS asked
+    RETURNING xmax = 0 AS inserted, leased_until IS NULL AND due_at IS NOT DISTINCT FROM now() AS asked
 """)
 
 # A sweep that was cut off leaves its number on rows that this one may not have met again; they are no members.

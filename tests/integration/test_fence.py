@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +23,7 @@ from etl.records import ListedRun
 from etl.transform.decode import decode_steps
 from etl.transform.runs import decode_page, decode_run
 from etl.transform.states import StateMap
-from tests.support import query
+from tests.support import query, wait_until
 
 STATES = StateMap()
 WORKFLOW, RUN = "w", "r"
@@ -156,11 +157,51 @@ def test_a_page_of_a_superseded_sweep_is_refused(database: Database, database_ur
 def test_a_page_requested_before_the_run_was_read_alone_changes_nothing(database: Database, database_url: str) -> None:
     """A page that was asked for before the run's own row was, and is written after it was loaded, reopens nothing."""
     loader = Loader(database, Policy(), STATES)
-    _write(database, _sweep(database), _row("running"))
+    _write(database, _sweep(database), _row("pending"))
     late = _sweep(database)
     loader.load([_reading(_claim(database)[0], _step("completed"), row=_row("completed"), after=1)])
     _write(database, late, _row("running"))
     assert _state(database_url) == ("succeeded", "completed", "final", False)
+
+
+def test_an_old_answer_is_refused_while_a_newer_read_is_on_its_way(database: Database, database_url: str) -> None:
+    """An answer of an earlier claim is refused although the run is claimed just now: the claim is another one."""
+    loader = Loader(database, Policy(), STATES)
+    _track(database)
+    old = _reading(_claim(database)[0], _step("running"))
+    _track(database)
+    newer = _claim(database)[0]
+    assert loader.load([old]).superseded == 1
+    assert loader.load([_reading(newer, _step("completed"), row=_row("completed"))]).runs == 1
+
+
+def test_a_step_id_taken_between_look_up_and_upsert_stays_with_its_owner(database: Database, database_url: str) -> None:
+    """Two runs that store the same step id at the same moment: the one that commits first owns it, the other is set aside."""
+    _track(database, "r1", "r2")
+    first, second = sorted(_claim(database), key=lambda claim: claim.run_id)
+    reports = []
+
+    def load() -> None:
+        own = Database(database_url)
+        reports.append(Loader(own, Policy(), STATES).load([_reading(second, _step("completed", run="r2"))]))
+        own.close()
+
+    class Held(Loader):
+        def _load(self, connection: Connection, readings: Any, *, isolate: bool) -> Any:
+            report = super()._load(connection, readings, isolate=isolate)
+            thread.start()
+            blocked = (
+                "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            wait_until(lambda: query(database_url, blocked) != [])
+            return report
+
+    thread = threading.Thread(target=load)
+    assert Held(database, Policy(), STATES).load([_reading(first, _step("completed", run="r1"))]).steps_inserted == 1
+    thread.join()
+    assert [(report.steps_inserted, report.set_aside) for report in reports] == [(0, 1)]
+    assert query(database_url, "SELECT run_id FROM orchestra.steps") == [{"run_id": "r1"}]
+    assert query(database_url, "SELECT data FROM orchestra.inputs") == [{"data": {"run": "r1"}}]
 
 
 def test_a_replayed_commit_counts_nothing_twice(database: Database, database_url: str) -> None:

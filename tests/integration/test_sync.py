@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from etl.errors import ApiUnavailable, KeyRefused
 from etl.local.history import History
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
+from etl.pipeline import poll
+from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.passes import PassReport
+from etl.pipeline.reading import Reading
 from tests.oracle import differences
 from tests.support import configuration, environment, load, query, sync, writes
 
@@ -403,3 +406,33 @@ def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_r
     assert query(world.url, "SELECT resolution FROM orchestra_etl.dead_letters") == [{"resolution": "loaded"}]
     assert query(world.url, "SELECT count(*) AS n FROM orchestra.steps WHERE absent_since IS NOT NULL") == [{"n": 0}]
     assert query(world.url, "SELECT tracking FROM orchestra.runs WHERE id = %s", run_id) == [{"tracking": "gone"}]
+
+
+def test_runs_that_a_dead_process_holds_are_waited_for(world: World) -> None:
+    """Runs claimed by a process that then died are read by the same pass as soon as their leases end."""
+    world.sync()
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', due_at = now(), leased_until = now() + interval '1.5 seconds'",
+    )
+    world.simulator.reset_counts()
+    report = asyncio.run(sync(load(world.folder, world.toml, world.variables)))
+    assert report.load.runs == 24
+    assert world.tracking() == {"final": 24}
+
+
+def test_a_batch_is_bounded_by_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much waits to be loaded, a transaction holds no more steps than the bound and the run that reached it."""
+    monkeypatch.setattr(poll, "BATCH_STEPS", 10)
+    batches = []
+
+    class Recording(Loader):
+        def load(self, readings: Sequence[Reading]) -> LoadReport:
+            batches.append([len(reading.steps.steps) for reading in readings if reading.steps])
+            return super().load(readings)
+
+    monkeypatch.setattr(app, "Loader", Recording)
+    world.sync()
+    assert sum(len(batch) for batch in batches) == 24
+    assert all(sum(batch[:-1]) < 10 for batch in batches)
+    assert world.differences() == []

@@ -113,10 +113,11 @@ def test_a_killed_sync_is_made_good_by_the_next(
     """SIGKILL at random moments, then one sync: complete and equal, nothing twice."""
     seed = random.SystemRandom().randrange(1 << 32)
     moments = random.Random(seed)
-    simulator.misbehave(Misbehaviour(delay=0.01))
+    simulator.misbehave(Misbehaviour(delay=0.03))
     for _ in range(4):
+        asked = sum(simulator.requests.values()) + moments.randrange(40)
         with started("sync", variables=variables) as process:
-            time.sleep(moments.uniform(0.6, 1.8))
+            wait_until(lambda asked=asked: sum(simulator.requests.values()) >= asked or process.poll() is not None)  # type: ignore[misc]
             process.kill()
     done = run("sync", variables=variables)
     assert done.returncode == 0, (seed, done.stderr)

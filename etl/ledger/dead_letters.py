@@ -28,18 +28,24 @@ _RECORD = text("""
     RETURNING xmax = 0 AS inserted
 """)
 
-_OPEN_BODIES = text("""
-    SELECT run_id, reason, body
+# A whole answer, or a step that was refused as it is.
+_HOLDS_STEPS = """(reason = 'not_an_array' OR (reason IN ('rejected', 'id_conflict')
+           AND (step_id IS NOT NULL OR substring(body FROM 1 FOR 1) = CAST('[' AS bytea))))"""
+
+_OPEN_BODIES = text(f"""
+    SELECT run_id, step_id, body
     FROM orchestra_etl.dead_letters
     WHERE run_id = ANY (CAST(:run_ids AS text[])) AND resolved_at IS NULL
+      AND {_HOLDS_STEPS}
     ORDER BY last_seen_at, id
 """)
 
 # A run that was read without the trouble recurring: its open letters are settled.
-_RESOLVE = text("""
+_RESOLVE = text(f"""
     UPDATE orchestra_etl.dead_letters
     SET resolved_at = now(), resolution = 'loaded'
     WHERE run_id = ANY (CAST(:run_ids AS text[])) AND resolved_at IS NULL AND last_seen_at < now()
+      AND (NOT CAST(:steps_only AS boolean) OR {_HOLDS_STEPS})
 """)
 
 _DRIFT = text("""
@@ -121,17 +127,23 @@ def record(connection: Connection, letters: Sequence[Letter]) -> int:
 
 
 def open_bodies(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[bytes]]:
-    """The bytes of these runs' open letters, each as an answer of the steps endpoint, oldest first."""
+    """What these runs' open letters hold of steps, each as an answer of the steps endpoint, oldest first.
+
+    Other letters hold a run's own row, a single member, or a step's earlier version: they must not be taken for steps.
+    """
     found: dict[str, list[bytes]] = {}
     for row in connection.execute(_OPEN_BODIES, {"run_ids": list(run_ids)}):
         body = bytes(row.body)
-        found.setdefault(row.run_id, []).append(body if row.reason == "not_an_array" else b"[" + body + b"]")
+        found.setdefault(row.run_id, []).append(body if row.step_id is None else b"[" + body + b"]")
     return found
 
 
-def resolve(connection: Connection, run_ids: Sequence[str]) -> None:
-    """Settle the open letters of runs that have just been read, except those recorded in this transaction."""
-    connection.execute(_RESOLVE, {"run_ids": list(run_ids)})
+def resolve(connection: Connection, run_ids: Sequence[str], *, steps_only: bool = False) -> None:
+    """Settle the open letters of runs that have just been read, except those recorded in this transaction.
+
+    With `steps_only`, only the letters whose bytes `open_bodies` gave.
+    """
+    connection.execute(_RESOLVE, {"run_ids": list(run_ids), "steps_only": steps_only})
 
 
 def count_drift(connection: Connection, found: Sequence[tuple[str, str, Drift]]) -> None:

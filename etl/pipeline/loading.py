@@ -175,7 +175,10 @@ class Loader:
         ]
         letters += [Letter(*one) for one in written.rejected]
         report.set_aside = dead_letters.record(connection, letters)
-        dead_letters.resolve(connection, [reading.claim.run_id for reading in found if reading.steps is not None])
+        for partial in (False, True):
+            read = [one.claim.run_id for one in found if one.steps is not None and one.partial is partial]
+            if read:
+                dead_letters.resolve(connection, read, steps_only=partial)
 
 
 def _cause(error: Exception) -> str:

@@ -408,6 +408,39 @@ def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_r
     assert query(world.url, "SELECT tracking FROM orchestra.runs WHERE id = %s", run_id) == [{"tracking": "gone"}]
 
 
+def test_only_letters_that_hold_steps_are_taken_for_steps(world: World) -> None:
+    """Of a lost run's letters, a whole answer's steps land; a run's own row, a member and an older version of a step do not."""
+    world.sync()
+    run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
+    stored = query(world.url, "SELECT id, content_hash FROM orchestra.steps WHERE run_id = %s ORDER BY id", run_id)
+    letters = [
+        ("rejected", None, '[{"id": "whole", "status": "completed"}]'),
+        ("rejected", None, '{"id": "row"}'),
+        ("not_storable", "x", '{"id": "member"}'),
+        ("duplicate_id", stored[0]["id"], json.dumps({"id": stored[0]["id"], "status": "running"})),
+    ]
+    for reason, step_id, body in letters:
+        query(
+            world.url,
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body)"
+            " VALUES ('w', %s, %s, %s, '', convert_to(%s, 'UTF8'), convert_to(%s, 'UTF8'))",
+            run_id, step_id, reason, body, body,
+        )  # fmt: skip
+    world.history.delete(run_id)
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open', listed_at = now() - interval '3 hours',"
+        " not_found_since = now() - interval '2 hours' WHERE run_id = %s",
+        run_id,
+    )
+    world.sync()
+    after = query(world.url, "SELECT id, content_hash FROM orchestra.steps WHERE run_id = %s ORDER BY id", run_id)
+    assert [row for row in after if row["id"] != "whole"] == stored
+    assert len(after) == len(stored) + 1
+    resolved = query(world.url, "SELECT body FROM orchestra_etl.dead_letters WHERE resolution = 'loaded'")
+    assert [row["body"] for row in resolved] == [b'[{"id": "whole", "status": "completed"}]']
+
+
 def test_runs_that_a_dead_process_holds_are_waited_for(world: World) -> None:
     """Runs claimed by a process that then died are read by the same pass as soon as their leases end."""
     world.sync()

@@ -93,7 +93,7 @@ def _longest_pause(workflow: Workflow) -> float:
 def _seconds(text: str) -> float:
     from pydantic import TypeAdapter, ValidationError
 
-    from etl.settings.models import PositiveDuration
+    from etl.settings.values import PositiveDuration
 
     try:
         return TypeAdapter(PositiveDuration).validate_python(text)

@@ -74,6 +74,10 @@ class Coverage(msgspec.Struct, frozen=True):
     gaps: int
     unacknowledged_gaps: int
     newest_gaps: tuple[Gap, ...]
+    reconciled_at: datetime | None
+    """When the last walk of the whole list began, that compared it with the ledger and the tables."""
+    repaired: int
+    """Runs that it found read but missing from the tables, and had read again."""
 
 
 class Headroom(msgspec.Struct, frozen=True):
@@ -95,6 +99,8 @@ class Runs(msgspec.Struct, frozen=True):
     gone: int
     gone_unread: int
     """Those of `gone` that the API forgot before they were ever read."""
+    removed: int
+    """Erased or pruned here, on purpose."""
 
 
 class Failing(msgspec.Struct, frozen=True):
@@ -156,17 +162,10 @@ class Status(msgspec.Struct, frozen=True):
 
 
 # Everything is read in one statement each, by workflow: the ledger may hold millions of runs, nearly all of them final.
-# `counted` is an index-only scan; the LATERAL parts touch only what is not final, or one end of an index.
+# The view's count is an index-only scan; the LATERAL parts touch only what is not final, or one end of an index.
 _WORKFLOWS = text("""
-    WITH counted AS MATERIALIZED (
-        SELECT workflow_id,
-               count(*) FILTER (WHERE tracking = 'open') AS open,
-               count(*) FILTER (WHERE tracking = 'final') AS final,
-               count(*) FILTER (WHERE tracking = 'stale') AS stale,
-               count(*) FILTER (WHERE tracking = 'gone') AS gone,
-               count(*) AS known
-        FROM orchestra_etl.run_ledger
-        GROUP BY workflow_id
+    WITH covered AS MATERIALIZED (
+        SELECT * FROM orchestra.coverage
     ), due AS (
         SELECT workflow_id, count(*) AS due, min(due_at) AS oldest_due,
                min(due_at) FILTER (WHERE priority = 0) AS oldest_live_due
@@ -175,45 +174,29 @@ _WORKFLOWS = text("""
         GROUP BY workflow_id
     ), relevant AS (
         SELECT id FROM unnest(CAST(:configured AS text[])) AS c (id)
-        UNION SELECT workflow_id FROM counted
-        UNION SELECT workflow_id FROM orchestra_etl.sweeps
+        UNION SELECT workflow_id FROM covered
     )
     SELECT relevant.id, w.name, now() AS at,
-           COALESCE(counted.open, 0) AS open, COALESCE(counted.final, 0) AS final, COALESCE(counted.stale, 0) AS stale,
-           COALESCE(counted.gone, 0) AS gone, COALESCE(counted.known, 0) AS known,
+           COALESCE(c.open_runs, 0) AS open, COALESCE(c.final_runs, 0) AS final, COALESCE(c.stale_runs, 0) AS stale,
+           COALESCE(c.gone_runs, 0) AS gone, COALESCE(c.removed_runs, 0) AS removed,
+           COALESCE(c.unread_runs, 0) AS unread, COALESCE(c.lost_runs, 0) AS gone_unread,
            COALESCE(due.due, 0) AS due, due.oldest_due, due.oldest_live_due,
-           s.started_at, s.completed_at, s.new_runs, s.listed_runs, s.last_error, s.leased_until > now() AS sweeping,
-           -- A sweep vouches for what had started before it began. The last one begun is the last complete one exactly
-           -- where it began before that was complete; otherwise only the end of the complete one is still known.
-           CASE WHEN s.watermark > 0 THEN LEAST(s.started_at, s.completed_at) END AS complete_until,
+           c.swept_at, c.reconciled_at, c.repaired_runs, c.new_runs, c.listed_runs,
+           COALESCE(c.window_full, false) AS window_full, c.complete_since, c.complete_until,
+           COALESCE(c.gaps, 0) AS gaps, COALESCE(c.unacknowledged_gaps, 0) AS unacknowledged_gaps,
+           s.last_error, s.leased_until > now() AS sweeping,
            (SELECT max(r.start_time) FROM orchestra.runs AS r WHERE r.workflow_id = relevant.id) AS newest_run,
-           oldest.start_time AS complete_since,
-           unsettled.unread, unsettled.gone_unread, unsettled.failing,
+           (SELECT count(*) FROM orchestra_etl.run_ledger AS l
+            WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0) AS failing,
            worst.run_id AS failing_run, worst.last_error AS failing_error,
            (SELECT count(*) FROM orchestra_etl.dead_letters AS d
             WHERE d.workflow_id = relevant.id AND d.resolved_at IS NULL) AS dead_letters,
-           (SELECT count(*) FROM orchestra_etl.drift AS d WHERE d.workflow_id = relevant.id) AS drift,
-           gaps.all AS gaps, gaps.unacknowledged AS unacknowledged_gaps
+           (SELECT count(*) FROM orchestra_etl.drift AS d WHERE d.workflow_id = relevant.id) AS drift
     FROM relevant
     LEFT JOIN orchestra.workflows AS w ON w.id = relevant.id
-    LEFT JOIN counted ON counted.workflow_id = relevant.id
+    LEFT JOIN covered AS c ON c.workflow_id = relevant.id
     LEFT JOIN due ON due.workflow_id = relevant.id
     LEFT JOIN orchestra_etl.sweeps AS s ON s.workflow_id = relevant.id
-    LEFT JOIN LATERAL (
-        SELECT r.start_time
-        FROM orchestra.runs AS r
-        JOIN orchestra_etl.run_ledger AS l ON l.run_id = r.id
-        WHERE r.workflow_id = relevant.id AND r.start_time IS NOT NULL AND l.listed_sweep <= s.watermark
-        ORDER BY r.start_time
-        LIMIT 1
-    ) AS oldest ON true
-    CROSS JOIN LATERAL (
-        SELECT count(*) FILTER (WHERE steps_observed_at IS NULL AND tracking <> 'gone') AS unread,
-               count(*) FILTER (WHERE steps_observed_at IS NULL AND tracking = 'gone') AS gone_unread,
-               count(*) FILTER (WHERE attempts > 0 AND tracking <> 'gone') AS failing
-        FROM orchestra_etl.run_ledger AS l
-        WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale', 'gone')
-    ) AS unsettled
     LEFT JOIN LATERAL (
         SELECT l.run_id, l.last_error
         FROM orchestra_etl.run_ledger AS l
@@ -221,11 +204,6 @@ _WORKFLOWS = text("""
         ORDER BY l.attempts DESC, l.run_id
         LIMIT 1
     ) AS worst ON true
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS all, count(*) FILTER (WHERE acknowledged_at IS NULL) AS unacknowledged
-        FROM orchestra_etl.gaps AS g
-        WHERE g.workflow_id = relevant.id
-    ) AS gaps
     ORDER BY w.name, relevant.id
 """)
 
@@ -306,15 +284,21 @@ def _workflow(
         freshness=Freshness(
             row.newest_run,
             _seconds_between(row.newest_run, row.at),
-            row.completed_at,
-            _seconds_between(row.completed_at, row.at),
+            row.swept_at,
+            _seconds_between(row.swept_at, row.at),
         ),
         lag=Lag(row.due, row.oldest_due, row.oldest_live_due, row.unread),
         coverage=Coverage(
-            row.complete_since, row.complete_until, row.gaps, row.unacknowledged_gaps, tuple(newest_gaps)
+            row.complete_since,
+            row.complete_until,
+            row.gaps,
+            row.unacknowledged_gaps,
+            tuple(newest_gaps),
+            row.reconciled_at,
+            row.repaired_runs or 0,
         ),
-        headroom=Headroom(row.new_runs, row.listed_runs, _window_full(row)),
-        runs=Runs(row.open, row.final, row.stale, row.gone, row.gone_unread),
+        headroom=Headroom(row.new_runs, row.listed_runs, row.window_full),
+        runs=Runs(row.open, row.final, row.stale, row.gone, row.gone_unread, row.removed),
         failing=Failing(row.failing, row.failing_run, row.failing_error),
         dead_letters=row.dead_letters,
         drift=row.drift,
@@ -329,16 +313,16 @@ def _reasons(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ..
     reasons: list[Reason] = []
     overdue = row.at - timedelta(seconds=watched.max_age)
     if watched.discover:
-        if row.completed_at is None:
+        if row.swept_at is None:
             if row.last_error is not None:
                 reasons.append(Reason("failing", f"no sweep has been complete yet; the last one: {row.last_error}"))
             elif not row.sweeping:
                 reasons.append(
                     Reason("warning", "not swept yet: start `orchestra-etl serve`, or run `orchestra-etl sync`")
                 )
-        elif row.completed_at < overdue:
+        elif row.swept_at < overdue:
             why = row.last_error or "check that the service runs"
-            reasons.append(Reason("failing", f"no complete sweep since {_instant(row.completed_at)}: {why}"))
+            reasons.append(Reason("failing", f"no complete sweep since {_instant(row.swept_at)}: {why}"))
         elif row.last_error is not None:
             reasons.append(Reason("warning", f"the last sweep failed: {row.last_error}"))
     if row.oldest_live_due is not None and row.oldest_live_due < overdue:
@@ -358,7 +342,7 @@ def _reasons(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ..
         )
     if row.dead_letters:
         reasons.append(Reason("warning", f"dead letters: {row.dead_letters:,} (`orchestra-etl dead-letters list`)"))
-    if _window_full(row) and row.new_runs is not None and 2 * row.new_runs > row.listed_runs:
+    if row.window_full and row.new_runs is not None and 2 * row.new_runs > row.listed_runs:
         reasons.append(
             Reason(
                 "warning",
@@ -366,10 +350,6 @@ def _reasons(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ..
             )
         )
     return tuple(reasons)
-
-
-def _window_full(row: Row[tuple[object, ...]]) -> bool:
-    return row.listed_runs is not None and row.known > row.listed_runs
 
 
 def _worst(verdicts: Sequence[Verdict]) -> Verdict:

@@ -7,18 +7,15 @@ seconds (float) in the program. Only the key file is read again while the progra
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     PrivateAttr,
     SecretStr,
     ValidationInfo,
@@ -27,62 +24,19 @@ from pydantic import (
 )
 
 from etl.errors import ConfigurationError
-
-EMBEDDED = "embedded"
-"""In place of a database URL: the PostgreSQL that comes with the package."""
-
-MASK = "********"
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:(?:\d+(?:\.\d+)?|\.\d+)(?:ms|s|m|h|d))+")
-_CENTURY = 36525 * 86400.0
-_DATABASE_SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
-
-
-def _seconds(value: object) -> float:
-    if not isinstance(value, str):
-        raise ValueError("must be a duration in quotes, such as '90s', '5m' or '1h30m'")
-    text = "".join(value.lower().split())
-    if not _DURATION.fullmatch(text):
-        raise ValueError("is no duration: write a number and a unit (ms, s, m, h, d), such as '90s', '5m' or '1h30m'")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ms|s|m|h|d)", text))
-    if seconds > _CENTURY:
-        raise ValueError("is longer than a century")
-    return seconds
-
-
-def _duration_text(seconds: float) -> str:
-    """The duration as it may be written in the file."""
-    for unit in ("d", "h", "m", "s"):
-        if seconds >= _UNITS[unit] and seconds % _UNITS[unit] == 0:
-            return f"{seconds / _UNITS[unit]:.0f}{unit}"
-    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
-
-
-def _positive(seconds: float) -> float:
-    if seconds <= 0:
-        raise ValueError("must be longer than zero")
-    return seconds
-
-
-Duration = Annotated[float, BeforeValidator(_seconds), PlainSerializer(_duration_text)]
-"""Seconds; zero is allowed."""
-PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
-"""Seconds, more than zero."""
-
-
-def _path_segment(id: str) -> str:
-    if not id or id in {".", ".."} or not id.isprintable() or id != id.strip():
-        raise ValueError(
-            "cannot stand in a request's path (it is empty, '.', '..', or has control or outer space characters)"
-        )
-    if len(id) > 500:
-        raise ValueError("is longer than 500 characters")
-    return id
-
-
-Identifier = Annotated[str, AfterValidator(_path_segment)]
-SecretFile = Annotated[Path, AfterValidator(Path.expanduser)]
+from etl.settings.values import (
+    EMBEDDED,
+    MASK,
+    Duration,
+    Identifier,
+    PositiveDuration,
+    SecretFile,
+    clean_database_url,
+    clean_key,
+    from_file,
+    libpq_understands,
+    mask_url,
+)
 
 
 class _Section(BaseModel):
@@ -144,7 +98,7 @@ class Api(_Section):
     @field_validator("api_key")
     @classmethod
     def _usable_key(cls, key: SecretStr | None) -> SecretStr | None:
-        return None if key is None else SecretStr(_clean_key(key.get_secret_value()))
+        return None if key is None else SecretStr(clean_key(key.get_secret_value()))
 
     @model_validator(mode="after")
     def _one_key(self) -> Api:
@@ -168,7 +122,7 @@ class Database(_Section):
     @field_validator("url")
     @classmethod
     def _usable_url(cls, url: SecretStr | None) -> SecretStr | None:
-        return None if url is None else SecretStr(_clean_database_url(url.get_secret_value()))
+        return None if url is None else SecretStr(clean_database_url(url.get_secret_value()))
 
     @model_validator(mode="after")
     def _one_url(self) -> Database:
@@ -307,7 +261,7 @@ class Settings(_Section):
             raise ConfigurationError(
                 "no API key: set ORCHESTRA_API_KEY, or ORCHESTRA_API_KEY_FILE to a file that holds it"
             )
-        return _from_file(path, "the API key (ORCHESTRA_API_KEY_FILE, api.api_key_file)", _clean_key)
+        return from_file(path, "the API key (ORCHESTRA_API_KEY_FILE, api.api_key_file)", clean_key)
 
     def database_url(self) -> str:
         """The database as a libpq URI (`postgresql://…`), or the word `embedded`.
@@ -319,13 +273,13 @@ class Settings(_Section):
             url = self.database.url.get_secret_value()
         elif self.database.url_file is not None:
             source = "the database URL (DATABASE_URL_FILE, database.url_file)"
-            url = _from_file(self.database.url_file, source, _clean_database_url)
+            url = from_file(self.database.url_file, source, clean_database_url)
         else:
             raise ConfigurationError(
                 "no database: set DATABASE_URL to postgresql://user:password@host/name, or to the word "
                 f"{EMBEDDED} for the PostgreSQL that comes with this program"
             )
-        if url != EMBEDDED and not _libpq_understands(url):
+        if url != EMBEDDED and not libpq_understands(url):
             raise ConfigurationError(
                 "the database URL is not understood: percent-encode special characters in user and password "
                 "(@ is %40, / is %2F, : is %3A), and check the port and the names of the parameters"
@@ -340,57 +294,3 @@ class Settings(_Section):
         if self.database.url is not None:
             shown["database"]["url"] = mask_url(self.database.url.get_secret_value())
         return shown
-
-
-def mask_url(url: str) -> str:
-    """The URL with every password in it masked, also one given as a parameter."""
-    url = re.sub(r"(?<=://)([^:/?#@]*):.*@", rf"\1:{MASK}@", url)
-    return re.sub(r"(?i)([?&](?:ssl)?password=)[^&#]*", rf"\1{MASK}", url)
-
-
-def _clean_key(text: str) -> str:
-    key = text.strip()
-    if not key:
-        raise ValueError("is empty")
-    if not all("!" <= character <= "~" for character in key):
-        raise ValueError(
-            "holds a line break, a space or a character outside ASCII: it must be the key alone, on one line"
-        )
-    return key
-
-
-def _clean_database_url(text: str) -> str:
-    url = text.strip()
-    if url.lower() == EMBEDDED:
-        return EMBEDDED
-    if not url.isprintable() or " " in url:
-        raise ValueError("holds a space or a line break: it must be the URL alone, on one line")
-    for scheme in _DATABASE_SCHEMES:
-        if url.startswith(scheme):
-            return "postgresql://" + url.removeprefix(scheme)
-    raise ValueError(f"must begin with postgresql:// or postgres://, or be the word {EMBEDDED}")
-
-
-def _libpq_understands(url: str) -> bool:
-    """Found out here, as libpq's own error quotes what it stumbled over, mostly a piece of the password."""
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict
-
-    try:
-        ports = str(conninfo_to_dict(url).get("port") or "")
-    except (psycopg.Error, UnicodeError):
-        return False
-    return all(port.isdigit() for port in ports.split(",") if port)
-
-
-def _from_file(path: Path, what: str, clean: Callable[[str], str]) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {what} cannot be read: {error.strerror or 'no such file'}") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: {what} is not UTF-8 text") from None
-    try:
-        return clean(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{path}: {what} {error}") from None

@@ -75,7 +75,7 @@ def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(command: Command, da
     found = printed.json
     (workflow,) = found["workflows"]
     assert (printed.status, found["verdict"], workflow["verdict"], workflow["reasons"]) == (0, "ok", "ok", [])
-    assert workflow["runs"] == {"open": 1, "final": 4, "stale": 1, "gone": 1, "gone_unread": 0}
+    assert workflow["runs"] == {"open": 1, "final": 4, "stale": 1, "gone": 1, "gone_unread": 0, "removed": 0}
     assert 3600 <= workflow["freshness"]["newest_run_age"] < 3660
     assert 59 <= workflow["freshness"]["last_complete_sweep_age"] < 90
     stored = query(

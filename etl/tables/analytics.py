@@ -1,0 +1,210 @@
+"""The schema `orchestra`: what analysts read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from etl.tables.columns import ANALYTICS, Bytes, Id, Time, column, metadata, now
+
+_DURATION = Computed(
+    "(extract(epoch FROM (end_time - start_time)) * 1000)::double precision",
+    persisted=True,
+)
+
+
+workflows = Table(
+    "workflows",
+    metadata,
+    column("id", Id, "The workflow's id.", primary_key=True),
+    column("name", Text(), "Its name: from the configuration, else from the API."),
+    column("description", Text(), "Its description, from the API."),
+    column(
+        "labels", JSONB, "Labels from the configuration, such as team and environment.", server_default=text("'{}'")
+    ),
+    now("first_seen_at", "When this workflow was first known here."),
+    now("updated_at", "When this row last changed."),
+    schema=ANALYTICS,
+    comment="The workflows whose runs are stored.",
+)
+
+workflow_versions = Table(
+    "workflow_versions",
+    metadata,
+    column("workflow_id", Id, "The workflow.", primary_key=True),
+    column("observed_at", Time, "When this version was first seen.", primary_key=True),
+    column("version", Text(), "The version as the API names it."),
+    column("graph", JSONB, "Nodes and edges as the API gives them."),
+    schema=ANALYTICS,
+    comment="Versions of workflows in the order they were observed; append-only.",
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    column("id", Id, "The run's id.", primary_key=True),
+    column("workflow_id", Id, "The workflow this is a run of.", nullable=False),
+    column("organization_id", Id, "The organisation; the API may mask it with asterisks."),
+    column("user_id", Id, "The user who started it; the API may mask it with asterisks."),
+    column("status", Text(), "The status as the API gives it; null where the API gives none."),
+    column(
+        "state",
+        Text(),
+        "The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.",
+        nullable=False,
+    ),
+    column(
+        "status_source",
+        Text(),
+        "api: the API gave the status; derived: it follows from the steps.",
+        nullable=False,
+    ),
+    column(
+        "tracking",
+        Text(),
+        "open: still polled; final: will not change; stale: given up as open; gone: the API no longer has it.",
+        nullable=False,
+    ),
+    column("start_time", Time, "When it started, by the API."),
+    column("end_time", Time, "When it ended, by the API; null while it runs."),
+    column("duration_ms", Double(), "end_time minus start_time, in milliseconds.", _DURATION),
+    column("api_elapsed_seconds", Double(), "The API's elapsed_time: whole seconds, truncated. Use duration_ms."),
+    column("error", JSONB, "The run's error as the API gives it."),
+    column("extra", JSONB, "Fields the API's description does not have, and values of a wrong type, as they came."),
+    column(
+        "redaction_policy", Text(), "Version of the redaction rules this row was written under; null: there were none."
+    ),
+    now("first_seen_at", "When this run was first loaded."),
+    now("updated_at", "When the content of this row last changed; an unchanged read does not touch it."),
+    Index("runs_workflow_id_start_time_idx", "workflow_id", "start_time"),
+    schema=ANALYTICS,
+    comment="One row a run of a workflow.",
+)
+
+run_payloads = Table(
+    "run_payloads",
+    metadata,
+    column("run_id", Id, "The run.", ForeignKey(runs.c.id, ondelete="CASCADE"), primary_key=True),
+    column("inputs", JSONB, "The run's input variables."),
+    column("outputs", JSONB, "The output of the End node."),
+    column("inputs_raw", Bytes, "The exact bytes of inputs, only where jsonb cannot hold the value."),
+    column("outputs_raw", Bytes, "The exact bytes of outputs, only where jsonb cannot hold the value."),
+    column("note", Text(), "Why a raw column is filled, or why a value is null."),
+    schema=ANALYTICS,
+    comment="What a run was given and what it gave.",
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    column("id", Id, "The step's id: the key of every upsert.", primary_key=True),
+    column("run_id", Id, "The run this step belongs to.", ForeignKey(runs.c.id, ondelete="CASCADE"), nullable=False),
+    column("workflow_id", Id, "The workflow, as in runs.", nullable=False),
+    column("node_id", Text(), "The node of the workflow that this step executed."),
+    column(
+        "node_type", Text(), "model, integration, code, ...: from the graph, else from the payload's shape, else null."
+    ),
+    column("position", Integer(), "Place in the API's answer, from 0.", nullable=False),
+    column("user_id", Id, "The user, as given; may be masked."),
+    column("organization_id", Id, "The organisation, as given; may be masked."),
+    column("status", Text(), "The status as the API gives it."),
+    column(
+        "state",
+        Text(),
+        "The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.",
+        nullable=False,
+    ),
+    column("start_time", Time, "When the step started."),
+    column("end_time", Time, "When the step ended; null while it runs."),
+    column("duration_ms", Double(), "end_time minus start_time, in milliseconds.", _DURATION),
+    column("api_elapsed_seconds", Double(), "The API's elapsed_time: whole seconds, truncated. Use duration_ms."),
+    column("api_tokens", BigInteger(), "The API's tokens: documented as 0 today. Use the token columns."),
+    column("request_model", Text(), "The model that was asked for (inputs.model)."),
+    column("response_model", Text(), "The model that answered (outputs.model)."),
+    column("input_tokens", BigInteger(), "Prompt tokens the model reports."),
+    column("output_tokens", BigInteger(), "Completion tokens the model reports."),
+    column("total_tokens", BigInteger(), "Total tokens the model reports."),
+    column("cached_input_tokens", BigInteger(), "Prompt tokens served from a cache, part of input_tokens."),
+    column("reasoning_tokens", BigInteger(), "Reasoning tokens, part of output_tokens."),
+    column("finish_reason", Text(), "Why the model stopped: stop, length, tool_calls, ..."),
+    column("error", JSONB, "The step's error as the API gives it."),
+    column(
+        "reported_error",
+        Text(),
+        "What an integration reported as failed although the step's status is a success (a soft failure).",
+    ),
+    column("step_metadata", JSONB, "step_metadata as the API gives it."),
+    column("extra", JSONB, "Fields the API's description does not have, and values of a wrong type, as they came."),
+    column(
+        "redaction_policy",
+        Text(),
+        "Version of the redaction rules this row and its payloads were written under; null: there were none.",
+    ),
+    column("content_hash", Bytes, "Hash of the step as it came; equal hashes need no write.", nullable=False),
+    column("absent_since", Time, "Since when the API's answer no longer holds this step; null while it does."),
+    now("first_seen_at", "When this step was first loaded."),
+    now("updated_at", "When the content of this row last changed; an unchanged read does not touch it."),
+    Index("steps_run_id_idx", "run_id"),
+    Index("steps_workflow_id_start_time_idx", "workflow_id", "start_time"),
+    schema=ANALYTICS,
+    comment="One row a step of a run.",
+)
+
+
+def _payload_table(name: str, comment: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        column("step_id", Id, "The step.", ForeignKey(steps.c.id, ondelete="CASCADE"), primary_key=True),
+        column("data", JSONB, "The value; see note where it is null."),
+        column("size_bytes", BigInteger(), "Length of the value as the API sent it.", nullable=False),
+        column("raw", Bytes, "The exact bytes, only where jsonb cannot hold the value."),
+        column("note", Text(), "Why raw is filled, or why data is null."),
+        schema=ANALYTICS,
+        comment=comment,
+    )
+
+
+inputs = _payload_table("inputs", "What each step was given.")
+outputs = _payload_table("outputs", "What each step gave.")
+
+run_requests = Table(
+    "run_requests",
+    metadata,
+    column("id", BigInteger(), "Order of arrival.", Identity(always=True), primary_key=True),
+    column("workflow_id", Id, "The workflow the run belongs to.", nullable=False),
+    column("run_id", Id, "The run to be tracked.", nullable=False),
+    now("requested_at", "When the request was made."),
+    # A longer id fits into no index, and would keep the whole queue from being emptied.
+    CheckConstraint("octet_length(run_id) BETWEEN 1 AND 512", name="run_id_length"),
+    CheckConstraint("octet_length(workflow_id) BETWEEN 1 AND 512", name="workflow_id_length"),
+    schema=ANALYTICS,
+    comment="A queue: insert a run here to have it tracked; the service empties it.",
+)
+
+PAYLOADS: Mapping[Table, tuple[str, ...]] = {
+    runs: ("extra",),
+    run_payloads: ("inputs", "outputs", "inputs_raw", "outputs_raw"),
+    steps: ("step_metadata", "extra"),
+    inputs: ("data", "raw"),
+    outputs: ("data", "raw"),
+}
+"""The columns that hold what users and models said, or what may hold it: grants, retention and erasure go by this list.
+
+Error texts are no payloads: without them nobody could tell why a run failed. Where they quote what they must not, a
+redaction rule removes it.
+"""

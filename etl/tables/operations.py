@@ -1,0 +1,226 @@
+"""The schema `orchestra_etl`: what the service needs to do its work."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from etl.tables.columns import OPERATIONS, Bytes, Id, Time, column, metadata, now
+
+run_ledger = Table(
+    "run_ledger",
+    metadata,
+    column("run_id", Id, "The run.", primary_key=True),
+    column("workflow_id", Id, "Its workflow; the run list is authoritative.", nullable=False),
+    column("source", Text(), "How the run was first heard of: list, config, track or request.", nullable=False),
+    column(
+        "tracking",
+        Text(),
+        "open, final, stale or gone; erased or pruned: a tombstone, never read again.",
+        nullable=False,
+        server_default=text("'open'"),
+    ),
+    column("first_seen_at", Time, "When the run entered the ledger.", nullable=False, server_default=text("now()")),
+    column(
+        "opened_at",
+        Time,
+        "When it was last opened: ages count from here.",
+        nullable=False,
+        server_default=text("now()"),
+    ),
+    column("listing", Bytes, "The run's row as the list gave it, until a poll has loaded it."),
+    column("listing_hash", Bytes, "Hash of the row last seen, in the list or read alone."),
+    column("start_time", Time, "When the run started, by the list; null where no list has shown it."),
+    column("listed_at", Time, "Database time at which the page that gave this listing was requested."),
+    column("listed_sweep", BigInteger(), "The sweep that listed it; a member of the watermark once that is complete."),
+    column("priority", SmallInteger(), "0 live, 1 backfill.", nullable=False, server_default=text("0")),
+    column("due_at", Time, "When to poll it next; null: not again.", server_default=text("now()")),
+    column(
+        "fencing_token",
+        BigInteger(),
+        "Raised by every claim and by whatever asks for a newer read; a load with an older one is refused.",
+        nullable=False,
+        server_default=text("0"),
+    ),
+    column("leased_until", Time, "End of the claim in force; null: not claimed, or the claim is consumed."),
+    column("steps_observed_at", Time, "Database time at which the steps last loaded were requested."),
+    column("run_observed_at", Time, "Database time at which the run's own row last loaded was requested."),
+    column("run_state", Text(), "The run's state by the API's own row last loaded."),
+    column("run_end_time", Time, "The run's end by the API's own row last loaded."),
+    column("read_digest", Bytes, "Digest of step ids, statuses and end times at the last read."),
+    column(
+        "checks",
+        SmallInteger(),
+        "Reads in a row that found the run finished and nothing new.",
+        nullable=False,
+        server_default=text("0"),
+    ),
+    column("attempts", SmallInteger(), "Reads in a row that failed.", nullable=False, server_default=text("0")),
+    column("last_error", Text(), "Why the last read failed, in one line."),
+    column("not_found_since", Time, "Since when the API answers 404 for the steps."),
+    column("removed_at", Time, "When the run was erased or pruned; nothing but its ids and times is kept then."),
+    Index(
+        "run_ledger_due_idx",
+        "priority",
+        "due_at",
+        postgresql_where=text("due_at IS NOT NULL"),
+    ),
+    Index("run_ledger_workflow_id_tracking_idx", "workflow_id", "tracking"),
+    schema=OPERATIONS,
+    comment="What is known of every run, when it is due, and who holds it.",
+)
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    column("workflow_id", Id, "The workflow.", primary_key=True),
+    column("fencing_token", BigInteger(), "Number of the sweep last begun.", nullable=False, server_default=text("0")),
+    column("leased_until", Time, "End of the running sweep's lease; null: none runs."),
+    column(
+        "watermark",
+        BigInteger(),
+        "Number of the last complete sweep: runs listed by it or before are known without a hole.",
+        nullable=False,
+        server_default=text("0"),
+    ),
+    column("started_at", Time, "When the last sweep began."),
+    column("completed_at", Time, "When a sweep was last complete."),
+    column("reconciled_at", Time, "When the last complete walk of the whole list began."),
+    column("new_runs", Integer(), "Runs that the last complete sweep found new."),
+    column("listed_runs", Integer(), "Rows that the last walk of the whole list saw: the listable window."),
+    column(
+        "repaired_runs",
+        Integer(),
+        "Runs that the last walk of the whole list found read but missing from the tables, and had read again.",
+    ),
+    column("last_error", Text(), "Why the last sweep failed, in one line; null: it did not."),
+    schema=OPERATIONS,
+    comment="The state of each workflow's walk of the run list.",
+)
+
+gaps = Table(
+    "gaps",
+    metadata,
+    column("id", BigInteger(), "Number of the gap.", Identity(always=True), primary_key=True),
+    column("workflow_id", Id, "The workflow.", nullable=False),
+    now("detected_at", "When the gap was found."),
+    column("after_time", Time, "Start of the newest run known before the gap."),
+    column("before_time", Time, "Start of the oldest run listed behind the gap."),
+    column("detail", Text(), "What was seen.", nullable=False),
+    column("acknowledged_at", Time, "When somebody took note of it."),
+    Index("gaps_workflow_id_idx", "workflow_id"),
+    schema=OPERATIONS,
+    comment="Times in which runs may have come and gone without being listed to us.",
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    column("id", BigInteger(), "Number of the letter.", Identity(always=True), primary_key=True),
+    column("workflow_id", Id, "The workflow.", nullable=False),
+    column(
+        "run_id", Id, "The run; empty where the bad thing is a row of the run list without a usable id.", nullable=False
+    ),
+    column("step_id", Id, "The step, where its id is known."),
+    column("reason", Text(), "A fixed word.", nullable=False),
+    column("detail", Text(), "One sentence for the operator, without payload.", nullable=False),
+    column("content_hash", Bytes, "Hash of the body; a keyed one where the body is not kept.", nullable=False),
+    column(
+        "body",
+        Bytes,
+        "The bytes that could not be loaded; empty where redaction rules forbid to keep them.",
+        nullable=False,
+    ),
+    column("occurrences", Integer(), "How often it was seen.", nullable=False, server_default=text("1")),
+    now("first_seen_at", "When it was first set aside."),
+    now("last_seen_at", "When it was last set aside."),
+    column("resolved_at", Time, "When a later read did without it, or somebody discarded it."),
+    column("resolution", Text(), "loaded or discarded."),
+    UniqueConstraint("workflow_id", "run_id", "reason", "content_hash"),
+    Index("dead_letters_run_id_idx", "run_id", postgresql_where=text("resolved_at IS NULL")),
+    schema=OPERATIONS,
+    comment="What could not be loaded, with its bytes, to be looked at and tried again.",
+)
+
+drift = Table(
+    "drift",
+    metadata,
+    column("workflow_id", Id, "The workflow.", primary_key=True),
+    column("subject", Text(), "step, run or workflow.", primary_key=True),
+    column("field", Text(), "The field.", primary_key=True),
+    column("kind", Text(), "unknown_field, wrong_type, unknown_status, ...", primary_key=True),
+    column("found", Text(), "The type or status found.", primary_key=True),
+    column("occurrences", BigInteger(), "In how many loaded steps or runs.", nullable=False),
+    now("first_seen_at", "When it was first seen."),
+    now("last_seen_at", "When it was last seen."),
+    column("last_run_id", Id, "A run that shows it.", nullable=False),
+    schema=OPERATIONS,
+    comment="Where the API's answers differ from its description.",
+)
+
+request_budget = Table(
+    "request_budget",
+    metadata,
+    column("id", SmallInteger(), "Always 1.", primary_key=True, autoincrement=False),
+    column("available", Double(), "Requests that may start now.", nullable=False),
+    now("refilled_at", "When available was last brought up to date."),
+    column("not_before", Time, "No request by any replica before this time: the server asked for a pause."),
+    CheckConstraint("id = 1", name="one_row"),
+    schema=OPERATIONS,
+    comment="The request budget that all replicas share.",
+)
+
+described = Table(
+    "described",
+    metadata,
+    column("id", SmallInteger(), "Always 1.", primary_key=True, autoincrement=False),
+    column("at", Time, "When GET /workflows was last asked.", nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+    schema=OPERATIONS,
+    comment="When the API was last asked what workflows there are.",
+)
+
+state_map = Table(
+    "state_map",
+    metadata,
+    column(
+        "status", Text(), "A status, folded: lower case, without spaces, hyphens and underscores.", primary_key=True
+    ),
+    column("state", Text(), "The state it is mapped to by the configuration.", nullable=False),
+    schema=OPERATIONS,
+    comment="The configured mapping that the stored states were written by.",
+)
+
+redaction_policies = Table(
+    "redaction_policies",
+    metadata,
+    column("version", Text(), "The version, as rows carry it.", primary_key=True),
+    column("rules", JSONB, "The rules in force, without any key.", nullable=False),
+    now("first_used_at", "When it was first in force."),
+    schema=OPERATIONS,
+    comment="The redaction rules that stored rows were written under.",
+)
+
+retention = Table(
+    "retention",
+    metadata,
+    column("id", SmallInteger(), "Always 1.", primary_key=True, autoincrement=False),
+    column("payload_horizon", Time, "Payloads of runs that ended before are pruned, and not stored again."),
+    column("run_horizon", Time, "Runs that ended before are pruned, and not read again."),
+    now("updated_at", "When a horizon last moved."),
+    CheckConstraint("id = 1", name="one_row"),
+    schema=OPERATIONS,
+    comment="How far back is kept; both horizons only move forward.",
+)

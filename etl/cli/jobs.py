@@ -248,6 +248,12 @@ def _print(report: PassReport, *, as_json: bool) -> None:
             typer.echo(f"possible gap in workflow {sweep.workflow_id}: {sweep.gap} (see `orchestra-etl gaps`)")
         elif not sweep.complete:
             typer.echo(f"the walk of workflow {sweep.workflow_id}'s list was cut off; the next one begins anew")
+        if sweep.warning:
+            typer.echo(f"a gap is near in workflow {sweep.workflow_id}: {sweep.warning}")
+        if sweep.repaired:
+            typer.echo(
+                f"{sweep.repaired} runs of workflow {sweep.workflow_id} were missing from the tables and are read again"
+            )
     aside = load.set_aside + sum(sweep.set_aside for sweep in report.sweeps)
     if aside:
         typer.echo(f"{aside} new dead letters (see `orchestra-etl dead-letters list`)")

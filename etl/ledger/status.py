@@ -340,6 +340,9 @@ def _reasons(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ..
         reasons.append(
             Reason("warning", f"gaps not acknowledged: {row.unacknowledged_gaps:,} (`orchestra-etl gaps list`)")
         )
+    if row.repaired_runs:
+        missing = f"runs missing from the tables at the last walk of the whole list: {row.repaired_runs:,}"
+        reasons.append(Reason("warning", f"{missing}; they are read again: find out who deletes them"))
     if row.dead_letters:
         reasons.append(Reason("warning", f"dead letters: {row.dead_letters:,} (`orchestra-etl dead-letters list`)"))
     if row.window_full and row.new_runs is not None and 2 * row.new_runs > row.listed_runs:

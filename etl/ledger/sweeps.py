@@ -123,6 +123,29 @@ _FORGET_CUT_OFF = text("""
     WHERE workflow_id = :workflow_id AND listed_sweep > :watermark AND listed_sweep < :token
 """)
 
+# What a walk of the whole list finds read by the ledger and missing from the tables (somebody deleted it, or restored an older
+# copy of one schema) is read again from the start.
+_REPAIR = text("""
+    WITH lost AS (
+        SELECT l.run_id, p.listing, p.listing_hash
+        FROM orchestra_etl.run_ledger AS l
+        JOIN unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]))
+             AS p (run_id, listing, listing_hash)
+          ON l.run_id = p.run_id COLLATE "C"
+        WHERE l.workflow_id = :workflow_id AND l.steps_observed_at IS NOT NULL AND l.removed_at IS NULL
+          AND NOT EXISTS (SELECT FROM orchestra.runs AS r WHERE r.id = l.run_id)
+        ORDER BY l.run_id
+        FOR UPDATE OF l
+    )
+    UPDATE orchestra_etl.run_ledger AS l
+    SET fencing_token = l.fencing_token + 1, leased_until = NULL, due_at = now(), checks = 0, attempts = 0,
+        tracking = 'open', opened_at = now(), listing = lost.listing, listing_hash = lost.listing_hash,
+        listed_at = CAST(:requested_at AS timestamptz), steps_observed_at = NULL, run_observed_at = NULL, read_digest = NULL,
+        run_state = NULL, run_end_time = NULL
+    FROM lost
+    WHERE l.run_id = lost.run_id
+""")
+
 _COMPLETE = text("""
     UPDATE orchestra_etl.sweeps
     SET watermark = fencing_token,
@@ -130,9 +153,17 @@ _COMPLETE = text("""
         completed_at = now(),
         reconciled_at = CASE WHEN :whole_list THEN :begun_at ELSE reconciled_at END,
         listed_runs = CASE WHEN :to_the_end THEN :listed ELSE listed_runs END,
+        repaired_runs = CASE WHEN :whole_list THEN :repaired ELSE repaired_runs END,
         new_runs = :new_runs,
         last_error = NULL
     WHERE workflow_id = :workflow_id AND fencing_token = :token
+    RETURNING new_runs, listed_runs
+""")
+
+# No further than it takes to know that the list shows less than all.
+_MORE_KNOWN = text("""
+    SELECT count(*) > :listed
+    FROM (SELECT FROM orchestra_etl.run_ledger WHERE workflow_id = :workflow_id LIMIT :listed + 1) AS known
 """)
 
 _ABANDON = text("""
@@ -161,6 +192,10 @@ class Written(msgspec.Struct, frozen=True):
 
     new: int
     changed: int
+    repaired: int = 0
+    """Runs found read but missing from the tables, now to be read again."""
+    overrun: tuple[int, int] | None = None
+    """New runs and the listable window, where the first came to more than half of the second: twice as many would be missed."""
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -175,6 +210,8 @@ class Completion(msgspec.Struct, frozen=True):
     """One sentence where rows may have been missed."""
     oldest_start: datetime | None = None
     """Start of the oldest run listed."""
+    repaired: int = 0
+    """Runs that the pages before this one found missing from the tables."""
 
 
 def begin(connection: Connection, workflow_id: str, *, lease: float, count_to: int) -> Sweep | None:
@@ -208,6 +245,7 @@ def write_page(
     requested_at: datetime,
     lease: float,
     priority: int,
+    reconcile: bool = False,
     completion: Completion | None = None,
 ) -> Written:
     """Enter a page into the ledger and, with the last page, move the watermark.
@@ -219,6 +257,7 @@ def write_page(
         requested_at: database time at which the page was requested.
         lease: seconds.
         priority: 0 live, 1 backfill.
+        reconcile: compare the page with the tables, too.
         completion: with the last page of a complete sweep.
 
     Raises:
@@ -229,15 +268,19 @@ def write_page(
     if watermark is None:
         raise Fenced(sweep.workflow_id)
     by_id = {run.id: run for run in runs}
-    new = changed = 0
+    new = changed = repaired = 0
+    overrun = None
     if by_id:
+        page = {
+            "ids": list(by_id),
+            "listings": [run.listing for run in by_id.values()],
+            "hashes": [run.listing_hash for run in by_id.values()],
+        }
         rows = connection.execute(
             _WRITE,
             {
                 **held,
-                "ids": list(by_id),
-                "listings": [run.listing for run in by_id.values()],
-                "hashes": [run.listing_hash for run in by_id.values()],
+                **page,
                 "starts": [run.start_time for run in by_id.values()],
                 "requested_at": requested_at,
                 "priority": priority,
@@ -246,6 +289,9 @@ def write_page(
         ).all()
         new = sum(row.inserted for row in rows)
         changed = sum(row.asked and not row.inserted for row in rows)
+        if reconcile:
+            known = {"workflow_id": sweep.workflow_id, "requested_at": requested_at}
+            repaired = connection.execute(_REPAIR, {**known, **page}).rowcount
     if completion is not None:
         if completion.gap is not None:
             connection.execute(
@@ -259,7 +305,7 @@ def write_page(
             )
         if sweep.token > watermark + 1:
             connection.execute(_FORGET_CUT_OFF, {**held, "watermark": watermark})
-        connection.execute(
+        completed = connection.execute(
             _COMPLETE,
             {
                 **held,
@@ -268,9 +314,14 @@ def write_page(
                 "to_the_end": completion.to_the_end,
                 "listed": completion.listed,
                 "new_runs": completion.new_runs + new,
+                "repaired": completion.repaired + repaired,
             },
-        )
-    return Written(new, changed)
+        ).one()
+        if completed.listed_runs is not None and 2 * completed.new_runs > completed.listed_runs:
+            window = {"workflow_id": sweep.workflow_id, "listed": completed.listed_runs}
+            if connection.execute(_MORE_KNOWN, window).scalar_one():
+                overrun = (completed.new_runs, completed.listed_runs)
+    return Written(new, changed, repaired, overrun)
 
 
 def hold(connection: Connection, sweep: Sweep, *, lease: float) -> None:

@@ -40,7 +40,11 @@ class SweepReport(msgspec.Struct):
     changed: int = 0
     set_aside: int = 0
     """New dead letters."""
+    repaired: int = 0
+    """Runs that the ledger had as read and the tables did not have; they are read again."""
     gap: str | None = None
+    warning: str | None = None
+    """Where a gap is near: the list shows too little for so many new runs between two sweeps."""
     complete: bool = False
     whole_list: bool = False
 
@@ -184,6 +188,7 @@ class Sweeper:
                 new_runs=report.new,
                 gap=report.gap,
                 oldest_start=oldest,
+                repaired=report.repaired,
             )
         # The first page of a first sweep is what happens now; what lies behind it is history.
         priority = 1 if backfill or (begun.last_complete is None and report.pages > 1) else 0
@@ -195,11 +200,21 @@ class Sweeper:
                 requested_at=requested_at,
                 lease=self._lease,
                 priority=priority,
+                reconcile=report.whole_list,
                 completion=completion,
             )
         )
         report.new += written.new
         report.changed += written.changed
+        report.repaired += written.repaired
+        if written.overrun is not None:
+            new, listed = written.overrun
+            report.warning = (
+                f"{new:,} runs were new where the list shows {listed:,}: sweep more often, or runs will be missed"
+            )
+            log.warning("list_nearly_overrun", workflow=begun.workflow_id, new=new, listed=listed)
+        if written.repaired:
+            log.warning("runs_missing_from_the_tables", workflow=begun.workflow_id, runs=written.repaired)
         report.complete = completion is not None
 
     async def _set_aside(self, workflow_id: str, rejected: Sequence[Rejected]) -> int:

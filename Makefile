@@ -1,16 +1,18 @@
 # Everything a developer or a curious user needs; it makes its own virtual environment.
-#   make demo [ARGS=--exit]   make test   make check   make run   make bench   make lock
+#   make demo [ARGS=--exit]   make test   make faults   make soak   make check   make run   make bench   make lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test check run bench lock clean
+.PHONY: demo test faults soak check run bench lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    see it working on this machine (ARGS=--exit: end when the backlog is loaded)"
 	@echo "make test    run the tests"
+	@echo "make faults  inject every fault, print the table (10 minutes)"
+	@echo "make soak    a thousand kills and a long run of the service (20 minutes)"
 	@echo "make check   lint, types, import rules"
 	@echo "make run     run the command, e.g. make run ARGS='sync --json'"
 	@echo "make bench   run the benchmarks"
@@ -25,6 +27,12 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: $(VENV)/installed
+	$(BIN)/python -m pytest tests/faults $(ARGS)
+
+soak: $(VENV)/installed
+	$(BIN)/python -m tests.faults.soak
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import msgspec
 from psycopg.conninfo import conninfo_to_dict
 
 from etl import database as schema
 from etl import logs
+from etl.admin import roles
 from etl.database import Database
+from etl.errors import ConfigurationError
 from etl.extract.client import OrchestraClient
 from etl.ledger.clock import DatabaseClock
 from etl.ledger.lifecycle import Policy
@@ -25,6 +28,7 @@ from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
 from etl.settings import EMBEDDED, Settings
 from etl.signals import stop_on_signals
+from etl.transform.redact import Redaction, Rule
 from etl.transform.states import StateMap
 
 # Seconds between sweeps of a workflow that is not configured (api.all_workflows); the same as the setting's default.
@@ -39,14 +43,23 @@ def database_url(settings: Settings) -> Iterator[str]:
         ConfigurationError: no database is named.
         DatabaseError: the embedded server does not start.
     """
-    url = settings.database_url()
-    if url != EMBEDDED:
-        password = conninfo_to_dict(url).get("password")
-        logs.hide(str(password) if password else None)
-        yield url
+    if settings.database_url() != EMBEDDED:
+        yield _server_url(settings)
         return
     with EmbeddedPostgres(default_home()) as server:
         yield server.url
+
+
+def _server_url(settings: Settings) -> str:
+    """Read anew for every connection, so that a renewed file takes effect; its password never to be seen in a log."""
+    url = settings.database_url()
+    if url == EMBEDDED:
+        raise ConfigurationError(f"the database URL has become {EMBEDDED}: start again to use that")
+    parameters = conninfo_to_dict(url)
+    for name in ("password", "sslpassword"):
+        if secret := parameters.get(name):
+            logs.hide(str(secret))
+    return url
 
 
 @contextmanager
@@ -58,17 +71,18 @@ def open_database(settings: Settings) -> Iterator[Database]:
         DatabaseUnavailable: it does not answer.
         SchemaMismatch: the schema is missing, older or newer.
     """
+    embedded = settings.database_url() == EMBEDDED
     with database_url(settings) as url:
         database = Database(
-            url,
+            url if embedded else partial(_server_url, settings),
             statement_timeout=settings.database.statement_timeout,
             lock_timeout=settings.database.lock_timeout,
             patience=settings.database.patience,
         )
         try:
-            ours = settings.database_url() == EMBEDDED or settings.database.migrate_on_start
-            if ours and database.version() != schema.head():
+            if (embedded or settings.database.migrate_on_start) and database.version() != schema.head():
                 schema.upgrade(url)
+                roles.refresh(database)
             database.check_schema()
             yield database
         finally:
@@ -124,18 +138,20 @@ async def open_jobs(
     """The two jobs on a database and the configured API.
 
     Raises:
-        ConfigurationError: there is no key, or the state map names an unknown state.
+        ConfigurationError: there is no key, the state map names an unknown state, or the redaction key cannot be read.
     """
     polling = settings.polling
     clock = DatabaseClock()
     node_types: dict[str, Mapping[str, str]] = {}
     states = StateMap(settings.states)
+    redaction = open_redaction(settings)
     budget = RequestBudget(database, rate=settings.api.requests_per_second)
     async with open_client(settings, budget) as client:
         sweeper = Sweeper(
             database,
             client,
             clock,
+            redaction,
             lease=polling.lease,
             page_size=settings.api.page_size,
             reconcile_pages=polling.reconcile_pages,
@@ -149,8 +165,8 @@ async def open_jobs(
         )
         poller = Poller(
             database,
-            Reader(client, clock, states, node_types),
-            Loader(database, policy, states),
+            Reader(client, clock, states, node_types, redaction),
+            Loader(database, policy, states, redaction),
             clock,
             concurrency=settings.api.concurrency,
             lease=polling.lease,
@@ -159,6 +175,7 @@ async def open_jobs(
         passes = Passes(
             database, client, sweeper, poller, clock, plans(settings),
             all_workflows=settings.api.all_workflows, describe_every=polling.reconcile, node_types=node_types, states=states,
+            policies=redaction,
         )  # fmt: skip
         yield Jobs(client, passes, poller)
 
@@ -178,6 +195,13 @@ async def serve(settings: Settings, database: Database, *, health: Health | None
         daemon = Daemon(jobs.passes, health, schedules, default_interval=DEFAULT_INTERVAL)
         with stop_on_signals() as stop:
             await daemon.run(stop)
+
+
+def open_redaction(settings: Settings) -> Redaction:
+    """The redaction rules with their key. Raises ConfigurationError where the key cannot be read."""
+    key = settings.read_redaction_key()
+    logs.hide(key)
+    return Redaction([Rule(rule.path, rule.action, rule.workflow, rule.node) for rule in settings.redaction.rules], key)
 
 
 def plans(settings: Settings) -> list[WorkflowPlan]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,18 +20,24 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.abc import PQGen
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from etl import tables
-from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
+from etl.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, SchemaMismatch
 
 T = TypeVar("T")
+RV = TypeVar("RV")
 log = structlog.get_logger(__name__)
 
 # Seconds that `close` waits for transactions in other threads.
 CLOSE_PATIENCE = 2.0
+# Seconds after statement_timeout that a server gets to say that it has ended the statement.
+SILENCE = 10.0
+# Seconds that a statement over all that is stored may take.
+LONG = 3600.0
 
 # Classes and codes of SQLSTATE after which the same unit of work may succeed when it is repeated as a whole.
 _TRANSIENT_CLASSES = ("08", "40", "53", "55", "57")
@@ -67,6 +76,26 @@ def is_transient(error: BaseException) -> bool:
     return code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES
 
 
+class _Session(psycopg.Connection[tuple[object, ...]]):
+    """A connection that does not wait for ever for a server that says nothing.
+
+    statement_timeout is the server's: a frozen backend, or a proxy that acknowledges and forwards nothing, lets it pass.
+    """
+
+    limit: float | None = None
+    """Seconds that the answer to one statement may take; None: no limit."""
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """Every wait for the server; what has no limit of its own gets the session's."""
+        try:
+            return super().wait(gen, interval, self.limit if timeout is None else timeout)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None:
+                # An answer that still comes must not be taken for the next statement's.
+                self.close()
+            raise
+
+
 class Database:
     """One PostgreSQL database.
 
@@ -76,9 +105,9 @@ class Database:
 
     def __init__(
         self,
-        url: str,
+        url: str | Callable[[], str],
         *,
-        statement_timeout: float = 300.0,
+        statement_timeout: float = 40.0,
         lock_timeout: float = 30.0,
         patience: float = 60.0,
         pool_size: int = 5,
@@ -86,18 +115,23 @@ class Database:
         """Nothing is connected here.
 
         Args:
-            url: a libpq URI (`postgresql://…`).
-            statement_timeout: seconds a statement may take.
+            url: a libpq URI (`postgresql://…`), or what gives one; it is asked for every new connection, so that a renewed
+                password takes effect.
+            statement_timeout: seconds a statement may take; 0 is no limit. A connection on which no answer has come
+                for `SILENCE` seconds longer is given up.
             lock_timeout: seconds a statement may wait for a lock.
             patience: seconds for which a unit of work is repeated before `DatabaseUnavailable` is raised.
             pool_size: connections kept open at most.
         """
         self._url = url
+        self._limit = statement_timeout + SILENCE if statement_timeout else None
         self._patience = patience
         self._users = 0
         self._idle = threading.Condition()
         self._ending = threading.Event()
+        self._closed = threading.Event()
         self._end = math.inf
+        self._sessions: weakref.WeakSet[_Session] = weakref.WeakSet()
         self._engine = create_engine(
             "postgresql+psycopg://",
             creator=lambda: self._connect(),
@@ -114,12 +148,24 @@ class Database:
             "SELECT set_config('TimeZone', 'UTC', true), "
             "set_config('idle_in_transaction_session_timeout', '60000', true), "
             + ", ".join(f"set_config('{name}', '{round(value * 1000)}', true)" for name, value in milliseconds.items())
+            # A server at its defaults logs the row that it refuses. Only a superuser may ask for less; for any other role a
+            # superuser can: ALTER ROLE ... SET log_error_verbosity = terse.
+            + ", CASE WHEN current_setting('is_superuser') = 'on' THEN set_config('log_error_verbosity', 'terse', true) END"
         )
-        event.listen(self._engine, "begin", lambda connection: connection.execute(self._settings))
+        event.listen(self._engine, "begin", self._begin)
 
-    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
-        return psycopg.connect(
-            self._url,
+    def _begin(self, connection: Connection) -> None:
+        _session(connection).limit = self._limit
+        connection.execute(self._settings)
+
+    def _connect(self) -> _Session:
+        try:
+            url = self._url if isinstance(self._url, str) else self._url()
+        except ConfigurationError as error:
+            # It was readable when the work began: trouble with the database, after which a service tries again.
+            raise DatabaseError(str(error)) from None
+        session = _Session.connect(
+            url,
             application_name="orchestra-etl",
             connect_timeout=10,
             # A server that vanished without a word is noticed after 10 + 3 * 5 seconds, and a write to it after 25.
@@ -131,14 +177,17 @@ class Database:
             # Server-side prepared statements break behind PgBouncer in transaction mode.
             prepare_threshold=None,
         )
+        session.limit = self._limit
+        self._sessions.add(session)
+        return session
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction and return its result.
 
         Raises:
             DatabaseUnavailable: transient errors lasted longer than `patience`.
-            DatabaseError: the server refuses the connection (password, unknown database), or the schema or the user's
-                privileges do not fit.
+            DatabaseError: the server refuses the connection (password, unknown database), the file with the URL cannot be
+                read, or the schema or the user's privileges do not fit.
             psycopg.Error, sqlalchemy.exc.DBAPIError: a permanent error of the work itself; nothing was written.
         """
         give_up = time.monotonic() + self._patience
@@ -171,9 +220,27 @@ class Database:
             pause = min(pause * 2, 5.0)
 
     def end_within(self, seconds: float) -> None:
-        """Repeat no unit of work for longer than so many seconds from now, whatever `patience` says: the process ends."""
+        """Repeat no unit of work for longer than so many seconds from now, whatever `patience` says: the process ends.
+
+        What the server is still at when they are over is broken off.
+        """
         self._end = time.monotonic() + seconds
         self._ending.set()
+        threading.Thread(target=self._break_off, args=(seconds,), name="break-off", daemon=True).start()
+
+    def _break_off(self, seconds: float) -> None:
+        """Cancel what waits for a lock, say: a thread in it would keep the process from ending until `lock_timeout`."""
+        while not self._closed.wait(seconds):
+            for session in list(self._sessions):
+                if session.info.transaction_status is not psycopg.pq.TransactionStatus.ACTIVE:
+                    continue
+                try:
+                    session.cancel_safe(timeout=1.0)
+                except psycopg.Error:
+                    # The server does not take even this: its answer is waited for no longer.
+                    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(session.fileno())) as line:
+                        line.shutdown(socket.SHUT_RDWR)
+            seconds = 0.2
 
     def check_schema(self) -> None:
         """Make sure that the schema is the one this program was written for.
@@ -204,6 +271,7 @@ class Database:
         """
         with self._idle:
             self._idle.wait_for(lambda: self._users == 0, timeout=CLOSE_PATIENCE)
+        self._closed.set()
         self._engine.dispose()
 
     @contextmanager
@@ -216,6 +284,12 @@ class Database:
             with self._idle:
                 self._users -= 1
                 self._idle.notify_all()
+
+
+def allow_long(connection: Connection) -> None:
+    """Let the statements of the transaction in hand take up to an hour, for those that go over all that is stored."""
+    _session(connection).limit = LONG + SILENCE
+    connection.execute(text(f"SET LOCAL statement_timeout = {round(LONG * 1000)}"))
 
 
 def head() -> str | None:
@@ -231,6 +305,7 @@ def upgrade(url: str, *, revision: str = "head") -> None:
 
     Raises:
         DatabaseUnavailable: no connection.
+        DatabaseError: the user may not change the schema.
         SchemaMismatch: the schema is newer than this program.
     """
     database = Database(url, patience=10.0)
@@ -240,7 +315,15 @@ def upgrade(url: str, *, revision: str = "head") -> None:
             raise SchemaMismatch(f"the schema ({found}) is newer than this program ({head()}): upgrade orchestra-etl")
     finally:
         database.close()
-    command.upgrade(_alembic(url), revision)
+    try:
+        command.upgrade(_alembic(url), revision)
+    except DBAPIError as error:
+        if sqlstate(error) != "42501":
+            raise
+        raise DatabaseError(
+            "this database user may not change the schema: run `orchestra-etl db upgrade` as its owner, "
+            "or as a member of the role orchestra_migrator"
+        ) from None
 
 
 def check_drift(url: str) -> None:
@@ -250,6 +333,13 @@ def check_drift(url: str) -> None:
         alembic.util.exc.AutogenerateDiffsDetected: they differ.
     """
     command.check(_alembic(url))
+
+
+def _session(connection: Connection) -> _Session:
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, _Session):
+        raise TypeError("the connection must be a Database's")
+    return driver
 
 
 def _alembic(url: str) -> Config:

@@ -35,7 +35,7 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     data: str | None
     """JSON text that jsonb accepts; None where the value cannot be held at all (see `note`)."""
     size_bytes: int
-    """Length of the value as the API sent it, in bytes."""
+    """Length of the value as the API sent it, in bytes; after redaction, where there are rules."""
     raw: bytes | None = None
     """The exact bytes, only where `data` is not the same JSON value."""
     note: str | None = None
@@ -80,7 +80,10 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     content_hash: bytes
     """16 bytes; equal hashes mean that a stored row needs no write."""
     source: msgspec.Raw
-    """The step's own bytes: a view of the answer, kept so that what the database refuses can be set aside exactly."""
+    """The step's own bytes: a view of the answer, kept so that what the database refuses can be set aside exactly. Where
+    the workflow has redaction rules: what they leave of it."""
+    redaction_policy: str | None = None
+    """Version of the redaction rules that the bytes went through; None where there are none."""
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):
@@ -99,6 +102,8 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     extra: str | None
     inputs: Payload | None
     outputs: Payload | None
+    redaction_policy: str | None = None
+    """Version of the redaction rules that the row went through; None where there are none."""
 
 
 class ListedRun(msgspec.Struct, frozen=True, gc=False):
@@ -106,21 +111,26 @@ class ListedRun(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     listing: bytes
-    """The row's own JSON without `all_outputs` (which repeats the steps' outputs)."""
+    """The row's own JSON without `all_outputs` (which repeats the steps' outputs), after redaction."""
     listing_hash: bytes
     """16 bytes over what matters: `listing` without `elapsed_time`, which grows while a run runs."""
     start_time: datetime | None
+    end_time: datetime | None = None
+    """None where the row gives no end: the run may still be running."""
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
     """Something that could not be loaded, with its bytes: a row of `dead_letters`."""
 
     reason: str
-    """A fixed word: not_an_array, not_an_object, malformed, unusable_id, duplicate_id, id_conflict, not_storable, rejected."""
+    """A fixed word: not_an_array, not_an_object, malformed, unusable_id, duplicate_id, id_conflict, not_storable, rejected,
+    not_redactable, too_large."""
     detail: str
     """One sentence for the operator, without payload text."""
     body: bytes
     step_id: str | None = None
+    content_hash: bytes | None = None
+    """16 bytes in place of the body's own hash, where redaction rules forbid to keep the body."""
 
 
 class Drift(msgspec.Struct, frozen=True, gc=False):

@@ -16,6 +16,14 @@ from etl.tables import ANALYTICS, OPERATIONS, metadata
 # Any fixed number: the key of the advisory lock that upgrades of this schema take.
 LOCK = 7_305_808_869_229_538_660
 PATIENCE_SECONDS = 300.0
+# Since PostgreSQL 16 a member may be one without the right to SET ROLE.
+OWNER = """
+    SELECT quote_ident(pg_get_userbyid(nspowner))
+    FROM pg_namespace
+    WHERE nspname = :schema AND pg_get_userbyid(nspowner) <> current_user
+      AND pg_has_role(nspowner, CASE WHEN current_setting('server_version_num')::integer >= 160000
+                                     THEN 'SET' ELSE 'MEMBER' END)
+"""
 
 
 def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
@@ -45,6 +53,13 @@ def lock(connection: Connection) -> None:
     connection.commit()
 
 
+def become_owner(connection: Connection) -> None:
+    """Act as the schema's owner, where the user is a member of it: what a revision makes is the owner's, whoever upgrades."""
+    owner = connection.scalar(text(OWNER), {"schema": ANALYTICS})
+    if owner is not None:
+        connection.execute(text(f"SET ROLE {owner}"))
+
+
 def run() -> None:
     """Upgrade, check or stamp over one connection of our own."""
     url = context.config.attributes.get("url") or os.environ.get("DATABASE_URL")
@@ -65,6 +80,7 @@ def run() -> None:
                     # Not `IF NOT EXISTS` alone: that asks for CREATE on the database even where the schema exists.
                     if not connection.scalar(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": schema}):
                         connection.execute(text(f"CREATE SCHEMA {schema}"))
+                become_owner(connection)
                 connection.commit()
                 context.configure(
                     connection=connection,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from etl.cli import config, db, dead_letters, demo, gaps, jobs, runs, simulate, status, workflows
+from etl.cli import config, db, dead_letters, demo, erase, gaps, jobs, prune, redact, runs, simulate, status, workflows
 from etl.cli.context import Invocation
 from etl.errors import EtlError
 
@@ -45,7 +45,7 @@ def _options(
     context.obj = Invocation(config)
 
 
-for group in (jobs, runs, status, workflows, dead_letters, gaps, db, config, simulate, demo):
+for group in (jobs, runs, status, workflows, dead_letters, gaps, erase, prune, redact, db, config, simulate, demo):
     group.register(app)
 
 

@@ -77,6 +77,10 @@ def _settings_finding(settings: Settings) -> Finding:
             f"{settings.config_file}: no workflow is configured; see `orchestra-etl workflows`, or set api.all_workflows = true",
             2,
         )
+    try:
+        settings.read_redaction_key()
+    except EtlError as error:
+        return Finding("settings", False, str(error), error.exit_status)
     workflows = "all workflows" if settings.api.all_workflows else f"{len(settings.workflows)} workflows"
     return Finding("settings", True, f"{settings.config_file}: {workflows}")
 

@@ -1,4 +1,4 @@
-"""`db`: the schema, and a way in."""
+"""`db`: the schema, who may do what with it, and a way in."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     group.command("upgrade")(upgrade)
     group.command("current")(current)
     group.command("check")(check)
+    group.command("roles")(roles)
     # Everything behind `psql` is psql's.
     group.command("psql", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(psql)
     app.add_typer(group)
@@ -33,11 +34,12 @@ def register(app: typer.Typer) -> None:
 def upgrade(context: typer.Context, as_json: AsJson = False) -> None:
     """Make the schema, or bring it up to date; safe from several processes at once."""
     from etl import app, database
+    from etl.admin import roles
 
-    with app.database_url(invocation(context).settings()) as url:
-        with _connected(url) as own:
-            before = own.version()
+    with app.database_url(invocation(context).settings()) as url, _connected(url) as own:
+        before = own.version()
         database.upgrade(url)
+        roles.refresh(own)
     if as_json:
         print_json({"from": before, "to": database.head()})
     elif before == database.head():
@@ -76,6 +78,46 @@ def check(context: typer.Context) -> None:
                 f"{'; '.join(differences[:5])}{'; …' if len(differences) > 5 else ''}: put them back by hand"
             ) from None
     typer.echo(f"the schema is as it should be: {database.head()}")
+
+
+def roles(context: typer.Context, as_json: AsJson = False) -> None:
+    """Create the group roles of least privilege, or bring them up to date: migrator, loader, analyst, payload analyst.
+
+    Connect as the server's administrator, or as the schema's owner with CREATEROLE. The roles cannot log in: make users
+    that are members of them. Roles belong to the whole server; what they may do is set for this database.
+    """
+    from etl import app
+    from etl.admin import roles
+
+    with app.database_url(invocation(context).settings()) as url, _connected(url) as own:
+        own.check_schema()
+        applied = roles.apply(own)
+    users = [
+        f"CREATE ROLE etl LOGIN IN ROLE {roles.LOADER};",
+        f"CREATE ROLE deploy LOGIN IN ROLE {roles.MIGRATOR};",
+        f"CREATE ROLE jane LOGIN IN ROLE {roles.ANALYST};",
+        f"CREATE ROLE john LOGIN IN ROLE {roles.PAYLOAD_ANALYST};",
+    ]
+    if as_json:
+        found = [
+            {"name": name, "purpose": purpose, "created": name in applied.created}
+            for name, purpose in roles.PURPOSES.items()
+        ]
+        print_json({"roles": found, "former_owners": applied.former_owners, "users": users})
+        return
+    for name, purpose in roles.PURPOSES.items():
+        typer.echo(f"{name:26} {'created' if name in applied.created else 'up to date':10}  {purpose}")
+    for owner in applied.former_owners:
+        typer.echo(
+            f"\n{owner} owned the schema until now. If a service connects as this user, run:\n"
+            f"  GRANT {roles.LOADER} TO {owner};"
+        )
+    typer.echo("\nGive each person and program a user of their own, such as:")
+    for line in users:
+        typer.echo(f"  {line}")
+    typer.echo(
+        "\nSet passwords in `orchestra-etl db psql` with \\password jane, never on a command line: others can read those."
+    )
 
 
 def psql(context: typer.Context) -> int:

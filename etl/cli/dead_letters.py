@@ -131,6 +131,8 @@ def retry(
         print_json(done)
         return
     typer.echo(f"{counted(done.runs, 'run')} will be read again by `serve`, or the next `sync`")
+    if done.removed:
+        typer.echo(f"{counted(done.removed, 'letter')} of runs that are erased or pruned; they stay so")
     if done.without_run:
         which = ", ".join(map(str, done.without_run[:10])) + (", …" if len(done.without_run) > 10 else "")
         typer.echo(

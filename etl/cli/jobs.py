@@ -101,17 +101,19 @@ def track(
         raise ConfigurationError(f"{bad[:80]!r} is no run id")
     with invocation(context).database() as database:
 
-        def enter(connection: Any) -> tuple[int, int]:
+        def enter(connection: Any) -> requests.Tracked:
             workflows.configure_unknown(connection, workflow)
             return requests.track(connection, workflow, ids)
 
-        new, known = database.transaction(enter)
+        done = database.transaction(enter)
     if as_json:
-        print_json({"workflow_id": workflow, "new": new, "known": known})
-    else:
-        typer.echo(
-            f"{new} runs tracked, {known} known ones will be read again; they are read by `serve`, or the next `sync`"
-        )
+        print_json({"workflow_id": workflow, "new": done.new, "known": done.known, "removed": done.removed})
+        return 0
+    typer.echo(
+        f"{done.new} runs tracked, {done.known} known ones will be read again; they are read by `serve`, or the next `sync`"
+    )
+    if done.removed:
+        typer.echo(f"{done.removed} are erased or pruned and stay so")
     return 0
 
 

@@ -140,7 +140,8 @@ def _print_workflow(one: WorkflowStatus) -> None:
         (
             "runs",
             f"{one.runs.open:,} open, {one.runs.final:,} final, {one.runs.stale:,} stale, {one.runs.gone:,} gone"
-            + (f" ({one.runs.gone_unread:,} of them never read)" if one.runs.gone_unread else ""),
+            + (f" ({one.runs.gone_unread:,} of them never read)" if one.runs.gone_unread else "")
+            + (f", {one.runs.removed:,} erased or pruned" if one.runs.removed else ""),
         ),
     ]
     if not one.discover:

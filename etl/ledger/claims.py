@@ -130,6 +130,8 @@ _RELEASE = text("""
     WHERE l.run_id = released.run_id
 """)
 
+# What has been read was requested before now, whatever jump a worker's clock has made: a time to come would hide what the
+# lists show until then.
 _SETTLE = text("""
     UPDATE orchestra_etl.run_ledger AS l
     SET tracking = s.tracking,
@@ -139,9 +141,11 @@ _SETTLE = text("""
         attempts = s.attempts,
         last_error = s.last_error,
         not_found_since = s.not_found_since,
-        steps_observed_at = COALESCE(s.steps_observed_at, l.steps_observed_at),
+        steps_observed_at = CASE WHEN s.steps_observed_at > now() THEN now()
+                                 ELSE COALESCE(s.steps_observed_at, l.steps_observed_at) END,
         read_digest = COALESCE(s.read_digest, l.read_digest),
-        run_observed_at = COALESCE(s.run_observed_at, l.run_observed_at),
+        run_observed_at = CASE WHEN s.run_observed_at > now() THEN now()
+                               ELSE COALESCE(s.run_observed_at, l.run_observed_at) END,
         run_state = CASE WHEN s.run_observed_at IS NULL THEN l.run_state ELSE s.run_state END,
         run_end_time = CASE WHEN s.run_observed_at IS NULL THEN l.run_end_time ELSE s.run_end_time END,
         listing_hash = COALESCE(s.listing_hash, l.listing_hash),
@@ -154,7 +158,7 @@ _SETTLE = text("""
         CAST(:listing_loaded AS boolean[])
     ) AS s (run_id, tracking, due_in, checks, attempts, last_error, not_found_since, steps_observed_at, read_digest,
             run_observed_at, run_state, run_end_time, listing_hash, listing_loaded)
-    WHERE l.run_id = s.run_id COLLATE "C"
+    WHERE l.run_id = s.run_id COLLATE "C" AND l.removed_at IS NULL
 """)
 
 # A 404 means that the run is gone only where the workflow otherwise answers: a complete walk of its whole list, or, where

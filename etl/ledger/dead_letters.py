@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -12,21 +13,38 @@ from sqlalchemy import Connection, text
 from etl.ledger import requests
 from etl.records import Drift, Rejected
 
-_RECORD = text("""
+_REMOVED = """EXISTS (
+        SELECT FROM orchestra_etl.run_ledger AS l WHERE l.run_id = {letter}.run_id AND l.removed_at IS NOT NULL)"""
+
+_RECORD = text(f"""
     INSERT INTO orchestra_etl.dead_letters AS d
         (workflow_id, run_id, step_id, reason, detail, content_hash, body)
     SELECT n.workflow_id, n.run_id, n.step_id, n.reason, n.detail, n.content_hash, n.body
     FROM unnest(CAST(:workflow_ids AS text[]), CAST(:run_ids AS text[]), CAST(:step_ids AS text[]),
                 CAST(:reasons AS text[]), CAST(:details AS text[]), CAST(:hashes AS bytea[]), CAST(:bodies AS bytea[]))
          AS n (workflow_id, run_id, step_id, reason, detail, content_hash, body)
+    WHERE NOT {_REMOVED.format(letter="n")}
     ORDER BY n.workflow_id COLLATE "C", n.run_id COLLATE "C", n.reason, n.content_hash
     ON CONFLICT (workflow_id, run_id, reason, content_hash) DO UPDATE
-    SET occurrences = d.occurrences + 1,
+    SET occurrences = d.occurrences + CASE WHEN d.last_seen_at >= CAST(:since AS timestamptz) THEN 0 ELSE 1 END,
         last_seen_at = now(),
         resolved_at = CASE WHEN d.resolution = 'discarded' THEN d.resolved_at END,
         resolution = CASE WHEN d.resolution = 'discarded' THEN d.resolution END
-    RETURNING xmax = 0 AS inserted
+    RETURNING xmax = 0 OR COALESCE(first_seen_at >= CAST(:since AS timestamptz), false) AS inserted
 """)
+
+_COUNT_NEW = text("""
+    SELECT count(*)
+    FROM orchestra_etl.dead_letters AS d
+    JOIN unnest(CAST(:run_ids AS text[]), CAST(:since AS timestamptz[])) AS read (run_id, since)
+      ON d.run_id = read.run_id COLLATE "C" AND d.first_seen_at >= read.since
+""")
+
+_TOMBSTONES = text("""
+    SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) AND removed_at IS NOT NULL
+""")
+
+_STRINGS = re.compile(rb'"([^"\\\x00]{1,512})"')
 
 # A whole answer, or a step that was refused as it is.
 _HOLDS_STEPS = """(reason = 'not_an_array' OR (reason IN ('rejected', 'id_conflict')
@@ -36,7 +54,7 @@ _OPEN_BODIES = text(f"""
     SELECT run_id, step_id, body
     FROM orchestra_etl.dead_letters
     WHERE run_id = ANY (CAST(:run_ids AS text[])) AND resolved_at IS NULL
-      AND {_HOLDS_STEPS}
+      AND octet_length(body) > 0 AND {_HOLDS_STEPS}
     ORDER BY last_seen_at, id
 """)
 
@@ -79,11 +97,13 @@ _BODY = text("SELECT body FROM orchestra_etl.dead_letters WHERE id = :id")
 
 _KNOWN = text("SELECT id FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))")
 
-# Named letters are taken whatever became of them, and are open again; without names, those that are open.
-_REOPEN = text("""
-    UPDATE orchestra_etl.dead_letters
+# Named letters are taken whatever became of them, and are open again; without names, those that are open. Where the run was
+# erased or pruned there is nothing to be read again.
+_REOPEN = text(f"""
+    UPDATE orchestra_etl.dead_letters AS d
     SET resolved_at = NULL, resolution = NULL
-    WHERE id = ANY (CAST(:ids AS bigint[])) OR (CAST(:ids AS bigint[]) IS NULL AND resolved_at IS NULL)
+    WHERE (id = ANY (CAST(:ids AS bigint[])) OR (CAST(:ids AS bigint[]) IS NULL AND resolved_at IS NULL))
+      AND NOT {_REMOVED.format(letter="d")}
     RETURNING id, workflow_id, run_id
 """)
 
@@ -103,14 +123,24 @@ class Letter(msgspec.Struct, frozen=True):
     rejected: Rejected
 
 
-def record(connection: Connection, letters: Sequence[Letter]) -> int:
-    """Set aside; how many of them are new (the others are counted on the letter they repeat)."""
+def record(connection: Connection, letters: Sequence[Letter], *, since: datetime | None = None) -> int:
+    """Set aside; how many of them are new (the others are counted on the letter they repeat).
+
+    Nothing is set aside of a run that was erased or pruned; a bad row of the run list that names one is, without its bytes.
+
+    Args:
+        connection: in a transaction.
+        letters: what is bad, and whose it is.
+        since: database time at which the answer that holds them was requested, where no fence keeps a repetition of this
+            unit of work off: a letter seen since then is this very one, and is not counted again.
+    """
     unique = {
         (letter.workflow_id, letter.run_id, letter.rejected.reason, _hash(letter.rejected)): letter
         for letter in letters
     }
     if not unique:
         return 0
+    withheld = _withheld(connection, letters)
     rows = connection.execute(
         _RECORD,
         {
@@ -120,10 +150,30 @@ def record(connection: Connection, letters: Sequence[Letter]) -> int:
             "reasons": [key[2] for key in unique],
             "details": [letter.rejected.detail for letter in unique.values()],
             "hashes": [key[3] for key in unique],
-            "bodies": [letter.rejected.body for letter in unique.values()],
+            "bodies": [b"" if letter in withheld else letter.rejected.body for letter in unique.values()],
+            "since": since,
         },
     )
     return sum(row.inserted for row in rows)
+
+
+def _withheld(connection: Connection, letters: Sequence[Letter]) -> list[Letter]:
+    """Of the letters of no run, those whose bytes name a run that was removed. They may be no JSON: any string may be an id."""
+    named = {
+        at: {string.decode(errors="ignore") for string in _STRINGS.findall(letter.rejected.body)}
+        for at, letter in enumerate(letters)
+        if not letter.run_id
+    }
+    if not any(named.values()):
+        return []
+    removed = set(connection.execute(_TOMBSTONES, {"ids": sorted(set().union(*named.values()))}).scalars())
+    return [letters[at] for at, strings in named.items() if strings & removed]
+
+
+def count_new(connection: Connection, reads: Sequence[tuple[str, datetime]]) -> int:
+    """How many letters of these runs were first set aside at or after the database time that goes with each."""
+    wanted = {"run_ids": [run_id for run_id, _ in reads], "since": [since for _, since in reads]}
+    return int(connection.execute(_COUNT_NEW, wanted).scalar_one())
 
 
 def open_bodies(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[bytes]]:
@@ -196,6 +246,8 @@ class Retried(msgspec.Struct, frozen=True):
     """Runs that will be read again."""
     without_run: tuple[int, ...]
     """Letters that no run can be read for: bad rows of the run list, which the next sweep sees again by itself."""
+    removed: int = 0
+    """Letters named whose runs were erased or pruned: they stay as they are."""
 
 
 def find(
@@ -242,6 +294,7 @@ def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
         letters=len(rows),
         runs=sum(len(ids) for ids in runs.values()),
         without_run=tuple(sorted(row.id for row in rows if not row.run_id)),
+        removed=0 if ids is None else len(set(ids)) - len(rows),
     )
 
 
@@ -251,4 +304,4 @@ def discard(connection: Connection, ids: Sequence[int] | None) -> int:
 
 
 def _hash(rejected: Rejected) -> bytes:
-    return hashlib.blake2b(rejected.body, digest_size=16).digest()
+    return rejected.content_hash or hashlib.blake2b(rejected.body, digest_size=16).digest()

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+import msgspec
 from sqlalchemy import Connection, text
+
+from etl.database import allow_long
 
 _KNOWN = text("""
     INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source)
@@ -15,7 +18,7 @@ _KNOWN = text("""
     ON CONFLICT (run_id) DO NOTHING
 """)
 
-# Asking for a run that is known asks for a newer read: the token is raised, the lease cleared.
+# Asking for a run that is known asks for a newer read: the token is raised, the lease cleared. A tombstone stays one.
 _TRACK = """
     INSERT INTO orchestra_etl.run_ledger AS l (run_id, workflow_id, source)
     SELECT r.run_id, r.workflow_id, '{source}'
@@ -31,6 +34,7 @@ _TRACK = """
         tracking = 'open',
         not_found_since = NULL,
         workflow_id = CASE WHEN l.listed_at IS NULL THEN excluded.workflow_id ELSE l.workflow_id END
+    WHERE l.removed_at IS NULL
     RETURNING l.run_id, xmax = 0 AS inserted
 """
 
@@ -51,20 +55,30 @@ _TRACK_QUEUED = text(
 )
 
 
+class Tracked(msgspec.Struct, frozen=True):
+    """What became of the runs that were asked for."""
+
+    new: int
+    known: int
+    """Known before, and read again."""
+    removed: int
+    """Erased or pruned: they stay so."""
+
+
 def register(connection: Connection, workflow_id: str, run_ids: Sequence[str]) -> int:
     """Enter runs that the configuration names, once; how many are new."""
     return connection.execute(_KNOWN, {"workflow_id": workflow_id, "ids": list(run_ids)}).rowcount
 
 
-def track(connection: Connection, workflow_id: str, run_ids: Sequence[str]) -> tuple[int, int]:
-    """Have runs read now, again where they are known; (how many are new, how many were known)."""
+def track(connection: Connection, workflow_id: str, run_ids: Sequence[str]) -> Tracked:
+    """Have runs read now, again where they are known."""
     rows = connection.execute(_TRACK_NAMED, {"workflow_id": workflow_id, "ids": list(run_ids)}).all()
     new = sum(row.inserted for row in rows)
-    return new, len(rows) - new
+    return Tracked(new, len(rows) - new, len(set(run_ids)) - len(rows))
 
 
 def take_queue(connection: Connection) -> int:
-    """Empty `orchestra.run_requests` into the ledger; how many runs it named."""
+    """Empty `orchestra.run_requests` into the ledger; how many runs will be read. Erased and pruned ones stay so."""
     return len(connection.execute(_TRACK_QUEUED).all())
 
 
@@ -91,4 +105,6 @@ def reread(
 ) -> int:
     """Have final runs of these workflows read again at low priority; how many."""
     wanted = {"workflow_ids": list(workflow_ids), "since": since, "until": until}
+    # 10 µs a run: longer than statement_timeout from some millions on.
+    allow_long(connection)
     return connection.execute(_REREAD, wanted).rowcount

@@ -7,7 +7,7 @@ watermark; they are in the ledger and get polled, but no later walk takes them a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -56,8 +56,11 @@ _HOLD = text("""
     UPDATE orchestra_etl.sweeps
     SET leased_until = now() + make_interval(secs => :lease)
     WHERE workflow_id = :workflow_id AND fencing_token = :token AND leased_until IS NOT NULL
-    RETURNING watermark
+    RETURNING watermark, (SELECT run_horizon FROM orchestra_etl.retention) AS run_horizon
 """)
+
+# A sweep's number is its own: only itself can have made it the watermark.
+_IS_COMPLETE = text("SELECT watermark = :token FROM orchestra_etl.sweeps WHERE workflow_id = :workflow_id")
 
 _MEMBERS = text("""
     SELECT l.run_id
@@ -69,10 +72,11 @@ _MEMBERS = text("""
 """)
 
 # A page asks for a newer read of a run where its row differs from the one last seen and was requested after the run was last
-# read on its own, or where the run was taken for gone or for one of another workflow.
-_ASKED = """(l.tracking = 'gone' OR l.workflow_id <> excluded.workflow_id OR (
+# read on its own, or where the run was taken for gone or for one of another workflow. A tombstone is never read again: of what
+# the list shows of it, only that it is still listed is noted, so that the walk can tell known rows from new ones.
+_ASKED = """(l.removed_at IS NULL AND (l.tracking = 'gone' OR l.workflow_id <> excluded.workflow_id OR (
             l.listing_hash IS DISTINCT FROM excluded.listing_hash
-            AND excluded.listed_at > COALESCE(l.run_observed_at, '-infinity')))"""
+            AND excluded.listed_at > COALESCE(l.run_observed_at, '-infinity'))))"""
 
 
 def _if_asked(**columns: str) -> str:
@@ -86,7 +90,8 @@ def _if_asked(**columns: str) -> str:
 _WRITE = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l
         (run_id, workflow_id, source, listing, listing_hash, start_time, listed_at, listed_sweep, priority)
-    SELECT p.run_id, :workflow_id, 'list', p.listing, p.listing_hash, p.start_time, CAST(:requested_at AS timestamptz),
+    SELECT p.run_id, :workflow_id, 'list', p.listing, p.listing_hash, p.start_time,
+           LEAST(CAST(:requested_at AS timestamptz), now()),
            :token, :priority
     FROM unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]), CAST(:starts AS timestamptz[]))
          AS p (run_id, listing, listing_hash, start_time)
@@ -110,10 +115,22 @@ _WRITE = text(f"""
         priority = LEAST(l.priority, excluded.priority),
         listed_sweep = CASE WHEN l.listed_sweep <= :watermark THEN l.listed_sweep ELSE excluded.listed_sweep END
     WHERE (l.workflow_id = excluded.workflow_id OR l.listed_at IS NULL)
-      AND (l.listing_hash IS DISTINCT FROM excluded.listing_hash
+      AND ((l.removed_at IS NULL AND l.listing_hash IS DISTINCT FROM excluded.listing_hash)
            OR l.listed_sweep IS NULL OR l.listed_sweep > :watermark
            OR l.tracking = 'gone' OR l.not_found_since IS NOT NULL)
     RETURNING xmax = 0 AS inserted, leased_until IS NULL AND due_at IS NOT DISTINCT FROM now() AS asked
+""")
+
+# Runs that retention has left behind before they were ever known here.
+_BURY = text("""
+    INSERT INTO orchestra_etl.run_ledger
+        (run_id, workflow_id, source, tracking, start_time, listed_at, listed_sweep, priority, due_at, removed_at)
+    SELECT p.run_id, :workflow_id, 'list', 'pruned', p.start_time, CAST(:requested_at AS timestamptz), :token, :priority,
+           NULL, now()
+    FROM unnest(CAST(:ids AS text[]), CAST(:starts AS timestamptz[])) AS p (run_id, start_time)
+    ORDER BY p.run_id COLLATE "C"
+    ON CONFLICT (run_id) DO NOTHING
+    RETURNING run_id
 """)
 
 # A sweep that was cut off leaves its number on rows that this one may not have met again; they are no members.
@@ -264,10 +281,16 @@ def write_page(
         Fenced: another sweep has begun; nothing was written.
     """
     held = {"workflow_id": sweep.workflow_id, "token": sweep.token}
-    watermark = connection.execute(_HOLD, {**held, "lease": lease}).scalar_one_or_none()
-    if watermark is None:
+    own = connection.execute(_HOLD, {**held, "lease": lease}).one_or_none()
+    if own is None:
+        if completion is not None and connection.execute(_IS_COMPLETE, held).scalar_one_or_none():
+            # The answer to the COMMIT was lost, and this unit of work is being repeated: it is done.
+            return Written(0, 0)
         raise Fenced(sweep.workflow_id)
-    by_id = {run.id: run for run in runs}
+    watermark = own.watermark
+    seen = {**held, "requested_at": requested_at, "priority": priority}
+    buried = _bury(connection, [run for run in runs if _is_beyond(run, own.run_horizon)], seen)
+    by_id = {run.id: run for run in runs if run.id not in buried}
     new = changed = repaired = 0
     overrun = None
     if by_id:
@@ -279,11 +302,9 @@ def write_page(
         rows = connection.execute(
             _WRITE,
             {
-                **held,
+                **seen,
                 **page,
                 "starts": [run.start_time for run in by_id.values()],
-                "requested_at": requested_at,
-                "priority": priority,
                 "watermark": watermark,
             },
         ).all()
@@ -292,6 +313,7 @@ def write_page(
         if reconcile:
             known = {"workflow_id": sweep.workflow_id, "requested_at": requested_at}
             repaired = connection.execute(_REPAIR, {**known, **page}).rowcount
+    new += len(buried)
     if completion is not None:
         if completion.gap is not None:
             connection.execute(
@@ -322,6 +344,25 @@ def write_page(
             if connection.execute(_MORE_KNOWN, window).scalar_one():
                 overrun = (completed.new_runs, completed.listed_runs)
     return Written(new, changed, repaired, overrun)
+
+
+def _is_beyond(run: ListedRun, horizon: datetime | None) -> bool:
+    """Whether the list itself shows that the run was over before the horizon.
+
+    Without an end, or with one before the start (some servers fill in the year 1), it may still be running, however long
+    ago it began: it is read like any other, and pruned once it is known to be over.
+    """
+    if horizon is None or run.start_time is None or run.end_time is None:
+        return False
+    return run.start_time <= run.end_time < horizon
+
+
+def _bury(connection: Connection, runs: Sequence[ListedRun], seen: Mapping[str, object]) -> set[str]:
+    """Enter runs as tombstones that the ledger does not know yet; which."""
+    if not runs:
+        return set()
+    arrays = {"ids": [run.id for run in runs], "starts": [run.start_time for run in runs]}
+    return set(connection.execute(_BURY, {**seen, **arrays}).scalars())
 
 
 def hold(connection: Connection, sweep: Sweep, *, lease: float) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.database import is_database_error, is_transient, sqlstate
+from etl.load import retention
 from etl.load.staging import column_types, stage
 from etl.records import Payload, Rejected, Run, Step
 from etl.tables import run_payloads, runs, steps
@@ -56,13 +57,13 @@ class Written(msgspec.Struct):
 
 _RUN_CONTENT = (
     "workflow_id", "organization_id", "user_id", "status", "state", "status_source", "tracking", "start_time", "end_time",
-    "api_elapsed_seconds", "error", "extra",
+    "api_elapsed_seconds", "error", "extra", "redaction_policy",
 )  # fmt: skip
 _STEP_CONTENT = (
     "run_id", "workflow_id", "node_id", "node_type", "position", "user_id", "organization_id", "status", "state",
     "start_time", "end_time", "api_elapsed_seconds", "api_tokens", "request_model", "response_model", "input_tokens",
     "output_tokens", "total_tokens", "cached_input_tokens", "reasoning_tokens", "finish_reason", "error", "reported_error",
-    "step_metadata", "extra", "content_hash",
+    "step_metadata", "extra", "redaction_policy", "content_hash",
 )  # fmt: skip
 _RUN_PAYLOADS = ("inputs", "outputs", "inputs_raw", "outputs_raw", "note")
 _STAGED_RUNS = column_types(runs, ("id", *_RUN_CONTENT))
@@ -95,6 +96,11 @@ _UPSERT_RUN_PAYLOADS = text(f"""
     SELECT run_id, {_list(_RUN_PAYLOADS)} FROM staged_run_payloads ORDER BY run_id
     ON CONFLICT (run_id) DO UPDATE SET {_assign(_RUN_PAYLOADS)}
     WHERE ({_list(_RUN_PAYLOADS, "p.")}) IS DISTINCT FROM ({_list(_RUN_PAYLOADS, "excluded.")})
+""")
+
+# What redaction rules leave nothing of must not stay as an earlier load has stored it.
+_DROP_RUN_PAYLOADS = text("""
+    DELETE FROM orchestra.run_payloads WHERE run_id = ANY (CAST(:ids AS text[]))
 """)
 
 # A run whose API row is stored and was not read anew: only what the ledger knows better may change.
@@ -143,6 +149,16 @@ def _upsert_payload(name: str) -> str:
 
 _UPSERT_PAYLOADS = (text(_upsert_payload("inputs")), text(_upsert_payload("outputs")))
 
+# As _DROP_RUN_PAYLOADS.
+_DROP_PAYLOADS = tuple(
+    text(f"""
+        DELETE FROM orchestra.{name} AS p
+        USING staged_steps AS n
+        WHERE p.step_id = n.id AND n.{name}_size IS NULL AND n.redaction_policy IS NOT NULL
+    """)
+    for name in ("inputs", "outputs")
+)
+
 # By run, not by id alone: that another run of the batch answers with a step's id does not mean that its owner still does.
 _MARK_ABSENT = text("""
     UPDATE orchestra.steps AS s
@@ -179,6 +195,7 @@ def write(connection: Connection, found: Sequence[RunWrite], *, isolate: bool = 
         psycopg.Error, sqlalchemy.exc.DBAPIError: the database refuses; nothing of this call may be kept.
     """
     written = Written()
+    found = retention.within(connection, found)
     guard = _Isolation(connection) if isolate else None
     _write_runs(connection, found, written, guard)
     _write_steps(connection, found, written, guard)
@@ -226,6 +243,9 @@ def _write_runs(connection: Connection, found: Sequence[RunWrite], written: Writ
         if payloads:
             stage(connection, "staged_run_payloads", _STAGED_RUN_PAYLOADS, payloads)
             connection.execute(_UPSERT_RUN_PAYLOADS)
+        emptied = [run.id for run in some if _is_redacted(run) and _run_payload_row(run) is None]
+        if emptied:
+            connection.execute(_DROP_RUN_PAYLOADS, {"ids": emptied})
         inserted = sum(row.inserted for row in rows)
         written.runs_inserted += inserted
         written.runs_updated += len(rows) - inserted
@@ -279,7 +299,8 @@ def _write_steps(connection: Connection, found: Sequence[RunWrite], written: Wri
             for run, step in some:
                 if step.id in taken:
                     set_aside(run, step, "id_conflict", "another run already owns a step with this id")
-        for statement in _UPSERT_PAYLOADS:
+        redacted = any(step.redaction_policy is not None for _, step in some)
+        for statement in (*_UPSERT_PAYLOADS, *(_DROP_PAYLOADS if redacted else ())):
             connection.execute(statement)
         updated = sum(step.id in known for _, step in some)
         written.steps_updated += updated
@@ -308,12 +329,17 @@ def _run_row(run: RunWrite) -> tuple[object, ...]:
     if own is None:
         return (
             run.id, run.workflow_id, run.organization_id, run.user_id, None, run.derived_state, "derived", run.tracking,
-            run.start_time, run.end_time, None, None, None,
+            run.start_time, run.end_time, None, None, None, next((step.redaction_policy for step in run.steps), None),
         )  # fmt: skip
     return (
         run.id, run.workflow_id, own.organization_id or run.organization_id, own.user_id or run.user_id, own.status,
         own.state, "api", run.tracking, own.start_time, own.end_time, own.api_elapsed_seconds, own.error, own.extra,
+        own.redaction_policy,
     )  # fmt: skip
+
+
+def _is_redacted(run: RunWrite) -> bool:
+    return run.observed is not None and run.observed.redaction_policy is not None
 
 
 _NO_PAYLOAD = Payload(None, 0)
@@ -334,7 +360,8 @@ def _step_row(run: RunWrite, step: Step) -> tuple[object, ...]:
         step.status, step.state, step.start_time, step.end_time, step.api_elapsed_seconds, step.api_tokens,
         step.request_model, step.response_model, step.input_tokens, step.output_tokens, step.total_tokens,
         step.cached_input_tokens, step.reasoning_tokens, step.finish_reason, step.error, step.reported_error,
-        step.step_metadata, step.extra, step.content_hash, *_payload_row(step.inputs), *_payload_row(step.outputs),
+        step.step_metadata, step.extra, step.redaction_policy, step.content_hash, *_payload_row(step.inputs),
+        *_payload_row(step.outputs),
     )  # fmt: skip
 
 

@@ -8,7 +8,8 @@ import time
 from etl.database import Database
 from etl.ledger import budget
 
-# Seconds between two looks at a pause that another replica may have asked for, where requests are not rationed.
+# Seconds between two looks at a pause that another replica may have asked for: where requests are not rationed, and where
+# some of a block are still unused.
 _LOOK_EVERY = 1.0
 # A pause is waited out in naps of at most so many seconds, so that a shorter one set meanwhile takes effect.
 _NAP = 5.0
@@ -51,14 +52,16 @@ class RequestBudget:
                 return True
             self._looked_at = -_LOOK_EVERY
         else:
-            if self._granted > 0:
+            if self._granted > 0 and time.monotonic() - self._looked_at < _LOOK_EVERY:
                 self._granted -= 1
                 return True
+            # What is left of an older block is forgone: there may have been a pause since.
             wanted = max(1, round(self._rate / 10))
             grant = await asyncio.to_thread(
                 self._database.transaction, lambda c: budget.draw(c, rate=self._rate, wanted=wanted)
             )
-            self._granted += grant.requests
+            self._granted = grant.requests
+            self._looked_at = time.monotonic()
             if grant.requests:
                 return False
             wait = grant.wait

@@ -19,9 +19,15 @@ from etl.load.upsert import RunWrite, Written, write
 from etl.pipeline.reading import Reading
 from etl.records import TERMINAL_STATES, DecodedSteps, Rejected
 from etl.transform.decode import decode_steps
+from etl.transform.redact import Redaction
 from etl.transform.states import StateMap, derive_run_state
 
 log = structlog.get_logger(__name__)
+
+# A batch of so many runs or more of which not one can be stored is no matter of single runs.
+SYSTEMIC = 10
+
+NO_REDACTION = Redaction()
 
 
 class LoadReport(msgspec.Struct):
@@ -53,37 +59,56 @@ class LoadReport(msgspec.Struct):
 class Loader:
     """Writes batches of readings. All its methods are synchronous: they run in a thread."""
 
-    def __init__(self, database: Database, policy: Policy, states: StateMap) -> None:
+    def __init__(
+        self, database: Database, policy: Policy, states: StateMap, redaction: Redaction = NO_REDACTION
+    ) -> None:
         self._database = database
         self._policy = policy
         self._states = states
+        self._redaction = redaction
 
     def load(self, readings: Sequence[Reading]) -> LoadReport:
         """Load a batch whole; where the database refuses it for good, in halves, down to the row, which is set aside.
 
         Raises:
             DatabaseError: the database is out of reach; the claims still stand, or are consumed if it committed.
+            EtlError: none of many runs can be stored; the claims stand until their leases end.
         """
+        report, refused = self._in_parts(readings)
+        if len(refused) == len(readings) >= SYSTEMIC:
+            # Not the fault of each of them: setting them all aside would only bury what is wrong.
+            _, problem = refused[0]
+            raise EtlError(
+                f"none of {len(readings)} runs can be stored ({problem}): the fault is not theirs, so nothing was set aside; "
+                "ORCHESTRA_ETL_LOGS__LEVEL=debug shows where"
+            )
+        for reading, problem in refused:
+            report.add(self._give_up(reading, f"the run cannot be stored: {problem}"))
+        return report
+
+    def _in_parts(self, readings: Sequence[Reading]) -> tuple[LoadReport, list[tuple[Reading, str]]]:
+        """Load what can be loaded; the rest with the cause of each."""
         try:
-            return self._database.transaction(lambda c: self._load(c, readings, isolate=False))
+            return self._database.transaction(lambda c: self._load(c, readings, isolate=False)), []
         except EtlError:
             raise
         except Exception as error:
             log.warning("batch_refused", cause=_cause(error), runs=len(readings))
         if len(readings) > 1:
             middle = len(readings) // 2
-            report = self.load(readings[:middle])
-            report.add(self.load(readings[middle:]))
-            return report
+            report, refused = self._in_parts(readings[:middle])
+            more_report, more_refused = self._in_parts(readings[middle:])
+            report.add(more_report)
+            return report, refused + more_refused
         try:
-            return self._database.transaction(lambda c: self._load(c, readings, isolate=True))
+            return self._database.transaction(lambda c: self._load(c, readings, isolate=True)), []
         except EtlError:
             raise
         except Exception as error:
             # Whosever fault it is, what one run brings out must not keep the others from being loaded.
             trace = None if is_database_error(error) else error
             log.error("run_refused", run=readings[0].claim.run_id, cause=_cause(error), exc_info=trace)
-            return self._give_up(readings[0], f"the run cannot be stored: {_cause(error)}")
+            return LoadReport(), [(readings[0], _cause(error))]
 
     def _give_up(self, reading: Reading, problem: str) -> LoadReport:
         steps = reading.steps.steps if reading.steps is not None else ()
@@ -95,6 +120,11 @@ class Loader:
         held = claims.lock(connection, [reading.claim for reading in readings])
         mine = [reading for reading in readings if reading.claim.run_id in held]
         report = LoadReport(superseded=len(readings) - len(mine))
+        if report.superseded:
+            # Among them is what this very unit of work wrote, where the answer to its COMMIT was lost and it is repeated: a
+            # new letter must not go unreported.
+            lost = [reading.claim for reading in readings if reading.claim.run_id not in held]
+            report.set_aside = dead_letters.count_new(connection, [(one.run_id, one.claimed_at) for one in lost])
         if not mine:
             return report
         missing = [reading.claim.run_id for reading in mine if reading.not_found]
@@ -152,7 +182,13 @@ class Loader:
         for reading in gone:
             claim = reading.claim
             decoded = [
-                decode_steps(body, workflow_id=claim.workflow_id, run_id=claim.run_id, states=self._states)
+                decode_steps(
+                    body,
+                    workflow_id=claim.workflow_id,
+                    run_id=claim.run_id,
+                    states=self._states,
+                    policy=self._redaction.policy(claim.workflow_id),
+                )
                 for body in bodies.get(claim.run_id, ())
             ]
             steps = {step.id: step for answer in decoded for step in answer.steps}
@@ -174,7 +210,7 @@ class Loader:
             for rejected in reading.rejected
         ]
         letters += [Letter(*one) for one in written.rejected]
-        report.set_aside = dead_letters.record(connection, letters)
+        report.set_aside += dead_letters.record(connection, letters)
         for partial in (False, True):
             read = [one.claim.run_id for one in found if one.steps is not None and one.partial is partial]
             if read:

@@ -14,11 +14,12 @@ from sqlalchemy import Connection
 from etl.database import Database
 from etl.errors import ApiError, ApiUnavailable, EtlError, KeyRefused, NotFound, RequestRefused
 from etl.extract.client import OrchestraClient
-from etl.ledger import claims, requests, state_map, workflows
+from etl.ledger import claims, redaction, requests, state_map, workflows
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.poll import Poller
 from etl.pipeline.sweep import Sweeper, SweepReport
+from etl.transform.redact import Redaction
 from etl.transform.states import StateMap
 from etl.transform.workflows import decode_workflows, node_types_of
 
@@ -78,6 +79,7 @@ class Passes:
         describe_every: float,
         node_types: dict[str, Mapping[str, str]],
         states: StateMap,
+        policies: Redaction,
     ) -> None:
         """`describe_every` (seconds): how often `GET /workflows` is asked. `node_types`, by workflow, is filled by it."""
         self._database = database
@@ -90,6 +92,7 @@ class Passes:
         self._describe_every = describe_every
         self._node_types = node_types
         self._states = states
+        self._policies = {version: policy.rules_json for version, policy in policies.policies.items()}
 
     async def prepare(self) -> None:
         """Enter the configured workflows and runs, and learn what the API says about workflows where that is due.
@@ -105,6 +108,7 @@ class Passes:
                 workflows.configure(connection, plan.id, name=plan.name, labels=plan.labels)
                 if plan.runs:
                     requests.register(connection, plan.id, plan.runs)
+            redaction.record(connection, self._policies)
             remapped = state_map.apply(connection, self._states.configured, self._states.state_of)
             if remapped:
                 log.info("states_re_evaluated", runs=remapped)

@@ -14,8 +14,9 @@ from etl.errors import ApiUnavailable, NotFound, RequestRefused, ResponseTooLarg
 from etl.extract.client import OrchestraClient
 from etl.ledger.claims import Claim
 from etl.ledger.clock import DatabaseClock
-from etl.records import TERMINAL_STATES, Answer, DecodedSteps, Drift, Rejected, Run
+from etl.records import TERMINAL_STATES, Answer, DecodedRun, DecodedSteps, Drift, Rejected, Run
 from etl.transform.decode import decode_steps
+from etl.transform.redact import NotRedactable, Policy, Redaction
 from etl.transform.runs import decode_run, decode_single_run
 from etl.transform.states import StateMap
 
@@ -90,12 +91,14 @@ class Reader:
         clock: DatabaseClock,
         states: StateMap,
         node_types: Mapping[str, Mapping[str, str]],
+        redaction: Redaction,
     ) -> None:
         """`node_types`: node id to type, by workflow; it may be filled later."""
         self._client = client
         self._clock = clock
         self._states = states
         self._node_types = node_types
+        self._redaction = redaction
         self._no_single_runs_until: dict[str, float] = {}
 
     async def read(self, claim: Claim) -> Reading:
@@ -116,11 +119,10 @@ class Reader:
             return Reading(claim, self._clock.now(), problem=str(error))
 
     async def _read(self, claim: Claim) -> Reading:
-        listed = None
-        if claim.listing is not None and _newer(claim.listed_at, claim.run_observed_at):
-            listed = decode_run(claim.listing, states=self._states)
+        policy = self._redaction.policy(claim.workflow_id)
+        listed, rejected = self._decode_listing(claim, policy)
         answer = await self._client.steps(claim.workflow_id, claim.run_id)
-        steps = await self._decode(answer, claim)
+        steps = await self._decode(answer, claim, policy)
         reading = Reading(
             claim,
             self._clock.at(answer.requested_at),
@@ -128,16 +130,26 @@ class Reader:
             steps=steps if steps.readable else None,
             run=listed.run if listed else None,
             run_observed_at=claim.listed_at if listed else None,
-            rejected=(*(listed.rejected if listed else ()), *steps.rejected),
+            rejected=(*rejected, *steps.rejected),
             drift=(*(listed.drift if listed else ()), *steps.drift),
             problem=None if steps.readable else "the answer for its steps is no JSON array",
             size=2 * len(answer.body) + len(claim.listing or b""),
         )
-        if not steps.readable or not self._wants_own_row(reading):
+        if not steps.readable or not self._wants_own_row(reading, policy):
             return reading
-        return await self._with_own_row(reading)
+        return await self._with_own_row(reading, policy)
 
-    async def _decode(self, answer: Answer, claim: Claim) -> DecodedSteps:
+    def _decode_listing(self, claim: Claim, policy: Policy | None) -> tuple[DecodedRun | None, tuple[Rejected, ...]]:
+        """The run's row from the list, where it is newer than the one stored, and what of it is set aside."""
+        if claim.listing is None or not _newer(claim.listed_at, claim.run_observed_at):
+            return None, ()
+        try:
+            listed = decode_run(claim.listing, states=self._states, policy=policy)
+        except NotRedactable as trouble:  # it was listed before there were rules
+            return None, () if policy is None else (policy.withhold_unredactable(trouble, claim.listing),)
+        return listed, listed.rejected
+
+    async def _decode(self, answer: Answer, claim: Claim, policy: Policy | None) -> DecodedSteps:
         def decode() -> DecodedSteps:
             return decode_steps(
                 answer.body,
@@ -145,22 +157,23 @@ class Reader:
                 run_id=claim.run_id,
                 states=self._states,
                 node_types=self._node_types.get(claim.workflow_id, {}),
+                policy=policy,
             )
 
         return await asyncio.to_thread(decode) if len(answer.body) > _LARGE else decode()
 
-    def _wants_own_row(self, reading: Reading) -> bool:
+    def _wants_own_row(self, reading: Reading, policy: Policy | None) -> bool:
         """The run's own row is asked for where nothing newer than the last read is at hand, or the steps look finished
-        under a run that does not; not where the API is known to have ended it (unless its steps have moved since), nor where
-        it offers no such row."""
+        under a run that does not; not where the API is known to have ended it (unless its steps have moved since, or there are
+        redaction rules: the stored row may have been written under others), nor where it offers no such row."""
         claim = reading.claim
         if time.monotonic() < self._no_single_runs_until.get(claim.workflow_id, 0.0):
             return False
         if reading.run_state in TERMINAL_STATES:
-            return reading.run is None and reading.digest != claim.known.read_digest
+            return reading.run is None and (policy is not None or reading.digest != claim.known.read_digest)
         return reading.run is None or reading.steps_terminal
 
-    async def _with_own_row(self, reading: Reading) -> Reading:
+    async def _with_own_row(self, reading: Reading, policy: Policy | None) -> Reading:
         claim = reading.claim
         try:
             answer = await self._client.run(claim.workflow_id, claim.run_id)
@@ -171,10 +184,10 @@ class Reader:
         except (ApiUnavailable, ResponseTooLarge):
             # The steps alone must be enough. Without the row the run is not final yet, so it is asked for again.
             return reading
-        listed = decode_single_run(answer.body, claim.run_id)
+        listed = decode_single_run(answer.body, claim.run_id, policy=policy)
         if listed is None:
             return reading
-        decoded = decode_run(listed.listing, states=self._states)
+        decoded = decode_run(listed.listing, states=self._states, policy=policy)
         return msgspec.structs.replace(
             reading,
             run=decoded.run,

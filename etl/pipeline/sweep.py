@@ -19,6 +19,7 @@ from etl.ledger import dead_letters, sweeps
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.heartbeat import heartbeat
 from etl.records import DecodedPage, Rejected
+from etl.transform.redact import Redaction
 from etl.transform.runs import decode_page
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ class Sweeper:
         database: Database,
         client: OrchestraClient,
         clock: DatabaseClock,
+        redaction: Redaction,
         *,
         lease: float,
         page_size: int,
@@ -67,6 +69,7 @@ class Sweeper:
         self._database = database
         self._client = client
         self._clock = clock
+        self._redaction = redaction
         self._lease = lease
         self._page_size = page_size
         self._reconcile_pages = reconcile_pages
@@ -145,8 +148,8 @@ class Sweeper:
                 walker.end_of_list()
             else:
                 requested_at = self._clock.at(answer.requested_at)
-                page = decode_page(answer.body)
-                report.set_aside += await self._set_aside(begun.workflow_id, page.rejected)
+                page = decode_page(answer.body, policy=self._redaction.policy(begun.workflow_id))
+                report.set_aside += await self._set_aside(begun.workflow_id, page.rejected, requested_at)
                 if not page.readable:
                     raise ApiUnavailable(
                         f"workflow {begun.workflow_id}: the run list is no JSON array; the answer is kept as a dead letter"
@@ -173,7 +176,7 @@ class Sweeper:
         completion = None
         if walker.outcome is not None and walker.skipped_offsets:
             skipped = Rejected("too_large", "a row of the run list is larger than api.max_response_bytes", b"")
-            report.set_aside += await self._set_aside(begun.workflow_id, [skipped])
+            report.set_aside += await self._set_aside(begun.workflow_id, [skipped], requested_at)
         # A bounded walk of the whole list that came past the watermark has done what a sweep must do.
         if walker.outcome is not None and (walker.outcome != "cut_off" or walker.watermark_met):
             if walker.outcome == "missed":
@@ -217,11 +220,11 @@ class Sweeper:
             log.warning("runs_missing_from_the_tables", workflow=begun.workflow_id, runs=written.repaired)
         report.complete = completion is not None
 
-    async def _set_aside(self, workflow_id: str, rejected: Sequence[Rejected]) -> int:
+    async def _set_aside(self, workflow_id: str, rejected: Sequence[Rejected], requested_at: datetime) -> int:
         if not rejected:
             return 0
         letters = [dead_letters.Letter(workflow_id, "", one) for one in rejected]
-        return await self._run(lambda c: dead_letters.record(c, letters))
+        return await self._run(lambda c: dead_letters.record(c, letters, since=requested_at))
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.transaction, work)

@@ -7,6 +7,7 @@ doubled tick costs nothing but a query.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,8 +35,8 @@ TICK = 1.0
 PREPARE = 60.0
 # After a refused key, so many seconds pass before the next request; the key file is read again for it.
 KEY_PAUSE = 15.0
-# A job that could not start for so many seconds is skipped: the next tick does the same work.
-MISFIRE_GRACE = 3600
+# Seconds between two looks at this machine's clock, and by how many it may be set without being noticed.
+CLOCK_LOOK, CLOCK_STEP = 5.0, 2.0
 # Seconds that jobs in hand get at the end, out of the ten that the service promises.
 END_PATIENCE = 8.0
 # Seconds of them for a database that does not answer: a thread that goes on trying would keep the process from ending.
@@ -71,7 +72,8 @@ class Daemon:
         self._stop = Stop()
         self._scheduler = AsyncIOScheduler(
             timezone="UTC",
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": MISFIRE_GRACE},
+            # However late: a nightly sweep that a long stop has missed is not put off until the next night.
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
     async def run(self, stop: Stop) -> None:
@@ -83,7 +85,7 @@ class Daemon:
         self._schedule_sweeps()
         self._scheduler.start()
         log.info("service_started", workflows=len(self._schedules))
-        await stop.wait()
+        await self._watch_clock(stop)
         log.info("service_stopping")
         self._scheduler.pause()
         self._passes.poller.end_within(DATABASE_END_PATIENCE)
@@ -95,6 +97,21 @@ class Daemon:
             await asyncio.wait(self._active, timeout=END_PATIENCE)
         self._scheduler.shutdown(wait=False)
         log.info("service_stopped")
+
+    async def _watch_clock(self, stop: Stop) -> None:
+        """Wait for the end. Where the machine's clock is set meanwhile, start all jobs anew.
+
+        The scheduler goes by that clock: set back by a day, it would not begin a job before that day has passed again.
+        """
+        ahead = time.time() - time.monotonic()
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), CLOCK_LOOK)
+            before, ahead = ahead, time.time() - time.monotonic()
+            if abs(ahead - before) > CLOCK_STEP and not stop.is_set():
+                log.warning("clock_set", seconds=round(ahead - before, 1))
+                for job in self._scheduler.get_jobs():
+                    job.modify(next_run_time=datetime.now(UTC))
 
     def _schedule_sweeps(self) -> None:
         for workflow_id in self._passes.workflow_ids:

@@ -1,7 +1,8 @@
 """What can be set: frozen models with their defaults and rules.
 
 Durations are written with a unit in the file and the environment (`90s`, `1m30s`, `500ms`, `7d`) and are
-seconds (float) in the program. Only the key file is read again while the program runs.
+seconds (float) in the program. Only the files with secrets are read again while the program runs: the API key's for every
+request, the database URL's for every new connection.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from pydantic import (
 )
 
 from etl.errors import ConfigurationError
+from etl.settings.privacy import Redaction, clean_redaction_key
+from etl.settings.retention import Retention
 from etl.settings.values import (
     EMBEDDED,
     MASK,
@@ -113,7 +116,7 @@ class Database(_Section):
     url: SecretStr | None = None
     url_file: SecretFile | None = None
     migrate_on_start: bool = False
-    statement_timeout: Duration = Field(default=300.0, le=2_000_000)
+    statement_timeout: Duration = Field(default=40.0, le=2_000_000)
     """0 is no limit, here and for `lock_timeout`."""
     lock_timeout: Duration = Field(default=30.0, le=2_000_000)
     patience: Duration = 60.0
@@ -214,6 +217,8 @@ class Settings(_Section):
     database: Database = Database()
     workflows: tuple[Workflow, ...] = ()
     polling: Polling = Polling()
+    redaction: Redaction = Redaction()
+    retention: Retention = Retention()
     service: Service = Service()
     logs: Logs = Logs()
     states: Mapping[str, str] = Field(default_factory=dict)
@@ -263,6 +268,19 @@ class Settings(_Section):
             )
         return from_file(path, "the API key (ORCHESTRA_API_KEY_FILE, api.api_key_file)", clean_key)
 
+    def read_redaction_key(self) -> str:
+        """The key of redaction; where there are no rules it may be empty.
+
+        Raises:
+            ConfigurationError: the key's file cannot be read or holds no usable key.
+        """
+        if self.redaction.key is not None:
+            return self.redaction.key.get_secret_value()
+        if self.redaction.key_file is None:
+            return ""
+        source = "the redaction key (ORCHESTRA_REDACTION_KEY_FILE, redaction.key_file)"
+        return from_file(self.redaction.key_file, source, clean_redaction_key)
+
     def database_url(self) -> str:
         """The database as a libpq URI (`postgresql://…`), or the word `embedded`.
 
@@ -291,6 +309,8 @@ class Settings(_Section):
         shown = self.model_dump(mode="json")
         if self.api.api_key is not None:
             shown["api"]["api_key"] = MASK
+        if self.redaction.key is not None:
+            shown["redaction"]["key"] = MASK
         if self.database.url is not None:
             shown["database"]["url"] = mask_url(self.database.url.get_secret_value())
         return shown

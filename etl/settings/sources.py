@@ -18,6 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from etl.errors import ConfigurationError
 from etl.settings.models import Api, Database, Logs, Polling, Service, Settings, Workflow
+from etl.settings.privacy import Redaction, RedactionRule
+from etl.settings.retention import Retention
 
 PREFIX = "ORCHESTRA_ETL_"
 _NAMED = {
@@ -26,6 +28,8 @@ _NAMED = {
     "ORCHESTRA_BASE_URL": ("api", "base_url"),
     "DATABASE_URL": ("database", "url"),
     "DATABASE_URL_FILE": ("database", "url_file"),
+    "ORCHESTRA_REDACTION_KEY": ("redaction", "key"),
+    "ORCHESTRA_REDACTION_KEY_FILE": ("redaction", "key_file"),
 }
 _NO_SETTINGS = {"ORCHESTRA_ETL_CONFIG", "ORCHESTRA_ETL_HOME"}
 _SECTIONS: Mapping[str, type[BaseModel]] = {
@@ -33,12 +37,19 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "database": Database,
     "workflows": Workflow,
     "polling": Polling,
+    "redaction": Redaction,
+    "redaction.rules": RedactionRule,
+    "retention": Retention,
     "service": Service,
     "logs": Logs,
 }
 _KNOWN = [*Settings.model_fields] + [f"{name}.{key}" for name, model in _SECTIONS.items() for key in model.model_fields]
 # A value from the environment takes the place of the file's other way to say the same.
-_ALTERNATIVES = [("api", "api_key", "api_key_file"), ("database", "url", "url_file")]
+_ALTERNATIVES = [
+    ("api", "api_key", "api_key_file"),
+    ("database", "url", "url_file"),
+    ("redaction", "key", "key_file"),
+]
 
 
 def load(config: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -93,6 +104,12 @@ def _read_file(path: Path) -> dict[str, Any]:
                 f"{path}: api.{key}: the key itself must not stand in this file; set ORCHESTRA_API_KEY or "
                 "ORCHESTRA_API_KEY_FILE in the environment, or api.api_key_file here"
             )
+    redaction = values.get("redaction")
+    if isinstance(redaction, dict) and "key" in redaction:
+        raise ConfigurationError(
+            f"{path}: redaction.key: the key itself must not stand in this file; set ORCHESTRA_REDACTION_KEY or "
+            "ORCHESTRA_REDACTION_KEY_FILE in the environment, or redaction.key_file here"
+        )
     for section, _, key in _ALTERNATIVES:
         table = values.get(section)
         if isinstance(table, dict) and isinstance(table.get(key), str):
@@ -144,8 +161,9 @@ def _check_variable(name: str, path: tuple[str, ...]) -> None:
 
 def _nearest(key: str) -> str | None:
     """The known key most like this one: as it stands, else by its last part in any section."""
-    alike = [known for known in _KNOWN if ("." in known) == ("." in key)]
-    if close := get_close_matches(key, alike, 1, 0.75):
+    alike = [known for known in _KNOWN if known.count(".") == key.count(".")]
+    # Of a rule's key only the last part: the two before it are most of the text, and would make any keys alike.
+    if key.count(".") < 2 and (close := get_close_matches(key, alike, 1, 0.75)):
         return close[0]
     leaves = {known.rpartition(".")[2]: known for known in reversed(alike if "." in key else _KNOWN)}
     close = get_close_matches(key.rpartition(".")[2], leaves, 1, 0.75)
@@ -173,7 +191,7 @@ def _describe(problem: Any, path: Path, origins: Mapping[tuple[str, ...], str]) 
         case "model_type" | "model_attributes_type" | "dict_type" | "mapping_type":
             what = "must be a table"
         case "tuple_type":
-            what = f"must be a list of tables: [[{where}]]" if where == "workflows" else "must be a list"
+            what = f"must be a list of tables: [[{where}]]" if where in _SECTIONS else "must be a list"
         case _:
             message = str(problem["msg"]).removeprefix("Value error, ")
             what = message.replace("Input should be", "must be")
@@ -181,7 +199,8 @@ def _describe(problem: Any, path: Path, origins: Mapping[tuple[str, ...], str]) 
 
 
 def _choices(location: tuple[str | int, ...]) -> str:
-    model: type[BaseModel] | None = _SECTIONS.get(str(location[0])) if len(location) > 1 else Settings
+    table = ".".join(part for part in location[:-1] if isinstance(part, str))
+    model: type[BaseModel] | None = _SECTIONS.get(table) if table else Settings
     return f"; known here: {', '.join(model.model_fields)}" if model else ""
 
 

@@ -15,6 +15,7 @@ from etl.records import DecodedSteps, Payload, Rejected, Step
 from etl.transform.fields import Fields, Findings, usable_id
 from etl.transform.generation import read_generation
 from etl.transform.payloads import may_be_refused
+from etl.transform.redact import NotRedactable, Policy
 from etl.transform.scanner import Members, is_json, split
 from etl.transform.states import StateMap
 
@@ -41,23 +42,31 @@ def decode_steps(
     run_id: str,
     states: StateMap,
     node_types: Mapping[str, str] = _NO_NODE_TYPES,
+    policy: Policy | None = None,
 ) -> DecodedSteps:
     """Decode one whole answer of the steps endpoint; nothing in it raises.
 
-    `node_types` maps node ids to types, where the workflow's graph is known. What cannot become a step is in
-    `rejected`, with its bytes; `readable` is False where the body is no JSON array.
+    `node_types` maps node ids to types, where the workflow's graph is known; `policy` is the workflow's redaction. What
+    cannot become a step is in `rejected`, with its bytes; `readable` is False where the body is no JSON array.
     """
     parts = split(body)
     if parts is None:
-        return DecodedSteps((), (not_an_array(body),), readable=False)
-    suspect = not parts.strict or may_be_refused(body)
+        return DecodedSteps((), (not_an_array(body, policy),), readable=False)
+    suspect = policy is None and (not parts.strict or may_be_refused(body))
+    version = None if policy is None else policy.version
     findings = Findings("step")
     steps: dict[str, Step] = {}
     own_texts: dict[str, Raw] = {}
     for position, (own, members) in enumerate(parts.elements):
+        if policy is not None and members is not None:
+            try:
+                own, members, suspect = policy.step(own, members)
+            except NotRedactable as trouble:
+                findings.rejected.append(policy.withhold_unredactable(trouble, own, usable_id(members.get("id"))))
+                continue
         step_id = None if members is None else usable_id(members.get("id"))
         if members is None or step_id is None:
-            reject_element(findings, own, members)
+            reject_element(findings, own, members, policy)
             continue
         if step_id in steps:
             earlier = bytes(own_texts[step_id])
@@ -66,28 +75,37 @@ def decode_steps(
             findings.reject("duplicate_id", "A later step of the same answer has the same id.", earlier, step_id)
             del steps[step_id]  # so that the last one also takes its place in the order
         own_texts[step_id] = own
-        fields = Fields(step_id, members, findings, suspect=suspect)
+        fields = Fields(step_id, members, findings, suspect=suspect, keep_raw=policy is None)
         context = f"{TRANSFORM_VERSION}\0{workflow_id}\0{run_id}\0{position}"
-        steps[step_id] = _step(step_id, position, own, members, fields, context, findings, states, node_types)
+        steps[step_id] = _step(step_id, position, own, members, fields, context, findings, states, node_types, version)
     return DecodedSteps(tuple(steps.values()), tuple(findings.rejected), findings.drift)
 
 
-def not_an_array(body: bytes) -> Rejected:
-    """A whole answer set aside."""
-    return Rejected("not_an_array", "The answer is not a JSON array.", body)
+def not_an_array(body: bytes, policy: Policy | None) -> Rejected:
+    """A whole answer set aside; without its bytes where there are redaction rules."""
+    reason, detail = "not_an_array", "The answer is not a JSON array."
+    return Rejected(reason, detail, body) if policy is None else policy.withhold(reason, detail, body)
 
 
-def reject_element(findings: Findings, own: Raw, members: Members | None) -> None:
-    """Set one element of an answer aside that has no members, or no usable id among them."""
+def reject_element(findings: Findings, own: Raw, members: Members | None, policy: Policy | None) -> None:
+    """Set one element of an answer aside that has no members, or no usable id among them.
+
+    With members it has been redacted; without, it cannot be, and is not kept where there are rules.
+    """
     body = bytes(own)
     if members is not None:
         findings.reject(
             "unusable_id", "The id is missing, empty, too long, or not text that PostgreSQL can hold.", body
         )
-    elif not body.startswith(b"{") and is_json(body):
-        findings.reject("not_an_object", "An element of the answer is not a JSON object.", body)
+        return
+    if not body.startswith(b"{") and is_json(body):
+        reason, detail = "not_an_object", "An element of the answer is not a JSON object."
     else:
-        findings.reject("malformed", "An element of the answer is not well-formed JSON.", body)
+        reason, detail = "malformed", "An element of the answer is not well-formed JSON."
+    if policy is None:
+        findings.reject(reason, detail, body)
+    else:
+        findings.rejected.append(policy.withhold(reason, detail, body))
 
 
 def _step(
@@ -100,6 +118,7 @@ def _step(
     findings: Findings,
     states: StateMap,
     node_types: Mapping[str, str],
+    policy_version: str | None,
 ) -> Step:
     node_id = fields.text("node_id")
     status = fields.text("status")
@@ -112,6 +131,8 @@ def _step(
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)
     # All that the row depends on: where its workflow or node type is corrected later, it must be written again.
     digest = hashlib.blake2b(f"{context}\0{state}\0{node_type}\0".encode(), digest_size=16)
+    if policy_version is not None:
+        digest.update(f"{policy_version}\0".encode())
     digest.update(own)
     return Step(
         step_id,
@@ -142,11 +163,12 @@ def _step(
         outputs,
         digest.digest(),
         own,
+        policy_version,
     )
 
 
 def _readable(payload: Payload | None, raw: Raw | None) -> bytes | None:
     """The payload as JSON that a decoder takes: its own bytes, or what is stored instead of them."""
-    if payload is None or payload.raw is None:
+    if payload is None or payload.note is None:
         return raw
     return None if payload.data is None else payload.data.encode()

@@ -81,16 +81,18 @@ class Findings:
 class Fields:
     """The members of one step or run, read into columns. What does not fit is kept for `extra`.
 
-    `suspect` says that the values are not known to be what jsonb and text columns take.
+    `suspect` says that the values are not known to be what jsonb and text columns take; `keep_raw`, whether the exact bytes
+    are kept of a payload that jsonb cannot hold.
     """
 
-    __slots__ = ("_extra", "_findings", "_id", "_members", "_suspect")
+    __slots__ = ("_extra", "_findings", "_id", "_keep_raw", "_members", "_suspect")
 
-    def __init__(self, id: str, members: Members, findings: Findings, *, suspect: bool) -> None:
+    def __init__(self, id: str, members: Members, findings: Findings, *, suspect: bool, keep_raw: bool = True) -> None:
         self._id = id
         self._members = members
         self._findings = findings
         self._suspect = suspect
+        self._keep_raw = keep_raw
         self._extra: Members = {}
 
     def text(self, name: str) -> str | None:
@@ -176,7 +178,7 @@ class Fields:
     def payload(self, name: str) -> Payload | None:
         """A payload column; None where the member is missing (null is a value)."""
         raw = self._members.get(name)
-        return None if raw is None else payload(bytes(raw), suspect=self._suspect)
+        return None if raw is None else payload(bytes(raw), suspect=self._suspect, keep_raw=self._keep_raw)
 
     def rest(self, known: frozenset[str]) -> str | None:
         """JSON text of an object for `extra`: the members outside `known`, and those that did not fit; None if none.

@@ -91,11 +91,16 @@ def storable(value: bytes) -> Storable:
     return Storable(text, f"jsonb cannot hold: {', '.join(replaced)}" if replaced else None)
 
 
-def payload(value: bytes, *, suspect: bool) -> Payload:
-    """A value for a payload column. Without `suspect`, jsonb is known to take it as it is."""
+def payload(value: bytes, *, suspect: bool, keep_raw: bool = True) -> Payload:
+    """A value for a payload column. Without `suspect`, jsonb is known to take it as it is.
+
+    Without `keep_raw`, what jsonb cannot hold is lost, as the note then says.
+    """
     if not suspect:
         return Payload(value.decode(), len(value))
     text, note = storable(value)
+    if note is not None and not keep_raw:
+        return Payload(text, len(value), None, f"{note}; not kept: the workflow has redaction rules")
     return Payload(text, len(value), None if note is None else value, note)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC
+from datetime import UTC, datetime
+
+from msgspec import Raw
 
 from etl.records import DecodedPage, DecodedRun, ListedRun, Run
 from etl.transform.decode import not_an_array, reject_element
 from etl.transform.fields import Fields, Findings, object_of, parse_time, text_of, usable_id
 from etl.transform.payloads import may_be_refused
+from etl.transform.redact import NotRedactable, Policy
 from etl.transform.scanner import Members, split
 from etl.transform.states import StateMap
 
@@ -28,23 +31,29 @@ _KNOWN = frozenset(
 )
 
 
-def decode_page(body: bytes) -> DecodedPage:
-    """Decode one page of the run list, in its order; nothing in it raises.
+def decode_page(body: bytes, *, policy: Policy | None = None) -> DecodedPage:
+    """Decode one page of the run list, in its order; nothing in it raises. `policy` is the workflow's redaction.
 
     A row stays JSON, its members in their own bytes; of rows with one id the last one stands. `readable` is False where
     the body is no JSON array.
     """
     parts = split(body)
     if parts is None:
-        return DecodedPage((), (not_an_array(body),), readable=False)
+        return DecodedPage((), (not_an_array(body, policy),), readable=False)
     findings = Findings("run")
     runs: dict[str, ListedRun] = {}
     ids: list[str | None] = []
     for own, members in parts.elements:
         run_id = None if members is None else usable_id(members.get("id"))
         ids.append(run_id)
+        if policy is not None and members is not None:
+            try:
+                own, members, _ = policy.run(own, members)
+            except NotRedactable as trouble:
+                findings.rejected.append(policy.withhold_unredactable(trouble, own))
+                continue
         if members is None or run_id is None:
-            reject_element(findings, own, members)
+            reject_element(findings, own, members, policy)
             continue
         listed = _listed(run_id, members)
         earlier = runs.pop(run_id, listed)
@@ -56,25 +65,34 @@ def decode_page(body: bytes) -> DecodedPage:
     return DecodedPage(tuple(runs.values()), tuple(findings.rejected), tuple(ids))
 
 
-def decode_single_run(body: bytes, run_id: str) -> ListedRun | None:
+def decode_single_run(body: bytes, run_id: str, *, policy: Policy | None = None) -> ListedRun | None:
     """Find the run in the answer to a request for it alone: a list holding it, or the bare object.
 
     None where the answer does not hold a run of that id.
     """
     if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         body = b"[" + body.removeprefix(b"\xef\xbb\xbf") + b"]"
-    return next((run for run in decode_page(body).runs if run.id == run_id), None)
+    return next((run for run in decode_page(body, policy=policy).runs if run.id == run_id), None)
 
 
-def decode_run(listing: bytes, *, states: StateMap) -> DecodedRun:
-    """Decode a run's own row as `ListedRun.listing` keeps it. Raises ValueError where it is no such row."""
+def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None) -> DecodedRun:
+    """Decode a run's own row as `ListedRun.listing` keeps it, which may have been written under other rules than `policy`.
+
+    Raises:
+        ValueError: it is no such row.
+        NotRedactable: there are rules, and the row cannot be redacted.
+    """
     parts = split(b"[" + listing + b"]")
     members = parts.elements[0][1] if parts is not None and len(parts.elements) == 1 else None
     run_id = None if members is None else usable_id(members.get("id"))
     if parts is None or members is None or run_id is None:
         raise ValueError("not the listing of a run")
     findings = Findings("run")
-    fields = Fields(run_id, members, findings, suspect=not parts.strict or may_be_refused(listing))
+    if policy is None:
+        suspect = not parts.strict or may_be_refused(listing)
+    else:
+        _, members, suspect = policy.run(Raw(listing), members)
+    fields = Fields(run_id, members, findings, suspect=suspect, keep_raw=policy is None)
     status = fields.text("status")
     state = states.state_of(status)
     if state == "unknown" and status is not None:
@@ -92,6 +110,7 @@ def decode_run(listing: bytes, *, states: StateMap) -> DecodedRun:
         inputs=fields.payload("inputs"),
         outputs=fields.payload("outputs"),
         extra=fields.rest(_KNOWN),
+        redaction_policy=None if policy is None else policy.version,
     )
     return DecodedRun(run, tuple(findings.rejected), findings.drift)
 
@@ -99,12 +118,15 @@ def decode_run(listing: bytes, *, states: StateMap) -> DecodedRun:
 def _listed(run_id: str, members: Members) -> ListedRun:
     listing = {name: raw for name, raw in members.items() if name != "all_outputs"}
     lasting = object_of({name: raw for name, raw in listing.items() if name != "elapsed_time"})
-    start_time = parse_time(text_of(members.get("start_time")) or "")
-    if start_time is not None and start_time.tzinfo is None:
-        start_time = start_time.replace(tzinfo=UTC)
     return ListedRun(
         id=run_id,
         listing=object_of(listing),
         listing_hash=hashlib.blake2b(lasting, digest_size=16).digest(),
-        start_time=start_time,
+        start_time=_time(members, "start_time"),
+        end_time=_time(members, "end_time"),
     )
+
+
+def _time(members: Members, name: str) -> datetime | None:
+    time = parse_time(text_of(members.get(name)) or "")
+    return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)

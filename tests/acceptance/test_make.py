@@ -38,10 +38,10 @@ def test_alone_it_prints_help() -> None:
     done = _make()
     assert (done.returncode, done.stderr) == (0, "")
     targets = [line.split()[1] for line in done.stdout.splitlines()]
-    assert targets == ["demo", "test", "check", "run", "bench", "lock"]
+    assert targets == ["demo", "test", "faults", "soak", "check", "run", "bench", "lock"]
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check", "run", "bench", "lock"])
+@pytest.mark.parametrize("target", ["demo", "test", "faults", "soak", "check", "run", "bench", "lock"])
 def test_every_target_can_be_made_from_nothing(target: str, tmp_path: Path) -> None:
     """Each target knows how to get from a checkout without a virtual environment to its own command."""
     done = _make("-n", target, f"VENV={tmp_path}/venv", "ARGS=--some-option")
@@ -50,7 +50,7 @@ def test_every_target_can_be_made_from_nothing(target: str, tmp_path: Path) -> N
     # A pinned, verified set of packages, from the lock alone.
     assert any("pip install" in line and "--require-hashes -r requirements.lock" in line for line in commands)
     assert f"{tmp_path}/venv/bin/" in commands[-1]
-    assert ("--some-option" in commands[-1]) == (target not in ("check", "lock"))
+    assert ("--some-option" in commands[-1]) == (target not in ("check", "soak", "lock"))
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, text
 
-from etl.database import Database, check_drift, head, is_transient, sqlstate, upgrade
+from etl import database as database_module
+from etl.database import Database, allow_long, check_drift, head, is_transient, sqlstate, upgrade
 from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
 from etl.local.postgres import EmbeddedPostgres
 from tests.conftest import FAST_SETTINGS, ROOT
@@ -207,6 +210,136 @@ def test_a_waiting_lock_ends_and_is_tried_again(database_url: str) -> None:
         release.join()
     opened.close()
     assert count == 0
+
+
+# A server that says nothing.
+
+
+@contextmanager
+def _frozen(pids: list[int]) -> Iterator[Callable[[Connection], None]]:
+    """A function that freezes the server's process of a connection until the end of the block."""
+
+    def freeze(connection: Connection) -> None:
+        pids.append(int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one()))
+        os.kill(pids[-1], signal.SIGSTOP)
+
+    try:
+        yield freeze
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _impatient(url: str, monkeypatch: pytest.MonkeyPatch, *, statement_timeout: float = 0.5) -> Database:
+    monkeypatch.setattr(database_module, "SILENCE", 0.5)
+    return Database(url, statement_timeout=statement_timeout, patience=20, pool_size=1)
+
+
+@pytest.mark.parametrize("moment", ["in a statement", "in a copy", "at the commit"])
+def test_a_silent_server_is_given_up(database_url: str, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """A session whose process is frozen is left a second later, and the unit lands once, on another connection."""
+    query(database_url, "CREATE TABLE public.done (attempt int)")
+    opened = _impatient(database_url, monkeypatch)
+    pids: list[int] = []
+
+    def work(connection: Connection) -> None:
+        first = not pids
+        if first and moment == "in a statement":
+            freeze(connection)
+        if first and moment == "in a copy":
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, psycopg.Connection)
+            with driver.cursor() as cursor, cursor.copy("COPY public.done FROM STDIN") as copy:
+                pids.append(driver.info.backend_pid)
+                os.kill(pids[-1], signal.SIGSTOP)
+                for _ in range(1_000_000):
+                    copy.write_row((0,))
+        connection.execute(text("INSERT INTO public.done VALUES (:attempt)"), {"attempt": len(pids)})
+        if first and moment == "at the commit":
+            freeze(connection)
+
+    with _frozen(pids) as freeze:
+        began = time.monotonic()
+        opened.transaction(work)
+        assert 0.9 < time.monotonic() - began < 5
+        opened.close()
+    sessions = f"SELECT 1 AS one {_SESSIONS} AND pid = {pids[0]}"
+    wait_until(lambda: query(database_url, sessions) == [])
+    rows = query(database_url, "SELECT attempt FROM public.done")
+    # A COMMIT without an answer may have happened: the unit is repeated, which its statements must stand.
+    assert rows in ([{"attempt": 1}], [{"attempt": 0}, {"attempt": 1}] if moment == "at the commit" else [])
+
+
+def test_idle_sessions_that_froze_are_replaced_at_once(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two sessions that froze in the pool only the first is waited for: what lies behind it is left unasked."""
+    monkeypatch.setattr(database_module, "SILENCE", 0.5)
+    opened = Database(database_url, statement_timeout=1, patience=20)
+    pids: list[int] = []
+    both = threading.Barrier(2)
+
+    def work(connection: Connection) -> None:
+        pids.append(int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one()))
+        both.wait(10)
+
+    threads = [threading.Thread(target=opened.transaction, args=(work,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with _frozen(pids):
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        assert opened.transaction(lambda c: c.execute(text("SELECT pg_backend_pid()")).scalar_one()) not in pids
+        assert 1.4 < time.monotonic() - began < 2.8
+        opened.close()
+
+
+def test_a_unit_that_goes_over_everything_may_take_longer(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `allow_long` grants holds for that transaction alone, on the server and here."""
+    opened = _impatient(database_url, monkeypatch)
+    attempts: list[int] = []
+
+    def long(connection: Connection) -> None:
+        attempts.append(1)
+        allow_long(connection)
+        connection.execute(text("SELECT pg_sleep(1.3)"))
+
+    opened.transaction(long)
+    assert attempts == [1]
+
+    pids: list[int] = []
+
+    def silent(connection: Connection) -> None:
+        if not pids:
+            freeze(connection)
+        connection.execute(text("SELECT 1"))
+
+    def slow(connection: Connection) -> None:
+        attempts.append(2)
+        connection.execute(text("SELECT pg_sleep(CASE WHEN :first THEN 1.3 ELSE 0 END)"), {"first": attempts == [1, 2]})
+
+    opened.transaction(slow)
+    assert attempts == [1, 2, 2]
+    with _frozen(pids) as freeze:
+        began = time.monotonic()
+        opened.transaction(silent)
+        assert time.monotonic() - began < 4
+        opened.close()
+
+
+def test_without_a_statement_timeout_nothing_is_given_up(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zero is no limit: neither on the server nor here."""
+    opened = _impatient(database_url, monkeypatch, statement_timeout=0)
+    attempts: list[int] = []
+
+    def work(connection: Connection) -> None:
+        attempts.append(1)
+        connection.execute(text("SELECT pg_sleep(1.2)"))
+
+    opened.transaction(work)
+    assert attempts == [1]
+    opened.close()
 
 
 # Schema versions.

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection
 
 from etl.database import Database
-from etl.errors import DatabaseError
+from etl.errors import DatabaseError, EtlError
 from etl.ledger import budget, claims, dead_letters, requests, state_map, sweeps, workflows
 from etl.ledger.claims import Claim
 from etl.ledger.dead_letters import Letter
@@ -282,13 +282,42 @@ def test_only_complete_sweeps_make_members(database: Database) -> None:
 
 
 def test_a_completion_replayed_after_a_lost_commit_is_refused(database: Database, database_url: str) -> None:
-    """The last page of a sweep, written a second time, changes nothing."""
+    """The last page of a sweep, written a second time, changes nothing, and the sweep counts as complete."""
     sweep = _begin(database)
     _page(database, sweep, _row("r"))
     before = query(database_url, "SELECT * FROM orchestra_etl.sweeps"), _ledger(database_url)
+    written = _page(database, sweep, _row("r", "running"))
+    assert (written.new, written.changed) == (0, 0)
+    assert (query(database_url, "SELECT * FROM orchestra_etl.sweeps"), _ledger(database_url)) == before
+    _page(database, _begin(database), _row("r"))
     with pytest.raises(sweeps.Fenced):
         _page(database, sweep, _row("r", "running"))
-    assert (query(database_url, "SELECT * FROM orchestra_etl.sweeps"), _ledger(database_url)) == before
+
+
+def test_a_letter_is_reported_though_the_answer_to_its_commit_was_lost(database: Database) -> None:
+    """A load that is repeated after it had committed finds its claims consumed, and still reports the letter as new."""
+    _track(database, "r")
+    bad = _reading(_claim(database)["r"], _step("s"), rejected=(Rejected("malformed", "Bad.", b"{"),))
+    assert _load(database, bad).set_aside == 1
+    again = _load(database, bad)
+    assert (again.superseded, again.set_aside, again.runs) == (1, 1, 0)
+    _track(database, "r")
+    assert _load(database, _reading(_claim(database)["r"], _step("s"))).set_aside == 0
+
+
+def test_a_defect_that_hits_every_run_sets_none_aside(database: Database, database_url: str) -> None:
+    """Where not one of many runs can be stored the load stops with an error: no letters, and the runs stay due."""
+    runs = [f"r{number}" for number in range(12)]
+    _track(database, *runs)
+    query(database_url, "ALTER TABLE orchestra.runs ADD CONSTRAINT nothing CHECK (id < '')")
+    readings = [_reading(claim, _step(f"s {run}")) for run, claim in _claim(database).items()]
+    with pytest.raises(EtlError, match="none of 12 runs can be stored"):
+        _load(database, *readings)
+    assert query(database_url, "SELECT * FROM orchestra_etl.dead_letters") == []
+    open_runs = query(
+        database_url, "SELECT run_id FROM orchestra_etl.run_ledger WHERE tracking = 'open' AND due_at IS NOT NULL"
+    )
+    assert len(open_runs) == 12
 
 
 def test_an_unchanged_listing_writes_nothing(database: Database, database_url: str) -> None:

@@ -1,0 +1,322 @@
+"""Retention: removes payloads, and whole runs, once the run has been over for so long; and has none of it come back.
+
+Two horizons in `orchestra_etl.retention` only move forward, and move before anything is deleted: from then on a load stores no
+payloads from behind the payload horizon, and a sweep enters a run that the list shows to have ended behind the run horizon as
+a tombstone. Open runs are never touched. A run's age counts from its end; from its start where it has no end, or one before its
+start; and from when it was first seen where it has neither.
+
+`updated_at` stays as it is: whoever copies what has changed since then must not take a pruned row for new content.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+from sqlalchemy import Connection, Row, Table, TextClause, text
+
+from etl.admin.removal import OWNED, batches, holds_payload, lock, remove
+from etl.database import Database, allow_long
+from etl.load.retention import PRUNED
+from etl.tables import PAYLOADS, runs
+
+log = structlog.get_logger(__name__)
+
+# Runs in one transaction: it lasts a fraction of a second, so that no load waits long for one of its runs.
+BATCH = 1000
+# Runs looked for at once: the search reads all that is old, so it is made rarely; this many ids are held in memory.
+SEARCH = 50_000
+# Seconds between two lines of progress.
+SAY_EVERY = 10.0
+
+_MOVE_HORIZONS = text("""
+    INSERT INTO orchestra_etl.retention AS r (id, payload_horizon, run_horizon)
+    VALUES (1, CAST(:payloads AS timestamptz), CAST(:runs AS timestamptz))
+    ON CONFLICT (id) DO UPDATE
+    SET payload_horizon = GREATEST(r.payload_horizon, excluded.payload_horizon),
+        run_horizon = GREATEST(r.run_horizon, excluded.run_horizon),
+        updated_at = now()
+    WHERE (GREATEST(r.payload_horizon, excluded.payload_horizon), GREATEST(r.run_horizon, excluded.run_horizon))
+          IS DISTINCT FROM (r.payload_horizon, r.run_horizon)
+""")
+
+_NOW_MINUS = text("""
+    SELECT now() - make_interval(secs => :payloads) AS payloads, now() - make_interval(secs => :runs) AS runs
+""")
+
+_AGED = """
+    SELECT l.run_id,
+           COALESCE(GREATEST(r.start_time, r.end_time), r.first_seen_at, l.start_time, l.first_seen_at) AS over_since,
+           l.listing
+    FROM orchestra_etl.run_ledger AS l
+    LEFT JOIN orchestra.runs AS r ON r.id = l.run_id
+    WHERE l.tracking <> 'open' AND l.removed_at IS NULL"""
+
+
+def _has_payload(table: Table) -> str:
+    """Whether a run `a` still has a payload in this table."""
+    if table is runs or "run_id" in table.c:
+        key = "id" if table is runs else "run_id"
+        return f"EXISTS (SELECT FROM {table.fullname} WHERE {key} = a.run_id AND {holds_payload(table)})"
+    return (
+        f"EXISTS (SELECT FROM orchestra.steps AS s JOIN {table.fullname} AS p ON p.step_id = s.id"
+        f" WHERE s.run_id = a.run_id AND {holds_payload(table)})"
+    )
+
+
+_PAYLOADS_LEFT = "(a.listing IS NOT NULL OR " + " OR ".join(_has_payload(table) for table in PAYLOADS) + ")"
+
+# In order of age; what has been passed is not searched again.
+_FIND = """
+    SELECT a.run_id, a.over_since
+    FROM ({aged}) AS a
+    WHERE a.over_since < CAST(:horizon AS timestamptz)
+      AND (CAST(:after AS timestamptz) IS NULL OR (a.over_since, a.run_id) > (CAST(:after AS timestamptz), :after_id))
+      AND {condition}
+    ORDER BY a.over_since, a.run_id
+    LIMIT :limit
+"""
+_FIND_RUNS = text(_FIND.format(aged=_AGED, condition="true"))
+_FIND_PAYLOADS = text(_FIND.format(aged=_AGED, condition=_PAYLOADS_LEFT))
+
+# Asked again under the lock: meanwhile a run may have been opened again, or removed.
+_STILL_AGED = text(f"""
+    SELECT a.run_id
+    FROM ({_AGED} AND l.run_id = ANY (CAST(:ids AS text[]))) AS a
+    WHERE a.over_since < CAST(:horizon AS timestamptz)
+""")
+
+_COUNT = """
+    SELECT count(*) AS runs, min(a.over_since) AS oldest, max(a.over_since) AS newest,
+           CAST(COALESCE(sum((SELECT count(*) FROM orchestra.steps AS s WHERE s.run_id = a.run_id)), 0) AS bigint) AS steps
+    FROM ({aged}) AS a
+    WHERE a.over_since < CAST(:horizon AS timestamptz)
+      AND (CAST(:since AS timestamptz) IS NULL OR a.over_since >= CAST(:since AS timestamptz))
+      AND {condition}
+"""
+_COUNT_RUNS = text(_COUNT.format(aged=_AGED, condition="true"))
+_COUNT_PAYLOADS = text(_COUNT.format(aged=_AGED, condition=_PAYLOADS_LEFT))
+
+# As a load of such a run would write them.
+_NOTES = {
+    "run_payloads": f"""concat_ws('; ', CASE WHEN num_nonnulls(inputs, inputs_raw) > 0 THEN 'inputs: {PRUNED}' END,
+                                  CASE WHEN num_nonnulls(outputs, outputs_raw) > 0 THEN 'outputs: {PRUNED}' END)""",
+    "inputs": f"'{PRUNED}'",
+    "outputs": f"'{PRUNED}'",
+}
+
+
+def _empty(table: Table) -> str:
+    columns = [f"{column} = NULL" for column in PAYLOADS[table]]
+    if table.name in _NOTES:
+        columns.append(f"note = {_NOTES[table.name]}")
+    return f"UPDATE {table.fullname} SET {', '.join(columns)} WHERE {OWNED[table]} AND {holds_payload(table)}"
+
+
+_EMPTY = {table.name: text(_empty(table)) for table in PAYLOADS}
+
+_DROP_LISTINGS = text("""
+    UPDATE orchestra_etl.run_ledger SET listing = NULL WHERE run_id = ANY (CAST(:ids AS text[])) AND listing IS NOT NULL
+""")
+
+_EMPTIED = "body = CAST('' AS bytea), detail = detail || ' Its bytes were pruned.'"
+
+# A run that is pruned cannot be tried again: its letters are settled.
+_EMPTY_LETTERS_OF = text(f"""
+    UPDATE orchestra_etl.dead_letters
+    SET {_EMPTIED}, resolution = COALESCE(resolution, 'discarded'), resolved_at = COALESCE(resolved_at, now())
+    WHERE run_id = ANY (CAST(:ids AS text[])) AND (octet_length(body) > 0 OR resolved_at IS NULL)
+""")
+
+# Letters of old runs, settled or not; of the run list; and settled ones whatever their run: they serve nothing any more.
+_OLD_LETTERS = f"""
+    FROM orchestra_etl.dead_letters AS d
+    WHERE octet_length(d.body) > 0
+      AND ((d.last_seen_at < CAST(:horizon AS timestamptz) AND (d.resolved_at IS NOT NULL OR d.run_id = ''))
+           OR EXISTS (SELECT FROM ({_AGED} AND l.run_id = d.run_id) AS a WHERE a.over_since < CAST(:horizon AS timestamptz)))
+"""
+
+_COUNT_LETTERS = text(f"SELECT count(*) {_OLD_LETTERS}")
+
+_EMPTY_LETTERS = text(f"""
+    UPDATE orchestra_etl.dead_letters
+    SET {_EMPTIED}
+    WHERE id IN (SELECT d.id {_OLD_LETTERS} ORDER BY d.id LIMIT :limit)
+""")
+
+
+class Horizons(msgspec.Struct, frozen=True):
+    """What lies before is removed; None: nothing is."""
+
+    payloads: datetime | None
+    runs: datetime | None
+
+
+class Aged(msgspec.Struct, frozen=True):
+    """What a horizon leaves behind."""
+
+    runs: int
+    oldest: datetime | None
+    """When the oldest of them was over."""
+    newest: datetime | None
+    steps: int
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """What would be pruned."""
+
+    horizons: Horizons
+    runs: Aged | None
+    """Runs that would be removed whole; None: their age is not limited."""
+    payloads: Aged | None
+    """Runs that would stay and lose their payloads."""
+    dead_letters: int
+    """Letters that would lose their bytes, beside those of removed runs."""
+
+
+class Pruned(msgspec.Struct):
+    """What was pruned."""
+
+    runs: int = 0
+    steps: int = 0
+    """Of these runs."""
+    runs_without_payloads: int = 0
+    dead_letters: int = 0
+    """Letters emptied."""
+    complete: bool = True
+    """False where it was stopped early: the next call goes on from there."""
+
+
+def horizons(connection: Connection, *, payloads: float | None, runs: float | None) -> Horizons:
+    """The horizons that lie so many seconds before the database's time."""
+    row = connection.execute(_NOW_MINUS, {"payloads": payloads, "runs": runs}).one()
+    return Horizons(row.payloads, row.runs)
+
+
+def preview(connection: Connection, wanted: Horizons) -> Preview:
+    """Count what `prune` would remove; changes nothing."""
+    whole = payloads = None
+    letters = 0
+    allow_long(connection)
+    if wanted.runs is not None:
+        row = connection.execute(_COUNT_RUNS, {"horizon": wanted.runs, "since": None}).one()
+        whole = Aged(**row._mapping)
+    if wanted.payloads is not None:
+        row = connection.execute(_COUNT_PAYLOADS, {"horizon": wanted.payloads, "since": wanted.runs}).one()
+        payloads = Aged(**row._mapping)
+        letters = connection.execute(_COUNT_LETTERS, {"horizon": wanted.payloads}).scalar_one()
+    return Preview(wanted, whole, payloads, letters)
+
+
+def prune(
+    database: Database, wanted: Horizons, *, batch: int = BATCH, stopped: Callable[[], bool] = lambda: False
+) -> Pruned:
+    """Remove what lies behind the horizons, oldest first, in small transactions; safe beside a running service.
+
+    Args:
+        database: with the right schema.
+        wanted: the horizons; they are kept, so that nothing comes back.
+        batch: runs in a transaction.
+        stopped: asked between two transactions; once true, what is left waits for the next call.
+
+    Raises:
+        DatabaseError: the database cannot be used; what was committed stays removed.
+    """
+    database.transaction(lambda c: c.execute(_MOVE_HORIZONS, {"payloads": wanted.payloads, "runs": wanted.runs}))
+    pruning = _Pruning(database, batch, stopped)
+    # Runs first: what is removed whole needs no emptying.
+    if wanted.runs is not None:
+        pruning.each(_FIND_RUNS, wanted.runs, _remove)
+    if wanted.payloads is not None:
+        pruning.each(_FIND_PAYLOADS, wanted.payloads, _empty_payloads)
+        pruning.empty_letters(wanted.payloads)
+    return pruning.done
+
+
+class _Pruning:
+    """The state of one call of `prune`."""
+
+    def __init__(self, database: Database, batch: int, stopped: Callable[[], bool]) -> None:
+        self._database = database
+        self._batch = batch
+        self._stopped = stopped
+        self._said = time.monotonic()
+        self.done = Pruned()
+
+    def each(
+        self, find: TextClause, horizon: datetime, work: Callable[[Connection, Sequence[str], Pruned], None]
+    ) -> None:
+        """Do the work for all runs that are found, in order of age, a batch a transaction."""
+        bounds = {"horizon": horizon, "after": None, "after_id": "", "limit": SEARCH}
+        while found := self._database.transaction(functools.partial(_rows, statement=find, parameters=bounds)):
+            for part in batches([row.run_id for row in found], self._batch):
+                if not self._step(functools.partial(_prune_part, run_ids=part, horizon=horizon, work=work)):
+                    return
+            if len(found) < SEARCH:
+                return
+            bounds |= {"after": found[-1].over_since, "after_id": found[-1].run_id}
+
+    def empty_letters(self, horizon: datetime) -> None:
+        """Empty old dead letters, a batch a transaction."""
+        before = -1
+        while before != self.done.dead_letters:
+            before = self.done.dead_letters
+            if not self._step(functools.partial(_empty_old_letters, horizon=horizon, limit=self._batch)):
+                return
+
+    def _step(self, work: Callable[[Connection], Pruned]) -> bool:
+        """One transaction, unless somebody wants this to end."""
+        if self._stopped():
+            self.done.complete = False
+            return False
+        step = self._database.transaction(work)
+        for name in ("runs", "steps", "runs_without_payloads", "dead_letters"):
+            setattr(self.done, name, getattr(self.done, name) + getattr(step, name))
+        if time.monotonic() - self._said >= SAY_EVERY:
+            self._said = time.monotonic()
+            log.info("pruning", runs=self.done.runs, runs_without_payloads=self.done.runs_without_payloads)
+        return True
+
+
+def _rows(
+    connection: Connection, *, statement: TextClause, parameters: Mapping[str, object]
+) -> Sequence[Row[tuple[Any, ...]]]:
+    allow_long(connection)
+    return connection.execute(statement, dict(parameters)).all()
+
+
+def _prune_part(
+    connection: Connection,
+    *,
+    run_ids: Sequence[str],
+    horizon: datetime,
+    work: Callable[[Connection, Sequence[str], Pruned], None],
+) -> Pruned:
+    done = Pruned()
+    lock(connection, run_ids)
+    still = connection.execute(_STILL_AGED, {"ids": list(run_ids), "horizon": horizon}).scalars().all()
+    if still:
+        work(connection, still, done)
+    return done
+
+
+def _remove(connection: Connection, run_ids: Sequence[str], done: Pruned) -> None:
+    done.dead_letters = connection.execute(_EMPTY_LETTERS_OF, {"ids": list(run_ids)}).rowcount
+    removed = remove(connection, run_ids, "pruned")
+    done.runs, done.steps = removed["run_ledger"], removed["steps"]
+
+
+def _empty_payloads(connection: Connection, run_ids: Sequence[str], done: Pruned) -> None:
+    for statement in (*_EMPTY.values(), _DROP_LISTINGS):
+        connection.execute(statement, {"ids": list(run_ids)})
+    done.runs_without_payloads = len(run_ids)
+
+
+def _empty_old_letters(connection: Connection, *, horizon: datetime, limit: int) -> Pruned:
+    emptied = connection.execute(_EMPTY_LETTERS, {"horizon": horizon, "limit": limit}).rowcount
+    return Pruned(dead_letters=emptied)

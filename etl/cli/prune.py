@@ -1,0 +1,112 @@
+"""`prune`: retention."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etl.cli.context import AsJson, invocation, print_json
+from etl.cli.display import counted, instant
+from etl.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from etl.admin.retention import Aged, Horizons, Preview, Pruned
+    from etl.database import Database
+    from etl.settings.retention import Retention
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(prune)
+
+
+def prune(
+    context: typer.Context,
+    payloads_older_than: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Remove payloads of runs over for so long, such as 90d; metrics stay."),
+    ] = None,
+    runs_older_than: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Remove runs over for so long whole, such as 730d.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Remove what is older than `[retention]` in the settings, or these options, allow; it does not come back.
+
+    Open runs are never touched. Small transactions, safe beside the service, may be stopped and repeated at any time; made
+    for cron. PostgreSQL reuses the space by itself; files shrink only by VACUUM FULL.
+    """
+    from etl import app
+    from etl.admin import retention
+
+    settings = invocation(context).settings()
+    ages = _ages(settings.retention, payloads_older_than, runs_older_than)
+    with app.open_database(settings) as database:
+        wanted = database.transaction(lambda c: retention.horizons(c, payloads=ages.payloads, runs=ages.runs))
+        if dry_run:
+            _print_preview(database.transaction(lambda c: retention.preview(c, wanted)), as_json=as_json)
+            return 0
+        done, interrupted = asyncio.run(_prune(database, wanted))
+    _print(done, as_json=as_json)
+    return 128 + interrupted if interrupted and not done.complete else 0
+
+
+def _ages(configured: Retention, payloads: str | None, runs: str | None) -> Retention:
+    """The ages in force; an option stands for its setting."""
+    from pydantic import ValidationError
+
+    from etl.settings.retention import Retention
+
+    given = {name: value for name, value in (("payloads", payloads), ("runs", runs)) if value is not None}
+    try:
+        ages = Retention.model_validate({**configured.model_dump(mode="json"), **given})
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        option = f"--{problem['loc'][0]}-older-than: " if problem["loc"] else ""
+        raise ConfigurationError(option + str(problem["msg"]).removeprefix("Value error, ")) from None
+    if ages.payloads is None and ages.runs is None:
+        raise ConfigurationError(
+            "no retention is set, so everything is kept: set payloads or runs under [retention] in the configuration, "
+            "or give --payloads-older-than or --runs-older-than"
+        )
+    return ages
+
+
+async def _prune(database: Database, wanted: Horizons) -> tuple[Pruned, int | None]:
+    from etl.admin import retention
+    from etl.signals import stop_on_signals
+
+    with stop_on_signals() as stop:
+        done = await asyncio.to_thread(retention.prune, database, wanted, stopped=stop.is_set)
+        return done, stop.number
+
+
+def _print_preview(found: Preview, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    if found.runs is not None:
+        typer.echo(f"would be removed whole: {_aged(found.runs)}")
+    if found.payloads is not None:
+        typer.echo(f"would lose their payloads: {_aged(found.payloads)}; {counted(found.dead_letters, 'dead letter')}")
+    typer.echo("nothing was removed: repeat without --dry-run")
+
+
+def _aged(aged: Aged) -> str:
+    text = f"{counted(aged.runs, 'run')} with {counted(aged.steps, 'step')}"
+    return text if not aged.runs else f"{text}, over since {instant(aged.oldest)} to {instant(aged.newest)}"
+
+
+def _print(done: Pruned, *, as_json: bool) -> None:
+    if as_json:
+        print_json(done)
+        return
+    typer.echo(
+        f"{counted(done.runs, 'run')} with {counted(done.steps, 'step')} removed; payloads of "
+        f"{counted(done.runs_without_payloads, 'run')} and bytes of {counted(done.dead_letters, 'dead letter')} removed"
+    )
+    if not done.complete:
+        typer.echo("interrupted: what was removed stays so, the next call goes on from here")

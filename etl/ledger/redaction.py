@@ -1,0 +1,42 @@
+"""Which redaction rules stored rows were written under."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, text
+
+_RECORD = text("""
+    INSERT INTO orchestra_etl.redaction_policies (version, rules)
+    SELECT n.version, CAST(n.rules AS jsonb)
+    FROM unnest(CAST(:versions AS text[]), CAST(:rules AS text[])) AS n (version, rules)
+    ORDER BY n.version COLLATE "C"
+    ON CONFLICT (version) DO NOTHING
+""")
+
+_WORKFLOW = text("SELECT workflow_id FROM orchestra_etl.run_ledger WHERE run_id = :run_id")
+
+_OTHERS = text("""
+    SELECT count(*) FROM orchestra.steps
+    WHERE workflow_id = :workflow_id AND redaction_policy IS DISTINCT FROM CAST(:version AS text)
+""")
+
+
+def record(connection: Connection, policies: Mapping[str, str]) -> None:
+    """Note the rules in force (JSON by version), once each."""
+    if policies:
+        versions = sorted(policies)
+        rules = [policies[version] for version in versions]
+        connection.execute(_RECORD, {"versions": versions, "rules": rules})
+
+
+def workflow_of(connection: Connection, run_id: str) -> str | None:
+    """The workflow of a run; None where the ledger does not know the run."""
+    found: str | None = connection.execute(_WORKFLOW, {"run_id": run_id}).scalar_one_or_none()
+    return found
+
+
+def steps_under_others(connection: Connection, workflow_id: str, version: str) -> int:
+    """How many stored steps of a workflow were written under other rules than these, or under none."""
+    found: int = connection.execute(_OTHERS, {"workflow_id": workflow_id, "version": version}).scalar_one()
+    return found

@@ -1,0 +1,24 @@
+"""How long runs and their payloads are kept."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from etl.settings.values import PositiveDuration
+
+
+class Retention(BaseModel):
+    """What `prune` removes, by the age of the run (seconds since its end); None: nothing, it is kept for ever."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    payloads: PositiveDuration | None = None
+    """Inputs, outputs, metadata and unknown fields; states, times, errors, models and tokens stay."""
+    runs: PositiveDuration | None = None
+    """The whole run."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Retention:
+        if self.payloads is not None and self.runs is not None and self.payloads > self.runs:
+            raise ValueError("payloads must not be kept for longer than runs")
+        return self

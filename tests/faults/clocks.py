@@ -1,0 +1,65 @@
+"""Clocks that are wrong in a worker, and right in the database and the API.
+
+`install` is called in the worker. `CLOCK_OFF` is by how many seconds its wall clock is off, `CLOCK_SET_AFTER` after how many
+seconds of its life (0: from the start). `MONOTONIC_JUMP` is by how many seconds its monotonic clock jumps, just before the
+request for steps whose number `MONOTONIC_JUMP_AT` gives.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import time
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
+
+from etl.extract.client import OrchestraClient
+from etl.records import Answer
+
+# Where the product and its scheduler ask for the time by `datetime.now`.
+MODULES = (
+    "etl.ledger.clock",
+    "etl.extract.http_dates",
+    "etl.service.daemon",
+    "apscheduler.schedulers.base",
+    "apscheduler.executors.base",
+    "apscheduler.triggers.interval",
+)
+
+
+def install() -> None:
+    """Set this process's clocks wrong, now or later."""
+    wall, monotonic = time.time, time.monotonic
+    born = monotonic()
+    off, off_after = float(os.environ.pop("CLOCK_OFF", 0)), float(os.environ.pop("CLOCK_SET_AFTER", 0))
+    jump, jump_at = float(os.environ.pop("MONOTONIC_JUMP", 0)), int(os.environ.pop("MONOTONIC_JUMP_AT", 0))
+    requests = itertools.count(1)
+    jumped = 0.0
+    ask = OrchestraClient.steps
+
+    async def jump_and_ask(self: OrchestraClient, workflow_id: str, run_id: str) -> Answer:
+        nonlocal jumped
+        if next(requests) == jump_at:
+            jumped = jump
+        return await ask(self, workflow_id, run_id)
+
+    def shift() -> float:
+        return off if monotonic() - born >= off_after else 0.0
+
+    class AnyDatetime(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            return isinstance(instance, datetime)
+
+    class Wrong(datetime, metaclass=AnyDatetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Any:
+            return datetime.now(tz) + timedelta(seconds=shift())
+
+    time.time = lambda: wall() + shift()
+    time.monotonic = lambda: monotonic() + jumped
+    OrchestraClient.steps = jump_and_ask  # type: ignore[method-assign]
+    for name in MODULES:
+        module = importlib.import_module(name)
+        if hasattr(module, "datetime"):
+            module.datetime = Wrong  # type: ignore[attr-defined]

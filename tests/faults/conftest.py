@@ -1,0 +1,82 @@
+"""Keeps the books of the fault suite and prints its table; fixtures that several faults share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.canaries import Canaries
+from tests.faults.suite import Fault, table
+
+_faults: dict[int, Fault] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark of a fault."""
+    config.addinivalue_line(
+        "markers", "fault(number, name, invariants, guard='', why=''): an injected fault (see suite.py)"
+    )
+
+
+def _fault_of(item: pytest.Item) -> Fault | None:
+    mark = item.get_closest_marker("fault")
+    if mark is None:
+        return None
+    number: int = mark.args[0]
+    made = Fault(*mark.args, **mark.kwargs)
+    return _faults.setdefault(number, made)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The search for canaries looks at what all others left behind, so it comes last."""
+    items.sort(key=lambda item: getattr(_fault_of(item), "number", 0) == 30)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Note each test's outcome."""
+    outcome: Any = yield
+    report: pytest.TestReport = outcome.get_result()
+    fault = _fault_of(item)
+    if fault is not None and (report.when == "call" or report.outcome != "passed"):
+        fault.outcomes.append(report.outcome)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table of all faults that were injected."""
+    ran = [fault for fault in _faults.values() if fault.outcomes]
+    if ran:
+        terminalreporter.section("faults")
+        for line in table(ran):
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def fault(request: pytest.FixtureRequest) -> Iterator[Fault]:
+    """The books of this test's fault. A test that claims a guard must have run its negative control."""
+    found = _fault_of(request.node)
+    assert found is not None, "mark the test with @pytest.mark.fault"
+    yield found
+    assert found.why or found.controls or found.outcomes[-1:] != ["passed"], "the negative control was not run"
+
+
+@pytest.fixture(scope="session")
+def canaries(tmp_path_factory: pytest.TempPathFactory) -> Canaries:
+    """Secrets that every fault's workers carry, and the folder with all that they say."""
+    return Canaries(tmp_path_factory.mktemp("said"))
+
+
+@pytest.fixture
+def log(canaries: Canaries, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file for what this test's workers say on both their outputs."""
+    name = "".join(character if character.isalnum() else "-" for character in request.node.name)[:80]
+    for number in itertools.count():
+        path = canaries.folder / f"{name}-{number}.log"
+        if not path.exists():
+            path.touch()
+            yield path
+            return

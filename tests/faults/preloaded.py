@@ -1,0 +1,6 @@
+"""Imports all that a command needs, once, for the processes that are forked from here (see workers.py)."""
+
+import etl.app
+import etl.cli.commands
+import etl.cli.jobs
+import etl.pipeline.passes  # noqa: F401

@@ -1,0 +1,114 @@
+"""What the controls of the process faults go without, and what their workers are given; called before the command."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, text
+
+from etl.extract.run_list import PageRequest, RunListWalker
+from etl.ledger import claims, sweeps
+from etl.ledger.clock import DatabaseClock
+from etl.load import upsert
+from etl.load.upsert import RunWrite, Written
+from etl.pipeline import loading, sweep
+from etl.pipeline.loading import Loader, LoadReport
+from etl.service import daemon
+from etl.service.daemon import Daemon
+from etl.signals import Stop
+
+
+def _replaced(statement: TextClause, old: str, new: str) -> TextClause:
+    assert old in str(statement), f"the guard is no longer in the statement: {old}"
+    return text(str(statement).replace(old, new))
+
+
+def quick_ticks() -> None:
+    """No guard: the service looks for what is due, and at its clock, so often that a short life is spent at work."""
+    daemon.TICK = 0.1
+    daemon.CLOCK_LOOK = 1.0
+
+
+def no_lease_end() -> None:
+    """Claims of a dead worker stay its own for ever."""
+    claims._CLAIM = _replaced(claims._CLAIM, "(leased_until IS NULL OR leased_until < now())", "(leased_until IS NULL)")
+
+
+def no_fence() -> None:
+    """A load is accepted whatever has become of its claim."""
+    claims._LOCK = _replaced(claims._LOCK, "l.fencing_token = held.token AND l.leased_until IS NOT NULL", "true")
+
+
+def given_back_as_done() -> None:
+    """What a worker has claimed and not read when it is told to end is not due any more."""
+    claims._RELEASE = _replaced(
+        claims._RELEASE, "SET leased_until = NULL", "SET leased_until = NULL, due_at = NULL, tracking = 'final'"
+    )
+
+
+def no_end_of_patience() -> None:
+    """The service waits for its jobs and its database at the end as long as they like."""
+    daemon.END_PATIENCE = daemon.DATABASE_END_PATIENCE = 3600.0
+
+
+def consumed_first() -> None:
+    """The claims are consumed in one transaction, the rows are written in the next one."""
+    later: list[Sequence[RunWrite]] = []
+    load = Loader.load
+
+    def postponed(connection: Connection, found: Sequence[RunWrite], *, isolate: bool = False) -> Written:
+        later.append(found)
+        return Written()
+
+    def in_two(self: Loader, readings: Sequence[Any]) -> LoadReport:
+        report = load(self, readings)
+        while later:
+            found = later.pop()
+            self._database.transaction(lambda c: upsert.write(c, found))  # noqa: B023
+        return report
+
+    loading.write = postponed  # type: ignore[attr-defined]
+    Loader.load = in_two  # type: ignore[method-assign]
+
+
+class StopsAtFirstKnownPage(RunListWalker):
+    """The naive walk: page after page without overlap, until one shows a run that is stored."""
+
+    _next = 0
+
+    def next_page(self) -> PageRequest | None:
+        """The page after the last one."""
+        asked = super().next_page()
+        return None if asked is None else PageRequest(self._next, asked.limit)
+
+    def receive(self, ids: Sequence[str | None], members: Collection[str]) -> None:
+        """Stop at the first known run."""
+        super().receive(ids, ())
+        self._next += len(ids)
+        self.outcome = "ended" if not ids or members else None
+
+
+def naive_walk() -> None:
+    """The walk stops at the first page with a known run, and every run in the ledger is a known one."""
+    sweep.RunListWalker = StopsAtFirstKnownPage  # type: ignore[attr-defined]
+    sweeps._MEMBERS = _replaced(sweeps._MEMBERS, "AND l.listed_sweep <= s.watermark", "")
+
+
+def own_clock() -> None:
+    """Observations are dated by the worker's clock, not by the database's."""
+    DatabaseClock.anchor = lambda self, database_time: None  # type: ignore[method-assign]
+
+
+def dated_as_told() -> None:
+    """Observations are dated as the worker says, even in the future."""
+    claims._SETTLE = _replaced(claims._SETTLE, "_observed_at > now()", "_observed_at IS NULL AND false")
+
+
+def no_look_at_the_clock() -> None:
+    """The service does not notice that its clock was set."""
+
+    async def wait(self: Daemon, stop: Stop) -> None:
+        await stop.wait()
+
+    Daemon._watch_clock = wait  # type: ignore[method-assign]

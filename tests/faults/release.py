@@ -1,0 +1,88 @@
+"""Writes the data of a populated database of this release, for the upgrades of all later ones to start from.
+
+To be run once a schema version is about to be followed by another: `python -m tests.faults.release`. It loads a small
+made-up history through the real command, two of whose runs are not listed yet, and writes
+`tests/faults/released/<version>.sql`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from etl.database import head, upgrade
+from etl.local.history import History
+from etl.local.postgres import EmbeddedPostgres
+from etl.local.simulator import Simulator
+from tests.postgres_fixture import new_home
+from tests.support import configuration, environment, load, sync
+
+FOLDER = Path(__file__).parent / "released"
+EPOCH = datetime(2026, 11, 1, tzinfo=UTC)
+# In the order of the foreign keys.
+_FIRST = ("workflows", "runs", "steps")
+
+
+def released_history() -> History:
+    """Two workflows with seven runs each, all of them long over."""
+    return History(
+        seed=31, workflows=2, runs_per_workflow=7, live=0, arrivals_per_minute=0, step_bytes=300,
+        epoch=EPOCH, now=lambda: EPOCH + timedelta(days=1),
+    )  # fmt: skip
+
+
+def unlisted_runs(history: History) -> list[str]:
+    """The runs that the released database does not know: one of each workflow."""
+    return [history.run_ids(workflow_id)[2] for workflow_id in history.workflow_ids]
+
+
+def dump(url: str) -> str:
+    """Every row as an INSERT; generated columns are left to the database."""
+    lines = []
+    with psycopg.connect(url) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        found = connection.execute(
+            "SELECT table_schema, table_name, array_agg(column_name::text ORDER BY ordinal_position)"
+            " FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)"
+            " WHERE table_schema IN ('orchestra', 'orchestra_etl') AND table_name <> 'alembic_version'"
+            " AND table_type = 'BASE TABLE' AND is_generated = 'NEVER' AND is_identity = 'NO' GROUP BY 1, 2"
+        ).fetchall()
+        order = {name: place for place, name in enumerate(_FIRST)}
+        for schema, table, columns in sorted(found, key=lambda row: (order.get(row[1], 9), row[0], row[1])):
+            table_name, names = sql.Identifier(schema, table), sql.SQL(", ").join(map(sql.Identifier, columns))
+            texts = sql.SQL(", ").join(
+                sql.SQL("quote_nullable({}::text)").format(sql.Identifier(one)) for one in columns
+            )
+            start = sql.SQL("INSERT INTO {} ({}) VALUES ").format(table_name, names).as_string(connection)
+            statement = sql.SQL("SELECT concat_ws(', ', {}) FROM {} ORDER BY 1").format(texts, table_name)
+            lines += [f"{start}({values});" for (values,) in connection.execute(statement)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def main() -> None:
+    """Write the file."""
+    home, folder = new_home(), Path(tempfile.mkdtemp())
+    history = released_history()
+    for run_id in unlisted_runs(history):
+        history.unlist(run_id)
+    try:
+        with EmbeddedPostgres(home) as server, Simulator(history).in_thread() as simulator:
+            upgrade(server.url)
+            variables = environment(server.url, simulator.base_url)
+            settings = load(folder, configuration(*history.workflow_ids), variables)
+            asyncio.run(sync(settings))
+            FOLDER.mkdir(exist_ok=True)
+            (FOLDER / f"{head()}.sql").write_text(dump(server.url))
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""A server that throttles, refuses, forgets: real workers against the simulator."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from sqlalchemy import text
+
+from etl.extract.client import OrchestraClient
+from etl.extract.run_list import RunListWalker
+from etl.ledger import sweeps
+from etl.local.misbehaviour import Misbehaviour
+from etl.pipeline.budget import RequestBudget
+from tests.faults.answers import changed, emptied
+from tests.faults.suite import Fault
+from tests.faults.world import World, world
+from tests.support import query
+
+HERE = "tests.faults.test_api_faults"
+
+# The list is capped
+
+
+def the_end_is_the_watermark() -> None:
+    """A walk that comes to the list's end takes all above it for known."""
+
+    def end(self: RunListWalker) -> None:
+        self.outcome = "ended"
+
+    RunListWalker._end = end  # type: ignore[method-assign]
+
+
+def _overrun(found: World, *without: str) -> list[str]:
+    """500 runs come between two syncs to a server that lists the newest 100."""
+    found.simulator.misbehave(Misbehaviour(list_cap=100, endpoints=("runs",)))
+    (workflow,) = found.history.workflow_ids
+    problems = []
+
+    def sync(expected: int, gaps: int) -> None:
+        status = found.sync(without=without)
+        recorded = query(found.url, "SELECT after_time, before_time FROM orchestra_etl.gaps ORDER BY id")
+        if (status, len(recorded)) != (expected, gaps):
+            problems.append(f"status {status} and {len(recorded)} gaps, not {expected} and {gaps}")
+
+    sync(0, 0)
+    known = set(found.history.run_ids(workflow, 100))
+    for _ in range(5):
+        found.history.add_runs(workflow, 100)
+        found.history.advance(timedelta(hours=1))
+    listed = set(found.history.run_ids(workflow, 100))
+    missed = set(found.history.run_ids(workflow, 400, offset=100))
+    sync(6, 1)
+    sync(0, 1)
+    ledger = {row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")}
+    if ledger != known | listed:
+        problems.append(f"{len(ledger)} runs in the ledger, not {len(known | listed)}")
+    for gap in query(found.url, "SELECT after_time, before_time FROM orchestra_etl.gaps"):
+        starts = [
+            datetime.fromisoformat(row["start_time"]) for row in found.history.runs(workflow) if row["id"] in missed
+        ]
+        if not gap["after_time"] <= min(starts) <= max(starts) <= gap["before_time"]:
+            problems.append(f"the gap's times do not enclose what was missed: {gap}")
+    unread = [problem for problem in found.complete() if not any(f"run {one} is missing" == problem for one in missed)]
+    stored = {row["id"] for row in query(found.url, "SELECT id FROM orchestra.runs")}
+    return problems + [one for one in unread if not one.endswith("is missing")] + sorted(ledger - stored)
+
+
+@pytest.mark.fault(15, "list capped at 100, 500 new runs", "C W", guard="a list's end proves nothing")
+def test_a_capped_list(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+    """What a capped list hides is a recorded gap and exit status 6, once; the gap's times enclose the missed runs."""
+    options: dict[str, Any] = {"workflows": 1, "runs_per_workflow": 120, "steps_per_run": 2}
+    with world(database_url, tmp_path, log, **options) as found:
+        found.history.freeze()
+        assert _overrun(found) == []
+        fault.injected(1, note="400 runs missed")
+    emptied(database_url)
+    with world(database_url, tmp_path, log, **options) as found:
+        found.history.freeze()
+        fault.control(_overrun(found, f"{HERE}:the_end_is_the_watermark"))
+
+
+# 429
+
+LONGEST_WAIT = 2.0
+RATE = 30.0
+LEEWAY = 1.5
+"""Seconds after a 429 for the word to get about: a grant is good for one more second, and a busy machine is late."""
+
+
+def short_waits() -> None:
+    """The longest wait is two seconds here, not sixty."""
+    defaults = OrchestraClient.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["max_wait"] = LONGEST_WAIT
+
+
+def each_for_itself() -> None:
+    """A replica that is throttled keeps that from the others."""
+
+    async def hold_off(self: RequestBudget, seconds: float) -> None:
+        self._granted = 0
+
+    RequestBudget.hold_off = hold_off  # type: ignore[method-assign]
+
+
+def _in_two_seconds() -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+
+
+RETRY_AFTER = ["2", "DATE", "-5", "soon", "99999999"]
+QUIET = [2.0, 2.0, 0.0, 0.0, LONGEST_WAIT]
+"""Seconds for which nobody may ask after each of these."""
+
+
+def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
+    """Three replicas meet the first so many of these 429; what was asked in spite of them, and the longest pause."""
+    throttled: list[tuple[float, float]] = []
+    asked: list[float] = []
+    lock = threading.Lock()
+    waiting = list(zip(RETRY_AFTER, QUIET, strict=True))[:times]
+    answered = 0
+
+    def answer(request: web.Request, call: Any, response: web.Response) -> web.Response:
+        nonlocal answered
+        with lock:
+            now = time.monotonic()
+            asked.append(now)
+            answered += call.endpoint == "steps"
+            # One after the other, each when the pause before it is over and the replicas are at work again.
+            if not waiting or answered < 10 or (throttled and now < sum(throttled[-1]) + 0.05):
+                return response
+            answered = 0
+            header, quiet = waiting.pop(0)
+            throttled.append((now, quiet))
+        refused = web.Response(status=429)
+        refused.headers["Date"] = format_datetime(datetime.now(UTC), usegmt=True)
+        refused.headers["Retry-After"] = _in_two_seconds() if header == "DATE" else header
+        return refused
+
+    with changed(found.simulator, answer):
+        workers = [found.started("sync", without=(f"{HERE}:short_waits", *without)) for _ in range(3)]
+        with workers[0] as one, workers[1] as two, workers[2] as three:
+            statuses = [worker.wait() for worker in (one, two, three)]
+    problems = [f"a worker ended with {status}" for status in statuses if status not in (0, 6)]
+    for at, quiet in throttled:
+        early = [one - at for one in asked if at + LEEWAY < one < at + quiet - 0.01]
+        if early:
+            problems.append(
+                f"{len(early)} requests while a 429 asked for {quiet:g} s, the first after {early[0]:.2f} s"
+            )
+    asked.sort()
+    for first in asked:
+        # A second's worth may be saved up, and each replica draws a tenth of a second's worth at a time.
+        within = sum(first <= one < first + 1 for one in asked)
+        if within > 2 * RATE + 3 * RATE / 10 + 3:
+            problems.append(f"{within} requests in a second")
+            break
+    pauses = [later - one for one, later in itertools.pairwise(asked)]
+    if max(pauses) > 2 * LONGEST_WAIT:
+        problems.append(f"nobody asked for {max(pauses):.1f} s")
+    if waiting:
+        problems.append(f"{len(waiting)} of the 429 were never met")
+    return problems, max(pauses)
+
+
+@pytest.mark.fault(17, "429 with `Retry-After` of every kind, three replicas", "C B", guard="a pause shared by all")
+def test_a_storm_of_429(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+    """What Retry-After asks for is honoured by all replicas, clamped where it is senseless, and costs nothing but time."""
+    rate = {"ORCHESTRA_ETL_API__REQUESTS_PER_SECOND": str(RATE)}
+    with world(database_url, tmp_path, log, steps_per_run=2, variables=rate) as found:
+        problems, pause = _storm(found, len(RETRY_AFTER))
+        assert problems + found.complete() + found.witnessed() == []
+        fault.injected(len(RETRY_AFTER), note=f"longest pause {pause:.1f} s")
+    emptied(database_url)
+    with world(database_url, tmp_path, log, steps_per_run=2, variables=rate) as found:
+        fault.control([one for one in _storm(found, 1, f"{HERE}:each_for_itself")[0] if "429 asked" in one])
+
+
+# 401
+
+
+def the_watermark_moves() -> None:
+    """A sweep that was cut off counts as complete."""
+    statement = str(sweeps._ABANDON)
+    assert "SET leased_until = NULL" in statement
+    sweeps._ABANDON = text(statement.replace("SET leased_until", "SET watermark = fencing_token, leased_until"))
+
+
+def _renewed_key(found: World, log: Path, offset: int, *without: str) -> list[str]:
+    """The key is replaced while a sweep is on its way; what goes wrong until the next sync with the right one is over."""
+    (workflow,) = found.history.workflow_ids
+    found.history.add_runs(workflow, 100)
+    found.history.advance(timedelta(hours=1))
+    right = found.simulator.api_key
+
+    def renew(request: web.Request, call: Any, response: web.Response) -> web.Response:
+        if call.endpoint == "runs" and int(request.query["offset"]) >= offset:
+            found.simulator.api_key = "renewed"
+        return response
+
+    def mark() -> Any:
+        return query(found.url, "SELECT watermark, completed_at FROM orchestra_etl.sweeps")
+
+    before, said_before = mark(), log.stat().st_size
+    with changed(found.simulator, renew):
+        status = found.sync(without=without)
+    found.simulator.api_key = right
+    problems = [] if status == 3 else [f"status {status}, not 3"]
+    said = log.read_bytes()[said_before:].decode().splitlines()
+    lines = [line for line in said if line.startswith("orchestra-etl: ")]
+    if len(lines) != 1 or "401" not in lines[0] or any("Traceback" in line for line in said):
+        problems.append(f"said {lines}")
+    if mark() != before:
+        problems.append("the watermark moved")
+    known = {row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")}
+    lost = [one for one in found.history.run_ids(workflow, offset) if one not in known]
+    problems += [f"run {one} was listed and is not in the ledger" for one in lost]
+    if query(found.url, "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL"):
+        problems.append("a claim was left behind")
+    status = found.sync(without=without)
+    return problems + ([] if status == 0 else [f"then {status}"]) + found.complete() + found.witnessed()
+
+
+@pytest.mark.fault(18, "401 in the middle of a sweep", "C W", guard="watermark of complete sweeps only")
+def test_a_key_refused_in_a_sweep(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+    """A key refused in mid-sweep ends the sync with 3 and one line; nothing listed is lost, and the next sync completes."""
+    options: dict[str, Any] = {
+        "workflows": 1,
+        "steps_per_run": 1,
+        "variables": {"ORCHESTRA_ETL_API__PAGE_SIZE": "20"},
+    }
+
+    def problems(offsets: Sequence[int], *without: str) -> list[str]:
+        emptied(database_url)
+        with world(database_url, tmp_path, log, **options) as found:
+            found.history.freeze()
+            assert found.sync() == 0
+            return [one for offset in offsets for one in _renewed_key(found, log, offset, *without)]
+
+    assert problems([10, 30, 70]) == []
+    fault.injected(3)
+    fault.control([one for one in problems([30], f"{HERE}:the_watermark_moves") if "missing" in one])

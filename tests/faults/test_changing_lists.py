@@ -1,0 +1,128 @@
+"""The run list changes while it is paged: in 10,000 simulated lists, and end to end with workers that are killed."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from etl.local.history import History
+from etl.local.misbehaviour import Misbehaviour
+from tests.changing_list import StopsAtFirstKnownPage, changing_list, lost_runs, pace, walker
+from tests.faults.suite import Fault
+from tests.faults.watch import install, moved_back
+from tests.faults.workers import said
+from tests.faults.world import World, world
+from tests.support import query, wait_until
+
+SEEDS = 10_000
+LISTS, ROUNDS = 8, 25
+NAIVE = "tests.faults.process_guards:naive_walk"
+NAME = "list grows and shrinks while it is paged, walks die"
+
+
+@pytest.mark.fault(14, NAME, "C W", guard="watermark of complete walks")
+def test_simulated_lists(fault: Fault) -> None:
+    """In 10,000 simulated lists, walked again and again by walks that die, no complete walk leaves a run out."""
+    for seed in range(SEEDS):
+        lost = lost_runs(changing_list(seed, **pace(seed)), walker)
+        assert not lost, f"seed {seed} loses {sorted(lost)}"
+    fault.injected(SEEDS)
+    lossy = (seed for seed in range(200) if lost_runs(changing_list(seed, **pace(seed)), StopsAtFirstKnownPage))
+    fault.control([f"seed {seed} loses runs" for seed in list(lossy)[:1]])
+
+
+@contextmanager
+def _changing(history: History, seed: int) -> Iterator[None]:
+    """While the block runs, each list gains runs, and loses some of them from the list or from everywhere."""
+    chance, over = random.Random(seed), threading.Event()
+
+    def change() -> None:
+        while not over.wait(chance.uniform(0.002, 0.02)):
+            workflow_id = chance.choice(history.workflow_ids)
+            history.add_runs(workflow_id, chance.choice((0, 1, 1, 3)))
+            listed = history.run_ids(workflow_id)
+            if len(listed) > 20 and chance.random() < 0.5:
+                for run_id in chance.sample(listed, 2):
+                    chance.choice((history.delete, history.unlist))(run_id)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _listed(history: History) -> dict[str, str]:
+    """The listed runs with their workflows."""
+    return {run_id: workflow_id for workflow_id in history.workflow_ids for run_id in history.run_ids(workflow_id)}
+
+
+def _left_out(found: World, before: dict[str, str]) -> list[str]:
+    """W: runs that were listed from before a complete walk till now, and are not in the ledger; unless a gap says so."""
+    known = {row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")}
+    gaps = {row["workflow_id"] for row in query(found.url, "SELECT workflow_id FROM orchestra_etl.gaps")}
+    now = _listed(found.history)
+    return [
+        f"run {run_id} is not in the ledger"
+        for run_id, workflow_id in before.items()
+        if run_id in now and run_id not in known and workflow_id not in gaps
+    ]
+
+
+@pytest.mark.fault(14, NAME, "C W", guard="watermark of complete walks")
+def test_real_workers(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+    """Real walks of small pages, every third worker killed, over lists that change all the time, miss no run that stayed."""
+    chance = random.Random(14)
+    with world(
+        database_url, tmp_path, log, workflows=LISTS, runs_per_workflow=30, steps_per_run=1, step_bytes=200, pace=0.001
+    ) as found:
+        found.variables.update(ORCHESTRA_ETL_POLLING__LEASE="200ms", ORCHESTRA_ETL_POLLING__SETTLE_AFTER="100ms")
+        install(database_url)
+        assert found.sync() == 0
+        for number in range(ROUNDS):
+            pages = str(chance.randrange(5, 11))
+            for workflow_id in found.history.workflow_ids:
+                found.history.add_runs(workflow_id, chance.randrange(15))
+            with _changing(found.history, number), found.started("sync", ORCHESTRA_ETL_API__PAGE_SIZE=pages) as worker:
+                before, asked = _listed(found.history), found.simulator.requests["runs"]
+                if number % 3 == 2:
+                    enough = asked + chance.randrange(2, 30)
+                    wait_until(lambda: found.simulator.requests["runs"] > enough or worker.status is not None)  # noqa: B023
+                    worker.kill()
+                else:
+                    assert worker.wait() in (0, 6), said(log)
+                    assert _left_out(found, before) == [], f"round {number}: {said(log)}"
+        found.history.advance(timedelta(minutes=10))
+        time.sleep(0.3)
+        assert [found.sync() in (0, 6) for _ in range(2)] == [True, True], said(log)
+        # What left the list or the server was stored while it was there, and stays.
+        assert [one for one in found.complete() if not one.endswith("is not in the history")] == []
+        assert _left_out(found, _listed(found.history)) == []
+        assert moved_back(database_url) == []
+        gaps = len(query(database_url, "SELECT 1 AS one FROM orchestra_etl.gaps"))
+        fault.injected(LISTS * ROUNDS, note=f"{LISTS * ROUNDS} of them real, {gaps} gaps reported")
+        fault.control(_naively(found))
+
+
+def _naively(found: World) -> list[str]:
+    """A worker is killed behind its first pages, and the next one meets what it has listed."""
+    for workflow_id in found.history.workflow_ids:
+        found.history.add_runs(workflow_id, 40)
+    found.simulator.misbehave(Misbehaviour(delay=0.05, endpoints=("runs",)))
+    asked = found.simulator.requests["runs"]
+    with found.started("sync", without=(NAIVE,), ORCHESTRA_ETL_API__PAGE_SIZE="5") as worker:
+        wait_until(lambda: found.simulator.requests["runs"] >= asked + 12 or worker.status is not None)
+        worker.kill()
+    found.simulator.misbehave()
+    before = _listed(found.history)
+    found.sync(without=(NAIVE,), ORCHESTRA_ETL_API__PAGE_SIZE="5")
+    return _left_out(found, before)

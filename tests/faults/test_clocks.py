@@ -1,0 +1,109 @@
+"""The worker's clocks are wrong; those of the database and the API are right."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.faults.suite import Fault
+from tests.faults.watch import install, moved_back
+from tests.faults.workers import said
+from tests.faults.world import World, world
+from tests.support import query, wait_until
+
+NAME = "worker's clock off by a day, set while it works, monotonic jumps"
+GUARD = "observations dated by the database's clock"
+CLOCKS = "tests.faults.clocks:install"
+GUARDS = "tests.faults.process_guards:"
+DAY = 86400
+
+
+def _change(found: World, chance: random.Random) -> None:
+    """Finished runs show another error and other steps, and new ones have come and gone."""
+    history = found.history
+    for workflow_id in history.workflow_ids:
+        for run_id in chance.sample(history.run_ids(workflow_id, limit=15), 3):
+            value = chance.randrange(1 << 30)
+            history.change_run(run_id, error={"value": value})
+            for step in history.steps(run_id)[:1]:
+                history.change_step(run_id, step["id"], step_metadata={"value": value})
+        history.add_runs(workflow_id, 2)
+    history.advance(timedelta(minutes=5))
+
+
+def _wrong(found: World, chance: random.Random, *clocks: dict[str, str], guards: tuple[str, ...] = ()) -> list[str]:
+    """Workers with these clocks, one after the other, each after changes; what is wrong behind one of them."""
+    for clock in clocks:
+        _change(found, chance)
+        with found.started("sync", without=(CLOCKS, *guards), **clock) as worker:
+            status = worker.wait()
+        problems = [] if status in (0, 6) else [f"the worker ended with {status}"]
+        problems += found.complete() + found.witnessed() + moved_back(found.url)
+        problems += [
+            f"run {row['run_id']} was read in the future"
+            for row in query(
+                found.url,
+                "SELECT run_id FROM orchestra_etl.run_ledger WHERE greatest(steps_observed_at, run_observed_at) > now()",
+            )
+        ]
+        if problems:
+            return [f"with {clock}: {problem}" for problem in problems]
+    return []
+
+
+@pytest.mark.fault(26, NAME, "C M W", guard=GUARD)
+def test_clocks_that_are_wrong(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+    """Workers a day ahead, a day behind and right, in turn, store what is true at once and date it by the database."""
+    chance = random.Random(26)
+    ahead, behind, right = {"CLOCK_OFF": str(DAY)}, {"CLOCK_OFF": str(-DAY)}, {"CLOCK_OFF": "0"}
+    set_late = [{"CLOCK_OFF": str(off), "CLOCK_SET_AFTER": "0.1"} for off in (DAY, -DAY)]
+    with world(database_url, tmp_path, log) as found:
+        install(database_url)
+        assert _wrong(found, chance, *(2 * [ahead, right, behind, ahead, behind, right, *set_late])) == [], said(log)
+        fault.injected(16)
+        fault.control(_wrong(found, chance, right, behind, right, guards=(f"{GUARDS}own_clock",)))
+
+
+@pytest.mark.fault(26, NAME, "C M W", guard=GUARD)
+def test_a_monotonic_clock_that_jumps(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+    """An hour that passes in an instant, as it may when a machine is suspended, costs repeated requests and no observation."""
+    chance = random.Random(27)
+    with world(database_url, tmp_path, log) as found:
+        install(database_url)
+        jumps = [{"MONOTONIC_JUMP": "3600", "MONOTONIC_JUMP_AT": number} for number in ("1", "2", "5", "9", "14")]
+        for jump in jumps:
+            assert _wrong(found, chance, jump, {}) == [], said(log)
+        fault.injected(len(jumps))
+        fault.control(_wrong(found, chance, *jumps, guards=(f"{GUARDS}dated_as_told",)))
+
+
+def _goes_on(found: World, guards: tuple[str, ...] = ()) -> list[str]:
+    """Whether the service takes notice of a new run after its clock was set back by a day."""
+    found.swept_every("500ms")
+    with found.started(
+        "serve", without=(CLOCKS, f"{GUARDS}quick_ticks", *guards), CLOCK_OFF=str(-DAY), CLOCK_SET_AFTER="2"
+    ):
+        wait_until(lambda: found.complete() == [])
+        sweeps = query(found.url, "SELECT now() AS now")[0]["now"]
+        began = "SELECT 1 AS one FROM orchestra_etl.sweeps WHERE started_at > %s::timestamptz + interval '2.5 seconds'"
+        try:
+            wait_until(lambda: query(found.url, began, sweeps) != [], seconds=8)
+        except AssertionError:
+            return ["the service does nothing more"]
+        found.history.add_runs(found.history.workflow_ids[0], 3)
+        found.history.advance(timedelta(minutes=5))
+        wait_until(lambda: found.complete() == [])
+    return found.witnessed() + moved_back(found.url)
+
+
+@pytest.mark.fault(26, NAME, "C M W", guard=GUARD)
+def test_a_clock_set_back_under_the_service(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+    """A service whose machine's clock is put right by a day goes on within seconds, and does not wait for that day to pass."""
+    with world(database_url, tmp_path, log, runs_per_workflow=5) as found:
+        install(database_url)
+        assert _goes_on(found) == [], said(log)
+        fault.injected(1)
+        fault.control(_goes_on(found, (f"{GUARDS}no_look_at_the_clock",)))

@@ -1,0 +1,275 @@
+"""Connections to the database that break at the worst moment, fall silent, or are shared with others."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+from etl.local.misbehaviour import Misbehaviour
+from tests.faults.canaries import Canaries, with_password
+from tests.faults.proxy import Action, Link, unix_proxy
+from tests.faults.servers import OwnServer, own_server
+from tests.faults.suite import Fault
+from tests.faults.workers import said
+from tests.faults.world import World, world
+from tests.support import query, wait_until
+
+GUARDS = "tests.faults.database_guards"
+PGBOUNCER = Path("/usr/sbin/pgbouncer")
+
+
+@pytest.fixture(scope="module")
+def server(canaries: Canaries) -> Iterator[OwnServer]:
+    """A server of this module's own."""
+    with own_server(canaries) as found:
+        yield found
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path is short enough for a socket."""
+    folder = Path(tempfile.mkdtemp(prefix="fault-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+# 7. Cut round a COMMIT.
+
+# Which unit of work a transaction is, by a statement that only it has; the first that fits.
+UNITS = {
+    "load": r"FROM staged_steps|SET tracking = s\.tracking",
+    "last page": r"SET watermark = fencing_token",
+    "page": r"'list', p\.listing",
+    "begin of a sweep": r"INSERT INTO orchestra_etl\.sweeps",
+    "claim": r"FOR UPDATE SKIP LOCKED\s+\)\s+UPDATE",
+    "bad rows of a page": r"INSERT INTO orchestra_etl\.dead_letters",
+    "queue": r"DELETE FROM orchestra\.run_requests|FROM orchestra\.run_requests\)",
+    "entry of workflows": r"INSERT INTO orchestra\.workflows",
+}
+
+
+def unit_of(transaction: list[str]) -> str | None:
+    """The kind of unit of work."""
+    text = "\n".join(transaction)
+    return next((kind for kind, sign in UNITS.items() if re.search(sign, text)), None)
+
+
+class Cutter:
+    """Cuts the connection at the first COMMIT of every unit of work; its repetition, known by its parameters, passes."""
+
+    def __init__(self, how: Action) -> None:
+        self.how = how
+        self.cut: Counter[str] = Counter()
+        self._seen: set[tuple[bytes, ...]] = set()
+
+    def __call__(self, statement: str, link: Link) -> Action:
+        """What becomes of a statement."""
+        kind = unit_of(link.transaction) if statement == "COMMIT" else None
+        unit = (str(kind).encode(), *link.parameters)
+        if kind is None or unit in self._seen:
+            return Action.PASS
+        self._seen.add(unit)
+        self.cut[kind] += 1
+        return self.how
+
+
+COUNTED = {
+    "dead letters": "SELECT workflow_id, run_id, reason, content_hash, occurrences FROM orchestra_etl.dead_letters",
+    "drift": "SELECT workflow_id, subject, field, kind, found, occurrences FROM orchestra_etl.drift",
+    "gaps": "SELECT workflow_id, detail, after_time, before_time FROM orchestra_etl.gaps",
+    "queue": "SELECT run_id FROM orchestra.run_requests",
+    "versions": "SELECT workflow_id, version FROM orchestra.workflow_versions",
+    "ledger": "SELECT run_id, workflow_id, tracking, attempts, source, steps_observed_at IS NULL AS unread"
+    " FROM orchestra_etl.run_ledger",
+    "runs": "SELECT r.id, workflow_id, status, tracking, start_time, end_time, p.inputs::text, p.outputs::text"
+    " FROM orchestra.runs AS r LEFT JOIN orchestra.run_payloads AS p ON p.run_id = r.id",
+    "steps": "SELECT s.id, run_id, status, start_time, end_time, absent_since, i.data::text AS i, o.data::text AS o"
+    " FROM orchestra.steps AS s LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id"
+    " LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id",
+}
+EPOCH = datetime(2026, 11, 1, tzinfo=UTC)
+STILL: dict[str, Any] = {"epoch": EPOCH, "now": lambda: EPOCH + timedelta(hours=1)}
+"""Every world with it is the same."""
+
+
+def _counted(url: str) -> dict[str, list[str]]:
+    """Everything that must be there once, and how often it was counted."""
+    return {name: sorted(map(str, query(url, statement))) for name, statement in COUNTED.items()}
+
+
+def _spoil(found: World) -> None:
+    """Unknown fields, a bad step and a bad row of the list, so that there is something to count; a queue with two runs."""
+    for workflow_id in found.history.workflow_ids:
+        drifting, bad, unusable = found.history.run_ids(workflow_id, limit=3, offset=3)
+        found.history.change_step(drifting, found.history.steps(drifting)[0]["id"], colour="blue")
+        found.history.change_step(bad, found.history.steps(bad)[0]["id"], id="x" * 600)
+        found.history.change_run(unusable, id=7)
+        for run_id in (drifting, bad):
+            values = "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)"
+            query(found.url, values, workflow_id, run_id)
+
+
+def _two_passes(found: World, without: tuple[str, ...] = ()) -> list[str]:
+    """A sync, then one after more runs came than the list shows; what is wrong with what they report."""
+    _spoil(found)
+    first = found.history.workflow_ids[0]
+    problems, inserted = [], 0
+    for turn in range(2):
+        if turn == 1:
+            found.history.add_runs(first, 30)
+            found.history.freeze(EPOCH + timedelta(hours=3))
+            found.simulator.misbehave(Misbehaviour(list_cap=20, endpoints=("runs",), workflow_id=first))
+        before = len(found.log.read_text())
+        status = found.sync("--json", without=without, ORCHESTRA_ETL_POLLING__LEASE="500ms")
+        said_now = found.log.read_text()[before:]
+        if status != 6:
+            problems.append(f"sync ended with {status} where something was set aside or missed: {said_now[-300:]}")
+        if counts := re.findall(r'^ +"steps_inserted": (\d+)', said_now, re.MULTILINE):
+            inserted += int(counts[-1])
+    stored = query(found.url, "SELECT count(*) AS n FROM orchestra.steps")[0]["n"]
+    return [*problems, f"{inserted} steps reported as new, {stored} stored"] if inserted > stored else problems
+
+
+def _cut(
+    server: OwnServer, folder: Path, short: Path, log: Path, how: Action, without: tuple[str, ...] = ()
+) -> tuple[Counter[str], list[str]]:
+    """Two passes with every unit of work cut at its COMMIT; what was cut, and what differs from two passes in peace."""
+    with world(server.fresh(), folder, log, **STILL) as calm:
+        problems = _two_passes(calm)
+        assert problems == []
+        expected = _counted(calm.url)
+    url, cutter = server.fresh(), Cutter(how)
+    with unix_proxy(server.socket, short, cutter) as (_, host):
+        through = f"postgresql://postgres@/{_name(url)}?host={quote(host, safe='')}&port=5432"
+        with world(url, folder, log, variables={"DATABASE_URL": with_password(through)}, **STILL) as found:
+            problems += _two_passes(found, without)
+    (short / ".s.PGSQL.5432").unlink()
+    counted = _counted(url)
+    for name, rows in expected.items():
+        now = counted[name]
+        if rows != now:
+            missing, more = [row for row in rows if row not in now], [row for row in now if row not in rows]
+            problems.append(f"{name}: {len(rows)} became {len(now)}; -{missing[:2]!s:.300} +{more[:2]!s:.300}")
+    return cutter.cut, problems
+
+
+def _name(url: str) -> str:
+    return url.split("/")[3].split("?")[0]
+
+
+@pytest.mark.fault(
+    7, "connection cut at COMMIT, before or after it took effect", "C W", guard="claims consumed, completions fenced"
+)
+def test_a_commit_that_is_not_sent(fault: Fault, server: OwnServer, tmp_path: Path, short: Path, log: Path) -> None:
+    """Every unit of work whose connection is cut just before its COMMIT is repeated whole, and lands once."""
+    cut, problems = _cut(server, tmp_path, short, log, Action.CUT_BEFORE)
+    assert problems == []
+    assert set(cut) == set(UNITS)
+    fault.injected(sum(cut.values()))
+    fault.control(_cut(server, tmp_path, short, log, Action.CUT_BEFORE, (f"{GUARDS}:no_repetition",))[1])
+
+
+@pytest.mark.fault(
+    7, "connection cut at COMMIT, before or after it took effect", "C W", guard="claims consumed, completions fenced"
+)
+def test_a_commit_whose_answer_is_lost(fault: Fault, server: OwnServer, tmp_path: Path, short: Path, log: Path) -> None:
+    """A unit of work that took effect without its worker knowing is repeated, and neither stores nor counts anything twice."""
+    cut, problems = _cut(server, tmp_path, short, log, Action.CUT_AFTER)
+    assert problems == []
+    assert set(cut) == set(UNITS)
+    fault.injected(sum(cut.values()))
+    for guard, sign in (("claims_not_consumed", "dead letters"), ("completion_not_fenced", "gaps")):
+        problems = _cut(server, tmp_path, short, log, Action.CUT_AFTER, (f"{GUARDS}:{guard}",))[1]
+        fault.control([problem for problem in problems if problem.startswith(sign)])
+
+
+# 28. PgBouncer.
+
+
+def _unprepared() -> str:
+    """What keeps PgBouncer from following prepared statements: since 1.21 it can, before it could not."""
+    version = subprocess.run([str(PGBOUNCER), "--version"], capture_output=True, text=True, check=True).stdout
+    major, minor = re.findall(r"\d+", version)[:2]
+    return "max_prepared_statements = 0\n" if (int(major), int(minor)) >= (1, 21) else ""
+
+
+@contextmanager
+def _pgbouncer(server: OwnServer, canaries: Canaries, log: Path) -> Iterator[str]:
+    """PgBouncer in transaction mode before the server, with three connections to it; the folder of its socket."""
+    folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
+    owner = server.use.data.stat()
+    os.chown(folder, owner.st_uid, owner.st_gid)
+    settings = folder / "pgbouncer.ini"
+    settings.write_text(
+        f"[databases]\n* = host={server.socket.parent} port=5432 user=postgres\n"
+        f"[pgbouncer]\nlisten_addr =\nlisten_port = 5432\nunix_socket_dir = {folder}\nauth_type = any\n"
+        f"pool_mode = transaction\ndefault_pool_size = 3\n{_unprepared()}logfile = {folder}/log\n"
+    )
+    as_owner: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+    process = subprocess.Popen(
+        [str(PGBOUNCER), "--quiet", str(settings)], stderr=subprocess.DEVNULL, **(as_owner if os.geteuid() == 0 else {})
+    )
+    try:
+        wait_until((folder / ".s.PGSQL.5432").exists)
+        yield str(folder)
+    finally:
+        process.terminate()
+        process.wait()
+        if (folder / "log").exists():
+            shutil.copy(folder / "log", canaries.folder / f"{folder.name}.log")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pooled(server: OwnServer, canaries: Canaries, folder: Path, log: Path, without: tuple[str, ...] = ()) -> list[str]:
+    """Two syncs side by side, and a service beside a sync, through three connections that nobody owns."""
+    problems: list[str] = []
+    url = server.fresh()
+    with _pgbouncer(server, canaries, log) as host:
+        through = f"postgresql://postgres@/{_name(url)}?host={quote(host, safe='')}&port=5432"
+        with world(url, folder, log, variables={"DATABASE_URL": with_password(through)}) as found:
+            with found.started("sync", without=without) as one, found.started("sync", without=without) as two:
+                problems += [
+                    f"sync ended with {worker.wait()}: {said(log)[-300:]}" for worker in (one, two) if worker.wait()
+                ]
+            if problems:
+                return problems
+            problems += found.complete() + found.witnessed()
+            for workflow_id in found.history.workflow_ids:
+                for run_id in found.history.run_ids(workflow_id):
+                    found.history.change_run(run_id, outputs={"again": True})
+            with found.started("serve", without=without) as service:
+                status = found.sync(without=without)
+                problems += [] if status == 0 else [f"sync beside a service ended with {status}"]
+                wait_until(lambda: found.complete() == [])
+                service.send(signal.SIGTERM)
+                problems += [f"serve ended with {service.wait()}"] if service.wait() else []
+            problems += found.witnessed()
+        settings = "SELECT name, setting FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout')"
+        with psycopg.connect(through, autocommit=True, prepare_threshold=None) as pooled:
+            leaked = [row for row in pooled.execute(settings).fetchall() if row[1] != "0"]
+            problems += [f"a session kept {leaked}"] if leaked else []
+    return problems
+
+
+@pytest.mark.fault(28, "PgBouncer in transaction mode", "C W", guard="no prepared statements")
+def test_pgbouncer(fault: Fault, server: OwnServer, canaries: Canaries, tmp_path: Path, log: Path) -> None:
+    """Syncs and the service share three sessions that change hands after every transaction, and nothing is lost."""
+    if not PGBOUNCER.exists():
+        pytest.skip("pgbouncer is not installed")
+    assert _pooled(server, canaries, tmp_path, log) == []
+    fault.injected(4, note="four workers on three sessions")
+    fault.control(_pooled(server, canaries, tmp_path, log, (f"{GUARDS}:prepared_statements",)))

@@ -1,0 +1,354 @@
+"""Removal on request: nothing of a run stays but its tombstone, and nothing brings it back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, MetaData, Table, Text
+
+from etl import app
+from etl.admin import erase as erasing
+from etl.admin import removal, retention
+from etl.admin.erase import Selection
+from etl.database import Database
+from etl.ledger import claims, dead_letters, requests
+from etl.ledger.dead_letters import Letter
+from etl.ledger.lifecycle import Policy
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from etl.pipeline.loading import Loader
+from etl.pipeline.reading import Reading
+from etl.records import Rejected
+from etl.tables import metadata
+from etl.transform.decode import decode_steps
+from etl.transform.states import StateMap
+from tests.command_line import command_line
+from tests.support import configuration, environment, load, query, sync
+
+USER = "user-of-the-test"
+
+
+class World:
+    """A server with ten finished runs, a database, and what one does with them."""
+
+    def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
+        self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
+        self.workflow = history.workflow_ids[0]
+        self.variables = environment(url, simulator.base_url)
+        self.database = Database(url, patience=5)
+
+    def sync(self, *, runs: tuple[str, ...] = (), **more: str) -> Any:
+        """One pass."""
+        toml = configuration(self.workflow, runs=runs)
+        return asyncio.run(sync(load(self.folder, toml, {**self.variables, **more})))
+
+    def backfill(self, *, reread: bool = False) -> None:
+        """One backfill."""
+
+        async def work() -> None:
+            loaded = load(self.folder, configuration(self.workflow), self.variables)
+            with app.open_database(loaded) as database:
+                async with app.open_jobs(loaded, database) as jobs:
+                    await jobs.passes.backfill(None, stop=asyncio.Event(), reread=reread)
+
+        asyncio.run(work())
+
+    def remove(self, run_id: str, how: str) -> None:
+        """Erase a run, or prune it by its age."""
+        if how == "erased":
+            self.database.transaction(lambda c: erasing.find(c, Selection(runs=(run_id,))))
+            erasing.erase(self.database, Selection(runs=(run_id,)))
+            return
+        query(
+            self.url,
+            "UPDATE orchestra.runs SET start_time = '2001-01-01Z', end_time = '2001-01-02Z' WHERE id = %s",
+            run_id,
+        )
+        wanted = self.database.transaction(lambda c: retention.horizons(c, payloads=None, runs=20 * 365 * 86400.0))
+        assert retention.prune(self.database, wanted).runs == 1
+
+    def stored(self, run_id: str) -> int:
+        """How many rows of runs and steps there are of a run."""
+        sql = "SELECT (SELECT count(*) FROM orchestra.runs WHERE id = %s) + count(*) AS n FROM orchestra.steps WHERE run_id = %s"
+        return int(query(self.url, sql, run_id, run_id)[0]["n"])
+
+    def ledger(self, run_id: str) -> dict[str, Any]:
+        """A run's row of the ledger."""
+        return query(self.url, "SELECT * FROM orchestra_etl.run_ledger WHERE run_id = %s", run_id)[0]
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    """Ten finished runs, served now, none of them loaded."""
+    history = History(seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0)
+    with Simulator(history).in_thread() as simulator:
+        made = World(tmp_path, database_url, history, simulator)
+        yield made
+        made.database.close()
+
+
+def _traces(url: str, needle: str) -> set[str]:
+    """Every column of both schemas in which the text stands, bytes included."""
+    columns = query(
+        url,
+        "SELECT table_schema || '.' || table_name AS t, column_name AS c, data_type AS kind FROM information_schema.columns"
+        " JOIN information_schema.tables USING (table_schema, table_name)"
+        " WHERE table_schema IN ('orchestra', 'orchestra_etl') AND table_type = 'BASE TABLE'",
+    )
+    found = set()
+    for one in columns:
+        value = f"encode({one['c']}, 'escape')" if one["kind"] == "bytea" else f"{one['c']}::text"
+        if query(url, f"SELECT 1 AS one FROM {one['t']} WHERE position(%s IN {value}) > 0 LIMIT 1", needle):
+            found.add(f"{one['t']}.{one['c']}")
+    return found
+
+
+def _letter(world: World, run_id: str, body: bytes) -> None:
+    letter = Letter(world.workflow, run_id, Rejected("malformed", "it is cut off", body))
+    world.database.transaction(lambda c: dead_letters.record(c, [letter]))
+
+
+def test_nothing_of_an_erased_user_is_left(world: World) -> None:
+    """After an erasure by user no column of any table holds the user, and the runs' ids stand in the ledger alone."""
+    by_step, by_row, unread, other, *_ = world.history.run_ids(world.workflow)
+    world.history.change_step(by_step, world.history.steps(by_step)[0]["id"], user_id=USER)
+    world.history.change_run(by_row, user_id=USER)
+    world.sync()
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET listing = %s WHERE run_id = %s",
+        json.dumps({"id": unread, "user_id": USER}).encode(),
+        unread,
+    )
+    _letter(world, by_row, b"[" + by_row.encode())
+    _letter(world, "", b'{"id": "' + by_step.encode() + b'", "inputs": "secret')
+    _letter(world, "", b'{"user_id": "' + USER.encode() + b'"')
+    _letter(world, other, b"[{")
+    query(world.url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", world.workflow, by_row)
+    query(
+        world.url,
+        "INSERT INTO orchestra_etl.drift (workflow_id, subject, field, kind, found, occurrences, last_run_id)"
+        " VALUES (%s, 'step', 'f', 'unknown_field', 'string', 1, %s)",
+        world.workflow,
+        by_row,
+    )
+    selection = Selection(user_id=USER)
+    before = world.database.transaction(lambda c: erasing.find(c, selection))
+    done = erasing.erase(world.database, selection)
+    assert (before.runs, before.rows) == (done.runs, done.rows)
+    assert (done.runs, done.rows["runs"], done.rows["run_requests"], done.rows["dead_letters"]) == (3, 3, 1, 3)
+    assert _traces(world.url, USER) == set()
+    for run in (by_step, by_row, unread):
+        assert _traces(world.url, run) == {"orchestra_etl.run_ledger.run_id"}
+        row = world.ledger(run)
+        assert (row["tracking"], row["due_at"], row["start_time"], row["listing"]) == ("erased", None, None, None)
+        assert row["listed_sweep"] is not None
+    assert world.stored(other) > 1
+    assert query(world.url, "SELECT run_id FROM orchestra_etl.dead_letters") == [{"run_id": other}]
+    assert world.database.transaction(lambda c: erasing.find(c, selection)).runs == 0
+
+
+def _names(table: Table) -> set[str]:
+    """Columns that name a run or a step."""
+    keyed = {key.parent.name for key in table.foreign_keys if key.column.table.name in ("runs", "steps")}
+    return keyed | {
+        name
+        for name in (column.name for column in table.c)
+        if name in ("run_id", "step_id") or name.endswith(("_run_id", "_step_id"))
+    }
+
+
+def _not_covered(tables: MetaData) -> set[str]:
+    owned = {table.fullname for table in removal.OWNED}
+    named = {table.fullname: columns for table, columns in removal.NAMING.items()}
+    return {
+        f"{table.fullname}.{name}"
+        for table in tables.sorted_tables
+        if table.fullname not in owned
+        for name in _names(table) - named.get(table.fullname, set())
+    }
+
+
+def test_every_table_that_names_a_run_is_covered() -> None:
+    """A table that is added with the id of a run or step fails this test until an erasure deals with it."""
+    assert _not_covered(metadata) == set()
+    assert [table.name for table in removal.OWNED][-1] == "runs"
+    more = MetaData()
+    for table in metadata.sorted_tables:
+        table.to_metadata(more)
+    Table("notes", more, Column("first_run_id", Text), schema="orchestra")
+    assert _not_covered(more) == {"orchestra.notes.first_run_id"}
+
+
+def _reread_everything(world: World) -> None:
+    world.backfill(reread=True)
+
+
+def _whole_list(world: World) -> None:
+    world.sync(ORCHESTRA_ETL_POLLING__RECONCILE="1ms")
+
+
+def _changed_listing(world: World) -> None:
+    world.history.change_run(world.history.run_ids(world.workflow)[2], status="running", end_time=None)
+    world.sync()
+
+
+def _track(world: World) -> None:
+    run_id = world.history.run_ids(world.workflow)[2]
+    done = world.database.transaction(lambda c: requests.track(c, world.workflow, [run_id, "unknown-run"]))
+    assert (done.new, done.known, done.removed) == (1, 0, 1)
+    world.sync()
+
+
+def _queue(world: World) -> None:
+    run_id = world.history.run_ids(world.workflow)[2]
+    query(world.url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", world.workflow, run_id)
+    world.sync()
+
+
+def _retry(world: World) -> None:
+    run_id = world.history.run_ids(world.workflow)[2]
+    # As one that was recorded by the transaction before the removal.
+    (row,) = query(
+        world.url,
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)"
+        " VALUES (%s, %s, 'malformed', 'd', 'h', '') RETURNING id",
+        world.workflow,
+        run_id,
+    )
+    done = world.database.transaction(lambda c: dead_letters.retry(c, [row["id"]]))
+    assert (done.letters, done.runs, done.removed) == (0, 0, 1)
+    world.database.transaction(lambda c: dead_letters.retry(c, None))
+    query(world.url, "DELETE FROM orchestra_etl.dead_letters")
+    world.sync()
+
+
+def _configured(world: World) -> None:
+    world.sync(runs=(world.history.run_ids(world.workflow)[2],))
+
+
+WAYS: list[Callable[[World], Any]] = [
+    World.sync, _whole_list, _changed_listing, World.backfill, _reread_everything, _track, _queue, _retry, _configured,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["erased", "pruned"])
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
+def test_nothing_brings_a_removed_run_back(world: World, how: str, way: Callable[[World], Any]) -> None:
+    """No way into the ledger reads a removed run again, nor is its tombstone given back anything of it."""
+    run_id = world.history.run_ids(world.workflow)[2]
+    world.sync()
+    world.remove(run_id, how)
+    before = world.ledger(run_id)
+    world.simulator.reset_counts()
+    way(world)
+    assert world.simulator.steps_requests[run_id] == 0
+    assert world.stored(run_id) == 0
+    changed = {name for name, value in world.ledger(run_id).items() if value != before[name]}
+    assert changed <= {"listed_at", "listed_sweep"}
+    assert before["tracking"] == how
+    assert query(world.url, "SELECT id FROM orchestra_etl.dead_letters") == []
+
+
+def test_a_run_that_was_erased_before_it_came_never_comes(world: World) -> None:
+    """A tombstone made for a run that was not known yet holds when the list shows it; later sweeps do not even write it."""
+    run_id = world.history.run_ids(world.workflow)[2]
+    assert erasing.erase(world.database, Selection(runs=(run_id,), workflow_id=world.workflow)).rows["run_ledger"] == 1
+    version = f"SELECT xmin::text FROM orchestra_etl.run_ledger WHERE run_id = '{run_id}'"
+    world.sync()
+    noted = query(world.url, version)
+    world.sync()
+    assert query(world.url, version) == noted
+    assert (world.stored(run_id), world.simulator.steps_requests[run_id]) == (0, 0)
+    row = world.ledger(run_id)
+    assert (row["tracking"], row["listing"], row["listing_hash"], row["start_time"]) == ("erased", None, None, None)
+    assert row["listed_sweep"] is not None
+
+
+@pytest.mark.parametrize("how", ["erased", "pruned"])
+def test_a_load_in_flight_is_refused(world: World, how: str) -> None:
+    """What was read before a removal and is loaded after it is superseded, and neither stored nor set aside."""
+    run_id = world.history.run_ids(world.workflow)[2]
+    world.sync()
+    world.database.transaction(lambda c: requests.track(c, world.workflow, [run_id]))
+    (claim,) = world.database.transaction(lambda c: claims.claim(c, limit=5, lease=60))
+    body = json.dumps(world.history.steps(run_id)).encode()
+    steps = decode_steps(body, workflow_id=world.workflow, run_id=run_id, states=StateMap())
+    bad = Rejected("malformed", "d", b"[")
+    # Retention leaves a run alone that is being read again: here it was found while the run was final.
+    query(world.url, "UPDATE orchestra_etl.run_ledger SET tracking = 'final' WHERE run_id = %s", run_id)
+    world.remove(run_id, how)
+    reading = Reading(claim, claim.claimed_at, steps=steps, rejected=(bad,))
+    assert Loader(world.database, Policy(), StateMap()).load([reading]).superseded == 1
+    world.database.transaction(lambda c: claims.renew(c, [claim], lease=60))
+    world.database.transaction(lambda c: claims.settle(c, [claims.Settlement(run_id, "open", 0.0)]))
+    assert world.stored(run_id) == 0
+    assert (world.ledger(run_id)["due_at"], world.ledger(run_id)["leased_until"]) == (None, None)
+    _letter(world, run_id, b"[")
+    assert query(world.url, "SELECT id FROM orchestra_etl.dead_letters") == []
+
+
+def test_a_bad_row_of_the_list_that_names_an_erased_run_is_kept_without_its_bytes(world: World) -> None:
+    """A later page whose bad row belongs to an erased run leaves a letter, and nothing of the run in it."""
+    run_id = world.history.run_ids(world.workflow)[2]
+    world.sync()
+    world.remove(run_id, "erased")
+    _letter(world, "", b'{"id": "' + run_id.encode() + b'", "inputs": "cut of')
+    _letter(world, "", b'{"id": "another", "inputs": "cut of')
+    bodies = query(world.url, "SELECT length(body) AS n FROM orchestra_etl.dead_letters ORDER BY id")
+    assert [row["n"] for row in bodies] == [0, 35]
+
+
+def test_an_erasure_is_repeated_for_what_was_loaded_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is loaded between the search and the removal is found by the next search."""
+    late, early, *_ = world.history.run_ids(world.workflow)
+    world.sync()
+    query(world.url, "UPDATE orchestra.runs SET user_id = %s WHERE id = %s", USER, early)
+    remove = removal.remove
+
+    def slow(*arguments: Any) -> dict[str, int]:
+        query(world.url, "UPDATE orchestra.runs SET user_id = %s WHERE id = %s", USER, late)
+        return remove(*arguments)
+
+    monkeypatch.setattr(erasing, "remove", slow)
+    assert erasing.erase(world.database, Selection(user_id=USER)).runs == 2
+    assert _traces(world.url, USER) == set()
+
+
+def test_the_command(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without `--yes` nothing is removed; masked and unknown ids are refused; an unknown run may be kept away beforehand."""
+    run_id, *_ = world.history.run_ids(world.workflow)
+    world.sync()
+    command = command_line(tmp_path, monkeypatch, capsys, configuration(world.workflow), DATABASE_URL=world.url)
+    asked = command("erase", "--run", run_id)
+    assert (asked.status, asked.out.splitlines()[0]) == (0, "1 run found")
+    assert "nothing was removed: repeat with --yes" in asked.out
+    assert world.stored(run_id) > 1
+    for arguments in (
+        ("--user", "us*******er"),
+        ("--run", "unknown"),
+        (),
+        ("--run", run_id, "--user", "u"),
+        ("--user", ""),
+    ):
+        refused = command("erase", *arguments, "--yes")
+        assert (refused.status, refused.out, len(refused.err.splitlines())) == (2, "", 1)
+    done = command("erase", "--run", run_id, "--run", "unknown", "--workflow", world.workflow, "--yes", "--json").json
+    assert (done["erased"], done["runs"], done["rows"]["runs"], done["rows"]["run_ledger"]) == (True, 2, 1, 2)
+    assert world.stored(run_id) == 0
+    tracked = command("track", world.workflow, run_id, "unknown")
+    assert (tracked.status, "2 are erased or pruned and stay so" in tracked.out) == (0, True)
+    assert command("track", world.workflow, run_id, "--json").json["removed"] == 1
+    assert "2 erased or pruned" in " ".join(command("status").out.split())
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', steps_observed_at = NULL WHERE tracking = 'final'",
+    )
+    assert "9 runs in this scope have not been read yet" in command("erase", "--user", "nobody").out

@@ -1,0 +1,475 @@
+"""The group roles by attack: what each login can really do, and what PostgreSQL refuses it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from etl import app
+from etl.admin import roles
+from etl.admin.roles import ANALYST, LOADED, LOADER, MIGRATOR, PAYLOAD_ANALYST
+from etl.database import Database, check_drift, head, upgrade
+from etl.errors import DatabaseError
+from etl.local.history import History
+from etl.local.misbehaviour import Misbehaviour
+from etl.local.postgres import EmbeddedPostgres
+from etl.local.simulator import Simulator
+from etl.service.daemon import Daemon, Schedule
+from etl.service.health import Health
+from etl.signals import Stop
+from etl.tables import ANALYTICS, OPERATIONS, PAYLOADS, metadata
+from tests.command_line import command_line
+from tests.support import configuration, environment, load, query
+
+GROUPS = {
+    "test_loader": LOADER,
+    "test_analyst": ANALYST,
+    "test_payload_analyst": PAYLOAD_ANALYST,
+    "test_migrator": MIGRATOR,
+}
+LOGINS = (*GROUPS, "test_nobody", "test_owner")
+DENIED = "42501"
+
+
+def _drop_roles(server: EmbeddedPostgres) -> None:
+    """Roles outlive the databases, which were dropped with everything they could depend on."""
+    with psycopg.connect(server.url_for("postgres"), autocommit=True) as connection:
+        for name in (*roles.PURPOSES, *LOGINS):
+            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def cluster(postgres_server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """The session's server, without our roles before and after; to be named before the database."""
+    _drop_roles(postgres_server)
+    yield postgres_server
+    _drop_roles(postgres_server)
+
+
+def as_user(url: str, user: str) -> str:
+    """The same database for another user."""
+    return url.replace("postgres@", f"{user}@")
+
+
+def apply(url: str) -> roles.Applied:
+    """What `db roles` does."""
+    database = Database(url, patience=5)
+    try:
+        return roles.apply(database)
+    finally:
+        database.close()
+
+
+def code(url: str, statement: str) -> str | None:
+    """The SQLSTATE with which a statement is refused, in a session of its own; None where it is not."""
+    with psycopg.connect(url) as connection:
+        try:
+            cursor = connection.cursor()
+            if statement.startswith("COPY"):
+                with cursor.copy(statement.encode()) as copy:
+                    for _ in copy:
+                        pass
+            else:
+                cursor.execute(statement.encode())
+        except psycopg.Error as error:
+            return error.sqlstate
+        finally:
+            connection.rollback()
+    return None
+
+
+@pytest.fixture
+def url(cluster: EmbeddedPostgres, database_url: str) -> str:
+    """A database with the roles, a login of each, one that has none, and a step with payloads."""
+    apply(database_url)
+    for login in ("test_nobody", "test_owner"):
+        query(database_url, f"CREATE ROLE {login} LOGIN")
+    for login, group in GROUPS.items():
+        query(database_url, f"CREATE ROLE {login} LOGIN IN ROLE {group}")
+    query(
+        database_url,
+        """
+        INSERT INTO orchestra.workflows (id, name) VALUES ('w', 'one');
+        INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, extra)
+            VALUES ('r', 'w', 'succeeded', 'api', 'final', '"secret"');
+        INSERT INTO orchestra.run_payloads (run_id, inputs) VALUES ('r', '"secret"');
+        INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, extra)
+            VALUES ('s', 'r', 'w', 0, 'succeeded', 'h', '"secret"');
+        INSERT INTO orchestra.inputs (step_id, data, size_bytes) VALUES ('s', '"secret"', 8);
+        INSERT INTO orchestra.outputs (step_id, data, size_bytes) VALUES ('s', '"secret"', 8);
+        INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, listing) VALUES ('r', 'w', 'list', 'secret');
+        INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)
+            VALUES ('w', 'r', 'malformed', 'x', 'h', 'secret');
+        ANALYZE orchestra.inputs;
+        """,
+    )
+    return database_url
+
+
+def test_every_table_has_a_rule() -> None:
+    """A table that is added to the schema must be given a rule for the loader; analysts' rule follows from the schema."""
+    assert set(metadata.tables.values()) == set(LOADED)
+    assert {table.schema for table in metadata.tables.values()} == {ANALYTICS, OPERATIONS}
+    assert all(column in table.columns for table, columns in PAYLOADS.items() for column in columns)
+
+
+# What the loader needs, and no more.
+
+FAILED = "SELECT count(*) AS n FROM orchestra.runs WHERE status = 'completed' AND state = 'failed'"
+REDACTING = """
+[[redaction.rules]]
+path = "$['inputs', 'outputs']"
+action = "drop"
+"""
+
+
+def test_the_loader_does_all_of_its_work(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command that loads passes with the loader's rights alone: conflicts, gaps, redaction, a changed state map."""
+    history = History(seed=5, workflows=2, runs_per_workflow=12, live=0, arrivals_per_minute=0)
+    first, second = history.workflow_ids
+    broken, owner, thief, late = history.run_ids(first)[:4]
+    query(url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", first, late)
+    with Simulator(history).in_thread() as simulator:
+        variables = environment(as_user(url, "test_loader"), simulator.base_url, ORCHESTRA_ETL_POLLING__RECONCILE="1ms")
+        toml = configuration(*history.workflow_ids)
+        command = command_line(tmp_path, monkeypatch, capsys, toml, **variables)
+        simulator.steps_bodies[broken] = b'{"not": "an array"}'
+        simulator.steps_bodies[thief] = json.dumps(history.steps(owner)).encode()
+        simulator.misbehave(Misbehaviour(list_cap=12, endpoints=("runs",)))
+
+        def good(*arguments: str, status: int = 0) -> str:
+            printed = command(*arguments)
+            assert printed.status == status, (arguments, printed.err)
+            return printed.out
+
+        good("sync", status=6)
+        reasons = query(
+            url, "SELECT DISTINCT reason FROM orchestra_etl.dead_letters WHERE workflow_id <> 'w' ORDER BY 1"
+        )
+        assert [row["reason"] for row in reasons] == ["id_conflict", "not_an_array"]
+        history.add_runs(first, 14)
+        assert "possible gap" in good("sync", status=6)
+        good("gaps", "list")
+        good("gaps", "ack", "--all")
+        good("backfill", "--reread")
+        good("track", second, history.run_ids(second)[0])
+        good("dead-letters", "list")
+        letters = [one["id"] for one in json.loads(good("dead-letters", "list", "--json"))]
+        good("dead-letters", "show", str(letters[-1]))
+        simulator.steps_bodies.clear()
+        good("dead-letters", "retry", "--all")
+        good("sync")
+        good("dead-letters", "discard", "--all")
+        monkeypatch.setenv("ORCHESTRA_REDACTION_KEY", "9" * 64)
+        (tmp_path / "etl.toml").write_text(f"{toml}\n{REDACTING}")
+        good("backfill", "--reread")
+        for table in ("inputs", "outputs", "run_payloads"):
+            assert query(url, f"SELECT count(*) AS n FROM orchestra.{table}") == [{"n": 1}]
+        (tmp_path / "etl.toml").write_text(f'{toml}\n[states]\ncompleted = "failed"\n')
+        good("sync")
+        assert query(url, FAILED) != [{"n": 0}]
+        assert command("status").status in {0, 6}
+        good("runs", "list")
+        good("runs", "show", owner)
+        good("workflows")
+        good("db", "current")
+        _serve(tmp_path, toml, variables, url)
+    assert query(url, FAILED) == [{"n": 0}]
+
+
+def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None:
+    settings = load(folder, toml, variables)
+    health, stop = Health(), Stop()
+
+    async def work(database: Database) -> None:
+        async with app.open_jobs(settings, database) as jobs:
+            schedules = [Schedule(one.id, 0.2) for one in settings.workflows]
+            running = asyncio.create_task(Daemon(jobs.passes, health, schedules, default_interval=0.2).run(stop))
+            query(url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE workflow_id <> 'w'")
+            due = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE due_at <= now() AND workflow_id <> 'w'"
+            end = time.monotonic() + 20
+            while query(url, due):
+                assert time.monotonic() < end, dict(health._troubles)
+                await asyncio.sleep(0.05)
+            stop.set()
+            await running
+
+    with app.open_database(settings) as database:
+        asyncio.run(work(database))
+    assert dict(health._troubles) == {}
+
+
+LOADER_MUST_NOT = (
+    "DROP TABLE orchestra.steps", "ALTER TABLE orchestra.steps ADD COLUMN x int", "TRUNCATE orchestra_etl.state_map",
+    "DELETE FROM orchestra.steps", "DELETE FROM orchestra.runs", "DELETE FROM orchestra.workflows",
+    "DELETE FROM orchestra_etl.run_ledger", "DELETE FROM orchestra_etl.dead_letters",
+    "UPDATE orchestra_etl.retention SET run_horizon = NULL", "INSERT INTO orchestra_etl.retention (id) VALUES (1)",
+    "UPDATE orchestra_etl.alembic_version SET version_num = 'x'", "CREATE TABLE orchestra.x ()",
+    "CREATE TABLE orchestra_etl.x ()",
+    "CREATE FUNCTION orchestra.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "CREATE INDEX ON orchestra.steps (status)",
+    "CREATE OR REPLACE VIEW orchestra.coverage AS SELECT 1 AS x",
+    "SET ROLE orchestra_migrator", "SET ROLE orchestra_payload_analyst", "CREATE SCHEMA x", "CREATE ROLE x",
+    "ALTER TABLE orchestra.runs DISABLE TRIGGER ALL", "COMMENT ON TABLE orchestra.runs IS 'x'",
+)  # fmt: skip
+
+
+def test_the_loader_may_do_nothing_else(url: str) -> None:
+    """Definitions, other roles, and removal of what was stored are refused to the loader; it cannot pass on what it has."""
+    loader = as_user(url, "test_loader")
+    for statement in LOADER_MUST_NOT:
+        assert code(loader, statement) == DENIED, statement
+    with psycopg.connect(loader, autocommit=True) as connection:
+        connection.execute("GRANT SELECT ON orchestra.inputs TO test_nobody, test_analyst")
+    assert code(as_user(url, "test_analyst"), "SELECT data FROM orchestra.inputs") == DENIED
+
+
+# What analysts see.
+
+ANALYST_MAY = (
+    "SELECT id, state FROM orchestra.steps", "SELECT count(*) FROM orchestra.inputs", "SELECT * FROM orchestra.workflows",
+    "SELECT step_id, size_bytes, note FROM orchestra.inputs", "SELECT * FROM orchestra.coverage",
+    "SELECT r.id FROM orchestra.runs r JOIN orchestra.steps s ON s.run_id = r.id", "COPY orchestra.steps (id) TO STDOUT",
+)  # fmt: skip
+PAYLOAD_READS = (
+    "SELECT * FROM orchestra.steps", "SELECT extra FROM orchestra.runs", "SELECT data FROM orchestra.inputs",
+    "SELECT raw FROM orchestra.outputs", "SELECT row_to_json(s.*) FROM orchestra.steps s", "SELECT s FROM orchestra.steps s",
+    "SELECT to_jsonb(i) FROM orchestra.inputs i", "SELECT CAST(i AS text) FROM orchestra.inputs i",
+    "SELECT jsonb_agg(o) FROM orchestra.outputs o", "COPY orchestra.inputs TO STDOUT",
+    "COPY (SELECT data FROM orchestra.inputs) TO STDOUT", "TABLE orchestra.run_payloads",
+    "SELECT 1 FROM orchestra.inputs WHERE data::text LIKE '%s%'", "SELECT step_id FROM orchestra.inputs ORDER BY data",
+    "SELECT count(data) FROM orchestra.inputs", "SELECT FROM orchestra.inputs GROUP BY step_id HAVING max(data::text) > ''",
+    "SELECT jsonb_object_agg(step_id, data) FROM orchestra.inputs", "SELECT outputs FROM orchestra.run_payloads",
+    "SELECT step_metadata FROM orchestra.steps", "SELECT inputs_raw FROM orchestra.run_payloads",
+)  # fmt: skip
+MUST_NOT = (
+    "SELECT body FROM orchestra_etl.dead_letters", "SELECT listing FROM orchestra_etl.run_ledger",
+    "SELECT count(*) FROM orchestra_etl.run_ledger", "SELECT version_num FROM orchestra_etl.alembic_version",
+    "COPY orchestra_etl.dead_letters TO STDOUT", "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES ('w', 'x')",
+    "INSERT INTO orchestra.workflows (id) VALUES ('x')", "UPDATE orchestra.runs SET state = 'failed'",
+    "UPDATE orchestra.inputs SET note = 'x'", "DELETE FROM orchestra.runs", "TRUNCATE orchestra.runs",
+    "CREATE TABLE orchestra.x ()", "CREATE FUNCTION orchestra.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE VIEW orchestra.v AS SELECT 1 AS x", "CREATE FUNCTION orchestra_etl.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "SELECT * FROM orchestra.runs FOR UPDATE", "SELECT id FROM orchestra.runs FOR SHARE", "LOCK TABLE orchestra.runs",
+    "SET ROLE orchestra_migrator", "SET ROLE orchestra_loader", "SET SESSION AUTHORIZATION postgres",
+    "ALTER VIEW orchestra.coverage OWNER TO CURRENT_USER", "SELECT pg_read_file('postmaster.pid')",
+    "COPY orchestra.steps (id) TO PROGRAM 'cat'",
+)  # fmt: skip
+
+
+def test_plain_columns_and_views_are_open_to_all_who_read(url: str) -> None:
+    """Analysts of both kinds and the loader read what is no payload."""
+    for login in ("test_analyst", "test_payload_analyst", "test_loader"):
+        for statement in ANALYST_MAY:
+            assert code(as_user(url, login), statement) is None, (login, statement)
+
+
+def test_payloads_are_for_those_who_may_read_them(url: str) -> None:
+    """No spelling lets an analyst read a payload, or ask about one; a payload analyst may."""
+    for statement in PAYLOAD_READS:
+        assert code(as_user(url, "test_analyst"), statement) == DENIED, statement
+        assert code(as_user(url, "test_payload_analyst"), statement) is None, statement
+
+
+def test_analysts_neither_write_nor_look_behind(url: str) -> None:
+    """Operations' tables, every kind of write, definitions and other roles are refused to both."""
+    for login in ("test_analyst", "test_payload_analyst"):
+        for statement in MUST_NOT:
+            assert code(as_user(url, login), statement) == DENIED, (login, statement)
+
+
+def test_statistics_do_not_tell_payloads(url: str) -> None:
+    """The planner's samples of payload columns are hidden from an analyst and shown to a payload analyst."""
+    question = "SELECT count(*) AS n FROM pg_stats WHERE tablename = 'inputs' AND attname = 'data'"
+    assert query(as_user(url, "test_analyst"), question) == [{"n": 0}]
+    assert query(as_user(url, "test_payload_analyst"), question) == [{"n": 1}]
+
+
+def test_the_public_gets_nothing(url: str) -> None:
+    """A user without a role reads no table, view or version, and makes nothing."""
+    for statement in (*ANALYST_MAY, *PAYLOAD_READS, *MUST_NOT):
+        if not statement.startswith(("SELECT pg_read", "SET SESSION")):
+            assert code(as_user(url, "test_nobody"), statement) == DENIED, statement
+
+
+def test_a_view_that_shows_payloads_is_for_payload_analysts(url: str) -> None:
+    """A later revision's view is granted by what it reads, through other views too, and a new routine to no stranger."""
+    migrator = as_user(url, "test_migrator")
+    query(
+        migrator,
+        """
+        SET ROLE orchestra_migrator;
+        CREATE VIEW orchestra.plain AS SELECT id, state FROM orchestra.steps;
+        CREATE VIEW orchestra.prompts AS SELECT step_id, data -> 'x' AS x FROM orchestra.inputs;
+        CREATE VIEW orchestra.prompts_again AS SELECT x FROM orchestra.prompts;
+        CREATE FUNCTION orchestra.one() RETURNS int LANGUAGE sql AS 'SELECT 1';
+        """,
+    )
+    assert code(as_user(url, "test_analyst"), "SELECT * FROM orchestra.plain") == DENIED
+    upgraded = Database(migrator)
+    assert roles.refresh(upgraded)
+    upgraded.close()
+    analyst = as_user(url, "test_analyst")
+    assert code(analyst, "SELECT * FROM orchestra.plain") is None
+    assert code(analyst, "SELECT orchestra.one()") is None
+    assert code(as_user(url, "test_nobody"), "SELECT orchestra.one()") == DENIED
+    for view in ("prompts", "prompts_again"):
+        assert code(analyst, f"SELECT * FROM orchestra.{view}") == DENIED
+        assert code(as_user(url, "test_payload_analyst"), f"SELECT * FROM orchestra.{view}") is None
+
+
+# Making the roles, and upgrading with them.
+
+
+def test_making_them_again_changes_nothing(url: str) -> None:
+    """A second time is quiet and leaves the same rights; what was granted beyond them by hand is taken back."""
+    rights = """
+        SELECT c.oid::regclass::text AS name, c.relacl::text[] AS acl, c.relowner::regrole::text AS owner,
+               (SELECT array_agg(a.attname || a.attacl::text ORDER BY a.attname) FROM pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL) AS columns
+        FROM pg_class c WHERE c.relnamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace) ORDER BY 1
+    """
+    before = query(url, rights)
+    assert {row["owner"] for row in before} == {MIGRATOR}
+    query(url, "GRANT SELECT (body) ON orchestra_etl.dead_letters TO orchestra_analyst")
+    query(url, "GRANT DELETE ON orchestra.runs TO orchestra_loader")
+    query(url, "GRANT USAGE ON SCHEMA orchestra_etl TO PUBLIC")
+    applied = apply(url)
+    assert (applied.created, applied.former_owners) == ((), ())
+    after = query(url, rights)
+    for row in (*before, *after):
+        row["acl"] = sorted(row["acl"] or ())
+    assert after == before
+    assert code(as_user(url, "test_nobody"), "SELECT FROM orchestra_etl.sweeps") == DENIED
+
+
+def test_the_command_says_what_was_made_and_what_to_do(
+    cluster: EmbeddedPostgres,
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`db roles` names the roles and the lines that make users; it needs the current schema, and says so in one line."""
+    command = command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
+    first = command("db", "roles")
+    assert first.status == 0
+    assert first.out.count("created") == 4
+    assert "CREATE ROLE jane LOGIN IN ROLE orchestra_analyst;" in first.out
+    assert "\\password" in first.out
+    second = command("db", "roles", "--json").json
+    assert [one["name"] for one in second["roles"]] == [MIGRATOR, LOADER, ANALYST, PAYLOAD_ANALYST]
+    assert not any(one["created"] for one in second["roles"])
+    for line in second["users"]:
+        assert code(database_url, line) is None
+    query(database_url, "UPDATE orchestra_etl.alembic_version SET version_num = '0001'")
+    assert "orchestra-etl db upgrade" in command("db", "roles").err
+
+
+def test_who_may_not_make_roles_is_told_in_one_line(cluster: EmbeddedPostgres, database_url: str) -> None:
+    """The schema's owner without CREATEROLE makes nothing; with it, and no superuser, makes all and can still upgrade."""
+    query(database_url, "CREATE ROLE test_owner LOGIN")
+    name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+    query(database_url, f"ALTER DATABASE {name} OWNER TO test_owner")
+    # Whatever the template's owner made is the administrator's: it is made anew, as a plain user would.
+    query(database_url, "DROP SCHEMA orchestra, orchestra_etl CASCADE")
+    mine = as_user(database_url, "test_owner")
+    upgrade(mine)
+    with pytest.raises(DatabaseError, match="CREATEROLE"):
+        apply(mine)
+    assert query(database_url, "SELECT rolname FROM pg_roles WHERE rolname LIKE 'orchestra%%'") == []
+    query(database_url, "ALTER ROLE test_owner CREATEROLE")
+    assert apply(mine) == roles.Applied(tuple(roles.PURPOSES), ())
+    assert apply(mine).created == ()
+    upgrade(mine)
+    query(mine, "UPDATE orchestra.runs SET state = 'failed'")
+    query(mine, "ALTER TABLE orchestra.runs OWNER TO orchestra_migrator")
+
+
+def test_a_former_owner_is_named(cluster: EmbeddedPostgres, empty_database_url: str) -> None:
+    """Where an administrator makes the roles, the user who owned the schema is named, and works on as a loader."""
+    query(empty_database_url, "CREATE ROLE test_owner LOGIN")
+    name = psycopg.conninfo.conninfo_to_dict(empty_database_url)["dbname"]
+    query(empty_database_url, f"GRANT CREATE ON DATABASE {name} TO test_owner")
+    upgrade(as_user(empty_database_url, "test_owner"))
+    assert apply(empty_database_url).former_owners == ("test_owner",)
+    query(empty_database_url, f"GRANT {LOADER} TO test_owner")
+    assert code(as_user(empty_database_url, "test_owner"), "UPDATE orchestra.runs SET state = 'x'") is None
+
+
+MIGRATOR_MAY = (
+    "DELETE FROM orchestra.runs", "UPDATE orchestra.inputs SET data = NULL", "DELETE FROM orchestra_etl.dead_letters",
+    "INSERT INTO orchestra_etl.retention (id) VALUES (1)", "CREATE TEMPORARY TABLE doomed ON COMMIT DROP AS SELECT 1 AS x",
+)  # fmt: skip
+
+
+def test_a_migrators_login_upgrades_for_everybody(cluster: EmbeddedPostgres, empty_database_url: str) -> None:
+    """From the first revision on, what a member of the migrator makes is the migrator's and granted; members prune and erase."""
+    upgrade(empty_database_url, revision="0001")
+    database = Database(empty_database_url)
+    query(
+        empty_database_url,
+        "CREATE ROLE test_migrator LOGIN; CREATE ROLE test_analyst LOGIN; CREATE ROLE test_loader LOGIN",
+    )
+    # As `db roles` of the program that knew this revision left it.
+    for group, login in (
+        (MIGRATOR, "test_migrator"),
+        (ANALYST, "test_analyst"),
+        (LOADER, "test_loader"),
+        (PAYLOAD_ANALYST, None),
+    ):
+        query(empty_database_url, f"CREATE ROLE {group}")
+        if login:
+            query(empty_database_url, f"GRANT {group} TO {login}")
+    database.transaction(roles._hand_over)
+    database.close()
+    loader = as_user(empty_database_url, "test_loader")
+    query(
+        empty_database_url,
+        f"GRANT USAGE ON SCHEMA orchestra_etl TO {LOADER}; GRANT SELECT ON orchestra_etl.alembic_version TO {LOADER}",
+    )
+    with pytest.raises(DatabaseError, match="orchestra_migrator"):
+        upgrade(loader)
+    migrator = as_user(empty_database_url, "test_migrator")
+    upgrade(migrator)
+    upgraded = Database(migrator)
+    upgraded.check_schema()
+    assert roles.refresh(upgraded)
+    upgraded.close()
+    check_drift(migrator)
+    owners = query(
+        empty_database_url,
+        "SELECT DISTINCT relowner::regrole::text AS owner FROM pg_class"
+        " WHERE relnamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace)",
+    )
+    assert owners == [{"owner": MIGRATOR}]
+    assert code(as_user(empty_database_url, "test_analyst"), "SELECT * FROM orchestra.coverage") is None
+    assert code(loader, "SELECT * FROM orchestra_etl.retention") is None
+    for statement in MIGRATOR_MAY:
+        assert code(migrator, statement) is None, statement
+
+
+def test_an_upgrade_by_anybody_else_changes_no_rights(url: str) -> None:
+    """The loader's `migrate_on_start` finds nothing to do, and leaves the grants alone."""
+    opened = Database(as_user(url, "test_loader"))
+    opened.check_schema()
+    assert opened.version() == head()
+    assert not roles.refresh(opened)
+    opened.close()
+
+
+def test_two_databases_share_the_roles(url: str, empty_database_url: str) -> None:
+    """In a second database of the server the roles are there already, and get their rights in it alone."""
+    upgrade(empty_database_url)
+    analyst = as_user(empty_database_url, "test_analyst")
+    assert code(analyst, "SELECT id FROM orchestra.runs") == DENIED
+    assert apply(empty_database_url).created == ()
+    assert code(analyst, "SELECT id FROM orchestra.runs") is None

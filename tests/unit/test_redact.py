@@ -1,0 +1,474 @@
+"""Redaction of single elements: what goes, what stays to the last digit, and what cannot be redacted at all."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from etl.errors import ConfigurationError
+from etl.records import DecodedSteps
+from etl.settings import load
+from etl.transform.decode import decode_steps
+from etl.transform.redact import UNTOUCHED, Action, NotRedactable, Policy, Redaction, Rule
+from etl.transform.runs import decode_page, decode_run, decode_single_run
+from etl.transform.scanner import Members, split
+from etl.transform.states import StateMap
+from tests.hostile import CLEAN_VALUES, REFUSED_VALUES, step_with
+
+KEY = "0123456789abcdef0123456789abcdef"
+CANARY = "canary-7f3a"
+STATES = StateMap()
+
+
+def policy(*rules: tuple[str, Action] | Rule, key: str = KEY) -> Policy:
+    """The policy with these rules, for any workflow."""
+    made = [rule if isinstance(rule, Rule) else Rule(rule[0], rule[1]) for rule in rules]
+    found = Redaction(made, key).policy("w")
+    assert found is not None
+    return found
+
+
+def element(own: bytes) -> tuple[Raw, Members]:
+    """One element as the decoder hands it on."""
+    parts = split(b"[" + own + b"]")
+    assert parts is not None
+    ((raw, members),) = parts.elements
+    assert members is not None
+    return raw, members
+
+
+def redacted(own: bytes, *rules: tuple[str, Action] | Rule) -> bytes:
+    """What these rules leave of a step."""
+    return bytes(policy(*rules).step(*element(own)).own)
+
+
+def after(value: object, *rules: tuple[str, Action] | Rule) -> Any:
+    """What these rules leave of a step, parsed."""
+    return json.loads(redacted(json.dumps(value).encode(), *rules))
+
+
+def hashed(text: str, key: str = KEY) -> str:
+    """What a hash rule makes of this text."""
+    return "hmac-sha256:" + hmac.new(key.encode(), text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def decoded(body: bytes, rules: Policy | None) -> DecodedSteps:
+    """An answer of the steps endpoint, decoded."""
+    return decode_steps(body, workflow_id="w", run_id="r", states=STATES, policy=rules)
+
+
+def test_actions() -> None:
+    """Drop removes a member and leaves null in an array, mask puts asterisks, hash a keyed digest."""
+    step = {"id": "s", "inputs": {"a": 1, "b": [1, {"c": 2}, 3], "d": "x"}}
+    assert after(step, ("$.inputs.a", "drop")) == {"id": "s", "inputs": {"b": [1, {"c": 2}, 3], "d": "x"}}
+    assert after(step, ("$.inputs.b[1]", "drop"))["inputs"]["b"] == [1, None, 3]
+    assert after(step, ("$.inputs.b[*]", "mask"))["inputs"]["b"] == ["********"] * 3
+    assert after(step, ("$.inputs", "drop")) == {"id": "s"}
+    assert after(step, ("$.inputs.d", "hash"))["inputs"]["d"] == hashed("x")
+    assert after(step, ("$.inputs.b", "hash"))["inputs"]["b"] == hashed('[1,{"c":2},3]')
+
+
+def test_equal_values_have_equal_hashes() -> None:
+    """Hashes join: of texts by their UTF-8, of other values whatever the order of members and the spacing."""
+    rule: tuple[str, Action] = ("$.v", "hash")
+    assert redacted(b'{"id":"s","v":"gr\\u00fc\\u00df"}', rule) == redacted(
+        '{"id":"s", "v": "gr\u00fc\u00df"}'.encode(), rule
+    )
+    assert redacted(b'{"id":"s","v":{"b":1.10,"a":[]}}', rule) == redacted(
+        b'{"id":"s","v":{ "a" : [ ],"b" : 1.10}}', rule
+    )
+    assert json.loads(redacted(b'{"id":"s","v":{"b":1.10,"a":[]}}', rule))["v"] == hashed('{"a":[],"b":1.10}')
+    assert json.loads(redacted(b'{"id":"s","v":"\\ud800"}', rule))["v"] == hashed("\ud800")
+    assert policy(rule, key=KEY[::-1]).step(*element(b'{"id":"s","v":"x"}')).own != redacted(
+        b'{"id":"s","v":"x"}', rule
+    )
+
+
+def test_a_hashed_value_is_not_hashed_again() -> None:
+    """Redacting what is redacted already changes nothing, whatever the actions."""
+    rules: list[tuple[str, Action]] = [("$.a", "hash"), ("$.b", "mask"), ("$.c", "drop"), ("$.d[0]", "drop")]
+    once = redacted(b'{"id":"s","a":[1.10],"b":1,"c":2,"d":[1,2]}', *rules)
+    assert redacted(once, *rules) == once
+    nearly = {"id": "s", "a": hashed("x").upper()}
+    assert after(nearly, ("$.a", "hash"))["a"] == hashed(nearly["a"])
+
+
+def test_the_outer_match_wins() -> None:
+    """Matches in one another are one removal, in either order of the rules; at one place the first rule counts."""
+    step = {"id": "s", "inputs": {"messages": [{"role": "user", "content": "x"}]}}
+    inner: tuple[str, Action] = ("$.inputs.messages[*].content", "hash")
+    outer: tuple[str, Action] = ("$.inputs.messages", "mask")
+    for rules in ((inner, outer), (outer, inner)):
+        assert after(step, *rules)["inputs"] == {"messages": "********"}
+    assert after(step, outer, ("$.inputs.messages", "drop"))["inputs"] == {"messages": "********"}
+    assert after(step, ("$..*", "mask")) == {"id": "s", "inputs": "********"}
+
+
+def test_members_that_hold_the_row_together_stay() -> None:
+    """Id, node, status, times and tokens survive every path, but only as plain values; user and organisation may go."""
+    kept = dict.fromkeys(sorted(UNTOUCHED), "x")
+    for action in ("drop", "mask", "hash"):
+        assert after({**kept, "user_id": "u", "organization_id": "o"}, ("$.*", action)).items() >= kept.items()
+    assert after({**kept, "user_id": "u"}, ("$.*", "drop")) == kept
+    assert after({"id": "s", "status": {"text": CANARY}}, ("$.*", "mask")) == {"id": "s", "status": "********"}
+    assert after({"id": "s", "inputs": {"id": CANARY}}, ("$..id", "mask")) == {"id": "s", "inputs": {"id": "********"}}
+
+
+def test_filters_compare_numbers() -> None:
+    """RFC 9535 filters compare numbers by value, also those kept in their own text, and no number with true."""
+    body = b'{"id":"s","v":[{"n":1.10},{"n":2},{"n":1e400},{"n":123456789012345678901234567890},{"n":true},{"n":"2"}]}'
+    left = json.loads(redacted(body, ("$.v[?@.n > 1.5]", "drop")))["v"]
+    assert [one and one["n"] for one in left] == [1.1, None, None, None, True, "2"]
+    assert json.loads(redacted(body, ("$.v[?@.n == 1.1]", "drop")))["v"][0] is None
+    left = json.loads(redacted(body.replace(b"1.10", b"1"), ("$.v[?@.n == 1]", "drop")))["v"]
+    assert [one is None for one in left] == [True, False, False, False, False, False]
+    assert after({"id": "s", "v": ["a@b.c", "x"]}, ("$.v[?search(@, '@')]", "mask"))["v"] == ["********", "x"]
+
+
+def test_rules_of_a_node() -> None:
+    """A rule with a node applies to steps of exactly that node; one without, to every step and to the run's own row."""
+    rules = policy(Rule("$.inputs", "drop", node="A"), ("$.outputs", "drop"))
+    left = {}
+    for node in ("A", "a", None):
+        body = json.dumps({"id": "s", "node_id": node, "inputs": 1, "outputs": 2}).encode()
+        left[node] = sorted(json.loads(bytes(rules.step(*element(body)).own)))
+    assert left == {"A": ["id", "node_id"], "a": ["id", "inputs", "node_id"], None: ["id", "inputs", "node_id"]}
+    row = b'{"id":"r","node_id":"A","inputs":1,"outputs":2}'
+    assert json.loads(bytes(rules.run(*element(row)).own)) == {"id": "r", "node_id": "A", "inputs": 1}
+
+
+def test_rules_of_a_workflow() -> None:
+    """A workflow gets its own rules and those for all; one that none applies to has no policy."""
+    redaction = Redaction([Rule("$.a", "drop", workflow="w1"), Rule("$.b", "drop", workflow="w2")], KEY)
+    one, two = redaction.policy("w1"), redaction.policy("w2")
+    assert one is not None
+    assert two is not None
+    assert redaction.policy("w3") is None
+    assert set(redaction.policies) == {one.version, two.version}
+    both = Redaction([Rule("$.a", "drop", workflow="w1"), Rule("$.b", "drop")], KEY)
+    assert [len(both.policy(name).rules) for name in ("w1", "w2")] == [2, 1]  # type: ignore[union-attr]
+    assert Redaction().policy("w") is None
+
+
+def test_the_version_follows_from_what_the_rules_do() -> None:
+    """The version is the same after every start and however a path is spelled, and differs by key, path, action and node."""
+    base = policy(("$.a.b", "mask"))
+    assert (
+        base.version == policy(("$['a']['b']", "mask")).version == policy(Rule("$.a.b", "mask", workflow="w")).version
+    )
+    assert base.version == "1ffe9606de80"
+    others = [
+        policy(("$.a.c", "mask")),
+        policy(("$.a.b", "hash")),
+        policy(Rule("$.a.b", "mask", node="n")),
+        policy(("$.a.b", "mask"), key=KEY[::-1]),
+    ]
+    assert len({base.version, *(other.version for other in others)}) == 5
+    assert KEY not in base.rules_json
+    assert json.loads(base.rules_json) == [{"node": None, "path": "$['a']['b']", "action": "mask"}]
+
+
+@pytest.mark.parametrize("value", CLEAN_VALUES + REFUSED_VALUES, ids=range(len(CLEAN_VALUES + REFUSED_VALUES)))
+def test_what_no_rule_touches_is_stored_as_before(value: bytes) -> None:
+    """Beside a removed member every value gives the same column, or, nested beyond Python's limit, nothing is kept."""
+    body = b"[" + step_with(value)[:-1] + b', "secret": "' + CANARY.encode() + b'"}]'
+    with_rules = decoded(body, policy(("$.secret", "drop")))
+    (before,) = decoded(body, None).steps
+    if not with_rules.steps:
+        (letter,) = with_rules.rejected
+        assert (letter.reason, letter.body, letter.step_id) == ("not_redactable", b"", "s")
+        assert value.count(b"[") + value.count(b"{") > 400
+        return
+    (step,) = with_rules.steps
+    assert before.outputs is not None
+    assert step.outputs is not None
+    assert step.outputs.raw is None
+    assert CANARY.encode() not in bytes(step.source)
+    assert step.extra is None
+    if before.outputs.data is not None and b"\xff" not in value and (before.outputs.note or "").count("UTF-8") == 0:
+        assert step.outputs.data is not None
+        assert same(step.outputs.data, before.outputs.data)
+    if before.outputs.note is not None and "control" not in before.outputs.note:
+        assert step.outputs.note is not None
+        assert step.outputs.note.endswith("; not kept: the workflow has redaction rules")
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two texts are the same JSON value, numbers being the same only digit by digit."""
+
+    def exact(text: str) -> Any:
+        return json.loads(text, parse_int=lambda n: ("n", n), parse_float=lambda n: ("n", n), strict=False)
+
+    return bool(exact(one) == exact(other))
+
+
+_NUMBERS = st.one_of(
+    st.integers().map(str),
+    st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,4})?", fullmatch=True),
+    st.sampled_from(["NaN", "Infinity", "-Infinity", "-0", "-0.0", "1.10", "1e400", "9" * 5000]),
+)
+_TEXTS = st.text(st.characters(), max_size=8).map(lambda text: json.dumps(text))
+_JSON = st.recursive(
+    st.one_of(_NUMBERS, _TEXTS, st.sampled_from(["null", "true", "false", '"\\ud800"', '"\\udc00\\ud800"', '"\\/"'])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4).map(lambda parts: "[" + ",".join(parts) + "]"),
+        st.dictionaries(_TEXTS, inner, max_size=4).map(
+            lambda members: "{" + ",".join(f"{name} : {value}" for name, value in members.items()) + "}"
+        ),
+    ),
+    max_leaves=20,
+)
+
+
+@given(_JSON)
+def test_untouched_values_are_exact(value: str) -> None:
+    """Whatever the value, it is the same JSON value after another member was removed, digit by digit."""
+
+    def exact(text: bytes) -> Any:
+        number = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), lambda n: ("number", n))
+        return json.loads(text.decode(), object_pairs_hook=list, **number)  # type: ignore[arg-type]
+
+    left = redacted(f'{{"id":"s","kept":{value},"secret":{value}}}'.encode(), ("$.secret", "drop"))
+    assert exact(left) == exact(f'{{"id":"s","kept":{value}}}'.encode())
+
+
+def test_of_duplicate_members_only_the_last_is_left() -> None:
+    """An earlier value under the same name, which no path finds, is gone from the bytes."""
+    body = b'{"id":"s","inputs":{"text":"%s"},"inputs":{"other":1}}' % CANARY.encode()
+    assert redacted(body, ("$.inputs.text", "mask")) == b'{"id":"s","inputs":{"other":1}}'
+
+
+def test_what_cannot_be_read_is_not_kept() -> None:
+    """A body that is no array, and elements that are no objects, malformed or too deep, leave a keyed hash and a length."""
+    rules = policy(("$.inputs", "drop"))
+    secret = CANARY.encode()
+    deep = b'{"id":"deep","inputs":"%s","outputs":%s}' % (secret, b"[" * 3000 + b"]" * 3000)
+    for body in (secret, b'{"detail":"%s"}' % secret, b"\xff" + secret, b"[" * 9 + secret):
+        answer = decoded(body, rules)
+        (letter,) = answer.rejected
+        assert (answer.readable, letter.reason, letter.body) == (False, "not_an_array", b"")
+        assert f"Its {len(body)} bytes are not kept" in letter.detail
+        page = decode_page(body, policy=rules)
+        assert [(one.reason, one.body, one.content_hash) for one in page.rejected] == [
+            ("not_an_array", b"", letter.content_hash)
+        ]
+    elements = [b'"%s"' % secret, b'{"id":"cut","inputs":"%s' % secret + b'"', b'{"id": "%s" "a"}' % secret, deep]
+    answer = decoded(b"[" + b",".join([elements[0], elements[2], deep, b'{"id":"s","inputs":1}']) + b"]", rules)
+    assert [(one.reason, one.step_id) for one in answer.rejected] == [
+        ("not_an_object", None),
+        ("malformed", None),
+        ("not_redactable", "deep"),
+    ]
+    assert [step.position for step in answer.steps] == [3]
+    for one in answer.rejected:
+        assert one.body == b""
+        assert CANARY not in one.detail
+        assert one.content_hash is not None
+        assert len(one.content_hash) == 16
+    assert len({one.content_hash for one in answer.rejected}) == 3
+    expected = hmac.new(KEY.encode(), elements[0], hashlib.sha256).digest()[:16]
+    assert answer.rejected[0].content_hash == expected
+    with pytest.raises(NotRedactable):
+        rules.step(*element(deep))
+
+
+def test_what_is_set_aside_with_its_bytes_is_redacted() -> None:
+    """Elements without a usable id, and the earlier of two with one id, keep their bytes without the canary."""
+    rules = policy(("$.inputs", "mask"))
+    body = b'[{"id":7,"inputs":"%s"},{"id":"s","inputs":"%s","n":1},{"id":"s","inputs":"%s"}]' % (
+        (CANARY.encode(),) * 3
+    )
+    answer = decoded(body, rules)
+    assert [one.reason for one in answer.rejected] == ["unusable_id", "duplicate_id"]
+    page = decode_page(body, policy=rules)
+    assert [one.reason for one in page.rejected] == ["unusable_id", "duplicate_id"]
+    assert page.ids == (None, "s", "s")
+    kept = [
+        *(one.body for one in (*answer.rejected, *page.rejected)),
+        page.runs[0].listing,
+        bytes(answer.steps[0].source),
+    ]
+    for found in kept:
+        assert b'"inputs":"********"' in found
+        assert CANARY.encode() not in found
+
+
+def test_columns_are_made_from_what_is_left() -> None:
+    """Typed columns, the error of an integration and unknown fields see only redacted bytes; the version is on the record."""
+    step = {
+        "id": "s", "status": "completed", "error": {"text": CANARY}, "surprise": CANARY, "user_id": CANARY,
+        "inputs": {"model": CANARY}, "outputs": {"result": {"error": CANARY, "successful": False}},
+    }  # fmt: skip
+    body = json.dumps([step]).encode()
+    paths = ("$.error.text", "$.surprise", "$.user_id", "$.inputs.model", "$.outputs.result.error")
+    rules = policy(*[(path, "hash") for path in paths])
+    (before,) = decoded(body, None).steps
+    (found,) = decoded(body, rules).steps
+    assert before.reported_error == CANARY
+    assert before.redaction_policy is None
+    assert CANARY not in repr(found)
+    assert found.redaction_policy == rules.version
+    assert found.user_id == found.request_model == hashed(CANARY)
+    assert found.reported_error == hashed(CANARY)
+
+
+def test_columns_are_read_from_what_jsonb_cannot_hold() -> None:
+    """Model and tokens are read from a payload that holds a lone surrogate, although its bytes are not kept."""
+    usage = b'{"model":"m","usage":{"total_tokens":3},"choices":[],"text":"\\ud800"}'
+    (found,) = decoded(b"[" + step_with(usage) + b"]", policy(("$.secret", "drop"))).steps
+    assert (found.response_model, found.total_tokens) == ("m", 3)
+
+
+def test_descendants_are_found_however_deep() -> None:
+    """The descendant segment reaches 150 levels down."""
+    nested = b'{"a":' * 150 + b'{"secret":1}' + b"}" * 150
+    assert b"secret" not in redacted(b'{"id":"s","inputs":%s}' % nested, ("$..secret", "drop"))
+
+
+def test_a_changed_policy_changes_the_hash() -> None:
+    """The same step under other rules counts as changed, also where both leave the same of it."""
+    body = b'[{"id":"s","inputs":1}]'
+    hashes = {
+        decoded(body, rules).steps[0].content_hash
+        for rules in (None, policy(("$.a", "mask")), policy(("$.b", "mask")), policy(("$.a", "mask"), key=KEY[::-1]))
+    }
+    assert len(hashes) == 4
+
+
+def test_a_listing_is_redacted_as_it_is_read() -> None:
+    """A listing that was kept under no rules loses what the rules forbid; one that was redacted stays as it is."""
+    row = b'{"id":"r","status":"completed","inputs":"%s","all_outputs":"%s"}' % ((CANARY.encode(),) * 2)
+    rules = policy(("$.inputs", "hash"))
+    (plain,) = decode_page(b"[" + row + b"]").runs
+    listed = decode_single_run(row, "r", policy=rules)
+    assert listed is not None
+    assert CANARY.encode() not in listed.listing
+    assert listed.listing_hash != plain.listing_hash
+    runs = [decode_run(one.listing, states=STATES, policy=rules).run for one in (plain, listed)]
+    assert runs[0] == runs[1]
+    assert runs[0].redaction_policy == rules.version
+    assert runs[0].inputs is not None
+    assert runs[0].inputs.data == f'"{hashed(CANARY)}"'
+    deep = b'{"id":"r","inputs":%s}' % (b"[" * 3000 + b"]" * 3000)
+    with pytest.raises(NotRedactable):
+        decode_run(deep, states=STATES, policy=rules)
+
+
+def test_matches_name_places_and_never_values() -> None:
+    """What a preview is made from: place, kind and size of each match, and whether it would be removed."""
+    rules = policy(("$.inputs..content", "mask"), ("$.inputs.messages", "drop"), ("$.id", "mask"), ("$.none", "drop"))
+    body = b'{"id":"s","inputs":{"messages":[{"content":"%s"}],"content":1.10}}' % CANARY.encode()
+    found = rules.matches(*element(body))
+    assert [(one.rule, one.path, one.kind, one.size, one.applied) for one in found] == [
+        (0, "$['inputs']['content']", "number", 4, True),
+        (0, "$['inputs']['messages'][0]['content']", "string", 13, False),
+        (1, "$['inputs']['messages']", "array", 27, True),
+        (2, "$['id']", "string", 3, False),
+    ]
+    assert CANARY not in repr(found)
+
+
+def test_one_policy_serves_several_threads(sample_steps: bytes) -> None:
+    """Threads that redact at the same time get what one gets alone."""
+    rules = policy(("$..content", "mask"), ("$.inputs[?@ == 0.7]", "hash"))
+    expected = decoded(sample_steps, rules)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(found == expected for found in pool.map(lambda _: decoded(sample_steps, rules), range(200)))
+
+
+# Settings
+
+
+def refusal(folder: Path, toml: str, **environment: str) -> str:
+    """The line that this configuration is refused with."""
+    path = folder / "etl.toml"
+    path.write_text(toml)
+    with pytest.raises(ConfigurationError) as caught:
+        load(path, environment).read_redaction_key()
+    line = str(caught.value)
+    assert "\n" not in line
+    assert KEY not in line
+    return line.replace(str(folder), "")
+
+
+RULE = '[[redaction.rules]]\npath = "$.inputs"\naction = "mask"\n'
+
+
+def test_rules_need_a_key(tmp_path: Path) -> None:
+    """Rules without a key, with an unusable one or with one in the file are refused, with the command that makes one."""
+    assert "openssl rand -hex 32" in refusal(tmp_path, RULE)
+    assert "ORCHESTRA_REDACTION_KEY" in refusal(tmp_path, RULE)
+    assert "openssl rand -hex 32" in refusal(tmp_path, RULE, ORCHESTRA_REDACTION_KEY="short")
+    assert "must not stand in this file" in refusal(tmp_path, f'[redaction]\nkey = "{KEY}"\n{RULE}')
+    assert "given twice" in refusal(
+        tmp_path, RULE, ORCHESTRA_REDACTION_KEY=KEY, ORCHESTRA_REDACTION_KEY_FILE=str(tmp_path / "key")
+    )
+    assert "cannot be read" in refusal(tmp_path, f'[redaction]\nkey_file = "missing"\n{RULE}')
+    (tmp_path / "key").write_text(f"{KEY[:20]}\n")
+    assert "openssl rand -hex 32" in refusal(tmp_path, f'[redaction]\nkey_file = "key"\n{RULE}')
+
+
+def test_the_key_is_read_and_masked(tmp_path: Path) -> None:
+    """The key comes from a file beside the configuration or from the environment, which wins, and is never shown."""
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    path = tmp_path / "etl.toml"
+    path.write_text(f'[redaction]\nkey_file = "key"\n{RULE}')
+    assert load(path, {}).read_redaction_key() == KEY
+    other = load(path, {"ORCHESTRA_REDACTION_KEY": KEY[::-1]})
+    assert other.read_redaction_key() == KEY[::-1]
+    assert other.masked()["redaction"]["key"] == "********"
+    assert KEY[::-1] not in repr(other)
+    path.write_text("")
+    listed = load(
+        path, {"ORCHESTRA_REDACTION_KEY": KEY, "ORCHESTRA_ETL_REDACTION__RULES": '[{"path":"$.a","action":"drop"}]'}
+    )
+    assert [rule.path for rule in listed.redaction.rules] == ["$.a"]
+    assert load(path, {}).read_redaction_key() == ""
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        ('[[redaction.rules]]\npath = "$.a["\naction = "mask"', "redaction.rules no. 2.path: is no JSONPath"),
+        ('[[redaction.rules]]\npath = "inputs"\naction = "mask"', "redaction.rules no. 2.path: is no JSONPath"),
+        ('[[redaction.rules]]\npath = "$"\naction = "mask"', "redaction.rules no. 2.path: names the whole step"),
+        (
+            '[[redaction.rules]]\npath = "$.a"\naction = "erase"',
+            "redaction.rules no. 2.action: must be 'drop', 'mask' or",
+        ),
+        ('[[redaction.rules]]\npath = "$.a"', "redaction.rules no. 2.action: is missing"),
+        (
+            '[[redaction.rules]]\npath = "$.a"\naction = "drop"\nnode = ""',
+            "redaction.rules no. 2.node: must not be empty",
+        ),
+        ('[[redaction.rules]]\npath = "$.a"\naction = "drop"\nworkflw = "w"', "did you mean redaction.rules.workflow?"),
+        ('[[redaction.rules]]\npath = "$.a"\naction = "drop"\nzzz = "w"', "known here: workflow, node, path, action"),
+    ],
+)
+def test_a_wrong_rule_is_named(tmp_path: Path, toml: str, expected: str) -> None:
+    """The line says which rule is wrong, and how."""
+    assert expected in refusal(tmp_path, RULE + toml, ORCHESTRA_REDACTION_KEY=KEY)
+
+
+def test_without_rules_the_library_is_not_imported(tmp_path: Path) -> None:
+    """Settings and decoding without rules, and the command's help, do without the JSONPath library."""
+    program = (
+        "import sys; from etl import app, settings; from etl.transform import decode, redact\n"
+        f"loaded = settings.load(__import__('pathlib').Path({str(tmp_path / 'etl.toml')!r}), {{}})\n"
+        "app.open_redaction(loaded)\n"
+        "import etl.cli.commands; etl.cli.commands.run(['redact', '--help'])\n"
+        "assert not [name for name in sys.modules if 'jsonpath' in name]"
+    )
+    (tmp_path / "etl.toml").write_text("")
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)

@@ -94,8 +94,9 @@ def test_the_wheel_holds_the_program_and_nothing_else(distributions: Distributio
     with zipfile.ZipFile(distributions.wheel) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     revisions = {f"etl/{name}" for name in _python_files(ROOT / "migrations")}
+    statements = {f"etl/migrations/sql/{path.name}" for path in (ROOT / "migrations" / "sql").glob("*.sql")}
     others = {"etl/py.typed", "etl/config/etl.toml", "etl/migrations/script.py.mako"}
-    assert names == _python_files(ROOT / "etl") | revisions | others
+    assert names == _python_files(ROOT / "etl") | revisions | statements | others
 
 
 def test_the_source_distribution_holds_what_developers_need(distributions: Distributions) -> None:

@@ -11,7 +11,7 @@ ARGS ?=
 help:
 	@echo "make demo    see it working on this machine (ARGS=--exit: end when the backlog is loaded)"
 	@echo "make test    run the tests"
-	@echo "make faults  inject every fault, print the table (10 minutes)"
+	@echo "make faults  inject every fault, print the table (8 minutes)"
 	@echo "make soak    a thousand kills and a long run of the service (20 minutes)"
 	@echo "make check   lint, types, import rules"
 	@echo "make run     run the command, e.g. make run ARGS='sync --json'"

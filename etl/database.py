@@ -109,7 +109,7 @@ class Database:
         *,
         statement_timeout: float = 40.0,
         lock_timeout: float = 30.0,
-        patience: float = 60.0,
+        patience: float = 120.0,
         pool_size: int = 5,
     ) -> None:
         """Nothing is connected here.

@@ -119,7 +119,7 @@ class Database(_Section):
     statement_timeout: Duration = Field(default=40.0, le=2_000_000)
     """0 is no limit, here and for `lock_timeout`."""
     lock_timeout: Duration = Field(default=30.0, le=2_000_000)
-    patience: Duration = 60.0
+    patience: Duration = 120.0
     """Seconds for which a unit of work is repeated while the database does not answer."""
 
     @field_validator("url")

@@ -1,11 +1,11 @@
 # Everything a developer or a curious user needs; it makes its own virtual environment.
-#   make demo [ARGS=--exit]   make test   make faults   make soak   make check   make run   make bench   make lock
+#   make demo [ARGS=--exit]   make test   make faults   make soak   make check   make run   make bench   make bench-analytics   make lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test faults soak check run bench lock clean
+.PHONY: demo test faults soak check run bench bench-analytics lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make check   lint, types, import rules"
 	@echo "make run     run the command, e.g. make run ARGS='sync --json'"
 	@echo "make bench   run the benchmarks"
+	@echo "make bench-analytics  time a dashboard's questions on 10 million steps (10 minutes)"
 	@echo "make lock    renew requirements.lock"
 .PHONY: help
 
@@ -42,6 +43,9 @@ check: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.history $(ARGS)
+
+bench-analytics: $(VENV)/installed
+	$(BIN)/python -m tests.benchmarks.analytics $(ARGS)
 
 # pip-compile writes names, versions and hashes; never the address of an index.
 lock: $(VENV)/installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -12,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from etl import database as schema
 from etl import logs
 from etl.admin import roles
+from etl.analytics import prices, rollups
 from etl.database import Database
 from etl.errors import ConfigurationError
 from etl.extract.client import OrchestraClient
@@ -27,6 +29,7 @@ from etl.pipeline.sweep import Sweeper
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
 from etl.settings import EMBEDDED, Settings
+from etl.settings.prices import ModelPrice
 from etl.signals import stop_on_signals
 from etl.transform.redact import Redaction, Rule
 from etl.transform.states import StateMap
@@ -192,9 +195,53 @@ async def serve(settings: Settings, database: Database, *, health: Health | None
         open_jobs(settings, database) as jobs,
         health.served(settings.service.host, settings.service.port),
     ):
-        daemon = Daemon(jobs.passes, health, schedules, default_interval=DEFAULT_INTERVAL)
+        daemon = Daemon(
+            jobs.passes,
+            health,
+            schedules,
+            default_interval=DEFAULT_INTERVAL,
+            refresh=partial(refresh_rollups, settings, database),
+        )
         with stop_on_signals() as stop:
             await daemon.run(stop)
+
+
+async def refresh_rollups(
+    settings: Settings, database: Database, stopped: Callable[[], bool] = lambda: False
+) -> rollups.Refreshed:
+    """Bring the rollups up to date with the steps, and the prices with the models, in a thread; ends early once `stopped`
+    says so.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
+    done = await asyncio.to_thread(rollups.drain, database, stopped=stopped)
+    if not stopped():
+        await asyncio.to_thread(resolve_prices, settings, database)
+    return done
+
+
+def resolve_prices(settings: Settings, database: Database) -> int:
+    """Bring the prices up to date with the models that were seen and the rules; how many were written or removed.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
+    rules = [price_rule(one) for one in settings.prices]
+    return database.transaction(lambda c: prices.resolve(c, rules))
+
+
+def price_rule(setting: ModelPrice) -> prices.Rule:
+    """A price as it may be configured or set by command."""
+    return prices.Rule(
+        model=setting.model,
+        currency=setting.currency,
+        input=setting.input,
+        output=setting.output,
+        cached_input=setting.cached_input,
+        provider=setting.provider,
+        valid_from=setting.valid_from or prices.ALWAYS,
+    )
 
 
 def open_redaction(settings: Settings) -> Redaction:

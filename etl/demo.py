@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,13 @@ async def _run(loaded: settings.Settings, url: str, stop: Stop, console: Console
     try:
         async with app.open_jobs(loaded, own) as jobs:
             schedules = [Schedule(one.id, one.interval, one.cron) for one in loaded.workflows]
-            daemon = Daemon(jobs.passes, Health(), schedules, default_interval=5.0)
+            daemon = Daemon(
+                jobs.passes,
+                Health(),
+                schedules,
+                default_interval=5.0,
+                refresh=partial(app.refresh_rollups, loaded, own),
+            )
             service = asyncio.create_task(daemon.run(stop))
             try:
                 begun = time.monotonic()

@@ -65,14 +65,20 @@ def _expected_step(step: dict[str, Any], position: int, run_id: str, workflow_id
     }
 
 
-def differences(url: str, history: History) -> list[str]:
-    """What differs between the database and the history as it is now; empty where nothing does."""
+def expected(history: History) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The runs and the steps that the history shows now, by id, in the columns of their tables, with their payloads."""
     runs, steps = {}, {}
     for workflow_id in history.workflow_ids:
         for row in history.runs(workflow_id):
             runs[row["id"]] = _expected_run(row, workflow_id)
             for position, step in enumerate(history.steps(row["id"])):
                 steps[step["id"]] = _expected_step(step, position, row["id"], workflow_id)
+    return runs, steps
+
+
+def differences(url: str, history: History) -> list[str]:
+    """What differs between the database and the history as it is now; empty where nothing does."""
+    runs, steps = expected(history)
     found_runs = query(
         url,
         "SELECT r.*, p.inputs, p.outputs FROM orchestra.runs r LEFT JOIN orchestra.run_payloads p ON p.run_id = r.id",

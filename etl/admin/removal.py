@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from sqlalchemy import Connection, Table, text
 
+from etl.ledger import dirty_groups
 from etl.tables import PAYLOADS, metadata, operations, runs, steps
 
 T = TypeVar("T")
@@ -77,8 +78,12 @@ def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def lock(connection: Connection, run_ids: Sequence[str]) -> None:
-    """Lock the ledger's rows of these runs until the transaction ends. What is read before may be out of date by then."""
+    """Lock the ledger's rows of these runs until the transaction ends. What is read before may be out of date by then.
+
+    Rollups are not written meanwhile: a refresh under way could bring back the failures of a step that is being deleted.
+    """
     connection.execute(_LOCK, {"ids": list(run_ids)})
+    dirty_groups.wait_for_lock(connection)
 
 
 def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) -> dict[str, int]:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 
 from etl.database import Database
 from etl.errors import DatabaseError
-from etl.tables import ANALYTICS, OPERATIONS, PAYLOADS, analytics, metadata, operations
+from etl.tables import ANALYTICS, OPERATIONS, PAYLOADS, analytics, metadata, operations, prices, rollups
 
 MIGRATOR = "orchestra_migrator"
 LOADER = "orchestra_loader"
@@ -41,7 +41,16 @@ LOADED: Mapping[Table, str] = {
     analytics.steps: _UPSERTED,
     analytics.inputs: _REDACTED,
     analytics.outputs: _REDACTED,
-    # The queue and the map are emptied.
+    # Groups are computed anew, whole.
+    rollups.step_rollup: "SELECT, INSERT, DELETE",
+    rollups.step_rollup_daily: "SELECT, INSERT, DELETE",
+    rollups.run_rollup: "SELECT, INSERT, DELETE",
+    rollups.step_failures: _REDACTED,
+    prices.prices: _REDACTED,
+    prices.price_rules: _REDACTED,
+    prices.resolved_prices: _UPSERTED,
+    # The queues and the map are emptied.
+    rollups.dirty_groups: "SELECT, INSERT, DELETE",
     analytics.run_requests: "SELECT, DELETE",
     operations.state_map: "SELECT, INSERT, DELETE",
     operations.run_ledger: _UPSERTED,

@@ -10,7 +10,23 @@ from typing import Annotated
 
 import typer
 
-from etl.cli import config, db, dead_letters, demo, erase, gaps, jobs, prune, redact, runs, simulate, status, workflows
+from etl.cli import (
+    config,
+    db,
+    dead_letters,
+    demo,
+    erase,
+    gaps,
+    jobs,
+    prices,
+    prune,
+    redact,
+    rollups,
+    runs,
+    simulate,
+    status,
+    workflows,
+)
 from etl.cli.context import Invocation
 from etl.errors import EtlError
 
@@ -45,7 +61,23 @@ def _options(
     context.obj = Invocation(config)
 
 
-for group in (jobs, runs, status, workflows, dead_letters, gaps, erase, prune, redact, db, config, simulate, demo):
+for group in (
+    jobs,
+    runs,
+    status,
+    workflows,
+    dead_letters,
+    gaps,
+    erase,
+    prune,
+    redact,
+    rollups,
+    prices,
+    db,
+    config,
+    simulate,
+    demo,
+):
     group.register(app)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,6 +40,7 @@ def erase(
 
     Only the ids of the runs are kept, as tombstones. Runs that start later are stored as before. Backups are not reached.
     """
+    from etl import app
     from etl.admin import erase as admin
 
     if sum(given is not None for given in (run or None, user, organization)) != 1:
@@ -46,8 +48,13 @@ def erase(
     if "" in (*(run or ()), user, organization, workflow):
         raise ConfigurationError("an id must not be empty")
     selection = admin.Selection(runs=tuple(run or ()), user_id=user, organization_id=organization, workflow_id=workflow)
-    with invocation(context).database() as database:
-        found = admin.erase(database, selection) if yes else database.transaction(lambda c: admin.find(c, selection))
+    settings = invocation(context).settings()
+    with app.open_database(settings) as database:
+        if yes:
+            found = admin.erase(database, selection)
+            asyncio.run(app.refresh_rollups(settings, database))
+        else:
+            found = database.transaction(lambda c: admin.find(c, selection))
     if as_json:
         print_json({"erased": yes, "runs": found.runs, "rows": found.rows, "not_read": found.not_read})
         return

@@ -219,6 +219,7 @@ async def _run(
         async with app.open_jobs(settings, database, on_progress=progress.show) as jobs:
             with stop_on_signals() as stop:
                 report = await work(jobs, stop, progress)
+                await app.refresh_rollups(settings, database, stop.is_set)
             report.requests = jobs.client.requests_sent
             report.interrupted = stop.number
     report.seconds = time.monotonic() - begun

@@ -14,6 +14,7 @@ from etl.errors import ConfigurationError
 if TYPE_CHECKING:
     from etl.admin.retention import Aged, Horizons, Preview, Pruned
     from etl.database import Database
+    from etl.settings import Settings
     from etl.settings.retention import Retention
 
 
@@ -49,7 +50,8 @@ def prune(
         if dry_run:
             _print_preview(database.transaction(lambda c: retention.preview(c, wanted)), as_json=as_json)
             return 0
-        done, interrupted = asyncio.run(_prune(database, wanted))
+        done, interrupted = asyncio.run(_prune(settings, database, wanted))
+        asyncio.run(app.refresh_rollups(settings, database))
     _print(done, as_json=as_json)
     return 128 + interrupted if interrupted and not done.complete else 0
 
@@ -75,11 +77,14 @@ def _ages(configured: Retention, payloads: str | None, runs: str | None) -> Rete
     return ages
 
 
-async def _prune(database: Database, wanted: Horizons) -> tuple[Pruned, int | None]:
+async def _prune(settings: Settings, database: Database, wanted: Horizons) -> tuple[Pruned, int | None]:
+    from etl import app
     from etl.admin import retention
     from etl.signals import stop_on_signals
 
     with stop_on_signals() as stop:
+        # What is removed can be counted no more.
+        await app.refresh_rollups(settings, database, stop.is_set)
         done = await asyncio.to_thread(retention.prune, database, wanted, stopped=stop.is_set)
         return done, stop.number
 

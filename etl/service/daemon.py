@@ -22,6 +22,7 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from etl.analytics.rollups import Refreshed
 from etl.errors import DatabaseError, EtlError, KeyRefused
 from etl.pipeline.passes import Passes
 from etl.service.health import Health
@@ -33,6 +34,8 @@ log = structlog.get_logger(__name__)
 TICK = 1.0
 # Seconds between two looks at the workflows themselves (names, graphs); the pass asks the API only when that is due.
 PREPARE = 60.0
+# Seconds between two refreshes of the rollups; one that finds nothing to do costs three short queries.
+REFRESH = 5.0
 # After a refused key, so many seconds pass before the next request; the key file is read again for it.
 KEY_PAUSE = 15.0
 # Seconds between two looks at this machine's clock, and by how many it may be set without being noticed.
@@ -59,13 +62,21 @@ class Daemon:
     """Runs the jobs until told to stop."""
 
     def __init__(
-        self, passes: Passes, health: Health, schedules: Sequence[Schedule], *, default_interval: float
+        self,
+        passes: Passes,
+        health: Health,
+        schedules: Sequence[Schedule],
+        *,
+        default_interval: float,
+        refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]] | None = None,
     ) -> None:
-        """`default_interval` (seconds) is for workflows found without being configured."""
+        """`default_interval` (seconds) is for workflows found without being configured. `refresh` brings the rollups up to
+        date until told to stop; None: they are not this service's to keep."""
         self._passes = passes
         self._health = health
         self._schedules = {schedule.workflow_id: schedule for schedule in schedules}
         self._default_interval = default_interval
+        self._refresh = refresh
         self._active: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
         self._prepared = False
@@ -82,6 +93,10 @@ class Daemon:
         self._add("prepare", self._prepare, IntervalTrigger(seconds=PREPARE), now=True)
         self._add("poll", self._poll, IntervalTrigger(seconds=TICK), now=True)
         self._add("requests", self._requests, IntervalTrigger(seconds=TICK), now=True)
+        if self._refresh is not None:
+            self._add(
+                "rollups", partial(self._refresh_rollups, self._refresh), IntervalTrigger(seconds=REFRESH), now=True
+            )
         self._schedule_sweeps()
         self._scheduler.start()
         log.info("service_started", workflows=len(self._schedules))
@@ -172,6 +187,11 @@ class Daemon:
 
     async def _requests(self) -> None:
         await self._passes.take_requests()
+
+    async def _refresh_rollups(self, refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]]) -> None:
+        done = await refresh(self._stop.is_set)
+        if done.groups:
+            log.debug("rollups_refreshed", groups=done.groups, waiting=done.waiting)
 
     async def _sweep(self, workflow_id: str) -> None:
         report = await self._passes.sweep(workflow_id)

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from etl.errors import ConfigurationError
+from etl.settings.prices import ModelPrice
 from etl.settings.privacy import Redaction, clean_redaction_key
 from etl.settings.retention import Retention
 from etl.settings.values import (
@@ -219,6 +220,8 @@ class Settings(_Section):
     polling: Polling = Polling()
     redaction: Redaction = Redaction()
     retention: Retention = Retention()
+    prices: tuple[ModelPrice, ...] = ()
+    """They go before those set by command and the published ones; the first that matches counts."""
     service: Service = Service()
     logs: Logs = Logs()
     states: Mapping[str, str] = Field(default_factory=dict)
@@ -234,6 +237,17 @@ class Settings(_Section):
                 raise ValueError(f"the id {workflow.id} is configured twice")
             seen.add(workflow.id)
         return workflows
+
+    @field_validator("prices")
+    @classmethod
+    def _distinct_prices(cls, prices: tuple[ModelPrice, ...]) -> tuple[ModelPrice, ...]:
+        seen = set()
+        for price in prices:
+            if (price.model, price.valid_from) in seen:
+                since = f" from {price.valid_from} on" if price.valid_from else ""
+                raise ValueError(f"the price of {price.model}{since} is given twice")
+            seen.add((price.model, price.valid_from))
+        return prices
 
     @field_validator("states")
     @classmethod

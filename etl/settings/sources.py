@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from etl.errors import ConfigurationError
 from etl.settings.models import Api, Database, Logs, Polling, Service, Settings, Workflow
+from etl.settings.prices import ModelPrice
 from etl.settings.privacy import Redaction, RedactionRule
 from etl.settings.retention import Retention
 
@@ -40,9 +41,11 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "redaction": Redaction,
     "redaction.rules": RedactionRule,
     "retention": Retention,
+    "prices": ModelPrice,
     "service": Service,
     "logs": Logs,
 }
+_LISTS = ("workflows", "prices")
 _KNOWN = [*Settings.model_fields] + [f"{name}.{key}" for name, model in _SECTIONS.items() for key in model.model_fields]
 # A value from the environment takes the place of the file's other way to say the same.
 _ALTERNATIVES = [
@@ -137,7 +140,7 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tup
             overlay[path[0]] = json.loads(environment[name])
         except ValueError:
             example = f"{PREFIX}{path[0].upper()}__KEY"
-            hint = "a JSON list" if path[0] == "workflows" else f"JSON; or set single values as {example}"
+            hint = "a JSON list" if path[0] in _LISTS else f"JSON; or set single values as {example}"
             raise ConfigurationError(f"{name}: must be {hint}") from None
     for section, one, other in _ALTERNATIVES:
         if isinstance(values.get(section), dict) and not {one, other}.isdisjoint(overlay.get(section, ())):
@@ -149,8 +152,8 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tup
 
 
 def _check_variable(name: str, path: tuple[str, ...]) -> None:
-    if path[0] == "workflows" and len(path) > 1:
-        raise ConfigurationError(f"{name}: set ORCHESTRA_ETL_WORKFLOWS to a JSON list of workflows instead")
+    if path[0] in _LISTS and len(path) > 1:
+        raise ConfigurationError(f"{name}: set {PREFIX}{path[0].upper()} to a JSON list of {path[0]} instead")
     if path[0] != "states" and ".".join(path) not in _KNOWN:
         nearest = _nearest(".".join(path))
         variable = PREFIX + nearest.replace(".", "__").upper() if nearest else None

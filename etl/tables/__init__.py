@@ -4,7 +4,7 @@
 `timestamptz` in UTC; ids are text compared byte by byte, because the API's ids are not always UUIDs.
 """
 
-from etl.tables import operations
+from etl.tables import operations, prices, rollups
 from etl.tables.analytics import PAYLOADS, inputs, outputs, run_payloads, runs, steps
 from etl.tables.columns import ANALYTICS, OPERATIONS, metadata
 
@@ -16,6 +16,8 @@ __all__ = [
     "metadata",
     "operations",
     "outputs",
+    "prices",
+    "rollups",
     "run_payloads",
     "runs",
     "steps",

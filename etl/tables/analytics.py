@@ -91,6 +91,8 @@ runs = Table(
     now("first_seen_at", "When this run was first loaded."),
     now("updated_at", "When the content of this row last changed; an unchanged read does not touch it."),
     Index("runs_workflow_id_start_time_idx", "workflow_id", "start_time"),
+    Index("runs_start_time_idx", "start_time"),
+    Index("runs_unfinished_idx", "workflow_id", postgresql_where=text("state IN ('pending', 'running', 'unknown')")),
     schema=ANALYTICS,
     comment="One row a run of a workflow.",
 )
@@ -160,6 +162,7 @@ steps = Table(
     now("updated_at", "When the content of this row last changed; an unchanged read does not touch it."),
     Index("steps_run_id_idx", "run_id"),
     Index("steps_workflow_id_start_time_idx", "workflow_id", "start_time"),
+    Index("steps_reported_error_idx", "run_id", postgresql_where=text("reported_error IS NOT NULL")),
     schema=ANALYTICS,
     comment="One row a step of a run.",
 )

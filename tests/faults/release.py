@@ -2,7 +2,8 @@
 
 To be run once a schema version is about to be followed by another: `python -m tests.faults.release`. It loads a small
 made-up history through the real command, two of whose runs are not listed yet, and writes
-`tests/faults/released/<version>.sql`.
+`tests/faults/released/<version>.sql`, and beside it the digests of the files of `migrations/sql`, which from then on stay as
+they are.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import asyncio
 import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
+from etl import app
+from etl.analytics import rollups
 from etl.database import head, upgrade
 from etl.local.history import History
 from etl.local.postgres import EmbeddedPostgres
@@ -24,6 +28,7 @@ from tests.postgres_fixture import new_home
 from tests.support import configuration, environment, load, sync
 
 FOLDER = Path(__file__).parent / "released"
+SQL = Path(__file__).parents[2] / "migrations" / "sql"
 EPOCH = datetime(2026, 11, 1, tzinfo=UTC)
 # In the order of the foreign keys.
 _FIRST = ("workflows", "runs", "steps")
@@ -65,8 +70,16 @@ def dump(url: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def freeze() -> None:
+    """Write down the digests of the files of `migrations/sql` that no earlier release had."""
+    digests = FOLDER / "sql.sha256"
+    frozen = digests.read_text()
+    new = [path for path in sorted(SQL.glob("*.sql")) if path.name not in frozen]
+    digests.write_text(frozen + "".join(f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in new))
+
+
 def main() -> None:
-    """Write the file."""
+    """Write the files."""
     home, folder = new_home(), Path(tempfile.mkdtemp())
     history = released_history()
     for run_id in unlisted_runs(history):
@@ -77,8 +90,11 @@ def main() -> None:
             variables = environment(server.url, simulator.base_url)
             settings = load(folder, configuration(*history.workflow_ids), variables)
             asyncio.run(sync(settings))
+            with app.open_database(settings) as database:
+                rollups.drain(database)
             FOLDER.mkdir(exist_ok=True)
             (FOLDER / f"{head()}.sql").write_text(dump(server.url))
+        freeze()
     finally:
         shutil.rmtree(home, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)

@@ -215,7 +215,8 @@ def _rows(url: str) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _key(row: dict[str, Any]) -> str:
-    named = [str(row[name]) for name in ("id", "run_id", "step_id", "workflow_id", "version") if name in row]
+    names = ("id", "run_id", "step_id", "workflow_id", "version", "hour", "day", "place")
+    named = [str(row[name]) for name in names if name in row]
     return "/".join(named[:1] if "id" in row else named)
 
 

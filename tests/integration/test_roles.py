@@ -182,6 +182,8 @@ def test_the_loader_does_all_of_its_work(
         good("runs", "show", owner)
         good("workflows")
         good("db", "current")
+        good("rollups", "refresh", "--all")
+        good("rollups", "verify")
         _serve(tmp_path, toml, variables, url)
     assert query(url, FAILED) == [{"n": 0}]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from pydantic import ValidationError
 
 from etl.errors import ConfigurationError
 from etl.settings import Settings, load, mask_url
+from etl.settings.prices import ModelPrice
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "etl.toml"
 SECRET = "hunter2secret"
@@ -52,6 +56,8 @@ def test_every_setting_stands_in_the_example() -> None:
     # The keys themselves must not stand there; the rules stand as tables.
     assert missing == ["api_key", "key", "rules"]
     assert "[[redaction.rules]]" in text
+    assert "[[prices]]" in text
+    assert all(f"# {key} = " in text for key in ModelPrice.model_fields)
     assert all(f"{key} = " in text for key in ("id", "name", "interval", "cron", "discover", "runs", "labels"))
 
 
@@ -329,3 +335,69 @@ def test_importing_the_settings_is_cheap() -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "pydantic" in loaded
     assert not loaded & {"apscheduler", "psycopg", "sqlalchemy", "httpx", "structlog", "msgspec"}
+
+
+def test_prices_are_read_exactly(tmp_path: Path) -> None:
+    """A price is the decimal number that is written, as a number or as text; what is left out has its default."""
+    toml = """
+        [[prices]]
+        model = "gpt-*"
+        input = 0.15
+        output = "0.60"
+        [[prices]]
+        model = "gpt-*"
+        input = 1
+        output = 0
+        cached_input = 0.1
+        currency = "eur"
+        provider = "azure"
+        valid_from = 2026-01-31
+    """
+    always, later = read(tmp_path, toml).prices
+    assert (always.input, always.output, always.cached_input) == (Decimal("0.15"), Decimal("0.60"), None)
+    assert (always.currency, always.provider, always.valid_from) == ("USD", None, None)
+    assert (later.input, later.output, later.cached_input) == (Decimal(1), Decimal(0), Decimal("0.1"))
+    assert (later.currency, later.provider, later.valid_from) == ("EUR", "azure", date(2026, 1, 31))
+    shown = json.dumps(read(tmp_path, toml).masked()["prices"])
+    assert read(tmp_path, ORCHESTRA_ETL_PRICES=shown).prices == (always, later)
+
+
+@pytest.mark.parametrize(
+    ("price", "line"),
+    [
+        ('model = "m"\noutput = 1', "prices no. 1.input: is missing"),
+        ('model = "m"\ninput = -0.1\noutput = 1', "prices no. 1.input: must be greater than or equal to 0"),
+        ('model = "m"\ninput = true\noutput = 1', "prices no. 1.input: must be a number"),
+        ('model = "m"\ninput = nan\noutput = 1', "prices no. 1.input: must be a finite number"),
+        (
+            'model = " m"\ninput = 1\noutput = 1',
+            "prices no. 1.model: must be a name without line breaks and outer spaces",
+        ),
+        (
+            'model = "m"\ninput = 1\noutput = 1\ncurrency = "US"',
+            "prices no. 1.currency: must be three letters, such as USD",
+        ),
+        (
+            'model = "m"\ninput = 1\noutput = 1\nvalid_from = 2026',
+            "prices no. 1.valid_from: must be a day, such as 2026-01-31",
+        ),
+        (
+            'model = "m"\ninputs = 1\noutput = 1\ninput = 1',
+            "prices no. 1.inputs: there is no such setting; did you mean prices.input?",
+        ),
+        (
+            'model = "m"\ninput = 1\noutput = 1\n[[prices]]\nmodel = "m"\ninput = 2\noutput = 2',
+            "prices: the price of m is given twice",
+        ),
+    ],
+)
+def test_a_price_that_cannot_be_one(tmp_path: Path, price: str, line: str) -> None:
+    """What is no price is refused in words that say which table and key."""
+    assert refusal(tmp_path, f"[[prices]]\n{price}") == f"FILE: {line}"
+
+
+def test_prices_in_the_environment_are_a_list(tmp_path: Path) -> None:
+    """One variable holds all prices; single keys of a list have no variable."""
+    line = "ORCHESTRA_ETL_PRICES__INPUT: set ORCHESTRA_ETL_PRICES to a JSON list of prices instead"
+    assert refusal(tmp_path, ORCHESTRA_ETL_PRICES__INPUT="1") == line
+    assert refusal(tmp_path, ORCHESTRA_ETL_PRICES="m") == "ORCHESTRA_ETL_PRICES: must be a JSON list"

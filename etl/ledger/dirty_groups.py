@@ -1,0 +1,81 @@
+"""The queue of rollup groups whose runs or steps have changed; triggers fill it in the transaction of the change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from etl.database import allow_long
+
+# Any fixed number: the key of the advisory lock under which rollups are written.
+_LOCK = 7_305_808_869_229_538_661
+
+_WAIT = text("SELECT pg_advisory_xact_lock(:key)")
+_TRY = text("SELECT pg_try_advisory_xact_lock(:key)")
+
+_TAKE = text("""
+    DELETE FROM orchestra_etl.dirty_groups
+    WHERE id IN (SELECT id FROM orchestra_etl.dirty_groups ORDER BY hour DESC NULLS FIRST, workflow_id LIMIT :limit)
+    RETURNING workflow_id, hour
+""")
+
+_WAITING = text("SELECT count(*) FROM orchestra_etl.dirty_groups")
+
+_ASK_FOR_ALL = text("INSERT INTO orchestra_etl.dirty_groups (workflow_id, hour) VALUES (NULL, NULL)")
+
+# The groups that are stored are among them: their steps may all be gone.
+_ENTER_ALL = text("""
+    INSERT INTO orchestra_etl.dirty_groups (workflow_id, hour)
+    SELECT workflow_id, hour
+    FROM (SELECT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') AS hour FROM orchestra.steps
+          UNION SELECT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM orchestra.runs
+          UNION SELECT workflow_id, hour FROM orchestra.step_rollup
+          UNION SELECT workflow_id, hour FROM orchestra.run_rollup
+          UNION SELECT workflow_id, CAST(day AS timestamp) AT TIME ZONE 'UTC' FROM orchestra.step_rollup_daily
+          UNION SELECT workflow_id, date_trunc('hour', time, 'UTC') FROM orchestra.step_failures) AS g
+    ORDER BY hour DESC, workflow_id
+""")
+
+
+class Group(msgspec.Struct, frozen=True, order=True):
+    """The runs and steps of a workflow that started in one hour."""
+
+    workflow_id: str
+    hour: datetime
+
+
+def wait_for_lock(connection: Connection) -> None:
+    """Keep rollups from being written until the transaction ends: for whoever deletes steps."""
+    connection.execute(_WAIT, {"key": _LOCK})
+
+
+def try_lock(connection: Connection) -> bool:
+    """Be the only one to write rollups until the transaction ends; False where somebody else is."""
+    return bool(connection.execute(_TRY, {"key": _LOCK}).scalar_one())
+
+
+def take(connection: Connection, limit: int) -> Sequence[Group]:
+    """Take the groups of some rows of the queue, in key order: the newest hours, so that fresh numbers do not wait for old ones,
+    and whole days together.
+
+    Whatever changed them has committed, so the next statement of the same READ COMMITTED transaction sees it; whatever has not
+    committed has rows of its own, which come later.
+    """
+    rows = connection.execute(_TAKE, {"limit": limit}).all()
+    if any(row.workflow_id is None for row in rows):
+        allow_long(connection)
+        connection.execute(_ENTER_ALL)
+    return sorted({Group(row.workflow_id, row.hour) for row in rows if row.workflow_id is not None})
+
+
+def waiting(connection: Connection) -> int:
+    """How many rows the queue has."""
+    return int(connection.execute(_WAITING).scalar_one())
+
+
+def ask_for_all(connection: Connection) -> None:
+    """Have every group computed anew that is not frozen."""
+    connection.execute(_ASK_FOR_ALL)

@@ -1,0 +1,140 @@
+"""What is computed from the runs and steps, in the schema `orchestra`, and the queue of what must be computed anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Date, ForeignKey, Identity, Index, Integer, SmallInteger, Table, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import TypeEngine
+
+from etl.tables.analytics import steps
+from etl.tables.columns import ANALYTICS, OPERATIONS, Id, Time, column, metadata
+
+_STEP_COUNTS = (
+    ("succeeded", "Steps that succeeded."),
+    ("soft_failed", "Steps that succeeded although an integration reported an error."),
+    ("failed", "Steps that failed."),
+    ("cancelled", "Steps that were cancelled."),
+    ("skipped", "Steps that were skipped."),
+    ("unfinished", "Steps that are pending or running, or whose status is not known."),
+    ("calls", "Calls of a model: steps that name a model or report tokens."),
+    ("input_tokens", "Prompt tokens."),
+    ("output_tokens", "Completion tokens."),
+    ("cached_input_tokens", "Prompt tokens served from a cache, part of input_tokens."),
+    ("reasoning_tokens", "Reasoning tokens, part of output_tokens."),
+    ("total_tokens", "Total tokens."),
+)
+
+_RUN_COUNTS = (
+    ("runs", "Runs."),
+    ("succeeded", "Runs that succeeded."),
+    ("soft_failed", "Runs that succeeded although a step of theirs failed softly."),
+    ("failed", "Runs that failed."),
+    ("cancelled", "Runs that were cancelled."),
+    ("skipped", "Runs that were skipped."),
+    ("unfinished", "Runs that are pending or running, or whose status is not known."),
+)
+
+
+def _counts(names: tuple[tuple[str, str], ...]) -> list[Column[Any]]:
+    return [column(name, BigInteger(), comment, nullable=False) for name, comment in names]
+
+
+def _group(when: str, kind: TypeEngine[Any], comment: str) -> list[Column[Any]]:
+    # Names of nodes and models may be longer than an index allows: rows are told apart by their place in the group.
+    return [
+        column("workflow_id", Id, "The workflow.", primary_key=True),
+        column(when, kind, comment, primary_key=True),
+        column("place", Integer(), f"Number of the row within its workflow and {when}.", primary_key=True),
+    ]
+
+
+def _node() -> list[Column[Any]]:
+    return [
+        column("organization_id", Id, "The organisation; null where no step names one."),
+        column("node_id", Text(), "The node."),
+        column("node_type", Text(), "The node's type."),
+        column("model", Text(), "The model that answered, else the one that was asked for; null: no model."),
+    ]
+
+
+def _histogram() -> list[Column[Any]]:
+    return [
+        column(
+            "buckets",
+            ARRAY(SmallInteger),
+            "Buckets of durations that occur (see duration_bucket), rising.",
+            nullable=False,
+        ),
+        column("counts", ARRAY(Integer), "How many durations each of these buckets holds.", nullable=False),
+    ]
+
+
+step_rollup = Table(
+    "step_rollup",
+    metadata,
+    *_group("hour", Time, "The hour (UTC) in which the steps started, or were first seen if not started."),
+    *_node(),
+    *_counts(_STEP_COUNTS),
+    *_histogram(),
+    Index("step_rollup_hour_idx", "hour"),
+    schema=ANALYTICS,
+    comment="Steps by hour, workflow, organisation, node and model: outcomes, tokens and a histogram of durations.",
+)
+
+# Percentiles over months have an entry of a histogram to add up for nearly every step of an hour.
+step_rollup_daily = Table(
+    "step_rollup_daily",
+    metadata,
+    *_group("day", Date(), "The day (UTC) of the hours that are added up."),
+    *_node(),
+    *_counts(_STEP_COUNTS),
+    *_histogram(),
+    Index("step_rollup_daily_day_idx", "day"),
+    # Which models there are, found by a look at each of them instead of at each row.
+    Index("step_rollup_daily_model_idx", "model", postgresql_where=text("length(model) <= 500")),
+    schema=ANALYTICS,
+    comment="step_rollup by day: the same numbers, for questions about weeks and months.",
+)
+
+run_rollup = Table(
+    "run_rollup",
+    metadata,
+    *_group("hour", Time, "The hour (UTC) in which the runs started, or were first seen if not started."),
+    column("organization_id", Id, "The organisation; null where the run names none."),
+    *_counts(_RUN_COUNTS),
+    *_histogram(),
+    Index("run_rollup_hour_idx", "hour"),
+    schema=ANALYTICS,
+    comment="Runs by hour, workflow and organisation: outcomes and a histogram of durations.",
+)
+
+step_failures = Table(
+    "step_failures",
+    metadata,
+    column("step_id", Id, "The step.", ForeignKey(steps.c.id, ondelete="CASCADE"), primary_key=True),
+    column("run_id", Id, "Its run.", nullable=False),
+    column("workflow_id", Id, "Its workflow.", nullable=False),
+    column("node_id", Text(), "Its node."),
+    column("organization_id", Id, "Its organisation."),
+    column("time", Time, "When it started; when it was first seen, if it has no start.", nullable=False),
+    column("outcome", Text(), "failed or soft_failed.", nullable=False),
+    column("fingerprint", Text(), "Hash of the pattern: the same for failures of one kind.", nullable=False),
+    column("pattern", Text(), "The message with its numbers, ids and quoted texts replaced.", nullable=False),
+    column("message", Text(), "The first 500 characters of the error.", nullable=False),
+    Index("step_failures_workflow_id_time_idx", "workflow_id", "time"),
+    Index("step_failures_time_idx", "time"),
+    schema=ANALYTICS,
+    comment="One row a step that failed or failed softly, with the kind of failure.",
+)
+
+dirty_groups = Table(
+    "dirty_groups",
+    metadata,
+    column("id", BigInteger(), "Order of arrival.", Identity(always=True), primary_key=True),
+    column("workflow_id", Id, "The workflow; null: every group there is must be computed."),
+    column("hour", Time, "The hour of the steps that changed; null: as workflow_id."),
+    schema=OPERATIONS,
+    comment="A queue: the groups of the rollups whose runs or steps have changed since they were last computed.",
+)

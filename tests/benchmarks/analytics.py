@@ -1,0 +1,298 @@
+"""`make bench-analytics`: what a dashboard's questions cost on a large history.
+
+The history is made by SQL: runs of a fixed number of steps, evenly over the days, with durations that are lognormal around each
+node's own. Payloads are left out: no question reads them. The refresh of the rollups, the size of what is stored and every
+question are measured; one that takes a second or longer fails the benchmark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+
+from etl.analytics import rollups
+from etl.database import Database, upgrade
+from etl.local.postgres import EmbeddedPostgres
+from tests.postgres_fixture import new_home
+from tests.support import query
+
+LIMIT = 1.0
+"""Seconds that a question may take."""
+WORKFLOWS, NODES, DAYS = 10, 5, 90
+# What a server of two cores is commonly given; the rest is PostgreSQL's defaults.
+SERVER = {"shared_buffers": "2GB", "max_wal_size": "8GB", "maintenance_work_mem": "512MB", "work_mem": "32MB"}
+
+_WORKFLOWS = """
+    INSERT INTO orchestra.workflows (id, name, labels)
+    SELECT 'workflow-' || w, 'workflow ' || w, '{}' FROM generate_series(1, CAST(%(workflows)s AS integer)) AS w
+"""
+
+_RUNS = """
+    INSERT INTO orchestra.runs (id, workflow_id, organization_id, user_id, status, state, status_source, tracking,
+                                start_time, end_time, first_seen_at, updated_at)
+    SELECT 'run-' || n, 'workflow-' || 1 + n %% %(workflows)s, 'organisation-' || n %% 3, 'user-' || n %% 97,
+           state, state, 'api', CASE state WHEN 'running' THEN 'open' ELSE 'final' END, start_time,
+           CASE state WHEN 'running' THEN NULL
+                ELSE start_time + make_interval(secs => exp(1.5 + n %% %(workflows)s / 5.0 + random_normal() * 0.6)) END,
+           start_time, start_time
+    FROM (
+        SELECT n, now() - (n / %(runs)s::double precision) * make_interval(days => CAST(%(days)s AS integer)) AS start_time,
+               CASE WHEN n %% 20000 = 0 THEN 'running' WHEN random() < 0.03 THEN 'failed' WHEN random() < 0.01 THEN 'cancelled'
+                    ELSE 'succeeded' END AS state
+        FROM generate_series(CAST(%(first)s AS integer), CAST(%(last)s AS integer)) AS n
+    ) AS made
+"""
+
+_STEPS = """
+    INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, node_type, position, user_id, organization_id, status, state,
+                                 start_time, end_time, request_model, response_model, input_tokens, output_tokens, total_tokens,
+                                 error, reported_error, content_hash, first_seen_at, updated_at)
+    SELECT 'step-' || n || '-' || node, run_id, workflow_id, 'node-' || node,
+           CASE node %% 2 WHEN 0 THEN 'model' ELSE 'integration' END, node - 1, user_id, organization_id, state, state, started,
+           CASE state WHEN 'running' THEN NULL
+                ELSE started + make_interval(secs => exp(node / 3.0 - 1 + random_normal() * 0.5)) END,
+           model, model, input_tokens, output_tokens, input_tokens + output_tokens,
+           CASE state WHEN 'failed' THEN to_jsonb('upstream answered ' || 500 + n %% 4 || ' after ' || n || ' ms') END,
+           CASE WHEN state = 'succeeded' AND node %% 2 = 1 AND n %% 50 = 0 THEN 'rate limit "' || n || '" reached' END,
+           '\\x00', started, started
+    FROM (
+        SELECT n, node, r.id AS run_id, r.workflow_id, r.user_id, r.organization_id,
+               r.start_time + make_interval(secs => node) AS started,
+               CASE WHEN node = %(nodes)s THEN r.state ELSE 'succeeded' END AS state,
+               CASE node %% 2 WHEN 0 THEN (ARRAY['gpt-4o', 'gpt-4o-mini', 'claude-sonnet-4'])[1 + n %% 3] END AS model,
+               CASE node %% 2 WHEN 0 THEN 500 + n %% 1000 END AS input_tokens,
+               CASE node %% 2 WHEN 0 THEN 100 + n %% 300 END AS output_tokens
+        FROM generate_series(CAST(%(first)s AS integer), CAST(%(last)s AS integer)) AS n
+        JOIN orchestra.runs AS r ON r.id = 'run-' || n
+        CROSS JOIN generate_series(1, CAST(%(nodes)s AS integer)) AS node
+    ) AS made
+"""
+
+# What the service knows of these runs, for the views that show how it is doing.
+_LEDGER = """
+    INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, start_time, listed_sweep, due_at,
+                                          steps_observed_at)
+    SELECT id, workflow_id, 'list', tracking, start_time, 1, CASE tracking WHEN 'open' THEN now() END, now()
+    FROM orchestra.runs
+"""
+
+_SWEEPS = """
+    INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, completed_at, listed_runs)
+    SELECT id, 1, 1, now(), now(), 100 FROM orchestra.workflows
+"""
+
+# One that changes; one of the three models has none.
+_PRICES = """
+    INSERT INTO orchestra.prices (model, valid_from, valid_until, currency, input_per_million, output_per_million, source)
+    VALUES ('gpt-4o', '0001-01-01', current_date - 30, 'USD', 5, 15, 'set'),
+           ('gpt-4o', current_date - 30, NULL, 'USD', 2.5, 10, 'set'),
+           ('gpt-4o-mini', '0001-01-01', NULL, 'USD', 0.15, 0.6, 'set')
+"""
+
+CHUNK = 100_000
+"""Runs made in one statement."""
+
+
+class Question(NamedTuple):
+    """What a dashboard asks."""
+
+    name: str
+    sql: str
+
+
+class Answer(NamedTuple):
+    """What it cost."""
+
+    name: str
+    rows: int
+    milliseconds: float
+    """The median of the repetitions, the first left out: it reads from the disk what stays in memory then."""
+    slowest_milliseconds: float
+
+
+QUESTIONS = [
+    Question(
+        "p50 and p95 by node, 90 days",
+        """SELECT workflow_id, node_id, orchestra.duration_quantile(buckets, counts, 0.5),
+                  orchestra.duration_quantile(buckets, counts, 0.95)
+           FROM orchestra.step_rollup_daily GROUP BY 1, 2""",
+    ),
+    Question(
+        "p95 by node and day, 90 days",
+        """SELECT workflow_id, node_id, day, orchestra.duration_quantile(buckets, counts, 0.95)
+           FROM orchestra.step_rollup_daily GROUP BY 1, 2, 3""",
+    ),
+    Question(
+        "p95 by node and hour, 7 days",
+        """SELECT workflow_id, node_id, hour, orchestra.duration_quantile(buckets, counts, 0.95)
+           FROM orchestra.step_rollup WHERE hour > now() - interval '7 days' GROUP BY 1, 2, 3""",
+    ),
+    Question(
+        "runs and p95 by workflow and day, 90 days",
+        """SELECT workflow_id, date_trunc('day', hour), sum(succeeded), sum(soft_failed), sum(failed),
+                  orchestra.duration_quantile(buckets, counts, 0.95)
+           FROM orchestra.run_rollup GROUP BY 1, 2""",
+    ),
+    Question(
+        "p95 by workflow, 30 days",
+        """SELECT workflow_id, orchestra.duration_quantile(buckets, counts, 0.95)
+           FROM orchestra.run_rollup WHERE hour > now() - interval '30 days' GROUP BY 1""",
+    ),
+    Question(
+        "steps by workflow and hour, 90 days",
+        """SELECT workflow_id, hour, sum(succeeded), sum(soft_failed), sum(failed)
+           FROM orchestra.step_rollup GROUP BY 1, 2""",
+    ),
+    Question(
+        "tokens by model and day, 90 days",
+        """SELECT model, date_trunc('day', hour), sum(calls), sum(input_tokens), sum(output_tokens)
+           FROM orchestra.step_rollup WHERE calls > 0 GROUP BY 1, 2""",
+    ),
+    Question(
+        "groups of failures, 7 days",
+        """SELECT workflow_id, node_id, fingerprint, min(pattern), count(*), count(DISTINCT run_id), max(time)
+           FROM orchestra.step_failures WHERE time > now() - interval '7 days' GROUP BY 1, 2, 3 ORDER BY 5 DESC LIMIT 50""",
+    ),
+    Question(
+        "success rate and volume by day, 90 days",
+        """SELECT date_trunc('day', hour), sum(runs), sum(succeeded) / NULLIF(sum(succeeded + soft_failed + failed), 0)
+           FROM orchestra.workflow_hourly WHERE hour > now() - interval '90 days' GROUP BY 1""",
+    ),
+    Question(
+        "p50 and p95 by node, 90 days of days",
+        """SELECT workflow_name, node_id, sum(steps), orchestra.duration_quantile(buckets, counts, 0.5),
+                  orchestra.duration_quantile(buckets, counts, 0.95)
+           FROM orchestra.node_daily WHERE day > current_date - 90 GROUP BY 1, 2""",
+    ),
+    Question("newest 100 runs", "SELECT * FROM orchestra.run_summary ORDER BY start_time DESC LIMIT 100"),
+    Question(
+        "failed runs of a workflow, 7 days",
+        """SELECT * FROM orchestra.run_summary WHERE workflow_id = 'workflow-3' AND outcome = 'failed'
+              AND start_time > now() - interval '7 days' ORDER BY start_time DESC LIMIT 1000""",
+    ),
+    Question(
+        "softly failed runs of a workflow by its name, 7 days",
+        """SELECT * FROM orchestra.run_summary WHERE workflow_name = 'workflow 1' AND outcome = 'soft_failed'
+              AND start_time > now() - interval '7 days' ORDER BY start_time DESC LIMIT 1000""",
+    ),
+    Question("the timeline of a run", "SELECT * FROM orchestra.step_timeline WHERE run_id = 'run-7' ORDER BY position"),
+    Question("open runs", "SELECT * FROM orchestra.open_runs ORDER BY age_ms DESC"),
+    Question("health of the pipeline", "SELECT * FROM orchestra.pipeline_health"),
+    Question(
+        "kinds of failures seen in 7 days",
+        """SELECT * FROM orchestra.failure_groups WHERE last_seen > now() - interval '7 days' ORDER BY steps DESC LIMIT 50""",
+    ),
+    Question(
+        "kinds of failures counted over 7 days",
+        """SELECT workflow_name, node_id, outcome, fingerprint, min(pattern), count(*), count(DISTINCT run_id)
+           FROM orchestra.failures WHERE time > now() - interval '7 days' GROUP BY 1, 2, 3, 4 ORDER BY 6 DESC LIMIT 50""",
+    ),
+    Question(
+        "usage and cost of models by day, 90 days",
+        """SELECT date_trunc('day', hour), model, currency, sum(calls), sum(total_tokens), sum(cost), sum(unpriced_calls)
+           FROM orchestra.model_usage WHERE hour > now() - interval '90 days' GROUP BY 1, 2, 3""",
+    ),
+    Question("coverage", "SELECT * FROM orchestra.coverage"),
+]
+
+
+def make(url: str, runs: int) -> None:
+    """Make the history."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = off")
+        given: dict[str, int] = {"workflows": WORKFLOWS, "nodes": NODES, "days": DAYS, "runs": runs}
+        connection.execute(_WORKFLOWS, given)
+        for first in range(1, runs + 1, CHUNK):
+            chunk = {**given, "first": first, "last": min(first + CHUNK - 1, runs)}
+            connection.execute(_RUNS, chunk)
+            connection.execute(_STEPS, chunk)
+            print(f"\r{chunk['last']:,} runs", end="", file=sys.stderr, flush=True)
+        for statement in (_LEDGER, _SWEEPS, _PRICES):
+            connection.execute(statement)
+        connection.execute("VACUUM ANALYZE")
+    print(file=sys.stderr)
+
+
+def ask(url: str, question: Question, repetitions: int) -> Answer:
+    """Time a question."""
+    times = []
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        for _ in range(repetitions + 1):
+            begun = time.perf_counter()
+            rows = connection.execute(question.sql).fetchall()
+            times.append((time.perf_counter() - begun) * 1000)
+    return Answer(question.name, len(rows), statistics.median(times[1:]), max(times[1:]))
+
+
+def bench(url: str, runs: int, repetitions: int, *, kept: bool) -> dict[str, object]:
+    """Make a history of so many runs, unless it is `kept` from an earlier call; refresh the rollups; ask everything."""
+    found: dict[str, object] = {"runs": runs, "steps": runs * NODES}
+    if not kept:
+        upgrade(url)
+        begun = time.perf_counter()
+        make(url, runs)
+        found["make_seconds"] = time.perf_counter() - begun
+        database = Database(url)
+        begun = time.perf_counter()
+        done = rollups.drain(database)
+        found["refresh_seconds"] = time.perf_counter() - begun
+        found["groups"], found["rollup_rows"] = done.groups, done.rows
+        begun = time.perf_counter()
+        rollups.drain(database)
+        found["refresh_of_nothing_seconds"] = time.perf_counter() - begun
+        database.close()
+        query(url, "VACUUM ANALYZE")
+    found["size_mb"] = {
+        row["name"]: round(row["bytes"] / 1e6, 1)
+        for row in query(
+            url,
+            """SELECT relname AS name, pg_total_relation_size(oid) AS bytes FROM pg_class
+               WHERE relnamespace = 'orchestra'::regnamespace AND relkind = 'r' ORDER BY 2 DESC LIMIT 6""",
+        )
+    }
+    found["answers"] = [ask(url, question, repetitions) for question in QUESTIONS]
+    return found
+
+
+def show(found: dict[str, object]) -> None:
+    """Print the result as a table."""
+    answers = found.pop("answers")
+    assert isinstance(answers, list)
+    print(json.dumps(found, default=str))
+    print(f"{'question':45}{'rows':>8}{'median ms':>11}{'slowest ms':>12}")
+    for one in answers:
+        print(f"{one.name:45}{one.rows:>8,}{one.milliseconds:>11.0f}{one.slowest_milliseconds:>12.0f}")
+    if slow := [one.name for one in answers if one.milliseconds > LIMIT * 1000]:
+        raise SystemExit(f"over {LIMIT:g} s: {', '.join(slow)}")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=2_000_000)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--home", type=Path, help="keep the database here, and use it again if it is there")
+    given = parser.parse_args()
+    home = given.home or new_home()
+    kept = given.home is not None and (home / "made").exists()
+    home.mkdir(exist_ok=True)
+    try:
+        with EmbeddedPostgres(home, settings=SERVER) as server:
+            show(bench(server.url, given.runs, given.repetitions, kept=kept))
+            (home / "made").touch()
+    finally:
+        if given.home is None:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

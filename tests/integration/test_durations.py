@@ -1,0 +1,163 @@
+"""The SQL functions under the rollups: outcomes, patterns of failures, histograms of durations and quantiles of them."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import psycopg
+import pytest
+
+from tests.rollup_oracle import bucket
+from tests.support import query
+
+SPREAD = "SELECT n, exp(ln(0.2::float8) + n * 0.0007) AS ms FROM generate_series(1, 30000) AS n"
+"""Thirty thousand durations from a fifth of a millisecond to some days, evenly on a logarithmic scale."""
+
+
+def exact(values: list[float], q: float) -> float:
+    """The smallest value that a share of at least `q` of the values does not exceed."""
+    return sorted(values)[max(math.ceil(q * len(values)), 1) - 1]
+
+
+@pytest.mark.parametrize(
+    ("state", "reported_error", "outcome"),
+    [
+        ("succeeded", None, "succeeded"),
+        ("succeeded", "refused", "soft_failed"),
+        ("failed", "refused", "failed"),
+        ("running", None, "running"),
+    ],
+)
+def test_an_outcome(database_url: str, state: str, reported_error: str | None, outcome: str) -> None:
+    """Only a success with a reported error is a soft failure."""
+    assert query(database_url, "SELECT orchestra.outcome(%s, %s) AS o", state, reported_error) == [{"o": outcome}]
+
+
+@pytest.mark.parametrize(
+    ("error", "reported_error", "message"),
+    [
+        ('"it broke"', "refused", "it broke"),
+        ('{"message": "it broke", "code": 5}', None, "it broke"),
+        ('{"detail": "it broke"}', None, "it broke"),
+        ('{"error": {"code": 5}}', None, '{"code": 5}'),
+        ('{"code": 5}', None, '{"code": 5}'),
+        ("[5]", None, "[5]"),
+        ("null", "refused", "refused"),
+        (None, "refused", "refused"),
+        (None, None, None),
+    ],
+)
+def test_a_message(database_url: str, error: str | None, reported_error: str | None, message: str | None) -> None:
+    """An error's own words are taken from wherever the API puts them; else an integration's."""
+    found = query(database_url, "SELECT orchestra.error_message(CAST(%s AS jsonb), %s) AS m", error, reported_error)
+    assert found == [{"m": message}]
+
+
+@pytest.mark.parametrize(
+    ("message", "pattern"),
+    [
+        ("Limit 30000, Used 29,417.5: try again in 12.3s.", "Limit <n>, Used <n>: try again in <n>s."),
+        ("no run 0e5c100e-e84c-438a-9cb3-1f18fe8e7fa4 of 'support  triage'", "no run <id> of <text>"),
+        ('KeyError: "a b" and `c`', "KeyError: <text> and <text>"),
+        ("trace id 4f00aa12be, at 0xdeadbeef", "trace id <id>, at <id>"),
+        ("it's what the customer's server didn't do", "it's what the customer's server didn't do"),
+        ("  refused:\n\t by  the API ", "refused: by the API"),
+        ("Service Unavailable", "Service Unavailable"),
+        ("", ""),
+    ],
+)
+def test_a_pattern(database_url: str, message: str, pattern: str) -> None:
+    """Numbers, ids and quoted texts do not tell failures apart; words do."""
+    assert query(database_url, "SELECT orchestra.failure_pattern(%s) AS p", message) == [{"p": pattern}]
+
+
+@pytest.mark.parametrize(
+    "message", ["'" * 5000, '"a' * 5000, "9" * 5000, "0" * 15 + "g" * 5000, "a1" * 5000, " " * 5000]
+)
+def test_a_hostile_message_costs_no_time(database_url: str, message: str) -> None:
+    """No message makes the search for its pattern take long."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SET statement_timeout = '1s'")
+        connection.execute("SELECT orchestra.failure_pattern(%s)", [message])
+
+
+def test_buckets(database_url: str) -> None:
+    """A duration's bucket is the one of its logarithm, and the bucket's duration is at most 2 % off; odd ones have none."""
+    sql = f"SELECT ms, b, orchestra.bucket_duration(b) AS d FROM ({SPREAD}) AS s, orchestra.duration_bucket(ms) AS b"
+    rows = query(database_url, sql)
+    assert [row["b"] for row in rows] == [bucket(row["ms"]) for row in rows]
+    assert all(abs(row["d"] / row["ms"] - 1) < 0.02 for row in rows if row["ms"] >= 1)
+    odd = "SELECT orchestra.duration_bucket(ms) AS b FROM unnest('{0, 0.99, -1, -1e-9, NULL, NaN, Infinity}'::float8[]) AS ms"
+    assert [row["b"] for row in query(database_url, odd)] == [0, 0, None, None, None, None, None]
+    # The longest that two times of the schema can lie apart.
+    assert query(database_url, "SELECT orchestra.duration_bucket(3.2e14) < 32767 AS fits") == [{"fits": True}]
+
+
+HISTOGRAMS = """
+    CREATE TABLE drawn AS SELECT * FROM unnest(%s::float8[], %s::int[]) AS d (ms, part);
+    CREATE TABLE histograms AS
+    SELECT part, array_agg(b::smallint ORDER BY b) AS buckets, array_agg(n::integer ORDER BY b) AS counts
+    FROM (SELECT part, orchestra.duration_bucket(ms) AS b, count(*) AS n FROM drawn GROUP BY 1, 2) AS counted GROUP BY part;
+"""
+BOTH = """
+    SELECT (SELECT orchestra.duration_quantile(buckets, counts, {q}) FROM histograms WHERE {where}) AS stored,
+           (SELECT orchestra.duration_quantile(orchestra.duration_bucket(ms), 1, {q}) FROM drawn WHERE {where}) AS counted
+"""
+
+
+@pytest.mark.parametrize("q", [0.0, 0.01, 0.5, 0.95, 0.999, 1.0])
+def test_quantiles(database_url: str, q: float) -> None:
+    """Both aggregates are at most 2 % off the exact quantile, of one histogram and of many merged ones alike."""
+    random = Random(17)
+    values = [random.lognormvariate(7, 2) + 1 for _ in range(4000)]
+    parts = [random.randrange(40) for _ in values]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        cursor = psycopg.ClientCursor(connection)
+        cursor.execute(HISTOGRAMS, [values, parts])
+    for where, among in (
+        ("true", values),
+        ("part = 3", [v for v, part in zip(values, parts, strict=True) if part == 3]),
+    ):
+        (row,) = query(database_url, BOTH.format(q=q, where=where))
+        assert row["stored"] == row["counted"]
+        assert abs(row["stored"] / exact(among, q) - 1) < 0.02
+
+
+def test_quantiles_of_nothing(database_url: str) -> None:
+    """Without any duration there is no quantile; nulls and empty histograms add nothing; a wrong share is refused."""
+    nothing = """
+        SELECT orchestra.duration_quantile(b, n, 0.5) AS one FROM (VALUES (NULL::int, 5::bigint), (4, NULL)) AS v (b, n)
+        UNION ALL SELECT orchestra.duration_quantile(NULL::int, NULL::bigint, 0.5) WHERE false
+        UNION ALL SELECT orchestra.duration_quantile('{}'::smallint[], '{}'::int[], 0.5)
+        UNION ALL SELECT orchestra.duration_quantile(NULL::smallint[], NULL::int[], 0.5)
+    """
+    assert query(database_url, nothing) == [{"one": None}] * 4
+    for share in ("-0.1", "1.1"):
+        with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="between 0 and 1"):
+            query(database_url, f"SELECT orchestra.duration_quantile(1, 1, {share})")
+
+
+def test_quantiles_in_parallel(database_url: str) -> None:
+    """What parallel workers have counted is joined to the same quantiles."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE many AS SELECT n % 7 AS part, ms FROM ({SPREAD}) AS s")
+        connection.execute("ALTER TABLE many SET (parallel_workers = 2)")
+        connection.execute("CREATE TABLE histograms AS SELECT part, ARRAY[orchestra.duration_bucket(ms)::smallint] AS buckets,"
+                           " ARRAY[1] AS counts FROM many WHERE ms IS NOT NULL")  # fmt: skip
+        connection.execute("ALTER TABLE histograms SET (parallel_workers = 2)")
+        connection.execute("ANALYZE many; ANALYZE histograms")
+        for sql in (
+            "SELECT part, orchestra.duration_quantile(orchestra.duration_bucket(ms), 1, 0.9) FROM many GROUP BY part",
+            "SELECT part, orchestra.duration_quantile(buckets, counts, 0.9) FROM histograms GROUP BY part",
+        ):
+            connection.execute("SET max_parallel_workers_per_gather = 0")
+            alone = sorted(connection.execute(sql).fetchall())
+            connection.execute(
+                "SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0"
+            )
+            plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN (ANALYZE, COSTS off) {sql}").fetchall())
+            assert "Partial" in plan
+            assert "Workers Launched: 2" in plan
+            assert sorted(connection.execute(sql).fetchall()) == alone
+            assert len(alone) == 7

@@ -1,0 +1,412 @@
+"""Rollups: after a refresh they are what follows from the runs and steps, whatever happened to those in what order."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psycopg
+import pytest
+
+from etl.admin import erase, retention
+from etl.admin.erase import Selection
+from etl.analytics import rollups
+from etl.analytics.rollups import Difference
+from etl.database import Database, upgrade
+from etl.ledger import dirty_groups, state_map
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from tests.conftest import ROOT
+from tests.oracle import differences
+from tests.rollup_oracle import counted_history, counted_rows, stored
+from tests.support import configuration, environment, load, query, sync, wait_until
+
+START = datetime(2026, 3, 1, 23, 59, 40, tzinfo=UTC)
+"""The end of an hour and of a day: what happens next is in two of each."""
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database whose first refresh has been made."""
+    made = Database(database_url, patience=5)
+    rollups.drain(made)
+    yield made
+    made.close()
+
+
+def verified(database: Database) -> list[Difference]:
+    """What `verify` finds."""
+    return database.transaction(rollups.verify)
+
+
+def right(database: Database, url: str) -> bool:
+    """Whether the rollups are what plain Python counts in the tables, and `verify` says so, too."""
+    return stored(url) == counted_rows(url) and verified(database) == []
+
+
+# Against the API's own history.
+
+
+def test_a_history_is_counted(tmp_path: Path, database_url: str, database: Database) -> None:
+    """While runs start, fail, stall, end late, go stale and run again, every refresh equals what Python counts in the history."""
+    history = History(
+        seed=8, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5, epoch=START,
+        now=lambda: START,
+    )  # fmt: skip
+    seen: set[str] = set()
+    trackings: set[str] = set()
+
+    def follow(simulator: Simulator, **more: str) -> None:
+        query(database_url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
+        variables = environment(database_url, simulator.base_url, ORCHESTRA_ETL_POLLING__RECONCILE="1ms", **more)
+        asyncio.run(sync(load(tmp_path, configuration(*history.workflow_ids), variables)))
+        assert differences(database_url, history) == []
+        rollups.drain(database, batch=2)
+        found = stored(database_url)
+        assert found == counted_history(history, database_url)
+        assert verified(database) == []
+        seen.update(name for group in (*found.hours.values(), *found.runs.values()) for name in group.counts)
+
+    with Simulator(history).in_thread() as simulator:
+        history.freeze(START)
+        for _ in range(6):
+            follow(simulator)
+            follow(simulator, ORCHESTRA_ETL_POLLING__GIVE_UP_AFTER="1ms")
+            trackings |= {row["tracking"] for row in query(database_url, "SELECT tracking FROM orchestra.runs")}
+            history.advance(timedelta(seconds=11))
+        history.advance(timedelta(hours=1))
+        follow(simulator)
+        for run_id in history.run_ids(history.workflow_ids[0])[-3:]:
+            history.reopen(run_id)
+        follow(simulator)
+        history.advance(timedelta(hours=1))
+        follow(simulator)
+    assert trackings == {"open", "final", "stale"}
+    assert seen >= {
+        "succeeded", "soft_failed", "failed", "cancelled", "skipped", "unfinished", "runs", "calls", "total_tokens",
+    }  # fmt: skip
+
+
+def test_a_populated_database_is_counted_after_its_upgrade(empty_database_url: str) -> None:
+    """The upgrade of a database with runs counts nothing by itself; the first refresh counts all of them."""
+    upgrade(empty_database_url, revision="0002")
+    query(empty_database_url, (ROOT / "tests" / "faults" / "released" / "0002.sql").read_text())
+    upgrade(empty_database_url)
+    database = Database(empty_database_url)
+    try:
+        assert stored(empty_database_url).hours == {}
+        done = rollups.drain(database, batch=3)
+        assert (done.groups > 3, done.waiting, done.frozen) == (True, 0, 0)
+        assert stored(empty_database_url).failures != {}
+        assert right(database, empty_database_url)
+    finally:
+        database.close()
+
+
+# Against whatever may happen to the tables.
+
+_RUN = """
+    INSERT INTO orchestra.runs (id, workflow_id, organization_id, state, status_source, tracking, start_time, end_time)
+    VALUES (%s, %s, %s, %s, 'api', 'open', %s, %s)
+    ON CONFLICT (id) DO UPDATE SET workflow_id = excluded.workflow_id, organization_id = excluded.organization_id,
+        state = excluded.state, start_time = excluded.start_time, end_time = excluded.end_time
+"""
+_STEP = """
+    INSERT INTO orchestra.steps (id, run_id, workflow_id, organization_id, position, content_hash, node_id, node_type,
+        request_model, response_model, input_tokens, total_tokens, state, error, reported_error, start_time, end_time,
+        absent_since)
+    VALUES (%s, %s, %s, %s, 0, 'h', %s, %s, %s, %s, %s, %s, %s, to_jsonb(CAST(%s AS text)), %s, %s, %s, %s)
+    ON CONFLICT (id) DO UPDATE SET run_id = excluded.run_id, workflow_id = excluded.workflow_id,
+        organization_id = excluded.organization_id, node_id = excluded.node_id, node_type = excluded.node_type,
+        request_model = excluded.request_model, response_model = excluded.response_model,
+        input_tokens = excluded.input_tokens, total_tokens = excluded.total_tokens, state = excluded.state,
+        error = excluded.error, reported_error = excluded.reported_error, start_time = excluded.start_time,
+        end_time = excluded.end_time, absent_since = excluded.absent_since
+"""
+STATES = ("succeeded", "succeeded", "succeeded", "failed", "cancelled", "skipped", "running", "pending", "unknown")
+
+
+class Loads:
+    """Random changes of runs and steps of its own: new ones, and any field of old ones; some go again if it may delete."""
+
+    def __init__(self, url: str, seed: int, size: int, *, deletes: float = 0.1) -> None:
+        self._url = url
+        self._size = size
+        self._deletes = deletes
+        self._random = Random(seed)
+        self._name = f"{seed}"
+
+    def work(self, times: int) -> None:
+        """So many transactions."""
+        with psycopg.connect(self._url) as connection:
+            for _ in range(times):
+                for number in sorted(self._random.sample(range(self._size), 3)):
+                    self._change(connection, f"{self._name}-{number}")
+                connection.commit()
+
+    def _change(self, connection: psycopg.Connection[Any], run_id: str) -> None:
+        pick, draw = self._random.choice, self._random.random
+        if draw() < self._deletes:
+            connection.execute("DELETE FROM orchestra.runs WHERE id = %s", [run_id])
+            return
+        workflow_id, organization_id = pick("vw"), pick((None, "o", "p"))
+        connection.execute(_RUN, [run_id, workflow_id, organization_id, pick(STATES), *self._times()])
+        for step in sorted(self._random.sample(range(5), 3)):
+            step_id, start_end = f"{run_id}-{step}", self._times()
+            if draw() < self._deletes:
+                connection.execute("DELETE FROM orchestra.steps WHERE id = %s", [step_id])
+                continue
+            connection.execute(
+                _STEP,
+                [
+                    step_id, run_id, workflow_id, organization_id, pick(("a", "A", "ä", None)), pick(("model", None)),
+                    pick((None, "m")), pick((None, "m", "M")), pick((None, 0, 7)), pick((None, 9)), pick(STATES),
+                    pick((None, "it broke at 17")), pick((None, None, "refused")), *start_end,
+                    START if draw() < 0.1 else None,
+                ],
+            )  # fmt: skip
+
+    def _times(self) -> tuple[datetime | None, datetime | None]:
+        if self._random.random() < 0.1:
+            return None, None
+        start = START + timedelta(seconds=self._random.uniform(-200_000, 200_000))
+        seconds = self._random.choice((0, 0.0004, self._random.lognormvariate(0, 3), -5))
+        return start, self._random.choice((None, start + timedelta(seconds=seconds)))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_random_loads(database: Database, database_url: str, seed: int) -> None:
+    """Whatever changes, moves, vanishes or comes back, what does not wait is right at any time, and in the end everything is."""
+    loads, random = Loads(database_url, seed, 8), Random(seed)
+    for _ in range(25):
+        loads.work(1)
+        assert verified(database) == []
+        database.transaction(lambda c: rollups.refresh(c, random.randint(5, 30)))
+        assert verified(database) == []
+    rollups.drain(database, batch=4)
+    assert right(database, database_url)
+    assert rollups.drain(database) == rollups.Refreshed()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE orchestra.steps SET reported_error = NULL WHERE id = 's'",
+        "UPDATE orchestra.steps SET reported_error = 'refused' WHERE id = 't'",
+        "UPDATE orchestra.steps SET absent_since = now() WHERE id = 's'",
+        "UPDATE orchestra.steps SET run_id = 'q' WHERE id = 's'",
+        "DELETE FROM orchestra.steps WHERE id = 's'",
+        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, reported_error)"
+        " VALUES ('u', 'q', 'w', 0, 'succeeded', 'h', 'refused')",
+    ],
+)
+def test_a_step_alone_changes_its_run(database: Database, database_url: str, change: str) -> None:
+    """Where a step begins or ceases to be a soft failure, its run is counted anew, although the run started in another hour."""
+    query(
+        database_url,
+        """
+        INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time)
+            VALUES ('r', 'w', 'succeeded', 'api', 'final', '2026-03-01 10:59Z'),
+                   ('q', 'w', 'succeeded', 'api', 'final', '2026-03-01 08:00Z');
+        INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, start_time, reported_error)
+            VALUES ('s', 'r', 'w', 0, 'succeeded', 'h', '2026-03-01 11:00Z', 'refused'),
+                   ('t', 'q', 'w', 0, 'succeeded', 'h', '2026-03-01 11:00Z', NULL);
+        """,
+    )
+    rollups.drain(database)
+    before = stored(database_url).runs
+    query(database_url, change)
+    rollups.drain(database)
+    assert stored(database_url).runs != before
+    assert right(database, database_url)
+
+
+def test_loads_and_refreshers_at_once(database: Database, database_url: str) -> None:
+    """Two refreshers beside two loads never meet an error, nor do the loads, and what they leave is right."""
+    problems: list[BaseException] = []
+    loaded = threading.Event()
+
+    def guarded(work: Any) -> None:
+        try:
+            work()
+        except BaseException as error:
+            problems.append(error)
+
+    def refresh() -> None:
+        while not loaded.is_set():
+            rollups.drain(database, batch=2)
+
+    loads = [Loads(database_url, seed, 6, deletes=0) for seed in (4, 5)]
+    loaders = [threading.Thread(target=guarded, args=(lambda one=one: one.work(15),)) for one in loads]
+    refreshers = [threading.Thread(target=guarded, args=(refresh,)) for _ in range(2)]
+    for thread in (*loaders, *refreshers):
+        thread.start()
+    for thread in loaders:
+        thread.join()
+    loaded.set()
+    for thread in refreshers:
+        thread.join()
+    assert problems == []
+    rollups.drain(database)
+    assert right(database, database_url)
+    deadlocks = query(database_url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    assert deadlocks == [{"deadlocks": 0}]
+
+
+def test_a_deletion_during_a_refresh(database: Database, database_url: str) -> None:
+    """A failed step that somebody is deleting by hand is waited for, and left out."""
+    Loads(database_url, 13, 4).work(6)
+    with psycopg.connect(database_url) as deleting:
+        deleting.execute("DELETE FROM orchestra.steps WHERE state = 'failed'")
+        done: list[rollups.Refreshed] = []
+        refresher = threading.Thread(target=lambda: done.append(rollups.drain(database)))
+        refresher.start()
+        wait_until(lambda: bool(query(database_url, "SELECT pid FROM pg_locks WHERE NOT granted")))
+        deleting.commit()
+        refresher.join()
+    assert done[0].groups > 0
+    rollups.drain(database)
+    assert right(database, database_url)
+
+
+def test_a_load_that_commits_during_a_refresh(database: Database, database_url: str) -> None:
+    """Only one refreshes at a time; what commits after it has looked is queued for the next one."""
+    Loads(database_url, 6, 4).work(4)
+    with psycopg.connect(database_url) as late:
+        late.execute("UPDATE orchestra.steps SET state = 'failed', error = '\"late\"'")
+
+        def refresh_beside(connection: Any) -> None:
+            rollups.refresh(connection)
+            assert database.transaction(rollups.refresh) == rollups.Refreshed(busy=True)
+            late.commit()
+
+        database.transaction(refresh_beside)
+    assert not right(database, database_url)
+    assert verified(database) == []
+    assert rollups.drain(database).groups > 0
+    assert right(database, database_url)
+
+
+def test_it_stops_between_two_batches(database: Database, database_url: str) -> None:
+    """A refresh that is told to stop keeps what it has committed, and says what is left."""
+    Loads(database_url, 7, 8).work(6)
+    answers = iter((False, True))
+    done = rollups.drain(database, batch=1, stopped=lambda: next(answers))
+    assert (done.groups, done.waiting > 0) == (1, True)
+    rollups.drain(database)
+    assert right(database, database_url)
+
+
+# What a person, an operator or a changed setting does.
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("UPDATE orchestra.step_rollup SET total_tokens = total_tokens + 1", "step_rollup, step_rollup_daily"),
+        ("UPDATE orchestra.step_rollup_daily SET counts = counts || 1, buckets = buckets || 999::smallint",
+         "step_rollup_daily"),
+        ("UPDATE orchestra.step_rollup_daily SET day = day + 40", "step_rollup_daily"),
+        ("DELETE FROM orchestra.run_rollup", "run_rollup"),
+        ("UPDATE orchestra.run_rollup SET hour = hour + interval '90 days'", "run_rollup"),
+        ("UPDATE orchestra.step_failures SET pattern = 'x'", "step_failures"),
+        ("DELETE FROM orchestra.step_failures", "step_failures"),
+        ("INSERT INTO orchestra.step_failures SELECT id, run_id, 'w', NULL, NULL, '2001-01-01Z', 'failed', '', '', ''"
+         " FROM orchestra.steps WHERE state = 'skipped'", "step_failures"),
+    ],
+)  # fmt: skip
+def test_a_difference_is_found_and_mended(database: Database, database_url: str, change: str, what: str) -> None:
+    """What a person changes in a rollup is found with its workflow and place, and goes when everything is computed anew."""
+    Loads(database_url, 9, 8).work(12)
+    rollups.drain(database)
+    assert verified(database) == []
+    assert stored(database_url).failures != {}
+    query(database_url, change)
+    found = verified(database)
+    assert set(what.split(", ")) == {name for one in found for name in one.what.split(", ")}
+    assert {one.workflow_id for one in found} <= {"v", "w"}
+    assert all((one.at.minute, one.at.second) == (0, 0) for one in found)
+    rollups.drain(database)
+    assert verified(database) == found
+    database.transaction(dirty_groups.ask_for_all)
+    assert verified(database) == []
+    rollups.drain(database, batch=5)
+    assert right(database, database_url)
+
+
+def test_erased_runs_are_counted_no_more(database: Database, database_url: str) -> None:
+    """An erasure deletes the failures at once, and the next refresh no longer counts the runs."""
+    Loads(database_url, 10, 6).work(12)
+    rollups.drain(database)
+    (run_id,) = {row[0] for row in list(stored(database_url).failures.values())[:1]}
+    query(database_url, "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source)"
+                        " SELECT id, workflow_id, 'list' FROM orchestra.runs")  # fmt: skip
+    before = stored(database_url)
+    erase.erase(database, Selection(runs=(run_id,)))
+    assert run_id not in {row[0] for row in stored(database_url).failures.values()}
+    assert stored(database_url).hours == before.hours
+    rollups.drain(database)
+    assert stored(database_url).hours != before.hours
+    assert right(database, database_url)
+
+
+def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: Database) -> None:
+    """Pruning takes the failures' rows and leaves every count; frozen hours are neither computed nor verified."""
+    history = History(
+        seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, failure_rate=0.9,
+        spacing=timedelta(days=1),
+    )  # fmt: skip
+    with Simulator(history).in_thread() as simulator:
+        variables = environment(database_url, simulator.base_url)
+        asyncio.run(sync(load(tmp_path, configuration(*history.workflow_ids), variables)))
+    rollups.drain(database)
+    before = stored(database_url)
+    wanted = database.transaction(lambda c: retention.horizons(c, payloads=None, runs=5.1 * 86400))
+    assert retention.prune(database, wanted).runs == 5
+    young = set(history.run_ids(history.workflow_ids[0])[:5])
+    kept = before._replace(failures={one: row for one, row in before.failures.items() if row[0] in young})
+    assert stored(database_url) == kept != before
+    database.transaction(dirty_groups.ask_for_all)
+    done = rollups.drain(database, batch=2)
+    assert (done.frozen >= 5, done.groups >= 5) == (True, True)
+    assert stored(database_url) == kept
+    assert verified(database) == []
+    query(database_url, "UPDATE orchestra.step_rollup_daily SET failed = failed + 1")
+    assert len(verified(database)) >= 9
+    database.transaction(dirty_groups.ask_for_all)
+    rollups.drain(database)
+    assert stored(database_url) == kept
+
+
+def test_a_changed_state_map_is_counted(database: Database, database_url: str) -> None:
+    """Where the configuration gives a status another state, the next refresh counts the stored rows by it."""
+    Loads(database_url, 11, 6).work(12)
+    query(database_url, "UPDATE orchestra.steps SET status = 'done' WHERE state = 'succeeded'")
+    query(database_url, "UPDATE orchestra.runs SET status = 'done' WHERE state = 'succeeded'")
+    rollups.drain(database)
+    before = stored(database_url)
+    database.transaction(lambda c: state_map.apply(c, {"done": "failed"}, lambda _: "failed"))
+    rollups.drain(database)
+    after = stored(database_url)
+    assert len(after.failures) > len(before.failures)
+    assert not any("succeeded" in group.counts for group in (*after.hours.values(), *after.runs.values()))
+    assert right(database, database_url)
+
+
+def test_an_unchanged_history_queues_nothing(database: Database, database_url: str) -> None:
+    """A statement that changes no row asks for no refresh."""
+    Loads(database_url, 12, 6).work(6)
+    rollups.drain(database)
+    query(database_url, "UPDATE orchestra.steps SET state = 'failed' WHERE false")
+    query(database_url, "DELETE FROM orchestra.runs WHERE false")
+    columns = "id, workflow_id, state, status_source, tracking"
+    query(
+        database_url,
+        f"INSERT INTO orchestra.runs ({columns}) SELECT {columns} FROM orchestra.runs ON CONFLICT DO NOTHING",
+    )
+    assert rollups.drain(database) == rollups.Refreshed()

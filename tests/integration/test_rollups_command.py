@@ -1,0 +1,103 @@
+"""`rollups`: what it prints, its exit statuses, and which other commands keep the rollups by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from etl.database import Database
+from etl.ledger import dirty_groups
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from tests.command_line import Command, Printed, command_line
+from tests.rollup_oracle import counted_rows, stored
+from tests.support import configuration, environment, query
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Command]:
+    """Runs commands against ten runs, a day apart, of which none is loaded."""
+    history = History(
+        seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, failure_rate=0.9,
+        spacing=timedelta(days=1),
+    )  # fmt: skip
+    with Simulator(history).in_thread() as simulator:
+        variables = environment(database_url, simulator.base_url)
+        yield command_line(tmp_path, monkeypatch, capsys, configuration(*history.workflow_ids), **variables)
+
+
+def test_a_refresh_is_told(command: Command, database_url: str) -> None:
+    """`refresh` counts what it did, once; `--all` does it again."""
+    command("rollups", "refresh")
+    query(database_url, "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking)"
+                        " VALUES ('r', 'w', 'failed', 'api', 'final')")  # fmt: skip
+    assert command("rollups", "refresh").out == "1 group computed with 1 row and 0 failures\n"
+    assert command("rollups", "refresh").out == "0 groups computed with 0 rows and 0 failures\n"
+    assert command("rollups", "refresh", "--all", "--json").json == {
+        "groups": 1, "frozen": 0, "rows": 1, "failures": 0, "waiting": 0, "busy": False,
+    }  # fmt: skip
+
+
+def test_another_refresh_is_not_disturbed(command: Command, database_url: str) -> None:
+    """While another process refreshes, `refresh` says so and ends well."""
+    other = Database(database_url)
+
+    def refresh_beside(connection: Connection) -> Printed:
+        assert dirty_groups.try_lock(connection)
+        return command("rollups", "refresh")
+
+    printed = other.transaction(refresh_beside)
+    other.close()
+    assert (printed.status, "another process is refreshing" in printed.out) == (0, True)
+
+
+def test_a_difference_is_told(command: Command, database_url: str) -> None:
+    """`verify` ends with status 0 where all is right, else with 6, the groups, and the command that mends them."""
+    assert command("sync").status == 0
+    printed = command("rollups", "verify")
+    assert (printed.status, printed.out) == (0, "the rollups are what follows from the steps\n")
+    query(database_url, "UPDATE orchestra.run_rollup SET failed = failed + 1")
+    printed = command("rollups", "verify")
+    assert printed.status == 6
+    assert "orchestra-etl rollups refresh --all" in printed.out
+    assert printed.out.count("run_rollup\n") == 10
+    found = command("rollups", "verify", "--json")
+    assert (found.status, [one["what"] for one in found.json["differences"]]) == (6, ["run_rollup"] * 10)
+    assert command("rollups", "refresh", "--all").status == 0
+    assert command("rollups", "verify", "--json").json == {"differences": []}
+
+
+def test_other_commands_keep_them(command: Command, database_url: str) -> None:
+    """`sync` and `backfill` count what they load; `erase` and `prune` need no further command either."""
+    command("sync")
+    loaded = stored(database_url)
+    assert loaded == counted_rows(database_url)
+    assert loaded.failures != {}
+    query(database_url, "UPDATE orchestra.steps SET content_hash = 'x', state = 'unknown'")
+    command("rollups", "refresh")
+    assert stored(database_url) != loaded
+    assert command("backfill", "--reread").status == 0
+    assert stored(database_url) == loaded
+    # Counted first, then pruned: what is removed can be counted no more.
+    query(database_url, "INSERT INTO orchestra_etl.dirty_groups (workflow_id, hour)"
+                        " SELECT workflow_id, hour FROM orchestra.step_rollup")  # fmt: skip
+    query(database_url, "DELETE FROM orchestra.step_rollup")
+    assert command("prune", "--runs-older-than", "123h").status == 0
+    assert query(database_url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 5}]
+    pruned = stored(database_url)
+    assert (pruned.hours, pruned.days, pruned.runs) == (loaded.hours, loaded.days, loaded.runs)
+    assert 0 < len(pruned.failures) < len(loaded.failures)
+    (run_id,) = (
+        row["id"] for row in query(database_url, "SELECT id FROM orchestra.runs ORDER BY start_time DESC LIMIT 1")
+    )
+    erased = command("erase", "--run", run_id, "--yes")
+    assert erased.status == 0, erased.err
+    after = stored(database_url)
+    assert after.runs.keys() < loaded.runs.keys()
+    assert command("rollups", "verify").status == 0

@@ -1,0 +1,96 @@
+"""The files of migrations/sql: an upgraded database has what they say, and a released one stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import psycopg
+
+from tests.conftest import ROOT
+from tests.support import query
+
+SQL = ROOT / "migrations" / "sql"
+RELEASED = ROOT / "tests" / "faults" / "released" / "sql.sha256"
+"""Lines as `sha256sum` writes them."""
+
+_DEFINITIONS = """
+    SELECT 'view ' || c.relname AS name, pg_get_viewdef(c.oid) AS definition, obj_description(c.oid, 'pg_class') AS comment
+    FROM pg_class AS c WHERE c.relnamespace = 'orchestra'::regnamespace AND c.relkind = 'v'
+    UNION ALL
+    SELECT 'column ' || c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum)
+    FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
+    WHERE c.relnamespace = 'orchestra'::regnamespace AND c.relkind = 'v'
+    UNION ALL
+    SELECT 'function ' || p.oid::regprocedure,
+           CASE p.prokind WHEN 'a' THEN concat_ws(' ', g.aggtransfn, g.aggcombinefn, g.aggfinalfn, g.agginitval, p.proparallel)
+                ELSE pg_get_functiondef(p.oid) END,
+           obj_description(p.oid, 'pg_proc')
+    FROM pg_proc AS p LEFT JOIN pg_aggregate AS g ON g.aggfnoid = p.oid
+    WHERE p.pronamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace)
+    UNION ALL
+    SELECT 'trigger ' || t.tgrelid::regclass || '.' || t.tgname, pg_get_triggerdef(t.oid), obj_description(t.oid, 'pg_trigger')
+    FROM pg_trigger AS t WHERE NOT t.tgisinternal
+"""
+
+_DROPS = """
+    SELECT format('DROP VIEW IF EXISTS %I.%I CASCADE', 'orchestra', relname) AS statement, 0 AS place
+    FROM pg_class WHERE relnamespace = 'orchestra'::regnamespace AND relkind = 'v'
+    UNION ALL
+    SELECT format('DROP ROUTINE IF EXISTS %s CASCADE', oid::regprocedure), CASE prokind WHEN 'a' THEN 1 ELSE 2 END
+    FROM pg_proc WHERE pronamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace)
+    ORDER BY 2
+"""
+
+
+def definitions(url: str) -> dict[str, tuple[str, str]]:
+    """What a database has of views, their columns, functions and triggers: definition and comment."""
+    return {row["name"]: (row["definition"], row["comment"]) for row in query(url, _DEFINITIONS)}
+
+
+def run_files(url: str) -> None:
+    """Run the newest version of every file, those first that others build on."""
+    newest: dict[str, Path] = {}
+    for path in sorted(SQL.glob("*.sql"), key=lambda path: int(path.stem.rpartition("_v")[2])):
+        newest[path.stem.rpartition("_v")[0]] = path
+    waiting = list(newest.values())
+    with psycopg.connect(url, autocommit=True) as connection:
+        while waiting:
+            left = []
+            for path in waiting:
+                try:
+                    with connection.transaction():
+                        connection.execute(path.read_bytes())
+                except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction):
+                    left.append(path)
+            assert len(left) < len(waiting), left
+            waiting = left
+
+
+def test_an_upgraded_database_is_what_the_files_say(database_url: str) -> None:
+    """Views, functions and triggers made by the revisions are those of the newest files, each with a comment, unless changed."""
+    upgraded = definitions(database_url)
+    assert [name for name, (_, comment) in upgraded.items() if not comment] == []
+    for row in query(database_url, _DROPS):
+        query(database_url, row["statement"])
+    assert definitions(database_url) == {}
+    run_files(database_url)
+    assert definitions(database_url) == upgraded
+    changed = upgraded["view failures"][0].replace("f.message", "f.pattern AS message")
+    for change in (
+        f"CREATE OR REPLACE VIEW orchestra.failures AS {changed}",
+        "COMMENT ON COLUMN orchestra.failures.time IS 'Then.'",
+        "CREATE OR REPLACE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision LANGUAGE sql"
+        " IMMUTABLE PARALLEL SAFE AS 'SELECT 1.0::double precision'",
+        "DROP TRIGGER mark_updated ON orchestra.runs",
+    ):
+        before = definitions(database_url)
+        query(database_url, change)
+        assert definitions(database_url) != before
+
+
+def test_a_released_file_does_not_change() -> None:
+    """A file that a release has run is never run again where it was: what changes is a next version, which a revision runs."""
+    released = {name: digest for digest, name in (line.split() for line in RELEASED.read_text().splitlines())}
+    assert released.keys() >= {"coverage_v1.sql"}
+    assert {name: hashlib.sha256((SQL / name).read_bytes()).hexdigest() for name in released} == released

@@ -1,0 +1,315 @@
+"""Views: each shows what plain Python computes from the API's own history, to whom it should."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from etl.admin import roles
+from etl.admin.roles import ANALYST, LOADER
+from etl.analytics import rollups
+from etl.database import Database
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from tests import view_oracle
+from tests.oracle import differences
+from tests.rollup_oracle import counted, rows_of_history
+from tests.support import configuration, environment, load, query, sync
+from tests.view_oracle import Facts
+
+VIEWS = (
+    "coverage", "failure_groups", "failures", "model_usage", "node_daily", "node_hourly", "open_runs", "pipeline_health",
+    "run_summary", "step_timeline", "workflow_hourly",
+)  # fmt: skip
+
+
+class ForgetfulHistory(History):
+    """A history whose answers leave out some steps."""
+
+    forgotten: frozenset[str] = frozenset()
+
+    def steps(self, run_id: str) -> list[dict[str, Any]]:
+        """The steps that are not forgotten."""
+        return [step for step in super().steps(run_id) if step["id"] not in self.forgotten]
+
+
+class World:
+    """A server with live runs whose clock the test moves, a database, and passes from one to the other."""
+
+    def __init__(self, folder: Path, url: str, history: ForgetfulHistory, simulator: Simulator) -> None:
+        self.folder, self.url, self.history = folder, url, history
+        self.variables = environment(url, simulator.base_url, ORCHESTRA_ETL_POLLING__RECONCILE="1ms")
+        self.database = Database(url, patience=5)
+
+    def follow(self, **more: str) -> None:
+        """One pass, every open run being due, and a refresh of the rollups."""
+        query(self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
+        asyncio.run(sync(load(self.folder, configuration(*self.history.workflow_ids), {**self.variables, **more})))
+        rollups.drain(self.database)
+
+    def facts(self) -> Facts:
+        """What the views are to be computed from: the history, and what only the database knows."""
+        runs, steps = rows_of_history(self.history, self.url)
+        for row in query(self.url, "SELECT id, tracking, user_id, updated_at FROM orchestra.runs"):
+            runs[row["id"]].update(row)
+        return Facts(
+            list(runs.values()),
+            list(steps.values()),
+            {row["id"]: row for row in query(self.url, "SELECT * FROM orchestra.workflows")},
+            query(self.url, "SELECT * FROM orchestra.workflow_versions ORDER BY observed_at"),
+            query(self.url, "SELECT * FROM orchestra.prices"),
+        )
+
+    def shown(self, view: str, *key: str) -> dict[Any, dict[str, Any]]:
+        """The rows of a view by these columns."""
+        rows = [rounded(row) for row in query(self.url, f"SELECT * FROM orchestra.{view}")]
+        found = {row[key[0]] if len(key) == 1 else tuple(row[name] for name in key): row for row in rows}
+        assert len(found) == len(rows), f"{view} has several rows of one {key}"
+        return found
+
+
+def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with its milliseconds to the microsecond, which is what times are given in."""
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    """Three workflows whose live runs cross midnight, half of them failing; none is loaded."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = today - timedelta(days=1, seconds=20)
+    history = ForgetfulHistory(
+        seed=9, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5, epoch=start,
+        now=lambda: start,
+    )  # fmt: skip
+    with Simulator(history).in_thread() as simulator:
+        made = World(tmp_path, database_url, history, simulator)
+        made.follow()
+        describe(database_url, start, today - timedelta(days=1))
+        yield made
+        made.database.close()
+
+
+def describe(url: str, start: datetime, price_change: datetime) -> None:
+    """Labels, a workflow without a name, versions, and prices of some models: one that changes, one in another currency."""
+    workflow_id = query(url, "SELECT min(id) AS id FROM orchestra.workflows")[0]["id"]
+    query(url, 'UPDATE orchestra.workflows SET labels = \'{"team": "a"}\' WHERE id <> %s', workflow_id)
+    query(url, "UPDATE orchestra.workflows SET name = NULL WHERE id = %s", workflow_id)
+    query(url, "UPDATE orchestra.workflow_versions SET observed_at = %s", start - timedelta(seconds=30))
+    query(
+        url,
+        "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version) SELECT id, %s, '2' FROM orchestra.workflows",
+        start - timedelta(seconds=10),
+    )
+    query(url, "DELETE FROM orchestra.prices")
+    for name, since, until, currency, amounts in (
+        ("virtuoso-medium", "0001-01-01", price_change.date(), "USD", ("0.35", None, "1.4")),
+        ("virtuoso-medium", price_change.date(), None, "USD", ("0.7", None, "2.8")),
+        ("gpt-4o-2024-08-06", "0001-01-01", None, "USD", ("2.5", "1.25", "10")),
+        ("o3-mini-2025-01-31", "0001-01-01", None, "EUR", ("1.1", "0", "4.4")),
+    ):
+        query(
+            url,
+            "INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency, input_per_million,"
+            " cached_input_per_million, output_per_million, source) VALUES (%s, %s, %s, 'someone', %s, %s, %s, %s, 'set')",
+            name, since, until, currency, *(amount and Decimal(amount) for amount in amounts),
+        )  # fmt: skip
+
+
+def compare(world: World) -> dict[str, Mapping[Any, Any]]:
+    """Assert that every view equals what plain Python says; what that is."""
+    assert_complete(world)
+    facts = world.facts()
+    groups = counted(facts.runs, facts.steps)
+    kinds = {
+        row["step_id"]: (row["fingerprint"], row["pattern"])
+        for row in query(world.url, "SELECT step_id, fingerprint, pattern FROM orchestra.step_failures")
+    }
+    node = ("workflow_id", "organization_id", "node_id", "node_type", "model")
+    wanted = {
+        "run_summary": (("run_id",), view_oracle.run_summary(facts)),
+        "step_timeline": (("step_id",), view_oracle.step_timeline(facts)),
+        "workflow_hourly": (("workflow_id", "hour", "organization_id"), view_oracle.workflow_hourly(facts, groups)),
+        "node_hourly": ((node[0], "hour", *node[1:]), view_oracle.nodes(facts, groups, "hour")),
+        "node_daily": ((node[0], "day", *node[1:]), view_oracle.nodes(facts, groups, "day")),
+        "model_usage": (
+            ("hour", "workflow_id", "organization_id", "node_id", "model"),
+            view_oracle.model_usage(facts, groups),
+        ),
+        "failures": (("step_id",), view_oracle.failures(facts, kinds)),
+        "failure_groups": (
+            ("workflow_id", "node_id", "outcome", "fingerprint"),
+            view_oracle.failure_groups(facts, kinds),
+        ),
+    }
+    for view, (key, expected) in wanted.items():
+        shown = world.shown(view, *key)
+        assert shown.keys() == expected.keys(), view
+        for one, row in expected.items():
+            assert shown[one] == rounded(row), (view, one)
+    with psycopg.connect(world.url, row_factory=psycopg.rows.dict_row) as connection:
+        found = {row["run_id"]: row for row in connection.execute("SELECT * FROM orchestra.open_runs").fetchall()}
+        now = connection.execute("SELECT now() AS at").fetchall()[0]["at"]
+    unfinished = view_oracle.open_runs(facts, now)
+    assert found.keys() == unfinished.keys()
+    for run_id, row in unfinished.items():
+        usual = row["usual_p95_ms"]
+        assert found[run_id].pop("usual_p95_ms") == (usual and pytest.approx(usual, rel=0.02))
+        assert rounded(found[run_id]) == rounded({name: row[name] for name in row if name != "usual_p95_ms"})
+    return {**{view: expected for view, (_, expected) in wanted.items()}, "open_runs": unfinished}
+
+
+def assert_complete(world: World) -> None:
+    """Assert that the tables hold the history, but for the steps that it has forgotten."""
+    found = differences(world.url, world.history)
+    assert [one for one in found if not any(f"step {step} is not" in one for step in world.history.forgotten)] == []
+
+
+def test_a_history_as_the_views_show_it(world: World) -> None:
+    """While runs start, fail, stall, go stale, are cancelled, lose steps and run again, each view equals a count in Python."""
+    seen: set[Any] = set()
+
+    def follow(**more: str) -> None:
+        world.follow(**more)
+        views = compare(world)
+        seen.update(row["outcome"] for row in views["run_summary"].values())
+        seen.update(row["tracking"] for row in views["run_summary"].values())
+        seen.update(("overdue", row["overdue"]) for row in views["open_runs"].values())
+        seen.update(("lane", row["lane"]) for row in views["step_timeline"].values())
+        seen.update(("executions", row["executions"]) for row in views["step_timeline"].values())
+        for row in views["run_summary"].values():
+            seen.add(("cost", row["cost"] is not None, row["unpriced_calls"] > 0))
+            seen.add(("version", row["workflow_version"]))
+
+    history = world.history
+    for _ in range(2):
+        follow()
+        history.advance(timedelta(seconds=11))
+    follow()
+    follow(ORCHESTRA_ETL_POLLING__GIVE_UP_AFTER="1ms")
+    # A run whose steps overlap; one node fails twice, two calls are priced in two currencies, one step vanishes.
+    several, steps = next(
+        (run, steps)
+        for workflow_id in history.workflow_ids
+        for run in history.run_ids(workflow_id)
+        if history.run(run)["status"] == "running" and len(steps := history.steps(run)) >= 3
+    )
+    history.change_step(several, steps[1]["id"], start_time=steps[0]["start_time"], node_id=steps[0]["node_id"])
+    for number, (step, name) in enumerate(((steps[0], "gpt-4o-2024-08-06"), (steps[1], "o3-mini-2025-01-31"))):
+        usage = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+        outputs = {"object": "chat.completion", "model": name, "choices": [], "usage": usage}
+        history.change_step(several, step["id"], status="failed", error=f"it broke at {number}", outputs=outputs)
+    history.forgotten = frozenset({steps[2]["id"]})
+    history.advance(timedelta(hours=1))
+    follow()
+    assert query(world.url, "SELECT id FROM orchestra.steps WHERE absent_since IS NOT NULL") == [{"id": steps[2]["id"]}]
+    mixed = world.shown("run_summary", "run_id")[several]
+    assert (mixed["calls"], mixed["unpriced_calls"], mixed["cost"], mixed["currency"]) == (2, 2, None, None)
+    softly = query(world.url, "SELECT run_id FROM orchestra.run_summary WHERE outcome = 'soft_failed'")[0]["run_id"]
+    vanishing = query(world.url, "SELECT step_id FROM orchestra.failures WHERE run_id = %s", softly)
+    history.forgotten |= {row["step_id"] for row in vanishing}
+    for run_id in (softly, *history.run_ids(history.workflow_ids[0])[-3:]):
+        history.reopen(run_id)
+    follow()
+    history.advance(timedelta(hours=1))
+    follow()
+    assert world.shown("run_summary", "run_id")[softly]["outcome"] == "succeeded"
+    assert seen >= {"succeeded", "soft_failed", "failed", "cancelled", "running", "open", "final", "stale"}
+    assert seen >= {
+        ("overdue", True),
+        ("lane", 2),
+        ("lane", None),
+        ("executions", 2),
+        ("version", None),
+        ("version", "2"),
+    }
+    assert seen >= {("cost", True, False), ("cost", False, True), ("cost", False, False)}
+
+
+def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> None:
+    """The one row of pipeline_health counts what is due, open, failing, set aside, missed and waiting, in the whole ledger."""
+    query(
+        database_url, "UPDATE orchestra_etl.run_ledger SET due_at = now() + interval '1 hour' WHERE due_at IS NOT NULL"
+    )
+    for number, (tracking, attempts, due) in enumerate(
+        (("open", 0, -1), ("open", 3, -1), ("open", 1, 1), ("stale", 2, 1), ("stale", 0, -1), ("final", 0, None))
+    ):
+        query(
+            database_url,
+            "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, attempts, due_at)"
+            " VALUES (%s, 'w', 'list', %s, %s, now() + make_interval(secs => %s * 60))",
+            f"made up {number}", tracking, attempts, due,
+        )  # fmt: skip
+    for resolved in (None, None, datetime.now(UTC)):
+        query(
+            database_url,
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body, resolved_at)"
+            " VALUES ('w', gen_random_uuid()::text, 'malformed', 'x', 'h', '', %s)",
+            resolved,
+        )
+        query(
+            database_url,
+            "INSERT INTO orchestra_etl.gaps (workflow_id, detail, acknowledged_at) VALUES ('w', 'x', %s)",
+            resolved,
+        )
+    query(database_url, "INSERT INTO orchestra_etl.dirty_groups (workflow_id, hour) VALUES ('w', now()), ('w', now())")
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.drift (workflow_id, subject, field, kind, found, occurrences, last_run_id)"
+        " VALUES ('w', 'step', 'x', 'unknown_field', 'text', 1, 'r')",
+    )
+    query(
+        database_url,
+        "UPDATE orchestra_etl.sweeps SET completed_at = now() - interval '5 minutes'"
+        " WHERE workflow_id = (SELECT max(workflow_id) FROM orchestra_etl.sweeps)",
+    )
+    tracked = query(database_url, "SELECT tracking FROM orchestra_etl.run_ledger WHERE run_id NOT LIKE 'made up%%'")
+    (row,) = query(database_url, "SELECT * FROM orchestra.pipeline_health")
+    runs, _ = rows_of_history(world.history, database_url)
+    assert row["newest_run_start"] == max(run["start_time"] for run in runs.values())
+    assert row["behind_seconds"] == pytest.approx(300, abs=20)
+    assert row["checked_at"] - row["last_sweep_at"] == timedelta(seconds=row["behind_seconds"])
+    assert row["open_runs"] == 3 + sum(one["tracking"] == "open" for one in tracked)
+    assert {name: row[name] for name in ("due_runs", "failing_reads", "dead_letters", "unacknowledged_gaps", "drift")} == {
+        "due_runs": 3, "failing_reads": 3, "dead_letters": 2, "unacknowledged_gaps": 2, "drift": 1,
+    }  # fmt: skip
+    assert row["waiting_groups"] == 2
+
+
+# Who may read them.
+
+
+def test_analysts_read_every_view(world: World) -> None:
+    """An analyst and the loader read each view and nothing else of it; the views hold no payload; nobody else reads them."""
+    url = world.url
+    roles.apply(world.database)
+    try:
+        privileges = query(
+            url,
+            "SELECT c.relname AS name, a.grantee::regrole::text AS grantee, a.privilege_type AS privilege"
+            " FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a"
+            " WHERE c.relnamespace = 'orchestra'::regnamespace AND c.relkind = 'v' AND a.grantee <> c.relowner",
+        )
+        granted = {(row["name"], row["grantee"], row["privilege"]) for row in privileges}
+        assert granted == {(view, role, "SELECT") for view in VIEWS for role in (ANALYST, LOADER)}
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"SET ROLE {ANALYST}")
+            for view in VIEWS:
+                rows = connection.execute(f"SELECT * FROM orchestra.{view}".encode()).fetchall()
+                assert rows or view in ("open_runs", "failures", "failure_groups"), view
+            connection.execute(
+                "SELECT orchestra.duration_quantile(buckets, counts, 0.9) FROM orchestra.workflow_hourly"
+            )
+    finally:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("REASSIGN OWNED BY orchestra_migrator TO postgres")
+            for role in roles.PURPOSES:
+                connection.execute(f"DROP OWNED BY {role}".encode())
+                connection.execute(f"DROP ROLE {role}".encode())

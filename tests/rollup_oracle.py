@@ -1,0 +1,176 @@
+"""Counts runs and steps in plain Python, as the rollups must have counted them in SQL.
+
+Rows are dicts with the columns of `runs` and `steps`, whether they come from the database or from the simulator's own data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from etl.local.history import History
+from tests import oracle
+from tests.support import query
+
+Row = Mapping[str, Any]
+Key = tuple[Any, ...]
+
+_TOKENS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "total_tokens")
+_NODE = ("organization_id", "node_id", "node_type", "model")
+_ENDED = ("succeeded", "soft_failed", "failed", "cancelled", "skipped")
+_STEP_COUNTS = (*_ENDED, "unfinished", "calls", *_TOKENS)
+_RUN_COUNTS = ("runs", *_ENDED, "unfinished")
+_FAILURE = ("run_id", "workflow_id", "node_id", "organization_id", "time", "outcome", "message")
+
+
+class Group(NamedTuple):
+    """What a row of a rollup counts."""
+
+    counts: Mapping[str, int]
+    """Without those that are 0."""
+    durations: Mapping[int, int]
+    """How many durations there are in a bucket."""
+
+
+class Rollups(NamedTuple):
+    """The rollups' content, by what tells their rows apart."""
+
+    hours: dict[Key, Group]
+    days: dict[Key, Group]
+    runs: dict[Key, Group]
+    failures: dict[str, Key]
+
+
+def bucket(milliseconds: float | None) -> int | None:
+    """The bucket of a duration: each 4 % wider than the one before, from 1 ms on."""
+    if milliseconds is None or milliseconds < 0:
+        return None
+    return 0 if milliseconds < 1 else math.floor(math.log(milliseconds) / math.log(1.04)) + 1
+
+
+def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
+    """What the rollups of these rows are."""
+    groups: dict[str, dict[Key, tuple[Counter[str], Counter[int]]]] = {
+        name: defaultdict(lambda: (Counter(), Counter())) for name in ("hours", "days", "runs")
+    }
+    failures, soft = {}, set()
+    for step in steps:
+        if step["absent_since"] is not None:
+            continue
+        outcome = step["state"]
+        if outcome == "succeeded" and step["reported_error"] is not None:
+            outcome = "soft_failed"
+            soft.add(step["run_id"])
+        tokens = {name: step[name] or 0 for name in _TOKENS}
+        model = step["response_model"] or step["request_model"]
+        is_call = model or any(step[name] is not None for name in ("input_tokens", "output_tokens", "total_tokens"))
+        time = step["start_time"] or step["first_seen_at"]
+        for when, table in ((_hour(time), "hours"), (_hour(time).date(), "days")):
+            key = (step["workflow_id"], when, step["organization_id"], step["node_id"], step["node_type"], model)
+            _add(groups[table][key], outcome, {"calls": 1 if is_call else 0, **tokens}, step["duration_ms"])
+        if outcome in ("failed", "soft_failed"):
+            names = (step["run_id"], step["workflow_id"], step["node_id"], step["organization_id"])
+            failures[step["id"]] = (*names, time, outcome, _message(step)[:500])
+    for run in runs:
+        outcome = "soft_failed" if run["state"] == "succeeded" and run["id"] in soft else run["state"]
+        group = (run["workflow_id"], _hour(run["start_time"] or run["first_seen_at"]), run["organization_id"])
+        _add(groups["runs"][group], outcome, {"runs": 1}, run["duration_ms"])
+    made = {
+        name: {key: Group(dict(+counts), dict(durations)) for key, (counts, durations) in of.items()}
+        for name, of in groups.items()
+    }
+    return Rollups(made["hours"], made["days"], made["runs"], failures)
+
+
+def counted_rows(url: str) -> Rollups:
+    """What the rollups of the stored runs and steps are."""
+    return counted(query(url, "SELECT * FROM orchestra.runs"), query(url, "SELECT * FROM orchestra.steps"))
+
+
+def counted_history(history: History, url: str) -> Rollups:
+    """What the rollups of the history are; only when and for whom a row was first stored is taken from the database."""
+    runs, steps = rows_of_history(history, url)
+    return counted(runs.values(), steps.values())
+
+
+def rows_of_history(history: History, url: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The runs and the steps of the history with every column that is counted, by id."""
+    runs, steps = oracle.expected(history)
+    types = {
+        (workflow["workflow_id"], node["id"]): node["type"]
+        for workflow in history.workflows()
+        for node in workflow["graph"]["nodes"]
+    }
+    seen = {
+        row["id"]: row
+        for table in ("runs", "steps")
+        for row in query(url, f"SELECT id, organization_id, first_seen_at FROM orchestra.{table}")
+    }
+    for step in steps.values():
+        inputs, outputs = (step[name] if isinstance(step[name], dict) else {} for name in ("inputs", "outputs"))
+        usage = outputs.get("usage") or {}
+        step.update(
+            node_type=types[step["workflow_id"], step["node_id"]],
+            request_model=inputs.get("model"),
+            cached_input_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
+            reasoning_tokens=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
+            reported_error=_reported_error(outputs.get("result")) if step["status"] == "completed" else None,
+            first_seen_at=seen[step["id"]]["first_seen_at"],
+        )
+    for run in runs.values():
+        ended = run["start_time"] is not None and run["end_time"] is not None
+        run["duration_ms"] = (run["end_time"] - run["start_time"]).total_seconds() * 1000 if ended else None
+        run.update(seen[run["id"]])
+    return runs, steps
+
+
+def stored(url: str) -> Rollups:
+    """What the rollups hold; their rows must be numbered within a group, and their buckets rise."""
+    hours = _rows(url, "step_rollup", ("workflow_id", "hour", *_NODE), _STEP_COUNTS)
+    days = _rows(url, "step_rollup_daily", ("workflow_id", "day", *_NODE), _STEP_COUNTS)
+    runs = _rows(url, "run_rollup", ("workflow_id", "hour", "organization_id"), _RUN_COUNTS)
+    rows = query(url, "SELECT * FROM orchestra.step_failures")
+    return Rollups(hours, days, runs, {row["step_id"]: tuple(row[name] for name in _FAILURE) for row in rows})
+
+
+def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> dict[Key, Group]:
+    found, places = {}, defaultdict(list)
+    for row in query(url, f"SELECT * FROM orchestra.{table}"):
+        assert row["buckets"] == sorted(set(row["buckets"]))
+        durations = dict(zip(row["buckets"], row["counts"], strict=True))
+        names = tuple(row[name] for name in key)
+        assert names not in found, f"{table} has two rows of {names}"
+        found[names] = Group({name: row[name] for name in counts if row[name]}, durations)
+        places[names[:2]].append(row["place"])
+    assert all(sorted(numbers) == list(range(1, len(numbers) + 1)) for numbers in places.values())
+    return found
+
+
+def _hour(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _add(
+    group: tuple[Counter[str], Counter[int]], outcome: str, counts: Mapping[str, int], milliseconds: float | None
+) -> None:
+    group[0].update({outcome if outcome in _ENDED else "unfinished": 1, **counts})
+    if (number := bucket(milliseconds)) is not None:
+        group[1][number] += 1
+
+
+def _reported_error(result: Any) -> str | None:
+    if not isinstance(result, dict):
+        return None
+    if result.get("error"):
+        return str(result["error"])
+    return "reported successful: false" if result.get("successful") is False else None
+
+
+def _message(step: Row) -> str:
+    error = step["error"]
+    if isinstance(error, dict):
+        error = error["message"]
+    return str(error or step["reported_error"] or "")

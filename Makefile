@@ -1,16 +1,20 @@
 # Everything a developer or a curious user needs; it makes its own virtual environment.
-#   make demo [ARGS=--exit]   make test   make faults   make soak   make check   make run   make bench   make bench-analytics   make lock
+#   make demo [ARGS=--exit]   make dashboards   make test   make test-browser   make faults   make soak   make check   make run   make bench   make bench-analytics   make lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+SUPERSET := .superset/venv
+SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo test faults soak check run bench bench-analytics lock clean
+.PHONY: demo dashboards test test-browser faults soak check run bench bench-analytics lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    see it working on this machine (ARGS=--exit: end when the backlog is loaded)"
+	@echo "make dashboards    serve the dashboards of the demo's database, or of the one that DATABASE_URL names"
 	@echo "make test    run the tests"
+	@echo "make test-browser  look at every dashboard in a browser (5 minutes)"
 	@echo "make faults  inject every fault, print the table (8 minutes)"
 	@echo "make soak    a thousand kills and a long run of the service (20 minutes)"
 	@echo "make check   lint, types, import rules"
@@ -23,11 +27,24 @@ help:
 demo: $(VENV)/installed
 	@$(BIN)/orchestra-etl demo $(ARGS)
 
+dashboards: $(VENV)/installed $(SUPERSET)/installed
+	@$(BIN)/python config/superset/serve.py $(ARGS)
+
 run: $(VENV)/installed
 	@$(BIN)/orchestra-etl $(ARGS)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest $(ARGS)
+
+# SCREENSHOTS=docs/images renews the README's.
+test-browser: $(VENV)/installed $(SUPERSET)/installed
+	@for name in $(CHROMIUM) chromium chromium-browser google-chrome google-chrome-stable; do \
+		command -v $$name >/dev/null && exit 0; \
+	done; \
+	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update --quiet --quiet && \
+		apt-get install --quiet --quiet --yes chromium >/dev/null; } || { \
+		echo "there is no Chromium: install it (Debian: apt install chromium), or name the program in CHROMIUM"; exit 1; }
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 faults: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults $(ARGS)
@@ -53,6 +70,15 @@ lock: $(VENV)/installed
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate \
 		--output-file requirements.lock pyproject.toml
 
+# Superset's own: only for Python 3.11, whatever the project's is.
+$(SUPERSET)/installed: config/superset/requirements.lock
+	@$(SUPERSET_PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+		echo "Superset needs Python 3.11 with venv: install it, or say make $(MAKECMDGOALS) SUPERSET_PYTHON=/path/to/python3.11"; exit 1; }
+	@$(SUPERSET)/bin/python -m pip --version >/dev/null 2>&1 || $(SUPERSET_PYTHON) -m venv --clear $(SUPERSET)
+	@echo "installing Superset into $(SUPERSET) (a minute, 800 MB) ..."
+	@$(SUPERSET)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 $(VENV)/installed: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
 		echo "$(PYTHON) is not installed: install Python 3.11 or newer, or say make PYTHON=/path/to/python3.11"; exit 1; }
@@ -68,4 +94,4 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .superset build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

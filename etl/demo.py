@@ -25,6 +25,7 @@ from rich.table import Table
 from sqlalchemy import Connection, text
 
 from etl import app, database, logs, settings
+from etl.admin import roles
 from etl.errors import ConfigurationError
 from etl.local.history import History
 from etl.local.postgres import EmbeddedPostgres, default_home, psql_command
@@ -158,9 +159,11 @@ def _fresh_schema(url: str) -> None:
     try:
         for schema in ("orchestra", "orchestra_etl"):
             own.transaction(lambda c, name=schema: c.execute(text(f"DROP SCHEMA IF EXISTS {name} CASCADE")))  # type: ignore[misc]
+        database.upgrade(url)
+        # Dashboards that are being served keep their access.
+        roles.apply(own)
     finally:
         own.close()
-    database.upgrade(url)
 
 
 def _settings(folder: Path, history: History, base_url: str, url: str) -> settings.Settings:

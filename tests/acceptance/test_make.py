@@ -38,7 +38,9 @@ def test_alone_it_prints_help() -> None:
     done = _make()
     assert (done.returncode, done.stderr) == (0, "")
     targets = [line.split()[1] for line in done.stdout.splitlines()]
-    assert targets == ["demo", "test", "faults", "soak", "check", "run", "bench", "bench-analytics", "lock"]
+    assert targets == [
+        "demo", "dashboards", "test", "test-browser", "faults", "soak", "check", "run", "bench", "bench-analytics", "lock",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "faults", "soak", "check", "run", "bench", "lock"])

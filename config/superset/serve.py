@@ -1,0 +1,310 @@
+"""Serve the dashboards on this machine: Apache Superset, made and kept up to date from the files in this folder.
+
+They show the database that DATABASE_URL names; without it the demo's, whose server runs for as long as Superset does.
+Superset's own database, its keys and its log lie in the folder `dashboards` of the data folder. A second call brings
+the dashboards up to date; while the first still serves them it does no more than that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO
+from urllib.parse import quote, urlencode
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from etl import app, settings
+from etl.admin import roles
+from etl.database import Database
+from etl.errors import ConfigurationError, DatabaseError, EtlError
+from etl.local.postgres import EmbeddedPostgres, default_home
+
+FOLDER = Path(__file__).resolve().parent
+PROGRAMS = FOLDER.parents[1] / ".superset" / "venv" / "bin"
+LOGIN = "orchestra_dashboards"
+"""Superset's user of the database: a member of the analysts, who read no payload."""
+START_SECONDS = 60.0
+STATEMENT_SECONDS = 55
+"""Less than Superset waits for an answer, so that the server ends a slow query, not only Superset."""
+
+
+def main() -> int:
+    """Serve until Ctrl-C; with --exit end as soon as Superset answers."""
+    parser = argparse.ArgumentParser(prog="make dashboards", description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--port", type=int, default=8088, help="the port on 127.0.0.1 (%(default)s); 0: any free one")
+    parser.add_argument("--exit", action="store_true", help="end as soon as the dashboards are served")
+    arguments = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        home = _home()
+        with _database() as url, _lock(home) as alone:
+            password, _ = _secret(home / "database-password")
+            _make_login(url, password)
+            _provision(home, _sqlalchemy_uri(url, password))
+            if not alone:
+                _say(f"the dashboards are up to date; they are served at {(home / 'address').read_text()}")
+                return 0
+            _serve(home, arguments.port, end=arguments.exit)
+    except EtlError as error:
+        print(f"dashboards: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _home() -> Path:
+    home = default_home() / "dashboards"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the dashboards cannot use {home}: {error.strerror}; name another folder in ORCHESTRA_ETL_HOME"
+        ) from None
+    return home
+
+
+@contextmanager
+def _lock(home: Path) -> Iterator[bool]:
+    """Whether nobody else serves from this folder; the kernel frees a flock however its holder dies."""
+    with (home / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+# The database that they show
+
+
+@contextmanager
+def _database() -> Iterator[str]:
+    if os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE"):
+        with app.database_url(settings.load()) as url:
+            _check(url)
+            _say("the dashboards show the database that DATABASE_URL names")
+            yield url
+        return
+    with EmbeddedPostgres(default_home() / "demo") as server:
+        if not _has_schema(server.url):
+            _say("the demo's database is still empty: loading it first")
+            _etl("demo", "--exit")
+        # A demo that ended before its rollups were worked out leaves that to the next.
+        _etl("rollups", "refresh", DATABASE_URL=server.url)
+        database = Database(server.url, pool_size=1)
+        try:
+            roles.apply(database)
+        finally:
+            database.close()
+        _say("the dashboards show the demo's database")
+        yield server.url
+
+
+def _has_schema(url: str) -> bool:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT to_regclass('orchestra.run_summary') IS NOT NULL").fetchone()
+        return row is not None and bool(row[0])
+
+
+def _etl(*arguments: str, **variables: str) -> None:
+    command = [sys.executable, "-m", "etl", *arguments]
+    done = subprocess.run(command, env={**os.environ, **variables}, stdout=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        raise DatabaseError(f"the demo's database cannot be used: `orchestra-etl {' '.join(arguments)}` failed")
+
+
+def _check(url: str) -> None:
+    """To make the roles is for the database's owner to decide: it changes who owns the schema."""
+    try:
+        if not _has_schema(url):
+            raise DatabaseError("the database has no schema that fits: run `orchestra-etl db upgrade` first")
+        with psycopg.connect(url) as connection:
+            found = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [roles.ANALYST]).fetchone()
+    except psycopg.Error as error:
+        raise DatabaseError(
+            f"the database that DATABASE_URL names cannot be read (SQLSTATE {error.sqlstate})"
+        ) from None
+    if found is None:
+        raise DatabaseError("the database has no roles for analysts yet: run `orchestra-etl db roles` first")
+
+
+def _make_login(url: str, password: str) -> None:
+    """Make the login that Superset uses, or bring it up to date.
+
+    Raises DatabaseError where this user of the database may not do that.
+    """
+    login = sql.Identifier(LOGIN)
+    try:
+        with psycopg.connect(url) as connection:
+            # Only a hash of it goes to the server, whose log may hold the statement.
+            digest = connection.pgconn.encrypt_password(password.encode(), LOGIN.encode(), b"scram-sha-256").decode()
+            if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [LOGIN]).fetchone() is None:
+                connection.execute(sql.SQL("CREATE ROLE {}").format(login))
+            for statement in (
+                sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(login, sql.Literal(digest)),
+                sql.SQL("GRANT {} TO {}").format(sql.Identifier(roles.ANALYST), login),
+                sql.SQL("ALTER ROLE {} SET search_path = orchestra").format(login),
+                sql.SQL("ALTER ROLE {} SET timezone = 'UTC'").format(login),
+                sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(login),
+                sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(login, sql.Literal(f"{STATEMENT_SECONDS}s")),
+                sql.SQL("COMMENT ON ROLE {} IS 'orchestra-etl: the login of the dashboards'").format(login),
+            ):
+                connection.execute(statement)
+    except psycopg.Error as error:
+        raise DatabaseError(
+            f"this user of the database cannot make the login {LOGIN} (SQLSTATE {error.sqlstate}): it needs CREATEROLE, and "
+            f"the right to grant {roles.ANALYST}"
+        ) from None
+
+
+def _sqlalchemy_uri(url: str, password: str) -> str:
+    parameters = conninfo_to_dict(url)
+    database = quote(str(parameters.pop("dbname", "")), safe="")
+    names = ("host", "hostaddr", "port", "sslmode", "sslrootcert")
+    query = urlencode([(name, str(parameters[name])) for name in names if name in parameters])
+    return f"postgresql+psycopg2://{LOGIN}:{quote(password, safe='')}@/{database}?{query}"
+
+
+# Superset
+
+
+def _secret(path: Path) -> tuple[str, bool]:
+    """The secret that the file holds, and whether it is new."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip(), False
+    secret = secrets.token_urlsafe(24)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret + "\n")
+    return secret, True
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Nothing else of ours: the environment may hold the API key."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    return {
+        **kept,
+        "HOME": str(home),
+        "ORCHESTRA_DASHBOARDS_HOME": str(home),
+        "SUPERSET_CONFIG_PATH": str(FOLDER / "superset_config.py"),
+        "FLASK_APP": "superset.app:create_app()",
+        "SCARF_ANALYTICS": "false",
+        # Relative times, such as the last seven days, mean the database's.
+        "TZ": "UTC",
+    }
+
+
+def _program(name: str) -> str:
+    program = PROGRAMS / name
+    if not program.exists():
+        raise ConfigurationError("Superset is not installed: run `make dashboards`, which does it")
+    return str(program)
+
+
+def _provision(home: Path, sqlalchemy_uri: str) -> None:
+    _secret(home / "secret-key")
+    password, is_new = _secret(home / "admin-password")
+    _say("bringing Superset and the dashboards up to date ...")
+    log = home / "provision.log"
+    with log.open("w") as output:
+        done = subprocess.run(
+            [_program("python"), str(FOLDER / "provision.py")],
+            input=json.dumps({"sqlalchemy_uri": sqlalchemy_uri, "password": password}),
+            stdout=output,
+            stderr=output,
+            env=_environment(home),
+            text=True,
+            check=False,
+        )
+    if done.returncode != 0:
+        lines = log.read_text().splitlines() or ["it gave no reason"]
+        raise ConfigurationError(f"Superset cannot take over the dashboards: {lines[-1]} (see {log})")
+    shown = f"password {password}, kept in" if is_new else "password in"
+    _say(f"sign in as admin, {shown} {home / 'admin-password'}")
+
+
+def _serve(home: Path, port: int, *, end: bool) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            port = probe.getsockname()[1]
+        except OSError:
+            raise ConfigurationError(
+                f"port {port} is taken: name another with make dashboards ARGS='--port {port + 1}'"
+            ) from None
+    address = f"http://127.0.0.1:{port}/dashboard/list/"
+    with (home / "superset.log").open("w") as log:
+        server = _start(home, port, log)
+        try:
+            _wait_until_ready(server, port, home)
+            (home / "address").write_text(address)
+            _say(f"the dashboards are served at {address}")
+            if not end:
+                _say("Ctrl-C ends it")
+                if server.wait() != 0:
+                    raise ConfigurationError(f"Superset has ended by itself: see {home / 'superset.log'}")
+        finally:
+            server.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                server.wait(10)
+            server.kill()
+
+
+def _start(home: Path, port: int, log: IO[str]) -> subprocess.Popen[bytes]:
+    # One process: Superset waits for PostgreSQL, and each further one takes 350 MB.
+    workers = ["--workers", "1", "--worker-class", "gthread", "--threads", "16", "--timeout", "120"]
+    return subprocess.Popen(
+        [_program("gunicorn"), *workers, "--bind", f"127.0.0.1:{port}", "superset.app:create_app()"],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=_environment(home),
+        cwd=home,
+    )
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], port: int, home: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while server.poll() is None and time.monotonic() < deadline:
+        with (
+            suppress(urllib.error.URLError, ConnectionError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health"),
+        ):
+            return
+        time.sleep(0.1)
+    raise ConfigurationError(f"Superset does not start: see {home / 'superset.log'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""A dashboard as a browser shows it: what its charts got, and what the page says."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+from playwright.sync_api import Locator, Page, Request, Response
+
+DASHBOARDS = ("overview", "nodes", "failures", "models", "run")
+CHART = ".dashboard-component-chart-holder"
+TROUBLE = re.compile(
+    r"^(Data error|Unexpected error|Timeout error|No results|Add required control values)", re.MULTILINE
+)
+
+
+class Superset(msgspec.Struct, frozen=True):
+    """Superset as it is served to a test."""
+
+    address: str
+    home: Path
+    """Its folder of keys and logs."""
+    files: Path
+    """The copy of config/superset that it serves."""
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    printed: str
+    """What was printed until it was served."""
+
+    @property
+    def password(self) -> str:
+        """The administrator's."""
+        return (self.home / "admin-password").read_text().strip()
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A dashboard whose charts have all been drawn."""
+
+    page: Page
+    rows: Mapping[str, list[dict[str, Any]]]
+    """The data that each chart got, by the chart's title."""
+    errors: Sequence[str]
+    """What Superset answered instead of data, and charts that show an error or nothing."""
+    other_hosts: set[str]
+    """Hosts beside Superset's that the browser was let ask."""
+
+    def chart(self, title: str) -> Locator:
+        """A chart by its title."""
+        name = self.page.locator("[data-test='slice-header']", has_text=re.compile(f"^{re.escape(title)}"))
+        return self.page.locator(CHART).filter(has=name).first
+
+    def number(self, title: str) -> str:
+        """What a big number says."""
+        return self.chart(title).locator(".header-line").inner_text()
+
+    def table(self, title: str) -> list[list[str]]:
+        """The cells of a table as they are written."""
+        rows = self.chart(title).locator("tbody tr").all()
+        return [row.locator("td").all_inner_texts() for row in rows]
+
+
+def open_dashboard(page: Page, superset: Superset, name: str, *, run: str | None = None) -> Shown:
+    """Open a dashboard, the one of runs for this run, and wait until all of its charts are drawn."""
+    address = f"{superset.address}/superset/dashboard/orchestra-{name}/"
+    if run is not None:
+        address += (
+            f"?native_filters=(NATIVE_FILTER-run:(extraFormData:(filters:!((col:run_id,op:IN,val:!('{run}')))),"
+            f"filterState:(label:'{run}',value:!('{run}')),id:NATIVE_FILTER-run,ownState:()))"
+        )
+    return draw(page, superset, name, lambda: page.goto(address))
+
+
+def draw(
+    page: Page, superset: Superset, name: str, act: Callable[[], object], *, unfiltered: Collection[str] = ()
+) -> Shown:
+    """Do something that has the charts ask for data, and wait until all but the `unfiltered` ones are drawn anew."""
+    charts = page.request.get(f"{superset.address}/api/v1/dashboard/orchestra-{name}/charts").json()["result"]
+    titles = {chart["id"]: chart["slice_name"] for chart in charts if chart["slice_name"] not in unfiltered}
+    answers: dict[int, Response] = {}
+    hosts: set[str] = set()
+
+    def ask(request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme.startswith("http") and "csp" not in (request.failure or "").lower():
+            hosts.add(f"{parts.scheme}://{parts.netloc}")
+
+    def receive(response: Response) -> None:
+        parts = urlsplit(response.url)
+        if parts.path == "/api/v1/chart/data":
+            asked = json.loads(parse_qs(parts.query).get("form_data", ["{}"])[0])
+            if asked.get("slice_id") in titles:
+                answers[asked["slice_id"]] = response
+
+    page.on("response", receive)
+    page.on("requestfinished", ask)
+    page.on("requestfailed", ask)
+    try:
+        act()
+        deadline = time.monotonic() + 60
+        while answers.keys() != titles.keys() or page.locator(f"{CHART} .loading").count():
+            assert time.monotonic() < deadline, f"not drawn: {[titles[one] for one in titles.keys() - answers.keys()]}"
+            page.wait_for_timeout(100)
+        # A canvas is animated for a second after its data came.
+        page.wait_for_timeout(1_200)
+    finally:
+        page.remove_listener("response", receive)
+        page.remove_listener("requestfinished", ask)
+        page.remove_listener("requestfailed", ask)
+    rows, errors = {}, []
+    for chart, answer in answers.items():
+        if answer.status == 200:
+            rows[titles[chart]] = answer.json()["result"][0]["data"]
+        else:
+            errors.append(f"{titles[chart]}: {answer.text()}")
+    errors += [text for text in page.locator(CHART).all_inner_texts() if TROUBLE.search(text)]
+    return Shown(page, rows, errors, hosts - {superset.address})

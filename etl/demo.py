@@ -193,6 +193,8 @@ async def _run(loaded: settings.Settings, url: str, stop: Stop, console: Console
                 begun = time.monotonic()
                 if not await _load_backlog(own, len(schedules), stop, service, console):
                     return 128 + (stop.number or 0)
+                # The service's own refresh may come only after the demo has ended.
+                await app.refresh_rollups(loaded, own, stop.is_set)
                 await _present(own, url, console, time.monotonic() - begun, jobs.client.requests_sent)
                 if not exit_when_loaded:
                     await _watch(own, stop, service, console)

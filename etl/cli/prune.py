@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from etl.settings import Settings
     from etl.settings.retention import Retention
 
+# Seconds between two looks whether another process has refreshed the rollups.
+REFRESH_PAUSE = 0.5
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -83,8 +86,11 @@ async def _prune(settings: Settings, database: Database, wanted: Horizons) -> tu
     from etl.signals import stop_on_signals
 
     with stop_on_signals() as stop:
-        # What is removed can be counted no more.
-        await app.refresh_rollups(settings, database, stop.is_set)
+        # What is removed can be counted no more: the horizon must not move before everything is, by whomever.
+        while (await app.refresh_rollups(settings, database, stop.is_set)).busy and not stop.is_set():
+            await asyncio.sleep(REFRESH_PAUSE)
+        if stop.is_set():
+            return retention.Pruned(complete=False), stop.number
         done = await asyncio.to_thread(retention.prune, database, wanted, stopped=stop.is_set)
         return done, stop.number
 

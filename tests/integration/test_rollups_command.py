@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -85,9 +88,7 @@ def test_other_commands_keep_them(command: Command, database_url: str) -> None:
     assert command("backfill", "--reread").status == 0
     assert stored(database_url) == loaded
     # Counted first, then pruned: what is removed can be counted no more.
-    query(database_url, "INSERT INTO orchestra_etl.dirty_groups (workflow_id, hour)"
-                        " SELECT workflow_id, hour FROM orchestra.step_rollup")  # fmt: skip
-    query(database_url, "DELETE FROM orchestra.step_rollup")
+    _uncount(database_url)
     assert command("prune", "--runs-older-than", "123h").status == 0
     assert query(database_url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 5}]
     pruned = stored(database_url)
@@ -101,3 +102,53 @@ def test_other_commands_keep_them(command: Command, database_url: str) -> None:
     after = stored(database_url)
     assert after.runs.keys() < loaded.runs.keys()
     assert command("rollups", "verify").status == 0
+
+
+def _uncount(url: str) -> None:
+    query(url, "INSERT INTO orchestra_etl.dirty_groups (workflow_id, hour)"
+               " SELECT workflow_id, hour FROM orchestra.step_rollup")  # fmt: skip
+    query(url, "DELETE FROM orchestra.step_rollup")
+
+
+def test_prune_waits_until_all_is_counted(command: Command, database_url: str) -> None:
+    """While another process refreshes the rollups, `prune` removes nothing: what is not counted yet would never be."""
+    command("sync")
+    loaded = stored(database_url)
+    _uncount(database_url)
+    other = Database(database_url)
+    locked, ended = threading.Event(), threading.Event()
+
+    def hold(connection: Connection) -> None:
+        dirty_groups.try_lock(connection)
+        locked.set()
+        ended.wait(1.0)
+
+    holder = threading.Thread(target=other.transaction, args=(hold,))
+    holder.start()
+    locked.wait()
+    assert command("prune", "--runs-older-than", "123h").status == 0
+    ended.set()
+    holder.join()
+    other.close()
+    assert query(database_url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 5}]
+    assert stored(database_url).hours == loaded.hours
+
+
+def test_a_prune_stopped_before_all_is_counted_removes_nothing(command: Command, database_url: str) -> None:
+    """A signal while the rollups are still refreshed ends `prune` before the horizon moves."""
+    command("sync")
+    _uncount(database_url)
+    other = Database(database_url)
+
+    def prune(connection: Connection) -> Printed:
+        dirty_groups.try_lock(connection)
+        signaller = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+        signaller.start()
+        return command("prune", "--runs-older-than", "123h")
+
+    assert other.transaction(prune).status == 143
+    other.close()
+    assert query(database_url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 10}]
+    assert query(database_url, "SELECT count(*) AS n FROM orchestra_etl.retention WHERE run_horizon IS NOT NULL") == [
+        {"n": 0}
+    ]

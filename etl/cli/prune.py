@@ -87,7 +87,8 @@ async def _prune(settings: Settings, database: Database, wanted: Horizons) -> tu
 
     with stop_on_signals() as stop:
         # What is removed can be counted no more: the horizon must not move before everything is, by whomever.
-        while (await app.refresh_rollups(settings, database, stop.is_set)).busy and not stop.is_set():
+        # Another process is looked at, so there is no event to wait for.
+        while (await app.refresh_rollups(settings, database, stop.is_set)).busy and not stop.is_set():  # noqa: ASYNC110
             await asyncio.sleep(REFRESH_PAUSE)
         if stop.is_set():
             return retention.Pruned(complete=False), stop.number

@@ -152,6 +152,8 @@ class DecodedSteps(msgspec.Struct, frozen=True):
     drift: tuple[Drift, ...] = ()
     readable: bool = True
     """False where the body was no JSON array at all: the answer says nothing about the run's steps."""
+    digest: bytes = b""
+    """Digest of what decides whether two reads found the same: step ids, statuses and end times."""
 
 
 class DecodedPage(msgspec.Struct, frozen=True):

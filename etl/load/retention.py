@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy import Connection, text
 
+from etl.load.batch import RunWrite
 from etl.records import Payload, Run, Step
-
-if TYPE_CHECKING:
-    from etl.load.upsert import RunWrite
 
 RunOrStep = TypeVar("RunOrStep", Run, Step)
 

@@ -1,4 +1,4 @@
-"""Gets rows into the database fast: COPY into a temporary table that lives as long as the transaction."""
+"""Gets rows into the database fast: COPY, mostly into a temporary table that lives as long as the transaction."""
 
 from __future__ import annotations
 
@@ -34,9 +34,28 @@ def stage(connection: Connection, name: str, columns: Mapping[str, str], rows: I
     connection.exec_driver_sql(f"DROP TABLE IF EXISTS pg_temp.{name}")
     definitions = ", ".join(f"{column} {kind}" for column, kind in columns.items())
     connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {name} ({definitions}) ON COMMIT DROP")
+    copy(connection, f"pg_temp.{name}", tuple(columns), rows)
+
+
+def copy(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Add `rows` to a table; JSON as text.
+
+    Raises:
+        psycopg.Error: PostgreSQL refuses a value, or a key is there already.
+    """
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
         raise TypeError("the engine must use psycopg")
-    with driver.cursor() as cursor, cursor.copy(f"COPY pg_temp.{name} ({', '.join(columns)}) FROM STDIN") as copy:
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({listed(columns)}) FROM STDIN") as sink:
         for row in rows:
-            copy.write_row(row)
+            sink.write_row(row)
+
+
+def listed(columns: Sequence[str], prefix: str = "") -> str:
+    """The columns, each behind the prefix, for a statement."""
+    return ", ".join(prefix + column for column in columns)
+
+
+def assign(columns: Sequence[str]) -> str:
+    """The assignments of an upsert that replaces these columns."""
+    return ", ".join(f"{column} = excluded.{column}" for column in columns)

@@ -15,7 +15,8 @@ from etl.ledger.claims import Settlement
 from etl.ledger.dead_letters import Letter
 from etl.ledger.lifecycle import DAILY, GONE_AFTER, Policy, Verdict, judge, retry_in
 from etl.ledger.lifecycle import Reading as Found
-from etl.load.upsert import RunWrite, Written, write
+from etl.load.batch import RunWrite, Written
+from etl.load.upsert import write
 from etl.pipeline.reading import Reading
 from etl.records import TERMINAL_STATES, DecodedSteps, Rejected
 from etl.transform.decode import decode_steps

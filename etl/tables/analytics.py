@@ -88,6 +88,7 @@ runs = Table(
     column(
         "redaction_policy", Text(), "Version of the redaction rules this row was written under; null: there were none."
     ),
+    column("content_hash", Bytes, "Hash of the run as it was written; equal hashes need no write."),
     now("first_seen_at", "When this run was first loaded."),
     now("updated_at", "When the content of this row last changed; an unchanged read does not touch it."),
     Index("runs_workflow_id_start_time_idx", "workflow_id", "start_time"),

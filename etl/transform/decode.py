@@ -6,7 +6,7 @@ How an answer is split into steps and members has two ways (see `scanner`); from
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from msgspec import Raw
@@ -78,7 +78,7 @@ def decode_steps(
         fields = Fields(step_id, members, findings, suspect=suspect, keep_raw=policy is None)
         context = f"{TRANSFORM_VERSION}\0{workflow_id}\0{run_id}\0{position}"
         steps[step_id] = _step(step_id, position, own, members, fields, context, findings, states, node_types, version)
-    return DecodedSteps(tuple(steps.values()), tuple(findings.rejected), findings.drift)
+    return DecodedSteps(tuple(steps.values()), tuple(findings.rejected), findings.drift, digest=_digest(steps.values()))
 
 
 def not_an_array(body: bytes, policy: Policy | None) -> Rejected:
@@ -165,6 +165,13 @@ def _step(
         own,
         policy_version,
     )
+
+
+def _digest(steps: Iterable[Step]) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for line in sorted(f"{step.id}\0{step.status}\0{step.end_time}\n" for step in steps):
+        found.update(line.encode())
+    return found.digest()
 
 
 def _readable(payload: Payload | None, raw: Raw | None) -> bytes | None:

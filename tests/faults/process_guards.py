@@ -11,7 +11,7 @@ from etl.extract.run_list import PageRequest, RunListWalker
 from etl.ledger import claims, sweeps
 from etl.ledger.clock import DatabaseClock
 from etl.load import upsert
-from etl.load.upsert import RunWrite, Written
+from etl.load.batch import RunWrite, Written
 from etl.pipeline import loading, sweep
 from etl.pipeline.loading import Loader, LoadReport
 from etl.service import daemon

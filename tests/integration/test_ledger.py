@@ -533,10 +533,10 @@ def test_missing_privileges_are_no_fault_of_the_rows(database: Database, databas
     """A table that cannot be written ends the load with one error; no run is set aside for it."""
     _track(database, "a", "b")
     readings = [_reading(claim, _step(claim.run_id)) for claim in _claim(database).values()]
-    query(database_url, "ALTER TABLE orchestra.outputs RENAME TO elsewhere")
+    query(database_url, "ALTER TABLE orchestra.steps RENAME TO elsewhere")
     with pytest.raises(DatabaseError, match="SQLSTATE 42P01"):
         _load(database, *readings)
-    query(database_url, "ALTER TABLE orchestra.elsewhere RENAME TO outputs")
+    query(database_url, "ALTER TABLE orchestra.elsewhere RENAME TO steps")
     assert query(database_url, "SELECT * FROM orchestra_etl.dead_letters") == []
     assert _load(database, *readings).runs == 2
 

@@ -377,7 +377,8 @@ def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: D
     assert stored(database_url) == kept
     assert verified(database) == []
     query(database_url, "UPDATE orchestra.step_rollup_daily SET failed = failed + 1")
-    assert len(verified(database)) >= 9
+    [days] = query(database_url, "SELECT count(DISTINCT (workflow_id, day)) AS n FROM orchestra.step_rollup_daily")
+    assert len(verified(database)) == days["n"] > 5
     database.transaction(dirty_groups.ask_for_all)
     rollups.drain(database)
     assert stored(database_url) == kept

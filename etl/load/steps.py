@@ -1,0 +1,184 @@
+"""The steps, and what each was given and gave.
+
+What is stored already with the same hash is not even sent. The payloads of steps that are new go straight into their tables: the
+row of `steps` that the same transaction has just made proves that there are none yet. All else goes through staging.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from sqlalchemy import Connection, Row, text
+
+from etl.load.batch import Isolation, RunWrite, Written
+from etl.load.staging import assign, column_types, copy, listed, stage
+from etl.records import Payload, Rejected, Step
+from etl.tables import inputs, steps
+
+_STEP_CONTENT = (
+    "run_id", "workflow_id", "node_id", "node_type", "position", "user_id", "organization_id", "status", "state",
+    "start_time", "end_time", "api_elapsed_seconds", "api_tokens", "request_model", "response_model", "input_tokens",
+    "output_tokens", "total_tokens", "cached_input_tokens", "reasoning_tokens", "finish_reason", "error", "reported_error",
+    "step_metadata", "extra", "redaction_policy", "content_hash",
+)  # fmt: skip
+_PAYLOAD_CONTENT = ("data", "size_bytes", "raw", "note")
+_STAGED_STEPS = column_types(steps, ("id", *_STEP_CONTENT))
+_STAGED_PAYLOADS = column_types(inputs, ("step_id", *_PAYLOAD_CONTENT))
+
+_STORED_STEPS = text("""
+    SELECT id, run_id, workflow_id, content_hash, absent_since IS NOT NULL AS absent
+    FROM orchestra.steps
+    WHERE run_id = ANY (CAST(:run_ids AS text[]))
+""")
+
+# The owner of a step's id is the run that stored it first.
+_UPSERT_STEPS = text(f"""
+    INSERT INTO orchestra.steps AS s (id, {listed(_STEP_CONTENT)})
+    SELECT id, {listed(_STEP_CONTENT)} FROM staged_steps ORDER BY id
+    ON CONFLICT (id) DO UPDATE SET {assign(_STEP_CONTENT)}, absent_since = NULL, updated_at = now()
+    WHERE s.run_id = excluded.run_id
+""")
+
+_OWNED_BY_OTHERS = text("""
+    SELECT n.id
+    FROM staged_steps AS n JOIN orchestra.steps AS s ON s.id = n.id
+    WHERE s.run_id <> n.run_id
+""")
+
+_PAYLOADS: tuple[Literal["inputs", "outputs"], ...] = ("inputs", "outputs")
+
+_UPSERT_PAYLOADS = {
+    name: text(f"""
+        INSERT INTO orchestra.{name} AS p (step_id, {listed(_PAYLOAD_CONTENT)})
+        SELECT step_id, {listed(_PAYLOAD_CONTENT)} FROM staged_{name} ORDER BY step_id
+        ON CONFLICT (step_id) DO UPDATE SET {assign(_PAYLOAD_CONTENT)}
+        WHERE ({listed(_PAYLOAD_CONTENT, "p.")}) IS DISTINCT FROM ({listed(_PAYLOAD_CONTENT, "excluded.")})
+    """)
+    for name in _PAYLOADS
+}
+
+# What redaction rules leave nothing of must not stay as an earlier load has stored it.
+_DROP_PAYLOADS = {
+    name: text(f"DELETE FROM orchestra.{name} WHERE step_id = ANY (CAST(:ids AS text[]))") for name in _PAYLOADS
+}
+
+_MARK_ABSENT = text("""
+    UPDATE orchestra.steps AS s
+    SET absent_since = now(), updated_at = now()
+    FROM (
+        SELECT id FROM orchestra.steps
+        WHERE id = ANY (CAST(:ids AS text[])) AND absent_since IS NULL
+        ORDER BY id FOR UPDATE
+    ) AS missing
+    WHERE s.id = missing.id
+""")
+
+_MOVE_STEPS = text("""
+    UPDATE orchestra.steps AS s
+    SET workflow_id = r.workflow_id, updated_at = now()
+    FROM orchestra.runs AS r
+    WHERE r.id = ANY (CAST(:run_ids AS text[])) AND s.run_id = r.id AND s.workflow_id <> r.workflow_id
+""")
+
+
+def write_steps(
+    connection: Connection, found: Sequence[RunWrite], written: Written, guard: Isolation | None = None
+) -> None:
+    """Write the steps of these runs, whose own rows are stored, and count in `written`.
+
+    Nobody else writes the steps of these runs meanwhile: the caller holds the ledger's locks on them.
+    """
+    stored: dict[str, Row[tuple[str, str, str, bytes, bool]]] = {
+        row.id: row for row in connection.execute(_STORED_STEPS, {"run_ids": [run.id for run in found]}).all()
+    }
+    owners = {id: row.run_id for id, row in stored.items()}
+    for run in found:
+        for step in run.steps:
+            owners.setdefault(step.id, run.id)
+
+    def set_aside(run: RunWrite, step: Step, reason: str, why: str) -> None:
+        written.rejected.append((run.workflow_id, run.id, Rejected(reason, why, bytes(step.source), step.id)))
+
+    def set_conflict_aside(run: RunWrite, step: Step) -> None:
+        set_aside(run, step, "id_conflict", "another run already owns a step with this id")
+
+    def refuse(one: tuple[RunWrite, Step], why: str) -> None:
+        set_aside(*one, "rejected", why)
+
+    def work(some: Sequence[tuple[RunWrite, Step]]) -> None:
+        stage(connection, "staged_steps", _STAGED_STEPS, (_step_row(run, step) for run, step in some))
+        landed = connection.execute(_UPSERT_STEPS).rowcount
+        taken: set[str] = set()
+        if landed != len(some):
+            taken = set(connection.execute(_OWNED_BY_OTHERS).scalars())
+            for run, step in some:
+                if step.id in taken:
+                    set_conflict_aside(run, step)
+        new = [step for _, step in some if step.id not in stored and step.id not in taken]
+        known = [step for _, step in some if step.id in stored]
+        _insert_payloads(connection, new)
+        _update_payloads(connection, known)
+        written.steps_updated += len(known)
+        written.steps_inserted += landed - len(known)
+
+    changed: list[tuple[RunWrite, Step]] = []
+    for run in found:
+        for step in run.steps:
+            row = stored.get(step.id)
+            if owners[step.id] != run.id:
+                set_conflict_aside(run, step)
+            elif row is None or row.absent or row.content_hash != step.content_hash:
+                changed.append((run, step))
+    # Neighbours in the index are written one after the other.
+    changed.sort(key=lambda one: one[1].id)
+    if changed and guard is None:
+        work(changed)
+    elif changed and guard is not None:
+        guard(changed, work, refuse)
+    if missing := _missing(found, stored.values()):
+        written.steps_absent += connection.execute(_MARK_ABSENT, {"ids": missing}).rowcount
+    workflows = {run.id: run.workflow_id for run in found}
+    if moved := sorted({row.run_id for row in stored.values() if row.workflow_id != workflows[row.run_id]}):
+        connection.execute(_MOVE_STEPS, {"run_ids": moved})
+
+
+def _missing(found: Sequence[RunWrite], stored: Iterable[Row[tuple[str, str, str, bytes, bool]]]) -> list[str]:
+    """Ids of the stored steps that their run's answer no longer holds."""
+    # By run: that another run of the batch answers with a step's id does not mean that its owner still does.
+    answered = {run.id: {step.id for step in run.steps} for run in found if run.complete}
+    return [
+        row.id for row in stored if not row.absent and row.run_id in answered and row.id not in answered[row.run_id]
+    ]
+
+
+def _insert_payloads(connection: Connection, new: Sequence[Step]) -> None:
+    for name in _PAYLOADS:
+        rows = [(step.id, *_payload_row(payload)) for step in new if (payload := getattr(step, name)) is not None]
+        if rows:
+            copy(connection, f"orchestra.{name}", tuple(_STAGED_PAYLOADS), rows)
+
+
+def _update_payloads(connection: Connection, known: Sequence[Step]) -> None:
+    for name in _PAYLOADS:
+        rows = [(step.id, *_payload_row(payload)) for step in known if (payload := getattr(step, name)) is not None]
+        if rows:
+            stage(connection, f"staged_{name}", _STAGED_PAYLOADS, rows)
+            connection.execute(_UPSERT_PAYLOADS[name])
+        gone = [step.id for step in known if step.redaction_policy is not None and getattr(step, name) is None]
+        if gone:
+            connection.execute(_DROP_PAYLOADS[name], {"ids": gone})
+
+
+def _payload_row(payload: Payload) -> tuple[object, ...]:
+    return payload.data, payload.size_bytes, payload.raw, payload.note
+
+
+def _step_row(run: RunWrite, step: Step) -> tuple[object, ...]:
+    return (
+        step.id, run.id, run.workflow_id, step.node_id, step.node_type, step.position, step.user_id, step.organization_id,
+        step.status, step.state, step.start_time, step.end_time, step.api_elapsed_seconds, step.api_tokens,
+        step.request_model, step.response_model, step.input_tokens, step.output_tokens, step.total_tokens,
+        step.cached_input_tokens, step.reasoning_tokens, step.finish_reason, step.error, step.reported_error,
+        step.step_metadata, step.extra, step.redaction_policy, step.content_hash,
+    )  # fmt: skip

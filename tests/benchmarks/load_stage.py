@@ -1,0 +1,261 @@
+"""The load stage alone, from decoded steps to committed tables, beside the limit: COPY of ready-made bytes into the same tables.
+
+Run as `python -m tests.benchmarks.load_stage [--runs N] [--json]`. Everything is prepared before the clock starts; each figure is
+the median of some repetitions, each into emptied tables. "Bare tables" are the same ones without triggers and without the indexes
+that only analysts need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import msgspec
+import psycopg
+
+from etl.database import Database, upgrade
+from etl.ledger.claims import Claim, claim
+from etl.ledger.lifecycle import Known, Policy
+from etl.local.postgres import EmbeddedPostgres
+from etl.pipeline.loading import Loader
+from etl.pipeline.poll import BATCH_STEPS
+from etl.pipeline.reading import Reading
+from etl.transform.decode import decode_steps
+from etl.transform.runs import decode_run, decode_single_run
+from etl.transform.states import StateMap
+from tests.benchmarks.recorded import Corpus
+from tests.postgres_fixture import new_home
+from tests.support import query
+
+STATES = StateMap()
+
+_ENTER = """
+    INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, listed_sweep, due_at)
+    SELECT unnest(CAST(%s AS text[])), 'w', 'list', 'open', 1, now()
+    ON CONFLICT (run_id) DO UPDATE SET due_at = now(), leased_until = NULL
+"""
+
+# What the ready-made bytes fill: everything but what PostgreSQL computes by itself.
+_COLUMNS = """
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS columns
+    FROM pg_attribute
+    WHERE attrelid = to_regclass('orchestra.' || %s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+"""
+
+# Key of the run by table, so that a batch's rows are found again.
+_TABLES = {
+    "runs": "id = ANY (%s)",
+    "run_payloads": "run_id = ANY (%s)",
+    "steps": "run_id = ANY (%s)",
+    "inputs": "step_id IN (SELECT id FROM orchestra.steps WHERE run_id = ANY (%s))",
+    "outputs": "step_id IN (SELECT id FROM orchestra.steps WHERE run_id = ANY (%s))",
+}
+
+# What only analysts need: indexes that no statement of the load uses.
+ANALYSTS_INDEXES = (
+    "runs_workflow_id_start_time_idx",
+    "runs_start_time_idx",
+    "runs_unfinished_idx",
+    "steps_workflow_id_start_time_idx",
+    "steps_reported_error_idx",
+)
+
+Batch = list[Reading]
+
+
+def read(corpus: Corpus) -> list[Reading]:
+    """What a poll would have read of every run: decoded, ready to be loaded."""
+    history = corpus.history()
+    [workflow_id] = history.workflow_ids
+    now = datetime.now(UTC)
+    readings = []
+    for run_id in history.run_ids(workflow_id):
+        body = msgspec.json.encode(history.steps(run_id))
+        row = decode_single_run(msgspec.json.encode([history.run(run_id)]), run_id)
+        assert row is not None
+        steps = decode_steps(body, workflow_id=workflow_id, run_id=run_id, states=STATES)
+        run = decode_run(row.listing, states=STATES).run
+        known = Known(now, listed=True, read_digest=None, checks=0, attempts=0, steps_observed_at=None)
+        claim = Claim(run_id, workflow_id, 0, now, None, now, None, None, None, None, known)
+        readings.append(Reading(claim, now, now, steps=steps, run=run, run_observed_at=now, size=len(body)))
+    return readings
+
+
+def changed(readings: Sequence[Reading]) -> list[Reading]:
+    """The same steps as though every one had changed."""
+    return [
+        msgspec.structs.replace(
+            one,
+            steps=msgspec.structs.replace(
+                one.steps,
+                steps=tuple(
+                    msgspec.structs.replace(step, content_hash=step.content_hash[::-1]) for step in one.steps.steps
+                ),
+            ),
+        )
+        for one in readings
+        if one.steps is not None
+    ]
+
+
+def claimed(database: Database, url: str, readings: Sequence[Reading]) -> list[Batch]:
+    """Claim the runs for real, and share them out as batches of the service's size."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_ENTER, [[one.claim.run_id for one in readings]])
+        connection.execute("VACUUM ANALYZE orchestra_etl.run_ledger")
+    by_id = {one.run_id: one for one in database.transaction(lambda c: claim(c, limit=1_000_000, lease=3600))}
+    batches: list[Batch] = [[]]
+    steps = 0
+    for one in readings:
+        if steps >= BATCH_STEPS:
+            batches.append([])
+            steps = 0
+        mine = msgspec.structs.replace(one.claim, token=by_id[one.claim.run_id].token)
+        batches[-1].append(msgspec.structs.replace(one, claim=mine))
+        steps += len(one.steps.steps) if one.steps is not None else 0
+    return batches
+
+
+def load(url: str, readings: Sequence[Reading], *, connections: int = 1) -> float:
+    """Seconds that the loader takes for them, on so many connections."""
+    database = Database(url, pool_size=connections + 1)
+    try:
+        batches = claimed(database, url, readings)
+        loader = Loader(database, Policy(), STATES)
+        loader.load([])  # opens the connection
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(connections) as pool:
+            reports = list(pool.map(loader.load, batches))
+        seconds = time.perf_counter() - begun
+        if sum(report.runs for report in reports) != len(readings):
+            raise SystemExit("not every run was loaded")
+        return seconds
+    finally:
+        database.close()
+
+
+def ready_made(url: str, readings: Sequence[Reading]) -> list[dict[str, bytes]]:
+    """What is stored of them as the bytes of COPY, by batches, and the statement for them."""
+    runs_a_batch = max(1, len(readings) * BATCH_STEPS // sum(len(one.steps.steps) for one in readings if one.steps))
+    batches = []
+    with psycopg.connect(url) as connection:
+        for first in range(0, len(readings), runs_a_batch):
+            ids = [one.claim.run_id for one in readings[first : first + runs_a_batch]]
+            batch = {}
+            for table, condition in _TABLES.items():
+                [row] = query(url, _COLUMNS, table)
+                rows = f"SELECT {row['columns']} FROM orchestra.{table} WHERE {condition} ORDER BY 1"
+                with connection.cursor().copy(f"COPY ({rows}) TO STDOUT", [ids]) as copy:
+                    batch[f"COPY orchestra.{table} ({row['columns']}) FROM STDIN"] = b"".join(map(bytes, copy))
+            batches.append(batch)
+    return batches
+
+
+def copy(url: str, batches: Sequence[dict[str, bytes]], *, connections: int = 1) -> float:
+    """Seconds that COPY takes for ready-made bytes, a transaction a batch."""
+    opened = [psycopg.connect(url) for _ in range(connections)]
+
+    def work(number: int) -> None:
+        for batch in batches[number::connections]:
+            with opened[number].transaction():
+                for statement, data in batch.items():
+                    with opened[number].cursor().copy(statement) as sink:
+                        sink.write(data)
+
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(connections) as pool:
+        list(pool.map(work, range(connections)))
+    seconds = time.perf_counter() - begun
+    for connection in opened:
+        connection.close()
+    return seconds
+
+
+def empty(url: str) -> None:
+    """Empty all that a load fills."""
+    query(url, "TRUNCATE orchestra.runs, orchestra_etl.dirty_groups, orchestra_etl.run_ledger CASCADE")
+    query(url, "CHECKPOINT")
+
+
+def without_extras(url: str, *, triggers: bool, indexes: bool) -> None:
+    """Take the triggers, or what is indexed for analysts, from the tables."""
+    if not triggers:
+        for table in ("runs", "steps"):
+            for trigger in ("mark_inserted", "mark_updated", "mark_deleted"):
+                query(url, f"ALTER TABLE orchestra.{table} DISABLE TRIGGER {trigger}")
+    if not indexes:
+        query(url, "".join(f"DROP INDEX orchestra.{name};" for name in ANALYSTS_INDEXES))
+
+
+def wal_bytes(url: str) -> int:
+    """How much has been written to the log so far."""
+    return int(query(url, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') AS bytes")[0]["bytes"])
+
+
+def bench(url: str, corpus: Corpus, repetitions: int) -> dict[str, float]:
+    """Steps a second by what loads them."""
+    readings = read(corpus)
+    again = changed(readings)
+    steps = sum(len(one.steps.steps) for one in readings if one.steps is not None)
+    found: dict[str, list[float]] = {}
+
+    def measure(name: str, work: Callable[[], float]) -> None:
+        found.setdefault(name, []).append(steps / work())
+
+    empty(url)
+    load(url, readings)
+    batches = ready_made(url, readings)
+    for _ in range(repetitions):
+        empty(url)
+        measure("load", lambda: load(url, readings))
+        before = wal_bytes(url)
+        measure("load, unchanged", lambda: load(url, readings))
+        found.setdefault("WAL of an unchanged load, bytes a step", []).append((wal_bytes(url) - before) / steps)
+        measure("load, all changed", lambda: load(url, again))
+        empty(url)
+        measure("load, two connections", lambda: load(url, readings, connections=2))
+        empty(url)
+        measure("COPY", lambda: copy(url, batches))
+        empty(url)
+        measure("COPY, two connections", lambda: copy(url, batches, connections=2))
+    return {name: statistics.median(rates) for name, rates in found.items()}
+
+
+def main() -> None:
+    """Print the rates as the tables are, and bared of what the load does not need."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=4000)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    home = new_home()
+    result: dict[str, dict[str, float]] = {}
+    try:
+        with EmbeddedPostgres(home, settings={"max_wal_size": "4GB", "autovacuum": "off"}) as server:
+            upgrade(server.url)
+            corpus = Corpus(given.runs, step_bytes=3000)
+            for name, triggers, indexes in (
+                ("as shipped", True, True),
+                ("no triggers", False, True),
+                ("bare tables", False, False),
+            ):
+                without_extras(server.url, triggers=triggers, indexes=indexes)
+                result[name] = bench(server.url, corpus, given.repetitions)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    if given.json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"{'steps a second':42}" + "".join(f"{name:>14}" for name in result))
+    for name in next(iter(result.values())):
+        print(f"{name:42}" + "".join(f"{rates[name]:>14,.0f}" for rates in result.values()))
+
+
+if __name__ == "__main__":
+    main()

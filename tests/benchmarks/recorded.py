@@ -1,0 +1,152 @@
+"""The API as every contender meets it: one process that serves prepared bytes, so that it is never what limits them."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import formatdate
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from etl.local.history import History
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+BASE_PATH = "/api/v1/workflow"
+
+
+class Corpus(NamedTuple):
+    """A history of finished runs of one workflow; equal arguments make equal bytes."""
+
+    runs: int
+    steps_per_run: int = 5
+    step_bytes: int = 2000
+
+    def history(self) -> History:
+        """The history itself."""
+        return History(
+            workflows=1,
+            runs_per_workflow=self.runs,
+            live=0,
+            arrivals_per_minute=0,
+            steps_per_run=self.steps_per_run,
+            step_bytes=self.step_bytes,
+            epoch=EPOCH,
+        )
+
+
+class Api(NamedTuple):
+    """Where a corpus is served."""
+
+    base_url: str
+    workflow_id: str
+    steps: int
+    """How many steps all runs have together."""
+    body_bytes: int
+    """Bytes of all answers to questions for steps."""
+
+    def show(self, runs: int) -> None:
+        """List only the oldest so many runs from now on."""
+        urllib.request.urlopen(f"{self.base_url}/show/{runs}", timeout=10).close()
+
+    def delay(self, seconds: float) -> None:
+        """Answer every request that much later from now on."""
+        urllib.request.urlopen(f"{self.base_url}/delay/{seconds}", timeout=10).close()
+
+    def requests(self) -> int:
+        """How many requests have come so far, these two kinds left out."""
+        with urllib.request.urlopen(f"{self.base_url}/requests", timeout=10) as answer:
+            return int(answer.read())
+
+
+@contextmanager
+def served(corpus: Corpus) -> Iterator[Api]:
+    """Serve the corpus from a process of its own."""
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(corpus, theirs), daemon=True)
+    process.start()
+    try:
+        yield Api(*ours.recv())
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(corpus: Corpus, ready: Connection) -> None:
+    history = corpus.history()
+    [workflow_id] = history.workflow_ids
+    run_ids = history.run_ids(workflow_id)
+    steps: dict[str, bytes] = {}
+    rows: dict[str, bytes] = {}
+    count = 0
+    for run_id in run_ids:
+        found = history.steps(run_id)
+        count += len(found)
+        steps[run_id] = msgspec.json.encode(found)
+        rows[run_id] = msgspec.json.encode(history.run(run_id))
+    workflows = msgspec.json.encode(history.workflows())
+    hidden = requests = 0
+    pause = 0.0
+
+    def answer(body: bytes) -> web.Response:
+        nonlocal requests
+        requests += 1
+        return web.Response(body=body, content_type="application/json", headers={"Date": formatdate(usegmt=True)})
+
+    async def all_workflows(request: web.Request) -> web.Response:
+        return answer(workflows)
+
+    async def page(request: web.Request) -> web.Response:
+        await asyncio.sleep(pause)
+        offset = int(request.query.get("offset", 0)) + hidden
+        wanted = run_ids[offset : offset + int(request.query.get("limit", 100))]
+        return answer(b"[" + b",".join([rows[run_id] for run_id in wanted]) + b"]")
+
+    async def own_row(request: web.Request) -> web.Response:
+        return answer(b"[" + rows[request.match_info["run"]] + b"]")
+
+    async def own_steps(request: web.Request) -> web.Response:
+        if pause:
+            await asyncio.sleep(pause)
+        return answer(steps[request.match_info["run"]])
+
+    async def show(request: web.Request) -> web.Response:
+        nonlocal hidden
+        hidden = len(run_ids) - int(request.match_info["runs"])
+        return web.Response()
+
+    async def delay(request: web.Request) -> web.Response:
+        nonlocal pause
+        pause = float(request.match_info["seconds"])
+        return web.Response()
+
+    async def counted(request: web.Request) -> web.Response:
+        return web.Response(text=str(requests))
+
+    async def main() -> None:
+        application = web.Application()
+        for path, handler in (
+            ("/workflows", all_workflows),
+            ("/workflows/{workflow}/runs", page),
+            ("/workflows/{workflow}/runs/{run}", own_row),
+            ("/workflows/{workflow}/runs/{run}/steps", own_steps),
+            ("/show/{runs}", show),
+            ("/delay/{seconds}", delay),
+            ("/requests", counted),
+        ):
+            application.router.add_get(BASE_PATH + path, handler)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+        base_url = f"http://127.0.0.1:{runner.addresses[0][1]}{BASE_PATH}"
+        ready.send((base_url, workflow_id, count, sum(map(len, steps.values()))))
+        await asyncio.Event().wait()
+
+    asyncio.run(main())

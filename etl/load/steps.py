@@ -6,10 +6,10 @@ row of `steps` that the same transaction has just made proves that there are non
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from etl.load.batch import Isolation, RunWrite, Written
 from etl.load.staging import assign, column_types, copy, listed, stage
@@ -89,10 +89,21 @@ def write_steps(
 
     Nobody else writes the steps of these runs meanwhile: the caller holds the ledger's locks on them.
     """
-    stored: dict[str, Row[tuple[str, str, str, bytes, bool]]] = {
-        row.id: row for row in connection.execute(_STORED_STEPS, {"run_ids": [run.id for run in found]}).all()
-    }
-    owners = {id: row.run_id for id, row in stored.items()}
+    workflows = {run.id: run.workflow_id for run in found}
+    # By run: that another run of the batch answers with a step's id does not mean that its owner still does.
+    answered = {run.id: {step.id for step in run.steps} for run in found if run.complete}
+    stored: dict[str, bytes | None] = {}  # content hash by id; None of a step that is marked absent
+    owners: dict[str, str] = {}
+    missing: list[str] = []
+    moved: set[str] = set()
+    rows = connection.execute(_STORED_STEPS, {"run_ids": list(workflows)})
+    for id, run_id, workflow_id, content_hash, absent in rows.all():
+        owners[id] = run_id
+        stored[id] = None if absent else content_hash
+        if not absent and run_id in answered and id not in answered[run_id]:
+            missing.append(id)
+        if workflow_id != workflows[run_id]:
+            moved.add(run_id)
     for run in found:
         for step in run.steps:
             owners.setdefault(step.id, run.id)
@@ -125,10 +136,9 @@ def write_steps(
     changed: list[tuple[RunWrite, Step]] = []
     for run in found:
         for step in run.steps:
-            row = stored.get(step.id)
             if owners[step.id] != run.id:
                 set_conflict_aside(run, step)
-            elif row is None or row.absent or row.content_hash != step.content_hash:
+            elif stored.get(step.id) != step.content_hash:
                 changed.append((run, step))
     # Neighbours in the index are written one after the other.
     changed.sort(key=lambda one: one[1].id)
@@ -136,20 +146,10 @@ def write_steps(
         work(changed)
     elif changed and guard is not None:
         guard(changed, work, refuse)
-    if missing := _missing(found, stored.values()):
+    if missing:
         written.steps_absent += connection.execute(_MARK_ABSENT, {"ids": missing}).rowcount
-    workflows = {run.id: run.workflow_id for run in found}
-    if moved := sorted({row.run_id for row in stored.values() if row.workflow_id != workflows[row.run_id]}):
-        connection.execute(_MOVE_STEPS, {"run_ids": moved})
-
-
-def _missing(found: Sequence[RunWrite], stored: Iterable[Row[tuple[str, str, str, bytes, bool]]]) -> list[str]:
-    """Ids of the stored steps that their run's answer no longer holds."""
-    # By run: that another run of the batch answers with a step's id does not mean that its owner still does.
-    answered = {run.id: {step.id for step in run.steps} for run in found if run.complete}
-    return [
-        row.id for row in stored if not row.absent and row.run_id in answered and row.id not in answered[row.run_id]
-    ]
+    if moved:
+        connection.execute(_MOVE_STEPS, {"run_ids": sorted(moved)})
 
 
 def _insert_payloads(connection: Connection, new: Sequence[Step]) -> None:

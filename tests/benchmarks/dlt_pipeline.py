@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
 
 import dlt
 from dlt.sources.rest_api import rest_api_resources
@@ -58,8 +59,12 @@ def main(base_url: str, workflow_id: str, database_url: str, folder: str, mode: 
             "resources": [runs, steps],
         }
     )
+    # dlt insists on a host and a password before the path; libpq takes a socket's folder there.
+    url = urlsplit(database_url)
+    [host] = parse_qs(url.query)["host"]
+    credentials = f"postgresql://{url.username}:unused@{quote(host, safe='')}{url.path}"
     pipeline = dlt.pipeline(
-        "history", destination=dlt.destinations.postgres(database_url), dataset_name="dlt_history", pipelines_dir=folder
+        "history", destination=dlt.destinations.postgres(credentials), dataset_name="dlt_history", pipelines_dir=folder
     )
     pipeline.run(resources, loader_file_format=file_format)
 

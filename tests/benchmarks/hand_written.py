@@ -50,7 +50,7 @@ def upsert(connection: Connection, table: Table, rows: list[Row]) -> None:
     [key] = table.primary_key.columns
     content = {column.name: statement.excluded[column.name] for column in table.columns if column is not key}
     names = [column.name for column in table.columns]
-    rows = [{name: row.get(name) or None for name in names} for row in rows]
+    rows = [{name: row[name] if row.get(name) != "" else None for name in names} for row in rows]
     connection.execute(statement.on_conflict_do_update(index_elements=[key], set_=content), rows)
 
 

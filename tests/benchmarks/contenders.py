@@ -1,0 +1,135 @@
+"""The contenders of `make bench`, each a command in a process of its own, and the check that each has stored the same data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from etl.database import upgrade
+from tests.benchmarks.recorded import Api
+from tests.support import query
+
+HERE = Path(__file__).parent
+DLT = Path(os.environ.get("DLT_PYTHON", HERE.parents[1] / ".bench" / "venv" / "bin" / "python"))
+
+
+class Cost(NamedTuple):
+    """What a command cost."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+class Contender(NamedTuple):
+    """One way to bring the history into PostgreSQL."""
+
+    name: str
+    prepare: Callable[[str], None]
+    """Given the database's URL: empty it, and make what is not made by the command itself."""
+    command: Callable[[Api, str, Path], tuple[Sequence[str], Mapping[str, str]]]
+    """Given the API, the database's URL and a folder: the command and what it needs in its environment."""
+    steps: str
+    """Query for id, run, status, inputs and outputs of each step."""
+    limits: str
+    """What it does not do."""
+
+
+def run(command: Sequence[str], variables: Mapping[str, str]) -> Cost:
+    """Run a command to its end. Raises SystemExit where it fails."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        command, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    output = process.stdout.read()
+    process.stdout.close()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - begun
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(command[:3])} ended with {process.returncode}:\n{output.decode()[-2000:]}")
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def digest(url: str, contender: Contender) -> tuple[int, str]:
+    """How many steps it has stored, and a digest of what they hold: equal where the same JSON values are."""
+    [row] = query(
+        url,
+        f"""SELECT count(*) AS steps,
+                   COALESCE(md5(string_agg(md5(concat_ws('|', id, run, status, inputs, outputs)), '' ORDER BY id)), '') AS md5
+            FROM ({contender.steps}) AS stored (id, run, status, inputs, outputs)""",
+    )
+    return row["steps"], row["md5"]
+
+
+def _drop(url: str, *schemas: str) -> None:
+    query(url, f"DROP SCHEMA IF EXISTS {', '.join(schemas)} CASCADE")
+
+
+def _prepare_ours(url: str) -> None:
+    _drop(url, "orchestra", "orchestra_etl")
+    upgrade(url)
+
+
+def _ours(api: Api, url: str, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
+    config = folder / "etl.toml"
+    config.write_text(
+        f'[api]\nrequests_per_second = 0\n[logs]\nlevel = "error"\n[[workflows]]\nid = "{api.workflow_id}"\n'
+    )
+    return [sys.executable, "-m", "etl", "sync", "--json"], {
+        "ORCHESTRA_BASE_URL": api.base_url,
+        "ORCHESTRA_API_KEY": "simulated-key",
+        "DATABASE_URL": url,
+        "ORCHESTRA_ETL_CONFIG": str(config),
+    }
+
+
+def _hand_written(api: Api, url: str, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
+    return [sys.executable, str(HERE / "hand_written.py"), api.base_url, api.workflow_id, url], {}
+
+
+def _dlt(mode: str, file_format: str) -> Callable[[Api, str, Path], tuple[Sequence[str], Mapping[str, str]]]:
+    def command(api: Api, url: str, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
+        script = str(HERE / "dlt_pipeline.py")
+        return [str(DLT), script, api.base_url, api.workflow_id, url, str(folder / "dlt"), mode, file_format], {}
+
+    return command
+
+
+OURS = Contender(
+    "orchestra-etl",
+    _prepare_ours,
+    _ours,
+    "SELECT s.id, run_id, status, i.data, o.data FROM orchestra.steps AS s"
+    " LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id",
+    "",
+)
+HAND_WRITTEN = Contender(
+    "hand-written Core upserts",
+    lambda url: _drop(url, "hand_written"),
+    _hand_written,
+    "SELECT s.id, run_id, status, i.data, o.data FROM hand_written.steps AS s"
+    " LEFT JOIN hand_written.inputs AS i ON i.step_id = s.id LEFT JOIN hand_written.outputs AS o ON o.step_id = s.id",
+    "no retries, limits or fences; exact only where Python's json is; reads everything each time",
+)
+_DLT_STEPS = "SELECT id, _runs_id, status, inputs, outputs FROM dlt_history.steps"
+DLT_FULL = Contender(
+    "dlt, all runs",
+    lambda url: _drop(url, "dlt_history", "dlt_history_staging"),
+    _dlt("full", "csv"),
+    _DLT_STEPS,
+    "reads everything each time",
+)
+DLT_NEW = Contender(
+    "dlt, by start time",
+    lambda url: _drop(url, "dlt_history", "dlt_history_staging"),
+    _dlt("new", "csv"),
+    _DLT_STEPS,
+    "never reads a run again: what was running stays so",
+)

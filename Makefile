@@ -1,13 +1,14 @@
 # Everything a developer or a curious user needs; it makes its own virtual environment.
-#   make demo [ARGS=--exit]   make dashboards   make test   make test-browser   make faults   make soak   make check   make run   make bench   make bench-analytics   make lock
+#   make demo [ARGS=--exit]   make dashboards   make test   make test-browser   make faults   make soak   make check   make run   make bench   make bench-stages   make bench-analytics   make lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 SUPERSET := .superset/venv
+BENCH := .bench/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo dashboards test test-browser faults soak check run bench bench-analytics lock clean
+.PHONY: demo dashboards test test-browser faults soak check run bench bench-stages bench-analytics lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,7 +20,8 @@ help:
 	@echo "make soak    a thousand kills and a long run of the service (20 minutes)"
 	@echo "make check   lint, types, import rules"
 	@echo "make run     run the command, e.g. make run ARGS='sync --json'"
-	@echo "make bench   run the benchmarks"
+	@echo "make bench   time this project beside dlt and a hand-written script (40 minutes)"
+	@echo "make bench-stages  time the load beside COPY, and the fetch beside plain httpx (2 minutes)"
 	@echo "make bench-analytics  time a dashboard's questions on 10 million steps (10 minutes)"
 	@echo "make lock    renew requirements.lock"
 .PHONY: help
@@ -58,8 +60,12 @@ check: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/installed
-	$(BIN)/python -m tests.benchmarks.history $(ARGS)
+bench: $(VENV)/installed $(BENCH)/installed
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-stages: $(VENV)/installed
+	$(BIN)/python -m tests.benchmarks.load_stage $(ARGS)
+	$(BIN)/python -m tests.benchmarks.fetch
 
 bench-analytics: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.analytics $(ARGS)
@@ -79,6 +85,13 @@ $(SUPERSET)/installed: config/superset/requirements.lock
 	@$(SUPERSET)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+# dlt, only to be compared with.
+$(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
+	@$(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(BENCH)
+	@echo "installing dlt into $(BENCH) ..."
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 $(VENV)/installed: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
 		echo "$(PYTHON) is not installed: install Python 3.11 or newer, or say make PYTHON=/path/to/python3.11"; exit 1; }
@@ -94,4 +107,4 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .superset build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .superset .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -90,6 +90,8 @@ class OrchestraClient:
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header_name):
             raise ConfigurationError(f"`api.header_name` is no name of an HTTP header: {header_name!r}")
         self._api_key = api_key
+        self._key: str | None = None
+        self._key_headers = httpx.Headers()
         self._header_name = header_name
         self._deadline = deadline
         self._max_response_bytes = max_response_bytes
@@ -195,16 +197,22 @@ class OrchestraClient:
         except (httpx.HTTPError, aiohttp.ClientError, OSError, zlib.error) as error:
             raise _Unanswered(_cause(error)) from None
 
-    def _headers(self) -> dict[str, str]:
+    def _headers(self) -> httpx.Headers:
         key = self._api_key()
+        if key == self._key:
+            return self._key_headers
         if not key or not key.isascii() or not key.isprintable():
             raise KeyRefused("the API key is empty, or holds a character that an HTTP header cannot carry: correct it")
-        return {
-            self._header_name: f"Bearer {key}",
-            "Accept": "application/json",
-            "Accept-Encoding": "gzip",
-            "User-Agent": "orchestra-etl",
-        }
+        self._key = key
+        self._key_headers = httpx.Headers(
+            {
+                self._header_name: f"Bearer {key}",
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+                "User-Agent": "orchestra-etl",
+            }
+        )
+        return self._key_headers
 
     def _check_status(self, status: int, url: str, retry_after_seconds: float | None) -> None:
         """Return where the answer may be read; else raise what its status means."""

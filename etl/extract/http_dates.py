@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 
+@lru_cache(maxsize=8)  # the answers of one second have the same
 def http_date(value: str | None) -> datetime | None:
     """The time, in UTC, that an HTTP date names; None where it is missing or unreadable."""
     if value is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import accumulate
 
 import msgspec
 from sqlalchemy import Connection, text
@@ -90,11 +91,11 @@ def _if_asked(**columns: str) -> str:
 _WRITE = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l
         (run_id, workflow_id, source, listing, listing_hash, start_time, listed_at, listed_sweep, priority)
-    SELECT p.run_id, :workflow_id, 'list', p.listing, p.listing_hash, p.start_time,
-           LEAST(CAST(:requested_at AS timestamptz), now()),
+    SELECT p.run_id, :workflow_id, 'list', substring(CAST(:listings AS bytea) FROM p.first FOR p.size), p.listing_hash,
+           p.start_time, LEAST(CAST(:requested_at AS timestamptz), now()),
            :token, :priority
-    FROM unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]), CAST(:starts AS timestamptz[]))
-         AS p (run_id, listing, listing_hash, start_time)
+    FROM unnest(CAST(:ids AS text[]), CAST(:firsts AS int[]), CAST(:sizes AS int[]), CAST(:hashes AS bytea[]),
+                CAST(:starts AS timestamptz[])) AS p (run_id, first, size, listing_hash, start_time)
     ORDER BY p.run_id COLLATE "C"
     ON CONFLICT (run_id) DO UPDATE
     SET {
@@ -142,25 +143,25 @@ _FORGET_CUT_OFF = text("""
 
 # What a walk of the whole list finds read by the ledger and missing from the tables (somebody deleted it, or restored an older
 # copy of one schema) is read again from the start.
+_LOST = text("""
+    SELECT l.run_id
+    FROM orchestra_etl.run_ledger AS l
+    WHERE l.run_id = ANY (CAST(:ids AS text[]))
+      AND l.workflow_id = :workflow_id AND l.steps_observed_at IS NOT NULL AND l.removed_at IS NULL
+      AND NOT EXISTS (SELECT FROM orchestra.runs AS r WHERE r.id = l.run_id)
+    ORDER BY l.run_id
+    FOR UPDATE OF l
+""")
+
 _REPAIR = text("""
-    WITH lost AS (
-        SELECT l.run_id, p.listing, p.listing_hash
-        FROM orchestra_etl.run_ledger AS l
-        JOIN unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]))
-             AS p (run_id, listing, listing_hash)
-          ON l.run_id = p.run_id COLLATE "C"
-        WHERE l.workflow_id = :workflow_id AND l.steps_observed_at IS NOT NULL AND l.removed_at IS NULL
-          AND NOT EXISTS (SELECT FROM orchestra.runs AS r WHERE r.id = l.run_id)
-        ORDER BY l.run_id
-        FOR UPDATE OF l
-    )
     UPDATE orchestra_etl.run_ledger AS l
     SET fencing_token = l.fencing_token + 1, leased_until = NULL, due_at = now(), checks = 0, attempts = 0,
-        tracking = 'open', opened_at = now(), listing = lost.listing, listing_hash = lost.listing_hash,
+        tracking = 'open', opened_at = now(), listing = p.listing, listing_hash = p.listing_hash,
         listed_at = CAST(:requested_at AS timestamptz), steps_observed_at = NULL, run_observed_at = NULL, read_digest = NULL,
         run_state = NULL, run_end_time = NULL
-    FROM lost
-    WHERE l.run_id = lost.run_id
+    FROM unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]))
+         AS p (run_id, listing, listing_hash)
+    WHERE l.run_id = p.run_id COLLATE "C"
 """)
 
 _COMPLETE = text("""
@@ -294,16 +295,18 @@ def write_page(
     new = changed = repaired = 0
     overrun = None
     if by_id:
-        page = {
-            "ids": list(by_id),
-            "listings": [run.listing for run in by_id.values()],
-            "hashes": [run.listing_hash for run in by_id.values()],
-        }
+        listings = [run.listing for run in by_id.values()]
+        sizes = [len(listing) for listing in listings]
         rows = connection.execute(
             _WRITE,
             {
                 **seen,
-                **page,
+                "ids": list(by_id),
+                # As one value and its parts' places: as an array, every listing would be quoted byte by byte.
+                "listings": b"".join(listings),
+                "firsts": list(accumulate(sizes[:-1], initial=1)),
+                "sizes": sizes,
+                "hashes": [run.listing_hash for run in by_id.values()],
                 "starts": [run.start_time for run in by_id.values()],
                 "watermark": watermark,
             },
@@ -311,8 +314,7 @@ def write_page(
         new = sum(row.inserted for row in rows)
         changed = sum(row.asked and not row.inserted for row in rows)
         if reconcile:
-            known = {"workflow_id": sweep.workflow_id, "requested_at": requested_at}
-            repaired = connection.execute(_REPAIR, {**known, **page}).rowcount
+            repaired = _repair(connection, sweep, by_id, requested_at)
     new += len(buried)
     if completion is not None:
         if completion.gap is not None:
@@ -344,6 +346,22 @@ def write_page(
             if connection.execute(_MORE_KNOWN, window).scalar_one():
                 overrun = (completed.new_runs, completed.listed_runs)
     return Written(new, changed, repaired, overrun)
+
+
+def _repair(connection: Connection, sweep: Sweep, page: Mapping[str, ListedRun], requested_at: datetime) -> int:
+    """Have those runs of the page read again that are missing from the tables; how many."""
+    lost = connection.execute(_LOST, {"workflow_id": sweep.workflow_id, "ids": list(page)}).scalars().all()
+    if lost:
+        connection.execute(
+            _REPAIR,
+            {
+                "requested_at": requested_at,
+                "ids": lost,
+                "listings": [page[run_id].listing for run_id in lost],
+                "hashes": [page[run_id].listing_hash for run_id in lost],
+            },
+        )
+    return len(lost)
 
 
 def _is_beyond(run: ListedRun, horizon: datetime | None) -> bool:

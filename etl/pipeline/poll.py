@@ -116,7 +116,10 @@ class _Drain:
         self.refused: dict[str, WorkflowRefused] = {}
         self._queue: deque[Claim] = deque()
         self._reads: dict[asyncio.Task[Reading], Claim] = {}
+        self._done: deque[asyncio.Task[Reading]] = deque()
+        self._woken = asyncio.Event()
         self._ready: list[Reading] = []
+        self._ready_bytes = 0
         self._ready_since = 0.0
         self._load: asyncio.Task[LoadReport] | None = None
         self._loading: list[Reading] = []
@@ -125,30 +128,28 @@ class _Drain:
     async def work(self) -> None:
         """Claim, read and load until nothing claimable is left."""
         stopping = asyncio.create_task(self._stop.wait())
+        stopping.add_done_callback(self._wake)
         try:
-            await self._work(stopping)
+            await self._work()
         finally:
             stopping.cancel()
 
-    async def _work(self, stopping: asyncio.Task[bool]) -> None:
+    async def _work(self) -> None:
         exhausted = False
         while True:
             if not exhausted and not self._stop.is_set() and len(self._queue) < self._p._concurrency:
                 exhausted = not await self._claim()
             self._start_reads()
             self._start_load(idle=not self._reads)
-            waiting: set[asyncio.Task[Reading] | asyncio.Task[LoadReport] | asyncio.Task[bool]] = {*self._reads}
-            if self._load is not None:
-                waiting.add(self._load)
-            if not waiting:
+            if not self._reads and self._load is None:
                 if self._stop.is_set() or (exhausted and not self._queue):
                     return
                 continue
-            if not stopping.done():
-                waiting.add(stopping)
-            await asyncio.wait(
-                waiting, timeout=BATCH_WAIT if self._ready else None, return_when=asyncio.FIRST_COMPLETED
-            )
+            # Woken by what has ended: to ask every read each time would cost as much as the reads.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BATCH_WAIT if self._ready and self._load is None else None):
+                    await self._woken.wait()
+            self._woken.clear()
             # Before anything is given back: what has been read is loaded.
             self._collect()
             if self._stop.is_set():
@@ -220,20 +221,26 @@ class _Drain:
             self._queue
             and not self._stop.is_set()
             and len(self._reads) < self._p._concurrency
-            and sum(reading.size for reading in self._ready) < WAITING_BYTES
+            and self._ready_bytes < WAITING_BYTES
         ):
             claim = self._queue.popleft()
-            self._reads[asyncio.create_task(self._p._reader.read(claim))] = claim
+            task = asyncio.create_task(self._p._reader.read(claim))
+            self._reads[task] = claim
+            task.add_done_callback(self._done.append)
+            task.add_done_callback(self._wake)
+
+    def _wake(self, ended: asyncio.Task[Any]) -> None:
+        self._woken.set()
 
     def _start_load(self, *, idle: bool) -> None:
         if self._load is not None or not self._ready:
             return
         steps = sum(len(reading.steps.steps) for reading in self._ready if reading.steps is not None)
-        size = sum(reading.size for reading in self._ready)
         waited = time.monotonic() - self._ready_since
-        if idle or steps >= BATCH_STEPS or size >= BATCH_BYTES or waited >= BATCH_WAIT:
+        if idle or steps >= BATCH_STEPS or self._ready_bytes >= BATCH_BYTES or waited >= BATCH_WAIT:
             self._loading = self._take_batch()
             self._load = asyncio.create_task(asyncio.to_thread(self._p._loader.load, self._loading))
+            self._load.add_done_callback(self._wake)
 
     def _take_batch(self) -> list[Reading]:
         """The oldest readings, up to the bounds of one transaction; a single one may exceed them."""
@@ -244,12 +251,16 @@ class _Drain:
             size += reading.size
             count += 1
         batch, self._ready = self._ready[:count], self._ready[count:]
+        self._ready_bytes -= size
         return batch
 
     def _collect(self) -> None:
         self._collect_load()
-        for task in [task for task in self._reads if task.done()]:
-            claim = self._reads.pop(task)
+        while self._done:
+            task = self._done.popleft()
+            claim = self._reads.pop(task, None)
+            if claim is None:  # given back
+                continue
             try:
                 reading = task.result()
                 self._unanswered = 0
@@ -275,6 +286,7 @@ class _Drain:
             if not self._ready:
                 self._ready_since = time.monotonic()
             self._ready.append(reading)
+            self._ready_bytes += reading.size
 
     def _failed(self, claim: Claim, problem: str) -> Reading:
         return Reading(claim, self._p._clock.now(), problem=problem)

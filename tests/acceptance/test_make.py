@@ -39,7 +39,8 @@ def test_alone_it_prints_help() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     targets = [line.split()[1] for line in done.stdout.splitlines()]
     assert targets == [
-        "demo", "dashboards", "test", "test-browser", "faults", "soak", "check", "run", "bench", "bench-analytics", "lock",
+        "demo", "dashboards", "test", "test-browser", "faults", "soak", "check", "run", "bench", "bench-stages",
+        "bench-analytics", "lock",
     ]  # fmt: skip
 
 

@@ -62,7 +62,8 @@ def digest(url: str, contender: Contender) -> tuple[int, str]:
     [row] = query(
         url,
         f"""SELECT count(*) AS steps,
-                   COALESCE(md5(string_agg(md5(concat_ws('|', id, run, status, inputs, outputs)), '' ORDER BY id)), '') AS md5
+                   md5(string_agg(md5(concat_ws('|', id, run, status, NULLIF(CAST(inputs AS text), 'null'),
+                                                               NULLIF(CAST(outputs AS text), 'null'))), '' ORDER BY id)) AS md5
             FROM ({contender.steps}) AS stored (id, run, status, inputs, outputs)""",
     )
     return row["steps"], row["md5"]

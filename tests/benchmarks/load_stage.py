@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 import psycopg
@@ -67,6 +68,14 @@ ANALYSTS_INDEXES = (
 )
 
 Batch = list[Reading]
+
+
+class Took(NamedTuple):
+    """What a load took."""
+
+    seconds: float
+    wal_bytes: int
+    """How much it wrote to PostgreSQL's log."""
 
 
 def read(corpus: Corpus) -> list[Reading]:
@@ -122,20 +131,21 @@ def claimed(database: Database, url: str, readings: Sequence[Reading]) -> list[B
     return batches
 
 
-def load(url: str, readings: Sequence[Reading], *, connections: int = 1) -> float:
-    """Seconds that the loader takes for them, on so many connections."""
+def load(url: str, readings: Sequence[Reading], *, connections: int = 1) -> Took:
+    """What the loader takes for them, on so many connections."""
     database = Database(url, pool_size=connections + 1)
     try:
         batches = claimed(database, url, readings)
         loader = Loader(database, Policy(), STATES)
         loader.load([])  # opens the connection
+        logged = wal_bytes(url)
         begun = time.perf_counter()
         with ThreadPoolExecutor(connections) as pool:
             reports = list(pool.map(loader.load, batches))
         seconds = time.perf_counter() - begun
         if sum(report.runs for report in reports) != len(readings):
             raise SystemExit("not every run was loaded")
-        return seconds
+        return Took(seconds, wal_bytes(url) - logged)
     finally:
         database.close()
 
@@ -157,8 +167,8 @@ def ready_made(url: str, readings: Sequence[Reading]) -> list[dict[str, bytes]]:
     return batches
 
 
-def copy(url: str, batches: Sequence[dict[str, bytes]], *, connections: int = 1) -> float:
-    """Seconds that COPY takes for ready-made bytes, a transaction a batch."""
+def copy(url: str, batches: Sequence[dict[str, bytes]], *, connections: int = 1) -> Took:
+    """What COPY takes for ready-made bytes, a transaction a batch."""
     opened = [psycopg.connect(url) for _ in range(connections)]
 
     def work(number: int) -> None:
@@ -168,13 +178,14 @@ def copy(url: str, batches: Sequence[dict[str, bytes]], *, connections: int = 1)
                     with opened[number].cursor().copy(statement) as sink:
                         sink.write(data)
 
+    logged = wal_bytes(url)
     begun = time.perf_counter()
     with ThreadPoolExecutor(connections) as pool:
         list(pool.map(work, range(connections)))
     seconds = time.perf_counter() - begun
     for connection in opened:
         connection.close()
-    return seconds
+    return Took(seconds, wal_bytes(url) - logged)
 
 
 def empty(url: str) -> None:
@@ -205,8 +216,11 @@ def bench(url: str, corpus: Corpus, repetitions: int) -> dict[str, float]:
     steps = sum(len(one.steps.steps) for one in readings if one.steps is not None)
     found: dict[str, list[float]] = {}
 
-    def measure(name: str, work: Callable[[], float]) -> None:
-        found.setdefault(name, []).append(steps / work())
+    def measure(name: str, work: Callable[[], Took]) -> None:
+        took = work()
+        found.setdefault(name, []).append(steps / took.seconds)
+        if name == "load, unchanged":
+            found.setdefault("bytes of log a step, unchanged", []).append(took.wal_bytes / steps)
 
     empty(url)
     load(url, readings)
@@ -214,9 +228,7 @@ def bench(url: str, corpus: Corpus, repetitions: int) -> dict[str, float]:
     for _ in range(repetitions):
         empty(url)
         measure("load", lambda: load(url, readings))
-        before = wal_bytes(url)
         measure("load, unchanged", lambda: load(url, readings))
-        found.setdefault("WAL of an unchanged load, bytes a step", []).append((wal_bytes(url) - before) / steps)
         measure("load, all changed", lambda: load(url, again))
         empty(url)
         measure("load, two connections", lambda: load(url, readings, connections=2))

@@ -186,7 +186,7 @@ def main() -> None:
     for contender in contenders:
         if contender.limits:
             print(f"{contender.name}: {contender.limits}")
-    scaling = replicas(given.runs // 4, 0.05)
+    scaling = replicas(2500, 0.05)
     print("services side by side, API with 50 ms latency: " + ", ".join(f"{n}: {s:.2f} s" for n, s in scaling.items()))
     started = starts()
     print("start: " + ", ".join(f"{name}: {seconds:.3f} s" for name, seconds in started.items()))

@@ -532,11 +532,11 @@ def test_a_defect_that_one_run_brings_out_does_not_stop_the_others(database: Dat
 def test_missing_privileges_are_no_fault_of_the_rows(database: Database, database_url: str) -> None:
     """A table that cannot be written ends the load with one error; no run is set aside for it."""
     _track(database, "a", "b")
-    readings = [_reading(claim, _step(claim.run_id)) for claim in _claim(database).values()]
-    query(database_url, "ALTER TABLE orchestra.steps RENAME TO elsewhere")
+    readings = [_reading(claim, _step(claim.run_id, outputs={})) for claim in _claim(database).values()]
+    query(database_url, "ALTER TABLE orchestra.outputs RENAME TO elsewhere")
     with pytest.raises(DatabaseError, match="SQLSTATE 42P01"):
         _load(database, *readings)
-    query(database_url, "ALTER TABLE orchestra.elsewhere RENAME TO steps")
+    query(database_url, "ALTER TABLE orchestra.elsewhere RENAME TO outputs")
     assert query(database_url, "SELECT * FROM orchestra_etl.dead_letters") == []
     assert _load(database, *readings).runs == 2
 

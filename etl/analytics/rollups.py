@@ -7,20 +7,26 @@ horizon for runs are frozen: their runs are being pruned, and what was counted s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
+import structlog
 from sqlalchemy import Connection, TextClause, text
 
 from etl.analytics import computed
 from etl.database import Database, allow_long
 from etl.ledger import dirty_groups
 
+log = structlog.get_logger(__name__)
+
 # Rows of the queue in one transaction, so that an erasure does not wait long: two seconds, with 463 steps an hour and workflow as
 # in ten million steps over 90 days. A hundred took half as long again in all, because days are added up once a batch; a thousand
 # took no less.
 BATCH = 300
+# Seconds between two lines of progress: after an upgrade that changes what is counted, all hours wait.
+SAY_EVERY = 10.0
 
 _GROUPS = "unnest(CAST(:workflow_ids AS text[]), CAST(:hours AS timestamptz[])) AS g (workflow_id, hour)"
 _DAYS = "unnest(CAST(:workflow_ids AS text[]), CAST(:days AS date[])) AS g (workflow_id, day)"
@@ -236,10 +242,14 @@ def drain(database: Database, *, batch: int = BATCH, stopped: Callable[[], bool]
         DatabaseError: the database cannot be used; what was committed stays so.
     """
     done = Refreshed()
+    said = time.monotonic()
     while not stopped():
         done.add(database.transaction(lambda c: refresh(c, batch)))
         if done.busy or not done.waiting:
             break
+        if time.monotonic() - said >= SAY_EVERY:
+            said = time.monotonic()
+            log.info("refreshing_rollups", groups=done.groups, waiting=done.waiting)
     return done
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from etl.cli.context import AsJson, WorkflowIds, invocation, print_json
-from etl.errors import ConfigurationError
+from etl.errors import ConfigurationError, EtlError
 
 if TYPE_CHECKING:
     from etl.app import Jobs
@@ -219,7 +219,11 @@ async def _run(
         async with app.open_jobs(settings, database, on_progress=progress.show) as jobs:
             with stop_on_signals() as stop:
                 report = await work(jobs, stop, progress)
-                await app.refresh_rollups(settings, database, stop.is_set)
+                try:
+                    await app.refresh_rollups(settings, database, stop.is_set)
+                except EtlError as error:
+                    # What the pass did is stored; the queue keeps what is to be refreshed.
+                    report.errors.append(error)
             report.requests = jobs.client.requests_sent
             report.interrupted = stop.number
     report.seconds = time.monotonic() - begun

@@ -107,6 +107,20 @@ def test_sync_loads_everything_and_a_second_one_asks_for_the_heads_only(
     assert writes(url) == before
 
 
+def test_rollups_that_cannot_be_refreshed_do_not_hide_what_was_loaded(variables: dict[str, str]) -> None:
+    """The report says what was stored, the exit status that the database refused something; the next refresh makes it good."""
+    url = variables["DATABASE_URL"]
+    query(url, "ALTER TABLE orchestra.run_rollup RENAME TO elsewhere")
+    done = run("sync", "--json", variables=variables)
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["exit_status"], report["load"]["runs"], len(report["errors"])) == (4, 4, 120, 1)
+    query(url, "ALTER TABLE orchestra.elsewhere RENAME TO run_rollup")
+    assert run("sync", variables=variables).returncode == 0
+    assert run("rollups", "verify", variables=variables).returncode == 0
+    [counted] = query(url, "SELECT sum(runs) AS runs FROM orchestra.workflow_hourly")
+    assert counted["runs"] == 120
+
+
 def test_a_killed_sync_is_made_good_by_the_next(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from sqlalchemy import TextClause
 from sqlalchemy.dialects import postgresql
+from structlog.testing import capture_logs
 
 from etl.admin import erase, retention
 from etl.admin.erase import Selection
@@ -413,6 +414,21 @@ def test_an_unchanged_history_queues_nothing(database: Database, database_url: s
         f"INSERT INTO orchestra.runs ({columns}) SELECT {columns} FROM orchestra.runs ON CONFLICT DO NOTHING",
     )
     assert rollups.drain(database) == rollups.Refreshed()
+
+
+def test_a_long_refresh_says_how_far_it_is(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines of progress count up what is done and down what waits."""
+    monkeypatch.setattr(rollups, "SAY_EVERY", 0.0)
+    Loads(database_url, 12, 6).work(6)
+    with capture_logs() as lines:
+        done = rollups.drain(database, batch=2)
+    said = [(line["groups"], line["waiting"]) for line in lines if line["event"] == "refreshing_rollups"]
+    assert len(said) > 1
+    assert [groups for groups, _ in said] == sorted({groups for groups, _ in said})
+    assert said[-1][0] < done.groups
+    assert said[-1][1] < said[0][1]
 
 
 @pytest.mark.parametrize("statement", [rollups._STEPS.compute, rollups._RUNS.compute, rollups._COMPUTE_FAILURES])

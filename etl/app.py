@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from functools import partial
 
 import msgspec
+from apscheduler.triggers.cron import CronTrigger
 from psycopg.conninfo import conninfo_to_dict
 
 from etl import database as schema
@@ -17,8 +19,10 @@ from etl.analytics import prices, rollups
 from etl.database import Database
 from etl.errors import ConfigurationError
 from etl.extract.client import OrchestraClient
+from etl.ledger import status
 from etl.ledger.clock import DatabaseClock
 from etl.ledger.lifecycle import Policy
+from etl.ledger.status import Status, Watched
 from etl.local.postgres import EmbeddedPostgres, default_home
 from etl.pipeline.budget import RequestBudget
 from etl.pipeline.loading import Loader, LoadReport
@@ -28,7 +32,7 @@ from etl.pipeline.reading import Reader
 from etl.pipeline.sweep import Sweeper
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
-from etl.settings import EMBEDDED, Settings
+from etl.settings import EMBEDDED, Settings, Workflow
 from etl.settings.prices import ModelPrice
 from etl.signals import stop_on_signals
 from etl.transform.redact import Redaction, Rule
@@ -36,6 +40,9 @@ from etl.transform.states import StateMap
 
 # Seconds between sweeps of a workflow that is not configured (api.all_workflows); the same as the setting's default.
 DEFAULT_INTERVAL = 60.0
+# A failure is called one when a workflow is this much (seconds) behind its own schedule: a restart, a deployment or an
+# hourly cron line in place of the service are none.
+GRACE = 7200.0
 
 
 @contextmanager
@@ -93,8 +100,12 @@ def open_database(settings: Settings) -> Iterator[Database]:
 
 
 @asynccontextmanager
-async def open_client(settings: Settings, budget: RequestBudget | None = None) -> AsyncIterator[OrchestraClient]:
-    """A client of the configured API.
+async def open_client(
+    settings: Settings,
+    budget: RequestBudget | None = None,
+    on_request: Callable[[str, str, float], None] = lambda endpoint, status, seconds: None,
+) -> AsyncIterator[OrchestraClient]:
+    """A client of the configured API; `on_request` is told of every attempt.
 
     Raises:
         ConfigurationError: there is no key, or the base URL cannot be used.
@@ -119,6 +130,7 @@ async def open_client(settings: Settings, budget: RequestBudget | None = None) -
         trust_env=api.trust_env,
         before_request=budget.acquire if budget is not None else None,
         on_throttled=budget.hold_off if budget is not None else None,
+        on_request=on_request,
     )
     try:
         yield client
@@ -136,9 +148,13 @@ class Jobs(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def open_jobs(
-    settings: Settings, database: Database, *, on_progress: Callable[[LoadReport], None] = lambda report: None
+    settings: Settings,
+    database: Database,
+    *,
+    on_request: Callable[[str, str, float], None] = lambda endpoint, status, seconds: None,
+    on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
 ) -> AsyncIterator[Jobs]:
-    """The two jobs on a database and the configured API.
+    """The two jobs on a database and the configured API; told of every request, and of every batch loaded.
 
     Raises:
         ConfigurationError: there is no key, the state map names an unknown state, or the redaction key cannot be read.
@@ -149,7 +165,7 @@ async def open_jobs(
     states = StateMap(settings.states)
     redaction = open_redaction(settings)
     budget = RequestBudget(database, rate=settings.api.requests_per_second)
-    async with open_client(settings, budget) as client:
+    async with open_client(settings, budget, on_request) as client:
         sweeper = Sweeper(
             database,
             client,
@@ -173,7 +189,7 @@ async def open_jobs(
             clock,
             concurrency=settings.api.concurrency,
             lease=polling.lease,
-            on_progress=on_progress,
+            on_load=on_load,
         )
         passes = Passes(
             database, client, sweeper, poller, clock, plans(settings),
@@ -183,16 +199,18 @@ async def open_jobs(
         yield Jobs(client, passes, poller)
 
 
-async def serve(settings: Settings, database: Database, *, health: Health | None = None) -> None:
+async def serve(settings: Settings, database: Database) -> None:
     """Run the service until a signal ends it.
 
     Raises:
         ConfigurationError: a setting is wrong, or the address for health and metrics cannot be used.
     """
-    health = health or Health()
+    health = Health()
+    metrics = health.metrics
+    metrics.watch_connections(database.connections)
     schedules = [Schedule(one.id, one.interval, one.cron) for one in settings.workflows]
     async with (
-        open_jobs(settings, database) as jobs,
+        open_jobs(settings, database, on_request=metrics.count_request, on_load=metrics.count_load) as jobs,
         health.served(settings.service.host, settings.service.port),
     ):
         daemon = Daemon(
@@ -201,6 +219,7 @@ async def serve(settings: Settings, database: Database, *, health: Health | None
             schedules,
             default_interval=DEFAULT_INTERVAL,
             refresh=partial(refresh_rollups, settings, database),
+            status=partial(_checked_status, settings, database),
         )
         with stop_on_signals() as stop:
             await daemon.run(stop)
@@ -219,6 +238,40 @@ async def refresh_rollups(
     if not stopped():
         await asyncio.to_thread(resolve_prices, settings, database)
     return done
+
+
+def _checked_status(settings: Settings, database: Database) -> Status:
+    # The schema may be changed under a service that runs.
+    database.check_schema()
+    return read_status(settings, database)
+
+
+def read_status(settings: Settings, database: Database, max_age: float | None = None) -> Status:
+    """How every workflow is doing; `max_age` (seconds) in place of what follows from the schedules.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
+    watched = [
+        Watched(one.id, one.name, one.discover, GRACE + _longest_pause(one) if max_age is None else max_age)
+        for one in settings.workflows
+    ]
+    everything = settings.api.all_workflows
+    return database.transaction(lambda c: status.read(c, watched, all_workflows=everything, max_age=max_age or GRACE))
+
+
+def _longest_pause(workflow: Workflow) -> float:
+    """Seconds between two sweeps at most; of a cron line, between the next ten."""
+    if workflow.cron is None:
+        return workflow.interval
+    trigger = CronTrigger.from_crontab(workflow.cron, timezone=UTC)
+    longest, before = 0.0, trigger.get_next_fire_time(None, datetime.now(UTC))
+    for _ in range(10):
+        after = trigger.get_next_fire_time(before, before)
+        if after is None:
+            break
+        longest, before = max(longest, (after - before).total_seconds()), after
+    return longest
 
 
 def resolve_prices(settings: Settings, database: Database) -> int:

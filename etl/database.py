@@ -24,6 +24,7 @@ from psycopg.abc import PQGen
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import QueuePool
 
 from etl import tables
 from etl.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, SchemaMismatch
@@ -263,6 +264,12 @@ class Database:
     def version(self) -> str | None:
         """The schema's revision; None where there is no schema yet."""
         return self.transaction(_version)
+
+    def connections(self) -> dict[str, int]:
+        """The connections that are open, by use."""
+        pool = self._engine.pool
+        assert isinstance(pool, QueuePool)
+        return {"in_use": pool.checkedout(), "idle": pool.checkedin()}
 
     def close(self) -> None:
         """Close the connections, once the transactions that other threads are in have ended (for some seconds at most).

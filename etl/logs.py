@@ -40,6 +40,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     on_terminal = stream.isatty()
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

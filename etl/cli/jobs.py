@@ -166,6 +166,7 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._total: int | None = None
+        self._runs = self._steps = 0
 
     def expect(self, total: int) -> None:
         """So many runs are to be read."""
@@ -173,14 +174,15 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, total=total)
 
-    def show(self, report: LoadReport) -> None:
-        """Note what has been loaded so far."""
-        done = report.runs + report.failed
+    def add(self, report: LoadReport, seconds: float) -> None:
+        """Note a batch that has been loaded."""
+        self._runs += report.runs + report.failed
+        self._steps += report.steps
         if self._bar is not None:
-            self._bar.update(self._task, completed=done)
+            self._bar.update(self._task, completed=self._runs)
         elif time.monotonic() - self._said >= 10:
             self._said = time.monotonic()
-            self._log.info("progress", runs=done, of=self._total, steps=report.steps)
+            self._log.info("progress", runs=self._runs, of=self._total, steps=self._steps)
 
     @contextmanager
     def shown(self) -> Iterator[Progress]:
@@ -216,7 +218,7 @@ async def _run(
 
     begun = time.monotonic()
     with Progress().shown() as progress:
-        async with app.open_jobs(settings, database, on_progress=progress.show) as jobs:
+        async with app.open_jobs(settings, database, on_load=progress.add) as jobs:
             with stop_on_signals() as stop:
                 report = await work(jobs, stop, progress)
                 try:
@@ -227,7 +229,30 @@ async def _run(
             report.requests = jobs.client.requests_sent
             report.interrupted = stop.number
     report.seconds = time.monotonic() - begun
+    _log(report)
     return report
+
+
+def _log(report: PassReport) -> None:
+    """One line with every count: what cron leaves in a journal."""
+    import structlog
+
+    load = report.load
+    structlog.get_logger("etl.pass").info(
+        "pass_over",
+        lists=len(report.sweeps),
+        new_runs=sum(sweep.new for sweep in report.sweeps),
+        gaps=sum(sweep.gap is not None for sweep in report.sweeps),
+        runs=load.runs,
+        steps_inserted=load.steps_inserted,
+        steps_updated=load.steps_updated,
+        steps_absent=load.steps_absent,
+        failed=load.failed,
+        set_aside=load.set_aside + sum(sweep.set_aside for sweep in report.sweeps),
+        requests=report.requests,
+        seconds=round(report.seconds, 3),
+        exit_status=report.exit_status,
+    )
 
 
 def _print(report: PassReport, *, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,12 +12,8 @@ from etl.cli.display import STYLES, counted, fields, instant, plain, span, state
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from etl.ledger.status import Coverage, Status, Watched, WorkflowStatus
-    from etl.settings import Settings, Workflow
+    from etl.ledger.status import Coverage, Status, WorkflowStatus
 
-# A failure is called one when a workflow is this much (seconds) behind its own schedule: a restart, a deployment or an
-# hourly cron line in place of the service are none.
-GRACE = 7200.0
 CHECK_FAILED = 6
 
 
@@ -47,47 +42,16 @@ def status(
     look (gaps, dead letters, reads that fail, a sweep that failed, a run list that is nearly too short). Else `ok`.
     """
     from etl import app
-    from etl.ledger import status as ledger
 
     age = None if max_age is None else _seconds(max_age)
     settings = invocation(context).settings()
     with app.open_database(settings) as database:
-        found = database.transaction(
-            lambda c: ledger.read(
-                c, watched(settings, age), all_workflows=settings.api.all_workflows, max_age=age or GRACE
-            )
-        )
+        found = app.read_status(settings, database, age)
     if as_json:
         print_json(found)
     else:
         _print(found)
     return CHECK_FAILED if check and found.verdict == "failing" else 0
-
-
-def watched(settings: Settings, max_age: float | None) -> list[Watched]:
-    """What is expected of the configured workflows; `max_age` (seconds) in place of what follows from their schedules."""
-    from etl.ledger.status import Watched
-
-    return [
-        Watched(one.id, one.name, one.discover, GRACE + _longest_pause(one) if max_age is None else max_age)
-        for one in settings.workflows
-    ]
-
-
-def _longest_pause(workflow: Workflow) -> float:
-    """Seconds between two sweeps at most; of a cron line, between the next ten."""
-    if workflow.cron is None:
-        return workflow.interval
-    from apscheduler.triggers.cron import CronTrigger
-
-    trigger = CronTrigger.from_crontab(workflow.cron, timezone=UTC)
-    longest, before = 0.0, trigger.get_next_fire_time(None, datetime.now(UTC))
-    for _ in range(10):
-        after = trigger.get_next_fire_time(before, before)
-        if after is None:
-            break
-        longest, before = max(longest, (after - before).total_seconds()), after
-    return longest
 
 
 def _seconds(text: str) -> float:

@@ -65,6 +65,7 @@ class OrchestraClient:
         max_wait: float = 60.0,
         before_request: Callable[[], Awaitable[None]] | None = None,
         on_throttled: Callable[[float], Awaitable[None]] | None = None,
+        on_request: Callable[[str, str, float], None] = lambda endpoint, status, seconds: None,
     ) -> None:
         """Nothing is opened before the first request.
 
@@ -82,6 +83,8 @@ class OrchestraClient:
             before_request: awaited right before every attempt, with a place among `concurrency` already taken.
             on_throttled: awaited with the seconds that all requests should hold off, when the server asks for it (429,
                 or 503 with `Retry-After`).
+            on_request: told of every attempt: the endpoint (`runs`, `run`, `steps`, `workflows`), the status of the answer, or
+                `timeout`, `broken` or `cancelled` where none came whole, and the seconds that it took.
 
         Raises:
             ConfigurationError: the base URL or the header's name cannot be used.
@@ -99,6 +102,7 @@ class OrchestraClient:
         self._max_wait = max_wait
         self._before_request = before_request
         self._on_throttled = on_throttled
+        self._on_request = on_request
         self._in_flight = asyncio.Semaphore(concurrency)
         ssl_context = httpx.create_ssl_context(trust_env=trust_env)
         proxy = _environment_proxy(self._base_url) if trust_env else None
@@ -132,21 +136,21 @@ class OrchestraClient:
 
     async def steps(self, workflow_id: str, run_id: str) -> Answer:
         """The steps of one run: a JSON array."""
-        return await self._get(f"/workflows/{_segment(workflow_id)}/runs/{_segment(run_id)}/steps")
+        return await self._get(f"/workflows/{_segment(workflow_id)}/runs/{_segment(run_id)}/steps", "steps")
 
     async def run(self, workflow_id: str, run_id: str) -> Answer:
         """One run's own row: a JSON array that holds it."""
-        return await self._get(f"/workflows/{_segment(workflow_id)}/runs/{_segment(run_id)}")
+        return await self._get(f"/workflows/{_segment(workflow_id)}/runs/{_segment(run_id)}", "run")
 
     async def run_page(self, workflow_id: str, *, offset: int, limit: int) -> Answer:
         """One page of a workflow's run list, newest first: a JSON array."""
-        return await self._get(f"/workflows/{_segment(workflow_id)}/runs?limit={limit}&offset={offset}")
+        return await self._get(f"/workflows/{_segment(workflow_id)}/runs?limit={limit}&offset={offset}", "runs")
 
     async def workflows(self) -> Answer:
         """The workflows that the key can see: a JSON array."""
-        return await self._get("/workflows")
+        return await self._get("/workflows", "workflows")
 
-    async def _get(self, path: str) -> Answer:
+    async def _get(self, path: str, endpoint: str) -> Answer:
         """Attempt it until there is an answer, a refusal, or no attempt left."""
         url = self._base_url + path
         failed_attempts = 0
@@ -155,7 +159,7 @@ class OrchestraClient:
                 async with self._in_flight:
                     if self._before_request is not None:
                         await self._before_request()
-                    return await self._attempt(url)
+                    return await self._attempt(url, endpoint)
             except _Unanswered as failure:
                 # Dealt with outside: what is raised there must not refer to aiohttp's errors, which print the
                 # request's headers, the key among them.
@@ -176,15 +180,17 @@ class OrchestraClient:
         jitter = random.uniform(0, min(self._max_wait, FIRST_BACKOFF_SECONDS * 2 ** (failed_attempts - 1)))
         return min(self._max_wait, (retry_after_seconds or 0.0) + jitter)
 
-    async def _attempt(self, url: str) -> Answer:
+    async def _attempt(self, url: str, endpoint: str) -> Answer:
         """Send one request. Raises _Unanswered where another one may succeed."""
         request = httpx.Request("GET", url, headers=self._headers())
         self.requests_sent += 1
         requested_at = time.monotonic()
+        status = "cancelled"
         try:
             # httpx has no total time-out: a body dripped byte by byte outlives all that it has.
             async with asyncio.timeout(self._deadline):
                 response = await self._transport.handle_async_request(request)
+                status = str(response.status_code)
                 try:
                     server_time = http_date(response.headers.get("date"))
                     wait = retry_after(response.headers.get("retry-after"), server_time=server_time)
@@ -193,9 +199,13 @@ class OrchestraClient:
                 finally:
                     await response.aclose()
         except TimeoutError:
+            status = "timeout"
             raise _Unanswered(f"no whole answer within {self._deadline:g} s") from None
         except (httpx.HTTPError, aiohttp.ClientError, OSError, zlib.error) as error:
+            status = "broken"
             raise _Unanswered(_cause(error)) from None
+        finally:
+            self._on_request(endpoint, status, time.monotonic() - requested_at)
 
     def _headers(self) -> httpx.Headers:
         key = self._api_key()

@@ -57,16 +57,16 @@ class Poller:
         *,
         concurrency: int,
         lease: float,
-        on_progress: Callable[[LoadReport], None] = lambda report: None,
+        on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
     ) -> None:
-        """`concurrency` reads go on side by side; `lease` is in seconds."""
+        """`concurrency` reads go on side by side; `lease` is in seconds. `on_load` is told of every batch and what it took."""
         self._database = database
         self._reader = reader
         self._loader = loader
         self._clock = clock
         self._concurrency = concurrency
         self._lease = lease
-        self._on_progress = on_progress
+        self._on_load = on_load
 
     def end_within(self, seconds: float) -> None:
         """Have no more patience with a database that does not answer: the process ends in so many seconds."""
@@ -123,6 +123,7 @@ class _Drain:
         self._ready_since = 0.0
         self._load: asyncio.Task[LoadReport] | None = None
         self._loading: list[Reading] = []
+        self._loading_since = 0.0
         self._unanswered = 0
 
     async def work(self) -> None:
@@ -239,6 +240,7 @@ class _Drain:
         waited = time.monotonic() - self._ready_since
         if idle or steps >= BATCH_STEPS or self._ready_bytes >= BATCH_BYTES or waited >= BATCH_WAIT:
             self._loading = self._take_batch()
+            self._loading_since = time.monotonic()
             self._load = asyncio.create_task(asyncio.to_thread(self._p._loader.load, self._loading))
             self._load.add_done_callback(self._wake)
 
@@ -294,8 +296,9 @@ class _Drain:
     def _collect_load(self) -> None:
         if self._load is not None and self._load.done():
             task, self._load, self._loading = self._load, None, []
-            self.report.add(task.result())
-            self._p._on_progress(self.report)
+            report = task.result()
+            self.report.add(report)
+            self._p._on_load(report, time.monotonic() - self._loading_since)
 
     async def _give_back(self) -> None:
         unread = [*self._queue, *self._reads.values()]

@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 from sqlalchemy import Connection
+from structlog.contextvars import bound_contextvars
 
 from etl.database import Database
 from etl.errors import ApiError, ApiUnavailable, NotFound, RequestRefused, ResponseTooLarge
@@ -102,8 +103,9 @@ class Sweeper:
         # Only the routine walk of the whole list is bounded: what it does not reach, a later one may.
         max_pages = self._reconcile_pages if due and not whole_list and begun.watermark_size else UNBOUNDED
         try:
-            async with heartbeat(lambda: self._hold(begun), lease=self._lease):
-                await self._walk(begun, report, max_pages=max_pages, backfill=backfill)
+            with bound_contextvars(workflow=workflow_id, sweep=begun.token):
+                async with heartbeat(lambda: self._hold(begun), lease=self._lease):
+                    await self._walk(begun, report, max_pages=max_pages, backfill=backfill)
         except sweeps.Fenced:
             log.warning("sweep_superseded", workflow=workflow_id)
         except ApiError as error:

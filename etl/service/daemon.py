@@ -23,7 +23,8 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from etl.analytics.rollups import Refreshed
-from etl.errors import DatabaseError, EtlError, KeyRefused
+from etl.errors import DatabaseError, EtlError, KeyRefused, SchemaMismatch
+from etl.ledger.status import Status
 from etl.pipeline.passes import Passes
 from etl.service.health import Health
 from etl.signals import Stop
@@ -36,6 +37,9 @@ TICK = 1.0
 PREPARE = 60.0
 # Seconds between two refreshes of the rollups; one that finds nothing to do costs three short queries.
 REFRESH = 5.0
+# Seconds between two looks at how the workflows are doing: what Prometheus commonly leaves between two scrapes. It costs what
+# `status` does, and no scrape costs a query.
+OBSERVE = 15.0
 # After a refused key, so many seconds pass before the next request; the key file is read again for it.
 KEY_PAUSE = 15.0
 # Seconds between two looks at this machine's clock, and by how many it may be set without being noticed.
@@ -69,14 +73,17 @@ class Daemon:
         *,
         default_interval: float,
         refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]] | None = None,
+        status: Callable[[], Status] | None = None,
     ) -> None:
         """`default_interval` (seconds) is for workflows found without being configured. `refresh` brings the rollups up to
-        date until told to stop; None: they are not this service's to keep."""
+        date until told to stop; None: they are not this service's to keep. `status`, called in a thread, reads how the
+        workflows are doing, for metrics and readiness; None: nobody asks."""
         self._passes = passes
         self._health = health
         self._schedules = {schedule.workflow_id: schedule for schedule in schedules}
         self._default_interval = default_interval
         self._refresh = refresh
+        self._status = status
         self._active: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
         self._prepared = False
@@ -97,6 +104,10 @@ class Daemon:
             self._add(
                 "rollups", partial(self._refresh_rollups, self._refresh), IntervalTrigger(seconds=REFRESH), now=True
             )
+        if self._status is not None:
+            self._add("observe", partial(self._observe, self._status), IntervalTrigger(seconds=OBSERVE), now=True)
+        # Not guarded: it beats while the key is refused, too.
+        self._scheduler.add_job(self._health.beat, IntervalTrigger(seconds=TICK), id="beat")
         self._schedule_sweeps()
         self._scheduler.start()
         log.info("service_started", workflows=len(self._schedules))
@@ -169,6 +180,8 @@ class Daemon:
                 log.error("key_refused", problem=str(error), pause_seconds=KEY_PAUSE)
         except EtlError as error:
             part = "database" if isinstance(error, DatabaseError) else name
+            if isinstance(error, SchemaMismatch):
+                part = "schema"
             if self._health.trouble(part, str(error)):
                 log.error("job_failed", job=name, problem=str(error))
         except Exception as error:
@@ -190,15 +203,32 @@ class Daemon:
 
     async def _refresh_rollups(self, refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]]) -> None:
         done = await refresh(self._stop.is_set)
+        self._health.metrics.set_waiting(done.waiting)
         if done.groups:
             log.debug("rollups_refreshed", groups=done.groups, waiting=done.waiting)
+
+    async def _observe(self, status: Callable[[], Status]) -> None:
+        try:
+            found = await asyncio.to_thread(status)
+        except EtlError:
+            self._health.metrics.set_status(None)
+            raise
+        self._health.metrics.set_status(found)
+        self._health.well("schema")
+        for workflow in found.workflows:
+            failing = [reason.text for reason in workflow.reasons if reason.level == "failing"]
+            part = f"workflow {workflow.id}"
+            if not failing:
+                self._health.well(part)
+            elif self._health.trouble(part, "; ".join(failing)):
+                log.error("workflow_failing", workflow=workflow.id, problem="; ".join(failing))
 
     async def _sweep(self, workflow_id: str) -> None:
         report = await self._passes.sweep(workflow_id)
         if report is None:
             return
         self._health.well("api key")
-        self._health.count_sweep(report)
+        self._health.metrics.count_sweep(report)
         if report.gap:
             log.error("gap", workflow=workflow_id, detail=report.gap)
         if report.new or report.changed:
@@ -210,7 +240,6 @@ class Daemon:
             return
         report = await self._passes.poller.drain(stop=self._stop)
         load = report.load
-        self._health.count_load(load)
         if load.runs:
             self._health.well("api key")
             log.info("polled", runs=load.runs, new=load.steps_inserted, changed=load.steps_updated, failed=load.failed)

@@ -1,43 +1,29 @@
-"""Health and metrics over HTTP: `/livez`, `/readyz`, `/metrics`."""
+"""Health over HTTP: `/livez`, `/readyz`, and `/metrics` beside them."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from etl.errors import ConfigurationError
-from etl.pipeline.loading import LoadReport
-from etl.pipeline.sweep import SweepReport
+from etl.service.metrics import Metrics
+
+# Seconds without a beat of the scheduler, which beats every second, after which the process is no longer alive: longer than
+# the service's end may take, and than a machine is suspended for a snapshot.
+BEAT_LIMIT = 30.0
 
 
 class Health:
-    """Whether the service can do its work, and the figures of what it did."""
+    """Whether the service can do its work."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.metrics = Metrics()
         self._troubles: dict[str, str] = {}
-        loaded = ("runs", "steps_inserted", "steps_updated", "steps_absent", "failed", "superseded", "set_aside")
-        self._loaded = {
-            name: Counter(f"orchestra_etl_{name}", LoadReport.__name__ + "." + name, registry=self.registry)
-            for name in loaded
-        }
-        self._listed = Counter(
-            "orchestra_etl_new_runs", "Runs found new by sweeps", ["workflow"], registry=self.registry
-        )
-        self._gaps = Counter(
-            "orchestra_etl_gaps", "Possible gaps found by sweeps", ["workflow"], registry=self.registry
-        )
-        self._swept = Gauge(
-            "orchestra_etl_last_sweep_timestamp_seconds",
-            "When the last complete sweep ended",
-            ["workflow"],
-            registry=self.registry,
-        )
-        ready = Gauge("orchestra_etl_ready", "1 while nothing keeps the service from working", registry=self.registry)
-        ready.set_function(lambda: 0 if self._troubles else 1)
+        self._beaten_at = time.monotonic()
 
     def trouble(self, part: str, problem: str) -> bool:
         """Note that a part cannot work; whether that is news."""
@@ -49,17 +35,9 @@ class Health:
         """Note that a part works."""
         self._troubles.pop(part, None)
 
-    def count_load(self, report: LoadReport) -> None:
-        """Add a pass of polls."""
-        for name, counter in self._loaded.items():
-            counter.inc(getattr(report, name))
-
-    def count_sweep(self, report: SweepReport) -> None:
-        """Add a sweep."""
-        self._listed.labels(report.workflow_id).inc(report.new)
-        self._gaps.labels(report.workflow_id).inc(report.gap is not None)
-        if report.complete:
-            self._swept.labels(report.workflow_id).set_to_current_time()
+    async def beat(self) -> None:
+        """Note that jobs are still begun."""
+        self._beaten_at = time.monotonic()
 
     @asynccontextmanager
     async def served(self, host: str, port: int) -> AsyncIterator[None]:
@@ -89,6 +67,10 @@ class Health:
             await runner.cleanup()
 
     async def _live(self, request: web.Request) -> web.Response:
+        """A loop that is stuck does not answer at all; one whose scheduler is dead does, and says so."""
+        silent = time.monotonic() - self._beaten_at
+        if silent > BEAT_LIMIT:
+            return web.Response(text=f"no job has been begun for {silent:.0f} s: restart the service\n", status=503)
         return web.Response(text="ok\n")
 
     async def _ready(self, request: web.Request) -> web.Response:
@@ -96,4 +78,5 @@ class Health:
         return web.Response(text="".join(lines) or "ok\n", status=503 if lines else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        body = self.metrics.exposition(ready=not self._troubles)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -201,7 +201,7 @@ def test_health_and_metrics(history: History, variables: dict[str, str]) -> None
         wait_until(
             lambda: query(url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'") == [{"n": 120}]
         )
-        wait_until(lambda: "orchestra_etl_runs_total 120.0" in ask("/metrics")[1])
+        wait_until(lambda: "orchestra_etl_runs_read_total 120.0" in ask("/metrics")[1])
         assert ask("/livez") == (200, "ok\n")
         assert ask("/readyz") == (200, "ok\n")
     variables["ORCHESTRA_API_KEY"] = "wrong"

@@ -7,9 +7,11 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psycopg
 import pytest
 
@@ -59,15 +61,19 @@ class World:
         """How many runs are stored."""
         return int(query(self.url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"])
 
-    def serve(self, scenario: Scenario, *schedules: Schedule, settings: Settings | None = None) -> float:
-        """Run the service while the scenario goes on; the seconds that its end took."""
+    def serve(
+        self, scenario: Scenario, *schedules: Schedule, settings: Settings | None = None, observed: bool = False
+    ) -> float:
+        """Run the service while the scenario goes on, with a look at the workflows where that is `observed`; the seconds that
+        its end took."""
 
         loaded = settings or self.settings()
 
         async def work(database: Database) -> float:
             health, stop = Health(), Stop()
             async with app.open_jobs(loaded, database) as jobs:
-                found = Daemon(jobs.passes, health, schedules, default_interval=0.3)
+                status = partial(app._checked_status, loaded, database) if observed else None
+                found = Daemon(jobs.passes, health, schedules, default_interval=0.3, status=status)
                 running = asyncio.create_task(found.run(stop))
                 try:
                     await scenario(found, health)
@@ -215,6 +221,82 @@ def test_a_service_that_is_stopped_loads_what_it_has_read(world: World) -> None:
     world.simulator.misbehave()
     asyncio.run(sync(world.settings()))
     assert differences(world.url, world.history) == []
+
+
+def test_a_schema_changed_under_the_service_shows_in_readiness(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer schema is a trouble of its own, which polls that still work do not hide, and which ends with its cause."""
+    monkeypatch.setattr(daemon, "OBSERVE", 0.1)
+    version = "UPDATE orchestra_etl.alembic_version SET version_num = %s"
+    [now] = query(world.url, "SELECT version_num FROM orchestra_etl.alembic_version")
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        query(world.url, version, "9999")
+        await _until(lambda: "newer than this program" in _troubles(health).get("schema", ""))
+        await asyncio.sleep(1.2)
+        assert "schema" in _troubles(health)
+        query(world.url, version, now["version_num"])
+        await _until(lambda: not _troubles(health))
+
+    world.serve(scenario, observed=True)
+
+
+def test_a_workflow_that_is_overdue_shows_in_readiness(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its list cannot be read for longer than its schedule allows, the service is not ready; figures go with it."""
+    monkeypatch.setattr(daemon, "OBSERVE", 0.1)
+    monkeypatch.setattr(app, "GRACE", -59.0)
+    one, other = world.workflow_ids
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        world.simulator.misbehave(Misbehaviour(status=500, endpoints=("runs",), workflow_id=one))
+        await _until(lambda: "no complete sweep since" in _troubles(health).get(f"workflow {one}", ""))
+        assert f"workflow {other}" not in _troubles(health)
+        assert f'orchestra_etl_verdict{{workflow="{one}"}} 2.0' in health.metrics.exposition(ready=False).decode()
+        world.simulator.misbehave()
+        await _until(lambda: not _troubles(health))
+
+    world.serve(scenario, Schedule(one, 0.2), Schedule(other, 0.2), observed=True)
+
+
+def test_figures_of_the_database_go_when_it_goes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the database does not answer, no older figure is shown as though it were today's."""
+    monkeypatch.setattr(daemon, "OBSERVE", 0.1)
+    name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
+    admin = world.url.replace(f"/{name}", "/postgres")
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        def shown() -> bool:
+            return "orchestra_etl_open_runs{" in health.metrics.exposition(ready=True).decode()
+
+        await _until(lambda: world.loaded() == 30 and shown())
+        query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        query(admin, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        await _until(lambda: not shown())
+        query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await _until(shown)
+
+    world.serve(scenario, settings=world.settings(ORCHESTRA_ETL_DATABASE__PATIENCE="0.3s"), observed=True)
+
+
+def test_a_dead_scheduler_is_not_alive(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/livez answers 503 once no job has been begun for too long, and never for want of a database."""
+    monkeypatch.setattr("etl.service.health.BEAT_LIMIT", 1.8)
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        async def ask() -> int:
+            async with aiohttp.ClientSession() as session, session.get("http://127.0.0.1:18486/livez") as answer:
+                return answer.status
+
+        async with health.served("127.0.0.1", 18486):
+            await asyncio.sleep(2.2)
+            assert await ask() == 200
+            found._scheduler.pause()
+            await asyncio.sleep(2.2)
+            assert await ask() == 503
+            found._scheduler.resume()
+
+    world.serve(scenario)
 
 
 # Polls.

@@ -1,0 +1,114 @@
+"""What the service exports is what happened, and what alerts and panels ask for is exported."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from tests.acceptance.test_command import started
+from tests.conftest import ROOT
+from tests.support import configuration, environment, query, wait_until
+
+PORT = 18485
+NAME = re.compile(r"\borchestra_etl_\w+")
+ALERTS = ROOT / "config" / "prometheus" / "alerts.yml"
+PANELS = ROOT / "config" / "grafana" / "orchestra-etl.json"
+
+Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
+
+
+class Exposition:
+    """What `/metrics` says."""
+
+    def __init__(self, text: str) -> None:
+        self.families = list(text_string_to_metric_families(text))
+        self.samples: Samples = {}
+        for family in self.families:
+            for sample in family.samples:
+                self.samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+
+    def value(self, name: str, **labels: str) -> float:
+        """One sample."""
+        return self.samples[f"orchestra_etl_{name}"][tuple(sorted(labels.items()))]
+
+    def total(self, name: str) -> float:
+        """All samples of a name together."""
+        return sum(self.samples.get(f"orchestra_etl_{name}", {}).values())
+
+
+def scrape() -> Exposition:
+    """Ask the service for its figures."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=5) as answer:
+        return Exposition(answer.read().decode())
+
+
+@pytest.fixture(scope="module")
+def history() -> History:
+    """Two workflows with 30 finished runs each."""
+    return History(seed=9, workflows=2, runs_per_workflow=30, live=0, arrivals_per_minute=0)
+
+
+@pytest.fixture
+def scraped(history: History, database_url: str, tmp_path: Path) -> Iterator[tuple[Exposition, Simulator]]:
+    """The figures of a service that has loaded everything, and the server that it has asked."""
+    config = tmp_path / "etl.toml"
+    config.write_text(configuration(*history.workflow_ids))
+    with Simulator(history).in_thread() as simulator:
+        variables = environment(database_url, simulator.base_url, ORCHESTRA_ETL_SERVICE__PORT=str(PORT))
+        with started("--config", str(config), "serve", variables=variables):
+            final = "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'"
+            wait_until(lambda: query(database_url, final) == [{"n": 60}])
+            wait_until(lambda: scrape().total("due_runs") == 0 and scrape().total("newest_run_timestamp_seconds") > 0)
+            yield scrape(), simulator
+
+
+def test_figures_are_those_of_the_database_and_the_server(
+    scraped: tuple[Exposition, Simulator], history: History, database_url: str
+) -> None:
+    """Steps, runs, sweeps, batches and requests add up to what is stored and to what the server was asked."""
+    found, simulator = scraped
+    [stored] = query(database_url, "SELECT count(*) AS steps FROM orchestra.steps")
+    assert found.value("steps_total", change="inserted") == stored["steps"]
+    assert found.value("load_batch_steps_sum") == found.total("steps_total")
+    assert found.value("runs_read_total") >= 60
+    assert found.total("runs_found_total") == 60
+    assert found.value("load_batch_steps_count") == found.value("load_duration_seconds_count")
+    for endpoint in ("steps", "runs", "workflows"):
+        answered = found.value("requests_total", endpoint=endpoint, status="200")
+        assert 0 < answered <= simulator.requests[endpoint]
+        assert found.value("request_duration_seconds_count", endpoint=endpoint) == answered
+    for workflow_id in history.workflow_ids:
+        [newest] = query(
+            database_url,
+            "SELECT extract(epoch FROM max(start_time))::float AS at FROM orchestra.runs WHERE workflow_id = %s",
+            workflow_id,
+        )
+        assert found.value("newest_run_timestamp_seconds", workflow=workflow_id) == pytest.approx(newest["at"])
+        assert found.value("verdict", workflow=workflow_id) == 0
+        assert found.value("sweeps_total", workflow=workflow_id, complete="true") >= 1
+        for name in ("dead_letters", "gaps", "failing_runs", "stale_runs", "lag_seconds"):
+            assert found.value(name, workflow=workflow_id) == 0
+    assert found.value("ready") == 1
+
+
+def test_alerts_and_panels_ask_for_what_is_exported(scraped: tuple[Exposition, Simulator]) -> None:
+    """Every figure that an alert or a panel names exists, every one that is exported says what it is."""
+    found, _ = scraped
+    exported = set(found.samples) | {family.name for family in found.families}
+    panels = json.loads(PANELS.read_text())["panels"]
+    asked = {target["expr"] for panel in panels for target in panel["targets"]}
+    asked |= set(re.findall(r"^\s+expr: (.+)$", ALERTS.read_text(), re.MULTILINE))
+    assert len(asked) > 20
+    for expression in asked:
+        assert expression.count("(") == expression.count(")")
+        assert set(NAME.findall(expression)) <= exported
+    assert all(family.documentation for family in found.families)
+    assert len({panel["id"] for panel in panels}) == len(panels)

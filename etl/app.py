@@ -12,8 +12,7 @@ import msgspec
 from apscheduler.triggers.cron import CronTrigger
 from psycopg.conninfo import conninfo_to_dict
 
-from etl import database as schema
-from etl import logs
+from etl import logs, schema
 from etl.admin import roles
 from etl.analytics import prices, rollups
 from etl.database import Database
@@ -79,7 +78,7 @@ def open_database(settings: Settings) -> Iterator[Database]:
     Raises:
         ConfigurationError: no database is named.
         DatabaseUnavailable: it does not answer.
-        SchemaMismatch: the schema is missing, older or newer.
+        SchemaMismatch: the schema is missing, too old or too new.
     """
     embedded = settings.database_url() == EMBEDDED
     with database_url(settings) as url:
@@ -90,10 +89,11 @@ def open_database(settings: Settings) -> Iterator[Database]:
             patience=settings.database.patience,
         )
         try:
-            if (embedded or settings.database.migrate_on_start) and database.version() != schema.head():
-                schema.upgrade(url)
+            ours = embedded or settings.database.migrate_on_start
+            # A later program's grants are not this one's to set.
+            if ours and not schema.read(database).is_current and schema.upgrade(url):
                 roles.refresh(database)
-            database.check_schema()
+            schema.check(database)
             yield database
         finally:
             database.close()
@@ -242,7 +242,7 @@ async def refresh_rollups(
 
 def _checked_status(settings: Settings, database: Database) -> Status:
     # The schema may be changed under a service that runs.
-    database.check_schema()
+    schema.read(database).check()
     return read_status(settings, database)
 
 

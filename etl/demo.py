@@ -157,9 +157,9 @@ def _fresh_schema(url: str) -> None:
     """Each demo begins anew: its simulated history does."""
     own = database.Database(url)
     try:
-        for schema in ("orchestra", "orchestra_etl"):
-            own.transaction(lambda c, name=schema: c.execute(text(f"DROP SCHEMA IF EXISTS {name} CASCADE")))  # type: ignore[misc]
-        database.upgrade(url)
+        for one in ("orchestra", "orchestra_etl"):
+            own.transaction(lambda c, name=one: c.execute(text(f"DROP SCHEMA IF EXISTS {name} CASCADE")))  # type: ignore[misc]
+        schema.upgrade(url)
         # Dashboards that are being served keep their access.
         roles.apply(own)
     finally:

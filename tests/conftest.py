@@ -46,7 +46,7 @@ def template_database(postgres_server: EmbeddedPostgres) -> str:
     with psycopg.connect(postgres_server.url_for("postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     if (ROOT / "migrations" / "env.py").exists():
-        from etl.database import upgrade
+        from etl.schema import upgrade
 
         upgrade(postgres_server.url_for(name))
     return name

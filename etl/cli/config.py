@@ -138,21 +138,23 @@ async def _try(subject: str, trial: Callable[[], Awaitable[str]]) -> Finding:
 
 
 def _try_database(settings: Settings) -> Finding:
-    from etl import app, database
+    from etl import app, database, schema
     from etl.settings import EMBEDDED
 
     try:
         with app.database_url(settings) as url:
             own = database.Database(url, patience=5.0, pool_size=1)
             try:
-                found = own.version()
-                if found is None and settings.database_url() == EMBEDDED:
+                found = schema.read(own)
+                if found.revision is None and settings.database_url() == EMBEDDED:
                     return Finding("database", True, "embedded; the schema will be made at the first use")
-                if found is None and settings.database.migrate_on_start:
+                if found.revision is None and settings.database.migrate_on_start:
                     return Finding("database", True, "it answers; the schema will be made at the first use")
-                own.check_schema()
+                found.check()
             finally:
                 own.close()
     except EtlError as error:
         return Finding("database", False, str(error), error.exit_status)
-    return Finding("database", True, f"it answers, and the schema is up to date ({found})")
+    if not found.is_current:
+        return Finding("database", True, f"it answers; {found.difference}, which may use it for now")
+    return Finding("database", True, f"it answers, and the schema is up to date ({found.revision})")

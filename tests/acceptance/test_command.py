@@ -248,7 +248,7 @@ def test_a_missing_or_newer_schema_is_named(variables: dict[str, str], empty_dat
     assert (without.returncode, "db upgrade" in without.stderr) == (4, True)
     assert run("db", "upgrade", variables=variables).returncode == 0
     assert run("sync", variables=variables).returncode == 0
-    query(empty_database_url, "UPDATE orchestra_etl.alembic_version SET version_num = '9999'")
+    query(empty_database_url, "UPDATE orchestra_etl.alembic_version SET version_num = '9999', oldest_program = '9999'")
     newer = run("sync", variables=variables)
     assert (newer.returncode, "newer" in newer.stderr) == (4, True)
 

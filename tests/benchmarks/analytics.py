@@ -19,8 +19,9 @@ from typing import NamedTuple
 import psycopg
 
 from etl.analytics import rollups
-from etl.database import Database, upgrade
+from etl.database import Database
 from etl.local.postgres import EmbeddedPostgres
+from etl.schema import upgrade
 from tests.postgres_fixture import new_home
 from tests.support import query
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from etl.database import upgrade
+from etl.schema import upgrade
 from tests.benchmarks.recorded import Api
 from tests.support import query
 

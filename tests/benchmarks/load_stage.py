@@ -20,13 +20,14 @@ from typing import NamedTuple
 import msgspec
 import psycopg
 
-from etl.database import Database, upgrade
+from etl.database import Database
 from etl.ledger.claims import Claim, claim
 from etl.ledger.lifecycle import Known, Policy
 from etl.local.postgres import EmbeddedPostgres
 from etl.pipeline.loading import Loader
 from etl.pipeline.poll import BATCH_STEPS
 from etl.pipeline.reading import Reading
+from etl.schema import upgrade
 from etl.transform.decode import decode_steps
 from etl.transform.runs import decode_run, decode_single_run
 from etl.transform.states import StateMap

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from etl.database import upgrade
 from etl.local.history import History
 from etl.local.postgres import EmbeddedPostgres
 from etl.local.simulator import Simulator
+from etl.schema import upgrade
 from tests.browser.dashboards import Superset
 from tests.conftest import FAST_SETTINGS, ROOT
 from tests.postgres_fixture import new_home

@@ -20,10 +20,10 @@ from psycopg import sql
 
 from etl import app
 from etl.analytics import rollups
-from etl.database import head, upgrade
 from etl.local.history import History
 from etl.local.postgres import EmbeddedPostgres
 from etl.local.simulator import Simulator
+from etl.schema import head, upgrade
 from tests.postgres_fixture import new_home
 from tests.support import configuration, environment, load, sync
 

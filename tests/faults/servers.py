@@ -14,9 +14,9 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from etl.database import upgrade
 from etl.local import cluster
 from etl.local.postgres import EmbeddedPostgres
+from etl.schema import upgrade
 from tests.faults.canaries import Canaries
 from tests.postgres_fixture import new_home
 

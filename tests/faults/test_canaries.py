@@ -18,10 +18,10 @@ import psycopg
 import pytest
 
 from etl import logs
-from etl.database import upgrade
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.postgres import EmbeddedPostgres
 from etl.pipeline.loading import Loader
+from etl.schema import upgrade
 from tests.faults import workers
 from tests.faults.canaries import API_KEY, PASSWORD, PAYLOAD, Canaries, with_password
 from tests.faults.suite import Fault

@@ -15,8 +15,9 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from etl.database import Database, check_drift, head, upgrade
+from etl.database import Database
 from etl.local.simulator import Simulator
+from etl.schema import check_drift, head, upgrade
 from tests.conftest import ROOT
 from tests.faults import workers
 from tests.faults.canaries import API_KEY, Canaries, with_password

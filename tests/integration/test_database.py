@@ -14,12 +14,16 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from structlog.testing import capture_logs
 
 from etl import database as database_module
-from etl.database import Database, allow_long, check_drift, head, is_transient, sqlstate, upgrade
+from etl import schema
+from etl.database import Database, allow_long, is_transient, sqlstate
 from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
 from etl.local.postgres import EmbeddedPostgres
+from etl.schema import check_drift, upgrade
 from tests.conftest import FAST_SETTINGS, ROOT
 from tests.postgres_fixture import new_home
 from tests.support import query, wait_until
@@ -147,7 +151,7 @@ def test_a_refused_connection_is_not_waited_for(database_url: str, part: str, in
     opened = Database(database_url.replace(part, instead))
     began = time.monotonic()
     with pytest.raises(DatabaseError, match="check DATABASE_URL") as refused:
-        opened.version()
+        schema.read(opened)
     opened.close()
     assert not isinstance(refused.value, DatabaseUnavailable)
     assert time.monotonic() - began < 5
@@ -345,43 +349,66 @@ def test_without_a_statement_timeout_nothing_is_given_up(database_url: str, monk
 # Schema versions.
 
 
-@pytest.mark.parametrize(("version", "words"), [("ffff", "newer than this program"), ("0000", "newer")])
+@pytest.mark.parametrize(("version", "oldest"), [("9999", "9999"), ("9999", None), ("0000", "0000"), ("ffff", "9999")])
 def test_a_schema_of_another_version_is_refused(
-    database: Database, database_url: str, version: str, words: str
+    database: Database, database_url: str, version: str, oldest: str | None
 ) -> None:
     """A revision that this program does not know can only be of a later one; neither a check nor an upgrade touches it."""
-    query(database_url, "UPDATE orchestra_etl.alembic_version SET version_num = %s", version)
-    with pytest.raises(SchemaMismatch, match=words):
-        database.check_schema()
-    with pytest.raises(SchemaMismatch, match=words):
+    statement = "UPDATE orchestra_etl.alembic_version SET version_num = %s, oldest_program = %s"
+    query(database_url, statement, version, oldest)
+    with pytest.raises(SchemaMismatch, match="newer than this program"):
+        schema.check(database)
+    with pytest.raises(SchemaMismatch, match="newer than this program"):
         upgrade(database_url)
+    [now] = query(database_url, "SELECT version_num, oldest_program FROM orchestra_etl.alembic_version")
+    assert (now["version_num"], now["oldest_program"]) == (version, oldest)
+
+
+def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(database: Database, database_url: str) -> None:
+    """It is accepted, an upgrade finds nothing to do, and what must fit exactly is refused."""
+    query(database_url, "UPDATE orchestra_etl.alembic_version SET version_num = '9999'")
+    with capture_logs() as lines:
+        schema.check(database)
+    assert [(line["event"], line["log_level"]) for line in lines] == [("schema_of_another_version", "warning")]
+    assert not upgrade(database_url)
+    assert schema.read(database).revision == "9999"
+    with pytest.raises(SchemaMismatch, match="not do this: upgrade orchestra-etl"):
+        schema.check_current(database)
+
+
+def test_the_files_of_revisions_are_numbered_in_their_order() -> None:
+    """What is read from the files' names is what Alembic finds in them."""
+    scripts = ScriptDirectory(str(ROOT / "migrations"))
+    order = [script.revision for script in scripts.walk_revisions()][::-1]
+    assert order == sorted(schema._revisions())
+    assert scripts.get_current_head() == schema.head()
 
 
 def test_a_missing_schema_is_named(empty_database_url: str) -> None:
     """Without a schema the error says how to make one; after the upgrade the check passes and nothing differs."""
     opened = Database(empty_database_url)
-    assert opened.version() is None
+    assert schema.read(opened).revision is None
     with pytest.raises(SchemaMismatch, match="db upgrade"):
-        opened.check_schema()
+        schema.check(opened)
     upgrade(empty_database_url)
-    opened.check_schema()
-    assert opened.version() == head()
+    schema.check(opened)
+    assert schema.read(opened).is_current
     opened.close()
     check_drift(empty_database_url)
 
 
-def test_an_older_schema_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A revision that this program knows, but which is not its own, asks for an upgrade."""
-    from alembic.script import ScriptDirectory
-
-    monkeypatch.setattr(ScriptDirectory, "get_current_head", lambda self: "9999")
+def test_an_older_schema_is_named(empty_database_url: str) -> None:
+    """A revision that this program knows, and cannot work on, asks for an upgrade."""
+    upgrade(empty_database_url, revision="0005")
+    opened = Database(empty_database_url)
     with pytest.raises(SchemaMismatch, match=r"older .* run `orchestra-etl db upgrade`"):
-        database.check_schema()
+        schema.check(opened)
+    opened.close()
 
 
 # Upgrades side by side.
 
-_UPGRADE = "import sys; from etl.database import upgrade; upgrade(sys.argv[1])"
+_UPGRADE = "import sys; from etl.schema import upgrade; upgrade(sys.argv[1])"
 
 
 def _upgrading(url: str) -> subprocess.Popen[str]:
@@ -411,7 +438,7 @@ def test_eight_upgrades_at_once_of_which_one_is_killed(empty_database_url: str) 
     assert [process.returncode for process in processes[1:]] == [0] * 7, endings
     check_drift(empty_database_url)
     opened = Database(empty_database_url)
-    opened.check_schema()
+    schema.check(opened)
     opened.close()
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from etl.cli.db import _without_secrets
-from etl.database import head
 from etl.local.history import History
 from etl.local.simulator import Simulator
+from etl.schema import head
 from tests.command_line import Command, Printed, command_line
 from tests.support import configuration, query
 
@@ -47,6 +47,7 @@ def test_upgrade_makes_the_schema_once(make: Command, empty_database_url: str) -
     assert make("db", "current", "--json", DATABASE_URL=url).json == {
         "revision": None,
         "head": head(),
+        "oldest_program": None,
         "up_to_date": False,
     }
     assert make("db", "upgrade", DATABASE_URL=url).out == f"the schema is upgraded: none → {head()}\n"

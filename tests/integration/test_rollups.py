@@ -20,10 +20,11 @@ from etl.admin import erase, retention
 from etl.admin.erase import Selection
 from etl.analytics import rollups
 from etl.analytics.rollups import Difference
-from etl.database import Database, upgrade
+from etl.database import Database
 from etl.ledger import dirty_groups, state_map
 from etl.local.history import History
 from etl.local.simulator import Simulator
+from etl.schema import upgrade
 from tests.conftest import ROOT
 from tests.oracle import differences
 from tests.rollup_oracle import counted_history, counted_rows, stored

@@ -18,11 +18,12 @@ from sqlalchemy import Connection, text
 
 from etl import app, logs
 from etl.admin import roles
-from etl.database import Database, upgrade
+from etl.database import Database
 from etl.errors import ConfigurationError, DatabaseError
 from etl.local.history import History
 from etl.local.postgres import EmbeddedPostgres
 from etl.local.simulator import Simulator
+from etl.schema import upgrade
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
 from etl.settings import Settings

@@ -226,16 +226,16 @@ def test_a_service_that_is_stopped_loads_what_it_has_read(world: World) -> None:
 def test_a_schema_changed_under_the_service_shows_in_readiness(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A newer schema is a trouble of its own, which polls that still work do not hide, and which ends with its cause."""
     monkeypatch.setattr(daemon, "OBSERVE", 0.1)
-    version = "UPDATE orchestra_etl.alembic_version SET version_num = %s"
-    [now] = query(world.url, "SELECT version_num FROM orchestra_etl.alembic_version")
+    version = "UPDATE orchestra_etl.alembic_version SET version_num = %s, oldest_program = %s"
+    [now] = query(world.url, "SELECT version_num, oldest_program FROM orchestra_etl.alembic_version")
 
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: world.loaded() == 30 and not _troubles(health))
-        query(world.url, version, "9999")
+        query(world.url, version, "9999", "9999")
         await _until(lambda: "newer than this program" in _troubles(health).get("schema", ""))
         await asyncio.sleep(1.2)
         assert "schema" in _troubles(health)
-        query(world.url, version, now["version_num"])
+        query(world.url, version, *now.values())
         await _until(lambda: not _troubles(health))
 
     world.serve(scenario, observed=True)

@@ -1,0 +1,200 @@
+"""The schema's revision: which program it is for, which others may use it meanwhile, and the way from one to the next.
+
+A program is known by its head, the newest revision that it brings. Revisions are numbered in order, with four digits, and so are
+their files.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from etl import tables
+from etl.database import Database, sqlstate
+from etl.errors import DatabaseError, SchemaMismatch
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+log = structlog.get_logger(__name__)
+
+# The oldest revision that has all that this program's statements name. To be raised together with the first statement that
+# needs more.
+OLDEST_SCHEMA = "0006"
+
+_EXISTS = text(f"SELECT to_regclass('{tables.OPERATIONS}.alembic_version') IS NOT NULL")
+# By way of JSON: a schema of before 0007 has no such column.
+_VERSION = text(f"""
+    SELECT version_num AS revision, to_jsonb(v) ->> 'oldest_program' AS oldest_program
+    FROM {tables.OPERATIONS}.alembic_version AS v
+""")
+
+
+class Schema(msgspec.Struct, frozen=True):
+    """What a database holds, and whether this program may use it."""
+
+    revision: str | None
+    """None: there is no schema yet."""
+    oldest_program: str | None
+    """Head of the oldest program that may use it, by the revision that said so last; None: no revision has."""
+    head: str
+    """This program's."""
+    known: bool
+    """Whether the revision is one of this program's own; one that is not can only be of a later program."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is the one that this program was written for."""
+        return self.revision == self.head
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether a later program has made it."""
+        return self.revision is not None and not self.known
+
+    @property
+    def difference(self) -> str:
+        """What is so of a schema that is not the current one, in a few words."""
+        return (
+            f"the schema ({self.revision}) is {'newer' if self.is_newer else 'older'} than this program ({self.head})"
+        )
+
+    def check(self) -> None:
+        """Make sure that this program may use it.
+
+        Raises:
+            SchemaMismatch: it may not.
+        """
+        if self.revision is None:
+            raise SchemaMismatch("the database has no orchestra schema yet: run `orchestra-etl db upgrade`")
+        usable = self.oldest_program is not None and self.oldest_program <= self.head < self.revision
+        if self.is_newer and not usable:
+            raise SchemaMismatch(f"{self.difference}: upgrade orchestra-etl")
+        if not self.is_newer and self.revision < OLDEST_SCHEMA:
+            raise SchemaMismatch(f"{self.difference}: run `orchestra-etl db upgrade`")
+
+
+def read(database: Database) -> Schema:
+    """What the database holds.
+
+    Raises:
+        DatabaseError: it cannot be read.
+    """
+    return database.transaction(_read)
+
+
+def check(database: Database) -> None:
+    """Make sure that this program may use the schema; one that is not its own is worth a warning.
+
+    Raises:
+        DatabaseError: it cannot be read.
+        SchemaMismatch: it is missing, too old or too new.
+    """
+    found = read(database)
+    found.check()
+    if not found.is_current:
+        advice = "upgrade orchestra-etl" if found.is_newer else "run `orchestra-etl db upgrade`"
+        log.warning("schema_of_another_version", problem=f"{found.difference}, which may use it for now: {advice}")
+
+
+def check_current(database: Database) -> None:
+    """Make sure that the schema is the very one this program was written for.
+
+    Raises:
+        DatabaseError: it cannot be read.
+        SchemaMismatch: it is missing, older or newer.
+    """
+    found = read(database)
+    found.check()
+    if not found.is_current:
+        advice = "upgrade orchestra-etl" if found.is_newer else "run `orchestra-etl db upgrade`"
+        raise SchemaMismatch(f"{found.difference}, which may use it, but not do this: {advice}")
+
+
+def upgrade(url: str, *, revision: str = "head") -> bool:
+    """Bring the schema up to `revision`; safe to call from several processes at once.
+
+    A newer schema that this program may use is left as it is: a replica of the old version that starts once more in the
+    middle of a roll-out must find nothing to do. Whether the schema is this program's own now.
+
+    Args:
+        url: a libpq URI.
+
+    Raises:
+        DatabaseUnavailable: no connection.
+        DatabaseError: the user may not change the schema.
+        SchemaMismatch: the schema is newer, and this program may not use it.
+    """
+    database = Database(url, patience=10.0)
+    try:
+        found = read(database)
+    finally:
+        database.close()
+    if found.is_newer:
+        found.check()
+        return False
+    from alembic import command  # a quarter of a second, which no other command needs to wait
+
+    try:
+        command.upgrade(_alembic(url), revision)
+    except DBAPIError as error:
+        if sqlstate(error) != "42501":
+            raise
+        raise DatabaseError(
+            "this database user may not change the schema: run `orchestra-etl db upgrade` as its owner, "
+            "or as a member of the role orchestra_migrator"
+        ) from None
+    return True
+
+
+def check_drift(url: str) -> None:
+    """Compare the database's tables with `etl.tables`.
+
+    Raises:
+        alembic.util.exc.AutogenerateDiffsDetected: they differ.
+    """
+    from alembic import command
+
+    command.check(_alembic(url))
+
+
+def head() -> str:
+    """The revision this program was written for."""
+    return max(_revisions())
+
+
+def _read(connection: Connection) -> Schema:
+    revision = oldest_program = None
+    if connection.execute(_EXISTS).scalar_one():
+        row = connection.execute(_VERSION).one_or_none()
+        if row is not None:
+            revision, oldest_program = row.revision, row.oldest_program
+    return Schema(revision, oldest_program, head(), revision in _revisions())
+
+
+def _revisions() -> set[str]:
+    """By the names of their files: to have Alembic load them takes longer than most commands."""
+    return {file.name[:4] for file in (_migrations() / "versions").glob("[0-9][0-9][0-9][0-9]_*.py")}
+
+
+def _alembic(url: str) -> Config:
+    from alembic.config import Config
+
+    # Alembic reports to standard output, which belongs to the commands' own results.
+    config = Config(stdout=io.StringIO())
+    config.set_main_option("script_location", str(_migrations()))
+    config.attributes["url"] = url
+    return config
+
+
+def _migrations() -> Path:
+    """In a wheel the revisions lie inside the package, in a checkout beside it."""
+    package = Path(__file__).parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"

@@ -1,0 +1,155 @@
+"""Two versions of the program on one database, in both orders of deployment.
+
+The later version is a copy of this one with one more revision, which adds a column; it runs as a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from etl import schema
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from tests.acceptance.test_command import _environment, started
+from tests.conftest import ROOT
+from tests.oracle import differences
+from tests.support import configuration, environment, query, wait_until
+
+LATER = f"{int(schema.head()) + 1:04}"
+REVISION = f'''
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{LATER}"
+down_revision = "{schema.head()}"
+branch_labels = depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("steps", sa.Column("added_later", sa.Text()), schema="orchestra")
+'''
+CONTRACTS = f"""    op.execute("UPDATE orchestra_etl.alembic_version SET oldest_program = '{LATER}'")
+"""
+
+
+class Program:
+    """A version of the program."""
+
+    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
+        self.folder, self._variables = folder, variables
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "etl", *arguments],
+            cwd=self.folder, env=_environment(self._variables), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def history() -> History:
+    """A workflow with 30 finished runs."""
+    return History(seed=11, workflows=1, runs_per_workflow=30, live=0, arrivals_per_minute=0, pace=0.001)
+
+
+@pytest.fixture
+def variables(history: History, empty_database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What a program needs in its environment: a database without a schema, a server, a configuration."""
+    config = tmp_path / "etl.toml"
+    config.write_text(configuration(*history.workflow_ids, more='[logs]\nlevel = "info"') + '\ninterval = "1s"')
+    with Simulator(history).in_thread() as simulator:
+        more = {"ORCHESTRA_ETL_CONFIG": str(config), "ORCHESTRA_ETL_SERVICE__PORT": "0"}
+        yield environment(empty_database_url, simulator.base_url, **more)
+
+
+@pytest.fixture
+def this(variables: dict[str, str]) -> Program:
+    """This version."""
+    return Program(ROOT, variables)
+
+
+def later(folder: Path, variables: Mapping[str, str], *, contracts: bool) -> Program:
+    """The next version, whose revision excludes this one where it `contracts`."""
+    for part in ("etl", "migrations", "config"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "migrations" / "versions" / f"{LATER}_later.py").write_text(REVISION + (CONTRACTS if contracts else ""))
+    return Program(folder, variables)
+
+
+def _stored(url: str) -> int:
+    return int(query(url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"])
+
+
+def test_the_schema_goes_first(this: Program, variables: dict[str, str], history: History, tmp_path: Path) -> None:
+    """Services of this version go on while the schema is upgraded, and more of them may start."""
+    url, [workflow_id] = variables["DATABASE_URL"], history.workflow_ids
+    after = later(tmp_path / "later", variables, contracts=False)
+    assert this("db", "upgrade").returncode == 0
+    with started("serve", variables=variables) as serving:
+        wait_until(lambda: _stored(url) == 30)
+        assert after("db", "upgrade").returncode == 0
+        history.add_runs(workflow_id, 5)
+        wait_until(lambda: _stored(url) == 35)
+        assert serving.poll() is None
+    history.add_runs(workflow_id, 5)
+    again = this("sync")
+    assert (again.returncode, again.stderr.count("schema_of_another_version")) == (0, 1)
+    assert f"the schema ({LATER}) is newer than this program ({schema.head()})" in again.stderr
+    assert "nothing to do" in this("db", "upgrade").stdout
+    assert json.loads(this("db", "current", "--json").stdout)["revision"] == LATER
+    assert this("db", "check").returncode == 0
+    assert this("config", "check").returncode == 0
+    history.add_runs(workflow_id, 5)
+    newest = after("sync")
+    assert (newest.returncode, "schema_of_another_version" in newest.stderr) == (0, False)
+    assert differences(url, history) == []
+
+
+def test_the_program_goes_first(this: Program, variables: dict[str, str], history: History, tmp_path: Path) -> None:
+    """The later version works on the schema as it is, says so, and works on with it upgraded."""
+    url, [workflow_id] = variables["DATABASE_URL"], history.workflow_ids
+    after = later(tmp_path / "later", variables, contracts=False)
+    assert this("db", "upgrade").returncode == 0
+    first = after("sync")
+    assert (first.returncode, first.stderr.count("run `orchestra-etl db upgrade`")) == (0, 1)
+    with started("serve", variables=variables):
+        history.add_runs(workflow_id, 5)
+        wait_until(lambda: _stored(url) == 35)
+        assert after("db", "upgrade").returncode == 0
+        history.add_runs(workflow_id, 5)
+        assert after("sync").returncode == 0
+    assert differences(url, history) == []
+
+
+def test_a_schema_that_has_left_this_program_behind(this: Program, variables: dict[str, str], tmp_path: Path) -> None:
+    """What the later version's revision excludes ends with one line and changes nothing."""
+    assert later(tmp_path / "later", variables, contracts=True)("db", "upgrade").returncode == 0
+    for command in (("sync",), ("serve",), ("status",), ("db", "upgrade"), ("db", "check")):
+        done = this(*command)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert [line.endswith("upgrade orchestra-etl") for line in done.stderr.splitlines()] == [True]
+    assert query(variables["DATABASE_URL"], "SELECT 1 AS one FROM orchestra_etl.run_ledger") == []
+
+
+def test_this_program_works_on_the_oldest_schema_that_it_accepts(
+    this: Program, variables: dict[str, str], history: History
+) -> None:
+    """Everything is loaded into it, with a warning; the one before is refused."""
+    url = variables["DATABASE_URL"]
+    before = f"{int(schema.OLDEST_SCHEMA) - 1:04}"
+    schema.upgrade(url, revision=before)
+    refused = this("sync")
+    assert (refused.returncode, "run `orchestra-etl db upgrade`" in refused.stderr) == (4, True)
+    schema.upgrade(url, revision=schema.OLDEST_SCHEMA)
+    done = this("sync")
+    assert (done.returncode, "schema_of_another_version" in done.stderr) == (0, schema.head() != schema.OLDEST_SCHEMA)
+    for command in (("status",), ("runs", "list"), ("rollups", "verify"), ("dead-letters", "list"), ("gaps", "list")):
+        assert this(*command).returncode == 0
+    assert differences(url, history) == []

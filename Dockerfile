@@ -1,11 +1,31 @@
-FROM python:3.13-slim
-WORKDIR /app
-COPY requirements.lock pyproject.toml README.md LICENSE alembic.ini ./
-RUN pip install --no-cache-dir --require-hashes -r requirements.lock
-COPY etl etl
+# The program without what building and testing need. Both stages use the same Python, to which the virtual environment points.
+FROM python:3.13-slim AS build
+WORKDIR /build
+COPY requirements.lock requirements-run.lock pyproject.toml README.md LICENSE ./
+# Hashes for what builds, too: it comes with the tools of development.
+RUN python -m venv /build/tools \
+    && /build/tools/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
+RUN python -m venv --without-pip /opt/orchestra-etl \
+    && /build/tools/bin/pip --python /opt/orchestra-etl/bin/python install --no-cache-dir --disable-pip-version-check \
+        --require-hashes -r requirements-run.lock
 COPY migrations migrations
-COPY config config
-RUN pip install --no-cache-dir --no-deps --no-build-isolation . && useradd --system --create-home etl
-USER etl
+COPY config/etl.toml config/etl.toml
+COPY etl etl
+RUN /build/tools/bin/python -m build --wheel --no-isolation --outdir /build/dist . \
+    && /build/tools/bin/pip --python /opt/orchestra-etl/bin/python install --no-cache-dir --disable-pip-version-check \
+        --no-deps /build/dist/*.whl
+
+FROM python:3.13-slim
+RUN useradd --uid 10001 --user-group --create-home etl
+COPY --from=build /opt/orchestra-etl /opt/orchestra-etl
+ENV PATH=/opt/orchestra-etl/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    ORCHESTRA_ETL_SERVICE__HOST=0.0.0.0
+USER 10001
+WORKDIR /app
 EXPOSE 8484
-CMD ["orchestra-etl", "serve"]
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8484/livez', timeout=4)"]
+ENTRYPOINT ["orchestra-etl"]
+CMD ["serve"]

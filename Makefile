@@ -1,5 +1,5 @@
 # Everything a developer or a curious user needs; it makes its own virtual environment.
-#   make demo [ARGS=--exit]   make dashboards   make test   make test-browser   make faults   make soak   make check   make run   make bench   make bench-stages   make bench-analytics   make lock
+#   make demo [ARGS=--exit]   make dashboards   make test   make test-browser   make faults   make soak   make check   make run   make bench   make bench-stages   make bench-analytics   make bench-growth   make test-image   make dist   make lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ SUPERSET := .superset/venv
 BENCH := .bench/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo dashboards test test-browser faults soak check run bench bench-stages bench-analytics lock clean
+.PHONY: demo dashboards test test-browser faults soak check run bench bench-stages bench-analytics bench-growth test-image dist lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,7 +23,10 @@ help:
 	@echo "make bench   time this project beside dlt and a hand-written script (40 minutes)"
 	@echo "make bench-stages  time the load beside COPY, and the fetch beside plain httpx (2 minutes)"
 	@echo "make bench-analytics  time a dashboard's questions on 10 million steps (10 minutes)"
-	@echo "make lock    renew requirements.lock"
+	@echo "make bench-growth  time, memory and room over the size of the history (10 minutes)"
+	@echo "make test-image  follow the steps of the Dockerfile on this machine (2 minutes)"
+	@echo "make dist    build the wheel and the source distribution, install and try them"
+	@echo "make lock    renew requirements.lock and requirements-run.lock"
 .PHONY: help
 
 demo: $(VENV)/installed
@@ -70,11 +73,28 @@ bench-stages: $(VENV)/installed
 bench-analytics: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.analytics $(ARGS)
 
+bench-growth: $(VENV)/installed
+	$(BIN)/python -m tests.benchmarks.growth $(ARGS)
+	$(BIN)/python -m tests.benchmarks.churn
+
+test-image: $(VENV)/installed
+	$(BIN)/python -m pytest tests/image $(ARGS)
+
+dist: $(VENV)/installed
+	@tag=$$(git tag --points-at HEAD 2>/dev/null | grep '^v' | head -1); version=$$($(BIN)/orchestra-etl --version | cut -d' ' -f2); \
+		test -z "$$tag" -o "$$tag" = "v$$version" || { echo "the tag $$tag is not the version $$version of pyproject.toml"; exit 1; }
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m pytest tests/acceptance/test_wheel.py $(ARGS)
+	@ls -l dist
+
 # pip-compile writes names, versions and hashes; never the address of an index.
 lock: $(VENV)/installed
 	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --extra dev --no-header \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate \
 		--output-file requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --constraint requirements.lock \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate \
+		--output-file requirements-run.lock pyproject.toml
 
 # Superset's own: only for Python 3.11, whatever the project's is.
 $(SUPERSET)/installed: config/superset/requirements.lock

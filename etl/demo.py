@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import Connection, text
 
-from etl import app, database, logs, settings
+from etl import app, database, logs, schema, settings
 from etl.admin import roles
 from etl.errors import ConfigurationError
 from etl.local.history import History

@@ -40,6 +40,7 @@ FOLDER = Path(__file__).resolve().parent
 PROGRAMS = FOLDER.parents[1] / ".superset" / "venv" / "bin"
 LOGIN = "orchestra_dashboards"
 """Superset's user of the database: a member of the analysts, who read no payload."""
+ANY = "0.0.0.0"  # noqa: S104 - only compared with
 START_SECONDS = 60.0
 STATEMENT_SECONDS = 55
 """Less than Superset waits for an answer, so that the server ends a slow query, not only Superset."""
@@ -48,7 +49,8 @@ STATEMENT_SECONDS = 55
 def main() -> int:
     """Serve until Ctrl-C; with --exit end as soon as Superset answers."""
     parser = argparse.ArgumentParser(prog="make dashboards", description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--port", type=int, default=8088, help="the port on 127.0.0.1 (%(default)s); 0: any free one")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to serve at (%(default)s)")
+    parser.add_argument("--port", type=int, default=8088, help="the port (%(default)s); 0: any free one")
     parser.add_argument("--exit", action="store_true", help="end as soon as the dashboards are served")
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -62,7 +64,7 @@ def main() -> int:
             if not alone:
                 _say(f"the dashboards are up to date; they are served at {(home / 'address').read_text()}")
                 return 0
-            _serve(home, arguments.port, end=arguments.exit)
+            _serve(home, arguments.host, arguments.port, end=arguments.exit)
     except EtlError as error:
         print(f"dashboards: {error}", file=sys.stderr)
         return error.exit_status
@@ -253,19 +255,19 @@ def _provision(home: Path, sqlalchemy_uri: str) -> None:
     _say(f"sign in as admin, {shown} {home / 'admin-password'}")
 
 
-def _serve(home: Path, port: int, *, end: bool) -> None:
+def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
             port = probe.getsockname()[1]
         except OSError:
             raise ConfigurationError(
                 f"port {port} is taken: name another with make dashboards ARGS='--port {port + 1}'"
             ) from None
-    address = f"http://127.0.0.1:{port}/dashboard/list/"
+    address = f"http://{'127.0.0.1' if host == ANY else host}:{port}/dashboard/list/"
     with (home / "superset.log").open("w") as log:
-        server = _start(home, port, log)
+        server = _start(home, host, port, log)
         try:
             _wait_until_ready(server, port, home)
             (home / "address").write_text(address)
@@ -281,11 +283,11 @@ def _serve(home: Path, port: int, *, end: bool) -> None:
             server.kill()
 
 
-def _start(home: Path, port: int, log: IO[str]) -> subprocess.Popen[bytes]:
+def _start(home: Path, host: str, port: int, log: IO[str]) -> subprocess.Popen[bytes]:
     # One process: Superset waits for PostgreSQL, and each further one takes 350 MB.
     workers = ["--workers", "1", "--worker-class", "gthread", "--threads", "16", "--timeout", "120"]
     return subprocess.Popen(
-        [_program("gunicorn"), *workers, "--bind", f"127.0.0.1:{port}", "superset.app:create_app()"],
+        [_program("gunicorn"), *workers, "--bind", f"{host}:{port}", "superset.app:create_app()"],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

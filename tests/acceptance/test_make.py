@@ -40,11 +40,11 @@ def test_alone_it_prints_help() -> None:
     targets = [line.split()[1] for line in done.stdout.splitlines()]
     assert targets == [
         "demo", "dashboards", "test", "test-browser", "faults", "soak", "check", "run", "bench", "bench-stages",
-        "bench-analytics", "lock",
+        "bench-analytics", "bench-growth", "test-image", "dist", "lock",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "faults", "soak", "check", "run", "bench", "lock"])
+@pytest.mark.parametrize("target", ["demo", "test", "faults", "soak", "check", "run", "bench", "test-image", "lock"])
 def test_every_target_can_be_made_from_nothing(target: str, tmp_path: Path) -> None:
     """Each target knows how to get from a checkout without a virtual environment to its own command."""
     done = _make("-n", target, f"VENV={tmp_path}/venv", "ARGS=--some-option")

@@ -1,0 +1,209 @@
+"""The files for containers, clusters and init systems: each is well formed, and names only what the code has."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import typer
+import yaml
+
+from etl.cli.commands import app
+from etl.settings.models import Service
+from etl.settings.sources import _KNOWN, _NAMED, _NO_SETTINGS, PREFIX
+from tests import dockerfile
+from tests.conftest import ROOT
+
+DEPLOY = ROOT / "config" / "deploy"
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+OURS = {name: one for name, one in COMPOSE["services"].items() if one["image"] == "orchestra-etl"}
+DOCKERFILES = (ROOT / "Dockerfile", ROOT / "config" / "superset" / "Dockerfile")
+MANIFESTS = [
+    pytest.param(manifest, id=f"{path.name}: {manifest['kind']}")
+    for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    for manifest in yaml.safe_load_all(path.read_text())
+]
+UNITS = sorted((DEPLOY / "systemd").iterdir())
+PORT = Service().port
+
+
+def _assert_is_a_command(words: Sequence[str]) -> None:
+    """The words are a command of ours, and its options exist."""
+    command: Any = typer.main.get_command(app)
+    rest = list(words)
+    while hasattr(command, "commands"):
+        name = rest.pop(0)
+        assert name in command.commands, name
+        command = command.commands[name]
+    command.make_context(command.name, rest)
+
+
+def _assert_is_known(variable: str) -> None:
+    """The variable is one that the settings, PostgreSQL's image or the dashboards' image understand."""
+    if variable in _NAMED or variable in _NO_SETTINGS or variable.startswith("POSTGRES_"):
+        return
+    assert variable.startswith(PREFIX), variable
+    assert variable.removeprefix(PREFIX).lower().replace("__", ".", 1) in _KNOWN, variable
+
+
+# Containers
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_dockerfiles_are_clean(path: Path) -> None:
+    """The linter has nothing to say."""
+    done = subprocess.run([Path(sys.executable).parent / "hadolint", path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_dockerfiles_copy_what_is_there(path: Path) -> None:
+    """What is copied exists and is let into the context; the process is not root, and no shell stands before it."""
+    let_in = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")
+    }  # fmt: skip
+    instructions = dockerfile.read(path)
+    for one in instructions:
+        if one.name == "COPY" and "--from" not in one.text:
+            for source in one.words[:-1]:
+                assert (ROOT / source).exists()
+                assert source.split("/")[0] in let_in
+        if one.name in ("ENTRYPOINT", "CMD"):
+            assert one.text.startswith("[")
+        if one.name == "ENV":
+            for variable in re.findall(r"(\w+)=", one.text):
+                if variable not in ("PATH", "PYTHONPATH", "PYTHONUNBUFFERED"):
+                    _assert_is_known(variable)
+    last = [one.name for one in instructions if one.stage == instructions[-1].stage]
+    assert last.index("USER") < last.index("ENTRYPOINT")
+    assert "HEALTHCHECK" in last
+
+
+def test_the_image_serves_where_the_code_does() -> None:
+    """The ports that are exposed and looked at are those of the code, and what is run by default is a command."""
+    one, dashboards = (dockerfile.read(path) for path in DOCKERFILES)
+    assert [found.text for found in one if found.name == "EXPOSE"] == [str(PORT)]
+    assert f":{PORT}/livez" in next(found.text for found in one if found.name == "HEALTHCHECK")
+    assert next(found.words for found in one if found.name == "ENTRYPOINT") == ["orchestra-etl"]
+    _assert_is_a_command(next(found.words for found in one if found.name == "CMD"))
+    script = next(found.words for found in dashboards if found.name == "ENTRYPOINT")[1]
+    assert f'"--port", type=int, default={next(f.text for f in dashboards if f.name == "EXPOSE")}' in (
+        ROOT / script
+    ).read_text().replace("'", '"')
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_services_run_commands_with_variables_of_the_code(name: str) -> None:
+    """Every command and option, every variable and every mounted file of a service of ours exists."""
+    service = OURS[name]
+    _assert_is_a_command(service["command"])
+    for variable in service.get("environment", {}):
+        _assert_is_known(variable)
+    for volume in service.get("volumes", ()):
+        assert (ROOT / volume.split(":")[0]).exists()
+
+
+def test_secrets_are_files_that_are_not_in_the_repository() -> None:
+    """No service is given a secret by its environment; what is named as a secret is declared, and kept out of commits."""
+    declared = COMPOSE["secrets"]
+    for service in COMPOSE["services"].values():
+        for secret in service.get("secrets", ()):
+            assert secret in declared
+        for variable, value in service.get("environment", {}).items():
+            if value.startswith("/run/secrets/"):
+                assert variable.endswith("_FILE")
+                assert value.removeprefix("/run/secrets/") in service["secrets"]
+            assert not re.search(r"PASSWORD$|KEY$|^DATABASE_URL$", variable)
+    assert all(one["file"].startswith("./secrets/") for one in declared.values())
+    assert "secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_services_wait_for_what_they_need() -> None:
+    """Whatever uses the schema waits for its migration; what can be scaled takes no port of the machine."""
+    services = COMPOSE["services"]
+    assert services["etl"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert services["migrate"]["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert not {"ports", "container_name"} & services["etl"].keys()
+    for service in services.values():
+        assert service.get("depends_on", {}).keys() <= services.keys()
+
+
+# Kubernetes
+
+
+def _pod(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    spec = manifest["spec"].get("jobTemplate", manifest)["spec"]
+    return dict(spec["template"]["spec"]) if "template" in spec else None
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_manifests_follow_their_schema(manifest: dict[str, Any]) -> None:
+    """Kubernetes' own schema knows every field; commands, variables, ports and probes are the code's."""
+    kubernetes_validate.validate(manifest, "1.34", strict=True)
+    pod = _pod(manifest)
+    if pod is None:
+        assert [port["port"] for port in manifest["spec"]["ports"]] == [PORT]
+        return
+    assert pod["securityContext"]["runAsUser"] == 10001
+    [container] = pod["containers"]
+    _assert_is_a_command(container["args"])
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts.keys() == {volume["name"] for volume in pod["volumes"]}
+    for variable in container["env"]:
+        _assert_is_known(variable["name"])
+        assert variable["value"].startswith(tuple(mounts.values()))
+    assert {port["containerPort"] for port in container.get("ports", ())} <= {PORT}
+    assert {container[one]["httpGet"]["path"] for one in container if one.endswith("Probe")} <= {"/livez", "/readyz"}
+
+
+# systemd and cron
+
+
+def _values(path: Path, key: str) -> Iterator[str]:
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition("=")
+        if name == key:
+            yield value
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_units_are_understood(path: Path, tmp_path: Path) -> None:
+    """systemd reads every line of a unit without a warning, and what it starts is a command of ours."""
+    for line in _values(path, "ExecStart"):
+        program, *words = shlex.split(line)
+        assert Path(program).name == "orchestra-etl"
+        _assert_is_a_command(words)
+    for line in _values(path, "Environment"):
+        _assert_is_known(line.partition("=")[0])
+    analyzer = shutil.which("systemd-analyze")
+    if analyzer is None:
+        pytest.skip("systemd-analyze is not installed")
+    for unit in UNITS:
+        # It asks whether the program is there.
+        text = unit.read_text().replace("/opt/orchestra-etl/bin/orchestra-etl", shutil.which("true") or "")
+        (tmp_path / unit.name).write_text(text)
+    done = subprocess.run(
+        [analyzer, "verify", "--man=no", tmp_path / path.name], capture_output=True, text=True, check=False
+    )
+    assert [line for line in done.stderr.splitlines() if "orchestra-etl" in line] == []
+
+
+def test_the_crontab_line_runs_a_command() -> None:
+    """It has five fields, a user and a command of ours; its variables are known."""
+    lines = [line for line in (DEPLOY / "cron" / "orchestra-etl").read_text().splitlines() if not line.startswith("#")]
+    *variables, job = lines
+    for line in variables:
+        _assert_is_known(line.partition("=")[0])
+    fields = job.split(maxsplit=6)
+    assert re.fullmatch(r"[\d*/, -]+", " ".join(fields[:5]))
+    words = shlex.split(fields[6].partition(" 2>&1")[0])
+    assert Path(words[0]).name == "orchestra-etl"
+    _assert_is_a_command(words[1:])

@@ -58,20 +58,29 @@ class Api(_Section):
     """The API that is read, and how hard it may be asked."""
 
     base_url: str = "https://orchestra.arcee.ai/api/v1/workflow"
+    """Every request goes below it, and to no other host."""
     api_key: SecretStr | None = None
     """From the environment only."""
     api_key_file: SecretFile | None = None
+    """A file that holds the key; read again for every request."""
     header_name: str = "Authorization"
+    """The header that carries `Bearer <key>`."""
     all_workflows: bool = False
+    """Whether every workflow that the key can see is swept, not only those that are named."""
     requests_per_second: float = Field(default=50.0, ge=0, allow_inf_nan=False)
     """For all replicas together; 0 is no limit."""
     concurrency: int = Field(default=16, ge=1, le=1000)
+    """Requests at once, of one process."""
     deadline: PositiveDuration = 60.0
+    """For one request, from connecting to the last byte."""
     attempts: int = Field(default=5, ge=1, le=100)
     """How often a request is tried before it counts as failed."""
     max_response_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
+    """The largest answer, after decompression; a larger one is set aside."""
     page_size: int = Field(default=100, ge=1, le=10_000)
+    """Rows asked for at once when runs are listed."""
     trust_env: bool = False
+    """Whether proxies and certificates are as the environment says (HTTPS_PROXY, SSL_CERT_FILE)."""
 
     @field_validator("base_url")
     @classmethod
@@ -115,13 +124,17 @@ class Database(_Section):
     """The PostgreSQL that is written."""
 
     url: SecretStr | None = None
+    """`postgresql://user@host/name`, or the word `embedded` for the PostgreSQL that comes with the program."""
     url_file: SecretFile | None = None
+    """A file that holds the URL; read again for every connection."""
     migrate_on_start: bool = False
+    """Whether the schema is brought up to date at each start; the embedded one always is."""
     statement_timeout: Duration = Field(default=40.0, le=2_000_000)
-    """0 is no limit, here and for `lock_timeout`."""
+    """How long a statement may take; 0 is no limit. A connection that is silent for 10 s longer is given up."""
     lock_timeout: Duration = Field(default=30.0, le=2_000_000)
+    """How long a statement may wait for a lock; 0 is no limit."""
     patience: Duration = 120.0
-    """Seconds for which a unit of work is repeated while the database does not answer."""
+    """For how long a unit of work is repeated while the database does not answer."""
 
     @field_validator("url")
     @classmethod
@@ -141,14 +154,19 @@ class Workflow(_Section):
     """One workflow whose runs are stored."""
 
     id: Identifier
+    """As the API gives it."""
     name: str | None = None
+    """For people; without it as the API says."""
     interval: PositiveDuration = 60.0
     """Between two sweeps; without effect where `cron` is set."""
     cron: str | None = None
     """Five fields, in UTC."""
     discover: bool = True
+    """Whether its run list is swept; else only named runs are read."""
     runs: tuple[Identifier, ...] = ()
+    """Ids of runs known beforehand."""
     labels: Mapping[str, str] = Field(default_factory=dict)
+    """Stored with the workflow, for analysts."""
 
     @field_validator("cron")
     @classmethod
@@ -177,12 +195,19 @@ class Polling(_Section):
     """When runs are read again, and when they are left alone."""
 
     settle_after: Duration = 60.0
+    """A run is final when it was read this long after its end, or twice the same."""
     open_interval_min: PositiveDuration = 5.0
+    """How often young open runs are read."""
     open_interval_max: PositiveDuration = 600.0
+    """How often old open runs are read."""
     give_up_after: PositiveDuration = 7 * 86400.0
+    """A run that is open for longer is marked stale and read once a day."""
     lease: PositiveDuration = 60.0
+    """For how long the work of a process that died stays its own."""
     reconcile: PositiveDuration = 3600.0
+    """How often the whole list is read, for late changes and what is missing."""
     reconcile_pages: int = Field(default=1000, ge=1)
+    """Pages of it read at most."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Polling:
@@ -195,6 +220,7 @@ class Service(_Section):
     """Where the service answers health checks and metrics."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
+    """The address for /livez, /readyz and /metrics."""
     port: int = Field(default=8484, ge=0, le=65535)
     """0: no HTTP server."""
 
@@ -203,7 +229,9 @@ class Logs(_Section):
     """What is logged, and how it looks."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged, from this level up."""
     format: Literal["auto", "console", "json"] = "auto"
+    """`auto`: console on a terminal, else JSON, a line an event."""
 
     @field_validator("level", "format", mode="before")
     @classmethod

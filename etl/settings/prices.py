@@ -46,10 +46,13 @@ class ModelPrice(BaseModel):
     model: Name
     """In it `*` stands for any characters."""
     input: Amount
+    """For a million prompt tokens."""
     output: Amount
+    """For a million tokens of answers."""
     cached_input: Amount | None = None
     """Prompt tokens served from a cache; None: as `input`."""
     currency: str = "USD"
+    """Three letters."""
     provider: Name | None = None
     """Who is paid; None: as the published prices say."""
     valid_from: Annotated[date, BeforeValidator(_day)] | None = None

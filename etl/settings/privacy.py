@@ -27,6 +27,7 @@ class RedactionRule(BaseModel):
     path: str
     """JSONPath (RFC 9535) on the step or the run as the API gives it."""
     action: Literal["drop", "mask", "hash"]
+    """`drop` the member, `mask` its value, or `hash` it by the key: equal values stay equal."""
 
     @field_validator("path")
     @classmethod
@@ -53,7 +54,9 @@ class Redaction(BaseModel):
     key: SecretStr | None = None
     """From the environment only."""
     key_file: SecretFile | None = None
+    """A file that holds the key: 32 characters or more, such as `openssl rand -hex 32` makes."""
     rules: tuple[RedactionRule, ...] = ()
+    """See the table below."""
 
     @field_validator("rules", mode="before")
     @classmethod

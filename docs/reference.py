@@ -131,7 +131,8 @@ _COLUMNS = """
     ORDER BY a.attnum
 """
 _FUNCTIONS = """
-    SELECT format('orchestra.%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) COLLATE "C" AS name, obj_description(p.oid, 'pg_proc') AS comment
+    SELECT format('orchestra.%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) COLLATE "C" AS name,
+           obj_description(p.oid, 'pg_proc') AS comment
     FROM pg_proc AS p
     WHERE p.pronamespace = 'orchestra'::regnamespace AND p.prorettype <> 'trigger'::regtype
     ORDER BY 1

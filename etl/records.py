@@ -119,12 +119,17 @@ class ListedRun(msgspec.Struct, frozen=True, gc=False):
     """None where the row gives no end: the run may still be running."""
 
 
+Reason = Literal[
+    "duplicate_id", "id_conflict", "malformed", "not_an_array", "not_an_object", "not_redactable", "not_storable", "rejected",
+    "too_large", "unusable_id",
+]  # fmt: skip
+"""Why something is set aside; docs/operations.md says what to do about each."""
+
+
 class Rejected(msgspec.Struct, frozen=True, gc=False):
     """Something that could not be loaded, with its bytes: a row of `dead_letters`."""
 
-    reason: str
-    """A fixed word: not_an_array, not_an_object, malformed, unusable_id, duplicate_id, id_conflict, not_storable, rejected,
-    not_redactable, too_large."""
+    reason: Reason
     detail: str
     """One sentence for the operator, without payload text."""
     body: bytes

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from etl.load.batch import Isolation, RunWrite, Written
 from etl.load.staging import assign, column_types, copy, listed, stage
-from etl.records import Payload, Rejected, Step
+from etl.records import Payload, Reason, Rejected, Step
 from etl.tables import inputs, steps
 
 _STEP_CONTENT = (
@@ -108,7 +108,7 @@ def write_steps(
         for step in run.steps:
             owners.setdefault(step.id, run.id)
 
-    def set_aside(run: RunWrite, step: Step, reason: str, why: str) -> None:
+    def set_aside(run: RunWrite, step: Step, reason: Reason, why: str) -> None:
         written.rejected.append((run.workflow_id, run.id, Rejected(reason, why, bytes(step.source), step.id)))
 
     def set_conflict_aside(run: RunWrite, step: Step) -> None:

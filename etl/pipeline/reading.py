@@ -13,7 +13,7 @@ from etl.errors import ApiUnavailable, NotFound, RequestRefused, ResponseTooLarg
 from etl.extract.client import OrchestraClient
 from etl.ledger.claims import Claim
 from etl.ledger.clock import DatabaseClock
-from etl.records import TERMINAL_STATES, Answer, DecodedRun, DecodedSteps, Drift, Rejected, Run
+from etl.records import TERMINAL_STATES, Answer, DecodedRun, DecodedSteps, Drift, Reason, Rejected, Run
 from etl.transform.decode import decode_steps
 from etl.transform.redact import NotRedactable, Policy, Redaction
 from etl.transform.runs import decode_run, decode_single_run
@@ -107,7 +107,7 @@ class Reader:
         except NotFound:
             return Reading(claim, self._clock.now(), problem="the API answers 404 for its steps", not_found=True)
         except (UnusableIdentifier, ResponseTooLarge) as error:
-            reason = "too_large" if isinstance(error, ResponseTooLarge) else "unusable_id"
+            reason: Reason = "too_large" if isinstance(error, ResponseTooLarge) else "unusable_id"
             letter = Rejected(reason, str(error), claim.run_id.encode())
             return Reading(claim, self._clock.now(), rejected=(letter,), problem=str(error), hopeless=True)
         except RequestRefused as error:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from msgspec import Raw
 
-from etl.records import DecodedSteps, Payload, Rejected, Step
+from etl.records import DecodedSteps, Payload, Reason, Rejected, Step
 from etl.transform.fields import Fields, Findings, usable_id
 from etl.transform.generation import read_generation
 from etl.transform.payloads import may_be_refused
@@ -83,7 +83,8 @@ def decode_steps(
 
 def not_an_array(body: bytes, policy: Policy | None) -> Rejected:
     """A whole answer set aside; without its bytes where there are redaction rules."""
-    reason, detail = "not_an_array", "The answer is not a JSON array."
+    reason: Reason = "not_an_array"
+    detail = "The answer is not a JSON array."
     return Rejected(reason, detail, body) if policy is None else policy.withhold(reason, detail, body)
 
 
@@ -98,6 +99,7 @@ def reject_element(findings: Findings, own: Raw, members: Members | None, policy
             "unusable_id", "The id is missing, empty, too long, or not text that PostgreSQL can hold.", body
         )
         return
+    reason: Reason
     if not body.startswith(b"{") and is_json(body):
         reason, detail = "not_an_object", "An element of the answer is not a JSON object."
     else:

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
-from etl.records import Drift, Payload, Rejected
+from etl.records import Drift, Payload, Reason, Rejected
 from etl.transform.payloads import payload, storable
 from etl.transform.scanner import REFUSALS, Members
 
@@ -62,7 +62,7 @@ class Findings:
         self.rejected: list[Rejected] = []
         self._drift: Counter[tuple[str, DriftKind, str]] = Counter()
 
-    def reject(self, reason: str, detail: str, body: bytes, step_id: str | None = None) -> None:
+    def reject(self, reason: Reason, detail: str, body: bytes, step_id: str | None = None) -> None:
         """Set something aside with its bytes; `detail` is one sentence without payload text."""
         self.rejected.append(Rejected(reason, detail, body, step_id))
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from etl.records import Rejected
+from etl.records import Reason, Rejected
 from etl.transform.fields import text_of
 from etl.transform.payloads import may_be_refused
 from etl.transform.scanner import Members, split
@@ -196,7 +196,7 @@ class Policy:
         except Exception as error:
             raise NotRedactable(type(error).__name__) from None
 
-    def withhold(self, reason: str, detail: str, body: bytes, step_id: str | None = None) -> Rejected:
+    def withhold(self, reason: Reason, detail: str, body: bytes, step_id: str | None = None) -> Rejected:
         """Set something aside without its bytes: what cannot be read may hold what must not be kept.
 
         The keyed hash still tells whether the same comes again, and tells nobody without the key what it was.

@@ -1,0 +1,103 @@
+"""Every command that the documentation shows is run; what cannot be run here is named, with the reason."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from tests.acceptance.test_command import run
+from tests.conftest import ROOT
+from tests.support import configuration, environment, load, query, sync
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#]*)(?:#([\w-]+))?\)")
+TARGET = re.compile(r"^([a-z][\w-]*):", re.MULTILINE)
+
+MACHINES = {
+    "chmod", "cp", "docker", "echo", "export", "install", "kubectl", "mkdir", "openssl", "pip", "python3", "systemctl", "useradd",
+}  # fmt: skip
+"""Programs of the machine: they would change it, or are not on it. The files that they name must exist."""
+ELSEWHERE = {
+    "orchestra-etl serve": "does not end by itself; test_command.py starts it",
+}
+
+
+def _lines(document: Path) -> Iterator[str]:
+    for block in BLOCK.findall(document.read_text()):
+        for line in block.splitlines():
+            command = re.sub(r"\s+#.*$", "", line).strip()
+            if command:
+                yield command
+
+
+COMMANDS = [(document, line) for document in DOCUMENTS for line in _lines(document)]
+OURS = sorted({line for _, line in COMMANDS if line.startswith("orchestra-etl ") and line not in ELSEWHERE})
+
+
+@pytest.fixture(scope="module")
+def history() -> History:
+    """A workflow with ten finished runs."""
+    return History(seed=13, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0)
+
+
+@pytest.fixture
+def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A configured workflow whose history is loaded, with a dead letter."""
+    config = tmp_path / "etl.toml"
+    config.write_text(configuration(*history.workflow_ids))
+    with Simulator(history).in_thread() as simulator:
+        given = environment(database_url, simulator.base_url, ORCHESTRA_ETL_CONFIG=str(config))
+        asyncio.run(sync(load(tmp_path, config.read_text(), given)))
+        query(
+            database_url,
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)"
+            " SELECT workflow_id, run_id, 'rejected', 'for the documentation', '', '[]'"
+            " FROM orchestra_etl.run_ledger LIMIT 1",
+        )
+        yield given
+
+
+@pytest.mark.parametrize("line", OURS)
+def test_our_commands_run_as_they_are_shown(line: str, variables: dict[str, str], history: History) -> None:
+    """Each ends with 0, or with the status that its situation asks for, and with no traceback."""
+    [workflow_id] = history.workflow_ids
+    names = {"WORKFLOW": workflow_id, "RUN": history.run_ids(workflow_id)[0]}
+    done = run(*[names.get(word, word) for word in shlex.split(line)[1:]], variables=variables)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_other_command_is_known() -> None:
+    """Make's targets exist; programs of the machine are named above, and the files of ours that they take exist."""
+    targets = set(TARGET.findall((ROOT / "Makefile").read_text()))
+    for document, line in COMMANDS:
+        for command in re.split(r" && |; ", line):
+            words = shlex.split(command)
+            if words[0] == "make":
+                assert words[1] in targets, (document, line)
+            elif words[0] != "orchestra-etl":
+                assert words[0] in MACHINES or words[0].startswith("/opt/orchestra-etl"), (document, line)
+            for word in words:
+                found = re.search(r"\bconfig/[\w./-]+", word)
+                assert found is None or (ROOT / found[0]).exists(), (document, line)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    """Every link to a file of ours finds it, and the heading in it."""
+    for target, heading in LINK.findall(document.read_text()):
+        if target.startswith("http"):
+            continue
+        found = (document.parent / target).resolve() if target else document
+        assert found.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -1,0 +1,41 @@
+"""The runbook has a place for everything that may ask for one."""
+
+from __future__ import annotations
+
+import re
+from typing import get_args
+
+import yaml
+
+from etl import errors
+from etl.records import Reason
+from tests.conftest import ROOT
+
+RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
+ALERTS = yaml.safe_load((ROOT / "config" / "prometheus" / "alerts.yml").read_text())
+
+
+def _headings(section: str) -> set[str]:
+    text = re.split(rf"^## {section}$", RUNBOOK, flags=re.MULTILINE)[1].split("\n## ")[0]
+    return set(re.findall(r"^### (.+)$", text, re.MULTILINE))
+
+
+def test_every_reason_of_a_dead_letter_is_explained() -> None:
+    """No more and no fewer reasons than the code has."""
+    assert _headings("Dead letters") == set(get_args(Reason))
+
+
+def test_every_exit_status_is_explained() -> None:
+    """Those of the errors, of success, of something new, and of signals."""
+    raised = {getattr(one, "exit_status", 1) for one in vars(errors).values() if isinstance(one, type)}
+    assert _headings("Exit statuses") == {str(status) for status in raised | {0, 6, 130, 143}}
+
+
+def test_every_alert_leads_to_what_to_do() -> None:
+    """Each rule has a severity, a summary, and a link to its own heading."""
+    rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+    assert {rule["alert"] for rule in rules} == _headings("Alerts")
+    for rule in rules:
+        assert rule["labels"]["severity"] in ("critical", "warning", "info")
+        assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+        assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{rule['alert'].lower()}"

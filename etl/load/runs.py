@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.load.batch import Isolation, RunWrite, Written
-from etl.load.staging import assign, column_types, listed, stage
+from etl.load.staging import assign, column_types, json_text, listed, stage
 from etl.records import Payload, Rejected
 from etl.tables import run_payloads, runs
 
@@ -82,7 +82,8 @@ def write_runs(
         rows = connection.execute(_UPSERT_RUNS).all()
         payloads = [row for run in some if (row := _run_payload_row(run)) is not None]
         if payloads:
-            stage(connection, "staged_run_payloads", _STAGED_RUN_PAYLOADS, payloads)
+            rows_of_json = ((id, json_text(given), json_text(gave), *rest) for id, given, gave, *rest in payloads)
+            stage(connection, "staged_run_payloads", _STAGED_RUN_PAYLOADS, rows_of_json)
             connection.execute(_UPSERT_RUN_PAYLOADS)
         emptied = [run.id for run in some if _is_redacted(run) and _run_payload_row(run) is None]
         if emptied:
@@ -146,7 +147,9 @@ def _is_redacted(run: RunWrite) -> bool:
 _NO_PAYLOAD = Payload(None, 0)
 
 
-def _run_payload_row(run: RunWrite) -> tuple[object, ...] | None:
+def _run_payload_row(
+    run: RunWrite,
+) -> tuple[str, bytes | None, bytes | None, bytes | None, bytes | None, str | None] | None:
     own = run.observed
     if own is None or (own.inputs is None and own.outputs is None):
         return None

@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import psycopg
+from msgspec import Raw
+from psycopg.abc import Buffer
+from psycopg.adapt import Dumper
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+class _JsonText(Dumper):
+    """Sends JSON as the bytes that it is; plain bytes would be taken for bytea."""
+
+    def dump(self, obj: Raw) -> Buffer:
+        return memoryview(obj)
+
+
+def json_text(data: bytes | None) -> Raw | None:
+    """JSON in UTF-8 as a value of a row."""
+    return None if data is None else Raw(data)
 
 
 def column_types(table: Table, names: Iterable[str]) -> dict[str, str]:
@@ -26,7 +41,7 @@ def stage(connection: Connection, name: str, columns: Mapping[str, str], rows: I
         connection: in a transaction.
         name: name of the temporary table.
         columns: column name to SQL type.
-        rows: one sequence a row, in the order of `columns`; JSON as text.
+        rows: one sequence a row, in the order of `columns`; JSON as text, or by `json_text`.
 
     Raises:
         psycopg.Error: PostgreSQL refuses a value.
@@ -38,7 +53,7 @@ def stage(connection: Connection, name: str, columns: Mapping[str, str], rows: I
 
 
 def copy(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Add `rows` to a table; JSON as text.
+    """Add `rows` to a table; JSON as text, or by `json_text`.
 
     Raises:
         psycopg.Error: PostgreSQL refuses a value, or a key is there already.
@@ -46,9 +61,11 @@ def copy(connection: Connection, table: str, columns: Sequence[str], rows: Itera
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
         raise TypeError("the engine must use psycopg")
-    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({listed(columns)}) FROM STDIN") as sink:
-        for row in rows:
-            sink.write_row(row)
+    with driver.cursor() as cursor:
+        cursor.adapters.register_dumper(Raw, _JsonText)
+        with cursor.copy(f"COPY {table} ({listed(columns)}) FROM STDIN") as sink:
+            for row in rows:
+                sink.write_row(row)
 
 
 def listed(columns: Sequence[str], prefix: str = "") -> str:

@@ -180,4 +180,4 @@ def _readable(payload: Payload | None, raw: Raw | None) -> bytes | None:
     """The payload as JSON that a decoder takes: its own bytes, or what is stored instead of them."""
     if payload is None or payload.note is None:
         return raw
-    return None if payload.data is None else payload.data.encode()
+    return payload.data

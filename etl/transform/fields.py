@@ -195,10 +195,10 @@ class Fields:
     def _jsonb(self, name: str, value: bytes) -> str | None:
         if not self._suspect:
             return value.decode()
-        text, note = storable(value)
+        data, note = storable(value)
         if note is not None:
             self._findings.reject("not_storable", f"{name}: {note}", value, self._id)
-        return text
+        return None if data is None else data.decode()
 
     def _misfit(self, name: str, raw: Raw, expected: str | None = None) -> None:
         self._extra[name] = raw

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from etl.records import Payload
-from etl.transform.scanner import REFUSALS
+from etl.transform.scanner import REFUSALS, check_utf8
 
 MAX_DEPTH = 5_000
 """Levels of nesting kept as JSON. The server gives up between 14,518 and 16,332 (`max_stack_depth` at its default)."""
@@ -61,8 +61,8 @@ _VALID = msgspec.json.Decoder(msgspec.Raw)
 class Storable(NamedTuple):
     """A JSON value as jsonb takes it."""
 
-    text: str | None
-    """None where no form of it fits."""
+    data: bytes | None
+    """JSON text, UTF-8; None where no form of it fits."""
     note: str | None
     """What was changed, None where nothing was."""
 
@@ -78,17 +78,19 @@ def may_be_refused(body: bytes) -> bool:
 def storable(value: bytes) -> Storable:
     """The value (JSON, read tolerantly) in a form that jsonb takes, and a note of what that changed."""
     try:
-        text = value.decode()
+        check_utf8(value)
         _VALID.decode(value)
         needs_rewriting = _may_need_rewriting(value)
     except REFUSALS:
         needs_rewriting = True
+    data = value
     replaced: list[str] = []
     if needs_rewriting:
         text, replaced = _rewrite(value)
-    if _too_large(text):
+        data = text.encode()
+    if _too_large(data):
         return Storable(None, "too large for jsonb")
-    return Storable(text, f"jsonb cannot hold: {', '.join(replaced)}" if replaced else None)
+    return Storable(data, f"jsonb cannot hold: {', '.join(replaced)}" if replaced else None)
 
 
 def payload(value: bytes, *, suspect: bool, keep_raw: bool = True) -> Payload:
@@ -97,11 +99,11 @@ def payload(value: bytes, *, suspect: bool, keep_raw: bool = True) -> Payload:
     Without `keep_raw`, what jsonb cannot hold is lost, as the note then says.
     """
     if not suspect:
-        return Payload(value.decode(), len(value))
-    text, note = storable(value)
+        return Payload(value, len(value))
+    data, note = storable(value)
     if note is not None and not keep_raw:
-        return Payload(text, len(value), None, f"{note}; not kept: the workflow has redaction rules")
-    return Payload(text, len(value), None if note is None else value, note)
+        return Payload(data, len(value), None, f"{note}; not kept: the workflow has redaction rules")
+    return Payload(data, len(value), None if note is None else value, note)
 
 
 def _may_need_rewriting(body: bytes) -> bool:
@@ -205,11 +207,8 @@ def _fits_numeric(number: str) -> bool:
     return not significant or len(significant) - len(fraction) + exponent <= _MAX_WHOLE_DIGITS
 
 
-def _too_large(text: str) -> bool:
-    if len(text) * 4 <= _ALWAYS_FITS_BYTES:
+def _too_large(data: bytes) -> bool:
+    if len(data) <= _ALWAYS_FITS_BYTES:
         return False
-    size = len(text.encode())
-    if size <= _ALWAYS_FITS_BYTES:
-        return False
-    elements = 1 + text.count(",") + text.count("[") + text.count("{")
-    return elements > _MAX_ELEMENTS or size + _OVERHEAD_BYTES * elements > _MAX_CONTAINER_BYTES
+    elements = 1 + data.count(b",") + data.count(b"[") + data.count(b"{")
+    return elements > _MAX_ELEMENTS or len(data) + _OVERHEAD_BYTES * elements > _MAX_CONTAINER_BYTES

@@ -66,7 +66,8 @@ def _workflow(workflow_id: str, members: Members) -> Workflow:
 
 def _storable(members: Members, name: str) -> str | None:
     raw = bytes(members.get(name, b""))
-    return None if raw in (b"", b"null") else storable(raw).text
+    data = None if raw in (b"", b"null") else storable(raw).data
+    return None if data is None else data.decode()
 
 
 def _parsed(text: str | None) -> object:

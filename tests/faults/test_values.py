@@ -185,7 +185,7 @@ def as_it_comes() -> None:
     """What jsonb refuses is not rewritten, and no bytes are kept beside it."""
 
     def storable(value: bytes) -> payloads.Storable:
-        return payloads.Storable(value.decode(errors="replace"), None)
+        return payloads.Storable(value.decode(errors="replace").encode(), None)
 
     payloads.storable = storable
     fields.storable = storable  # type: ignore[attr-defined]

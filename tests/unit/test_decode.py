@@ -80,8 +80,8 @@ def test_sample(sample_steps: bytes) -> None:
             assert payload is not None
             assert payload.data is not None
             assert (json.loads(payload.data), payload.raw, payload.note) == (value, None, None)
-            assert payload.data.encode() in sample_steps
-            assert payload.size_bytes == len(payload.data.encode())
+            assert payload.data in sample_steps
+            assert payload.size_bytes == len(payload.data)
 
 
 def test_truncated_anywhere_is_unreadable(sample_steps: bytes) -> None:
@@ -142,7 +142,7 @@ def test_any_payload_lands_with_its_neighbours(start: bytes, value: bytes) -> No
     assert [before.id, step.id, after.id] == ["before", "s", "after"]
     assert before == decoded(array(plain)).steps[0]
     assert step.outputs is not None
-    kept = step.outputs.raw or (step.outputs.data or "").encode()
+    kept = step.outputs.raw or (step.outputs.data or b"")
     assert (kept, step.outputs.size_bytes) == (value, len(value))
     assert (step.outputs.raw is None) == (value in CLEAN_VALUES)
     assert (step.status, step.state, answer.rejected) == ("completed", "succeeded", ())
@@ -267,7 +267,7 @@ def test_missing_null_and_empty_members() -> None:
             None,
         )
         assert (step.api_elapsed_seconds, step.api_tokens, step.error, step.step_metadata) == (None, None, None, None)
-    assert (bare.inputs, nulls.inputs and nulls.inputs.data) == (None, "null")
+    assert (bare.inputs, nulls.inputs and nulls.inputs.data) == (None, b"null")
 
 
 def test_wrong_types_and_unknown_fields_are_kept_and_counted() -> None:

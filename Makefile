@@ -1,5 +1,5 @@
 # Everything a developer or a curious user needs; it makes its own virtual environment.
-#   make demo [ARGS=--exit]   make dashboards   make test   make test-browser   make faults   make soak   make check   make run   make bench   make bench-stages   make bench-analytics   make bench-growth   make docs   make test-image   make dist   make lock
+#   make demo [ARGS=--exit]   make dashboards   make test   make test-browser   make faults   make soak   make check   make run   make bench   make bench-stages   make bench-analytics   make bench-dashboards   make bench-growth   make docs   make test-image   make dist   make lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ SUPERSET := .superset/venv
 BENCH := .bench/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo dashboards test test-browser faults soak check run bench bench-stages bench-analytics bench-growth docs test-image dist lock clean
+.PHONY: demo dashboards test test-browser faults soak check run bench bench-stages bench-analytics bench-dashboards bench-growth docs test-image dist lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make bench   time this project beside dlt and a hand-written script (40 minutes)"
 	@echo "make bench-stages  time the load beside COPY, and the fetch beside plain httpx (2 minutes)"
 	@echo "make bench-analytics  time a dashboard's questions on 10 million steps (10 minutes)"
+	@echo "make bench-dashboards  time every query behind the dashboards on 10 million steps (12 minutes, with a browser)"
 	@echo "make bench-growth  time, memory and room over the size of the history (10 minutes)"
 	@echo "make docs    renew docs/configuration.md and docs/schema.md from the code"
 	@echo "make test-image  follow the steps of the Dockerfile on this machine (2 minutes)"
@@ -73,6 +74,9 @@ bench-stages: $(VENV)/installed
 
 bench-analytics: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.analytics $(ARGS)
+
+bench-dashboards: $(VENV)/installed $(SUPERSET)/installed
+	$(BIN)/python -m tests.benchmarks.charts $(ARGS)
 
 bench-growth: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.growth $(ARGS)

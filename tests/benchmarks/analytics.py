@@ -13,6 +13,8 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -234,65 +236,81 @@ def ask(url: str, question: Question, repetitions: int) -> Answer:
     return Answer(question.name, len(rows), statistics.median(times[1:]), max(times[1:]))
 
 
-def bench(url: str, runs: int, repetitions: int, *, kept: bool) -> dict[str, object]:
-    """Make a history of so many runs, unless it is `kept` from an earlier call; refresh the rollups; ask everything."""
-    found: dict[str, object] = {"runs": runs, "steps": runs * NODES}
-    if not kept:
-        upgrade(url)
-        begun = time.perf_counter()
-        make(url, runs)
-        found["make_seconds"] = time.perf_counter() - begun
-        database = Database(url)
-        begun = time.perf_counter()
-        done = rollups.drain(database)
-        found["refresh_seconds"] = time.perf_counter() - begun
-        found["groups"], found["rollup_rows"] = done.groups, done.rows
-        begun = time.perf_counter()
-        rollups.drain(database)
-        found["refresh_of_nothing_seconds"] = time.perf_counter() - begun
-        database.close()
-        query(url, "VACUUM ANALYZE")
-    found["size_mb"] = {
-        row["name"]: round(row["bytes"] / 1e6, 1)
-        for row in query(
-            url,
-            """SELECT relname AS name, pg_total_relation_size(oid) AS bytes FROM pg_class
-               WHERE relnamespace = 'orchestra'::regnamespace AND relkind = 'r' ORDER BY 2 DESC LIMIT 6""",
-        )
+def _build(url: str, runs: int) -> dict[str, object]:
+    """Make a history of so many runs and refresh the rollups; what that took."""
+    upgrade(url)
+    begun = time.perf_counter()
+    make(url, runs)
+    made = time.perf_counter() - begun
+    database = Database(url)
+    begun = time.perf_counter()
+    done = rollups.drain(database)
+    refreshed = time.perf_counter() - begun
+    begun = time.perf_counter()
+    rollups.drain(database)
+    unchanged = time.perf_counter() - begun
+    database.close()
+    query(url, "VACUUM ANALYZE")
+    return {
+        "make_seconds": made,
+        "refresh_seconds": refreshed,
+        "groups": done.groups,
+        "rollup_rows": done.rows,
+        "refresh_of_nothing_seconds": unchanged,
     }
-    found["answers"] = [ask(url, question, repetitions) for question in QUESTIONS]
-    return found
 
 
-def show(found: dict[str, object]) -> None:
-    """Print the result as a table."""
-    answers = found.pop("answers")
-    assert isinstance(answers, list)
+def arguments(description: str | None) -> argparse.Namespace:
+    """What the command line says of the history and of the repetitions."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--runs", type=int, default=2_000_000)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--home", type=Path, help="keep the database here, and use it again if it is there")
+    return parser.parse_args()
+
+
+@contextmanager
+def history(home: Path | None, runs: int) -> Iterator[tuple[str, dict[str, object]]]:
+    """The URL of a database with so many runs, and what is known of it; one that `home` keeps is not made again."""
+    folder = home or new_home()
+    kept = home is not None and (home / "made").exists()
+    folder.mkdir(exist_ok=True)
+    try:
+        with EmbeddedPostgres(folder, settings=SERVER) as server:
+            found: dict[str, object] = {"runs": runs, "steps": runs * NODES}
+            if not kept:
+                found |= _build(server.url, runs)
+                (folder / "made").touch()
+            found["size_mb"] = {
+                row["name"]: round(row["bytes"] / 1e6, 1)
+                for row in query(
+                    server.url,
+                    """SELECT relname AS name, pg_total_relation_size(oid) AS bytes FROM pg_class
+                       WHERE relnamespace = 'orchestra'::regnamespace AND relkind = 'r' ORDER BY 2 DESC LIMIT 6""",
+                )
+            }
+            yield server.url, found
+    finally:
+        if home is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def show(found: dict[str, object], answers: Sequence[Answer]) -> None:
+    """Print the result as a table. Raises SystemExit where a question took too long."""
     print(json.dumps(found, default=str))
-    print(f"{'question':45}{'rows':>8}{'median ms':>11}{'slowest ms':>12}")
+    width = max(len(one.name) for one in answers) + 1
+    print(f"{'question':{width}}{'rows':>8}{'median ms':>11}{'slowest ms':>12}")
     for one in answers:
-        print(f"{one.name:45}{one.rows:>8,}{one.milliseconds:>11.0f}{one.slowest_milliseconds:>12.0f}")
+        print(f"{one.name:{width}}{one.rows:>8,}{one.milliseconds:>11.0f}{one.slowest_milliseconds:>12.0f}")
     if slow := [one.name for one in answers if one.milliseconds > LIMIT * 1000]:
         raise SystemExit(f"over {LIMIT:g} s: {', '.join(slow)}")
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=2_000_000)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--home", type=Path, help="keep the database here, and use it again if it is there")
-    given = parser.parse_args()
-    home = given.home or new_home()
-    kept = given.home is not None and (home / "made").exists()
-    home.mkdir(exist_ok=True)
-    try:
-        with EmbeddedPostgres(home, settings=SERVER) as server:
-            show(bench(server.url, given.runs, given.repetitions, kept=kept))
-            (home / "made").touch()
-    finally:
-        if given.home is None:
-            shutil.rmtree(home, ignore_errors=True)
+    given = arguments(__doc__)
+    with history(given.home, given.runs) as (url, found):
+        show(found, [ask(url, question, given.repetitions) for question in QUESTIONS])
 
 
 if __name__ == "__main__":

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
-from playwright.sync_api import Locator, Page, Request, Response
+from playwright.sync_api import Browser, Locator, Page, Request, Response, sync_playwright
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DASHBOARDS = ("overview", "nodes", "failures", "models", "run")
 CHART = ".dashboard-component-chart-holder"
 TROUBLE = re.compile(
@@ -37,6 +44,69 @@ class Superset(msgspec.Struct, frozen=True):
     def password(self) -> str:
         """The administrator's."""
         return (self.home / "admin-password").read_text().strip()
+
+
+@contextmanager
+def served(home: Path, *, root: Path, variables: Mapping[str, str], days: int | None = None) -> Iterator[Superset]:
+    """Superset with a copy of the dashboards' files in `home`, of which it shows the last `days`, or what the files say.
+
+    Raises AssertionError where it is not served, or does not end with 0.
+    """
+    checkout = home / "checkout"
+    shutil.copytree(root / "config" / "superset", checkout / "config" / "superset")
+    (checkout / ".superset").symlink_to(root / ".superset")
+    if days is not None:
+        for dashboard in (checkout / "config" / "superset" / "assets" / "dashboards").glob("*.yaml"):
+            dashboard.write_text(dashboard.read_text().replace(", -7, day)", f", -{days}, day)"))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "ORCHESTRA_"))}
+    variables = {**kept, "ORCHESTRA_ETL_HOME": str(home), "PYTHONPATH": str(root), **variables}
+    command = [sys.executable, str(checkout / "config" / "superset" / "serve.py"), "--port", "0"]
+    with subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as serving:
+        assert serving.stdout is not None
+        printed = ""
+        try:
+            for line in serving.stdout:
+                printed += line
+                if "Ctrl-C ends it" in line:
+                    break
+            else:
+                raise AssertionError(f"the dashboards are not served: {printed}")
+            address = re.search(r"http://127\.0\.0\.1:\d+", printed)
+            assert address is not None
+            yield Superset(
+                address[0], home / "dashboards", checkout / "config" / "superset", command, variables, printed
+            )
+        finally:
+            serving.send_signal(signal.SIGINT)
+            status = serving.wait(30)
+        assert status == 0
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Chromium without a window. Raises AssertionError where none is installed."""
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert found is not None, "no Chromium is installed: `make test-browser` says how to get it"
+    with sync_playwright() as playwright:
+        # Chromium's sandbox refuses to run as root.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()
+
+
+def sign_in(browser: Browser, superset: Superset) -> Page:
+    """A page that has signed in as the administrator; tall, because Superset draws only what is in sight."""
+    page = browser.new_page(viewport={"width": 1440, "height": 3000})
+    page.set_default_timeout(60_000)
+    page.goto(f"{superset.address}/login/")
+    page.fill("#username", "admin")
+    page.fill("#password", superset.password)
+    page.press("#password", "Enter")
+    page.wait_for_url(lambda url: "/login" not in url)
+    return page
 
 
 class Shown(msgspec.Struct, frozen=True):

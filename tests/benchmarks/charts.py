@@ -1,0 +1,97 @@
+"""`make bench-dashboards`: what every query behind a dashboard costs on a large history.
+
+Superset serves the dashboards of the history that `make bench-analytics` makes, over all of its days, and a browser opens each of
+them: only there does the SQL of a chart or a filter come to be. Then each query is asked again, alone, as Superset's own login.
+One that takes a second or longer fails the benchmark.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg.conninfo
+from playwright.sync_api import Page, Response
+
+from etl.admin import roles
+from etl.database import Database
+from tests.benchmarks.analytics import DAYS, Question, arguments, ask, history, show
+from tests.browser.dashboards import DASHBOARDS, Superset, chromium, open_dashboard, served, sign_in
+from tests.postgres_fixture import new_home
+from tests.support import query
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def asked_by(page: Page, superset: Superset, dashboard: str, run: str | None) -> list[Question]:
+    """The queries that a dashboard sends when it is opened, for this run. Raises SystemExit where a chart shows an error."""
+    charts = page.request.get(f"{superset.address}/api/v1/dashboard/orchestra-{dashboard}/charts").json()["result"]
+    titles = {chart["id"]: chart["slice_name"] for chart in charts}
+    answers: list[Response] = []
+
+    def receive(response: Response) -> None:
+        if urlsplit(response.url).path == "/api/v1/chart/data" and response.status == 200:
+            answers.append(response)
+
+    page.on("response", receive)
+    shown = open_dashboard(page, superset, dashboard, run=run)
+    page.remove_listener("response", receive)
+    if shown.errors:
+        raise SystemExit(f"{dashboard}: {shown.errors}")
+    asked: dict[str, Question] = {}
+    for answer in answers:
+        form = json.loads(parse_qs(urlsplit(answer.url).query).get("form_data", ["{}"])[0])
+        name = titles.get(form.get("slice_id"), "a filter")
+        # Superset leaves the SQL out of an answer with data.
+        body = {**(answer.request.post_data_json or {}), "result_type": "query"}
+        told = page.request.post(answer.url, data=body, headers={"X-CSRFToken": answer.request.headers["x-csrftoken"]})
+        for result in told.json()["result"]:
+            if "query" not in result:  # the choice of a time grain, which asks the database nothing
+                continue
+            asked.setdefault(result["query"], Question(f"{dashboard}: {name}", result["query"]))
+    return list(asked.values())
+
+
+def collect(url: str) -> list[Question]:
+    """Every dashboard's queries over all days of the history."""
+    # Of a run that failed every chart has something to show.
+    [failed] = query(url, "SELECT min(run_id) AS run FROM orchestra.step_failures WHERE outcome = 'failed'")
+    home = new_home()
+    try:
+        with served(home, root=ROOT, variables={"DATABASE_URL": url}, days=DAYS) as superset, chromium() as browser:
+            page = sign_in(browser, superset)
+            return [
+                question
+                for dashboard in DASHBOARDS
+                for question in asked_by(page, superset, dashboard, failed["run"] if dashboard == "run" else None)
+            ]
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def login_url(url: str) -> str:
+    """The database as Superset's login sees it, with the settings of that role."""
+    [login] = query(
+        url,
+        f"""SELECT rolname FROM pg_roles
+            WHERE rolcanlogin AND NOT rolsuper AND pg_has_role(oid, '{roles.ANALYST}', 'USAGE')""",
+    )
+    return psycopg.conninfo.make_conninfo(url, user=login["rolname"])
+
+
+def main() -> None:
+    """Run the benchmark."""
+    given = arguments(__doc__)
+    with history(given.home, given.runs) as (url, found):
+        database = Database(url)
+        roles.apply(database)
+        database.close()
+        questions = collect(url)
+        as_login = login_url(url)
+        show(found, [ask(as_login, question, given.repetitions) for question in questions])
+
+
+if __name__ == "__main__":
+    main()

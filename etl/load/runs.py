@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, text
@@ -62,12 +63,25 @@ _TOUCH_RUNS = text("""
 """)
 
 
+_RunPayloads = tuple[str, bytes | None, bytes | None, bytes | None, bytes | None, str | None]
+
+
+class _Rows(NamedTuple):
+    """A run and what is stored of it."""
+
+    run: RunWrite
+    own: tuple[object, ...]
+    """Its row, which ends with the hash of its content."""
+    payloads: _RunPayloads | None
+
+
 def write_runs(
     connection: Connection, found: Sequence[RunWrite], written: Written, guard: Isolation | None = None
 ) -> None:
     """Write these runs' own rows and payloads, and count in `written`."""
 
-    def refuse(run: RunWrite, why: str) -> None:
+    def refuse(one: _Rows, why: str) -> None:
+        run = one.run
         body = msgspec.json.encode(run.observed)
         written.rejected.append((run.workflow_id, run.id, Rejected("rejected", f"the run's own row: {why}", body)))
         # An earlier row of the run stays; without one it is stored by what follows from its steps, so that they can land.
@@ -75,17 +89,17 @@ def write_runs(
         if run.stored:
             kept.append(bare)
         else:
-            work([bare])
+            work([_rows(bare)])
 
-    def work(some: Sequence[RunWrite]) -> None:
-        stage(connection, "staged_runs", _STAGED_RUNS, ((*_run_row(run), _content_hash(run)) for run in some))
+    def work(some: Sequence[_Rows]) -> None:
+        stage(connection, "staged_runs", _STAGED_RUNS, (one.own for one in some))
         rows = connection.execute(_UPSERT_RUNS).all()
-        payloads = [row for run in some if (row := _run_payload_row(run)) is not None]
+        payloads = [one.payloads for one in some if one.payloads is not None]
         if payloads:
             rows_of_json = ((id, json_text(given), json_text(gave), *rest) for id, given, gave, *rest in payloads)
             stage(connection, "staged_run_payloads", _STAGED_RUN_PAYLOADS, rows_of_json)
             connection.execute(_UPSERT_RUN_PAYLOADS)
-        emptied = [run.id for run in some if _is_redacted(run) and _run_payload_row(run) is None]
+        emptied = [one.run.id for one in some if _is_redacted(one.run) and one.payloads is None]
         if emptied:
             connection.execute(_DROP_RUN_PAYLOADS, {"ids": emptied})
         inserted = sum(row.inserted for row in rows)
@@ -109,21 +123,23 @@ def write_runs(
         ).rowcount
 
 
-def _changed(connection: Connection, fresh: Sequence[RunWrite]) -> Sequence[RunWrite]:
+def _changed(connection: Connection, fresh: Sequence[RunWrite]) -> list[_Rows]:
     """Those that are not stored as they are."""
     if not fresh:
-        return fresh
+        return []
     stored = {
         row.id: (row.workflow_id, row.tracking, row.state, row.content_hash)
         for row in connection.execute(_STORED_RUNS, {"ids": [run.id for run in fresh]}).all()
     }
-    return [run for run in fresh if stored.get(run.id) != (*_run_row(run)[1:4], _content_hash(run))]
+    found = map(_rows, fresh)
+    return [one for one in found if stored.get(one.run.id) != (*one.own[1:4], one.own[-1])]
 
 
-def _content_hash(run: RunWrite) -> bytes:
-    """Hash of all that is stored of the run but what `_STORED_RUNS` compares."""
-    content = msgspec.msgpack.encode((_run_row(run)[4:], _run_payload_row(run)))
-    return hashlib.blake2b(content, digest_size=16).digest()
+def _rows(run: RunWrite) -> _Rows:
+    own, payloads = _run_row(run), _run_payload_row(run)
+    # The hash is of all that is stored of the run but what `_STORED_RUNS` compares.
+    content = msgspec.msgpack.encode((own[4:], payloads))
+    return _Rows(run, (*own, hashlib.blake2b(content, digest_size=16).digest()), payloads)
 
 
 def _run_row(run: RunWrite) -> tuple[object, ...]:
@@ -147,9 +163,7 @@ def _is_redacted(run: RunWrite) -> bool:
 _NO_PAYLOAD = Payload(None, 0)
 
 
-def _run_payload_row(
-    run: RunWrite,
-) -> tuple[str, bytes | None, bytes | None, bytes | None, bytes | None, str | None] | None:
+def _run_payload_row(run: RunWrite) -> _RunPayloads | None:
     own = run.observed
     if own is None or (own.inputs is None and own.outputs is None):
         return None

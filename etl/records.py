@@ -191,3 +191,5 @@ class Workflow(msgspec.Struct, frozen=True):
     """JSON text of the graph."""
     node_types: Mapping[str, str] = {}
     """Node id to node type, read from the graph where it says so."""
+    updated_at: datetime | None = None
+    """When the workflow was last changed; None where the API does not say."""

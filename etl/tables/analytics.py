@@ -49,8 +49,14 @@ workflow_versions = Table(
     column("observed_at", Time, "When this version was first seen.", primary_key=True),
     column("version", Text(), "The version as the API names it."),
     column("graph", JSONB, "Nodes and edges as the API gives them."),
+    column(
+        "updated_at",
+        Time,
+        "When the workflow had last been changed as this version was first seen, by the API: the version has been in force since "
+        "then at the latest. Null where the API does not say.",
+    ),
     schema=ANALYTICS,
-    comment="Versions of workflows in the order they were observed; append-only.",
+    comment="Versions of workflows in the order they were observed; append-only, but for an updated_at that becomes known later.",
 )
 
 runs = Table(

@@ -217,6 +217,12 @@ def text_of(raw: Raw | None) -> str | None:
         return None
 
 
+def time_of(raw: Raw | None) -> datetime | None:
+    """The time that a JSON value names, in UTC; None where it is missing, null or unreadable."""
+    time = parse_time(text_of(raw) or "")
+    return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
 def usable_id(raw: Raw | None) -> str | None:
     """The id that a JSON value gives: a string of 1 to 512 bytes in UTF-8 that PostgreSQL can hold; else None."""
     value = text_of(raw)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 
 from msgspec import Raw
 
 from etl.records import DecodedPage, DecodedRun, ListedRun, Run
 from etl.transform.decode import not_an_array, reject_element
-from etl.transform.fields import Fields, Findings, object_of, parse_time, text_of, usable_id
+from etl.transform.fields import Fields, Findings, object_of, time_of, usable_id
 from etl.transform.payloads import may_be_refused
 from etl.transform.redact import NotRedactable, Policy
 from etl.transform.scanner import Members, split
@@ -122,11 +121,6 @@ def _listed(run_id: str, members: Members) -> ListedRun:
         id=run_id,
         listing=object_of(listing),
         listing_hash=hashlib.blake2b(lasting, digest_size=16).digest(),
-        start_time=_time(members, "start_time"),
-        end_time=_time(members, "end_time"),
+        start_time=time_of(members.get("start_time")),
+        end_time=time_of(members.get("end_time")),
     )
-
-
-def _time(members: Members, name: str) -> datetime | None:
-    time = parse_time(text_of(members.get(name)) or "")
-    return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -376,6 +376,37 @@ def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(database: Dat
         schema.check_current(database)
 
 
+def test_an_upgrade_that_replaces_a_view_does_not_meet_its_readers_crosswise(empty_database_url: str) -> None:
+    """Those who ask run_summary while an upgrade waits for an earlier reader are answered once that one is done."""
+    url = empty_database_url
+    upgrade(url, revision="0007")
+    refused: list[Exception] = []
+
+    def attempt(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as error:
+            refused.append(error)
+
+    def read() -> None:
+        query(url, "SELECT * FROM orchestra.run_summary LIMIT 1")
+
+    def waiting() -> int:
+        return int(query(url, f"SELECT count(*) AS n {_SESSIONS} AND wait_event_type = 'Lock'")[0]["n"])
+
+    works: tuple[Callable[[], object], ...] = (lambda: upgrade(url, revision="0008"), read, read)
+    threads = [threading.Thread(target=attempt, args=(work,)) for work in works]
+    with psycopg.connect(url) as reader:
+        reader.execute("SELECT * FROM orchestra.run_summary LIMIT 1")
+        for number, thread in enumerate(threads, start=1):
+            thread.start()
+            wait_until(lambda number=number: waiting() == number)  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert refused == []
+    assert query(url, "SELECT version_num FROM orchestra_etl.alembic_version") == [{"version_num": "0008"}]
+
+
 def test_the_files_of_revisions_are_numbered_in_their_order() -> None:
     """What is read from the files' names is what Alembic finds in them."""
     scripts = ScriptDirectory(str(ROOT / "migrations"))

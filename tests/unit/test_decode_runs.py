@@ -145,13 +145,16 @@ def test_workflows() -> None:
     """Workflows give their columns and, from the graph, their nodes' types; a version may be a number."""
     body = (
         b'[{"workflow_id": "w1", "name": "jokes", "description": null, "version": 3, "graph": {"nodes": [{"id": "m", "type":'
-        b' "model"}], "x": 1.10}}, {"id": "w2", "version": "v2", "name": "a\\u0000"}, {"name": "no id"}, 7]'
+        b' "model"}], "x": 1.10}, "updated_at": "2025-03-12 00:59:55.465508+00:00"},'
+        b' {"id": "w2", "version": "v2", "name": "a\\u0000", "updated_at": 5}, {"name": "no id"}, 7]'
     )
     first, second = decode_workflows(body)
     assert (first.id, first.name, first.description, first.version) == ("w1", "jokes", None, "3")
     assert first.graph == '{"nodes": [{"id": "m", "type": "model"}], "x": 1.10}'
     assert dict(first.node_types) == {"m": "model"}
+    assert first.updated_at == datetime(2025, 3, 12, 0, 59, 55, 465508, tzinfo=UTC)
     assert (second.id, second.version, second.graph, second.name) == ("w2", "v2", None, "a\ufffd")
+    assert second.updated_at is None
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"<html>", b"[{}"])

@@ -32,9 +32,9 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class Payload(msgspec.Struct, frozen=True, gc=False):
     """A value for one of the jsonb payload columns."""
 
-    data: bytes | None
-    """JSON text, UTF-8, that jsonb accepts; None where the value cannot be held at all (see `note`). Bytes, because they came as
-    bytes and go as bytes: text takes up to four times the room, and twice the time."""
+    data: msgspec.Raw | None
+    """JSON text, UTF-8, that jsonb accepts; None where the value cannot be held at all (see `note`). Mostly a view of the
+    answer's own bytes, which `Step.source` keeps anyway: a large answer stands in memory once."""
     size_bytes: int
     """Length of the value as the API sent it, in bytes; after redaction, where there are rules."""
     raw: bytes | None = None

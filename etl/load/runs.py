@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec import Raw
 from sqlalchemy import Connection, text
 
 from etl.load.batch import Isolation, RunWrite, Written
-from etl.load.staging import assign, column_types, json_text, listed, stage
+from etl.load.staging import assign, column_types, listed, stage
 from etl.records import Payload, Rejected
 from etl.tables import run_payloads, runs
 
@@ -63,7 +64,7 @@ _TOUCH_RUNS = text("""
 """)
 
 
-_RunPayloads = tuple[str, bytes | None, bytes | None, bytes | None, bytes | None, str | None]
+_RunPayloads = tuple[str, Raw | None, Raw | None, bytes | None, bytes | None, str | None]
 
 
 class _Rows(NamedTuple):
@@ -96,8 +97,7 @@ def write_runs(
         rows = connection.execute(_UPSERT_RUNS).all()
         payloads = [one.payloads for one in some if one.payloads is not None]
         if payloads:
-            rows_of_json = ((id, json_text(given), json_text(gave), *rest) for id, given, gave, *rest in payloads)
-            stage(connection, "staged_run_payloads", _STAGED_RUN_PAYLOADS, rows_of_json)
+            stage(connection, "staged_run_payloads", _STAGED_RUN_PAYLOADS, payloads)
             connection.execute(_UPSERT_RUN_PAYLOADS)
         emptied = [one.run.id for one in some if _is_redacted(one.run) and one.payloads is None]
         if emptied:
@@ -137,9 +137,13 @@ def _changed(connection: Connection, fresh: Sequence[RunWrite]) -> list[_Rows]:
 
 def _rows(run: RunWrite) -> _Rows:
     own, payloads = _run_row(run), _run_payload_row(run)
-    # The hash is of all that is stored of the run but what `_STORED_RUNS` compares.
-    content = msgspec.msgpack.encode((own[4:], payloads))
-    return _Rows(run, (*own, hashlib.blake2b(content, digest_size=16).digest()), payloads)
+    # The hash is of all that is stored of the run but what `_STORED_RUNS` compares; payloads behind their sizes, not copied.
+    _, given, gave, *rest = payloads or (None,) * 6
+    sizes = [None if one is None else memoryview(one).nbytes for one in (given, gave)]
+    digest = hashlib.blake2b(msgspec.msgpack.encode((own[4:], sizes, rest)), digest_size=16)
+    for one in (given, gave):
+        digest.update(one or b"")
+    return _Rows(run, (*own, digest.digest()), payloads)
 
 
 def _run_row(run: RunWrite) -> tuple[object, ...]:

@@ -15,15 +15,10 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 class _JsonText(Dumper):
-    """Sends JSON as the bytes that it is; plain bytes would be taken for bytea."""
+    """Sends JSON as the bytes that it is."""
 
     def dump(self, obj: Raw) -> Buffer:
         return memoryview(obj)
-
-
-def json_text(data: bytes | None) -> Raw | None:
-    """JSON in UTF-8 as a value of a row."""
-    return None if data is None else Raw(data)
 
 
 def column_types(table: Table, names: Iterable[str]) -> dict[str, str]:
@@ -41,7 +36,7 @@ def stage(connection: Connection, name: str, columns: Mapping[str, str], rows: I
         connection: in a transaction.
         name: name of the temporary table.
         columns: column name to SQL type.
-        rows: one sequence a row, in the order of `columns`; JSON as text, or by `json_text`.
+        rows: one sequence a row, in the order of `columns`; JSON as text, or as `Raw`.
 
     Raises:
         psycopg.Error: PostgreSQL refuses a value.
@@ -53,7 +48,7 @@ def stage(connection: Connection, name: str, columns: Mapping[str, str], rows: I
 
 
 def copy(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Add `rows` to a table; JSON as text, or by `json_text`.
+    """Add `rows` to a table; JSON as text, or as `Raw`.
 
     Raises:
         psycopg.Error: PostgreSQL refuses a value, or a key is there already.

@@ -12,7 +12,7 @@ from typing import Literal
 from sqlalchemy import Connection, text
 
 from etl.load.batch import Isolation, RunWrite, Written
-from etl.load.staging import assign, column_types, copy, json_text, listed, stage
+from etl.load.staging import assign, column_types, copy, listed, stage
 from etl.records import Payload, Reason, Rejected, Step
 from etl.tables import inputs, steps
 
@@ -171,7 +171,7 @@ def _update_payloads(connection: Connection, known: Sequence[Step]) -> None:
 
 
 def _payload_row(payload: Payload) -> tuple[object, ...]:
-    return json_text(payload.data), payload.size_bytes, payload.raw, payload.note
+    return payload.data, payload.size_bytes, payload.raw, payload.note
 
 
 def _step_row(run: RunWrite, step: Step) -> tuple[object, ...]:

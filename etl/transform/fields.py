@@ -178,7 +178,7 @@ class Fields:
     def payload(self, name: str) -> Payload | None:
         """A payload column; None where the member is missing (null is a value)."""
         raw = self._members.get(name)
-        return None if raw is None else payload(bytes(raw), suspect=self._suspect, keep_raw=self._keep_raw)
+        return None if raw is None else payload(raw, suspect=self._suspect, keep_raw=self._keep_raw)
 
     def rest(self, known: frozenset[str]) -> str | None:
         """JSON text of an object for `extra`: the members outside `known`, and those that did not fit; None if none.

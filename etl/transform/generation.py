@@ -95,7 +95,7 @@ class Generation(Struct, frozen=True, gc=False):
     """What an integration's result calls an error; whether it counts is for the step's state to say."""
 
 
-def read_generation(inputs: bytes | None, outputs: bytes | None) -> Generation:
+def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
     """Read a step's payloads (JSON, None where there is none)."""
     given = _view(_INPUTS, inputs, _NO_INPUTS)
     made = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
@@ -147,7 +147,7 @@ def _reported_error(result: _Result) -> str | None:
     return None
 
 
-def _view(decoder: msgspec.json.Decoder[_View], text: bytes | UnsetType | None, otherwise: _View) -> _View:
+def _view(decoder: msgspec.json.Decoder[_View], text: Raw | UnsetType | None, otherwise: _View) -> _View:
     if not text:
         return otherwise
     try:

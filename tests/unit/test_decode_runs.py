@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import Raw
 
 from etl.errors import ApiUnavailable
 from etl.transform.runs import decode_page, decode_run, decode_single_run
@@ -107,7 +108,7 @@ def test_run_columns() -> None:
     assert (run.error, run.extra, run.user_id, answer.drift, answer.rejected) == (None, None, None, (), ())
     assert run.inputs is not None
     assert run.outputs is not None
-    assert (run.inputs.data, run.outputs.data) == (b'{"prompt": 1.10}', b'"a joke"')
+    assert (run.inputs.data, run.outputs.data) == (Raw(b'{"prompt": 1.10}'), Raw(b'"a joke"'))
 
 
 def test_hostile_run() -> None:
@@ -120,7 +121,7 @@ def test_hostile_run() -> None:
     answer = decode_run(listing, states=STATES)
     assert answer.run.outputs is not None
     assert answer.run.outputs.raw == b'["\\ud800", NaN, "\xff"]'
-    assert answer.run.outputs.data == '["\\ufffd", "NaN", "\ufffd"]'.encode()
+    assert answer.run.outputs.data == Raw('["\\ufffd", "NaN", "\ufffd"]'.encode())
     assert (answer.run.state, answer.run.error) == ("unknown", '"\\ufffd"')
     assert json.loads(answer.run.extra or "") == {"elapsed_time": "4", "\ufffd": 1}
     assert [(r.reason, r.body) for r in answer.rejected] == [

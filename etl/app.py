@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -40,6 +41,14 @@ DEFAULT_INTERVAL = 60.0
 # A failure is called one when a workflow is this much (seconds) behind its own schedule: a restart, a deployment or an
 # hourly cron line in place of the service are none.
 GRACE = 7200.0
+
+
+def collect_less_often() -> None:
+    """Spare the collector of circular references what can hold none, for as long as the process lives: what is imported by now
+    stays, and readings that wait to be loaded are thousands of records. As Python sets it, the collector takes an eighth of a
+    first load's CPU time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @contextmanager

@@ -134,6 +134,8 @@ class Database:
             pool_timeout=30,
             # A connection that idled through a restart or a firewall's time-out is replaced before it is used.
             pool_pre_ping=True,
+            # The temporary tables of a session that lives for ever would keep PostgreSQL from freezing old transaction ids.
+            pool_recycle=3600,
             hide_parameters=True,
         )
         milliseconds = {"statement_timeout": statement_timeout, "lock_timeout": lock_timeout}

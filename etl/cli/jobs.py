@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import sys
 import time
@@ -82,7 +81,7 @@ def serve(context: typer.Context) -> int:
 
     settings = invocation(context).settings()
     _chosen(settings, None)
-    _collect_less_often()
+    app.collect_less_often()
     with app.open_database(settings) as database:
         asyncio.run(app.serve(settings, database))
     return 0
@@ -205,19 +204,12 @@ class Progress:
 def _pass(settings: Settings, work: Callable[[Jobs, Stop, Progress], Awaitable[PassReport]], *, as_json: bool) -> int:
     from etl import app
 
-    _collect_less_often()
+    app.collect_less_often()
     with app.open_database(settings) as database:
         report = asyncio.run(_run(settings, database, work))
     _print(report, as_json=as_json)
     # What a shell makes of a process that a signal ended: the pass is not over, and cron should know.
     return report.exit_status or (128 + report.interrupted if report.interrupted else 0)
-
-
-def _collect_less_often() -> None:
-    """Spare the collector of circular references what can hold none: all that is loaded by now stays for good, and readings that
-    wait to be loaded are thousands of records. As Python sets it, it takes an eighth of a first load's CPU time."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 async def _run(

@@ -11,7 +11,7 @@ from msgspec import Raw
 from sqlalchemy import Connection, text
 
 from etl.load.batch import Isolation, RunWrite, Written
-from etl.load.staging import assign, column_types, listed, stage
+from etl.load.staging import Staging, assign, column_types, listed
 from etl.records import Payload, Rejected
 from etl.tables import run_payloads, runs
 
@@ -20,8 +20,10 @@ _RUN_CONTENT = (
     "api_elapsed_seconds", "error", "extra", "redaction_policy",
 )  # fmt: skip
 _RUN_PAYLOADS = ("inputs", "outputs", "inputs_raw", "outputs_raw", "note")
-_STAGED_RUNS = column_types(runs, ("id", *_RUN_CONTENT, "content_hash"))
-_STAGED_RUN_PAYLOADS = column_types(run_payloads, ("run_id", *_RUN_PAYLOADS))
+_STAGED_RUNS = Staging(
+    "staged_runs",
+    {**column_types(runs, ("id", *_RUN_CONTENT, "content_hash")), **column_types(run_payloads, _RUN_PAYLOADS)},
+)
 
 # What others change without a read is compared by itself: tracking and workflow by the ledger, the state by a new state map.
 _STORED_RUNS = text("""
@@ -33,7 +35,7 @@ _STORED_RUNS = text("""
 # The hash covers the payloads, too: it must follow where only they have changed, or come in another spelling.
 _UPSERT_RUNS = text(f"""
     INSERT INTO orchestra.runs AS r (id, {listed(_RUN_CONTENT)}, content_hash)
-    SELECT id, {listed(_RUN_CONTENT)}, content_hash FROM staged_runs ORDER BY id
+    SELECT id, {listed(_RUN_CONTENT)}, content_hash FROM {_STAGED_RUNS.name} ORDER BY id
     ON CONFLICT (id) DO UPDATE SET {assign(_RUN_CONTENT)}, content_hash = excluded.content_hash,
         updated_at = CASE WHEN ({listed(_RUN_CONTENT, "r.")}) IS DISTINCT FROM ({listed(_RUN_CONTENT, "excluded.")})
                           THEN now() ELSE r.updated_at END
@@ -44,7 +46,9 @@ _UPSERT_RUNS = text(f"""
 
 _UPSERT_RUN_PAYLOADS = text(f"""
     INSERT INTO orchestra.run_payloads AS p (run_id, {listed(_RUN_PAYLOADS)})
-    SELECT run_id, {listed(_RUN_PAYLOADS)} FROM staged_run_payloads ORDER BY run_id
+    SELECT id, {listed(_RUN_PAYLOADS)} FROM {_STAGED_RUNS.name}
+    WHERE inputs IS NOT NULL OR outputs IS NOT NULL OR note IS NOT NULL
+    ORDER BY id
     ON CONFLICT (run_id) DO UPDATE SET {assign(_RUN_PAYLOADS)}
     WHERE ({listed(_RUN_PAYLOADS, "p.")}) IS DISTINCT FROM ({listed(_RUN_PAYLOADS, "excluded.")})
 """)
@@ -64,7 +68,8 @@ _TOUCH_RUNS = text("""
 """)
 
 
-_RunPayloads = tuple[str, Raw | None, Raw | None, bytes | None, bytes | None, str | None]
+_RunPayloads = tuple[Raw | None, Raw | None, bytes | None, bytes | None, str | None]
+_NO_PAYLOADS: _RunPayloads = (None, None, None, None, None)
 
 
 class _Rows(NamedTuple):
@@ -93,11 +98,9 @@ def write_runs(
             work([_rows(bare)])
 
     def work(some: Sequence[_Rows]) -> None:
-        stage(connection, "staged_runs", _STAGED_RUNS, (one.own for one in some))
+        _STAGED_RUNS.fill(connection, ((*one.own, *(one.payloads or _NO_PAYLOADS)) for one in some))
         rows = connection.execute(_UPSERT_RUNS).all()
-        payloads = [one.payloads for one in some if one.payloads is not None]
-        if payloads:
-            stage(connection, "staged_run_payloads", _STAGED_RUN_PAYLOADS, payloads)
+        if any(one.payloads is not None for one in some):
             connection.execute(_UPSERT_RUN_PAYLOADS)
         emptied = [one.run.id for one in some if _is_redacted(one.run) and one.payloads is None]
         if emptied:
@@ -138,7 +141,7 @@ def _changed(connection: Connection, fresh: Sequence[RunWrite]) -> list[_Rows]:
 def _rows(run: RunWrite) -> _Rows:
     own, payloads = _run_row(run), _run_payload_row(run)
     # The hash is of all that is stored of the run but what `_STORED_RUNS` compares; payloads behind their sizes, not copied.
-    _, given, gave, *rest = payloads or (None,) * 6
+    given, gave, *rest = payloads or _NO_PAYLOADS
     sizes = [None if one is None else memoryview(one).nbytes for one in (given, gave)]
     digest = hashlib.blake2b(msgspec.msgpack.encode((own[4:], sizes, rest)), digest_size=16)
     for one in (given, gave):
@@ -173,4 +176,4 @@ def _run_payload_row(run: RunWrite) -> _RunPayloads | None:
         return None
     given, gave = own.inputs or _NO_PAYLOAD, own.outputs or _NO_PAYLOAD
     note = "; ".join(f"{name}: {p.note}" for name, p in (("inputs", given), ("outputs", gave)) if p.note) or None
-    return run.id, given.data, gave.data, given.raw, gave.raw, note
+    return given.data, gave.data, given.raw, gave.raw, note

@@ -7,7 +7,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,14 +124,21 @@ def _utc(time: datetime | None) -> datetime | None:
 
 
 def _from_stdin() -> Iterator[str]:
-    for line in sys.stdin:
+    try:
+        yield from _ids(sys.stdin)
+    except UnicodeDecodeError:
+        raise ConfigurationError("the input is not UTF-8 text") from None
+
+
+def _ids(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
         text = line.strip()
         if not text:
             continue
         if text.startswith("{"):
             try:
                 answer = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise ConfigurationError("a line of the input starts like JSON but is none") from None
             if not isinstance(answer.get("run_id"), str):
                 raise ConfigurationError("an answer in the input has no run_id")

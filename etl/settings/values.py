@@ -65,7 +65,17 @@ def _path_segment(id: str) -> str:
 
 
 Identifier = Annotated[str, AfterValidator(_path_segment)]
-SecretFile = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+def expand_home(path: Path) -> Path:
+    """The path with the folder that a `~` at its start stands for. Raises ValueError where it stands for none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path.parts[0]} stands for no home folder on this machine: write the path out") from None
+
+
+SecretFile = Annotated[Path, AfterValidator(expand_home)]
 
 
 def mask_url(url: str) -> str:

@@ -151,7 +151,10 @@ def _is_usable(run_id: str) -> bool:
 
 
 def _chosen(settings: Settings, workflow: list[str] | None) -> list[str] | None:
-    """The workflows asked for; they must be configured, or a typing error would look like success."""
+    """The workflows asked for; they must be configured, or a typing error would look like success.
+
+    Where all workflows are wanted, the pass itself finds out once the API has listed them.
+    """
     configured = [one.id for one in settings.workflows]
     for one in workflow or ():
         if one not in configured and not settings.api.all_workflows:

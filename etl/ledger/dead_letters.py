@@ -97,20 +97,39 @@ _BODY = text("SELECT body FROM orchestra_etl.dead_letters WHERE id = :id")
 
 _KNOWN = text("SELECT id FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))")
 
-# Named letters are taken whatever became of them, and are open again; without names, those that are open. Where the run was
-# erased or pruned there is nothing to be read again.
-_REOPEN = text(f"""
-    UPDATE orchestra_etl.dead_letters AS d
-    SET resolved_at = NULL, resolution = NULL
-    WHERE (id = ANY (CAST(:ids AS bigint[])) OR (CAST(:ids AS bigint[]) IS NULL AND resolved_at IS NULL))
-      AND NOT {_REMOVED.format(letter="d")}
-    RETURNING id, workflow_id, run_id
+# Named letters are taken whatever became of them; without names, those that are open.
+_CHOOSE = text("""
+    SELECT id, run_id
+    FROM orchestra_etl.dead_letters
+    WHERE id = ANY (CAST(:ids AS bigint[])) OR (CAST(:ids AS bigint[]) IS NULL AND resolved_at IS NULL)
 """)
 
-_DISCARD = text("""
-    UPDATE orchestra_etl.dead_letters
+_LOCK_RUNS = text("""
+    SELECT FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:run_ids AS text[])) ORDER BY run_id FOR UPDATE
+""")
+
+# In the order in which they are recorded: of the letters of no run, no row of the ledger is locked.
+_IN_ORDER = """
+    SELECT id FROM orchestra_etl.dead_letters AS d
+    WHERE id = ANY (CAST(:ids AS bigint[])) AND {condition}
+    ORDER BY workflow_id, run_id, reason, content_hash
+    FOR UPDATE
+"""
+
+# Where the run was erased or pruned there is nothing to be read again.
+_REOPEN = text(f"""
+    WITH chosen AS ({_IN_ORDER.format(condition="NOT " + _REMOVED.format(letter="d"))})
+    UPDATE orchestra_etl.dead_letters AS d
+    SET resolved_at = NULL, resolution = NULL
+    FROM chosen WHERE d.id = chosen.id
+    RETURNING d.id, d.workflow_id, d.run_id
+""")
+
+_DISCARD = text(f"""
+    WITH chosen AS ({_IN_ORDER.format(condition="resolved_at IS NULL")})
+    UPDATE orchestra_etl.dead_letters AS d
     SET resolved_at = now(), resolution = 'discarded'
-    WHERE resolved_at IS NULL AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY (CAST(:ids AS bigint[])))
+    FROM chosen WHERE d.id = chosen.id
 """)
 
 
@@ -283,7 +302,7 @@ def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
 
     A letter stays open until its run has been read without the trouble; one that was discarded is open again.
     """
-    rows = connection.execute(_REOPEN, {"ids": None if ids is None else list(ids)}).all()
+    rows = connection.execute(_REOPEN, {"ids": _chosen(connection, ids)}).all()
     runs: dict[str, set[str]] = {}
     for row in rows:
         if row.run_id:
@@ -300,7 +319,14 @@ def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
 
 def discard(connection: Connection, ids: Sequence[int] | None) -> int:
     """Settle these open letters (None: all) without their content being loaded; how many. Their bytes are kept."""
-    return connection.execute(_DISCARD, {"ids": None if ids is None else list(ids)}).rowcount
+    return connection.execute(_DISCARD, {"ids": _chosen(connection, ids)}).rowcount
+
+
+def _chosen(connection: Connection, ids: Sequence[int] | None) -> list[int]:
+    """The numbers of these letters (None: of all open ones), their runs locked: a load, too, locks runs first, then letters."""
+    rows = connection.execute(_CHOOSE, {"ids": None if ids is None else list(ids)}).all()
+    connection.execute(_LOCK_RUNS, {"run_ids": list({row.run_id for row in rows})})
+    return [row.id for row in rows]
 
 
 def _hash(rejected: Rejected) -> bytes:

@@ -1,4 +1,4 @@
-"""What could not be loaded, kept with its bytes; and where the answers drift from the API's description."""
+"""What could not be loaded, kept with its bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.ledger import requests
-from etl.records import Drift, Rejected
+from etl.records import Rejected
 
 _REMOVED = """EXISTS (
         SELECT FROM orchestra_etl.run_ledger AS l WHERE l.run_id = {letter}.run_id AND l.removed_at IS NOT NULL)"""
@@ -64,17 +64,6 @@ _RESOLVE = text(f"""
     SET resolved_at = now(), resolution = 'loaded'
     WHERE run_id = ANY (CAST(:run_ids AS text[])) AND resolved_at IS NULL AND last_seen_at < now()
       AND (NOT CAST(:steps_only AS boolean) OR {_HOLDS_STEPS})
-""")
-
-_DRIFT = text("""
-    INSERT INTO orchestra_etl.drift AS d (workflow_id, subject, field, kind, found, occurrences, last_run_id)
-    SELECT n.workflow_id, n.subject, n.field, n.kind, n.found, n.occurrences, n.run_id
-    FROM unnest(CAST(:workflow_ids AS text[]), CAST(:subjects AS text[]), CAST(:fields AS text[]), CAST(:kinds AS text[]),
-                CAST(:founds AS text[]), CAST(:counts AS bigint[]), CAST(:run_ids AS text[]))
-         AS n (workflow_id, subject, field, kind, found, occurrences, run_id)
-    ORDER BY n.workflow_id COLLATE "C", n.subject, n.field, n.kind, n.found
-    ON CONFLICT (workflow_id, subject, field, kind, found) DO UPDATE
-    SET occurrences = d.occurrences + excluded.occurrences, last_seen_at = now(), last_run_id = excluded.last_run_id
 """)
 
 _STORED = """
@@ -213,28 +202,6 @@ def resolve(connection: Connection, run_ids: Sequence[str], *, steps_only: bool 
     With `steps_only`, only the letters whose bytes `open_bodies` gave.
     """
     connection.execute(_RESOLVE, {"run_ids": list(run_ids), "steps_only": steps_only})
-
-
-def count_drift(connection: Connection, found: Sequence[tuple[str, str, Drift]]) -> None:
-    """Add to the drift counters; each entry is (workflow id, run id, drift)."""
-    totals: dict[tuple[str, str, str, str, str], tuple[int, str]] = {}
-    for workflow_id, run_id, one in found:
-        key = (workflow_id, one.subject, one.field, one.kind, one.found)
-        totals[key] = (totals.get(key, (0, ""))[0] + one.count, run_id)
-    if not totals:
-        return
-    connection.execute(
-        _DRIFT,
-        {
-            "workflow_ids": [key[0] for key in totals],
-            "subjects": [key[1] for key in totals],
-            "fields": [key[2] for key in totals],
-            "kinds": [key[3] for key in totals],
-            "founds": [key[4] for key in totals],
-            "counts": [count for count, _ in totals.values()],
-            "run_ids": [run_id for _, run_id in totals.values()],
-        },
-    )
 
 
 class StoredLetter(msgspec.Struct, frozen=True):

@@ -36,9 +36,7 @@ import psycopg
 from etl.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
 from etl.local import cluster
 from etl.local.account import Account, account_for
-from etl.local.binaries import major_version, programs_for, psql_command, psql_path
-
-__all__ = ["DATABASE", "SETTINGS", "EmbeddedPostgres", "default_home", "psql_command", "psql_path"]
+from etl.local.binaries import major_version, programs_for
 
 DATABASE = "orchestra"
 PORT = 5432

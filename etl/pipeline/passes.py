@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from etl.database import Database
 from etl.errors import ApiError, ApiUnavailable, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
 from etl.extract.client import OrchestraClient
-from etl.ledger import claims, redaction, requests, state_map, workflows
+from etl.ledger import claims, clock, redaction, requests, state_map, workflows
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.poll import Poller
@@ -276,7 +276,7 @@ class Passes:
         until: datetime | None = None,
     ) -> None:
         if not stop.is_set():
-            now = await self._run(workflows.database_time)
+            now = await self._run(clock.database_time)
             self._clock.anchor(now)
             # A row written by the last transaction before this statement may carry the very same microsecond.
             polled = await self.poller.drain(

@@ -63,10 +63,14 @@ def test_a_home_that_there_is_not_is_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [(b'{"run_id": ' + DEEP.encode(), "starts like JSON but is none"), (b"run-\xff", "not UTF-8")],
+    [
+        (b'{"run_id": ' + DEEP.encode(), "starts like JSON but is none"),
+        (b"run-\xff", "not UTF-8"),
+        (b"Workflow execution started", "neither an id nor an answer"),
+    ],
 )
 def test_bad_input_of_track_is_one_line(line: bytes, words: str) -> None:
-    """Nested JSON and bytes that are no text end `track w -` with status 2 and one line."""
+    """Nested JSON, bytes that are no text and prose end `track w -` with status 2 and one line."""
     done = subprocess.run(
         [sys.executable, "-m", "etl", "track", "w", "-"], env=SECRETS, input=line, capture_output=True, timeout=60
     )

@@ -14,7 +14,8 @@ from apscheduler.triggers.cron import CronTrigger
 from psycopg.conninfo import conninfo_to_dict
 
 from etl import logs, schema
-from etl.admin import roles
+from etl.admin import retention, roles
+from etl.admin.retention import Horizons, Pruned
 from etl.analytics import prices, rollups
 from etl.database import Database
 from etl.errors import ConfigurationError
@@ -36,11 +37,13 @@ from etl.signals import stop_on_signals
 from etl.transform.redact import Redaction, Rule
 from etl.transform.states import StateMap
 
-# Seconds between sweeps of a workflow that is not configured (api.all_workflows); the same as the setting's default.
-DEFAULT_INTERVAL = 60.0
+# Seconds between sweeps of a workflow that is not configured (api.all_workflows).
+DEFAULT_INTERVAL: float = Workflow.model_fields["interval"].default
 # A failure is called one when a workflow is this much (seconds) behind its own schedule: a restart, a deployment or an
 # hourly cron line in place of the service are none.
 GRACE = 7200.0
+# Seconds between two looks whether another process has refreshed the rollups.
+REFRESH_PAUSE = 0.5
 
 
 def collect_less_often() -> None:
@@ -251,6 +254,23 @@ async def refresh_rollups(
     return done
 
 
+async def prune(
+    settings: Settings, database: Database, wanted: Horizons, stopped: Callable[[], bool] = lambda: False
+) -> Pruned:
+    """Remove what is older than these horizons, once all of it is counted; ends early once `stopped` says so.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
+    # What is removed can be counted no more: the horizon must not move before everything is, by whomever.
+    # Another process is looked at, so there is no event to wait for.
+    while (await refresh_rollups(settings, database, stopped)).busy and not stopped():  # noqa: ASYNC110
+        await asyncio.sleep(REFRESH_PAUSE)
+    if stopped():
+        return Pruned(complete=False)
+    return await asyncio.to_thread(retention.prune, database, wanted, stopped=stopped)
+
+
 def _checked_status(settings: Settings, database: Database) -> Status:
     # The schema may be changed under a service that runs.
     schema.read(database).check()
@@ -264,7 +284,7 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
         DatabaseError: the database cannot be used.
     """
     watched = [
-        Watched(one.id, one.name, one.discover, GRACE + _longest_pause(one) if max_age is None else max_age)
+        Watched(one.id, GRACE + _longest_pause(one) if max_age is None else max_age, one.name, one.discover)
         for one in settings.workflows
     ]
     everything = settings.api.all_workflows

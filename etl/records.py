@@ -13,6 +13,9 @@ from typing import Literal
 
 import msgspec
 
+MAX_ID_BYTES = 512
+"""Longer ids are refused: an index entry beyond 2,704 bytes fails, and indexes join two ids."""
+
 State = Literal["pending", "running", "succeeded", "failed", "cancelled", "skipped", "unknown"]
 
 TERMINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "skipped"})

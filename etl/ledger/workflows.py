@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 from sqlalchemy import Connection, text
 
@@ -111,9 +110,3 @@ def graphs(connection: Connection) -> list[tuple[str, object]]:
 def description_due(connection: Connection, *, every: float) -> bool:
     """Whether the API was last asked more than `every` seconds ago, by any replica."""
     return bool(connection.execute(_DESCRIPTION_DUE, {"every": every}).scalar_one())
-
-
-def database_time(connection: Connection) -> datetime:
-    """The database's clock."""
-    now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-    return now

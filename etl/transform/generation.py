@@ -11,13 +11,11 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from etl.transform.fields import MAX_TEXT_CHARACTERS
+from etl.transform.fields import MAX_BIGINT, MAX_TEXT_CHARACTERS
 from etl.transform.scanner import REFUSALS
 
 MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
-
-_MAX_BIGINT = 2**63 - 1
 
 
 class _Outputs(Struct, gc=False):
@@ -161,4 +159,4 @@ def _short(value: object) -> str | None:
 
 
 def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value <= _MAX_BIGINT else None
+    return value if type(value) is int and 0 <= value <= MAX_BIGINT else None

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from etl.database import Database
 from etl.errors import DatabaseError, EtlError
-from etl.ledger import budget, claims, dead_letters, requests, state_map, sweeps, workflows
+from etl.ledger import budget, claims, clock, dead_letters, requests, state_map, sweeps, workflows
 from etl.ledger.claims import Claim
 from etl.ledger.dead_letters import Letter
 from etl.ledger.lifecycle import DAILY, Policy
@@ -96,7 +96,7 @@ def _page(database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], last: 
             c,
             sweep,
             _listed(*rows),
-            requested_at=workflows.database_time(c),
+            requested_at=clock.database_time(c),
             lease=60,
             priority=0,
             completion=done,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import platform
 import shutil
 import statistics
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from etl.local.postgres import EmbeddedPostgres
-from tests.benchmarks.contenders import DLT, DLT_FULL, DLT_NEW, HAND_WRITTEN, OURS, Contender, Cost, digest, run
+from tests.benchmarks.contenders import DLT, DLT_FULL, DLT_NEW, HAND_WRITTEN, OURS, Contender, Cost, digest, limit, run
+from tests.benchmarks.load_stage import empty, ready_made
 from tests.benchmarks.recorded import Api, Corpus, served
 from tests.postgres_fixture import new_home
 from tests.support import query
@@ -36,6 +38,8 @@ VARIANTS = {
     "50 steps": (0.1, 50, 3000),
 }
 """Share of the runs, steps a run, and about the size of a model's step in bytes."""
+
+LIMIT = "limit: bare aiohttp, COPY"
 
 BUDGET = 200
 """Requests a second that several services may make together, where that is measured."""
@@ -58,7 +62,8 @@ class Figure(NamedTuple):
 
 
 def compare(corpus: Corpus, variant: str, contenders: Sequence[Contender], repetitions: int) -> Iterator[Figure]:
-    """Time each contender's first load, the same with 1 % more runs, and the same again with nothing new."""
+    """Time each contender's first load, the same with 1 % more runs, and the same again with nothing new; and what nothing that
+    fetches so many answers and stores so many rows could beat."""
     home = new_home()
     folder = home / "work"
     costs: dict[tuple[str, str], list[tuple[Cost, int]]] = {}
@@ -80,6 +85,15 @@ def compare(corpus: Corpus, variant: str, contenders: Sequence[Contender], repet
                     stored[contender.name] = digest(server.url, contender)
             if len(set(stored.values())) != 1 or stored[contenders[0].name][0] != api.steps:
                 raise SystemExit(f"the contenders have not stored the same: {stored}")
+            # What ours has stored last is what is sent.
+            batches = folder / "batches"
+            batches.write_bytes(pickle.dumps(ready_made(server.url)))
+            api.show(corpus.runs)
+            for _ in range(repetitions):
+                empty(server.url)
+                before = api.requests()
+                cost = run(limit(api, server.url, batches), {})
+                costs.setdefault(("first load", LIMIT), []).append((cost, api.requests() - before))
             for (task, name), measured in costs.items():
                 seconds = [cost.seconds for cost, _ in measured]
                 yield Figure(

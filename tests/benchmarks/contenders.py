@@ -103,6 +103,11 @@ def _dlt(mode: str, file_format: str) -> Callable[[Api, str, Path], tuple[Sequen
     return command
 
 
+def limit(api: Api, url: str, batches: Path) -> Sequence[str]:
+    """The command that fetches everything with bare aiohttp and sends ready-made rows (see `limit.py`)."""
+    return [sys.executable, str(HERE / "limit.py"), api.base_url, api.workflow_id, url, str(batches)]
+
+
 OURS = Contender(
     "orchestra-etl",
     _prepare_ours,

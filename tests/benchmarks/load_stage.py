@@ -152,13 +152,15 @@ def load(url: str, readings: Sequence[Reading], *, connections: int = 1) -> Took
         database.close()
 
 
-def ready_made(url: str, readings: Sequence[Reading]) -> list[dict[str, bytes]]:
-    """What is stored of them as the bytes of COPY, by batches, and the statement for them."""
-    runs_a_batch = max(1, len(readings) * BATCH_STEPS // sum(len(one.steps.steps) for one in readings if one.steps))
+def ready_made(url: str) -> list[dict[str, bytes]]:
+    """All that is stored as the bytes of COPY, by batches of the service's size, and the statement for them."""
+    run_ids = [row["id"] for row in query(url, "SELECT id FROM orchestra.runs ORDER BY start_time, id")]
+    [row] = query(url, "SELECT count(*) AS steps FROM orchestra.steps")
+    runs_a_batch = max(1, len(run_ids) * BATCH_STEPS // row["steps"])
     batches = []
     with psycopg.connect(url) as connection:
-        for first in range(0, len(readings), runs_a_batch):
-            ids = [one.claim.run_id for one in readings[first : first + runs_a_batch]]
+        for first in range(0, len(run_ids), runs_a_batch):
+            ids = run_ids[first : first + runs_a_batch]
             batch = {}
             for table, condition in _TABLES.items():
                 [row] = query(url, _COLUMNS, table)
@@ -226,7 +228,7 @@ def bench(url: str, corpus: Corpus, repetitions: int) -> dict[str, float]:
 
     empty(url)
     load(url, readings)
-    batches = ready_made(url, readings)
+    batches = ready_made(url)
     for _ in range(repetitions):
         empty(url)
         measure("load", lambda: load(url, readings))

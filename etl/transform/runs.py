@@ -34,8 +34,8 @@ _KNOWN = frozenset(
 def decode_page(body: bytes, *, policy: Policy | None = None) -> DecodedPage:
     """Decode one page of the run list, in its order; nothing in it raises. `policy` is the workflow's redaction.
 
-    A row stays JSON, its members in their own bytes; of rows with one id the last one stands. `readable` is False where
-    the body is no JSON array.
+    A row stays JSON, its members in their own bytes, but for `all_outputs`, which repeats the steps' outputs; of rows with
+    one id the last one stands. `readable` is False where the body is no JSON array.
     """
     parts = split(body)
     if parts is None:
@@ -46,9 +46,12 @@ def decode_page(body: bytes, *, policy: Policy | None = None) -> DecodedPage:
     for own, members in parts.elements:
         run_id = None if members is None else usable_id(members.get("id"))
         ids.append(run_id)
+        if members is not None:
+            members.pop("all_outputs", None)
         if policy is not None and members is not None:
             try:
-                own, members, _ = policy.run(own, members)
+                # Without what is not stored anyway: that need not be such that it can be redacted.
+                own, members, _ = policy.run(Raw(object_of(members)), members)
             except NotRedactable as trouble:
                 findings.rejected.append(policy.withhold_unredactable(trouble, own))
                 continue

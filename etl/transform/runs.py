@@ -91,10 +91,11 @@ def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None
     if parts is None or members is None or run_id is None:
         raise ValueError("not the listing of a run")
     findings = Findings("run")
+    own = Raw(listing)
     if policy is None:
         suspect = not parts.strict or may_be_refused(listing)
     else:
-        _, members, suspect = policy.run(Raw(listing), members)
+        own, members, suspect = policy.run(own, members)
     fields = Fields(run_id, members, findings, suspect=suspect, keep_raw=policy is None)
     status = fields.text("status")
     state = states.state_of(status)
@@ -113,17 +114,17 @@ def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None
         inputs=fields.payload("inputs"),
         outputs=fields.payload("outputs"),
         extra=fields.rest(_KNOWN),
+        source=own,
         redaction_policy=None if policy is None else policy.version,
     )
     return DecodedRun(run, tuple(findings.rejected), findings.drift)
 
 
 def _listed(run_id: str, members: Members) -> ListedRun:
-    listing = {name: raw for name, raw in members.items() if name != "all_outputs"}
-    lasting = object_of({name: raw for name, raw in listing.items() if name != "elapsed_time"})
+    lasting = object_of({name: raw for name, raw in members.items() if name != "elapsed_time"})
     return ListedRun(
         id=run_id,
-        listing=object_of(listing),
+        listing=object_of(members),
         listing_hash=hashlib.blake2b(lasting, digest_size=16).digest(),
         start_time=_time(members, "start_time"),
         end_time=_time(members, "end_time"),

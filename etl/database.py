@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 import threading
 import time
@@ -40,6 +41,16 @@ _TRANSIENT_CODES = frozenset({"25006", "25P03", "25P04", "58030"})
 # A statement that ran into statement_timeout (57014) may do so again, but a batch that is repeated on a calmer
 # server usually does not; the number of attempts bounds it.
 _REFUSED_CLASSES = ("28", "3D")
+# psycopg gives no SQLSTATE for a refused connection: the server's own words are all there is. Names in them are anybody's, so
+# what says that one is missing goes first.
+_REFUSALS = (
+    (r'database ".*" does not exist', "the server has no such database: create it, or check DATABASE_URL"),
+    (r'role ".*" does not exist', "the database does not know this user: check DATABASE_URL"),
+    (r'role ".*" is not permitted to log in', "the database does not let this user log in: give it LOGIN, or check DATABASE_URL"),
+    (r'permission denied for database ".*"', "this user may not connect to the database: grant CONNECT, or check DATABASE_URL"),
+    (r"pg_hba\.conf", "the server's pg_hba.conf does not admit this connection: add a line to it, or check DATABASE_URL"),
+    (r"authentication failed for user|no password supplied", "the database refuses the user or password: check DATABASE_URL"),
+)  # fmt: skip
 # Missing privileges, tables or columns: whatever the rows are, nothing can be written until somebody changes the database.
 _UNFIT_CLASSES = ("3F", "42")
 
@@ -134,6 +145,8 @@ class Database:
             pool_timeout=30,
             # A connection that idled through a restart or a firewall's time-out is replaced before it is used.
             pool_pre_ping=True,
+            # The temporary tables of a session that lives for ever would keep PostgreSQL from freezing old transaction ids.
+            pool_recycle=3600,
             hide_parameters=True,
         )
         milliseconds = {"statement_timeout": statement_timeout, "lock_timeout": lock_timeout}
@@ -192,8 +205,8 @@ class Database:
                     return work(connection)
             except (psycopg.Error, SQLAlchemyError) as error:
                 code = sqlstate(error)
-                if _is_refusal(error, code):
-                    raise DatabaseError(_refusal(error)) from None
+                if (refusal := _refusal(error, code)) is not None:
+                    raise DatabaseError(refusal) from None
                 if code is not None and code.startswith(_UNFIT_CLASSES):
                     raise DatabaseError(
                         f"the database refuses a statement (SQLSTATE {code}): check the user's privileges, "
@@ -277,25 +290,13 @@ def _session(connection: Connection) -> _Session:
     return driver
 
 
-def _is_refusal(error: BaseException, code: str | None) -> bool:
+def _refusal(error: BaseException, code: str | None) -> str | None:
+    """What to tell of a connection that the server refuses for good; None of any other error."""
     if code is not None:
-        return code.startswith(_REFUSED_CLASSES)
-    # psycopg gives no SQLSTATE for a refused connection: the server's own words are all there is.
+        refused = code.startswith(_REFUSED_CLASSES)
+        return f"the database refuses the connection (SQLSTATE {code}): check DATABASE_URL" if refused else None
     words = str(error)
-    return (
-        any(sign in words for sign in ("password authentication failed", "no password supplied"))
-        or ('database "' in words and "does not exist" in words)
-        or ('role "' in words and "does not exist" in words)
-    )
-
-
-def _refusal(error: BaseException) -> str:
-    words = str(error)
-    if "password" in words:
-        return "the database refuses the user or password: check DATABASE_URL"
-    if "role" in words:
-        return "the database does not know this user: check DATABASE_URL"
-    return "the server has no such database: create it, or check DATABASE_URL"
+    return next((told for sign, told in _REFUSALS if re.search(sign, words)), None)
 
 
 def _cause(error: BaseException, code: str | None) -> str:

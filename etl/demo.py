@@ -27,8 +27,9 @@ from sqlalchemy import Connection, text
 from etl import app, database, logs, schema, settings
 from etl.admin import roles
 from etl.errors import ConfigurationError
+from etl.local.binaries import psql_command
 from etl.local.history import History
-from etl.local.postgres import EmbeddedPostgres, default_home, psql_command
+from etl.local.postgres import EmbeddedPostgres, default_home
 from etl.local.simulator import Simulator
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health

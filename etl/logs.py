@@ -81,9 +81,16 @@ def hide(secret: str | None) -> None:
         _secrets.update({secret, quote(secret), quote(secret, safe=""), quote_plus(secret)})
 
 
+def is_configured() -> bool:
+    """Whether `configure` has been called. Before that nothing may be logged: structlog by itself prints the variables
+    of every frame with an exception, secrets included, to standard output."""
+    return structlog.is_configured()
+
+
 def trace(error: BaseException) -> None:
-    """Log where an error came from; only the level debug shows it."""
-    structlog.get_logger("etl").debug("traceback", exc_info=error)
+    """Log where an error came from; only the level debug shows it, and nothing does while logging is not configured."""
+    if is_configured():
+        structlog.get_logger("etl").debug("traceback", exc_info=error)
 
 
 def mask(text: str) -> str:

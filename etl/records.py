@@ -14,6 +14,9 @@ from typing import Literal
 
 import msgspec
 
+MAX_ID_BYTES = 512
+"""Longer ids are refused: an index entry beyond 2,704 bytes fails, and indexes join two ids."""
+
 State = Literal["pending", "running", "succeeded", "failed", "cancelled", "skipped", "unknown"]
 
 TERMINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "skipped"})
@@ -33,9 +36,9 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class Payload(msgspec.Struct, frozen=True, gc=False):
     """A value for one of the jsonb payload columns."""
 
-    data: bytes | None
-    """JSON text, UTF-8, that jsonb accepts; None where the value cannot be held at all (see `note`). Bytes, because they came as
-    bytes and go as bytes: text takes up to four times the room, and twice the time."""
+    data: msgspec.Raw | None
+    """JSON text, UTF-8, that jsonb accepts; None where the value cannot be held at all (see `note`). Mostly a view of the
+    answer's own bytes, which `Step.source` keeps anyway: a large answer stands in memory once."""
     size_bytes: int
     """Length of the value as the API sent it, in bytes; after redaction, where there are rules."""
     raw: bytes | None = None
@@ -195,3 +198,5 @@ class Workflow(msgspec.Struct, frozen=True):
     """JSON text of the graph."""
     node_types: Mapping[str, str] = {}
     """Node id to node type, read from the graph where it says so."""
+    updated_at: datetime | None = None
+    """When the workflow was last changed; None where the API does not say."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,11 @@ def load(folder: Path, toml: str, variables: Mapping[str, str]) -> Settings:
     return settings.load(path, variables)
 
 
-async def sync(loaded: Settings) -> PassReport:
-    """One pass, as `sync` runs it."""
+async def sync(loaded: Settings, only: Sequence[str] | None = None) -> PassReport:
+    """One pass, as `sync` runs it, over all workflows or only these."""
     with app.open_database(loaded) as database:
         async with app.open_jobs(loaded, database) as jobs:
-            report = await jobs.passes.sync(None, stop=asyncio.Event())
+            report = await jobs.passes.sync(only, stop=asyncio.Event())
             report.requests = jobs.client.requests_sent
             return report
 

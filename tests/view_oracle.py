@@ -24,6 +24,7 @@ class Facts(NamedTuple):
     """Without those that are absent."""
     workflows: dict[str, Row]
     versions: list[Row]
+    """In the order in which they were observed."""
     prices: list[Row]
 
     def name(self, workflow_id: str) -> str:
@@ -41,6 +42,20 @@ class Facts(NamedTuple):
             ):
                 return row
         return None
+
+    def version(self, workflow_id: str, time: datetime) -> str | None:
+        """The workflow's version that began last by that time."""
+        found = None
+        seen_until = datetime.min.replace(tzinfo=UTC)
+        for row in self.versions:
+            if row["workflow_id"] == workflow_id:
+                begun = row["observed_at"]
+                if row["updated_at"] is not None and seen_until <= row["updated_at"] < begun:
+                    begun = row["updated_at"]
+                if begun <= time:
+                    found = row["version"]
+                seen_until = row["observed_at"]
+        return found
 
     def of_run(self, run_id: str) -> list[Row]:
         """The run's steps in the order of their starts; those not started come last."""
@@ -79,16 +94,11 @@ def run_summary(facts: Facts) -> dict[Any, Row]:
         failed = [step for step in steps if step["state"] == "failed"]
         failed += [step for step in steps if outcome(step) == "soft_failed"]
         error = message(failed[0]) if failed else None
-        known = [
-            row["version"]
-            for row in facts.versions
-            if row["workflow_id"] == run["workflow_id"] and row["observed_at"] <= started(run)
-        ]
         made[run["id"]] = {
             "run_id": run["id"],
             "workflow_name": facts.name(run["workflow_id"]),
             "labels": facts.workflows[run["workflow_id"]]["labels"],
-            "workflow_version": known[-1] if known else None,
+            "workflow_version": facts.version(run["workflow_id"], started(run)),
             "outcome": "soft_failed" if run["state"] == "succeeded" and "soft_failed" in outcomes else run["state"],
             "steps": len(steps),
             **{f"{name}_steps": outcomes.count(name) for name in ("succeeded", "soft_failed", "failed")},

@@ -47,20 +47,32 @@ STATEMENT_SECONDS = 55
 
 
 def main() -> int:
-    """Serve until Ctrl-C; with --exit end as soon as Superset answers."""
+    """Bring the dashboards up to date, and serve them until Ctrl-C; with --exit end as soon as Superset answers."""
     parser = argparse.ArgumentParser(prog="make dashboards", description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--host", default="127.0.0.1", help="the address to serve at (%(default)s)")
     parser.add_argument("--port", type=int, default=8088, help="the port (%(default)s); 0: any free one")
     parser.add_argument("--exit", action="store_true", help="end as soon as the dashboards are served")
+    parser.add_argument(
+        "--only",
+        choices=["import", "serve"],
+        help="bring the dashboards up to date and end; or serve what was imported before",
+    )
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         home = _home()
         with _database() as url, _lock(home) as alone:
-            password, _ = _secret(home / "database-password")
-            _make_login(url, password)
-            _provision(home, _sqlalchemy_uri(url, password))
+            if arguments.only != "serve":
+                password, _ = _secret(home / "database-password")
+                _make_login(url, password)
+                _provision(home, _sqlalchemy_uri(url, password))
+            if arguments.only == "import":
+                return 0
+            if not (home / "admin-password").exists():
+                raise ConfigurationError(
+                    f"no dashboards have been imported into {home}: call it with --only import first"
+                )
             if not alone:
                 _say(f"the dashboards are up to date; they are served at {(home / 'address').read_text()}")
                 return 0

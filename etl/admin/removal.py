@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 from sqlalchemy import Connection, Table, text
 
 from etl.ledger import dirty_groups
-from etl.tables import PAYLOADS, metadata, operations, runs, steps
+from etl.tables import PAYLOADS, metadata, runs, steps
 
 T = TypeVar("T")
 Removal = Literal["erased", "pruned"]
@@ -34,14 +34,6 @@ OWNED: Mapping[Table, str] = {
     table: condition for table in reversed(metadata.sorted_tables) if (condition := _owner(table)) is not None
 }
 """The tables whose rows belong to a run, children first, and by what condition."""
-
-NAMING: Mapping[Table, frozenset[str]] = {
-    operations.run_ledger: frozenset({"run_id"}),
-    operations.dead_letters: frozenset({"run_id", "step_id"}),
-    operations.drift: frozenset({"last_run_id"}),
-    metadata.tables["orchestra.run_requests"]: frozenset({"run_id"}),
-}
-"""The other columns that name a run or a step; each is dealt with by a statement of its own."""
 
 _LOCK = text("""
     SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) ORDER BY run_id FOR UPDATE

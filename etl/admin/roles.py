@@ -35,7 +35,8 @@ _REDACTED = "SELECT, INSERT, UPDATE, DELETE"
 
 LOADED: Mapping[Table, str] = {
     analytics.workflows: _UPSERTED,
-    analytics.workflow_versions: _APPENDED,
+    # Rows that an older program or schema has left undated are dated once.
+    analytics.workflow_versions: f"{_APPENDED}, UPDATE (updated_at)",
     analytics.runs: _UPSERTED,
     analytics.run_payloads: _REDACTED,
     analytics.steps: _UPSERTED,

@@ -7,15 +7,12 @@ are left out.
 
 from __future__ import annotations
 
-STEP_COUNTS = (
-    "succeeded", "soft_failed", "failed", "cancelled", "skipped", "unfinished", "calls", "input_tokens", "output_tokens",
-    "cached_input_tokens", "reasoning_tokens", "total_tokens",
-)  # fmt: skip
-RUN_COUNTS = ("runs", "succeeded", "soft_failed", "failed", "cancelled", "skipped", "unfinished")
-NODE = ("organization_id", "node_id", "node_type", "model")
-FAILURE = (
-    "step_id", "run_id", "workflow_id", "node_id", "organization_id", "time", "outcome", "fingerprint", "pattern", "message",
-)  # fmt: skip
+from etl.tables import rollups
+
+STEP_COUNTS = tuple(name for name, _ in rollups.STEP_COUNTS)
+RUN_COUNTS = tuple(name for name, _ in rollups.RUN_COUNTS)
+NODE = rollups.NODE
+FAILURE = tuple(rollups.step_failures.c.keys())
 
 _OUTCOMES = """
     count(*) FILTER (WHERE outcome = 'succeeded') AS succeeded,

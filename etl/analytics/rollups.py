@@ -21,7 +21,7 @@ from etl.ledger import dirty_groups
 
 log = structlog.get_logger(__name__)
 
-# Rows of the queue in one transaction, so that an erasure does not wait long: two seconds, with 463 steps an hour and workflow as
+# Groups in one transaction, so that an erasure does not wait long: two seconds, with 463 steps an hour and workflow as
 # in ten million steps over 90 days. A hundred took half as long again in all, because days are added up once a batch; a thousand
 # took no less.
 BATCH = 300
@@ -206,11 +206,11 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
-    """Compute the groups of some rows of the queue anew.
+    """Compute some of the queue's groups anew.
 
     Args:
         connection: in a READ COMMITTED transaction.
-        limit: rows of the queue to take.
+        limit: how many of them.
     """
     if not dirty_groups.try_lock(connection):
         return Refreshed(busy=True)

@@ -104,15 +104,24 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout = None
         return 0
     except Exception as error:
-        # Not its text: it may quote a row or a secret.
-        return _say(f"unexpected {type(error).__name__}; ORCHESTRA_ETL_LOGS__LEVEL=debug shows where", 1, error)
+        return _unexpected(error)
     return int(result or 0)
 
 
-def _say(line: str, status: int, error: BaseException | None = None) -> int:
+def _unexpected(error: Exception) -> int:
     from etl import logs
 
+    advice = (
+        "; ORCHESTRA_ETL_LOGS__LEVEL=debug shows where"
+        if logs.is_configured()
+        else " before the settings were read: check them and the arguments"
+    )
+    # Not its text: it may quote a row or a secret.
+    status = _say(f"unexpected {type(error).__name__}{advice}", 1)
+    logs.trace(error)
+    return status
+
+
+def _say(line: str, status: int) -> int:
     sys.stderr.write(f"orchestra-etl: {' '.join(line.split())}\n")
-    if error is not None:
-        logs.trace(error)
     return status

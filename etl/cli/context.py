@@ -1,9 +1,9 @@
-"""What every command shares: the settings named on the command line, and how results are printed."""
+"""What commands share: the settings named on the command line, kinds of arguments, and how results are printed."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from etl.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from sqlalchemy import Connection
 
     from etl.database import Database
     from etl.settings import Settings
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 WorkflowIds = Annotated[
     list[str] | None, typer.Option("--workflow", "-w", help="Only this workflow; may be given several times.")
+]
+
+Numbers = Annotated[
+    list[int] | None, typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="Numbers, as `list` shows them.")
 ]
 
 
@@ -72,3 +79,24 @@ def console() -> Console:
 def print_json(value: Any) -> None:
     """Print a value as JSON; records by their fields, times in ISO 8601."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def chosen(
+    connection: Connection,
+    numbers: list[int] | None,
+    everything: bool,
+    unknown: Callable[[Connection, Sequence[int]], list[int]],
+    noun: str,
+) -> list[int] | None:
+    """The numbers given, all of which must exist; None for `--all`.
+
+    Raises:
+        ConfigurationError: neither or both were given, or a number does not exist; nothing is done then.
+    """
+    if bool(numbers) == everything:
+        raise ConfigurationError(f"name each {noun} by its number, or give --all for all of them")
+    if not numbers:
+        return None
+    if missing := unknown(connection, numbers):
+        raise ConfigurationError(f"there is no {noun} {', '.join(map(str, missing))}; nothing was done")
+    return numbers

@@ -142,7 +142,7 @@ def roles(context: typer.Context, as_json: AsJson = False) -> None:
 def psql(context: typer.Context) -> int:
     """Open psql on the configured database; what follows is handed to psql, such as `db psql -c 'SELECT 1'`."""
     from etl import app
-    from etl.local.postgres import psql_path
+    from etl.local.binaries import psql_path
     from etl.settings import EMBEDDED
 
     settings = invocation(context).settings()

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
+from etl.cli.context import AsJson, Numbers, WorkflowIds, chosen, console, invocation, print_json
 from etl.cli.display import counted, fields, instant, listing, plain
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from etl.ledger.dead_letters import StoredLetter
 
 Number = Annotated[int, typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="The letter's number.")]
-Numbers = Annotated[
-    list[int] | None, typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="Numbers, as `list` shows them.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -163,24 +157,3 @@ def discard(
 def _whose(letter: StoredLetter) -> str:
     step = f", step {plain(letter.step_id)}" if letter.step_id else ""
     return f"run {plain(letter.run_id)}{step}" if letter.run_id else "the run list"
-
-
-def chosen(
-    connection: Connection,
-    numbers: list[int] | None,
-    everything: bool,
-    unknown: Callable[[Connection, Sequence[int]], list[int]],
-    noun: str,
-) -> list[int] | None:
-    """The numbers given, all of which must exist; None for `--all`.
-
-    Raises:
-        ConfigurationError: neither or both were given, or a number does not exist; nothing is done then.
-    """
-    if bool(numbers) == everything:
-        raise ConfigurationError(f"name each {noun} by its number, or give --all for all of them")
-    if not numbers:
-        return None
-    if missing := unknown(connection, numbers):
-        raise ConfigurationError(f"there is no {noun} {', '.join(map(str, missing))}; nothing was done")
-    return numbers

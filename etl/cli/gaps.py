@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
-from etl.cli.dead_letters import Numbers, chosen
+from etl.cli.context import AsJson, Numbers, WorkflowIds, chosen, console, invocation, print_json
 from etl.cli.display import counted, instant, listing, plain
 
 

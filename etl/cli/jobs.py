@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,6 +82,7 @@ def serve(context: typer.Context) -> int:
 
     settings = invocation(context).settings()
     _chosen(settings, None)
+    app.collect_less_often()
     with app.open_database(settings) as database:
         asyncio.run(app.serve(settings, database))
     return 0
@@ -96,10 +97,10 @@ def track(
     """Have runs read at the next poll, whether the list shows them or not; known ones are read again."""
     from etl.ledger import requests, workflows
 
+    _check_id(workflow, "workflow")
     ids = [one for argument in run for one in (_from_stdin() if argument == "-" else [argument])]
-    bad = next((one for one in ids if not _is_usable(one)), None)
-    if bad is not None:
-        raise ConfigurationError(f"{bad[:80]!r} is no run id")
+    for one in ids:
+        _check_id(one, "run")
     with invocation(context).database() as database:
 
         def enter(connection: Any) -> requests.Tracked:
@@ -123,27 +124,44 @@ def _utc(time: datetime | None) -> datetime | None:
 
 
 def _from_stdin() -> Iterator[str]:
-    for line in sys.stdin:
+    try:
+        yield from _ids(sys.stdin)
+    except UnicodeDecodeError:
+        raise ConfigurationError("the input is not UTF-8 text") from None
+
+
+def _ids(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
         text = line.strip()
         if not text:
             continue
         if text.startswith("{"):
             try:
                 answer = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise ConfigurationError("a line of the input starts like JSON but is none") from None
             if not isinstance(answer.get("run_id"), str):
                 raise ConfigurationError("an answer in the input has no run_id")
             text = answer["run_id"]
+        elif " " in text:
+            raise ConfigurationError("a line of the input is neither an id nor an answer of Execute")
         yield text
 
 
-def _is_usable(run_id: str) -> bool:
-    return run_id.isprintable() and " " not in run_id and run_id not in ("", ".", "..") and len(run_id.encode()) <= 512
+def _check_id(id: str, noun: str) -> None:
+    from etl.settings.values import clean_id
+
+    try:
+        clean_id(id)
+    except ValueError as error:
+        raise ConfigurationError(f"{id[:80]!r} is no {noun}'s id: it {error}") from None
 
 
 def _chosen(settings: Settings, workflow: list[str] | None) -> list[str] | None:
-    """The workflows asked for; they must be configured, or a typing error would look like success."""
+    """The workflows asked for; they must be configured, or a typing error would look like success.
+
+    Where all workflows are wanted, the pass itself finds out once the API has listed them.
+    """
     configured = [one.id for one in settings.workflows]
     for one in workflow or ():
         if one not in configured and not settings.api.all_workflows:
@@ -204,6 +222,7 @@ class Progress:
 def _pass(settings: Settings, work: Callable[[Jobs, Stop, Progress], Awaitable[PassReport]], *, as_json: bool) -> int:
     from etl import app
 
+    app.collect_less_often()
     with app.open_database(settings) as database:
         report = asyncio.run(_run(settings, database, work))
     _print(report, as_json=as_json)

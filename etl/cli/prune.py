@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from etl.settings import Settings
     from etl.settings.retention import Retention
 
-# Seconds between two looks whether another process has refreshed the rollups.
-REFRESH_PAUSE = 0.5
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -82,18 +79,10 @@ def _ages(configured: Retention, payloads: str | None, runs: str | None) -> Rete
 
 async def _prune(settings: Settings, database: Database, wanted: Horizons) -> tuple[Pruned, int | None]:
     from etl import app
-    from etl.admin import retention
     from etl.signals import stop_on_signals
 
     with stop_on_signals() as stop:
-        # What is removed can be counted no more: the horizon must not move before everything is, by whomever.
-        # Another process is looked at, so there is no event to wait for.
-        while (await app.refresh_rollups(settings, database, stop.is_set)).busy and not stop.is_set():  # noqa: ASYNC110
-            await asyncio.sleep(REFRESH_PAUSE)
-        if stop.is_set():
-            return retention.Pruned(complete=False), stop.number
-        done = await asyncio.to_thread(retention.prune, database, wanted, stopped=stop.is_set)
-        return done, stop.number
+        return await app.prune(settings, database, wanted, stop.is_set), stop.number
 
 
 def _print_preview(found: Preview, *, as_json: bool) -> None:

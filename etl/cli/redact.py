@@ -77,12 +77,12 @@ def preview(
 ) -> None:
     """Read a run from the API and show what the configured rules would remove from it; changes nothing."""
     from etl import app
-    from etl.ledger import redaction
+    from etl.ledger import redaction, runs
 
     settings = invocation(context).settings()
     rules = app.open_redaction(settings)
     with app.open_database(settings) as database:
-        known = workflow or database.transaction(lambda c: redaction.workflow_of(c, run))
+        known = workflow or database.transaction(lambda c: runs.workflow_of(c, run))
         if known is None:
             raise ConfigurationError(f"run {run[:80]!r} is not known here: name its workflow with --workflow")
         policy = rules.policy(known)

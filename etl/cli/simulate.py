@@ -55,6 +55,7 @@ def simulate(
     Its runs start, progress and end as time passes; the same seed always gives the same history. Standard output gets the
     lines that point the command at it; standard error how to continue the same history after a restart.
     """
+    from etl import logs
     from etl.local.folder import Folder
     from etl.local.history import History
     from etl.local.misbehaviour import MISBEHAVIOURS
@@ -92,6 +93,8 @@ def simulate(
         seed=seed,
         misbehaviours=[MISBEHAVIOURS[name] for name in misbehave or ()],
     )
+    # Without it the server's own errors would be printed with their tracebacks.
+    logs.configure()
     asyncio.run(_serve(simulator, key, None if folder is not None else start))
     return 0
 

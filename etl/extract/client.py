@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
 import os
 import random
@@ -38,6 +39,8 @@ FIRST_BACKOFF_SECONDS = 0.5
 
 MAX_IDENTIFIER_LENGTH = 2000
 """In bytes as written into the path: servers take request lines of about 8,000 bytes, and two ids go into one."""
+
+_PLAIN_IDENTIFIER = re.compile(r"[0-9A-Za-z_-]{1,100}", re.ASCII)
 
 THREAD_FROM_BYTES = 1024 * 1024
 """Larger bodies are inflated in a thread: 1 MB takes about 3 ms, during which the event loop would stand still."""
@@ -94,7 +97,7 @@ class OrchestraClient:
             raise ConfigurationError(f"`api.header_name` is no name of an HTTP header: {header_name!r}")
         self._api_key = api_key
         self._key: str | None = None
-        self._key_headers = httpx.Headers()
+        self._template = httpx.Request("GET", self._base_url)
         self._header_name = header_name
         self._deadline = deadline
         self._max_response_bytes = max_response_bytes
@@ -182,7 +185,7 @@ class OrchestraClient:
 
     async def _attempt(self, url: str, endpoint: str) -> Answer:
         """Send one request. Raises _Unanswered where another one may succeed."""
-        request = httpx.Request("GET", url, headers=self._headers())
+        request = self._request(url)
         self.requests_sent += 1
         requested_at = time.monotonic()
         status = "cancelled"
@@ -207,22 +210,25 @@ class OrchestraClient:
         finally:
             self._on_request(endpoint, status, time.monotonic() - requested_at)
 
-    def _headers(self) -> httpx.Headers:
+    def _request(self, url: str) -> httpx.Request:
+        """A request with the key in force. A copy of the last one: to make one anew takes a seventh of all the time that a
+        request costs, half of it to take the URL apart."""
         key = self._api_key()
-        if key == self._key:
-            return self._key_headers
-        if not key or not key.isascii() or not key.isprintable():
-            raise KeyRefused("the API key is empty, or holds a character that an HTTP header cannot carry: correct it")
-        self._key = key
-        self._key_headers = httpx.Headers(
-            {
+        if key != self._key:
+            if not key or not key.isascii() or not key.isprintable():
+                raise KeyRefused(
+                    "the API key is empty, or holds a character that an HTTP header cannot carry: correct it"
+                )
+            headers = {
                 self._header_name: f"Bearer {key}",
                 "Accept": "application/json",
                 "Accept-Encoding": "gzip",
                 "User-Agent": "orchestra-etl",
             }
-        )
-        return self._key_headers
+            self._key, self._template = key, httpx.Request("GET", self._base_url, headers=headers)
+        request = copy.copy(self._template)
+        request.url = _CheckedUrl(url)
+        return request
 
     def _check_status(self, status: int, url: str, retry_after_seconds: float | None) -> None:
         """Return where the answer may be read; else raise what its status means."""
@@ -264,7 +270,8 @@ class OrchestraClient:
         stream = Gunzip() if encodings else None
         received = io.BytesIO()
         inflated_bytes = 0
-        async for chunk in response.aiter_raw():
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        async for chunk in response.stream:
             received.write(chunk)
             if received.tell() > limit:
                 raise _too_large(url, limit)
@@ -280,6 +287,16 @@ class OrchestraClient:
         if inflated_bytes < THREAD_FROM_BYTES:
             return gunzip(body)
         return await asyncio.to_thread(gunzip, body)
+
+
+class _CheckedUrl(httpx.URL):
+    """A URL put together from a checked base and escaped ids: nothing but its text is asked for."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
 
 
 class _Unanswered(Exception):
@@ -339,6 +356,8 @@ def _segment(identifier: str) -> str:
     Raises UnusableIdentifier. Dot segments are refused even behind an escaped slash: there are servers and proxies
     that unescape before they resolve them.
     """
+    if _PLAIN_IDENTIFIER.fullmatch(identifier):  # nearly all are UUIDs
+        return identifier
     try:
         segment = quote(identifier, safe="")
     except UnicodeEncodeError:

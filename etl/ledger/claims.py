@@ -131,7 +131,7 @@ _RELEASE = text("""
 """)
 
 # What has been read was requested before now, whatever jump a worker's clock has made: a time to come would hide what the
-# lists show until then.
+# lists show until then. As one JSON value: the driver writes fourteen arrays at a quarter of the speed.
 _SETTLE = text("""
     UPDATE orchestra_etl.run_ledger AS l
     SET tracking = s.tracking,
@@ -143,21 +143,18 @@ _SETTLE = text("""
         not_found_since = s.not_found_since,
         steps_observed_at = CASE WHEN s.steps_observed_at > now() THEN now()
                                  ELSE COALESCE(s.steps_observed_at, l.steps_observed_at) END,
-        read_digest = COALESCE(s.read_digest, l.read_digest),
+        read_digest = COALESCE(decode(s.read_digest, 'base64'), l.read_digest),
         run_observed_at = CASE WHEN s.run_observed_at > now() THEN now()
                                ELSE COALESCE(s.run_observed_at, l.run_observed_at) END,
         run_state = CASE WHEN s.run_observed_at IS NULL THEN l.run_state ELSE s.run_state END,
         run_end_time = CASE WHEN s.run_observed_at IS NULL THEN l.run_end_time ELSE s.run_end_time END,
-        listing_hash = COALESCE(s.listing_hash, l.listing_hash),
+        listing_hash = COALESCE(decode(s.listing_hash, 'base64'), l.listing_hash),
         listing = CASE WHEN s.listing_loaded THEN NULL ELSE l.listing END
-    FROM unnest(
-        CAST(:run_id AS text[]), CAST(:tracking AS text[]), CAST(:due_in AS double precision[]), CAST(:checks AS int[]),
-        CAST(:attempts AS int[]), CAST(:last_error AS text[]), CAST(:not_found_since AS timestamptz[]),
-        CAST(:steps_observed_at AS timestamptz[]), CAST(:read_digest AS bytea[]), CAST(:run_observed_at AS timestamptz[]),
-        CAST(:run_state AS text[]), CAST(:run_end_time AS timestamptz[]), CAST(:listing_hash AS bytea[]),
-        CAST(:listing_loaded AS boolean[])
-    ) AS s (run_id, tracking, due_in, checks, attempts, last_error, not_found_since, steps_observed_at, read_digest,
-            run_observed_at, run_state, run_end_time, listing_hash, listing_loaded)
+    FROM json_to_recordset(CAST(:settlements AS json)) AS s (
+        run_id text, tracking text, due_in double precision, checks int, attempts int, last_error text,
+        not_found_since timestamptz, steps_observed_at timestamptz, read_digest text, run_observed_at timestamptz,
+        run_state text, run_end_time timestamptz, listing_hash text, listing_loaded boolean
+    )
     WHERE l.run_id = s.run_id COLLATE "C" AND l.removed_at IS NULL
 """)
 
@@ -287,8 +284,7 @@ def release(connection: Connection, claims: Sequence[Claim]) -> None:
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
     """Write what was found, and consume the claims. The rows must have been locked by `lock` in this transaction."""
-    columns = Settlement.__struct_fields__
-    connection.execute(_SETTLE, {name: [getattr(s, name) for s in settlements] for name in columns})
+    connection.execute(_SETTLE, {"settlements": msgspec.json.encode(settlements).decode()})
 
 
 def vanished(connection: Connection, run_ids: Sequence[str], *, gone_after: float) -> set[str]:

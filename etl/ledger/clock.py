@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
+from sqlalchemy import Connection, text
+
 # Seconds for which an anchor that dates later than a new one is kept: longer than any two statements of one sweep or poll
 # are apart by chance, too short for two clocks to drift apart.
 KEEP = 60.0
@@ -41,3 +43,9 @@ class DatabaseClock:
     def now(self) -> datetime:
         """The database's time now."""
         return self.at(time.monotonic())
+
+
+def database_time(connection: Connection) -> datetime:
+    """The database's clock."""
+    now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now

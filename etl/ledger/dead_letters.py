@@ -1,4 +1,4 @@
-"""What could not be loaded, kept with its bytes; and where the answers drift from the API's description."""
+"""What could not be loaded, kept with its bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.ledger import requests
-from etl.records import Drift, Rejected
+from etl.records import Rejected
 
 _REMOVED = """EXISTS (
         SELECT FROM orchestra_etl.run_ledger AS l WHERE l.run_id = {letter}.run_id AND l.removed_at IS NOT NULL)"""
@@ -66,17 +66,6 @@ _RESOLVE = text(f"""
       AND (NOT CAST(:steps_only AS boolean) OR {_HOLDS_STEPS})
 """)
 
-_DRIFT = text("""
-    INSERT INTO orchestra_etl.drift AS d (workflow_id, subject, field, kind, found, occurrences, last_run_id)
-    SELECT n.workflow_id, n.subject, n.field, n.kind, n.found, n.occurrences, n.run_id
-    FROM unnest(CAST(:workflow_ids AS text[]), CAST(:subjects AS text[]), CAST(:fields AS text[]), CAST(:kinds AS text[]),
-                CAST(:founds AS text[]), CAST(:counts AS bigint[]), CAST(:run_ids AS text[]))
-         AS n (workflow_id, subject, field, kind, found, occurrences, run_id)
-    ORDER BY n.workflow_id COLLATE "C", n.subject, n.field, n.kind, n.found
-    ON CONFLICT (workflow_id, subject, field, kind, found) DO UPDATE
-    SET occurrences = d.occurrences + excluded.occurrences, last_seen_at = now(), last_run_id = excluded.last_run_id
-""")
-
 _STORED = """
     SELECT d.id, d.workflow_id, w.name AS workflow_name, d.run_id, d.step_id, d.reason, d.detail,
            octet_length(d.body) AS size_bytes, d.occurrences, d.first_seen_at, d.last_seen_at, d.resolved_at, d.resolution
@@ -97,20 +86,39 @@ _BODY = text("SELECT body FROM orchestra_etl.dead_letters WHERE id = :id")
 
 _KNOWN = text("SELECT id FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))")
 
-# Named letters are taken whatever became of them, and are open again; without names, those that are open. Where the run was
-# erased or pruned there is nothing to be read again.
-_REOPEN = text(f"""
-    UPDATE orchestra_etl.dead_letters AS d
-    SET resolved_at = NULL, resolution = NULL
-    WHERE (id = ANY (CAST(:ids AS bigint[])) OR (CAST(:ids AS bigint[]) IS NULL AND resolved_at IS NULL))
-      AND NOT {_REMOVED.format(letter="d")}
-    RETURNING id, workflow_id, run_id
+# Named letters are taken whatever became of them; without names, those that are open.
+_CHOOSE = text("""
+    SELECT id, run_id
+    FROM orchestra_etl.dead_letters
+    WHERE id = ANY (CAST(:ids AS bigint[])) OR (CAST(:ids AS bigint[]) IS NULL AND resolved_at IS NULL)
 """)
 
-_DISCARD = text("""
-    UPDATE orchestra_etl.dead_letters
+_LOCK_RUNS = text("""
+    SELECT FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:run_ids AS text[])) ORDER BY run_id FOR UPDATE
+""")
+
+# In the order in which they are recorded: of the letters of no run, no row of the ledger is locked.
+_IN_ORDER = """
+    SELECT id FROM orchestra_etl.dead_letters AS d
+    WHERE id = ANY (CAST(:ids AS bigint[])) AND {condition}
+    ORDER BY workflow_id, run_id, reason, content_hash
+    FOR UPDATE
+"""
+
+# Where the run was erased or pruned there is nothing to be read again.
+_REOPEN = text(f"""
+    WITH chosen AS ({_IN_ORDER.format(condition="NOT " + _REMOVED.format(letter="d"))})
+    UPDATE orchestra_etl.dead_letters AS d
+    SET resolved_at = NULL, resolution = NULL
+    FROM chosen WHERE d.id = chosen.id
+    RETURNING d.id, d.workflow_id, d.run_id
+""")
+
+_DISCARD = text(f"""
+    WITH chosen AS ({_IN_ORDER.format(condition="resolved_at IS NULL")})
+    UPDATE orchestra_etl.dead_letters AS d
     SET resolved_at = now(), resolution = 'discarded'
-    WHERE resolved_at IS NULL AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY (CAST(:ids AS bigint[])))
+    FROM chosen WHERE d.id = chosen.id
 """)
 
 
@@ -196,28 +204,6 @@ def resolve(connection: Connection, run_ids: Sequence[str], *, steps_only: bool 
     connection.execute(_RESOLVE, {"run_ids": list(run_ids), "steps_only": steps_only})
 
 
-def count_drift(connection: Connection, found: Sequence[tuple[str, str, Drift]]) -> None:
-    """Add to the drift counters; each entry is (workflow id, run id, drift)."""
-    totals: dict[tuple[str, str, str, str, str], tuple[int, str]] = {}
-    for workflow_id, run_id, one in found:
-        key = (workflow_id, one.subject, one.field, one.kind, one.found)
-        totals[key] = (totals.get(key, (0, ""))[0] + one.count, run_id)
-    if not totals:
-        return
-    connection.execute(
-        _DRIFT,
-        {
-            "workflow_ids": [key[0] for key in totals],
-            "subjects": [key[1] for key in totals],
-            "fields": [key[2] for key in totals],
-            "kinds": [key[3] for key in totals],
-            "founds": [key[4] for key in totals],
-            "counts": [count for count, _ in totals.values()],
-            "run_ids": [run_id for _, run_id in totals.values()],
-        },
-    )
-
-
 class StoredLetter(msgspec.Struct, frozen=True):
     """A letter as it lies in the ledger, without its body."""
 
@@ -283,7 +269,7 @@ def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
 
     A letter stays open until its run has been read without the trouble; one that was discarded is open again.
     """
-    rows = connection.execute(_REOPEN, {"ids": None if ids is None else list(ids)}).all()
+    rows = connection.execute(_REOPEN, {"ids": _chosen(connection, ids)}).all()
     runs: dict[str, set[str]] = {}
     for row in rows:
         if row.run_id:
@@ -300,7 +286,14 @@ def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
 
 def discard(connection: Connection, ids: Sequence[int] | None) -> int:
     """Settle these open letters (None: all) without their content being loaded; how many. Their bytes are kept."""
-    return connection.execute(_DISCARD, {"ids": None if ids is None else list(ids)}).rowcount
+    return connection.execute(_DISCARD, {"ids": _chosen(connection, ids)}).rowcount
+
+
+def _chosen(connection: Connection, ids: Sequence[int] | None) -> list[int]:
+    """The numbers of these letters (None: of all open ones), their runs locked: a load, too, locks runs first, then letters."""
+    rows = connection.execute(_CHOOSE, {"ids": None if ids is None else list(ids)}).all()
+    connection.execute(_LOCK_RUNS, {"run_ids": list({row.run_id for row in rows})})
+    return [row.id for row in rows]
 
 
 def _hash(rejected: Rejected) -> bytes:

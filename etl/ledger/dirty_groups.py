@@ -18,7 +18,12 @@ _TRY = text("SELECT pg_try_advisory_xact_lock(:key)")
 
 _TAKE = text("""
     DELETE FROM orchestra_etl.dirty_groups
-    WHERE id IN (SELECT id FROM orchestra_etl.dirty_groups ORDER BY hour DESC NULLS FIRST, workflow_id LIMIT :limit)
+    WHERE id IN (
+        SELECT id
+        FROM (SELECT id, dense_rank() OVER (ORDER BY hour DESC NULLS FIRST, workflow_id) AS place
+              FROM orchestra_etl.dirty_groups) AS ranked
+        WHERE place <= :limit
+    )
     RETURNING workflow_id, hour
 """)
 
@@ -58,8 +63,8 @@ def try_lock(connection: Connection) -> bool:
 
 
 def take(connection: Connection, limit: int) -> Sequence[Group]:
-    """Take the groups of some rows of the queue, in key order: the newest hours, so that fresh numbers do not wait for old ones,
-    and whole days together.
+    """Take some groups out of the queue, with all their rows, in key order: the newest hours, so that fresh numbers do not wait
+    for old ones, and whole days together.
 
     Whatever changed them has committed, so the next statement of the same READ COMMITTED transaction sees it; whatever has not
     committed has rows of its own, which come later.

@@ -14,8 +14,6 @@ _RECORD = text("""
     ON CONFLICT (version) DO NOTHING
 """)
 
-_WORKFLOW = text("SELECT workflow_id FROM orchestra_etl.run_ledger WHERE run_id = :run_id")
-
 _OTHERS = text("""
     SELECT count(*) FROM orchestra.steps
     WHERE workflow_id = :workflow_id AND redaction_policy IS DISTINCT FROM CAST(:version AS text)
@@ -28,12 +26,6 @@ def record(connection: Connection, policies: Mapping[str, str]) -> None:
         versions = sorted(policies)
         rules = [policies[version] for version in versions]
         connection.execute(_RECORD, {"versions": versions, "rules": rules})
-
-
-def workflow_of(connection: Connection, run_id: str) -> str | None:
-    """The workflow of a run; None where the ledger does not know the run."""
-    found: str | None = connection.execute(_WORKFLOW, {"run_id": run_id}).scalar_one_or_none()
-    return found
 
 
 def steps_under_others(connection: Connection, workflow_id: str, version: str) -> int:

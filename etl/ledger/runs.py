@@ -74,6 +74,9 @@ _RUN_PAYLOADS = text("""
 """)
 
 
+_WORKFLOW = text("SELECT workflow_id FROM orchestra_etl.run_ledger WHERE run_id = :run_id")
+
+
 class RecentRun(msgspec.Struct, frozen=True):
     """A run in a list of them."""
 
@@ -204,6 +207,12 @@ def get(connection: Connection, run_id: str, *, payloads: bool = False) -> RunDe
         steps=steps,
         payloads=None if own is None else RunPayloads(**_with_json(own, "inputs", "outputs")),
     )
+
+
+def workflow_of(connection: Connection, run_id: str) -> str | None:
+    """The workflow of a run; None where the ledger does not know the run."""
+    found: str | None = connection.execute(_WORKFLOW, {"run_id": run_id}).scalar_one_or_none()
+    return found
 
 
 def _step_payloads(connection: Connection, run_id: str) -> dict[str, dict[str, StepPayload]]:

@@ -17,11 +17,11 @@ class Watched(msgspec.Struct, frozen=True):
     """What is expected of a workflow."""
 
     id: str
+    max_age: float
+    """Seconds for which it may go without a complete sweep, and a live run without being read, before that is a failure."""
     name: str | None = None
     discover: bool = True
     """Whether its run list is swept."""
-    max_age: float = 7200.0
-    """Seconds for which it may go without a complete sweep, and a live run without being read, before that is a failure."""
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -227,9 +227,7 @@ _UNCONFIGURED = text("""
 """)
 
 
-def read(
-    connection: Connection, watched: Sequence[Watched], *, all_workflows: bool = False, max_age: float = 7200.0
-) -> Status:
+def read(connection: Connection, watched: Sequence[Watched], *, all_workflows: bool, max_age: float) -> Status:
     """Read how everything is doing.
 
     Args:
@@ -250,7 +248,7 @@ def read(
     workflows = tuple(
         _workflow(
             row,
-            by_id.get(row.id, Watched(row.id, discover=all_workflows, max_age=max_age)),
+            by_id.get(row.id, Watched(row.id, max_age, discover=all_workflows)),
             configured=row.id in by_id,
             newest_gaps=gaps.get(row.id, ()),
             drift_examples=drift.get(row.id, ()),

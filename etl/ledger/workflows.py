@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 from sqlalchemy import Connection, text
 
@@ -40,6 +39,26 @@ _VERSION = text("""
     ON CONFLICT DO NOTHING
 """)
 
+# A schema of before 0008 has no such column.
+_DATABLE = text("""
+    SELECT EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = 'orchestra.workflow_versions'::regclass AND attname = 'updated_at' AND NOT attisdropped)
+""")
+
+# The version just appended, or one that was appended without a date: a workflow that was last changed before it was seen in its
+# version has been in it since that change. A row that has its date keeps it: a workflow can change while its version and graph
+# stay the same, and that makes the version begin no later.
+_DATED = text("""
+    UPDATE orchestra.workflow_versions AS v
+    SET updated_at = :updated_at
+    WHERE v.workflow_id = :id
+      AND v.observed_at = (
+          SELECT max(last.observed_at) FROM orchestra.workflow_versions AS last WHERE last.workflow_id = :id)
+      AND v.updated_at IS NULL
+      AND v.observed_at >= :updated_at
+      AND (v.version, v.graph) IS NOT DISTINCT FROM (CAST(:version AS text), CAST(:graph AS jsonb))
+""")
 
 _GRAPHS = text("""
     SELECT DISTINCT ON (workflow_id) workflow_id, graph
@@ -73,10 +92,14 @@ def configure_unknown(connection: Connection, workflow_id: str) -> None:
 def describe(connection: Connection, workflows: Sequence[Workflow]) -> None:
     """Enter what the API says; a version or graph that differs from the last one is appended."""
     connection.execute(_DESCRIBED_NOW)
+    datable = connection.execute(_DATABLE).scalar_one()
     for workflow in sorted(workflows, key=lambda one: one.id):
         connection.execute(_DESCRIBED, {"id": workflow.id, "name": workflow.name, "description": workflow.description})
         if workflow.version is not None or workflow.graph is not None:
-            connection.execute(_VERSION, {"id": workflow.id, "version": workflow.version, "graph": workflow.graph})
+            told = {"id": workflow.id, "version": workflow.version, "graph": workflow.graph}
+            connection.execute(_VERSION, told)
+            if datable and workflow.updated_at is not None:
+                connection.execute(_DATED, {**told, "updated_at": workflow.updated_at})
 
 
 def graphs(connection: Connection) -> list[tuple[str, object]]:
@@ -87,9 +110,3 @@ def graphs(connection: Connection) -> list[tuple[str, object]]:
 def description_due(connection: Connection, *, every: float) -> bool:
     """Whether the API was last asked more than `every` seconds ago, by any replica."""
     return bool(connection.execute(_DESCRIPTION_DUE, {"every": every}).scalar_one())
-
-
-def database_time(connection: Connection) -> datetime:
-    """The database's clock."""
-    now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-    return now

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
+from msgspec import Raw
 from sqlalchemy import Connection, text
 
 from etl.load.batch import Isolation, RunWrite, Written
-from etl.load.staging import assign, column_types, json_text, listed, stage
+from etl.load.staging import Staging, assign, column_types, listed
 from etl.records import Payload, Rejected
 from etl.tables import run_payloads, runs
 
@@ -18,8 +20,10 @@ _RUN_CONTENT = (
     "api_elapsed_seconds", "error", "extra", "redaction_policy",
 )  # fmt: skip
 _RUN_PAYLOADS = ("inputs", "outputs", "inputs_raw", "outputs_raw", "note")
-_STAGED_RUNS = column_types(runs, ("id", *_RUN_CONTENT, "content_hash"))
-_STAGED_RUN_PAYLOADS = column_types(run_payloads, ("run_id", *_RUN_PAYLOADS))
+_STAGED_RUNS = Staging(
+    "staged_runs",
+    {**column_types(runs, ("id", *_RUN_CONTENT, "content_hash")), **column_types(run_payloads, _RUN_PAYLOADS)},
+)
 
 # What others change without a read is compared by itself: tracking and workflow by the ledger, the state by a new state map.
 _STORED_RUNS = text("""
@@ -31,7 +35,7 @@ _STORED_RUNS = text("""
 # The hash covers the payloads, too: it must follow where only they have changed, or come in another spelling.
 _UPSERT_RUNS = text(f"""
     INSERT INTO orchestra.runs AS r (id, {listed(_RUN_CONTENT)}, content_hash)
-    SELECT id, {listed(_RUN_CONTENT)}, content_hash FROM staged_runs ORDER BY id
+    SELECT id, {listed(_RUN_CONTENT)}, content_hash FROM {_STAGED_RUNS.name} ORDER BY id
     ON CONFLICT (id) DO UPDATE SET {assign(_RUN_CONTENT)}, content_hash = excluded.content_hash,
         updated_at = CASE WHEN ({listed(_RUN_CONTENT, "r.")}) IS DISTINCT FROM ({listed(_RUN_CONTENT, "excluded.")})
                           THEN now() ELSE r.updated_at END
@@ -42,7 +46,9 @@ _UPSERT_RUNS = text(f"""
 
 _UPSERT_RUN_PAYLOADS = text(f"""
     INSERT INTO orchestra.run_payloads AS p (run_id, {listed(_RUN_PAYLOADS)})
-    SELECT run_id, {listed(_RUN_PAYLOADS)} FROM staged_run_payloads ORDER BY run_id
+    SELECT id, {listed(_RUN_PAYLOADS)} FROM {_STAGED_RUNS.name}
+    WHERE inputs IS NOT NULL OR outputs IS NOT NULL OR note IS NOT NULL
+    ORDER BY id
     ON CONFLICT (run_id) DO UPDATE SET {assign(_RUN_PAYLOADS)}
     WHERE ({listed(_RUN_PAYLOADS, "p.")}) IS DISTINCT FROM ({listed(_RUN_PAYLOADS, "excluded.")})
 """)
@@ -62,12 +68,26 @@ _TOUCH_RUNS = text("""
 """)
 
 
+_RunPayloads = tuple[Raw | None, Raw | None, bytes | None, bytes | None, str | None]
+_NO_PAYLOADS: _RunPayloads = (None, None, None, None, None)
+
+
+class _Rows(NamedTuple):
+    """A run and what is stored of it."""
+
+    run: RunWrite
+    own: tuple[object, ...]
+    """Its row, which ends with the hash of its content."""
+    payloads: _RunPayloads | None
+
+
 def write_runs(
     connection: Connection, found: Sequence[RunWrite], written: Written, guard: Isolation | None = None
 ) -> None:
     """Write these runs' own rows and payloads, and count in `written`."""
 
-    def refuse(run: RunWrite, why: str) -> None:
+    def refuse(one: _Rows, why: str) -> None:
+        run = one.run
         if run.observed is not None:
             letter = Rejected("rejected", f"the run's own row: {why}", bytes(run.observed.source))
             written.rejected.append((run.workflow_id, run.id, letter))
@@ -76,17 +96,14 @@ def write_runs(
         if run.stored:
             kept.append(bare)
         else:
-            work([bare])
+            work([_rows(bare)])
 
-    def work(some: Sequence[RunWrite]) -> None:
-        stage(connection, "staged_runs", _STAGED_RUNS, ((*_run_row(run), _content_hash(run)) for run in some))
+    def work(some: Sequence[_Rows]) -> None:
+        _STAGED_RUNS.fill(connection, ((*one.own, *(one.payloads or _NO_PAYLOADS)) for one in some))
         rows = connection.execute(_UPSERT_RUNS).all()
-        payloads = [row for run in some if (row := _run_payload_row(run)) is not None]
-        if payloads:
-            rows_of_json = ((id, json_text(given), json_text(gave), *rest) for id, given, gave, *rest in payloads)
-            stage(connection, "staged_run_payloads", _STAGED_RUN_PAYLOADS, rows_of_json)
+        if any(one.payloads is not None for one in some):
             connection.execute(_UPSERT_RUN_PAYLOADS)
-        emptied = [run.id for run in some if _is_redacted(run) and _run_payload_row(run) is None]
+        emptied = [one.run.id for one in some if _is_redacted(one.run) and one.payloads is None]
         if emptied:
             connection.execute(_DROP_RUN_PAYLOADS, {"ids": emptied})
         inserted = sum(row.inserted for row in rows)
@@ -110,21 +127,27 @@ def write_runs(
         ).rowcount
 
 
-def _changed(connection: Connection, fresh: Sequence[RunWrite]) -> Sequence[RunWrite]:
+def _changed(connection: Connection, fresh: Sequence[RunWrite]) -> list[_Rows]:
     """Those that are not stored as they are."""
     if not fresh:
-        return fresh
+        return []
     stored = {
         row.id: (row.workflow_id, row.tracking, row.state, row.content_hash)
         for row in connection.execute(_STORED_RUNS, {"ids": [run.id for run in fresh]}).all()
     }
-    return [run for run in fresh if stored.get(run.id) != (*_run_row(run)[1:4], _content_hash(run))]
+    found = map(_rows, fresh)
+    return [one for one in found if stored.get(one.run.id) != (*one.own[1:4], one.own[-1])]
 
 
-def _content_hash(run: RunWrite) -> bytes:
-    """Hash of all that is stored of the run but what `_STORED_RUNS` compares."""
-    content = msgspec.msgpack.encode((_run_row(run)[4:], _run_payload_row(run)))
-    return hashlib.blake2b(content, digest_size=16).digest()
+def _rows(run: RunWrite) -> _Rows:
+    own, payloads = _run_row(run), _run_payload_row(run)
+    # The hash is of all that is stored of the run but what `_STORED_RUNS` compares; payloads behind their sizes, not copied.
+    given, gave, *rest = payloads or _NO_PAYLOADS
+    sizes = [None if one is None else memoryview(one).nbytes for one in (given, gave)]
+    digest = hashlib.blake2b(msgspec.msgpack.encode((own[4:], sizes, rest)), digest_size=16)
+    for one in (given, gave):
+        digest.update(one or b"")
+    return _Rows(run, (*own, digest.digest()), payloads)
 
 
 def _run_row(run: RunWrite) -> tuple[object, ...]:
@@ -148,12 +171,10 @@ def _is_redacted(run: RunWrite) -> bool:
 _NO_PAYLOAD = Payload(None, 0)
 
 
-def _run_payload_row(
-    run: RunWrite,
-) -> tuple[str, bytes | None, bytes | None, bytes | None, bytes | None, str | None] | None:
+def _run_payload_row(run: RunWrite) -> _RunPayloads | None:
     own = run.observed
     if own is None or (own.inputs is None and own.outputs is None):
         return None
     given, gave = own.inputs or _NO_PAYLOAD, own.outputs or _NO_PAYLOAD
     note = "; ".join(f"{name}: {p.note}" for name, p in (("inputs", given), ("outputs", gave)) if p.note) or None
-    return run.id, given.data, gave.data, given.raw, gave.raw, note
+    return given.data, gave.data, given.raw, gave.raw, note

@@ -1,7 +1,8 @@
-"""Gets rows into the database fast: COPY, mostly into a temporary table that lives as long as the transaction."""
+"""Gets rows into the database fast: COPY, mostly into a temporary table."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import psycopg
@@ -15,15 +16,10 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 class _JsonText(Dumper):
-    """Sends JSON as the bytes that it is; plain bytes would be taken for bytea."""
+    """Sends JSON as the bytes that it is."""
 
     def dump(self, obj: Raw) -> Buffer:
         return memoryview(obj)
-
-
-def json_text(data: bytes | None) -> Raw | None:
-    """JSON in UTF-8 as a value of a row."""
-    return None if data is None else Raw(data)
 
 
 def column_types(table: Table, names: Iterable[str]) -> dict[str, str]:
@@ -31,29 +27,39 @@ def column_types(table: Table, names: Iterable[str]) -> dict[str, str]:
     return {name: table.c[name].type.compile(dialect=_DIALECT) for name in names}
 
 
-def stage(connection: Connection, name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
-    """Fill the temporary table `name` with `rows`, replacing an earlier call's in the same transaction.
+class Staging:
+    """A temporary table through which rows go into others.
 
-    The table is dropped at the end of the transaction: behind PgBouncer in transaction mode the next one may have
-    another session.
-
-    Args:
-        connection: in a transaction.
-        name: name of the temporary table.
-        columns: column name to SQL type.
-        rows: one sequence a row, in the order of `columns`; JSON as text, or by `json_text`.
-
-    Raises:
-        psycopg.Error: PostgreSQL refuses a value.
+    It stays with the session, empty between transactions: to make it anew for each one costs more than to fill it, and swells
+    PostgreSQL's catalogue. Each use makes it where it is missing, because behind PgBouncer in transaction mode the next
+    transaction may have another session, or one that another release has used: its name tells its columns.
     """
-    connection.exec_driver_sql(f"DROP TABLE IF EXISTS pg_temp.{name}")
-    definitions = ", ".join(f"{column} {kind}" for column, kind in columns.items())
-    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {name} ({definitions}) ON COMMIT DROP")
-    copy(connection, f"pg_temp.{name}", tuple(columns), rows)
+
+    def __init__(self, name: str, columns: Mapping[str, str]) -> None:
+        """`columns`: SQL types by name."""
+        definition = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+        self.columns = tuple(columns)
+        self.name = f"pg_temp.{name}_{zlib.crc32(definition.encode()):08x}"
+        """As it stands in statements."""
+        self._make = f"CREATE TABLE IF NOT EXISTS {self.name} ({definition}) ON COMMIT DELETE ROWS"
+
+    def fill(self, connection: Connection, rows: Iterable[Sequence[object]]) -> None:
+        """Hold these rows, and no others, until the transaction ends.
+
+        Args:
+            connection: in a transaction.
+            rows: one sequence a row, in the order of the columns; JSON as text, or as `Raw`.
+
+        Raises:
+            psycopg.Error: PostgreSQL refuses a value.
+        """
+        connection.exec_driver_sql(self._make)
+        connection.exec_driver_sql(f"DELETE FROM {self.name}")
+        copy(connection, self.name, self.columns, rows)
 
 
 def copy(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Add `rows` to a table; JSON as text, or by `json_text`.
+    """Add `rows` to a table; JSON as text, or as `Raw`.
 
     Raises:
         psycopg.Error: PostgreSQL refuses a value, or a key is there already.

@@ -12,7 +12,7 @@ from typing import Literal
 from sqlalchemy import Connection, text
 
 from etl.load.batch import Isolation, RunWrite, Written
-from etl.load.staging import assign, column_types, copy, json_text, listed, stage
+from etl.load.staging import Staging, assign, column_types, copy, listed
 from etl.records import Payload, Reason, Rejected, Step
 from etl.tables import inputs, steps
 
@@ -23,8 +23,7 @@ _STEP_CONTENT = (
     "step_metadata", "extra", "redaction_policy", "content_hash",
 )  # fmt: skip
 _PAYLOAD_CONTENT = ("data", "size_bytes", "raw", "note")
-_STAGED_STEPS = column_types(steps, ("id", *_STEP_CONTENT))
-_STAGED_PAYLOADS = column_types(inputs, ("step_id", *_PAYLOAD_CONTENT))
+_STAGED_STEPS = Staging("staged_steps", column_types(steps, ("id", *_STEP_CONTENT)))
 
 _STORED_STEPS = text("""
     SELECT id, run_id, workflow_id, content_hash, absent_since IS NOT NULL AS absent
@@ -35,23 +34,26 @@ _STORED_STEPS = text("""
 # The owner of a step's id is the run that stored it first.
 _UPSERT_STEPS = text(f"""
     INSERT INTO orchestra.steps AS s (id, {listed(_STEP_CONTENT)})
-    SELECT id, {listed(_STEP_CONTENT)} FROM staged_steps ORDER BY id
+    SELECT id, {listed(_STEP_CONTENT)} FROM {_STAGED_STEPS.name} ORDER BY id
     ON CONFLICT (id) DO UPDATE SET {assign(_STEP_CONTENT)}, absent_since = NULL, updated_at = now()
     WHERE s.run_id = excluded.run_id
 """)
 
-_OWNED_BY_OTHERS = text("""
+_OWNED_BY_OTHERS = text(f"""
     SELECT n.id
-    FROM staged_steps AS n JOIN orchestra.steps AS s ON s.id = n.id
+    FROM {_STAGED_STEPS.name} AS n JOIN orchestra.steps AS s ON s.id = n.id
     WHERE s.run_id <> n.run_id
 """)
 
 _PAYLOADS: tuple[Literal["inputs", "outputs"], ...] = ("inputs", "outputs")
+_STAGED_PAYLOADS = {
+    name: Staging(f"staged_{name}", column_types(inputs, ("step_id", *_PAYLOAD_CONTENT))) for name in _PAYLOADS
+}
 
 _UPSERT_PAYLOADS = {
     name: text(f"""
         INSERT INTO orchestra.{name} AS p (step_id, {listed(_PAYLOAD_CONTENT)})
-        SELECT step_id, {listed(_PAYLOAD_CONTENT)} FROM staged_{name} ORDER BY step_id
+        SELECT step_id, {listed(_PAYLOAD_CONTENT)} FROM {_STAGED_PAYLOADS[name].name} ORDER BY step_id
         ON CONFLICT (step_id) DO UPDATE SET {assign(_PAYLOAD_CONTENT)}
         WHERE ({listed(_PAYLOAD_CONTENT, "p.")}) IS DISTINCT FROM ({listed(_PAYLOAD_CONTENT, "excluded.")})
     """)
@@ -118,7 +120,7 @@ def write_steps(
         set_aside(*one, "rejected", why)
 
     def work(some: Sequence[tuple[RunWrite, Step]]) -> None:
-        stage(connection, "staged_steps", _STAGED_STEPS, (_step_row(run, step) for run, step in some))
+        _STAGED_STEPS.fill(connection, (_step_row(run, step) for run, step in some))
         landed = connection.execute(_UPSERT_STEPS).rowcount
         taken: set[str] = set()
         if landed != len(some):
@@ -156,14 +158,14 @@ def _insert_payloads(connection: Connection, new: Sequence[Step]) -> None:
     for name in _PAYLOADS:
         rows = [(step.id, *_payload_row(payload)) for step in new if (payload := getattr(step, name)) is not None]
         if rows:
-            copy(connection, f"orchestra.{name}", tuple(_STAGED_PAYLOADS), rows)
+            copy(connection, f"orchestra.{name}", _STAGED_PAYLOADS[name].columns, rows)
 
 
 def _update_payloads(connection: Connection, known: Sequence[Step]) -> None:
     for name in _PAYLOADS:
         rows = [(step.id, *_payload_row(payload)) for step in known if (payload := getattr(step, name)) is not None]
         if rows:
-            stage(connection, f"staged_{name}", _STAGED_PAYLOADS, rows)
+            _STAGED_PAYLOADS[name].fill(connection, rows)
             connection.execute(_UPSERT_PAYLOADS[name])
         gone = [step.id for step in known if step.redaction_policy is not None and getattr(step, name) is None]
         if gone:
@@ -171,7 +173,7 @@ def _update_payloads(connection: Connection, known: Sequence[Step]) -> None:
 
 
 def _payload_row(payload: Payload) -> tuple[object, ...]:
-    return json_text(payload.data), payload.size_bytes, payload.raw, payload.note
+    return payload.data, payload.size_bytes, payload.raw, payload.note
 
 
 def _step_row(run: RunWrite, step: Step) -> tuple[object, ...]:

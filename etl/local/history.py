@@ -31,7 +31,7 @@ from etl.local.runs import (
 )
 from etl.local.workflows import graph, make_workflow
 
-RUNS_PER_VERSION = 250
+RUNS_PER_VERSION = 180
 """After how many runs a workflow gets its next version."""
 
 # Newest runs this far apart (times the pace) are in different phases of their lives.

@@ -117,6 +117,11 @@ def soft_failure(node: Node, random: Random, outputs: Payload) -> None:
         result["successfull"] = result["successful"] = False
 
 
+def is_cut_off(outputs: Payload) -> bool:
+    """Whether a model's answer ended at its greatest length."""
+    return bool(outputs["choices"][0]["finish_reason"] == "length")
+
+
 def run_outputs(template: Template, text: str) -> str | Payload:
     """Return the End node's output in the form in which the workflow gives it."""
     return {"output": text, "format": "markdown"} if template.output_is_object else text

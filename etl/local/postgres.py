@@ -36,9 +36,7 @@ import psycopg
 from etl.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
 from etl.local import cluster
 from etl.local.account import Account, account_for
-from etl.local.binaries import major_version, programs_for, psql_command, psql_path
-
-__all__ = ["DATABASE", "SETTINGS", "EmbeddedPostgres", "default_home", "psql_command", "psql_path"]
+from etl.local.binaries import major_version, programs_for
 
 DATABASE = "orchestra"
 PORT = 5432
@@ -75,12 +73,19 @@ def default_home() -> Path:
     """The folder for the server's data: `ORCHESTRA_ETL_HOME`, else the user's data folder.
 
     For root that is `/var/lib/orchestra-etl`: the server cannot run as root, and root's own home is closed to others.
+
+    Raises ConfigurationError where the folder lies in a home that there is not.
     """
-    if named := os.environ.get("ORCHESTRA_ETL_HOME"):
-        return Path(named).expanduser().absolute()
-    if os.geteuid() == 0:
+    named = os.environ.get("ORCHESTRA_ETL_HOME")
+    if not named and os.geteuid() == 0:
         return Path("/var/lib/orchestra-etl")
-    return Path(platformdirs.user_data_dir("orchestra-etl"))
+    home = Path(named or platformdirs.user_data_dir("orchestra-etl"))
+    try:
+        return home.expanduser().absolute()
+    except RuntimeError:
+        raise ConfigurationError(
+            f"{home.parts[0]} stands for no home folder on this machine: name a folder in ORCHESTRA_ETL_HOME, written out"
+        ) from None
 
 
 class EmbeddedPostgres:
@@ -94,7 +99,7 @@ class EmbeddedPostgres:
     """
 
     def __init__(self, home: Path, *, settings: Mapping[str, str] | None = None) -> None:
-        self.home = Path(os.path.realpath(home.expanduser()))
+        self.home = Path(os.path.realpath(home))
         self.major = major_version()
         self.data = self.home / f"postgres-{self.major}"
         self.log = self.home / f"postgres-{self.major}.log"

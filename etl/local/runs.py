@@ -5,6 +5,7 @@ Times are microseconds since 1970, UTC, until they are shown.
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from etl.local import nodes
-from etl.local.workflows import Node, Workflow, temperature
+from etl.local.workflows import Node, Workflow, fixed_model, slowness, temperature
 
 Json = dict[str, Any]
 
@@ -100,21 +101,25 @@ def plan_run(
         last = int(random.random() * last)
         if chain[last].type == "conditional":
             last -= 1
-    model = nodes.MODELS[int(random.random() * len(nodes.MODELS))]
+    any_model = nodes.MODELS[int(random.random() * len(nodes.MODELS))]
+    model = fixed_model(workflow.template, version) or any_model
     open_end_time = None if random.random() < 0.75 else ""
     texts: dict[str, str] = {}
     steps = []
     error: str | Json | None = None
     skip = False
     clock = starts = settles = created + _duration(random, 0.1, 0.8, pace)
-    for position, node in enumerate(chain[: last + 1]):
+    ahead = deque(chain[: last + 1])
+    repeated_node = workflow.repeated_node
+    while ahead:
+        node = ahead.popleft()
         content = _step(random, node)
         if skip:
             skip = False
             content["status"] = "skipped"
             steps.append(StepPlan(clock, clock, clock, clock, content))
             continue
-        if position == last and reopened is not None:
+        if not ahead and reopened is not None:
             clock = max(clock, reopened)
         appears = clock
         clock += _duration(random, 0.005, 0.3, pace)
@@ -130,8 +135,8 @@ def plan_run(
         )
         work = nodes.perform(node, random, situation)
         content["inputs"], content["outputs"] = work.inputs, work.outputs
-        duration = _duration(random, *nodes.SECONDS[node.type], pace)
-        if position == last and status != "completed":
+        duration = int(_duration(random, *nodes.SECONDS[node.type], pace) * slowness(workflow.template, node, version))
+        if not ahead and status != "completed":
             if status == "failed":
                 error, timed_out = nodes.failure(node, random)
                 if timed_out:
@@ -143,8 +148,11 @@ def plan_run(
             nodes.soft_failure(node, random, work.outputs)
         elif node.type == "conditional":
             # The last step is never skipped: it is the End node, or the one that the run fails at.
-            skip = work.outputs["branch"] == "false" and position + 1 < last
-        if position == last and reopened is not None:
+            skip = work.outputs["branch"] == "false" and len(ahead) > 1
+        elif node.id == repeated_node and nodes.is_cut_off(work.outputs):
+            ahead.appendleft(node)
+            repeated_node = ""
+        if not ahead and reopened is not None:
             duration = max(duration, int(5 * pace * SECOND))
         ends = clock + duration
         outputs_arrive = ends + (_duration(random, 0.5, 3.0, pace) if random.random() < 0.1 else 0)

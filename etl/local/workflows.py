@@ -33,6 +33,12 @@ class Template(msgspec.Struct, frozen=True):
     """What the models' and documents' texts are made of."""
     output_is_object: bool
     """The API shows the End node's output as a string for some workflows and as an object for others."""
+    slower_node: str = ""
+    """The node that takes longer from the second version on."""
+    later_model: str = ""
+    """The model that is asked for from the second version on, where it is always the same; before that it is any."""
+    repeated_node: str = ""
+    """The node that asks its model once more where the answer was cut off by its length."""
 
 
 TEMPLATES: tuple[Template, ...] = (
@@ -96,6 +102,7 @@ TEMPLATES: tuple[Template, ...] = (
             'Logs show "connection reset by peer" 14 times between 09:02 and 09:05 UTC.',
         ),
         output_is_object=True,
+        slower_node="answer",
     ),
     Template(
         name="invoice reader",
@@ -125,6 +132,8 @@ TEMPLATES: tuple[Template, ...] = (
             "Société Générale d'Équipement: facture n° 55-019, à régler avant le 31 août.",
         ),
         output_is_object=True,
+        later_model="o3-mini",
+        repeated_node="extract_fields",
     ),
 )
 
@@ -137,6 +146,8 @@ class Workflow(msgspec.Struct, frozen=True):
     template: Template
     nodes: tuple[Node, ...]
     """The template's nodes, shortened or repeated to the length that was asked for."""
+    repeated_node: str = ""
+    """The template's, but none where a length was asked for: a run that succeeds then has exactly as many steps."""
 
 
 def make_workflow(seed: int, index: int, length: int | None) -> Workflow:
@@ -151,12 +162,25 @@ def make_workflow(seed: int, index: int, length: int | None) -> Workflow:
         node = before[position % len(before)]
         again = position // len(before)
         chain.append(Node(f"{node.id}_{again + 1}", node.type, node.app) if again else node)
-    return Workflow(workflow_id, name, template, (*chain, end))
+    return Workflow(workflow_id, name, template, (*chain, end), template.repeated_node if length is None else "")
+
+
+# What the versions of a workflow differ in.
 
 
 def temperature(version: int) -> float:
-    """Return what the versions of a workflow differ in: the temperature of its models."""
+    """Return the temperature of the models."""
     return round(0.2 + version % 8 / 10, 1)
+
+
+def slowness(template: Template, node: Node, version: int) -> float:
+    """Return how many times as long the node takes as in the first version."""
+    return 1.4 if version > 1 and node.id == template.slower_node else 1.0
+
+
+def fixed_model(template: Template, version: int) -> str | None:
+    """Return the model that all runs ask for; None where it differs from run to run."""
+    return template.later_model or None if version > 1 else None
 
 
 def graph(workflow: Workflow, version: int) -> dict[str, Any]:

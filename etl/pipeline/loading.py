@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from etl.database import Database, is_database_error, sqlstate
 from etl.errors import EtlError
-from etl.ledger import claims, dead_letters
+from etl.ledger import claims, dead_letters, drift
 from etl.ledger.claims import Settlement
 from etl.ledger.dead_letters import Letter
 from etl.ledger.lifecycle import DAILY, GONE_AFTER, Policy, Verdict, judge, retry_in
@@ -143,14 +143,14 @@ class Loader:
             isolate=isolate,
         )
         self._set_aside(connection, [*mine, *recovered.values()], written, report)
-        dead_letters.count_drift(
+        drift.count(
             connection,
             [
-                (reading.claim.workflow_id, reading.claim.run_id, drift)
+                (reading.claim.workflow_id, reading.claim.run_id, one)
                 for reading in mine
                 # An answer that says the same as the last one is not counted twice.
                 if reading.drift and reading.digest != reading.claim.known.read_digest
-                for drift in reading.drift
+                for one in reading.drift
             ],
         )
         claims.settle(connection, [_settlement(reading, verdicts[reading.claim.run_id]) for reading in mine])

@@ -12,9 +12,9 @@ import structlog
 from sqlalchemy import Connection
 
 from etl.database import Database
-from etl.errors import ApiError, ApiUnavailable, EtlError, KeyRefused, NotFound, RequestRefused
+from etl.errors import ApiError, ApiUnavailable, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
 from etl.extract.client import OrchestraClient
-from etl.ledger import claims, redaction, requests, state_map, workflows
+from etl.ledger import claims, clock, redaction, requests, state_map, workflows
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.poll import Poller
@@ -94,8 +94,10 @@ class Passes:
         self._states = states
         self._policies = {version: policy.rules_json for version, policy in policies.policies.items()}
 
-    async def prepare(self) -> None:
+    async def prepare(self) -> ApiError | None:
         """Enter the configured workflows and runs, and learn what the API says about workflows where that is due.
+
+        Returns why the API did not list them, where all workflows are wanted.
 
         Raises:
             KeyRefused: the API refuses the key.
@@ -115,27 +117,29 @@ class Passes:
             return workflows.description_due(connection, every=self._describe_every)
 
         due = await self._run(enter)
-        if due or self._all_workflows:
-            await self._describe()
+        problem = await self._describe() if due or self._all_workflows else None
         for workflow_id, graph in await self._run(workflows.graphs):
             self._node_types[workflow_id] = node_types_of(graph)
+        return problem
 
-    async def _describe(self) -> None:
+    async def _describe(self) -> ApiError | None:
+        """Learn what the API says. An error counts where all workflows are wanted: else only names and graphs are missed."""
         try:
             described = decode_workflows((await self._client.workflows()).body)
-        except (NotFound, RequestRefused):
-            # This server does not offer it; names and graphs are missed, nothing else.
-            await self._run(lambda c: workflows.describe(c, ()))
-            return
         except KeyRefused:
             raise
+        except (NotFound, RequestRefused) as error:
+            # This server does not offer it: it is not asked again before long.
+            await self._run(lambda c: workflows.describe(c, ()))
+            return type(error)(f"{error}; api.all_workflows needs this list") if self._all_workflows else None
         except ApiError as error:
             log.warning("workflows_not_described", problem=str(error))
-            return
+            return error if self._all_workflows else None
         await self._run(lambda c: workflows.describe(c, described))
         if self._all_workflows:
             for workflow in described:
                 self._plans.setdefault(workflow.id, WorkflowPlan(workflow.id))
+        return None
 
     @property
     def workflow_ids(self) -> list[str]:
@@ -157,13 +161,13 @@ class Passes:
             on_load: told of every batch that is loaded, and the seconds that it took.
 
         Raises:
+            ConfigurationError: there is no such workflow.
             KeyRefused: nothing can be asked.
-            ApiUnavailable: nothing was answered at all.
+            ApiError: nothing was answered at all, or of all workflows not one is known.
             DatabaseError: the database cannot be used.
         """
-        await self.prepare()
+        report = await self._begin(only)
         await self.take_requests()
-        report = PassReport([], LoadReport())
         await self._sweep_all(report, only, stop, whole_list=False, backfill=False)
         await self._drain(report, only, stop, on_load)
         return report
@@ -191,10 +195,9 @@ class Passes:
             on_load: as for `sync`.
 
         Raises:
-            KeyRefused, ApiUnavailable, DatabaseError: as `sync`.
+            ConfigurationError, ApiError, DatabaseError: as `sync`.
         """
-        await self.prepare()
-        report = PassReport([], LoadReport())
+        report = await self._begin(only)
         await self._sweep_all(report, only, stop, whole_list=True, backfill=True)
         wanted = list(only) if only is not None else self.workflow_ids
         if reread and not stop.is_set():
@@ -214,6 +217,22 @@ class Passes:
     async def take_requests(self) -> int:
         """Enter what users have asked for through `orchestra.run_requests`."""
         return await self._run(requests.take_queue)
+
+    async def _begin(self, only: Sequence[str] | None) -> PassReport:
+        """Prepare; the report of a pass that has done nothing else yet."""
+        problem = await self.prepare()
+        unknown = [workflow_id for workflow_id in only or () if workflow_id not in self._plans]
+        if problem is not None and (unknown or not self._plans):
+            raise problem
+        if unknown:
+            # A typing error would look like success.
+            raise ConfigurationError(
+                f"workflow {unknown[0]} is not configured, and the API does not list it: see `orchestra-etl workflows`"
+            )
+        report = PassReport([], LoadReport())
+        if problem is not None and only is None:
+            report.errors.append(problem)
+        return report
 
     async def _sweep_all(
         self, report: PassReport, only: Sequence[str] | None, stop: asyncio.Event, *, whole_list: bool, backfill: bool
@@ -242,19 +261,20 @@ class Passes:
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
-        unanswered = 0
+        unanswered: list[ApiUnavailable] = []
         for result in results:
             if isinstance(result, SweepReport):
                 report.sweeps.append(result)
             elif isinstance(result, KeyRefused):
                 raise result
             elif isinstance(result, ApiError):
-                unanswered += isinstance(result, ApiUnavailable)
+                if isinstance(result, ApiUnavailable):
+                    unanswered.append(result)
                 report.errors.append(result)
             elif isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
-        if unanswered and unanswered == len(chosen):
-            raise ApiUnavailable(str(report.errors[0]))
+        if unanswered and len(unanswered) == len(chosen):
+            raise unanswered[0]
 
     async def _drain(
         self,
@@ -266,7 +286,7 @@ class Passes:
         until: datetime | None = None,
     ) -> None:
         if not stop.is_set():
-            now = await self._run(workflows.database_time)
+            now = await self._run(clock.database_time)
             self._clock.anchor(now)
             # A row written by the last transaction before this statement may carry the very same microsecond.
             polled = await self.poller.drain(

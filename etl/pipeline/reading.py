@@ -203,7 +203,7 @@ class Reader:
             listing_hash=listed.listing_hash,
             rejected=(*reading.rejected, *own.rejected),
             drift=(*reading.drift, *own.drift),
-            size=reading.size + 2 * len(answer.body),
+            size=reading.size + len(answer.body),
         )
 
 

@@ -194,10 +194,12 @@ class Daemon:
 
     async def _prepare(self) -> None:
         try:
-            await self._passes.prepare()
+            unlisted = await self._passes.prepare()
             self._schedule_sweeps()
         finally:
             self._prepared = True
+        if unlisted is not None:
+            raise unlisted
 
     async def _requests(self) -> None:
         await self._passes.take_requests()

@@ -65,7 +65,7 @@ class Redaction(BaseModel):
             return rules
         try:
             return json.loads(rules)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError("must be a JSON list of rules") from None
 
     @field_validator("key")

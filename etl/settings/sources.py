@@ -21,6 +21,7 @@ from etl.settings.models import Api, Database, Logs, Polling, Service, Settings,
 from etl.settings.prices import ModelPrice
 from etl.settings.privacy import Redaction, RedactionRule
 from etl.settings.retention import Retention
+from etl.settings.values import expand_home
 
 PREFIX = "ORCHESTRA_ETL_"
 _NAMED = {
@@ -82,7 +83,10 @@ def _config_file(config: Path | None, environment: Mapping[str, str]) -> Path:
     if config is not None:
         return config
     if named := environment.get("ORCHESTRA_ETL_CONFIG"):
-        return Path(named.strip()).expanduser()
+        try:
+            return expand_home(Path(named.strip()))
+        except ValueError as error:
+            raise ConfigurationError(f"ORCHESTRA_ETL_CONFIG: {error}") from None
     package = Path(__file__).resolve().parent.parent
     # The last two: the example inside an installed package, and in a checkout.
     places = [Path("config/etl.toml"), package / "config" / "etl.toml", package.parent / "config" / "etl.toml"]
@@ -100,6 +104,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
+    except (ValueError, RecursionError):
+        raise ConfigurationError(f"{path}: holds a number or a nesting that is too long to be read") from None
     api = values.get("api")
     for key in ("api_key", "key", "token"):
         if isinstance(api, dict) and key in api:
@@ -116,7 +122,10 @@ def _read_file(path: Path) -> dict[str, Any]:
     for section, _, key in _ALTERNATIVES:
         table = values.get(section)
         if isinstance(table, dict) and isinstance(table.get(key), str):
-            table[key] = str(path.parent / Path(table[key]).expanduser())
+            try:
+                table[key] = str(path.parent / expand_home(Path(table[key])))
+            except ValueError as error:
+                raise ConfigurationError(f"{path}: {section}.{key}: {error}") from None
     return values
 
 
@@ -138,7 +147,7 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tup
             continue
         try:
             overlay[path[0]] = json.loads(environment[name])
-        except ValueError:
+        except (ValueError, RecursionError):
             example = f"{PREFIX}{path[0].upper()}__KEY"
             hint = "a JSON list" if path[0] in _LISTS else f"JSON; or set single values as {example}"
             raise ConfigurationError(f"{name}: must be {hint}") from None

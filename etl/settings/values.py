@@ -54,18 +54,31 @@ PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 """Seconds, more than zero."""
 
 
-def _path_segment(id: str) -> str:
+def clean_id(id: str) -> str:
+    """An id that the tables hold and that can stand in a request's path. Raises ValueError where it cannot."""
+    from etl.records import MAX_ID_BYTES  # of no cost to settings without ids
+
     if not id or id in {".", ".."} or not id.isprintable() or id != id.strip():
         raise ValueError(
             "cannot stand in a request's path (it is empty, '.', '..', or has control or outer space characters)"
         )
-    if len(id) > 500:
-        raise ValueError("is longer than 500 characters")
+    if len(id.encode()) > MAX_ID_BYTES:
+        raise ValueError(f"is longer than {MAX_ID_BYTES} bytes")
     return id
 
 
-Identifier = Annotated[str, AfterValidator(_path_segment)]
-SecretFile = Annotated[Path, AfterValidator(Path.expanduser)]
+Identifier = Annotated[str, AfterValidator(clean_id)]
+
+
+def expand_home(path: Path) -> Path:
+    """The path with the folder that a `~` at its start stands for. Raises ValueError where it stands for none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path.parts[0]} stands for no home folder on this machine: write the path out") from None
+
+
+SecretFile = Annotated[Path, AfterValidator(expand_home)]
 
 
 def mask_url(url: str) -> str:

@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from etl.records import MAX_ID_BYTES
 from etl.tables.columns import ANALYTICS, Bytes, Id, Time, column, metadata, now
 
 _DURATION = Computed(
@@ -49,8 +50,14 @@ workflow_versions = Table(
     column("observed_at", Time, "When this version was first seen.", primary_key=True),
     column("version", Text(), "The version as the API names it."),
     column("graph", JSONB, "Nodes and edges as the API gives them."),
+    column(
+        "updated_at",
+        Time,
+        "When the workflow had last been changed as this version was first seen, by the API: the version has been in force since "
+        "then at the latest. Null where the API does not say.",
+    ),
     schema=ANALYTICS,
-    comment="Versions of workflows in the order they were observed; append-only.",
+    comment="Versions of workflows in the order they were observed; append-only, but for an updated_at that becomes known later.",
 )
 
 runs = Table(
@@ -196,8 +203,8 @@ run_requests = Table(
     column("run_id", Id, "The run to be tracked.", nullable=False),
     now("requested_at", "When the request was made."),
     # A longer id fits into no index, and would keep the whole queue from being emptied.
-    CheckConstraint("octet_length(run_id) BETWEEN 1 AND 512", name="run_id_length"),
-    CheckConstraint("octet_length(workflow_id) BETWEEN 1 AND 512", name="workflow_id_length"),
+    CheckConstraint(f"octet_length(run_id) BETWEEN 1 AND {MAX_ID_BYTES}", name="run_id_length"),
+    CheckConstraint(f"octet_length(workflow_id) BETWEEN 1 AND {MAX_ID_BYTES}", name="workflow_id_length"),
     schema=ANALYTICS,
     comment="A queue: insert a run here to have it tracked; the service empties it.",
 )

@@ -11,7 +11,7 @@ from sqlalchemy.types import TypeEngine
 from etl.tables.analytics import steps
 from etl.tables.columns import ANALYTICS, OPERATIONS, Id, Time, column, metadata
 
-_STEP_COUNTS = (
+STEP_COUNTS = (
     ("succeeded", "Steps that succeeded."),
     ("soft_failed", "Steps that succeeded although an integration reported an error."),
     ("failed", "Steps that failed."),
@@ -26,7 +26,7 @@ _STEP_COUNTS = (
     ("total_tokens", "Total tokens."),
 )
 
-_RUN_COUNTS = (
+RUN_COUNTS = (
     ("runs", "Runs."),
     ("succeeded", "Runs that succeeded."),
     ("soft_failed", "Runs that succeeded although a step of theirs failed softly."),
@@ -59,6 +59,10 @@ def _node() -> list[Column[Any]]:
     ]
 
 
+NODE = tuple(one.name for one in _node())
+"""The columns by which steps of a group are told apart."""
+
+
 def _histogram() -> list[Column[Any]]:
     return [
         column(
@@ -76,7 +80,7 @@ step_rollup = Table(
     metadata,
     *_group("hour", Time, "The hour (UTC) in which the steps started, or were first seen if not started."),
     *_node(),
-    *_counts(_STEP_COUNTS),
+    *_counts(STEP_COUNTS),
     *_histogram(),
     Index("step_rollup_hour_idx", "hour"),
     schema=ANALYTICS,
@@ -89,7 +93,7 @@ step_rollup_daily = Table(
     metadata,
     *_group("day", Date(), "The day (UTC) of the hours that are added up."),
     *_node(),
-    *_counts(_STEP_COUNTS),
+    *_counts(STEP_COUNTS),
     *_histogram(),
     Index("step_rollup_daily_day_idx", "day"),
     # Which models there are, found by a look at each of them instead of at each row.
@@ -103,7 +107,7 @@ run_rollup = Table(
     metadata,
     *_group("hour", Time, "The hour (UTC) in which the runs started, or were first seen if not started."),
     column("organization_id", Id, "The organisation; null where the run names none."),
-    *_counts(_RUN_COUNTS),
+    *_counts(RUN_COUNTS),
     *_histogram(),
     Index("run_rollup_hour_idx", "hour"),
     schema=ANALYTICS,

@@ -176,7 +176,7 @@ def _digest(steps: Iterable[Step]) -> bytes:
     return found.digest()
 
 
-def _readable(payload: Payload | None, raw: Raw | None) -> bytes | None:
+def _readable(payload: Payload | None, raw: Raw | None) -> Raw | None:
     """The payload as JSON that a decoder takes: its own bytes, or what is stored instead of them."""
     if payload is None or payload.note is None:
         return raw

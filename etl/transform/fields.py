@@ -12,19 +12,16 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
-from etl.records import Drift, Payload, Reason, Rejected
+from etl.records import MAX_ID_BYTES, Drift, Payload, Reason, Rejected
 from etl.transform.payloads import payload, storable
 from etl.transform.scanner import REFUSALS, Members
-
-MAX_ID_BYTES = 512
-"""Longer ids are refused: an index entry beyond 2,704 bytes fails, and indexes join two ids."""
 
 MAX_TEXT_CHARACTERS = 512
 """Longer texts do not go into plain text columns, which may be indexed: 512 characters are 2,048 bytes at most."""
 
 _MAX_LABEL_CHARACTERS = 100
 _MAX_DRIFT_KINDS = 100  # an object keyed by data (ids as field names) must not fill the drift table
-_MAX_BIGINT = 2**63 - 1
+MAX_BIGINT = 2**63 - 1
 
 _RFC_3339 = msgspec.json.Decoder(datetime)
 _TEXT: msgspec.json.Decoder[str | None] = msgspec.json.Decoder(str | None)
@@ -160,7 +157,7 @@ class Fields:
             return None
         try:
             value = _INTEGER.decode(raw)
-            if value is None or -_MAX_BIGINT <= value <= _MAX_BIGINT:
+            if value is None or -MAX_BIGINT <= value <= MAX_BIGINT:
                 return value
         except REFUSALS:
             pass
@@ -178,7 +175,7 @@ class Fields:
     def payload(self, name: str) -> Payload | None:
         """A payload column; None where the member is missing (null is a value)."""
         raw = self._members.get(name)
-        return None if raw is None else payload(bytes(raw), suspect=self._suspect, keep_raw=self._keep_raw)
+        return None if raw is None else payload(raw, suspect=self._suspect, keep_raw=self._keep_raw)
 
     def rest(self, known: frozenset[str]) -> str | None:
         """JSON text of an object for `extra`: the members outside `known`, and those that did not fit; None if none.
@@ -215,6 +212,12 @@ def text_of(raw: Raw | None) -> str | None:
         return _TEXT.decode(raw)
     except REFUSALS:
         return None
+
+
+def time_of(raw: Raw | None) -> datetime | None:
+    """The time that a JSON value names, in UTC; None where it is missing, null or unreadable."""
+    time = parse_time(text_of(raw) or "")
+    return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def usable_id(raw: Raw | None) -> str | None:

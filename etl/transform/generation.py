@@ -11,13 +11,11 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from etl.transform.fields import MAX_TEXT_CHARACTERS
+from etl.transform.fields import MAX_BIGINT, MAX_TEXT_CHARACTERS
 from etl.transform.scanner import REFUSALS
 
 MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
-
-_MAX_BIGINT = 2**63 - 1
 
 
 class _Outputs(Struct, gc=False):
@@ -95,7 +93,7 @@ class Generation(Struct, frozen=True, gc=False):
     """What an integration's result calls an error; whether it counts is for the step's state to say."""
 
 
-def read_generation(inputs: bytes | None, outputs: bytes | None) -> Generation:
+def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
     """Read a step's payloads (JSON, None where there is none)."""
     given = _view(_INPUTS, inputs, _NO_INPUTS)
     made = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
@@ -147,7 +145,7 @@ def _reported_error(result: _Result) -> str | None:
     return None
 
 
-def _view(decoder: msgspec.json.Decoder[_View], text: bytes | UnsetType | None, otherwise: _View) -> _View:
+def _view(decoder: msgspec.json.Decoder[_View], text: Raw | UnsetType | None, otherwise: _View) -> _View:
     if not text:
         return otherwise
     try:
@@ -161,4 +159,4 @@ def _short(value: object) -> str | None:
 
 
 def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value <= _MAX_BIGINT else None
+    return value if type(value) is int and 0 <= value <= MAX_BIGINT else None

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
+from msgspec import Raw
 
 from etl.records import Payload
 from etl.transform.scanner import REFUSALS, check_utf8
@@ -55,7 +56,7 @@ _ESCAPE = re.compile(
     r"|\\."  # any other escape, whole: of an escaped backslash the second half must not be taken for a first
 )
 _CONTROL = re.compile(r"[\x00-\x1f]")
-_VALID = msgspec.json.Decoder(msgspec.Raw)
+_VALID = msgspec.json.Decoder(Raw)
 
 
 class Storable(NamedTuple):
@@ -93,17 +94,22 @@ def storable(value: bytes) -> Storable:
     return Storable(data, f"jsonb cannot hold: {', '.join(replaced)}" if replaced else None)
 
 
-def payload(value: bytes, *, suspect: bool, keep_raw: bool = True) -> Payload:
+def payload(value: Raw, *, suspect: bool, keep_raw: bool = True) -> Payload:
     """A value for a payload column. Without `suspect`, jsonb is known to take it as it is.
 
     Without `keep_raw`, what jsonb cannot hold is lost, as the note then says.
     """
+    size = memoryview(value).nbytes
     if not suspect:
-        return Payload(value, len(value))
-    data, note = storable(value)
-    if note is not None and not keep_raw:
-        return Payload(data, len(value), None, f"{note}; not kept: the workflow has redaction rules")
-    return Payload(data, len(value), None if note is None else value, note)
+        return Payload(value, size)
+    exact = bytes(value)
+    data, note = storable(exact)
+    if note is None:
+        return Payload(value, size)
+    kept = None if data is None else Raw(data)
+    if not keep_raw:
+        return Payload(kept, size, None, f"{note}; not kept: the workflow has redaction rules")
+    return Payload(kept, size, exact, note)
 
 
 def _may_need_rewriting(body: bytes) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 
 from msgspec import Raw
 
 from etl.records import DecodedPage, DecodedRun, ListedRun, Run
 from etl.transform.decode import not_an_array, reject_element
-from etl.transform.fields import Fields, Findings, object_of, parse_time, text_of, usable_id
+from etl.transform.fields import Fields, Findings, object_of, time_of, usable_id
 from etl.transform.payloads import may_be_refused
 from etl.transform.redact import NotRedactable, Policy
 from etl.transform.scanner import Members, split
@@ -86,12 +85,11 @@ def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None
         NotRedactable: there are rules, and the row cannot be redacted.
     """
     parts = split(b"[" + listing + b"]")
-    members = parts.elements[0][1] if parts is not None and len(parts.elements) == 1 else None
+    own, members = parts.elements[0] if parts is not None and len(parts.elements) == 1 else (Raw(), None)
     run_id = None if members is None else usable_id(members.get("id"))
     if parts is None or members is None or run_id is None:
         raise ValueError("not the listing of a run")
     findings = Findings("run")
-    own = Raw(listing)
     if policy is None:
         suspect = not parts.strict or may_be_refused(listing)
     else:
@@ -126,11 +124,6 @@ def _listed(run_id: str, members: Members) -> ListedRun:
         id=run_id,
         listing=object_of(members),
         listing_hash=hashlib.blake2b(lasting, digest_size=16).digest(),
-        start_time=_time(members, "start_time"),
-        end_time=_time(members, "end_time"),
+        start_time=time_of(members.get("start_time")),
+        end_time=time_of(members.get("end_time")),
     )
-
-
-def _time(members: Members, name: str) -> datetime | None:
-    time = parse_time(text_of(members.get(name)) or "")
-    return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -6,7 +6,7 @@ import msgspec
 
 from etl.errors import ApiUnavailable
 from etl.records import Workflow
-from etl.transform.fields import usable_id
+from etl.transform.fields import time_of, usable_id
 from etl.transform.payloads import storable
 from etl.transform.scanner import REFUSALS, Members, split
 
@@ -61,6 +61,7 @@ def _workflow(workflow_id: str, members: Members) -> Workflow:
         version=_text(members, "version"),
         graph=graph,
         node_types=node_types_of(_parsed(graph)),
+        updated_at=time_of(members.get("updated_at")),
     )
 
 

@@ -241,6 +241,17 @@ def test_troubles_end_with_one_line_and_their_status(
     assert "Traceback" not in done.stderr
 
 
+def test_all_workflows_of_an_api_that_is_away_is_an_error(variables: dict[str, str]) -> None:
+    """With `api.all_workflows` and nothing named, an API out of reach is status 5, and an id that it does not list status 2."""
+    Path(variables["ORCHESTRA_ETL_CONFIG"]).write_text("[api]\nall_workflows = true\n")
+    unknown = run("sync", "--workflow", "typo", variables=variables)
+    assert (unknown.returncode, unknown.stdout, "workflow typo" in unknown.stderr) == (2, "", True)
+    variables.update(ORCHESTRA_BASE_URL="http://127.0.0.1:9/api", ORCHESTRA_ETL_API__ATTEMPTS="1")
+    for command in ("sync", "backfill"):
+        away = run(command, variables=variables)
+        assert (away.returncode, away.stdout, "refused" in away.stderr) == (5, "", True), away.stderr
+
+
 def test_a_missing_or_newer_schema_is_named(variables: dict[str, str], empty_database_url: str) -> None:
     """Without a schema the command says `db upgrade` and ends with 4; a newer schema asks for a newer program."""
     variables["DATABASE_URL"] = empty_database_url

@@ -84,6 +84,21 @@ def test_a_folder_is_served_as_it_is(tmp_path: Path, sample_steps: bytes) -> Non
         missing.value.close()
 
 
+def test_a_recorded_list_that_is_no_json_is_no_traceback(tmp_path: Path) -> None:
+    """With a broken `runs.json` the request gets 500, and standard error one event that names the error and no more."""
+    (tmp_path / "a-workflow").mkdir()
+    (tmp_path / "a-workflow" / "runs.json").write_text("[")
+    with started("simulate", "--port", "0", "--folder", str(tmp_path), variables={}) as process:
+        exports = _exports(process)
+        with pytest.raises(urllib.error.HTTPError, match="500") as broken:
+            _get(exports, "/workflows/a-workflow/runs")
+        broken.value.close()
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=10)
+    (line,) = said.splitlines()
+    assert json.loads(line)["error"] == "DecodeError"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

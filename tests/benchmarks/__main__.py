@@ -37,6 +37,9 @@ VARIANTS = {
 }
 """Share of the runs, steps a run, and about the size of a model's step in bytes."""
 
+BUDGET = 200
+"""Requests a second that several services may make together, where that is measured."""
+
 
 class Figure(NamedTuple):
     """What one contender took for one task."""
@@ -122,10 +125,32 @@ def replicas(runs: int, latency: float) -> dict[int, float]:
     return found
 
 
+def budgeted(runs: int, rate: int, count: int = 4) -> float:
+    """Requests a second that the API sees while so many services load a history under one budget of `rate` a second."""
+    home = new_home()
+    folder = home / "work"
+    folder.mkdir()
+    try:
+        with EmbeddedPostgres(home) as server, served(Corpus(runs, step_bytes=3000)) as api:
+            OURS.prepare(server.url)
+            with _services(count, api, server.url, folder, requests_per_second=rate):
+                while api.requests() == 0:
+                    time.sleep(0.01)
+                begun = time.perf_counter()
+                while api.requests() < runs:
+                    time.sleep(0.01)
+                return api.requests() / (time.perf_counter() - begun)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
 @contextmanager
-def _services(count: int, api: Api, url: str, folder: Path) -> Iterator[None]:
+def _services(count: int, api: Api, url: str, folder: Path, requests_per_second: int = 0) -> Iterator[None]:
     _, variables = OURS.command(api, url, folder)
-    more = {"ORCHESTRA_ETL_SERVICE__PORT": "0"}
+    more = {
+        "ORCHESTRA_ETL_SERVICE__PORT": "0",
+        "ORCHESTRA_ETL_API__REQUESTS_PER_SECOND": str(requests_per_second),
+    }
     command = [sys.executable, "-m", "etl", "serve"]
     started = [
         subprocess.Popen(command, env={**os.environ, **variables, **more}, stderr=subprocess.DEVNULL)
@@ -188,6 +213,8 @@ def main() -> None:
             print(f"{contender.name}: {contender.limits}")
     scaling = replicas(2500, 0.05)
     print("services side by side, API with 50 ms latency: " + ", ".join(f"{n}: {s:.2f} s" for n, s in scaling.items()))
+    kept = budgeted(2000, BUDGET)
+    print(f"4 services under one budget of {BUDGET} requests a second: the API sees {kept:.0f} a second")
     started = starts()
     print("start: " + ", ".join(f"{name}: {seconds:.3f} s" for name, seconds in started.items()))
     if given.json:
@@ -199,6 +226,7 @@ def main() -> None:
                     "machine": machine,
                     "figures": [one._asdict() for one in figures],
                     "replicas_seconds": scaling,
+                    "requests_a_second": {"budget": BUDGET, "seen": kept},
                     "start_seconds": started,
                 },
                 indent=2,

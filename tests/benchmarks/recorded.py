@@ -27,6 +27,8 @@ class Corpus(NamedTuple):
     runs: int
     steps_per_run: int = 5
     step_bytes: int = 2000
+    large_bytes: int = 0
+    """Size of what each run's first step gave, in place of its own outputs; 0: as it is."""
 
     def history(self) -> History:
         """The history itself."""
@@ -88,6 +90,8 @@ def _serve(corpus: Corpus, ready: Connection) -> None:
     count = 0
     for run_id in run_ids:
         found = history.steps(run_id)
+        if corpus.large_bytes:
+            found[0]["outputs"] = {"text": "All work and no play. " * (corpus.large_bytes // 22)}
         count += len(found)
         steps[run_id] = msgspec.json.encode(found)
         rows[run_id] = msgspec.json.encode(history.run(run_id))

@@ -330,12 +330,13 @@ def test_a_fresh_machine_shows_the_demo(superset: Superset) -> None:
 def test_another_database_needs_its_roles(
     superset: Superset, database_url: str, empty_database_url: str, tmp_path: Path
 ) -> None:
-    """For a database that DATABASE_URL names, one line says what is missing; once it is there, they are served."""
+    """For a database that DATABASE_URL names, one line says what is missing; once it is there, they are served, in
+    the two steps of the compose file, too."""
 
-    def serve(url: str) -> subprocess.CompletedProcess[str]:
+    def serve(url: str, *options: str) -> subprocess.CompletedProcess[str]:
         home = str(tmp_path / "home")
         variables = {**superset.environment, "DATABASE_URL": url, "ORCHESTRA_ETL_HOME": home}
-        command = [*superset.command, "--exit"]
+        command = [*superset.command, "--exit", *options]
         return subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert (done := serve(empty_database_url)).returncode == 4
@@ -347,8 +348,14 @@ def test_another_database_needs_its_roles(
         roles.apply(database)
     finally:
         database.close()
-    done = serve(database_url)
-    assert done.returncode == 0, done.stderr
+    assert (done := serve(database_url, "--only", "serve")).returncode == 2
+    assert "call it with --only import first" in done.stderr
+    assert (done := serve(database_url, "--only", "import")).returncode == 0, done.stderr
+    assert "are served at" not in done.stdout
+    assert (done := serve(database_url, "--only", "serve")).returncode == 0, done.stderr
+    assert "bringing" not in done.stdout
+    assert "are served at" in done.stdout
+    assert (done := serve(database_url)).returncode == 0, done.stderr
     assert "the database that DATABASE_URL names" in done.stdout
 
 

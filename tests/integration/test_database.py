@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -144,17 +145,53 @@ def test_an_unusable_schema_is_one_error(database: Database, database_url: str) 
         query(database_url, "DROP ROLE reader_of_nothing")
 
 
-@pytest.mark.parametrize(("part", "instead"), [("/test_", "/missing_"), ("postgres@", "missing@")])
-def test_a_refused_connection_is_not_waited_for(database_url: str, part: str, instead: str) -> None:
-    """A database or user that the server does not know is said at once."""
-    assert part in database_url
-    opened = Database(database_url.replace(part, instead))
+def _refusal(url: str) -> str:
+    """What a connection that is refused for good is told with, at once."""
+    opened = Database(url)
     began = time.monotonic()
     with pytest.raises(DatabaseError, match="check DATABASE_URL") as refused:
         schema.read(opened)
     opened.close()
     assert not isinstance(refused.value, DatabaseUnavailable)
     assert time.monotonic() - began < 5
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "instead", "words"),
+    [
+        ("/test_", "/missing_", "no such database"),
+        ("/test_", "/password authentication failed for user_", "no such database"),
+        ("postgres@", "missing@", "does not know this user"),
+    ],
+)
+def test_a_refused_connection_is_not_waited_for(database_url: str, part: str, instead: str, words: str) -> None:
+    """A database or user that the server does not know is said at once, whatever its name."""
+    assert part in database_url
+    assert words in _refusal(database_url.replace(part, quote(instead, safe="/@")))
+
+
+def test_a_user_that_may_not_connect_is_not_waited_for(postgres_server: EmbeddedPostgres, database_url: str) -> None:
+    """A role without LOGIN, one without CONNECT and one that pg_hba.conf does not admit are told apart, at once."""
+    url = database_url.replace("postgres@", "barred@")
+    access = postgres_server.data / "pg_hba.conf"
+    before = access.read_text()
+    query(database_url, "CREATE ROLE barred NOLOGIN")
+    try:
+        assert "does not let this user log in" in _refusal(url)
+        query(database_url, "ALTER ROLE barred LOGIN")
+        query(
+            database_url,
+            "DO $$ BEGIN EXECUTE 'REVOKE CONNECT ON DATABASE ' || current_database() || ' FROM PUBLIC'; END $$",
+        )
+        assert "grant CONNECT" in _refusal(url)
+        access.write_text(f"local all barred reject\n{before}")
+        query(database_url, "SELECT pg_reload_conf()")
+        wait_until(lambda: "pg_hba.conf" in _refusal(url))
+    finally:
+        access.write_text(before)
+        query(database_url, "SELECT pg_reload_conf()")
+        query(database_url, "DROP ROLE barred")
 
 
 def test_a_session_that_was_cut_while_idle_is_replaced(database: Database, database_url: str) -> None:
@@ -376,6 +413,37 @@ def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(database: Dat
         schema.check_current(database)
 
 
+def test_an_upgrade_that_replaces_a_view_does_not_meet_its_readers_crosswise(empty_database_url: str) -> None:
+    """Those who ask run_summary while an upgrade waits for an earlier reader are answered once that one is done."""
+    url = empty_database_url
+    upgrade(url, revision="0007")
+    refused: list[Exception] = []
+
+    def attempt(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as error:
+            refused.append(error)
+
+    def read() -> None:
+        query(url, "SELECT * FROM orchestra.run_summary LIMIT 1")
+
+    def waiting() -> int:
+        return int(query(url, f"SELECT count(*) AS n {_SESSIONS} AND wait_event_type = 'Lock'")[0]["n"])
+
+    works: tuple[Callable[[], object], ...] = (lambda: upgrade(url, revision="0008"), read, read)
+    threads = [threading.Thread(target=attempt, args=(work,)) for work in works]
+    with psycopg.connect(url) as reader:
+        reader.execute("SELECT * FROM orchestra.run_summary LIMIT 1")
+        for number, thread in enumerate(threads, start=1):
+            thread.start()
+            wait_until(lambda number=number: waiting() == number)  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert refused == []
+    assert query(url, "SELECT version_num FROM orchestra_etl.alembic_version") == [{"version_num": "0008"}]
+
+
 def test_the_files_of_revisions_are_numbered_in_their_order() -> None:
     """What is read from the files' names is what Alembic finds in them."""
     scripts = ScriptDirectory(str(ROOT / "migrations"))
@@ -478,6 +546,51 @@ def test_a_waiting_upgrade_does_not_block_an_index_built_concurrently(database_u
         gate.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
         assert process.communicate(timeout=60)[1] == ""
         assert process.returncode == 0
+
+
+_REFUSE = """
+    CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN {} END $$;
+    CREATE EVENT TRIGGER refuse ON ddl_command_start EXECUTE FUNCTION public.refuse()
+"""
+_RAISE = "RAISE EXCEPTION 'secret' USING ERRCODE = '{}';"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "transient", "words"),
+    [
+        (_RAISE.format("55P03"), True, r"failed \(SQLSTATE 55P03\), its revision was rolled back: try again"),
+        ("PERFORM pg_terminate_backend(pg_backend_pid());", True, r"failed \(SQLSTATE 57P01\), .*: try again"),
+        (_RAISE.format("23505"), False, r"failed \(SQLSTATE 23505\), .*LEVEL=debug"),
+        (_RAISE.format("42501"), False, "may not change the schema"),
+    ],
+)  # fmt: skip
+def test_an_upgrade_that_fails_is_one_error(empty_database_url: str, trouble: str, transient: bool, words: str) -> None:
+    """A lock, a lost connection or a refused statement in a revision is the database's trouble, told without its text."""
+    upgrade(empty_database_url, revision="0006")
+    query(empty_database_url, _REFUSE.format(trouble))
+    with pytest.raises(DatabaseError, match=words) as failed:
+        upgrade(empty_database_url)
+    assert (failed.value.exit_status, isinstance(failed.value, DatabaseUnavailable)) == (4, transient)
+    assert "secret" not in str(failed.value)
+    assert query(empty_database_url, "SELECT version_num FROM orchestra_etl.alembic_version") == [
+        {"version_num": "0006"}
+    ]
+    query(empty_database_url, "DROP EVENT TRIGGER refuse")
+    upgrade(empty_database_url)
+    check_drift(empty_database_url)
+
+
+def test_an_upgrade_that_waits_in_vain_says_so(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After five minutes behind another upgrade, an upgrade and a comparison end with our own line, not with Alembic's error."""
+    late, real = [0.0], time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + late[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: late.append(late.pop() + 400))
+    with psycopg.connect(database_url, autocommit=True) as gate:
+        gate.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        for work in (upgrade, check_drift):
+            with pytest.raises(DatabaseError, match="another process has been upgrading this schema") as waited:
+                work(database_url)
+            assert waited.value.exit_status == 4
 
 
 def test_a_restart_in_the_middle_is_waited_for() -> None:

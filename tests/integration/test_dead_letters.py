@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
+from sqlalchemy import Connection
 
 from etl.database import Database
-from etl.ledger import claims
+from etl.ledger import claims, dead_letters
 from tests.command_line import TRIAGE, WEATHER, Command, command_line
-from tests.support import query
+from tests.support import query, wait_until
 
 BODY = b'{"id": 7, "\xff": "\x00'
 
@@ -24,14 +28,14 @@ def command(
     return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
 
 
-def _letter(url: str, run: str, *, workflow: str = WEATHER, resolution: str | None = None) -> int:
+def _letter(url: str, run: str, content: str = "h", *, workflow: str = WEATHER, resolution: str | None = None) -> int:
     (row,) = query(
         url,
         "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body,"
         " occurrences, last_seen_at, resolution, resolved_at)"
-        " VALUES (%s, %s, 's', 'malformed', 'the element is cut off', 'h', %s, 3, now() - interval '1 h', %s::text,"
-        " CASE WHEN %s::text IS NOT NULL THEN now() END) RETURNING id",
-        workflow, run, BODY, resolution, resolution,
+        " VALUES (%s, %s, 's', 'malformed', 'the element is cut off', convert_to(%s, 'UTF8'), %s, 3,"
+        " now() - interval '1 h', %s::text, CASE WHEN %s::text IS NOT NULL THEN now() END) RETURNING id",
+        workflow, run, content, BODY, resolution, resolution,
     )  # fmt: skip
     return int(row["id"])
 
@@ -158,6 +162,32 @@ def test_discard_settles_and_keeps_the_bytes(command: Command, database_url: str
     assert [row["resolution"] for row in rows] == ["discarded", "discarded", "loaded"]
     assert all(bytes(row["body"]) == BODY for row in rows)
     assert command("dead-letters", "list").out == "nothing is set aside\n"
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("work", [dead_letters.retry, dead_letters.discard])
+def test_a_load_of_the_same_run_is_waited_for(
+    database_url: str, work: Callable[[Connection, list[int] | None], object], order: tuple[int, int]
+) -> None:
+    """Runs are locked before their letters, as a load does it: in whatever order that writes letters, there is no deadlock."""
+    _known(database_url, "run-1")
+    letters = [_letter(database_url, "run-1", content) for content in "ab"]
+    first, second = (letters[at] for at in order)
+    database = Database(database_url)
+    settling = threading.Thread(target=database.transaction, args=(lambda c: work(c, None),))
+    blocked = "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with psycopg.connect(database_url) as load:
+        # It would be this one that is ended.
+        load.execute("SET deadlock_timeout = '50ms'")
+        load.execute("SELECT FROM orchestra_etl.run_ledger FOR UPDATE")
+        load.execute("UPDATE orchestra_etl.dead_letters SET occurrences = 9 WHERE id = %s", [first])
+        settling.start()
+        wait_until(lambda: query(database_url, blocked) != [])
+        load.execute("UPDATE orchestra_etl.dead_letters SET occurrences = 9 WHERE id = %s", [second])
+    settling.join(10)
+    database.close()
+    rows = query(database_url, "SELECT occurrences FROM orchestra_etl.dead_letters")
+    assert [row["occurrences"] for row in rows] == [9, 9]
 
 
 @pytest.mark.parametrize("what", ["dead-letters retry", "dead-letters discard", "gaps ack"])

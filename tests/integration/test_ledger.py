@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from etl.database import Database
 from etl.errors import DatabaseError, EtlError
-from etl.ledger import budget, claims, dead_letters, requests, state_map, sweeps, workflows
+from etl.ledger import budget, claims, clock, dead_letters, requests, state_map, sweeps, workflows
 from etl.ledger.claims import Claim
 from etl.ledger.dead_letters import Letter
 from etl.ledger.lifecycle import DAILY, Policy
@@ -96,7 +96,7 @@ def _page(database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], last: 
             c,
             sweep,
             _listed(*rows),
-            requested_at=workflows.database_time(c),
+            requested_at=clock.database_time(c),
             lease=60,
             priority=0,
             completion=done,
@@ -625,6 +625,34 @@ def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(database: Datab
     assert database.transaction(workflows.graphs) == [(W, {})]
     assert not database.transaction(lambda c: workflows.description_due(c, every=3600))
     assert database.transaction(lambda c: workflows.description_due(c, every=0))
+
+
+def test_a_version_is_dated_once(database: Database, database_url: str) -> None:
+    """The API's date comes with the version, or later where it was lacking; one that moves adds no version and moves none."""
+
+    def look(version: str, updated_at: datetime | None, graph: str = "{}") -> list[tuple[str, datetime | None]]:
+        told = Workflow(W, None, None, version, graph, updated_at=updated_at)
+        database.transaction(lambda c: workflows.describe(c, [told]))
+        rows = query(
+            database_url,
+            "SELECT version, updated_at FROM orchestra.workflow_versions WHERE workflow_id = 'w' ORDER BY observed_at",
+        )
+        return [(row["version"], row["updated_at"]) for row in rows]
+
+    now = datetime.now(UTC)
+    dates = [now - timedelta(days=9 - day) for day in range(9)]
+    assert look("1", dates[0]) == [("1", dates[0])]
+    for moved in (dates[0], dates[1], now + timedelta(hours=1), dates[0] - timedelta(days=1), None):
+        assert look("1", moved) == [("1", dates[0])]
+    assert look("2", None) == [("1", dates[0]), ("2", None)]
+    # A change since the version was seen, which left it as it is, says nothing of its beginning.
+    assert look("2", now + timedelta(hours=1)) == [("1", dates[0]), ("2", None)]
+    assert look("2", dates[2]) == look("2", dates[3]) == [("1", dates[0]), ("2", dates[2])]
+    assert look("2", dates[4], '{"x": 1}')[2:] == [("2", dates[4])]
+    # What an older program has added is dated by the next look; what came before that is left alone.
+    query(database_url, "UPDATE orchestra.workflow_versions SET updated_at = NULL")
+    assert look("2", dates[4], '{"x": 1}') == [("1", None), ("2", None), ("2", dates[4])]
+    assert look("1", dates[5]) == [("1", None), ("2", None), ("2", dates[4]), ("1", dates[5])]
 
 
 def test_a_state_map_that_loses_a_status_gives_the_default_back(database: Database, database_url: str) -> None:

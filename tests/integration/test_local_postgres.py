@@ -18,7 +18,7 @@ import pytest
 from etl.errors import ConfigurationError, DatabaseError
 from etl.local import binaries
 from etl.local.account import Account, account_for
-from etl.local.postgres import EmbeddedPostgres, default_home, psql_command
+from etl.local.postgres import EmbeddedPostgres, default_home
 from tests.postgres_fixture import new_home
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,7 +190,7 @@ def test_data_survives_a_stop_and_a_start(home: Path) -> None:
     assert server.start() == url
     second = time.perf_counter() - began
     answer = subprocess.run(
-        [*psql_command(url), "-XAtc", "SELECT word FROM kept"], capture_output=True, text=True, check=True
+        [*binaries.psql_command(url), "-XAtc", "SELECT word FROM kept"], capture_output=True, text=True, check=True
     )
     server.stop()
     assert answer.stdout == "kept\n"

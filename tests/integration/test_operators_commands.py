@@ -123,6 +123,16 @@ def test_secrets_leave_the_connection_string() -> None:
     assert _without_secrets("postgresql://me@h/d?password=x")[1] == {"PGPASSWORD": "x"}
 
 
+@pytest.mark.parametrize("bad", ["", "..", " a", "a\nb", "é" * 257])
+def test_an_id_that_cannot_be_used_is_not_tracked(make: Command, database_url: str, bad: str) -> None:
+    """`track` refuses an unusable id of the workflow or of a run with status 2 and one line, and enters nothing."""
+    for arguments in ((bad, "a-run"), ("a-workflow", "a-run", bad)):
+        printed = make("track", *arguments, DATABASE_URL=database_url)
+        assert (printed.status, printed.out, printed.err.count("\n")) == (2, "", 1)
+    assert make("track", "a-workflow", "é" * 256, DATABASE_URL=database_url).status == 0
+    assert query(database_url, "SELECT id FROM orchestra.workflows") == [{"id": "a-workflow"}]
+
+
 def test_config_check_tries_everything(make: Command, simulated: Simulated, database_url: str) -> None:
     """With settings, API, workflows and database in order, each gets a line that says ok, and the status is 0."""
     history, simulator = simulated

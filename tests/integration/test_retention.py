@@ -15,7 +15,7 @@ import pytest
 from etl.admin import retention
 from etl.database import Database
 from etl.errors import ConfigurationError
-from etl.ledger import dead_letters, sweeps, workflows
+from etl.ledger import clock, dead_letters, sweeps
 from etl.ledger.dead_letters import Letter
 from etl.local.history import History
 from etl.local.simulator import Simulator
@@ -172,7 +172,7 @@ def test_what_may_be_young_is_fetched(world: World, start: str | None, end: str 
             c,
             sweep,
             decode_page(json.dumps([row]).encode()).runs,
-            requested_at=workflows.database_time(c),
+            requested_at=clock.database_time(c),
             lease=60,
             priority=0,
         )

@@ -129,6 +129,21 @@ def test_workflows_are_swept_on_their_schedules(world: World) -> None:
     assert differences(world.url, world.history) == []
 
 
+def test_all_workflows_that_are_not_listed_show_until_they_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all workflows are wanted, a service is not ready while the API does not list them, and finds them once it does."""
+    monkeypatch.setattr(daemon, "PREPARE", 0.3)
+    world.simulator.misbehave(Misbehaviour(status=500, endpoints=("workflows",)))
+    toml = configuration(world.workflow_ids[0], more="[api]\nall_workflows = true")
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        await _until(lambda: world.loaded() == 15 and "/workflows" in _troubles(health).get("prepare", ""))
+        world.simulator.misbehave()
+        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+
+    world.serve(scenario, Schedule(world.workflow_ids[0], 0.3), settings=world.settings(toml=toml))
+    assert differences(world.url, world.history) == []
+
+
 def test_a_request_in_the_queue_is_served_within_seconds(world: World) -> None:
     """A run named in `run_requests` while the service runs is loaded without any sweep."""
     toml = configuration(world.workflow_ids[0], discover=False)

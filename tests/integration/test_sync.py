@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from etl import app
-from etl.errors import ApiUnavailable, KeyRefused
+from etl.errors import ApiError, ApiUnavailable, ConfigurationError, KeyRefused
 from etl.local.history import History
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
@@ -34,19 +34,19 @@ class World:
         self.toml = configuration(*history.workflow_ids)
         self.variables = environment(url, simulator.base_url, ORCHESTRA_ETL_API__ATTEMPTS="1")
 
-    def sync(self, **more: str) -> PassReport:
+    def sync(self, *only: str, **more: str) -> PassReport:
         """One pass, every open run being due."""
         query(self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
-        return asyncio.run(sync(load(self.folder, self.toml, {**self.variables, **more})))
+        return asyncio.run(sync(load(self.folder, self.toml, {**self.variables, **more}), only or None))
 
-    def backfill(self) -> PassReport:
+    def backfill(self, *only: str) -> PassReport:
         """One backfill."""
 
         async def work() -> PassReport:
             loaded = load(self.folder, self.toml, self.variables)
             with app.open_database(loaded) as database:
                 async with app.open_jobs(loaded, database) as jobs:
-                    return await jobs.passes.backfill(None, stop=asyncio.Event())
+                    return await jobs.passes.backfill(only or None, stop=asyncio.Event())
 
         return asyncio.run(work())
 
@@ -126,6 +126,45 @@ def test_runs_that_start_while_the_list_is_paged_are_found(moving: World) -> Non
     moving.sync(ORCHESTRA_ETL_API__PAGE_SIZE="10")
     assert moving.differences() == []
     assert moving.tracking()["final"] > 50
+
+
+ALL = "[api]\nall_workflows = true"
+
+
+def test_all_workflows_are_found(world: World) -> None:
+    """Where all workflows are wanted, those that the API lists are swept without being named; an id among none is refused."""
+    world.toml = configuration(more=ALL)
+    with pytest.raises(ConfigurationError, match="workflow typo is not configured"):
+        world.sync("typo")
+    with pytest.raises(ConfigurationError, match="workflow typo is not configured"):
+        world.backfill("typo")
+    assert world.tracking() == {}
+    assert world.sync(world.history.workflow_ids[0]).exit_status == 0
+    assert world.tracking() == {"final": 12}
+    assert world.sync().exit_status == 0
+    assert world.differences() == []
+
+
+@pytest.mark.parametrize(("answer", "status"), [(500, 5), (404, 5), (400, 5), (403, 3)])
+def test_workflows_that_are_not_listed_are_missed_in_sight(world: World, answer: int, status: int) -> None:
+    """Where all workflows are wanted and the API lists none, a pass ends with its error; a workflow that is named is loaded."""
+    world.simulator.misbehave(Misbehaviour(status=answer, endpoints=("workflows",)))
+    named, other = world.history.workflow_ids
+    world.toml = configuration(more=ALL)
+    for work in (world.sync, world.backfill):
+        with pytest.raises(ApiError, match="/workflows") as refused:
+            work()
+        assert refused.value.exit_status == status
+    world.toml = configuration(named, more=ALL)
+    with pytest.raises(ApiError, match="/workflows"):
+        world.sync(other)
+    report = world.sync()
+    assert (report.exit_status, len(report.errors)) == (status, 1)
+    assert query(world.url, "SELECT DISTINCT workflow_id FROM orchestra.runs") == [{"workflow_id": named}]
+    assert world.sync(named).exit_status == 0
+    world.simulator.misbehave()
+    assert world.sync().exit_status == 0
+    assert world.differences() == []
 
 
 def test_a_server_that_only_answers_steps_is_enough(world: World) -> None:

@@ -103,11 +103,16 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
     query(url, 'UPDATE orchestra.workflows SET labels = \'{"team": "a"}\' WHERE id <> %s', workflow_id)
     query(url, "UPDATE orchestra.workflows SET name = NULL WHERE id = %s", workflow_id)
     query(url, "UPDATE orchestra.workflow_versions SET observed_at = %s", start - timedelta(seconds=30))
-    query(
-        url,
-        "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version) SELECT id, %s, '2' FROM orchestra.workflows",
-        start - timedelta(seconds=10),
-    )
+    # One without dates, one whose second version is dated ten seconds before it was seen, one dated before the first was seen.
+    for place, (first, second) in enumerate(((None, None), (35, 20), (40, 40))):
+        [row] = query(url, "SELECT id FROM orchestra.workflows ORDER BY id OFFSET %s LIMIT 1", place)
+        dates = [seconds and start - timedelta(seconds=seconds) for seconds in (first, second)]
+        query(url, "UPDATE orchestra.workflow_versions SET updated_at = %s WHERE workflow_id = %s", dates[0], row["id"])
+        query(
+            url,
+            "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, updated_at) VALUES (%s, %s, '2', %s)",
+            row["id"], start - timedelta(seconds=10), dates[1],
+        )  # fmt: skip
     query(url, "DELETE FROM orchestra.prices")
     for name, since, until, currency, amounts in (
         ("virtuoso-medium", "0001-01-01", price_change.date(), "USD", ("0.35", None, "1.4")),
@@ -231,6 +236,48 @@ def test_a_history_as_the_views_show_it(world: World) -> None:
         ("version", "2"),
     }
     assert seen >= {("cost", True, False), ("cost", False, True), ("cost", False, False)}
+
+
+def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
+    """A version begins at its date where that lies between the looks at the one before and at itself, else when it was seen."""
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    times = {"noon": noon, **{f"{hour}h": noon + timedelta(hours=hour) for hour in range(-9, 20)}}
+    for version, seen, dated in (
+        ("one", "0h", "-3h"),  # dated before the first look at the workflow
+        ("two", "5h", "2h"),
+        ("three", "6h", None),
+        ("four", "9h", "4h"),  # no date to be believed: "three" was seen since
+        ("one", "12h", "10h"),
+        ("five", "14h", "15h"),  # by a clock that is ahead
+    ):
+        query(
+            database_url,
+            "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, updated_at) VALUES ('w', %s, %s, %s)",
+            times[seen], version, dated and times[dated],
+        )  # fmt: skip
+    query(
+        database_url,
+        "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, updated_at) VALUES ('v', %s, 'of v', %s)",
+        noon, noon - timedelta(hours=8),
+    )  # fmt: skip
+    for name, time in times.items():
+        query(
+            database_url,
+            "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time)"
+            " VALUES (%s, 'w', 'succeeded', 'api', 'final', %s)",
+            name, time,
+        )  # fmt: skip
+    rows = query(database_url, "SELECT run_id, workflow_version AS version FROM orchestra.run_summary")
+    assert {row["run_id"]: row["version"] for row in rows} == {
+        "noon": "one",
+        **{f"{hour}h": None for hour in range(-9, -3)},
+        **{f"{hour}h": "one" for hour in range(-3, 2)},
+        **{f"{hour}h": "two" for hour in range(2, 6)},
+        **{f"{hour}h": "three" for hour in range(6, 9)},
+        **{f"{hour}h": "four" for hour in range(9, 10)},
+        **{f"{hour}h": "one" for hour in range(10, 14)},
+        **{f"{hour}h": "five" for hour in range(14, 20)},
+    }
 
 
 def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> None:

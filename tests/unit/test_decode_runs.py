@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import Raw
 
 from etl.errors import ApiUnavailable
 from etl.transform.runs import decode_page, decode_run, decode_single_run
@@ -107,7 +108,7 @@ def test_run_columns() -> None:
     assert (run.error, run.extra, run.user_id, answer.drift, answer.rejected) == (None, None, None, (), ())
     assert run.inputs is not None
     assert run.outputs is not None
-    assert (run.inputs.data, run.outputs.data) == (b'{"prompt": 1.10}', b'"a joke"')
+    assert (run.inputs.data, run.outputs.data) == (Raw(b'{"prompt": 1.10}'), Raw(b'"a joke"'))
 
 
 def test_hostile_run() -> None:
@@ -120,7 +121,7 @@ def test_hostile_run() -> None:
     answer = decode_run(listing, states=STATES)
     assert answer.run.outputs is not None
     assert answer.run.outputs.raw == b'["\\ud800", NaN, "\xff"]'
-    assert answer.run.outputs.data == '["\\ufffd", "NaN", "\ufffd"]'.encode()
+    assert answer.run.outputs.data == Raw('["\\ufffd", "NaN", "\ufffd"]'.encode())
     assert (answer.run.state, answer.run.error) == ("unknown", '"\\ufffd"')
     assert json.loads(answer.run.extra or "") == {"elapsed_time": "4", "\ufffd": 1}
     assert [(r.reason, r.body) for r in answer.rejected] == [
@@ -145,13 +146,16 @@ def test_workflows() -> None:
     """Workflows give their columns and, from the graph, their nodes' types; a version may be a number."""
     body = (
         b'[{"workflow_id": "w1", "name": "jokes", "description": null, "version": 3, "graph": {"nodes": [{"id": "m", "type":'
-        b' "model"}], "x": 1.10}}, {"id": "w2", "version": "v2", "name": "a\\u0000"}, {"name": "no id"}, 7]'
+        b' "model"}], "x": 1.10}, "updated_at": "2025-03-12 00:59:55.465508+00:00"},'
+        b' {"id": "w2", "version": "v2", "name": "a\\u0000", "updated_at": 5}, {"name": "no id"}, 7]'
     )
     first, second = decode_workflows(body)
     assert (first.id, first.name, first.description, first.version) == ("w1", "jokes", None, "3")
     assert first.graph == '{"nodes": [{"id": "m", "type": "model"}], "x": 1.10}'
     assert dict(first.node_types) == {"m": "model"}
+    assert first.updated_at == datetime(2025, 3, 12, 0, 59, 55, 465508, tzinfo=UTC)
     assert (second.id, second.version, second.graph, second.name) == ("w2", "v2", None, "a\ufffd")
+    assert second.updated_at is None
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"<html>", b"[{}"])

@@ -111,6 +111,15 @@ def test_services_run_commands_with_variables_of_the_code(name: str) -> None:
         assert (ROOT / volume.split(":")[0]).exists()
 
 
+@pytest.mark.parametrize("name", ["dashboards", "superset"])
+def test_dashboards_are_served_with_options_of_the_script(name: str) -> None:
+    """What the compose file tells the dashboards' image, its script understands."""
+    script = next(one.words for one in dockerfile.read(DOCKERFILES[1]) if one.name == "ENTRYPOINT")[1]
+    command = [sys.executable, ROOT / script, *COMPOSE["services"][name]["command"], "--help"]
+    done = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_secrets_are_files_that_are_not_in_the_repository() -> None:
     """No service is given a secret by its environment; what is named as a secret is declared, and kept out of commits."""
     declared = COMPOSE["secrets"]
@@ -131,6 +140,8 @@ def test_services_wait_for_what_they_need() -> None:
     services = COMPOSE["services"]
     assert services["etl"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
     assert services["migrate"]["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert services["superset"]["depends_on"] == {"dashboards": {"condition": "service_completed_successfully"}}
+    assert services["dashboards"]["depends_on"] == {"roles": {"condition": "service_completed_successfully"}}
     assert not {"ports", "container_name"} & services["etl"].keys()
     for service in services.values():
         assert service.get("depends_on", {}).keys() <= services.keys()

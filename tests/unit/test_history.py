@@ -314,6 +314,48 @@ def test_workflows_have_names_versions_and_a_graph_of_their_steps() -> None:
         assert new["updated_at"] > old["updated_at"]
 
 
+def test_later_versions_are_slower_or_ask_another_model() -> None:
+    """Runs differ from the time on at which the workflow says it was updated: one in a node's time, one in its model."""
+    history = finished(runs_per_workflow=2 * RUNS_PER_VERSION, failure_rate=0)
+    taken: dict[tuple[str, int], list[float]] = {}
+    asked: dict[tuple[str, int], set[str]] = {}
+    for workflow in history.workflows():
+        assert workflow["version"] == 2
+        for run_id in history.run_ids(workflow["workflow_id"]):
+            version = 2 if time_of(history.run(run_id)["start_time"]) >= time_of(workflow["updated_at"]) else 1
+            for step in history.steps(run_id):
+                if "model" in step["inputs"]:
+                    assert step["inputs"]["temperature"] == round(0.2 + version / 10, 1)
+                    length = time_of(step["end_time"]) - time_of(step["start_time"])
+                    taken.setdefault((step["node_id"], version), []).append(length.total_seconds())
+                    asked.setdefault((step["node_id"], version), set()).add(step["inputs"]["model"])
+    longest = {key: max(seconds) for key, seconds in taken.items()}
+    assert {key for key, seconds in longest.items() if seconds > 9} == {("answer", 2)}
+    assert longest["answer", 2] == pytest.approx(1.4 * 9, rel=0.02)
+    assert asked["extract_fields", 2] == {"o3-mini"}
+    assert all(len(models) == 7 for key, models in asked.items() if key != ("extract_fields", 2))
+
+
+def test_an_answer_that_was_cut_off_is_asked_for_once_more() -> None:
+    """One node is executed twice in the runs in which its first answer was cut off, unless runs of a fixed length are wanted."""
+    history = finished(failure_rate=0, runs_per_workflow=1000)
+    workflow_id = history.workflow_ids[2]
+    repeated = 0
+    for run_id in history.run_ids(workflow_id):
+        nodes = [step["node_id"] for step in history.steps(run_id)]
+        reasons = [
+            step["outputs"]["choices"][0]["finish_reason"]
+            for step in history.steps(run_id)
+            if step["node_id"] == "extract_fields"
+        ]
+        assert len(reasons) == (2 if reasons[0] == "length" else 1)
+        assert len(nodes) == len(set(nodes)) + len(reasons) - 1 == 5 + len(reasons)
+        repeated += len(reasons) - 1
+    assert 50 < repeated < 150
+    fixed = finished(failure_rate=0, steps_per_run=6)
+    assert {len(fixed.steps(run_id)) for run_id in fixed.run_ids(fixed.workflow_ids[2])} == {6}
+
+
 def test_a_restarted_history_goes_on_from_its_epoch() -> None:
     """With the epoch given, a history made an hour later equals the one that was made at the epoch and waited."""
     waited = frozen()

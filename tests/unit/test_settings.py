@@ -337,6 +337,13 @@ def test_importing_the_settings_is_cheap() -> None:
     assert not loaded & {"apscheduler", "psycopg", "sqlalchemy", "httpx", "structlog", "msgspec"}
 
 
+def test_an_id_is_as_long_as_the_tables_take(tmp_path: Path) -> None:
+    """Ids are measured in bytes, as the tables' constraints and indexes measure them."""
+    assert read(tmp_path, f'[[workflows]]\nid = "{"é" * 256}"').workflows[0].id == "é" * 256
+    line = "FILE: workflows no. 1.id: is longer than 512 bytes"
+    assert refusal(tmp_path, f'[[workflows]]\nid = "{"é" * 257}"') == line
+
+
 def test_prices_are_read_exactly(tmp_path: Path) -> None:
     """A price is the decimal number that is written, as a number or as text; what is left out has its default."""
     toml = """

@@ -1,0 +1,102 @@
+"""Errors before the logs are set up: one line, no traceback, and never a secret."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.test_command import run
+
+CANARY = "canary-7d1f"
+SECRETS = {
+    "ORCHESTRA_API_KEY": f"key-{CANARY}",
+    "DATABASE_URL": f"postgresql://etl:password-{CANARY}@db.invalid/history",
+    # A locale may let bytes through that are no UTF-8.
+    "PYTHONIOENCODING": "utf-8",
+}
+DEEP = "[" * 3000
+
+
+def _one_line(done: subprocess.CompletedProcess[str], status: int, words: str) -> None:
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (status, "", 1), done.stdout + done.stderr
+    assert words in done.stderr
+    assert CANARY not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("ORCHESTRA_ETL_CONFIG", "~nosuchuser/etl.toml", "ORCHESTRA_ETL_CONFIG: ~nosuchuser stands for no home"),
+        ("ORCHESTRA_REDACTION_KEY_FILE", "~nosuchuser/key", "ORCHESTRA_REDACTION_KEY_FILE: ~nosuchuser stands for no home"),
+        ("ORCHESTRA_ETL_WORKFLOWS", DEEP, "ORCHESTRA_ETL_WORKFLOWS: must be a JSON list"),
+        ("ORCHESTRA_ETL_REDACTION__RULES", DEEP, "ORCHESTRA_ETL_REDACTION__RULES: must be a JSON list"),
+    ],
+)  # fmt: skip
+def test_a_bad_variable_is_one_line_without_secrets(variable: str, value: str, words: str) -> None:
+    """A variable that cannot even be read ends with status 2 and a line that names it; no secret beside it is printed."""
+    _one_line(run("status", variables={**SECRETS, variable: value}), 2, words)
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ('[database]\nurl_file = "~nosuchuser/url"', "database.url_file: ~nosuchuser stands for no home"),
+        (f"deep = {DEEP}", "too long to be read"),
+        (f"long = {'9' * 5000}", "too long to be read"),
+    ],
+)
+def test_a_bad_file_is_one_line_without_secrets(tmp_path: Path, toml: str, words: str) -> None:
+    """A file that cannot even be read ends with status 2 and a line that names it; no secret beside it is printed."""
+    config = tmp_path / "etl.toml"
+    config.write_text(toml)
+    _one_line(run("--config", str(config), "status", variables=SECRETS), 2, words)
+
+
+def test_a_home_that_there_is_not_is_one_line() -> None:
+    """The embedded database's folder in the home of an unknown user ends with status 2 and a line that says what to name."""
+    variables = {**SECRETS, "DATABASE_URL": "embedded", "ORCHESTRA_ETL_HOME": "~nosuchuser/data"}
+    _one_line(run("db", "current", variables=variables), 2, "ORCHESTRA_ETL_HOME")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"run_id": ' + DEEP.encode(), "starts like JSON but is none"),
+        (b"run-\xff", "not UTF-8"),
+        (b"Workflow execution started", "neither an id nor an answer"),
+    ],
+)
+def test_bad_input_of_track_is_one_line(line: bytes, words: str) -> None:
+    """Nested JSON, bytes that are no text and prose end `track w -` with status 2 and one line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "etl", "track", "w", "-"], env=SECRETS, input=line, capture_output=True, timeout=60
+    )
+    text = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    _one_line(text, 2, words)
+
+
+_DEFECT = """
+import sys
+from etl.cli import commands
+from etl.settings import sources
+
+def defect(environment, *rest):
+    secret = dict(environment)
+    raise RuntimeError(secret)
+
+sources._config_file = lambda config, environment: defect(environment)
+sys.exit(commands.run(["status"]))
+"""
+
+
+def test_a_defect_before_the_settings_are_read_shows_no_secret() -> None:
+    """An unexpected error while all secrets lie in variables prints its type, no traceback, and promises none."""
+    variables = {**SECRETS, "ORCHESTRA_ETL_LOGS__LEVEL": "debug"}
+    done = subprocess.run(
+        [sys.executable, "-c", _DEFECT], env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
+    _one_line(done, 1, "unexpected RuntimeError before the settings were read")
+    assert "LEVEL=debug" not in done.stderr

@@ -26,7 +26,7 @@ from etl.ledger.lifecycle import Policy
 from etl.ledger.status import Status, Watched
 from etl.local.postgres import EmbeddedPostgres, default_home
 from etl.pipeline.budget import RequestBudget
-from etl.pipeline.loading import Loader, LoadReport
+from etl.pipeline.loading import Loader
 from etl.pipeline.passes import Passes, WorkflowPlan
 from etl.pipeline.poll import Poller
 from etl.pipeline.reading import Reader
@@ -162,9 +162,8 @@ async def open_jobs(
     database: Database,
     *,
     on_request: Callable[[str, str, float], None] = lambda endpoint, status, seconds: None,
-    on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
 ) -> AsyncIterator[Jobs]:
-    """The two jobs on a database and the configured API; told of every request, and of every batch loaded.
+    """The two jobs on a database and the configured API; `on_request` is told of every attempt.
 
     Raises:
         ConfigurationError: there is no key, the state map names an unknown state, or the redaction key cannot be read.
@@ -199,7 +198,6 @@ async def open_jobs(
             clock,
             concurrency=settings.api.concurrency,
             lease=polling.lease,
-            on_load=on_load,
         )
         passes = Passes(
             database, client, sweeper, poller, clock, plans(settings),
@@ -224,7 +222,7 @@ async def serve(settings: Settings, database: Database) -> None:
     metrics.watch_connections(database.connections)
     schedules = [Schedule(one.id, one.interval, one.cron) for one in settings.workflows]
     async with (
-        open_jobs(settings, database, on_request=metrics.count_request, on_load=metrics.count_load) as jobs,
+        open_jobs(settings, database, on_request=metrics.count_request) as jobs,
         health.served(settings.service.host, settings.service.port),
     ):
         daemon = Daemon(

@@ -62,7 +62,12 @@ class NotFound(ApiError):
 
 
 class RequestRefused(ApiError):
-    """Any other 4xx, or a redirect: repeating the same request will not help."""
+    """Any other 4xx, a redirect, or an answer that we did not ask for: repeating the same request will not help."""
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        """What the server answered; None where it is not the status that makes the answer useless."""
 
 
 class ResponseTooLarge(ApiError):

@@ -1,8 +1,9 @@
 """The frozen records that pass between the stages.
 
-Extract makes `Answer`; transform makes everything below it; load writes it. JSON that goes to a jsonb
-column travels as text that PostgreSQL accepts, never as parsed objects: parsing and printing again
-would lose digits, and costs more than all the rest of the pipeline.
+Extract makes `Answer`; transform makes everything below it; load writes it. Only `Rejected` is also made where
+something turns out to be bad later on: by the pipeline and by load. JSON that goes to a jsonb column travels as
+text or UTF-8 bytes that PostgreSQL accepts, never as parsed objects: parsing and printing again would lose
+digits, and costs more than all the rest of the pipeline.
 """
 
 from __future__ import annotations
@@ -106,6 +107,9 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     extra: str | None
     inputs: Payload | None
     outputs: Payload | None
+    source: msgspec.Raw
+    """The row's own bytes, as `ListedRun.listing` keeps them, so that what the database refuses can be set aside. Where the
+    workflow has redaction rules: what they leave of it."""
     redaction_policy: str | None = None
     """Version of the redaction rules that the row went through; None where there are none."""
 

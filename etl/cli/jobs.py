@@ -43,7 +43,7 @@ def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson =
     chosen = _chosen(settings, workflow)
 
     async def work(jobs: Jobs, stop: Stop, progress: Progress) -> PassReport:
-        return await jobs.passes.sync(chosen, stop=stop)
+        return await jobs.passes.sync(chosen, stop=stop, on_load=progress.add)
 
     return _pass(settings, work, as_json=as_json)
 
@@ -66,8 +66,9 @@ def backfill(
 
     async def work(jobs: Jobs, stop: Stop, progress: Progress) -> PassReport:
         return await jobs.passes.backfill(
-            chosen, stop=stop, since=_utc(since), until=_utc(until), reread=reread, on_listed=progress.expect
-        )
+            chosen, stop=stop, since=_utc(since), until=_utc(until), reread=reread, on_listed=progress.expect,
+            on_load=progress.add,
+        )  # fmt: skip
 
     return _pass(settings, work, as_json=as_json)
 
@@ -237,7 +238,7 @@ async def _run(
 
     begun = time.monotonic()
     with Progress().shown() as progress:
-        async with app.open_jobs(settings, database, on_load=progress.add) as jobs:
+        async with app.open_jobs(settings, database) as jobs:
             with stop_on_signals() as stop:
                 report = await work(jobs, stop, progress)
                 try:

@@ -249,9 +249,9 @@ class OrchestraClient:
                 throttled = status == 429 or (status == 503 and retry_after_seconds is not None)
                 raise _Unanswered(f"status {status}", retry_after_seconds, throttled)
             case _ if 300 <= status < 400:
-                raise RequestRefused(f"GET {url}: {status}, redirects are not followed: check `api.base_url`")
+                raise RequestRefused(f"GET {url}: {status}, redirects are not followed: check `api.base_url`", status)
             case _:
-                raise RequestRefused(f"GET {url}: {status}, the API refuses the request")
+                raise RequestRefused(f"GET {url}: {status}, the API refuses the request", status)
 
     async def _body(self, response: httpx.Response, url: str) -> bytes:
         """Read and decompress the body; aiohttp itself raises where it is shorter than the headers say.

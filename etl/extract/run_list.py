@@ -167,7 +167,10 @@ class RunListWalker:
         self._bound()
 
     def end_of_list(self) -> None:
-        """The server answered that there is no such page (400 or 404) and `last_page_short` holds: an empty page."""
+        """The server answered that there is no such page: a 400 or 404, not for the list's head, while `last_page_short` holds.
+
+        That counts as an empty page: the end, or, where it should repeat rows of the page before, a step back.
+        """
         self.receive((), ())
 
     def too_large(self) -> None:

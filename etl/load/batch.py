@@ -24,7 +24,7 @@ class RunWrite(msgspec.Struct, frozen=True):
     observed: Run | None
     """The API's own row of the run, where there is one that is newer than what is stored."""
     stored: bool
-    """Whether a row made from the API's own is stored already; it then keeps its content."""
+    """Whether a row is stored that knows more than this read, such as one made from the API's own; it keeps its content."""
     derived_state: str
     """What follows from the steps, for a run of which the API gives no row."""
     start_time: datetime | None

@@ -88,8 +88,9 @@ def write_runs(
 
     def refuse(one: _Rows, why: str) -> None:
         run = one.run
-        body = msgspec.json.encode(run.observed)
-        written.rejected.append((run.workflow_id, run.id, Rejected("rejected", f"the run's own row: {why}", body)))
+        if run.observed is not None:
+            letter = Rejected("rejected", f"the run's own row: {why}", bytes(run.observed.source))
+            written.rejected.append((run.workflow_id, run.id, letter))
         # An earlier row of the run stays; without one it is stored by what follows from its steps, so that they can land.
         bare = msgspec.structs.replace(run, observed=None)
         if run.stored:

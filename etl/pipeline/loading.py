@@ -114,7 +114,8 @@ class Loader:
     def _give_up(self, reading: Reading, problem: str) -> LoadReport:
         steps = reading.steps.steps if reading.steps is not None else ()
         letter = Rejected("rejected", problem, b"[" + b",".join(bytes(step.source) for step in steps) + b"]")
-        bare = Reading(reading.claim, reading.requested_at, rejected=(letter,), problem=problem)
+        rejected = (*reading.rejected, letter)
+        bare = Reading(reading.claim, reading.requested_at, rejected=rejected, problem=problem)
         return self._database.transaction(lambda c: self._load(c, [bare], isolate=False))
 
     def _load(self, connection: Connection, readings: Sequence[Reading], *, isolate: bool) -> LoadReport:
@@ -233,12 +234,14 @@ def _run_write(reading: Reading, verdict: Verdict) -> RunWrite:
     claim = reading.claim
     steps = reading.steps.steps if reading.steps is not None else ()
     over = reading.steps_terminal
+    # What letters hold is a part of the steps only: a row that followed from more of them keeps what it says.
+    recovered = reading.partial and claim.known.steps_observed_at is not None
     return RunWrite(
         id=claim.run_id,
         workflow_id=claim.workflow_id,
         tracking=verdict.tracking,
         observed=reading.run,
-        stored=claim.run_observed_at is not None or reading.steps is None,
+        stored=claim.run_observed_at is not None or reading.steps is None or recovered,
         derived_state=derive_run_state(step.state for step in steps),
         start_time=min((step.start_time for step in steps if step.start_time), default=None),
         end_time=max((step.end_time for step in steps if step.end_time), default=None) if over else None,

@@ -146,12 +146,19 @@ class Passes:
         """The workflows that are configured, or found where all are wanted."""
         return list(self._plans)
 
-    async def sync(self, only: Sequence[str] | None, *, stop: asyncio.Event) -> PassReport:
+    async def sync(
+        self,
+        only: Sequence[str] | None,
+        *,
+        stop: asyncio.Event,
+        on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
+    ) -> PassReport:
         """Sweep, then poll what was due when the sweeps were over.
 
         Args:
             only: ids of the workflows to sync; None for all, and for every due run in the ledger.
             stop: when set, the pass ends early in good order.
+            on_load: told of every batch that is loaded, and the seconds that it took.
 
         Raises:
             ConfigurationError: there is no such workflow.
@@ -162,7 +169,7 @@ class Passes:
         report = await self._begin(only)
         await self.take_requests()
         await self._sweep_all(report, only, stop, whole_list=False, backfill=False)
-        await self._drain(report, only, stop)
+        await self._drain(report, only, stop, on_load)
         return report
 
     async def backfill(
@@ -174,6 +181,7 @@ class Passes:
         until: datetime | None = None,
         reread: bool = False,
         on_listed: Callable[[int], None] = lambda due: None,
+        on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
     ) -> PassReport:
         """Walk the whole list, enqueue at low priority, and drain.
 
@@ -184,6 +192,7 @@ class Passes:
             until: read only runs that started before.
             reread: read final runs again, too.
             on_listed: told how many runs are due once the lists have been walked.
+            on_load: as for `sync`.
 
         Raises:
             ConfigurationError, ApiError, DatabaseError: as `sync`.
@@ -195,7 +204,7 @@ class Passes:
             await self._run(lambda c: requests.reread(c, wanted, since=since, until=until))
         pending = await self._run(lambda c: claims.pending(c, workflows=wanted, since=since, until=until))
         on_listed(pending.due)
-        await self._drain(report, wanted, stop, since=since, until=until)
+        await self._drain(report, wanted, stop, on_load, since=since, until=until)
         return report
 
     async def sweep(self, workflow_id: str) -> SweepReport | None:
@@ -272,6 +281,7 @@ class Passes:
         report: PassReport,
         only: Sequence[str] | None,
         stop: asyncio.Event,
+        on_load: Callable[[LoadReport, float], None],
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> None:
@@ -286,6 +296,7 @@ class Passes:
                 since=since,
                 until=until,
                 wait_for_others=True,
+                on_load=on_load,
             )
             report.load.add(polled.load)
             report.errors += polled.refused

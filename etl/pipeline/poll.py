@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -33,6 +34,8 @@ BATCH_BYTES = 16 << 20
 BATCH_WAIT = 0.2
 # Reads pause while so many bytes wait to be loaded: memory stays bounded when the database is slower than the API.
 WAITING_BYTES = 64 << 20
+# Seconds between two looks at what has become due while reads go on: a slow one must not keep all others waiting.
+LOOK_AGAIN = 1.0
 # So many reads in a row without an answer, and none with one in between, mean that the API is down, not a run.
 GIVE_UP_AFTER = 5
 
@@ -57,16 +60,14 @@ class Poller:
         *,
         concurrency: int,
         lease: float,
-        on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
     ) -> None:
-        """`concurrency` reads go on side by side; `lease` is in seconds. `on_load` is told of every batch and what it took."""
+        """`concurrency` reads go on side by side; `lease` is in seconds."""
         self._database = database
         self._reader = reader
         self._loader = loader
         self._clock = clock
         self._concurrency = concurrency
         self._lease = lease
-        self._on_load = on_load
 
     def end_within(self, seconds: float) -> None:
         """Have no more patience with a database that does not answer: the process ends in so many seconds."""
@@ -81,22 +82,26 @@ class Poller:
         since: datetime | None = None,
         until: datetime | None = None,
         wait_for_others: bool = False,
+        on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
     ) -> PollReport:
-        """Poll what is due, live runs before backfill, until nothing is left.
+        """Poll what is due, live runs before backfill, until nothing is due and nothing is being read.
 
         Args:
             stop: when set, nothing new is begun; what has been read is loaded, the rest is given back.
-            cutoff: only runs due at or before this database time; None: whatever becomes due meanwhile, too.
+            cutoff: only runs due at or before this database time; None: whatever becomes due meanwhile, too, so that this may
+                go on for as long as reads overlap.
             workflows: only these; None for all.
             since: only runs that started then or later, by the run list.
             until: only runs that started before, by the run list.
             wait_for_others: also wait for due runs that another process holds, and take them over where its lease ends.
+            on_load: told of every batch that is loaded, and the seconds that it took.
 
         Raises:
             KeyRefused, ApiUnavailable: the API cannot be used. What had been read is loaded, the rest given back.
             DatabaseError: the database cannot be used.
+            EtlError: none of many runs can be stored.
         """
-        drain = _Drain(self, stop, {"cutoff": cutoff, "workflows": workflows, "since": since, "until": until})
+        drain = _Drain(self, stop, on_load, {"cutoff": cutoff, "workflows": workflows, "since": since, "until": until})
         async with heartbeat(drain.renew, lease=self._lease), drain.settling():
             while True:
                 await drain.work()
@@ -108,12 +113,21 @@ class Poller:
 class _Drain:
     """The state of one pass."""
 
-    def __init__(self, poller: Poller, stop: asyncio.Event, conditions: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        poller: Poller,
+        stop: asyncio.Event,
+        on_load: Callable[[LoadReport, float], None],
+        conditions: dict[str, Any],
+    ) -> None:
         self._p = poller
         self._stop = stop
+        self._on_load = on_load
         self._conditions = conditions
         self.report = LoadReport()
         self.refused: dict[str, WorkflowRefused] = {}
+        self._passed_over: set[str] = set()
+        """Refused workflows of which nothing is claimed; where this looks again, they are tried again, too."""
         self._queue: deque[Claim] = deque()
         self._reads: dict[asyncio.Task[Reading], Claim] = {}
         self._done: deque[asyncio.Task[Reading]] = deque()
@@ -136,10 +150,18 @@ class _Drain:
             stopping.cancel()
 
     async def _work(self) -> None:
-        exhausted = False
+        # Up to a cutoff nothing more becomes due.
+        bounded = self._conditions["cutoff"] is not None
+        look_again = math.inf if bounded else LOOK_AGAIN
+        look_at = 0.0
         while True:
+            exhausted = time.monotonic() < look_at
             if not exhausted and not self._stop.is_set() and len(self._queue) < self._p._concurrency:
                 exhausted = not await self._claim()
+                if exhausted:
+                    look_at = time.monotonic() + look_again
+                    if not bounded:
+                        self._passed_over.clear()
             self._start_reads()
             self._start_load(idle=not self._reads)
             if not self._reads and self._load is None:
@@ -148,7 +170,7 @@ class _Drain:
                 continue
             # Woken by what has ended: to ask every read each time would cost as much as the reads.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BATCH_WAIT if self._ready and self._load is None else None):
+                async with asyncio.timeout(BATCH_WAIT if self._ready and self._load is None else look_again):
                     await self._woken.wait()
             self._woken.clear()
             # Before anything is given back: what has been read is loaded.
@@ -208,7 +230,7 @@ class _Drain:
                 c,
                 limit=2 * self._p._concurrency,
                 lease=self._p._lease,
-                except_workflows=sorted(self.refused),
+                except_workflows=sorted(self._passed_over),
                 **self._conditions,
             )
         )
@@ -257,7 +279,8 @@ class _Drain:
         return batch
 
     def _collect(self) -> None:
-        self._collect_load()
+        """Take what has ended. An error is raised when all of it has been taken: what has been read is loaded."""
+        failure: EtlError | None = None
         while self._done:
             task = self._done.popleft()
             claim = self._reads.pop(task, None)
@@ -267,8 +290,9 @@ class _Drain:
                 reading = task.result()
                 self._unanswered = 0
             except WorkflowRefused as error:
-                if claim.workflow_id not in self.refused:
+                if claim.workflow_id not in self._passed_over:
                     log.error("workflow_refused", workflow=claim.workflow_id, problem=str(error))
+                self._passed_over.add(claim.workflow_id)
                 self.refused[claim.workflow_id] = error
                 reading = self._failed(claim, str(error))
             except ApiUnavailable as error:
@@ -276,11 +300,13 @@ class _Drain:
                 self._unanswered += 1
                 if self._unanswered >= GIVE_UP_AFTER:
                     self._queue.append(claim)
-                    raise
+                    failure = failure or error
+                    continue
                 reading = self._failed(claim, str(error))
-            except EtlError:
+            except EtlError as error:
                 self._queue.append(claim)
-                raise
+                failure = failure or error
+                continue
             except Exception as error:
                 # A defect of ours that one run brings out must not keep the others from being read.
                 log.error("run_not_read", run=claim.run_id, problem=type(error).__name__, exc_info=error)
@@ -289,6 +315,9 @@ class _Drain:
                 self._ready_since = time.monotonic()
             self._ready.append(reading)
             self._ready_bytes += reading.size
+        self._collect_load()
+        if failure is not None:
+            raise failure
 
     def _failed(self, claim: Claim, problem: str) -> Reading:
         return Reading(claim, self._p._clock.now(), problem=problem)
@@ -298,7 +327,7 @@ class _Drain:
             task, self._load, self._loading = self._load, None, []
             report = task.result()
             self.report.add(report)
-            self._p._on_load(report, time.monotonic() - self._loading_since)
+            self._on_load(report, time.monotonic() - self._loading_since)
 
     async def _give_back(self) -> None:
         unread = [*self._queue, *self._reads.values()]

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 
 import msgspec
 
-from etl.errors import ApiUnavailable, NotFound, RequestRefused, ResponseTooLarge, UnusableIdentifier
+from etl.errors import (
+    ApiUnavailable,
+    NotFound,
+    RequestRefused,
+    ResponseTooLarge,
+    UnusableIdentifier,
+    WorkflowRefused,
+)
 from etl.extract.client import OrchestraClient
 from etl.ledger.claims import Claim
 from etl.ledger.clock import DatabaseClock
-from etl.records import TERMINAL_STATES, Answer, DecodedRun, DecodedSteps, Drift, Reason, Rejected, Run
+from etl.pipeline.decoding import decoded
+from etl.records import TERMINAL_STATES, Answer, DecodedRun, DecodedSteps, Drift, ListedRun, Reason, Rejected, Run
 from etl.transform.decode import decode_steps
 from etl.transform.redact import NotRedactable, Policy, Redaction
 from etl.transform.runs import decode_run, decode_single_run
 from etl.transform.states import StateMap
 
-# Larger bodies (bytes) are decoded in a thread: the event loop must go on renewing leases meanwhile.
-_LARGE = 1 << 20
-# Seconds for which a workflow's runs are not asked for alone after a 404: a server that does not offer it is asked rarely, one
-# that had merely lost a run is asked again soon.
+# Seconds for which a workflow's runs are not asked for alone after a refusal: a server that does not offer it is asked rarely,
+# one that had merely lost a run is asked again soon.
 _ASK_AGAIN = 600.0
 
 
@@ -115,7 +121,7 @@ class Reader:
 
     async def _read(self, claim: Claim) -> Reading:
         policy = self._redaction.policy(claim.workflow_id)
-        listed, rejected = self._decode_listing(claim, policy)
+        listed, rejected = await decoded(len(claim.listing or b""), partial(self._decode_listing, claim, policy))
         answer = await self._client.steps(claim.workflow_id, claim.run_id)
         steps = await self._decode(answer, claim, policy)
         reading = Reading(
@@ -155,7 +161,7 @@ class Reader:
                 policy=policy,
             )
 
-        return await asyncio.to_thread(decode) if len(answer.body) > _LARGE else decode()
+        return await decoded(len(answer.body), decode)
 
     def _wants_own_row(self, reading: Reading, policy: Policy | None) -> bool:
         """The run's own row is asked for where nothing newer than the last read is at hand, or the steps look finished
@@ -172,24 +178,31 @@ class Reader:
         claim = reading.claim
         try:
             answer = await self._client.run(claim.workflow_id, claim.run_id)
-        except (NotFound, RequestRefused):
-            # The steps were answered, so the run exists: this server does not offer the row.
+        except (NotFound, RequestRefused, WorkflowRefused):
+            # The steps were answered, so the run exists and the key may read it: this server does not offer the row.
             self._no_single_runs_until[claim.workflow_id] = time.monotonic() + _ASK_AGAIN
             return reading
         except (ApiUnavailable, ResponseTooLarge):
             # The steps alone must be enough. Without the row the run is not final yet, so it is asked for again.
             return reading
-        listed = decode_single_run(answer.body, claim.run_id, policy=policy)
-        if listed is None:
+
+        def decode() -> tuple[ListedRun, DecodedRun] | None:
+            listed = decode_single_run(answer.body, claim.run_id, policy=policy)
+            if listed is None:
+                return None
+            return listed, decode_run(listed.listing, states=self._states, policy=policy)
+
+        found = await decoded(len(answer.body), decode)
+        if found is None:
             return reading
-        decoded = decode_run(listed.listing, states=self._states, policy=policy)
+        listed, own = found
         return msgspec.structs.replace(
             reading,
-            run=decoded.run,
+            run=own.run,
             run_observed_at=self._clock.at(answer.requested_at),
             listing_hash=listed.listing_hash,
-            rejected=(*reading.rejected, *decoded.rejected),
-            drift=(*reading.drift, *decoded.drift),
+            rejected=(*reading.rejected, *own.rejected),
+            drift=(*reading.drift, *own.drift),
             size=reading.size + len(answer.body),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +19,7 @@ from etl.extract.client import OrchestraClient
 from etl.extract.run_list import RunListWalker
 from etl.ledger import dead_letters, sweeps
 from etl.ledger.clock import DatabaseClock
+from etl.pipeline.decoding import decoded
 from etl.pipeline.heartbeat import heartbeat
 from etl.records import DecodedPage, Rejected
 from etl.transform.redact import Redaction
@@ -143,14 +145,19 @@ class Sweeper:
             except ResponseTooLarge:
                 walker.too_large()
             except (NotFound, RequestRefused) as error:
-                if not walker.last_page_short:
+                # The head of a list is no page past its end.
+                if _no_such_page(error) and request.offset and walker.last_page_short:
+                    walker.end_of_list()
+                elif report.pages:
+                    raise
+                else:
                     raise type(error)(
                         f"{error}; where the server offers no run list, set discover = false and name the runs"
                     ) from None
-                walker.end_of_list()
             else:
                 requested_at = self._clock.at(answer.requested_at)
-                page = decode_page(answer.body, policy=self._redaction.policy(begun.workflow_id))
+                policy = self._redaction.policy(begun.workflow_id)
+                page = await decoded(len(answer.body), partial(decode_page, answer.body, policy=policy))
                 report.set_aside += await self._set_aside(begun.workflow_id, page.rejected, requested_at)
                 if not page.readable:
                     raise ApiUnavailable(
@@ -230,3 +237,8 @@ class Sweeper:
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.transaction, work)
+
+
+def _no_such_page(error: NotFound | RequestRefused) -> bool:
+    """Whether that is what servers say of a page past the list's end. A redirect, say to a login, says nothing about the list."""
+    return isinstance(error, NotFound) or error.status == 400

@@ -25,6 +25,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from etl.analytics.rollups import Refreshed
 from etl.errors import DatabaseError, EtlError, KeyRefused, SchemaMismatch
 from etl.ledger.status import Status
+from etl.pipeline.loading import LoadReport
 from etl.pipeline.passes import Passes
 from etl.service.health import Health
 from etl.signals import Stop
@@ -50,7 +51,7 @@ END_PATIENCE = 8.0
 DATABASE_END_PATIENCE = 4.0
 
 
-# A poll that is busy with a backlog passes over its ticks, by design; the scheduler would warn of each of them.
+# A poll that is busy passes over its ticks, by design: it looks for what is due by itself. The scheduler would warn of each.
 logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 
@@ -240,9 +241,14 @@ class Daemon:
         if not self._prepared:
             # A step's node type is taken from its workflow's graph, which is being asked for.
             return
-        report = await self._passes.poller.drain(stop=self._stop)
-        load = report.load
+        await self._passes.poller.drain(stop=self._stop, on_load=self._loaded)
+
+    def _loaded(self, load: LoadReport, seconds: float) -> None:
+        """Say of each batch what it shows: a drain goes on for as long as reads overlap, and its end may never come."""
+        self._health.metrics.count_load(load, seconds)
+        self._health.well("database")
         if load.runs:
+            self._health.well("poll")
             self._health.well("api key")
             log.info("polled", runs=load.runs, new=load.steps_inserted, changed=load.steps_updated, failed=load.failed)
         if load.set_aside:

@@ -101,7 +101,7 @@ class Metrics:
         self._request_seconds.labels(endpoint).observe(seconds)
 
     def count_load(self, report: LoadReport, seconds: float) -> None:
-        """Add a batch that was loaded, from any thread."""
+        """Add a batch that was loaded."""
         self._runs.inc(report.runs)
         unchanged = report.steps - report.steps_inserted - report.steps_updated
         for change, count in (

@@ -33,8 +33,8 @@ _KNOWN = frozenset(
 def decode_page(body: bytes, *, policy: Policy | None = None) -> DecodedPage:
     """Decode one page of the run list, in its order; nothing in it raises. `policy` is the workflow's redaction.
 
-    A row stays JSON, its members in their own bytes; of rows with one id the last one stands. `readable` is False where
-    the body is no JSON array.
+    A row stays JSON, its members in their own bytes, but for `all_outputs`, which repeats the steps' outputs; of rows with
+    one id the last one stands. `readable` is False where the body is no JSON array.
     """
     parts = split(body)
     if parts is None:
@@ -45,9 +45,12 @@ def decode_page(body: bytes, *, policy: Policy | None = None) -> DecodedPage:
     for own, members in parts.elements:
         run_id = None if members is None else usable_id(members.get("id"))
         ids.append(run_id)
+        if members is not None:
+            members.pop("all_outputs", None)
         if policy is not None and members is not None:
             try:
-                own, members, _ = policy.run(own, members)
+                # Without what is not stored anyway: that need not be such that it can be redacted.
+                own, members, _ = policy.run(Raw(object_of(members)), members)
             except NotRedactable as trouble:
                 findings.rejected.append(policy.withhold_unredactable(trouble, own))
                 continue
@@ -82,7 +85,7 @@ def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None
         NotRedactable: there are rules, and the row cannot be redacted.
     """
     parts = split(b"[" + listing + b"]")
-    members = parts.elements[0][1] if parts is not None and len(parts.elements) == 1 else None
+    own, members = parts.elements[0] if parts is not None and len(parts.elements) == 1 else (Raw(), None)
     run_id = None if members is None else usable_id(members.get("id"))
     if parts is None or members is None or run_id is None:
         raise ValueError("not the listing of a run")
@@ -90,7 +93,7 @@ def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None
     if policy is None:
         suspect = not parts.strict or may_be_refused(listing)
     else:
-        _, members, suspect = policy.run(Raw(listing), members)
+        own, members, suspect = policy.run(own, members)
     fields = Fields(run_id, members, findings, suspect=suspect, keep_raw=policy is None)
     status = fields.text("status")
     state = states.state_of(status)
@@ -109,17 +112,17 @@ def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None
         inputs=fields.payload("inputs"),
         outputs=fields.payload("outputs"),
         extra=fields.rest(_KNOWN),
+        source=own,
         redaction_policy=None if policy is None else policy.version,
     )
     return DecodedRun(run, tuple(findings.rejected), findings.drift)
 
 
 def _listed(run_id: str, members: Members) -> ListedRun:
-    listing = {name: raw for name, raw in members.items() if name != "all_outputs"}
-    lasting = object_of({name: raw for name, raw in listing.items() if name != "elapsed_time"})
+    lasting = object_of({name: raw for name, raw in members.items() if name != "elapsed_time"})
     return ListedRun(
         id=run_id,
-        listing=object_of(listing),
+        listing=object_of(members),
         listing_hash=hashlib.blake2b(lasting, digest_size=16).digest(),
         start_time=time_of(members.get("start_time")),
         end_time=time_of(members.get("end_time")),

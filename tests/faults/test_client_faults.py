@@ -53,6 +53,7 @@ def test_refusals_are_not_repeated(status: int, kind: type[ApiError]) -> None:
     """A status that will not change by asking again ends the request at once, with the error that says what to do."""
     error, server = run(failed(answering(message(status, b"" if status == 304 else b"secret body"))))
     assert type(error) is kind
+    assert not isinstance(error, RequestRefused) or error.status == status
     assert f"/workflows/w/runs/r/steps: {status}" in str(error)
     assert "secret body" not in str(error)
     assert len(server.heads) == 1

@@ -62,7 +62,7 @@ class Sweeps:
         """Note it."""
         self.at[workflow_id].append(Clock.shown)
 
-    async def drain(self, *, stop: asyncio.Event) -> PollReport:
+    async def drain(self, *, stop: asyncio.Event, on_load: Any) -> PollReport:
         """Nothing is due."""
         return PollReport(LoadReport())
 

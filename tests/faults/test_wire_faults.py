@@ -251,6 +251,7 @@ def test_encodings_that_were_not_asked_for(fault: Fault, encoding: str, monkeypa
     for answer in (message(200, body, f"Content-Encoding: {encoding}"), twice):
         error, server = run(failed(answering(answer)))
         assert type(error) is RequestRefused
+        assert error.status is None
         assert len(server.heads) == 1
         fault.injected()
 

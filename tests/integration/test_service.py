@@ -14,15 +14,18 @@ from typing import Any
 import aiohttp
 import psycopg
 import pytest
+import structlog.testing
 
 from etl import app
 from etl.database import Database
-from etl.errors import DatabaseUnavailable
+from etl.errors import DatabaseUnavailable, KeyRefused
+from etl.ledger.claims import Claim
 from etl.local.history import History
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
 from etl.pipeline import poll
 from etl.pipeline.loading import Loader, LoadReport
+from etl.pipeline.reading import Reader, Reading
 from etl.service import daemon
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
@@ -314,7 +317,110 @@ def test_a_dead_scheduler_is_not_alive(world: World, monkeypatch: pytest.MonkeyP
     world.serve(scenario)
 
 
+# One slow read.
+
+
+def _hanging(run: str) -> Misbehaviour:
+    return Misbehaviour(delay=60.0, endpoints=("steps",), run_id=run)
+
+
+def _answer(world: World, run: str, step: str) -> Callable[[], object]:
+    """Give the run another step; whether that is stored."""
+    world.simulator.steps_bodies[run] = json.dumps([{"id": step, "status": "completed"}]).encode()
+    return lambda: query(world.url, "SELECT 1 AS one FROM orchestra.steps WHERE id = %s", step)
+
+
+def test_a_slow_read_holds_up_no_other_run(world: World) -> None:
+    """While one run's steps do not come, others that become due are loaded within seconds, and the end comes as soon as ever."""
+    slow, other = world.history.run_ids(world.workflow_ids[0])[:2]
+    world.simulator.misbehave(_hanging(slow))
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        await _until(lambda: world.loaded() == 29)
+        for turn in range(3):
+            loaded = _answer(world, other, f"late {turn}")
+            world.due(other)
+            await _until(loaded, 4.0)
+        assert world.simulator.steps_requests[slow] == 1
+
+    assert world.serve(scenario) < 5
+    assert query(world.url, CLAIMED) == []
+
+
+def test_what_is_loaded_during_a_slow_read_shows_at_once(world: World) -> None:
+    """While one run's steps do not come, what else is loaded is counted and logged, and ends a trouble of the poll before it."""
+    slow, other = world.history.run_ids(world.workflow_ids[0])[:2]
+    world.simulator.misbehave(_hanging(slow))
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        def counted(runs: int) -> bool:
+            return f"orchestra_etl_runs_read_total {runs}.0" in health.metrics.exposition(ready=True).decode()
+
+        await _until(lambda: counted(29))
+        health.trouble("poll", "the API did not answer")
+        await asyncio.sleep(1.5)
+        assert "poll" in _troubles(health)
+        world.simulator.steps_bodies[other] = b'[{"id": "late", "status": "completed"}, 7]'
+        world.due(other)
+        await _until(lambda: "poll" not in _troubles(health), 4.0)
+        assert world.simulator.steps_requests[slow] == 1
+        assert counted(30)
+
+    with structlog.testing.capture_logs() as events:
+        world.serve(scenario)
+    assert sum(event["runs"] for event in events if event["event"] == "polled") == 30
+    assert [event["letters"] for event in events if event["event"] == "set_aside"] == [1]
+
+
+def test_a_refused_workflow_is_asked_again_during_a_slow_read(world: World) -> None:
+    """A workflow that was refused while another one's read goes on is read within seconds of being allowed again."""
+    one, refused = world.workflow_ids
+    slow, run = world.history.run_ids(one)[0], world.history.run_ids(refused)[0]
+    world.simulator.misbehave(_hanging(slow))
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        await _until(lambda: world.loaded() == 29)
+        world.simulator.misbehave(Misbehaviour(status=403, endpoints=("steps",), workflow_id=refused))
+        world.due(run)
+        attempts = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE run_id = %s AND attempts > 0"
+        await _until(lambda: query(world.url, attempts, run), 4.0)
+        world.simulator.misbehave()
+        loaded = _answer(world, run, "late")
+        world.due(run)
+        await _until(loaded, 4.0)
+        assert world.simulator.steps_requests[slow] == 1
+
+    world.serve(scenario)
+
+
 # Polls.
+
+
+def test_what_was_read_when_the_key_is_refused_is_loaded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads that end at the very moment at which another one finds the key refused are loaded; only that one is given back."""
+    workflow = world.workflow_ids[0]
+    refused, *others = world.history.run_ids(workflow)
+    world.simulator.misbehave(
+        Misbehaviour(status=401, endpoints=("steps",), run_id=refused),
+        *(Misbehaviour(delay=0.1, endpoints=("steps",), run_id=run) for run in others),
+    )
+    read, ended, together = Reader.read, [], asyncio.Event()
+
+    async def read_together(self: Reader, claim: Claim) -> Reading:
+        try:
+            return await read(self, claim)
+        finally:
+            ended.append(claim.run_id)
+            if len(ended) == 15:
+                together.set()
+            await together.wait()
+
+    monkeypatch.setattr(Reader, "read", read_together)
+    with pytest.raises(KeyRefused):
+        asyncio.run(sync(world.settings(toml=configuration(workflow))))
+    assert ended[0] == refused
+    assert world.loaded() == 14
+    assert query(world.url, CLAIMED) == []
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.05, 0.12, 0.2])

@@ -365,6 +365,17 @@ def test_a_listing_is_redacted_as_it_is_read() -> None:
         decode_run(deep, states=STATES, policy=rules)
 
 
+def test_what_is_not_stored_need_not_be_redactable() -> None:
+    """`all_outputs` that nobody can read costs no run its place, and nothing of it is kept where its row is set aside."""
+    deep = b"[" * 3000 + b"]" * 3000
+    rows = b'{"id":"r","inputs":1,"all_outputs":%s}' % deep, b'{"id":7,"all_outputs":"%s"}' % CANARY.encode()
+    page = decode_page(b"[" + b",".join(rows) + b"]", policy=policy(("$.inputs", "mask")))
+    assert [run.listing for run in page.runs] == [b'{"id":"r","inputs":"********"}']
+    assert [(one.reason, one.body) for one in page.rejected] == [("unusable_id", b'{"id":7}')]
+    unredacted = decode_page(b"[" + b",".join(rows) + b"]")
+    assert [one.body for one in unredacted.rejected] == [rows[1]]
+
+
 def test_matches_name_places_and_never_values() -> None:
     """What a preview is made from: place, kind and size of each match, and whether it would be removed."""
     rules = policy(("$.inputs..content", "mask"), ("$.inputs.messages", "drop"), ("$.id", "mask"), ("$.none", "drop"))

@@ -1,0 +1,51 @@
+"""Where large answers are decoded: the event loop, which renews leases, goes on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from etl.pipeline import reading, sweep
+from tests.support import configuration, environment, load, query, sync
+
+DECODERS = ((sweep, "decode_page"), (reading, "decode_run"), (reading, "decode_single_run"), (reading, "decode_steps"))
+
+
+@pytest.mark.parametrize(("size", "beside"), [(1000, False), (1 << 20, True)])
+def test_large_answers_are_decoded_beside_the_event_loop(
+    size: int, beside: bool, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists, listed rows, single runs and steps of a megabyte are decoded in threads, and small ones are not."""
+    history = History(seed=5, workflows=2, runs_per_workflow=1, live=0, arrivals_per_minute=0)
+    listed, named = history.workflow_ids
+    for workflow_id in (listed, named):
+        (run_id,) = history.run_ids(workflow_id)
+        history.change_run(run_id, inputs={"text": "x" * size})
+        history.change_step(run_id, history.steps(run_id)[0]["id"], inputs={"text": "x" * size})
+    threads: dict[str, set[tuple[bool, bool]]] = {name: set() for _, name in DECODERS}
+
+    def noted(name: str, decode: Callable[..., Any]) -> Callable[..., Any]:
+        def work(body: bytes, *arguments: Any, **more: Any) -> Any:
+            threads[name].add((len(body) > 1 << 20, threading.current_thread() is not threading.main_thread()))
+            return decode(body, *arguments, **more)
+
+        return work
+
+    for module, name in DECODERS:
+        monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
+    with Simulator(history).in_thread() as simulator:
+        toml = configuration(listed) + configuration(named, discover=False, runs=tuple(history.run_ids(named)))
+        report = asyncio.run(sync(load(tmp_path, toml, environment(database_url, simulator.base_url))))
+    assert (report.exit_status, report.load.runs) == (0, 2)
+    for name, seen in threads.items():
+        # The page behind the last one is small.
+        assert {(beside, beside)} <= seen <= {(beside, beside), (False, False)}, name
+    stored = query(database_url, "SELECT length(inputs ->> 'text') AS n FROM orchestra.run_payloads")
+    assert stored == [{"n": size}] * 2

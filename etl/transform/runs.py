@@ -8,10 +8,10 @@ from msgspec import Raw
 
 from etl.records import DecodedPage, DecodedRun, ListedRun, Run
 from etl.transform.decode import not_an_array, reject_element
-from etl.transform.fields import Fields, Findings, object_of, time_of, usable_id
+from etl.transform.fields import Fields, Findings, object_of, pieces_of, time_of, usable_id
 from etl.transform.payloads import may_be_refused
 from etl.transform.redact import NotRedactable, Policy
-from etl.transform.scanner import Members, split
+from etl.transform.scanner import Members, members_of, split
 from etl.transform.states import StateMap
 
 _KNOWN = frozenset(
@@ -84,14 +84,14 @@ def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None
         ValueError: it is no such row.
         NotRedactable: there are rules, and the row cannot be redacted.
     """
-    parts = split(b"[" + listing + b"]")
-    own, members = parts.elements[0] if parts is not None and len(parts.elements) == 1 else (Raw(), None)
-    run_id = None if members is None else usable_id(members.get("id"))
-    if parts is None or members is None or run_id is None:
+    found = members_of(listing)
+    run_id = None if found is None else usable_id(found[0].get("id"))
+    if found is None or run_id is None:
         raise ValueError("not the listing of a run")
+    own, (members, strict) = Raw(listing), found
     findings = Findings("run")
     if policy is None:
-        suspect = not parts.strict or may_be_refused(listing)
+        suspect = not strict or may_be_refused(listing)
     else:
         own, members, suspect = policy.run(own, members)
     fields = Fields(run_id, members, findings, suspect=suspect, keep_raw=policy is None)
@@ -119,11 +119,13 @@ def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None
 
 
 def _listed(run_id: str, members: Members) -> ListedRun:
-    lasting = object_of({name: raw for name, raw in members.items() if name != "elapsed_time"})
+    lasting = hashlib.blake2b(digest_size=16)
+    for piece in pieces_of({name: raw for name, raw in members.items() if name != "elapsed_time"}):
+        lasting.update(piece)
     return ListedRun(
         id=run_id,
         listing=object_of(members),
-        listing_hash=hashlib.blake2b(lasting, digest_size=16).digest(),
+        listing_hash=lasting.digest(),
         start_time=time_of(members.get("start_time")),
         end_time=time_of(members.get("end_time")),
     )

@@ -88,6 +88,19 @@ def split(body: bytes) -> Split | None:
         return split_tolerant(body)
 
 
+def members_of(text: bytes) -> tuple[Members, bool] | None:
+    """An object's members, and whether the fast way took the text (see `Split`); None where it is not a well-formed object."""
+    try:
+        check_utf8(text)
+        return _MEMBERS.decode(text), True
+    except REFUSALS:
+        pass
+    try:
+        return split_object(text), False
+    except Malformed:
+        return None
+
+
 def is_json(text: bytes) -> bool:
     """Whether the text is one JSON value, read tolerantly."""
     try:

@@ -153,7 +153,7 @@ class Passes:
         stop: asyncio.Event,
         on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
     ) -> PassReport:
-        """Sweep, then poll what was due when the sweeps were over.
+        """Sweep and, side by side with that, poll, until all that was due when the sweeps were over has been read.
 
         Args:
             only: ids of the workflows to sync; None for all, and for every due run in the ledger.
@@ -168,8 +168,16 @@ class Passes:
         """
         report = await self._begin(only)
         await self.take_requests()
-        await self._sweep_all(report, only, stop, whole_list=False, backfill=False)
-        await self._drain(report, only, stop, on_load)
+        swept = asyncio.create_task(self._swept(report, only, stop))
+        try:
+            await self._drain(report, swept, only, stop, on_load)
+        except asyncio.CancelledError:
+            swept.cancel()
+            raise
+        finally:
+            # A walk ends whatever becomes of the reads. What it raises, the drain has raised, or has something to raise itself.
+            await asyncio.wait({swept})
+            _ = swept.cancelled() or swept.exception()
         return report
 
     async def backfill(
@@ -204,7 +212,7 @@ class Passes:
             await self._run(lambda c: requests.reread(c, wanted, since=since, until=until))
         pending = await self._run(lambda c: claims.pending(c, workflows=wanted, since=since, until=until))
         on_listed(pending.due)
-        await self._drain(report, wanted, stop, on_load, since=since, until=until)
+        await self._drain(report, await self._now(), wanted, stop, on_load, since=since, until=until)
         return report
 
     async def sweep(self, workflow_id: str) -> SweepReport | None:
@@ -276,30 +284,39 @@ class Passes:
         if unanswered and len(unanswered) == len(chosen):
             raise unanswered[0]
 
+    async def _swept(self, report: PassReport, only: Sequence[str] | None, stop: asyncio.Event) -> datetime:
+        """Sweep all; the cutoff for what is polled."""
+        await self._sweep_all(report, only, stop, whole_list=False, backfill=False)
+        return await self._now()
+
+    async def _now(self) -> datetime:
+        """The database's time, so that all that is due by what has committed is due before."""
+        now = await self._run(clock.database_time)
+        self._clock.anchor(now)
+        # A row written by the last transaction before this statement may carry the very same microsecond.
+        return now + timedelta(microseconds=1)
+
     async def _drain(
         self,
         report: PassReport,
+        cutoff: datetime | asyncio.Future[datetime],
         only: Sequence[str] | None,
         stop: asyncio.Event,
         on_load: Callable[[LoadReport, float], None],
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> None:
-        if not stop.is_set():
-            now = await self._run(clock.database_time)
-            self._clock.anchor(now)
-            # A row written by the last transaction before this statement may carry the very same microsecond.
-            polled = await self.poller.drain(
-                stop=stop,
-                cutoff=now + timedelta(microseconds=1),
-                workflows=only,
-                since=since,
-                until=until,
-                wait_for_others=True,
-                on_load=on_load,
-            )
-            report.load.add(polled.load)
-            report.errors += polled.refused
+        polled = await self.poller.drain(
+            stop=stop,
+            cutoff=cutoff,
+            workflows=only,
+            since=since,
+            until=until,
+            wait_for_others=True,
+            on_load=on_load,
+        )
+        report.load.add(polled.load)
+        report.errors += polled.refused
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.transaction, work)

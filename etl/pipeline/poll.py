@@ -34,8 +34,14 @@ BATCH_BYTES = 16 << 20
 BATCH_WAIT = 0.2
 # Reads pause while so many bytes wait to be loaded: memory stays bounded when the database is slower than the API.
 WAITING_BYTES = 64 << 20
-# Seconds between two looks at what has become due while reads go on: a slow one must not keep all others waiting.
+# Seconds between two looks at what has become due while reads go on: a slow one must not keep all others waiting; and while lists
+# are being walked, of which every page may bring more.
 LOOK_AGAIN = 1.0
+LOOK_FOR_LISTED = 0.05
+# So many seconds' worth of reads are claimed at once, by the pace of the last claim, at most so many times what is read side by
+# side: a claim is a transaction, and what is claimed other replicas cannot have.
+CLAIM_AHEAD = 0.25
+CLAIM_AT_MOST = 16
 # So many reads in a row without an answer, and none with one in between, mean that the API is down, not a run.
 GIVE_UP_AFTER = 5
 
@@ -77,7 +83,7 @@ class Poller:
         self,
         *,
         stop: asyncio.Event,
-        cutoff: datetime | None = None,
+        cutoff: datetime | asyncio.Future[datetime] | None = None,
         workflows: Sequence[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
@@ -89,7 +95,8 @@ class Poller:
         Args:
             stop: when set, nothing new is begun; what has been read is loaded, the rest is given back.
             cutoff: only runs due at or before this database time; None: whatever becomes due meanwhile, too, so that this may
-                go on for as long as reads overlap.
+                go on for as long as reads overlap. One that is still to come: whatever becomes due before it comes, too; what
+                is raised in its place is raised here.
             workflows: only these; None for all.
             since: only runs that started then or later, by the run list.
             until: only runs that started before, by the run list.
@@ -101,7 +108,7 @@ class Poller:
             DatabaseError: the database cannot be used.
             EtlError: none of many runs can be stored.
         """
-        drain = _Drain(self, stop, on_load, {"cutoff": cutoff, "workflows": workflows, "since": since, "until": until})
+        drain = _Drain(self, stop, on_load, cutoff, {"workflows": workflows, "since": since, "until": until})
         async with heartbeat(drain.renew, lease=self._lease), drain.settling():
             while True:
                 await drain.work()
@@ -118,16 +125,20 @@ class _Drain:
         poller: Poller,
         stop: asyncio.Event,
         on_load: Callable[[LoadReport, float], None],
+        cutoff: datetime | asyncio.Future[datetime] | None,
         conditions: dict[str, Any],
     ) -> None:
         self._p = poller
         self._stop = stop
         self._on_load = on_load
-        self._conditions = conditions
+        self._cutoff = cutoff
+        self._chosen = conditions
         self.report = LoadReport()
         self.refused: dict[str, WorkflowRefused] = {}
         self._passed_over: set[str] = set()
         """Refused workflows of which nothing is claimed; where this looks again, they are tried again, too."""
+        self._claimed = 0
+        self._claimed_at = 0.0
         self._queue: deque[Claim] = deque()
         self._reads: dict[asyncio.Task[Reading], Claim] = {}
         self._done: deque[asyncio.Task[Reading]] = deque()
@@ -140,34 +151,57 @@ class _Drain:
         self._loading_since = 0.0
         self._unanswered = 0
 
+    @property
+    def _is_listing(self) -> bool:
+        """Whether the cutoff is still to come."""
+        return isinstance(self._cutoff, asyncio.Future) and not self._cutoff.done()
+
+    @property
+    def _conditions(self) -> dict[str, Any]:
+        """What may be claimed now. Raises what came in place of the cutoff."""
+        cutoff = self._cutoff
+        if isinstance(cutoff, asyncio.Future):
+            cutoff = cutoff.result() if cutoff.done() else None
+        return {"cutoff": cutoff, **self._chosen}
+
     async def work(self) -> None:
         """Claim, read and load until nothing claimable is left."""
         stopping = asyncio.create_task(self._stop.wait())
-        stopping.add_done_callback(self._wake)
+        waited_for: list[asyncio.Future[Any]] = [stopping]
+        if isinstance(self._cutoff, asyncio.Future):
+            waited_for.append(self._cutoff)
+        for one in waited_for:
+            one.add_done_callback(self._wake)
         try:
             await self._work()
         finally:
+            for one in waited_for:
+                one.remove_done_callback(self._wake)
             stopping.cancel()
 
     async def _work(self) -> None:
-        # Up to a cutoff nothing more becomes due.
-        bounded = self._conditions["cutoff"] is not None
-        look_again = math.inf if bounded else LOOK_AGAIN
         look_at = 0.0
+        listing = self._is_listing
         while True:
+            if listing and not self._is_listing:
+                # What was listed last has not been looked for yet.
+                listing, look_at = False, 0.0
+            # Up to a cutoff nothing more becomes due.
+            look_again = LOOK_FOR_LISTED if listing else LOOK_AGAIN if self._cutoff is None else math.inf
             exhausted = time.monotonic() < look_at
             if not exhausted and not self._stop.is_set() and len(self._queue) < self._p._concurrency:
                 exhausted = not await self._claim()
                 if exhausted:
                     look_at = time.monotonic() + look_again
-                    if not bounded:
+                    if self._cutoff is None:
                         self._passed_over.clear()
             self._start_reads()
             self._start_load(idle=not self._reads)
             if not self._reads and self._load is None:
-                if self._stop.is_set() or (exhausted and not self._queue):
+                if self._stop.is_set() or (exhausted and not self._queue and not listing):
                     return
-                continue
+                if not exhausted:
+                    continue
             # Woken by what has ended: to ask every read each time would cost as much as the reads.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BATCH_WAIT if self._ready and self._load is None else look_again):
@@ -180,9 +214,8 @@ class _Drain:
 
     async def others(self) -> bool:
         """Wait a moment for due runs that could not be claimed; False where there are none."""
-        pending = await self._run(
-            lambda c: claims.pending(c, except_workflows=sorted(self.refused), **self._conditions)
-        )
+        conditions = self._conditions
+        pending = await self._run(lambda c: claims.pending(c, except_workflows=sorted(self.refused), **conditions))
         if not pending.due:
             return False
         # One that nobody holds but a claim passed over is locked by a transaction, which mostly ends at once.
@@ -225,15 +258,17 @@ class _Drain:
             self._collect_load()
 
     async def _claim(self) -> bool:
+        begun = time.monotonic()
+        pace = self._claimed / max(begun - self._claimed_at, 1e-3)
+        places = self._p._concurrency
+        limit = round(min(max(2 * places, CLAIM_AHEAD * pace), CLAIM_AT_MOST * places))
+        conditions = self._conditions
         taken = await self._run(
             lambda c: claims.claim(
-                c,
-                limit=2 * self._p._concurrency,
-                lease=self._p._lease,
-                except_workflows=sorted(self._passed_over),
-                **self._conditions,
+                c, limit=limit, lease=self._p._lease, except_workflows=sorted(self._passed_over), **conditions
             )
         )
+        self._claimed, self._claimed_at = len(taken), begun
         if taken:
             self._p._clock.anchor(taken[0].claimed_at)
         self._queue.extend(taken)
@@ -252,7 +287,7 @@ class _Drain:
             task.add_done_callback(self._done.append)
             task.add_done_callback(self._wake)
 
-    def _wake(self, ended: asyncio.Task[Any]) -> None:
+    def _wake(self, ended: asyncio.Future[Any]) -> None:
         self._woken.set()
 
     def _start_load(self, *, idle: bool) -> None:

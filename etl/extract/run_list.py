@@ -23,8 +23,13 @@ Outcome = Literal["met", "ended", "missed", "cut_off"]
 
 `met`: the watermark was reached. `ended`: the list's end was reached, and nothing can have been missed.
 `missed`: the list ended before it showed what is known, so rows may have left it unseen: record a gap.
-`cut_off`: `max_pages` were asked for; the walk is not complete and the watermark must stay where it is.
+`cut_off`: `max_pages` were asked for, or the server would not show what lies behind the head; the walk is not complete and the
+watermark must stay where it is.
 """
+
+MAX_REFUSALS = 30
+"""Refused pages of a whole walk. The end of a list takes one, or a few where the list shrinks just then; a server that has a head
+and refuses all that should lie behind it would be asked for ever."""
 
 
 class PageRequest(NamedTuple):
@@ -122,6 +127,7 @@ class RunListWalker:
         self._watermark_run = watermark_run
 
         self._asked: PageRequest | None = None
+        self._refusals = 0
         self._offset = 0
         self._limit = page_size
         self._step = 0
@@ -171,6 +177,7 @@ class RunListWalker:
 
         That counts as an empty page: the end, or, where it should repeat rows of the page before, a step back.
         """
+        self._refusals += 1
         self.receive((), ())
 
     def too_large(self) -> None:
@@ -192,7 +199,7 @@ class RunListWalker:
         return request
 
     def _bound(self) -> None:
-        if self.outcome is None and self.pages >= self._max_pages:
+        if self.outcome is None and (self.pages >= self._max_pages or self._refusals > MAX_REFUSALS):
             self.outcome = "cut_off"
 
     def _judge(self, page: _Page) -> None:

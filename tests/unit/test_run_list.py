@@ -299,3 +299,18 @@ def test_numbers_too_small_to_walk_with_are_refused() -> None:
     """A page size or bound of zero is an error at once, not a walk that never moves."""
     with pytest.raises(ValueError, match="at least 1"):
         RunListWalker(watermark_size=0, max_pages=0)
+
+
+def test_a_server_that_refuses_all_but_the_head_is_not_asked_for_ever() -> None:
+    """Where pages are capped and everything behind the head is refused, the walk is cut off soon, and never complete."""
+    asked = RunListWalker(watermark_size=0, max_pages=1_000_000)
+    for _ in range(1_000):
+        request = asked.next_page()
+        if request is None:
+            break
+        if request.offset == 0:
+            asked.receive([f"run-{number}" for number in range(50)], ())
+        else:
+            asked.end_of_list()
+    assert asked.outcome == "cut_off"
+    assert asked.pages < 100

@@ -22,7 +22,7 @@ from etl.errors import ConfigurationError
 from etl.extract.client import OrchestraClient
 from etl.ledger import status
 from etl.ledger.clock import DatabaseClock
-from etl.ledger.lifecycle import Policy
+from etl.ledger.lifecycle import PollingPolicy
 from etl.ledger.status import Status, Watched
 from etl.local.postgres import EmbeddedPostgres, default_home
 from etl.pipeline.budget import RequestBudget
@@ -185,7 +185,7 @@ async def open_jobs(
             reconcile_pages=polling.reconcile_pages,
             reconcile_every=polling.reconcile,
         )
-        policy = Policy(
+        policy = PollingPolicy(
             settle_after=polling.settle_after,
             open_interval_min=polling.open_interval_min,
             open_interval_max=polling.open_interval_max,
@@ -202,7 +202,7 @@ async def open_jobs(
         passes = Passes(
             database, client, sweeper, poller, clock, plans(settings),
             all_workflows=settings.api.all_workflows, describe_every=polling.reconcile, node_types=node_types, states=states,
-            policies=redaction,
+            redaction=redaction,
         )  # fmt: skip
         yield Jobs(client, passes, poller)
 

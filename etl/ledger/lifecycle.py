@@ -24,7 +24,7 @@ GONE_AFTER = 3600.0
 RETRY_FIRST, RETRY_MOST = 5.0, 600.0
 
 
-class Policy(msgspec.Struct, frozen=True):
+class PollingPolicy(msgspec.Struct, frozen=True):
     """The polling settings, in seconds."""
 
     settle_after: float = 60.0
@@ -44,7 +44,7 @@ class Known(msgspec.Struct, frozen=True):
     steps_observed_at: datetime | None
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Observation(msgspec.Struct, frozen=True):
     """What a poll found."""
 
     requested_at: datetime
@@ -66,18 +66,18 @@ class Verdict(msgspec.Struct, frozen=True):
     checks: int = 0
 
 
-def judge(known: Known, reading: Reading, policy: Policy) -> Verdict:
+def judge(known: Known, observation: Observation, policy: PollingPolicy) -> Verdict:
     """Decide after a readable answer."""
-    if reading.steps_terminal and reading.run_terminal:
-        if _settled(reading, policy) or _unchanged(known, reading, policy):
+    if observation.steps_terminal and observation.run_terminal:
+        if _settled(observation, policy) or _unchanged(known, observation, policy):
             return Verdict("final", None, known.checks + 1)
         return Verdict("open", policy.settle_after, 1)
-    if reading.steps_terminal and reading.run_terminal is None:
-        checks = known.checks + 1 if known.read_digest == reading.digest else 1
+    if observation.steps_terminal and observation.run_terminal is None:
+        checks = known.checks + 1 if known.read_digest == observation.digest else 1
         if checks > len(DERIVED_CHECKS):
             return Verdict("final", None, checks)
         return Verdict("open", DERIVED_CHECKS[checks - 1], checks)
-    age = (reading.requested_at - known.opened_at).total_seconds()
+    age = (observation.requested_at - known.opened_at).total_seconds()
     if age > policy.give_up_after:
         return Verdict("stale", DAILY)
     # A tenth of its age: a young run is followed closely, one that idles for an hour is asked every six minutes.
@@ -89,13 +89,13 @@ def retry_in(attempts: int) -> float:
     return min(RETRY_FIRST * 2.0 ** min(attempts - 1, 20), RETRY_MOST)
 
 
-def _settled(reading: Reading, policy: Policy) -> bool:
-    if reading.run_end_time is None or reading.server_time is None:
+def _settled(observation: Observation, policy: PollingPolicy) -> bool:
+    if observation.run_end_time is None or observation.server_time is None:
         return False
-    return reading.server_time - reading.run_end_time > timedelta(seconds=policy.settle_after)
+    return observation.server_time - observation.run_end_time > timedelta(seconds=policy.settle_after)
 
 
-def _unchanged(known: Known, reading: Reading, policy: Policy) -> bool:
-    if known.checks < 1 or known.read_digest != reading.digest or known.steps_observed_at is None:
+def _unchanged(known: Known, observation: Observation, policy: PollingPolicy) -> bool:
+    if known.checks < 1 or known.read_digest != observation.digest or known.steps_observed_at is None:
         return False
-    return reading.requested_at - known.steps_observed_at >= timedelta(seconds=policy.settle_after)
+    return observation.requested_at - known.steps_observed_at >= timedelta(seconds=policy.settle_after)

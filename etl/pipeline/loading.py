@@ -13,8 +13,7 @@ from etl.errors import EtlError
 from etl.ledger import claims, dead_letters, drift
 from etl.ledger.claims import Settlement
 from etl.ledger.dead_letters import Letter
-from etl.ledger.lifecycle import DAILY, GONE_AFTER, Policy, Verdict, judge, retry_in
-from etl.ledger.lifecycle import Reading as Found
+from etl.ledger.lifecycle import DAILY, GONE_AFTER, Observation, PollingPolicy, Verdict, judge, retry_in
 from etl.load.batch import RunWrite, Written
 from etl.load.upsert import write
 from etl.pipeline.reading import Reading
@@ -61,7 +60,7 @@ class Loader:
     """Writes batches of readings. All its methods are synchronous: they run in a thread."""
 
     def __init__(
-        self, database: Database, policy: Policy, states: StateMap, redaction: Redaction = NO_REDACTION
+        self, database: Database, policy: PollingPolicy, states: StateMap, redaction: Redaction = NO_REDACTION
     ) -> None:
         self._database = database
         self._policy = policy
@@ -160,7 +159,7 @@ class Loader:
     def _judge(self, reading: Reading, *, gone: bool) -> Verdict:
         known = reading.claim.known
         if reading.steps is not None:
-            found = Found(
+            found = Observation(
                 requested_at=reading.requested_at,
                 server_time=reading.server_time,
                 run_terminal=None if reading.run_state is None else reading.run_state in TERMINAL_STATES,

@@ -79,7 +79,7 @@ class Passes:
         describe_every: float,
         node_types: dict[str, Mapping[str, str]],
         states: StateMap,
-        policies: Redaction,
+        redaction: Redaction,
     ) -> None:
         """`describe_every` (seconds): how often `GET /workflows` is asked. `node_types`, by workflow, is filled by it."""
         self._database = database
@@ -92,7 +92,7 @@ class Passes:
         self._describe_every = describe_every
         self._node_types = node_types
         self._states = states
-        self._policies = {version: policy.rules_json for version, policy in policies.policies.items()}
+        self._policies = {version: policy.rules_json for version, policy in redaction.policies.items()}
 
     async def prepare(self) -> ApiError | None:
         """Enter the configured workflows and runs, and learn what the API says about workflows where that is due.

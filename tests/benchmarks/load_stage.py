@@ -23,7 +23,7 @@ import psycopg
 from etl.app import collect_less_often
 from etl.database import Database
 from etl.ledger.claims import Claim, claim
-from etl.ledger.lifecycle import Known, Policy
+from etl.ledger.lifecycle import Known, PollingPolicy
 from etl.local.postgres import EmbeddedPostgres
 from etl.pipeline.loading import Loader
 from etl.pipeline.poll import BATCH_STEPS
@@ -138,7 +138,7 @@ def load(url: str, readings: Sequence[Reading], *, connections: int = 1) -> Took
     database = Database(url, pool_size=connections + 1)
     try:
         batches = claimed(database, url, readings)
-        loader = Loader(database, Policy(), STATES)
+        loader = Loader(database, PollingPolicy(), STATES)
         loader.load([])  # opens the connection
         logged = wal_bytes(url)
         begun = time.perf_counter()

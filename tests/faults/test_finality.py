@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from etl.ledger import lifecycle
-from etl.ledger.lifecycle import Known, Policy, Reading, Verdict
+from etl.ledger.lifecycle import Known, Observation, PollingPolicy, Verdict
 from etl.pipeline import loading
 from tests.faults.suite import Fault
 from tests.faults.workers import said
@@ -28,11 +28,11 @@ FIVE_MINUTES = timedelta(minutes=5)
 Disguise = Callable[[World, str], None]
 
 
-def _judging(final: Callable[[Reading], bool]) -> None:
+def _judging(final: Callable[[Observation], bool]) -> None:
     judge = lifecycle.judge
 
-    def careless(known: Known, reading: Reading, policy: Policy) -> Verdict:
-        return Verdict("final", None, 1) if final(reading) else judge(known, reading, policy)
+    def careless(known: Known, observation: Observation, policy: PollingPolicy) -> Verdict:
+        return Verdict("final", None, 1) if final(observation) else judge(known, observation, policy)
 
     loading.judge = careless  # type: ignore[attr-defined]
 

@@ -19,7 +19,7 @@ from sqlalchemy import text
 
 from etl.database import Database
 from etl.ledger import claims, sweeps
-from etl.ledger.lifecycle import Policy
+from etl.ledger.lifecycle import PollingPolicy
 from etl.local.misbehaviour import Misbehaviour
 from etl.pipeline.loading import Loader
 from etl.pipeline.reading import Reader, Reading
@@ -197,7 +197,7 @@ class Orders:
 
     def __init__(self, database: Database, url: str) -> None:
         self._database, self._url = database, url
-        self._loader = Loader(database, Policy(), STATES)
+        self._loader = Loader(database, PollingPolicy(), STATES)
         self._numbers = itertools.count(1)
 
     def problems(self, order: str, *, alone: bool) -> list[str]:

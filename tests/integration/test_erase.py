@@ -18,7 +18,7 @@ from etl.admin.erase import Selection
 from etl.database import Database
 from etl.ledger import claims, dead_letters, requests
 from etl.ledger.dead_letters import Letter
-from etl.ledger.lifecycle import Policy
+from etl.ledger.lifecycle import PollingPolicy
 from etl.local.history import History
 from etl.local.simulator import Simulator
 from etl.pipeline.loading import Loader
@@ -292,7 +292,7 @@ def test_a_load_in_flight_is_refused(world: World, how: str) -> None:
     query(world.url, "UPDATE orchestra_etl.run_ledger SET tracking = 'final' WHERE run_id = %s", run_id)
     world.remove(run_id, how)
     reading = Reading(claim, claim.claimed_at, steps=steps, rejected=(bad,))
-    assert Loader(world.database, Policy(), StateMap()).load([reading]).superseded == 1
+    assert Loader(world.database, PollingPolicy(), StateMap()).load([reading]).superseded == 1
     world.database.transaction(lambda c: claims.renew(c, [claim], lease=60))
     world.database.transaction(lambda c: claims.settle(c, [claims.Settlement(run_id, "open", 0.0)]))
     assert world.stored(run_id) == 0

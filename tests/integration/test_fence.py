@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from etl.database import Database
 from etl.ledger import claims, requests, sweeps
 from etl.ledger.claims import Claim
-from etl.ledger.lifecycle import Policy
+from etl.ledger.lifecycle import PollingPolicy
 from etl.pipeline.loading import Loader
 from etl.pipeline.reading import Reading
 from etl.records import ListedRun
@@ -110,7 +110,7 @@ def _state(url: str, run: str = RUN) -> tuple[Any, ...]:
 
 def test_an_old_steps_answer_loaded_late_is_refused(database: Database, database_url: str) -> None:
     """An answer held back until a newer one is loaded changes nothing: its claim's token has moved."""
-    loader = Loader(database, Policy(), STATES)
+    loader = Loader(database, PollingPolicy(), STATES)
     _track(database)
     old = _reading(_claim(database)[0], _step("running"))
     _track(database)  # asks for a newer read while the old one is on its way
@@ -123,7 +123,7 @@ def test_an_old_steps_answer_loaded_late_is_refused(database: Database, database
 
 def test_a_reopen_during_a_load_in_flight_is_not_lost(database: Database, database_url: str) -> None:
     """A listing that changes between a read and its load refuses the load, so the run is read again."""
-    loader = Loader(database, Policy(), STATES)
+    loader = Loader(database, PollingPolicy(), STATES)
     _write(database, _sweep(database), _row("completed"))
     in_flight = _reading(_claim(database)[0], _step("completed"), row=_row("completed"))
     _write(database, _sweep(database), _row("running"))
@@ -136,7 +136,7 @@ def test_a_reopen_during_a_load_in_flight_is_not_lost(database: Database, databa
 
 def test_a_reopen_after_the_end_is_noticed(database: Database, database_url: str) -> None:
     """A final run whose listing changes is open and due again."""
-    loader = Loader(database, Policy(), STATES)
+    loader = Loader(database, PollingPolicy(), STATES)
     _write(database, _sweep(database), _row("completed"))
     loader.load([_reading(_claim(database)[0], _step("completed"), row=_row("completed"))])
     assert _state(database_url)[2:] == ("final", False)
@@ -156,7 +156,7 @@ def test_a_page_of_a_superseded_sweep_is_refused(database: Database, database_ur
 
 def test_a_page_requested_before_the_run_was_read_alone_changes_nothing(database: Database, database_url: str) -> None:
     """A page that was asked for before the run's own row was, and is written after it was loaded, reopens nothing."""
-    loader = Loader(database, Policy(), STATES)
+    loader = Loader(database, PollingPolicy(), STATES)
     _write(database, _sweep(database), _row("pending"))
     late = _sweep(database)
     loader.load([_reading(_claim(database)[0], _step("completed"), row=_row("completed"), after=1)])
@@ -166,7 +166,7 @@ def test_a_page_requested_before_the_run_was_read_alone_changes_nothing(database
 
 def test_an_old_answer_is_refused_while_a_newer_read_is_on_its_way(database: Database, database_url: str) -> None:
     """An answer of an earlier claim is refused although the run is claimed just now: the claim is another one."""
-    loader = Loader(database, Policy(), STATES)
+    loader = Loader(database, PollingPolicy(), STATES)
     _track(database)
     old = _reading(_claim(database)[0], _step("running"))
     _track(database)
@@ -183,7 +183,7 @@ def test_a_step_id_taken_between_look_up_and_upsert_stays_with_its_owner(databas
 
     def load() -> None:
         own = Database(database_url)
-        reports.append(Loader(own, Policy(), STATES).load([_reading(second, _step("completed", run="r2"))]))
+        reports.append(Loader(own, PollingPolicy(), STATES).load([_reading(second, _step("completed", run="r2"))]))
         own.close()
 
     class Held(Loader):
@@ -197,7 +197,10 @@ def test_a_step_id_taken_between_look_up_and_upsert_stays_with_its_owner(databas
             return report
 
     thread = threading.Thread(target=load)
-    assert Held(database, Policy(), STATES).load([_reading(first, _step("completed", run="r1"))]).steps_inserted == 1
+    assert (
+        Held(database, PollingPolicy(), STATES).load([_reading(first, _step("completed", run="r1"))]).steps_inserted
+        == 1
+    )
     thread.join()
     assert [(report.steps_inserted, report.set_aside) for report in reports] == [(0, 1)]
     assert query(database_url, "SELECT run_id FROM orchestra.steps") == [{"run_id": "r1"}]
@@ -206,7 +209,7 @@ def test_a_step_id_taken_between_look_up_and_upsert_stays_with_its_owner(databas
 
 def test_a_replayed_commit_counts_nothing_twice(database: Database, database_url: str) -> None:
     """A batch repeated after a COMMIT whose answer was lost finds its claims consumed and writes nothing."""
-    loader = Loader(database, Policy(), STATES)
+    loader = Loader(database, PollingPolicy(), STATES)
     _track(database)
     bad = {"id": "x" * 600, "status": "completed"}
     reading = _reading(_claim(database)[0], _step("running"), bad)
@@ -224,7 +227,7 @@ def _fields(reading: Reading) -> dict[str, Any]:
 
 def test_a_step_id_of_another_run_stays_with_its_owner(database: Database, database_url: str) -> None:
     """A step id that appears in a second run, in the same batch or later, is set aside; the owner's row is untouched."""
-    loader = Loader(database, Policy(), STATES)
+    loader = Loader(database, PollingPolicy(), STATES)
     _track(database, "r1", "r2", "r3")
     first, second, third = sorted(_claim(database), key=lambda claim: claim.run_id)
     report = loader.load(
@@ -253,7 +256,7 @@ def test_a_step_id_of_another_run_stays_with_its_owner(database: Database, datab
 def test_a_row_that_postgresql_refuses_is_set_aside_alone(database: Database, database_url: str) -> None:
     """Of 100 steps in 10 runs, one refused by the database ends as a dead letter; the other 99 are stored."""
     query(database_url, "ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (node_id <> 'poison')")
-    loader = Loader(database, Policy(), STATES)
+    loader = Loader(database, PollingPolicy(), STATES)
     _track(database, *(f"r{n}" for n in range(10)))
     readings = []
     for claim in _claim(database):
@@ -284,7 +287,7 @@ def test_a_batch_is_repeated_whole_after_a_broken_connection(database: Database,
                 query(database_url, "SELECT pg_terminate_backend(%s)", driver.info.backend_pid)
             return report
 
-    report = Cutting(database, Policy(), STATES).load([reading])
+    report = Cutting(database, PollingPolicy(), STATES).load([reading])
     assert (report.runs, report.steps_inserted, cuts) == (1, 1, [1])
     assert query(database_url, "SELECT count(*) AS n FROM orchestra.steps") == [{"n": 1}]
 
@@ -295,7 +298,7 @@ def test_eight_writers_with_overlapping_runs_do_not_deadlock(database_url: str) 
 
     async def writer(number: int) -> int:
         own = Database(database_url, patience=20)
-        loader = Loader(own, Policy(), STATES)
+        loader = Loader(own, PollingPolicy(), STATES)
         loaded = 0
         try:
             for turn in range(5):

@@ -18,7 +18,7 @@ from etl.errors import DatabaseError, EtlError
 from etl.ledger import budget, claims, clock, dead_letters, requests, state_map, sweeps, workflows
 from etl.ledger.claims import Claim
 from etl.ledger.dead_letters import Letter
-from etl.ledger.lifecycle import DAILY, Policy
+from etl.ledger.lifecycle import DAILY, PollingPolicy
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reading
 from etl.records import Drift, ListedRun, Rejected, Workflow
@@ -80,7 +80,7 @@ def _failed(claim: Claim, **more: Any) -> Reading:
 
 
 def _load(database: Database, *readings: Reading) -> LoadReport:
-    return Loader(database, Policy(), StateMap()).load(readings)
+    return Loader(database, PollingPolicy(), StateMap()).load(readings)
 
 
 def _begin(database: Database, workflow: str = W) -> sweeps.Sweep:
@@ -524,7 +524,7 @@ def test_a_defect_that_one_run_brings_out_does_not_stop_the_others(database: Dat
 
     _track(database, "a", "bad", "b")
     readings = [_reading(claim, _step(claim.run_id)) for claim in _claim(database).values()]
-    report = Broken(database, Policy(), StateMap()).load(readings)
+    report = Broken(database, PollingPolicy(), StateMap()).load(readings)
     assert (report.runs, report.failed, report.set_aside) == (2, 1, 1)
     assert "UnicodeEncodeError" in query(database_url, "SELECT detail FROM orchestra_etl.dead_letters")[0]["detail"]
 

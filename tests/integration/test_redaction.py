@@ -15,7 +15,7 @@ import pytest
 from etl import app
 from etl.database import Database
 from etl.ledger import claims
-from etl.ledger.lifecycle import Policy
+from etl.ledger.lifecycle import PollingPolicy
 from etl.local.history import History
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
@@ -323,7 +323,7 @@ def test_recovered_letters_are_redacted(world: World, database_url: str) -> None
         (claim,) = database.transaction(lambda c: claims.claim(c, limit=1, lease=60))
         redaction = Redaction([Rule("$..secret", "hash")], KEY)
         reading = Reading(claim, claim.claimed_at, problem="404", not_found=True)
-        report = Loader(database, Policy(), StateMap(), redaction).load([reading])
+        report = Loader(database, PollingPolicy(), StateMap(), redaction).load([reading])
     finally:
         database.close()
     assert report.steps_inserted == 1

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from etl.ledger.lifecycle import DERIVED_CHECKS, Known, Policy, Reading, Verdict, judge, retry_in
+from etl.ledger.lifecycle import DERIVED_CHECKS, Known, Observation, PollingPolicy, Verdict, judge, retry_in
 
-POLICY = Policy()
+POLICY = PollingPolicy()
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
@@ -21,12 +21,12 @@ def _known(**more: Any) -> Known:
     return Known(**{**fields, **more})
 
 
-def _reading(**more: Any) -> Reading:
+def _reading(**more: Any) -> Observation:
     fields: dict[str, Any] = {
         "requested_at": NOON, "server_time": NOON, "run_terminal": True, "run_end_time": NOON - 2 * MINUTE,
         "steps_terminal": True, "digest": b"d",
     }  # fmt: skip
-    return Reading(**{**fields, **more})
+    return Observation(**{**fields, **more})
 
 
 def test_a_run_read_long_after_its_end_is_final_at_once() -> None:

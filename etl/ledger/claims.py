@@ -63,6 +63,7 @@ _CLAIM = text("""
           AND NOT workflow_id = ANY (CAST(:except_workflows AS text[]))
           AND (CAST(:since AS timestamptz) IS NULL OR start_time >= CAST(:since AS timestamptz))
           AND (CAST(:until AS timestamptz) IS NULL OR start_time < CAST(:until AS timestamptz))
+          AND (CAST(:listed_since AS timestamptz) IS NULL OR listed_at >= CAST(:listed_since AS timestamptz))
         ORDER BY priority, due_at
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -193,6 +194,7 @@ def claim(
     except_workflows: Sequence[str] = (),
     since: datetime | None = None,
     until: datetime | None = None,
+    listed_since: datetime | None = None,
 ) -> list[Claim]:
     """Claim up to `limit` due runs, live ones before backfill, for `lease` seconds.
 
@@ -205,6 +207,7 @@ def claim(
         except_workflows: no runs of these.
         since: only runs that started then or later, by the run list.
         until: only runs that started before, by the run list.
+        listed_since: only runs that a page has listed which was requested then or later (database time).
     """
     rows = connection.execute(
         _CLAIM,
@@ -216,6 +219,7 @@ def claim(
             "except_workflows": list(except_workflows),
             "since": since,
             "until": until,
+            "listed_since": listed_since,
         },
     ).all()
     return [

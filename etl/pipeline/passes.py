@@ -17,7 +17,7 @@ from etl.extract.client import OrchestraClient
 from etl.ledger import claims, clock, redaction, requests, state_map, workflows
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.loading import LoadReport
-from etl.pipeline.poll import Poller
+from etl.pipeline.poll import Listing, Poller
 from etl.pipeline.sweep import Sweeper, SweepReport
 from etl.transform.redact import Redaction
 from etl.transform.states import StateMap
@@ -168,9 +168,10 @@ class Passes:
         """
         report = await self._begin(only)
         await self.take_requests()
+        begun_at = await self._now()
         swept = asyncio.create_task(self._swept(report, only, stop))
         try:
-            await self._drain(report, swept, only, stop, on_load)
+            await self._drain(report, Listing(begun_at, swept), only, stop, on_load)
         except asyncio.CancelledError:
             swept.cancel()
             raise
@@ -299,7 +300,7 @@ class Passes:
     async def _drain(
         self,
         report: PassReport,
-        cutoff: datetime | asyncio.Future[datetime],
+        cutoff: datetime | Listing,
         only: Sequence[str] | None,
         stop: asyncio.Event,
         on_load: Callable[[LoadReport, float], None],

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -54,6 +54,17 @@ class PollReport(msgspec.Struct):
     """An error for each workflow that the key may not read."""
 
 
+class Listing(NamedTuple):
+    """Walks of run lists that go on beside a drain."""
+
+    begun_at: datetime
+    """Database time. While they go on, only what they have listed is read: of all else they may know better, as of which workflow
+    it belongs to."""
+    cutoff: asyncio.Future[datetime]
+    """Comes when they are over: the database time up to which what is due is read. What is raised in its place is raised by the
+    drain."""
+
+
 class Poller:
     """Polls due runs until none is left."""
 
@@ -83,7 +94,7 @@ class Poller:
         self,
         *,
         stop: asyncio.Event,
-        cutoff: datetime | asyncio.Future[datetime] | None = None,
+        cutoff: datetime | Listing | None = None,
         workflows: Sequence[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
@@ -95,8 +106,7 @@ class Poller:
         Args:
             stop: when set, nothing new is begun; what has been read is loaded, the rest is given back.
             cutoff: only runs due at or before this database time; None: whatever becomes due meanwhile, too, so that this may
-                go on for as long as reads overlap. One that is still to come: whatever becomes due before it comes, too; what
-                is raised in its place is raised here.
+                go on for as long as reads overlap; or the walks that the cutoff is to come from.
             workflows: only these; None for all.
             since: only runs that started then or later, by the run list.
             until: only runs that started before, by the run list.
@@ -125,7 +135,7 @@ class _Drain:
         poller: Poller,
         stop: asyncio.Event,
         on_load: Callable[[LoadReport, float], None],
-        cutoff: datetime | asyncio.Future[datetime] | None,
+        cutoff: datetime | Listing | None,
         conditions: dict[str, Any],
     ) -> None:
         self._p = poller
@@ -154,22 +164,23 @@ class _Drain:
     @property
     def _is_listing(self) -> bool:
         """Whether the cutoff is still to come."""
-        return isinstance(self._cutoff, asyncio.Future) and not self._cutoff.done()
+        return isinstance(self._cutoff, Listing) and not self._cutoff.cutoff.done()
 
     @property
     def _conditions(self) -> dict[str, Any]:
         """What may be claimed now. Raises what came in place of the cutoff."""
-        cutoff = self._cutoff
-        if isinstance(cutoff, asyncio.Future):
-            cutoff = cutoff.result() if cutoff.done() else None
-        return {"cutoff": cutoff, **self._chosen}
+        if not isinstance(self._cutoff, Listing):
+            return {"cutoff": self._cutoff, **self._chosen}
+        if self._is_listing:
+            return {"listed_since": self._cutoff.begun_at, **self._chosen}
+        return {"cutoff": self._cutoff.cutoff.result(), **self._chosen}
 
     async def work(self) -> None:
         """Claim, read and load until nothing claimable is left."""
         stopping = asyncio.create_task(self._stop.wait())
         waited_for: list[asyncio.Future[Any]] = [stopping]
-        if isinstance(self._cutoff, asyncio.Future):
-            waited_for.append(self._cutoff)
+        if isinstance(self._cutoff, Listing):
+            waited_for.append(self._cutoff.cutoff)
         for one in waited_for:
             one.add_done_callback(self._wake)
         try:

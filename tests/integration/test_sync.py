@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.passes import PassReport
 from etl.pipeline.reading import Reading
 from tests.oracle import differences
-from tests.support import configuration, environment, load, query, sync, writes
+from tests.support import configuration, environment, load, query, sync, wait_until, writes
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -507,4 +508,25 @@ def test_a_batch_is_bounded_by_rows(world: World, monkeypatch: pytest.MonkeyPatc
     world.sync()
     assert sum(len(batch) for batch in batches) == 24
     assert all(sum(batch[:-1]) < 10 for batch in batches)
+    assert world.differences() == []
+
+
+def test_what_a_page_lists_is_read_while_the_next_one_is_asked_for(world: World) -> None:
+    """Reads begin with the first page of a list; a run that only the ledger knows waits until the lists are over."""
+    simulator, workflow_id = world.simulator, world.history.workflow_ids[0]
+    world.sync()
+    world.history.add_runs(workflow_id, 20)
+    query(world.url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, 'unlisted')", workflow_id)
+    simulator.misbehave(Misbehaviour(endpoints=("runs",), delay=0.2))
+    simulator.reset_counts()
+
+    with ThreadPoolExecutor(1) as pool:
+        syncing = pool.submit(world.sync, ORCHESTRA_ETL_API__PAGE_SIZE="5")
+        wait_until(lambda: simulator.steps_requests.total() > 0)
+        pages, unlisted = simulator.requests["runs"], simulator.steps_requests["unlisted"]
+        report = syncing.result()
+
+    assert pages < simulator.requests["runs"]
+    assert (unlisted, simulator.steps_requests["unlisted"]) == (0, 1)
+    assert (report.load.runs >= 20, report.load.failed) == (True, 1)
     assert world.differences() == []

@@ -38,10 +38,9 @@ WAITING_BYTES = 64 << 20
 # are being walked, of which every page may bring more.
 LOOK_AGAIN = 1.0
 LOOK_FOR_LISTED = 0.05
-# So many seconds' worth of reads are claimed at once, by the pace of the last claim, at most so many times what is read side by
-# side: a claim is a transaction, and what is claimed other replicas cannot have.
-CLAIM_AHEAD = 0.25
-CLAIM_AT_MOST = 16
+# So many times what is read side by side is claimed at once. More would cost a little less, but what is claimed other replicas
+# cannot have: at the end of a history they would wait for one of them.
+CLAIM_AHEAD = 2
 # So many reads in a row without an answer, and none with one in between, mean that the API is down, not a run.
 GIVE_UP_AFTER = 5
 
@@ -147,8 +146,6 @@ class _Drain:
         self.refused: dict[str, WorkflowRefused] = {}
         self._passed_over: set[str] = set()
         """Refused workflows of which nothing is claimed; where this looks again, they are tried again, too."""
-        self._claimed = 0
-        self._claimed_at = 0.0
         self._queue: deque[Claim] = deque()
         self._reads: dict[asyncio.Task[Reading], Claim] = {}
         self._done: deque[asyncio.Task[Reading]] = deque()
@@ -269,17 +266,16 @@ class _Drain:
             self._collect_load()
 
     async def _claim(self) -> bool:
-        begun = time.monotonic()
-        pace = self._claimed / max(begun - self._claimed_at, 1e-3)
-        places = self._p._concurrency
-        limit = round(min(max(2 * places, CLAIM_AHEAD * pace), CLAIM_AT_MOST * places))
         conditions = self._conditions
         taken = await self._run(
             lambda c: claims.claim(
-                c, limit=limit, lease=self._p._lease, except_workflows=sorted(self._passed_over), **conditions
+                c,
+                limit=CLAIM_AHEAD * self._p._concurrency,
+                lease=self._p._lease,
+                except_workflows=sorted(self._passed_over),
+                **conditions,
             )
         )
-        self._claimed, self._claimed_at = len(taken), begun
         if taken:
             self._p._clock.anchor(taken[0].claimed_at)
         self._queue.extend(taken)

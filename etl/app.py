@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -44,14 +43,6 @@ DEFAULT_INTERVAL: float = Workflow.model_fields["interval"].default
 GRACE = 7200.0
 # Seconds between two looks whether another process has refreshed the rollups.
 REFRESH_PAUSE = 0.5
-
-
-def collect_less_often() -> None:
-    """Spare the collector of circular references what can hold none, for as long as the process lives: what is imported by now
-    stays, and readings that wait to be loaded are thousands of records. As Python sets it, the collector takes an eighth of a
-    first load's CPU time."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 @contextmanager

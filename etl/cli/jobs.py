@@ -82,7 +82,6 @@ def serve(context: typer.Context) -> int:
 
     settings = invocation(context).settings()
     _chosen(settings, None)
-    app.collect_less_often()
     with app.open_database(settings) as database:
         asyncio.run(app.serve(settings, database))
     return 0
@@ -222,7 +221,6 @@ class Progress:
 def _pass(settings: Settings, work: Callable[[Jobs, Stop, Progress], Awaitable[PassReport]], *, as_json: bool) -> int:
     from etl import app
 
-    app.collect_less_often()
     with app.open_database(settings) as database:
         report = asyncio.run(_run(settings, database, work))
     _print(report, as_json=as_json)

@@ -20,7 +20,6 @@ from typing import NamedTuple
 import msgspec
 import psycopg
 
-from etl.app import collect_less_often
 from etl.database import Database
 from etl.ledger.claims import Claim, claim
 from etl.ledger.lifecycle import Known, PollingPolicy
@@ -250,7 +249,6 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    collect_less_often()
     home = new_home()
     result: dict[str, dict[str, float]] = {}
     try:

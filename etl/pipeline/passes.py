@@ -176,9 +176,12 @@ class Passes:
             swept.cancel()
             raise
         finally:
-            # A walk ends whatever becomes of the reads. What it raises, the drain has raised, or has something to raise itself.
+            # A walk ends whatever becomes of the reads.
             await asyncio.wait({swept})
+            # Looked at, or asyncio would print what it raised where the drain has something to raise itself.
             _ = swept.cancelled() or swept.exception()
+        # What it raised after the drain was told to stop.
+        swept.result()
         return report
 
     async def backfill(

@@ -13,9 +13,10 @@ from tests.faults.workers import said
 from tests.faults.world import world
 
 LONG = bool(os.environ.get("SOAK"))
-SECONDS = 900.0 if LONG else 30.0
+SECONDS = 900.0 if LONG else 60.0
 BOUND = 200.0 if LONG else 600.0
-"""Bytes a run. In the short soak what is filled once, caches and pools, still counts; the control leaks 1,024 a run."""
+"""Bytes a run. What is filled once, caches and pools, is most of the growth in the first half minute (some 1,000 bytes a run),
+still 170 in the second, 20 to 30 after two minutes; the control leaks 1,024 a run, and is watched as long."""
 
 
 def _growth(samples: list[Sample]) -> list[str]:
@@ -32,4 +33,4 @@ def test_memory_does_not_grow(fault: Fault, database_url: str, tmp_path: Path, l
         assert _growth(samples) == [], said(log)
         size = samples[-1].kilobytes / 1024
         fault.injected(samples[-1].runs, note=f"{bytes_a_run(samples):.0f} bytes a run, {size:.0f} MB at the end")
-        fault.control(_growth(watched(found, 10.0, without=("tests.faults.soak:leak",))))
+        fault.control(_growth(watched(found, 60.0, without=("tests.faults.soak:leak",))))

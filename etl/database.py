@@ -183,7 +183,16 @@ class Database:
             tcp_user_timeout=25_000,
             # Server-side prepared statements break behind PgBouncer in transaction mode.
             prepare_threshold=None,
+            # Whatever PGCLIENTENCODING or the database's own setting say.
+            client_encoding="UTF8",
         )
+        encoding = session.info.parameter_status("server_encoding")
+        if encoding not in ("UTF8", None):  # None: a pooler that does not tell
+            session.close()
+            raise DatabaseError(
+                f"the database's encoding is {encoding}, which cannot hold every value: check DATABASE_URL, or make "
+                "a database with ENCODING 'UTF8' TEMPLATE template0"
+            )
         session.limit = self._limit
         self._sessions.add(session)
         return session

@@ -28,7 +28,9 @@ OWNER = """
 
 def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
     """A session in which no table is visible without its schema: Alembic would take it for one without any."""
-    connection = psycopg.connect(url, application_name="orchestra-etl db", prepare_threshold=None)
+    connection = psycopg.connect(
+        url, application_name="orchestra-etl db", prepare_threshold=None, client_encoding="UTF8"
+    )
     connection.execute("SET search_path = pg_catalog")
     connection.commit()
     return connection

@@ -44,10 +44,11 @@ _OPENING = ord("[")
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
-# The next token worth a look: a bracket, a string with an escape or a control character, a long number, NaN, infinity.
+# The next token worth a look: a bracket, a string with an escape or a control character, a long number, NaN, infinity. The
+# order of alternatives matters, as in `scanner`.
 _TOKEN = re.compile(
-    r'(?:[^"\[\]{}NI0-9-]++|"[^"\\\x00-\x1f]*+"|-?[0-9][0-9.eE+-]{0,4}+(?![0-9.eE+-]))*+'
-    r'("(?:[^"\\]++|\\.)*+"|[\[\]{}]|NaN|-?Infinity|-?[0-9][0-9.eE+-]*+)',
+    r'(?:-?[0-9][0-9.eE+-]{0,4}+(?![0-9.eE+-])|"[^"\\\x00-\x1f]*+"|[^"\[\]{}NI0-9-]++)*+'
+    r'("(?:\\.|[^"\\]++)*+"|[\[\]{}]|NaN|-?Infinity|-?[0-9][0-9.eE+-]*+)',
     re.DOTALL,
 )
 _ESCAPE = re.compile(

@@ -24,15 +24,17 @@ REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _ELEMENTS = msgspec.json.Decoder(list[Raw])
 _MEMBERS = msgspec.json.Decoder(Members)
 
+# Python before 3.11.5 (Debian 12 has 3.11.2) does not go back to where the last, failed try of a possessive repetition began.
+# So the last alternative in each is one that takes nothing where it fails.
 _SPACE = rb"[ \t\n\r]*+"
-_STRING = rb'"(?:[^"\\]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+"'
-_NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+"
+_STRING = rb'"(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})|[^"\\]++)*+"'
+_NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
 _VALUE = re.compile(_SPACE + rb"(?:([\[{])|" + _STRING + rb"|-?Infinity|" + _NUMBER + rb"|true|false|null|NaN)")
 _KEY = re.compile(_SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE)
 _EMPTY = {ord("["): re.compile(_SPACE + rb"\]"), ord("{"): re.compile(_SPACE + rb"\}")}
 _AFTER_VALUE = re.compile(_SPACE + rb"([,\]}])")
 # The next character that separates, with whole strings skipped; a quotation mark here opens a string that never ends.
-_SEPARATOR = re.compile(rb'(?:[^\[\]{},"]++|"(?:[^"\\]++|\\.)*+")*+([\[\]{},"])', re.DOTALL)
+_SEPARATOR = re.compile(rb'(?:"(?:\\.|[^"\\]++)*+"|[^\[\]{},"]++)*+([\[\]{},"])', re.DOTALL)
 
 _SPACES = b" \t\n\r"
 _CLOSER = {ord("["): ord("]"), ord("{"): ord("}")}

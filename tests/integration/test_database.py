@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
@@ -192,6 +194,31 @@ def test_a_user_that_may_not_connect_is_not_waited_for(postgres_server: Embedded
         access.write_text(before)
         query(database_url, "SELECT pg_reload_conf()")
         query(database_url, "DROP ROLE barred")
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_hold_every_value_is_refused(database_url: str, encoding: str) -> None:
+    """A database of another encoding than UTF8 is refused with what to do, before anything is made in it."""
+    name = f"{encoding.lower()}_{uuid.uuid4().hex}"
+    query(
+        database_url, f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
+    )
+    try:
+        words = _refusal(re.sub(r"/test_\w+", f"/{name}", database_url))
+        assert f"encoding is {encoding}" in words
+        assert "ENCODING 'UTF8'" in words
+    finally:
+        query(database_url, f"DROP DATABASE {name}")
+
+
+def test_the_client_s_encoding_is_utf8(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment says of encodings changes nothing of what is stored or read."""
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    database = Database(database_url)
+    try:
+        assert database.transaction(lambda c: c.execute(text("SELECT U&'\\20AC'")).scalar_one()) == "€"
+    finally:
+        database.close()
 
 
 def test_a_session_that_was_cut_while_idle_is_replaced(database: Database, database_url: str) -> None:

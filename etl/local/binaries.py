@@ -48,8 +48,13 @@ def programs_for(account: Account, home: Path) -> Path:
         new = Path(tempfile.mkdtemp(prefix=f"{copy.name}.new-", dir=home))
         # The programs find their libraries relative to themselves: the layout stays as it is in site-packages.
         for part in (installation.parent, site_packages / f"{installation.parent.name}.libs"):
-            if part.exists():
+            if not part.exists():
+                continue
+            try:
                 shutil.copytree(part, new / part.name, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+            except shutil.Error as error:
+                # It names every file that could not be copied; what stopped the first is enough.
+                raise OSError(str(error.args[0][0][2])) from None
         for folder, _, files in os.walk(new):
             Path(folder).chmod(0o755)
             for name in files:

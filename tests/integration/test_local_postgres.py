@@ -25,6 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 AS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="needs root")
+needs_shared_programs = pytest.mark.skipif(
+    not AS_ROOT or not Account(NOBODY, NOBODY).can_enter(binaries.psql_path()),
+    reason="needs root, and a virtual environment that other users can read",
+)
 
 NO_FSYNC = {"fsync": "off"}
 """Quick; a killed process loses nothing by it, only a power failure would."""
@@ -198,7 +202,7 @@ def test_data_survives_a_stop_and_a_start(home: Path) -> None:
     assert second < 5
 
 
-@needs_root
+@needs_shared_programs
 def test_an_ordinary_user_runs_the_server_as_itself(home: Path) -> None:
     """Without root's rights the default home, its data and the server belong to the user, and nobody else may enter."""
     os.chown(home, NOBODY, NOBODY)
@@ -215,7 +219,7 @@ def test_an_ordinary_user_runs_the_server_as_itself(home: Path) -> None:
     assert {path.stat().st_uid for path in made.rglob("*")} == {NOBODY}
 
 
-@needs_root
+@needs_shared_programs
 def test_a_users_home_stays_usable_to_that_user_after_root_was_there(home: Path) -> None:
     """Root's server runs as the owner of the home, and leaves no file that the owner could not open."""
     os.chown(home, NOBODY, NOBODY)
@@ -414,7 +418,7 @@ def test_a_socket_folder_that_others_can_enter_is_refused(used_home: Path, prepa
             if AS_ROOT:
                 account_for(server.data, used_home).own(server.socket_directory)
         elif AS_ROOT:
-            os.chown(server.socket_directory, NOBODY, NOBODY)
+            os.chown(server.socket_directory, 12_345, 12_345)
         else:
             pytest.skip("needs root")
     with pytest.raises(ConfigurationError, match="only user"):
@@ -446,7 +450,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line() -> None:
     assert "\n" not in str(raised.value)
 
 
-@needs_root
+@needs_shared_programs
 def test_a_read_only_folder_is_one_clear_line(home: Path) -> None:
     """To an ordinary user a home of another's, closed for writing, is refused in one line."""
     script = """
@@ -462,16 +466,21 @@ def test_a_read_only_folder_is_one_clear_line(home: Path) -> None:
     assert done.stdout.count("\n") == 1
 
 
-@needs_root
-def test_a_full_disk_is_one_clear_line(home: Path) -> None:
-    """On a disk with too little room the data is not half made, and the line says that the room is missing."""
+def _on_a_small_disk(home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A server started in a home with room for 6 MB, and what is left there afterwards."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
         pytest.skip("needs mount namespaces")
     mount = 'mount -t tmpfs -o size=6m,mode=711 none "$0" && "$@"; status=$?; ls -A "$0"; exit $status'
-    command = ["unshare", "-m", "sh", "-c", mount, str(home), sys.executable, "-c", USER, str(home)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, str(home), sys.executable, "-c", USER, str(home)],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, **variables},
+    )  # fmt: skip
+
+
+@needs_shared_programs
+def test_a_full_disk_is_one_clear_line(home: Path) -> None:
+    """On a disk with too little room the data is not half made, and the line says that the room is missing."""
+    done = _on_a_small_disk(home, PYTHONPATH=str(ROOT))
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
     assert done.stderr.startswith("DatabaseError: PostgreSQL could not create its data")
@@ -488,14 +497,32 @@ def test_as_root_a_home_closed_to_the_servers_user_is_refused(home: Path) -> Non
     assert home.stat().st_mode & 0o777 == 0o700
 
 
-@needs_root
-def test_as_root_programs_in_a_closed_folder_are_copied_once(used_home: Path) -> None:
-    """Where the server's user cannot read root's virtual environment, the programs are copied to the home, once."""
-    closed = used_home / "site-packages"
+def _closed_programs(folder: Path) -> Path:
+    """PostgreSQL's programs as in a virtual environment that only root can read."""
+    closed = folder / "site-packages"
     closed.mkdir(0o700)
     package = binaries.psql_path().parents[2]
     for part in (package, package.with_name(package.name + ".libs")):
         shutil.copytree(part, closed / part.name)
+    return closed
+
+
+@needs_root
+def test_a_disk_too_small_for_the_programs_is_one_clear_line(home: Path, tmp_path: Path) -> None:
+    """Where the programs have to be copied and there is no room for them, one short line says so."""
+    closed = _closed_programs(tmp_path)
+    done = _on_a_small_disk(home, PYTHONPATH=f"{closed}:{ROOT}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("ConfigurationError: the embedded PostgreSQL cannot use")
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert len(done.stderr) < 500
+
+
+@needs_root
+def test_as_root_programs_in_a_closed_folder_are_copied_once(used_home: Path) -> None:
+    """Where the server's user cannot read root's virtual environment, the programs are copied to the home, once."""
+    closed = _closed_programs(used_home)
     copies = []
     for _ in range(2):
         using = user_process(used_home, PYTHONPATH=f"{closed}:{ROOT}")

@@ -1,5 +1,5 @@
 # Everything a developer or a curious user needs; it makes its own virtual environment.
-#   make demo [ARGS=--exit]   make dashboards   make test   make test-browser   make faults   make soak   make check   make run   make bench   make bench-stages   make bench-analytics   make bench-dashboards   make bench-growth   make docs   make test-image   make dist   make lock
+#   make demo [ARGS=--exit]   make dashboards   make test   make test-browser   make faults   make soak   make check   make run   make bench   make bench-stages   make bench-analytics   make bench-dashboards   make bench-growth   make docs   make test-image   make test-containers   make dist   make lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ SUPERSET := .superset/venv
 BENCH := .bench/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo dashboards test test-browser faults soak check run bench bench-stages bench-analytics bench-dashboards bench-growth docs test-image dist lock clean
+.PHONY: demo dashboards test test-browser faults soak check run bench bench-stages bench-analytics bench-dashboards bench-growth docs test-image test-containers dist lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make bench-growth  time, memory and room over the size of the history (10 minutes)"
 	@echo "make docs    renew docs/configuration.md and docs/schema.md from the code"
 	@echo "make test-image  follow the steps of the Dockerfile on this machine (2 minutes)"
+	@echo "make test-containers  start docker-compose.yml in Docker, scale it, stop it, open its dashboards (6 minutes)"
 	@echo "make dist    build the wheel and the source distribution, install and try them"
 	@echo "make lock    renew requirements.lock and requirements-run.lock"
 .PHONY: help
@@ -87,6 +88,10 @@ docs: $(VENV)/installed
 
 test-image: $(VENV)/installed
 	$(BIN)/python -m pytest tests/image $(ARGS)
+
+test-containers: $(VENV)/installed
+	@docker compose version >/dev/null 2>&1 || { echo "there is no Docker with its Compose plugin: install them first"; exit 1; }
+	$(BIN)/python -m pytest tests/containers $(ARGS)
 
 dist: $(VENV)/installed
 	@tag=$$(git tag --points-at HEAD 2>/dev/null | grep '^v' | head -1); version=$$($(BIN)/orchestra-etl --version | cut -d' ' -f2); \

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,7 +88,10 @@ def compare(corpus: Corpus, variant: str, contenders: Sequence[Contender], repet
                 raise SystemExit(f"the contenders have not stored the same: {stored}")
             # What ours has stored last is what is sent.
             batches = folder / "batches"
-            batches.write_bytes(pickle.dumps(ready_made(server.url)))
+            # A process begins with the peak of the one that started it: what is large is made in another.
+            making = get_context("spawn").Process(target=_write_ready_made, args=(server.url, batches))
+            making.start()
+            making.join()
             api.show(corpus.runs)
             for _ in range(repetitions):
                 empty(server.url)
@@ -109,6 +113,10 @@ def compare(corpus: Corpus, variant: str, contenders: Sequence[Contender], repet
                 )
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _write_ready_made(url: str, batches: Path) -> None:
+    batches.write_bytes(pickle.dumps(ready_made(url)))
 
 
 def replicas(runs: int, latency: float) -> dict[int, float]:

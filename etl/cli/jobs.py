@@ -6,8 +6,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from etl.pipeline.passes import PassReport
     from etl.settings import Settings
     from etl.signals import Stop
+
+
+# Seconds between two refreshes while a pass goes on; most passes end before the first. Only hours of which more comes are counted
+# twice.
+REFRESH = 3.0
 
 
 def register(app: typer.Typer) -> None:
@@ -238,7 +243,8 @@ async def _run(
     with Progress().shown() as progress:
         async with app.open_jobs(settings, database) as jobs:
             with stop_on_signals() as stop:
-                report = await work(jobs, stop, progress)
+                async with _repeated(lambda over: app.refresh_rollups(settings, database, over), stop):
+                    report = await work(jobs, stop, progress)
                 try:
                     await app.refresh_rollups(settings, database, stop.is_set)
                 except EtlError as error:
@@ -249,6 +255,30 @@ async def _run(
     report.seconds = time.monotonic() - begun
     _log(report)
     return report
+
+
+@asynccontextmanager
+async def _repeated(refresh: Callable[[Callable[[], bool]], Awaitable[object]], stop: Stop) -> AsyncIterator[None]:
+    """Refresh again and again while the block runs: PostgreSQL has time for it then, whereas at the end the command would wait.
+
+    Errors are left to the refresh that follows the block.
+    """
+    over = asyncio.Event()
+
+    async def repeat() -> None:
+        while not over.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), REFRESH)
+            if not over.is_set():
+                with suppress(Exception):
+                    await refresh(lambda: over.is_set() or stop.is_set())
+
+    task = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        over.set()
+        await task
 
 
 def _log(report: PassReport) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from etl.database import Database
 from etl.ledger import dirty_groups
 from etl.local.history import History
+from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
 from tests.command_line import Command, Printed, command_line
 from tests.rollup_oracle import counted_rows, stored
@@ -45,6 +46,40 @@ def test_a_refresh_is_told(command: Command, database_url: str) -> None:
     assert command("rollups", "refresh", "--all", "--json").json == {
         "groups": 1, "frozen": 0, "rows": 1, "failures": 0, "waiting": 0, "busy": False,
     }  # fmt: skip
+
+
+def test_a_long_pass_is_counted_while_it_goes_on(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While a `sync` still waits for one run, the others' hours are counted already."""
+    monkeypatch.setattr("etl.cli.jobs.REFRESH", 0.1)
+    history = History(
+        seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, spacing=timedelta(days=1)
+    )
+    slow = history.run_ids(history.workflow_ids[0])[0]
+    counted: list[int] = []
+
+    def watch() -> None:
+        while not counted:
+            [row] = query(
+                database_url,
+                "SELECT (SELECT count(*) FROM orchestra.run_rollup) AS hours,"
+                " (SELECT count(*) FROM orchestra.runs WHERE id = %s) AS slow",
+                slow,
+            )
+            if row["hours"]:
+                counted.append(row["slow"])
+
+    with Simulator(history).in_thread() as simulator:
+        simulator.misbehave(Misbehaviour(run_id=slow, endpoints=("steps",), delay=2.0))
+        variables = environment(database_url, simulator.base_url)
+        command = command_line(tmp_path, monkeypatch, capsys, configuration(*history.workflow_ids), **variables)
+        watching = threading.Thread(target=watch)
+        watching.start()
+        assert command("sync").status == 0
+        watching.join(10)
+    assert counted == [0]
+    assert command("rollups", "verify").status == 0
 
 
 def test_another_refresh_is_not_disturbed(command: Command, database_url: str) -> None:

@@ -40,7 +40,7 @@ def test_alone_it_prints_help() -> None:
     targets = [line.split()[1] for line in done.stdout.splitlines()]
     assert targets == [
         "demo", "dashboards", "test", "test-browser", "faults", "soak", "check", "run", "bench", "bench-stages",
-        "bench-analytics", "bench-dashboards", "bench-growth", "docs", "test-image", "dist", "lock",
+        "bench-analytics", "bench-dashboards", "bench-growth", "docs", "test-image", "test-containers", "dist", "lock",
     ]  # fmt: skip
 
 

@@ -80,7 +80,11 @@ def served(home: Path, *, root: Path, variables: Mapping[str, str], days: int | 
             )
         finally:
             serving.send_signal(signal.SIGINT)
-            status = serving.wait(30)
+            try:
+                status = serving.wait(30)
+            finally:
+                # Leaving the block waits for ever: SIGINT is ignored by what a shell has started with `&`.
+                serving.kill()
         assert status == 0
 
 

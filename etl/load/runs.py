@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -69,9 +68,6 @@ _TOUCH_RUNS = text("""
 """)
 
 
-# What counts up while a run runs: without it, each read of a refused row would be another letter.
-_ELAPSED = re.compile(rb'"elapsed_time"\s*:\s*[0-9.eE+-]+')
-
 _RunPayloads = tuple[Raw | None, Raw | None, bytes | None, bytes | None, str | None]
 _NO_PAYLOADS: _RunPayloads = (None, None, None, None, None)
 
@@ -85,6 +81,22 @@ class _Rows(NamedTuple):
     payloads: _RunPayloads | None
 
 
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
+
+
+def _identity(source: bytes) -> bytes | None:
+    """A hash of all but the row's `elapsed_time`, which grows while a run runs: else each read would make another letter.
+
+    None where it cannot be told apart: the letter is then known by all of its bytes.
+    """
+    try:
+        members = _MEMBERS.decode(source)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    members.pop("elapsed_time", None)
+    return hashlib.blake2b(msgspec.json.encode(members), digest_size=16).digest()
+
+
 def write_runs(
     connection: Connection, found: Sequence[RunWrite], written: Written, guard: Isolation | None = None
 ) -> None:
@@ -94,8 +106,7 @@ def write_runs(
         run = one.run
         if run.observed is not None:
             source = bytes(run.observed.source)
-            same = hashlib.blake2b(_ELAPSED.sub(b"", source), digest_size=16).digest()
-            letter = Rejected("rejected", f"the run's own row: {why}", source, content_hash=same)
+            letter = Rejected("rejected", f"the run's own row: {why}", source, content_hash=_identity(source))
             written.rejected.append((run.workflow_id, run.id, letter))
         # An earlier row of the run stays; without one it is stored by what follows from its steps, so that they can land.
         bare = msgspec.structs.replace(run, observed=None)

@@ -109,7 +109,7 @@ def test_stopping_ends_the_service_in_good_order(project: Project) -> None:
 
 
 def test_a_second_start_keeps_what_is_there(project: Project) -> None:
-    """After `down` and `up` the volume has the runs, and the job finds nothing to upgrade."""
+    """After `down` and `up` the volume has the runs, and the job of the schema ends well once more."""
     before = int(project.value("SELECT count(*) FROM orchestra.runs"))
     project.compose("down")
     project.compose("up", "--detach", "etl", "simulator")

@@ -69,20 +69,22 @@ def test_the_letter_of_a_refused_row_is_the_rows_own_bytes(world: World, listed:
 
 
 def test_a_refused_row_that_only_grows_older_is_one_letter(world: World) -> None:
-    """A row of an open run that is refused at every read is set aside once and counted, whatever its elapsed time."""
+    """A refused row of an open run is set aside once and counted, whatever its elapsed time; other payloads are another letter."""
     query(world.url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'refused')")
-    elapsed = iter(("1.5", "20", "3e2"))
+    elapsed = iter((("1.5", 1), ("20", 1), ("3e2", 1), ("3e2", 2)))
 
     def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "run" or call.run_id == world.other:
             return honest
-        row = f'{{"id":"{world.run}","status":"refused","elapsed_time": {next(elapsed)},"inputs":{{"elapsed": 1}}}}'
+        own, nested = next(elapsed)
+        row = f'{{"id":"{world.run}","status":"refused","elapsed_time": {own},"inputs":{{"elapsed_time": {nested}}}}}'
         return web.Response(body=row.encode(), content_type="application/json")
 
     with changed(world.simulator, answer):
-        reports = [world.sync(discover=False, runs=(world.run, world.other)) for _ in range(3)]
-    assert [report.load.set_aside for report in reports] == [1, 0, 0]
-    assert query(world.url, "SELECT occurrences FROM orchestra_etl.dead_letters") == [{"occurrences": 3}]
+        reports = [world.sync(discover=False, runs=(world.run, world.other)) for _ in range(4)]
+    assert [report.load.set_aside for report in reports] == [1, 0, 0, 1]
+    letters = query(world.url, "SELECT occurrences FROM orchestra_etl.dead_letters ORDER BY id")
+    assert letters == [{"occurrences": 3}, {"occurrences": 1}]
 
 
 def test_a_run_given_up_whole_keeps_the_other_letters_of_its_answer(world: World) -> None:

@@ -69,7 +69,7 @@ def test_the_letter_of_a_refused_row_is_the_rows_own_bytes(world: World, listed:
 
 
 def test_a_refused_row_that_only_grows_older_is_one_letter(world: World) -> None:
-    """A refused row of an open run is set aside once and counted, whatever its elapsed time; other payloads are another letter."""
+    """A refused row of an open run is set aside once and counted, whatever its elapsed time; other payloads are another one."""
     query(world.url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'refused')")
     elapsed = iter((("1.5", 1), ("20", 1), ("3e2", 1), ("3e2", 2)))
 

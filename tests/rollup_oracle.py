@@ -5,6 +5,7 @@ Rows are dicts with the columns of `runs` and `steps`, whether they come from th
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ Key = tuple[Any, ...]
 _TOKENS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "total_tokens")
 _NODE = ("organization_id", "node_id", "node_type", "model")
 _ENDED = ("succeeded", "soft_failed", "failed", "cancelled", "skipped")
-_STEP_COUNTS = (*_ENDED, "unfinished", "calls", *_TOKENS)
+_STEP_COUNTS = (*_ENDED, "unfinished", "calls", "unmetered_calls", *_TOKENS)
 _RUN_COUNTS = ("runs", *_ENDED, "unfinished")
 _FAILURE = ("run_id", "workflow_id", "node_id", "organization_id", "time", "outcome", "message")
 
@@ -57,6 +58,7 @@ def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
         name: defaultdict(lambda: (Counter(), Counter())) for name in ("hours", "days", "runs")
     }
     failures, soft = {}, set()
+    runs = {run["id"]: run for run in runs}
     for step in steps:
         if step["absent_since"] is not None:
             continue
@@ -65,16 +67,19 @@ def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
             outcome = "soft_failed"
             soft.add(step["run_id"])
         tokens = {name: step[name] or 0 for name in _TOKENS}
+        tokens["cached_input_tokens"] = min(tokens["cached_input_tokens"], tokens["input_tokens"])
         model = step["response_model"] or step["request_model"]
-        is_call = model or any(step[name] is not None for name in ("input_tokens", "output_tokens", "total_tokens"))
-        time = step["start_time"] or step["first_seen_at"]
+        calls = {"calls": int(is_call(step)), "unmetered_calls": int(is_unmetered(step))}
+        run = runs[step["run_id"]]
+        time = step["start_time"] or run["start_time"] or run["first_seen_at"]
+        workflow_id = (step if step["start_time"] else run)["workflow_id"]
         for when, table in ((_hour(time), "hours"), (_hour(time).date(), "days")):
-            key = (step["workflow_id"], when, step["organization_id"], step["node_id"], step["node_type"], model)
-            _add(groups[table][key], outcome, {"calls": 1 if is_call else 0, **tokens}, step["duration_ms"])
+            key = (workflow_id, when, step["organization_id"], step["node_id"], step["node_type"], model)
+            _add(groups[table][key], outcome, {**calls, **tokens}, step["duration_ms"])
         if outcome in ("failed", "soft_failed"):
-            names = (step["run_id"], step["workflow_id"], step["node_id"], step["organization_id"])
+            names = (step["run_id"], workflow_id, step["node_id"], step["organization_id"])
             failures[step["id"]] = (*names, time, outcome, _message(step)[:500])
-    for run in runs:
+    for run in runs.values():
         outcome = "soft_failed" if run["state"] == "succeeded" and run["id"] in soft else run["state"]
         group = (run["workflow_id"], _hour(run["start_time"] or run["first_seen_at"]), run["organization_id"])
         _add(groups["runs"][group], outcome, {"runs": 1}, run["duration_ms"])
@@ -83,6 +88,20 @@ def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
         for name, of in groups.items()
     }
     return Rollups(made["hours"], made["days"], made["runs"], failures)
+
+
+def is_call(step: Row) -> bool:
+    """Whether a model was called: tokens are reported, or a node with a model was reached."""
+    if any(step[name] is not None for name in ("input_tokens", "output_tokens", "total_tokens")):
+        return True
+    named = bool(step["response_model"] or step["request_model"])
+    return named and step["node_type"] not in ("code", "integration") and step["state"] not in ("pending", "skipped")
+
+
+def is_unmetered(step: Row) -> bool:
+    """Whether a model was called and nobody knows for how many tokens; a failure without any is taken to be free."""
+    told = step["input_tokens"] is not None or step["output_tokens"] is not None
+    return is_call(step) and not told and (step["state"] == "succeeded" or step["total_tokens"] is not None)
 
 
 def counted_rows(url: str) -> Rollups:
@@ -149,6 +168,23 @@ def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> di
     return found
 
 
+def error_text(error: Any) -> str | None:
+    """What an error of the API says; the first of its members that says something."""
+    if isinstance(error, dict):
+        inner: Any = error.get("error") if isinstance(error.get("error"), dict) else {}
+        said = (
+            error.get("message"),
+            inner.get("message"),
+            error.get("detail"),
+            inner.get("detail"),
+            error.get("error"),
+        )
+        return next((one for one in said if isinstance(one, str) and one), None) or (
+            json.dumps(error) if error else None
+        )
+    return error or None
+
+
 def _hour(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
@@ -170,7 +206,4 @@ def _reported_error(result: Any) -> str | None:
 
 
 def _message(step: Row) -> str:
-    error = step["error"]
-    if isinstance(error, dict):
-        error = error["message"]
-    return str(error or step["reported_error"] or "")
+    return str(error_text(step["error"]) or step["reported_error"] or "")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from tests.rollup_oracle import Rollups
+from tests.rollup_oracle import Rollups, error_text, is_call, is_unmetered
 
 Row = dict[str, Any]
 
@@ -72,6 +72,7 @@ def cost(price: Row | None, tokens: Row) -> Decimal | None:
     cached_price = price["cached_input_per_million"]
     if cached_price is None:
         cached_price = price["input_per_million"]
+    cached = min(cached, given)
     per_million = (
         (given - cached) * price["input_per_million"] + cached * cached_price + made * price["output_per_million"]
     )
@@ -88,7 +89,7 @@ def run_summary(facts: Facts) -> dict[Any, Row]:
         paid = [
             (price["currency"], cost(price, step) or 0)
             for step in calls
-            if (price := facts.price(model(step), started(step)))
+            if not is_unmetered(step) and (price := facts.price(model(step), started(step, run)))
         ]
         currencies = {currency for currency, _ in paid}
         failed = [step for step in steps if step["state"] == "failed"]
@@ -103,7 +104,7 @@ def run_summary(facts: Facts) -> dict[Any, Row]:
             "steps": len(steps),
             **{f"{name}_steps": outcomes.count(name) for name in ("succeeded", "soft_failed", "failed")},
             "first_failed_node": failed[0]["node_id"] if failed else None,
-            "first_error": (error or text(run["error"]) or "")[:500] or None,
+            "first_error": (error or error_text(run["error"]) or "")[:500] or None,
             "calls": len(calls),
             **{name: sum(step[name] or 0 for step in steps) for name in _TOKENS},
             "cost": sum(amount for _, amount in paid) if len(currencies) == 1 else None,
@@ -124,7 +125,8 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
         lanes: list[datetime | None] = []
         executions: dict[str, list[str]] = defaultdict(list)
         for step in steps:
-            executions[step["node_id"]].append(step["id"])
+            if step["state"] != "skipped":
+                executions[step["node_id"]].append(step["id"])
         for step in steps:
             start, lane, wait = step["start_time"], None, None
             if start is not None:
@@ -133,7 +135,9 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
                 lanes[lane : lane + 1] = [step["end_time"]]
                 ends = [one["end_time"] for one in steps if one is not step and one["end_time"] is not None]
                 wait = start - max((end for end in ends if end <= start), default=begun)
-            price = facts.price(model(step), started(step))
+            price = facts.price(model(step), started(step, run))
+            if not is_call(step) or is_unmetered(step):
+                price = None
             made[step["id"]] = {
                 "step_id": step["id"],
                 "workflow_name": facts.name(run["workflow_id"]),
@@ -142,7 +146,7 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
                 "offset_ms": None if start is None else (start - begun).total_seconds() * 1000,
                 "wait_ms": None if wait is None else wait.total_seconds() * 1000,
                 "lane": None if lane is None else lane + 1,
-                "execution": executions[step["node_id"]].index(step["id"]) + 1,
+                "execution": None if step["state"] == "skipped" else executions[step["node_id"]].index(step["id"]) + 1,
                 "executions": len(executions[step["node_id"]]),
                 "error": message(step),
                 "calls": int(is_call(step)),
@@ -191,8 +195,9 @@ def model_usage(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
     for (workflow_id, hour, organization_id, node_id, _, name), group in rollups.hours.items():
         if not group.counts.get("calls"):
             continue
-        price = facts.price(name, hour)
+        unmetered = group.counts.get("unmetered_calls", 0)
         tokens = {one: group.counts.get(one, 0) for one in ("calls", *_TOKENS)}
+        price = facts.price(name, hour) if unmetered < tokens["calls"] else None
         made[hour, workflow_id, organization_id, node_id, name] = {
             "hour": hour,
             "workflow_id": workflow_id,
@@ -204,7 +209,7 @@ def model_usage(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
             **tokens,
             "cost": cost(price, tokens),
             "currency": price and price["currency"],
-            "unpriced_calls": 0 if price else tokens["calls"],
+            "unpriced_calls": unmetered if price else tokens["calls"],
         }
     return made
 
@@ -212,19 +217,20 @@ def model_usage(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
 def failure_groups(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> dict[Any, Row]:
     """By workflow, node, outcome and fingerprint; `kinds` are fingerprint and pattern of each failed step."""
     groups: dict[Any, list[Row]] = defaultdict(list)
+    runs = {run["id"]: run for run in facts.runs}
     for step in facts.steps:
         if outcome(step) in ("failed", "soft_failed"):
             groups[step["workflow_id"], step["node_id"], outcome(step), kinds[step["id"]][0]].append(step)
     made = {}
     for key, steps in groups.items():
-        steps.sort(key=lambda step: (started(step), step["id"]))
+        steps.sort(key=lambda step: (started(step, runs[step["run_id"]]), step["id"]))
         made[key] = {
             **dict(zip(("workflow_id", "node_id", "outcome", "fingerprint"), key, strict=True)),
             "workflow_name": facts.name(key[0]),
             "pattern": kinds[steps[0]["id"]][1],
             "example": (message(steps[-1]) or "")[:500],
-            "first_seen": started(steps[0]),
-            "last_seen": started(steps[-1]),
+            "first_seen": started(steps[0], runs[steps[0]["run_id"]]),
+            "last_seen": started(steps[-1], runs[steps[-1]["run_id"]]),
             "steps": len(steps),
             "runs": len({step["run_id"] for step in steps}),
         }
@@ -233,9 +239,10 @@ def failure_groups(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> dict[A
 
 def failures(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> dict[Any, Row]:
     """By step; `kinds` as for failure_groups."""
+    runs = {run["id"]: run for run in facts.runs}
     return {
         step["id"]: {
-            "time": started(step),
+            "time": started(step, runs[step["run_id"]]),
             "workflow_name": facts.name(step["workflow_id"]),
             "step_id": step["id"],
             "outcome": outcome(step),
@@ -253,7 +260,7 @@ def open_runs(facts: Facts, at: datetime) -> dict[Any, Row]:
     """By run, as of `at`, with the exact percentile."""
     made = {}
     for run in facts.runs:
-        if run["state"] not in ("pending", "running", "unknown") or run["tracking"] == "final":
+        if run["state"] not in ("pending", "running", "unknown") or run["tracking"] in ("final", "gone"):
             continue
         steps = facts.of_run(run["id"])
         running = [step["node_id"] for step in steps if step["state"] == "running"]
@@ -289,28 +296,15 @@ def model(step: Row) -> str | None:
     return name
 
 
-def is_call(step: Row) -> bool:
-    """Whether a model was called."""
-    return bool(model(step)) or any(
-        step[name] is not None for name in ("input_tokens", "output_tokens", "total_tokens")
-    )
-
-
-def started(row: Row) -> datetime:
-    """When a run or a step started, or was first seen."""
-    time: datetime = row["start_time"] or row["first_seen_at"]
+def started(row: Row, run: Row | None = None) -> datetime:
+    """When a run started, or was first seen; when a step of `run` did, or else its run."""
+    time: datetime = row["start_time"] or (run and run["start_time"]) or (run or row)["first_seen_at"]
     return time
-
-
-def text(error: Any) -> str | None:
-    """What an error of the API says."""
-    said: str | None = error["message"] if isinstance(error, dict) else error
-    return said
 
 
 def message(step: Row) -> str | None:
     """What a step's error says."""
-    return text(step["error"]) or step["reported_error"]
+    return error_text(step["error"]) or step["reported_error"]
 
 
 def _order(step: Row) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from sqlalchemy import Connection, Table, text
 
-from etl.ledger import dirty_groups
+from etl.ledger import changed_groups
 from etl.tables import PAYLOADS, metadata, runs, steps
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ def lock(connection: Connection, run_ids: Sequence[str]) -> None:
     Rollups are not written meanwhile: a refresh under way could bring back the failures of a step that is being deleted.
     """
     connection.execute(_LOCK, {"ids": list(run_ids)})
-    dirty_groups.wait_for_lock(connection)
+    changed_groups.wait_for_lock(connection)
 
 
 def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) -> dict[str, int]:

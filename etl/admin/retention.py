@@ -3,7 +3,9 @@
 Two horizons in `orchestra_etl.retention` only move forward, and move before anything is deleted: from then on a load stores no
 payloads from behind the payload horizon, and a sweep enters a run that the list shows to have ended behind the run horizon as
 a tombstone. Open runs are never touched. A run's age counts from its end; from its start where it has no end, or one before its
-start; and from when it was first seen where it has neither.
+start, and from when it was first seen where it has no start. A run is removed whole once that is before the horizon for runs and
+none of its steps began or ended later: all that it counts towards in the rollups is frozen by then. That horizon is a full hour,
+as the rollups' groups are: an hour is either frozen, or has all of its runs.
 
 `updated_at` stays as it is: whoever copies what has changed since then must not take a pruned row for new content.
 """
@@ -46,12 +48,13 @@ _MOVE_HORIZONS = text("""
 """)
 
 _NOW_MINUS = text("""
-    SELECT now() - make_interval(secs => :payloads) AS payloads, now() - make_interval(secs => :runs) AS runs
+    SELECT now() - make_interval(secs => :payloads) AS payloads,
+           date_trunc('hour', now() - make_interval(secs => :runs), 'UTC') AS runs
 """)
 
 _AGED = """
     SELECT l.run_id,
-           COALESCE(GREATEST(r.start_time, r.end_time), r.first_seen_at, l.start_time, l.first_seen_at) AS over_since,
+           COALESCE(GREATEST(COALESCE(r.start_time, r.first_seen_at), r.end_time), l.start_time, l.first_seen_at) AS over_since,
            l.listing
     FROM orchestra_etl.run_ledger AS l
     LEFT JOIN orchestra.runs AS r ON r.id = l.run_id
@@ -71,6 +74,11 @@ def _has_payload(table: Table) -> str:
 
 _PAYLOADS_LEFT = "(a.listing IS NOT NULL OR " + " OR ".join(_has_payload(table) for table in PAYLOADS) + ")"
 
+# Asked of those alone whose own times are old enough: hence OFFSET 0.
+_STEPS_OVER = """NOT EXISTS (
+    SELECT FROM orchestra.steps AS s
+    WHERE s.run_id = a.run_id AND GREATEST(s.start_time, s.end_time) >= CAST(:horizon AS timestamptz) OFFSET 0)"""
+
 # In order of age; what has been passed is not searched again.
 _FIND = """
     SELECT a.run_id, a.over_since
@@ -81,7 +89,7 @@ _FIND = """
     ORDER BY a.over_since, a.run_id
     LIMIT :limit
 """
-_FIND_RUNS = text(_FIND.format(aged=_AGED, condition="true"))
+_FIND_RUNS = text(_FIND.format(aged=_AGED, condition=_STEPS_OVER))
 _FIND_PAYLOADS = text(_FIND.format(aged=_AGED, condition=_PAYLOADS_LEFT))
 
 # Asked again under the lock: meanwhile a run may have been opened again, or removed.
@@ -99,7 +107,7 @@ _COUNT = """
       AND (CAST(:since AS timestamptz) IS NULL OR a.over_since >= CAST(:since AS timestamptz))
       AND {condition}
 """
-_COUNT_RUNS = text(_COUNT.format(aged=_AGED, condition="true"))
+_COUNT_RUNS = text(_COUNT.format(aged=_AGED, condition=_STEPS_OVER))
 _COUNT_PAYLOADS = text(_COUNT.format(aged=_AGED, condition=_PAYLOADS_LEFT))
 
 # As a load of such a run would write them.

@@ -51,6 +51,7 @@ LOADED: Mapping[Table, str] = {
     prices.price_rules: _REDACTED,
     prices.resolved_prices: _UPSERTED,
     # The queues and the map are emptied.
+    rollups.changed_groups: "SELECT, INSERT, DELETE",
     rollups.dirty_groups: "SELECT, INSERT, DELETE",
     analytics.run_requests: "SELECT, DELETE",
     operations.state_map: "SELECT, INSERT, DELETE",

@@ -1,8 +1,9 @@
 """What the rollups must be: the queries that compute them from the runs and steps, without writing anything.
 
-A group is a workflow's hour (UTC): the steps that started in it, and the runs that did. What has no start counts in the hour
-in which it was first seen. A run is a soft failure where it succeeded although one of its steps is one. Steps marked absent
-are left out.
+A group is a workflow's hour (UTC): the runs that started in it, and the steps that did. A run without a start counts in the hour
+in which it was first seen, a step without one where its run counts: it stays there when the run is pruned, and a backfill of
+old runs does not enter last year's skipped steps under today. A run is a soft failure where it succeeded although one of its
+steps is one. Steps marked absent are left out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,14 @@ STEP_COUNTS = tuple(name for name, _ in rollups.STEP_COUNTS)
 RUN_COUNTS = tuple(name for name, _ in rollups.RUN_COUNTS)
 NODE = rollups.NODE
 FAILURE = tuple(rollups.step_failures.c.keys())
+
+EVERY_STEP = """(
+    SELECT s.*, COALESCE(s.start_time, r.start_time, r.first_seen_at) AS time,
+           CASE WHEN s.start_time IS NULL THEN r.workflow_id ELSE s.workflow_id END AS counted_in
+    FROM orchestra.steps AS s
+    JOIN orchestra.runs AS r ON r.id = s.run_id
+)"""
+"""All steps, with the time and the workflow that say in which group they count."""
 
 _OUTCOMES = """
     count(*) FILTER (WHERE outcome = 'succeeded') AS succeeded,
@@ -42,22 +51,27 @@ def _gathered(counted: str, when: str, names: tuple[str, ...], counts: tuple[str
 
 
 def step_rollup(steps: str) -> str:
-    """The query of `step_rollup` over these steps: a table, or a query in parentheses."""
+    """The query of `step_rollup` over these steps: a query in parentheses, with the columns of `EVERY_STEP`."""
     return _gathered(
         f"""
         SELECT workflow_id, hour, organization_id, node_id, node_type, model, bucket, count(*) AS durations, {_OUTCOMES},
-               count(COALESCE(model, CASE WHEN num_nonnulls(input_tokens, output_tokens, total_tokens) > 0 THEN '' END))
-                   AS calls,
+               count(*) FILTER (WHERE is_call) AS calls, count(*) FILTER (WHERE is_unmetered) AS unmetered_calls,
                sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
                sum(cached_input_tokens) AS cached_input_tokens, sum(reasoning_tokens) AS reasoning_tokens,
                sum(total_tokens) AS total_tokens
         FROM (
-            SELECT s.workflow_id, date_trunc('hour', COALESCE(s.start_time, s.first_seen_at), 'UTC') AS hour,
-                   s.organization_id, s.node_id, s.node_type, COALESCE(s.response_model, s.request_model) AS model,
+            SELECT s.counted_in AS workflow_id, date_trunc('hour', s.time, 'UTC') AS hour,
+                   s.organization_id, s.node_id, s.node_type, m.model,
                    orchestra.outcome(s.state, s.reported_error) AS outcome,
                    orchestra.duration_bucket(s.duration_ms) AS bucket,
-                   s.input_tokens, s.output_tokens, s.cached_input_tokens, s.reasoning_tokens, s.total_tokens
+                   orchestra.is_call(s.state, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens) AS is_call,
+                   orchestra.is_unmetered(s.state, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens)
+                       AS is_unmetered,
+                   s.input_tokens, s.output_tokens, s.reasoning_tokens, s.total_tokens,
+                   -- A part of the input: else the cost of a sum would not be the sum of the costs.
+                   LEAST(COALESCE(s.cached_input_tokens, 0), COALESCE(s.input_tokens, 0)) AS cached_input_tokens
             FROM {steps} AS s
+            CROSS JOIN LATERAL (SELECT COALESCE(s.response_model, s.request_model) AS model) AS m
             WHERE s.absent_since IS NULL
         ) AS judged
         GROUP BY workflow_id, hour, organization_id, node_id, node_type, model, bucket
@@ -113,14 +127,14 @@ def run_rollup(runs: str) -> str:
 
 
 def step_failures(steps: str) -> str:
-    """The query of `step_failures` over these steps: a table, or a query in parentheses."""
+    """The query of `step_failures` over these steps: a query in parentheses, with the columns of `EVERY_STEP`."""
     return f"""
         SELECT id AS step_id, run_id, workflow_id, node_id, organization_id, time, outcome,
                left(encode(sha256(convert_to(pattern, 'UTF8')), 'hex'), 32) AS fingerprint, pattern,
                left(message, 500) AS message
         FROM (
-            SELECT s.id, s.run_id, s.workflow_id, s.node_id, s.organization_id,
-                   COALESCE(s.start_time, s.first_seen_at) AS time, orchestra.outcome(s.state, s.reported_error) AS outcome,
+            SELECT s.id, s.run_id, s.counted_in AS workflow_id, s.node_id, s.organization_id, s.time,
+                   orchestra.outcome(s.state, s.reported_error) AS outcome,
                    m.message, orchestra.failure_pattern(m.message) AS pattern
             FROM {steps} AS s
             CROSS JOIN LATERAL (

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from etl.analytics import computed
 from etl.database import Database, allow_long
-from etl.ledger import dirty_groups
+from etl.ledger import changed_groups
 
 log = structlog.get_logger(__name__)
 
@@ -32,20 +32,31 @@ _GROUPS = "unnest(CAST(:workflow_ids AS text[]), CAST(:hours AS timestamptz[])) 
 _DAYS = "unnest(CAST(:workflow_ids AS text[]), CAST(:days AS date[])) AS g (workflow_id, day)"
 
 
-def _of_groups(table: str) -> str:
-    # Two index conditions in place of one on COALESCE.
-    return f"""(
-        SELECT found.*
-        FROM {_GROUPS}
-        CROSS JOIN LATERAL (
-            SELECT * FROM orchestra.{table}
-            WHERE workflow_id = g.workflow_id AND start_time >= g.hour AND start_time < g.hour + interval '1 hour'
-            UNION ALL
-            SELECT * FROM orchestra.{table}
-            WHERE workflow_id = g.workflow_id AND start_time IS NULL
-              AND first_seen_at >= g.hour AND first_seen_at < g.hour + interval '1 hour'
-        ) AS found
-    )"""
+# Index conditions of their own in place of one on COALESCE.
+_RUNS_OF_GROUPS = f"""(
+    SELECT found.*
+    FROM {_GROUPS}
+    CROSS JOIN LATERAL (
+        SELECT * FROM orchestra.runs
+        WHERE workflow_id = g.workflow_id AND start_time >= g.hour AND start_time < g.hour + interval '1 hour'
+        UNION ALL
+        SELECT * FROM orchestra.runs
+        WHERE workflow_id = g.workflow_id AND start_time IS NULL
+          AND first_seen_at >= g.hour AND first_seen_at < g.hour + interval '1 hour'
+    ) AS found
+)"""
+
+# OFFSET 0: from each run to its steps by their index, whatever else is asked of them.
+_STEPS_OF_GROUPS = f"""(
+    SELECT s.*, s.start_time AS time, s.workflow_id AS counted_in
+    FROM {_GROUPS}
+    JOIN orchestra.steps AS s
+      ON s.workflow_id = g.workflow_id AND s.start_time >= g.hour AND s.start_time < g.hour + interval '1 hour'
+    UNION ALL
+    SELECT s.*, COALESCE(r.start_time, r.first_seen_at), r.workflow_id
+    FROM {_RUNS_OF_GROUPS} AS r
+    CROSS JOIN LATERAL (SELECT * FROM orchestra.steps WHERE run_id = r.id AND start_time IS NULL OFFSET 0) AS s
+)"""
 
 
 _HOURS_OF_DAYS = f"""(
@@ -88,9 +99,9 @@ _STEPS = _rollup(
     "step_rollup",
     "hour",
     (*computed.NODE, *computed.STEP_COUNTS),
-    computed.step_rollup("orchestra.steps"),
+    computed.step_rollup(computed.EVERY_STEP),
     _GROUPS,
-    computed.step_rollup(_of_groups("steps")),
+    computed.step_rollup(_STEPS_OF_GROUPS),
 )
 _RUNS = _rollup(
     "run_rollup",
@@ -98,7 +109,7 @@ _RUNS = _rollup(
     ("organization_id", *computed.RUN_COUNTS),
     computed.run_rollup("orchestra.runs"),
     _GROUPS,
-    computed.run_rollup(_of_groups("runs")),
+    computed.run_rollup(_RUNS_OF_GROUPS),
 )
 _DAILY = _rollup(
     "step_rollup_daily",
@@ -122,7 +133,7 @@ _DROP_FAILURES = text(f"""
 _COMPUTE_FAILURES = text(f"""
     INSERT INTO orchestra.step_failures ({", ".join(computed.FAILURE)})
     SELECT {", ".join("f." + name for name in computed.FAILURE)}
-    FROM ({computed.step_failures(_of_groups("steps"))}) AS f
+    FROM ({computed.step_failures(_STEPS_OF_GROUPS)}) AS f
     JOIN orchestra.steps AS s ON s.id = f.step_id
     ORDER BY f.step_id
     FOR KEY SHARE OF s
@@ -147,7 +158,7 @@ _HOURLY_DIFFERENCES = " UNION ALL ".join(
     (
         _differing("step_rollup", _STEPS.when, _STEPS.columns, _STEPS.everything),
         _differing("run_rollup", _RUNS.when, _RUNS.columns, _RUNS.everything),
-        _differing("step_failures", "time", computed.FAILURE, computed.step_failures("orchestra.steps")),
+        _differing("step_failures", "time", computed.FAILURE, computed.step_failures(computed.EVERY_STEP)),
     )
 )
 _DAILY_DIFFERENCES = _differing("step_rollup_daily", _DAILY.when, _DAILY.columns, _DAILY.everything)
@@ -161,12 +172,12 @@ _VERIFY = text(f"""
         FROM ({_HOURLY_DIFFERENCES}) AS d
         WHERE date_trunc('hour', d.at, 'UTC') >= COALESCE((SELECT run_horizon FROM orchestra_etl.retention), '-infinity')
           AND NOT EXISTS (
-              SELECT FROM orchestra_etl.dirty_groups AS q
+              SELECT FROM orchestra_etl.changed_groups AS q
               WHERE q.workflow_id = d.workflow_id AND q.hour = date_trunc('hour', d.at, 'UTC'))
         UNION ALL
         SELECT workflow_id, CAST(at AS timestamp) AT TIME ZONE 'UTC', what FROM ({_DAILY_DIFFERENCES}) AS d
     ) AS found
-    WHERE NOT EXISTS (SELECT FROM orchestra_etl.dirty_groups AS q WHERE q.workflow_id IS NULL)
+    WHERE NOT EXISTS (SELECT FROM orchestra_etl.changed_groups AS q WHERE q.workflow_id IS NULL)
     GROUP BY workflow_id, at
     ORDER BY workflow_id, at
 """)
@@ -212,13 +223,13 @@ def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
         connection: in a READ COMMITTED transaction.
         limit: how many of them.
     """
-    if not dirty_groups.try_lock(connection):
+    if not changed_groups.try_lock(connection):
         return Refreshed(busy=True)
-    taken = dirty_groups.take(connection, limit)
+    taken = changed_groups.take(connection, limit)
     horizon = connection.execute(_HORIZON).scalar_one_or_none()
     groups = [group for group in taken if horizon is None or group.hour >= horizon]
     done = Refreshed(groups=len(groups), frozen=len(taken) - len(groups))
-    done.waiting = dirty_groups.waiting(connection)
+    done.waiting = changed_groups.waiting(connection)
     if done.waiting:
         # A whole batch, however dense its hours: one that is always cut off would never get anywhere.
         allow_long(connection)

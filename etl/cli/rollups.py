@@ -38,12 +38,12 @@ def refresh(
 ) -> None:
     """Bring the rollups and the prices up to date; `sync`, `backfill` and `serve` do so by themselves."""
     from etl import app
-    from etl.ledger import dirty_groups
+    from etl.ledger import changed_groups
 
     settings = invocation(context).settings()
     with app.open_database(settings) as database:
         if everything:
-            database.transaction(dirty_groups.ask_for_all)
+            database.transaction(changed_groups.ask_for_all)
         done = asyncio.run(_refresh(settings, database))
     if as_json:
         print_json(done)

@@ -171,17 +171,14 @@ _COMPLETE = text("""
         completed_at = now(),
         reconciled_at = CASE WHEN :whole_list THEN :begun_at ELSE reconciled_at END,
         listed_runs = CASE WHEN :to_the_end THEN :listed ELSE listed_runs END,
+        known_runs = CASE WHEN :to_the_end
+                          THEN (SELECT count(*) FROM orchestra_etl.run_ledger AS l WHERE l.workflow_id = :workflow_id)
+                          ELSE known_runs END,
         repaired_runs = CASE WHEN :whole_list THEN :repaired ELSE repaired_runs END,
         new_runs = :new_runs,
         last_error = NULL
     WHERE workflow_id = :workflow_id AND fencing_token = :token
-    RETURNING new_runs, listed_runs
-""")
-
-# No further than it takes to know that the list shows less than all.
-_MORE_KNOWN = text("""
-    SELECT count(*) > :listed
-    FROM (SELECT FROM orchestra_etl.run_ledger WHERE workflow_id = :workflow_id LIMIT :listed + 1) AS known
+    RETURNING new_runs, listed_runs, COALESCE(known_runs > listed_runs, false) AS window_full
 """)
 
 _ABANDON = text("""
@@ -341,10 +338,8 @@ def write_page(
                 "repaired": completion.repaired + repaired,
             },
         ).one()
-        if completed.listed_runs is not None and 2 * completed.new_runs > completed.listed_runs:
-            window = {"workflow_id": sweep.workflow_id, "listed": completed.listed_runs}
-            if connection.execute(_MORE_KNOWN, window).scalar_one():
-                overrun = (completed.new_runs, completed.listed_runs)
+        if completed.window_full and 2 * completed.new_runs > completed.listed_runs:
+            overrun = (completed.new_runs, completed.listed_runs)
     return Written(new, changed, repaired, overrun)
 
 

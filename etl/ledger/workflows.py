@@ -39,13 +39,6 @@ _VERSION = text("""
     ON CONFLICT DO NOTHING
 """)
 
-# A schema of before 0008 has no such column.
-_DATABLE = text("""
-    SELECT EXISTS (
-        SELECT FROM pg_attribute
-        WHERE attrelid = 'orchestra.workflow_versions'::regclass AND attname = 'updated_at' AND NOT attisdropped)
-""")
-
 # The version just appended, or one that was appended without a date: a workflow that was last changed before it was seen in its
 # version has been in it since that change. A row that has its date keeps it: a workflow can change while its version and graph
 # stay the same, and that makes the version begin no later.
@@ -92,13 +85,12 @@ def configure_unknown(connection: Connection, workflow_id: str) -> None:
 def describe(connection: Connection, workflows: Sequence[Workflow]) -> None:
     """Enter what the API says; a version or graph that differs from the last one is appended."""
     connection.execute(_DESCRIBED_NOW)
-    datable = connection.execute(_DATABLE).scalar_one()
     for workflow in sorted(workflows, key=lambda one: one.id):
         connection.execute(_DESCRIBED, {"id": workflow.id, "name": workflow.name, "description": workflow.description})
         if workflow.version is not None or workflow.graph is not None:
             told = {"id": workflow.id, "version": workflow.version, "graph": workflow.graph}
             connection.execute(_VERSION, told)
-            if datable and workflow.updated_at is not None:
+            if workflow.updated_at is not None:
                 connection.execute(_DATED, {**told, "updated_at": workflow.updated_at})
 
 

@@ -101,6 +101,11 @@ sweeps = Table(
     column("new_runs", Integer(), "Runs that the last complete sweep found new."),
     column("listed_runs", Integer(), "Rows that the last walk of the whole list saw: the listable window."),
     column(
+        "known_runs",
+        BigInteger(),
+        "Runs that were known of the workflow by then: more than that, where the list lets go.",
+    ),
+    column(
         "repaired_runs",
         Integer(),
         "Runs that the last walk of the whole list found read but missing from the tables, and had read again.",

@@ -18,7 +18,8 @@ STEP_COUNTS = (
     ("cancelled", "Steps that were cancelled."),
     ("skipped", "Steps that were skipped."),
     ("unfinished", "Steps that are pending or running, or whose status is not known."),
-    ("calls", "Calls of a model: steps that name a model or report tokens."),
+    ("calls", "Calls of a model (see is_call)."),
+    ("unmetered_calls", "Calls that did not say how many tokens they took, so that no price tells what they cost."),
     ("input_tokens", "Prompt tokens."),
     ("output_tokens", "Completion tokens."),
     ("cached_input_tokens", "Prompt tokens served from a cache, part of input_tokens."),
@@ -38,7 +39,12 @@ RUN_COUNTS = (
 
 
 def _counts(names: tuple[tuple[str, str], ...]) -> list[Column[Any]]:
-    return [column(name, BigInteger(), comment, nullable=False) for name, comment in names]
+    # A column that was added later: 0 in the groups of before.
+    defaults = {"unmetered_calls": text("0")}
+    return [
+        column(name, BigInteger(), comment, nullable=False, server_default=defaults.get(name))
+        for name, comment in names
+    ]
 
 
 def _group(when: str, kind: TypeEngine[Any], comment: str) -> list[Column[Any]]:
@@ -78,7 +84,7 @@ def _histogram() -> list[Column[Any]]:
 step_rollup = Table(
     "step_rollup",
     metadata,
-    *_group("hour", Time, "The hour (UTC) in which the steps started, or were first seen if not started."),
+    *_group("hour", Time, "The hour (UTC) in which the steps started; of those not started, the hour of their run."),
     *_node(),
     *_counts(STEP_COUNTS),
     *_histogram(),
@@ -122,7 +128,7 @@ step_failures = Table(
     column("workflow_id", Id, "Its workflow.", nullable=False),
     column("node_id", Text(), "Its node."),
     column("organization_id", Id, "Its organisation."),
-    column("time", Time, "When it started; when it was first seen, if it has no start.", nullable=False),
+    column("time", Time, "When it started; when its run did, or was first seen, if it has no start.", nullable=False),
     column("outcome", Text(), "failed or soft_failed.", nullable=False),
     column("fingerprint", Text(), "Hash of the pattern: the same for failures of one kind.", nullable=False),
     column("pattern", Text(), "The message with its numbers, ids and quoted texts replaced.", nullable=False),
@@ -133,12 +139,25 @@ step_failures = Table(
     comment="One row a step that failed or failed softly, with the kind of failure.",
 )
 
-dirty_groups = Table(
+
+def _queue(name: str, comment: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        column("id", BigInteger(), "Order of arrival.", Identity(always=True), primary_key=True),
+        column("workflow_id", Id, "The workflow; null: every group there is must be computed."),
+        column("hour", Time, "The hour of the runs or steps that changed; null: as workflow_id."),
+        schema=OPERATIONS,
+        comment=comment,
+    )
+
+
+changed_groups = _queue(
+    "changed_groups",
+    "A queue: the groups of the rollups whose runs or steps have changed since they were last computed.",
+)
+
+dirty_groups = _queue(
     "dirty_groups",
-    metadata,
-    column("id", BigInteger(), "Order of arrival.", Identity(always=True), primary_key=True),
-    column("workflow_id", Id, "The workflow; null: every group there is must be computed."),
-    column("hour", Time, "The hour of the steps that changed; null: as workflow_id."),
-    schema=OPERATIONS,
-    comment="A queue: the groups of the rollups whose runs or steps have changed since they were last computed.",
+    "Always empty: the queue of programs of before 0009, which count steps without a start elsewhere and should compute nothing.",
 )

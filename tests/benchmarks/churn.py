@@ -27,7 +27,7 @@ _TABLES = """
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_stat_user_tables AS s ON s.relid = c.oid
     WHERE n.nspname IN ('orchestra', 'orchestra_etl') AND c.relkind = 'r'
-      AND c.relname IN ('runs', 'steps', 'inputs', 'outputs', 'run_ledger', 'dirty_groups')
+      AND c.relname IN ('runs', 'steps', 'inputs', 'outputs', 'run_ledger', 'changed_groups')
 """
 
 
@@ -55,7 +55,7 @@ def churn(url: str, runs: int, rounds: int) -> dict[str, Churned]:
     for _ in range(rounds):
         tenth = changed(tenth)
         seconds += load(url, tenth).seconds
-        query(url, "DELETE FROM orchestra_etl.dirty_groups")  # as a refresh does
+        query(url, "DELETE FROM orchestra_etl.changed_groups")  # as a refresh does
         for row in query(url, _TABLES):
             dead[row["name"]] = max(dead[row["name"]], int(row["dead"]))
     return {

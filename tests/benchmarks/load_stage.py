@@ -193,7 +193,7 @@ def copy(url: str, batches: Sequence[dict[str, bytes]], *, connections: int = 1)
 
 def empty(url: str) -> None:
     """Empty all that a load fills."""
-    query(url, "TRUNCATE orchestra.runs, orchestra_etl.dirty_groups, orchestra_etl.run_ledger CASCADE")
+    query(url, "TRUNCATE orchestra.runs, orchestra_etl.changed_groups, orchestra_etl.run_ledger CASCADE")
     query(url, "CHECKPOINT")
 
 

@@ -41,6 +41,15 @@ def test_an_outcome(database_url: str, state: str, reported_error: str | None, o
         ('{"message": "it broke", "code": 5}', None, "it broke"),
         ('{"detail": "it broke"}', None, "it broke"),
         ('{"error": {"code": 5}}', None, '{"code": 5}'),
+        ('{"error": {"message": "it broke", "code": 5}}', None, "it broke"),
+        ('{"message": "", "error": {"message": "", "detail": "it broke"}}', "refused", "it broke"),
+        ('{"message": "", "code": 5}', "refused", '{"code": 5, "message": ""}'),
+        ('""', "refused", "refused"),
+        ("{}", "refused", "refused"),
+        ("[]", "refused", "refused"),
+        ("false", "refused", "refused"),
+        ("0", "refused", "0"),
+        ('""', "", None),
         ('{"code": 5}', None, '{"code": 5}'),
         ("[5]", None, "[5]"),
         ("null", "refused", "refused"),
@@ -49,7 +58,7 @@ def test_an_outcome(database_url: str, state: str, reported_error: str | None, o
     ],
 )
 def test_a_message(database_url: str, error: str | None, reported_error: str | None, message: str | None) -> None:
-    """An error's own words are taken from wherever the API puts them; else an integration's."""
+    """An error's own words are taken from wherever the API puts them; else an integration's; what is empty says nothing."""
     found = query(database_url, "SELECT orchestra.error_message(CAST(%s AS jsonb), %s) AS m", error, reported_error)
     assert found == [{"m": message}]
 
@@ -65,6 +74,32 @@ def test_a_message(database_url: str, error: str | None, reported_error: str | N
         ("  refused:\n\t by  the API ", "refused: by the API"),
         ("Service Unavailable", "Service Unavailable"),
         ("", ""),
+        # What a client library makes of an answer: the words under its keys tell the kinds apart.
+        (
+            "Error code: 401 - {'error': {'message': 'Incorrect key: sk-ab12cd34ef56.', 'param': None, 'code': 'invalid_key'}}",
+            "Error code: 401 - {error: {message: Incorrect key: sk-<id>., param: None, code: invalid_key}}",
+        ),
+        (
+            "Error code: 404 - {'error': {'message': \"The model 'x' isn't there\", 'code': 'model_not_found'}}",
+            "Error code: 404 - {error: {message: The model <text> isn't there, code: model_not_found}}",
+        ),
+        (
+            '{"error": {"message": "No funds", "input": "a secret", "code": 4711}}',
+            "{error: {message: No funds, input: <text>, code: <n>}}",
+        ),
+        (
+            '{"detail": [{"loc": ["body", 7], "msg": "field required"}]}',
+            "{detail: [{loc: [<text>, <n>], msg: field required}]}",
+        ),
+        ("HTTP/1.1 503 from 10.0.0.1:443, status: 502, in 1234 ms", "HTTP/<n> 503 from <n>, status: 502, in <n> ms"),
+        # Ids: of letters and digits, behind a prefix, long; words and plain numbers are none.
+        ("req_011CSHoEeqs5C35K2UUqR7Fy, call_AbC12dEf, org-AbCd1234EfGh5678", "req_<id>, call_<id>, org-<id>"),
+        ("chatcmpl-9xYzAbCdEfGh of user_7b3997d6b800", "chatcmpl-<id> of user_<id>"),
+        ("used 9999999 or 12345678 of a facade, decade", "used <n> or <n> of a facade, decade"),
+        ("no user \u201cbob\u201d, no \u00abalice\u00bb", "no user <text>, no <text>"),
+        (r'said \"bob\", then "a \"b\" c"', "said <text>, then <text>"),
+        ("x" * 490 + " 'a secret that goes on" + " and on" * 600, "x" * 490 + " <text>"),
+        ('"a secret that goes on' + " and on" * 600, "<text>"),
     ],
 )
 def test_a_pattern(database_url: str, message: str, pattern: str) -> None:
@@ -73,7 +108,19 @@ def test_a_pattern(database_url: str, message: str, pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["'" * 5000, '"a' * 5000, "9" * 5000, "0" * 15 + "g" * 5000, "a1" * 5000, " " * 5000]
+    "message",
+    [
+        "'" * 5000,
+        '"a' * 5000,
+        "9" * 5000,
+        "0" * 15 + "g" * 5000,
+        "a1" * 5000,
+        " " * 5000,
+        "{'a': " * 900,
+        "code: '" * 800,
+        "http/1." * 800,
+        "ab_1" * 1300,
+    ],
 )
 def test_a_hostile_message_costs_no_time(database_url: str, message: str) -> None:
     """No message makes the search for its pattern take long."""

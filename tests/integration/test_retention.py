@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from etl.admin import retention
+from etl.admin.erase import Selection, erase
 from etl.database import Database
 from etl.errors import ConfigurationError
 from etl.ledger import clock, dead_letters, sweeps
@@ -123,7 +124,7 @@ def test_payloads_do_not_come_back(world: World) -> None:
 
 
 def test_old_runs_go_whole_and_open_ones_stay(world: World) -> None:
-    """Runs beyond the age become tombstones that keep their start; an open run stays however old it is."""
+    """Runs beyond the age become tombstones, which analysts see beside erased ones; an open run stays however old it is."""
     world.sync()
     ids = world.history.run_ids(world.workflow)
     query(world.url, "UPDATE orchestra_etl.run_ledger SET tracking = 'open' WHERE run_id = %s", ids[-1])
@@ -133,6 +134,14 @@ def test_old_runs_go_whole_and_open_ones_stay(world: World) -> None:
     assert kept == {*ids[:5], ids[-1]}
     tombs = query(world.url, "SELECT * FROM orchestra_etl.run_ledger WHERE tracking = 'pruned'")
     assert all(row["start_time"] and row["removed_at"] and row["listing_hash"] is None for row in tombs)
+    erase(world.database, Selection(runs=(ids[0],)))
+    removed = query(
+        world.url, "SELECT run_id, workflow_id, tracking, removed_at <= now() AS past FROM orchestra.removed_runs"
+    )
+    assert {tuple(row.values()) for row in removed} == {
+        (ids[0], world.workflow, "erased", True),
+        *((row["run_id"], world.workflow, "pruned", True) for row in tombs),
+    }
 
 
 def test_an_end_before_the_start_prunes_nothing_young(world: World) -> None:

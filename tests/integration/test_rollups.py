@@ -21,7 +21,7 @@ from etl.admin.erase import Selection
 from etl.analytics import rollups
 from etl.analytics.rollups import Difference
 from etl.database import Database
-from etl.ledger import dirty_groups, state_map
+from etl.ledger import changed_groups, state_map
 from etl.local.history import History
 from etl.local.simulator import Simulator
 from etl.schema import upgrade
@@ -337,7 +337,7 @@ def test_a_difference_is_found_and_mended(database: Database, database_url: str,
     assert all((one.at.minute, one.at.second) == (0, 0) for one in found)
     rollups.drain(database)
     assert verified(database) == found
-    database.transaction(dirty_groups.ask_for_all)
+    database.transaction(changed_groups.ask_for_all)
     assert verified(database) == []
     rollups.drain(database, batch=5)
     assert right(database, database_url)
@@ -375,7 +375,7 @@ def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: D
     young = set(history.run_ids(history.workflow_ids[0])[:5])
     kept = before._replace(failures={one: row for one, row in before.failures.items() if row[0] in young})
     assert stored(database_url) == kept != before
-    database.transaction(dirty_groups.ask_for_all)
+    database.transaction(changed_groups.ask_for_all)
     done = rollups.drain(database, batch=2)
     assert (done.frozen >= 5, done.groups >= 5) == (True, True)
     assert stored(database_url) == kept
@@ -383,7 +383,7 @@ def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: D
     query(database_url, "UPDATE orchestra.step_rollup_daily SET failed = failed + 1")
     [days] = query(database_url, "SELECT count(DISTINCT (workflow_id, day)) AS n FROM orchestra.step_rollup_daily")
     assert len(verified(database)) == days["n"] >= 9
-    database.transaction(dirty_groups.ask_for_all)
+    database.transaction(changed_groups.ask_for_all)
     rollups.drain(database)
     assert stored(database_url) == kept
 

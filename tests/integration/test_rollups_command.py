@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection
 
 from etl.database import Database
-from etl.ledger import dirty_groups
+from etl.ledger import changed_groups
 from etl.local.history import History
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
@@ -87,7 +87,7 @@ def test_another_refresh_is_not_disturbed(command: Command, database_url: str) -
     other = Database(database_url)
 
     def refresh_beside(connection: Connection) -> Printed:
-        assert dirty_groups.try_lock(connection)
+        assert changed_groups.try_lock(connection)
         return command("rollups", "refresh")
 
     printed = other.transaction(refresh_beside)
@@ -140,7 +140,7 @@ def test_other_commands_keep_them(command: Command, database_url: str) -> None:
 
 
 def _uncount(url: str) -> None:
-    query(url, "INSERT INTO orchestra_etl.dirty_groups (workflow_id, hour)"
+    query(url, "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)"
                " SELECT workflow_id, hour FROM orchestra.step_rollup")  # fmt: skip
     query(url, "DELETE FROM orchestra.step_rollup")
 
@@ -154,7 +154,7 @@ def test_prune_waits_until_all_is_counted(command: Command, database_url: str) -
     locked, ended = threading.Event(), threading.Event()
 
     def hold(connection: Connection) -> None:
-        dirty_groups.try_lock(connection)
+        changed_groups.try_lock(connection)
         locked.set()
         ended.wait(1.0)
 
@@ -176,7 +176,7 @@ def test_a_prune_stopped_before_all_is_counted_removes_nothing(command: Command,
     other = Database(database_url)
 
     def prune(connection: Connection) -> Printed:
-        dirty_groups.try_lock(connection)
+        changed_groups.try_lock(connection)
         signaller = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
         signaller.start()
         return command("prune", "--runs-older-than", "123h")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
+import pytest
 
+from etl.admin import roles
+from etl.database import Database
+from etl.schema import upgrade
 from tests.conftest import ROOT
 from tests.support import query
 
@@ -15,16 +20,19 @@ RELEASED = ROOT / "tests" / "faults" / "released" / "sql.sha256"
 """Lines as `sha256sum` writes them."""
 
 _DEFINITIONS = """
-    SELECT 'view ' || c.relname AS name, pg_get_viewdef(c.oid) AS definition, obj_description(c.oid, 'pg_class') AS comment
+    SELECT 'view ' || c.relname AS name,
+           concat(pg_get_viewdef(c.oid), ARRAY(SELECT unnest(c.relacl)::text ORDER BY 1)) AS definition,
+           obj_description(c.oid, 'pg_class') AS comment
     FROM pg_class AS c WHERE c.relnamespace = 'orchestra'::regnamespace AND c.relkind = 'v'
     UNION ALL
-    SELECT 'column ' || c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum)
+    SELECT 'column ' || c.relname || '.' || a.attname, concat(format_type(a.atttypid, a.atttypmod), a.attacl),
+           col_description(c.oid, a.attnum)
     FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
     WHERE c.relnamespace = 'orchestra'::regnamespace AND c.relkind = 'v'
     UNION ALL
     SELECT 'function ' || p.oid::regprocedure,
            CASE p.prokind WHEN 'a' THEN concat_ws(' ', g.aggtransfn, g.aggcombinefn, g.aggfinalfn, g.agginitval, p.proparallel)
-                ELSE pg_get_functiondef(p.oid) END,
+                ELSE pg_get_functiondef(p.oid) END || ARRAY(SELECT unnest(p.proacl)::text ORDER BY 1)::text,
            obj_description(p.oid, 'pg_proc')
     FROM pg_proc AS p LEFT JOIN pg_aggregate AS g ON g.aggfnoid = p.oid
     WHERE p.pronamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace)
@@ -67,22 +75,48 @@ def run_files(url: str) -> None:
             waiting = left
 
 
-def test_an_upgraded_database_is_what_the_files_say(database_url: str) -> None:
-    """Views, functions and triggers made by the revisions are those of the newest files, each with a comment, unless changed."""
+@pytest.fixture
+def granted() -> Iterator[Callable[[str], None]]:
+    """Applies the roles to a database, and takes them away in the end: they belong to the whole server."""
+    databases: list[str] = []
+
+    def apply(url: str) -> None:
+        databases.append(url)
+        database = Database(url, pool_size=1)
+        roles.apply(database)
+        database.close()
+
+    yield apply
+    with psycopg.connect(databases[0], autocommit=True) as connection:
+        connection.execute("REASSIGN OWNED BY orchestra_migrator TO postgres")
+        for role in roles.PURPOSES:
+            connection.execute(f"DROP OWNED BY {role}".encode())
+            connection.execute(f"DROP ROLE {role}".encode())
+
+
+def test_an_upgraded_database_is_what_the_files_say(empty_database_url: str, granted: Callable[[str], None]) -> None:
+    """Views, functions, triggers, comments and grants of an upgraded release are those of the newest files, unless changed."""
+    database_url = empty_database_url
+    upgrade(database_url, revision="0005")
+    upgrade(database_url)
+    granted(database_url)
     upgraded = definitions(database_url)
     assert [name for name, (_, comment) in upgraded.items() if not comment] == []
     for row in query(database_url, _DROPS):
         query(database_url, row["statement"])
     assert definitions(database_url) == {}
     run_files(database_url)
+    granted(database_url)
     assert definitions(database_url) == upgraded
-    changed = upgraded["view failures"][0].replace("f.message", "f.pattern AS message")
+    changed = upgraded["view failures"][0].partition(";")[0].replace("f.message", "f.pattern AS message")
     for change in (
         f"CREATE OR REPLACE VIEW orchestra.failures AS {changed}",
         "COMMENT ON COLUMN orchestra.failures.time IS 'Then.'",
         "CREATE OR REPLACE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision LANGUAGE sql"
         " IMMUTABLE PARALLEL SAFE AS 'SELECT 1.0::double precision'",
         "DROP TRIGGER mark_updated ON orchestra.runs",
+        "GRANT SELECT ON orchestra.failures TO PUBLIC",
+        "REVOKE EXECUTE ON FUNCTION orchestra.outcome FROM orchestra_analyst",
     ):
         before = definitions(database_url)
         query(database_url, change)

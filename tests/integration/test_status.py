@@ -25,14 +25,19 @@ def command(
     return command_line(tmp_path, monkeypatch, capsys, TOML, DATABASE_URL=database_url)
 
 
-def _sweep(url: str, *, ago: str = "1 minute", error: str | None = None, new: int = 3, listed: int = 100) -> None:
+def _sweep(
+    url: str, *, ago: str = "1 minute", error: str | None = None, new: int = 3, listed: int = 100, known: int = 0
+) -> None:
+    """A complete sweep; `known` runs by the last walk of the whole list, none but those listed if 0."""
     query(
         url,
         "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, completed_at, new_runs,"
-        " listed_runs, last_error) VALUES (%s, 7, 7, now() - %s::interval, now() - %s::interval + interval '1 s', %s, %s, %s)"
+        " listed_runs, known_runs, last_error) VALUES (%s, 7, 7, now() - %s::interval,"
+        " now() - %s::interval + interval '1 s', %s, %s, %s, %s)"
         " ON CONFLICT (workflow_id) DO UPDATE SET started_at = excluded.started_at, completed_at = excluded.completed_at,"
-        " new_runs = excluded.new_runs, listed_runs = excluded.listed_runs, last_error = excluded.last_error",
-        WEATHER, ago, ago, new, listed, error,
+        " new_runs = excluded.new_runs, listed_runs = excluded.listed_runs, known_runs = excluded.known_runs,"
+        " last_error = excluded.last_error",
+        WEATHER, ago, ago, new, listed, known or listed, error,
     )  # fmt: skip
 
 
@@ -227,9 +232,12 @@ def test_the_headroom_warns_before_runs_are_missed(command: Command, database_ur
         _run(database_url, f"run-{number}")
     _sweep(database_url, new=6, listed=12)
     assert _only(command)["verdict"] == "ok"
-    _sweep(database_url, new=5, listed=10)
+    _sweep(database_url, new=5, listed=10, known=12)
     assert _only(command)["verdict"] == "ok"
+    # Runs that came after the walk of the whole list say nothing about what it kept.
     _sweep(database_url, new=6, listed=10)
+    assert _only(command)["verdict"] == "ok"
+    _sweep(database_url, new=6, listed=10, known=12)
     workflow = _only(command)
     assert workflow["headroom"] == {"new_runs": 6, "listable": 10, "window_full": True}
     assert _reasons(workflow) == [

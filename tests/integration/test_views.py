@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psycopg
@@ -26,7 +27,7 @@ from tests.view_oracle import Facts
 
 VIEWS = (
     "coverage", "failure_groups", "failures", "model_usage", "node_daily", "node_hourly", "open_runs", "pipeline_health",
-    "run_summary", "step_timeline", "workflow_hourly",
+    "removed_runs", "run_summary", "step_timeline", "workflow_hourly",
 )  # fmt: skip
 
 
@@ -306,7 +307,9 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
             "INSERT INTO orchestra_etl.gaps (workflow_id, detail, acknowledged_at) VALUES ('w', 'x', %s)",
             resolved,
         )
-    query(database_url, "INSERT INTO orchestra_etl.dirty_groups (workflow_id, hour) VALUES ('w', now()), ('w', now())")
+    query(
+        database_url, "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES ('w', now()), ('w', now())"
+    )
     query(
         database_url,
         "INSERT INTO orchestra_etl.drift (workflow_id, subject, field, kind, found, occurrences, last_run_id)"
@@ -316,6 +319,13 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
         database_url,
         "UPDATE orchestra_etl.sweeps SET completed_at = now() - interval '5 minutes'"
         " WHERE workflow_id = (SELECT max(workflow_id) FROM orchestra_etl.sweeps)",
+    )
+    # Out of the configuration for long, never swept, and out of it before it ever was.
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.sweeps (workflow_id, started_at, completed_at) VALUES"
+        " ('gone', now() - interval '8 days', now() - interval '8 days'), ('new', now(), NULL),"
+        " ('gone unswept', now() - interval '8 days', NULL)",
     )
     tracked = query(database_url, "SELECT tracking FROM orchestra_etl.run_ledger WHERE run_id NOT LIKE 'made up%%'")
     (row,) = query(database_url, "SELECT * FROM orchestra.pipeline_health")
@@ -327,7 +337,42 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
     assert {name: row[name] for name in ("due_runs", "failing_reads", "dead_letters", "unacknowledged_gaps", "drift")} == {
         "due_runs": 3, "failing_reads": 3, "dead_letters": 2, "unacknowledged_gaps": 2, "drift": 1,
     }  # fmt: skip
-    assert row["waiting_groups"] == 2
+    assert (row["waiting_groups"], row["unswept_workflows"]) == (2, 1)
+
+
+def test_a_run_of_many_steps(database_url: str) -> None:
+    """Lanes, waits and executions are right for 400 steps that begin and end together, take no time, never end or never began."""
+    chance = Random(3)
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    query(
+        database_url,
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time)"
+        " VALUES ('run', 'w', 'running', 'api', 'open', %s)",
+        noon,
+    )
+    query(database_url, "INSERT INTO orchestra.workflows (id, name, labels) VALUES ('w', NULL, '{}')")
+    for number in range(400):
+        start = noon + timedelta(seconds=chance.randrange(60)) if chance.random() < 0.9 else None
+        end = start and start + timedelta(seconds=chance.choice((0, 0, 1, 5, 9, -2)))
+        state = "skipped" if start is None else "succeeded"
+        query(
+            database_url,
+            "INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, position, state, start_time, end_time, content_hash)"
+            " VALUES (%s, 'run', 'w', %s, %s, %s, %s, %s, '')",
+            f"step {number}", f"node {number % 7}", number, state, start, end if chance.random() < 0.98 else None,
+        )  # fmt: skip
+    facts = Facts(
+        query(database_url, "SELECT * FROM orchestra.runs"),
+        query(database_url, "SELECT * FROM orchestra.steps"),
+        {row["id"]: row for row in query(database_url, "SELECT * FROM orchestra.workflows")},
+        [],
+        [],
+    )
+    rows = query(database_url, "SELECT * FROM orchestra.step_timeline")
+    expected = view_oracle.step_timeline(facts)
+    assert len(rows) == len(expected) == 400
+    for row in rows:
+        assert rounded(row) == rounded(expected[row["step_id"]])
 
 
 # Who may read them.
@@ -337,6 +382,7 @@ def test_analysts_read_every_view(world: World) -> None:
     """An analyst and the loader read each view and nothing else of it; the views hold no payload; nobody else reads them."""
     url = world.url
     roles.apply(world.database)
+    query(url, "UPDATE orchestra_etl.run_ledger SET tracking = 'pruned', removed_at = now() WHERE tracking = 'final'")
     try:
         privileges = query(
             url,

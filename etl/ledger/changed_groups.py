@@ -17,25 +17,25 @@ _WAIT = text("SELECT pg_advisory_xact_lock(:key)")
 _TRY = text("SELECT pg_try_advisory_xact_lock(:key)")
 
 _TAKE = text("""
-    DELETE FROM orchestra_etl.dirty_groups
+    DELETE FROM orchestra_etl.changed_groups
     WHERE id IN (
         SELECT id
         FROM (SELECT id, dense_rank() OVER (ORDER BY hour DESC NULLS FIRST, workflow_id) AS place
-              FROM orchestra_etl.dirty_groups) AS ranked
+              FROM orchestra_etl.changed_groups) AS ranked
         WHERE place <= :limit
     )
     RETURNING workflow_id, hour
 """)
 
-_WAITING = text("SELECT count(*) FROM orchestra_etl.dirty_groups")
+_WAITING = text("SELECT count(*) FROM orchestra_etl.changed_groups")
 
-_ASK_FOR_ALL = text("INSERT INTO orchestra_etl.dirty_groups (workflow_id, hour) VALUES (NULL, NULL)")
+_ASK_FOR_ALL = text("INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)")
 
 # The groups that are stored are among them: their steps may all be gone.
 _ENTER_ALL = text("""
-    INSERT INTO orchestra_etl.dirty_groups (workflow_id, hour)
+    INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
     SELECT workflow_id, hour
-    FROM (SELECT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') AS hour FROM orchestra.steps
+    FROM (SELECT workflow_id, date_trunc('hour', start_time, 'UTC') AS hour FROM orchestra.steps WHERE start_time IS NOT NULL
           UNION SELECT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM orchestra.runs
           UNION SELECT workflow_id, hour FROM orchestra.step_rollup
           UNION SELECT workflow_id, hour FROM orchestra.run_rollup

@@ -1,0 +1,42 @@
+CREATE OR REPLACE VIEW orchestra.node_hourly AS
+SELECT s.hour,
+       s.workflow_id,
+       COALESCE(w.name, s.workflow_id) AS workflow_name,
+       s.organization_id,
+       s.node_id,
+       s.node_type,
+       s.model,
+       s.succeeded + s.soft_failed + s.failed + s.cancelled + s.skipped + s.unfinished AS steps,
+       s.succeeded,
+       s.soft_failed,
+       s.failed,
+       s.cancelled,
+       s.skipped,
+       s.unfinished,
+       s.calls,
+       s.total_tokens,
+       s.buckets,
+       s.counts
+FROM orchestra.step_rollup AS s
+LEFT JOIN orchestra.workflows AS w ON w.id = s.workflow_id;
+
+COMMENT ON VIEW orchestra.node_hourly IS
+    'Steps by hour, workflow, organisation, node and model: outcomes and a histogram of durations. Success rate: succeeded / (succeeded + soft_failed + failed). Percentiles: duration_quantile(buckets, counts, 0.95) over any rows.';
+COMMENT ON COLUMN orchestra.node_hourly.hour IS 'The hour (UTC) in which the steps started; of those not started, the hour of their run.';
+COMMENT ON COLUMN orchestra.node_hourly.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.node_hourly.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.node_hourly.organization_id IS 'The organisation; null where no step names one.';
+COMMENT ON COLUMN orchestra.node_hourly.node_id IS 'The node.';
+COMMENT ON COLUMN orchestra.node_hourly.node_type IS 'The node''s type.';
+COMMENT ON COLUMN orchestra.node_hourly.model IS 'The model that answered, else the one that was asked for; null: no model.';
+COMMENT ON COLUMN orchestra.node_hourly.steps IS 'Steps.';
+COMMENT ON COLUMN orchestra.node_hourly.succeeded IS 'Steps that succeeded.';
+COMMENT ON COLUMN orchestra.node_hourly.soft_failed IS 'Steps that succeeded although an integration reported an error.';
+COMMENT ON COLUMN orchestra.node_hourly.failed IS 'Steps that failed.';
+COMMENT ON COLUMN orchestra.node_hourly.cancelled IS 'Steps that were cancelled.';
+COMMENT ON COLUMN orchestra.node_hourly.skipped IS 'Steps that were skipped.';
+COMMENT ON COLUMN orchestra.node_hourly.unfinished IS 'Steps that are pending or running, or whose status is not known.';
+COMMENT ON COLUMN orchestra.node_hourly.calls IS 'Calls of a model (see is_call).';
+COMMENT ON COLUMN orchestra.node_hourly.total_tokens IS 'Total tokens.';
+COMMENT ON COLUMN orchestra.node_hourly.buckets IS 'Buckets of durations that occur (see duration_bucket), rising.';
+COMMENT ON COLUMN orchestra.node_hourly.counts IS 'How many durations each of these buckets holds.';

@@ -1,0 +1,121 @@
+"""Which steps are calls of a model, and what is known of their cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from etl.analytics import rollups
+from etl.database import Database
+from tests.support import query
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TOKENS = ("input_tokens", "cached_input_tokens", "output_tokens", "total_tokens")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database with a run, and a price of the model m: 2, 1 and 3 for a token."""
+    query(
+        database_url,
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time)"
+        " VALUES ('run', 'w', 'succeeded', 'api', 'final', %s)",
+        NOON,
+    )
+    query(
+        database_url,
+        "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, cached_input_per_million,"
+        " output_per_million, source) VALUES ('m', '0001-01-01', 'USD', 2000000, 1000000, 3000000, 'set')",
+    )
+    made = Database(database_url, patience=5)
+    yield made
+    made.close()
+
+
+def add(url: str, *tokens: int | None, state: str = "succeeded", node_type: str | None = "model", **more: Any) -> None:
+    """A step that names the model m, with these tokens in the order of `TOKENS`."""
+    [row] = query(url, "SELECT count(*) AS n FROM orchestra.steps")
+    columns = {"id": f"step {row['n']}", "run_id": "run", "workflow_id": "w", "position": row["n"], "state": state}
+    columns |= {"start_time": NOON, "node_type": node_type, "request_model": "m", "content_hash": b""}
+    columns |= {**dict(zip(TOKENS, tokens, strict=False)), **more}
+    names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
+    query(url, f"INSERT INTO orchestra.steps ({names}) VALUES ({marks})", *columns.values())
+
+
+def told(database: Database, url: str) -> tuple[int, int, Any]:
+    """Calls, unpriced ones and cost, on which `model_usage`, `run_summary` and `step_timeline` must agree."""
+    rollups.drain(database)
+    columns = "CAST(COALESCE(sum(calls), 0) AS int) AS calls, {} AS unpriced, sum(cost) AS cost"
+    unpriced = "CAST(COALESCE(sum(unpriced_calls), 0) AS int)"
+    [usage] = query(url, f"SELECT {columns.format(unpriced)} FROM orchestra.model_usage")
+    [summary] = query(url, f"SELECT {columns.format(unpriced)} FROM orchestra.run_summary")
+    [timeline] = query(url, f"SELECT {columns.format('0')} FROM orchestra.step_timeline")
+    assert usage == summary
+    assert (timeline["calls"], timeline["cost"]) == (usage["calls"], usage["cost"])
+    return usage["calls"], usage["unpriced"], usage["cost"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "more", "expected"),
+    [
+        ((4, 0, 1, 5), {}, (1, 0, 11)),
+        ((4, 3, 1, 5), {}, (1, 0, 8)),
+        ((4, None, None, None), {}, (1, 0, 8)),
+        # More cached tokens than there are: no more than the input is billed, and none is paid back.
+        ((4, 9, 0, 4), {}, (1, 0, 4)),
+        ((None, 9, 1, 1), {}, (1, 0, 3)),
+        # A success that does not say how many tokens it took, or not which.
+        ((), {}, (1, 1, None)),
+        ((None, None, None, 500), {}, (1, 1, None)),
+        ((None, None, None, 500), {"state": "failed"}, (1, 1, None)),
+        # A failure that reports nothing is a call, and taken to be free.
+        ((), {"state": "failed"}, (1, 0, 0)),
+        ((), {"state": "running"}, (1, 0, 0)),
+        # No calls.
+        ((), {"state": "skipped"}, (0, 0, None)),
+        ((), {"state": "pending"}, (0, 0, None)),
+        ((), {"node_type": "code"}, (0, 0, None)),
+        ((), {"node_type": "integration"}, (0, 0, None)),
+        # Calls all the same, whatever the node is said to be.
+        ((4, 0, 1, 5), {"node_type": "code"}, (1, 0, 11)),
+        ((), {"node_type": None}, (1, 1, None)),
+        ((4, 0, 1, 5), {"request_model": None}, (1, 1, None)),
+        ((4, 0, 1, 5), {"request_model": "another"}, (1, 1, None)),
+    ],
+)
+def test_a_call(
+    database: Database,
+    database_url: str,
+    tokens: tuple[int, ...],
+    more: dict[str, Any],
+    expected: tuple[int, int, int | None],
+) -> None:
+    """Each view tells the same calls, what they cost, and of how many nobody knows it."""
+    add(database_url, *tokens, **more)
+    assert told(database, database_url) == expected
+
+
+def test_calls_of_an_hour_are_added_up(database: Database, database_url: str) -> None:
+    """The cost of an hour is the sum of its calls' costs, with those left out and counted that do not tell."""
+    for tokens in ((4, 0, 1, 5), (4, 9, 0, 4), (2, 2, 2, 4), (), (None, None, None, 7)):
+        add(database_url, *tokens)
+    add(database_url, state="failed")
+    add(database_url, state="skipped")
+    assert told(database, database_url) == (6, 2, 11 + 4 + 8)
+
+
+def test_a_price_that_comes_late_corrects_the_past(database: Database, database_url: str) -> None:
+    """Costs follow a price that is set or changed after the calls were loaded and counted."""
+    add(database_url, 4, 0, 1, 5, request_model="another")
+    assert told(database, database_url) == (1, 1, None)
+    query(
+        database_url,
+        "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, output_per_million, source)"
+        " VALUES ('another', '2026-03-01', 'USD', 1000000, 1000000, 'set')",
+    )
+    assert told(database, database_url) == (1, 0, 5)
+    query(database_url, "UPDATE orchestra.prices SET valid_from = '2026-03-02' WHERE model = 'another'")
+    assert told(database, database_url) == (1, 1, None)

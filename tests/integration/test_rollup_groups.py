@@ -1,0 +1,158 @@
+"""In which hour runs and steps count that have no start, move, or are older than the retention."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from etl.admin import retention
+from etl.analytics import rollups
+from etl.database import Database
+from tests.rollup_oracle import counted_rows, stored
+from tests.support import query, wait_until
+
+NOW = datetime.now(UTC)
+MONTHS_AGO = NOW.replace(minute=30, second=0, microsecond=0) - timedelta(days=100)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database whose first refresh has been made."""
+    made = Database(database_url, patience=5)
+    rollups.drain(made)
+    yield made
+    made.close()
+
+
+def enter(url: str, run: str, start: datetime | None, end: datetime | None = None, *, state: str = "succeeded") -> None:
+    """A run of workflow w, with a ledger row, that is loaded now."""
+    tracking = "stale" if end is None else "final"
+    query(
+        url,
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time, end_time)"
+        " VALUES (%s, 'w', %s, 'api', %s, %s, %s)",
+        run, state, tracking, start, end,
+    )  # fmt: skip
+    query(
+        url,
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking) VALUES (%s, 'w', 'list', %s)",
+        run, tracking,
+    )  # fmt: skip
+
+
+def add(url: str, run: str, step: str, start: datetime | None, *, state: str = "succeeded", **more: Any) -> None:
+    """A step of the run; `more` are columns."""
+    columns = {"id": step, "run_id": run, "workflow_id": "w", "position": 0, "state": state, "start_time": start}
+    columns |= {"end_time": start, "content_hash": b"", **more}
+    names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
+    query(url, f"INSERT INTO orchestra.steps ({names}) VALUES ({marks})", *columns.values())
+
+
+def hours(url: str, *counts: str) -> dict[datetime, int]:
+    """How many steps of these outcomes each hour has."""
+    rows = query(url, f"SELECT hour, CAST(sum({' + '.join(counts)}) AS int) AS n FROM orchestra.step_rollup GROUP BY 1")
+    return {row["hour"]: row["n"] for row in rows if row["n"]}
+
+
+def prune(database: Database, days: float) -> int:
+    """Remove runs that have been over for so many days; how many."""
+    wanted = database.transaction(lambda c: retention.horizons(c, payloads=None, runs=days * 86400))
+    return retention.prune(database, wanted).runs
+
+
+def test_what_has_not_started_counts_with_its_run(database: Database, database_url: str) -> None:
+    """Of an old run that is loaded today, steps without a start are last season's, as the run is, in counts and failures."""
+    enter(database_url, "old", MONTHS_AGO, MONTHS_AGO + timedelta(minutes=1))
+    add(database_url, "old", "skipped", None, state="skipped")
+    add(database_url, "old", "failed", None, state="failed", error='"no"')
+    add(database_url, "old", "done", MONTHS_AGO)
+    rollups.drain(database)
+
+    then = MONTHS_AGO.replace(minute=0)
+    assert hours(database_url, "succeeded", "skipped", "failed") == {then: 3}
+    assert query(database_url, "SELECT time FROM orchestra.failures") == [{"time": MONTHS_AGO}]
+    assert stored(database_url) == counted_rows(database_url)
+    assert database.transaction(rollups.verify) == []
+
+
+def test_it_moves_with_its_run(database: Database, database_url: str) -> None:
+    """A run that gets another start, or a first one, takes its steps without a start along; one that gets its own leaves."""
+    enter(database_url, "run", None)
+    add(database_url, "run", "skipped", None, state="skipped")
+    rollups.drain(database)
+    for start in (MONTHS_AGO, MONTHS_AGO + timedelta(hours=5), None):
+        query(database_url, "UPDATE orchestra.runs SET start_time = %s", start)
+        rollups.drain(database)
+        assert stored(database_url) == counted_rows(database_url)
+        assert start is None or set(hours(database_url, "skipped")) == {start.replace(minute=0)}
+    query(database_url, "UPDATE orchestra.steps SET start_time = %s", MONTHS_AGO)
+    rollups.drain(database)
+    assert hours(database_url, "skipped") == {MONTHS_AGO.replace(minute=0): 1}
+    query(database_url, "DELETE FROM orchestra.runs")
+    rollups.drain(database)
+    assert stored(database_url) == counted_rows(database_url)
+
+
+def test_pruned_runs_leave_what_they_count(database: Database, database_url: str) -> None:
+    """Skipped steps and late ones of pruned runs stay counted; a run is kept until all its steps are behind the horizon."""
+    enter(database_url, "skipping", MONTHS_AGO, MONTHS_AGO + timedelta(minutes=1))
+    add(database_url, "skipping", "skipped", None, state="skipped")
+    enter(database_url, "stale", NOW - timedelta(days=91), state="running")
+    add(database_url, "stale", "early", NOW - timedelta(days=91))
+    add(database_url, "stale", "late", NOW - timedelta(days=88))
+    enter(database_url, "skewed", NOW - timedelta(days=92), NOW - timedelta(days=92))
+    add(database_url, "skewed", "after its end", NOW - timedelta(days=89))
+    enter(database_url, "never started", None, MONTHS_AGO)
+    rollups.drain(database)
+    before = stored(database_url)
+
+    assert prune(database, 90) == 1
+    rollups.drain(database)
+    assert stored(database_url)._replace(failures={}) == before._replace(failures={})
+    # What has been loaded today without a start counts today, and goes no sooner.
+    assert prune(database, 80) == 2
+    rollups.drain(database)
+    assert stored(database_url)._replace(failures={}) == before._replace(failures={})
+    assert query(database_url, "SELECT id FROM orchestra.runs") == [{"id": "never started"}]
+
+
+def test_an_hour_is_frozen_as_a_whole(database: Database, database_url: str) -> None:
+    """What is loaded late of an hour that is not yet frozen is counted, wherever in an hour the retention ends."""
+    enter(database_url, "old", MONTHS_AGO, MONTHS_AGO)
+    for minutes in (5, 35, 55):
+        age = NOW - (MONTHS_AGO.replace(minute=0) + timedelta(minutes=minutes))
+        prune(database, age.total_seconds() / 86400)
+        enter(database_url, f"late {minutes}", MONTHS_AGO, MONTHS_AGO)
+        rollups.drain(database)
+        shown = query(database_url, "SELECT CAST(sum(runs) AS int) AS n FROM orchestra.workflow_hourly")
+        assert shown == query(database_url, "SELECT CAST(count(*) AS int) AS n FROM orchestra.runs")
+    assert prune(database, (NOW - MONTHS_AGO).total_seconds() / 86400 - 1 / 24) == 4
+
+
+def test_a_step_beside_a_run_that_moves(database: Database, database_url: str) -> None:
+    """A soft failure written while its run is being moved to another hour counts there, however the two commit."""
+    enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
+    rollups.drain(database)
+
+    def soft_failure() -> None:
+        add(database_url, "run", "step", MONTHS_AGO, reported_error="refused")
+
+    with psycopg.connect(database_url) as mover:
+        mover.execute("UPDATE orchestra.runs SET start_time = start_time + interval '2 hours', end_time = NULL")
+        writer = threading.Thread(target=soft_failure)
+        writer.start()
+        waits = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%orchestra.steps%%'"
+        wait_until(lambda: query(database_url, waits)[0]["n"] == 1)
+        mover.commit()
+        rollups.drain(database)
+        writer.join(10)
+    rollups.drain(database)
+
+    assert stored(database_url) == counted_rows(database_url)
+    assert query(database_url, "SELECT soft_failed FROM orchestra.workflow_hourly") == [{"soft_failed": 1}]
+    assert database.transaction(rollups.verify) == []

@@ -1,60 +1,513 @@
-"""The questions of docs/analytics.md: each query runs as it stands there, and answers."""
+"""The questions of docs/analytics.md: each query answers, as it stands there, what plain Python computes from the tables."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from datetime import timedelta
-from pathlib import Path
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from functools import cached_property
+from typing import Any
 
+import psycopg
 import pytest
+import yaml
+from psycopg.rows import dict_row
 
 from etl import app
+from etl.admin import roles
+from etl.admin.roles import ANALYST
+from etl.database import Database
 from etl.local.history import History
+from etl.local.postgres import EmbeddedPostgres
 from etl.local.simulator import Simulator
+from tests import view_oracle
 from tests.conftest import ROOT
+from tests.rollup_oracle import counted
 from tests.support import configuration, environment, load, query, sync
+from tests.view_oracle import Facts, Row, message, model, outcome, started, text
 
 DOCUMENT = (ROOT / "docs" / "analytics.md").read_text()
-SECTION = re.compile(r"^## (\d+)\. ([^\n]+)\n\n```sql\n(.+?)```\n\n(.+?)\n(?=\n|\Z)", re.MULTILINE | re.DOTALL)
-SECTIONS = SECTION.findall(DOCUMENT)
+SECTIONS = re.findall(r"^## (\d+)\. [^\n]+\n(.+?)(?=^## )", DOCUMENT, re.MULTILINE | re.DOTALL)
+ANSWERED = re.compile(r"```sql\n(.+?);\n```\n\n(\|[^\n]+\|)\n\|[-|]+\|\n\|", re.DOTALL)
+QUERIES = {
+    f"{number}{'ab'[place]}": found for number, told in SECTIONS for place, found in enumerate(ANSWERED.findall(told))
+}
+"""The queries with the headers of the results shown, by the number of the question and the query's place in it."""
+
+LIMIT = re.compile(r"\nLIMIT (\d+)$")
+DAYS_7, DAYS_30 = timedelta(days=7), timedelta(days=30)
 
 
-@pytest.fixture
-def loaded(tmp_path: Path, database_url: str) -> str:
-    """A database with a day of runs, some of them still running, and the rollups and prices that follow from them."""
+class World:
+    """A database, and what its tables hold."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.facts = Facts(
+            query(url, "SELECT * FROM orchestra.runs"),
+            query(url, "SELECT * FROM orchestra.steps WHERE absent_since IS NULL"),
+            {row["id"]: row for row in query(url, "SELECT * FROM orchestra.workflows")},
+            query(url, "SELECT * FROM orchestra.workflow_versions ORDER BY observed_at"),
+            query(url, "SELECT * FROM orchestra.prices"),
+        )
+
+    @cached_property
+    def runs(self) -> list[Row]:
+        """What each run's steps add up to."""
+        return list(view_oracle.run_summary(self.facts).values())
+
+    def since(self, time: datetime) -> list[Row]:
+        """The runs that started since then."""
+        return [run for run in self.runs if run["start_time"] is not None and run["start_time"] >= time]
+
+    def steps_since(self, time: datetime) -> list[Row]:
+        """The steps that started since then."""
+        return [step for step in self.facts.steps if step["start_time"] is not None and step["start_time"] >= time]
+
+    def ask(self, name: str) -> tuple[datetime, list[Row]]:
+        """What a query answers without its limit, and as of when; with it, it must answer with the first of these rows."""
+        sql, _ = QUERIES[name]
+        with psycopg.connect(self.url, row_factory=dict_row) as connection:
+            [now] = connection.execute("SELECT now() AS at").fetchall()
+            limited, rows = (connection.execute(one.encode()).fetchall() for one in (sql, LIMIT.sub("", sql)))
+        limit = LIMIT.search(sql)
+        assert limited == rows[: int(limit[1]) if limit else None]
+        return now["at"], rows
+
+
+@pytest.fixture(scope="module")
+def world(
+    postgres_server: EmbeddedPostgres, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """Eight days of runs of four workflows, and older ones; what a simulator does not do is done to the tables."""
     history = History(
-        seed=11, workflows=3, runs_per_workflow=60, live=3, arrivals_per_minute=0, failure_rate=0.4,
-        spacing=timedelta(minutes=5),
+        seed=11, workflows=4, runs_per_workflow=100, live=3, arrivals_per_minute=0, failure_rate=0.4,
+        spacing=timedelta(hours=2),
     )  # fmt: skip
-    with Simulator(history).in_thread() as simulator:
-        settings = load(tmp_path, configuration(*history.workflow_ids), environment(database_url, simulator.base_url))
-        asyncio.run(sync(settings))
-        with app.open_database(settings) as database:
-            asyncio.run(app.refresh_rollups(settings, database))
-    return database_url
+    history.freeze()
+    with psycopg.connect(postgres_server.url_for("postgres"), autocommit=True) as server:
+        server.execute(f"CREATE DATABASE ten_questions TEMPLATE {template_database}".encode())
+        try:
+            url = postgres_server.url_for("ten_questions")
+            with Simulator(history).in_thread() as simulator:
+                variables = environment(url, simulator.base_url)
+                settings = load(tmp_path_factory.mktemp("questions"), configuration(*history.workflow_ids), variables)
+                asyncio.run(sync(settings))
+            with app.open_database(settings) as database:
+                succeeded = {
+                    row["workflow_id"]: row["ids"]
+                    for row in query(url, "SELECT workflow_id, array_agg(id ORDER BY start_time DESC) AS ids FROM orchestra.runs"
+                                          " WHERE state = 'succeeded' GROUP BY workflow_id")
+                }  # fmt: skip
+                for change in changes(*((one, succeeded[one]) for one in history.workflow_ids)):
+                    assert query(url, change + " RETURNING 1"), change
+                asyncio.run(app.refresh_rollups(settings, database))
+            query(url, "DELETE FROM orchestra.prices")
+            for price in PRICES:
+                query(url, price)
+            yield World(url)
+        finally:
+            server.execute("DROP DATABASE ten_questions WITH (FORCE)")
 
 
-def test_ten_questions_are_answered(loaded: str) -> None:
-    """Every query of the document runs, has the columns that its result shows there, and finds something where that does."""
-    assert [number for number, *_ in SECTIONS] == [str(number) for number in range(1, 11)]
-    for number, title, sql, shown in SECTIONS:
-        rows = query(loaded, sql)
-        if shown.startswith("No row."):
-            assert rows == [], title
-            continue
-        header = [name.strip() for name in shown.splitlines()[0].strip("|").split("|")]
-        assert rows, f"{number}. {title}: no row"
-        assert list(rows[0]) == header, title
+def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
+    """Statements that make the history hold what the questions ask about, from the workflows and their runs that succeeded."""
+    (jokes, told), (triage, sorted_out), (invoices, read), (twin, _) = workflows
+    yield f"UPDATE orchestra.workflows SET name = 'weather jokes' WHERE id = '{twin}'"
+    yield f"UPDATE orchestra.workflows SET name = NULL WHERE id = '{invoices}'"
+    # Some runs are older than thirty days, with their steps.
+    for workflow_id, count in ((jokes, 6), (triage, 7), (invoices, 8), (twin, 11)):
+        old = f"(SELECT id FROM orchestra.runs WHERE workflow_id = '{workflow_id}' ORDER BY start_time LIMIT {count})"
+        times = ", ".join(f"{name} = {name} - interval '40 days'" for name in ("start_time", "end_time"))
+        for table, key in (("steps", "run_id"), ("runs", "id")):
+            yield f"UPDATE orchestra.{table} SET {times} WHERE {key} IN {old}"
+    yield f"UPDATE orchestra.runs SET end_time = end_time + (end_time - start_time) * 200 WHERE workflow_id = '{invoices}'"
+    yield "UPDATE orchestra.runs SET user_id = CASE WHEN id < '5' THEN 'ana' WHEN id < 'b' THEN 'ben' END"
+    # A version that dates from before it was seen, and two without a date.
+    yield "UPDATE orchestra.workflow_versions SET updated_at = NULL, observed_at = now() - interval '20 days'"
+    for workflow_id, days, dated in ((jokes, 3, "NULL"), (triage, 2, "now() - interval '5 days'"), (twin, 4, "NULL")):
+        yield (
+            "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, updated_at)"
+            f" VALUES ('{workflow_id}', now() - interval '{days} days', '2', {dated})"
+        )
+    # Runs that failed while none of their steps did: two for one reason, one too early, one whose step failed softly.
+    for run_id, hours, error in (
+        (sorted_out[0], 1, '"workflow timed out after 600 s"'),
+        (sorted_out[1], 11, '"workflow timed out after 900 s"'),
+        (sorted_out[2], 13, '"workflow timed out after 900 s"'),
+        (told[0], 2, '{"message": "workflow timed out after 600 s"}'),
+    ):
+        begun = f"start_time = now() - interval '{hours} hours', end_time = now() - interval '{hours} hours' + interval '9 s'"
+        yield f"UPDATE orchestra.runs SET state = 'failed', error = '{error}', {begun} WHERE id = '{run_id}'"
+        soft = f"CASE WHEN node_id = 'fetch_forecast' THEN 'no page of number 7' END, {begun}"
+        yield f"UPDATE orchestra.steps SET reported_error = {soft} WHERE run_id = '{run_id}'"
+    # Runs that have not ended: since long, as usual, given up and gone; where a step runs, and where none does.
+    yield "UPDATE orchestra.runs SET start_time = now() - interval '5 hours' WHERE state = 'running'"
+    for run_id, since, tracking in (
+        (sorted_out[3], "3 hours", "open"), (sorted_out[4], "35 days", "stale"), (told[1], "2 hours", "open"),
+        (told[2], "9 hours", "gone"), (read[0], "2 minutes", "open"),
+    ):  # fmt: skip
+        begun = f"state = 'running', start_time = now() - interval '{since}', end_time = NULL"
+        yield f"UPDATE orchestra.runs SET {begun}, updated_at = now(), tracking = '{tracking}' WHERE id = '{run_id}'"
+        if tracking == "open":
+            yield f"UPDATE orchestra.steps SET {begun} WHERE node_id = 'end' AND run_id = '{run_id}'"
+    # More than one currency within a run; a call without tokens, one that never was.
+    answers = f"workflow_id = '{triage}' AND node_id = 'answer' AND state = 'succeeded'"
+    yield f"UPDATE orchestra.steps SET response_model = 'o3-mini-2025-01-31' WHERE {answers} AND run_id < '4'"
+    tokens = "input_tokens = NULL, cached_input_tokens = NULL, output_tokens = NULL, total_tokens = NULL"
+    yield f"UPDATE orchestra.steps SET {tokens} WHERE {answers} AND run_id > 'c'"
+    yield "UPDATE orchestra.steps SET request_model = 'gpt-4o-2024-08-06' WHERE state = 'skipped'"
+    # Nodes executed more than once, in workflows of one name, and what does not count as that.
+    for (workflow_id, runs), place, node_id, state, begun, absent, copies in (
+        (workflows[0], 5, "'model'", "succeeded", "1 hour", "NULL", 2),
+        (workflows[0], 6, "'model'", "failed", "1 hour", "NULL", 2),
+        (workflows[3], 5, "'model'", "running", "1 hour", "NULL", 1),
+        (workflows[1], 5, "'classify'", "skipped", "1 hour", "NULL", 3),
+        (workflows[1], 5, "NULL", "succeeded", "1 hour", "NULL", 3),
+        (workflows[1], 6, "'answer'", "succeeded", "1 hour", "now()", 1),
+        (workflows[1], 7, "'end'", "succeeded", "31 days", "NULL", 2),
+        (workflows[1], 7, "'approval'", "running", "1 hour", "NULL", 1),
+    ):
+        columns = (
+            "run_id, workflow_id, position, content_hash, node_id, state, absent_since, finish_reason, response_model"
+        )
+        values = f"'{runs[place]}', '{workflow_id}', 40 + n, 'h', {node_id}, '{state}', {absent}, 'length', 'virtuoso-medium'"
+        end = "NULL" if state == "running" else "begun + n * interval '4 s'"
+        yield (
+            f"INSERT INTO orchestra.steps (id, {columns}, start_time, end_time)"
+            f" SELECT gen_random_uuid()::text, {values}, begun, {end}"
+            f" FROM generate_series(1, {copies}) AS n, (SELECT now() - interval '{begun}' AS begun) AS t"
+        )
 
 
-def test_the_document_counts_what_there_is(loaded: str) -> None:
-    """Runs and steps counted by the document's queries are those of the tables."""
-    answers = {number: query(loaded, sql) for number, _, sql, _ in SECTIONS}
-    runs = query(loaded, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"]
-    assert sum(row["runs"] for row in answers["1"]) == runs
-    assert sum(row["runs"] for row in answers["10"]) == runs
-    assert sum(row["runs"] for row in answers["7"]) == runs
-    cut = query(loaded, "SELECT count(*) AS n FROM orchestra.steps WHERE finish_reason = 'length' GROUP BY node_id,"
-                        " COALESCE(response_model, request_model) ORDER BY 1 DESC LIMIT 1")  # fmt: skip
-    assert answers["8"][0]["cut_off"] == cut[0]["n"]
+PRICES = [
+    "INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency, input_per_million,"
+    f" cached_input_per_million, output_per_million, source) VALUES ('{name}', {days}, 'someone', {amounts}, 'set')"
+    for name, days, amounts in (
+        ("virtuoso-medium", "'0001-01-01', now()::date - 3", "'USD', 0.35, NULL, 1.4"),
+        ("virtuoso-medium", "now()::date - 3, NULL", "'USD', 0.7, NULL, 2.8"),
+        ("gpt-4o-2024-08-06", "'0001-01-01', now()::date - 4", "'EUR', 2.2, 1.1, 9"),
+        ("gpt-4o-2024-08-06", "now()::date - 4, NULL", "'USD', 2.5, 1.25, 10"),
+        ("o3-mini-2025-01-31", "'0001-01-01', NULL", "'EUR', 1.1, 0, 4.4"),
+    )
+]
+
+
+def percentile(durations: Iterable[float | None], q: float) -> Any:
+    """The smallest duration that is no less than this share of them: what a histogram tells within 2 %, and rounded."""
+    known = sorted(one for one in durations if one is not None)
+    exact = next((one for rank, one in enumerate(known, 1) if rank >= q * len(known)), None)
+    return exact if exact is None else pytest.approx(exact, abs=0.02 * exact + 0.5)
+
+
+def rounded(value: Decimal | None, places: int) -> Decimal | None:
+    """The value as SQL rounds it."""
+    return None if value is None else value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
+
+
+def total(values: Iterable[Decimal | None]) -> Decimal | None:
+    """The sum of the values that there are; None where there are none."""
+    known = [one for one in values if one is not None]
+    return sum(known, Decimal(0)) if known else None
+
+
+def percent(part: Decimal | int | None, whole: Decimal | int | None) -> Decimal | None:
+    """A percentage to one place."""
+    return rounded(Decimal(100) * part / whole, 1) if part is not None and whole else None
+
+
+def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    """The rows by their key."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return groups
+
+
+def rising(value: Any) -> tuple[bool, Any]:
+    """Sorts as SQL does: null comes last."""
+    return value is None, value
+
+
+def falling(value: Any) -> tuple[bool, Any]:
+    """Sorts from the greatest on; null comes last."""
+    return value is None, None if value is None else -value
+
+
+def hour(row: Row) -> datetime:
+    """The hour in which a run or step counts."""
+    return started(row).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def day(row: Row) -> date:
+    """The day in which a run or step counts."""
+    return hour(row).date()
+
+
+def folded(said: str | None) -> str | None:
+    """A message as failures of its kind have it in common."""
+    if said is None:
+        return None
+    said = re.sub(r"\"[^\"]*\"|`[^`]*`|(?<![^\W_])'[^']*'(?![^\W_])", "<text>", said[:500])
+    said = re.sub(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", "<id>", said)
+    said = re.sub(r"\b(?=[^\W_]*[0-9])(?:[0-9a-fA-F]{8,}|[^\W_]{16,})\b", "<id>", said)
+    return re.sub(r"\s+", " ", re.sub(r"[0-9]+(?:[.,:][0-9]+)*", "<n>", said)).strip()
+
+
+def names(rows: Sequence[Row], name: str) -> list[Any]:
+    """A column of the rows."""
+    return [row[name] for row in rows]
+
+
+def test_ten_questions_are_answered(world: World) -> None:
+    """The document holds ten questions, and the results that it shows have the columns of their queries."""
+    assert [number for number, _ in SECTIONS] == [str(number) for number in range(1, 11)]
+    assert set(QUERIES) == {"4b", *(f"{number}a" for number in range(1, 11))}
+    assert len(re.findall("```sql", DOCUMENT)) == len(QUERIES)
+    for name, (sql, header) in QUERIES.items():
+        rows = query(world.url, sql)
+        assert list(rows[0]) == [one.strip() for one in header.strip("|").split("|")], name
+
+
+def test_success_rate_by_workflow_and_week(world: World) -> None:
+    """Question 1 counts every run in the UTC week of its start, soft failures as failures, and unfinished runs in no rate."""
+    _, rows = world.ask("1a")
+    made = []
+    for (workflow_id, week), runs in grouped(
+        world.runs, lambda run: (run["workflow_id"], day(run) - timedelta(days=day(run).weekday()))
+    ).items():
+        ends = Counter(run["outcome"] for run in runs)
+        rated = ends["succeeded"] + ends["soft_failed"] + ends["failed"]
+        made.append((world.facts.name(workflow_id), workflow_id, week, len(runs), percent(ends["succeeded"], rated)))
+    assert [tuple(row.values()) for row in rows] == [(one[0], *one[2:]) for one in sorted(made)]
+    assert {"soft_failed", "failed", "cancelled", "running"} <= {run["outcome"] for run in world.runs}
+
+
+def test_slowest_nodes(world: World) -> None:
+    """Question 2 compares each node's p95 since yesterday with that of the thirty days before, the slowest first."""
+    at, rows = world.ask("2a")
+    today = at.astimezone(UTC).date()
+    steps = [step for step in world.facts.steps if day(step) >= today - DAYS_30]
+    left = list(rows)
+    for (workflow_id, node_id), all_steps in grouped(steps, lambda one: (one["workflow_id"], one["node_id"])).items():
+        lately, before = ([one for one in all_steps if (day(one) >= today - timedelta(days=1)) is is_late]
+                          for is_late in (True, False))  # fmt: skip
+        wanted = {
+            "workflow_name": world.facts.name(workflow_id),
+            "node_id": node_id,
+            "steps": sum(step["state"] != "skipped" for step in all_steps),
+            "p95_ms": percentile(names(all_steps, "duration_ms"), 0.95),
+            "p95_ms_before": percentile(names(before, "duration_ms"), 0.95),
+            "p95_ms_lately": percentile(names(lately, "duration_ms"), 0.95),
+        }
+        assert wanted in left
+        left.remove(wanted)
+    assert left == []
+    assert rows == sorted(rows, key=lambda row: falling(row["p95_ms"]))
+    assert len(steps) < len(world.facts.steps)
+
+
+def test_what_failed_last_night(world: World) -> None:
+    """Question 3 counts failed and softly failed steps of twelve hours by kind, and the runs that failed by themselves."""
+    at, rows = world.ask("3a")
+    found = [
+        {**step, "step": 1, "kind": (step["workflow_id"], step["node_id"], outcome(step), folded(message(step) or ""))}
+        for step in world.facts.steps
+        if outcome(step) in ("failed", "soft_failed") and started(step) >= at - timedelta(hours=12)
+    ]
+    broken = {step["run_id"] for step in world.facts.steps if step["state"] == "failed"}
+    found += [
+        {"run_id": run["id"], "step": 0, "kind": (run["workflow_id"], None, "failed", folded(text(run["error"])))}
+        for run in world.facts.runs
+        if run["state"] == "failed" and run["id"] not in broken and run["start_time"] >= at - timedelta(hours=12)
+    ]
+    made = []
+    for (workflow_id, node_id, ended, pattern), failed in grouped(found, lambda one: one["kind"]).items():
+        runs, steps = set(names(failed, "run_id")), sum(names(failed, "step"))
+        name = world.facts.name(workflow_id)
+        order = (-len(runs), -steps, name, workflow_id, rising(node_id), ended, rising(pattern))
+        made.append((order, (name, node_id, ended, pattern, steps, len(runs), min(runs))))
+    assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
+    alone = [row for row in rows if row["node_id"] is None]
+    assert [(row["pattern"], row["steps"], row["runs"]) for row in alone] == [
+        ("workflow timed out after <n> s", 0, 2), ("workflow timed out after <n> s", 0, 1),
+    ]  # fmt: skip
+    assert {("failed", True), ("soft_failed", True)} <= {(row["outcome"], row["steps"] > 0) for row in rows}
+
+
+def test_cost_by_model(world: World) -> None:
+    """Question 4 adds up calls, tokens, costs and unpriced calls by model, workflow and currency, over all that is stored."""
+    _, rows = world.ask("4a")
+    usage = view_oracle.model_usage(world.facts, counted(world.facts.runs, world.facts.steps)).values()
+    made = []
+    for (name, workflow_id, currency), used in grouped(
+        usage, lambda one: (one["model"], one["workflow_id"], one["currency"])
+    ).items():
+        sums = [sum(names(used, one)) for one in ("calls", "input_tokens", "output_tokens")]
+        spent, workflow = rounded(total(names(used, "cost")), 4), world.facts.name(workflow_id)
+        row = (name, workflow, *sums, spent, currency, sum(names(used, "unpriced_calls")))
+        made.append(((rising(currency), falling(spent), rising(name), workflow, workflow_id), row))
+    assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
+    assert set(names(rows, "currency")) == {"EUR", "USD", None}
+
+
+def test_cost_by_user(world: World) -> None:
+    """Question 4 adds up the same by user over the runs of seven days that called a model."""
+    at, rows = world.ask("4b")
+    runs = [run for run in world.since(at - DAYS_7) if run["calls"]]
+    made = []
+    for (workflow_id, user_id, currency), used in grouped(
+        runs, lambda run: (run["workflow_id"], run["user_id"], run["currency"])
+    ).items():
+        sums = [sum(names(used, one)) for one in ("input_tokens", "output_tokens")]
+        spent, name = rounded(total(names(used, "cost")), 4), world.facts.name(workflow_id)
+        row = (name, user_id, len(used), *sums, spent, currency, sum(names(used, "unpriced_calls")))
+        made.append(((rising(currency), falling(spent), name, rising(user_id), workflow_id), row))
+    assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
+    assert {"EUR", "USD", None} == set(names(rows, "currency"))
+    assert {"ana", "ben", None} == set(names(rows, "user_id"))
+    assert len(runs) < len(world.since(at - DAYS_7)) < len(world.runs)
+
+
+def test_money_spent_on_failed_runs(world: World) -> None:
+    """Question 5 tells what failed and softly failed runs of seven days cost, by currency, and their share of all costs."""
+    at, rows = world.ask("5a")
+    runs = [run for run in world.since(at - DAYS_7) if run["calls"]]
+    spent = grouped(runs, lambda run: (run["workflow_id"], run["currency"]))
+    made = []
+    for (workflow_id, ended, currency), failed in grouped(
+        runs, lambda run: (run["workflow_id"], run["outcome"], run["currency"])
+    ).items():
+        if ended in ("failed", "soft_failed"):
+            lost = total(names(failed, "cost"))
+            share = percent(lost, total(names(spent[workflow_id, currency], "cost")))
+            name, unpriced = world.facts.name(workflow_id), sum(names(failed, "unpriced_calls"))
+            row = (name, ended, len(failed), rounded(lost, 4), currency, share, unpriced)
+            made.append(((name, workflow_id, ended, rising(currency)), row))
+    assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
+    assert {"EUR", "USD", None} == set(names(rows, "currency"))
+    assert any(row["cost"] is not None and row["unpriced_calls"] for row in rows)
+
+
+def test_stuck_runs(world: World) -> None:
+    """Question 6 names the runs that are open for longer than is usual for their workflow, the oldest first."""
+    at, rows = world.ask("6a")
+    runs = [run for run in world.facts.runs if run["duration_ms"] is None or hour(run) >= at - DAYS_30]
+    found = view_oracle.open_runs(world.facts._replace(runs=runs), at).values()
+    assert rows == [
+        {
+            **{name: run[name] for name in ("workflow_name", "run_id", "tracking")},
+            "age_ms": round(round(run["age_ms"], 3)),
+            "usual_p95_ms": pytest.approx(run["usual_p95_ms"], abs=0.02 * run["usual_p95_ms"] + 0.5),
+            "running_node": run["running_node"],
+        }
+        for run in sorted(found, key=lambda run: (-run["age_ms"], run["run_id"]))
+        if run["overdue"]
+    ]
+    assert {"open", "stale"} <= set(names(rows, "tracking"))
+    assert {None, "end"} <= set(names(rows, "running_node"))
+    assert len(rows) < len(found)
+
+
+def test_versions_compared(world: World) -> None:
+    """Question 7 tells p95 and mean cost by version, the mean only where it is of one currency."""
+    at, rows = world.ask("7a")
+    made = []
+    for (workflow_id, version), runs in grouped(
+        world.since(at - DAYS_7), lambda run: (run["workflow_id"], run["workflow_version"])
+    ).items():
+        currencies = sorted({run["currency"] for run in runs} - {None})
+        costs = [run["cost"] for run in runs if run["cost"] is not None]
+        mean = rounded(Decimal(sum(costs)) / len(costs), 5) if len(currencies) == 1 else None
+        name = world.facts.name(workflow_id)
+        slow, listed = percentile(names(runs, "duration_ms"), 0.95), ", ".join(currencies) or None
+        row = (name, version, len(runs), slow, mean, listed, sum(names(runs, "unpriced_calls")))
+        made.append(((name, workflow_id, min(names(runs, "start_time"))), row))
+    assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made, key=lambda one: one[0])]
+    assert {(True, "USD"), (False, "EUR, USD")} <= {(row["mean_cost"] is not None, row["currency"]) for row in rows}
+    assert len(rows) == 4 + 3
+
+
+def test_answers_cut_off(world: World) -> None:
+    """Question 8 counts the answers of thirty days that ended for their length, by workflow, node and model."""
+    at, rows = world.ask("8a")
+    made = []
+    answered = [step for step in world.steps_since(at - DAYS_30) if step["finish_reason"] is not None]
+    for (workflow_id, node_id, name), calls in grouped(
+        answered, lambda one: (one["workflow_id"], one["node_id"], model(one))
+    ).items():
+        cut, workflow = names(calls, "finish_reason").count("length"), world.facts.name(workflow_id)
+        order = (-cut, -len(calls), workflow, workflow_id, rising(node_id), rising(name))
+        made.append((order, (workflow, node_id, name, len(calls), cut)))
+    assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
+    assert 0 < sum(names(rows, "cut_off")) < sum(names(rows, "calls"))
+
+
+def test_nodes_executed_more_than_once(world: World) -> None:
+    """Question 9 counts executions within a run, but no step that was skipped, is absent, is of no node or is older."""
+    at, rows = world.ask("9a")
+    executed = [step for step in world.steps_since(at - DAYS_30) if step["node_id"] and step["state"] != "skipped"]
+    times = Counter((step["workflow_id"], step["node_id"], step["run_id"]) for step in executed)
+    repeated = [{"node": node, "times": count} for (*node, _), count in times.items() if count > 1]
+    made = []
+    for (workflow_id, node_id), runs in grouped(repeated, lambda one: tuple(one["node"])).items():
+        name = world.facts.name(workflow_id)
+        made.append(((-len(runs), name, workflow_id, node_id), (name, node_id, len(runs), max(names(runs, "times")))))
+    assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
+    twins = sorted((row["runs"], row["most"]) for row in rows if row["node_id"] == "model")
+    assert twins == [(1, 2), (2, 3)]
+
+
+def test_end_to_end_duration(world: World) -> None:
+    """Question 10 tells how many runs started in thirty days, and their median and p95, by workflow."""
+    at, rows = world.ask("10a")
+    runs = [run for run in world.facts.runs if hour(run) >= at - DAYS_30]
+    made = []
+    for workflow_id, own in grouped(runs, lambda run: run["workflow_id"]).items():
+        name, durations = world.facts.name(workflow_id), names(own, "duration_ms")
+        made.append((name, workflow_id, len(own), percentile(durations, 0.5), percentile(durations, 0.95)))
+    made.sort(key=lambda one: one[:2])
+    assert [tuple(row.values()) for row in rows] == [(one[0], *one[2:]) for one in made]
+    assert len(runs) < len(world.facts.runs)
+
+
+def test_the_time_zone_of_the_session_changes_no_answer(world: World) -> None:
+    """Every query answers the same at one time in sessions of any time zone, also where it is another day there."""
+    zones = ("America/New_York", "Asia/Kolkata", "Etc/GMT+12", "Pacific/Kiritimati")
+    with psycopg.connect(world.url) as connection:
+        for name, (sql, _) in QUERIES.items():
+            answers = []
+            for zone in ("UTC", *zones):
+                connection.execute(f"SET LOCAL TimeZone = '{zone}'".encode())
+                answers.append(connection.execute(LIMIT.sub("", sql).encode()).fetchall())
+            assert all(answer == answers[0] for answer in answers), name
+
+
+def test_an_analyst_may_ask(world: World) -> None:
+    """Who may read everything in the schema orchestra but payloads may run every query, and what dbt asks by the example."""
+    [example] = re.findall(r"```yaml\n(.+?)```", DOCUMENT, re.DOTALL)
+    [source] = yaml.safe_load(example)["sources"]
+    freshness = [
+        f"SELECT max({source['config']['loaded_at_field']}) FROM {source['schema']}.{table['name']}"
+        f" WHERE {source['config']['freshness']['filter']}"
+        for table in source["tables"]
+    ]
+    database = Database(world.url)
+    roles.apply(database)
+    database.close()
+    try:
+        with psycopg.connect(world.url, autocommit=True) as connection:
+            connection.execute(f"SET ROLE {ANALYST}".encode())
+            for sql, _ in QUERIES.values():
+                assert connection.execute(sql.encode()).fetchall()
+            latest = [connection.execute(sql.encode()).fetchall()[0][0] for sql in freshness]
+        assert latest == [max(names(rows, "updated_at")) for rows in (world.facts.runs, world.facts.steps)]
+    finally:
+        with psycopg.connect(world.url, autocommit=True) as connection:
+            connection.execute("REASSIGN OWNED BY orchestra_migrator TO postgres")
+            for role in roles.PURPOSES:
+                connection.execute(f"DROP OWNED BY {role}".encode())
+                connection.execute(f"DROP ROLE {role}".encode())

@@ -25,9 +25,9 @@ from etl.local.postgres import EmbeddedPostgres
 from etl.local.simulator import Simulator
 from tests import view_oracle
 from tests.conftest import ROOT
-from tests.rollup_oracle import counted
+from tests.rollup_oracle import counted, error_text
 from tests.support import configuration, environment, load, query, sync
-from tests.view_oracle import Facts, Row, message, model, outcome, started, text
+from tests.view_oracle import Facts, Row, message, model, outcome, started
 
 DOCUMENT = (ROOT / "docs" / "analytics.md").read_text()
 SECTIONS = re.findall(r"^## (\d+)\. [^\n]+\n(.+?)(?=^## )", DOCUMENT, re.MULTILINE | re.DOTALL)
@@ -154,9 +154,11 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
         yield f"UPDATE orchestra.runs SET {begun}, updated_at = now(), tracking = '{tracking}' WHERE id = '{run_id}'"
         if tracking == "open":
             yield f"UPDATE orchestra.steps SET {begun} WHERE node_id = 'end' AND run_id = '{run_id}'"
-    # More than one currency within a run; a call without tokens, one that never was.
+    # One currency in one workflow, in the others several, even within a run; a call without tokens, one that never was.
     answers = f"workflow_id = '{triage}' AND node_id = 'answer' AND state = 'succeeded'"
     yield f"UPDATE orchestra.steps SET response_model = 'o3-mini-2025-01-31' WHERE {answers} AND run_id < '4'"
+    one = "request_model = 'virtuoso-medium', response_model = 'virtuoso-medium'"
+    yield f"UPDATE orchestra.steps SET {one} WHERE workflow_id = '{twin}' AND response_model IS NOT NULL"
     tokens = "input_tokens = NULL, cached_input_tokens = NULL, output_tokens = NULL, total_tokens = NULL"
     yield f"UPDATE orchestra.steps SET {tokens} WHERE {answers} AND run_id > 'c'"
     yield "UPDATE orchestra.steps SET request_model = 'gpt-4o-2024-08-06' WHERE state = 'skipped'"
@@ -254,7 +256,9 @@ def folded(said: str | None) -> str | None:
     said = re.sub(r"\"[^\"]*\"|`[^`]*`|(?<![^\W_])'[^']*'(?![^\W_])", "<text>", said[:500])
     said = re.sub(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", "<id>", said)
     said = re.sub(r"\b(?=[^\W_]*[0-9])(?:[0-9a-fA-F]{8,}|[^\W_]{16,})\b", "<id>", said)
-    return re.sub(r"\s+", " ", re.sub(r"[0-9]+(?:[.,:][0-9]+)*", "<n>", said)).strip()
+    said = re.sub(r"\breq_[^\W_]+", "req_<id>", said)
+    said = re.sub(r"(?<!Error code: )(?<![0-9])[0-9]+(?:[.,:][0-9]+)*", "<n>", said)
+    return re.sub(r"\s+", " ", said).strip()
 
 
 def names(rows: Sequence[Row], name: str) -> list[Any]:
@@ -313,14 +317,16 @@ def test_slowest_nodes(world: World) -> None:
 def test_what_failed_last_night(world: World) -> None:
     """Question 3 counts failed and softly failed steps of twelve hours by kind, and the runs that failed by themselves."""
     at, rows = world.ask("3a")
+    by_id = {run["id"]: run for run in world.facts.runs}
     found = [
         {**step, "step": 1, "kind": (step["workflow_id"], step["node_id"], outcome(step), folded(message(step) or ""))}
         for step in world.facts.steps
-        if outcome(step) in ("failed", "soft_failed") and started(step) >= at - timedelta(hours=12)
+        if outcome(step) in ("failed", "soft_failed")
+        and started(step, by_id[step["run_id"]]) >= at - timedelta(hours=12)
     ]
     broken = {step["run_id"] for step in world.facts.steps if step["state"] == "failed"}
     found += [
-        {"run_id": run["id"], "step": 0, "kind": (run["workflow_id"], None, "failed", folded(text(run["error"])))}
+        {"run_id": run["id"], "step": 0, "kind": (run["workflow_id"], None, "failed", folded(error_text(run["error"])))}
         for run in world.facts.runs
         if run["state"] == "failed" and run["id"] not in broken and run["start_time"] >= at - timedelta(hours=12)
     ]

@@ -64,11 +64,9 @@ class World:
             self.database.transaction(lambda c: erasing.find(c, Selection(runs=(run_id,))))
             erasing.erase(self.database, Selection(runs=(run_id,)))
             return
-        query(
-            self.url,
-            "UPDATE orchestra.runs SET start_time = '2001-01-01Z', end_time = '2001-01-02Z' WHERE id = %s",
-            run_id,
-        )
+        for table, key in (("runs", "id"), ("steps", "run_id")):
+            aged = f"UPDATE orchestra.{table} SET start_time = '2001-01-01Z', end_time = '2001-01-02Z' WHERE {key} = %s"
+            query(self.url, aged, run_id)
         wanted = self.database.transaction(lambda c: retention.horizons(c, payloads=None, runs=20 * 365 * 86400.0))
         assert retention.prune(self.database, wanted).runs == 1
 

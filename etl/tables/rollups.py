@@ -159,5 +159,5 @@ changed_groups = _queue(
 
 dirty_groups = _queue(
     "dirty_groups",
-    "Always empty: the queue of programs of before 0009, which count steps without a start elsewhere and should compute nothing.",
+    "Always empty: for programs of before 0009, which count steps without a start elsewhere and should compute nothing.",
 )

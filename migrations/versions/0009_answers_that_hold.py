@@ -34,7 +34,9 @@ _INDEXES = {
     "runs_updated_at_idx": f"runs {_CHANGED}",
 }
 _QUEUE = "A queue: the groups of the rollups whose runs or steps have changed since they were last computed."
-_OLD_QUEUE = "Always empty: the queue of programs of before 0009, which count steps without a start elsewhere and should compute nothing."
+_OLD_QUEUE = (
+    "Always empty: for programs of before 0009, which count steps without a start elsewhere and should compute nothing."
+)
 _GROUP_HOUR = "The hour of the runs or steps that changed; null: as workflow_id."
 _UNMETERED = "Calls that did not say how many tokens they took, so that no price tells what they cost."
 _KNOWN = "Runs that were known of the workflow by then: more than that, where the list lets go."

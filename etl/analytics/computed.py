@@ -117,6 +117,7 @@ def run_rollup(runs: str) -> str:
                               AND s.absent_since IS NULL)
                         THEN 'soft_failed' ELSE r.state END AS outcome
             FROM {runs} AS r
+            OFFSET 0  -- or the steps would be asked once for each of the outcomes
         ) AS judged
         GROUP BY workflow_id, hour, organization_id, bucket
         """,

@@ -46,12 +46,16 @@ _RUNS_OF_GROUPS = f"""(
     ) AS found
 )"""
 
-# OFFSET 0: from each run to its steps by their index, whatever else is asked of them.
+# OFFSET 0: from each hour, and from each run, to its steps by an index. The planner, which knows nothing of the hours, would
+# rather read all steps: 32 s for a batch beside ten million of them, in place of one.
 _STEPS_OF_GROUPS = f"""(
     SELECT s.*, s.start_time AS time, s.workflow_id AS counted_in
     FROM {_GROUPS}
-    JOIN orchestra.steps AS s
-      ON s.workflow_id = g.workflow_id AND s.start_time >= g.hour AND s.start_time < g.hour + interval '1 hour'
+    CROSS JOIN LATERAL (
+        SELECT * FROM orchestra.steps
+        WHERE workflow_id = g.workflow_id AND start_time >= g.hour AND start_time < g.hour + interval '1 hour'
+        OFFSET 0
+    ) AS s
     UNION ALL
     SELECT s.*, COALESCE(r.start_time, r.first_seen_at), r.workflow_id
     FROM {_RUNS_OF_GROUPS} AS r

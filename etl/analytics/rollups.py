@@ -133,14 +133,12 @@ _DROP_FAILURES = text(f"""
 """)
 
 # A step that moved may still stand under its old group, which is queued, too. One that somebody is deleting is waited for, and
-# left out.
+# left out; in key order.
 _COMPUTE_FAILURES = text(f"""
     INSERT INTO orchestra.step_failures ({", ".join(computed.FAILURE)})
     SELECT {", ".join("f." + name for name in computed.FAILURE)}
-    FROM ({computed.step_failures(_STEPS_OF_GROUPS)}) AS f
-    JOIN orchestra.steps AS s ON s.id = f.step_id
-    ORDER BY f.step_id
-    FOR KEY SHARE OF s
+    FROM (SELECT * FROM ({computed.step_failures(_STEPS_OF_GROUPS)}) AS computed ORDER BY step_id OFFSET 0) AS f
+    CROSS JOIN LATERAL (SELECT FROM orchestra.steps AS s WHERE s.id = f.step_id FOR KEY SHARE) AS locked
     ON CONFLICT (step_id) DO UPDATE
     SET {", ".join(f"{name} = excluded.{name}" for name in computed.FAILURE[1:])}
 """)

@@ -107,5 +107,5 @@ def _take_picture(page: Page, path: str) -> None:
     page.mouse.move(0, 0)
     page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1440, "height": bottom + 16})
     # A palette takes a third of the space. Superset brings Pillow.
-    shrink = "import sys; from PIL import Image; Image.open(sys.argv[1]).quantize(128).save(sys.argv[1], optimize=True)"
+    shrink = "import sys; from PIL import Image; Image.open(sys.argv[1]).quantize(256).save(sys.argv[1], optimize=True)"
     subprocess.run([str(ROOT / ".superset/venv/bin/python"), "-c", shrink, path], check=True)

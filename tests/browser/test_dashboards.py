@@ -37,7 +37,7 @@ ALWAYS = ("Behind", "Pipeline now")
 KINDS = "Kinds of failure: click one to see its failures below"
 
 
-def test_a_workflow_narrows_every_chart(page: Page, superset: Superset, history_url: str) -> None:
+def test_a_workflow_leaves_its_runs_alone(page: Page, superset: Superset, history_url: str) -> None:
     """A workflow chosen in the filter bar leaves its runs alone in numbers and tables, also among those open now."""
     [wanted] = query(
         history_url,
@@ -60,7 +60,7 @@ def test_a_workflow_narrows_every_chart(page: Page, superset: Superset, history_
         assert {row["workflow_text"] for row in shown.rows[title]} == {wanted["name"]}
 
 
-def test_an_organisation_narrows_every_chart(page: Page, superset: Superset, history_url: str) -> None:
+def test_an_organisation_leaves_its_runs_alone(page: Page, superset: Superset, history_url: str) -> None:
     """One of two organisations chosen in the filter bar leaves its runs alone, also among those open now."""
     [wanted] = query(
         history_url,

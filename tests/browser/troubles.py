@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import psycopg
 from psycopg.types.json import Jsonb
 
@@ -11,6 +13,7 @@ LONG_AGO = "run of long ago"
 OPEN = "run that goes on"
 STALE = "run given up"
 FIRST = "first run of its workflow"
+EDGE = "run at the end of the first hour of seven days"
 MESSAGES = (
     '<b>x</b> <div style="position:fixed;inset:0">over everything</div>',
     "502 <html><body><h1>Bad Gateway</h1></body></html>",
@@ -47,6 +50,9 @@ _COLUMNS = """
 
 def make_trouble(url: str) -> None:
     """Change the history."""
+    now = datetime.now(UTC)
+    edge = now.replace(minute=59, second=59, microsecond=0) - timedelta(days=7)
+    since_edge = int((now - edge).total_seconds())
     with psycopg.connect(url) as connection:
         execute = connection.execute
         copy_run, copy_steps = (
@@ -62,6 +68,7 @@ def make_trouble(url: str) -> None:
         )
         for run, began, ended, steps, fields in (
             (ODD, 3600, 3480, 120, {"state": "succeeded"}),
+            (EDGE, since_edge, since_edge - 5, 2, {"state": "succeeded"}),
             (LONG_AGO, 60 * 86400, 60 * 86400 - 5, 4, {"state": "succeeded"}),
             (OPEN, 120, 0, 3, {"state": "running", "tracking": "open"}),
             (STALE, 86400, 0, 2, {"state": "running", "tracking": "stale"}),

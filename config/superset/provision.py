@@ -1,7 +1,7 @@
 """Bring Superset's own database up to date, and the dashboards with it. Run by Superset's Python, not the project's.
 
-Reads JSON from standard input: `sqlalchemy_uri` of the database that the dashboards read, and `password` of the
-administrator, used only where there is none yet.
+Reads JSON from standard input: `sqlalchemy_uri` of the database that the dashboards read, and the passwords of the
+administrator (`password`) and of the viewer (`viewer_password`), each used only where there is no such user yet.
 
 The dashboards are imported by the command behind Superset's `/api/v1/assets/import/`: unlike `superset
 import-dashboards` it updates charts and datasets that exist. Called here it needs no password, which the
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import flask_migrate
 import yaml
@@ -20,6 +21,11 @@ from superset.app import create_app
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 ADMINISTRATOR = "admin"
+VIEWER = "viewer"
+CHANGES = ("can_add", "can_bulk", "can_delete", "can_edit", "can_export_as", "can_file", "can_put", "can_tag")
+"""Beginnings of the names of permissions that a viewer does not get, though Superset's least role has them."""
+WRITTEN = ("Chart", "Dashboard", "Tag", "Theme")
+"""What a viewer does not write either; to keep the state of a filter is to write, too."""
 
 
 def main() -> int:
@@ -29,7 +35,10 @@ def main() -> int:
     with app.app_context():
         flask_migrate.upgrade()
         _make_administrator(app, wanted["password"])
-        return _import(wanted["sqlalchemy_uri"])
+        status = _import(wanted["sqlalchemy_uri"])
+        if status == 0:
+            _make_viewer(wanted["viewer_password"])
+        return status
 
 
 def _make_administrator(app, password: str) -> None:
@@ -42,6 +51,27 @@ def _make_administrator(app, password: str) -> None:
     role = security_manager.find_role("Admin")
     if not security_manager.add_user(ADMINISTRATOR, "Dashboards", "Admin", "admin@localhost", role, password):
         raise RuntimeError("Superset refuses to make its administrator")
+
+
+def _make_viewer(password: str) -> None:
+    """A user who sees the dashboards' data, and changes nothing; the permission to see it comes with the import."""
+    from superset import db, security_manager
+    from superset.models.core import Database
+
+    connection = yaml.safe_load((ASSETS / "databases" / "orchestra.yaml").read_text())
+    database = db.session.query(Database).filter_by(uuid=UUID(connection["uuid"])).one()
+    role = security_manager.add_role("Dashboards viewer")
+    role.permissions = [
+        one
+        for one in security_manager.find_role("Gamma").permissions
+        if not one.permission.name.startswith(CHANGES)
+        and (one.permission.name != "can_write" or one.view_menu.name not in WRITTEN)
+    ] + [security_manager.find_permission_view_menu("database_access", database.perm)]
+    db.session.commit()
+    if security_manager.find_user(VIEWER) is None and not security_manager.add_user(
+        VIEWER, "Dashboards", "Viewer", "viewer@localhost", role, password
+    ):
+        raise RuntimeError("Superset refuses to make its viewer")
 
 
 def _import(sqlalchemy_uri: str) -> int:

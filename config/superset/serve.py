@@ -248,12 +248,15 @@ def _program(name: str) -> str:
 def _provision(home: Path, sqlalchemy_uri: str) -> None:
     _secret(home / "secret-key")
     password, is_new = _secret(home / "admin-password")
+    viewer_password, _ = _secret(home / "viewer-password")
     _say("bringing Superset and the dashboards up to date ...")
     log = home / "provision.log"
     with log.open("w") as output:
         done = subprocess.run(
             [_program("python"), str(FOLDER / "provision.py")],
-            input=json.dumps({"sqlalchemy_uri": sqlalchemy_uri, "password": password}),
+            input=json.dumps(
+                {"sqlalchemy_uri": sqlalchemy_uri, "password": password, "viewer_password": viewer_password}
+            ),
             stdout=output,
             stderr=output,
             env=_environment(home),
@@ -265,6 +268,7 @@ def _provision(home: Path, sqlalchemy_uri: str) -> None:
         raise ConfigurationError(f"Superset cannot take over the dashboards: {lines[-1]} (see {log})")
     shown = f"password {password}, kept in" if is_new else "password in"
     _say(f"sign in as admin, {shown} {home / 'admin-password'}")
+    _say(f"or as viewer, who changes nothing, password in {home / 'viewer-password'}")
 
 
 def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
@@ -277,7 +281,7 @@ def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
             raise ConfigurationError(
                 f"port {port} is taken: name another with make dashboards ARGS='--port {port + 1}'"
             ) from None
-    address = f"http://{'127.0.0.1' if host == ANY else host}:{port}/dashboard/list/"
+    address = f"http://{'127.0.0.1' if host == ANY else host}:{port}/superset/dashboard/orchestra-overview/"
     with (home / "superset.log").open("w") as log:
         server = _start(home, host, port, log)
         try:

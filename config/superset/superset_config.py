@@ -11,8 +11,9 @@ SECRET_KEY = (_HOME / "secret-key").read_text().strip()
 SQLALCHEMY_DATABASE_URI = f"sqlite:///{_HOME / 'superset.db'}"
 APP_NAME = "orchestra-etl"
 
-# Two runs of a chart may differ: new runs keep arriving. So results are not kept, and nothing else needs a cache.
-DATA_CACHE_CONFIG = {"CACHE_TYPE": "NullCache"}
+# New runs keep arriving: what was asked is kept for half a minute only, which several viewers share.
+DATA_CACHE_CONFIG = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(_HOME / "cache"), "CACHE_DEFAULT_TIMEOUT": 30}
+DASHBOARD_AUTO_REFRESH_MODE = "fetch"
 RATELIMIT_STORAGE_URI = "memory://"
 
 # Nothing is asked of any other host: Superset's own list would allow a tracking pixel (which SCARF_ANALYTICS does not
@@ -36,7 +37,30 @@ TALISMAN_CONFIG = {
     "session_cookie_secure": False,
 }
 
-# Times in charts are the database's: UTC.
-D3_TIME_FORMAT: dict[str, str] = {}
+# The rollups are by the hour.
+TIME_GRAIN_DENYLIST = ["PT1S", "PT5S", "PT30S", "PT1M", "PT5M", "PT10M", "PT15M", "PT30M"]
+# Red, amber and green are left to the outcomes.
+EXTRA_CATEGORICAL_COLOR_SCHEMES = [
+    {
+        "id": "orchestra",
+        "label": "Orchestra",
+        "description": "",
+        "isDefault": False,
+        "colors": [
+            "#4A90D9",
+            "#7B4FB5",
+            "#1FA3B5",
+            "#34568B",
+            "#C06BB0",
+            "#8D6E63",
+            "#7FB2E5",
+            "#B39DDB",
+            "#6FC3CE",
+            "#5C6BC0",
+            "#DDA6D3",
+            "#90A4AE",
+        ],
+    }
+]
 SQLLAB_TIMEOUT = SUPERSET_WEBSERVER_TIMEOUT = 60
 ENABLE_PROXY_FIX = False

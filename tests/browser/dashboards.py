@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -40,10 +41,9 @@ class Superset(msgspec.Struct, frozen=True):
     printed: str
     """What was printed until it was served."""
 
-    @property
-    def password(self) -> str:
-        """The administrator's."""
-        return (self.home / "admin-password").read_text().strip()
+    def password_of(self, user: str) -> str:
+        """What a user signs in with."""
+        return (self.home / f"{user}-password").read_text().strip()
 
 
 @contextmanager
@@ -101,51 +101,80 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def sign_in(browser: Browser, superset: Superset) -> Page:
-    """A page that has signed in as the administrator; tall, because Superset draws only what is in sight."""
+def sign_in(browser: Browser, superset: Superset, user: str = "admin") -> Page:
+    """A page that has signed in as this user; tall, because Superset draws only what is in sight."""
     page = browser.new_page(viewport={"width": 1440, "height": 3000})
-    page.set_default_timeout(60_000)
-    page.goto(f"{superset.address}/login/")
-    page.fill("#username", "admin")
-    page.fill("#password", superset.password)
+    page.set_default_timeout(30_000)
+    # Before all of it has come the form may be drawn once more, and empty.
+    page.goto(f"{superset.address}/login/", wait_until="networkidle")
+    page.fill("#username", user)
+    page.fill("#password", superset.password_of(user))
     page.press("#password", "Enter")
     page.wait_for_url(lambda url: "/login" not in url)
     return page
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """A dashboard whose charts have all been drawn."""
+    """A dashboard as it was when all of its charts had been drawn; what it says stays, whatever the page shows next."""
 
     page: Page
+    drawn_at: datetime
     rows: Mapping[str, list[dict[str, Any]]]
     """The data that each chart got, by the chart's title."""
+    since: Mapping[str, datetime | None]
+    """When the time that each chart shows begins."""
+    numbers: Mapping[str, str]
+    """What each big number says."""
+    tables: Mapping[str, list[list[str]]]
+    """The cells of each table as they are written."""
+    elements: set[str]
+    """Elements in the tables' cells."""
+    links: set[str]
+    """Where the links of tables and texts lead, without what stands behind `?`."""
     errors: Sequence[str]
-    """What Superset answered instead of data, and charts that show an error or nothing."""
+    """What Superset answered instead of data, and charts that show an error, a warning or nothing."""
     other_hosts: set[str]
     """Hosts beside Superset's that the browser was let ask."""
 
     def chart(self, title: str) -> Locator:
-        """A chart by its title."""
-        name = self.page.locator("[data-test='slice-header']", has_text=re.compile(f"^{re.escape(title)}"))
+        """A chart by its title, in the page as it is now."""
+        name = self.page.locator(".header-title", has_text=re.compile(f"^{re.escape(title)}$"))
         return self.page.locator(CHART).filter(has=name).first
 
     def number(self, title: str) -> str:
         """What a big number says."""
-        return self.chart(title).locator(".header-line").inner_text()
+        return self.numbers[title]
 
     def table(self, title: str) -> list[list[str]]:
         """The cells of a table as they are written."""
-        rows = self.chart(title).locator("tbody tr").all()
-        return [row.locator("td").all_inner_texts() for row in rows]
+        return self.tables[title]
 
 
-def open_dashboard(page: Page, superset: Superset, name: str, *, run: str | None = None) -> Shown:
-    """Open a dashboard, the one of runs for this run, and wait until all of its charts are drawn."""
+WRITTEN = """charts => charts.map(chart => ({
+    title: chart.querySelector("[data-test='slice-header'] .header-title")?.innerText ?? "",
+    number: chart.querySelector(".header-line")?.innerText,
+    cells: [...chart.querySelectorAll("tbody tr")].map(row => [...row.querySelectorAll("td")].map(cell => cell.innerText)),
+    warned: chart.querySelector("[data-test='warning'], [aria-label='warning']") !== null,
+    elements: [...chart.querySelectorAll("tbody td *")].map(element => element.tagName),
+    text: chart.innerText,
+}))"""
+LINKS = "links => links.map(link => link.origin + link.pathname)"
+
+
+def open_dashboard(
+    page: Page, superset: Superset, name: str, *, run: str | None = None, time_range: str | None = None
+) -> Shown:
+    """Open a dashboard, that of runs for this run, or with this time, and wait until all of its charts are drawn."""
     address = f"{superset.address}/superset/dashboard/orchestra-{name}/"
     if run is not None:
         address += (
             f"?native_filters=(NATIVE_FILTER-run:(extraFormData:(filters:!((col:run_id,op:IN,val:!('{run}')))),"
             f"filterState:(label:'{run}',value:!('{run}')),id:NATIVE_FILTER-run,ownState:()))"
+        )
+    if time_range is not None:
+        address += (
+            f"?native_filters=(NATIVE_FILTER-time:(extraFormData:(time_range:'{time_range}'),"
+            f"filterState:(value:'{time_range}'),id:NATIVE_FILTER-time,ownState:()))"
         )
     return draw(page, superset, name, lambda: page.goto(address))
 
@@ -186,11 +215,29 @@ def draw(
         page.remove_listener("response", receive)
         page.remove_listener("requestfinished", ask)
         page.remove_listener("requestfailed", ask)
-    rows, errors = {}, []
+    results, errors = {}, []
     for chart, answer in answers.items():
         if answer.status == 200:
-            rows[titles[chart]] = answer.json()["result"][0]["data"]
+            results[titles[chart]] = answer.json()["result"][0]
         else:
             errors.append(f"{titles[chart]}: {answer.text()}")
-    errors += [text for text in page.locator(CHART).all_inner_texts() if TROUBLE.search(text)]
-    return Shown(page, rows, errors, hosts - {superset.address})
+    written = page.locator(CHART).evaluate_all(WRITTEN)
+    errors += [one["text"] for one in written if TROUBLE.search(one["text"])]
+    errors += [f"{one['title']}: a warning" for one in written if one["warned"]]
+    return Shown(
+        page,
+        drawn_at=datetime.now(UTC),
+        rows={title: result["data"] for title, result in results.items()},
+        since={title: time_of(result["from_dttm"]) for title, result in results.items()},
+        numbers={one["title"]: one["number"] for one in written if one["number"] is not None},
+        tables={one["title"]: one["cells"] for one in written},
+        elements={element for one in written for element in one["elements"]},
+        links=set(page.locator(f"{CHART} tbody a, .dashboard-markdown a").evaluate_all(LINKS)),
+        errors=errors,
+        other_hosts=hosts - {superset.address},
+    )
+
+
+def time_of(value: float | None) -> datetime | None:
+    """A time in a chart's data: milliseconds since 1970."""
+    return None if value is None else datetime.fromtimestamp(value / 1000, UTC)

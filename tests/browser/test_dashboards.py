@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from etl.admin import roles
 from etl.database import Database
 from etl.local.postgres import EmbeddedPostgres
 from etl.tables import PAYLOADS
-from tests.browser.dashboards import CHART, DASHBOARDS, Superset, draw, open_dashboard
+from tests.browser.dashboards import Superset, draw, open_dashboard, sign_in, time_of
+from tests.browser.troubles import LONG_AGO, ODD, OPEN
 from tests.conftest import ROOT
 from tests.postgres_fixture import new_home
 from tests.support import query
-
-# By the tables, not by the views that the charts read.
-OUTCOMES = """
-    SELECT r.id, r.workflow_id, r.start_time, r.duration_ms,
-           CASE WHEN r.state = 'succeeded' AND EXISTS (
-               SELECT FROM orchestra.steps AS s
-               WHERE s.run_id = r.id AND s.state = 'succeeded' AND s.reported_error IS NOT NULL AND s.absent_since IS NULL
-           ) THEN 'soft_failed' ELSE r.state END AS outcome
-    FROM orchestra.runs AS r
-"""
-
-UNFILTERED = ("Open runs", "Behind (s)", "Open runs, oldest first", "Pipeline")
-"""Charts of the overview that show the state of now, whatever is filtered."""
-
-
-@pytest.fixture(scope="session")
-def failed_run(history_url: str) -> str:
-    """A run that failed late, and paid for a model before."""
-    sql = """
-        SELECT run_id AS id FROM orchestra.run_summary
-        WHERE outcome = 'failed' AND tracking = 'final' AND cost > 0 ORDER BY steps DESC, start_time DESC LIMIT 1
-    """
-    return str(query(history_url, sql)[0]["id"])
 
 
 @pytest.fixture
@@ -55,179 +31,174 @@ def client(superset: Superset) -> Iterator[httpx.Client]:
         yield _sign_in(client, superset)
 
 
-@pytest.mark.parametrize("name", DASHBOARDS)
-def test_every_chart_is_drawn(page: Page, superset: Superset, failed_run: str, name: str) -> None:
-    """Every chart of every dashboard gets rows and shows no error, and no other host is asked for anything."""
-    shown = open_dashboard(page, superset, name, run=failed_run if name == "run" else None)
-
-    assert shown.errors == []
-    assert [title for title, rows in shown.rows.items() if not rows] == []
-    assert shown.other_hosts == set()
-    if folder := os.environ.get("SCREENSHOTS"):
-        bottom = max(box["y"] + box["height"] for one in page.locator(CHART).all() if (box := one.bounding_box()))
-        page.mouse.move(0, 0)
-        path = f"{folder}/{name}.png"
-        page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1440, "height": bottom + 16})
-        # A palette takes a third of the space. Superset brings Pillow.
-        shrink = (
-            "import sys; from PIL import Image; Image.open(sys.argv[1]).quantize(128).save(sys.argv[1], optimize=True)"
-        )
-        subprocess.run([str(ROOT / ".superset/venv/bin/python"), "-c", shrink, path], check=True)
+SINCE = "date_trunc('hour', now()) - interval '7 days'"
+ALWAYS = ("Behind", "Pipeline now")
+"""Charts of the overview that no filter narrows."""
+KINDS = "Kinds of failure: click one to see its failures below"
 
 
-def test_overview_equals_sql(page: Page, superset: Superset, history_url: str) -> None:
-    """The overview's numbers, its table of workflows and its volume by hour are those of the tables."""
-    shown = open_dashboard(page, superset, "overview")
-
-    total = query(
-        history_url,
-        f"""
-        SELECT count(*) AS runs, count(*) FILTER (WHERE outcome IN ('pending', 'running')) AS open,
-               count(*) FILTER (WHERE outcome = 'succeeded')::float
-                   / count(*) FILTER (WHERE outcome IN ('succeeded', 'soft_failed', 'failed')) AS success_rate,
-               percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms) / 1000 AS p95
-        FROM ({OUTCOMES}) AS o
-        """,
-    )[0]
-    assert shown.number("Runs") == f"{total['runs']:,}"
-    assert shown.number("Success") == f"{total['success_rate']:.1%}"
-    assert shown.number("Open runs") == f"{total['open']:,}"
-    # 2 % by the histogram, and half of the last digit shown.
-    assert float(shown.number("p95 (s)")) == pytest.approx(total["p95"], rel=0.02, abs=0.05)
-    [cost] = query(history_url, "SELECT sum(cost) AS usd FROM orchestra.model_usage WHERE currency = 'USD'")
-    assert shown.number("Cost (USD)") == f"${cost['usd']:,.4f}"
-
-    expected = query(
-        history_url,
-        f"""
-        SELECT w.name, count(*) AS runs,
-               count(*) FILTER (WHERE outcome = 'soft_failed') AS soft_failed,
-               count(*) FILTER (WHERE outcome = 'failed') AS failed
-        FROM ({OUTCOMES}) AS o JOIN orchestra.workflows AS w ON w.id = o.workflow_id GROUP BY w.name
-        """,
-    )
-    found = {(row[0], row[1], row[-2], row[-1]) for row in shown.table("Workflows")}
-    assert found == {(row["name"], str(row["runs"]), str(row["soft_failed"]), str(row["failed"])) for row in expected}
-
-    hours = query(
-        history_url,
-        f"""
-        SELECT date_trunc('hour', start_time) AS hour, count(*) FILTER (WHERE outcome = 'succeeded') AS succeeded,
-               count(*) FILTER (WHERE outcome = 'soft_failed') AS soft_failed,
-               count(*) FILTER (WHERE outcome = 'failed') AS failed
-        FROM ({OUTCOMES}) AS o GROUP BY hour
-        """,
-    )
-    drawn = {
-        (_time(row["hour"]), row["runs_succeeded"], row["runs_soft_failed"], row["runs_failed"])
-        for row in shown.rows["Runs by outcome"]
-    }
-    assert drawn == {(row["hour"], row["succeeded"], row["soft_failed"], row["failed"]) for row in hours}
-
-
-def test_nodes_equal_sql(page: Page, superset: Superset, history_url: str) -> None:
-    """The table of nodes counts the steps that the tables have, and its p95 is within 2 % of the exact one."""
-    shown = open_dashboard(page, superset, "nodes")
-
-    expected = query(
-        history_url,
-        """
-        SELECT w.name, s.node_id, count(*) AS steps, count(*) FILTER (WHERE s.state = 'failed') AS failed,
-               percentile_disc(0.95) WITHIN GROUP (ORDER BY s.duration_ms) FILTER (WHERE s.duration_ms >= 0) AS p95
-        FROM orchestra.steps AS s JOIN orchestra.workflows AS w ON w.id = s.workflow_id
-        WHERE s.absent_since IS NULL GROUP BY w.name, s.node_id
-        """,
-    )
-    rows = {(row[0], row[1]): row for row in shown.table("Nodes")}
-    assert len(rows) == len(expected)
-    for wanted in expected:
-        _, _, _, p95, _, steps, _, failed, *_ = rows[wanted["name"], wanted["node_id"]]
-        assert (_number(steps), _number(failed)) == (wanted["steps"], wanted["failed"])
-        assert _number(p95) == pytest.approx(wanted["p95"], rel=0.02, abs=1)
-
-
-def test_models_equal_sql(page: Page, superset: Superset, history_url: str) -> None:
-    """The table of models sums up the tokens that the steps have."""
-    shown = open_dashboard(page, superset, "models")
-
-    expected = query(
-        history_url,
-        """
-        SELECT COALESCE(response_model, request_model) AS model, count(*) AS calls,
-               COALESCE(sum(input_tokens), 0) AS input, COALESCE(sum(output_tokens), 0) AS output
-        FROM orchestra.steps
-        WHERE COALESCE(response_model, request_model) IS NOT NULL AND absent_since IS NULL GROUP BY 1
-        """,
-    )
-    found = {(row[0], _number(row[2]), _number(row[3]), _number(row[5])) for row in shown.table("Models")}
-    assert found == {(row["model"], row["calls"], row["input"], row["output"]) for row in expected}
-    assert _number(shown.number("Model calls")) == sum(row["calls"] for row in expected)
-    [unpriced] = query(history_url, "SELECT sum(unpriced_calls) AS calls FROM orchestra.model_usage")
-    assert _number(shown.number("Unpriced calls")) == unpriced["calls"]
-
-
-def test_a_filter_narrows_every_chart(page: Page, superset: Superset, history_url: str) -> None:
-    """A workflow chosen in the filter bar leaves that workflow's runs alone in number, table and trend."""
-    open_dashboard(page, superset, "overview")
+def test_a_workflow_leaves_its_runs_alone(page: Page, superset: Superset, history_url: str) -> None:
+    """A workflow chosen in the filter bar leaves its runs alone in numbers and tables, also among those open now."""
     [wanted] = query(
         history_url,
-        "SELECT count(*) AS runs FROM orchestra.runs AS r JOIN orchestra.workflows AS w ON w.id = r.workflow_id"
-        " WHERE w.name = 'support triage' AND r.state = 'failed'",
+        f"""SELECT w.name, count(*) FILTER (WHERE r.start_time >= {SINCE}) AS runs, count(*) FILTER (WHERE r.tracking = 'open'
+                   AND r.state = 'running') AS open
+            FROM orchestra.runs AS r JOIN orchestra.workflows AS w ON w.id = r.workflow_id
+            WHERE w.id = (SELECT workflow_id FROM orchestra.runs WHERE id = %s) GROUP BY w.name""",
+        OPEN,
     )
-
-    def choose() -> None:
-        page.get_by_role("combobox", name="Workflow").click()
-        page.locator(".ant-select-item-option", has_text="support triage").click()
-        page.keyboard.press("Escape")
-        page.locator("[data-test='filter-bar__apply-button']").click()
-
-    page.wait_for_timeout(500)
-    shown = draw(
-        page,
-        superset,
-        "overview",
-        choose,
-        unfiltered=("Open runs", "Behind (s)", "Open runs, oldest first", "Pipeline"),
-    )
+    open_dashboard(page, superset, "overview")
+    shown = draw(page, superset, "overview", lambda: _choose(page, "Workflow", wanted["name"]), unfiltered=ALWAYS)
 
     assert shown.errors == []
     [row] = shown.table("Workflows")
-    assert (row[0], _number(row[-1])) == ("support triage", wanted["runs"])
-    assert shown.number("Runs") == row[1]
-    assert {row["workflow_name"] for row in shown.rows["Latest runs"]} == {"support triage"}
+    assert (row[0], _number(row[1])) == (wanted["name"], wanted["runs"])
+    assert _number(shown.number("Runs")) == wanted["runs"]
+    assert _number(shown.number("Open runs")) == wanted["open"]
+    assert len(shown.rows["Open runs now, oldest first"]) == wanted["open"]
+    for title in ("Latest runs", "Open runs now, oldest first"):
+        assert {row["workflow_text"] for row in shown.rows[title]} == {wanted["name"]}
+
+
+def test_an_organisation_leaves_its_runs_alone(page: Page, superset: Superset, history_url: str) -> None:
+    """One of two organisations chosen in the filter bar leaves its runs alone, also among those open now."""
+    [wanted] = query(
+        history_url,
+        f"""SELECT count(*) FILTER (WHERE start_time >= {SINCE}) AS runs, count(*) AS all,
+                   count(*) FILTER (WHERE tracking = 'open' AND state = 'running') AS open, array_agg(id) AS ids
+            FROM orchestra.runs WHERE organization_id = 'second'""",
+    )
+    open_dashboard(page, superset, "overview")
+    shown = draw(page, superset, "overview", lambda: _choose(page, "Organisation", "second"), unfiltered=ALWAYS)
+
+    assert shown.errors == []
+    assert 0 < wanted["runs"] < wanted["all"]
+    assert _number(shown.number("Runs")) == wanted["runs"]
+    assert _number(shown.number("Open runs")) == wanted["open"] > 0
+    assert {row["run_id"] for row in shown.rows["Latest runs"]} <= set(wanted["ids"])
+
+
+def test_a_time_narrows_what_is_not_of_now(page: Page, superset: Superset, history_url: str) -> None:
+    """With another time the numbers are those of exactly that time, and what says *now* stays as it was."""
+    day = 'DATEADD(DATETRUNC(DATETIME("now"), hour), -1, day) : now'
+    shown = open_dashboard(page, superset, "overview", time_range=day)
+
+    [wanted] = query(
+        history_url,
+        """SELECT count(*) FILTER (WHERE start_time >= %s) AS runs,
+                  count(*) FILTER (WHERE tracking = 'open' AND state = 'running') AS open,
+                  count(*) FILTER (WHERE state = 'failed' AND start_time >= %s) AS failed
+           FROM orchestra.runs""",
+        shown.since["Runs"],
+        shown.since["Runs"],
+    )
+    assert shown.since["Runs"] == shown.drawn_at.replace(minute=0, second=0, microsecond=0) - timedelta(days=1)
+    assert _number(shown.number("Runs")) == wanted["runs"]
+    assert sum(row["runs_failed"] for row in shown.rows["Runs by outcome"]) == wanted["failed"] > 0
+    assert _number(shown.number("Open runs")) == wanted["open"] > 0
+
+
+def test_a_kind_of_failure_leads_to_its_failures(page: Page, superset: Superset, history_url: str) -> None:
+    """A click on a kind leaves its failures alone in every other chart."""
+    shown = open_dashboard(page, superset, "failures")
+    kind = shown.rows[KINDS][0]["pattern"]
+    cell = shown.chart(KINDS).locator("tbody td").first
+    narrowed = draw(page, superset, "failures", cell.click, unfiltered=(KINDS,))
+
+    [wanted] = query(
+        history_url,
+        f"SELECT count(*) AS steps FROM orchestra.step_failures WHERE pattern = %s AND time >= {SINCE}",
+        kind,
+    )
+    assert narrowed.errors == []
+    assert _number(narrowed.number("Failures")) == wanted["steps"] < _number(shown.number("Failures"))
+    patterns = query(
+        history_url,
+        "SELECT DISTINCT pattern FROM orchestra.step_failures WHERE run_id = ANY (%s) AND time = ANY (%s)",
+        [row["run_id"] for row in narrowed.rows["Latest failures"]],
+        [time_of(row["time"]) for row in narrowed.rows["Latest failures"]],
+    )
+    assert {row["pattern"] for row in patterns} <= {kind}
+    assert len(narrowed.rows["Latest failures"]) == min(wanted["steps"], 20)
 
 
 def test_from_a_failure_to_its_run(page: Page, superset: Superset, history_url: str) -> None:
-    """The run's id in the table of failures leads to the waterfall of that run alone, step by step as the tables have it."""
+    """A run's id leads to the run's waterfall, whatever stands in the id, and its bars end by the run's own end."""
     shown = open_dashboard(page, superset, "failures")
-    [counted] = query(
-        history_url,
-        "SELECT count(*) AS steps FROM orchestra.steps"
-        " WHERE state = 'failed' OR (state = 'succeeded' AND reported_error IS NOT NULL)",
-    )
-    assert _number(shown.number("Failures")) == counted["steps"]
-    link = shown.chart("Latest failures").locator("tbody a").first
-    run = link.inner_text()
-
+    link = shown.chart("Latest failures").locator("tbody a").get_by_text(ODD, exact=True).first
     opened = draw(page, superset, "run", link.click)
 
     assert opened.errors == []
+    [run] = query(history_url, "SELECT end_time FROM orchestra.runs WHERE id = %s", ODD)
     expected = query(
         history_url,
-        "SELECT position, node_id, start_time, end_time, duration_ms, state FROM orchestra.steps"
-        " WHERE run_id = %s AND absent_since IS NULL ORDER BY position",
-        run,
+        "SELECT position, node_id, start_time, end_time FROM orchestra.steps WHERE run_id = %s ORDER BY position",
+        ODD,
     )
-    bars = sorted(opened.rows["Waterfall"], key=lambda row: str(row["step"]))
-    assert [row["step"] for row in bars] == [f"{row['position'] + 1:02} {row['node_id']}" for row in expected]
-    for bar, row in zip(bars, expected, strict=True):
+    labels = [f"{row['position'] + 1} {row['node_id']}" for row in expected]
+    started = [row for row in expected if row["start_time"] is not None]
+    assert len(expected) == 120 > len(started)
+    bars = sorted(opened.rows["Waterfall"], key=lambda row: int(str(row["step"]).split()[0]))
+    assert [row["step"] for row in bars] == [labels[row["position"]] for row in started]
+    for bar, row in zip(bars, started, strict=True):
         # Rounded to milliseconds on their way.
         assert bar["start_time"] / 1000 == pytest.approx(row["start_time"].timestamp(), abs=0.001)
         assert bar["until"] / 1000 == pytest.approx(row["end_time"].timestamp(), abs=0.001)
-    assert [(row[1], _number(row[6])) for row in opened.table("Step by step")] == [
-        (row["node_id"], round(row["duration_ms"])) for row in expected
+    assert max(bar["until"] for bar in bars) / 1000 <= run["end_time"].timestamp()
+    assert [row[0] for row in opened.table("Step by step")] == labels
+    assert opened.table("The run")[0][0] == ODD
+
+
+def test_a_run_that_goes_on(page: Page, superset: Superset) -> None:
+    """Of a run that has not ended the duration is that until now, and so is the bar of the step that runs."""
+    shown = open_dashboard(page, superset, "run", run=OPEN)
+
+    assert shown.errors == []
+    begun = time_of(shown.rows["The run"][0]["start_time"])
+    assert begun is not None
+    age = (shown.drawn_at - begun).total_seconds()
+    # Superset keeps an answer for half a minute.
+    assert _number(shown.number("Duration (s)")) == pytest.approx(age, abs=45)
+    last = max(shown.rows["Waterfall"], key=lambda row: row["until"])
+    assert last["outcome_label"] == "Running"
+    assert last["until"] / 1000 == pytest.approx(shown.drawn_at.timestamp(), abs=45)
+    assert shown.table("Its first error") == [["none", "none"]]
+
+
+def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) -> None:
+    """A link shows its run however old it is, and a workflow chosen beside it leads to the newest run of that workflow."""
+    shown = open_dashboard(page, superset, "run", run=LONG_AGO)
+    assert shown.table("The run")[0][0] == LONG_AGO
+
+    [newest] = query(
+        history_url,
+        """SELECT r.id, w.name FROM orchestra.runs AS r JOIN orchestra.workflows AS w ON w.id = r.workflow_id
+           WHERE w.id <> (SELECT workflow_id FROM orchestra.runs WHERE id = %s) AND w.id <> 'new'
+           ORDER BY r.start_time DESC LIMIT 1""",
+        LONG_AGO,
+    )
+    chosen = draw(page, superset, "run", lambda: _choose(page, "Workflow", newest["name"]))
+    assert chosen.table("The run")[0][0] == newest["id"]
+
+
+def test_a_viewer_sees_and_changes_nothing(browser: Browser, superset: Superset, client: httpx.Client) -> None:
+    """Who signs in as viewer sees the overview's charts, and is refused SQL, exports of the files and every change."""
+    [overview] = [
+        one for one in client.get("/api/v1/dashboard/").json()["result"] if one["slug"] == "orchestra-overview"
     ]
-    assert opened.table("The run")[0][0] == run
+    page = sign_in(browser, superset, "viewer")
+    try:
+        shown = open_dashboard(page, superset, "overview")
+        assert shown.errors == []
+        assert page.get_by_role("button", name="Edit dashboard").count() == 0
+    finally:
+        page.close()
+    with httpx.Client(base_url=superset.address, timeout=60) as viewer:
+        _sign_in(viewer, superset, "viewer")
+        changed = viewer.put(f"/api/v1/dashboard/{overview['id']}", json={"dashboard_title": "mine"})
+        made = viewer.post("/api/v1/chart/", json={"slice_name": "mine", "viz_type": "table", "datasource_id": 1})
+        asked = viewer.post("/api/v1/sqllab/execute/", json={"database_id": 1, "sql": "SELECT 1"})
+        assert [answer.status_code for answer in (changed, made, asked)] == [403, 403, 403]
 
 
 def test_an_edited_file_arrives_and_what_users_made_stays(page: Page, superset: Superset, client: httpx.Client) -> None:
@@ -243,7 +214,8 @@ def test_an_edited_file_arrives_and_what_users_made_stays(page: Page, superset: 
         for path in (superset.files / "assets" / "charts").rglob("*.yaml")
         if "slice_name: Runs by outcome\n" in path.read_text()
     )
-    edited.write_text(edited.read_text().replace("slice_name: Runs by outcome\n", "slice_name: Runs, my way\n"))
+    before = edited.read_text()
+    edited.write_text(before.replace("slice_name: Runs by outcome\n", "slice_name: Runs, my way\n"))
 
     again = subprocess.run(
         superset.command, env=dict(superset.environment), capture_output=True, text=True, check=False
@@ -251,8 +223,10 @@ def test_an_edited_file_arrives_and_what_users_made_stays(page: Page, superset: 
 
     assert again.returncode == 0, again.stderr
     assert "up to date" in again.stdout
-    assert superset.password not in again.stdout
+    assert superset.password_of("admin") not in again.stdout
     shown = open_dashboard(page, superset, "overview")
+    edited.write_text(before)
+    subprocess.run(superset.command, env=dict(superset.environment), stdout=subprocess.DEVNULL, check=True)
     assert shown.errors == []
     assert "Runs, my way" in shown.rows
     assert "Runs by outcome" not in shown.rows
@@ -361,7 +335,7 @@ def test_another_database_needs_its_roles(
 
 def test_secrets_are_kept(superset: Superset) -> None:
     """Keys lie in files of the user alone, no default password opens, and no log holds one."""
-    names = ("admin-password", "database-password", "secret-key")
+    names = ("admin-password", "viewer-password", "database-password", "secret-key")
     for name in names:
         assert stat.S_IMODE((superset.home / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(superset.home.stat().st_mode) == 0o700
@@ -369,13 +343,22 @@ def test_secrets_are_kept(superset: Superset) -> None:
         f"{superset.address}/api/v1/security/login", json={"username": "admin", "password": "admin", "provider": "db"}
     )
     assert refused.status_code == 401
-    assert superset.printed.count(superset.password) == 1
+    assert superset.printed.count(superset.password_of("admin")) == 1
     logs = "".join((superset.home / name).read_text() for name in ("superset.log", "provision.log"))
     assert [name for name in names if (superset.home / name).read_text().strip() in logs] == []
 
 
-def _sign_in(client: httpx.Client, superset: Superset) -> httpx.Client:
-    credentials = {"username": "admin", "password": superset.password, "provider": "db"}
+def _choose(page: Page, name: str, option: str) -> None:
+    """Choose in the filter bar, and apply it."""
+    page.wait_for_timeout(500)
+    page.get_by_role("combobox", name=name).click()
+    page.locator(".ant-select-item-option-content").get_by_text(option, exact=True).click()
+    page.keyboard.press("Escape")
+    page.locator("[data-test='filter-bar__apply-button']").click()
+
+
+def _sign_in(client: httpx.Client, superset: Superset, user: str = "admin") -> httpx.Client:
+    credentials = {"username": user, "password": superset.password_of(user), "provider": "db"}
     token = client.post("/api/v1/security/login", json=credentials).json()["access_token"]
     client.headers["Authorization"] = f"Bearer {token}"
     client.headers["X-CSRFToken"] = client.get("/api/v1/security/csrf_token/").json()["result"]
@@ -385,8 +368,3 @@ def _sign_in(client: httpx.Client, superset: Superset) -> httpx.Client:
 
 def _number(text: str) -> float:
     return float(text.replace(",", ""))
-
-
-def _time(value: Any) -> datetime:
-    """A time in a chart's data: milliseconds since 1970."""
-    return datetime.fromtimestamp(round(value) / 1000, UTC)

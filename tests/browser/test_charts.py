@@ -1,0 +1,476 @@
+"""Every chart of every dashboard is compared with SQL over the tables, never with the views that it reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.browser.dashboards import DASHBOARDS, Shown, Superset
+from tests.browser.troubles import MESSAGES, NODE
+from tests.support import query
+
+# `since`: when the time of the chart begins. `run`: the run of the dashboard of runs.
+FACTS = """
+    WITH every_run AS (
+        SELECT r.*, w.name AS workflow_name, COALESCE(r.start_time, r.first_seen_at) AS at,
+               date_trunc('hour', COALESCE(r.start_time, r.first_seen_at)) AS hour,
+               CASE WHEN r.state = 'succeeded' AND EXISTS (
+                   SELECT FROM orchestra.steps AS s
+                   WHERE s.run_id = r.id AND s.state = 'succeeded' AND s.reported_error IS NOT NULL AND s.absent_since IS NULL
+               ) THEN 'Soft-failed' ELSE initcap(r.state) END AS outcome_label
+        FROM orchestra.runs AS r JOIN orchestra.workflows AS w ON w.id = r.workflow_id
+    ), timed AS (
+        SELECT s.*, COALESCE(s.start_time, s.first_seen_at) AS at, COALESCE(s.response_model, s.request_model) AS model,
+               CASE WHEN s.state = 'succeeded' AND s.reported_error IS NOT NULL THEN 'Soft-failed' ELSE initcap(s.state) END
+                   AS outcome_label,
+               COALESCE(s.error ->> 'message', s.error #>> '{{}}', s.reported_error) AS message
+        FROM orchestra.steps AS s WHERE s.absent_since IS NULL
+    ), every_step AS (
+        SELECT t.*, w.name AS workflow_name, w.name || ' · ' || t.node_id AS node, p.provider, p.currency,
+               date_trunc('hour', t.at) AS hour, CAST(t.at AS date) AS day,
+               COALESCE(t.model, '') <> '' OR COALESCE(t.input_tokens, t.output_tokens, t.total_tokens) IS NOT NULL AS is_call,
+               ((COALESCE(t.input_tokens, 0) - COALESCE(t.cached_input_tokens, 0)) * p.input_per_million
+                + COALESCE(t.cached_input_tokens, 0) * COALESCE(p.cached_input_per_million, p.input_per_million)
+                + COALESCE(t.output_tokens, 0) * p.output_per_million) / 1000000 AS cost
+        FROM timed AS t
+        JOIN orchestra.workflows AS w ON w.id = t.workflow_id
+        LEFT JOIN orchestra.prices AS p ON p.model = t.model AND CAST(t.at AS date) >= p.valid_from
+            AND CAST(t.at AS date) < COALESCE(p.valid_until, 'infinity')
+    ), runs AS (SELECT * FROM every_run WHERE at >= '{since}'),
+    steps AS (SELECT * FROM every_step WHERE at >= '{since}'),
+    calls AS (SELECT * FROM steps WHERE is_call),
+    failures AS (SELECT * FROM steps WHERE outcome_label IN ('Failed', 'Soft-failed')),
+    open AS (
+        SELECT r.*, 1000 * extract(epoch FROM now() - at) AS age_ms,
+               (SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY u.duration_ms) FROM every_run AS u
+                WHERE u.workflow_id = r.workflow_id AND u.at >= now() - interval '30 days') AS usual
+        FROM every_run AS r WHERE state IN ('pending', 'running', 'unknown') AND tracking = 'open'
+    ), one AS (SELECT * FROM every_run WHERE id = '{run}'),
+    of_one AS (SELECT * FROM every_step WHERE run_id = '{run}')
+"""
+RATE = """
+    count(*) FILTER (WHERE outcome_label = 'Succeeded')
+    / nullif(count(*) FILTER (WHERE outcome_label IN ('Succeeded', 'Soft-failed', 'Failed')), 0)::float
+"""
+KINDS = "Kinds of failure: click one to see its failures below"
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _count(**outcomes: str) -> str:
+    return ", ".join(
+        f"count(*) FILTER (WHERE outcome_label IN ({labels})) AS {name}" for name, labels in outcomes.items()
+    )
+
+
+def _quantile(q: float, divisor: int = 1) -> str:
+    return f"percentile_disc({q}) WITHIN GROUP (ORDER BY duration_ms) FILTER (WHERE duration_ms >= 0) / {divisor}"
+
+
+class Tile(NamedTuple):
+    """A big number."""
+
+    dashboard: str
+    title: str
+    format: str
+    """As Python writes it; `2 %` where the number comes from a histogram, `passes` where it is the time since."""
+    sql: str
+
+
+TILES = (
+    Tile("overview", "Runs", ",d", "SELECT count(*) FROM runs"),
+    Tile("overview", "Success", ".1%", f"SELECT {RATE} FROM runs"),
+    Tile("overview", "p95 (s)", "2 %", f"SELECT {_quantile(0.95, 1000)} FROM runs"),
+    Tile("overview", "Cost (USD)", "$,.2f", "SELECT sum(cost) FROM calls WHERE currency = 'USD'"),
+    Tile("overview", "Open runs", ",d", "SELECT count(*) FROM open"),
+    Tile("overview", "Overdue", ",d", "SELECT count(*) FROM open WHERE age_ms > usual"),
+    Tile("overview", "Behind", "passes", "SELECT min(completed_at) FROM orchestra_etl.sweeps"),
+    Tile("nodes", "Steps", ",d", "SELECT count(*) FROM steps"),
+    Tile("nodes", "Step success rate", ".1%", f"SELECT {RATE} FROM steps"),
+    Tile("nodes", "Duration, p50 (ms)", "2 %", f"SELECT {_quantile(0.5)} FROM steps"),
+    Tile("nodes", "Duration, p95 (ms)", "2 %", f"SELECT {_quantile(0.95)} FROM steps"),
+    Tile("failures", "Failures", ",d", "SELECT count(*) FROM failures"),
+    Tile("failures", "Soft failures", ",d", "SELECT count(*) FROM failures WHERE outcome_label = 'Soft-failed'"),
+    Tile("failures", "Runs affected", ",d", "SELECT count(DISTINCT run_id) FROM failures"),
+    Tile(
+        "failures",
+        "Kinds",
+        ",d",
+        """SELECT count(*) FROM (SELECT DISTINCT workflow_id, node_id, outcome_label, orchestra.failure_pattern(message)
+           FROM failures) AS kinds""",
+    ),
+    Tile("models", "Model calls", ",d", "SELECT count(*) FROM calls"),
+    Tile("models", "Tokens", ",d", "SELECT sum(total_tokens) FROM calls"),
+    Tile("models", "Cost (USD)", "$,.2f", "SELECT sum(cost) FROM calls WHERE currency = 'USD'"),
+    Tile("models", "Unpriced calls", ",d", "SELECT count(*) FROM calls WHERE cost IS NULL"),
+    Tile("run", "Duration (s)", ",.1f", "SELECT extract(epoch FROM end_time - start_time) FROM one"),
+    Tile("run", "Steps", ",d", "SELECT count(*) FROM of_one"),
+    Tile("run", "Tokens", ",d", "SELECT sum(total_tokens) FROM of_one"),
+    Tile("run", "Cost (USD)", "$,.4f", "SELECT sum(cost) FROM of_one WHERE currency = 'USD'"),
+)
+
+
+class Chart(NamedTuple):
+    """A trend or a table."""
+
+    dashboard: str
+    title: str
+    keys: tuple[str, ...]
+    """Columns that tell the rows apart; (x, "series") for a chart with a series for each value of a column."""
+    sql: str
+
+
+CHARTS = (
+    Chart(
+        "overview",
+        "Pipeline now",
+        (),
+        """SELECT (SELECT max(start_time) FROM every_run) AS newest_run_start,
+                  (SELECT min(completed_at) FROM orchestra_etl.sweeps) AS last_sweep_at,
+                  (SELECT count(*) FROM orchestra_etl.dead_letters WHERE resolved_at IS NULL) AS dead_letters,
+                  (SELECT count(*) FROM orchestra_etl.gaps WHERE acknowledged_at IS NULL) AS unacknowledged_gaps,
+                  (SELECT count(*) FROM orchestra_etl.dirty_groups) AS waiting_groups""",
+    ),
+    Chart(
+        "overview",
+        "Runs by outcome",
+        ("hour",),
+        "SELECT hour, "
+        + _count(
+            runs_succeeded="'Succeeded'",
+            runs_soft_failed="'Soft-failed'",
+            runs_failed="'Failed'",
+            runs_cancelled="'Cancelled'",
+            runs_skipped="'Skipped'",
+            runs_unfinished="'Running', 'Pending', 'Unknown'",
+        )
+        + " FROM runs GROUP BY hour",
+    ),
+    Chart(
+        "overview",
+        "Success rate by workflow",
+        ("hour", "series"),
+        f"SELECT date_trunc('day', hour) AS hour, workflow_name AS series, {RATE} AS value FROM runs GROUP BY 1, 2",
+    ),
+    Chart(
+        "overview",
+        "Run duration, p50 and p95",
+        ("hour",),
+        f"SELECT hour, {_quantile(0.5, 1000)} AS p50_seconds, {_quantile(0.95, 1000)} AS p95_seconds FROM runs GROUP BY hour",
+    ),
+    Chart(
+        "overview",
+        "Model cost by workflow",
+        ("hour", "series"),
+        "SELECT hour, workflow_name AS series, sum(cost) AS value FROM calls WHERE currency = 'USD' GROUP BY 1, 2",
+    ),
+    Chart(
+        "overview",
+        "Workflows",
+        ("workflow_name",),
+        f"""SELECT workflow_name, count(*) AS total_runs, {RATE} AS success_rate, {_quantile(0.5, 1000)} AS p50_seconds,
+                   {_quantile(0.95, 1000)} AS p95_seconds, {_count(runs_soft_failed="'Soft-failed'", runs_failed="'Failed'")}
+            FROM runs GROUP BY workflow_name""",
+    ),
+    Chart(
+        "overview",
+        "Open runs now, oldest first",
+        ("run_id",),
+        """SELECT id AS run_id, start_time, usual / 1000 AS p95_usual, CASE WHEN age_ms > usual THEN 'yes' ELSE 'no' END
+                  AS overdue_label,
+                  (SELECT s.node_id FROM every_step AS s WHERE s.run_id = open.id AND s.state = 'running') AS node_text
+           FROM open""",
+    ),
+    Chart(
+        "overview",
+        "Latest runs",
+        ("run_id",),
+        """SELECT r.id AS run_id, r.workflow_name AS workflow_text, r.outcome_label, r.start_time,
+                  r.duration_ms / 1000 AS duration_seconds, (SELECT count(*) FROM every_step AS s WHERE s.run_id = r.id) AS steps,
+                  (SELECT COALESCE(sum(total_tokens), 0) FROM every_step AS s WHERE s.run_id = r.id) AS total_tokens,
+                  (SELECT CASE WHEN count(DISTINCT currency) = 1 AND min(currency) = 'USD' THEN sum(cost) END
+                   FROM every_step AS s WHERE s.run_id = r.id) AS usd
+           FROM runs AS r ORDER BY r.start_time DESC LIMIT 20""",
+    ),
+    Chart(
+        "nodes",
+        "Slowest nodes",
+        ("node",),
+        f"""SELECT node, {_quantile(0.5)} AS p50_ms, {_quantile(0.95)} AS p95_ms FROM steps WHERE duration_ms >= 0
+            GROUP BY node ORDER BY p95_ms DESC LIMIT 15""",
+    ),
+    Chart(
+        "nodes",
+        "p95 duration by node",
+        ("day", "series"),
+        f"""SELECT date_trunc('day', hour) AS day, node AS series, {_quantile(0.95)} AS value FROM steps WHERE node IN
+            (SELECT node FROM steps WHERE duration_ms >= 0 GROUP BY node ORDER BY {_quantile(0.95)} DESC LIMIT 6)
+            GROUP BY 1, 2""",
+    ),
+    Chart(
+        "nodes",
+        "Nodes",
+        ("workflow_name", "node_id", "node_type"),
+        f"""SELECT workflow_name, node_id, node_type, {_quantile(0.95)} AS p95_ms, {_quantile(0.5)} AS p50_ms,
+                   count(*) AS total_steps, {RATE} AS success_rate,
+                   {_count(steps_failed="'Failed'", steps_soft_failed="'Soft-failed'", steps_skipped="'Skipped'")}
+            FROM steps GROUP BY 1, 2, 3""",
+    ),
+    Chart(
+        "nodes",
+        "Failed and soft-failed steps by hour",
+        ("hour",),
+        f"""SELECT hour, {_count(steps_failed="'Failed'", steps_soft_failed="'Soft-failed'")} FROM steps GROUP BY hour""",
+    ),
+    Chart(
+        "nodes",
+        "Nodes in the last 24 hours, whatever the days",
+        ("workflow_name", "node_id"),
+        f"""SELECT workflow_name, node_id, {_quantile(0.95)} AS p95_ms, {_quantile(0.5)} AS p50_ms,
+                   count(*) AS total_steps, {RATE} AS success_rate,
+                   {_count(steps_failed="'Failed'", steps_soft_failed="'Soft-failed'")}
+            FROM steps GROUP BY 1, 2""",
+    ),
+    Chart(
+        "failures",
+        "Failures by outcome",
+        ("time", "series"),
+        "SELECT hour AS time, outcome_label AS series, count(*) AS value FROM failures GROUP BY 1, 2",
+    ),
+    Chart(
+        "failures",
+        "Failures by node",
+        ("node", "series"),
+        "SELECT node, outcome_label AS series, count(*) AS value FROM failures GROUP BY 1, 2",
+    ),
+    Chart(
+        "failures",
+        KINDS,
+        ("pattern", "workflow_name", "node_id", "outcome_label"),
+        """SELECT orchestra.failure_pattern(message) AS pattern, workflow_name, node_id, outcome_label, count(*) AS failed_steps,
+                  count(DISTINCT run_id) AS affected_runs, min(at) AS first_time, max(at) AS last_time
+           FROM failures GROUP BY 1, 2, 3, 4""",
+    ),
+    Chart(
+        "failures",
+        "Latest failures",
+        ("run_id", "time"),
+        """SELECT run_id, at AS time, workflow_name AS workflow_text, outcome_label
+           FROM failures ORDER BY at DESC LIMIT 20""",
+    ),
+    Chart(
+        "models",
+        "Cost by model",
+        ("hour", "series"),
+        "SELECT hour, model AS series, sum(cost) AS value FROM calls WHERE currency = 'USD' GROUP BY 1, 2",
+    ),
+    Chart(
+        "models",
+        "Tokens by kind",
+        ("hour",),
+        """SELECT hour, COALESCE(sum(input_tokens), 0) AS tokens_input, COALESCE(sum(output_tokens), 0) AS tokens_output
+           FROM calls GROUP BY hour""",
+    ),
+    Chart(
+        "models",
+        "Models",
+        ("model_label", "provider_label"),
+        """SELECT model AS model_label, COALESCE(provider, 'no price') AS provider_label, count(*) AS total_calls,
+                  COALESCE(sum(input_tokens), 0) AS tokens_input, COALESCE(sum(cached_input_tokens), 0) AS tokens_cached,
+                  COALESCE(sum(output_tokens), 0) AS tokens_output, COALESCE(sum(reasoning_tokens), 0) AS tokens_reasoning,
+                  sum(cost) FILTER (WHERE currency = 'USD') AS cost_usd, count(*) FILTER (WHERE cost IS NULL) AS calls_unpriced
+           FROM calls GROUP BY 1, 2""",
+    ),
+    Chart(
+        "models",
+        "Cost by currency",
+        ("priced_in",),
+        """SELECT COALESCE(currency, 'no price') AS priced_in, count(*) AS total_calls, sum(cost) AS cost_any
+           FROM calls GROUP BY 1""",
+    ),
+    Chart(
+        "models",
+        "Workflows and models",
+        ("workflow_name", "model_label"),
+        """SELECT workflow_name, model AS model_label, COALESCE(sum(total_tokens), 0) AS tokens, count(*) AS total_calls,
+                  sum(cost) FILTER (WHERE currency = 'USD') AS cost_usd, count(*) FILTER (WHERE cost IS NULL) AS calls_unpriced
+           FROM calls GROUP BY 1, 2""",
+    ),
+    Chart(
+        "models",
+        "Tokens by workflow",
+        ("workflow_name", "series"),
+        """SELECT c.workflow_name, CASE WHEN place <= 10 THEN model ELSE 'Others' END AS series,
+                  COALESCE(sum(total_tokens), 0) AS value
+           FROM calls AS c JOIN (
+               SELECT model, row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place FROM calls GROUP BY model
+           ) AS m USING (model) GROUP BY 1, 2""",
+    ),
+    Chart(
+        "run",
+        "The run",
+        ("run_id",),
+        """SELECT id AS run_id, workflow_name, outcome_label, tracking, start_time, end_time, organization_id,
+                  duration_ms / 1000 AS duration_seconds, user_id,
+                  (SELECT count(*) FROM of_one WHERE is_call AND cost IS NULL) AS unpriced_calls
+           FROM one""",
+    ),
+    Chart(
+        "run",
+        "Waterfall",
+        ("step",),
+        """SELECT position + 1 || ' ' || node_id AS step, outcome_label, start_time, end_time AS until FROM of_one
+           WHERE start_time IS NOT NULL""",
+    ),
+    Chart(
+        "run",
+        "Its first error",
+        (),
+        """SELECT node_id AS error_node, message AS error FROM of_one WHERE outcome_label = 'Failed'
+           ORDER BY start_time LIMIT 1""",
+    ),
+    Chart(
+        "run",
+        "Step by step",
+        ("step",),
+        """SELECT position + 1 || ' ' || node_id AS step, node_type AS node_type_shown, outcome_label,
+                  COALESCE(to_char(duration_ms, 'FM999,999,990'), '') AS duration_ms_shown, COALESCE(model, '') AS model_shown,
+                  COALESCE(to_char(cost, 'FM990.00000') || ' ' || currency, '') AS cost_shown,
+                  COALESCE(message, '') AS error_shown
+           FROM of_one""",
+    ),
+)
+
+
+def _ask(url: str, shown: Shown, title: str, run: str, sql: str) -> list[dict[str, Any]]:
+    since = shown.since[title] or "-infinity"
+    return query(url, FACTS.format(since=since, run=run) + sql)
+
+
+def _name(one: Tile | Chart) -> str:
+    return f"{one.dashboard}: {one.title}"
+
+
+@pytest.mark.parametrize("tile", TILES, ids=_name)
+def test_a_big_number_is_that_of_the_tables(
+    tile: Tile, shown: Callable[[str], Shown], history_url: str, failed_run: str
+) -> None:
+    """The number that the page shows is what SQL over the tables says, for exactly the time of the dashboard."""
+    dashboard = shown(tile.dashboard)
+    [row] = _ask(history_url, dashboard, tile.title, failed_run, tile.sql)
+    [value] = row.values()
+    written = dashboard.number(tile.title)
+    if tile.format == "passes":
+        seconds = sum(float(number) * SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([dhms])", written))
+        # Superset keeps an answer for half a minute.
+        assert seconds == pytest.approx((dashboard.drawn_at - value).total_seconds(), abs=45)
+    elif tile.format == "2 %":
+        assert float(written.replace(",", "")) == pytest.approx(value, rel=0.02, abs=0.5 if value > 100 else 0.05)
+    else:
+        sign, form = ("$", tile.format[1:]) if tile.format.startswith("$") else ("", tile.format)
+        assert written == f"{sign}{int(value) if form == ',d' else value:{form}}"
+
+
+@pytest.mark.parametrize("chart", CHARTS, ids=_name)
+def test_a_chart_is_that_of_the_tables(
+    chart: Chart, shown: Callable[[str], Shown], history_url: str, failed_run: str
+) -> None:
+    """Every row or bucket that a chart got is what SQL over the tables says, and a table has drawn as many rows."""
+    dashboard = shown(chart.dashboard)
+    rows = dashboard.rows[chart.title]
+    expected = _ask(history_url, dashboard, chart.title, failed_run, chart.sql)
+
+    if written := dashboard.tables[chart.title]:
+        assert len(written) == len(rows)
+    if chart.keys[1:] == ("series",):
+        rows = _unfolded(rows, chart.keys[0])
+    found = _by_key(rows, chart.keys)
+    wanted = _by_key(expected, chart.keys)
+    assert found.keys() - {key for key, row in found.items() if row.get("value", 1) == 0} <= wanted.keys()
+    for key, row in wanted.items():
+        if key not in found and not row.get("value", 1):
+            continue  # nothing to draw
+        for column, value in row.items():
+            assert found[key][_drawn(column)] == _near(column, value, chart.title), (key, column)
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_every_chart_is_drawn(shown: Callable[[str], Shown], name: str) -> None:
+    """Every chart of a dashboard gets rows and shows neither error nor warning, and no other host is asked for anything."""
+    dashboard = shown(name)
+    assert dashboard.errors == []
+    assert [title for title, rows in dashboard.rows.items() if not rows] == []
+    assert dashboard.other_hosts == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "title"), [("failures", "Latest failures"), ("failures", KINDS), ("overview", "Latest runs")]
+)
+def test_markup_in_data_is_shown_as_text(shown: Callable[[str], Shown], name: str, title: str) -> None:
+    """Messages and names of nodes that hold markup stand in the tables as they are written, and none becomes an element."""
+    cells = [cell for row in shown(name).table(title) for cell in row]
+    # A kind of failure leaves out what is quoted, and numbers.
+    assert [message for message in MESSAGES[2 if title == KINDS else 0 :] if message not in cells] == []
+    assert (NODE in cells) == (name == "failures")
+    assert shown(name).elements <= {"A", "DIV", "SPAN"}
+
+
+def test_links_lead_from_each_dashboard_to_each(shown: Callable[[str], Shown], superset: Superset) -> None:
+    """Every dashboard links to the other four, and nothing that a dashboard links to is anything else."""
+    addresses = {name: f"{superset.address}/superset/dashboard/orchestra-{name}/" for name in DASHBOARDS}
+    for name in DASHBOARDS:
+        assert shown(name).links | {addresses[name]} == set(addresses.values())
+
+
+def test_a_node_without_a_duration_comes_last(shown: Callable[[str], Shown]) -> None:
+    """The table of nodes begins with the slowest, and a node of which no step has ended stands at its end."""
+    durations = [row["p95_ms"] for row in shown("nodes").rows["Nodes"]]
+    assert durations[-1] is None
+    ended = [duration for duration in durations if duration is not None]
+    assert durations[: len(ended)] == sorted(ended, reverse=True)
+
+
+def test_no_chart_is_left_out(shown: Callable[[str], Shown]) -> None:
+    """Each chart of each dashboard stands in one of the lists above."""
+    for name in DASHBOARDS:
+        compared = {one.title for one in (*TILES, *CHARTS) if one.dashboard == name}
+        assert shown(name).rows.keys() == compared
+
+
+def _unfolded(rows: Iterable[Mapping[str, Any]], x: str) -> list[dict[str, Any]]:
+    return [
+        {x: row[x], "series": series, "value": value}
+        for row in rows
+        for series, value in row.items()
+        if series != x and value is not None
+    ]
+
+
+def _by_key(rows: Iterable[Mapping[str, Any]], keys: tuple[str, ...]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The rows by these columns; times in milliseconds since 1970, as a chart has them."""
+    plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
+    found = {tuple(row[key] for key in keys): row for row in plain}
+    assert len(found) == len(plain), "two rows of one key"
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "timestamp"):
+        return round(value.timestamp() * 1000)
+    if isinstance(value, float) and value > 1e12:
+        return round(value)
+    return value
+
+
+def _drawn(column: str) -> str:
+    return "usual_p95_seconds" if column == "p95_usual" else column
+
+
+def _near(column: str, value: Any, title: str) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if column.startswith(("p50", "p95")) or title.startswith("p95"):
+        return pytest.approx(float(value), rel=0.02, abs=0.6)
+    return pytest.approx(float(value), rel=1e-6, abs=1e-9)

@@ -1,0 +1,113 @@
+"""What the simulator's history lacks: other organisations and currencies, runs of long ago, that go on, and of unusual names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+ODD = """odd/run #1'!&<b>?~ü"""
+"""A run with 120 steps, every tenth of them skipped; its id has all that an address or a page might take for its own."""
+LONG_AGO = "run of long ago"
+OPEN = "run that goes on"
+STALE = "run given up"
+FIRST = "first run of its workflow"
+EDGE = "run at the end of the first hour of seven days"
+MESSAGES = (
+    '<b>x</b> <div style="position:fixed;inset:0">over everything</div>',
+    "502 <html><body><h1>Bad Gateway</h1></body></html>",
+    "a &lt;b&gt; & c",
+)
+NODE = "node <i>of</i> markup"
+
+_RUN = """
+    INSERT INTO orchestra.runs ({columns})
+    SELECT {columns} FROM (
+        SELECT copy.* FROM orchestra.runs AS r, jsonb_populate_record(r, %s || jsonb_build_object(
+            'start_time', now() - %s * interval '1 second', 'end_time', now() - %s * interval '1 second')) AS copy
+        WHERE r.id = (SELECT min(id) FROM orchestra.runs WHERE tracking = 'final' AND state = 'succeeded')
+    ) AS copy
+"""
+_STEPS = """
+    INSERT INTO orchestra.steps ({columns})
+    SELECT {columns} FROM (
+        SELECT copy.* FROM orchestra.runs AS r, orchestra.steps AS s, generate_series(0, %(count)s - 1) AS n,
+            jsonb_populate_record(s, jsonb_build_object(
+                'id', r.id || ' step ' || n, 'run_id', r.id, 'workflow_id', r.workflow_id, 'position', n,
+                'node_id', 'node_' || n, 'organization_id', r.organization_id, 'reported_error', null,
+                'start_time', r.start_time + n * interval '1 second', 'end_time', r.start_time + (n + 0.9) * interval '1 second'
+            )) AS copy
+        WHERE r.id = %(run)s
+          AND s.id = (SELECT min(id) FROM orchestra.steps WHERE state = 'succeeded' AND response_model IS NULL)
+    ) AS copy
+"""
+_COLUMNS = """
+    SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+"""
+
+
+def make_trouble(url: str) -> None:
+    """Change the history."""
+    now = datetime.now(UTC)
+    edge = now.replace(minute=59, second=59, microsecond=0) - timedelta(days=7)
+    since_edge = int((now - edge).total_seconds())
+    with psycopg.connect(url) as connection:
+        execute = connection.execute
+        copy_run, copy_steps = (
+            statement.format(columns=next(execute(_COLUMNS, [table]))[0])
+            for statement, table in ((_RUN, "orchestra.runs"), (_STEPS, "orchestra.steps"))
+        )
+        execute("UPDATE orchestra.runs SET organization_id = 'second' WHERE hashtext(id) % 3 = 0")
+        execute("UPDATE orchestra.steps SET organization_id = 'second' WHERE hashtext(run_id) % 3 = 0")
+        execute(
+            "INSERT INTO orchestra.workflows SELECT copy.* FROM orchestra.workflows AS w,"
+            ' jsonb_populate_record(w, \'{"id": "new", "name": "new workflow"}\') AS copy'
+            " WHERE w.id = (SELECT min(id) FROM orchestra.workflows)"
+        )
+        for run, began, ended, steps, fields in (
+            (ODD, 3600, 3480, 120, {"state": "succeeded"}),
+            (EDGE, since_edge, since_edge - 5, 2, {"state": "succeeded"}),
+            (LONG_AGO, 60 * 86400, 60 * 86400 - 5, 4, {"state": "succeeded"}),
+            (OPEN, 120, 0, 3, {"state": "running", "tracking": "open"}),
+            (STALE, 86400, 0, 2, {"state": "running", "tracking": "stale"}),
+            (
+                FIRST,
+                60,
+                0,
+                1,
+                {"state": "running", "tracking": "open", "workflow_id": "new", "organization_id": "second"},
+            ),
+        ):
+            execute(copy_run, [Jsonb({"id": run, **fields}), began, ended])
+            execute(copy_steps, {"run": run, "count": steps})
+        for run in (OPEN, STALE, FIRST):
+            execute("UPDATE orchestra.runs SET end_time = NULL WHERE id = %s", [run])
+            execute(
+                "UPDATE orchestra.steps SET state = 'running', end_time = NULL WHERE run_id = %s"
+                " AND position = (SELECT max(position) FROM orchestra.steps WHERE run_id = %s)",
+                [run, run],
+            )
+        execute(
+            "UPDATE orchestra.steps SET state = 'skipped', start_time = NULL, end_time = NULL"
+            " WHERE run_id = %s AND position %% 10 = 5",
+            [ODD],
+        )
+        # The newest runs, so that they stand on the first page of their tables.
+        newest = execute(
+            "SELECT id FROM orchestra.runs WHERE tracking = 'final' AND state = 'succeeded' AND id <> %s"
+            " ORDER BY start_time DESC LIMIT %s",
+            [ODD, len(MESSAGES)],
+        ).fetchall()
+        for (run,), message in zip(newest, MESSAGES, strict=True):
+            execute("UPDATE orchestra.runs SET state = 'failed' WHERE id = %s", [run])
+            execute(
+                "UPDATE orchestra.steps SET state = 'failed', error = %s, node_id = %s WHERE id ="
+                " (SELECT id FROM orchestra.steps WHERE run_id = %s AND start_time IS NOT NULL ORDER BY position DESC LIMIT 1)",
+                [Jsonb(message), NODE, run],
+            )
+        execute(
+            "UPDATE orchestra.steps SET state = 'failed', error = '\"too long\"' WHERE run_id = %s AND position = 119",
+            [ODD],
+        )

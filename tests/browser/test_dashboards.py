@@ -182,7 +182,7 @@ def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) ->
 
 
 def test_a_viewer_sees_and_changes_nothing(browser: Browser, superset: Superset, client: httpx.Client) -> None:
-    """Who signs in as viewer sees the overview's charts, and is refused SQL, exports of the files and every change."""
+    """Who signs in as viewer sees the charts of the overview, and is refused SQL of their own, a change and a new chart."""
     [overview] = [
         one for one in client.get("/api/v1/dashboard/").json()["result"] if one["slug"] == "orchestra-overview"
     ]

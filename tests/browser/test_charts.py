@@ -23,18 +23,23 @@ FACTS = """
                ) THEN 'Soft-failed' ELSE initcap(r.state) END AS outcome_label
         FROM orchestra.runs AS r JOIN orchestra.workflows AS w ON w.id = r.workflow_id
     ), timed AS (
-        SELECT s.*, COALESCE(s.start_time, s.first_seen_at) AS at, COALESCE(s.response_model, s.request_model) AS model,
+        SELECT s.*, COALESCE(s.start_time, r.start_time, r.first_seen_at) AS at,
+               COALESCE(s.response_model, s.request_model) AS model,
                CASE WHEN s.state = 'succeeded' AND s.reported_error IS NOT NULL THEN 'Soft-failed' ELSE initcap(s.state) END
                    AS outcome_label,
                COALESCE(s.error ->> 'message', s.error #>> '{{}}', s.reported_error) AS message
-        FROM orchestra.steps AS s WHERE s.absent_since IS NULL
+        FROM orchestra.steps AS s JOIN orchestra.runs AS r ON r.id = s.run_id WHERE s.absent_since IS NULL
     ), every_step AS (
         SELECT t.*, w.name AS workflow_name, w.name || ' · ' || t.node_id AS node, p.provider, p.currency,
                date_trunc('hour', t.at) AS hour, CAST(t.at AS date) AS day,
-               COALESCE(t.model, '') <> '' OR COALESCE(t.input_tokens, t.output_tokens, t.total_tokens) IS NOT NULL AS is_call,
+               COALESCE(t.input_tokens, t.output_tokens, t.total_tokens) IS NOT NULL
+                   OR (t.model IS NOT NULL AND t.state NOT IN ('pending', 'skipped')
+                       AND COALESCE(t.node_type, '') NOT IN ('code', 'integration')) AS is_call,
+               CASE WHEN COALESCE(t.input_tokens, t.output_tokens) IS NOT NULL
+                    OR (t.state <> 'succeeded' AND t.total_tokens IS NULL) THEN
                ((COALESCE(t.input_tokens, 0) - COALESCE(t.cached_input_tokens, 0)) * p.input_per_million
                 + COALESCE(t.cached_input_tokens, 0) * COALESCE(p.cached_input_per_million, p.input_per_million)
-                + COALESCE(t.output_tokens, 0) * p.output_per_million) / 1000000 AS cost
+                + COALESCE(t.output_tokens, 0) * p.output_per_million) / 1000000 END AS cost
         FROM timed AS t
         JOIN orchestra.workflows AS w ON w.id = t.workflow_id
         LEFT JOIN orchestra.prices AS p ON p.model = t.model AND CAST(t.at AS date) >= p.valid_from

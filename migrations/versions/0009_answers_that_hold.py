@@ -53,6 +53,7 @@ _FUNCTIONS_AND_VIEWS = (
     "outcome_v2",
     "call_cost_v2",
     "duration_histogram_v1",
+    "count_distinct_v1",
     "workflow_hourly_v2",
     "node_hourly_v2",
     "node_daily_v2",

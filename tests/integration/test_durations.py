@@ -149,13 +149,15 @@ HISTOGRAMS = """
 """
 BOTH = """
     SELECT (SELECT orchestra.duration_quantile(buckets, counts, {q}) FROM histograms WHERE {where}) AS stored,
-           (SELECT orchestra.duration_quantile(orchestra.duration_bucket(ms), 1, {q}) FROM drawn WHERE {where}) AS counted
+           (SELECT orchestra.duration_quantile(orchestra.duration_bucket(ms), 1, {q}) FROM drawn WHERE {where}) AS counted,
+           (SELECT orchestra.histogram_quantile(orchestra.duration_histogram(buckets, counts), {q})
+            FROM histograms WHERE {where}) AS merged
 """
 
 
 @pytest.mark.parametrize("q", [0.0, 0.01, 0.5, 0.95, 0.999, 1.0])
 def test_quantiles(database_url: str, q: float) -> None:
-    """Both aggregates are at most 2 % off the exact quantile, of one histogram and of many merged ones alike."""
+    """All ways to a quantile are at most 2 % off the exact one, of one histogram and of many merged ones alike."""
     random = Random(17)
     values = [random.lognormvariate(7, 2) + 1 for _ in range(4000)]
     parts = [random.randrange(40) for _ in values]
@@ -167,7 +169,7 @@ def test_quantiles(database_url: str, q: float) -> None:
         ("part = 3", [v for v, part in zip(values, parts, strict=True) if part == 3]),
     ):
         (row,) = query(database_url, BOTH.format(q=q, where=where))
-        assert row["stored"] == row["counted"]
+        assert row["stored"] == row["counted"] == row["merged"]
         assert abs(row["stored"] / exact(among, q) - 1) < 0.02
 
 
@@ -178,11 +180,16 @@ def test_quantiles_of_nothing(database_url: str) -> None:
         UNION ALL SELECT orchestra.duration_quantile(NULL::int, NULL::bigint, 0.5) WHERE false
         UNION ALL SELECT orchestra.duration_quantile('{}'::smallint[], '{}'::int[], 0.5)
         UNION ALL SELECT orchestra.duration_quantile(NULL::smallint[], NULL::int[], 0.5)
+        UNION ALL SELECT orchestra.histogram_quantile(orchestra.duration_histogram('{}', '{}'), 0.5)
+        UNION ALL SELECT orchestra.histogram_quantile(orchestra.duration_histogram(NULL, NULL), 0.5)
+        UNION ALL SELECT orchestra.histogram_quantile(orchestra.duration_histogram('{3}', '{1}') FILTER (WHERE false), 0.5)
+        UNION ALL SELECT orchestra.histogram_quantile(NULL, 0.5)
     """
-    assert query(database_url, nothing) == [{"one": None}] * 4
+    assert query(database_url, nothing) == [{"one": None}] * 8
     for share in ("-0.1", "1.1"):
-        with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="between 0 and 1"):
-            query(database_url, f"SELECT orchestra.duration_quantile(1, 1, {share})")
+        for call in ("duration_quantile(1, 1, {})", "histogram_quantile(ARRAY[1], {})"):
+            with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="between 0 and 1"):
+                query(database_url, f"SELECT orchestra.{call.format(share)}")
 
 
 def test_quantiles_in_parallel(database_url: str) -> None:
@@ -197,6 +204,7 @@ def test_quantiles_in_parallel(database_url: str) -> None:
         for sql in (
             "SELECT part, orchestra.duration_quantile(orchestra.duration_bucket(ms), 1, 0.9) FROM many GROUP BY part",
             "SELECT part, orchestra.duration_quantile(buckets, counts, 0.9) FROM histograms GROUP BY part",
+            "SELECT part, orchestra.duration_histogram(buckets, counts) FROM histograms GROUP BY part",
         ):
             connection.execute("SET max_parallel_workers_per_gather = 0")
             alone = sorted(connection.execute(sql).fetchall())
@@ -208,3 +216,9 @@ def test_quantiles_in_parallel(database_url: str) -> None:
             assert "Workers Launched: 2" in plan
             assert sorted(connection.execute(sql).fetchall()) == alone
             assert len(alone) == 7
+
+
+def test_distinct_texts_are_counted(database_url: str) -> None:
+    """count_distinct counts the different texts of a list, as count(DISTINCT …) does: no null, and none of no list."""
+    for items, count in ((["a", "b", "a", "B", None], 3), ([None], 0), ([], 0), (None, 0)):
+        assert query(database_url, "SELECT orchestra.count_distinct(%s::text[]) AS n", items) == [{"n": count}]

@@ -346,7 +346,7 @@ def main() -> None:
             indexes.Asked(one.name, one.sql, answer.milliseconds)
             for one, answer in zip(QUESTIONS, answers, strict=True)
         ]
-        indexes.show(url, load, asked, given.repetitions)
+        indexes.show(url, load, asked)
         print_answers([ask(url, question, given.repetitions) for question in documented()])
         show(found, answers)
 

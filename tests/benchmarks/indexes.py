@@ -1,12 +1,12 @@
 """What each index that only answers need costs a load, and what it is for; a part of `make bench-analytics`.
 
 In a transaction that is rolled back an index is dropped. How long new runs with their steps take to be inserted then, triggers
-included, is compared with how long they take beside it, in turns; how long each question takes, with the time it took before.
+included, and how much they write to the log, is compared with what they take beside it: in turns, and the least of each, since
+whatever else happens only adds to it. How long each question takes is compared with the time it took before.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import psycopg
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from etl.analytics import rollups
 from etl.database import Database
@@ -37,6 +38,9 @@ INDEXES = (
 )
 RUNS = 4000
 """Inserted at once."""
+REPETITIONS = 5
+NOTICED = 50.0
+"""Milliseconds below which it does not matter how much longer a question takes."""
 GIVE_UP = 20.0
 """Seconds after which a question without its index is told no longer."""
 
@@ -56,29 +60,49 @@ class Asked(NamedTuple):
     milliseconds: float
 
 
+class _Inserted(NamedTuple):
+    """What inserting the runs took."""
+
+    log: float
+    """Bytes of PostgreSQL's write-ahead log: the same each time, but for the first change of a page after a checkpoint."""
+    seconds: float
+
+
 class _Undo(Exception):
     """Ends a transaction without a trace."""
 
 
-def show(url: str, load: Callable[[psycopg.Connection], None], asked: Sequence[Asked], repetitions: int) -> None:
+def show(url: str, load: Callable[[psycopg.Connection], None], asked: Sequence[Asked]) -> None:
     """Print what each index costs and is for; `load` inserts runs with 5 steps each, `RUNS` of them."""
-    query(url, "ALTER TABLE orchestra.runs SET (autovacuum_enabled = off)")
-    query(url, "ALTER TABLE orchestra.steps SET (autovacuum_enabled = off)")
+    for table in ("runs", "steps"):
+        query(url, f"ALTER TABLE orchestra.{table} SET (autovacuum_enabled = off)")
     refreshing = Asked("refresh of 100 groups", "", _refresh(url, None))
-    print(f"{'index':36}{'MB':>8}{'load, us a step':>17}{'of all':>8}   needed most by")
-    for name in INDEXES:
-        [size] = query(url, f"SELECT pg_relation_size('orchestra.{name}') / 1e6 AS megabytes")
-        pairs = [(_insert(url, load, None), _insert(url, load, name)) for _ in range(repetitions)]
-        beside = statistics.median(one for one, _ in pairs)
-        cost = statistics.median(one - other for one, other in pairs)
-        slower = [(_ask(url, one.sql, name), one) for one in asked]
-        slower.append((_refresh(url, name), refreshing))
-        without, one = max(slower, key=lambda found: found[0] - found[1].milliseconds)
-        told = f"over {GIVE_UP * 1000:,.0f}" if without == float("inf") else f"{without:,.0f}"
-        print(
-            f"{name:36}{size['megabytes']:>8.1f}{cost / RUNS / 5 * 1e6:>17.1f}{cost / beside:>8.0%}"
-            f"   {one.name}: {one.milliseconds:,.0f} ms, without it {told} ms"
-        )
+    # Before anything is inserted: what is rolled back lies in the way of later questions.
+    needs = {}
+    for index in INDEXES:
+        times = [(one, _ask(url, one.sql, index)) for one in asked] + [(refreshing, _refresh(url, index))]
+        needs[index] = max(times, key=lambda pair: pair[1] / max(pair[0].milliseconds, NOTICED))
+    print(f"{'index':36}{'MB':>8}{'log, bytes a step':>19}{'of all':>8}{'us a step':>11}   needed most by")
+    names: list[str | None] = [None, *INDEXES]
+    for name in names:
+        told = "(none dropped: what the times are worth)" if name is None else _need(*needs[name])
+        [size] = query(url, "SELECT pg_relation_size(to_regclass(%s)) / 1e6 AS megabytes", f"orchestra.{name}")
+        line = f"{name or '':36}{size['megabytes'] or 0:>8.1f}"
+        if name is not None and not name.startswith(("runs_", "steps_")):
+            print(f"{line}{'a load does not touch it':>38}   {told}")
+            continue
+        pairs = [(_insert(url, load, None), _insert(url, load, name)) for _ in range(REPETITIONS)]
+        beside = _Inserted(*(min(found) for found in zip(*(one for one, _ in pairs), strict=True)))
+        alone = _Inserted(*(min(found) for found in zip(*(one for _, one in pairs), strict=True)))
+        log, microseconds = beside.log - alone.log, (beside.seconds - alone.seconds) * 1e6
+        print(f"{line}{log / RUNS / 5:>19.1f}{log / beside.log:>8.1%}{microseconds / RUNS / 5:>11.1f}   {told}")
+
+
+def _need(one: Asked, without: float) -> str:
+    if without < 1.5 * max(one.milliseconds, NOTICED):
+        return "none of these questions"
+    told = f"over {GIVE_UP * 1000:,.0f}" if without == float("inf") else f"{without:,.0f}"
+    return f"{one.name}: {one.milliseconds:,.0f} ms, without it {told} ms"
 
 
 @contextmanager
@@ -91,40 +115,44 @@ def _without(url: str, index: str | None) -> Iterator[psycopg.Connection]:
         connection.rollback()
 
 
-def _insert(url: str, load: Callable[[psycopg.Connection], None], index: str | None) -> float:
-    """Seconds."""
+def _insert(url: str, load: Callable[[psycopg.Connection], None], index: str | None) -> _Inserted:
+    """What the runs took."""
     with _without(url, index) as connection:
+        [[before]] = connection.execute("SELECT pg_current_wal_insert_lsn()").fetchall()
         begun = time.perf_counter()
         load(connection)
-        return time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
+        [[log]] = connection.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)", [before]).fetchall()
+        return _Inserted(float(log), seconds)
 
 
 def _ask(url: str, sql: str, index: str) -> float:
-    """Milliseconds, of the second time; infinite where it was given up."""
+    """Milliseconds; infinite where it was given up."""
     with _without(url, index) as connection:
         connection.execute(f"SET LOCAL statement_timeout = {GIVE_UP * 1000:.0f}".encode())
+        begun = time.perf_counter()
         try:
-            for _ in range(2):
-                begun = time.perf_counter()
-                connection.execute(sql.encode()).fetchall()
-                taken = time.perf_counter() - begun
+            connection.execute(sql.encode()).fetchall()
         except psycopg.errors.QueryCanceled:
             return float("inf")
-        return taken * 1000
+        return (time.perf_counter() - begun) * 1000
 
 
 def _refresh(url: str, index: str | None) -> float:
-    """Milliseconds for a hundred groups, of the second time."""
-    taken = []
+    """Milliseconds for a hundred groups; infinite where it was given up."""
+    taken = [float("inf")]
 
     def work(connection: Connection) -> None:
         if index is not None:
             connection.execute(text(f"DROP INDEX orchestra.{index}"))
-        for _ in range(2):
-            connection.execute(_GROUPS)
-            begun = time.perf_counter()
+        connection.execute(_GROUPS)
+        connection.execute(text(f"SET LOCAL statement_timeout = {GIVE_UP * 1000:.0f}"))
+        begun = time.perf_counter()
+        try:
             assert rollups.refresh(connection).groups == 100
             taken.append(time.perf_counter() - begun)
+        except OperationalError:
+            pass
         raise _Undo
 
     database = Database(url, pool_size=1)

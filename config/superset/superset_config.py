@@ -11,8 +11,9 @@ SECRET_KEY = (_HOME / "secret-key").read_text().strip()
 SQLALCHEMY_DATABASE_URI = f"sqlite:///{_HOME / 'superset.db'}"
 APP_NAME = "orchestra-etl"
 
-# New runs keep arriving: what was asked is kept for half a minute only, which several viewers share.
-DATA_CACHE_CONFIG = {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(_HOME / "cache"), "CACHE_DEFAULT_TIMEOUT": 30}
+# New runs keep arriving: what was asked is kept for half a minute only, which several viewers share. In the memory of the one
+# server process: on a disk it would outlast the erasure of a run.
+DATA_CACHE_CONFIG = {"CACHE_TYPE": "SimpleCache", "CACHE_THRESHOLD": 200, "CACHE_DEFAULT_TIMEOUT": 30}
 DASHBOARD_AUTO_REFRESH_MODE = "fetch"
 RATELIMIT_STORAGE_URI = "memory://"
 

@@ -23,7 +23,7 @@ from etl.local.history import History
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
 from tests.oracle import differences
-from tests.support import configuration, environment, query, wait_until, writes
+from tests.support import configuration, environment, free_port, query, wait_until, writes
 
 Environment = Mapping[str, str]
 
@@ -187,12 +187,13 @@ def test_a_second_signal_ends_at_once(simulator: Simulator, variables: dict[str,
 
 def test_health_and_metrics(history: History, variables: dict[str, str]) -> None:
     """/readyz says ok while all is well and 503 with the reason when the key is refused; /metrics counts the runs loaded."""
-    variables["ORCHESTRA_ETL_SERVICE__PORT"] = "18484"
+    port = free_port()
+    variables["ORCHESTRA_ETL_SERVICE__PORT"] = str(port)
     url = variables["DATABASE_URL"]
 
     def ask(path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:18484{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

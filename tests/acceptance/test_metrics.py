@@ -15,9 +15,8 @@ from etl.local.history import History
 from etl.local.simulator import Simulator
 from tests.acceptance.test_command import started
 from tests.conftest import ROOT
-from tests.support import configuration, environment, query, wait_until
+from tests.support import configuration, environment, free_port, query, wait_until
 
-PORT = 18485
 NAME = re.compile(r"\borchestra_etl_\w+")
 ALERTS = ROOT / "config" / "prometheus" / "alerts.yml"
 PANELS = ROOT / "config" / "grafana" / "orchestra-etl.json"
@@ -44,9 +43,9 @@ class Exposition:
         return sum(self.samples.get(f"orchestra_etl_{name}", {}).values())
 
 
-def scrape() -> Exposition:
+def scrape(port: int) -> Exposition:
     """Ask the service for its figures."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         return Exposition(answer.read().decode())
 
 
@@ -61,13 +60,16 @@ def scraped(history: History, database_url: str, tmp_path: Path) -> Iterator[tup
     """The figures of a service that has loaded everything, and the server that it has asked."""
     config = tmp_path / "etl.toml"
     config.write_text(configuration(*history.workflow_ids))
+    port = free_port()
     with Simulator(history).in_thread() as simulator:
-        variables = environment(database_url, simulator.base_url, ORCHESTRA_ETL_SERVICE__PORT=str(PORT))
+        variables = environment(database_url, simulator.base_url, ORCHESTRA_ETL_SERVICE__PORT=str(port))
         with started("--config", str(config), "serve", variables=variables):
             final = "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'"
             wait_until(lambda: query(database_url, final) == [{"n": 60}])
-            wait_until(lambda: scrape().total("due_runs") == 0 and scrape().total("newest_run_timestamp_seconds") > 0)
-            yield scrape(), simulator
+            wait_until(
+                lambda: scrape(port).total("due_runs") == 0 and scrape(port).total("newest_run_timestamp_seconds") > 0
+            )
+            yield scrape(port), simulator
 
 
 def test_figures_are_those_of_the_database_and_the_server(

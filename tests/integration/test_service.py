@@ -32,7 +32,7 @@ from etl.service.health import Health
 from etl.settings import Settings
 from etl.signals import Stop
 from tests.oracle import differences
-from tests.support import configuration, environment, load, query, sync
+from tests.support import configuration, environment, free_port, load, query, sync
 
 Scenario = Callable[[Daemon, Health], Awaitable[None]]
 CLAIMED = "SELECT run_id FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL"
@@ -301,12 +301,14 @@ def test_a_dead_scheduler_is_not_alive(world: World, monkeypatch: pytest.MonkeyP
     """/livez answers 503 once no job has been begun for too long, and never for want of a database."""
     monkeypatch.setattr("etl.service.health.BEAT_LIMIT", 1.8)
 
+    port = free_port()
+
     async def scenario(found: Daemon, health: Health) -> None:
         async def ask() -> int:
-            async with aiohttp.ClientSession() as session, session.get("http://127.0.0.1:18486/livez") as answer:
+            async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/livez") as answer:
                 return answer.status
 
-        async with health.served("127.0.0.1", 18486):
+        async with health.served("127.0.0.1", port):
             await asyncio.sleep(2.2)
             assert await ask() == 200
             found._scheduler.pause()

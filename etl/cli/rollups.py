@@ -94,6 +94,8 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
             typer.echo(f"  {plain(group.workflow_id)}  {group.hour}  {cause}")
     if found.waiting:
         typer.echo(f"{counted(found.waiting, 'change')} still to be counted: what they concern was not compared")
+    if found.overdue:
+        typer.echo(f"{found.overdue:,} of them for more than ten minutes: run `orchestra-etl rollups refresh`")
     if found.well and not found.waiting:
         typer.echo("the rollups are what follows from the steps")
     return 0 if found.well else 6

@@ -43,6 +43,10 @@ _TAKE = text(f"""
 
 _WAITING = text(f"SELECT count(*) FROM orchestra_etl.changed_groups AS q WHERE {_TRIED}")
 
+_OVERDUE = text(f"""
+    SELECT count(*) FROM orchestra_etl.changed_groups AS q WHERE {_TRIED} AND since < now() - interval '{RETRY} seconds'
+""")
+
 _PUT_BACK = text("""
     INSERT INTO orchestra_etl.changed_groups (workflow_id, hour, failed_at, cause)
     VALUES (:workflow_id, :hour, now(), :cause)
@@ -116,6 +120,11 @@ def take(connection: Connection, limit: int) -> Sequence[Group]:
 def waiting(connection: Connection) -> int:
     """How many rows of the queue are to be taken, without those of groups that failed lately."""
     return int(connection.execute(_WAITING).scalar_one())
+
+
+def overdue(connection: Connection) -> int:
+    """How many of these rows have waited for longer than `RETRY`: nobody refreshes, or it fails."""
+    return int(connection.execute(_OVERDUE).scalar_one())
 
 
 def put_back(connection: Connection, group: Group, cause: str | None) -> None:

@@ -4,7 +4,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT COALESCE(jsonb_path_exists(value, 'strict $.** ? (
         @.type() == "string" && !(@ like_regex
-            "^[\\s\"'']*(none|null|nil|<nil>|undefined|nan|n/?a|-+|0|false|no|no errors?|ok|success|\\{\\s*\\}|\\[\\s*\\])?[\\s\"''.]*$"
+            "^[\\s\"'']*(none|null|nil|<nil>|undefined|nan|n/?a|-+|0|false|no errors?|ok|success|\\{\\s*\\}|\\[\\s*\\])?[\\s\"''.]*$"
             flag "i")
         || @.type() == "number" && @ != 0
         || @.type() == "boolean" && @ == true)'), false)

@@ -74,7 +74,7 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     error: str | None
     """JSON text (for jsonb), None where the API gave null or nothing."""
     reported_error: str | None
-    """Plain text: what an integration reported as failed under a `completed` status."""
+    """Plain text: what the payload reports as an error, whatever the step's status says."""
     step_metadata: str | None
     """JSON text (for jsonb), None where the API gave null or nothing."""
     extra: str | None

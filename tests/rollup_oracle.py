@@ -22,7 +22,7 @@ Key = tuple[Any, ...]
 _TOKENS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "total_tokens")
 _NODE = ("organization_id", "node_id", "node_type", "model")
 _ENDED = ("succeeded", "soft_failed", "failed", "cancelled", "skipped")
-_STEP_COUNTS = (*_ENDED, "unfinished", "calls", "unmetered_calls", *_TOKENS)
+_STEP_COUNTS = (*_ENDED, "unfinished", "calls", "unmetered_calls", "untotalled_calls", *_TOKENS)
 _RUN_COUNTS = ("runs", *_ENDED, "unfinished")
 _FAILURE = ("run_id", "workflow_id", "node_id", "organization_id", "time", "outcome", "message")
 
@@ -31,9 +31,9 @@ class Group(NamedTuple):
     """What a row of a rollup counts."""
 
     counts: Mapping[str, int]
-    """Without those that are 0."""
-    durations: Mapping[int, int]
-    """How many durations there are in a bucket."""
+    """Without those that are 0, but for tokens: these are missing where nobody knows them."""
+    durations: Mapping[tuple[bool, int], int]
+    """How many durations there are in a bucket, of failures (True) and of successes."""
 
 
 class Rollups(NamedTuple):
@@ -54,7 +54,7 @@ def bucket(milliseconds: float | None) -> int | None:
 
 def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
     """What the rollups of these rows are."""
-    groups: dict[str, dict[Key, tuple[Counter[str], Counter[int]]]] = {
+    groups: dict[str, dict[Key, tuple[Counter[str], Counter[tuple[bool, int]]]]] = {
         name: defaultdict(lambda: (Counter(), Counter())) for name in ("hours", "days", "runs")
     }
     failures, soft = {}, set()
@@ -62,14 +62,18 @@ def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
     for step in steps:
         if step["absent_since"] is not None:
             continue
-        outcome = step["state"]
-        if outcome == "succeeded" and step["reported_error"] is not None:
-            outcome = "soft_failed"
+        outcome = outcome_of(step)
+        if outcome == "soft_failed":
             soft.add(step["run_id"])
-        tokens = {name: step[name] or 0 for name in _TOKENS}
-        tokens["cached_input_tokens"] = min(tokens["cached_input_tokens"], tokens["input_tokens"])
+        tokens = {name: count for name, count in tokens_of(step).items() if count is not None}
+        if "cached_input_tokens" in tokens:
+            tokens["cached_input_tokens"] = min(tokens["cached_input_tokens"], tokens.get("input_tokens", 0))
         model = step["response_model"] or step["request_model"]
-        calls = {"calls": int(is_call(step)), "unmetered_calls": int(is_unmetered(step))}
+        calls = {
+            "calls": int(is_call(step)),
+            "unmetered_calls": int(is_unmetered(step)),
+            "untotalled_calls": int(is_untotalled(step)),
+        }
         run = runs[step["run_id"]]
         time = step["start_time"] or run["start_time"] or run["first_seen_at"]
         workflow_id = (step if step["start_time"] else run)["workflow_id"]
@@ -80,14 +84,29 @@ def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
             names = (step["run_id"], workflow_id, step["node_id"], step["organization_id"])
             failures[step["id"]] = (*names, time, outcome, _message(step)[:500])
     for run in runs.values():
-        outcome = "soft_failed" if run["state"] == "succeeded" and run["id"] in soft else run["state"]
+        outcome = "soft_failed" if run["state"] == "succeeded" and run["id"] in soft else outcome_of(run)
         group = (run["workflow_id"], _hour(run["start_time"] or run["first_seen_at"]), run["organization_id"])
         _add(groups["runs"][group], outcome, {"runs": 1}, run["duration_ms"])
     made = {
-        name: {key: Group(dict(+counts), dict(durations)) for key, (counts, durations) in of.items()}
+        name: {key: Group(_told(counts), dict(durations)) for key, (counts, durations) in of.items()}
         for name, of in groups.items()
     }
     return Rollups(made["hours"], made["days"], made["runs"], failures)
+
+
+def outcome_of(row: Row) -> str:
+    """How a step ended, or a run by itself."""
+    carries = error_text(row["error"]) is not None or row.get("reported_error") is not None
+    return "soft_failed" if row["state"] == "succeeded" and carries else str(row["state"])
+
+
+def tokens_of(step: Row) -> dict[str, int | None]:
+    """The tokens that are known of a step."""
+    tokens = {name: count if (count := step[name]) is not None and 0 <= count <= 10**12 else None for name in _TOKENS}
+    read, written = tokens["input_tokens"], tokens["output_tokens"]
+    if tokens["total_tokens"] is None and read is not None and written is not None:
+        tokens["total_tokens"] = read + written
+    return tokens
 
 
 def is_call(step: Row) -> bool:
@@ -100,8 +119,18 @@ def is_call(step: Row) -> bool:
 
 def is_unmetered(step: Row) -> bool:
     """Whether a model was called and nobody knows for how many tokens; a failure without any is taken to be free."""
-    told = step["input_tokens"] is not None or step["output_tokens"] is not None
-    return is_call(step) and not told and (step["state"] == "succeeded" or step["total_tokens"] is not None)
+    tokens = tokens_of(step)
+    return tokens["input_tokens"] is None and tokens["output_tokens"] is None and _should_tell(step)
+
+
+def is_untotalled(step: Row) -> bool:
+    """Whether a model was called and nobody knows how many tokens it took in all."""
+    return tokens_of(step)["total_tokens"] is None and _should_tell(step)
+
+
+def _should_tell(step: Row) -> bool:
+    some = any(step[name] is not None for name in ("input_tokens", "output_tokens", "total_tokens"))
+    return is_call(step) and (some or outcome_of(step) == "succeeded")
 
 
 def counted_rows(url: str) -> Rollups:
@@ -136,7 +165,7 @@ def rows_of_history(history: History, url: str) -> tuple[dict[str, dict[str, Any
             request_model=inputs.get("model"),
             cached_input_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
             reasoning_tokens=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
-            reported_error=_reported_error(outputs.get("result")) if step["status"] == "completed" else None,
+            reported_error=_reported_error(outputs.get("result")),
             first_seen_at=seen[step["id"]]["first_seen_at"],
         )
     for run in runs.values():
@@ -156,20 +185,43 @@ def stored(url: str) -> Rollups:
 
 
 def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> dict[Key, Group]:
-    found, places = {}, defaultdict(list)
+    """What pruned runs count, in rows below place 0, is added up with what stored ones do."""
+    found: dict[Key, Group] = {}
+    places, seen = defaultdict(list), set()
     for row in query(url, f"SELECT * FROM orchestra.{table}"):
-        assert row["buckets"] == sorted(set(row["buckets"]))
-        durations = dict(zip(row["buckets"], row["counts"], strict=True))
-        names = tuple(row[name] for name in key)
-        assert names not in found, f"{table} has two rows of {names}"
-        found[names] = Group({name: row[name] for name in counts if row[name]}, durations)
-        places[names[:2]].append(row["place"])
+        durations: Counter[tuple[bool, int]] = Counter()
+        for failures, prefix in ((False, ""), (True, "failed_")):
+            buckets = row[f"{prefix}buckets"]
+            assert buckets == sorted(set(buckets))
+            durations.update(
+                {(failures, one): n for one, n in zip(buckets, row[f"{prefix}counts"], strict=True)}
+            )
+        names, sign = tuple(row[name] for name in key), 1 if row["place"] > 0 else -1
+        assert (names, sign) not in seen, f"{table} has two rows of {names}"
+        seen.add((names, sign))
+        told = Counter({name: row[name] for name in counts if row[name] is not None})
+        other = found.get(names, Group({}, {}))
+        told.update(other.counts)
+        durations.update(other.durations)
+        found[names] = Group(_told(told), dict(durations))
+        places[names[:2], sign].append(sign * row["place"])
     assert all(sorted(numbers) == list(range(1, len(numbers) + 1)) for numbers in places.values())
     return found
 
 
+def _told(counts: Mapping[str, int]) -> dict[str, int]:
+    """Without what is 0; tokens are 0 also where there is no call."""
+    return {
+        name: n
+        for name, n in counts.items()
+        if n or (name in _TOKENS and counts.get("calls"))
+    }
+
+
 def error_text(error: Any) -> str | None:
-    """What an error of the API says; the first of its members that says something."""
+    """What an error of the API says; the first of its members that says something. None where nothing does."""
+    if _says_nothing(error):
+        return None
     if isinstance(error, dict):
         inner: Any = error.get("error") if isinstance(error.get("error"), dict) else {}
         said = (
@@ -180,9 +232,15 @@ def error_text(error: Any) -> str | None:
             error.get("error"),
         )
         return next((one for one in said if isinstance(one, str) and one), None) or (
-            json.dumps(error) if error else None
+            json.dumps(error)
         )
-    return error or None
+    return error if isinstance(error, str) else json.dumps(error)
+
+
+def _says_nothing(error: Any) -> bool:
+    if isinstance(error, dict | list):
+        return all(map(_says_nothing, error.values() if isinstance(error, dict) else error))
+    return not error or error in ("None", "null")
 
 
 def _hour(time: datetime) -> datetime:
@@ -190,11 +248,15 @@ def _hour(time: datetime) -> datetime:
 
 
 def _add(
-    group: tuple[Counter[str], Counter[int]], outcome: str, counts: Mapping[str, int], milliseconds: float | None
+    group: tuple[Counter[str], Counter[tuple[bool, int]]],
+    outcome: str,
+    counts: Mapping[str, int],
+    milliseconds: float | None,
 ) -> None:
     group[0].update({outcome if outcome in _ENDED else "unfinished": 1, **counts})
-    if (number := bucket(milliseconds)) is not None:
-        group[1][number] += 1
+    number = bucket(milliseconds)
+    if number is not None and outcome in ("succeeded", "soft_failed", "failed"):
+        group[1][outcome != "succeeded", number] += 1
 
 
 def _reported_error(result: Any) -> str | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from tests.rollup_oracle import Rollups, error_text, is_call, is_unmetered
+from tests.rollup_oracle import Group, Rollups, error_text, is_call, is_unmetered, is_untotalled, outcome_of, tokens_of
 
 Row = dict[str, Any]
 
@@ -57,6 +57,11 @@ class Facts(NamedTuple):
                 seen_until = row["observed_at"]
         return found
 
+    def run_outcome(self, run: Row) -> str:
+        """How a run ended."""
+        soft = any(outcome_of(step) == "soft_failed" for step in self.of_run(run["id"]))
+        return "soft_failed" if run["state"] == "succeeded" and soft else outcome_of(run)
+
     def of_run(self, run_id: str) -> list[Row]:
         """The run's steps in the order of their starts; those not started come last."""
         return sorted((step for step in self.steps if step["run_id"] == run_id), key=_order)
@@ -87,7 +92,7 @@ def run_summary(facts: Facts) -> dict[Any, Row]:
         outcomes = [outcome(step) for step in steps]
         calls = [step for step in steps if is_call(step)]
         paid = [
-            (price["currency"], cost(price, step) or 0)
+            (price["currency"], cost(price, tokens_of(step)) or 0)
             for step in calls
             if not is_unmetered(step) and (price := facts.price(model(step), started(step, run)))
         ]
@@ -100,13 +105,14 @@ def run_summary(facts: Facts) -> dict[Any, Row]:
             "workflow_name": facts.name(run["workflow_id"]),
             "labels": facts.workflows[run["workflow_id"]]["labels"],
             "workflow_version": facts.version(run["workflow_id"], started(run)),
-            "outcome": "soft_failed" if run["state"] == "succeeded" and "soft_failed" in outcomes else run["state"],
+            "outcome": "soft_failed" if run["state"] == "succeeded" and "soft_failed" in outcomes else outcome_of(run),
             "steps": len(steps),
             **{f"{name}_steps": outcomes.count(name) for name in ("succeeded", "soft_failed", "failed")},
             "first_failed_node": failed[0]["node_id"] if failed else None,
             "first_error": (error or error_text(run["error"]) or "")[:500] or None,
             "calls": len(calls),
-            **{name: sum(step[name] or 0 for step in steps) for name in _TOKENS},
+            **{name: added([tokens_of(step)[name] for step in steps], len(calls)) for name in _TOKENS},
+            "untotalled_calls": sum(is_untotalled(step) for step in steps),
             "cost": sum(amount for _, amount in paid) if len(currencies) == 1 else None,
             "currency": currencies.pop() if len(currencies) == 1 else None,
             "unpriced_calls": len(calls) - (len(paid) if len({one for one, _ in paid}) == 1 else 0),
@@ -150,12 +156,13 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
                 "executions": len(executions[step["node_id"]]),
                 "error": message(step),
                 "calls": int(is_call(step)),
-                "cost": cost(price, step),
+                "cost": cost(price, tokens_of(step)),
                 "currency": price and price["currency"],
                 **_same(
                     step, "run_id", "workflow_id", "position", "node_id", "node_type", "state", "start_time", "end_time"
                 ),
-                **_same(step, "duration_ms", "input_tokens", "output_tokens", "total_tokens"),
+                **{name: tokens_of(step)[name] for name in ("input_tokens", "output_tokens", "total_tokens")},
+                **_same(step, "duration_ms"),
             }
     return made
 
@@ -182,7 +189,8 @@ def nodes(facts: Facts, rollups: Rollups, when: str) -> dict[Any, Row]:
             **dict(zip(("workflow_id", when, "organization_id", "node_id", "node_type", "model"), key, strict=True)),
             "workflow_name": facts.name(key[0]),
             "steps": sum(group.counts.get(name, 0) for name in states),
-            **{name: group.counts.get(name, 0) for name in (*states, "calls", "total_tokens")},
+            **{name: group.counts.get(name, 0) for name in (*states, "calls", "untotalled_calls")},
+            "total_tokens": _tokens(group, "total_tokens"),
             **_histogram(group.durations),
         }
         for key, group in (rollups.hours if when == "hour" else rollups.days).items()
@@ -196,8 +204,9 @@ def model_usage(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
         if not group.counts.get("calls"):
             continue
         unmetered = group.counts.get("unmetered_calls", 0)
-        tokens = {one: group.counts.get(one, 0) for one in ("calls", *_TOKENS)}
-        price = facts.price(name, hour) if unmetered < tokens["calls"] else None
+        calls = group.counts["calls"]
+        tokens = {one: _tokens(group, one) for one in _TOKENS}
+        price = facts.price(name, hour) if unmetered < calls else None
         made[hour, workflow_id, organization_id, node_id, name] = {
             "hour": hour,
             "workflow_id": workflow_id,
@@ -206,10 +215,12 @@ def model_usage(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
             "node_id": node_id,
             "model": name,
             "provider": price and price["provider"],
+            "calls": calls,
             **tokens,
+            "untotalled_calls": group.counts.get("untotalled_calls", 0),
             "cost": cost(price, tokens),
             "currency": price and price["currency"],
-            "unpriced_calls": unmetered if price else tokens["calls"],
+            "unpriced_calls": unmetered if price else calls,
         }
     return made
 
@@ -267,7 +278,7 @@ def open_runs(facts: Facts, at: datetime) -> dict[Any, Row]:
         durations = sorted(
             one["duration_ms"]
             for one in facts.runs
-            if one["workflow_id"] == run["workflow_id"] and one["duration_ms"] is not None
+            if one["workflow_id"] == run["workflow_id"] and one["duration_ms"] is not None and facts.run_outcome(one) == "succeeded"
         )
         usual = next((one for place, one in enumerate(durations, 1) if place >= 0.95 * len(durations)), None)
         age = (at - started(run)).total_seconds() * 1000
@@ -287,7 +298,13 @@ def open_runs(facts: Facts, at: datetime) -> dict[Any, Row]:
 
 def outcome(step: Row) -> str:
     """How a step ended."""
-    return "soft_failed" if step["state"] == "succeeded" and step["reported_error"] is not None else str(step["state"])
+    return outcome_of(step)
+
+
+def added(tokens: Iterable[int | None], calls: int) -> int | None:
+    """The sum of what is known; without any of it 0 where there is no call, else nobody knows."""
+    known = [one for one in tokens if one is not None]
+    return sum(known) if known or not calls else None
 
 
 def model(step: Row) -> str | None:
@@ -316,6 +333,14 @@ def _same(row: Row, *names: str) -> Row:
     return {name: row[name] for name in names}
 
 
-def _histogram(durations: Mapping[int, int]) -> Row:
-    buckets = sorted(durations)
-    return {"buckets": buckets, "counts": [durations[bucket] for bucket in buckets]}
+def _tokens(group: Group, name: str) -> int | None:
+    return group.counts.get(name, None if group.counts.get("calls") else 0)
+
+
+def _histogram(durations: Mapping[tuple[bool, int], int]) -> Row:
+    made: Row = {}
+    for failures, prefix in ((False, ""), (True, "failed_")):
+        buckets = sorted(bucket for of_failures, bucket in durations if of_failures is failures)
+        made[f"{prefix}buckets"] = buckets
+        made[f"{prefix}counts"] = [durations[failures, bucket] for bucket in buckets]
+    return made

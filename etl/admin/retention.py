@@ -4,8 +4,7 @@ Two horizons in `orchestra_etl.retention` only move forward, and move before any
 payloads from behind the payload horizon, and a sweep enters a run that the list shows to have ended behind the run horizon as
 a tombstone. Open runs are never touched. A run's age counts from its end; from its start where it has no end, or one before its
 start, and from when it was first seen where it has no start. A run is removed whole once that is before the horizon for runs and
-none of its steps began or ended later: all that it counts towards in the rollups is frozen by then. That horizon is a full hour,
-as the rollups' groups are: an hour is either frozen, or has all of its runs.
+none of its steps began or ended later. What it counts in the rollups stays counted: whoever calls `prune` says how.
 
 `updated_at` stays as it is: whoever copies what has changed since then must not take a pruned row for new content.
 """
@@ -15,6 +14,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -158,6 +158,10 @@ _EMPTY_LETTERS = text(f"""
 """)
 
 
+Keeping = Callable[[Connection, Sequence[str]], AbstractContextManager[None]]
+"""Has what these runs count outlive them."""
+
+
 class Horizons(msgspec.Struct, frozen=True):
     """What lies before is removed; None: nothing is."""
 
@@ -222,13 +226,19 @@ def preview(connection: Connection, wanted: Horizons) -> Preview:
 
 
 def prune(
-    database: Database, wanted: Horizons, *, batch: int = BATCH, stopped: Callable[[], bool] = lambda: False
+    database: Database,
+    wanted: Horizons,
+    *,
+    keeping: Keeping,
+    batch: int = BATCH,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Pruned:
     """Remove what lies behind the horizons, oldest first, in small transactions; safe beside a running service.
 
     Args:
         database: with the right schema.
         wanted: the horizons; they are kept, so that nothing comes back.
+        keeping: is entered before runs are deleted, and left after, in the same transaction.
         batch: runs in a transaction.
         stopped: asked between two transactions; once true, what is left waits for the next call.
 
@@ -239,7 +249,7 @@ def prune(
     pruning = _Pruning(database, batch, stopped)
     # Runs first: what is removed whole needs no emptying.
     if wanted.runs is not None:
-        pruning.each(_FIND_RUNS, wanted.runs, _remove)
+        pruning.each(_FIND_RUNS, wanted.runs, functools.partial(_remove, keeping=keeping))
     if wanted.payloads is not None:
         pruning.each(_FIND_PAYLOADS, wanted.payloads, _empty_payloads)
         pruning.empty_letters(wanted.payloads)
@@ -313,9 +323,10 @@ def _prune_part(
     return done
 
 
-def _remove(connection: Connection, run_ids: Sequence[str], done: Pruned) -> None:
+def _remove(connection: Connection, run_ids: Sequence[str], done: Pruned, *, keeping: Keeping) -> None:
     done.dead_letters = connection.execute(_EMPTY_LETTERS_OF, {"ids": list(run_ids)}).rowcount
-    removed = remove(connection, run_ids, "pruned")
+    with keeping(connection, run_ids):
+        removed = remove(connection, run_ids, "pruned")
     done.runs, done.steps = removed["run_ledger"], removed["steps"]
 
 

@@ -2,8 +2,11 @@
 
 A group is a workflow's hour (UTC): the runs that started in it, and the steps that did. A run without a start counts in the hour
 in which it was first seen, a step without one where its run counts: it stays there when the run is pruned, and a backfill of
-old runs does not enter last year's skipped steps under today. A run is a soft failure where it succeeded although one of its
-steps is one. Steps marked absent are left out.
+old runs does not enter last year's skipped steps under today. How a step or a run ended is what the SQL function `outcome` says; a
+run is a soft failure also where one of its steps is one. Steps marked absent are left out.
+
+Durations are counted of what succeeded, and apart from them of what failed, softly or not: of skipped, cancelled and unfinished
+ones they say nothing about how long the work takes.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ from __future__ import annotations
 from etl.tables import rollups
 
 STEP_COUNTS = tuple(name for name, _ in rollups.STEP_COUNTS)
+TOKEN_SUMS = tuple(name for name, _ in rollups.TOKEN_SUMS)
 RUN_COUNTS = tuple(name for name, _ in rollups.RUN_COUNTS)
 NODE = rollups.NODE
+HISTOGRAMS = rollups.HISTOGRAMS
 FAILURE = tuple(rollups.step_failures.c.keys())
 
 EVERY_STEP = """(
@@ -31,20 +36,43 @@ _OUTCOMES = """
     count(*) FILTER (WHERE outcome = 'skipped') AS skipped,
     count(*) FILTER (WHERE outcome NOT IN ('succeeded', 'soft_failed', 'failed', 'cancelled', 'skipped')) AS unfinished
 """
+_FAILURES = "outcome IN ('soft_failed', 'failed')"
+_BUCKET = f"CASE WHEN outcome = 'succeeded' OR {_FAILURES} THEN orchestra.duration_bucket(duration_ms) END"
+
+_LARGEST = {"bigint": 2**63 - 1, "integer": 2**31 - 1}
 
 
-def _gathered(counted: str, when: str, names: tuple[str, ...], counts: tuple[str, ...]) -> str:
-    """A row a group and names, with its histogram, from `counted`, which has a row for each of their buckets."""
+def _fitting(number: str, kind: str = "bigint") -> str:
+    """A sum as this type, which it may be too large for: an absurd number, but no error that keeps the others from being counted."""
+    return f"CAST(LEAST({number}, {_LARGEST[kind]}) AS {kind})"
+
+
+def _histogram(failures: bool) -> str:
+    which = f"bucket IS NOT NULL AND {'' if failures else 'NOT '}failures"
+    prefix = "failed_" if failures else ""
+    return f"""
+        COALESCE(array_agg(CAST(bucket AS smallint) ORDER BY bucket) FILTER (WHERE {which}), '{{}}') AS {prefix}buckets,
+        COALESCE(array_agg({_fitting("durations", "integer")} ORDER BY bucket) FILTER (WHERE {which}), '{{}}')
+            AS {prefix}counts"""
+
+
+def _gathered(counted: str, when: str, names: tuple[str, ...], counts: tuple[str, ...], sums: tuple[str, ...]) -> str:
+    """A row a group and names, with its histograms, from `counted`, which has a row for each of their buckets.
+
+    Of the numbers in `counts` there are always some; of those in `sums`, null says that nobody knows.
+    """
     # Byte order, so that a group's rows have the same places whatever the database's collation.
     order = ", ".join(f'{name} COLLATE "C"' for name in names)
     keys = ", ".join(("workflow_id", when, *names))
-    sums = ", ".join(f"CAST(COALESCE(sum({count}), 0) AS bigint) AS {count}" for count in counts)
+    added = [f"{_fitting(f'COALESCE(sum({one}), 0)')} AS {one}" for one in counts]
+    added += [
+        f"CASE WHEN count({one}) > 0 THEN {_fitting(f'sum({one})')} WHEN sum(calls) = 0 THEN 0 END AS {one}"
+        for one in sums
+    ]
     return f"""
         SELECT workflow_id, {when},
                CAST(row_number() OVER (PARTITION BY workflow_id, {when} ORDER BY {order}) AS integer) AS place,
-               {", ".join(names)}, {sums},
-               COALESCE(array_agg(CAST(bucket AS smallint) ORDER BY bucket) FILTER (WHERE bucket IS NOT NULL), '{{}}') AS buckets,
-               COALESCE(array_agg(CAST(durations AS integer) ORDER BY bucket) FILTER (WHERE bucket IS NOT NULL), '{{}}') AS counts
+               {", ".join(names)}, {", ".join(added)}, {_histogram(False)}, {_histogram(True)}
         FROM ({counted}) AS counted
         GROUP BY {keys}
     """
@@ -54,52 +82,42 @@ def step_rollup(steps: str) -> str:
     """The query of `step_rollup` over these steps: a query in parentheses, with the columns of `EVERY_STEP`."""
     return _gathered(
         f"""
-        SELECT workflow_id, hour, organization_id, node_id, node_type, model, bucket, count(*) AS durations, {_OUTCOMES},
+        SELECT workflow_id, hour, organization_id, node_id, node_type, model, {_BUCKET} AS bucket, {_FAILURES} AS failures,
+               count(*) AS durations, {_OUTCOMES},
                count(*) FILTER (WHERE is_call) AS calls, count(*) FILTER (WHERE is_unmetered) AS unmetered_calls,
+               count(*) FILTER (WHERE is_untotalled) AS untotalled_calls,
                sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-               sum(cached_input_tokens) AS cached_input_tokens, sum(reasoning_tokens) AS reasoning_tokens,
-               sum(total_tokens) AS total_tokens
+               -- A part of the input: else the cost of a sum would not be the sum of the costs.
+               sum(CASE WHEN cached_input_tokens IS NOT NULL THEN LEAST(cached_input_tokens, COALESCE(input_tokens, 0)) END)
+                   AS cached_input_tokens,
+               sum(reasoning_tokens) AS reasoning_tokens, sum(total_tokens) AS total_tokens
         FROM (
             SELECT s.counted_in AS workflow_id, date_trunc('hour', s.time, 'UTC') AS hour,
-                   s.organization_id, s.node_id, s.node_type, m.model,
-                   orchestra.outcome(s.state, s.reported_error) AS outcome,
-                   orchestra.duration_bucket(s.duration_ms) AS bucket,
+                   s.organization_id, s.node_id, s.node_type, m.model, m.outcome, s.duration_ms,
                    orchestra.is_call(s.state, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens) AS is_call,
-                   orchestra.is_unmetered(s.state, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens)
+                   orchestra.is_unmetered(m.outcome, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens)
                        AS is_unmetered,
-                   s.input_tokens, s.output_tokens, s.reasoning_tokens, s.total_tokens,
-                   -- A part of the input: else the cost of a sum would not be the sum of the costs.
-                   LEAST(COALESCE(s.cached_input_tokens, 0), COALESCE(s.input_tokens, 0)) AS cached_input_tokens
+                   orchestra.is_untotalled(m.outcome, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens)
+                       AS is_untotalled,
+                   orchestra.token_count(s.input_tokens) AS input_tokens,
+                   orchestra.token_count(s.output_tokens) AS output_tokens,
+                   orchestra.token_count(s.cached_input_tokens) AS cached_input_tokens,
+                   orchestra.token_count(s.reasoning_tokens) AS reasoning_tokens,
+                   orchestra.total_tokens(s.input_tokens, s.output_tokens, s.total_tokens) AS total_tokens
             FROM {steps} AS s
-            CROSS JOIN LATERAL (SELECT COALESCE(s.response_model, s.request_model) AS model) AS m
+            CROSS JOIN LATERAL (
+                SELECT COALESCE(s.response_model, s.request_model) AS model,
+                       orchestra.outcome(s.state, s.error, s.reported_error) AS outcome
+                OFFSET 0  -- or the outcome would be worked out once for each of its uses
+            ) AS m
             WHERE s.absent_since IS NULL
         ) AS judged
-        GROUP BY workflow_id, hour, organization_id, node_id, node_type, model, bucket
+        GROUP BY workflow_id, hour, organization_id, node_id, node_type, model, bucket, failures
         """,
         "hour",
         NODE,
         STEP_COUNTS,
-    )
-
-
-def step_rollup_daily(rollup: str) -> str:
-    """The query of `step_rollup_daily` over these rows of `step_rollup`."""
-    # A row comes once for each of its buckets: what it counts is taken from the first.
-    sums = ", ".join(f"sum({count}) FILTER (WHERE COALESCE(place, 1) = 1) AS {count}" for count in STEP_COUNTS)
-    return _gathered(
-        f"""
-        SELECT workflow_id, day, organization_id, node_id, node_type, model, bucket, sum(durations) AS durations, {sums}
-        FROM (
-            SELECT r.workflow_id, CAST(r.hour AT TIME ZONE 'UTC' AS date) AS day, r.organization_id, r.node_id, r.node_type,
-                   r.model, h.bucket, h.durations, h.place, {", ".join("r." + count for count in STEP_COUNTS)}
-            FROM {rollup} AS r
-            LEFT JOIN LATERAL unnest(r.buckets, r.counts) WITH ORDINALITY AS h (bucket, durations, place) ON true
-        ) AS entries
-        GROUP BY workflow_id, day, organization_id, node_id, node_type, model, bucket
-        """,
-        "day",
-        NODE,
-        STEP_COUNTS,
+        TOKEN_SUMS,
     )
 
 
@@ -107,24 +125,71 @@ def run_rollup(runs: str) -> str:
     """The query of `run_rollup` over these runs: a table, or a query in parentheses."""
     return _gathered(
         f"""
-        SELECT workflow_id, hour, organization_id, bucket, count(*) AS durations, count(*) AS runs, {_OUTCOMES}
+        SELECT workflow_id, hour, organization_id, {_BUCKET} AS bucket, {_FAILURES} AS failures, count(*) AS durations,
+               count(*) AS runs, {_OUTCOMES}
         FROM (
             SELECT r.workflow_id, date_trunc('hour', COALESCE(r.start_time, r.first_seen_at), 'UTC') AS hour,
-                   r.organization_id, orchestra.duration_bucket(r.duration_ms) AS bucket,
+                   r.organization_id, r.duration_ms,
                    CASE WHEN r.state = 'succeeded' AND EXISTS (
                             SELECT FROM orchestra.steps AS s
-                            WHERE s.run_id = r.id AND s.state = 'succeeded' AND s.reported_error IS NOT NULL
-                              AND s.absent_since IS NULL)
-                        THEN 'soft_failed' ELSE r.state END AS outcome
+                            WHERE s.run_id = r.id AND (s.error IS NOT NULL OR s.reported_error IS NOT NULL)
+                              AND s.absent_since IS NULL
+                              AND orchestra.outcome(s.state, s.error, s.reported_error) = 'soft_failed')
+                        THEN 'soft_failed' ELSE orchestra.outcome(r.state, r.error, NULL) END AS outcome
             FROM {runs} AS r
             OFFSET 0  -- or the steps would be asked once for each of the outcomes
         ) AS judged
-        GROUP BY workflow_id, hour, organization_id, bucket
+        GROUP BY workflow_id, hour, organization_id, bucket, failures
         """,
         "hour",
         ("organization_id",),
         RUN_COUNTS,
+        (),
     )
+
+
+def _added_up(
+    rows: str, when: str, time: str, names: tuple[str, ...], counts: tuple[str, ...], sums: tuple[str, ...]
+) -> str:
+    """Rows of a rollup, those with the same names added up, by `time` of each row `r`."""
+    numbers = (*counts, *sums)
+    return _gathered(
+        f"""
+        SELECT workflow_id, {when}, {", ".join(names)}, bucket, failures, sum(durations) AS durations,
+               {", ".join(f"sum({one}) FILTER (WHERE bucket IS NULL) AS {one}" for one in numbers)}
+        FROM (
+            SELECT r.workflow_id, {time} AS {when}, {", ".join("r." + name for name in names)},
+                   h.bucket, h.failures, h.durations, {", ".join("r." + one for one in numbers)}
+            FROM {rows} AS r
+            -- What a row counts comes once, without a bucket.
+            CROSS JOIN LATERAL (
+                SELECT CAST(NULL AS smallint) AS bucket, false AS failures, 1 AS durations
+                UNION ALL SELECT bucket, false, durations FROM unnest(r.buckets, r.counts) AS b (bucket, durations)
+                UNION ALL SELECT bucket, true, durations FROM unnest(r.failed_buckets, r.failed_counts) AS b (bucket, durations)
+            ) AS h
+        ) AS entries
+        GROUP BY workflow_id, {when}, {", ".join(names)}, bucket, failures
+        """,
+        when,
+        names,
+        counts,
+        sums,
+    )
+
+
+def step_rollup_daily(rollup: str) -> str:
+    """The query of `step_rollup_daily` over these rows of `step_rollup`."""
+    return _added_up(rollup, "day", "CAST(r.hour AT TIME ZONE 'UTC' AS date)", NODE, STEP_COUNTS, TOKEN_SUMS)
+
+
+def added_steps(rollup: str) -> str:
+    """These rows of `step_rollup`, those of the same node added up."""
+    return _added_up(rollup, "hour", "r.hour", NODE, STEP_COUNTS, TOKEN_SUMS)
+
+
+def added_runs(rollup: str) -> str:
+    """These rows of `run_rollup`, those of the same organisation added up."""
+    return _added_up(rollup, "hour", "r.hour", ("organization_id",), RUN_COUNTS, ())
 
 
 def step_failures(steps: str) -> str:
@@ -134,14 +199,14 @@ def step_failures(steps: str) -> str:
                left(encode(sha256(convert_to(pattern, 'UTF8')), 'hex'), 32) AS fingerprint, pattern,
                left(message, 500) AS message
         FROM (
-            SELECT s.id, s.run_id, s.counted_in AS workflow_id, s.node_id, s.organization_id, s.time,
-                   orchestra.outcome(s.state, s.reported_error) AS outcome,
+            SELECT s.id, s.run_id, s.counted_in AS workflow_id, s.node_id, s.organization_id, s.time, o.outcome,
                    m.message, orchestra.failure_pattern(m.message) AS pattern
             FROM {steps} AS s
+            CROSS JOIN LATERAL (SELECT orchestra.outcome(s.state, s.error, s.reported_error) AS outcome OFFSET 0) AS o
             CROSS JOIN LATERAL (
                 SELECT COALESCE(orchestra.error_message(s.error, s.reported_error), '') AS message OFFSET 0
             ) AS m
-            WHERE s.absent_since IS NULL
-              AND (s.state = 'failed' OR (s.state = 'succeeded' AND s.reported_error IS NOT NULL))
+            WHERE s.absent_since IS NULL AND (s.state = 'failed' OR s.error IS NOT NULL OR s.reported_error IS NOT NULL)
+              AND o.outcome IN ('failed', 'soft_failed')
         ) AS failed
     """

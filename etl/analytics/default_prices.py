@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ def version() -> str:
     return installed("genai-prices")
 
 
-@cache
+@lru_cache(maxsize=10_000)  # names are whatever a payload says
 def default_prices(model: str) -> dict[date, Default | None]:
     """What this model costs, by the first day (UTC) of the price, from the first day of all; empty where it is not known.
 

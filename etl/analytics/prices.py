@@ -7,7 +7,6 @@ before the first of them keep what held without it. Views compute costs from the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
@@ -228,7 +227,22 @@ def _default(model: str, day: date, one: Default | None) -> Price | None:
 
 
 def _matches(pattern: str, model: str) -> bool:
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), model, re.DOTALL | re.IGNORECASE) is not None
+    """Whether the whole name is what the pattern says, each part between two stars found where it first can be: a regular expression
+    would try every way to divide the name, hours with many stars."""
+    first, *others = pattern.casefold().split("*")
+    name = model.casefold()
+    if not others:
+        return name == first
+    *middle, last = others
+    if len(name) < len(first) + len(last) or not name.startswith(first) or not name.endswith(last):
+        return False
+    place, end = len(first), len(name) - len(last)
+    for part in middle:
+        place = name.find(part, place, end)
+        if place < 0:
+            return False
+        place += len(part)
+    return True
 
 
 def _on(day: date, candidates: Iterable[Mapping[date, Price | None]]) -> Price | None:

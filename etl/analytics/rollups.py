@@ -1,14 +1,19 @@
 """Keeps the rollups equal to what follows from the runs and steps.
 
 Groups (a workflow's hour, see `computed`) whose runs or steps changed are queued by the transaction that changed them, and are
-computed here anew, whole: nothing is added up twice, and nothing depends on the order of arrival. Groups before the retention
-horizon for runs are frozen: their runs are being pruned, and what was counted stays.
+computed here anew, whole: nothing is added up twice, and nothing depends on the order of arrival.
+
+What a run counts outlives it: the transaction that prunes runs also adds what these count to rows of their own, whose `place` is
+below 0 and which no refresh touches. So the runs of a group may end, change or be listed at any time, and it stays right.
+
+A group that cannot be computed is put back into the queue, for later, and keeps none of the others waiting.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import msgspec
@@ -16,8 +21,9 @@ import structlog
 from sqlalchemy import Connection, TextClause, text
 
 from etl.analytics import computed
-from etl.database import Database, allow_long
+from etl.database import Database, allow_long, is_database_error, is_transient, sqlstate
 from etl.ledger import changed_groups
+from etl.ledger.changed_groups import Group, Stuck
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +69,9 @@ _STEPS_OF_GROUPS = f"""(
 )"""
 
 
+_REMOVED_RUNS = "(SELECT * FROM orchestra.runs WHERE id = ANY (CAST(:run_ids AS text[])))"
+_REMOVED_STEPS = computed.EVERY_STEP.rstrip(")") + " WHERE r.id = ANY (CAST(:run_ids AS text[])))"
+
 _HOURS_OF_DAYS = f"""(
     SELECT r.*
     FROM {_DAYS}
@@ -84,13 +93,14 @@ class _Rollup(msgspec.Struct, frozen=True):
 
 
 def _rollup(name: str, when: str, names: tuple[str, ...], everything: str, groups: str, some: str) -> _Rollup:
-    columns = ("workflow_id", when, "place", *names, "buckets", "counts")
+    columns = ("workflow_id", when, "place", *names, *computed.HISTOGRAMS)
     return _Rollup(
         when,
         columns,
         everything,
         text(f"""
-            DELETE FROM orchestra.{name} AS r USING {groups} WHERE r.workflow_id = g.workflow_id AND r.{when} = g.{when}
+            DELETE FROM orchestra.{name} AS r USING {groups}
+            WHERE r.workflow_id = g.workflow_id AND r.{when} = g.{when} AND r.place > 0
         """),
         text(f"""
             INSERT INTO orchestra.{name} ({", ".join(columns)})
@@ -99,10 +109,29 @@ def _rollup(name: str, when: str, names: tuple[str, ...], everything: str, group
     )
 
 
+def _keeping(name: str, columns: tuple[str, ...], removed: str, added: Callable[[str], str]) -> TextClause:
+    """Adds what removed runs or steps count to the rows of their groups that stay."""
+    shown = ", ".join(columns)
+    place = columns.index("place")
+    kept = ", ".join((*columns[:place], "-place", *columns[place + 1 :]))
+    return text(f"""
+        WITH new AS MATERIALIZED (
+            SELECT {shown} FROM ({removed}) AS r
+            WHERE hour >= COALESCE((SELECT frozen_until FROM orchestra_etl.retention), '-infinity')
+        ), old AS (
+            DELETE FROM orchestra.{name} AS r USING (SELECT DISTINCT workflow_id, hour FROM new) AS g
+            WHERE r.workflow_id = g.workflow_id AND r.hour = g.hour AND r.place < 0
+            RETURNING {", ".join("r." + column for column in columns)}
+        )
+        INSERT INTO orchestra.{name} ({shown})
+        SELECT {kept} FROM ({added("(SELECT * FROM new UNION ALL SELECT * FROM old)")}) AS added
+    """)
+
+
 _STEPS = _rollup(
     "step_rollup",
     "hour",
-    (*computed.NODE, *computed.STEP_COUNTS),
+    (*computed.NODE, *computed.STEP_COUNTS, *computed.TOKEN_SUMS),
     computed.step_rollup(computed.EVERY_STEP),
     _GROUPS,
     computed.step_rollup(_STEPS_OF_GROUPS),
@@ -118,13 +147,22 @@ _RUNS = _rollup(
 _DAILY = _rollup(
     "step_rollup_daily",
     "day",
-    (*computed.NODE, *computed.STEP_COUNTS),
+    (*computed.NODE, *computed.STEP_COUNTS, *computed.TOKEN_SUMS),
     computed.step_rollup_daily("orchestra.step_rollup"),
     _DAYS,
     computed.step_rollup_daily(_HOURS_OF_DAYS),
 )
 
-_HORIZON = text("SELECT run_horizon FROM orchestra_etl.retention")
+_KEEP_STEPS = _keeping("step_rollup", _STEPS.columns, computed.step_rollup(_REMOVED_STEPS), computed.added_steps)
+_KEEP_RUNS = _keeping("run_rollup", _RUNS.columns, computed.run_rollup(_REMOVED_RUNS), computed.added_runs)
+
+_GROUPS_OF_RUNS = text(f"""
+    SELECT counted_in AS workflow_id, date_trunc('hour', time, 'UTC') AS hour FROM {_REMOVED_STEPS} AS s
+    UNION
+    SELECT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM {_REMOVED_RUNS} AS r
+""")
+
+_FROZEN_UNTIL = text("SELECT frozen_until FROM orchestra_etl.retention")
 
 _DROP_FAILURES = text(f"""
     DELETE FROM orchestra.step_failures AS f
@@ -146,12 +184,13 @@ _COMPUTE_FAILURES = text(f"""
 
 def _differing(name: str, when: str, columns: tuple[str, ...], everything: str) -> str:
     shown = ", ".join(columns)
+    stored = f"orchestra.{name}" + (" WHERE place > 0" if "place" in columns else "")
     return f"""
         SELECT DISTINCT workflow_id, {when} AS at, '{name}' AS what
         FROM (
-            (SELECT {shown} FROM ({everything}) AS computed EXCEPT SELECT {shown} FROM orchestra.{name})
+            (SELECT {shown} FROM ({everything}) AS computed EXCEPT SELECT {shown} FROM {stored})
             UNION ALL
-            (SELECT {shown} FROM orchestra.{name} EXCEPT SELECT {shown} FROM ({everything}) AS computed)
+            (SELECT {shown} FROM {stored} EXCEPT SELECT {shown} FROM ({everything}) AS computed)
         ) AS differing
     """
 
@@ -172,7 +211,7 @@ _VERIFY = text(f"""
     FROM (
         SELECT DISTINCT d.workflow_id, date_trunc('hour', d.at, 'UTC') AS at, d.what
         FROM ({_HOURLY_DIFFERENCES}) AS d
-        WHERE date_trunc('hour', d.at, 'UTC') >= COALESCE((SELECT run_horizon FROM orchestra_etl.retention), '-infinity')
+        WHERE date_trunc('hour', d.at, 'UTC') >= COALESCE((SELECT frozen_until FROM orchestra_etl.retention), '-infinity')
           AND NOT EXISTS (
               SELECT FROM orchestra_etl.changed_groups AS q
               WHERE q.workflow_id = d.workflow_id AND q.hour = date_trunc('hour', d.at, 'UTC'))
@@ -191,19 +230,21 @@ class Refreshed(msgspec.Struct):
     groups: int = 0
     """Groups computed anew."""
     frozen: int = 0
-    """Groups left as they were, because they lie before the retention horizon."""
+    """Groups left as they were: retention froze them in a version that did not keep what pruned runs count."""
     rows: int = 0
     """Rows of the rollups written."""
     failures: int = 0
     """Rows of `step_failures` written."""
     waiting: int = 0
-    """Rows left in the queue."""
+    """Rows left in the queue, to be computed."""
+    stuck: int = 0
+    """Groups that could not be computed; they wait in the queue to be tried again."""
     busy: bool = False
     """Whether somebody else is at it, so that nothing, or no more, was done."""
 
     def add(self, other: Refreshed) -> None:
         """Go on from what this one did."""
-        for name in ("groups", "frozen", "rows", "failures"):
+        for name in ("groups", "frozen", "rows", "failures", "stuck"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.waiting, self.busy = other.waiting, other.busy
 
@@ -219,45 +260,95 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
-    """Compute some of the queue's groups anew.
+    """Compute some of the queue's groups anew. One alone that cannot be computed is put back.
 
     Args:
         connection: in a READ COMMITTED transaction.
         limit: how many of them.
+
+    Raises:
+        psycopg.Error, sqlalchemy.exc.DBAPIError: one of several cannot be computed.
     """
     if not changed_groups.try_lock(connection):
         return Refreshed(busy=True)
+    # A whole batch, however dense its hours: one that is always cut off would never get anywhere.
+    allow_long(connection)
     taken = changed_groups.take(connection, limit)
-    horizon = connection.execute(_HORIZON).scalar_one_or_none()
-    groups = [group for group in taken if horizon is None or group.hour >= horizon]
+    groups = _not_frozen(connection, taken)
     done = Refreshed(groups=len(groups), frozen=len(taken) - len(groups))
+    if len(taken) == 1:
+        try:
+            with connection.begin_nested():
+                _compute(connection, groups, taken, done)
+        except Exception as error:
+            if not is_database_error(error) or is_transient(error):
+                raise
+            done = Refreshed(stuck=1)
+            _put_back(connection, taken[0], sqlstate(error))
+    elif taken:
+        _compute(connection, groups, taken, done)
     done.waiting = changed_groups.waiting(connection)
-    if done.waiting:
-        # A whole batch, however dense its hours: one that is always cut off would never get anywhere.
-        allow_long(connection)
-    if taken:
-        wanted = {"workflow_ids": [group.workflow_id for group in groups], "hours": [group.hour for group in groups]}
-        # Frozen hours are still there to be added up.
-        days = sorted({(group.workflow_id, group.hour.astimezone(UTC).date()) for group in taken})
-        wanted_days = {"workflow_ids": [workflow_id for workflow_id, _ in days], "days": [day for _, day in days]}
-        for rollup, parameters in ((_STEPS, wanted), (_RUNS, wanted), (_DAILY, wanted_days)):
-            connection.execute(rollup.drop, parameters)
-            done.rows += connection.execute(rollup.compute, parameters).rowcount
-        connection.execute(_DROP_FAILURES, wanted)
-        done.failures = connection.execute(_COMPUTE_FAILURES, wanted).rowcount
     return done
+
+
+def _put_back(connection: Connection, group: Group, cause: str | None) -> None:
+    log.error("rollup_group_failed", workflow_id=group.workflow_id, hour=group.hour.isoformat(), cause=cause)
+    changed_groups.put_back(connection, group, cause)
+
+
+def _not_frozen(connection: Connection, groups: Sequence[Group]) -> list[Group]:
+    frozen_until = connection.execute(_FROZEN_UNTIL).scalar_one_or_none()
+    return [group for group in groups if frozen_until is None or group.hour >= frozen_until]
+
+
+def _compute(connection: Connection, groups: Sequence[Group], around: Sequence[Group], done: Refreshed) -> None:
+    """Write these groups anew, and the days of those `around`; count in `done` what is written."""
+    wanted = {"workflow_ids": [group.workflow_id for group in groups], "hours": [group.hour for group in groups]}
+    # Hours that are left as they are still are there to be added up.
+    days = sorted({(group.workflow_id, group.hour.astimezone(UTC).date()) for group in around})
+    wanted_days = {"workflow_ids": [workflow_id for workflow_id, _ in days], "days": [day for _, day in days]}
+    for rollup, parameters in ((_STEPS, wanted), (_RUNS, wanted), (_DAILY, wanted_days)):
+        connection.execute(rollup.drop, parameters)
+        done.rows += connection.execute(rollup.compute, parameters).rowcount
+    connection.execute(_DROP_FAILURES, wanted)
+    done.failures += connection.execute(_COMPUTE_FAILURES, wanted).rowcount
+
+
+@contextmanager
+def keeping_counts(connection: Connection, run_ids: Sequence[str]) -> Iterator[None]:
+    """Have what these runs count outlive them: they are deleted inside the block, in the same transaction.
+
+    The caller holds the lock under which rollups are written (`changed_groups.wait_for_lock`).
+    """
+    parameters = {"run_ids": list(run_ids)}
+    found = [Group(row.workflow_id, row.hour) for row in connection.execute(_GROUPS_OF_RUNS, parameters)]
+    groups = sorted(_not_frozen(connection, found))
+    connection.execute(_KEEP_STEPS, parameters)
+    connection.execute(_KEEP_RUNS, parameters)
+    yield
+    _compute(connection, groups, groups, Refreshed())
 
 
 def drain(database: Database, *, batch: int = BATCH, stopped: Callable[[], bool] = lambda: False) -> Refreshed:
     """Refresh, a batch a transaction, until the queue is empty, somebody else is at it, or `stopped` says so.
 
+    A batch that cannot be computed is divided, until the group is found that is the cause.
+
     Raises:
         DatabaseError: the database cannot be used; what was committed stays so.
     """
     done = Refreshed()
+    size = batch
     said = time.monotonic()
     while not stopped():
-        done.add(database.transaction(lambda c: refresh(c, batch)))
+        try:
+            done.add(database.transaction(lambda c: refresh(c, size)))  # noqa: B023 (called at once)
+        except Exception as error:
+            if size == 1 or not is_database_error(error):
+                raise
+            size = max(size // 8, 1)
+            continue
+        size = min(size * 2, batch)
         if done.busy or not done.waiting:
             break
         if time.monotonic() - said >= SAY_EVERY:
@@ -266,7 +357,34 @@ def drain(database: Database, *, batch: int = BATCH, stopped: Callable[[], bool]
     return done
 
 
-def verify(connection: Connection) -> list[Difference]:
+class Verified(msgspec.Struct, frozen=True):
+    """How the rollups compare with the runs and steps."""
+
+    differences: list[Difference]
+    stuck: list[Stuck]
+    """Groups that cannot be computed: their numbers are old."""
+    waiting: int
+    """Rows of the queue: their groups were not compared."""
+    overdue: int
+    """Those of them that should have been computed long ago."""
+    failure: str | None = None
+    """SQLSTATE with which the comparison itself failed."""
+
+    @property
+    def well(self) -> bool:
+        """Whether all that was compared is right, and nothing is known to be wrong."""
+        return not (self.differences or self.stuck or self.overdue or self.failure)
+
+
+def verify(connection: Connection) -> Verified:
     """Compute everything that is not frozen and does not wait in the queue, and compare; changes nothing."""
     allow_long(connection)
-    return [Difference(row.workflow_id, row.at, row.what) for row in connection.execute(_VERIFY)]
+    queue = changed_groups.stuck(connection), changed_groups.waiting(connection), changed_groups.overdue(connection)
+    try:
+        with connection.begin_nested():
+            rows = connection.execute(_VERIFY).all()
+    except Exception as error:
+        if not is_database_error(error) or is_transient(error):
+            raise
+        return Verified([], *queue, sqlstate(error))
+    return Verified([Difference(row.workflow_id, row.at, row.what) for row in rows], *queue)

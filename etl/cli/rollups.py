@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, invocation, print_json
-from etl.cli.display import counted, instant
+from etl.cli.display import counted, instant, plain
 
 if TYPE_CHECKING:
     from etl.analytics.rollups import Refreshed
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 def refresh(
     context: typer.Context,
     everything: Annotated[
-        bool, typer.Option("--all", help="Everything that retention has not frozen, not only what changed.")
+        bool, typer.Option("--all", help="Everything, not only what changed.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +52,9 @@ def refresh(
         f"{counted(done.groups, 'group')} computed with {counted(done.rows, 'row')} and {counted(done.failures, 'failure')}"
     )
     if done.frozen:
-        typer.echo(f"{counted(done.frozen, 'group')} left as they were: they lie before the retention horizon")
+        typer.echo(f"{counted(done.frozen, 'group')} left as they were: their runs were pruned by an earlier version")
+    if done.stuck:
+        typer.echo(f"{counted(done.stuck, 'group')} cannot be computed: see `orchestra-etl rollups verify`")
     if done.busy:
         typer.echo("another process is refreshing them: what is left is its work")
     elif done.waiting:
@@ -70,18 +72,30 @@ async def _refresh(settings: Settings, database: Database) -> Refreshed:
 def verify(context: typer.Context, as_json: AsJson = False) -> int:
     """Compute everything from the steps and compare; exit status 6 where something differs.
 
-    What waits to be refreshed, and what retention has frozen, is left out. Reads every step: minutes for tens of millions.
+    What waits to be refreshed is left out. Reads every step: minutes for tens of millions.
     """
     from etl.analytics import rollups
 
     with invocation(context).database() as database:
         found = database.transaction(rollups.verify)
     if as_json:
-        print_json({"differences": found})
-    elif not found:
+        print_json(found)
+        return 0 if found.well else 6
+    if found.failure is not None:
+        typer.echo(f"the rollups cannot be compared with the steps: computing them fails (SQLSTATE {found.failure})")
+    elif found.differences:
+        typer.echo(f"{counted(len(found.differences), 'group')} differ: run `orchestra-etl rollups refresh --all`")
+        for one in found.differences[:SHOWN]:
+            typer.echo(f"  {plain(one.workflow_id)}  {instant(one.at)}  {one.what}")
+    if found.stuck:
+        typer.echo(f"{counted(len(found.stuck), 'group')} cannot be computed, so their numbers are old")
+        for group in found.stuck[:SHOWN]:
+            cause = "the hour is outside the years 1 to 9999" if group.cause is None else f"SQLSTATE {group.cause}"
+            typer.echo(f"  {plain(group.workflow_id)}  {group.hour}  {cause}")
+    if found.waiting:
+        typer.echo(f"{counted(found.waiting, 'change')} still to be counted: what they concern was not compared")
+    if found.overdue:
+        typer.echo(f"{found.overdue:,} of them for more than ten minutes: run `orchestra-etl rollups refresh`")
+    if found.well and not found.waiting:
         typer.echo("the rollups are what follows from the steps")
-    else:
-        typer.echo(f"{counted(len(found), 'group')} differ: run `orchestra-etl rollups refresh --all`")
-        for one in found[:SHOWN]:
-            typer.echo(f"  {one.workflow_id}  {instant(one.at)}  {one.what}")
-    return 6 if found else 0
+    return 0 if found.well else 6

@@ -16,18 +16,49 @@ _LOCK = 7_305_808_869_229_538_661
 _WAIT = text("SELECT pg_advisory_xact_lock(:key)")
 _TRY = text("SELECT pg_try_advisory_xact_lock(:key)")
 
-_TAKE = text("""
+# Seconds after which a group whose computation failed is tried again.
+RETRY = 600.0
+
+# Hours that a Python datetime holds: rows made by hand may have others.
+_READABLE = "COALESCE(q.hour BETWEEN '0001-01-01T00:00Z' AND '9999-12-31T23:00Z', true)"
+
+# A group that failed lately stays in the queue, with whatever has come since.
+_TRIED = f"""
+    {_READABLE} AND NOT EXISTS (
+        SELECT FROM orchestra_etl.changed_groups AS f
+        WHERE f.workflow_id = q.workflow_id AND f.hour = q.hour AND f.failed_at > now() - interval '{RETRY} seconds')
+"""
+
+_TAKE = text(f"""
     DELETE FROM orchestra_etl.changed_groups
     WHERE id IN (
         SELECT id
         FROM (SELECT id, dense_rank() OVER (ORDER BY hour DESC NULLS FIRST, workflow_id) AS place
-              FROM orchestra_etl.changed_groups) AS ranked
+              FROM orchestra_etl.changed_groups AS q
+              WHERE {_TRIED}) AS ranked
         WHERE place <= :limit
     )
     RETURNING workflow_id, hour
 """)
 
-_WAITING = text("SELECT count(*) FROM orchestra_etl.changed_groups")
+_WAITING = text(f"SELECT count(*) FROM orchestra_etl.changed_groups AS q WHERE {_TRIED}")
+
+_OVERDUE = text(f"""
+    SELECT count(*) FROM orchestra_etl.changed_groups AS q WHERE {_TRIED} AND since < now() - interval '{RETRY} seconds'
+""")
+
+_PUT_BACK = text("""
+    INSERT INTO orchestra_etl.changed_groups (workflow_id, hour, failed_at, cause)
+    VALUES (:workflow_id, :hour, now(), :cause)
+""")
+
+_STUCK = text(f"""
+    SELECT workflow_id, CAST(q.hour AT TIME ZONE 'UTC' AS text) AS hour, max(cause) AS cause
+    FROM orchestra_etl.changed_groups AS q
+    WHERE failed_at IS NOT NULL OR NOT {_READABLE}
+    GROUP BY workflow_id, q.hour
+    ORDER BY workflow_id, q.hour
+""")
 
 _ASK_FOR_ALL = text("INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)")
 
@@ -50,6 +81,16 @@ class Group(msgspec.Struct, frozen=True, order=True):
 
     workflow_id: str
     hour: datetime
+
+
+class Stuck(msgspec.Struct, frozen=True):
+    """A group whose numbers are old, because they cannot be computed."""
+
+    workflow_id: str
+    hour: str
+    """In UTC, as PostgreSQL writes it."""
+    cause: str | None
+    """SQLSTATE of the failure; None: the hour lies outside the years 1 to 9999, and is not tried."""
 
 
 def wait_for_lock(connection: Connection) -> None:
@@ -77,10 +118,25 @@ def take(connection: Connection, limit: int) -> Sequence[Group]:
 
 
 def waiting(connection: Connection) -> int:
-    """How many rows the queue has."""
+    """How many rows of the queue are to be taken, without those of groups that failed lately."""
     return int(connection.execute(_WAITING).scalar_one())
 
 
+def overdue(connection: Connection) -> int:
+    """How many of these rows have waited for longer than `RETRY`: nobody refreshes, or it fails."""
+    return int(connection.execute(_OVERDUE).scalar_one())
+
+
+def put_back(connection: Connection, group: Group, cause: str | None) -> None:
+    """Queue a group whose computation failed, to be tried again after `RETRY`; `cause` is an SQLSTATE."""
+    connection.execute(_PUT_BACK, {"workflow_id": group.workflow_id, "hour": group.hour, "cause": cause})
+
+
+def stuck(connection: Connection) -> list[Stuck]:
+    """The groups that cannot be computed."""
+    return [Stuck(row.workflow_id, row.hour, row.cause) for row in connection.execute(_STUCK)]
+
+
 def ask_for_all(connection: Connection) -> None:
-    """Have every group computed anew that is not frozen."""
+    """Have every group computed anew."""
     connection.execute(_ASK_FOR_ALL)

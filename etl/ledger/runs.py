@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, text
 _RECENT = text("""
     SELECT r.id, r.workflow_id, w.name AS workflow_name, r.status, r.state, r.tracking, r.start_time, r.end_time,
            r.duration_ms, s.steps, s.total_tokens,
-           COALESCE(NULLIF(r.error #>> '{}', ''), failed.error) AS first_error
+           COALESCE(orchestra.error_message(r.error, NULL), failed.error) AS first_error
     FROM (
         SELECT * FROM orchestra.runs
         WHERE (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
@@ -24,13 +24,15 @@ _RECENT = text("""
     ) AS r
     LEFT JOIN orchestra.workflows AS w ON w.id = r.workflow_id
     CROSS JOIN LATERAL (
-        SELECT count(*) AS steps, CAST(sum(total_tokens) AS bigint) AS total_tokens
+        SELECT count(*) AS steps,
+               CAST(sum(orchestra.total_tokens(input_tokens, output_tokens, total_tokens)) AS bigint) AS total_tokens
         FROM orchestra.steps WHERE run_id = r.id AND absent_since IS NULL
     ) AS s
     LEFT JOIN LATERAL (
-        SELECT COALESCE(NULLIF(error #>> '{}', ''), reported_error) AS error
+        SELECT orchestra.error_message(error, reported_error) AS error
         FROM orchestra.steps
-        WHERE run_id = r.id AND absent_since IS NULL AND (NULLIF(error #>> '{}', '') IS NOT NULL OR reported_error IS NOT NULL)
+        WHERE run_id = r.id AND absent_since IS NULL AND (error IS NOT NULL OR reported_error IS NOT NULL)
+          AND orchestra.error_message(error, reported_error) IS NOT NULL
         ORDER BY position, id
         LIMIT 1
     ) AS failed ON true

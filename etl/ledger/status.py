@@ -191,7 +191,9 @@ _WORKFLOWS = text("""
            worst.run_id AS failing_run, worst.last_error AS failing_error,
            (SELECT count(*) FROM orchestra_etl.dead_letters AS d
             WHERE d.workflow_id = relevant.id AND d.resolved_at IS NULL) AS dead_letters,
-           (SELECT count(*) FROM orchestra_etl.drift AS d WHERE d.workflow_id = relevant.id) AS drift
+           (SELECT count(*) FROM orchestra_etl.drift AS d WHERE d.workflow_id = relevant.id) AS drift,
+           (SELECT count(DISTINCT q.hour) FROM orchestra_etl.changed_groups AS q
+            WHERE q.workflow_id = relevant.id AND q.failed_at IS NOT NULL) AS stuck_hours
     FROM relevant
     LEFT JOIN orchestra.workflows AS w ON w.id = relevant.id
     LEFT JOIN covered AS c ON c.workflow_id = relevant.id
@@ -341,6 +343,10 @@ def _reasons(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ..
     if row.repaired_runs:
         missing = f"runs missing from the tables at the last walk of the whole list: {row.repaired_runs:,}"
         reasons.append(Reason("warning", f"{missing}; they are read again: find out who deletes them"))
+    if row.stuck_hours:
+        reasons.append(
+            Reason("warning", f"hours that cannot be counted: {row.stuck_hours:,} (`orchestra-etl rollups verify`)")
+        )
     if row.dead_letters:
         reasons.append(Reason("warning", f"dead letters: {row.dead_letters:,} (`orchestra-etl dead-letters list`)"))
     if row.window_full and row.new_runs is not None and 2 * row.new_runs > row.listed_runs:

@@ -159,7 +159,11 @@ steps = Table(
     column("response_model", Text(), "The model that answered (outputs.model)."),
     column("input_tokens", BigInteger(), "Prompt tokens the model reports."),
     column("output_tokens", BigInteger(), "Completion tokens the model reports."),
-    column("total_tokens", BigInteger(), "Total tokens the model reports."),
+    column(
+        "total_tokens",
+        BigInteger(),
+        "Total tokens the model reports; the sum of input and output where it does not.",
+    ),
     column("cached_input_tokens", BigInteger(), "Prompt tokens served from a cache, part of input_tokens."),
     column("reasoning_tokens", BigInteger(), "Reasoning tokens, part of output_tokens."),
     column("finish_reason", Text(), "Why the model stopped: stop, length, tool_calls, ..."),
@@ -167,7 +171,7 @@ steps = Table(
     column(
         "reported_error",
         Text(),
-        "What an integration reported as failed although the step's status is a success (a soft failure).",
+        "What the step's payload reports as an error; where its status is a success, it is a soft failure.",
     ),
     column("step_metadata", JSONB, "step_metadata as the API gives it."),
     column("extra", JSONB, "Fields the API's description does not have, and values of a wrong type, as they came."),
@@ -184,7 +188,7 @@ steps = Table(
     Index("steps_workflow_id_start_time_idx", "workflow_id", "start_time"),
     Index("steps_not_started_idx", "run_id", postgresql_where=text("start_time IS NULL")),
     _changed("steps"),
-    Index("steps_reported_error_idx", "run_id", postgresql_where=text("reported_error IS NOT NULL")),
+    Index("steps_error_idx", "run_id", postgresql_where=text("error IS NOT NULL OR reported_error IS NOT NULL")),
     schema=ANALYTICS,
     comment="One row a step of a run.",
 )

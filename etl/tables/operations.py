@@ -225,6 +225,11 @@ retention = Table(
     column("payload_horizon", Time, "Payloads of runs that ended before are pruned, and not stored again."),
     column("run_horizon", Time, "Runs that ended before are pruned, and not read again."),
     now("updated_at", "When a horizon last moved."),
+    column(
+        "frozen_until",
+        Time,
+        "Hours before are not computed anew: their runs were pruned when what they count was not yet kept by itself.",
+    ),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
     comment="How far back is kept; both horizons only move forward.",

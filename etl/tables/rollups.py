@@ -9,28 +9,36 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
 from etl.tables.analytics import steps
-from etl.tables.columns import ANALYTICS, OPERATIONS, Id, Time, column, metadata
+from etl.tables.columns import ANALYTICS, OPERATIONS, Id, Time, column, metadata, now
 
 STEP_COUNTS = (
     ("succeeded", "Steps that succeeded."),
-    ("soft_failed", "Steps that succeeded although an integration reported an error."),
+    ("soft_failed", "Steps whose status is a success and that carry an error (see outcome)."),
     ("failed", "Steps that failed."),
     ("cancelled", "Steps that were cancelled."),
     ("skipped", "Steps that were skipped."),
     ("unfinished", "Steps that are pending or running, or whose status is not known."),
     ("calls", "Calls of a model (see is_call)."),
     ("unmetered_calls", "Calls that did not say how many tokens they took, so that no price tells what they cost."),
-    ("input_tokens", "Prompt tokens."),
-    ("output_tokens", "Completion tokens."),
-    ("cached_input_tokens", "Prompt tokens served from a cache, part of input_tokens."),
-    ("reasoning_tokens", "Reasoning tokens, part of output_tokens."),
-    ("total_tokens", "Total tokens."),
+    ("untotalled_calls", "Calls that total_tokens does not hold: they do not say how many tokens they took."),
+)
+
+_TOLD = "of the calls that tell them; null where there are calls and none does."
+TOKEN_SUMS = (
+    ("input_tokens", f"Prompt tokens {_TOLD}"),
+    ("output_tokens", f"Completion tokens {_TOLD}"),
+    ("cached_input_tokens", f"Prompt tokens served from a cache, part of input_tokens, {_TOLD}"),
+    ("reasoning_tokens", f"Reasoning tokens, part of output_tokens, {_TOLD}"),
+    ("total_tokens", f"Total tokens {_TOLD}"),
 )
 
 RUN_COUNTS = (
     ("runs", "Runs."),
     ("succeeded", "Runs that succeeded."),
-    ("soft_failed", "Runs that succeeded although a step of theirs failed softly."),
+    (
+        "soft_failed",
+        "Runs whose status is a success and that carry an error themselves, or have a step that does (see outcome).",
+    ),
     ("failed", "Runs that failed."),
     ("cancelled", "Runs that were cancelled."),
     ("skipped", "Runs that were skipped."),
@@ -39,12 +47,20 @@ RUN_COUNTS = (
 
 
 def _counts(names: tuple[tuple[str, str], ...]) -> list[Column[Any]]:
-    # A column that was added later: 0 in the groups of before.
-    defaults = {"unmetered_calls": text("0")}
+    # Columns that were added later: 0 in the groups of before.
+    defaults = {"unmetered_calls": text("0"), "untotalled_calls": text("0")}
     return [
         column(name, BigInteger(), comment, nullable=False, server_default=defaults.get(name))
         for name, comment in names
     ]
+
+
+def _token_sums() -> list[Column[Any]]:
+    return [column(name, BigInteger(), comment) for name, comment in TOKEN_SUMS]
+
+
+_PLACE = "Number of the row within its workflow and hour; below 0: what runs count that are pruned."
+_PLACE_OF_DAY = "Number of the row within its workflow and day."
 
 
 def _group(when: str, kind: TypeEngine[Any], comment: str) -> list[Column[Any]]:
@@ -52,7 +68,7 @@ def _group(when: str, kind: TypeEngine[Any], comment: str) -> list[Column[Any]]:
     return [
         column("workflow_id", Id, "The workflow.", primary_key=True),
         column(when, kind, comment, primary_key=True),
-        column("place", Integer(), f"Number of the row within its workflow and {when}.", primary_key=True),
+        column("place", Integer(), _PLACE if when == "hour" else _PLACE_OF_DAY, primary_key=True),
     ]
 
 
@@ -69,16 +85,33 @@ NODE = tuple(one.name for one in _node())
 """The columns by which steps of a group are told apart."""
 
 
-def _histogram() -> list[Column[Any]]:
+def _histograms(counted: str) -> list[Column[Any]]:
+    rising = f"Buckets of the durations of the {counted} that succeeded (see duration_bucket), rising"
     return [
         column(
             "buckets",
             ARRAY(SmallInteger),
-            "Buckets of durations that occur (see duration_bucket), rising.",
+            f"{rising}; without those whose times do not tell a duration.",
             nullable=False,
         ),
-        column("counts", ARRAY(Integer), "How many durations each of these buckets holds.", nullable=False),
+        column("counts", ARRAY(Integer), "How many of these durations each of these buckets holds.", nullable=False),
+        column(
+            "failed_buckets",
+            ARRAY(SmallInteger),
+            f"As buckets, of the {counted} that failed or failed softly.",
+            nullable=False,
+        ),
+        column(
+            "failed_counts",
+            ARRAY(Integer),
+            "How many of these durations each of failed_buckets holds.",
+            nullable=False,
+        ),
     ]
+
+
+HISTOGRAMS = tuple(one.name for one in _histograms("steps"))
+"""The columns of a row that hold durations."""
 
 
 step_rollup = Table(
@@ -87,10 +120,11 @@ step_rollup = Table(
     *_group("hour", Time, "The hour (UTC) in which the steps started; of those not started, the hour of their run."),
     *_node(),
     *_counts(STEP_COUNTS),
-    *_histogram(),
+    *_token_sums(),
+    *_histograms("steps"),
     Index("step_rollup_hour_idx", "hour"),
     schema=ANALYTICS,
-    comment="Steps by hour, workflow, organisation, node and model: outcomes, tokens and a histogram of durations.",
+    comment="Steps by hour, workflow, organisation, node and model: outcomes, tokens and histograms of durations.",
 )
 
 # Percentiles over months have an entry of a histogram to add up for nearly every step of an hour.
@@ -100,7 +134,8 @@ step_rollup_daily = Table(
     *_group("day", Date(), "The day (UTC) of the hours that are added up."),
     *_node(),
     *_counts(STEP_COUNTS),
-    *_histogram(),
+    *_token_sums(),
+    *_histograms("steps"),
     Index("step_rollup_daily_day_idx", "day"),
     # Which models there are, found by a look at each of them instead of at each row.
     Index("step_rollup_daily_model_idx", "model", postgresql_where=text("length(model) <= 500")),
@@ -114,10 +149,10 @@ run_rollup = Table(
     *_group("hour", Time, "The hour (UTC) in which the runs started, or were first seen if not started."),
     column("organization_id", Id, "The organisation; null where the run names none."),
     *_counts(RUN_COUNTS),
-    *_histogram(),
+    *_histograms("runs"),
     Index("run_rollup_hour_idx", "hour"),
     schema=ANALYTICS,
-    comment="Runs by hour, workflow and organisation: outcomes and a histogram of durations.",
+    comment="Runs by hour, workflow and organisation: outcomes and histograms of durations.",
 )
 
 step_failures = Table(
@@ -140,13 +175,14 @@ step_failures = Table(
 )
 
 
-def _queue(name: str, comment: str) -> Table:
+def _queue(name: str, comment: str, *more: Column[Any]) -> Table:
     return Table(
         name,
         metadata,
         column("id", BigInteger(), "Order of arrival.", Identity(always=True), primary_key=True),
         column("workflow_id", Id, "The workflow; null: every group there is must be computed."),
         column("hour", Time, "The hour of the runs or steps that changed; null: as workflow_id."),
+        *more,
         schema=OPERATIONS,
         comment=comment,
     )
@@ -155,6 +191,9 @@ def _queue(name: str, comment: str) -> Table:
 changed_groups = _queue(
     "changed_groups",
     "A queue: the groups of the rollups whose runs or steps have changed since they were last computed.",
+    now("since", "When it was queued."),
+    column("failed_at", Time, "When its computation last failed: it is tried again a while later; null: it has not been tried."),
+    column("cause", Text(), "SQLSTATE of that failure."),
 )
 
 dirty_groups = _queue(

@@ -130,6 +130,8 @@ def _step(
     inputs = fields.payload("inputs")
     outputs = fields.payload("outputs")
     seen = read_generation(_readable(inputs, members.get("inputs")), _readable(outputs, members.get("outputs")))
+    for name in seen.implausible:
+        findings.deviates(f"outputs.usage.{name}", "wrong_type", "implausible number")
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)
     # All that the row depends on: where its workflow or node type is corrected later, it must be written again.
     digest = hashlib.blake2b(f"{context}\0{state}\0{node_type}\0".encode(), digest_size=16)
@@ -158,7 +160,7 @@ def _step(
         seen.reasoning_tokens,
         seen.finish_reason,
         fields.json("error"),
-        seen.reported_error if state == "succeeded" else None,
+        seen.reported_error,
         fields.json("step_metadata"),
         fields.rest(_KNOWN),
         inputs,

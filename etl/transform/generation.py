@@ -1,4 +1,4 @@
-"""What a step's payloads tell about it: its kind, its model and tokens, a failure under a `completed` status.
+"""What a step's payloads tell about it: its kind, its model and tokens, an error under a `completed` status.
 
 Small typed views of the payloads' text; everything else in them stays unparsed. A value of another type
 than expected reads as missing, never as an error.
@@ -6,16 +6,28 @@ than expected reads as missing, never as an error.
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from etl.transform.fields import MAX_BIGINT, MAX_TEXT_CHARACTERS
+from etl.transform.fields import MAX_TEXT_CHARACTERS
 from etl.transform.scanner import REFUSALS
 
 MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
+
+MAX_TOKENS = 10**12
+"""A larger number of tokens is wrong, and would spoil every sum that it is in. The SQL function `token_count` has the same limit."""
+
+# What programs write where there is no error; as in the SQL function `is_error`, which judges the API's own.
+_NO_ERROR = re.compile(
+    r"""[\s"']*(none|null|nil|<nil>|undefined|nan|n/?a|-+|0|false|no errors?|ok|success|\{\s*\}|\[\s*\])?[\s"'.]*""",
+    re.IGNORECASE,
+)
+_FALSE = frozenset({"false", "no", "0"})
+_FAILED = frozenset({"error", "failed", "failure"})
 
 
 class _Outputs(Struct, gc=False):
@@ -26,6 +38,10 @@ class _Outputs(Struct, gc=False):
     result: Raw | UnsetType = UNSET
     documents: Raw | UnsetType = UNSET
     chunks: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+    successful: Any = None
+    successfull: Any = None
+    success: Any = None
 
 
 class _Inputs(Struct, gc=False):
@@ -39,6 +55,7 @@ class _Inputs(Struct, gc=False):
 
 class _Choice(Struct, gc=False):
     finish_reason: Any = None
+    error: Raw | UnsetType = UNSET
 
 
 class _Usage(Struct, gc=False):
@@ -62,6 +79,7 @@ class _Result(Struct, gc=False):
     error: Raw | UnsetType = UNSET
     successful: Any = None
     successfull: Any = None  # the API's own spelling, beside the right one
+    success: Any = None
 
 
 _OUTPUTS = msgspec.json.Decoder(_Outputs)
@@ -90,7 +108,9 @@ class Generation(Struct, frozen=True, gc=False):
     reasoning_tokens: int | None = None
     finish_reason: str | None = None
     reported_error: str | None = None
-    """What an integration's result calls an error; whether it counts is for the step's state to say."""
+    """What the payload calls an error; what that means beside the step's state, the SQL function `outcome` says."""
+    implausible: tuple[str, ...] = ()
+    """Members of `usage` that hold no plausible number of tokens."""
 
 
 def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
@@ -99,22 +119,46 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
     made = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
     if made.object == "chat.completion" or (made.choices is not UNSET and made.usage is not UNSET):
         return _model(given, made)
-    if given.code is not UNSET:
-        return Generation("code", _short(given.model))
     result = _view(_RESULT, made.result, _NO_RESULT)
+    if given.code is not UNSET:
+        # What its author calls a success is the author's own affair, an error is one.
+        return Generation("code", _short(given.model), reported_error=_error(result.error) or _error_text(made.error))
+    node_type = None
     if (
         (given.app_name is not None and given.action is not None)
         or result.successful is not None
         or result.successfull is not None
         or result.error is not UNSET
     ):
-        return Generation("integration", _short(given.model), reported_error=_reported_error(result))
-    node_type = None
-    if given.query is not UNSET and (made.documents is not UNSET or made.chunks is not UNSET):
+        node_type = "integration"
+    elif given.query is not UNSET and (made.documents is not UNSET or made.chunks is not UNSET):
         node_type = "knowledge_retrieval"
     elif given.conditions is not UNSET:
         node_type = "conditional"
-    return Generation(node_type, _short(given.model), _short(made.model))
+    return Generation(
+        node_type,
+        _short(given.model),
+        None if node_type == "integration" else _short(made.model),
+        reported_error=_error(result.error) or _error_text(made.error) or _no_success(result) or _no_success(made),
+    )
+
+
+def is_error(value: object) -> bool:
+    """Whether a value in the place of an error says something: not null, false, 0, blanks, a word for nothing such as `None`, or a
+    list or object of nothing else."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
+        elif isinstance(one, str):
+            if not _NO_ERROR.fullmatch(one):
+                return True
+        elif one:
+            return True
+    return False
 
 
 def _model(given: _Inputs, made: _Outputs) -> Generation:
@@ -122,26 +166,69 @@ def _model(given: _Inputs, made: _Outputs) -> Generation:
     took = _view(_DETAILS, usage.prompt_tokens_details or usage.input_tokens_details, _NO_DETAILS)
     gave = _view(_DETAILS, usage.completion_tokens_details or usage.output_tokens_details, _NO_DETAILS)
     choices: list[_Choice] = _view(_CHOICES, made.choices, [])
+    implausible: list[str] = []
+
+    def count(source: Struct, *names: str) -> int | None:
+        for name in names:
+            value = getattr(source, name)
+            if value is not None:
+                if type(value) is int and 0 <= value <= MAX_TOKENS:
+                    return value
+                implausible.append(name)
+                return None
+        return None
+
+    read, written = count(usage, "prompt_tokens", "input_tokens"), count(usage, "completion_tokens", "output_tokens")
+    total = count(usage, "total_tokens")
+    if total is None and read is not None and written is not None:
+        total = read + written
     return Generation(
         "model",
         _short(given.model),
         _short(made.model),
-        _count(usage.input_tokens if usage.prompt_tokens is None else usage.prompt_tokens),
-        _count(usage.output_tokens if usage.completion_tokens is None else usage.completion_tokens),
-        _count(usage.total_tokens),
-        _count(took.cached_tokens),
-        _count(gave.reasoning_tokens),
+        read,
+        written,
+        total,
+        count(took, "cached_tokens"),
+        count(gave, "reasoning_tokens"),
         _short(choices[0].finish_reason) if choices else None,
+        _error_text(made.error) or next(filter(None, map(_choice_error, choices)), None),
+        tuple(implausible),
     )
 
 
-def _reported_error(result: _Result) -> str | None:
-    error = _view(_ANY, result.error, None)
-    if error:
-        text = error if isinstance(error, str) else bytes(result.error or b"").decode()
-        return text[:MAX_ERROR_CHARACTERS]
-    if result.successful is False or result.successfull is False:
-        return "reported successful: false"
+def _choice_error(choice: _Choice) -> str | None:
+    """The error with which a model's answer broke off."""
+    if (error := _error(choice.error)) is not None:
+        return error
+    reason = choice.finish_reason
+    ended_badly = isinstance(reason, str) and reason.strip().casefold() in _FAILED
+    return f"finish_reason: {reason}"[:MAX_ERROR_CHARACTERS] if ended_badly else None
+
+
+def _error_text(error: Raw | UnsetType) -> str | None:
+    """An output called `error`, where it holds words: a number of that name is a result."""
+    return None if error is UNSET or bytes(error)[:1] not in b'"{[' else _error(error)
+
+
+def _error(error: Raw | UnsetType) -> str | None:
+    """What an error says, as text; None where it says nothing."""
+    found = _view(_ANY, error, None)
+    if not is_error(found):
+        return None
+    text = found if isinstance(found, str) else bytes(error or b"").decode()
+    return text[:MAX_ERROR_CHARACTERS]
+
+
+def _no_success(result: _Result | _Outputs) -> str | None:
+    """What to say where a result calls itself no success."""
+    for name, value in (
+        ("successful", result.successful),
+        ("successful", result.successfull),
+        ("success", result.success),
+    ):
+        if value is False or (isinstance(value, str) and value.strip().casefold() in _FALSE):
+            return f"reported {name}: false"
     return None
 
 
@@ -156,7 +243,3 @@ def _view(decoder: msgspec.json.Decoder[_View], text: Raw | UnsetType | None, ot
 
 def _short(value: object) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= MAX_TEXT_CHARACTERS else None
-
-
-def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value <= MAX_BIGINT else None

@@ -27,7 +27,7 @@ INDEXES = (
     "runs_unstarted_idx",
     "runs_updated_at_idx",
     "steps_workflow_id_start_time_idx",
-    "steps_reported_error_idx",
+    "steps_error_idx",
     "steps_not_started_idx",
     "steps_updated_at_idx",
     "run_rollup_hour_idx",

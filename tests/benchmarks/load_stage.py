@@ -67,7 +67,7 @@ ANALYSTS_INDEXES = (
     "runs_start_time_idx",
     "runs_unfinished_idx",
     "steps_workflow_id_start_time_idx",
-    "steps_reported_error_idx",
+    "steps_error_idx",
 )
 
 Batch = list[Reading]

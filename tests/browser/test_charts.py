@@ -17,16 +17,17 @@ FACTS = """
     WITH every_run AS (
         SELECT r.*, w.name AS workflow_name, COALESCE(r.start_time, r.first_seen_at) AS at,
                date_trunc('hour', COALESCE(r.start_time, r.first_seen_at)) AS hour,
-               CASE WHEN r.state = 'succeeded' AND EXISTS (
+               CASE WHEN r.state = 'succeeded' AND (r.error IS NOT NULL OR EXISTS (
                    SELECT FROM orchestra.steps AS s
-                   WHERE s.run_id = r.id AND s.state = 'succeeded' AND s.reported_error IS NOT NULL AND s.absent_since IS NULL
-               ) THEN 'Soft-failed' ELSE initcap(r.state) END AS outcome_label
+                   WHERE s.run_id = r.id AND s.state = 'succeeded' AND s.absent_since IS NULL
+                     AND num_nonnulls(s.error, s.reported_error) > 0
+               )) THEN 'Soft-failed' ELSE initcap(r.state) END AS outcome_label
         FROM orchestra.runs AS r JOIN orchestra.workflows AS w ON w.id = r.workflow_id
     ), timed AS (
         SELECT s.*, COALESCE(s.start_time, r.start_time, r.first_seen_at) AS at,
                COALESCE(s.response_model, s.request_model) AS model,
-               CASE WHEN s.state = 'succeeded' AND s.reported_error IS NOT NULL THEN 'Soft-failed' ELSE initcap(s.state) END
-                   AS outcome_label,
+               CASE WHEN s.state = 'succeeded' AND num_nonnulls(s.error, s.reported_error) > 0 THEN 'Soft-failed'
+                    ELSE initcap(s.state) END AS outcome_label,
                COALESCE(s.error ->> 'message', s.error #>> '{{}}', s.reported_error) AS message
         FROM orchestra.steps AS s JOIN orchestra.runs AS r ON r.id = s.run_id WHERE s.absent_since IS NULL
     ), every_step AS (
@@ -36,7 +37,7 @@ FACTS = """
                    OR (t.model IS NOT NULL AND t.state NOT IN ('pending', 'skipped')
                        AND COALESCE(t.node_type, '') NOT IN ('code', 'integration')) AS is_call,
                CASE WHEN COALESCE(t.input_tokens, t.output_tokens) IS NOT NULL
-                    OR (t.state <> 'succeeded' AND t.total_tokens IS NULL) THEN
+                    OR (t.outcome_label <> 'Succeeded' AND t.total_tokens IS NULL) THEN
                ((COALESCE(t.input_tokens, 0) - COALESCE(t.cached_input_tokens, 0)) * p.input_per_million
                 + COALESCE(t.cached_input_tokens, 0) * COALESCE(p.cached_input_per_million, p.input_per_million)
                 + COALESCE(t.output_tokens, 0) * p.output_per_million) / 1000000 END AS cost
@@ -51,7 +52,7 @@ FACTS = """
     open AS (
         SELECT r.*, 1000 * extract(epoch FROM now() - at) AS age_ms,
                (SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY u.duration_ms) FROM every_run AS u
-                WHERE u.workflow_id = r.workflow_id AND u.at >= now() - interval '30 days') AS usual
+                WHERE u.workflow_id = r.workflow_id AND u.outcome_label = 'Succeeded' AND u.at >= now() - interval '30 days') AS usual
         FROM every_run AS r WHERE state IN ('pending', 'running', 'unknown') AND tracking = 'open'
     ), one AS (SELECT * FROM every_run WHERE id = '{run}'),
     of_one AS (SELECT * FROM every_step WHERE run_id = '{run}')
@@ -71,7 +72,9 @@ def _count(**outcomes: str) -> str:
 
 
 def _quantile(q: float, divisor: int = 1) -> str:
-    return f"percentile_disc({q}) WITHIN GROUP (ORDER BY duration_ms) FILTER (WHERE duration_ms >= 0) / {divisor}"
+    """Of what succeeded."""
+    timed = "outcome_label = 'Succeeded' AND duration_ms >= 0"
+    return f"percentile_disc({q}) WITHIN GROUP (ORDER BY duration_ms) FILTER (WHERE {timed}) / {divisor}"
 
 
 class Tile(NamedTuple):
@@ -203,7 +206,7 @@ CHARTS = (
         "nodes",
         "Slowest nodes",
         ("node",),
-        f"""SELECT node, {_quantile(0.5)} AS p50_ms, {_quantile(0.95)} AS p95_ms FROM steps WHERE duration_ms >= 0
+        f"""SELECT node, {_quantile(0.5)} AS p50_ms, {_quantile(0.95)} AS p95_ms FROM steps WHERE outcome_label = 'Succeeded' AND duration_ms >= 0
             GROUP BY node ORDER BY p95_ms DESC LIMIT 15""",
     ),
     Chart(
@@ -211,7 +214,7 @@ CHARTS = (
         "p95 duration by node",
         ("day", "series"),
         f"""SELECT date_trunc('day', hour) AS day, node AS series, {_quantile(0.95)} AS value FROM steps WHERE node IN
-            (SELECT node FROM steps WHERE duration_ms >= 0 GROUP BY node ORDER BY {_quantile(0.95)} DESC LIMIT 6)
+            (SELECT node FROM steps WHERE outcome_label = 'Succeeded' AND duration_ms >= 0 GROUP BY node ORDER BY {_quantile(0.95)} DESC LIMIT 6)
             GROUP BY 1, 2""",
     ),
     Chart(

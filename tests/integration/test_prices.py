@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -138,6 +141,37 @@ def test_the_host_sells_what_it_lists_by_its_own_price() -> None:
 def test_patterns(pattern: str, model: str, matches: bool) -> None:
     """Only the star stands for other characters, and a pattern must match the whole name."""
     assert any(one.source == "config" for one in price_list(model, [rule(pattern, "7")], [])) is matches
+
+
+def test_a_pattern_means_what_its_regular_expression_does() -> None:
+    """With any number of stars, anywhere, a pattern matches the names that the regular expression for it matches."""
+    names = ["".join(one) for length in range(6) for one in product("aB", repeat=length)]
+    patterns = ["".join(one) for length in range(1, 6) for one in product("ab*", repeat=length)]
+    for pattern in patterns:
+        expression = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.IGNORECASE)
+        found = {name for name in names if prices._matches(pattern, name)}
+        assert found == {name for name in names if expression.fullmatch(name)}, pattern
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*a" * 249 + "*b*", "*" * 500, "a*" * 250, "*aab" * 125, "*" + "a" * 498 + "b"], ids=lambda one: one[:5]
+)
+def test_a_pattern_of_many_stars_costs_no_time(pattern: str) -> None:
+    """However many stars a pattern has and however long the name is, they are compared in milliseconds."""
+    begun = time.process_time()
+    for model in ("a" * 500, "aab" * 166, "a" * 499 + "b", "-" * 500):
+        price_list(model, [rule(pattern, "7")], [])
+    assert time.process_time() - begun < 2
+
+
+def test_many_hostile_names_are_priced(database: Database, database_url: str) -> None:
+    """Thousands of names of the longest kind, beside a price for all and some patterns that match none, take seconds at most."""
+    names = [f"{number:05}" + "gpt-4o-claude-"[number % 14 :] * 40 for number in range(2000)]
+    see(database, database_url, *(name[:500] for name in names))
+    begun = time.process_time()
+    assert resolve(database, *(rule(f"*{one}*a*e*i*o*u", "7") for one in range(20)), rule("*", "1")) == 2000
+    assert time.process_time() - begun < 20
+    assert resolve(database, *(rule(f"*{one}*a*e*i*o*u", "7") for one in range(20)), rule("*", "1")) == 0
 
 
 def test_the_first_rule_counts(database: Database) -> None:

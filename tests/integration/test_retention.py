@@ -14,6 +14,7 @@ import pytest
 
 from etl.admin import retention
 from etl.admin.erase import Selection, erase
+from etl.analytics import rollups
 from etl.database import Database
 from etl.errors import ConfigurationError
 from etl.ledger import clock, dead_letters, sweeps
@@ -47,7 +48,7 @@ class World:
         wanted = self.database.transaction(
             lambda c: retention.horizons(c, payloads=payloads and payloads * DAY, runs=runs and runs * DAY)
         )
-        return retention.prune(self.database, wanted, **more)
+        return retention.prune(self.database, wanted, keeping=rollups.keeping_counts, **more)
 
     def tracking(self) -> dict[str, int]:
         """How many runs there are by tracking."""

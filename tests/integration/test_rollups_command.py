@@ -44,7 +44,7 @@ def test_a_refresh_is_told(command: Command, database_url: str) -> None:
     assert command("rollups", "refresh").out == "1 group computed with 1 row and 0 failures\n"
     assert command("rollups", "refresh").out == "0 groups computed with 0 rows and 0 failures\n"
     assert command("rollups", "refresh", "--all", "--json").json == {
-        "groups": 1, "frozen": 0, "rows": 1, "failures": 0, "waiting": 0, "busy": False,
+        "groups": 1, "frozen": 0, "rows": 1, "failures": 0, "waiting": 0, "stuck": 0, "busy": False,
     }  # fmt: skip
 
 
@@ -108,7 +108,29 @@ def test_a_difference_is_told(command: Command, database_url: str) -> None:
     found = command("rollups", "verify", "--json")
     assert (found.status, [one["what"] for one in found.json["differences"]]) == (6, ["run_rollup"] * 10)
     assert command("rollups", "refresh", "--all").status == 0
-    assert command("rollups", "verify", "--json").json == {"differences": []}
+    nothing = {"differences": [], "stuck": [], "waiting": 0, "overdue": 0, "failure": None}
+    assert command("rollups", "verify", "--json").json == nothing
+
+
+def test_verify_does_not_call_well_what_it_has_not_compared(command: Command, database_url: str) -> None:
+    """What waits is told, and is trouble once it has waited for long; what cannot be computed is told with its cause at once."""
+    command("sync")
+    queue = "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour, since, failed_at, cause) VALUES"
+    query(database_url, f"{queue} ('w', '2026-03-01 10:00Z', now(), NULL, NULL)")
+    printed = command("rollups", "verify")
+    assert (printed.status, printed.out) == (0, "1 change still to be counted: what they concern was not compared\n")
+    query(database_url, "UPDATE orchestra_etl.changed_groups SET since = now() - interval '1 hour'")
+    printed = command("rollups", "verify")
+    assert (printed.status, "more than ten minutes" in printed.out) == (6, True)
+    query(database_url, "DELETE FROM orchestra_etl.changed_groups")
+    query(database_url, f"{queue} (E'w\u001b[2J', '2026-03-01 10:00Z', now(), now(), '22003')")
+    printed = command("rollups", "verify")
+    assert (printed.status, "\x1b" in printed.out) == (6, False)
+    assert "1 group cannot be computed" in printed.out
+    assert "2026-03-01 10:00:00  SQLSTATE 22003\n" in printed.out
+    query(database_url, "UPDATE orchestra_etl.changed_groups SET workflow_id = (SELECT id FROM orchestra.workflows)")
+    [workflow] = command("status", "--json").json["workflows"]
+    assert [one["text"] for one in workflow["reasons"]] == ["hours that cannot be counted: 1 (`orchestra-etl rollups verify`)"]
 
 
 def test_other_commands_keep_them(command: Command, database_url: str) -> None:

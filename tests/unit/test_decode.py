@@ -438,23 +438,99 @@ def test_model_columns_of_wrong_types_are_none(wrong: object) -> None:
     assert one(outputs={"object": "chat.completion", "usage": wrong}).total_tokens is None
 
 
+def test_a_total_is_the_sum_where_none_is_given() -> None:
+    """Input and output make the total of a call that gives none, or no plausible one; with one of them unknown, so is the total."""
+    for usage, total in (
+        ({"prompt_tokens": 10, "completion_tokens": 20}, 30),
+        ({"input_tokens": 10, "output_tokens": 0}, 10),
+        ({"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 31}, 31),
+        ({"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 2**63 - 1}, 30),
+        ({"prompt_tokens": 10}, None),
+        ({"prompt_tokens": 10, "completion_tokens": -1}, None),
+        ({}, None),
+    ):
+        assert one(outputs={"object": "chat.completion", "usage": usage}).total_tokens == total
+
+
+def test_an_implausible_number_of_tokens_is_none_and_told() -> None:
+    """More tokens than any call takes, fewer than none, or no number: null in the column, and counted as drift; the most is stored."""
+    usage = {"prompt_tokens": 10**12 + 1, "completion_tokens": 10**12, "total_tokens": -1}
+    usage_with_text = {"prompt_tokens": "many", "completion_tokens_details": {"reasoning_tokens": 2**62}}
+    body = json.dumps([{"id": str(n), "outputs": {"object": "chat.completion", "usage": one}}
+                       for n, one in enumerate((usage, usage_with_text))]).encode()  # fmt: skip
+    answer = decoded(body)
+    assert [(step.input_tokens, step.output_tokens, step.total_tokens) for step in answer.steps] == [
+        (None, 10**12, None),
+        (None, None, None),
+    ]
+    assert {(one.field, one.kind, one.count) for one in answer.drift} == {
+        ("outputs.usage.prompt_tokens", "wrong_type", 2),
+        ("outputs.usage.total_tokens", "wrong_type", 1),
+        ("outputs.usage.reasoning_tokens", "wrong_type", 1),
+    }
+
+
+CHAT = {"object": "chat.completion", "usage": {}}
+
+
 @pytest.mark.parametrize(
-    ("result", "reported"),
+    ("outputs", "reported"),
     [
-        ({"error": "no channel", "successful": True}, "no channel"),
-        ({"error": None, "successful": False}, "reported successful: false"),
-        ({"error": "", "successfull": False}, "reported successful: false"),
-        ({"error": {"code": 1.50}, "successful": False}, '{"code": 1.5}'),
-        ({"error": "x" * 5_000}, "x" * 2_000),
-        ({"error": None, "successful": True}, None),
-        ({"error": False, "successful": "false"}, None),
+        # An integration's result.
+        ({"result": {"error": "no channel", "successful": True}}, "no channel"),
+        ({"result": {"error": None, "successful": False}}, "reported successful: false"),
+        ({"result": {"error": "", "successfull": False}}, "reported successful: false"),
+        ({"result": {"error": "None", "successful": False}}, "reported successful: false"),
+        ({"result": {"error": None, "successful": "false"}}, "reported successful: false"),
+        ({"result": {"success": " False "}}, "reported success: false"),
+        ({"result": {"error": {"code": 1.50}, "successful": False}}, '{"code": 1.5}'),
+        ({"result": {"error": {"code": None, "message": "no channel"}}}, '{"code": null, "message": "no channel"}'),
+        ({"result": {"error": "x" * 5_000}}, "x" * 2_000),
+        ({"result": {"error": True}}, "true"),
+        ({"result": {"error": ["no channel"]}}, '["no channel"]'),
+        *[
+            ({"result": {"error": error, "successful": True}}, None)
+            for error in (
+                None, False, 0, "", "  ", "None", "none", "null", "NULL", "undefined", "N/A", "false", "no error", {}, [],
+                {"code": None, "message": None}, [None, ""],
+            )
+        ],
+        ({"result": {"error": False, "successful": "true"}}, None),
+        ({"result": "None"}, None),
+        # A result that is not wrapped.
+        ({"successful": False, "data": {}}, "reported successful: false"),
+        ({"success": "no"}, "reported success: false"),
+        # An error in the place of an answer, of any node.
+        ({"error": {"message": "overloaded", "code": 529}}, '{"message": "overloaded", "code": 529}'),
+        ({"error": "overloaded"}, "overloaded"),
+        ({"error": ["overloaded"]}, '["overloaded"]'),
+        ({**CHAT, "error": {"message": "overloaded"}}, '{"message": "overloaded"}'),
+        ({**CHAT, "error": None}, None),
+        ({"error": "None"}, None),
+        ({"error": {}}, None),
+        ({"error": 0.05}, None),
+        # A choice that broke off, the first or not.
+        ({**CHAT, "choices": [{"finish_reason": "error"}]}, "finish_reason: error"),
+        ({**CHAT, "choices": [{"finish_reason": "stop"}, {"finish_reason": "ERROR"}]}, "finish_reason: ERROR"),
+        (
+            {**CHAT, "choices": [{"finish_reason": "error", "error": {"message": "overloaded"}}]},
+            '{"message": "overloaded"}',
+        ),
+        ({**CHAT, "choices": [{"finish_reason": "stop", "error": None}]}, None),
+        ({**CHAT, "choices": [{"finish_reason": "length"}, {"finish_reason": None}]}, None),
     ],
 )
-def test_reported_error(result: object, reported: str | None) -> None:
-    """What an integration calls an error is reported under a succeeded state only."""
-    assert one(status="completed", outputs={"result": result}).reported_error == reported
-    assert one(status="failed", outputs={"result": result}).reported_error is None
-    assert one(status="running", outputs={"result": result}).reported_error is None
+@pytest.mark.parametrize("status", ["completed", "failed", "running"])
+def test_reported_error(status: str, outputs: dict[str, Any], reported: str | None) -> None:
+    """What a payload calls an error is kept whatever the status; what says nothing is none."""
+    assert one(status=status, outputs=outputs).reported_error == reported
+
+
+def test_what_a_code_node_calls_no_success_is_its_own() -> None:
+    """A code node's outputs are its author's: only an error in them counts."""
+    inputs = {"code": "…"}
+    assert one(status="completed", inputs=inputs, outputs={"success": False}).reported_error is None
+    assert one(status="completed", inputs=inputs, outputs={"error": "overloaded"}).reported_error == "overloaded"
 
 
 def test_content_hash_covers_all_that_the_row_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,72 @@
+-- By triggers, whoever writes: a load, an erasure, a changed state map, a person, a release from before this one.
+-- As the owner: what may change steps and runs need not be allowed to write here.
+-- A group is a workflow's hour. A run counts in the hour of its start, or in which it was first seen; a step in that of its own
+-- start, or where its run counts, if it has none. A step that carries an error may also make its run a soft failure.
+-- The runs that are looked up are locked until the transaction ends: else one that is being moved to another hour would be looked
+-- up where it no longer is, and its new hour be computed before this transaction is there to be seen.
+CREATE OR REPLACE FUNCTION orchestra_etl.mark_steps() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    run_ids text[] := '{}';
+    more text[];
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        run_ids := ARRAY(SELECT DISTINCT run_id FROM before WHERE error IS NOT NULL OR reported_error IS NOT NULL OR start_time IS NULL);
+        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
+        SELECT DISTINCT workflow_id, date_trunc('hour', start_time, 'UTC') FROM before WHERE start_time IS NOT NULL;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        more := ARRAY(SELECT DISTINCT run_id FROM after WHERE error IS NOT NULL OR reported_error IS NOT NULL OR start_time IS NULL);
+        run_ids := run_ids || more;
+        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
+        SELECT DISTINCT workflow_id, date_trunc('hour', start_time, 'UTC') FROM after WHERE start_time IS NOT NULL;
+    END IF;
+    IF run_ids <> '{}' THEN
+        PERFORM FROM orchestra.runs WHERE id = ANY (run_ids) ORDER BY id FOR SHARE;
+        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
+        SELECT DISTINCT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC')
+        FROM orchestra.runs
+        WHERE id = ANY (run_ids);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION orchestra_etl.mark_runs() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
+        SELECT DISTINCT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM before;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
+        SELECT DISTINCT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM after;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE TRIGGER mark_inserted AFTER INSERT ON orchestra.steps
+    REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
+CREATE OR REPLACE TRIGGER mark_updated AFTER UPDATE ON orchestra.steps
+    REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
+CREATE OR REPLACE TRIGGER mark_deleted AFTER DELETE ON orchestra.steps
+    REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
+CREATE OR REPLACE TRIGGER mark_inserted AFTER INSERT ON orchestra.runs
+    REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_runs();
+CREATE OR REPLACE TRIGGER mark_updated AFTER UPDATE ON orchestra.runs
+    REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_runs();
+CREATE OR REPLACE TRIGGER mark_deleted AFTER DELETE ON orchestra.runs
+    REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_runs();
+
+COMMENT ON FUNCTION orchestra_etl.mark_steps() IS 'Queues the rollup groups of steps that are written, before and after.';
+COMMENT ON FUNCTION orchestra_etl.mark_runs() IS 'Queues the rollup groups of runs that are written, before and after.';
+COMMENT ON TRIGGER mark_inserted ON orchestra.steps IS 'Queues the rollup groups of steps that are inserted.';
+COMMENT ON TRIGGER mark_updated ON orchestra.steps IS 'Queues the rollup groups of steps that change.';
+COMMENT ON TRIGGER mark_deleted ON orchestra.steps IS 'Queues the rollup groups of steps that are deleted.';
+COMMENT ON TRIGGER mark_inserted ON orchestra.runs IS 'Queues the rollup groups of runs that are inserted.';
+COMMENT ON TRIGGER mark_updated ON orchestra.runs IS 'Queues the rollup groups of runs that change.';
+COMMENT ON TRIGGER mark_deleted ON orchestra.runs IS 'Queues the rollup groups of runs that are deleted.';

@@ -1,0 +1,104 @@
+-- Texts that programs write where there is no error, alone or as the leaves of an object, are none. `strict`: each value once.
+CREATE OR REPLACE FUNCTION orchestra.is_error(value jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT COALESCE(jsonb_path_exists(value, 'strict $.** ? (
+        @.type() == "string" && !(@ like_regex
+            "^[\\s\"'']*(none|null|nil|<nil>|undefined|nan|n/?a|-+|0|false|no errors?|ok|success|\\{\\s*\\}|\\[\\s*\\])?[\\s\"''.]*$"
+            flag "i")
+        || @.type() == "number" && @ != 0
+        || @.type() == "boolean" && @ == true)'), false)
+$$;
+
+COMMENT ON FUNCTION orchestra.is_error(jsonb) IS
+    'Whether a value in the place of an error says something: not null, false, 0, a blank text, a word for nothing such as None, or a list or object of nothing else.';
+
+CREATE OR REPLACE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE WHEN state = 'succeeded' AND (error IS NOT NULL OR reported_error IS NOT NULL)
+                 AND (orchestra.is_error(error) OR orchestra.is_error(to_jsonb(reported_error)))
+           THEN 'soft_failed' ELSE state END
+$$;
+
+COMMENT ON FUNCTION orchestra.outcome(text, jsonb, text) IS
+    'How a step or run ended: its state, but soft_failed where the state is a success and it carries an error, its own or one that its payload reports. Success rate: succeeded / (succeeded + soft_failed + failed).';
+
+-- More tokens than any call takes, or fewer than none: a number that is wrong, and would spoil every sum that it is in.
+CREATE OR REPLACE FUNCTION orchestra.token_count(tokens bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT CASE WHEN tokens BETWEEN 0 AND 1000000000000 THEN tokens END $$;
+
+COMMENT ON FUNCTION orchestra.token_count(bigint) IS
+    'A number of tokens, as reported; null where it is not plausible: below 0, or above 10^12.';
+
+CREATE OR REPLACE FUNCTION orchestra.total_tokens(input_tokens bigint, output_tokens bigint, total_tokens bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT COALESCE(orchestra.token_count(total_tokens),
+                    orchestra.token_count(input_tokens) + orchestra.token_count(output_tokens))
+$$;
+
+COMMENT ON FUNCTION orchestra.total_tokens(bigint, bigint, bigint) IS
+    'The total tokens of a call: as reported, else the sum of input and output where both are known, else null.';
+
+-- A code node or an integration may have an input of its own that is called model; a skipped step only says what it would ask.
+CREATE OR REPLACE FUNCTION orchestra.is_call(
+    state text, node_type text, model text, input_tokens bigint, output_tokens bigint, total_tokens bigint
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT num_nonnulls(input_tokens, output_tokens, total_tokens) > 0
+        OR (model IS NOT NULL AND COALESCE(node_type, '') NOT IN ('code', 'integration') AND state NOT IN ('pending', 'skipped'))
+$$;
+
+COMMENT ON FUNCTION orchestra.is_call(text, text, text, bigint, bigint, bigint) IS
+    'Whether a step called a model: it reports tokens, or names a model, is neither code nor an integration, and was neither skipped nor is it still to come.';
+
+-- One that failed, softly or not, and reports nothing is taken to have cost nothing; one that runs will still report.
+CREATE OR REPLACE FUNCTION orchestra.is_unmetered(
+    state text, node_type text, model text, input_tokens bigint, output_tokens bigint, total_tokens bigint
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT orchestra.token_count(input_tokens) IS NULL AND orchestra.token_count(output_tokens) IS NULL
+       AND (state = 'succeeded' OR num_nonnulls(input_tokens, output_tokens, total_tokens) > 0)
+       AND orchestra.is_call(state, node_type, model, input_tokens, output_tokens, total_tokens)
+$$;
+
+COMMENT ON FUNCTION orchestra.is_unmetered(text, text, text, bigint, bigint, bigint) IS
+    'Whether a step, given its outcome, called a model without saying how many tokens went in or came out, so that no price tells what it cost.';
+
+CREATE OR REPLACE FUNCTION orchestra.is_untotalled(
+    outcome text, node_type text, model text, input_tokens bigint, output_tokens bigint, total_tokens bigint
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT orchestra.total_tokens(input_tokens, output_tokens, total_tokens) IS NULL
+       AND (outcome = 'succeeded' OR num_nonnulls(input_tokens, output_tokens, total_tokens) > 0)
+       AND orchestra.is_call(outcome, node_type, model, input_tokens, output_tokens, total_tokens)
+$$;
+
+COMMENT ON FUNCTION orchestra.is_untotalled(text, text, text, bigint, bigint, bigint) IS
+    'Whether a step called a model and its total tokens are not known.';
+
+-- The first that says something.
+CREATE OR REPLACE FUNCTION orchestra.error_message(error jsonb, reported_error text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE
+        WHEN orchestra.is_error(error) THEN COALESCE(
+            (SELECT said #>> '{}'
+             FROM unnest(ARRAY[
+                 error -> 'message', error #> '{error,message}', error -> 'detail', error #> '{error,detail}', error -> 'error'
+             ]) WITH ORDINALITY AS m (said, place)
+             WHERE orchestra.is_error(said)
+             ORDER BY place
+             LIMIT 1),
+            error #>> '{}')
+        WHEN orchestra.is_error(to_jsonb(reported_error)) THEN reported_error
+    END
+$$;
+
+COMMENT ON FUNCTION orchestra.error_message(jsonb, text) IS
+    'What an error says, as plain text: the API''s own error, else what the step''s payload reports; null where neither says anything.';

@@ -1,0 +1,211 @@
+"""What the rollups count: durations, tokens and outcomes, of plain and of absurd values; and what becomes of what cannot be counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from etl.analytics import rollups
+from etl.database import Database
+from tests.integration.test_rollup_groups import MONTHS_AGO, add, enter, hours
+from tests.rollup_oracle import counted_rows, stored
+from tests.support import query
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database whose first refresh has been made."""
+    made = Database(database_url, patience=5)
+    rollups.drain(made)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "column", "histogram"),
+    [
+        ("succeeded", {}, "succeeded", "counts"),
+        ("failed", {}, "failed", "failed_counts"),
+        ("succeeded", {"error": '"refused"'}, "soft_failed", "failed_counts"),
+        ("succeeded", {"reported_error": "refused"}, "soft_failed", "failed_counts"),
+        ("skipped", {}, "skipped", None),
+        ("cancelled", {}, "cancelled", None),
+        ("running", {}, "unfinished", None),
+        ("unknown", {}, "unfinished", None),
+    ],
+)
+def test_a_histogram_has_the_population_of_its_count(
+    database: Database, database_url: str, state: str, more: dict[str, Any], column: str, histogram: str | None
+) -> None:
+    """Beside a success of 10 s a short step counts in its own column, and its duration only among failures, if it is one."""
+    enter(database_url, "run", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
+    add(database_url, "run", "long", MONTHS_AGO, node_id="n", end_time=MONTHS_AGO + timedelta(seconds=10))
+    for number in range(9):
+        end = MONTHS_AGO + timedelta(milliseconds=100)
+        add(database_url, "run", f"s{number}", MONTHS_AGO, node_id="n", state=state, **{"end_time": end, **more})
+    rollups.drain(database)
+    expected = {"succeeded": 1, "counts": 1, "failed_counts": 0}
+    expected[column] = expected.get(column, 0) + 9
+    if histogram is not None:
+        expected[histogram] += 9
+    columns = """
+        sum(succeeded)::int AS succeeded, sum(soft_failed)::int AS soft_failed, sum(failed)::int AS failed,
+        sum(skipped)::int AS skipped, sum(cancelled)::int AS cancelled, sum(unfinished)::int AS unfinished,
+        sum((SELECT sum(n) FROM unnest(counts) AS n))::int AS counts,
+        COALESCE(sum((SELECT sum(n) FROM unnest(failed_counts) AS n)), 0)::int AS failed_counts,
+        orchestra.duration_quantile(buckets, counts, 0.5) AS p50,
+        orchestra.duration_quantile(failed_buckets, failed_counts, 0.5) AS failed_p50
+    """
+    for view in ("node_hourly", "node_daily"):
+        [row] = query(database_url, f"SELECT {columns} FROM orchestra.{view}")
+        assert {name: row[name] for name in expected} == expected
+        assert row["p50"] == pytest.approx(100 if state == "succeeded" and not more else 10_000, rel=0.02)
+        assert row["failed_p50"] == (pytest.approx(100, rel=0.02) if histogram == "failed_counts" else None)
+    assert stored(database_url) == counted_rows(database_url)
+
+
+def test_runs_are_told_apart_alike(database: Database, database_url: str) -> None:
+    """A run whose status is a success and that carries an error is a failure in counts, durations and its summary."""
+    for number, (error, outcome) in enumerate(
+        [(None, "succeeded"), ('"None"', "succeeded"), ('{"code": null}', "succeeded"), ('{"code": 5}', "soft_failed")]
+    ):
+        enter(database_url, f"r{number}", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
+        query(database_url, "UPDATE orchestra.runs SET error = CAST(%s AS jsonb) WHERE id = %s", error, f"r{number}")
+        shown = query(database_url, "SELECT outcome, first_error FROM orchestra.run_summary WHERE run_id = %s", f"r{number}")
+        assert shown == [{"outcome": outcome, "first_error": '{"code": 5}' if outcome == "soft_failed" else None}]
+    rollups.drain(database)
+    [row] = query(database_url, "SELECT succeeded, soft_failed, counts, failed_counts FROM orchestra.workflow_hourly")
+    assert row == {"succeeded": 3, "soft_failed": 1, "counts": [3], "failed_counts": [1]}
+
+
+ABSURD = (2**63 - 1, 2**63 - 1, -(2**63))
+
+
+def test_an_absurd_number_of_tokens_costs_only_itself(database: Database, database_url: str) -> None:
+    """It is unknown in every sum and cost, and counted as such; its neighbours are added up."""
+    query(database_url, "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, output_per_million, source)"
+                        " VALUES ('m', '0001-01-01', 'USD', 1000000, 1000000, 'set')")  # fmt: skip
+    enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
+    names = ("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens", "reasoning_tokens")
+    for number, count in enumerate((*ABSURD, 5)):
+        tokens = dict.fromkeys(names, count)
+        add(database_url, "run", f"s{number}", MONTHS_AGO, request_model="m", api_tokens=2**63 - 1, **tokens)
+    assert rollups.drain(database).stuck == 0
+    for view in ("model_usage", "run_summary"):
+        [row] = query(database_url, f"SELECT * FROM orchestra.{view}")
+        assert {row[name] for name in names} == {5}
+        assert (row["calls"], row["unpriced_calls"], row["untotalled_calls"], row["cost"]) == (4, 3, 3, 10)
+    assert query(database_url, "SELECT CAST(sum(cost) AS int) AS cost, CAST(sum(total_tokens) AS int) AS tokens"
+                               " FROM orchestra.step_timeline") == [{"cost": 10, "tokens": 5}]  # fmt: skip
+    assert database.transaction(rollups.verify).well
+
+
+def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> None:
+    """The total of a call is the sum of its parts; without both it is unknown: null, and counted. Without a call it is 0."""
+    cases = [
+        ({"input_tokens": 4, "output_tokens": 1}, (4, 1, 5, 0)),
+        ({"input_tokens": 4}, (4, None, None, 1)),
+        ({"total_tokens": 9}, (None, None, 9, 0)),
+        ({"request_model": "m"}, (None, None, None, 1)),
+        ({"request_model": "m", "state": "failed"}, (None, None, None, 0)),
+        ({"node_type": "code"}, (0, 0, 0, 0)),
+    ]
+    for number, (more, _) in enumerate(cases):
+        enter(database_url, f"r{number}", MONTHS_AGO, MONTHS_AGO)
+        add(database_url, f"r{number}", f"s{number}", MONTHS_AGO, node_id=f"{number}", **more)
+    rollups.drain(database)
+    for number, (_, expected) in enumerate(cases):
+        columns = "input_tokens, output_tokens, total_tokens, untotalled_calls"
+        for source in (f"run_summary WHERE run_id = 'r{number}'", f"step_rollup WHERE node_id = '{number}'",
+                       f"step_rollup_daily WHERE node_id = '{number}'"):  # fmt: skip
+            [row] = query(database_url, f"SELECT {columns} FROM orchestra.{source}")
+            assert tuple(row.values()) == expected, (source, number)
+    together = "SELECT CAST(sum(total_tokens) AS int) AS n, CAST(sum(untotalled_calls) AS int) AS unknown FROM orchestra."
+    for source in ("node_hourly", "node_daily", "model_usage", "run_summary"):
+        assert query(database_url, together + source) == [{"n": 14, "unknown": 2}]
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["0001-01-01T00:00Z", "9999-12-31T23:59Z", "2000-01-01T00:00Z"],
+    ids=["year 1", "year 9999", "before the start"],
+)
+def test_absurd_times_cost_only_themselves(database: Database, database_url: str, end: str) -> None:
+    """A duration of thousands of years, or less than none, breaks nothing; the group is counted, and the others' durations are right."""
+    enter(database_url, "run", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
+    add(database_url, "run", "good", MONTHS_AGO, node_id="n", end_time=MONTHS_AGO + timedelta(seconds=10))
+    add(database_url, "run", "odd", MONTHS_AGO, node_id="n", end_time=end)
+    add(database_url, "run", "elsewhere", end, node_id="m", end_time=end)
+    assert rollups.drain(database).stuck == 0
+    [row] = query(database_url, "SELECT sum(succeeded)::int AS succeeded, orchestra.duration_quantile(buckets, counts, 0.5) AS p50"
+                                " FROM orchestra.node_daily WHERE node_id = 'n'")  # fmt: skip
+    assert (row["succeeded"], row["p50"]) == (2, pytest.approx(10_000, rel=0.02))
+    assert query(database_url, "SELECT CAST(sum(succeeded) AS int) AS n FROM orchestra.node_daily") == [{"n": 3}]
+    assert database.transaction(rollups.verify).well
+
+
+def test_times_beyond_what_a_program_can_hold(database: Database, database_url: str) -> None:
+    """An hour that only PostgreSQL can tell is not counted, and told; every other hour is."""
+    enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
+    for number, start in enumerate(("infinity", "-infinity", "20000-01-01", "0044-03-15 BC")):
+        add(database_url, "run", f"s{number}", start, end_time=None)
+    add(database_url, "run", "good", MONTHS_AGO)
+    done = rollups.drain(database)
+    assert (done.stuck, done.waiting) == (0, 0)
+    assert hours(database_url, "succeeded") == {MONTHS_AGO.replace(minute=0): 1}
+    found = database.transaction(rollups.verify)
+    assert (len(found.stuck), found.differences, found.well) == (4, [], False)
+
+
+# What cannot be counted.
+
+
+def test_a_group_that_cannot_be_computed_is_set_aside(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All other groups are computed; it is told by the log and by verify, and right once its cause is gone and it is tried again."""
+    query(
+        database_url,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF NEW.node_id = 'bad' THEN RAISE numeric_value_out_of_range; END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON orchestra.step_rollup FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    for day in range(12):
+        start = MONTHS_AGO + timedelta(days=day)
+        enter(database_url, f"r{day}", start, start)
+        add(database_url, f"r{day}", f"s{day}", start, node_id="bad" if day in (3, 7) else "good")
+    with capture_logs() as lines:
+        done = rollups.drain(database)
+    assert (done.stuck, done.waiting, done.groups) == (2, 0, 10)
+    assert [(line["event"], line["cause"]) for line in lines if line["log_level"] == "error"] == [
+        ("rollup_group_failed", "22003")
+    ] * 2
+    assert len(hours(database_url, "succeeded")) == 10
+    found = database.transaction(rollups.verify)
+    assert ([one.cause for one in found.stuck], found.differences, found.well) == (["22003"] * 2, [], False)
+
+    # It does not take the others along again, nor is it tried again at once, even where more of it is loaded.
+    enter(database_url, "more", MONTHS_AGO + timedelta(days=3), MONTHS_AGO + timedelta(days=3))
+    enter(database_url, "other", MONTHS_AGO + timedelta(days=30), MONTHS_AGO + timedelta(days=30))
+    assert rollups.drain(database) == rollups.Refreshed(groups=1, rows=1)
+    query(database_url, "DROP TRIGGER refuse ON orchestra.step_rollup")
+    assert rollups.drain(database).groups == 0
+    query(database_url, "UPDATE orchestra_etl.changed_groups SET failed_at = failed_at - interval '1 hour'")
+    assert rollups.drain(database).groups == 2
+    assert database.transaction(rollups.verify).well
+    assert stored(database_url) == counted_rows(database_url)
+
+
+def test_a_comparison_that_fails_is_told(database: Database, database_url: str) -> None:
+    """Where computing the rollups fails, verify does not say that all is well."""
+    query(database_url, "ALTER FUNCTION orchestra.token_count(bigint) RENAME TO token_count_gone;"
+                        "CREATE FUNCTION orchestra.token_count(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 1 / ($1 * 0)'")  # fmt: skip
+    enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
+    add(database_url, "run", "step", MONTHS_AGO, input_tokens=1)
+    assert rollups.drain(database).stuck == 1
+    found = database.transaction(rollups.verify)
+    assert (found.failure, found.well, len(found.stuck)) == ("22012", False, 1)

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 
 from etl.database import Database
 from etl.errors import DatabaseError
-from etl.tables import ANALYTICS, OPERATIONS, PAYLOADS, analytics, metadata, operations, prices, rollups
+from etl.tables import ANALYTICS, OPERATIONS, PRIVATE, analytics, metadata, operations, prices, rollups
 
 MIGRATOR = "orchestra_migrator"
 LOADER = "orchestra_loader"
@@ -23,7 +23,7 @@ PAYLOAD_ANALYST = "orchestra_payload_analyst"
 PURPOSES: Mapping[str, str] = {
     MIGRATOR: "owns both schemas: db upgrade, prune, erase",
     LOADER: "what sync, serve, backfill, track, status, dead-letters and gaps need",
-    ANALYST: "reads everything in orchestra but payloads",
+    ANALYST: "reads everything in orchestra but payloads and their hashes",
     PAYLOAD_ANALYST: "reads payloads, too",
 }
 
@@ -34,7 +34,7 @@ _REDACTED = "SELECT, INSERT, UPDATE, DELETE"
 """Redaction rules that come later leave nothing of a payload: its row goes."""
 
 LOADED: Mapping[Table, str] = {
-    analytics.workflows: _UPSERTED,
+    analytics.workflows: _REDACTED,
     # Rows that an older program or schema has left undated are dated once.
     analytics.workflow_versions: f"{_APPENDED}, UPDATE (updated_at)",
     analytics.runs: _UPSERTED,
@@ -53,12 +53,15 @@ LOADED: Mapping[Table, str] = {
     # The queues and the map are emptied.
     rollups.changed_groups: "SELECT, INSERT, DELETE",
     rollups.dirty_groups: "SELECT, INSERT, DELETE",
+    # To lock a row takes the right to change it.
+    operations.locks: "SELECT, UPDATE",
     analytics.run_requests: "SELECT, DELETE",
     operations.state_map: "SELECT, INSERT, DELETE",
-    operations.run_ledger: _UPSERTED,
+    # What was only asked for is forgotten again.
+    operations.run_ledger: _REDACTED,
     operations.sweeps: _UPSERTED,
     operations.gaps: _UPSERTED,
-    operations.dead_letters: _UPSERTED,
+    operations.dead_letters: _REDACTED,
     operations.drift: _UPSERTED,
     operations.request_budget: _UPSERTED,
     operations.described: _UPSERTED,
@@ -229,7 +232,7 @@ def _hand_over(connection: Connection) -> tuple[str, ...]:
 def _grant(connection: Connection) -> None:
     # As the owner: then a later run, whoever does it, can take back what this one gives.
     connection.exec_driver_sql(f"SET LOCAL ROLE {MIGRATOR}")
-    hidden = [(table.fullname, column) for table, columns in PAYLOADS.items() for column in columns]
+    hidden = [(table.fullname, column) for table, columns in PRIVATE.items() for column in columns]
     views = connection.execute(
         _VIEWS, {"schema": ANALYTICS, "tables": [one[0] for one in hidden], "columns": [one[1] for one in hidden]}
     ).all()
@@ -255,13 +258,13 @@ def _grants() -> Iterator[str]:
     for table in metadata.sorted_tables:
         if table.schema != ANALYTICS:
             continue
-        payloads = PAYLOADS.get(table)
-        if payloads is None:
+        private = PRIVATE.get(table)
+        if private is None:
             yield f"GRANT SELECT ON {table.fullname} TO {ANALYST}"
         else:
-            open_to_all = [column.name for column in table.columns if column.name not in payloads]
+            open_to_all = [column.name for column in table.columns if column.name not in private]
             yield f"GRANT SELECT ({', '.join(map(_quote, open_to_all))}) ON {table.fullname} TO {ANALYST}"
-            yield f"GRANT SELECT ({', '.join(map(_quote, payloads))}) ON {table.fullname} TO {PAYLOAD_ANALYST}"
+            yield f"GRANT SELECT ({', '.join(map(_quote, private))}) ON {table.fullname} TO {PAYLOAD_ANALYST}"
 
 
 def _view_grants(reveals: Mapping[str, bool]) -> Iterator[str]:

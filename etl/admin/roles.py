@@ -21,9 +21,9 @@ ANALYST = "orchestra_analyst"
 PAYLOAD_ANALYST = "orchestra_payload_analyst"
 
 PURPOSES: Mapping[str, str] = {
-    MIGRATOR: "owns both schemas: db upgrade, prune, erase",
+    MIGRATOR: "owns both schemas: db upgrade, prune, erase, untrack",
     LOADER: "what sync, serve, backfill, track, status, dead-letters and gaps need",
-    ANALYST: "reads everything in orchestra but payloads and their hashes",
+    ANALYST: "reads everything in orchestra but payloads and hashes of them",
     PAYLOAD_ANALYST: "reads payloads, too",
 }
 
@@ -34,7 +34,7 @@ _REDACTED = "SELECT, INSERT, UPDATE, DELETE"
 """Redaction rules that come later leave nothing of a payload: its row goes."""
 
 LOADED: Mapping[Table, str] = {
-    analytics.workflows: _REDACTED,
+    analytics.workflows: _UPSERTED,
     # Rows that an older program or schema has left undated are dated once.
     analytics.workflow_versions: f"{_APPENDED}, UPDATE (updated_at)",
     analytics.runs: _UPSERTED,
@@ -57,11 +57,10 @@ LOADED: Mapping[Table, str] = {
     operations.locks: "SELECT, UPDATE",
     analytics.run_requests: "SELECT, DELETE",
     operations.state_map: "SELECT, INSERT, DELETE",
-    # What was only asked for is forgotten again.
-    operations.run_ledger: _REDACTED,
+    operations.run_ledger: _UPSERTED,
     operations.sweeps: _UPSERTED,
     operations.gaps: _UPSERTED,
-    operations.dead_letters: _REDACTED,
+    operations.dead_letters: _UPSERTED,
     operations.drift: _UPSERTED,
     operations.request_budget: _UPSERTED,
     operations.described: _UPSERTED,

@@ -87,6 +87,12 @@ _FIND = text(f"""
     ORDER BY d.id
 """)
 
+_COUNT_SETTLED = text("""
+    SELECT count(*) FROM orchestra_etl.dead_letters
+    WHERE resolved_at IS NOT NULL
+      AND (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
+""")
+
 _GET = text(f"{_STORED} WHERE d.id = :id")
 
 _BODY = text("SELECT body FROM orchestra_etl.dead_letters WHERE id = :id")
@@ -251,6 +257,12 @@ def find(
         _FIND, {"workflows": None if workflows is None else list(workflows), "resolved": resolved}
     )
     return [StoredLetter(**row._mapping) for row in rows]
+
+
+def count_settled(connection: Connection, *, workflows: Sequence[str] | None = None) -> int:
+    """How many letters of these workflows (None: of all) are settled."""
+    wanted = {"workflows": None if workflows is None else list(workflows)}
+    return int(connection.execute(_COUNT_SETTLED, wanted).scalar_one())
 
 
 def get(connection: Connection, letter_id: int) -> StoredLetter | None:

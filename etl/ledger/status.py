@@ -177,6 +177,7 @@ _WORKFLOWS = text("""
     ), relevant AS (
         SELECT id FROM unnest(CAST(:configured AS text[])) AS c (id)
         UNION SELECT workflow_id FROM covered
+        UNION SELECT workflow_id FROM orchestra_etl.dead_letters WHERE resolved_at IS NULL
     )
     SELECT relevant.id, w.name, now() AS at,
            COALESCE(c.open_runs, 0) AS open, COALESCE(c.final_runs, 0) AS final, COALESCE(c.stale_runs, 0) AS stale,
@@ -190,7 +191,8 @@ _WORKFLOWS = text("""
            s.last_error, s.leased_until > now() AS sweeping,
            (SELECT max(r.start_time) FROM orchestra.runs AS r WHERE r.workflow_id = relevant.id) AS newest_run,
            (SELECT count(*) FROM orchestra_etl.run_ledger AS l
-            WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0) AS failing,
+            WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0
+              AND l.due_at IS NOT NULL) AS failing,
            worst.run_id AS failing_run, worst.last_error AS failing_error,
            (SELECT count(*) FROM orchestra_etl.dead_letters AS d
             WHERE d.workflow_id = relevant.id AND d.resolved_at IS NULL) AS dead_letters,
@@ -203,7 +205,7 @@ _WORKFLOWS = text("""
     LEFT JOIN LATERAL (
         SELECT l.run_id, l.last_error
         FROM orchestra_etl.run_ledger AS l
-        WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0
+        WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0 AND l.due_at IS NOT NULL
         ORDER BY l.attempts DESC, l.run_id
         LIMIT 1
     ) AS worst ON true

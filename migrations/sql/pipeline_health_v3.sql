@@ -40,7 +40,7 @@ COMMENT ON COLUMN orchestra.pipeline_health.behind_seconds IS 'Seconds since the
 COMMENT ON COLUMN orchestra.pipeline_health.due_runs IS 'Runs due to be read now.';
 COMMENT ON COLUMN orchestra.pipeline_health.open_runs IS 'Runs that are still polled.';
 COMMENT ON COLUMN orchestra.pipeline_health.failing_reads IS 'Runs whose last read failed and will be tried again.';
-COMMENT ON COLUMN orchestra.pipeline_health.dead_letters IS 'What was set aside because it could not be loaded.';
+COMMENT ON COLUMN orchestra.pipeline_health.dead_letters IS 'Open dead letters: what was set aside and is neither loaded since nor discarded.';
 COMMENT ON COLUMN orchestra.pipeline_health.unacknowledged_gaps IS 'Times in which runs may have been missed, of which nobody has taken note yet.';
 COMMENT ON COLUMN orchestra.pipeline_health.waiting_groups IS 'Entries in the queue of rollups to be computed anew: 0 when the rollups are up to date.';
 COMMENT ON COLUMN orchestra.pipeline_health.drift IS 'Ways in which the API''s answers differ from its description.';

@@ -19,8 +19,13 @@ from etl.settings.values import clean_id
 # Requests in one transaction: whoever may insert into the queue can insert millions.
 BATCH = 10_000
 
-ASKED_FOR = "(l.listed_at IS NULL AND l.steps_observed_at IS NULL AND l.removed_at IS NULL)"
-"""The condition by which a row `l` of the ledger is only asked for: the API has not shown the run under its workflow."""
+ASKED_FOR = """(l.listed_at IS NULL AND l.removed_at IS NULL
+        AND NOT EXISTS (SELECT FROM orchestra.steps AS s WHERE s.run_id = l.run_id)
+        AND NOT EXISTS (SELECT FROM orchestra.runs AS r WHERE r.id = l.run_id AND r.status_source = 'api'))"""
+"""The condition by which a row `l` of the ledger is only asked for: the API has not shown the run under its workflow.
+
+An empty answer shows nothing: there are servers that give one for any id.
+"""
 
 # As long as the API answers 404 under the one workflow, the run may be the other's that names it, too.
 _REGISTER = text(f"""
@@ -68,19 +73,21 @@ _TAKE = text("""
 """)
 
 
-# The tables may hold a run that the ledger has lost track of: that is history.
 _FORGET_RUNS = text(f"""
     DELETE FROM orchestra_etl.run_ledger
     WHERE run_id IN (
         SELECT l.run_id
         FROM orchestra_etl.run_ledger AS l
         WHERE l.workflow_id = :workflow_id AND (CAST(:ids AS text[]) IS NULL OR l.run_id = ANY (CAST(:ids AS text[])))
-          AND {ASKED_FOR} AND NOT EXISTS (SELECT FROM orchestra.runs AS r WHERE r.id = l.run_id)
+          AND {ASKED_FOR}
         ORDER BY l.run_id
         FOR UPDATE OF l
     )
     RETURNING run_id
 """)
+
+# Of a run that was answered with nothing.
+_FORGET_EMPTY = text("DELETE FROM orchestra.runs WHERE id = ANY (CAST(:forgotten AS text[]))")
 
 _FORGET_REQUESTS = text("""
     DELETE FROM orchestra.run_requests
@@ -176,6 +183,7 @@ def forget(connection: Connection, workflow_id: str, run_ids: Sequence[str] | No
     """Forget runs that were only asked for under this workflow (None: all of them); never what the API has shown there."""
     wanted = {"workflow_id": workflow_id, "ids": None if run_ids is None else list(run_ids)}
     forgotten = list(connection.execute(_FORGET_RUNS, wanted).scalars())
+    connection.execute(_FORGET_EMPTY, {"forgotten": forgotten})
     return Forgotten(
         len(forgotten),
         connection.execute(_FORGET_REQUESTS, wanted).rowcount,

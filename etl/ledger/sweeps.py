@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.ledger import conflicts
-from etl.ledger.requests import Conflict
+from etl.ledger.requests import ASKED_FOR, Conflict
 from etl.records import ListedRun
 
 
@@ -127,8 +127,8 @@ _WRITE = text(f"""
         listed_at = excluded.listed_at,
         priority = LEAST(l.priority, excluded.priority),
         listed_sweep = CASE WHEN l.listed_sweep <= :watermark THEN l.listed_sweep ELSE excluded.listed_sweep END
-    WHERE (l.workflow_id = excluded.workflow_id OR (l.listed_at IS NULL AND (
-               l.steps_observed_at IS NULL OR l.listing_hash = excluded.listing_hash)))
+    WHERE (l.workflow_id = excluded.workflow_id OR {ASKED_FOR} OR (l.listed_at IS NULL AND (
+               l.removed_at IS NOT NULL OR l.listing_hash = excluded.listing_hash)))
       AND ((l.removed_at IS NULL AND l.listing_hash IS DISTINCT FROM excluded.listing_hash)
            OR l.listed_sweep IS NULL OR l.listed_sweep > :watermark
            OR l.tracking = 'gone' OR l.not_found_since IS NOT NULL)

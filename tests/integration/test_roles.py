@@ -111,7 +111,7 @@ def url(cluster: EmbeddedPostgres, database_url: str) -> str:
         INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, listing) VALUES ('r', 'w', 'list', 'secret');
         INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)
             VALUES ('w', 'r', 'malformed', 'x', 'h', 'secret');
-        ANALYZE orchestra.inputs;
+        ANALYZE orchestra.inputs, orchestra.steps;
         """,
     )
     return database_url
@@ -367,9 +367,10 @@ def test_who_may_only_read_holds_nothing_up(url: str) -> None:
 
 def test_statistics_do_not_tell_payloads(url: str) -> None:
     """The planner's samples of payload columns are hidden from an analyst and shown to a payload analyst."""
-    question = "SELECT count(*) AS n FROM pg_stats WHERE tablename = 'inputs' AND attname = 'data'"
-    assert query(as_user(url, "test_analyst"), question) == [{"n": 0}]
-    assert query(as_user(url, "test_payload_analyst"), question) == [{"n": 1}]
+    for table, column in (("inputs", "data"), ("steps", "content_hash")):
+        question = f"SELECT count(*) AS n FROM pg_stats WHERE tablename = '{table}' AND attname = '{column}'"
+        assert query(as_user(url, "test_analyst"), question) == [{"n": 0}]
+        assert query(as_user(url, "test_payload_analyst"), question) == [{"n": 1}]
 
 
 def test_the_public_gets_nothing(url: str) -> None:

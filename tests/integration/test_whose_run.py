@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from etl import app, settings
+from etl.service.metrics import Metrics
 from tests.command_line import Command, Printed, command_line
 from tests.support import configuration, environment, query
 
@@ -37,6 +39,8 @@ class Server:
         """Runs that answer under a workflow though its list does not show them."""
         self.blind = False
         """Whether any workflow in a path is good for any run."""
+        self.empty = False
+        """Whether a run that there is not is answered with an empty list, in place of 404."""
         self.workflows: list[str] | None = None
         """What `GET /workflows` lists; None: there is no such endpoint."""
         self.asked: list[str] = []
@@ -77,7 +81,7 @@ class Server:
                     {"id": f"{owner} {run}", "node_id": "n", "status": "completed", "start_time": "2026-03-01T12:00:00Z",
                      "end_time": "2026-03-01T12:00:01Z"}
                 ]  # fmt: skip
-        return None
+        return [] if self.empty and "/runs/" in parts.path else None
 
     def owner(self, workflow: str, run: str) -> str | None:
         """The workflow whose run is answered."""
@@ -126,6 +130,7 @@ class World:
         )
         self._folder, self._patch, self._capsys = folder, monkeypatch, capsys
         self._variables = variables
+        self.config = folder / "etl.toml"
         self.configure(configuration("a", "b"))
 
     def configure(self, toml: str) -> None:
@@ -197,6 +202,11 @@ def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, serve
     assert [status[one]["verdict"] for one in "ab"] == ["ok", "warning"]
     assert status["b"]["coverage"]["conflicting_runs"] == 1
     assert "except 1 run set aside" in " ".join(world.command("status").out.split())
+    metrics = Metrics()
+    loaded = settings.load(world.config)
+    with app.open_database(loaded) as database:
+        metrics.set_status(app.read_status(loaded, database))
+    assert b'orchestra_etl_conflicting_runs{workflow="b"} 1.0' in metrics.exposition(ready=True)
     # Whoever discards the letter has not made the data complete.
     assert world.command("dead-letters", "discard", "--all").status == 0
     assert (world.sync(), _coverage(world, "b")) == (0, 1)
@@ -331,6 +341,19 @@ def test_a_server_that_looks_at_no_workflow(world: World, server: Server) -> Non
     assert world.sync() == 0
     assert world.stored() == [("b", "b 1")]
     assert world.conflicts() == []
+
+
+def test_an_empty_answer_shows_nothing(world: World, server: Server) -> None:
+    """Where any id is answered with an empty list, a claim owns nothing by it: the list moves it, `untrack` forgets it."""
+    server.empty = True
+    world.ask("a", "1", "2")
+    assert world.sync() == 0
+    server.listed["b"] = ["1"]
+    assert world.sync() == 0
+    assert (world.owners(), world.conflicts()) == ({"1": "b", "2": "a"}, [])
+    assert [one for one in world.stored() if one[1]] == [("b", "b 1")]
+    assert "1 run," in world.command("untrack", "a").out
+    assert world.stored() == [("b", "b 1")]
 
 
 def test_requests_that_nothing_can_be_made_of_cost_only_themselves(world: World, server: Server) -> None:

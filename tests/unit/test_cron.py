@@ -70,8 +70,8 @@ def test_weekdays_are_crons(line: str, weekdays: list[str]) -> None:
 )  # fmt: skip
 def test_where_both_days_are_given_either_is_enough(line: str, due: Callable[[datetime], bool]) -> None:
     """A day of the month and a weekday that are both restricted are two chances, as in cron; else both must hold."""
-    expected = list(_minutes(lambda at: at.hour == at.minute == 0 and due(at), 12))
-    assert _fires(line, 12) == expected
+    expected = list(_minutes(lambda at: at.hour == at.minute == 0 and due(at), 5))
+    assert _fires(line, 5) == expected
 
 
 def test_any_line_against_every_minute() -> None:
@@ -81,7 +81,7 @@ def test_any_line_against_every_minute() -> None:
     def values(first: int, last: int, most: int) -> list[int]:
         return sorted(chance.sample(range(first, last + 1), chance.randint(1, most)))
 
-    for _ in range(40):
+    for _ in range(15):
         minutes, hours, months = values(0, 59, 3), values(0, 23, 3), values(1, 12, 9)
         days = values(1, 31, 6) if chance.random() < 0.6 else None
         weekdays = values(0, 7, 3) if chance.random() < 0.6 else None
@@ -97,7 +97,7 @@ def test_any_line_against_every_minute() -> None:
                 at.minute in (minutes or ()) and at.hour in (hours or ()) and at.month in (months or ()) and on_day
             )
 
-        assert _fires(line, 5) == list(_minutes(due, 5)), line
+        assert _fires(line, 4) == list(_minutes(due, 4)), line
 
 
 @pytest.mark.parametrize(

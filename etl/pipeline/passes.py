@@ -178,7 +178,7 @@ class Passes:
             DatabaseError: the database cannot be used.
         """
         report = await self._begin(only)
-        report.set_aside += await self.take_requests()
+        report.set_aside += await self.take_requests(stop)
         begun_at = await self._now()
         swept = asyncio.create_task(self._swept(report, only, stop))
         try:
@@ -237,15 +237,15 @@ class Passes:
             return None
         return await self._sweeper.sweep(workflow_id, wait=False)
 
-    async def take_requests(self) -> int:
-        """Enter what users have asked for through `orchestra.run_requests`; how many letters are new."""
+    async def take_requests(self, stop: asyncio.Event) -> int:
+        """Enter what users have asked for through `orchestra.run_requests`, until `stop` is set; how many letters are new."""
 
         def take(connection: Connection) -> tuple[bool, int]:
             taken = requests.take_queue(connection)
             return taken.requests == requests.BATCH, conflicts.set_requests_aside(connection, taken)
 
         set_aside, more = 0, True
-        while more:
+        while more and not stop.is_set():
             more, new = await self._run(take)
             set_aside += new
         return set_aside

@@ -203,7 +203,7 @@ class Daemon:
             raise prepared.problem
 
     async def _requests(self) -> None:
-        self._count_set_aside(await self._passes.take_requests())
+        self._count_set_aside(await self._passes.take_requests(self._stop))
 
     async def _refresh_rollups(self, refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]]) -> None:
         done = await refresh(self._stop.is_set)

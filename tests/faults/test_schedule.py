@@ -57,7 +57,7 @@ class Sweeps:
         """Nothing to prepare."""
         return Prepared(None, 0)
 
-    async def take_requests(self) -> int:
+    async def take_requests(self, stop: asyncio.Event) -> int:
         """No requests."""
         return 0
 

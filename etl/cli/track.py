@@ -12,7 +12,7 @@ import typer
 
 from etl.cli.context import AsJson, invocation, print_json
 from etl.cli.display import counted, plain
-from etl.errors import ConfigurationError, NotFound, RequestRefused, ResponseTooLarge, UnusableIdentifier
+from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused, ResponseTooLarge, UnusableIdentifier
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -57,7 +57,7 @@ def track(
     with app.open_database(settings) as database:
         configured = workflow in [one.id for one in settings.workflows]
         if not configured and not database.transaction(lambda c: workflows.is_known(c, workflow)):
-            asyncio.run(_confirm(settings, workflow, ids))
+            _confirm(settings, workflow, ids)
         for start in range(0, len(ids), requests.BATCH):
             done, new = database.transaction(_entering(workflow, ids[start : start + requests.BATCH]))
             found.append(done)
@@ -124,15 +124,27 @@ def _entering(workflow: str, ids: Sequence[str]) -> Callable[[Connection], tuple
     return enter
 
 
-async def _confirm(settings: Settings, workflow: str, ids: Sequence[str]) -> None:
+def _confirm(settings: Settings, workflow: str, ids: Sequence[str]) -> None:
     """Make sure that the API knows the workflow: a typing error would stay for ever."""
+    unknown = f"workflow {plain(workflow, 80)} is not configured, and nothing is stored of it"
+    try:
+        confirmed = asyncio.run(_is_confirmed(settings, workflow, ids))
+    except (ConfigurationError, ApiError) as error:
+        raise type(error)(f"{unknown}, so the API must know it: {error}") from None
+    if not confirmed:
+        raise ConfigurationError(
+            f"{unknown}; the API neither lists it nor answers for these runs: nothing was tracked, see `orchestra-etl workflows`"
+        )
+
+
+async def _is_confirmed(settings: Settings, workflow: str, ids: Sequence[str]) -> bool:
     from etl import app
     from etl.transform.workflows import decode_workflows
 
     async with app.open_client(settings) as client:
         try:
             if any(one.id == workflow for one in decode_workflows((await client.workflows()).body)):
-                return
+                return True
         except (NotFound, RequestRefused):
             pass  # This server lists no workflows.
         for one in ids[:PROBES]:
@@ -142,11 +154,8 @@ async def _confirm(settings: Settings, workflow: str, ids: Sequence[str]) -> Non
                 continue
             except ResponseTooLarge:
                 pass
-            return
-    raise ConfigurationError(
-        f"workflow {plain(workflow, 80)} is not known: it is not configured, nothing is stored of it, and the API neither lists "
-        "it nor answers for these runs; nothing was tracked, see `orchestra-etl workflows`"
-    )
+            return True
+    return False
 
 
 def _print_tracked(workflow: str, found: Sequence[Tracked], *, as_json: bool) -> None:

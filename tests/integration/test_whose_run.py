@@ -391,7 +391,7 @@ def test_track_asks_the_api_for_a_workflow_it_does_not_know(world: World, server
         return world.command("track", workflow, "1", "2")
 
     wrong = tracked("aa")
-    assert (wrong.status, "workflow aa is not known" in wrong.err) == (2, True)
+    assert (wrong.status, "workflow aa is not configured" in wrong.err) == (2, True)
     assert world.owners() == {}
     assert query(world.url, "SELECT * FROM orchestra.workflows WHERE id = 'aa'") == []
     server.asked.clear()

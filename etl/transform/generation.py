@@ -17,6 +17,9 @@ from etl.transform.scanner import REFUSALS
 MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
 
+REMOVED_ERROR = "(removed by a redaction rule)"
+"""Stands for a reported error whose text no rule has left: that there was one is still counted."""
+
 
 class _Outputs(Struct, gc=False):
     object: Any = None
@@ -115,6 +118,15 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
     elif given.conditions is not UNSET:
         node_type = "conditional"
     return Generation(node_type, _short(given.model), _short(made.model))
+
+
+def with_facts_of(answered: Generation, left: Generation) -> Generation:
+    """What may be stored of a redacted step: its values as the rules left them, its facts as the API answered them.
+
+    A rule changes what a value says. It never changes what kind of node the step executed, nor whether it reported an error.
+    """
+    error = None if answered.reported_error is None else left.reported_error or REMOVED_ERROR
+    return msgspec.structs.replace(left, node_type=answered.node_type, reported_error=error)
 
 
 def _model(given: _Inputs, made: _Outputs) -> Generation:

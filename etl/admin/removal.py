@@ -35,6 +35,11 @@ OWNED: Mapping[Table, str] = {
 }
 """The tables whose rows belong to a run, children first, and by what condition."""
 
+RUN_PAYLOADS: Mapping[Table, tuple[str, ...]] = {
+    table: columns for table, columns in PAYLOADS.items() if table in OWNED
+}
+"""The columns with content that belong to a run: a workflow's graph does not, and stays when runs are removed."""
+
 _LOCK = text("""
     SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) ORDER BY run_id FOR UPDATE
 """)
@@ -61,7 +66,7 @@ _TOMBSTONE = text("""
 
 def holds_payload(table: Table) -> str:
     """The condition by which a row of this table still has a payload."""
-    return "(" + " OR ".join(f"{column} IS NOT NULL" for column in PAYLOADS[table]) + ")"
+    return "(" + " OR ".join(f"{column} IS NOT NULL" for column in RUN_PAYLOADS[table]) + ")"
 
 
 def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from sqlalchemy import Connection, Table, text
 
+from etl.database import allow_long
 from etl.ledger import changed_groups
 from etl.tables import PAYLOADS, metadata, runs, steps
 
@@ -47,6 +48,11 @@ _LOCK = text("""
 _DELETE = {table.name: text(f"DELETE FROM {table.fullname} WHERE {owner}") for table, owner in OWNED.items()}
 
 _DELETE_REQUESTS = text("DELETE FROM orchestra.run_requests WHERE run_id = ANY (CAST(:ids AS text[]))")
+
+_ANALYZE = text(
+    "ANALYZE "
+    + ", ".join(table.fullname for table in metadata.sorted_tables if "workflow_id" in table.c or table in OWNED)
+)
 
 _FORGET_EXAMPLES = text("""
     UPDATE orchestra_etl.drift SET last_run_id = '' WHERE last_run_id = ANY (CAST(:ids AS text[]))
@@ -94,3 +100,12 @@ def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) ->
     connection.execute(_FORGET_EXAMPLES, ids)
     removed["run_ledger"] = connection.execute(_TOMBSTONE, {**ids, "tracking": tracking}).rowcount
     return removed
+
+
+def analyze(connection: Connection) -> None:
+    """Sample the tables anew: the planner's statistics keep frequent values, such as a user's id, after their rows are gone.
+
+    A user who owns neither the tables nor the database is warned by PostgreSQL, and the statistics stay until autovacuum.
+    """
+    allow_long(connection)
+    connection.execute(_ANALYZE)

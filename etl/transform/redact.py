@@ -208,6 +208,21 @@ class Policy:
         except Exception as error:
             raise NotRedactable(type(error).__name__) from None
 
+    def effects(self, field: str) -> frozenset[Action]:
+        """What the rules may do to this member of a step or a run, tried on one that has nothing else."""
+        found: set[Action] = set()
+        for node in (None, *self._of_node):
+            document = Raw(_bytes({"node_id": node, field: "x"}))
+            parts = split(b"[" + document + b"]")
+            for own, members in parts.elements if parts is not None else ():
+                applied = self.matches(own, members or {})
+                found.update(
+                    self.rules[match.rule].action
+                    for match in applied
+                    if match.applied and match.path == f"$['{field}']"
+                )
+        return frozenset(found)
+
     def withhold(self, reason: Reason, detail: str, body: bytes, step_id: str | None = None) -> Rejected:
         """Set something aside without its bytes: what cannot be read may hold what must not be kept.
 

@@ -327,7 +327,8 @@ def test_columns_are_made_from_what_is_left() -> None:
 @pytest.mark.parametrize("action", ["mask", "hash"])
 def test_a_mask_never_stands_where_there_was_nothing(action: Action) -> None:
     """Null and empty strings, arrays and objects stay under mask and hash; false, 0 and a blank do not, for they are values."""
-    for empty in (None, "", [], {}):
+    nothing: list[Any] = [None, "", [], {}]
+    for empty in nothing:
         step = {"id": "s", "error": empty, "inputs": {"a": empty}}
         assert after(step, ("$.error", action), ("$.inputs.a", action)) == step
     for value in (False, 0, " "):

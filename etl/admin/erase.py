@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from etl.admin import persons
 from etl.admin.persons import Hidden, Person
-from etl.admin.removal import OWNED, analyze, batches, lock, remove
+from etl.admin.removal import OWNED, batches, lock, remove
 from etl.database import Database, allow_long
 from etl.errors import ConfigurationError
 from etl.ledger import changed_groups
@@ -169,7 +169,7 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
     """Remove all that is stored of the selection's runs; what was removed. Safe to repeat, and beside a running service.
 
     Each transaction removes some runs whole. The search is repeated until it finds nothing, for what was loaded meanwhile.
-    Rollups of hours that still have runs are to be refreshed afterwards.
+    Afterwards the rollups are to be refreshed, and the tables analyzed.
 
     Raises:
         ConfigurationError: as `find`; nothing was removed.
@@ -187,8 +187,6 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
         )
         if person.field == "organization_id":
             rows["rollups"] = database.transaction(lambda c: _delete_counted(c, person))
-    if sum(rows.values()):
-        database.transaction(analyze)
     return database.transaction(
         lambda c: Found(runs, dict(rows), _not_read(c, selection, person), _hidden(c, person, rules))
     )

@@ -7,9 +7,7 @@ say that it may have missed some.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, text
@@ -17,7 +15,7 @@ from sqlalchemy import Connection, text
 from etl.database import allow_long
 from etl.ledger import redaction
 from etl.ledger.redaction import Recorded
-from etl.transform.redact import Policy, Redaction, Rule
+from etl.transform.redact import Policy, Redaction, Rule, texts_of
 from etl.transform.scanner import split
 
 FIELDS = ("user_id", "organization_id")
@@ -143,14 +141,6 @@ def _names(listing: bytes, person: Person) -> bool:
     if raw.decode(errors="replace") in person.values:
         return True
     try:
-        return any(value in person.values for value in _texts(json.loads(raw)))
+        return any(value in person.values for value in texts_of(json.loads(raw)))
     except (ValueError, RecursionError):
         return False
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)

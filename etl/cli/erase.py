@@ -47,6 +47,7 @@ def erase(
     """
     from etl import app
     from etl.admin import erase as admin
+    from etl.admin import removal
 
     if sum(given is not None for given in (run or None, user, organization)) != 1:
         raise ConfigurationError("give exactly one of --run, --user and --organization")
@@ -59,6 +60,8 @@ def erase(
         if yes:
             found = admin.erase(database, selection, rules)
             asyncio.run(app.refresh_rollups(settings, database))
+            if sum(found.rows.values()):
+                database.transaction(removal.analyze)
         else:
             found = database.transaction(lambda c: admin.find(c, selection, rules))
     if as_json:

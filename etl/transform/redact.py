@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -303,6 +303,23 @@ def _hash(value: Any, key: bytes) -> str:
 
 def _hmac(content: bytes, key: bytes) -> str:
     return hmac.digest(key, content, "sha256").hex()
+
+
+def same_value(one: bytes, other: bytes) -> bool:
+    """Whether two JSON texts are the same value to the last digit, members in the same order; False where one cannot be read."""
+    try:
+        return _bytes(_parse(Raw(one))) == _bytes(_parse(Raw(other)))
+    except (ValueError, RecursionError):
+        return False
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Every string in a parsed JSON value; names of members are none."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from texts_of(inner)
 
 
 def _outermost(found: Sequence[tuple[_Compiled, Any]]) -> dict[Location, _Compiled]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +12,8 @@ import msgspec
 from psycopg.conninfo import conninfo_to_dict
 
 from etl import logs, schema
-from etl.admin import retention, roles
+from etl.admin import redaction, removal, retention, roles
+from etl.admin.redaction import Redacted
 from etl.admin.retention import Horizons, Pruned
 from etl.analytics import prices, rollups
 from etl.database import Database
@@ -162,14 +163,14 @@ async def open_jobs(
     clock = DatabaseClock()
     node_types: dict[str, Mapping[str, str]] = {}
     states = StateMap(settings.states)
-    redaction = open_redaction(settings)
+    rules = open_redaction(settings)
     budget = RequestBudget(database, rate=settings.api.requests_per_second)
     async with open_client(settings, budget, on_request) as client:
         sweeper = Sweeper(
             database,
             client,
             clock,
-            redaction,
+            rules,
             lease=polling.lease,
             page_size=settings.api.page_size,
             reconcile_pages=polling.reconcile_pages,
@@ -183,8 +184,8 @@ async def open_jobs(
         )
         poller = Poller(
             database,
-            Reader(client, clock, states, node_types, redaction),
-            Loader(database, policy, states, redaction),
+            Reader(client, clock, states, node_types, rules),
+            Loader(database, policy, states, rules),
             clock,
             concurrency=settings.api.concurrency,
             lease=polling.lease,
@@ -192,7 +193,7 @@ async def open_jobs(
         passes = Passes(
             database, client, sweeper, poller, clock, plans(settings),
             all_workflows=settings.api.all_workflows, describe_every=polling.reconcile, node_types=node_types, states=states,
-            redaction=redaction,
+            redaction=rules,
         )  # fmt: skip
         yield Jobs(client, passes, poller)
 
@@ -259,6 +260,27 @@ async def prune(
     return await asyncio.to_thread(
         retention.prune, database, wanted, keeping=rollups.keeping_counts, stopped=stopped
     )
+
+
+async def redact_stored(
+    settings: Settings,
+    database: Database,
+    workflows: Sequence[str] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Redacted:
+    """Bring what is stored, of these workflows or of all, under the rules in force; ends early once `stopped` says so.
+
+    Raises:
+        ConfigurationError: the redaction key cannot be read.
+        DatabaseError: the database cannot be used.
+    """
+    rules = open_redaction(settings)
+    done = await asyncio.to_thread(redaction.redact_stored, database, rules, workflows=workflows, stopped=stopped)
+    if not stopped():
+        await refresh_rollups(settings, database, stopped)
+        if done.changed or done.dead_letters or done.rollups:
+            await asyncio.to_thread(database.transaction, removal.analyze)
+    return done
 
 
 def _checked_status(settings: Settings, database: Database) -> Status:

@@ -1,4 +1,8 @@
-"""Removal on request: the runs of a user or an organisation, or named ones, with tombstones so that they stay away."""
+"""Removal on request: the runs of a user or an organisation, or named ones, with tombstones so that they stay away.
+
+What is derived goes with what it derives from. An organisation's rows of the rollups are deleted, in the hours whose runs were
+pruned long ago, too: it makes no difference whether `prune` or `erase` came first.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,21 @@ from collections.abc import Callable, Sequence
 import msgspec
 from sqlalchemy import Connection, text
 
+from etl.admin import persons
+from etl.admin.persons import Hidden, Person
 from etl.admin.removal import OWNED, batches, lock, remove
 from etl.database import Database, allow_long
 from etl.errors import ConfigurationError
-from etl.transform.scanner import split
+from etl.ledger import changed_groups
+from etl.tables.rollups import run_rollup, step_rollup, step_rollup_daily
+from etl.transform.redact import Redaction
 
 # Runs in one transaction.
 BATCH = 500
-# Listings decoded, and runs counted, at once.
-READ_AT_ONCE = 5000
+# Runs counted at once.
+COUNT_AT_ONCE = 5000
+
+NO_REDACTION = Redaction()
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -29,12 +39,15 @@ class Selection(msgspec.Struct, frozen=True):
     workflow_id: str | None = None
     """Only this workflow's runs; of `runs` that are not known here, the workflow they belong to."""
 
-    @property
-    def person(self) -> tuple[str, str] | None:
-        """The field that names the user or organisation, and its value."""
-        if self.user_id is not None:
-            return "user_id", self.user_id
-        return None if self.organization_id is None else ("organization_id", self.organization_id)
+    def person(self, rules: Redaction) -> Person | None:
+        """The user or organisation under these rules; None where runs are named."""
+        field, name = (
+            ("user_id", self.user_id) if self.user_id is not None else ("organization_id", self.organization_id)
+        )
+        if name is None:
+            return None
+        hashed = rules.hashed(name)
+        return Person(field, (name,) if hashed is None else (name, hashed), self.workflow_id)
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -45,29 +58,9 @@ class Found(msgspec.Struct, frozen=True):
     """Rows that go, by table; those of `run_ledger` stay as tombstones."""
     not_read: int
     """Runs in the selection's scope that have not been read yet: nobody knows whose they are."""
+    hidden: Hidden = Hidden()
+    """Stored runs in its scope of which nobody can tell whose they are."""
 
-
-# A value that is no text, or too long for the column, stands in `extra`.
-_NAMED_BY = """(t.{field} = :value OR t.extra ->> '{field}' = :value)"""
-
-_OF_PERSON = """
-    SELECT t.id FROM orchestra.runs AS t
-    WHERE {named} AND (CAST(:workflow_id AS text) IS NULL OR t.workflow_id = :workflow_id)
-    UNION
-    SELECT t.run_id FROM orchestra.steps AS t
-    WHERE {named} AND (CAST(:workflow_id AS text) IS NULL OR t.workflow_id = :workflow_id)
-"""
-_FIND_OF_PERSON = {
-    field: text(_OF_PERSON.format(named=_NAMED_BY.format(field=field))) for field in ("user_id", "organization_id")
-}
-
-_LISTINGS = text("""
-    SELECT run_id, listing FROM orchestra_etl.run_ledger
-    WHERE listing IS NOT NULL AND run_id > :after
-      AND (CAST(:workflow_id AS text) IS NULL OR workflow_id = :workflow_id)
-    ORDER BY run_id
-    LIMIT :limit
-""")
 
 _KNOWN = text("""
     SELECT run_id AS id, workflow_id, tracking = 'erased' AS erased
@@ -95,6 +88,8 @@ _ENTER = text("""
     ON CONFLICT (run_id) DO NOTHING
 """)
 
+_IN_SCOPE = "(CAST(:workflow_id AS text) IS NULL OR t.workflow_id = :workflow_id)"
+
 # Bad rows of the run list carry no run's id, but their bytes may.
 _LETTERS = """
     FROM orchestra_etl.dead_letters AS d
@@ -105,13 +100,41 @@ _LETTERS = """
 """
 _LETTERS_NAMING = """
     FROM orchestra_etl.dead_letters AS d
-    WHERE (position(CAST(:plain AS bytea) IN d.body) > 0 OR position(CAST(:escaped AS bytea) IN d.body) > 0)
+    WHERE EXISTS (SELECT FROM unnest(CAST(:needles AS bytea[])) AS n (needle) WHERE position(n.needle IN d.body) > 0)
       AND (CAST(:workflow_id AS text) IS NULL OR d.workflow_id = :workflow_id)
 """
 _FIND_LETTERS = text(f"SELECT d.id {_LETTERS}")
 _FIND_LETTERS_NAMING = text(f"SELECT d.id {_LETTERS_NAMING}")
 _DELETE_LETTERS = text(f"DELETE {_LETTERS}")
 _DELETE_LETTERS_NAMING = text(f"DELETE {_LETTERS_NAMING}")
+
+# Groups whose runs are still there are computed anew from them. Of the others what remains is everybody else's.
+_DELETE_COUNTED = text(
+    f"""
+    WITH steps AS (
+        DELETE FROM orchestra.step_rollup AS t
+        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE} RETURNING t.workflow_id, t.hour
+    ), runs AS (
+        DELETE FROM orchestra.run_rollup AS t
+        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE} RETURNING t.workflow_id, t.hour
+    ), days AS (
+        DELETE FROM orchestra.step_rollup_daily AS t
+        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE}
+        RETURNING t.workflow_id, CAST(t.day AS timestamp) AT TIME ZONE 'UTC' AS hour
+    ), gone AS (
+        SELECT * FROM steps UNION ALL SELECT * FROM runs UNION ALL SELECT * FROM days
+    ), queued AS (
+        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) SELECT DISTINCT workflow_id, hour FROM gone
+    )
+    SELECT count(*) FROM gone
+"""
+)
+_COUNT_COUNTED = text(
+    " UNION ALL ".join(
+        f"SELECT count(*) AS n FROM {table.fullname} AS t WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE}"
+        for table in (step_rollup, run_rollup, step_rollup_daily)
+    ).join(("SELECT CAST(sum(n) AS bigint) FROM (", ") AS counted"))
+)
 
 _COUNT = {table.name: text(f"SELECT count(*) FROM {table.fullname} WHERE {owner}") for table, owner in OWNED.items()}
 _COUNT |= {
@@ -120,64 +143,72 @@ _COUNT |= {
 }
 
 
-def find(connection: Connection, selection: Selection) -> Found:
-    """Count what `erase` would remove; changes nothing.
+def find(connection: Connection, selection: Selection, rules: Redaction = NO_REDACTION) -> Found:
+    """Count what `erase` would remove; changes nothing. `rules`: those in force, with their key.
 
     Raises:
         ConfigurationError: an id is masked, or a named run is not known and no workflow is given.
     """
-    ids = _search(connection, selection)
-    rows = Counter(dict.fromkeys((*_COUNT, "dead_letters"), 0))
+    person = selection.person(rules)
+    ids = _search(connection, selection, person)
+    rows = Counter(dict.fromkeys((*_COUNT, "dead_letters", "rollups"), 0))
     letters: set[int] = set()
-    for part in batches(ids, READ_AT_ONCE):
+    for part in batches(ids, COUNT_AT_ONCE):
         for name, statement in _COUNT.items():
             rows[name] += connection.execute(statement, {"ids": list(part)}).scalar_one()
         letters.update(connection.execute(_FIND_LETTERS, {"ids": list(part)}).scalars())
-    if selection.person is not None:
-        letters.update(connection.execute(_FIND_LETTERS_NAMING, _naming(selection)).scalars())
+    if person is not None:
+        letters.update(connection.execute(_FIND_LETTERS_NAMING, _naming(person)).scalars())
+        if person.field == "organization_id":
+            rows["rollups"] = connection.execute(_COUNT_COUNTED, person.parameters).scalar_one()
     rows["dead_letters"] = len(letters)
-    return Found(len(ids), dict(rows), _not_read(connection, selection))
+    return Found(len(ids), dict(rows), _not_read(connection, selection, person), _hidden(connection, person, rules))
 
 
-def erase(database: Database, selection: Selection) -> Found:
+def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACTION) -> Found:
     """Remove all that is stored of the selection's runs; what was removed. Safe to repeat, and beside a running service.
 
     Each transaction removes some runs whole. The search is repeated until it finds nothing, for what was loaded meanwhile.
+    Afterwards the rollups are to be refreshed, and the tables analyzed.
 
     Raises:
         ConfigurationError: as `find`; nothing was removed.
         DatabaseError: the database cannot be used; what was committed stays removed.
     """
-    runs, rows = 0, Counter(dict.fromkeys((*_COUNT, "dead_letters"), 0))
-    while ids := database.transaction(lambda c: _search(c, selection)):
+    person = selection.person(rules)
+    runs, rows = 0, Counter(dict.fromkeys((*_COUNT, "dead_letters", "rollups"), 0))
+    while ids := database.transaction(lambda c: _search(c, selection, person)):
         for part in batches(ids, BATCH):
             rows.update(database.transaction(_remover(part, selection.workflow_id)))
         runs += len(ids)
-    if selection.person is not None:
+    if person is not None:
         rows["dead_letters"] += database.transaction(
-            lambda c: c.execute(_DELETE_LETTERS_NAMING, _naming(selection)).rowcount
+            lambda c: c.execute(_DELETE_LETTERS_NAMING, _naming(person)).rowcount
         )
-    return Found(runs, dict(rows), database.transaction(lambda c: _not_read(c, selection)))
+        if person.field == "organization_id":
+            rows["rollups"] = database.transaction(lambda c: _delete_counted(c, person))
+    return database.transaction(
+        lambda c: Found(runs, dict(rows), _not_read(c, selection, person), _hidden(c, person, rules))
+    )
 
 
-def _search(connection: Connection, selection: Selection) -> list[str]:
+def _delete_counted(connection: Connection, person: Person) -> int:
+    # A refresh under way would write back what it has read before.
+    changed_groups.wait_for_lock(connection)
+    allow_long(connection)
+    return int(connection.execute(_DELETE_COUNTED, person.parameters).scalar_one())
+
+
+def _search(connection: Connection, selection: Selection, person: Person | None) -> list[str]:
     """The runs of the selection that are not erased yet, in key order."""
-    masked = next((id for id in (*selection.runs, selection.person and selection.person[1]) if id and "*" in id), None)
+    masked = next((id for id in (*selection.runs, person and person.values[0]) if id and "*" in id), None)
     if masked is not None:
         raise ConfigurationError(
             f"{masked} is masked by the API and stands for many people: name the runs by their ids with --run"
         )
-    if selection.person is None:
+    if person is None:
         return _search_named(connection, selection)
-    field, value = selection.person
-    scope = {"workflow_id": selection.workflow_id}
-    allow_long(connection)
-    found = set(connection.execute(_FIND_OF_PERSON[field], {**scope, "value": value}).scalars())
-    after = ""
-    while rows := connection.execute(_LISTINGS, {**scope, "after": after, "limit": READ_AT_ONCE}).all():
-        found.update(row.run_id for row in rows if _names(bytes(row.listing), field, value))
-        after = rows[-1].run_id
-    return sorted(found)
+    return sorted(persons.runs_of(connection, person))
 
 
 def _search_named(connection: Connection, selection: Selection) -> list[str]:
@@ -189,19 +220,6 @@ def _search_named(connection: Connection, selection: Selection) -> list[str]:
             "when it comes; nothing was removed"
         )
     return sorted({*unknown, *(id for id, erased in known.items() if not erased)})
-
-
-def _names(listing: bytes, field: str, value: str) -> bool:
-    """Whether a run's row as the list gave it names this user or organisation, as a text or as a bare number."""
-    parts = split(b"[" + listing + b"]")
-    members = parts.elements[0][1] if parts is not None and parts.elements else None
-    if members is None:
-        return value.encode() in listing
-    raw = bytes(members.get(field, b""))
-    try:
-        return raw.decode() == value or json.loads(raw) == value
-    except (ValueError, RecursionError):
-        return False
 
 
 def _remover(run_ids: Sequence[str], workflow_id: str | None) -> Callable[[Connection], dict[str, int]]:
@@ -216,14 +234,17 @@ def _remover(run_ids: Sequence[str], workflow_id: str | None) -> Callable[[Conne
     return work
 
 
-def _naming(selection: Selection) -> dict[str, object]:
-    """The bytes that a letter about this user or organisation holds: as they are, or with what JSON may escape escaped."""
-    value = selection.person[1] if selection.person is not None else ""
-    escaped = json.dumps(value)[1:-1].encode()
-    return {"plain": value.encode(), "escaped": escaped, "workflow_id": selection.workflow_id}
+def _naming(person: Person) -> dict[str, object]:
+    """The bytes that a letter about this person holds: as they are, or with what JSON may escape escaped."""
+    needles = {needle for value in person.values for needle in (value.encode(), json.dumps(value)[1:-1].encode())}
+    return {"needles": sorted(needles), "workflow_id": person.workflow_id}
 
 
-def _not_read(connection: Connection, selection: Selection) -> int:
-    if selection.person is None:
+def _not_read(connection: Connection, selection: Selection, person: Person | None) -> int:
+    if person is None:
         return 0
     return int(connection.execute(_NOT_READ, {"workflow_id": selection.workflow_id}).scalar_one())
+
+
+def _hidden(connection: Connection, person: Person | None, rules: Redaction) -> Hidden:
+    return Hidden() if person is None else persons.hidden(connection, person, rules)

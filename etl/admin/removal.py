@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from sqlalchemy import Connection, Table, text
 
+from etl.database import allow_long
 from etl.ledger import changed_groups
 from etl.tables import PAYLOADS, metadata, runs, steps
 
@@ -35,6 +36,11 @@ OWNED: Mapping[Table, str] = {
 }
 """The tables whose rows belong to a run, children first, and by what condition."""
 
+RUN_PAYLOADS: Mapping[Table, tuple[str, ...]] = {
+    table: columns for table, columns in PAYLOADS.items() if table in OWNED
+}
+"""The columns with content that belong to a run: a workflow's graph does not, and stays when runs are removed."""
+
 _LOCK = text("""
     SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) ORDER BY run_id FOR UPDATE
 """)
@@ -42,6 +48,11 @@ _LOCK = text("""
 _DELETE = {table.name: text(f"DELETE FROM {table.fullname} WHERE {owner}") for table, owner in OWNED.items()}
 
 _DELETE_REQUESTS = text("DELETE FROM orchestra.run_requests WHERE run_id = ANY (CAST(:ids AS text[]))")
+
+_ANALYZE = text(
+    "ANALYZE "
+    + ", ".join(table.fullname for table in metadata.sorted_tables if "workflow_id" in table.c or table in OWNED)
+)
 
 _FORGET_EXAMPLES = text("""
     UPDATE orchestra_etl.drift SET last_run_id = '' WHERE last_run_id = ANY (CAST(:ids AS text[]))
@@ -61,7 +72,7 @@ _TOMBSTONE = text("""
 
 def holds_payload(table: Table) -> str:
     """The condition by which a row of this table still has a payload."""
-    return "(" + " OR ".join(f"{column} IS NOT NULL" for column in PAYLOADS[table]) + ")"
+    return "(" + " OR ".join(f"{column} IS NOT NULL" for column in RUN_PAYLOADS[table]) + ")"
 
 
 def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -89,3 +100,12 @@ def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) ->
     connection.execute(_FORGET_EXAMPLES, ids)
     removed["run_ledger"] = connection.execute(_TOMBSTONE, {**ids, "tracking": tracking}).rowcount
     return removed
+
+
+def analyze(connection: Connection) -> None:
+    """Sample the tables anew: the planner's statistics keep frequent values, such as a user's id, after their rows are gone.
+
+    A user who owns neither the tables nor the database is warned by PostgreSQL, and the statistics stay until autovacuum.
+    """
+    allow_long(connection)
+    connection.execute(_ANALYZE)

@@ -22,10 +22,10 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, Row, Table, TextClause, text
 
-from etl.admin.removal import OWNED, batches, holds_payload, lock, remove
+from etl.admin.removal import OWNED, RUN_PAYLOADS, batches, holds_payload, lock, remove
 from etl.database import Database, allow_long
 from etl.load.retention import PRUNED
-from etl.tables import PAYLOADS, runs
+from etl.tables import runs
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +72,7 @@ def _has_payload(table: Table) -> str:
     )
 
 
-_PAYLOADS_LEFT = "(a.listing IS NOT NULL OR " + " OR ".join(_has_payload(table) for table in PAYLOADS) + ")"
+_PAYLOADS_LEFT = "(a.listing IS NOT NULL OR " + " OR ".join(_has_payload(table) for table in RUN_PAYLOADS) + ")"
 
 # Asked of those alone whose own times are old enough: hence OFFSET 0.
 _STEPS_OVER = """NOT EXISTS (
@@ -120,13 +120,13 @@ _NOTES = {
 
 
 def _empty(table: Table) -> str:
-    columns = [f"{column} = NULL" for column in PAYLOADS[table]]
+    columns = [f"{column} = NULL" for column in RUN_PAYLOADS[table]]
     if table.name in _NOTES:
         columns.append(f"note = {_NOTES[table.name]}")
     return f"UPDATE {table.fullname} SET {', '.join(columns)} WHERE {OWNED[table]} AND {holds_payload(table)}"
 
 
-_EMPTY = {table.name: text(_empty(table)) for table in PAYLOADS}
+_EMPTY = {table.name: text(_empty(table)) for table in RUN_PAYLOADS}
 
 _DROP_LISTINGS = text("""
     UPDATE orchestra_etl.run_ledger SET listing = NULL WHERE run_id = ANY (CAST(:ids AS text[])) AND listing IS NOT NULL

@@ -62,7 +62,8 @@ def backfill(
     """Walk the whole run list and read all that is missing, after everything that is live.
 
     Can be stopped and started again at any time: what was listed is remembered. With --since and --until the other runs that
-    were found stay due, for the service or the next sync.
+    were found stay due, for the service or the next sync. With --reread, redaction rules are also applied to what can no longer
+    be read, as `redact apply` does.
     """
     if since is not None and until is not None and since >= until:
         raise ConfigurationError("--since must be earlier than --until: no run starts in between")
@@ -75,7 +76,13 @@ def backfill(
             on_load=progress.add,
         )  # fmt: skip
 
-    return _pass(settings, work, as_json=as_json)
+    async def redact(database: Database, stop: Stop) -> None:
+        from etl import app
+
+        if reread and settings.redaction.rules and not stop.is_set():
+            await app.redact_stored(settings, database, chosen, stop.is_set)
+
+    return _pass(settings, work, as_json=as_json, then=redact)
 
 
 def serve(context: typer.Context) -> int:
@@ -158,18 +165,31 @@ class Progress:
             yield self
 
 
-def _pass(settings: Settings, work: Callable[[Jobs, Stop, Progress], Awaitable[PassReport]], *, as_json: bool) -> int:
+async def _nothing(database: Database, stop: Stop) -> None:
+    """What follows most passes."""
+
+
+def _pass(
+    settings: Settings,
+    work: Callable[[Jobs, Stop, Progress], Awaitable[PassReport]],
+    *,
+    as_json: bool,
+    then: Callable[[Database, Stop], Awaitable[None]] = _nothing,
+) -> int:
     from etl import app
 
     with app.open_database(settings) as database:
-        report = asyncio.run(_run(settings, database, work))
+        report = asyncio.run(_run(settings, database, work, then))
     _print(report, as_json=as_json)
     # What a shell makes of a process that a signal ended: the pass is not over, and cron should know.
     return report.exit_status or (128 + report.interrupted if report.interrupted else 0)
 
 
 async def _run(
-    settings: Settings, database: Database, work: Callable[[Jobs, Stop, Progress], Awaitable[PassReport]]
+    settings: Settings,
+    database: Database,
+    work: Callable[[Jobs, Stop, Progress], Awaitable[PassReport]],
+    then: Callable[[Database, Stop], Awaitable[None]],
 ) -> PassReport:
     from etl import app
     from etl.signals import stop_on_signals
@@ -181,6 +201,7 @@ async def _run(
                 async with _repeated(lambda over: app.refresh_rollups(settings, database, over), stop):
                     report = await work(jobs, stop, progress)
                 try:
+                    await then(database, stop)
                     await app.refresh_rollups(settings, database, stop.is_set)
                 except EtlError as error:
                     # What the pass did is stored; the queue keeps what is to be refreshed.

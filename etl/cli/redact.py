@@ -1,4 +1,4 @@
-"""`redact`: what the redaction rules would remove."""
+"""`redact`: what the redaction rules would remove, and the rules applied to what is stored already."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from etl.cli.context import AsJson, console, invocation, print_json
+from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
 from etl.cli.display import counted, fields, listing, plain
 from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
 
 if TYPE_CHECKING:
+    from etl.admin.redaction import Redacted
+    from etl.database import Database
     from etl.settings import Settings
     from etl.transform.redact import Policy
     from etl.transform.scanner import Split
@@ -62,8 +64,11 @@ class Preview(msgspec.Struct, frozen=True):
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(name="redact", help="What the redaction rules would remove.", no_args_is_help=True)
+    group = typer.Typer(
+        name="redact", help="Try the redaction rules, and apply them to what is stored.", no_args_is_help=True
+    )
     group.command("preview")(preview)
+    group.command("apply")(apply)
     app.add_typer(group)
 
 
@@ -97,6 +102,52 @@ def preview(
         typer.echo(f"workflow {plain(known)} has no redaction rules: everything is kept")
     else:
         _print(found)
+
+
+def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson = False) -> int:
+    """Apply the configured rules to all that is stored, without asking the API; what they remove is gone for good.
+
+    Reaches what is never read again, too: steps and runs that the API has let go, settled dead letters, names in the rollups.
+    First start every service with the rules. Small transactions, may be stopped and repeated at any time. Backups are not
+    reached; PostgreSQL overwrites the old rows by and by (VACUUM FULL at once).
+    """
+    from etl import app
+
+    settings = invocation(context).settings()
+    if not settings.redaction.rules:
+        raise ConfigurationError("there are no redaction rules: add [[redaction.rules]] to the configuration")
+    rules = app.open_redaction(settings)
+    for one in workflow or ():
+        if rules.policy(one) is None:
+            raise ConfigurationError(f"no redaction rule applies to workflow {one[:80]!r}: nothing was changed")
+    with app.open_database(settings) as database:
+        done, interrupted = asyncio.run(_apply_stored(settings, database, workflow))
+    if as_json:
+        print_json(done)
+    else:
+        typer.echo(
+            f"{counted(done.runs, 'run')} and {counted(done.steps, 'step')} were under other rules or none; "
+            f"{done.changed:,} of them changed"
+        )
+        changed = (
+            ("rows of the run list", done.listings),
+            ("dead letters", done.dead_letters),
+            ("rollups", done.rollups),
+        )
+        fields(console(), [(name, f"{number:,}") for name, number in changed], indent=2)
+        if not done.complete:
+            typer.echo("interrupted: repeat this to go on")
+    return 128 + interrupted if interrupted and not done.complete else 0
+
+
+async def _apply_stored(
+    settings: Settings, database: Database, workflows: list[str] | None
+) -> tuple[Redacted, int | None]:
+    from etl import app
+    from etl.signals import stop_on_signals
+
+    with stop_on_signals() as stop:
+        return await app.redact_stored(settings, database, workflows, stop.is_set), stop.number
 
 
 async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Split, Split | None]:
@@ -160,7 +211,7 @@ def _print(found: Preview) -> None:
     else:
         typer.echo("nothing of this run would go")
     others = f"{counted(found.steps_under_other_rules, 'stored step')} of the workflow"
-    reread = f"; `orchestra-etl backfill --workflow {plain(found.workflow_id)} --reread` rewrites them"
+    rewrite = f"; `orchestra-etl redact apply --workflow {plain(found.workflow_id)}` brings them under these"
     rows = [
         (f"rule {number}", f"{_matched(use)}: {use.action} {plain(use.path)}{_scope(use)}")
         for number, use in enumerate(found.rules, 1)
@@ -171,7 +222,7 @@ def _print(found: Preview) -> None:
         rows.append(("run", "the API does not give the run's own row: the rules were tried on its steps alone"))
     rows += [
         ("policy", found.policy or ""),
-        ("stored", f"{others} under other rules or none{reread if found.steps_under_other_rules else ''}"),
+        ("stored", f"{others} under other rules or none{rewrite if found.steps_under_other_rules else ''}"),
     ]
     typer.echo()
     fields(out, rows)

@@ -135,6 +135,19 @@ _DISCARD = text(f"""
 """)
 
 
+# A letter with the same content may have been recorded under the rules already: then this one needs another hash.
+_REWRITE = text("""
+    UPDATE orchestra_etl.dead_letters AS d
+    SET body = :body, detail = :detail,
+        content_hash = CASE WHEN EXISTS (
+            SELECT FROM orchestra_etl.dead_letters AS other
+            WHERE (other.workflow_id, other.run_id, other.reason, other.content_hash)
+                  = (d.workflow_id, d.run_id, d.reason, CAST(:hash AS bytea)) AND other.id <> d.id)
+        THEN CAST(:otherwise AS bytea) ELSE CAST(:hash AS bytea) END
+    WHERE d.id = :id
+""")
+
+
 class Letter(msgspec.Struct, frozen=True):
     """Something rejected, and whose it is."""
 
@@ -275,6 +288,19 @@ def body(connection: Connection, letter_id: int) -> bytes | None:
     """A letter's bytes as the API sent them; None where there is no such number."""
     found = connection.execute(_BODY, {"id": letter_id}).scalar_one_or_none()
     return None if found is None else bytes(found)
+
+
+def rewrite(connection: Connection, letter_id: int, rejected: Rejected, *, otherwise: bytes) -> None:
+    """Put what redaction has left in the place of a letter's bytes, sentence and hash.
+
+    Args:
+        connection: in a transaction that has locked the letter.
+        letter_id: its number.
+        rejected: what is left.
+        otherwise: a hash in place of the content's own, where another letter of the run has that.
+    """
+    values = {"body": rejected.body, "detail": rejected.detail, "hash": _hash(rejected), "otherwise": otherwise}
+    connection.execute(_REWRITE, {"id": letter_id, **values})
 
 
 def unknown(connection: Connection, ids: Sequence[int]) -> list[int]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, text
 
 _RECORD = text("""
@@ -13,6 +16,8 @@ _RECORD = text("""
     ORDER BY n.version COLLATE "C"
     ON CONFLICT (version) DO NOTHING
 """)
+
+_RECORDED = text("SELECT version, rules, first_used_at FROM orchestra_etl.redaction_policies ORDER BY version")
 
 _OTHERS = text("""
     SELECT count(*) FROM orchestra.steps
@@ -26,6 +31,20 @@ def record(connection: Connection, policies: Mapping[str, str]) -> None:
         versions = sorted(policies)
         rules = [policies[version] for version in versions]
         connection.execute(_RECORD, {"versions": versions, "rules": rules})
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """The rules of some time."""
+
+    version: str
+    rules: list[dict[str, Any]]
+    """Each with its `node`, `path` and `action`."""
+    first_used_at: datetime
+
+
+def recorded(connection: Connection) -> list[Recorded]:
+    """All rules that were ever in force."""
+    return [Recorded(**row._mapping) for row in connection.execute(_RECORDED)]
 
 
 def steps_under_others(connection: Connection, workflow_id: str, version: str) -> int:

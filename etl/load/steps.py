@@ -6,7 +6,7 @@ row of `steps` that the same transaction has just made proves that there are non
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from sqlalchemy import Connection, text
@@ -163,13 +163,25 @@ def _insert_payloads(connection: Connection, new: Sequence[Step]) -> None:
 
 def _update_payloads(connection: Connection, known: Sequence[Step]) -> None:
     for name in _PAYLOADS:
-        rows = [(step.id, *_payload_row(payload)) for step in known if (payload := getattr(step, name)) is not None]
-        if rows:
-            _STAGED_PAYLOADS[name].fill(connection, rows)
-            connection.execute(_UPSERT_PAYLOADS[name])
-        gone = [step.id for step in known if step.redaction_policy is not None and getattr(step, name) is None]
-        if gone:
-            connection.execute(_DROP_PAYLOADS[name], {"ids": gone})
+        found = ((step, getattr(step, name)) for step in known)
+        update_payloads(
+            connection,
+            name,
+            {step.id: payload for step, payload in found if payload is not None or step.redaction_policy is not None},
+        )
+
+
+def update_payloads(
+    connection: Connection, name: Literal["inputs", "outputs"], found: Mapping[str, Payload | None]
+) -> None:
+    """Store these payloads of stored steps, by the step's id; None: nothing of it may stay."""
+    rows = [(id, *_payload_row(payload)) for id, payload in found.items() if payload is not None]
+    if rows:
+        _STAGED_PAYLOADS[name].fill(connection, rows)
+        connection.execute(_UPSERT_PAYLOADS[name])
+    gone = [id for id, payload in found.items() if payload is None]
+    if gone:
+        connection.execute(_DROP_PAYLOADS[name], {"ids": gone})
 
 
 def _payload_row(payload: Payload) -> tuple[object, ...]:

@@ -226,13 +226,15 @@ run_requests = Table(
 )
 
 PAYLOADS: Mapping[Table, tuple[str, ...]] = {
+    workflow_versions: ("graph",),
     runs: ("extra",),
     run_payloads: ("inputs", "outputs", "inputs_raw", "outputs_raw"),
     steps: ("step_metadata", "extra"),
     inputs: ("data", "raw"),
     outputs: ("data", "raw"),
 }
-"""The columns that hold what users and models said, or what may hold it: retention and erasure go by this list.
+"""The columns that hold what users and models said, or what may hold it: grants go by this list, and retention by the part of
+it that belongs to runs (`admin.removal.RUN_PAYLOADS`). Nodes of a graph may hold prompts.
 
 Error texts are no payloads: without them nobody could tell why a run failed. Where they quote what they must not, a
 redaction rule removes it.

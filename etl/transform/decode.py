@@ -13,13 +13,13 @@ from msgspec import Raw
 
 from etl.records import DecodedSteps, Payload, Reason, Rejected, Step
 from etl.transform.fields import Fields, Findings, usable_id
-from etl.transform.generation import read_generation
-from etl.transform.payloads import may_be_refused
+from etl.transform.generation import Generation, read_generation, with_facts_of
+from etl.transform.payloads import may_be_refused, payload
 from etl.transform.redact import NotRedactable, Policy
 from etl.transform.scanner import Members, is_json, split
 from etl.transform.states import StateMap
 
-TRANSFORM_VERSION = 1
+TRANSFORM_VERSION = 2
 """Raise it whenever the same bytes give other records than before.
 
 It is part of `content_hash`, by which the load leaves out what is stored already: with the old hash, the rows of an
@@ -58,8 +58,10 @@ def decode_steps(
     steps: dict[str, Step] = {}
     own_texts: dict[str, Raw] = {}
     for position, (own, members) in enumerate(parts.elements):
+        answered = None
         if policy is not None and members is not None:
             try:
+                answered = generation_of(members, suspect=not parts.strict or may_be_refused(bytes(own)))
                 own, members, suspect = policy.step(own, members)
             except NotRedactable as trouble:
                 findings.rejected.append(policy.withhold_unredactable(trouble, own, usable_id(members.get("id"))))
@@ -77,7 +79,9 @@ def decode_steps(
         own_texts[step_id] = own
         fields = Fields(step_id, members, findings, suspect=suspect, keep_raw=policy is None)
         context = f"{TRANSFORM_VERSION}\0{workflow_id}\0{run_id}\0{position}"
-        steps[step_id] = _step(step_id, position, own, members, fields, context, findings, states, node_types, version)
+        steps[step_id] = _step(
+            step_id, position, own, members, fields, context, findings, states, node_types, answered, version
+        )
     return DecodedSteps(tuple(steps.values()), tuple(findings.rejected), findings.drift, digest=_digest(steps.values()))
 
 
@@ -120,6 +124,7 @@ def _step(
     findings: Findings,
     states: StateMap,
     node_types: Mapping[str, str],
+    answered: Generation | None,
     policy_version: str | None,
 ) -> Step:
     node_id = fields.text("node_id")
@@ -132,11 +137,14 @@ def _step(
     seen = read_generation(_readable(inputs, members.get("inputs")), _readable(outputs, members.get("outputs")))
     for name in seen.implausible:
         findings.deviates(f"outputs.usage.{name}", "wrong_type", "implausible number")
+    if answered is not None:
+        seen = with_facts_of(answered, seen)
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)
     # All that the row depends on: where its workflow or node type is corrected later, it must be written again.
     digest = hashlib.blake2b(f"{context}\0{state}\0{node_type}\0".encode(), digest_size=16)
     if policy_version is not None:
-        digest.update(f"{policy_version}\0".encode())
+        # The error itself may be gone from the bytes, so that they would not tell that there now is one.
+        digest.update(f"{policy_version}\0{seen.reported_error is not None}\0".encode())
     digest.update(own)
     return Step(
         step_id,
@@ -169,6 +177,16 @@ def _step(
         own,
         policy_version,
     )
+
+
+def generation_of(members: Members, *, suspect: bool) -> Generation:
+    """What a step's payloads tell; `suspect` as for `payloads.payload`."""
+
+    def readable(name: str) -> Raw | None:
+        raw = members.get(name)
+        return None if raw is None else _readable(payload(raw, suspect=suspect), raw)
+
+    return read_generation(readable("inputs"), readable("outputs"))
 
 
 def _digest(steps: Iterable[Step]) -> bytes:

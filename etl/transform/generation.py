@@ -28,6 +28,8 @@ _NO_ERROR = re.compile(
 )
 _FALSE = frozenset({"false", "no", "0"})
 _FAILED = frozenset({"error", "failed", "failure"})
+REMOVED_ERROR = "(removed by a redaction rule)"
+"""Stands for a reported error whose text no rule has left: that there was one is still counted."""
 
 
 class _Outputs(Struct, gc=False):
@@ -159,6 +161,15 @@ def is_error(value: object) -> bool:
         elif one:
             return True
     return False
+
+
+def with_facts_of(answered: Generation, left: Generation) -> Generation:
+    """What may be stored of a redacted step: its values as the rules left them, its facts as the API answered them.
+
+    A rule changes what a value says. It never changes what kind of node the step executed, nor whether it reported an error.
+    """
+    error = None if answered.reported_error is None else left.reported_error or REMOVED_ERROR
+    return msgspec.structs.replace(left, node_type=answered.node_type, reported_error=error)
 
 
 def _model(given: _Inputs, made: _Outputs) -> Generation:

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -73,7 +73,7 @@ class Match(NamedTuple):
     size: int
     """Length of the value's JSON, in bytes."""
     applied: bool
-    """False where the match lies in another one, or where it is a member that holds the row together."""
+    """False where the match lies in another one, holds nothing, or is a member that holds the row together."""
 
 
 class _Number(float):
@@ -94,6 +94,11 @@ def _integer(text: str) -> int | _Number:
 
 _WORDS = {None: "null", True: "true", False: "false"}
 _DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_Number, parse_constant=_Number, strict=False)
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether the value holds nothing that could be hidden: null, or an empty string, array or object."""
+    return value is None or (isinstance(value, (str, list, dict)) and not value)
 
 
 class _Compiled(NamedTuple):
@@ -127,6 +132,14 @@ class Redaction:
     def policy(self, workflow_id: str) -> Policy | None:
         """The workflow's policy; None where no rule applies to it."""
         return self._named.get(workflow_id, self._common)
+
+    def hashed(self, text: str) -> str | None:
+        """What a `hash` rule makes of this text; None without a key."""
+        return _hash(text, self._key) if self._key else None
+
+    def has_made(self, version: str, rules: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a policy of this version, with these recorded rules, had today's key."""
+        return bool(self._key) and _version(_rules_json(rules), self._key) == version
 
     @property
     def policies(self) -> dict[str, Policy]:
@@ -162,11 +175,10 @@ class Policy:
             for node in {rule.node for rule in compiled if rule.node is not None}
         }
         # Not the workflow: a rule does the same whether it was given for this one or for all.
-        self.rules_json = json.dumps(
+        self.rules_json = _rules_json(
             [{"node": rule.node, "path": str(rule.query), "action": rule.action} for rule in compiled]
         )
-        canonical = f"{self.rules_json}\0{self._hmac(b'the key of the redaction policy')}"
-        self.version = hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest()
+        self.version = _version(self.rules_json, key)
 
     def step(self, own: Raw, members: Members) -> Redacted:
         """Redact a step. Raises NotRedactable."""
@@ -189,12 +201,27 @@ class Policy:
                     node.path(),
                     _kind(node.value),
                     len(_bytes(node.value)),
-                    applied=taken.get(node.location) is rule,
+                    applied=taken.get(node.location) is rule and (rule.action == "drop" or not _is_empty(node.value)),
                 )
                 for rule, node in found
             ]
         except Exception as error:
             raise NotRedactable(type(error).__name__) from None
+
+    def effects(self, field: str) -> frozenset[Action]:
+        """What the rules may do to this member of a step or a run, tried on one that has nothing else."""
+        found: set[Action] = set()
+        for node in (None, *self._of_node):
+            document = Raw(_bytes({"node_id": node, field: "x"}))
+            parts = split(b"[" + document + b"]")
+            for own, members in parts.elements if parts is not None else ():
+                applied = self.matches(own, members or {})
+                found.update(
+                    self.rules[match.rule].action
+                    for match in applied
+                    if match.applied and match.path == f"$['{field}']"
+                )
+        return frozenset(found)
 
     def withhold(self, reason: Reason, detail: str, body: bytes, step_id: str | None = None) -> Rejected:
         """Set something aside without its bytes: what cannot be read may hold what must not be kept.
@@ -206,7 +233,7 @@ class Policy:
             f"{detail} Its {len(body):,} bytes are not kept: the workflow has redaction rules.",
             b"",
             step_id,
-            content_hash=bytes.fromhex(self._hmac(body))[:16],
+            content_hash=self.keyed_hash(body),
         )
 
     def withhold_unredactable(self, trouble: NotRedactable, own: Raw | bytes, step_id: str | None = None) -> Rejected:
@@ -244,23 +271,55 @@ class Policy:
         for name in location[:-1]:
             holder = holder[name]
         last = location[-1]
-        if action == "mask":
-            holder[last] = MASK
-        elif action == "hash":
-            holder[last] = self._hash(holder[last])
-        elif isinstance(holder, list):
-            holder[int(last)] = None  # the elements after it keep their places
-        else:
-            del holder[last]
+        if action == "drop":
+            if isinstance(holder, list):
+                holder[int(last)] = None  # the elements after it keep their places
+            else:
+                del holder[last]
+        elif not _is_empty(holder[last]):
+            # An empty value stays: a mask in its place would say that there was something, such as an error.
+            holder[last] = MASK if action == "mask" else _hash(holder[last], self._key)
 
-    def _hash(self, value: Any) -> str:
-        if not isinstance(value, str):
-            return f"hmac-sha256:{self._hmac(_bytes(value, ordered=True))}"
-        # A row may come by here twice: the ledger keeps its listing redacted, and the listing is redacted as it is read.
-        return value if _HASHED.fullmatch(value) else f"hmac-sha256:{self._hmac(value.encode(errors='surrogatepass'))}"
+    def keyed_hash(self, content: bytes) -> bytes:
+        """16 bytes that tell nobody without the key what was hashed."""
+        return hmac.digest(self._key, content, "sha256")[:16]
 
-    def _hmac(self, content: bytes) -> str:
-        return hmac.digest(self._key, content, "sha256").hex()
+
+def _version(rules_json: str, key: bytes) -> str:
+    canonical = f"{rules_json}\0{_hmac(b'the key of the redaction policy', key)}"
+    return hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest()
+
+
+def _rules_json(rules: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps([{name: rule.get(name) for name in ("node", "path", "action")} for rule in rules])
+
+
+def _hash(value: Any, key: bytes) -> str:
+    if not isinstance(value, str):
+        return f"hmac-sha256:{_hmac(_bytes(value, ordered=True), key)}"
+    # A row may come by here twice: the ledger keeps its listing redacted, and the listing is redacted as it is read.
+    return value if _HASHED.fullmatch(value) else f"hmac-sha256:{_hmac(value.encode(errors='surrogatepass'), key)}"
+
+
+def _hmac(content: bytes, key: bytes) -> str:
+    return hmac.digest(key, content, "sha256").hex()
+
+
+def same_value(one: bytes, other: bytes) -> bool:
+    """Whether two JSON texts are the same value to the last digit, members in the same order; False where one cannot be read."""
+    try:
+        return _bytes(_parse(Raw(one))) == _bytes(_parse(Raw(other)))
+    except (ValueError, RecursionError):
+        return False
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Every string in a parsed JSON value; names of members are none."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from texts_of(inner)
 
 
 def _outermost(found: Sequence[tuple[_Compiled, Any]]) -> dict[Location, _Compiled]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from etl.admin import retention
+from etl.admin import removal, retention
 from etl.admin.erase import Selection, erase
 from etl.analytics import rollups
 from etl.database import Database
@@ -22,7 +22,6 @@ from etl.ledger.dead_letters import Letter
 from etl.local.history import History
 from etl.local.simulator import Simulator
 from etl.records import Rejected
-from etl.tables import PAYLOADS
 from etl.transform.runs import decode_page
 from tests.command_line import command_line
 from tests.support import configuration, environment, load, query, sync, writes
@@ -58,7 +57,7 @@ class World:
     def with_payloads(self) -> set[str]:
         """The runs of which any payload column of any table is filled."""
         found: set[str] = set()
-        for table, columns in PAYLOADS.items():
+        for table, columns in removal.RUN_PAYLOADS.items():
             key = {"runs": "id", "steps": "run_id", "run_payloads": "run_id"}.get(table.name)
             run = key or "(SELECT run_id FROM orchestra.steps WHERE id = step_id)"
             filled = " OR ".join(f"{column} IS NOT NULL" for column in columns)

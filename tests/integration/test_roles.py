@@ -101,6 +101,8 @@ def url(cluster: EmbeddedPostgres, database_url: str) -> str:
         database_url,
         """
         INSERT INTO orchestra.workflows (id, name) VALUES ('w', 'one');
+        INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, graph)
+            VALUES ('w', now(), '1', '{"nodes": [{"prompt": "secret"}]}');
         INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, extra)
             VALUES ('r', 'w', 'succeeded', 'api', 'final', '"secret"');
         INSERT INTO orchestra.run_payloads (run_id, inputs) VALUES ('r', '"secret"');
@@ -243,7 +245,8 @@ def test_the_loader_may_do_nothing_else(url: str) -> None:
 
 ANALYST_MAY = (
     "SELECT id, state FROM orchestra.steps", "SELECT count(*) FROM orchestra.inputs", "SELECT * FROM orchestra.workflows",
-    "SELECT step_id, size_bytes, note FROM orchestra.inputs", "SELECT * FROM orchestra.coverage",
+    "SELECT step_id, size_bytes, note FROM orchestra.inputs",
+    "SELECT workflow_id, observed_at, version, updated_at FROM orchestra.workflow_versions", "SELECT * FROM orchestra.coverage",
     "SELECT r.id FROM orchestra.runs r JOIN orchestra.steps s ON s.run_id = r.id", "COPY orchestra.steps (id) TO STDOUT",
 )  # fmt: skip
 PAYLOAD_READS = (
@@ -255,6 +258,7 @@ PAYLOAD_READS = (
     "SELECT 1 FROM orchestra.inputs WHERE data::text LIKE '%s%'", "SELECT step_id FROM orchestra.inputs ORDER BY data",
     "SELECT count(data) FROM orchestra.inputs", "SELECT FROM orchestra.inputs GROUP BY step_id HAVING max(data::text) > ''",
     "SELECT jsonb_object_agg(step_id, data) FROM orchestra.inputs", "SELECT outputs FROM orchestra.run_payloads",
+    "SELECT graph FROM orchestra.workflow_versions", "SELECT v FROM orchestra.workflow_versions v",
     "SELECT step_metadata FROM orchestra.steps", "SELECT inputs_raw FROM orchestra.run_payloads",
     "SELECT content_hash FROM orchestra.steps", "SELECT id FROM orchestra.runs WHERE content_hash > ''",
 )  # fmt: skip

@@ -20,6 +20,7 @@ from etl.errors import ConfigurationError
 from etl.records import DecodedSteps
 from etl.settings import load
 from etl.transform.decode import decode_steps
+from etl.transform.generation import REMOVED_ERROR
 from etl.transform.redact import UNTOUCHED, Action, NotRedactable, Policy, Redaction, Rule
 from etl.transform.runs import decode_page, decode_run, decode_single_run
 from etl.transform.scanner import Members, split
@@ -321,6 +322,74 @@ def test_columns_are_made_from_what_is_left() -> None:
     assert found.redaction_policy == rules.version
     assert found.user_id == found.request_model == hashed(CANARY)
     assert found.reported_error == hashed(CANARY)
+
+
+@pytest.mark.parametrize("action", ["mask", "hash"])
+def test_a_mask_never_stands_where_there_was_nothing(action: Action) -> None:
+    """Null and empty strings, arrays and objects stay under mask and hash; false, 0 and a blank do not, for they are values."""
+    nothing: list[Any] = [None, "", [], {}]
+    for empty in nothing:
+        step = {"id": "s", "error": empty, "inputs": {"a": empty}}
+        assert after(step, ("$.error", action), ("$.inputs.a", action)) == step
+    for value in (False, 0, " "):
+        left = after({"id": "s", "inputs": {"a": value}}, ("$.inputs.a", action))["inputs"]["a"]
+        assert left == (
+            "********" if action == "mask" else hashed(value if isinstance(value, str) else json.dumps(value))
+        )
+    (match,) = policy(("$.error", action)).matches(*element(b'{"id":"s","error":null}'))
+    assert (match.kind, match.applied) == ("null", False)
+
+
+OUTCOMES: list[dict[str, Any]] = [
+    {"error": None, "successful": True, "successfull": True},
+    {"error": "", "successful": True},
+    {"error": False, "successful": True},
+    {"error": "no such channel", "successful": False},
+    {"error": {"code": 404}},
+    {"error": None, "successful": False},
+    {"data": {"ok": True}, "successful": True},
+]
+PLACES = (
+    "$.outputs.result.error", "$.outputs.result.successful", "$.outputs.result['error','successful','successfull']",
+    "$.outputs.result.*", "$.outputs.result", "$.outputs", "$.outputs..*", "$.error", "$.*", "$..*", "$.inputs",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("action", ["drop", "mask", "hash"])
+@pytest.mark.parametrize("path", PLACES)
+@pytest.mark.parametrize("result", OUTCOMES, ids=range(len(OUTCOMES)))
+def test_rules_do_not_change_facts(result: dict[str, Any], path: str, action: Action) -> None:
+    """Whatever a rule does to an error, its step fails softly under the rule if it does without, and is of the same type."""
+    step = {
+        "id": "s", "node_id": "n", "status": "completed", "error": None, "inputs": {"app_name": "slack", "action": "POST"},
+        "outputs": {"result": result},
+    }  # fmt: skip
+    body = json.dumps([step]).encode()
+    (before,) = decoded(body, None).steps
+    (found,) = decoded(body, policy((path, action))).steps
+    assert (found.reported_error is None) == (before.reported_error is None)
+    assert (found.node_type, found.state, found.error) == (before.node_type, before.state, before.error)
+    if path in ("$.outputs.result.error", "$.outputs.result", "$.outputs"):
+        assert found.reported_error != "no such channel"
+
+
+def test_an_error_that_is_dropped_still_changes_the_hash() -> None:
+    """A step that begins to report an error is written again, although the rule leaves the same bytes of it."""
+    hashes = set()
+    for error in (None, "late"):
+        body = json.dumps([{"id": "s", "status": "completed", "outputs": {"result": {"error": error}}}]).encode()
+        (found,) = decoded(body, policy(("$.outputs.result.error", "drop"))).steps
+        assert b"late" not in bytes(found.source)
+        assert found.reported_error == (None if error is None else REMOVED_ERROR)
+        hashes.add(found.content_hash)
+    assert len(hashes) == 2
+
+
+def test_a_model_call_stays_one() -> None:
+    """A model step whose payload a rule removes is still one of a model, its tokens unknown."""
+    body = b'[{"id":"s","outputs":{"object":"chat.completion","usage":{"total_tokens":3}},"inputs":{"text":"\\ud800"}}]'
+    (found,) = decoded(body, policy(("$.outputs", "drop"))).steps
+    assert (found.node_type, found.total_tokens, found.outputs) == ("model", None, None)
 
 
 def test_columns_are_read_from_what_jsonb_cannot_hold() -> None:

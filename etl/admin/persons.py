@@ -1,0 +1,146 @@
+"""Whose a run is: a user or an organisation is looked for by name, and by what a `hash` rule makes of the name.
+
+Where a rule or the API itself hides who somebody is, nobody can look for them. Such runs are counted, so that an erasure can
+say that it may have missed some.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from etl.database import allow_long
+from etl.ledger import redaction
+from etl.ledger.redaction import Recorded
+from etl.transform.redact import Policy, Redaction, Rule, texts_of
+from etl.transform.scanner import split
+
+FIELDS = ("user_id", "organization_id")
+# Listings decoded at once.
+READ_AT_ONCE = 5000
+
+
+class Person(msgspec.Struct, frozen=True):
+    """A user or an organisation."""
+
+    field: str
+    """`user_id` or `organization_id`."""
+    values: tuple[str, ...]
+    """The name, then its hash under today's key, if there is one: what a row may hold."""
+    workflow_id: str | None
+    """Only this workflow's runs; None for all."""
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """For the statements here and the caller's own."""
+        return {"name": self.values[0], "values": list(self.values), "workflow_id": self.workflow_id}
+
+
+class Hidden(msgspec.Struct, frozen=True):
+    """Runs whose user or organisation nobody can tell. Some may be the one that is looked for."""
+
+    masked: int = 0
+    """Stored with asterisks that the name would fit: a `mask` rule's, or the API's own."""
+    dropped: int = 0
+    """Stored without it, by a `drop` rule."""
+    hashed: int = 0
+    """Hashed, maybe with another key than today's."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there are such runs."""
+        return bool(self.masked or self.dropped or self.hashed)
+
+
+_IN_SCOPE = "(CAST(:workflow_id AS text) IS NULL OR t.workflow_id = :workflow_id)"
+
+# A value that is no text, or too long for the column, stands in `extra`; an object may name somebody anywhere in it.
+_OF_PERSON = f"""
+    SELECT t.id FROM orchestra.runs AS t WHERE {{named}} AND {_IN_SCOPE}
+    UNION
+    SELECT t.run_id FROM orchestra.steps AS t WHERE {{named}} AND {_IN_SCOPE}
+"""
+_NAMED = """(t.{field} = ANY (CAST(:values AS text[])) OR t.extra ->> '{field}' = ANY (CAST(:values AS text[]))
+             OR jsonb_path_exists(t.extra -> '{field}', '$.** ? (@ == $values[*])',
+                                  jsonb_build_object('values', CAST(:values AS text[]))))"""
+_FIND = {field: text(_OF_PERSON.format(named=_NAMED.format(field=field))) for field in FIELDS}
+
+_LISTINGS = text(f"""
+    SELECT t.run_id, t.listing FROM orchestra_etl.run_ledger AS t
+    WHERE t.listing IS NOT NULL AND t.run_id > :after AND {_IN_SCOPE}
+    ORDER BY t.run_id
+    LIMIT :limit
+""")
+
+# Any number of asterisks in a row stand for any characters: the API's own masks and ours are read alike.
+_WHY_HIDDEN = r"""
+    CASE WHEN t.{field} = ANY (CAST(:values AS text[])) THEN NULL
+         WHEN t.{field} LIKE 'hmac-sha256:%' THEN
+             CASE WHEN t.redaction_policy IS NULL THEN NULL
+                  WHEN t.redaction_policy = ANY (CAST(:ours AS text[])) AND t.first_seen_at >= CAST(:since AS timestamptz)
+                  THEN NULL ELSE 'hashed' END
+         WHEN position('*' IN t.{field}) > 0
+              AND :name LIKE regexp_replace(regexp_replace(t.{field}, '([\\%_])', '\\\1', 'g'), '\*+', '%', 'g') THEN 'masked'
+         WHEN t.{field} IS NULL AND t.redaction_policy = ANY (CAST(:dropping AS text[])) THEN 'dropped' END"""
+_HIDDEN = {
+    field: text(f"""
+        SELECT why, count(DISTINCT run_id) AS runs
+        FROM (SELECT t.id AS run_id, {_WHY_HIDDEN.format(field=field)} AS why FROM orchestra.runs AS t WHERE {_IN_SCOPE}
+              UNION ALL
+              SELECT t.run_id, {_WHY_HIDDEN.format(field=field)} FROM orchestra.steps AS t WHERE {_IN_SCOPE}) AS found
+        WHERE why IS NOT NULL
+        GROUP BY why
+    """)
+    for field in FIELDS
+}
+
+
+def runs_of(connection: Connection, person: Person) -> set[str]:
+    """The ids of the runs that name the person: in their own row, in a step, or in a listing that is not loaded yet."""
+    allow_long(connection)
+    found = set(connection.execute(_FIND[person.field], person.parameters).scalars())
+    after = ""
+    while rows := connection.execute(
+        _LISTINGS, {"workflow_id": person.workflow_id, "after": after, "limit": READ_AT_ONCE}
+    ).all():
+        found.update(row.run_id for row in rows if _names(bytes(row.listing), person))
+        after = rows[-1].run_id
+    return found
+
+
+def hidden(connection: Connection, person: Person, rules: Redaction) -> Hidden:
+    """Count the stored runs of which nobody can tell whether they are the person's."""
+    allow_long(connection)
+    recorded = redaction.recorded(connection)
+    ours = [one for one in recorded if rules.has_made(one.version, one.rules)]
+    parameters = {
+        **person.parameters,
+        "ours": [one.version for one in ours],
+        # A hash stays as it is when its row is redacted again: the oldest of them may be an earlier key's.
+        "since": min((one.first_used_at for one in ours), default=None) if len(ours) < len(recorded) else datetime.min,
+        "dropping": [one.version for one in recorded if "drop" in _policy(one).effects(person.field)],
+    }
+    return Hidden(**{row.why: row.runs for row in connection.execute(_HIDDEN[person.field], parameters)})
+
+
+def _policy(recorded: Recorded) -> Policy:
+    rules = [Rule(one["path"], one["action"], node=one["node"]) for one in recorded.rules]
+    return Policy(rules, b"no hash of this is kept")
+
+
+def _names(listing: bytes, person: Person) -> bool:
+    """Whether a run's row as the list gave it names the person: as a text, a bare number, or inside an object."""
+    parts = split(b"[" + listing + b"]")
+    members = parts.elements[0][1] if parts is not None and parts.elements else None
+    if members is None:
+        return any(value.encode() in listing for value in person.values)
+    raw = bytes(members.get(person.field, b""))
+    if raw.decode(errors="replace") in person.values:
+        return True
+    try:
+        return any(value in person.values for value in texts_of(json.loads(raw)))
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,230 @@
+"""Redaction of what is stored already: a stored row becomes the element that it came from, is redacted, and is read again.
+
+Most columns follow from the element. Where a payload is gone (pruned, or never storable), the columns that were read from it
+stand in for it, in the places they were read from, so that a rule for such a place reaches the column, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from etl.records import Payload, Rejected
+from etl.transform.decode import generation_of
+from etl.transform.fields import Fields, Findings, object_of
+from etl.transform.generation import MAX_ERROR_CHARACTERS, REMOVED_ERROR
+from etl.transform.redact import NotRedactable, Policy, Redacted, same_value, texts_of
+from etl.transform.runs import decode_page
+from etl.transform.scanner import Members, members_of, split
+
+UNREDACTABLE = "removed: it could not be read as far as it takes to redact it"
+"""The note of a payload in place of one that no rule could be applied to."""
+
+_PLAIN = (
+    "id", "user_id", "organization_id", "node_id", "status", "start_time", "end_time", "api_elapsed_seconds", "api_tokens",
+)  # fmt: skip
+"""Columns that are a member each; a run has no node and no tokens."""
+_MEMBERS = {"api_elapsed_seconds": "elapsed_time", "api_tokens": "tokens"}
+_JSON = ("error", "step_metadata")
+_READ = (
+    "request_model", "response_model", "input_tokens", "output_tokens", "total_tokens", "cached_input_tokens",
+    "reasoning_tokens", "finish_reason",
+)  # fmt: skip
+
+
+class StoredPayload(NamedTuple):
+    """A payload as it is stored; both None: its content is gone."""
+
+    data: bytes | None
+    """JSON."""
+    raw: bytes | None
+
+
+class StoredRow(NamedTuple):
+    """A stored run or step."""
+
+    plain: Mapping[str, Any]
+    """Its columns; times as datetime, `error`, `step_metadata` and `extra` as JSON text."""
+    payloads: Mapping[str, StoredPayload]
+    """`inputs` and `outputs`, as far as there are rows of them."""
+
+
+class RedactedRow(NamedTuple):
+    """What the rules leave of a row."""
+
+    columns: dict[str, Any]
+    """The columns that rules may change: all of them, changed or not; JSON as text."""
+    payloads: dict[str, Payload | None]
+    """Those that change; None: nothing is left."""
+    content_hash: bytes
+
+
+def redact_step(row: StoredRow, policy: Policy) -> RedactedRow:
+    """What the rules leave of a stored step; facts stay as they are (see `generation.with_facts_of`)."""
+    stored = row.plain
+    members = _element(row, _stand_ins(row))
+    try:
+        left = policy.step(Raw(object_of(members)), members)
+    except NotRedactable:
+        row, members = _without_content(row)
+        left = policy.step(Raw(object_of(members)), members)
+    columns, payloads = _read_back(row, left)
+    before, after = generation_of(members, suspect=True), generation_of(left.members, suspect=left.suspect)
+    for name in _READ:
+        old, new = getattr(before, name), getattr(after, name)
+        columns[name] = stored[name] if old == new else new
+    reported = stored["reported_error"]
+    if reported is not None and not 0 < _count(reported, members) == _count(reported, left.members):
+        reported = after.reported_error or REMOVED_ERROR
+    columns["reported_error"] = reported
+    return RedactedRow(columns, payloads, _hash(policy, left.own))
+
+
+def redact_run(row: StoredRow, policy: Policy) -> RedactedRow:
+    """What the rules leave of a stored run's own row."""
+    members = _element(row, {})
+    try:
+        left = policy.run(Raw(object_of(members)), members)
+    except NotRedactable:
+        row, members = _without_content(row)
+        left = policy.run(Raw(object_of(members)), members)
+    columns, payloads = _read_back(row, left)
+    return RedactedRow(columns, payloads, _hash(policy, left.own))
+
+
+def redact_listing(listing: bytes, policy: Policy) -> tuple[bytes, bytes] | None:
+    """A run's row as the ledger keeps it, and its hash, under these rules; None where it cannot be redacted."""
+    page = decode_page(b"[" + listing + b"]", policy=policy)
+    return next(((run.listing, run.listing_hash) for run in page.runs), None)
+
+
+def redact_letter(letter: Rejected, policy: Policy) -> Rejected:
+    """A dead letter under these rules: steps and runs keep what is left of them, anything else loses its bytes."""
+    is_array = letter.body.lstrip().startswith(b"[")
+    # The value of a single member tells neither its place nor its node; an answer that is no array is no step.
+    no_element = letter.reason == "not_storable" or (letter.reason == "not_an_array" and not is_array)
+    parts = None if no_element else split(letter.body if is_array else b"[" + letter.body + b"]")
+    left = []
+    for _, members in parts.elements if parts is not None else ():
+        try:
+            if members is None:
+                raise NotRedactable("no object")
+            members.pop("all_outputs", None)
+            left.append(bytes(policy.step(Raw(object_of(members)), members).own))
+        except NotRedactable:
+            left = []
+            break
+    if not left:
+        return policy.withhold(letter.reason, letter.detail, letter.body, letter.step_id)
+    return msgspec.structs.replace(
+        letter, body=b"[" + b",".join(left) + b"]" if is_array else left[0], content_hash=None
+    )
+
+
+def redact_member(field: str, value: str, node_id: str | None, policy: Policy) -> str | None:
+    """What the rules leave of one plain member of a node's steps; without a node, of a run's own row."""
+    members = {name: _json(one) for name, one in (("node_id", node_id), (field, value)) if one is not None}
+    left = policy.step(Raw(object_of(members)), members)
+    return Fields("", left.members, Findings("step"), suspect=left.suspect, keep_raw=False).text(field)
+
+
+def _element(row: StoredRow, stand_ins: Mapping[str, Any]) -> Members:
+    """The members of the element that the row came from."""
+    stored = row.plain
+    members = {_MEMBERS.get(column, column): _json(stored[column]) for column in _PLAIN if column in stored}
+    for name in _JSON:
+        if stored.get(name) is not None:
+            members[name] = Raw(stored[name].encode())
+    for name, payload in row.payloads.items():
+        value = payload.data if payload.raw is None else payload.raw
+        if value is not None:
+            members[name] = Raw(value)
+    for name, value in stand_ins.items():
+        members.setdefault(name, _json(value))
+    extra = members_of((stored["extra"] or "{}").encode())
+    return {**members, **(extra[0] if extra is not None else {})}
+
+
+def _stand_ins(row: StoredRow) -> dict[str, Any]:
+    """Payloads made of the columns that were read from them, for those whose content is gone."""
+    stored = row.plain
+    details = {"cached_tokens": stored["cached_input_tokens"]}, {"reasoning_tokens": stored["reasoning_tokens"]}
+    usage = {
+        "prompt_tokens": stored["input_tokens"],
+        "completion_tokens": stored["output_tokens"],
+        "total_tokens": stored["total_tokens"],
+        "prompt_tokens_details": details[0],
+        "completion_tokens_details": details[1],
+    }
+    outputs: dict[str, Any] = {"model": stored["response_model"]}
+    if any(isinstance(value, int) for value in usage.values()):
+        finish = {"finish_reason": stored["finish_reason"]}
+        outputs |= {"object": "chat.completion", "usage": usage, "choices": [finish]}
+    if stored["reported_error"] is not None:
+        # Where an error may have stood: whichever place a rule names, it reaches the column.
+        outputs |= {"result": {"error": stored["reported_error"]}}
+    return {"inputs": {"model": stored["request_model"]}, "outputs": outputs}
+
+
+def _without_content(row: StoredRow) -> tuple[StoredRow, Members]:
+    """The row, and its element, without all that may be nested too deep to be redacted."""
+    plain = {**row.plain, "error": None, "step_metadata": None, "extra": None}
+    if "reported_error" in plain:
+        plain |= dict.fromkeys(_READ)
+    bare = StoredRow(plain, {name: StoredPayload(None, b"") for name in row.payloads})
+    return bare, _element(StoredRow(plain, {}), {})
+
+
+def _read_back(row: StoredRow, left: Redacted) -> tuple[dict[str, Any], dict[str, Payload | None]]:
+    stored = row.plain
+    fields = Fields(stored["id"], left.members, Findings("step"), suspect=left.suspect, keep_raw=False)
+    columns: dict[str, Any] = {"user_id": fields.text("user_id"), "organization_id": fields.text("organization_id")}
+    columns |= {name: fields.json(name) for name in _JSON if name in stored}
+    # What does not fit its column stands in `extra`, as it did.
+    fields.text("status")
+    fields.time("start_time")
+    fields.time("end_time")
+    fields.number("elapsed_time")
+    if "node_id" in stored:
+        fields.text("node_id")
+        fields.integer("tokens")
+    payloads: dict[str, Payload | None] = {}
+    for name, old in row.payloads.items():
+        if old == (None, b""):
+            payloads[name] = Payload(None, 0, note=UNREDACTABLE)
+        elif old != (None, None):
+            new = fields.payload(name)
+            if old.raw is not None or new is None or not same_value(old.data or b"", bytes(new.data or b"")):
+                payloads[name] = new
+    own = {_MEMBERS.get(column, column) for column in (*_PLAIN, *_JSON) if column in stored}
+    columns["extra"] = fields.rest(frozenset({*own, "inputs", "outputs"}))
+    return columns, payloads
+
+
+def _count(error: str, members: Members) -> int:
+    """How often this text stands in the element, as a value of its own."""
+    found = 0
+    for name in ("inputs", "outputs", "error"):
+        with suppress(ValueError, RecursionError):
+            found += sum(
+                text[:MAX_ERROR_CHARACTERS] == error for text in texts_of(json.loads(bytes(members.get(name, b"null"))))
+            )
+    return found
+
+
+def _json(value: Any) -> Raw:
+    return Raw(json.dumps(value.isoformat() if isinstance(value, datetime) else value).encode())
+
+
+def _hash(policy: Policy, own: Raw) -> bytes:
+    """Not the hash that the step would have if it were read: the next read writes it once more."""
+    return hashlib.blake2b(
+        b"redacted where it is stored\0" + policy.version.encode() + bytes(own), digest_size=16
+    ).digest()

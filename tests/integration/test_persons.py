@@ -1,0 +1,209 @@
+"""Erasure of a user or an organisation whose name the rules, the API or the retention have left in another form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from tests.command_line import Command, command_line
+from tests.support import configuration, environment, query
+
+KEY, OTHER_KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+NAME, OTHER = "ann-7f3a", "bob-19c2"
+COLUMNS = """
+    SELECT c.table_schema || '.' || c.table_name AS place, c.column_name AS name, c.data_type AS kind
+    FROM information_schema.columns AS c JOIN pg_tables AS t ON (schemaname, tablename) = (table_schema, table_name)
+    WHERE schemaname IN ('orchestra', 'orchestra_etl')
+"""
+
+
+class World:
+    """A workflow whose runs, a day apart, are by turns of two people, who are each an organisation of their own, too."""
+
+    def __init__(self, folder: Path, url: str, history: History, command: Command, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.url, self.history, self.command, self.patch = folder, url, history, command, patch
+        self.workflow = history.workflow_ids[0]
+        self.runs = history.run_ids(self.workflow)
+        for number, run_id in enumerate(self.runs):
+            self.name(run_id, NAME if number % 2 else OTHER)
+
+    def name(self, run_id: str, name: Any, *, steps: bool = True) -> None:
+        """Have the API name this user and organisation in a run, and in its steps."""
+        self.history.change_run(run_id, user_id=name, organization_id=name)
+        for step in self.history.steps(run_id) if steps else ():
+            self.history.change_step(run_id, step["id"], user_id=name, organization_id=name)
+
+    def configure(self, *rules: tuple[str, str], key: str = KEY) -> None:
+        """From now on these rules are in force, with this key."""
+        made = "".join(f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules)
+        (self.folder / "etl.toml").write_text(configuration(self.workflow, more=made))
+        self.patch.setenv("ORCHESTRA_REDACTION_KEY", key)
+
+    def run(self, *arguments: str, status: int = 0) -> str:
+        """What a command that ends with this status prints."""
+        done = self.command(*arguments)
+        assert done.status == status, (arguments, done.out, done.err)
+        return done.out
+
+    def traces(self, text: str) -> set[str]:
+        """Every column of both schemas in which the text stands, and of the planner's statistics."""
+        found = set()
+        for one in query(self.url, COLUMNS):
+            value = f"encode({one['name']}, 'escape')" if one["kind"] == "bytea" else f"{one['name']}::text"
+            sql = f"SELECT 1 AS one FROM {one['place']} WHERE position(%s IN {value}) > 0 LIMIT 1"
+            if query(self.url, sql, text):
+                found.add(f"{one['place']}.{one['name']}")
+        # A table without rows keeps the statistics of its last ones.
+        sampled = (
+            "SELECT DISTINCT format('%%I.%%I', schemaname, tablename) AS t FROM pg_stats"
+            " WHERE position(%s IN concat(most_common_vals, histogram_bounds)) > 0"
+        )
+        tables = [row["t"] for row in query(self.url, sampled, text)]
+        return found | {f"pg_stats.{t}" for t in tables if query(self.url, f"SELECT 1 AS one FROM {t} LIMIT 1")}
+
+    def one(self, sql: str) -> Any:
+        """The only value that a statement gives."""
+        ((value,),) = [row.values() for row in query(self.url, sql)]
+        return value
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[World]:
+    """Ten finished runs, none of them loaded."""
+    history = History(
+        seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, spacing=timedelta(days=1)
+    )
+    with Simulator(history).in_thread() as simulator:
+        command = command_line(
+            tmp_path, monkeypatch, capsys, configuration(history.workflow_ids[0]),
+            **environment(database_url, simulator.base_url),
+        )  # fmt: skip
+        yield World(tmp_path, database_url, history, command, monkeypatch)
+
+
+ROLLUPS = ("step_rollup", "step_rollup_daily", "run_rollup")
+COUNTED = "SELECT COALESCE(sum(runs), 0)::int FROM orchestra.run_rollup"
+
+
+@pytest.mark.parametrize("pruned", ["1h", "5d", None])
+@pytest.mark.parametrize("hashed", [False, True], ids=["plain", "hashed"])
+def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, hashed: bool) -> None:
+    """Whether all, some or none of its runs were pruned, no column names an erased organisation; the other's counts stay."""
+    if hashed:
+        world.configure(("$.organization_id", "hash"))
+    world.run("sync")
+    forms = set(world.one("SELECT array_agg(DISTINCT organization_id) FROM orchestra.run_rollup"))
+    query(world.url, "ANALYZE")
+    if pruned is not None:
+        world.run("prune", "--runs-older-than", pruned)
+    assert world.one(COUNTED) == 10
+    found = world.command("erase", "--organization", NAME, "--json").json
+    done = world.command("erase", "--organization", NAME, "--yes", "--json").json
+    assert (done["runs"], done["rows"]) == (found["runs"], found["rows"])
+    assert world.one(COUNTED) == 5
+    names = " UNION ".join(f"SELECT organization_id AS name FROM orchestra.{table}" for table in ROLLUPS)
+    (left,) = [row["name"] for row in query(world.url, names)]
+    assert (left == OTHER) is not hashed
+    for text in (NAME, *(forms - {left})):
+        assert world.traces(text) == set()
+    assert world.command("rollups", "verify").status == 0
+
+
+def test_only_one_workflow_is_meant(world: World) -> None:
+    """With --workflow, the rollups of other workflows go on naming the organisation."""
+    world.run("sync")
+    query(world.url, "UPDATE orchestra.run_rollup SET workflow_id = 'another' WHERE organization_id = %s", NAME)
+    world.run("erase", "--organization", NAME, "--workflow", world.workflow, "--yes")
+    assert world.one(f"SELECT count(*) FROM orchestra.run_rollup WHERE organization_id = '{NAME}'") > 0
+    assert world.one(f"SELECT count(*) FROM orchestra.step_rollup WHERE organization_id = '{NAME}'") == 0
+
+
+@pytest.mark.parametrize("name", [NAME, 4711, "n" * 600, {"id": NAME, "team": ["t"]}, [NAME]], ids=str)
+def test_a_name_is_found_in_any_form(world: World, name: Any) -> None:
+    """A number, a text that is too long for the column, and a name inside an object or array are found by `--user`."""
+    run_id = world.runs[0]
+    world.history.change_run(run_id, user_id=name)
+    world.run("sync")
+    text = NAME if isinstance(name, dict | list) else str(name)
+    world.run("erase", "--user", text, "--yes")
+    assert world.one(f"SELECT count(*) FROM orchestra.runs WHERE id = '{run_id}'") == 0
+    assert world.one("SELECT count(*) FROM orchestra.runs") == (9 if text != NAME else 4)
+
+
+def test_a_hashed_user_is_found(world: World) -> None:
+    """Under a `hash` rule, also one that is no longer in force, `erase --user NAME` removes the runs, and nobody else's."""
+    world.configure(("$.user_id", "hash"))
+    world.run("sync")
+    assert world.traces(NAME) == {f"orchestra.{table}.organization_id" for table in
+                                  ("runs", "steps", "step_failures", *ROLLUPS)} & world.traces(NAME)  # fmt: skip
+    world.run("dead-letters", "list")
+    letter = (
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body) SELECT workflow_id,"
+        " '', 'malformed', 'd', 'h', convert_to(user_id, 'UTF8') FROM orchestra.runs WHERE organization_id = %s LIMIT 1"
+    )
+    query(world.url, letter, NAME)
+    world.configure()
+    found = world.command("erase", "--user", NAME, "--json")
+    assert (found.status, found.json["runs"], found.json["rows"]["dead_letters"]) == (0, 5, 1)
+    world.run("erase", "--user", NAME, "--yes")
+    assert world.one("SELECT array_agg(DISTINCT organization_id) FROM orchestra.runs") == [OTHER]
+    assert world.one("SELECT count(*) FROM orchestra_etl.dead_letters") == 0
+    assert "0 runs found" in world.run("erase", "--user", "nobody")
+
+
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [
+        ("mask", "10 runs stored with asterisks that this name would fit"),
+        ("drop", "10 runs stored without the name, by a `drop` rule"),
+        ("hash", "10 runs stored with a hash that may be of another key than today's"),
+    ],
+)
+def test_who_cannot_be_found_is_not_taken_for_absent(world: World, action: str, says: str) -> None:
+    """Where a rule hides the user, or hashed it with another key, the command says so and ends with 6, by name or by --yes."""
+    world.configure(("$.user_id", action))
+    world.run("sync")
+    world.configure(key=OTHER_KEY)
+    for arguments in (("--user", NAME), ("--user", NAME, "--yes")):
+        assert f"NOT SEARCHED: {says}" in " ".join(world.run("erase", *arguments, status=6).split())
+    hidden = world.command("erase", "--user", NAME, "--json").json["hidden"]
+    assert sorted(hidden.values()) == [0, 0, 10]
+    assert world.one("SELECT count(*) FROM orchestra.runs") == 10
+    # The organisation is not hidden, and by its ids a run can always be named.
+    assert "5 runs found" in world.run("erase", "--organization", NAME)
+    world.run("erase", "--run", world.runs[0], "--yes")
+
+
+def test_the_apis_own_mask_is_compared_with_the_name(world: World) -> None:
+    """A name that the API's asterisks could stand for is reported; one that they cannot stand for is not."""
+    world.name(world.runs[0], "a%_\\*****z")
+    world.run("sync")
+    assert "1 run stored with asterisks" in world.run("erase", "--user", "a%_\\bcdez", status=6)
+    for other in ("abc\\bcdez", "a%_\\bcde", NAME):
+        world.run("erase", "--user", other)
+
+
+def test_an_earlier_key_finds_its_hashes(world: World) -> None:
+    """After a change of keys, rows hashed with the old one are reported, and found by who gives that key."""
+    world.configure(("$.user_id", "hash"))
+    world.run("sync")
+    for run_id in world.runs:
+        world.history.unlist(run_id)
+    query(world.url, "UPDATE orchestra_etl.run_ledger SET tracking = 'final', due_at = NULL")
+    world.configure(("$.user_id", "hash"), key=OTHER_KEY)
+    world.name(world.history.add_runs(world.workflow, 1)[0], NAME)
+    world.run("sync", status=6)  # the unlisted runs leave a gap
+    found = world.run("erase", "--user", NAME, status=6)
+    assert "1 run found" in found
+    assert "10 runs stored with a hash" in " ".join(found.split())
+    world.configure(("$.user_id", "hash"))
+    assert "5 runs erased" in world.run("erase", "--user", NAME, "--yes", status=6)
+    assert world.one("SELECT count(*) FROM orchestra.runs") == 6

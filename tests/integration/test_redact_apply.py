@@ -1,0 +1,288 @@
+"""Rules that come later reach what is stored and never read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl import app
+from etl.admin import redaction
+from etl.local.history import History
+from etl.local.misbehaviour import Misbehaviour
+from etl.local.simulator import Simulator
+from etl.transform.generation import REMOVED_ERROR
+from tests.command_line import Command, command_line
+from tests.support import configuration, environment, load, query
+
+CANARY = "canary-7f3a"
+KEY = "0123456789abcdef" * 2
+COLUMNS = """
+    SELECT c.table_schema || '.' || c.table_name AS place, c.column_name AS name, c.data_type AS kind
+    FROM information_schema.columns AS c JOIN pg_tables AS t ON (schemaname, tablename) = (table_schema, table_name)
+    WHERE schemaname IN ('orchestra', 'orchestra_etl')
+"""
+
+
+class World:
+    """A workflow of ten runs, a day apart, with a canary in everything that is content."""
+
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        history: History,
+        simulator: Simulator,
+        command: Command,
+        patch: pytest.MonkeyPatch,
+    ) -> None:
+        self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
+        self.command, self.patch = command, patch
+        self.workflow = history.workflow_ids[0]
+        self.runs = history.run_ids(self.workflow)
+        for run_id in self.runs:
+            history.change_run(
+                run_id, inputs={"text": CANARY}, outputs=[CANARY], user_id=CANARY, organization_id=CANARY,
+                error={"text": CANARY}, surprise=CANARY,
+            )  # fmt: skip
+            for place, step in enumerate(history.steps(run_id)):
+                history.change_step(
+                    run_id, step["id"], status="completed" if place else "failed",
+                    user_id=CANARY, organization_id=CANARY, error=CANARY, step_metadata={"m": CANARY},
+                    surprise={"text": CANARY}, inputs={"model": CANARY, "text": CANARY},
+                    outputs={
+                        "object": "chat.completion", "model": "m", "choices": [{"finish_reason": CANARY}],
+                        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, "text": CANARY,
+                    },
+                )  # fmt: skip
+
+    def configure(self, *rules: tuple[str, str]) -> None:
+        """From now on these rules are in force."""
+        made = "".join(f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules)
+        (self.folder / "etl.toml").write_text(configuration(self.workflow, more=made))
+        self.patch.setenv("ORCHESTRA_REDACTION_KEY", KEY)
+
+    def run(self, *arguments: str, status: int = 0) -> str:
+        """What a command that ends with this status prints."""
+        done = self.command(*arguments)
+        assert done.status == status, (arguments, done.out, done.err)
+        return done.out
+
+    def traces(self, text: str = CANARY) -> set[str]:
+        """Every column of both schemas in which the text stands, and the planner's statistics."""
+        found = set()
+        for one in query(self.url, COLUMNS):
+            value = f"encode({one['name']}, 'escape')" if one["kind"] == "bytea" else f"{one['name']}::text"
+            if query(self.url, f"SELECT 1 AS one FROM {one['place']} WHERE position(%s IN {value}) > 0 LIMIT 1", text):
+                found.add(f"{one['place']}.{one['name']}")
+        # A table without rows keeps the statistics of its last ones.
+        sampled = (
+            "SELECT DISTINCT format('%%I.%%I', schemaname, tablename) AS t FROM pg_stats"
+            " WHERE position(%s IN concat(most_common_vals, histogram_bounds)) > 0"
+        )
+        tables = [row["t"] for row in query(self.url, sampled, text)]
+        return found | {f"pg_stats.{t}" for t in tables if query(self.url, f"SELECT 1 AS one FROM {t} LIMIT 1")}
+
+    def one(self, sql: str, *parameters: object) -> Any:
+        """The only value that a statement gives."""
+        ((value,),) = [row.values() for row in query(self.url, sql, *parameters)]
+        return value
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[World]:
+    """Ten finished runs, none of them loaded."""
+    history = History(
+        seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, spacing=timedelta(days=1)
+    )
+    with Simulator(history).in_thread() as simulator:
+        command = command_line(
+            tmp_path, monkeypatch, capsys, configuration(history.workflow_ids[0]),
+            **environment(database_url, simulator.base_url, ORCHESTRA_ETL_API__ATTEMPTS="1"),
+        )  # fmt: skip
+        yield World(tmp_path, database_url, history, simulator, command, monkeypatch)
+
+
+ALL = (("$.*", "drop"), ("$.inputs.model", "drop"))
+
+
+def _let_go(world: World) -> None:
+    """Load everything without rules, then have the API forget what it can."""
+    bodies = {
+        world.runs[0]: json.dumps({"detail": CANARY}).encode(),
+        world.runs[1]: json.dumps(
+            [CANARY, {"id": 7, "inputs": CANARY}, {"id": "x", "outputs": ["\0", CANARY]}]
+        ).encode(),
+    }
+    world.simulator.steps_bodies.update(bodies)
+    page = b'[{"inputs":"%s","all_outputs":"%s"}]' % ((CANARY.encode(),) * 2)
+    world.simulator.misbehave(Misbehaviour(body=page, endpoints=("runs",), count=1))
+    world.run("sync", status=6)
+    world.simulator.misbehave()
+    world.run("sync", status=6)
+    world.simulator.steps_bodies.clear()
+    world.run("dead-letters", "discard", "--all")
+    absent = world.history.steps(world.runs[2])[0]["id"]
+    query(world.url, "UPDATE orchestra.steps SET absent_since = now() WHERE id = %s", absent)
+    for run_id in world.runs:
+        world.history.delete(run_id)
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET listing = convert_to(%s, 'UTF8') WHERE run_id = %s",
+        json.dumps({"id": world.runs[3], "inputs": CANARY}), world.runs[3],
+    )  # fmt: skip
+    query(world.url, "UPDATE orchestra_etl.run_ledger SET tracking = 'gone', due_at = NULL")
+    query(world.url, "ANALYZE")
+
+
+@pytest.mark.parametrize("command", [("redact", "apply"), ("backfill", "--reread")], ids=" ".join)
+def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple[str, ...]) -> None:
+    """Absent steps, lost runs, settled letters, listings, failures, rollups and statistics keep nothing that new rules forbid."""
+    _let_go(world)
+    world.run("prune", "--runs-older-than", "6d")
+    before = world.traces()
+    assert before >= {
+        "orchestra.steps.error", "orchestra.steps.extra", "orchestra.steps.step_metadata", "orchestra.steps.user_id",
+        "orchestra.steps.request_model", "orchestra.steps.finish_reason", "orchestra.step_failures.message",
+        "orchestra.inputs.data", "orchestra.outputs.data", "orchestra.run_payloads.inputs", "orchestra.runs.error",
+        "orchestra.run_rollup.organization_id", "orchestra.step_rollup_daily.organization_id", "pg_stats.orchestra.steps",
+        "orchestra_etl.dead_letters.body", "orchestra_etl.run_ledger.listing",
+    }  # fmt: skip
+    facts = "SELECT id, state, node_type, start_time, end_time, reported_error IS NULL AS none FROM orchestra.steps ORDER BY id"
+    kept, runs = query(world.url, facts), world.one("SELECT sum(runs)::int FROM orchestra.run_rollup")
+    world.configure(*ALL)
+    world.run(*command)
+    assert world.traces() == set()
+    assert query(world.url, facts) == kept
+    assert world.one("SELECT sum(runs)::int FROM orchestra.run_rollup") == runs == 9
+    for table in ("runs", "steps"):
+        assert world.one(f"SELECT count(DISTINCT COALESCE(redaction_policy, '-')) FROM orchestra.{table}") == 1
+    again = world.command("redact", "apply", "--json").json
+    assert again == dict.fromkeys(again, 0) | {"complete": True}
+    assert world.command("rollups", "verify").status == 0
+
+
+def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
+    """Rules that find nothing change no column, no payload, and not the time of change; exact bytes go, as under any rules."""
+    _let_go(world)
+    tables = {
+        "runs": "id", "run_payloads": "run_id", "steps": "id", "inputs": "step_id", "outputs": "step_id",
+        "step_failures": "step_id", "step_rollup": "workflow_id, hour, place",
+    }  # fmt: skip
+
+    def rows() -> dict[str, list[dict[str, Any]]]:
+        return {
+            table: [
+                {name: value for name, value in row.items() if name not in ("redaction_policy", "content_hash")}
+                for row in query(world.url, f"SELECT * FROM orchestra.{table} ORDER BY {key}")
+                if "x" not in (row.get("id"), row.get("step_id"))
+            ]
+            for table, key in tables.items()
+        }
+
+    world.run("rollups", "refresh", "--all")
+    before, letters = rows(), query(world.url, "SELECT * FROM orchestra_etl.dead_letters ORDER BY id")
+    world.configure(("$.none", "drop"), ("$.inputs.none[*].at.all", "mask"))
+    done = world.command("redact", "apply", "--json").json
+    assert (done["runs"], done["changed"], done["rollups"]) == (9, 1, 0)
+    assert done["steps"] == len(before["steps"]) + 1
+    (exact,) = query(world.url, "SELECT data, raw, note FROM orchestra.outputs WHERE step_id = 'x'")
+    assert (exact["data"], exact["raw"]) == (["\ufffd", CANARY], None)
+    assert exact["note"] == "jsonb cannot hold: NUL; not kept: the workflow has redaction rules"
+    assert rows() == before
+    after = query(world.url, "SELECT * FROM orchestra_etl.dead_letters ORDER BY id")
+    assert [row["id"] for row in after] == [row["id"] for row in letters]
+    assert {row["reason"] for row in after if row["body"] == b""} == {"not_an_array", "not_an_object"}
+
+
+def test_a_rule_reaches_the_columns_of_a_pruned_payload(world: World) -> None:
+    """Where the payload is gone, what was read from it goes by the rule for the place it was read from; the rest stays."""
+    step = world.history.steps(world.runs[0])[0]["id"]
+    world.history.change_step(
+        world.runs[0], step, error=None, status="completed", inputs={"app_name": "a", "action": "b", "model": "kept"},
+        outputs={"result": {"error": CANARY}},
+    )  # fmt: skip
+    world.run("sync")
+    sql = "SELECT request_model, node_type, reported_error, state FROM orchestra.steps WHERE id = %s"
+    (before,) = query(world.url, sql, step)
+    assert (before["request_model"], before["reported_error"], before["state"]) == ("kept", CANARY, "succeeded")
+    query(world.url, "UPDATE orchestra.outputs SET data = NULL, note = 'pruned'")
+    query(world.url, "UPDATE orchestra.inputs SET data = NULL, note = 'pruned'")
+    query(world.url, "UPDATE orchestra_etl.run_ledger SET tracking = 'gone', due_at = NULL")
+    world.configure(("$.outputs.result.error", "drop"), ("$.outputs.choices[*].finish_reason", "mask"))
+    world.run("redact", "apply")
+    assert query(world.url, sql, step) == [{**before, "reported_error": REMOVED_ERROR}]
+    others = "SELECT DISTINCT finish_reason, total_tokens, request_model FROM orchestra.steps WHERE id <> %s"
+    assert query(world.url, others, step) == [{"finish_reason": "********", "total_tokens": 3, "request_model": CANARY}]
+    assert world.one("SELECT count(*) FROM orchestra.outputs WHERE note = 'pruned'") > 10
+
+
+def test_what_cannot_be_read_is_not_kept(world: World) -> None:
+    """A stored payload nested beyond what can be redacted goes, and says so; the step and its neighbours stay."""
+    world.run("sync")
+    step = world.history.steps(world.runs[0])[0]["id"]
+    deep = "[" * 3000 + json.dumps(CANARY) + "]" * 3000
+    query(world.url, "UPDATE orchestra.outputs SET data = %s::jsonb WHERE step_id = %s", deep, step)
+    world.configure(("$..text", "mask"), ("$.user_id", "hash"))
+    world.run("redact", "apply")
+    (row,) = query(world.url, "SELECT data, raw, note FROM orchestra.outputs WHERE step_id = %s", step)
+    assert (row["data"], row["raw"]) == (None, None)
+    assert row["note"].startswith("removed")
+    assert world.one(
+        "SELECT user_id LIKE 'hmac%%' AND error IS NULL AND extra IS NULL FROM orchestra.steps WHERE id = %s", step
+    )
+    assert world.one("SELECT count(*) FROM orchestra.outputs WHERE data IS NULL") == 1
+
+
+def test_it_goes_on_where_it_was_stopped(world: World) -> None:
+    """Stopped after each transaction, a later call does the rest; nothing is done twice."""
+    world.run("sync")
+    world.configure(*ALL)
+    loaded = load(
+        world.folder,
+        (world.folder / "etl.toml").read_text(),
+        {**environment(world.url, "http://127.0.0.1:1"), "ORCHESTRA_REDACTION_KEY": KEY},
+    )
+    rules = app.open_redaction(loaded)
+    counts = []
+    with app.open_database(loaded) as database:
+        for _ in range(20):
+            counts.append(redaction.redact_stored(database, rules, batch=3, stopped=lambda: True))
+            assert not counts[-1].complete
+        done = redaction.redact_stored(database, rules, batch=3)
+    assert [one.runs for one in counts[:5]] == [3, 3, 3, 1, 0]
+    assert (done.runs, done.complete) == (0, True)
+    assert world.traces() == set()
+
+
+def test_letters_of_one_content_stay_apart(world: World) -> None:
+    """Letters that differ only in what rules take away keep their rows: of a hash that is taken, another is made."""
+    world.run("sync")
+    for number in range(3):
+        query(
+            world.url,
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body)"
+            " VALUES (%s, 'r', 's', 'rejected', 'd', %s, %s)",
+            world.workflow, str(number).encode(), json.dumps({"id": "s", "text": f"{CANARY}{number}"}).encode(),
+        )  # fmt: skip
+    world.configure(("$.text", "mask"))
+    assert world.command("redact", "apply", "--json").json["dead_letters"] == 3
+    bodies = query(world.url, "SELECT DISTINCT body FROM orchestra_etl.dead_letters WHERE run_id = 'r'")
+    assert [bytes(row["body"]) for row in bodies] == [b'{"id":"s","text":"********"}']
+    assert world.one("SELECT count(*) FROM orchestra_etl.dead_letters WHERE run_id = 'r'") == 3
+
+
+def test_usage(world: World) -> None:
+    """Without rules, or for a workflow that none applies to, the command says so in one line and changes nothing."""
+    assert "there are no redaction rules" in world.command("redact", "apply").err
+    (world.folder / "etl.toml").write_text(configuration(
+        world.workflow, more='[[redaction.rules]]\nworkflow = "w"\npath = "$.a"\naction = "drop"\n'))  # fmt: skip
+    world.patch.setenv("ORCHESTRA_REDACTION_KEY", KEY)
+    refused = world.command("redact", "apply", "--workflow", world.workflow)
+    assert (refused.status, "no redaction rule applies" in refused.err) == (2, True)

@@ -20,8 +20,8 @@ from tests.faults.answers import changed, emptied
 from tests.faults.suite import Fault
 from tests.faults.world import World, world
 from tests.hostile import (
-    IMPLAUSIBLE_TIMES,
     CLEAN_VALUES,
+    IMPLAUSIBLE_TIMES,
     MALFORMED_VALUES,
     READABLE_TIMES,
     REFUSED_VALUES,

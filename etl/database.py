@@ -235,6 +235,11 @@ class Database:
                 self._ending.wait(pause)
             pause = min(pause * 2, 5.0)
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the process ends: what the server is still at may be broken off."""
+        return self._ending.is_set()
+
     def end_within(self, seconds: float) -> None:
         """Repeat no unit of work for longer than so many seconds from now, whatever `patience` says: the process ends.
 

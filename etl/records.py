@@ -129,7 +129,7 @@ class ListedRun(msgspec.Struct, frozen=True, gc=False):
 
 Reason = Literal[
     "duplicate_id", "id_conflict", "malformed", "not_an_array", "not_an_object", "not_redactable", "not_storable", "rejected",
-    "too_large", "unusable_id",
+    "too_large", "too_many", "unusable_id",
 ]  # fmt: skip
 """Why something is set aside; docs/operations.md says what to do about each."""
 
@@ -151,7 +151,10 @@ class Drift(msgspec.Struct, frozen=True, gc=False):
 
     subject: Literal["step", "run", "workflow"]
     field: str
-    kind: Literal["unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time"]
+    kind: Literal[
+        "unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time", "implausible_time",
+        "implausible_number",
+    ]  # fmt: skip
     found: str
     """The JSON type found (`string`, `number`, `object`, …), or for a status the status itself."""
     count: int

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import accumulate, islice
 
 import msgspec
 from sqlalchemy import Connection, text
 
 from etl.ledger import requests
-from etl.records import Rejected
+from etl.records import Reason, Rejected
 
 # Of a run whose id another workflow has, the other one's row says nothing.
 _REMOVED = """EXISTS (
@@ -25,10 +26,12 @@ _OF_ANOTHER_RUN = """(d.reason = 'id_conflict' AND d.step_id IS NULL AND EXISTS 
 _RECORD = text(f"""
     INSERT INTO orchestra_etl.dead_letters AS d
         (workflow_id, run_id, step_id, reason, detail, content_hash, body)
-    SELECT n.workflow_id, n.run_id, n.step_id, n.reason, n.detail, n.content_hash, n.body
+    SELECT n.workflow_id, n.run_id, n.step_id, n.reason, n.detail, n.content_hash,
+           substring(CAST(:bodies AS bytea) FROM n.first FOR n.size)
     FROM unnest(CAST(:workflow_ids AS text[]), CAST(:run_ids AS text[]), CAST(:step_ids AS text[]),
-                CAST(:reasons AS text[]), CAST(:details AS text[]), CAST(:hashes AS bytea[]), CAST(:bodies AS bytea[]))
-         AS n (workflow_id, run_id, step_id, reason, detail, content_hash, body)
+                CAST(:reasons AS text[]), CAST(:details AS text[]), CAST(:hashes AS bytea[]), CAST(:firsts AS int[]),
+                CAST(:sizes AS int[]))
+         AS n (workflow_id, run_id, step_id, reason, detail, content_hash, first, size)
     WHERE NOT {_REMOVED.format(letter="n")}
     ORDER BY n.workflow_id COLLATE "C", n.run_id COLLATE "C", n.reason, n.content_hash
     ON CONFLICT (workflow_id, run_id, reason, content_hash) DO UPDATE
@@ -50,7 +53,12 @@ _TOMBSTONES = text("""
     SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) AND removed_at IS NOT NULL
 """)
 
+_ANY_TOMBSTONE = text("SELECT EXISTS (SELECT FROM orchestra_etl.run_ledger WHERE removed_at IS NOT NULL)")
+
 _STRINGS = re.compile(rb'"([^"\\\x00]{1,512})"')
+# So many of them are looked up at once, and so many bytes of letters recorded.
+_STRINGS_AT_ONCE = 10_000
+_BYTES_AT_ONCE = 16 << 20
 
 # A whole answer, or a step that was refused as it is.
 _HOLDS_STEPS = """(reason = 'not_an_array' OR (reason IN ('rejected', 'id_conflict')
@@ -146,6 +154,7 @@ _REWRITE = text("""
         THEN CAST(:otherwise AS bytea) ELSE CAST(:hash AS bytea) END
     WHERE d.id = :id
 """)
+_Key = tuple[str, str, Reason, bytes]
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -174,34 +183,53 @@ def record(connection: Connection, letters: Sequence[Letter], *, since: datetime
     }
     if not unique:
         return 0
-    withheld = _withheld(connection, letters)
-    rows = connection.execute(
-        _RECORD,
-        {
-            "workflow_ids": [key[0] for key in unique],
-            "run_ids": [key[1] for key in unique],
-            "step_ids": [letter.rejected.step_id for letter in unique.values()],
-            "reasons": [key[2] for key in unique],
-            "details": [letter.rejected.detail for letter in unique.values()],
-            "hashes": [key[3] for key in unique],
-            "bodies": [b"" if letter in withheld else letter.rejected.body for letter in unique.values()],
-            "since": since,
-        },
-    )
-    return sum(row.inserted for row in rows)
+    withheld = _withheld(connection, unique)
+    # Rows are locked in key order, over all parts.
+    ordered = sorted(unique.items(), key=lambda one: [value.encode() for value in one[0][:3]] + [one[0][3]])
+    new = 0
+    while ordered:
+        part, size = [], 0
+        while ordered and size < _BYTES_AT_ONCE:
+            part.append(ordered.pop(0))
+            size += len(part[-1][1].rejected.body)
+        bodies = [b"" if key in withheld else letter.rejected.body for key, letter in part]
+        sizes = [len(body) for body in bodies]
+        rows = connection.execute(
+            _RECORD,
+            {
+                "workflow_ids": [key[0] for key, _ in part],
+                "run_ids": [key[1] for key, _ in part],
+                "step_ids": [letter.rejected.step_id for _, letter in part],
+                "reasons": [key[2] for key, _ in part],
+                "details": [letter.rejected.detail for _, letter in part],
+                "hashes": [key[3] for key, _ in part],
+                # As one value and its parts' places: as an array, they would be quoted byte by byte.
+                "bodies": b"".join(bodies),
+                "firsts": list(accumulate(sizes[:-1], initial=1)),
+                "sizes": sizes,
+                "since": since,
+            },
+        )
+        new += sum(row.inserted for row in rows)
+    return new
 
 
-def _withheld(connection: Connection, letters: Sequence[Letter]) -> list[Letter]:
+def _withheld(connection: Connection, letters: Mapping[_Key, Letter]) -> set[_Key]:
     """Of the letters of no run, those whose bytes name a run that was removed. They may be no JSON: any string may be an id."""
-    named = {
-        at: {string.decode(errors="ignore") for string in _STRINGS.findall(letter.rejected.body)}
-        for at, letter in enumerate(letters)
+    named = (
+        (string[1].decode(errors="ignore"), key)
+        for key, letter in letters.items()
         if not letter.run_id
-    }
-    if not any(named.values()):
-        return []
-    removed = set(connection.execute(_TOMBSTONES, {"ids": sorted(set().union(*named.values()))}).scalars())
-    return [letters[at] for at, strings in named.items() if strings & removed]
+        for string in _STRINGS.finditer(letter.rejected.body)
+    )
+    found: set[_Key] = set()
+    while some := list(islice(named, _STRINGS_AT_ONCE)):
+        ids = sorted({string for string, _ in some})
+        removed = set(connection.execute(_TOMBSTONES, {"ids": ids}).scalars())
+        found.update(key for string, key in some if string in removed)
+        if len(some) == _STRINGS_AT_ONCE and not connection.execute(_ANY_TOMBSTONE).scalar_one():
+            break
+    return found
 
 
 def count_new(connection: Connection, reads: Sequence[tuple[str, datetime]]) -> int:

@@ -48,11 +48,19 @@ class Written(msgspec.Struct):
     """Workflow id, run id and what was set aside."""
 
 
+# So many rows of one load are found out one by one: to find one among a hundred thousand takes 35 savepoints.
+MAX_ISOLATED = 1_000
+
+
 class Isolation:
-    """Runs a write of rows inside savepoints, halving the rows until the refused ones stand alone."""
+    """Runs a write of rows inside savepoints, halving the rows until the refused ones stand alone.
+
+    When `MAX_ISOLATED` have been found, what is refused together is refused: the cause is no single row.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._refused = 0
 
     def __call__(
         self, rows: Sequence[T], work: Callable[[Sequence[T]], None], refuse: Callable[[T, str], None]
@@ -64,8 +72,11 @@ class Isolation:
         except Exception as error:
             if not is_database_error(error) or is_transient(error):
                 raise
-            if len(rows) == 1:
-                refuse(rows[0], f"PostgreSQL refuses it with SQLSTATE {sqlstate(error) or type(error).__name__}")
+            if len(rows) == 1 or self._refused >= MAX_ISOLATED:
+                self._refused += 1
+                which = "it" if len(rows) == 1 else f"it or one of {len(rows) - 1:,} rows beside it"
+                for row in rows:
+                    refuse(row, f"PostgreSQL refuses {which} with SQLSTATE {sqlstate(error) or type(error).__name__}")
                 return
             middle = len(rows) // 2
             self(rows[:middle], work, refuse)

@@ -6,7 +6,7 @@ row of `steps` that the same transaction has just made proves that there are non
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from sqlalchemy import Connection, text
@@ -24,6 +24,10 @@ _STEP_CONTENT = (
 )  # fmt: skip
 _PAYLOAD_CONTENT = ("data", "size_bytes", "raw", "note")
 _STAGED_STEPS = Staging("staged_steps", column_types(steps, ("id", *_STEP_CONTENT)))
+
+# So much goes through one statement: about a second's work.
+_STATEMENT_STEPS = 10_000
+_STATEMENT_BYTES = 64 << 20
 
 _STORED_STEPS = text("""
     SELECT id, run_id, workflow_id, content_hash, absent_since IS NOT NULL AS absent
@@ -144,14 +148,27 @@ def write_steps(
                 changed.append((run, step))
     # Neighbours in the index are written one after the other.
     changed.sort(key=lambda one: one[1].id)
-    if changed and guard is None:
-        work(changed)
-    elif changed and guard is not None:
-        guard(changed, work, refuse)
+    for part in _parts(changed):
+        if guard is None:
+            work(part)
+        else:
+            guard(part, work, refuse)
     if missing:
         written.steps_absent += connection.execute(_MARK_ABSENT, {"ids": missing}).rowcount
     if moved:
         connection.execute(_MOVE_STEPS, {"run_ids": sorted(moved)})
+
+
+def _parts(changed: Sequence[tuple[RunWrite, Step]]) -> Iterator[Sequence[tuple[RunWrite, Step]]]:
+    """Parts that a statement writes well within its time limit."""
+    first = size = 0
+    for place, (_, step) in enumerate(changed):
+        size += memoryview(step.source).nbytes
+        if size >= _STATEMENT_BYTES or place - first >= _STATEMENT_STEPS - 1:
+            yield changed[first : place + 1]
+            first, size = place + 1, 0
+    if first < len(changed):
+        yield changed[first:]
 
 
 def _insert_payloads(connection: Connection, new: Sequence[Step]) -> None:

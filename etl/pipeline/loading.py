@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import Connection
 
 from etl.database import Database, is_database_error, sqlstate
-from etl.errors import EtlError
+from etl.errors import DatabaseUnavailable, EtlError
 from etl.ledger import claims, dead_letters, drift
 from etl.ledger.claims import Settlement
 from etl.ledger.dead_letters import Letter
@@ -18,6 +18,7 @@ from etl.load.batch import RunWrite, Written
 from etl.load.upsert import write
 from etl.pipeline.reading import Reading
 from etl.records import TERMINAL_STATES, DecodedSteps, Rejected
+from etl.set_aside import MAX_BYTES, SetAside
 from etl.transform.decode import decode_steps
 from etl.transform.redact import Redaction
 from etl.transform.states import StateMap, derive_run_state
@@ -26,6 +27,10 @@ log = structlog.get_logger(__name__)
 
 # A batch of so many runs or more of which not one can be stored is no matter of single runs.
 SYSTEMIC = 10
+# A statement that runs out of its time or memory. Repeated, it would do so again and again, and all else in the batch with it.
+TOO_MUCH = ("57014", "53200")
+# Where the first so many runs of a batch are too much, each alone, it is the database that is slow.
+SLOW = 3
 
 NO_REDACTION = Redaction()
 
@@ -56,6 +61,10 @@ class LoadReport(msgspec.Struct):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
+class TooMuch(Exception):
+    """A statement ran out of its time or memory; the text is its SQLSTATE."""
+
+
 class Loader:
     """Writes batches of readings. All its methods are synchronous: they run in a thread."""
 
@@ -70,8 +79,11 @@ class Loader:
     def load(self, readings: Sequence[Reading]) -> LoadReport:
         """Load a batch whole; where the database refuses it for good, in halves, down to the row, which is set aside.
 
+        What takes the database too long in a batch is tried run by run, so that one such run costs the others one time limit.
+
         Raises:
-            DatabaseError: the database is out of reach; the claims still stand, or are consumed if it committed.
+            DatabaseError: the database is out of reach, or too slow for any of them; the claims still stand, or are consumed
+                if it committed.
             EtlError: none of many runs can be stored; the claims stand until their leases end.
         """
         report, refused = self._in_parts(readings)
@@ -89,30 +101,63 @@ class Loader:
     def _in_parts(self, readings: Sequence[Reading]) -> tuple[LoadReport, list[tuple[Reading, str]]]:
         """Load what can be loaded; the rest with the cause of each."""
         try:
-            return self._database.transaction(lambda c: self._load(c, readings, isolate=False)), []
+            return self._database.transaction(lambda c: self._bounded(c, readings, isolate=False)), []
         except EtlError:
             raise
         except Exception as error:
             log.warning("batch_refused", cause=_cause(error), runs=len(readings))
+            is_too_much = isinstance(error, TooMuch)
         if len(readings) > 1:
+            if is_too_much:
+                return self._one_by_one(readings)
             middle = len(readings) // 2
             report, refused = self._in_parts(readings[:middle])
             more_report, more_refused = self._in_parts(readings[middle:])
             report.add(more_report)
             return report, refused + more_refused
         try:
-            return self._database.transaction(lambda c: self._load(c, readings, isolate=True)), []
+            return self._database.transaction(lambda c: self._bounded(c, readings, isolate=True)), []
         except EtlError:
             raise
         except Exception as error:
             # Whosever fault it is, what one run brings out must not keep the others from being loaded.
-            trace = None if is_database_error(error) else error
+            trace = None if is_database_error(error) or isinstance(error, TooMuch) else error
             log.error("run_refused", run=readings[0].claim.run_id, cause=_cause(error), exc_info=trace)
             return LoadReport(), [(readings[0], _cause(error))]
 
+    def _one_by_one(self, readings: Sequence[Reading]) -> tuple[LoadReport, list[tuple[Reading, str]]]:
+        report, refused = LoadReport(), list[tuple[Reading, str]]()
+        for number, reading in enumerate(readings, 1):
+            part, problems = self._in_parts([reading])
+            report.add(part)
+            refused += problems
+            if number == len(refused) == SLOW:
+                raise DatabaseUnavailable(
+                    f"the database takes too long for any run ({refused[0][1]}): look at its load, or raise "
+                    "database.statement_timeout"
+                )
+        return report, refused
+
+    def _bounded(self, connection: Connection, readings: Sequence[Reading], *, isolate: bool) -> LoadReport:
+        """Load; raises TooMuch where that may be the fault of what is loaded, and repeating it whole is of no use."""
+        try:
+            return self._load(connection, readings, isolate=isolate)
+        except Exception as error:
+            code = sqlstate(error)
+            if code in TOO_MUCH and not self._database.is_ending:
+                raise TooMuch(code) from None
+            raise
+
     def _give_up(self, reading: Reading, problem: str) -> LoadReport:
         steps = reading.steps.steps if reading.steps is not None else ()
-        letter = Rejected("rejected", problem, b"[" + b",".join(bytes(step.source) for step in steps) + b"]")
+        kept, size = list[bytes](), 0
+        for step in steps:
+            size += memoryview(step.source).nbytes + 1
+            if size > MAX_BYTES:
+                break
+            kept.append(bytes(step.source))
+        left_out = f" Of its {len(steps):,} steps the first {len(kept):,} are kept." if len(kept) < len(steps) else ""
+        letter = Rejected("rejected", problem + left_out, b"[" + b",".join(kept) + b"]")
         rejected = (*reading.rejected, letter)
         bare = Reading(reading.claim, reading.requested_at, rejected=rejected, problem=problem)
         return self._database.transaction(lambda c: self._load(c, [bare], isolate=False))
@@ -210,7 +255,10 @@ class Loader:
             for reading in found
             for rejected in reading.rejected
         ]
-        letters += [Letter(*one) for one in written.rejected]
+        refused: dict[tuple[str, str], SetAside] = {}
+        for workflow_id, run_id, rejected in written.rejected:
+            refused.setdefault((workflow_id, run_id), SetAside()).add(rejected)
+        letters += [Letter(*run, rejected) for run, gathered in refused.items() for rejected in gathered.letters()]
         report.set_aside += dead_letters.record(connection, letters)
         for partial in (False, True):
             read = [one.claim.run_id for one in found if one.steps is not None and one.partial is partial]
@@ -220,7 +268,7 @@ class Loader:
 
 def _cause(error: Exception) -> str:
     """A word for the log and the letter; never the error's own text, which may quote a row."""
-    code = sqlstate(error)
+    code = str(error) if isinstance(error, TooMuch) else sqlstate(error)
     return f"SQLSTATE {code}" if code is not None else type(error).__name__
 
 

@@ -20,6 +20,7 @@ from etl.errors import ApiUnavailable, DatabaseError, EtlError, WorkflowRefused
 from etl.ledger import claims
 from etl.ledger.claims import Claim
 from etl.ledger.clock import DatabaseClock
+from etl.pipeline.batches import BATCH_WAIT, Lane, is_loaded_alone
 from etl.pipeline.heartbeat import heartbeat
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reader, Reading
@@ -27,14 +28,10 @@ from etl.pipeline.reading import Reader, Reading
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-# A batch is loaded when it holds so many steps or bytes, when its first reading has waited so long (seconds), or when
-# there is nothing to wait for. Larger batches load no faster; they only hold their locks longer. Each costs some 20 statements:
-# four services beside an API of 50 ms took a tenth less with 1.0 s than with 0.2 s; between them lies what is shown how soon.
-BATCH_STEPS = 2000
-BATCH_BYTES = 16 << 20
-BATCH_WAIT = 0.5
-# Reads pause while so many bytes wait to be loaded: memory stays bounded when the database is slower than the API.
+# Reads pause while so many bytes wait to be loaded: memory stays bounded when the database is slower than the API. Those that
+# are loaded alone may be more: others must not wait for them.
 WAITING_BYTES = 64 << 20
+WAITING_ALONE_BYTES = 256 << 20
 # Seconds between two looks at what has become due while reads go on: a slow one must not keep all others waiting; and while lists
 # are being walked, of which every page may bring more.
 LOOK_AGAIN = 1.0
@@ -151,12 +148,9 @@ class _Drain:
         self._reads: dict[asyncio.Task[Reading], Claim] = {}
         self._done: deque[asyncio.Task[Reading]] = deque()
         self._woken = asyncio.Event()
-        self._ready: list[Reading] = []
-        self._ready_bytes = 0
-        self._ready_since = 0.0
-        self._load: asyncio.Task[LoadReport] | None = None
-        self._loading: list[Reading] = []
-        self._loading_since = 0.0
+        self._batches = Lane(poller._loader, self._wake, alone=False)
+        self._alone = Lane(poller._loader, self._wake, alone=True)
+        self._lanes = (self._batches, self._alone)
         self._unanswered = 0
 
     @property
@@ -205,15 +199,15 @@ class _Drain:
                     if self._cutoff is None:
                         self._passed_over.clear()
             self._start_reads()
-            self._start_load(idle=not self._reads)
-            if not self._reads and self._load is None:
+            loads = self._start_loads(idle=not self._reads)
+            if not self._reads and not loads:
                 if self._stop.is_set() or (exhausted and not self._queue and not listing):
                     return
                 if not exhausted:
                     continue
             # Woken by what has ended: to ask every read each time would cost as much as the reads.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BATCH_WAIT if self._ready and self._load is None else look_again):
+                async with asyncio.timeout(BATCH_WAIT if self._batches.is_filling else look_again):
                     await self._woken.wait()
             self._woken.clear()
             # Before anything is given back: what has been read is loaded.
@@ -235,7 +229,7 @@ class _Drain:
 
     async def renew(self) -> None:
         """Prolong the leases of all that is claimed and not yet loaded."""
-        held = [*self._queue, *self._reads.values(), *(reading.claim for reading in (*self._ready, *self._loading))]
+        held = [*self._queue, *self._reads.values(), *self._batches.claims(), *self._alone.claims()]
         if held:
             await self._run(lambda c: claims.renew(c, held, lease=self._p._lease))
 
@@ -253,18 +247,17 @@ class _Drain:
                 await self._give_back()
             finally:
                 # Also where the claims cannot be given back: a load must not outlive the pass.
-                await self._finish_load()
-            while self._ready:
-                self._start_load(idle=True)
-                await self._finish_load()
+                await self._finish_loads()
+            while self._start_loads(idle=True):
+                await self._finish_loads()
         except DatabaseError as error:
             # The claims stay until their leases end, then the runs are due again: nothing is lost.
             log.warning("claims_not_given_back", cause=str(error))
 
-    async def _finish_load(self) -> None:
-        if self._load is not None:
-            await asyncio.wait({self._load})
-            self._collect_load()
+    async def _finish_loads(self) -> None:
+        if loads := {lane.load for lane in self._lanes if lane.load is not None}:
+            await asyncio.wait(loads)
+            self._collect_loads()
 
     async def _claim(self) -> bool:
         conditions = self._conditions
@@ -287,7 +280,8 @@ class _Drain:
             self._queue
             and not self._stop.is_set()
             and len(self._reads) < self._p._concurrency
-            and self._ready_bytes < WAITING_BYTES
+            and self._batches.waiting_bytes < WAITING_BYTES
+            and self._alone.waiting_bytes < WAITING_ALONE_BYTES
         ):
             claim = self._queue.popleft()
             task = asyncio.create_task(self._p._reader.read(claim))
@@ -298,28 +292,11 @@ class _Drain:
     def _wake(self, ended: asyncio.Future[Any]) -> None:
         self._woken.set()
 
-    def _start_load(self, *, idle: bool) -> None:
-        if self._load is not None or not self._ready:
-            return
-        steps = sum(len(reading.steps.steps) for reading in self._ready if reading.steps is not None)
-        waited = time.monotonic() - self._ready_since
-        if idle or steps >= BATCH_STEPS or self._ready_bytes >= BATCH_BYTES or waited >= BATCH_WAIT:
-            self._loading = self._take_batch()
-            self._loading_since = time.monotonic()
-            self._load = asyncio.create_task(asyncio.to_thread(self._p._loader.load, self._loading))
-            self._load.add_done_callback(self._wake)
-
-    def _take_batch(self) -> list[Reading]:
-        """The oldest readings, up to the bounds of one transaction; a single one may exceed them."""
-        steps = size = count = 0
-        while count < len(self._ready) and steps < BATCH_STEPS and size < BATCH_BYTES:
-            reading = self._ready[count]
-            steps += len(reading.steps.steps) if reading.steps is not None else 0
-            size += reading.size
-            count += 1
-        batch, self._ready = self._ready[:count], self._ready[count:]
-        self._ready_bytes -= size
-        return batch
+    def _start_loads(self, *, idle: bool) -> bool:
+        """Begin what can be loaded now; whether any load goes on."""
+        for lane in self._lanes:
+            lane.start(idle=idle)
+        return any(lane.load is not None for lane in self._lanes)
 
     def _collect(self) -> None:
         """Take what has ended. An error is raised when all of it has been taken: what has been read is loaded."""
@@ -354,23 +331,29 @@ class _Drain:
                 # A defect of ours that one run brings out must not keep the others from being read.
                 log.error("run_not_read", run=claim.run_id, problem=type(error).__name__, exc_info=error)
                 reading = self._failed(claim, f"unexpected {type(error).__name__} while reading it")
-            if not self._ready:
-                self._ready_since = time.monotonic()
-            self._ready.append(reading)
-            self._ready_bytes += reading.size
-        self._collect_load()
+            (self._alone if is_loaded_alone(reading) else self._batches).add(reading)
+        self._collect_loads()
         if failure is not None:
             raise failure
 
     def _failed(self, claim: Claim, problem: str) -> Reading:
         return Reading(claim, self._p._clock.now(), problem=problem)
 
-    def _collect_load(self) -> None:
-        if self._load is not None and self._load.done():
-            task, self._load, self._loading = self._load, None, []
-            report = task.result()
-            self.report.add(report)
-            self._on_load(report, time.monotonic() - self._loading_since)
+    def _collect_loads(self) -> None:
+        """Count what has been loaded. What one load raises is raised when the others have been counted."""
+        failure: Exception | None = None
+        for lane in self._lanes:
+            try:
+                done = lane.collect()
+            except Exception as error:
+                failure = failure or error
+                continue
+            if done is not None:
+                report, seconds = done
+                self.report.add(report)
+                self._on_load(report, seconds)
+        if failure is not None:
+            raise failure
 
     async def _give_back(self) -> None:
         unread = [*self._queue, *self._reads.values()]

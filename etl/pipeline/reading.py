@@ -145,7 +145,7 @@ class Reader:
         if claim.listing is None or not _newer(claim.listed_at, claim.run_observed_at):
             return None, ()
         try:
-            listed = decode_run(claim.listing, states=self._states, policy=policy)
+            listed = decode_run(claim.listing, states=self._states, policy=policy, now=claim.listed_at)
         except NotRedactable as trouble:  # it was listed before there were rules
             return None, () if policy is None else (policy.withhold_unredactable(trouble, claim.listing),)
         return listed, listed.rejected
@@ -159,6 +159,7 @@ class Reader:
                 states=self._states,
                 node_types=self._node_types.get(claim.workflow_id, {}),
                 policy=policy,
+                now=self._clock.at(answer.requested_at),
             )
 
         return await decoded(len(answer.body), decode)
@@ -187,10 +188,11 @@ class Reader:
             return reading
 
         def decode() -> tuple[ListedRun, DecodedRun] | None:
-            listed = decode_single_run(answer.body, claim.run_id, policy=policy)
+            now = self._clock.at(answer.requested_at)
+            listed = decode_single_run(answer.body, claim.run_id, policy=policy, now=now)
             if listed is None:
                 return None
-            return listed, decode_run(listed.listing, states=self._states, policy=policy)
+            return listed, decode_run(listed.listing, states=self._states, policy=policy, now=now)
 
         found = await decoded(len(answer.body), decode)
         if found is None:

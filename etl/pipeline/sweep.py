@@ -157,7 +157,8 @@ class Sweeper:
             else:
                 requested_at = self._clock.at(answer.requested_at)
                 policy = self._redaction.policy(begun.workflow_id)
-                page = await decoded(len(answer.body), partial(decode_page, answer.body, policy=policy))
+                decode = partial(decode_page, answer.body, policy=policy, now=requested_at)
+                page = await decoded(len(answer.body), decode)
                 report.set_aside += await self._set_aside(begun.workflow_id, page.rejected, requested_at)
                 if not page.readable:
                     raise ApiUnavailable(

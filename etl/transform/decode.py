@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from types import MappingProxyType
 
 from msgspec import Raw
 
 from etl.records import DecodedSteps, Payload, Reason, Rejected, Step
-from etl.transform.fields import Fields, Findings, usable_id
+from etl.set_aside import cut
+from etl.transform.fields import MAX_ELAPSED_SECONDS, MAX_TOKENS, Fields, Findings, usable_id
 from etl.transform.generation import Generation, read_generation, with_facts_of
 from etl.transform.payloads import may_be_refused, payload
 from etl.transform.redact import NotRedactable, Policy
-from etl.transform.scanner import Members, is_json, split
+from etl.transform.scanner import Element, Malformed, Members, elements, has_too_many_members, is_json, is_strict_json
 from etl.transform.states import StateMap
 
 TRANSFORM_VERSION = 2
@@ -32,6 +34,10 @@ _KNOWN = frozenset(
         *("error", "inputs", "outputs", "step_metadata", "tokens"),
     }
 )
+# Of an answer, one step in so many bytes is decoded: what is made of one takes five times as much, at most.
+_SMALLEST_STEP = 256
+# To read JSON tolerantly takes a microsecond a bracket.
+_LARGE = 1 << 20
 _NO_NODE_TYPES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -43,32 +49,49 @@ def decode_steps(
     states: StateMap,
     node_types: Mapping[str, str] = _NO_NODE_TYPES,
     policy: Policy | None = None,
+    now: datetime | None = None,
 ) -> DecodedSteps:
-    """Decode one whole answer of the steps endpoint; nothing in it raises.
+    """Decode one whole answer of the steps endpoint; nothing in it raises, and it takes memory in proportion to the body.
 
-    `node_types` maps node ids to types, where the workflow's graph is known; `policy` is the workflow's redaction. What
-    cannot become a step is in `rejected`, with its bytes; `readable` is False where the body is no JSON array.
+    `node_types` maps node ids to types, where the workflow's graph is known; `policy` is the workflow's redaction; `now` is
+    about when the answer was made, for its times to be judged by. What cannot become a step is in `rejected`, with its bytes;
+    `readable` is False where the body is no JSON array.
     """
-    parts = split(body)
-    if parts is None:
+    try:
+        return _decoded(body, workflow_id, run_id, states, node_types, policy, now)
+    except Malformed:
         return DecodedSteps((), (not_an_array(body, policy),), readable=False)
-    suspect = policy is None and (not parts.strict or may_be_refused(body))
+
+
+def _decoded(
+    body: bytes,
+    workflow_id: str,
+    run_id: str,
+    states: StateMap,
+    node_types: Mapping[str, str],
+    policy: Policy | None,
+    now: datetime | None,
+) -> DecodedSteps:
+    may_be_odd = policy is None and may_be_refused(body)
     version = None if policy is None else policy.version
-    findings = Findings("step")
+    findings = Findings("step", now=now)
     steps: dict[str, Step] = {}
     own_texts: dict[str, Raw] = {}
-    for position, (own, members) in enumerate(parts.elements):
+    position = -1
+    for element in elements(body, smallest=_SMALLEST_STEP):
+        position += element.number
+        own, members, suspect = element.own, element.members, may_be_odd or not element.strict
         answered = None
         if policy is not None and members is not None:
             try:
-                answered = generation_of(members, suspect=not parts.strict or may_be_refused(bytes(own)))
+                answered = generation_of(members, suspect=not element.strict or may_be_refused(bytes(own)))
                 own, members, suspect = policy.step(own, members)
             except NotRedactable as trouble:
-                findings.rejected.append(policy.withhold_unredactable(trouble, own, usable_id(members.get("id"))))
+                findings.set_aside.add(policy.withhold_unredactable(trouble, own, usable_id(members.get("id"))))
                 continue
         step_id = None if members is None else usable_id(members.get("id"))
         if members is None or step_id is None:
-            reject_element(findings, own, members, policy)
+            reject_element(findings, element, own, members, policy)
             continue
         if step_id in steps:
             earlier = bytes(own_texts[step_id])
@@ -82,20 +105,22 @@ def decode_steps(
         steps[step_id] = _step(
             step_id, position, own, members, fields, context, findings, states, node_types, answered, version
         )
-    return DecodedSteps(tuple(steps.values()), tuple(findings.rejected), findings.drift, digest=_digest(steps.values()))
+    return DecodedSteps(tuple(steps.values()), findings.rejected, findings.drift, digest=_digest(steps.values()))
 
 
 def not_an_array(body: bytes, policy: Policy | None) -> Rejected:
     """A whole answer set aside; without its bytes where there are redaction rules."""
     reason: Reason = "not_an_array"
     detail = "The answer is not a JSON array."
-    return Rejected(reason, detail, body) if policy is None else policy.withhold(reason, detail, body)
+    return cut(Rejected(reason, detail, body)) if policy is None else policy.withhold(reason, detail, body)
 
 
-def reject_element(findings: Findings, own: Raw, members: Members | None, policy: Policy | None) -> None:
-    """Set one element of an answer aside that has no members, or no usable id among them.
+def reject_element(
+    findings: Findings, element: Element, own: Raw, members: Members | None, policy: Policy | None
+) -> None:
+    """Set an element of an answer aside that has no members, or no usable id among them.
 
-    With members it has been redacted; without, it cannot be, and is not kept where there are rules.
+    With members, `own` is what redaction has left of it; without, it cannot be redacted, and is not kept where there are rules.
     """
     body = bytes(own)
     if members is not None:
@@ -104,14 +129,21 @@ def reject_element(findings: Findings, own: Raw, members: Members | None, policy
         )
         return
     reason: Reason
-    if not body.startswith(b"{") and is_json(body):
+    if element.unread:
+        reason, detail = "too_many", "The answer has more elements than are read of one of its length."
+    elif has_too_many_members(own):
+        reason, detail = "too_many", "An element of the answer has more members than are read of one."
+    elif element.strict or (not body.startswith(b"{") and _is_json(body, element.number)):
         reason, detail = "not_an_object", "An element of the answer is not a JSON object."
     else:
         reason, detail = "malformed", "An element of the answer is not well-formed JSON."
-    if policy is None:
-        findings.reject(reason, detail, body)
-    else:
-        findings.rejected.append(policy.withhold(reason, detail, body))
+    rejected = Rejected(reason, detail, body) if policy is None else policy.withhold(reason, detail, body)
+    findings.set_aside.add(rejected, count=element.number)
+
+
+def _is_json(body: bytes, number: int) -> bool:
+    """Whether one element is JSON, read tolerantly; of several, or of a large one, whether it is by the standard's letter."""
+    return is_json(body) if number == 1 and len(body) < _LARGE else is_strict_json(b"[" + body + b"]")
 
 
 def _step(
@@ -157,8 +189,8 @@ def _step(
         state,
         fields.time("start_time"),
         fields.time("end_time"),
-        fields.number("elapsed_time"),
-        fields.integer("tokens"),
+        fields.number("elapsed_time", most=MAX_ELAPSED_SECONDS),
+        fields.integer("tokens", most=MAX_TOKENS),
         seen.request_model,
         seen.response_model,
         seen.input_tokens,

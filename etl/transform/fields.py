@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from etl.records import MAX_ID_BYTES, Drift, Payload, Reason, Rejected
+from etl.set_aside import SetAside
 from etl.transform.payloads import payload, storable
 from etl.transform.scanner import REFUSALS, Members
 
@@ -24,6 +24,19 @@ MAX_TEXT_CHARACTERS = 512
 _MAX_LABEL_CHARACTERS = 100
 _MAX_DRIFT_KINDS = 100  # an object keyed by data (ids as field names) must not fill the drift table
 MAX_BIGINT = 2**63 - 1
+
+# Programs write the start of an epoch, or the last day that they can, where they have no time: of these starts (the years 1,
+# 1601, 1753, 1900, 1904, 1970, 1980, 2000, 2001) the last is 1 January 2001, wherever it begins.
+EARLIEST = datetime(2001, 1, 2, 12, tzinfo=UTC)
+LATEST = datetime(2099, 1, 1, tzinfo=UTC)
+AHEAD = timedelta(days=31)
+"""A time so far after the one at which it was read is none that has happened: more than clocks and time zones are wrong."""
+
+MAX_TOKENS = 10**12
+"""What a step's count of tokens may be: no step has a millionth of it, and nine million of them still add up to a bigint."""
+MAX_ELAPSED_SECONDS = 10 * 366 * 86_400.0
+
+_Number = TypeVar("_Number", int, float)
 
 _TEXT: msgspec.json.Decoder[str | None] = msgspec.json.Decoder(str | None)
 _NUMBER: msgspec.json.Decoder[float | None] = msgspec.json.Decoder(float | None)
@@ -49,20 +62,31 @@ _TIME = re.compile(
 _UNPRINTABLE = re.compile("[\0\ud800-\udfff]")
 
 Subject = Literal["step", "run", "workflow"]
-DriftKind = Literal["unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time"]
+DriftKind = Literal[
+    "unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time", "implausible_time",
+    "implausible_number",
+]  # fmt: skip
 
 
 class Findings:
     """What is gathered beside the records while one answer is decoded."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, *, now: datetime | None = None) -> None:
+        """`now`: about when the answer was made, by which its times are judged; None where that is not known."""
         self._subject: Subject = subject
-        self.rejected: list[Rejected] = []
+        self.latest = LATEST if now is None else min(LATEST, now + AHEAD)
+        """Times from here on are implausible."""
+        self.set_aside = SetAside()
         self._drift: Counter[tuple[str, DriftKind, str]] = Counter()
 
     def reject(self, reason: Reason, detail: str, body: bytes, step_id: str | None = None) -> None:
         """Set something aside with its bytes; `detail` is one sentence without payload text."""
-        self.rejected.append(Rejected(reason, detail, body, step_id))
+        self.set_aside.add(Rejected(reason, detail, body, step_id))
+
+    @property
+    def rejected(self) -> tuple[Rejected, ...]:
+        """What was set aside."""
+        return self.set_aside.letters()
 
     def deviates(self, field: str, kind: DriftKind, found: str) -> None:
         """Count one deviation from the API's description."""
@@ -109,7 +133,7 @@ class Fields:
         return value
 
     def time(self, name: str) -> datetime | None:
-        """A time in UTC; one without a zone is taken as UTC. None where missing, null, empty or unreadable."""
+        """A time in UTC; one without a zone is taken as UTC. None where missing, null, empty, unreadable or implausible."""
         raw = self._members.get(name)
         if raw is None:
             return None
@@ -127,35 +151,32 @@ class Fields:
             return None
         if time.tzinfo is None:
             self._findings.deviates(name, "time_without_zone", "string")
-            return time.replace(tzinfo=UTC)
+            time = time.replace(tzinfo=UTC)
+        if not EARLIEST <= time < self._findings.latest:
+            self._implausible(name, raw, "implausible_time")
+            return None
         return time
 
-    def number(self, name: str) -> float | None:
-        """A finite number; None where missing, null or anything else."""
-        raw = self._members.get(name)
-        if raw is None:
-            return None
-        try:
-            value = _NUMBER.decode(raw)
-            if value is None or math.isfinite(value):
-                return value
-        except REFUSALS:
-            pass
-        self._misfit(name, raw)
-        return None
+    def number(self, name: str, *, most: float) -> float | None:
+        """A number from 0 to `most`; None where missing, null, beyond that or anything else."""
+        return self._counted(name, _NUMBER, most)
 
-    def integer(self, name: str) -> int | None:
-        """A whole number that fits a bigint; None where missing, null or anything else."""
+    def integer(self, name: str, *, most: int) -> int | None:
+        """A whole number from 0 to `most`; None where missing, null, beyond that or anything else."""
+        return self._counted(name, _INTEGER, most)
+
+    def _counted(self, name: str, decoder: msgspec.json.Decoder[_Number | None], most: _Number) -> _Number | None:
         raw = self._members.get(name)
         if raw is None:
             return None
         try:
-            value = _INTEGER.decode(raw)
-            if value is None or -MAX_BIGINT <= value <= MAX_BIGINT:
-                return value
+            value = decoder.decode(raw)
         except REFUSALS:
-            pass
-        self._misfit(name, raw)
+            self._misfit(name, raw)
+            return None
+        if value is None or 0 <= value <= most:
+            return value
+        self._implausible(name, raw, "implausible_number")
         return None
 
     def json(self, name: str) -> str | None:
@@ -191,6 +212,10 @@ class Fields:
             self._findings.reject("not_storable", f"{name}: {note}", value, self._id)
         return None if data is None else data.decode()
 
+    def _implausible(self, name: str, raw: Raw, kind: DriftKind) -> None:
+        self._extra[name] = raw
+        self._findings.deviates(name, kind, _kind(raw))
+
     def _misfit(self, name: str, raw: Raw, expected: str | None = None) -> None:
         self._extra[name] = raw
         kind = _kind(raw)
@@ -208,10 +233,12 @@ def text_of(raw: Raw | None) -> str | None:
         return None
 
 
-def time_of(raw: Raw | None) -> datetime | None:
-    """The time that a JSON value names, in UTC; None where it is missing, null or unreadable."""
+def time_of(raw: Raw | None, *, latest: datetime = LATEST) -> datetime | None:
+    """The time that a JSON value names, in UTC; None where it is missing, null, unreadable or implausible."""
     time = parse_time(text_of(raw) or "")
-    return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)
+    if time is not None and time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    return time if time is not None and EARLIEST <= time < latest else None
 
 
 def usable_id(raw: Raw | None) -> str | None:

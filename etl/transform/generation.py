@@ -12,14 +12,11 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from etl.transform.fields import MAX_TEXT_CHARACTERS
+from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
 from etl.transform.scanner import REFUSALS
 
 MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
-
-MAX_TOKENS = 10**12
-"""A larger number of tokens is wrong, and would spoil every sum that it is in. The SQL function `token_count` has the same limit."""
 
 # What programs write where there is no error; as in the SQL function `is_error`, which judges the API's own.
 _NO_ERROR = re.compile(

@@ -42,6 +42,7 @@ _NEIGHBOURING_DIGITS = re.compile(rb"[0-9](?=[0-9])")
 
 _OPENING = ord("[")
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
+_DEPTH_PIECE = 4_096
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 # The next token worth a look: a bracket, a string with an escape or a control character, a long number, NaN, infinity. The
@@ -129,14 +130,26 @@ def _may_need_rewriting(body: bytes) -> bool:
         probe = match.start() * _STRIDE
         if body[probe : probe + _STRIDE].isdigit():
             return True
-    return len(body) > 2 * MAX_DEPTH and shapes.count(b"[") > MAX_DEPTH and _depth(body) > MAX_DEPTH
+    return len(body) > 2 * MAX_DEPTH and shapes.count(b"[") > MAX_DEPTH and _is_too_deep(body)
 
 
-def _depth(body: bytes) -> int:
-    """The deepest nesting. Every step but the last runs at the speed of a copy: large answers come this way."""
-    outside_strings = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
-    brackets = b"".join(outside_strings).translate(_BRACKETS, _NO_BRACKETS)
-    return max(accumulate(1 if bracket == _OPENING else -1 for bracket in brackets))
+def _is_too_deep(body: bytes) -> bool:
+    """Whether it is nested beyond `MAX_DEPTH`. Large answers come this way: piece by piece, so that it takes no more memory than
+    two copies, and bracket by bracket only where a piece could lead beyond."""
+    text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    depth = 0
+    in_string = False
+    for start in range(0, len(text), _DEPTH_PIECE):
+        parts = text[start : start + _DEPTH_PIECE].split(b'"')
+        brackets = b"".join(parts[in_string::2]).translate(_BRACKETS, _NO_BRACKETS)
+        in_string ^= len(parts) % 2 == 0
+        openings = brackets.count(b"[")
+        if depth + openings > MAX_DEPTH:
+            steps = (1 if bracket == _OPENING else -1 for bracket in brackets)
+            if max(accumulate(steps, initial=depth)) > MAX_DEPTH:
+                return True
+        depth += 2 * openings - len(brackets)
+    return False
 
 
 def _rewrite(value: bytes) -> tuple[str, list[str]]:

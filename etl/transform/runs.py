@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 
 from msgspec import Raw
 
 from etl.records import DecodedPage, DecodedRun, ListedRun, Run
 from etl.transform.decode import not_an_array, reject_element
-from etl.transform.fields import Fields, Findings, object_of, pieces_of, time_of, usable_id
+from etl.transform.fields import MAX_ELAPSED_SECONDS, Fields, Findings, object_of, pieces_of, time_of, usable_id
 from etl.transform.payloads import may_be_refused
 from etl.transform.redact import NotRedactable, Policy
-from etl.transform.scanner import Members, members_of, split
+from etl.transform.scanner import ALWAYS_READ, Malformed, Members, elements, members_of
 from etl.transform.states import StateMap
 
 _KNOWN = frozenset(
@@ -29,20 +30,34 @@ _KNOWN = frozenset(
     )
 )
 
+# Of a page, one row in so many bytes is read.
+_SMALLEST_ROW = 64
 
-def decode_page(body: bytes, *, policy: Policy | None = None) -> DecodedPage:
-    """Decode one page of the run list, in its order; nothing in it raises. `policy` is the workflow's redaction.
+
+def decode_page(body: bytes, *, policy: Policy | None = None, now: datetime | None = None) -> DecodedPage:
+    """Decode one page of the run list, in its order; nothing in it raises, and it takes memory in proportion to the body.
 
     A row stays JSON, its members in their own bytes, but for `all_outputs`, which repeats the steps' outputs; of rows with
-    one id the last one stands. `readable` is False where the body is no JSON array.
+    one id the last one stands. `policy` is the workflow's redaction; `now` is about when the page was made, for its times to
+    be judged by. `readable` is False where the body is no JSON array.
     """
-    parts = split(body)
-    if parts is None:
+    try:
+        return _page(body, policy, now)
+    except Malformed:
         return DecodedPage((), (not_an_array(body, policy),), readable=False)
-    findings = Findings("run")
+
+
+def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPage:
+    findings = Findings("run", now=now)
     runs: dict[str, ListedRun] = {}
     ids: list[str | None] = []
-    for own, members in parts.elements:
+    for element in elements(body, smallest=_SMALLEST_ROW):
+        own, members = element.own, element.members
+        if element.unread or element.number > 1:
+            # Rows that are no runs are counted as far as any page goes.
+            ids.extend([None] * min(element.number, max(0, ALWAYS_READ - len(ids))))
+            reject_element(findings, element, own, None, policy)
+            continue
         run_id = None if members is None else usable_id(members.get("id"))
         ids.append(run_id)
         if members is not None:
@@ -52,33 +67,39 @@ def decode_page(body: bytes, *, policy: Policy | None = None) -> DecodedPage:
                 # Without what is not stored anyway: that need not be such that it can be redacted.
                 own, members, _ = policy.run(Raw(object_of(members)), members)
             except NotRedactable as trouble:
-                findings.rejected.append(policy.withhold_unredactable(trouble, own))
+                findings.set_aside.add(policy.withhold_unredactable(trouble, own))
                 continue
         if members is None or run_id is None:
-            reject_element(findings, own, members, policy)
+            reject_element(findings, element, own, members, policy)
             continue
-        listed = _listed(run_id, members)
+        listed = _listed(run_id, members, findings.latest)
         earlier = runs.pop(run_id, listed)
         if earlier.listing != listed.listing:
             findings.reject(
                 "duplicate_id", f"A later row of the same page has the run's id {run_id!a}.", earlier.listing
             )
         runs[run_id] = listed
-    return DecodedPage(tuple(runs.values()), tuple(findings.rejected), tuple(ids))
+    return DecodedPage(tuple(runs.values()), findings.rejected, tuple(ids))
 
 
-def decode_single_run(body: bytes, run_id: str, *, policy: Policy | None = None) -> ListedRun | None:
+def decode_single_run(
+    body: bytes, run_id: str, *, policy: Policy | None = None, now: datetime | None = None
+) -> ListedRun | None:
     """Find the run in the answer to a request for it alone: a list holding it, or the bare object.
 
     None where the answer does not hold a run of that id.
     """
     if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         body = b"[" + body.removeprefix(b"\xef\xbb\xbf") + b"]"
-    return next((run for run in decode_page(body, policy=policy).runs if run.id == run_id), None)
+    return next((run for run in decode_page(body, policy=policy, now=now).runs if run.id == run_id), None)
 
 
-def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None) -> DecodedRun:
+def decode_run(
+    listing: bytes, *, states: StateMap, policy: Policy | None = None, now: datetime | None = None
+) -> DecodedRun:
     """Decode a run's own row as `ListedRun.listing` keeps it, which may have been written under other rules than `policy`.
+
+    `now` is about when the row was made, for its times to be judged by.
 
     Raises:
         ValueError: it is no such row.
@@ -89,7 +110,7 @@ def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None
     if found is None or run_id is None:
         raise ValueError("not the listing of a run")
     own, (members, strict) = Raw(listing), found
-    findings = Findings("run")
+    findings = Findings("run", now=now)
     if policy is None:
         suspect = not strict or may_be_refused(listing)
     else:
@@ -105,7 +126,7 @@ def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None
         state=state,
         start_time=fields.time("start_time"),
         end_time=fields.time("end_time"),
-        api_elapsed_seconds=fields.number("elapsed_time"),
+        api_elapsed_seconds=fields.number("elapsed_time", most=MAX_ELAPSED_SECONDS),
         user_id=fields.text("user_id"),
         organization_id=fields.text("organization_id"),
         error=fields.json("error"),
@@ -115,10 +136,10 @@ def decode_run(listing: bytes, *, states: StateMap, policy: Policy | None = None
         source=own,
         redaction_policy=None if policy is None else policy.version,
     )
-    return DecodedRun(run, tuple(findings.rejected), findings.drift)
+    return DecodedRun(run, findings.rejected, findings.drift)
 
 
-def _listed(run_id: str, members: Members) -> ListedRun:
+def _listed(run_id: str, members: Members, latest: datetime) -> ListedRun:
     lasting = hashlib.blake2b(digest_size=16)
     for piece in pieces_of({name: raw for name, raw in members.items() if name != "elapsed_time"}):
         lasting.update(piece)
@@ -126,6 +147,6 @@ def _listed(run_id: str, members: Members) -> ListedRun:
         id=run_id,
         listing=object_of(members),
         listing_hash=lasting.digest(),
-        start_time=time_of(members.get("start_time")),
-        end_time=time_of(members.get("end_time")),
+        start_time=time_of(members.get("start_time"), latest=latest),
+        end_time=time_of(members.get("end_time"), latest=latest),
     )

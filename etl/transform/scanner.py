@@ -3,6 +3,9 @@
 Two ways give the same shape. The fast one is the decoder's, which takes an answer as a whole or not at
 all. Where it refuses (lone surrogates, bytes that are not UTF-8, NaN, deep nesting, one broken element),
 the tolerant one finds the parts by itself, without recursion, so that one bad element costs only itself.
+
+Elements come one after the other. The fast way holds a view of each (64 bytes), so texts with an element
+every few bytes go the tolerant way, which holds none: memory stays in proportion to the text.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -23,6 +28,7 @@ REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _ELEMENTS = msgspec.json.Decoder(list[Raw])
 _MEMBERS = msgspec.json.Decoder(Members)
+_RAW = msgspec.json.Decoder(Raw)
 
 # Python before 3.11.5 (Debian 12 has 3.11.2) does not go back to where the last, failed try of a possessive repetition began.
 # So the last alternative in each is one that takes nothing where it fails.
@@ -35,22 +41,50 @@ _EMPTY = {ord("["): re.compile(_SPACE + rb"\]"), ord("{"): re.compile(_SPACE + r
 _AFTER_VALUE = re.compile(_SPACE + rb"([,\]}])")
 # The next character that separates, with whole strings skipped; a quotation mark here opens a string that never ends.
 _SEPARATOR = re.compile(rb'(?:"(?:\\.|[^"\\]++)*+"|[^\[\]{},"]++)*+([\[\]{},"])', re.DOTALL)
+# The same inside an element, where commas separate nothing.
+_BRACKET = re.compile(rb'(?:"(?:\\.|[^"\\]++)*+"|[^\[\]{}"]++)*+([\[\]{}"])', re.DOTALL)
+# Elements without brackets, escapes and commas of their own, each with the comma behind it.
+_PLAIN = re.compile(rb'(?:[^\[\]{}",]*+(?:"[^"\\,]*+"[^\[\]{}",]*+)?,)+')
 
 _SPACES = b" \t\n\r"
 _CLOSER = {ord("["): ord("]"), ord("{"): ord("}")}
 _OBJECT_CLOSER = ord("}")
+_OBJECT = ord("{")
+_COMMA = ord(",")
 
 
 class Malformed(ValueError):
     """The text is not JSON, however tolerantly it is read."""
 
 
-class Split(NamedTuple):
-    """An array's elements, each as its own bytes and its members; None where it is not a well-formed object."""
+class Element(NamedTuple):
+    """One element of an array; or several neighbours that hold no object, as one."""
 
-    elements: list[tuple[Raw, Members | None]]
-    strict: bool
-    """True where the fast way took the text: it is UTF-8 and JSON by the standard's letter."""
+    own: Raw
+    """Its own bytes; of several, with the commas between them."""
+    members: Members | None
+    """None where it is not a well-formed object, or has more than `MAX_MEMBERS` members."""
+    strict: bool = False
+    """Whether it is known to be UTF-8 and JSON by the standard's letter."""
+    number: int = 1
+    """How many elements these are."""
+    unread: bool = False
+    """Whether these are the elements behind the last one that was looked at."""
+
+
+MAX_MEMBERS = 20_000
+"""An object with more is no step, run or workflow: each member costs some 200 bytes."""
+
+ALWAYS_READ = 20_000
+"""So many elements of an array are looked at one by one, however small they are."""
+
+# So many elements without brackets come one by one; the others as runs of at most so many bytes (a few milliseconds each).
+_SINGLY = 1_000
+_RUN_BYTES = 1 << 17
+# Elements are counted behind the last one looked at up to so many: a second, for the smallest.
+_COUNTED = 1_000_000
+# An array with a comma in every so many bytes does not go the fast way.
+_DENSE = 16
 
 
 # Bytes decoded at once to see whether they are UTF-8: text takes up to four times their room.
@@ -67,27 +101,82 @@ def check_utf8(text: bytes) -> None:
         decoder.decode(text[start : start + _PIECE], final=start + _PIECE >= len(text))
 
 
-def split_fast(body: bytes) -> Split:
-    """Split an array of objects. Raises one of REFUSALS where the text is anything else."""
+def elements(body: bytes, *, smallest: int) -> Iterator[Element]:
+    """Split an array of anything, the fast way where possible. One element in `smallest` bytes is looked at, or `ALWAYS_READ`.
+
+    The elements behind these come as one, `unread`. Raises Malformed, at the latest at the end, where the text is not
+    exactly one array, from bracket to bracket.
+    """
+    most = max(ALWAYS_READ, len(body) // smallest)
+    if body.count(b",") <= max(5 * ALWAYS_READ, len(body) // _DENSE):
+        try:
+            return split_fast(body, most)
+        except REFUSALS:
+            pass
+    return split_tolerant(body, most)
+
+
+def split_fast(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
+    """Split an array, at once; `most` elements are looked at. Raises one of REFUSALS where the decoder does not take the text."""
     check_utf8(body)  # the decoder does not, in the parts that it leaves raw
-    members = _MEMBERS.decode
-    return Split([(own, members(own)) for own in _ELEMENTS.decode(body)], True)
+    return _fast(_ELEMENTS.decode(body), most)
 
 
-def split_tolerant(body: bytes) -> Split | None:
-    """Split an array of anything; None where the text is not exactly one array, from bracket to bracket."""
-    own_texts = _split_array(body.removeprefix(codecs.BOM_UTF8).strip(_SPACES))
-    if own_texts is None:
-        return None
-    return Split([(Raw(own), _members(own)) for own in own_texts], False)
+def _fast(own_texts: list[Raw], most: int) -> Iterator[Element]:
+    behind = own_texts[most:]
+    del own_texts[most:]
+    for own in own_texts:
+        yield _strict(own) or Element(own, _members(bytes(own)))
+    if behind:
+        yield Element(Raw(b",".join(behind)), None, number=len(behind), unread=True)
+
+
+def split_tolerant(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
+    """Split an array of anything, step by step; `most` elements are looked at. Raises as `elements`."""
+    text = body.removeprefix(codecs.BOM_UTF8).strip(_SPACES)
+    if not text.startswith(b"["):
+        raise Malformed
+    singly = _SINGLY
+    looked_at = 0
+    parts = _parts(text)
+    for start, end, number in parts:
+        if number == 1 and looked_at == most:
+            yield _unread(text, start, 1 + sum(part[2] for part in islice(parts, _COUNTED)))
+            return
+        own = text[start:end].strip(_SPACES)
+        if number == 1:
+            looked_at += 1
+            yield Element(Raw(own), _members(own))
+        elif singly > 0:
+            singly -= number
+            for one in own.split(b","):
+                yield Element(Raw(one.strip(_SPACES)), None)
+        else:
+            yield Element(Raw(own), None, number=number)
+
+
+def _unread(text: bytes, start: int, number: int) -> Element:
+    """What lies behind the elements that were looked at. Raises Malformed where the text does not end as an array does."""
+    if not text.endswith(b"]"):
+        raise Malformed
+    return Element(Raw(text[start:-1].strip(_SPACES)), None, number=number, unread=True)
+
+
+class Split(NamedTuple):
+    """A small array's elements, each as its own bytes and its members; None where it is not a well-formed object."""
+
+    elements: list[tuple[Raw, Members | None]]
+    strict: bool
+    """True where the fast way took the text: it is UTF-8 and JSON by the standard's letter."""
 
 
 def split(body: bytes) -> Split | None:
-    """Split an array, the fast way where possible; None where the text is not exactly one array."""
+    """Split an array as a whole; None where the text is not exactly one array."""
     try:
-        return split_fast(body)
-    except REFUSALS:
-        return split_tolerant(body)
+        found = list(elements(body, smallest=1))
+    except Malformed:
+        return None
+    return Split([(one.own, one.members) for one in found], all(one.strict for one in found))
 
 
 def members_of(text: bytes) -> tuple[Members, bool] | None:
@@ -111,8 +200,31 @@ def is_json(text: bytes) -> bool:
         return False
 
 
+def is_strict_json(text: bytes) -> bool:
+    """Whether the text is one JSON value by the standard's letter."""
+    try:
+        check_utf8(text)
+        _RAW.decode(text)
+    except REFUSALS:
+        return False
+    return True
+
+
+def _strict(own: Raw) -> Element | None:
+    """An element of a text that the decoder took; None where it is an object that cannot be split so."""
+    view = memoryview(own)
+    if view[0] != _OBJECT or has_too_many_members(own):
+        return Element(own, None, True)
+    try:
+        return Element(own, _MEMBERS.decode(own), True)
+    except REFUSALS:
+        return None
+
+
 def _members(own: bytes) -> Members | None:
-    """One element's members; None where it is not a well-formed object."""
+    """One element's members; None where it is not a well-formed object, or has too many."""
+    if not own.startswith(b"{") or has_too_many_members(own):
+        return None
     try:
         return _MEMBERS.decode(own)
     except REFUSALS:
@@ -123,30 +235,51 @@ def _members(own: bytes) -> Members | None:
         return None
 
 
-def _split_array(text: bytes) -> list[bytes] | None:
-    if not text.startswith(b"["):
-        return None
-    elements: list[bytes] = []
-    closers = bytearray()
-    position = start = 0
-    while match := _SEPARATOR.match(text, position):
+def has_too_many_members(own: bytes | Raw) -> bool:
+    """Whether an object has more than `MAX_MEMBERS` members; told without splitting it."""
+    if memoryview(own).nbytes <= 2 * MAX_MEMBERS:
+        return False
+    text = bytes(own)
+    if text.count(b",") < MAX_MEMBERS or not text.startswith(b"{"):
+        return False
+    parts = 0
+    try:
+        for _, _, number in _parts(text):
+            parts += number
+            if parts > MAX_MEMBERS:
+                return True
+    except Malformed:
+        pass
+    return False
+
+
+def _parts(text: bytes) -> Iterator[tuple[int, int, int]]:
+    """Where each element of an array, or member of an object, starts and ends, and how many there are: neighbours without
+    brackets come as one. The text starts with its bracket; raises Malformed where it is not exactly one array or object."""
+    closers = bytearray((_CLOSER[text[0]],))
+    position = start = 1
+    while True:
+        if position == start and (run := _PLAIN.match(text, start, start + _RUN_BYTES)):
+            yield start, run.end() - 1, text.count(b",", start, run.end())
+            position = start = run.end()
+        match = (_SEPARATOR if len(closers) == 1 else _BRACKET).match(text, position)
+        if match is None:
+            raise Malformed
         position = match.end()
         separator = text[position - 1]
         if closer := _CLOSER.get(separator):
             closers.append(closer)
-            start = position if len(closers) == 1 else start
-        elif separator == ord(","):
-            if len(closers) == 1:
-                elements.append(text[start : position - 1].strip(_SPACES))
-                start = position
+        elif separator == _COMMA:
+            yield start, position - 1, 1
+            start = position
         elif separator != closers.pop():
-            return None
+            raise Malformed
         elif not closers:
-            last = text[start : position - 1].strip(_SPACES)
-            if last or elements:
-                elements.append(last)
-            return elements if position == len(text) else None
-    return None
+            if position != len(text):
+                raise Malformed
+            if start > 1 or text[start : position - 1].strip(_SPACES):
+                yield start, position - 1, 1
+            return
 
 
 def split_object(text: bytes) -> Members:

@@ -8,9 +8,12 @@ from etl.errors import ApiUnavailable
 from etl.records import Workflow
 from etl.transform.fields import time_of, usable_id
 from etl.transform.payloads import storable
-from etl.transform.scanner import REFUSALS, Members, split
+from etl.transform.scanner import REFUSALS, Malformed, Members, elements
 
 _ANY = msgspec.json.Decoder()
+
+# Of an answer, one workflow in so many bytes is read.
+_SMALLEST_WORKFLOW = 64
 
 
 def decode_workflows(body: bytes) -> tuple[Workflow, ...]:
@@ -18,13 +21,14 @@ def decode_workflows(body: bytes) -> tuple[Workflow, ...]:
 
     Raises ApiUnavailable where the body is no JSON array: that must not read as "there are no workflows".
     """
-    parts = split(body)
-    if parts is None:
-        raise ApiUnavailable("the answer to GET /workflows is not a JSON array; check api.base_url")
     workflows: dict[str, Workflow] = {}
-    for _, members in parts.elements:
-        if members is not None and (id_ := usable_id(members.get("workflow_id", members.get("id")))):
-            workflows[id_] = _workflow(id_, members)
+    try:
+        for element in elements(body, smallest=_SMALLEST_WORKFLOW):
+            members = element.members
+            if members is not None and (id_ := usable_id(members.get("workflow_id", members.get("id")))):
+                workflows[id_] = _workflow(id_, members)
+    except Malformed:
+        raise ApiUnavailable("the answer to GET /workflows is not a JSON array; check api.base_url") from None
     return tuple(workflows.values())
 
 

@@ -26,8 +26,8 @@ from etl.database import Database
 from etl.ledger.claims import Claim, claim
 from etl.ledger.lifecycle import Known, PollingPolicy
 from etl.local.postgres import EmbeddedPostgres
+from etl.pipeline.batches import BATCH_STEPS
 from etl.pipeline.loading import Loader
-from etl.pipeline.poll import BATCH_STEPS
 from etl.pipeline.reading import Reading
 from etl.schema import upgrade
 from etl.transform.decode import decode_steps

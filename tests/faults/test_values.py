@@ -21,6 +21,7 @@ from tests.faults.suite import Fault
 from tests.faults.world import World, world
 from tests.hostile import (
     CLEAN_VALUES,
+    IMPLAUSIBLE_TIMES,
     MALFORMED_VALUES,
     READABLE_TIMES,
     REFUSED_VALUES,
@@ -275,7 +276,7 @@ def _odd_ids_and_times(found: World, *without: str) -> list[str]:
     """Ids and times of the corpus, each in a step of one run among good ones; what is lost or read wrongly."""
     (workflow,) = found.history.workflow_ids
     victim, *good = found.history.run_ids(workflow)
-    times = [*READABLE_TIMES, *TIMES_WITHOUT_ZONE, *((text, None) for text in UNREADABLE_TIMES)]
+    times = [*READABLE_TIMES, *TIMES_WITHOUT_ZONE, *((text, None) for text in (*IMPLAUSIBLE_TIMES, *UNREADABLE_TIMES))]
     steps = [step_with(b"%d" % place, raw) for place, (raw, _) in enumerate(USABLE_IDS)]
     steps += [step_with(b"1", raw) for raw in UNUSABLE_IDS]
     dated = [{"id": f"time {place}", "start_time": text} for place, (text, _) in enumerate(times)]
@@ -317,7 +318,8 @@ def test_odd_ids_and_times(fault: Fault, database_url: str, tmp_path: Path, log:
             return _odd_ids_and_times(found, *without)
 
     assert problems() == []
-    count = len(USABLE_IDS) + len(UNUSABLE_IDS) + len(READABLE_TIMES) + len(TIMES_WITHOUT_ZONE) + len(UNREADABLE_TIMES)
+    times = (READABLE_TIMES, TIMES_WITHOUT_ZONE, IMPLAUSIBLE_TIMES, UNREADABLE_TIMES)
+    count = len(USABLE_IDS) + len(UNUSABLE_IDS) + sum(map(len, times))
     assert count >= 80
     fault.injected(count)
     fault.control(problems(f"{HERE}:any_id"))

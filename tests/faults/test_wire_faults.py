@@ -8,7 +8,7 @@ import gzip
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -24,7 +24,7 @@ from etl.local.history import History
 from etl.transform import decode as decode_module
 from etl.transform.decode import decode_steps
 from etl.transform.runs import decode_page
-from etl.transform.scanner import Split, split
+from etl.transform.scanner import Element, Malformed, elements
 from etl.transform.states import StateMap
 from tests.faults.loopback import BODY, answering, client_of, failed, message, run, serving
 from tests.faults.suite import Fault
@@ -77,9 +77,13 @@ async def _accepted(whole: bytes, readable: Callable[[bytes], bool], *, cuts: Se
         return taken
 
 
-def take_what_there_is(body: bytes) -> Split | None:
+def take_what_there_is(body: bytes, *, smallest: int) -> Iterator[Element]:
     """The elements that are there, whether or not the array ends."""
-    return split(body) or split(body[: body.rfind(b"}") + 1] + b"]")
+    try:
+        found = list(elements(body, smallest=smallest))
+    except Malformed:
+        found = list(elements(body[: body.rfind(b"}") + 1] + b"]", smallest=smallest))
+    return iter(found)
 
 
 @pytest.mark.fault(19, "answer cut at every byte", "C", guard="parsing to the last bracket")
@@ -94,7 +98,7 @@ def test_a_cut_answer_is_never_accepted(
         assert run(_accepted(whole, readable, cuts=range(len(whole)))) == []
         fault.injected(len(whole))
     # What the server itself frames is refused by the client; without any frame only the parser can tell.
-    monkeypatch.setattr(decode_module, "split", take_what_there_is)
+    monkeypatch.setattr(decode_module, "elements", take_what_there_is)
     whole = FRAMINGS["the end of the connection"](sample_steps)
     fault.control(run(_accepted(whole, _steps_readable, cuts=range(0, len(whole), 50))))
 
@@ -105,7 +109,7 @@ def test_a_cut_body_is_never_read(fault: Fault, sample_steps: bytes, monkeypatch
     for length in range(len(sample_steps.rstrip())):
         assert not _steps_readable(sample_steps[:length])
     fault.injected(len(sample_steps))
-    monkeypatch.setattr(decode_module, "split", take_what_there_is)
+    monkeypatch.setattr(decode_module, "elements", take_what_there_is)
     fault.control([f"{n} bytes read" for n in range(len(sample_steps)) if _steps_readable(sample_steps[:n])])
 
 

@@ -23,7 +23,7 @@ from etl.ledger.claims import Claim
 from etl.local.history import History
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
-from etl.pipeline import poll
+from etl.pipeline import batches, poll
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reader, Reading
 from etl.service import daemon
@@ -460,7 +460,7 @@ def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: f
 def test_reads_wait_for_a_slow_database_without_a_deadlock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for less than one answer in memory, every run is still read and loaded."""
     monkeypatch.setattr(poll, "WAITING_BYTES", 1)
-    monkeypatch.setattr(poll, "BATCH_BYTES", 1 << 40)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1 << 40)
     asyncio.run(sync(world.settings()))
     assert differences(world.url, world.history) == []
 

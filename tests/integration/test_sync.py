@@ -17,7 +17,7 @@ from etl.errors import ApiError, ApiUnavailable, ConfigurationError, KeyRefused
 from etl.local.history import History
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
-from etl.pipeline import poll
+from etl.pipeline import batches
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.passes import PassReport
 from etl.pipeline.reading import Reading
@@ -496,18 +496,18 @@ def test_runs_that_a_dead_process_holds_are_waited_for(world: World) -> None:
 
 def test_a_batch_is_bounded_by_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much waits to be loaded, a transaction holds no more steps than the bound and the run that reached it."""
-    monkeypatch.setattr(poll, "BATCH_STEPS", 10)
-    batches = []
+    monkeypatch.setattr(batches, "BATCH_STEPS", 10)
+    loaded = []
 
     class Recording(Loader):
         def load(self, readings: Sequence[Reading]) -> LoadReport:
-            batches.append([len(reading.steps.steps) for reading in readings if reading.steps])
+            loaded.append([len(reading.steps.steps) for reading in readings if reading.steps])
             return super().load(readings)
 
     monkeypatch.setattr(app, "Loader", Recording)
     world.sync()
-    assert sum(len(batch) for batch in batches) == 24
-    assert all(sum(batch[:-1]) < 10 for batch in batches)
+    assert sum(len(batch) for batch in loaded) == 24
+    assert all(sum(batch[:-1]) < 10 for batch in loaded)
     assert world.differences() == []
 
 

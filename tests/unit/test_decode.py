@@ -19,6 +19,7 @@ from etl.transform.scanner import Malformed, split_fast, split_object, split_tol
 from etl.transform.states import StateMap
 from tests.hostile import (
     CLEAN_VALUES,
+    IMPLAUSIBLE_TIMES,
     MALFORMED_VALUES,
     READABLE_TIMES,
     REFUSED_VALUES,
@@ -252,6 +253,28 @@ def test_unreadable_times(text: str) -> None:
     assert drift_of(answer) == [("start_time", "unreadable_time", "string", 1)]
 
 
+@pytest.mark.parametrize("text", IMPLAUSIBLE_TIMES)
+def test_implausible_times(text: str) -> None:
+    """A time that stands for none is null, its text is kept in `extra`, and it is reported."""
+    answer = decoded(json.dumps([{"id": "s", "end_time": text}]).encode())
+    (step,) = answer.steps
+    assert step.extra is not None
+    assert (step.end_time, json.loads(step.extra)) == (None, {"end_time": text})
+    reported = [one for one in drift_of(answer) if one[1] != "time_without_zone"]
+    assert reported == [("end_time", "implausible_time", "string", 1)]
+
+
+def test_times_ahead_of_the_answer() -> None:
+    """A time a month and more after the answer has not happened; wrong clocks and zones, of weeks even, are not judged so."""
+    body = b'[{"id": "s", "start_time": "2026-03-31T23:59:59Z", "end_time": "2026-04-01T00:00:00Z"}]'
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    answer = decode_steps(body, workflow_id="w", run_id="r", states=STATES, now=now)
+    (step,) = answer.steps
+    assert (step.start_time, step.end_time) == (datetime(2026, 3, 31, 23, 59, 59, tzinfo=UTC), None)
+    assert drift_of(answer) == [("end_time", "implausible_time", "string", 1)]
+    assert decoded(body).steps[0].end_time == datetime(2026, 4, 1, tzinfo=UTC)
+
+
 def test_missing_null_and_empty_members() -> None:
     """Missing and null members are None without a word, as is the empty end of a running step; a null payload is kept."""
     names = ("node_id", "status", "start_time", "elapsed_time", "tokens", "error", "step_metadata", "user_id")
@@ -298,13 +321,32 @@ def test_wrong_types_and_unknown_fields_are_kept_and_counted() -> None:
     ]
 
 
-def test_numbers_at_their_limits() -> None:
-    """Numbers that their column holds are read, integers up to a bigint; the first ones beyond are kept in `extra`."""
-    assert one(tokens=2**63 - 1, elapsed_time=2.5).api_tokens == 2**63 - 1
-    assert one(elapsed_time=2.5).api_elapsed_seconds == 2.5
-    step = one(tokens=2**63, elapsed_time=10**400)
-    assert (step.api_tokens, step.api_elapsed_seconds) == (None, None)
-    assert json.loads(step.extra or "") == {"tokens": 2**63, "elapsed_time": 10**400}
+@pytest.mark.parametrize(
+    ("member", "value", "plausible"),
+    [
+        ("tokens", "0", True),
+        ("tokens", "1000000000000", True),
+        ("tokens", "1000000000001", False),
+        ("tokens", "9223372036854775807", False),
+        ("tokens", "9223372036854775808", False),
+        ("tokens", "-1", False),
+        ("elapsed_time", "0", True),
+        ("elapsed_time", "2.5", True),
+        ("elapsed_time", "316224000", True),
+        ("elapsed_time", "1e300", False),
+        ("elapsed_time", "-62135596800", False),
+    ],
+)
+def test_numbers_at_their_limits(member: str, value: str, plausible: bool) -> None:
+    """A count or a duration that no step can have is null, kept digit by digit in `extra`, and reported; others are read."""
+    answer = decoded(f'[{{"id": "s", "{member}": {value}}}]'.encode())
+    (step,) = answer.steps
+    column = step.api_tokens if member == "tokens" else step.api_elapsed_seconds
+    if plausible:
+        assert (column, step.extra, answer.drift) == (float(value), None, ())
+    else:
+        assert (column, step.extra) == (None, f'{{"{member}":{value}}}')
+        assert drift_of(answer) == [(member, "implausible_number", "number", 1)]
 
 
 def test_drift_stays_small() -> None:
@@ -588,10 +630,9 @@ STEPS = st.lists(
 def test_both_ways_give_the_same(steps: list[dict[str, object]], ascii_only: bool, indent: int | None) -> None:
     """For any JSON, the tolerant way splits and decodes exactly as the fast one does."""
     body = json.dumps(steps, ensure_ascii=ascii_only, indent=indent).encode(errors="replace")
-    fast, tolerant = split_fast(body), split_tolerant(body)
-    assert tolerant is not None
-    assert [bytes(own) for own, _ in fast.elements] == [bytes(own) for own, _ in tolerant.elements]
-    for own, members in fast.elements:
+    fast, tolerant = list(split_fast(body)), list(split_tolerant(body))
+    assert [bytes(one.own) for one in fast] == [bytes(one.own) for one in tolerant]
+    for own, members, *_ in fast:
         assert members is not None
         walked = split_object(bytes(own))
         assert [(name, bytes(raw)) for name, raw in members.items()] == [

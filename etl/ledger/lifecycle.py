@@ -1,8 +1,10 @@
 """When a run is polled next, and when it is final: pure decisions, without clock or database.
 
-A run is final when the API itself calls it terminal, every step it answers is terminal, there is at least one step, and the
-steps were read when the run had been over for longer than `settle_after` by the server's own clock, or read twice, that
-long apart, without a difference. Where the API gives no status for runs, four re-checks over a day must find nothing new.
+A run is final when the API itself calls it terminal, every step it answers is terminal, and the steps were read when the run
+had been over for longer than `settle_after` by the server's own clock, or read twice, that long apart, without a difference.
+
+Four re-checks over a day must find nothing new where less is known: where the API gives no status for runs, and of a run that is
+over and has no step, as its steps may come late. One that has been over for longer than that day is final by its second read.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import msgspec
 
 Tracking = Literal["open", "final", "stale", "gone"]
 
-# Pauses between the re-checks of a run whose status only follows from its steps, in seconds: 1 m, 10 m, 1 h, 1 d.
+# Pauses between the re-checks of a run whose status only follows from its steps, or that has none, in seconds: 1 m, 10 m, 1 h, 1 d.
 DERIVED_CHECKS = (60.0, 600.0, 3600.0, 86400.0)
 # Stale runs are asked for once a day, in case they move after all; an answer that is too large likewise.
 DAILY = 86400.0
@@ -53,7 +55,8 @@ class Observation(msgspec.Struct, frozen=True):
     """Whether the API's own row of the run says it is over; None where the API has no such row for us."""
     run_end_time: datetime | None
     steps_terminal: bool
-    """At least one step, and every step terminal."""
+    """Every step is terminal; also where there is none."""
+    has_steps: bool
     digest: bytes
 
 
@@ -68,11 +71,14 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def judge(known: Known, observation: Observation, policy: PollingPolicy) -> Verdict:
     """Decide after a readable answer."""
-    if observation.steps_terminal and observation.run_terminal:
-        if _settled(observation, policy) or _unchanged(known, observation, policy):
+    steps_over = observation.steps_terminal and observation.has_steps
+    never_a_step = observation.run_terminal and not observation.has_steps
+    if (steps_over and observation.run_terminal) or (never_a_step and _over_for(observation, sum(DERIVED_CHECKS))):
+        settled = steps_over and _over_for(observation, policy.settle_after)
+        if settled or _unchanged(known, observation, policy):
             return Verdict("final", None, known.checks + 1)
         return Verdict("open", policy.settle_after, 1)
-    if observation.steps_terminal and observation.run_terminal is None:
+    if never_a_step or (steps_over and observation.run_terminal is None):
         checks = known.checks + 1 if known.read_digest == observation.digest else 1
         if checks > len(DERIVED_CHECKS):
             return Verdict("final", None, checks)
@@ -89,10 +95,11 @@ def retry_in(attempts: int) -> float:
     return min(RETRY_FIRST * 2.0 ** min(attempts - 1, 20), RETRY_MOST)
 
 
-def _settled(observation: Observation, policy: PollingPolicy) -> bool:
+def _over_for(observation: Observation, seconds: float) -> bool:
+    """Whether the run ended more than so many seconds ago, by the server's own clock."""
     if observation.run_end_time is None or observation.server_time is None:
         return False
-    return observation.server_time - observation.run_end_time > timedelta(seconds=policy.settle_after)
+    return observation.server_time - observation.run_end_time > timedelta(seconds=seconds)
 
 
 def _unchanged(known: Known, observation: Observation, policy: PollingPolicy) -> bool:

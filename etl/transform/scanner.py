@@ -75,8 +75,14 @@ def split_fast(body: bytes) -> Split:
 
 
 def split_tolerant(body: bytes) -> Split | None:
-    """Split an array of anything; None where the text is not exactly one array, from bracket to bracket."""
-    own_texts = _split_array(body.removeprefix(codecs.BOM_UTF8).strip(_SPACES))
+    """Split an array of anything; None where the text is not exactly one array, from bracket to bracket.
+
+    A bare `null` is an empty array: servers in Go write it for one.
+    """
+    text = body.removeprefix(codecs.BOM_UTF8).strip(_SPACES)
+    if text == b"null":
+        return Split([], True)
+    own_texts = _split_array(text)
     if own_texts is None:
         return None
     return Split([(Raw(own), _members(own)) for own in own_texts], False)

@@ -24,7 +24,7 @@ def _known(**more: Any) -> Known:
 def _reading(**more: Any) -> Observation:
     fields: dict[str, Any] = {
         "requested_at": NOON, "server_time": NOON, "run_terminal": True, "run_end_time": NOON - 2 * MINUTE,
-        "steps_terminal": True, "digest": b"d",
+        "steps_terminal": True, "has_steps": True, "digest": b"d",
     }  # fmt: skip
     return Observation(**{**fields, **more})
 
@@ -67,9 +67,43 @@ def test_a_second_read_settles_only_what_it_finds_unchanged(before: dict[str, An
 
 @pytest.mark.parametrize("run_terminal", [True, False, None])
 def test_a_run_with_an_open_step_is_never_final(run_terminal: bool | None) -> None:
-    """Neither is one without steps, whatever its own row says: `steps_terminal` is false for both."""
+    """Whatever its own row says, and however often it was read."""
     known = _known(checks=9, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
     assert judge(known, _reading(run_terminal=run_terminal, steps_terminal=False), POLICY).tracking == "open"
+
+
+def test_a_run_that_never_had_a_step_is_final_after_a_day() -> None:
+    """Its steps may come late: four re-checks without one must follow; a step that comes begins anew."""
+    over = _reading(has_steps=False, run_end_time=NOON - MINUTE * 5)
+    known, pauses = _known(), []
+    for _ in range(4):
+        verdict = judge(known, over, POLICY)
+        assert verdict.tracking == "open"
+        pauses.append(verdict.due_in)
+        known = _known(checks=verdict.checks, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
+    assert pauses == list(DERIVED_CHECKS)
+    assert judge(known, over, POLICY) == Verdict("final", None, 5)
+    assert judge(_known(checks=4, read_digest=b"other"), over, POLICY) == Verdict("open", 60.0, 1)
+
+
+def test_a_run_without_steps_that_ended_long_ago_is_final_by_its_second_read() -> None:
+    """Of history no steps are to come, but one empty answer is not enough."""
+    over = _reading(has_steps=False, run_end_time=NOON - timedelta(days=2))
+    assert judge(_known(), over, POLICY) == Verdict("open", 60.0, 1)
+    read = {"checks": 1, "read_digest": b"d", "steps_observed_at": NOON - MINUTE}
+    assert judge(_known(**read), over, POLICY) == Verdict("final", None, 2)
+    for changed in ({"read_digest": b"other"}, {"steps_observed_at": NOON - timedelta(seconds=59)}, {"checks": 0}):
+        assert judge(_known(**{**read, **changed}), over, POLICY).tracking == "open"
+
+
+@pytest.mark.parametrize("run_terminal", [False, None])
+def test_a_run_without_steps_is_final_only_by_the_apis_word(run_terminal: bool | None) -> None:
+    """Without a step and without a status that says it is over, it is followed like one that runs, then stale."""
+    known = _known(checks=9, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
+    none = _reading(has_steps=False, run_terminal=run_terminal)
+    assert judge(known, none, POLICY) == Verdict("open", 6.0)
+    old = _known(opened_at=NOON - timedelta(days=8), checks=9, read_digest=b"d")
+    assert judge(old, none, POLICY).tracking == "stale"
 
 
 def test_a_run_that_its_own_row_calls_open_is_never_final() -> None:

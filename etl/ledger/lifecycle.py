@@ -2,9 +2,8 @@
 
 A run is final when the API itself calls it terminal, every step it answers is terminal, and the steps were read when the run
 had been over for longer than `settle_after` by the server's own clock, or read twice, that long apart, without a difference.
-
-Four re-checks over a day must find nothing new where less is known: where the API gives no status for runs, and of a run that is
-over and has no step, as its steps may come late. One that has been over for longer than that day is final by its second read.
+Where the API gives no status for runs, four re-checks over a day must find nothing new. The steps of a run that is over and has
+none may come late: it is final once none has come for a day.
 """
 
 from __future__ import annotations
@@ -16,8 +15,10 @@ import msgspec
 
 Tracking = Literal["open", "final", "stale", "gone"]
 
-# Pauses between the re-checks of a run whose status only follows from its steps, or that has none, in seconds: 1 m, 10 m, 1 h, 1 d.
+# Pauses between the re-checks of a run whose status only follows from its steps, in seconds: 1 m, 10 m, 1 h, 1 d.
 DERIVED_CHECKS = (60.0, 600.0, 3600.0, 86400.0)
+# Seconds for which steps may come that a run without any, though it is over, should have.
+LATE_STEPS = 86400.0
 # Stale runs are asked for once a day, in case they move after all; an answer that is too large likewise.
 DAILY = 86400.0
 # A run may be answered with 404 for this long (seconds) before it counts as gone: deployments and failovers pass.
@@ -71,19 +72,23 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def judge(known: Known, observation: Observation, policy: PollingPolicy) -> Verdict:
     """Decide after a readable answer."""
-    steps_over = observation.steps_terminal and observation.has_steps
-    never_a_step = observation.run_terminal and not observation.has_steps
-    if (steps_over and observation.run_terminal) or (never_a_step and _over_for(observation, sum(DERIVED_CHECKS))):
-        settled = steps_over and _over_for(observation, policy.settle_after)
-        if settled or _unchanged(known, observation, policy):
+    if observation.steps_terminal and observation.run_terminal and observation.has_steps:
+        if _settled(observation, policy) or _unchanged(known, observation, policy):
             return Verdict("final", None, known.checks + 1)
         return Verdict("open", policy.settle_after, 1)
-    if never_a_step or (steps_over and observation.run_terminal is None):
+    age = (observation.requested_at - known.opened_at).total_seconds()
+    if observation.run_terminal and not observation.has_steps:
+        late = min(LATE_STEPS, policy.give_up_after)
+        if age <= late:
+            return Verdict("open", max(age / 2, policy.open_interval_min))
+        if known.read_digest == observation.digest:
+            return Verdict("final", None, known.checks + 1)
+        return Verdict("open", policy.settle_after)
+    if observation.steps_terminal and observation.has_steps and observation.run_terminal is None:
         checks = known.checks + 1 if known.read_digest == observation.digest else 1
         if checks > len(DERIVED_CHECKS):
             return Verdict("final", None, checks)
         return Verdict("open", DERIVED_CHECKS[checks - 1], checks)
-    age = (observation.requested_at - known.opened_at).total_seconds()
     if age > policy.give_up_after:
         return Verdict("stale", DAILY)
     # A tenth of its age: a young run is followed closely, one that idles for an hour is asked every six minutes.
@@ -95,11 +100,10 @@ def retry_in(attempts: int) -> float:
     return min(RETRY_FIRST * 2.0 ** min(attempts - 1, 20), RETRY_MOST)
 
 
-def _over_for(observation: Observation, seconds: float) -> bool:
-    """Whether the run ended more than so many seconds ago, by the server's own clock."""
+def _settled(observation: Observation, policy: PollingPolicy) -> bool:
     if observation.run_end_time is None or observation.server_time is None:
         return False
-    return observation.server_time - observation.run_end_time > timedelta(seconds=seconds)
+    return observation.server_time - observation.run_end_time > timedelta(seconds=policy.settle_after)
 
 
 def _unchanged(known: Known, observation: Observation, policy: PollingPolicy) -> bool:

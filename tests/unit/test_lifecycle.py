@@ -72,28 +72,22 @@ def test_a_run_with_an_open_step_is_never_final(run_terminal: bool | None) -> No
     assert judge(known, _reading(run_terminal=run_terminal, steps_terminal=False), POLICY).tracking == "open"
 
 
-def test_a_run_that_never_had_a_step_is_final_after_a_day() -> None:
-    """Its steps may come late: four re-checks without one must follow; a step that comes begins anew."""
-    over = _reading(has_steps=False, run_end_time=NOON - MINUTE * 5)
-    known, pauses = _known(), []
-    for _ in range(4):
-        verdict = judge(known, over, POLICY)
-        assert verdict.tracking == "open"
-        pauses.append(verdict.due_in)
-        known = _known(checks=verdict.checks, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
-    assert pauses == list(DERIVED_CHECKS)
-    assert judge(known, over, POLICY) == Verdict("final", None, 5)
-    assert judge(_known(checks=4, read_digest=b"other"), over, POLICY) == Verdict("open", 60.0, 1)
-
-
-def test_a_run_without_steps_that_ended_long_ago_is_final_by_its_second_read() -> None:
-    """Of history no steps are to come, but one empty answer is not enough."""
-    over = _reading(has_steps=False, run_end_time=NOON - timedelta(days=2))
-    assert judge(_known(), over, POLICY) == Verdict("open", 60.0, 1)
-    read = {"checks": 1, "read_digest": b"d", "steps_observed_at": NOON - MINUTE}
-    assert judge(_known(**read), over, POLICY) == Verdict("final", None, 2)
-    for changed in ({"read_digest": b"other"}, {"steps_observed_at": NOON - timedelta(seconds=59)}, {"checks": 0}):
-        assert judge(_known(**{**read, **changed}), over, POLICY).tracking == "open"
+@pytest.mark.parametrize("run_end_time", [NOON - timedelta(days=9), NOON - 5 * MINUTE, None])
+def test_a_run_that_never_had_a_step_is_final_after_a_day(run_end_time: datetime | None) -> None:
+    """Its steps may come late: it is looked at for a day, ever more rarely, and is final when two looks beyond found none."""
+    over = _reading(has_steps=False, run_end_time=run_end_time)
+    opened, reads = NOON, 0
+    while (verdict := judge(_known(opened_at=opened, read_digest=b"d", checks=9), over, POLICY)).tracking == "open":
+        assert verdict.due_in is not None
+        assert verdict.due_in >= 5
+        opened -= timedelta(seconds=verdict.due_in)
+        reads += 1
+    assert verdict == Verdict("final", None, 10)
+    assert (NOON - opened > timedelta(days=1), reads < 30) == (True, True)
+    for digest in (None, b"other"):
+        assert judge(_known(opened_at=opened, read_digest=digest), over, POLICY) == Verdict("open", 60.0)
+    soon = PollingPolicy(give_up_after=60.0)
+    assert judge(_known(opened_at=NOON - 2 * MINUTE, read_digest=b"d"), over, soon).tracking == "final"
 
 
 @pytest.mark.parametrize("run_terminal", [False, None])

@@ -40,6 +40,9 @@ FIRST_BACKOFF_SECONDS = 0.5
 MAX_IDENTIFIER_LENGTH = 2000
 """In bytes as written into the path: servers take request lines of about 8,000 bytes, and two ids go into one."""
 
+MAX_HEADER_BYTES, MAX_HEADERS = 64 * 1024, 256
+"""An answer's longest header line, and how many it may have. Proxies and single sign-on add what the HTTP library does not expect."""
+
 _PLAIN_IDENTIFIER = re.compile(r"[0-9A-Za-z_-]{1,100}", re.ASCII)
 
 THREAD_FROM_BYTES = 1024 * 1024
@@ -118,6 +121,9 @@ class OrchestraClient:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # Not aiohttp's own `trust_env`: it would also read `~/.netrc`, which collides with our header.
                 proxy=proxy,
+                max_line_size=MAX_HEADER_BYTES,
+                max_field_size=MAX_HEADER_BYTES,
+                max_headers=MAX_HEADERS,
                 middlewares=(_send_once,),
             )
 
@@ -259,6 +265,8 @@ class OrchestraClient:
         A compressed body is kept compressed and only measured while it arrives: one that inflates beyond the limit
         never costs more memory than was sent.
         """
+        if response.status_code == 204:
+            return b"[]"  # no content: a list without an element
         encodings = [name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")]
         encodings = [name for name in encodings if name not in {"", "identity"}]
         if encodings not in ([], ["gzip"], ["x-gzip"]):
@@ -340,6 +348,8 @@ def _cause(error: Exception) -> str:
             return "the answer's body is cut off or broken"
         case aiohttp.ClientConnectionError():
             return "the server closed the connection"
+        case aiohttp.ClientResponseError(message=str(text)) if "Got more than" in text or "Too many headers" in text:
+            return f"the answer has a header line of more than {MAX_HEADER_BYTES:,} bytes, or more than {MAX_HEADERS} headers"
         case aiohttp.ClientResponseError():
             return "the answer is no HTTP"
         case unforeseen:

@@ -1,8 +1,9 @@
 """When a run is polled next, and when it is final: pure decisions, without clock or database.
 
-A run is final when the API itself calls it terminal, every step it answers is terminal, there is at least one step, and the
-steps were read when the run had been over for longer than `settle_after` by the server's own clock, or read twice, that
-long apart, without a difference. Where the API gives no status for runs, four re-checks over a day must find nothing new.
+A run is final when the API itself calls it terminal, every step it answers is terminal, and the steps were read when the run
+had been over for longer than `settle_after` by the server's own clock, or read twice, that long apart, without a difference.
+Where the API gives no status for runs, four re-checks over a day must find nothing new. The steps of a run that is over and has
+none may come late: it is final once none has come for a day.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ Tracking = Literal["open", "final", "stale", "gone"]
 
 # Pauses between the re-checks of a run whose status only follows from its steps, in seconds: 1 m, 10 m, 1 h, 1 d.
 DERIVED_CHECKS = (60.0, 600.0, 3600.0, 86400.0)
+# Seconds for which steps may come that a run without any, though it is over, should have.
+LATE_STEPS = 86400.0
 # Stale runs are asked for once a day, in case they move after all; an answer that is too large likewise.
 DAILY = 86400.0
 # A run may be answered with 404 for this long (seconds) before it counts as gone: deployments and failovers pass.
@@ -53,7 +56,8 @@ class Observation(msgspec.Struct, frozen=True):
     """Whether the API's own row of the run says it is over; None where the API has no such row for us."""
     run_end_time: datetime | None
     steps_terminal: bool
-    """At least one step, and every step terminal."""
+    """Every step is terminal; also where there is none."""
+    has_steps: bool
     digest: bytes
 
 
@@ -68,16 +72,23 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def judge(known: Known, observation: Observation, policy: PollingPolicy) -> Verdict:
     """Decide after a readable answer."""
-    if observation.steps_terminal and observation.run_terminal:
+    if observation.steps_terminal and observation.run_terminal and observation.has_steps:
         if _settled(observation, policy) or _unchanged(known, observation, policy):
             return Verdict("final", None, known.checks + 1)
         return Verdict("open", policy.settle_after, 1)
-    if observation.steps_terminal and observation.run_terminal is None:
+    age = (observation.requested_at - known.opened_at).total_seconds()
+    if observation.run_terminal and not observation.has_steps:
+        late = min(LATE_STEPS, policy.give_up_after)
+        if age <= late:
+            return Verdict("open", max(age / 2, policy.open_interval_min))
+        if known.read_digest == observation.digest:
+            return Verdict("final", None, known.checks + 1)
+        return Verdict("open", policy.settle_after)
+    if observation.steps_terminal and observation.has_steps and observation.run_terminal is None:
         checks = known.checks + 1 if known.read_digest == observation.digest else 1
         if checks > len(DERIVED_CHECKS):
             return Verdict("final", None, checks)
         return Verdict("open", DERIVED_CHECKS[checks - 1], checks)
-    age = (observation.requested_at - known.opened_at).total_seconds()
     if age > policy.give_up_after:
         return Verdict("stale", DAILY)
     # A tenth of its age: a young run is followed closely, one that idles for an hour is asked every six minutes.

@@ -210,6 +210,7 @@ class Loader:
                 run_terminal=None if reading.run_state is None else reading.run_state in TERMINAL_STATES,
                 run_end_time=reading.run_end_time,
                 steps_terminal=reading.steps_terminal,
+                has_steps=reading.has_steps,
                 digest=reading.digest,
             )
             return judge(known, found, self._policy)
@@ -280,7 +281,7 @@ def _is_written(reading: Reading) -> bool:
 def _run_write(reading: Reading, verdict: Verdict) -> RunWrite:
     claim = reading.claim
     steps = reading.steps.steps if reading.steps is not None else ()
-    over = reading.steps_terminal
+    over = reading.has_steps and reading.steps_terminal
     # What letters hold is a part of the steps only: a row that followed from more of them keeps what it says.
     recovered = reading.partial and claim.known.steps_observed_at is not None
     return RunWrite(

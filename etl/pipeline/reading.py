@@ -72,10 +72,15 @@ class Reading(msgspec.Struct, frozen=True):
         return self.run.end_time if self.run is not None else self.claim.run_end_time
 
     @property
+    def has_steps(self) -> bool:
+        """Whether there is a step that could be read."""
+        return self.steps is not None and bool(self.steps.steps)
+
+    @property
     def steps_terminal(self) -> bool:
-        """At least one step, and every one of them terminal."""
+        """Whether every step that could be read is terminal; also where there is none."""
         steps = self.steps.steps if self.steps is not None else ()
-        return bool(steps) and all(step.state in TERMINAL_STATES for step in steps)
+        return all(step.state in TERMINAL_STATES for step in steps)
 
     @property
     def digest(self) -> bytes:
@@ -173,7 +178,7 @@ class Reader:
             return False
         if reading.run_state in TERMINAL_STATES:
             return reading.run is None and (policy is not None or reading.digest != claim.known.read_digest)
-        return reading.run is None or reading.steps_terminal
+        return reading.run is None or (reading.has_steps and reading.steps_terminal)
 
     async def _with_own_row(self, reading: Reading, policy: Policy | None) -> Reading:
         claim = reading.claim

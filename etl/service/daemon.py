@@ -23,7 +23,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from etl import cron
 from etl.analytics.rollups import Refreshed
-from etl.errors import DatabaseError, EtlError, KeyRefused, SchemaMismatch
+from etl.errors import ApiUnavailable, DatabaseError, EtlError, KeyRefused, SchemaMismatch
 from etl.ledger.status import Status
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.passes import Passes
@@ -152,9 +152,20 @@ class Daemon:
             else:
                 # A tenth of jitter keeps replicas and workflows from asking all at once.
                 trigger = IntervalTrigger(seconds=schedule.interval, jitter=schedule.interval / 10)
-            self._add(name, partial(self._sweep, workflow_id), trigger, now=schedule.cron is None)
+            self._add(
+                name, partial(self._sweep, workflow_id), trigger, now=schedule.cron is None, workflow_id=workflow_id
+            )
+        self._health.watch(self._passes.workflow_ids)
 
-    def _add(self, name: str, work: Callable[[], Awaitable[None]], trigger: BaseTrigger, *, now: bool) -> None:
+    def _add(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[None]],
+        trigger: BaseTrigger,
+        *,
+        now: bool,
+        workflow_id: str | None = None,
+    ) -> None:
         async def guarded() -> None:
             task = asyncio.current_task()
             if task is None or self._stop.is_set() or time.monotonic() < self._paused_until:
@@ -162,14 +173,14 @@ class Daemon:
             task.set_name(name)
             self._active.add(task)
             try:
-                await self._guard(name, work)
+                await self._guard(name, work, workflow_id)
             finally:
                 self._active.discard(task)
 
         first: dict[str, Any] = {"next_run_time": datetime.now(UTC)} if now else {}
         self._scheduler.add_job(guarded, trigger, id=name, name=name, **first)
 
-    async def _guard(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def _guard(self, name: str, work: Callable[[], Awaitable[None]], workflow_id: str | None) -> None:
         """A job that fails is tried again at its next tick; the trouble shows in /readyz until it works."""
         try:
             await work()
@@ -183,10 +194,11 @@ class Daemon:
             part = "database" if isinstance(error, DatabaseError) else name
             if isinstance(error, SchemaMismatch):
                 part = "schema"
-            if self._health.trouble(part, str(error)):
+            own, unanswered = workflow_id if part == name else None, isinstance(error, ApiUnavailable)
+            if self._health.trouble(part, str(error), workflow_id=own, unanswered=unanswered):
                 log.error("job_failed", job=name, problem=str(error))
         except Exception as error:
-            if self._health.trouble(name, f"unexpected {type(error).__name__}"):
+            if self._health.trouble(name, f"unexpected {type(error).__name__}", workflow_id=workflow_id):
                 log.error("job_failed", job=name, problem=type(error).__name__, exc_info=error)
         else:
             self._health.well(name)
@@ -224,7 +236,7 @@ class Daemon:
             part = f"workflow {workflow.id}"
             if not failing:
                 self._health.well(part)
-            elif self._health.trouble(part, "; ".join(failing)):
+            elif self._health.trouble(part, "; ".join(failing), workflow_id=workflow.id):
                 log.error("workflow_failing", workflow=workflow.id, problem="; ".join(failing))
 
     async def _sweep(self, workflow_id: str) -> None:
@@ -232,6 +244,7 @@ class Daemon:
         if report is None:
             return
         self._health.well("api key")
+        self._health.answered(workflow_id)
         self._health.metrics.count_sweep(report)
         self._count_set_aside(report.set_aside)
         if report.gap:

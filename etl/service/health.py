@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import NamedTuple
 
-from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from etl.errors import ConfigurationError
+from etl.service import pages
 from etl.service.metrics import Metrics
+from etl.service.pages import Page
 
 # Seconds without a beat of the scheduler, which beats every second, after which the process is no longer alive: longer than
 # the service's end may take, and than a machine is suspended for a snapshot.
 BEAT_LIMIT = 30.0
+
+
+class _Single(NamedTuple):
+    """A trouble that may be one workflow's own."""
+
+    workflow_id: str
+    since: float | None
+    """From when on another workflow must have been answered to show that; None: nothing needs to be shown."""
 
 
 class Health:
@@ -23,60 +33,89 @@ class Health:
     def __init__(self) -> None:
         self.metrics = Metrics()
         self._troubles: dict[str, str] = {}
+        self._single: dict[str, _Single] = {}
+        self._workflow_ids: set[str] = set()
+        self._answered_at: dict[str, float] = {}
         self._beaten_at = time.monotonic()
 
-    def trouble(self, part: str, problem: str) -> bool:
-        """Note that a part cannot work; whether that is news."""
+    def watch(self, workflow_ids: Iterable[str]) -> None:
+        """Note which workflows the service works for."""
+        self._workflow_ids = set(workflow_ids)
+
+    def trouble(self, part: str, problem: str, *, workflow_id: str | None = None, unanswered: bool = False) -> bool:
+        """Note that a part cannot work; whether that is news.
+
+        Args:
+            part: what is in trouble.
+            problem: one line.
+            workflow_id: the workflow that it is about; None where it concerns all.
+            unanswered: whether the API did not answer: that may concern all, too.
+        """
         news = self._troubles.get(part) != problem
         self._troubles[part] = problem
+        if workflow_id is None:
+            self._single.pop(part, None)
+        else:
+            before = self._single.get(part)
+            since = time.monotonic() if before is None or before.since is None else before.since
+            self._single[part] = _Single(workflow_id, since if unanswered else None)
         return news
 
     def well(self, part: str) -> None:
         """Note that a part works."""
         self._troubles.pop(part, None)
+        self._single.pop(part, None)
+
+    def answered(self, workflow_id: str) -> None:
+        """Note that the API has just answered for this workflow."""
+        self._answered_at[workflow_id] = time.monotonic()
 
     async def beat(self) -> None:
         """Note that jobs are still begun."""
         self._beaten_at = time.monotonic()
 
-    @asynccontextmanager
-    async def served(self, host: str, port: int) -> AsyncIterator[None]:
+    @property
+    def ready(self) -> bool:
+        """Whether the service works: nothing that all workflows share is in trouble, and not every workflow is.
+
+        A single workflow's trouble is its own: its verdict, its metrics and the lines of /readyz tell it. Where the API did not
+        answer at all, that is so once another workflow has been answered since.
+        """
+        if self._troubles.keys() - self._single.keys():
+            return False
+        failing = {one.workflow_id for one in self._single.values()}
+        working = self._workflow_ids - failing
+        answered = max((self._answered_at.get(workflow_id, -math.inf) for workflow_id in working), default=-math.inf)
+        return not failing or (
+            bool(working) and all(one.since is None or one.since < answered for one in self._single.values())
+        )
+
+    def served(self, host: str, port: int) -> AbstractAsyncContextManager[None]:
         """Serve until the block ends; port 0 serves nothing.
 
         Raises:
             ConfigurationError: the address cannot be used.
         """
-        if port == 0:
-            yield
-            return
-        application = web.Application()
-        application.add_routes(
-            [web.get("/livez", self._live), web.get("/readyz", self._ready), web.get("/metrics", self._metrics)]
-        )
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        try:
-            try:
-                await web.TCPSite(runner, host, port).start()
-            except OSError as error:
-                raise ConfigurationError(
-                    f"cannot listen on {host}:{port} ({error.strerror}): set service.port to a free port, or to 0 for none"
-                ) from None
-            yield
-        finally:
-            await runner.cleanup()
+        made = {"/livez": self._live, "/readyz": self._ready, "/metrics": self._metrics}
+        return pages.served(made, host, port) if port else nullcontext()
 
-    async def _live(self, request: web.Request) -> web.Response:
+    def _live(self) -> Page:
         """A loop that is stuck does not answer at all; one whose scheduler is dead does, and says so."""
         silent = time.monotonic() - self._beaten_at
         if silent > BEAT_LIMIT:
-            return web.Response(text=f"no job has been begun for {silent:.0f} s: restart the service\n", status=503)
-        return web.Response(text="ok\n")
+            return Page(b"no job has been begun for %.0f s: restart the service\n" % silent, 503)
+        return Page(b"ok\n")
 
-    async def _ready(self, request: web.Request) -> web.Response:
-        lines = [f"{part}: {problem}\n" for part, problem in sorted(self._troubles.items())]
-        return web.Response(text="".join(lines) or "ok\n", status=503 if lines else 200)
+    def _ready(self) -> Page:
+        lines = [_line(f"{part}: {problem}") for part, problem in sorted(self._troubles.items())]
+        if self.ready:
+            lines.insert(0, "ok")
+        return Page("".join(f"{line}\n" for line in lines).encode(), 200 if self.ready else 503)
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        body = self.metrics.exposition(ready=not self._troubles)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    def _metrics(self) -> Page:
+        return Page(self.metrics.exposition(ready=self.ready), content_type=CONTENT_TYPE_LATEST)
+
+
+def _line(text: str) -> str:
+    """The text on one line: ids and names are as a server gives them."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -132,8 +132,13 @@ def _fast(own_texts: list[Raw], most: int) -> Iterator[Element]:
 
 
 def split_tolerant(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
-    """Split an array of anything, step by step; `most` elements are looked at. Raises as `elements`."""
+    """Split an array of anything, step by step; `most` elements are looked at. Raises as `elements`.
+
+    A bare `null` is an empty array: servers in Go write it for one.
+    """
     text = body.removeprefix(codecs.BOM_UTF8).strip(_SPACES)
+    if text == b"null":
+        return
     if not text.startswith(b"["):
         raise Malformed
     singly = _SINGLY

@@ -104,6 +104,29 @@ def test_the_key_is_asked_for_at_every_attempt() -> None:
     assert b"Bearer new" in server.heads[1]
 
 
+@pytest.mark.parametrize(
+    "headers", [["X-Policy: " + "p" * 9_000], [f"X-{number}: y" for number in range(150)]], ids=["9 KB", "150"]
+)
+def test_large_headers_are_read(headers: list[str]) -> None:
+    """An answer behind a proxy that adds a long header, or many, is read like any other."""
+    assert run(fetched(answering(message(200, BODY, *headers))))[0].body == BODY
+
+
+@pytest.mark.parametrize(
+    "headers", [["X-Policy: " + "p" * 70_000], [f"X-{number}: y" for number in range(300)]], ids=["70 KB", "300"]
+)
+def test_headers_beyond_the_limits_are_the_reason(headers: list[str]) -> None:
+    """Where the headers are more than is read, the error says so, and shows nothing of them."""
+    error, _ = run(failed(answering(message(200, BODY, *headers)), attempts=1))
+    assert "a header line of more than 65,536 bytes, or more than 256 headers" in str(error)
+    assert "ppp" not in str(error)
+
+
+def test_no_content_is_an_empty_list() -> None:
+    """204 is an answer: a list without elements."""
+    assert run(fetched(answering(message(204))))[0].body == b"[]"
+
+
 def test_cookies_are_not_kept() -> None:
     """A cookie that the server sets is not sent back, on a connection that is used again."""
 

@@ -52,7 +52,9 @@ def test_listing_hash_ignores_what_only_grows() -> None:
     assert digest(ROW) != digest(ROW.replace(b"1.10", b"1.1"))
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"<html>", b"[" + ROW, b'{"detail": "no"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"<html>", b"[" + ROW, b'{"detail": "no"}', b"nul", b"null null", b"NULL"]
+)
 def test_page_that_is_no_array(body: bytes) -> None:
     """A page that is no array is unreadable: it must not pass for the end of the list."""
     page = decode_page(body)
@@ -156,6 +158,12 @@ def test_workflows() -> None:
     assert first.updated_at == datetime(2025, 3, 12, 0, 59, 55, 465508, tzinfo=UTC)
     assert (second.id, second.version, second.graph, second.name) == ("w2", "v2", None, "a\ufffd")
     assert second.updated_at is None
+
+
+def test_null_is_a_list_without_elements() -> None:
+    """Servers in Go write `null` for an empty list: of workflows, too, and of runs."""
+    assert decode_workflows(b"null") == ()
+    assert (decode_page(b"null\n").readable, decode_page(b"null\n").ids) == (True, ())
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"<html>", b"[{}"])

@@ -24,7 +24,7 @@ def _known(**more: Any) -> Known:
 def _reading(**more: Any) -> Observation:
     fields: dict[str, Any] = {
         "requested_at": NOON, "server_time": NOON, "run_terminal": True, "run_end_time": NOON - 2 * MINUTE,
-        "steps_terminal": True, "digest": b"d",
+        "steps_terminal": True, "has_steps": True, "digest": b"d",
     }  # fmt: skip
     return Observation(**{**fields, **more})
 
@@ -67,9 +67,37 @@ def test_a_second_read_settles_only_what_it_finds_unchanged(before: dict[str, An
 
 @pytest.mark.parametrize("run_terminal", [True, False, None])
 def test_a_run_with_an_open_step_is_never_final(run_terminal: bool | None) -> None:
-    """Neither is one without steps, whatever its own row says: `steps_terminal` is false for both."""
+    """Whatever its own row says, and however often it was read."""
     known = _known(checks=9, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
     assert judge(known, _reading(run_terminal=run_terminal, steps_terminal=False), POLICY).tracking == "open"
+
+
+@pytest.mark.parametrize("run_end_time", [NOON - timedelta(days=9), NOON - 5 * MINUTE, None])
+def test_a_run_that_never_had_a_step_is_final_after_a_day(run_end_time: datetime | None) -> None:
+    """Its steps may come late: it is looked at for a day, ever more rarely, and is final when two looks beyond found none."""
+    over = _reading(has_steps=False, run_end_time=run_end_time)
+    opened, reads = NOON, 0
+    while (verdict := judge(_known(opened_at=opened, read_digest=b"d", checks=9), over, POLICY)).tracking == "open":
+        assert verdict.due_in is not None
+        assert verdict.due_in >= 5
+        opened -= timedelta(seconds=verdict.due_in)
+        reads += 1
+    assert verdict == Verdict("final", None, 10)
+    assert (NOON - opened > timedelta(days=1), reads < 30) == (True, True)
+    for digest in (None, b"other"):
+        assert judge(_known(opened_at=opened, read_digest=digest), over, POLICY) == Verdict("open", 60.0)
+    soon = PollingPolicy(give_up_after=60.0)
+    assert judge(_known(opened_at=NOON - 2 * MINUTE, read_digest=b"d"), over, soon).tracking == "final"
+
+
+@pytest.mark.parametrize("run_terminal", [False, None])
+def test_a_run_without_steps_is_final_only_by_the_apis_word(run_terminal: bool | None) -> None:
+    """Without a step and without a status that says it is over, it is followed like one that runs, then stale."""
+    known = _known(checks=9, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
+    none = _reading(has_steps=False, run_terminal=run_terminal)
+    assert judge(known, none, POLICY) == Verdict("open", 6.0)
+    old = _known(opened_at=NOON - timedelta(days=8), checks=9, read_digest=b"d")
+    assert judge(old, none, POLICY).tracking == "stale"
 
 
 def test_a_run_that_its_own_row_calls_open_is_never_final() -> None:

@@ -1,0 +1,154 @@
+"""A small HTTP server for a few read-only pages, whose clients can neither hold it up nor use up the process's files.
+
+A connection carries one request and one answer. It ends after `seconds`, whatever the client does or leaves undone: send half a
+header, send a body, keep silent, or not read the answer. Where there are more connections than `connections`, the oldest that
+has not sent its request yet gives way: a client that asks at once is always answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from http.client import responses
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import structlog
+
+from etl.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
+
+
+class Limits(NamedTuple):
+    """What clients may take."""
+
+    connections: int = 64
+    """Open at once; each is a file of the process."""
+    seconds: float = 10.0
+    """From the connection's beginning to its end."""
+    head_bytes: int = 8192
+    """Of the request line and the headers."""
+
+
+LIMITS = Limits()
+
+
+class Page(NamedTuple):
+    """An answer."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
+
+
+@asynccontextmanager
+async def served(
+    pages: Mapping[str, Callable[[], Page]], host: str, port: int, limits: Limits = LIMITS
+) -> AsyncIterator[None]:
+    """Serve these pages, by path, until the block ends.
+
+    Raises:
+        ConfigurationError: the address cannot be used.
+    """
+    open_connections: dict[_Connection, None] = {}
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(pages, limits, open_connections), host, port
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port} ({error.strerror}): set service.port to a free port, or to 0 for none"
+        ) from None
+    try:
+        yield
+    finally:
+        server.close()
+        for connection in list(open_connections):
+            connection.abort()
+        await server.wait_closed()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: reads one request, answers it, and closes."""
+
+    def __init__(
+        self, pages: Mapping[str, Callable[[], Page]], limits: Limits, others: dict[_Connection, None]
+    ) -> None:
+        self._pages = pages
+        self._limits = limits
+        self._others = others  # all that are open, this one included, the oldest first
+        self._head = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._end: asyncio.TimerHandle | None = None
+        self._answered = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._others[self] = None
+        self._end = asyncio.get_running_loop().call_later(self._limits.seconds, self.abort)
+        if len(self._others) > self._limits.connections:
+            waiting = (one for one in self._others if not one._answered and one is not self)
+            next(waiting, next(iter(self._others))).abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._answered:
+            return
+        # The end may have been cut in two.
+        start = max(0, len(self._head) - 3)
+        self._head += data
+        if self._head.find(b"\r\n\r\n", start) >= 0 or self._head.find(b"\n\n", start) >= 0:
+            self._answer(*_request(bytes(self._head)))
+        elif len(self._head) > self._limits.head_bytes:
+            self._send(Page(b"the request's head is too long\n", 431))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._others.pop(self, None)
+        if self._end is not None:
+            self._end.cancel()
+
+    def abort(self) -> None:
+        """End at once, and forget what has not been sent."""
+        # Not only once the loop has closed it: until then it would count, and be chosen again.
+        self._others.pop(self, None)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _answer(self, method: str, path: str) -> None:
+        page = self._pages.get(path)
+        if method not in {"GET", "HEAD"}:
+            self._send(Page(b"only GET and HEAD\n", 405))
+        elif page is None:
+            self._send(Page(b"no such page\n", 404))
+        else:
+            try:
+                answer = page()
+            except Exception as error:
+                log.error("page_failed", path=path, problem=type(error).__name__, exc_info=error)
+                answer = Page(b"the page cannot be made; the log says why\n", 500)
+            self._send(answer, with_body=method == "GET")
+
+    def _send(self, page: Page, *, with_body: bool = True) -> None:
+        self._answered = True
+        self._head.clear()
+        assert self._transport is not None
+        head = (
+            f"HTTP/1.1 {page.status} {responses[page.status]}\r\nContent-Type: {page.content_type}\r\n"
+            f"Content-Length: {len(page.body)}\r\nConnection: close\r\n\r\n"
+        )
+        self._transport.write(head.encode() + (page.body if with_body else b""))
+        # Closes once all is sent, or when the time is up.
+        self._transport.close()
+
+
+def _request(head: bytes) -> tuple[str, str]:
+    """Method and path of a request; empty where its first line is none."""
+    line = head.lstrip(b"\r\n").partition(b"\n")[0].rstrip(b"\r").decode("latin-1").split(" ")
+    if len(line) != 3 or not line[2].startswith("HTTP/"):
+        return "", ""
+    try:
+        return line[0], urlsplit(line[1]).path
+    except ValueError:
+        return line[0], ""

@@ -1,0 +1,225 @@
+"""The server of health and metrics on real sockets: whatever its clients do, it answers others and stays within its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from etl.errors import ConfigurationError
+from etl.service import pages
+from etl.service.health import Health
+from etl.service.pages import Limits, Page
+from tests.support import free_port
+
+LARGE = b"x" * (8 << 20)
+"""More than the sockets' buffers hold."""
+Talk = Callable[[int], Awaitable[None]]
+
+
+def _boom() -> Page:
+    raise RuntimeError("a defect of a page")
+
+
+PAGES: dict[str, Callable[[], Page]] = {
+    "/livez": lambda: Page(b"ok\n"),
+    "/large": lambda: Page(LARGE),
+    "/broken": _boom,
+}
+
+
+def _serve(talk: Talk, limits: Limits) -> None:
+    """Serve the pages while the talk goes on with the server's port."""
+
+    async def work() -> None:
+        port = free_port()
+        async with pages.served(PAGES, "127.0.0.1", port, limits):
+            await talk(port)
+
+    asyncio.run(work())
+
+
+async def _ask(port: int, request: bytes = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") -> bytes:
+    """All that the server sends until it closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return await asyncio.wait_for(reader.read(), 5)
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def _held(port: int, count: int, first: bytes) -> AsyncIterator[None]:
+    """So many connections that send this, and do nothing more."""
+    loop, held = asyncio.get_running_loop(), []
+    try:
+        for _ in range(count):
+            one = socket.socket()
+            held.append(one)
+            one.setblocking(False)
+            await loop.sock_connect(one, ("127.0.0.1", port))
+            with contextlib.suppress(ConnectionError):
+                await loop.sock_sendall(one, first)
+        yield
+    finally:
+        for one in held:
+            one.close()
+
+
+def _files() -> int:
+    """How many sockets and files this process has open."""
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"",
+        b"GET /livez HTTP/1.1\r\nX-Slow: ",
+        b"GET /large HTTP/1.1\r\n\r\n",
+        b"POST /livez HTTP/1.1\r\nContent-Length: 9\r\n",
+    ],
+    ids=["silent", "half a header", "never reads", "slow body"],
+)
+def test_connections_that_never_end_keep_nobody_out(first: bytes) -> None:
+    """Beside many more connections than are allowed that leave their part undone, a client that asks is answered at once,
+    and the server keeps no more of them open than its limit."""
+    limits = Limits(connections=20, seconds=30)
+
+    async def talk(port: int) -> None:
+        before = _files()
+        async with _held(port, 150, first):
+            began = time.monotonic()
+            assert (await _ask(port)).endswith(b"\r\n\r\nok\n")
+            assert time.monotonic() - began < 2
+            # Our own ends are 150 of them.
+            assert _files() - before <= 150 + limits.connections + 1
+
+    _serve(talk, limits)
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /li", b"GET /large HTTP/1.1\r\n\r\n"], ids=["silent", "header", "reader"])
+def test_a_connection_ends_by_the_clock(first: bytes) -> None:
+    """One that sends nothing, half a request, or reads nothing of its answer is closed after the limit, and not before."""
+
+    async def talk(port: int) -> None:
+        before = _files()
+        async with _held(port, 1, first):
+            await asyncio.sleep(0.2)
+            assert _files() - before == 2
+            await asyncio.sleep(0.5)
+            assert _files() - before == 1
+
+    _serve(talk, Limits(seconds=0.5))
+
+
+def test_an_answered_connection_is_closed() -> None:
+    """No idle connection is kept: the answer says so, and is complete."""
+
+    async def talk(port: int) -> None:
+        answer = await _ask(port, b"GET /large HTTP/1.1\r\n\r\n")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"Connection: close" in head
+        assert body == LARGE
+
+    _serve(talk, Limits())
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /livez HTTP/1.0\r\n\r\n", 200),
+        (b"GET /livez?verbose HTTP/1.1\nHost: x\n\n", 200),
+        (b"GET http://host/livez HTTP/1.1\r\n\r\n", 200),
+        (b"HEAD /livez HTTP/1.1\r\n\r\n", 200),
+        (b"POST /livez HTTP/1.1\r\n\r\n", 405),
+        (b"GET /other HTTP/1.1\r\n\r\n", 404),
+        (b"GET http://[/livez HTTP/1.1\r\n\r\n", 404),
+        (b"GET /broken HTTP/1.1\r\n\r\n", 500),
+        (b"\x16\x03\x01 hello\r\n\r\n", 405),
+        (b"GET /" + b"x" * 9000, 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 2000, 431),
+    ],
+)
+def test_requests(request_: bytes, status: int) -> None:
+    """What is asked is answered, what is no request refused; neither harms the next client."""
+
+    async def talk(port: int) -> None:
+        answer = await _ask(port, request_)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert answer.endswith(b"\r\n\r\n") is request_.startswith(b"HEAD")
+        assert (await _ask(port)).endswith(b"ok\n")
+
+    _serve(talk, Limits())
+
+
+def test_a_request_in_pieces() -> None:
+    """A head that comes byte by byte, its end cut in two, is understood."""
+
+    async def talk(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for byte in b"GET /livez HTTP/1.1\r\nA: b\r\n\r\n":
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.001)
+        assert (await reader.read()).endswith(b"ok\n")
+        writer.close()
+
+    _serve(talk, Limits())
+
+
+def test_an_address_that_is_taken() -> None:
+    """The line names the address and the setting."""
+
+    async def twice() -> None:
+        port = free_port()
+        async with pages.served(PAGES, "127.0.0.1", port):
+            with pytest.raises(ConfigurationError, match=rf"cannot listen on 127.0.0.1:{port} .*service.port"):
+                async with pages.served(PAGES, "127.0.0.1", port):
+                    pass
+
+    asyncio.run(twice())
+
+
+# Readiness.
+
+
+def test_one_workflows_trouble_is_its_own() -> None:
+    """A workflow that the API refuses leaves the service ready and is named by /readyz; all of them, or a shared part, do not."""
+    health = Health()
+    health.watch(["a", "b"])
+    assert health.trouble("sweep a", "404, no such thing \x1b[31m", workflow_id="a")
+    assert health._ready() == Page(b"ok\nsweep a: 404, no such thing  [31m\n")
+    health.trouble("workflow a", "no complete sweep", workflow_id="a")
+    assert health.ready
+    health.trouble("sweep b", "403", workflow_id="b")
+    assert health._ready().status == 503
+    health.well("sweep b")
+    assert health.ready
+    health.trouble("database", "gone")
+    assert health._ready().status == 503
+
+
+def test_an_api_that_does_not_answer_is_everybodys_trouble_until_it_answers_another() -> None:
+    """A list that gets no answer may mean that the API is down; an answer for another workflow since then shows it does not."""
+    health = Health()
+    health.watch(["a", "b"])
+    health.answered("b")
+    health.trouble("sweep a", "status 500", workflow_id="a", unanswered=True)
+    assert not health.ready
+    health.answered("a")
+    assert not health.ready
+    health.answered("b")
+    assert health.ready
+    health.trouble("sweep a", "status 502", workflow_id="a", unanswered=True)
+    assert health.ready
+    health.well("sweep a")
+    health.trouble("sweep a", "status 500", workflow_id="a", unanswered=True)
+    assert not health.ready

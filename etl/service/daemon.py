@@ -180,9 +180,10 @@ class Daemon:
             if self._health.trouble("api key", str(error)):
                 log.error("key_refused", problem=str(error), pause_seconds=KEY_PAUSE)
         except EtlError as error:
-            part = "database" if isinstance(error, DatabaseError) else name
-            if isinstance(error, SchemaMismatch):
-                part = "schema"
+            if isinstance(error, DatabaseError) and "database" in self._health.troubles:
+                # It is said there, and in the log, once for all jobs.
+                return
+            part = "schema" if isinstance(error, SchemaMismatch) else name
             if self._health.trouble(part, str(error)):
                 log.error("job_failed", job=name, problem=str(error))
         except Exception as error:
@@ -190,7 +191,6 @@ class Daemon:
                 log.error("job_failed", job=name, problem=type(error).__name__, exc_info=error)
         else:
             self._health.well(name)
-            self._health.well("database")
 
     async def _prepare(self) -> None:
         try:
@@ -246,7 +246,6 @@ class Daemon:
     def _loaded(self, load: LoadReport, seconds: float) -> None:
         """Say of each batch what it shows: a drain goes on for as long as reads overlap, and its end may never come."""
         self._health.metrics.count_load(load, seconds)
-        self._health.well("database")
         if load.runs:
             self._health.well("poll")
             self._health.well("api key")

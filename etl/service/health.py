@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -23,7 +23,18 @@ class Health:
     def __init__(self) -> None:
         self.metrics = Metrics()
         self._troubles: dict[str, str] = {}
+        self._database: Callable[[], str | None] = lambda: None
         self._beaten_at = time.monotonic()
+
+    def watch_database(self, problem: Callable[[], str | None]) -> None:
+        """Ask this, whenever somebody asks here, what keeps the service from its database."""
+        self._database = problem
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """What cannot work now, by part."""
+        problem = self._database()
+        return self._troubles if problem is None else {**self._troubles, "database": problem}
 
     def trouble(self, part: str, problem: str) -> bool:
         """Note that a part cannot work; whether that is news."""
@@ -74,9 +85,9 @@ class Health:
         return web.Response(text="ok\n")
 
     async def _ready(self, request: web.Request) -> web.Response:
-        lines = [f"{part}: {problem}\n" for part, problem in sorted(self._troubles.items())]
+        lines = [f"{part}: {problem}\n" for part, problem in sorted(self.troubles.items())]
         return web.Response(text="".join(lines) or "ok\n", status=503 if lines else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        body = self.metrics.exposition(ready=not self._troubles)
+        body = self.metrics.exposition(ready=not self.troubles)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -22,6 +22,11 @@ LOCK = "upgrade_lock"
 PATIENCE_SECONDS = 300.0
 # Of two processes that make the same object at once, the second is told one of these.
 MADE_MEANWHILE = ("23505", "42P06", "42P07")
+# A statement of a process that was killed ends, too, and not only its hold on the lock. From PostgreSQL 14 on, where it can.
+ENDED_WITH_US = b"""
+    SELECT set_config('client_connection_check_interval', '1000', false)
+    WHERE current_setting('client_connection_check_interval', true) IS NOT NULL AND version() ~* 'linux'
+"""
 # Since PostgreSQL 16 a member may be one without the right to SET ROLE.
 OWNER = """
     SELECT pg_get_userbyid(nspowner)
@@ -45,6 +50,7 @@ def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
     )
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     connection.execute(str(settings(local=False)).encode())
+    connection.execute(ENDED_WITH_US)
     connection.commit()
     return connection
 

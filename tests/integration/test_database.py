@@ -515,13 +515,12 @@ def _upgrading(url: str) -> subprocess.Popen[str]:
 
 def test_eight_upgrades_at_once_of_which_one_is_killed(empty_database_url: str) -> None:
     """One makes the schema, the others wait for it; the one killed while it is at it leaves nothing half done."""
+    query(empty_database_url, "CREATE SCHEMA orchestra_etl; CREATE TABLE orchestra_etl.upgrade_lock ()")
     with psycopg.connect(empty_database_url) as gate:
-        # All eight make the schema, and all find that somebody else has.
-        gate.execute("CREATE SCHEMA orchestra")
+        gate.execute(LOCK)
         processes = [_upgrading(empty_database_url) for _ in range(8)]
-        waiting = f"SELECT count(*) AS n {_SESSIONS} AND wait_event_type = 'Lock'"
-        wait_until(lambda: query(empty_database_url, waiting)[0]["n"] == 8)
-        gate.commit()
+        waiting = f"SELECT count(DISTINCT pid) AS n {_SESSIONS} AND application_name = 'orchestra-etl db'"
+        wait_until(lambda: query(empty_database_url, waiting)[0]["n"] >= 8)
     holder = (
         "SELECT pid FROM pg_locks WHERE mode = 'ExclusiveLock' AND granted AND locktype = 'relation'"
         " AND relation = to_regclass('orchestra_etl.upgrade_lock')"
@@ -534,6 +533,19 @@ def test_eight_upgrades_at_once_of_which_one_is_killed(empty_database_url: str) 
     opened = Database(empty_database_url)
     schema.check(opened)
     opened.close()
+
+
+def test_two_that_make_the_schema_at_once(empty_database_url: str) -> None:
+    """An upgrade that finds no schema, and whose own is refused as another process has made it meanwhile, goes on with that."""
+    with psycopg.connect(empty_database_url) as other:
+        other.execute("CREATE SCHEMA orchestra_etl; CREATE TABLE orchestra_etl.upgrade_lock ()")
+        process = _upgrading(empty_database_url)
+        waiting = f"SELECT count(*) AS n {_SESSIONS} AND wait_event_type = 'Lock'"
+        wait_until(lambda: query(empty_database_url, waiting)[0]["n"] == 1)
+        other.commit()
+        assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
+    check_drift(empty_database_url)
 
 
 def test_an_upgrade_cut_in_the_middle_is_made_good_by_the_next(empty_database_url: str) -> None:

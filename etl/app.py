@@ -16,7 +16,7 @@ from etl.admin import redaction, removal, retention, roles
 from etl.admin.redaction import Redacted
 from etl.admin.retention import Horizons, Pruned
 from etl.analytics import prices, rollups
-from etl.database import Database
+from etl.database import INTERACTIVE, Database
 from etl.errors import ConfigurationError
 from etl.extract.client import OrchestraClient
 from etl.ledger import status
@@ -32,6 +32,7 @@ from etl.pipeline.reading import Reader
 from etl.pipeline.sweep import Sweeper
 from etl.settings import EMBEDDED, Settings, Workflow
 from etl.settings.prices import ModelPrice
+from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
 from etl.transform.redact import Redaction, Rule
 from etl.transform.states import StateMap
@@ -65,16 +66,20 @@ def _server_url(settings: Settings) -> str:
     url = settings.database_url()
     if url == EMBEDDED:
         raise ConfigurationError(f"the database URL has become {EMBEDDED}: start again to use that")
-    parameters = conninfo_to_dict(url)
-    for name in ("password", "sslpassword"):
-        if secret := parameters.get(name):
-            logs.hide(str(secret))
+    for name, value in conninfo_to_dict(url).items():
+        if is_secret(name):
+            logs.hide(str(value))
     return url
 
 
 @contextmanager
-def open_database(settings: Settings) -> Iterator[Database]:
+def open_database(settings: Settings, *, patient: bool = False) -> Iterator[Database]:
     """The configured database, its schema brought up to date where that is ours to do, else checked.
+
+    Args:
+        settings: which database, and its limits.
+        patient: whether a database that is away is waited for as long as `database.patience` says, as the work of nobody who
+            looks on can; else for some seconds.
 
     Raises:
         ConfigurationError: no database is named.
@@ -88,6 +93,7 @@ def open_database(settings: Settings) -> Iterator[Database]:
             statement_timeout=settings.database.statement_timeout,
             lock_timeout=settings.database.lock_timeout,
             patience=settings.database.patience,
+            outage_patience=None if patient else INTERACTIVE,
         )
         try:
             ours = embedded or settings.database.migrate_on_start
@@ -211,6 +217,7 @@ async def serve(settings: Settings, database: Database) -> None:
     health = Health()
     metrics = health.metrics
     metrics.watch_connections(database.connections)
+    health.watch_database(lambda: database.problem)
     schedules = [Schedule(one.id, one.interval, one.cron) for one in settings.workflows]
     async with (
         open_jobs(settings, database, on_request=metrics.count_request) as jobs,

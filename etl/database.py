@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import psycopg
 import structlog
 from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
+from etl import privileges, session
 from etl.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
+from etl.outage import Outage
+from etl.refusals import READ_ONLY, Refusal, is_transient, refusal, sqlstate
 
 T = TypeVar("T")
 RV = TypeVar("RV")
@@ -34,51 +36,21 @@ SILENCE = 10.0
 # Seconds that a statement over all that is stored may take.
 LONG = 3600.0
 
-# Classes and codes of SQLSTATE after which the same unit of work may succeed when it is repeated as a whole.
-_TRANSIENT_CLASSES = ("08", "40", "53", "55", "57")
-# Read-only (a replica during failover), idle and transaction time-outs, I/O errors, and `55P03` of lock_timeout by its class.
-_TRANSIENT_CODES = frozenset({"25006", "25P03", "25P04", "58030"})
-# A statement that ran into statement_timeout (57014) may do so again, but a batch that is repeated on a calmer
-# server usually does not; the number of attempts bounds it.
-_REFUSED_CLASSES = ("28", "3D")
-# psycopg gives no SQLSTATE for a refused connection: the server's own words are all there is. Names in them are anybody's, so
-# what says that one is missing goes first.
-_REFUSALS = (
-    (r'database ".*" does not exist', "the server has no such database: create it, or check DATABASE_URL"),
-    (r'role ".*" does not exist', "the database does not know this user: check DATABASE_URL"),
-    (r'role ".*" is not permitted to log in', "the database does not let this user log in: give it LOGIN, or check DATABASE_URL"),
-    (r'permission denied for database ".*"', "this user may not connect to the database: grant CONNECT, or check DATABASE_URL"),
-    (r"pg_hba\.conf", "the server's pg_hba.conf does not admit this connection: add a line to it, or check DATABASE_URL"),
-    (r"authentication failed for user|no password supplied", "the database refuses the user or password: check DATABASE_URL"),
-)  # fmt: skip
+# Seconds for which a command that somebody waits for goes on trying a database that is away.
+INTERACTIVE = 5.0
+# Seconds between two lines about units of work that are repeated for the same reason.
+REPEAT_SAID_EVERY = 60.0
+
+# Seconds that a transaction of ours may be idle: nobody waits for a person in one.
+IDLE_IN_TRANSACTION = 60.0
+
 # Missing privileges, tables or columns: whatever the rows are, nothing can be written until somebody changes the database.
 _UNFIT_CLASSES = ("3F", "42")
-
-
-def sqlstate(error: BaseException) -> str | None:
-    """The SQLSTATE of a psycopg error or of SQLAlchemy's wrapper round one; None where the server did not give one."""
-    if isinstance(error, DBAPIError):
-        error = error.orig if error.orig is not None else error
-    return error.sqlstate if isinstance(error, psycopg.Error) else None
-
-
-def is_database_error(error: BaseException) -> bool:
-    """Whether the error comes from the database or its driver."""
-    return isinstance(error, psycopg.Error | SQLAlchemyError)
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether repeating the whole unit of work may help.
-
-    An operational error without a SQLSTATE is a connection that broke or could not be made.
-    """
-    if isinstance(error, PoolTimeout):
-        return True
-    code = sqlstate(error)
-    if code is None:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        return isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
-    return code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES
+_DENIED = "42501"
+_NOT_ALLOWED = (
+    "the database refuses a statement for lack of a privilege (SQLSTATE 42501): let an administrator make this user a member "
+    f"of {privileges.LOADER}, or of {privileges.MIGRATOR} for upgrades, `prune` and `erase`"
+)
 
 
 class _Session(psycopg.Connection[tuple[object, ...]]):
@@ -115,6 +87,7 @@ class Database:
         statement_timeout: float = 40.0,
         lock_timeout: float = 30.0,
         patience: float = 120.0,
+        outage_patience: float | None = None,
         pool_size: int = 5,
     ) -> None:
         """Nothing is connected here.
@@ -126,11 +99,15 @@ class Database:
                 for `SILENCE` seconds longer is given up.
             lock_timeout: seconds a statement may wait for a lock.
             patience: seconds for which a unit of work is repeated before `DatabaseUnavailable` is raised.
+            outage_patience: the same where the whole database is away, or takes no writes; None: as `patience`.
             pool_size: connections kept open at most.
         """
         self._url = url
         self._limit = statement_timeout + SILENCE if statement_timeout else None
         self._patience = patience
+        self._outage_patience = patience if outage_patience is None else min(patience, outage_patience)
+        self._outage = Outage()
+        self._repeats_said: dict[str, float] = {}
         self._users = 0
         self._idle = threading.Condition()
         self._ending = threading.Event()
@@ -149,32 +126,32 @@ class Database:
             pool_recycle=3600,
             hide_parameters=True,
         )
-        milliseconds = {"statement_timeout": statement_timeout, "lock_timeout": lock_timeout}
         # Set in each transaction, not per session: behind PgBouncer in transaction mode a session is nobody's own.
-        self._settings = text(
-            "SELECT set_config('TimeZone', 'UTC', true), "
-            "set_config('idle_in_transaction_session_timeout', '60000', true), "
-            + ", ".join(f"set_config('{name}', '{round(value * 1000)}', true)" for name, value in milliseconds.items())
-            # A server at its defaults logs the row that it refuses. Only a superuser may ask for less; for any other role a
-            # superuser can: ALTER ROLE ... SET log_error_verbosity = terse.
-            + ", CASE WHEN current_setting('is_superuser') = 'on' THEN set_config('log_error_verbosity', 'terse', true) END"
+        self._settings = session.settings(
+            statement_timeout=statement_timeout, lock_timeout=lock_timeout, idle_timeout=IDLE_IN_TRANSACTION
         )
         event.listen(self._engine, "begin", self._begin)
 
     def _begin(self, connection: Connection) -> None:
         _session(connection).limit = self._limit
-        connection.execute(self._settings)
+        read_only = connection.execute(self._settings).one().read_only
+        self._outage.over(read_only=read_only)
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps this process from the database now, in one line; None where nothing does."""
+        return self._outage.problem
 
     def _connect(self) -> _Session:
         try:
             url = self._url if isinstance(self._url, str) else self._url()
         except ConfigurationError as error:
             # It was readable when the work began: trouble with the database, after which a service tries again.
-            raise DatabaseError(str(error)) from None
-        session = _Session.connect(
+            raise self._unusable(str(error)) from None
+        made = _Session.connect(
             url,
             application_name="orchestra-etl",
-            connect_timeout=10,
+            connect_timeout=round(min(10, max(2, self._outage_patience))),
             # A server that vanished without a word is noticed after 10 + 3 * 5 seconds, and a write to it after 25.
             keepalives=1,
             keepalives_idle=10,
@@ -186,16 +163,18 @@ class Database:
             # Whatever PGCLIENTENCODING or the database's own setting say.
             client_encoding="UTF8",
         )
-        encoding = session.info.parameter_status("server_encoding")
+        encoding = made.info.parameter_status("server_encoding")
         if encoding not in ("UTF8", None):  # None: a pooler that does not tell
-            session.close()
-            raise DatabaseError(
+            made.close()
+            raise self._unusable(
                 f"the database's encoding is {encoding}, which cannot hold every value: check DATABASE_URL, or make "
                 "a database with ENCODING 'UTF8' TEMPLATE template0"
             )
-        session.limit = self._limit
-        self._sessions.add(session)
-        return session
+        # Whatever default_transaction_isolation says: what waited for a lock must see what the other one has written.
+        made.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        made.limit = self._limit
+        self._sessions.add(made)
+        return made
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction and return its result.
@@ -206,29 +185,31 @@ class Database:
                 read, or the schema or the user's privileges do not fit.
             psycopg.Error, sqlalchemy.exc.DBAPIError: a permanent error of the work itself; nothing was written.
         """
-        give_up = time.monotonic() + self._patience
-        pause = 0.05
+        began, pause = time.monotonic(), 0.05
+        away_since: float | None = None
         while True:
+            tried = time.monotonic()
             try:
                 with self._in_use(), self._engine.begin() as connection:
                     return work(connection)
             except (psycopg.Error, SQLAlchemyError) as error:
                 code = sqlstate(error)
-                if (refusal := _refusal(error, code)) is not None:
-                    raise DatabaseError(refusal) from None
+                if code == _DENIED:
+                    raise DatabaseError(self.denied(error)) from None
                 if code is not None and code.startswith(_UNFIT_CLASSES):
                     raise DatabaseError(
-                        f"the database refuses a statement (SQLSTATE {code}): check the user's privileges, "
-                        "and the schema with `orchestra-etl db check`"
+                        f"the database refuses a statement (SQLSTATE {code}): check the schema with `orchestra-etl db check`"
                     ) from None
-                if not is_transient(error):
+                found = refusal(error)
+                if not found.lasting and not is_transient(error):
                     raise
+                problem = self._note(found)
+                if found.lasting:
+                    raise DatabaseError(problem) from None
+                away_since = (away_since or tried) if found.away else None
+                give_up = began + self._patience if away_since is None else away_since + self._outage_patience
                 if time.monotonic() + pause > min(give_up, self._end):
-                    raise DatabaseUnavailable(
-                        f"the database does not answer ({_cause(error, code)}): "
-                        "check DATABASE_URL and that PostgreSQL runs, then try again"
-                    ) from None
-                log.warning("database_retry", cause=_cause(error, code), pause_seconds=round(pause, 2))
+                    raise DatabaseUnavailable(problem) from None
             if self._ending.is_set():
                 time.sleep(pause)
             else:
@@ -239,6 +220,38 @@ class Database:
     def is_ending(self) -> bool:
         """Whether the process ends: what the server is still at may be broken off."""
         return self._ending.is_set()
+
+    def _note(self, found: Refusal) -> str:
+        """Log why a unit of work has failed, unless that was said just now; the line to raise."""
+        problem = f"{self._address()}: {found.problem}: {found.advice}"
+        if found.away:
+            self._outage.met(problem, read_only=found.problem.startswith(READ_ONLY.problem))
+            return problem
+        now = time.monotonic()
+        if now - self._repeats_said.get(found.problem, -math.inf) >= REPEAT_SAID_EVERY:
+            self._repeats_said[found.problem] = now
+            log.warning("database_retry", problem=problem)
+        return problem
+
+    def _unusable(self, problem: str) -> DatabaseError:
+        self._outage.met(problem)
+        return DatabaseError(problem)
+
+    def denied(self, error: BaseException, *, changes_schema: bool = False) -> str:
+        """What to tell of a statement that this user may not run (SQLSTATE 42501)."""
+        try:
+            with self._in_use(), self._engine.begin() as connection:
+                return privileges.explain(connection, str(error), changes_schema=changes_schema)
+        except (psycopg.Error, SQLAlchemyError, DatabaseError):
+            return _NOT_ALLOWED
+
+    def _address(self) -> str:
+        """Where the database is, for people."""
+        try:
+            given = conninfo_to_dict(self._url if isinstance(self._url, str) else self._url())
+        except (psycopg.Error, ConfigurationError):
+            return "the database"
+        return _address(given)
 
     def end_within(self, seconds: float) -> None:
         """Repeat no unit of work for longer than so many seconds from now, whatever `patience` says: the process ends.
@@ -252,14 +265,14 @@ class Database:
     def _break_off(self, seconds: float) -> None:
         """Cancel what waits for a lock, say: a thread in it would keep the process from ending until `lock_timeout`."""
         while not self._closed.wait(seconds):
-            for session in list(self._sessions):
-                if session.info.transaction_status is not psycopg.pq.TransactionStatus.ACTIVE:
+            for open_session in list(self._sessions):
+                if open_session.info.transaction_status is not psycopg.pq.TransactionStatus.ACTIVE:
                     continue
                 try:
-                    session.cancel_safe(timeout=1.0)
+                    open_session.cancel_safe(timeout=1.0)
                 except psycopg.Error:
                     # The server does not take even this: its answer is waited for no longer.
-                    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(session.fileno())) as line:
+                    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(open_session.fileno())) as line:
                         line.shutdown(socket.SHUT_RDWR)
             seconds = 0.2
 
@@ -304,18 +317,10 @@ def _session(connection: Connection) -> _Session:
     return driver
 
 
-def _refusal(error: BaseException, code: str | None) -> str | None:
-    """What to tell of a connection that the server refuses for good; None of any other error."""
-    if code is not None:
-        refused = code.startswith(_REFUSED_CLASSES)
-        return f"the database refuses the connection (SQLSTATE {code}): check DATABASE_URL" if refused else None
-    words = str(error)
-    return next((told for sign, told in _REFUSALS if re.search(sign, words)), None)
-
-
-def _cause(error: BaseException, code: str | None) -> str:
-    """A word for the log; never the error's own text, which may quote a connection string or a row."""
-    if code is not None:
-        return f"SQLSTATE {code}"
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return type(cause).__name__
+def _address(given: Mapping[str, object]) -> str:
+    """`db.example.com:5432`, or the sockets' folder; what the URL leaves open is the environment's or libpq's."""
+    hosts = str(given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "local socket").split(",")
+    ports = str(given.get("port") or os.environ.get("PGPORT") or 5432).split(",")
+    ports *= len(hosts) if len(ports) == 1 else 1
+    shown = ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
+    return "the database at " + "".join(one if one.isprintable() else "?" for one in shown)[:300]

@@ -162,9 +162,9 @@ def psql(context: typer.Context) -> int:
 
 @contextmanager
 def _connected(url: str) -> Iterator[Database]:
-    from etl.database import Database
+    from etl.database import INTERACTIVE, Database
 
-    database = Database(url, patience=10.0, pool_size=1)
+    database = Database(url, patience=10.0, outage_patience=INTERACTIVE, pool_size=1)
     try:
         yield database
     finally:
@@ -175,13 +175,12 @@ def _without_secrets(url: str) -> tuple[str, dict[str, str]]:
     """A connection string that may stand in the process list, and what goes with it in the environment."""
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+    from etl.settings.values import is_secret
+
     parameters: dict[str, Any] = {**conninfo_to_dict(url)}
-    environment = {}
-    if password := parameters.pop("password", None):
-        environment["PGPASSWORD"] = str(password)
-    # The pass phrase of a client key has no variable; psql asks for it.
-    parameters.pop("sslpassword", None)
-    return make_conninfo(**parameters), environment
+    environment = {"PGPASSWORD": str(parameters["password"])} if parameters.get("password") else {}
+    # Other secrets, such as the pass phrase of a client key, have no variable; psql asks for that one.
+    return make_conninfo(**{name: value for name, value in parameters.items() if not is_secret(name)}), environment
 
 
 @contextmanager

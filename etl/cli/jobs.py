@@ -94,7 +94,7 @@ def serve(context: typer.Context) -> int:
 
     settings = invocation(context).settings()
     _chosen(settings, None)
-    with app.open_database(settings) as database:
+    with app.open_database(settings, patient=True) as database:
         asyncio.run(app.serve(settings, database))
     return 0
 
@@ -178,7 +178,7 @@ def _pass(
 ) -> int:
     from etl import app
 
-    with app.open_database(settings) as database:
+    with app.open_database(settings, patient=True) as database:
         report = asyncio.run(_run(settings, database, work, then))
     _print(report, as_json=as_json)
     # What a shell makes of a process that a signal ended: the pass is not over, and cron should know.

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from sqlalchemy import Connection
 
-from etl.database import Database, is_database_error, sqlstate
+from etl.database import Database
 from etl.errors import DatabaseUnavailable, EtlError
 from etl.ledger import claims, dead_letters, drift
 from etl.ledger.claims import Settlement
@@ -19,6 +19,7 @@ from etl.load.upsert import write
 from etl.pipeline.reading import Reading
 from etl.records import TERMINAL_STATES, DecodedSteps, Rejected
 from etl.set_aside import MAX_BYTES, SetAside
+from etl.refusals import is_database_error, sqlstate
 from etl.transform.decode import decode_steps
 from etl.transform.redact import Redaction
 from etl.transform.states import StateMap, derive_run_state

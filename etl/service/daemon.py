@@ -191,18 +191,18 @@ class Daemon:
             if self._health.trouble("api key", str(error)):
                 log.error("key_refused", problem=str(error), pause_seconds=KEY_PAUSE)
         except EtlError as error:
-            part = "database" if isinstance(error, DatabaseError) else name
-            if isinstance(error, SchemaMismatch):
-                part = "schema"
-            own, unanswered = workflow_id if part == name else None, isinstance(error, ApiUnavailable)
-            if self._health.trouble(part, str(error), workflow_id=own, unanswered=unanswered):
+            if isinstance(error, DatabaseError) and "database" in self._health.troubles:
+                # It is said there, and in the log, once for all jobs.
+                return
+            part = "schema" if isinstance(error, SchemaMismatch) else name
+            own = None if isinstance(error, DatabaseError) else workflow_id
+            if self._health.trouble(part, str(error), workflow_id=own, unanswered=isinstance(error, ApiUnavailable)):
                 log.error("job_failed", job=name, problem=str(error))
         except Exception as error:
             if self._health.trouble(name, f"unexpected {type(error).__name__}", workflow_id=workflow_id):
                 log.error("job_failed", job=name, problem=type(error).__name__, exc_info=error)
         else:
             self._health.well(name)
-            self._health.well("database")
 
     async def _prepare(self) -> None:
         try:
@@ -261,7 +261,6 @@ class Daemon:
     def _loaded(self, load: LoadReport, seconds: float) -> None:
         """Say of each batch what it shows: a drain goes on for as long as reads overlap, and its end may never come."""
         self._health.metrics.count_load(load, seconds)
-        self._health.well("database")
         if load.runs:
             self._health.well("poll")
             self._health.well("api key")

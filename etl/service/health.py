@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ class Health:
     def __init__(self) -> None:
         self.metrics = Metrics()
         self._troubles: dict[str, str] = {}
+        self._database: Callable[[], str | None] = lambda: None
         self._single: dict[str, _Single] = {}
         self._workflow_ids: set[str] = set()
         self._answered_at: dict[str, float] = {}
@@ -41,6 +42,16 @@ class Health:
     def watch(self, workflow_ids: Iterable[str]) -> None:
         """Note which workflows the service works for."""
         self._workflow_ids = set(workflow_ids)
+
+    def watch_database(self, problem: Callable[[], str | None]) -> None:
+        """Ask this, whenever somebody asks here, what keeps the service from its database."""
+        self._database = problem
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """What cannot work now, by part."""
+        problem = self._database()
+        return self._troubles if problem is None else {**self._troubles, "database": problem}
 
     def trouble(self, part: str, problem: str, *, workflow_id: str | None = None, unanswered: bool = False) -> bool:
         """Note that a part cannot work; whether that is news.
@@ -81,7 +92,7 @@ class Health:
         A single workflow's trouble is its own: its verdict, its metrics and the lines of /readyz tell it. Where the API did not
         answer at all, that is so once another workflow has been answered since.
         """
-        if self._troubles.keys() - self._single.keys():
+        if self.troubles.keys() - self._single.keys():
             return False
         failing = {one.workflow_id for one in self._single.values()}
         working = self._workflow_ids - failing
@@ -107,7 +118,7 @@ class Health:
         return Page(b"ok\n")
 
     def _ready(self) -> Page:
-        lines = [_line(f"{part}: {problem}") for part, problem in sorted(self._troubles.items())]
+        lines = [_line(f"{part}: {problem}") for part, problem in sorted(self.troubles.items())]
         if self.ready:
             lines.insert(0, "ok")
         return Page("".join(f"{line}\n" for line in lines).encode(), 200 if self.ready else 503)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
@@ -81,10 +82,32 @@ def expand_home(path: Path) -> Path:
 SecretFile = Annotated[Path, AfterValidator(expand_home)]
 
 
+def is_secret(parameter: str) -> bool:
+    """Whether this parameter of a connection is a secret: password, sslpassword, oauth_client_secret, scram_client_key, …"""
+    return re.search(r"password|secret|scram_.*_key", parameter, re.IGNORECASE) is not None
+
+
 def mask_url(url: str) -> str:
-    """The URL with every password in it masked, also one given as a parameter."""
-    url = re.sub(r"(?<=://)([^:/?#@]*):.*@", rf"\1:{MASK}@", url)
-    return re.sub(r"(?i)([?&](?:ssl)?password=)[^&#]*", rf"\1{MASK}", url)
+    """The URL with every secret in it masked, also one in a place where libpq would not look for it."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url if url == EMBEDDED else MASK
+    account = re.match(r"([^:]*:).*@|([^/?@]*@)|", rest)
+    if account is None:
+        return MASK
+    user = f"{account[1]}{MASK}@" if account[1] is not None else account[0]
+    where, question, query = rest[account.end() :].partition("?")
+    return f"{scheme}://{user}{where}{question}" + "&".join(map(_mask_parameter, query.split("&") if question else ()))
+
+
+def _mask_parameter(text: str) -> str:
+    """Only parameters that libpq knows are shown: `pasword` holds a password, too. It decodes their names."""
+    from psycopg.pq import Conninfo
+
+    name, equals, _ = text.partition("=")
+    decoded = unquote(name)
+    shown = not is_secret(decoded) and any(one.keyword.decode() == decoded for one in Conninfo.get_defaults())
+    return text if shown else f"{name}{equals}{MASK}"
 
 
 def clean_key(text: str) -> str:

@@ -10,7 +10,7 @@ import psycopg
 from alembic import command
 from sqlalchemy import Connection, text
 
-from etl import database
+from etl import database, refusals
 from etl.database import Database
 from etl.ledger import claims, requests, sweeps
 
@@ -29,7 +29,7 @@ def no_repetition() -> None:
     transaction = Database.transaction
 
     def once(self: Database, work: Callable[[Connection], T]) -> T:
-        self._patience = 0.0
+        self._patience = self._outage_patience = 0.0
         return transaction(self, work)
 
     Database.transaction = once  # type: ignore[method-assign]
@@ -37,8 +37,8 @@ def no_repetition() -> None:
 
 def every_error_is_permanent() -> None:
     """No SQLSTATE is worth a repetition."""
-    database._TRANSIENT_CLASSES = ()  # type: ignore[assignment]
-    database._TRANSIENT_CODES = frozenset()
+    refusals._TRANSIENT_CLASSES = ()  # type: ignore[assignment]
+    refusals._TRANSIENT_CODES = frozenset()
 
 
 def claims_not_consumed() -> None:
@@ -75,14 +75,14 @@ def no_limit_to_silence() -> None:
 
 def no_upgrade_lock() -> None:
     """Upgrades side by side do not wait for each other."""
-    scalar = Connection.scalar
+    execute = Connection.execute
 
     def granted(self: Connection, statement: Any, *arguments: Any, **more: Any) -> Any:
-        if "pg_try_advisory_lock" in str(statement):
-            return True
-        return scalar(self, statement, *arguments, **more)
+        if "LOCK TABLE orchestra_etl.upgrade_lock" in str(statement):
+            return execute(self, text("SELECT 1"))
+        return execute(self, statement, *arguments, **more)
 
-    Connection.scalar = granted  # type: ignore[method-assign]
+    Connection.execute = granted  # type: ignore[method-assign]
 
 
 def upgrade_that_locks_for_long() -> None:

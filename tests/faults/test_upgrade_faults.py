@@ -28,8 +28,8 @@ from tests.faults.world import World
 from tests.support import configuration, environment, query, wait_until
 
 GUARDS = "tests.faults.database_guards"
-LOCK = 7_305_808_869_229_538_660
-"""The advisory lock of `migrations/env.py`."""
+LOCK = "orchestra_etl.upgrade_lock"
+"""What `migrations/env.py` locks."""
 RELEASED = sorted(path.stem for path in FOLDER.glob("*.sql"))
 
 
@@ -62,24 +62,27 @@ def empty(server: OwnServer) -> Callable[[], str]:
 def _eight_upgrades(url: str, log: Path, without: tuple[str, ...] = ()) -> list[str]:
     """Start eight, kill the one that is at it, and say what is wrong in the end."""
     urls = [with_password(url.replace("postgres@", f"upgrade_{number}@")) for number in range(8)]
-    with ExitStack() as running, psycopg.connect(url, autocommit=True) as gate:
-        gate.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+    query(url, f"CREATE SCHEMA orchestra_etl; CREATE TABLE {LOCK} ()")
+    with ExitStack() as running, psycopg.connect(url) as gate:
+        gate.execute(f"LOCK TABLE {LOCK} IN EXCLUSIVE MODE".encode())
         all_eight = [
             running.enter_context(
                 workers.started("db", "upgrade", variables={"DATABASE_URL": one}, log=log, without=without)
             )
             for one in urls
         ]
-        waiting = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'orchestra-etl db'"
+        waiting = (
+            "SELECT count(DISTINCT usename) AS n FROM pg_stat_activity WHERE application_name = 'orchestra-etl db'"
+        )
         wait_until(lambda: query(url, waiting)[0]["n"] == 8 or any(one.status is not None for one in all_eight))
-        gate.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+        gate.rollback()
         holder = (
-            "SELECT usename FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE locktype = 'advisory' AND granted"
-            " AND pg_stat_activity.datname = current_database() AND pid <> pg_backend_pid()"
+            "SELECT usename FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE mode = 'ExclusiveLock' AND granted"
+            f" AND relation = '{LOCK}'::regclass AND pg_stat_activity.datname = current_database()"
         )
         killed = -1
         while killed < 0 and any(one.status is None for one in all_eight):
-            for (user,) in gate.execute(holder).fetchall():
+            for user in (row["usename"] for row in query(url, holder)):
                 killed = int(user.removeprefix("upgrade_"))
                 all_eight[killed].send(signal.SIGKILL)
         statuses = [one.wait() for one in all_eight]

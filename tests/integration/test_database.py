@@ -23,16 +23,17 @@ from structlog.testing import capture_logs
 
 from etl import database as database_module
 from etl import schema
-from etl.database import Database, allow_long, is_transient, sqlstate
+from etl.database import Database, allow_long
 from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
 from etl.local.postgres import EmbeddedPostgres
+from etl.refusals import is_transient, sqlstate
 from etl.schema import check_drift, upgrade
 from tests.conftest import FAST_SETTINGS, ROOT
 from tests.postgres_fixture import new_home
 from tests.support import query, wait_until
 
-LOCK = 7_305_808_869_229_538_660
-"""The advisory lock of `migrations/env.py`."""
+LOCK = "LOCK TABLE orchestra_etl.upgrade_lock IN EXCLUSIVE MODE"
+"""What `migrations/env.py` holds during an upgrade."""
 _SESSIONS = "FROM pg_stat_activity WHERE datname = current_database()"
 
 
@@ -514,27 +515,37 @@ def _upgrading(url: str) -> subprocess.Popen[str]:
 
 def test_eight_upgrades_at_once_of_which_one_is_killed(empty_database_url: str) -> None:
     """One makes the schema, the others wait for it; the one killed while it is at it leaves nothing half done."""
-    with psycopg.connect(empty_database_url, autocommit=True) as gate:
-        gate.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+    query(empty_database_url, "CREATE SCHEMA orchestra_etl; CREATE TABLE orchestra_etl.upgrade_lock ()")
+    with psycopg.connect(empty_database_url) as gate:
+        gate.execute(LOCK)
         processes = [_upgrading(empty_database_url) for _ in range(8)]
-        waiting = f"SELECT count(*) AS n {_SESSIONS} AND application_name = 'orchestra-etl db'"
-        end = time.monotonic() + 30
-        while query(empty_database_url, waiting)[0]["n"] < 8 and time.monotonic() < end:
-            time.sleep(0.05)
-        gate.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
-        holder = (
-            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
-            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        )
-        while not query(empty_database_url, holder) and time.monotonic() < end:
-            time.sleep(0.002)
-        processes[0].kill()
+        waiting = f"SELECT count(DISTINCT pid) AS n {_SESSIONS} AND application_name = 'orchestra-etl db'"
+        wait_until(lambda: query(empty_database_url, waiting)[0]["n"] >= 8)
+    holder = (
+        "SELECT pid FROM pg_locks WHERE mode = 'ExclusiveLock' AND granted AND locktype = 'relation'"
+        " AND relation = to_regclass('orchestra_etl.upgrade_lock')"
+    )
+    wait_until(lambda: query(empty_database_url, holder) != [])
+    processes[0].kill()
     endings = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes[1:]] == [0] * 7, endings
     check_drift(empty_database_url)
     opened = Database(empty_database_url)
     schema.check(opened)
     opened.close()
+
+
+def test_two_that_make_the_schema_at_once(empty_database_url: str) -> None:
+    """An upgrade that finds no schema, and whose own is refused as another process has made it meanwhile, goes on with that."""
+    with psycopg.connect(empty_database_url) as other:
+        other.execute("CREATE SCHEMA orchestra_etl; CREATE TABLE orchestra_etl.upgrade_lock ()")
+        process = _upgrading(empty_database_url)
+        waiting = f"SELECT count(*) AS n {_SESSIONS} AND wait_event_type = 'Lock'"
+        wait_until(lambda: query(empty_database_url, waiting)[0]["n"] == 1)
+        other.commit()
+        assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
+    check_drift(empty_database_url)
 
 
 def test_an_upgrade_cut_in_the_middle_is_made_good_by_the_next(empty_database_url: str) -> None:
@@ -550,29 +561,49 @@ def test_an_upgrade_cut_in_the_middle_is_made_good_by_the_next(empty_database_ur
     process.communicate(timeout=60)
     assert process.returncode != 0
     tables = (
-        "SELECT count(*) AS n FROM pg_tables WHERE schemaname LIKE 'orchestra%%' AND tablename <> 'alembic_version'"
+        "SELECT count(*) AS n FROM pg_tables WHERE schemaname LIKE 'orchestra%%' "
+        " AND tablename NOT IN ('alembic_version', 'upgrade_lock')"
     )
     assert query(empty_database_url, tables) == [{"n": 0}]
     upgrade(empty_database_url)
     check_drift(empty_database_url)
 
 
-def test_a_waiting_upgrade_does_not_block_an_index_built_concurrently(database_url: str) -> None:
-    """CREATE INDEX CONCURRENTLY waits for every older snapshot; an upgrade that waits for its turn holds none."""
-    with psycopg.connect(database_url, autocommit=True) as gate:
-        gate.execute("SELECT pg_advisory_lock(%s)", [LOCK])
-        process = _upgrading(database_url)
+def test_a_waiting_upgrade_does_not_block_an_index_built_concurrently(empty_database_url: str) -> None:
+    """CREATE INDEX CONCURRENTLY waits for every older snapshot; neither an upgrade nor one that waits for its turn holds one."""
+    url = empty_database_url
+    upgrade(url, revision="0008")
+    with psycopg.connect(url) as gate:
+        gate.execute(LOCK)
+        process = _upgrading(url)
         waiting = f"SELECT 1 AS one {_SESSIONS} AND application_name = 'orchestra-etl db'"
-        end = time.monotonic() + 30
-        while not query(database_url, waiting) and time.monotonic() < end:
-            time.sleep(0.05)
+        wait_until(lambda: query(url, waiting) != [])
         time.sleep(0.3)
-        gate.execute("SET statement_timeout = '3s'")
-        gate.execute("CREATE INDEX CONCURRENTLY by_status ON orchestra.runs (status)")
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute("SET statement_timeout = '3s'")
+            other.execute("CREATE INDEX CONCURRENTLY by_status ON orchestra.runs (status)")
         assert process.poll() is None
-        gate.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+        gate.rollback()
         assert process.communicate(timeout=60)[1] == ""
         assert process.returncode == 0
+    assert query(url, "SELECT version_num FROM orchestra_etl.alembic_version") == [{"version_num": schema.head()}]
+
+
+def test_a_reader_can_hold_nothing_that_an_upgrade_waits_for(empty_database_url: str) -> None:
+    """A login that may read takes any advisory lock it likes, and is refused the upgrade's own; the upgrade goes on."""
+    url = empty_database_url
+    upgrade(url, revision="0008")
+    query(url, "CREATE ROLE idle_reader LOGIN; GRANT USAGE ON SCHEMA orchestra_etl TO idle_reader")
+    query(url, "GRANT SELECT ON ALL TABLES IN SCHEMA orchestra_etl TO idle_reader")
+    try:
+        with psycopg.connect(url.replace("postgres@", "idle_reader@")) as reader:
+            reader.execute("SELECT pg_advisory_lock(7305808869229538660)")
+            for mode in ("ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "EXCLUSIVE"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege), reader.transaction():
+                    reader.execute(f"LOCK TABLE orchestra_etl.upgrade_lock IN {mode} MODE".encode())
+            upgrade(url)
+    finally:
+        query(url, "DROP OWNED BY idle_reader; DROP ROLE idle_reader")
 
 
 _REFUSE = """
@@ -585,9 +616,9 @@ _RAISE = "RAISE EXCEPTION 'secret' USING ERRCODE = '{}';"
 @pytest.mark.parametrize(
     ("trouble", "transient", "words"),
     [
-        (_RAISE.format("55P03"), True, r"failed \(SQLSTATE 55P03\), its revision was rolled back: try again"),
-        ("PERFORM pg_terminate_backend(pg_backend_pid());", True, r"failed \(SQLSTATE 57P01\), .*: try again"),
-        (_RAISE.format("23505"), False, r"failed \(SQLSTATE 23505\), .*LEVEL=debug"),
+        (_RAISE.format("55P03"), True, r"failed, and its revision was rolled back: a lock .*SQLSTATE 55P03.* try again"),
+        ("PERFORM pg_terminate_backend(pg_backend_pid());", True, r"rolled back: the server is shutting down .*57P01"),
+        (_RAISE.format("23505"), False, r"rolled back \(SQLSTATE 23505\): .*LEVEL=debug"),
         (_RAISE.format("42501"), False, "may not change the schema"),
     ],
 )  # fmt: skip
@@ -607,17 +638,17 @@ def test_an_upgrade_that_fails_is_one_error(empty_database_url: str, trouble: st
     check_drift(empty_database_url)
 
 
-def test_an_upgrade_that_waits_in_vain_says_so(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After five minutes behind another upgrade, an upgrade and a comparison end with our own line, not with Alembic's error."""
+def test_an_upgrade_that_waits_in_vain_says_so(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After five minutes behind another upgrade, an upgrade ends with our own line, not with Alembic's error."""
+    upgrade(empty_database_url, revision="0008")
     late, real = [0.0], time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: real() + late[0])
     monkeypatch.setattr(time, "sleep", lambda seconds: late.append(late.pop() + 400))
-    with psycopg.connect(database_url, autocommit=True) as gate:
-        gate.execute("SELECT pg_advisory_lock(%s)", [LOCK])
-        for work in (upgrade, check_drift):
-            with pytest.raises(DatabaseError, match="another process has been upgrading this schema") as waited:
-                work(database_url)
-            assert waited.value.exit_status == 4
+    with psycopg.connect(empty_database_url) as gate:
+        gate.execute(LOCK)
+        with pytest.raises(DatabaseError, match="another process has been upgrading this schema") as waited:
+            upgrade(empty_database_url)
+        assert waited.value.exit_status == 4
 
 
 def test_a_restart_in_the_middle_is_waited_for() -> None:

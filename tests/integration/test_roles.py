@@ -206,14 +206,14 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
             due = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE due_at <= now() AND workflow_id <> 'w'"
             end = time.monotonic() + 20
             while query(url, due):
-                assert time.monotonic() < end, dict(health._troubles)
+                assert time.monotonic() < end, health.troubles
                 await asyncio.sleep(0.05)
             stop.set()
             await running
 
     with app.open_database(settings) as database:
         asyncio.run(work(database))
-    assert dict(health._troubles) == {}
+    assert health.troubles == {}
 
 
 LOADER_MUST_NOT = (

@@ -201,7 +201,7 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
     health, stop = Health(), Stop()
 
     def trouble() -> str:
-        return dict(health._troubles).get("database", "")
+        return health.troubles.get("database", "")
 
     async def scenario() -> None:
         await _until(lambda: query(server.admin, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] == 10)
@@ -213,9 +213,10 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
         history.add_runs(history.workflow_ids[0], 5)
         server.write("fourth-pass")
         await _until(lambda: query(server.admin, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] == 15)
-        await _until(lambda: not dict(health._troubles))
+        await _until(lambda: not health.troubles)
 
     async def work(settings: Settings, database: Database) -> None:
+        health.watch_database(lambda: database.problem)
         async with app.open_jobs(settings, database) as jobs:
             schedules = [Schedule(one.id, 0.2) for one in settings.workflows]
             running = asyncio.create_task(Daemon(jobs.passes, health, schedules, default_interval=0.2).run(stop))
@@ -231,5 +232,5 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
             asyncio.run(work(settings, database))
     stored = {row["id"] for row in query(server.admin, "SELECT id FROM orchestra.runs")}
     assert stored == set(history.run_ids(history.workflow_ids[0]))
-    assert "job_failed" in logged.getvalue()
+    assert "database_away" in logged.getvalue()
     assert "-pass" not in logged.getvalue()

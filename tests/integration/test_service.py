@@ -74,6 +74,7 @@ class World:
 
         async def work(database: Database) -> float:
             health, stop = Health(), Stop()
+            health.watch_database(lambda: database.problem)
             async with app.open_jobs(loaded, database) as jobs:
                 status = partial(app._checked_status, loaded, database) if observed else None
                 found = Daemon(jobs.passes, health, schedules, default_interval=0.3, status=status)
@@ -106,7 +107,7 @@ async def _until(condition: Callable[[], object], seconds: float = 10.0) -> None
 
 
 def _troubles(health: Health) -> dict[str, str]:
-    return dict(health._troubles)
+    return health.troubles
 
 
 # The service.

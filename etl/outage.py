@@ -1,0 +1,60 @@
+"""A database that is away: said once for the whole process, however many threads meet it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+# Seconds between two lines while it lasts.
+EVERY = 60.0
+# Beginnings that are said within that time: a database that comes and goes does not fill the log.
+MOST = 3
+
+
+class Outage:
+    """What keeps the process from its database now; one line when it begins, one a minute, one when it ends."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._problem: str | None = None
+        self._read_only = False
+        self._began = 0.0
+        self._said: float | None = None
+        self._beginnings: deque[float] = deque(maxlen=MOST)
+
+    @property
+    def problem(self) -> str | None:
+        """One line; None where there is none."""
+        return self._problem
+
+    def met(self, problem: str, *, read_only: bool = False) -> None:
+        """Note that a unit of work has failed for this reason. `read_only`: reading works."""
+        with self._lock:
+            now = time.monotonic()
+            if self._problem is None:
+                self._began, self._said = now, None
+                often = len(self._beginnings) == MOST and now - self._beginnings[0] < EVERY
+                if not often:
+                    self._beginnings.append(now)
+                    self._said = now
+                    log.warning("database_away", problem=problem)
+            elif now - (self._began if self._said is None else self._said) >= EVERY:
+                self._said = now
+                log.warning("database_still_away", problem=problem, seconds=round(now - self._began))
+            self._problem, self._read_only = problem, read_only
+
+    def over(self, *, read_only: bool = False) -> None:
+        """Note that a transaction could begin. `read_only`: one that may not write."""
+        if self._problem is None:
+            return
+        with self._lock:
+            if self._problem is None or (self._read_only and read_only):
+                return
+            self._problem = None
+            if self._said is not None:
+                log.warning("database_back", seconds=round(time.monotonic() - self._began, 1))

@@ -1,0 +1,217 @@
+"""What a failed connection or statement means, in our own words: never in the server's, which may quote rows and secrets."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import psycopg
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+# Classes and codes of SQLSTATE after which the same unit of work may succeed when it is repeated as a whole.
+_TRANSIENT_CLASSES = ("08", "40", "53", "55", "57")
+# Read-only (a replica during failover), idle and transaction time-outs, I/O errors, and `55P03` of lock_timeout by its class.
+_TRANSIENT_CODES = frozenset({"25006", "25P03", "25P04", "58030"})
+# A statement that ran into statement_timeout (57014) may do so again, but a batch that is repeated on a calmer
+# server usually does not; the number of attempts bounds it.
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a unit of work failed."""
+
+    problem: str
+    """A part of a sentence, to be followed by the advice."""
+    advice: str = "check DATABASE_URL and that PostgreSQL runs, then try again"
+    away: bool = True
+    """Whether the whole database is out of reach, or takes no writes; else this unit met others, or a limit."""
+    lasting: bool = False
+    """Whether it stays until somebody changes something, so that waiting does not help."""
+
+
+def _lasting(problem: str, advice: str) -> Refusal:
+    return Refusal(problem, advice, lasting=True)
+
+
+READ_ONLY = Refusal(
+    "the database is read-only (a standby server, or default_transaction_read_only is on)",
+    "connect to the primary server, or let an administrator make the database writable",
+)
+_FULL = Refusal(
+    "the server has no connection left",
+    "end other sessions, or raise max_connections, or the CONNECTION LIMIT of the role or database",
+)
+_STARTING = Refusal("the server is starting up", "wait until it is ready, then try again")
+_STOPPING = Refusal("the server is shutting down", "start it again")
+_LOST = Refusal("the connection to the database was lost")
+_SILENT = Refusal("the server does not answer in time", "check the host and port in DATABASE_URL, and firewalls")
+_NOT_POSTGRESQL = _lasting("what answers there is not PostgreSQL", "check the host and port in DATABASE_URL")
+_NO_TLS = _lasting(
+    "the server offers no TLS, which sslmode requires", "switch TLS on at the server, or change sslmode in DATABASE_URL"
+)
+_UNTRUSTED = _lasting(
+    "the server's TLS certificate cannot be verified", "check sslrootcert, sslmode and the host in DATABASE_URL"
+)
+_NO_CERTIFICATE = _lasting(
+    "the TLS certificate or key of this user cannot be used", "check sslcert, sslkey and sslrootcert in DATABASE_URL"
+)
+_WRONG_PASSWORD = _lasting("the database refuses the user or password", "check DATABASE_URL")
+_NO_DATABASE = _lasting("the server has no such database", "create it, or check DATABASE_URL")
+_BAD_PARAMETER = _lasting(
+    "the server or pooler refuses a parameter of the connection", "check `options` in DATABASE_URL and in PGOPTIONS"
+)
+
+# psycopg gives no SQLSTATE for a refused connection: the server's own words are all there is. Each pattern must match from the
+# first word on, so that a name in the text, which is anybody's, is never taken for the reason.
+_SIGNS: tuple[tuple[str, Refusal], ...] = (
+    (r'database ".*" does not exist|no such database', _NO_DATABASE),
+    (r'role ".*" does not exist|no such user',
+     _lasting("the database does not know this user", "check DATABASE_URL")),
+    (r'role ".*" is not permitted to log in',
+     _lasting("the database does not let this user log in", "give it LOGIN, or check DATABASE_URL")),
+    (r'permission denied for database ".*"',
+     _lasting("this user may not connect to the database", "grant CONNECT, or check DATABASE_URL")),
+    (r"no pg_hba\.conf entry .*(?:no encryption|SSL off)$",
+     _lasting("the server's pg_hba.conf does not admit this connection without TLS",
+              "try sslmode=require in DATABASE_URL, or add a line to pg_hba.conf, or check DATABASE_URL")),
+    (r"no pg_hba\.conf entry|pg_hba\.conf rejects",
+     _lasting("the server's pg_hba.conf does not admit this connection", "add a line to it, or check DATABASE_URL")),
+    (r"connection requires a valid client certificate", _NO_CERTIFICATE),
+    (r"(?:[\w\"-]+ ){1,4}authentication failed for user|fe_sendauth: no password supplied|empty password returned"
+     r"|authentication method requirement|SCRAM authentication|error in SCRAM|password authentication failed|SASL authentication"
+     r"|auth failed", _WRONG_PASSWORD),
+    (r"channel binding (?:is )?required|server does not support channel binding",
+     _lasting("the server offers no channel binding, which DATABASE_URL requires", "check channel_binding in DATABASE_URL")),
+    (r"sorry, too many clients|remaining connection slots|too many connections|no more connections allowed"
+     r"|number of requested standby connections", _FULL),
+    (r"the database system is starting up|the database system is in recovery mode|the database system is not (?:yet )?accepting",
+     _STARTING),
+    (r"the database system is shutting down|terminating connection|pgbouncer (?:database )?is shutting down", _STOPPING),
+    (r'database ".*" is not currently accepting connections',
+     Refusal("the database does not accept connections now", "set ALLOW_CONNECTIONS, or wait until its maintenance is over")),
+    (r'invalid database ".*"|cannot connect to invalid database',
+     _lasting("the database is damaged by a DROP DATABASE that was cut off", "drop it, and create it again")),
+    (r"session is read-only|server is in hot standby mode", READ_ONLY),
+    (r"session is not read-only|server is not in hot standby mode",
+     Refusal("no server fits target_session_attrs", "check target_session_attrs in DATABASE_URL")),
+    (r"server login has been failing|query_wait_timeout|pgbouncer cannot connect|client_login_timeout|server_login_retry",
+     Refusal("the pooler cannot reach the database", "look at the pooler's log")),
+    (r"server does not support SSL|server does not support TLS", _NO_TLS),
+    (r"SSL error: certificate verify failed|server certificate for|server's certificate|could not get server's host name"
+     r"|root certificate file|SSL error: .*certificate verify", _UNTRUSTED),
+    (r"could not (?:read|open|load|find) (?:root )?certificate|could not load (?:private key|SSL)|private key file"
+     r"|certificate present, but|certificate does not match private key|SSL error: .*alert|could not read private key",
+     _NO_CERTIFICATE),
+    (r"SSL error: (?:wrong version number|unsupported protocol|packet length too long)", _NO_TLS),
+    (r"received invalid response|expected authentication request|unsupported frontend protocol|invalid response to",
+     _NOT_POSTGRESQL),
+    (r"unrecognized configuration parameter|unsupported startup parameter|parameter \".*\" cannot be"
+     r"|invalid value for parameter|permission denied to set parameter|invalid command-line argument"
+     r"|unsupported option|invalid startup", _BAD_PARAMETER),
+    (r"failed to resolve host|could not translate host name|could not look up",
+     Refusal("the host's name cannot be resolved", "check the host in DATABASE_URL, and this machine's name server")),
+    (r"Connection refused|could not connect to server: Connection refused",
+     Refusal("the connection is refused: nothing listens there",
+             "start PostgreSQL, or check the host and port in DATABASE_URL")),
+    (r"No such file or directory",
+     Refusal("there is no such socket", "start PostgreSQL, or check the host and port in DATABASE_URL")),
+    (r"Permission denied",
+     _lasting("the socket may not be opened by this user of the machine", "check its permissions, or DATABASE_URL")),
+    (r"No route to host|Network is unreachable|Host is unreachable|Network is down|Cannot assign requested address",
+     Refusal("the host cannot be reached", "check the host in DATABASE_URL, and the network")),
+    (r"timeout expired|connection timeout|Connection timed out|Operation timed out|.*timeout expired", _SILENT),
+    (r"server closed the connection unexpectedly|Connection reset by peer|Broken pipe|SSL connection has been closed"
+     r"|SSL SYSCALL error|could not receive|could not send", _LOST),
+)  # fmt: skip
+
+# What comes before the reason: psycopg's and libpq's own words, with the host and port; then the severity.
+_BEFORE = re.compile(
+    r"^(?:- host: .*?, port: .*?, hostaddr: .*?: )?(?:connection (?:failed|is bad): )?"
+    r"(?:connection to server (?:at|on socket) .*? failed: )?(?:(?:FATAL|ERROR|PANIC):  )?"
+)
+_BY_THE_SERVER = re.compile(r" failed: \w+:  ")
+
+_BY_CODE: dict[str, Refusal] = {
+    "25006": READ_ONLY,
+    "53300": _FULL,
+    "57P01": _STOPPING,
+    "57P02": Refusal("the server has crashed and restarts", "wait until it is ready, then try again"),
+    "57P03": _STARTING,
+    "57P05": _LOST,
+    "25P03": _LOST,
+    "25P04": Refusal("the server's transaction_timeout has ended the work", "raise it", away=False),
+    "57014": Refusal(
+        "a statement took longer than it may", "raise database.statement_timeout, or look at the server", away=False
+    ),
+    "55P03": Refusal("a lock is held by another session for too long", "look who holds it, then try again", away=False),
+    "53100": Refusal("the server's disk is full", "make room for it", away=False),
+    "53200": Refusal("the server has no memory left", "look at the server", away=False),
+    "53400": Refusal("a limit of the server's configuration is reached", "look at its log", away=False),
+    "40001": Refusal("other sessions keep changing the same rows", "try again", away=False),
+    "40P01": Refusal("other sessions keep locking the same rows", "try again", away=False),
+    "58030": Refusal("the server cannot read or write its files", "look at its log", away=False),
+}
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The SQLSTATE of a psycopg error or of SQLAlchemy's wrapper round one; None where the server did not give one."""
+    error = _cause(error)
+    return error.sqlstate if isinstance(error, psycopg.Error) else None
+
+
+def is_database_error(error: BaseException) -> bool:
+    """Whether the error comes from the database or its driver."""
+    return isinstance(error, psycopg.Error | SQLAlchemyError)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether repeating the whole unit of work may help.
+
+    An operational error without a SQLSTATE is a connection that broke or could not be made.
+    """
+    if isinstance(error, PoolTimeout):
+        return True
+    code = sqlstate(error)
+    if code is None:
+        return isinstance(_cause(error), psycopg.OperationalError | psycopg.InterfaceError)
+    return code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES
+
+
+def refusal(error: BaseException) -> Refusal:
+    """What to say of an error after which the unit of work did not succeed; the SQLSTATE is part of it where there is one."""
+    if isinstance(error, PoolTimeout):
+        return Refusal("all connections of this process are in use", "try again", away=False)
+    code = sqlstate(error)
+    if code is None:
+        return _by_words(str(_cause(error)))
+    found = _BY_CODE.get(code)
+    if found is None and code == "3D000":
+        found = _NO_DATABASE
+    elif found is None and code.startswith("28"):
+        found = _WRONG_PASSWORD
+    elif found is None and code.startswith("08"):
+        found = _LOST
+    elif found is None:
+        found = Refusal("the database refuses the work", "look at the server's log", away=False)
+    return msgspec.structs.replace(found, problem=f"{found.problem} (SQLSTATE {code})")
+
+
+def _by_words(words: str) -> Refusal:
+    """With several hosts there are several reasons: one that may pass stands for them all."""
+    lines = [line for line in words.splitlines() if line.strip()]
+    found = [one for one in map(_by_line, lines) if one is not None]
+    if found:
+        return next((one for one in found if not one.lasting), found[0])
+    if any(_BY_THE_SERVER.search(line) for line in lines):
+        # In another language than English, or for a reason that is not known here.
+        return Refusal("the server refuses the connection", "its log says why")
+    return _LOST
+
+
+def _by_line(line: str) -> Refusal | None:
+    reason = line[end.end() :] if (end := _BEFORE.match(line)) else line
+    return next((told for sign, told in _SIGNS if re.match(sign, reason)), None)
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error

@@ -9,6 +9,7 @@ import typer
 
 from etl.cli.context import AsJson, invocation, print_json
 from etl.cli.display import counted, instant
+from etl.terminal import plain
 
 if TYPE_CHECKING:
     from etl.analytics.rollups import Refreshed
@@ -83,5 +84,5 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
     else:
         typer.echo(f"{counted(len(found), 'group')} differ: run `orchestra-etl rollups refresh --all`")
         for one in found[:SHOWN]:
-            typer.echo(f"  {one.workflow_id}  {instant(one.at)}  {one.what}")
+            typer.echo(f"  {plain(one.workflow_id)}  {instant(one.at)}  {plain(one.what)}")
     return 6 if found else 0

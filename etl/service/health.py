@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from etl.errors import ConfigurationError
 from etl.service.metrics import Metrics
+from etl.terminal import LONGEST_LINE, plain
 
 # Seconds without a beat of the scheduler, which beats every second, after which the process is no longer alive: longer than
 # the service's end may take, and than a machine is suspended for a snapshot.
@@ -74,7 +75,7 @@ class Health:
         return web.Response(text="ok\n")
 
     async def _ready(self, request: web.Request) -> web.Response:
-        lines = [f"{part}: {problem}\n" for part, problem in sorted(self._troubles.items())]
+        lines = [f"{plain(part)}: {plain(problem, LONGEST_LINE)}\n" for part, problem in sorted(self._troubles.items())]
         return web.Response(text="".join(lines) or "ok\n", status=503 if lines else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:

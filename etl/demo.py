@@ -16,15 +16,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sqlalchemy import Connection, text
 
-from etl import app, database, logs, schema, settings
+from etl import app, database, logs, schema, settings, terminal
 from etl.admin import roles
 from etl.errors import ConfigurationError
 from etl.local.binaries import psql_command
@@ -34,6 +33,9 @@ from etl.local.simulator import Simulator
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
 from etl.signals import Stop, stop_on_signals
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 KEY = "demo-key"
 RUNS_PER_WORKFLOW = 300
@@ -128,7 +130,7 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 async def _demo(server: EmbeddedPostgres, *, exit_when_loaded: bool) -> int:
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     with stop_on_signals() as stop:
         _stop_when_the_terminal_closes(stop)
         # What takes its time runs in threads: a second signal must find the event loop free.

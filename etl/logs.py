@@ -17,6 +17,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from etl.errors import EtlError
+from etl.terminal import LONGEST_LINE, plain, safe_json, unguarded, visible
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "console", "json"]
@@ -36,7 +37,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
         format: `auto` is `console` on a terminal, else `json` (one object a line).
         stream: standard error where None.
     """
-    stream = stream if stream is not None else sys.stderr
+    stream = unguarded(stream if stream is not None else sys.stderr)
     on_terminal = stream.isatty()
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
@@ -44,11 +45,12 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: Processor = structlog.processors.JSONRenderer()
+    renderers: list[Processor] = [structlog.processors.JSONRenderer(), _safe_json]
     if format == "console" or (format == "auto" and on_terminal):
-        renderer = structlog.dev.ConsoleRenderer(
+        console = structlog.dev.ConsoleRenderer(
             colors=on_terminal, exception_formatter=structlog.dev.plain_traceback, sort_keys=False
         )
+        renderers = [_visible_event, console]
     handler = _Handler(stream)
     handler.name = _HANDLER
     handler.setFormatter(
@@ -58,7 +60,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _Exceptions(with_traceback=level == "debug"),
                 _mask_event,
-                renderer,
+                *renderers,
             ],
         )
     )
@@ -142,6 +144,24 @@ def _mask_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDi
     """The event with plain values only, secrets masked, and its constant keys first."""
     plain = {key: _plain(value) for key, value in event.items()}
     return {**{key: plain.pop(key) for key in _FIRST if key in plain}, **plain}
+
+
+def _safe_json(logger: WrappedLogger, method: str, line: Any) -> Any:
+    """The renderer writes ASCII, of which one character is left that a terminal would not show."""
+    return safe_json(line)
+
+
+def _visible_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """The event as a terminal may show it: a line each, but for a traceback."""
+    return {key: visible(value) if key == "exception" else _visible(value) for key, value in event.items()}
+
+
+def _visible(value: Any) -> Any:
+    if isinstance(value, str):
+        return plain(value, LONGEST_LINE)
+    if isinstance(value, Mapping):
+        return {_visible(key): _visible(one) for key, one in value.items()}
+    return [_visible(one) for one in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from etl import terminal
 from etl.cli import (
     config,
     db,
@@ -30,6 +31,7 @@ from etl.cli import (
 )
 from etl.cli.context import Invocation
 from etl.errors import EtlError
+from etl.terminal import LONGEST_LINE, plain
 
 app = typer.Typer(
     name="orchestra-etl",
@@ -86,6 +88,16 @@ for group in (
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit status."""
     try:
+        with terminal.guarded():
+            return _run(arguments)
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has seen enough.
+        sys.stdout = None
+        return 0
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
         result = app(list(arguments), prog_name="orchestra-etl", standalone_mode=False)
     except EtlError as error:
         return _say(str(error), error.exit_status)
@@ -102,9 +114,7 @@ def run(arguments: Sequence[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
-        # The reader of our output, such as `head`, has seen enough.
-        sys.stdout = None
-        return 0
+        raise
     except Exception as error:
         return _unexpected(error)
     return int(result or 0)
@@ -125,5 +135,5 @@ def _unexpected(error: Exception) -> int:
 
 
 def _say(line: str, status: int) -> int:
-    sys.stderr.write(f"orchestra-etl: {' '.join(line.split())}\n")
+    sys.stderr.write(f"orchestra-etl: {plain(line, LONGEST_LINE)}\n")
     return status

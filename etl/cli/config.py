@@ -10,8 +10,9 @@ import msgspec
 import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
-from etl.cli.display import fields, plain
+from etl.cli.display import fields
 from etl.errors import ApiError, EtlError, KeyRefused, NotFound, RequestRefused
+from etl.terminal import plain
 
 if TYPE_CHECKING:
     from etl.extract.client import OrchestraClient

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from etl import terminal
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -71,14 +72,15 @@ def invocation(context: typer.Context) -> Invocation:
 
 def console() -> Console:
     """Where people read results: standard output."""
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return terminal.console(soft_wrap=not sys.stdout.isatty())
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; records by their fields, times in ISO 8601."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    text = terminal.safe_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    # What the stream cannot write must still be JSON.
+    unicode = terminal.is_unicode(terminal.unguarded(sys.stdout).encoding)
+    sys.stdout.write((text if unicode else terminal.ascii_json(text)) + "\n")
 
 
 def chosen(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, Numbers, WorkflowIds, chosen, console, invocation, print_json
-from etl.cli.display import counted, fields, instant, listing, plain
+from etl.cli.display import counted, fields, instant, listing
 from etl.errors import ConfigurationError
+from etl.terminal import plain
 
 if TYPE_CHECKING:
     from etl.ledger.dead_letters import StoredLetter
@@ -75,7 +76,8 @@ def show(
     context: typer.Context,
     number: Number,
     body: Annotated[
-        bool, typer.Option("--body", help="Write the exact bytes to standard output, and nothing else.")
+        bool,
+        typer.Option("--body", help="Write the exact bytes and nothing else; a terminal gets them readable."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -90,6 +92,10 @@ def show(
     if letter is None:
         raise ConfigurationError(f"there is no dead letter {number}: see `orchestra-etl dead-letters list --all`")
     if content is not None:
+        if sys.stdout.isatty():
+            # Somebody looks at it; a program or a file gets the bytes.
+            typer.echo(content.decode("utf-8", "backslashreplace"))
+            return
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
         return
@@ -103,8 +109,8 @@ def show(
         console(),
         [
             ("letter", str(letter.id)),
-            ("reason", f"{letter.reason}: {plain(letter.detail)}"),
-            ("workflow", plain(f"{letter.workflow_name or ''} {letter.workflow_id}")),
+            ("reason", f"{letter.reason}: {plain(letter.detail, 1000)}"),
+            ("workflow", plain(f"{plain(letter.workflow_name or '', 200)} {letter.workflow_id}")),
             ("run", plain(letter.run_id) or "none: a row of the run list without a usable id"),
             ("step", plain(letter.step_id or "-")),
             ("seen", f"{counted(letter.occurrences, 'time')}, {seen}"),

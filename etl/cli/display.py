@@ -1,19 +1,17 @@
-"""How values look to people. Text that came from the API is made harmless before it reaches a terminal."""
+"""How values look to people."""
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from etl.terminal import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
-
-# What a terminal would obey instead of show: an error text may hold escape sequences, by accident or on purpose.
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 
 STYLES = {
     "succeeded": "green",
@@ -27,17 +25,6 @@ STYLES = {
     "running": "cyan",
     "unknown": "magenta",
 }
-
-
-def plain(text: str, length: int | None = None) -> str:
-    """The text on one line, without control characters, cut to `length` characters."""
-    line = " ".join(_CONTROLS.sub(" ", text).split())
-    return line if length is None or len(line) <= length else line[: length - 1] + "…"
-
-
-def lines(text: str) -> str:
-    """The text with its line breaks, without other control characters."""
-    return "\n".join(_CONTROLS.sub(" ", line) for line in text.split("\n"))
 
 
 def styled(text: str, style: str | None = None) -> Text:
@@ -93,7 +80,10 @@ def listing(
 
     Two lines an entry, because ids of 36 characters leave a terminal of 80 columns no room for more cells.
     """
-    entries = [([styled(cell) if isinstance(cell, str) else cell for cell in cells], below) for cells, below in rows]
+    entries = [
+        ([styled(_line(cell)) if isinstance(cell, str) else cell for cell in cells], _line(below))
+        for cells, below in rows
+    ]
     widths = [
         max(len(heading), *(cells[column].cell_len for cells, _ in entries)) for column, heading in enumerate(headings)
     ]
@@ -117,7 +107,9 @@ def listing(
 
 def fields(out: Console, rows: Iterable[tuple[str, str | Text]], *, indent: int = 0) -> None:
     """Print names and values, a pair a line; long values go on below themselves."""
-    pairs = [(" " * indent + name, styled(value) if isinstance(value, str) else value) for name, value in rows]
+    pairs = [
+        (" " * indent + _line(name), styled(_line(value)) if isinstance(value, str) else value) for name, value in rows
+    ]
     width = max(len(name) for name, _ in pairs) + 2
     for name, value in pairs:
         label = name.ljust(width)
@@ -125,3 +117,8 @@ def fields(out: Console, rows: Iterable[tuple[str, str | Text]], *, indent: int 
             part.rstrip()
             out.print(styled(label, "dim"), part, sep="", soft_wrap=True)
             label = " " * width
+
+
+def _line(text: str) -> str:
+    """What stands in a table is a line, and what is measured is what will be shown."""
+    return visible(" ".join(text.splitlines()))

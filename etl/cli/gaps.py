@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from etl.cli.context import AsJson, Numbers, WorkflowIds, chosen, console, invocation, print_json
-from etl.cli.display import counted, instant, listing, plain
+from etl.cli.display import counted, instant, listing
+from etl.terminal import plain
 
 
 def register(app: typer.Typer) -> None:

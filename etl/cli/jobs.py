@@ -14,6 +14,7 @@ import typer
 
 from etl.cli.context import AsJson, WorkflowIds, invocation, print_json
 from etl.errors import ConfigurationError, EtlError
+from etl.terminal import console, plain
 
 if TYPE_CHECKING:
     from etl.app import Jobs
@@ -155,12 +156,11 @@ class Progress:
         if not sys.stderr.isatty():
             yield self
             return
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
         columns = (TextColumn("reading runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        with Bar(*columns, console=console(stderr=True), transient=True) as bar:
             self._bar, self._task = bar, bar.add_task("runs", total=self._total)
             yield self
 
@@ -281,14 +281,16 @@ def _print(report: PassReport, *, as_json: bool) -> None:
     )
     for sweep in report.sweeps:
         if sweep.gap:
-            typer.echo(f"possible gap in workflow {sweep.workflow_id}: {sweep.gap} (see `orchestra-etl gaps`)")
+            typer.echo(
+                f"possible gap in workflow {plain(sweep.workflow_id)}: {plain(sweep.gap)} (see `orchestra-etl gaps`)"
+            )
         elif not sweep.complete:
-            typer.echo(f"the walk of workflow {sweep.workflow_id}'s list was cut off; the next one begins anew")
+            typer.echo(f"the walk of workflow {plain(sweep.workflow_id)}'s list was cut off; the next one begins anew")
         if sweep.warning:
-            typer.echo(f"a gap is near in workflow {sweep.workflow_id}: {sweep.warning}")
+            typer.echo(f"a gap is near in workflow {plain(sweep.workflow_id)}: {plain(sweep.warning)}")
         if sweep.repaired:
             typer.echo(
-                f"{sweep.repaired} runs of workflow {sweep.workflow_id} were missing from the tables and are read again"
+                f"{sweep.repaired} runs of workflow {plain(sweep.workflow_id)} were missing from the tables and are read again"
             )
     aside = report.set_aside + load.set_aside + sum(sweep.set_aside for sweep in report.sweeps)
     if aside:
@@ -296,6 +298,6 @@ def _print(report: PassReport, *, as_json: bool) -> None:
     if load.failing_anew:
         typer.echo(f"{load.failing_anew} runs could not be read; they will be tried again (see `orchestra-etl status`)")
     for error in report.errors:
-        typer.echo(str(error), err=True)
+        typer.echo(plain(str(error)), err=True)
     if report.interrupted:
         typer.echo("interrupted: what was read is stored, the next run goes on from here")

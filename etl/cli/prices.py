@@ -11,8 +11,9 @@ import msgspec
 import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
-from etl.cli.display import counted, listing, plain
+from etl.cli.display import counted, listing
 from etl.errors import ConfigurationError
+from etl.terminal import plain
 
 if TYPE_CHECKING:
     from etl.analytics.prices import Price, Rule, Usage

@@ -10,8 +10,9 @@ import msgspec
 import typer
 
 from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
-from etl.cli.display import counted, fields, listing, plain
+from etl.cli.display import counted, fields, listing
 from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
+from etl.terminal import plain
 
 if TYPE_CHECKING:
     from etl.admin.redaction import Redacted

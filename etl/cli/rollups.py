@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, invocation, print_json
-from etl.cli.display import counted, instant, plain
+from etl.cli.display import counted, instant
+from etl.terminal import plain
 
 if TYPE_CHECKING:
     from etl.analytics.rollups import Refreshed
@@ -86,7 +87,7 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
     elif found.differences:
         typer.echo(f"{counted(len(found.differences), 'group')} differ: run `orchestra-etl rollups refresh --all`")
         for one in found.differences[:SHOWN]:
-            typer.echo(f"  {plain(one.workflow_id)}  {instant(one.at)}  {one.what}")
+            typer.echo(f"  {plain(one.workflow_id)}  {instant(one.at)}  {plain(one.what)}")
     if found.stuck:
         typer.echo(f"{counted(len(found.stuck), 'group')} cannot be computed, so their numbers are old")
         for group in found.stuck[:SHOWN]:

@@ -9,9 +9,10 @@ import msgspec
 import typer
 
 from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
-from etl.cli.display import STYLES, counted, duration, fields, instant, lines, listing, plain, span, state, styled
+from etl.cli.display import STYLES, counted, duration, fields, instant, listing, span, state, styled
 from etl.errors import ConfigurationError
 from etl.records import State
+from etl.terminal import plain, safe_json
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -98,7 +99,9 @@ def _summary(run: RecentRun) -> str:
 
 
 def _print_header(run: RunDetail) -> None:
-    name = f"{plain(run.workflow_name)} ({plain(run.workflow_id)})" if run.workflow_name else plain(run.workflow_id)
+    name = (
+        f"{plain(run.workflow_name, 200)} ({plain(run.workflow_id)})" if run.workflow_name else plain(run.workflow_id)
+    )
     rows: list[tuple[str, str | Text]] = [("run", plain(run.id)), ("workflow", name)]
     if run.stored:
         source = "by the API" if run.status_source == "api" else "derived from its steps"
@@ -205,12 +208,14 @@ def _print_payloads(run: RunDetail) -> None:
         _print_payload("run outputs", own.outputs, own.note)
     for step in run.steps:
         for name, payload in (step.payloads or {}).items():
-            _print_payload(f"{plain(step.node_id or '')} {plain(step.id)} {name}".strip(), payload.data, payload.note)
+            _print_payload(
+                f"{plain(step.node_id or '', 200)} {plain(step.id)} {name}".strip(), payload.data, payload.note
+            )
 
 
 def _print_payload(title: str, data: msgspec.Raw | None, note: str | None) -> None:
     out = console()
     out.print()
-    out.print(styled(title, "bold"), styled(f" ({plain(note)})" if note else "", "dim"), sep="")
+    out.print(styled(title, "bold"), styled(f" ({plain(note, 200)})" if note else "", "dim"), sep="")
     if data is not None:
-        out.print(styled(lines(msgspec.json.format(bytes(data), indent=2).decode())), soft_wrap=True)
+        out.print(styled(safe_json(msgspec.json.format(bytes(data), indent=2).decode())), soft_wrap=True)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
-from etl.cli.display import STYLES, counted, fields, instant, plain, span, state, styled
+from etl.cli.display import STYLES, counted, fields, instant, span, state, styled
+from etl.terminal import plain
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -10,8 +10,9 @@ import msgspec
 import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
-from etl.cli.display import listing, plain
+from etl.cli.display import listing
 from etl.errors import NotFound, RequestRefused
+from etl.terminal import plain
 
 if TYPE_CHECKING:
     from etl.records import Workflow
@@ -63,7 +64,7 @@ def workflows(context: typer.Context, as_json: AsJson = False) -> None:
         for one in missing:
             typer.echo(f"\n[[workflows]]\nid = {_toml(one.id)}")
             if one.name:
-                typer.echo(f"name = {_toml(plain(one.name))}")
+                typer.echo(f"name = {_toml(plain(one.name, 200))}")
 
 
 async def _ask(settings: Settings) -> tuple[Workflow, ...]:
@@ -87,5 +88,6 @@ def _compare(settings: Settings, visible: tuple[Workflow, ...]) -> list[Seen]:
 
 
 def _toml(text: str) -> str:
-    """A TOML string. JSON's escapes are TOML's, as long as no character needs two of them."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """A TOML string: JSON's, with TOML's own escape of what a terminal would not show."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in quoted)

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from etl.service import pages
 from etl.service.metrics import Metrics
 from etl.service.pages import Page
+from etl.terminal import LONGEST_LINE, plain
 
 # Seconds without a beat of the scheduler, which beats every second, after which the process is no longer alive: longer than
 # the service's end may take, and than a machine is suspended for a snapshot.
@@ -118,15 +119,10 @@ class Health:
         return Page(b"ok\n")
 
     def _ready(self) -> Page:
-        lines = [_line(f"{part}: {problem}") for part, problem in sorted(self.troubles.items())]
+        lines = [f"{plain(part)}: {plain(problem, LONGEST_LINE)}" for part, problem in sorted(self.troubles.items())]
         if self.ready:
             lines.insert(0, "ok")
         return Page("".join(f"{line}\n" for line in lines).encode(), 200 if self.ready else 503)
 
     def _metrics(self) -> Page:
         return Page(self.metrics.exposition(ready=self.ready), content_type=CONTENT_TYPE_LATEST)
-
-
-def _line(text: str) -> str:
-    """The text on one line: ids and names are as a server gives them."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from etl.ledger.status import Status, WorkflowStatus
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.sweep import SweepReport
+from etl.terminal import plain
 
 # Seconds: an answer takes milliseconds to the deadline of a minute, a load a fraction of a second to the statement's limit.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -120,9 +121,9 @@ class Metrics:
 
     def count_sweep(self, report: SweepReport) -> None:
         """Add a sweep."""
-        self._sweeps.labels(report.workflow_id, str(report.complete).lower()).inc()
-        self._new.labels(report.workflow_id).inc(report.new)
-        self._gaps.labels(report.workflow_id).inc(report.gap is not None)
+        self._sweeps.labels(plain(report.workflow_id), str(report.complete).lower()).inc()
+        self._new.labels(plain(report.workflow_id)).inc(report.new)
+        self._gaps.labels(plain(report.workflow_id)).inc(report.gap is not None)
 
     def count_set_aside(self, letters: int) -> None:
         """Add new dead letters, whatever found them."""
@@ -147,7 +148,7 @@ class Metrics:
         for workflow in found.workflows:
             for name, value in _values(found, workflow).items():
                 if value is not None:
-                    self._status[name].labels(workflow.id).set(value)
+                    self._status[name].labels(plain(workflow.id)).set(value)
 
     def exposition(self, *, ready: bool) -> bytes:
         """Everything in Prometheus' text format."""

@@ -116,7 +116,7 @@ def test_text_from_the_api_is_shown_and_not_obeyed(command: Command, database_ur
     for printed in (command("runs", "show", "r").out, command("runs", "list").out):
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", printed)
         assert "[2J gone [bold]x" in printed
-    assert "a[/b] ]0;title" in command("runs", "show", "r").out
+    assert r"a[/b]\x1b]0;title\x07" in command("runs", "show", "r").out
 
 
 def test_a_run_that_is_only_known(command: Command, database_url: str) -> None:

@@ -1,0 +1,262 @@
+"""Names are data: whatever a server puts into its strings, no command, log, figure or health page hands it to a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import unicodedata
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from etl import app, settings
+from etl.local.folder import Folder
+from etl.local.simulator import Simulator
+from etl.service.health import Health
+from etl.service.metrics import Metrics
+from etl.terminal import plain, visible
+from tests.acceptance.test_command import started
+from tests.command_line import Command, Printed, command_line
+from tests.support import environment, free_port, query, wait_until
+
+UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0020-\U000e007f]")
+EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\u2066\u200b\u2028\x85\x7f\ufeff\U000e0041\nexit status 0: all is well\r"
+# What a request's path can carry.
+ID = "\u202eid\u2066\u200b\u2028\ufeff\U000e0041"
+LONG = EVIL + "long" * 5_000
+WORKFLOW, RUN, FAILED = f"w{ID}", f"r{ID}", f"f{ID}"
+
+
+def _step(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"s{number}{EVIL}", "node_id": f"node{LONG}", "user_id": f"u{EVIL}", "organization_id": f"o{EVIL}",
+        "status": "completed", "start_time": "2026-11-27T10:00:00Z", "end_time": "2026-11-27T10:00:01Z", "elapsed_time": 1,
+        "error": None, "inputs": {f"key{EVIL}": EVIL, "model": f"m{EVIL}"}, "tokens": 3, f"new{EVIL}": EVIL,
+        "outputs": {"model": f"model{LONG}", "usage": {"prompt_tokens": 1, "total_tokens": 3, "completion_tokens": 2},
+                    "choices": [{"finish_reason": EVIL, "message": {"content": EVIL}}]},
+        **more,
+    }  # fmt: skip
+
+
+def _row(run: str, status: str, **more: Any) -> dict[str, Any]:
+    return {"run_id": run, "id": run, "workflow_id": WORKFLOW, "status": status, "start_time": "2026-11-27T10:00:00Z",
+            "end_time": "2026-11-27T10:00:05Z", "user_id": EVIL, "organization_id": EVIL, **more}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    """A server whose every string holds what a terminal would obey."""
+    folder = tmp_path_factory.mktemp("hostile")
+
+    def write(value: Any, *names: str) -> None:
+        path = folder.joinpath(*names)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+
+    node = {"id": f"node{LONG}", "type": EVIL, "name": EVIL}
+    write([{"workflow_id": WORKFLOW, "id": WORKFLOW, "name": f"name{LONG}", "description": LONG, "version": EVIL,
+            "nodes": [node]}], "workflows.json")  # fmt: skip
+    rows = [_row(RUN, "completed"), _row(FAILED, f"fa{EVIL}"), _row(f"x{EVIL}", EVIL), _row("gone", EVIL, error=EVIL)]
+    write([*rows, {"run_id": 7, "status": EVIL}], WORKFLOW, "runs.json")
+    write([_step(1), _step(2, status=f"odd{EVIL}", error=EVIL)], WORKFLOW, RUN, "steps.json")
+    write([_step(3, status="failed", error=f"boom {LONG}"), _step(4, start_time=EVIL), {"id": None, EVIL: EVIL}],
+          WORKFLOW, FAILED, "steps.json")  # fmt: skip
+    for run, status in ((RUN, "completed"), (FAILED, "failed")):
+        write([_row(run, status, error=EVIL if status == "failed" else None)], WORKFLOW, run, "run.json")
+    with Simulator(Folder(folder)).in_thread() as serving:
+        yield serving
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    database_url: str,
+    simulator: Simulator,
+) -> Command:
+    """The command, pointed at that server."""
+    toml = """
+        [api]
+        all_workflows = true
+        attempts = 1
+        [redaction]
+        [[redaction.rules]]
+        path = "$.inputs.*"
+        action = "mask"
+    """
+    key = {"ORCHESTRA_REDACTION_KEY": "k" * 32}
+    return command_line(tmp_path, monkeypatch, capsys, toml, **environment(database_url, simulator.base_url, **key))
+
+
+def _assert_harmless(printed: str, what: object) -> None:
+    found = UNSAFE.search(printed)
+    assert found is None, (what, printed[max(0, found.start() - 60) : found.end() + 20])
+    assert "\nexit status 0: all is well" not in printed.replace("\r", "\n"), what
+
+
+COMMANDS: tuple[tuple[str, ...], ...] = (
+
+    ("sync",), ("backfill", "--reread"), ("status",), ("workflows",), ("config", "check"), ("config", "show"),
+    ("runs", "list"), ("runs", "show", RUN), ("runs", "show", RUN, "--payloads"), ("runs", "show", FAILED),
+    ("runs", "show", f"x{EVIL}"),
+    ("runs", "show", EVIL), ("dead-letters", "list"), ("dead-letters", "show", "1"),
+    ("dead-letters", "retry", "--all"), ("gaps", "list"), ("gaps", "ack", "--all"), ("rollups", "refresh"),
+    ("rollups", "verify"), ("prices", "list"), ("prices", "set", f"p{ID}", "--input", "1", "--output", "1"),
+    ("prices", "unset", EVIL), ("redact", "preview", RUN), ("redact", "preview", EVIL), ("track", WORKFLOW, EVIL),
+    ("track", EVIL, "r"), ("erase", "--run", RUN), ("erase", "--user", EVIL), ("db", "check"), ("db", "current"),
+    ("sync", "--workflow", EVIL), ("runs", "list", "--state", EVIL), (EVIL,), (f"--{EVIL}",),
+    ("--config", EVIL, "status"), ("prune", "--runs-older-than", EVIL), ("backfill", "--since", EVIL),
+    ("simulate", "--misbehave", EVIL), ("dead-letters", "discard", "--all"),
+)  # fmt: skip
+
+
+def _run_all(command: Command, *, json: bool) -> list[tuple[tuple[str, ...], Printed]]:
+    done = []
+    for words in COMMANDS:
+        options: tuple[str, ...] = ()
+        if json and words[0] not in ("db", "simulate", "--config") and EVIL not in words[0]:
+            options = ("--json",)
+        if words[:2] == ("runs", "show") and json:
+            options += ("--payloads",)
+        done.append((words, command(*words, *options)))
+    return done
+
+
+def test_no_command_prints_what_a_terminal_obeys(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text and logs of every command, as JSON lines and for the console, hold none of it, and no line is forged."""
+    for log_format in ("json", "console"):
+        monkeypatch.setenv("ORCHESTRA_ETL_LOGS__FORMAT", log_format)
+        monkeypatch.setenv("ORCHESTRA_ETL_LOGS__LEVEL", "debug")
+        for words, printed in _run_all(command, json=False):
+            _assert_harmless(printed.out + printed.err, (log_format, words))
+            assert "Traceback" not in printed.err, (words, printed.err)
+            assert printed.status != 1, (words, printed.err)
+            if "--payloads" not in words:
+                assert max(map(len, (printed.out + printed.err).splitlines()), default=0) < 4_500, words
+                assert len(printed.out) < 10_000, words
+
+
+def test_json_is_exact_and_harmless(command: Command) -> None:
+    """What `--json` prints holds none of it, and means every character of it."""
+    found = _run_all(command, json=True)
+    for words, printed in found:
+        _assert_harmless(printed.out + printed.err, words)
+    by_words = dict(found)
+    assert {one["id"] for one in by_words["runs", "list"].json} >= {RUN, FAILED}
+    [workflow] = by_words["workflows",].json
+    assert (workflow["id"], workflow["name"]) == (WORKFLOW, f"name{LONG}")
+    errors = [one["error"] for one in by_words["runs", "show", FAILED].json["steps"]]
+    assert f"boom {LONG}" in errors
+
+
+def test_without_the_guard_a_terminal_would_obey(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: where nothing is made visible, the same commands print escape sequences and marks of direction."""
+    monkeypatch.setattr("etl.terminal._OBEYED_OR_HIDDEN", re.compile("(?!)"))
+    printed = "".join(one.out + one.err for _, one in _run_all(command, json=False))
+    assert {"\x1b", "\u202e", "\u200b", "\x9b"} <= set(UNSAFE.findall(printed))
+
+
+def test_the_service_shows_none_of_it(tmp_path: Path, database_url: str, simulator: Simulator) -> None:
+    """Metrics, the health page and the service's log hold none of it, while workflows with such ids are swept and fail."""
+    config = tmp_path / "etl.toml"
+    config.write_text('[api]\nall_workflows = true\nattempts = 1\n[logs]\nlevel = "debug"\n')
+    port = free_port()
+    variables = environment(database_url, simulator.base_url, ORCHESTRA_ETL_SERVICE__PORT=str(port))
+
+    def read(path: str) -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return str(error.read().decode())
+
+    with started("--config", str(config), "serve", variables=variables) as process:
+        wait_until(lambda: query(database_url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] >= 2)
+        wait_until(lambda: "orchestra_etl_sweeps_total{" in read("/metrics"))
+        metrics, ready = read("/metrics"), read("/readyz")
+        process.terminate()
+        out, err = process.communicate(timeout=20)
+    assert plain(WORKFLOW) in metrics.replace("\\\\", "\\")
+    for what, text in (("metrics", metrics), ("readyz", ready), ("log", out + err)):
+        _assert_harmless(text, what)
+
+
+def test_figures_of_the_database_are_labelled_harmlessly(command: Command, tmp_path: Path) -> None:
+    """What the service reads from the database becomes a figure whose label is harmless, and tells workflows apart."""
+    command("sync")
+    metrics, loaded = Metrics(), settings.load(tmp_path / "etl.toml")
+    with app.open_database(loaded) as database:
+        metrics.set_status(app.read_status(loaded, database))
+    text = metrics.exposition(ready=True).decode()
+    _assert_harmless(text, "metrics")
+    label = plain(WORKFLOW).replace("\\", "\\\\")
+    assert f'orchestra_etl_open_runs{{workflow="{label}"}}' in text
+
+
+def test_the_health_page_is_a_line_for_each_trouble() -> None:
+    """A workflow's id and an error's text are a line of the page, whatever they hold."""
+    health = Health()
+    health.trouble(f"workflow {EVIL}", f"no sweep: {EVIL}")
+    page = str(asyncio.run(health._ready(make_mocked_request("GET", "/readyz"))).text)
+    _assert_harmless(page, "readyz")
+    assert (page.count("\n"), page.startswith(r"workflow \x1b]0;owned\x07")) == (1, True)
+
+
+def test_a_terminal_gets_colours_and_nothing_else(
+    command: Command, tmp_path: Path, database_url: str, simulator: Simulator
+) -> None:
+    """On a terminal the only escape sequences are our own colours, also in a bar; a letter's bytes are readable."""
+    command("sync")
+    ours = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+    for words in (
+        ("runs", "show", RUN),
+        ("runs", "list"),
+        ("status",),
+        ("dead-letters", "show", "1", "--body"),
+        ("backfill", "--reread"),
+    ):
+        main, other = pty.openpty()
+        config = str(tmp_path / "etl.toml")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "etl", "--config", config, *words],
+            stdin=other, stdout=other, stderr=other, env={**os.environ, "TERM": "xterm-256color"},
+        )  # fmt: skip
+        os.close(other)
+        printed = b""
+        while True:
+            try:
+                printed += os.read(main, 65536)
+            except OSError:
+                break
+            if process.poll() is not None and not printed:
+                break
+        process.wait()
+        os.close(main)
+        text = printed.decode()
+        assert "\x1b[" in text or "--body" in words, words
+        for sequence in ours.findall(text):
+            assert sequence != "\x1b[2J", words
+        _assert_harmless(ours.sub("", text).replace("\r", ""), words)
+
+
+def test_every_control_and_format_character_is_made_visible() -> None:
+    """Of all that Unicode calls control, format, line or paragraph separator and surrogate only signs that are seen pass."""
+    seen = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD, *range(0x13430, 0x13440)}
+    passed = {
+        code for code in range(sys.maxunicode + 1)
+        if unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp", "Cs") and visible(chr(code)) == chr(code)
+    }  # fmt: skip
+    assert passed - seen == {ord("\n")}
+    assert plain("a\x00b\u202ec\n\td") == r"a\x00b\u202ec d"
+    assert visible("\U0001f468\u200d\U0001f469 é ☀️") == r"👨\u200d👩 é ☀️"

@@ -18,14 +18,34 @@ from uuid import UUID
 import flask_migrate
 import yaml
 from superset.app import create_app
+from viewer import ROLE
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 ADMINISTRATOR = "admin"
 VIEWER = "viewer"
-CHANGES = ("can_add", "can_bulk", "can_delete", "can_edit", "can_export_as", "can_file", "can_put", "can_tag")
-"""Beginnings of the names of permissions that a viewer does not get, though Superset's least role has them."""
-WRITTEN = ("Chart", "Dashboard", "Tag", "Theme")
-"""What a viewer does not write either; to keep the state of a filter is to write, too."""
+PERMISSIONS = (
+    ("can_read", "Dashboard"),
+    ("can_read", "Chart"),
+    ("can_read", "CurrentUserRestApi"),
+    ("can_read", "SecurityRestApi"),
+    ("can_dashboard", "Superset"),
+    ("can_log", "Superset"),
+    ("can_csv", "Superset"),
+    ("can_language_pack", "Superset"),
+    ("can_time_range", "Api"),
+    ("can_view_chart_as_table", "Dashboard"),
+    ("can_get", "MenuApi"),
+    ("can_recent_activity", "Log"),
+    ("can_read", "DashboardFilterStateRestApi"),
+    ("can_write", "DashboardFilterStateRestApi"),
+    ("can_read", "DashboardPermalinkRestApi"),
+    ("can_write", "DashboardPermalinkRestApi"),
+    ("can_dashboard_permalink", "Superset"),
+    ("can_share_dashboard", "Superset"),
+    ("menu_access", "Home"),
+    ("menu_access", "Dashboards"),
+)
+"""What a viewer may do: open the dashboards, filter them, share what is filtered, and take a chart's rows along as a file."""
 
 
 def main() -> int:
@@ -54,19 +74,20 @@ def _make_administrator(app, password: str) -> None:
 
 
 def _make_viewer(password: str) -> None:
-    """A user who sees the dashboards' data, and changes nothing; the permission to see it comes with the import."""
+    """A user who sees the dashboards, and changes nothing. What they may ask of the data is limited by `viewer.py`, too."""
     from superset import db, security_manager
-    from superset.models.core import Database
+    from superset.connectors.sqla.models import SqlaTable
 
-    connection = yaml.safe_load((ASSETS / "databases" / "orchestra.yaml").read_text())
-    database = db.session.query(Database).filter_by(uuid=UUID(connection["uuid"])).one()
-    role = security_manager.add_role("Dashboards viewer")
+    datasets = [yaml.safe_load(path.read_text())["uuid"] for path in (ASSETS / "datasets").rglob("*.yaml")]
+    perms = [
+        dataset.perm
+        for dataset in db.session.query(SqlaTable).filter(SqlaTable.uuid.in_([UUID(one) for one in datasets]))
+    ]
+    role = security_manager.add_role(ROLE)
     role.permissions = [
-        one
-        for one in security_manager.find_role("Gamma").permissions
-        if not one.permission.name.startswith(CHANGES)
-        and (one.permission.name != "can_write" or one.view_menu.name not in WRITTEN)
-    ] + [security_manager.find_permission_view_menu("database_access", database.perm)]
+        security_manager.add_permission_view_menu(name, on)
+        for name, on in (*PERMISSIONS, *(("datasource_access", perm) for perm in perms))
+    ]
     db.session.commit()
     if security_manager.find_user(VIEWER) is None and not security_manager.add_user(
         VIEWER, "Dashboards", "Viewer", "viewer@localhost", role, password

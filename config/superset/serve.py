@@ -190,6 +190,9 @@ def _make_login(url: str, password: str) -> None:
                 sql.SQL("ALTER ROLE {} SET timezone = 'UTC'").format(login),
                 sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(login),
                 sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(login, sql.Literal(f"{STATEMENT_SECONDS}s")),
+                sql.SQL("ALTER ROLE {} SET idle_in_transaction_session_timeout = {}").format(
+                    login, sql.Literal(f"{STATEMENT_SECONDS}s")
+                ),
                 sql.SQL("COMMENT ON ROLE {} IS 'orchestra-etl: the login of the dashboards'").format(login),
             ):
                 connection.execute(statement)
@@ -231,6 +234,8 @@ def _environment(home: Path) -> dict[str, str]:
         "HOME": str(home),
         "ORCHESTRA_DASHBOARDS_HOME": str(home),
         "SUPERSET_CONFIG_PATH": str(FOLDER / "superset_config.py"),
+        # The settings import from this folder.
+        "PYTHONPATH": str(FOLDER),
         "FLASK_APP": "superset.app:create_app()",
         "SCARF_ANALYTICS": "false",
         # Relative times, such as the last seven days, mean the database's.

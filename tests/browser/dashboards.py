@@ -11,14 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import msgspec
-from playwright.sync_api import Browser, Locator, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Request, Response, TimeoutError, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DASHBOARDS = ("overview", "nodes", "failures", "models", "run")
@@ -105,13 +106,52 @@ def sign_in(browser: Browser, superset: Superset, user: str = "admin") -> Page:
     """A page that has signed in as this user; tall, because Superset draws only what is in sight."""
     page = browser.new_page(viewport={"width": 1440, "height": 3000})
     page.set_default_timeout(30_000)
-    # Before all of it has come the form may be drawn once more, and empty.
-    page.goto(f"{superset.address}/login/", wait_until="networkidle")
-    page.fill("#username", user)
-    page.fill("#password", superset.password_of(user))
-    page.press("#password", "Enter")
-    page.wait_for_url(lambda url: "/login" not in url)
+    page.goto(f"{superset.address}/login/")
+    deadline = time.monotonic() + 60
+    while urlsplit(page.url).path == "/login/":
+        assert time.monotonic() < deadline, f"{user} cannot sign in"
+        # Before all of it has come the form may be drawn once more, and empty.
+        page.fill("#username", user)
+        page.fill("#password", superset.password_of(user))
+        page.press("#password", "Enter")
+        with suppress(TimeoutError):
+            page.wait_for_url(lambda url: urlsplit(url).path != "/login/", timeout=10_000)
     return page
+
+
+@contextmanager
+def client_of(superset: Superset, cookies: Sequence[Mapping[str, Any]] = ()) -> Iterator[httpx.Client]:
+    """A client of Superset's API that has signed in: as who has these cookies of a browser, else as admin."""
+    with httpx.Client(base_url=superset.address, timeout=60) as client:
+        for cookie in cookies:
+            client.cookies.set(cookie["name"], cookie["value"])
+        if not cookies:
+            credentials = {"username": "admin", "password": superset.password_of("admin"), "provider": "db"}
+            token = client.post("/api/v1/security/login", json=credentials).json()["access_token"]
+            client.headers["Authorization"] = f"Bearer {token}"
+        client.headers["X-CSRFToken"] = client.get("/api/v1/security/csrf_token/").json()["result"]
+        client.headers["Referer"] = superset.address
+        yield client
+
+
+def choose(page: Page, filter_: str, option: str) -> None:
+    """Choose in the filter bar; `apply` has the charts follow."""
+    combobox = page.get_by_role("combobox", name=filter_)
+    offered = page.locator(".ant-select-item-option-content").get_by_text(option, exact=True)
+    # The bar may be drawn once more while its options arrive, and closes its list then.
+    deadline = time.monotonic() + 30
+    while not offered.is_visible():
+        assert time.monotonic() < deadline, f"{filter_} does not offer {option}"
+        combobox.click()
+        with suppress(TimeoutError):
+            offered.wait_for(timeout=2_000)
+    offered.click()
+    page.keyboard.press("Escape")
+
+
+def apply(page: Page) -> None:
+    """Have the charts follow what was chosen."""
+    page.locator("[data-test='filter-bar__apply-button']").click()
 
 
 class Shown(msgspec.Struct, frozen=True):

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from etl.admin import roles
 from etl.database import Database
 from etl.local.postgres import EmbeddedPostgres
 from etl.tables import PAYLOADS
-from tests.browser.dashboards import Superset, draw, open_dashboard, sign_in, time_of
+from tests.browser.dashboards import Superset, apply, choose, client_of, draw, open_dashboard, time_of
 from tests.browser.troubles import LONG_AGO, ODD, OPEN
 from tests.conftest import ROOT
 from tests.postgres_fixture import new_home
@@ -27,8 +27,8 @@ from tests.support import query
 @pytest.fixture
 def client(superset: Superset) -> Iterator[httpx.Client]:
     """A client that has signed in to Superset's API."""
-    with httpx.Client(base_url=superset.address, timeout=60) as client:
-        yield _sign_in(client, superset)
+    with client_of(superset) as client:
+        yield client
 
 
 SINCE = "date_trunc('hour', now()) - interval '7 days'"
@@ -181,26 +181,6 @@ def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) ->
     assert chosen.table("The run")[0][0] == newest["id"]
 
 
-def test_a_viewer_sees_and_changes_nothing(browser: Browser, superset: Superset, client: httpx.Client) -> None:
-    """Who signs in as viewer sees the charts of the overview, and is refused SQL of their own, a change and a new chart."""
-    [overview] = [
-        one for one in client.get("/api/v1/dashboard/").json()["result"] if one["slug"] == "orchestra-overview"
-    ]
-    page = sign_in(browser, superset, "viewer")
-    try:
-        shown = open_dashboard(page, superset, "overview")
-        assert shown.errors == []
-        assert page.get_by_role("button", name="Edit dashboard").count() == 0
-    finally:
-        page.close()
-    with httpx.Client(base_url=superset.address, timeout=60) as viewer:
-        _sign_in(viewer, superset, "viewer")
-        changed = viewer.put(f"/api/v1/dashboard/{overview['id']}", json={"dashboard_title": "mine"})
-        made = viewer.post("/api/v1/chart/", json={"slice_name": "mine", "viz_type": "table", "datasource_id": 1})
-        asked = viewer.post("/api/v1/sqllab/execute/", json={"database_id": 1, "sql": "SELECT 1"})
-        assert [answer.status_code for answer in (changed, made, asked)] == [403, 403, 403]
-
-
 def test_an_edited_file_arrives_and_what_users_made_stays(page: Page, superset: Superset, client: httpx.Client) -> None:
     """A second call, while the first serves, brings a title changed in a file, and leaves a chart that a user made."""
     open_dashboard(page, superset, "overview")
@@ -350,20 +330,8 @@ def test_secrets_are_kept(superset: Superset) -> None:
 
 def _choose(page: Page, name: str, option: str) -> None:
     """Choose in the filter bar, and apply it."""
-    page.wait_for_timeout(500)
-    page.get_by_role("combobox", name=name).click()
-    page.locator(".ant-select-item-option-content").get_by_text(option, exact=True).click()
-    page.keyboard.press("Escape")
-    page.locator("[data-test='filter-bar__apply-button']").click()
-
-
-def _sign_in(client: httpx.Client, superset: Superset, user: str = "admin") -> httpx.Client:
-    credentials = {"username": user, "password": superset.password_of(user), "provider": "db"}
-    token = client.post("/api/v1/security/login", json=credentials).json()["access_token"]
-    client.headers["Authorization"] = f"Bearer {token}"
-    client.headers["X-CSRFToken"] = client.get("/api/v1/security/csrf_token/").json()["result"]
-    client.headers["Referer"] = superset.address
-    return client
+    choose(page, name, option)
+    apply(page)
 
 
 def _number(text: str) -> float:

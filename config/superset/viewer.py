@@ -1,0 +1,216 @@
+"""What a viewer may ask: what the charts and filters of the dashboards ask, and nothing in SQL of their own.
+
+Superset lets everybody who may read a dataset send any SQL expression as a metric, a column or a filter to
+`/api/v1/chart/data`, which is where its charts get their data. For a viewer each such query is compared with the stored
+chart, or with the dashboards' filters: columns, metrics and SQL must be the stored ones. Only values of filters, the
+time, its grain, the order and the page are free. Every other way to data is closed to a viewer.
+
+Superset imports this module by `CUSTOM_SECURITY_MANAGER`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
+from superset.exceptions import SupersetSecurityException
+from superset.security import SupersetSecurityManager
+from superset.utils import json
+from superset.utils.core import get_user_id
+
+ROLE = "Dashboards viewer"
+RESULTS = (None, "full", "results", "timegrains")
+"""The results of a query that a viewer gets; not its SQL, and no samples of columns that no chart shows."""
+EXTRAS = ("where", "having", "time_grain_sqla")
+RESHAPED = ("pivot", "flatten", "rename")
+"""What may be done with rows after the query. Others, such as `resample`, take memory at will."""
+
+
+class ViewerSecurityManager(SupersetSecurityManager):
+    """Superset's security, with the viewer's limits."""
+
+    def raise_for_access(self, **asked: Any) -> None:
+        """Superset's own check, and for a viewer that of this module, too.
+
+        Raises SupersetSecurityException where the user may not have that.
+        """
+        if self._is_viewer():
+            _check(**asked)
+        super().raise_for_access(**asked)
+
+    def can_access_datasource(self, datasource: Any) -> bool:
+        """Whether the user may open dashboards and charts of the dataset."""
+        try:
+            super().raise_for_access(datasource=datasource)
+        except SupersetSecurityException:
+            return False
+        return True
+
+    def _is_viewer(self) -> bool:
+        return get_user_id() is not None and not self.is_admin() and ROLE in {one.name for one in self.get_user_roles()}
+
+
+class Stored(NamedTuple):
+    """What a chart or a filter asks by itself."""
+
+    columns: frozenset[str]
+    """Names of columns of the dataset, and what the chart defines itself, as JSON; so also the metrics."""
+    metrics: frozenset[str]
+    where: str = ""
+    having: str = ""
+    x_axis: str | None = None
+    series: frozenset[str] = frozenset()
+    """What a time series is split by."""
+
+
+def _check(*, dashboard=None, chart=None, query_context=None, **others) -> None:
+    if any(one is not None for one in others.values()):
+        _refuse("data but through a chart")
+    if query_context is None:
+        return
+    dataset = query_context.datasource
+    if dataset.type != "table":
+        _refuse("data but through a dataset")
+    stored = _stored(query_context.slice_, dataset)
+    filtered = _filtered(dataset)
+    grains = {None, *(grain.duration for grain in dataset.database.grains())}
+    if query_context.result_type not in RESULTS:
+        _refuse(f"results of type {query_context.result_type}")
+    for query in query_context.queries:
+        _check_query(query, dataset, stored, filtered, grains)
+
+
+def _check_query(query, dataset, stored: Stored, filtered: set[str], grains: set[str | None]) -> None:
+    if query.result_type not in RESULTS or query.datasource not in (None, dataset):
+        _refuse("another result")
+    if query.annotation_layers or query.time_offsets or query.time_shift:
+        _refuse("annotations or other times")
+    for column in [*query.columns, *query.series_columns]:
+        if isinstance(column, dict) and column.get("columnType") == "BASE_AXIS" and column.get("timeGrain") in grains:
+            # The axis of a time series; only its grain is free.
+            column = column.get("sqlExpression") if column.get("sqlExpression") == stored.x_axis else column
+        if _text(column) not in stored.columns:
+            _refuse("a column that the chart does not show")
+    for metric in [*(query.metrics or []), query.series_limit_metric]:
+        if metric is not None and _text(metric) not in stored.metrics:
+            _refuse("a metric that the chart does not show")
+    for by, _ in query.orderby:
+        if _text(by) not in stored.columns | stored.metrics:
+            _refuse("an order that the chart does not know")
+    for one in query.filter:
+        if not isinstance(one["col"], str) or one["col"] not in filtered:
+            _refuse("a filter on a column that no dashboard shows")
+        if one.get("grain") not in grains:
+            _refuse("a time grain of your own")
+    if query.granularity is not None and query.granularity not in dataset.column_names:
+        _refuse("a time of your own")
+    extras = {name: value for name, value in query.extras.items() if value}
+    if not extras.keys() <= set(EXTRAS) or extras.get("time_grain_sqla") not in grains:
+        _refuse("extras")
+    if (extras.get("where", ""), extras.get("having", "")) != (stored.where, stored.having):
+        _refuse("a filter in SQL")
+    for step in query.post_processing:
+        _check_reshaping(step, stored)
+
+
+def _check_reshaping(step: dict[str, Any], stored: Stored) -> None:
+    options = step.get("options") or {}
+    if step.get("operation") not in RESHAPED:
+        _refuse("another shape of the rows")
+    if step["operation"] == "pivot" and not (
+        options.get("index") == [stored.x_axis] and stored.series.issuperset(options.get("columns") or [])
+    ):
+        _refuse("another shape of the rows")
+
+
+def _stored(chart, dataset) -> Stored:
+    from superset.models.helpers import sanitize_clause
+
+    metrics = {one.metric_name for one in dataset.metrics}
+    if chart is None:
+        offered = [one for one in _filters() if dataset.id in {target.get("datasetId") for target in one["targets"]}]
+        targets = {target["column"]["name"] for one in offered for target in one["targets"] if "column" in target}
+        return Stored(
+            columns=frozenset(targets & set(dataset.column_names)),
+            metrics=frozenset({one["sortMetric"] for one in offered if one.get("sortMetric")} & metrics),
+        )
+    if chart.datasource != dataset:
+        _refuse("another dataset than the chart's")
+    settings = chart.params_dict
+    named = set(_named(settings))
+    own = {_text(one) for value in settings.values() for one in _list(value) if isinstance(one, dict)}
+    clauses = {
+        clause: " AND ".join(
+            f"({one['sqlExpression']})"
+            for one in settings.get("adhoc_filters") or []
+            if one.get("expressionType") == "SQL" and one.get("clause") == clause
+        )
+        for clause in ("WHERE", "HAVING")
+    }
+    engine = dataset.database.db_engine_spec.engine
+    return Stored(
+        columns=frozenset(named & set(dataset.column_names) | own),
+        metrics=frozenset(named & metrics | own),
+        where=clauses["WHERE"] and sanitize_clause(clauses["WHERE"], engine),
+        having=clauses["HAVING"] and sanitize_clause(clauses["HAVING"], engine),
+        x_axis=settings.get("x_axis"),
+        series=frozenset(one for one in settings.get("groupby") or [] if isinstance(one, str)),
+    )
+
+
+def _filtered(dataset) -> set[str]:
+    """The columns that a viewer may filter by: those of the dashboards' filters, and those that charts show or filter by."""
+    from superset import db
+    from superset.models.slice import Slice
+
+    charts = db.session.query(Slice).filter_by(datasource_id=dataset.id, datasource_type="table")
+    shown = {name for chart in charts for name in _named(chart.params_dict)} & set(dataset.column_names)
+    chosen = {target["column"]["name"] for one in _filters() for target in one["targets"] if "column" in target}
+    return shown | chosen
+
+
+def _filters() -> list[dict[str, Any]]:
+    """The filters of all dashboards."""
+    from superset import db
+    from superset.models.dashboard import Dashboard
+
+    return [
+        one
+        for (metadata,) in db.session.query(Dashboard.json_metadata)
+        for one in json.loads(metadata or "{}").get("native_filter_configuration") or []
+    ]
+
+
+def _named(value: Any) -> Iterator[str]:
+    """All texts in a chart's settings, of which some are names; those of an order, too, which is kept as JSON."""
+    if isinstance(value, str):
+        yield value
+        if value.startswith("["):
+            with suppress(ValueError):
+                yield from _named(json.loads(value))
+    elif isinstance(value, list):
+        for one in value:
+            yield from _named(one)
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _named(one)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _text(one: Any) -> str:
+    return one if isinstance(one, str) else json.dumps(one, sort_keys=True)
+
+
+def _refuse(what: str) -> None:
+    raise SupersetSecurityException(
+        SupersetError(
+            error_type=SupersetErrorType.DATASOURCE_SECURITY_ACCESS_ERROR,
+            message=f"A viewer may ask only what the dashboards ask, not {what}.",
+            level=ErrorLevel.ERROR,
+        )
+    )

@@ -1,0 +1,350 @@
+"""The viewer sees every dashboard, and gets nothing else: asked by requests, not by menus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, Request
+
+from tests.browser.dashboards import DASHBOARDS, Superset, apply, choose, client_of, draw, open_dashboard, sign_in
+from tests.support import query
+
+ALWAYS = ("Behind", "Pipeline now")
+"""Charts that no filter narrows."""
+KINDS = "Kinds of failure: click one to see its failures below"
+CHOICES = {
+    "overview": {"Workflow": "weather jokes", "Organisation": "second", "Grain": "Day"},
+    "nodes": {"Workflow": "weather jokes", "Organisation": "second", "Grain": "Week"},
+    "failures": {"Workflow": "weather jokes", "Organisation": "second", "Grain": "Day"},
+    "models": {"Workflow": "weather jokes", "Organisation": "second", "Grain": "Day"},
+    "run": {"Workflow": "weather jokes", "Organisation": "second"},
+}
+
+Body = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, superset: Superset) -> Iterator[Page]:
+    """A page that has signed in as viewer."""
+    page = sign_in(browser, superset, "viewer")
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def viewer(page: Page, superset: Superset) -> Iterator[httpx.Client]:
+    """A client with the cookies of the viewer's browser: Superset's older addresses know no tokens."""
+    with client_of(superset, cookies=page.context.cookies()) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def admin(browser: Browser, superset: Superset) -> Iterator[httpx.Client]:
+    """A client with the cookies of admin's browser."""
+    page = sign_in(browser, superset)
+    with client_of(superset, cookies=page.context.cookies()) as client:
+        yield client
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def asked(page: Page, superset: Superset) -> Mapping[str, Body]:
+    """What the viewer's browser asks for the overview's charts, by title, and for its filter of workflows."""
+    charts = page.request.get(f"{superset.address}/api/v1/dashboard/orchestra-overview/charts").json()["result"]
+    titles = {chart["id"]: chart["slice_name"] for chart in charts}
+    bodies: dict[str, Body] = {}
+
+    def keep(request: Request) -> None:
+        if "/api/v1/chart/data" in request.url:
+            body = request.post_data_json
+            assert isinstance(body, dict)
+            form = body["form_data"]
+            bodies[titles[form["slice_id"]] if "slice_id" in form else form["native_filter_id"]] = body
+
+    page.on("request", keep)
+    open_dashboard(page, superset, "overview")
+    page.remove_listener("request", keep)
+    return bodies
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_every_chart_follows_every_filter(page: Page, superset: Superset, name: str) -> None:
+    """Each dashboard is drawn for the viewer, and again with a choice in each of its filters, and nothing is refused."""
+    assert open_dashboard(page, superset, name).errors == []
+
+    def filter_() -> None:
+        for label, option in CHOICES[name].items():
+            choose(page, label, option)
+        apply(page)
+
+    shown = draw(page, superset, name, filter_, unfiltered=ALWAYS)
+    assert [error for error in shown.errors if "No results" not in error] == []
+
+
+def test_a_viewer_sorts_pages_and_picks(page: Page, superset: Superset) -> None:
+    """The viewer sorts a long table, turns its page, and narrows the dashboard to one kind of failure."""
+    shown = open_dashboard(page, superset, "failures")
+    others = shown.rows.keys() - {"Latest failures"}
+    latest = shown.chart("Latest failures")
+    sort = latest.locator("th", has_text="Message")
+    by_message = draw(page, superset, "failures", sort.click, unfiltered=others)
+    turn = latest.locator(".pagination").get_by_text("2", exact=True)
+    second = draw(page, superset, "failures", turn.click, unfiltered=others)
+    kind = shown.chart(KINDS).locator("tbody td").first
+    narrowed = draw(page, superset, "failures", kind.click, unfiltered=(KINDS,))
+
+    assert by_message.errors == second.errors == narrowed.errors == []
+    assert by_message.rows["Latest failures"] != shown.rows["Latest failures"]
+    assert second.rows["Latest failures"] != by_message.rows["Latest failures"]
+    assert narrowed.number("Failures") != shown.number("Failures")
+
+
+def test_a_viewer_takes_rows_along(viewer: httpx.Client, asked: Mapping[str, Body]) -> None:
+    """The rows of a chart come as CSV, too."""
+    answer = _ask(viewer, {**asked["Workflows"], "result_format": "csv"})
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert answer.text.startswith("Workflow,Runs,") or answer.text.startswith("\ufeffWorkflow,Runs,")
+
+
+def _sql(expression: str) -> Body:
+    return {"expressionType": "SQL", "sqlExpression": expression, "label": "mine"}
+
+
+LOCK = "pg_advisory_lock(42)"
+AXIS = {
+    "expressionType": "SQL",
+    "columnType": "BASE_AXIS",
+    "isColumnReference": False,
+    "timeGrain": "PT1H",
+    "label": "hour",
+}
+QUERY: Mapping[str, tuple[str, Body]] = {
+    "a column in SQL": ("Workflows", {"columns": [_sql("query_to_xml('SELECT 1', true, true, '')::text")]}),
+    "a column beside the chart's": ("Workflows", {"columns": ["workflow_name", "organization_id"]}),
+    "a column that is SQL": ("Latest runs", {"columns": ["run_id", LOCK]}),
+    "a column of a filter": ("NATIVE_FILTER-workflow", {"columns": ["hour"]}),
+    "SQL as a column of a filter": ("NATIVE_FILTER-workflow", {"columns": [_sql(LOCK)]}),
+    "a metric of a filter": ("NATIVE_FILTER-workflow", {"metrics": ["total_runs"]}),
+    "a metric in SQL": ("Runs", {"metrics": [_sql("set_config('statement_timeout', '0', false)")]}),
+    "a metric in harmless SQL": ("Runs", {"metrics": [_sql("max(runs)")]}),
+    "a metric of a column": (
+        "Runs",
+        {"metrics": [{"expressionType": "SIMPLE", "column": {"column_name": "runs"}, "aggregate": "MAX", "label": "mine"}]},
+    ),
+    "a metric beside the chart's": ("Runs", {"metrics": ["runs_failed"]}),
+    "a metric by its label": ("Runs", {"metrics": [{"label": "runs_failed"}]}),
+    "an order in SQL": ("Workflows", {"orderby": [[_sql(LOCK), True]]}),
+    "an order that is SQL": ("Workflows", {"orderby": [[LOCK, True]]}),
+    "a limit by SQL": ("Workflows", {"series_limit": 2, "series_columns": ["workflow_name"], "series_limit_metric": _sql(LOCK)}),
+    "a limit by SQL, as it was named once": ("Workflows", {"timeseries_limit_metric": _sql(LOCK)}),
+    "a series in SQL": ("Success rate by workflow", {"columns": [_sql(LOCK)], "series_columns": [_sql(LOCK)]}),
+    "a group, as it was named once": ("Workflows", {"groupby": ["organization_id"]}),
+    "another axis": ("Runs by outcome", {"columns": [{**AXIS, "sqlExpression": LOCK}]}),
+    "another column as the axis": ("Runs by outcome", {"columns": [{**AXIS, "sqlExpression": "organization_id"}]}),
+    "an axis in another grain": ("Runs by outcome", {"columns": [{**AXIS, "sqlExpression": "hour", "timeGrain": LOCK}]}),
+    "an axis in a refused grain": ("Runs by outcome", {"columns": [{**AXIS, "sqlExpression": "hour", "timeGrain": "PT1S"}]}),
+    "a grain in SQL": ("Runs by outcome", {"extras": {"time_grain_sqla": LOCK}}),
+    "a filter by SQL": ("Workflows", {"filters": [{"col": _sql(LOCK), "op": "IS NOT NULL"}]}),
+    "a filter by a column that nobody shows": ("Workflows", {"filters": [{"col": "counts", "op": "IS NOT NULL"}]}),
+    "a filter's grain": ("Workflows", {"filters": [{"col": "hour", "op": "TEMPORAL_RANGE", "val": "2026", "grain": LOCK}]}),
+    "where": ("Workflows", {"extras": {"where": f"({LOCK} IS NULL)"}}),
+    "where that closes the brackets": ("Model cost by workflow", {"extras": {"where": "(currency = 'USD') OR (true)"}}),
+    "no where": ("Model cost by workflow", {"extras": {"where": ""}}),
+    "having": ("Workflows", {"extras": {"having": f"({LOCK} IS NULL)"}}),
+    "where, as it was named once": ("Workflows", {"where": f"({LOCK} IS NULL)"}),
+    "having, as it was named once": ("Workflows", {"having": f"({LOCK} IS NULL)"}),
+    "Jinja": ("Workflows", {"extras": {"where": "{{ dataset(1) }}"}}),
+    "SQL of another dialect": ("Workflows", {"extras": {"transpile_to_dialect": True, "where": "(1 = 1)"}}),
+    "another time": ("Workflows", {"granularity": LOCK}),
+    "another time, as it was named once": ("Workflows", {"granularity_sqla": LOCK}),
+    "annotations": (
+        "Runs by outcome",
+        {"annotation_layers": [{"name": "a", "annotationType": "EVENT", "sourceType": "table", "value": 1, "show": True}]},
+    ),
+    "other times": ("Runs by outcome", {"time_offsets": ["1 day ago"]}),
+    "another shape": (
+        "Runs by outcome",
+        {"post_processing": [{"operation": "resample", "options": {"method": "ffill", "rule": "1us"}}]},
+    ),
+    "a pivot by all": (
+        "Runs by outcome",
+        {"post_processing": [{"operation": "pivot", "options": {"index": ["hour"], "columns": ["runs_failed"]}}]},
+    ),
+    "samples": ("Workflows", {"result_type": "samples"}),
+    "its detail": ("Workflows", {"result_type": "drill_detail"}),
+    "its SQL": ("Workflows", {"result_type": "query"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", QUERY)
+def test_a_viewer_asks_nothing_else_of_a_chart(
+    viewer: httpx.Client, asked: Mapping[str, Body], history_url: str, what: str
+) -> None:
+    """A query that differs from its chart's, or its filter's, in anything but values, order and page is refused; the
+    chart's own is not."""
+    title, change = QUERY[what]
+
+    assert _ask(viewer, _changed(asked[title], change)).status_code in (400, 403)
+    assert _ask(viewer, asked[title]).status_code == 200
+    assert query(history_url, "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 42") == []
+
+
+CONTEXT: Mapping[str, Callable[[Body], Body]] = {
+    "no chart": lambda body: {**body, "form_data": {}},
+    "no form": lambda body: {name: value for name, value in body.items() if name != "form_data"},
+    "another chart": lambda body: {**body, "form_data": {**body["form_data"], "slice_id": 1}},
+    "a chart that is none": lambda body: {**body, "form_data": {**body["form_data"], "slice_id": 9999}},
+    "a filter that is none": lambda body: {**body, "form_data": {"native_filter_id": "mine", "type": "NATIVE_FILTER"}},
+    "another dataset": lambda body: {**body, "datasource": {"type": "table", "id": body["datasource"]["id"] % 9 + 1}},
+    "no dataset": lambda body: {**body, "datasource": {"type": "query", "id": 1}},
+    "samples": lambda body: {**body, "result_type": "samples"},
+    "its detail": lambda body: {**body, "result_type": "drill_detail"},
+    "its columns": lambda body: {**body, "result_type": "columns"},
+    "its SQL": lambda body: {**body, "result_type": "query"},
+    "a second query": lambda body: {**body, "queries": [*body["queries"], {"columns": [_sql(LOCK)]}]},
+}
+
+
+@pytest.mark.parametrize("what", CONTEXT)
+def test_a_viewer_asks_in_no_other_name(viewer: httpx.Client, asked: Mapping[str, Body], what: str) -> None:
+    """The query of one chart is refused in the name of another, or of none, and so is another result of it."""
+    assert _ask(viewer, CONTEXT[what](asked["Workflows"])).status_code in (400, 403, 404)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a column beside the chart's",
+        "a metric beside the chart's",
+        "a metric in harmless SQL",
+        "a metric of a column",
+        "a filter by a column that nobody shows",
+        "no where",
+        "samples",
+    ],
+)
+def test_an_administrator_may(admin: httpx.Client, asked: Mapping[str, Body], what: str) -> None:
+    """The control: what is refused to the viewer is answered to admin, so it is the viewer's limit that refuses it."""
+    title, change = QUERY[what]
+
+    assert _ask(admin, _changed(asked[title], change)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "pg_advisory_lock(42)",
+        "pg_catalog.pg_try_advisory_xact_lock(42)",
+        "\"set_config\"('statement_timeout', '0', false)",
+        "query_to_xml('SELECT graph FROM orchestra.workflow_versions', true, true, '')::text",
+        "pg_sleep(60)",
+        "lo_get(1)",
+        "pg_read_file('/etc/passwd')",
+        "ts_stat('SELECT 1')",
+    ],
+)
+def test_no_user_calls_such_functions(admin: httpx.Client, asked: Mapping[str, Body], call: str) -> None:
+    """A chart of admin's own that runs SQL of a text, locks, sleeps or reads files is refused before it reaches PostgreSQL."""
+    answer = _ask(admin, _changed(asked["Workflows"], {"metrics": [_sql(call)]}))
+
+    assert answer.status_code != 200
+    assert "disallowed function" in answer.text
+
+
+REQUESTS: tuple[tuple[str, str, Body | None], ...] = (
+    ("POST", "/api/v1/sqllab/execute/", {"database_id": 1, "sql": "SELECT 1"}),
+    ("POST", "/api/v1/sqllab/estimate/", {"database_id": 1, "sql": "SELECT 1"}),
+    ("POST", "/api/v1/sqllab/format_sql/", {"sql": "SELECT 1"}),
+    ("POST", "/api/v1/sqllab/export_streaming/", {"client_id": "1"}),
+    ("GET", "/api/v1/sqllab/", None),
+    ("GET", "/api/v1/sqllab/results/?q=(key:a)", None),
+    ("GET", "/api/v1/query/", None),
+    ("GET", "/api/v1/saved_query/", None),
+    ("POST", "/api/v1/query/", {"query_context": "{}"}),
+    ("GET", "/api/v1/form_data/?slice_id=1", None),
+    ("GET", "/api/v1/dataset/", None),
+    ("GET", "/api/v1/dataset/1", None),
+    ("GET", "/api/v1/dataset/1/drill_info/", None),
+    ("POST", "/api/v1/dataset/", {"database": 1, "schema": "orchestra", "table_name": "mine", "sql": "SELECT 1 AS one"}),
+    ("POST", "/api/v1/dataset/get_or_create/", {"database_id": 1, "schema": "orchestra", "table_name": "steps"}),
+    ("POST", "/api/v1/dataset/duplicate", {"base_model_id": 1, "table_name": "mine"}),
+    ("PUT", "/api/v1/dataset/1", {"description": "mine"}),
+    ("PUT", "/api/v1/dataset/1/refresh", None),
+    ("GET", "/api/v1/database/", None),
+    ("GET", "/api/v1/database/1", None),
+    ("GET", "/api/v1/database/1/connection", None),
+    ("GET", "/api/v1/database/1/schemas/", None),
+    ("GET", "/api/v1/database/1/tables/?q=(schema_name:orchestra)", None),
+    ("GET", "/api/v1/database/1/table_metadata/?name=steps&schema=orchestra", None),
+    ("GET", "/api/v1/database/1/table/steps/orchestra/", None),
+    ("GET", "/api/v1/database/1/select_star/steps/orchestra/", None),
+    ("GET", "/api/v1/database/1/function_names/", None),
+    ("POST", "/api/v1/database/1/validate_sql/", {"sql": "SELECT 1"}),
+    ("POST", "/api/v1/database/test_connection/", {"sqlalchemy_uri": "sqlite://"}),
+    ("POST", "/api/v1/database/", {"database_name": "mine", "sqlalchemy_uri": "sqlite://"}),
+    ("GET", "/api/v1/datasource/table/1/column/message/values/", None),
+    ("POST", "/api/v1/datasource/table/1/validate_expression/", {"expression": LOCK}),
+    ("GET", "/datasource/get/table/1/", None),
+    ("GET", "/datasource/external_metadata/table/1/", None),
+    (
+        "GET",
+        "/datasource/external_metadata_by_name/"
+        "?q=(datasource_type:table,database_name:orchestra-etl,schema_name:orchestra,table_name:steps)",
+        None,
+    ),
+    ("POST", "/datasource/samples?datasource_type=table&datasource_id=1", {}),
+    ("POST", "/datasource/save/", {}),
+    ("GET", "/api/v1/explore/?slice_id=1", None),
+    ("POST", "/api/v1/explore/form_data", {"datasource_id": 1, "datasource_type": "table", "form_data": "{}"}),
+    ("POST", "/api/v1/explore/permalink", {"formData": {"datasource": "1__table"}}),
+    ("POST", "/superset/explore_json/?form_data={}", {}),
+    ("GET", "/superset/fetch_datasource_metadata?datasourceKey=1__table", None),
+    ("PUT", "/api/v1/chart/warm_up_cache", {"chart_id": 1}),
+    ("POST", "/api/v1/chart/", {"slice_name": "mine", "viz_type": "table", "datasource_id": 1, "datasource_type": "table"}),
+    ("PUT", "/api/v1/chart/1", {"slice_name": "mine"}),
+    ("DELETE", "/api/v1/chart/1", None),
+    ("GET", "/api/v1/chart/export/?q=!(1)", None),
+    ("POST", "/api/v1/dashboard/", {"dashboard_title": "mine"}),
+    ("PUT", "/api/v1/dashboard/1", {"dashboard_title": "mine"}),
+    ("PUT", "/api/v1/dashboard/1/filters", {"modified": []}),
+    ("PUT", "/api/v1/dashboard/1/colors", {}),
+    ("POST", "/api/v1/dashboard/1/copy/", {"dashboard_title": "mine", "json_metadata": "{}"}),
+    ("POST", "/api/v1/dashboard/1/embedded", {"allowed_domains": []}),
+    ("DELETE", "/api/v1/dashboard/1", None),
+    ("GET", "/api/v1/dashboard/export/?q=!(1)", None),
+    ("GET", "/api/v1/assets/export/", None),
+    ("POST", "/api/v1/assets/import/", {}),
+    ("GET", "/api/v1/annotation_layer/", None),
+    ("GET", "/api/v1/log/", None),
+    ("GET", "/api/v1/rowlevelsecurity/", None),
+    ("GET", "/api/v1/css_template/", None),
+    ("GET", "/api/v1/tag/", None),
+    ("POST", "/api/v1/cachekey/invalidate", {"datasource_uids": ["1__table"]}),
+    ("PUT", "/api/v1/me/", {"password": "mine"}),
+    ("GET", "/api/v1/security/users/", None),
+    ("GET", "/api/v1/security/roles/", None),
+    ("POST", "/api/v1/security/guest_token/", {"resources": [], "rls": [], "user": {}}),
+    ("POST", "/api/v1/theme/", {"theme_name": "mine", "json_data": "{}"}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS, ids=[f"{method} {path}" for method, path, _ in REQUESTS])
+def test_a_viewer_has_no_other_way(viewer: httpx.Client, method: str, path: str, body: Body | None) -> None:
+    """Every other way to data, to what Superset knows of the database, and to a change is closed."""
+    assert viewer.request(method, path, json=body).status_code == 403
+
+
+def _ask(client: httpx.Client, body: Body) -> httpx.Response:
+    return client.post("/api/v1/chart/data", json=body)
+
+
+def _changed(body: Body, change: Body) -> Body:
+    """The same request, with another first query."""
+    [first, *others] = body["queries"]
+    extras = {"extras": {**first["extras"], **change["extras"]}} if "extras" in change else {}
+    return {**body, "queries": [{**first, **change, **extras}, *others]}

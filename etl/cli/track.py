@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, invocation, print_json
-from etl.cli.display import counted, plain
+from etl.cli.display import counted
 from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused, ResponseTooLarge, UnusableIdentifier
+from etl.terminal import plain
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -18,8 +18,8 @@ from etl.load.batch import RunWrite, Written
 from etl.load.upsert import write
 from etl.pipeline.reading import Reading
 from etl.records import TERMINAL_STATES, DecodedSteps, Rejected
-from etl.set_aside import MAX_BYTES, SetAside
 from etl.refusals import is_database_error, sqlstate
+from etl.set_aside import MAX_BYTES, SetAside
 from etl.transform.decode import decode_steps
 from etl.transform.redact import Redaction
 from etl.transform.states import StateMap, derive_run_state

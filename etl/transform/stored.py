@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from etl.records import Payload, Rejected
 from etl.transform.decode import generation_of
-from etl.transform.fields import Fields, Findings, object_of
+from etl.transform.fields import MAX_ELAPSED_SECONDS, MAX_TOKENS, Fields, Findings, object_of
 from etl.transform.generation import MAX_ERROR_CHARACTERS, REMOVED_ERROR
 from etl.transform.redact import NotRedactable, Policy, Redacted, same_value, texts_of
 from etl.transform.runs import decode_page
@@ -191,10 +191,10 @@ def _read_back(row: StoredRow, left: Redacted) -> tuple[dict[str, Any], dict[str
     fields.text("status")
     fields.time("start_time")
     fields.time("end_time")
-    fields.number("elapsed_time")
+    fields.number("elapsed_time", most=MAX_ELAPSED_SECONDS)
     if "node_id" in stored:
         fields.text("node_id")
-        fields.integer("tokens")
+        fields.integer("tokens", most=MAX_TOKENS)
     payloads: dict[str, Payload | None] = {}
     for name, old in row.payloads.items():
         if old == (None, b""):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import pty
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
 from etl import app, settings
 from etl.local.folder import Folder
@@ -208,7 +206,7 @@ def test_the_health_page_is_a_line_for_each_trouble() -> None:
     """A workflow's id and an error's text are a line of the page, whatever they hold."""
     health = Health()
     health.trouble(f"workflow {EVIL}", f"no sweep: {EVIL}")
-    page = str(asyncio.run(health._ready(make_mocked_request("GET", "/readyz"))).text)
+    page = health._ready().body.decode()
     _assert_harmless(page, "readyz")
     assert (page.count("\n"), page.startswith(r"workflow \x1b]0;owned\x07")) == (1, True)
 

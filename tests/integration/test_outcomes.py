@@ -11,7 +11,6 @@ import pytest
 from etl.transform import generation
 from tests.support import query
 
-
 NOTHING: list[Any] = [
     None, "", "  ", "None", "none", " NULL ", "null", "nil", "<nil>", "undefined", "NaN", "N/A", "-", "0", "false", "False",
     "no error", "OK", "success", "{}", "[ ]", '""', "\n\t", "\u00a0", 0, 0.0, -0.0, False, {}, [], [None], [[], {}], {"message": None, "code": None},

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings

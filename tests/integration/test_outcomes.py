@@ -1,4 +1,4 @@
-"""How steps and runs ended, and of what kind their failures are: the SQL functions that decide it, each with its table of cases."""
+"""How steps and runs ended, and of what kind their failures are: each decision with its table of cases."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from etl.transform import generation
 from tests.support import query
 
-
 NOTHING: list[Any] = [
     None, "", "  ", "None", "none", " NULL ", "null", "nil", "<nil>", "undefined", "NaN", "N/A", "-", "0", "false", "False",
-    "no error", "OK", "success", "{}", "[ ]", '""', "\n\t", "\u00a0", 0, 0.0, -0.0, False, {}, [], [None], [[], {}], {"message": None, "code": None},
+    "no error", "OK", "success", "{}", "[ ]", '""', "\n\t", "\u00a0", 0, 0.0, -0.0, False,
+    {}, [], [None], [[], {}], {"message": None, "code": None},
     {"message": "", "code": 0, "retry": False}, {"error": {"message": "null"}}, ["", "None"],
 ]  # fmt: skip
 """What programs write in the place of an error where there is none."""
@@ -258,7 +258,11 @@ def test_codes_tell_kinds_apart(database_url: str, one: str, other: str) -> None
         ("failed with 3 errors", "failed with 12 errors", "failed with <n> errors"),
         ("error: 12 files", "error: 345 files", "error: <n> files"),
         ("verification code 839201 expired", "verification code 112233 expired", "verification code <n> expired"),
-        ("Limit 300, Used 250, Requested 100", "Limit 500, Used 450, Requested 200", "Limit <n>, Used <n>, Requested <n>"),
+        (
+            "Limit 300, Used 250, Requested 100",
+            "Limit 500, Used 450, Requested 200",
+            "Limit <n>, Used <n>, Requested <n>",
+        ),
         ("invoice INV-203917", "invoice INV-203918", "invoice INV-<n>"),
     ],
 )

@@ -238,15 +238,15 @@ class Refreshed(msgspec.Struct):
     waiting: int = 0
     """Rows left in the queue, to be computed."""
     stuck: int = 0
-    """Groups that could not be computed; they wait in the queue to be tried again."""
+    """Groups that cannot be computed; they stay in the queue, to be tried again."""
     busy: bool = False
     """Whether somebody else is at it, so that nothing, or no more, was done."""
 
     def add(self, other: Refreshed) -> None:
         """Go on from what this one did."""
-        for name in ("groups", "frozen", "rows", "failures", "stuck"):
+        for name in ("groups", "frozen", "rows", "failures"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.waiting, self.busy = other.waiting, other.busy
+        self.waiting, self.stuck, self.busy = other.waiting, other.stuck, other.busy
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -283,11 +283,12 @@ def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
         except Exception as error:
             if not is_database_error(error) or is_transient(error):
                 raise
-            done = Refreshed(stuck=1)
+            done = Refreshed()
             _put_back(connection, taken[0], sqlstate(error))
     elif taken:
         _compute(connection, groups, taken, done)
     done.waiting = changed_groups.waiting(connection)
+    done.stuck = len(changed_groups.stuck(connection))
     return done
 
 

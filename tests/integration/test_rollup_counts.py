@@ -162,10 +162,29 @@ def test_times_beyond_what_a_program_can_hold(database: Database, database_url: 
         add(database_url, "run", f"s{number}", start, end_time=None)
     add(database_url, "run", "good", MONTHS_AGO)
     done = rollups.drain(database)
-    assert (done.stuck, done.waiting) == (0, 0)
+    assert (done.stuck, done.waiting) == (4, 0)
     assert hours(database_url, "succeeded") == {MONTHS_AGO.replace(minute=0): 1}
     found = database.transaction(rollups.verify)
     assert (len(found.stuck), found.differences, found.well) == (4, [], False)
+
+
+def test_long_texts_are_counted(database: Database, database_url: str) -> None:
+    """Names longer than an index could hold and an error of a megabyte cost neither the group nor its neighbours."""
+    enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
+    add(database_url, "run", "good", MONTHS_AGO, node_id="n")
+    long = {
+        "node_id": "n" * 100_000,
+        "request_model": "m" * 100_000,
+        "organization_id": "o" * 500,
+        "node_type": "t" * 5_000,
+    }
+    error = '{"message": "' + "e\\u00e9 1 " * 200_000 + '"}'
+    add(database_url, "run", "long", MONTHS_AGO, state="failed", error=error, **long)
+    assert rollups.drain(database).stuck == 0
+    [row] = query(database_url, "SELECT length(message) AS message, length(pattern) AS pattern FROM orchestra.failures")
+    assert row == {"message": 500, "pattern": 500}
+    assert stored(database_url).hours == counted_rows(database_url).hours
+    assert database.transaction(rollups.verify).well
 
 
 # What cannot be counted.
@@ -198,7 +217,7 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
     # It does not take the others along again, nor is it tried again at once, even where more of it is loaded.
     enter(database_url, "more", MONTHS_AGO + timedelta(days=3), MONTHS_AGO + timedelta(days=3))
     enter(database_url, "other", MONTHS_AGO + timedelta(days=30), MONTHS_AGO + timedelta(days=30))
-    assert rollups.drain(database) == rollups.Refreshed(groups=1, rows=1)
+    assert rollups.drain(database) == rollups.Refreshed(groups=1, rows=1, stuck=2)
     query(database_url, "DROP TRIGGER refuse ON orchestra.step_rollup")
     assert rollups.drain(database).groups == 0
     query(database_url, "UPDATE orchestra_etl.changed_groups SET failed_at = failed_at - interval '1 hour'")

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from etl.analytics import rollups
 from etl.database import Database
-from tests.integration.test_rollup_groups import MONTHS_AGO, add, enter, hours
+from tests.integration.test_rollup_groups import MONTHS_AGO, add, enter, hours, prune
 from tests.rollup_oracle import counted_rows, stored
 from tests.support import query
 
@@ -166,6 +166,13 @@ def test_times_beyond_what_a_program_can_hold(database: Database, database_url: 
     assert hours(database_url, "succeeded") == {MONTHS_AGO.replace(minute=0): 1}
     found = database.transaction(rollups.verify)
     assert (len(found.stuck), found.differences, found.well) == (4, [], False)
+    query(
+        database_url, "UPDATE orchestra.steps SET end_time = start_time WHERE start_time < '-infinity' OR id = 'good'"
+    )
+    query(database_url, "DELETE FROM orchestra.steps WHERE start_time > '10000-01-01'")
+    assert prune(database, 90) == 1
+    rollups.drain(database)
+    assert hours(database_url, "succeeded") == {MONTHS_AGO.replace(minute=0): 1}
 
 
 def test_long_texts_are_counted(database: Database, database_url: str) -> None:

@@ -23,7 +23,7 @@ MAX_TOKENS = 10**12
 
 # What programs write where there is no error; as in the SQL function `says_something`, which judges the API's own.
 _NO_ERROR = re.compile(
-    r"""[\s"']*(none|null|nil|<nil>|undefined|nan|n/?a|-+|0|false|no errors?|ok|success|\{\s*\}|\[\s*\])?[\s"'.]*""",
+    r"""[\s"']*+(?:none|null|nil|<nil>|undefined|nan|n/?a|-++|0|false|no errors?|ok|success|\{\s*+\}|\[\s*+\])?[\s"'.]*+""",
     re.IGNORECASE,
 )
 _FALSE = frozenset({"false", "no", "0"})

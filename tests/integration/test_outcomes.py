@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import psycopg
@@ -55,12 +56,19 @@ def test_a_success_with_an_error_is_a_soft_failure(database_url: str, error: Any
 
 
 def test_a_large_error_costs_no_time(database_url: str) -> None:
-    """A megabyte of nothing, and nesting as deep as it is stored, are judged at once."""
+    """A megabyte of nothing, or of nearly nothing, and nesting as deep as it is stored, are judged at once."""
+    begun = time.process_time()
+    for blanks in (" ", '"', "-", "{", "'. "):
+        assert generation.is_error(blanks * 500_000 + "x")
+    assert time.process_time() - begun < 2
     with psycopg.connect(database_url) as connection:
         connection.execute("SET statement_timeout = '2s'")
         for error in ("[" + ",".join(["null"] * 200_000) + "]", "[" * 4_999 + "]" * 4_999, json.dumps(" " * 1_000_000)):
             [row] = connection.execute("SELECT orchestra.is_error(%s::jsonb)", [error]).fetchall()
             assert row == (False,)
+        for blanks in (" ", '"', "-", "{", "'. "):
+            [row] = connection.execute("SELECT orchestra.says_something(%s)", [blanks * 500_000 + "x"]).fetchall()
+            assert row == (True,)
 
 
 @pytest.mark.parametrize(

@@ -264,9 +264,7 @@ async def prune(
         await asyncio.sleep(REFRESH_PAUSE)
     if stopped():
         return Pruned(complete=False)
-    return await asyncio.to_thread(
-        retention.prune, database, wanted, keeping=rollups.keeping_counts, stopped=stopped
-    )
+    return await asyncio.to_thread(retention.prune, database, wanted, keeping=rollups.keeping_counts, stopped=stopped)
 
 
 async def redact_stored(

@@ -193,9 +193,7 @@ def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> di
         for failures, prefix in ((False, ""), (True, "failed_")):
             buckets = row[f"{prefix}buckets"]
             assert buckets == sorted(set(buckets))
-            durations.update(
-                {(failures, one): n for one, n in zip(buckets, row[f"{prefix}counts"], strict=True)}
-            )
+            durations.update({(failures, one): n for one, n in zip(buckets, row[f"{prefix}counts"], strict=True)})
         names, sign = tuple(row[name] for name in key), 1 if row["place"] > 0 else -1
         assert (names, sign) not in seen, f"{table} has two rows of {names}"
         seen.add((names, sign))
@@ -211,11 +209,7 @@ def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> di
 
 def _told(counts: Mapping[str, int]) -> dict[str, int]:
     """Without what is 0; tokens are 0 also where there is no call."""
-    return {
-        name: n
-        for name, n in counts.items()
-        if n or (name in _TOKENS and counts.get("calls"))
-    }
+    return {name: n for name, n in counts.items() if n or (name in _TOKENS and counts.get("calls"))}
 
 
 def error_text(error: Any) -> str | None:
@@ -231,9 +225,7 @@ def error_text(error: Any) -> str | None:
             inner.get("detail"),
             error.get("error"),
         )
-        return next((one for one in said if isinstance(one, str) and one), None) or (
-            json.dumps(error)
-        )
+        return next((one for one in said if isinstance(one, str) and one), None) or (json.dumps(error))
     return error if isinstance(error, str) else json.dumps(error)
 
 

@@ -278,7 +278,9 @@ def open_runs(facts: Facts, at: datetime) -> dict[Any, Row]:
         durations = sorted(
             one["duration_ms"]
             for one in facts.runs
-            if one["workflow_id"] == run["workflow_id"] and one["duration_ms"] is not None and facts.run_outcome(one) == "succeeded"
+            if one["workflow_id"] == run["workflow_id"]
+            and one["duration_ms"] is not None
+            and facts.run_outcome(one) == "succeeded"
         )
         usual = next((one for place, one in enumerate(durations, 1) if place >= 0.95 * len(durations)), None)
         age = (at - started(run)).total_seconds() * 1000

@@ -2,8 +2,8 @@
 
 A group is a workflow's hour (UTC): the runs that started in it, and the steps that did. A run without a start counts in the hour
 in which it was first seen, a step without one where its run counts: it stays there when the run is pruned, and a backfill of
-old runs does not enter last year's skipped steps under today. How a step or a run ended is what the SQL function `outcome` says; a
-run is a soft failure also where one of its steps is one. Steps marked absent are left out.
+old runs does not enter last year's skipped steps under today. The SQL function `outcome` says how a step or a run ended; a run is
+a soft failure also where one of its steps is one. Steps marked absent are left out.
 
 Durations are counted of what succeeded, and apart from them of what failed, softly or not: of skipped, cancelled and unfinished
 ones they say nothing about how long the work takes.
@@ -43,7 +43,7 @@ _LARGEST = {"bigint": 2**63 - 1, "integer": 2**31 - 1}
 
 
 def _fitting(number: str, kind: str = "bigint") -> str:
-    """A sum as this type, which it may be too large for: an absurd number, but no error that keeps the others from being counted."""
+    """A sum as this type, cut off where it is too large: an absurd number must not keep the others from being counted."""
     return f"CAST(LEAST({number}, {_LARGEST[kind]}) AS {kind})"
 
 

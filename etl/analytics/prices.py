@@ -227,8 +227,8 @@ def _default(model: str, day: date, one: Default | None) -> Price | None:
 
 
 def _matches(pattern: str, model: str) -> bool:
-    """Whether the whole name is what the pattern says, each part between two stars found where it first can be: a regular expression
-    would try every way to divide the name, hours with many stars."""
+    """Whether the whole name fits. Each part between two stars is looked for where it first can be: a regular expression would
+    try every way to divide the name, which takes hours with many stars."""
     first, *others = pattern.casefold().split("*")
     name = model.casefold()
     if not others:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 import structlog
@@ -119,6 +120,7 @@ def _keeping(name: str, columns: tuple[str, ...], removed: str, added: Callable[
         WITH new AS MATERIALIZED (
             SELECT {shown} FROM ({removed}) AS r
             WHERE hour >= COALESCE((SELECT frozen_until FROM orchestra_etl.retention), '-infinity')
+              AND {changed_groups.COUNTABLE}
         ), old AS (
             DELETE FROM orchestra.{name} AS r USING (SELECT DISTINCT workflow_id, hour FROM new) AS g
             WHERE r.workflow_id = g.workflow_id AND r.hour = g.hour AND r.place < 0
@@ -158,9 +160,11 @@ _KEEP_STEPS = _keeping("step_rollup", _STEPS.columns, computed.step_rollup(_REMO
 _KEEP_RUNS = _keeping("run_rollup", _RUNS.columns, computed.run_rollup(_REMOVED_RUNS), computed.added_runs)
 
 _GROUPS_OF_RUNS = text(f"""
-    SELECT counted_in AS workflow_id, date_trunc('hour', time, 'UTC') AS hour FROM {_REMOVED_STEPS} AS s
-    UNION
-    SELECT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM {_REMOVED_RUNS} AS r
+    SELECT workflow_id, hour
+    FROM (SELECT counted_in AS workflow_id, date_trunc('hour', time, 'UTC') AS hour FROM {_REMOVED_STEPS} AS s
+          UNION
+          SELECT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM {_REMOVED_RUNS} AS r) AS g
+    WHERE {changed_groups.COUNTABLE}
 """)
 
 _FROZEN_UNTIL = text("SELECT frozen_until FROM orchestra_etl.retention")
@@ -239,15 +243,15 @@ class Refreshed(msgspec.Struct):
     waiting: int = 0
     """Rows left in the queue, to be computed."""
     stuck: int = 0
-    """Groups that could not be computed; they wait in the queue to be tried again."""
+    """Groups that cannot be computed; they stay in the queue, to be tried again."""
     busy: bool = False
     """Whether somebody else is at it, so that nothing, or no more, was done."""
 
     def add(self, other: Refreshed) -> None:
         """Go on from what this one did."""
-        for name in ("groups", "frozen", "rows", "failures", "stuck"):
+        for name in ("groups", "frozen", "rows", "failures"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.waiting, self.busy = other.waiting, other.busy
+        self.waiting, self.stuck, self.busy = other.waiting, other.stuck, other.busy
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -284,11 +288,12 @@ def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
         except Exception as error:
             if not is_database_error(error) or is_transient(error):
                 raise
-            done = Refreshed(stuck=1)
+            done = Refreshed()
             _put_back(connection, taken[0], sqlstate(error))
     elif taken:
         _compute(connection, groups, taken, done)
     done.waiting = changed_groups.waiting(connection)
+    done.stuck = len(changed_groups.stuck(connection))
     return done
 
 
@@ -343,7 +348,7 @@ def drain(database: Database, *, batch: int = BATCH, stopped: Callable[[], bool]
     said = time.monotonic()
     while not stopped():
         try:
-            done.add(database.transaction(lambda c: refresh(c, size)))  # noqa: B023 (called at once)
+            done.add(database.transaction(partial(refresh, limit=size)))
         except Exception as error:
             if size == 1 or not is_database_error(error):
                 raise

@@ -32,9 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def refresh(
     context: typer.Context,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Everything, not only what changed.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Everything, not only what changed.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring the rollups and the prices up to date; `sync`, `backfill` and `serve` do so by themselves."""

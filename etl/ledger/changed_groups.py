@@ -18,8 +18,10 @@ _TRY = text(f"{_LOCK} SKIP LOCKED")
 # Seconds after which a group whose computation failed is tried again.
 RETRY = 600.0
 
-# Hours that a Python datetime holds: rows made by hand may have others.
-_READABLE = "COALESCE(q.hour BETWEEN '0001-01-01T00:00Z' AND '9999-12-31T23:00Z', true)"
+COUNTABLE = "hour BETWEEN '0001-01-01T00:00Z' AND '9999-12-31T23:00Z'"
+"""The condition on hours that a Python datetime holds: rows made by hand may have others, which are not counted."""
+
+_READABLE = f"COALESCE(q.{COUNTABLE}, true)"
 
 # A group that failed lately stays in the queue, with whatever has come since.
 _TRIED = f"""

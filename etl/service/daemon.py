@@ -219,7 +219,7 @@ class Daemon:
 
     async def _refresh_rollups(self, refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]]) -> None:
         done = await refresh(self._stop.is_set)
-        self._health.metrics.set_waiting(done.waiting)
+        self._health.metrics.set_waiting(done.waiting + done.stuck)
         if done.groups:
             log.debug("rollups_refreshed", groups=done.groups, waiting=done.waiting)
 

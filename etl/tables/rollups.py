@@ -192,7 +192,11 @@ changed_groups = _queue(
     "changed_groups",
     "A queue: the groups of the rollups whose runs or steps have changed since they were last computed.",
     now("since", "When it was queued."),
-    column("failed_at", Time, "When its computation last failed: it is tried again a while later; null: it has not been tried."),
+    column(
+        "failed_at",
+        Time,
+        "When its computation last failed: it is tried again a while later; null: it has not been tried.",
+    ),
     column("cause", Text(), "SQLSTATE of that failure."),
 )
 

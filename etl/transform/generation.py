@@ -18,9 +18,9 @@ from etl.transform.scanner import REFUSALS
 MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
 
-# What programs write where there is no error; as in the SQL function `is_error`, which judges the API's own.
+# What programs write where there is no error; as in the SQL function `says_something`, which judges the API's own.
 _NO_ERROR = re.compile(
-    r"""[\s"']*(none|null|nil|<nil>|undefined|nan|n/?a|-+|0|false|no errors?|ok|success|\{\s*\}|\[\s*\])?[\s"'.]*""",
+    r"""[\s"']*+(?:none|null|nil|<nil>|undefined|nan|n/?a|-++|0|false|no errors?|ok|success|\{\s*+\}|\[\s*+\])?[\s"'.]*+""",
     re.IGNORECASE,
 )
 _FALSE = frozenset({"false", "no", "0"})
@@ -143,8 +143,10 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
 
 
 def is_error(value: object) -> bool:
-    """Whether a value in the place of an error says something: not null, false, 0, blanks, a word for nothing such as `None`, or a
-    list or object of nothing else."""
+    """Whether a value in the place of an error says something.
+
+    Null, false, 0, blanks, words for nothing such as `None`, and lists and objects of nothing else do not.
+    """
     waiting = [value]
     while waiting:
         one = waiting.pop()

@@ -47,7 +47,8 @@ _COMMENTS = {
         )
     },
     **{f"orchestra.{table}.soft_failed": _SOFT[table.partition("_")[0]] for table in _ROLLUPS},
-    "orchestra.steps.reported_error": "What the step's payload reports as an error; where its status is a success, it is a soft failure.",
+    "orchestra.steps.reported_error": "What the step's payload reports as an error;"
+    " where its status is a success, it is a soft failure.",
     "orchestra.steps.total_tokens": "Total tokens the model reports; the sum of input and output where it does not.",
 }
 _TABLES = {

@@ -52,7 +52,8 @@ FACTS = """
     open AS (
         SELECT r.*, 1000 * extract(epoch FROM now() - at) AS age_ms,
                (SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY u.duration_ms) FROM every_run AS u
-                WHERE u.workflow_id = r.workflow_id AND u.outcome_label = 'Succeeded' AND u.at >= now() - interval '30 days') AS usual
+                WHERE u.workflow_id = r.workflow_id AND u.outcome_label = 'Succeeded'
+                  AND u.at >= now() - interval '30 days') AS usual
         FROM every_run AS r WHERE state IN ('pending', 'running', 'unknown') AND tracking = 'open'
     ), one AS (SELECT * FROM every_run WHERE id = '{run}'),
     of_one AS (SELECT * FROM every_step WHERE run_id = '{run}')
@@ -61,6 +62,8 @@ RATE = """
     count(*) FILTER (WHERE outcome_label = 'Succeeded')
     / nullif(count(*) FILTER (WHERE outcome_label IN ('Succeeded', 'Soft-failed', 'Failed')), 0)::float
 """
+TIMED = "outcome_label = 'Succeeded' AND duration_ms >= 0"
+"""What percentiles are of."""
 KINDS = "Kinds of failure: click one to see its failures below"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -72,9 +75,7 @@ def _count(**outcomes: str) -> str:
 
 
 def _quantile(q: float, divisor: int = 1) -> str:
-    """Of what succeeded."""
-    timed = "outcome_label = 'Succeeded' AND duration_ms >= 0"
-    return f"percentile_disc({q}) WITHIN GROUP (ORDER BY duration_ms) FILTER (WHERE {timed}) / {divisor}"
+    return f"percentile_disc({q}) WITHIN GROUP (ORDER BY duration_ms) FILTER (WHERE {TIMED}) / {divisor}"
 
 
 class Tile(NamedTuple):
@@ -206,7 +207,7 @@ CHARTS = (
         "nodes",
         "Slowest nodes",
         ("node",),
-        f"""SELECT node, {_quantile(0.5)} AS p50_ms, {_quantile(0.95)} AS p95_ms FROM steps WHERE outcome_label = 'Succeeded' AND duration_ms >= 0
+        f"""SELECT node, {_quantile(0.5)} AS p50_ms, {_quantile(0.95)} AS p95_ms FROM steps WHERE {TIMED}
             GROUP BY node ORDER BY p95_ms DESC LIMIT 15""",
     ),
     Chart(
@@ -214,7 +215,7 @@ CHARTS = (
         "p95 duration by node",
         ("day", "series"),
         f"""SELECT date_trunc('day', hour) AS day, node AS series, {_quantile(0.95)} AS value FROM steps WHERE node IN
-            (SELECT node FROM steps WHERE outcome_label = 'Succeeded' AND duration_ms >= 0 GROUP BY node ORDER BY {_quantile(0.95)} DESC LIMIT 6)
+            (SELECT node FROM steps WHERE {TIMED} GROUP BY node ORDER BY {_quantile(0.95)} DESC LIMIT 6)
             GROUP BY 1, 2""",
     ),
     Chart(

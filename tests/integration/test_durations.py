@@ -83,6 +83,25 @@ def test_quantiles_of_nothing(database_url: str) -> None:
                 query(database_url, f"SELECT orchestra.{call.format(share)}")
 
 
+def test_odd_buckets_spoil_no_quantile(database_url: str) -> None:
+    """Buckets below 0, beyond every duration, or of no durations, change nothing for the others, and break nothing."""
+    [row] = query(
+        database_url,
+        """
+        SELECT orchestra.bucket_duration(4) AS expected,
+               (SELECT orchestra.duration_quantile(b, n, 0.9)
+                FROM (VALUES (-1, 50), (-2147483648, 9), (4, 9), (9, 0), (9, -9)) AS v (b, n)) AS counted,
+               (SELECT orchestra.duration_quantile('{-32768, -1, 4, 9, 12}'::smallint[], '{7, 50, 9, -9}'::int[], 0.9)) AS stored,
+               (SELECT orchestra.histogram_quantile(
+                    orchestra.duration_histogram('{-32768, -1, 4, 9, 12}', '{7, 50, 9, -9}'), 0.9)) AS merged,
+               (SELECT orchestra.duration_quantile(b, 1, 1.0) FROM (VALUES (2147483647), (4)) AS v (b)) AS longest,
+               orchestra.bucket_duration(32767) AS stored_longest
+        """,
+    )
+    assert row["counted"] == row["stored"] == row["merged"] == row["expected"]
+    assert row["longest"] == row["stored_longest"] < math.inf
+
+
 def test_quantiles_in_parallel(database_url: str) -> None:
     """What parallel workers have counted is joined to the same quantiles."""
     with psycopg.connect(database_url, autocommit=True) as connection:

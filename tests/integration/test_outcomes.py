@@ -1,8 +1,9 @@
-"""How steps and runs ended, and of what kind their failures are: the SQL functions that decide it, each with its table of cases."""
+"""How steps and runs ended, and of what kind their failures are: each decision with its table of cases."""
 
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import psycopg
@@ -13,7 +14,8 @@ from tests.support import query
 
 NOTHING: list[Any] = [
     None, "", "  ", "None", "none", " NULL ", "null", "nil", "<nil>", "undefined", "NaN", "N/A", "-", "0", "false", "False",
-    "no error", "OK", "success", "{}", "[ ]", '""', "\n\t", "\u00a0", 0, 0.0, -0.0, False, {}, [], [None], [[], {}], {"message": None, "code": None},
+    "no error", "OK", "success", "{}", "[ ]", '""', "\n\t", "\u00a0", 0, 0.0, -0.0, False,
+    {}, [], [None], [[], {}], {"message": None, "code": None},
     {"message": "", "code": 0, "retry": False}, {"error": {"message": "null"}}, ["", "None"],
 ]  # fmt: skip
 """What programs write in the place of an error where there is none."""
@@ -54,12 +56,19 @@ def test_a_success_with_an_error_is_a_soft_failure(database_url: str, error: Any
 
 
 def test_a_large_error_costs_no_time(database_url: str) -> None:
-    """A megabyte of nothing, and nesting as deep as it is stored, are judged at once."""
+    """A megabyte of nothing, or of nearly nothing, and nesting as deep as it is stored, are judged at once."""
+    begun = time.process_time()
+    for blanks in (" ", '"', "-", "{", "'. "):
+        assert generation.is_error(blanks * 500_000 + "x")
+    assert time.process_time() - begun < 2
     with psycopg.connect(database_url) as connection:
         connection.execute("SET statement_timeout = '2s'")
         for error in ("[" + ",".join(["null"] * 200_000) + "]", "[" * 4_999 + "]" * 4_999, json.dumps(" " * 1_000_000)):
             [row] = connection.execute("SELECT orchestra.is_error(%s::jsonb)", [error]).fetchall()
             assert row == (False,)
+        for blanks in (" ", '"', "-", "{", "'. "):
+            [row] = connection.execute("SELECT orchestra.says_something(%s)", [blanks * 500_000 + "x"]).fetchall()
+            assert row == (True,)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +266,11 @@ def test_codes_tell_kinds_apart(database_url: str, one: str, other: str) -> None
         ("failed with 3 errors", "failed with 12 errors", "failed with <n> errors"),
         ("error: 12 files", "error: 345 files", "error: <n> files"),
         ("verification code 839201 expired", "verification code 112233 expired", "verification code <n> expired"),
-        ("Limit 300, Used 250, Requested 100", "Limit 500, Used 450, Requested 200", "Limit <n>, Used <n>, Requested <n>"),
+        (
+            "Limit 300, Used 250, Requested 100",
+            "Limit 500, Used 450, Requested 200",
+            "Limit <n>, Used <n>, Requested <n>",
+        ),
         ("invoice INV-203917", "invoice INV-203918", "invoice INV-<n>"),
     ],
 )

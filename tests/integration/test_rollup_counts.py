@@ -1,4 +1,4 @@
-"""What the rollups count: durations, tokens and outcomes, of plain and of absurd values; and what becomes of what cannot be counted."""
+"""What the rollups count: durations, tokens and outcomes, of plain and of absurd values; and what cannot be counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from etl.analytics import rollups
 from etl.database import Database
-from tests.integration.test_rollup_groups import MONTHS_AGO, add, enter, hours
+from tests.integration.test_rollup_groups import MONTHS_AGO, add, enter, hours, prune
 from tests.rollup_oracle import counted_rows, stored
 from tests.support import query
 
@@ -75,7 +75,9 @@ def test_runs_are_told_apart_alike(database: Database, database_url: str) -> Non
     ):
         enter(database_url, f"r{number}", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
         query(database_url, "UPDATE orchestra.runs SET error = CAST(%s AS jsonb) WHERE id = %s", error, f"r{number}")
-        shown = query(database_url, "SELECT outcome, first_error FROM orchestra.run_summary WHERE run_id = %s", f"r{number}")
+        shown = query(
+            database_url, "SELECT outcome, first_error FROM orchestra.run_summary WHERE run_id = %s", f"r{number}"
+        )
         assert shown == [{"outcome": outcome, "first_error": '{"code": 5}' if outcome == "soft_failed" else None}]
     rollups.drain(database)
     [row] = query(database_url, "SELECT succeeded, soft_failed, counts, failed_counts FROM orchestra.workflow_hourly")
@@ -87,12 +89,12 @@ ABSURD = (2**63 - 1, 2**63 - 1, -(2**63))
 
 def test_an_absurd_number_of_tokens_costs_only_itself(database: Database, database_url: str) -> None:
     """It is unknown in every sum and cost, and counted as such; its neighbours are added up."""
-    query(database_url, "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, output_per_million, source)"
-                        " VALUES ('m', '0001-01-01', 'USD', 1000000, 1000000, 'set')")  # fmt: skip
+    query(database_url, "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, output_per_million,"
+                        " source) VALUES ('m', '0001-01-01', 'USD', 1000000, 1000000, 'set')")  # fmt: skip
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
     names = ("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens", "reasoning_tokens")
     for number, count in enumerate((*ABSURD, 5)):
-        tokens = dict.fromkeys(names, count)
+        tokens: dict[str, Any] = dict.fromkeys(names, count)
         add(database_url, "run", f"s{number}", MONTHS_AGO, request_model="m", api_tokens=2**63 - 1, **tokens)
     assert rollups.drain(database).stuck == 0
     for view in ("model_usage", "run_summary"):
@@ -106,7 +108,7 @@ def test_an_absurd_number_of_tokens_costs_only_itself(database: Database, databa
 
 def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> None:
     """The total of a call is the sum of its parts; without both it is unknown: null, and counted. Without a call it is 0."""
-    cases = [
+    cases: list[tuple[dict[str, Any], tuple[int | None, ...]]] = [
         ({"input_tokens": 4, "output_tokens": 1}, (4, 1, 5, 0)),
         ({"input_tokens": 4}, (4, None, None, 1)),
         ({"total_tokens": 9}, (None, None, 9, 0)),
@@ -124,7 +126,9 @@ def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> N
                        f"step_rollup_daily WHERE node_id = '{number}'"):  # fmt: skip
             [row] = query(database_url, f"SELECT {columns} FROM orchestra.{source}")
             assert tuple(row.values()) == expected, (source, number)
-    together = "SELECT CAST(sum(total_tokens) AS int) AS n, CAST(sum(untotalled_calls) AS int) AS unknown FROM orchestra."
+    together = (
+        "SELECT CAST(sum(total_tokens) AS int) AS n, CAST(sum(untotalled_calls) AS int) AS unknown FROM orchestra."
+    )
     for source in ("node_hourly", "node_daily", "model_usage", "run_summary"):
         assert query(database_url, together + source) == [{"n": 14, "unknown": 2}]
 
@@ -135,14 +139,17 @@ def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> N
     ids=["year 1", "year 9999", "before the start"],
 )
 def test_absurd_times_cost_only_themselves(database: Database, database_url: str, end: str) -> None:
-    """A duration of thousands of years, or less than none, breaks nothing; the group is counted, and the others' durations are right."""
+    """A duration of thousands of years, or less than none, breaks nothing: all is counted, and other durations are right."""
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
     add(database_url, "run", "good", MONTHS_AGO, node_id="n", end_time=MONTHS_AGO + timedelta(seconds=10))
     add(database_url, "run", "odd", MONTHS_AGO, node_id="n", end_time=end)
     add(database_url, "run", "elsewhere", end, node_id="m", end_time=end)
     assert rollups.drain(database).stuck == 0
-    [row] = query(database_url, "SELECT sum(succeeded)::int AS succeeded, orchestra.duration_quantile(buckets, counts, 0.5) AS p50"
-                                " FROM orchestra.node_daily WHERE node_id = 'n'")  # fmt: skip
+    [row] = query(
+        database_url,
+        "SELECT sum(succeeded)::int AS succeeded, orchestra.duration_quantile(buckets, counts, 0.5) AS p50"
+        " FROM orchestra.node_daily WHERE node_id = 'n'",
+    )
     assert (row["succeeded"], row["p50"]) == (2, pytest.approx(10_000, rel=0.02))
     assert query(database_url, "SELECT CAST(sum(succeeded) AS int) AS n FROM orchestra.node_daily") == [{"n": 3}]
     assert database.transaction(rollups.verify).well
@@ -155,10 +162,36 @@ def test_times_beyond_what_a_program_can_hold(database: Database, database_url: 
         add(database_url, "run", f"s{number}", start, end_time=None)
     add(database_url, "run", "good", MONTHS_AGO)
     done = rollups.drain(database)
-    assert (done.stuck, done.waiting) == (0, 0)
+    assert (done.stuck, done.waiting) == (4, 0)
     assert hours(database_url, "succeeded") == {MONTHS_AGO.replace(minute=0): 1}
     found = database.transaction(rollups.verify)
     assert (len(found.stuck), found.differences, found.well) == (4, [], False)
+    query(
+        database_url, "UPDATE orchestra.steps SET end_time = start_time WHERE start_time < '-infinity' OR id = 'good'"
+    )
+    query(database_url, "DELETE FROM orchestra.steps WHERE start_time > '10000-01-01'")
+    assert prune(database, 90) == 1
+    rollups.drain(database)
+    assert hours(database_url, "succeeded") == {MONTHS_AGO.replace(minute=0): 1}
+
+
+def test_long_texts_are_counted(database: Database, database_url: str) -> None:
+    """Names longer than an index could hold and an error of a megabyte cost neither the group nor its neighbours."""
+    enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
+    add(database_url, "run", "good", MONTHS_AGO, node_id="n")
+    long = {
+        "node_id": "n" * 100_000,
+        "request_model": "m" * 100_000,
+        "organization_id": "o" * 500,
+        "node_type": "t" * 5_000,
+    }
+    error = '{"message": "' + "e\\u00e9 1 " * 200_000 + '"}'
+    add(database_url, "run", "long", MONTHS_AGO, state="failed", error=error, **long)
+    assert rollups.drain(database).stuck == 0
+    [row] = query(database_url, "SELECT length(message) AS message, length(pattern) AS pattern FROM orchestra.failures")
+    assert row == {"message": 500, "pattern": 500}
+    assert stored(database_url).hours == counted_rows(database_url).hours
+    assert database.transaction(rollups.verify).well
 
 
 # What cannot be counted.
@@ -167,7 +200,7 @@ def test_times_beyond_what_a_program_can_hold(database: Database, database_url: 
 def test_a_group_that_cannot_be_computed_is_set_aside(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All other groups are computed; it is told by the log and by verify, and right once its cause is gone and it is tried again."""
+    """All other groups are computed; the log and verify tell of it; it is right once its cause is gone and it is tried again."""
     query(
         database_url,
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
@@ -191,7 +224,7 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
     # It does not take the others along again, nor is it tried again at once, even where more of it is loaded.
     enter(database_url, "more", MONTHS_AGO + timedelta(days=3), MONTHS_AGO + timedelta(days=3))
     enter(database_url, "other", MONTHS_AGO + timedelta(days=30), MONTHS_AGO + timedelta(days=30))
-    assert rollups.drain(database) == rollups.Refreshed(groups=1, rows=1)
+    assert rollups.drain(database) == rollups.Refreshed(groups=1, rows=1, stuck=2)
     query(database_url, "DROP TRIGGER refuse ON orchestra.step_rollup")
     assert rollups.drain(database).groups == 0
     query(database_url, "UPDATE orchestra_etl.changed_groups SET failed_at = failed_at - interval '1 hour'")
@@ -203,7 +236,8 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
 def test_a_comparison_that_fails_is_told(database: Database, database_url: str) -> None:
     """Where computing the rollups fails, verify does not say that all is well."""
     query(database_url, "ALTER FUNCTION orchestra.token_count(bigint) RENAME TO token_count_gone;"
-                        "CREATE FUNCTION orchestra.token_count(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 1 / ($1 * 0)'")  # fmt: skip
+                        "CREATE FUNCTION orchestra.token_count(bigint) RETURNS bigint"
+                        " LANGUAGE sql AS 'SELECT 1 / ($1 * 0)'")  # fmt: skip
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
     add(database_url, "run", "step", MONTHS_AGO, input_tokens=1)
     assert rollups.drain(database).stuck == 1

@@ -46,7 +46,7 @@ def enter(url: str, run: str, start: datetime | None, end: datetime | None = Non
     )  # fmt: skip
 
 
-def add(url: str, run: str, step: str, start: datetime | None, *, state: str = "succeeded", **more: Any) -> None:
+def add(url: str, run: str, step: str, start: datetime | str | None, *, state: str = "succeeded", **more: Any) -> None:
     """A step of the run; `more` are columns."""
     columns = {"id": step, "run_id": run, "workflow_id": "w", "position": 0, "state": state, "start_time": start}
     columns |= {"end_time": start, "content_hash": b"", **more}
@@ -187,7 +187,9 @@ def test_what_an_earlier_version_has_frozen_stays(database: Database, database_u
     enter(database_url, "over", MONTHS_AGO, MONTHS_AGO)
     rollups.drain(database)
     query(database_url, "DELETE FROM orchestra_etl.changed_groups")
-    query(database_url, "INSERT INTO orchestra_etl.retention (id, frozen_until) VALUES (1, %s)", NOW - timedelta(days=90))
+    query(
+        database_url, "INSERT INTO orchestra_etl.retention (id, frozen_until) VALUES (1, %s)", NOW - timedelta(days=90)
+    )
     before = stored(database_url)
     assert prune(database, NOW - timedelta(days=90)) == 1
     assert rollups.drain(database).frozen == 1

@@ -172,7 +172,7 @@ class Loads:
                 [
                     step_id, run_id, workflow_id, organization_id, pick(("a", "A", "ä", None)), pick(("model", None)),
                     pick((None, "m")), pick((None, "m", "M")), pick((None, 0, 7)), pick((None, 9)), pick(STATES),
-                    pick((None, "it broke at 17")), pick((None, None, "refused")), *start_end,
+                    pick((None, "it broke at 17", "None")), pick((None, None, "refused")), *start_end,
                     START if draw() < 0.1 else None,
                 ],
             )  # fmt: skip
@@ -204,11 +204,14 @@ def test_random_loads(database: Database, database_url: str, seed: int) -> None:
     [
         "UPDATE orchestra.steps SET reported_error = NULL WHERE id = 's'",
         "UPDATE orchestra.steps SET reported_error = 'refused' WHERE id = 't'",
+        "UPDATE orchestra.steps SET error = '\"refused\"' WHERE id = 't'",
         "UPDATE orchestra.steps SET absent_since = now() WHERE id = 's'",
         "UPDATE orchestra.steps SET run_id = 'q' WHERE id = 's'",
         "DELETE FROM orchestra.steps WHERE id = 's'",
         "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, reported_error)"
         " VALUES ('u', 'q', 'w', 0, 'succeeded', 'h', 'refused')",
+        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, start_time, error)"
+        " VALUES ('u', 'q', 'w', 0, 'succeeded', 'h', '2026-03-01 11:00Z', '{\"code\": 5}')",
     ],
 )
 def test_a_step_alone_changes_its_run(database: Database, database_url: str, change: str) -> None:

@@ -130,7 +130,9 @@ def test_verify_does_not_call_well_what_it_has_not_compared(command: Command, da
     assert "2026-03-01 10:00:00  SQLSTATE 22003\n" in printed.out
     query(database_url, "UPDATE orchestra_etl.changed_groups SET workflow_id = (SELECT id FROM orchestra.workflows)")
     [workflow] = command("status", "--json").json["workflows"]
-    assert [one["text"] for one in workflow["reasons"]] == ["hours that cannot be counted: 1 (`orchestra-etl rollups verify`)"]
+    assert [one["text"] for one in workflow["reasons"]] == [
+        "hours that cannot be counted: 1 (`orchestra-etl rollups verify`)"
+    ]
 
 
 def test_other_commands_keep_them(command: Command, database_url: str) -> None:

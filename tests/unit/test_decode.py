@@ -481,7 +481,7 @@ def test_model_columns_of_wrong_types_are_none(wrong: object) -> None:
 
 
 def test_a_total_is_the_sum_where_none_is_given() -> None:
-    """Input and output make the total of a call that gives none, or no plausible one; with one of them unknown, so is the total."""
+    """Input and output make the total of a call that gives no plausible one; with one of them unknown, so is the total."""
     for usage, total in (
         ({"prompt_tokens": 10, "completion_tokens": 20}, 30),
         ({"input_tokens": 10, "output_tokens": 0}, 10),
@@ -495,7 +495,7 @@ def test_a_total_is_the_sum_where_none_is_given() -> None:
 
 
 def test_an_implausible_number_of_tokens_is_none_and_told() -> None:
-    """More tokens than any call takes, fewer than none, or no number: null in the column, and counted as drift; the most is stored."""
+    """More tokens than any call takes, fewer than none, or no number: null in the column, and counted as drift."""
     usage = {"prompt_tokens": 10**12 + 1, "completion_tokens": 10**12, "total_tokens": -1}
     usage_with_text = {"prompt_tokens": "many", "completion_tokens_details": {"reasoning_tokens": 2**62}}
     body = json.dumps([{"id": str(n), "outputs": {"object": "chat.completion", "usage": one}}
@@ -533,8 +533,23 @@ CHAT = {"object": "chat.completion", "usage": {}}
         *[
             ({"result": {"error": error, "successful": True}}, None)
             for error in (
-                None, False, 0, "", "  ", "None", "none", "null", "NULL", "undefined", "N/A", "false", "no error", {}, [],
-                {"code": None, "message": None}, [None, ""],
+                None,
+                False,
+                0,
+                "",
+                "  ",
+                "None",
+                "none",
+                "null",
+                "NULL",
+                "undefined",
+                "N/A",
+                "false",
+                "no error",
+                {},
+                [],
+                {"code": None, "message": None},
+                [None, ""],
             )
         ],
         ({"result": {"error": False, "successful": "true"}}, None),

@@ -19,9 +19,9 @@ import msgspec
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
-from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from etl import cron
 from etl.analytics.rollups import Refreshed
 from etl.errors import DatabaseError, EtlError, KeyRefused, SchemaMismatch
 from etl.ledger.status import Status
@@ -148,7 +148,7 @@ class Daemon:
             schedule = self._schedules.get(workflow_id) or Schedule(workflow_id, self._default_interval)
             trigger: BaseTrigger
             if schedule.cron is not None:
-                trigger = CronTrigger.from_crontab(schedule.cron, timezone="UTC")
+                trigger = cron.parse(schedule.cron).trigger()
             else:
                 # A tenth of jitter keeps replicas and workflows from asking all at once.
                 trigger = IntervalTrigger(seconds=schedule.interval, jitter=schedule.interval / 10)

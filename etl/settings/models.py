@@ -160,7 +160,7 @@ class Workflow(_Section):
     interval: PositiveDuration = 60.0
     """Between two sweeps; without effect where `cron` is set."""
     cron: str | None = None
-    """Five fields, in UTC."""
+    """Five fields in UTC, as cron reads them: weekdays from 0 or `sun`, either of two day fields is enough; or `@daily`."""
     discover: bool = True
     """Whether its run list is swept; else only named runs are read."""
     runs: tuple[Identifier, ...] = ()
@@ -172,16 +172,9 @@ class Workflow(_Section):
     @classmethod
     def _usable_cron(cls, line: str | None) -> str | None:
         if line is not None:
-            from datetime import UTC, datetime
+            from etl import cron  # 100 ms, and most configurations have no cron line
 
-            from apscheduler.triggers.cron import CronTrigger  # 100 ms, and most configurations have no cron line
-
-            try:
-                trigger = CronTrigger.from_crontab(line, timezone=UTC)
-            except ValueError as error:
-                raise ValueError(f"is no cron line of five fields: {error}") from None
-            if trigger.get_next_fire_time(None, datetime.now(UTC)) is None:
-                raise ValueError("is a cron line that never comes due")
+            cron.parse(line)
         return line
 
     @model_validator(mode="after")

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import apscheduler.executors.base
 import apscheduler.schedulers.base
 import apscheduler.triggers.interval
 import pytest
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.cron import CronTrigger
 
+from etl import cron
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.poll import PollReport
 from etl.service import daemon
@@ -125,22 +126,13 @@ def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-class _Local:
-    """In place of cron lines in UTC: lines in the zone that the process lives in."""
-
-    @staticmethod
-    def from_crontab(line: str, timezone: str) -> CronTrigger:
-        """Pass over the zone asked for."""
-        return CronTrigger.from_crontab(line, timezone="Europe/Berlin")
-
-
 @pytest.mark.fault(29, NAME, "C", guard="cron lines in UTC, coalescing")
 def test_daylight_saving_time(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over both changes of the year each slot of a cron line is swept once: none is skipped, none comes twice."""
     for change in CHANGES:
         assert wrong(change) == []
     fault.injected(len(CHANGES))
-    monkeypatch.setattr(daemon, "CronTrigger", _Local)
+    monkeypatch.setattr(cron, "ZONE", ZoneInfo("Europe/Berlin"))
     fault.control(wrong(CHANGES[0]) and wrong(CHANGES[1]))
 
 

@@ -205,6 +205,7 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
         ("[[workflows]]\nid = 'a'\ncron = '* * *'", "no. 1.cron: is no cron line of five fields"),
         ("[[workflows]]\nid = 'a'\ncron = '61 * * * *'", "no. 1.cron: is no cron line"),
         ("[[workflows]]\nid = 'a'\ncron = '0 0 31 2 *'", "never comes due"),
+        ("[[workflows]]\nid = 'a'\ncron = '* * * * 8'", "weekday '8' must be of 0 to 7"),
         ("[[workflows]]\nid = '..'", "no. 1.id: cannot stand in a request's path"),
         ("[[workflows]]\nid = ''", "no. 1.id: cannot stand in a request's path"),
         ("[[workflows]]\nid = 'a'\nruns = ['x', 'a\\u0000b', \"a\\u0000b\"]", "no. 1.runs no. 3: cannot stand in a request"),

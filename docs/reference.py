@@ -25,7 +25,7 @@ from etl.schema import upgrade
 from etl.settings.models import Settings
 from etl.settings.sources import _LISTS, _NAMED, _SECTIONS, PREFIX
 from etl.settings.values import Duration, _duration_text
-from etl.tables import PAYLOADS
+from etl.tables import PRIVATE
 
 HERE = Path(__file__).parent
 _DURATION = next(one for one in get_args(Duration) if hasattr(one, "func"))
@@ -145,7 +145,7 @@ def schema(url: str) -> str:
         _HEAD.format(source="the comments in the database"),
         _SCHEMA,
     ]
-    payloads = {table.fullname: set(columns) for table, columns in PAYLOADS.items()}
+    payloads = {table.fullname: set(columns) for table, columns in PRIVATE.items()}
     with psycopg.connect(url, row_factory=dict_row) as connection:
         for one in connection.execute(_RELATIONS).fetchall():
             content = payloads.get(f"{one['schema']}.{one['name']}", set())

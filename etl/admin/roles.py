@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 
 from etl.database import Database
 from etl.errors import DatabaseError
-from etl.tables import ANALYTICS, OPERATIONS, PAYLOADS, analytics, metadata, operations, prices, rollups
+from etl.tables import ANALYTICS, OPERATIONS, PRIVATE, analytics, metadata, operations, prices, rollups
 
 MIGRATOR = "orchestra_migrator"
 LOADER = "orchestra_loader"
@@ -21,9 +21,9 @@ ANALYST = "orchestra_analyst"
 PAYLOAD_ANALYST = "orchestra_payload_analyst"
 
 PURPOSES: Mapping[str, str] = {
-    MIGRATOR: "owns both schemas: db upgrade, prune, erase",
+    MIGRATOR: "owns both schemas: db upgrade, prune, erase, untrack",
     LOADER: "what sync, serve, backfill, track, status, dead-letters and gaps need",
-    ANALYST: "reads everything in orchestra but payloads",
+    ANALYST: "reads everything in orchestra but payloads and hashes of them",
     PAYLOAD_ANALYST: "reads payloads, too",
 }
 
@@ -53,6 +53,8 @@ LOADED: Mapping[Table, str] = {
     # The queues and the map are emptied.
     rollups.changed_groups: "SELECT, INSERT, DELETE",
     rollups.dirty_groups: "SELECT, INSERT, DELETE",
+    # To lock a row takes the right to change it.
+    operations.locks: "SELECT, UPDATE",
     analytics.run_requests: "SELECT, DELETE",
     operations.state_map: "SELECT, INSERT, DELETE",
     operations.run_ledger: _UPSERTED,
@@ -229,7 +231,7 @@ def _hand_over(connection: Connection) -> tuple[str, ...]:
 def _grant(connection: Connection) -> None:
     # As the owner: then a later run, whoever does it, can take back what this one gives.
     connection.exec_driver_sql(f"SET LOCAL ROLE {MIGRATOR}")
-    hidden = [(table.fullname, column) for table, columns in PAYLOADS.items() for column in columns]
+    hidden = [(table.fullname, column) for table, columns in PRIVATE.items() for column in columns]
     views = connection.execute(
         _VIEWS, {"schema": ANALYTICS, "tables": [one[0] for one in hidden], "columns": [one[1] for one in hidden]}
     ).all()
@@ -255,13 +257,13 @@ def _grants() -> Iterator[str]:
     for table in metadata.sorted_tables:
         if table.schema != ANALYTICS:
             continue
-        payloads = PAYLOADS.get(table)
-        if payloads is None:
+        private = PRIVATE.get(table)
+        if private is None:
             yield f"GRANT SELECT ON {table.fullname} TO {ANALYST}"
         else:
-            open_to_all = [column.name for column in table.columns if column.name not in payloads]
+            open_to_all = [column.name for column in table.columns if column.name not in private]
             yield f"GRANT SELECT ({', '.join(map(_quote, open_to_all))}) ON {table.fullname} TO {ANALYST}"
-            yield f"GRANT SELECT ({', '.join(map(_quote, payloads))}) ON {table.fullname} TO {PAYLOAD_ANALYST}"
+            yield f"GRANT SELECT ({', '.join(map(_quote, private))}) ON {table.fullname} TO {PAYLOAD_ANALYST}"
 
 
 def _view_grants(reveals: Mapping[str, bool]) -> Iterator[str]:

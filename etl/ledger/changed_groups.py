@@ -10,11 +10,10 @@ from sqlalchemy import Connection, text
 
 from etl.database import allow_long
 
-# Any fixed number: the key of the advisory lock under which rollups are written.
-_LOCK = 7_305_808_869_229_538_661
-
-_WAIT = text("SELECT pg_advisory_xact_lock(:key)")
-_TRY = text("SELECT pg_try_advisory_xact_lock(:key)")
+# A row, and no advisory lock: whoever may connect can hold one of those for as long as they like.
+_LOCK = "SELECT name FROM orchestra_etl.locks WHERE name = 'rollups' FOR UPDATE"
+_WAIT = text(_LOCK)
+_TRY = text(f"{_LOCK} SKIP LOCKED")
 
 _TAKE = text("""
     DELETE FROM orchestra_etl.changed_groups
@@ -54,12 +53,12 @@ class Group(msgspec.Struct, frozen=True, order=True):
 
 def wait_for_lock(connection: Connection) -> None:
     """Keep rollups from being written until the transaction ends: for whoever deletes steps."""
-    connection.execute(_WAIT, {"key": _LOCK})
+    connection.execute(_WAIT)
 
 
 def try_lock(connection: Connection) -> bool:
     """Be the only one to write rollups until the transaction ends; False where somebody else is."""
-    return bool(connection.execute(_TRY, {"key": _LOCK}).scalar_one())
+    return connection.execute(_TRY).one_or_none() is not None
 
 
 def take(connection: Connection, limit: int) -> Sequence[Group]:

@@ -5,13 +5,14 @@
 """
 
 from etl.tables import operations, prices, rollups
-from etl.tables.analytics import PAYLOADS, inputs, outputs, run_payloads, runs, steps
+from etl.tables.analytics import PAYLOADS, PRIVATE, inputs, outputs, run_payloads, runs, steps
 from etl.tables.columns import ANALYTICS, OPERATIONS, metadata
 
 __all__ = [
     "ANALYTICS",
     "OPERATIONS",
     "PAYLOADS",
+    "PRIVATE",
     "inputs",
     "metadata",
     "operations",

@@ -228,8 +228,16 @@ PAYLOADS: Mapping[Table, tuple[str, ...]] = {
     inputs: ("data", "raw"),
     outputs: ("data", "raw"),
 }
-"""The columns that hold what users and models said, or what may hold it: grants, retention and erasure go by this list.
+"""The columns that hold what users and models said, or what may hold it: retention and erasure go by this list.
 
 Error texts are no payloads: without them nobody could tell why a run failed. Where they quote what they must not, a
 redaction rule removes it.
 """
+
+_HASHES: Mapping[Table, tuple[str, ...]] = {runs: ("content_hash",), steps: ("content_hash",)}
+"""Hashes over content. A short payload is found by hashing guesses until one fits, so they are as private as what they cover."""
+
+PRIVATE: Mapping[Table, tuple[str, ...]] = {
+    table: (*columns, *_HASHES.get(table, ())) for table, columns in PAYLOADS.items()
+}
+"""The columns that only those who may read payloads may read: grants go by this list."""

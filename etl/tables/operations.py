@@ -218,6 +218,14 @@ redaction_policies = Table(
     comment="The redaction rules that stored rows were written under.",
 )
 
+locks = Table(
+    "locks",
+    metadata,
+    column("name", Text(), "What is locked.", primary_key=True),
+    schema=OPERATIONS,
+    comment="Rows to be locked, each for one kind of work that only one process may do at a time; only the loader may lock them.",
+)
+
 retention = Table(
     "retention",
     metadata,

@@ -15,6 +15,7 @@ from psycopg import sql
 from etl import app, schema
 from etl.admin import roles
 from etl.admin.roles import ANALYST, LOADED, LOADER, MIGRATOR, PAYLOAD_ANALYST
+from etl.analytics import rollups
 from etl.database import Database
 from etl.errors import DatabaseError
 from etl.local.history import History
@@ -25,7 +26,9 @@ from etl.schema import check_drift, upgrade
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
 from etl.signals import Stop
-from etl.tables import ANALYTICS, OPERATIONS, PAYLOADS, metadata
+from etl.tables import ANALYTICS, OPERATIONS, PRIVATE, metadata
+from etl.transform.decode import decode_steps
+from etl.transform.states import StateMap
 from tests.command_line import command_line
 from tests.support import configuration, environment, load, query
 
@@ -108,7 +111,7 @@ def url(cluster: EmbeddedPostgres, database_url: str) -> str:
         INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, listing) VALUES ('r', 'w', 'list', 'secret');
         INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)
             VALUES ('w', 'r', 'malformed', 'x', 'h', 'secret');
-        ANALYZE orchestra.inputs;
+        ANALYZE orchestra.inputs, orchestra.steps;
         """,
     )
     return database_url
@@ -118,7 +121,7 @@ def test_every_table_has_a_rule() -> None:
     """A table that is added to the schema must be given a rule for the loader; analysts' rule follows from the schema."""
     assert set(metadata.tables.values()) == set(LOADED)
     assert {table.schema for table in metadata.tables.values()} == {ANALYTICS, OPERATIONS}
-    assert all(column in table.columns for table, columns in PAYLOADS.items() for column in columns)
+    assert all(column in table.columns for table, columns in PRIVATE.items() for column in columns)
 
 
 # What the loader needs, and no more.
@@ -215,6 +218,7 @@ LOADER_MUST_NOT = (
     "DROP TABLE orchestra.steps", "ALTER TABLE orchestra.steps ADD COLUMN x int", "TRUNCATE orchestra_etl.state_map",
     "DELETE FROM orchestra.steps", "DELETE FROM orchestra.runs", "DELETE FROM orchestra.workflows",
     "DELETE FROM orchestra_etl.run_ledger", "DELETE FROM orchestra_etl.dead_letters",
+    "DELETE FROM orchestra_etl.locks", "INSERT INTO orchestra_etl.locks VALUES ('x')",
     "UPDATE orchestra_etl.retention SET run_horizon = NULL", "INSERT INTO orchestra_etl.retention (id) VALUES (1)",
     "UPDATE orchestra_etl.alembic_version SET version_num = 'x'", "CREATE TABLE orchestra.x ()",
     "CREATE TABLE orchestra_etl.x ()",
@@ -252,6 +256,7 @@ PAYLOAD_READS = (
     "SELECT count(data) FROM orchestra.inputs", "SELECT FROM orchestra.inputs GROUP BY step_id HAVING max(data::text) > ''",
     "SELECT jsonb_object_agg(step_id, data) FROM orchestra.inputs", "SELECT outputs FROM orchestra.run_payloads",
     "SELECT step_metadata FROM orchestra.steps", "SELECT inputs_raw FROM orchestra.run_payloads",
+    "SELECT content_hash FROM orchestra.steps", "SELECT id FROM orchestra.runs WHERE content_hash > ''",
 )  # fmt: skip
 MUST_NOT = (
     "SELECT body FROM orchestra_etl.dead_letters", "SELECT listing FROM orchestra_etl.run_ledger",
@@ -261,6 +266,7 @@ MUST_NOT = (
     "UPDATE orchestra.inputs SET note = 'x'", "DELETE FROM orchestra.runs", "TRUNCATE orchestra.runs",
     "CREATE TABLE orchestra.x ()", "CREATE FUNCTION orchestra.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "CREATE VIEW orchestra.v AS SELECT 1 AS x", "CREATE FUNCTION orchestra_etl.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "SELECT name FROM orchestra_etl.locks", "LOCK TABLE orchestra.prices IN SHARE ROW EXCLUSIVE MODE",
     "SELECT * FROM orchestra.runs FOR UPDATE", "SELECT id FROM orchestra.runs FOR SHARE", "LOCK TABLE orchestra.runs",
     "SET ROLE orchestra_migrator", "SET ROLE orchestra_loader", "SET SESSION AUTHORIZATION postgres",
     "ALTER VIEW orchestra.coverage OWNER TO CURRENT_USER", "SELECT pg_read_file('postmaster.pid')",
@@ -289,11 +295,82 @@ def test_analysts_neither_write_nor_look_behind(url: str) -> None:
             assert code(as_user(url, login), statement) == DENIED, (login, statement)
 
 
+def test_a_hash_does_not_tell_a_short_payload(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever may read hashes of content finds a short payload by guessing; an analyst finds no column to compare with."""
+    pin, guesses = "4711", [f"{number:04}" for number in range(4000, 5000)]
+    history = History(seed=5, workflows=1, runs_per_workflow=1, live=0, arrivals_per_minute=0)
+    (workflow,) = history.workflow_ids
+    (run,) = history.run_ids(workflow)
+    with Simulator(history).in_thread() as simulator:
+        step = {"id": "short", "node_id": "n", "status": "completed", "inputs": pin}
+        simulator.steps_bodies[run] = json.dumps([step]).encode()
+        command = command_line(
+            tmp_path, monkeypatch, capsys, configuration(workflow), **environment(url, simulator.base_url)
+        )
+        # The run of the fixture is none of this server's.
+        assert command("sync").status == 6
+
+    def matching(reader: str) -> list[str]:
+        """The guesses that some column of any table or view shows to hold, as far as this user may read columns."""
+        columns = query(
+            as_user(url, reader),
+            "SELECT c.oid::regclass::text AS relation, quote_ident(a.attname) AS name FROM pg_class AS c"
+            " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0"
+            " WHERE c.relnamespace IN ('orchestra'::regnamespace) AND c.relkind IN ('r', 'v', 'm')"
+            " AND a.atttypid IN ('bytea'::regtype, 'text'::regtype)"
+            " AND has_column_privilege(c.oid, a.attnum, 'SELECT')",
+        )
+        seen: set[object] = set()
+        for column in columns:
+            rows = query(as_user(url, reader), f"SELECT {column['name']} AS value FROM {column['relation']}")
+            seen |= {bytes(row["value"]) if isinstance(row["value"], bytes) else row["value"] for row in rows}
+        found = []
+        for guess in guesses:
+            body = json.dumps([{**step, "inputs": guess}]).encode()
+            (decoded,) = decode_steps(body, workflow_id=workflow, run_id=run, states=StateMap()).steps
+            if decoded.content_hash in seen or decoded.content_hash.hex() in seen:
+                found.append(guess)
+        return found
+
+    assert matching("test_payload_analyst") == [pin]
+    assert matching("test_analyst") == []
+
+
+def test_who_may_only_read_holds_nothing_up(url: str) -> None:
+    """Whatever lock a reader takes, rollups are refreshed and erasures go on; a lock of the loader's is waited for."""
+    service = Database(as_user(url, "test_loader"), patience=5)
+
+    def refreshed() -> bool:
+        query(url, "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES ('w', now())")
+        return not rollups.drain(service).busy
+
+    try:
+        for reader in ("test_analyst", "test_payload_analyst"):
+            with psycopg.connect(as_user(url, reader)) as held:
+                held.execute(
+                    "SELECT pg_advisory_lock(7305808869229538661), pg_advisory_lock(n) FROM generate_series(0, 99) AS n"
+                )
+                for table in ("runs", "steps", "step_rollup", "step_failures", "prices", "run_requests"):
+                    held.execute(f"SELECT count(*) FROM orchestra.{table}".encode())
+                assert refreshed()
+                with psycopg.connect(url) as eraser:
+                    eraser.execute("SET lock_timeout = '1s'")
+                    eraser.execute("SELECT FROM orchestra_etl.locks FOR UPDATE")
+        with psycopg.connect(as_user(url, "test_loader")) as held:
+            held.execute("SELECT FROM orchestra_etl.locks FOR UPDATE")
+            assert not refreshed()
+    finally:
+        service.close()
+
+
 def test_statistics_do_not_tell_payloads(url: str) -> None:
     """The planner's samples of payload columns are hidden from an analyst and shown to a payload analyst."""
-    question = "SELECT count(*) AS n FROM pg_stats WHERE tablename = 'inputs' AND attname = 'data'"
-    assert query(as_user(url, "test_analyst"), question) == [{"n": 0}]
-    assert query(as_user(url, "test_payload_analyst"), question) == [{"n": 1}]
+    for table, column in (("inputs", "data"), ("steps", "content_hash")):
+        question = f"SELECT count(*) AS n FROM pg_stats WHERE tablename = '{table}' AND attname = '{column}'"
+        assert query(as_user(url, "test_analyst"), question) == [{"n": 0}]
+        assert query(as_user(url, "test_payload_analyst"), question) == [{"n": 1}]
 
 
 def test_the_public_gets_nothing(url: str) -> None:

@@ -307,6 +307,13 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
             "INSERT INTO orchestra_etl.gaps (workflow_id, detail, acknowledged_at) VALUES ('w', 'x', %s)",
             resolved,
         )
+    # A run whose id another workflow has, one that has come into the ledger since, and a step whose id another run has.
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body, resolved_at)"
+        " VALUES ('w', 'elsewhere', NULL, 'id_conflict', 'x', 'h', '', now()),"
+        " ('w', 'made up 1', NULL, 'id_conflict', 'x', 'h', '', now()), ('w', 'r', 's', 'id_conflict', 'x', 'h', '', now())",
+    )
     query(
         database_url, "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES ('w', now()), ('w', now())"
     )
@@ -337,7 +344,7 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
     assert {name: row[name] for name in ("due_runs", "failing_reads", "dead_letters", "unacknowledged_gaps", "drift")} == {
         "due_runs": 3, "failing_reads": 3, "dead_letters": 2, "unacknowledged_gaps": 2, "drift": 1,
     }  # fmt: skip
-    assert (row["waiting_groups"], row["unswept_workflows"]) == (2, 1)
+    assert (row["waiting_groups"], row["unswept_workflows"], row["conflicting_runs"]) == (2, 1, 1)
 
 
 def test_a_run_of_many_steps(database_url: str) -> None:

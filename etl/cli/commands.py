@@ -25,6 +25,7 @@ from etl.cli import (
     runs,
     simulate,
     status,
+    track,
     workflows,
 )
 from etl.cli.context import Invocation
@@ -63,6 +64,7 @@ def _options(
 
 for group in (
     jobs,
+    track,
     runs,
     status,
     workflows,

@@ -40,11 +40,13 @@ def list_letters(
 
     with invocation(context).database() as database:
         found = database.transaction(lambda c: dead_letters.find(c, workflows=workflow, resolved=everything))
+        settled = 0 if everything else database.transaction(lambda c: dead_letters.count_settled(c, workflows=workflow))
+    more = f"{counted(settled, 'settled letter')}: --all shows {'it' if settled == 1 else 'them'}"
     if as_json:
         print_json(found)
         return
     if not found:
-        typer.echo("nothing is set aside")
+        typer.echo(f"no open letters; {more}" if settled else "nothing is set aside")
         return
     listing(
         console(),
@@ -65,6 +67,8 @@ def list_letters(
         ],
         numbers=("id", "bytes", "times"),
     )
+    if settled:
+        typer.echo(f"and {more}")
 
 
 def show(
@@ -78,6 +82,8 @@ def show(
     """One letter: whose it is and why it was set aside."""
     from etl.ledger import dead_letters
 
+    if body and as_json:
+        raise ConfigurationError("--body writes the bytes and nothing else: give it or --json, not both")
     with invocation(context).database() as database:
         letter = database.transaction(lambda c: dead_letters.get(c, number))
         content = database.transaction(lambda c: dead_letters.body(c, number)) if body else None
@@ -125,6 +131,8 @@ def retry(
         print_json(done)
         return
     typer.echo(f"{counted(done.runs, 'run')} will be read again by `serve`, or the next `sync`")
+    if done.conflicts:
+        typer.echo(f"{counted(done.conflicts, 'run')} not: other workflows have runs of these ids, which keep them")
     if done.removed:
         typer.echo(f"{counted(done.removed, 'letter')} of runs that are erased or pruned; they stay so")
     if done.without_run:

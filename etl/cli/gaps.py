@@ -28,12 +28,15 @@ def list_gaps(
     from etl.ledger import gaps
 
     with invocation(context).database() as database:
-        found = database.transaction(lambda c: gaps.find(c, workflows=workflow, acknowledged=everything))
+        every = database.transaction(lambda c: gaps.find(c, workflows=workflow))
+    found = [gap for gap in every if everything or gap.acknowledged_at is None]
     if as_json:
         print_json(found)
         return
+    left = len(every) - len(found)
+    more = f"{counted(left, 'acknowledged gap')}: --all shows {'it' if left == 1 else 'them'}"
     if not found:
-        typer.echo("no gaps")
+        typer.echo(f"no gaps to acknowledge; {more}" if left else "no gaps")
         return
     listing(
         console(),
@@ -52,6 +55,8 @@ def list_gaps(
         ],
         numbers=("id",),
     )
+    if left:
+        typer.echo(f"and {more}")
 
 
 def acknowledge(

@@ -1,12 +1,11 @@
-"""`sync`, `backfill`, `serve` and `track`: the commands that fetch."""
+"""`sync`, `backfill` and `serve`: the commands that fetch."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,7 +34,6 @@ def register(app: typer.Typer) -> None:
     app.command()(sync)
     app.command()(serve)
     app.command()(backfill)
-    app.command()(track)
 
 
 def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson = False) -> int:
@@ -66,6 +64,8 @@ def backfill(
     Can be stopped and started again at any time: what was listed is remembered. With --since and --until the other runs that
     were found stay due, for the service or the next sync.
     """
+    if since is not None and until is not None and since >= until:
+        raise ConfigurationError("--since must be earlier than --until: no run starts in between")
     settings = invocation(context).settings()
     chosen = _chosen(settings, workflow)
 
@@ -92,73 +92,8 @@ def serve(context: typer.Context) -> int:
     return 0
 
 
-def track(
-    context: typer.Context,
-    workflow: Annotated[str, typer.Argument(help="The workflow's id.")],
-    run: Annotated[list[str], typer.Argument(help="Run ids; `-` reads ids, or Execute's answers, one a line.")],
-    as_json: AsJson = False,
-) -> int:
-    """Have runs read at the next poll, whether the list shows them or not; known ones are read again."""
-    from etl.ledger import requests, workflows
-
-    _check_id(workflow, "workflow")
-    ids = [one for argument in run for one in (_from_stdin() if argument == "-" else [argument])]
-    for one in ids:
-        _check_id(one, "run")
-    with invocation(context).database() as database:
-
-        def enter(connection: Any) -> requests.Tracked:
-            workflows.configure_unknown(connection, workflow)
-            return requests.track(connection, workflow, ids)
-
-        done = database.transaction(enter)
-    if as_json:
-        print_json({"workflow_id": workflow, "new": done.new, "known": done.known, "removed": done.removed})
-        return 0
-    typer.echo(
-        f"{done.new} runs tracked, {done.known} known ones will be read again; they are read by `serve`, or the next `sync`"
-    )
-    if done.removed:
-        typer.echo(f"{done.removed} are erased or pruned and stay so")
-    return 0
-
-
 def _utc(time: datetime | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time is not None else None
-
-
-def _from_stdin() -> Iterator[str]:
-    try:
-        yield from _ids(sys.stdin)
-    except UnicodeDecodeError:
-        raise ConfigurationError("the input is not UTF-8 text") from None
-
-
-def _ids(lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
-        text = line.strip()
-        if not text:
-            continue
-        if text.startswith("{"):
-            try:
-                answer = json.loads(text)
-            except (ValueError, RecursionError):
-                raise ConfigurationError("a line of the input starts like JSON but is none") from None
-            if not isinstance(answer.get("run_id"), str):
-                raise ConfigurationError("an answer in the input has no run_id")
-            text = answer["run_id"]
-        elif " " in text:
-            raise ConfigurationError("a line of the input is neither an id nor an answer of Execute")
-        yield text
-
-
-def _check_id(id: str, noun: str) -> None:
-    from etl.settings.values import clean_id
-
-    try:
-        clean_id(id)
-    except ValueError as error:
-        raise ConfigurationError(f"{id[:80]!r} is no {noun}'s id: it {error}") from None
 
 
 def _chosen(settings: Settings, workflow: list[str] | None) -> list[str] | None:
@@ -296,7 +231,7 @@ def _log(report: PassReport) -> None:
         steps_updated=load.steps_updated,
         steps_absent=load.steps_absent,
         failed=load.failed,
-        set_aside=load.set_aside + sum(sweep.set_aside for sweep in report.sweeps),
+        set_aside=report.set_aside + load.set_aside + sum(sweep.set_aside for sweep in report.sweeps),
         requests=report.requests,
         seconds=round(report.seconds, 3),
         exit_status=report.exit_status,
@@ -334,7 +269,7 @@ def _print(report: PassReport, *, as_json: bool) -> None:
             typer.echo(
                 f"{sweep.repaired} runs of workflow {sweep.workflow_id} were missing from the tables and are read again"
             )
-    aside = load.set_aside + sum(sweep.set_aside for sweep in report.sweeps)
+    aside = report.set_aside + load.set_aside + sum(sweep.set_aside for sweep in report.sweeps)
     if aside:
         typer.echo(f"{aside} new dead letters (see `orchestra-etl dead-letters list`)")
     if load.failing_anew:

@@ -134,11 +134,16 @@ def _coverage(coverage: Coverage) -> str:
     text = f"complete until {until}, none of the runs is stored yet"
     if coverage.since is not None:
         text = f"complete from {instant(coverage.since)} until {until}"
-    if not coverage.gaps:
-        return text
-    gaps = ", ".join(f"#{gap.id} {instant(gap.after)} to {instant(gap.before)}" for gap in coverage.newest_gaps)
-    more = ", and older ones" if coverage.gaps > len(coverage.newest_gaps) else ""
-    return f"{text}, except {counted(coverage.gaps, 'gap')}: {gaps}{more}"
+    exceptions = []
+    if coverage.conflicting_runs:
+        exceptions.append(f"{counted(coverage.conflicting_runs, 'run')} set aside, whose ids other workflows have")
+    if coverage.gaps:
+        acknowledged = coverage.gaps - coverage.unacknowledged_gaps
+        taken_note = f" ({acknowledged:,} acknowledged)" if acknowledged else ""
+        gaps = ", ".join(f"#{gap.id} {instant(gap.after)} to {instant(gap.before)}" for gap in coverage.newest_gaps)
+        more = ", and older ones" if coverage.gaps > len(coverage.newest_gaps) else ""
+        exceptions.append(f"{counted(coverage.gaps, 'gap')}{taken_note}: {gaps}{more}")
+    return f"{text}, except {' and '.join(exceptions)}" if exceptions else text
 
 
 def _headroom(one: WorkflowStatus) -> str:
@@ -147,6 +152,11 @@ def _headroom(one: WorkflowStatus) -> str:
         return "not known: the list has not been walked whole yet"
     text = f"the list shows {counted(room.listable, 'run')}"
     if not room.window_full or room.new_runs is None:
+        runs = one.runs
+        known = runs.open + runs.final + runs.stale + runs.gone + runs.removed
+        if known > room.listable:
+            # New runs came since, or it shows others no longer: the next walk of the whole list will tell.
+            return f"the list showed {counted(room.listable, 'run')} when it was last walked whole; {known:,} are known now"
         return f"{text}, all that is known"
     return f"{text}, the last sweep found {room.new_runs:,} new ({100 * room.new_runs / max(room.listable, 1):.0f} %)"
 

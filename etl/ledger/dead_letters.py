@@ -13,8 +13,14 @@ from sqlalchemy import Connection, text
 from etl.ledger import requests
 from etl.records import Rejected
 
+# Of a run whose id another workflow has, the other one's row says nothing.
 _REMOVED = """EXISTS (
-        SELECT FROM orchestra_etl.run_ledger AS l WHERE l.run_id = {letter}.run_id AND l.removed_at IS NOT NULL)"""
+        SELECT FROM orchestra_etl.run_ledger AS l
+        WHERE l.run_id = {letter}.run_id AND l.workflow_id = {letter}.workflow_id AND l.removed_at IS NOT NULL)"""
+
+# The run that was read has the same id as the one that was set aside.
+_OF_ANOTHER_RUN = """(d.reason = 'id_conflict' AND d.step_id IS NULL AND EXISTS (
+        SELECT FROM orchestra_etl.run_ledger AS l WHERE l.run_id = d.run_id AND l.workflow_id <> d.workflow_id))"""
 
 _RECORD = text(f"""
     INSERT INTO orchestra_etl.dead_letters AS d
@@ -60,9 +66,10 @@ _OPEN_BODIES = text(f"""
 
 # A run that was read without the trouble recurring: its open letters are settled.
 _RESOLVE = text(f"""
-    UPDATE orchestra_etl.dead_letters
+    UPDATE orchestra_etl.dead_letters AS d
     SET resolved_at = now(), resolution = 'loaded'
     WHERE run_id = ANY (CAST(:run_ids AS text[])) AND resolved_at IS NULL AND last_seen_at < now()
+      AND NOT {_OF_ANOTHER_RUN}
       AND (NOT CAST(:steps_only AS boolean) OR {_HOLDS_STEPS})
 """)
 
@@ -78,6 +85,12 @@ _FIND = text(f"""
     WHERE (CAST(:workflows AS text[]) IS NULL OR d.workflow_id = ANY (CAST(:workflows AS text[])))
       AND (:resolved OR d.resolved_at IS NULL)
     ORDER BY d.id
+""")
+
+_COUNT_SETTLED = text("""
+    SELECT count(*) FROM orchestra_etl.dead_letters
+    WHERE resolved_at IS NOT NULL
+      AND (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
 """)
 
 _GET = text(f"{_STORED} WHERE d.id = :id")
@@ -232,6 +245,8 @@ class Retried(msgspec.Struct, frozen=True):
     """Runs that will be read again."""
     without_run: tuple[int, ...]
     """Letters that no run can be read for: bad rows of the run list, which the next sweep sees again by itself."""
+    conflicts: int = 0
+    """Runs that other workflows have: they are not read under these."""
     removed: int = 0
     """Letters named whose runs were erased or pruned: they stay as they are."""
 
@@ -244,6 +259,12 @@ def find(
         _FIND, {"workflows": None if workflows is None else list(workflows), "resolved": resolved}
     )
     return [StoredLetter(**row._mapping) for row in rows]
+
+
+def count_settled(connection: Connection, *, workflows: Sequence[str] | None = None) -> int:
+    """How many letters of these workflows (None: of all) are settled."""
+    wanted = {"workflows": None if workflows is None else list(workflows)}
+    return int(connection.execute(_COUNT_SETTLED, wanted).scalar_one())
 
 
 def get(connection: Connection, letter_id: int) -> StoredLetter | None:
@@ -274,11 +295,11 @@ def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
     for row in rows:
         if row.run_id:
             runs.setdefault(row.workflow_id, set()).add(row.run_id)
-    for workflow_id in sorted(runs):
-        requests.track(connection, workflow_id, sorted(runs[workflow_id]))
+    tracked = [requests.track(connection, workflow_id, sorted(runs[workflow_id])) for workflow_id in sorted(runs)]
     return Retried(
         letters=len(rows),
-        runs=sum(len(ids) for ids in runs.values()),
+        runs=sum(one.new + one.known for one in tracked),
+        conflicts=sum(len(one.conflicts) for one in tracked),
         without_run=tuple(sorted(row.id for row in rows if not row.run_id)),
         removed=0 if ids is None else len(set(ids)) - len(rows),
     )

@@ -14,7 +14,6 @@ _SELECT = text("""
     FROM orchestra_etl.gaps AS g
     LEFT JOIN orchestra.workflows AS w ON w.id = g.workflow_id
     WHERE (CAST(:workflows AS text[]) IS NULL OR g.workflow_id = ANY (CAST(:workflows AS text[])))
-      AND (:acknowledged OR g.acknowledged_at IS NULL)
     ORDER BY g.id
 """)
 
@@ -42,11 +41,9 @@ class Gap(msgspec.Struct, frozen=True):
     acknowledged_at: datetime | None
 
 
-def find(connection: Connection, *, workflows: Sequence[str] | None = None, acknowledged: bool = False) -> list[Gap]:
-    """The gaps of these workflows (None: of all), oldest first; with `acknowledged` also those somebody took note of."""
-    rows = connection.execute(
-        _SELECT, {"workflows": None if workflows is None else list(workflows), "acknowledged": acknowledged}
-    )
+def find(connection: Connection, *, workflows: Sequence[str] | None = None) -> list[Gap]:
+    """The gaps of these workflows (None: of all), oldest first, also those somebody took note of."""
+    rows = connection.execute(_SELECT, {"workflows": None if workflows is None else list(workflows)})
     return [Gap(**row._mapping) for row in rows]
 
 

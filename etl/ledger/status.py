@@ -78,6 +78,8 @@ class Coverage(msgspec.Struct, frozen=True):
     """When the last walk of the whole list began, that compared it with the ledger and the tables."""
     repaired: int
     """Runs that it found read but missing from the tables, and had read again."""
+    conflicting_runs: int
+    """Runs that are not stored because another workflow has a run of the same id."""
 
 
 class Headroom(msgspec.Struct, frozen=True):
@@ -175,6 +177,7 @@ _WORKFLOWS = text("""
     ), relevant AS (
         SELECT id FROM unnest(CAST(:configured AS text[])) AS c (id)
         UNION SELECT workflow_id FROM covered
+        UNION SELECT workflow_id FROM orchestra_etl.dead_letters WHERE resolved_at IS NULL
     )
     SELECT relevant.id, w.name, now() AS at,
            COALESCE(c.open_runs, 0) AS open, COALESCE(c.final_runs, 0) AS final, COALESCE(c.stale_runs, 0) AS stale,
@@ -183,11 +186,13 @@ _WORKFLOWS = text("""
            COALESCE(due.due, 0) AS due, due.oldest_due, due.oldest_live_due,
            c.swept_at, c.reconciled_at, c.repaired_runs, c.new_runs, c.listed_runs,
            COALESCE(c.window_full, false) AS window_full, c.complete_since, c.complete_until,
+           COALESCE(c.conflicting_runs, 0) AS conflicting_runs,
            COALESCE(c.gaps, 0) AS gaps, COALESCE(c.unacknowledged_gaps, 0) AS unacknowledged_gaps,
            s.last_error, s.leased_until > now() AS sweeping,
            (SELECT max(r.start_time) FROM orchestra.runs AS r WHERE r.workflow_id = relevant.id) AS newest_run,
            (SELECT count(*) FROM orchestra_etl.run_ledger AS l
-            WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0) AS failing,
+            WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0
+              AND l.due_at IS NOT NULL) AS failing,
            worst.run_id AS failing_run, worst.last_error AS failing_error,
            (SELECT count(*) FROM orchestra_etl.dead_letters AS d
             WHERE d.workflow_id = relevant.id AND d.resolved_at IS NULL) AS dead_letters,
@@ -200,7 +205,7 @@ _WORKFLOWS = text("""
     LEFT JOIN LATERAL (
         SELECT l.run_id, l.last_error
         FROM orchestra_etl.run_ledger AS l
-        WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0
+        WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0 AND l.due_at IS NOT NULL
         ORDER BY l.attempts DESC, l.run_id
         LIMIT 1
     ) AS worst ON true
@@ -294,6 +299,7 @@ def _workflow(
             tuple(newest_gaps),
             row.reconciled_at,
             row.repaired_runs or 0,
+            row.conflicting_runs,
         ),
         headroom=Headroom(row.new_runs, row.listed_runs, row.window_full),
         runs=Runs(row.open, row.final, row.stale, row.gone, row.gone_unread, row.removed),
@@ -338,6 +344,9 @@ def _reasons(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ..
         reasons.append(
             Reason("warning", f"gaps not acknowledged: {row.unacknowledged_gaps:,} (`orchestra-etl gaps list`)")
         )
+    if row.conflicting_runs:
+        taken = f"runs not stored because another workflow has one of the same id: {row.conflicting_runs:,}"
+        reasons.append(Reason("warning", f"{taken} (`orchestra-etl dead-letters list --all`)"))
     if row.repaired_runs:
         missing = f"runs missing from the tables at the last walk of the whole list: {row.repaired_runs:,}"
         reasons.append(Reason("warning", f"{missing}; they are read again: find out who deletes them"))

@@ -14,6 +14,8 @@ from itertools import accumulate
 import msgspec
 from sqlalchemy import Connection, text
 
+from etl.ledger import conflicts
+from etl.ledger.requests import ASKED_FOR
 from etl.records import ListedRun
 
 
@@ -70,6 +72,14 @@ _MEMBERS = text("""
     WHERE l.run_id = ANY (CAST(:ids AS text[]))
       AND l.workflow_id = :workflow_id
       AND l.listed_sweep <= s.watermark
+    UNION ALL
+    -- What was set aside before the last complete sweep ended is known without a hole, too.
+    SELECT d.run_id
+    FROM orchestra_etl.dead_letters AS d
+    JOIN orchestra_etl.sweeps AS s ON s.workflow_id = d.workflow_id
+    WHERE d.run_id = ANY (CAST(:ids AS text[]))
+      AND d.workflow_id = :workflow_id
+      AND d.reason = 'id_conflict' AND d.step_id IS NULL AND d.first_seen_at <= s.completed_at
 """)
 
 # A page asks for a newer read of a run where its row differs from the one last seen and was requested after the run was last
@@ -86,8 +96,10 @@ def _if_asked(**columns: str) -> str:
     )
 
 
-# A row that answers 404 is noted as listed even where nothing else changed: it is not gone. The list is authoritative for
-# the workflow, so a run tracked under a wrong one moves; one that another workflow has listed stays there.
+# A row that answers 404 is noted as listed even where nothing else changed: it is not gone. A run that was only asked for under
+# another workflow moves to the one that lists it. One that was read there stays, unless its own row is the very same: such a
+# server does not look at the workflow when it is asked for a run, so that the list decides. One that another workflow has listed
+# stays there.
 _WRITE = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l
         (run_id, workflow_id, source, listing, listing_hash, start_time, listed_at, listed_sweep, priority)
@@ -115,7 +127,8 @@ _WRITE = text(f"""
         listed_at = excluded.listed_at,
         priority = LEAST(l.priority, excluded.priority),
         listed_sweep = CASE WHEN l.listed_sweep <= :watermark THEN l.listed_sweep ELSE excluded.listed_sweep END
-    WHERE (l.workflow_id = excluded.workflow_id OR l.listed_at IS NULL)
+    WHERE (l.workflow_id = excluded.workflow_id OR {ASKED_FOR} OR (l.listed_at IS NULL AND (
+               l.removed_at IS NOT NULL OR l.listing_hash = excluded.listing_hash)))
       AND ((l.removed_at IS NULL AND l.listing_hash IS DISTINCT FROM excluded.listing_hash)
            OR l.listed_sweep IS NULL OR l.listed_sweep > :watermark
            OR l.tracking = 'gone' OR l.not_found_since IS NOT NULL)
@@ -173,6 +186,9 @@ _COMPLETE = text("""
         listed_runs = CASE WHEN :to_the_end THEN :listed ELSE listed_runs END,
         known_runs = CASE WHEN :to_the_end
                           THEN (SELECT count(*) FROM orchestra_etl.run_ledger AS l WHERE l.workflow_id = :workflow_id)
+                               + (SELECT count(*) FROM orchestra_etl.dead_letters AS d
+                                  WHERE d.workflow_id = :workflow_id AND d.reason = 'id_conflict' AND d.step_id IS NULL
+                                    AND d.resolution IS DISTINCT FROM 'loaded')
                           ELSE known_runs END,
         repaired_runs = CASE WHEN :whole_list THEN :repaired ELSE repaired_runs END,
         new_runs = :new_runs,
@@ -211,6 +227,8 @@ class Written(msgspec.Struct, frozen=True):
     """Runs found read but missing from the tables, now to be read again."""
     overrun: tuple[int, int] | None = None
     """New runs and the listable window, where the first came to more than half of the second: twice as many would be missed."""
+    set_aside: int = 0
+    """New dead letters: runs whose id another workflow has."""
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -289,7 +307,7 @@ def write_page(
     seen = {**held, "requested_at": requested_at, "priority": priority}
     buried = _bury(connection, [run for run in runs if _is_beyond(run, own.run_horizon)], seen)
     by_id = {run.id: run for run in runs if run.id not in buried}
-    new = changed = repaired = 0
+    new = changed = repaired = aside = 0
     overrun = None
     if by_id:
         listings = [run.listing for run in by_id.values()]
@@ -310,6 +328,9 @@ def write_page(
         ).all()
         new = sum(row.inserted for row in rows)
         changed = sum(row.asked and not row.inserted for row in rows)
+        # What retention would not store is not missed.
+        wanted = {run.id: run.listing for run in by_id.values() if not _is_beyond(run, own.run_horizon)}
+        aside = conflicts.set_listed_aside(connection, sweep.workflow_id, wanted, since=requested_at)
         if reconcile:
             repaired = _repair(connection, sweep, by_id, requested_at)
     new += len(buried)
@@ -340,7 +361,7 @@ def write_page(
         ).one()
         if completed.window_full and 2 * completed.new_runs > completed.listed_runs:
             overrun = (completed.new_runs, completed.listed_runs)
-    return Written(new, changed, repaired, overrun)
+    return Written(new, changed, repaired, overrun, aside)
 
 
 def _repair(connection: Connection, sweep: Sweep, page: Mapping[str, ListedRun], requested_at: datetime) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, text
 
+from etl.ledger import requests
 from etl.records import Workflow
 
 _CONFIGURED = text("""
@@ -18,6 +19,24 @@ _CONFIGURED = text("""
 """)
 
 _UNKNOWN = text("INSERT INTO orchestra.workflows (id) VALUES (:id) ON CONFLICT DO NOTHING")
+
+# Tracked runs alone prove nothing: their workflow may be a typing error.
+_IS_KNOWN = text(f"""
+    SELECT EXISTS (SELECT FROM orchestra.workflows
+                   WHERE id = :id AND (name IS NOT NULL OR description IS NOT NULL OR labels <> '{{}}'))
+        OR EXISTS (SELECT FROM orchestra.workflow_versions WHERE workflow_id = :id)
+        OR EXISTS (SELECT FROM orchestra_etl.sweeps WHERE workflow_id = :id AND completed_at IS NOT NULL)
+        OR EXISTS (SELECT FROM orchestra_etl.run_ledger AS l WHERE l.workflow_id = :id AND NOT {requests.ASKED_FOR})
+""")
+
+_FORGET = text("""
+    DELETE FROM orchestra.workflows AS w
+    WHERE w.id = :id AND w.name IS NULL AND w.description IS NULL AND w.labels = '{}'
+      AND NOT EXISTS (SELECT FROM orchestra.workflow_versions WHERE workflow_id = w.id)
+      AND NOT EXISTS (SELECT FROM orchestra_etl.sweeps WHERE workflow_id = w.id)
+      AND NOT EXISTS (SELECT FROM orchestra_etl.run_ledger WHERE workflow_id = w.id)
+      AND NOT EXISTS (SELECT FROM orchestra.runs WHERE workflow_id = w.id)
+""")
 
 _DESCRIBED = text("""
     INSERT INTO orchestra.workflows AS w (id, name, description)
@@ -80,6 +99,16 @@ def configure(connection: Connection, workflow_id: str, *, name: str | None, lab
 def configure_unknown(connection: Connection, workflow_id: str) -> None:
     """Enter a workflow of which nothing but the id is known."""
     connection.execute(_UNKNOWN, {"id": workflow_id})
+
+
+def is_known(connection: Connection, workflow_id: str) -> bool:
+    """Whether the API or the configuration has shown this workflow."""
+    return bool(connection.execute(_IS_KNOWN, {"id": workflow_id}).scalar_one())
+
+
+def forget(connection: Connection, workflow_id: str) -> bool:
+    """Forget a workflow of which nothing is known and nothing stored; whether it was there."""
+    return bool(connection.execute(_FORGET, {"id": workflow_id}).rowcount)
 
 
 def describe(connection: Connection, workflows: Sequence[Workflow]) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from etl.database import Database
 from etl.errors import ApiError, ApiUnavailable, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
 from etl.extract.client import OrchestraClient
-from etl.ledger import claims, clock, redaction, requests, state_map, workflows
+from etl.ledger import claims, clock, conflicts, redaction, requests, state_map, workflows
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.poll import Listing, Poller
@@ -49,6 +49,8 @@ class PassReport(msgspec.Struct):
     seconds: float = 0.0
     interrupted: int | None = None
     """The signal that ended it early."""
+    set_aside: int = 0
+    """New dead letters of runs that were asked for by name."""
     errors: list[EtlError] = []
     """Troubles that did not end the pass; the first one of the gravest kind decides the exit status."""
 
@@ -60,7 +62,16 @@ class PassReport(msgspec.Struct):
             if status in statuses:
                 return status
         missed = any(sweep.gap or sweep.set_aside or not sweep.complete for sweep in self.sweeps)
-        return 6 if missed or self.load.set_aside or self.load.failing_anew or statuses else 0
+        return 6 if missed or self.set_aside or self.load.set_aside or self.load.failing_anew or statuses else 0
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """What preparing a pass found."""
+
+    problem: ApiError | None
+    """Why the API did not list the workflows, where all of them are wanted."""
+    set_aside: int
+    """New dead letters of runs that the configuration names."""
 
 
 class Passes:
@@ -94,10 +105,8 @@ class Passes:
         self._states = states
         self._policies = {version: policy.rules_json for version, policy in redaction.policies.items()}
 
-    async def prepare(self) -> ApiError | None:
+    async def prepare(self) -> Prepared:
         """Enter the configured workflows and runs, and learn what the API says about workflows where that is due.
-
-        Returns why the API did not list them, where all workflows are wanted.
 
         Raises:
             KeyRefused: the API refuses the key.
@@ -105,22 +114,24 @@ class Passes:
         """
         plans = list(self._plans.values())
 
-        def enter(connection: Connection) -> bool:
+        def enter(connection: Connection) -> tuple[bool, int]:
+            set_aside = 0
             for plan in plans:
                 workflows.configure(connection, plan.id, name=plan.name, labels=plan.labels)
                 if plan.runs:
-                    requests.register(connection, plan.id, plan.runs)
+                    named = requests.register(connection, plan.id, plan.runs)
+                    set_aside += conflicts.set_aside(connection, named.conflicts)
             redaction.record(connection, self._policies)
             remapped = state_map.apply(connection, self._states.configured, self._states.state_of)
             if remapped:
                 log.info("states_re_evaluated", runs=remapped)
-            return workflows.description_due(connection, every=self._describe_every)
+            return workflows.description_due(connection, every=self._describe_every), set_aside
 
-        due = await self._run(enter)
+        due, set_aside = await self._run(enter)
         problem = await self._describe() if due or self._all_workflows else None
         for workflow_id, graph in await self._run(workflows.graphs):
             self._node_types[workflow_id] = node_types_of(graph)
-        return problem
+        return Prepared(problem, set_aside)
 
     async def _describe(self) -> ApiError | None:
         """Learn what the API says. An error counts where all workflows are wanted: else only names and graphs are missed."""
@@ -167,7 +178,7 @@ class Passes:
             DatabaseError: the database cannot be used.
         """
         report = await self._begin(only)
-        await self.take_requests()
+        report.set_aside += await self.take_requests(stop)
         begun_at = await self._now()
         swept = asyncio.create_task(self._swept(report, only, stop))
         try:
@@ -226,13 +237,23 @@ class Passes:
             return None
         return await self._sweeper.sweep(workflow_id, wait=False)
 
-    async def take_requests(self) -> int:
-        """Enter what users have asked for through `orchestra.run_requests`."""
-        return await self._run(requests.take_queue)
+    async def take_requests(self, stop: asyncio.Event) -> int:
+        """Enter what users have asked for through `orchestra.run_requests`, until `stop` is set; how many letters are new."""
+
+        def take(connection: Connection) -> tuple[bool, int]:
+            taken = requests.take_queue(connection)
+            return taken.requests == requests.BATCH, conflicts.set_requests_aside(connection, taken)
+
+        set_aside, more = 0, True
+        while more and not stop.is_set():
+            more, new = await self._run(take)
+            set_aside += new
+        return set_aside
 
     async def _begin(self, only: Sequence[str] | None) -> PassReport:
         """Prepare; the report of a pass that has done nothing else yet."""
-        problem = await self.prepare()
+        prepared = await self.prepare()
+        problem = prepared.problem
         unknown = [workflow_id for workflow_id in only or () if workflow_id not in self._plans]
         if problem is not None and (unknown or not self._plans):
             raise problem
@@ -241,7 +262,7 @@ class Passes:
             raise ConfigurationError(
                 f"workflow {unknown[0]} is not configured, and the API does not list it: see `orchestra-etl workflows`"
             )
-        report = PassReport([], LoadReport())
+        report = PassReport([], LoadReport(), set_aside=prepared.set_aside)
         if problem is not None and only is None:
             report.errors.append(problem)
         return report

@@ -219,6 +219,7 @@ class Sweeper:
         report.new += written.new
         report.changed += written.changed
         report.repaired += written.repaired
+        report.set_aside += written.set_aside
         if written.overrun is not None:
             new, listed = written.overrun
             report.warning = (

@@ -194,15 +194,16 @@ class Daemon:
 
     async def _prepare(self) -> None:
         try:
-            unlisted = await self._passes.prepare()
+            prepared = await self._passes.prepare()
             self._schedule_sweeps()
         finally:
             self._prepared = True
-        if unlisted is not None:
-            raise unlisted
+        self._count_set_aside(prepared.set_aside)
+        if prepared.problem is not None:
+            raise prepared.problem
 
     async def _requests(self) -> None:
-        await self._passes.take_requests()
+        self._count_set_aside(await self._passes.take_requests(self._stop))
 
     async def _refresh_rollups(self, refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]]) -> None:
         done = await refresh(self._stop.is_set)
@@ -232,6 +233,7 @@ class Daemon:
             return
         self._health.well("api key")
         self._health.metrics.count_sweep(report)
+        self._count_set_aside(report.set_aside)
         if report.gap:
             log.error("gap", workflow=workflow_id, detail=report.gap)
         if report.new or report.changed:
@@ -251,5 +253,9 @@ class Daemon:
             self._health.well("poll")
             self._health.well("api key")
             log.info("polled", runs=load.runs, new=load.steps_inserted, changed=load.steps_updated, failed=load.failed)
-        if load.set_aside:
-            log.warning("set_aside", letters=load.set_aside)
+        self._count_set_aside(load.set_aside)
+
+    def _count_set_aside(self, letters: int) -> None:
+        if letters:
+            self._health.metrics.count_set_aside(letters)
+            log.warning("set_aside", letters=letters)

@@ -39,6 +39,7 @@ _STATUS = (
     _Figure("unread_runs", "Runs that are known and were never read so far"),
     _Figure("failing_runs", "Runs whose last read failed and will be tried again"),
     _Figure("dead_letters", "Open dead letters"),
+    _Figure("conflicting_runs", "Runs set aside because another workflow has a run of the same id"),
     _Figure("gaps", "Gaps that nobody has acknowledged"),
     _Figure("drift", "Kinds of difference between the API's answers and its description"),
     _Figure("list_runs", "Runs that the list showed when it was last walked whole"),
@@ -114,7 +115,6 @@ class Metrics:
             self._steps.labels(change).inc(count)
         self._failed.inc(report.failed)
         self._superseded.inc(report.superseded)
-        self._set_aside.inc(report.set_aside)
         self._batch.observe(report.steps)
         self._load_seconds.observe(seconds)
 
@@ -123,6 +123,10 @@ class Metrics:
         self._sweeps.labels(report.workflow_id, str(report.complete).lower()).inc()
         self._new.labels(report.workflow_id).inc(report.new)
         self._gaps.labels(report.workflow_id).inc(report.gap is not None)
+
+    def count_set_aside(self, letters: int) -> None:
+        """Add new dead letters, whatever found them."""
+        self._set_aside.inc(letters)
 
     def set_waiting(self, groups: int) -> None:
         """Note how many rollup groups wait."""
@@ -170,6 +174,7 @@ def _values(found: Status, one: WorkflowStatus) -> dict[str, float | None]:
         "unread_runs": one.lag.unread,
         "failing_runs": one.failing.runs,
         "dead_letters": one.dead_letters,
+        "conflicting_runs": one.coverage.conflicting_runs,
         "gaps": one.coverage.unacknowledged_gaps,
         "drift": one.drift,
         "list_runs": room.listable,

@@ -17,6 +17,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from etl import cron
 from etl.pipeline.loading import LoadReport
+from etl.pipeline.passes import Prepared
 from etl.pipeline.poll import PollReport
 from etl.service import daemon
 from etl.service.daemon import Daemon, Schedule
@@ -52,10 +53,11 @@ class Sweeps:
         self.at: dict[str, list[datetime]] = {line: [] for line in LINES}
         self.poller = self
 
-    async def prepare(self) -> None:
+    async def prepare(self) -> Prepared:
         """Nothing to prepare."""
+        return Prepared(None, 0)
 
-    async def take_requests(self) -> int:
+    async def take_requests(self, stop: asyncio.Event) -> int:
         """No requests."""
         return 0
 

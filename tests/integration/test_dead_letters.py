@@ -111,6 +111,7 @@ def test_retry_asks_for_a_newer_read(command: Command, database_url: str) -> Non
         "letters": 1,
         "runs": 1,
         "without_run": [],
+        "conflicts": 0,
         "removed": 0,
     }
     rows = query(
@@ -161,7 +162,11 @@ def test_discard_settles_and_keeps_the_bytes(command: Command, database_url: str
     rows = query(database_url, "SELECT resolution, body FROM orchestra_etl.dead_letters ORDER BY id")
     assert [row["resolution"] for row in rows] == ["discarded", "discarded", "loaded"]
     assert all(bytes(row["body"]) == BODY for row in rows)
-    assert command("dead-letters", "list").out == "nothing is set aside\n"
+    assert command("dead-letters", "list").out == "no open letters; 3 settled letters: --all shows them\n"
+    _letter(database_url, "run-4")
+    assert command("dead-letters", "list").out.endswith("and 3 settled letters: --all shows them\n")
+    assert "settled" not in command("dead-letters", "list", "--all").out
+    assert command("dead-letters", "show", str(first), "--body", "--json").status == 2
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -221,6 +226,9 @@ def test_gaps_are_listed_and_acknowledged(command: Command, database_url: str) -
     assert [gap["id"] for gap in command("gaps", "list", "--json").json] == [second]
     assert command("gaps", "ack", "--all", "--json").json == {"acknowledged": 1}
     assert query(database_url, "SELECT acknowledged_at FROM orchestra_etl.gaps WHERE id = %s", first) == noted
-    assert command("gaps", "list").out == "no gaps\n"
-    assert len(command("gaps", "list", "--all", "--json", "-w", WEATHER).json) == 2
+    assert command("gaps", "list").out == "no gaps to acknowledge; 2 acknowledged gaps: --all shows them\n"
+    third = _gap(database_url)
+    assert command("gaps", "list").out.endswith("and 2 acknowledged gaps: --all shows them\n")
+    assert [gap["id"] for gap in command("gaps", "list", "--all", "--json").json] == [first, second, third]
+    assert len(command("gaps", "list", "--all", "--json", "-w", WEATHER).json) == 3
     assert command("gaps", "list", "--all", "--json", "-w", TRIAGE).json == []

@@ -221,10 +221,10 @@ def test_whatever_asks_for_a_newer_read_raises_the_token(
 
 def test_runs_named_in_the_configuration_enter_once(database: Database) -> None:
     """Naming a known run again, as every start does, asks for nothing."""
-    assert database.transaction(lambda c: requests.register(c, W, ["a", "b", "a"])) == 2
+    assert database.transaction(lambda c: requests.register(c, W, ["a", "b", "a"])).new == 2
     for claim in _claim(database).values():
         _load(database, _reading(claim, _step(claim.run_id), row=_row(claim.run_id)))
-    assert database.transaction(lambda c: requests.register(c, W, ["a", "b"])) == 0
+    assert database.transaction(lambda c: requests.register(c, W, ["a", "b"])).new == 0
     assert _claim(database) == {}
 
 
@@ -236,7 +236,10 @@ def test_the_queue_is_emptied_once_by_two_at_a_time(database: Database, database
         " FROM unnest(ARRAY['x', 'w']) AS w, generate_series(1, 50) AS n ORDER BY w DESC",
     )
     taken: list[int] = []
-    threads = [threading.Thread(target=lambda: taken.append(database.transaction(requests.take_queue))) for _ in "ab"]
+    threads = [
+        threading.Thread(target=lambda: taken.append(database.transaction(requests.take_queue).tracked.new))
+        for _ in "ab"
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

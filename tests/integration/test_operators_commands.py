@@ -129,7 +129,11 @@ def test_an_id_that_cannot_be_used_is_not_tracked(make: Command, database_url: s
     for arguments in ((bad, "a-run"), ("a-workflow", "a-run", bad)):
         printed = make("track", *arguments, DATABASE_URL=database_url)
         assert (printed.status, printed.out, printed.err.count("\n")) == (2, "", 1)
-    assert make("track", "a-workflow", "é" * 256, DATABASE_URL=database_url).status == 0
+    unknown = make("track", "a-workflow", "a-run", DATABASE_URL=database_url)
+    assert (unknown.status, "so the API must know it: no API key" in unknown.err) == (2, True)
+    assert query(database_url, "SELECT id FROM orchestra.workflows") == []
+    toml = configuration("a-workflow")
+    assert make("track", "a-workflow", "é" * 256, toml=toml, DATABASE_URL=database_url).status == 0
     assert query(database_url, "SELECT id FROM orchestra.workflows") == [{"id": "a-workflow"}]
 
 

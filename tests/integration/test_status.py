@@ -112,6 +112,11 @@ def test_the_text_fits_80_columns_and_names_what_matters(command: Command, datab
     assert "1 gap: #1 2026-11-01 10:00:00Z to 2026-11-01 11:30:00Z" in words
     assert "0 open, 1 final, 0 stale, 0 gone" in words
     assert "gaps not acknowledged: 1 (`orchestra-etl gaps list`)" in words
+    command("gaps", "ack", "--all")
+    words = " ".join(command("status").out.split())
+    assert "except 1 gap (1 acknowledged): #1" in words
+    assert "gaps not acknowledged" not in words
+    assert command("gaps", "list").out == "no gaps to acknowledge; 1 acknowledged gap: --all shows it\n"
 
 
 @pytest.mark.parametrize(
@@ -201,9 +206,19 @@ def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(command: Comm
 
 
 def test_what_somebody_should_look_at_is_a_warning(command: Command, database_url: str) -> None:
-    """Open dead letters, reads that fail and unknown gaps warn, each with where to look; settled ones do not."""
+    """Open dead letters, reads that fail and unknown gaps warn, each with where to look; what is over does not."""
     _sweep(database_url)
-    _run(database_url, "bad", tracking="open", attempts=3, last_error="the answer for its steps is no JSON array")
+    due = query(database_url, "SELECT now() + interval '1 hour' AS t")[0]["t"]
+    _run(
+        database_url,
+        "bad",
+        tracking="open",
+        attempts=3,
+        last_error="the answer for its steps is no JSON array",
+        due_at=due,
+    )
+    # Never listed, and 404 for a week: not asked for again.
+    _run(database_url, "given up", tracking="stale", attempts=99, last_error="404")
     _run(database_url, "gone", tracking="gone", attempts=9, last_error="404")
     for run, resolved in (("a", None), ("b", "discarded")):
         query(
@@ -224,6 +239,33 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
     text = command("status").out
     assert "1 run; run bad: the answer for its steps is no JSON array" in " ".join(text.split())
     assert "SECRET-BODY" not in text
+    (health,) = query(database_url, "SELECT failing_reads, dead_letters FROM orchestra.pipeline_health")
+    assert (health["failing_reads"], health["dead_letters"]) == (workflow["failing"]["runs"], workflow["dead_letters"])
+
+
+def test_letters_of_workflows_that_nobody_knows_are_counted(command: Command, database_url: str) -> None:
+    """A letter of a workflow without any run, such as a request's, shows in its own block: nothing is open that status hides."""
+    _sweep(database_url)
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)"
+        " VALUES ('typo', '', 'unusable_id', 'd', 'h', 'x')",
+    )
+    found = command("status", "--json").json
+    assert sum(one["dead_letters"] for one in found["workflows"]) == 1
+    assert found["verdict"] == "warning"
+
+
+def test_what_is_known_is_not_more_than_the_list_shows_without_saying_so(command: Command, database_url: str) -> None:
+    """The list is said to show all that is known only as long as no more is known than it showed."""
+    for number in range(12):
+        _run(database_url, f"run-{number}")
+    _sweep(database_url, listed=12)
+    assert "the list shows 12 runs, all that is known" in " ".join(command("status").out.split())
+    _sweep(database_url, listed=10)
+    words = " ".join(command("status").out.split())
+    assert "the list showed 10 runs when it was last walked whole; 12 are known now" in words
+    assert "all that is known" not in words
 
 
 def test_the_headroom_warns_before_runs_are_missed(command: Command, database_url: str) -> None:

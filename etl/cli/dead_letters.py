@@ -137,6 +137,8 @@ def retry(
         print_json(done)
         return
     typer.echo(f"{counted(done.runs, 'run')} will be read again by `serve`, or the next `sync`")
+    if done.conflicts:
+        typer.echo(f"{counted(done.conflicts, 'run')} not: other workflows have runs of these ids, which keep them")
     if done.removed:
         typer.echo(f"{counted(done.removed, 'letter')} of runs that are erased or pruned; they stay so")
     if done.without_run:

@@ -7,10 +7,10 @@ breaks that, the run that came first stays, and each other one is a dead letter 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from etl.ledger import dead_letters
 from etl.ledger.dead_letters import Letter
@@ -19,6 +19,26 @@ from etl.records import Rejected
 
 # Of requests that cannot be used so many are kept as examples, each time the queue is emptied.
 EXAMPLES = 20
+
+_ELSEWHERE = text("""
+    SELECT run_id, workflow_id, removed_at IS NOT NULL AS removed
+    FROM orchestra_etl.run_ledger
+    WHERE run_id = ANY (CAST(:ids AS text[])) AND workflow_id <> :workflow_id
+""")
+
+
+def set_listed_aside(
+    connection: Connection, workflow_id: str, listings: Mapping[str, bytes], *, since: datetime
+) -> int:
+    """Keep a letter for each of these runs, by their rows of the list, that another workflow has; how many are new.
+
+    The runs must have been entered into the ledger. What was erased or pruned there keeps no bytes here.
+    """
+    rows = connection.execute(_ELSEWHERE, {"workflow_id": workflow_id, "ids": list(listings)}).all()
+    found = [
+        Conflict(workflow_id, row.run_id, row.workflow_id, b"" if row.removed else listings[row.run_id]) for row in rows
+    ]
+    return set_aside(connection, found, since=since)
 
 
 def set_aside(connection: Connection, conflicts: Iterable[Conflict], *, since: datetime | None = None) -> int:

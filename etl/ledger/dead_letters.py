@@ -286,6 +286,8 @@ class Retried(msgspec.Struct, frozen=True):
     """Runs that will be read again."""
     without_run: tuple[int, ...]
     """Letters that no run can be read for: bad rows of the run list, which the next sweep sees again by itself."""
+    conflicts: int = 0
+    """Runs that other workflows have: they are not read under these."""
     removed: int = 0
     """Letters named whose runs were erased or pruned: they stay as they are."""
 
@@ -347,11 +349,11 @@ def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
     for row in rows:
         if row.run_id:
             runs.setdefault(row.workflow_id, set()).add(row.run_id)
-    for workflow_id in sorted(runs):
-        requests.track(connection, workflow_id, sorted(runs[workflow_id]))
+    tracked = [requests.track(connection, workflow_id, sorted(runs[workflow_id])) for workflow_id in sorted(runs)]
     return Retried(
         letters=len(rows),
-        runs=sum(len(ids) for ids in runs.values()),
+        runs=sum(one.new + one.known for one in tracked),
+        conflicts=sum(len(one.conflicts) for one in tracked),
         without_run=tuple(sorted(row.id for row in rows if not row.run_id)),
         removed=0 if ids is None else len(set(ids)) - len(rows),
     )

@@ -6,6 +6,7 @@ and no claim moves it from then on. Until then it is only asked for, and a later
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,7 +20,12 @@ from etl.settings.values import clean_id
 # Requests in one transaction: whoever may insert into the queue can insert millions.
 BATCH = 10_000
 
-ASKED_FOR = """(l.listed_at IS NULL AND l.removed_at IS NULL
+_NO_STEPS = hashlib.blake2b(digest_size=16).hexdigest()
+"""The digest of an answer that holds no step, as a load enters it."""
+
+# The ledger's own columns come first: where a load of the run has been waited for, only they are seen as it has left them.
+ASKED_FOR = f"""(l.listed_at IS NULL AND l.removed_at IS NULL AND l.run_observed_at IS NULL
+        AND (l.steps_observed_at IS NULL OR l.read_digest = decode('{_NO_STEPS}', 'hex'))
         AND NOT EXISTS (SELECT FROM orchestra.steps AS s WHERE s.run_id = l.run_id)
         AND NOT EXISTS (SELECT FROM orchestra.runs AS r WHERE r.id = l.run_id AND r.status_source = 'api'))"""
 """The condition by which a row `l` of the ledger is only asked for: the API has not shown the run under its workflow.

@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.ledger import conflicts
-from etl.ledger.requests import ASKED_FOR, Conflict
+from etl.ledger.requests import ASKED_FOR
 from etl.records import ListedRun
 
 
@@ -335,7 +335,9 @@ def write_page(
         ).all()
         new = sum(row.inserted for row in rows)
         changed = sum(row.asked and not row.inserted for row in rows)
-        aside = _set_conflicts_aside(connection, sweep, by_id, requested_at, own.run_horizon)
+        # What retention would not store is not missed.
+        wanted = {run.id: run.listing for run in by_id.values() if not _is_beyond(run, own.run_horizon)}
+        aside = conflicts.set_listed_aside(connection, sweep.workflow_id, wanted, since=requested_at)
         if reconcile:
             repaired = _repair(connection, sweep, by_id, requested_at)
     new += len(buried)
@@ -367,26 +369,6 @@ def write_page(
         if completed.window_full and 2 * completed.new_runs > completed.listed_runs:
             overrun = (completed.new_runs, completed.listed_runs)
     return Written(new, changed, repaired, overrun, aside)
-
-
-def _set_conflicts_aside(
-    connection: Connection,
-    sweep: Sweep,
-    page: Mapping[str, ListedRun],
-    requested_at: datetime,
-    horizon: datetime | None,
-) -> int:
-    """Set those runs of the page aside that another workflow has; how many letters are new.
-
-    What was erased or pruned there keeps no bytes here, and what retention would not store is not missed.
-    """
-    rows = connection.execute(_ELSEWHERE, {"workflow_id": sweep.workflow_id, "ids": list(page)}).all()
-    found = [
-        Conflict(sweep.workflow_id, row.run_id, row.workflow_id, b"" if row.removed else page[row.run_id].listing)
-        for row in rows
-        if not _is_beyond(page[row.run_id], horizon)
-    ]
-    return conflicts.set_aside(connection, found, since=requested_at) if found else 0
 
 
 def _repair(connection: Connection, sweep: Sweep, page: Mapping[str, ListedRun], requested_at: datetime) -> int:

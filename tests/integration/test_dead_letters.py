@@ -111,6 +111,7 @@ def test_retry_asks_for_a_newer_read(command: Command, database_url: str) -> Non
         "letters": 1,
         "runs": 1,
         "without_run": [],
+        "conflicts": 0,
         "removed": 0,
     }
     rows = query(

@@ -25,7 +25,7 @@ from etl.records import Drift, ListedRun, Rejected, Workflow
 from etl.transform.decode import decode_steps
 from etl.transform.runs import decode_page, decode_run
 from etl.transform.states import StateMap
-from tests.support import query
+from tests.support import query, wait_until
 
 W = "w"
 
@@ -248,6 +248,38 @@ def test_the_queue_is_emptied_once_by_two_at_a_time(database: Database, database
     assert query(database_url, "SELECT DISTINCT workflow_id, fencing_token FROM orchestra_etl.run_ledger") == [
         {"workflow_id": "w", "fencing_token": 0}
     ]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda c: requests.track(c, "other", ["r"]),
+        lambda c: requests.register(c, "other", ["r"]),
+        lambda c: requests.forget(c, W, None),
+    ],
+    ids=["track", "configuration", "untrack"],
+)
+def test_a_load_of_the_run_is_waited_for_by_a_claim(
+    database: Database, database_url: str, work: Callable[[Connection], object]
+) -> None:
+    """A run that is being loaded while somebody claims it elsewhere, or forgets it, is its workflow's, and stays whole."""
+    _track(database, "r")
+    query(database_url, "UPDATE orchestra_etl.run_ledger SET not_found_since = now()")
+    with psycopg.connect(database_url) as load:
+        load.execute("UPDATE orchestra_etl.run_ledger SET steps_observed_at = now(), read_digest = 'x'")
+        load.execute(
+            "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking)"
+            " VALUES ('r', 'w', 'succeeded', 'derived', 'open');"
+            "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash)"
+            " VALUES ('s', 'r', 'w', 0, 'succeeded', '')"
+        )
+        claiming = threading.Thread(target=database.transaction, args=(work,))
+        claiming.start()
+        waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        wait_until(lambda: bool(query(database_url, waiting)))
+    claiming.join()
+    assert _ledger(database_url)["workflow_id"] == W
+    assert query(database_url, "SELECT run_id FROM orchestra.steps") == [{"run_id": "r"}]
 
 
 # Sweeps.

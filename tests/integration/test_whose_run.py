@@ -207,6 +207,9 @@ def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, serve
     with app.open_database(loaded) as database:
         metrics.set_status(app.read_status(loaded, database))
     assert b'orchestra_etl_conflicting_runs{workflow="b"} 1.0' in metrics.exposition(ready=True)
+    retried = world.command("dead-letters", "retry", "--all")
+    assert "0 runs will be read again" in retried.out
+    assert "1 run not: other workflows have" in retried.out
     # Whoever discards the letter has not made the data complete.
     assert world.command("dead-letters", "discard", "--all").status == 0
     assert (world.sync(), _coverage(world, "b")) == (0, 1)
@@ -394,6 +397,9 @@ def test_track_asks_the_api_for_a_workflow_it_does_not_know(world: World, server
     assert (wrong.status, "workflow aa is not configured" in wrong.err) == (2, True)
     assert world.owners() == {}
     assert query(world.url, "SELECT * FROM orchestra.workflows WHERE id = 'aa'") == []
+    server.empty = True
+    assert tracked("aa").status == 2, "an empty answer for any id proves nothing"
+    server.empty = False
     server.asked.clear()
     assert tracked("a").status == 0
     assert server.asked == [], "it is configured"

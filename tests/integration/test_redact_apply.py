@@ -168,6 +168,25 @@ def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple
     assert world.command("rollups", "verify").status == 0
 
 
+def test_names_of_frozen_hours(world: World) -> None:
+    """Where the runs were pruned, models that a rule takes away leave the rollups; a call keeps the model that answered."""
+    first = world.history.steps(world.runs[0])[0]["id"]
+    world.history.change_step(world.runs[0], first, inputs={"model": CANARY}, outputs={"model": CANARY})
+    world.run("sync")
+    world.run("prune", "--runs-older-than", "1h")
+    assert world.one("SELECT count(*) FROM orchestra.steps") == 0
+    models = "SELECT DISTINCT model FROM orchestra.{} ORDER BY 1"
+    assert query(world.url, models.format("step_rollup")) == [{"model": CANARY}, {"model": "m"}]
+    world.configure(
+        ("$.inputs", "drop"), ("$[?@ == $.outputs && !@.usage.total_tokens]", "drop"), ("$.organization_id", "hash")
+    )
+    world.run("redact", "apply")
+    for table in ("step_rollup", "step_rollup_daily"):
+        assert query(world.url, models.format(table)) == [{"model": "m"}, {"model": None}]
+        assert world.one(f"SELECT bool_and(organization_id LIKE 'hmac%%') FROM orchestra.{table}")
+    assert world.traces() == set()
+
+
 def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
     """Rules that find nothing change no column, no payload, and not the time of change; exact bytes go, as under any rules."""
     _let_go(world)

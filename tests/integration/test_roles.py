@@ -128,7 +128,7 @@ def test_every_table_has_a_rule() -> None:
 FAILED = "SELECT count(*) AS n FROM orchestra.runs WHERE status = 'completed' AND state = 'failed'"
 REDACTING = """
 [[redaction.rules]]
-path = "$['inputs', 'outputs']"
+path = "$['inputs', 'outputs', 'organization_id']"
 action = "drop"
 """
 

@@ -305,3 +305,51 @@ def test_usage(world: World) -> None:
     world.patch.setenv("ORCHESTRA_REDACTION_KEY", KEY)
     refused = world.command("redact", "apply", "--workflow", world.workflow)
     assert (refused.status, "no redaction rule applies" in refused.err) == (2, True)
+
+
+SETS: dict[str, tuple[tuple[str, str], ...]] = {
+    "errors": (("$.error", "drop"), ("$.outputs.result.error", "hash"), ("$.user_id", "mask")),
+    "payloads": (("$.inputs", "drop"), ("$.outputs..[?search(@, '')]", "mask"), ("$.organization_id", "hash")),
+    "everything": (("$.*", "drop"),),
+    "usage": (
+        ("$.outputs.usage.total_tokens", "mask"),
+        ("$..model", "hash"),
+        ("$.outputs.choices[*].finish_reason", "drop"),
+    ),
+}
+
+
+@pytest.mark.parametrize("rules", SETS.values(), ids=SETS)
+def test_rows_are_as_a_load_under_the_rules_makes_them(
+    rules: tuple[tuple[str, str], ...],
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Column by column, what is left of rows redacted where they are stored is what reading the runs again leaves of them."""
+    history = History(seed=11, workflows=2, runs_per_workflow=25, live=0, arrivals_per_minute=0)
+    columns = "to_jsonb(t) - ARRAY['content_hash', 'updated_at', 'first_seen_at']"
+    tables = {"runs": "id", "run_payloads": "run_id", "steps": "id", "inputs": "step_id", "outputs": "step_id"}
+
+    def rows() -> dict[str, list[Any]]:
+        return {
+            table: [
+                row["t"]
+                for row in query(database_url, f"SELECT {columns} AS t FROM orchestra.{table} AS t ORDER BY {key}")
+            ]
+            for table, key in tables.items()
+        }
+
+    with Simulator(history).in_thread() as simulator:
+        variables = environment(database_url, simulator.base_url, ORCHESTRA_REDACTION_KEY=KEY)
+        command = command_line(tmp_path, monkeypatch, capsys, configuration(*history.workflow_ids), **variables)
+        assert command("sync").status == 0
+        made = "".join(f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules)
+        (tmp_path / "etl.toml").write_text(configuration(*history.workflow_ids, more=made))
+        assert command("redact", "apply", "--json").json["changed"] > 50
+        applied = rows()
+        query(database_url, "UPDATE orchestra_etl.run_ledger SET tracking = 'final'")
+        read = command("backfill", "--reread", "--json").json["load"]
+        assert read["runs"] == 50
+    assert rows() == applied

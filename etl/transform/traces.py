@@ -20,8 +20,8 @@ LEAST_CHARACTERS = 4
 """Shorter texts stand everywhere by chance."""
 LEAST_PART = 20
 """Characters that a part of a removed text must have."""
-MAX_WORK = 1_000_000_000
-"""Characters compared: a second or two."""
+MAX_WORK = 200_000_000
+"""Characters compared, which takes a second or less; from then on only whole texts are found."""
 _LEAST_WORK = 50  # a call costs as much as so many characters
 MAX_FOUND = 100
 
@@ -86,20 +86,21 @@ def _search(removed: dict[str, int], left: Sequence[tuple[str | None, str | None
     # In another text, as a tool's arguments are, it may stand as JSON writes it.
     needles = {form: rule for text, rule in removed.items() for form in (text, json.dumps(text)[1:-1],
                json.dumps(text, ensure_ascii=False)[1:-1])}  # fmt: skip
+    reach = sum(map(len, needles))
     found: dict[Trace, None] = {}
     work = 0
     for step_id, node_id, document in left:
         for path, text in _places(document, "$"):
-            if len(found) >= MAX_FOUND or work > MAX_WORK:
+            if len(found) >= MAX_FOUND:
                 return Traces(tuple(found), complete=False)
             rule = needles.get(text)
-            if rule is None:
-                work += max(len(text), _LEAST_WORK) * len(needles)
+            if rule is None and work <= MAX_WORK:
                 part = len(text) >= LEAST_PART
+                work += max(len(text), _LEAST_WORK) * len(needles) + (reach if part else 0)
                 rule = next((rule for one, rule in needles.items() if one in text or (part and text in one)), None)
             if rule is not None:
                 found[Trace(rule, step_id, node_id, path)] = None
-    return Traces(tuple(found), complete=True)
+    return Traces(tuple(found), complete=work <= MAX_WORK)
 
 
 def _contents(value: Any) -> Iterator[str]:

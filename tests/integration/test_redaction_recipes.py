@@ -228,16 +228,21 @@ def test_a_text_is_found_in_any_form() -> None:
 
 
 def test_the_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends with what it has found after so many places, or so much work, and says that it was cut off."""
+    """It ends after so many places; after so much work it looks for whole texts alone; it says that it was cut off."""
     many = {"id": "a", "inputs": [f"text number {number}" for number in range(500)]}
     copies = {"id": "b", "outputs": many["inputs"]}
     rule = Rule("$.inputs", "drop")
     found = traces.find_traces(_policy(rule), "r", _elements(many, copies))
     assert (len(found.found), found.complete) == (traces.MAX_FOUND, False)
     monkeypatch.setattr(traces, "MAX_WORK", 1000)
-    unlike = {"id": "b", "outputs": ["something else"] * 500}
+    unlike = {
+        "id": "b",
+        "outputs": ["something else"] * 500,
+        "error": many["inputs"][7],
+        "step_metadata": "x text number 7 x",
+    }
     found = traces.find_traces(_policy(rule), "r", _elements(many, unlike))
-    assert (found.found, found.complete) == ((), False)
+    assert ([one.path for one in found.found], found.complete) == (["$['error']"], False)
 
 
 def test_preview_shows_where_a_text_still_stands(

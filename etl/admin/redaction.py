@@ -242,7 +242,7 @@ def redact_stored(
     """
     done = Redacted()
     said = time.monotonic()
-    for workflow_id in database.transaction(_workflows):
+    for workflow_id in database.transaction(known_workflows):
         policy = rules.policy(workflow_id)
         if policy is None or (workflows is not None and workflow_id not in workflows):
             continue
@@ -256,7 +256,8 @@ def redact_stored(
     return done
 
 
-def _workflows(connection: Connection) -> list[str]:
+def known_workflows(connection: Connection) -> list[str]:
+    """The ids of the workflows of which anything is stored."""
     allow_long(connection)
     return list(connection.execute(_WORKFLOWS).scalars())
 

@@ -130,6 +130,7 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
     reached; PostgreSQL overwrites the old rows by and by (VACUUM FULL at once).
     """
     from etl import app
+    from etl.admin import redaction
 
     settings = invocation(context).settings()
     if not settings.redaction.rules:
@@ -139,6 +140,9 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
         if rules.policy(one) is None:
             raise ConfigurationError(f"no redaction rule applies to workflow {one[:80]!r}: nothing was changed")
     with app.open_database(settings) as database:
+        unknown = set(workflow or ()).difference(database.transaction(redaction.known_workflows))
+        if unknown:
+            raise ConfigurationError(f"nothing is stored of workflow {min(unknown)[:80]!r}: see `orchestra-etl status`")
         done, interrupted = asyncio.run(_apply_stored(settings, database, workflow))
     if as_json:
         print_json(done)

@@ -305,6 +305,8 @@ def test_usage(world: World) -> None:
     world.patch.setenv("ORCHESTRA_REDACTION_KEY", KEY)
     refused = world.command("redact", "apply", "--workflow", world.workflow)
     assert (refused.status, "no redaction rule applies" in refused.err) == (2, True)
+    unknown = world.command("redact", "apply", "--workflow", "w")
+    assert (unknown.status, "nothing is stored of workflow 'w'" in unknown.err) == (2, True)
 
 
 SETS: dict[str, tuple[tuple[str, str], ...]] = {

@@ -65,7 +65,7 @@ _OF_PERSON = f"""
 """
 _NAMED = """(t.{field} = ANY (CAST(:values AS text[])) OR t.extra ->> '{field}' = ANY (CAST(:values AS text[]))
              OR jsonb_path_exists(t.extra -> '{field}', '$.** ? (@ == $values[*])',
-                                  jsonb_build_object('values', CAST(:values AS text[]))))"""
+                                  (SELECT jsonb_build_object('values', CAST(:values AS text[])))))"""
 _FIND = {field: text(_OF_PERSON.format(named=_NAMED.format(field=field))) for field in FIELDS}
 
 _LISTINGS = text(f"""

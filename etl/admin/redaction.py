@@ -30,7 +30,7 @@ from etl.transform.stored import (
     StoredRow,
     redact_letter,
     redact_listing,
-    redact_member,
+    redact_names,
     redact_run,
     redact_step,
 )
@@ -176,20 +176,28 @@ _LETTERS = text("""
     FOR UPDATE
 """)
 
+_COUNTED = {
+    step_rollup: "organization_id, node_id, model, calls > 0 AS is_call",
+    step_rollup_daily: "organization_id, node_id, model, calls > 0 AS is_call",
+    run_rollup: "organization_id, CAST(NULL AS text) AS node_id, CAST(NULL AS text) AS model, false AS is_call",
+}
 _NAMED = {
-    table: text(f"SELECT DISTINCT organization_id AS name, {node} AS node_id FROM {table.fullname}"
-                " WHERE workflow_id = :workflow_id AND organization_id IS NOT NULL")
-    for table, node in ((step_rollup, "node_id"), (step_rollup_daily, "node_id"), (run_rollup, "CAST(NULL AS text)"))
-}  # fmt: skip
+    table: text(f"SELECT DISTINCT {names} FROM {table.fullname} WHERE workflow_id = :workflow_id")
+    for table, names in _COUNTED.items()
+}
 # Rows of one group may then have the same names: they stay apart, and add up.
 _RENAME = {
     table: text(f"""
-        UPDATE {table.fullname} SET organization_id = :left
-        WHERE workflow_id = :workflow_id AND organization_id = :name
-          {"" if table is run_rollup else "AND node_id IS NOT DISTINCT FROM CAST(:node_id AS text)"}
+        UPDATE {table.fullname} SET organization_id = :new_organization{model}
+        WHERE workflow_id = :workflow_id AND organization_id IS NOT DISTINCT FROM CAST(:organization_id AS text) {more}
     """)
-    for table in _NAMED
-}
+    for table in _COUNTED
+    for model, more in [("", "") if table is run_rollup else (
+        ", model = :new_model",
+        "AND node_id IS NOT DISTINCT FROM CAST(:node_id AS text) AND model IS NOT DISTINCT FROM CAST(:model AS text)"
+        " AND (calls > 0) = :is_call",
+    )]
+}  # fmt: skip
 
 
 class Redacted(msgspec.Struct):
@@ -234,7 +242,7 @@ def redact_stored(
     """
     done = Redacted()
     said = time.monotonic()
-    for workflow_id in database.transaction(_workflows):
+    for workflow_id in database.transaction(known_workflows):
         policy = rules.policy(workflow_id)
         if policy is None or (workflows is not None and workflow_id not in workflows):
             continue
@@ -248,7 +256,8 @@ def redact_stored(
     return done
 
 
-def _workflows(connection: Connection) -> list[str]:
+def known_workflows(connection: Connection) -> list[str]:
+    """The ids of the workflows of which anything is stored."""
     allow_long(connection)
     return list(connection.execute(_WORKFLOWS).scalars())
 
@@ -384,15 +393,17 @@ def _redact_letters(connection: Connection, ids: Sequence[int], policy: Policy) 
 
 
 def _rename(connection: Connection, workflow_id: str, policy: Policy) -> Redacted:
-    """Take out of the rollups what organisations are no longer to be called, where nothing is left to compute them from."""
+    """Take out of the rollups what organisations and models are no longer to be called, where no step is left that tells."""
     # A refresh under way would write back what it has read before.
     changed_groups.wait_for_lock(connection)
     allow_long(connection)
     done = Redacted()
     for table, named in _NAMED.items():
         for row in connection.execute(named, {"workflow_id": workflow_id}).all():
-            left = redact_member("organization_id", row.name, row.node_id, policy)
-            if left != row.name:
-                parameters = {"workflow_id": workflow_id, "name": row.name, "node_id": row.node_id, "left": left}
-                done.rollups += connection.execute(_RENAME[table], parameters).rowcount
+            names = dict(row._mapping)
+            organization, model = redact_names(policy, **names)
+            if (organization, model) != (row.organization_id, row.model):
+                left = {"new_organization": organization, "new_model": model}
+                renamed = connection.execute(_RENAME[table], {**names, **left, "workflow_id": workflow_id})
+                done.rollups += renamed.rowcount
     return done

@@ -42,10 +42,10 @@ LOADED: Mapping[Table, str] = {
     analytics.steps: _UPSERTED,
     analytics.inputs: _REDACTED,
     analytics.outputs: _REDACTED,
-    # Groups are computed anew, whole.
-    rollups.step_rollup: "SELECT, INSERT, DELETE",
-    rollups.step_rollup_daily: "SELECT, INSERT, DELETE",
-    rollups.run_rollup: "SELECT, INSERT, DELETE",
+    # Groups are computed anew, whole; redaction rules that come later take away names.
+    rollups.step_rollup: "SELECT, INSERT, DELETE, UPDATE (organization_id, model)",
+    rollups.step_rollup_daily: "SELECT, INSERT, DELETE, UPDATE (organization_id, model)",
+    rollups.run_rollup: "SELECT, INSERT, DELETE, UPDATE (organization_id)",
     rollups.step_failures: _REDACTED,
     prices.prices: _REDACTED,
     prices.price_rules: _REDACTED,

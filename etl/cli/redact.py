@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
+from msgspec import Raw
 
 from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
 from etl.cli.display import counted, fields, listing
@@ -44,6 +45,19 @@ class RuleUse(msgspec.Struct, frozen=True):
     action: str
     matches: int
     """Values that it finds, also those that go with an outer match or are never removed."""
+    removed: int
+    """Those that go by this rule."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A place that keeps a text which a rule removes elsewhere in the run. Never the text itself."""
+
+    rule: int
+    """Number of the rule that removes it, from 1."""
+    step_id: str | None
+    """None: it stands in the run's own row."""
+    node_id: str | None
+    path: str
 
 
 class Preview(msgspec.Struct, frozen=True):
@@ -54,6 +68,10 @@ class Preview(msgspec.Struct, frozen=True):
     policy: str | None = None
     """Version of the rules; None where the workflow has none."""
     removals: tuple[Removal, ...] = ()
+    still_standing: tuple[Standing, ...] = ()
+    """Where removed texts still stand in what would be stored of the run."""
+    searched_all: bool = True
+    """False where the search for these was cut off, because there is so much of them or of the run."""
     rules: tuple[RuleUse, ...] = ()
     not_redactable: int = 0
     """Elements that cannot be read, and would be set aside without their bytes."""
@@ -113,6 +131,7 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
     reached; PostgreSQL overwrites the old rows by and by (VACUUM FULL at once).
     """
     from etl import app
+    from etl.admin import redaction
 
     settings = invocation(context).settings()
     if not settings.redaction.rules:
@@ -122,6 +141,9 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
         if rules.policy(one) is None:
             raise ConfigurationError(f"no redaction rule applies to workflow {one[:80]!r}: nothing was changed")
     with app.open_database(settings) as database:
+        unknown = set(workflow or ()).difference(database.transaction(redaction.known_workflows))
+        if unknown:
+            raise ConfigurationError(f"nothing is stored of workflow {min(unknown)[:80]!r}: see `orchestra-etl status`")
         done, interrupted = asyncio.run(_apply_stored(settings, database, workflow))
     if as_json:
         print_json(done)
@@ -168,14 +190,19 @@ async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Spli
 
 
 def _apply(policy: Policy, run_id: str, workflow_id: str, steps: Split, rows: Split | None, others: int) -> Preview:
-    from etl.transform.fields import text_of
+    from etl.transform.fields import object_of, text_of
     from etl.transform.redact import NotRedactable
+    from etl.transform.traces import find_traces
 
     removals: list[Removal] = []
     matches: Counter[int] = Counter()
+    removed: Counter[int] = Counter()
     not_redactable = 0
-    elements = [(*element, False) for element in steps.elements]
-    elements += [(*element, True) for element in (rows.elements if rows is not None else ())]
+    elements = [(own, members, False) for own, members in steps.elements]
+    for own, members in rows.elements if rows is not None else ():
+        if members is not None and members.pop("all_outputs", None) is not None:
+            own = Raw(object_of(members))  # it repeats the steps' outputs, and is not stored
+        elements.append((own, members, True))
     for own, members, of_run in elements:
         try:
             if members is None:
@@ -185,15 +212,31 @@ def _apply(policy: Policy, run_id: str, workflow_id: str, steps: Split, rows: Sp
             not_redactable += 1
             continue
         matches.update(match.rule for match in found)
+        removed.update(match.rule for match in found if match.applied)
         step_id, node_id = (None, None) if of_run else (text_of(members.get("id")), text_of(members.get("node_id")))
         removals += [
             Removal(step_id, node_id, match.path, policy.rules[match.rule].action, match.kind, match.size)
             for match in found
             if match.applied
         ]
-    uses = [RuleUse(rule.node, rule.path, rule.action, matches[place]) for place, rule in enumerate(policy.rules)]
+    objects = [(own, members, of_run) for own, members, of_run in elements if members is not None]
+    traces = find_traces(policy, run_id, objects)
+    standing = [Standing(one.rule + 1, one.step_id, one.node_id, one.path) for one in traces.found]
+    uses = [
+        RuleUse(rule.node, rule.path, rule.action, matches[place], removed[place])
+        for place, rule in enumerate(policy.rules)
+    ]
     return Preview(
-        run_id, workflow_id, policy.version, tuple(removals), tuple(uses), not_redactable, rows is not None, others
+        run_id,
+        workflow_id,
+        policy.version,
+        tuple(removals),
+        tuple(standing),
+        traces.complete,
+        tuple(uses),
+        not_redactable,
+        rows is not None,
+        others,
     )
 
 
@@ -211,12 +254,22 @@ def _print(found: Preview) -> None:
         )
     else:
         typer.echo("nothing of this run would go")
+    if found.still_standing:
+        typer.echo("\nremoved texts that STILL STAND elsewhere in this run:")
+        listing(
+            out,
+            ("rule", "path"),
+            [((str(one.rule), plain(one.path, 300)), _place(one)) for one in found.still_standing],
+            numbers=("rule",),
+        )
     others = f"{counted(found.steps_under_other_rules, 'stored step')} of the workflow"
     rewrite = f"; `orchestra-etl redact apply --workflow {plain(found.workflow_id)}` brings them under these"
     rows = [
         (f"rule {number}", f"{_matched(use)}: {use.action} {plain(use.path)}{_scope(use)}")
         for number, use in enumerate(found.rules, 1)
     ]
+    if not found.searched_all:
+        rows.append(("search", "cut off: removed texts may stand in more places"))
     if found.not_redactable:
         rows.append(("unreadable", f"{counted(found.not_redactable, 'element')}; set aside without their bytes"))
     if not found.run_row:
@@ -229,14 +282,17 @@ def _print(found: Preview) -> None:
     fields(out, rows)
 
 
-def _place(one: Removal) -> str:
+def _place(one: Removal | Standing) -> str:
     if one.step_id is None and one.node_id is None:
         return "the run's own row"
     return f"node {plain(one.node_id or '-', 100)}, step {plain(one.step_id or '-', 100)}"
 
 
 def _matched(use: RuleUse) -> str:
-    return "NO MATCH" if use.matches == 0 else "1 match" if use.matches == 1 else f"{use.matches:,} matches"
+    if use.matches == 0:
+        return "NO MATCH"
+    found = "1 match" if use.matches == 1 else f"{use.matches:,} matches"
+    return found if use.removed else f"{found}, NONE REMOVED"
 
 
 def _scope(use: RuleUse) -> str:

@@ -129,10 +129,6 @@ class Metrics:
         """Add new dead letters, whatever found them."""
         self._set_aside.inc(letters)
 
-    def count_set_aside(self, letters: int) -> None:
-        """Add new dead letters, whatever found them."""
-        self._set_aside.inc(letters)
-
     def set_waiting(self, groups: int) -> None:
         """Note how many rollup groups wait."""
         self._waiting.set(groups)

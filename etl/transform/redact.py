@@ -208,6 +208,17 @@ class Policy:
         except Exception as error:
             raise NotRedactable(type(error).__name__) from None
 
+    def removed(self, own: Raw, members: Members, *, of_run: bool = False) -> list[tuple[int, Any]]:
+        """The values that go from a step, or from a run's own row, each behind its rule's place. Raises NotRedactable."""
+        rules = self._everywhere if of_run else self._rules_for(members)
+        try:
+            document = _parse(own)
+            nodes = [(rule, node) for rule in rules for node in rule.query.finditer(document)]
+            values = {node.location: node.value for _, node in nodes}
+            return [(rule.place, values[location]) for location, rule in _outermost(nodes).items()]
+        except Exception as error:
+            raise NotRedactable(type(error).__name__) from None
+
     def effects(self, field: str) -> frozenset[Action]:
         """What the rules may do to this member of a step or a run, tried on one that has nothing else."""
         found: set[Action] = set()

@@ -66,6 +66,9 @@ class RedactedRow(NamedTuple):
     content_hash: bytes
 
 
+_CALL = {"object": "chat.completion", "usage": {"total_tokens": 1}}
+
+
 def redact_step(row: StoredRow, policy: Policy) -> RedactedRow:
     """What the rules leave of a stored step; facts stay as they are (see `generation.with_facts_of`)."""
     stored = row.plain
@@ -128,11 +131,24 @@ def redact_letter(letter: Rejected, policy: Policy) -> Rejected:
     )
 
 
-def redact_member(field: str, value: str, node_id: str | None, policy: Policy) -> str | None:
-    """What the rules leave of one plain member of a node's steps; without a node, of a run's own row."""
-    members = {name: _json(one) for name, one in (("node_id", node_id), (field, value)) if one is not None}
+def redact_names(
+    policy: Policy, *, organization_id: str | None, node_id: str | None, model: str | None, is_call: bool
+) -> tuple[str | None, str | None]:
+    """What the rules leave of the names by which steps were counted, the organisation and the model.
+
+    Without a node and a model: of those by which runs were. Whether a counted model was asked for or has answered is not
+    known: of a call the one that answered is meant, of other steps both.
+    """
+    named: dict[str, Any] = {"node_id": node_id, "organization_id": organization_id}
+    if model is not None:
+        named["outputs"] = {"model": model, **(_CALL if is_call else {})}
+        named |= {} if is_call else {"inputs": {"model": model}}
+    members = {name: _json(value) for name, value in named.items() if value is not None}
     left = policy.step(Raw(object_of(members)), members)
-    return Fields("", left.members, Findings("step"), suspect=left.suspect, keep_raw=False).text(field)
+    fields = Fields("", left.members, Findings("step"), suspect=left.suspect, keep_raw=False)
+    seen = generation_of(left.members, suspect=left.suspect)
+    changed = [new for new in (seen.response_model, *(() if is_call else (seen.request_model,))) if new != model]
+    return fields.text("organization_id"), next(iter(changed), model)
 
 
 def _element(row: StoredRow, stand_ins: Mapping[str, Any]) -> Members:

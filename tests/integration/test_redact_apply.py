@@ -168,6 +168,25 @@ def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple
     assert world.command("rollups", "verify").status == 0
 
 
+def test_names_of_frozen_hours(world: World) -> None:
+    """Where the runs were pruned, models that a rule takes away leave the rollups; a call keeps the model that answered."""
+    first = world.history.steps(world.runs[0])[0]["id"]
+    world.history.change_step(world.runs[0], first, inputs={"model": CANARY}, outputs={"model": CANARY})
+    world.run("sync")
+    world.run("prune", "--runs-older-than", "1h")
+    assert world.one("SELECT count(*) FROM orchestra.steps") == 0
+    models = "SELECT DISTINCT model FROM orchestra.{} ORDER BY 1"
+    assert query(world.url, models.format("step_rollup")) == [{"model": CANARY}, {"model": "m"}]
+    world.configure(
+        ("$.inputs", "drop"), ("$[?@ == $.outputs && !@.usage.total_tokens]", "drop"), ("$.organization_id", "hash")
+    )
+    world.run("redact", "apply")
+    for table in ("step_rollup", "step_rollup_daily"):
+        assert query(world.url, models.format(table)) == [{"model": "m"}, {"model": None}]
+        assert world.one(f"SELECT bool_and(organization_id LIKE 'hmac%%') FROM orchestra.{table}")
+    assert world.traces() == set()
+
+
 def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
     """Rules that find nothing change no column, no payload, and not the time of change; exact bytes go, as under any rules."""
     _let_go(world)
@@ -286,3 +305,53 @@ def test_usage(world: World) -> None:
     world.patch.setenv("ORCHESTRA_REDACTION_KEY", KEY)
     refused = world.command("redact", "apply", "--workflow", world.workflow)
     assert (refused.status, "no redaction rule applies" in refused.err) == (2, True)
+    unknown = world.command("redact", "apply", "--workflow", "w")
+    assert (unknown.status, "nothing is stored of workflow 'w'" in unknown.err) == (2, True)
+
+
+SETS: dict[str, tuple[tuple[str, str], ...]] = {
+    "errors": (("$.error", "drop"), ("$.outputs.result.error", "hash"), ("$.user_id", "mask")),
+    "payloads": (("$.inputs", "drop"), ("$.outputs..[?search(@, '')]", "mask"), ("$.organization_id", "hash")),
+    "everything": (("$.*", "drop"),),
+    "usage": (
+        ("$.outputs.usage.total_tokens", "mask"),
+        ("$..model", "hash"),
+        ("$.outputs.choices[*].finish_reason", "drop"),
+    ),
+}
+
+
+@pytest.mark.parametrize("rules", SETS.values(), ids=SETS)
+def test_rows_are_as_a_load_under_the_rules_makes_them(
+    rules: tuple[tuple[str, str], ...],
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Column by column, what is left of rows redacted where they are stored is what reading the runs again leaves of them."""
+    history = History(seed=11, workflows=2, runs_per_workflow=25, live=0, arrivals_per_minute=0)
+    columns = "to_jsonb(t) - ARRAY['content_hash', 'updated_at', 'first_seen_at']"
+    tables = {"runs": "id", "run_payloads": "run_id", "steps": "id", "inputs": "step_id", "outputs": "step_id"}
+
+    def rows() -> dict[str, list[Any]]:
+        return {
+            table: [
+                row["t"]
+                for row in query(database_url, f"SELECT {columns} AS t FROM orchestra.{table} AS t ORDER BY {key}")
+            ]
+            for table, key in tables.items()
+        }
+
+    with Simulator(history).in_thread() as simulator:
+        variables = environment(database_url, simulator.base_url, ORCHESTRA_REDACTION_KEY=KEY)
+        command = command_line(tmp_path, monkeypatch, capsys, configuration(*history.workflow_ids), **variables)
+        assert command("sync").status == 0
+        made = "".join(f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules)
+        (tmp_path / "etl.toml").write_text(configuration(*history.workflow_ids, more=made))
+        assert command("redact", "apply", "--json").json["changed"] > 50
+        applied = rows()
+        query(database_url, "UPDATE orchestra_etl.run_ledger SET tracking = 'final'")
+        read = command("backfill", "--reread", "--json").json["load"]
+        assert read["runs"] == 50
+    assert rows() == applied

@@ -131,7 +131,7 @@ def test_every_table_has_a_rule() -> None:
 FAILED = "SELECT count(*) AS n FROM orchestra.runs WHERE status = 'completed' AND state = 'failed'"
 REDACTING = """
 [[redaction.rules]]
-path = "$['inputs', 'outputs']"
+path = "$['inputs', 'outputs', 'organization_id']"
 action = "drop"
 """
 
@@ -179,7 +179,7 @@ def test_the_loader_does_all_of_its_work(
         (tmp_path / "etl.toml").write_text(f"{toml}\n{REDACTING}")
         good("backfill", "--reread")
         for table in ("inputs", "outputs", "run_payloads"):
-            assert query(url, f"SELECT count(*) AS n FROM orchestra.{table}") == [{"n": 1}]
+            assert query(url, f"SELECT count(*) AS n FROM orchestra.{table}") == [{"n": 0}]
         (tmp_path / "etl.toml").write_text(f'{toml}\n[states]\ncompleted = "failed"\n')
         good("sync")
         assert query(url, FAILED) != [{"n": 0}]

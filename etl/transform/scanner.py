@@ -101,13 +101,12 @@ def check_utf8(text: bytes) -> None:
         decoder.decode(text[start : start + _PIECE], final=start + _PIECE >= len(text))
 
 
-def elements(body: bytes, *, smallest: int) -> Iterator[Element]:
-    """Split an array of anything, the fast way where possible. One element in `smallest` bytes is looked at, or `ALWAYS_READ`.
+def elements(body: bytes, *, most: int) -> Iterator[Element]:
+    """Split an array of anything, the fast way where possible. The first `most` elements are looked at, those behind them come
+    as one, `unread`.
 
-    The elements behind these come as one, `unread`. Raises Malformed, at the latest at the end, where the text is not
-    exactly one array, from bracket to bracket.
+    Raises Malformed, at the latest at the end, where the text is not exactly one array, from bracket to bracket.
     """
-    most = max(ALWAYS_READ, len(body) // smallest)
     if body.count(b",") <= max(5 * ALWAYS_READ, len(body) // _DENSE):
         try:
             return split_fast(body, most)
@@ -173,7 +172,7 @@ class Split(NamedTuple):
 def split(body: bytes) -> Split | None:
     """Split an array as a whole; None where the text is not exactly one array."""
     try:
-        found = list(elements(body, smallest=1))
+        found = list(elements(body, most=len(body)))
     except Malformed:
         return None
     return Split([(one.own, one.members) for one in found], all(one.strict for one in found))

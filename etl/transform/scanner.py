@@ -78,9 +78,10 @@ MAX_MEMBERS = 20_000
 ALWAYS_READ = 20_000
 """So many elements of an array are looked at one by one, however small they are."""
 
-# So many elements without brackets come one by one; the others as runs of at most so many bytes (a few milliseconds each).
+# So many elements without brackets come one by one; the others as runs of at most so many bytes: the pattern takes 270 bytes of
+# memory an element.
 _SINGLY = 1_000
-_RUN_BYTES = 1 << 17
+_RUN_BYTES = 1 << 15
 # Elements are counted behind the last one looked at up to so many: a second, for the smallest.
 _COUNTED = 1_000_000
 # An array with a comma in every so many bytes does not go the fast way.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -16,9 +17,11 @@ from etl.errors import ApiError, ApiUnavailable, ConfigurationError, EtlError, K
 from etl.extract.client import OrchestraClient
 from etl.ledger import claims, clock, conflicts, redaction, requests, state_map, workflows
 from etl.ledger.clock import DatabaseClock
+from etl.pipeline.decoding import decoded
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.poll import Listing, Poller
 from etl.pipeline.sweep import Sweeper, SweepReport
+from etl.records import Workflow
 from etl.transform.redact import Redaction
 from etl.transform.states import StateMap
 from etl.transform.workflows import decode_workflows, node_types_of
@@ -26,6 +29,8 @@ from etl.transform.workflows import decode_workflows, node_types_of
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
+# So many workflows are taken from one answer: each is three statements.
+MAX_WORKFLOWS = 10_000
 # So many lists are walked side by side; each walk is one request at a time.
 SWEEPS_AT_ONCE = 4
 
@@ -136,7 +141,8 @@ class Passes:
     async def _describe(self) -> ApiError | None:
         """Learn what the API says. An error counts where all workflows are wanted: else only names and graphs are missed."""
         try:
-            described = decode_workflows((await self._client.workflows()).body)
+            body = (await self._client.workflows()).body
+            described = self._known_first(await decoded(len(body), partial(decode_workflows, body)))
         except KeyRefused:
             raise
         except (NotFound, RequestRefused) as error:
@@ -151,6 +157,13 @@ class Passes:
             for workflow in described:
                 self._plans.setdefault(workflow.id, WorkflowPlan(workflow.id))
         return None
+
+    def _known_first(self, described: Sequence[Workflow]) -> Sequence[Workflow]:
+        """The configured workflows, and others up to `MAX_WORKFLOWS`."""
+        if len(described) <= MAX_WORKFLOWS:
+            return described
+        log.warning("workflows_left_out", listed=len(described), used=MAX_WORKFLOWS)
+        return sorted(described, key=lambda one: one.id not in self._plans)[:MAX_WORKFLOWS]
 
     @property
     def workflow_ids(self) -> list[str]:

@@ -18,7 +18,16 @@ from etl.transform.fields import MAX_ELAPSED_SECONDS, MAX_TOKENS, Fields, Findin
 from etl.transform.generation import Generation, read_generation, with_facts_of
 from etl.transform.payloads import may_be_refused, payload
 from etl.transform.redact import NotRedactable, Policy
-from etl.transform.scanner import Element, Malformed, Members, elements, has_too_many_members, is_json, is_strict_json
+from etl.transform.scanner import (
+    ALWAYS_READ,
+    Element,
+    Malformed,
+    Members,
+    elements,
+    has_too_many_members,
+    is_json,
+    is_strict_json,
+)
 from etl.transform.states import StateMap
 
 TRANSFORM_VERSION = 2
@@ -35,7 +44,7 @@ _KNOWN = frozenset(
     }
 )
 # Of an answer, one step in so many bytes is decoded: what is made of one takes five times as much, at most.
-_SMALLEST_STEP = 256
+_STEP_BYTES = 256
 # To read JSON tolerantly takes a microsecond a bracket.
 _LARGE = 1 << 20
 _NO_NODE_TYPES: Mapping[str, str] = MappingProxyType({})
@@ -78,7 +87,7 @@ def _decoded(
     steps: dict[str, Step] = {}
     own_texts: dict[str, Raw] = {}
     position = -1
-    for element in elements(body, smallest=_SMALLEST_STEP):
+    for element in elements(body, most=max(ALWAYS_READ, len(body) // _STEP_BYTES)):
         position += element.number
         own, members, suspect = element.own, element.members, may_be_odd or not element.strict
         answered = None

@@ -30,8 +30,9 @@ _KNOWN = frozenset(
     )
 )
 
-# Of a page, one row in so many bytes is read.
-_SMALLEST_ROW = 64
+# Of a page, one row in so many bytes is read, but not more than are entered into the ledger in one statement.
+_ROW_BYTES = 64
+_MAX_ROWS = 100_000
 
 
 def decode_page(body: bytes, *, policy: Policy | None = None, now: datetime | None = None) -> DecodedPage:
@@ -51,7 +52,7 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
     findings = Findings("run", now=now)
     runs: dict[str, ListedRun] = {}
     ids: list[str | None] = []
-    for element in elements(body, smallest=_SMALLEST_ROW):
+    for element in elements(body, most=min(_MAX_ROWS, max(ALWAYS_READ, len(body) // _ROW_BYTES))):
         own, members = element.own, element.members
         if element.unread or element.number > 1:
             # Rows that are no runs are counted as far as any page goes.

@@ -8,12 +8,12 @@ from etl.errors import ApiUnavailable
 from etl.records import Workflow
 from etl.transform.fields import time_of, usable_id
 from etl.transform.payloads import storable
-from etl.transform.scanner import REFUSALS, Malformed, Members, elements
+from etl.transform.scanner import ALWAYS_READ, REFUSALS, Malformed, Members, elements
 
 _ANY = msgspec.json.Decoder()
 
 # Of an answer, one workflow in so many bytes is read.
-_SMALLEST_WORKFLOW = 64
+_WORKFLOW_BYTES = 64
 
 
 def decode_workflows(body: bytes) -> tuple[Workflow, ...]:
@@ -23,7 +23,7 @@ def decode_workflows(body: bytes) -> tuple[Workflow, ...]:
     """
     workflows: dict[str, Workflow] = {}
     try:
-        for element in elements(body, smallest=_SMALLEST_WORKFLOW):
+        for element in elements(body, most=max(ALWAYS_READ, len(body) // _WORKFLOW_BYTES)):
             members = element.members
             if members is not None and (id_ := usable_id(members.get("workflow_id", members.get("id")))):
                 workflows[id_] = _workflow(id_, members)

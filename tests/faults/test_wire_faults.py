@@ -77,12 +77,12 @@ async def _accepted(whole: bytes, readable: Callable[[bytes], bool], *, cuts: Se
         return taken
 
 
-def take_what_there_is(body: bytes, *, smallest: int) -> Iterator[Element]:
+def take_what_there_is(body: bytes, *, most: int) -> Iterator[Element]:
     """The elements that are there, whether or not the array ends."""
     try:
-        found = list(elements(body, smallest=smallest))
+        found = list(elements(body, most=most))
     except Malformed:
-        found = list(elements(body[: body.rfind(b"}") + 1] + b"]", smallest=smallest))
+        found = list(elements(body[: body.rfind(b"}") + 1] + b"]", most=most))
     return iter(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from etl.local.history import History
+from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
-from etl.pipeline import reading, sweep
+from etl.pipeline import passes, reading, sweep
+from etl.pipeline.decoding import LARGE, decoded
 from tests.support import configuration, environment, load, query, sync
 
 DECODERS = ((sweep, "decode_page"), (reading, "decode_run"), (reading, "decode_single_run"), (reading, "decode_steps"))
@@ -49,3 +52,46 @@ def test_large_answers_are_decoded_beside_the_event_loop(
         assert {(beside, beside)} <= seen <= {(beside, beside), (False, False)}, name
     stored = query(database_url, "SELECT length(inputs ->> 'text') AS n FROM orchestra.run_payloads")
     assert stored == [{"n": size}] * 2
+
+
+def test_large_answers_leave_the_threads_of_everything_else() -> None:
+    """However many large answers are being decoded, one at a time, other work that needs a thread goes on."""
+    at_once: list[int] = []
+    running: list[int] = []
+    go_on = threading.Event()
+
+    def decode() -> None:
+        running.append(1)
+        at_once.append(len(running))
+        go_on.wait(20)
+        running.pop()
+
+    async def work() -> None:
+        decoding = [asyncio.create_task(decoded(LARGE + 1, decode)) for _ in range(40)]
+        try:
+            async with asyncio.timeout(10):
+                await asyncio.to_thread(at_once.copy)
+        finally:
+            go_on.set()
+            await asyncio.gather(*decoding)
+
+    asyncio.run(work())
+    assert set(at_once) == {1}
+    assert len(at_once) == 40
+
+
+def test_more_workflows_than_are_taken(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a list of very many workflows the configured ones and the first others are entered."""
+    monkeypatch.setattr(passes, "MAX_WORKFLOWS", 3)
+    history = History(seed=5, workflows=1, runs_per_workflow=1, live=0, arrivals_per_minute=0)
+    (own,) = history.workflow_ids
+    described = [{"workflow_id": f"w{number}", "name": "n"} for number in range(9)] + [
+        {"workflow_id": own, "name": "own"}
+    ]
+    with Simulator(history).in_thread() as simulator:
+        simulator.misbehave(Misbehaviour(body=json.dumps(described).encode(), endpoints=("workflows",)))
+        toml = configuration(own)
+        assert asyncio.run(sync(load(tmp_path, toml, environment(database_url, simulator.base_url)))).exit_status == 0
+    stored = query(database_url, "SELECT id, name FROM orchestra.workflows ORDER BY id")
+    assert sorted(one["id"] for one in stored) == sorted([own, "w0", "w1"])
+    assert {"id": own, "name": "own"} in stored

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from sqlalchemy import Connection
 
+from etl import app
+from etl.errors import DatabaseUnavailable
+from etl.load import batch
 from etl.local.history import History
 from etl.local.misbehaviour import Misbehaviour
 from etl.local.simulator import Simulator
+from etl.pipeline import batches, loading
+from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.passes import PassReport
+from etl.pipeline.reading import Reading
 from tests.faults.answers import changed
 from tests.support import configuration, environment, load, query, sync
 
@@ -140,3 +148,124 @@ def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: W
     (after,) = query(world.url, content, world.run)
     assert after == {**before, "tracking": "gone", "steps": "a,b"}
     assert query(world.url, LETTERS) == []
+
+
+def test_a_small_answer_of_very_many_elements(world: World) -> None:
+    """An answer of 200,000 numbers costs its own run a hundred letters and one, the other run nothing, and is said once."""
+    numbers = [b"%d" % number for number in range(200_000)]
+    good = b'{"id": "good", "status": "completed", "start_time": "2026-01-01T00:00:00Z", "end_time": "2026-01-01T00:00:01Z"}'
+    world.simulator.steps_bodies[world.run] = b"[" + b",".join((*numbers, good)) + b"]"
+    report = world.sync()
+    assert (report.exit_status, report.load.runs, report.load.set_aside) == (6, 2, 101)
+    letters = {
+        bytes(one["body"]): one["detail"] for one in query(world.url, "SELECT * FROM orchestra_etl.dead_letters")
+    }
+    others = letters.pop(b"[" + b",".join(numbers[100:]) + b"]")
+    assert others == "And 199,900 more: An element of the answer is not a JSON object."
+    assert letters.keys() == set(numbers[:100])
+    stored = query(world.url, "SELECT id FROM orchestra.steps WHERE run_id = %s", world.run)
+    assert stored == [{"id": "good"}]
+    query(world.url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
+    assert world.sync().load.set_aside == 0
+    # Only the good step is left: the letters are settled.
+    world.simulator.steps_bodies[world.run] = b"[" + good + b"]"
+    query(world.url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
+    world.sync()
+    assert query(world.url, LETTERS) == []
+
+
+def test_refused_rows_are_found_one_by_one_up_to_a_bound(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where very many rows are refused, the search for each ends, the rows between them are kept, and letters stay few."""
+    monkeypatch.setattr(batch, "MAX_ISOLATED", 16)
+    query(world.url, "ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (node_id <> 'refused')")
+    steps = [b'{"id": "s%04d", "status": "completed", "node_id": "refused"}' % number for number in range(1_000)]
+    steps[0] = b'{"id": "s0000", "status": "completed"}'
+    world.simulator.steps_bodies[world.run] = b"[" + b",".join(steps) + b"]"
+    savepoints: list[int] = []
+    begin = Connection.begin_nested
+
+    def counted(self: Connection) -> Any:
+        savepoints.append(1)
+        return begin(self)
+
+    monkeypatch.setattr(Connection, "begin_nested", counted)
+    report = world.sync()
+    assert (report.exit_status, report.load.runs, report.load.set_aside) == (6, 2, 101)
+    assert len(savepoints) < 100
+    assert query(world.url, "SELECT id FROM orchestra.steps WHERE run_id = %s", world.run) == [{"id": "s0000"}]
+    (others,) = query(world.url, "SELECT reason, body FROM orchestra_etl.dead_letters WHERE detail LIKE 'And %'")
+    # In a form that is stored when the API forgets the run.
+    assert (others["reason"], len(json.loads(bytes(others["body"])))) == ("rejected", 899)
+
+
+SLOW = (
+    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(30); RETURN NEW; END$$;"
+    " CREATE TRIGGER slow BEFORE INSERT ON orchestra.steps FOR EACH ROW WHEN (NEW.node_id = 'slow') EXECUTE FUNCTION slow()"
+)
+IMPATIENT = {"more": "[database]\nstatement_timeout = '2s'\npatience = '60s'"}
+
+
+def test_a_run_that_takes_the_database_too_long_costs_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is not stored within statement_timeout is set aside and waits; its neighbour lands, and is held up once."""
+    query(world.url, SLOW)
+    bad = b'[{"id": "slow", "status": "completed", "node_id": "slow"}]'
+    world.simulator.steps_bodies[world.run] = bad
+    loaded: list[set[str]] = []
+
+    class Recording(Loader):
+        def load(self, readings: Sequence[Reading]) -> LoadReport:
+            loaded.append({reading.claim.run_id for reading in readings})
+            return super().load(readings)
+
+    monkeypatch.setattr(app, "Loader", Recording)
+    report = world.sync(**IMPATIENT)
+    assert (report.exit_status, report.load.runs, report.load.failed, report.load.set_aside) == (6, 1, 1, 1)
+    (letter,) = query(world.url, LETTERS)
+    assert (letter["run_id"], letter["reason"], bytes(letter["body"])) == (world.run, "rejected", bad)
+    waiting = "SELECT run_id, last_error FROM orchestra_etl.run_ledger WHERE attempts = 1 AND due_at > now()"
+    assert query(world.url, waiting) == [
+        {"run_id": world.run, "last_error": "the run cannot be stored: SQLSTATE 57014"}
+    ]
+    query(world.url, "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'")
+    loaded.clear()
+    report = world.sync(**IMPATIENT)
+    assert (report.load.runs, report.load.failed, report.load.set_aside) == (1, 1, 0)
+    assert sorted(map(sorted, loaded)) == sorted([[world.run], [world.other]])
+    query(world.url, "DROP TRIGGER slow ON orchestra.steps")
+    query(world.url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
+    assert world.sync(**IMPATIENT).load.runs >= 1
+    assert query(world.url, LETTERS) == []
+
+
+def test_a_database_that_is_slow_for_every_run_is_to_blame_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where each run takes too long, nothing is set aside: the database is said to be slow, and all is tried again."""
+    monkeypatch.setattr(loading, "SLOW", 2)
+    query(world.url, SLOW.replace("WHEN (NEW.node_id = 'slow') ", ""))
+    with pytest.raises(DatabaseUnavailable, match="takes too long for any run"):
+        world.sync(**IMPATIENT)
+    assert query(world.url, LETTERS) == []
+
+
+def test_a_large_reading_is_loaded_beside_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a reading larger than a batch is being loaded, another run is read and loaded."""
+    monkeypatch.setattr(batches, "BATCH_BYTES", 500_000)
+    world.simulator.steps_bodies[world.run] = b'[{"id": "large", "outputs": "%s"}]' % (b"x" * 500_000)
+    other_loaded = threading.Event()
+    waited = []
+
+    class Waiting(Loader):
+        def load(self, readings: Sequence[Reading]) -> LoadReport:
+            runs = {reading.claim.run_id for reading in readings}
+            if world.run in runs:
+                waited.append((runs, other_loaded.wait(20)))
+            report = super().load(readings)
+            if world.other in runs:
+                other_loaded.set()
+            return report
+
+    monkeypatch.setattr(app, "Loader", Waiting)
+    world.simulator.misbehave(Misbehaviour(delay=1.0, endpoints=("steps",), run_id=world.other))
+    assert world.sync().load.runs == 2
+    assert waited == [({world.run}, True)]

@@ -1,0 +1,174 @@
+"""What one answer has set aside: bounded in number, bytes and memory, and nothing of it lost without a word."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+from collections.abc import Callable
+
+import pytest
+
+from etl import set_aside
+from etl.records import Rejected
+from etl.set_aside import SetAside
+from etl.transform import scanner
+from etl.transform.decode import decode_steps
+from etl.transform.redact import Redaction, Rule
+from etl.transform.runs import decode_page
+from etl.transform.scanner import Malformed, elements, split_tolerant
+from etl.transform.states import StateMap
+
+STATES = StateMap()
+POLICY = Redaction([Rule("$.inputs", "drop")], "key").policy("w")
+
+
+def array(*texts: bytes) -> bytes:
+    """A JSON array of these."""
+    return b"[" + b",".join(texts) + b"]"
+
+
+def test_the_first_come_one_by_one_and_the_others_as_one() -> None:
+    """A hundred elements that are no steps are letters of their own, the other 149,900 one that counts and holds them."""
+    numbers = [b"%d" % number for number in range(100_000, 250_000)]
+    good = b'{"id": "good", "status": "completed"}'
+    for body in (array(*numbers, good), b"\xef\xbb\xbf" + array(*numbers, good)):
+        answer = decode_steps(body, workflow_id="w", run_id="r", states=STATES)
+        assert [(step.id, step.position) for step in answer.steps] == [("good", 150_000)]
+        *single, others = answer.rejected
+        assert [one.body for one in single] == numbers[:100]
+        assert {one.reason for one in answer.rejected} == {"not_an_object"}
+        assert others.detail == "And 149,900 more: An element of the answer is not a JSON object."
+        assert others.body == array(*numbers[100:])
+        # The same answer is the same letter.
+        again = decode_steps(body, workflow_id="w", run_id="r", states=STATES)
+        assert again.rejected[-1].content_hash == others.content_hash
+
+
+def test_few_are_all_letters_of_their_own() -> None:
+    """A hundred bad elements are a hundred letters, each with its own hash."""
+    answer = decode_steps(array(*(b"%d" % n for n in range(100))), workflow_id="w", run_id="r", states=STATES)
+    assert [one.body for one in answer.rejected] == [b"%d" % n for n in range(100)]
+    assert {one.content_hash for one in answer.rejected} == {None}
+
+
+def test_each_reason_has_its_own_letter_for_the_others() -> None:
+    """Reasons are not mixed up; values that do not say whose they are get their step's id."""
+    steps = [b'{"id": "s%d", "error": "\\u0000"}' % number for number in range(150)]
+    answer = decode_steps(array(*steps, *[b"{}"] * 30), workflow_id="w", run_id="r", states=STATES)
+    assert len(answer.steps) == 150
+    assert len(answer.rejected) == 102
+    values, without_id = answer.rejected[-2:]
+    assert (values.reason, values.detail) == ("not_storable", "And 50 more: error: jsonb cannot hold: NUL")
+    assert values.body == array(*(b'{"step_id":"s%d","value":"\\u0000"}' % number for number in range(100, 150)))
+    assert (without_id.reason, without_id.body) == ("unusable_id", array(*[b"{}"] * 30))
+
+
+def test_bytes_are_bounded_and_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All letters of an answer hold no more than the bound; a letter without all its bytes says so."""
+    monkeypatch.setattr(set_aside, "MAX_BYTES", 1_000)
+
+    def gathered(last: bytes) -> tuple[Rejected, ...]:
+        found = SetAside(Rejected("malformed", "Bad.", b"x" * 9) for _ in range(149))
+        found.add(Rejected("malformed", "Bad.", last))
+        return found.letters()
+
+    letters = gathered(b"y" * 5_000)
+    assert len(letters) == 101
+    assert letters[-1].body == array(*[b"x" * 9] * 10)
+    assert letters[-1].detail == "And 50 more: Bad. Of their 5,441 bytes the first 99 are kept."
+    assert letters[-1].content_hash != gathered(b"z" * 5_000)[-1].content_hash
+    (large,) = SetAside([Rejected("not_an_array", "Bad.", b"x" * 1_001)]).letters()
+    assert (large.body, large.detail) == (b"x" * 1_000, "Bad. Of its 1,001 bytes the first 1,000 are kept.")
+    assert large.content_hash == hashlib.blake2b(b"x" * 1_001, digest_size=16).digest()
+
+
+def test_withheld_letters_are_bounded_too() -> None:
+    """Under redaction rules nothing is kept of what cannot be redacted; the letter for many has a hash of all of them."""
+
+    def withheld(last: int) -> tuple[Rejected, ...]:
+        body = array(*(b'"secret%d"' % number for number in range(150_000)), b"%d" % last)
+        return decode_steps(body, workflow_id="w", run_id="r", states=STATES, policy=POLICY).rejected
+
+    letters = withheld(1)
+    assert len(letters) == 101
+    assert {one.body for one in letters} == {b""}
+    assert letters[-1].detail.startswith("And 149,901 more: An element of the answer is not a JSON object.")
+    assert letters[-1].content_hash not in (None, withheld(2)[-1].content_hash)
+
+
+def test_elements_behind_the_last_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of very many small steps the first are stored; the others are one letter with their number and bytes, read or not."""
+    steps = [b'{"id":"%d"}' % number for number in range(30_000)]
+    for start in (b"", b"\xef\xbb\xbf"):
+        answer = decode_steps(start + array(*steps), workflow_id="w", run_id="r", states=STATES)
+        assert [step.id for step in answer.steps] == [str(number) for number in range(20_000)]
+        (others,) = answer.rejected
+        assert (others.reason, others.body) == ("too_many", array(*steps[20_000:]))
+        assert others.detail == "And 10,000 more: The answer has more elements than are read of one of its length."
+        page = decode_page(start + array(*steps))
+        # What is behind them is asked for by its place in the list.
+        assert (len(page.runs), len(page.ids), [one.reason for one in page.rejected]) == (20_000, 20_000, ["too_many"])
+    monkeypatch.setattr(scanner, "_COUNTED", 100)
+    *_, behind = split_tolerant(array(*steps), 10)
+    assert (behind.number, behind.unread) == (101, True)
+
+
+def test_steps_of_usual_size_are_all_read() -> None:
+    """An answer whose steps have 256 bytes and more is read whole, however many there are."""
+    steps = [b'{"id":"%d","outputs":"%s"}' % (number, b"x" * 240) for number in range(25_000)]
+    answer = decode_steps(array(*steps), workflow_id="w", run_id="r", states=STATES)
+    assert (len(answer.steps), answer.rejected) == (25_000, ())
+
+
+def test_a_step_of_too_many_members() -> None:
+    """An object with more members than any step has is set aside whole, and its neighbours are stored."""
+    members = b",".join(b'"m%d":%d' % (number, number) for number in range(20_001))
+    many = b'{"id":"many",' + members + b"}"
+    inner = b'{"id":"inner","outputs":{' + members + b"}}"
+    answer = decode_steps(array(b'{"id":"a"}', many, inner), workflow_id="w", run_id="r", states=STATES)
+    assert [step.id for step in answer.steps] == ["a", "inner"]
+    assert [(one.reason, one.body) for one in answer.rejected] == [("too_many", many)]
+
+
+@pytest.mark.parametrize("text", [b"1", b'"a"', b"", b"nul", b'{"id":1}', b"[]", b'"\\u0000,"'])
+def test_arrays_that_do_not_end_are_none(text: bytes) -> None:
+    """Of however many elements, an array that is cut off says nothing."""
+    whole = array(*[text] * 120_000)
+    assert sum(one.number for one in elements(whole, most=2_000)) == 120_000
+    with pytest.raises(Malformed):
+        list(elements(whole[:-1], most=2_000))
+
+
+KINDS: dict[str, Callable[[int], bytes]] = {
+    "ones": lambda n: array(*[b"1"] * n),
+    "texts": lambda n: array(*(b'"%d,"' % i for i in range(n))),
+    "one id": lambda n: array(*(b'{"id":"s","n":%d}' % i for i in range(n))),
+    "steps": lambda n: array(*(b'{"id":"%d"}' % i for i in range(n))),
+    "members": lambda n: b'[{"id":"s",' + b",".join(b'"%d":1' % i for i in range(n)) + b"}]",
+    "quotes": lambda n: b'[{"id":"s","outputs":[' + b",".join([b'[""]'] * n) + b"]}]",
+}
+
+
+def peak_of(kind: str) -> tuple[int, int]:
+    """The most memory, in bytes, that a process of its own needs to decode an answer of this kind; the answer's length."""
+    body = KINDS[kind](200_000)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        decode_steps(body, workflow_id="w", run_id="r", states=STATES)
+        os.write(writing, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        return int(told.read()) * 1024, len(body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_is_in_proportion_to_the_body(kind: str) -> None:
+    """Whatever an answer consists of, decoding it takes a few times its own size, not hundreds of bytes an element."""
+    peak, length = peak_of(kind)
+    # What twenty thousand steps take, which are always read, and a few times the body.
+    assert peak < 30_000_000 + 5 * length

@@ -176,6 +176,8 @@ class DecodedPage(msgspec.Struct, frozen=True):
     rejected: tuple[Rejected, ...] = ()
     ids: tuple[str | None, ...] = ()
     """The id of every row in the order of the page, None where it is not usable: what paging must count."""
+    nameless: tuple[int, ...] = ()
+    """A hash of each row without a usable id, by which this process knows it again."""
     readable: bool = True
 
 

@@ -98,7 +98,7 @@ class StopsAtFirstKnownPage(RunListWalker):
         """The page after the last one."""
         return self.asked if self.outcome is None else None
 
-    def receive(self, ids: Sequence[str | None], members: Collection[str]) -> None:
+    def receive(self, ids: Sequence[str | None], members: Collection[str], nameless: Sequence[int] = ()) -> None:
         """Stop at the first known run."""
         if not ids or not self.stored.isdisjoint(ids):
             self.outcome = "ended"

@@ -328,6 +328,8 @@ def _print(report: PassReport, *, as_json: bool) -> None:
             typer.echo(f"possible gap in workflow {sweep.workflow_id}: {sweep.gap} (see `orchestra-etl gaps`)")
         elif not sweep.complete:
             typer.echo(f"the walk of workflow {sweep.workflow_id}'s list was cut off; the next one begins anew")
+        if sweep.problem:
+            typer.echo(f"the run list of workflow {sweep.workflow_id}: {sweep.problem}")
         if sweep.warning:
             typer.echo(f"a gap is near in workflow {sweep.workflow_id}: {sweep.warning}")
         if sweep.repaired:

@@ -41,7 +41,7 @@ MAX_IDENTIFIER_LENGTH = 2000
 """In bytes as written into the path: servers take request lines of about 8,000 bytes, and two ids go into one."""
 
 MAX_HEADER_BYTES, MAX_HEADERS = 64 * 1024, 256
-"""An answer's longest header line, and how many it may have. Proxies and single sign-on add what the HTTP library does not expect."""
+"""An answer's longest header line, and how many it may have: proxies and single sign-on add more than the library expects."""
 
 _PLAIN_IDENTIFIER = re.compile(r"[0-9A-Za-z_-]{1,100}", re.ASCII)
 
@@ -130,6 +130,8 @@ class OrchestraClient:
         self._transport = AiohttpTransport(verify=ssl_context, client=open_session)
         self.requests_sent = 0
         """Attempts made so far, the failed ones included."""
+        self.has_answered = False
+        """Whether any request has been answered with a 2xx: the base URL is right."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -204,7 +206,9 @@ class OrchestraClient:
                     server_time = http_date(response.headers.get("date"))
                     wait = retry_after(response.headers.get("retry-after"), server_time=server_time)
                     self._check_status(response.status_code, url, wait)
-                    return Answer(await self._body(response, url), requested_at, server_time)
+                    answer = Answer(await self._body(response, url), requested_at, server_time)
+                    self.has_answered = True
+                    return answer
                 finally:
                     await response.aclose()
         except TimeoutError:
@@ -250,7 +254,9 @@ class OrchestraClient:
             case 403:
                 raise WorkflowRefused(f"GET {url}: 403, this key may not read it: ask for access, or use another key")
             case 404:
-                raise NotFound(f"GET {url}: 404, the server knows no such thing: check the id and `api.base_url`")
+                raise NotFound(
+                    f"GET {url}: 404, the server knows no such thing: check the id and `api.base_url`", status
+                )
             case _ if status in {408, 425, 429} or 500 <= status < 600:
                 throttled = status == 429 or (status == 503 and retry_after_seconds is not None)
                 raise _Unanswered(f"status {status}", retry_after_seconds, throttled)

@@ -141,6 +141,8 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
     drift: int
     drift_examples: tuple[DriftExample, ...]
     last_sweep_error: str | None
+    list_problem: str | None
+    """How the run list behaves otherwise than the API says."""
     discover: bool
 
 
@@ -184,7 +186,7 @@ _WORKFLOWS = text("""
            c.swept_at, c.reconciled_at, c.repaired_runs, c.new_runs, c.listed_runs,
            COALESCE(c.window_full, false) AS window_full, c.complete_since, c.complete_until,
            COALESCE(c.gaps, 0) AS gaps, COALESCE(c.unacknowledged_gaps, 0) AS unacknowledged_gaps,
-           s.last_error, s.leased_until > now() AS sweeping,
+           s.last_error, s.list_problem, s.leased_until > now() AS sweeping,
            (SELECT max(r.start_time) FROM orchestra.runs AS r WHERE r.workflow_id = relevant.id) AS newest_run,
            (SELECT count(*) FROM orchestra_etl.run_ledger AS l
             WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0) AS failing,
@@ -302,6 +304,7 @@ def _workflow(
         drift=row.drift,
         drift_examples=tuple(drift_examples),
         last_sweep_error=row.last_error,
+        list_problem=row.list_problem,
         discover=watched.discover,
     )
 
@@ -323,6 +326,8 @@ def _reasons(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ..
             reasons.append(Reason("failing", f"no complete sweep since {_instant(row.swept_at)}: {why}"))
         elif row.last_error is not None:
             reasons.append(Reason("warning", f"the last sweep failed: {row.last_error}"))
+        if row.list_problem is not None:
+            reasons.append(Reason("warning", f"the run list: {row.list_problem}"))
     if row.oldest_live_due is not None and row.oldest_live_due < overdue:
         reasons.append(
             Reason(

@@ -59,7 +59,9 @@ class PassReport(msgspec.Struct):
         for status in (4, 3, 5, 1):
             if status in statuses:
                 return status
-        missed = any(sweep.gap or sweep.set_aside or not sweep.complete for sweep in self.sweeps)
+        missed = any(
+            sweep.gap or sweep.set_aside or sweep.problem_is_new or not sweep.complete for sweep in self.sweeps
+        )
         return 6 if missed or self.load.set_aside or self.load.failing_anew or statuses else 0
 
 

@@ -42,9 +42,12 @@ def decode_page(body: bytes, *, policy: Policy | None = None) -> DecodedPage:
     findings = Findings("run")
     runs: dict[str, ListedRun] = {}
     ids: list[str | None] = []
+    nameless: list[int] = []
     for own, members in parts.elements:
         run_id = None if members is None else usable_id(members.get("id"))
         ids.append(run_id)
+        if run_id is None:
+            nameless.append(hash(bytes(own)))
         if members is not None:
             members.pop("all_outputs", None)
         if policy is not None and members is not None:
@@ -64,7 +67,7 @@ def decode_page(body: bytes, *, policy: Policy | None = None) -> DecodedPage:
                 "duplicate_id", f"A later row of the same page has the run's id {run_id!a}.", earlier.listing
             )
         runs[run_id] = listed
-    return DecodedPage(tuple(runs.values()), tuple(findings.rejected), tuple(ids))
+    return DecodedPage(tuple(runs.values()), tuple(findings.rejected), tuple(ids), tuple(nameless))
 
 
 def decode_single_run(body: bytes, run_id: str, *, policy: Policy | None = None) -> ListedRun | None:

@@ -82,7 +82,7 @@ class StopsAtFirstKnownPage(RunListWalker):
         asked = super().next_page()
         return None if asked is None else PageRequest(self._next, asked.limit)
 
-    def receive(self, ids: Sequence[str | None], members: Collection[str]) -> None:
+    def receive(self, ids: Sequence[str | None], members: Collection[str], nameless: Sequence[int] = ()) -> None:
         """Stop at the first known run."""
         super().receive(ids, ())
         self._next += len(ids)

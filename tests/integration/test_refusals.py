@@ -92,9 +92,11 @@ def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: 
     assert query(world.url, "SELECT * FROM orchestra_etl.gaps") == []
 
 
-@pytest.mark.parametrize(("status", "ended"), [(400, True), (404, True), (302, False), (410, False)])
+@pytest.mark.parametrize(
+    ("status", "ended"), [(400, True), (404, True), (410, True), (416, True), (422, True), (302, False), (405, False)]
+)
 def test_what_servers_say_of_a_page_past_the_end(world: World, status: int, ended: bool) -> None:
-    """Behind the only run of a list, 400 and 404 mean its end, and nothing else does."""
+    """Behind the only run of a list, what says that there is no such page means its end; a redirect or a lost route does not."""
 
     def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "runs":

@@ -202,3 +202,12 @@ class Workflow(msgspec.Struct, frozen=True):
     """Node id to node type, read from the graph where it says so."""
     updated_at: datetime | None = None
     """When the workflow was last changed; None where the API does not say."""
+
+
+class DecodedWorkflows(msgspec.Struct, frozen=True):
+    """All that the answer to `GET /workflows` holds."""
+
+    workflows: tuple[Workflow, ...]
+    """Those whose runs can be asked for."""
+    rejected: tuple[Rejected, ...] = ()
+    """Those without a usable id: the id alone, as it came."""

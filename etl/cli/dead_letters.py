@@ -99,7 +99,7 @@ def show(
             ("letter", str(letter.id)),
             ("reason", f"{letter.reason}: {plain(letter.detail)}"),
             ("workflow", plain(f"{letter.workflow_name or ''} {letter.workflow_id}")),
-            ("run", plain(letter.run_id) or "none: a row of the run list without a usable id"),
+            ("run", plain(letter.run_id) or "none: a row of the run list, or a workflow, without a usable id"),
             ("step", plain(letter.step_id or "-")),
             ("seen", f"{counted(letter.occurrences, 'time')}, {seen}"),
             ("bytes", f"{letter.size_bytes:,}; {content_command}"),

@@ -296,7 +296,7 @@ def _log(report: PassReport) -> None:
         steps_updated=load.steps_updated,
         steps_absent=load.steps_absent,
         failed=load.failed,
-        set_aside=load.set_aside + sum(sweep.set_aside for sweep in report.sweeps),
+        set_aside=report.set_aside + load.set_aside + sum(sweep.set_aside for sweep in report.sweeps),
         requests=report.requests,
         seconds=round(report.seconds, 3),
         exit_status=report.exit_status,
@@ -314,7 +314,7 @@ def _print(report: PassReport, *, as_json: bool) -> None:
                 "exit_status": report.exit_status,
                 "sweeps": report.sweeps,
                 "load": load,
-                "errors": [str(error) for error in report.errors],
+                "errors": [str(error) for error in (*report.errors, *report.refused)],
             }
         )
         return
@@ -336,12 +336,12 @@ def _print(report: PassReport, *, as_json: bool) -> None:
             typer.echo(
                 f"{sweep.repaired} runs of workflow {sweep.workflow_id} were missing from the tables and are read again"
             )
-    aside = load.set_aside + sum(sweep.set_aside for sweep in report.sweeps)
+    aside = report.set_aside + load.set_aside + sum(sweep.set_aside for sweep in report.sweeps)
     if aside:
         typer.echo(f"{aside} new dead letters (see `orchestra-etl dead-letters list`)")
     if load.failing_anew:
         typer.echo(f"{load.failing_anew} runs could not be read; they will be tried again (see `orchestra-etl status`)")
-    for error in report.errors:
+    for error in (*report.errors, *report.refused):
         typer.echo(str(error), err=True)
     if report.interrupted:
         typer.echo("interrupted: what was read is stored, the next run goes on from here")

@@ -9,6 +9,8 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection, Row, text
 
+from etl.identifiers import fits_a_path
+
 Verdict = Literal["ok", "warning", "failing"]
 _GRAVITY: tuple[Verdict, ...] = ("ok", "warning", "failing")
 
@@ -161,6 +163,8 @@ class Status(msgspec.Struct, frozen=True):
     verdict: Verdict
     workflows: tuple[WorkflowStatus, ...]
     unconfigured: tuple[Unconfigured, ...]
+    unusable_workflows: int = 0
+    """Workflows that the API lists with an id that cannot be asked for: open dead letters of no workflow."""
 
 
 # Everything is read in one statement each, by workflow: the ledger may hold millions of runs, nearly all of them final.
@@ -229,6 +233,9 @@ _UNCONFIGURED = text("""
 """)
 
 
+_UNUSABLE = text("SELECT count(*) FROM orchestra_etl.dead_letters WHERE workflow_id = '' AND resolved_at IS NULL")
+
+
 def read(connection: Connection, watched: Sequence[Watched], *, all_workflows: bool, max_age: float) -> Status:
     """Read how everything is doing.
 
@@ -250,7 +257,7 @@ def read(connection: Connection, watched: Sequence[Watched], *, all_workflows: b
     workflows = tuple(
         _workflow(
             row,
-            by_id.get(row.id, Watched(row.id, max_age, discover=all_workflows)),
+            by_id.get(row.id, Watched(row.id, max_age, discover=all_workflows and fits_a_path(row.id))),
             configured=row.id in by_id,
             newest_gaps=gaps.get(row.id, ()),
             drift_examples=drift.get(row.id, ()),
@@ -258,11 +265,14 @@ def read(connection: Connection, watched: Sequence[Watched], *, all_workflows: b
         for row in connection.execute(_WORKFLOWS, parameters)
     )
     unconfigured = () if all_workflows else connection.execute(_UNCONFIGURED, parameters).all()
+    unusable = connection.execute(_UNUSABLE).scalar_one()
+    verdicts: list[Verdict] = [workflow.verdict for workflow in workflows]
     return Status(
         at=connection.execute(text("SELECT now()")).scalar_one(),
-        verdict=_worst([workflow.verdict for workflow in workflows]) if workflows else "warning",
+        verdict=_worst([*verdicts, "warning"] if unusable or not verdicts else verdicts),
         workflows=workflows,
         unconfigured=tuple(Unconfigured(row.id, row.name) for row in unconfigured),
+        unusable_workflows=unusable,
     )
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from etl.database import Database
 from etl.errors import ApiError, ApiUnavailable, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
 from etl.extract.client import OrchestraClient
-from etl.ledger import claims, clock, redaction, requests, state_map, workflows
+from etl.ledger import claims, clock, dead_letters, redaction, requests, state_map, workflows
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.poll import Listing, Poller
@@ -45,16 +45,20 @@ class PassReport(msgspec.Struct):
 
     sweeps: list[SweepReport]
     load: LoadReport
+    set_aside: int = 0
+    """New dead letters of no workflow: what `GET /workflows` lists and cannot be asked for."""
     requests: int = 0
     seconds: float = 0.0
     interrupted: int | None = None
     """The signal that ended it early."""
     errors: list[EtlError] = []
     """Troubles that did not end the pass; the first one of the gravest kind decides the exit status."""
+    refused: list[ApiError] = []
+    """What the API refused of single workflows while it answered for others."""
 
     @property
     def exit_status(self) -> int:
-        """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed."""
+        """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed, or a workflow was refused."""
         statuses = {error.exit_status for error in self.errors}
         for status in (4, 3, 5, 1):
             if status in statuses:
@@ -62,7 +66,8 @@ class PassReport(msgspec.Struct):
         missed = any(
             sweep.gap or sweep.set_aside or sweep.problem_is_new or not sweep.complete for sweep in self.sweeps
         )
-        return 6 if missed or self.load.set_aside or self.load.failing_anew or statuses else 0
+        missed = missed or bool(self.set_aside or self.load.set_aside or self.load.failing_anew or self.refused)
+        return 6 if missed or statuses else 0
 
 
 class Passes:
@@ -93,6 +98,7 @@ class Passes:
         self._all_workflows = all_workflows
         self._describe_every = describe_every
         self._node_types = node_types
+        self._set_aside = 0
         self._states = states
         self._policies = {version: policy.rules_json for version, policy in redaction.policies.items()}
 
@@ -127,20 +133,30 @@ class Passes:
     async def _describe(self) -> ApiError | None:
         """Learn what the API says. An error counts where all workflows are wanted: else only names and graphs are missed."""
         try:
-            described = decode_workflows((await self._client.workflows()).body)
+            answer = await self._client.workflows()
+            described = decode_workflows(answer.body)
         except KeyRefused:
             raise
         except (NotFound, RequestRefused) as error:
             # This server does not offer it: it is not asked again before long.
             await self._run(lambda c: workflows.describe(c, ()))
-            return type(error)(f"{error}; api.all_workflows needs this list") if self._all_workflows else None
+            return (
+                type(error)(f"{error}; api.all_workflows needs this list", error.status)
+                if self._all_workflows
+                else None
+            )
         except ApiError as error:
             log.warning("workflows_not_described", problem=str(error))
             return error if self._all_workflows else None
-        await self._run(lambda c: workflows.describe(c, described))
+        await self._run(lambda c: workflows.describe(c, described.workflows))
         if self._all_workflows:
-            for workflow in described:
+            for workflow in described.workflows:
                 self._plans.setdefault(workflow.id, WorkflowPlan(workflow.id))
+            letters = [dead_letters.Letter("", "", one) for one in described.rejected]
+            new = await self._run(lambda c: dead_letters.record(c, letters))
+            if new:
+                log.warning("workflows_set_aside", letters=new)
+            self._set_aside += new
         return None
 
     @property
@@ -243,7 +259,7 @@ class Passes:
             raise ConfigurationError(
                 f"workflow {unknown[0]} is not configured, and the API does not list it: see `orchestra-etl workflows`"
             )
-        report = PassReport([], LoadReport())
+        report = PassReport([], LoadReport(), set_aside=self._set_aside)
         if problem is not None and only is None:
             report.errors.append(problem)
         return report
@@ -276,11 +292,14 @@ class Passes:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
         unanswered: list[ApiUnavailable] = []
+        answers = any(isinstance(result, SweepReport) for result in results)
         for result in results:
             if isinstance(result, SweepReport):
                 report.sweeps.append(result)
             elif isinstance(result, KeyRefused):
                 raise result
+            elif answers and isinstance(result, NotFound | RequestRefused):
+                report.refused.append(result)
             elif isinstance(result, ApiError):
                 if isinstance(result, ApiUnavailable):
                     unanswered.append(result)

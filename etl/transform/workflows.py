@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec import Raw
 
 from etl.errors import ApiUnavailable
-from etl.records import Workflow
+from etl.identifiers import fits_a_path
+from etl.records import MAX_ID_BYTES, DecodedWorkflows, Rejected, Workflow
 from etl.transform.fields import time_of, usable_id
 from etl.transform.payloads import storable
 from etl.transform.scanner import REFUSALS, Members, split
 
 _ANY = msgspec.json.Decoder()
+_MAX_REJECTED = 100  # of one answer: a list of anything else must not fill the table
 
 
-def decode_workflows(body: bytes) -> tuple[Workflow, ...]:
-    """Decode the answer to `GET /workflows`; what is no workflow with a usable id is left out.
+def decode_workflows(body: bytes) -> DecodedWorkflows:
+    """Decode the answer to `GET /workflows`; of workflows with one id the last one stands.
 
     Raises ApiUnavailable where the body is no JSON array: that must not read as "there are no workflows".
     """
@@ -22,10 +25,20 @@ def decode_workflows(body: bytes) -> tuple[Workflow, ...]:
     if parts is None:
         raise ApiUnavailable("the answer to GET /workflows is not a JSON array; check api.base_url")
     workflows: dict[str, Workflow] = {}
+    rejected: dict[bytes, Rejected] = {}
     for _, members in parts.elements:
-        if members is not None and (id_ := usable_id(members.get("workflow_id", members.get("id")))):
+        # Of what is no workflow only the id is kept: the rest may be a graph with prompts.
+        own = b"" if members is None else bytes(members.get("workflow_id", members.get("id", b"")))
+        id_ = usable_id(Raw(own)) if own else None
+        if members is not None and id_ is not None and fits_a_path(id_):
             workflows[id_] = _workflow(id_, members)
-    return tuple(workflows.values())
+        else:
+            rejected[own] = Rejected(
+                "unusable_id",
+                "A workflow of GET /workflows has no id, or one that cannot stand in a request's path: its runs cannot be read.",
+                own[:MAX_ID_BYTES],
+            )
+    return DecodedWorkflows(tuple(workflows.values()), tuple(rejected.values())[:_MAX_REJECTED])
 
 
 def node_types_of(graph: object) -> dict[str, str]:

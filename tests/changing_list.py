@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from etl.extract.run_list import Outcome, PageRequest, RunListWalker
+from etl.extract.list_page import PageRequest
+from etl.extract.run_list import Outcome, RunListWalker
 
 ENOUGH = 25
 

@@ -17,9 +17,10 @@ paged. Four rules keep a walk from losing a run under these conditions, and from
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence, Set
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import Literal
+
+from etl.extract.list_page import Page, PageRequest, Seen
 
 Outcome = Literal["met", "ended", "missed", "cut_off"]
 """How a walk ended.
@@ -37,90 +38,6 @@ have to pass all that it has seen."""
 REPEATS = 2
 """Pages that repeat rows while nothing was added at the head, after which a list is taken to do so for ever. One may do so by
 chance: rows were added and removed just then."""
-
-
-class PageRequest(NamedTuple):
-    """The query of one page: `offset` rows from the head, at most `limit` rows."""
-
-    offset: int
-    limit: int
-
-
-class _Seen:
-    """Rows that were seen, in about 1 MB whatever their number.
-
-    Of the first ones it knows exactly which they are. Beyond, a new row may be taken for one of them, hardly ever two pages of
-    new ones.
-    """
-
-    _EXACTLY = 10_000
-    _BITS = 1 << 23
-
-    def __init__(self) -> None:
-        self._rows: set[int] = set()
-        self._bits = bytearray()
-
-    def __contains__(self, row: object) -> bool:
-        number = hash(row)
-        if not self._bits:
-            return number in self._rows
-        return all(self._bits[bit >> 3] & 1 << (bit & 7) for bit in self._places(number))
-
-    def add(self, row: object) -> None:
-        self._rows.add(hash(row))
-        if len(self._rows) > self._EXACTLY or self._bits:
-            self._bits = self._bits or bytearray(self._BITS >> 3)
-            for number in self._rows:
-                for bit in self._places(number):
-                    self._bits[bit >> 3] |= 1 << (bit & 7)
-            self._rows.clear()
-
-    def _places(self, number: int) -> tuple[int, int]:
-        return number % self._BITS, (number >> 32) % self._BITS
-
-
-@dataclass(frozen=True)
-class _Page:
-    """A page as it was received; an id of None is a row without a usable id."""
-
-    request: PageRequest
-    ids: tuple[str | None, ...]
-    members: frozenset[str]
-    too_large: bool = False
-    """The page is a single row that cannot be read; it is known only by that."""
-    shows_new: bool = True
-    """Whether a row was on no page before."""
-    nameless: tuple[int, ...] = ()
-    """A hash of each row without a usable id; none: nothing tells them from each other, and each counts as new."""
-
-    @property
-    def end(self) -> int:
-        """Offset of the row after the page's last one."""
-        return self.request.offset + len(self.ids)
-
-    @cached_property
-    def usable(self) -> list[str]:
-        """The page's ids in list order, each once."""
-        return [id for id in dict.fromkeys(self.ids) if id is not None]
-
-    def new_to(self, seen: _Seen) -> tuple[set[str], int]:
-        """The ids that were not seen before, and how many rows were not; from now on all of them are."""
-        ids = {id for id in self.usable if id not in seen}
-        others = {row for row in self.nameless if row not in seen}
-        for row in (*ids, *others):
-            seen.add(row)
-        return ids, len(ids) + (len(others) if self.nameless else self.ids.count(None))
-
-    def joins(self, frontier: _Page) -> bool:
-        """Whether no row can lie unseen between the frontier and this page.
-
-        Where the rows to be repeated have no usable id between them there is nothing to recognise: the page is
-        taken on trust, as a walk that insisted would never get past such rows.
-        """
-        repeated = frontier.ids[max(0, self.request.offset - frontier.request.offset) :]
-        if self.ids and repeated and not frontier.too_large and not any(id is not None for id in repeated):
-            return True
-        return not set(self.usable).isdisjoint(frontier.usable)
 
 
 class RunListWalker:
@@ -183,14 +100,14 @@ class RunListWalker:
         self._watermark_run = watermark_run
 
         self._asked: PageRequest | None = None
-        self._shown = _Seen()  # by any answer of the walk
-        self._walked = _Seen()  # by pages that were accepted since it last went back;
+        self._shown = Seen()  # by any answer of the walk
+        self._walked = Seen()  # by pages that were accepted since it last went back;
         self._reached = 0  # the end of the farthest of them
         self._rows = 0  # that were shown, each once
         self._new_answers = 0  # those that showed a row for the first time
         self._idle_answers = 0  # those in a row, up to the last one, that did not
-        self._head: _Page | None = None
-        self._looks: _Page | None = None  # waits for a look at the head: it showed nothing new
+        self._head: Page | None = None
+        self._looks: Page | None = None  # waits for a look at the head: it showed nothing new
         # Since a page with a new row was accepted:
         self._missing = False  # there was an empty page where rows should have been repeated,
         self._landed = False  # and behind it a page that showed some of them;
@@ -201,8 +118,8 @@ class RunListWalker:
         self._offset = 0
         self._limit = page_size
         self._step = 0
-        self._frontier: _Page | None = None
-        self._unproven: _Page | None = None  # accepted once the row before it turns out not to have moved
+        self._frontier: Page | None = None
+        self._unproven: Page | None = None  # accepted once the row before it turns out not to have moved
         self._largest_page = 0
         self._run = 0  # consecutive members, ending with the frontier's last row
         self._met: set[str] = set()  # distinct members seen, counted up to watermark_run
@@ -239,7 +156,7 @@ class RunListWalker:
             nameless: a hash of each row without a usable id, by which it is known again; none: each counts as new.
         """
         request = self._answered()
-        page = _Page(request, tuple(ids), frozenset(members), nameless=tuple(nameless))
+        page = Page(request, tuple(ids), frozenset(members), nameless=tuple(nameless))
         new_rows = page.new_to(self._shown)[1]
         page = replace(page, shows_new=new_rows > 0)
         self._count(new_rows)
@@ -271,7 +188,7 @@ class RunListWalker:
             self._idle_answers += 1
             self._rows += 1
             self.skipped_offsets.append(request.offset)
-            self._judge(_Page(request, (None,), frozenset(), too_large=True))
+            self._judge(Page(request, (None,), frozenset(), too_large=True))
         self._bound()
 
     def _answered(self) -> PageRequest:
@@ -289,9 +206,11 @@ class RunListWalker:
         if self.outcome is not None:
             return
         if self._idle_answers > self._new_answers + PATIENCE:
+            too_large = self._frontier is not None and self._frontier.too_large
+            why = "changes faster than it can be walked, or does not follow `offset`"
             self._give_up(
                 f"{self._idle_answers} answers in a row, the last at offset {self._offset:,}, showed no new run: "
-                "the list changes faster than it can be walked, or does not follow `offset`"
+                f"the list {'has rows larger than api.max_response_bytes' if too_large else why}"
             )
         elif self.pages >= self._max_pages:
             self.outcome = "cut_off"
@@ -300,7 +219,7 @@ class RunListWalker:
         self.problem = problem
         self.outcome = "cut_off"
 
-    def _judge(self, page: _Page) -> None:
+    def _judge(self, page: Page) -> None:
         """Accept the page if no row can lie unseen before it; else ask for the proof, or step back."""
         frontier, offset = self._frontier, page.request.offset
         if frontier is None or offset == 0 or page.joins(frontier):
@@ -331,7 +250,7 @@ class RunListWalker:
         elif page is not None:
             self._step_back(page.request.offset)
 
-    def _look(self, head: _Page) -> None:
+    def _look(self, head: Page) -> None:
         """Settle the page that showed nothing new: with nothing added at the head, the list has repeated itself."""
         page, self._looks = self._looks, None
         before = [] if self._head is None else self._head.usable
@@ -351,7 +270,7 @@ class RunListWalker:
         if self._repeats == REPEATS:
             self._end()
 
-    def _accept(self, page: _Page) -> None:
+    def _accept(self, page: Page) -> None:
         """Make the page the frontier, and see whether it ends the walk."""
         if not page.ids:
             self._end()
@@ -360,7 +279,7 @@ class RunListWalker:
         returned = at_head and self._head is not None
         if at_head or self._step:
             # What comes now may well have been walked before.
-            self._walked, self._reached = _Seen(), 0
+            self._walked, self._reached = Seen(), 0
         new_ids, new_rows = page.new_to(self._walked)
         if self._frontier is not None and at_head and not page.joins(self._frontier):
             # Thrown back to the head: the walk begins again, and remembers what it should come upon once more.
@@ -410,7 +329,7 @@ class RunListWalker:
                 self._looks = page
             self._widen()
 
-    def _is_to_be_looked_at(self, page: _Page, known: frozenset[str] | set[str], *, new: bool, onward: bool) -> bool:
+    def _is_to_be_looked_at(self, page: Page, known: frozenset[str] | set[str], *, new: bool, onward: bool) -> bool:
         """Whether the page repeats rows, so that the head must tell whether rows were added there or the list repeats itself."""
         head = [] if self._head is None else self._head.usable
         rows = page.usable
@@ -427,7 +346,7 @@ class RunListWalker:
         places = [place for place, id in enumerate(usable) if id in known]
         return bool(places) and any(id in new for id in usable[places[0] : places[-1]])
 
-    def _count_members(self, page: _Page, known: set[str]) -> None:
+    def _count_members(self, page: Page, known: set[str]) -> None:
         """Continue the run of consecutive members behind the frontier's last row, or begin anew where that is gone."""
         frontier = self._frontier
         if frontier is None or not (

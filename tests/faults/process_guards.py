@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from etl.extract.run_list import PageRequest, RunListWalker
+from etl.extract.list_page import PageRequest
+from etl.extract.run_list import RunListWalker
 from etl.ledger import claims, sweeps
 from etl.ledger.clock import DatabaseClock
 from etl.load import upsert

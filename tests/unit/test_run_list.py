@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.extract.run_list import Outcome, PageRequest, RunListWalker
+from etl.extract.list_page import PageRequest
+from etl.extract.run_list import Outcome, RunListWalker
 from tests.changing_list import (
     ENOUGH,
     Ledger,
@@ -338,11 +339,12 @@ def test_rows_that_nobody_can_read_do_not_go_on_for_ever() -> None:
     for one in (large, nameless):
         assert (one.outcome, one.pages < 200) == ("cut_off", True)
         assert "showed no new run" in (one.problem or "")
+    assert "larger than api.max_response_bytes" in (large.problem or "")
 
 
 def test_a_long_list_is_remembered_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond what is remembered exactly, a list is walked to its end all the same, and one that goes round is noticed."""
-    monkeypatch.setattr("etl.extract.run_list._Seen._EXACTLY", 300)
+    monkeypatch.setattr("etl.extract.list_page.Seen._EXACTLY", 300)
     for goes_round in (False, True):
         walking, seen = RunListWalker(watermark_size=0, max_pages=1_000), set()
         while (page := walking.next_page()) is not None:

@@ -57,17 +57,19 @@ class WorkflowRefused(ApiError):
     exit_status = 3
 
 
-class NotFound(ApiError):
-    """404: the server knows no such thing, or does not offer the endpoint."""
-
-
-class RequestRefused(ApiError):
-    """Any other 4xx, a redirect, or an answer that we did not ask for: repeating the same request will not help."""
-
+class _Refused(ApiError):
     def __init__(self, text: str, status: int | None = None) -> None:
         super().__init__(text)
         self.status = status
         """What the server answered; None where it is not the status that makes the answer useless."""
+
+
+class NotFound(_Refused):
+    """404: the server knows no such thing, or does not offer the endpoint."""
+
+
+class RequestRefused(_Refused):
+    """Any other 4xx, a redirect, or an answer that we did not ask for: repeating the same request will not help."""
 
 
 class ResponseTooLarge(ApiError):

@@ -179,6 +179,8 @@ class DecodedPage(msgspec.Struct, frozen=True):
     rejected: tuple[Rejected, ...] = ()
     ids: tuple[str | None, ...] = ()
     """The id of every row in the order of the page, None where it is not usable: what paging must count."""
+    nameless: tuple[int, ...] = ()
+    """A hash of each row without a usable id, by which this process knows it again."""
     readable: bool = True
 
 
@@ -203,3 +205,12 @@ class Workflow(msgspec.Struct, frozen=True):
     """Node id to node type, read from the graph where it says so."""
     updated_at: datetime | None = None
     """When the workflow was last changed; None where the API does not say."""
+
+
+class DecodedWorkflows(msgspec.Struct, frozen=True):
+    """All that the answer to `GET /workflows` holds."""
+
+    workflows: tuple[Workflow, ...]
+    """Those whose runs can be asked for."""
+    rejected: tuple[Rejected, ...] = ()
+    """Those without a usable id: the id alone, as it came."""

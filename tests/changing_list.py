@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from etl.extract.run_list import Outcome, PageRequest, RunListWalker
+from etl.extract.list_page import PageRequest
+from etl.extract.run_list import Outcome, RunListWalker
 
 ENOUGH = 25
 
@@ -98,7 +99,7 @@ class StopsAtFirstKnownPage(RunListWalker):
         """The page after the last one."""
         return self.asked if self.outcome is None else None
 
-    def receive(self, ids: Sequence[str | None], members: Collection[str]) -> None:
+    def receive(self, ids: Sequence[str | None], members: Collection[str], nameless: Sequence[int] = ()) -> None:
         """Stop at the first known run."""
         if not ids or not self.stored.isdisjoint(ids):
             self.outcome = "ended"

@@ -128,7 +128,7 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
         if settings.api.all_workflows or not settings.workflows:
             raise type(error)(f"{error}; without a list of workflows, configure them by their ids") from None
         return f"{settings.api.base_url} answers, but lists no workflows"
-    return f"{settings.api.base_url}: the key can see {len(decode_workflows(answer.body))} workflows"
+    return f"{settings.api.base_url}: the key can see {len(decode_workflows(answer.body).workflows)} workflows"
 
 
 async def _try(subject: str, trial: Callable[[], Awaitable[str]]) -> Finding:

@@ -111,7 +111,7 @@ def show(
             ("letter", str(letter.id)),
             ("reason", f"{letter.reason}: {plain(letter.detail, 1000)}"),
             ("workflow", plain(f"{plain(letter.workflow_name or '', 200)} {letter.workflow_id}")),
-            ("run", plain(letter.run_id) or "none: a row of the run list without a usable id"),
+            ("run", plain(letter.run_id) or "none: a row of the run list, or a workflow, without a usable id"),
             ("step", plain(letter.step_id or "-")),
             ("seen", f"{counted(letter.occurrences, 'time')}, {seen}"),
             ("bytes", f"{letter.size_bytes:,}; {content_command}"),

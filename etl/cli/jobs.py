@@ -14,7 +14,7 @@ import typer
 
 from etl.cli.context import AsJson, WorkflowIds, invocation, print_json
 from etl.errors import ConfigurationError, EtlError
-from etl.terminal import console, plain
+from etl.terminal import LONGEST_LINE, console, plain
 
 if TYPE_CHECKING:
     from etl.app import Jobs
@@ -270,7 +270,7 @@ def _print(report: PassReport, *, as_json: bool) -> None:
                 "exit_status": report.exit_status,
                 "sweeps": report.sweeps,
                 "load": load,
-                "errors": [str(error) for error in report.errors],
+                "errors": [str(error) for error in (*report.errors, *report.refused)],
             }
         )
         return
@@ -286,6 +286,8 @@ def _print(report: PassReport, *, as_json: bool) -> None:
             )
         elif not sweep.complete:
             typer.echo(f"the walk of workflow {plain(sweep.workflow_id)}'s list was cut off; the next one begins anew")
+        if sweep.problem:
+            typer.echo(f"the run list of workflow {plain(sweep.workflow_id)}: {plain(sweep.problem, 1000)}")
         if sweep.warning:
             typer.echo(f"a gap is near in workflow {plain(sweep.workflow_id)}: {plain(sweep.warning)}")
         if sweep.repaired:
@@ -297,7 +299,7 @@ def _print(report: PassReport, *, as_json: bool) -> None:
         typer.echo(f"{aside} new dead letters (see `orchestra-etl dead-letters list`)")
     if load.failing_anew:
         typer.echo(f"{load.failing_anew} runs could not be read; they will be tried again (see `orchestra-etl status`)")
-    for error in report.errors:
-        typer.echo(plain(str(error)), err=True)
+    for error in (*report.errors, *report.refused):
+        typer.echo(plain(str(error), LONGEST_LINE), err=True)
     if report.interrupted:
         typer.echo("interrupted: what was read is stored, the next run goes on from here")

@@ -74,6 +74,11 @@ def _print(found: Status) -> None:
         _print_workflow(workflow)
     if not found.workflows:
         out.print("no workflow is configured, and no run is known: see `orchestra-etl workflows`", markup=False)
+    if found.unusable_workflows:
+        out.print()
+        number = counted(found.unusable_workflows, "workflow")
+        text = f"{number} whose runs cannot be read, as the id cannot stand in a request's path"
+        fields(out, [("set aside", f"{text}; see `orchestra-etl dead-letters list`")])
     if found.unconfigured:
         names = ", ".join(plain(one.name or one.id, 40) for one in found.unconfigured[:10])
         more = "" if len(found.unconfigured) <= 10 else ", …"

@@ -75,8 +75,15 @@ async def _ask(settings: Settings) -> tuple[Workflow, ...]:
         try:
             answer = await client.workflows()
         except (NotFound, RequestRefused) as error:
-            raise type(error)(f"{error}; this server lists no workflows: configure them by their ids") from None
-    return decode_workflows(answer.body)
+            if error.status not in (404, 405):
+                raise
+            raise type(error)(f"{error}; where it lists no workflows, configure them by their ids") from None
+    found = decode_workflows(answer.body)
+    for _ in found.rejected:
+        typer.echo(
+            "a workflow has no id, or one that cannot stand in a request's path: its runs cannot be read", err=True
+        )
+    return found.workflows
 
 
 def _compare(settings: Settings, visible: tuple[Workflow, ...]) -> list[Seen]:

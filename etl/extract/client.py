@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -27,23 +26,18 @@ from etl.errors import (
     NotFound,
     RequestRefused,
     ResponseTooLarge,
-    UnusableIdentifier,
     WorkflowRefused,
 )
 from etl.extract.gunzip import Gunzip, gunzip
 from etl.extract.http_dates import http_date, retry_after
+from etl.identifiers import path_segment
 from etl.records import Answer
 
 FIRST_BACKOFF_SECONDS = 0.5
 """The longest pause after a first failed attempt; it doubles with every further one."""
 
-MAX_IDENTIFIER_LENGTH = 2000
-"""In bytes as written into the path: servers take request lines of about 8,000 bytes, and two ids go into one."""
-
 MAX_HEADER_BYTES, MAX_HEADERS = 64 * 1024, 256
-"""An answer's longest header line, and how many it may have. Proxies and single sign-on add what the HTTP library does not expect."""
-
-_PLAIN_IDENTIFIER = re.compile(r"[0-9A-Za-z_-]{1,100}", re.ASCII)
+"""An answer's longest header line, and how many it may have: proxies and single sign-on add more than the library expects."""
 
 THREAD_FROM_BYTES = 1024 * 1024
 """Larger bodies are inflated in a thread: 1 MB takes about 3 ms, during which the event loop would stand still."""
@@ -130,6 +124,8 @@ class OrchestraClient:
         self._transport = AiohttpTransport(verify=ssl_context, client=open_session)
         self.requests_sent = 0
         """Attempts made so far, the failed ones included."""
+        self.has_answered = False
+        """Whether any request has been answered with a 2xx: the base URL is right."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -145,15 +141,15 @@ class OrchestraClient:
 
     async def steps(self, workflow_id: str, run_id: str) -> Answer:
         """The steps of one run: a JSON array."""
-        return await self._get(f"/workflows/{_segment(workflow_id)}/runs/{_segment(run_id)}/steps", "steps")
+        return await self._get(f"/workflows/{path_segment(workflow_id)}/runs/{path_segment(run_id)}/steps", "steps")
 
     async def run(self, workflow_id: str, run_id: str) -> Answer:
         """One run's own row: a JSON array that holds it."""
-        return await self._get(f"/workflows/{_segment(workflow_id)}/runs/{_segment(run_id)}", "run")
+        return await self._get(f"/workflows/{path_segment(workflow_id)}/runs/{path_segment(run_id)}", "run")
 
     async def run_page(self, workflow_id: str, *, offset: int, limit: int) -> Answer:
         """One page of a workflow's run list, newest first: a JSON array."""
-        return await self._get(f"/workflows/{_segment(workflow_id)}/runs?limit={limit}&offset={offset}", "runs")
+        return await self._get(f"/workflows/{path_segment(workflow_id)}/runs?limit={limit}&offset={offset}", "runs")
 
     async def workflows(self) -> Answer:
         """The workflows that the key can see: a JSON array."""
@@ -204,7 +200,9 @@ class OrchestraClient:
                     server_time = http_date(response.headers.get("date"))
                     wait = retry_after(response.headers.get("retry-after"), server_time=server_time)
                     self._check_status(response.status_code, url, wait)
-                    return Answer(await self._body(response, url), requested_at, server_time)
+                    answer = Answer(await self._body(response, url), requested_at, server_time)
+                    self.has_answered = True
+                    return answer
                 finally:
                     await response.aclose()
         except TimeoutError:
@@ -250,7 +248,9 @@ class OrchestraClient:
             case 403:
                 raise WorkflowRefused(f"GET {url}: 403, this key may not read it: ask for access, or use another key")
             case 404:
-                raise NotFound(f"GET {url}: 404, the server knows no such thing: check the id and `api.base_url`")
+                raise NotFound(
+                    f"GET {url}: 404, the server knows no such thing: check the id and `api.base_url`", status
+                )
             case _ if status in {408, 425, 429} or 500 <= status < 600:
                 throttled = status == 429 or (status == 503 and retry_after_seconds is not None)
                 raise _Unanswered(f"status {status}", retry_after_seconds, throttled)
@@ -358,28 +358,6 @@ def _cause(error: Exception) -> str:
 
 def _too_large(url: str, limit: int) -> ResponseTooLarge:
     return ResponseTooLarge(f"GET {url}: the answer is larger than `api.max_response_bytes` ({limit})")
-
-
-def _segment(identifier: str) -> str:
-    """The id as one segment of a path.
-
-    Raises UnusableIdentifier. Dot segments are refused even behind an escaped slash: there are servers and proxies
-    that unescape before they resolve them.
-    """
-    if _PLAIN_IDENTIFIER.fullmatch(identifier):  # nearly all are UUIDs
-        return identifier
-    try:
-        segment = quote(identifier, safe="")
-    except UnicodeEncodeError:
-        segment = ""
-    if (
-        not segment
-        or len(segment) > MAX_IDENTIFIER_LENGTH
-        or re.search(r"[\x00-\x1f\x7f-\x9f]", identifier)
-        or not {".", ".."}.isdisjoint(re.split(r"[/\\]", identifier))
-    ):
-        raise UnusableIdentifier(f"not usable as an id in a request: {identifier[:100]!a}")
-    return segment
 
 
 def _checked_base_url(base_url: str) -> str:

@@ -1,7 +1,7 @@
 """The walk through a workflow's run list: which page to ask for next, and when enough has been seen.
 
 The list is newest first, has no cursor, grows at its head and may lose rows anywhere while it is being
-paged. Three rules keep a walk from losing a run under these conditions:
+paged. Four rules keep a walk from losing a run under these conditions, and from going on for ever:
 
 - Pages overlap, and a page is only accepted if it shares an id with the page accepted before it (the
   frontier): then no row can lie unseen between the two. Otherwise the walk steps back until it does.
@@ -9,66 +9,35 @@ paged. Three rules keep a walk from losing a run under these conditions:
   a walk that died has listed the newest runs and left a hole behind them.
 - A short page is not the list's end (servers cap pages below the limit asked for); an empty page is, or
   a page that shows nothing but rows of the frontier although it had room for more.
+- Progress is what the server shows, not what was asked for: a row that this walk has not seen yet. A page without
+  one is followed by a look at the head; where nothing was added there, the list repeats itself, and has ended. A list
+  that shows nothing new for as many answers as it took to see all of it, and some more, is given up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Sequence, Set
+from dataclasses import replace
+from typing import Literal
+
+from etl.extract.list_page import Page, PageRequest, Seen
 
 Outcome = Literal["met", "ended", "missed", "cut_off"]
 """How a walk ended.
 
 `met`: the watermark was reached. `ended`: the list's end was reached, and nothing can have been missed.
 `missed`: the list ended before it showed what is known, so rows may have left it unseen: record a gap.
-`cut_off`: `max_pages` were asked for, or the server would not show what lies behind the head; the walk is not complete and the
-watermark must stay where it is.
+`cut_off`: `max_pages` were asked for, or the list makes no progress; the walk is not complete and the watermark must stay where
+it is.
 """
 
-MAX_REFUSALS = 30
-"""Refused pages of a whole walk. The end of a list takes one, or a few where the list shrinks just then; a server that has a head
-and refuses all that should lie behind it would be asked for ever."""
+PATIENCE = 30
+"""Answers in a row without a row that is new to the walk, beyond as many as have had one: to find its place again, a walk may
+have to pass all that it has seen."""
 
-
-class PageRequest(NamedTuple):
-    """The query of one page: `offset` rows from the head, at most `limit` rows."""
-
-    offset: int
-    limit: int
-
-
-@dataclass(frozen=True)
-class _Page:
-    """A page as it was received; an id of None is a row without a usable id."""
-
-    request: PageRequest
-    ids: tuple[str | None, ...]
-    members: frozenset[str]
-    too_large: bool = False
-    """The page is a single row that cannot be read; it is known only by that."""
-
-    @property
-    def end(self) -> int:
-        """Offset of the row after the page's last one."""
-        return self.request.offset + len(self.ids)
-
-    @cached_property
-    def usable(self) -> list[str]:
-        """The page's ids in list order, each once."""
-        return [id for id in dict.fromkeys(self.ids) if id is not None]
-
-    def joins(self, frontier: _Page) -> bool:
-        """Whether no row can lie unseen between the frontier and this page.
-
-        Where the rows to be repeated have no usable id between them there is nothing to recognise: the page is
-        taken on trust, as a walk that insisted would never get past such rows.
-        """
-        repeated = frontier.ids[max(0, self.request.offset - frontier.request.offset) :]
-        if self.ids and repeated and not frontier.too_large and not any(id is not None for id in repeated):
-            return True
-        return not set(self.usable).isdisjoint(frontier.usable)
+REPEATS = 2
+"""Pages that repeat rows while nothing was added at the head, after which a list is taken to do so for ever. One may do so by
+chance: rows were added and removed just then."""
 
 
 class RunListWalker:
@@ -78,10 +47,12 @@ class RunListWalker:
     and `too_large`, until `outcome` is set (it is set as soon as the last answer is in, so that the last
     page and the end of the sweep can be committed together; `next_page` then gives None).
 
-    Memory is bounded by two pages, whatever the length of the list.
+    Memory is bounded by three pages and 2 MB, whatever the length of the list.
 
     Attributes:
         outcome: None while the walk goes on.
+        problem: how the list behaves otherwise than the API says, in one line; None while it does not.
+        listed: rows from the head to the last one that was new to the walk.
         watermark_met: whether the walk has come upon the watermark; a walk of the whole list goes on behind it.
         pages: pages asked for so far.
         skipped_offsets: where a single row was too large to be read; such a run has not been listed. The
@@ -116,6 +87,8 @@ class RunListWalker:
         if min(max_pages, page_size, overlap, watermark_run) < 1 or watermark_size < 0:
             raise ValueError("max_pages, page_size, overlap and watermark_run must be at least 1, watermark_size 0")
         self.outcome: Outcome | None = None
+        self.problem: str | None = None
+        self.listed = 0
         self.watermark_met = False
         self.pages = 0
         self.skipped_offsets: list[int] = []
@@ -127,22 +100,37 @@ class RunListWalker:
         self._watermark_run = watermark_run
 
         self._asked: PageRequest | None = None
-        self._refusals = 0
+        self._shown = Seen()  # by any answer of the walk
+        self._walked = Seen()  # by pages that were accepted since it last went back;
+        self._reached = 0  # the end of the farthest of them
+        self._rows = 0  # that were shown, each once
+        self._new_answers = 0  # those that showed a row for the first time
+        self._idle_answers = 0  # those in a row, up to the last one, that did not
+        self._head: Page | None = None
+        self._looks: Page | None = None  # waits for a look at the head: it showed nothing new
+        # Since a page with a new row was accepted:
+        self._missing = False  # there was an empty page where rows should have been repeated,
+        self._landed = False  # and behind it a page that showed some of them;
+        self._stranger: PageRequest | None = None  # a page showed others than should have been repeated;
+        self._returns = 0  # times that the walk came back to the head;
+        self._repeats = 0  # pages that repeated rows though none was added at the head,
+        self._suspicion: str | None = None  # and what that means
         self._offset = 0
         self._limit = page_size
         self._step = 0
-        self._frontier: _Page | None = None
-        self._unproven: _Page | None = None  # accepted once the row before it turns out not to have moved
+        self._frontier: Page | None = None
+        self._unproven: Page | None = None  # accepted once the row before it turns out not to have moved
         self._largest_page = 0
         self._run = 0  # consecutive members, ending with the frontier's last row
         self._met: set[str] = set()  # distinct members seen, counted up to watermark_run
         self._last_is_member = False
         self._left_behind: frozenset[str] = frozenset()  # the frontier before a restart that has not met it again
 
-    @property
-    def last_page_short(self) -> bool:
-        """Whether the last accepted page was shorter than asked: then a 400 or 404 to the next one means the end."""
-        return self._frontier is not None and len(self._frontier.ids) < self._frontier.request.limit
+    def walk_whole_list(self, problem: str, *, max_pages: int) -> None:
+        """Do not stop at the watermark after all, because of this problem with the list; `max_pages` in place of those before."""
+        self._whole_list = True
+        self._max_pages = max_pages
+        self.problem = problem
 
     def next_page(self) -> PageRequest | None:
         """The page to ask for, the same one until it is answered; None when the walk is over."""
@@ -151,45 +139,56 @@ class RunListWalker:
         if self._asked is None:
             if self._unproven is not None:
                 self._asked = PageRequest(self._unproven.request.offset - 1, 1)
+            elif self._looks is not None:
+                self._asked = PageRequest(0, self._page_size)
             else:
                 self._asked = PageRequest(self._offset, self._limit)
             self.pages += 1
         return self._asked
 
-    def receive(self, ids: Sequence[str | None], members: Collection[str]) -> None:
+    def receive(self, ids: Sequence[str | None], members: Collection[str], nameless: Sequence[int] = ()) -> None:
         """Take the page asked for.
 
         Args:
             ids: the page's run ids in list order, None for a row without a usable id.
             members: those of them that belong to the watermark: runs that complete walks have listed. Runs
                 known by other means, and those that only this walk has listed, are no members.
+            nameless: a hash of each row without a usable id, by which it is known again; none: each counts as new.
         """
         request = self._answered()
-        if self._unproven is None:
-            self._judge(_Page(request, tuple(ids), frozenset(members)))
-        else:
+        page = Page(request, tuple(ids), frozenset(members), nameless=tuple(nameless))
+        new_rows = page.new_to(self._shown)[1]
+        page = replace(page, shows_new=new_rows > 0)
+        self._count(new_rows)
+        if self._unproven is not None:
             frontier = self._frontier
             self._prove(frontier is not None and not frontier.too_large and tuple(ids[:1]) == frontier.ids[-1:])
+        elif self._looks is not None:
+            self._look(page)
+        else:
+            self._judge(page)
         self._bound()
 
     def end_of_list(self) -> None:
-        """The server answered that there is no such page: a 400 or 404, not for the list's head, while `last_page_short` holds.
-
-        That counts as an empty page: the end, or, where it should repeat rows of the page before, a step back.
-        """
-        self._refusals += 1
+        """The server answered that there is no such page (not of the list's head): it counts as an empty page."""
         self.receive((), ())
 
     def too_large(self) -> None:
         """The page was too large to be read: ask for half of it, and pass over a row that is too large alone."""
         request = self._answered()
         if self._unproven is not None:
+            self._count(0)
             self._prove(self._frontier is not None and self._frontier.too_large)
+        elif self._looks is not None:
+            self._count(0)
+            self._looks = None
         elif request.limit > 1:
             self._limit = request.limit // 2
         else:
+            self._idle_answers += 1
+            self._rows += 1
             self.skipped_offsets.append(request.offset)
-            self._judge(_Page(request, (None,), frozenset(), too_large=True))
+            self._judge(Page(request, (None,), frozenset(), too_large=True))
         self._bound()
 
     def _answered(self) -> PageRequest:
@@ -198,16 +197,42 @@ class RunListWalker:
         request, self._asked = self._asked, None
         return request
 
+    def _count(self, new_rows: int) -> None:
+        self._rows += new_rows
+        self._new_answers += new_rows > 0
+        self._idle_answers = 0 if new_rows else self._idle_answers + 1
+
     def _bound(self) -> None:
-        if self.outcome is None and (self.pages >= self._max_pages or self._refusals > MAX_REFUSALS):
+        if self.outcome is not None:
+            return
+        if self._idle_answers > self._new_answers + PATIENCE:
+            too_large = self._frontier is not None and self._frontier.too_large
+            why = "changes faster than it can be walked, or does not follow `offset`"
+            self._give_up(
+                f"{self._idle_answers} answers in a row, the last at offset {self._offset:,}, showed no new run: "
+                f"the list {'has rows larger than api.max_response_bytes' if too_large else why}"
+            )
+        elif self.pages >= self._max_pages:
             self.outcome = "cut_off"
 
-    def _judge(self, page: _Page) -> None:
+    def _give_up(self, problem: str) -> None:
+        self.problem = problem
+        self.outcome = "cut_off"
+
+    def _judge(self, page: Page) -> None:
         """Accept the page if no row can lie unseen before it; else ask for the proof, or step back."""
         frontier, offset = self._frontier, page.request.offset
         if frontier is None or offset == 0 or page.joins(frontier):
             self._accept(page)
         elif offset < frontier.end:
+            if page.ids:
+                self._stranger = page.request
+            elif self._landed and self._stranger is None and not self._left_behind:
+                # Empty once more, though what lies before it was answered meanwhile.
+                self._end()
+                return
+            else:
+                self._missing = True
             self._step_back(offset)
         elif len(frontier.ids) == 1 < frontier.request.limit:
             # A server that gives a single row where more were asked for: mostly, that is all it has.
@@ -225,12 +250,38 @@ class RunListWalker:
         elif page is not None:
             self._step_back(page.request.offset)
 
-    def _accept(self, page: _Page) -> None:
+    def _look(self, head: Page) -> None:
+        """Settle the page that showed nothing new: with nothing added at the head, the list has repeated itself."""
+        page, self._looks = self._looks, None
+        before = [] if self._head is None else self._head.usable
+        if page is None or set(head.usable[:1]).isdisjoint(before):
+            self._judge(head)
+            return
+        if set(page.usable) <= set(before):
+            self._suspicion = (
+                f"the list answers the same rows at offset {page.request.offset:,} as at 0: runs behind its first "
+                f"{self.listed:,} cannot be listed, unless a larger api.page_size shows them"
+            )
+        else:
+            self._suspicion = (
+                f"the list repeats at offset {page.request.offset:,} what it showed before: it is taken to end there"
+            )
+        self._repeats += 1
+        if self._repeats == REPEATS:
+            self._end()
+
+    def _accept(self, page: Page) -> None:
         """Make the page the frontier, and see whether it ends the walk."""
         if not page.ids:
             self._end()
             return
-        if self._frontier is not None and page.request.offset == 0 and not page.joins(self._frontier):
+        offset, at_head = page.request.offset, page.request.offset == 0
+        returned = at_head and self._head is not None
+        if at_head or self._step:
+            # What comes now may well have been walked before.
+            self._walked, self._reached = Seen(), 0
+        new_ids, new_rows = page.new_to(self._walked)
+        if self._frontier is not None and at_head and not page.joins(self._frontier):
             # Thrown back to the head: the walk begins again, and remembers what it should come upon once more.
             self._left_behind = self._left_behind or frozenset(self._frontier.usable)
             self._frontier = None
@@ -239,11 +290,26 @@ class RunListWalker:
         self._count_members(page, known)
         if usable:
             self._last_is_member = usable[-1] in page.members
+        onward, self._reached = page.end > self._reached > 0, max(self._reached, page.end)
+        if onward and self._is_out_of_order(usable, known, new_ids):
+            self.problem = self.problem or (
+                f"the list changes its order while it is walked (at offset {offset:,}): runs may be found late"
+            )
         if not self._left_behind.isdisjoint(usable):
             self._left_behind = frozenset()
         self._frontier = page
         self._step = 0
         self._largest_page = max(self._largest_page, len(page.ids))
+        if at_head:
+            self._head, self.listed = page, 0
+        if new_rows:
+            last = max((at for at, id in enumerate(page.ids, 1) if id is None or id in new_ids), default=0)
+            self.listed = min(max(self.listed, page.request.offset + last), self._rows)
+        if page.shows_new:
+            self._missing = self._landed = False
+            self._stranger, self._returns, self._repeats, self._suspicion = None, 0, 0, None
+        elif self._missing:
+            self._landed = True
 
         self.watermark_met = self.watermark_met or self._run >= self._watermark_run
         nothing_new = bool(usable) and known.issuperset(usable)
@@ -251,11 +317,36 @@ class RunListWalker:
             self._end()
         elif self._run >= self._watermark_run and not self._whole_list:
             self.outcome = "met"
+        elif returned and self._stranger is not None and self._returns:
+            self._give_up(
+                f"at offset {self._stranger.offset:,} the list shows other rows than follow those at 0: is `offset` taken as the "
+                "number of a page?"
+            )
         else:
+            self._returns += returned
             self._offset = page.end - min(self._overlap, len(page.ids) // 2)
+            if self._is_to_be_looked_at(page, known, new=new_rows > 0, onward=onward):
+                self._looks = page
             self._widen()
 
-    def _count_members(self, page: _Page, known: set[str]) -> None:
+    def _is_to_be_looked_at(self, page: Page, known: frozenset[str] | set[str], *, new: bool, onward: bool) -> bool:
+        """Whether the page repeats rows, so that the head must tell whether rows were added there or the list repeats itself."""
+        head = [] if self._head is None else self._head.usable
+        rows = page.usable
+        if not rows or page.request.offset == 0 or self._left_behind:
+            return False
+        if rows[:1] == head[:1]:
+            return True
+        # Only a page that reaches beyond the one before must show something new.
+        return onward and not new and (known.issuperset(rows) or set(head).issuperset(rows) or self._idle_answers > 1)
+
+    @staticmethod
+    def _is_out_of_order(usable: Sequence[str], known: Set[str], new: Set[str]) -> bool:
+        """Whether a row stands between two of the frontier's that has not been seen before."""
+        places = [place for place, id in enumerate(usable) if id in known]
+        return bool(places) and any(id in new for id in usable[places[0] : places[-1]])
+
+    def _count_members(self, page: Page, known: set[str]) -> None:
         """Continue the run of consecutive members behind the frontier's last row, or begin anew where that is gone."""
         frontier = self._frontier
         if frontier is None or not (
@@ -271,7 +362,8 @@ class RunListWalker:
     def _step_back(self, offset: int) -> None:
         """Go back from a page that does not join the frontier, twice as far each time, at last to the list's head."""
         self._step = 2 * self._step or max(1, 0 if self._frontier is None else len(self._frontier.ids) // 2)
-        self._offset = max(0, offset - self._step)
+        # Not to the head at once: what stands at offset 1 tells a list that follows `offset` from one that does not.
+        self._offset = max(0 if offset <= 1 else 1, offset - self._step)
 
     def _widen(self) -> None:
         """Recover from `too_large` by a quarter a page: doubling would ask for too much every second time."""
@@ -288,4 +380,5 @@ class RunListWalker:
             # Nothing is known from before; but a walk that was thrown back to the head must at least have
             # come upon its own earlier rows again.
             complete = not self._left_behind
+        self.problem = self._suspicion or self.problem
         self.outcome = "ended" if complete else "missed"

@@ -9,6 +9,8 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection, Row, text
 
+from etl.identifiers import fits_a_path
+
 Verdict = Literal["ok", "warning", "failing"]
 _GRAVITY: tuple[Verdict, ...] = ("ok", "warning", "failing")
 
@@ -143,6 +145,8 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
     drift: int
     drift_examples: tuple[DriftExample, ...]
     last_sweep_error: str | None
+    list_problem: str | None
+    """How the run list behaves otherwise than the API says."""
     discover: bool
 
 
@@ -161,6 +165,8 @@ class Status(msgspec.Struct, frozen=True):
     verdict: Verdict
     workflows: tuple[WorkflowStatus, ...]
     unconfigured: tuple[Unconfigured, ...]
+    unusable_workflows: int = 0
+    """Workflows that the API lists with an id that cannot be asked for: open dead letters of no workflow."""
 
 
 # Everything is read in one statement each, by workflow: the ledger may hold millions of runs, nearly all of them final.
@@ -188,7 +194,7 @@ _WORKFLOWS = text("""
            COALESCE(c.window_full, false) AS window_full, c.complete_since, c.complete_until,
            COALESCE(c.conflicting_runs, 0) AS conflicting_runs,
            COALESCE(c.gaps, 0) AS gaps, COALESCE(c.unacknowledged_gaps, 0) AS unacknowledged_gaps,
-           s.last_error, s.leased_until > now() AS sweeping,
+           s.last_error, s.list_problem, s.leased_until > now() AS sweeping,
            (SELECT max(r.start_time) FROM orchestra.runs AS r WHERE r.workflow_id = relevant.id) AS newest_run,
            (SELECT count(*) FROM orchestra_etl.run_ledger AS l
             WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0
@@ -234,6 +240,9 @@ _UNCONFIGURED = text("""
 """)
 
 
+_UNUSABLE = text("SELECT count(*) FROM orchestra_etl.dead_letters WHERE workflow_id = '' AND resolved_at IS NULL")
+
+
 def read(connection: Connection, watched: Sequence[Watched], *, all_workflows: bool, max_age: float) -> Status:
     """Read how everything is doing.
 
@@ -255,7 +264,7 @@ def read(connection: Connection, watched: Sequence[Watched], *, all_workflows: b
     workflows = tuple(
         _workflow(
             row,
-            by_id.get(row.id, Watched(row.id, max_age, discover=all_workflows)),
+            by_id.get(row.id, Watched(row.id, max_age, discover=all_workflows and fits_a_path(row.id))),
             configured=row.id in by_id,
             newest_gaps=gaps.get(row.id, ()),
             drift_examples=drift.get(row.id, ()),
@@ -263,11 +272,14 @@ def read(connection: Connection, watched: Sequence[Watched], *, all_workflows: b
         for row in connection.execute(_WORKFLOWS, parameters)
     )
     unconfigured = () if all_workflows else connection.execute(_UNCONFIGURED, parameters).all()
+    unusable = connection.execute(_UNUSABLE).scalar_one()
+    verdicts: list[Verdict] = [workflow.verdict for workflow in workflows]
     return Status(
         at=connection.execute(text("SELECT now()")).scalar_one(),
-        verdict=_worst([workflow.verdict for workflow in workflows]) if workflows else "warning",
+        verdict=_worst([*verdicts, "warning"] if unusable or not verdicts else verdicts),
         workflows=workflows,
         unconfigured=tuple(Unconfigured(row.id, row.name) for row in unconfigured),
+        unusable_workflows=unusable,
     )
 
 
@@ -310,6 +322,7 @@ def _workflow(
         drift=row.drift,
         drift_examples=tuple(drift_examples),
         last_sweep_error=row.last_error,
+        list_problem=row.list_problem,
         discover=watched.discover,
     )
 
@@ -331,6 +344,8 @@ def _reasons(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ..
             reasons.append(Reason("failing", f"no complete sweep since {_instant(row.swept_at)}: {why}"))
         elif row.last_error is not None:
             reasons.append(Reason("warning", f"the last sweep failed: {row.last_error}"))
+        if row.list_problem is not None:
+            reasons.append(Reason("warning", f"the run list: {row.list_problem}"))
     if row.oldest_live_due is not None and row.oldest_live_due < overdue:
         reasons.append(
             Reason(

@@ -7,6 +7,7 @@ watermark; they are in the ledger and get polled, but no later walk takes them a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate
@@ -59,7 +60,7 @@ _HOLD = text("""
     UPDATE orchestra_etl.sweeps
     SET leased_until = now() + make_interval(secs => :lease)
     WHERE workflow_id = :workflow_id AND fencing_token = :token AND leased_until IS NOT NULL
-    RETURNING watermark, (SELECT run_horizon FROM orchestra_etl.retention) AS run_horizon
+    RETURNING watermark, list_problem, (SELECT run_horizon FROM orchestra_etl.retention) AS run_horizon
 """)
 
 # A sweep's number is its own: only itself can have made it the watermark.
@@ -199,6 +200,7 @@ _COMPLETE = text("""
                           ELSE known_runs END,
         repaired_runs = CASE WHEN :whole_list THEN :repaired ELSE repaired_runs END,
         new_runs = :new_runs,
+        list_problem = CASE WHEN :to_the_end OR CAST(:problem AS text) IS NOT NULL THEN :problem ELSE list_problem END,
         last_error = NULL
     WHERE workflow_id = :workflow_id AND fencing_token = :token
     RETURNING new_runs, listed_runs, COALESCE(known_runs > listed_runs, false) AS window_full
@@ -232,6 +234,8 @@ class Written(msgspec.Struct, frozen=True):
     changed: int
     repaired: int = 0
     """Runs found read but missing from the tables, now to be read again."""
+    problem_is_new: bool = False
+    """Whether the completion's problem is not the one that was known."""
     overrun: tuple[int, int] | None = None
     """New runs and the listable window, where the first came to more than half of the second: twice as many would be missed."""
     set_aside: int = 0
@@ -248,6 +252,8 @@ class Completion(msgspec.Struct, frozen=True):
     new_runs: int
     gap: str | None = None
     """One sentence where rows may have been missed."""
+    problem: str | None = None
+    """How the list behaves otherwise than the API says, in one line."""
     oldest_start: datetime | None = None
     """Start of the oldest run listed."""
     repaired: int = 0
@@ -364,11 +370,18 @@ def write_page(
                 "listed": completion.listed,
                 "new_runs": completion.new_runs + new,
                 "repaired": completion.repaired + repaired,
+                "problem": completion.problem,
             },
         ).one()
         if completed.window_full and 2 * completed.new_runs > completed.listed_runs:
             overrun = (completed.new_runs, completed.listed_runs)
-    return Written(new, changed, repaired, overrun, aside)
+    problem_is_new = completion is not None and _kind(completion.problem) not in ("", _kind(own.list_problem))
+    return Written(new, changed, repaired, problem_is_new=problem_is_new, overrun=overrun, set_aside=aside)
+
+
+def _kind(problem: str | None) -> str:
+    """The problem without its numbers, which change with the list."""
+    return re.sub(r"\d[\d,]*", "", problem or "")
 
 
 def _repair(connection: Connection, sweep: Sweep, page: Mapping[str, ListedRun], requested_at: datetime) -> int:

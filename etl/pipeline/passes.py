@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from etl.database import Database
 from etl.errors import ApiError, ApiUnavailable, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
 from etl.extract.client import OrchestraClient
-from etl.ledger import claims, clock, conflicts, redaction, requests, state_map, workflows
+from etl.ledger import claims, clock, conflicts, dead_letters, redaction, requests, state_map, workflows
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.decoding import decoded
 from etl.pipeline.loading import LoadReport
@@ -55,19 +55,24 @@ class PassReport(msgspec.Struct):
     interrupted: int | None = None
     """The signal that ended it early."""
     set_aside: int = 0
-    """New dead letters of runs that were asked for by name."""
+    """New dead letters of runs that were asked for by name, and of workflows that cannot be asked for."""
     errors: list[EtlError] = []
     """Troubles that did not end the pass; the first one of the gravest kind decides the exit status."""
+    refused: list[ApiError] = []
+    """What the API refused of single workflows while it answered for others."""
 
     @property
     def exit_status(self) -> int:
-        """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed."""
+        """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed, or a workflow was refused."""
         statuses = {error.exit_status for error in self.errors}
         for status in (4, 3, 5, 1):
             if status in statuses:
                 return status
-        missed = any(sweep.gap or sweep.set_aside or not sweep.complete for sweep in self.sweeps)
-        return 6 if missed or self.set_aside or self.load.set_aside or self.load.failing_anew or statuses else 0
+        missed = any(
+            sweep.gap or sweep.set_aside or sweep.problem_is_new or not sweep.complete for sweep in self.sweeps
+        )
+        missed = missed or bool(self.set_aside or self.load.set_aside or self.load.failing_anew or self.refused)
+        return 6 if missed or statuses else 0
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -76,7 +81,7 @@ class Prepared(msgspec.Struct, frozen=True):
     problem: ApiError | None
     """Why the API did not list the workflows, where all of them are wanted."""
     set_aside: int
-    """New dead letters of runs that the configuration names."""
+    """New dead letters of runs that the configuration names, and of workflows that cannot be asked for."""
 
 
 class Passes:
@@ -133,30 +138,44 @@ class Passes:
             return workflows.description_due(connection, every=self._describe_every), set_aside
 
         due, set_aside = await self._run(enter)
-        problem = await self._describe() if due or self._all_workflows else None
+        problem = None
+        if due or self._all_workflows:
+            problem, unusable = await self._describe()
+            set_aside += unusable
         for workflow_id, graph in await self._run(workflows.graphs):
             self._node_types[workflow_id] = node_types_of(graph)
         return Prepared(problem, set_aside)
 
-    async def _describe(self) -> ApiError | None:
-        """Learn what the API says. An error counts where all workflows are wanted: else only names and graphs are missed."""
+    async def _describe(self) -> tuple[ApiError | None, int]:
+        """Learn what the API says; an error, and how many dead letters are new.
+
+        An error counts where all workflows are wanted: else only names and graphs are missed.
+        """
         try:
             body = (await self._client.workflows()).body
-            described = self._known_first(await decoded(len(body), partial(decode_workflows, body)))
+            described = await decoded(len(body), partial(decode_workflows, body))
         except KeyRefused:
             raise
         except (NotFound, RequestRefused) as error:
             # This server does not offer it: it is not asked again before long.
             await self._run(lambda c: workflows.describe(c, ()))
-            return type(error)(f"{error}; api.all_workflows needs this list") if self._all_workflows else None
+            if not self._all_workflows:
+                return None, 0
+            return type(error)(f"{error}; api.all_workflows needs this list", error.status), 0
         except ApiError as error:
             log.warning("workflows_not_described", problem=str(error))
-            return error if self._all_workflows else None
-        await self._run(lambda c: workflows.describe(c, described))
-        if self._all_workflows:
-            for workflow in described:
-                self._plans.setdefault(workflow.id, WorkflowPlan(workflow.id))
-        return None
+            return error if self._all_workflows else None, 0
+        known = self._known_first(described.workflows)
+        await self._run(lambda c: workflows.describe(c, known))
+        if not self._all_workflows:
+            return None, 0
+        for workflow in known:
+            self._plans.setdefault(workflow.id, WorkflowPlan(workflow.id))
+        letters = [dead_letters.Letter("", "", one) for one in described.rejected]
+        new = await self._run(lambda c: dead_letters.record(c, letters))
+        if new:
+            log.warning("workflows_set_aside", letters=new)
+        return None, new
 
     def _known_first(self, described: Sequence[Workflow]) -> Sequence[Workflow]:
         """The configured workflows, and others up to `MAX_WORKFLOWS`."""
@@ -308,11 +327,14 @@ class Passes:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
         unanswered: list[ApiUnavailable] = []
+        answers = any(isinstance(result, SweepReport) for result in results)
         for result in results:
             if isinstance(result, SweepReport):
                 report.sweeps.append(result)
             elif isinstance(result, KeyRefused):
                 raise result
+            elif answers and isinstance(result, NotFound | RequestRefused):
+                report.refused.append(result)
             elif isinstance(result, ApiError):
                 if isinstance(result, ApiUnavailable):
                     unanswered.append(result)

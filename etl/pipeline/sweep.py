@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from typing import TypeVar
 
 import msgspec
@@ -21,7 +23,7 @@ from etl.ledger import dead_letters, sweeps
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.decoding import decoded
 from etl.pipeline.heartbeat import heartbeat
-from etl.records import DecodedPage, Rejected
+from etl.records import DecodedPage, ListedRun, Rejected
 from etl.transform.redact import Redaction
 from etl.transform.runs import decode_page
 
@@ -30,8 +32,12 @@ log = structlog.get_logger(__name__)
 
 # Members of the watermark in a row that end a walk (see `etl.extract.run_list`).
 WATERMARK_RUN = 25
-# Pages. A list this long (100 million rows) is a server that ignores the offset: such a walk is cut off.
+# Pages. A walk ends where the list makes no progress; this one ends a list that never runs out of new runs (100 million rows).
 UNBOUNDED = 1_000_000
+# What servers answer to a page past the list's end. A redirect, say to a login, says nothing about the list.
+NO_SUCH_PAGE = (400, 404, 410, 416, 422)
+# The share of neighbours on a page, older before newer, from which on a list is taken to be oldest first.
+OLDEST_FIRST = 0.75
 
 
 class SweepReport(msgspec.Struct):
@@ -49,6 +55,10 @@ class SweepReport(msgspec.Struct):
     gap: str | None = None
     warning: str | None = None
     """Where a gap is near: the list shows too little for so many new runs between two sweeps."""
+    problem: str | None = None
+    """How the list behaves otherwise than the API says; where the sweep is not complete, mostly why."""
+    problem_is_new: bool = False
+    """Whether a complete sweep found this for the first time."""
     complete: bool = False
     whole_list: bool = False
 
@@ -119,8 +129,11 @@ class Sweeper:
             raise
         else:
             if not report.complete:
-                log.warning("sweep_cut_off", workflow=workflow_id, pages=report.pages, listed=report.listed)
-                await self._run(lambda c: sweeps.abandon(c, begun, error=f"cut off after {report.pages} pages"))
+                problem = report.problem or f"cut off after {report.pages} pages"
+                log.warning(
+                    "sweep_cut_off", workflow=workflow_id, pages=report.pages, listed=report.listed, problem=problem
+                )
+                await self._run(lambda c: sweeps.abandon(c, begun, error=problem))
         return report
 
     def _begin(self, workflow_id: str) -> Callable[[Connection], sweeps.Sweep | None]:
@@ -145,30 +158,34 @@ class Sweeper:
             except ResponseTooLarge:
                 walker.too_large()
             except (NotFound, RequestRefused) as error:
-                # The head of a list is no page past its end.
-                if _no_such_page(error) and request.offset and walker.last_page_short:
+                # The head of a list is no page past its end; where it, too, is refused by now, the walk comes upon that.
+                if request.offset and error.status in NO_SUCH_PAGE:
                     walker.end_of_list()
                 elif report.pages:
                     raise
                 else:
-                    raise type(error)(
-                        f"{error}; where the server offers no run list, set discover = false and name the runs"
-                    ) from None
+                    raise await self._advised(error) from None
             else:
                 requested_at = self._clock.at(answer.requested_at)
                 policy = self._redaction.policy(begun.workflow_id)
                 decode = partial(decode_page, answer.body, policy=policy, now=requested_at)
                 page = await decoded(len(answer.body), decode)
+                if request.offset and not answer.body.strip():
+                    page = DecodedPage(())
                 report.set_aside += await self._set_aside(begun.workflow_id, page.rejected, requested_at)
                 if not page.readable:
                     raise ApiUnavailable(
                         f"workflow {begun.workflow_id}: the run list is no JSON array; the answer is kept as a dead letter"
                     )
+                if not request.offset and _is_oldest_first(page.runs):
+                    walker.walk_whole_list(
+                        "the list shows the oldest runs first: each sweep has to walk it whole", max_pages=UNBOUNDED
+                    )
+                    report.whole_list = True
                 members = await self._run(lambda c, page=page: sweeps.members(c, begun, [run.id for run in page.runs]))  # type: ignore[misc]
-                walker.receive(page.ids, members)
+                walker.receive(page.ids, members, page.nameless)
             report.pages += 1
-            # Pages overlap, and the walk may step back: how far it has come is what counts.
-            report.listed = max(report.listed, request.offset + len(page.ids))
+            report.listed, report.problem = walker.listed, walker.problem
             oldest = min([run.start_time for run in page.runs if run.start_time], default=oldest)
             await self._enter(begun, page, requested_at, walker, report, oldest, backfill=backfill)
 
@@ -200,6 +217,7 @@ class Sweeper:
                 listed=report.listed,
                 new_runs=report.new,
                 gap=report.gap,
+                problem=report.problem,
                 oldest_start=oldest,
                 repaired=report.repaired,
             )
@@ -227,9 +245,30 @@ class Sweeper:
                 f"{new:,} runs were new where the list shows {listed:,}: sweep more often, or runs will be missed"
             )
             log.warning("list_nearly_overrun", workflow=begun.workflow_id, new=new, listed=listed)
+        if written.problem_is_new:
+            report.problem_is_new = True
+            log.warning("list_problem", workflow=begun.workflow_id, problem=report.problem)
         if written.repaired:
             log.warning("runs_missing_from_the_tables", workflow=begun.workflow_id, runs=written.repaired)
         report.complete = completion is not None
+
+    async def _advised(self, error: NotFound | RequestRefused) -> NotFound | RequestRefused:
+        """The error with what else may be done about it.
+
+        Only where the server is known to be the right one does a path that it does not have mean that it offers no run list.
+        """
+        if error.status not in (404, 405) or not await self._answers():
+            return error
+        return type(error)(
+            f"{error}; where the server offers no run list, set discover = false and name the runs", error.status
+        )
+
+    async def _answers(self) -> bool:
+        """Whether anything below the base URL is answered."""
+        if not self._client.has_answered:
+            with suppress(ApiError):
+                await self._client.workflows()
+        return self._client.has_answered
 
     async def _set_aside(self, workflow_id: str, rejected: Sequence[Rejected], requested_at: datetime) -> int:
         if not rejected:
@@ -241,6 +280,9 @@ class Sweeper:
         return await asyncio.to_thread(self._database.transaction, work)
 
 
-def _no_such_page(error: NotFound | RequestRefused) -> bool:
-    """Whether that is what servers say of a page past the list's end. A redirect, say to a login, says nothing about the list."""
-    return isinstance(error, NotFound) or error.status == 400
+def _is_oldest_first(runs: Sequence[ListedRun]) -> bool:
+    """Whether the rows' starts say so; runs that have not started say nothing."""
+    starts = [run.start_time for run in runs if run.start_time is not None]
+    pairs = [(one, other) for one, other in pairwise(starts) if one != other]
+    # Few rows tell nothing, and are all on this page.
+    return len(pairs) >= WATERMARK_RUN // 2 and sum(one < other for one, other in pairs) >= OLDEST_FIRST * len(pairs)

@@ -57,11 +57,13 @@ PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 
 def clean_id(id: str) -> str:
     """An id that the tables hold and that can stand in a request's path. Raises ValueError where it cannot."""
-    from etl.records import MAX_ID_BYTES  # of no cost to settings without ids
+    from etl.identifiers import fits_a_path  # of no cost to settings without ids
+    from etl.records import MAX_ID_BYTES
 
-    if not id or id in {".", ".."} or not id.isprintable() or id != id.strip():
+    if not id.isprintable() or id != id.strip() or (len(id) <= MAX_ID_BYTES and not fits_a_path(id)):
         raise ValueError(
-            "cannot stand in a request's path (it is empty, '.', '..', or has control or outer space characters)"
+            "cannot stand in a request's path (it is empty, '.', '..', such a part of a path, or has control or outer space "
+            "characters)"
         )
     if len(id.encode()) > MAX_ID_BYTES:
         raise ValueError(f"is longer than {MAX_ID_BYTES} bytes")

@@ -111,6 +111,11 @@ sweeps = Table(
         "Runs that the last walk of the whole list found read but missing from the tables, and had read again.",
     ),
     column("last_error", Text(), "Why the last sweep failed, in one line; null: it did not."),
+    column(
+        "list_problem",
+        Text(),
+        "How the run list behaves otherwise than the API says, as the last walk to its end found; null: as it says.",
+    ),
     schema=OPERATIONS,
     comment="The state of each workflow's walk of the run list.",
 )

@@ -52,6 +52,7 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
     findings = Findings("run", now=now)
     runs: dict[str, ListedRun] = {}
     ids: list[str | None] = []
+    nameless: list[int] = []
     for element in elements(body, most=min(_MAX_ROWS, max(ALWAYS_READ, len(body) // _ROW_BYTES))):
         own, members = element.own, element.members
         if element.unread or element.number > 1:
@@ -61,6 +62,8 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
             continue
         run_id = None if members is None else usable_id(members.get("id"))
         ids.append(run_id)
+        if run_id is None:
+            nameless.append(hash(bytes(own)))
         if members is not None:
             members.pop("all_outputs", None)
         if policy is not None and members is not None:
@@ -80,7 +83,7 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
                 "duplicate_id", f"A later row of the same page has the run's id {run_id!a}.", earlier.listing
             )
         runs[run_id] = listed
-    return DecodedPage(tuple(runs.values()), findings.rejected, tuple(ids))
+    return DecodedPage(tuple(runs.values()), findings.rejected, tuple(ids), tuple(nameless))
 
 
 def decode_single_run(

@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec import Raw
 
 from etl.errors import ApiUnavailable
-from etl.records import Workflow
+from etl.identifiers import fits_a_path
+from etl.records import MAX_ID_BYTES, DecodedWorkflows, Rejected, Workflow
 from etl.transform.fields import time_of, usable_id
 from etl.transform.payloads import storable
 from etl.transform.scanner import ALWAYS_READ, REFUSALS, Malformed, Members, elements
 
 _ANY = msgspec.json.Decoder()
+_MAX_REJECTED = 100  # of one answer: a list of anything else must not fill the table
 
 # Of an answer, one workflow in so many bytes is read.
 _WORKFLOW_BYTES = 64
 
 
-def decode_workflows(body: bytes) -> tuple[Workflow, ...]:
-    """Decode the answer to `GET /workflows`; what is no workflow with a usable id is left out.
+def decode_workflows(body: bytes) -> DecodedWorkflows:
+    """Decode the answer to `GET /workflows`; of workflows with one id the last one stands.
 
     Raises ApiUnavailable where the body is no JSON array: that must not read as "there are no workflows".
     """
     workflows: dict[str, Workflow] = {}
+    rejected: dict[bytes, Rejected] = {}
     try:
         for element in elements(body, most=max(ALWAYS_READ, len(body) // _WORKFLOW_BYTES)):
             members = element.members
-            if members is not None and (id_ := usable_id(members.get("workflow_id", members.get("id")))):
+            # Of what is no workflow only the id is kept: the rest may be a graph with prompts.
+            own = b"" if members is None else bytes(members.get("workflow_id", members.get("id", b"")))
+            id_ = usable_id(Raw(own)) if own else None
+            if members is not None and id_ is not None and fits_a_path(id_):
                 workflows[id_] = _workflow(id_, members)
+            elif len(rejected) < _MAX_REJECTED:
+                rejected[own] = Rejected(
+                    "unusable_id",
+                    "A workflow of GET /workflows has no id, or one that cannot stand in a request's path: its runs cannot be read.",
+                    own[:MAX_ID_BYTES],
+                )
     except Malformed:
         raise ApiUnavailable("the answer to GET /workflows is not a JSON array; check api.base_url") from None
-    return tuple(workflows.values())
+    return DecodedWorkflows(tuple(workflows.values()), tuple(rejected.values()))
 
 
 def node_types_of(graph: object) -> dict[str, str]:

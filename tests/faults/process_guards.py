@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from etl.extract.run_list import PageRequest, RunListWalker
+from etl.extract.list_page import PageRequest
+from etl.extract.run_list import RunListWalker
 from etl.ledger import claims, sweeps
 from etl.ledger.clock import DatabaseClock
 from etl.load import upsert
@@ -82,7 +83,7 @@ class StopsAtFirstKnownPage(RunListWalker):
         asked = super().next_page()
         return None if asked is None else PageRequest(self._next, asked.limit)
 
-    def receive(self, ids: Sequence[str | None], members: Collection[str]) -> None:
+    def receive(self, ids: Sequence[str | None], members: Collection[str], nameless: Sequence[int] = ()) -> None:
         """Stop at the first known run."""
         super().receive(ids, ())
         self._next += len(ids)

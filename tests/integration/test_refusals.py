@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from etl import app
+from etl.errors import ConfigurationError
 from etl.local.history import History
-from etl.local.misbehaviour import Misbehaviour
+from etl.local.misbehaviour import Endpoint, Misbehaviour
 from etl.local.simulator import Simulator
 from etl.pipeline.passes import PassReport
 from tests.faults.answers import changed
@@ -92,9 +94,11 @@ def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: 
     assert query(world.url, "SELECT * FROM orchestra_etl.gaps") == []
 
 
-@pytest.mark.parametrize(("status", "ended"), [(400, True), (404, True), (302, False), (410, False)])
+@pytest.mark.parametrize(
+    ("status", "ended"), [(400, True), (404, True), (410, True), (416, True), (422, True), (302, False), (405, False)]
+)
 def test_what_servers_say_of_a_page_past_the_end(world: World, status: int, ended: bool) -> None:
-    """Behind the only run of a list, 400 and 404 mean its end, and nothing else does."""
+    """Behind the only run of a list, what says that there is no such page means its end; a redirect or a lost route does not."""
 
     def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "runs":
@@ -116,6 +120,106 @@ def test_a_server_without_run_lists_is_told_from_one_that_fails(world: World) ->
     assert [str(error).rpartition("; ")[2] for error in report.errors] == [
         "where the server offers no run list, set discover = false and name the runs"
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "endpoints", "advised"),
+    [
+        (404, ("runs",), True),
+        (405, ("runs",), True),
+        (404, ("runs", "workflows"), False),
+        (302, ("runs",), False),
+        (400, ("runs",), False),
+        (403, ("runs",), False),
+        (422, ("runs", "workflows"), False),
+    ],
+)
+def test_the_advice_fits_what_was_refused(
+    world: World, status: int, endpoints: tuple[Endpoint, ...], advised: bool
+) -> None:
+    """To do without a list is advised only where the server is the right one and has no such path."""
+    world.simulator.misbehave(Misbehaviour(status=status, endpoints=endpoints, headers={"Location": "/login"}))
+    (error,) = world.sync(world.workflow).errors
+    assert str(status) in str(error)
+    assert ("discover" in str(error)) is advised
+    assert status != 404 or "api.base_url" in str(error)
+
+
+def test_a_wrong_base_path_is_not_taken_for_a_server_without_lists(world: World) -> None:
+    """Where nothing below the base URL answers, the line names that setting and no other."""
+    variables = environment(world.url, f"{world.simulator.base_url}/v9", ORCHESTRA_ETL_API__ATTEMPTS="1")
+    report = asyncio.run(sync(load(world.folder, configuration(world.workflow), variables)))
+    assert report.exit_status == 5
+    assert "check the id and `api.base_url`" in str(report.errors[0])
+    assert "discover" not in str(report.errors[0])
+
+
+@pytest.mark.parametrize(("status", "exit_status"), [(404, 6), (400, 6), (302, 6), (403, 3), (500, 5)])
+def test_one_workflow_of_several_that_is_refused_costs_only_itself(world: World, status: int, exit_status: int) -> None:
+    """The others are read whole, the exit status does not call the API unreachable, and status names the workflow."""
+    world.simulator.misbehave(
+        Misbehaviour(status=status, endpoints=("runs",), workflow_id=world.other, headers={"Location": "/login"})
+    )
+    for _ in range(2):
+        report = world.sync(world.workflow, world.other)
+        assert report.exit_status == exit_status
+        assert [str(status) in str(error) for error in (*report.errors, *report.refused)] == [True]
+    assert world.known() == 30
+    assert world.swept()["complete"]
+    loaded = load(world.folder, configuration(world.workflow, world.other), environment(world.url, "http://x"))
+    with app.open_database(loaded) as database:
+        found = {one.id: one for one in app.read_status(loaded, database).workflows}
+    assert found[world.workflow].verdict == "ok"
+    assert (found[world.other].verdict, str(status) in found[world.other].reasons[0].text) == ("failing", True)
+
+
+ODD_IDS: tuple[object, ...] = ("..", ".", "a/../b", "a\x07b", "", "x" * 600, 7, None, {"id": 1}, ["x"], True, "\ud800")
+
+
+def test_workflows_that_cannot_be_asked_for_cost_only_themselves(world: World) -> None:
+    """Where all workflows are wanted, ids of a wrong type or that no path can hold are set aside once, and said by status; the
+    others are swept as ever, and the second pass ends with 0."""
+    listed = [{"workflow_id": one} for one in (*ODD_IDS, world.workflow, world.other, world.other)]
+    body = json.dumps([*listed, {"name": "no id"}, 5]).encode()
+    world.simulator.misbehave(Misbehaviour(body=body, endpoints=("workflows",)))
+    toml = "[api]\nall_workflows = true"
+    loaded = load(world.folder, toml, environment(world.url, world.simulator.base_url))
+    first, second = asyncio.run(sync(loaded)), asyncio.run(sync(loaded))
+    assert (first.exit_status, first.errors, first.set_aside) == (6, [], len(ODD_IDS) + 1)
+    assert (second.exit_status, second.errors, second.set_aside) == (0, [], 0)
+    assert differences(world.url, world.history) == []
+    with app.open_database(loaded) as database:
+        found = app.read_status(loaded, database)
+    assert {one.id: one.verdict for one in found.workflows} == {world.workflow: "ok", world.other: "ok"}
+    assert (found.verdict, found.unusable_workflows) == ("warning", len(ODD_IDS) + 1)
+    assert {row["reason"] for row in query(world.url, "SELECT reason FROM orchestra_etl.dead_letters")} == {
+        "unusable_id"
+    }
+
+
+@pytest.mark.parametrize("id", ["..", "a/../b", "a\\\\..", "\\u0007"])
+def test_ids_that_no_path_can_hold_are_refused_in_the_configuration(world: World, id: str) -> None:
+    """A workflow or a named run of such an id is an error of the configuration, before anything is asked."""
+    for toml in (configuration(id), configuration("w", runs=(id,))):
+        with pytest.raises(ConfigurationError, match="cannot stand in a request's path"):
+            load(world.folder, toml, environment(world.url, "http://x"))
+
+
+def test_a_run_that_cannot_be_asked_for_costs_only_itself(world: World) -> None:
+    """Rows of the list with ids that no path can hold, or of a wrong type, are set aside once; their neighbours are read."""
+
+    def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+        if call.endpoint != "runs" or request.query["offset"] != "0":
+            return honest
+        assert isinstance(honest.body, bytes)
+        odd = [{"id": id, "status": "completed"} for id in ODD_IDS]
+        return web.json_response([*odd, *json.loads(honest.body)])
+
+    with changed(world.simulator, answer):
+        first, second = world.sync(world.workflow), world.sync(world.workflow)
+    assert (first.exit_status, first.errors) == (6, [])
+    assert (second.exit_status, second.errors) == (0, [])
+    assert query(world.url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'") == [{"n": 30}]
 
 
 def test_a_run_whose_own_row_may_not_be_read_is_loaded_from_its_steps(world: World) -> None:

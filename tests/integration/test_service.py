@@ -145,6 +145,34 @@ def test_all_workflows_that_are_not_listed_show_until_they_are(world: World, mon
     assert differences(world.url, world.history) == []
 
 
+def test_one_workflow_that_is_refused_leaves_the_service_ready(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all workflows are wanted, one that the API does not have and one whose id no path can hold keep neither the others
+    from being swept nor the service from being ready; /readyz names the first, and refused all together they are its trouble."""
+    monkeypatch.setattr(daemon, "OBSERVE", 0.1)
+    one, other = world.workflow_ids
+    body = json.dumps([{"workflow_id": id} for id in ("..", one, other)]).encode()
+    unlisted = Misbehaviour(status=404, endpoints=("runs",), workflow_id=one)
+    world.simulator.misbehave(Misbehaviour(body=body, endpoints=("workflows",)), unlisted)
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        await _until(lambda: world.loaded() == 15 and f"sweep {one}" in _troubles(health))
+        await _until(lambda: health.ready)
+        await asyncio.sleep(0.5)
+        assert health.ready
+        answer = health._ready()
+        assert (answer.status, f"sweep {one}: GET" in answer.body.decode()) == (200, True)
+        assert "orchestra_etl_ready 1.0" in health._metrics().body.decode()
+        world.simulator.misbehave(Misbehaviour(status=404, endpoints=("runs",)))
+        await _until(lambda: not health.ready)
+        world.simulator.misbehave()
+        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+
+    settings = world.settings(toml="[api]\nall_workflows = true")
+    world.serve(scenario, settings=settings, observed=True)
+    letters = query(world.url, "SELECT reason, occurrences FROM orchestra_etl.dead_letters")
+    assert [row["reason"] for row in letters] == ["unusable_id"]
+
+
 def test_a_request_in_the_queue_is_served_within_seconds(world: World) -> None:
     """A run named in `run_requests` while the service runs is loaded without any sweep."""
     toml = configuration(world.workflow_ids[0], discover=False)

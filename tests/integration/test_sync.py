@@ -103,6 +103,28 @@ def test_a_final_run_is_asked_once(world: World) -> None:
     assert world.differences() == []
 
 
+@pytest.mark.parametrize("body", [b"[]", b"null"])
+def test_a_run_that_never_had_a_step_is_final_in_the_end(world: World, body: bytes) -> None:
+    """A run that is over and has no step is read for a day, then no more; one whose steps come meanwhile is stored with them."""
+    never, late = world.history.run_ids(world.history.workflow_ids[0])[:2]
+    for run_id in (never, late):
+        world.simulator.steps_bodies[run_id] = body
+    world.sync()
+    assert world.tracking() == {"final": 22, "open": 2}
+    del world.simulator.steps_bodies[late]
+    world.sync()
+    assert world.tracking() == {"final": 23, "open": 1}
+    query(world.url, "UPDATE orchestra_etl.run_ledger SET opened_at = opened_at - interval '25 hours'")
+    world.sync()
+    assert world.tracking() == {"final": 24}
+    asked = world.simulator.steps_requests[never]
+    world.sync()
+    assert world.simulator.steps_requests[never] == asked == 3
+    assert query(world.url, "SELECT state, steps FROM orchestra.run_summary WHERE run_id = %s", never) == [
+        {"state": "succeeded", "steps": 0}
+    ]
+
+
 def test_a_reopened_run_is_read_again(moving: World) -> None:
     """A run that was final and runs again is open again, and final with its new end."""
     moving.history.freeze(START + timedelta(hours=1))

@@ -151,7 +151,7 @@ def test_workflows() -> None:
         b' "model"}], "x": 1.10}, "updated_at": "2025-03-12 00:59:55.465508+00:00"},'
         b' {"id": "w2", "version": "v2", "name": "a\\u0000", "updated_at": 5}, {"name": "no id"}, 7]'
     )
-    first, second = decode_workflows(body)
+    first, second = decode_workflows(body).workflows
     assert (first.id, first.name, first.description, first.version) == ("w1", "jokes", None, "3")
     assert first.graph == '{"nodes": [{"id": "m", "type": "model"}], "x": 1.10}'
     assert dict(first.node_types) == {"m": "model"}
@@ -162,7 +162,7 @@ def test_workflows() -> None:
 
 def test_null_is_a_list_without_elements() -> None:
     """Servers in Go write `null` for an empty list: of workflows, too, and of runs."""
-    assert decode_workflows(b"null") == ()
+    assert decode_workflows(b"null").workflows == ()
     assert (decode_page(b"null\n").readable, decode_page(b"null\n").ids) == (True, ())
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.extract.run_list import Outcome, PageRequest, RunListWalker
+from etl.extract.list_page import PageRequest
+from etl.extract.run_list import Outcome, RunListWalker
 from tests.changing_list import (
     ENOUGH,
     Ledger,
@@ -247,13 +248,11 @@ def test_the_end_of_the_list_is_judged_by_the_watermark(
     assert walking.outcome == expected
 
 
-def test_an_error_past_a_short_page_counts_as_the_end() -> None:
-    """A server that answers 400 or 404 past its end is understood, and only where the page before was short."""
+def test_a_refusal_past_the_last_row_is_the_end() -> None:
+    """A server that answers 400 or 404 past its end is understood."""
     walking = RunListWalker(watermark_size=0, max_pages=9, page_size=10)
     walking.next_page()
-    assert not walking.last_page_short
     walking.receive(["a"], ())
-    assert walking.last_page_short
     assert walking.next_page() == (1, 10)
     walking.end_of_list()
     assert walking.outcome == "ended"
@@ -301,16 +300,58 @@ def test_numbers_too_small_to_walk_with_are_refused() -> None:
         RunListWalker(watermark_size=0, max_pages=0)
 
 
-def test_a_server_that_refuses_all_but_the_head_is_not_asked_for_ever() -> None:
-    """Where pages are capped and everything behind the head is refused, the walk is cut off soon, and never complete."""
+def test_a_server_that_refuses_all_but_the_head_has_shown_its_list() -> None:
+    """Refused, answered at the head, and refused again: nothing lies behind it that could be listed."""
     asked = RunListWalker(watermark_size=0, max_pages=1_000_000)
-    for _ in range(1_000):
-        request = asked.next_page()
-        if request is None:
-            break
-        if request.offset == 0:
+    while (page := asked.next_page()) is not None:
+        if page.offset == 0:
             asked.receive([f"run-{number}" for number in range(50)], ())
         else:
             asked.end_of_list()
-    assert asked.outcome == "cut_off"
-    assert asked.pages < 100
+    assert (asked.outcome, asked.listed, asked.problem) == ("ended", 50, None)
+    assert asked.pages < 10
+
+
+def test_a_page_in_the_middle_that_fails_once_is_not_the_end() -> None:
+    """A page that is refused or empty once, deep in a list, costs a step back: the walk goes on to the list's end."""
+    server, ledger = ServerList(random.Random(1)), Ledger()
+    server.grow(1_000)
+    for failing in range(2, 11):
+        walking, seen = walker(ledger, 100), set()
+        while (page := walking.next_page()) is not None:
+            if walking.pages == failing:
+                walking.end_of_list()
+            else:
+                ids = server.page(page)
+                seen.update(ids)
+                walking.receive(ids, ())
+        assert (walking.outcome, walking.listed, seen) == ("ended", 1_000, set(server.rows)), failing
+
+
+def test_rows_that_nobody_can_read_do_not_go_on_for_ever() -> None:
+    """A server whose every row is too large, at every offset, is given up; so is one that gives the same rows without ids."""
+    large = RunListWalker(watermark_size=0, max_pages=1_000_000)
+    while large.next_page() is not None:
+        large.too_large()
+    nameless = RunListWalker(watermark_size=0, max_pages=1_000_000)
+    while nameless.next_page() is not None:
+        nameless.receive([None] * 60, (), range(60))
+    for one in (large, nameless):
+        assert (one.outcome, one.pages < 200) == ("cut_off", True)
+        assert "showed no new run" in (one.problem or "")
+    assert "larger than api.max_response_bytes" in (large.problem or "")
+
+
+def test_a_long_list_is_remembered_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond what is remembered exactly, a list is walked to its end all the same, and one that goes round is noticed."""
+    monkeypatch.setattr("etl.extract.list_page.Seen._EXACTLY", 300)
+    for goes_round in (False, True):
+        walking, seen = RunListWalker(watermark_size=0, max_pages=1_000), set()
+        while (page := walking.next_page()) is not None:
+            places = range(page.offset, page.offset + page.limit)
+            ids = [f"r{n % 2_000}" for n in places if goes_round or n < 2_000]
+            seen.update(ids)
+            walking.receive(ids, ())
+        assert (walking.outcome, walking.listed, len(seen)) == ("ended", 2_000, 2_000)
+        assert ("repeats" in (walking.problem or "")) is goes_round
+        assert walking.pages < 40

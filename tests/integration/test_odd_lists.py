@@ -1,0 +1,179 @@
+"""Run lists that do not do what the API says: the walk ends soon, keeps what was shown, claims no more, says what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from etl.pipeline.passes import PassReport
+from tests.faults.answers import changed
+from tests.oracle import differences
+from tests.support import configuration, environment, load, query, sync
+
+Row = dict[str, Any]
+Page = list[Row] | int | bytes
+Show = Callable[[list[Row], int, int], Page]
+"""What a server answers of these rows (newest first) at an offset, for a limit: rows, a status, or a body."""
+
+
+class Odd(NamedTuple):
+    """How a list behaves, and what the program makes of it."""
+
+    show: Show
+    problem: str | None = None
+    """Words of what it says; None: nothing is wrong."""
+    complete: bool = True
+    requests: int = 12
+    """Pages asked for by the first walk, at most."""
+    shown: int | None = None
+    """Runs that it shows at all; None: all of them."""
+
+
+RANDOM = random.Random(5)
+
+
+def _shuffled(rows: list[Row], offset: int, limit: int) -> Page:
+    return RANDOM.sample(rows, len(rows))[offset : offset + limit]
+
+
+def _twice(rows: list[Row], offset: int, limit: int) -> Page:
+    return [row for row in rows for _ in "ab"][offset : offset + limit]
+
+
+def _newest_forty(behind: Page, *, within: bool) -> Show:
+    """A list of the newest forty that answers so behind them; `within`: wherever an offset is asked for at all."""
+
+    def show(rows: list[Row], offset: int, limit: int) -> Page:
+        return behind if offset >= (1 if within else 40) else rows[:40][offset : offset + limit]
+
+    return show
+
+
+OFFSET = "the list answers the same rows at offset"
+REPEATS = "the list repeats at offset"
+ODD: dict[str, Odd] = {
+    "offset ignored": Odd(lambda rows, offset, limit: rows[:limit], OFFSET, shown=25),
+    "offset and limit ignored": Odd(lambda rows, offset, limit: rows, OFFSET),
+    "limit ignored": Odd(lambda rows, offset, limit: rows[offset:]),
+    "fixed page of 10": Odd(lambda rows, offset, limit: rows[offset : offset + 10], requests=16),
+    "fixed page of 10, offset ignored": Odd(lambda rows, offset, limit: rows[:10], OFFSET, shown=10),
+    "page number from 0": Odd(
+        lambda rows, offset, limit: rows[offset * limit : (offset + 1) * limit],
+        "is `offset` taken as the number of a page?", complete=False, requests=12, shown=50,
+    ),
+    "page number from 1": Odd(
+        lambda rows, offset, limit: rows[max(offset - 1, 0) * limit : max(offset, 1) * limit], OFFSET, shown=25
+    ),
+    "last rows repeated": Odd(lambda rows, offset, limit: rows[min(offset, len(rows) - 5) :][:limit]),
+    "last whole page repeated": Odd(
+        lambda rows, offset, limit: rows[min(offset, len(rows) - limit) :][:limit], REPEATS
+    ),
+    "cyclic": Odd(lambda rows, offset, limit: [rows[n % len(rows)] for n in range(offset, offset + limit)], REPEATS),
+    "oldest first": Odd(lambda rows, offset, limit: rows[::-1][offset : offset + limit], "shows the oldest runs first"),
+    "duplicate rows in a page": Odd(_twice),
+    **{
+        f"newest forty, then {behind!r}{' for any offset' if within else ''}": Odd(
+            _newest_forty(behind, within=within), shown=25 if within else 40
+        )
+        for within, answers in ((True, (400, 404, 410, 416, 422, 204, b"null", b"", b"[]")), (False, (422, b"null")))
+        for behind in answers
+    },
+}  # fmt: skip
+
+
+class World:
+    """One workflow of 70 finished runs, and a server whose list behaves as a test says."""
+
+    def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
+        self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
+        (self.workflow,) = history.workflow_ids
+
+    def sync(self, show: Show) -> PassReport:
+        """One pass over that list, every whole walk being due."""
+        query(self.url, "UPDATE orchestra_etl.sweeps SET reconciled_at = NULL")
+
+        def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+            if call.endpoint != "runs":
+                return honest
+            rows = self.history.runs(self.workflow, 10_000, 0)
+            page = show(rows, int(request.query["offset"]), int(request.query["limit"]))
+            if isinstance(page, int):
+                return web.Response(status=page)
+            return web.Response(body=page if isinstance(page, bytes) else msgspec.json.encode(page))
+
+        variables = environment(
+            self.url, self.simulator.base_url, ORCHESTRA_ETL_API__ATTEMPTS="1", ORCHESTRA_ETL_API__PAGE_SIZE="25"
+        )
+        self.simulator.reset_counts()
+        with changed(self.simulator, answer):
+            return asyncio.run(sync(load(self.folder, configuration(self.workflow), variables)))
+
+    def stored(self) -> int:
+        """How many runs are stored with their steps."""
+        return int(query(self.url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'")[0]["n"])
+
+    def state(self) -> dict[str, Any]:
+        """What the workflow's sweeps have come to."""
+        return query(self.url, "SELECT * FROM orchestra_etl.sweeps")[0]
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    """That world, its server running."""
+    history = History(seed=5, workflows=1, runs_per_workflow=70, live=0, arrivals_per_minute=0)
+    with Simulator(history).in_thread() as simulator:
+        yield World(tmp_path, database_url, history, simulator)
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+def test_an_odd_list_is_walked_to_its_end(world: World, odd: Odd) -> None:
+    """Every run that was shown is stored, in a number of requests that follows from the list; a deviation is said once by the
+    exit status, and stays in the state; a second pass, after new runs, ends as the first one did and has those, too."""
+    first = world.sync(odd.show)
+    (swept,) = first.sweeps
+    assert swept.complete is odd.complete
+    assert world.simulator.requests["runs"] <= odd.requests
+    assert world.stored() == (odd.shown or 70)
+    text = world.state()["list_problem" if odd.complete else "last_error"]
+    assert (swept.problem or "") == (text or "")
+    assert (odd.problem or "") in (text or "")
+    assert (text is None) is (odd.problem is None)
+    assert first.exit_status == (0 if odd.problem is None else 6)
+    if odd.complete:
+        assert swept.listed == world.state()["listed_runs"]
+        assert swept.listed in (odd.shown or 70, 140)
+    world.history.add_runs(world.workflow, 3)
+    world.history.freeze(world.history.now() + timedelta(hours=1))
+    second = world.sync(odd.show)
+    assert (second.sweeps[0].new >= 3, second.sweeps[0].gap) == (True, None)
+    assert world.simulator.requests["runs"] <= odd.requests
+    assert second.exit_status == (0 if odd.complete else 6)
+    assert query(world.url, "SELECT * FROM orchestra_etl.gaps") == []
+
+
+def test_a_list_in_another_order_each_time_is_stored_in_the_end(world: World) -> None:
+    """A list that changes its order while it is walked is said to do so, and a few walks store all of it."""
+    problems = []
+    for _ in range(12):
+        problems.append(world.sync(_shuffled).sweeps[0].problem)
+        assert world.simulator.requests["runs"] <= 120
+    assert any("changes its order" in (problem or "") for problem in problems)
+    assert differences(world.url, world.history) == []
+
+
+def test_a_list_that_behaves_again_is_no_longer_spoken_of(world: World) -> None:
+    """The problem goes with the next walk to the list's end that does not have it; one that ends at the head tells nothing."""
+    world.sync(ODD["offset ignored"].show)
+    assert OFFSET in world.state()["list_problem"]
+    report = world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
+    assert (report.sweeps[0].problem, world.state()["list_problem"], world.stored()) == (None, None, 70)

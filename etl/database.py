@@ -47,6 +47,7 @@ IDLE_IN_TRANSACTION = 60.0
 # Missing privileges, tables or columns: whatever the rows are, nothing can be written until somebody changes the database.
 _UNFIT_CLASSES = ("3F", "42")
 _DENIED = "42501"
+_READ_ONLY = text("SELECT current_setting('transaction_read_only') = 'on'")
 _NOT_ALLOWED = (
     "the database refuses a statement for lack of a privilege (SQLSTATE 42501): let an administrator make this user a member "
     f"of {privileges.LOADER}, or of {privileges.MIGRATOR} for upgrades, `prune` and `erase`"
@@ -247,6 +248,16 @@ class Database:
         except (psycopg.Error, ConfigurationError):
             return "the database"
         return _address(given)
+
+    def check_writable(self) -> None:
+        """Make sure that the database takes writes.
+
+        Raises:
+            DatabaseUnavailable: it does not answer, or may only be read.
+            DatabaseError: it refuses the connection.
+        """
+        if self.transaction(lambda connection: connection.execute(_READ_ONLY).scalar_one()):
+            raise DatabaseUnavailable(self._note(READ_ONLY))
 
     def end_within(self, seconds: float) -> None:
         """Repeat no unit of work for longer than so many seconds from now, whatever `patience` says: the process ends.

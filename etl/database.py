@@ -23,7 +23,7 @@ from sqlalchemy.pool import QueuePool
 from etl import privileges, session
 from etl.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
 from etl.outage import Outage
-from etl.refusals import READ_ONLY, Refusal, is_transient, refusal, sqlstate
+from etl.refusals import READ_ONLY, Refusal, is_transient, message, refusal, sqlstate
 
 T = TypeVar("T")
 RV = TypeVar("RV")
@@ -237,7 +237,7 @@ class Database:
         """What to tell of a statement that this user may not run (SQLSTATE 42501)."""
         try:
             with self._in_use(), self._engine.begin() as connection:
-                return privileges.explain(connection, str(error), changes_schema=changes_schema)
+                return privileges.explain(connection, message(error), changes_schema=changes_schema)
         except (psycopg.Error, SQLAlchemyError, DatabaseError):
             return _NOT_ALLOWED
 

@@ -83,8 +83,11 @@ def explain(connection: Connection, message: str, *, changes_schema: bool = Fals
     ).one_or_none()
     if found is None:
         return lacks(connection, f"a privilege in the schemas {ANALYTICS} and {OPERATIONS}", MIGRATOR)
-    if found.missing is None or changes_schema:
+    if changes_schema:
         return lacks(connection, f"a privilege on {found.name}", MIGRATOR, found.owner)
+    if found.missing is None:
+        more = f"; if {LOADER} should have it, too, run `orchestra-etl db roles` again"
+        return lacks(connection, f"a privilege on {found.name}", MIGRATOR, found.owner) + more
     return lacks(connection, f"{found.missing} on {found.name}", LOADER, found.owner)
 
 

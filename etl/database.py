@@ -23,7 +23,7 @@ from sqlalchemy.pool import QueuePool
 from etl import privileges, session
 from etl.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
 from etl.outage import Outage
-from etl.refusals import READ_ONLY, Refusal, is_transient, refusal, sqlstate
+from etl.refusals import READ_ONLY, Refusal, is_transient, message, refusal, sqlstate
 
 T = TypeVar("T")
 RV = TypeVar("RV")
@@ -47,6 +47,7 @@ IDLE_IN_TRANSACTION = 60.0
 # Missing privileges, tables or columns: whatever the rows are, nothing can be written until somebody changes the database.
 _UNFIT_CLASSES = ("3F", "42")
 _DENIED = "42501"
+_READ_ONLY = text("SELECT current_setting('transaction_read_only') = 'on'")
 _NOT_ALLOWED = (
     "the database refuses a statement for lack of a privilege (SQLSTATE 42501): let an administrator make this user a member "
     f"of {privileges.LOADER}, or of {privileges.MIGRATOR} for upgrades, `prune` and `erase`"
@@ -241,7 +242,7 @@ class Database:
         """What to tell of a statement that this user may not run (SQLSTATE 42501)."""
         try:
             with self._in_use(), self._engine.begin() as connection:
-                return privileges.explain(connection, str(error), changes_schema=changes_schema)
+                return privileges.explain(connection, message(error), changes_schema=changes_schema)
         except (psycopg.Error, SQLAlchemyError, DatabaseError):
             return _NOT_ALLOWED
 
@@ -252,6 +253,16 @@ class Database:
         except (psycopg.Error, ConfigurationError):
             return "the database"
         return _address(given)
+
+    def check_writable(self) -> None:
+        """Make sure that the database takes writes.
+
+        Raises:
+            DatabaseUnavailable: it does not answer, or may only be read.
+            DatabaseError: it refuses the connection.
+        """
+        if self.transaction(lambda connection: connection.execute(_READ_ONLY).scalar_one()):
+            raise DatabaseUnavailable(self._note(READ_ONLY))
 
     def end_within(self, seconds: float) -> None:
         """Repeat no unit of work for longer than so many seconds from now, whatever `patience` says: the process ends.

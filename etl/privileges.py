@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from psycopg.sql import Identifier
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from etl.tables import ANALYTICS, OPERATIONS
 
@@ -48,12 +48,9 @@ _OBJECTS = text("""
 """)
 
 _USER = text("""
-    SELECT current_user AS name, current_setting('server_version_num')::integer >= 160000 AS grants_inherit,
+    SELECT current_user AS name, pg_has_role(r.oid, 'MEMBER') AS is_member, pg_has_role(r.oid, 'USAGE') AS inherits,
            (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = :schema) AS owner
-""")
-
-_MEMBERSHIP = text("""
-    SELECT pg_has_role(oid, 'MEMBER') AS is_member, pg_has_role(oid, 'USAGE') AS inherits FROM pg_roles WHERE rolname = :role
+    FROM (SELECT) AS one LEFT JOIN pg_roles AS r ON r.rolname = :role
 """)
 
 
@@ -61,6 +58,15 @@ def quoted(name: str) -> str:
     """A name as SQL has it; what is no printable character, which a name may hold, is replaced."""
     shown = "".join(one if one.isprintable() else "?" for one in name)
     return shown if re.fullmatch(r"[a-z_][a-z0-9_]*", shown) else Identifier(shown).as_string()
+
+
+def membership(connection: Connection, role: str, member: str) -> str:
+    """The statement that makes somebody a member of a role with all that it may do.
+
+    Since PostgreSQL 16 that is said with the grant; before, the member's own INHERIT decided.
+    """
+    since_16 = connection.execute(text("SELECT current_setting('server_version_num')::integer >= 160000")).scalar_one()
+    return f"GRANT {role} TO {quoted(member)}" + (" WITH INHERIT TRUE, SET TRUE" if since_16 else "")
 
 
 def explain(connection: Connection, message: str, *, changes_schema: bool = False) -> str:
@@ -72,33 +78,42 @@ def explain(connection: Connection, message: str, *, changes_schema: bool = Fals
         changes_schema: whether it was an upgrade, for which the owner is needed whatever was refused.
     """
     words = list(dict.fromkeys(_WORD.findall(message)))[:_WORDS]
-    user = connection.execute(_USER, {"schema": OPERATIONS}).one()
     found = connection.execute(
         _OBJECTS, {"words": words, "schemas": [ANALYTICS, OPERATIONS], "loader": LOADER}
     ).one_or_none()
-    owner = (found.owner if found is not None else None) or user.owner
-    what = f"on {found.name}" if found is not None else f"in the schemas {ANALYTICS} and {OPERATIONS}"
-    loads = found is not None and found.missing is not None and not changes_schema
-    lacking = f"{found.missing} {what}" if found is not None and loads else f"a privilege {what}"
-    role = LOADER if loads else MIGRATOR
-    return (
-        f"the database user {quoted(user.name)} lacks {lacking}, which the role {role} has (SQLSTATE 42501): "
-        f"{_advice(connection, user, role, owner)}"
-    )
+    if found is None:
+        return lacks(connection, f"a privilege in the schemas {ANALYTICS} and {OPERATIONS}", MIGRATOR)
+    if changes_schema:
+        return lacks(connection, f"a privilege on {found.name}", MIGRATOR, found.owner)
+    if found.missing is None:
+        more = f"; if {LOADER} should have it, too, run `orchestra-etl db roles` again"
+        return lacks(connection, f"a privilege on {found.name}", MIGRATOR, found.owner) + more
+    return lacks(connection, f"{found.missing} on {found.name}", LOADER, found.owner)
 
 
-def _advice(connection: Connection, user: Row[tuple[str, bool, str | None]], role: str, owner: str | None) -> str:
-    name = quoted(user.name)
-    as_owner = f"connect as {quoted(owner)}, who owns the object" if owner else "connect as the database's owner"
-    known = connection.execute(_MEMBERSHIP, {"role": role}).one_or_none()
-    if known is None:
-        return (
-            f"{as_owner}, or let an administrator run `orchestra-etl db roles` (it makes that role) and "
-            f"GRANT {role} TO {name}"
-        )
-    if known.inherits:
-        return f"{name} is a member of it, but its grants are incomplete: let {role}'s members run `orchestra-etl db roles`"
-    if known.is_member:
-        how = f"GRANT {role} TO {name} WITH INHERIT TRUE" if user.grants_inherit else f"ALTER ROLE {name} INHERIT"
-        return f"{name} is a member of it without inheriting from it; let an administrator run {how}"
-    return f"let an administrator run GRANT {role} TO {name}, or {as_owner}"
+def lacks(connection: Connection, what: str, role: str, owner: str | None = None) -> str:
+    """That this user lacks something which a role of ours has, and what would help.
+
+    Args:
+        connection: of this user.
+        what: such as `INSERT on orchestra.runs`.
+        role: one of the four above.
+        owner: of the object; None: the schema's.
+    """
+    user = connection.execute(_USER, {"schema": OPERATIONS, "role": role}).one()
+    name, owner = quoted(user.name), owner or user.owner
+    as_owner = f"connect as {quoted(owner)}, who owns it" if owner else "connect as the database's owner"
+    if user.is_member is None:
+        advice = f"{as_owner}, or let an administrator run `orchestra-etl db roles`, then GRANT {role} TO {name}"
+    elif user.inherits:
+        advice = f"{name} is a member of it, but what it may do was changed by hand: run `orchestra-etl db roles` again"
+    elif user.is_member:
+        statement = membership(connection, role, user.name)
+        advice = f"{name} is a member of it that does not inherit: let an administrator run {statement}"
+        if "INHERIT" not in statement:
+            advice = (
+                f"{name} is a member of it that does not inherit: let an administrator run ALTER ROLE {name} INHERIT"
+            )
+    else:
+        advice = f"let an administrator run GRANT {role} TO {name}, or {as_owner}"
+    return f"the database user {name} lacks {what}, which the role {role} has (SQLSTATE 42501): {advice}"

@@ -159,6 +159,12 @@ def sqlstate(error: BaseException) -> str | None:
     return error.sqlstate if isinstance(error, psycopg.Error) else None
 
 
+def message(error: BaseException) -> str:
+    """The server's own words, without the statement; to be searched, never to be shown."""
+    cause = _cause(error)
+    return (cause.diag.message_primary or "") if isinstance(cause, psycopg.Error) else ""
+
+
 def is_database_error(error: BaseException) -> bool:
     """Whether the error comes from the database or its driver."""
     return isinstance(error, psycopg.Error | SQLAlchemyError)

@@ -22,14 +22,16 @@ _FIXED = {
     # A row that is refused is found by a savepoint, which must not cost the session.
     "exit_on_error": "off",
 }
-# Those that not every release has. transaction_timeout (17) would end an upgrade or a long refresh; the other one (17, and
-# minor releases of earlier ones) closes views.
-_WHERE_KNOWN = {"transaction_timeout": "0", "restrict_nonsystem_relation_kind": ""}
+# Those that not every release has. transaction_timeout (17) would end an upgrade or a long refresh; the second (17, and
+# minor releases of earlier ones) closes views; with the third (13) the server's log gets the values of a statement that fails.
+_WHERE_KNOWN = {
+    "transaction_timeout": "0",
+    "restrict_nonsystem_relation_kind": "",
+    "log_parameter_max_length_on_error": "0",
+}
 
 
-def settings(
-    *, statement_timeout: float, lock_timeout: float, idle_timeout: float, local: bool = True, logs_rows: bool = False
-) -> TextClause:
+def settings(*, statement_timeout: float, lock_timeout: float, idle_timeout: float, local: bool = True) -> TextClause:
     """A query that sets everything, and says in its column `read_only` whether the transaction may only read.
 
     Args:
@@ -37,7 +39,6 @@ def settings(
         lock_timeout: seconds.
         idle_timeout: seconds that a transaction may be idle.
         local: for the transaction in hand; else for the session.
-        logs_rows: whether the server's log may hold a row that it refuses; only a superuser can ask for less.
     """
     seconds = {
         "statement_timeout": statement_timeout,
@@ -56,10 +57,9 @@ def settings(
         "CASE WHEN current_setting('session_replication_role') <> 'origin' "
         f"THEN set_config('session_replication_role', 'origin', {scope}) END"
     )
-    if not logs_rows:
-        # A server at its defaults logs the row that it refuses. For a role that is no superuser one of them can say
-        # ALTER ROLE ... SET log_error_verbosity = terse.
-        parts.append(
-            f"CASE WHEN current_setting('is_superuser') = 'on' THEN set_config('log_error_verbosity', 'terse', {scope}) END"
-        )
+    # A server at its defaults logs the row that it refuses. For a role that is no superuser one of them can say
+    # ALTER ROLE ... SET log_error_verbosity = terse.
+    parts.append(
+        f"CASE WHEN current_setting('is_superuser') = 'on' THEN set_config('log_error_verbosity', 'terse', {scope}) END"
+    )
     return text(f"SELECT {', '.join(parts)}, current_setting('transaction_read_only') = 'on' AS read_only")

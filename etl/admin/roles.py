@@ -5,20 +5,22 @@ The roles belong to the whole cluster, what they may do to one database. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, text
-from sqlalchemy.dialects import postgresql
+from psycopg.sql import Identifier
+from sqlalchemy import Connection, Row, Table, text
 
 from etl.database import Database
 from etl.errors import DatabaseError
+from etl.privileges import ANALYST as ANALYST
+from etl.privileges import LOADER as LOADER
+from etl.privileges import MIGRATOR as MIGRATOR
+from etl.privileges import PAYLOAD_ANALYST as PAYLOAD_ANALYST
+from etl.privileges import lacks, membership, quoted
 from etl.tables import ANALYTICS, OPERATIONS, PRIVATE, analytics, metadata, operations, prices, rollups
-
-MIGRATOR = "orchestra_migrator"
-LOADER = "orchestra_loader"
-ANALYST = "orchestra_analyst"
-PAYLOAD_ANALYST = "orchestra_payload_analyst"
 
 PURPOSES: Mapping[str, str] = {
     MIGRATOR: "owns both schemas: db upgrade, prune, erase, untrack",
@@ -70,7 +72,6 @@ LOADED: Mapping[Table, str] = {
 """What the loader may do to each table."""
 
 _SCHEMAS = f"{ANALYTICS}, {OPERATIONS}"
-_quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -79,18 +80,35 @@ class Applied(msgspec.Struct, frozen=True):
     created: tuple[str, ...]
     """Roles that were not there before."""
     former_owners: tuple[str, ...]
-    """Ordinary users who owned a part of the schema until now, and have lost what they could do by that."""
+    """Ordinary users who owned a part of the schema until now; they are members of the migrator and the loader now."""
+    kept: tuple[str, ...]
+    """Users with a session of orchestra-etl who would have lost what it needs; they are members of the loader now."""
 
 
 _MAY_CREATE = text("SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user")
 
 _EXISTING = text("SELECT rolname FROM pg_roles WHERE rolname = ANY (CAST(:names AS text[]))")
 
-# Whoever makes the roles must be able to hand over to the migrator, and to upgrade later. A superuser is a member of all.
+# A superuser is a member of all.
 _IS_MEMBER = text("SELECT pg_has_role(CAST(:member AS name), CAST(:role AS name), 'USAGE')")
 
+# Before PostgreSQL 16 CREATEROLE was enough.
+_MAY_GRANT = text("""
+    SELECT pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION') OR me.rolsuper
+        OR (me.rolcreaterole AND current_setting('server_version_num')::integer < 160000)
+    FROM pg_roles AS r, pg_roles AS me WHERE r.rolname = :role AND me.rolname = current_user
+""")
+
+# Who works with the schema now, as its loader must be able to.
+_LIVE = text(f"""
+    SELECT DISTINCT usename FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE 'orchestra-etl%' AND usename IS NOT NULL
+      AND has_schema_privilege(usesysid, '{OPERATIONS}', 'USAGE')
+      AND has_table_privilege(usesysid, '{OPERATIONS}.run_ledger', 'UPDATE')
+""")
+
 _DATABASE = text("""
-    SELECT quote_ident(datname) AS name, pg_has_role(datdba, 'USAGE') AS mine FROM pg_database WHERE datname = current_database()
+    SELECT datname AS name, pg_has_role(datdba, 'USAGE') AS mine FROM pg_database WHERE datname = current_database()
 """)
 
 _MAY_WORK = text("""
@@ -116,7 +134,8 @@ _OBJECTS = """
 """
 
 _OWNED = text(f"""
-    SELECT o.kind, o.name, r.rolname AS owner, r.rolsuper OR r.rolname = current_user AS keeps_all
+    SELECT o.kind, o.name, r.rolname AS owner, r.rolsuper OR r.rolname = current_user AS keeps_all,
+           pg_has_role(r.oid, 'USAGE') AS is_ours
     FROM ({_OBJECTS}) AS o JOIN pg_roles AS r ON r.oid = o.owner
     WHERE r.rolname <> :migrator
     ORDER BY o.place, o.name
@@ -144,6 +163,24 @@ _VIEWS = text("""
     ORDER BY 1
 """)
 
+_BOTH = [ANALYTICS, OPERATIONS]
+
+_LACKING = text("""
+    SELECT CASE WHEN w.privilege = 'USAGE' THEN 'USAGE on schema ' ELSE w.privilege || ' on ' END || w.name
+    FROM (
+        SELECT 0 AS rank, s AS name, 'USAGE' AS privilege, has_schema_privilege(s, 'USAGE') AS has
+        FROM unnest(CAST(:schemas AS text[])) AS s
+        UNION ALL
+        SELECT 1, t.name, t.privilege,
+               CASE WHEN NOT has_schema_privilege(split_part(t.name, '.', 1), 'USAGE') THEN false
+                    WHEN t.column_name <> '' THEN has_column_privilege(t.name, t.column_name, t.privilege)
+                    ELSE has_table_privilege(t.name, t.privilege) END
+        FROM unnest(CAST(:tables AS text[]), CAST(:privileges AS text[]), CAST(:columns AS text[]))
+            AS t (name, privilege, column_name)
+    ) AS w
+    WHERE NOT w.has ORDER BY w.rank, w.name, w.privilege
+""")
+
 _IN_USE = text(f"""
     SELECT pg_get_userbyid(nspowner) = '{MIGRATOR}' AND pg_has_role(nspowner, 'USAGE')
     FROM pg_namespace WHERE nspname = '{ANALYTICS}'
@@ -151,7 +188,7 @@ _IN_USE = text(f"""
 
 
 def apply(database: Database) -> Applied:
-    """Create the roles, or bring them up to date, in one transaction.
+    """Create the roles, or bring them up to date, in one transaction. Whoever works with the schema goes on working.
 
     Args:
         database: with the current schema, connected as the schema's owner with CREATEROLE, or as a superuser.
@@ -170,6 +207,36 @@ def refresh(database: Database) -> bool:
     return database.transaction(_refresh)
 
 
+def check_loader(database: Database) -> None:
+    """Make sure that this user may do all that the loader may.
+
+    Args:
+        database: with the current schema.
+
+    Raises:
+        DatabaseError: it may not; the line says what it lacks, and which role would help.
+    """
+    if (problem := database.transaction(_lacking)) is not None:
+        raise DatabaseError(problem)
+
+
+def _lacking(connection: Connection) -> str | None:
+    wanted = [
+        (table.fullname, privilege, column)
+        for table, privileges in LOADED.items()
+        for privilege, column in re.findall(r"(\w+)(?: \((\w+)\))?(?:, |$)", privileges)
+    ]
+    tables, names, columns = zip(*wanted, strict=True)
+    found = connection.execute(
+        _LACKING, {"tables": list(tables), "privileges": list(names), "columns": list(columns), "schemas": _BOTH}
+    )
+    missing = found.scalars().all()
+    if not missing:
+        return None
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return lacks(connection, f"{missing[0]}{more}", LOADER)
+
+
 def _apply(connection: Connection) -> Applied:
     _wait_for_upgrades(connection)
     existing = set(connection.execute(_EXISTING, {"names": list(PURPOSES)}).scalars())
@@ -179,17 +246,54 @@ def _apply(connection: Connection) -> Applied:
             "this database user may not create roles: run `orchestra-etl db roles` once as a user with CREATEROLE, "
             "such as the server's administrator"
         )
+    owned = _owned(connection)
+    if foreign := sorted({one.owner for one in owned if not one.is_ours}):
+        raise DatabaseError(
+            f"the schema belongs to {', '.join(map(quoted, foreign))}: run `orchestra-etl db roles` as its "
+            "owner with CREATEROLE, or as a superuser; nothing was changed"
+        )
+    live = connection.execute(_LIVE).scalars().all()
     for role in missing:
-        connection.exec_driver_sql(f"CREATE ROLE {role} NOLOGIN")
-        connection.exec_driver_sql(f"COMMENT ON ROLE {role} IS 'orchestra-etl: {PURPOSES[role]}'")
+        _run(connection, f"CREATE ROLE {role} NOLOGIN")
+        _run(connection, f"COMMENT ON ROLE {role} IS 'orchestra-etl: {PURPOSES[role]}'")
     me = connection.exec_driver_sql("SELECT current_user").scalar_one()
-    for member, role in ((PAYLOAD_ANALYST, ANALYST), (me, MIGRATOR)):
-        if not connection.execute(_IS_MEMBER, {"member": member, "role": role}).scalar_one():
-            connection.exec_driver_sql(f"GRANT {role} TO {_quote(member)}")
+    # Whoever makes the roles must be able to hand over to the migrator, and to upgrade later.
+    former_owners = tuple(sorted({one.owner for one in owned if not one.keeps_all}))
+    for member, role in (
+        (PAYLOAD_ANALYST, ANALYST),
+        (me, MIGRATOR),
+        *((owner, role) for owner in former_owners for role in (MIGRATOR, LOADER)),
+    ):
+        _enter(connection, member, role)
     _open_database(connection)
-    former_owners = _hand_over(connection)
+    _hand_over(connection)
     _grant(connection)
-    return Applied(tuple(missing), former_owners)
+    connection.exec_driver_sql("RESET ROLE")
+    still = set(connection.execute(_LIVE).scalars())
+    kept = tuple(sorted(user for user in live if user not in still))
+    for user in kept:
+        _enter(connection, user, LOADER)
+    return Applied(tuple(missing), former_owners, kept)
+
+
+def _enter(connection: Connection, member: str, role: str) -> None:
+    """Make somebody a member of a role who has all that it may do, where he has not yet."""
+    if connection.execute(_IS_MEMBER, {"member": member, "role": role}).scalar_one():
+        return
+    grant = membership(connection, role, member)
+    if not connection.execute(_MAY_GRANT, {"role": role}).scalar_one():
+        raise DatabaseError(f"this user may not grant {role}: let a superuser first run {grant}; nothing was changed")
+    _run(connection, grant)
+    if not connection.execute(_IS_MEMBER, {"member": member, "role": role}).scalar_one():
+        raise DatabaseError(
+            f"{quoted(member)} does not inherit from the roles it is a member of: first run ALTER ROLE {quoted(member)} INHERIT; "
+            "nothing was changed"
+        )
+
+
+def _run(connection: Connection, statement: str) -> None:
+    """Run a statement without parameters: a % in a name stays one."""
+    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
 def _refresh(connection: Connection) -> bool:
@@ -207,25 +311,27 @@ def _wait_for_upgrades(connection: Connection) -> None:
 
 def _open_database(connection: Connection) -> None:
     database = connection.execute(_DATABASE).one()
+    name = Identifier(database.name).as_string()
     wanted = {MIGRATOR: ("CONNECT", "TEMPORARY"), LOADER: ("CONNECT", "TEMPORARY"), ANALYST: ("CONNECT",)}
-    grants = [
-        f"GRANT {', '.join(privileges)} ON DATABASE {database.name} TO {role}" for role, privileges in wanted.items()
-    ]
+    grants = [f"GRANT {', '.join(privileges)} ON DATABASE {name} TO {role}" for role, privileges in wanted.items()]
     if database.mine:
         for grant in grants:
-            connection.exec_driver_sql(grant)
+            _run(connection, grant)
     pairs = [(role, privilege) for role, privileges in wanted.items() for privilege in privileges]
     roles, names = zip(*pairs, strict=True)
     if not connection.execute(_MAY_WORK, {"roles": list(roles), "privileges": list(names)}).scalar_one():
         raise DatabaseError(f"this user does not own the database: its owner must first run {'; '.join(grants)}")
 
 
-def _hand_over(connection: Connection) -> tuple[str, ...]:
-    """Make the migrator the owner of everything; the ordinary users who were it."""
-    found = connection.execute(_OWNED, {"schemas": [ANALYTICS, OPERATIONS], "migrator": MIGRATOR}).all()
-    for one in found:
-        connection.exec_driver_sql(f"ALTER {one.kind} {one.name} OWNER TO {MIGRATOR}")
-    return tuple(sorted({one.owner for one in found if not one.keeps_all}))
+def _owned(connection: Connection) -> Sequence[Row[Any]]:
+    """What is not the migrator's yet, in the order in which it can be handed over."""
+    return connection.execute(_OWNED, {"schemas": _BOTH, "migrator": MIGRATOR}).all()
+
+
+def _hand_over(connection: Connection) -> None:
+    """Make the migrator the owner of everything."""
+    for one in _owned(connection):
+        _run(connection, f"ALTER {one.kind} {one.name} OWNER TO {MIGRATOR}")
 
 
 def _grant(connection: Connection) -> None:
@@ -236,7 +342,7 @@ def _grant(connection: Connection) -> None:
         _VIEWS, {"schema": ANALYTICS, "tables": [one[0] for one in hidden], "columns": [one[1] for one in hidden]}
     ).all()
     for statement in (*_revocations(), *_grants(), *_view_grants({row.name: row.reveals for row in views})):
-        connection.exec_driver_sql(statement)
+        _run(connection, statement)
 
 
 def _revocations() -> Iterator[str]:
@@ -262,8 +368,8 @@ def _grants() -> Iterator[str]:
             yield f"GRANT SELECT ON {table.fullname} TO {ANALYST}"
         else:
             open_to_all = [column.name for column in table.columns if column.name not in private]
-            yield f"GRANT SELECT ({', '.join(map(_quote, open_to_all))}) ON {table.fullname} TO {ANALYST}"
-            yield f"GRANT SELECT ({', '.join(map(_quote, private))}) ON {table.fullname} TO {PAYLOAD_ANALYST}"
+            yield f"GRANT SELECT ({', '.join(map(quoted, open_to_all))}) ON {table.fullname} TO {ANALYST}"
+            yield f"GRANT SELECT ({', '.join(map(quoted, private))}) ON {table.fullname} TO {PAYLOAD_ANALYST}"
 
 
 def _view_grants(reveals: Mapping[str, bool]) -> Iterator[str]:

@@ -140,18 +140,22 @@ async def _try(subject: str, trial: Callable[[], Awaitable[str]]) -> Finding:
 
 def _try_database(settings: Settings) -> Finding:
     from etl import app, database, schema
+    from etl.admin import roles
     from etl.settings import EMBEDDED
 
     try:
         with app.database_url(settings) as url:
-            own = database.Database(url, patience=5.0, pool_size=1)
+            own = database.Database(url, patience=database.INTERACTIVE, pool_size=1)
             try:
+                own.check_writable()
                 found = schema.read(own)
                 if found.revision is None and settings.database_url() == EMBEDDED:
                     return Finding("database", True, "embedded; the schema will be made at the first use")
                 if found.revision is None and settings.database.migrate_on_start:
                     return Finding("database", True, "it answers; the schema will be made at the first use")
                 found.check()
+                if found.is_current:
+                    roles.check_loader(own)
             finally:
                 own.close()
     except EtlError as error:

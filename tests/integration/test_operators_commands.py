@@ -159,7 +159,7 @@ def test_config_check_tries_everything(make: Command, simulated: Simulated, data
     [
         ({"ORCHESTRA_API_KEY": "wrong-key"}, 3, "API", "401"),
         ({"ORCHESTRA_API_KEY": ""}, 2, "API", "ORCHESTRA_API_KEY"),
-        ({"DATABASE_URL": "postgresql://nobody-there@127.0.0.1:1/x"}, 4, "database", "does not answer"),
+        ({"DATABASE_URL": "postgresql://nobody-there@127.0.0.1:1/x"}, 4, "database", "the connection is refused"),
         ({"toml": configuration("no-such-workflow")}, 5, "workflow", "404"),
         ({"toml": ""}, 2, "settings", "no workflow is configured"),
     ],

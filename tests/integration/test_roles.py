@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -427,7 +428,7 @@ def test_making_them_again_changes_nothing(url: str) -> None:
     query(url, "GRANT DELETE ON orchestra.runs TO orchestra_loader")
     query(url, "GRANT USAGE ON SCHEMA orchestra_etl TO PUBLIC")
     applied = apply(url)
-    assert (applied.created, applied.former_owners) == ((), ())
+    assert applied == roles.Applied((), (), ())
     after = query(url, rights)
     for row in (*before, *after):
         row["acl"] = sorted(row["acl"] or ())
@@ -471,22 +472,163 @@ def test_who_may_not_make_roles_is_told_in_one_line(cluster: EmbeddedPostgres, d
         apply(mine)
     assert query(database_url, "SELECT rolname FROM pg_roles WHERE rolname LIKE 'orchestra%%'") == []
     query(database_url, "ALTER ROLE test_owner CREATEROLE")
-    assert apply(mine) == roles.Applied(tuple(roles.PURPOSES), ())
+    assert apply(mine) == roles.Applied(tuple(roles.PURPOSES), (), ())
     assert apply(mine).created == ()
     upgrade(mine)
     query(mine, "UPDATE orchestra.runs SET state = 'failed'")
     query(mine, "ALTER TABLE orchestra.runs OWNER TO orchestra_migrator")
 
 
-def test_a_former_owner_is_named(cluster: EmbeddedPostgres, empty_database_url: str) -> None:
-    """Where an administrator makes the roles, the user who owned the schema is named, and works on as a loader."""
-    query(empty_database_url, "CREATE ROLE test_owner LOGIN")
+@pytest.mark.parametrize("attributes", ["", "NOINHERIT"])
+def test_a_live_owner_goes_on(cluster: EmbeddedPostgres, empty_database_url: str, attributes: str) -> None:
+    """The service's user, who owned the schema until a superuser made the roles, works on within its session, and upgrades."""
+    query(empty_database_url, f"CREATE ROLE test_owner LOGIN {attributes}")
     name = psycopg.conninfo.conninfo_to_dict(empty_database_url)["dbname"]
     query(empty_database_url, f"GRANT CREATE ON DATABASE {name} TO test_owner")
-    upgrade(as_user(empty_database_url, "test_owner"))
-    assert apply(empty_database_url).former_owners == ("test_owner",)
-    query(empty_database_url, f"GRANT {LOADER} TO test_owner")
-    assert code(as_user(empty_database_url, "test_owner"), "UPDATE orchestra.runs SET state = 'x'") is None
+    mine = as_user(empty_database_url, "test_owner")
+    upgrade(mine, revision="0008")
+    upgrade(mine)
+    service = Database(mine)
+    service.transaction(lambda c: c.exec_driver_sql("UPDATE orchestra_etl.run_ledger SET due_at = now()"))
+    applied = apply(empty_database_url)
+    assert (applied.former_owners, applied.kept) == (("test_owner",), ())
+    service.transaction(lambda c: c.exec_driver_sql("UPDATE orchestra_etl.run_ledger SET due_at = now()"))
+    service.close()
+    for statement in (
+        *MIGRATOR_MAY,
+        "SELECT data FROM orchestra.inputs",
+        "ALTER TABLE orchestra.runs ADD COLUMN x int",
+    ):
+        assert code(mine, statement) is None, statement
+    assert apply(empty_database_url) == roles.Applied((), (), ())
+    # As the command advises where somebody else upgrades.
+    query(empty_database_url, f"REVOKE {MIGRATOR} FROM test_owner")
+    assert code(mine, "UPDATE orchestra.runs SET state = 'x'") is None
+    assert code(mine, "DROP TABLE orchestra.runs") == DENIED
+
+
+def test_a_member_of_the_owner_and_a_live_user_go_on(cluster: EmbeddedPostgres, empty_database_url: str) -> None:
+    """A login that has its rights from the owner keeps them; one with a session that had them from PUBLIC becomes a loader."""
+    url = empty_database_url
+    name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+    query(url, f"CREATE ROLE test_owner; GRANT CREATE ON DATABASE {name} TO test_owner")
+    query(
+        url,
+        "CREATE ROLE test_loader LOGIN IN ROLE test_owner; CREATE ROLE test_nobody LOGIN; CREATE ROLE test_analyst LOGIN",
+    )
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET ROLE test_owner")
+        connection.execute("CREATE SCHEMA orchestra; CREATE SCHEMA orchestra_etl")
+    upgrade(as_user(url, "test_loader"))
+    query(url, "GRANT USAGE ON SCHEMA orchestra, orchestra_etl TO PUBLIC")
+    query(url, "GRANT ALL ON ALL TABLES IN SCHEMA orchestra, orchestra_etl TO PUBLIC")
+    service = Database(as_user(url, "test_nobody"))
+    write = "UPDATE orchestra_etl.run_ledger SET due_at = now()"
+    service.transaction(lambda c: c.exec_driver_sql(write))
+    applied = apply(url)
+    assert (applied.former_owners, applied.kept) == (("test_owner",), ("test_nobody",))
+    service.transaction(lambda c: c.exec_driver_sql(write))
+    service.close()
+    assert code(as_user(url, "test_loader"), write) is None
+    assert code(as_user(url, "test_analyst"), write) == DENIED
+
+
+def test_who_does_not_own_the_schema_changes_nothing(cluster: EmbeddedPostgres, database_url: str) -> None:
+    """A user with CREATEROLE who does not own the schema is told who does; no role is made."""
+    query(database_url, "CREATE ROLE test_nobody LOGIN CREATEROLE")
+    query(database_url, "GRANT USAGE ON SCHEMA orchestra_etl TO test_nobody")
+    query(database_url, "GRANT ALL ON ALL TABLES IN SCHEMA orchestra_etl TO test_nobody")
+    try:
+        with pytest.raises(DatabaseError, match=r"belongs to postgres: run .* as its owner"):
+            apply(as_user(database_url, "test_nobody"))
+        assert query(database_url, "SELECT rolname FROM pg_roles WHERE rolname LIKE 'orchestra%%'") == []
+    finally:
+        query(database_url, "DROP OWNED BY test_nobody")
+
+
+def test_names_may_hold_any_character(cluster: EmbeddedPostgres) -> None:
+    """Roles are made, upgrades and checks go on where the database and its owner have a %, a colon, quotes and spaces."""
+    odd = """50% :of "it's" %(x)s"""
+    names = sql.Identifier(odd), sql.Identifier(f"{odd}!")
+    admin = cluster.url_for("postgres")
+    where = admin.partition("?")[2]
+    url = f"postgresql://{quote(odd + '!', safe='')}@/{quote(odd, safe='')}?{where}"
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE").format(names[1]))
+        connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*names))
+    try:
+        upgrade(url, revision="0008")
+        upgrade(url)
+        assert apply(url).created == tuple(roles.PURPOSES)
+        check_drift(url)
+        upgraded = Database(url)
+        assert roles.refresh(upgraded)
+        with pytest.raises(DatabaseError, match="lacks"):
+            upgraded.transaction(lambda c: c.exec_driver_sql("DELETE FROM pg_authid"))
+        upgraded.close()
+    finally:
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(names[0]))
+            _drop_roles(cluster)
+            connection.execute(sql.SQL("DROP ROLE {}").format(names[1]))
+
+
+# A refused privilege.
+
+
+def _denied(url: str, *statements: str) -> str:
+    opened = Database(url)
+    try:
+        with pytest.raises(DatabaseError, match="SQLSTATE 42501") as refused:
+            opened.transaction(lambda c: [c.exec_driver_sql(one) for one in statements])
+        return str(refused.value)
+    finally:
+        opened.close()
+
+
+def test_a_refused_privilege_names_user_object_and_role(url: str) -> None:
+    """Each kind of user is told what it lacks on which object, and by which role or GRANT it would have it."""
+    assert "test_analyst lacks USAGE on schema orchestra_etl, which the role orchestra_loader has" in _denied(
+        as_user(url, "test_analyst"), "SELECT * FROM orchestra_etl.run_ledger"
+    )
+    told = _denied(as_user(url, "test_analyst"), "INSERT INTO orchestra.workflows (id) VALUES ('secret')")
+    assert "test_analyst lacks INSERT, UPDATE on orchestra.workflows" in told
+    assert "GRANT orchestra_loader TO test_analyst" in told
+    assert "secret" not in told
+    told = _denied(as_user(url, "test_loader"), "DELETE FROM orchestra.runs")
+    assert "test_loader lacks a privilege on orchestra.runs, which the role orchestra_migrator has" in told
+    assert "GRANT orchestra_migrator TO test_loader" in told
+    query(url, "REVOKE orchestra_loader FROM test_loader; GRANT orchestra_loader TO test_loader WITH INHERIT FALSE")
+    told = _denied(as_user(url, "test_loader"), "SELECT * FROM orchestra_etl.run_ledger")
+    assert "does not inherit: let an administrator run GRANT orchestra_loader TO test_loader WITH INHERIT TRUE" in told
+    query(url, "GRANT orchestra_loader TO test_loader WITH INHERIT TRUE")
+    query(url, "REVOKE INSERT ON orchestra.steps FROM orchestra_loader")
+    assert "run `orchestra-etl db roles`" in _denied(
+        as_user(url, "test_loader"), "INSERT INTO orchestra.steps (id) VALUES ('x')"
+    )
+
+
+def test_every_command_names_what_a_user_lacks(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An analyst's login for the service, a loader's for an upgrade: each command says whose role is missing."""
+    toml = configuration("11111111-2222-3333-4444-555555555555")
+
+    def said(user: str, *arguments: str) -> str:
+        variables = environment(as_user(url, user), "http://127.0.0.1:1")
+        printed = command_line(tmp_path, monkeypatch, capsys, toml, **variables)(*arguments)
+        assert printed.status == 4, (arguments, printed.err)
+        return printed.err
+
+    for arguments in (("status",), ("sync",), ("db", "check"), ("db", "current"), ("gaps", "list"), ("db", "upgrade")):
+        line = said("test_analyst", *arguments)
+        assert "test_analyst lacks USAGE on schema orchestra_etl, which the role orchestra_loader has" in line
+    query(url, "REVOKE UPDATE ON orchestra.steps FROM orchestra_loader")
+    assert "test_loader lacks UPDATE on orchestra.steps" in said("test_loader", "db", "check")
+    query(url, "UPDATE orchestra_etl.alembic_version SET version_num = '0008'")
+    line = said("test_loader", "db", "upgrade")
+    assert "orchestra_migrator" in line
+    assert "GRANT orchestra_migrator TO test_loader" in line
 
 
 MIGRATOR_MAY = (

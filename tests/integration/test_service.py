@@ -237,6 +237,28 @@ def test_a_database_that_goes_away_and_comes_back(world: World) -> None:
     assert differences(world.url, world.history) == []
 
 
+def test_readiness_follows_the_database_at_once(world: World) -> None:
+    """With all of its patience the service is not ready within a second or two of the first refusal, is ready again when the
+    database is, and says so in one line each, whatever jobs meet it."""
+    name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
+    admin = world.url.replace(f"/{name}", "/postgres")
+
+    async def scenario(found: Daemon, health: Health) -> None:
+        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        query(admin, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        await _until(lambda: "database" in _troubles(health), 4.0)
+        await asyncio.sleep(1.5)
+        assert set(_troubles(health)) == {"database"}
+        query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await _until(lambda: not _troubles(health))
+
+    with structlog.testing.capture_logs() as events:
+        world.serve(scenario, observed=True)
+    said = [one["event"] for one in events if one["log_level"] != "info"]
+    assert said == ["database_away", "database_back"]
+
+
 def test_the_service_ends_soon_though_the_database_is_away(world: World) -> None:
     """With a minute's patience and no database, the end takes seconds, threads included."""
     name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]

@@ -1,0 +1,313 @@
+"""A database that is away: the reason in the first line, patience by command, and one line a minute for the whole process."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, text
+from structlog.testing import capture_logs
+
+from etl import outage, refusals
+from etl.database import Database
+from etl.errors import DatabaseError, DatabaseUnavailable
+from tests.command_line import Command, command_line
+from tests.support import configuration, environment, free_port, query, wait_until
+
+Make = Callable[..., Command]
+SHORT = {"ORCHESTRA_ETL_DATABASE__PATIENCE": "500ms"}
+"""For a test of the words alone."""
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Make:
+    """The command line for a database, with one workflow."""
+
+    def made(url: str, **more: str) -> Command:
+        toml = configuration("11111111-2222-3333-4444-555555555555")
+        variables = environment(url, f"http://127.0.0.1:{free_port()}", **more)
+        return command_line(tmp_path, monkeypatch, capsys, toml, **variables)
+
+    return made
+
+
+@contextmanager
+def _listener(answer: bytes | None) -> Iterator[int]:
+    """A port where something says this to everybody, or takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    one = server.accept()[0]
+                except OSError:
+                    return
+                taken.append(one)
+                if answer is not None:
+                    one.recv(1)
+                    one.sendall(answer)
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield int(server.getsockname()[1])
+        server.shutdown(socket.SHUT_RDWR)
+        for one in taken:
+            one.close()
+
+
+def _first_line(command: Command, *arguments: str) -> tuple[str, float]:
+    """What a command that ends with 4 says, and how many seconds it takes."""
+    began = time.monotonic()
+    printed = command(*arguments)
+    assert printed.status == 4
+    lines = [line for line in printed.err.splitlines() if line.startswith("orchestra-etl: ")]
+    assert len(lines) == 1
+    assert "secret" not in printed.err
+    return lines[0], time.monotonic() - began
+
+
+COMMANDS = (
+    ("status",),
+    ("runs", "list"),
+    ("gaps", "list"),
+    ("dead-letters", "list"),
+    ("db", "current"),
+    ("db", "upgrade"),
+)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_a_command_that_a_person_waits_for_gives_up_in_seconds(make: Make, arguments: tuple[str, ...]) -> None:
+    """Nothing listens at the port: the line names host, port and reason, and comes within seconds."""
+    line, seconds = _first_line(make("postgresql://u:secret@127.0.0.1:1/d"), *arguments)
+    assert "127.0.0.1:1: the connection is refused" in line
+    assert seconds < 8
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (
+            "postgresql://u:secret@no-such-host.invalid/d",
+            "no-such-host.invalid:5432: the host's name cannot be resolved",
+        ),
+        ("postgresql://u:secret@/d?host=/no/such/folder", "there is no such socket"),
+        ("postgresql://u:secret@127.0.0.1:1,127.0.0.2:2/d", "127.0.0.1:1, 127.0.0.2:2: the connection is refused"),
+    ],
+)
+def test_what_keeps_a_connection_from_being_made(make: Make, url: str, words: str) -> None:
+    """A host that cannot be resolved, a socket that is not there and two hosts that refuse are told apart."""
+    line, seconds = _first_line(make(url, **SHORT), "status")
+    assert words in line
+    assert seconds < 8
+
+
+def test_a_server_that_says_nothing(make: Make) -> None:
+    """A host that takes the connection and says no word is given up in seconds, too."""
+    with _listener(None) as port:
+        line, seconds = _first_line(make(f"postgresql://u:secret@127.0.0.1:{port}/d"), "status")
+    assert "does not answer in time" in line
+    assert seconds < 13
+
+
+def test_another_server_than_postgresql(make: Make) -> None:
+    """A web server at the port is named as what it is, at once."""
+    with _listener(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        line, seconds = _first_line(make(f"postgresql://u:secret@127.0.0.1:{port}/d"), "sync")
+    assert "is not PostgreSQL" in line
+    assert seconds < 5
+
+
+def test_a_server_without_tls(make: Make) -> None:
+    """Where sslmode asks for TLS and the server has none, each command says so at once, `sync` too."""
+    with _listener(b"N") as port:
+        command = make(f"postgresql://u:secret@127.0.0.1:{port}/d?sslmode=require")
+        for arguments in (("status",), ("sync",), ("db", "upgrade")):
+            line, seconds = _first_line(command, *arguments)
+            assert "offers no TLS, which sslmode requires" in line
+            assert seconds < 5
+
+
+def _finding(command: Command) -> str:
+    (found,) = [one for one in command("config", "check", "--json").json if one["subject"] == "database"]
+    assert not found["ok"]
+    assert found["exit_status"] == 4
+    return str(found["text"])
+
+
+def test_a_role_without_a_connection_left(make: Make, database_url: str) -> None:
+    """Where the role may have no more sessions, `status` and `config check` say it, within seconds."""
+    query(database_url, "CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
+    try:
+        command = make(database_url.replace("postgres@", "crowded@"), **SHORT)
+        line, seconds = _first_line(command, "status")
+        assert "has no connection left" in line
+        assert "CONNECTION LIMIT" in line
+        assert seconds < 8
+        assert "has no connection left" in _finding(command)
+    finally:
+        query(database_url, "DROP ROLE crowded")
+
+
+def _read_only(url: str, value: str) -> None:
+    with psycopg.connect(url, autocommit=True, options="-c default_transaction_read_only=off") as connection:
+        name = connection.info.dbname
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}".encode())
+
+
+def test_a_database_that_is_read_only(make: Make, database_url: str) -> None:
+    """`config check` finds that nothing can be written, a command that writes says it, and one that reads goes on."""
+    _read_only(database_url, "on")
+    command = make(database_url, **SHORT)
+    assert "the database is read-only" in _finding(command)
+    assert "the database is read-only" in _first_line(command, "track", "w", "r")[0]
+    assert command("status").status == 0
+    _read_only(database_url, "off")
+    assert command("track", "w", "r").status == 0
+
+
+def test_sync_has_patience_and_says_at_once_for_what(database_url: str, tmp_path: Path) -> None:
+    """A unit of work of a patient command waits until the database is back; the reason is said when the waiting begins."""
+    name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+    admin = re.sub(r"/test_\w+", "/postgres", database_url)
+    query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    back = threading.Timer(2.0, query, (admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+    back.start()
+    opened, impatient = Database(database_url), Database(database_url, outage_patience=0.5)
+    with capture_logs() as lines:
+        with pytest.raises(DatabaseUnavailable, match="does not accept connections"):
+            impatient.transaction(lambda c: None)
+        assert opened.transaction(lambda c: c.execute(text("SELECT 1")).scalar_one()) == 1
+    back.join()
+    opened.close()
+    impatient.close()
+    said = [line["event"] for line in lines]
+    assert said == ["database_away", "database_away", "database_back"]
+
+
+# One process, many threads.
+
+
+def test_an_outage_is_said_once_for_all_threads(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight units of work that fail side by side make one line at the beginning, one a minute and one at the end."""
+    name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+    admin = re.sub(r"/test_\w+", "/postgres", database_url)
+    late, real = [0.0], time.monotonic
+    monkeypatch.setattr(outage.time, "monotonic", lambda: real() + late[0])  # type: ignore[attr-defined]
+    opened = Database(database_url, patience=1e6, pool_size=8)
+    query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    threads = [threading.Thread(target=opened.transaction, args=(lambda c: None,)) for _ in range(8)]
+    with capture_logs() as lines:
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: opened.problem is not None)
+        time.sleep(1)
+        assert [line["event"] for line in lines] == ["database_away"]
+        for minute in range(1, 4):
+            late[0] = minute * 61.0
+            wait_until(lambda minute=minute: len(lines) == 1 + minute)  # type: ignore[misc]
+        query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        for thread in threads:
+            thread.join()
+    opened.close()
+    assert opened.problem is None
+    assert [line["event"] for line in lines] == ["database_away", *["database_still_away"] * 3, "database_back"]
+    assert all("does not accept connections" in line["problem"] for line in lines[:-1])
+
+
+def test_reading_does_not_end_what_keeps_from_writing(database_url: str) -> None:
+    """While the database is read-only, units that only read succeed, and the problem stays until one may write again."""
+    _read_only(database_url, "on")
+    opened = Database(database_url, outage_patience=0.2)
+
+    def write(connection: Connection) -> None:
+        connection.execute(text("DELETE FROM orchestra_etl.state_map"))
+
+    with pytest.raises(DatabaseUnavailable, match="read-only"):
+        opened.transaction(write)
+    opened.transaction(lambda c: c.execute(text("SELECT 1")))
+    assert "read-only" in str(opened.problem)
+    _read_only(database_url, "off")
+    query(
+        database_url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'orchestra-etl'",
+    )
+    opened.transaction(write)
+    assert opened.problem is None
+    opened.close()
+
+
+def test_a_database_that_comes_and_goes_does_not_fill_the_log() -> None:
+    """Of twenty short outages within a minute three are said, with their ends."""
+    with capture_logs() as lines:
+        found = outage.Outage()
+        for _ in range(20):
+            found.met("x")
+            found.over()
+    assert len(lines) == 2 * outage.MOST
+
+
+# Words.
+
+BEFORE = 'connection failed: connection to server at "h", port 5432 failed: '
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "lasting"),
+    [
+        (f'{BEFORE}FATAL:  database "role "x" does not exist" does not exist', "no such database", True),
+        (f'{BEFORE}FATAL:  password authentication failed for user "too many connections"', "user or password", True),
+        (f'{BEFORE}FATAL:  PAM authentication failed for user "x"', "user or password", True),
+        (f"{BEFORE}fe_sendauth: no password supplied", "user or password", True),
+        (f"{BEFORE}FATAL:  sorry, too many clients already", "no connection left", False),
+        (f'{BEFORE}FATAL:  too many connections for role "password authentication failed for user"', "no connection", False),
+        (f"{BEFORE}FATAL:  remaining connection slots are reserved for roles with SUPERUSER", "no connection", False),
+        (f"{BEFORE}FATAL:  no more connections allowed (max_client_conn)", "no connection left", False),
+        (f"{BEFORE}FATAL:  the database system is starting up", "starting up", False),
+        (f"{BEFORE}FATAL:  the database system is not yet accepting connections\nDETAIL:  x", "starting up", False),
+        (f"{BEFORE}FATAL:  the database system is shutting down", "shutting down", False),
+        (f"{BEFORE}server does not support SSL, but SSL was required", "no TLS", True),
+        (f"{BEFORE}SSL error: certificate verify failed", "certificate cannot be verified", True),
+        (f'{BEFORE}server certificate for "a" does not match host name "b"', "certificate cannot be verified", True),
+        (f'{BEFORE}root certificate file "/r" does not exist', "certificate cannot be verified", True),
+        (f'{BEFORE}could not open certificate file "/c": No such file', "certificate or key of this user", True),
+        (f'{BEFORE}FATAL:  no pg_hba.conf entry for host "::1", user "u", database "d", no encryption', "without TLS", True),
+        (f'{BEFORE}FATAL:  no pg_hba.conf entry for host "::1", user "u", database "d", SSL encryption', "does not admit", True),
+        (f"{BEFORE}session is read-only", "read-only", False),
+        (f"{BEFORE}received invalid response to SSL negotiation: H", "not PostgreSQL", True),
+        (f"{BEFORE}FATAL:  unsupported startup parameter: options", "refuses a parameter", True),
+        (f"{BEFORE}No route to host\n\tIs the server running", "cannot be reached", False),
+        (f"{BEFORE}timeout expired", "in time", False),
+        ("connection timeout expired", "in time", False),
+        ("failed to resolve host 'x': [Errno -3] Temporary failure in name resolution", "cannot be resolved", False),
+        ("consuming input failed: server closed the connection unexpectedly", "connection to the database was lost", False),
+        (f"{BEFORE}FATAL:  Passwort-Authentifizierung für Benutzer »x« fehlgeschlagen", "refuses the connection", False),
+        # One of two servers is down, the other refuses: the first may come back.
+        (f'{BEFORE}FATAL:  database "x" does not exist\n{BEFORE}Connection refused', "connection is refused", False),
+        # Without TLS and with it.
+        (f'{BEFORE}FATAL:  password authentication failed for user "u"\n{BEFORE}FATAL:  no pg_hba.conf entry for host "h", user '
+         '"u", database "d", no encryption', "user or password", True),
+    ],
+)  # fmt: skip
+def test_words_of_a_refusal(words: str, told: str, lasting: bool) -> None:
+    """The reason is told from names that read like another, and what stays from what may pass."""
+    found = refusals.refusal(psycopg.OperationalError(words))
+    assert told in found.problem
+    assert (found.lasting, found.away) == (lasting, True)
+
+
+def test_a_parameter_that_the_server_refuses_is_named(database_url: str) -> None:
+    """A URL with options that the server does not know is refused at once."""
+    opened = Database(f"{database_url}&options=-c%20no_such_parameter%3D1")
+    with pytest.raises(DatabaseError, match="refuses a parameter") as refused:
+        opened.transaction(lambda c: None)
+    assert not isinstance(refused.value, DatabaseUnavailable)
+    opened.close()

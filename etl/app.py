@@ -50,7 +50,7 @@ def database_url(settings: Settings) -> Iterator[str]:
     """The URL of the configured database; the embedded server runs until the block ends.
 
     Raises:
-        ConfigurationError: no database is named.
+        ConfigurationError: the database's URL cannot be used.
         DatabaseError: the embedded server does not start.
     """
     if settings.database_url() != EMBEDDED:
@@ -77,7 +77,7 @@ def open_database(settings: Settings) -> Iterator[Database]:
     """The configured database, its schema brought up to date where that is ours to do, else checked.
 
     Raises:
-        ConfigurationError: no database is named.
+        ConfigurationError: the database's URL cannot be used.
         DatabaseUnavailable: it does not answer.
         SchemaMismatch: the schema is missing, too old or too new.
     """

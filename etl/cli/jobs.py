@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from etl.cli import ids
 from etl.cli.context import AsJson, WorkflowIds, invocation, print_json
 from etl.errors import ConfigurationError, EtlError
 from etl.terminal import console, plain
@@ -96,21 +96,23 @@ def serve(context: typer.Context) -> int:
 def track(
     context: typer.Context,
     workflow: Annotated[str, typer.Argument(help="The workflow's id.")],
-    run: Annotated[list[str], typer.Argument(help="Run ids; `-` reads ids, or Execute's answers, one a line.")],
+    run: Annotated[
+        list[str], typer.Argument(help="Run ids; `-` reads ids, or Execute's answers, from standard input.")
+    ],
     as_json: AsJson = False,
 ) -> int:
     """Have runs read at the next poll, whether the list shows them or not; known ones are read again."""
     from etl.ledger import requests, workflows
 
     _check_id(workflow, "workflow")
-    ids = [one for argument in run for one in (_from_stdin() if argument == "-" else [argument])]
-    for one in ids:
+    found = list(ids.given(run))
+    for one in found:
         _check_id(one, "run")
     with invocation(context).database() as database:
 
         def enter(connection: Any) -> requests.Tracked:
             workflows.configure_unknown(connection, workflow)
-            return requests.track(connection, workflow, ids)
+            return requests.track(connection, workflow, found)
 
         done = database.transaction(enter)
     if as_json:
@@ -126,31 +128,6 @@ def track(
 
 def _utc(time: datetime | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time is not None else None
-
-
-def _from_stdin() -> Iterator[str]:
-    try:
-        yield from _ids(sys.stdin)
-    except UnicodeDecodeError:
-        raise ConfigurationError("the input is not UTF-8 text") from None
-
-
-def _ids(lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
-        text = line.strip()
-        if not text:
-            continue
-        if text.startswith("{"):
-            try:
-                answer = json.loads(text)
-            except (ValueError, RecursionError):
-                raise ConfigurationError("a line of the input starts like JSON but is none") from None
-            if not isinstance(answer.get("run_id"), str):
-                raise ConfigurationError("an answer in the input has no run_id")
-            text = answer["run_id"]
-        elif " " in text:
-            raise ConfigurationError("a line of the input is neither an id nor an answer of Execute")
-        yield text
 
 
 def _check_id(id: str, noun: str) -> None:
@@ -170,10 +147,12 @@ def _chosen(settings: Settings, workflow: list[str] | None) -> list[str] | None:
     configured = [one.id for one in settings.workflows]
     for one in workflow or ():
         if one not in configured and not settings.api.all_workflows:
-            raise ConfigurationError(f"workflow {one} is not configured: add it to the configuration, see `workflows`")
+            raise ConfigurationError(
+                f"workflow {plain(one, 200)} is not configured ({settings.source}): see `orchestra-etl workflows`"
+            )
     if not configured and not settings.api.all_workflows:
         raise ConfigurationError(
-            "no workflow is configured: see `orchestra-etl workflows`, or set api.all_workflows = true"
+            f"no workflow is configured ({settings.source}): see `orchestra-etl workflows`, or set api.all_workflows = true"
         )
     return workflow or None
 
@@ -229,8 +208,7 @@ def _pass(settings: Settings, work: Callable[[Jobs, Stop, Progress], Awaitable[P
     with app.open_database(settings) as database:
         report = asyncio.run(_run(settings, database, work))
     _print(report, as_json=as_json)
-    # What a shell makes of a process that a signal ended: the pass is not over, and cron should know.
-    return report.exit_status or (128 + report.interrupted if report.interrupted else 0)
+    return report.exit_status
 
 
 async def _run(

@@ -54,13 +54,16 @@ class PassReport(msgspec.Struct):
 
     @property
     def exit_status(self) -> int:
-        """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed."""
+        """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed; else what a shell makes of a
+        process that a signal ended: the pass is not over, and cron should know."""
         statuses = {error.exit_status for error in self.errors}
         for status in (4, 3, 5, 1):
             if status in statuses:
                 return status
         missed = any(sweep.gap or sweep.set_aside or not sweep.complete for sweep in self.sweeps)
-        return 6 if missed or self.load.set_aside or self.load.failing_anew or statuses else 0
+        if missed or self.load.set_aside or self.load.failing_anew or statuses:
+            return 6
+        return 128 + self.interrupted if self.interrupted else 0
 
 
 class Passes:

@@ -34,10 +34,15 @@ _HEAD = "<!-- Written by `make docs` from {source}. -->\n\n"
 _CONFIGURATION = """\
 # Configuration
 
-From `config/etl.toml`, or the file that `--config` or `ORCHESTRA_ETL_CONFIG` names; then from the environment, which wins.
+Settings come from one file, and from the environment, which wins. The file is the one that `--config` or `ORCHESTRA_ETL_CONFIG`
+names, else `config/etl.toml` in the working folder, else `etl.toml` in the user's configuration folder (on Linux
+`~/.config/orchestra-etl`). Without a file the defaults hold. `orchestra-etl config init` writes one that explains every setting,
+`config init --user` writes the user's own; neither overwrites a file. The file is UTF-8, or UTF-16 with a byte order mark.
+
 Durations have a unit (`500ms`, `90s`, `1h30m`, `7d`); file names in the file are relative to it. A misspelt name is an error
 that says which one is nearest. `orchestra-etl config check` tries the settings, the API and the database; `orchestra-etl config
-show` prints what is in force, secrets masked. [`config/etl.toml`](../config/etl.toml) is an example with every default.
+show` prints what is in force, secrets masked, and names the file. [`config/etl.toml`](../config/etl.toml) is what `config init`
+writes: every setting with its default.
 
 `ORCHESTRA_ETL_HOME` names the data folder, where the embedded database lives.
 """

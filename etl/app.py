@@ -51,7 +51,7 @@ def database_url(settings: Settings) -> Iterator[str]:
     """The URL of the configured database; the embedded server runs until the block ends.
 
     Raises:
-        ConfigurationError: no database is named.
+        ConfigurationError: the database's URL cannot be used.
         DatabaseError: the embedded server does not start.
     """
     if settings.database_url() != EMBEDDED:
@@ -82,7 +82,7 @@ def open_database(settings: Settings, *, patient: bool = False) -> Iterator[Data
             looks on can; else for some seconds.
 
     Raises:
-        ConfigurationError: no database is named.
+        ConfigurationError: the database's URL cannot be used.
         DatabaseUnavailable: it does not answer.
         SchemaMismatch: the schema is missing, too old or too new.
     """

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import shlex
+import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -52,12 +54,12 @@ _SUMMARY = text("""
     FROM orchestra.workflows AS w
     JOIN (
         SELECT workflow_id, count(*) AS runs,
-               count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
-               count(*) FILTER (WHERE state = 'failed') AS failed,
-               count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
-               count(*) FILTER (WHERE state IN ('pending', 'running')) AS open,
+               count(*) FILTER (WHERE outcome = 'succeeded') AS succeeded,
+               count(*) FILTER (WHERE outcome IN ('failed', 'soft_failed')) AS failed,
+               count(*) FILTER (WHERE outcome = 'cancelled') AS cancelled,
+               count(*) FILTER (WHERE outcome IN ('pending', 'running')) AS open,
                EXTRACT(epoch FROM now() - max(start_time)) AS newest
-        FROM orchestra.runs GROUP BY workflow_id
+        FROM orchestra.run_summary GROUP BY workflow_id
     ) AS r ON r.workflow_id = w.id
     JOIN (
         SELECT workflow_id, count(*) AS steps, sum(total_tokens) AS tokens FROM orchestra.steps GROUP BY workflow_id
@@ -68,13 +70,14 @@ _SUMMARY = text("""
 EXAMPLES = (
     (
         "Success rate and typical duration by workflow",
-        """SELECT w.name, count(*) AS runs,
-       round(100 * avg((r.state = 'succeeded')::int)
-             FILTER (WHERE r.state IN ('succeeded', 'failed')), 1) AS success_percent,
-       round((percentile_cont(0.5) WITHIN GROUP (ORDER BY r.duration_ms) / 1000)
+        """SELECT workflow_name, count(*) AS runs,
+       round(100 * avg((outcome = 'succeeded')::int)
+             FILTER (WHERE outcome IN ('succeeded', 'soft_failed', 'failed')), 1)
+             AS success_percent,
+       round((percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) / 1000)
              ::numeric, 2) AS median_seconds
-FROM orchestra.runs r JOIN orchestra.workflows w ON w.id = r.workflow_id
-WHERE r.tracking = 'final' GROUP BY w.name ORDER BY w.name""",
+FROM orchestra.run_summary
+WHERE tracking = 'final' GROUP BY workflow_name ORDER BY workflow_name""",
     ),
     (
         "The slowest nodes",
@@ -145,7 +148,7 @@ async def _demo(server: EmbeddedPostgres, *, exit_when_loaded: bool) -> int:
                 console.print(f"the simulated API serves {len(history.workflow_ids)} workflows at {simulator.base_url}")
                 with tempfile.TemporaryDirectory(prefix="orchestra-etl-demo-") as folder:
                     loaded = _settings(Path(folder), history, simulator.base_url, server.url)
-                return await _run(loaded, server.url, stop, console, exit_when_loaded=exit_when_loaded)
+                return await _run(loaded, server, stop, console, exit_when_loaded=exit_when_loaded)
         finally:
             await asyncio.to_thread(server.stop)
 
@@ -179,8 +182,10 @@ def _settings(folder: Path, history: History, base_url: str, url: str) -> settin
     return settings.load(config, {"ORCHESTRA_API_KEY": KEY, "ORCHESTRA_BASE_URL": base_url, "DATABASE_URL": url})
 
 
-async def _run(loaded: settings.Settings, url: str, stop: Stop, console: Console, *, exit_when_loaded: bool) -> int:
-    own = database.Database(url)
+async def _run(
+    loaded: settings.Settings, server: EmbeddedPostgres, stop: Stop, console: Console, *, exit_when_loaded: bool
+) -> int:
+    own = database.Database(server.url)
     try:
         async with app.open_jobs(loaded, own) as jobs:
             schedules = [Schedule(one.id, one.interval, one.cron) for one in loaded.workflows]
@@ -198,7 +203,8 @@ async def _run(loaded: settings.Settings, url: str, stop: Stop, console: Console
                     return 128 + (stop.number or 0)
                 # The service's own refresh may come only after the demo has ended.
                 await app.refresh_rollups(loaded, own, stop.is_set)
-                await _present(own, url, console, time.monotonic() - begun, jobs.client.requests_sent)
+                await _present(own, console, time.monotonic() - begun, jobs.client.requests_sent)
+                _invite(server.url, server.home, console, over=exit_when_loaded)
                 if not exit_when_loaded:
                     await _watch(own, stop, service, console)
                 return 0
@@ -231,11 +237,12 @@ async def _load_backlog(
     return False
 
 
-async def _present(own: database.Database, url: str, console: Console, seconds: float, requests: int) -> None:
+async def _present(own: database.Database, console: Console, seconds: float, requests: int) -> None:
     rows = await _query(own, _SUMMARY)
     runs, steps = sum(row.runs for row in rows), sum(row.steps for row in rows)
     console.print(f"\nloaded {runs:,} runs with {steps:,} steps in {seconds:.1f} s, {requests:,} requests\n")
     console.print(_table(rows))
+    console.print("failed runs include soft failures: an integration reported an error, and the run went on")
     for title, sql in EXAMPLES:
         console.print(f"\n[bold]{title}[/bold]\n{sql};\n")
         result = await _query(own, text(sql))
@@ -243,7 +250,16 @@ async def _present(own: database.Database, url: str, console: Console, seconds: 
         for row in result:
             table.add_row(*(str(value) for value in row))
         console.print(table)
-    console.print(f"\nwhile the demo runs, query it yourself:\n{shlex.join(psql_command(url))}\n")
+
+
+def _invite(url: str, home: Path, console: Console, *, over: bool) -> None:
+    """Say how to ask one's own questions: of the server that runs, or by starting it again."""
+    if over:
+        program = ["orchestra-etl"] if shutil.which("orchestra-etl") else [sys.executable, "-m", "etl"]
+        again = ["env", f"ORCHESTRA_ETL_HOME={home}", "DATABASE_URL=embedded", *program, "db", "psql"]
+        console.print(f"\nuntil the next demo, query it yourself:\n{shlex.join(again)}\n")
+    else:
+        console.print(f"\nwhile the demo runs, query it yourself:\n{shlex.join(psql_command(url))}\n")
 
 
 async def _watch(own: database.Database, stop: Stop, service: asyncio.Task[None], console: Console) -> None:
@@ -268,7 +284,13 @@ def _table(rows: Sequence[Any]) -> Table:
     for row in rows:
         figures = (row.runs, row.succeeded, row.failed, row.cancelled, row.open)
         newest = f"{row.newest:,.0f} s" if row.newest is not None else "-"
-        table.add_row(row.name, *(f"{n:,}" for n in figures), newest, f"{row.steps:,}", f"{row.tokens or 0:,}")
+        table.add_row(
+            row.name,
+            *(f"{n:,}" for n in figures),
+            newest,
+            f"{row.steps:,}",
+            "-" if row.tokens is None else f"{row.tokens:,}",
+        )
     return table
 
 

@@ -26,6 +26,8 @@ _OBEYED_OR_HIDDEN = re.compile(
 )
 # Our own ornaments, where the terminal has none of them.
 _SIMPLER = {"█": "#", "…": "...", "→": "->", "–": "-", "—": "-", "“": '"', "”": '"', "‘": "'", "’": "'"}
+NARROWEST = 20
+"""Columns that are used whatever the terminal claims to have."""
 LONGEST_LINE = 4000
 """Characters of a line about an error. An id has 512 at most, a URL some thousands."""
 
@@ -68,7 +70,7 @@ def is_unicode(encoding: str | None) -> bool:
 def guarded() -> Iterator[None]:
     """Guard standard output and standard error while the block runs."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (None if one is None else GuardedStream(one) for one in before)
+    sys.stdout, sys.stderr = (GuardedStream(io.StringIO() if one is None else one) for one in before)
     try:
         yield
     finally:
@@ -85,7 +87,11 @@ def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
             for one in super().render(renderable, options):
                 yield one if one.control else Segment(printable(visible(one.text), self.encoding), one.style)
 
-    return Guarded(file=unguarded(sys.stderr if stderr else sys.stdout), highlight=False, soft_wrap=soft_wrap)
+    made = Guarded(file=unguarded(sys.stderr if stderr else sys.stdout), highlight=False, soft_wrap=soft_wrap)
+    if made.width < NARROWEST:
+        # COLUMNS may say anything.
+        made.width = NARROWEST
+    return made
 
 
 def unguarded(stream: TextIO) -> TextIO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -30,13 +31,13 @@ from etl.cli import (
     workflows,
 )
 from etl.cli.context import Invocation
-from etl.errors import EtlError
+from etl.errors import ConfigurationError, DatabaseUnavailable, EtlError
 from etl.terminal import LONGEST_LINE, plain
 
 app = typer.Typer(
     name="orchestra-etl",
     help="The durable run history of Orchestra AI workflows, in PostgreSQL.",
-    epilog="Start with `orchestra-etl demo`; then name your server in config/etl.toml and run `orchestra-etl config check`.",
+    epilog="Start with `orchestra-etl demo`; then `orchestra-etl config init`, and `orchestra-etl config check`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -55,7 +56,10 @@ def _options(
     context: typer.Context,
     config: Annotated[
         Path | None,
-        typer.Option(help="The configuration file; else ORCHESTRA_ETL_CONFIG, else ./config/etl.toml.", metavar="FILE"),
+        typer.Option(
+            help="The configuration file; else ORCHESTRA_ETL_CONFIG, ./config/etl.toml, or the one of `config init --user`.",
+            metavar="FILE",
+        ),
     ] = None,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
@@ -98,7 +102,15 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
+        for number, argument in enumerate(arguments, 1):
+            if not argument.isascii() and any("\ud800" <= one <= "\udfff" for one in argument):
+                raise ConfigurationError(
+                    f"argument {number} ({argument[:80]!a}) is not text in this system's encoding"
+                    f" ({sys.getfilesystemencoding()})"
+                )
         result = app(list(arguments), prog_name="orchestra-etl", standalone_mode=False)
+    except DatabaseUnavailable as error:
+        return _say(f"{error}{_libpq_variables()}", error.exit_status)
     except EtlError as error:
         return _say(str(error), error.exit_status)
     except typer.Exit as error:
@@ -118,6 +130,12 @@ def _run(arguments: Sequence[str]) -> int:
     except Exception as error:
         return _unexpected(error)
     return int(result or 0)
+
+
+def _libpq_variables() -> str:
+    """The variables that libpq reads beside the URL: one that is wrong keeps a right URL from working."""
+    found = [name for name in sorted(os.environ) if name.startswith("PG") and name.isalpha() and os.environ[name]]
+    return f"; libpq also follows {', '.join(found)} of the environment" if found else ""
 
 
 def _unexpected(error: Exception) -> int:

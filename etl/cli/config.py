@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
 from etl.cli.display import fields
-from etl.errors import ApiError, EtlError, KeyRefused, NotFound, RequestRefused
+from etl.errors import ApiError, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
 from etl.terminal import plain
 
 if TYPE_CHECKING:
     from etl.extract.client import OrchestraClient
+    from etl.records import Answer
     from etl.settings import Settings, Workflow
+
+
+_UNLISTED = "answers, but lists no workflows"
+_LISTED, _READ = "its runs can be listed", "the steps of its first named run can be read"
+_CONFIRMING = (_LISTED, _READ)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -31,18 +38,51 @@ class Finding(msgspec.Struct, frozen=True):
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(name="config", help="What is set, and whether it works.", no_args_is_help=True)
+    group.command("init")(init)
     group.command("check")(check)
     group.command("show")(show)
     app.add_typer(group)
+
+
+def init(
+    context: typer.Context,
+    user: Annotated[
+        bool, typer.Option("--user", help="In your own configuration folder: for every folder that has no file.")
+    ] = False,
+) -> None:
+    """Write a configuration file that explains every setting; one that is there is never overwritten.
+
+    Without --user it is the file that --config or ORCHESTRA_ETL_CONFIG names, else config/etl.toml in this folder.
+    """
+    from etl.settings import sources
+
+    named = sources.named_file(invocation(context).config, os.environ)
+    if user and named is not None:
+        raise ConfigurationError(f"{named} is named already (--config, ORCHESTRA_ETL_CONFIG): leave --user out")
+    path = sources.user_file() if user else named or sources.WORKING_FOLDER
+    if path is None:
+        raise ConfigurationError("this user has no home folder: name a file with --config")
+    if path.exists():
+        raise ConfigurationError(f"{path} is there already, and is left as it is")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Never over one that somebody has made meanwhile.
+        with path.open("x", encoding="utf-8") as file:
+            file.write(sources.template())
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be written ({error.strerror}): name another file with --config, or give --user"
+        ) from None
+    typer.echo(f"{path} is written: add your workflows to it (`orchestra-etl workflows` prints the lines)")
 
 
 def show(context: typer.Context, as_json: AsJson = False) -> None:
     """The settings in force, from the file and the environment; secrets are masked."""
     settings = invocation(context).settings()
     if as_json:
-        print_json({"config_file": str(settings.config_file), **settings.masked()})
+        print_json({"config_file": settings.config_file and str(settings.config_file), **settings.masked()})
         return
-    typer.echo(f"# {settings.config_file}")
+    typer.echo(f"# {plain(settings.source)}")
     for name, value in settings.masked().items():
         for line in _settings_lines(name, value):
             typer.echo(plain(line))
@@ -75,7 +115,7 @@ def _settings_finding(settings: Settings) -> Finding:
         return Finding(
             "settings",
             False,
-            f"{settings.config_file}: no workflow is configured; see `orchestra-etl workflows`, or set api.all_workflows = true",
+            f"{settings.source}: no workflow is configured; see `orchestra-etl workflows`, or set api.all_workflows = true",
             2,
         )
     try:
@@ -83,7 +123,7 @@ def _settings_finding(settings: Settings) -> Finding:
     except EtlError as error:
         return Finding("settings", False, str(error), error.exit_status)
     workflows = "all workflows" if settings.api.all_workflows else f"{len(settings.workflows)} workflows"
-    return Finding("settings", True, f"{settings.config_file}: {workflows}")
+    return Finding("settings", True, f"{settings.source}: {workflows}")
 
 
 async def _try_api(settings: Settings) -> list[Finding]:
@@ -94,12 +134,19 @@ async def _try_api(settings: Settings) -> list[Finding]:
             first = await _try("API", lambda: _list_workflows(client, settings))
             if not first.ok:
                 return [first]
-            found = [first]
-            for workflow in settings.workflows:
-                found.append(
-                    await _try(f"workflow {plain(workflow.name or workflow.id, 36)}", _reader(client, workflow))
+            found = [
+                await _try(f"workflow {plain(workflow.name or workflow.id, 36)}", _reader(client, workflow))
+                for workflow in settings.workflows
+            ]
+            if first.text.endswith(_UNLISTED) and not any(one.ok and one.text in _CONFIRMING for one in found):
+                first = Finding(
+                    "API",
+                    False,
+                    f"{settings.api.base_url}: lists no workflows, and nothing else confirms that this is the API: compare "
+                    "`api.base_url` with your server's documentation",
+                    ApiError.exit_status,
                 )
-            return found
+            return [first, *found]
     except EtlError as error:
         return [Finding("API", False, str(error), error.exit_status)]
 
@@ -107,12 +154,12 @@ async def _try_api(settings: Settings) -> list[Finding]:
 def _reader(client: OrchestraClient, workflow: Workflow) -> Callable[[], Awaitable[str]]:
     async def read() -> str:
         if workflow.discover:
-            await client.run_page(workflow.id, offset=0, limit=1)
-            return "its runs can be listed"
+            _expect_list(await client.run_page(workflow.id, offset=0, limit=1))
+            return _LISTED
         if not workflow.runs:
             return "not tried: its runs are not listed (discover = false), and none is named"
-        await client.steps(workflow.id, workflow.runs[0])
-        return "the steps of its first named run can be read"
+        _expect_list(await client.steps(workflow.id, workflow.runs[0]))
+        return _READ
 
     return read
 
@@ -127,8 +174,19 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
     except (NotFound, RequestRefused) as error:
         if settings.api.all_workflows or not settings.workflows:
             raise type(error)(f"{error}; without a list of workflows, configure them by their ids") from None
-        return f"{settings.api.base_url} answers, but lists no workflows"
+        return f"{settings.api.base_url} {_UNLISTED}"
+    _expect_list(answer)
     return f"{settings.api.base_url}: the key can see {len(decode_workflows(answer.body).workflows)} workflows"
+
+
+def _expect_list(answer: Answer) -> None:
+    """Raises ApiError where the answer is none of the API's: any web server answers 200 to something."""
+    try:
+        msgspec.json.decode(answer.body, type=list[msgspec.Raw] | None)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ApiError(
+            "the answer is no JSON array: is this the API? Compare `api.base_url` with your server's documentation"
+        ) from None
 
 
 async def _try(subject: str, trial: Callable[[], Awaitable[str]]) -> Finding:

@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from etl import terminal
+from etl.cli.ids import no_json
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 WorkflowIds = Annotated[
-    list[str] | None, typer.Option("--workflow", "-w", help="Only this workflow; may be given several times.")
+    list[str] | None,
+    typer.Option("--workflow", "-w", help="Only this workflow; may be given several times.", callback=no_json),
 ]
 
 Numbers = Annotated[
@@ -35,7 +37,8 @@ class Invocation:
     """One call of the command."""
 
     def __init__(self, config: Path | None) -> None:
-        self._config = config
+        self.config = config
+        """The file named on the command line."""
 
     def settings(self) -> Settings:
         """Load the settings and set up the logs by them.
@@ -45,7 +48,7 @@ class Invocation:
         """
         from etl import logs, settings
 
-        loaded = settings.load(self._config)
+        loaded = settings.load(self.config)
         logs.configure(loaded.logs.level, loaded.logs.format)
         return loaded
 

@@ -9,6 +9,7 @@ import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
 from etl.cli.display import counted, fields
+from etl.cli.ids import no_json
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,13 +27,22 @@ def register(app: typer.Typer) -> None:
 
 def erase(
     context: typer.Context,
-    run: Annotated[list[str] | None, typer.Option(help="This run; may be given several times.", metavar="ID")] = None,
-    user: Annotated[str | None, typer.Option(help="All runs in which this user appears.", metavar="ID")] = None,
-    organization: Annotated[str | None, typer.Option(help="All runs of this organisation.", metavar="ID")] = None,
+    run: Annotated[
+        list[str] | None, typer.Option(help="This run; may be given several times.", metavar="ID", callback=no_json)
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="All runs in which this user appears.", metavar="ID", callback=no_json)
+    ] = None,
+    organization: Annotated[
+        str | None, typer.Option(help="All runs of this organisation.", metavar="ID", callback=no_json)
+    ] = None,
     workflow: Annotated[
         str | None,
         typer.Option(
-            "--workflow", "-w", help="Only runs of this workflow; of an unknown --run, the workflow it is of."
+            "--workflow",
+            "-w",
+            help="Only runs of this workflow; of an unknown --run, the workflow it is of.",
+            callback=no_json,
         ),
     ] = None,
     yes: Annotated[

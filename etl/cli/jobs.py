@@ -112,10 +112,12 @@ def _chosen(settings: Settings, workflow: list[str] | None) -> list[str] | None:
     configured = [one.id for one in settings.workflows]
     for one in workflow or ():
         if one not in configured and not settings.api.all_workflows:
-            raise ConfigurationError(f"workflow {one} is not configured: add it to the configuration, see `workflows`")
+            raise ConfigurationError(
+                f"workflow {plain(one, 200)} is not configured ({settings.source}): see `orchestra-etl workflows`"
+            )
     if not configured and not settings.api.all_workflows:
         raise ConfigurationError(
-            "no workflow is configured: see `orchestra-etl workflows`, or set api.all_workflows = true"
+            f"no workflow is configured ({settings.source}): see `orchestra-etl workflows`, or set api.all_workflows = true"
         )
     return workflow or None
 
@@ -181,8 +183,7 @@ def _pass(
     with app.open_database(settings, patient=True) as database:
         report = asyncio.run(_run(settings, database, work, then))
     _print(report, as_json=as_json)
-    # What a shell makes of a process that a signal ended: the pass is not over, and cron should know.
-    return report.exit_status or (128 + report.interrupted if report.interrupted else 0)
+    return report.exit_status
 
 
 async def _run(

@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
 from etl.cli.display import counted, fields, listing
+from etl.cli.ids import no_json
 from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
 from etl.terminal import plain
 
@@ -93,9 +94,10 @@ def register(app: typer.Typer) -> None:
 
 def preview(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="The run's id.")],
+    run: Annotated[str, typer.Argument(help="The run's id.", callback=no_json)],
     workflow: Annotated[
-        str | None, typer.Option("--workflow", "-w", help="Its workflow, where the run is not known here.")
+        str | None,
+        typer.Option("--workflow", "-w", help="Its workflow, where the run is not known here.", callback=no_json),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
 from etl.cli.display import STYLES, counted, duration, fields, instant, listing, span, state, styled
+from etl.cli.ids import no_json
 from etl.errors import ConfigurationError
 from etl.records import State
 from etl.terminal import plain, safe_json
@@ -62,7 +64,7 @@ def list_runs(
 
 def show(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="The run's id.")],
+    run: Annotated[str, typer.Argument(help="The run's id.", callback=no_json)],
     payloads: Annotated[
         bool, typer.Option("--payloads", help="Also what the run and its steps were given and gave.")
     ] = False,
@@ -130,10 +132,20 @@ def _tracking(run: RunDetail) -> str:
 
 def _tokens(steps: tuple[StepDetail, ...]) -> str:
     counted_steps = [step for step in steps if step.absent_since is None]
-    total = sum(step.total_tokens or 0 for step in counted_steps)
-    given = sum(step.input_tokens or 0 for step in counted_steps)
-    answered = sum(step.output_tokens or 0 for step in counted_steps)
-    return f"{total:,} ({given:,} in, {answered:,} out)"
+    total = _sum(step.total_tokens for step in counted_steps)
+    given = _sum(step.input_tokens for step in counted_steps)
+    answered = _sum(step.output_tokens for step in counted_steps)
+    calls = [step for step in counted_steps if step.request_model or step.response_model]
+    silent = sum(step.total_tokens is None for step in calls)
+    if {total, given, answered} == {"-"}:
+        return f"not known: {counted(silent, 'call')} without" if silent else "-"
+    return f"{total} ({given} in, {answered} out)" + (f", and {counted(silent, 'call')} without" if silent else "")
+
+
+def _sum(counts: Iterable[int | None]) -> str:
+    """What is known together; unknown is not 0."""
+    known = [count for count in counts if count is not None]
+    return f"{sum(known):,}" if known else "-"
 
 
 def _print_waterfall(run: RunDetail) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etl.cli import ids
 from etl.cli.context import AsJson, invocation, print_json
 from etl.cli.display import counted
 from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused, ResponseTooLarge, UnusableIdentifier
@@ -37,7 +36,7 @@ def register(app: typer.Typer) -> None:
 def track(
     context: typer.Context,
     workflow: WorkflowId,
-    run: Annotated[list[str], typer.Argument(help="Run ids; `-` reads ids, or Execute's answers, one a line.")],
+    run: Annotated[list[str], typer.Argument(help="Run ids; `-` reads ids, or Execute's answers, from standard input.")],
     as_json: AsJson = False,
 ) -> int:
     """Have runs read at the next poll, whether the list shows them or not; known ones are read again.
@@ -49,8 +48,8 @@ def track(
     from etl.ledger import requests, workflows
 
     _check_id(workflow, "workflow")
-    ids = [one for argument in run for one in (_from_stdin() if argument == "-" else [argument])]
-    for one in ids:
+    wanted = list(ids.given(run))
+    for one in wanted:
         _check_id(one, "run")
     settings = invocation(context).settings()
     set_aside = 0
@@ -58,9 +57,9 @@ def track(
     with app.open_database(settings) as database:
         configured = workflow in [one.id for one in settings.workflows]
         if not configured and not database.transaction(lambda c: workflows.is_known(c, workflow)):
-            _confirm(settings, workflow, ids)
-        for start in range(0, len(ids), requests.BATCH):
-            done, new = database.transaction(_entering(workflow, ids[start : start + requests.BATCH]))
+            _confirm(settings, workflow, wanted)
+        for start in range(0, len(wanted), requests.BATCH):
+            done, new = database.transaction(_entering(workflow, wanted[start : start + requests.BATCH]))
             found.append(done)
             set_aside += new
     _print_tracked(workflow, found, as_json=as_json)
@@ -82,11 +81,13 @@ def untrack(
     from etl import app
     from etl.ledger import requests, workflows
 
+    wanted = list(ids.given(run)) if run else None
+
     def forget(connection: Connection) -> tuple[Forgotten, bool, bool]:
         return (
-            requests.forget(connection, workflow, run),
+            requests.forget(connection, workflow, wanted),
             workflows.forget(connection, workflow),
-            requests.are_history(connection, workflow, run or ()),
+            requests.are_history(connection, workflow, wanted or ()),
         )
 
     settings = invocation(context).settings()
@@ -96,7 +97,7 @@ def untrack(
         why = "what the API has shown is history, see `orchestra-etl erase`" if history else "check the ids"
         raise ConfigurationError(f"nothing was only asked for under workflow {plain(workflow, 80)}: {why}")
     named = sorted(
-        one for entry in settings.workflows if entry.id == workflow for one in entry.runs if not run or one in run
+        one for entry in settings.workflows if entry.id == workflow for one in entry.runs if not wanted or one in wanted
     )
     if as_json:
         print_json(
@@ -179,31 +180,6 @@ def _print_tracked(workflow: str, found: Sequence[Tracked], *, as_json: bool) ->
         typer.echo(f"run {plain(one.run_id, 80)} belongs to workflow {plain(one.owner, 80)} and stays there")
     if len(conflicts) > 10:
         typer.echo(f"{len(conflicts) - 10:,} more belong to other workflows and stay there")
-
-
-def _from_stdin() -> Iterator[str]:
-    try:
-        yield from _ids(sys.stdin)
-    except UnicodeDecodeError:
-        raise ConfigurationError("the input is not UTF-8 text") from None
-
-
-def _ids(lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
-        text = line.strip()
-        if not text:
-            continue
-        if text.startswith("{"):
-            try:
-                answer = json.loads(text)
-            except (ValueError, RecursionError):
-                raise ConfigurationError("a line of the input starts like JSON but is none") from None
-            if not isinstance(answer.get("run_id"), str):
-                raise ConfigurationError("an answer in the input has no run_id")
-            text = answer["run_id"]
-        elif " " in text:
-            raise ConfigurationError("a line of the input is neither an id nor an answer of Execute")
-        yield text
 
 
 def _check_id(id: str, noun: str) -> None:

@@ -60,7 +60,7 @@ def workflows(context: typer.Context, as_json: AsJson = False) -> None:
     )
     missing = [one for one in found if not one.configured]
     if missing and not every:
-        typer.echo(f"\n# To store their runs too, add to {settings.config_file}:")
+        typer.echo(f"\n# To store their runs too, add to {plain(_file(settings))}:")
         for one in missing:
             typer.echo(f"\n[[workflows]]\nid = {_toml(one.id)}")
             if one.name:
@@ -92,6 +92,10 @@ def _compare(settings: Settings, visible: tuple[Workflow, ...]) -> list[Seen]:
     return [Seen(one.id, one.name, one.description, one.id in configured, True) for one in visible] + [
         Seen(one.id, one.name, None, True, False) for one in settings.workflows if one.id not in listed
     ]
+
+
+def _file(settings: Settings) -> str:
+    return str(settings.config_file or "the file that `orchestra-etl config init` writes")
 
 
 def _toml(text: str) -> str:

@@ -8,11 +8,13 @@ import io
 import os
 import random
 import re
+import ssl
 import time
 import zlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -38,6 +40,8 @@ FIRST_BACKOFF_SECONDS = 0.5
 
 MAX_HEADER_BYTES, MAX_HEADERS = 64 * 1024, 256
 """An answer's longest header line, and how many it may have: proxies and single sign-on add more than the library expects."""
+
+_CHECK_URL = "check `api.base_url` (ORCHESTRA_BASE_URL)"
 
 THREAD_FROM_BYTES = 1024 * 1024
 """Larger bodies are inflated in a thread: 1 MB takes about 3 ms, during which the event loop would stand still."""
@@ -104,7 +108,7 @@ class OrchestraClient:
         self._on_throttled = on_throttled
         self._on_request = on_request
         self._in_flight = asyncio.Semaphore(concurrency)
-        ssl_context = httpx.create_ssl_context(trust_env=trust_env)
+        ssl_context = _ssl_context(trust_env=trust_env)
         proxy = _environment_proxy(self._base_url) if trust_env else None
 
         def open_session() -> aiohttp.ClientSession:
@@ -174,7 +178,11 @@ class OrchestraClient:
             if unanswered.throttled and self._on_throttled is not None:
                 await self._on_throttled(pause)
             if failed_attempts >= self._attempts:
-                raise ApiUnavailable(f"GET {url}: {unanswered.cause} (attempts: {failed_attempts}); try again later")
+                raise ApiUnavailable(
+                    f"GET {url}: {unanswered.cause} (attempts: {failed_attempts}); {unanswered.advice}, or try again later"
+                    if unanswered.advice
+                    else f"GET {url}: {unanswered.cause} (attempts: {failed_attempts}); try again later"
+                )
             await asyncio.sleep(pause)
 
     def _pause(self, failed_attempts: int, retry_after_seconds: float | None) -> float:
@@ -210,7 +218,8 @@ class OrchestraClient:
             raise _Unanswered(f"no whole answer within {self._deadline:g} s") from None
         except (httpx.HTTPError, aiohttp.ClientError, OSError, zlib.error) as error:
             status = "broken"
-            raise _Unanswered(_cause(error)) from None
+            cause, advice = _cause(error)
+            raise _Unanswered(cause, advice=advice) from None
         finally:
             self._on_request(endpoint, status, time.monotonic() - requested_at)
 
@@ -310,10 +319,14 @@ class _CheckedUrl(httpx.URL):
 class _Unanswered(Exception):
     """One attempt gave no usable answer; another one may."""
 
-    def __init__(self, cause: str, retry_after_seconds: float | None = None, throttled: bool = False) -> None:
+    def __init__(
+        self, cause: str, retry_after_seconds: float | None = None, throttled: bool = False, *, advice: str = ""
+    ) -> None:
         super().__init__(cause)
         self.cause = cause
         """A status or a kind of failure, in words that may be shown: no text of anybody else's error."""
+        self.advice = advice
+        """What to look at where no server has answered."""
         self.retry_after = retry_after_seconds
         self.throttled = throttled
 
@@ -331,29 +344,36 @@ async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandler
         raise aiohttp.ClientConnectionError from error
 
 
-def _cause(error: Exception) -> str:
-    """The kind of a transport failure; httpx's own classes tell less than what aiohttp raised below them."""
+def _cause(error: Exception) -> tuple[str, str]:
+    """The kind of a transport failure, and what to look at; httpx's own classes tell less than what aiohttp raised below."""
     match error.__cause__ if isinstance(error, httpx.HTTPError) else error:
-        case aiohttp.ClientConnectorCertificateError():
-            return "the server's TLS certificate is not trusted"
-        case aiohttp.ClientConnectorDNSError():
-            return "the host's name cannot be resolved"
-        case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) if number > 0:
-            return f"cannot connect ({os.strerror(number)})"
-        case aiohttp.ClientConnectorError():
-            return "cannot connect"
+        case aiohttp.ClientConnectorCertificateError() as found:
+            return f"the TLS certificate of {_peer(found)} is not trusted", f"{_CHECK_URL}, or set `api.trust_env`"
+        case aiohttp.ClientProxyConnectionError():
+            return "cannot connect to the proxy", "check HTTP_PROXY and HTTPS_PROXY, or unset `api.trust_env`"
+        case aiohttp.ClientConnectorDNSError() as found:
+            return f"the host's name cannot be resolved ({_peer(found)})", _CHECK_URL
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) as found if number > 0:
+            return f"cannot connect to {_peer(found)} ({os.strerror(number)})", _CHECK_URL
+        case aiohttp.ClientConnectorError() as found:
+            return f"cannot connect to {_peer(found)}", _CHECK_URL
         case aiohttp.ClientHttpProxyError():
-            return "the proxy refuses the connection"
+            return "the proxy refuses the connection", "check HTTP_PROXY and HTTPS_PROXY"
         case aiohttp.ClientPayloadError() | zlib.error():
-            return "the answer's body is cut off or broken"
+            return "the answer's body is cut off or broken", ""
         case aiohttp.ClientConnectionError():
-            return "the server closed the connection"
+            return "the server closed the connection", ""
         case aiohttp.ClientResponseError(message=str(text)) if "Got more than" in text or "Too many headers" in text:
-            return f"the answer has a header line of more than {MAX_HEADER_BYTES:,} bytes, or more than {MAX_HEADERS} headers"
+            most = f"more than {MAX_HEADER_BYTES:,} bytes, or more than {MAX_HEADERS} headers"
+            return f"the answer has a header line of {most}", ""
         case aiohttp.ClientResponseError():
-            return "the answer is no HTTP"
+            return "the answer is no HTTP", _CHECK_URL
         case unforeseen:
-            return type(unforeseen).__name__
+            return type(unforeseen).__name__, ""
+
+
+def _peer(error: aiohttp.ClientConnectorError) -> str:
+    return f"{error.host}:{error.port}"
 
 
 def _too_large(url: str, limit: int) -> ResponseTooLarge:
@@ -376,5 +396,30 @@ def _checked_base_url(base_url: str) -> str:
 
 
 def _environment_proxy(base_url: str) -> str | None:
+    """The proxy that the environment names. Raises ConfigurationError, without the URL: it may hold a password."""
     url = httpx.URL(base_url)
-    return None if proxy_bypass(url.host) else getproxies().get(url.scheme)
+    proxy = None if proxy_bypass(url.host) else getproxies().get(url.scheme)
+    if proxy is None:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urlsplit(proxy)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigurationError(
+            f"{url.scheme.upper()}_PROXY: must be the URL of an HTTP proxy, such as http://proxy:3128"
+        )
+    return proxy
+
+
+def _ssl_context(*, trust_env: bool) -> ssl.SSLContext:
+    """The certificate authorities. Raises ConfigurationError where the environment names some that cannot be read."""
+    try:
+        return httpx.create_ssl_context(trust_env=trust_env)
+    except OSError as error:
+        variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
+        raise ConfigurationError(
+            f"{variable}: the certificates cannot be read: {error.strerror or 'not in PEM form'}"
+        ) from None

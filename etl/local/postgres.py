@@ -76,7 +76,7 @@ def default_home() -> Path:
 
     Raises ConfigurationError where the folder lies in a home that there is not.
     """
-    named = os.environ.get("ORCHESTRA_ETL_HOME")
+    named = os.environ.get("ORCHESTRA_ETL_HOME", "").strip()
     if not named and os.geteuid() == 0:
         return Path("/var/lib/orchestra-etl")
     home = Path(named or platformdirs.user_data_dir("orchestra-etl"))

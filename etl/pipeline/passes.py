@@ -63,7 +63,8 @@ class PassReport(msgspec.Struct):
 
     @property
     def exit_status(self) -> int:
-        """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed, or a workflow was refused."""
+        """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed, or a workflow was refused; else
+        what a shell makes of a process that a signal ended: the pass is not over, and cron should know."""
         statuses = {error.exit_status for error in self.errors}
         for status in (4, 3, 5, 1):
             if status in statuses:
@@ -72,7 +73,9 @@ class PassReport(msgspec.Struct):
             sweep.gap or sweep.set_aside or sweep.problem_is_new or not sweep.complete for sweep in self.sweeps
         )
         missed = missed or bool(self.set_aside or self.load.set_aside or self.load.failing_anew or self.refused)
-        return 6 if missed or statuses else 0
+        if missed or statuses:
+            return 6
+        return 128 + self.interrupted if self.interrupted else 0
 
 
 class Prepared(msgspec.Struct, frozen=True):

@@ -42,6 +42,8 @@ from etl.settings.values import (
     mask_url,
 )
 
+NO_FILE = "no configuration file: run `orchestra-etl config init`"
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -124,7 +126,8 @@ class Database(_Section):
     """The PostgreSQL that is written."""
 
     url: SecretStr | None = None
-    """`postgresql://user@host/name`, or the word `embedded` for the PostgreSQL that comes with the program."""
+    """`postgresql://user@host/name`, or the word `embedded` for the PostgreSQL that comes with the program. `embedded` where
+    neither this nor `url_file` is set."""
     url_file: SecretFile | None = None
     """A file that holds the URL; read again for every connection."""
     migrate_on_start: bool = False
@@ -248,7 +251,7 @@ class Settings(_Section):
     logs: Logs = Logs()
     states: Mapping[str, str] = Field(default_factory=dict)
     """Status as the API gives it → state, in addition to the known spellings."""
-    _config_file: Path = PrivateAttr(default=Path())
+    _config_file: Path | None = PrivateAttr(default=None)
 
     @field_validator("workflows")
     @classmethod
@@ -285,9 +288,14 @@ class Settings(_Section):
         return states
 
     @property
-    def config_file(self) -> Path:
-        """The file that was read."""
+    def config_file(self) -> Path | None:
+        """The file that was read; None where there is none, and the defaults hold."""
         return self._config_file
+
+    @property
+    def source(self) -> str:
+        """The file that was read, in words."""
+        return NO_FILE if self._config_file is None else str(self._config_file)
 
     def read_api_key(self) -> str:
         """The API key; a key file is read anew at every call, so that a renewed key takes effect by itself.
@@ -321,7 +329,7 @@ class Settings(_Section):
         """The database as a libpq URI (`postgresql://…`), or the word `embedded`.
 
         Raises:
-            ConfigurationError: no database is named, its file cannot be read, or libpq does not understand the URL.
+            ConfigurationError: its file cannot be read, or libpq does not understand the URL.
         """
         if self.database.url is not None:
             url = self.database.url.get_secret_value()
@@ -329,10 +337,7 @@ class Settings(_Section):
             source = "the database URL (DATABASE_URL_FILE, database.url_file)"
             url = from_file(self.database.url_file, source, clean_database_url)
         else:
-            raise ConfigurationError(
-                "no database: set DATABASE_URL to postgresql://user:password@host/name, or to the word "
-                f"{EMBEDDED} for the PostgreSQL that comes with this program"
-            )
+            url = EMBEDDED
         if url != EMBEDDED and not libpq_understands(url):
             raise ConfigurationError(
                 "the database URL is not understood: percent-encode special characters in user and password "
@@ -349,4 +354,6 @@ class Settings(_Section):
             shown["redaction"]["key"] = MASK
         if self.database.url is not None:
             shown["database"]["url"] = mask_url(self.database.url.get_secret_value())
+        elif self.database.url_file is None:
+            shown["database"]["url"] = EMBEDDED
         return shown

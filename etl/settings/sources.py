@@ -21,9 +21,11 @@ from etl.settings.models import Api, Database, Logs, Polling, Service, Settings,
 from etl.settings.prices import ModelPrice
 from etl.settings.privacy import Redaction, RedactionRule
 from etl.settings.retention import Retention
-from etl.settings.values import expand_home
+from etl.settings.values import EMBEDDED, decode, expand_home, read_bytes
 
 PREFIX = "ORCHESTRA_ETL_"
+WORKING_FOLDER = Path("config/etl.toml")
+_LARGEST_FILE = 16 * 1024 * 1024
 _NAMED = {
     "ORCHESTRA_API_KEY": ("api", "api_key"),
     "ORCHESTRA_API_KEY_FILE": ("api", "api_key_file"),
@@ -59,16 +61,18 @@ _ALTERNATIVES = [
 def load(config: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings.
 
-    The file is `config`, else the one that ORCHESTRA_ETL_CONFIG names, else ./config/etl.toml, else the example that
-    comes with the program. Paths in the file are relative to it. An empty variable counts as unset.
+    The file is `config`, else the one that ORCHESTRA_ETL_CONFIG names, else ./config/etl.toml, else etl.toml in the user's
+    configuration folder; without any, the defaults hold. Paths in the file are relative to it. An empty variable counts as
+    unset.
 
     Raises:
         ConfigurationError: something is wrong; one line that names the file or variable and what to do.
     """
     environment = {name: value for name, value in environment.items() if value.strip()}
-    path = _config_file(config, environment)
-    values = _read_file(path)
+    path = config_file(config, environment)
+    values = {} if path is None else _read_file(path)
     origins = _overlay(values, environment)
+    _check_spelling(values, environment)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -79,29 +83,57 @@ def load(config: Path | None = None, environment: Mapping[str, str] = os.environ
     return settings
 
 
-def _config_file(config: Path | None, environment: Mapping[str, str]) -> Path:
+def config_file(config: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """The file that settings are read from; one that is named need not exist. None where there is none.
+
+    Raises:
+        ConfigurationError: ORCHESTRA_ETL_CONFIG stands for no file.
+    """
+    if named := named_file(config, environment):
+        return named
+    return next((place for place in (WORKING_FOLDER, user_file()) if place is not None and place.is_file()), None)
+
+
+def named_file(config: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """The file that the command line or ORCHESTRA_ETL_CONFIG names. Raises ConfigurationError where it stands for none."""
     if config is not None:
         return config
-    if named := environment.get("ORCHESTRA_ETL_CONFIG"):
-        try:
-            return expand_home(Path(named.strip()))
-        except ValueError as error:
-            raise ConfigurationError(f"ORCHESTRA_ETL_CONFIG: {error}") from None
+    named = environment.get("ORCHESTRA_ETL_CONFIG", "").strip()
+    try:
+        return expand_home(Path(named)) if named else None
+    except ValueError as error:
+        raise ConfigurationError(f"ORCHESTRA_ETL_CONFIG: {error}") from None
+
+
+def user_file() -> Path | None:
+    """etl.toml in the user's configuration folder; None where the user has no home."""
+    import platformdirs
+
+    try:
+        return Path(platformdirs.user_config_dir("orchestra-etl")).expanduser() / "etl.toml"
+    except RuntimeError:
+        return None
+
+
+def template() -> str:
+    """A configuration file in which everything is explained: what `config init` writes."""
     package = Path(__file__).resolve().parent.parent
-    # The last two: the example inside an installed package, and in a checkout.
-    places = [Path("config/etl.toml"), package / "config" / "etl.toml", package.parent / "config" / "etl.toml"]
-    return next((place for place in places if place.is_file()), places[0])
+    # Inside an installed package, and in a checkout.
+    places = (package / "config" / "etl.toml", package.parent / "config" / "etl.toml")
+    return next(place for place in places if place.is_file()).read_text(encoding="utf-8")
 
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        text = decode(read_bytes(path, _LARGEST_FILE))
     except OSError as error:
         raise ConfigurationError(
             f"{path}: the configuration cannot be read: {error.strerror or type(error).__name__}"
         ) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: is not UTF-8 text") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    try:
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
     except (ValueError, RecursionError):
@@ -160,6 +192,30 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tup
     return origins
 
 
+def _check_spelling(values: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    """Refuse a variable that is meant for this program, and that nothing reads as it is spelt.
+
+    One that only resembles a name counts where nothing else sets that: other programs have variables, too.
+    """
+    for name in environment:
+        capitals = name.upper()
+        if name in _NAMED or name.startswith(PREFIX):
+            continue
+        if capitals.startswith("ORCHESTRA_") and (capitals in _NAMED or capitals.startswith(PREFIX)):
+            raise ConfigurationError(f"{name}: write it in capitals: {capitals}")
+        close = get_close_matches(capitals, _NAMED, 1, 0.9)
+        if close and not _is_given(values, *_NAMED[close[0]]):
+            raise ConfigurationError(f"{name}: there is no such variable; did you mean {close[0]}?")
+
+
+def _is_given(values: Mapping[str, Any], section: str, key: str) -> bool:
+    """Whether the setting, or the other way to say the same, has another value than its default."""
+    table = values.get(section)
+    keys = next(({one, other} for of, one, other in _ALTERNATIVES if of == section and key in (one, other)), {key})
+    defaults = {None, EMBEDDED, _SECTIONS[section].model_fields[key].default}
+    return isinstance(table, dict) and any(table.get(one) not in defaults for one in keys)
+
+
 def _check_variable(name: str, path: tuple[str, ...]) -> None:
     if path[0] in _LISTS and len(path) > 1:
         raise ConfigurationError(f"{name}: set {PREFIX}{path[0].upper()} to a JSON list of {path[0]} instead")
@@ -182,10 +238,14 @@ def _nearest(key: str) -> str | None:
     return leaves[close[0]] if close else None
 
 
-def _describe(problem: Any, path: Path, origins: Mapping[tuple[str, ...], str]) -> str:
+def _describe(problem: Any, path: Path | None, origins: Mapping[tuple[str, ...], str]) -> str:
     """One line: where the value stands, and what is wrong with it."""
     location = tuple(problem["loc"])
     origin = next((origins[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origins), None)
+    if origin is None:
+        # A whole table is judged: all that was given by single variables.
+        within = [name for place, name in origins.items() if location and place[: len(location)] == location]
+        origin = " and ".join(within) if len(within) == 1 or path is None else None
     where = _dotted(location)
     if origin is None:
         place = f"{path}: {where}" if where else f"{path}"

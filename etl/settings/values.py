@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable
+from errno import EFBIG
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote
@@ -19,6 +21,8 @@ MASK = "********"
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:(?:\d+(?:\.\d+)?|\.\d+)(?:ms|s|m|h|d))+")
+_LONGEST_KEY = 4096
+_LARGEST_SECRET = 64 * 1024
 _CENTURY = 36525 * 86400.0
 _DATABASE_SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
 
@@ -55,11 +59,21 @@ PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 """Seconds, more than zero."""
 
 
+def refuse_json(id: str) -> str:
+    """The id. Raises ValueError where it is what a program such as `jq` prints in place of one."""
+    if id.strip().lower() in {"null", "true", "false", "none", "undefined"}:
+        raise ValueError("is a JSON value, no id: look at the program that printed it")
+    if id.lstrip()[:1] in set("{[\"'`“”‘’") or id.rstrip()[-1:] in set("\"'`“”‘’"):
+        raise ValueError("is JSON or stands in quotes: give the bare id (`jq --raw-output`)")
+    return id
+
+
 def clean_id(id: str) -> str:
     """An id that the tables hold and that can stand in a request's path. Raises ValueError where it cannot."""
     from etl.identifiers import fits_a_path  # of no cost to settings without ids
     from etl.records import MAX_ID_BYTES
 
+    refuse_json(id)
     if not id.isprintable() or id != id.strip() or (len(id) <= MAX_ID_BYTES and not fits_a_path(id)):
         raise ValueError(
             "cannot stand in a request's path (it is empty, '.', '..', such a part of a path, or has control or outer space "
@@ -117,6 +131,12 @@ def clean_key(text: str) -> str:
     key = text.strip()
     if not key:
         raise ValueError("is empty")
+    if key.lower().startswith("bearer "):
+        raise ValueError("begins with 'Bearer': that is added by itself, give the key alone")
+    if key[0] in "\"'`{[" or key[-1] in "\"'`":
+        raise ValueError("stands in quotes or is JSON: it must be the key alone")
+    if len(key) > _LONGEST_KEY:
+        raise ValueError(f"is longer than {_LONGEST_KEY} characters: no server takes such a header")
     if not all("!" <= character <= "~" for character in key):
         raise ValueError(
             "holds a line break, a space or a character outside ASCII: it must be the key alone, on one line"
@@ -149,15 +169,41 @@ def libpq_understands(url: str) -> bool:
     return all(port.isdigit() for port in ports.split(",") if port)
 
 
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The file's content. Raises OSError where it cannot be read or is larger than `limit` (bytes), as a device is."""
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(EFBIG, f"it is larger than {limit:,} bytes")
+    return content
+
+
+def decode(content: bytes) -> str:
+    """Text in UTF-8, or in UTF-16 where it begins with a mark of that, as Windows writes it.
+
+    Raises:
+        ValueError: it is neither; says where.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif b"\0" in content:
+        raise ValueError("is not UTF-8 text: save it as UTF-8")
+    else:
+        encoding = "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"is not UTF-8 text (see line {line}): save it as UTF-8") from None
+
+
 def from_file(path: Path, what: str, clean: Callable[[str], str]) -> str:
     """A secret out of a file. Raises ConfigurationError, naming the file and never its content."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = read_bytes(path, _LARGEST_SECRET)
     except OSError as error:
         raise ConfigurationError(f"{path}: {what} cannot be read: {error.strerror or 'no such file'}") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: {what} is not UTF-8 text") from None
     try:
-        return clean(text)
+        return clean(decode(content))
     except ValueError as error:
         raise ConfigurationError(f"{path}: {what} {error}") from None

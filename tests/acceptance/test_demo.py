@@ -26,6 +26,8 @@ from tests.acceptance.test_command import run, started
 from tests.postgres_fixture import new_home
 from tests.support import query, wait_until
 
+RATES = """SELECT workflow_name, round(100.0 * sum(succeeded) / sum(succeeded + soft_failed + failed), 1)
+    FROM orchestra.workflow_hourly GROUP BY workflow_name ORDER BY 1"""
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -139,7 +141,21 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
     # Three questions with their answers, and the way to ask one's own.
     questions = re.findall(r"^SELECT .*?;\n\n.*?━[^\n]*\n(.*?)\n\n", done.stdout, re.MULTILINE | re.DOTALL)
     assert [answer.count("\n") + 1 >= 3 for answer in questions] == [True, True, True]
-    assert f"{home}/demo/socket".replace("/", "%2F") in done.stdout
+    assert processes_in(home) == []
+    # The line that it leaves works after its end, and its success rates are those that the dashboards show.
+    [line] = [line for line in done.stdout.splitlines() if line.endswith("db psql")]
+    asked = subprocess.run(
+        [*shlex.split(line), "--tuples-only", "--no-align", "-c", RATES],
+        env={"PATH": os.defpath}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    rates = [found.split("|") for found in asked.stdout.splitlines()]
+    assert len(rates) == 3, asked.stderr
+    for name, percent in rates:
+        printed = re.search(rf"^ *{name} +│ +\d+ +│ +([\d.]+) ", done.stdout, re.MULTILINE)
+        # Runs go on ending between the two; soft failures left out would be some points.
+        assert printed is not None
+        assert float(printed[1]) == pytest.approx(float(percent), abs=0.5)
+    assert min(float(percent) for _, percent in rates) < 93
     assert processes_in(home) == []
 
 

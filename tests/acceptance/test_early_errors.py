@@ -87,7 +87,7 @@ def defect(environment, *rest):
     secret = dict(environment)
     raise RuntimeError(secret)
 
-sources._config_file = lambda config, environment: defect(environment)
+sources.config_file = lambda config, environment: defect(environment)
 sys.exit(commands.run(["status"]))
 """
 

@@ -125,13 +125,47 @@ def test_the_installed_wheel_does_the_main_job(
         version = _run(installed, "--version", folder=tmp_path)
         assert version.stdout == f"orchestra-etl {distributions.wheel.name.split('-')[1]}\n", version.stderr
         shown = _run(installed, "config", "show", folder=tmp_path, **variables)
-        assert str(installed.parent.parent) in shown.stdout, "not the wheel's own example configuration"
+        assert shown.stdout.startswith("# no configuration file: run `orchestra-etl config init`\n")
         upgraded = _run(installed, "db", "upgrade", folder=tmp_path, **variables)
         assert upgraded.returncode == 0, upgraded.stderr
         synced = _run(installed, "sync", folder=tmp_path, **variables)
         assert synced.returncode == 0, synced.stderr
     assert differences(empty_database_url, history) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_installation_is_ever_to_be_edited(installed: Path, tmp_path: Path) -> None:
+    """In an empty folder a wheel and an editable install read no file and name none of their own; `config init` writes one."""
+    editable = Path(sys.executable).parent / "orchestra-etl"
+    for number, command in enumerate((installed, editable)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        variables = {"ORCHESTRA_API_KEY": "k", "ORCHESTRA_BASE_URL": "http://127.0.0.1:9"}
+        shown = _run(command, "config", "show", folder=folder, **variables)
+        assert shown.stdout.startswith("# no configuration file: run `orchestra-etl config init`\n")
+        assert 'database.url = "embedded"\n' in shown.stdout
+        for words in (("sync",), ("serve",), ("config", "check"), ("workflows",)):
+            told = _run(command, *words, folder=folder, DATABASE_URL="postgresql://127.0.0.1:9/x", **variables)
+            text = told.stdout + told.stderr
+            assert told.returncode in (2, 5), text
+            assert words == ("workflows",) or "run `orchestra-etl config init`" in " ".join(text.split())
+            assert not [place for place in (str(installed.parent.parent), str(ROOT), "site-packages") if place in text]
+        made = _run(command, "config", "init", folder=folder)
+        assert (made.returncode, made.stdout.split()[0]) == (0, "config/etl.toml"), made.stderr
+        assert (folder / "config" / "etl.toml").read_text() == (ROOT / "config" / "etl.toml").read_text()
+        used = _run(command, "config", "show", folder=folder, **variables)
+        assert used.stdout.partition("\n")[2] == shown.stdout.partition("\n")[2]
+        assert used.stdout.startswith("# config/etl.toml\n")
+        (folder / "config" / "etl.toml").write_text("# mine\n")
+        again = _run(command, "config", "init", folder=folder)
+        assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+        assert (folder / "config" / "etl.toml").read_text() == "# mine\n"
+        own = _run(command, "config", "init", "--user", folder=folder)
+        assert (own.returncode, str(folder / ".config")) == (0, str(Path(own.stdout.split()[0]).parent.parent))
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir(exist_ok=True)
+        found = _run(command, "config", "show", folder=elsewhere, HOME=str(folder))
+        assert found.stdout.startswith(f"# {own.stdout.split()[0]}\n")
 
 
 def test_the_installed_wheel_shows_the_demo(installed: Path, home: Path, tmp_path: Path) -> None:

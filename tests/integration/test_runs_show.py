@@ -201,3 +201,21 @@ def test_a_list_of_ordinary_runs_fits_80_columns(command: Command, database_url:
     _run(database_url, RUN, state="succeeded", start="2026-11-23 20:03Z")
     query(database_url, "UPDATE orchestra.runs SET end_time = start_time + interval '59 minutes 59 seconds'")
     assert max(map(len, command("runs", "list").out.splitlines())) <= 80
+
+
+def test_tokens_that_are_unknown_are_not_zero(command: Command, database_url: str) -> None:
+    """A run whose calls name no tokens says so; one that knows some shows their sum, and how many calls are without."""
+    for run in ("silent", "no-calls", "some"):
+        _run(database_url, run)
+    _step(database_url, "silent", "s1", state="succeeded", response_model="m")
+    _step(database_url, "no-calls", "s2", state="succeeded")
+    _step(database_url, "some", "s3", state="succeeded", response_model="m", total_tokens=7)
+    _step(database_url, "some", "s4", state="succeeded", request_model="m")
+    told = {run: command("runs", "show", run).out.splitlines()[4] for run in ("silent", "no-calls", "some")}
+    assert told == {
+        "silent": "tokens    not known: 1 call without",
+        "no-calls": "tokens    -",
+        "some": "tokens    7 (- in, - out), and 1 call without",
+    }
+    shown = command("runs", "list", "--json").json
+    assert {one["id"]: one["total_tokens"] for one in shown} == {"silent": None, "no-calls": None, "some": 7}

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,17 +178,15 @@ def test_manifests_follow_their_schema(manifest: dict[str, Any]) -> None:
 # systemd and cron
 
 
-def _values(path: Path, key: str) -> Iterator[str]:
-    for line in path.read_text().splitlines():
-        name, _, value = line.partition("=")
-        if name == key:
-            yield value
+def _values(path: Path, key: str) -> list[str]:
+    pairs = [line.partition("=") for line in path.read_text().splitlines()]
+    return [value for name, _, value in pairs if name == key]
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_units_are_understood(path: Path, tmp_path: Path) -> None:
     """systemd reads every line of a unit without a warning, and what it starts is a command of ours."""
-    for line in _values(path, "ExecStart"):
+    for line in (*_values(path, "ExecStartPre"), *_values(path, "ExecStart")):
         program, *words = shlex.split(line)
         assert Path(program).name == "orchestra-etl"
         _assert_is_a_command(words)
@@ -207,14 +205,97 @@ def test_units_are_understood(path: Path, tmp_path: Path) -> None:
     assert [line for line in done.stderr.splitlines() if "orchestra-etl" in line] == []
 
 
-def test_the_crontab_line_runs_a_command() -> None:
-    """It has five fields, a user and a command of ours; its variables are known."""
+def test_units_upgrade_the_schema_first() -> None:
+    """Every unit that starts the program upgrades the schema before it, has the time for that, and is not given up after it."""
+    services = [path for path in UNITS if path.suffix == ".service"]
+    assert len(services) == 2
+    for path in services:
+        [before], [program] = _values(path, "ExecStartPre"), _values(path, "ExecStart")
+        assert before == f"{program.split()[0]} db upgrade"
+        # A oneshot's start has no limit; of a service it would end an upgrade after 90 s.
+        assert "oneshot" in _values(path, "Type") or "infinity" in _values(path, "TimeoutStartSec")
+        if "on-failure" in _values(path, "Restart"):
+            [pause] = _values(path, "RestartSec")
+            assert int(pause) >= 3, "systemd gives up after five starts within ten seconds"
+
+
+def _cron() -> tuple[dict[str, str], str]:
+    """The variables of the crontab, and what its line hands to the shell."""
     lines = [line for line in (DEPLOY / "cron" / "orchestra-etl").read_text().splitlines() if not line.startswith("#")]
     *variables, job = lines
-    for line in variables:
-        _assert_is_known(line.partition("=")[0])
     fields = job.split(maxsplit=6)
     assert re.fullmatch(r"[\d*/, -]+", " ".join(fields[:5]))
-    words = shlex.split(fields[6].partition(" 2>&1")[0])
-    assert Path(words[0]).name == "orchestra-etl"
-    _assert_is_a_command(words[1:])
+    assert "%" not in job, "cron takes it for a line break"
+    return dict(line.split("=", 1) for line in variables), fields[6]
+
+
+def test_the_crontab_line_runs_commands() -> None:
+    """It has five fields, a user, and commands of ours, the schema's first; its variables are known."""
+    variables, line = _cron()
+    for name in variables.keys() - {"SHELL"}:
+        _assert_is_known(name)
+    commands = [words.split() for words in re.findall(r"/orchestra-etl ([a-z][a-z -]+)", line)]
+    assert [words[:2] for words in commands] == [["db", "upgrade"], ["sync", "--json"]]
+    for words in commands:
+        _assert_is_a_command(words)
+
+
+@pytest.mark.parametrize(("upgrade", "sync", "told"), [(0, 0, None), (0, 6, 6), (4, 0, 4), (0, 130, 130)])
+def test_the_crontab_line_keeps_the_exit_status(tmp_path: Path, upgrade: int, sync: int, told: int | None) -> None:
+    """Output goes to the logger; an exit status that is not 0 is printed, which cron mails; without the schema no pass begins."""
+    variables, line = _cron()
+    for name, text in (
+        ("orchestra-etl", f"echo ran $1; echo trouble >&2; if [ $1 = db ]; then exit {upgrade}; else exit {sync}; fi"),
+        ("logger", f"cat > {tmp_path}/journal"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    line = line.replace("/opt/orchestra-etl/bin/", f"{tmp_path}/")
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = subprocess.run(
+        [variables.get("SHELL", "/bin/sh"), "-c", line], env={"PATH": path}, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert f"exit status {told}:" in done.stdout if told else done.stdout == ""
+    ran = [row for row in (tmp_path / "journal").read_text().splitlines() if row.startswith("ran")]
+    assert ran == (["ran db"] if upgrade else ["ran db", "ran sync"])
+
+
+# What people type
+
+
+DEPLOYING = (ROOT / "docs" / "deploy.md").read_text()
+
+
+def test_commands_in_containers_are_written_down() -> None:
+    """The compose file and its page name `workflows` and `status`; whatever is run there is a service and a command of ours."""
+    for text in ((ROOT / "docker-compose.yml").read_text(), DEPLOYING):
+        found = [re.split(r"  |`|#", line)[0].split() for line in re.findall(r"docker compose run --rm (.*)", text)]
+        assert {"workflows", "status"} <= {words[1] for words in found if len(words) > 1}
+        for service, *words in found:
+            assert service in OURS
+            if words:
+                _assert_is_a_command(words)
+
+
+def test_a_job_is_deleted_before_it_is_applied_again() -> None:
+    """The page deletes each Job, also one that is not there, applies it, and waits for longer than half a minute."""
+    jobs = [
+        (path.name, manifest["metadata"]["name"])
+        for path in (DEPLOY / "kubernetes").glob("*.yaml")
+        for manifest in yaml.safe_load_all(path.read_text())
+        if manifest["kind"] == "Job"
+    ]
+    assert jobs
+    lines = DEPLOYING.splitlines()
+    for file, name in jobs:
+        places = [
+            next(n for n, line in enumerate(lines) if re.search(pattern, line))
+            for pattern in (
+                rf"^kubectl delete job {name} --ignore-not-found$",
+                rf"^kubectl apply .*/{file}$",
+                rf"^kubectl wait .*--timeout=\d+m job/{name}$",
+                r"^kubectl apply .*/deployment.yaml$",
+            )
+        ]
+        assert places == sorted(places)

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from etl.errors import ConfigurationError
-from etl.settings import Settings, load, mask_url
+from etl.settings import Settings, load, mask_url, sources
 from etl.settings.prices import ModelPrice
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "etl.toml"
@@ -39,11 +39,10 @@ def refusal(tmp_path: Path, toml: str = "", **environment: str) -> str:
 
 
 def test_the_example_says_what_the_defaults_are() -> None:
-    """Every value in the shipped file is the built-in default, save the database that it names."""
+    """Every value in the shipped file is the built-in default, the embedded database too."""
     example = load(EXAMPLE, {}).masked()
-    assert example["database"].pop("url") == "embedded"
     built_in = Settings().masked()
-    assert built_in["database"].pop("url") is None
+    assert built_in["database"]["url"] == "embedded"
     assert example == built_in
 
 
@@ -99,9 +98,17 @@ def test_workflows_can_come_from_the_environment(tmp_path: Path) -> None:
 
 
 def test_the_file_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The argument, then ORCHESTRA_ETL_CONFIG, then ./config/etl.toml, then the shipped example."""
+    """The argument, ORCHESTRA_ETL_CONFIG, ./config/etl.toml, then the user's own; never one of an installation."""
     monkeypatch.chdir(tmp_path)
-    assert load(None, {}).config_file == EXAMPLE
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(None, {}).config_file is None
+    assert "run `orchestra-etl config init`" in load(None, {}).source
+    own = sources.user_file()
+    assert own is not None
+    own.parent.mkdir(parents=True)
+    own.write_text("")
+    assert load(None, {}).config_file == own
     (tmp_path / "config").mkdir()
     for name in ("config/etl.toml", "named.toml", "argument.toml"):
         (tmp_path / name).write_text("", encoding="utf-8")
@@ -262,7 +269,7 @@ def test_a_key_that_is_missing_is_an_error_only_when_it_is_needed(tmp_path: Path
     (tmp_path / "key").write_text("\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="is empty"):
         read(tmp_path, ORCHESTRA_API_KEY_FILE=str(tmp_path / "key")).read_api_key()
-    (tmp_path / "key").write_bytes(b"\xff\xfe")
+    (tmp_path / "key").write_bytes(b"caf\xe9")
     with pytest.raises(ConfigurationError, match="is not UTF-8 text"):
         read(tmp_path, ORCHESTRA_API_KEY_FILE=str(tmp_path / "key")).read_api_key()
     assert "not both" in refusal(tmp_path, ORCHESTRA_API_KEY="a", ORCHESTRA_API_KEY_FILE="b")
@@ -279,10 +286,10 @@ def test_a_database_url_becomes_one_that_libpq_reads(tmp_path: Path, scheme: str
     assert settings.database_url() == expected
 
 
-def test_no_database_names_both_choices(tmp_path: Path) -> None:
-    """Nothing is guessed: without a database the error names the URL and the embedded one."""
-    with pytest.raises(ConfigurationError, match=r"DATABASE_URL to postgresql://.*embedded"):
-        read(tmp_path).database_url()
+def test_without_a_database_it_is_the_embedded_one(tmp_path: Path) -> None:
+    """One default, with a file and without: the embedded database."""
+    assert read(tmp_path).database_url() == "embedded"
+    assert load(None, {}).database_url() == "embedded"
 
 
 @pytest.mark.parametrize("url", ["u:hunter2secret/x@h/d", "u:hunter2secret%zz@h/d", "u@h/d?pasword=hunter2secret"])

@@ -1,0 +1,100 @@
+"""Ids on the command line and on standard input, as shells and programs such as `jq` hand them over."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import typer
+
+from etl.errors import ConfigurationError
+
+T = TypeVar("T", str, list[str], None)
+LARGEST_INPUT = 64 * 1024 * 1024
+"""In bytes: more than a million ids."""
+
+
+def no_json(value: T) -> T:
+    """An option's or argument's ids as they are. Raises typer.BadParameter where one is JSON: it would find nothing."""
+    from etl.settings.values import refuse_json
+
+    ids: Sequence[str] = [value] if isinstance(value, str) else value or ()
+    for one in ids:
+        try:
+            refuse_json(one)
+        except ValueError as error:
+            raise typer.BadParameter(f"{one[:80]!r} {error}") from None
+    return value
+
+
+def given(arguments: Sequence[str]) -> Iterator[str]:
+    """The ids that these arguments hold; `-` stands for standard input.
+
+    Raises:
+        ConfigurationError: an argument, or a part of the input, is neither an id nor JSON that holds one.
+    """
+    for argument in arguments:
+        if argument == "-":
+            yield from _found_in(_standard_input(), "the input", "a line of the input")
+        elif argument[:1] in ("{", "[", '"'):
+            yield from _found_in(argument, "an argument", "an argument")
+        else:
+            yield argument
+
+
+def _standard_input() -> str:
+    from etl.settings.values import decode
+
+    if sys.stdin is None:
+        raise ConfigurationError("there is no input: standard input is closed")
+    content = sys.stdin.buffer.read(LARGEST_INPUT + 1)
+    if len(content) > LARGEST_INPUT:
+        raise ConfigurationError(f"the input is larger than {LARGEST_INPUT:,} bytes")
+    try:
+        return decode(content)
+    except ValueError as error:
+        raise ConfigurationError(f"the input {error}") from None
+
+
+def _found_in(text: str, source: str, part: str) -> Iterator[str]:
+    """Ids, one a line, and JSON values, over as many lines as they like."""
+    decoder, at = json.JSONDecoder(), 0
+    while True:
+        at = next((place for place in range(at, len(text)) if not text[place].isspace()), len(text))
+        if at == len(text):
+            return
+        if text[at] in '{["':
+            try:
+                value, at = decoder.raw_decode(text, at)
+            except (ValueError, RecursionError):
+                raise ConfigurationError(f"{part} starts like JSON but is none") from None
+            if text[at : at + 1].strip():
+                raise ConfigurationError(f"{part} goes on behind a JSON value: a line break must follow it, no comma")
+            yield from _ids_of(value, source)
+        else:
+            end = _line_end(text, at)
+            line, at = text[at:end].strip(), end
+            if len(line.split()) > 1:
+                raise ConfigurationError(f"{part} is neither an id nor an answer of Execute")
+            if line.endswith((",", ";")):
+                raise ConfigurationError(f"{part} ends with {line[-1]!r}: write one id a line, and nothing else")
+            yield line
+
+
+def _line_end(text: str, at: int) -> int:
+    end = text.find("\n", at)
+    return len(text) if end < 0 else end
+
+
+def _ids_of(value: Any, source: str) -> Iterator[str]:
+    """A string, an answer of Execute, or an array of these."""
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, dict) and not isinstance(one.get("run_id"), str):
+            raise ConfigurationError(f"an answer in {source} has no run_id")
+        if not isinstance(one, dict | str):
+            raise ConfigurationError(
+                f"{source} holds JSON that is no id: strings, answers of Execute, or arrays of these"
+            )
+        yield one["run_id"] if isinstance(one, dict) else one

@@ -1,0 +1,142 @@
+"""The first hour: what commands say about a wrong address, a missing answer and an end before the end."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from etl import logs
+from etl.cli import jobs
+from etl.errors import ApiUnavailable, EtlError, KeyRefused
+from etl.local.folder import Folder
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from etl.pipeline.loading import LoadReport
+from etl.pipeline.passes import PassReport
+from tests.command_line import Command, Printed, command_line
+from tests.support import configuration, free_port
+
+Simulated = tuple[History, Simulator]
+REDACTED = """
+[[workflows]]
+id = "w-1"
+[[redaction.rules]]
+path = "$.x"
+action = "drop"
+"""
+
+
+@pytest.fixture
+def simulated() -> Iterator[Simulated]:
+    """A simulated API with its workflows."""
+    history = History(runs_per_workflow=2, live=0, spacing=timedelta(minutes=20))
+    with Simulator(history, api_key="the-key").in_thread() as simulator:
+        yield history, simulator
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs one command with this configuration and these variables."""
+
+    def run(*arguments: str, toml: str = "", **variables: str) -> Printed:
+        return command_line(tmp_path, monkeypatch, capsys, toml, **variables)(*arguments)
+
+    return run
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        """Answer everything with a page."""
+        self.send_response(200)
+        self.send_header("Content-Length", "18")
+        self.end_headers()
+        self.wfile.write(b"<html>hello</html>")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def a_website() -> Iterator[str]:
+    """The URL of a web server that is not the API, and answers 200 to everything."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _problems(printed: Printed) -> list[tuple[str, str]]:
+    return [(one["subject"].split()[0], one["text"]) for one in printed.json if not one["ok"]]
+
+
+def test_config_check_believes_a_base_url_only_where_something_confirms_it(
+    make: Command, simulated: Simulated, database_url: str, tmp_path: Path
+) -> None:
+    """A wrong path, and a web server that answers 200 with a page, are problems; an API without a list of workflows is none."""
+    history, simulator = simulated
+    variables = {"ORCHESTRA_API_KEY": "the-key", "DATABASE_URL": database_url}
+    base = simulator.base_url
+    not_tried = configuration("some-workflow", discover=False)
+    wrong = make("config", "check", "--json", toml=not_tried, ORCHESTRA_BASE_URL=f"{base}/wrong", **variables)
+    [(subject, text)] = _problems(wrong)
+    assert (wrong.status, subject, "compare `api.base_url`" in text) == (5, "API", True)
+
+    with a_website() as url:
+        for toml in (not_tried, configuration("some-workflow"), "[api]\nall_workflows = true"):
+            website = make("config", "check", "--json", toml=toml, ORCHESTRA_BASE_URL=url, **variables)
+            assert website.status == 5
+            assert "no JSON array" in _problems(website)[0][1]
+
+    workflow = history.workflow_ids[0]
+    served = tmp_path / "served" / workflow
+    served.mkdir(parents=True)
+    (served / "runs.json").write_text("[]")
+    with Simulator(Folder(served.parent), api_key="the-key").in_thread() as listless:
+        right = make(
+            "config", "check", "--json", toml=configuration(workflow), ORCHESTRA_BASE_URL=listless.base_url, **variables
+        )
+    assert (right.status, _problems(right)) == (0, [])
+
+
+def test_no_connection_names_host_port_and_setting(make: Command, database_url: str) -> None:
+    """Where nobody listens, each command that asks says host and port, what happened, and which setting to look at."""
+    port = free_port()
+    variables = {
+        "ORCHESTRA_API_KEY": "k", "DATABASE_URL": database_url, "ORCHESTRA_ETL_API__ATTEMPTS": "1",
+        "ORCHESTRA_BASE_URL": f"http://127.0.0.1:{port}/api",
+    }  # fmt: skip
+    for words in (("workflows",), ("sync",), ("config", "check"), ("redact", "preview", "r", "-w", "w-1")):
+        printed = make(*words, toml=REDACTED, ORCHESTRA_REDACTION_KEY="k" * 32, **variables)
+        assert printed.status == 5
+        text = " ".join((printed.out + printed.err).split())
+        assert f"cannot connect to 127.0.0.1:{port} (Connection refused)" in text
+        assert "check `api.base_url` (ORCHESTRA_BASE_URL), or try again later" in text
+
+
+@pytest.mark.parametrize(
+    ("errors", "interrupted", "status"),
+    [([], None, 0), ([], 2, 130), ([], 15, 143), ([ApiUnavailable("x")], 15, 5), ([KeyRefused("x")], 2, 3)],
+)
+def test_a_pass_ends_with_what_it_logs_and_prints(
+    capsys: pytest.CaptureFixture[str], errors: list[EtlError], interrupted: int | None, status: int
+) -> None:
+    """The exit status is one: in the log's line, in the JSON and for the shell; a signal counts where nothing graver happened."""
+    report = PassReport([], LoadReport(), errors=errors, interrupted=interrupted)
+    logs.configure("info", "json")
+    jobs._log(report)
+    jobs._print(report, as_json=True)
+    printed = capsys.readouterr()
+    assert (
+        json.loads(printed.err)["exit_status"] == json.loads(printed.out)["exit_status"] == report.exit_status == status
+    )

@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, Locator, Page, Request, Response, Timeo
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DASHBOARDS = ("overview", "nodes", "failures", "models", "run")
+MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 CHART = ".dashboard-component-chart-holder"
 TROUBLE = re.compile(
     r"^(Data error|Unexpected error|Timeout error|No results|Add required control values)", re.MULTILINE
@@ -158,11 +159,12 @@ class Shown(msgspec.Struct, frozen=True):
     """A dashboard as it was when all of its charts had been drawn; what it says stays, whatever the page shows next."""
 
     page: Page
-    drawn_at: datetime
     rows: Mapping[str, list[dict[str, Any]]]
     """The data that each chart got, by the chart's title."""
     since: Mapping[str, datetime | None]
     """When the time that each chart shows begins."""
+    asked_at: Mapping[str, datetime]
+    """When the database answered for each chart: Superset keeps an answer for half a minute."""
     numbers: Mapping[str, str]
     """What each big number says."""
     tables: Mapping[str, list[list[str]]]
@@ -266,9 +268,12 @@ def draw(
     errors += [f"{one['title']}: a warning" for one in written if one["warned"]]
     return Shown(
         page,
-        drawn_at=datetime.now(UTC),
         rows={title: result["data"] for title, result in results.items()},
         since={title: time_of(result["from_dttm"]) for title, result in results.items()},
+        asked_at={
+            title: datetime.fromisoformat(result["queried_dttm"]).replace(tzinfo=UTC)
+            for title, result in results.items()
+        },
         numbers={one["title"]: one["number"] for one in written if one["number"] is not None},
         tables={one["title"]: one["cells"] for one in written},
         elements={element for one in written for element in one["elements"]},
@@ -276,6 +281,11 @@ def draw(
         errors=errors,
         other_hosts=hosts - {superset.address},
     )
+
+
+def milliseconds(text: str) -> float:
+    """A duration as the dashboards write it, such as `1m 11.2s`, which is rounded down to a tenth of a second."""
+    return sum(float(number) * MILLISECONDS[unit] for number, unit in re.findall(r"([\d.]+)(ms|[dhms])", text))
 
 
 def time_of(value: float | None) -> datetime | None:

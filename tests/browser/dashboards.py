@@ -21,6 +21,8 @@ import httpx
 import msgspec
 from playwright.sync_api import Browser, Locator, Page, Request, Response, TimeoutError, sync_playwright
 
+TIMEOUT_SECONDS = 180
+"""For what ends by itself, on a busy machine too."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DASHBOARDS = ("overview", "nodes", "failures", "models", "run")
 MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -106,9 +108,9 @@ def chromium() -> Iterator[Browser]:
 def sign_in(browser: Browser, superset: Superset, user: str = "admin") -> Page:
     """A page that has signed in as this user; tall, because Superset draws only what is in sight."""
     page = browser.new_page(viewport={"width": 1440, "height": 3000})
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(TIMEOUT_SECONDS * 1000)
     page.goto(f"{superset.address}/login/")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while urlsplit(page.url).path == "/login/":
         assert time.monotonic() < deadline, f"{user} cannot sign in"
         # Before all of it has come the form may be drawn once more, and empty.
@@ -116,7 +118,7 @@ def sign_in(browser: Browser, superset: Superset, user: str = "admin") -> Page:
         page.fill("#password", superset.password_of(user))
         page.press("#password", "Enter")
         with suppress(TimeoutError):
-            page.wait_for_url(lambda url: urlsplit(url).path != "/login/", timeout=10_000)
+            page.wait_for_url(lambda url: urlsplit(url).path != "/login/", timeout=20_000)
     return page
 
 
@@ -140,7 +142,7 @@ def choose(page: Page, filter_: str, option: str) -> None:
     combobox = page.get_by_role("combobox", name=filter_)
     offered = page.locator(".ant-select-item-option-content").get_by_text(option, exact=True)
     # The bar may be drawn once more while its options arrive, and closes its list then.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not offered.is_visible():
         assert time.monotonic() < deadline, f"{filter_} does not offer {option}"
         combobox.click()
@@ -247,7 +249,7 @@ def draw(
     page.on("requestfailed", ask)
     try:
         act()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while answers.keys() != titles.keys() or page.locator(f"{CHART} .loading").count():
             assert time.monotonic() < deadline, f"not drawn: {[titles[one] for one in titles.keys() - answers.keys()]}"
             page.wait_for_timeout(100)

@@ -24,8 +24,8 @@ ROLE = "Dashboards viewer"
 RESULTS = (None, "full", "results", "timegrains")
 """The results of a query that a viewer gets; not its SQL, and no samples of columns that no chart shows."""
 EXTRAS = ("where", "having", "time_grain_sqla")
-RESHAPED = ("pivot", "flatten", "rename")
-"""What may be done with rows after the query. Others, such as `resample`, take memory at will."""
+RESHAPED = ("pivot", "flatten", "rename", "resample")
+"""What may be done with rows after the query."""
 
 
 class ViewerSecurityManager(SupersetSecurityManager):
@@ -63,6 +63,8 @@ class Stored(NamedTuple):
     x_axis: str | None = None
     series: frozenset[str] = frozenset()
     """What a time series is split by."""
+    rule: str | None = None
+    """How long the spans are in which a time series is filled up; short ones would take memory at will."""
 
 
 def _check(*, dashboard=None, chart=None, query_context=None, **others) -> None:
@@ -123,6 +125,8 @@ def _check_reshaping(step: dict[str, Any], stored: Stored) -> None:
         options.get("index") == [stored.x_axis] and stored.series.issuperset(options.get("columns") or [])
     ):
         _refuse("another shape of the rows")
+    if step["operation"] == "resample" and (stored.rule is None or options.get("rule") != stored.rule):
+        _refuse("another shape of the rows")
 
 
 def _stored(chart, dataset) -> Stored:
@@ -156,6 +160,7 @@ def _stored(chart, dataset) -> Stored:
         where=clauses["WHERE"] and sanitize_clause(clauses["WHERE"], engine),
         having=clauses["HAVING"] and sanitize_clause(clauses["HAVING"], engine),
         x_axis=settings.get("x_axis"),
+        rule=settings.get("resample_rule"),
         series=frozenset(one for one in settings.get("groupby") or [] if isinstance(one, str)),
     )
 

@@ -55,6 +55,9 @@ def history_url(home: Path) -> Iterator[str]:
                 subprocess.run([*command, *arguments], env=variables, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
             if not PICTURES:
                 make_trouble(server.url)
+                subprocess.run(
+                    [*command, "rollups", "refresh"], env=variables, cwd=ROOT, stdout=subprocess.DEVNULL, check=True
+                )
         yield server.url
 
 

@@ -21,8 +21,11 @@ import httpx
 import msgspec
 from playwright.sync_api import Browser, Locator, Page, Request, Response, TimeoutError, sync_playwright
 
+TIMEOUT_SECONDS = 180
+"""For what ends by itself, on a busy machine too."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DASHBOARDS = ("overview", "nodes", "failures", "models", "run")
+MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 CHART = ".dashboard-component-chart-holder"
 TROUBLE = re.compile(
     r"^(Data error|Unexpected error|Timeout error|No results|Add required control values)", re.MULTILINE
@@ -105,9 +108,9 @@ def chromium() -> Iterator[Browser]:
 def sign_in(browser: Browser, superset: Superset, user: str = "admin") -> Page:
     """A page that has signed in as this user; tall, because Superset draws only what is in sight."""
     page = browser.new_page(viewport={"width": 1440, "height": 3000})
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(TIMEOUT_SECONDS * 1000)
     page.goto(f"{superset.address}/login/")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while urlsplit(page.url).path == "/login/":
         assert time.monotonic() < deadline, f"{user} cannot sign in"
         # Before all of it has come the form may be drawn once more, and empty.
@@ -115,7 +118,7 @@ def sign_in(browser: Browser, superset: Superset, user: str = "admin") -> Page:
         page.fill("#password", superset.password_of(user))
         page.press("#password", "Enter")
         with suppress(TimeoutError):
-            page.wait_for_url(lambda url: urlsplit(url).path != "/login/", timeout=10_000)
+            page.wait_for_url(lambda url: urlsplit(url).path != "/login/", timeout=20_000)
     return page
 
 
@@ -139,7 +142,7 @@ def choose(page: Page, filter_: str, option: str) -> None:
     combobox = page.get_by_role("combobox", name=filter_)
     offered = page.locator(".ant-select-item-option-content").get_by_text(option, exact=True)
     # The bar may be drawn once more while its options arrive, and closes its list then.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not offered.is_visible():
         assert time.monotonic() < deadline, f"{filter_} does not offer {option}"
         combobox.click()
@@ -158,11 +161,12 @@ class Shown(msgspec.Struct, frozen=True):
     """A dashboard as it was when all of its charts had been drawn; what it says stays, whatever the page shows next."""
 
     page: Page
-    drawn_at: datetime
     rows: Mapping[str, list[dict[str, Any]]]
     """The data that each chart got, by the chart's title."""
     since: Mapping[str, datetime | None]
     """When the time that each chart shows begins."""
+    asked_at: Mapping[str, datetime]
+    """When the database answered for each chart: Superset keeps an answer for half a minute."""
     numbers: Mapping[str, str]
     """What each big number says."""
     tables: Mapping[str, list[list[str]]]
@@ -245,7 +249,7 @@ def draw(
     page.on("requestfailed", ask)
     try:
         act()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while answers.keys() != titles.keys() or page.locator(f"{CHART} .loading").count():
             assert time.monotonic() < deadline, f"not drawn: {[titles[one] for one in titles.keys() - answers.keys()]}"
             page.wait_for_timeout(100)
@@ -266,9 +270,12 @@ def draw(
     errors += [f"{one['title']}: a warning" for one in written if one["warned"]]
     return Shown(
         page,
-        drawn_at=datetime.now(UTC),
         rows={title: result["data"] for title, result in results.items()},
         since={title: time_of(result["from_dttm"]) for title, result in results.items()},
+        asked_at={
+            title: datetime.fromisoformat(result["queried_dttm"]).replace(tzinfo=UTC)
+            for title, result in results.items()
+        },
         numbers={one["title"]: one["number"] for one in written if one["number"] is not None},
         tables={one["title"]: one["cells"] for one in written},
         elements={element for one in written for element in one["elements"]},
@@ -276,6 +283,11 @@ def draw(
         errors=errors,
         other_hosts=hosts - {superset.address},
     )
+
+
+def milliseconds(text: str) -> float:
+    """A duration as the dashboards write it, such as `1m 11.2s`, which is rounded down to a tenth of a second."""
+    return sum(float(number) * MILLISECONDS[unit] for number, unit in re.findall(r"([\d.]+)(ms|[dhms])", text))
 
 
 def time_of(value: float | None) -> datetime | None:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -17,8 +18,8 @@ from etl.admin import roles
 from etl.database import Database
 from etl.local.postgres import EmbeddedPostgres
 from etl.tables import PAYLOADS
-from tests.browser.dashboards import Superset, apply, choose, client_of, draw, open_dashboard, time_of
-from tests.browser.troubles import LONG_AGO, ODD, OPEN
+from tests.browser.dashboards import Superset, apply, choose, client_of, draw, milliseconds, open_dashboard, time_of
+from tests.browser.troubles import EVIL, FIRST, LONG_AGO, ODD, OPEN
 from tests.conftest import ROOT
 from tests.postgres_fixture import new_home
 from tests.support import query
@@ -32,6 +33,8 @@ def client(superset: Superset) -> Iterator[httpx.Client]:
 
 
 SINCE = "date_trunc('hour', now()) - interval '7 days'"
+BUSY_SECONDS = 15
+"""How much later than the database Superset may say that it asked."""
 ALWAYS = ("Behind", "Pipeline now")
 """Charts of the overview that no filter narrows."""
 KINDS = "Kinds of failure: click one to see its failures below"
@@ -42,7 +45,7 @@ def test_a_workflow_leaves_its_runs_alone(page: Page, superset: Superset, histor
     [wanted] = query(
         history_url,
         f"""SELECT w.name, count(*) FILTER (WHERE r.start_time >= {SINCE}) AS runs, count(*) FILTER (WHERE r.tracking = 'open'
-                   AND r.state = 'running') AS open
+                   AND r.state IN ('pending', 'running')) AS open
             FROM orchestra.runs AS r JOIN orchestra.workflows AS w ON w.id = r.workflow_id
             WHERE w.id = (SELECT workflow_id FROM orchestra.runs WHERE id = %s) GROUP BY w.name""",
         OPEN,
@@ -65,7 +68,7 @@ def test_an_organisation_leaves_its_runs_alone(page: Page, superset: Superset, h
     [wanted] = query(
         history_url,
         f"""SELECT count(*) FILTER (WHERE start_time >= {SINCE}) AS runs, count(*) AS all,
-                   count(*) FILTER (WHERE tracking = 'open' AND state = 'running') AS open, array_agg(id) AS ids
+                   count(*) FILTER (WHERE tracking = 'open' AND state IN ('pending', 'running')) AS open, array_agg(id) AS ids
             FROM orchestra.runs WHERE organization_id = 'second'""",
     )
     open_dashboard(page, superset, "overview")
@@ -86,20 +89,20 @@ def test_a_time_narrows_what_is_not_of_now(page: Page, superset: Superset, histo
     [wanted] = query(
         history_url,
         """SELECT count(*) FILTER (WHERE start_time >= %s) AS runs,
-                  count(*) FILTER (WHERE tracking = 'open' AND state = 'running') AS open,
+                  count(*) FILTER (WHERE tracking = 'open' AND state IN ('pending', 'running')) AS open,
                   count(*) FILTER (WHERE state = 'failed' AND start_time >= %s) AS failed
            FROM orchestra.runs""",
         shown.since["Runs"],
         shown.since["Runs"],
     )
-    assert shown.since["Runs"] == shown.drawn_at.replace(minute=0, second=0, microsecond=0) - timedelta(days=1)
+    assert shown.since["Runs"] == shown.asked_at["Runs"].replace(minute=0, second=0, microsecond=0) - timedelta(days=1)
     assert _number(shown.number("Runs")) == wanted["runs"]
     assert sum(row["runs_failed"] for row in shown.rows["Runs by outcome"]) == wanted["failed"] > 0
     assert _number(shown.number("Open runs")) == wanted["open"] > 0
 
 
 def test_a_kind_of_failure_leads_to_its_failures(page: Page, superset: Superset, history_url: str) -> None:
-    """A click on a kind leaves its failures alone in every other chart."""
+    """A click on a kind leaves its failures alone in every other chart, and its bars stay an hour wide."""
     shown = open_dashboard(page, superset, "failures")
     kind = shown.rows[KINDS][0]["pattern"]
     cell = shown.chart(KINDS).locator("tbody td").first
@@ -120,6 +123,9 @@ def test_a_kind_of_failure_leads_to_its_failures(page: Page, superset: Superset,
     )
     assert {row["pattern"] for row in patterns} <= {kind}
     assert len(narrowed.rows["Latest failures"]) == min(wanted["steps"], 20)
+    hours = [row["time"] for row in narrowed.rows["Failures by hour"]]
+    assert {later - hour for hour, later in pairwise(hours)} == {3_600_000}
+    assert not page.get_by_text("entries per page").first.is_visible()
 
 
 def test_from_a_failure_to_its_run(page: Page, superset: Superset, history_url: str) -> None:
@@ -149,20 +155,34 @@ def test_from_a_failure_to_its_run(page: Page, superset: Superset, history_url: 
     assert opened.table("The run")[0][0] == ODD
 
 
-def test_a_run_that_goes_on(page: Page, superset: Superset) -> None:
-    """Of a run that has not ended the duration is that until now, and so is the bar of the step that runs."""
-    shown = open_dashboard(page, superset, "run", run=OPEN)
+@pytest.mark.parametrize("run", [OPEN, FIRST])
+def test_a_run_that_goes_on(page: Page, superset: Superset, run: str) -> None:
+    """Of a run that runs, or is pending, the duration is that until now, and so is the bar of the step that runs."""
+    shown = open_dashboard(page, superset, "run", run=run)
 
     assert shown.errors == []
     begun = time_of(shown.rows["The run"][0]["start_time"])
     assert begun is not None
-    age = (shown.drawn_at - begun).total_seconds()
-    # Superset keeps an answer for half a minute.
-    assert _number(shown.number("Duration (s)")) == pytest.approx(age, abs=45)
+    age = (shown.asked_at["Duration"] - begun).total_seconds()
+    assert milliseconds(shown.number("Duration")) / 1000 == pytest.approx(age, abs=BUSY_SECONDS)
     last = max(shown.rows["Waterfall"], key=lambda row: row["until"])
     assert last["outcome_label"] == "Running"
-    assert last["until"] / 1000 == pytest.approx(shown.drawn_at.timestamp(), abs=45)
+    assert last["until"] / 1000 == pytest.approx(shown.asked_at["Waterfall"].timestamp(), abs=BUSY_SECONDS)
+    assert shown.rows["The run"][0]["elapsed_ms"] / 1000 == pytest.approx(age, abs=BUSY_SECONDS)
     assert shown.table("Its first error") == [["none", "none"]]
+
+
+def test_a_name_stays_in_its_cell(page: Page, superset: Superset) -> None:
+    """A name with control characters, an override of the direction and 400 letters is marked, cut, and no row grows by it."""
+    shown = open_dashboard(page, superset, "run", run=LONG_AGO)
+
+    assert shown.errors == []
+    [[step, *_], *_] = shown.table("Step by step")
+    marked = EVIL.replace("\u202e", "\ufffd").replace("\x1b", "\ufffd")
+    assert step == f"1 {marked[:200]}"
+    box = shown.chart("Step by step").locator("tbody tr").first.bounding_box()
+    assert box is not None
+    assert box["height"] < 200
 
 
 def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) -> None:

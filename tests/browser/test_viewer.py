@@ -18,7 +18,7 @@ KINDS = "Kinds of failure: click one to see its failures below"
 CHOICES = {
     "overview": {"Workflow": "weather jokes", "Organisation": "second", "Grain": "Day"},
     "nodes": {"Workflow": "weather jokes", "Organisation": "second", "Grain": "Week"},
-    "failures": {"Workflow": "weather jokes", "Organisation": "second", "Grain": "Day"},
+    "failures": {"Workflow": "weather jokes", "Organisation": "second"},
     "models": {"Workflow": "weather jokes", "Organisation": "second", "Grain": "Day"},
     "run": {"Workflow": "weather jokes", "Organisation": "second"},
 }
@@ -170,6 +170,10 @@ QUERY: Mapping[str, tuple[str, Body]] = {
     "another shape": (
         "Runs by outcome",
         {"post_processing": [{"operation": "resample", "options": {"method": "ffill", "rule": "1us"}}]},
+    ),
+    "a series filled up by other spans": (
+        "Runs by outcome",
+        {"post_processing": [{"operation": "resample", "options": {"method": "asfreq", "rule": "1h"}}]},
     ),
     "a pivot by all": (
         "Runs by outcome",

@@ -19,6 +19,8 @@ MESSAGES = (
     "502 <html><body><h1>Bad Gateway</h1></body></html>",
     "a &lt;b&gt; & c",
 )
+EVIL = "x\u202e\x1b[31m" + 400 * "N"
+"""The first node of the run of long ago: an override of the direction, a control character, and more than fits."""
 NODE = "node <i>of</i> markup"
 
 _RUN = """
@@ -77,7 +79,7 @@ def make_trouble(url: str) -> None:
                 60,
                 0,
                 1,
-                {"state": "running", "tracking": "open", "workflow_id": "new", "organization_id": "second"},
+                {"state": "pending", "tracking": "open", "workflow_id": "new", "organization_id": "second"},
             ),
         ):
             execute(copy_run, [Jsonb({"id": run, **fields}), began, ended])
@@ -94,6 +96,7 @@ def make_trouble(url: str) -> None:
             " WHERE run_id = %s AND position %% 10 = 5",
             [ODD],
         )
+        execute("UPDATE orchestra.steps SET node_id = %s WHERE run_id = %s AND position = 0", [EVIL, LONG_AGO])
         # The newest runs, so that they stand on the first page of their tables.
         newest = execute(
             "SELECT id FROM orchestra.runs WHERE tracking = 'final' AND state = 'succeeded' AND id <> %s"

@@ -36,7 +36,9 @@ def register(app: typer.Typer) -> None:
 def track(
     context: typer.Context,
     workflow: WorkflowId,
-    run: Annotated[list[str], typer.Argument(help="Run ids; `-` reads ids, or Execute's answers, from standard input.")],
+    run: Annotated[
+        list[str], typer.Argument(help="Run ids; `-` reads ids, or Execute's answers, from standard input.")
+    ],
     as_json: AsJson = False,
 ) -> int:
     """Have runs read at the next poll, whether the list shows them or not; known ones are read again.
@@ -147,7 +149,7 @@ async def _is_confirmed(settings: Settings, workflow: str, ids: Sequence[str]) -
 
     async with app.open_client(settings) as client:
         try:
-            if any(one.id == workflow for one in decode_workflows((await client.workflows()).body)):
+            if any(one.id == workflow for one in decode_workflows((await client.workflows()).body).workflows):
                 return True
         except (NotFound, RequestRefused):
             pass  # This server lists no workflows.

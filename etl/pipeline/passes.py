@@ -63,8 +63,10 @@ class PassReport(msgspec.Struct):
 
     @property
     def exit_status(self) -> int:
-        """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed, or a workflow was refused; else
-        what a shell makes of a process that a signal ended: the pass is not over, and cron should know."""
+        """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed, or a workflow was refused.
+
+        Else what a shell makes of a process that a signal ended: the pass is not over, and cron should know.
+        """
         statuses = {error.exit_status for error in self.errors}
         for status in (4, 3, 5, 1):
             if status in statuses:

@@ -13,6 +13,9 @@ from etl.transform.payloads import storable
 from etl.transform.scanner import ALWAYS_READ, REFUSALS, Malformed, Members, elements
 
 _ANY = msgspec.json.Decoder()
+_UNUSABLE = (
+    "A workflow of GET /workflows has no id, or one that cannot stand in a request's path: its runs cannot be read."
+)
 _MAX_REJECTED = 100  # of one answer: a list of anything else must not fill the table
 
 # Of an answer, one workflow in so many bytes is read.
@@ -35,11 +38,7 @@ def decode_workflows(body: bytes) -> DecodedWorkflows:
             if members is not None and id_ is not None and fits_a_path(id_):
                 workflows[id_] = _workflow(id_, members)
             elif len(rejected) < _MAX_REJECTED:
-                rejected[own] = Rejected(
-                    "unusable_id",
-                    "A workflow of GET /workflows has no id, or one that cannot stand in a request's path: its runs cannot be read.",
-                    own[:MAX_ID_BYTES],
-                )
+                rejected[own] = Rejected("unusable_id", _UNUSABLE, own[:MAX_ID_BYTES])
     except Malformed:
         raise ApiUnavailable("the answer to GET /workflows is not a JSON array; check api.base_url") from None
     return DecodedWorkflows(tuple(workflows.values()), tuple(rejected.values()))

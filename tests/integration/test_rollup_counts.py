@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -170,7 +170,7 @@ def test_times_beyond_what_a_program_can_hold(database: Database, database_url: 
         database_url, "UPDATE orchestra.steps SET end_time = start_time WHERE start_time < '-infinity' OR id = 'good'"
     )
     query(database_url, "DELETE FROM orchestra.steps WHERE start_time > '10000-01-01'")
-    assert prune(database, 90) == 1
+    assert prune(database, datetime.now(UTC) - timedelta(days=90)) == 1
     rollups.drain(database)
     assert hours(database_url, "succeeded") == {MONTHS_AGO.replace(minute=0): 1}
 

@@ -142,9 +142,7 @@ def test_a_hashed_user_is_found(world: World) -> None:
     """Under a `hash` rule, also one that is no longer in force, `erase --user NAME` removes the runs, and nobody else's."""
     world.configure(("$.user_id", "hash"))
     world.run("sync")
-    assert world.traces(NAME) == {f"orchestra.{table}.organization_id" for table in
-                                  ("runs", "steps", "step_failures", *ROLLUPS)} & world.traces(NAME)  # fmt: skip
-    world.run("dead-letters", "list")
+    assert [place for place in world.traces(NAME) if place.endswith(".user_id")] == []
     letter = (
         "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body) SELECT workflow_id,"
         " '', 'malformed', 'd', 'h', convert_to(user_id, 'UTF8') FROM orchestra.runs WHERE organization_id = %s LIMIT 1"

@@ -127,9 +127,11 @@ def walk(
             continue
         if server.rng.random() < dies:
             return None
+        only_looks = walker.looks_at_head
         walker.receive(ids, ledger.members.intersection(ids))
-        ledger.known.update(ids)
-        listed.update(ids)
+        if not only_looks:
+            ledger.known.update(ids)
+            listed.update(ids)
         if walker.outcome is not None and walker.outcome != "cut_off":
             ledger.members |= listed
         elif server.rng.random() < dies:

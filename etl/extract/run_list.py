@@ -35,8 +35,8 @@ PATIENCE = 30
 """Answers in a row without a row that is new to the walk, beyond as many as have had one: to find its place again, a walk may
 have to pass all that it has seen."""
 
-REPEATS = 2
-"""Pages that repeat rows while nothing was added at the head, after which a list is taken to do so for ever. One may do so by
+REPEATS = 3
+"""Pages that repeat rows while nothing was added at the head, after which a list is taken to do so for ever. Some may do so by
 chance: rows were added and removed just then."""
 
 
@@ -107,10 +107,11 @@ class RunListWalker:
         self._new_answers = 0  # those that showed a row for the first time
         self._idle_answers = 0  # those in a row, up to the last one, that did not
         self._head: Page | None = None
+        self._grown = False  # since that was the head, rows were added to it: rows come again for that reason
         self._looks: Page | None = None  # waits for a look at the head: it showed nothing new
         # Since a page with a new row was accepted:
         self._missing = False  # there was an empty page where rows should have been repeated,
-        self._landed = False  # and behind it a page that showed some of them;
+        self._landings = 0  # and behind it pages that showed some of them;
         self._stranger: PageRequest | None = None  # a page showed others than should have been repeated;
         self._returns = 0  # times that the walk came back to the head;
         self._repeats = 0  # pages that repeated rows though none was added at the head,
@@ -131,6 +132,14 @@ class RunListWalker:
         self._whole_list = True
         self._max_pages = max_pages
         self.problem = problem
+
+    @property
+    def looks_at_head(self) -> bool:
+        """Whether the page asked for only tells whether rows were added at the head.
+
+        The walk does not lead from that page to the others: its rows must not be taken for listed.
+        """
+        return self._looks is not None and self._unproven is None
 
     def next_page(self) -> PageRequest | None:
         """The page to ask for, the same one until it is answered; None when the walk is over."""
@@ -157,14 +166,17 @@ class RunListWalker:
         """
         request = self._answered()
         page = Page(request, tuple(ids), frozenset(members), nameless=tuple(nameless))
+        if self._looks is not None:
+            self._count(0)
+            self._look(page)
+            self._bound()
+            return
         new_rows = page.new_to(self._shown)[1]
         page = replace(page, shows_new=new_rows > 0)
         self._count(new_rows)
         if self._unproven is not None:
             frontier = self._frontier
             self._prove(frontier is not None and not frontier.too_large and tuple(ids[:1]) == frontier.ids[-1:])
-        elif self._looks is not None:
-            self._look(page)
         else:
             self._judge(page)
         self._bound()
@@ -227,8 +239,8 @@ class RunListWalker:
         elif offset < frontier.end:
             if page.ids:
                 self._stranger = page.request
-            elif self._landed and self._stranger is None and not self._left_behind:
-                # Empty once more, though what lies before it was answered meanwhile.
+            elif self._landings > 1 and self._stranger is None and not self._left_behind:
+                # Empty a third time, though what lies before it was answered twice meanwhile.
                 self._end()
                 return
             else:
@@ -255,7 +267,7 @@ class RunListWalker:
         page, self._looks = self._looks, None
         before = [] if self._head is None else self._head.usable
         if page is None or set(head.usable[:1]).isdisjoint(before):
-            self._judge(head)
+            self._grown = True
             return
         if set(page.usable) <= set(before):
             self._suspicion = (
@@ -301,15 +313,15 @@ class RunListWalker:
         self._step = 0
         self._largest_page = max(self._largest_page, len(page.ids))
         if at_head:
-            self._head, self.listed = page, 0
+            self._head, self._grown, self.listed = page, False, 0
         if new_rows:
             last = max((at for at, id in enumerate(page.ids, 1) if id is None or id in new_ids), default=0)
             self.listed = min(max(self.listed, page.request.offset + last), self._rows)
         if page.shows_new:
-            self._missing = self._landed = False
+            self._missing, self._landings = False, 0
             self._stranger, self._returns, self._repeats, self._suspicion = None, 0, 0, None
         elif self._missing:
-            self._landed = True
+            self._landings += 1
 
         self.watermark_met = self.watermark_met or self._run >= self._watermark_run
         nothing_new = bool(usable) and known.issuperset(usable)
@@ -333,7 +345,7 @@ class RunListWalker:
         """Whether the page repeats rows, so that the head must tell whether rows were added there or the list repeats itself."""
         head = [] if self._head is None else self._head.usable
         rows = page.usable
-        if not rows or page.request.offset == 0 or self._left_behind:
+        if not rows or page.request.offset == 0 or self._left_behind or self._grown:
             return False
         if rows[:1] == head[:1]:
             return True

@@ -182,8 +182,11 @@ class Sweeper:
                         "the list shows the oldest runs first: each sweep has to walk it whole", max_pages=UNBOUNDED
                     )
                     report.whole_list = True
+                only_looks = walker.looks_at_head
                 members = await self._run(lambda c, page=page: sweeps.members(c, begun, [run.id for run in page.runs]))  # type: ignore[misc]
                 walker.receive(page.ids, members, page.nameless)
+                if only_looks:
+                    page = DecodedPage(())
             report.pages += 1
             report.listed, report.problem = walker.listed, walker.problem
             oldest = min([run.start_time for run in page.runs if run.start_time], default=oldest)

@@ -309,7 +309,7 @@ def test_a_server_that_refuses_all_but_the_head_has_shown_its_list() -> None:
         else:
             asked.end_of_list()
     assert (asked.outcome, asked.listed, asked.problem) == ("ended", 50, None)
-    assert asked.pages < 10
+    assert asked.pages < 12
 
 
 def test_a_page_in_the_middle_that_fails_once_is_not_the_end() -> None:

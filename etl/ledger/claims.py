@@ -92,7 +92,7 @@ _PENDING = text("""
 
 # Key order: two writers that lock the same rows in the same order cannot deadlock.
 _LOCK = text("""
-    SELECT l.run_id
+    SELECT l.run_id, l.fencing_token
     FROM orchestra_etl.run_ledger AS l
     JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS bigint[])) AS held (run_id, token)
       ON l.run_id = held.run_id COLLATE "C"
@@ -270,10 +270,10 @@ def pending(
     return Pending(row.due, row.leased, None if row.next_expiry is None else float(row.next_expiry))
 
 
-def lock(connection: Connection, claims: Sequence[Claim]) -> set[str]:
-    """Lock the claimed rows in key order and return the run ids whose claim still stands."""
-    rows = connection.execute(_LOCK, _held(claims))
-    return {row.run_id for row in rows}
+def lock(connection: Connection, claims: Sequence[Claim]) -> list[bool]:
+    """Lock the claimed rows in key order. Returns for each claim whether it still stands: of two claims of one run, one at most."""
+    standing = {(row.run_id, row.fencing_token) for row in connection.execute(_LOCK, _held(claims))}
+    return [(one.run_id, one.token) in standing for one in claims]
 
 
 def renew(connection: Connection, claims: Sequence[Claim], *, lease: float) -> None:

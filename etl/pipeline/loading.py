@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 
 import msgspec
 import structlog
@@ -164,13 +165,13 @@ class Loader:
         return self._database.transaction(lambda c: self._load(c, [bare], isolate=False))
 
     def _load(self, connection: Connection, readings: Sequence[Reading], *, isolate: bool) -> LoadReport:
-        held = claims.lock(connection, [reading.claim for reading in readings])
-        mine = [reading for reading in readings if reading.claim.run_id in held]
+        stands = claims.lock(connection, [reading.claim for reading in readings])
+        mine = list(compress(readings, stands))
         report = LoadReport(superseded=len(readings) - len(mine))
         if report.superseded:
             # Among them is what this very unit of work wrote, where the answer to its COMMIT was lost and it is repeated: a
             # new letter must not go unreported.
-            lost = [reading.claim for reading in readings if reading.claim.run_id not in held]
+            lost = [reading.claim for reading, held in zip(readings, stands, strict=True) if not held]
             report.set_aside = dead_letters.count_new(connection, [(one.run_id, one.claimed_at) for one in lost])
         if not mine:
             return report

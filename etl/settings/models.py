@@ -137,8 +137,8 @@ class Database(_Section):
     lock_timeout: Duration = Field(default=30.0, le=2_000_000)
     """How long a statement may wait for a lock; 0 is no limit."""
     patience: Duration = 120.0
-    """For how long a unit of work is repeated. `sync`, `backfill` and `serve` wait so long for a database that is away;
-    other commands wait 5 s at most."""
+    """For how long a unit of work is repeated. A database that is away is waited for so long by `sync`, `backfill` and `serve`,
+    by other commands for 5 s at most."""
 
     @field_validator("url")
     @classmethod

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import Connection
+from structlog.testing import capture_logs
 
 from etl.database import Database
 from etl.ledger import claims, requests, sweeps
@@ -118,6 +119,20 @@ def test_an_old_steps_answer_loaded_late_is_refused(database: Database, database
     assert loader.load([new]).runs == 1
     report = loader.load([old])
     assert (report.superseded, report.runs) == (1, 0)
+    assert _state(database_url) == ("succeeded", "completed", "final", False)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["old first", "new first"])
+def test_two_answers_of_one_run_in_one_batch(database: Database, database_url: str, order: int) -> None:
+    """Of two answers of a run that arrive in one batch only the one whose claim stands is loaded, at the first attempt."""
+    loader = Loader(database, PollingPolicy(), STATES)
+    _track(database)
+    old = _reading(_claim(database)[0], _step("running"))
+    _track(database)
+    new = _reading(_claim(database)[0], _step("completed"), row=_row("completed"))
+    with capture_logs() as events:
+        report = loader.load([old, new][::order])
+    assert (report.superseded, report.runs, events) == (1, 1, [])
     assert _state(database_url) == ("succeeded", "completed", "final", False)
 
 

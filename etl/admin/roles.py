@@ -224,7 +224,8 @@ def _lacking(connection: Connection) -> str | None:
     wanted = [
         (table.fullname, privilege, column)
         for table, privileges in LOADED.items()
-        for privilege, column in re.findall(r"(\w+)(?: \((\w+)\))?(?:, |$)", privileges)
+        for privilege, columns in re.findall(r"(\w+)(?: \(([\w, ]+)\))?(?:, |$)", privileges)
+        for column in columns.split(", ")
     ]
     tables, names, columns = zip(*wanted, strict=True)
     found = connection.execute(

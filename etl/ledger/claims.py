@@ -271,7 +271,8 @@ def pending(
 
 
 def lock(connection: Connection, claims: Sequence[Claim]) -> list[bool]:
-    """Lock the claimed rows in key order. Returns for each claim whether it still stands: of two claims of one run, one at most."""
+    """Lock the claimed rows in key order. Returns for each claim whether it still stands; of two claims of one run, one does
+    at most."""
     standing = {(row.run_id, row.fencing_token) for row in connection.execute(_LOCK, _held(claims))}
     return [(one.run_id, one.token) in standing for one in claims]
 

@@ -196,7 +196,7 @@ def test_one_workflows_trouble_is_its_own() -> None:
     health = Health()
     health.watch(["a", "b"])
     assert health.trouble("sweep a", "404, no such thing \x1b[31m", workflow_id="a")
-    assert health._ready() == Page(b"ok\nsweep a: 404, no such thing  [31m\n")
+    assert health._ready() == Page(b"ok\nsweep a: 404, no such thing \\x1b[31m\n")
     health.trouble("workflow a", "no complete sweep", workflow_id="a")
     assert health.ready
     health.trouble("sweep b", "403", workflow_id="b")

@@ -1,5 +1,6 @@
 """One definition of an outcome; histograms of successes and of failures; tokens that are unknown are null; groups that cannot be
-computed are set aside; what pruned runs count is kept beside what stored runs do.
+computed are set aside; what pruned runs count is kept beside what stored runs do; rollups are written under the lock of a row
+that only the loader may lock; views count runs whose id another workflow has; a run list's odd behaviour is kept.
 
 Programs of before would count by the old definitions, so this revision leaves them behind: they are not started any more, and
 what runs of them goes on loading and cannot write rollups.
@@ -60,6 +61,8 @@ _SINCE = "When it was queued."
 _FAILED_AT = "When its computation last failed: it is tried again a while later; null: it has not been tried."
 _CAUSE = "SQLSTATE of that failure."
 _FROZEN = "Hours before are not computed anew: their runs were pruned when what they count was not yet kept by itself."
+_PROBLEM = "How the run list behaves otherwise than the API says, as the last walk to its end found; null: as it says."
+_LOCKS = "Rows to be locked, each for one kind of work that only one process may do at a time; only the loader may lock them."
 # In the order in which they build on each other.
 _FUNCTIONS_AND_VIEWS = (
     "outcome_v3",
@@ -153,6 +156,17 @@ def upgrade() -> None:
     op.execute("LOCK TABLE orchestra.runs, orchestra.steps IN SHARE ROW EXCLUSIVE MODE")
     _run("changed_groups_v2")
     op.execute("DROP FUNCTION IF EXISTS orchestra.outcome(text, text)")
+    op.add_column("sweeps", sa.Column("list_problem", sa.Text(), comment=_PROBLEM), schema="orchestra_etl")
+    op.create_table(
+        "locks",
+        sa.Column("name", sa.Text(), nullable=False, comment="What is locked."),
+        sa.PrimaryKeyConstraint("name", name=op.f("locks_pkey")),
+        schema="orchestra_etl",
+        comment=_LOCKS,
+    )
+    op.execute("INSERT INTO orchestra_etl.locks (name) VALUES ('rollups')")
+    for name in ("coverage_v3", "pipeline_health_v3"):
+        _run(name)
     op.execute("UPDATE orchestra_etl.retention SET frozen_until = run_horizon WHERE frozen_until IS NULL")
     op.execute("UPDATE orchestra_etl.alembic_version SET oldest_program = '0010'")
     op.execute("INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)")

@@ -242,7 +242,7 @@ async def _present(own: database.Database, console: Console, seconds: float, req
     runs, steps = sum(row.runs for row in rows), sum(row.steps for row in rows)
     console.print(f"\nloaded {runs:,} runs with {steps:,} steps in {seconds:.1f} s, {requests:,} requests\n")
     console.print(_table(rows))
-    console.print("failed runs include soft failures: an integration reported an error, and the run went on")
+    console.print("failed includes soft failures: a success, but the run or a step has an error")
     for title, sql in EXAMPLES:
         console.print(f"\n[bold]{title}[/bold]\n{sql};\n")
         result = await _query(own, text(sql))

@@ -83,11 +83,11 @@ def served(home: Path, *, root: Path, variables: Mapping[str, str], days: int | 
                 address[0], home / "dashboards", checkout / "config" / "superset", command, variables, printed
             )
         finally:
-            serving.send_signal(signal.SIGINT)
+            # Not SIGINT, which what a shell has started with `&` ignores.
+            serving.send_signal(signal.SIGTERM)
             try:
-                status = serving.wait(30)
+                status = serving.wait(180)
             finally:
-                # Leaving the block waits for ever: SIGINT is ignored by what a shell has started with `&`.
                 serving.kill()
         assert status == 0
 

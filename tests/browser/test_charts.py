@@ -202,7 +202,9 @@ CHARTS = (
         ("run_id",),
         """SELECT r.id AS run_id, r.workflow_name AS workflow_text, r.outcome_label, r.start_time,
                   r.elapsed_ms, (SELECT count(*) FROM every_step AS s WHERE s.run_id = r.id) AS steps,
-                  (SELECT COALESCE(sum(total_tokens), 0) FROM every_step AS s WHERE s.run_id = r.id) AS total_tokens,
+                  (SELECT CASE WHEN count(total_tokens) > 0 OR NOT COALESCE(bool_or(is_call), false)
+                               THEN COALESCE(sum(total_tokens), 0) END
+                   FROM every_step AS s WHERE s.run_id = r.id) AS total_tokens,
                   (SELECT CASE WHEN count(DISTINCT currency) = 1 AND min(currency) = 'USD' THEN sum(cost) END
                    FROM every_step AS s WHERE s.run_id = r.id) AS usd
            FROM runs AS r ORDER BY r.start_time DESC LIMIT 20""",
@@ -383,7 +385,8 @@ def test_a_big_number_is_that_of_the_tables(
         passed = (dashboard.asked_at[tile.title] - value).total_seconds()
         assert milliseconds(written) / 1000 == pytest.approx(passed, abs=BUSY_SECONDS)
     elif tile.format == "2 %":
-        assert milliseconds(written) == pytest.approx(value, rel=0.02, abs=100 if value > 1000 else 1)
+        # 2 % of the histogram, and the last digit that is written.
+        assert milliseconds(written) == pytest.approx(value, rel=0, abs=0.02 * value + (100 if value > 1000 else 1))
     elif tile.format == "duration":
         assert milliseconds(written) == pytest.approx(float(value), abs=100 if value > 1000 else 1)
     else:

@@ -19,9 +19,12 @@ MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
 
 # What programs write where there is no error; as in the SQL function `says_something`, which judges the API's own.
+_BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _NO_ERROR = re.compile(
-    r"""[\s"']*+(?:none|null|nil|<nil>|undefined|nan|n/?a|-++|0|false|no errors?|ok|success|\{\s*+\}|\[\s*+\])?[\s"'.]*+""",
-    re.IGNORECASE,
+    rf"""[{_BLANK}"']*+"""
+    r"(?:none|null|nil|<nil>|undefined|nan|n/?a|-++|0|false|no errors?|ok|success|\{\s*+\}|\[\s*+\])?"
+    rf"""[{_BLANK}"'.]*+""",
+    re.IGNORECASE | re.ASCII,
 )
 _FALSE = frozenset({"false", "no", "0"})
 _FAILED = frozenset({"error", "failed", "failure"})

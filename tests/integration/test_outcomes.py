@@ -55,6 +55,18 @@ def test_a_success_with_an_error_is_a_soft_failure(database_url: str, error: Any
     assert generation.is_error(error)
 
 
+def test_the_load_and_the_database_judge_one_text_alike(database_url: str) -> None:
+    """Whatever one character stands before a word for nothing, or is in it, both take it for the same, in any locale."""
+    texts = [f"{chr(code)}none" for code in range(1, 0x3100)]
+    texts += ["\u017fuccess", "o\u212a", "N\u0130L", "n\u0131l", "NIL", "{\u00a0}", "{\x0b}", "[\x1c]"]
+    sql = "SELECT t, orchestra.says_something(t) AS said FROM unnest(CAST(%s AS text[])) AS u (t)"
+    found = {row["t"]: row["said"] for row in query(database_url, sql, texts)}
+    assert found == {text: generation.is_error(text) for text in texts}
+    nothing = {text for text, said in found.items() if not said}
+    assert {"\x1cnone", "\x85none", "\u00a0none", "\u3000none", "NIL"} <= nothing
+    assert nothing.isdisjoint({"\u200bnone", "\u017fuccess", "n\u0131l"})
+
+
 def test_a_large_error_costs_no_time(database_url: str) -> None:
     """A megabyte of nothing, or of nearly nothing, and nesting as deep as it is stored, are judged at once."""
     begun = time.process_time()

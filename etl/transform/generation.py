@@ -31,6 +31,9 @@ _FAILED = frozenset({"error", "failed", "failure"})
 REMOVED_ERROR = "(removed by a redaction rule)"
 """Stands for a reported error whose text no rule has left: that there was one is still counted."""
 
+LATE_ERROR = f"(an error of which the first {MAX_ERROR_CHARACTERS:,} characters say nothing)"
+"""Stands for a reported error that was cut before its first word: the database judges what is stored."""
+
 
 class _Outputs(Struct, gc=False):
     object: Any = None
@@ -229,8 +232,8 @@ def _error(error: Raw | UnsetType) -> str | None:
     found = _view(_ANY, error, None)
     if not is_error(found):
         return None
-    text = found if isinstance(found, str) else bytes(error or b"").decode()
-    return text[:MAX_ERROR_CHARACTERS]
+    text = (found if isinstance(found, str) else bytes(error or b"").decode())[:MAX_ERROR_CHARACTERS]
+    return text if is_error(text) else LATE_ERROR
 
 
 def _no_success(result: _Result | _Outputs) -> str | None:

@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
@@ -65,6 +66,18 @@ def test_the_load_and_the_database_judge_one_text_alike(database_url: str) -> No
     nothing = {text for text, said in found.items() if not said}
     assert {"\x1cnone", "\x85none", "\u00a0none", "\u3000none", "NIL"} <= nothing
     assert nothing.isdisjoint({"\u200bnone", "\u017fuccess", "n\u0131l"})
+
+
+@pytest.mark.parametrize("nothing", [" ", '"', "-", "\u2003", "{ }"])
+def test_an_error_is_one_in_either_place(database_url: str, nothing: str) -> None:
+    """A text that says something only behind thousands of blanks is an error as the step's own and as its payload's."""
+    error = nothing * 3_000 + "refused" + nothing * 3_000
+    outputs = msgspec.Raw(json.dumps({"result": {"error": error, "successful": True}}).encode())
+    reported = generation.read_generation(None, outputs).reported_error
+    assert reported is not None
+    assert len(reported) <= generation.MAX_ERROR_CHARACTERS
+    assert outcome(database_url, "succeeded", None, reported) == "soft_failed"
+    assert outcome(database_url, "succeeded", error, None) == "soft_failed"
 
 
 def test_a_large_error_costs_no_time(database_url: str) -> None:

@@ -108,6 +108,7 @@ class RunListWalker:
         self._idle_answers = 0  # those in a row, up to the last one, that did not
         self._head: Page | None = None
         self._grown = False  # since that was the head, rows were added to it: rows come again for that reason
+        self._restarts = 0  # times that the walk had to begin again at the head
         self._looks: Page | None = None  # waits for a look at the head: it showed nothing new
         # Since a page with a new row was accepted:
         self._missing = False  # there was an empty page where rows should have been repeated,
@@ -224,6 +225,12 @@ class RunListWalker:
                 f"{self._idle_answers} answers in a row, the last at offset {self._offset:,}, showed no new run: "
                 f"the list {'has rows larger than api.max_response_bytes' if too_large else why}"
             )
+        elif self._restarts > PATIENCE + self._new_answers // 10:
+            # Each answer shows new runs, and none leads on: as on a list that makes an id for each answer.
+            self._give_up(
+                f"the walk had to begin again {self._restarts} times: the list grows faster than it can be walked, or gives "
+                "runs other ids in each answer"
+            )
         elif self.pages >= self._max_pages:
             self.outcome = "cut_off"
 
@@ -296,6 +303,7 @@ class RunListWalker:
         if self._frontier is not None and at_head and not page.joins(self._frontier):
             # Thrown back to the head: the walk begins again, and remembers what it should come upon once more.
             self._left_behind = self._left_behind or frozenset(self._frontier.usable)
+            self._restarts += 1
             self._frontier = None
         known = set() if self._frontier is None else set(self._frontier.usable)
         usable = page.usable

@@ -19,14 +19,20 @@ MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
 
 # What programs write where there is no error; as in the SQL function `says_something`, which judges the API's own.
+_BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _NO_ERROR = re.compile(
-    r"""[\s"']*+(?:none|null|nil|<nil>|undefined|nan|n/?a|-++|0|false|no errors?|ok|success|\{\s*+\}|\[\s*+\])?[\s"'.]*+""",
-    re.IGNORECASE,
+    rf"""[{_BLANK}"']*+"""
+    r"(?:none|null|nil|<nil>|undefined|nan|n/?a|-++|0|false|no errors?|ok|success|\{\s*+\}|\[\s*+\])?"
+    rf"""[{_BLANK}"'.]*+""",
+    re.IGNORECASE | re.ASCII,
 )
 _FALSE = frozenset({"false", "no", "0"})
 _FAILED = frozenset({"error", "failed", "failure"})
 REMOVED_ERROR = "(removed by a redaction rule)"
 """Stands for a reported error whose text no rule has left: that there was one is still counted."""
+
+LATE_ERROR = f"(an error of which the first {MAX_ERROR_CHARACTERS:,} characters say nothing)"
+"""Stands for a reported error that was cut before its first word: the database judges what is stored."""
 
 
 class _Outputs(Struct, gc=False):
@@ -226,8 +232,8 @@ def _error(error: Raw | UnsetType) -> str | None:
     found = _view(_ANY, error, None)
     if not is_error(found):
         return None
-    text = found if isinstance(found, str) else bytes(error or b"").decode()
-    return text[:MAX_ERROR_CHARACTERS]
+    text = (found if isinstance(found, str) else bytes(error or b"").decode())[:MAX_ERROR_CHARACTERS]
+    return text if is_error(text) else LATE_ERROR
 
 
 def _no_success(result: _Result | _Outputs) -> str | None:

@@ -20,6 +20,7 @@ from msgspec import Raw
 
 from etl.records import Reason, Rejected
 from etl.transform.fields import text_of
+from etl.transform.generation import REMOVED_ERROR, is_error
 from etl.transform.payloads import may_be_refused
 from etl.transform.scanner import Members, split
 
@@ -269,8 +270,12 @@ class Policy:
         try:
             document = _parse(own)
             taken = _outermost([(rule, node) for rule in rules for node in rule.query.finditer(document)])
+            was_error = is_error(document.get("error"))
             for location, rule in taken.items():
                 self._apply(rule.action, document, location)
+            # Whether there was an error is a fact: no rule takes it away, and no mask of `None` makes one.
+            if is_error(document.get("error")) != was_error:
+                document["error"] = REMOVED_ERROR if was_error else None
             return Raw(_bytes(document))
         except Exception as error:
             # Whatever it is (nesting beyond Python's limit, a path that the library cannot evaluate here): what was not

@@ -1,8 +1,11 @@
--- Texts that programs write where there is no error say nothing.
+-- Texts that programs write where there is no error say nothing. Blanks are named one by one, and letters compared as C does: what
+-- else is blank, and what is the upper case of i, depends on the database's locale.
 CREATE OR REPLACE FUNCTION orchestra.says_something(said text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT said !~* '^[[:space:]"'']*(none|null|nil|<nil>|undefined|nan|n/?a|-+|0|false|no errors?|ok|success|\{\s*\}|\[\s*\])?[[:space:]"''.]*$'
+    SELECT said COLLATE "C" !~* ('^[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"'']*'
+        || '(none|null|nil|<nil>|undefined|nan|n/?a|-+|0|false|no errors?|ok|success|\{[[:space:]]*\}|\[[[:space:]]*\])?'
+        || '[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"''.]*$')
 $$;
 
 COMMENT ON FUNCTION orchestra.says_something(text) IS

@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
@@ -53,6 +54,30 @@ def test_a_success_with_an_error_is_a_soft_failure(database_url: str, error: Any
     for state in ("failed", "cancelled", "skipped", "running", "pending", "unknown"):
         assert outcome(database_url, state, error, "refused") == state
     assert generation.is_error(error)
+
+
+def test_the_load_and_the_database_judge_one_text_alike(database_url: str) -> None:
+    """Whatever one character stands before a word for nothing, or is in it, both take it for the same, in any locale."""
+    texts = [f"{chr(code)}none" for code in range(1, 0x3100)]
+    texts += ["\u017fuccess", "o\u212a", "N\u0130L", "n\u0131l", "NIL", "{\u00a0}", "{\x0b}", "[\x1c]"]
+    sql = "SELECT t, orchestra.says_something(t) AS said FROM unnest(CAST(%s AS text[])) AS u (t)"
+    found = {row["t"]: row["said"] for row in query(database_url, sql, texts)}
+    assert found == {text: generation.is_error(text) for text in texts}
+    nothing = {text for text, said in found.items() if not said}
+    assert {"\x1cnone", "\x85none", "\u00a0none", "\u3000none", "NIL"} <= nothing
+    assert nothing.isdisjoint({"\u200bnone", "\u017fuccess", "n\u0131l"})
+
+
+@pytest.mark.parametrize("nothing", [" ", '"', "-", "\u2003", "{ }"])
+def test_an_error_is_one_in_either_place(database_url: str, nothing: str) -> None:
+    """A text that says something only behind thousands of blanks is an error as the step's own and as its payload's."""
+    error = nothing * 3_000 + "refused" + nothing * 3_000
+    outputs = msgspec.Raw(json.dumps({"result": {"error": error, "successful": True}}).encode())
+    reported = generation.read_generation(None, outputs).reported_error
+    assert reported is not None
+    assert len(reported) <= generation.MAX_ERROR_CHARACTERS
+    assert outcome(database_url, "succeeded", None, reported) == "soft_failed"
+    assert outcome(database_url, "succeeded", error, None) == "soft_failed"
 
 
 def test_a_large_error_costs_no_time(database_url: str) -> None:

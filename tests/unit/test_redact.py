@@ -20,7 +20,7 @@ from etl.errors import ConfigurationError
 from etl.records import DecodedSteps
 from etl.settings import load
 from etl.transform.decode import decode_steps
-from etl.transform.generation import REMOVED_ERROR
+from etl.transform.generation import REMOVED_ERROR, is_error
 from etl.transform.redact import UNTOUCHED, Action, NotRedactable, Policy, Redaction, Rule
 from etl.transform.runs import decode_page, decode_run, decode_single_run
 from etl.transform.scanner import Members, split
@@ -371,6 +371,21 @@ def test_rules_do_not_change_facts(result: dict[str, Any], path: str, action: Ac
     assert (found.node_type, found.state, found.error) == (before.node_type, before.state, before.error)
     if path in ("$.outputs.result.error", "$.outputs.result", "$.outputs"):
         assert found.reported_error != "no such channel"
+
+
+@pytest.mark.parametrize("path", ["$.error", "$.error.*", "$..*", "$[?@ != $.inputs]", "$.error[?search(@, '')]"])
+@pytest.mark.parametrize("action", ["drop", "mask", "hash"])
+def test_rules_make_and_unmake_no_error(path: str, action: Action) -> None:
+    """The own error of a step or run says something under a rule if, and only if, it does without, and nothing of it is left."""
+    errors: list[Any] = [
+        "None", " null ", "n/a", "", False, 0, {}, [], [None], {"message": "None", "code": 0}, {"error": {"message": None}},
+        "canary", 7, True, ["canary"], {"message": "canary"}, {"message": "canary", "code": None},
+    ]  # fmt: skip
+    for error in errors:
+        left = after({"id": "s", "error": error, "inputs": {}}, (path, action)).get("error")
+        assert is_error(left) == is_error(error), (error, left)
+        assert "canary" not in json.dumps(left) or path in ("$.error.*", "$.error[?search(@, '')]")
+        assert after({"id": "s", "error": left, "inputs": {}}, (path, action)).get("error") == left or action != "drop"
 
 
 def test_an_error_that_is_dropped_still_changes_the_hash() -> None:

@@ -355,3 +355,13 @@ def test_a_long_list_is_remembered_in_bounded_memory(monkeypatch: pytest.MonkeyP
         assert (walking.outcome, walking.listed, len(seen)) == ("ended", 2_000, 2_000)
         assert ("repeats" in (walking.problem or "")) is goes_round
         assert walking.pages < 40
+
+
+@pytest.mark.parametrize("most", [5, 100])
+def test_a_list_that_makes_an_id_for_each_answer_is_given_up(most: int) -> None:
+    """Where each answer shows other runs, and none leads to the next, the walk ends and says so."""
+    walker = RunListWalker(watermark_size=0, max_pages=5_000)
+    while (page := walker.next_page()) is not None:
+        walker.receive([f"{walker.pages}-{row}" for row in range(min(most, page.limit))], ())
+    assert (walker.outcome, walker.pages < 300) == ("cut_off", True)
+    assert "other ids in each answer" in (walker.problem or "")

@@ -80,6 +80,15 @@ class Page:
             seen.add(row)
         return ids, len(ids) + (len(others) if self.nameless else self.ids.count(None))
 
+    def leads_on(self, new: set[str]) -> bool:
+        """Whether the page shows what lies behind known rows: a new row stands behind one of them, or half of its rows are new.
+
+        A server that ignores `offset` shows only what was added at the head meanwhile, before all that is known.
+        """
+        places = [place for place, id in enumerate(self.ids) if id is None or id in new]
+        known = next((place for place, id in enumerate(self.ids) if id is not None and id not in new), len(self.ids))
+        return bool(places) and (places[-1] > known or 2 * len(places) >= len(self.ids))
+
     def joins(self, frontier: Page) -> bool:
         """Whether no row can lie unseen between the frontier and this page.
 

@@ -172,9 +172,9 @@ class RunListWalker:
             self._look(page)
             self._bound()
             return
-        new_rows = page.new_to(self._shown)[1]
+        new_ids, new_rows = page.new_to(self._shown)
         page = replace(page, shows_new=new_rows > 0)
-        self._count(new_rows)
+        self._count(new_rows, leads_on=request.offset == 0 or page.leads_on(new_ids))
         if self._unproven is not None:
             frontier = self._frontier
             self._prove(frontier is not None and not frontier.too_large and tuple(ids[:1]) == frontier.ids[-1:])
@@ -210,10 +210,11 @@ class RunListWalker:
         request, self._asked = self._asked, None
         return request
 
-    def _count(self, new_rows: int) -> None:
+    def _count(self, new_rows: int, *, leads_on: bool = True) -> None:
+        advances = new_rows > 0 and leads_on
         self._rows += new_rows
-        self._new_answers += new_rows > 0
-        self._idle_answers = 0 if new_rows else self._idle_answers + 1
+        self._new_answers += advances
+        self._idle_answers = 0 if advances else self._idle_answers + 1
 
     def _bound(self) -> None:
         if self.outcome is not None:
@@ -222,7 +223,7 @@ class RunListWalker:
             too_large = self._frontier is not None and self._frontier.too_large
             why = "changes faster than it can be walked, or does not follow `offset`"
             self._give_up(
-                f"{self._idle_answers} answers in a row, the last at offset {self._offset:,}, showed no new run: "
+                f"{self._idle_answers} answers in a row, the last at offset {self._offset:,}, led to no further run: "
                 f"the list {'has rows larger than api.max_response_bytes' if too_large else why}"
             )
         elif self._restarts > PATIENCE + self._new_answers // 10:

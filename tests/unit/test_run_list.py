@@ -338,8 +338,23 @@ def test_rows_that_nobody_can_read_do_not_go_on_for_ever() -> None:
         nameless.receive([None] * 60, (), range(60))
     for one in (large, nameless):
         assert (one.outcome, one.pages < 200) == ("cut_off", True)
-        assert "showed no new run" in (one.problem or "")
+        assert "led to no further run" in (one.problem or "")
     assert "larger than api.max_response_bytes" in (large.problem or "")
+
+
+@pytest.mark.parametrize("whole_page", [True, False], ids=["limit kept", "limit ignored"])
+def test_a_growing_list_that_ignores_offset_is_given_up(whole_page: bool) -> None:
+    """A new run at the head of each answer is no progress towards the list's end: all are listed, and the walk ends."""
+    walking, seen = RunListWalker(watermark_size=0, max_pages=1_000_000), set()
+    rows = [f"run-{number}" for number in range(60)]
+    while (page := walking.next_page()) is not None:
+        rows.insert(0, f"run-{len(rows)}")
+        shown = rows[: page.limit] if whole_page else list(rows)
+        seen.update(shown)
+        walking.receive(shown, ())
+    assert (walking.outcome, walking.pages < 200) == ("cut_off", True)
+    assert seen == set(rows)
+    assert walking.problem is not None
 
 
 def test_a_long_list_is_remembered_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:

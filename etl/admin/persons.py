@@ -128,10 +128,15 @@ def runs_of(connection: Connection, person: Person) -> set[str]:
 def letters_of(connection: Connection, person: Person) -> list[int]:
     """The numbers of the dead letters whose bytes name the person, in whatever way JSON writes the name.
 
-    The bytes may be no JSON: the name counts wherever it is not a part of a longer word or number.
+    The bytes may be no JSON: the name counts wherever it is not a part of a longer word or number. A name of signs or blanks
+    alone stands anywhere: it counts as a whole text.
     """
     allow_long(connection)
-    name = re.compile("|".join(rf"(?<!\w){re.escape(value)}(?!\w)" for value in person.values))
+    patterns = (
+        rf"(?<!\w){re.escape(value)}(?!\w)" if re.search(r"\w", value) else f'"{re.escape(value)}"'
+        for value in person.values
+    )
+    name = re.compile("|".join(patterns))
     return [
         id
         for id in connection.execute(_LETTERS, person.parameters).scalars().all()

@@ -177,6 +177,10 @@ def test_a_short_name_takes_no_letters_of_others(world: World) -> None:
     assert erasing.erase(world.database, Selection(user_id="1")).rows["dead_letters"] == 1
     (left,) = query(world.url, "SELECT body FROM orchestra_etl.dead_letters")
     assert bytes(left["body"]).endswith(b"100")
+    for signs in (" ", "-", ":"):
+        assert erasing.erase(world.database, Selection(user_id=signs)).rows["dead_letters"] == 0
+    _letter(world, "", b'{"id": null, "user_id": " "')
+    assert erasing.erase(world.database, Selection(user_id=" ")).rows["dead_letters"] == 1
 
 
 NAMING = {

@@ -6,7 +6,6 @@ pruned long ago, too: it makes no difference whether `prune` or `erase` came fir
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -98,15 +97,9 @@ _LETTERS = """
               SELECT FROM unnest(CAST(:ids AS text[])) AS n (run_id)
               WHERE position(convert_to(n.run_id, 'UTF8') IN d.body) > 0))
 """
-_LETTERS_NAMING = """
-    FROM orchestra_etl.dead_letters AS d
-    WHERE EXISTS (SELECT FROM unnest(CAST(:needles AS bytea[])) AS n (needle) WHERE position(n.needle IN d.body) > 0)
-      AND (CAST(:workflow_id AS text) IS NULL OR d.workflow_id = :workflow_id)
-"""
 _FIND_LETTERS = text(f"SELECT d.id {_LETTERS}")
-_FIND_LETTERS_NAMING = text(f"SELECT d.id {_LETTERS_NAMING}")
 _DELETE_LETTERS = text(f"DELETE {_LETTERS}")
-_DELETE_LETTERS_NAMING = text(f"DELETE {_LETTERS_NAMING}")
+_DELETE_LETTERS_NAMING = text("DELETE FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))")
 
 # Groups whose runs are still there are computed anew from them. Of the others what remains is everybody else's.
 _DELETE_COUNTED = text(
@@ -158,7 +151,7 @@ def find(connection: Connection, selection: Selection, rules: Redaction = NO_RED
             rows[name] += connection.execute(statement, {"ids": list(part)}).scalar_one()
         letters.update(connection.execute(_FIND_LETTERS, {"ids": list(part)}).scalars())
     if person is not None:
-        letters.update(connection.execute(_FIND_LETTERS_NAMING, _naming(person)).scalars())
+        letters.update(persons.letters_of(connection, person))
         if person.field == "organization_id":
             rows["rollups"] = connection.execute(_COUNT_COUNTED, person.parameters).scalar_one()
     rows["dead_letters"] = len(letters)
@@ -183,7 +176,7 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
         runs += len(ids)
     if person is not None:
         rows["dead_letters"] += database.transaction(
-            lambda c: c.execute(_DELETE_LETTERS_NAMING, _naming(person)).rowcount
+            lambda c: c.execute(_DELETE_LETTERS_NAMING, {"ids": persons.letters_of(c, person)}).rowcount
         )
         if person.field == "organization_id":
             rows["rollups"] = database.transaction(lambda c: _delete_counted(c, person))
@@ -232,12 +225,6 @@ def _remover(run_ids: Sequence[str], workflow_id: str | None) -> Callable[[Conne
         return {**remove(connection, run_ids, "erased"), "dead_letters": letters}
 
     return work
-
-
-def _naming(person: Person) -> dict[str, object]:
-    """The bytes that a letter about this person holds: as they are, or with what JSON may escape escaped."""
-    needles = {needle for value in person.values for needle in (value.encode(), json.dumps(value)[1:-1].encode())}
-    return {"needles": sorted(needles), "workflow_id": person.workflow_id}
 
 
 def _not_read(connection: Connection, selection: Selection, person: Person | None) -> int:

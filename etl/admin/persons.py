@@ -7,6 +7,7 @@ say that it may have missed some.
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 
 import msgspec
@@ -75,6 +76,19 @@ _LISTINGS = text(f"""
     LIMIT :limit
 """)
 
+# Any character of a name may stand in them as an escape: those without one are judged here.
+_LETTERS = text(f"""
+    SELECT t.id FROM orchestra_etl.dead_letters AS t
+    WHERE {_IN_SCOPE}
+      AND (position(CAST('\\x5c' AS bytea) IN t.body) > 0
+           OR EXISTS (SELECT FROM unnest(CAST(:values AS text[])) AS n (value)
+                      WHERE position(convert_to(n.value, 'UTF8') IN t.body) > 0))
+    ORDER BY t.id
+""")
+_BODY = text("SELECT body FROM orchestra_etl.dead_letters WHERE id = :id")
+_PLAIN = {character: character for character in '"\\/'}
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+
 # Any number of asterisks in a row stand for any characters: the API's own masks and ours are read alike.
 _WHY_HIDDEN = r"""
     CASE WHEN t.{field} = ANY (CAST(:values AS text[])) THEN NULL
@@ -111,6 +125,25 @@ def runs_of(connection: Connection, person: Person) -> set[str]:
     return found
 
 
+def letters_of(connection: Connection, person: Person) -> list[int]:
+    """The numbers of the dead letters whose bytes name the person, in whatever way JSON writes the name.
+
+    The bytes may be no JSON: the name counts wherever it is not a part of a longer word or number. A name of signs or blanks
+    alone stands anywhere: it counts as a whole text.
+    """
+    allow_long(connection)
+    patterns = (
+        rf"(?<!\w){re.escape(value)}(?!\w)" if re.search(r"\w", value) else f'"{re.escape(value)}"'
+        for value in person.values
+    )
+    name = re.compile("|".join(patterns))
+    return [
+        id
+        for id in connection.execute(_LETTERS, person.parameters).scalars().all()
+        if (body := connection.execute(_BODY, {"id": id}).scalar_one_or_none()) and _mentions(bytes(body), name)
+    ]
+
+
 def hidden(connection: Connection, person: Person, rules: Redaction) -> Hidden:
     """Count the stored runs of which nobody can tell whether they are the person's."""
     allow_long(connection)
@@ -129,6 +162,18 @@ def hidden(connection: Connection, person: Person, rules: Redaction) -> Hidden:
 def _policy(recorded: Recorded) -> Policy:
     rules = [Rule(one["path"], one["action"], node=one["node"]) for one in recorded.rules]
     return Policy(rules, b"no hash of this is kept")
+
+
+def _mentions(body: bytes, name: re.Pattern[str]) -> bool:
+    """Whether the name stands in these bytes, as it is or with characters escaped."""
+    found = body.decode(errors="replace")
+    if name.search(found) is not None:
+        return True
+    if b"\\" not in body:
+        return False
+    plain = _ESCAPE.sub(lambda one: chr(int(one[1], 16)) if one[1] else _PLAIN.get(one[2], " "), found)
+    # Characters beyond U+FFFF are escaped as two halves.
+    return name.search(plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")) is not None
 
 
 def _names(listing: bytes, person: Person) -> bool:

@@ -152,6 +152,37 @@ def test_nothing_of_an_erased_user_is_left(world: World) -> None:
     assert world.database.transaction(lambda c: erasing.find(c, selection)).runs == 0
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        '"Zo\\u00EB/A \\"q\\" \\ud83d\\uDE00"',
+        '"Zo\\u00eb\\/A \\"q\\" \\ud83d\\ude00"',
+        '"Zoë/A \\"q\\" 😀"',
+        '"\\u005a\\u006f\\u00eb/A \\u0022q\\u0022 😀"',
+        '"sent\\nZoë/A \\"q\\" 😀\\nagain',
+    ],
+)
+def test_a_name_is_found_in_letters_however_json_writes_it(world: World, written: str) -> None:
+    """An erasure removes a letter that names the organisation with other escapes, and none in which it is part of a word."""
+    _letter(world, "", f'{{"id": null, "organization_id": {written}'.encode())
+    _letter(world, "", 'Zoë/A "q" 😀x'.replace("😀x", "\\u00e9").encode())
+    done = erasing.erase(world.database, Selection(organization_id='Zoë/A "q" 😀'))
+    assert done.rows["dead_letters"] == 1
+
+
+def test_a_short_name_takes_no_letters_of_others(world: World) -> None:
+    """Erasing the user 1 leaves letters in which a 1 is a part of a time, an id or a longer number, and takes the number 1."""
+    _letter(world, "", b'{"id": null, "user_id": "21", "at": "x1", "n": 100')
+    _letter(world, "", b'{"id": null, "user_id": 1')
+    assert erasing.erase(world.database, Selection(user_id="1")).rows["dead_letters"] == 1
+    (left,) = query(world.url, "SELECT body FROM orchestra_etl.dead_letters")
+    assert bytes(left["body"]).endswith(b"100")
+    for signs in (" ", "-", ":"):
+        assert erasing.erase(world.database, Selection(user_id=signs)).rows["dead_letters"] == 0
+    _letter(world, "", b'{"id": null, "user_id": " "')
+    assert erasing.erase(world.database, Selection(user_id=" ")).rows["dead_letters"] == 1
+
+
 NAMING = {
     "orchestra_etl.run_ledger": {"run_id"},
     "orchestra_etl.dead_letters": {"run_id", "step_id"},

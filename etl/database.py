@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from etl import privileges, session
-from etl.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
+from etl.errors import ConfigurationError, ConnectionRefused, DatabaseError, DatabaseUnavailable
 from etl.outage import Outage
 from etl.refusals import READ_ONLY, Refusal, is_transient, message, refusal, sqlstate
 
@@ -206,7 +206,7 @@ class Database:
                     raise
                 problem = self._note(found)
                 if found.lasting:
-                    raise DatabaseError(problem) from None
+                    raise ConnectionRefused(problem) from None
                 away_since = (away_since or tried) if found.away else None
                 give_up = began + self._patience if away_since is None else away_since + self._outage_patience
                 if time.monotonic() + pause > min(give_up, self._end):

@@ -31,6 +31,10 @@ class DatabaseUnavailable(DatabaseError):
     """The database does not answer, or keeps refusing for transient reasons: try again later."""
 
 
+class ConnectionRefused(DatabaseError):
+    """The server refuses every connection like this one until somebody changes something, such as the password."""
+
+
 class SchemaMismatch(DatabaseError):
     """The schema is missing, older or newer than this program: run `db upgrade`, or upgrade the program."""
 

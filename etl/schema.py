@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from etl import logs, tables
 from etl.database import INTERACTIVE, Database
-from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
+from etl.errors import ConnectionRefused, DatabaseError, DatabaseUnavailable, SchemaMismatch
 from etl.refusals import is_transient, refusal, sqlstate
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _told(database: Database, failure: str) -> Iterator[None]:
             ) from None
         found = refusal(error)
         if found.lasting or is_transient(error):
-            kind = DatabaseError if found.lasting else DatabaseUnavailable
+            kind = ConnectionRefused if found.lasting else DatabaseUnavailable
             raise kind(f"{failure}: {found.problem}: {found.advice}") from None
         logs.trace(error)
         raise DatabaseError(f"{failure} (SQLSTATE {code}): ORCHESTRA_ETL_LOGS__LEVEL=debug shows where") from None

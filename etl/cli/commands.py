@@ -31,7 +31,7 @@ from etl.cli import (
     workflows,
 )
 from etl.cli.context import Invocation
-from etl.errors import ConfigurationError, DatabaseUnavailable, EtlError
+from etl.errors import ConfigurationError, ConnectionRefused, DatabaseUnavailable, EtlError
 from etl.terminal import LONGEST_LINE, plain
 
 app = typer.Typer(
@@ -109,7 +109,7 @@ def _run(arguments: Sequence[str]) -> int:
                     f" ({sys.getfilesystemencoding()})"
                 )
         result = app(list(arguments), prog_name="orchestra-etl", standalone_mode=False)
-    except DatabaseUnavailable as error:
+    except (ConnectionRefused, DatabaseUnavailable) as error:
         return _say(f"{error}{_libpq_variables()}", error.exit_status)
     except EtlError as error:
         return _say(str(error), error.exit_status)

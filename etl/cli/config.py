@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
-from etl.cli.display import fields
+from etl.cli.display import counted, fields
 from etl.errors import ApiError, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
 from etl.terminal import plain
 
@@ -71,7 +71,8 @@ def init(
             file.write(sources.template())
     except OSError as error:
         raise ConfigurationError(
-            f"{path} cannot be written ({error.strerror}): name another file with --config, or give --user"
+            f"{path} cannot be written ({error.strerror}): name another file with --config"
+            + ("" if user else ", or give --user")
         ) from None
     typer.echo(f"{path} is written: add your workflows to it (`orchestra-etl workflows` prints the lines)")
 
@@ -122,7 +123,7 @@ def _settings_finding(settings: Settings) -> Finding:
         settings.read_redaction_key()
     except EtlError as error:
         return Finding("settings", False, str(error), error.exit_status)
-    workflows = "all workflows" if settings.api.all_workflows else f"{len(settings.workflows)} workflows"
+    workflows = "all workflows" if settings.api.all_workflows else counted(len(settings.workflows), "workflow")
     return Finding("settings", True, f"{settings.source}: {workflows}")
 
 
@@ -176,7 +177,9 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
             raise type(error)(f"{error}; without a list of workflows, configure them by their ids") from None
         return f"{settings.api.base_url} {_UNLISTED}"
     _expect_list(answer)
-    return f"{settings.api.base_url}: the key can see {len(decode_workflows(answer.body).workflows)} workflows"
+    return (
+        f"{settings.api.base_url}: the key can see {counted(len(decode_workflows(answer.body).workflows), 'workflow')}"
+    )
 
 
 def _expect_list(answer: Answer) -> None:

@@ -55,8 +55,11 @@ def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson =
 def backfill(
     context: typer.Context,
     workflow: WorkflowIds = None,
-    since: Annotated[datetime | None, typer.Option(help="Only runs that started at or after this time (UTC).")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Only runs that started before it (UTC).")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only runs that started at or after this time: 2026-01-31T12:00, in UTC."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only runs that started before it.")] = None,
     reread: Annotated[bool, typer.Option("--reread", help="Read runs again that are final already.")] = False,
     as_json: AsJson = False,
 ) -> int:
@@ -66,14 +69,17 @@ def backfill(
     were found stay due, for the service or the next sync. With --reread, redaction rules are also applied to what can no longer
     be read, as `redact apply` does.
     """
-    if since is not None and until is not None and since >= until:
+    first, end = _time("--since", since), _time("--until", until)
+    if first is not None and end is not None and first >= end:
         raise ConfigurationError("--since must be earlier than --until: no run starts in between")
+    if first is not None and first > datetime.now(UTC):
+        raise ConfigurationError("--since lies in the future: no run has started then")
     settings = invocation(context).settings()
     chosen = _chosen(settings, workflow)
 
     async def work(jobs: Jobs, stop: Stop, progress: Progress) -> PassReport:
         return await jobs.passes.backfill(
-            chosen, stop=stop, since=_utc(since), until=_utc(until), reread=reread, on_listed=progress.expect,
+            chosen, stop=stop, since=first, until=end, reread=reread, on_listed=progress.expect,
             on_load=progress.add,
         )  # fmt: skip
 
@@ -100,8 +106,17 @@ def serve(context: typer.Context) -> int:
     return 0
 
 
-def _utc(time: datetime | None) -> datetime | None:
-    return time.replace(tzinfo=UTC) if time is not None else None
+def _time(option: str, text: str | None) -> datetime | None:
+    """A time in ISO 8601; one without an offset is in UTC. Raises ConfigurationError where it is none."""
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text.strip())
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ConfigurationError(
+            f"{option}: {text[:80]!r} is no time: write 2026-01-31, 2026-01-31T12:00 (UTC) or 2026-01-31T12:00+01:00"
+        ) from None
 
 
 def _chosen(settings: Settings, workflow: list[str] | None) -> list[str] | None:

@@ -174,7 +174,7 @@ def _print_tracked(workflow: str, found: Sequence[Tracked], *, as_json: bool) ->
         print_json({"workflow_id": workflow, "new": new, "known": known, "removed": removed, "elsewhere": elsewhere})
         return
     typer.echo(
-        f"{new} runs tracked, {known} known ones will be read again; they are read by `serve`, or the next `sync`"
+        f"{counted(new, 'new run')} tracked, {counted(known, 'known run')} to be read again, by `serve` or the next `sync`"
     )
     if removed:
         typer.echo(f"{removed} are erased or pruned and stay so")

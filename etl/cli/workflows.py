@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
 import typer
 
+from etl import terminal
 from etl.cli.context import AsJson, console, invocation, print_json
 from etl.cli.display import listing
 from etl.errors import NotFound, RequestRefused
@@ -58,8 +60,17 @@ def workflows(context: typer.Context, as_json: AsJson = False) -> None:
             for one in found
         ],
     )
-    missing = [one for one in found if not one.configured]
-    if missing and not every:
+    if every:
+        return
+    missing = [one for one in found if not one.configured and _can_be_named(one.id)]
+    for one in found:
+        if not one.configured and one not in missing:
+            typer.echo(
+                f"the id of workflow {plain(one.id, 80)} cannot stand in the configuration (hidden characters, quotes, spaces at "
+                "an end): its runs are read with api.all_workflows = true only",
+                err=True,
+            )
+    if missing:
         typer.echo(f"\n# To store their runs too, add to {plain(_file(settings))}:")
         for one in missing:
             typer.echo(f"\n[[workflows]]\nid = {_toml(one.id)}")
@@ -98,7 +109,19 @@ def _file(settings: Settings) -> str:
     return str(settings.config_file or "the file that `orchestra-etl config init` writes")
 
 
+def _can_be_named(id: str) -> bool:
+    """Whether the settings take this id; a server may list others."""
+    from etl.settings.values import clean_id
+
+    try:
+        clean_id(id)
+    except ValueError:
+        return False
+    return True
+
+
 def _toml(text: str) -> str:
-    """A TOML string: JSON's, with TOML's own escape of what a terminal would not show."""
+    """A TOML string: JSON's, with TOML's own escape of what the terminal would not show."""
+    unicode = terminal.is_unicode(terminal.unguarded(sys.stdout).encoding)
     quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in quoted)
+    return "".join(one if one.isprintable() and (unicode or one.isascii()) else f"\\U{ord(one):08x}" for one in quoted)

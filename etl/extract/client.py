@@ -42,6 +42,7 @@ MAX_HEADER_BYTES, MAX_HEADERS = 64 * 1024, 256
 """An answer's longest header line, and how many it may have: proxies and single sign-on add more than the library expects."""
 
 _CHECK_URL = "check `api.base_url` (ORCHESTRA_BASE_URL)"
+_CHECK_PROXY = "check HTTP_PROXY and HTTPS_PROXY, or unset `api.trust_env`"
 
 THREAD_FROM_BYTES = 1024 * 1024
 """Larger bodies are inflated in a thread: 1 MB takes about 3 ms, during which the event loop would stand still."""
@@ -218,7 +219,7 @@ class OrchestraClient:
             raise _Unanswered(f"no whole answer within {self._deadline:g} s") from None
         except (httpx.HTTPError, aiohttp.ClientError, OSError, zlib.error) as error:
             status = "broken"
-            cause, advice = _cause(error)
+            cause, advice = _cause(error, httpx.URL(self._base_url))
             raise _Unanswered(cause, advice=advice) from None
         finally:
             self._on_request(endpoint, status, time.monotonic() - requested_at)
@@ -344,13 +345,15 @@ async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandler
         raise aiohttp.ClientConnectionError from error
 
 
-def _cause(error: Exception) -> tuple[str, str]:
+def _cause(error: Exception, base: httpx.URL) -> tuple[str, str]:
     """The kind of a transport failure, and what to look at; httpx's own classes tell less than what aiohttp raised below."""
     match error.__cause__ if isinstance(error, httpx.HTTPError) else error:
         case aiohttp.ClientConnectorCertificateError() as found:
             return f"the TLS certificate of {_peer(found)} is not trusted", f"{_CHECK_URL}, or set `api.trust_env`"
         case aiohttp.ClientProxyConnectionError():
-            return "cannot connect to the proxy", "check HTTP_PROXY and HTTPS_PROXY, or unset `api.trust_env`"
+            return "cannot connect to the proxy", _CHECK_PROXY
+        case aiohttp.ClientConnectorDNSError() as found if found.host not in (base.host, base.raw_host.decode("ascii")):
+            return f"the proxy's name cannot be resolved ({_peer(found)})", _CHECK_PROXY
         case aiohttp.ClientConnectorDNSError() as found:
             return f"the host's name cannot be resolved ({_peer(found)})", _CHECK_URL
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) as found if number > 0:

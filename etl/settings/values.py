@@ -166,7 +166,7 @@ def libpq_understands(url: str) -> bool:
         ports = str(conninfo_to_dict(url).get("port") or "")
     except (psycopg.Error, UnicodeError):
         return False
-    return all(port.isdigit() for port in ports.split(",") if port)
+    return all(port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536 for port in ports.split(",") if port)
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

@@ -232,6 +232,21 @@ def test_a_proxy_without_a_scheme_is_used(
     assert "cannot connect to the proxy" in capsys.readouterr().err
 
 
+def test_a_proxy_whose_name_is_unknown_is_named_as_the_proxy(
+    stored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistyped proxy sends nobody to `api.base_url`; without a proxy an unknown host does."""
+    monkeypatch.setenv("ORCHESTRA_BASE_URL", "http://api.invalid/x")
+    assert run(["--config", str(stored), "workflows"]) == 5
+    assert "the host's name cannot be resolved (api.invalid:80)" in (printed := capsys.readouterr().err)
+    assert "check `api.base_url`" in printed
+    monkeypatch.setenv("ORCHESTRA_ETL_API__TRUST_ENV", "true")
+    monkeypatch.setenv("HTTP_PROXY", "proxy.invalid")
+    assert run(["--config", str(stored), "workflows"]) == 5
+    assert "the proxy's name cannot be resolved (proxy.invalid:80)" in (printed := capsys.readouterr().err)
+    assert "api.base_url" not in printed
+
+
 @pytest.mark.parametrize(
     "variables",
     [
@@ -411,4 +426,7 @@ def test_config_init_writes_the_file_that_is_named_and_nothing_else(
     _one_line(capsys, None, ("config", "init"), "is there already")
     _one_line(capsys, None, ("config", "init", "--user"), "leave --user out")
     _one_line(capsys, tmp_path / "d.toml" / "x", ("config", "init"), "cannot be written")
+    monkeypatch.delenv("ORCHESTRA_ETL_CONFIG")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "d.toml"))
+    assert "--user" not in _one_line(capsys, None, ("config", "init", "--user"), "cannot be written")
     _one_line(capsys, Path("/proc/etl.toml"), ("config", "init"), "cannot be written")

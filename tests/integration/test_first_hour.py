@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ from etl.local.simulator import Simulator
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.passes import PassReport
 from tests.command_line import Command, Printed, command_line
-from tests.support import configuration, free_port
+from tests.support import configuration, environment, free_port, load
 
 Simulated = tuple[History, Simulator]
 REDACTED = """
@@ -122,6 +124,26 @@ def test_no_connection_names_host_port_and_setting(make: Command, database_url: 
         text = " ".join((printed.out + printed.err).split())
         assert f"cannot connect to 127.0.0.1:{port} (Connection refused)" in text
         assert "check `api.base_url` (ORCHESTRA_BASE_URL), or try again later" in text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+def test_the_lines_that_workflows_prints_can_be_pasted(
+    make: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str, encoding: str
+) -> None:
+    """Whatever the terminal's characters, the lines are TOML that the settings take; an id that they refuse is named instead."""
+    served = [
+        {"workflow_id": id, "name": f"Wörk “{id}” 日本"} for id in ("w-1", "w-ü日本", "w-\u202ehidden", '"quoted"')
+    ]
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "workflows.json").write_text(json.dumps(served))
+    with Simulator(Folder(tmp_path / "served")).in_thread() as server:
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding, write_through=True))
+        variables = environment(database_url, server.base_url)
+        assert make("workflows", toml="", **variables).status == 0
+        printed = written.getvalue().decode(encoding)
+    settings = load(tmp_path, printed[printed.index("[[workflows]]") :], variables)
+    assert [one.id for one in settings.workflows] == ["w-1", "w-ü日本"]
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def _read_only(url: str, value: str) -> None:
 def test_a_database_that_is_read_only(make: Make, database_url: str) -> None:
     """`config check` finds that nothing can be written, a command that writes says it, and one that reads goes on."""
     _read_only(database_url, "on")
-    command = make(database_url, **SHORT)
+    command = make(database_url, **SHORT, ORCHESTRA_ETL_WORKFLOWS='[{"id": "w"}]')
     assert "the database is read-only" in _finding(command)
     assert "the database is read-only" in _first_line(command, "track", "w", "r")[0]
     assert command("status").status == 0

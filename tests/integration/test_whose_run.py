@@ -440,11 +440,25 @@ def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -
 
 @pytest.mark.parametrize(
     ("since", "until"),
-    [("2026-03-02", "2026-03-01"), ("2026-03-01", "2026-03-01"), ("2026-03-01T00:00:01", "2026-03-01")],
-)
+    [
+        ("2026-03-02", "2026-03-01"), ("2026-03-01", "2026-03-01"), ("2026-03-01T00:00:01", "2026-03-01"),
+        ("2026-03-01T00:00:00Z", "2026-03-01"), ("2026-03-01T02:00+05:00", "2026-02-28T20:00Z"),
+    ],
+)  # fmt: skip
 def test_a_backfill_of_no_time_is_refused(world: World, server: Server, since: str, until: str) -> None:
     """A range that ends before it begins is a mistake on the command line, and nothing is asked."""
     printed = world.command("backfill", "--since", since, "--until", until)
     assert (printed.status, "--since must be earlier than --until" in printed.err) == (2, True)
     assert server.asked == []
     assert world.command("backfill", "--since", "2026-03-01", "--until", "2026-03-02").status == 0
+    assert world.command("backfill", "--since", "20260301", "--until", "2026-03-01T01:00+00:30").status == 0
+
+
+@pytest.mark.parametrize(
+    "time", ["yesterday", "5", "1772323200", "2026-13-01", "0001-01-01T00:00+14:00", "", "9999-01-01"]
+)
+def test_a_backfill_from_no_time_is_refused(world: World, server: Server, time: str) -> None:
+    """Words, numbers and days to come are a line that names the option, and nothing is asked."""
+    printed = world.command("backfill", "--since", time)
+    assert (printed.status, printed.err.startswith("orchestra-etl: --since"), printed.err.count("\n")) == (2, True, 1)
+    assert server.asked == []

@@ -292,7 +292,17 @@ def test_without_a_database_it_is_the_embedded_one(tmp_path: Path) -> None:
     assert load(None, {}).database_url() == "embedded"
 
 
-@pytest.mark.parametrize("url", ["u:hunter2secret/x@h/d", "u:hunter2secret%zz@h/d", "u@h/d?pasword=hunter2secret"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "u:hunter2secret/x@h/d",
+        "u:hunter2secret%zz@h/d",
+        "u@h/d?pasword=hunter2secret",
+        "u@h:0/d",
+        "u@h:65536/d",
+        "u@h:5432,g:99999999/d",
+    ],
+)
 def test_a_url_that_libpq_refuses_is_not_quoted(tmp_path: Path, url: str) -> None:
     """libpq quotes what it does not understand, mostly a piece of the password; our line does not."""
     settings = read(tmp_path, DATABASE_URL=f"postgresql://{url}")

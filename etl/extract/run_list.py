@@ -277,18 +277,21 @@ class RunListWalker:
         if page is None or set(head.usable[:1]).isdisjoint(before):
             self._grown = True
             return
-        if set(page.usable) <= set(before):
-            self._suspicion = (
-                f"the list answers the same rows at offset {page.request.offset:,} as at 0: runs behind its first "
-                f"{self.listed:,} cannot be listed, unless a larger api.page_size shows them"
-            )
-        else:
-            self._suspicion = (
-                f"the list repeats at offset {page.request.offset:,} what it showed before: it is taken to end there"
-            )
+        # The first repetition tells: a list that goes round repeats the very head later.
+        self._suspicion = self._suspicion or self._suspected(page, before)
         self._repeats += 1
         if self._repeats == REPEATS:
             self._end()
+
+    def _suspected(self, page: Page, head: Sequence[str]) -> str:
+        """What it means that this page repeats rows."""
+        offset = page.request.offset
+        if set(page.usable) <= set(head):
+            return (
+                f"the list answers the same rows at offset {offset:,} as at 0: runs behind its first {self.listed:,} cannot be "
+                "listed, unless a larger api.page_size shows them"
+            )
+        return f"the list repeats at offset {offset:,} what it showed before: it is taken to end there"
 
     def _accept(self, page: Page) -> None:
         """Make the page the frontier, and see whether it ends the walk."""

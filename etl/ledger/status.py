@@ -183,7 +183,7 @@ _WORKFLOWS = text("""
     ), relevant AS (
         SELECT id FROM unnest(CAST(:configured AS text[])) AS c (id)
         UNION SELECT workflow_id FROM covered
-        UNION SELECT workflow_id FROM orchestra_etl.dead_letters WHERE resolved_at IS NULL
+        UNION SELECT workflow_id FROM orchestra_etl.dead_letters WHERE resolved_at IS NULL AND workflow_id <> ''
     )
     SELECT relevant.id, w.name, now() AS at,
            COALESCE(c.open_runs, 0) AS open, COALESCE(c.final_runs, 0) AS final, COALESCE(c.stale_runs, 0) AS stale,

@@ -66,8 +66,12 @@ def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[d
 
 
 @pytest.mark.parametrize("line", OURS)
-def test_our_commands_run_as_they_are_shown(line: str, variables: dict[str, str], history: History) -> None:
+def test_our_commands_run_as_they_are_shown(
+    line: str, variables: dict[str, str], history: History, tmp_path: Path
+) -> None:
     """Each ends with 0, or with the status that its situation asks for, and with no traceback."""
+    if " config init" in line:
+        variables["ORCHESTRA_ETL_CONFIG"] = str(tmp_path / "new.toml")
     [workflow_id] = history.workflow_ids
     names = {"WORKFLOW": workflow_id, "RUN": history.run_ids(workflow_id)[0]}
     done = run(*[names.get(word, word) for word in shlex.split(line)[1:]], variables=variables)

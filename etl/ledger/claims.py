@@ -92,7 +92,7 @@ _PENDING = text("""
 
 # Key order: two writers that lock the same rows in the same order cannot deadlock.
 _LOCK = text("""
-    SELECT l.run_id, l.fencing_token
+    SELECT l.run_id, held.token
     FROM orchestra_etl.run_ledger AS l
     JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS bigint[])) AS held (run_id, token)
       ON l.run_id = held.run_id COLLATE "C"
@@ -273,7 +273,7 @@ def pending(
 def lock(connection: Connection, claims: Sequence[Claim]) -> list[bool]:
     """Lock the claimed rows in key order. Returns for each claim whether it still stands; of two claims of one run, one does
     at most."""
-    standing = {(row.run_id, row.fencing_token) for row in connection.execute(_LOCK, _held(claims))}
+    standing = {(row.run_id, row.token) for row in connection.execute(_LOCK, _held(claims))}
     return [(one.run_id, one.token) in standing for one in claims]
 
 

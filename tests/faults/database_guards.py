@@ -53,7 +53,7 @@ def completion_not_fenced() -> None:
 
 def no_key_order() -> None:
     """Runs are tracked in the order in which they are named."""
-    replaced(requests, "_TRACK_NAMED", 'ORDER BY r.run_id COLLATE "C"', "ORDER BY md5(r.run_id || pg_backend_pid())")
+    replaced(requests, "_TRACK", 'ORDER BY r.run_id COLLATE "C"', "ORDER BY md5(r.run_id || pg_backend_pid())")
 
 
 def prepared_statements() -> None:

@@ -40,9 +40,8 @@ def install() -> None:
     transaction = Database.transaction
 
     def committing(self: Database, work: Callable[[Connection], T]) -> T:
-        name = (
-            f"{work.__module__.rpartition('.')[2]}.{work.__qualname__.replace('.<locals>', '').replace('<lambda>', '')}"
-        )
+        named = work.func if isinstance(work, functools.partial) else work
+        name = f"{named.__module__.rpartition('.')[2]}.{named.__qualname__.replace('.<locals>', '').replace('<lambda>', '')}"
         name = name.rstrip(".")
 
         def then_commit(connection: Connection) -> T:

@@ -375,5 +375,5 @@ def test_ids_stay_one_segment_of_the_path(fault: Fault, prefix: str, monkeypatch
     identifiers = ODD_IDENTIFIERS + REFUSED_IDENTIFIERS
     assert run(_astray(prefix, identifiers)) == []
     fault.injected(len(identifiers))
-    monkeypatch.setattr(client_module, "_segment", lambda identifier: identifier)
+    monkeypatch.setattr(client_module, "path_segment", lambda identifier: identifier)
     fault.control(run(_astray(prefix, ["../../admin", "?q=1", "a/b"])))

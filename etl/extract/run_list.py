@@ -9,8 +9,8 @@ paged. Four rules keep a walk from losing a run under these conditions, and from
   a walk that died has listed the newest runs and left a hole behind them.
 - A short page is not the list's end (servers cap pages below the limit asked for); an empty page is, or
   a page that shows nothing but rows of the frontier although it had room for more.
-- Progress is what the server shows, not what was asked for: a row that this walk has not seen yet. A page without
-  one is followed by a look at the head; where nothing was added there, the list repeats itself, and has ended. A list
+- Progress is what the server shows, not what was asked for: a row that this walk has not seen yet, behind rows that it
+  has seen. A page without a new row is followed by a look at the head; where nothing was added there, the list repeats itself, and has ended. A list
   that shows nothing new for as many answers as it took to see all of it, and some more, is given up.
 """
 
@@ -32,7 +32,7 @@ it is.
 """
 
 PATIENCE = 30
-"""Answers in a row without a row that is new to the walk, beyond as many as have had one: to find its place again, a walk may
+"""Answers in a row that do not lead on, beyond as many as have done so: to find its place again, a walk may
 have to pass all that it has seen."""
 
 REPEATS = 3

@@ -32,8 +32,8 @@ it is.
 """
 
 PATIENCE = 30
-"""Answers in a row that do not lead on, beyond as many as have done so: to find its place again, a walk may
-have to pass all that it has seen."""
+"""Answers in a row that do not lead on, beyond as many as have done so: to find its place again, a walk may have to pass all
+that it has seen."""
 
 REPEATS = 3
 """Pages that repeat rows while nothing was added at the head, after which a list is taken to do so for ever. Some may do so by

@@ -10,8 +10,9 @@ paged. Four rules keep a walk from losing a run under these conditions, and from
 - A short page is not the list's end (servers cap pages below the limit asked for); an empty page is, or
   a page that shows nothing but rows of the frontier although it had room for more.
 - Progress is what the server shows, not what was asked for: a row that this walk has not seen yet, behind rows that it
-  has seen. A page without a new row is followed by a look at the head; where nothing was added there, the list repeats itself, and has ended. A list
-  that shows nothing new for as many answers as it took to see all of it, and some more, is given up.
+  has seen. A page without a new row is followed by a look at the head; where nothing was added there, the list repeats
+  itself, and has ended. A list that leads no further for as many answers as it took to see all of it, and some more, is
+  given up.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 # The oldest revision that has all that this program's statements name. To be raised together with the first statement that
 # needs more.
-OLDEST_SCHEMA = "0010"
+OLDEST_SCHEMA = "0011"
 
 _EXISTS = text(f"SELECT to_regclass('{tables.OPERATIONS}.alembic_version') IS NOT NULL")
 # By way of JSON: a schema of before 0007 has no such column.

@@ -12,11 +12,14 @@ ones they say nothing about how long the work takes.
 from __future__ import annotations
 
 from etl.tables import rollups
+from etl.usage import KINDS
 
 STEP_COUNTS = tuple(name for name, _ in rollups.STEP_COUNTS)
-TOKEN_SUMS = tuple(name for name, _ in rollups.TOKEN_SUMS)
+COST = "reported_cost"
+USAGE_SUMS = (*(name for name, _ in rollups.USAGE_SUMS), COST)
 RUN_COUNTS = tuple(name for name, _ in rollups.RUN_COUNTS)
 NODE = rollups.NODE
+_NUMBERS = frozenset({"context_tier", "usage_kinds"})
 HISTOGRAMS = rollups.HISTOGRAMS
 FAILURE = tuple(rollups.step_failures.c.keys())
 
@@ -62,11 +65,12 @@ def _gathered(counted: str, when: str, names: tuple[str, ...], counts: tuple[str
     Of the numbers in `counts` there are always some; of those in `sums`, null says that nobody knows.
     """
     # Byte order, so that a group's rows have the same places whatever the database's collation.
-    order = ", ".join(f'{name} COLLATE "C"' for name in names)
+    order = ", ".join(name if name in _NUMBERS else f'{name} COLLATE "C"' for name in names)
     keys = ", ".join(("workflow_id", when, *names))
     added = [f"{_fitting(f'COALESCE(sum({one}), 0)')} AS {one}" for one in counts]
     added += [
-        f"CASE WHEN count({one}) > 0 THEN {_fitting(f'sum({one})')} WHEN sum(calls) = 0 THEN 0 END AS {one}"
+        f"CASE WHEN count({one}) > 0 THEN {f'sum({one})' if one == COST else _fitting(f'sum({one})')}"
+        f" WHEN sum(calls) = 0 THEN 0 END AS {one}"
         for one in sums
     ]
     return f"""
@@ -82,15 +86,12 @@ def step_rollup(steps: str) -> str:
     """The query of `step_rollup` over these steps: a query in parentheses, with the columns of `EVERY_STEP`."""
     return _gathered(
         f"""
-        SELECT workflow_id, hour, organization_id, node_id, node_type, model, {_BUCKET} AS bucket, {_FAILURES} AS failures,
+        SELECT workflow_id, hour, {", ".join(NODE)}, {_BUCKET} AS bucket, {_FAILURES} AS failures,
                count(*) AS durations, {_OUTCOMES},
                count(*) FILTER (WHERE is_call) AS calls, count(*) FILTER (WHERE is_unmetered) AS unmetered_calls,
                count(*) FILTER (WHERE is_untotalled) AS untotalled_calls,
-               sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-               -- A part of the input: else the cost of a sum would not be the sum of the costs.
-               sum(CASE WHEN cached_input_tokens IS NOT NULL THEN LEAST(cached_input_tokens, COALESCE(input_tokens, 0)) END)
-                   AS cached_input_tokens,
-               sum(reasoning_tokens) AS reasoning_tokens, sum(total_tokens) AS total_tokens
+               count(reported_cost) AS reported_calls,
+               {", ".join(f"sum({name}) AS {name}" for name in USAGE_SUMS)}
         FROM (
             SELECT s.counted_in AS workflow_id, date_trunc('hour', s.time, 'UTC') AS hour,
                    s.organization_id, s.node_id, s.node_type, m.model, m.outcome, s.duration_ms,
@@ -99,10 +100,8 @@ def step_rollup(steps: str) -> str:
                        AS is_unmetered,
                    orchestra.is_untotalled(m.outcome, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens)
                        AS is_untotalled,
-                   orchestra.token_count(s.input_tokens) AS input_tokens,
-                   orchestra.token_count(s.output_tokens) AS output_tokens,
-                   orchestra.token_count(s.cached_input_tokens) AS cached_input_tokens,
-                   orchestra.token_count(s.reasoning_tokens) AS reasoning_tokens,
+                   s.service_tier, orchestra.context_tier(s.input_tokens) AS context_tier, s.usage_kinds, s.reported_cost,
+                   {", ".join(f"orchestra.token_count(s.{kind.name}) AS {kind.name}" for kind in KINDS)},
                    orchestra.total_tokens(s.input_tokens, s.output_tokens, s.total_tokens) AS total_tokens
             FROM {steps} AS s
             CROSS JOIN LATERAL (
@@ -112,12 +111,12 @@ def step_rollup(steps: str) -> str:
             ) AS m
             WHERE s.absent_since IS NULL
         ) AS judged
-        GROUP BY workflow_id, hour, organization_id, node_id, node_type, model, bucket, failures
+        GROUP BY workflow_id, hour, {", ".join(NODE)}, bucket, failures
         """,
         "hour",
         NODE,
         STEP_COUNTS,
-        TOKEN_SUMS,
+        USAGE_SUMS,
     )
 
 
@@ -179,12 +178,12 @@ def _added_up(
 
 def step_rollup_daily(rollup: str) -> str:
     """The query of `step_rollup_daily` over these rows of `step_rollup`."""
-    return _added_up(rollup, "day", "CAST(r.hour AT TIME ZONE 'UTC' AS date)", NODE, STEP_COUNTS, TOKEN_SUMS)
+    return _added_up(rollup, "day", "CAST(r.hour AT TIME ZONE 'UTC' AS date)", NODE, STEP_COUNTS, USAGE_SUMS)
 
 
 def added_steps(rollup: str) -> str:
     """These rows of `step_rollup`, those of the same node added up."""
-    return _added_up(rollup, "hour", "r.hour", NODE, STEP_COUNTS, TOKEN_SUMS)
+    return _added_up(rollup, "hour", "r.hour", NODE, STEP_COUNTS, USAGE_SUMS)
 
 
 def added_runs(rollup: str) -> str:

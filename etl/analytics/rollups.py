@@ -134,7 +134,7 @@ def _keeping(name: str, columns: tuple[str, ...], removed: str, added: Callable[
 _STEPS = _rollup(
     "step_rollup",
     "hour",
-    (*computed.NODE, *computed.STEP_COUNTS, *computed.TOKEN_SUMS),
+    (*computed.NODE, *computed.STEP_COUNTS, *computed.USAGE_SUMS),
     computed.step_rollup(computed.EVERY_STEP),
     _GROUPS,
     computed.step_rollup(_STEPS_OF_GROUPS),
@@ -150,7 +150,7 @@ _RUNS = _rollup(
 _DAILY = _rollup(
     "step_rollup_daily",
     "day",
-    (*computed.NODE, *computed.STEP_COUNTS, *computed.TOKEN_SUMS),
+    (*computed.NODE, *computed.STEP_COUNTS, *computed.USAGE_SUMS),
     computed.step_rollup_daily("orchestra.step_rollup"),
     _DAYS,
     computed.step_rollup_daily(_HOURS_OF_DAYS),

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    Numeric,
     Table,
     Text,
     text,
@@ -21,6 +22,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from etl.records import MAX_ID_BYTES
 from etl.tables.columns import ANALYTICS, Bytes, Id, Time, column, metadata, now
+from etl.usage import KINDS
 
 _DURATION = Computed(
     "(extract(epoch FROM (end_time - start_time)) * 1000)::double precision",
@@ -155,18 +157,30 @@ steps = Table(
     column("duration_ms", Double(), "end_time minus start_time, in milliseconds.", _DURATION),
     column("api_elapsed_seconds", Double(), "The API's elapsed_time: whole seconds, truncated. Use duration_ms."),
     column("api_tokens", BigInteger(), "The API's tokens: documented as 0 today. Use the token columns."),
-    column("request_model", Text(), "The model that was asked for (inputs.model)."),
-    column("response_model", Text(), "The model that answered (outputs.model)."),
-    column("input_tokens", BigInteger(), "Prompt tokens the model reports."),
-    column("output_tokens", BigInteger(), "Completion tokens the model reports."),
+    column("request_model", Text(), "The model that was asked for (inputs.model, or as its provider names it)."),
+    column("response_model", Text(), "The model that answered (outputs.model, or as its provider names it)."),
+    *(column(kind.name, BigInteger(), kind.comment) for kind in KINDS),
     column(
         "total_tokens",
         BigInteger(),
-        "Total tokens the model reports; the sum of input and output where it does not.",
+        "Total tokens as reported, where that holds at least input and output; else their sum.",
     ),
-    column("cached_input_tokens", BigInteger(), "Prompt tokens served from a cache, part of input_tokens."),
-    column("reasoning_tokens", BigInteger(), "Reasoning tokens, part of output_tokens."),
-    column("finish_reason", Text(), "Why the model stopped: stop, length, tool_calls, ..."),
+    column(
+        "usage_kinds",
+        Integer(),
+        "The kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).",
+    ),
+    column(
+        "service_tier",
+        Text(),
+        "The provider's tier of service: standard, batch, flex, priority, fast or another; null where the call names none.",
+    ),
+    column("reported_cost", Numeric(), "What the provider itself says that the call cost, in US dollars."),
+    column(
+        "finish_reason",
+        Text(),
+        "Why the model stopped, as its provider says: stop, length, max_tokens, ... (see is_cut_off).",
+    ),
     column("error", JSONB, "The step's error as the API gives it."),
     column(
         "reported_error",

@@ -247,3 +247,22 @@ retention = Table(
     schema=OPERATIONS,
     comment="How far back is kept; both horizons only move forward.",
 )
+
+rebuilds = Table(
+    "rebuilds",
+    metadata,
+    column(
+        "transform_version",
+        SmallInteger(),
+        "Version of the rules by which columns are read from payloads.",
+        primary_key=True,
+        autoincrement=False,
+    ),
+    column("after_step_id", Id, "The steps up to this one, in the order of their ids, are done; null: none is."),
+    column("steps", BigInteger(), "Steps read again so far.", nullable=False, server_default=text("0")),
+    column("changed", BigInteger(), "Those of them that have changed.", nullable=False, server_default=text("0")),
+    column("started_at", Time, "When it was begun; null: it has not been."),
+    column("finished_at", Time, "When all steps were done; null: not yet."),
+    schema=OPERATIONS,
+    comment="How far the stored steps have been read again by newer rules (orchestra-etl rebuild).",
+)

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Column, Date, Numeric, SmallInteger, Table, Text
+from sqlalchemy import CheckConstraint, Column, Date, Integer, Numeric, SmallInteger, Table, Text, text
 
 from etl.tables.columns import ANALYTICS, OPERATIONS, Bytes, Id, column, metadata, now
+from etl.usage import CALLS, HOUR_MS, KINDS, MILLION, STANDARD, THOUSAND, Kind
 
 
-def _amounts() -> list[Column[Any]]:
+def _amount(kind: Kind, null: str) -> Column[Any]:
+    units = {MILLION: "per million", THOUSAND: "per thousand", HOUR_MS: "per hour"}[kind.per]
+    what = kind.comment.partition(":")[0].partition(",")[0].removesuffix(".")
+    return column(kind.price_column, Numeric(), f"Price {units}: {what[0].lower()}{what[1:]}; null: {null}.")
+
+
+def _amounts(null: str) -> list[Column[Any]]:
     return [
         column("currency", Text(), "Currency of the prices, such as USD.", nullable=False),
-        column("input_per_million", Numeric(), "Price of a million prompt tokens.", nullable=False),
+        *(_amount(kind, null) for kind in (*KINDS, CALLS)),
+    ]
+
+
+def _for() -> list[Column[Any]]:
+    return [
+        column("service_tier", Text(), "The tier of service.", primary_key=True, server_default=text(f"'{STANDARD}'")),
         column(
-            "cached_input_per_million",
-            Numeric(),
-            "Price of a million prompt tokens served from a cache; null: as input_per_million.",
+            "above_input_tokens",
+            Integer(),
+            "For calls with more input tokens than this.",
+            primary_key=True,
+            autoincrement=False,
+            server_default=text("0"),
         ),
-        column("output_per_million", Numeric(), "Price of a million completion tokens.", nullable=False),
     ]
 
 
@@ -26,10 +41,12 @@ prices = Table(
     "prices",
     metadata,
     column("model", Id, "The model, as the rollups name it.", primary_key=True),
+    *_for(),
+    column("up_to_input_tokens", Integer(), "And with no more than this; null: no limit."),
     column("valid_from", Date(), "First day (UTC) of the price; 0001-01-01: no earlier one.", primary_key=True),
     column("valid_until", Date(), "First day on which it holds no longer; null: open."),
     column("provider", Text(), "Who is paid; null: not known."),
-    *_amounts(),
+    *_amounts("not known"),
     column(
         "source",
         Text(),
@@ -39,16 +56,18 @@ prices = Table(
     # An index entry holds 2,704 bytes, a character up to four.
     CheckConstraint("length(model) <= 500", name="model"),
     schema=ANALYTICS,
-    comment="What each model that was seen costs, by day; a model without a row has no known price.",
+    comment="What each model that was seen costs, by tier of service, length of the input and day;"
+    " without a row no price is known.",
 )
 
 price_rules = Table(
     "price_rules",
     metadata,
     column("model", Id, "The models it is for: a name in which * stands for any characters.", primary_key=True),
+    *_for(),
     column("valid_from", Date(), "First day (UTC) of the price; 0001-01-01: it always held.", primary_key=True),
     column("provider", Text(), "Who is paid; null: as the defaults say."),
-    *_amounts(),
+    *_amounts("the rule does not say"),
     now("set_at", "When it was set."),
     CheckConstraint("length(model) <= 500", name="model"),
     schema=OPERATIONS,

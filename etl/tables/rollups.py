@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Date, ForeignKey, Identity, Index, Integer, SmallInteger, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Date,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
 from etl.tables.analytics import steps
 from etl.tables.columns import ANALYTICS, OPERATIONS, Id, Time, column, metadata, now
+from etl.usage import KINDS
 
 STEP_COUNTS = (
     ("succeeded", "Steps that succeeded."),
@@ -21,14 +35,12 @@ STEP_COUNTS = (
     ("calls", "Calls of a model (see is_call)."),
     ("unmetered_calls", "Calls that did not say how many tokens they took, so that no price tells what they cost."),
     ("untotalled_calls", "Calls that total_tokens does not hold: they do not say how many tokens they took."),
+    ("reported_calls", "Calls whose provider itself says what they cost."),
 )
 
 _TOLD = "of the calls that tell them; null where there are calls and none does."
-TOKEN_SUMS = (
-    ("input_tokens", f"Prompt tokens {_TOLD}"),
-    ("output_tokens", f"Completion tokens {_TOLD}"),
-    ("cached_input_tokens", f"Prompt tokens served from a cache, part of input_tokens, {_TOLD}"),
-    ("reasoning_tokens", f"Reasoning tokens, part of output_tokens, {_TOLD}"),
+USAGE_SUMS = (
+    *((kind.name, f"{kind.comment.removesuffix('.')}: {_TOLD}") for kind in KINDS),
     ("total_tokens", f"Total tokens {_TOLD}"),
 )
 
@@ -48,15 +60,18 @@ RUN_COUNTS = (
 
 def _counts(names: tuple[tuple[str, str], ...]) -> list[Column[Any]]:
     # Columns that were added later: 0 in the groups of before.
-    defaults = {"unmetered_calls": text("0"), "untotalled_calls": text("0")}
+    defaults = {"unmetered_calls": text("0"), "untotalled_calls": text("0"), "reported_calls": text("0")}
     return [
         column(name, BigInteger(), comment, nullable=False, server_default=defaults.get(name))
         for name, comment in names
     ]
 
 
-def _token_sums() -> list[Column[Any]]:
-    return [column(name, BigInteger(), comment) for name, comment in TOKEN_SUMS]
+def _usage_sums() -> list[Column[Any]]:
+    return [
+        *(column(name, BigInteger(), comment) for name, comment in USAGE_SUMS),
+        column("reported_cost", Numeric(), f"What providers themselves say that calls cost, in US dollars, {_TOLD}"),
+    ]
 
 
 _PLACE = "Number of the row within its workflow and hour; below 0: what runs count that are pruned."
@@ -78,6 +93,17 @@ def _node() -> list[Column[Any]]:
         column("node_id", Text(), "The node."),
         column("node_type", Text(), "The node's type."),
         column("model", Text(), "The model that answered, else the one that was asked for; null: no model."),
+        column("service_tier", Text(), "The provider's tier of service, of calls; null where they name none."),
+        column(
+            "context_tier",
+            Integer(),
+            "Of calls, by their input tokens: the largest of the numbers above which prices may change that they exceed, else 0.",
+        ),
+        column(
+            "usage_kinds",
+            Integer(),
+            "Of calls, the kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).",
+        ),
     ]
 
 
@@ -120,7 +146,7 @@ step_rollup = Table(
     *_group("hour", Time, "The hour (UTC) in which the steps started; of those not started, the hour of their run."),
     *_node(),
     *_counts(STEP_COUNTS),
-    *_token_sums(),
+    *_usage_sums(),
     *_histograms("steps"),
     Index("step_rollup_hour_idx", "hour"),
     schema=ANALYTICS,
@@ -134,7 +160,7 @@ step_rollup_daily = Table(
     *_group("day", Date(), "The day (UTC) of the hours that are added up."),
     *_node(),
     *_counts(STEP_COUNTS),
-    *_token_sums(),
+    *_usage_sums(),
     *_histograms("steps"),
     Index("step_rollup_daily_day_idx", "day"),
     # Which models there are, found by a look at each of them instead of at each row.

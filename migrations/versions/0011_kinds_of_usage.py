@@ -1,0 +1,254 @@
+"""Every kind of usage that providers price apart, and prices by kind, tier of service and length of the input.
+
+Programs of before would price calls by other rules, so this revision leaves them behind: they are not started any more, and what
+runs of them goes on loading.
+
+What comes first commits statement by statement and may be repeated. All groups are computed anew afterwards.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0011"
+down_revision = "0010"
+branch_labels = None
+depends_on = None
+
+_SQL = Path(__file__).resolve().parent.parent / "sql"
+_TIME = sa.DateTime(timezone=True)
+_ID = sa.Text(collation="C")
+
+_KINDS = (
+    ("input_tokens", "Input tokens: all that the model read, cached and written to a cache included."),
+    ("cached_input_tokens", "Input tokens read from a cache, part of input_tokens."),
+    ("cache_write_tokens", "Input tokens written to a cache, part of input_tokens."),
+    (
+        "cache_write_1h_tokens",
+        "Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens.",
+    ),
+    ("input_audio_tokens", "Input tokens of audio, part of input_tokens."),
+    (
+        "cached_audio_tokens",
+        "Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens.",
+    ),
+    ("input_image_tokens", "Input tokens of images, part of input_tokens."),
+    (
+        "cached_image_tokens",
+        "Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens.",
+    ),
+    ("input_video_tokens", "Input tokens of video, part of input_tokens."),
+    ("output_tokens", "Output tokens: all that the model wrote, reasoning included."),
+    ("reasoning_tokens", "Output tokens of reasoning, part of output_tokens."),
+    ("output_audio_tokens", "Output tokens of audio, part of output_tokens."),
+    ("output_image_tokens", "Output tokens of images, part of output_tokens."),
+    ("output_video_tokens", "Output tokens of video, part of output_tokens."),
+    ("citation_tokens", "Output tokens of citations, part of output_tokens."),
+    ("other_tokens", "Tokens that the reported total holds beyond input and output: what they are is not known."),
+    ("web_searches", "Searches of the web by the provider."),
+    ("file_searches", "Searches of stored files by the provider."),
+    ("tool_uses", "Uses of the provider's other tools that are charged by the use."),
+    ("audio_ms", "Audio that is charged by its duration, in milliseconds."),
+    ("document_pages", "Pages of documents that were read."),
+    ("search_units", "Search units of a reranking model."),
+)
+_PRICES = (
+    ("input_per_million", "Price per million: input tokens"),
+    ("cached_input_per_million", "Price per million: input tokens read from a cache"),
+    ("cache_write_per_million", "Price per million: input tokens written to a cache"),
+    ("cache_write_1h_per_million", "Price per million: input tokens written to a cache that keeps them for an hour"),
+    ("input_audio_per_million", "Price per million: input tokens of audio"),
+    ("cached_audio_per_million", "Price per million: input tokens of audio read from a cache"),
+    ("input_image_per_million", "Price per million: input tokens of images"),
+    ("cached_image_per_million", "Price per million: input tokens of images read from a cache"),
+    ("input_video_per_million", "Price per million: input tokens of video"),
+    ("output_per_million", "Price per million: output tokens"),
+    ("reasoning_per_million", "Price per million: output tokens of reasoning"),
+    ("output_audio_per_million", "Price per million: output tokens of audio"),
+    ("output_image_per_million", "Price per million: output tokens of images"),
+    ("output_video_per_million", "Price per million: output tokens of video"),
+    ("citation_per_million", "Price per million: output tokens of citations"),
+    ("other_per_million", "Price per million: tokens that the reported total holds beyond input and output"),
+    ("web_searches_per_thousand", "Price per thousand: searches of the web by the provider"),
+    ("file_searches_per_thousand", "Price per thousand: searches of stored files by the provider"),
+    ("tool_uses_per_thousand", "Price per thousand: uses of the provider's other tools that are charged by the use"),
+    ("audio_per_hour", "Price per hour: audio that is charged by its duration"),
+    ("document_pages_per_thousand", "Price per thousand: pages of documents that were read"),
+    ("search_units_per_thousand", "Price per thousand: search units of a reranking model"),
+    ("calls_per_thousand", "Price per thousand: calls"),
+)
+_KNOWN_KINDS = ["cached_input_tokens", "input_tokens", "output_tokens", "reasoning_tokens"]
+_KNOWN_PRICES = ["cached_input_per_million", "input_per_million", "output_per_million"]
+_STEPS = (
+    ("total_tokens", "Total tokens as reported, where that holds at least input and output; else their sum."),
+    ("request_model", "The model that was asked for (inputs.model, or as its provider names it)."),
+    ("response_model", "The model that answered (outputs.model, or as its provider names it)."),
+    ("finish_reason", "Why the model stopped, as its provider says: stop, length, max_tokens, ... (see is_cut_off)."),
+)
+_NEW_STEPS = (
+    (
+        "usage_kinds",
+        sa.Integer(),
+        "The kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).",
+    ),
+    (
+        "service_tier",
+        sa.Text(),
+        "The provider's tier of service: standard, batch, flex, priority, fast or another; null where the call names none.",
+    ),
+    ("reported_cost", sa.Numeric(), "What the provider itself says that the call cost, in US dollars."),
+)
+_NEW_ROLLUPS = (
+    ("service_tier", sa.Text(), "The provider's tier of service, of calls; null where they name none."),
+    (
+        "context_tier",
+        sa.Integer(),
+        "Of calls, by their input tokens: the largest of the numbers above which prices may change that they exceed, else 0.",
+    ),
+    (
+        "usage_kinds",
+        sa.Integer(),
+        "Of calls, the kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).",
+    ),
+    (
+        "reported_cost",
+        sa.Numeric(),
+        "What providers themselves say that calls cost, in US dollars, of the calls that tell them; null where there are calls"
+        " and none does.",
+    ),
+)
+_REPORTED_CALLS = "Calls whose provider itself says what they cost."
+_TOLD = "of the calls that tell them; null where there are calls and none does."
+
+
+# In the order in which they build on each other.
+_FUNCTIONS_AND_VIEWS = ("usage_v1",)
+
+
+def _run(name: str) -> None:
+    # Not by Alembic's own execute, which takes a colon for a parameter; the driver, a percent sign.
+    op.get_bind().exec_driver_sql((_SQL / f"{name}.sql").read_text().replace("%", "%%"))
+
+
+def _comment(column: str, comment: str) -> None:
+    quoted = comment.replace("'", "''")
+    op.execute(f"COMMENT ON COLUMN {column} IS '{quoted}'")
+
+
+def _add(table: str, schema: str, *columns: sa.Column[Any]) -> None:
+    for column in columns:
+        op.add_column(table, column, schema=schema, if_not_exists=True)
+
+
+def _usage_columns() -> None:
+    for name, comment in _KINDS:
+        if name in _KNOWN_KINDS:
+            _comment(f"orchestra.steps.{name}", comment)
+        else:
+            _add("steps", "orchestra", sa.Column(name, sa.BigInteger(), comment=comment))
+    for name, comment in _STEPS:
+        _comment(f"orchestra.steps.{name}", comment)
+    for name, kind, comment in _NEW_STEPS:
+        _add("steps", "orchestra", sa.Column(name, kind, comment=comment))
+    for table in ("step_rollup", "step_rollup_daily"):
+        for name, comment in _KINDS:
+            told = f"{comment.removesuffix('.')}: {_TOLD}"
+            if name in _KNOWN_KINDS:
+                _comment(f"orchestra.{table}.{name}", told)
+            else:
+                _add(table, "orchestra", sa.Column(name, sa.BigInteger(), comment=told))
+        for name, kind, comment in _NEW_ROLLUPS:
+            _add(table, "orchestra", sa.Column(name, kind, comment=comment))
+        reported = sa.Column(
+            "reported_calls", sa.BigInteger(), nullable=False, server_default="0", comment=_REPORTED_CALLS
+        )
+        _add(table, "orchestra", reported)
+
+
+def _price_columns() -> None:
+    for table, schema, null in (
+        ("prices", "orchestra", "not known"),
+        ("price_rules", "orchestra_etl", "the rule does not say"),
+    ):
+        _add(
+            table,
+            schema,
+            sa.Column(
+                "service_tier", sa.Text(), nullable=False, server_default="standard", comment="The tier of service."
+            ),
+            sa.Column(
+                "above_input_tokens",
+                sa.Integer(),
+                nullable=False,
+                server_default="0",
+                comment="For calls with more input tokens than this.",
+            ),
+        )
+        for name, comment in _PRICES:
+            if name in _KNOWN_PRICES:
+                op.execute(f"ALTER TABLE {schema}.{table} ALTER COLUMN {name} DROP NOT NULL")
+                _comment(f"{schema}.{table}.{name}", f"{comment}; null: {null}.")
+            else:
+                _add(table, schema, sa.Column(name, sa.Numeric(), comment=f"{comment}; null: {null}."))
+    _add(
+        "prices",
+        "orchestra",
+        sa.Column("up_to_input_tokens", sa.Integer(), comment="And with no more than this; null: no limit."),
+    )
+    op.execute(
+        "COMMENT ON TABLE orchestra.prices IS"
+        " 'What each model that was seen costs, by tier of service, length of the input and day;"
+        " without a row no price is known.'"
+    )
+
+
+def upgrade() -> None:
+    with op.get_context().autocommit_block():
+        _usage_columns()
+        _price_columns()
+        for file in _FUNCTIONS_AND_VIEWS:
+            _run(file)
+    for table, schema in (("prices", "orchestra"), ("price_rules", "orchestra_etl")):
+        op.drop_constraint(f"{table}_pkey", table, schema=schema)
+        op.create_primary_key(
+            f"{table}_pkey", table, ["model", "service_tier", "above_input_tokens", "valid_from"], schema=schema
+        )
+    op.create_table(
+        "rebuilds",
+        sa.Column(
+            "transform_version",
+            sa.SmallInteger(),
+            autoincrement=False,
+            nullable=False,
+            comment="Version of the rules by which columns are read from payloads.",
+        ),
+        sa.Column(
+            "after_step_id",
+            _ID,
+            comment="The steps up to this one, in the order of their ids, are done; null: none is.",
+        ),
+        sa.Column("steps", sa.BigInteger(), nullable=False, server_default="0", comment="Steps read again so far."),
+        sa.Column(
+            "changed", sa.BigInteger(), nullable=False, server_default="0", comment="Those of them that have changed."
+        ),
+        sa.Column("started_at", _TIME, comment="When it was begun; null: it has not been."),
+        sa.Column("finished_at", _TIME, comment="When all steps were done; null: not yet."),
+        sa.PrimaryKeyConstraint("transform_version", name=op.f("rebuilds_pkey")),
+        schema="orchestra_etl",
+        comment="How far the stored steps have been read again by newer rules (orchestra-etl rebuild).",
+    )
+    # A database that has no steps yet has none to read again.
+    op.execute("""
+        INSERT INTO orchestra_etl.rebuilds (transform_version, finished_at)
+        SELECT 3, CASE WHEN NOT EXISTS (SELECT FROM orchestra.steps) THEN now() END
+    """)
+    op.execute("UPDATE orchestra_etl.alembic_version SET oldest_program = '0011'")
+    op.execute("INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)")
+
+
+def downgrade() -> None:
+    raise NotImplementedError("restore a backup: what is priced since is not what programs of before price")

@@ -14,6 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from etl.usage import Usage
+
 MAX_ID_BYTES = 512
 """Longer ids are refused: an index entry beyond 2,704 bytes fails, and indexes join two ids."""
 
@@ -65,11 +67,7 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     api_tokens: int | None
     request_model: str | None
     response_model: str | None
-    input_tokens: int | None
-    output_tokens: int | None
-    total_tokens: int | None
-    cached_input_tokens: int | None
-    reasoning_tokens: int | None
+    usage: Usage
     finish_reason: str | None
     error: str | None
     """JSON text (for jsonb), None where the API gave null or nothing."""

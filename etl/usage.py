@@ -180,3 +180,8 @@ def charged(usage: Usage) -> dict[str, int]:
         if quantity is not None:
             left[kind.name] = quantity - sum(left.get(one.name, 0) for one in KINDS if kind.name in one.part_of)
     return {kind.name: left[kind.name] for kind in KINDS if left.get(kind.name)}
+
+
+def kinds_of(usage: Usage) -> int:
+    """The bits of the kinds of which something is charged at their own price: the value of `usage_kinds`."""
+    return sum(BITS[name] for name, quantity in charged(usage).items() if quantity > 0)

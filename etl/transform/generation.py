@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
 from etl.transform.scanner import REFUSALS
+from etl.usage import NO_USAGE, Usage, kinds_of
 
 MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
@@ -95,7 +96,7 @@ _DETAILS = msgspec.json.Decoder(_Details)
 _RESULT = msgspec.json.Decoder(_Result)
 _ANY = msgspec.json.Decoder()
 
-_NO_OUTPUTS, _NO_INPUTS, _NO_RESULT, _NO_USAGE, _NO_DETAILS = _Outputs(), _Inputs(), _Result(), _Usage(), _Details()
+_NO_OUTPUTS, _NO_INPUTS, _NO_RESULT, _NO_COUNTS, _NO_DETAILS = _Outputs(), _Inputs(), _Result(), _Usage(), _Details()
 
 _View = TypeVar("_View")
 
@@ -106,11 +107,7 @@ class Generation(Struct, frozen=True, gc=False):
     node_type: str | None = None
     request_model: str | None = None
     response_model: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
-    cached_input_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    usage: Usage = NO_USAGE
     finish_reason: str | None = None
     reported_error: str | None = None
     """What the payload calls an error; what that means beside the step's state, the SQL function `outcome` says."""
@@ -178,7 +175,7 @@ def with_facts_of(answered: Generation, left: Generation) -> Generation:
 
 
 def _model(given: _Inputs, made: _Outputs) -> Generation:
-    usage = _view(_USAGE, made.usage, _NO_USAGE)
+    usage = _view(_USAGE, made.usage, _NO_COUNTS)
     took = _view(_DETAILS, usage.prompt_tokens_details or usage.input_tokens_details, _NO_DETAILS)
     gave = _view(_DETAILS, usage.completion_tokens_details or usage.output_tokens_details, _NO_DETAILS)
     choices: list[_Choice] = _view(_CHOICES, made.choices, [])
@@ -198,15 +195,18 @@ def _model(given: _Inputs, made: _Outputs) -> Generation:
     total = count(usage, "total_tokens")
     if total is None and read is not None and written is not None:
         total = read + written
+    used = Usage(
+        input_tokens=read,
+        cached_input_tokens=count(took, "cached_tokens"),
+        output_tokens=written,
+        reasoning_tokens=count(gave, "reasoning_tokens"),
+        total_tokens=total,
+    )
     return Generation(
         "model",
         _short(given.model),
         _short(made.model),
-        read,
-        written,
-        total,
-        count(took, "cached_tokens"),
-        count(gave, "reasoning_tokens"),
+        msgspec.structs.replace(used, usage_kinds=kinds_of(used)),
         _short(choices[0].finish_reason) if choices else None,
         _error_text(made.error) or next(filter(None, map(_choice_error, choices)), None),
         tuple(implausible),

@@ -47,6 +47,8 @@ WHOLE = frozenset(
 `prompt` and `input` are both the input. What is `beside` comes on top of it: on top of `prompt` only where the total says so.
 `reasoning` is part of the output, or beside it where the total says so; `reasoning_beside` and `citation` are beside it.
 """
+ZERO = WHOLE - {name for name in WHOLE if name.endswith(("_audio", "_image", "_video"))}
+"""Quantities of which 0 is kept. Many providers tell of each call that it had no audio; most of their models never have."""
 SECONDS = frozenset({"audio_seconds"})
 MONEY = frozenset({"cost", "upstream_cost", "gateway_cost"})
 """In US dollars. `upstream_cost` comes on top of `cost` where the key is the customer's own (`own_key`)."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
 from etl.transform.fields import MAX_TEXT_CHARACTERS, text_of
 from etl.transform.scanner import REFUSALS
@@ -31,8 +30,8 @@ _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 _ELEMENTS = msgspec.json.Decoder(list[Raw])
 _TEXT = msgspec.json.Decoder(str)
 _ANY = msgspec.json.Decoder()
-_ITSELF = frozenset({"response_cost", "service_tier", "serviceTier", "results", "_hidden_params", "ResponseMetadata"})
-"""Members that do not make an object a response."""
+_BESIDE = frozenset({"response_cost", "service_tier", "serviceTier", "results", "_hidden_params"})
+"""Members that tell something of a response, and do not make an object one."""
 _RESPONSES = frozenset({"response", "realtime.response"})
 _CHARGED_ITEMS = {
     "web_search_call": "web_searches",
@@ -77,48 +76,10 @@ _ITEMS = msgspec.json.Decoder(list[_Item])
 _CANDIDATES = msgspec.json.Decoder(list[_Candidate])
 
 
-_Raw = Raw | UnsetType
-
-
-class Holder(Struct, gc=False, rename={"bedrock_metrics": "amazon-bedrock-invocationMetrics"}):
-    """An object, as far as its members may hold usage.
-
-    To look for them costs a pass over the payload: the views that are made of it for other reasons have these members, too.
-    """
-
-    usage: _Raw = UNSET
-    usageMetadata: _Raw = UNSET
-    usage_metadata: _Raw = UNSET
-    usage_info: _Raw = UNSET
-    meta: _Raw = UNSET
-    tokenUsage: _Raw = UNSET
-    prompt_eval_count: _Raw = UNSET
-    eval_count: _Raw = UNSET
-    inputTextTokenCount: _Raw = UNSET
-    totalOutputTextTokenCount: _Raw = UNSET
-    prompt_token_count: _Raw = UNSET
-    generation_token_count: _Raw = UNSET
-    bedrock_metrics: _Raw = UNSET
-    ResponseMetadata: _Raw = UNSET
-    response: _Raw = UNSET
-    message: _Raw = UNSET
-    delta: _Raw = UNSET
-    metadata: _Raw = UNSET
-    x_groq: _Raw = UNSET
-    body: _Raw = UNSET
-    result: _Raw = UNSET
-    data: _Raw = UNSET
-    chunks: _Raw = UNSET
-    events: _Raw = UNSET
-
-
 _OBJECT = ord("{")
-_TELL = frozenset(Holder.__struct_encode_fields__) - frozenset(CONTAINERS)
+_TELL = frozenset(NAMES.members) - _BESIDE
 _CONTAINERS = frozenset(CONTAINERS)
 _HOLD = _TELL | _CONTAINERS
-_places = attrgetter(*Holder.__struct_fields__)
-_CONTAINED = len(Holder.__struct_fields__) - len(CONTAINERS)
-_NO_PLACES = (UNSET,) * len(Holder.__struct_fields__)
 
 
 def may_tell_usage(value: Raw, depth: int = 0) -> bool:
@@ -129,31 +90,18 @@ def may_tell_usage(value: Raw, depth: int = 0) -> bool:
             members = _MEMBERS.decode(value)
         except REFUSALS:
             return False
-        if _HOLD.isdisjoint(members):
-            return False
-        if not _TELL.isdisjoint(members):
-            return True
-        # A loop: this is asked of every step.
-        for name in _CONTAINERS & members.keys():  # noqa: SIM110
-            if depth < _MAX_DEPTH and may_tell_usage(members[name], depth + 1):
+        if not _HOLD.isdisjoint(members):
+            if not _TELL.isdisjoint(members):
                 return True
-        return False
+            # Without the cost of any(): this is asked of every step.
+            for name in _CONTAINERS & members.keys():
+                if depth < _MAX_DEPTH and may_tell_usage(members[name], depth + 1):
+                    return True
+        names = "\n".join(members)
+        return ("oken" in names or "sage" in names) and any(map(looks_like_usage, members))
     if first in b'["':
         text = bytes(value)
         return b"usage" in text or b"oken" in text or b"eval_count" in text
-    return False
-
-
-def holds_usage(holder: Holder) -> bool:
-    """Whether an object may hold usage: `may_tell_usage` of a view of it."""
-    places = _places(holder)
-    if places == _NO_PLACES:
-        return False
-    if places[:_CONTAINED] != _NO_PLACES[:_CONTAINED]:
-        return True
-    for place in places[_CONTAINED:]:  # noqa: SIM110 - any() takes three times as long
-        if place is not UNSET and may_tell_usage(place):
-            return True
     return False
 
 
@@ -249,7 +197,7 @@ class Completion:
             value = _decoded(raw)
             if _says(NAMES.members[name], value):
                 self._told[name] = _merged(self._told.get(name), value)
-                tells = tells or name not in _ITSELF
+                tells = tells or name not in _BESIDE | {"ResponseMetadata"}
         if tells and self._at is None:
             self._at = path
         return tells

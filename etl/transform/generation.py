@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from etl.transform.bodies import OUTPUTS, Completion, Holder, holds_usage, may_tell_usage
+from etl.transform.bodies import OUTPUTS, Completion, may_tell_usage
 from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
 from etl.transform.scanner import REFUSALS
 from etl.transform.usage_parts import plain_usage, usage_of
@@ -43,11 +43,14 @@ LATE_ERROR = f"(an error of which the first {MAX_ERROR_CHARACTERS:,} characters 
 """Stands for a reported error that was cut before its first word: the database judges what is stored."""
 
 
-class _Outputs(Holder, gc=False):
+class _Outputs(Struct, gc=False):
     object: Any = None
     model: Any = None
     choices: Raw | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
     documents: Raw | UnsetType = UNSET
+    chunks: Raw | UnsetType = UNSET
     error: Raw | UnsetType = UNSET
     successful: Any = None
     successfull: Any = None
@@ -165,14 +168,12 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
 
 
 def _may_tell_usage(outputs: Raw, made: _Outputs, result: _Result) -> bool:
-    if made is _NO_OUTPUTS:
-        return may_tell_usage(outputs)
     if made.usage is not UNSET or result.usage is not UNSET:
         return True
     # What an integration gives stands in an envelope of the API: nothing else is looked at.
     if result.data is not UNSET:
         return may_tell_usage(result.data)
-    return holds_usage(made) if made.result is UNSET else may_tell_usage(made.result)
+    return may_tell_usage(outputs if made.result is UNSET else made.result)
 
 
 def _with_usage(read: Generation, completion: Completion) -> Generation:

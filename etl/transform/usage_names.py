@@ -232,6 +232,7 @@ def _cohere() -> Iterator[Name]:
         yield from _of(source, "search_units", f"{body}.billed_units.search_units")
         yield from _of(source, "prompt", f"{body}.tokens.input_tokens")
         yield from _of(source, "output", f"{body}.tokens.output_tokens")
+        # Moonshot and Together have this name, too: https://platform.moonshot.ai/docs/api/chat
         yield from _of(source, "cached", f"{body}.cached_tokens")
 
 
@@ -293,7 +294,6 @@ def _others() -> Iterator[Name]:
     yield from _of(GATEWAY, "gateway_cost", "usage.pydantic_ai_gateway.cost_estimate")
     yield from _of(GATEWAY, "gateway_cost", "usageMetadata.pydantic_ai_gateway.cost_estimate")
 
-    yield from _of("https://platform.moonshot.ai/docs/api/chat", "cached", "usage.cached_tokens")
     yield from _of(AI_SDK, "cached", "usage.cachedInputTokens")
     yield from _of(AI_SDK, "reasoning", "usage.reasoningTokens")
     cursor = "https://cursor.com/docs/account/teams/admin-api"

@@ -8,13 +8,17 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
+import msgspec
 import pytest
 from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
+from msgspec.structs import replace
 
 from etl.local.answers import Told
 from etl.local.history import History
 from etl.local.providers import MODELS
-from etl.usage import charged
+from etl.transform.decode import decode_steps
+from etl.transform.states import StateMap
+from etl.usage import BITS, NO_USAGE, charged
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -32,10 +36,15 @@ WITNESSED = {
 }
 
 
+def a_history(**options: Any) -> History:
+    """A history in which nothing moves."""
+    return History(runs_per_workflow=700, live=0, arrivals_per_minute=0, epoch=EPOCH, **options)
+
+
 @cache
 def answers() -> dict[str, list[tuple[dict[str, Any], Told]]]:
     """The answers of a history without failures, by the model that was asked for, with what they are said to mean."""
-    history = History(runs_per_workflow=700, live=0, arrivals_per_minute=0, failure_rate=0, epoch=EPOCH)
+    history = a_history(failure_rate=0)
     found = defaultdict(list)
     for workflow_id in history.workflow_ids:
         for run_id in history.run_ids(workflow_id):
@@ -78,6 +87,25 @@ def test_others_read_the_answers_as_they_are_meant(model: str, provider: str, fl
         assert name == told.model
         for ours, theirs in WITNESSED.items():
             assert (getattr(told.usage, ours) or 0) == (getattr(read, theirs, None) or 0), (ours, outputs)
+
+
+def test_the_reader_finds_what_is_meant() -> None:
+    """Each step is read as its author means it: every quantity, the tier, the cost, the model and the end, and no drift."""
+    history = a_history()
+    for workflow_id in history.workflow_ids:
+        for run_id in history.run_ids(workflow_id, 300):
+            steps, told = history.steps(run_id), history.told(run_id)
+            found = decode_steps(
+                msgspec.json.encode(steps), workflow_id=workflow_id, run_id=run_id, states=StateMap(), node_types={}
+            )
+            assert found.drift == ()
+            for step, shown in zip(found.steps, steps, strict=True):
+                meant = told.get(step.id, Told(NO_USAGE))
+                assert replace(step.usage, usage_kinds=0) == meant.usage, shown["outputs"]
+                assert step.usage.usage_kinds == sum(BITS[name] for name in charged(meant.usage))
+                assert (step.response_model, step.finish_reason) == (meant.model, meant.finish_reason), shown["outputs"]
+                if step.id in told:
+                    assert step.node_type == ("integration" if "app_name" in shown["inputs"] else "model")
 
 
 def test_what_only_some_answers_say() -> None:

@@ -14,6 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from etl.usage import Usage
+
 MAX_ID_BYTES = 512
 """Longer ids are refused: an index entry beyond 2,704 bytes fails, and indexes join two ids."""
 
@@ -65,11 +67,7 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     api_tokens: int | None
     request_model: str | None
     response_model: str | None
-    input_tokens: int | None
-    output_tokens: int | None
-    total_tokens: int | None
-    cached_input_tokens: int | None
-    reasoning_tokens: int | None
+    usage: Usage
     finish_reason: str | None
     error: str | None
     """JSON text (for jsonb), None where the API gave null or nothing."""
@@ -146,15 +144,19 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
     """16 bytes in place of the body's own hash, where redaction rules forbid to keep the body."""
 
 
+DriftKind = Literal[
+    "unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time", "implausible_time",
+    "implausible_number", "unknown_usage",
+]  # fmt: skip
+"""How an answer differs from what is known; docs/operations.md says what to do about each."""
+
+
 class Drift(msgspec.Struct, frozen=True, gc=False):
     """A field that the API's description does not have, or a value of a type it does not give there."""
 
     subject: Literal["step", "run", "workflow"]
     field: str
-    kind: Literal[
-        "unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time", "implausible_time",
-        "implausible_number",
-    ]  # fmt: skip
+    kind: DriftKind
     found: str
     """The JSON type found (`string`, `number`, `object`, …), or for a status the status itself."""
     count: int

@@ -34,6 +34,7 @@ from etl.transform.stored import (
     redact_run,
     redact_step,
 )
+from etl.usage import Usage
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +48,8 @@ SAY_EVERY = 10.0
 _PAYLOADS: tuple[Literal["inputs", "outputs"], ...] = ("inputs", "outputs")
 _RUN_COLUMNS = ("user_id", "organization_id", "error", "extra")
 _STEP_COLUMNS = (
-    *_RUN_COLUMNS, "step_metadata", "request_model", "response_model", "input_tokens", "output_tokens", "total_tokens",
-    "cached_input_tokens", "reasoning_tokens", "finish_reason", "reported_error",
+    *_RUN_COLUMNS, "step_metadata", "request_model", "response_model", "finish_reason", "reported_error",
+    *Usage.__struct_fields__,
 )  # fmt: skip
 
 _WORKFLOWS = text("""
@@ -89,11 +90,11 @@ _SIZES = text("""
     ORDER BY s.id
 """)
 
-_STEPS = text("""
+_STEPS = text(f"""
     SELECT s.id, s.user_id, s.organization_id, s.node_id, s.status, s.start_time, s.end_time, s.api_elapsed_seconds,
            s.api_tokens, CAST(s.error AS text) AS error, CAST(s.step_metadata AS text) AS step_metadata,
-           CAST(s.extra AS text) AS extra, s.request_model, s.response_model, s.input_tokens, s.output_tokens, s.total_tokens,
-           s.cached_input_tokens, s.reasoning_tokens, s.finish_reason, s.reported_error,
+           CAST(s.extra AS text) AS extra, s.request_model, s.response_model, s.finish_reason, s.reported_error,
+           {listed(Usage.__struct_fields__, "s.")},
            i.step_id IS NOT NULL AS has_inputs, convert_to(CAST(i.data AS text), 'UTF8') AS inputs, i.raw AS inputs_raw,
            o.step_id IS NOT NULL AS has_outputs, convert_to(CAST(o.data AS text), 'UTF8') AS outputs, o.raw AS outputs_raw
     FROM orchestra.steps AS s

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+import msgspec
 from sqlalchemy import Connection, text
 
 from etl.load.batch import Isolation, RunWrite, Written
 from etl.load.staging import Staging, assign, column_types, copy, listed
 from etl.records import Payload, Reason, Rejected, Step
 from etl.tables import inputs, steps
+from etl.usage import Usage
 
 _STEP_CONTENT = (
     "run_id", "workflow_id", "node_id", "node_type", "position", "user_id", "organization_id", "status", "state",
-    "start_time", "end_time", "api_elapsed_seconds", "api_tokens", "request_model", "response_model", "input_tokens",
-    "output_tokens", "total_tokens", "cached_input_tokens", "reasoning_tokens", "finish_reason", "error", "reported_error",
-    "step_metadata", "extra", "redaction_policy", "content_hash",
+    "start_time", "end_time", "api_elapsed_seconds", "api_tokens", "request_model", "response_model", "finish_reason", "error",
+    "reported_error", "step_metadata", "extra", "redaction_policy", "content_hash", *Usage.__struct_fields__,
 )  # fmt: skip
 _PAYLOAD_CONTENT = ("data", "size_bytes", "raw", "note")
 _STAGED_STEPS = Staging("staged_steps", column_types(steps, ("id", *_STEP_CONTENT)))
@@ -209,7 +210,6 @@ def _step_row(run: RunWrite, step: Step) -> tuple[object, ...]:
     return (
         step.id, run.id, run.workflow_id, step.node_id, step.node_type, step.position, step.user_id, step.organization_id,
         step.status, step.state, step.start_time, step.end_time, step.api_elapsed_seconds, step.api_tokens,
-        step.request_model, step.response_model, step.input_tokens, step.output_tokens, step.total_tokens,
-        step.cached_input_tokens, step.reasoning_tokens, step.finish_reason, step.error, step.reported_error,
-        step.step_metadata, step.extra, step.redaction_policy, step.content_hash,
+        step.request_model, step.response_model, step.finish_reason, step.error, step.reported_error,
+        step.step_metadata, step.extra, step.redaction_policy, step.content_hash, *msgspec.structs.astuple(step.usage),
     )  # fmt: skip

@@ -30,7 +30,7 @@ from etl.transform.scanner import (
 )
 from etl.transform.states import StateMap
 
-TRANSFORM_VERSION = 2
+TRANSFORM_VERSION = 3
 """Raise it whenever the same bytes give other records than before.
 
 It is part of `content_hash`, by which the load leaves out what is stored already: with the old hash, the rows of an
@@ -176,8 +176,8 @@ def _step(
     inputs = fields.payload("inputs")
     outputs = fields.payload("outputs")
     seen = read_generation(_readable(inputs, members.get("inputs")), _readable(outputs, members.get("outputs")))
-    for name in seen.implausible:
-        findings.deviates(f"outputs.usage.{name}", "wrong_type", "implausible number")
+    for odd in seen.oddities:
+        findings.deviates(odd.path, odd.kind, odd.found)
     if answered is not None:
         seen = with_facts_of(answered, seen)
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)
@@ -202,11 +202,7 @@ def _step(
         fields.integer("tokens", most=MAX_TOKENS),
         seen.request_model,
         seen.response_model,
-        seen.input_tokens,
-        seen.output_tokens,
-        seen.total_tokens,
-        seen.cached_input_tokens,
-        seen.reasoning_tokens,
+        seen.usage,
         seen.finish_reason,
         fields.json("error"),
         seen.reported_error,

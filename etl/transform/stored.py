@@ -23,6 +23,7 @@ from etl.transform.generation import MAX_ERROR_CHARACTERS, REMOVED_ERROR
 from etl.transform.redact import NotRedactable, Policy, Redacted, same_value, texts_of
 from etl.transform.runs import decode_page
 from etl.transform.scanner import Members, members_of, split
+from etl.usage import Usage
 
 UNREDACTABLE = "removed: it could not be read as far as it takes to redact it"
 """The note of a payload in place of one that no rule could be applied to."""
@@ -33,10 +34,8 @@ _PLAIN = (
 """Columns that are a member each; a run has no node and no tokens."""
 _MEMBERS = {"api_elapsed_seconds": "elapsed_time", "api_tokens": "tokens"}
 _JSON = ("error", "step_metadata")
-_READ = (
-    "request_model", "response_model", "input_tokens", "output_tokens", "total_tokens", "cached_input_tokens",
-    "reasoning_tokens", "finish_reason",
-)  # fmt: skip
+_READ = ("request_model", "response_model", "finish_reason")
+_USAGE = Usage.__struct_fields__
 
 
 class StoredPayload(NamedTuple):
@@ -80,9 +79,10 @@ def redact_step(row: StoredRow, policy: Policy) -> RedactedRow:
         left = policy.step(Raw(object_of(members)), members)
     columns, payloads = _read_back(row, left)
     before, after = generation_of(members, suspect=True), generation_of(left.members, suspect=left.suspect)
-    for name in _READ:
-        old, new = getattr(before, name), getattr(after, name)
-        columns[name] = stored[name] if old == new else new
+    for names, was, now in (_READ, before, after), (_USAGE, before.usage, after.usage):
+        for name in names:
+            old, new = getattr(was, name), getattr(now, name)
+            columns[name] = stored[name] if old == new else new
     reported = stored["reported_error"]
     if reported is not None and not 0 < _count(reported, members) == _count(reported, left.members):
         reported = after.reported_error or REMOVED_ERROR
@@ -193,7 +193,7 @@ def _without_content(row: StoredRow) -> tuple[StoredRow, Members]:
     """The row, and its element, without all that may be nested too deep to be redacted."""
     plain = {**row.plain, "error": None, "step_metadata": None, "extra": None}
     if "reported_error" in plain:
-        plain |= dict.fromkeys(_READ)
+        plain |= dict.fromkeys((*_READ, *_USAGE))
     bare = StoredRow(plain, {name: StoredPayload(None, b"") for name in row.payloads})
     return bare, _element(StoredRow(plain, {}), {})
 

@@ -74,9 +74,9 @@ def test_sample(sample_steps: bytes) -> None:
     assert model.end_time == datetime(2025, 3, 13, 2, 41, 17, 382162, UTC)
     assert (model.api_elapsed_seconds, model.api_tokens) == (2.0, 0)
     assert (model.request_model, model.response_model) == ("virtuoso-medium", "virtuoso-medium")
-    assert (model.input_tokens, model.output_tokens, model.total_tokens) == (36, 48, 84)
-    assert (model.cached_input_tokens, model.reasoning_tokens, model.finish_reason) == (None, None, "stop")
-    assert (slack.request_model, slack.input_tokens, slack.reported_error) == (None, None, None)
+    assert (model.usage.input_tokens, model.usage.output_tokens, model.usage.total_tokens) == (36, 48, 84)
+    assert (model.usage.cached_input_tokens, model.usage.reasoning_tokens, model.finish_reason) == (None, None, "stop")
+    assert (slack.request_model, slack.usage.input_tokens, slack.reported_error) == (None, None, None)
     assert (model.error, model.step_metadata, model.extra) == (None, None, None)
     for step, original in ((model, given_model), (slack, given_slack)):
         for payload, value in ((step.inputs, original["inputs"]), (step.outputs, original["outputs"])):
@@ -465,19 +465,19 @@ def test_model_columns() -> None:
         }
         step = one(inputs={"model": "m"}, outputs=outputs)
         assert (step.request_model, step.response_model, step.finish_reason) == ("m", "m-1", "length")
-        assert (step.input_tokens, step.output_tokens, step.total_tokens) == (10, 20, 30)
-        assert (step.cached_input_tokens, step.reasoning_tokens) == (5, 6)
+        assert (step.usage.input_tokens, step.usage.output_tokens, step.usage.total_tokens) == (10, 20, 30)
+        assert (step.usage.cached_input_tokens, step.usage.reasoning_tokens) == (5, 6)
 
 
-@pytest.mark.parametrize("wrong", [None, "7", 7.5, True, -1, 2**63, [7], {"a": 7}, [[[[]]]]])
+@pytest.mark.parametrize("wrong", [None, "seven", 7.5, True, -1, 2**63, [7], {"a": 7}, [[[[]]]]])
 def test_model_columns_of_wrong_types_are_none(wrong: object) -> None:
     """A value of another type in a model's outputs is None in its column, its neighbours are read, and nothing raises."""
     outputs = {"object": "chat.completion", "model": [wrong], "choices": wrong, "usage": {"prompt_tokens": wrong}}
     outputs["usage"] = {"prompt_tokens": wrong, "completion_tokens": 3, "prompt_tokens_details": wrong}
     step = one(inputs={"model": [wrong]}, outputs=outputs)
     assert (step.request_model, step.response_model, step.finish_reason) == (None, None, None)
-    assert (step.input_tokens, step.output_tokens, step.cached_input_tokens) == (None, 3, None)
-    assert one(outputs={"object": "chat.completion", "usage": wrong}).total_tokens is None
+    assert (step.usage.input_tokens, step.usage.output_tokens, step.usage.cached_input_tokens) == (None, 3, None)
+    assert one(outputs={"object": "chat.completion", "usage": wrong}).usage.total_tokens is None
 
 
 def test_a_total_is_the_sum_where_none_is_given() -> None:
@@ -491,7 +491,7 @@ def test_a_total_is_the_sum_where_none_is_given() -> None:
         ({"prompt_tokens": 10, "completion_tokens": -1}, None),
         ({}, None),
     ):
-        assert one(outputs={"object": "chat.completion", "usage": usage}).total_tokens == total
+        assert one(outputs={"object": "chat.completion", "usage": usage}).usage.total_tokens == total
 
 
 def test_an_implausible_number_of_tokens_is_none_and_told() -> None:
@@ -501,14 +501,15 @@ def test_an_implausible_number_of_tokens_is_none_and_told() -> None:
     body = json.dumps([{"id": str(n), "outputs": {"object": "chat.completion", "usage": one}}
                        for n, one in enumerate((usage, usage_with_text))]).encode()  # fmt: skip
     answer = decoded(body)
-    assert [(step.input_tokens, step.output_tokens, step.total_tokens) for step in answer.steps] == [
+    assert [(step.usage.input_tokens, step.usage.output_tokens, step.usage.total_tokens) for step in answer.steps] == [
         (None, 10**12, None),
         (None, None, None),
     ]
     assert {(one.field, one.kind, one.count) for one in answer.drift} == {
-        ("outputs.usage.prompt_tokens", "wrong_type", 2),
-        ("outputs.usage.total_tokens", "wrong_type", 1),
-        ("outputs.usage.reasoning_tokens", "wrong_type", 1),
+        ("outputs.usage.prompt_tokens", "implausible_number", 1),
+        ("outputs.usage.prompt_tokens", "wrong_type", 1),
+        ("outputs.usage.total_tokens", "implausible_number", 1),
+        ("outputs.usage.completion_tokens_details.reasoning_tokens", "implausible_number", 1),
     }
 
 

@@ -404,14 +404,14 @@ def test_a_model_call_stays_one() -> None:
     """A model step whose payload a rule removes is still one of a model, its tokens unknown."""
     body = b'[{"id":"s","outputs":{"object":"chat.completion","usage":{"total_tokens":3}},"inputs":{"text":"\\ud800"}}]'
     (found,) = decoded(body, policy(("$.outputs", "drop"))).steps
-    assert (found.node_type, found.total_tokens, found.outputs) == ("model", None, None)
+    assert (found.node_type, found.usage.total_tokens, found.outputs) == ("model", None, None)
 
 
 def test_columns_are_read_from_what_jsonb_cannot_hold() -> None:
     """Model and tokens are read from a payload that holds a lone surrogate, although its bytes are not kept."""
     usage = b'{"model":"m","usage":{"total_tokens":3},"choices":[],"text":"\\ud800"}'
     (found,) = decoded(b"[" + step_with(usage) + b"]", policy(("$.secret", "drop"))).steps
-    assert (found.response_model, found.total_tokens) == ("m", 3)
+    assert (found.response_model, found.usage.total_tokens) == ("m", 3)
 
 
 def test_descendants_are_found_however_deep() -> None:

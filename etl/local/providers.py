@@ -35,7 +35,7 @@ _CLAUDE_ENDS: dict[End, str] = {"done": "end_turn", "cut_off": "max_tokens", "to
 _GEMINI_ENDS: dict[End, str] = {"done": "STOP", "cut_off": "MAX_TOKENS", "tool": "STOP"}
 
 # The share of calls that read a whole archive out of the cache, of models whose prices rise above 200,000 tokens.
-_LONG = 0.04
+_LONG = 0.07
 
 # What the instructions of a workflow take that a provider keeps in its cache.
 _CACHED_INSTRUCTIONS = 1536

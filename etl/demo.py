@@ -89,11 +89,11 @@ WHERE s.duration_ms IS NOT NULL
 GROUP BY w.name, s.node_id ORDER BY p95_ms DESC LIMIT 5""",
     ),
     (
-        "Tokens by model",
-        """SELECT response_model AS model, count(*) AS calls,
-       sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens
-FROM orchestra.steps WHERE response_model IS NOT NULL
-GROUP BY response_model ORDER BY output_tokens DESC""",
+        "Tokens and cost of the models that took the most tokens",
+        """SELECT provider, model, sum(calls) AS calls, sum(input_tokens) AS input,
+       sum(output_tokens) AS output, round(sum(cost), 4) || ' ' || currency AS cost
+FROM orchestra.model_usage GROUP BY provider, model, currency
+ORDER BY sum(total_tokens) DESC NULLS LAST LIMIT 10""",
     ),
 )
 
@@ -246,9 +246,9 @@ async def _present(own: database.Database, console: Console, seconds: float, req
     for title, sql in EXAMPLES:
         console.print(f"\n[bold]{title}[/bold]\n{sql};\n")
         result = await _query(own, text(sql))
-        table = Table(*(result[0]._fields if result else ()), show_edge=False)
+        table = Table(*(result[0]._fields if result else ()), show_edge=False, padding=(0, 1, 0, 0))
         for row in result:
-            table.add_row(*(str(value) for value in row))
+            table.add_row(*("-" if value is None else str(value) for value in row))
         console.print(table)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from etl.local.answers import Told
 from etl.local.history import History
+from etl.usage import BITS, Usage
 from tests.support import query
 
 STATES = {"completed": "succeeded", "failed": "failed", "cancelled": "cancelled", "running": "running",
@@ -34,9 +36,9 @@ def _expected_run(row: dict[str, Any], workflow_id: str) -> dict[str, Any]:
     }
 
 
-def _expected_step(step: dict[str, Any], position: int, run_id: str, workflow_id: str) -> dict[str, Any]:
-    outputs = step["outputs"] if isinstance(step["outputs"], dict) else {}
-    usage = outputs.get("usage") or {}
+def _expected_step(
+    step: dict[str, Any], position: int, run_id: str, workflow_id: str, told: Told | None
+) -> dict[str, Any]:
     start, end = _time(step["start_time"]), _time(step["end_time"])
     return {
         "id": step["id"],
@@ -53,10 +55,7 @@ def _expected_step(step: dict[str, Any], position: int, run_id: str, workflow_id
         "duration_ms": None if start is None or end is None else round((end - start).total_seconds() * 1000, 3),
         "api_elapsed_seconds": step["elapsed_time"],
         "api_tokens": step["tokens"],
-        "response_model": outputs.get("model"),
-        "input_tokens": usage.get("prompt_tokens"),
-        "output_tokens": usage.get("completion_tokens"),
-        "total_tokens": usage.get("total_tokens"),
+        **_call(told or _chat_completion(step["outputs"])),
         "error": step["error"],
         "step_metadata": step["step_metadata"],
         "absent_since": None,
@@ -65,14 +64,54 @@ def _expected_step(step: dict[str, Any], position: int, run_id: str, workflow_id
     }
 
 
+def _call(told: Told) -> dict[str, Any]:
+    """The columns that say what a model was called for, each quantity and the kinds of which something is charged."""
+    usage = {name: getattr(told.usage, name) for name in Usage.__struct_fields__}
+    return {
+        **usage,
+        "response_model": told.model,
+        "finish_reason": told.finish_reason,
+        "usage_kinds": sum(BITS[name] for name, quantity in leaves(told.usage).items() if quantity),
+    }
+
+
+def leaves(usage: Usage) -> dict[str, int]:
+    """What is charged at the price of each kind, spelled out."""
+    known = {name: getattr(usage, name) or 0 for name in BITS}
+    heard, seen = (known[f"cached_{medium}_tokens"] for medium in ("audio", "image"))
+    written = sum(known[f"output_{medium}_tokens"] for medium in ("audio", "image", "video"))
+    return known | {
+        "input_tokens": known["input_tokens"] - known["cached_input_tokens"] - known["cache_write_tokens"]
+        - known["input_audio_tokens"] - known["input_image_tokens"] - known["input_video_tokens"] + heard + seen,
+        "cached_input_tokens": known["cached_input_tokens"] - heard - seen,
+        "cache_write_tokens": known["cache_write_tokens"] - known["cache_write_1h_tokens"],
+        "input_audio_tokens": known["input_audio_tokens"] - heard,
+        "input_image_tokens": known["input_image_tokens"] - seen,
+        "output_tokens": known["output_tokens"] - known["reasoning_tokens"] - known["citation_tokens"] - written,
+    }  # fmt: skip
+
+
+def _chat_completion(outputs: Any) -> Told:
+    """What outputs that a test has put in place of the simulator's tell: they are chat completions, or tell nothing."""
+    told = outputs if isinstance(outputs, dict) else {}
+    usage, choices = told.get("usage") or {}, told.get("choices") or [{}]
+    used = Usage(
+        input_tokens=usage.get("prompt_tokens"),
+        output_tokens=usage.get("completion_tokens"),
+        total_tokens=usage.get("total_tokens"),
+    )
+    return Told(used, told.get("model"), choices[0].get("finish_reason"))
+
+
 def expected(history: History) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """The runs and the steps that the history shows now, by id, in the columns of their tables, with their payloads."""
     runs, steps = {}, {}
     for workflow_id in history.workflow_ids:
         for row in history.runs(workflow_id):
             runs[row["id"]] = _expected_run(row, workflow_id)
+            told = history.told(row["id"])
             for position, step in enumerate(history.steps(row["id"])):
-                steps[step["id"]] = _expected_step(step, position, row["id"], workflow_id)
+                steps[step["id"]] = _expected_step(step, position, row["id"], workflow_id, told.get(step["id"]))
     return runs, steps
 
 

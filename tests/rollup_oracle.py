@@ -159,12 +159,9 @@ def rows_of_history(history: History, url: str) -> tuple[dict[str, dict[str, Any
     }
     for step in steps.values():
         inputs, outputs = (step[name] if isinstance(step[name], dict) else {} for name in ("inputs", "outputs"))
-        usage = outputs.get("usage") or {}
         step.update(
             node_type=types[step["workflow_id"], step["node_id"]],
             request_model=inputs.get("model"),
-            cached_input_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
-            reasoning_tokens=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
             reported_error=_reported_error(outputs.get("result")),
             first_seen_at=seen[step["id"]]["first_seen_at"],
         )

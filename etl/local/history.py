@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, NamedTuple
 
+from etl.local.answers import Told
 from etl.local.runs import (
     ORGANIZATION_ID,
     SECOND,
@@ -28,6 +29,7 @@ from etl.local.runs import (
     plan_run,
     row_at,
     steps_at,
+    told_at,
 )
 from etl.local.workflows import graph, make_workflow
 
@@ -88,7 +90,7 @@ class History:
         """Describe a history; nothing is computed yet.
 
         `epoch` is a time with a zone, `now()` by default: give it where a restarted simulator shall continue the same
-        history. `steps_per_run` is how many nodes each workflow has (5 or 6 by default); a run that fails has fewer
+        history. `steps_per_run` is how many nodes each workflow has (5 to 7 by default); a run that fails has fewer
         steps. `step_bytes` is about the size of a model step in JSON. `failure_rate` is the share of runs that end
         failed (three of four) or cancelled; half of that share of the integrations fail softly. `pace` multiplies
         every duration: with 1 a run takes seconds to a minute.
@@ -161,6 +163,16 @@ class History:
         steps = steps_at(self._plan(self._key_of(run_id)), self._now())
         changes = self._step_changes.get(run_id)
         return [{**step, **changes.get(step["id"], {})} for step in steps] if changes else steps
+
+    def told(self, run_id: str) -> dict[str, Told]:
+        """Return what the outputs of a run's steps say of calls of models, by the step's id.
+
+        It follows from how the outputs were made, not from the outputs: whoever reads them can be compared with it. Steps
+        whose outputs were changed by hand are left out. Raises KeyError for an unknown run.
+        """
+        told = told_at(self._plan(self._key_of(run_id)), self._now())
+        changes = self._step_changes.get(run_id, {})
+        return {step_id: one for step_id, one in told.items() if "outputs" not in changes.get(step_id, {})}
 
     def workflow_of(self, run_id: str) -> str:
         """Return the id of the workflow that the run belongs to. Raises KeyError for an unknown run."""

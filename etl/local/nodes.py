@@ -1,6 +1,6 @@
 """What each type of node takes and gives in a simulated run.
 
-Payloads have the shapes of real answers: a chat completion for a model, `result.data`, `result.error` and
+Payloads have the shapes of real answers: that of its provider for a model, `result.data`, `result.error` and
 `result.successful` for an integration. Everything drawn here comes from the `Random` that is passed in.
 """
 
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from functools import cache
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from etl.local import completions, providers
+from etl.local.answers import Call, Payload, Told
 from etl.local.workflows import TEMPLATES, Node, NodeType, Template
-
-Payload = dict[str, Any]
 
 
 class Situation(NamedTuple):
@@ -35,8 +35,10 @@ class Performance(NamedTuple):
 
     inputs: Payload
     outputs: Payload
-    text: str
+    text: str = ""
     """What the nodes behind it get to read; empty where it adds nothing."""
+    told: Told | None = None
+    """What its outputs say of the call of a model; None where it calls none."""
 
 
 SECONDS: dict[NodeType, tuple[float, float]] = {
@@ -52,19 +54,6 @@ SECONDS: dict[NodeType, tuple[float, float]] = {
 TIME_OUT_SECONDS = 30.0
 """How long a step takes that fails by a time-out: longer than any other."""
 
-# The name asked for, and the one that answers: providers resolve an alias, so the two often differ.
-_MODELS = (
-    ("virtuoso-medium", "virtuoso-medium"),
-    ("virtuoso-large", "virtuoso-large"),
-    ("auto", "virtuoso-medium"),
-    ("gpt-4o-mini", "gpt-4o-mini-2024-07-18"),
-    ("gpt-4o", "gpt-4o-2024-08-06"),
-    ("o3-mini", "o3-mini-2025-01-31"),
-    ("claude-3-7-sonnet-latest", "claude-3-7-sonnet-20250219"),
-)
-_ANSWERING = dict(_MODELS)
-MODELS = tuple(_ANSWERING)
-
 _SYSTEM_PROMPT = "You are a careful assistant. Answer briefly, and say so when you do not know."
 
 # Size of a model step as JSON without its texts; measured on the sample's shape.
@@ -73,10 +62,10 @@ _MODEL_STEP_FRAME_BYTES = 1350
 
 def perform(node: Node, random: Random, situation: Situation) -> Performance:
     """Run the node: what it takes and gives, as it stands in the step when everything went well."""
-    inputs, outputs, text = _PERFORMERS[node.type](node, random, situation)
-    inputs["run_id"] = situation.run_id
-    inputs["input_data"] = {"prompt": situation.prompt, **situation.node_texts}
-    return Performance(inputs, outputs, text)
+    work = _PERFORMERS[node.type](node, random, situation)
+    work.inputs["run_id"] = situation.run_id
+    work.inputs["input_data"] = {"prompt": situation.prompt, **situation.node_texts}
+    return work
 
 
 def failure(node: Node, random: Random) -> tuple[str | Payload, bool]:
@@ -101,7 +90,10 @@ def failure(node: Node, random: Random) -> tuple[str | Payload, bool]:
 
 
 def soft_failure(node: Node, random: Random, outputs: Payload) -> None:
-    """Make an integration's outputs say that the app refused, although the step itself completes."""
+    """Make an integration's outputs say that the app refused, although the step itself completes.
+
+    What the app answered is then mostly missing.
+    """
     kind = int(random.random() * 3)
     result = outputs["result"]
     if kind < 2:
@@ -117,11 +109,6 @@ def soft_failure(node: Node, random: Random, outputs: Payload) -> None:
         result["successfull"] = result["successful"] = False
 
 
-def is_cut_off(outputs: Payload) -> bool:
-    """Whether a model's answer ended at its greatest length."""
-    return bool(outputs["choices"][0]["finish_reason"] == "length")
-
-
 def run_outputs(template: Template, text: str) -> str | Payload:
     """Return the End node's output in the form in which the workflow gives it."""
     return {"output": text, "format": "markdown"} if template.output_is_object else text
@@ -132,88 +119,42 @@ def prompt_for(template: Template, random: Random) -> str:
     return template.prompts[int(random.random() * len(template.prompts))]
 
 
-def _model(node: Node, random: Random, situation: Situation) -> tuple[Payload, Payload, str]:
+def _model(node: Node, random: Random, situation: Situation) -> Performance:
+    if node.embeds:
+        model, text = providers.EMBEDDING_MODEL, situation.prompt
+        asked: Payload = {"model": model, "input": text, "dimensions": 8, "encoding_format": "float"}
+        outputs, told = providers.embedding(len(text) // 4 + 1, random)
+        return Performance(asked, outputs, told=told)
     read = next(reversed(situation.node_texts.values()), "")
+    prompt = f"{situation.prompt}\n\n{read}" if read else situation.prompt
     frame = _MODEL_STEP_FRAME_BYTES + len(read) * 2 + len(situation.prompt) * 2
     room = max(situation.step_bytes - frame, 80)
     text = _passage(situation.template, random, int(room * (0.7 + 0.6 * random.random())))
     draw = random.random()
-    finish_reason = "stop" if draw < 0.88 else "length" if draw < 0.96 else "tool_calls"
-    tool_calls: list[Payload] = []
-    if finish_reason == "tool_calls":
-        arguments = f'{{"query": "{situation.template.name}", "limit": {1 + int(draw * 1000) % 9}}}'
-        tool_calls = [
-            {
-                "id": f"call_{random.getrandbits(96):024x}",
-                "type": "function",
-                "function": {"name": "search", "arguments": arguments},
-            }
-        ]
-    model = situation.model
-    answering = _ANSWERING[model]
-    prompt_tokens = (len(_SYSTEM_PROMPT) + len(situation.prompt) + len(read)) // 4 + 8
-    completion_tokens = len(text) // 4 + 1
-    usage: Payload = {
-        "prompt_tokens": prompt_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-        "completion_tokens": completion_tokens,
-        "prompt_tokens_details": None,
-    }
-    if not answering.startswith("virtuoso"):
-        usage["prompt_tokens_details"] = {
-            "audio_tokens": 0,
-            "cached_tokens": prompt_tokens // 2 if random.random() < 0.5 else 0,
-        }
-        if model.startswith("o3"):
-            reasoning_tokens = 64 * (1 + int(random.random() * 20))
-            usage["completion_tokens"] += reasoning_tokens
-            usage["total_tokens"] += reasoning_tokens
-            usage["completion_tokens_details"] = {"reasoning_tokens": reasoning_tokens, "audio_tokens": 0}
-    outputs: Payload = {
-        "id": f"chatcmpl-{random.getrandbits(128):032x}",
-        "object": "chat.completion",
-        "created": int(situation.started) + 1,
-        "model": answering,
-        "choices": [
-            {
-                "index": 0,
-                "message": {
-                    "role": "assistant",
-                    "reasoning_content": None,
-                    "content": None if tool_calls else text,
-                    "tool_calls": tool_calls,
-                },
-                "logprobs": None,
-                "finish_reason": finish_reason,
-                "stop_reason": None,
-            }
-        ],
-        "usage": usage,
-        "prompt_logprobs": None,
-        "confidence_info": {
-            "error": "No logprobs available - model/provider may not support confidence calculation",
-            "confidence_score": None,
-            "mean_entropy": None,
-            "total_entropy": None,
-        },
-    }
+    call = Call(
+        topic=situation.template.name,
+        text=text,
+        written=len(text) // 4 + 1,
+        tokens=(len(_SYSTEM_PROMPT) + len(prompt)) // 4 + 8,
+        end="done" if draw < 0.88 else "cut_off" if draw < 0.96 else "tool",
+        media=situation.template.media,
+        created=int(situation.started) + 1,
+    )
+    outputs, told = providers.answer(situation.model, call, random)
     inputs: Payload = {
-        "model": model,
+        "model": situation.model,
         "stream": False,
         "max_tokens": 8192,
         "temperature": situation.temperature,
         "top_p": 1,
         "top_k": 50,
         "repetition_penalty": 0,
-        "messages": [
-            {"role": "system", "content": _SYSTEM_PROMPT},
-            {"role": "user", "content": f"{situation.prompt}\n\n{read}" if read else situation.prompt},
-        ],
+        "messages": [{"role": "system", "content": _SYSTEM_PROMPT}, {"role": "user", "content": prompt}],
     }
-    return inputs, outputs, text
+    return Performance(inputs, outputs, text, told)
 
 
-def _code(node: Node, random: Random, situation: Situation) -> tuple[Payload, Payload, str]:
+def _code(node: Node, random: Random, situation: Situation) -> Performance:
     value = int(random.random() * 100_000) / 100
     inputs: Payload = {
         "language": "python",
@@ -227,12 +168,19 @@ def _code(node: Node, random: Random, situation: Situation) -> tuple[Payload, Pa
         "stderr": "",
         "exit_code": 0,
     }
-    return inputs, outputs, f"{rows} rows, value {value}"
+    return Performance(inputs, outputs, f"{rows} rows, value {value}")
 
 
-def _integration(node: Node, random: Random, situation: Situation) -> tuple[Payload, Payload, str]:
+def _integration(node: Node, random: Random, situation: Situation) -> Performance:
     text = next(reversed(situation.node_texts.values()), situation.prompt)
-    action, mapping, data = _app_call(node.app, random, situation, text)
+    told = None
+    if node.app == "perplexityai":
+        question = f"Is this supplier registered? {situation.prompt}"
+        found = _passage(situation.template, random, 300)
+        data, told = completions.perplexity(question, found, int(situation.started) + 1, random)
+        action, mapping = "PERPLEXITYAI_PERPLEXITY_AI_SEARCH", {"model": "sonar", "userContent": question}
+    else:
+        action, mapping, data = _app_call(node.app, random, situation, text)
     inputs: Payload = {
         "app_name": node.app,
         "action": action,
@@ -242,7 +190,7 @@ def _integration(node: Node, random: Random, situation: Situation) -> tuple[Payl
         "tool_config": {"tool_type": node.app},
     }
     outputs: Payload = {"result": {"data": data, "error": None, "successfull": True, "successful": True}}
-    return inputs, outputs, text if node.app != "gmail" else data["messages"][0]["snippet"]
+    return Performance(inputs, outputs, text if node.app != "gmail" else data["messages"][0]["snippet"], told)
 
 
 def _app_call(app: str, random: Random, situation: Situation, text: str) -> tuple[str, Payload, Payload]:
@@ -288,7 +236,7 @@ def _app_call(app: str, random: Random, situation: Situation, text: str) -> tupl
     return "GMAIL_FETCH_EMAILS", {"query": "has:attachment subject:invoice", "max_results": 1}, data
 
 
-def _knowledge_retrieval(node: Node, random: Random, situation: Situation) -> tuple[Payload, Payload, str]:
+def _knowledge_retrieval(node: Node, random: Random, situation: Situation) -> Performance:
     passages = [_passage(situation.template, random, 200) for _ in range(2)]
     documents = [
         {
@@ -300,19 +248,19 @@ def _knowledge_retrieval(node: Node, random: Random, situation: Situation) -> tu
         for rank, passage in enumerate(passages)
     ]
     inputs: Payload = {"knowledge_base_id": "kb-support-2025", "query": situation.prompt, "top_k": 2, "min_score": 0.5}
-    return inputs, {"documents": documents, "total": len(documents)}, passages[0]
+    return Performance(inputs, {"documents": documents, "total": len(documents)}, passages[0])
 
 
-def _conditional(node: Node, random: Random, situation: Situation) -> tuple[Payload, Payload, str]:
+def _conditional(node: Node, random: Random, situation: Situation) -> Performance:
     score = round(random.random(), 3)
     holds = score > 0.3
     inputs: Payload = {"conditions": [{"left": "score", "operator": ">", "right": 0.3}], "logic": "and", "score": score}
-    return inputs, {"condition_met": holds, "branch": "true" if holds else "false"}, ""
+    return Performance(inputs, {"condition_met": holds, "branch": "true" if holds else "false"})
 
 
-def _end(node: Node, random: Random, situation: Situation) -> tuple[Payload, Payload, str]:
+def _end(node: Node, random: Random, situation: Situation) -> Performance:
     text = next(reversed(situation.node_texts.values()), situation.prompt)
-    return {"output_format": "markdown"}, {"output": text}, text
+    return Performance({"output_format": "markdown"}, {"output": text}, text)
 
 
 _PERFORMERS = {

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from etl.local import nodes
+from etl.local.answers import Told
+from etl.local.providers import MODELS
 from etl.local.workflows import Node, Workflow, fixed_model, slowness, temperature
 
 Json = dict[str, Any]
@@ -47,6 +49,8 @@ class StepPlan(NamedTuple):
     ends: int
     outputs_arrive: int
     content: Json
+    told: Told | None
+    """What its outputs say of the call of a model, if they do."""
 
 
 class RunPlan(NamedTuple):
@@ -101,7 +105,7 @@ def plan_run(
         last = int(random.random() * last)
         if chain[last].type == "conditional":
             last -= 1
-    any_model = nodes.MODELS[int(random.random() * len(nodes.MODELS))]
+    any_model = MODELS[int(random.random() * len(MODELS))]
     model = fixed_model(workflow.template, version) or any_model
     open_end_time = None if random.random() < 0.75 else ""
     texts: dict[str, str] = {}
@@ -117,7 +121,7 @@ def plan_run(
         if skip:
             skip = False
             content["status"] = "skipped"
-            steps.append(StepPlan(clock, clock, clock, clock, content))
+            steps.append(StepPlan(clock, clock, clock, clock, content, None))
             continue
         if not ahead and reopened is not None:
             clock = max(clock, reopened)
@@ -134,7 +138,7 @@ def plan_run(
             step_bytes=character.step_bytes,
         )
         work = nodes.perform(node, random, situation)
-        content["inputs"], content["outputs"] = work.inputs, work.outputs
+        content["inputs"], content["outputs"], told = work.inputs, work.outputs, work.told
         duration = int(_duration(random, *nodes.SECONDS[node.type], pace) * slowness(workflow.template, node, version))
         if not ahead and status != "completed":
             if status == "failed":
@@ -144,12 +148,15 @@ def plan_run(
             else:
                 error = "Run was cancelled by the user"
             content.update(status=status, outputs=None, error=error)
+            told = None
         elif node.type == "integration" and random.random() < failure_rate / 2:
             nodes.soft_failure(node, random, work.outputs)
+            if work.outputs["result"]["data"] is None:
+                told = None
         elif node.type == "conditional":
             # The last step is never skipped: it is the End node, or the one that the run fails at.
             skip = work.outputs["branch"] == "false" and len(ahead) > 1
-        elif node.id == repeated_node and nodes.is_cut_off(work.outputs):
+        elif node.id == repeated_node and told is not None and told.cut_off:
             ahead.appendleft(node)
             repeated_node = ""
         if not ahead and reopened is not None:
@@ -157,7 +164,7 @@ def plan_run(
         ends = clock + duration
         outputs_arrive = ends + (_duration(random, 0.5, 3.0, pace) if random.random() < 0.1 else 0)
         content.update(start_time=iso(clock), end_time=iso(ends), elapsed_time=duration // SECOND)
-        steps.append(StepPlan(appears, clock, ends, outputs_arrive, content))
+        steps.append(StepPlan(appears, clock, ends, outputs_arrive, content, told))
         clock = ends
         settles = max(settles, outputs_arrive)
         if work.text:
@@ -187,6 +194,11 @@ def steps_at(run: RunPlan, now: int) -> list[Json]:
     if now >= run.settles:
         return [step.content for step in run.steps]
     return [_step_at(step, now, run.open_end_time) for step in run.steps if now >= step.appears]
+
+
+def told_at(run: RunPlan, now: int) -> dict[str, Told]:
+    """Return what the steps' outputs say of calls of models at that time, by the step's id."""
+    return {step.content["id"]: step.told for step in run.steps if step.told is not None and now >= step.outputs_arrive}
 
 
 def row_at(run: RunPlan, now: int) -> Json:

@@ -18,7 +18,9 @@ class Node(msgspec.Struct, frozen=True):
     id: str
     type: NodeType
     app: str = ""
-    """The app of an integration: slack, github, notion or gmail."""
+    """The app of an integration: slack, github, notion, gmail or perplexityai."""
+    embeds: bool = False
+    """Whether the model makes an embedding in place of a text."""
 
 
 class Template(msgspec.Struct, frozen=True):
@@ -33,6 +35,8 @@ class Template(msgspec.Struct, frozen=True):
     """What the models' and documents' texts are made of."""
     output_is_object: bool
     """The API shows the End node's output as a string for some workflows and as an object for others."""
+    media: str = ""
+    """What comes with some of the texts that its models read: AUDIO, IMAGE or nothing."""
     slower_node: str = ""
     """The node that takes longer from the second version on."""
     later_model: str = ""
@@ -76,6 +80,7 @@ TEMPLATES: tuple[Template, ...] = (
         name="support triage",
         description="Reads a customer's ticket, finds the matching help pages, answers it or opens an issue.",
         nodes=(
+            Node("embed_ticket", "model", embeds=True),
             Node("help_pages", "knowledge_retrieval"),
             Node("classify", "model"),
             Node("needs_engineer", "conditional"),
@@ -102,14 +107,16 @@ TEMPLATES: tuple[Template, ...] = (
             'Logs show "connection reset by peer" 14 times between 09:02 and 09:05 UTC.',
         ),
         output_is_object=True,
+        media="AUDIO",
         slower_node="answer",
     ),
     Template(
         name="invoice reader",
-        description="Takes invoices from the mailbox, extracts their fields, checks the sums and files them.",
+        description="Takes invoices from the mailbox, extracts their fields, checks supplier and sums, and files them.",
         nodes=(
             Node("read_mail", "integration", "gmail"),
             Node("extract_fields", "model"),
+            Node("check_supplier", "integration", "perplexityai"),
             Node("check_sums", "code"),
             Node("needs_approval", "conditional"),
             Node("file_invoice", "integration", "notion"),
@@ -132,6 +139,7 @@ TEMPLATES: tuple[Template, ...] = (
             "Société Générale d'Équipement: facture n° 55-019, à régler avant le 31 août.",
         ),
         output_is_object=True,
+        media="IMAGE",
         later_model="o3-mini",
         repeated_node="extract_fields",
     ),
@@ -161,7 +169,7 @@ def make_workflow(seed: int, index: int, length: int | None) -> Workflow:
     for position in range(len(before) if length is None else length - 1):
         node = before[position % len(before)]
         again = position // len(before)
-        chain.append(Node(f"{node.id}_{again + 1}", node.type, node.app) if again else node)
+        chain.append(msgspec.structs.replace(node, id=f"{node.id}_{again + 1}") if again else node)
     return Workflow(workflow_id, name, template, (*chain, end), template.repeated_node if length is None else "")
 
 
@@ -174,7 +182,9 @@ def temperature(version: int) -> float:
 
 
 def slowness(template: Template, node: Node, version: int) -> float:
-    """Return how many times as long the node takes as in the first version."""
+    """Return how many times as long the node takes as others of its type."""
+    if node.embeds:
+        return 0.1
     return 1.4 if version > 1 and node.id == template.slower_node else 1.0
 
 

@@ -141,6 +141,12 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
     # Three questions with their answers, and the way to ask one's own.
     questions = re.findall(r"^SELECT .*?;\n\n.*?━[^\n]*\n(.*?)\n\n", done.stdout, re.MULTILINE | re.DOTALL)
     assert [answer.count("\n") + 1 >= 3 for answer in questions] == [True, True, True]
+    # Several providers with what they cost; of a model without a price neither is known.
+    models = [[cell.strip() for cell in line.split("│")] for line in questions[2].splitlines()]
+    assert {"anthropic", "google", "openai"} <= {provider for provider, *_ in models}
+    assert all(re.fullmatch(r"\d+\.\d{4} USD", cells[-1]) for cells in models if cells[0] != "-")
+    assert {(cells[0], cells[-1]) for cells in models if cells[1].startswith("virtuoso")} == {("-", "-")}
+    assert "None" not in done.stdout
     assert processes_in(home) == []
     # The line that it leaves works after its end, and its success rates are those that the dashboards show.
     [line] = [line for line in done.stdout.splitlines() if line.endswith("db psql")]
@@ -151,7 +157,7 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
     rates = [found.split("|") for found in asked.stdout.splitlines()]
     assert len(rates) == 3, asked.stderr
     for name, percent in rates:
-        printed = re.search(rf"^ *{name} +│ +\d+ +│ +(\d+\.\d) ", done.stdout, re.MULTILINE)
+        printed = re.search(rf"^{name} +│\d+ +│(\d+\.\d) ", done.stdout, re.MULTILINE)
         # Runs go on ending between the two; soft failures left out would be some points.
         assert printed is not None
         assert float(printed[1]) == pytest.approx(float(percent), abs=0.5)

@@ -41,7 +41,8 @@ _STEPS = """
                 'start_time', r.start_time + n * interval '1 second', 'end_time', r.start_time + (n + 0.9) * interval '1 second'
             )) AS copy
         WHERE r.id = %(run)s
-          AND s.id = (SELECT min(id) FROM orchestra.steps WHERE state = 'succeeded' AND response_model IS NULL)
+          AND s.id = (SELECT min(id) FROM orchestra.steps
+                      WHERE state = 'succeeded' AND response_model IS NULL AND request_model IS NULL)
     ) AS copy
 """
 _COLUMNS = """

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from etl.local.history import RUNS_PER_VERSION, History
+from etl.local.providers import MODELS
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SAMPLE = Path(__file__).parent.parent / "samples" / "steps.json"
@@ -250,7 +251,7 @@ def test_payloads_have_the_shape_of_the_real_ones() -> None:
 
 
 def test_every_kind_of_work_failure_and_answer_occurs() -> None:
-    """A few hundred runs hold every node type, outcome, finish reason and token detail, and their sums are right."""
+    """A few hundred runs hold every node type, outcome and finish reason, and totals are right."""
     history = finished(failure_rate=0.2)
     steps = all_steps(history, 300)
     types = {node["id"]: node["type"] for row in history.workflows() for node in row["graph"]["nodes"]}
@@ -258,13 +259,11 @@ def test_every_kind_of_work_failure_and_answer_occurs() -> None:
         "model", "code", "integration", "knowledge_retrieval", "conditional", "end",
     }  # fmt: skip
     assert {step["status"] for step in steps} == FINAL
-    completions = [step["outputs"] for step in steps if step["outputs"] and "usage" in step["outputs"]]
+    completions = [step["outputs"] for step in steps if step["outputs"] and "choices" in step["outputs"]]
     assert {answer["choices"][0]["finish_reason"] for answer in completions} == {"stop", "length", "tool_calls"}
     assert len({answer["model"] for answer in completions}) >= 5
     for usage in (answer["usage"] for answer in completions):
         assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-    assert any((answer["usage"]["prompt_tokens_details"] or {}).get("cached_tokens") for answer in completions)
-    assert any(answer["usage"].get("completion_tokens_details") for answer in completions)
     assert not {types[s["node_id"]] for s in steps if s["status"] in {"failed", "cancelled"}} & {"conditional", "end"}
     errors = [step["error"] for step in steps if step["status"] == "failed"]
     assert {type(error) for error in errors} == {str, dict}
@@ -324,7 +323,7 @@ def test_later_versions_are_slower_or_ask_another_model() -> None:
         for run_id in history.run_ids(workflow["workflow_id"]):
             version = 2 if time_of(history.run(run_id)["start_time"]) >= time_of(workflow["updated_at"]) else 1
             for step in history.steps(run_id):
-                if "model" in step["inputs"]:
+                if "model" in step["inputs"] and step["node_id"] != "embed_ticket":
                     assert step["inputs"]["temperature"] == round(0.2 + version / 10, 1)
                     length = time_of(step["end_time"]) - time_of(step["start_time"])
                     taken.setdefault((step["node_id"], version), []).append(length.total_seconds())
@@ -333,7 +332,7 @@ def test_later_versions_are_slower_or_ask_another_model() -> None:
     assert {key for key, seconds in longest.items() if seconds > 9} == {("answer", 2)}
     assert longest["answer", 2] == pytest.approx(1.4 * 9, rel=0.02)
     assert asked["extract_fields", 2] == {"o3-mini"}
-    assert all(len(models) == 7 for key, models in asked.items() if key != ("extract_fields", 2))
+    assert all(models == set(MODELS) for key, models in asked.items() if key != ("extract_fields", 2))
 
 
 def test_an_answer_that_was_cut_off_is_asked_for_once_more() -> None:
@@ -342,15 +341,12 @@ def test_an_answer_that_was_cut_off_is_asked_for_once_more() -> None:
     workflow_id = history.workflow_ids[2]
     repeated = 0
     for run_id in history.run_ids(workflow_id):
-        nodes = [step["node_id"] for step in history.steps(run_id)]
-        reasons = [
-            step["outputs"]["choices"][0]["finish_reason"]
-            for step in history.steps(run_id)
-            if step["node_id"] == "extract_fields"
-        ]
-        assert len(reasons) == (2 if reasons[0] == "length" else 1)
-        assert len(nodes) == len(set(nodes)) + len(reasons) - 1 == 5 + len(reasons)
-        repeated += len(reasons) - 1
+        steps, told = history.steps(run_id), history.told(run_id)
+        nodes = [step["node_id"] for step in steps]
+        cut_off = [told[step["id"]].cut_off for step in steps if step["node_id"] == "extract_fields"]
+        assert len(cut_off) == (2 if cut_off[0] else 1)
+        assert len(nodes) == len(set(nodes)) + len(cut_off) - 1 == 6 + len(cut_off)
+        repeated += len(cut_off) - 1
     assert 50 < repeated < 150
     fixed = finished(failure_rate=0, steps_per_run=6)
     assert {len(fixed.steps(run_id)) for run_id in fixed.run_ids(fixed.workflow_ids[2])} == {6}

@@ -8,19 +8,19 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
+import msgspec
 import psycopg
 import structlog
 from psycopg.abc import PQGen
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from etl import privileges, session
+from etl import conninfo, privileges, session
 from etl.errors import ConfigurationError, ConnectionRefused, DatabaseError, DatabaseUnavailable
 from etl.outage import Outage
 from etl.refusals import READ_ONLY, Refusal, is_transient, message, refusal, sqlstate
@@ -201,7 +201,7 @@ class Database:
                     raise DatabaseError(
                         f"the database refuses a statement (SQLSTATE {code}): check the schema with `orchestra-etl db check`"
                     ) from None
-                found = refusal(error)
+                found = self.explained(error)
                 if not found.lasting and not is_transient(error):
                     raise
                 problem = self._note(found)
@@ -224,7 +224,7 @@ class Database:
 
     def _note(self, found: Refusal) -> str:
         """Log why a unit of work has failed, unless that was said just now; the line to raise."""
-        problem = f"{self._address()}: {found.problem}: {found.advice}"
+        problem = f"{conninfo.address(self._known_url())}: {found.problem}: {found.advice}"
         if found.away:
             self._outage.met(problem, read_only=found.problem.startswith(READ_ONLY.problem))
             return problem
@@ -246,13 +246,21 @@ class Database:
         except (psycopg.Error, SQLAlchemyError, DatabaseError):
             return _NOT_ALLOWED
 
-    def _address(self) -> str:
-        """Where the database is, for people."""
+    def explained(self, error: BaseException) -> Refusal:
+        """What a failed connection or statement means, with the place of each setting of libpq that it names."""
+        url = self._known_url()
+        found = refusal(error, conninfo.names(url))
+        sources = conninfo.Sources(url)
+        return msgspec.structs.replace(
+            found, problem=found.problem.format_map(sources), advice=found.advice.format_map(sources)
+        )
+
+    def _known_url(self) -> str:
+        """The URL; empty where its file cannot be read now."""
         try:
-            given = conninfo_to_dict(self._url if isinstance(self._url, str) else self._url())
-        except (psycopg.Error, ConfigurationError):
-            return "the database"
-        return _address(given)
+            return self._url if isinstance(self._url, str) else self._url()
+        except ConfigurationError:
+            return ""
 
     def check_writable(self) -> None:
         """Make sure that the database takes writes.
@@ -326,12 +334,3 @@ def _session(connection: Connection) -> _Session:
     if not isinstance(driver, _Session):
         raise TypeError("the connection must be a Database's")
     return driver
-
-
-def _address(given: Mapping[str, object]) -> str:
-    """`db.example.com:5432`, or the sockets' folder; what the URL leaves open is the environment's or libpq's."""
-    hosts = str(given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "local socket").split(",")
-    ports = str(given.get("port") or os.environ.get("PGPORT") or 5432).split(",")
-    ports *= len(hosts) if len(ports) == 1 else 1
-    shown = ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
-    return "the database at " + "".join(one if one.isprintable() else "?" for one in shown)[:300]

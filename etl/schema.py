@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from etl import logs, tables
 from etl.database import INTERACTIVE, Database
 from etl.errors import ConnectionRefused, DatabaseError, DatabaseUnavailable, SchemaMismatch
-from etl.refusals import is_transient, refusal, sqlstate
+from etl.refusals import is_transient, sqlstate
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -195,7 +195,7 @@ def _told(database: Database, failure: str) -> Iterator[None]:
             raise DatabaseError(
                 f"this database user may not change the schema: {database.denied(error, changes_schema=True)}"
             ) from None
-        found = refusal(error)
+        found = database.explained(error)
         if found.lasting or is_transient(error):
             kind = ConnectionRefused if found.lasting else DatabaseUnavailable
             raise kind(f"{failure}: {found.problem}: {found.advice}") from None

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_attempts, conninfo_to_dict
 from psycopg.pq import Conninfo
 
 # PostgreSQL cuts longer names of databases and users.
@@ -51,6 +51,14 @@ def address(url: str) -> str:
     ports *= len(hosts) if len(ports) == 1 else 1
     shown = ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
     return "PostgreSQL at " + "".join(one if one.isprintable() else "?" for one in shown)[:300]
+
+
+def attempts(url: str) -> int:
+    """How many addresses a connection would try, one after another."""
+    try:
+        return len(conninfo_attempts(conninfo_to_dict(url)))
+    except psycopg.Error:
+        return 1
 
 
 def _given(url: str) -> Mapping[str, object]:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 _TRANSIENT_CLASSES = ("08", "40", "53", "55", "57")
 # Read-only (a replica during failover), idle and transaction time-outs, I/O errors, and `55P03` of lock_timeout by its class.
 _TRANSIENT_CODES = frozenset({"25006", "25P03", "25P04", "58030"})
+LOCK_NOT_AVAILABLE = "55P03"
 # A statement that ran into statement_timeout (57014) may do so again, but a batch that is repeated on a calmer
 # server usually does not; the number of attempts bounds it.
 
@@ -48,7 +49,7 @@ _FULL = Refusal(
 _STARTING = Refusal("the server is starting up", "wait until it is ready, then try again")
 _STOPPING = Refusal("the server is shutting down", "start it again")
 _LOST = Refusal("the connection to the database was lost")
-_SILENT = Refusal("the server does not answer in time", "check the host and port in DATABASE_URL, and firewalls")
+SILENT = Refusal("the server does not answer in time", "check the host and port in DATABASE_URL, and firewalls")
 _NOT_POSTGRESQL = _lasting("what answers there is not PostgreSQL", "check the host and port in DATABASE_URL")
 _NO_TLS = _lasting(
     "the server offers no TLS, which sslmode requires", "switch TLS on at the server, or change {sslmode}"
@@ -157,7 +158,7 @@ _SIGNS: tuple[tuple[str, Refusal], ...] = (
      _lasting("the socket may not be opened by this user of the machine", "check its permissions, or DATABASE_URL")),
     (r"No route to host|Network is unreachable|Host is unreachable|Network is down|Cannot assign requested address",
      Refusal("the host cannot be reached", "check the host in DATABASE_URL, and the network")),
-    (r"timeout expired|connection timeout|Connection timed out|Operation timed out|.*timeout expired", _SILENT),
+    (r"timeout expired|connection timeout|Connection timed out|Operation timed out|.*timeout expired", SILENT),
     (r"server closed the connection unexpectedly|Connection reset by peer|Broken pipe|SSL connection has been closed"
      r"|SSL SYSCALL error|could not receive|could not send", _LOST),
 )  # fmt: skip
@@ -187,7 +188,9 @@ _BY_CODE: dict[str, Refusal] = {
     "57014": Refusal(
         "a statement took longer than it may", "raise database.statement_timeout, or look at the server", away=False
     ),
-    "55P03": Refusal("a lock is held by another session for too long", "look who holds it, then try again", away=False),
+    LOCK_NOT_AVAILABLE: Refusal(
+        "a lock is held by another session for too long", "look who holds it, then try again", away=False
+    ),
     "53100": Refusal("the server's disk is full", "make room for it", away=False),
     "53200": Refusal("the server has no memory left", "look at the server", away=False),
     "53400": Refusal("a limit of the server's configuration is reached", "look at its log", away=False),
@@ -212,6 +215,11 @@ def message(error: BaseException) -> str:
 def is_database_error(error: BaseException) -> bool:
     """Whether the error comes from the database or its driver."""
     return isinstance(error, psycopg.Error | SQLAlchemyError)
+
+
+def is_from_server(error: BaseException) -> bool:
+    """Whether the server itself said it: then it answers, whatever it says."""
+    return sqlstate(error) is not None or _BY_THE_SERVER.search(str(_cause(error))) is not None
 
 
 def is_transient(error: BaseException) -> bool:

@@ -32,6 +32,11 @@ log = structlog.get_logger(__name__)
 # needs more.
 OLDEST_SCHEMA = "0010"
 
+# Seconds for which an upgrade tries to get a lock that others hold, and to get its turn among upgrades.
+LOCK_PATIENCE = 300.0
+# Seconds for which it waits for a server that answers nothing: what it has done so far may have taken an hour.
+SILENCE_PATIENCE = 60.0
+
 _EXISTS = text(f"SELECT to_regclass('{tables.OPERATIONS}.alembic_version') IS NOT NULL")
 # By way of JSON: a schema of before 0007 has no such column.
 _VERSION = text(f"""
@@ -148,8 +153,11 @@ def upgrade(url: str, *, revision: str = "head") -> bool:
             return True
         from alembic import command  # a quarter of a second, which no other command needs to wait
 
-        with _told(database, "the upgrade failed, and its revision was rolled back"):
-            command.upgrade(_alembic(url), revision)
+        with (
+            _told(database, "the upgrade failed, and its revision was rolled back"),
+            _alembic(url, database) as config,
+        ):
+            command.upgrade(config, revision)
     finally:
         database.close()
     return True
@@ -166,8 +174,11 @@ def check_drift(url: str) -> None:
 
     database = Database(url, patience=10.0, outage_patience=INTERACTIVE)
     try:
-        with _told(database, "the tables could not be compared"):
-            command.check(_alembic(url, reads_only=True))
+        with (
+            _told(database, "the tables could not be compared"),
+            _alembic(url, database, reads_only=True) as config,
+        ):
+            command.check(config)
     finally:
         database.close()
 
@@ -217,15 +228,21 @@ def _revisions() -> set[str]:
     return {file.name[:4] for file in (_migrations() / "versions").glob("[0-9][0-9][0-9][0-9]_*.py")}
 
 
-def _alembic(url: str, *, reads_only: bool = False) -> Config:
+@contextmanager
+def _alembic(url: str, database: Database, *, reads_only: bool = False) -> Iterator[Config]:
+    """What Alembic and `migrations/env.py` are told; the waits of their sessions are looked after until the block ends."""
     from alembic.config import Config
 
     # Alembic reports to standard output, which belongs to the commands' own results.
     config = Config(stdout=io.StringIO())
     # ConfigParser would take a % in the path for the begin of a reference.
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
-    config.attributes.update(url=url, reads_only=reads_only)
-    return config
+    lookout = database.lookout(SILENCE_PATIENCE, LOCK_PATIENCE)
+    config.attributes.update(url=url, reads_only=reads_only, lookout=lookout, patience=LOCK_PATIENCE)
+    try:
+        yield config
+    finally:
+        lookout.close()
 
 
 def _migrations() -> Path:

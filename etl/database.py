@@ -33,6 +33,9 @@ SILENCE = 10.0
 # Seconds that a statement over all that is stored may take.
 LONG = 3600.0
 
+# Seconds for which such a statement waits for a server that answers nobody: what it has done so far would be lost.
+LONG_PATIENCE = 60.0
+
 # Seconds for which a command that somebody waits for goes on trying a database that is away.
 INTERACTIVE = 5.0
 # Seconds between two lines about units of work that are repeated for the same reason.
@@ -85,7 +88,7 @@ class Database:
         self._patience = patience
         self._outage_patience = patience if outage_patience is None else min(patience, outage_patience)
         self._outage = Outage()
-        self._lookout = self.lookout(self._outage_patience)
+        self._lookout = self.lookout()
         self._repeats_said: dict[str, float] = {}
         self._users = 0
         self._idle = threading.Condition()
@@ -113,7 +116,7 @@ class Database:
 
     def _begin(self, connection: Connection) -> None:
         own = _session(connection)
-        own.limit = self._limit
+        own.limit, own.patience = self._limit, self._outage_patience
         begun = connection.execute(self._settings).one()
         own.pid = begun.pid
         self._outage.over(read_only=begun.read_only)
@@ -143,7 +146,7 @@ class Database:
                 f"the database's encoding is {encoding}, which cannot hold every value: check DATABASE_URL, or make "
                 "a database with ENCODING 'UTF8' TEMPLATE template0"
             )
-        made.limit, made.lookout = self._limit, self._lookout
+        made.limit, made.patience, made.lookout = self._limit, self._outage_patience, self._lookout
         self._sessions.add(made)
         return made
 
@@ -237,11 +240,10 @@ class Database:
             log.warning("database_retry", problem=problem)
         return problem
 
-    def lookout(self, patience: float, lock_patience: float | None = None) -> Lookout:
-        """Somebody to look after sessions with this database, with these patiences (seconds)."""
+    def lookout(self, lock_patience: float | None = None) -> Lookout:
+        """Somebody to look after sessions with this database, who cancels what waits for a lock for so long (seconds)."""
         return Lookout(
             self._connect_to_look,
-            patience=patience,
             lock_patience=lock_patience,
             silent=lambda error: self._outage.met(self._line(self.explained(error))),
             answered=lambda: self._outage.over(read_only=True),
@@ -345,7 +347,8 @@ class Database:
 
 def allow_long(connection: Connection) -> None:
     """Let the statements of the transaction in hand take up to an hour, for those that go over all that is stored."""
-    _session(connection).limit = LONG + SILENCE
+    own = _session(connection)
+    own.limit, own.patience = LONG + SILENCE, max(own.patience, LONG_PATIENCE)
     connection.execute(text(f"SET LOCAL statement_timeout = {round(LONG * 1000)}"))
 
 

@@ -6,6 +6,7 @@ connection only.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -28,8 +29,10 @@ log = structlog.get_logger(__name__)
 
 # Seconds of a wait before the first look, and from one look to the next.
 EVERY = 1.0
-# Seconds in which the server must answer a look, connecting included. libpq takes no less than 2 for connecting.
-ANSWER = 3.0
+# Seconds in which the server must answer a look, connecting included: no less than libpq allows for connecting.
+ANSWER = 2.0
+# Looks in a row without an answer after which a server is called silent: a busy one may miss one.
+MISSED = 2
 # Seconds between two lines about waiting for locks.
 SAID_EVERY = 60.0
 # Sessions that a line names at most.
@@ -95,6 +98,8 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
 
     limit: float | None = None
     """Seconds that the answer to one statement may take; None: no limit."""
+    patience = math.inf
+    """Seconds for which a server is waited for that does not even answer others."""
     lookout: Lookout | None = None
     """Who looks into long waits; None: nobody."""
     pid = 0
@@ -131,7 +136,6 @@ class Lookout:
         self,
         connect: Callable[[], Session],
         *,
-        patience: float,
         lock_patience: float | None,
         silent: Callable[[psycopg.Error], None],
         answered: Callable[[], None],
@@ -140,34 +144,39 @@ class Lookout:
 
         Args:
             connect: opens a connection, within `ANSWER` seconds.
-            patience: seconds after which a session is cut whose server does not answer.
             lock_patience: seconds after which a statement is cancelled that waits for a lock; None: that is the server's to do.
             silent: is called after each look that the server does not answer.
             answered: is called when it answers again.
         """
         self._connect = connect
-        self._patience = patience
         self._lock_patience = lock_patience
         self._locked_since: dict[int, float] = {}
         self._silent = silent
         self._answered = answered
         self._waits: dict[int, tuple[float, Session | None]] = {}
+        self._missed = 0
+        self._missed_since = math.inf
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._ended = threading.Event()
         self._said = -SAID_EVERY
-        self.is_silent = False
-        """Whether the server answered nothing at the last look."""
         self.holders: list[Holder] = []
         """Who held, at the last look that found any, a lock that one of these sessions waited for."""
         self.has_given_up = False
         """Whether a statement was cancelled that waited for a lock."""
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the server answers nothing, by the latest looks."""
+        return self._missed >= MISSED
+
     @contextmanager
     def waiting(self, session: Session | None) -> Iterator[None]:
         """Look after this thread while it waits for the server; `session`: None while it connects."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
-            self._thread.start()
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+                self._thread.start()
         thread = threading.get_ident()
         self._waits[thread] = time.monotonic(), session
         try:
@@ -180,7 +189,7 @@ class Lookout:
         self._ended.set()
 
     def _run(self) -> None:
-        while not self._ended.wait(EVERY):
+        while not self._ended.wait(0.0 if 0 < self._missed < MISSED else EVERY):
             now = time.monotonic()
             long = [session for since, session in list(self._waits.values()) if now - since >= EVERY]
             if long:
@@ -196,9 +205,11 @@ class Lookout:
             if is_from_server(error):
                 self._note_answer()
             elif not self._ended.is_set():
-                self.is_silent = True
-                self._silent(error)
-                self._cut()
+                self._missed += 1
+                self._missed_since = min(self._missed_since, began)
+                if self.is_silent:
+                    self._silent(error)
+                    self._cut()
             return
         except Exception as error:
             # Such as a file with the URL that cannot be read now: that says nothing of the server.
@@ -225,12 +236,14 @@ class Lookout:
                     locked[pid].cancel_safe(timeout=ANSWER)
 
     def _note_answer(self) -> None:
-        if self.is_silent:
-            self.is_silent = False
+        was_silent = self.is_silent
+        self._missed, self._missed_since = 0, math.inf
+        if was_silent:
             self._answered()
 
     def _cut(self) -> None:
         now = time.monotonic()
         for since, session in list(self._waits.values()):
-            if session is not None and now - since >= self._patience:
+            # What was waited before the first look counts.
+            if session is not None and now - max(since, self._missed_since - EVERY) >= session.patience:
                 session.cut()

@@ -34,8 +34,6 @@ OLDEST_SCHEMA = "0010"
 
 # Seconds for which an upgrade tries to get a lock that others hold, and to get its turn among upgrades.
 LOCK_PATIENCE = 300.0
-# Seconds for which it waits for a server that answers nothing: what it has done so far may have taken an hour.
-SILENCE_PATIENCE = 60.0
 
 _EXISTS = text(f"SELECT to_regclass('{tables.OPERATIONS}.alembic_version') IS NOT NULL")
 # By way of JSON: a schema of before 0007 has no such column.
@@ -237,7 +235,7 @@ def _alembic(url: str, database: Database, *, reads_only: bool = False) -> Itera
     config = Config(stdout=io.StringIO())
     # ConfigParser would take a % in the path for the begin of a reference.
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
-    lookout = database.lookout(SILENCE_PATIENCE, LOCK_PATIENCE)
+    lookout = database.lookout(LOCK_PATIENCE)
     config.attributes.update(url=url, reads_only=reads_only, lookout=lookout, patience=LOCK_PATIENCE)
     try:
         yield config

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, TextClause, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from etl import session
+from etl.database import LONG_PATIENCE
 from etl.errors import DatabaseUnavailable
 from etl.lookout import SAID_EVERY, Holder, Lookout, Session, holders_text
 from etl.refusals import LOCK_NOT_AVAILABLE, sqlstate
@@ -81,7 +82,7 @@ def connect(url: str) -> Session:
     connection.execute(str(settings(local=False)).encode())
     connection.execute(ENDED_WITH_US)
     connection.commit()
-    connection.lookout = context.config.attributes.get("lookout")
+    connection.lookout, connection.patience = context.config.attributes.get("lookout"), LONG_PATIENCE
     return connection
 
 

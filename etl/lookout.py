@@ -154,6 +154,7 @@ class Lookout:
         self._silent = silent
         self._answered = answered
         self._waits: dict[int, tuple[float, Session | None]] = {}
+        self._connection: Session | None = None
         self._missed = 0
         self._missed_since = math.inf
         self._thread: threading.Thread | None = None
@@ -173,16 +174,20 @@ class Lookout:
     @contextmanager
     def waiting(self, session: Session | None) -> Iterator[None]:
         """Look after this thread while it waits for the server; `session`: None while it connects."""
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
-                self._thread.start()
+        if self._thread is None:
+            self._start()
         thread = threading.get_ident()
         self._waits[thread] = time.monotonic(), session
         try:
             yield
         finally:
             self._waits.pop(thread, None)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+                self._thread.start()
 
     def close(self) -> None:
         """Look no more."""
@@ -194,14 +199,31 @@ class Lookout:
             long = [session for since, session in list(self._waits.values()) if now - since >= EVERY]
             if long:
                 self._look([session for session in long if session is not None and session.pid])
+            else:
+                self._leave()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Keep no connection while nobody waits."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _ask(self, sessions: list[Session]) -> list[tuple[Any, ...]]:
+        began = time.monotonic()
+        if self._connection is None:
+            self._connection = self._connect()
+            # A transaction that stays open would hold up others.
+            self._connection.autocommit = True
+        self._connection.limit = max(0.1, ANSWER - (time.monotonic() - began))
+        return self._connection.execute(_HOLDERS, [[session.pid for session in sessions]]).fetchall()
 
     def _look(self, sessions: list[Session]) -> None:
         began = time.monotonic()
         try:
-            with self._connect() as connection:
-                connection.limit = max(0.1, ANSWER - (time.monotonic() - began))
-                rows = connection.execute(_HOLDERS, [[session.pid for session in sessions]]).fetchall()
+            rows = self._ask(sessions)
         except psycopg.Error as error:
+            self._leave()
             if is_from_server(error):
                 self._note_answer()
             elif not self._ended.is_set():

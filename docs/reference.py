@@ -37,7 +37,10 @@ _CONFIGURATION = """\
 Settings come from one file, and from the environment, which wins. The file is the one that `--config` or `ORCHESTRA_ETL_CONFIG`
 names, else `config/etl.toml` in the working folder, else `etl.toml` in the user's configuration folder (on Linux
 `~/.config/orchestra-etl`). Without a file the defaults hold. `orchestra-etl config init` writes one that explains every setting,
-`config init --user` writes the user's own; neither overwrites a file. The file is UTF-8, or UTF-16 with a byte order mark.
+`config init --user` writes the user's own; neither overwrites a file, and both say which file is used from now on where there
+are two. The file is UTF-8, or UTF-16 with a byte order mark.
+
+A setting that two variables set, or a key that stands twice in an object of JSON, is an error that names the variables.
 
 Durations have a unit (`500ms`, `90s`, `1h30m`, `7d`); file names in the file are relative to it. A misspelt name is an error
 that says which one is nearest. `orchestra-etl config check` tries the settings, the API and the database; `orchestra-etl config

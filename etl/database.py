@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
+import msgspec
 import psycopg
 import structlog
-from psycopg.abc import PQGen
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from etl import privileges, session
+from etl import conninfo, privileges, session
 from etl.errors import ConfigurationError, ConnectionRefused, DatabaseError, DatabaseUnavailable
+from etl.lookout import ANSWER, Lookout, Session, holders_text
 from etl.outage import Outage
-from etl.refusals import READ_ONLY, Refusal, is_transient, message, refusal, sqlstate
+from etl.refusals import LOCK_NOT_AVAILABLE, READ_ONLY, SILENT, Refusal, is_transient, message, refusal, sqlstate
 
 T = TypeVar("T")
-RV = TypeVar("RV")
 log = structlog.get_logger(__name__)
 
 # Seconds that `close` waits for transactions in other threads.
@@ -35,6 +32,9 @@ CLOSE_PATIENCE = 2.0
 SILENCE = 10.0
 # Seconds that a statement over all that is stored may take.
 LONG = 3600.0
+
+# Seconds for which such a statement waits for a server that answers nobody: what it has done so far would be lost.
+LONG_PATIENCE = 60.0
 
 # Seconds for which a command that somebody waits for goes on trying a database that is away.
 INTERACTIVE = 5.0
@@ -52,26 +52,6 @@ _NOT_ALLOWED = (
     "the database refuses a statement for lack of a privilege (SQLSTATE 42501): let an administrator make this user a member "
     f"of {privileges.LOADER}, or of {privileges.MIGRATOR} for upgrades, `prune` and `erase`"
 )
-
-
-class _Session(psycopg.Connection[tuple[object, ...]]):
-    """A connection that does not wait for ever for a server that says nothing.
-
-    statement_timeout is the server's: a frozen backend, or a proxy that acknowledges and forwards nothing, lets it pass.
-    """
-
-    limit: float | None = None
-    """Seconds that the answer to one statement may take; None: no limit."""
-
-    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Every wait for the server; what has no limit of its own gets the session's."""
-        try:
-            return super().wait(gen, interval, self.limit if timeout is None else timeout)
-        except psycopg.OperationalError as error:
-            if error.sqlstate is None:
-                # An answer that still comes must not be taken for the next statement's.
-                self.close()
-            raise
 
 
 class Database:
@@ -108,13 +88,14 @@ class Database:
         self._patience = patience
         self._outage_patience = patience if outage_patience is None else min(patience, outage_patience)
         self._outage = Outage()
+        self._lookout = self.lookout()
         self._repeats_said: dict[str, float] = {}
         self._users = 0
         self._idle = threading.Condition()
         self._ending = threading.Event()
         self._closed = threading.Event()
         self._end = math.inf
-        self._sessions: weakref.WeakSet[_Session] = weakref.WeakSet()
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._engine = create_engine(
             "postgresql+psycopg://",
             creator=lambda: self._connect(),
@@ -134,25 +115,56 @@ class Database:
         event.listen(self._engine, "begin", self._begin)
 
     def _begin(self, connection: Connection) -> None:
-        _session(connection).limit = self._limit
-        read_only = connection.execute(self._settings).one().read_only
-        self._outage.over(read_only=read_only)
+        own = _session(connection)
+        own.limit, own.patience = self._limit, self._outage_patience
+        begun = connection.execute(self._settings).one()
+        own.pid = begun.pid
+        self._outage.over(read_only=begun.read_only)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether this process cannot even read from the database now."""
+        return self._outage.is_away
 
     @property
     def problem(self) -> str | None:
         """What keeps this process from the database now, in one line; None where nothing does."""
         return self._outage.problem
 
-    def _connect(self) -> _Session:
+    def _connect(self) -> Session:
         try:
             url = self._url if isinstance(self._url, str) else self._url()
         except ConfigurationError as error:
             # It was readable when the work began: trouble with the database, after which a service tries again.
             raise self._unusable(str(error)) from None
-        made = _Session.connect(
+        with self._lookout.waiting(None):
+            made = self._open(url, "orchestra-etl", self._connect_seconds(url))
+        encoding = made.info.parameter_status("server_encoding")
+        if encoding not in ("UTF8", None):  # None: a pooler that does not tell
+            made.close()
+            raise self._unusable(
+                f"the database's encoding is {encoding}, which cannot hold every value: check DATABASE_URL, or make "
+                "a database with ENCODING 'UTF8' TEMPLATE template0"
+            )
+        made.limit, made.patience, made.lookout = self._limit, self._outage_patience, self._lookout
+        self._sessions.add(made)
+        return made
+
+    def _connect_seconds(self, url: str) -> float:
+        """For one address: all of them must be tried before a person who waits gives up."""
+        if self._lookout.is_silent or self._ending.is_set():
+            return ANSWER
+        return min(10.0, self._outage_patience / conninfo.attempts(url))
+
+    def _connect_to_look(self) -> Session:
+        url = self._url if isinstance(self._url, str) else self._url()
+        return self._open(url, "orchestra-etl lookout", ANSWER)
+
+    def _open(self, url: str, application_name: str, connect_seconds: float) -> Session:
+        made = Session.connect(
             url,
-            application_name="orchestra-etl",
-            connect_timeout=round(min(10, max(2, self._outage_patience))),
+            application_name=application_name,
+            connect_timeout=max(2, int(connect_seconds)),
             # A server that vanished without a word is noticed after 10 + 3 * 5 seconds, and a write to it after 25.
             keepalives=1,
             keepalives_idle=10,
@@ -164,17 +176,8 @@ class Database:
             # Whatever PGCLIENTENCODING or the database's own setting say.
             client_encoding="UTF8",
         )
-        encoding = made.info.parameter_status("server_encoding")
-        if encoding not in ("UTF8", None):  # None: a pooler that does not tell
-            made.close()
-            raise self._unusable(
-                f"the database's encoding is {encoding}, which cannot hold every value: check DATABASE_URL, or make "
-                "a database with ENCODING 'UTF8' TEMPLATE template0"
-            )
         # Whatever default_transaction_isolation says: what waited for a lock must see what the other one has written.
         made.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        made.limit = self._limit
-        self._sessions.add(made)
         return made
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
@@ -201,7 +204,7 @@ class Database:
                     raise DatabaseError(
                         f"the database refuses a statement (SQLSTATE {code}): check the schema with `orchestra-etl db check`"
                     ) from None
-                found = refusal(error)
+                found = self.explained(error)
                 if not found.lasting and not is_transient(error):
                     raise
                 problem = self._note(found)
@@ -209,7 +212,10 @@ class Database:
                     raise ConnectionRefused(problem) from None
                 away_since = (away_since or tried) if found.away else None
                 give_up = began + self._patience if away_since is None else away_since + self._outage_patience
-                if time.monotonic() + pause > min(give_up, self._end):
+                # Where nothing answers, the next attempt takes as long as this one.
+                next_end = time.monotonic() + pause
+                next_end += time.monotonic() - tried if found.problem == SILENT.problem else 0.0
+                if next_end > min(give_up, self._end):
                     raise DatabaseUnavailable(problem) from None
             if self._ending.is_set():
                 time.sleep(pause)
@@ -224,7 +230,7 @@ class Database:
 
     def _note(self, found: Refusal) -> str:
         """Log why a unit of work has failed, unless that was said just now; the line to raise."""
-        problem = f"{self._address()}: {found.problem}: {found.advice}"
+        problem = self._line(found)
         if found.away:
             self._outage.met(problem, read_only=found.problem.startswith(READ_ONLY.problem))
             return problem
@@ -233,6 +239,18 @@ class Database:
             self._repeats_said[found.problem] = now
             log.warning("database_retry", problem=problem)
         return problem
+
+    def lookout(self, lock_patience: float | None = None) -> Lookout:
+        """Somebody to look after sessions with this database, who cancels what waits for a lock for so long (seconds)."""
+        return Lookout(
+            self._connect_to_look,
+            lock_patience=lock_patience,
+            silent=lambda error: self._outage.met(self._line(self.explained(error))),
+            answered=lambda: self._outage.over(read_only=True),
+        )
+
+    def _line(self, found: Refusal) -> str:
+        return f"{conninfo.address(self._known_url())}: {found.problem}: {found.advice}"
 
     def _unusable(self, problem: str) -> DatabaseError:
         self._outage.met(problem)
@@ -246,13 +264,22 @@ class Database:
         except (psycopg.Error, SQLAlchemyError, DatabaseError):
             return _NOT_ALLOWED
 
-    def _address(self) -> str:
-        """Where the database is, for people."""
+    def explained(self, error: BaseException) -> Refusal:
+        """What a failed connection or statement means, with the place of each setting of libpq that it names."""
+        url = self._known_url()
+        found = refusal(error, conninfo.names(url))
+        sources = conninfo.Sources(url)
+        problem, advice = found.problem.format_map(sources), found.advice.format_map(sources)
+        if sqlstate(error) == LOCK_NOT_AVAILABLE and self._lookout.holders:
+            advice = f"{holders_text(self._lookout.holders)}: end that session, or try again later"
+        return msgspec.structs.replace(found, problem=problem, advice=advice)
+
+    def _known_url(self) -> str:
+        """The URL; empty where its file cannot be read now."""
         try:
-            given = conninfo_to_dict(self._url if isinstance(self._url, str) else self._url())
-        except (psycopg.Error, ConfigurationError):
-            return "the database"
-        return _address(given)
+            return self._url if isinstance(self._url, str) else self._url()
+        except ConfigurationError:
+            return ""
 
     def check_writable(self) -> None:
         """Make sure that the database takes writes.
@@ -280,11 +307,13 @@ class Database:
                 if open_session.info.transaction_status is not psycopg.pq.TransactionStatus.ACTIVE:
                     continue
                 try:
-                    open_session.cancel_safe(timeout=1.0)
+                    if not self._lookout.is_silent:
+                        open_session.cancel_safe(timeout=1.0)
+                        continue
                 except psycopg.Error:
-                    # The server does not take even this: its answer is waited for no longer.
-                    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(open_session.fileno())) as line:
-                        line.shutdown(socket.SHUT_RDWR)
+                    pass
+                # The server does not take even this: its answer is waited for no longer.
+                open_session.cut()
             seconds = 0.2
 
     def connections(self) -> dict[str, int]:
@@ -301,6 +330,7 @@ class Database:
         with self._idle:
             self._idle.wait_for(lambda: self._users == 0, timeout=CLOSE_PATIENCE)
         self._closed.set()
+        self._lookout.close()
         self._engine.dispose()
 
     @contextmanager
@@ -317,21 +347,13 @@ class Database:
 
 def allow_long(connection: Connection) -> None:
     """Let the statements of the transaction in hand take up to an hour, for those that go over all that is stored."""
-    _session(connection).limit = LONG + SILENCE
+    own = _session(connection)
+    own.limit, own.patience = LONG + SILENCE, max(own.patience, LONG_PATIENCE)
     connection.execute(text(f"SET LOCAL statement_timeout = {round(LONG * 1000)}"))
 
 
-def _session(connection: Connection) -> _Session:
+def _session(connection: Connection) -> Session:
     driver = connection.connection.driver_connection
-    if not isinstance(driver, _Session):
+    if not isinstance(driver, Session):
         raise TypeError("the connection must be a Database's")
     return driver
-
-
-def _address(given: Mapping[str, object]) -> str:
-    """`db.example.com:5432`, or the sockets' folder; what the URL leaves open is the environment's or libpq's."""
-    hosts = str(given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "local socket").split(",")
-    ports = str(given.get("port") or os.environ.get("PGPORT") or 5432).split(",")
-    ports *= len(hosts) if len(ports) == 1 else 1
-    shown = ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
-    return "the database at " + "".join(one if one.isprintable() else "?" for one in shown)[:300]

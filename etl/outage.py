@@ -32,6 +32,11 @@ class Outage:
         """One line; None where there is none."""
         return self._problem
 
+    @property
+    def is_away(self) -> bool:
+        """Whether not even reading works."""
+        return self._problem is not None and not self._read_only
+
     def met(self, problem: str, *, read_only: bool = False) -> None:
         """Note that a unit of work has failed for this reason. `read_only`: reading works."""
         with self._lock:

@@ -1,8 +1,12 @@
-"""What a failed connection or statement means, in our own words: never in the server's, which may quote rows and secrets."""
+"""What a failed connection or statement means, in our own words: never in the server's, which may quote rows and secrets.
+
+In a text, `{sslmode}` stands for the place where that setting of libpq is set: see `conninfo.Sources`.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import msgspec
 import psycopg
@@ -13,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 _TRANSIENT_CLASSES = ("08", "40", "53", "55", "57")
 # Read-only (a replica during failover), idle and transaction time-outs, I/O errors, and `55P03` of lock_timeout by its class.
 _TRANSIENT_CODES = frozenset({"25006", "25P03", "25P04", "58030"})
+LOCK_NOT_AVAILABLE = "55P03"
 # A statement that ran into statement_timeout (57014) may do so again, but a batch that is repeated on a calmer
 # server usually does not; the number of attempts bounds it.
 
@@ -44,21 +49,36 @@ _FULL = Refusal(
 _STARTING = Refusal("the server is starting up", "wait until it is ready, then try again")
 _STOPPING = Refusal("the server is shutting down", "start it again")
 _LOST = Refusal("the connection to the database was lost")
-_SILENT = Refusal("the server does not answer in time", "check the host and port in DATABASE_URL, and firewalls")
+SILENT = Refusal("the server does not answer in time", "check the host and port in DATABASE_URL, and firewalls")
 _NOT_POSTGRESQL = _lasting("what answers there is not PostgreSQL", "check the host and port in DATABASE_URL")
 _NO_TLS = _lasting(
-    "the server offers no TLS, which sslmode requires", "switch TLS on at the server, or change sslmode in DATABASE_URL"
+    "the server offers no TLS, which sslmode requires", "switch TLS on at the server, or change {sslmode}"
 )
 _UNTRUSTED = _lasting(
-    "the server's TLS certificate cannot be verified", "check sslrootcert, sslmode and the host in DATABASE_URL"
+    "the server's TLS certificate cannot be verified", "check {sslrootcert}, {sslmode} and the host in DATABASE_URL"
 )
+_NO_ROOT = _lasting("the root certificate's file cannot be read", "correct {sslrootcert}, or change {sslmode}")
 _NO_CERTIFICATE = _lasting(
-    "the TLS certificate or key of this user cannot be used", "check sslcert, sslkey and sslrootcert in DATABASE_URL"
+    "the TLS certificate or key of this user cannot be used", "check {sslcert}, {sslkey} and {sslrootcert}"
 )
 _WRONG_PASSWORD = _lasting("the database refuses the user or password", "check DATABASE_URL")
 _NO_DATABASE = _lasting("the server has no such database", "create it, or check DATABASE_URL")
-_BAD_PARAMETER = _lasting(
-    "the server or pooler refuses a parameter of the connection", "check `options` in DATABASE_URL and in PGOPTIONS"
+_BAD_PARAMETER = _lasting("the server or pooler refuses a parameter of the connection", "check {options}")
+
+
+def _wrong(keyword: str) -> Refusal:
+    """libpq refuses the value of a setting, and tries no connection."""
+    return _lasting(f"{{{keyword}}} is wrong", "correct it, or remove it")
+
+
+# libpq's words about its own settings, before it connects to anything; the group is the setting's keyword. What it says of a file
+# or of the server stands below.
+_SETTING = re.compile(
+    r'invalid "?(?P<a>[a-z_]+)"? value: |invalid integer value ".*" for connection option "(?P<b>[a-z_]+)"$'
+    r'|"?(?P<c>[a-z_]+)"? (?:value ".*" invalid when|is greater than "|method ".*" is specified more than once)'
+    r'|negative (?P<d>require_auth) method|weak sslmode ".*" may not be used with (?P<e>sslrootcert|sslnegotiation)='
+    r"|invalid SCRAM (?P<scram>client|server) key",
+    re.DOTALL,
 )
 
 # psycopg gives no SQLSTATE for a refused connection: the server's own words are all there is. Each pattern must match from the
@@ -77,11 +97,17 @@ _SIGNS: tuple[tuple[str, Refusal], ...] = (
     (r"no pg_hba\.conf entry|pg_hba\.conf rejects",
      _lasting("the server's pg_hba.conf does not admit this connection", "add a line to it, or check DATABASE_URL")),
     (r"connection requires a valid client certificate", _NO_CERTIFICATE),
+    (r"authentication method requirement",
+     _lasting("the server asks for another authentication than require_auth allows", "change {require_auth}")),
+    (r"server did not request an SSL certificate|server accepted connection without a valid SSL certificate",
+     _lasting("the server asks for no TLS certificate of this user, which sslcertmode requires", "change {sslcertmode}")),
+    (r"requirepeer specifies",
+     _lasting("the server runs as another user than requirepeer says", "change {requirepeer}")),
     (r"(?:[\w\"-]+ ){1,4}authentication failed for user|fe_sendauth: no password supplied|empty password returned"
-     r"|authentication method requirement|SCRAM authentication|error in SCRAM|password authentication failed|SASL authentication"
+     r"|SCRAM authentication|error in SCRAM|password authentication failed|SASL authentication"
      r"|auth failed", _WRONG_PASSWORD),
     (r"channel binding (?:is )?required|server does not support channel binding",
-     _lasting("the server offers no channel binding, which DATABASE_URL requires", "check channel_binding in DATABASE_URL")),
+     _lasting("the server offers no channel binding, which channel_binding requires", "change {channel_binding}")),
     (r"sorry, too many clients|remaining connection slots|too many connections|no more connections allowed"
      r"|number of requested standby connections", _FULL),
     (r"the database system is starting up|the database system is in recovery mode|the database system is not (?:yet )?accepting",
@@ -93,23 +119,36 @@ _SIGNS: tuple[tuple[str, Refusal], ...] = (
      _lasting("the database is damaged by a DROP DATABASE that was cut off", "drop it, and create it again")),
     (r"session is read-only|server is in hot standby mode", READ_ONLY),
     (r"session is not read-only|server is not in hot standby mode",
-     Refusal("no server fits target_session_attrs", "check target_session_attrs in DATABASE_URL")),
+     Refusal("no server fits target_session_attrs", "check {target_session_attrs}")),
     (r"server login has been failing|query_wait_timeout|pgbouncer cannot connect|client_login_timeout|server_login_retry",
      Refusal("the pooler cannot reach the database", "look at the pooler's log")),
     (r"server does not support SSL|server does not support TLS", _NO_TLS),
+    (r"root certificate file|could not (?:read|open|load) root certificate", _NO_ROOT),
     (r"SSL error: certificate verify failed|server certificate for|server's certificate|could not get server's host name"
-     r"|root certificate file|SSL error: .*certificate verify", _UNTRUSTED),
-    (r"could not (?:read|open|load|find) (?:root )?certificate|could not load (?:private key|SSL)|private key file"
+     r"|SSL error: .*certificate verify", _UNTRUSTED),
+    (r"could not (?:read|open|load|find) certificate|could not load (?:private key|SSL)|private key file"
      r"|certificate present, but|certificate does not match private key|SSL error: .*alert|could not read private key",
      _NO_CERTIFICATE),
     (r"SSL error: (?:wrong version number|unsupported protocol|packet length too long)", _NO_TLS),
     (r"received invalid response|expected authentication request|unsupported frontend protocol|invalid response to",
      _NOT_POSTGRESQL),
+    (r'invalid value for parameter "TimeZone"', _wrong("TimeZone")),
+    (r'invalid value for parameter "DateStyle"', _wrong("DateStyle")),
+    (r'(?:invalid value for )?parameter "geqo"', _wrong("geqo")),
     (r"unrecognized configuration parameter|unsupported startup parameter|parameter \".*\" cannot be"
      r"|invalid value for parameter|permission denied to set parameter|invalid command-line argument"
      r"|unsupported option|invalid startup", _BAD_PARAMETER),
     (r"failed to resolve host|could not translate host name|could not look up",
-     Refusal("the host's name cannot be resolved", "check the host in DATABASE_URL, and this machine's name server")),
+     Refusal("the host's name cannot be resolved", "check {host}, and this machine's name server")),
+    (r"definition of service|service file|could not (?:open|read) service file|syntax error in service file"
+     r"|nested service specifications|line \d+ too long in service file", _wrong("service")),
+    (r"could not parse network address|could not match \d+ host names to \d+ hostaddr|could not match .* hostaddr",
+     _wrong("hostaddr")),
+    (r"invalid port number|could not match \d+ port numbers|invalid integer value .* \"port\"$", _wrong("port")),
+    (r"invalid SSL protocol version range",
+     _lasting("{ssl_min_protocol_version} or {ssl_max_protocol_version} is wrong", "correct them, or remove them")),
+    (r"GSSAPI encryption required|could not initiate GSSAPI|server doesn't support GSSAPI",
+     _lasting("gssencmode requires GSSAPI encryption, which is not to be had", "get a ticket, or change {gssencmode}")),
     (r"Connection refused|could not connect to server: Connection refused",
      Refusal("the connection is refused: nothing listens there",
              "start PostgreSQL, or check the host and port in DATABASE_URL")),
@@ -119,10 +158,16 @@ _SIGNS: tuple[tuple[str, Refusal], ...] = (
      _lasting("the socket may not be opened by this user of the machine", "check its permissions, or DATABASE_URL")),
     (r"No route to host|Network is unreachable|Host is unreachable|Network is down|Cannot assign requested address",
      Refusal("the host cannot be reached", "check the host in DATABASE_URL, and the network")),
-    (r"timeout expired|connection timeout|Connection timed out|Operation timed out|.*timeout expired", _SILENT),
+    (r"timeout expired|connection timeout|Connection timed out|Operation timed out|.*timeout expired", SILENT),
     (r"server closed the connection unexpectedly|Connection reset by peer|Broken pipe|SSL connection has been closed"
      r"|SSL SYSCALL error|could not receive|could not send", _LOST),
 )  # fmt: skip
+
+# Before a connection is tried, libpq can only refuse its settings.
+_NOT_TRIED = re.compile(r"connection is bad: (?!.* failed: )")
+_NOT_ACCEPTED = _lasting(
+    "libpq refuses a setting of the connection", "check the parameters of DATABASE_URL and the PG... variables"
+)
 
 # What comes before the reason: psycopg's and libpq's own words, with the host and port; then the severity.
 _BEFORE = re.compile(
@@ -143,7 +188,9 @@ _BY_CODE: dict[str, Refusal] = {
     "57014": Refusal(
         "a statement took longer than it may", "raise database.statement_timeout, or look at the server", away=False
     ),
-    "55P03": Refusal("a lock is held by another session for too long", "look who holds it, then try again", away=False),
+    LOCK_NOT_AVAILABLE: Refusal(
+        "a lock is held by another session for too long", "look who holds it, then try again", away=False
+    ),
     "53100": Refusal("the server's disk is full", "make room for it", away=False),
     "53200": Refusal("the server has no memory left", "look at the server", away=False),
     "53400": Refusal("a limit of the server's configuration is reached", "look at its log", away=False),
@@ -170,6 +217,11 @@ def is_database_error(error: BaseException) -> bool:
     return isinstance(error, psycopg.Error | SQLAlchemyError)
 
 
+def is_from_server(error: BaseException) -> bool:
+    """Whether the server itself said it: then it answers, whatever it says."""
+    return sqlstate(error) is not None or _BY_THE_SERVER.search(str(_cause(error))) is not None
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether repeating the whole unit of work may help.
 
@@ -183,13 +235,18 @@ def is_transient(error: BaseException) -> bool:
     return code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES
 
 
-def refusal(error: BaseException) -> Refusal:
-    """What to say of an error after which the unit of work did not succeed; the SQLSTATE is part of it where there is one."""
+def refusal(error: BaseException, names: Iterable[str] = ()) -> Refusal:
+    """What to say of an error after which the unit of work did not succeed; the SQLSTATE is part of it where there is one.
+
+    Args:
+        error: what psycopg or SQLAlchemy raised.
+        names: of the database and of the user: what they hold is not part of the reason.
+    """
     if isinstance(error, PoolTimeout):
         return Refusal("all connections of this process are in use", "try again", away=False)
     code = sqlstate(error)
     if code is None:
-        return _by_words(str(_cause(error)))
+        return _by_words(_without(names, str(_cause(error))))
     found = _BY_CODE.get(code)
     if found is None and code == "3D000":
         found = _NO_DATABASE
@@ -202,6 +259,14 @@ def refusal(error: BaseException) -> Refusal:
     return msgspec.structs.replace(found, problem=f"{found.problem} (SQLSTATE {code})")
 
 
+def _without(names: Iterable[str], words: str) -> str:
+    """A name that holds a line break would cut the reason in two, and could hold a reason of its own."""
+    for name in names:
+        if not name.isprintable():
+            words = words.replace(name, "?")
+    return words
+
+
 def _by_words(words: str) -> Refusal:
     """With several hosts there are several reasons: one that may pass stands for them all."""
     lines = [line for line in words.splitlines() if line.strip()]
@@ -210,12 +275,15 @@ def _by_words(words: str) -> Refusal:
         return next((one for one in found if not one.lasting), found[0])
     if any(_BY_THE_SERVER.search(line) for line in lines):
         # In another language than English, or for a reason that is not known here.
-        return Refusal("the server refuses the connection", "its log says why")
-    return _LOST
+        return Refusal("the server refuses the connection", "look for the reason in its log")
+    return _NOT_ACCEPTED if _NOT_TRIED.match(words) else _LOST
 
 
 def _by_line(line: str) -> Refusal | None:
     reason = line[end.end() :] if (end := _BEFORE.match(line)) else line
+    if setting := _SETTING.match(reason):
+        kind = setting["scram"]
+        return _wrong(f"scram_{kind}_key" if kind else next(filter(None, setting.groups())))
     return next((told for sign, told in _SIGNS if re.match(sign, reason)), None)
 
 

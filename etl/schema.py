@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from etl import logs, tables
 from etl.database import INTERACTIVE, Database
 from etl.errors import ConnectionRefused, DatabaseError, DatabaseUnavailable, SchemaMismatch
-from etl.refusals import is_transient, refusal, sqlstate
+from etl.refusals import is_transient, sqlstate
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 # The oldest revision that has all that this program's statements name. To be raised together with the first statement that
 # needs more.
 OLDEST_SCHEMA = "0011"
+
+# Seconds for which an upgrade tries to get a lock that others hold, and to get its turn among upgrades.
+LOCK_PATIENCE = 300.0
 
 _EXISTS = text(f"SELECT to_regclass('{tables.OPERATIONS}.alembic_version') IS NOT NULL")
 # By way of JSON: a schema of before 0007 has no such column.
@@ -148,8 +151,11 @@ def upgrade(url: str, *, revision: str = "head") -> bool:
             return True
         from alembic import command  # a quarter of a second, which no other command needs to wait
 
-        with _told(database, "the upgrade failed, and its revision was rolled back"):
-            command.upgrade(_alembic(url), revision)
+        with (
+            _told(database, "the upgrade failed, and its revision was rolled back"),
+            _alembic(url, database) as config,
+        ):
+            command.upgrade(config, revision)
     finally:
         database.close()
     return True
@@ -166,8 +172,11 @@ def check_drift(url: str) -> None:
 
     database = Database(url, patience=10.0, outage_patience=INTERACTIVE)
     try:
-        with _told(database, "the tables could not be compared"):
-            command.check(_alembic(url, reads_only=True))
+        with (
+            _told(database, "the tables could not be compared"),
+            _alembic(url, database, reads_only=True) as config,
+        ):
+            command.check(config)
     finally:
         database.close()
 
@@ -195,7 +204,7 @@ def _told(database: Database, failure: str) -> Iterator[None]:
             raise DatabaseError(
                 f"this database user may not change the schema: {database.denied(error, changes_schema=True)}"
             ) from None
-        found = refusal(error)
+        found = database.explained(error)
         if found.lasting or is_transient(error):
             kind = ConnectionRefused if found.lasting else DatabaseUnavailable
             raise kind(f"{failure}: {found.problem}: {found.advice}") from None
@@ -217,15 +226,21 @@ def _revisions() -> set[str]:
     return {file.name[:4] for file in (_migrations() / "versions").glob("[0-9][0-9][0-9][0-9]_*.py")}
 
 
-def _alembic(url: str, *, reads_only: bool = False) -> Config:
+@contextmanager
+def _alembic(url: str, database: Database, *, reads_only: bool = False) -> Iterator[Config]:
+    """What Alembic and `migrations/env.py` are told; the waits of their sessions are looked after until the block ends."""
     from alembic.config import Config
 
     # Alembic reports to standard output, which belongs to the commands' own results.
     config = Config(stdout=io.StringIO())
     # ConfigParser would take a % in the path for the begin of a reference.
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
-    config.attributes.update(url=url, reads_only=reads_only)
-    return config
+    lookout = database.lookout(LOCK_PATIENCE)
+    config.attributes.update(url=url, reads_only=reads_only, lookout=lookout, patience=LOCK_PATIENCE)
+    try:
+        yield config
+    finally:
+        lookout.close()
 
 
 def _migrations() -> Path:

@@ -32,7 +32,8 @@ _WHERE_KNOWN = {
 
 
 def settings(*, statement_timeout: float, lock_timeout: float, idle_timeout: float, local: bool = True) -> TextClause:
-    """A query that sets everything, and says in its column `read_only` whether the transaction may only read.
+    """A query that sets everything, and says in its columns `read_only` whether the transaction may only read, and `pid` in which
+    process of the server it runs.
 
     Args:
         statement_timeout: seconds; 0 is no limit, here and below.
@@ -62,4 +63,6 @@ def settings(*, statement_timeout: float, lock_timeout: float, idle_timeout: flo
     parts.append(
         f"CASE WHEN current_setting('is_superuser') = 'on' THEN set_config('log_error_verbosity', 'terse', {scope}) END"
     )
-    return text(f"SELECT {', '.join(parts)}, current_setting('transaction_read_only') = 'on' AS read_only")
+    return text(
+        f"SELECT {', '.join(parts)}, current_setting('transaction_read_only') = 'on' AS read_only, pg_backend_pid() AS pid"
+    )

@@ -1,25 +1,46 @@
-"""Runs the revisions: one process at a time, in one transaction each, with a bounded wait for locks."""
+"""Runs the revisions: one process at a time, in one transaction each, with short waits for locks.
+
+Who waits for a lock holds up all that come later, even where they would not wait for each other: a revision that waits for a
+long query keeps the loaders waiting, too. So it gives way after `LOCK_SECONDS`, and begins again after a pause.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
+import structlog
 from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection, TextClause, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from etl import session
-from etl.refusals import sqlstate
+from etl.database import LONG_PATIENCE
+from etl.errors import DatabaseUnavailable
+from etl.lookout import SAID_EVERY, Holder, Lookout, Session, holders_text
+from etl.refusals import LOCK_NOT_AVAILABLE, sqlstate
 from etl.tables import ANALYTICS, OPERATIONS, metadata
+
+log = structlog.get_logger(__name__)
 
 # What an upgrade holds while it goes on, in a transaction of its own. Not an advisory lock, which any login may hold: this table
 # is its owner's alone. It is here and not in a revision, as the first revision needs it, too.
 LOCK = "upgrade_lock"
-PATIENCE_SECONDS = 300.0
+HOLDERS = f"""
+    SELECT a.pid, a.usename, a.application_name, a.xact_start, NULL
+    FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.relation = '{OPERATIONS}.{LOCK}'::regclass AND l.granted AND a.datname = current_database()
+"""
+# Seconds that a statement waits for a lock, and that others get before the revision is begun again.
+LOCK_SECONDS = 2.0
+PAUSE_SECONDS = 2.0
+# Seconds for which another upgrade is waited for without a word.
+QUIET_SECONDS = 2.0
 # Of two processes that make the same object at once, the second is told one of these.
 MADE_MEANWHILE = ("23505", "42P06", "42P07")
 # A statement of a process that was killed ends, too, and not only its hold on the lock. From PostgreSQL 14 on, where it can.
@@ -37,22 +58,40 @@ OWNER = """
 """
 
 
+# The revisions that this process has applied.
+applied: list[str] = []
+
+
 def settings(*, local: bool) -> TextClause:
     """No limit to a statement, whatever the role or database have: a revision takes as long as its tables are large. No table is
     visible without its schema: Alembic would take it for one without any."""
-    return session.settings(statement_timeout=0, lock_timeout=10, idle_timeout=0, local=local)
+    return session.settings(statement_timeout=0, lock_timeout=LOCK_SECONDS, idle_timeout=0, local=local)
 
 
-def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
+def patience() -> float:
+    """Seconds for which a lock is tried to get."""
+    return float(context.config.attributes.get("patience", 300.0))
+
+
+def connect(url: str) -> Session:
     """A session that is set for what runs outside a transaction, too: an index that is built concurrently."""
-    connection = psycopg.connect(
+    connection = Session.connect(
         url, application_name="orchestra-etl db", prepare_threshold=None, client_encoding="UTF8", connect_timeout=10
     )
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     connection.execute(str(settings(local=False)).encode())
     connection.execute(ENDED_WITH_US)
     connection.commit()
+    connection.lookout, connection.patience = context.config.attributes.get("lookout"), LONG_PATIENCE
     return connection
+
+
+def set_up(connection: Connection) -> None:
+    """Behind PgBouncer in transaction mode the session's own settings are anybody's, and each transaction has its process."""
+    begun = connection.execute(settings(local=True)).one()
+    driver = connection.connection.driver_connection
+    if isinstance(driver, Session):
+        driver.pid = begun.pid
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
@@ -93,18 +132,61 @@ def make(connection: Connection) -> None:
 def lock(connection: Connection) -> None:
     """Take the lock by polling, and hold it until the transaction ends: a session that waited for it would hold a snapshot, on
     which another's CREATE INDEX CONCURRENTLY would wait for ever."""
-    give_up = time.monotonic() + PATIENCE_SECONDS
+    give_up = time.monotonic() + patience()
+    say = time.monotonic() + QUIET_SECONDS
     while True:
         try:
             connection.execute(text(f"LOCK TABLE {OPERATIONS}.{LOCK} IN EXCLUSIVE MODE NOWAIT"))
             return
         except DBAPIError as error:
-            if sqlstate(error) != "55P03":
+            if sqlstate(error) != LOCK_NOT_AVAILABLE:
                 raise
         connection.rollback()
-        if time.monotonic() > give_up:
-            raise CommandError("another process has been upgrading this schema for five minutes: try again later")
+        now = time.monotonic()
+        if now > min(say, give_up):
+            found = [Holder(*row) for row in connection.execute(text(HOLDERS))]
+            connection.rollback()
+            other = (
+                f"another process upgrades this schema ({holders_text(found)})" if found else "another process upgrades"
+            )
+            if now > give_up:
+                raise DatabaseUnavailable(f"{other}, and has not ended in {patience():.0f} s: try again later")
+            log.warning("waiting_for_upgrade", problem=other)
+            say = now + SAID_EVERY
         time.sleep(0.2)
+
+
+def repeated(step: Callable[[Connection], None], connection: Connection) -> None:
+    """Take a step, once more after each lock that it did not get.
+
+    Raises:
+        DatabaseUnavailable: the same revision has been refused its locks for too long.
+    """
+    lookout: Lookout | None = context.config.attributes.get("lookout")
+    refused_since, done = math.inf, len(applied)
+    while True:
+        try:
+            step(connection)
+            return
+        except DBAPIError as error:
+            given_up = lookout is not None and lookout.has_given_up
+            if sqlstate(error) != LOCK_NOT_AVAILABLE and not given_up:
+                raise
+        connection.rollback()
+        now = time.monotonic()
+        if len(applied) > done:
+            refused_since, done = math.inf, len(applied)
+        refused_since = min(refused_since, now)
+        if given_up or now - refused_since + PAUSE_SECONDS > patience():
+            holders = f" {holders_text(lookout.holders)}" if lookout is not None and lookout.holders else ""
+            raise DatabaseUnavailable(
+                f"the upgrade has waited for {patience():.0f} s, and its revision was rolled back: it needs a lock{holders}: "
+                f"end that session, or try again later (SQLSTATE {LOCK_NOT_AVAILABLE})"
+            )
+        time.sleep(PAUSE_SECONDS)
+        # A revision that waited longer on purpose leaves its own time-out behind.
+        connection.execute(settings(local=False))
+        connection.commit()
 
 
 def work(connection: Connection) -> None:
@@ -118,6 +200,7 @@ def work(connection: Connection) -> None:
         transaction_per_migration=True,
         compare_type=True,
         compare_server_default=True,
+        on_version_apply=lambda **step: applied.append(str(step["step"].up_revision_id)),
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -131,20 +214,18 @@ def run() -> None:
         raise CommandError("name the database in DATABASE_URL")
     url = url.replace("postgresql+psycopg://", "postgresql://", 1)
     engine = create_engine("postgresql+psycopg://", creator=lambda: connect(url))
-    begin = settings(local=True)
-    # Behind PgBouncer in transaction mode the session's own settings are anybody's.
-    event.listen(engine, "begin", lambda connection: connection.execute(begin))
+    event.listen(engine, "begin", set_up)
     try:
         with engine.connect() as connection:
             if context.config.attributes.get("reads_only"):
-                work(connection)
+                repeated(work, connection)
                 return
-            make(connection)
+            repeated(make, connection)
             with engine.connect() as gate:
                 become_owner(gate)
                 gate.commit()
                 lock(gate)
-                work(connection)
+                repeated(work, connection)
     finally:
         engine.dispose()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -110,7 +111,7 @@ def _run(arguments: Sequence[str]) -> int:
                 )
         result = app(list(arguments), prog_name="orchestra-etl", standalone_mode=False)
     except (ConnectionRefused, DatabaseUnavailable) as error:
-        return _say(f"{error}{_libpq_variables()}", error.exit_status)
+        return _say(f"{error}{_libpq_variables(str(error))}", error.exit_status)
     except EtlError as error:
         return _say(str(error), error.exit_status)
     except typer.Exit as error:
@@ -132,10 +133,13 @@ def _run(arguments: Sequence[str]) -> int:
     return int(result or 0)
 
 
-def _libpq_variables() -> str:
-    """The variables that libpq reads beside the URL: one that is wrong keeps a right URL from working."""
+def _libpq_variables(line: str) -> str:
+    """The variables that libpq reads beside the URL: one that is wrong keeps a right URL from working. None where the line
+    itself names one."""
     found = [name for name in sorted(os.environ) if name.startswith("PG") and name.isalpha() and os.environ[name]]
-    return f"; libpq also follows {', '.join(found)} of the environment" if found else ""
+    if not found or any(re.search(rf"\b{name}\b", line) for name in found):
+        return ""
+    return f"; libpq also follows {', '.join(found)} of the environment"
 
 
 def _unexpected(error: Exception) -> int:

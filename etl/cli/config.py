@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -64,6 +65,7 @@ def init(
         raise ConfigurationError("this user has no home folder: name a file with --config")
     if path.exists():
         raise ConfigurationError(f"{path} is there already, and is left as it is")
+    before = sources.config_file(None, os.environ)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Never over one that somebody has made meanwhile.
@@ -75,6 +77,18 @@ def init(
             + ("" if user else ", or give --user")
         ) from None
     typer.echo(f"{path} is written: add your workflows to it (`orchestra-etl workflows` prints the lines)")
+    if note := _other_file(path, before, sources.config_file(None, os.environ)):
+        typer.echo(note)
+
+
+def _other_file(written: Path, before: Path | None, used: Path | None) -> str | None:
+    """Which file holds from now on, where that is not plain: another one comes first, or was in use until now."""
+    if used != written:
+        other = "the built-in defaults" if used is None else str(used)
+        return f"Without `--config {written}`, commands in this folder still use {other}."
+    if before is not None and before != written:
+        return f"Commands in this folder use {written} from now on, and no longer {before}."
+    return None
 
 
 def show(context: typer.Context, as_json: AsJson = False) -> None:
@@ -116,7 +130,7 @@ def _settings_finding(settings: Settings) -> Finding:
         return Finding(
             "settings",
             False,
-            f"{settings.source}: no workflow is configured; see `orchestra-etl workflows`, or set api.all_workflows = true",
+            f"no workflow is configured ({settings.source}): see `orchestra-etl workflows`, or set api.all_workflows = true",
             2,
         )
     try:
@@ -124,7 +138,7 @@ def _settings_finding(settings: Settings) -> Finding:
     except EtlError as error:
         return Finding("settings", False, str(error), error.exit_status)
     workflows = "all workflows" if settings.api.all_workflows else counted(len(settings.workflows), "workflow")
-    return Finding("settings", True, f"{settings.source}: {workflows}")
+    return Finding("settings", True, f"{workflows} ({settings.source})")
 
 
 async def _try_api(settings: Settings) -> list[Finding]:

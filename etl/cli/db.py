@@ -18,6 +18,10 @@ from etl.errors import ConfigurationError, SchemaMismatch
 if TYPE_CHECKING:
     from etl.database import Database
 
+# Seconds that a change of owners or rights waits for a lock, as loaders wait behind it, and for which it is repeated.
+LOCK_SECONDS = 2.0
+PATIENCE_SECONDS = 30.0
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -149,6 +153,7 @@ def roles(context: typer.Context, as_json: AsJson = False) -> None:
 def psql(context: typer.Context) -> int:
     """Open psql on the configured database; what follows is handed to psql, such as `db psql -c 'SELECT 1'`."""
     from etl import app
+    from etl.database import INTERACTIVE
     from etl.local.binaries import psql_path
     from etl.settings import EMBEDDED
 
@@ -161,7 +166,9 @@ def psql(context: typer.Context) -> int:
         command = [program or str(psql_path()), "--dbname", conninfo, *context.args]
         with _ctrl_c_is_psqls():
             try:
-                ended = subprocess.run(command, env={**os.environ, **environment}).returncode  # noqa: S603 - no shell
+                # As every command that a person waits for, unless somebody has set it otherwise.
+                patience = {"PGCONNECT_TIMEOUT": f"{INTERACTIVE:.0f}"}
+                ended = subprocess.run(command, env={**patience, **os.environ, **environment}).returncode  # noqa: S603
             except OSError as error:
                 raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}") from None
     return ended if ended >= 0 else 128 - ended
@@ -171,7 +178,9 @@ def psql(context: typer.Context) -> int:
 def _connected(url: str) -> Iterator[Database]:
     from etl.database import INTERACTIVE, Database
 
-    database = Database(url, patience=10.0, outage_patience=INTERACTIVE, pool_size=1)
+    database = Database(
+        url, lock_timeout=LOCK_SECONDS, patience=PATIENCE_SECONDS, outage_patience=INTERACTIVE, pool_size=1
+    )
     try:
         yield database
     finally:

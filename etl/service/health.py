@@ -35,6 +35,7 @@ class Health:
         self.metrics = Metrics()
         self._troubles: dict[str, str] = {}
         self._database: Callable[[], str | None] = lambda: None
+        self._is_away: Callable[[], bool] = lambda: False
         self._single: dict[str, _Single] = {}
         self._workflow_ids: set[str] = set()
         self._answered_at: dict[str, float] = {}
@@ -44,9 +45,9 @@ class Health:
         """Note which workflows the service works for."""
         self._workflow_ids = set(workflow_ids)
 
-    def watch_database(self, problem: Callable[[], str | None]) -> None:
-        """Ask this, whenever somebody asks here, what keeps the service from its database."""
-        self._database = problem
+    def watch_database(self, problem: Callable[[], str | None], is_away: Callable[[], bool]) -> None:
+        """Ask these, whenever somebody asks here, what keeps the service from its database, and whether it cannot even read."""
+        self._database, self._is_away = problem, is_away
 
     @property
     def troubles(self) -> dict[str, str]:
@@ -125,4 +126,7 @@ class Health:
         return Page("".join(f"{line}\n" for line in lines).encode(), 200 if self.ready else 503)
 
     def _metrics(self) -> Page:
+        if self._is_away():
+            # Not only once the job that reads them has given up: until then they are the figures of before.
+            self.metrics.set_status(None)
         return Page(self.metrics.exposition(ready=self.ready), content_type=CONTENT_TYPE_LATEST)

@@ -42,7 +42,7 @@ from etl.settings.values import (
     mask_url,
 )
 
-NO_FILE = "no configuration file: run `orchestra-etl config init`"
+NO_FILE = "no configuration file; run `orchestra-etl config init` to write one"
 
 
 class _Section(BaseModel):
@@ -118,7 +118,7 @@ class Api(_Section):
     @model_validator(mode="after")
     def _one_key(self) -> Api:
         if self.api_key is not None and self.api_key_file is not None:
-            raise ValueError("the key is given twice: set ORCHESTRA_API_KEY or ORCHESTRA_API_KEY_FILE, not both")
+            raise ValueError("the key is given twice: keep api_key or api_key_file, not both")
         return self
 
 
@@ -148,9 +148,7 @@ class Database(_Section):
     @model_validator(mode="after")
     def _one_url(self) -> Database:
         if self.url is not None and self.url_file is not None:
-            raise ValueError(
-                "the database is named twice: set url or url_file (DATABASE_URL or DATABASE_URL_FILE), not both"
-            )
+            raise ValueError("the database is named twice: keep url or url_file, not both")
         return self
 
 

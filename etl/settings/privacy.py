@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from etl.settings.values import Identifier, SecretFile, clean_key
+from etl.settings.values import Identifier, SecretFile, clean_key, parse_json
 
 LEAST_KEY_CHARACTERS = 32
 """With a key that can be guessed, hashes of short values (names, numbers) can be undone by trying."""
@@ -61,12 +60,7 @@ class Redaction(BaseModel):
     @field_validator("rules", mode="before")
     @classmethod
     def _from_a_variable(cls, rules: object) -> object:
-        if not isinstance(rules, str):
-            return rules
-        try:
-            return json.loads(rules)
-        except (ValueError, RecursionError):
-            raise ValueError("must be a JSON list of rules") from None
+        return parse_json(rules, "a JSON list of rules") if isinstance(rules, str) else rules
 
     @field_validator("key")
     @classmethod
@@ -76,9 +70,7 @@ class Redaction(BaseModel):
     @model_validator(mode="after")
     def _one_key(self) -> Redaction:
         if self.key is not None and self.key_file is not None:
-            raise ValueError(
-                "the key is given twice: set ORCHESTRA_REDACTION_KEY or ORCHESTRA_REDACTION_KEY_FILE, not both"
-            )
+            raise ValueError("the key is given twice: keep key or key_file, not both")
         if self.rules and self.key is None and self.key_file is None:
             raise ValueError(
                 f"the rules need a key: {_MAKE_A_KEY}, and set ORCHESTRA_REDACTION_KEY, or ORCHESTRA_REDACTION_KEY_FILE to "

@@ -6,8 +6,8 @@ which variable a wrong value came from, and takes a third longer to import.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -21,7 +21,7 @@ from etl.settings.models import Api, Database, Logs, Polling, Service, Settings,
 from etl.settings.prices import ModelPrice
 from etl.settings.privacy import Redaction, RedactionRule
 from etl.settings.retention import Retention
-from etl.settings.values import EMBEDDED, decode, expand_home, read_bytes
+from etl.settings.values import EMBEDDED, decode, expand_home, parse_json, read_bytes
 
 PREFIX = "ORCHESTRA_ETL_"
 WORKING_FOLDER = Path("config/etl.toml")
@@ -78,7 +78,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] = os.environ
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ConfigurationError(_describe(problems[0], path, origins) + more) from None
+        raise ConfigurationError(_describe(problems[0], path, values, origins) + more) from None
     settings._config_file = path
     return settings
 
@@ -162,7 +162,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
-    """Put the environment's values over the file's; which variable each came from."""
+    """Put the environment's values over the file's; which variable each came from, whole sections too."""
     origins: dict[tuple[str, ...], str] = {}
     overlay: dict[str, Any] = {}
     named = [(name, path) for name, path in _NAMED.items() if name in environment]
@@ -173,23 +173,40 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tup
     ]
     for name, path in [*others, *named]:
         _check_variable(name, path)
-        origins[path] = name
-        if len(path) == 2:
-            overlay.setdefault(path[0], {})[path[1]] = environment[name]
-            continue
-        try:
-            overlay[path[0]] = json.loads(environment[name])
-        except (ValueError, RecursionError):
-            example = f"{PREFIX}{path[0].upper()}__KEY"
-            hint = "a JSON list" if path[0] in _LISTS else f"JSON; or set single values as {example}"
-            raise ConfigurationError(f"{name}: must be {hint}") from None
+        value = environment[name] if len(path) == 2 else _section(name, path[0], environment[name])
+        if path[0] in _LISTS:
+            given = {path: value}
+            overlay[path[0]] = value
+        else:
+            settings = {path[1]: value} if len(path) == 2 else value
+            given = {path: value, **{(path[0], key): value for key in settings}}
+            overlay.setdefault(path[0], {}).update(settings)
+        for place in given:
+            if place in origins:
+                raise ConfigurationError(f"{origins[place]} and {name} set the same: unset one of them")
+            origins[place] = name
     for section, one, other in _ALTERNATIVES:
         if isinstance(values.get(section), dict) and not {one, other}.isdisjoint(overlay.get(section, ())):
             values[section] = {key: value for key, value in values[section].items() if key not in {one, other}}
     for section, over in overlay.items():
-        under = values.get(section)
-        values[section] = {**under, **over} if isinstance(under, dict) and isinstance(over, dict) else over
+        under = values.get(section, {})
+        if isinstance(over, dict) and isinstance(under, dict):
+            values[section] = {**under, **over}
+        elif section in _LISTS:
+            values[section] = over
     return origins
+
+
+def _section(name: str, section: str, text: str) -> Any:
+    """What a variable for a whole section holds: a JSON object; a list where the section is one."""
+    example = f"{PREFIX}{section.upper()}__KEY"
+    try:
+        value = parse_json(text, "a JSON list" if section in _LISTS else f"JSON; or set single values as {example}")
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+    if section not in _LISTS and not isinstance(value, dict):
+        raise ConfigurationError(f"{name}: must be a table in JSON; or set single values as {example}")
+    return value
 
 
 def _check_spelling(values: Mapping[str, Any], environment: Mapping[str, str]) -> None:
@@ -238,19 +255,19 @@ def _nearest(key: str) -> str | None:
     return leaves[close[0]] if close else None
 
 
-def _describe(problem: Any, path: Path | None, origins: Mapping[tuple[str, ...], str]) -> str:
+def _describe(
+    problem: Any, path: Path | None, values: Mapping[str, Any], origins: Mapping[tuple[str, ...], str]
+) -> str:
     """One line: where the value stands, and what is wrong with it."""
     location = tuple(problem["loc"])
     origin = next((origins[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origins), None)
-    if origin is None:
-        # A whole table is judged: all that was given by single variables.
-        within = [name for place, name in origins.items() if location and place[: len(location)] == location]
-        origin = " and ".join(within) if len(within) == 1 or path is None else None
+    if table := _table(values, location):
+        origin = _blamed(table, location, str(problem["msg"]), path, origins)
     where = _dotted(location)
     if origin is None:
         place = f"{path}: {where}" if where else f"{path}"
     else:
-        inner = location[1:] if (location[0],) in origins else ()
+        inner = location[1:] if origin == origins.get((location[0],)) else ()
         place = f"{origin}: {_dotted(inner)}" if inner else origin
     match problem["type"]:
         case "extra_forbidden":
@@ -268,6 +285,28 @@ def _describe(problem: Any, path: Path | None, origins: Mapping[tuple[str, ...],
             message = str(problem["msg"]).removeprefix("Value error, ")
             what = message.replace("Input should be", "must be")
     return f"{place}: {what}"
+
+
+def _table(values: Mapping[str, Any], location: tuple[str | int, ...]) -> Mapping[str, Any] | None:
+    """The section that an error is about as a whole, with its values; None where it is about one value."""
+    table = values.get(str(location[0])) if len(location) == 1 else None
+    return table if isinstance(table, dict) and location[0] != "states" else None
+
+
+def _blamed(
+    table: Mapping[str, Any],
+    location: tuple[str | int, ...],
+    message: str,
+    path: Path | None,
+    origins: Mapping[tuple[str, ...], str],
+) -> str | None:
+    """Where the values stand that an error of a whole section names: variables, and the file beside them; None: only there."""
+    section = str(location[0])
+    found = {origins.get((section, key)) for key in table if re.search(rf"\b{re.escape(key)}\b", message)}
+    variables = sorted(name for name in found if name is not None)
+    if not variables:
+        return None
+    return " and ".join([f"{path}: {section}"] * (None in found and path is not None) + variables)
 
 
 def _choices(location: tuple[str | int, ...]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Callable
 from errno import EFBIG
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
@@ -167,6 +168,27 @@ def libpq_understands(url: str) -> bool:
     except (psycopg.Error, UnicodeError):
         return False
     return all(port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536 for port in ports.split(",") if port)
+
+
+def parse_json(text: str, what: str) -> Any:
+    """A setting in JSON. Raises ValueError, with a text that is ours, where it is none or where an object holds a key twice:
+    Python would take the last."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            key = next(key for key in found if sum(key == other for other, _ in pairs) > 1)
+            repeated.append(key)
+        return found
+
+    repeated: list[str] = []
+    try:
+        value = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError):
+        raise ValueError(f"must be {what}") from None
+    if repeated:
+        raise ValueError(f"holds the key {repeated[0][:40]!r} twice in one object: keep one of them")
+    return value
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

@@ -48,7 +48,7 @@ def upgrade() -> None:
         for name, definition in _INDEXES.items():
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS orchestra.{name}")
             op.execute(f"CREATE INDEX CONCURRENTLY {name} ON orchestra.{definition}")
-        op.execute("SET lock_timeout = '10s'")
+        op.execute("SET lock_timeout = '2s'")
     _run("call_cost_v1")
     for view in _VIEWS:
         _run(f"{view}_v1")

@@ -51,7 +51,7 @@ def upgrade() -> None:
         for name, definition in _INDEXES.items():
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS orchestra.{name}")
             op.execute(f"CREATE INDEX CONCURRENTLY {name} ON orchestra.{definition}")
-        op.execute("SET lock_timeout = '10s'")
+        op.execute("SET lock_timeout = '2s'")
     op.add_column(
         "runs",
         sa.Column(

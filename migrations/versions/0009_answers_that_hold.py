@@ -81,7 +81,7 @@ def upgrade() -> None:
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS orchestra.{name}")
             op.execute(f"CREATE INDEX CONCURRENTLY {name} ON orchestra.{definition}")
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS orchestra.steps_unstarted_idx")
-        op.execute("SET lock_timeout = '10s'")
+        op.execute("SET lock_timeout = '2s'")
         op.create_table(
             "changed_groups",
             sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False, comment="Order of arrival."),

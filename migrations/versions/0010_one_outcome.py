@@ -116,7 +116,7 @@ def upgrade() -> None:
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS orchestra.steps_error_idx")
         op.execute(f"CREATE INDEX CONCURRENTLY {_ERROR_INDEX}")
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS orchestra.steps_reported_error_idx")
-        op.execute("SET lock_timeout = '10s'")
+        op.execute("SET lock_timeout = '2s'")
         for table in _ROLLUPS:
             _histograms(table)
         for table in ("step_rollup", "step_rollup_daily"):

@@ -616,14 +616,17 @@ _RAISE = "RAISE EXCEPTION 'secret' USING ERRCODE = '{}';"
 @pytest.mark.parametrize(
     ("trouble", "transient", "words"),
     [
-        (_RAISE.format("55P03"), True, r"failed, and its revision was rolled back: a lock .*SQLSTATE 55P03.* try again"),
+        (_RAISE.format("55P03"), True, r"its revision was rolled back: it needs a lock: .* try again later \(SQLSTATE 55P03\)"),
         ("PERFORM pg_terminate_backend(pg_backend_pid());", True, r"rolled back: the server is shutting down .*57P01"),
         (_RAISE.format("23505"), False, r"rolled back \(SQLSTATE 23505\): .*LEVEL=debug"),
         (_RAISE.format("42501"), False, "may not change the schema"),
     ],
 )  # fmt: skip
-def test_an_upgrade_that_fails_is_one_error(empty_database_url: str, trouble: str, transient: bool, words: str) -> None:
+def test_an_upgrade_that_fails_is_one_error(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, trouble: str, transient: bool, words: str
+) -> None:
     """A lock, a lost connection or a refused statement in a revision is the database's trouble, told without its text."""
+    monkeypatch.setattr(schema, "LOCK_PATIENCE", 0.0)
     upgrade(empty_database_url, revision="0006")
     query(empty_database_url, _REFUSE.format(trouble))
     with pytest.raises(DatabaseError, match=words) as failed:
@@ -646,7 +649,9 @@ def test_an_upgrade_that_waits_in_vain_says_so(empty_database_url: str, monkeypa
     monkeypatch.setattr(time, "sleep", lambda seconds: late.append(late.pop() + 400))
     with psycopg.connect(empty_database_url) as gate:
         gate.execute(LOCK)
-        with pytest.raises(DatabaseError, match="another process has been upgrading this schema") as waited:
+        with pytest.raises(
+            DatabaseError, match=r"another process upgrades this schema .* has not ended in 300 s"
+        ) as waited:
             upgrade(empty_database_url)
         assert waited.value.exit_status == 4
 

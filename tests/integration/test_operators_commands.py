@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from etl.cli.commands import run
 from etl.cli.db import _without_secrets
 from etl.local.history import History
 from etl.local.simulator import Simulator
 from etl.schema import head
+from etl.settings import sources
 from tests.command_line import Command, Printed, command_line
 from tests.support import configuration, query
 
@@ -204,6 +206,39 @@ def test_config_check_wants_the_schema(make: Command, simulated: Simulated, empt
     assert printed.status == 4
     assert "orchestra-etl db upgrade" in " ".join(printed.out.split())
     assert query(empty_database_url, "SELECT 1 FROM pg_namespace WHERE nspname LIKE 'orchestra%'") == []
+
+
+def test_config_init_says_which_file_is_used_from_now_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a new file takes the place of another one, or another one goes before it, `config init` says so, and is right."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("ORCHESTRA_ETL_CONFIG", raising=False)
+    own = sources.user_file()
+    assert own is not None
+
+    def init(folder: str, *arguments: str) -> list[str]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        assert run(["config", "init", *arguments]) == 0
+        return capsys.readouterr().out.splitlines()[1:]
+
+    here = str(sources.WORKING_FOLDER)
+    assert init("first") == []
+    # The folder's own goes before the user's.
+    assert init("first", "--user") == [f"Without `--config {own}`, commands in this folder still use {here}."]
+    assert sources.config_file(None, {}) == sources.WORKING_FOLDER
+    assert init("second") == [f"Commands in this folder use {here} from now on, and no longer {own}."]
+    own.unlink()
+    assert init("third", "--user") == []
+    monkeypatch.setenv("ORCHESTRA_ETL_CONFIG", "named.toml")
+    assert init("third") == []
+    monkeypatch.delenv("ORCHESTRA_ETL_CONFIG")
+    (tmp_path / "fourth").mkdir()
+    monkeypatch.chdir(tmp_path / "fourth")
+    assert run(["--config", "other.toml", "config", "init"]) == 0
+    assert f"Without `--config other.toml`, commands in this folder still use {own}." in capsys.readouterr().out
 
 
 def test_config_show_masks_secrets(make: Command) -> None:

@@ -277,7 +277,7 @@ BEFORE = 'connection failed: connection to server at "h", port 5432 failed: '
         (f"{BEFORE}server does not support SSL, but SSL was required", "no TLS", True),
         (f"{BEFORE}SSL error: certificate verify failed", "certificate cannot be verified", True),
         (f'{BEFORE}server certificate for "a" does not match host name "b"', "certificate cannot be verified", True),
-        (f'{BEFORE}root certificate file "/r" does not exist', "certificate cannot be verified", True),
+        (f'{BEFORE}root certificate file "/r" does not exist', "root certificate's file cannot be read", True),
         (f'{BEFORE}could not open certificate file "/c": No such file', "certificate or key of this user", True),
         (f'{BEFORE}FATAL:  no pg_hba.conf entry for host "::1", user "u", database "d", no encryption', "without TLS", True),
         (f'{BEFORE}FATAL:  no pg_hba.conf entry for host "::1", user "u", database "d", SSL encryption', "does not admit", True),
@@ -290,6 +290,8 @@ BEFORE = 'connection failed: connection to server at "h", port 5432 failed: '
         ("failed to resolve host 'x': [Errno -3] Temporary failure in name resolution", "cannot be resolved", False),
         ("consuming input failed: server closed the connection unexpectedly", "connection to the database was lost", False),
         (f"{BEFORE}FATAL:  Passwort-Authentifizierung für Benutzer »x« fehlgeschlagen", "refuses the connection", False),
+        ("connection is bad: some new complaint of libpq's", "refuses a setting", True),
+        ("connection is bad: connection to server on socket \"/s\" failed: Unheard of", "was lost", False),
         # One of two servers is down, the other refuses: the first may come back.
         (f'{BEFORE}FATAL:  database "x" does not exist\n{BEFORE}Connection refused', "connection is refused", False),
         # Without TLS and with it.

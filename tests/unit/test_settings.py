@@ -238,6 +238,13 @@ def test_a_wrong_value_is_one_line_that_names_the_place(tmp_path: Path, toml: st
         ("ORCHESTRA_ETL_WORKFLOWS", SECRET, "must be a JSON list"),
         ("ORCHESTRA_ETL_WORKFLOWS", '["a"]', "no. 1: must be a table"),
         ("ORCHESTRA_ETL_LOGS", '{"levl": "info"}', "levl: there is no such setting; did you mean logs.level?"),
+        ("ORCHESTRA_ETL_LOGS", '"info"', "must be a table in JSON"),
+        ("ORCHESTRA_ETL_LOGS", '{"level": "info", "level": "debug"}', "holds the key 'level' twice in one object"),
+        ("ORCHESTRA_ETL_WORKFLOWS", '[{"id": "a", "id": "b"}]', "holds the key 'id' twice in one object"),
+        ("ORCHESTRA_ETL_WORKFLOWS", '[{"id": "a", "labels": {"x": "1", "x": "2"}}]', "holds the key 'x' twice"),
+        ("ORCHESTRA_ETL_WORKFLOWS", '[{"id": "a"}, {"id": "b"}, {"id": "a"}]', "the id a is configured twice"),
+        ("ORCHESTRA_ETL_PRICES", '[{"model": "m", "model": "n"}]', "holds the key 'model' twice"),
+        ("ORCHESTRA_ETL_REDACTION__RULES", '[{"path": "$.a", "path": "$.b"}]', "holds the key 'path' twice"),
     ],
 )
 def test_a_wrong_variable_is_named_and_its_value_is_not(tmp_path: Path, name: str, value: str, words: str) -> None:
@@ -245,6 +252,52 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(tmp_path: Path, name: st
     line = refusal(tmp_path, **{name: value})
     assert line.startswith(f"{name}: ")
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("toml", "environment", "place"),
+    [
+        ("[api]\nconcurrency = 3", {"ORCHESTRA_API_KEY": "a", "ORCHESTRA_API_KEY_FILE": "b"},
+         "ORCHESTRA_API_KEY and ORCHESTRA_API_KEY_FILE: the key is given twice"),
+        ("[api]\napi_key_file = 'x'", {"ORCHESTRA_API_KEY": "a", "ORCHESTRA_ETL_API": '{"api_key_file": "b"}'},
+         "ORCHESTRA_API_KEY and ORCHESTRA_ETL_API: the key is given twice"),
+        ("[database]\nurl = 'postgresql://x'", {"DATABASE_URL": "postgresql://y", "DATABASE_URL_FILE": "b"},
+         "DATABASE_URL and DATABASE_URL_FILE: the database is named twice"),
+        ("[redaction]\nkey_file = 'x'", {"ORCHESTRA_REDACTION_KEY": "a" * 32, "ORCHESTRA_REDACTION_KEY_FILE": "b"},
+         "ORCHESTRA_REDACTION_KEY and ORCHESTRA_REDACTION_KEY_FILE: the key is given twice"),
+        ("[polling]\nopen_interval_max = '1m'",
+         {"ORCHESTRA_ETL_POLLING__OPEN_INTERVAL_MIN": "1h", "ORCHESTRA_ETL_POLLING__LEASE": "1m"},
+         "FILE: polling and ORCHESTRA_ETL_POLLING__OPEN_INTERVAL_MIN: open_interval_min must not"),
+        ("[polling]\nopen_interval_min = '1h'\nopen_interval_max = '1m'", {"ORCHESTRA_ETL_POLLING__LEASE": "1m"},
+         "FILE: polling: open_interval_min must not"),
+        ("[logs]\nlevel = 'loud'", {"ORCHESTRA_ETL_LOGS__LEVEL": "louder"}, "ORCHESTRA_ETL_LOGS__LEVEL: must be"),
+        ("[logs]\nlevel = 'loud'", {"ORCHESTRA_ETL_LOGS": '{"level": "louder"}'}, "ORCHESTRA_ETL_LOGS: level: must be"),
+        # Two variables for one setting.
+        ("", {"ORCHESTRA_API_KEY": "a", "ORCHESTRA_ETL_API__API_KEY": "b"},
+         "ORCHESTRA_ETL_API__API_KEY and ORCHESTRA_API_KEY set the same"),
+        ("", {"ORCHESTRA_ETL_API": '{"concurrency": 5}', "ORCHESTRA_ETL_API__CONCURRENCY": "4"},
+         "ORCHESTRA_ETL_API and ORCHESTRA_ETL_API__CONCURRENCY set the same"),
+        ("", {"ORCHESTRA_ETL_API": "5", "ORCHESTRA_ETL_API__CONCURRENCY": "4"}, "ORCHESTRA_ETL_API: must be a table"),
+        # A variable does not hide that the file is wrong.
+        ("polling = 3", {"ORCHESTRA_ETL_POLLING__LEASE": "1m"}, "FILE: polling: must be a table"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_is_given_twice_names_who_gives_it(
+    tmp_path: Path, toml: str, environment: dict[str, str], place: str
+) -> None:
+    """What two places say together is blamed on these places, whether variables or the file, and on no other."""
+    assert refusal(tmp_path, toml, **environment).startswith(place)
+
+
+def test_a_section_in_json_goes_with_single_variables_and_the_file(tmp_path: Path) -> None:
+    """A variable for a section, one for another setting of it and the file are put together: each sets what it names."""
+    settings = read(
+        tmp_path,
+        "[api]\nattempts = 7\nconcurrency = 3",
+        ORCHESTRA_ETL_API='{"concurrency": 5}',
+        ORCHESTRA_ETL_API__PAGE_SIZE="9",
+    )
+    assert (settings.api.attempts, settings.api.concurrency, settings.api.page_size) == (7, 5, 9)
 
 
 def test_the_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""Settings of libpq that keep a connection from being made: which one is wrong, and where it is set, said at once."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+from etl import conninfo, refusals
+from etl.database import Database
+from etl.errors import ConnectionRefused
+from tests.command_line import command_line
+from tests.support import configuration, environment, free_port
+
+
+def _refused(url: str) -> str:
+    """What a connection is refused with, for good and at once."""
+    opened = Database(url, patience=60)
+    began = time.monotonic()
+    with pytest.raises(ConnectionRefused) as refused:
+        opened.transaction(lambda c: None)
+    opened.close()
+    assert time.monotonic() - began < 5
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PGSSLMODE", "no-such"), ("PGSERVICE", "nowhere"), ("PGHOSTADDR", "no-such"), ("PGHOSTADDR", "127.0.0.1,127.0.0.2"),
+        ("PGCHANNELBINDING", "no-such"), ("PGTARGETSESSIONATTRS", "no-such"), ("PGGSSENCMODE", "no-such"),
+        ("PGREQUIREAUTH", "no-such"), ("PGREQUIREAUTH", "md5,md5"), ("PGREQUIREAUTH", "md5,!scram-sha-256"),
+        ("PGSSLCERTMODE", "no-such"), ("PGSSLNEGOTIATION", "no-such"), ("PGSSLNEGOTIATION", "direct"),
+        ("PGSSLMINPROTOCOLVERSION", "no-such"), ("PGSSLMAXPROTOCOLVERSION", "no-such"), ("PGLOADBALANCEHOSTS", "no-such"),
+        ("PGMINPROTOCOLVERSION", "no-such"), ("PGMAXPROTOCOLVERSION", "no-such"), ("PGPORT", "abc"), ("PGPORT", "99999"),
+        ("PGPORT", "1,2"), ("PGTZ", "nowhere"), ("PGDATESTYLE", "no-such"), ("PGGEQO", "no-such"),
+        ("PGOPTIONS", "-c no_such_parameter=1"),
+    ],
+)  # fmt: skip
+def test_a_variable_that_libpq_refuses_is_named(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """Each variable whose value libpq or the server does not take is named at once, without its value."""
+    monkeypatch.setenv(variable, value)
+    line = _refused(database_url.replace("&port=5432", ""))
+    assert f"{variable} in the environment" in line
+    assert value not in line.partition(variable)[2]
+
+
+def test_a_variable_that_means_nothing_here_refuses_nothing(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the program sets itself, or libpq reads without judging, keeps nobody from connecting."""
+    for variable in (
+        "PGCONNECT_TIMEOUT",
+        "PGCLIENTENCODING",
+        "PGAPPNAME",
+        "PGPASSFILE",
+        "PGSSLROOTCERT",
+        "PGKRBSRVNAME",
+    ):
+        monkeypatch.setenv(variable, "wrong")
+    opened = Database(database_url)
+    opened.transaction(lambda c: None)
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"),
+    [
+        ("sslmode=wrong", "sslmode in DATABASE_URL is wrong"),
+        ("service=nowhere", "service in DATABASE_URL is wrong"),
+        ("hostaddr=wrong", "hostaddr in DATABASE_URL is wrong"),
+        ("scram_client_key=secret", "scram_client_key in DATABASE_URL is wrong"),
+        ("options=-c%20no_such_parameter%3D1", "check options in DATABASE_URL"),
+    ],
+)
+def test_a_parameter_of_the_url_that_libpq_refuses_is_named(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, parameter: str, words: str
+) -> None:
+    """The URL comes before the environment, and so does its name in the line."""
+    for variable in ("PGSSLMODE", "PGSERVICE", "PGHOSTADDR", "PGOPTIONS"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PGSSLMODE", "prefer")
+    line = _refused(f"{database_url}&{parameter}")
+    assert words in line
+    assert "secret" not in line
+
+
+def test_a_setting_of_a_service_file_is_named(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A wrong setting that neither the URL nor a variable holds is the service file's."""
+    (tmp_path / "services").write_text("[mine]\nsslmode=wrong\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PGSERVICE", "mine")
+    assert "sslmode in the service file is wrong" in _refused(database_url)
+
+
+@contextmanager
+def _server_with_tls() -> Iterator[int]:
+    """A port where something agrees to TLS, and says no more."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    one = server.accept()[0]
+                except OSError:
+                    return
+                taken.append(one)
+                one.recv(8)
+                one.sendall(b"S")
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield int(server.getsockname()[1])
+        server.shutdown(socket.SHUT_RDWR)
+        for one in taken:
+            one.close()
+
+
+def test_a_root_certificate_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables that ask for a file that is missing are named, and not the server's certificate."""
+    monkeypatch.setenv("PGSSLROOTCERT", "/no/such/root.crt")
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    with _server_with_tls() as port:
+        line = _refused(f"postgresql://u@127.0.0.1:{port}/d")
+    assert "the root certificate's file cannot be read: correct PGSSLROOTCERT in the environment" in line
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a\nb",
+        "x\nconnection to server at y failed: FATAL:  password authentication failed for user z",
+        "\n" + "long " * 30,
+    ],
+)
+def test_a_name_with_a_line_break_is_no_reason(database_url: str, name: str) -> None:
+    """A database or user whose name holds a line break, and a reason behind it, is a database or user that is not there."""
+    path = database_url.partition("@/")[2].partition("?")[0]
+    line = _refused(database_url.replace(f"/{path}?", f"/{quote(name, safe='')}?"))
+    assert "the server has no such database" in line
+    assert "\n" not in line
+    assert "does not know this user" in _refused(database_url.replace("postgres@", f"{quote(name, safe='')}@"))
+
+
+def test_an_unknown_complaint_of_libpq_is_not_retried() -> None:
+    """What libpq says before it tries a connection is about a setting, whatever it is; what it says later may pass."""
+    told = refusals.refusal(psycopg.OperationalError("connection is bad: unheard of"))
+    assert (told.lasting, "refuses a setting" in told.problem) == (True, True)
+    assert not refusals.refusal(psycopg.OperationalError("connection failed: unheard of")).lasting
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("sync",), ("db", "upgrade"), ("db", "check"), ("config", "check")])
+def test_a_command_says_once_which_variable_is_wrong(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    database_url: str,
+    arguments: tuple[str, ...],
+) -> None:
+    """Every command ends at once with one line that names the variable once, and the place in words that read once."""
+    variables = environment(database_url, f"http://127.0.0.1:{free_port()}", PGSSLMODE="wrong", PGAPPNAME="x")
+    command = command_line(tmp_path, monkeypatch, capsys, configuration("w"), COLUMNS="1000", **variables)
+    printed = command(*arguments)
+    assert printed.status in (4, 5)
+    line = next(
+        one for one in (printed.err + printed.out).splitlines() if one.count("PGSSLMODE") and "database_away" not in one
+    )
+    assert line.count("PGSSLMODE") == 1
+    assert "libpq also follows" not in line
+    assert "database: the database" not in line
+
+
+def test_where_a_database_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address holds what the URL says, else the environment; a control character of a host never reaches a line."""
+    monkeypatch.setenv("PGHOST", "from-env")
+    monkeypatch.setenv("PGPORT", "6543")
+    assert conninfo.address("postgresql://u@db.example.com/d") == "PostgreSQL at db.example.com:6543"
+    assert conninfo.address("postgresql:///d") == "PostgreSQL at from-env:6543"
+    assert conninfo.address("postgresql://u@/d?host=a%0Ab,c&port=1,2") == "PostgreSQL at a?b:1, c:2"

@@ -1,0 +1,250 @@
+"""A server that takes connections and answers nothing: every process of it is stopped. Who waits is told within seconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+
+from etl.database import Database
+from etl.errors import DatabaseUnavailable
+from etl.local.history import History
+from etl.local.postgres import EmbeddedPostgres
+from etl.local.simulator import Simulator
+from etl.schema import upgrade
+from tests.acceptance.test_command import started
+from tests.command_line import Command, command_line
+from tests.conftest import FAST_SETTINGS
+from tests.postgres_fixture import new_home
+from tests.support import configuration, environment, free_port, query, wait_until
+
+SECONDS = 15.0
+"""Within which who waits must have been told: three times as long as it takes, for a machine that is busy."""
+Freeze = Callable[[], None]
+
+
+class Freezer:
+    """A server of these tests' own that can be frozen."""
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        self.url = server.url
+        self._postmaster = int((server.data / "postmaster.pid").read_text().splitlines()[0])
+
+    def freeze(self) -> None:
+        """Stop every process; what is begun meanwhile is none, as the first to be stopped begins them."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.kill(self._postmaster, number)
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parent = int(stat.read_text().rpartition(")")[2].split()[1])
+                if parent == self._postmaster:
+                    os.kill(int(stat.parent.name), number)
+            except (OSError, ValueError):
+                continue
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Freezer]:
+    """The server, with the schema."""
+    home = new_home()
+    try:
+        with EmbeddedPostgres(home, settings=FAST_SETTINGS) as found:
+            upgrade(found.url)
+            yield Freezer(found)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def _frozen(server: Freezer) -> Iterator[None]:
+    server.freeze()
+    try:
+        yield
+    finally:
+        server.thaw()
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server: Freezer
+) -> Command:
+    """The command line for that server, with one workflow."""
+    variables = environment(server.url, f"http://127.0.0.1:{free_port()}", ORCHESTRA_ETL_API__ATTEMPTS="1")
+    return command_line(tmp_path, monkeypatch, capsys, configuration("w"), **variables)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("status",), ("db", "upgrade"), ("config", "check", "--json")],
+    ids=" ".join,
+)
+def test_a_command_gives_a_frozen_server_up_in_seconds(
+    server: Freezer, command: Command, arguments: tuple[str, ...]
+) -> None:
+    """What a person waits for ends with the line that names the place and the silence."""
+    with _frozen(server):
+        began = time.monotonic()
+        printed = command(*arguments)
+        assert time.monotonic() - began < SECONDS
+    assert printed.status in (4, 5)
+    assert "does not answer in time" in printed.err + printed.out
+
+
+def test_a_server_that_freezes_under_a_statement_is_given_up_in_seconds(server: Freezer) -> None:
+    """A unit of work that somebody waits for does not wait until the statement's time is up."""
+    opened = Database(server.url, outage_patience=3)
+    with ExitStack() as frozen:
+
+        def work(connection: Connection) -> None:
+            frozen.enter_context(_frozen(server))
+            connection.execute(text("SELECT 1"))
+
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match="does not answer in time"):
+            opened.transaction(work)
+        assert time.monotonic() - began < SECONDS
+        opened.close()
+
+
+def test_a_slow_statement_is_no_silence(server: Freezer) -> None:
+    """The control: a server that works for longer than the patience is waited for, and its outage is nobody's."""
+    opened = Database(server.url, outage_patience=1)
+    attempts: list[int] = []
+
+    def work(connection: Connection) -> None:
+        attempts.append(1)
+        connection.execute(text("SELECT pg_sleep(3)"))
+
+    opened.transaction(work)
+    opened.close()
+    assert (attempts, opened.problem) == ([1], None)
+
+
+def test_a_patient_process_knows_within_seconds_and_goes_on(server: Freezer) -> None:
+    """A process that waits for the server knows that it is away, and its unit of work is done when it is back, once."""
+    opened = Database(server.url, patience=120)
+    query(server.url, "CREATE TABLE IF NOT EXISTS public.done (attempt int)")
+    begun = threading.Event()
+
+    def work(connection: Connection) -> None:
+        connection.execute(text("SELECT 1"))
+        begun.set()
+        time.sleep(0.5)
+        connection.execute(text("INSERT INTO public.done VALUES (1)"))
+
+    thread = threading.Thread(target=opened.transaction, args=(work,))
+    thread.start()
+    begun.wait()
+    with _frozen(server):
+        began = time.monotonic()
+        wait_until(lambda: opened.is_away, seconds=SECONDS)
+        assert "does not answer in time" in str(opened.problem)
+        assert thread.is_alive(), time.monotonic() - began
+    thread.join(30)
+    assert not thread.is_alive()
+    wait_until(lambda: opened.transaction(lambda c: None) is None and opened.problem is None)
+    opened.close()
+    assert query(server.url, "SELECT count(*) AS n FROM public.done") == [{"n": 1}]
+
+
+def test_the_end_of_a_process_does_not_wait_for_a_frozen_server(server: Freezer) -> None:
+    """`end_within` breaks off all sessions of a server that is known to be silent, without asking it about each."""
+    opened = Database(server.url, patience=120)
+    ready = threading.Barrier(6)
+    ended: list[float] = []
+
+    def work(connection: Connection) -> None:
+        connection.execute(text("SELECT 1"))
+        ready.wait()
+        time.sleep(0.2)
+        connection.execute(text("SELECT 1"))
+
+    def attempt() -> None:
+        with pytest.raises(DatabaseUnavailable):
+            opened.transaction(work)
+        ended.append(time.monotonic())
+
+    threads = [threading.Thread(target=attempt) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    with _frozen(server):
+        wait_until(lambda: opened.is_away, seconds=SECONDS)
+        asked = time.monotonic()
+        opened.end_within(1.0)
+        for thread in threads:
+            thread.join(SECONDS)
+        assert len(ended) == 5
+        assert max(ended) - asked < 4
+        opened.close()
+
+
+def test_health_pages_follow_a_frozen_server(server: Freezer, tmp_path: Path) -> None:
+    """Within seconds `/readyz` is 503 and the figures of the database are gone, and each page answers at once; it is ready again
+    when the server goes on; SIGTERM ends the process in the seconds that the service promises."""
+    port = free_port()
+    history = History(seed=3, workflows=1, runs_per_workflow=3, live=0, arrivals_per_minute=0)
+    config = tmp_path / "etl.toml"
+    config.write_text(configuration(*history.workflow_ids))
+
+    def ask(path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    with Simulator(history).in_thread() as simulator:
+        variables = environment(server.url, simulator.base_url, ORCHESTRA_ETL_CONFIG=str(config))
+        variables["ORCHESTRA_ETL_SERVICE__PORT"] = str(port)
+        with started("serve", variables=variables) as process:
+            wait_until(lambda: ask("/readyz") == (200, "ok\n") and "orchestra_etl_open_runs{" in ask("/metrics")[1])
+            with _frozen(server):
+                wait_until(lambda: ask("/readyz")[0] == 503, seconds=SECONDS)
+                assert "database: PostgreSQL at " in ask("/readyz")[1]
+                assert "does not answer in time" in ask("/readyz")[1]
+                figures = ask("/metrics")[1]
+                assert "orchestra_etl_ready 0.0" in figures
+                assert "orchestra_etl_open_runs{" not in figures
+                assert ask("/livez")[0] == 200
+            wait_until(lambda: ask("/readyz")[0] == 200)
+            with _frozen(server):
+                wait_until(lambda: ask("/readyz")[0] == 503, seconds=SECONDS)
+                process.terminate()
+                began = time.monotonic()
+                process.wait(60)
+                assert time.monotonic() - began < 12
+
+
+def test_every_address_is_tried_before_a_person_gives_up() -> None:
+    """Two addresses that take connections and say nothing cost no more time together than one."""
+    with ExitStack() as kept:
+        ports = [
+            kept.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1],
+            kept.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1],
+        ]
+        opened = Database(f"postgresql://u@/d?host=127.0.0.1,127.0.0.1&port={ports[0]},{ports[1]}", outage_patience=5)
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match="does not answer in time"):
+            opened.transaction(lambda c: None)
+        assert time.monotonic() - began < 7
+        opened.close()

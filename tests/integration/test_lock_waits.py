@@ -1,0 +1,206 @@
+"""Waiting for locks that others hold: short where others wait behind it, named within seconds, and given up in the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, text
+from structlog.testing import capture_logs
+
+from etl import lookout, schema
+from etl.cli import db
+from etl.database import Database
+from etl.errors import DatabaseUnavailable
+from etl.lookout import Holder, holders_text
+from etl.schema import upgrade
+from tests.command_line import command_line
+from tests.support import query, wait_until
+
+HOSTILE = "psql\n\x1b[31m{sslmode}"
+"""A name that a client may give itself."""
+
+
+@contextmanager
+def _analyst(url: str, statement: str = "SELECT count(*) FROM orchestra.steps") -> Iterator[int]:
+    """A session that has read, and leaves its transaction open; its process."""
+    with psycopg.connect(url, application_name=HOSTILE) as connection:
+        connection.execute(statement.encode())
+        yield connection.info.backend_pid
+
+
+def _upgrading(url: str, refused: list[BaseException]) -> threading.Thread:
+    def attempt() -> None:
+        try:
+            upgrade(url)
+        except BaseException as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    return thread
+
+
+def _revision(url: str) -> str:
+    return str(query(url, "SELECT version_num FROM orchestra_etl.alembic_version")[0]["version_num"])
+
+
+def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(empty_database_url: str) -> None:
+    """While an analyst's transaction is open the upgrade says whose it is, once, writers go on, and it ends with the analyst."""
+    url = empty_database_url
+    upgrade(url, revision="0009")
+    refused: list[BaseException] = []
+    waits: list[float] = []
+    writer = Database(url, lock_timeout=30)
+
+    def write(connection: Connection) -> None:
+        connection.execute(text("DELETE FROM orchestra.step_rollup"))
+
+    with capture_logs() as lines, _analyst(url, "SELECT count(*) FROM orchestra.step_rollup") as pid:
+        upgrading = _upgrading(url, refused)
+        began = time.monotonic()
+        wait_until(lambda: any(one["event"] == "waiting_for_lock" for one in lines), seconds=20)
+        while time.monotonic() < began + 8:
+            tried = time.monotonic()
+            writer.transaction(write)
+            waits.append(time.monotonic() - tried)
+            time.sleep(0.05)
+        assert upgrading.is_alive()
+        assert _revision(url) == "0009"
+    upgrading.join(60)
+    writer.close()
+    assert refused == []
+    assert _revision(url) == schema.head()
+    assert max(waits) < 5
+    # Some waited behind the upgrade: else nothing was shown.
+    assert max(waits) > 0.5
+    # The writer has said something of its own, of the upgrade.
+    said = [one["problem"] for one in lines if one["event"] == "waiting_for_lock"]
+    said = [line for line in said if "application orchestra-etl db" not in line]
+    assert len(said) == 1
+    assert f"on orchestra.step_rollup, held by pid {pid}, user postgres, application psql" in said[0]
+    assert "in a transaction since 20" in said[0]
+    assert "SELECT" not in said[0]
+    assert said[0].isprintable()
+
+
+@pytest.mark.parametrize("table", ["steps", "step_rollup"])
+def test_an_upgrade_that_is_held_up_for_too_long_gives_up(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """Its last line says for how long it tried, and who holds the lock; nothing is half done, and the next one succeeds."""
+    url = empty_database_url
+    upgrade(url, revision="0009")
+    monkeypatch.setattr(schema, "LOCK_PATIENCE", 3.0)
+    with (
+        _analyst(url, f"SELECT count(*) FROM orchestra.{table}") as pid,
+        pytest.raises(DatabaseUnavailable) as given_up,
+    ):
+        upgrade(url)
+    line = str(given_up.value)
+    assert "has waited for 3 s" in line
+    assert f"pid {pid}, user postgres" in line
+    assert "end that session" in line
+    assert (given_up.value.exit_status, _revision(url)) == (4, "0009")
+    upgrade(url)
+    assert _revision(url) == schema.head()
+
+
+def test_a_concurrent_build_that_waits_says_for_whom(empty_database_url: str) -> None:
+    """An index that is built concurrently waits for old transactions, which hold no lock on its table: they are named, too."""
+    url = empty_database_url
+    upgrade(url, revision="0008")
+    refused: list[BaseException] = []
+    with capture_logs() as lines, psycopg.connect(url, application_name="old") as old:
+        old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        old.execute("SELECT 1")
+        upgrading = _upgrading(url, refused)
+        wait_until(lambda: any(one["event"] == "waiting_for_lock" for one in lines), seconds=20)
+    upgrading.join(60)
+    assert refused == []
+    said = next(one["problem"] for one in lines if one["event"] == "waiting_for_lock")
+    assert f"pid {old.info.backend_pid if not old.closed else ''}".strip() in said
+    assert "application old" in said
+
+
+def test_another_upgrade_is_named(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade that waits for its turn says within seconds whose turn it is, and in the end that it gave up on that one."""
+    url = empty_database_url
+    upgrade(url, revision="0009")
+    monkeypatch.setattr(schema, "LOCK_PATIENCE", 4.0)
+    with capture_logs() as lines, psycopg.connect(url, application_name="other upgrade") as gate:
+        gate.execute("LOCK TABLE orchestra_etl.upgrade_lock IN EXCLUSIVE MODE")
+        with pytest.raises(DatabaseUnavailable, match="has not ended in 4 s") as given_up:
+            upgrade(url)
+    said = [one["problem"] for one in lines if one["event"] == "waiting_for_upgrade"]
+    assert len(said) == 1
+    for line in (said[0], str(given_up.value)):
+        assert "application other upgrade" in line
+
+
+def test_a_unit_of_work_that_waits_for_a_lock_names_its_holder(database_url: str) -> None:
+    """Whatever waits for a lock says for whom, and where it gives up the error says it, too: rows, transactions and tables."""
+    opened = Database(database_url, lock_timeout=3, patience=1)
+    query(database_url, "INSERT INTO orchestra_etl.state_map VALUES ('done', 'succeeded')")
+    with (
+        capture_logs() as lines,
+        _analyst(database_url, "UPDATE orchestra_etl.state_map SET state = state") as pid,
+        pytest.raises(DatabaseUnavailable, match="SQLSTATE 55P03") as given_up,
+    ):
+        opened.transaction(lambda c: c.execute(text("UPDATE orchestra_etl.state_map SET state = 'failed'")))
+    opened.close()
+    assert f"on orchestra_etl.state_map, held by pid {pid}" in str(given_up.value)
+    assert [one["event"] for one in lines].count("waiting_for_lock") == 1
+
+
+def test_a_change_of_rights_gives_way_and_names_the_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str
+) -> None:
+    """`db roles`, whose change of owners needs every table alone, waits as briefly as an upgrade, and says for whom."""
+    monkeypatch.setattr(db, "PATIENCE_SECONDS", 3.0)
+    command = command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
+    with _analyst(database_url) as pid:
+        began = time.monotonic()
+        printed = command("db", "roles")
+        assert time.monotonic() - began < 15
+    assert printed.status == 4
+    assert f"on orchestra.steps, held by pid {pid}" in printed.err.splitlines()[-1]
+
+
+def test_waiting_for_no_lock_says_nothing(database_url: str) -> None:
+    """The control: a slow statement that waits for nobody makes no line."""
+    opened = Database(database_url)
+    with capture_logs() as lines:
+        opened.transaction(lambda c: c.execute(text("SELECT pg_sleep(2.5)")))
+    opened.close()
+    assert lines == []
+
+
+def test_who_holds_a_lock_in_words() -> None:
+    """Names are data, cut and on one line; what a user may not see, and a prepared transaction, are left out."""
+    since = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    known = Holder(7, "jane\n", "x" * 100, since, "orchestra.steps")
+    assert str(known) == f"pid 7, user jane, application {'x' * 62}…, in a transaction since 2026-03-01 12:00:00 UTC"
+    assert holders_text([Holder(0, None, None, None, None)]) == "held by a prepared transaction"
+    assert holders_text([known] * 4).endswith("; and others")
+
+
+def test_the_line_is_repeated_once_a_minute(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait that lasts is said again after the time between two lines, and not at every look."""
+    monkeypatch.setattr(lookout, "SAID_EVERY", 2.5)
+    monkeypatch.setattr(lookout, "EVERY", 0.2)
+    opened = Database(database_url, lock_timeout=0)
+    with capture_logs() as lines, psycopg.connect(database_url) as holder:
+        holder.execute("LOCK TABLE orchestra_etl.state_map")
+        release = threading.Timer(4.0, holder.rollback)
+        release.start()
+        opened.transaction(lambda c: c.execute(text("SELECT count(*) FROM orchestra_etl.state_map")))
+        release.join()
+    opened.close()
+    assert [one["event"] for one in lines] == ["waiting_for_lock"] * 2

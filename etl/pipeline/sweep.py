@@ -182,10 +182,9 @@ class Sweeper:
                         "the list shows the oldest runs first: each sweep has to walk it whole", max_pages=UNBOUNDED
                     )
                     report.whole_list = True
-                only_looks = walker.looks_at_head
                 members = await self._run(lambda c, page=page: sweeps.members(c, begun, [run.id for run in page.runs]))  # type: ignore[misc]
-                walker.receive(page.ids, members, page.nameless)
-                if only_looks:
+                walker.receive(page.rows, members)
+                if not walker.last_is_listed:
                     page = DecodedPage(())
             report.pages += 1
             report.listed, report.problem = walker.listed, walker.problem

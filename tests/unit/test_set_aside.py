@@ -108,7 +108,7 @@ def test_elements_behind_the_last_one_read(monkeypatch: pytest.MonkeyPatch) -> N
         assert others.detail == "And 10,000 more: The answer has more elements than are read of one of its length."
         page = decode_page(start + array(*steps))
         # What is behind them is asked for by its place in the list.
-        assert (len(page.runs), len(page.ids), [one.reason for one in page.rejected]) == (20_000, 20_000, ["too_many"])
+        assert (len(page.runs), len(page.rows), [one.reason for one in page.rejected]) == (20_000, 20_000, ["too_many"])
     monkeypatch.setattr(scanner, "_COUNTED", 100)
     *_, behind = split_tolerant(array(*steps), 10)
     assert (behind.number, behind.unread) == (101, True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-EMPTIED = "the list is empty, though it showed runs before"
-
 
 def ignores_offset(offset: int, *, shown: int) -> str:
     """The head is answered at this offset, too; it shows so many rows."""

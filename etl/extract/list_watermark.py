@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from etl.extract.list_page import Page
+from collections.abc import Set
+
+from etl.extract.list_page import Page, Row
 
 
 class Watermark:
@@ -18,10 +20,17 @@ class Watermark:
         self._enough = enough
         self._in_a_row = 0
         self._met: set[str] = set()  # distinct members, counted up to `enough`
-        self._last_is_member = False
+        self._deepest: str | None = None  # the row that lies farthest behind those at the head
+        self._deepest_is_member = False
 
-    def come_upon(self, page: Page, frontier: Page | None) -> None:
-        """Count the page's members; what is in a row is counted from the start where the page does not follow the frontier."""
+    def come_upon(self, page: Page, frontier: Page | None, new: Set[Row]) -> None:
+        """Count the members that an accepted page shows.
+
+        Args:
+            page: the page.
+            frontier: the page that it joins; None: none, or not any more. What is in a row is then counted from the start.
+            new: those of its rows that the walk has not shown before.
+        """
         known = set() if frontier is None else set(frontier.usable)
         if frontier is None or not (
             page.request.offset >= frontier.end or set(frontier.usable[-1:]) <= set(page.usable)
@@ -32,8 +41,9 @@ class Watermark:
                 self._met.add(id)
             if id not in known:
                 self._in_a_row = self._in_a_row + 1 if id in page.members else 0
-        if page.usable:
-            self._last_is_member = page.usable[-1] in page.members
+        last = next(reversed(page.usable), None)
+        if last is not None and (frontier is None or last in new or self._deepest in page.usable):
+            self._deepest, self._deepest_is_member = last, last in page.members
         self.is_reached = self._in_a_row >= self._enough
         self.was_reached = self.was_reached or self.is_reached
 
@@ -41,4 +51,4 @@ class Watermark:
         """Whether a list that has ended showed all that is newer than the watermark; `otherwise`: where there is no watermark."""
         if not self._size:
             return otherwise
-        return self._last_is_member or len(self._met) >= min(self._enough, self._size)
+        return self._deepest_is_member or len(self._met) >= min(self._enough, self._size)

@@ -139,6 +139,11 @@ class RunListWalker:
         """Whether the walk has come upon the watermark; a walk of the whole list goes on behind it."""
         return self._watermark.was_reached
 
+    @property
+    def emptied(self) -> bool:
+        """Whether the walk ended at an empty head, though the list has shown rows before, in this walk or an earlier one."""
+        return self._empty_heads > 0
+
     def next_page(self) -> PageRequest | None:
         """The page to ask for, the same one until it is answered; None when the walk is over."""
         if self.outcome is not None:
@@ -316,9 +321,9 @@ class RunListWalker:
         leads_on = page.leads_on(frontier, new_in_walk) if frontier is not None else not returned
         known: Set[str] = set() if frontier is None else set(frontier.usable)
         usable = page.usable
-        self._watermark.come_upon(page, frontier)
+        self._watermark.come_upon(page, frontier, new_in_walk)
         onward, self._reached = page.end > self._reached > 0, max(self._reached, page.end)
-        disorder = self._is_out_of_order(usable, known, new)
+        disorder = self._is_out_of_order(usable, known, new_in_walk)
         self._disordered = self._disordered or disorder
         if onward and disorder:
             self.problem = self.problem or list_problem.changes_order(offset)
@@ -387,7 +392,5 @@ class RunListWalker:
         # A list that was not empty before, and now is, shows nothing of what came meanwhile.
         first = not self._left_behind and not self._empty_heads
         complete = self._watermark.shows_nothing_missed(otherwise=first)
-        if self._empty_heads and not complete:
-            self.problem = list_problem.EMPTIED
         self.problem = self._suspicion or self.problem
         self.outcome = "ended" if complete else "missed"

@@ -449,7 +449,7 @@ def test_a_list_that_is_emptied_under_the_walk_is_missed(watermark_size: int) ->
     walking = RunListWalker(watermark_size=watermark_size, max_pages=99)
     while walking.next_page() is not None:
         walking.receive([f"run-{number}" for number in range(100)] if walking.pages == 1 else [], ())
-    assert (walking.outcome, walking.problem) == ("missed", "the list is empty, though it showed runs before")
+    assert (walking.outcome, walking.emptied) == ("missed", True)
     assert walking.pages < 15
 
 

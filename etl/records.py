@@ -179,10 +179,9 @@ class DecodedPage(msgspec.Struct, frozen=True):
 
     runs: tuple[ListedRun, ...]
     rejected: tuple[Rejected, ...] = ()
-    ids: tuple[str | None, ...] = ()
-    """The id of every row in the order of the page, None where it is not usable: what paging must count."""
-    nameless: tuple[int, ...] = ()
-    """A hash of each row without a usable id, by which this process knows it again."""
+    rows: tuple[str | int, ...] = ()
+    """What paging must count: every row in the order of the page, by its run's id; one without a usable id by a hash, by which
+    this process knows it again."""
     readable: bool = True
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from etl.extract.list_page import PageRequest
+from etl.extract.list_page import PageRequest, Row
 from etl.extract.run_list import Outcome, RunListWalker
 
 ENOUGH = 25
@@ -99,11 +99,11 @@ class StopsAtFirstKnownPage(RunListWalker):
         """The page after the last one."""
         return self.asked if self.outcome is None else None
 
-    def receive(self, ids: Sequence[str | None], members: Collection[str], nameless: Sequence[int] = ()) -> None:
+    def receive(self, rows: Sequence[Row], members: Collection[str]) -> None:
         """Stop at the first known run."""
-        if not ids or not self.stored.isdisjoint(ids):
+        if not rows or not self.stored.isdisjoint(rows):
             self.outcome = "ended"
-        self.asked = PageRequest(self.asked.offset + len(ids), self.asked.limit)
+        self.asked = PageRequest(self.asked.offset + len(rows), self.asked.limit)
 
 
 def walker(ledger: Ledger, page_size: int, *, whole_list: bool = False, max_pages: int = 400) -> RunListWalker:
@@ -127,9 +127,8 @@ def walk(
             continue
         if server.rng.random() < dies:
             return None
-        only_looks = walker.looks_at_head
         walker.receive(ids, ledger.members.intersection(ids))
-        if not only_looks:
+        if walker.last_is_listed:
             ledger.known.update(ids)
             listed.update(ids)
         if walker.outcome is not None and walker.outcome != "cut_off":

@@ -17,7 +17,7 @@ from etl.admin.persons import Hidden, Person
 from etl.admin.removal import OWNED, batches, lock, remove
 from etl.database import Database, allow_long
 from etl.errors import ConfigurationError
-from etl.ledger import changed_groups
+from etl.ledger import changed_groups, dead_letters
 from etl.tables.rollups import run_rollup, step_rollup, step_rollup_daily
 from etl.transform.redact import Redaction
 
@@ -89,16 +89,8 @@ _ENTER = text("""
 
 _IN_SCOPE = "(CAST(:workflow_id AS text) IS NULL OR t.workflow_id = :workflow_id)"
 
-# Bad rows of the run list carry no run's id, but their bytes may.
-_LETTERS = """
-    FROM orchestra_etl.dead_letters AS d
-    WHERE d.run_id = ANY (CAST(:ids AS text[]))
-       OR (d.run_id = '' AND EXISTS (
-              SELECT FROM unnest(CAST(:ids AS text[])) AS n (run_id)
-              WHERE position(convert_to(n.run_id, 'UTF8') IN d.body) > 0))
-"""
-_FIND_LETTERS = text(f"SELECT d.id {_LETTERS}")
-_DELETE_LETTERS = text(f"DELETE {_LETTERS}")
+_FIND_LETTERS = text("SELECT id FROM orchestra_etl.dead_letters WHERE run_id = ANY (CAST(:ids AS text[]))")
+_DELETE_LETTERS = text("DELETE FROM orchestra_etl.dead_letters WHERE run_id = ANY (CAST(:ids AS text[]))")
 _DELETE_LETTERS_NAMING = text("DELETE FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))")
 
 # Groups whose runs are still there are computed anew from them. Of the others what remains is everybody else's.
@@ -150,10 +142,9 @@ def find(connection: Connection, selection: Selection, rules: Redaction = NO_RED
         for name, statement in _COUNT.items():
             rows[name] += connection.execute(statement, {"ids": list(part)}).scalar_one()
         letters.update(connection.execute(_FIND_LETTERS, {"ids": list(part)}).scalars())
-    if person is not None:
-        letters.update(persons.letters_of(connection, person))
-        if person.field == "organization_id":
-            rows["rollups"] = connection.execute(_COUNT_COUNTED, person.parameters).scalar_one()
+    letters.update(_letters_naming(connection, person, ids))
+    if person is not None and person.field == "organization_id":
+        rows["rollups"] = connection.execute(_COUNT_COUNTED, person.parameters).scalar_one()
     rows["dead_letters"] = len(letters)
     return Found(len(ids), dict(rows), _not_read(connection, selection, person), _hidden(connection, person, rules))
 
@@ -174,15 +165,21 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
         for part in batches(ids, BATCH):
             rows.update(database.transaction(_remover(part, selection.workflow_id)))
         runs += len(ids)
-    if person is not None:
-        rows["dead_letters"] += database.transaction(
-            lambda c: c.execute(_DELETE_LETTERS_NAMING, {"ids": persons.letters_of(c, person)}).rowcount
-        )
-        if person.field == "organization_id":
-            rows["rollups"] = database.transaction(lambda c: _delete_counted(c, person))
+    rows["dead_letters"] += database.transaction(
+        lambda c: c.execute(_DELETE_LETTERS_NAMING, {"ids": _letters_naming(c, person)}).rowcount
+    )
+    if person is not None and person.field == "organization_id":
+        rows["rollups"] = database.transaction(lambda c: _delete_counted(c, person))
     return database.transaction(
         lambda c: Found(runs, dict(rows), _not_read(c, selection, person), _hidden(c, person, rules))
     )
+
+
+def _letters_naming(connection: Connection, person: Person | None, run_ids: Sequence[str] = ()) -> list[int]:
+    """The dead letters whose bytes name the person, one of these runs, or one that was erased: bad rows carry no run's id."""
+    allow_long(connection)
+    named = dead_letters.naming_erased(connection, frozenset(run_ids))
+    return sorted(named if person is None else named.union(persons.letters_of(connection, person)))
 
 
 def _delete_counted(connection: Connection, person: Person) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -48,46 +49,62 @@ class Seen:
         return number % self._BITS, (number >> 32) % self._BITS
 
 
+Row = str | int
+"""A row of the list: its run's id, or a hash of a row without a usable id, by which it is known again."""
+
+
 @dataclass(frozen=True)
 class Page:
-    """A page as it was received; an id of None is a row without a usable id."""
+    """A page as it was received."""
 
     request: PageRequest
-    ids: tuple[str | None, ...]
+    rows: tuple[Row, ...]
     members: frozenset[str]
     too_large: bool = False
     """The page is a single row that cannot be read; it is known only by that."""
-    shows_new: bool = True
-    """Whether a row was on no page before."""
-    nameless: tuple[int, ...] = ()
-    """A hash of each row without a usable id; none: nothing tells them from each other, and each counts as new."""
 
     @property
     def end(self) -> int:
         """Offset of the row after the page's last one."""
-        return self.request.offset + len(self.ids)
+        return self.request.offset + len(self.rows)
 
     @cached_property
     def usable(self) -> list[str]:
         """The page's ids in list order, each once."""
-        return [id for id in dict.fromkeys(self.ids) if id is not None]
+        return [row for row in dict.fromkeys(self.rows) if isinstance(row, str)]
 
-    def new_to(self, seen: Seen) -> tuple[set[str], int]:
-        """The ids that were not seen before, and how many rows were not; from now on all of them are."""
-        ids = {id for id in self.usable if id not in seen}
-        others = {row for row in self.nameless if row not in seen}
-        for row in (*ids, *others):
+    @cached_property
+    def places(self) -> dict[Row, int]:
+        """The offset at which each row stands, by this answer; of a row that comes twice, the last one."""
+        return {row: offset for offset, row in enumerate(self.rows, self.request.offset)}
+
+    def offset_of(self, row: Row) -> int:
+        """The offset at which a row of the page stands; where it comes twice, the first one."""
+        return self.request.offset + self.rows.index(row)
+
+    def new_to(self, seen: Seen) -> set[Row]:
+        """The rows that were not seen before; from now on all of them are."""
+        rows = {row for row in self.rows if row not in seen}
+        for row in rows:
             seen.add(row)
-        return ids, len(ids) + (len(others) if self.nameless else self.ids.count(None))
+        return rows
 
-    def leads_on(self, new: set[str]) -> bool:
-        """Whether the page shows what lies behind known rows: a new row stands behind one of them, or half of its rows are new.
+    def repeats(self, frontier: Page) -> tuple[Row, ...]:
+        """The rows of the frontier that this page was asked to repeat."""
+        return frontier.rows[max(0, self.request.offset - frontier.request.offset) :]
 
-        A server that ignores `offset` shows only what was added at the head meanwhile, before all that is known.
+    def leads_on(self, frontier: Page, new: Set[Row]) -> bool:
+        """Whether the page ends with a new row, behind the frontier's last one.
+
+        New rows before that one were added at the head, and where it is gone, the server may make up rows for each answer.
+        A page that ends with a known row goes round to it. Rows without an id lead on only from each other.
         """
-        places = [place for place, id in enumerate(self.ids) if id is None or id in new]
-        known = next((place for place, id in enumerate(self.ids) if id is not None and id not in new), len(self.ids))
-        return bool(places) and (places[-1] > known or 2 * len(places) >= len(self.ids))
+        repeated = self.repeats(frontier)
+        if frontier.too_large or not repeated:
+            return bool(new)
+        from_row = next((row for row in reversed(repeated) if isinstance(row, str)), repeated[-1])
+        to_row = self.rows[-1] if isinstance(from_row, int) else next(reversed(self.usable), from_row)
+        return to_row in new and self.places.get(from_row, self.end) < self.places[to_row]
 
     def joins(self, frontier: Page) -> bool:
         """Whether no row can lie unseen between the frontier and this page.
@@ -95,7 +112,13 @@ class Page:
         Where the rows to be repeated have no usable id between them there is nothing to recognise: the page is
         taken on trust, as a walk that insisted would never get past such rows.
         """
-        repeated = frontier.ids[max(0, self.request.offset - frontier.request.offset) :]
-        if self.ids and repeated and not frontier.too_large and not any(id is not None for id in repeated):
+        repeated = self.repeats(frontier)
+        if self.rows and repeated and not frontier.too_large and not any(isinstance(row, str) for row in repeated):
             return True
         return not set(self.usable).isdisjoint(frontier.usable)
+
+    def shift_from(self, earlier: Page) -> int | None:
+        """How many rows farther from the head a row stands here than in an earlier page: if both offsets are followed, so many
+        rows were added meanwhile, less those that were removed. None: no row is in both."""
+        row = next((row for row in self.usable if row in earlier.places), None)
+        return None if row is None else self.offset_of(row) - earlier.offset_of(row)

@@ -9,10 +9,12 @@ paged. Four rules keep a walk from losing a run under these conditions, and from
   a walk that died has listed the newest runs and left a hole behind them.
 - A short page is not the list's end (servers cap pages below the limit asked for); an empty page is, or
   a page that shows nothing but rows of the frontier although it had room for more.
-- Progress is what the server shows, not what was asked for: a row that this walk has not seen yet, behind rows that it
-  has seen. A page without a new row is followed by a look at the head; where nothing was added there, the list repeats
-  itself, and has ended. A list that leads no further for as many answers as it took to see all of it, and some more, is
-  given up.
+- Progress is what the server shows, not what was asked for: rows that this walk has not seen yet, behind those that it has.
+  Rows that are added at the head are no progress. A page that does not lead on is followed by a look at the head: if the
+  head does not explain where the page's rows stand, the list does not follow `offset`. A list that leads no further for as
+  many answers as it took to see all of it, and some more, is given up (`etl.extract.list_progress`).
+
+An empty head is asked for again if rows are known: by accident, a server may answer `null` or nothing once.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from collections.abc import Collection, Sequence, Set
 from dataclasses import replace
 from typing import Literal
 
-from etl.extract.list_page import Page, PageRequest, Seen
+from etl.extract import list_problem
+from etl.extract.list_page import Page, PageRequest, Row, Seen
+from etl.extract.list_progress import Progress
+from etl.extract.list_watermark import Watermark
 
 Outcome = Literal["met", "ended", "missed", "cut_off"]
 """How a walk ended.
@@ -32,13 +37,9 @@ Outcome = Literal["met", "ended", "missed", "cut_off"]
 it is.
 """
 
-PATIENCE = 30
-"""Answers in a row that do not lead on, beyond as many as have done so: to find its place again, a walk may have to pass all
-that it has seen."""
-
 REPEATS = 3
-"""Pages that repeat rows while nothing was added at the head, after which a list is taken to do so for ever. Some may do so by
-chance: rows were added and removed just then."""
+"""Pages whose rows stand where the head does not explain it, after which a list is taken to do so for ever: some may do so by
+chance, because rows were added and removed just then. So often an empty head is asked for, too."""
 
 
 class RunListWalker:
@@ -54,8 +55,9 @@ class RunListWalker:
         outcome: None while the walk goes on.
         problem: how the list behaves otherwise than the API says, in one line; None while it does not.
         listed: rows from the head to the last one that was new to the walk.
-        watermark_met: whether the walk has come upon the watermark; a walk of the whole list goes on behind it.
         pages: pages asked for so far.
+        last_is_listed: False where the last answer only told whether rows were added at the head: the walk does not lead from
+            it to the other pages, and its rows must not be taken for listed.
         skipped_offsets: where a single row was too large to be read; such a run has not been listed. The
             same row can appear twice if the list moved under the walk.
     """
@@ -90,33 +92,31 @@ class RunListWalker:
         self.outcome: Outcome | None = None
         self.problem: str | None = None
         self.listed = 0
-        self.watermark_met = False
         self.pages = 0
+        self.last_is_listed = True
         self.skipped_offsets: list[int] = []
-        self._watermark_size = watermark_size
+        self._watermark = Watermark(watermark_size, enough=watermark_run)
+        self._knows_runs = watermark_size > 0
         self._max_pages = max_pages
         self._page_size = page_size
         self._whole_list = whole_list
         self._overlap = overlap
-        self._watermark_run = watermark_run
 
         self._asked: PageRequest | None = None
-        self._shown = Seen()  # by any answer of the walk
-        self._walked = Seen()  # by pages that were accepted since it last went back;
+        self._progress = Progress()
+        self._shown = Seen()  # by pages that were accepted,
+        self._rows = 0  # so many of them;
+        self._walked = Seen()  # by those since it last went back;
         self._reached = 0  # the end of the farthest of them
-        self._rows = 0  # that were shown, each once
-        self._new_answers = 0  # those that showed a row for the first time
-        self._idle_answers = 0  # those in a row, up to the last one, that did not
-        self._head: Page | None = None
-        self._grown = False  # since that was the head, rows were added to it: rows come again for that reason
-        self._restarts = 0  # times that the walk had to begin again at the head
-        self._looks: Page | None = None  # waits for a look at the head: it showed nothing new
-        # Since a page with a new row was accepted:
+        self._heads: tuple[Page, ...] = ()  # the head that was accepted, and the last two answers in place of it
+        self._looks: Page | None = None  # waits for a look at the head: it did not lead on, or shows rows out of place
+        self._shift = 0  # so many rows must have been added between the frontier and that page
+        # Since a page that led on was accepted:
         self._missing = False  # there was an empty page where rows should have been repeated,
         self._landings = 0  # and behind it pages that showed some of them;
         self._stranger: PageRequest | None = None  # a page showed others than should have been repeated;
         self._returns = 0  # times that the walk came back to the head;
-        self._repeats = 0  # pages that repeated rows though none was added at the head,
+        self._repeats = 0  # pages that repeated rows though the head does not explain it,
         self._suspicion: str | None = None  # and what that means
         self._offset = 0
         self._limit = page_size
@@ -124,9 +124,8 @@ class RunListWalker:
         self._frontier: Page | None = None
         self._unproven: Page | None = None  # accepted once the row before it turns out not to have moved
         self._largest_page = 0
-        self._run = 0  # consecutive members, ending with the frontier's last row
-        self._met: set[str] = set()  # distinct members seen, counted up to watermark_run
-        self._last_is_member = False
+        self._disordered = False  # rows have changed places: where one stands tells nothing
+        self._empty_heads = 0
         self._left_behind: frozenset[str] = frozenset()  # the frontier before a restart that has not met it again
 
     def walk_whole_list(self, problem: str, *, max_pages: int) -> None:
@@ -136,12 +135,14 @@ class RunListWalker:
         self.problem = problem
 
     @property
-    def looks_at_head(self) -> bool:
-        """Whether the page asked for only tells whether rows were added at the head.
+    def watermark_met(self) -> bool:
+        """Whether the walk has come upon the watermark; a walk of the whole list goes on behind it."""
+        return self._watermark.was_reached
 
-        The walk does not lead from that page to the others: its rows must not be taken for listed.
-        """
-        return self._looks is not None and self._unproven is None
+    @property
+    def emptied(self) -> bool:
+        """Whether the walk ended at an empty head, though the list has shown rows before, in this walk or an earlier one."""
+        return self._empty_heads > 0
 
     def next_page(self) -> PageRequest | None:
         """The page to ask for, the same one until it is answered; None when the walk is over."""
@@ -157,28 +158,23 @@ class RunListWalker:
             self.pages += 1
         return self._asked
 
-    def receive(self, ids: Sequence[str | None], members: Collection[str], nameless: Sequence[int] = ()) -> None:
+    def receive(self, rows: Sequence[Row], members: Collection[str]) -> None:
         """Take the page asked for.
 
         Args:
-            ids: the page's run ids in list order, None for a row without a usable id.
+            rows: the page's run ids in list order, a hash for a row without a usable id.
             members: those of them that belong to the watermark: runs that complete walks have listed. Runs
                 known by other means, and those that only this walk has listed, are no members.
-            nameless: a hash of each row without a usable id, by which it is known again; none: each counts as new.
         """
         request = self._answered()
-        page = Page(request, tuple(ids), frozenset(members), nameless=tuple(nameless))
+        page = Page(request, tuple(rows), frozenset(members))
+        self._progress.answered()
+        self.last_is_listed = self._looks is None
         if self._looks is not None:
-            self._count(0)
             self._look(page)
-            self._bound()
-            return
-        new_ids, new_rows = page.new_to(self._shown)
-        page = replace(page, shows_new=new_rows > 0)
-        self._count(new_rows, leads_on=request.offset == 0 or page.leads_on(new_ids))
-        if self._unproven is not None:
+        elif self._unproven is not None:
             frontier = self._frontier
-            self._prove(frontier is not None and not frontier.too_large and tuple(ids[:1]) == frontier.ids[-1:])
+            self._prove(frontier is not None and not frontier.too_large and page.rows[:1] == frontier.rows[-1:])
         else:
             self._judge(page)
         self._bound()
@@ -190,19 +186,19 @@ class RunListWalker:
     def too_large(self) -> None:
         """The page was too large to be read: ask for half of it, and pass over a row that is too large alone."""
         request = self._answered()
+        if self._looks is None and self._unproven is None and request.limit > 1:
+            self._limit = request.limit // 2
+            self._bound()
+            return
+        self._progress.answered()
         if self._unproven is not None:
-            self._count(0)
             self._prove(self._frontier is not None and self._frontier.too_large)
         elif self._looks is not None:
-            self._count(0)
             self._looks = None
-        elif request.limit > 1:
-            self._limit = request.limit // 2
         else:
-            self._idle_answers += 1
-            self._rows += 1
             self.skipped_offsets.append(request.offset)
-            self._judge(Page(request, (None,), frozenset(), too_large=True))
+            row = hash(("too large", request.offset))
+            self._judge(Page(request, (row,), frozenset(), too_large=True))
         self._bound()
 
     def _answered(self) -> PageRequest:
@@ -211,28 +207,13 @@ class RunListWalker:
         request, self._asked = self._asked, None
         return request
 
-    def _count(self, new_rows: int, *, leads_on: bool = True) -> None:
-        advances = new_rows > 0 and leads_on
-        self._rows += new_rows
-        self._new_answers += advances
-        self._idle_answers = 0 if advances else self._idle_answers + 1
-
     def _bound(self) -> None:
         if self.outcome is not None:
             return
-        if self._idle_answers > self._new_answers + PATIENCE:
-            too_large = self._frontier is not None and self._frontier.too_large
-            why = "changes faster than it can be walked, or does not follow `offset`"
-            self._give_up(
-                f"{self._idle_answers} answers in a row, the last at offset {self._offset:,}, led to no further run: "
-                f"the list {'has rows larger than api.max_response_bytes' if too_large else why}"
-            )
-        elif self._restarts > PATIENCE + self._new_answers // 10:
-            # Each answer shows new runs, and none leads on: as on a list that makes an id for each answer.
-            self._give_up(
-                f"the walk had to begin again {self._restarts} times: the list grows faster than it can be walked, or gives "
-                "runs other ids in each answer"
-            )
+        too_large = self._frontier is not None and self._frontier.too_large
+        problem = self._progress.problem(self._offset, too_large=too_large)
+        if problem is not None:
+            self._give_up(problem)
         elif self.pages >= self._max_pages:
             self.outcome = "cut_off"
 
@@ -246,7 +227,7 @@ class RunListWalker:
         if frontier is None or offset == 0 or page.joins(frontier):
             self._accept(page)
         elif offset < frontier.end:
-            if page.ids:
+            if page.rows:
                 self._stranger = page.request
             elif self._landings > 1 and self._stranger is None and not self._left_behind:
                 # Empty a third time, though what lies before it was answered twice meanwhile.
@@ -255,8 +236,8 @@ class RunListWalker:
             else:
                 self._missing = True
             self._step_back(offset)
-        elif len(frontier.ids) == 1 < frontier.request.limit:
-            # A server that gives a single row where more were asked for: mostly, that is all it has.
+        elif not page.rows and len(frontier.rows) == 1 < frontier.request.limit:
+            # A server that gives a single row where more were asked for: that is all it has.
             self._accept(page)
         else:
             # Rows too large to be read two at a time leave no room for an overlap. In its place the row before
@@ -272,121 +253,132 @@ class RunListWalker:
             self._step_back(page.request.offset)
 
     def _look(self, head: Page) -> None:
-        """Settle the page that showed nothing new: with nothing added at the head, the list has repeated itself."""
+        """Settle the page that did not lead on, or shows rows out of place, by what stands at the head just after it."""
         page, self._looks = self._looks, None
-        before = [] if self._head is None else self._head.usable
-        if page is None or set(head.usable[:1]).isdisjoint(before):
-            self._grown = True
+        # The frontier before the page was answered after the head before the last one.
+        first, before = self._heads[0], self._heads[-2:][0]
+        self._heads = (first, self._heads[-1], head)
+        if page is None:
             return
-        # The first repetition tells: a list that goes round repeats the very head later.
-        self._suspicion = self._suspicion or self._suspected(page, before)
-        self._repeats += 1
-        if self._repeats == REPEATS:
-            self._end()
+        grown = head.shift_from(before)
+        shared = next((row for row in page.usable if row in head.places), None)
+        row = page.usable[0] if shared is None else shared
+        # So many rows must have been added at the head since the page, if it followed `offset`.
+        moved = head.places.get(row, head.end) - page.offset_of(row)
+        if shared is not None and moved < 0 and self._progress.leading == 1:
+            # Rows that are added only move others away from the head: this one never stood where it was shown. The head is what
+            # the list answers at that offset, too.
+            self._accept(replace(head, request=page.request))
+            self._looks, self.last_is_listed, self.listed = None, True, len(head.rows)
+            self._count_repeat(list_problem.ignores_offset(page.request.offset, shown=len(head.rows)))
+        elif shared is not None and moved < 0:
+            self._count_repeat(list_problem.goes_round(page.request.offset))
+        elif grown is not None and moved > grown:
+            self._give_up(list_problem.counts_pages(page.request.offset))
+        elif (grown is not None and self._shift > grown) or not set(head.usable[:1]).isdisjoint(first.usable):
+            self._count_repeat(list_problem.goes_round(page.request.offset))
+        # Else rows come again because others were added at the head.
 
-    def _suspected(self, page: Page, head: Sequence[str]) -> str:
-        """What it means that this page repeats rows."""
-        offset = page.request.offset
-        if set(page.usable) <= set(head):
-            return (
-                f"the list answers the same rows at offset {offset:,} as at 0: runs behind its first {self.listed:,} cannot be "
-                "listed, unless a larger api.page_size shows them"
-            )
-        return f"the list repeats at offset {offset:,} what it showed before: it is taken to end there"
+    def _count_repeat(self, suspicion: str) -> None:
+        """Note a page that the head does not explain; the list has ended where there are several.
+
+        The first one tells what is wrong: a list that goes round repeats the very head later.
+        """
+        self._suspicion = self._suspicion or suspicion
+        self._repeats += 1
+        if self._repeats < REPEATS:
+            return
+        if self._stranger is None:
+            self._end()
+        else:
+            # Rows were listed that the walk does not lead to.
+            self._give_up(list_problem.counts_pages(self._stranger.offset))
 
     def _accept(self, page: Page) -> None:
         """Make the page the frontier, and see whether it ends the walk."""
-        if not page.ids:
-            self._end()
+        if not page.rows:
+            if page.request.offset == 0 and (self._knows_runs or self._largest_page):
+                self._empty_heads += 1
+            if self._empty_heads in (0, REPEATS):
+                self._end()
             return
+        self._empty_heads = 0
         offset, at_head = page.request.offset, page.request.offset == 0
-        returned = at_head and self._head is not None
+        returned = at_head and bool(self._heads)
         if at_head or self._step:
             # What comes now may well have been walked before.
             self._walked, self._reached = Seen(), 0
-        new_ids, new_rows = page.new_to(self._walked)
+        self._shift = (None if self._frontier is None else page.shift_from(self._frontier)) or 0
         if self._frontier is not None and at_head and not page.joins(self._frontier):
             # Thrown back to the head: the walk begins again, and remembers what it should come upon once more.
             self._left_behind = self._left_behind or frozenset(self._frontier.usable)
-            self._restarts += 1
-            self._frontier = None
-        known = set() if self._frontier is None else set(self._frontier.usable)
+            self._progress.restarted()
+            self._frontier, self._stranger, self._returns = None, None, 0
+        frontier = self._frontier
+        new_in_walk, new = page.new_to(self._shown), page.new_to(self._walked)
+        self._rows += len(new_in_walk)
+        # New rows at the head bring the walk no nearer to the list's end.
+        leads_on = page.leads_on(frontier, new_in_walk) if frontier is not None else not returned
+        known: Set[str] = set() if frontier is None else set(frontier.usable)
         usable = page.usable
-        self._count_members(page, known)
-        if usable:
-            self._last_is_member = usable[-1] in page.members
+        self._watermark.come_upon(page, frontier, new_in_walk)
         onward, self._reached = page.end > self._reached > 0, max(self._reached, page.end)
-        if onward and self._is_out_of_order(usable, known, new_ids):
-            self.problem = self.problem or (
-                f"the list changes its order while it is walked (at offset {offset:,}): runs may be found late"
-            )
+        disorder = self._is_out_of_order(usable, known, new_in_walk)
+        self._disordered = self._disordered or disorder
+        if onward and disorder:
+            self.problem = self.problem or list_problem.changes_order(offset)
         if not self._left_behind.isdisjoint(usable):
             self._left_behind = frozenset()
         self._frontier = page
         self._step = 0
-        self._largest_page = max(self._largest_page, len(page.ids))
+        self._largest_page = max(self._largest_page, len(page.rows))
         if at_head:
-            self._head, self._grown, self.listed = page, False, 0
-        if new_rows:
-            last = max((at for at, id in enumerate(page.ids, 1) if id is None or id in new_ids), default=0)
+            self._heads, self.listed = (page,), 0
+        if new:
+            last = max(at for at, row in enumerate(page.rows, 1) if row in new)
             self.listed = min(max(self.listed, page.request.offset + last), self._rows)
-        if page.shows_new:
+        if leads_on and not disorder and not page.too_large:
+            self._progress.led_on()
             self._missing, self._landings = False, 0
             self._stranger, self._returns, self._repeats, self._suspicion = None, 0, 0, None
         elif self._missing:
             self._landings += 1
 
-        self.watermark_met = self.watermark_met or self._run >= self._watermark_run
-        nothing_new = bool(usable) and known.issuperset(usable)
-        if nothing_new and len(page.ids) < min(page.request.limit, self._largest_page):
+        nothing_new = bool(usable) and known >= set(usable)
+        if nothing_new and len(page.rows) < min(page.request.limit, self._largest_page):
             self._end()
-        elif self._run >= self._watermark_run and not self._whole_list:
+        elif self._watermark.is_reached and not self._whole_list:
             self.outcome = "met"
         elif returned and self._stranger is not None and self._returns:
-            self._give_up(
-                f"at offset {self._stranger.offset:,} the list shows other rows than follow those at 0: is `offset` taken as the "
-                "number of a page?"
-            )
+            self._give_up(list_problem.counts_pages(self._stranger.offset))
         else:
             self._returns += returned
-            self._offset = page.end - min(self._overlap, len(page.ids) // 2)
-            if self._is_to_be_looked_at(page, known, new=new_rows > 0, onward=onward):
+            self._offset = page.end - min(self._overlap, len(page.rows) // 2)
+            leads_on_here = frontier is None or page.leads_on(frontier, new)
+            if self._is_to_be_looked_at(page, known, leads_on=leads_on_here, onward=onward):
                 self._looks = page
             self._widen()
 
-    def _is_to_be_looked_at(self, page: Page, known: frozenset[str] | set[str], *, new: bool, onward: bool) -> bool:
-        """Whether the page repeats rows, so that the head must tell whether rows were added there or the list repeats itself."""
-        head = [] if self._head is None else self._head.usable
-        rows = page.usable
-        if not rows or page.request.offset == 0 or self._left_behind or self._grown:
+    def _is_to_be_looked_at(self, page: Page, known: Set[str], *, leads_on: bool, onward: bool) -> bool:
+        """Whether the head must tell why the page does not lead on, or shows rows out of place."""
+        head = self._heads[-1]
+        rows = set(page.usable)
+        if not rows or page.request.offset == 0 or self._left_behind or self._disordered:
             return False
-        if rows[:1] == head[:1]:
+        if page.usable[:1] == head.usable[:1] or (self._shift < 0 and page.request.offset < len(head.rows)):
             return True
         # Only a page that reaches beyond the one before must show something new.
-        return onward and not new and (known.issuperset(rows) or set(head).issuperset(rows) or self._idle_answers > 1)
+        return onward and not leads_on and (known >= rows or set(head.usable) >= rows or self._progress.idle > 1)
 
     @staticmethod
-    def _is_out_of_order(usable: Sequence[str], known: Set[str], new: Set[str]) -> bool:
+    def _is_out_of_order(usable: Sequence[str], known: Set[str], new: Set[Row]) -> bool:
         """Whether a row stands between two of the frontier's that has not been seen before."""
         places = [place for place, id in enumerate(usable) if id in known]
         return bool(places) and any(id in new for id in usable[places[0] : places[-1]])
 
-    def _count_members(self, page: Page, known: set[str]) -> None:
-        """Continue the run of consecutive members behind the frontier's last row, or begin anew where that is gone."""
-        frontier = self._frontier
-        if frontier is None or not (
-            page.request.offset >= frontier.end or set(frontier.usable[-1:]) <= set(page.usable)
-        ):
-            self._run, known = 0, set()
-        for id in page.usable:
-            if id in page.members and len(self._met) < self._watermark_run:
-                self._met.add(id)
-            if id not in known:
-                self._run = self._run + 1 if id in page.members else 0
-
     def _step_back(self, offset: int) -> None:
         """Go back from a page that does not join the frontier, twice as far each time, at last to the list's head."""
-        self._step = 2 * self._step or max(1, 0 if self._frontier is None else len(self._frontier.ids) // 2)
+        self._step = 2 * self._step or max(1, 0 if self._frontier is None else len(self._frontier.rows) // 2)
         # Not to the head at once: what stands at offset 1 tells a list that follows `offset` from one that does not.
         self._offset = max(0 if offset <= 1 else 1, offset - self._step)
 
@@ -396,14 +388,9 @@ class RunListWalker:
 
     def _end(self) -> None:
         """The list has ended: say whether it showed everything that is newer than the watermark."""
-        if self._largest_page == 0:
-            complete = True  # an empty list proves nothing, and shows nothing that could have been missed
-        elif self._watermark_size:
-            enough = min(self._watermark_run, self._watermark_size)
-            complete = self._last_is_member or len(self._met) >= enough
-        else:
-            # Nothing is known from before; but a walk that was thrown back to the head must at least have
-            # come upon its own earlier rows again.
-            complete = not self._left_behind
+        # Without a watermark, a walk that was thrown back to the head must at least have come upon its own earlier rows again.
+        # A list that was not empty before, and now is, shows nothing of what came meanwhile.
+        first = not self._left_behind and not self._empty_heads
+        complete = self._watermark.shows_nothing_missed(otherwise=first)
         self.problem = self._suspicion or self.problem
         self.outcome = "ended" if complete else "missed"

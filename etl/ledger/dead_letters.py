@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from itertools import accumulate, islice
+from itertools import accumulate
 
 import msgspec
 from sqlalchemy import Connection, text
 
 from etl.ledger import requests
+from etl.ledger.named_runs import naming
 from etl.records import Reason, Rejected
 
 # Of a run whose id another workflow has, the other one's row says nothing.
@@ -55,9 +55,13 @@ _TOMBSTONES = text("""
 
 _ANY_TOMBSTONE = text("SELECT EXISTS (SELECT FROM orchestra_etl.run_ledger WHERE removed_at IS NOT NULL)")
 
-_STRINGS = re.compile(rb'"([^"\\\x00]{1,512})"')
-# So many of them are looked up at once, and so many bytes of letters recorded.
-_STRINGS_AT_ONCE = 10_000
+_ERASED = text("""
+    SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) AND tracking = 'erased'
+""")
+
+_OF_NO_RUN = text("SELECT id FROM orchestra_etl.dead_letters WHERE run_id = '' AND octet_length(body) > 0 ORDER BY id")
+
+# So many bytes of letters are recorded at once.
 _BYTES_AT_ONCE = 16 << 20
 
 # A whole answer, or a step that was refused as it is.
@@ -215,21 +219,21 @@ def record(connection: Connection, letters: Sequence[Letter], *, since: datetime
 
 
 def _withheld(connection: Connection, letters: Mapping[_Key, Letter]) -> set[_Key]:
-    """Of the letters of no run, those whose bytes name a run that was removed. They may be no JSON: any string may be an id."""
-    named = (
-        (string[1].decode(errors="ignore"), key)
-        for key, letter in letters.items()
-        if not letter.run_id
-        for string in _STRINGS.finditer(letter.rejected.body)
-    )
-    found: set[_Key] = set()
-    while some := list(islice(named, _STRINGS_AT_ONCE)):
-        ids = sorted({string for string, _ in some})
-        removed = set(connection.execute(_TOMBSTONES, {"ids": ids}).scalars())
-        found.update(key for string, key in some if string in removed)
-        if len(some) == _STRINGS_AT_ONCE and not connection.execute(_ANY_TOMBSTONE).scalar_one():
-            break
-    return found
+    """Of the letters of no run, those whose bytes name a run that was removed."""
+    bodies = [(key, letter.rejected.body) for key, letter in letters.items() if not letter.run_id]
+    if not bodies or not connection.execute(_ANY_TOMBSTONE).scalar_one():
+        return set()
+    return naming(bodies, lambda ids: set(connection.execute(_TOMBSTONES, {"ids": ids}).scalars()))
+
+
+def naming_erased(connection: Connection, ids: frozenset[str] = frozenset()) -> set[int]:
+    """The numbers of the letters of no run whose bytes name one of these runs, or one that was erased.
+
+    Their bytes are read one after the other: it takes as long as there are such letters.
+    """
+    numbers = connection.execute(_OF_NO_RUN).scalars().all()
+    bodies = ((number, found) for number in numbers if (found := body(connection, number)))
+    return naming(bodies, lambda some: {*ids.intersection(some), *connection.execute(_ERASED, {"ids": some}).scalars()})
 
 
 def count_new(connection: Connection, reads: Sequence[tuple[str, datetime]]) -> int:
@@ -246,7 +250,7 @@ def open_bodies(connection: Connection, run_ids: Sequence[str]) -> dict[str, lis
     found: dict[str, list[bytes]] = {}
     for row in connection.execute(_OPEN_BODIES, {"run_ids": list(run_ids)}):
         body = bytes(row.body)
-        found.setdefault(row.run_id, []).append(body if row.step_id is None else b"[" + body + b"]")
+        found.setdefault(row.run_id, []).append(body if body.startswith(b"[") or row.step_id is None else b"[" + body + b"]")
     return found
 
 

@@ -25,6 +25,20 @@ _ACKNOWLEDGE = text("""
     WHERE acknowledged_at IS NULL AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY (CAST(:ids AS bigint[])))
 """)
 
+# An empty list behind an open gap with the same begin adds nothing to it.
+_RECORD = text("""
+    INSERT INTO orchestra_etl.gaps (workflow_id, after_time, before_time, detail)
+    SELECT :workflow_id, known.after_time, CAST(:before_time AS timestamptz), :detail
+    FROM (SELECT max(r.start_time) AS after_time
+          FROM orchestra.runs AS r
+          JOIN orchestra_etl.run_ledger AS l ON l.run_id = r.id
+          WHERE l.workflow_id = :workflow_id AND l.listed_sweep <= :watermark) AS known
+    WHERE NOT (:is_empty AND EXISTS (
+        SELECT FROM orchestra_etl.gaps AS g
+        WHERE g.workflow_id = :workflow_id AND g.before_time IS NULL AND g.detail = :detail
+          AND g.after_time IS NOT DISTINCT FROM known.after_time))
+""")
+
 
 class Gap(msgspec.Struct, frozen=True):
     """One such time."""
@@ -39,6 +53,29 @@ class Gap(msgspec.Struct, frozen=True):
     """Start of the oldest run listed behind the gap."""
     detail: str
     acknowledged_at: datetime | None
+
+
+def record(
+    connection: Connection,
+    workflow_id: str,
+    *,
+    watermark: int,
+    before_time: datetime | None,
+    detail: str,
+    is_empty: bool = False,
+) -> bool:
+    """Record a gap behind the newest run that complete sweeps have listed; whether it is a new one.
+
+    Args:
+        connection: in a transaction.
+        workflow_id: whose list it is.
+        watermark: the last sweep that was complete.
+        before_time: start of the oldest run listed behind the gap; None: it is not known, or there is none yet.
+        detail: one sentence.
+        is_empty: the list shows no run at all. As long as it stays so, that is one gap.
+    """
+    values = {"watermark": watermark, "before_time": before_time, "detail": detail, "is_empty": is_empty}
+    return connection.execute(_RECORD, {"workflow_id": workflow_id, **values}).rowcount > 0
 
 
 def find(connection: Connection, *, workflows: Sequence[str] | None = None) -> list[Gap]:

@@ -15,7 +15,7 @@ from itertools import accumulate
 import msgspec
 from sqlalchemy import Connection, text
 
-from etl.ledger import conflicts
+from etl.ledger import conflicts, gaps, repairs
 from etl.ledger.requests import ASKED_FOR
 from etl.records import ListedRun
 
@@ -162,29 +162,6 @@ _FORGET_CUT_OFF = text("""
     WHERE workflow_id = :workflow_id AND listed_sweep > :watermark AND listed_sweep < :token
 """)
 
-# What a walk of the whole list finds read by the ledger and missing from the tables (somebody deleted it, or restored an older
-# copy of one schema) is read again from the start.
-_LOST = text("""
-    SELECT l.run_id
-    FROM orchestra_etl.run_ledger AS l
-    WHERE l.run_id = ANY (CAST(:ids AS text[]))
-      AND l.workflow_id = :workflow_id AND l.steps_observed_at IS NOT NULL AND l.removed_at IS NULL
-      AND NOT EXISTS (SELECT FROM orchestra.runs AS r WHERE r.id = l.run_id)
-    ORDER BY l.run_id
-    FOR UPDATE OF l
-""")
-
-_REPAIR = text("""
-    UPDATE orchestra_etl.run_ledger AS l
-    SET fencing_token = l.fencing_token + 1, leased_until = NULL, due_at = now(), checks = 0, attempts = 0,
-        tracking = 'open', opened_at = now(), listing = p.listing, listing_hash = p.listing_hash,
-        listed_at = CAST(:requested_at AS timestamptz), steps_observed_at = NULL, run_observed_at = NULL, read_digest = NULL,
-        run_state = NULL, run_end_time = NULL
-    FROM unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]))
-         AS p (run_id, listing, listing_hash)
-    WHERE l.run_id = p.run_id COLLATE "C"
-""")
-
 _COMPLETE = text("""
     UPDATE orchestra_etl.sweeps
     SET watermark = fencing_token,
@@ -212,14 +189,6 @@ _ABANDON = text("""
     WHERE workflow_id = :workflow_id AND fencing_token = :token
 """)
 
-_GAP = text("""
-    INSERT INTO orchestra_etl.gaps (workflow_id, after_time, before_time, detail)
-    SELECT :workflow_id, max(r.start_time), :before_time, :detail
-    FROM orchestra.runs AS r
-    JOIN orchestra_etl.run_ledger AS l ON l.run_id = r.id
-    WHERE l.workflow_id = :workflow_id AND l.listed_sweep <= :watermark
-""")
-
 _NEXT_EXPIRY = text("""
     SELECT EXTRACT(epoch FROM leased_until - now())
     FROM orchestra_etl.sweeps
@@ -240,6 +209,8 @@ class Written(msgspec.Struct, frozen=True):
     """New runs and the listable window, where the first came to more than half of the second: twice as many would be missed."""
     set_aside: int = 0
     """New dead letters: runs whose id another workflow has."""
+    missed: bool = False
+    """Whether the completion's gap is a new one."""
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -314,14 +285,14 @@ def write_page(
     if own is None:
         if completion is not None and connection.execute(_IS_COMPLETE, held).scalar_one_or_none():
             # The answer to the COMMIT was lost, and this unit of work is being repeated: it is done.
-            return Written(0, 0)
+            return Written(0, 0, missed=completion.gap is not None)
         raise Fenced(sweep.workflow_id)
     watermark = own.watermark
     seen = {**held, "requested_at": requested_at, "priority": priority}
     buried = _bury(connection, [run for run in runs if _is_beyond(run, own.run_horizon)], seen)
     by_id = {run.id: run for run in runs if run.id not in buried}
     new = changed = repaired = aside = 0
-    overrun = None
+    overrun, missed = None, False
     if by_id:
         listings = [run.listing for run in by_id.values()]
         sizes = [len(listing) for listing in listings]
@@ -345,18 +316,17 @@ def write_page(
         wanted = {run.id: run.listing for run in by_id.values() if not _is_beyond(run, own.run_horizon)}
         aside = conflicts.set_listed_aside(connection, sweep.workflow_id, wanted, since=requested_at)
         if reconcile:
-            repaired = _repair(connection, sweep, by_id, requested_at)
+            repaired = repairs.ask_again(connection, sweep.workflow_id, by_id, requested_at)
     new += len(buried)
     if completion is not None:
         if completion.gap is not None:
-            connection.execute(
-                _GAP,
-                {
-                    "workflow_id": sweep.workflow_id,
-                    "watermark": watermark,
-                    "before_time": completion.oldest_start,
-                    "detail": completion.gap,
-                },
+            missed = gaps.record(
+                connection,
+                sweep.workflow_id,
+                watermark=watermark,
+                before_time=completion.oldest_start,
+                detail=completion.gap,
+                is_empty=completion.listed == 0,
             )
         if sweep.token > watermark + 1:
             connection.execute(_FORGET_CUT_OFF, {**held, "watermark": watermark})
@@ -376,28 +346,20 @@ def write_page(
         if completed.window_full and 2 * completed.new_runs > completed.listed_runs:
             overrun = (completed.new_runs, completed.listed_runs)
     problem_is_new = completion is not None and _kind(completion.problem) not in ("", _kind(own.list_problem))
-    return Written(new, changed, repaired, problem_is_new=problem_is_new, overrun=overrun, set_aside=aside)
+    return Written(
+        new,
+        changed,
+        repaired,
+        problem_is_new=problem_is_new,
+        overrun=overrun,
+        set_aside=aside,
+        missed=missed,
+    )
 
 
 def _kind(problem: str | None) -> str:
     """The problem without its numbers, which change with the list."""
     return re.sub(r"\d[\d,]*", "", problem or "")
-
-
-def _repair(connection: Connection, sweep: Sweep, page: Mapping[str, ListedRun], requested_at: datetime) -> int:
-    """Have those runs of the page read again that are missing from the tables; how many."""
-    lost = connection.execute(_LOST, {"workflow_id": sweep.workflow_id, "ids": list(page)}).scalars().all()
-    if lost:
-        connection.execute(
-            _REPAIR,
-            {
-                "requested_at": requested_at,
-                "ids": lost,
-                "listings": [page[run_id].listing for run_id in lost],
-                "hashes": [page[run_id].listing_hash for run_id in lost],
-            },
-        )
-    return len(lost)
 
 
 def _is_beyond(run: ListedRun, horizon: datetime | None) -> bool:

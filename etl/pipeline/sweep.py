@@ -36,6 +36,8 @@ WATERMARK_RUN = 25
 UNBOUNDED = 1_000_000
 # What servers answer to a page past the list's end. A redirect, say to a login, says nothing about the list.
 NO_SUCH_PAGE = (400, 404, 410, 416, 422)
+# What a gap says where the list is empty.
+EMPTIED = "the run list is empty, though it listed runs before: runs may have come and gone since"
 # The share of neighbours on a page, older before newer, from which on a list is taken to be oldest first.
 OLDEST_FIRST = 0.75
 
@@ -182,10 +184,9 @@ class Sweeper:
                         "the list shows the oldest runs first: each sweep has to walk it whole", max_pages=UNBOUNDED
                     )
                     report.whole_list = True
-                only_looks = walker.looks_at_head
                 members = await self._run(lambda c, page=page: sweeps.members(c, begun, [run.id for run in page.runs]))  # type: ignore[misc]
-                walker.receive(page.ids, members, page.nameless)
-                if only_looks:
+                walker.receive(page.rows, members)
+                if not walker.last_is_listed:
                     page = DecodedPage(())
             report.pages += 1
             report.listed, report.problem = walker.listed, walker.problem
@@ -209,17 +210,21 @@ class Sweeper:
             report.set_aside += await self._set_aside(begun.workflow_id, [skipped], requested_at)
         # A bounded walk of the whole list that came past the watermark has done what a sweep must do.
         if walker.outcome is not None and (walker.outcome != "cut_off" or walker.watermark_met):
-            if walker.outcome == "missed":
-                report.gap = (
+            gap = None
+            if walker.outcome == "missed" and walker.emptied:
+                gap = EMPTIED
+            elif walker.outcome == "missed":
+                gap = (
                     f"the run list ended after {report.listed} rows without reaching a run known before: "
                     "more runs came than it lists between two sweeps"
                 )
             completion = sweeps.Completion(
-                whole_list=report.whole_list or walker.outcome != "met",
-                to_the_end=walker.outcome in ("ended", "missed"),
+                # An empty list says nothing about the known runs: not how many can be listed, not whether they have changed.
+                whole_list=(report.whole_list or walker.outcome != "met") and gap is not EMPTIED,
+                to_the_end=walker.outcome in ("ended", "missed") and gap is not EMPTIED,
                 listed=report.listed,
                 new_runs=report.new,
-                gap=report.gap,
+                gap=gap,
                 problem=report.problem,
                 oldest_start=oldest,
                 repaired=report.repaired,
@@ -238,6 +243,8 @@ class Sweeper:
                 completion=completion,
             )
         )
+        if written.missed and completion is not None:
+            report.gap = completion.gap
         report.new += written.new
         report.changed += written.changed
         report.repaired += written.repaired

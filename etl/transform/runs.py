@@ -51,19 +51,17 @@ def decode_page(body: bytes, *, policy: Policy | None = None, now: datetime | No
 def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPage:
     findings = Findings("run", now=now)
     runs: dict[str, ListedRun] = {}
-    ids: list[str | None] = []
-    nameless: list[int] = []
+    rows: list[str | int] = []
     for element in elements(body, most=min(_MAX_ROWS, max(ALWAYS_READ, len(body) // _ROW_BYTES))):
         own, members = element.own, element.members
         if element.unread or element.number > 1:
             # Rows that are no runs are counted as far as any page goes.
-            ids.extend([None] * min(element.number, max(0, ALWAYS_READ - len(ids))))
+            number = min(element.number, max(0, ALWAYS_READ - len(rows)))
+            rows.extend(hash((bytes(own), place)) for place in range(number))
             reject_element(findings, element, own, None, policy)
             continue
         run_id = None if members is None else usable_id(members.get("id"))
-        ids.append(run_id)
-        if run_id is None:
-            nameless.append(hash(bytes(own)))
+        rows.append(hash(bytes(own)) if run_id is None else run_id)
         if members is not None:
             members.pop("all_outputs", None)
         if policy is not None and members is not None:
@@ -83,7 +81,7 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
                 "duplicate_id", f"A later row of the same page has the run's id {run_id!a}.", earlier.listing
             )
         runs[run_id] = listed
-    return DecodedPage(tuple(runs.values()), findings.rejected, tuple(ids), tuple(nameless))
+    return DecodedPage(tuple(runs.values()), findings.rejected, tuple(rows))
 
 
 def decode_single_run(

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from etl.extract.list_page import PageRequest
+from etl.extract.list_page import PageRequest, Row
 from etl.extract.run_list import RunListWalker
 from etl.ledger import claims, sweeps
 from etl.ledger.clock import DatabaseClock
@@ -83,11 +83,11 @@ class StopsAtFirstKnownPage(RunListWalker):
         asked = super().next_page()
         return None if asked is None else PageRequest(self._next, asked.limit)
 
-    def receive(self, ids: Sequence[str | None], members: Collection[str], nameless: Sequence[int] = ()) -> None:
+    def receive(self, rows: Sequence[Row], members: Collection[str]) -> None:
         """Stop at the first known run."""
-        super().receive(ids, ())
-        self._next += len(ids)
-        self.outcome = "ended" if not ids or members else None
+        super().receive(rows, ())
+        self._next += len(rows)
+        self.outcome = "ended" if not rows or members else None
 
 
 def naive_walk() -> None:

@@ -183,6 +183,69 @@ def test_a_short_name_takes_no_letters_of_others(world: World) -> None:
     assert erasing.erase(world.database, Selection(user_id=" ")).rows["dead_letters"] == 1
 
 
+AN_ID = 'é"/\\😀-1'
+SPELLINGS = [
+    f'{{"id": {json.dumps(AN_ID)}, "n": {{}}}}',
+    f'{{"id": {json.dumps(AN_ID, ensure_ascii=False)}}}',
+    f'{{"id": {json.dumps(AN_ID)}}}'.replace("/", "\\/").replace("\\u00e9", "\\u00E9"),
+    '{"run": ["' + "".join(f"\\u{ord(c):04x}" for c in 'é"/\\') + '\\ud83d\\ude00\\u002d1"]}',
+    f'{{"{json.dumps(AN_ID)[1:-1]}": null}}',
+    json.dumps({"text": json.dumps({"id": AN_ID}) + " " * 9000}),
+    f'{{"id": {json.dumps(AN_ID)}, "cut',
+    f'{{"text": "an " quote", "id": {json.dumps(AN_ID)}}}',
+    AN_ID,
+]
+"""Bytes that hold the id as a whole string."""
+OTHERS = [
+    json.dumps({"id": AN_ID + "0"}),
+    json.dumps({"id": "x" + AN_ID}),
+    json.dumps({"text": f"as in {AN_ID}, or not"}),
+    json.dumps({"id": json.dumps(AN_ID)[1:-1]}).replace("\\\\", "\\\\\\\\"),
+    f'{{"id": {json.dumps(AN_ID)[:-1]}',
+    '{"id": 1}',
+]
+"""Bytes that do not: it is a part of what they hold, or was cut off there."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_runs_id_is_found_in_letters_as_a_whole_string(world: World, when: str) -> None:
+    """An erasure removes the letters of no run that hold the run's id in whatever way JSON writes it, no other; those that come
+    again afterwards are recorded without their bytes."""
+    selection = Selection(runs=(AN_ID, "r1", "1"), workflow_id=world.workflow)
+    others = [*OTHERS, '{"id": null, "run": "r10"}', '{"id": null, "text": "r1 and 1", "n": 1}']
+    named = [*SPELLINGS, '{"id": null, "run": "r1"}']
+    if when == "before":
+        for body in (*named, *others):
+            _letter(world, "", body.encode())
+        found = world.database.transaction(lambda c: erasing.find(c, selection))
+        done = erasing.erase(world.database, selection)
+        assert found.rows["dead_letters"] == done.rows["dead_letters"] == len(named)
+    else:
+        erasing.erase(world.database, selection)
+        for body in (*named, *others):
+            _letter(world, "", body.encode())
+        assert query(world.url, "SELECT count(*) AS n FROM orchestra_etl.dead_letters WHERE body = ''") == [
+            {"n": len(named)}
+        ]
+    left = query(world.url, "SELECT body FROM orchestra_etl.dead_letters WHERE body <> '' ORDER BY id")
+    assert {bytes(row["body"]).decode() for row in left} == set(others)
+
+
+def test_an_erasure_that_is_repeated_finds_letters_of_runs_erased_before(world: World) -> None:
+    """A letter that names a run erased earlier, left behind by an erasure that was cut off, goes with the next one."""
+    (run_id,) = ("erased-earlier",)
+    selection = Selection(runs=(run_id,), workflow_id=world.workflow)
+    erasing.erase(world.database, selection)
+    query(
+        world.url,
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)"
+        " VALUES (%s, '', 'malformed', 'd', 'h', %s)",
+        world.workflow,
+        b'["erased-earlier"]',
+    )
+    assert erasing.erase(world.database, selection).rows["dead_letters"] == 1
+
+
 NAMING = {
     "orchestra_etl.run_ledger": {"run_id"},
     "orchestra_etl.dead_letters": {"run_id", "step_id"},

@@ -177,3 +177,67 @@ def test_a_list_that_behaves_again_is_no_longer_spoken_of(world: World) -> None:
     assert OFFSET in world.state()["list_problem"]
     report = world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
     assert (report.sweeps[0].problem, world.state()["list_problem"], world.stored()) == (None, None, 70)
+
+
+EMPTY: list[Page] = [b"null", b"[]", 204]
+
+
+@pytest.mark.parametrize("empty", EMPTY, ids=str)
+def test_a_list_without_a_run_is_complete(world: World, empty: Page) -> None:
+    """Where no run is known, an empty answer is a complete list: one request, nothing missed, and nothing to warn of."""
+    report = world.sync(lambda rows, offset, limit: empty)
+    (swept,) = report.sweeps
+    assert (swept.complete, swept.gap, swept.problem, report.exit_status) == (True, None, None, 0)
+    assert world.simulator.requests["runs"] == 1
+    assert world.state()["completed_at"] is not None
+
+
+@pytest.mark.parametrize("empty", EMPTY, ids=str)
+def test_a_list_that_is_empty_once_is_read(world: World, empty: Page) -> None:
+    """Where runs are known, an empty answer for the head is asked for again: the runs that came are found by the same sweep."""
+    world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
+    world.history.add_runs(world.workflow, 3)
+    answers = iter((empty,))
+    report = world.sync(lambda rows, offset, limit: next(answers, rows[offset : offset + limit]))
+    (swept,) = report.sweeps
+    assert (swept.complete, swept.new, swept.gap, report.exit_status) == (True, 3, None, 0)
+
+
+@pytest.mark.parametrize("empty", EMPTY, ids=str)
+def test_a_list_that_stays_empty_is_one_open_gap(world: World, empty: Page) -> None:
+    """Where runs are known, an empty list is a gap from the newest of them on: said once, whatever number of sweeps finds it
+    so, and the list's known size and reconciliation stay as they were; with the runs back, the sweep is like any other."""
+    world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
+    before = world.state()
+    statuses = [world.sync(lambda rows, offset, limit: empty).exit_status for _ in range(3)]
+    assert statuses == [6, 0, 0]
+    (gap,) = query(world.url, "SELECT * FROM orchestra_etl.gaps")
+    newest = query(world.url, "SELECT max(start_time) AS at FROM orchestra.runs")[0]["at"]
+    assert (gap["after_time"], gap["before_time"], gap["acknowledged_at"]) == (newest, None, None)
+    assert "the run list is empty" in gap["detail"]
+    after = world.state()
+    assert (after["listed_runs"], after["list_problem"], after["reconciled_at"]) == (before["listed_runs"], None, None)
+    assert query(world.url, "SELECT gaps FROM orchestra.coverage") == [{"gaps": 1}]
+    world.history.add_runs(world.workflow, 3)
+    report = world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
+    assert (report.sweeps[0].new, report.sweeps[0].gap, report.sweeps[0].warning) == (3, None, None)
+    assert query(world.url, "SELECT count(*) AS n FROM orchestra_etl.gaps") == [{"n": 1}]
+    world.history.add_runs(world.workflow, 1)
+    world.history.freeze(world.history.now() + timedelta(hours=1))
+    world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
+    assert world.sync(lambda rows, offset, limit: empty).exit_status == 6
+
+
+@pytest.mark.parametrize("growth", [1, 13, 20])
+def test_a_list_of_the_newest_that_grows_while_it_is_read_is_complete(world: World, growth: int) -> None:
+    """A list that ignores `offset` and gains more than half a page per answer is swept in a few requests, pass after pass."""
+
+    def show(rows: list[Row], offset: int, limit: int) -> Page:
+        world.history.add_runs(world.workflow, growth)
+        return world.history.runs(world.workflow, limit, 0)
+
+    for _ in range(2):
+        (swept,) = world.sync(show).sweeps
+        assert (swept.complete, swept.gap, OFFSET in (swept.problem or "")) == (True, None, True)
+        assert swept.listed == 25
+        assert world.simulator.requests["runs"] < 12

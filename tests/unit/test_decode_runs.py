@@ -27,7 +27,7 @@ def test_page_keeps_rows_as_bytes() -> None:
     """A page gives its rows in order, each with its members' own bytes and without `all_outputs`."""
     page = decode_page(b"[" + ROW + b', {"id": "run-0"}]')
     first, second = page.runs
-    assert (first.id, second.id, len(page.ids), page.readable, page.rejected) == ("run-1", "run-0", 2, True, ())
+    assert (first.id, second.id, len(page.rows), page.readable, page.rejected) == ("run-1", "run-0", 2, True, ())
     assert first.start_time == datetime(2025, 3, 13, 2, 41, 15, 100000, UTC)
     assert b'"inputs":{"prompt": 1.10}' in first.listing
     expected = json.loads(ROW)
@@ -58,7 +58,7 @@ def test_listing_hash_ignores_what_only_grows() -> None:
 def test_page_that_is_no_array(body: bytes) -> None:
     """A page that is no array is unreadable: it must not pass for the end of the list."""
     page = decode_page(body)
-    assert (page.readable, page.runs, len(page.ids)) == (False, (), 0)
+    assert (page.readable, page.runs, len(page.rows)) == (False, (), 0)
     assert [(rejected.reason, rejected.body) for rejected in page.rejected] == [("not_an_array", body)]
 
 
@@ -67,7 +67,7 @@ def test_bad_rows_are_counted_and_cost_only_themselves() -> None:
     broken = b'{"id": "x", "outputs": tru}'
     odd = b'{"id": "\\ud800"}'
     page = decode_page(b"[1, " + broken + b", " + odd + b", " + ROW + b', {"status": "completed"}]')
-    assert ([run.id for run in page.runs], len(page.ids)) == (["run-1"], 5)
+    assert ([run.id for run in page.runs], len(page.rows)) == (["run-1"], 5)
     assert [(r.reason, r.body) for r in page.rejected] == [
         ("not_an_object", b"1"),
         ("malformed", broken),
@@ -79,7 +79,7 @@ def test_bad_rows_are_counted_and_cost_only_themselves() -> None:
 def test_run_listed_twice() -> None:
     """A run stands once in a page: the same row twice is one, of different rows the last stands, the other is kept."""
     page = decode_page(b"[" + ROW + b"," + ROW + b"]")
-    assert (len(page.runs), len(page.ids), page.rejected) == (1, 2, ())
+    assert (len(page.runs), len(page.rows), page.rejected) == (1, 2, ())
     page = decode_page(b"[" + ROW + b"," + ROW.replace(b"completed", b"failed") + b"]")
     assert [decode_run(run.listing, states=STATES).run.status for run in page.runs] == ["failed"]
     assert [rejected.reason for rejected in page.rejected] == ["duplicate_id"]
@@ -163,7 +163,7 @@ def test_workflows() -> None:
 def test_null_is_a_list_without_elements() -> None:
     """Servers in Go write `null` for an empty list: of workflows, too, and of runs."""
     assert decode_workflows(b"null").workflows == ()
-    assert (decode_page(b"null\n").readable, decode_page(b"null\n").ids) == (True, ())
+    assert (decode_page(b"null\n").readable, decode_page(b"null\n").rows) == (True, ())
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"<html>", b"[{}"])

@@ -69,13 +69,13 @@ def test_bytes_are_bounded_and_what_is_left_out_is_said(monkeypatch: pytest.Monk
     monkeypatch.setattr(set_aside, "MAX_BYTES", 1_000)
 
     def gathered(last: bytes) -> tuple[Rejected, ...]:
-        found = SetAside(Rejected("malformed", "Bad.", b"x" * 9) for _ in range(149))
+        found = SetAside(Rejected("malformed", "Bad.", b"x%08d" % n) for n in range(149))
         found.add(Rejected("malformed", "Bad.", last))
         return found.letters()
 
     letters = gathered(b"y" * 5_000)
     assert len(letters) == 101
-    assert letters[-1].body == array(*[b"x" * 9] * 10)
+    assert letters[-1].body == array(*(b"x%08d" % n for n in range(100, 110)))
     assert letters[-1].detail == "And 50 more: Bad. Of their 5,441 bytes the first 99 are kept."
     assert letters[-1].content_hash != gathered(b"z" * 5_000)[-1].content_hash
     (large,) = SetAside([Rejected("not_an_array", "Bad.", b"x" * 1_001)]).letters()
@@ -108,7 +108,7 @@ def test_elements_behind_the_last_one_read(monkeypatch: pytest.MonkeyPatch) -> N
         assert others.detail == "And 10,000 more: The answer has more elements than are read of one of its length."
         page = decode_page(start + array(*steps))
         # What is behind them is asked for by its place in the list.
-        assert (len(page.runs), len(page.ids), [one.reason for one in page.rejected]) == (20_000, 20_000, ["too_many"])
+        assert (len(page.runs), len(page.rows), [one.reason for one in page.rejected]) == (20_000, 20_000, ["too_many"])
     monkeypatch.setattr(scanner, "_COUNTED", 100)
     *_, behind = split_tolerant(array(*steps), 10)
     assert (behind.number, behind.unread) == (101, True)
@@ -172,3 +172,37 @@ def test_memory_is_in_proportion_to_the_body(kind: str) -> None:
     peak, length = peak_of(kind)
     # What twenty thousand steps take, which are always read, and a few times the body.
     assert peak < 30_000_000 + 5 * length
+
+
+@pytest.mark.parametrize(("row", "reason", "step_id"), [
+    (b'{"id":"s","inputs":%d}', "duplicate_id", "s"), (b'{"id":"s","inputs":%d,"error":"\\u0000"}', "not_storable", "s"),
+    (b"null,7", "not_an_object", None),
+])  # fmt: skip
+def test_alike_refusals_are_counted(row: bytes, reason: str, step_id: str | None) -> None:
+    """Very many refusals of one step, or of the same bytes, for one reason are two letters: the first one, and how many more."""
+    answer = decode_steps(
+        array(*(row.replace(b"%d", b"%d" % n) for n in range(5_000))), workflow_id="w", run_id="r", states=STATES
+    )
+    letters = [one for one in answer.rejected if one.reason == reason]
+    few = [one for one in letters if one.detail.startswith("And ")]
+    assert len(answer.rejected) <= 4
+    assert {one.step_id for one in letters} == {step_id}
+    singles = len(letters) - len(few)
+    more = sum(int(one.detail.split()[1].replace(",", "")) for one in few)
+    assert singles + more == {"duplicate_id": 4_999, "not_storable": 5_000, "not_an_object": 10_000}[reason]
+
+
+def test_alike_rows_of_a_page_are_counted() -> None:
+    """Very many different rows of one run in a page are two letters of it; other rows are set aside as before."""
+    rows = [b'{"id":"r","n":%d}' % number for number in range(5_000)]
+    page = decode_page(array(*rows, b'{"id":7}', b'{"id":8}'))
+    assert [one.reason for one in page.rejected] == ["duplicate_id", "unusable_id", "unusable_id", "duplicate_id"]
+    assert page.rejected[-1].detail == "And 4,998 more: A later row of the same page has the run's id 'r'."
+
+
+def test_letters_for_those_that_are_alike_are_bounded() -> None:
+    """However many steps are refused several times, there are as many letters for the others as for the first ones."""
+    steps = [b'{"id":"s%d","inputs":%d}' % (number, n) for number in range(500) for n in range(4)]
+    letters = decode_steps(array(*steps), workflow_id="w", run_id="r", states=STATES).rejected
+    assert len(letters) == 2 * 100 + 1
+    assert letters[-1].detail.startswith("And 1,200 more: ")

@@ -1,0 +1,56 @@
+"""Runs that the ledger has as read and the tables do not have: they are read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from etl.records import ListedRun
+
+# What a walk of the whole list finds read by the ledger and missing from the tables (somebody deleted it, or restored an older
+# copy of one schema) is read again from the start.
+_LOST = text("""
+    SELECT l.run_id
+    FROM orchestra_etl.run_ledger AS l
+    WHERE l.run_id = ANY (CAST(:ids AS text[]))
+      AND l.workflow_id = :workflow_id AND l.steps_observed_at IS NOT NULL AND l.removed_at IS NULL
+      AND NOT EXISTS (SELECT FROM orchestra.runs AS r WHERE r.id = l.run_id)
+    ORDER BY l.run_id
+    FOR UPDATE OF l
+""")
+
+_REPAIR = text("""
+    UPDATE orchestra_etl.run_ledger AS l
+    SET fencing_token = l.fencing_token + 1, leased_until = NULL, due_at = now(), checks = 0, attempts = 0,
+        tracking = 'open', opened_at = now(), listing = p.listing, listing_hash = p.listing_hash,
+        listed_at = CAST(:requested_at AS timestamptz), steps_observed_at = NULL, run_observed_at = NULL, read_digest = NULL,
+        run_state = NULL, run_end_time = NULL
+    FROM unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]))
+         AS p (run_id, listing, listing_hash)
+    WHERE l.run_id = p.run_id COLLATE "C"
+""")
+
+
+def ask_again(connection: Connection, workflow_id: str, page: Mapping[str, ListedRun], requested_at: datetime) -> int:
+    """Have those runs of a page read again that are missing from the tables; how many.
+
+    Args:
+        connection: in a transaction.
+        workflow_id: whose list the page is of.
+        page: its rows, by id.
+        requested_at: database time at which it was requested.
+    """
+    lost = connection.execute(_LOST, {"workflow_id": workflow_id, "ids": list(page)}).scalars().all()
+    if lost:
+        connection.execute(
+            _REPAIR,
+            {
+                "requested_at": requested_at,
+                "ids": lost,
+                "listings": [page[run_id].listing for run_id in lost],
+                "hashes": [page[run_id].listing_hash for run_id in lost],
+            },
+        )
+    return len(lost)

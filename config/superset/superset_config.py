@@ -133,5 +133,14 @@ EXTRA_CATEGORICAL_COLOR_SCHEMES = [
         ],
     }
 ]
+
+
+def FLASK_APP_MUTATOR(_: Any) -> None:
+    """Change what Superset has no setting for, once it can be imported."""
+    from timeline import fill_at_grain
+
+    fill_at_grain()
+
+
 SQLLAB_TIMEOUT = SUPERSET_WEBSERVER_TIMEOUT = 60
 ENABLE_PROXY_FIX = False

@@ -63,8 +63,8 @@ class Stored(NamedTuple):
     x_axis: str | None = None
     series: frozenset[str] = frozenset()
     """What a time series is split by."""
-    rule: str | None = None
-    """How long the spans are in which a time series is filled up; short ones would take memory at will."""
+    fill: dict[str, Any] | None = None
+    """How the gaps of a time series are filled; short intervals would take memory at will."""
 
 
 def _check(*, dashboard=None, chart=None, query_context=None, **others) -> None:
@@ -75,6 +75,8 @@ def _check(*, dashboard=None, chart=None, query_context=None, **others) -> None:
     dataset = query_context.datasource
     if dataset.type != "table":
         _refuse("data but through a dataset")
+    if query_context.custom_cache_timeout is not None:
+        _refuse("an answer that is kept for longer")
     stored = _stored(query_context.slice_, dataset)
     filtered = _filtered(dataset)
     grains = {None, *(grain.duration for grain in dataset.database.grains())}
@@ -125,7 +127,7 @@ def _check_reshaping(step: dict[str, Any], stored: Stored) -> None:
         options.get("index") == [stored.x_axis] and stored.series.issuperset(options.get("columns") or [])
     ):
         _refuse("another shape of the rows")
-    if step["operation"] == "resample" and (stored.rule is None or options.get("rule") != stored.rule):
+    if step["operation"] == "resample" and options != stored.fill:
         _refuse("another shape of the rows")
 
 
@@ -142,6 +144,8 @@ def _stored(chart, dataset) -> Stored:
         )
     if chart.datasource != dataset:
         _refuse("another dataset than the chart's")
+    if not any(one.published for one in chart.dashboards):
+        _refuse("a chart that is on no published dashboard")
     settings = chart.params_dict
     named = set(_named(settings))
     own = {_text(one) for value in settings.values() for one in _list(value) if isinstance(one, dict)}
@@ -160,32 +164,44 @@ def _stored(chart, dataset) -> Stored:
         where=clauses["WHERE"] and sanitize_clause(clauses["WHERE"], engine),
         having=clauses["HAVING"] and sanitize_clause(clauses["HAVING"], engine),
         x_axis=settings.get("x_axis"),
-        rule=settings.get("resample_rule"),
+        fill=_fill(settings),
         series=frozenset(one for one in settings.get("groupby") or [] if isinstance(one, str)),
     )
 
 
+def _fill(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The options with which a browser has the gaps of this chart filled."""
+    rule, method = settings.get("resample_rule"), settings.get("resample_method")
+    if not rule or not method:
+        return None
+    zero = method == "zerofill"
+    return {"method": "asfreq" if zero else method, "rule": rule, "fill_value": 0 if zero else None}
+
+
 def _filtered(dataset) -> set[str]:
     """The columns that a viewer may filter by: those of the dashboards' filters, and those that charts show or filter by."""
-    from superset import db
-    from superset.models.slice import Slice
-
-    charts = db.session.query(Slice).filter_by(datasource_id=dataset.id, datasource_type="table")
-    shown = {name for chart in charts for name in _named(chart.params_dict)} & set(dataset.column_names)
+    charts = [one for dashboard in _published() for one in dashboard.slices]
+    named = {name for one in charts if one.datasource_id == dataset.id for name in _named(one.params_dict)}
+    shown = named & set(dataset.column_names)
     chosen = {target["column"]["name"] for one in _filters() for target in one["targets"] if "column" in target}
     return shown | chosen
 
 
 def _filters() -> list[dict[str, Any]]:
-    """The filters of all dashboards."""
+    """The filters of the published dashboards."""
+    return [
+        one
+        for dashboard in _published()
+        for one in json.loads(dashboard.json_metadata or "{}").get("native_filter_configuration") or []
+    ]
+
+
+def _published() -> list[Any]:
+    """The dashboards that every user may open; what an editor tries out on a draft is the editor's own."""
     from superset import db
     from superset.models.dashboard import Dashboard
 
-    return [
-        one
-        for (metadata,) in db.session.query(Dashboard.json_metadata)
-        for one in json.loads(metadata or "{}").get("native_filter_configuration") or []
-    ]
+    return db.session.query(Dashboard).filter_by(published=True).all()
 
 
 def _named(value: Any) -> Iterator[str]:

@@ -18,7 +18,8 @@ from etl.local.history import History
 from etl.local.postgres import EmbeddedPostgres
 from etl.local.simulator import Simulator
 from etl.schema import upgrade
-from tests.browser.dashboards import CHART, Shown, Superset, chromium, open_dashboard, served, sign_in
+from tests.browser.dashboards import Shown, Superset, chromium, open_dashboard, served, sign_in
+from tests.browser.databases import create
 from tests.browser.troubles import make_trouble
 from tests.conftest import FAST_SETTINGS, ROOT
 from tests.postgres_fixture import new_home
@@ -26,6 +27,8 @@ from tests.support import configuration, environment, query
 
 PICTURES = os.environ.get("SCREENSHOTS")
 """The folder for pictures of the dashboards, if they are wanted."""
+DEMO = "demo"
+"""The database of the pictures: the demo's own history."""
 
 
 @pytest.fixture(scope="session")
@@ -37,28 +40,36 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def history_url(home: Path) -> Iterator[str]:
+def server(home: Path) -> Iterator[EmbeddedPostgres]:
+    """The demo's server."""
+    with EmbeddedPostgres(home / "demo", settings=FAST_SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def history_url(home: Path, server: EmbeddedPostgres) -> str:
     """The demo's database, with a history of eight days as the command `sync` loads it, and nothing that arrives later.
 
-    With all that the simulator has not, unless for pictures.
+    With all that the simulator has not; for pictures `demo` is a copy without that.
     """
-    with EmbeddedPostgres(home / "demo", settings=FAST_SETTINGS) as server:
-        upgrade(server.url)
-        history = History(runs_per_workflow=300, spacing=timedelta(minutes=40), arrivals_per_minute=0)
-        with Simulator(history).in_thread() as simulator:
-            config = home / "etl.toml"
-            config.write_text(configuration(*history.workflow_ids))
-            command = [sys.executable, "-m", "etl", "--config", str(config)]
-            variables = {**os.environ, **environment(server.url, simulator.base_url)}
-            euros = ["prices", "set", "gpt-4o-2024*", "--input", "2", "--output", "8", "--currency", "EUR"]
-            for arguments in [["sync"], *([] if PICTURES else [euros])]:
-                subprocess.run([*command, *arguments], env=variables, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-            if not PICTURES:
-                make_trouble(server.url)
-                subprocess.run(
-                    [*command, "rollups", "refresh"], env=variables, cwd=ROOT, stdout=subprocess.DEVNULL, check=True
-                )
-        yield server.url
+    upgrade(server.url)
+    history = History(runs_per_workflow=300, spacing=timedelta(minutes=40), arrivals_per_minute=0)
+    with Simulator(history).in_thread() as simulator:
+        config = home / "etl.toml"
+        config.write_text(configuration(*history.workflow_ids))
+        variables = {**os.environ, **environment(server.url, simulator.base_url)}
+
+        def etl(*arguments: str) -> None:
+            command = [sys.executable, "-m", "etl", "--config", str(config), *arguments]
+            subprocess.run(command, env=variables, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+
+        etl("sync")
+        if PICTURES:
+            create(server, DEMO, template="orchestra")
+        etl("prices", "set", "gpt-4o-2024*", "--input", "2", "--output", "8", "--currency", "EUR")
+        make_trouble(server.url)
+        etl("rollups", "refresh")
+    return server.url
 
 
 @pytest.fixture(scope="session")
@@ -84,11 +95,16 @@ def page(browser: Browser, superset: Superset) -> Page:
 @pytest.fixture(scope="session")
 def failed_run(history_url: str) -> str:
     """A run that failed late, and paid for a model before."""
+    return a_failed_run(history_url)
+
+
+def a_failed_run(url: str) -> str:
+    """The id of a run of this history that failed late, and paid for a model before."""
     sql = """
         SELECT run_id AS id FROM orchestra.run_summary
         WHERE outcome = 'failed' AND tracking = 'final' AND cost > 0 ORDER BY steps DESC, start_time DESC LIMIT 1
     """
-    return str(query(history_url, sql)[0]["id"])
+    return str(query(url, sql)[0]["id"])
 
 
 @pytest.fixture(scope="module")
@@ -97,18 +113,6 @@ def shown(page: Page, superset: Superset, failed_run: str) -> Callable[[str], Sh
 
     @cache
     def shown(name: str) -> Shown:
-        drawn = open_dashboard(page, superset, name, run=failed_run if name == "run" else None)
-        if PICTURES:
-            _take_picture(page, f"{PICTURES}/{name}.png")
-        return drawn
+        return open_dashboard(page, superset, name, run=failed_run if name == "run" else None)
 
     return shown
-
-
-def _take_picture(page: Page, path: str) -> None:
-    bottom = max(box["y"] + box["height"] for one in page.locator(CHART).all() if (box := one.bounding_box()))
-    page.mouse.move(0, 0)
-    page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1440, "height": bottom + 16})
-    # A palette takes a third of the space. Superset brings Pillow.
-    shrink = "import sys; from PIL import Image; Image.open(sys.argv[1]).quantize(256).save(sys.argv[1], optimize=True)"
-    subprocess.run([str(ROOT / ".superset/venv/bin/python"), "-c", shrink, path], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -201,6 +203,8 @@ WRITTEN = """charts => charts.map(chart => ({
     warned: chart.querySelector("[data-test='warning'], [aria-label='warning']") !== null,
     elements: [...chart.querySelectorAll("tbody td *")].map(element => element.tagName),
     text: chart.innerText,
+    canvases: chart.querySelectorAll("canvas").length,
+    loading: chart.querySelectorAll(".loading").length,
 }))"""
 LINKS = "links => links.map(link => link.origin + link.pathname)"
 
@@ -253,8 +257,12 @@ def draw(
         while answers.keys() != titles.keys() or page.locator(f"{CHART} .loading").count():
             assert time.monotonic() < deadline, f"not drawn: {[titles[one] for one in titles.keys() - answers.keys()]}"
             page.wait_for_timeout(100)
-        # A canvas is animated for a second after its data came.
-        page.wait_for_timeout(1_200)
+        # A chart may have its data, and still load what draws it.
+        before, written = None, page.locator(CHART).evaluate_all(WRITTEN)
+        while written != before:
+            assert time.monotonic() < deadline, "the charts change for as long as one looks"
+            page.wait_for_timeout(300)
+            before, written = written, page.locator(CHART).evaluate_all(WRITTEN)
     finally:
         page.remove_listener("response", receive)
         page.remove_listener("requestfinished", ask)
@@ -265,7 +273,6 @@ def draw(
             results[titles[chart]] = answer.json()["result"][0]
         else:
             errors.append(f"{titles[chart]}: {answer.text()}")
-    written = page.locator(CHART).evaluate_all(WRITTEN)
     errors += [one["text"] for one in written if TROUBLE.search(one["text"])]
     errors += [f"{one['title']}: a warning" for one in written if one["warned"]]
     return Shown(
@@ -283,6 +290,23 @@ def draw(
         errors=errors,
         other_hosts=hosts - {superset.address},
     )
+
+
+def is_disguised(text: str) -> bool:
+    """Whether the text has characters that are invisible, control a terminal or turn its direction; or their mark."""
+    return any(unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp") or letter == "\ufffd" for letter in text)
+
+
+def displayed(
+    name: str, *, markup: bool = True, most: int = 200, kept: int = 200, mark: str = " #", digits: int = 6
+) -> str:
+    """A name as the dashboards write it: one that is long, disguised or, where charts show it, not free of `markup`, is
+    marked and cut, and its hash tells it from others."""
+    if len(name) <= most and not is_disguised(name) and not (markup and "<" in name):
+        return name
+    plain = "".join("\ufffd" if is_disguised(letter) else letter for letter in name)
+    plain = plain.replace("<", "\u2039") if markup else plain
+    return plain[:kept] + mark + hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()[:digits]
 
 
 def milliseconds(text: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.browser.dashboards import DASHBOARDS, Shown, Superset, milliseconds
+from tests.browser.dashboards import DASHBOARDS, Shown, Superset, displayed, is_disguised, milliseconds
 from tests.browser.troubles import MESSAGES, NODE
 from tests.support import query
 
@@ -182,8 +182,8 @@ CHARTS = (
     Chart(
         "overview",
         "Workflows",
-        ("workflow_name",),
-        f"""SELECT workflow_name, count(*) AS total_runs, {RATE} AS success_rate, {_quantile(0.5)} AS p50_ms,
+        ("workflow_shown",),
+        f"""SELECT workflow_name AS workflow_shown, count(*) AS total_runs, {RATE} AS success_rate, {_quantile(0.5)} AS p50_ms,
                    {_quantile(0.95)} AS p95_ms, {_count(runs_soft_failed="'Soft-failed'", runs_failed="'Failed'")}
             FROM runs GROUP BY workflow_name""",
     ),
@@ -227,8 +227,9 @@ CHARTS = (
     Chart(
         "nodes",
         "Nodes",
-        ("workflow_name", "node_id", "node_type"),
-        f"""SELECT workflow_name, node_id, node_type, {_quantile(0.95)} AS p95_ms, {_quantile(0.5)} AS p50_ms,
+        ("workflow_shown", "node_shown", "node_type_shown"),
+        f"""SELECT workflow_name AS workflow_shown, node_id AS node_shown, node_type AS node_type_shown,
+                   {_quantile(0.95)} AS p95_ms, {_quantile(0.5)} AS p50_ms,
                    count(*) AS total_steps, {RATE} AS success_rate,
                    {_count(steps_failed="'Failed'", steps_soft_failed="'Soft-failed'", steps_skipped="'Skipped'")}
             FROM steps GROUP BY 1, 2, 3""",
@@ -242,8 +243,9 @@ CHARTS = (
     Chart(
         "nodes",
         "Nodes in the last 24 hours, whatever the days",
-        ("workflow_name", "node_id"),
-        f"""SELECT workflow_name, node_id, {_quantile(0.95)} AS p95_ms, {_quantile(0.5)} AS p50_ms,
+        ("workflow_shown", "node_shown"),
+        f"""SELECT workflow_name AS workflow_shown, node_id AS node_shown,
+                   {_quantile(0.95)} AS p95_ms, {_quantile(0.5)} AS p50_ms,
                    count(*) AS total_steps, {RATE} AS success_rate,
                    {_count(steps_failed="'Failed'", steps_soft_failed="'Soft-failed'")}
             FROM steps GROUP BY 1, 2""",
@@ -263,8 +265,9 @@ CHARTS = (
     Chart(
         "failures",
         KINDS,
-        ("pattern", "workflow_name", "node_id", "outcome_label"),
-        """SELECT orchestra.failure_pattern(message) AS pattern, workflow_name, node_id, outcome_label, count(*) AS failed_steps,
+        ("pattern_shown", "workflow_shown", "node_shown", "outcome_label"),
+        """SELECT orchestra.failure_pattern(message) AS pattern_shown, workflow_name AS workflow_shown,
+                  node_id AS node_shown, outcome_label, count(*) AS failed_steps,
                   count(DISTINCT run_id) AS affected_runs, min(at) AS first_time, max(at) AS last_time
            FROM failures GROUP BY 1, 2, 3, 4""",
     ),
@@ -312,16 +315,17 @@ CHARTS = (
     Chart(
         "models",
         "Workflows and models",
-        ("workflow_name", "model_label"),
-        """SELECT workflow_name, model AS model_label, COALESCE(sum(total_tokens), 0) AS tokens, count(*) AS total_calls,
+        ("workflow_shown", "model_label"),
+        """SELECT workflow_name AS workflow_shown, model AS model_label,
+                  COALESCE(sum(total_tokens), 0) AS tokens, count(*) AS total_calls,
                   sum(cost) FILTER (WHERE currency = 'USD') AS cost_usd, count(*) FILTER (WHERE cost IS NULL) AS calls_unpriced
            FROM calls GROUP BY 1, 2""",
     ),
     Chart(
         "models",
         "Tokens by workflow",
-        ("workflow_name", "series"),
-        """SELECT c.workflow_name, CASE WHEN place <= 10 THEN model ELSE 'Others' END AS series,
+        ("workflow_shown", "series"),
+        """SELECT c.workflow_name AS workflow_shown, CASE WHEN place <= 10 THEN model ELSE 'Others' END AS series,
                   COALESCE(sum(total_tokens), 0) AS value
            FROM calls AS c JOIN (
                SELECT model, row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place FROM calls GROUP BY model
@@ -330,9 +334,10 @@ CHARTS = (
     Chart(
         "run",
         "The run",
-        ("run_id",),
-        """SELECT id AS run_id, workflow_name, outcome_label, tracking, start_time, end_time, organization_id,
-                  elapsed_ms, user_id,
+        ("run_shown",),
+        """SELECT id AS run_shown, workflow_name AS workflow_shown, outcome_label, tracking, start_time, end_time,
+                  organization_id AS organisation_shown,
+                  elapsed_ms, user_id AS user_shown,
                   (SELECT count(*) FROM of_one WHERE is_call AND cost IS NULL) AS unpriced_calls
            FROM one""",
     ),
@@ -365,7 +370,20 @@ CHARTS = (
 
 def _ask(url: str, shown: Shown, title: str, run: str, sql: str) -> list[dict[str, Any]]:
     since = shown.since[title] or "-infinity"
-    return query(url, FACTS.format(since=since, run=run, now=shown.asked_at[title].isoformat()) + sql)
+    rows = query(url, FACTS.format(since=since, run=run, now=shown.asked_at[title].isoformat()) + sql)
+    return [{column: _displayed(column, value) for column, value in row.items()} for row in rows]
+
+
+def _displayed(column: str, value: Any) -> Any:
+    """A value of a column of names as the dashboards write it."""
+    if not isinstance(value, str):
+        return value
+    if column == "node" or (column == "series" and " · " in value):
+        return displayed(value, most=56, kept=48, mark="… ", digits=4)
+    if column in ("model_label", "series", "workflow_shown"):
+        return displayed(value)
+    # No chart has these, only tables.
+    return displayed(value, markup=False) if column == "provider_label" or column.endswith("_shown") else value
 
 
 def _name(one: Tile | Chart) -> str:
@@ -443,6 +461,18 @@ def test_markup_in_data_is_shown_as_text(shown: Callable[[str], Shown], name: st
     assert [message for message in MESSAGES[2 if title == KINDS else 0 :] if message not in cells] == []
     assert (NODE in cells) == (name == "failures")
     assert shown(name).elements <= {"A", "DIV", "SPAN"}
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_no_name_is_in_disguise(shown: Callable[[str], Shown], name: str) -> None:
+    """No chart of a dashboard gets a name with control characters, invisible ones or overrides of the direction, and where
+    there is one it is marked."""
+    rows = [row for title, rows in shown(name).rows.items() for row in rows]
+    # The id in a hidden column is what a click filters by.
+    texts = {text for row in rows for column, value in row.items() if column != "run_id" for text in (column, value)}
+    texts = {text for text in texts if isinstance(text, str)}
+    assert {text for text in texts if is_disguised(text.replace("\ufffd", ""))} == set()
+    assert any("\ufffd" in text for text in texts) == (name != "run")
 
 
 def test_links_lead_from_each_dashboard_to_each(shown: Callable[[str], Shown], superset: Superset) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +20,19 @@ from etl.admin import roles
 from etl.database import Database
 from etl.local.postgres import EmbeddedPostgres
 from etl.tables import PAYLOADS
-from tests.browser.dashboards import Superset, apply, choose, client_of, draw, milliseconds, open_dashboard, time_of
-from tests.browser.troubles import EVIL, FIRST, LONG_AGO, ODD, OPEN
+from tests.browser.dashboards import (
+    Superset,
+    apply,
+    choose,
+    client_of,
+    displayed,
+    draw,
+    is_disguised,
+    milliseconds,
+    open_dashboard,
+    time_of,
+)
+from tests.browser.troubles import DISGUISED, DISGUISES, EVIL, FIRST, LONG_AGO, ODD, OPEN
 from tests.conftest import ROOT
 from tests.postgres_fixture import new_home
 from tests.support import query
@@ -37,6 +50,11 @@ BUSY_SECONDS = 15
 """How much later than the database Superset may say that it asked."""
 ALWAYS = ("Behind", "Pipeline now")
 """Charts of the overview that no filter narrows."""
+UNGRAINED = (*ALWAYS, "Open runs", "Overdue", "Open runs now, oldest first")
+"""Charts of the overview that the filter Grain leaves out."""
+TOOLTIPS = """() => [...document.querySelectorAll("div")]
+    .filter(one => one.style.pointerEvents === "none" && one.style.position === "absolute" && one.innerText)
+    .map(one => ({text: one.innerText, elements: [...one.querySelectorAll("*")].map(element => element.tagName)}))"""
 KINDS = "Kinds of failure: click one to see its failures below"
 
 
@@ -104,7 +122,7 @@ def test_a_time_narrows_what_is_not_of_now(page: Page, superset: Superset, histo
 def test_a_kind_of_failure_leads_to_its_failures(page: Page, superset: Superset, history_url: str) -> None:
     """A click on a kind leaves its failures alone in every other chart, and its bars stay an hour wide."""
     shown = open_dashboard(page, superset, "failures")
-    kind = shown.rows[KINDS][0]["pattern"]
+    kind = shown.rows[KINDS][0]["pattern_shown"]
     cell = shown.chart(KINDS).locator("tbody td").first
     narrowed = draw(page, superset, "failures", cell.click, unfiltered=(KINDS,))
 
@@ -183,6 +201,70 @@ def test_a_name_stays_in_its_cell(page: Page, superset: Superset) -> None:
     box = shown.chart("Step by step").locator("tbody tr").first.bounding_box()
     assert box is not None
     assert box["height"] < 200
+
+
+def test_a_disguised_name_is_marked_and_found(page: Page, superset: Superset) -> None:
+    """Names with overrides of the direction, invisible and control characters are marked in tables and in filters, and
+    what is chosen there finds its runs."""
+    workflow, organisation = displayed(DISGUISES["workflow"]), displayed(DISGUISES["organisation"], markup=False)
+    assert [is_disguised(name) for name in (workflow, organisation)] == [True, True]
+    shown = open_dashboard(page, superset, "overview")
+    assert workflow in [row[0] for row in shown.table("Workflows")]
+
+    def narrow() -> None:
+        choose(page, "Organisation", organisation)
+        _choose(page, "Workflow", workflow)
+
+    narrowed = draw(page, superset, "overview", narrow, unfiltered=ALWAYS)
+    assert [error for error in narrowed.errors if "No results" not in error] == []
+    assert [row[:2] for row in narrowed.table("Workflows")] == [[workflow, "1"]]
+    assert [row["run_id"] for row in narrowed.rows["Latest runs"]] == [DISGUISED]
+    [run, name, *_] = open_dashboard(page, superset, "run", run=DISGUISED).table("The run")[0]
+    assert (run, name) == (DISGUISED, workflow)
+
+
+def test_a_tooltip_shows_markup_as_text(page: Page, superset: Superset) -> None:
+    """The tooltip over a bar of a node whose name holds markup has no element of it."""
+    shown = open_dashboard(page, superset, "failures")
+    page.wait_for_timeout(1_200)  # the bars grow for a second
+    canvas = shown.chart("Failures by node").locator("canvas").first.bounding_box()
+    assert canvas is not None
+    tips: dict[str, list[str]] = {}
+    for part in range(20, 90):
+        page.mouse.move(canvas["x"] + canvas["width"] * 0.45, canvas["y"] + canvas["height"] * part / 100)
+        page.wait_for_timeout(50)
+        tips |= {one["text"]: one["elements"] for one in page.evaluate(TOOLTIPS)}
+    named = [row["node"] for row in shown.rows["Failures by node"] if "\u2039" in row["node"]]
+    assert any(text.startswith(name) for text in tips for name in named), (named, tips.keys())
+    assert {name for elements in tips.values() for name in elements} <= {
+        "TABLE",
+        "TBODY",
+        "TR",
+        "TD",
+        "B",
+        "SPAN",
+        "DIV",
+    }
+
+
+def test_gaps_are_filled_at_every_grain(page: Page, superset: Superset) -> None:
+    """Between two runs that are weeks apart each hour, day or week has its place: a count of 0, a rate or a duration
+    that is not known."""
+    weeks = 'DATEADD(DATETRUNC(DATETIME("now"), hour), -61, day) : now'
+    hour = 3_600_000
+    shown = open_dashboard(page, superset, "overview", time_range=weeks)
+    weekly = draw(page, superset, "overview", lambda: _choose(page, "Grain", "Week"), unfiltered=UNGRAINED)
+
+    assert shown.errors == weekly.errors == []
+    unknown = {"Runs by outcome": 0, "Run duration, p50 and p95": None, "Success rate by workflow": None}
+    for title in (*unknown, "Model cost by workflow"):
+        for drawn, step in ((shown, 24 * hour if title.startswith("Success") else hour), (weekly, 168 * hour)):
+            rows = drawn.rows[title]
+            assert {later["hour"] - row["hour"] for row, later in pairwise(rows)} == {step}, title
+            if title in unknown:
+                # Of 61 days the first has a run, and the last eight have.
+                values = {value for row in rows[2 : len(rows) // 2] for name, value in row.items() if name != "hour"}
+                assert values == {unknown[title]}, title
 
 
 def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) -> None:
@@ -280,6 +362,7 @@ def test_a_fresh_machine_shows_the_demo(superset: Superset) -> None:
     """Where no demo has run yet it is loaded first, and every dashboard's views have rows."""
     home = new_home()
     try:
+        _share_tables(superset, home)
         command = [*superset.command, "--exit"]
         variables = {**superset.environment, "ORCHESTRA_ETL_HOME": str(home)}
         done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
@@ -307,8 +390,9 @@ def test_another_database_needs_its_roles(
     """For a database that DATABASE_URL names, one line says what is missing; once it is there, they are served, in
     the two steps of the compose file, too."""
 
+    home = str(tmp_path / "home")
+
     def serve(url: str, *options: str) -> subprocess.CompletedProcess[str]:
-        home = str(tmp_path / "home")
         variables = {**superset.environment, "DATABASE_URL": url, "ORCHESTRA_ETL_HOME": home}
         command = [*superset.command, "--exit", *options]
         return subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -324,6 +408,7 @@ def test_another_database_needs_its_roles(
         database.close()
     assert (done := serve(database_url, "--only", "serve")).returncode == 2
     assert "call it with --only import first" in done.stderr
+    _share_tables(superset, Path(home))
     assert (done := serve(database_url, "--only", "import")).returncode == 0, done.stderr
     assert "are served at" not in done.stdout
     assert (done := serve(database_url, "--only", "serve")).returncode == 0, done.stderr
@@ -346,6 +431,19 @@ def test_secrets_are_kept(superset: Superset) -> None:
     assert superset.printed.count(superset.password_of("admin")) == 1
     logs = "".join((superset.home / name).read_text() for name in ("superset.log", "provision.log"))
     assert [name for name in names if (superset.home / name).read_text().strip() in logs] == []
+
+
+def _share_tables(superset: Superset, home: Path) -> None:
+    """Give another home a copy of Superset's own database and of its keys: to make all its tables takes half a minute."""
+    folder = home / "dashboards"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("admin-password", "viewer-password", "database-password", "secret-key"):
+        shutil.copy2(superset.home / name, folder / name)
+    with (
+        closing(sqlite3.connect(superset.home / "superset.db")) as source,
+        closing(sqlite3.connect(folder / "superset.db")) as copy,
+    ):
+        source.backup(copy)
 
 
 def _choose(page: Page, name: str, option: str) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Request
 
 from tests.browser.dashboards import DASHBOARDS, Superset, apply, choose, client_of, draw, open_dashboard, sign_in
+from tests.conftest import ROOT
 from tests.support import query
 
 ALWAYS = ("Behind", "Pipeline now")
@@ -22,6 +29,7 @@ CHOICES = {
     "models": {"Workflow": "weather jokes", "Organisation": "second", "Grain": "Day"},
     "run": {"Workflow": "weather jokes", "Organisation": "second"},
 }
+DATA = "/api/v1/chart/data"
 
 Body = dict[str, Any]
 
@@ -179,6 +187,23 @@ QUERY: Mapping[str, tuple[str, Body]] = {
         "Runs by outcome",
         {"post_processing": [{"operation": "pivot", "options": {"index": ["hour"], "columns": ["runs_failed"]}}]},
     ),
+    "a series filled up in another way": (
+        "Runs by outcome",
+        {"post_processing": [{"operation": "resample", "options": {"method": "linear", "rule": "1h", "fill_value": 0}}]},
+    ),
+    "an index of all": (
+        "Runs by outcome",
+        {"post_processing": [{"operation": "pivot", "options": {"index": ["hour", "runs_failed"], "columns": []}}]},
+    ),
+    "a sum over rows": (
+        "Workflows",
+        {"post_processing": [{"operation": "aggregate", "options": {"groupby": [], "aggregates": {}}}]},
+    ),
+    "a metric that is a column's SQL": ("Workflows", {"metrics": [{**_sql("max(organization_id)"), "columnType": "BASE_AXIS"}]}),
+    "an axis of a chart that has none": ("Workflows", {"columns": [{**AXIS, "sqlExpression": "organization_id"}]}),
+    "Jinja that runs": ("Workflows", {"extras": {"having": "{% for i in range(9) %}{{ metric('total_runs', 1) }}{% endfor %}"}}),
+    "where in a comment": ("Model cost by workflow", {"extras": {"where": "(currency = 'USD') -- \n OR true"}}),
+    "a filter's column that is SQL": ("Workflows", {"filters": [{"col": "1 = 1) OR (true", "op": "==", "val": "1"}]}),
     "samples": ("Workflows", {"result_type": "samples"}),
     "its detail": ("Workflows", {"result_type": "drill_detail"}),
     "its SQL": ("Workflows", {"result_type": "query"}),
@@ -210,6 +235,11 @@ CONTEXT: Mapping[str, Callable[[Body], Body]] = {
     "its detail": lambda body: {**body, "result_type": "drill_detail"},
     "its columns": lambda body: {**body, "result_type": "columns"},
     "its SQL": lambda body: {**body, "result_type": "query"},
+    "a saved query": lambda body: {**body, "datasource": {"type": "saved_query", "id": 1}},
+    "a table by another name": lambda body: {**body, "datasource": {"type": "sl_table", "id": 1}},
+    "rows after the shaping of a chart": lambda body: {**body, "result_type": "post_processed"},
+    "an answer that is kept for a year": lambda body: {**body, "custom_cache_timeout": 31_536_000},
+    "an answer that is kept for ever": lambda body: {**body, "custom_cache_timeout": 0},
     "a second query": lambda body: {**body, "queries": [*body["queries"], {"columns": [_sql(LOCK)]}]},
 }
 
@@ -258,6 +288,159 @@ def test_no_user_calls_such_functions(admin: httpx.Client, asked: Mapping[str, B
 
     assert answer.status_code != 200
     assert "disallowed function" in answer.text
+
+
+OPEN = {
+    "GET": """
+        / /back /chart/add /chart/list/ /dashboard/list/ /dashboard/new/ /health /healthcheck /ping /version /login/
+        /lang/<string:locale> /register/
+        /api/v1/chart/ /api/v1/chart/<id_or_uuid> /api/v1/chart/_info /api/v1/chart/favorite_status/
+        /api/v1/chart/<int:pk>/data/
+        /api/v1/dashboard/ /api/v1/dashboard/<id_or_slug> /api/v1/dashboard/_info /api/v1/dashboard/favorite_status/
+        /api/v1/dashboard/<id_or_slug>/charts /api/v1/dashboard/<id_or_slug>/datasets /api/v1/dashboard/<id_or_slug>/tabs
+        /api/v1/dashboard/permalink/<string:key> /api/v1/database/oauth2/
+        /api/v1/log/recent_activity/ /api/v1/me/ /api/v1/me/roles/ /api/v1/menu/ /api/v1/security/csrf_token/
+        /api/v1/time_range/ /api/v1/user/<int:user_id>/avatar.png
+        /superset/dashboard/<dashboard_id_or_slug>/ /superset/language_pack/<lang>/ /superset/welcome/ /superset/file-handler
+    """,
+    "POST": """
+        /login/ /api/v1/security/login /api/v1/security/refresh /api/v1/chart/data /api/v1/chart/<pk>/favorites/
+        /api/v1/dashboard/<pk>/favorites/ /api/v1/dashboard/<pk>/permalink /api/v1/dashboard/<int:pk>/filter_state
+        /superset/log/
+    """,
+    "PUT": "/api/v1/dashboard/<int:pk>/filter_state/<string:key>",
+    "DELETE": "/api/v1/chart/<pk>/favorites/ /api/v1/dashboard/<pk>/favorites/",
+}
+"""Every address of Superset's that a viewer may call: signing in, the dashboards and charts as they are stored, one's own
+favourites, choices of filters and links, and the check of a query. The tests above are of the data."""
+ROUTES = """
+import json, sys
+from superset.app import create_app
+rules = [[rule.rule, sorted(rule.methods - {"HEAD", "OPTIONS"})] for rule in create_app().url_map.iter_rules()]
+json.dump(rules, open(sys.argv[1], "w"))
+"""
+
+
+def test_every_other_address_is_closed(viewer: httpx.Client, superset: Superset, tmp_path: Path) -> None:
+    """Of all addresses that Superset has, whatever its version adds, no other one is answered."""
+    variables = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "ORCHESTRA_DASHBOARDS_HOME": str(superset.home),
+        "SUPERSET_CONFIG_PATH": str(superset.files / "superset_config.py"),
+        "PYTHONPATH": str(superset.files),
+    }
+    python = str(ROOT / ".superset" / "venv" / "bin" / "python")
+    found = tmp_path / "routes.json"
+    subprocess.run([python, "-c", ROUTES, str(found)], env=variables, capture_output=True, check=True)
+    answered, closed = set(), 0
+    for rule, methods in json.loads(found.read_text()):
+        if rule.startswith("/static/") or "logout" in rule:
+            continue
+        path = re.sub(r"<int:[^>]+>|<pk>|<(string:)?[a-z_]*id[a-z_]*>", "1", rule.replace("<version>", "v1"))
+        path = re.sub(r"<[^>]+>", "table", path.replace("<string:name>", "muldelete"))
+        for method in methods:
+            if rule in OPEN.get(method, "").split():
+                continue
+            # The API takes JSON, older pages take forms.
+            sent = {"json": {}} if rule.startswith("/api/") else {"data": {"action": "muldelete", "rowid": "1"}}
+            answer = viewer.request(method, path, **(sent if method in ("POST", "PUT") else {}))
+            refused = answer.status_code in (401, 403, 404) or (
+                answer.status_code == 302 and urlsplit(answer.headers["location"]).path in ("/", ".", "/login/")
+            )
+            closed += refused
+            if not refused:
+                answered.add(f"{method} {rule}: {answer.status_code}")
+    assert closed > 200
+    assert answered == set()
+
+
+def test_what_a_viewer_reads_holds_no_secret(viewer: httpx.Client, admin: httpx.Client, superset: Superset) -> None:
+    """Charts, dashboards and what they say of their datasets hold no password, key or address of the database, and no list
+    shows a column that it does not offer."""
+    paths = ["/api/v1/chart/", "/api/v1/dashboard/", "/api/v1/me/", "/api/v1/menu/", "/api/v1/log/recent_activity/"]
+    paths += [
+        f"/api/v1/dashboard/orchestra-{name}{more}" for name in DASHBOARDS for more in ("", "/charts", "/datasets")
+    ]
+    paths += [
+        "/api/v1/chart/?q=(columns:!(id,query_context,owners.password,table.database.password))",
+        "/api/v1/dashboard/?q=(columns:!(id,owners.password,created_by.email))",
+    ]
+    answers = [viewer.get(path) for path in paths]
+    assert {answer.status_code for answer in answers} <= {200, 400}
+    secrets = [
+        (superset.home / name).read_text().strip() for name in ("admin-password", "database-password", "secret-key")
+    ]
+    for path, answer in zip(paths, answers, strict=True):
+        assert [one for one in (*secrets, "postgresql+", "pbkdf2", "scrypt") if one in answer.text] == [], path
+    assert "postgresql+" in admin.get("/api/v1/database/1/connection").text
+
+
+def test_a_token_has_the_same_limits(superset: Superset, asked: Mapping[str, Body]) -> None:
+    """Who signs in as viewer by the API, without a browser, gets what the chart asks, and nothing else."""
+    with httpx.Client(base_url=superset.address, timeout=60) as client:
+        credentials = {"username": "viewer", "password": superset.password_of("viewer"), "provider": "db"}
+        token = client.post("/api/v1/security/login", json=credentials).json()["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+        client.headers["X-CSRFToken"] = client.get("/api/v1/security/csrf_token/").json()["result"]
+        client.headers["Referer"] = superset.address
+
+        assert _ask(client, _changed(asked["Workflows"], {"metrics": [_sql("max(runs)")]})).status_code == 403
+        assert _ask(client, asked["Workflows"]).status_code == 200
+
+
+@pytest.mark.parametrize("form", ["csv", "xlsx"])
+def test_a_file_has_the_same_limits(viewer: httpx.Client, asked: Mapping[str, Body], form: str) -> None:
+    """A download, which a browser asks for by a form, holds what the chart asks, and nothing else."""
+    plain = {**asked["Workflows"], "result_format": form}
+
+    refused = viewer.post(DATA, data={"form_data": json.dumps(_changed(plain, {"columns": ["organization_id"]}))})
+    assert refused.status_code == 403
+    assert viewer.post(DATA, data={"form_data": json.dumps(plain)}).status_code == 200
+
+
+def test_a_chart_of_a_draft_is_the_editors_own(
+    viewer: httpx.Client, admin: httpx.Client, asked: Mapping[str, Body]
+) -> None:
+    """A chart that stands on no published dashboard is refused to a viewer, and answered once it does."""
+    dataset = asked["Workflows"]["datasource"]["id"]
+    settings = {"viz_type": "table", "query_mode": "raw", "all_columns": ["organization_id"]}
+    chart = {"slice_name": "a draft", "viz_type": "table", "datasource_id": dataset, "datasource_type": "table"}
+    draft = admin.post("/api/v1/dashboard/", json={"dashboard_title": "a draft", "published": False}).json()["id"]
+    made = admin.post("/api/v1/chart/", json={**chart, "params": json.dumps(settings), "dashboards": [draft]}).json()[
+        "id"
+    ]
+    try:
+        body = {
+            "datasource": {"type": "table", "id": dataset},
+            "form_data": {"slice_id": made},
+            "queries": [{"columns": ["organization_id"], "row_limit": 5}],
+            "result_type": "full",
+        }
+        assert _ask(viewer, body).status_code == 403
+        assert _ask(admin, body).status_code == 200
+        assert admin.put(f"/api/v1/dashboard/{draft}", json={"published": True}).status_code == 200
+        assert _ask(viewer, body).status_code == 200
+    finally:
+        admin.delete(f"/api/v1/chart/{made}")
+        admin.delete(f"/api/v1/dashboard/{draft}")
+
+
+def test_a_stored_query_has_the_same_limits(
+    viewer: httpx.Client, admin: httpx.Client, asked: Mapping[str, Body]
+) -> None:
+    """A query that an editor has stored with a chart is answered as the chart's own, and not as samples or SQL."""
+    [chart] = {asked["Workflows"]["form_data"]["slice_id"]}
+    address = f"/api/v1/chart/{chart}"
+    stored = admin.put(address, json={"query_context": json.dumps(asked["Workflows"])})
+    try:
+        assert stored.status_code == 200, stored.text
+        assert viewer.get(f"{address}/data/").status_code == 200
+        for kind in ("samples", "query", "drill_detail", "columns"):
+            assert viewer.get(f"{address}/data/?type={kind}").status_code in (400, 403), kind
+            assert admin.get(f"{address}/data/?type={kind}").status_code == 200, kind
+    finally:
+        admin.put(address, json={"query_context": None})
 
 
 REQUESTS: tuple[tuple[str, str, Body | None], ...] = (
@@ -344,7 +527,7 @@ def test_a_viewer_has_no_other_way(viewer: httpx.Client, method: str, path: str,
 
 
 def _ask(client: httpx.Client, body: Body) -> httpx.Response:
-    return client.post("/api/v1/chart/data", json=body)
+    return client.post(DATA, json=body)
 
 
 def _changed(body: Body, change: Body) -> Body:

@@ -22,6 +22,14 @@ MESSAGES = (
 EVIL = "x\u202e\x1b[31m" + 400 * "N"
 """The first node of the run of long ago: an override of the direction, a control character, and more than fits."""
 NODE = "node <i>of</i> markup"
+DISGUISED = "run with disguised names"
+DISGUISES = {
+    "workflow": "pay\u202eslip\u202c <i>run</i>",
+    "organisation": "ac\u200bme\x1b[31m",
+    "node": "sen\u2066d\u00ad",
+    "model": "gpt\u202e4\u200f",
+}
+"""Names that a terminal or a browser shows as others: overrides of the direction, invisible and control characters, markup."""
 
 _RUN = """
     INSERT INTO orchestra.runs ({columns})
@@ -69,7 +77,19 @@ def make_trouble(url: str) -> None:
             ' jsonb_populate_record(w, \'{"id": "new", "name": "new workflow"}\') AS copy'
             " WHERE w.id = (SELECT min(id) FROM orchestra.workflows)"
         )
+        execute(
+            "INSERT INTO orchestra.workflows SELECT copy.* FROM orchestra.workflows AS w, jsonb_populate_record(w, %s) AS copy"
+            " WHERE w.id = (SELECT min(id) FROM orchestra.workflows)",
+            [Jsonb({"id": "disguised", "name": DISGUISES["workflow"]})],
+        )
         for run, began, ended, steps, fields in (
+            (
+                DISGUISED,
+                3 * 86400,
+                3 * 86400 - 5,
+                2,
+                {"state": "failed", "workflow_id": "disguised", "organization_id": DISGUISES["organisation"]},
+            ),
             (ODD, 3600, 3480, 120, {"state": "succeeded"}),
             (EDGE, since_edge, since_edge - 5, 2, {"state": "succeeded"}),
             (LONG_AGO, 60 * 86400, 60 * 86400 - 5, 4, {"state": "succeeded"}),
@@ -98,6 +118,11 @@ def make_trouble(url: str) -> None:
             [ODD],
         )
         execute("UPDATE orchestra.steps SET node_id = %s WHERE run_id = %s AND position = 0", [EVIL, LONG_AGO])
+        execute(
+            "UPDATE orchestra.steps SET node_id = %s, response_model = %s, node_type = 'model', state = 'failed', error = %s"
+            " WHERE run_id = %s AND position = 0",
+            [DISGUISES["node"], DISGUISES["model"], Jsonb("no\u202ereason"), DISGUISED],
+        )
         # The newest runs, so that they stand on the first page of their tables.
         newest = execute(
             "SELECT id FROM orchestra.runs WHERE tracking = 'final' AND state = 'succeeded' AND id <> %s"

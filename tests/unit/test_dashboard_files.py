@@ -56,3 +56,59 @@ def test_axes_of_counts_have_whole_ticks(chart: str) -> None:
         assert "minInterval: 1" in params["echart_options"]
     else:
         assert params["y_axis_format"] in ("DURATION", "$,.6~f")
+
+
+DISGUISE = (
+    r"\u0001-\u001F\u007F-\u009F\u00AD\u061C\u180E\u200B-\u200F\u2028-\u202E\u2060-\u206F\uFEFF\uFFF9-\uFFFD"
+    r"\U000E0000-\U000E007F"
+)
+"""Control characters, invisible ones, overrides of the direction, and the mark that stands for them."""
+NAMES = {
+    "workflow_name",
+    "organization_id",
+    "node_id",
+    "node_type",
+    "model",
+    "provider",
+    "pattern",
+    "message",
+    "user_id",
+}
+"""Columns whose text others choose."""
+
+
+def test_one_class_of_characters_is_marked() -> None:
+    """Every expression that looks for characters in disguise looks for the same ones, and for markup beside them at most."""
+    texts = [path.read_text() for path in ASSETS.rglob("*.yaml")]
+    found = {one for text in texts for one in re.findall(r"'\[(.*?)\]'", text) if one.startswith(r"\u0001")}
+    assert found == {DISGUISE, DISGUISE + "<"}
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_no_chart_shows_a_name_as_it_is(chart: str) -> None:
+    """No chart groups by, or lists, a name as others wrote it, where it does not hide the column."""
+    params = _params(chart)
+    hidden = {name for name, one in params.get("column_config", {}).items() if one.get("visible") is False}
+    shown = [params.get("x_axis"), params.get("y_axis"), *params.get("groupby", []), *params.get("all_columns", [])]
+    shown += params.get("tooltip_columns", [])
+    assert {one for one in shown if isinstance(one, str)} & ((NAMES | {"run_id"}) - hidden) == set()
+
+
+@pytest.mark.parametrize("chart", [name for name, chart in CHARTS.items() if "time_grain_sqla" in chart["params"]])
+def test_a_series_over_time_fills_its_gaps(chart: str) -> None:
+    """A count is 0 in an hour without a row; a rate, a percentile or a cost is not known, and is never filled with 0."""
+    params = _params(chart)
+    dataset = DATASETS[CHARTS[chart]["dataset_uuid"]]
+    sql = {one["metric_name"]: one["expression"] for one in dataset["metrics"]}
+    counts = all(re.match(r"COUNT\(\*\)$|COALESCE\(SUM\(\w+\), 0\)$", sql[name]) for name in params["metrics"])
+    assert params["resample_method"] == ("zerofill" if counts else "asfreq")
+    assert params["resample_rule"] == {"PT1H": "1h", "P1D": "1D"}[params["time_grain_sqla"]]
+
+
+@pytest.mark.parametrize("dashboard", [path.stem for path in (ASSETS / "dashboards").glob("*.yaml")])
+def test_filters_offer_marked_names(dashboard: str) -> None:
+    """A filter offers names as the charts show them; only a run's id, which an index finds, is offered as it is."""
+    files = yaml.safe_load((ASSETS / "dashboards" / f"{dashboard}.yaml").read_text())
+    filters = files["metadata"]["native_filter_configuration"]
+    offered = {target["column"]["name"] for one in filters for target in one["targets"] if "column" in target}
+    assert offered <= {"workflow_shown", "organisation_shown", "run_id"}

@@ -69,7 +69,7 @@ AS $$
         GREATEST(COALESCE(used.input_tokens, 0) - COALESCE(used.cached_input_tokens, 0) - COALESCE(used.cache_write_tokens, 0)
                  - COALESCE(used.input_audio_tokens, 0) - COALESCE(used.input_image_tokens, 0) - COALESCE(used.input_video_tokens, 0)
                  + COALESCE(used.cached_audio_tokens, 0) + COALESCE(used.cached_image_tokens, 0), 0),
-        GREATEST(LEAST(used.cached_input_tokens, COALESCE(used.input_tokens, 0))
+        GREATEST(LEAST(COALESCE(used.cached_input_tokens, 0), COALESCE(used.input_tokens, 0))
                  - COALESCE(used.cached_audio_tokens, 0) - COALESCE(used.cached_image_tokens, 0), 0),
         GREATEST(used.cache_write_tokens - COALESCE(used.cache_write_1h_tokens, 0), 0),
         used.cache_write_1h_tokens,
@@ -80,7 +80,7 @@ AS $$
         used.input_video_tokens,
         GREATEST(COALESCE(used.output_tokens, 0) - COALESCE(used.reasoning_tokens, 0) - COALESCE(used.output_audio_tokens, 0)
                  - COALESCE(used.output_image_tokens, 0) - COALESCE(used.output_video_tokens, 0) - COALESCE(used.citation_tokens, 0), 0),
-        LEAST(used.reasoning_tokens, COALESCE(used.output_tokens, 0)),
+        LEAST(COALESCE(used.reasoning_tokens, 0), COALESCE(used.output_tokens, 0)),
         used.output_audio_tokens,
         used.output_image_tokens,
         used.output_video_tokens,

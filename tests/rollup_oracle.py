@@ -13,16 +13,19 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from etl.local.history import History
+from etl.usage import BITS, CONTEXT_TIERS, KINDS
 from tests import oracle
 from tests.support import query
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
 
-_TOKENS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "total_tokens")
-_NODE = ("organization_id", "node_id", "node_type", "model")
+USAGE = (*BITS, "total_tokens", "reported_cost")
+"""What is added up of calls; missing where nobody knows it."""
+NODE = ("organization_id", "node_id", "node_type", "model")
+_CALLS = (*NODE, "service_tier", "context_tier", "usage_kinds")
 _ENDED = ("succeeded", "soft_failed", "failed", "cancelled", "skipped")
-_STEP_COUNTS = (*_ENDED, "unfinished", "calls", "unmetered_calls", "untotalled_calls", *_TOKENS)
+_STEP_COUNTS = (*_ENDED, "unfinished", "calls", "unmetered_calls", "untotalled_calls", "reported_calls", *USAGE)
 _RUN_COUNTS = ("runs", *_ENDED, "unfinished")
 _FAILURE = ("run_id", "workflow_id", "node_id", "organization_id", "time", "outcome", "message")
 
@@ -31,7 +34,7 @@ class Group(NamedTuple):
     """What a row of a rollup counts."""
 
     counts: Mapping[str, int]
-    """Without those that are 0, but for tokens: these are missing where nobody knows them."""
+    """Without those that are 0, but for usage: that is missing where nobody knows it."""
     durations: Mapping[tuple[bool, int], int]
     """How many durations there are in a bucket, of failures (True) and of successes."""
 
@@ -65,21 +68,21 @@ def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
         outcome = outcome_of(step)
         if outcome == "soft_failed":
             soft.add(step["run_id"])
-        tokens = {name: count for name, count in tokens_of(step).items() if count is not None}
-        if "cached_input_tokens" in tokens:
-            tokens["cached_input_tokens"] = min(tokens["cached_input_tokens"], tokens.get("input_tokens", 0))
+        usage = {name: count for name, count in usage_of(step).items() if count is not None}
         model = step["response_model"] or step["request_model"]
         calls = {
             "calls": int(is_call(step)),
             "unmetered_calls": int(is_unmetered(step)),
             "untotalled_calls": int(is_untotalled(step)),
+            "reported_calls": int(step["reported_cost"] is not None),
         }
         run = runs[step["run_id"]]
         time = step["start_time"] or run["start_time"] or run["first_seen_at"]
         workflow_id = (step if step["start_time"] else run)["workflow_id"]
+        priced = (step["service_tier"], context_tier(step), kinds_of(step)) if is_call(step) else (None, None, None)
         for when, table in ((_hour(time), "hours"), (_hour(time).date(), "days")):
-            key = (workflow_id, when, step["organization_id"], step["node_id"], step["node_type"], model)
-            _add(groups[table][key], outcome, {**calls, **tokens}, step["duration_ms"])
+            key = (workflow_id, when, step["organization_id"], step["node_id"], step["node_type"], model, *priced)
+            _add(groups[table][key], outcome, {**calls, **usage}, step["duration_ms"])
         if outcome in ("failed", "soft_failed"):
             names = (step["run_id"], workflow_id, step["node_id"], step["organization_id"])
             failures[step["id"]] = (*names, time, outcome, _message(step)[:500])
@@ -100,37 +103,73 @@ def outcome_of(row: Row) -> str:
     return "soft_failed" if row["state"] == "succeeded" and carries else str(row["state"])
 
 
-def tokens_of(step: Row) -> dict[str, int | None]:
-    """The tokens that are known of a step."""
-    tokens = {name: count if (count := step[name]) is not None and 0 <= count <= 10**12 else None for name in _TOKENS}
-    read, written = tokens["input_tokens"], tokens["output_tokens"]
-    if tokens["total_tokens"] is None and read is not None and written is not None:
-        tokens["total_tokens"] = read + written
-    return tokens
+def usage_of(step: Row) -> dict[str, Any]:
+    """What is known of a step's usage, by kind, with `total_tokens` and `reported_cost`."""
+    usage: dict[str, Any] = {
+        name: count if _plausible(count := step[name]) else None for name in (*BITS, "total_tokens")
+    }
+    for part, whole in (("cached_input_tokens", "input_tokens"), ("reasoning_tokens", "output_tokens")):
+        if usage[part] is not None:
+            usage[part] = None if usage[whole] is None else min(usage[part], usage[whole])
+    read, written = usage["input_tokens"], usage["output_tokens"]
+    if usage["total_tokens"] is None and read is not None and written is not None:
+        usage["total_tokens"] = read + written
+    return {**usage, "reported_cost": step["reported_cost"]}
+
+
+def charged(usage: Row) -> dict[str, int]:
+    """What is charged of each kind of which something is: the innermost parts first, each taken out of all that contain it."""
+    left = {name: usage[name] or 0 for name in BITS}
+    for kind in sorted(KINDS, key=lambda kind: -len(kind.part_of)):
+        for whole in kind.part_of:
+            left[whole] -= left[kind.name]
+    return {name: count for name, count in left.items() if count > 0}
+
+
+def kinds_of(step: Row) -> int:
+    """The bits of the kinds of which something is charged."""
+    return sum(BITS[name] for name in charged(usage_of(step)))
+
+
+def context_tier(step: Row) -> int | None:
+    """The last of the lengths at which prices change that the input exceeds."""
+    read = usage_of(step)["input_tokens"]
+    return None if read is None else max((tier for tier in CONTEXT_TIERS if read > tier), default=0)
 
 
 def is_call(step: Row) -> bool:
-    """Whether a model was called: tokens are reported, or a node with a model was reached."""
-    if any(step[name] is not None for name in ("input_tokens", "output_tokens", "total_tokens")):
+    """Whether a model was called: usage is told, or why it stopped, or a node with a model was reached."""
+    if _tells(step) or step["finish_reason"] is not None:
         return True
     named = bool(step["response_model"] or step["request_model"])
     return named and step["node_type"] not in ("code", "integration") and step["state"] not in ("pending", "skipped")
 
 
 def is_unmetered(step: Row) -> bool:
-    """Whether a model was called and nobody knows for how many tokens; a failure without any is taken to be free."""
-    tokens = tokens_of(step)
-    return tokens["input_tokens"] is None and tokens["output_tokens"] is None and _should_tell(step)
+    """Whether a model was called and nobody knows how much it used; a failure that tells nothing is taken to be free."""
+    usage = usage_of(step)
+    return all(usage[name] is None for name in BITS) and _should_tell(step)
 
 
 def is_untotalled(step: Row) -> bool:
-    """Whether a model was called and nobody knows how many tokens it took in all."""
-    return tokens_of(step)["total_tokens"] is None and _should_tell(step)
+    """Whether a model was called and nobody knows how many tokens it took in all, if it is charged for tokens."""
+    usage = usage_of(step)
+    elsewise = any(usage[name] is not None for name in ("audio_ms", "document_pages", "search_units"))
+    if elsewise and usage["input_tokens"] is None and usage["output_tokens"] is None:
+        return False
+    return usage["total_tokens"] is None and _should_tell(step)
+
+
+def _plausible(count: int | None) -> bool:
+    return count is not None and 0 <= count <= 10**12
+
+
+def _tells(step: Row) -> bool:
+    return any(step[name] is not None for name in USAGE)
 
 
 def _should_tell(step: Row) -> bool:
-    some = any(step[name] is not None for name in ("input_tokens", "output_tokens", "total_tokens"))
-    return is_call(step) and (some or outcome_of(step) == "succeeded")
+    return is_call(step) and (_tells(step) or outcome_of(step) == "succeeded")
 
 
 def counted_rows(url: str) -> Rollups:
@@ -152,18 +191,19 @@ def rows_of_history(history: History, url: str) -> tuple[dict[str, dict[str, Any
         for workflow in history.workflows()
         for node in workflow["graph"]["nodes"]
     }
-    seen = {
-        row["id"]: row
-        for table in ("runs", "steps")
-        for row in query(url, f"SELECT id, organization_id, first_seen_at FROM orchestra.{table}")
-    }
+    seen = {row["id"]: row for row in query(url, "SELECT id, organization_id, first_seen_at FROM orchestra.runs")}
+    # What else a payload may tell is read elsewhere; here it is counted.
+    told = (*USAGE, "service_tier", "finish_reason")
+    steps_seen = {row["id"]: row for row in query(url, "SELECT * FROM orchestra.steps")}
     for step in steps.values():
         inputs, outputs = (step[name] if isinstance(step[name], dict) else {} for name in ("inputs", "outputs"))
+        stored_step = steps_seen[step["id"]]
+        step.update({name: stored_step[name] for name in told if name not in step})
         step.update(
             node_type=types[step["workflow_id"], step["node_id"]],
             request_model=inputs.get("model"),
             reported_error=_reported_error(outputs.get("result")),
-            first_seen_at=seen[step["id"]]["first_seen_at"],
+            first_seen_at=stored_step["first_seen_at"],
         )
     for run in runs.values():
         ended = run["start_time"] is not None and run["end_time"] is not None
@@ -174,8 +214,8 @@ def rows_of_history(history: History, url: str) -> tuple[dict[str, dict[str, Any
 
 def stored(url: str) -> Rollups:
     """What the rollups hold; their rows must be numbered within a group, and their buckets rise."""
-    hours = _rows(url, "step_rollup", ("workflow_id", "hour", *_NODE), _STEP_COUNTS)
-    days = _rows(url, "step_rollup_daily", ("workflow_id", "day", *_NODE), _STEP_COUNTS)
+    hours = _rows(url, "step_rollup", ("workflow_id", "hour", *_CALLS), _STEP_COUNTS)
+    days = _rows(url, "step_rollup_daily", ("workflow_id", "day", *_CALLS), _STEP_COUNTS)
     runs = _rows(url, "run_rollup", ("workflow_id", "hour", "organization_id"), _RUN_COUNTS)
     rows = query(url, "SELECT * FROM orchestra.step_failures")
     return Rollups(hours, days, runs, {row["step_id"]: tuple(row[name] for name in _FAILURE) for row in rows})
@@ -205,8 +245,8 @@ def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> di
 
 
 def _told(counts: Mapping[str, int]) -> dict[str, int]:
-    """Without what is 0; tokens are 0 also where there is no call."""
-    return {name: n for name, n in counts.items() if n or (name in _TOKENS and counts.get("calls"))}
+    """Without what is 0; some usage is 0 also where there is no call."""
+    return {name: n for name, n in counts.items() if n or (name in USAGE and counts.get("calls"))}
 
 
 def error_text(error: Any) -> str | None:

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple
 
-from tests.rollup_oracle import Group, Rollups, error_text, is_call, is_unmetered, is_untotalled, outcome_of, tokens_of
+from etl.usage import CALLS, KINDS
+from tests.rollup_oracle import (
+    NODE,
+    USAGE,
+    Group,
+    Rollups,
+    charged,
+    context_tier,
+    error_text,
+    is_call,
+    is_unmetered,
+    is_untotalled,
+    kinds_of,
+    outcome_of,
+    usage_of,
+)
 
 Row = dict[str, Any]
 
-_TOKENS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "total_tokens")
+# 0 where there is no call; of the others nothing is known there.
+_PLAIN = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "total_tokens")
+_KINDS = {kind.name: kind for kind in KINDS}
 _ENDED = ("succeeded", "soft_failed", "failed", "cancelled", "skipped")
 
 
@@ -31,12 +49,14 @@ class Facts(NamedTuple):
         """The workflow's name, or its id."""
         return str(self.workflows[workflow_id]["name"] or workflow_id)
 
-    def price(self, model: str | None, time: datetime) -> Row | None:
-        """The model's price on the day of that time."""
+    def price(self, model: str | None, time: datetime, service_tier: str | None, length: int | None) -> Row | None:
+        """The model's price on the day of that time, for calls of this tier and length of the input."""
         day = time.astimezone(UTC).date()
         for row in self.prices:
             if (
-                row["model"] == model
+                (row["model"], row["service_tier"]) == (model, service_tier or "standard")
+                and row["above_input_tokens"] <= (length or 0)
+                and (row["up_to_input_tokens"] is None or (length or 0) < row["up_to_input_tokens"])
                 and row["valid_from"] <= day
                 and (not row["valid_until"] or day < row["valid_until"])
             ):
@@ -67,21 +87,27 @@ class Facts(NamedTuple):
         return sorted((step for step in self.steps if step["run_id"] == run_id), key=_order)
 
 
-def cost(price: Row | None, tokens: Row) -> Decimal | None:
-    """What these tokens cost."""
+def cost(price: Row | None, usage: Row, calls: int = 1) -> Decimal | None:
+    """What this usage costs: None where a kind of it has no price."""
     if price is None:
         return None
-    given, cached, made = (
-        Decimal(tokens[name] or 0) for name in ("input_tokens", "cached_input_tokens", "output_tokens")
-    )
-    cached_price = price["cached_input_per_million"]
-    if cached_price is None:
-        cached_price = price["input_per_million"]
-    cached = min(cached, given)
-    per_million = (
-        (given - cached) * price["input_per_million"] + cached * cached_price + made * price["output_per_million"]
-    )
-    return Decimal(per_million) / 1_000_000
+    amount = Fraction(0)
+    parts = charged(usage)
+    for name, quantity in parts.items():
+        if price[_KINDS[name].price_column] is None:
+            return None
+        amount += quantity * Fraction(price[_KINDS[name].price_column]) / _KINDS[name].per
+    if parts:
+        amount += calls * Fraction(price[CALLS.price_column] or 0) / CALLS.per
+    return Decimal(amount.numerator) / Decimal(amount.denominator)
+
+
+def step_cost(facts: Facts, step: Row, time: datetime) -> tuple[Decimal | None, Row | None]:
+    """What a step cost that started at that time, and the price that was found for it."""
+    if not is_call(step) or is_unmetered(step):
+        return None, None
+    price = facts.price(model(step), time, step["service_tier"], context_tier(step))
+    return cost(price, usage_of(step)), price
 
 
 def run_summary(facts: Facts) -> dict[Any, Row]:
@@ -91,11 +117,9 @@ def run_summary(facts: Facts) -> dict[Any, Row]:
         steps = facts.of_run(run["id"])
         outcomes = [outcome(step) for step in steps]
         calls = [step for step in steps if is_call(step)]
-        paid = [
-            (price["currency"], cost(price, tokens_of(step)) or 0)
-            for step in calls
-            if not is_unmetered(step) and (price := facts.price(model(step), started(step, run)))
-        ]
+        costs = [step_cost(facts, step, started(step, run)) for step in calls]
+        paid = [(price["currency"], amount) for amount, price in costs if price is not None and amount is not None]
+        reported = [step["reported_cost"] for step in calls if step["reported_cost"] is not None]
         currencies = {currency for currency, _ in paid}
         failed = [step for step in steps if step["state"] == "failed"]
         failed += [step for step in steps if outcome(step) == "soft_failed"]
@@ -111,7 +135,10 @@ def run_summary(facts: Facts) -> dict[Any, Row]:
             "first_failed_node": failed[0]["node_id"] if failed else None,
             "first_error": (error or error_text(run["error"]) or "")[:500] or None,
             "calls": len(calls),
-            **{name: added([tokens_of(step)[name] for step in steps], len(calls)) for name in _TOKENS},
+            **{name: added([usage_of(step)[name] for step in steps], len(calls)) for name in _PLAIN},
+            "cache_write_tokens": added([usage_of(step)["cache_write_tokens"] for step in steps]),
+            "reported_cost": sum(reported) if reported else None,
+            "reported_calls": len(reported),
             "untotalled_calls": sum(is_untotalled(step) for step in steps),
             "cost": sum(amount for _, amount in paid) if len(currencies) == 1 else None,
             "currency": currencies.pop() if len(currencies) == 1 else None,
@@ -141,9 +168,7 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
                 lanes[lane : lane + 1] = [step["end_time"]]
                 ends = [one["end_time"] for one in steps if one is not step and one["end_time"] is not None]
                 wait = start - max((end for end in ends if end <= start), default=begun)
-            price = facts.price(model(step), started(step, run))
-            if not is_call(step) or is_unmetered(step):
-                price = None
+            amount, price = step_cost(facts, step, started(step, run))
             made[step["id"]] = {
                 "step_id": step["id"],
                 "workflow_name": facts.name(run["workflow_id"]),
@@ -156,13 +181,15 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
                 "executions": len(executions[step["node_id"]]),
                 "error": message(step),
                 "calls": int(is_call(step)),
-                "cost": cost(price, tokens_of(step)),
-                "currency": price and price["currency"],
+                "cost": amount,
+                "currency": price["currency"] if price and amount is not None else None,
+                "usage_kinds": kinds_of(step) if is_call(step) else None,
+                "cut_off": step["finish_reason"] and step["finish_reason"] == "length",
                 **_same(
                     step, "run_id", "workflow_id", "position", "node_id", "node_type", "state", "start_time", "end_time"
                 ),
-                **{name: tokens_of(step)[name] for name in ("input_tokens", "output_tokens", "total_tokens")},
-                **_same(step, "duration_ms"),
+                **{name: usage_of(step)[name] for name in (*_PLAIN, "cache_write_tokens", "reported_cost")},
+                **_same(step, "duration_ms", "service_tier", "finish_reason"),
             }
     return made
 
@@ -184,30 +211,41 @@ def workflow_hourly(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
 def nodes(facts: Facts, rollups: Rollups, when: str) -> dict[Any, Row]:
     """By workflow, hour or day, organisation, node, its type and model."""
     states = (*_ENDED, "unfinished")
-    return {
-        key: {
-            **dict(zip(("workflow_id", when, "organization_id", "node_id", "node_type", "model"), key, strict=True)),
-            "workflow_name": facts.name(key[0]),
-            "steps": sum(group.counts.get(name, 0) for name in states),
-            **{name: group.counts.get(name, 0) for name in (*states, "calls", "untotalled_calls")},
-            "total_tokens": _tokens(group, "total_tokens"),
-            **_histogram(group.durations),
+    groups: dict[Any, list[Group]] = defaultdict(list)
+    for key, group in (rollups.hours if when == "hour" else rollups.days).items():
+        groups[key[: 2 + len(NODE)]].append(group)
+    made = {}
+    for key, found in groups.items():
+        counts = {
+            name: sum(group.counts.get(name, 0) for group in found) for name in (*states, "calls", "untotalled_calls")
         }
-        for key, group in (rollups.hours if when == "hour" else rollups.days).items()
-    }
+        durations: Counter[tuple[bool, int]] = Counter()
+        for group in found:
+            durations.update(group.durations)
+        totals = [group.counts.get("total_tokens") for group in found if group.counts.get("calls")]
+        made[key] = {
+            **dict(zip(("workflow_id", when, *NODE), key, strict=True)),
+            "workflow_name": facts.name(key[0]),
+            "steps": sum(counts[name] for name in states),
+            **counts,
+            "total_tokens": added(totals, counts["calls"]),
+            **_histogram(durations),
+        }
+    return made
 
 
 def model_usage(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
-    """By hour, workflow, organisation, node and model."""
+    """By hour, workflow, organisation, node, model, tier, length of the input and kinds of usage."""
     made = {}
-    for (workflow_id, hour, organization_id, node_id, _, name), group in rollups.hours.items():
+    for (workflow_id, hour, organization_id, node_id, _, name, tier, length, kinds), group in rollups.hours.items():
         if not group.counts.get("calls"):
             continue
         unmetered = group.counts.get("unmetered_calls", 0)
         calls = group.counts["calls"]
-        tokens = {one: _tokens(group, one) for one in _TOKENS}
-        price = facts.price(name, hour) if unmetered < calls else None
-        made[hour, workflow_id, organization_id, node_id, name] = {
+        usage = {one: group.counts.get(one) for one in USAGE}
+        price = facts.price(name, hour, tier, length) if unmetered < calls else None
+        amount = cost(price, usage, calls - unmetered)
+        made[hour, workflow_id, organization_id, node_id, name, tier, length, kinds] = {
             "hour": hour,
             "workflow_id": workflow_id,
             "workflow_name": facts.name(workflow_id),
@@ -216,11 +254,41 @@ def model_usage(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
             "model": name,
             "provider": price and price["provider"],
             "calls": calls,
-            **tokens,
+            **usage,
+            "service_tier": tier,
+            "context_tier": length,
+            "usage_kinds": kinds,
             "untotalled_calls": group.counts.get("untotalled_calls", 0),
-            "cost": cost(price, tokens),
-            "currency": price and price["currency"],
-            "unpriced_calls": unmetered if price else calls,
+            "reported_calls": group.counts.get("reported_calls", 0),
+            "cost": amount,
+            "currency": price["currency"] if price and amount is not None else None,
+            "unpriced_calls": calls if amount is None else unmetered,
+        }
+    return made
+
+
+def cost_differences(facts: Facts) -> dict[Any, Row]:
+    """By step that reports a cost."""
+    made = {}
+    runs = {run["id"]: run for run in facts.runs}
+    for step in facts.steps:
+        if step["reported_cost"] is None:
+            continue
+        time = started(step, runs[step["run_id"]])
+        amount, price = step_cost(facts, step, time)
+        dollars = amount if price and price["currency"] == "USD" else None
+        made[step["id"]] = {
+            "step_id": step["id"],
+            "time": time,
+            "workflow_name": facts.name(step["workflow_id"]),
+            "model": model(step),
+            "provider": price and price["provider"],
+            "usage_kinds": kinds_of(step),
+            "cost": amount,
+            "currency": price["currency"] if price and amount is not None else None,
+            "difference": None if dollars is None else dollars - step["reported_cost"],
+            "ratio": dollars / step["reported_cost"] if dollars is not None and step["reported_cost"] else None,
+            **_same(step, "workflow_id", "organization_id", "run_id", "node_id", "service_tier", "reported_cost"),
         }
     return made
 
@@ -303,10 +371,10 @@ def outcome(step: Row) -> str:
     return outcome_of(step)
 
 
-def added(tokens: Iterable[int | None], calls: int) -> int | None:
-    """The sum of what is known; without any of it 0 where there is no call, else nobody knows."""
+def added(tokens: Iterable[int | None], calls: int | None = None) -> int | None:
+    """The sum of what is known; without any of it 0 where there are 0 calls, else nobody knows."""
     known = [one for one in tokens if one is not None]
-    return sum(known) if known or not calls else None
+    return sum(known) if known or calls == 0 else None
 
 
 def model(step: Row) -> str | None:
@@ -333,10 +401,6 @@ def _order(step: Row) -> tuple[object, ...]:
 
 def _same(row: Row, *names: str) -> Row:
     return {name: row[name] for name in names}
-
-
-def _tokens(group: Group, name: str) -> int | None:
-    return group.counts.get(name, None if group.counts.get("calls") else 0)
 
 
 def _histogram(durations: Mapping[tuple[bool, int], int]) -> Row:

@@ -131,6 +131,10 @@ _OBJECTS = """
     SELECT 'ROUTINE', p.oid::regprocedure::text, p.proowner, 1
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
     WHERE n.nspname = ANY (CAST(:schemas AS text[]))
+    UNION ALL
+    SELECT 'TYPE', format('%I.%I', n.nspname, c.relname), c.relowner, 1
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = ANY (CAST(:schemas AS text[])) AND c.relkind = 'c'
 """
 
 _OWNED = text(f"""

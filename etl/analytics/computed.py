@@ -15,8 +15,8 @@ from etl.tables import rollups
 from etl.usage import KINDS
 
 STEP_COUNTS = tuple(name for name, _ in rollups.STEP_COUNTS)
-COST = "reported_cost"
-USAGE_SUMS = (*(name for name, _ in rollups.USAGE_SUMS), COST)
+_COST = "reported_cost"
+USAGE_SUMS = (*(name for name, _ in rollups.USAGE_SUMS), _COST)
 RUN_COUNTS = tuple(name for name, _ in rollups.RUN_COUNTS)
 NODE = rollups.NODE
 _NUMBERS = frozenset({"context_tier", "usage_kinds"})
@@ -39,15 +39,24 @@ _OUTCOMES = """
     count(*) FILTER (WHERE outcome = 'skipped') AS skipped,
     count(*) FILTER (WHERE outcome NOT IN ('succeeded', 'soft_failed', 'failed', 'cancelled', 'skipped')) AS unfinished
 """
+_USAGE = f"CAST(ROW({', '.join(f's.{kind.name}' for kind in KINDS)}) AS orchestra.usage)"
 _FAILURES = "outcome IN ('soft_failed', 'failed')"
 _BUCKET = f"CASE WHEN outcome = 'succeeded' OR {_FAILURES} THEN orchestra.duration_bucket(duration_ms) END"
 
-_LARGEST = {"bigint": 2**63 - 1, "integer": 2**31 - 1}
+# Of usage less than a bigint holds: what is charged of a kind is a difference of several sums.
+_LARGEST = {"bigint": 10**18, "integer": 2**31 - 1}
 
 
 def _fitting(number: str, kind: str = "bigint") -> str:
     """A sum as this type, cut off where it is too large: an absurd number must not keep the others from being counted."""
     return f"CAST(LEAST({number}, {_LARGEST[kind]}) AS {kind})"
+
+
+def _sum(name: str) -> str:
+    """What the calls that tell it add up to; null says that none does, and 0, of what most calls tell, that there is none."""
+    added = f"sum({name})" if name == _COST else _fitting(f"sum({name})")
+    zero = " WHEN sum(calls) = 0 THEN 0" if name in rollups.PLAIN_SUMS else ""
+    return f"CASE WHEN count({name}) > 0 THEN {added}{zero} END AS {name}"
 
 
 def _histogram(failures: bool) -> str:
@@ -62,17 +71,13 @@ def _histogram(failures: bool) -> str:
 def _gathered(counted: str, when: str, names: tuple[str, ...], counts: tuple[str, ...], sums: tuple[str, ...]) -> str:
     """A row a group and names, with its histograms, from `counted`, which has a row for each of their buckets.
 
-    Of the numbers in `counts` there are always some; of those in `sums`, null says that nobody knows.
+    Of the numbers in `counts` there are always some; of those in `sums`, null says that nobody tells.
     """
     # Byte order, so that a group's rows have the same places whatever the database's collation.
     order = ", ".join(name if name in _NUMBERS else f'{name} COLLATE "C"' for name in names)
     keys = ", ".join(("workflow_id", when, *names))
     added = [f"{_fitting(f'COALESCE(sum({one}), 0)')} AS {one}" for one in counts]
-    added += [
-        f"CASE WHEN count({one}) > 0 THEN {f'sum({one})' if one == COST else _fitting(f'sum({one})')}"
-        f" WHEN sum(calls) = 0 THEN 0 END AS {one}"
-        for one in sums
-    ]
+    added += [_sum(one) for one in sums]
     return f"""
         SELECT workflow_id, {when},
                CAST(row_number() OVER (PARTITION BY workflow_id, {when} ORDER BY {order}) AS integer) AS place,
@@ -93,23 +98,30 @@ def step_rollup(steps: str) -> str:
                count(reported_cost) AS reported_calls,
                {", ".join(f"sum({name}) AS {name}" for name in USAGE_SUMS)}
         FROM (
-            SELECT s.counted_in AS workflow_id, date_trunc('hour', s.time, 'UTC') AS hour,
-                   s.organization_id, s.node_id, s.node_type, m.model, m.outcome, s.duration_ms,
-                   orchestra.is_call(s.state, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens) AS is_call,
-                   orchestra.is_unmetered(m.outcome, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens)
-                       AS is_unmetered,
-                   orchestra.is_untotalled(m.outcome, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens)
-                       AS is_untotalled,
-                   s.service_tier, orchestra.context_tier(s.input_tokens) AS context_tier, s.usage_kinds, s.reported_cost,
-                   {", ".join(f"orchestra.token_count(s.{kind.name}) AS {kind.name}" for kind in KINDS)},
-                   orchestra.total_tokens(s.input_tokens, s.output_tokens, s.total_tokens) AS total_tokens
-            FROM {steps} AS s
-            CROSS JOIN LATERAL (
-                SELECT COALESCE(s.response_model, s.request_model) AS model,
-                       orchestra.outcome(s.state, s.error, s.reported_error) AS outcome
-                OFFSET 0  -- or the outcome would be worked out once for each of its uses
-            ) AS m
-            WHERE s.absent_since IS NULL
+            SELECT counted_in AS workflow_id, date_trunc('hour', time, 'UTC') AS hour, organization_id, node_id, node_type, model,
+                   outcome, duration_ms, is_call,
+                   orchestra.is_unmetered(outcome, is_call, tells_usage, used) AS is_unmetered,
+                   orchestra.is_untotalled(outcome, is_call, tells_usage, used, total_tokens) AS is_untotalled,
+                   CASE WHEN is_call THEN service_tier END AS service_tier,
+                   CASE WHEN is_call THEN orchestra.context_tier((used).input_tokens) END AS context_tier,
+                   CASE WHEN is_call THEN orchestra.kinds_of(used) END AS usage_kinds,
+                   {", ".join(f"(used).{kind.name}" for kind in KINDS)}, total_tokens, reported_cost
+            FROM (
+                SELECT s.counted_in, s.time, s.organization_id, s.node_id, s.node_type, s.duration_ms, s.service_tier,
+                       s.reported_cost, u.*,
+                       orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.tells_usage) AS is_call
+                FROM {steps} AS s
+                CROSS JOIN LATERAL (
+                    SELECT COALESCE(s.response_model, s.request_model) AS model,
+                           orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
+                           orchestra.plausible_usage(raw.used) AS used,
+                           orchestra.tells_usage(raw.used, s.total_tokens, s.reported_cost) AS tells_usage,
+                           orchestra.total_tokens(s.input_tokens, s.output_tokens, s.total_tokens) AS total_tokens
+                    FROM (SELECT {_USAGE} AS used) AS raw
+                    OFFSET 0  -- or each would be worked out once for each of its uses
+                ) AS u
+                WHERE s.absent_since IS NULL
+            ) AS called
         ) AS judged
         GROUP BY workflow_id, hour, {", ".join(NODE)}, bucket, failures
         """,

@@ -10,8 +10,9 @@ from sqlalchemy import Connection, text
 
 from etl.database import allow_long
 
-# A row, and no advisory lock: whoever may connect can hold one of those for as long as they like.
-_LOCK = "SELECT name FROM orchestra_etl.locks WHERE name = 'rollups' FOR UPDATE"
+# A row, and no advisory lock: whoever may connect can hold one of those for as long as they like. Programs of before 0011 look
+# for another one: they do not find it, and write no rollups.
+_LOCK = "SELECT name FROM orchestra_etl.locks WHERE name = 'usage_rollups' FOR UPDATE"
 _WAIT = text(_LOCK)
 _TRY = text(f"{_LOCK} SKIP LOCKED")
 

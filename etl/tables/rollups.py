@@ -38,10 +38,17 @@ STEP_COUNTS = (
     ("reported_calls", "Calls whose provider itself says what they cost."),
 )
 
-_TOLD = "of the calls that tell them; null where there are calls and none does."
+PLAIN_SUMS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "total_tokens")
+"""0 where there are no calls. The other sums are null there, which takes no space in the rows of what calls no model."""
+
+_TOLD = "of the calls that tell them; null where none does."
+_TOLD_OR_0 = "of the calls that tell them; null where there are calls and none does."
 USAGE_SUMS = (
-    *((kind.name, f"{kind.comment.removesuffix('.')}: {_TOLD}") for kind in KINDS),
-    ("total_tokens", f"Total tokens {_TOLD}"),
+    *(
+        (kind.name, f"{kind.comment.removesuffix('.')}: {_TOLD_OR_0 if kind.name in PLAIN_SUMS else _TOLD}")
+        for kind in KINDS
+    ),
+    ("total_tokens", f"Total tokens {_TOLD_OR_0}"),
 )
 
 RUN_COUNTS = (
@@ -60,7 +67,7 @@ RUN_COUNTS = (
 
 def _counts(names: tuple[tuple[str, str], ...]) -> list[Column[Any]]:
     # Columns that were added later: 0 in the groups of before.
-    defaults = {"unmetered_calls": text("0"), "untotalled_calls": text("0"), "reported_calls": text("0")}
+    defaults = {"unmetered_calls": text("0"), "untotalled_calls": text("0")}
     return [
         column(name, BigInteger(), comment, nullable=False, server_default=defaults.get(name))
         for name, comment in names
@@ -70,7 +77,11 @@ def _counts(names: tuple[tuple[str, str], ...]) -> list[Column[Any]]:
 def _usage_sums() -> list[Column[Any]]:
     return [
         *(column(name, BigInteger(), comment) for name, comment in USAGE_SUMS),
-        column("reported_cost", Numeric(), f"What providers themselves say that calls cost, in US dollars, {_TOLD}"),
+        column(
+            "reported_cost",
+            Numeric(),
+            "What providers themselves say that calls cost, in US dollars, of the calls that tell it; null where none does.",
+        ),
     ]
 
 

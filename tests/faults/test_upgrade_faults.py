@@ -230,7 +230,8 @@ def _lost(before: dict[str, dict[str, dict[str, Any]]], after: dict[str, dict[st
     # Entries of the old queue may go where the new one asks for everything.
     all_asked = any(row["workflow_id"] is None for row in after.get("orchestra_etl.changed_groups", {}).values())
     for table, rows in before.items():
-        if table == "orchestra_etl.dirty_groups" and all_asked:
+        # Rows to be locked are named anew where older programs must not lock them.
+        if table == "orchestra_etl.locks" or (table == "orchestra_etl.dirty_groups" and all_asked):
             continue
         for key, row in rows.items():
             now = after.get(table, {}).get(key)

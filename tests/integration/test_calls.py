@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ TOKENS = ("input_tokens", "cached_input_tokens", "output_tokens", "total_tokens"
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """A database with a run, and a price of the model m: 2, 1 and 3 for a token."""
+    """A database with a run, and a price of the model m: 2, 1 and 3 for a token, and 5 for an hour of audio or a page."""
     query(
         database_url,
         "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time)"
@@ -28,7 +29,8 @@ def database(database_url: str) -> Iterator[Database]:
     query(
         database_url,
         "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, cached_input_per_million,"
-        " output_per_million, source) VALUES ('m', '0001-01-01', 'USD', 2000000, 1000000, 3000000, 'set')",
+        " output_per_million, reasoning_per_million, audio_per_hour, document_pages_per_thousand, source)"
+        " VALUES ('m', '0001-01-01', 'USD', 2000000, 1000000, 3000000, 3000000, 5, 5000, 'set')",
     )
     made = Database(database_url, patience=5)
     yield made
@@ -64,7 +66,8 @@ def told(database: Database, url: str) -> tuple[int, int, Any]:
         ((4, 0, 1, 5), {}, (1, 0, 11)),
         ((4, 3, 1, 5), {}, (1, 0, 8)),
         ((4, None, None, None), {}, (1, 0, 8)),
-        # More cached tokens than there are: no more than the input is billed, and none is paid back.
+        # More cached tokens than there are, as rows of before the kinds of usage may have: no more than the input is billed, and
+        # none is paid back.
         ((4, 9, 0, 4), {}, (1, 0, 4)),
         ((None, 9, 1, 1), {}, (1, 0, 3)),
         # A success that does not say how many tokens it took, or not which.
@@ -82,6 +85,18 @@ def told(database: Database, url: str) -> tuple[int, int, Any]:
         # Calls all the same, whatever the node is said to be.
         ((4, 0, 1, 5), {"node_type": "code"}, (1, 0, 11)),
         ((), {"node_type": None}, (1, 1, None)),
+        # Charged otherwise than by tokens, or by tokens and otherwise; a kind of usage without a price.
+        ((), {"audio_ms": 3_600_000}, (1, 0, 5)),
+        ((), {"audio_ms": 3_600_000, "node_type": "integration"}, (1, 0, 5)),
+        ((), {"document_pages": 2}, (1, 0, 10)),
+        ((), {"search_units": 1}, (1, 1, None)),
+        ((4, 0, 1, 5), {"search_units": 0}, (1, 0, 11)),
+        ((4, 0, 1, 5), {"output_audio_tokens": 1}, (1, 1, None)),
+        ((), {"audio_ms": -1}, (1, 1, None)),
+        # What a provider says about a cost or an end is said of a call.
+        ((), {"reported_cost": Decimal("0.5"), "node_type": "integration"}, (1, 1, None)),
+        ((), {"finish_reason": "stop", "node_type": "integration"}, (1, 1, None)),
+        ((), {"finish_reason": "error", "node_type": "integration", "state": "failed"}, (1, 0, 0)),
         ((4, 0, 1, 5), {"request_model": None}, (1, 1, None)),
         ((4, 0, 1, 5), {"request_model": "another"}, (1, 1, None)),
     ],

@@ -89,16 +89,23 @@ ABSURD = (2**63 - 1, 2**63 - 1, -(2**63))
 
 def test_an_absurd_number_of_tokens_costs_only_itself(database: Database, database_url: str) -> None:
     """It is unknown in every sum and cost, and counted as such; its neighbours are added up."""
-    query(database_url, "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, output_per_million,"
-                        " source) VALUES ('m', '0001-01-01', 'USD', 1000000, 1000000, 'set')")  # fmt: skip
+    query(
+        database_url,
+        "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, cached_input_per_million,"
+        " output_per_million, reasoning_per_million, source)"
+        " VALUES ('m', '0001-01-01', 'USD', 1000000, 1000000, 1000000, 1000000, 'set')",
+    )
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
     names = ("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens", "reasoning_tokens")
     for number, count in enumerate((*ABSURD, 5)):
         tokens: dict[str, Any] = dict.fromkeys(names, count)
         add(database_url, "run", f"s{number}", MONTHS_AGO, request_model="m", api_tokens=2**63 - 1, **tokens)
     assert rollups.drain(database).stuck == 0
+    added = ", ".join(
+        f"CAST(sum({name}) AS int) AS {name}" for name in (*names, "calls", "unpriced_calls", "untotalled_calls")
+    )
     for view in ("model_usage", "run_summary"):
-        [row] = query(database_url, f"SELECT * FROM orchestra.{view}")
+        [row] = query(database_url, f"SELECT {added}, sum(cost) AS cost FROM orchestra.{view}")
         assert {row[name] for name in names} == {5}
         assert (row["calls"], row["unpriced_calls"], row["untotalled_calls"], row["cost"]) == (4, 3, 3, 10)
     assert query(database_url, "SELECT CAST(sum(cost) AS int) AS cost, CAST(sum(total_tokens) AS int) AS tokens"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -26,8 +27,8 @@ from tests.support import configuration, environment, load, query, sync
 from tests.view_oracle import Facts
 
 VIEWS = (
-    "coverage", "failure_groups", "failures", "model_usage", "node_daily", "node_hourly", "open_runs", "pipeline_health",
-    "removed_runs", "run_summary", "step_timeline", "workflow_hourly",
+    "cost_differences", "coverage", "failure_groups", "failures", "model_usage", "node_daily", "node_hourly", "open_runs",
+    "pipeline_health", "removed_runs", "run_summary", "step_timeline", "workflow_hourly",
 )  # fmt: skip
 
 
@@ -69,8 +70,8 @@ class World:
         )
 
     def shown(self, view: str, *key: str) -> dict[Any, dict[str, Any]]:
-        """The rows of a view by these columns."""
-        rows = [rounded(row) for row in query(self.url, f"SELECT * FROM orchestra.{view}")]
+        """The rows of a view by these columns, histograms in order."""
+        rows = [rounded(merged(row)) for row in query(self.url, f"SELECT * FROM orchestra.{view}")]
         found = {row[key[0]] if len(key) == 1 else tuple(row[name] for name in key): row for row in rows}
         assert len(found) == len(rows), f"{view} has several rows of one {key}"
         return found
@@ -79,6 +80,18 @@ class World:
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with its milliseconds to the microsecond, which is what times are given in."""
     return {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def merged(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with each bucket of its histograms once, rising."""
+    found = dict(row)
+    for prefix in ("", "failed_"):
+        if f"{prefix}buckets" in row:
+            counts: Counter[int] = Counter()
+            for bucket, count in zip(row[f"{prefix}buckets"], row[f"{prefix}counts"], strict=True):
+                counts[bucket] += count
+            found |= {f"{prefix}buckets": sorted(counts), f"{prefix}counts": [counts[one] for one in sorted(counts)]}
+    return found
 
 
 @pytest.fixture
@@ -116,16 +129,17 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
         )  # fmt: skip
     query(url, "DELETE FROM orchestra.prices")
     for name, since, until, currency, amounts in (
-        ("virtuoso-medium", "0001-01-01", price_change.date(), "USD", ("0.35", None, "1.4")),
-        ("virtuoso-medium", price_change.date(), None, "USD", ("0.7", None, "2.8")),
-        ("gpt-4o-2024-08-06", "0001-01-01", None, "USD", ("2.5", "1.25", "10")),
-        ("o3-mini-2025-01-31", "0001-01-01", None, "EUR", ("1.1", "0", "4.4")),
+        ("virtuoso-medium", "0001-01-01", price_change.date(), "USD", ("0.35", "0.35", "1.4", "1.4")),
+        ("virtuoso-medium", price_change.date(), None, "USD", ("0.7", "0.7", "2.8", "2.8")),
+        ("gpt-4o-2024-08-06", "0001-01-01", None, "USD", ("2.5", "1.25", "10", "10")),
+        ("o3-mini-2025-01-31", "0001-01-01", None, "EUR", ("1.1", "0", "4.4", "5.5")),
     ):
         query(
             url,
             "INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency, input_per_million,"
-            " cached_input_per_million, output_per_million, source) VALUES (%s, %s, %s, 'someone', %s, %s, %s, %s, 'set')",
-            name, since, until, currency, *(amount and Decimal(amount) for amount in amounts),
+            " cached_input_per_million, output_per_million, reasoning_per_million, source)"
+            " VALUES (%s, %s, %s, 'someone', %s, %s, %s, %s, %s, 'set')",
+            name, since, until, currency, *map(Decimal, amounts),
         )  # fmt: skip
 
 
@@ -146,9 +160,10 @@ def compare(world: World) -> dict[str, Mapping[Any, Any]]:
         "node_hourly": ((node[0], "hour", *node[1:]), view_oracle.nodes(facts, groups, "hour")),
         "node_daily": ((node[0], "day", *node[1:]), view_oracle.nodes(facts, groups, "day")),
         "model_usage": (
-            ("hour", "workflow_id", "organization_id", "node_id", "model"),
+            ("hour", *node[:3], "model", "service_tier", "context_tier", "usage_kinds"),
             view_oracle.model_usage(facts, groups),
         ),
+        "cost_differences": (("step_id",), view_oracle.cost_differences(facts)),
         "failures": (("step_id",), view_oracle.failures(facts, kinds)),
         "failure_groups": (
             ("workflow_id", "node_id", "outcome", "fingerprint"),
@@ -390,6 +405,7 @@ def test_analysts_read_every_view(world: World) -> None:
     url = world.url
     roles.apply(world.database)
     query(url, "UPDATE orchestra_etl.run_ledger SET tracking = 'pruned', removed_at = now() WHERE tracking = 'final'")
+    query(url, "UPDATE orchestra.steps SET reported_cost = 0.01 WHERE input_tokens > 0")
     try:
         privileges = query(
             url,

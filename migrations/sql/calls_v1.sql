@@ -1,0 +1,65 @@
+CREATE OR REPLACE FUNCTION orchestra.tells_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT num_nonnulls(
+        used.input_tokens, used.cached_input_tokens, used.cache_write_tokens, used.cache_write_1h_tokens,
+        used.input_audio_tokens, used.cached_audio_tokens, used.input_image_tokens, used.cached_image_tokens,
+        used.input_video_tokens, used.output_tokens, used.reasoning_tokens, used.output_audio_tokens,
+        used.output_image_tokens, used.output_video_tokens, used.citation_tokens, used.other_tokens, used.web_searches,
+        used.file_searches, used.tool_uses, used.audio_ms, used.document_pages, used.search_units, total_tokens, reported_cost
+    ) > 0
+$$;
+
+COMMENT ON FUNCTION orchestra.tells_usage(orchestra.usage, bigint, numeric) IS
+    'Whether a step says anything of what a call used or cost.';
+
+-- A code node or an integration may have an input of its own that is called model; a skipped step only says what it would ask.
+CREATE OR REPLACE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, tells_usage boolean)
+RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT tells_usage OR finish_reason IS NOT NULL
+        OR (model IS NOT NULL AND COALESCE(node_type, '') NOT IN ('code', 'integration') AND state NOT IN ('pending', 'skipped'))
+$$;
+
+COMMENT ON FUNCTION orchestra.is_call(text, text, text, text, boolean) IS
+    'Whether a step called a model: it tells usage (see tells_usage) or why the model stopped, or names a model, is neither code nor an integration, and was neither skipped nor is it still to come.';
+
+-- One that failed, softly or not, and reports nothing is taken to have cost nothing; one that runs will still report.
+CREATE OR REPLACE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage)
+RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT is_call AND (outcome = 'succeeded' OR tells_usage) AND NOT orchestra.tells_usage(plausible, NULL, NULL)
+$$;
+
+COMMENT ON FUNCTION orchestra.is_unmetered(text, boolean, boolean, orchestra.usage) IS
+    'Whether a step, given its outcome, is a call of a model of which no plausible usage of any kind is known, so that no price tells what it cost.';
+
+-- What is charged by its duration, its pages or its searches has no tokens to tell.
+CREATE OR REPLACE FUNCTION orchestra.is_untotalled(
+    outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage, total_tokens bigint
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT is_call AND (outcome = 'succeeded' OR tells_usage) AND total_tokens IS NULL
+       AND (num_nonnulls(plausible.audio_ms, plausible.document_pages, plausible.search_units) = 0
+            OR num_nonnulls(plausible.input_tokens, plausible.output_tokens) > 0)
+$$;
+
+COMMENT ON FUNCTION orchestra.is_untotalled(text, boolean, boolean, orchestra.usage, bigint) IS
+    'Whether a step, given its outcome, is a call of a model whose total tokens (see total_tokens) are not known. One that is charged by time, pages or searches, and tells no tokens, took none.';
+
+-- Without what stands between words: MAX_TOKENS, FinishReason.MAX_TOKENS and max-tokens are one. Not what a filter or a person stopped.
+CREATE OR REPLACE FUNCTION orchestra.is_cut_off(finish_reason text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT regexp_replace(lower(finish_reason COLLATE "C"), '[^a-z]', '', 'g') ~ ('^(finishreason|stopreason|reason)?('
+        || 'length|maxlength|maxlen|modellength|maxcontext|errorlimit'
+        || '|max(imum)?(new|output|completion|prompt)?tokens(reached|exceeded)?'
+        || '|tokenlimit(reached|exceeded)?'
+        || '|(model)?(context)(window|length)(reached|exceeded)?)$')
+$$;
+
+COMMENT ON FUNCTION orchestra.is_cut_off(text) IS
+    'Whether a model stopped because it ran out of tokens, by its finish reason in any provider''s spelling: length, max_tokens, MAX_TOKENS, max_output_tokens, model_length, model_context_window_exceeded, ...; null for null.';

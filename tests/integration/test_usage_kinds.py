@@ -1,0 +1,125 @@
+"""The kinds of usage in SQL are those of `etl.usage`: their order, bits, parts and prices, and the lengths of input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+import psycopg
+import pytest
+
+from etl.usage import BITS, CALLS, CONTEXT_TIERS, KINDS, Usage, charged
+from tests.support import query
+
+NAMES = tuple(BITS)
+USED = f"CAST(ROW({', '.join(['CAST(%s AS bigint)'] * len(NAMES))}) AS orchestra.usage)"
+_PRICES = "jsonb_populate_record(CAST(NULL AS orchestra.prices), CAST(%s AS jsonb))"
+
+
+def usage(chance: Random, *, parts: float = 0.4) -> dict[str, int]:
+    """Quantities of some kinds, in which no part exceeds what contains it."""
+    left = {kind.name: chance.choice((1, 2, 30, 40_000)) for kind in KINDS if chance.random() < parts}
+    left |= {"input_tokens": chance.randrange(9), "output_tokens": chance.randrange(9)} if chance.random() < 0.8 else {}
+    found = dict(left)
+    for kind in KINDS:
+        for whole in kind.part_of if kind.name in left else ():
+            found[whole] = found.get(whole, 0) + left[kind.name]
+    return found
+
+
+def values(quantities: Mapping[str, int]) -> list[int | None]:
+    """The arguments of `USED`."""
+    return [quantities.get(name) for name in NAMES]
+
+
+def test_the_same_names_in_the_same_order(database_url: str) -> None:
+    """The type, the names of the bits, the columns of steps, rollups and views, and the lines of a cost: all are in one order."""
+    attributes = "SELECT attname AS name FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum"
+    assert [row["name"] for row in query(database_url, attributes, "orchestra.usage")] == list(NAMES)
+    for table in ("steps", "step_rollup", "step_rollup_daily", "model_usage"):
+        columns = {row["name"] for row in query(database_url, attributes, f"orchestra.{table}")}
+        assert columns >= {*NAMES, "total_tokens", "usage_kinds", "service_tier", "reported_cost"}, table
+    [row] = query(database_url, "SELECT orchestra.usage_kinds(%s) AS names", sum(BITS.values()))
+    assert row["names"] == list(NAMES)
+    for name, bit in BITS.items():
+        assert query(database_url, "SELECT orchestra.usage_kinds(%s) AS names", bit) == [{"names": [name]}]
+    assert query(database_url, "SELECT orchestra.usage_kinds(0) AS none, orchestra.usage_kinds(NULL) AS unknown") == [
+        {"none": [], "unknown": None}
+    ]
+
+
+def test_prices_are_where_the_kinds_say(database_url: str) -> None:
+    """Each kind is charged at its own column of prices, for its own number of units: each price is another one."""
+    prices = {kind.price_column: number for number, kind in enumerate((*KINDS, CALLS), 1)}
+    wholes = dict.fromkeys(NAMES, 0)
+    for kind in KINDS:
+        for name in (kind.name, *kind.part_of):
+            wholes[name] += 1
+    lines = query(
+        database_url,
+        f"SELECT * FROM orchestra.cost_parts({USED}, 1, {_PRICES})",
+        *values(wholes), psycopg.types.json.Jsonb({"currency": "USD", **prices}),
+    )  # fmt: skip
+    assert [(row["kind"], row["quantity"], row["price"], row["per"]) for row in lines] == [
+        (kind.name, 1, number, kind.per) for number, kind in enumerate((*KINDS, CALLS), 1)
+    ]
+
+
+def test_what_is_charged_is_the_same_everywhere(database_url: str) -> None:
+    """Of 300 calls SQL charges what Python does; the parts add up to the whole, and what is charged of a sum is the sum of it."""
+    chance = Random(18)
+    calls = [usage(chance) for _ in range(300)]
+    expected = [charged(Usage(**one)) for one in calls]
+    assert {name for one in expected for name in one} == set(NAMES)
+    together: dict[str, int] = {}
+    for quantities, parts in zip(calls, expected, strict=True):
+        [row] = query(
+            database_url,
+            f"SELECT to_jsonb(orchestra.charged(u)) AS parts, orchestra.kinds_of(u) AS kinds,"
+            f" orchestra.plausible_usage(u) = u AS plausible FROM (SELECT {USED} AS u) AS one",
+            *values(quantities),
+        )  # fmt: skip
+        assert {name: count for name, count in row["parts"].items() if count} == parts
+        assert row["kinds"] == sum(BITS[name] for name in parts)
+        assert row["plausible"]
+        read = sum(count for name, count in parts.items() if _within(name, "input_tokens"))
+        written = sum(count for name, count in parts.items() if _within(name, "output_tokens"))
+        assert (read, written) == (quantities.get("input_tokens", 0), quantities.get("output_tokens", 0))
+        for name, count in quantities.items():
+            together[name] = together.get(name, 0) + count
+    [row] = query(database_url, f"SELECT to_jsonb(orchestra.charged({USED})) AS parts", *values(together))
+    assert row["parts"] == {name: sum(one.get(name, 0) for one in expected) for name in NAMES}
+
+
+def _within(name: str, whole: str) -> bool:
+    return name == whole or any(kind.name == name and whole in kind.part_of for kind in KINDS)
+
+
+def test_the_lengths_at_which_prices_change(database_url: str) -> None:
+    """A length belongs to the last of the numbers that it exceeds: beside each of them, and as far as numbers go."""
+    for tier, before in zip(CONTEXT_TIERS, (0, *CONTEXT_TIERS), strict=False):
+        [row] = query(
+            database_url,
+            "SELECT orchestra.context_tier(%s) AS up_to, orchestra.context_tier(%s) AS above",
+            tier, tier + 1,
+        )  # fmt: skip
+        assert (row["up_to"], row["above"]) == (before, tier)
+    ends = "SELECT orchestra.context_tier(0) AS a, orchestra.context_tier(1000000000000) AS b, orchestra.context_tier(NULL) AS c"
+    assert query(database_url, ends) == [{"a": 0, "b": CONTEXT_TIERS[-1], "c": None}]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_kind_without_a_price_leaves_no_cost(database_url: str, kind: Any) -> None:
+    """With prices of all kinds but one a call costs nothing known if it has that kind, and what it costs if it does not."""
+    quantities = dict.fromkeys((kind.name, *kind.part_of), 1)
+    prices = {"currency": "USD", **{one.price_column: 1 for one in KINDS}, kind.price_column: None}
+    asked = f"SELECT orchestra.call_cost({USED}, 1, {_PRICES}) AS cost"
+
+    def cost(quantities: Mapping[str, int], prices: Mapping[str, Any]) -> Any:
+        return query(database_url, asked, *values(quantities), psycopg.types.json.Jsonb(prices))[0]["cost"]
+
+    assert cost(quantities, prices) is None
+    assert cost(dict.fromkeys(quantities, 0), prices) == 0
+    assert cost(dict.fromkeys(kind.part_of, 1), prices) is not None
+    assert cost(quantities, {**prices, kind.price_column: 2}) * kind.per == pytest.approx(2)

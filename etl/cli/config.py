@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -95,7 +96,12 @@ def check(context: typer.Context, as_json: AsJson = False) -> int:
     Exit status: that of the first problem (2 settings, 3 the API refuses the key, 4 the database, 5 the API).
     """
     settings = invocation(context).settings()
-    findings = [_settings_finding(settings), *asyncio.run(_try_api(settings)), _try_database(settings)]
+    findings = [
+        _settings_finding(settings),
+        *asyncio.run(_try_api(settings)),
+        _try_database(settings),
+        _prices_finding(),
+    ]
     if as_json:
         print_json(findings)
     else:
@@ -125,6 +131,12 @@ def _settings_finding(settings: Settings) -> Finding:
         return Finding("settings", False, str(error), error.exit_status)
     workflows = "all workflows" if settings.api.all_workflows else counted(len(settings.workflows), "workflow")
     return Finding("settings", True, f"{settings.source}: {workflows}")
+
+
+def _prices_finding() -> Finding:
+    from etl.analytics.default_prices import publication
+
+    return Finding("published prices", True, publication(datetime.now(UTC).date()).text)
 
 
 async def _try_api(settings: Settings) -> list[Finding]:

@@ -183,7 +183,7 @@ def why_none(model: str) -> str:
         return f"{PACKAGE} does not list it, or several providers sell it at different prices"
     unknown = sorted({key for price in _prices(entry.model) for key in _keys(price) if key not in _PARTS})
     if unknown:
-        return f"{entry.provider.id} sells it by {', '.join(unknown)}, which are not counted"
+        return f"{entry.provider.id} sells it by {', '.join(unknown)}, which {'is' if len(unknown) == 1 else 'are'} not counted"
     return f"{PACKAGE} lists it without a price"
 
 

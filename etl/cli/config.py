@@ -100,7 +100,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> int:
         _settings_finding(settings),
         *asyncio.run(_try_api(settings)),
         _try_database(settings),
-        _prices_finding(),
+        *_old_prices(),
     ]
     if as_json:
         print_json(findings)
@@ -133,10 +133,12 @@ def _settings_finding(settings: Settings) -> Finding:
     return Finding("settings", True, f"{settings.source}: {workflows}")
 
 
-def _prices_finding() -> Finding:
+def _old_prices() -> list[Finding]:
+    """A hint where the published prices are old; nothing is fetched, so only a newer package brings newer ones."""
     from etl.analytics.default_prices import publication
 
-    return Finding("published prices", True, publication(datetime.now(UTC).date()).text)
+    published = publication(datetime.now(UTC).date())
+    return [Finding("published prices", True, published.text)] if published.is_old else []
 
 
 async def _try_api(settings: Settings) -> list[Finding]:

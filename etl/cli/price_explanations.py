@@ -89,12 +89,11 @@ def _lines(parts: list[Part]) -> list[Text]:
     for part in parts:
         price = "not known" if part.price is None else amount(part.price)
         cost = "not known" if part.cost is None else amount(part.cost)
-        rows.append((part.kind, f"{part.quantity:,}", _UNITS[part.per], price, cost))
-    name, quantity, unit, price_of_one, cost_of_all = (max(len(row[column]) for row in rows) for column in range(5))
+        rows.append((part.kind, f"{part.quantity:,}", f"for {_UNITS[part.per]}", price, cost))
+    name, quantity, unit, price_of_one, whole = (max(len(row[column]) for row in rows) for column in range(5))
     return [
         styled(
-            f"{row[0]:<{name}}  {row[1]:>{quantity}}  x  {row[3]:>{price_of_one}} {'for ' + row[2] if row[2] else '':<{unit + 4}}  ="
-            f"  {row[4]:>{cost_of_all}}",
+            f"{row[0]:<{name}}  {row[1]:>{quantity}}  x  {row[3]:>{price_of_one}} {row[2]:<{unit}}  =  {row[4]:>{whole}}",
             "dim" if number == 0 else None,
         )
         for number, row in enumerate(rows)

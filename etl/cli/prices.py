@@ -116,7 +116,8 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
         for rule in rules:
             when = "" if rule.set_at is None else f" (set on {rule.set_at:%Y-%m-%d})"
             typer.echo(f"  {plain(rule.model)}: {_what(rule)}{_described(rule, rule.amounts)}{when}")
-    typer.echo(f"\npublished prices: {published.text}")
+    if seen:
+        typer.echo(f"\npublished prices: {published.text}")
 
 
 def set_price(

@@ -34,6 +34,8 @@ def _name(text: str) -> str:
 
 def _tier(text: str) -> str:
     lower = text.lower()
+    if len(lower) > 50:
+        raise ValueError("must be a name of at most 50 characters")
     return _STANDARD if lower in ("default", "auto", "on_demand") else lower
 
 
@@ -110,7 +112,7 @@ class ModelPrice(BaseModel):
     """For a thousand search units of a reranking model; None: not known."""
     calls: Amount | None = None
     """For a thousand calls, beside what they use; None: nothing."""
-    service_tier: Annotated[Name, Field(max_length=50), AfterValidator(_tier)] = _STANDARD
+    service_tier: Annotated[Name, AfterValidator(_tier)] = _STANDARD
     """The provider's tier of service: standard, batch, flex, priority, fast, or as the provider names it."""
     above_input_tokens: Annotated[int, AfterValidator(_length)] = 0
     """For calls with more input tokens than this; 0: of any length for which there is no other table."""

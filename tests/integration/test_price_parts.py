@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from etl.analytics import default_prices, priced_calls, prices, rollups
+from etl.analytics.amounts import PARTS
 from etl.analytics.priced_calls import Lack, Usage
 from etl.analytics.prices import Rule, price_list
 from etl.database import Database
@@ -42,7 +44,7 @@ def command(
 
 def call(url: str, step: str, model: str | None, **columns: Any) -> None:
     """Store a step that called this model, with these columns, as a load would."""
-    usage = Record(**{name: value for name, value in columns.items() if name in Record.__struct_fields__})
+    usage = msgspec.convert({name: value for name, value in columns.items() if name in BITS}, Record)
     kinds = sum(BITS[name] for name, quantity in charged(usage).items() if quantity > 0)
     query(url, "INSERT INTO orchestra.workflows (id) VALUES ('w') ON CONFLICT DO NOTHING")
     query(
@@ -347,13 +349,13 @@ def test_what_is_charged_is_what_the_record_says(database: Database, database_ur
         "file_searches": 2, "tool_uses": 4, "audio_ms": 5_000, "document_pages": 6, "search_units": 8,
     }  # fmt: skip
     call(database_url, "s", "x", **quantities)
-    resolve(database, Rule("x", "USD", dict.fromkeys(prices.PARTS, Decimal(1))))
+    resolve(database, Rule("x", "USD", dict.fromkeys(PARTS, Decimal(1))))
     found = database.transaction(partial(priced_calls.explain, step_id="s"))
     assert found is not None
     names = {kind.price: kind.name for kind in KINDS}
     kinds = {kind.name: kind for kind in KINDS}
     assert {names[one.kind]: one.quantity for one in found.parts if one.kind != "calls"} == charged(
-        Record(**quantities)
+        msgspec.convert(quantities, Record)
     )
     assert all(one.cost == Decimal(one.quantity) / one.per for one in found.parts if one.kind != "audio")
     assert found.cost is not None

@@ -271,6 +271,17 @@ def test_old_data_is_said_to_be_old() -> None:
     assert now.source == f"genai-prices {default_prices.version()}"
 
 
+def test_the_age_is_read_off_the_data() -> None:
+    """The days that are read without importing the package are those of its prices."""
+    starts = {
+        one.start_date
+        for provider in get_snapshot().providers
+        for model in provider.models
+        for one in default_prices._starts(model)
+    }
+    assert set(default_prices._days()) == starts
+
+
 def test_parts_that_follow_from_others() -> None:
     """What is said is what follows from it, and the other way round; nothing is made up for what has no price."""
     said = {"input": Decimal(3), "output": Decimal(15), "cache_write": Decimal("3.75")}

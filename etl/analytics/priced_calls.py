@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.analytics.prices import COLUMNS, MODELS, Price, price_of
-from etl.usage import HOUR_MS, KINDS, MILLION, STANDARD, THOUSAND, Kind
+from etl.usage import BITS, HOUR_MS, KINDS, MILLION, STANDARD, THOUSAND, Kind
 
 
 class Lack(msgspec.Struct, frozen=True):
@@ -102,33 +102,35 @@ _OF = f"""
     AND p.valid_from <= c.day AND (p.valid_until IS NULL OR c.day < p.valid_until)
 """
 
-_LACKING = ", ".join(
-    f"CASE WHEN {_charged(kind, 'c.{}')} > 0 AND p.{kind.price_column} IS NULL THEN '{kind.price}' END"
-    for kind in KINDS
-)
+# The kinds without a price, as bits.
+_LACKING = " + ".join(f"CASE WHEN {kind.price_column} IS NULL THEN {BITS[kind.name]} ELSE 0 END" for kind in KINDS)
+# Of calls that were stored before their kinds were.
+_KINDS = " + ".join(f"CASE WHEN {_charged(kind, 'd.{}')} > 0 THEN {BITS[kind.name]} ELSE 0 END" for kind in KINDS)
 
 # The calls of a row have the same parts and the same price: all of them lack one, or none does.
 _USAGE = text(f"""
-    WITH named AS (
-        SELECT model, row_number() OVER (ORDER BY sum(calls) DESC, model COLLATE "C") AS number
-        FROM orchestra.step_rollup_daily WHERE calls > 0 GROUP BY model
-    ), c AS (
-        SELECT d.model, d.service_tier, d.context_tier, d.day, sum(d.calls) AS calls,
-               {", ".join(f"sum(d.{kind.name}) AS {kind.name}" for kind in KINDS)}
+    WITH c AS (
+        SELECT d.model, d.service_tier, d.context_tier, d.day, COALESCE(d.usage_kinds, {_KINDS}) AS kinds,
+               sum(d.calls) AS calls
         FROM orchestra.step_rollup_daily AS d
-        JOIN named AS n ON n.model IS NOT DISTINCT FROM d.model AND n.number <= :models
         WHERE d.calls > 0
-        GROUP BY d.model, d.service_tier, d.context_tier, d.usage_kinds, d.day
+        GROUP BY 1, 2, 3, 4, 5
+    ), p AS MATERIALIZED (
+        SELECT model, service_tier, above_input_tokens, up_to_input_tokens, valid_from, valid_until, {_LACKING} AS lacking
+        FROM orchestra.prices
     ), judged AS (
-        SELECT c.model, COALESCE(c.service_tier, '{STANDARD}') AS service_tier, c.calls, p.model IS NOT NULL AS is_priced,
-               EXISTS (SELECT FROM orchestra.prices AS o WHERE o.model = c.model) AS is_known,
-               CASE WHEN p.model IS NULL THEN '{{}}' ELSE array_remove(ARRAY[{_LACKING}], NULL) END AS lacking
+        SELECT c.model, COALESCE(c.service_tier, '{STANDARD}') AS service_tier, p.model IS NOT NULL AS is_priced,
+               known.model IS NOT NULL AS is_known, COALESCE(c.kinds & p.lacking, 0) AS lacking, sum(c.calls) AS calls
         FROM c
-        LEFT JOIN orchestra.prices AS p ON {_OF}
+        LEFT JOIN p ON {_OF}
+        LEFT JOIN (SELECT DISTINCT model FROM p) AS known ON known.model = c.model
+        GROUP BY 1, 2, 3, 4, 5
+    ), totalled AS (
+        SELECT *, sum(calls) OVER (PARTITION BY model) AS total FROM judged
     )
-    SELECT model, service_tier, is_priced, is_known, lacking, CAST(sum(calls) AS bigint)
-    FROM judged
-    GROUP BY model, service_tier, is_priced, is_known, lacking
+    SELECT model, service_tier, is_priced, is_known, lacking, CAST(calls AS bigint)
+    FROM (SELECT *, dense_rank() OVER (ORDER BY total DESC, model COLLATE "C") AS number FROM totalled) AS numbered
+    WHERE number <= :models
     ORDER BY model COLLATE "C", service_tier COLLATE "C", lacking
 """)
 
@@ -186,7 +188,8 @@ _PARTS = text(f"""
 def usage(connection: Connection) -> list[Usage]:
     """The models that were called, at most `MODELS` of them, and for want of what their calls have no price."""
     found: dict[str | None, Usage] = {}
-    for model, tier, is_priced, is_known, lacking, calls in connection.execute(_USAGE, {"models": MODELS}):
+    for model, tier, is_priced, is_known, bits, calls in connection.execute(_USAGE, {"models": MODELS}):
+        lacking = [kind.price for kind in KINDS if bits & BITS[kind.name]]
         unpriced = f"service_tier {tier}" if is_known and tier != STANDARD else "model"
         what = lacking if is_priced else [unpriced]
         known = found.get(model, Usage(model, 0, 0, []))

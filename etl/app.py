@@ -332,11 +332,11 @@ def price_rule(setting: ModelPrice) -> prices.Rule:
     return prices.Rule(
         model=setting.model,
         currency=setting.currency,
-        input=setting.input,
-        output=setting.output,
-        cached_input=setting.cached_input,
+        amounts=setting.amounts,
         provider=setting.provider,
         valid_from=setting.valid_from or prices.ALWAYS,
+        service_tier=setting.service_tier,
+        above_input_tokens=setting.above_input_tokens,
     )
 
 

@@ -2,89 +2,320 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache, lru_cache
 from importlib.metadata import version as installed
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from etl.analytics.amounts import PARTS, complete
+from etl.analytics.model_names import OPENROUTER, Entry, find
+from etl.usage import CONTEXT_TIERS, STANDARD
+
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, Provider, TieredPrices
+    from genai_prices.types import ModelInfo, ModelPrice, StartDateConstraint, TieredPrices, TimeOfDateConstraint
 
 CURRENCY = "USD"
+PACKAGE = "genai-prices"
+OLD_AFTER_DAYS = 180
+"""Prices that were published longer ago than this are said to be old."""
 
-# The API that is read is Arcee's: what its own list names exactly is sold by it.
-_HOST = "arcee"
 # Off-peak prices depend on the time of day, ours on the day: the price is that of noon.
 _NOON = time(12, tzinfo=UTC)
+_PARTS = {
+    "input_mtok": "input",
+    "cache_read_mtok": "cached_input",
+    "cache_write_mtok": "cache_write",
+    "cache_write_5m_mtok": "cache_write",
+    "cache_write_1h_mtok": "cache_write_1h",
+    "input_audio_mtok": "input_audio",
+    "cache_audio_read_mtok": "cached_audio",
+    "input_image_mtok": "input_image",
+    "cache_image_read_mtok": "cached_image",
+    "input_video_mtok": "input_video",
+    "output_mtok": "output",
+    "output_reasoning_mtok": "reasoning",
+    "output_audio_mtok": "output_audio",
+    "output_image_mtok": "output_image",
+    "output_video_mtok": "output_video",
+    "output_citation_mtok": "citation",
+    "web_searches_kcount": "web_searches",
+    "storage_searches_kcount": "file_searches",
+    "audio_hours": "audio",
+    "input_audio_hours": "audio",
+    "input_document_kpages": "document_pages",
+    "rerank_searches_kcount": "search_units",
+    "requests_kcount": "calls",
+}
+"""The package's names of prices, and the kinds they are for."""
+# Of pages that are read by a schema, in place of the price of others: which they were is not told.
+_LEFT_OUT = "input_annotated_document_kpages"
+_CONTEXTS: Mapping[str, Mapping[str, str]] = {
+    STANDARD: {},
+    "batch": {"processing": "batch"},
+    "flex": {"service_tier": "flex"},
+    "priority": {"service_tier": "priority"},
+    "fast": {"service_tier": "fast", "speed": "fast"},
+}
+"""Tiers of service, and how the package calls them."""
+# Models that write nothing else: what their output costs is what this costs.
+_WRITE_ONLY = (("tts", "output_audio"), ("gpt-image", "output_image"), ("chatgpt-image", "output_image"))
+# The package leaves OpenRouter's prices of audio out: they are not those of text.
+_UNLISTED = ("input_audio", "cached_audio")
+# OpenRouter's names for what costs nothing: https://openrouter.ai/docs/guides/routing/model-variants/free
+_FREE = ":free"
+_START = re.compile(r"start_date=datetime\.date\((\d{4}), (\d{1,2}), (\d{1,2})\)")
 
 
 class Default(msgspec.Struct, frozen=True):
-    """A published price, in US dollars for a million tokens."""
+    """Published prices, in US dollars: for a tier of service, a length of the input, and from one day to another."""
 
     provider: str
     """The package's id of the provider, such as `openai`."""
-    input: Decimal
-    cached_input: Decimal | None
-    output: Decimal
+    amounts: dict[str, Decimal]
+    """By the names of the kinds; those that are not in it are not known."""
+    service_tier: str = STANDARD
+    above_input_tokens: int = 0
+    up_to_input_tokens: int | None = None
+    valid_from: date = date.min
+    valid_until: date | None = None
+    added: bool = False
+    """Whether a part of it is not from the package, but from `ADDED`."""
+
+
+class Added(msgspec.Struct, frozen=True):
+    """Prices that the package does not have."""
+
+    provider: str
+    model: str
+    """The package's id of the model."""
+    valid_from: date
+    amounts: dict[str, Decimal]
+    source: str
+    """Where the provider publishes them."""
+    excepted: tuple[str, ...] = ()
+    """Names in the same entry that keep the price of before."""
+
+
+def _audio(read: int, written: int) -> dict[str, Decimal]:
+    return {"input_audio": Decimal(read), "output_audio": Decimal(written)}
+
+
+_AUDIO_PREVIEW = "https://platform.openai.com/docs/models/gpt-4o-audio-preview"
+_MINI_AUDIO_PREVIEW = "https://platform.openai.com/docs/models/gpt-4o-mini-audio-preview"
+ADDED = (
+    Added("openai", "gpt-4o-audio-preview", date.min, _audio(100, 200), _AUDIO_PREVIEW),
+    Added(
+        "openai",
+        "gpt-4o-audio-preview",
+        date(2024, 12, 17),
+        _audio(40, 80),
+        _AUDIO_PREVIEW,
+        ("gpt-4o-audio-preview-2024-10-01",),
+    ),
+    Added("openai", "gpt-4o-mini-audio-preview", date.min, _audio(10, 20), _MINI_AUDIO_PREVIEW),
+)
+"""In the order of their days."""
 
 
 @cache
 def version() -> str:
     """The version of the data."""
-    return installed("genai-prices")
+    return installed(PACKAGE)
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """Which data the published prices are from, and how old they are."""
+
+    package: str
+    version: str
+    newest_price: date | None
+    """The day of the newest price in the data that is not in the future: about when they were gathered, for the package does not
+    say it. None: not known."""
+    age_days: int | None
+    is_old: bool
+
+    @property
+    def source(self) -> str:
+        """The package and its version."""
+        return f"{self.package} {self.version}"
+
+    @property
+    def text(self) -> str:
+        """All of it in words."""
+        if self.age_days is None:
+            return f"{self.source}, of unknown age"
+        text = f"{self.source}, whose newest price is of {self.newest_price}, {self.age_days:,} days ago"
+        return f"{text}: old, so update {self.package} (nothing is fetched by itself)" if self.is_old else text
+
+
+@cache
+def publication(today: date) -> Publication:
+    """The published prices that are installed; `today` is the day (UTC) by which they are old or not."""
+    newest = max((day for day in _days() if day <= today), default=None)
+    age = None if newest is None else (today - newest).days
+    return Publication(PACKAGE, version(), newest, age, age is not None and age > OLD_AFTER_DAYS)
+
+
+def _days() -> list[date]:
+    """The first days of prices, read off the package's source: to import it takes twenty times as long, for each `status`."""
+    package = find_spec("genai_prices")
+    folders = [] if package is None else package.submodule_search_locations or []
+    texts = [path.read_text(encoding="utf-8") for path in (Path(one) / "data.py" for one in folders) if path.is_file()]
+    return [date(*map(int, found)) for text in texts for found in _START.findall(text)]
 
 
 @lru_cache(maxsize=10_000)  # names are whatever a payload says
-def default_prices(model: str) -> dict[date, Default | None]:
-    """What this model costs, by the first day (UTC) of the price, from the first day of all; empty where it is not known.
+def default_prices(model: str) -> tuple[Default, ...]:
+    """What this model costs; without what is not known, and without what can be bought but has no price.
 
-    None: from that day on it is not sold by the token. Prices that rise with the length of the prompt are given as for a short
-    one; batch and other tiers of service are left out.
+    Days before the first price of a tier of service are not in it: the package knows most of them from a day in 2026 on.
     """
-    found = _find(model)
-    if found is None:
-        return {}
-    provider, info = found
-    return {day: _price(provider, info, day) for day in _first_days(info)}
+    entry = find(model)
+    free = model.strip().lower().endswith(_FREE)
+    if entry is None:
+        return (Default(OPENROUTER, _nothing()),) if free else ()
+    if free and _is_empty(entry.model):
+        return (Default(entry.provider.id, _nothing()),)
+    return tuple(one for tier in _CONTEXTS for one in _of_tier(entry, model, tier))
 
 
-def _find(model: str) -> tuple[Provider, ModelInfo] | None:
-    # 100 ms and 30 MB, needed only when a new model or rule is seen.
-    from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
-
-    data = get_snapshot()
-    host = find_provider_by_id(data.providers, _HOST)
-    if host is not None and (info := host.find_model(model)) is not None:
-        return host, info
-    try:
-        return data.find_provider_model(model, None, None, None)
-    except LookupError:
-        pass
-    # As gateways name it: openai/gpt-4o.
-    prefix, _, name = model.partition("/")
-    provider = next((one for one in data.providers if one.id == prefix.lower()), None)
-    info = provider.find_model(name, all_providers=data.providers) if provider is not None and name else None
-    return None if provider is None or info is None else (provider, info)
+def why_none(model: str) -> str:
+    """Why this model has no published price, in words."""
+    entry = find(model)
+    if entry is None:
+        return f"{PACKAGE} does not list it, or several providers sell it at different prices"
+    unknown = sorted({key for price in _prices(entry.model) for key in _keys(price) if key not in _PARTS})
+    if unknown:
+        return f"{entry.provider.id} sells it by {', '.join(unknown)}, which {'is' if len(unknown) == 1 else 'are'} not counted"
+    return f"{PACKAGE} lists it without a price"
 
 
-def _first_days(info: ModelInfo) -> list[date]:
+def _of_tier(entry: Entry, name: str, tier: str) -> Iterator[Default]:
+    info = entry.model
+    if tier != STANDARD and not (entry.is_own and _variants(info, tier)):
+        return
+    days = sorted(
+        {date.min, *(one.start_date for one in _starts(info)), *(one.valid_from for one in _added(entry, name))}
+    )
+    lengths = _lengths(_thresholds(info))
+    for day, until in pairwise([*days, None]):
+        assert day is not None
+        moment = datetime.combine(day, _NOON)
+        if tier != STANDARD and not any(one.active(moment) if one else True for one in _variants(info, tier)):
+            continue  # it may have been sold, at what price is not known
+        price = info.get_prices(moment, _CONTEXTS[tier])
+        added = {} if tier != STANDARD else _amounts_added(entry, name, day)
+        for above, up_to in pairwise([*lengths, None]):
+            assert above is not None
+            amounts = _amounts(price, above, up_to, entry, added)
+            if amounts:
+                yield Default(entry.provider.id, amounts, tier, above, up_to, day, until, bool(added))
+
+
+def _amounts(
+    price: ModelPrice, above: int, up_to: int | None, entry: Entry, added: Mapping[str, Decimal]
+) -> dict[str, Decimal]:
+    """The prices of all calls of such a length; without those that change within it, for they cannot be told."""
+    tokens = [above + 1, *(one + 1 for one in _steps(price) if one > above and (up_to is None or one < up_to))]
+    first, *others = (_at(price, one, entry, added) for one in tokens)
+    return {part: amount for part, amount in first.items() if all(one.get(part) == amount for one in others)}
+
+
+def _at(price: ModelPrice, tokens: int, entry: Entry, added: Mapping[str, Decimal]) -> dict[str, Decimal]:
+    """All prices of a call with so many input tokens; none where it is sold by something that is not counted."""
+    model, unlisted = entry.model.id, _UNLISTED if entry.provider.id == OPENROUTER else ()
+    known: dict[str, Decimal] = dict(added)
+    for key, value in _keys(price).items():
+        if key == _LEFT_OUT:
+            continue
+        amount = (
+            value
+            if isinstance(value, Decimal)
+            else next((tier.price for tier in reversed(value.tiers) if tokens > tier.start), value.base)
+        )
+        if key not in _PARTS or known.setdefault(_PARTS[key], amount) != amount:
+            return {}
+    for word, part in _WRITE_ONLY:
+        if word in model and "output" in known:
+            known.setdefault(part, known["output"])
+    following = complete(known) if known else {}
+    return {part: amount for part, amount in following.items() if part in known or part not in unlisted}
+
+
+def _lengths(thresholds: Iterable[int]) -> list[int]:
+    """Where prices may change, as the rollups tell it: around a threshold that they do not know, below and above it."""
+    known = (0, *CONTEXT_TIERS)
+    ends = {0}
+    for one in thresholds:
+        ends.add(max(tier for tier in known if tier <= one))
+        if one not in known:
+            ends.update(tier for tier in known if tier > one and tier == min(above for above in known if above > one))
+    return sorted(ends)
+
+
+def _thresholds(info: ModelInfo) -> set[int]:
+    return {step for price in _prices(info) for step in _steps(price)}
+
+
+def _steps(price: ModelPrice) -> list[int]:
+    """Numbers of input tokens above which one of these prices changes."""
+    return sorted({tier.start for one in _keys(price).values() if not isinstance(one, Decimal) for tier in one.tiers})
+
+
+def _keys(price: ModelPrice) -> dict[str, Decimal | TieredPrices]:
+    return {key: value for key, value in price.__dict__.items() if value is not None and not key.startswith("_")}
+
+
+def _prices(info: ModelInfo) -> Iterator[ModelPrice]:
+    from genai_prices.types import ModelPrice
+
+    if isinstance(info.prices, ModelPrice):
+        yield info.prices
+    else:
+        yield from (one.prices for one in info.prices)
+    yield from (one.prices for one in info.price_variants or ())
+
+
+def _is_empty(info: ModelInfo) -> bool:
+    return not any(_keys(price) for price in _prices(info))
+
+
+def _starts(info: ModelInfo) -> Iterator[StartDateConstraint]:
     from genai_prices.types import ModelPrice, StartDateConstraint
 
     constraints = [] if isinstance(info.prices, ModelPrice) else [one.constraint for one in info.prices]
-    return sorted({date.min, *(one.start_date for one in constraints if isinstance(one, StartDateConstraint))})
+    constraints += [one.constraint for one in info.price_variants or ()]
+    yield from (one for one in constraints if isinstance(one, StartDateConstraint))
 
 
-def _price(provider: Provider, info: ModelInfo, day: date) -> Default | None:
-    price = info.get_prices(datetime.combine(day, _NOON))
-    base = _base(price.input_mtok)
-    if base is None:
-        return None
-    # What only reads, such as an embedding, has no price for what it writes.
-    return Default(provider.id, base, _base(price.cache_read_mtok), _base(price.output_mtok) or Decimal(0))
+def _variants(info: ModelInfo, tier: str) -> list[StartDateConstraint | TimeOfDateConstraint | None]:
+    """When prices of this tier of service are known; None: always."""
+    context = _CONTEXTS[tier].items()
+    return [one.constraint for one in info.price_variants or () if one.when.items() <= context]
 
 
-def _base(price: Decimal | TieredPrices | None) -> Decimal | None:
-    return price if price is None or isinstance(price, Decimal) else price.base
+def _added(entry: Entry, name: str) -> list[Added]:
+    return [
+        one
+        for one in ADDED
+        if (one.provider, one.model) == (entry.provider.id, entry.model.id)
+        and name.strip().lower().rpartition("/")[2] not in one.excepted
+    ]
+
+
+def _amounts_added(entry: Entry, name: str, day: date) -> dict[str, Decimal]:
+    return {
+        part: amount for one in _added(entry, name) if one.valid_from <= day for part, amount in one.amounts.items()
+    }
+
+
+def _nothing() -> dict[str, Decimal]:
+    return dict.fromkeys(PARTS, Decimal(0))

@@ -1,114 +1,141 @@
-"""What every model that was seen costs, by day: worked out from the rules and the defaults, and kept in `orchestra.prices`.
+"""What every model that was seen costs: worked out from the rules and the defaults, and kept in `orchestra.prices`.
 
-The rules of the configuration come first, in its order; then those set by command, an exact name before a pattern and a longer
-pattern before a shorter one; then the defaults. Rules for the same models with different first days follow one another; the days
-before the first of them keep what held without it. Views compute costs from the prices, so one that comes late corrects the past.
+Each price is for a tier of service, a length of the input, and from one day to another. The rules of the configuration come
+first, in its order; then those set by command, an exact name before a pattern and a longer pattern before a shorter one; then
+the defaults. Rules for the same models with different first days follow one another; the days before the first of them keep
+what held without it. Likewise a rule for long inputs leaves shorter ones alone, and a rule for one tier of service the others.
+Views compute costs from the prices, so one that comes late corrects the past.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
 from decimal import Decimal
 from hashlib import blake2b
-from itertools import zip_longest
+from itertools import pairwise
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, text
 
-from etl.analytics.default_prices import CURRENCY, Default, default_prices
+from etl.analytics.amounts import PARTS, complete
+from etl.analytics.default_prices import ADDED, CURRENCY, default_prices
 from etl.analytics.default_prices import version as version_of_defaults
+from etl.usage import CALLS, KINDS, STANDARD
 
 ALWAYS = date.min
 """First day of a price that always held."""
+MODELS = 5_000
+"""How many models have prices at most: a server can make names up."""
+# Raised where the same rules and the same data lead to other prices than before.
+_VERSION = 2
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """What some models cost from some day on, for a million tokens."""
+    """What some models cost from some day on."""
 
     model: str
     """A name in which `*` stands for any characters; upper and lower case are the same."""
     currency: str
-    input: Decimal
-    output: Decimal
-    cached_input: Decimal | None = None
-    """None: as `input`."""
+    amounts: dict[str, Decimal]
+    """By the names of the kinds; what it does not say follows from the others (`complete`), or is not known."""
     provider: str | None = None
     """None: as the defaults say."""
     valid_from: date = ALWAYS
+    service_tier: str = STANDARD
+    above_input_tokens: int = 0
+    """For calls with more input tokens than this; up to the next rule for the same models."""
+    set_at: datetime | None = None
+    """When it was set by command."""
 
 
 class Price(msgspec.Struct, frozen=True):
-    """What a model costs from one day to another, for a million tokens."""
+    """What a model costs, for a tier of service and a length of the input, from one day to another."""
 
     model: str
+    service_tier: str
+    above_input_tokens: int
+    up_to_input_tokens: int | None
+    """None: no limit."""
     valid_from: date
     valid_until: date | None
     """The first day on which it holds no longer; None: open."""
     provider: str | None
     currency: str
-    input: Decimal
-    cached_input: Decimal | None
-    output: Decimal
+    amounts: dict[str, Decimal]
+    """By the names of the kinds, with what follows; those that are not in it are not known."""
     source: str
-    """config, set or default."""
+    """config, set, default (the package), or added (in part not from the package)."""
 
 
-class Usage(msgspec.Struct, frozen=True):
-    """How much a model was called."""
+_COLUMNS = {kind.price: kind.price_column for kind in (*KINDS, CALLS)}
+_AMOUNTS = ", ".join(_COLUMNS.values())
+_KEYS = {"model": "text", "service_tier": "text", "above_input_tokens": "integer", "valid_from": "date"}
+_OTHERS = {
+    "up_to_input_tokens": "integer",
+    "valid_until": "date",
+    "provider": "text",
+    "currency": "text",
+    "source": "text",
+}
+_WRITTEN = {**_KEYS, **_OTHERS, **dict.fromkeys(_COLUMNS.values(), "numeric")}
 
-    model: str | None
-    """None: the calls name none."""
-    calls: int
-    unpriced_calls: int
-    """Calls on days for which there is no price."""
+
+def _listed(names: Iterable[str], form: str = "{}") -> str:
+    return ", ".join(form.format(name) for name in names)
+
+
+def _arrays(columns: dict[str, str]) -> str:
+    arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in columns.items())
+    return f"unnest({arrays}) AS w ({_listed(columns)})"
 
 
 # From each model straight to the next by the index: a millisecond for dozens of models in millions of rows.
 _MODELS = text("""
-    WITH RECURSIVE seen (model) AS (
-        (SELECT model FROM orchestra.step_rollup_daily WHERE length(model) <= 500 ORDER BY model LIMIT 1)
+    WITH RECURSIVE seen (model, number) AS (
+        (SELECT model, 1 FROM orchestra.step_rollup_daily WHERE length(model) <= 500 ORDER BY model LIMIT 1)
         UNION ALL
         SELECT (SELECT d.model FROM orchestra.step_rollup_daily AS d
-                WHERE length(d.model) <= 500 AND d.model > s.model ORDER BY d.model LIMIT 1)
+                WHERE length(d.model) <= 500 AND d.model > s.model ORDER BY d.model LIMIT 1), s.number + 1
         FROM seen AS s
-        WHERE s.model IS NOT NULL
+        WHERE s.model IS NOT NULL AND s.number <= :models
     )
     SELECT model FROM seen WHERE model IS NOT NULL ORDER BY model COLLATE "C"
 """)
 
-_RULES = text("""
-    SELECT model, currency, input_per_million, output_per_million, cached_input_per_million, provider, valid_from
+# Where there are too many: those that were called most.
+_MOST_CALLED = text("""
+    SELECT model
+    FROM (SELECT model FROM orchestra.step_rollup_daily WHERE length(model) <= 500
+          GROUP BY model ORDER BY sum(calls) DESC, model COLLATE "C" LIMIT :models) AS called
+    ORDER BY model COLLATE "C"
+""")
+
+_RULES = text(f"""
+    SELECT model, service_tier, above_input_tokens, valid_from, provider, currency, set_at, {_AMOUNTS}
     FROM orchestra_etl.price_rules
-    ORDER BY position('*' IN model) > 0, length(model) DESC, model, valid_from
+    ORDER BY position('*' IN model) > 0, length(model) DESC, model, service_tier, above_input_tokens, valid_from
 """)
 
 _RESOLVED = text("SELECT fingerprint FROM orchestra_etl.resolved_prices")
 
 _LOCKED = text("LOCK TABLE orchestra.prices IN SHARE ROW EXCLUSIVE MODE")
 
-_DROP = text("""
+_DROP = text(f"""
     DELETE FROM orchestra.prices AS p
-    WHERE NOT EXISTS (
-        SELECT FROM unnest(CAST(:models AS text[]), CAST(:valid_froms AS date[])) AS w (model, valid_from)
-        WHERE w.model = p.model AND w.valid_from = p.valid_from)
+    WHERE NOT EXISTS (SELECT FROM {_arrays(_KEYS)} WHERE ({_listed(_KEYS, "w.{}")}) = ({_listed(_KEYS, "p.{}")}))
 """)
 
-_WRITE = text("""
-    INSERT INTO orchestra.prices AS p (model, valid_from, valid_until, provider, currency, input_per_million,
-                                       cached_input_per_million, output_per_million, source)
+_VALUES = [name for name in _WRITTEN if name not in _KEYS]
+_WRITE = text(f"""
+    INSERT INTO orchestra.prices AS p ({_listed(_WRITTEN)})
     SELECT *
-    FROM unnest(CAST(:models AS text[]), CAST(:valid_froms AS date[]), CAST(:valid_untils AS date[]), CAST(:providers AS text[]),
-                CAST(:currencies AS text[]), CAST(:inputs AS numeric[]), CAST(:cached_inputs AS numeric[]),
-                CAST(:outputs AS numeric[]), CAST(:sources AS text[])) AS w (model, valid_from)
-    ORDER BY w.model COLLATE "C", w.valid_from
-    ON CONFLICT (model, valid_from) DO UPDATE
-    SET valid_until = excluded.valid_until, provider = excluded.provider, currency = excluded.currency,
-        input_per_million = excluded.input_per_million, cached_input_per_million = excluded.cached_input_per_million,
-        output_per_million = excluded.output_per_million, source = excluded.source
-    WHERE (p.valid_until, p.provider, p.currency, p.input_per_million, p.cached_input_per_million, p.output_per_million, p.source)
-          IS DISTINCT FROM (excluded.valid_until, excluded.provider, excluded.currency, excluded.input_per_million,
-                            excluded.cached_input_per_million, excluded.output_per_million, excluded.source)
+    FROM {_arrays(_WRITTEN)}
+    ORDER BY w.model COLLATE "C", w.service_tier, w.above_input_tokens, w.valid_from
+    ON CONFLICT ({_listed(_KEYS)}) DO UPDATE
+    SET {_listed(_VALUES, "{0} = excluded.{0}")}
+    WHERE ({_listed(_VALUES, "p.{}")}) IS DISTINCT FROM ({_listed(_VALUES, "excluded.{}")})
 """)
 
 _REMEMBER = text("""
@@ -116,37 +143,41 @@ _REMEMBER = text("""
     ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, resolved_at = now()
 """)
 
-_SET = text("""
-    INSERT INTO orchestra_etl.price_rules (model, valid_from, provider, currency, input_per_million, cached_input_per_million,
-                                           output_per_million)
-    VALUES (:model, :valid_from, :provider, :currency, :input, :cached_input, :output)
-    ON CONFLICT (model, valid_from) DO UPDATE
-    SET provider = excluded.provider, currency = excluded.currency, input_per_million = excluded.input_per_million,
-        cached_input_per_million = excluded.cached_input_per_million, output_per_million = excluded.output_per_million,
-        set_at = now()
+_SET_COLUMNS = [*_KEYS, "provider", "currency", *_COLUMNS.values()]
+_SET_VALUES = [name for name in _SET_COLUMNS if name not in _KEYS]
+_SET = text(f"""
+    INSERT INTO orchestra_etl.price_rules ({_listed(_SET_COLUMNS)})
+    VALUES ({_listed(_SET_COLUMNS, ":{}")})
+    ON CONFLICT ({_listed(_KEYS)}) DO UPDATE
+    SET {_listed(_SET_VALUES, "{0} = excluded.{0}")}, set_at = now()
 """)
 
 _UNSET = text("""
     DELETE FROM orchestra_etl.price_rules
     WHERE model = :model AND (CAST(:valid_from AS date) IS NULL OR valid_from = CAST(:valid_from AS date))
+      AND (CAST(:service_tier AS text) IS NULL OR service_tier = CAST(:service_tier AS text))
+      AND (CAST(:above_input_tokens AS integer) IS NULL OR above_input_tokens = CAST(:above_input_tokens AS integer))
 """)
 
-_PRICES = text("""
-    SELECT model, valid_from, valid_until, provider, currency, input_per_million, cached_input_per_million, output_per_million,
-           source
+COLUMNS = (
+    *(
+        "model",
+        "service_tier",
+        "above_input_tokens",
+        "up_to_input_tokens",
+        "valid_from",
+        "valid_until",
+        "provider",
+        "currency",
+    ),
+    *("source", *_COLUMNS.values()),
+)
+"""The columns of `orchestra.prices`, as `price_of` takes them."""
+
+_PRICES = text(f"""
+    SELECT {_listed(COLUMNS)}
     FROM orchestra.prices
-    ORDER BY model, valid_from
-""")
-
-_USAGE = text("""
-    SELECT d.model, CAST(sum(d.calls) AS bigint) AS calls,
-           CAST(COALESCE(sum(d.calls) FILTER (WHERE p.model IS NULL), 0) AS bigint) AS unpriced_calls
-    FROM orchestra.step_rollup_daily AS d
-    LEFT JOIN orchestra.prices AS p
-      ON p.model = d.model AND d.day >= p.valid_from AND (p.valid_until IS NULL OR d.day < p.valid_until)
-    WHERE d.calls > 0
-    GROUP BY d.model
-    ORDER BY d.model COLLATE "C"
+    ORDER BY model, service_tier <> '{STANDARD}', service_tier, above_input_tokens, valid_from
 """)
 
 
@@ -165,65 +196,98 @@ def resolve(connection: Connection, configured: Sequence[Rule]) -> int:
     connection.execute(_LOCKED)
     # Again: whoever held the lock may have worked from more than was seen before.
     ordered, models = set_rules(connection), _models(connection)
-    prices = [price for model in models for price in price_list(model, configured, ordered)]
-    keys = {"models": [one.model for one in prices], "valid_froms": [one.valid_from for one in prices]}
-    changed = connection.execute(_DROP, keys).rowcount
-    changed += connection.execute(
-        _WRITE,
-        {
-            **keys,
-            "valid_untils": [one.valid_until for one in prices],
-            "providers": [one.provider for one in prices],
-            "currencies": [one.currency for one in prices],
-            "inputs": [one.input for one in prices],
-            "cached_inputs": [one.cached_input for one in prices],
-            "outputs": [one.output for one in prices],
-            "sources": [one.source for one in prices],
-        },
-    ).rowcount
+    rows = [_row(price) for model in models for price in price_list(model, configured, ordered)]
+    columns = {name: [row.get(name) for row in rows] for name in _WRITTEN}
+    changed = connection.execute(_DROP, {name: columns[name] for name in _KEYS}).rowcount
+    changed += connection.execute(_WRITE, columns).rowcount
     connection.execute(_REMEMBER, {"fingerprint": _fingerprint(configured, ordered, models)})
     return changed
 
 
 def price_list(model: str, configured: Iterable[Rule], ordered: Iterable[Rule]) -> list[Price]:
-    """What a model costs, by day; `ordered` are the rules set by command."""
-    defaults = default_prices(model)
-    provider = next((one.provider for one in defaults.values() if one is not None), None)
-    candidates: list[Mapping[date, Price | None]] = [
+    """What a model costs, by tier of service, length of the input and day; `ordered` are the rules set by command."""
+    defaults = [
+        Price(
+            model, one.service_tier, one.above_input_tokens, one.up_to_input_tokens, one.valid_from, one.valid_until,
+            one.provider, CURRENCY, one.amounts, "added" if one.added else "default",
+        )
+        for one in default_prices(model)
+    ]  # fmt: skip
+    provider = defaults[0].provider if defaults else None
+    lists = [
         *_by_pattern(model, provider, configured, "config"),
         *_by_pattern(model, provider, ordered, "set"),
-        {day: _default(model, day, one) for day, one in defaults.items()},
+        defaults,
     ]
-    days = sorted({day for candidate in candidates for day in candidate})
-    held = [(day, _on(day, candidates)) for day in days]
-    # Where the price stays the same, a day on which it could have changed is none.
-    changes = [one for n, one in enumerate(held) if n == 0 or one[1] != held[n - 1][1]]
-    ends = [day for day, _ in changes[1:]]
-    return [
-        msgspec.structs.replace(price, valid_from=day, valid_until=end)
-        for (day, price), end in zip_longest(changes, ends)
-        if price is not None
-    ]
+    tiers = dict.fromkeys(price.service_tier for prices in lists for price in prices)
+    return [price for tier in sorted(tiers, key=lambda one: (one != STANDARD, one)) for price in _of_tier(tier, lists)]
 
 
-def _by_pattern(
-    model: str, provider: str | None, rules: Iterable[Rule], source: str
-) -> Iterable[Mapping[date, Price | None]]:
-    """For each pattern that matches, in the order of the rules, its prices by their first days."""
-    found: dict[str, dict[date, Price | None]] = {}
+def _of_tier(tier: str, lists: Iterable[Sequence[Price]]) -> list[Price]:
+    candidates = [[price for price in prices if price.service_tier == tier] for prices in lists]
+    prices = [price for candidate in candidates for price in candidate]
+    days = sorted({day for one in prices for day in (one.valid_from, one.valid_until) if day is not None})
+    lengths = sorted({0, *(end for one in prices for end in (one.above_input_tokens, one.up_to_input_tokens) if end)})
+    done: list[Price] = []
+    begun: dict[tuple[int, int | None], Price] = {}
+    for day in days:
+        held = {(one.above_input_tokens, one.up_to_input_tokens): one for one in _on(day, lengths, candidates)}
+        for length, price in list(begun.items()):
+            if length not in held or not _is_same(held[length], price):
+                done.append(msgspec.structs.replace(begun.pop(length), valid_until=day))
+        begun = {length: begun.get(length, price) for length, price in held.items()}
+    return sorted([*done, *begun.values()], key=lambda one: (one.above_input_tokens, one.valid_from))
+
+
+def _on(day: date, lengths: Sequence[int], candidates: Iterable[Sequence[Price]]) -> list[Price]:
+    """What holds on that day, by length; where the price is the same, a length at which it could have changed is none."""
+    held: list[Price] = []
+    for above, up_to in pairwise([*lengths, None]):
+        assert above is not None
+        price = _holding(day, above, candidates)
+        if price is not None and held and held[-1].up_to_input_tokens == above and _is_same(held[-1], price):
+            held[-1] = msgspec.structs.replace(held[-1], up_to_input_tokens=up_to)
+        elif price is not None:
+            held.append(
+                msgspec.structs.replace(
+                    price, above_input_tokens=above, up_to_input_tokens=up_to, valid_from=day, valid_until=None
+                )
+            )
+    return held
+
+
+def _holding(day: date, above: int, candidates: Iterable[Sequence[Price]]) -> Price | None:
+    """Of the first candidate that has a price then: that for the longest input, and of these the newest."""
+    for candidate in candidates:
+        fitting = [
+            one
+            for one in candidate
+            if one.above_input_tokens <= above and (one.up_to_input_tokens is None or above < one.up_to_input_tokens)
+            if one.valid_from <= day and (one.valid_until is None or day < one.valid_until)
+        ]
+        if fitting:
+            return max(fitting, key=lambda one: (one.above_input_tokens, one.valid_from))
+    return None
+
+
+def _is_same(one: Price, other: Price) -> bool:
+    return (one.provider, one.currency, one.amounts, one.source) == (
+        other.provider, other.currency, other.amounts, other.source,
+    )  # fmt: skip
+
+
+def _by_pattern(model: str, provider: str | None, rules: Iterable[Rule], source: str) -> Iterable[Sequence[Price]]:
+    """For each pattern that matches, in the order of the rules, its prices."""
+    found: dict[str, list[Price]] = {}
     for rule in rules:
         if _matches(rule.model, model):
-            found.setdefault(rule.model, {})[rule.valid_from] = Price(
-                model, rule.valid_from, None, rule.provider or provider, rule.currency, rule.input, rule.cached_input,
-                rule.output, source,
+            found.setdefault(rule.model, []).append(
+                Price(
+                    model, rule.service_tier, rule.above_input_tokens, None, rule.valid_from, None,
+                    rule.provider or provider, rule.currency, complete(rule.amounts), source,
+                )
             )  # fmt: skip
     return found.values()
-
-
-def _default(model: str, day: date, one: Default | None) -> Price | None:
-    if one is None:
-        return None
-    return Price(model, day, None, one.provider, CURRENCY, one.input, one.cached_input, one.output, "default")
 
 
 def _matches(pattern: str, model: str) -> bool:
@@ -245,22 +309,23 @@ def _matches(pattern: str, model: str) -> bool:
     return True
 
 
-def _on(day: date, candidates: Iterable[Mapping[date, Price | None]]) -> Price | None:
-    """What holds on that day: the newest price of the first candidate that has one by then."""
-    for candidate in candidates:
-        begun = [first for first in candidate if first <= day]
-        if begun:
-            return candidate[max(begun)]
-    return None
+def _row(price: Price) -> dict[str, object]:
+    values = msgspec.structs.asdict(price)
+    return values | {_COLUMNS[part]: amount for part, amount in values.pop("amounts").items()}
+
+
+def _amounts(values: Sequence[Decimal | None]) -> dict[str, Decimal]:
+    return {part: amount for part, amount in zip(PARTS, values, strict=True) if amount is not None}
 
 
 def _fingerprint(configured: Iterable[Rule], ordered: Iterable[Rule], models: Sequence[str]) -> bytes:
-    known = msgspec.json.encode((list(configured), list(ordered), models, version_of_defaults()))
-    return blake2b(known, digest_size=16).digest()
+    known = (_VERSION, list(configured), list(ordered), models, version_of_defaults(), ADDED)
+    return blake2b(msgspec.json.encode(known), digest_size=16).digest()
 
 
 def _models(connection: Connection) -> list[str]:
-    return list(connection.execute(_MODELS).scalars())
+    found = list(connection.execute(_MODELS, {"models": MODELS}).scalars())
+    return found if len(found) <= MODELS else list(connection.execute(_MOST_CALLED, {"models": MODELS}).scalars())
 
 
 def _resolved(connection: Connection) -> bytes | None:
@@ -270,24 +335,39 @@ def _resolved(connection: Connection) -> bytes | None:
 
 def set_rules(connection: Connection) -> list[Rule]:
     """The rules that were set by command, in the order in which they are tried."""
-    return [Rule(*row) for row in connection.execute(_RULES)]
+    return [
+        Rule(model, currency, _amounts(amounts), provider, valid_from, service_tier, above, set_at)
+        for model, service_tier, above, valid_from, provider, currency, set_at, *amounts in connection.execute(_RULES)
+    ]
 
 
 def set_rule(connection: Connection, rule: Rule) -> None:
-    """Store a rule in place of one for the same models and first day."""
-    connection.execute(_SET, msgspec.structs.asdict(rule))
+    """Store a rule in place of one for the same models, tier of service, length of the input and first day."""
+    values = msgspec.structs.asdict(rule)
+    amounts = values.pop("amounts")
+    connection.execute(_SET, values | {column: amounts.get(part) for part, column in _COLUMNS.items()})
 
 
-def unset_rules(connection: Connection, model: str, valid_from: date | None) -> int:
-    """Remove the rule of this model or pattern and first day, or all of that model (None); how many there were."""
-    return connection.execute(_UNSET, {"model": model, "valid_from": valid_from}).rowcount
+def unset_rules(
+    connection: Connection,
+    model: str,
+    valid_from: date | None = None,
+    service_tier: str | None = None,
+    above_input_tokens: int | None = None,
+) -> int:
+    """Remove the rules of this model or pattern, all of them or only those of this first day, tier or length; how many."""
+    wanted = {"valid_from": valid_from, "service_tier": service_tier, "above_input_tokens": above_input_tokens}
+    return connection.execute(_UNSET, {"model": model, **wanted}).rowcount
 
 
 def stored(connection: Connection) -> list[Price]:
-    """The prices in force, by model and day."""
-    return [Price(*row) for row in connection.execute(_PRICES)]
+    """The prices in force, by model, tier of service, length of the input and day."""
+    return [price_of(row) for row in connection.execute(_PRICES)]
 
 
-def usage(connection: Connection) -> list[Usage]:
-    """The models that were called, and whether their calls have a price."""
-    return [Usage(*row) for row in connection.execute(_USAGE)]
+def price_of(row: Sequence[Any]) -> Price:
+    """The price in these values of `COLUMNS`."""
+    model, tier, above, up_to, valid_from, valid_until, provider, currency, source, *amounts = row
+    return Price(
+        model, tier, above, up_to, valid_from, valid_until, provider, currency, _amounts(amounts), source
+    )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,7 +110,12 @@ def check(context: typer.Context, as_json: AsJson = False) -> int:
     Exit status: that of the first problem (2 settings, 3 the API refuses the key, 4 the database, 5 the API).
     """
     settings = invocation(context).settings()
-    findings = [_settings_finding(settings), *asyncio.run(_try_api(settings)), _try_database(settings)]
+    findings = [
+        _settings_finding(settings),
+        *asyncio.run(_try_api(settings)),
+        _try_database(settings),
+        *_old_prices(),
+    ]
     if as_json:
         print_json(findings)
     else:
@@ -139,6 +145,14 @@ def _settings_finding(settings: Settings) -> Finding:
         return Finding("settings", False, str(error), error.exit_status)
     workflows = "all workflows" if settings.api.all_workflows else counted(len(settings.workflows), "workflow")
     return Finding("settings", True, f"{workflows} ({settings.source})")
+
+
+def _old_prices() -> list[Finding]:
+    """A hint where the published prices are old; nothing is fetched, so only a newer package brings newer ones."""
+    from etl.analytics.default_prices import publication
+
+    published = publication(datetime.now(UTC).date())
+    return [Finding("published prices", True, published.text)] if published.is_old else []
 
 
 async def _try_api(settings: Settings) -> list[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from etl.terminal import visible
@@ -69,19 +70,28 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def amount(number: Decimal) -> str:
+    """All digits, without zeros at the end."""
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def listing(
     out: Console,
     headings: Sequence[str],
-    rows: Iterable[tuple[Sequence[str | Text], str]],
+    rows: Iterable[tuple[Sequence[str | Text], str | Sequence[str]]],
     *,
     numbers: Sequence[str] = (),
 ) -> None:
-    """Print entries of one line of cells and an indented text below it; columns named in `numbers` are set flush right.
+    """Print entries of one line of cells and indented texts below it; columns named in `numbers` are set flush right.
 
     Two lines an entry, because ids of 36 characters leave a terminal of 80 columns no room for more cells.
     """
     entries = [
-        ([styled(_line(cell)) if isinstance(cell, str) else cell for cell in cells], _line(below))
+        (
+            [styled(_line(cell)) if isinstance(cell, str) else cell for cell in cells],
+            [_line(one) for one in ([below] if isinstance(below, str) else below)],
+        )
         for cells, below in rows
     ]
     widths = [
@@ -100,9 +110,9 @@ def listing(
     out.print(line([styled(heading, "bold") for heading in headings]))
     for cells, below in entries:
         out.print(line(cells), soft_wrap=True)
-        out.print(
-            styled(textwrap.fill(below, out.width, initial_indent="  ", subsequent_indent="  "), "dim"), soft_wrap=True
-        )
+        for one in below:
+            text = textwrap.fill(one, out.width, initial_indent="  ", subsequent_indent="  ")
+            out.print(styled(text, "dim"), soft_wrap=True)
 
 
 def fields(out: Console, rows: Iterable[tuple[str, str | Text]], *, indent: int = 0) -> None:

@@ -1,9 +1,9 @@
-"""`prices`: what models cost."""
+"""`prices`: what models cost, and how the cost of a call comes about."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import date
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,26 +11,42 @@ import msgspec
 import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
+from etl.cli.display import amount as amount_of
 from etl.cli.display import counted, listing
+from etl.cli.price_explanations import explain
 from etl.errors import ConfigurationError
 from etl.terminal import plain
+from etl.usage import CALLS, KINDS, STANDARD
 
 if TYPE_CHECKING:
-    from etl.analytics.prices import Price, Rule, Usage
+    from etl.analytics.default_prices import Publication
+    from etl.analytics.priced_calls import Lack, Usage
+    from etl.analytics.prices import Price, Rule
     from etl.settings.prices import ModelPrice
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name; * in it stands for any characters.")]
+ServiceTier = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Only for this tier of service: batch, flex, priority, ...; else standard."),
+]
+Above = Annotated[
+    str | None,
+    typer.Option("--above", metavar="TOKENS", help="Only for calls with more input tokens, such as 200000."),
+]
 
 # Where the settings' names are not the options'.
-_OPTIONS = {"model": "MODEL", "valid_from": "--from"}
+_OPTIONS = {"model": "MODEL", "valid_from": "--from", "above_input_tokens": "--above"}
+_PARTS = tuple(kind.price for kind in (*KINDS, CALLS))
+_OPTION_PARTS = ("input", "output", "cached_input")
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A model, how much it was called, and what it costs by day."""
+    """A model, how much it was called, and what it costs."""
 
     model: str | None
     calls: int
     unpriced_calls: int
+    lacks: list[Lack]
     prices: list[Price]
 
 
@@ -42,23 +58,38 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     group.command("list")(list_prices)
+    group.command("explain")(explain)
     group.command("set")(set_price)
     group.command("unset")(unset_price)
     app.add_typer(group)
 
 
 def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
-    """The models seen, their prices for a million tokens, where these are from, and how many calls have none.
+    """The models seen, their prices, where these are from and how old they are, and how many calls have none.
 
-    Published prices are those of a short prompt, without batch discounts, at noon (UTC) where they change over the day.
+    A price is for a million tokens, a thousand searches, tool uses, pages, search units or calls, or an hour of audio. Parts of
+    input and output are named where their price is not that of what contains them. Prices that change over the day are those at
+    noon (UTC).
     """
-    from etl.analytics import prices
+    from etl.analytics import priced_calls, prices
+    from etl.analytics.default_prices import publication
 
     with invocation(context).database() as database:
-        rules, stored, usage = database.transaction(lambda c: (prices.set_rules(c), prices.stored(c), prices.usage(c)))
+        rules, stored, usage, (more, calls) = database.transaction(
+            lambda c: (prices.set_rules(c), prices.stored(c), priced_calls.usage(c), priced_calls.beyond(c))
+        )
     seen = _seen(stored, usage)
+    published = publication(datetime.now(UTC).date())
     if as_json:
-        print_json({"models": seen, "set": rules})
+        print_json(
+            {
+                "published": published,
+                "models": seen,
+                "set": rules,
+                "more_models": more,
+                "calls_of_more_models": calls,
+            }
+        )
         return
     if not seen:
         typer.echo("no model has been seen yet")
@@ -69,28 +100,49 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
             [
                 (
                     (plain(one.model or "(no name)", 50), f"{one.calls:,}", f"{one.unpriced_calls:,}"),
-                    "; ".join(_described(price, price.valid_until, price.source) for price in one.prices)
-                    or _advice(one),
+                    _lines(one, published),
                 )
                 for one in seen
             ],
             numbers=("calls", "without a price"),
         )
+    if more:
+        typer.echo(
+            f"\n{counted(more, 'more model')} with {counted(calls, 'call')} without a price: no more than the"
+            f" {prices.MODELS:,} that are called most have prices"
+        )
     if rules:
         typer.echo("\nset by command:")
         for rule in rules:
-            typer.echo(f"  {plain(rule.model)}: {_described(rule)}")
+            when = "" if rule.set_at is None else f" (set on {rule.set_at:%Y-%m-%d})"
+            typer.echo(f"  {plain(rule.model)}: {_what(rule)}{_described(rule, rule.amounts)}{when}")
+    if seen:
+        typer.echo(f"\npublished prices: {published.text}")
 
 
 def set_price(
     context: typer.Context,
     model: Model,
-    input: Annotated[str, typer.Option("--input", metavar="AMOUNT", help="For a million prompt tokens, such as 0.15.")],
-    output: Annotated[str, typer.Option("--output", metavar="AMOUNT", help="For a million completion tokens.")],
+    input: Annotated[
+        str | None, typer.Option("--input", metavar="AMOUNT", help="For a million input tokens, such as 0.15.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="AMOUNT", help="For a million output tokens.")
+    ] = None,
     cached_input: Annotated[
         str | None,
-        typer.Option(metavar="AMOUNT", help="For a million prompt tokens from a cache; else as --input."),
+        typer.Option(metavar="AMOUNT", help="For a million input tokens from a cache; else as --input."),
     ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=AMOUNT",
+            help="For another part, such as cache_write=3.75, output_audio=80 (a million tokens), web_searches=10"
+            " (a thousand) or audio=0.36 (an hour); may be given several times.",
+        ),
+    ] = None,
+    service_tier: ServiceTier = None,
+    above: Above = None,
     currency: Annotated[str, typer.Option(help="Three letters.")] = "USD",
     provider: Annotated[str | None, typer.Option(metavar="NAME", help="Who is paid; else as published.")] = None,
     valid_from: Annotated[
@@ -110,8 +162,9 @@ def set_price(
     from etl.analytics import prices
 
     settings = invocation(context).settings()
+    amounts = _named({"input": input, "output": output, "cached_input": cached_input}, part or ())
     wanted = _checked(
-        model=model, input=input, output=output, cached_input=cached_input, currency=currency, provider=provider,
+        model=model, **amounts, service_tier=service_tier, above_input_tokens=above, currency=currency, provider=provider,
         valid_from=valid_from,
     )  # fmt: skip
     with app.open_database(settings) as database:
@@ -129,6 +182,12 @@ def unset_price(
     valid_from: Annotated[
         str | None, typer.Option("--from", metavar="DATE", help="Only the price that holds from this day on.")
     ] = None,
+    service_tier: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only the price for this tier of service.")
+    ] = None,
+    above: Annotated[
+        str | None, typer.Option("--above", metavar="TOKENS", help="Only the price for calls with more input tokens.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove what `prices set` set for this name or pattern; what held without it holds again."""
@@ -136,17 +195,41 @@ def unset_price(
     from etl.analytics import prices
 
     settings = invocation(context).settings()
-    day = _checked(model=model, input="0", output="0", valid_from=valid_from).valid_from
+    wanted = _checked(
+        model=model, input="0", output="0", valid_from=valid_from, service_tier=service_tier, above_input_tokens=above
+    )
+    tier = None if service_tier is None else wanted.service_tier
+    length = None if above is None else wanted.above_input_tokens
     with app.open_database(settings) as database:
-        removed = database.transaction(lambda c: prices.unset_rules(c, model, day))
+        removed = database.transaction(lambda c: prices.unset_rules(c, model, wanted.valid_from, tier, length))
         if not removed:
-            since = f" from {day} on" if day else ""
-            raise ConfigurationError(f"no price of {plain(model, 100)}{since} was set by command: see `prices list`")
+            which = (
+                f" for {tier}" if tier else "",
+                f" above {length} input tokens" if length else "",
+                f" from {wanted.valid_from} on" if wanted.valid_from else "",
+            )
+            raise ConfigurationError(
+                f"no price of {plain(model, 100)}{''.join(which)} was set by command: see `prices list`"
+            )
         changed = app.resolve_prices(settings, database)
     if as_json:
         print_json({"removed": removed, "changed": changed})
     else:
         typer.echo(f"{counted(removed, 'price')} removed; {_effect(changed)}")
+
+
+def _named(options: Mapping[str, str | None], parts: Iterable[str]) -> dict[str, str]:
+    """The amounts by the names of the kinds. Raises ConfigurationError where a part cannot be read or is given twice."""
+    found = {name: amount for name, amount in options.items() if amount is not None}
+    for one in parts:
+        name, equals, amount = one.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or name not in _PARTS:
+            raise ConfigurationError(f"--part: {plain(one, 60)!r} is not NAME=AMOUNT with one of {', '.join(_PARTS)}")
+        if name in found:
+            raise ConfigurationError(f"--part: the price of {name} is given twice")
+        found[name] = amount.strip()
+    return found
 
 
 def _checked(**values: str | None) -> ModelPrice:
@@ -155,39 +238,76 @@ def _checked(**values: str | None) -> ModelPrice:
     from etl.settings.prices import ModelPrice
 
     try:
-        return ModelPrice.model_validate(values)
+        return ModelPrice.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         name = str(problem["loc"][0])
         what = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
-        raise ConfigurationError(f"{_OPTIONS.get(name, '--' + name.replace('_', '-'))}: {what}") from None
+        if problem["type"] == "missing":
+            what = "is missing: give --input and --output, or with --part the price of what is not sold by the token"
+        option = f"--{name.replace('_', '-')}" if name not in _PARTS or name in _OPTION_PARTS else f"--part {name}"
+        raise ConfigurationError(f"{_OPTIONS.get(name, option)}: {what}") from None
 
 
 def _seen(stored: Iterable[Price], usage: Iterable[Usage]) -> list[Seen]:
     by_model: dict[str | None, list[Price]] = {}
     for price in stored:
         by_model.setdefault(price.model, []).append(price)
-    called = [Seen(one.model, one.calls, one.unpriced_calls, by_model.pop(one.model, [])) for one in usage]
-    return [*called, *(Seen(model, 0, 0, prices) for model, prices in by_model.items())]
+    called = [Seen(one.model, one.calls, one.unpriced_calls, one.lacks, by_model.pop(one.model, [])) for one in usage]
+    return [*called, *(Seen(model, 0, 0, [], prices) for model, prices in by_model.items())]
+
+
+def _lines(one: Seen, published: Publication) -> list[str]:
+    lines = []
+    for price in one.prices:
+        source = published.source if price.source in ("default", "added") else price.source
+        origin = [price.provider, source, "in part added to it" if price.source == "added" else None]
+        lines.append(_what(price) + _described(price, _own(price), origin))
+    for lack in one.lacks:
+        if lack.what != "model":
+            lines.append(f"no price for {plain(lack.what, 60)}: {counted(lack.calls, 'call')}")
+    if not one.prices:
+        lines.append(_advice(one))
+    return lines
 
 
 def _advice(one: Seen) -> str:
+    from etl.analytics.default_prices import why_none
+
     if one.model is None:
         return "no price: these calls name no model"
-    return "no price: set one with `orchestra-etl prices set`"
+    return f"no price ({plain(why_none(one.model), 200)}): set one with `orchestra-etl prices set`"
 
 
-def _described(price: Price | Rule, until: date | None = None, source: str | None = None) -> str:
-    cached = "" if price.cached_input is None else f", cached {_amount(price.cached_input)}"
+def _own(price: Price) -> dict[str, Decimal]:
+    from etl.analytics.amounts import own
+
+    return own(price.amounts)
+
+
+def _what(price: Price | Rule) -> str:
+    """For which calls, where that is not for all."""
+    until = getattr(price, "up_to_input_tokens", None)
+    tier = "" if price.service_tier == STANDARD else plain(price.service_tier, 50)
+    above = f"above {price.above_input_tokens:,}" if price.above_input_tokens else ""
+    up_to = f"up to {until:,}" if until is not None else ""
+    length = " ".join(filter(None, (above, up_to)))
+    text = ", ".join(filter(None, (tier, length and f"{length} input tokens")))
+    return f"{text}: " if text else ""
+
+
+def _described(price: Price | Rule, amounts: Mapping[str, Decimal], origin: Iterable[str | None] = ()) -> str:
+    until: date | None = getattr(price, "valid_until", None)
     since = "" if price.valid_from == date.min else f" from {price.valid_from}"
     end = "" if until is None else f" until {until}"
-    origin = ", ".join(plain(one, 40) for one in (price.provider, source) if one)
-    amounts = f"input {_amount(price.input)}{cached}, output {_amount(price.output)} {price.currency}"
-    return f"{amounts}{since}{end}" + (f" ({origin})" if origin else "")
-
-
-def _amount(amount: Decimal) -> str:
-    return f"{amount.normalize():f}"
+    names = ", ".join(plain(one, 60) for one in origin if one)
+    # A call that costs nothing as such goes without saying.
+    priced = {part: amount for part, amount in amounts.items() if part != "calls" or amount}
+    if priced and not any(priced.values()):
+        text = "free"
+    else:
+        text = ", ".join(f"{part} {amount_of(amount)}" for part, amount in priced.items()) + f" {price.currency}"
+    return f"{text}{since}{end}" + (f" ({names})" if names else "")
 
 
 def _effect(changed: int) -> str:

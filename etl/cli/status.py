@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -52,6 +53,7 @@ def status(
         print_json(found)
     else:
         _print(found)
+        _print_old_prices()
     return CHECK_FAILED if check and found.verdict == "failing" else 0
 
 
@@ -86,6 +88,16 @@ def _print(found: Status) -> None:
         fields(
             out, [("not configured", f"{counted(len(found.unconfigured), 'workflow')}: {names}{more}; see `workflows`")]
         )
+
+
+def _print_old_prices() -> None:
+    from etl.analytics.default_prices import publication
+
+    published = publication(datetime.now(UTC).date())
+    if published.is_old:
+        out = console()
+        out.print()
+        fields(out, [("prices", published.text)])
 
 
 def _print_workflow(one: WorkflowStatus) -> None:

@@ -266,10 +266,11 @@ class Settings(_Section):
     def _distinct_prices(cls, prices: tuple[ModelPrice, ...]) -> tuple[ModelPrice, ...]:
         seen = set()
         for price in prices:
-            if (price.model, price.valid_from) in seen:
+            key = (price.model, price.service_tier, price.above_input_tokens, price.valid_from)
+            if key in seen:
                 since = f" from {price.valid_from} on" if price.valid_from else ""
                 raise ValueError(f"the price of {price.model}{since} is given twice")
-            seen.add((price.model, price.valid_from))
+            seen.add(key)
         return prices
 
     @field_validator("states")

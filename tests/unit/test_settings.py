@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from etl.errors import ConfigurationError
 from etl.settings import Settings, load, mask_url, sources
 from etl.settings.prices import ModelPrice
+from etl.usage import CALLS, KINDS
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "etl.toml"
 SECRET = "hunter2secret"
@@ -457,10 +458,48 @@ def test_prices_are_read_exactly(tmp_path: Path) -> None:
     assert read(tmp_path, ORCHESTRA_ETL_PRICES=shown).prices == (always, later)
 
 
+def test_every_kind_has_a_price(tmp_path: Path) -> None:
+    """Each kind of usage may have a price of its own, for a tier of service and a length of the input."""
+    parts = [kind.price for kind in (*KINDS, CALLS)]
+    assert set(parts) < set(ModelPrice.model_fields)
+    lines = "\n".join(f"{part} = {number}" for number, part in enumerate(parts))
+    toml = f'[[prices]]\nmodel = "m"\n{lines}\nservice_tier = "Batch"\nabove_input_tokens = 200000'
+    [price] = read(tmp_path, toml).prices
+    assert price.amounts == {part: Decimal(number) for number, part in enumerate(parts)}
+    assert (price.service_tier, price.above_input_tokens) == ("batch", 200_000)
+    # Each table is for other calls.
+    others = "\n".join(
+        f'[[prices]]\nmodel = "m"\ninput = 1\noutput = 1\n{one}'
+        for one in ("", 'service_tier = "us"', "above_input_tokens = 32000")
+    )
+    assert [one.service_tier for one in read(tmp_path, others).prices] == ["standard", "us", "standard"]
+
+
+def test_a_price_of_what_is_not_sold_by_the_token(tmp_path: Path) -> None:
+    """Where no price of tokens is given, neither input nor output needs one."""
+    [price] = read(tmp_path, '[[prices]]\nmodel = "m"\ndocument_pages = 1.5').prices
+    assert price.amounts == {"document_pages": Decimal("1.5")}
+
+
 @pytest.mark.parametrize(
     ("price", "line"),
     [
         ('model = "m"\noutput = 1', "prices no. 1.input: is missing"),
+        ('model = "m"', "prices no. 1.input: is missing (and 1 more)"),
+        ('model = "m"\ninput = 1\noutput_audio = 1', "prices no. 1.output: is missing"),
+        (
+            'model = "m"\ninput = 1\noutput = 1\nabove_input_tokens = 150000',
+            "prices no. 1.above_input_tokens: must be 0 or one of 32000, 100000, 128000, 199999, 200000, 256000, 272000,"
+            " 512000, 524288: prices change there",
+        ),
+        (
+            'model = "m"\ninput = 1\noutput = 1\nservice_tier = "%s"' % ("x" * 51),
+            "prices no. 1.service_tier: must be a name of at most 50 characters",
+        ),
+        (
+            'model = "m"\naudio = 1\nservice_tier = "us"\n[[prices]]\nmodel = "m"\naudio = 2\nservice_tier = "US"',
+            "prices: the price of m is given twice",
+        ),
         ('model = "m"\ninput = -0.1\noutput = 1', "prices no. 1.input: must be greater than or equal to 0"),
         ('model = "m"\ninput = true\noutput = 1', "prices no. 1.input: must be a number"),
         ('model = "m"\ninput = nan\noutput = 1', "prices no. 1.input: must be a finite number"),

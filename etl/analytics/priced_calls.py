@@ -1,0 +1,252 @@
+"""Which calls have no price, for want of what, and how the cost of one call comes about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from etl.analytics.prices import COLUMNS, MODELS, Price, price_of
+from etl.usage import BITS, HOUR_MS, KINDS, MILLION, STANDARD, THOUSAND, Kind
+
+
+class Lack(msgspec.Struct, frozen=True):
+    """Calls that have no cost because something has no price."""
+
+    what: str
+    """The name of a kind, such as web_searches; `service_tier …`; or `model`: the model has no price then at all."""
+    calls: int
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """How much a model was called."""
+
+    model: str | None
+    """None: the calls name none."""
+    calls: int
+    unpriced_calls: int
+    """Calls without a price of their day, their tier of service and the length of their input, or of a part that they have."""
+    lacks: list[Lack]
+    """For want of what; a call may lack several prices."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A kind of usage of a call, without its parts that have prices of their own."""
+
+    kind: str
+    quantity: int
+    price: Decimal | None
+    """None: not known."""
+    per: int
+    """How many units the price is for."""
+    cost: Decimal | None
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """How the cost of a step comes about."""
+
+    step_id: str
+    run_id: str
+    node_id: str | None
+    model: str | None
+    day: date
+    """The day (UTC) whose price counts."""
+    service_tier: str
+    input_tokens: int | None
+    is_call: bool
+    is_unmetered: bool
+    """A call that does not say how much it used."""
+    is_absent: bool
+    """The API shows it no longer: it counts nowhere."""
+    price: Price | None
+    parts: list[Part]
+    cost: Decimal | None
+    currency: str | None
+    reported_cost: Decimal | None
+    """What the provider itself says, in US dollars."""
+    difference: Decimal | None
+    """The cost without the reported cost, where both are in US dollars."""
+    why_none: list[str]
+    """Why there is no cost, in words."""
+
+
+def _coefficients() -> dict[str, dict[str, int]]:
+    """Each kind's quantity that is charged at its own price, as a sum of quantities: see `charged`."""
+    found: dict[str, dict[str, int]] = {}
+    for kind in reversed(KINDS):
+        sum_ = {kind.name: 1}
+        for part in (one for one in KINDS if kind.name in one.part_of):
+            for name, number in found[part.name].items():
+                sum_[name] = sum_.get(name, 0) - number
+        found[kind.name] = {name: number for name, number in sum_.items() if number}
+    return found
+
+
+def _charged(kind: Kind, quantity: str) -> str:
+    """SQL: how much is charged at the price of this kind; `quantity` is that of a column."""
+    sum_ = "".join(
+        f" {'+' if number > 0 else '-'} {abs(number)} * COALESCE({quantity.format(name)}, 0)"
+        for name, number in _coefficients()[kind.name].items()
+    )
+    return f"(0{sum_})"
+
+
+# The price of a call or a row of the rollups.
+_OF = f"""
+    p.model = c.model AND p.service_tier = COALESCE(c.service_tier, '{STANDARD}')
+    AND p.above_input_tokens <= COALESCE(c.context_tier, 0)
+    AND (p.up_to_input_tokens IS NULL OR COALESCE(c.context_tier, 0) < p.up_to_input_tokens)
+    AND p.valid_from <= c.day AND (p.valid_until IS NULL OR c.day < p.valid_until)
+"""
+
+# The kinds without a price, as bits.
+_LACKING = " + ".join(f"CASE WHEN {kind.price_column} IS NULL THEN {BITS[kind.name]} ELSE 0 END" for kind in KINDS)
+# Of calls that were stored before their kinds were.
+_KINDS = " + ".join(f"CASE WHEN {_charged(kind, 'd.{}')} > 0 THEN {BITS[kind.name]} ELSE 0 END" for kind in KINDS)
+
+# The calls of a row have the same parts and the same price: all of them lack one, or none does.
+_USAGE = text(f"""
+    WITH c AS (
+        SELECT d.model, d.service_tier, d.context_tier, d.day, COALESCE(d.usage_kinds, {_KINDS}) AS kinds,
+               sum(d.calls) AS calls
+        FROM orchestra.step_rollup_daily AS d
+        WHERE d.calls > 0
+        GROUP BY 1, 2, 3, 4, 5
+    ), p AS MATERIALIZED (
+        SELECT model, service_tier, above_input_tokens, up_to_input_tokens, valid_from, valid_until, {_LACKING} AS lacking
+        FROM orchestra.prices
+    ), judged AS (
+        SELECT c.model, COALESCE(c.service_tier, '{STANDARD}') AS service_tier, p.model IS NOT NULL AS is_priced,
+               known.model IS NOT NULL AS is_known, COALESCE(c.kinds & p.lacking, 0) AS lacking, sum(c.calls) AS calls
+        FROM c
+        LEFT JOIN p ON {_OF}
+        LEFT JOIN (SELECT DISTINCT model FROM p) AS known ON known.model = c.model
+        GROUP BY 1, 2, 3, 4, 5
+    ), totalled AS (
+        SELECT *, sum(calls) OVER (PARTITION BY model) AS total FROM judged
+    )
+    SELECT model, service_tier, is_priced, is_known, lacking, CAST(calls AS bigint)
+    FROM (SELECT *, dense_rank() OVER (ORDER BY total DESC, model COLLATE "C") AS number FROM totalled) AS numbered
+    WHERE number <= :models
+    ORDER BY model COLLATE "C", service_tier COLLATE "C", lacking
+""")
+
+_BEYOND = text("""
+    SELECT count(*), CAST(COALESCE(sum(calls), 0) AS bigint)
+    FROM (SELECT sum(calls) AS calls, row_number() OVER (ORDER BY sum(calls) DESC, model COLLATE "C") AS number
+          FROM orchestra.step_rollup_daily WHERE calls > 0 GROUP BY model) AS named
+    WHERE number > :models
+""")
+
+_CALL = f"""(
+    SELECT s.id, s.run_id, s.node_id, m.model, s.service_tier, orchestra.context_tier(s.input_tokens) AS context_tier,
+           CAST(COALESCE(s.start_time, r.start_time, r.first_seen_at) AT TIME ZONE 'UTC' AS date) AS day,
+           orchestra.is_call(s.state, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens) AS is_call,
+           orchestra.is_unmetered(m.outcome, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens)
+               AS is_unmetered,
+           s.absent_since IS NOT NULL AS is_absent, s.reported_cost,
+           {", ".join(f"orchestra.token_count(s.{kind.name}) AS {kind.name}" for kind in KINDS)}
+    FROM orchestra.steps AS s
+    JOIN orchestra.runs AS r ON r.id = s.run_id
+    CROSS JOIN LATERAL (
+        SELECT COALESCE(s.response_model, s.request_model) AS model,
+               orchestra.outcome(s.state, s.error, s.reported_error) AS outcome
+    ) AS m
+    WHERE s.id = :step_id
+)"""
+
+_EXPLAINED = text(f"""
+    SELECT c.id, c.run_id, c.node_id, c.model, c.day, COALESCE(c.service_tier, '{STANDARD}'), c.input_tokens, c.is_call,
+           c.is_unmetered, c.is_absent, c.reported_cost,
+           EXISTS (SELECT FROM orchestra.prices AS o WHERE o.model = c.model), {", ".join(f"p.{name}" for name in COLUMNS)}
+    FROM {_CALL} AS c
+    LEFT JOIN orchestra.prices AS p ON {_OF}
+""")
+
+_FACTORS = {MILLION: "* 0.000001", THOUSAND: "* 0.001", HOUR_MS: f"/ {HOUR_MS}"}
+_LINES = ", ".join(
+    f"({number}, '{kind.price}', {_charged(kind, 'c.{}')}, p.{kind.price_column}, {kind.per},"
+    f" {_charged(kind, 'c.{}')} * p.{kind.price_column} {_FACTORS[kind.per]})"
+    for number, kind in enumerate(KINDS)
+)
+
+_PARTS = text(f"""
+    SELECT v.kind, v.quantity, v.price, v.per, v.cost
+    FROM {_CALL} AS c
+    LEFT JOIN orchestra.prices AS p ON {_OF}
+    CROSS JOIN LATERAL (
+        VALUES {_LINES}, ({len(KINDS)}, 'calls', 1, p.calls_per_thousand, {THOUSAND}, p.calls_per_thousand * 0.001)
+    ) AS v (number, kind, quantity, price, per, cost)
+    WHERE v.quantity > 0 AND NOT (v.kind = 'calls' AND COALESCE(v.price, 0) = 0)
+    ORDER BY v.number
+""")
+
+
+def usage(connection: Connection) -> list[Usage]:
+    """The models that were called, at most `MODELS` of them, and for want of what their calls have no price."""
+    found: dict[str | None, Usage] = {}
+    for model, tier, is_priced, is_known, bits, calls in connection.execute(_USAGE, {"models": MODELS}):
+        lacking = [kind.price for kind in KINDS if bits & BITS[kind.name]]
+        unpriced = f"service_tier {tier}" if is_known and tier != STANDARD else "model"
+        what = lacking if is_priced else [unpriced]
+        known = found.get(model, Usage(model, 0, 0, []))
+        found[model] = Usage(
+            model, known.calls + calls, known.unpriced_calls + (calls if what else 0), _added(known.lacks, what, calls)
+        )
+    return list(found.values())
+
+
+def beyond(connection: Connection) -> tuple[int, int]:
+    """How many models there are besides those of `usage`, and how many calls these have."""
+    models, calls = connection.execute(_BEYOND, {"models": MODELS}).one()
+    return models, calls
+
+
+def explain(connection: Connection, step_id: str) -> Explanation | None:
+    """How the cost of this step comes about; None: there is no such step."""
+    row = connection.execute(_EXPLAINED, {"step_id": step_id}).one_or_none()
+    if row is None:
+        return None
+    step, run, node, model, day, tier, input_tokens, is_call, is_unmetered, is_absent, reported, is_known, *priced = row
+    price = None if priced[0] is None else price_of(priced)
+    parts = _parts(connection, step_id) if is_call else []
+    is_unmetered = is_unmetered and not parts
+    reasons = _reasons(model, tier, day, is_call, is_unmetered, is_known, price, parts)
+    cost = None if reasons else sum((part.cost for part in parts if part.cost is not None), Decimal(0))
+    in_dollars = price is not None and price.currency == "USD"
+    return Explanation(
+        step, run, node, model, day, tier, input_tokens, is_call, is_unmetered, is_absent, price, parts, cost,
+        price.currency if price is not None and cost is not None else None, reported,
+        cost - reported if cost is not None and reported is not None and in_dollars else None, reasons,
+    )  # fmt: skip
+
+
+def _parts(connection: Connection, step_id: str) -> list[Part]:
+    return [Part(*row) for row in connection.execute(_PARTS, {"step_id": step_id})]
+
+
+def _reasons(
+    model: str | None, tier: str, day: date, is_call: bool, is_unmetered: bool, is_known: bool, price: Price | None,
+    parts: Sequence[Part],
+) -> list[str]:  # fmt: skip
+    if not is_call:
+        return ["the step is not a call of a model"]
+    if model is None:
+        return ["the call names no model"]
+    if is_unmetered:
+        return ["the call does not say how much it used"]
+    if price is None:
+        if not is_known:
+            return ["the model has no price"]
+        return [f"the model has no price for service tier {tier} on {day}"]
+    return [f"no price for {part.kind}" for part in parts if part.price is None]
+
+
+def _added(lacks: list[Lack], what: list[str], calls: int) -> list[Lack]:
+    counts = {one.what: one.calls for one in lacks}
+    for one in what:
+        counts[one] = counts.get(one, 0) + calls
+    return [Lack(one, number) for one, number in counts.items()]

@@ -340,6 +340,9 @@ FINISH_REASONS: tuple[tuple[str, str], ...] = (
 MODELS = ("model", "modelVersion", "model_version", "modelId")
 """The members of a body that name the model that answered."""
 
+REQUEST_MODELS = ("model", "modelId", "model_id", "model_name")
+"""The members of a step's inputs that name the model that was asked for."""
+
 
 class Node:
     """A place on the way to the names: what stands there itself, and what is in it."""

@@ -21,6 +21,7 @@ _ANYWHERE = frozenset({"", "global", "not_available"})
 _TICK = -10
 _MS = 1000
 _BILLED = frozenset({"billed_input", "billed_output", "billed_image", "search_units"})
+_MARKUPS = frozenset({"tier", "traffic", "speed", "geo", "batch"})
 _XAI = frozenset({"sources", "cost_ticks"})
 _TOOLS = frozenset({"tool_uses", "web_searches", "file_searches"})
 _OUTPUT_PARTS = (
@@ -254,6 +255,8 @@ def _cost(found: Found) -> Decimal | None:
 
 def _tier(found: Found) -> str | None:
     """The tier of service, with what else makes a call cost more or less."""
+    if _MARKUPS.isdisjoint(found):
+        return None
     get = found.get
     told = [word.strip().casefold() for word in (get("tier"), get("traffic")) if word is not None]
     told = [_TRAFFIC.get(word, word) for word in told if word not in _NO_TIER]

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -332,3 +333,20 @@ def test_reading_is_bounded(outputs: bytes) -> None:
     seen = read_generation(None, Raw(outputs))
     assert time.process_time() - start < 2
     assert len(seen.oddities) <= 20
+
+
+def test_the_page_lists_the_names() -> None:
+    """docs/usage.md has the table of names as it is."""
+    page = (Path(__file__).parents[2] / "docs" / "usage.md").read_text()
+    listed = page.partition("<!-- names -->\n")[2].partition("<!-- /names -->")[0]
+    assert listed == names_table(), "write names_table() of tests/unit/test_usage.py there"
+
+
+def names_table() -> str:
+    """The table of names, as the page has it: what is read of a response, by quantity."""
+    lines = ["| what | where |", "|---|---|"]
+    for quantity in sorted(ALL):
+        places = [f"[`{path}`]({source})" for path, one, source in NAMES if one == quantity]
+        lines.append(f"| {quantity} | {', '.join(places)} |")
+    places = [f"[`{path}`]({source})" for path, source in FINISH_REASONS]
+    return "\n".join([*lines, f"| finish_reason | {', '.join(places)} |", ""])

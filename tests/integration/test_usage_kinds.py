@@ -8,11 +8,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from etl.analytics import rollups
 from etl.database import Database
 from etl.schema import upgrade
-from etl.usage import BITS, CALLS, CONTEXT_TIERS, KINDS, Usage, charged
+from etl.usage import BITS, CALLS, CONTEXT_TIERS, KINDS, NO_USAGE, charged
 from tests.conftest import ROOT
 from tests.support import query
 
@@ -75,7 +76,7 @@ def test_what_is_charged_is_the_same_everywhere(database_url: str) -> None:
     """Of 300 calls SQL charges what Python does; the parts add up to the whole, and what is charged of a sum is the sum of it."""
     chance = Random(18)
     calls = [usage(chance) for _ in range(300)]
-    expected = [charged(Usage(**one)) for one in calls]
+    expected = [charged(replace(NO_USAGE, **one)) for one in calls]
     assert {name for one in expected for name in one} == set(NAMES)
     together: dict[str, int] = {}
     for quantities, parts in zip(calls, expected, strict=True):

@@ -203,6 +203,7 @@ steps = Table(
     Index("steps_not_started_idx", "run_id", postgresql_where=text("start_time IS NULL")),
     _changed("steps"),
     Index("steps_error_idx", "run_id", postgresql_where=text("error IS NOT NULL OR reported_error IS NOT NULL")),
+    Index("steps_reported_cost_idx", "start_time", postgresql_where=text("reported_cost IS NOT NULL")),
     schema=ANALYTICS,
     comment="One row a step of a run.",
 )

@@ -1,4 +1,4 @@
--- For a time, a workflow or a run: it looks at every step in between.
+-- An index holds the steps that report a cost.
 CREATE OR REPLACE VIEW orchestra.cost_differences AS
 SELECT called.time,
        called.workflow_id,

@@ -3,7 +3,8 @@
 Programs of before would price calls by other rules, so this revision leaves them behind: they are not started any more, and what
 runs of them goes on loading.
 
-What comes first commits statement by statement and may be repeated. All groups are computed anew afterwards.
+What comes first commits statement by statement and may be repeated; the index is built concurrently. All groups are computed anew
+afterwards.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ _TOLD = "of the calls that tell them; null where none does."
 _TOLD_OR_0 = "of the calls that tell them; null where there are calls and none does."
 
 
+_COST_INDEX = "steps_reported_cost_idx ON orchestra.steps (start_time) WHERE reported_cost IS NOT NULL"
 # In the order in which they build on each other.
 _FUNCTIONS_AND_VIEWS = (
     "outcome_v4",
@@ -230,6 +232,11 @@ def upgrade() -> None:
         _price_columns()
         for file in _FUNCTIONS_AND_VIEWS:
             _run(file)
+        # A concurrent build waits for every transaction that is older, and holds nobody up while it does.
+        op.execute("SET lock_timeout = '10min'")
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS orchestra.steps_reported_cost_idx")
+        op.execute(f"CREATE INDEX CONCURRENTLY {_COST_INDEX}")
+        op.execute("SET lock_timeout = '10s'")
     # Who writes rollups locks a row of another name now: programs of before do not find theirs, and leave them alone. One that is
     # at it is waited for.
     op.execute("UPDATE orchestra_etl.locks SET name = 'usage_rollups' WHERE name = 'rollups'")

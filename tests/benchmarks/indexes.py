@@ -28,6 +28,7 @@ INDEXES = (
     "runs_updated_at_idx",
     "steps_workflow_id_start_time_idx",
     "steps_error_idx",
+    "steps_reported_cost_idx",
     "steps_not_started_idx",
     "steps_updated_at_idx",
     "run_rollup_hour_idx",

@@ -68,6 +68,7 @@ ANALYSTS_INDEXES = (
     "runs_unfinished_idx",
     "steps_workflow_id_start_time_idx",
     "steps_error_idx",
+    "steps_reported_cost_idx",
 )
 
 Batch = list[Reading]

@@ -36,9 +36,9 @@ def database(database_url: str) -> Iterator[Database]:
     made.close()
 
 
-def price(url: str, model: str, *, currency: str = "USD", source: str = "set", **amounts: Any) -> None:
+def price(url: str, model: str, **more: Any) -> None:
     """A row of prices, without any fallback: what it does not name has no price."""
-    columns = {"model": model, "currency": currency, "source": source, "valid_from": "0001-01-01", **amounts}
+    columns = {"model": model, "currency": "USD", "source": "set", "valid_from": "0001-01-01", **more}
     query(
         url,
         f"INSERT INTO orchestra.prices ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))})",
@@ -46,9 +46,10 @@ def price(url: str, model: str, *, currency: str = "USD", source: str = "set", *
     )
 
 
-def call(url: str, name: str, model: str = "m", **columns: Any) -> None:
-    """A step that called the model."""
-    add(url, "run", name, NOON, node_id="n", node_type="model", response_model=model, **columns)
+def call(url: str, name: str, **columns: Any) -> None:
+    """A step that called the model m, unless it names another."""
+    columns = {"node_id": "n", "node_type": "model", "response_model": "m", **columns}
+    add(url, "run", name, NOON, **columns)
 
 
 def costs(database: Database, url: str) -> tuple[Decimal | None, int]:
@@ -182,7 +183,7 @@ def test_what_providers_say_is_compared(database: Database, database_url: str) -
     for name, model, reported in (
         ("half", "m", "4"), ("same", "m", "2"), ("free", "m", "0"), ("euro", "euro", "2"), ("unknown", "none", "3"),
     ):  # fmt: skip
-        call(database_url, name, model, input_tokens=1_000_000, reported_cost=Decimal(reported))
+        call(database_url, name, response_model=model, input_tokens=1_000_000, reported_cost=Decimal(reported))
     call(database_url, "silent", input_tokens=1_000_000)
     rows = query(database_url, "SELECT * FROM orchestra.cost_differences")
     assert {row["step_id"]: (row["cost"], row["difference"], row["ratio"]) for row in rows} == {
@@ -208,7 +209,11 @@ def _prices(url: str, chance: Random) -> None:
     for tier in TIERS[1:3]:
         for above, up_to in ((0, CONTEXT_TIERS[2]), (CONTEXT_TIERS[2], None)):
             for since, until in (("0001-01-01", "2026-03-01"), ("2026-03-01", None)):
-                bounds = {"service_tier": tier, "above_input_tokens": above, "up_to_input_tokens": up_to}
+                bounds: dict[str, Any] = {
+                    "service_tier": tier,
+                    "above_input_tokens": above,
+                    "up_to_input_tokens": up_to,
+                }
                 days = {"valid_from": since, "valid_until": until}
                 amounts = {name: Decimal(chance.randrange(1, 10_000)) / 100 for name in columns}
                 price(url, "full", **bounds, **days, **amounts, calls_per_thousand=chance.choice((None, 0, 7)))

@@ -65,10 +65,10 @@ _MAKERS = {
     "z-ai": "zai",
 }
 # Those of LiteLLM that are makers, which OpenRouter names likewise.
-_LITELLM = frozenset(
-    ("anthropic", "cohere", "cohere_chat", "deepseek", "minimax", "mistral", "moonshot", "openai", "perplexity")
-    + ("text-completion-openai", "voyage", "xai")
-)
+_LITELLM = {
+    *("anthropic", "cohere", "cohere_chat", "deepseek", "minimax", "mistral", "moonshot", "openai", "perplexity"),
+    *("text-completion-openai", "voyage", "xai"),
+}
 _GOOGLE = re.compile(r"(?:.*/)?publishers/[^/]+/models/([^/]+)|models/([^/]+)|([^/@]+@[^/]+)")
 _FINE_TUNED = re.compile(r"(?:^|/)ft:|[.:]ft-")
 _BEDROCK = re.compile(

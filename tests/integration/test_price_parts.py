@@ -299,6 +299,18 @@ def test_the_four_costs(database: Database, database_url: str) -> None:
     }  # fmt: skip
 
 
+def test_a_fee_for_each_call(database: Database, database_url: str) -> None:
+    """What a call costs as such is added to what it uses, and is not charged for one that used nothing."""
+    call(database_url, "used", "sonar-pro", input_tokens=1_000, output_tokens=0)
+    call(database_url, "nothing", "sonar-pro", input_tokens=0, output_tokens=0)
+    resolve(database)
+    used, nothing = (database.transaction(partial(priced_calls.explain, step_id=step)) for step in ("used", "nothing"))
+    assert used is not None
+    assert nothing is not None
+    assert [(one.kind, one.cost) for one in used.parts] == [("input", Decimal("0.003")), ("calls", Decimal("0.014"))]
+    assert (used.cost, nothing.cost) == (Decimal("0.017"), Decimal(0))
+
+
 @pytest.mark.parametrize(
     ("model", "columns", "why"),
     [

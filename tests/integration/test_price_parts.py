@@ -17,6 +17,7 @@ from etl.analytics import default_prices, priced_calls, prices, rollups
 from etl.analytics.amounts import PARTS
 from etl.analytics.priced_calls import Lack, Usage
 from etl.analytics.prices import Rule, price_list
+from etl.cli.display import amount
 from etl.database import Database
 from etl.usage import BITS, KINDS, charged
 from etl.usage import Usage as Record
@@ -260,14 +261,14 @@ def test_the_arithmetic_of_a_call(command: Command, database: Database, database
     )  # fmt: skip
     resolve(database)
     found = command("prices", "explain", "s-1", "--json").json
-    assert [(one["kind"], one["quantity"], one["price"], one["cost"]) for one in found["parts"]] == [
-        ("input", 1_000, "3", "0.003000"),
-        ("cached_input", 6_000, "0.3", "0.0018000"),
-        ("cache_write", 2_000, "3.75", "0.00750000"),
-        ("cache_write_1h", 1_000, "6", "0.006000"),
-        ("output", 300, "15", "0.004500"),
-        ("reasoning", 200, "15", "0.003000"),
-        ("web_searches", 2, "10", "0.020"),
+    assert [(one["kind"], one["quantity"], one["price"], amount(Decimal(one["cost"]))) for one in found["parts"]] == [
+        ("input", 1_000, "3", "0.003"),
+        ("cached_input", 6_000, "0.3", "0.0018"),
+        ("cache_write", 2_000, "3.75", "0.0075"),
+        ("cache_write_1h", 1_000, "6", "0.006"),
+        ("output", 300, "15", "0.0045"),
+        ("reasoning", 200, "15", "0.003"),
+        ("web_searches", 2, "10", "0.02"),
     ]
     assert Decimal(found["cost"]) == Decimal("0.0458")
     assert Decimal(found["difference"]) == Decimal("0.0058")

@@ -232,7 +232,7 @@ def _amounts(
 def _at(price: ModelPrice, tokens: int, entry: Entry, added: Mapping[str, Decimal]) -> dict[str, Decimal]:
     """All prices of a call with so many input tokens; none where it is sold by something that is not counted."""
     model, unlisted = entry.model.id, _UNLISTED if entry.provider.id == OPENROUTER else ()
-    known: dict[str, Decimal] = dict(added)
+    known: dict[str, Decimal] = {}
     for key, value in _keys(price).items():
         if key == _LEFT_OUT:
             continue
@@ -243,6 +243,7 @@ def _at(price: ModelPrice, tokens: int, entry: Entry, added: Mapping[str, Decima
         )
         if key not in _PARTS or known.setdefault(_PARTS[key], amount) != amount:
             return {}
+    known = {**added, **known}
     for word, part in _WRITE_ONLY:
         if word in model and "output" in known:
             known.setdefault(part, known["output"])
@@ -252,12 +253,11 @@ def _at(price: ModelPrice, tokens: int, entry: Entry, added: Mapping[str, Decima
 
 def _lengths(thresholds: Iterable[int]) -> list[int]:
     """Where prices may change, as the rollups tell it: around a threshold that they do not know, below and above it."""
-    known = (0, *CONTEXT_TIERS)
     ends = {0}
     for one in thresholds:
-        ends.add(max(tier for tier in known if tier <= one))
-        if one not in known:
-            ends.update(tier for tier in known if tier > one and tier == min(above for above in known if above > one))
+        ends.update(([0] + [tier for tier in CONTEXT_TIERS if tier <= one])[-1:])
+        if one not in CONTEXT_TIERS:
+            ends.update([tier for tier in CONTEXT_TIERS if tier > one][:1])
     return sorted(ends)
 
 

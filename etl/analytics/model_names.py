@@ -7,13 +7,15 @@ The order of the search; the first that applies decides, whether it finds an ent
 3. A name of Bedrock (an ARN, `us.anthropic.…`, `amazon.…`): what AWS sells; regions differ in price.
 4. A gateway before a slash (`azure/…`, `groq/…`, `openrouter/…`, as LiteLLM writes them): what that provider sells.
 5. The host of the API that is read, where its list has the very name.
-6. The very name in a list: its maker's, then OpenRouter's for `maker/model`, then that of whoever sells it; nobody's where
+6. A maker before a slash, as LiteLLM writes it (`deepseek/…`), where the maker's list has the very name behind it. OpenRouter
+   writes some of them so, too, but says itself what a call costs.
+7. The very name in a list: its maker's, then OpenRouter's for `maker/model`, then that of whoever sells it; nobody's where
    several sell it at different prices. A name in its own spelling goes before one in another case.
-7. What the maker sells by the patterns of its list: for `maker/model`, and for names like those of its models. This goes before
+8. What the maker sells by the patterns of its list: for `maker/model`, and for names like those of its models. This goes before
    another's very name where the price is the same, as the maker's list tells more.
-8. The name without the date at its end, by 5 to 7.
+9. The name without the date at its end, by 5 to 8.
 
-Upper and lower case are the same, but for 6. A suffix after a colon (`:online`) is part of the name.
+Upper and lower case are the same, but for 7. A suffix after a colon (`:online`) is part of the name.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _HOST = "arcee"
 OPENROUTER = "openrouter"
 # They sell others' models under the others' names: only a prefix tells that it is them.
 _RESELLERS = re.compile(r"github-copilot|huggingface_.*|quicksilverpro|cursor")
-# Prefixes of LiteLLM that say who is paid. Those before a maker's name (`openai/…`) may also be OpenRouter's.
+# Prefixes of LiteLLM that say who is paid.
 _GATEWAYS = {
     "azure": "azure",
     "azure_ai": "azure",
@@ -61,6 +63,11 @@ _MAKERS = {
     "voyage": "voyageai",
     "xai": "x-ai",
     "z-ai": "zai",
+}
+# Those of LiteLLM that are makers, which OpenRouter names likewise.
+_LITELLM = {
+    *("anthropic", "cohere", "cohere_chat", "deepseek", "minimax", "mistral", "moonshot", "openai", "perplexity"),
+    *("text-completion-openai", "voyage", "xai"),
 }
 _GOOGLE = re.compile(r"(?:.*/)?publishers/[^/]+/models/([^/]+)|models/([^/]+)|([^/@]+@[^/]+)")
 _FINE_TUNED = re.compile(r"(?:^|/)ft:|[.:]ft-")
@@ -104,7 +111,8 @@ def find(model: str) -> Entry | None:
         return _on_bedrock(lower)
     prefix, _, rest = name.partition("/")
     if rest and (provider := _GATEWAYS.get(prefix.lower())):
-        return _on_bedrock(rest.lower()) if provider == "aws" else _sold_by(provider, rest)
+        # Some providers' own names begin so, too.
+        return _on_bedrock(rest.lower()) if provider == "aws" else _sold_by(provider, rest) or _sold_by(provider, name)
     found = _by_name(name)
     if found is None and (date := _DATE.search(name)):
         found = _by_name(name[: date.start()])
@@ -114,6 +122,9 @@ def find(model: str) -> Entry | None:
 def _by_name(name: str) -> Entry | Literal["several"] | None:
     if host := _sold_by(_HOST, name):
         return host
+    prefix, _, rest = name.partition("/")
+    if prefix.lower() in _LITELLM and (maker := _maker(prefix)) and (entry := _exactly_by(maker, rest)):
+        return entry
     made = _made(name)
     exact = _exact(name)
     if not exact:
@@ -160,13 +171,14 @@ def _sold_by(provider_id: str, name: str) -> Entry | None:
     provider = next((one for one in providers() if one.id == provider_id), None)
     if provider is None:
         return None
-    exact = next((one for one, _ in _index().get(name.lower(), []) if one.provider is provider), None)
-    if exact is not None:
+    if (exact := _exactly_by(provider, name)) or provider_id == _HOST:
         return exact
-    if provider_id == _HOST:
-        return None
     model = provider.find_model(name, all_providers=providers())
     return None if model is None else Entry(provider, model)
+
+
+def _exactly_by(provider: Provider, name: str) -> Entry | None:
+    return next((one for one, _ in _index().get(name.lower(), []) if one.provider is provider), None)
 
 
 def _maker(prefix: str) -> Provider | None:

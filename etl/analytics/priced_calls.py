@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.analytics.prices import COLUMNS, MODELS, Price, price_of
-from etl.usage import BITS, HOUR_MS, KINDS, MILLION, STANDARD, THOUSAND, Kind
+from etl.usage import BITS, CALLS, HOUR_MS, KINDS, MILLION, STANDARD, THOUSAND, Kind
 
 
 class Lack(msgspec.Struct, frozen=True):
@@ -225,7 +225,9 @@ def explain(connection: Connection, step_id: str) -> Explanation | None:
 
 
 def _parts(connection: Connection, step_id: str) -> list[Part]:
-    return [Part(*row) for row in connection.execute(_PARTS, {"step_id": step_id})]
+    parts = [Part(*row) for row in connection.execute(_PARTS, {"step_id": step_id})]
+    # A call that used nothing costs nothing.
+    return parts if any(part.kind != CALLS.price for part in parts) else []
 
 
 def _reasons(

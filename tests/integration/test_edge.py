@@ -25,7 +25,8 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("gaps", "list"), ("gaps", "ack", "1"), ("rollups", "refresh"), ("rollups", "verify"), ("prune", "--dry-run"),
     ("erase", "--run", RUN), ("redact", "preview", RUN), ("prices", "list"),
     ("prices", "set", "m", "--input", "1", "--output", "1"),
-    ("prices", "unset", "m"), ("db", "upgrade"), ("db", "current"), ("db", "check"), ("db", "roles"), ("db", "psql"),
+    ("prices", "unset", "m"), ("prices", "explain", "s"),
+    ("db", "upgrade"), ("db", "current"), ("db", "check"), ("db", "roles"), ("db", "psql"),
     ("config", "check"), ("config", "show"),
 )  # fmt: skip
 
@@ -40,7 +41,7 @@ def _some(case: object) -> tuple[tuple[str, ...], ...]:
 READERS = tuple(
     words for words in COMMANDS
     if words[0] in ("runs", "status", "dead-letters", "gaps", "prices", "erase", "db", "config", "rollups")
-    and not {"psql", "roles", "set", "unset", "ack", "retry", "discard", "check"} & set(words)
+    and not {"psql", "roles", "set", "unset", "ack", "retry", "discard", "check", "explain"} & set(words)
 )  # fmt: skip
 
 

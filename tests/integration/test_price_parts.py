@@ -17,6 +17,7 @@ from etl.analytics import default_prices, priced_calls, prices, rollups
 from etl.analytics.amounts import PARTS
 from etl.analytics.priced_calls import Lack, Usage
 from etl.analytics.prices import Rule, price_list
+from etl.cli.display import amount
 from etl.database import Database
 from etl.usage import BITS, KINDS, charged
 from etl.usage import Usage as Record
@@ -260,14 +261,14 @@ def test_the_arithmetic_of_a_call(command: Command, database: Database, database
     )  # fmt: skip
     resolve(database)
     found = command("prices", "explain", "s-1", "--json").json
-    assert [(one["kind"], one["quantity"], one["price"], one["cost"]) for one in found["parts"]] == [
-        ("input", 1_000, "3", "0.003000"),
-        ("cached_input", 6_000, "0.3", "0.0018000"),
-        ("cache_write", 2_000, "3.75", "0.00750000"),
-        ("cache_write_1h", 1_000, "6", "0.006000"),
-        ("output", 300, "15", "0.004500"),
-        ("reasoning", 200, "15", "0.003000"),
-        ("web_searches", 2, "10", "0.020"),
+    assert [(one["kind"], one["quantity"], one["price"], amount(Decimal(one["cost"]))) for one in found["parts"]] == [
+        ("input", 1_000, "3", "0.003"),
+        ("cached_input", 6_000, "0.3", "0.0018"),
+        ("cache_write", 2_000, "3.75", "0.0075"),
+        ("cache_write_1h", 1_000, "6", "0.006"),
+        ("output", 300, "15", "0.0045"),
+        ("reasoning", 200, "15", "0.003"),
+        ("web_searches", 2, "10", "0.02"),
     ]
     assert Decimal(found["cost"]) == Decimal("0.0458")
     assert Decimal(found["difference"]) == Decimal("0.0058")
@@ -297,6 +298,18 @@ def test_the_four_costs(database: Database, database_url: str) -> None:
     assert costs == {
         "reasoning": Decimal("0.02329"), "writes": Decimal("0.375"), "audio": Decimal(8), "hits": Decimal("0.09"),
     }  # fmt: skip
+
+
+def test_a_fee_for_each_call(database: Database, database_url: str) -> None:
+    """What a call costs as such is added to what it uses, and is not charged for one that used nothing."""
+    call(database_url, "used", "sonar-pro", input_tokens=1_000, output_tokens=0)
+    call(database_url, "nothing", "sonar-pro", input_tokens=0, output_tokens=0)
+    resolve(database)
+    used, nothing = (database.transaction(partial(priced_calls.explain, step_id=step)) for step in ("used", "nothing"))
+    assert used is not None
+    assert nothing is not None
+    assert [(one.kind, one.cost) for one in used.parts] == [("input", Decimal("0.003")), ("calls", Decimal("0.014"))]
+    assert (used.cost, nothing.cost) == (Decimal("0.017"), Decimal(0))
 
 
 @pytest.mark.parametrize(

@@ -73,12 +73,15 @@ from etl.analytics.model_names import find
         ("groq/llama-3.3-70b-versatile", "groq", "llama-3.3-70b-versatile"),
         ("openrouter/openai/gpt-4o", "openrouter", "openai/gpt-4o"),
         ("openrouter/deepseek/deepseek-r1:free", "openrouter", "deepseek/deepseek-r1:free"),
-        # maker/model: the maker's own entry where the price is the same, else OpenRouter's of this very name.
+        # maker/model: as LiteLLM writes it, or at the same price, the maker's own entry; else OpenRouter's of this very name.
         ("openai/gpt-4o-mini", "openai", "gpt-4o-mini"),
         ("anthropic/claude-sonnet-4.5", "anthropic", "claude-sonnet-4-5"),
         ("x-ai/grok-4", "x-ai", "grok-4-0709"),
         ("deepseek/deepseek-r1:free", "openrouter", "deepseek/deepseek-r1:free"),
-        ("deepseek/deepseek-chat-v3-0324", "openrouter", "deepseek/deepseek-chat-v3-0324"),
+        ("mistralai/pixtral-12b", "openrouter", "mistralai/pixtral-12b"),
+        ("deepseek/deepseek-chat", "deepseek", "deepseek-chat"),
+        ("perplexity/sonar", "perplexity", "sonar"),
+        ("xai/grok-4", "x-ai", "grok-4-0709"),
         ("openai/gpt-oss-120b", "openrouter", "openai/gpt-oss-120b"),
         ("anthropic/claude-4.6-sonnet-20260217", "openrouter", "anthropic/claude-sonnet-4.6"),
         ("anthropic/claude-3.7-sonnet:thinking", "openrouter", "anthropic/claude-3.7-sonnet"),

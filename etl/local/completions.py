@@ -97,8 +97,8 @@ def openrouter(model: str, call: Call, random: Random) -> Answer:
     draw = random.random()
     cached = call.tokens // 2 if draw < 0.3 else 0
     reason = _ENDS[call.end]
-    # In units of 0.0375 US dollars for a million tokens: cached 2, input 4, output 16.
-    price = (4 * call.tokens - 2 * cached + 16 * call.written) * 375 / 10_000_000_000
+    # US dollars for a million tokens: cached 1.25, input 2.50, output 10.
+    price = (2 * call.tokens - cached + 8 * call.written) * 125 / 100_000_000
     own_key = draw > 0.85
     cost = round(price / 20, 12) if own_key else price
     outputs: Payload = {

@@ -170,7 +170,10 @@ NO_USAGE = Usage()
 
 
 # Parts stand behind what contains them.
-_WHOLES = tuple((kind.name, tuple(one.name for one in KINDS if kind.name in one.part_of)) for kind in reversed(KINDS))
+_WHOLES = tuple(
+    (kind.name, Usage.__struct_fields__.index(kind.name), tuple(one.name for one in KINDS if kind.name in one.part_of))
+    for kind in reversed(KINDS)
+)
 
 
 def charged(usage: Usage) -> dict[str, int]:
@@ -179,8 +182,9 @@ def charged(usage: Usage) -> dict[str, int]:
     Adds up to the whole: nothing is counted twice. Below 0 where parts exceed what contains them.
     """
     left: dict[str, int] = {}
-    for name, parts in _WHOLES:
-        quantity = getattr(usage, name)
+    told = msgspec.structs.astuple(usage)
+    for name, place, parts in _WHOLES:
+        quantity = told[place]
         if quantity is not None:
             for part in parts:
                 quantity -= left.get(part, 0)

@@ -23,7 +23,9 @@ from etl.transform.generation import MAX_ERROR_CHARACTERS, REMOVED_ERROR
 from etl.transform.redact import NotRedactable, Policy, Redacted, same_value, texts_of
 from etl.transform.runs import decode_page
 from etl.transform.scanner import Members, members_of, split
-from etl.usage import Usage
+from etl.transform.stand_ins import left_of, stand_in
+from etl.transform.usage_names import MODELS, REQUEST_MODELS
+from etl.usage import NO_USAGE, Usage, kinds_of
 
 UNREDACTABLE = "removed: it could not be read as far as it takes to redact it"
 """The note of a payload in place of one that no rule could be applied to."""
@@ -36,6 +38,7 @@ _MEMBERS = {"api_elapsed_seconds": "elapsed_time", "api_tokens": "tokens"}
 _JSON = ("error", "step_metadata")
 _READ = ("request_model", "response_model", "finish_reason")
 _USAGE = Usage.__struct_fields__
+_PAYLOADS = ("inputs", "outputs")
 
 
 class StoredPayload(NamedTuple):
@@ -83,6 +86,12 @@ def redact_step(row: StoredRow, policy: Policy) -> RedactedRow:
         for name in names:
             old, new = getattr(was, name), getattr(now, name)
             columns[name] = stored[name] if old == new else new
+    for name in _PAYLOADS:
+        if _is_gone(row, name):
+            columns |= left_of(name, stored, _decoded(left.members.get(name)))
+    if any(columns[name] != stored[name] for name in _USAGE):
+        used = Usage(**{name: columns[name] for name in _USAGE})
+        columns["usage_kinds"] = kinds_of(used) if used != NO_USAGE else 0
     reported = stored["reported_error"]
     if reported is not None and not 0 < _count(reported, members) == _count(reported, left.members):
         reported = after.reported_error or REMOVED_ERROR
@@ -141,14 +150,19 @@ def redact_names(
     """
     named: dict[str, Any] = {"node_id": node_id, "organization_id": organization_id}
     if model is not None:
-        named["outputs"] = {"model": model, **(_CALL if is_call else {})}
-        named |= {} if is_call else {"inputs": {"model": model}}
+        named["outputs"] = {**dict.fromkeys(MODELS, model), **(_CALL if is_call else {})}
+        named |= {} if is_call else {"inputs": dict.fromkeys(REQUEST_MODELS, model)}
     members = {name: _json(value) for name, value in named.items() if value is not None}
     left = policy.step(Raw(object_of(members)), members)
     fields = Fields("", left.members, Findings("step"), suspect=left.suspect, keep_raw=False)
-    seen = generation_of(left.members, suspect=left.suspect)
-    changed = [new for new in (seen.response_model, *(() if is_call else (seen.request_model,))) if new != model]
-    return fields.text("organization_id"), next(iter(changed), model)
+    new = model
+    for payload, names in ("inputs", REQUEST_MODELS), ("outputs", MODELS):
+        values = _decoded(left.members.get(payload))
+        for name in names if payload in named else ():
+            value = values.get(name) if isinstance(values, dict) else None
+            if value != model:
+                new = value if isinstance(value, str) else None
+    return fields.text("organization_id"), new
 
 
 def _element(row: StoredRow, stand_ins: Mapping[str, Any]) -> Members:
@@ -170,23 +184,21 @@ def _element(row: StoredRow, stand_ins: Mapping[str, Any]) -> Members:
 
 def _stand_ins(row: StoredRow) -> dict[str, Any]:
     """Payloads made of the columns that were read from them, for those whose content is gone."""
-    stored = row.plain
-    details = {"cached_tokens": stored["cached_input_tokens"]}, {"reasoning_tokens": stored["reasoning_tokens"]}
-    usage = {
-        "prompt_tokens": stored["input_tokens"],
-        "completion_tokens": stored["output_tokens"],
-        "total_tokens": stored["total_tokens"],
-        "prompt_tokens_details": details[0],
-        "completion_tokens_details": details[1],
-    }
-    outputs: dict[str, Any] = {"model": stored["response_model"]}
-    if any(isinstance(value, int) for value in usage.values()):
-        finish = {"finish_reason": stored["finish_reason"]}
-        outputs |= {"object": "chat.completion", "usage": usage, "choices": [finish]}
-    if stored["reported_error"] is not None:
+    payloads = {name: stand_in(name, row.plain) for name in _PAYLOADS}
+    if (reported := row.plain["reported_error"]) is not None:
         # Where an error may have stood: whichever place a rule names, it reaches the column.
-        outputs |= {"result": {"error": stored["reported_error"]}}
-    return {"inputs": {"model": stored["request_model"]}, "outputs": outputs}
+        payloads["outputs"]["result"] = {"error": reported}
+    return payloads
+
+
+def _is_gone(row: StoredRow, name: str) -> bool:
+    return row.payloads.get(name, StoredPayload(None, None)) == (None, None)
+
+
+def _decoded(raw: Raw | None) -> Any:
+    with suppress(ValueError, RecursionError):
+        return json.loads(bytes(raw or b"null"))
+    return None
 
 
 def _without_content(row: StoredRow) -> tuple[StoredRow, Members]:

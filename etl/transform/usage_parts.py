@@ -21,6 +21,7 @@ _ANYWHERE = frozenset({"", "global", "not_available"})
 _TICK = -10
 _MS = 1000
 _BILLED = frozenset({"billed_input", "billed_output", "billed_image", "search_units"})
+_MARKUPS = frozenset({"tier", "traffic", "speed", "geo", "batch"})
 _XAI = frozenset({"sources", "cost_ticks"})
 _TOOLS = frozenset({"tool_uses", "web_searches", "file_searches"})
 _OUTPUT_PARTS = (
@@ -52,24 +53,29 @@ def _plain(found: Found) -> tuple[Usage, tuple[str, ...]] | None:
     read, wrote, cached, reasoning = get("prompt"), get("output"), get("cached"), get("reasoning")
     if read is None or wrote is None or (cached or 0) > read or (reasoning or 0) > wrote or "input" in found:
         return None
-    total = read + wrote
-    if get("total", total) != total:
+    if get("total", read + wrote) != read + wrote:
         return None
-    kinds = (
-        (_BIT_INPUT if read > (cached or 0) else 0)
-        | (_BIT_CACHED if cached else 0)
-        | (_BIT_OUTPUT if wrote > (reasoning or 0) else 0)
-        | (_BIT_REASONING if reasoning else 0)
-    )
+    return plain_usage(read, wrote, cached, reasoning, _tier(found) if "tier" in found else None), ()
+
+
+def plain_usage(
+    read: int, wrote: int, cached: int | None, reasoning: int | None, service_tier: str | None = None
+) -> Usage:
+    """The usage of a call that read and wrote text, with parts that fit."""
     return Usage(
         input_tokens=read,
         cached_input_tokens=cached,
         output_tokens=wrote,
         reasoning_tokens=reasoning,
-        total_tokens=total,
-        usage_kinds=kinds,
-        service_tier=_tier(found) if "tier" in found else None,
-    ), ()
+        total_tokens=read + wrote,
+        usage_kinds=(
+            (_BIT_INPUT if read > (cached or 0) else 0)
+            | (_BIT_CACHED if cached else 0)
+            | (_BIT_OUTPUT if wrote > (reasoning or 0) else 0)
+            | (_BIT_REASONING if reasoning else 0)
+        ),
+        service_tier=service_tier,
+    )
 
 
 def _worked_out(found: Found) -> tuple[Usage, tuple[str, ...]]:
@@ -249,6 +255,8 @@ def _cost(found: Found) -> Decimal | None:
 
 def _tier(found: Found) -> str | None:
     """The tier of service, with what else makes a call cost more or less."""
+    if _MARKUPS.isdisjoint(found):
+        return None
     get = found.get
     told = [word.strip().casefold() for word in (get("tier"), get("traffic")) if word is not None]
     told = [_TRAFFIC.get(word, word) for word in told if word not in _NO_TIER]

@@ -82,10 +82,8 @@ def openai(model: str, call: Call, random: Random) -> Answer:
     usage = Usage(
         input_tokens=call.tokens,
         cached_input_tokens=cached,
-        input_audio_tokens=0,
         output_tokens=written,
         reasoning_tokens=reasoning,
-        output_audio_tokens=0,
         total_tokens=call.tokens + written,
         service_tier="standard",
     )
@@ -128,12 +126,8 @@ def openrouter(model: str, call: Call, random: Random) -> Answer:
         input_tokens=call.tokens,
         cached_input_tokens=cached,
         cache_write_tokens=0,
-        input_audio_tokens=0,
-        input_video_tokens=0,
         output_tokens=call.written,
         reasoning_tokens=0,
-        output_audio_tokens=0,
-        output_image_tokens=0,
         total_tokens=call.tokens + call.written,
         reported_cost=Decimal(repr(cost)) + (Decimal(repr(price)) if own_key else 0),
     )

@@ -31,7 +31,10 @@ class Call(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What an answer says of its call. It is stated by the author of the answer, and never read back from it."""
+    """What an answer says of its call. It is stated by the author of the answer, and never read back from it.
+
+    Of audio, images and video of which there are none nothing is stated.
+    """
 
     usage: Usage
     model: str | None = None

@@ -82,10 +82,8 @@ def openai(model: str, call: Call, random: Random) -> Answer:
     usage = Usage(
         input_tokens=call.tokens,
         cached_input_tokens=cached,
-        input_audio_tokens=0,
         output_tokens=written,
         reasoning_tokens=reasoning,
-        output_audio_tokens=0,
         total_tokens=call.tokens + written,
         service_tier="standard",
     )
@@ -97,8 +95,8 @@ def openrouter(model: str, call: Call, random: Random) -> Answer:
     draw = random.random()
     cached = call.tokens // 2 if draw < 0.3 else 0
     reason = _ENDS[call.end]
-    # In units of 0.0375 US dollars for a million tokens: cached 2, input 4, output 16.
-    price = (4 * call.tokens - 2 * cached + 16 * call.written) * 375 / 10_000_000_000
+    # US dollars for a million tokens: cached 1.25, input 2.50, output 10.
+    price = (2 * call.tokens - cached + 8 * call.written) * 125 / 100_000_000
     own_key = draw > 0.85
     cost = round(price / 20, 12) if own_key else price
     outputs: Payload = {
@@ -128,12 +126,8 @@ def openrouter(model: str, call: Call, random: Random) -> Answer:
         input_tokens=call.tokens,
         cached_input_tokens=cached,
         cache_write_tokens=0,
-        input_audio_tokens=0,
-        input_video_tokens=0,
         output_tokens=call.written,
         reasoning_tokens=0,
-        output_audio_tokens=0,
-        output_image_tokens=0,
         total_tokens=call.tokens + call.written,
         reported_cost=Decimal(repr(cost)) + (Decimal(repr(price)) if own_key else 0),
     )

@@ -21,7 +21,7 @@ EMBEDDING_MODEL = "text-embedding-3-small"
 
 def embedding(tokens: int, random: Random) -> Answer:
     """Return the embedding of a text in eight dimensions: so many can be asked for."""
-    vector = [int(random.random() * 2_000_000 - 1_000_000) / 1_000_000 for _ in range(8)]
+    vector = [int(random.random() * 20_000 - 10_000) / 10_000 for _ in range(8)]
     outputs: Payload = {
         "object": "list",
         "data": [{"object": "embedding", "index": 0, "embedding": vector}],
@@ -281,7 +281,7 @@ _PROVIDERS: dict[str, tuple[str, Callable[[str, Call, Random], Answer]]] = {
     "gemini-2.5-flash": ("gemini-2.5-flash", _gemini),
     "gemini-2.5-pro": ("gemini-2.5-pro", _gemini),
     "amazon.nova-lite-v1:0": ("amazon.nova-lite-v1:0", _converse),
-    "openai/gpt-4o-mini": ("openai/gpt-4o-mini", completions.openrouter),
+    "openai/gpt-4o": ("openai/gpt-4o", completions.openrouter),
 }
 MODELS = tuple(_PROVIDERS)
 """The models that can be asked for a text."""

@@ -74,7 +74,7 @@ def test_every_model_answers() -> None:
         ("gemini-2.5-flash", "google", "default"),
         ("gemini-2.5-pro", "google", "default"),
         ("amazon.nova-lite-v1:0", "aws", "default"),
-        ("openai/gpt-4o-mini", "openrouter", "chat"),
+        ("openai/gpt-4o", "openrouter", "chat"),
         ("sonar", "perplexity", "default"),
     ],
 )
@@ -117,7 +117,7 @@ def test_what_only_some_answers_say() -> None:
     for outputs, told in answers()["claude-sonnet-4-5"]:
         assert told.usage.web_searches == outputs["usage"]["server_tool_use"]["web_search_requests"]
         assert told.cut_off == (outputs["stop_reason"] == told.finish_reason == "max_tokens")
-    for outputs, told in answers()["openai/gpt-4o-mini"]:
+    for outputs, told in answers()["openai/gpt-4o"]:
         usage = outputs["usage"]
         upstream = usage["cost_details"]["upstream_inference_cost"] if usage["is_byok"] else 0
         assert told.usage.reported_cost == Decimal(str(usage["cost"])) + Decimal(str(upstream))

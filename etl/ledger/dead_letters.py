@@ -250,7 +250,9 @@ def open_bodies(connection: Connection, run_ids: Sequence[str]) -> dict[str, lis
     found: dict[str, list[bytes]] = {}
     for row in connection.execute(_OPEN_BODIES, {"run_ids": list(run_ids)}):
         body = bytes(row.body)
-        found.setdefault(row.run_id, []).append(body if body.startswith(b"[") or row.step_id is None else b"[" + body + b"]")
+        found.setdefault(row.run_id, []).append(
+            body if body.startswith(b"[") or row.step_id is None else b"[" + body + b"]"
+        )
     return found
 
 

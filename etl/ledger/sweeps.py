@@ -189,6 +189,11 @@ _ABANDON = text("""
     WHERE workflow_id = :workflow_id AND fencing_token = :token
 """)
 
+_COUNT_OTHERS = text("""
+    SELECT count(*) FROM orchestra_etl.sweeps
+    WHERE completed_at IS NOT NULL AND workflow_id <> ALL (CAST(:workflows AS text[]))
+""")
+
 _NEXT_EXPIRY = text("""
     SELECT EXTRACT(epoch FROM leased_until - now())
     FROM orchestra_etl.sweeps
@@ -246,6 +251,11 @@ def lease_ends_in(connection: Connection, workflow_id: str) -> float | None:
     """Seconds until the lease of a sweep in progress ends; None where there is none."""
     seconds = connection.execute(_NEXT_EXPIRY, {"workflow_id": workflow_id}).scalar_one_or_none()
     return None if seconds is None else float(seconds)
+
+
+def count_others(connection: Connection, workflow_ids: Sequence[str]) -> int:
+    """How many workflows beside these a sweep was ever complete for."""
+    return int(connection.execute(_COUNT_OTHERS, {"workflows": list(workflow_ids)}).scalar_one())
 
 
 def members(connection: Connection, sweep: Sweep, run_ids: Sequence[str]) -> set[str]:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from etl.database import Database
 from etl.errors import ApiError, ApiUnavailable, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
 from etl.extract.client import OrchestraClient
-from etl.ledger import claims, clock, conflicts, dead_letters, redaction, requests, state_map, workflows
+from etl.ledger import claims, clock, conflicts, dead_letters, redaction, requests, state_map, sweeps, workflows
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.decoding import decoded
 from etl.pipeline.loading import LoadReport
@@ -170,6 +170,13 @@ class Passes:
         except ApiError as error:
             log.warning("workflows_not_described", problem=str(error))
             return error if self._all_workflows else None, 0
+        if self._all_workflows and not described.workflows and not described.rejected:
+            named = list(self._plans)
+            swept = await self._run(lambda c: sweeps.count_others(c, named))
+            if swept:
+                return ApiUnavailable(
+                    f"GET /workflows: lists no workflow, though {swept:,} were swept before; try again later, or check the key"
+                ), 0
         known = self._known_first(described.workflows)
         await self._run(lambda c: workflows.describe(c, known))
         if not self._all_workflows:

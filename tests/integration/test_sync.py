@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from etl import app
 from etl.errors import ApiError, ApiUnavailable, ConfigurationError, KeyRefused
@@ -21,6 +22,7 @@ from etl.pipeline import batches
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.passes import PassReport
 from etl.pipeline.reading import Reading
+from tests.faults.answers import changed
 from tests.oracle import differences
 from tests.support import configuration, environment, load, query, sync, wait_until, writes
 
@@ -166,6 +168,24 @@ def test_all_workflows_are_found(world: World) -> None:
     assert world.tracking() == {"final": 12}
     assert world.sync().exit_status == 0
     assert world.differences() == []
+
+
+@pytest.mark.parametrize("answer", [b"null", b"[]", 204])
+def test_a_list_of_no_workflows_is_not_believed_where_some_were_swept(world: World, answer: bytes | int) -> None:
+    """Where all workflows are wanted, an empty list of them is an error if some were swept before, and fine if none was."""
+    world.toml = configuration(more=ALL)
+
+    def answered(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+        if call.endpoint != "workflows":
+            return honest
+        return web.Response(status=answer) if isinstance(answer, int) else web.Response(body=answer)
+
+    with changed(world.simulator, answered):
+        assert world.sync().exit_status == 0
+    assert world.sync().exit_status == 0
+    with changed(world.simulator, answered), pytest.raises(ApiError, match="though 2 were swept before") as refused:
+        world.sync()
+    assert refused.value.exit_status == 5
 
 
 @pytest.mark.parametrize(("answer", "status"), [(500, 5), (404, 5), (400, 5), (403, 3)])

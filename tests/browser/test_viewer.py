@@ -343,7 +343,9 @@ def test_every_other_address_is_closed(viewer: httpx.Client, superset: Superset,
             if rule in OPEN.get(method, "").split():
                 continue
             # The API takes JSON, older pages take forms.
-            sent = {"json": {}} if rule.startswith("/api/") else {"data": {"action": "muldelete", "rowid": "1"}}
+            sent: dict[str, Any] = (
+                {"json": {}} if rule.startswith("/api/") else {"data": {"action": "muldelete", "rowid": "1"}}
+            )
             answer = viewer.request(method, path, **(sent if method in ("POST", "PUT") else {}))
             refused = answer.status_code in (401, 403, 404) or (
                 answer.status_code == 302 and urlsplit(answer.headers["location"]).path in ("/", ".", "/login/")

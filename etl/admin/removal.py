@@ -80,12 +80,20 @@ def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
-def lock(connection: Connection, run_ids: Sequence[str]) -> None:
-    """Lock the ledger's rows of these runs until the transaction ends. What is read before may be out of date by then.
+def lock_runs(connection: Connection, run_ids: Sequence[str]) -> None:
+    """Lock the ledger's rows of these runs until the transaction ends: nobody else writes their steps meanwhile.
 
-    Rollups are not written meanwhile: a refresh under way could bring back the failures of a step that is being deleted.
+    What is read before may be out of date by then.
     """
     connection.execute(_LOCK, {"ids": list(run_ids)})
+
+
+def lock(connection: Connection, run_ids: Sequence[str]) -> None:
+    """As `lock_runs`, and rollups are not written meanwhile, either.
+
+    A refresh under way could bring back the failures of a step that is being deleted.
+    """
+    lock_runs(connection, run_ids)
     changed_groups.wait_for_lock(connection)
 
 

@@ -1,8 +1,8 @@
 """Rebuild: stored steps are read again by newer rules, from the payloads in the database, without asking the API.
 
-`content_hash` stays. It covers the element's own bytes, which the database does not have, and the version of the rules: the next read
-of such a step from the API writes it once more, whole, and the one after that finds it unchanged. An older program that still
-runs takes it for unchanged, and does not write its own reading back.
+`content_hash` stays. It covers the element's own bytes, which the database does not have, and the version of the rules: the next
+read of such a step from the API writes it once more, whole, and the one after that finds it unchanged. An older program that
+still runs takes it for unchanged, and does not write its own reading back.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BATCH = 1000
 # Bytes of payloads, as they came, that are read in one transaction, unless a single step has more.
 BATCH_BYTES = 16 << 20
 # A payload whose text is longer is not read: a short one may hold numbers of a hundred thousand digits each.
-MAX_BYTES = 512 << 20
+MAX_BYTES = 320 << 20
 # Seconds between two lines of progress.
 SAY_EVERY = 10.0
 
@@ -50,17 +50,20 @@ _COUNT = text(f"""
     WHERE s.id > COALESCE(CAST(:after AS text), '') COLLATE "C" AND {_WANTED}
 """)
 
+
+def _size(name: str) -> str:
+    return (
+        f"COALESCE((SELECT p.size_bytes FROM orchestra.{name} AS p WHERE p.step_id = s.id AND p.data IS NOT NULL), 0)"
+    )
+
+
 _FIND = text(f"""
     SELECT id, run_id
-    FROM (SELECT s.id, s.run_id, sum(size) OVER (ORDER BY s.id) - size AS before
-          FROM (SELECT s.id, s.run_id FROM orchestra.steps AS s
+    FROM (SELECT s.id, s.run_id, sum(s.size) OVER (ORDER BY s.id) - s.size AS before
+          FROM (SELECT s.id, s.run_id, {_size("inputs")} + {_size("outputs")} AS size
+                FROM orchestra.steps AS s
                 WHERE s.id > COALESCE(CAST(:after AS text), '') COLLATE "C" AND {_WANTED}
-                ORDER BY s.id LIMIT :limit) AS s
-          LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id
-          LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id
-          CROSS JOIN LATERAL (
-              SELECT CASE WHEN i.data IS NULL THEN 0 ELSE i.size_bytes END + CASE WHEN o.data IS NULL THEN 0 ELSE o.size_bytes END
-          ) AS z (size)) AS found
+                ORDER BY s.id LIMIT :limit) AS s) AS found
     WHERE before < {BATCH_BYTES}
     ORDER BY id
 """)
@@ -75,7 +78,7 @@ def _payload(name: str) -> str:
         ) AS {name} ON true"""
 
 
-# For the driver itself: it gives the rows one by one, as they come.
+# For the driver itself, which gives the rows one by one, as they come: not sorted, for which the server would gather all texts.
 _READ = f"""
     SELECT s.id, s.workflow_id, s.node_id, s.redaction_policy, {listed(COLUMNS, "s.")},
            COALESCE(inputs.gone, false) OR COALESCE(outputs.gone, false) AS gone,
@@ -84,7 +87,6 @@ _READ = f"""
            CASE WHEN octet_length(outputs.json) <= {MAX_BYTES} THEN outputs.json END AS outputs
     FROM orchestra.steps AS s {_payload("inputs")} {_payload("outputs")}
     WHERE s.id = ANY (%s)
-    ORDER BY s.id
 """
 
 _STAGED = Staging("steps_read_again", column_types(steps, ("id", *COLUMNS)))

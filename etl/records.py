@@ -144,15 +144,19 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
     """16 bytes in place of the body's own hash, where redaction rules forbid to keep the body."""
 
 
+DriftKind = Literal[
+    "unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time", "implausible_time",
+    "implausible_number", "unknown_usage",
+]  # fmt: skip
+"""How an answer differs from what is known; docs/operations.md says what to do about each."""
+
+
 class Drift(msgspec.Struct, frozen=True, gc=False):
     """A field that the API's description does not have, or a value of a type it does not give there."""
 
     subject: Literal["step", "run", "workflow"]
     field: str
-    kind: Literal[
-        "unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time", "implausible_time",
-        "implausible_number",
-    ]  # fmt: skip
+    kind: DriftKind
     found: str
     """The JSON type found (`string`, `number`, `object`, …), or for a status the status itself."""
     count: int

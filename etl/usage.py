@@ -169,17 +169,23 @@ NO_USAGE = Usage()
 """Of a step that tells nothing."""
 
 
+# Parts stand behind what contains them.
+_WHOLES = tuple((kind.name, tuple(one.name for one in KINDS if kind.name in one.part_of)) for kind in reversed(KINDS))
+
+
 def charged(usage: Usage) -> dict[str, int]:
     """What is charged at the price of each kind: its quantity without its parts that have prices of their own.
 
     Adds up to the whole: nothing is counted twice. Below 0 where parts exceed what contains them.
     """
     left: dict[str, int] = {}
-    for kind in reversed(KINDS):  # parts stand behind what contains them
-        quantity = getattr(usage, kind.name)
+    for name, parts in _WHOLES:
+        quantity = getattr(usage, name)
         if quantity is not None:
-            left[kind.name] = quantity - sum(left.get(one.name, 0) for one in KINDS if kind.name in one.part_of)
-    return {kind.name: left[kind.name] for kind in KINDS if left.get(kind.name)}
+            for part in parts:
+                quantity -= left.get(part, 0)
+            left[name] = quantity
+    return {name: left[name] for name in reversed(left) if left[name]}
 
 
 def kinds_of(usage: Usage) -> int:

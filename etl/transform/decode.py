@@ -176,8 +176,8 @@ def _step(
     inputs = fields.payload("inputs")
     outputs = fields.payload("outputs")
     seen = read_generation(_readable(inputs, members.get("inputs")), _readable(outputs, members.get("outputs")))
-    for name in seen.implausible:
-        findings.deviates(f"outputs.usage.{name}", "wrong_type", "implausible number")
+    for odd in seen.oddities:
+        findings.deviates(odd.path, odd.kind, odd.found)
     if answered is not None:
         seen = with_facts_of(answered, seen)
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import Raw
 
-from etl.records import MAX_ID_BYTES, Drift, Payload, Reason, Rejected
+from etl.records import MAX_ID_BYTES, Drift, DriftKind, Payload, Reason, Rejected
 from etl.set_aside import SetAside
 from etl.transform.payloads import payload, storable
 from etl.transform.scanner import REFUSALS, Members
@@ -62,10 +62,6 @@ _TIME = re.compile(
 _UNPRINTABLE = re.compile("[\0\ud800-\udfff]")
 
 Subject = Literal["step", "run", "workflow"]
-DriftKind = Literal[
-    "unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time", "implausible_time",
-    "implausible_number",
-]  # fmt: skip
 
 
 class Findings:

@@ -12,9 +12,12 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
+from etl.transform.bodies import MARKS, OUTPUTS, Completion
+from etl.transform.fields import MAX_TEXT_CHARACTERS
 from etl.transform.scanner import REFUSALS
-from etl.usage import NO_USAGE, Usage, kinds_of
+from etl.transform.usage_parts import usage_of
+from etl.transform.usage_reading import NAMES, Found, Oddities, Oddity, gather
+from etl.usage import NO_USAGE, Usage
 
 MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
@@ -28,6 +31,9 @@ _NO_ERROR = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _FALSE = frozenset({"false", "no", "0"})
+_RESPONSES = ("chat.completion", "text_completion", "response")
+"""What an object is called that is the response of a model, whether it tells usage or not."""
+_USAGE_NAMES = NAMES.members["usage"]
 _FAILED = frozenset({"error", "failed", "failure"})
 REMOVED_ERROR = "(removed by a redaction rule)"
 """Stands for a reported error whose text no rule has left: that there was one is still counted."""
@@ -48,10 +54,15 @@ class _Outputs(Struct, gc=False):
     successful: Any = None
     successfull: Any = None
     success: Any = None
+    service_tier: Any = None
+    response_cost: Any = None
 
 
 class _Inputs(Struct, gc=False):
     model: Any = None
+    modelId: Any = None
+    model_id: Any = None
+    model_name: Any = None
     app_name: Any = None
     action: Any = None
     code: Raw | UnsetType = UNSET
@@ -61,24 +72,8 @@ class _Inputs(Struct, gc=False):
 
 class _Choice(Struct, gc=False):
     finish_reason: Any = None
+    stop_reason: Any = None
     error: Raw | UnsetType = UNSET
-
-
-class _Usage(Struct, gc=False):
-    prompt_tokens: Any = None
-    completion_tokens: Any = None
-    input_tokens: Any = None
-    output_tokens: Any = None
-    total_tokens: Any = None
-    prompt_tokens_details: Raw | UnsetType = UNSET
-    completion_tokens_details: Raw | UnsetType = UNSET
-    input_tokens_details: Raw | UnsetType = UNSET
-    output_tokens_details: Raw | UnsetType = UNSET
-
-
-class _Details(Struct, gc=False):
-    cached_tokens: Any = None
-    reasoning_tokens: Any = None
 
 
 class _Result(Struct, gc=False):
@@ -91,12 +86,12 @@ class _Result(Struct, gc=False):
 _OUTPUTS = msgspec.json.Decoder(_Outputs)
 _INPUTS = msgspec.json.Decoder(_Inputs)
 _CHOICES = msgspec.json.Decoder(list[_Choice])
-_USAGE = msgspec.json.Decoder(_Usage)
-_DETAILS = msgspec.json.Decoder(_Details)
+_USAGE: msgspec.json.Decoder[dict[str, Any] | None] = msgspec.json.Decoder(dict[str, Any] | None)
 _RESULT = msgspec.json.Decoder(_Result)
 _ANY = msgspec.json.Decoder()
 
-_NO_OUTPUTS, _NO_INPUTS, _NO_RESULT, _NO_COUNTS, _NO_DETAILS = _Outputs(), _Inputs(), _Result(), _Usage(), _Details()
+_NO_OUTPUTS, _NO_INPUTS, _NO_RESULT = _Outputs(), _Inputs(), _Result()
+_NO_CHOICES: list[_Choice] = []
 
 _View = TypeVar("_View")
 
@@ -111,38 +106,74 @@ class Generation(Struct, frozen=True, gc=False):
     finish_reason: str | None = None
     reported_error: str | None = None
     """What the payload calls an error; what that means beside the step's state, the SQL function `outcome` says."""
-    implausible: tuple[str, ...] = ()
-    """Members of `usage` that hold no plausible number of tokens."""
+    oddities: tuple[Oddity, ...] = ()
+    """What should tell usage, and is not read."""
 
 
 def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
     """Read a step's payloads (JSON, None where there is none)."""
     given = _view(_INPUTS, inputs, _NO_INPUTS)
     made = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
-    if made.object == "chat.completion" or (made.choices is not UNSET and made.usage is not UNSET):
-        return _model(given, made)
+    if made.choices is not UNSET and made.usage is not UNSET and (used := _view(_USAGE, made.usage, None)):
+        return _chat(given, made, used)
+    completion = None
+    if outputs is not None:
+        text = bytes(outputs)
+        if made.object in _RESPONSES or any(mark in text for mark in MARKS):
+            completion = Completion()
+            completion.look(text, OUTPUTS)
     result = _view(_RESULT, made.result, _NO_RESULT)
-    if given.code is not UNSET:
+    node_type = _node_type(given, made, result)
+    is_model = made.object in _RESPONSES or (made.choices is not UNSET and made.usage is not UNSET)
+    if is_model:
+        error = _model_error(made)
+    elif node_type == "code":
         # What its author calls a success is the author's own affair, an error is one.
-        return Generation("code", _short(given.model), reported_error=_error(result.error) or _error_text(made.error))
-    node_type = None
+        error = _error(result.error) or _error_text(made.error)
+    else:
+        error = _error(result.error) or _error_text(made.error) or _no_success(result) or _no_success(made)
+    read = Generation(
+        "model" if is_model else node_type,
+        _short(given.model) or _short(given.modelId) or _short(given.model_id) or _short(given.model_name),
+        None if node_type in ("integration", "code") and not is_model else _short(made.model),
+        reported_error=error,
+    )
+    return read if completion is None else _with_usage(read, completion, is_model)
+
+
+def _with_usage(read: Generation, completion: Completion, is_model: bool) -> Generation:
+    """What the payloads tell, together with the response that was found in them."""
+    found, oddities = completion.read()
+    if not found and not is_model:
+        return msgspec.structs.replace(read, oddities=tuple(oddities)) if oddities else read
+    usage, dropped = usage_of(found)
+    for name in dropped:
+        oddities.note(f"{OUTPUTS}.{name}", "implausible_number", 0)
+    reason = completion.finish_reason
+    return msgspec.structs.replace(
+        read,
+        node_type=read.node_type or "model",
+        response_model=completion.model or read.response_model,
+        usage=usage,
+        finish_reason=reason,
+        reported_error=read.reported_error or _bad_end(reason),
+        oddities=tuple(oddities),
+    )
+
+
+def _node_type(given: _Inputs, made: _Outputs, result: _Result) -> str | None:
+    if given.code is not UNSET:
+        return "code"
     if (
         (given.app_name is not None and given.action is not None)
         or result.successful is not None
         or result.successfull is not None
         or result.error is not UNSET
     ):
-        node_type = "integration"
-    elif given.query is not UNSET and (made.documents is not UNSET or made.chunks is not UNSET):
-        node_type = "knowledge_retrieval"
-    elif given.conditions is not UNSET:
-        node_type = "conditional"
-    return Generation(
-        node_type,
-        _short(given.model),
-        None if node_type == "integration" else _short(made.model),
-        reported_error=_error(result.error) or _error_text(made.error) or _no_success(result) or _no_success(made),
-    )
+        return "integration"
+    if given.query is not UNSET and (made.documents is not UNSET or made.chunks is not UNSET):
+        return "knowledge_retrieval"
+    return "conditional" if given.conditions is not UNSET else None
 
 
 def is_error(value: object) -> bool:
@@ -174,50 +205,42 @@ def with_facts_of(answered: Generation, left: Generation) -> Generation:
     return msgspec.structs.replace(left, node_type=answered.node_type, reported_error=error)
 
 
-def _model(given: _Inputs, made: _Outputs) -> Generation:
-    usage = _view(_USAGE, made.usage, _NO_COUNTS)
-    took = _view(_DETAILS, usage.prompt_tokens_details or usage.input_tokens_details, _NO_DETAILS)
-    gave = _view(_DETAILS, usage.completion_tokens_details or usage.output_tokens_details, _NO_DETAILS)
-    choices: list[_Choice] = _view(_CHOICES, made.choices, [])
-    implausible: list[str] = []
-
-    def count(source: Struct, *names: str) -> int | None:
-        for name in names:
-            value = getattr(source, name)
-            if value is not None:
-                if type(value) is int and 0 <= value <= MAX_TOKENS:
-                    return value
-                implausible.append(name)
-                return None
-        return None
-
-    read, written = count(usage, "prompt_tokens", "input_tokens"), count(usage, "completion_tokens", "output_tokens")
-    total = count(usage, "total_tokens")
-    if total is None and read is not None and written is not None:
-        total = read + written
-    used = Usage(
-        input_tokens=read,
-        cached_input_tokens=count(took, "cached_tokens"),
-        output_tokens=written,
-        reasoning_tokens=count(gave, "reasoning_tokens"),
-        total_tokens=total,
-    )
+def _chat(given: _Inputs, made: _Outputs, used: dict[str, Any]) -> Generation:
+    """The usual response: what `Completion` would read, at the speed of a load."""
+    found: Found = {}
+    oddities = Oddities()
+    gather(_USAGE_NAMES, used, found, oddities, f"{OUTPUTS}.usage")
+    if made.service_tier is not None or made.response_cost is not None:
+        own = {"service_tier": made.service_tier, "response_cost": made.response_cost}
+        gather(NAMES, own, found, oddities, OUTPUTS)
+    usage, dropped = usage_of(found)
+    for name in dropped:
+        oddities.note(f"{OUTPUTS}.{name}", "implausible_number", 0)
+    choices = _view(_CHOICES, made.choices, _NO_CHOICES)
+    reason = (_short(choices[0].finish_reason) or _short(choices[0].stop_reason)) if choices else None
     return Generation(
         "model",
-        _short(given.model),
+        _short(given.model) or _short(given.modelId) or _short(given.model_id) or _short(given.model_name),
         _short(made.model),
-        msgspec.structs.replace(used, usage_kinds=kinds_of(used)),
-        _short(choices[0].finish_reason) if choices else None,
-        _error_text(made.error) or next(filter(None, map(_choice_error, choices)), None),
-        tuple(implausible),
+        usage,
+        reason,
+        _model_error(made, choices),
+        tuple(oddities),
     )
+
+
+def _model_error(made: _Outputs, choices: list[_Choice] | None = None) -> str | None:
+    if choices is None:
+        choices = _view(_CHOICES, made.choices, _NO_CHOICES)
+    return _error_text(made.error) or next(filter(None, map(_choice_error, choices)), None)
 
 
 def _choice_error(choice: _Choice) -> str | None:
     """The error with which a model's answer broke off."""
-    if (error := _error(choice.error)) is not None:
-        return error
-    reason = choice.finish_reason
+    return _error(choice.error) or _bad_end(choice.finish_reason)
+
+
+def _bad_end(reason: object) -> str | None:
     ended_badly = isinstance(reason, str) and reason.strip().casefold() in _FAILED
     return f"finish_reason: {reason}"[:MAX_ERROR_CHARACTERS] if ended_badly else None
 

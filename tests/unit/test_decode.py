@@ -469,7 +469,7 @@ def test_model_columns() -> None:
         assert (step.usage.cached_input_tokens, step.usage.reasoning_tokens) == (5, 6)
 
 
-@pytest.mark.parametrize("wrong", [None, "7", 7.5, True, -1, 2**63, [7], {"a": 7}, [[[[]]]]])
+@pytest.mark.parametrize("wrong", [None, "seven", 7.5, True, -1, 2**63, [7], {"a": 7}, [[[[]]]]])
 def test_model_columns_of_wrong_types_are_none(wrong: object) -> None:
     """A value of another type in a model's outputs is None in its column, its neighbours are read, and nothing raises."""
     outputs = {"object": "chat.completion", "model": [wrong], "choices": wrong, "usage": {"prompt_tokens": wrong}}
@@ -506,9 +506,10 @@ def test_an_implausible_number_of_tokens_is_none_and_told() -> None:
         (None, None, None),
     ]
     assert {(one.field, one.kind, one.count) for one in answer.drift} == {
-        ("outputs.usage.prompt_tokens", "wrong_type", 2),
-        ("outputs.usage.total_tokens", "wrong_type", 1),
-        ("outputs.usage.reasoning_tokens", "wrong_type", 1),
+        ("outputs.usage.prompt_tokens", "implausible_number", 1),
+        ("outputs.usage.prompt_tokens", "wrong_type", 1),
+        ("outputs.usage.total_tokens", "implausible_number", 1),
+        ("outputs.usage.completion_tokens_details.reasoning_tokens", "implausible_number", 1),
     }
 
 

@@ -1,0 +1,264 @@
+"""Finds a model's response in a step's outputs: as it is, inside the result of an integration, or as the events of a stream."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from etl.transform.fields import MAX_TEXT_CHARACTERS, text_of
+from etl.transform.scanner import REFUSALS
+from etl.transform.usage_names import FINISH_REASONS, MODELS, Node
+from etl.transform.usage_reading import NAMES, Found, Oddities, gather, looks_like_usage, note_unknown
+
+CONTAINERS = (
+    "response", "message", "delta", "metadata", "x_groq", "body", "result", "data", "chunks", "events",
+)  # fmt: skip
+"""The members that may hold the response: of an integration, of a gateway, of an event of a stream."""
+MARKS = (b"oken", b'sage"', b"sageM", b"sage_", b"eval_count", b"billed_units", b"invocationM")
+"""What has none of these tells no usage."""
+
+_MAX_DEPTH = 5
+_MAX_USAGE_BYTES = 1 << 18
+_MAX_ARRAY_BYTES = 8 << 20
+_MAX_TEXT_BYTES = 1 << 20
+# A stream tells what was read in its first events, what was written in its last.
+_FIRST_EVENTS, _LAST_EVENTS = 100, 1_000
+_MAX_UNKNOWN = 20
+
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
+_ELEMENTS = msgspec.json.Decoder(list[Raw])
+_TEXT = msgspec.json.Decoder(str)
+_ANY = msgspec.json.Decoder()
+_ITSELF = frozenset({"response_cost", "service_tier", "serviceTier", "results", "_hidden_params", "ResponseMetadata"})
+"""Members that do not make an object a response."""
+_RESPONSES = frozenset({"response", "realtime.response"})
+_CHARGED_ITEMS = {
+    "web_search_call": "web_searches",
+    "file_search_call": "file_searches",
+    "code_interpreter_call": "tool_uses",
+    "image_generation_call": "tool_uses",
+}
+"""The items of an output that are charged by the use: https://platform.openai.com/docs/pricing#built-in-tools"""
+OUTPUTS = "outputs"
+"""Where paths of drift begin."""
+_FINISH_REASONS = tuple(tuple(path.replace("[]", ".[]").split(".")) for path, _ in FINISH_REASONS)
+# Up to version 2 a prompt that searches is charged once, then each search: https://ai.google.dev/gemini-api/docs/google-search
+_CHARGED_BY_PROMPT = re.compile(r"(?:models/)?gemini-[12]\b", re.ASCII)
+
+
+_Kind = TypeVar("_Kind")
+
+
+class _Action(Struct, gc=False):
+    type: str | None = None
+
+
+class _Item(Struct, gc=False):
+    """Of the output of OpenAI's Responses API."""
+
+    type: str | None = None
+    action: _Action | None = None
+    container_id: str | None = None
+
+
+class _Grounding(Struct, gc=False):
+    webSearchQueries: list[Raw] = []
+    web_search_queries: list[Raw] = []
+
+
+class _Candidate(Struct, gc=False):
+    groundingMetadata: _Grounding | None = None
+    grounding_metadata: _Grounding | None = None
+
+
+_ITEMS = msgspec.json.Decoder(list[_Item])
+_CANDIDATES = msgspec.json.Decoder(list[_Candidate])
+
+
+class Completion:
+    """The response of a model, as far as it tells of usage; the events of one stream are one response."""
+
+    __slots__ = ("_at", "_ids", "_oddities", "_told", "_unknown", "_uses", "finish_reason", "model")
+
+    def __init__(self) -> None:
+        self.model: str | None = None
+        self.finish_reason: str | None = None
+        self._uses: Found = {}
+        self._told: dict[str, Any] = {}
+        self._at: str | None = None
+        self._ids: set[str] = set()
+        self._unknown: list[tuple[str, str, Raw]] = []
+        self._oddities = Oddities()
+
+    @property
+    def is_found(self) -> bool:
+        """Whether anything tells usage."""
+        return self._at is not None or "ResponseMetadata" in self._told
+
+    def read(self) -> tuple[Found, Oddities]:
+        """What it tells, and what of it could not be read."""
+        found: Found = {}
+        if not self.is_found:
+            for path, name, raw in self._unknown:
+                note_unknown(name, _decoded(raw), self._oddities, path)
+        elif len(self._ids) > 1:
+            # Several responses, not one: their sum would have neither one model nor one length of input.
+            self._oddities.note(f"{self._at}.usage", "unknown_usage", [])
+        else:
+            gather(NAMES, self._told, found, self._oddities, self._at or OUTPUTS)
+            if (searches := self._uses.pop("grounding", None)) is not None:
+                by_prompt = self.model is not None and _CHARGED_BY_PROMPT.match(self.model) is not None
+                self._uses["web_searches"] = min(searches, 1) if by_prompt else searches
+            for name, count in self._uses.items():
+                found.setdefault(name, count)
+        return found, self._oddities
+
+    def look(self, value: bytes, path: str, depth: int = 0) -> None:
+        """Look for a response in JSON of any type. Nothing in it raises."""
+        try:
+            if value.startswith(b"{"):
+                self._look_into(_MEMBERS.decode(value), path, depth)
+            elif value.startswith(b"[") and len(value) <= _MAX_ARRAY_BYTES:
+                self._look_at_events(_ELEMENTS.decode(value), f"{path}[]", depth + 1)
+            elif value.startswith(b'"') and len(value) <= _MAX_TEXT_BYTES:
+                text = _TEXT.decode(value)
+                if text.lstrip()[:1] in ("{", "["):
+                    self.look(text.strip().encode(), path, _MAX_DEPTH - 1)
+        except REFUSALS:
+            return
+
+    def _look_at_events(self, events: list[Raw], path: str, depth: int) -> None:
+        if len(events) > _FIRST_EVENTS + _LAST_EVENTS:
+            events = events[:_FIRST_EVENTS] + events[-_LAST_EVENTS:]
+        for one in events:
+            event = bytes(one)
+            if event.startswith(b"{"):
+                self._look_into(_MEMBERS.decode(event), path, depth)
+
+    def _look_into(self, members: dict[str, Raw], path: str, depth: int) -> None:
+        tells = self._take_usage(members, path)
+        if tells or self.model is None:
+            self.model = next((text for name in MODELS if (text := _text(members.get(name))) is not None), self.model)
+        self.finish_reason = _finish_reason(members) or self.finish_reason
+        if tells:
+            self._take_uses(members)
+            if (id := _text(members.get("id")) or _text(members.get("responseId"))) is not None:
+                self._ids.add(id)
+            return
+        if "custom_id" in members:
+            self._uses["batch"] = True
+        for name in CONTAINERS:
+            raw = members.get(name)
+            if raw is not None and depth < _MAX_DEPTH:
+                value = bytes(raw)
+                if any(mark in value for mark in MARKS):
+                    self.look(value, f"{path}.{name}", depth + 1)
+        for name, raw in members.items():
+            if len(self._unknown) < _MAX_UNKNOWN and name not in CONTAINERS and looks_like_usage(name):
+                self._unknown.append((path, name, raw))
+
+    def _take_usage(self, members: dict[str, Raw], path: str) -> bool:
+        tells = False
+        for name in members.keys() & NAMES.members.keys():
+            if name == "results" and "inputTextTokenCount" not in members:
+                continue  # search results, rows of a query
+            raw = members[name]
+            if memoryview(raw).nbytes > _MAX_USAGE_BYTES:
+                self._oddities.note(f"{path}.{name}", "unknown_usage", {})
+                continue
+            value = _decoded(raw)
+            if _says(NAMES.members[name], value):
+                self._told[name] = _merged(self._told.get(name), value)
+                tells = tells or name not in _ITSELF
+        if tells and self._at is None:
+            self._at = path
+        return tells
+
+    def _take_uses(self, members: dict[str, Raw]) -> None:
+        """What OpenAI and Google do not count in the usage, but charge by the use."""
+        uses = self._uses
+        rooms = set()
+        for item in _typed(_ITEMS, members.get("output")):
+            quantity = _CHARGED_ITEMS.get(item.type) if isinstance(item.type, str) else None
+            if item.type == "code_interpreter_call":
+                if item.container_id in rooms:
+                    continue  # charged by the container
+                rooms.add(item.container_id)
+            elif (
+                item.type == "web_search_call" and item.action is not None and item.action.type not in (None, "search")
+            ):
+                continue  # a page of those found is looked at
+            if quantity is not None:
+                uses[quantity] = uses.get(quantity, 0) + 1
+        queries = 0
+        for candidate in _typed(_CANDIDATES, members.get("candidates")):
+            for grounding in candidate.groundingMetadata, candidate.grounding_metadata:
+                if grounding is not None:
+                    queries += len(grounding.webSearchQueries or grounding.web_search_queries)
+        if queries:
+            uses["grounding"] = max(uses.get("grounding", 0), queries)
+
+
+def _says(node: Node, value: Any) -> bool:
+    """Whether a member of a body tells something under a name of the table."""
+    if type(value) is dict:
+        return not node.members.keys().isdisjoint(value)
+    if type(value) is list:
+        return bool(node.elements) and bool(value)
+    return value is not None and node.quantity is not None
+
+
+def _merged(before: Any, after: Any) -> Any:
+    """What two events of a stream tell under one name: the later one, but nothing is no news."""
+    if type(before) is dict and type(after) is dict:
+        return before | {name: _merged(before.get(name), value) for name, value in after.items() if value is not None}
+    return before if before and not after else after
+
+
+def _finish_reason(members: dict[str, Raw]) -> str | None:
+    for first, *rest in _FINISH_REASONS:
+        raw = members.get(first)
+        if raw is None:
+            continue
+        reason = _at(raw, rest)
+        if reason is not None:
+            return reason
+    # A response of OpenAI that is complete has no other reason.
+    return _text(members.get("status")) if _text(members.get("object")) in _RESPONSES else None
+
+
+def _at(raw: Raw, path: list[str]) -> str | None:
+    try:
+        for name in path:
+            if name == "[]":
+                raw = next(iter(_ELEMENTS.decode(raw)), Raw(b"null"))
+            else:
+                raw = _MEMBERS.decode(raw).get(name, Raw(b"null"))
+    except REFUSALS:
+        return None
+    return _text(raw)
+
+
+def _typed(decoder: msgspec.json.Decoder[list[_Kind]], raw: Raw | None) -> list[_Kind]:
+    if raw is None:
+        return []
+    try:
+        return decoder.decode(raw)
+    except REFUSALS:
+        return []
+
+
+def _decoded(raw: Raw) -> Any:
+    try:
+        return _ANY.decode(raw)
+    except REFUSALS:
+        return None
+
+
+def _text(raw: Raw | None) -> str | None:
+    """A text for a column; None where it is none, or too long."""
+    value = text_of(raw)
+    return value if value is not None and 0 < len(value) <= MAX_TEXT_CHARACTERS else None

@@ -1,0 +1,378 @@
+"""The names under which providers tell what a call used, each with the public page that says so.
+
+One table: the reader, the documentation and the tests have their names from here. A path starts at the response body. `[x=Y]` are
+the elements of an array whose member `x` is Y; quantities of several such elements add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+OPENAI = "https://platform.openai.com/docs/api-reference"
+ANTHROPIC = "https://docs.claude.com/en/api/messages"
+GEMINI = "https://ai.google.dev/api/generate-content"
+VERTEX = "https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/GenerateContentResponse"
+CONVERSE = "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html"
+INVOKE = "https://docs.aws.amazon.com/bedrock/latest/userguide"
+MISTRAL = "https://docs.mistral.ai/api"
+COHERE = "https://docs.cohere.com/v2/reference/chat"
+DEEPSEEK = "https://api-docs.deepseek.com/api/create-chat-completion"
+XAI = "https://docs.x.ai/docs/api-reference"
+GROQ = "https://console.groq.com/docs/api-reference"
+OPENROUTER = "https://openrouter.ai/docs/use-cases/usage-accounting"
+PERPLEXITY = "https://docs.perplexity.ai/api-reference/chat-completions-post"
+OLLAMA = "https://github.com/ollama/ollama/blob/main/docs/api.md"
+LITELLM = "https://docs.litellm.ai/docs/completion/usage"
+CLOUDFLARE = "https://developers.cloudflare.com/workers-ai"
+DATABRICKS = "https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference"
+AI_SDK = "https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text"
+LANGCHAIN = "https://reference.langchain.com/python/langchain_core/messages/#langchain_core.messages.ai.UsageMetadata"
+GATEWAY = "https://ai.pydantic.dev/gateway"
+
+WHOLE = frozenset(
+    {
+        *("prompt", "input", "tool_input", "output", "total", "uncached", "other"),
+        *("cached", "cached_beside", "written", "written_beside", "written_5m", "written_1h"),
+        *("reasoning", "reasoning_beside", "citation"),
+        *("input_audio", "input_image", "input_video", "tool_audio", "tool_image", "tool_video"),
+        *("cached_audio", "cached_image", "cached_video", "output_audio", "output_image", "output_video"),
+        *("billed_input", "billed_output", "billed_image"),
+        *("web_searches", "file_searches", "tool_uses", "executed_tools", "sources", "tools"),
+        *("document_pages", "search_units", "cost_ticks"),
+    }
+)
+"""Quantities in whole numbers.
+
+`prompt` and `input` are both the input. What is `beside` comes on top of it: on top of `prompt` only where the total says so.
+`reasoning` is part of the output, or beside it where the total says so; `reasoning_beside` and `citation` are beside it.
+"""
+SECONDS = frozenset({"audio_seconds"})
+MONEY = frozenset({"cost", "upstream_cost", "gateway_cost"})
+"""In US dollars. `upstream_cost` comes on top of `cost` where the key is the customer's own (`own_key`)."""
+WORDS = frozenset({"tier", "traffic", "geo", "speed"})
+FLAGS = frozenset({"own_key"})
+SUMMED = frozenset({"other", "tool_uses", "file_searches"})
+"""What several names tell parts of; of any other quantity they tell the same, and the largest holds."""
+ALL = WHOLE | SECONDS | MONEY | WORDS | FLAGS
+
+
+class Name(NamedTuple):
+    """A place in a response body, and what stands there."""
+
+    path: str
+    quantity: str | None
+    """One of the words above; None: nothing that is charged, or a part that another name tells."""
+    source: str
+    """The public page that documents it."""
+
+
+def _of(source: str, quantity: str | None, *paths: str) -> Iterator[Name]:
+    return (Name(path, quantity, source) for path in paths)
+
+
+def _modalities(array: str, count: str, prefix: str, source: str) -> Iterator[Name]:
+    # A page of a document is charged as an image: https://ai.google.dev/gemini-api/docs/document-processing
+    for modality, kind in (
+        ("AUDIO", "audio"),
+        ("IMAGE", "image"),
+        ("DOCUMENT", "image"),
+        ("VIDEO", "video"),
+        ("TEXT", None),
+    ):
+        yield Name(f"{array}[modality={modality}].{count}", None if kind is None else f"{prefix}_{kind}", source)
+
+
+def _gemini() -> Iterator[Name]:
+    body = "usageMetadata"
+    yield from _of(GEMINI, "prompt", f"{body}.promptTokenCount")
+    yield from _of(GEMINI, "output", f"{body}.candidatesTokenCount", f"{body}.responseTokenCount")
+    yield from _of(GEMINI, "tool_input", f"{body}.toolUsePromptTokenCount")
+    yield from _of(GEMINI, "reasoning_beside", f"{body}.thoughtsTokenCount")
+    yield from _of(GEMINI, "cached", f"{body}.cachedContentTokenCount")
+    yield from _of(GEMINI, "total", f"{body}.totalTokenCount")
+    yield from _of(GEMINI, "tier", f"{body}.serviceTier")
+    yield from _of(VERTEX, "traffic", f"{body}.trafficType")
+    for array, prefix in (
+        ("promptTokensDetails", "input"),
+        ("promptTokenDetails", "input"),
+        ("toolUsePromptTokensDetails", "tool"),
+        ("cacheTokensDetails", "cached"),
+        ("candidatesTokensDetails", "output"),
+        ("responseTokensDetails", "output"),
+    ):
+        yield from _modalities(f"{body}.{array}", "tokenCount", prefix, GEMINI)
+
+
+def _gemini_of_python() -> Iterator[Name]:
+    source = "https://googleapis.github.io/python-genai/genai.html#genai.types.GenerateContentResponseUsageMetadata"
+    body = "usage_metadata"
+    yield from _of(source, "prompt", f"{body}.prompt_token_count")
+    yield from _of(source, "output", f"{body}.candidates_token_count", f"{body}.response_token_count")
+    yield from _of(source, "tool_input", f"{body}.tool_use_prompt_token_count")
+    yield from _of(source, "reasoning_beside", f"{body}.thoughts_token_count")
+    yield from _of(source, "cached", f"{body}.cached_content_token_count")
+    yield from _of(source, "total", f"{body}.total_token_count")
+    yield from _of(source, "tier", f"{body}.service_tier")
+    yield from _of(source, "traffic", f"{body}.traffic_type")
+    for array, prefix in (
+        ("prompt_tokens_details", "input"),
+        ("tool_use_prompt_tokens_details", "tool"),
+        ("cache_tokens_details", "cached"),
+        ("candidates_tokens_details", "output"),
+        ("response_tokens_details", "output"),
+    ):
+        yield from _modalities(f"{body}.{array}", "token_count", prefix, source)
+    # LangChain's record of the same name: everything read and written, with parts of it.
+    yield from _of(LANGCHAIN, "prompt", f"{body}.input_tokens")
+    yield from _of(LANGCHAIN, "output", f"{body}.output_tokens")
+    yield from _of(LANGCHAIN, "total", f"{body}.total_tokens")
+    yield from _of(LANGCHAIN, "cached", f"{body}.input_token_details.cache_read")
+    yield from _of(LANGCHAIN, "written", f"{body}.input_token_details.cache_creation")
+    yield from _of(LANGCHAIN, "input_audio", f"{body}.input_token_details.audio")
+    yield from _of(LANGCHAIN, "output_audio", f"{body}.output_token_details.audio")
+    yield from _of(LANGCHAIN, "reasoning", f"{body}.output_token_details.reasoning")
+
+
+def _openai() -> Iterator[Name]:
+    chat, responses = f"{OPENAI}/chat/object", f"{OPENAI}/responses/object"
+    yield from _of(chat, "prompt", "usage.prompt_tokens")
+    yield from _of(chat, "output", "usage.completion_tokens")
+    yield from _of(chat, "total", "usage.total_tokens")
+    yield from _of(chat, "tier", "service_tier")
+    yield from _of(responses, "input", "usage.input_tokens")
+    yield from _of(responses, "output", "usage.output_tokens")
+    realtime = f"{OPENAI}/realtime-server-events/response/done"
+    for details, source in (
+        ("prompt_tokens_details", chat),
+        ("input_tokens_details", responses),
+        ("input_token_details", realtime),
+    ):
+        yield from _of(source, "cached", f"usage.{details}.cached_tokens")
+        yield from _of(source, "written", f"usage.{details}.cache_write_tokens")
+        yield from _of(source, "input_audio", f"usage.{details}.audio_tokens")
+        yield from _of(source, "input_image", f"usage.{details}.image_tokens")
+        yield from _of(source, None, f"usage.{details}.text_tokens")
+        yield from _of(source, "cached_audio", f"usage.{details}.cached_tokens_details.audio_tokens")
+        yield from _of(source, "cached_image", f"usage.{details}.cached_tokens_details.image_tokens")
+        yield from _of(source, None, f"usage.{details}.cached_tokens_details.text_tokens")
+    for details, source in (
+        ("completion_tokens_details", chat),
+        ("output_tokens_details", responses),
+        ("output_token_details", realtime),
+    ):
+        yield from _of(source, "reasoning", f"usage.{details}.reasoning_tokens")
+        yield from _of(source, "output_audio", f"usage.{details}.audio_tokens")
+        yield from _of(source, "output_image", f"usage.{details}.image_tokens")
+        yield from _of(source, None, f"usage.{details}.text_tokens")
+        yield from _of(source, None, f"usage.{details}.accepted_prediction_tokens")
+        yield from _of(source, None, f"usage.{details}.rejected_prediction_tokens")
+    yield from _of(f"{OPENAI}/audio/json-object", "audio_seconds", "usage.seconds")
+
+
+def _anthropic() -> Iterator[Name]:
+    yield from _of(ANTHROPIC, "cached_beside", "usage.cache_read_input_tokens")
+    yield from _of(ANTHROPIC, "written_beside", "usage.cache_creation_input_tokens")
+    yield from _of(ANTHROPIC, "written_5m", "usage.cache_creation.ephemeral_5m_input_tokens")
+    yield from _of(ANTHROPIC, "written_1h", "usage.cache_creation.ephemeral_1h_input_tokens")
+    yield from _of(ANTHROPIC, "reasoning", "usage.output_tokens_details.thinking_tokens")
+    yield from _of(ANTHROPIC, "web_searches", "usage.server_tool_use.web_search_requests")
+    yield from _of(ANTHROPIC, None, "usage.server_tool_use.web_fetch_requests")
+    yield from _of("https://docs.claude.com/en/api/service-tiers", "tier", "usage.service_tier")
+    yield from _of("https://docs.claude.com/en/build-with-claude/data-residency", "geo", "usage.inference_geo")
+    yield from _of("https://docs.claude.com/en/build-with-claude/fast-mode", "speed", "usage.speed")
+    # The usage of the other iterations is in the totals; that of these two is charged, but not there.
+    yield from _of(ANTHROPIC, None, "usage.iterations[type=message]")
+    for type_, source in (
+        ("compaction", "https://docs.claude.com/en/build-with-claude/compaction"),
+        ("advisor_message", "https://docs.claude.com/en/agents-and-tools/tool-use/advisor-tool"),
+    ):
+        for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens"):
+            yield from _of(source, "other", f"usage.iterations[type={type_}].{name}")
+        for age in ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"):
+            yield from _of(source, None, f"usage.iterations[type={type_}].cache_creation.{age}")
+
+
+def _bedrock() -> Iterator[Name]:
+    yield from _of(CONVERSE, "input", "usage.inputTokens")
+    yield from _of(CONVERSE, "output", "usage.outputTokens")
+    yield from _of(CONVERSE, "total", "usage.totalTokens")
+    yield from _of(CONVERSE, "cached_beside", "usage.cacheReadInputTokens", "usage.cacheReadInputTokenCount")
+    yield from _of(CONVERSE, "written_beside", "usage.cacheWriteInputTokens", "usage.cacheWriteInputTokenCount")
+    cache = "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_CacheDetail.html"
+    yield from _of(cache, "written_5m", "usage.cacheDetails[ttl=5m].inputTokens")
+    yield from _of(cache, "written_1h", "usage.cacheDetails[ttl=1h].inputTokens")
+    tier = "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ServiceTier.html"
+    yield from _of(tier, "tier", "serviceTier.type")
+    titan = f"{INVOKE}/model-parameters-titan-text.html"
+    yield from _of(titan, "prompt", "inputTextTokenCount")
+    yield from _of(titan, "output", "results[].tokenCount", "totalOutputTextTokenCount")
+    llama = f"{INVOKE}/model-parameters-meta.html"
+    yield from _of(llama, "prompt", "prompt_token_count")
+    yield from _of(llama, "output", "generation_token_count")
+    stream, metrics = f"{INVOKE}/inference-invoke.html", "amazon-bedrock-invocationMetrics"
+    yield from _of(stream, "input", f"{metrics}.inputTokenCount")
+    yield from _of(stream, "output", f"{metrics}.outputTokenCount")
+    yield from _of(stream, "cached_beside", f"{metrics}.cacheReadInputTokenCount")
+    yield from _of(stream, "written_beside", f"{metrics}.cacheWriteInputTokenCount")
+    headers = "ResponseMetadata.HTTPHeaders"
+    yield from _of(stream, "input", f"{headers}.x-amzn-bedrock-input-token-count")
+    yield from _of(stream, "output", f"{headers}.x-amzn-bedrock-output-token-count")
+    yield from _of(stream, "cached_beside", f"{headers}.x-amzn-bedrock-cache-read-input-token-count")
+    yield from _of(stream, "written_beside", f"{headers}.x-amzn-bedrock-cache-write-input-token-count")
+
+
+def _cohere() -> Iterator[Name]:
+    for body, source in ("usage", COHERE), ("meta", "https://docs.cohere.com/v1/reference/chat"):
+        yield from _of(source, "billed_input", f"{body}.billed_units.input_tokens")
+        yield from _of(source, "billed_output", f"{body}.billed_units.output_tokens")
+        yield from _of(source, "billed_image", f"{body}.billed_units.image_tokens")
+        yield from _of(source, "search_units", f"{body}.billed_units.search_units")
+        yield from _of(source, "prompt", f"{body}.tokens.input_tokens")
+        yield from _of(source, "output", f"{body}.tokens.output_tokens")
+        yield from _of(source, "cached", f"{body}.cached_tokens")
+
+
+def _others() -> Iterator[Name]:
+    yield from _of(MISTRAL, "cached", "usage.num_cached_tokens")
+    yield from _of(MISTRAL, "audio_seconds", "usage.prompt_audio_seconds")
+    yield from _of(MISTRAL, "document_pages", "usage_info.pages_processed")
+    yield from _of(f"{MISTRAL}/endpoint/beta/conversations", "other", "usage.connector_tokens")
+    yield from _of(f"{MISTRAL}/endpoint/beta/conversations", "web_searches", "usage.connectors.web_search")
+    for tool in ("web_search_premium", "code_interpreter", "image_generation", "document_library"):
+        yield from _of(f"{MISTRAL}/endpoint/beta/conversations", "tool_uses", f"usage.connectors.{tool}")
+
+    yield from _of(DEEPSEEK, "cached", "usage.prompt_cache_hit_tokens")
+    yield from _of(DEEPSEEK, "uncached", "usage.prompt_cache_miss_tokens")
+
+    yield from _of(XAI, "cached", "usage.cached_prompt_text_tokens")
+    yield from _of(XAI, "input_image", "usage.prompt_image_tokens")
+    yield from _of(XAI, None, "usage.prompt_text_tokens")
+    # Each source of a live search is charged.
+    yield from _of("https://docs.x.ai/docs/guides/live-search", "sources", "usage.num_sources_used")
+    yield from _of(XAI, "tools", "usage.num_server_side_tools_used")
+    yield from _of(f"{XAI}#chat-completions", "cost_ticks", "usage.cost_in_usd_ticks")
+    tools = "usage.server_side_tool_usage_details"
+    yield from _of("https://docs.x.ai/docs/guides/tools/overview", "web_searches", f"{tools}.web_search_calls")
+    for tool in ("x_search_calls", "code_interpreter_calls", "view_image_calls", "view_x_video_calls"):
+        yield from _of("https://docs.x.ai/docs/guides/tools/overview", "tool_uses", f"{tools}.{tool}")
+    for tool in ("file_search_calls", "document_search_calls", "collections_search_calls"):
+        yield from _of("https://docs.x.ai/docs/guides/tools/overview", "file_searches", f"{tools}.{tool}")
+    yield from _of("https://docs.x.ai/docs/guides/voice", "audio_seconds", "usage.billable_audio_seconds")
+
+    yield from _of(OPENROUTER, "cost", "usage.cost")
+    yield from _of(OPENROUTER, "own_key", "usage.is_byok")
+    yield from _of(OPENROUTER, "upstream_cost", "usage.cost_details.upstream_inference_cost")
+    yield from _of(OPENROUTER, "input_video", "usage.prompt_tokens_details.video_tokens")
+    yield from _of(OPENROUTER, "executed_tools", "usage.server_tool_use_details.tool_calls_executed")
+    yield from _of(OPENROUTER, None, "usage.server_tool_use_details.tool_calls_requested")
+
+    yield from _of(PERPLEXITY, "reasoning", "usage.reasoning_tokens")
+    yield from _of(PERPLEXITY, "citation", "usage.citation_tokens")
+    yield from _of(PERPLEXITY, "web_searches", "usage.num_search_queries")
+    yield from _of(PERPLEXITY, "web_searches", "usage.tool_calls_details.search_web.invocation")
+    yield from _of(PERPLEXITY, "cost", "usage.cost.total_cost")
+    agents = "https://docs.perplexity.ai/api-reference/responses-post"
+    yield from _of(agents, "cached", "usage.input_tokens_details.cache_read_input_tokens")
+    yield from _of(agents, "written", "usage.input_tokens_details.cache_creation_input_tokens")
+
+    yield from _of(OLLAMA, "prompt", "prompt_eval_count")
+    yield from _of(OLLAMA, "output", "eval_count")
+
+    yield from _of(LITELLM, "written", "usage.prompt_tokens_details.cache_creation_tokens")
+    ages = "usage.prompt_tokens_details.cache_creation_token_details"
+    yield from _of(LITELLM, "written_5m", f"{ages}.ephemeral_5m_input_tokens")
+    yield from _of(LITELLM, "written_1h", f"{ages}.ephemeral_1h_input_tokens")
+    yield from _of(LITELLM, "web_searches", "usage.prompt_tokens_details.web_search_requests")
+    yield from _of(
+        "https://docs.litellm.ai/docs/completion/token_usage", "cost", "_hidden_params.response_cost", "response_cost"
+    )
+
+    yield from _of(GATEWAY, "gateway_cost", "usage.pydantic_ai_gateway.cost_estimate")
+    yield from _of(GATEWAY, "gateway_cost", "usageMetadata.pydantic_ai_gateway.cost_estimate")
+
+    yield from _of("https://platform.moonshot.ai/docs/api/chat", "cached", "usage.cached_tokens")
+    yield from _of(AI_SDK, "cached", "usage.cachedInputTokens")
+    yield from _of(AI_SDK, "reasoning", "usage.reasoningTokens")
+    cursor = "https://cursor.com/docs/account/teams/admin-api"
+    yield from _of(cursor, "input", "tokenUsage.inputTokens")
+    yield from _of(cursor, "output", "tokenUsage.outputTokens")
+    yield from _of(cursor, "cached_beside", "tokenUsage.cacheReadTokens")
+    yield from _of(cursor, "written_beside", "tokenUsage.cacheWriteTokens")
+
+
+NAMES: tuple[Name, ...] = (
+    *_openai(),
+    *_anthropic(),
+    *_gemini(),
+    *_gemini_of_python(),
+    *_bedrock(),
+    *_cohere(),
+    *_others(),
+)
+
+
+FINISH_REASONS: tuple[tuple[str, str], ...] = (
+    ("choices[].finish_reason", f"{OPENAI}/chat/object"),
+    ("choices[].stop_reason", f"{INVOKE}/model-parameters-mistral-chat-completion.html"),
+    ("candidates[].finishReason", GEMINI),
+    ("candidates[].finish_reason", "https://googleapis.github.io/python-genai/genai.html#genai.types.Candidate"),
+    ("stop_reason", ANTHROPIC),
+    ("delta.stop_reason", "https://docs.claude.com/en/build-with-claude/streaming"),
+    ("stopReason", "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html"),
+    (
+        "messageStop.stopReason",
+        "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html",
+    ),
+    ("finish_reason", COHERE),
+    ("delta.finish_reason", "https://docs.cohere.com/v2/reference/chat-stream"),
+    ("generations[].finish_reason", f"{INVOKE}/model-parameters-cohere-command.html"),
+    ("results[].completionReason", f"{INVOKE}/model-parameters-titan-text.html"),
+    ("outputs[].stop_reason", f"{INVOKE}/model-parameters-mistral-text-completion.html"),
+    ("done_reason", OLLAMA),
+    ("incomplete_details.reason", f"{OPENAI}/responses/object"),
+    ("status_details.reason", f"{OPENAI}/realtime-server-events/response/done"),
+)
+"""Where responses say why the model stopped, the first that does counts; of an array, in its first element."""
+
+MODELS = ("model", "modelVersion", "model_version", "modelId")
+"""The members of a body that name the model that answered."""
+
+
+class Node:
+    """A place on the way to the names: what stands there itself, and what is in it."""
+
+    __slots__ = ("by", "elements", "members", "quantity")
+
+    def __init__(self) -> None:
+        self.quantity: str | None = None
+        self.members: dict[str, Node] = {}
+        """Of an object, by name."""
+        self.by: str | None = None
+        """The member that tells the elements of an array apart; None: they are alike."""
+        self.elements: dict[str | None, Node] = {}
+        """Of an array, by that member."""
+
+
+def tree(names: Iterable[Name] = NAMES) -> Node:
+    """The names, by the members of a response body.
+
+    Raises:
+        ValueError: a path has two quantities, or a quantity is none of the words above.
+    """
+    root = Node()
+    for path, quantity, _ in names:
+        node = root
+        for part in path.split("."):
+            name, bracket, condition = part.partition("[")
+            node = node.members.setdefault(name, Node())
+            if bracket:
+                by, _, value = condition.removesuffix("]").partition("=")
+                node.by = by or None
+                node = node.elements.setdefault(value or None, Node())
+        if quantity is not None and quantity not in ALL:
+            raise ValueError(f"{path}: {quantity} is no quantity")
+        if node.quantity not in (None, quantity):
+            raise ValueError(f"{path} has two quantities")
+        node.quantity = quantity
+    return root

@@ -1,0 +1,172 @@
+"""Finds what a response body tells about usage, by the names of `usage_names`; what that amounts to, `usage_parts` says."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+from msgspec import Struct
+
+from etl.records import DriftKind
+from etl.transform.fields import MAX_TOKENS
+from etl.transform.usage_names import FLAGS, MONEY, SECONDS, SUMMED, WHOLE, WORDS, Node, tree
+
+MAX_COST = 10**6
+"""No call costs so many dollars."""
+MAX_ODDITIES = 20
+"""Of one body: each is one row in the table of drift, at most."""
+_MAX_DEPTH = 4
+_MAX_ELEMENTS = 1_000
+
+NAMES = tree()
+"""The names by the members of a body."""
+
+# As numbers also come: "100", 100.0 and "100.0".
+_WHOLE = re.compile(r"([0-9]{1,16})(?:\.0+)?", re.ASCII)
+_MONEY = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,30})?(?:[eE]-?[0-9]{1,2})?", re.ASCII)
+_TOKENS = re.compile("token|usage", re.IGNORECASE)
+_NO_TOKENS = re.compile("cost|price|limit|max|min", re.IGNORECASE)
+
+Found = dict[str, Any]
+"""What is told, by quantity: whole numbers, seconds, money as Decimal, words."""
+
+
+class Oddity(Struct, frozen=True, gc=False):
+    """A member that should tell usage, and is not read."""
+
+    path: str
+    """From the body on."""
+    kind: DriftKind
+    found: str
+    """Its JSON type."""
+
+
+class Oddities(list[Oddity]):
+    """Of one body; a bounded number of them."""
+
+    def note(self, path: str, kind: DriftKind, value: object) -> None:
+        """Count one in."""
+        if len(self) < MAX_ODDITIES:
+            self.append(Oddity(path, kind, type_of(value)))
+
+
+def gather(node: Node, value: dict[str, Any], found: Found, odd: Oddities, path: str) -> None:
+    """Add to `found` what an object tells; `path` leads to it. Nothing in it raises."""
+    members = node.members
+    for name, one in value.items():
+        if one is None:
+            continue
+        rule = members.get(name)
+        if rule is None:
+            note_unknown(name, one, odd, path)
+            continue
+        quantity = rule.quantity
+        if type(one) is dict:
+            if rule.members:
+                gather(rule, one, found, odd, f"{path}.{name}")
+            elif one and quantity is not None:
+                odd.note(f"{path}.{name}", "wrong_type", one)
+        elif type(one) is list:
+            if rule.elements:
+                _gather_elements(rule, one, found, odd, f"{path}.{name}")
+            elif quantity is not None or rule.members:
+                odd.note(f"{path}.{name}", "wrong_type", one)
+        elif quantity is None:
+            if rule.members:
+                odd.note(f"{path}.{name}", "wrong_type", one)
+        elif type(one) is int and 0 <= one <= MAX_TOKENS and quantity in WHOLE and quantity not in found:
+            found[quantity] = one
+        else:
+            _put(quantity, one, found, odd, path, name)
+
+
+def whole_number(value: object) -> int | None:
+    """The number from 0 to `MAX_TOKENS` that a value tells, as 100, 100.0 or "100"; None where it tells none."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    elif type(value) is str and (match := _WHOLE.fullmatch(value)) is not None:
+        value = int(match[1])
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
+
+
+def money(value: object) -> Decimal | None:
+    """The amount from 0 to `MAX_COST` that a value tells; None where it tells none."""
+    text = str(value) if type(value) in (int, float) else value
+    if not isinstance(text, str) or _MONEY.fullmatch(text) is None:
+        return None
+    amount = Decimal(text)
+    return amount if amount <= MAX_COST else None
+
+
+def looks_like_usage(name: str) -> bool:
+    """Whether a member of this name may tell usage."""
+    return _TOKENS.search(name) is not None and _NO_TOKENS.search(name) is None
+
+
+def type_of(value: object) -> str:
+    """The JSON type of a decoded value."""
+    if isinstance(value, bool):
+        return "boolean"
+    for kind, name in (dict, "object"), (list, "array"), (str, "string"), ((int, float), "number"):
+        if isinstance(value, kind):
+            return name
+    return "null"
+
+
+def note_unknown(name: str, value: object, odd: Oddities, path: str, depth: int = 0) -> None:
+    """Count what looks like usage under a name that no row of the table has."""
+    if type(value) is int or type(value) is float:
+        if value > 0 and looks_like_usage(name):
+            odd.note(f"{path}.{name}", "unknown_usage", value)
+    elif depth < _MAX_DEPTH and len(odd) < MAX_ODDITIES:
+        inside = f"{path}.{name}" if name else path
+        if type(value) is dict:
+            for key, one in list(value.items())[:_MAX_ELEMENTS]:
+                note_unknown(key, one, odd, inside, depth + 1)
+        elif type(value) is list:
+            for one in value[:_MAX_ELEMENTS]:
+                note_unknown("", one, odd, f"{inside}[]", depth + 1)
+
+
+def _put(quantity: str, value: Any, found: Found, odd: Oddities, path: str, name: str) -> None:
+    read: Any
+    if quantity in WHOLE:
+        read = whole_number(value)
+    elif quantity in MONEY:
+        read = money(value)
+    elif quantity in SECONDS:
+        read = value if type(value) in (int, float) and 0 <= value <= MAX_TOKENS / 1000 else None
+    elif quantity in WORDS:
+        read = value if isinstance(value, str) else None
+    else:
+        read = value if isinstance(value, bool) else None
+    if read is None:
+        is_number = type(value) in (int, float) or (isinstance(value, str) and _WHOLE.fullmatch(value) is not None)
+        odd.note(f"{path}.{name}", "implausible_number" if is_number else "wrong_type", value)
+        return
+    before = found.get(quantity)
+    if before is None or quantity in WORDS or quantity in FLAGS:
+        found[quantity] = read
+    else:
+        found[quantity] = before + read if quantity in SUMMED else max(before, read)
+
+
+def _gather_elements(rule: Node, elements: list[Any], found: Found, odd: Oddities, path: str) -> None:
+    added: Found = {}
+    for element in elements[:_MAX_ELEMENTS]:
+        if type(element) is not dict:
+            continue
+        by = None if rule.by is None else element.get(rule.by)
+        node = rule.elements.get(by) if by is None or isinstance(by, str) else None
+        if node is None:
+            note_unknown("", element, odd, f"{path}[]")
+            continue
+        if not node.members:
+            continue
+        one: Found = {}
+        gather(node, {name: value for name, value in element.items() if name != rule.by}, one, odd, f"{path}[]")
+        for quantity, value in one.items():
+            added[quantity] = added[quantity] + value if quantity in added and quantity in WHOLE else value
+    for quantity, value in added.items():
+        _put(quantity, value, found, odd, path, "[]")

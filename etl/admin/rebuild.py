@@ -230,6 +230,9 @@ def _step(
         if known.finished:
             return _Part(None, Rebuilt())
         after = known.after
+    else:
+        # There is no index of a workflow's steps in the order of their ids.
+        allow_long(connection)
     found = connection.execute(_FIND, {"after": after, "workflows": only, "limit": limit}).all()
     if not found:
         if only is None:

@@ -41,6 +41,20 @@ CALL = {
     "object": "chat.completion", "model": "m-1", "choices": [{"finish_reason": "length"}],
     "usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30},
 }  # fmt: skip
+SHAPES: list[Any] = [
+    {"id": "c", "object": "chat.completion", "model": "m", "choices": [{"finish_reason": "stop"}],
+     "usage": {"total_tokens": 12, "prompt_tokens": 7, "completion_tokens": 5,
+               "completion_tokens_details": {"reasoning_tokens": 2}}},
+    {"object": "response", "model": "m", "status": "completed",
+     "usage": {"output_tokens": 5, "input_tokens": 7, "input_tokens_details": {"cached_tokens": 3}, "total_tokens": 12}},
+    {"type": "message", "model": "c", "stop_reason": "max_tokens",
+     "usage": {"service_tier": "batch", "output_tokens": 5, "cache_read_input_tokens": 2, "input_tokens": 5}},
+    {"usageMetadata": {"totalTokenCount": 15, "thoughtsTokenCount": 3, "promptTokenCount": 7, "candidatesTokenCount": 5},
+     "modelVersion": "g", "candidates": [{"finishReason": "MAX_TOKENS"}]},
+    {"stopReason": "end_turn", "usage": {"inputTokens": 7, "outputTokens": 5, "totalTokens": 12}},
+    {"result": {"successful": True, "data": {"model": "m", "choices": [], "usage": {
+        "cost": 0.0012, "prompt_tokens": 7.0, "completion_tokens": "5"}}}},
+]  # fmt: skip
 # The command with batches of three steps, and the fail points.
 SMALL = """
 import sys
@@ -154,6 +168,25 @@ def test_what_a_load_would_write(world: World) -> None:
     assert world.command("rollups", "verify", "--json").json["waiting"] == 0
     assert "nothing to do" in world.run("rebuild")
     assert world.rewritten() == telling
+
+
+def test_every_shape_of_a_response(world: World) -> None:
+    """What `jsonb` does to a payload changes nothing that is read from it: after a load a rebuild finds every column right."""
+    steps = [(run_id, step["id"]) for run_id in world.runs for step in world.history.steps(run_id)]
+    for (run_id, step_id), body in zip(steps, SHAPES, strict=False):
+        world.history.change_step(
+            run_id, step_id, node_id="unknown", status="completed", error=None, inputs={"model": "m", "app_name": "a"},
+            outputs=body,
+        )  # fmt: skip
+    changed = [step_id for _, step_id in steps[: len(SHAPES)]]
+    world.run("sync")
+    before = world.steps()
+    assert all(before[id]["input_tokens"] == 7 and before[id]["usage_kinds"] for id in changed)
+    world.due("UPDATE orchestra.steps SET updated_at = '2020-01-01 00:00:00+00'")
+    assert world.rebuild()["changed"] == 0
+    world.due()
+    world.rebuild()
+    assert world.steps() == before
 
 
 def test_the_next_read_from_the_api(world: World) -> None:

@@ -458,10 +458,15 @@ def test_the_schema_knows_the_rules_of_this_program(database_url: str) -> None:
         assert known.finished
 
 
+@pytest.mark.parametrize("by_itself", [False, True])
 def test_an_upgrade_asks_for_it(
-    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    empty_database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    by_itself: bool,
 ) -> None:
-    """A database with steps of the revision before is to be rebuilt after `db upgrade`, which says so."""
+    """Who upgrades a database with steps is told to rebuild: by `db upgrade`, or by the log of what upgrades by itself."""
     url = empty_database_url
     schema.upgrade(url, revision="0010")
     query(
@@ -473,10 +478,11 @@ def test_an_upgrade_asks_for_it(
         VALUES ('s', 'r', 'w', 0, 'succeeded', 'x');
         """,
     )
-    command = command_line(tmp_path, monkeypatch, capsys, configuration("w"), **environment(url, "http://127.0.0.1:1"))
-    assert (
-        "1 stored step is still to be read by newer rules: run `orchestra-etl rebuild`" in command("db", "upgrade").out
-    )
+    variables = environment(url, "http://127.0.0.1:1", ORCHESTRA_ETL_DATABASE__MIGRATE_ON_START=str(by_itself).lower())
+    command = command_line(tmp_path, monkeypatch, capsys, configuration("w"), **variables)
+    upgraded = command("runs", "list") if by_itself else command("db", "upgrade")
+    told = upgraded.err if by_itself else upgraded.out
+    assert "1 stored step is still to be read by newer rules: run `orchestra-etl rebuild`" in told
     done = command("rebuild", "--json")
     assert (done.status, done.json["steps"], done.json["changed"]) == (0, 1, 0)
     assert "rebuild" not in command("db", "upgrade").out

@@ -17,8 +17,6 @@ CONTAINERS = (
     "response", "message", "delta", "metadata", "x_groq", "body", "result", "data", "chunks", "events",
 )  # fmt: skip
 """The members that may hold the response: of an integration, of a gateway, of an event of a stream."""
-MARKS = (b"oken", b'sage"', b"sageM", b"sage_", b"eval_count", b"billed_units", b"invocationM")
-"""What has none of these tells no usage."""
 
 _MAX_DEPTH = 5
 _MAX_USAGE_BYTES = 1 << 18
@@ -32,8 +30,8 @@ _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 _ELEMENTS = msgspec.json.Decoder(list[Raw])
 _TEXT = msgspec.json.Decoder(str)
 _ANY = msgspec.json.Decoder()
-_ITSELF = frozenset({"response_cost", "service_tier", "serviceTier", "results", "_hidden_params", "ResponseMetadata"})
-"""Members that do not make an object a response."""
+_BESIDE = frozenset({"response_cost", "service_tier", "serviceTier", "results", "_hidden_params"})
+"""Members that tell something of a response, and do not make an object one."""
 _RESPONSES = frozenset({"response", "realtime.response"})
 _CHARGED_ITEMS = {
     "web_search_call": "web_searches",
@@ -76,6 +74,35 @@ class _Candidate(Struct, gc=False):
 
 _ITEMS = msgspec.json.Decoder(list[_Item])
 _CANDIDATES = msgspec.json.Decoder(list[_Candidate])
+
+
+_OBJECT = ord("{")
+_TELL = frozenset(NAMES.members) - _BESIDE
+_CONTAINERS = frozenset(CONTAINERS)
+_HOLD = _TELL | _CONTAINERS
+
+
+def may_tell_usage(value: Raw, depth: int = 0) -> bool:
+    """Whether it is worth while to look for a response in a value: most payloads hold none, and are told apart fast."""
+    first = memoryview(value)[0]
+    if first == _OBJECT:
+        try:
+            members = _MEMBERS.decode(value)
+        except REFUSALS:
+            return False
+        if not _HOLD.isdisjoint(members):
+            if not _TELL.isdisjoint(members):
+                return True
+            # Without the cost of any(): this is asked of every step.
+            for name in _CONTAINERS & members.keys():
+                if depth < _MAX_DEPTH and may_tell_usage(members[name], depth + 1):
+                    return True
+        names = "\n".join(members)
+        return ("oken" in names or "sage" in names) and any(map(looks_like_usage, members))
+    if first in b'["':
+        text = bytes(value)
+        return b"usage" in text or b"oken" in text or b"eval_count" in text
+    return False
 
 
 class Completion:
@@ -152,10 +179,8 @@ class Completion:
             self._uses["batch"] = True
         for name in CONTAINERS:
             raw = members.get(name)
-            if raw is not None and depth < _MAX_DEPTH:
-                value = bytes(raw)
-                if any(mark in value for mark in MARKS):
-                    self.look(value, f"{path}.{name}", depth + 1)
+            if raw is not None and depth < _MAX_DEPTH and may_tell_usage(raw):
+                self.look(bytes(raw), f"{path}.{name}", depth + 1)
         for name, raw in members.items():
             if len(self._unknown) < _MAX_UNKNOWN and name not in CONTAINERS and looks_like_usage(name):
                 self._unknown.append((path, name, raw))
@@ -172,7 +197,7 @@ class Completion:
             value = _decoded(raw)
             if _says(NAMES.members[name], value):
                 self._told[name] = _merged(self._told.get(name), value)
-                tells = tells or name not in _ITSELF
+                tells = tells or name not in _BESIDE | {"ResponseMetadata"}
         if tells and self._at is None:
             self._at = path
         return tells

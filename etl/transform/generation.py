@@ -7,16 +7,16 @@ than expected reads as missing, never as an error.
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from etl.transform.bodies import MARKS, OUTPUTS, Completion
-from etl.transform.fields import MAX_TEXT_CHARACTERS
+from etl.transform.bodies import OUTPUTS, Completion, may_tell_usage
+from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
 from etl.transform.scanner import REFUSALS
-from etl.transform.usage_parts import usage_of
-from etl.transform.usage_reading import NAMES, Found, Oddities, Oddity, gather
+from etl.transform.usage_parts import plain_usage, usage_of
+from etl.transform.usage_reading import Oddity
 from etl.usage import NO_USAGE, Usage
 
 MAX_ERROR_CHARACTERS = 2_000
@@ -33,7 +33,8 @@ _NO_ERROR = re.compile(
 _FALSE = frozenset({"false", "no", "0"})
 _RESPONSES = ("chat.completion", "text_completion", "response")
 """What an object is called that is the response of a model, whether it tells usage or not."""
-_USAGE_NAMES = NAMES.members["usage"]
+_NOT_BY_THEMSELVES = ("integration", "code")
+"""Nodes whose outputs name a model that need not have answered here."""
 _FAILED = frozenset({"error", "failed", "failure"})
 REMOVED_ERROR = "(removed by a redaction rule)"
 """Stands for a reported error whose text no rule has left: that there was one is still counted."""
@@ -76,22 +77,47 @@ class _Choice(Struct, gc=False):
     error: Raw | UnsetType = UNSET
 
 
+_Count = Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None
+
+
+class _UsualDetails(Struct, gc=False, forbid_unknown_fields=True):
+    cached_tokens: _Count = None
+    reasoning_tokens: _Count = None
+    audio_tokens: _Count = None
+    text_tokens: _Count = None
+    accepted_prediction_tokens: _Count = None
+    rejected_prediction_tokens: _Count = None
+
+
+class _UsualUsage(Struct, gc=False, forbid_unknown_fields=True):
+    """Names of `usage_names` that nearly all responses have, read in one go. With any other name, the table reads them all."""
+
+    prompt_tokens: _Count = None
+    completion_tokens: _Count = None
+    total_tokens: _Count = None
+    prompt_tokens_details: _UsualDetails | None = None
+    completion_tokens_details: _UsualDetails | None = None
+
+
 class _Result(Struct, gc=False):
     error: Raw | UnsetType = UNSET
     successful: Any = None
     successfull: Any = None  # the API's own spelling, beside the right one
     success: Any = None
+    data: Raw | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
 
 
 _OUTPUTS = msgspec.json.Decoder(_Outputs)
 _INPUTS = msgspec.json.Decoder(_Inputs)
 _CHOICES = msgspec.json.Decoder(list[_Choice])
-_USAGE: msgspec.json.Decoder[dict[str, Any] | None] = msgspec.json.Decoder(dict[str, Any] | None)
+_USUAL: msgspec.json.Decoder[_UsualUsage | None] = msgspec.json.Decoder(_UsualUsage)
 _RESULT = msgspec.json.Decoder(_Result)
 _ANY = msgspec.json.Decoder()
 
 _NO_OUTPUTS, _NO_INPUTS, _NO_RESULT = _Outputs(), _Inputs(), _Result()
 _NO_CHOICES: list[_Choice] = []
+_NO_DETAILS = _UsualDetails()
 
 _View = TypeVar("_View")
 
@@ -114,37 +140,46 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
     """Read a step's payloads (JSON, None where there is none)."""
     given = _view(_INPUTS, inputs, _NO_INPUTS)
     made = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
-    if made.choices is not UNSET and made.usage is not UNSET and (used := _view(_USAGE, made.usage, None)):
-        return _chat(given, made, used)
-    completion = None
-    if outputs is not None:
-        text = bytes(outputs)
-        if made.object in _RESPONSES or any(mark in text for mark in MARKS):
-            completion = Completion()
-            completion.look(text, OUTPUTS)
+    is_model = made.object in _RESPONSES
+    if made.choices is not UNSET and made.usage is not UNSET:
+        if (usual := _view(_USUAL, made.usage, None)) is not None and (usage := _usual_usage(usual, made)) is not None:
+            return _chat(given, made, usage)
+        is_model = True
     result = _view(_RESULT, made.result, _NO_RESULT)
-    node_type = _node_type(given, made, result)
-    is_model = made.object in _RESPONSES or (made.choices is not UNSET and made.usage is not UNSET)
+    completion = None
+    if outputs is not None and (is_model or _may_tell_usage(outputs, made, result)):
+        completion = Completion()
+        completion.look(bytes(outputs), OUTPUTS)
+    node_type = "model" if is_model else _node_type(given, made, result)
     if is_model:
-        error = _model_error(made)
+        error = _model_error(made, _view(_CHOICES, made.choices, _NO_CHOICES))
     elif node_type == "code":
         # What its author calls a success is the author's own affair, an error is one.
         error = _error(result.error) or _error_text(made.error)
     else:
         error = _error(result.error) or _error_text(made.error) or _no_success(result) or _no_success(made)
     read = Generation(
-        "model" if is_model else node_type,
-        _short(given.model) or _short(given.modelId) or _short(given.model_id) or _short(given.model_name),
-        None if node_type in ("integration", "code") and not is_model else _short(made.model),
+        node_type,
+        _request_model(given),
+        None if made.model is None or node_type in _NOT_BY_THEMSELVES else _short(made.model),
         reported_error=error,
     )
-    return read if completion is None else _with_usage(read, completion, is_model)
+    return read if completion is None else _with_usage(read, completion)
 
 
-def _with_usage(read: Generation, completion: Completion, is_model: bool) -> Generation:
+def _may_tell_usage(outputs: Raw, made: _Outputs, result: _Result) -> bool:
+    if made.usage is not UNSET or result.usage is not UNSET:
+        return True
+    # What an integration gives stands in an envelope of the API: nothing else is looked at.
+    if result.data is not UNSET:
+        return may_tell_usage(result.data)
+    return may_tell_usage(outputs if made.result is UNSET else made.result)
+
+
+def _with_usage(read: Generation, completion: Completion) -> Generation:
     """What the payloads tell, together with the response that was found in them."""
     found, oddities = completion.read()
-    if not found and not is_model:
+    if not found and read.node_type != "model":
         return msgspec.structs.replace(read, oddities=tuple(oddities)) if oddities else read
     usage, dropped = usage_of(found)
     for name in dropped:
@@ -205,33 +240,50 @@ def with_facts_of(answered: Generation, left: Generation) -> Generation:
     return msgspec.structs.replace(left, node_type=answered.node_type, reported_error=error)
 
 
-def _chat(given: _Inputs, made: _Outputs, used: dict[str, Any]) -> Generation:
-    """The usual response: what `Completion` would read, at the speed of a load."""
-    found: Found = {}
-    oddities = Oddities()
-    gather(_USAGE_NAMES, used, found, oddities, f"{OUTPUTS}.usage")
-    if made.service_tier is not None or made.response_cost is not None:
-        own = {"service_tier": made.service_tier, "response_cost": made.response_cost}
-        gather(NAMES, own, found, oddities, OUTPUTS)
-    usage, dropped = usage_of(found)
-    for name in dropped:
-        oddities.note(f"{OUTPUTS}.{name}", "implausible_number", 0)
+def _usual_usage(used: _UsualUsage, made: _Outputs) -> Usage | None:
+    """What `usage_of` makes of the names that nearly all responses have; None where it takes more to decide."""
+    took, gave = used.prompt_tokens_details or _NO_DETAILS, used.completion_tokens_details or _NO_DETAILS
+    read, wrote, cached, reasoning = (
+        used.prompt_tokens,
+        used.completion_tokens,
+        took.cached_tokens,
+        gave.reasoning_tokens,
+    )
+    if (
+        read is None
+        or wrote is None
+        or (used.total_tokens is not None and used.total_tokens != read + wrote)
+        or (cached is not None and cached > read)
+        or (reasoning is not None and reasoning > wrote)
+        or took.audio_tokens
+        or gave.audio_tokens
+        or made.service_tier is not None
+        or made.response_cost is not None
+    ):
+        return None
+    return plain_usage(read, wrote, cached, reasoning)
+
+
+def _chat(given: _Inputs, made: _Outputs, usage: Usage) -> Generation:
     choices = _view(_CHOICES, made.choices, _NO_CHOICES)
-    reason = (_short(choices[0].finish_reason) or _short(choices[0].stop_reason)) if choices else None
     return Generation(
         "model",
-        _short(given.model) or _short(given.modelId) or _short(given.model_id) or _short(given.model_name),
+        _request_model(given),
         _short(made.model),
         usage,
-        reason,
+        (_short(choices[0].finish_reason) or _short(choices[0].stop_reason)) if choices else None,
         _model_error(made, choices),
-        tuple(oddities),
     )
 
 
-def _model_error(made: _Outputs, choices: list[_Choice] | None = None) -> str | None:
-    if choices is None:
-        choices = _view(_CHOICES, made.choices, _NO_CHOICES)
+def _request_model(given: _Inputs) -> str | None:
+    for name in (given.model, given.modelId, given.model_id, given.model_name):
+        if name is not None:
+            return _short(name)
+    return None
+
+
+def _model_error(made: _Outputs, choices: list[_Choice]) -> str | None:
     return _error_text(made.error) or next(filter(None, map(_choice_error, choices)), None)
 
 
@@ -252,6 +304,8 @@ def _error_text(error: Raw | UnsetType) -> str | None:
 
 def _error(error: Raw | UnsetType) -> str | None:
     """What an error says, as text; None where it says nothing."""
+    if error is UNSET or bytes(memoryview(error)[:5]) == b"null":
+        return None
     found = _view(_ANY, error, None)
     if not is_error(found):
         return None
@@ -261,14 +315,13 @@ def _error(error: Raw | UnsetType) -> str | None:
 
 def _no_success(result: _Result | _Outputs) -> str | None:
     """What to say where a result calls itself no success."""
-    for name, value in (
-        ("successful", result.successful),
-        ("successful", result.successfull),
-        ("success", result.success),
-    ):
-        if value is False or (isinstance(value, str) and value.strip().casefold() in _FALSE):
-            return f"reported {name}: false"
-    return None
+    if _says_no(result.successful) or _says_no(result.successfull):
+        return "reported successful: false"
+    return "reported success: false" if _says_no(result.success) else None
+
+
+def _says_no(value: object) -> bool:
+    return value is False or (isinstance(value, str) and value.strip().casefold() in _FALSE)
 
 
 def _view(decoder: msgspec.json.Decoder[_View], text: Raw | UnsetType | None, otherwise: _View) -> _View:

@@ -47,6 +47,8 @@ WHOLE = frozenset(
 `prompt` and `input` are both the input. What is `beside` comes on top of it: on top of `prompt` only where the total says so.
 `reasoning` is part of the output, or beside it where the total says so; `reasoning_beside` and `citation` are beside it.
 """
+ZERO = WHOLE - {name for name in WHOLE if name.endswith(("_audio", "_image", "_video"))}
+"""Quantities of which 0 is kept. Many providers tell of each call that it had no audio; most of their models never have."""
 SECONDS = frozenset({"audio_seconds"})
 MONEY = frozenset({"cost", "upstream_cost", "gateway_cost"})
 """In US dollars. `upstream_cost` comes on top of `cost` where the key is the customer's own (`own_key`)."""
@@ -230,6 +232,7 @@ def _cohere() -> Iterator[Name]:
         yield from _of(source, "search_units", f"{body}.billed_units.search_units")
         yield from _of(source, "prompt", f"{body}.tokens.input_tokens")
         yield from _of(source, "output", f"{body}.tokens.output_tokens")
+        # Moonshot and Together have this name, too: https://platform.moonshot.ai/docs/api/chat
         yield from _of(source, "cached", f"{body}.cached_tokens")
 
 
@@ -291,7 +294,6 @@ def _others() -> Iterator[Name]:
     yield from _of(GATEWAY, "gateway_cost", "usage.pydantic_ai_gateway.cost_estimate")
     yield from _of(GATEWAY, "gateway_cost", "usageMetadata.pydantic_ai_gateway.cost_estimate")
 
-    yield from _of("https://platform.moonshot.ai/docs/api/chat", "cached", "usage.cached_tokens")
     yield from _of(AI_SDK, "cached", "usage.cachedInputTokens")
     yield from _of(AI_SDK, "reasoning", "usage.reasoningTokens")
     cursor = "https://cursor.com/docs/account/teams/admin-api"

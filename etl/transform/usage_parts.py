@@ -52,24 +52,29 @@ def _plain(found: Found) -> tuple[Usage, tuple[str, ...]] | None:
     read, wrote, cached, reasoning = get("prompt"), get("output"), get("cached"), get("reasoning")
     if read is None or wrote is None or (cached or 0) > read or (reasoning or 0) > wrote or "input" in found:
         return None
-    total = read + wrote
-    if get("total", total) != total:
+    if get("total", read + wrote) != read + wrote:
         return None
-    kinds = (
-        (_BIT_INPUT if read > (cached or 0) else 0)
-        | (_BIT_CACHED if cached else 0)
-        | (_BIT_OUTPUT if wrote > (reasoning or 0) else 0)
-        | (_BIT_REASONING if reasoning else 0)
-    )
+    return plain_usage(read, wrote, cached, reasoning, _tier(found) if "tier" in found else None), ()
+
+
+def plain_usage(
+    read: int, wrote: int, cached: int | None, reasoning: int | None, service_tier: str | None = None
+) -> Usage:
+    """The usage of a call that read and wrote text, with parts that fit."""
     return Usage(
         input_tokens=read,
         cached_input_tokens=cached,
         output_tokens=wrote,
         reasoning_tokens=reasoning,
-        total_tokens=total,
-        usage_kinds=kinds,
-        service_tier=_tier(found) if "tier" in found else None,
-    ), ()
+        total_tokens=read + wrote,
+        usage_kinds=(
+            (_BIT_INPUT if read > (cached or 0) else 0)
+            | (_BIT_CACHED if cached else 0)
+            | (_BIT_OUTPUT if wrote > (reasoning or 0) else 0)
+            | (_BIT_REASONING if reasoning else 0)
+        ),
+        service_tier=service_tier,
+    )
 
 
 def _worked_out(found: Found) -> tuple[Usage, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from etl.records import DriftKind
 from etl.transform.fields import MAX_TOKENS
-from etl.transform.usage_names import FLAGS, MONEY, SECONDS, SUMMED, WHOLE, WORDS, Node, tree
+from etl.transform.usage_names import FLAGS, MONEY, SECONDS, SUMMED, WHOLE, WORDS, ZERO, Node, tree
 
 MAX_COST = 10**6
 """No call costs so many dollars."""
@@ -76,7 +76,8 @@ def gather(node: Node, value: dict[str, Any], found: Found, odd: Oddities, path:
             if rule.members:
                 odd.note(f"{path}.{name}", "wrong_type", one)
         elif type(one) is int and 0 <= one <= MAX_TOKENS and quantity in WHOLE and quantity not in found:
-            found[quantity] = one
+            if one or quantity in ZERO:
+                found[quantity] = one
         else:
             _put(quantity, one, found, odd, path, name)
 

@@ -1,0 +1,334 @@
+"""What a model's response tells about its usage, whatever the provider."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from genai_prices.data_snapshot import get_snapshot
+from msgspec import Raw
+
+from etl.transform.bodies import CONTAINERS
+from etl.transform.generation import Generation, read_generation
+from etl.transform.usage_names import ALL, FINISH_REASONS, NAMES, Name, tree
+from etl.usage import BITS, KINDS, Usage, charged
+from tests.provider_bodies import SAMPLES, Sample
+
+_COUNTED = tuple(kind.name for kind in KINDS if kind.name.endswith("_tokens"))
+
+
+def read(outputs: Any, inputs: Any = None) -> Generation:
+    """What a step with these payloads tells."""
+    return read_generation(Raw(json.dumps(inputs).encode()), Raw(json.dumps(outputs).encode()))
+
+
+def told(usage: Usage) -> dict[str, Any]:
+    """The fields of a usage that are not None."""
+    fields = msgspec.structs.asdict(usage)
+    kinds = fields.pop("usage_kinds")
+    assert kinds == sum(BITS[name] for name in charged(usage))
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+def test_every_shape(sample: Sample) -> None:
+    """Each provider's body gives the usage that its page describes, the model and the reason to stop; nothing is passed over."""
+    seen = read(sample.body)
+    assert told(seen.usage) == sample.usage
+    assert (seen.response_model, seen.finish_reason) == (sample.model, sample.finish_reason)
+    assert seen.oddities == ()
+
+
+# Our kinds by the names of genai-prices.
+_THEIRS = {
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cache_read_tokens": "cached_input_tokens",
+    "cache_write_tokens": "cache_write_tokens",
+    "cache_write_1h_tokens": "cache_write_1h_tokens",
+    "output_reasoning_tokens": "reasoning_tokens",
+    "input_audio_tokens": "input_audio_tokens",
+    "cache_audio_read_tokens": "cached_audio_tokens",
+    "output_audio_tokens": "output_audio_tokens",
+    "input_image_tokens": "input_image_tokens",
+    "output_image_tokens": "output_image_tokens",
+    "output_citation_tokens": "citation_tokens",
+}
+
+
+@pytest.mark.parametrize(
+    "sample", [sample for sample in SAMPLES if sample.extractor is not None], ids=lambda sample: sample.name
+)
+def test_as_genai_prices_reads_it(sample: Sample) -> None:
+    """Where genai-prices can read a body, it finds the same in it: whoever computes a cost by it, computes ours."""
+    provider, flavor = sample.extractor or ("", "")
+    (extractor,) = [
+        one
+        for found in get_snapshot().providers
+        if found.id == provider
+        for one in found.extractors or ()
+        if one.api_flavor == flavor
+    ]
+    _, theirs = extractor.extract(sample.body)
+    ours = read(sample.body).usage
+    for name, kind in _THEIRS.items():
+        assert (getattr(theirs, name, None) or 0) == (getattr(ours, kind) or 0), name
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        # The total tells; without one, a name that only the provider has, or what cannot be otherwise.
+        ({"completion_tokens": 50, "total_tokens": 60, "completion_tokens_details": {"reasoning_tokens": 40}}, (50, 60)),
+        ({"completion_tokens": 50, "total_tokens": 100, "completion_tokens_details": {"reasoning_tokens": 40}}, (90, 100)),
+        ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 40}}, (50, 60)),
+        ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 60}}, (110, 120)),
+        ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 40}, "num_sources_used": 0}, (90, 100)),
+        ({"completion_tokens": 50, "total_tokens": 60, "completion_tokens_details": {"reasoning_tokens": 70}}, (120, 130)),
+    ],
+)  # fmt: skip
+def test_reasoning_inside_or_beside(usage: dict[str, Any], expected: tuple[int, int]) -> None:
+    """Reasoning is part of the completion, or beside it, as the total tells."""
+    used = read({"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 10, **usage}}).usage
+    assert (used.output_tokens, used.total_tokens) == expected
+    assert used.other_tokens is None
+
+
+def test_what_the_total_holds_beyond_is_other() -> None:
+    """Tokens of the total that no name explains are counted as what they are: others, without a price."""
+    used = read({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40}}).usage
+    assert told(used) == {"input_tokens": 10, "output_tokens": 5, "other_tokens": 25, "total_tokens": 40}
+
+
+@pytest.mark.parametrize(
+    ("usage", "left", "paths"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 11}},
+         {}, {"outputs.cached_input_tokens"}),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"audio_tokens": 6}},
+         {}, {"outputs.output_audio_tokens"}),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"audio_tokens": 8, "image_tokens": 8}},
+         {"input_audio_tokens": 8}, {"outputs.input_image_tokens"}),
+        # Where all is from the cache, the audio is.
+        ({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 10, "audio_tokens": 8}},
+         {"cached_input_tokens": 10, "input_audio_tokens": 8, "cached_audio_tokens": 8}, set()),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_left_out(usage: dict[str, Any], left: dict[str, int], paths: set[str]) -> None:
+    """A part that is larger than what contains it is left out and counted as drift; the whole stays."""
+    seen = read({"choices": [], "usage": usage})
+    assert told(seen.usage) == {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, **left}
+    assert {(odd.path, odd.kind) for odd in seen.oddities} == {(path, "implausible_number") for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "paths"),
+    [
+        ({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "speech_tokens": 7}},
+         ["outputs.usage.speech_tokens"]),
+        ({"usage": {"input_tokens": 1, "output_tokens": 1, "by_tool": {"a": {"tool_tokens": 3}}}},
+         ["outputs.usage.by_tool.a.tool_tokens"]),
+        ({"model": "m", "llm_usage": {"tokens_in": 5, "tokens_out": 6}},
+         ["outputs.llm_usage.tokens_in", "outputs.llm_usage.tokens_out"]),
+        ({"result": {"data": {"response": {"token_usage": {"prompt": 5, "tokens": 3}}, "usage_total": 4}}},
+         ["outputs.result.data.response.token_usage.tokens", "outputs.result.data.usage_total"]),
+        ([_completion | {"id": str(number)} for number, _completion in enumerate([SAMPLES[0].body] * 2)], ["outputs[].usage"]),
+        ({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "new_tokens": 0, "token_limit": 9, "a": "tokens"}},
+         []),
+    ],
+)  # fmt: skip
+def test_what_looks_like_usage_is_counted(outputs: Any, paths: list[str]) -> None:
+    """Numbers under a name that tells of tokens or usage, which no row of the table has, are drift with their path."""
+    found = [(odd.path, odd.kind) for odd in read(outputs).oddities]
+    assert sorted(found) == sorted((path, "unknown_usage") for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "node_type", "model"),
+    [
+        ({"app_name": "openai", "action": "CHAT"}, {"result": {"data": SAMPLES[0].body, "error": None}}, "integration", "gpt-4o"),
+        ({"app_name": "slack", "action": "SEND"}, {"model": "m", "result": {"data": {"ok": True}}}, "integration", None),
+        ({"code": "..."}, {"result": SAMPLES[0].body}, "code", "gpt-4o"),
+        ({"code": "..."}, {"result": {"usage": {"cpu": 3}}}, "code", None),
+        ({"query": "q"}, {"documents": [], "usage": {"total_tokens": 5, "prompt_tokens": 5}}, "knowledge_retrieval", None),
+        ({"modelId": "titan"}, {"inputTextTokenCount": 5}, "model", None),
+        ({"model_name": "m"}, {"type": "message", "model": "c", "usage": {"input_tokens": 1, "output_tokens": 1}}, "model", "c"),
+        ({}, {"usage": {"requests": 1}}, None, None),
+    ],
+)  # fmt: skip
+def test_a_call_is_what_tells_usage(inputs: Any, outputs: Any, node_type: str | None, model: str | None) -> None:
+    """Whatever the node, a response in its outputs is read; the node stays what it is, or is a model."""
+    seen = read(outputs, inputs)
+    assert (seen.node_type, seen.response_model) == (node_type, model)
+    assert seen.request_model == (inputs.get("modelId") or inputs.get("model_name"))
+
+
+@pytest.mark.parametrize(
+    ("more", "tier"),
+    [
+        ({"service_tier": "auto"}, "standard"),
+        ({"service_tier": "Priority"}, "priority"),
+        ({"service_tier": "scale"}, "scale"),
+        ({"service_tier": ""}, None),
+        ({"service_tier": "x" * 60}, "x" * 50),
+        ({"usage": {"input_tokens": 1, "output_tokens": 1, "speed": "fast", "inference_geo": "us"}}, "fast us"),
+        ({"usage": {"input_tokens": 1, "output_tokens": 1, "inference_geo": "global"}}, None),
+        ({"usage": {"input_tokens": 1, "output_tokens": 1}, "service_tier": "a\x00\x1b[31m"}, "a\ufffd\ufffd[31m"),
+        ({"service_tier": ["flex"]}, None),
+    ],
+)
+def test_tiers(more: dict[str, Any], tier: str | None) -> None:
+    """The tier of service is in lower case, short and without characters that a terminal or PostgreSQL would take amiss."""
+    assert read({"usage": {"input_tokens": 1, "output_tokens": 1}, **more}).usage.service_tier == tier
+
+
+@pytest.mark.parametrize("cost", ["a", True, -1, 10**7, [1], float("1e300")])
+def test_no_cost(cost: object) -> None:
+    """A reported cost that is none is not kept, and counted as drift."""
+    seen = read({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": cost}})
+    assert seen.usage.reported_cost is None
+    assert [odd.path for odd in seen.oddities] == ["outputs.usage.cost"]
+
+
+def test_a_small_cost_is_exact() -> None:
+    """A cost in powers of ten stays the decimal that it was."""
+    seen = read({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": 1.5e-07}})
+    assert seen.usage.reported_cost == Decimal("0.00000015")
+
+
+def test_the_table_of_names() -> None:
+    """Each name has the public page that documents it and one meaning, and a wrong row is refused."""
+    assert len({path for path, _, _ in NAMES}) == len(NAMES)
+    for path, quantity, source in NAMES:
+        assert source.startswith("https://"), path
+        assert quantity is None or quantity in ALL, path
+    assert all(source.startswith("https://") for _, source in FINISH_REASONS)
+    with pytest.raises(ValueError, match="no quantity"):
+        tree([Name("usage.x", "speech", "https://example.com")])
+    with pytest.raises(ValueError, match="two quantities"):
+        tree([Name("usage.x", "input", "https://example.com"), Name("usage.x", "output", "https://example.com")])
+
+
+def _anything(random: random.Random, depth: int = 3) -> Any:
+    kinds = 7 if depth else 5
+    match random.randrange(kinds):
+        case 0:
+            return random.choice([None, True, False, "", "7", "100.0", "tokens", "TEXT", "1h"])
+        case 1 | 2 | 3:
+            return random.choice([0, 1, 7, 100, 10**12, 10**12 + 1, 2**70, -1, 1e300])
+        case 4:
+            return random.choice([0.0, 7.0, 7.5, -0.5, 1e-9])
+        case 5:
+            return [_anything(random, depth - 1) for _ in range(random.randrange(4))]
+        case _:
+            return {random.choice(_WORDS): _anything(random, depth - 1) for _ in range(random.randrange(8))}
+
+
+_WORDS = sorted({part.partition("[")[0] for name in NAMES for part in name.path.split(".")} | set(CONTAINERS))
+
+
+def _body(random: random.Random) -> dict[str, Any]:
+    """A body with some names of the table, most of them with a plausible number."""
+    body: dict[str, Any] = {}
+    for name in random.sample(NAMES, random.randrange(1, 12)):
+        *way, last = name.path.split(".")
+        at: Any = body
+        for part in way:
+            member, bracket, condition = part.partition("[")
+            if bracket:
+                by, _, value = condition.removesuffix("]").partition("=")
+                elements = at.setdefault(member, [])
+                if not isinstance(elements, list):
+                    break
+                elements.append({by: value} if by else {})
+                at = elements[-1]
+            else:
+                at = at.setdefault(member, {})
+            if not isinstance(at, dict):
+                break
+        else:
+            at[last] = random.randrange(1_000) if random.random() < 0.95 else _anything(random, 2)
+    return body
+
+
+def _check(seen: Generation) -> None:
+    usage = seen.usage
+    told(usage)
+    leaves = charged(usage)
+    assert all(quantity > 0 for quantity in leaves.values()), usage
+    whole = (usage.input_tokens or 0) + (usage.output_tokens or 0) + (usage.other_tokens or 0)
+    assert sum(quantity for name, quantity in leaves.items() if name in _COUNTED) == whole, usage
+    if usage.total_tokens is not None:
+        assert usage.total_tokens >= (usage.input_tokens or 0) + (usage.output_tokens or 0)
+    for kind in KINDS:
+        for container in kind.part_of:
+            assert (getattr(usage, kind.name) or 0) <= (getattr(usage, container) or 0), (kind.name, usage)
+    assert len(seen.oddities) <= 20
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_parts_add_up(seed: int) -> None:
+    """Whatever names come together: the charges add up to input, output and other, none is negative, none counts twice."""
+    chance = random.Random(seed)
+    for _ in range(100):
+        _check(read(_body(chance)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_json_is_read(seed: int) -> None:
+    """Any JSON in any place of a body gives a usage that adds up, and never an error."""
+    chance = random.Random(seed)
+    for _ in range(100):
+        usage = {name: _anything(chance) for name in chance.sample(_WORDS, chance.randrange(12))}
+        place = chance.choice(
+            ["usage", "usageMetadata", "usage_metadata", "meta", "result", "response", "chunks", "data"]
+        )
+        _check(read({"choices": _anything(chance), place: usage} if chance.random() < 0.5 else {place: usage}))
+        _check(read(_anything(chance, 4)))
+
+
+def test_the_usual_way_is_the_tables_way() -> None:
+    """The names that are read in one go give what the table gives, whatever their numbers."""
+    chance = random.Random(7)
+    for _ in range(500):
+        usage = {
+            name: chance.choice([None, 0, 5, 10, 20, 10**12 + 1, -1, "7"])
+            for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+        } | {
+            details: {name: chance.choice([0, 5, 10]) for name in names}
+            for details, names in (
+                ("prompt_tokens_details", ("cached_tokens", "audio_tokens", "text_tokens")),
+                ("completion_tokens_details", ("reasoning_tokens", "audio_tokens")),
+            )
+            if chance.random() < 0.5
+        }
+        usual = read({"choices": [], "usage": usage})
+        by_table = read({"result": {"usage": usage}})
+        assert usual.usage == by_table.usage, usage
+        assert [odd.kind for odd in usual.oddities] == [odd.kind for odd in by_table.oddities]
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        b'{"usage":' * 5_000 + b"1" + b"}" * 5_000,
+        b'{"result":' * 5_000 + b'{"usage":1}' + b"}" * 5_000,
+        b'{"usage":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        b"[" + b'{"usage":{"prompt_tokens":1}},' * 100_000 + b"1]",
+        b'{"usage":{' + b",".join(b'"%d_tokens":1' % number for number in range(20_000)) + b"}}",
+        b'{"usage":{"iterations":[' + b'{"type":"x","a_tokens":1},' * 50_000 + b"1]}}",
+        b'{"result":"' + b'{\\"usage\\":1} ' * 50_000 + b'"}',
+    ],
+    ids=["deep usage", "deep results", "deep arrays", "many chunks", "many names", "many elements", "long text"],
+)
+def test_reading_is_bounded(outputs: bytes) -> None:
+    """Nesting, and any number of chunks, names or elements, give no error and take no more time than their bytes are worth."""
+    start = time.process_time()
+    seen = read_generation(None, Raw(outputs))
+    assert time.process_time() - start < 2
+    assert len(seen.oddities) <= 20

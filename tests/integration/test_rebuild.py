@@ -30,6 +30,7 @@ from etl.transform.generation import REMOVED_ERROR
 from etl.transform.reread import COLUMNS
 from tests.command_line import Command, command_line
 from tests.conftest import ROOT
+from tests.provider_bodies import SAMPLES
 from tests.support import configuration, environment, query, wait_until
 
 LONG_AGO = "2020-01-01 00:00:00+00"
@@ -41,20 +42,6 @@ CALL = {
     "object": "chat.completion", "model": "m-1", "choices": [{"finish_reason": "length"}],
     "usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30},
 }  # fmt: skip
-SHAPES: list[Any] = [
-    {"id": "c", "object": "chat.completion", "model": "m", "choices": [{"finish_reason": "stop"}],
-     "usage": {"total_tokens": 12, "prompt_tokens": 7, "completion_tokens": 5,
-               "completion_tokens_details": {"reasoning_tokens": 2}}},
-    {"object": "response", "model": "m", "status": "completed",
-     "usage": {"output_tokens": 5, "input_tokens": 7, "input_tokens_details": {"cached_tokens": 3}, "total_tokens": 12}},
-    {"type": "message", "model": "c", "stop_reason": "max_tokens",
-     "usage": {"service_tier": "batch", "output_tokens": 5, "cache_read_input_tokens": 2, "input_tokens": 5}},
-    {"usageMetadata": {"totalTokenCount": 15, "thoughtsTokenCount": 3, "promptTokenCount": 7, "candidatesTokenCount": 5},
-     "modelVersion": "g", "candidates": [{"finishReason": "MAX_TOKENS"}]},
-    {"stopReason": "end_turn", "usage": {"inputTokens": 7, "outputTokens": 5, "totalTokens": 12}},
-    {"result": {"successful": True, "data": {"model": "m", "choices": [], "usage": {
-        "cost": 0.0012, "prompt_tokens": 7.0, "completion_tokens": "5"}}}},
-]  # fmt: skip
 # The command with batches of three steps, and the fail points.
 SMALL = """
 import sys
@@ -68,7 +55,7 @@ sys.exit(main())
 
 
 class World:
-    """A workflow of ten finished runs, loaded."""
+    """A workflow of some finished runs, a day apart."""
 
     def __init__(
         self, url: str, history: History, folder: Path, command: Command, variables: Mapping[str, str]
@@ -131,9 +118,9 @@ class World:
 def world(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[World]:
-    """Ten finished runs, none of them loaded."""
+    """Some finished runs, none of them loaded."""
     history = History(
-        seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, spacing=timedelta(days=1)
+        seed=5, workflows=1, runs_per_workflow=16, live=0, arrivals_per_minute=0, spacing=timedelta(days=1)
     )
     with Simulator(history).in_thread() as simulator:
         variables = environment(database_url, simulator.base_url, ORCHESTRA_ETL_API__ATTEMPTS="1")
@@ -172,21 +159,24 @@ def test_what_a_load_would_write(world: World) -> None:
 
 def test_every_shape_of_a_response(world: World) -> None:
     """What `jsonb` does to a payload changes nothing that is read from it: after a load a rebuild finds every column right."""
-    steps = [(run_id, step["id"]) for run_id in world.runs for step in world.history.steps(run_id)]
-    for (run_id, step_id), body in zip(steps, SHAPES, strict=False):
+    places = [(run_id, step["id"]) for run_id in world.runs for step in world.history.steps(run_id)]
+    samples = dict(zip([step_id for _, step_id in places], SAMPLES, strict=False))
+    assert len(samples) == len(SAMPLES)
+    for run_id, step_id in places[: len(samples)]:
         world.history.change_step(
-            run_id, step_id, node_id="unknown", status="completed", error=None, inputs={"model": "m", "app_name": "a"},
-            outputs=body,
+            run_id, step_id, node_id="unknown", status="completed", error=None,
+            inputs={"model": "m", "app_name": "a"}, outputs=samples[step_id].body,
         )  # fmt: skip
-    changed = [step_id for _, step_id in steps[: len(SHAPES)]]
     world.run("sync")
     before = world.steps()
-    assert all(before[id]["input_tokens"] == 7 and before[id]["usage_kinds"] for id in changed)
     world.due("UPDATE orchestra.steps SET updated_at = '2020-01-01 00:00:00+00'")
     assert world.rebuild()["changed"] == 0
     world.due()
     world.rebuild()
-    assert world.steps() == before
+    after = world.steps()
+    assert after == before
+    for id, sample in samples.items():
+        assert {name: after[id][name] for name in sample.usage} == sample.usage, sample.name
 
 
 def test_the_next_read_from_the_api(world: World) -> None:

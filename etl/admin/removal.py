@@ -58,6 +58,16 @@ _FORGET_EXAMPLES = text("""
     UPDATE orchestra_etl.drift SET last_run_id = '' WHERE last_run_id = ANY (CAST(:ids AS text[]))
 """)
 
+# A rebuild goes on behind the step before. One that is at it locks in another order: PostgreSQL ends one of the two, which is
+# repeated.
+_FORGET_POSITION = text("""
+    UPDATE orchestra_etl.rebuilds AS b
+    SET after_step_id = (
+        SELECT max(s.id) FROM orchestra.steps AS s
+        WHERE s.id < b.after_step_id AND NOT s.run_id = ANY (CAST(:ids AS text[])))
+    WHERE after_step_id IN (SELECT id FROM orchestra.steps WHERE run_id = ANY (CAST(:ids AS text[])))
+""")
+
 # What stays: the id and the workflow, so that nothing brings the run back; where the walk of the list met it; our own times of
 # first sight and removal. The start is kept of a pruned run only: of an erased one it could tell who it was.
 _TOMBSTONE = text("""
@@ -103,6 +113,7 @@ def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) ->
     The rows must have been locked by `lock` in this transaction. Dead letters are the caller's to decide on.
     """
     ids = {"ids": list(run_ids)}
+    connection.execute(_FORGET_POSITION, ids)
     removed = {name: connection.execute(statement, ids).rowcount for name, statement in _DELETE.items()}
     removed["run_requests"] = connection.execute(_DELETE_REQUESTS, ids).rowcount
     connection.execute(_FORGET_EXAMPLES, ids)

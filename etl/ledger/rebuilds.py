@@ -16,7 +16,7 @@ _ADVANCE = text("""
 """)
 
 _FINISH = text("""
-    UPDATE orchestra_etl.rebuilds SET started_at = COALESCE(started_at, now()), finished_at = now()
+    UPDATE orchestra_etl.rebuilds SET after_step_id = NULL, started_at = COALESCE(started_at, now()), finished_at = now()
     WHERE transform_version = :version
 """)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from etl import schema
 from etl.admin import rebuild
@@ -418,7 +419,7 @@ def test_of_many_about_how_many(world: World, monkeypatch: pytest.MonkeyPatch) -
     number = len(world.steps())
     query(world.url, "ANALYZE orchestra.steps")
     query(world.url, "UPDATE orchestra_etl.rebuilds SET steps = 4")
-    monkeypatch.setattr(rebuilds, "_LEFT", rebuilds.text(str(rebuilds._LEFT).replace("10001", "6")))
+    monkeypatch.setattr(rebuilds, "_LEFT", text(str(rebuilds._LEFT).replace("10001", "6")))
     monkeypatch.setattr(rebuilds, "_COUNTED", 5)
     assert f"about {number - 4} stored steps are still" in _line(world.run("status"))
 

@@ -9,17 +9,19 @@ from datetime import UTC, datetime
 from functools import partial
 
 import msgspec
+import structlog
 from psycopg.conninfo import conninfo_to_dict
 
 from etl import logs, schema
-from etl.admin import redaction, removal, retention, roles
+from etl.admin import rebuild, redaction, removal, retention, roles
+from etl.admin.rebuild import Rebuilt
 from etl.admin.redaction import Redacted
 from etl.admin.retention import Horizons, Pruned
 from etl.analytics import prices, rollups
 from etl.database import INTERACTIVE, Database
 from etl.errors import ConfigurationError
 from etl.extract.client import OrchestraClient
-from etl.ledger import status
+from etl.ledger import rebuilds, status
 from etl.ledger.clock import DatabaseClock
 from etl.ledger.lifecycle import PollingPolicy
 from etl.ledger.status import Status, Watched
@@ -36,6 +38,8 @@ from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
 from etl.transform.redact import Redaction, Rule
 from etl.transform.states import StateMap
+
+log = structlog.get_logger(__name__)
 
 # Seconds between sweeps of a workflow that is not configured (api.all_workflows).
 DEFAULT_INTERVAL: float = Workflow.model_fields["interval"].default
@@ -100,6 +104,8 @@ def open_database(settings: Settings, *, patient: bool = False) -> Iterator[Data
             # A later program's grants are not this one's to set.
             if ours and not schema.read(database).is_current and schema.upgrade(url):
                 roles.refresh(database)
+                if (due := database.transaction(rebuilds.due)) is not None:
+                    log.warning("rebuild_due", problem=due.advice)
             schema.check(database)
             yield database
         finally:
@@ -285,6 +291,24 @@ async def redact_stored(
         await refresh_rollups(settings, database, stopped)
         if done.changed or done.dead_letters or done.rollups:
             await asyncio.to_thread(database.transaction, removal.analyze)
+    return done
+
+
+async def rebuild_stored(
+    settings: Settings,
+    database: Database,
+    only: Sequence[str] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Rebuilt:
+    """Read the stored steps, of these workflows or of all, again by newer rules; ends early once `stopped` says so.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+        SchemaMismatch: another version of the program brings the newest rules.
+    """
+    done = await asyncio.to_thread(rebuild.rebuild, database, only=only, stopped=stopped)
+    if not stopped():
+        await refresh_rollups(settings, database, stopped)
     return done
 
 

@@ -58,6 +58,16 @@ _FORGET_EXAMPLES = text("""
     UPDATE orchestra_etl.drift SET last_run_id = '' WHERE last_run_id = ANY (CAST(:ids AS text[]))
 """)
 
+# A rebuild goes on behind the step before. One that is at it locks in another order: PostgreSQL ends one of the two, which is
+# repeated.
+_FORGET_POSITION = text("""
+    UPDATE orchestra_etl.rebuilds AS b
+    SET after_step_id = (
+        SELECT max(s.id) FROM orchestra.steps AS s
+        WHERE s.id < b.after_step_id AND NOT s.run_id = ANY (CAST(:ids AS text[])))
+    WHERE after_step_id IN (SELECT id FROM orchestra.steps WHERE run_id = ANY (CAST(:ids AS text[])))
+""")
+
 # What stays: the id and the workflow, so that nothing brings the run back; where the walk of the list met it; our own times of
 # first sight and removal. The start is kept of a pruned run only: of an erased one it could tell who it was.
 _TOMBSTONE = text("""
@@ -80,12 +90,20 @@ def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
-def lock(connection: Connection, run_ids: Sequence[str]) -> None:
-    """Lock the ledger's rows of these runs until the transaction ends. What is read before may be out of date by then.
+def lock_runs(connection: Connection, run_ids: Sequence[str]) -> None:
+    """Lock the ledger's rows of these runs until the transaction ends: nobody else writes their steps meanwhile.
 
-    Rollups are not written meanwhile: a refresh under way could bring back the failures of a step that is being deleted.
+    What is read before may be out of date by then.
     """
     connection.execute(_LOCK, {"ids": list(run_ids)})
+
+
+def lock(connection: Connection, run_ids: Sequence[str]) -> None:
+    """As `lock_runs`, and rollups are not written meanwhile, either.
+
+    A refresh under way could bring back the failures of a step that is being deleted.
+    """
+    lock_runs(connection, run_ids)
     changed_groups.wait_for_lock(connection)
 
 
@@ -95,6 +113,7 @@ def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) ->
     The rows must have been locked by `lock` in this transaction. Dead letters are the caller's to decide on.
     """
     ids = {"ids": list(run_ids)}
+    connection.execute(_FORGET_POSITION, ids)
     removed = {name: connection.execute(statement, ids).rowcount for name, statement in _DELETE.items()}
     removed["run_requests"] = connection.execute(_DELETE_REQUESTS, ids).rowcount
     connection.execute(_FORGET_EXAMPLES, ids)

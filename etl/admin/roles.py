@@ -24,7 +24,7 @@ from etl.tables import ANALYTICS, OPERATIONS, PRIVATE, analytics, metadata, oper
 
 PURPOSES: Mapping[str, str] = {
     MIGRATOR: "owns both schemas: db upgrade, prune, erase, untrack",
-    LOADER: "what sync, serve, backfill, track, status, dead-letters and gaps need",
+    LOADER: "what sync, serve, backfill, track, status, dead-letters, gaps and rebuild need",
     ANALYST: "reads everything in orchestra but payloads and hashes of them",
     PAYLOAD_ANALYST: "reads payloads, too",
 }
@@ -68,6 +68,7 @@ LOADED: Mapping[Table, str] = {
     operations.described: _UPSERTED,
     operations.redaction_policies: _APPENDED,
     operations.retention: _READ,
+    operations.rebuilds: "SELECT, UPDATE",
 }
 """What the loader may do to each table."""
 

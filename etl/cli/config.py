@@ -230,6 +230,7 @@ async def _try(subject: str, trial: Callable[[], Awaitable[str]]) -> Finding:
 def _try_database(settings: Settings) -> Finding:
     from etl import app, database, schema
     from etl.admin import roles
+    from etl.ledger import rebuilds
     from etl.settings import EMBEDDED
 
     try:
@@ -245,10 +246,12 @@ def _try_database(settings: Settings) -> Finding:
                 found.check()
                 if found.is_current:
                     roles.check_loader(own)
+                due = own.transaction(rebuilds.due)
             finally:
                 own.close()
     except EtlError as error:
         return Finding("database", False, str(error), error.exit_status)
     if not found.is_current:
         return Finding("database", True, f"it answers; {found.difference}, which may use it for now")
-    return Finding("database", True, f"it answers, and the schema is up to date ({found.revision})")
+    text = f"it answers, and the schema is up to date ({found.revision})"
+    return Finding("database", True, text if due is None else f"{text}; {due.advice}")

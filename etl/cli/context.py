@@ -65,6 +65,20 @@ class Invocation:
             yield database
 
 
+def check_stored(database: Database, workflows: Sequence[str] | None) -> None:
+    """Make sure that something is stored of each of these workflows.
+
+    Raises:
+        ConfigurationError: of one of them nothing is.
+    """
+    from etl.admin import redaction
+
+    if not workflows:
+        return
+    if unknown := set(workflows).difference(database.transaction(redaction.known_workflows)):
+        raise ConfigurationError(f"nothing is stored of workflow {min(unknown)[:80]!r}: see `orchestra-etl status`")
+
+
 def invocation(context: typer.Context) -> Invocation:
     """The call that this command belongs to."""
     found = context.find_object(Invocation)

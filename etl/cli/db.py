@@ -39,6 +39,7 @@ def upgrade(context: typer.Context, as_json: AsJson = False) -> None:
     """Make the schema, or bring it up to date; safe from several processes at once."""
     from etl import app, schema
     from etl.admin import roles
+    from etl.ledger import rebuilds
 
     with app.database_url(invocation(context).settings()) as url, _connected(url) as own:
         before = schema.read(own)
@@ -46,14 +47,17 @@ def upgrade(context: typer.Context, as_json: AsJson = False) -> None:
         if schema.upgrade(url):
             roles.refresh(own)
         after = schema.read(own)
+        due = own.transaction(rebuilds.due)
     if as_json:
-        print_json({"from": before.revision, "to": after.revision})
+        print_json({"from": before.revision, "to": after.revision, "rebuild": due})
     elif after.is_newer:
         typer.echo(f"nothing to do: {after.difference}, which may use it")
     elif before.is_current:
         typer.echo(f"the schema is up to date: {before.revision}")
     else:
         typer.echo(f"the schema is upgraded: {before.revision or 'none'} → {after.revision}")
+    if due is not None and not as_json:
+        typer.echo(due.advice)
 
 
 def current(context: typer.Context, as_json: AsJson = False) -> None:

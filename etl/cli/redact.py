@@ -10,7 +10,7 @@ import msgspec
 import typer
 from msgspec import Raw
 
-from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
+from etl.cli.context import AsJson, WorkflowIds, check_stored, console, invocation, print_json
 from etl.cli.display import counted, fields, listing
 from etl.cli.ids import no_json
 from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
@@ -133,7 +133,6 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
     reached; PostgreSQL overwrites the old rows by and by (VACUUM FULL at once).
     """
     from etl import app
-    from etl.admin import redaction
 
     settings = invocation(context).settings()
     if not settings.redaction.rules:
@@ -143,9 +142,7 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
         if rules.policy(one) is None:
             raise ConfigurationError(f"no redaction rule applies to workflow {one[:80]!r}: nothing was changed")
     with app.open_database(settings) as database:
-        unknown = set(workflow or ()).difference(database.transaction(redaction.known_workflows))
-        if unknown:
-            raise ConfigurationError(f"nothing is stored of workflow {min(unknown)[:80]!r}: see `orchestra-etl status`")
+        check_stored(database, workflow)
         done, interrupted = asyncio.run(_apply_stored(settings, database, workflow))
     if as_json:
         print_json(done)

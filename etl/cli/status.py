@@ -81,6 +81,9 @@ def _print(found: Status) -> None:
         number = counted(found.unusable_workflows, "workflow")
         text = f"{number} whose runs cannot be read, as the id cannot stand in a request's path"
         fields(out, [("set aside", f"{text}; see `orchestra-etl dead-letters list`")])
+    if found.rebuild is not None:
+        out.print()
+        fields(out, [("rebuild", styled(found.rebuild.advice, STYLES["warning"]))])
     if found.unconfigured:
         names = ", ".join(plain(one.name or one.id, 40) for one in found.unconfigured[:10])
         more = "" if len(found.unconfigured) <= 10 else ", …"

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, Row, text
 
 from etl.identifiers import fits_a_path
+from etl.ledger import rebuilds
 
 Verdict = Literal["ok", "warning", "failing"]
 _GRAVITY: tuple[Verdict, ...] = ("ok", "warning", "failing")
@@ -167,6 +168,8 @@ class Status(msgspec.Struct, frozen=True):
     unconfigured: tuple[Unconfigured, ...]
     unusable_workflows: int = 0
     """Workflows that the API lists with an id that cannot be asked for: open dead letters of no workflow."""
+    rebuild: rebuilds.Due | None = None
+    """Stored steps that are to be read again by newer rules; None: there are none."""
 
 
 # Everything is read in one statement each, by workflow: the ledger may hold millions of runs, nearly all of them final.
@@ -273,13 +276,15 @@ def read(connection: Connection, watched: Sequence[Watched], *, all_workflows: b
     )
     unconfigured = () if all_workflows else connection.execute(_UNCONFIGURED, parameters).all()
     unusable = connection.execute(_UNUSABLE).scalar_one()
+    rebuild = rebuilds.due(connection)
     verdicts: list[Verdict] = [workflow.verdict for workflow in workflows]
     return Status(
         at=connection.execute(text("SELECT now()")).scalar_one(),
-        verdict=_worst([*verdicts, "warning"] if unusable or not verdicts else verdicts),
+        verdict=_worst([*verdicts, "warning"] if unusable or rebuild or not verdicts else verdicts),
         workflows=workflows,
         unconfigured=tuple(Unconfigured(row.id, row.name) for row in unconfigured),
         unusable_workflows=unusable,
+        rebuild=rebuild,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sqlalchemy import Connection, text
 
@@ -79,6 +79,11 @@ _GRAPHS = text("""
     ORDER BY workflow_id, observed_at DESC
 """)
 
+# A few at a time: a graph may be large, and each change of a workflow adds one.
+_ALL_GRAPHS = text("""
+    SELECT workflow_id, graph FROM orchestra.workflow_versions WHERE graph IS NOT NULL ORDER BY workflow_id, observed_at
+""").execution_options(yield_per=10)
+
 _DESCRIPTION_DUE = text("""
     SELECT NOT EXISTS (
         SELECT FROM orchestra_etl.described WHERE at > now() - make_interval(secs => :every))
@@ -126,6 +131,12 @@ def describe(connection: Connection, workflows: Sequence[Workflow]) -> None:
 def graphs(connection: Connection) -> list[tuple[str, object]]:
     """The graph last seen of each workflow, parsed."""
     return [(row.workflow_id, row.graph) for row in connection.execute(_GRAPHS)]
+
+
+def all_graphs(connection: Connection) -> Iterator[tuple[str, object]]:
+    """Every graph that was seen of each workflow, parsed, the newest last."""
+    for row in connection.execute(_ALL_GRAPHS):
+        yield row.workflow_id, row.graph
 
 
 def description_due(connection: Connection, *, every: float) -> bool:

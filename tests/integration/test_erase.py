@@ -250,6 +250,7 @@ NAMING = {
     "orchestra_etl.run_ledger": {"run_id"},
     "orchestra_etl.dead_letters": {"run_id", "step_id"},
     "orchestra_etl.drift": {"last_run_id"},
+    "orchestra_etl.rebuilds": {"after_step_id"},
     "orchestra.run_requests": {"run_id"},
 }
 """The columns outside of `removal.OWNED` that name a run or a step; each is dealt with by a statement of its own."""

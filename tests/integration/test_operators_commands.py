@@ -53,7 +53,11 @@ def test_upgrade_makes_the_schema_once(make: Command, empty_database_url: str) -
         "up_to_date": False,
     }
     assert make("db", "upgrade", DATABASE_URL=url).out == f"the schema is upgraded: none → {head()}\n"
-    assert make("db", "upgrade", "--json", DATABASE_URL=url).json == {"from": head(), "to": head()}
+    assert make("db", "upgrade", "--json", DATABASE_URL=url).json == {
+        "from": head(),
+        "to": head(),
+        "rebuild": None,
+    }
     assert make("db", "upgrade", DATABASE_URL=url).out == f"the schema is up to date: {head()}\n"
     assert make("db", "current", DATABASE_URL=url).out == f"{head()} (up to date)\n"
 

@@ -176,6 +176,10 @@ def test_the_loader_does_all_of_its_work(
         good("dead-letters", "retry", "--all")
         good("sync")
         good("dead-letters", "discard", "--all")
+        query(
+            url, "UPDATE orchestra_etl.rebuilds SET finished_at = NULL; UPDATE orchestra.steps SET request_model = 'x'"
+        )
+        assert "read again" in good("rebuild")
         monkeypatch.setenv("ORCHESTRA_REDACTION_KEY", "9" * 64)
         (tmp_path / "etl.toml").write_text(f"{toml}\n{REDACTING}")
         good("backfill", "--reread")

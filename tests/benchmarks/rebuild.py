@@ -1,0 +1,111 @@
+"""`orchestra-etl rebuild` beside its limit: reading the payloads alone, over the same connection, in the same order.
+
+Run as `python -m tests.benchmarks.rebuild [--runs N] [--step-bytes N] [--large-bytes N]`; with the last, so many more bytes of
+text stand in a step of each run. "Nothing changed" is a rebuild that finds every column right; in "all changed" every step that
+tells anything is written. Memory is the peak of the resident set of a process that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+import psycopg
+
+from etl.admin import rebuild
+from etl.database import Database
+from etl.local.postgres import EmbeddedPostgres
+from etl.schema import upgrade
+from etl.transform.reread import COLUMNS
+from tests.benchmarks.load_stage import load, read
+from tests.benchmarks.recorded import Corpus
+from tests.postgres_fixture import new_home
+from tests.support import query
+
+_DUE = "UPDATE orchestra_etl.rebuilds SET after_step_id = NULL, steps = 0, changed = 0, started_at = NULL, finished_at = NULL"
+_FORGET = f"UPDATE orchestra.steps SET {', '.join(f'{name} = NULL' for name in COLUMNS)}"
+_ENLARGE = """
+    UPDATE orchestra.outputs SET data = data || jsonb_build_object('text', repeat('x', %s)), size_bytes = size_bytes + %s
+    WHERE step_id IN (SELECT min(id) FROM orchestra.steps GROUP BY run_id) AND jsonb_typeof(data) = 'object'
+"""
+_PAYLOADS = """
+    SELECT s.id, convert_to(CAST(i.data AS text), 'UTF8'), convert_to(CAST(o.data AS text), 'UTF8')
+    FROM orchestra.steps AS s
+    LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id
+    ORDER BY s.id
+"""
+
+
+def read_payloads(url: str) -> int:
+    """The limit: read what a rebuild reads, and do nothing with it."""
+    size = 0
+    with psycopg.connect(url) as connection, connection.cursor() as cursor:
+        for _, inputs, outputs in cursor.stream(_PAYLOADS, binary=True):
+            size += len(inputs or b"") + len(outputs or b"")
+    return size
+
+
+def rebuild_all(url: str) -> int:
+    """The rebuild itself; how many steps have changed."""
+    database = Database(url)
+    try:
+        return rebuild.rebuild(database).changed
+    finally:
+        database.close()
+
+
+def _measured(work: Callable[[str], int], url: str, results: object) -> None:
+    begun = time.perf_counter()
+    found = work(url)
+    [peak] = re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    results.put((time.perf_counter() - begun, int(peak) / 1024, found))  # type: ignore[attr-defined]
+
+
+def measure(name: str, work: Callable[[str], int], url: str, steps: int) -> None:
+    """Print what the work takes in a process of its own."""
+    context = get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=_measured, args=(work, url, results))
+    process.start()
+    seconds, peak, found = results.get()
+    process.join()
+    print(f"{name:30}{steps / seconds:>12,.0f} steps/s{seconds:>9.2f} s{peak:>9.0f} MB peak   ({found:,})")
+
+
+def main() -> None:
+    """Load a history, then read it again."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5000)
+    parser.add_argument("--step-bytes", type=int, default=3000)
+    parser.add_argument("--large-bytes", type=int, default=0)
+    given = parser.parse_args()
+    home = new_home()
+    try:
+        with EmbeddedPostgres(home, settings={"max_wal_size": "4GB", "autovacuum": "off"}) as server:
+            url = server.url
+            upgrade(url)
+            readings = read(Corpus(given.runs, step_bytes=given.step_bytes))
+            load(url, readings)
+            if given.large_bytes:
+                query(url, _ENLARGE, given.large_bytes, given.large_bytes)
+            query(url, "VACUUM ANALYZE")
+            [row] = query(url, "SELECT count(*) AS steps FROM orchestra.steps")
+            measure("payloads alone", read_payloads, url, row["steps"])
+            query(url, _DUE)
+            measure("rebuild, nothing changed", rebuild_all, url, row["steps"])
+            query(url, _FORGET)
+            query(url, _DUE)
+            measure("rebuild, all changed", rebuild_all, url, row["steps"])
+            [queued] = query(url, "SELECT count(*) AS rows FROM orchestra_etl.changed_groups")
+            print(f"{row['steps']:,} steps; {queued['rows']:,} rows in the queue of the rollups")
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

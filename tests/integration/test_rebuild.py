@@ -1,0 +1,517 @@
+"""Stored steps are read again by newer rules, from the database alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from etl import schema
+from etl.admin import rebuild
+from etl.database import Database
+from etl.ledger import rebuilds
+from etl.local.history import History
+from etl.local.simulator import Simulator
+from etl.transform.decode import TRANSFORM_VERSION
+from etl.transform.generation import REMOVED_ERROR
+from etl.transform.reread import COLUMNS
+from tests.command_line import Command, command_line
+from tests.conftest import ROOT
+from tests.provider_bodies import SAMPLES
+from tests.support import configuration, environment, query, wait_until
+
+LONG_AGO = "2020-01-01 00:00:00+00"
+FORGET = f"""
+    UPDATE orchestra.steps SET updated_at = '{LONG_AGO}', {", ".join(f"{name} = NULL" for name in COLUMNS)}
+"""
+DUE = "UPDATE orchestra_etl.rebuilds SET after_step_id = NULL, steps = 0, changed = 0, started_at = NULL, finished_at = NULL"
+CALL = {
+    "object": "chat.completion", "model": "m-1", "choices": [{"finish_reason": "length"}],
+    "usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30},
+}  # fmt: skip
+# The command with batches of three steps, and the fail points.
+SMALL = """
+import sys
+from etl.admin import rebuild
+rebuild.rebuild.__kwdefaults__["batch"] = 3
+from tests.faults.fail_points import install
+install()
+from etl.cli import main
+sys.exit(main())
+"""
+
+
+class World:
+    """A workflow of some finished runs, a day apart."""
+
+    def __init__(
+        self, url: str, history: History, folder: Path, command: Command, variables: Mapping[str, str]
+    ) -> None:
+        self.url, self.history, self.folder, self.command, self.variables = url, history, folder, command, variables
+        self.workflow = history.workflow_ids[0]
+        self.runs = history.run_ids(self.workflow)
+
+    def run(self, *arguments: str, status: int = 0) -> str:
+        """What a command that ends with this status prints."""
+        done = self.command(*arguments)
+        assert done.status == status, (arguments, done.out, done.err)
+        return done.out
+
+    def rebuild(self, *arguments: str) -> Any:
+        """What `rebuild` did."""
+        return json.loads(self.run("rebuild", "--json", *arguments))
+
+    def steps(self) -> dict[str, dict[str, Any]]:
+        """All steps, whole, but for when they changed; a mask without a bit is none."""
+        rows = query(self.url, "SELECT *, NULLIF(usage_kinds, 0) AS usage_kinds FROM orchestra.steps")
+        return {row["id"]: {name: value for name, value in row.items() if name != "updated_at"} for row in rows}
+
+    def step(self, id: str) -> dict[str, Any]:
+        """The columns of a step that follow from its payloads."""
+        ((row,),) = [query(self.url, f"SELECT {', '.join(COLUMNS)} FROM orchestra.steps WHERE id = %s", id)]
+        return row
+
+    def rewritten(self) -> set[str]:
+        """The steps that say that they have changed."""
+        return {row["id"] for row in query(self.url, f"SELECT id FROM orchestra.steps WHERE updated_at > '{LONG_AGO}'")}
+
+    def due(self, sql: str = FORGET) -> None:
+        """As after an upgrade whose rules read everything that the statement takes away."""
+        query(self.url, sql)
+        query(self.url, DUE)
+
+    def change(self, **fields: Any) -> str:
+        """Have a step without an error of its own look like this in the API; its id."""
+        run_id = self.runs[0]
+        step_id: str = self.history.steps(run_id)[0]["id"]
+        self.history.change_step(run_id, step_id, status="completed", error=None, **fields)
+        return step_id
+
+    @contextmanager
+    def started(self, **variables: str) -> Iterator[subprocess.Popen[str]]:
+        """The command `rebuild --json` in small batches, as a process."""
+        with subprocess.Popen(
+            [sys.executable, "-c", SMALL, "--config", str(self.folder / "etl.toml"), "rebuild", "--json"],
+            env={**os.environ, **self.variables, "PYTHONPATH": str(ROOT), **variables},
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[World]:
+    """Some finished runs, none of them loaded."""
+    history = History(
+        seed=5, workflows=1, runs_per_workflow=16, live=0, arrivals_per_minute=0, spacing=timedelta(days=1)
+    )
+    with Simulator(history).in_thread() as simulator:
+        variables = environment(database_url, simulator.base_url, ORCHESTRA_ETL_API__ATTEMPTS="1")
+        command = command_line(tmp_path, monkeypatch, capsys, configuration(history.workflow_ids[0]), **variables)
+        yield World(database_url, history, tmp_path, command, variables)
+
+
+def test_what_a_load_would_write(world: World) -> None:
+    """Every column that follows from payloads is as a load writes it; what was right already is not written, and is not new."""
+    world.run("sync")
+    before = world.steps()
+    old = sorted(before)[::2]
+    half = f"id IN ({', '.join(repr(id) for id in old)})"
+    world.due(f"{FORGET} WHERE {half}; UPDATE orchestra.steps SET updated_at = '{LONG_AGO}'")
+    assert world.command("rollups", "refresh", "--json").json["groups"] > 0
+    assert world.steps() != before
+    done = world.rebuild()
+    assert done == {
+        "steps": len(before),
+        "changed": done["changed"],
+        "without_payload": 0,
+        "unreadable": 0,
+        "complete": True,
+    }
+    assert world.steps() == before
+    telling = {id for id in old if any(before[id][name] for name in COLUMNS)}
+    assert world.rewritten() == telling
+    assert len(telling) == done["changed"] > 5
+    (noted,) = query(world.url, "SELECT * FROM orchestra_etl.rebuilds")
+    assert (noted["steps"], noted["changed"], noted["after_step_id"]) == (len(before), len(telling), None)
+    assert noted["started_at"] <= noted["finished_at"]
+    assert world.command("rollups", "verify", "--json").json["waiting"] == 0
+    assert "nothing to do" in world.run("rebuild")
+    assert world.rewritten() == telling
+
+
+def test_every_shape_of_a_response(world: World) -> None:
+    """What `jsonb` does to a payload changes nothing that is read from it: after a load a rebuild finds every column right."""
+    places = [(run_id, step["id"]) for run_id in world.runs for step in world.history.steps(run_id)]
+    samples = dict(zip([step_id for _, step_id in places], SAMPLES, strict=False))
+    assert len(samples) == len(SAMPLES)
+    for run_id, step_id in places[: len(samples)]:
+        world.history.change_step(
+            run_id, step_id, node_id="unknown", status="completed", error=None,
+            inputs={"model": "m", "app_name": "a"}, outputs=samples[step_id].body,
+        )  # fmt: skip
+    world.run("sync")
+    before = world.steps()
+    world.due("UPDATE orchestra.steps SET updated_at = '2020-01-01 00:00:00+00'")
+    assert world.rebuild()["changed"] == 0
+    world.due()
+    world.rebuild()
+    after = world.steps()
+    assert after == before
+    for id, sample in samples.items():
+        assert {name: after[id][name] for name in sample.usage} == sample.usage, sample.name
+
+
+def test_the_next_read_from_the_api(world: World) -> None:
+    """A step of before is written once more when it is read again, the same as it was, and not a second time."""
+    world.run("sync")
+    before = world.steps()
+    world.due(f"{FORGET}, content_hash = decode(md5(id), 'hex')")
+    old = {id: row["content_hash"] for id, row in world.steps().items()}
+    world.rebuild()
+    assert {id: row["content_hash"] for id, row in world.steps().items()} == old
+    loads = [json.loads(world.run("backfill", "--reread", "--json"))["load"] for _ in range(2)]
+    assert [load["steps_updated"] for load in loads] == [len(before), 0]
+    assert world.steps() == before
+
+
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_killed_in_the_middle(world: World, point: str) -> None:
+    """Killed just before or just after a commit, it goes on with the step behind the last batch that was committed."""
+    world.run("sync")
+    before = world.steps()
+    world.due()
+    with world.started(FAIL_POINT=f"{point} commit of rebuild._step#4") as process:
+        assert process.wait(60) == -signal.SIGKILL, process.communicate()
+    (noted,) = query(world.url, "SELECT steps, after_step_id, finished_at FROM orchestra_etl.rebuilds")
+    finished = 9 if point == "before" else 12
+    assert noted == {"steps": finished, "after_step_id": sorted(before)[finished - 1], "finished_at": None}
+    assert f"{len(before) - finished} stored steps are still to be read by newer rules" in _line(world.run("status"))
+    assert world.rebuild()["steps"] == len(before) - finished
+    assert world.steps() == before
+
+
+def test_a_signal_ends_it_after_the_batch(world: World) -> None:
+    """SIGTERM ends it with 143 once the batch at hand is committed, and what it says is JSON; the next call goes on."""
+    world.run("sync")
+    before = world.steps()
+    world.due()
+    held = world.steps()[sorted(before)[3]]["run_id"]
+    with psycopg.connect(world.url) as other, world.started() as process:
+        other.execute("SELECT FROM orchestra_etl.run_ledger WHERE run_id = %s FOR UPDATE", [held])
+        wait_until(lambda: _waits(world.url) or process.poll() is not None)
+        process.send_signal(signal.SIGTERM)
+        other.rollback()
+        out, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    done = json.loads(out)
+    assert not done["complete"]
+    assert 0 < done["steps"] <= 6
+    assert world.rebuild()["steps"] == len(before) - done["steps"]
+    assert world.steps() == before
+
+
+def test_beside_a_load(world: World) -> None:
+    """A step that a load is writing meanwhile keeps what the load has read, which is newer."""
+    step_id = world.change(inputs={"model": "m"}, outputs={**CALL, "model": "older"})
+    world.run("sync")
+    world.due()
+    row = world.steps()[step_id]
+    with psycopg.connect(world.url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SELECT FROM orchestra_etl.run_ledger WHERE run_id = %s FOR UPDATE", [row["run_id"]])
+        newer = json.dumps({**CALL, "model": "newer"})
+        other.execute("UPDATE orchestra.outputs SET data = %s::jsonb WHERE step_id = %s", [newer, step_id])
+        other.execute(
+            "UPDATE orchestra.steps SET response_model = 'newer', content_hash = 'x' WHERE id = %s", [step_id]
+        )
+        with _database(world.url) as database:
+            done = pool.submit(rebuild.rebuild, database)
+            wait_until(lambda: _waits(world.url) or done.done())
+            other.commit()
+            assert done.result(60).complete
+    after = world.step(step_id)
+    assert (after["response_model"], after["finish_reason"], after["total_tokens"]) == ("newer", "length", 30)
+
+
+def test_two_at_once(world: World) -> None:
+    """Two that run side by side share the steps, each of which is read once."""
+    world.run("sync")
+    before = world.steps()
+    world.due()
+    both = threading.Barrier(2)
+
+    def work() -> rebuild.Rebuilt:
+        with _database(world.url) as database:
+            database.transaction(rebuilds.read)
+            both.wait(30)
+            return rebuild.rebuild(database, batch=2)
+
+    with ThreadPoolExecutor(2) as pool:
+        done = [one.result(60) for one in [pool.submit(work), pool.submit(work)]]
+    assert sum(one.steps for one in done) == len(before)
+    assert all(one.complete for one in done)
+    assert world.steps() == before
+
+
+def test_what_redaction_removed_stays_removed(world: World) -> None:
+    """A removed error stays an error, a node keeps its kind, and nothing comes back that a rule took out of the row."""
+    step_id = world.change(
+        node_id="unknown", inputs={"app_name": "a", "action": "b", "model": "secret", "rest": 1},
+        outputs={"result": {"error": "secret", "data": 1}, "model": "secret"},
+    )  # fmt: skip
+    rules = (("$.outputs.result.error", "drop"), ("$.inputs.app_name", "drop"), ("$..model", "mask"))
+    made = "".join(f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules)
+    (world.folder / "etl.toml").write_text(configuration(world.workflow, more=made))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ORCHESTRA_REDACTION_KEY", "0123456789abcdef" * 2)
+        world.run("sync")
+        before = world.steps()
+        assert (before[step_id]["node_type"], before[step_id]["reported_error"]) == ("integration", REMOVED_ERROR)
+        forgotten = [name for name in COLUMNS if name not in ("node_type", "reported_error")]
+        world.due(f"UPDATE orchestra.steps SET {', '.join(f'{name} = NULL' for name in forgotten)}")
+        world.rebuild()
+        after = world.steps()
+    assert after == before
+    assert "secret" not in json.dumps(after, default=str)
+    assert after[step_id]["request_model"] == "********"
+
+
+def test_pruned_payloads(world: World) -> None:
+    """A step of which a payload is gone, or both, keeps what it has, and is counted; its neighbours are read."""
+    world.run("sync")
+    before = world.steps()
+    none, half = [id for id in sorted(before) if before[id]["total_tokens"]][:2]
+    for step_id, table in ((none, "inputs"), (none, "outputs"), (half, "inputs")):
+        query(world.url, f"UPDATE orchestra.{table} SET data = NULL, note = 'pruned' WHERE step_id = %s", step_id)
+    kept = {"total_tokens": 7, "reported_error": "of before", "node_type": "code", "finish_reason": "stop"}
+    values = ", ".join(f"{name} = '{value}'" for name, value in kept.items())
+    world.due(f"UPDATE orchestra.steps SET updated_at = '{LONG_AGO}', {values}")
+    done = world.rebuild()
+    assert (done["without_payload"], done["unreadable"]) == (2, 0)
+    after = world.steps()
+    for step_id in (none, half):
+        assert after[step_id] == {**before[step_id], **kept}
+        assert step_id not in world.rewritten()
+    others = set(before) - {none, half}
+    assert {id: after[id] for id in others} == {id: before[id] for id in others}
+
+
+def test_payloads_that_jsonb_cannot_hold(world: World) -> None:
+    """Beside its exact bytes, a payload is read in the form that `jsonb` holds, as a load reads it."""
+    step_id = world.change(inputs={"model": "m"}, outputs={**CALL, "text": "\0"})
+    world.run("sync")
+    (row,) = query(world.url, "SELECT raw IS NOT NULL AS raw FROM orchestra.outputs WHERE step_id = %s", step_id)
+    assert row["raw"]
+    before = world.steps()
+    assert before[step_id]["total_tokens"] == 30
+    world.due()
+    world.rebuild()
+    assert world.steps() == before
+
+
+def test_an_error_that_is_an_object(world: World) -> None:
+    """`jsonb` does not keep the order of members: the text as the API spelled it stays; where there is none, it is written."""
+    error = {"message": "out of luck", "at": [1, {"zz": 1, "a": 2}]}
+    step_id = world.change(node_id="unknown", inputs={}, outputs={"result": {"error": error}})
+    world.run("sync")
+    before = world.step(step_id)
+    assert before["reported_error"].startswith('{"message":')
+    world.due(f"UPDATE orchestra.steps SET updated_at = '{LONG_AGO}'")
+    assert world.rebuild()["changed"] == 0
+    assert world.step(step_id) == before
+    world.due()
+    world.rebuild()
+    found = world.step(step_id)["reported_error"]
+    assert found != before["reported_error"]
+    assert json.loads(found) == error
+
+
+def test_a_node_keeps_the_type_that_a_graph_gave_it(world: World) -> None:
+    """Also where the newest graph no longer has the node; where no graph tells, the payloads do."""
+    world.run("sync")
+    typed = {id: row for id, row in world.steps().items() if row["node_type"] is not None}
+    assert {row["node_type"] for row in typed.values()} > {"model"}
+    query(
+        world.url,
+        "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, graph) VALUES (%s, now(), 'n', '{}')",
+        world.workflow,
+    )
+    world.due()
+    world.rebuild()
+    assert {id: world.step(id)["node_type"] for id in typed} == {id: row["node_type"] for id, row in typed.items()}
+    world.due(f"DELETE FROM orchestra.workflow_versions; {FORGET}")
+    world.rebuild()
+    calls = [id for id, row in typed.items() if row["total_tokens"] is not None]
+    assert {world.step(id)["node_type"] for id in calls} == {"model"}
+
+
+def test_one_workflow_alone(world: World) -> None:
+    """`--workflow` reads its steps from the first one, whatever was done before, and leaves the whole to be done."""
+    world.run("sync")
+    before = world.steps()
+    query(world.url, FORGET)
+    assert world.rebuild("--workflow", world.workflow)["steps"] == len(before)
+    assert world.steps() == before
+    world.due()
+    world.rebuild("--workflow", world.workflow)
+    assert world.steps() == before
+    assert "still to be read" in _line(world.run("status"))
+    assert world.command("rebuild", "--workflow", "nobody's").status == 2
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_the_server_cannot_give(world: World, monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
+    """Where a batch is too much for the server, smaller ones are read, down to one step; where that one is too much even alone,
+    it is counted and keeps what it has. Its neighbours are read."""
+    world.run("sync")
+    before = world.steps()
+    bad = sorted(before)[4]
+    too_much = f"1 / CASE WHEN s.id = '{bad}' AND count(*) OVER () > {0 if alone else 1} THEN 0 ELSE 1 END, s.id,"
+    monkeypatch.setattr(rebuild, "_READ", rebuild._READ.replace("s.id,", too_much, 1))
+    monkeypatch.setattr(rebuild, "_TOO_MUCH", ("22012",))
+    world.due()
+    done = world.rebuild()
+    assert (done["steps"], done["unreadable"], done["complete"]) == (len(before), int(alone), True)
+    assert world.steps() == {**before, bad: {**before[bad], **dict.fromkeys(COLUMNS)}} if alone else before
+
+
+def test_it_is_said_until_it_is_done(world: World) -> None:
+    """`status`, `config check` and `db upgrade` say that there is work to be done, and no longer when it is."""
+    world.run("sync")
+    number = len(world.steps())
+    verdict = json.loads(world.run("status", "--json"))["verdict"]
+    advice = f"{number} stored steps are still to be read by newer rules: run `orchestra-etl rebuild`"
+    commands = (("status",), ("config", "check"), ("db", "upgrade"))
+    assert not [one for one in commands if "rebuild" in world.run(*one)]
+    world.due()
+    assert [advice in _line(world.run(*one)) for one in commands] == [True] * 3
+    told = json.loads(world.run("status", "--json"))
+    assert (told["rebuild"], told["verdict"]) == ({"steps": number, "exact": True}, "warning")
+    assert json.loads(world.run("db", "upgrade", "--json"))["rebuild"] == told["rebuild"]
+    assert "read again" in world.run("rebuild")
+    assert not [one for one in commands if "rebuild" in world.run(*one)]
+    after = json.loads(world.run("status", "--json"))
+    assert (after["rebuild"], after["verdict"]) == (None, verdict)
+
+
+def test_of_many_about_how_many(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a bound they are not counted, but told from the planner's statistics, less those that are done."""
+    world.run("sync")
+    world.due()
+    number = len(world.steps())
+    query(world.url, "ANALYZE orchestra.steps")
+    query(world.url, "UPDATE orchestra_etl.rebuilds SET steps = 4")
+    monkeypatch.setattr(rebuilds, "_LEFT", text(str(rebuilds._LEFT).replace("10001", "6")))
+    monkeypatch.setattr(rebuilds, "_COUNTED", 5)
+    assert f"about {number - 4} stored steps are still" in _line(world.run("status"))
+
+
+def test_rules_of_another_version(world: World) -> None:
+    """A program whose rules are not the newest does not write by them."""
+    world.run("sync")
+    world.due()
+    before = world.steps()
+    query(world.url, "INSERT INTO orchestra_etl.rebuilds (transform_version) VALUES (%s)", TRANSFORM_VERSION + 1)
+    refused = world.command("rebuild")
+    assert refused.status == 4
+    assert "later version" in refused.err
+    query(world.url, "UPDATE orchestra_etl.rebuilds SET transform_version = transform_version - 2")
+    assert world.command("rebuild").status == 4
+    assert world.steps() == before
+
+
+def test_the_schema_knows_the_rules_of_this_program(database_url: str) -> None:
+    """Whoever raises TRANSFORM_VERSION brings a revision that has stored steps read again; a new database has none."""
+    with _database(database_url) as database:
+        known = database.transaction(rebuilds.read)
+        assert known is not None
+        assert known.version == TRANSFORM_VERSION, (
+            "add a revision that inserts this version into orchestra_etl.rebuilds"
+        )
+        assert known.finished
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_an_upgrade_asks_for_it(
+    empty_database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    by_itself: bool,
+) -> None:
+    """Who upgrades a database with steps is told to rebuild: by `db upgrade`, or by the log of what upgrades by itself."""
+    url = empty_database_url
+    schema.upgrade(url, revision="0010")
+    query(
+        url,
+        """
+        INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking)
+        VALUES ('r', 'w', 'succeeded', 'api', 'final');
+        INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash)
+        VALUES ('s', 'r', 'w', 0, 'succeeded', 'x');
+        """,
+    )
+    variables = environment(url, "http://127.0.0.1:1", ORCHESTRA_ETL_DATABASE__MIGRATE_ON_START=str(by_itself).lower())
+    command = command_line(tmp_path, monkeypatch, capsys, configuration("w"), **variables)
+    upgraded = command("runs", "list") if by_itself else command("db", "upgrade")
+    told = upgraded.err if by_itself else upgraded.out
+    assert "1 stored step is still to be read by newer rules: run `orchestra-etl rebuild`" in told
+    done = command("rebuild", "--json")
+    assert (done.status, done.json["steps"], done.json["changed"]) == (0, 1, 0)
+    assert "rebuild" not in command("db", "upgrade").out
+
+
+def test_the_position_of_a_rebuild_does_not_outlive_its_step(world: World) -> None:
+    """Where the step is erased behind which a rebuild goes on, it goes on behind the one before, and the id is gone."""
+    world.run("sync")
+    before = world.steps()
+    world.due()
+    ids = sorted(before)
+    erased = before[ids[5]]["run_id"]
+    earlier = [id for id in ids[:5] if before[id]["run_id"] != erased]
+    query(world.url, "UPDATE orchestra_etl.rebuilds SET after_step_id = %s", ids[5])
+    world.run("erase", "--run", erased, "--yes")
+    assert query(world.url, "SELECT after_step_id FROM orchestra_etl.rebuilds") == [{"after_step_id": earlier[-1]}]
+    left = [id for id in ids if before[id]["run_id"] != erased]
+    assert world.rebuild()["steps"] == len(left) - len(earlier)
+    world.due("SELECT 1")
+    query(world.url, "UPDATE orchestra_etl.rebuilds SET after_step_id = %s", left[0])
+    world.run("erase", "--run", before[left[0]]["run_id"], "--yes")
+    assert query(world.url, "SELECT after_step_id FROM orchestra_etl.rebuilds") == [{"after_step_id": None}]
+
+
+@contextmanager
+def _database(url: str) -> Iterator[Database]:
+    database = Database(url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _waits(url: str) -> bool:
+    """Whether a session waits for a lock."""
+    sql = "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(query(url, sql))
+
+
+def _line(text: str) -> str:
+    return re.sub(r"\s+", " ", text)

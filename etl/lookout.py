@@ -32,7 +32,7 @@ EVERY = 1.0
 # Seconds in which the server must answer a look, connecting included: no less than libpq allows for connecting.
 ANSWER = 2.0
 # Looks in a row without an answer after which a server is called silent: a busy one may miss one.
-MISSED = 2
+MISSED = 3
 # Seconds between two lines about waiting for locks.
 SAID_EVERY = 60.0
 # Sessions that a line names at most.

@@ -236,7 +236,7 @@ def upgrade() -> None:
         op.execute("SET lock_timeout = '10min'")
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS orchestra.steps_reported_cost_idx")
         op.execute(f"CREATE INDEX CONCURRENTLY {_COST_INDEX}")
-        op.execute("SET lock_timeout = '10s'")
+        op.execute("SET lock_timeout = '2s'")
     # Who writes rollups locks a row of another name now: programs of before do not find theirs, and leave them alone. One that is
     # at it is waited for.
     op.execute("UPDATE orchestra_etl.locks SET name = 'usage_rollups' WHERE name = 'rollups'")

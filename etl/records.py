@@ -148,7 +148,7 @@ DriftKind = Literal[
     "unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time", "implausible_time",
     "implausible_number", "unknown_usage",
 ]  # fmt: skip
-"""How an answer differs from what is known; docs/operations.md says what to do about each."""
+"""How an answer differs from what is known."""
 
 
 class Drift(msgspec.Struct, frozen=True, gc=False):

@@ -15,9 +15,10 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from etl.transform.bodies import OUTPUTS, Completion, may_tell_usage
 from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
 from etl.transform.scanner import REFUSALS
+from etl.transform.usage_names import WORDS
 from etl.transform.usage_parts import plain_usage, usage_of
 from etl.transform.usage_reading import Oddity
-from etl.usage import NO_USAGE, Usage
+from etl.usage import NO_USAGE, STANDARD, Usage
 
 MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
@@ -84,6 +85,8 @@ class _UsualDetails(Struct, gc=False, forbid_unknown_fields=True):
     cached_tokens: _Count = None
     reasoning_tokens: _Count = None
     audio_tokens: _Count = None
+    image_tokens: _Count = None
+    video_tokens: _Count = None
     text_tokens: _Count = None
     accepted_prediction_tokens: _Count = None
     rejected_prediction_tokens: _Count = None
@@ -97,6 +100,10 @@ class _UsualUsage(Struct, gc=False, forbid_unknown_fields=True):
     total_tokens: _Count = None
     prompt_tokens_details: _UsualDetails | None = None
     completion_tokens_details: _UsualDetails | None = None
+    queue_time: Any = None
+    prompt_time: Any = None
+    completion_time: Any = None
+    total_time: Any = None
 
 
 class _Result(Struct, gc=False):
@@ -179,7 +186,7 @@ def _may_tell_usage(outputs: Raw, made: _Outputs, result: _Result) -> bool:
 def _with_usage(read: Generation, completion: Completion) -> Generation:
     """What the payloads tell, together with the response that was found in them."""
     found, oddities = completion.read()
-    if not found and read.node_type != "model":
+    if WORDS.issuperset(found) and read.node_type != "model":
         return msgspec.structs.replace(read, oddities=tuple(oddities)) if oddities else read
     usage, dropped = usage_of(found)
     for name in dropped:
@@ -256,12 +263,18 @@ def _usual_usage(used: _UsualUsage, made: _Outputs) -> Usage | None:
         or (cached is not None and cached > read)
         or (reasoning is not None and reasoning > wrote)
         or took.audio_tokens
+        or took.image_tokens
+        or took.video_tokens
         or gave.audio_tokens
-        or made.service_tier is not None
+        or gave.image_tokens
+        or gave.video_tokens
+        or took.reasoning_tokens
+        or gave.cached_tokens
+        or made.service_tier not in (None, "default")
         or made.response_cost is not None
     ):
         return None
-    return plain_usage(read, wrote, cached, reasoning)
+    return plain_usage(read, wrote, cached, reasoning, None if made.service_tier is None else STANDARD)
 
 
 def _chat(given: _Inputs, made: _Outputs, usage: Usage) -> Generation:

@@ -19,13 +19,10 @@ MISTRAL = "https://docs.mistral.ai/api"
 COHERE = "https://docs.cohere.com/v2/reference/chat"
 DEEPSEEK = "https://api-docs.deepseek.com/api/create-chat-completion"
 XAI = "https://docs.x.ai/docs/api-reference"
-GROQ = "https://console.groq.com/docs/api-reference"
 OPENROUTER = "https://openrouter.ai/docs/use-cases/usage-accounting"
 PERPLEXITY = "https://docs.perplexity.ai/api-reference/chat-completions-post"
 OLLAMA = "https://github.com/ollama/ollama/blob/main/docs/api.md"
 LITELLM = "https://docs.litellm.ai/docs/completion/usage"
-CLOUDFLARE = "https://developers.cloudflare.com/workers-ai"
-DATABRICKS = "https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference"
 AI_SDK = "https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text"
 LANGCHAIN = "https://reference.langchain.com/python/langchain_core/messages/#langchain_core.messages.ai.UsageMetadata"
 GATEWAY = "https://ai.pydantic.dev/gateway"
@@ -333,6 +330,7 @@ FINISH_REASONS: tuple[tuple[str, str], ...] = (
     ("outputs[].stop_reason", f"{INVOKE}/model-parameters-mistral-text-completion.html"),
     ("done_reason", OLLAMA),
     ("incomplete_details.reason", f"{OPENAI}/responses/object"),
+    ("finishReason", AI_SDK),
     ("status_details.reason", f"{OPENAI}/realtime-server-events/response/done"),
 )
 """Where responses say why the model stopped, the first that does counts; of an array, in its first element."""

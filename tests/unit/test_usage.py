@@ -160,6 +160,7 @@ def test_what_looks_like_usage_is_counted(outputs: Any, paths: list[str]) -> Non
         ({"modelId": "titan"}, {"inputTextTokenCount": 5}, "model", None),
         ({"model_name": "m"}, {"type": "message", "model": "c", "usage": {"input_tokens": 1, "output_tokens": 1}}, "model", "c"),
         ({}, {"usage": {"requests": 1}}, None, None),
+        ({}, {"usage": {"speed": "fast"}, "service_tier": "gold"}, None, None),
     ],
 )  # fmt: skip
 def test_a_call_is_what_tells_usage(inputs: Any, outputs: Any, node_type: str | None, model: str | None) -> None:
@@ -303,13 +304,19 @@ def test_the_usual_way_is_the_tables_way() -> None:
         } | {
             details: {name: chance.choice([0, 5, 10]) for name in names}
             for details, names in (
-                ("prompt_tokens_details", ("cached_tokens", "audio_tokens", "text_tokens")),
-                ("completion_tokens_details", ("reasoning_tokens", "audio_tokens")),
+                ("prompt_tokens_details", ("cached_tokens", "audio_tokens", "text_tokens", "video_tokens")),
+                ("completion_tokens_details", ("reasoning_tokens", "audio_tokens", "image_tokens")),
             )
             if chance.random() < 0.5
         }
-        usual = read({"choices": [], "usage": usage})
-        by_table = read({"result": {"usage": usage}})
+        more: dict[str, Any] = chance.choice(
+            [{}, {"service_tier": "default"}, {"service_tier": "flex"}, {"service_tier": 7}]
+        )
+        usual = read({"choices": [], "usage": usage, **more})
+        by_table = read({"result": {"usage": usage, **more}})
+        if by_table.node_type is None:
+            assert {**told(usual.usage), "service_tier": None} == {"service_tier": None}
+            continue
         assert usual.usage == by_table.usage, usage
         assert [odd.kind for odd in usual.oddities] == [odd.kind for odd in by_table.oddities]
 

@@ -10,7 +10,6 @@ afterwards.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -93,31 +92,31 @@ _STEPS = (
 _NEW_STEPS = (
     (
         "usage_kinds",
-        sa.Integer(),
+        "integer",
         "The kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).",
     ),
     (
         "service_tier",
-        sa.Text(),
+        "text",
         "The provider's tier of service: standard, batch, flex, priority, fast or another; null where the call names none.",
     ),
-    ("reported_cost", sa.Numeric(), "What the provider itself says that the call cost, in US dollars."),
+    ("reported_cost", "numeric", "What the provider itself says that the call cost, in US dollars."),
 )
 _NEW_ROLLUPS = (
-    ("service_tier", sa.Text(), "The provider's tier of service, of calls; null where they name none."),
+    ("service_tier", "text", "The provider's tier of service, of calls; null where they name none."),
     (
         "context_tier",
-        sa.Integer(),
+        "integer",
         "Of calls, by their input tokens: the largest of the numbers above which prices may change that they exceed, else 0.",
     ),
     (
         "usage_kinds",
-        sa.Integer(),
+        "integer",
         "Of calls, the kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).",
     ),
     (
         "reported_cost",
-        sa.Numeric(),
+        "numeric",
         "What providers themselves say that calls cost, in US dollars, of the calls that tell it; null where none does.",
     ),
 )
@@ -159,66 +158,41 @@ def _comment(column: str, comment: str) -> None:
     op.execute(f"COMMENT ON COLUMN {column} IS '{quoted}'")
 
 
-def _add(table: str, schema: str, *columns: sa.Column[Any]) -> None:
-    for column in columns:
-        op.add_column(table, column, schema=schema, if_not_exists=True)
+def _add(table: str, columns: list[tuple[str, str, str]]) -> None:
+    """Add columns: name, type and comment. All at once, so that others are waited for, and wait, once."""
+    added = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {kind}" for name, kind, _ in columns)
+    op.execute(f"ALTER TABLE {table} {added}")
+    for name, _, comment in columns:
+        _comment(f"{table}.{name}", comment)
 
 
 def _usage_columns() -> None:
-    for name, comment in _KINDS:
-        if name in _KNOWN_KINDS:
-            _comment(f"orchestra.steps.{name}", comment)
-        else:
-            _add("steps", "orchestra", sa.Column(name, sa.BigInteger(), comment=comment))
-    for name, comment in _STEPS:
+    for name, comment in (*_STEPS, *(one for one in _KINDS if one[0] in _KNOWN_KINDS)):
         _comment(f"orchestra.steps.{name}", comment)
-    for name, kind, comment in _NEW_STEPS:
-        _add("steps", "orchestra", sa.Column(name, kind, comment=comment))
-    for table in ("step_rollup", "step_rollup_daily"):
+    kinds = [(name, "bigint", comment) for name, comment in _KINDS if name not in _KNOWN_KINDS]
+    _add("orchestra.steps", [*kinds, *_NEW_STEPS])
+    told = [(name, kind, f"{comment.removesuffix('.')}: {_TOLD}") for name, kind, comment in kinds]
+    for table in ("orchestra.step_rollup", "orchestra.step_rollup_daily"):
         for name, comment in _KINDS:
-            told = f"{comment.removesuffix('.')}: {_TOLD_OR_0 if name in _KNOWN_KINDS else _TOLD}"
             if name in _KNOWN_KINDS:
-                _comment(f"orchestra.{table}.{name}", told)
-            else:
-                _add(table, "orchestra", sa.Column(name, sa.BigInteger(), comment=told))
-        for name, kind, comment in _NEW_ROLLUPS:
-            _add(table, "orchestra", sa.Column(name, kind, comment=comment))
-        reported = sa.Column(
-            "reported_calls", sa.BigInteger(), nullable=False, server_default="0", comment=_REPORTED_CALLS
-        )
-        _add(table, "orchestra", reported)
+                _comment(f"{table}.{name}", f"{comment.removesuffix('.')}: {_TOLD_OR_0}")
+        _add(table, [*told, *_NEW_ROLLUPS, ("reported_calls", "bigint NOT NULL DEFAULT 0", _REPORTED_CALLS)])
 
 
 def _price_columns() -> None:
-    for table, schema, null in (
-        ("prices", "orchestra", "not known"),
-        ("price_rules", "orchestra_etl", "the rule does not say"),
-    ):
+    for table, null in (("orchestra.prices", "not known"), ("orchestra_etl.price_rules", "the rule does not say")):
+        prices = [(name, "numeric", f"{comment}; null: {null}.") for name, comment in _PRICES]
         _add(
             table,
-            schema,
-            sa.Column(
-                "service_tier", sa.Text(), nullable=False, server_default="standard", comment="The tier of service."
-            ),
-            sa.Column(
-                "above_input_tokens",
-                sa.Integer(),
-                nullable=False,
-                server_default="0",
-                comment="For calls with more input tokens than this.",
-            ),
+            [
+                ("service_tier", "text NOT NULL DEFAULT 'standard'", "The tier of service."),
+                ("above_input_tokens", "integer NOT NULL DEFAULT 0", "For calls with more input tokens than this."),
+                *prices,
+            ],
         )
-        for name, comment in _PRICES:
-            if name in _KNOWN_PRICES:
-                op.execute(f"ALTER TABLE {schema}.{table} ALTER COLUMN {name} DROP NOT NULL")
-                _comment(f"{schema}.{table}.{name}", f"{comment}; null: {null}.")
-            else:
-                _add(table, schema, sa.Column(name, sa.Numeric(), comment=f"{comment}; null: {null}."))
-    _add(
-        "prices",
-        "orchestra",
-        sa.Column("up_to_input_tokens", sa.Integer(), comment="And with no more than this; null: no limit."),
-    )
+        optional = ", ".join(f"ALTER COLUMN {name} DROP NOT NULL" for name in _KNOWN_PRICES)
+        op.execute(f"ALTER TABLE {table} {optional}")
+    _add("orchestra.prices", [("up_to_input_tokens", "integer", "And with no more than this; null: no limit.")])
     op.execute(
         "COMMENT ON TABLE orchestra.prices IS"
         " 'What each model that was seen costs, by tier of service, length of the input and day;"

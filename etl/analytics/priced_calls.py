@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.analytics.prices import COLUMNS, MODELS, Price, price_of
-from etl.usage import BITS, CALLS, HOUR_MS, KINDS, MILLION, STANDARD, THOUSAND, Kind
+from etl.usage import BITS, CALLS, KINDS, STANDARD
 
 
 class Lack(msgspec.Struct, frozen=True):
@@ -73,28 +73,7 @@ class Explanation(msgspec.Struct, frozen=True):
     """Why there is no cost, in words."""
 
 
-def _coefficients() -> dict[str, dict[str, int]]:
-    """Each kind's quantity that is charged at its own price, as a sum of quantities: see `charged`."""
-    found: dict[str, dict[str, int]] = {}
-    for kind in reversed(KINDS):
-        sum_ = {kind.name: 1}
-        for part in (one for one in KINDS if kind.name in one.part_of):
-            for name, number in found[part.name].items():
-                sum_[name] = sum_.get(name, 0) - number
-        found[kind.name] = {name: number for name, number in sum_.items() if number}
-    return found
-
-
-def _charged(kind: Kind, quantity: str) -> str:
-    """SQL: how much is charged at the price of this kind; `quantity` is that of a column."""
-    sum_ = "".join(
-        f" {'+' if number > 0 else '-'} {abs(number)} * COALESCE({quantity.format(name)}, 0)"
-        for name, number in _coefficients()[kind.name].items()
-    )
-    return f"(0{sum_})"
-
-
-# The price of a call or a row of the rollups.
+# The price of a row of the rollups.
 _OF = f"""
     p.model = c.model AND p.service_tier = COALESCE(c.service_tier, '{STANDARD}')
     AND p.above_input_tokens <= COALESCE(c.context_tier, 0)
@@ -104,13 +83,10 @@ _OF = f"""
 
 # The kinds without a price, as bits.
 _LACKING = " + ".join(f"CASE WHEN {kind.price_column} IS NULL THEN {BITS[kind.name]} ELSE 0 END" for kind in KINDS)
-# Of calls that were stored before their kinds were.
-_KINDS = " + ".join(f"CASE WHEN {_charged(kind, 'd.{}')} > 0 THEN {BITS[kind.name]} ELSE 0 END" for kind in KINDS)
-
 # The calls of a row have the same parts and the same price: all of them lack one, or none does.
 _USAGE = text(f"""
     WITH c AS (
-        SELECT d.model, d.service_tier, d.context_tier, d.day, COALESCE(d.usage_kinds, {_KINDS}) AS kinds,
+        SELECT d.model, d.service_tier, d.context_tier, d.day, d.usage_kinds AS kinds,
                sum(d.calls) AS calls
         FROM orchestra.step_rollup_daily AS d
         WHERE d.calls > 0
@@ -141,48 +117,42 @@ _BEYOND = text("""
     WHERE number > :models
 """)
 
-_CALL = f"""(
-    SELECT s.id, s.run_id, s.node_id, m.model, s.service_tier, orchestra.context_tier(s.input_tokens) AS context_tier,
-           CAST(COALESCE(s.start_time, r.start_time, r.first_seen_at) AT TIME ZONE 'UTC' AS date) AS day,
-           orchestra.is_call(s.state, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens) AS is_call,
-           orchestra.is_unmetered(m.outcome, s.node_type, m.model, s.input_tokens, s.output_tokens, s.total_tokens)
-               AS is_unmetered,
-           s.absent_since IS NOT NULL AS is_absent, s.reported_cost,
-           {", ".join(f"orchestra.token_count(s.{kind.name}) AS {kind.name}" for kind in KINDS)}
-    FROM orchestra.steps AS s
-    JOIN orchestra.runs AS r ON r.id = s.run_id
-    CROSS JOIN LATERAL (
-        SELECT COALESCE(s.response_model, s.request_model) AS model,
-               orchestra.outcome(s.state, s.error, s.reported_error) AS outcome
-    ) AS m
-    WHERE s.id = :step_id
-)"""
+_CALL = f"""
+    FROM (
+        SELECT s.id, s.run_id, s.node_id, u.model, u.outcome, u.used, u.tells_usage, s.service_tier, s.reported_cost,
+               orchestra.context_tier((u.used).input_tokens) AS context_tier,
+               COALESCE(s.start_time, r.start_time, r.first_seen_at) AS time, s.absent_since IS NOT NULL AS is_absent,
+               orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.tells_usage) AS is_call
+        FROM orchestra.steps AS s
+        JOIN orchestra.runs AS r ON r.id = s.run_id
+        CROSS JOIN LATERAL (
+            SELECT COALESCE(s.response_model, s.request_model) AS model,
+                   orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
+                   orchestra.plausible_usage(raw.used) AS used,
+                   orchestra.tells_usage(raw.used, s.total_tokens, s.reported_cost) AS tells_usage
+            FROM (SELECT CAST(ROW({", ".join(f"s.{kind.name}" for kind in KINDS)}) AS orchestra.usage) AS used) AS raw
+        ) AS u
+        WHERE s.id = :step_id
+    ) AS c
+    LEFT JOIN orchestra.prices AS p
+      ON p.model = c.model AND orchestra.price_applies(p, c.service_tier, c.context_tier, c.time)
+"""
 
 _EXPLAINED = text(f"""
-    SELECT c.id, c.run_id, c.node_id, c.model, c.day, COALESCE(c.service_tier, '{STANDARD}'), c.input_tokens, c.is_call,
-           c.is_unmetered, c.is_absent, c.reported_cost,
-           EXISTS (SELECT FROM orchestra.prices AS o WHERE o.model = c.model), {", ".join(f"p.{name}" for name in COLUMNS)}
-    FROM {_CALL} AS c
-    LEFT JOIN orchestra.prices AS p ON {_OF}
+    SELECT c.id, c.run_id, c.node_id, c.model, CAST(c.time AT TIME ZONE 'UTC' AS date),
+           COALESCE(c.service_tier, '{STANDARD}'), (c.used).input_tokens, c.is_call,
+           orchestra.is_unmetered(c.outcome, c.is_call, c.tells_usage, c.used), c.is_absent, c.reported_cost,
+           EXISTS (SELECT FROM orchestra.prices AS o WHERE o.model = c.model),
+           {", ".join(f"p.{name}" for name in COLUMNS)}
+    {_CALL}
 """)
-
-_FACTORS = {MILLION: "* 0.000001", THOUSAND: "* 0.001", HOUR_MS: f"/ {HOUR_MS}"}
-_LINES = ", ".join(
-    f"({number}, '{kind.price}', {_charged(kind, 'c.{}')}, p.{kind.price_column}, {kind.per},"
-    f" {_charged(kind, 'c.{}')} * p.{kind.price_column} {_FACTORS[kind.per]})"
-    for number, kind in enumerate(KINDS)
-)
 
 _PARTS = text(f"""
-    SELECT v.kind, v.quantity, v.price, v.per, v.cost
-    FROM {_CALL} AS c
-    LEFT JOIN orchestra.prices AS p ON {_OF}
-    CROSS JOIN LATERAL (
-        VALUES {_LINES}, ({len(KINDS)}, 'calls', 1, p.calls_per_thousand, {THOUSAND}, p.calls_per_thousand * 0.001)
-    ) AS v (number, kind, quantity, price, per, cost)
-    WHERE v.quantity > 0 AND NOT (v.kind = 'calls' AND COALESCE(v.price, 0) = 0)
-    ORDER BY v.number
+    SELECT parts.kind, parts.quantity, parts.price, parts.per, parts.cost
+    {_CALL}
+    CROSS JOIN LATERAL orchestra.cost_parts(c.used, 1, p) AS parts
 """)
+_NAMES = {kind.name: kind.price for kind in (*KINDS, CALLS)}
 
 
 def usage(connection: Connection) -> list[Usage]:
@@ -225,9 +195,8 @@ def explain(connection: Connection, step_id: str) -> Explanation | None:
 
 
 def _parts(connection: Connection, step_id: str) -> list[Part]:
-    parts = [Part(*row) for row in connection.execute(_PARTS, {"step_id": step_id})]
-    # A call that used nothing costs nothing.
-    return parts if any(part.kind != CALLS.price for part in parts) else []
+    rows = connection.execute(_PARTS, {"step_id": step_id})
+    return [Part(_NAMES[kind], *others) for kind, *others in rows]
 
 
 def _reasons(

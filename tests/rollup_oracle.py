@@ -192,13 +192,10 @@ def rows_of_history(history: History, url: str) -> tuple[dict[str, dict[str, Any
         for node in workflow["graph"]["nodes"]
     }
     seen = {row["id"]: row for row in query(url, "SELECT id, organization_id, first_seen_at FROM orchestra.runs")}
-    # What else a payload may tell is read elsewhere; here it is counted.
-    told = (*USAGE, "service_tier", "finish_reason")
     steps_seen = {row["id"]: row for row in query(url, "SELECT * FROM orchestra.steps")}
     for step in steps.values():
         inputs, outputs = (step[name] if isinstance(step[name], dict) else {} for name in ("inputs", "outputs"))
         stored_step = steps_seen[step["id"]]
-        step.update({name: stored_step[name] for name in told if name not in step})
         step.update(
             node_type=types[step["workflow_id"], step["node_id"]],
             request_model=inputs.get("model"),

@@ -184,7 +184,8 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
                 "cost": amount,
                 "currency": price["currency"] if price and amount is not None else None,
                 "usage_kinds": kinds_of(step) if is_call(step) else None,
-                "cut_off": step["finish_reason"] and step["finish_reason"] == "length",
+                "cut_off": step["finish_reason"]
+                and step["finish_reason"] in ("length", "max_tokens", "MAX_TOKENS", "max_output_tokens"),
                 **_same(
                     step, "run_id", "workflow_id", "position", "node_id", "node_type", "state", "start_time", "end_time"
                 ),

@@ -50,7 +50,8 @@ prices = Table(
     column(
         "source",
         Text(),
-        "Where the price is from: config, set (orchestra-etl prices set), or default (the package genai-prices).",
+        "Where the price is from: config, set (orchestra-etl prices set), added (by this program, from the provider's page)"
+        " or default (the package genai-prices).",
         nullable=False,
     ),
     # An index entry holds 2,704 bytes, a character up to four.

@@ -121,6 +121,10 @@ _NEW_ROLLUPS = (
     ),
 )
 _REPORTED_CALLS = "Calls whose provider itself says what they cost."
+_SOURCE = (
+    "Where the price is from: config, set (orchestra-etl prices set), added (by this program, from the provider's page)"
+    " or default (the package genai-prices)."
+)
 _TOLD = "of the calls that tell them; null where none does."
 _TOLD_OR_0 = "of the calls that tell them; null where there are calls and none does."
 
@@ -193,6 +197,7 @@ def _price_columns() -> None:
         optional = ", ".join(f"ALTER COLUMN {name} DROP NOT NULL" for name in _KNOWN_PRICES)
         op.execute(f"ALTER TABLE {table} {optional}")
     _add("orchestra.prices", [("up_to_input_tokens", "integer", "And with no more than this; null: no limit.")])
+    _comment("orchestra.prices.source", _SOURCE)
     op.execute(
         "COMMENT ON TABLE orchestra.prices IS"
         " 'What each model that was seen costs, by tier of service, length of the input and day;"

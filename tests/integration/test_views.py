@@ -100,7 +100,7 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     start = today - timedelta(days=1, seconds=20)
     history = ForgetfulHistory(
-        seed=9, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5, epoch=start,
+        seed=11, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5, epoch=start,
         now=lambda: start,
     )  # fmt: skip
     with Simulator(history).in_thread() as simulator:

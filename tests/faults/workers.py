@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+PATIENCE = 240.0
+"""Seconds in which a worker must end: PostgreSQL ends a stopped worker's transaction, whose locks others wait for, after 60."""
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.faults.preloaded"])
 
@@ -69,7 +72,7 @@ class Worker:
         self.send(signal.SIGKILL)
         self._process.join()
 
-    def wait(self, seconds: float = 60.0) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Its exit status, once it has ended by itself.
 
         Raises:
@@ -104,7 +107,7 @@ def started(*arguments: str, variables: Mapping[str, str], log: Path, without: S
 
 
 def run(
-    *arguments: str, variables: Mapping[str, str], log: Path, without: Sequence[str] = (), seconds: float = 60.0
+    *arguments: str, variables: Mapping[str, str], log: Path, without: Sequence[str] = (), seconds: float = PATIENCE
 ) -> int:
     """Run the command to its end, which must come within so many seconds; its exit status."""
     with started(*arguments, variables=variables, log=log, without=without) as worker:

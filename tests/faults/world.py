@@ -28,7 +28,7 @@ class World:
     variables: dict[str, str]
     log: Path
 
-    def sync(self, *arguments: str, without: Sequence[str] = (), seconds: float = 60.0, **more: str) -> int:
+    def sync(self, *arguments: str, without: Sequence[str] = (), seconds: float = workers.PATIENCE, **more: str) -> int:
         """One `sync` in a process of its own, to its end; its exit status."""
         return workers.run(
             "sync", *arguments, variables={**self.variables, **more}, log=self.log, without=without, seconds=seconds

@@ -14,7 +14,7 @@ from etl.transform.usage_names import FINISH_REASONS, MODELS, Node
 from etl.transform.usage_reading import NAMES, Found, Oddities, gather, looks_like_usage, note_unknown
 
 CONTAINERS = (
-    "response", "message", "delta", "metadata", "x_groq", "body", "result", "data", "chunks", "events",
+    "response", "response_data", "message", "delta", "metadata", "x_groq", "body", "result", "data", "chunks", "events",
 )  # fmt: skip
 """The members that may hold the response: of an integration, of a gateway, of an event of a stream."""
 
@@ -77,6 +77,8 @@ _CANDIDATES = msgspec.json.Decoder(list[_Candidate])
 
 
 _OBJECT = ord("{")
+# How most names of usage end. One look for it costs less than to decode what it may be in.
+_USAGE = b'sage"'
 _TELL = frozenset(NAMES.members) - _BESIDE
 _CONTAINERS = frozenset(CONTAINERS)
 _HOLD = _TELL | _CONTAINERS
@@ -98,11 +100,19 @@ def may_tell_usage(value: Raw, depth: int = 0) -> bool:
                 if depth < _MAX_DEPTH and may_tell_usage(members[name], depth + 1):
                     return True
         names = "\n".join(members)
-        return ("oken" in names or "sage" in names) and any(map(looks_like_usage, members))
+        if ("oken" in names or "sage" in names) and any(map(looks_like_usage, members)):
+            return True
+        return any(map(_may_hold_usage, members.values()))
     if first in b'["':
         text = bytes(value)
         return b"usage" in text or b"oken" in text or b"eval_count" in text
     return False
+
+
+def _may_hold_usage(value: Raw) -> bool:
+    """Whether an object may hold usage, at any depth. Arrays are left alone: most are long, of documents or rows."""
+    view = memoryview(value)
+    return view[0] == _OBJECT and view.nbytes <= _MAX_USAGE_BYTES and _USAGE in bytes(view)
 
 
 class Completion:
@@ -182,7 +192,9 @@ class Completion:
             if raw is not None and depth < _MAX_DEPTH and may_tell_usage(raw):
                 self.look(bytes(raw), f"{path}.{name}", depth + 1)
         for name, raw in members.items():
-            if len(self._unknown) < _MAX_UNKNOWN and name not in CONTAINERS and looks_like_usage(name):
+            if len(self._unknown) >= _MAX_UNKNOWN:
+                return
+            if name not in _CONTAINERS and (looks_like_usage(name) or _may_hold_usage(raw)):
                 self._unknown.append((path, name, raw))
 
     def _take_usage(self, members: dict[str, Raw], path: str) -> bool:

@@ -138,6 +138,12 @@ def test_what_does_not_fit_is_left_out(usage: dict[str, Any], left: dict[str, in
          ["outputs.llm_usage.tokens_in", "outputs.llm_usage.tokens_out"]),
         ({"result": {"data": {"response": {"token_usage": {"prompt": 5, "tokens": 3}}, "usage_total": 4}}},
          ["outputs.result.data.response.token_usage.tokens", "outputs.result.data.usage_total"]),
+        # Nobody knows what else a response stands in.
+        ({"answer": {"usage": {"prompt_tokens": 5, "completion_tokens": 6}}},
+         ["outputs.answer.usage.completion_tokens", "outputs.answer.usage.prompt_tokens"]),
+        ({"result": {"data": {"llm_output": {"token_usage": {"total_tokens": 5}}, "successful": True}}},
+         ["outputs.result.data.llm_output.token_usage.total_tokens"]),
+        ({"answer": {"usage": {"disk": 3}}}, []),
         ([_completion | {"id": str(number)} for number, _completion in enumerate([SAMPLES[0].body] * 2)], ["outputs[].usage"]),
         ({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "new_tokens": 0, "token_limit": 9, "a": "tokens"}},
          []),
@@ -153,6 +159,8 @@ def test_what_looks_like_usage_is_counted(outputs: Any, paths: list[str]) -> Non
     ("inputs", "outputs", "node_type", "model"),
     [
         ({"app_name": "openai", "action": "CHAT"}, {"result": {"data": SAMPLES[0].body, "error": None}}, "integration", "gpt-4o"),
+        ({"app_name": "openai", "action": "CHAT"}, {"result": {"data": {"response_data": SAMPLES[0].body}, "error": None}},
+         "integration", "gpt-4o"),
         ({"app_name": "slack", "action": "SEND"}, {"model": "m", "result": {"data": {"ok": True}}}, "integration", None),
         ({"code": "..."}, {"result": SAMPLES[0].body}, "code", "gpt-4o"),
         ({"code": "..."}, {"result": {"usage": {"cpu": 3}}}, "code", None),

@@ -182,8 +182,9 @@ class Completion:
         self.finish_reason = _finish_reason(members) or self.finish_reason
         if tells:
             self._take_uses(members)
-            if (id := _text(members.get("id")) or _text(members.get("responseId"))) is not None:
-                self._ids.add(id)
+            id = _text(members.get("id")) or _text(members.get("responseId"))
+            if id is not None or _is_whole(members):
+                self._ids.add(id or f"{len(self._ids)} without an id")
             return
         if "custom_id" in members:
             self._uses["batch"] = True
@@ -237,6 +238,11 @@ class Completion:
                     queries += len(grounding.webSearchQueries or grounding.web_search_queries)
         if queries:
             uses["grounding"] = max(uses.get("grounding", 0), queries)
+
+
+def _is_whole(members: dict[str, Raw]) -> bool:
+    """Whether this is a whole response, of those without ids: OpenAI's list of embeddings, the end of an answer by Ollama."""
+    return _text(members.get("object")) == "list" or bytes(members.get("done") or b"") == b"true"
 
 
 def _says(node: Node, value: Any) -> bool:

@@ -100,6 +100,27 @@ def test_reasoning_inside_or_beside(usage: dict[str, Any], expected: tuple[int, 
     assert used.other_tokens is None
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        {
+            "object": "list",
+            "data": [],
+            "model": "text-embedding-3-small",
+            "usage": {"prompt_tokens": 8, "total_tokens": 8},
+        },
+        {"model": "llama3.2", "response": "a", "done": True, "prompt_eval_count": 26, "eval_count": 290},
+    ],
+    ids=["embeddings", "ollama"],
+)
+def test_several_responses_without_ids(response: dict[str, Any]) -> None:
+    """Of several responses that have no ids, the last is not taken for all of them: they are counted as drift. One is read."""
+    assert read([response]).usage.input_tokens in (8, 26)
+    several = read({"result": {"data": [response, response]}})
+    assert told(several.usage) == {}
+    assert [(odd.path, odd.kind) for odd in several.oddities] == [("outputs.result.data[].usage", "unknown_usage")]
+
+
 def test_what_the_total_holds_beyond_is_other() -> None:
     """Tokens of the total that no name explains are counted as what they are: others, without a price."""
     used = read({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40}}).usage
@@ -203,6 +224,13 @@ def test_no_cost(cost: object) -> None:
     seen = read({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": cost}})
     assert seen.usage.reported_cost is None
     assert [odd.path for odd in seen.oddities] == ["outputs.usage.cost"]
+
+
+def test_money_alone_is_no_call() -> None:
+    """An amount under `usage.cost` where no model is named is no call; beside a model it is what the call cost."""
+    bill = {"result": {"data": {"usage": {"cost": 12.5, "unit": "kWh"}}, "error": None}}
+    assert told(read(bill).usage) == {}
+    assert told(read(bill, {"model": "m"}).usage) == {"reported_cost": Decimal("12.5")}
 
 
 def test_a_small_cost_is_exact() -> None:

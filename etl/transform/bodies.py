@@ -25,6 +25,8 @@ _MAX_TEXT_BYTES = 1 << 20
 # A stream tells what was read in its first events, what was written in its last.
 _FIRST_EVENTS, _LAST_EVENTS = 100, 1_000
 _MAX_UNKNOWN = 20
+# What a response stands in has no more members; a table by ids has many.
+_FEW = 100
 
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 _ELEMENTS = msgspec.json.Decoder(list[Raw])
@@ -102,7 +104,7 @@ def may_tell_usage(value: Raw, depth: int = 0) -> bool:
         names = "\n".join(members)
         if ("oken" in names or "sage" in names) and any(map(looks_like_usage, members)):
             return True
-        return any(map(_may_hold_usage, members.values()))
+        return len(members) <= _FEW and any(map(_may_hold_usage, members.values()))
     if first in b'["':
         text = bytes(value)
         return b"usage" in text or b"oken" in text or b"eval_count" in text
@@ -195,7 +197,7 @@ class Completion:
         for name, raw in members.items():
             if len(self._unknown) >= _MAX_UNKNOWN:
                 return
-            if name not in _CONTAINERS and (looks_like_usage(name) or _may_hold_usage(raw)):
+            if name not in _CONTAINERS and (looks_like_usage(name) or (len(members) <= _FEW and _may_hold_usage(raw))):
                 self._unknown.append((path, name, raw))
 
     def _take_usage(self, members: dict[str, Raw], path: str) -> bool:

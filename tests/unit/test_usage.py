@@ -226,6 +226,14 @@ def test_no_cost(cost: object) -> None:
     assert [odd.path for odd in seen.oddities] == ["outputs.usage.cost"]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(9, 9000), ("9", 9000), (9.25, 9250), (-1, None), ("long", None), (10**10, None)]
+)
+def test_seconds(seconds: object, expected: int | None) -> None:
+    """Whole seconds are read as text, too, like any number; what is no duration is none."""
+    assert read({"model": "w", "usage": {"type": "duration", "seconds": seconds}}).usage.audio_ms == expected
+
+
 def test_money_alone_is_no_call() -> None:
     """An amount under `usage.cost` where no model is named is no call; beside a model it is what the call cost."""
     bill = {"result": {"data": {"usage": {"cost": 12.5, "unit": "kWh"}}, "error": None}}

@@ -14,7 +14,7 @@ from etl.transform.usage_names import FINISH_REASONS, MODELS, Node
 from etl.transform.usage_reading import NAMES, Found, Oddities, gather, looks_like_usage, note_unknown
 
 CONTAINERS = (
-    "response", "message", "delta", "metadata", "x_groq", "body", "result", "data", "chunks", "events",
+    "response", "response_data", "message", "delta", "metadata", "x_groq", "body", "result", "data", "chunks", "events",
 )  # fmt: skip
 """The members that may hold the response: of an integration, of a gateway, of an event of a stream."""
 
@@ -25,6 +25,8 @@ _MAX_TEXT_BYTES = 1 << 20
 # A stream tells what was read in its first events, what was written in its last.
 _FIRST_EVENTS, _LAST_EVENTS = 100, 1_000
 _MAX_UNKNOWN = 20
+# What a response stands in has no more members; a table by ids has many.
+_FEW = 100
 
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 _ELEMENTS = msgspec.json.Decoder(list[Raw])
@@ -77,6 +79,8 @@ _CANDIDATES = msgspec.json.Decoder(list[_Candidate])
 
 
 _OBJECT = ord("{")
+# How most names of usage end. One look for it costs less than to decode what it may be in.
+_USAGE = b'sage"'
 _TELL = frozenset(NAMES.members) - _BESIDE
 _CONTAINERS = frozenset(CONTAINERS)
 _HOLD = _TELL | _CONTAINERS
@@ -98,11 +102,19 @@ def may_tell_usage(value: Raw, depth: int = 0) -> bool:
                 if depth < _MAX_DEPTH and may_tell_usage(members[name], depth + 1):
                     return True
         names = "\n".join(members)
-        return ("oken" in names or "sage" in names) and any(map(looks_like_usage, members))
+        if ("oken" in names or "sage" in names) and any(map(looks_like_usage, members)):
+            return True
+        return len(members) <= _FEW and any(map(_may_hold_usage, members.values()))
     if first in b'["':
         text = bytes(value)
         return b"usage" in text or b"oken" in text or b"eval_count" in text
     return False
+
+
+def _may_hold_usage(value: Raw) -> bool:
+    """Whether an object may hold usage, at any depth. Arrays are left alone: most are long, of documents or rows."""
+    view = memoryview(value)
+    return view[0] == _OBJECT and view.nbytes <= _MAX_USAGE_BYTES and _USAGE in bytes(view)
 
 
 class Completion:
@@ -172,8 +184,9 @@ class Completion:
         self.finish_reason = _finish_reason(members) or self.finish_reason
         if tells:
             self._take_uses(members)
-            if (id := _text(members.get("id")) or _text(members.get("responseId"))) is not None:
-                self._ids.add(id)
+            id = _text(members.get("id")) or _text(members.get("responseId"))
+            if id is not None or _is_whole(members):
+                self._ids.add(id or f"{len(self._ids)} without an id")
             return
         if "custom_id" in members:
             self._uses["batch"] = True
@@ -182,7 +195,9 @@ class Completion:
             if raw is not None and depth < _MAX_DEPTH and may_tell_usage(raw):
                 self.look(bytes(raw), f"{path}.{name}", depth + 1)
         for name, raw in members.items():
-            if len(self._unknown) < _MAX_UNKNOWN and name not in CONTAINERS and looks_like_usage(name):
+            if len(self._unknown) >= _MAX_UNKNOWN:
+                return
+            if name not in _CONTAINERS and (looks_like_usage(name) or (len(members) <= _FEW and _may_hold_usage(raw))):
                 self._unknown.append((path, name, raw))
 
     def _take_usage(self, members: dict[str, Raw], path: str) -> bool:
@@ -225,6 +240,11 @@ class Completion:
                     queries += len(grounding.webSearchQueries or grounding.web_search_queries)
         if queries:
             uses["grounding"] = max(uses.get("grounding", 0), queries)
+
+
+def _is_whole(members: dict[str, Raw]) -> bool:
+    """Whether this is a whole response, of those without ids: OpenAI's list of embeddings, the end of an answer by Ollama."""
+    return _text(members.get("object")) == "list" or bytes(members.get("done") or b"") == b"true"
 
 
 def _says(node: Node, value: Any) -> bool:

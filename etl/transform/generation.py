@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from etl.transform.bodies import OUTPUTS, Completion, may_tell_usage
 from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
 from etl.transform.scanner import REFUSALS
-from etl.transform.usage_names import WORDS
+from etl.transform.usage_names import FLAGS, MONEY, WORDS
 from etl.transform.usage_parts import plain_usage, usage_of
 from etl.transform.usage_reading import Oddity
 from etl.usage import NO_USAGE, STANDARD, Usage
@@ -36,6 +36,7 @@ _RESPONSES = ("chat.completion", "text_completion", "response")
 """What an object is called that is the response of a model, whether it tells usage or not."""
 _NOT_BY_THEMSELVES = ("integration", "code")
 """Nodes whose outputs name a model that need not have answered here."""
+_NO_USE = WORDS | FLAGS
 _FAILED = frozenset({"error", "failed", "failure"})
 REMOVED_ERROR = "(removed by a redaction rule)"
 """Stands for a reported error whose text no rule has left: that there was one is still counted."""
@@ -186,7 +187,9 @@ def _may_tell_usage(outputs: Raw, made: _Outputs, result: _Result) -> bool:
 def _with_usage(read: Generation, completion: Completion) -> Generation:
     """What the payloads tell, together with the response that was found in them."""
     found, oddities = completion.read()
-    if WORDS.issuperset(found) and read.node_type != "model":
+    # An amount of money alone may be anybody's; beside the name of a model it is that of a call.
+    model = completion.model or read.request_model
+    if read.node_type != "model" and (_NO_USE if model is not None else _NO_USE | MONEY).issuperset(found):
         return msgspec.structs.replace(read, oddities=tuple(oddities)) if oddities else read
     usage, dropped = usage_of(found)
     for name in dropped:

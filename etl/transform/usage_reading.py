@@ -137,7 +137,8 @@ def _put(quantity: str, value: Any, found: Found, odd: Oddities, path: str, name
     elif quantity in MONEY:
         read = money(value)
     elif quantity in SECONDS:
-        read = value if type(value) in (int, float) and 0 <= value <= MAX_TOKENS / 1000 else None
+        seconds = value if type(value) is float else whole_number(value)
+        read = seconds if seconds is not None and 0 <= seconds <= MAX_TOKENS / 1000 else None
     elif quantity in WORDS:
         read = value if isinstance(value, str) else None
     else:

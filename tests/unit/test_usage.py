@@ -100,6 +100,27 @@ def test_reasoning_inside_or_beside(usage: dict[str, Any], expected: tuple[int, 
     assert used.other_tokens is None
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        {
+            "object": "list",
+            "data": [],
+            "model": "text-embedding-3-small",
+            "usage": {"prompt_tokens": 8, "total_tokens": 8},
+        },
+        {"model": "llama3.2", "response": "a", "done": True, "prompt_eval_count": 26, "eval_count": 290},
+    ],
+    ids=["embeddings", "ollama"],
+)
+def test_several_responses_without_ids(response: dict[str, Any]) -> None:
+    """Of several responses that have no ids, the last is not taken for all of them: they are counted as drift. One is read."""
+    assert read([response]).usage.input_tokens in (8, 26)
+    several = read({"result": {"data": [response, response]}})
+    assert told(several.usage) == {}
+    assert [(odd.path, odd.kind) for odd in several.oddities] == [("outputs.result.data[].usage", "unknown_usage")]
+
+
 def test_what_the_total_holds_beyond_is_other() -> None:
     """Tokens of the total that no name explains are counted as what they are: others, without a price."""
     used = read({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40}}).usage
@@ -138,6 +159,12 @@ def test_what_does_not_fit_is_left_out(usage: dict[str, Any], left: dict[str, in
          ["outputs.llm_usage.tokens_in", "outputs.llm_usage.tokens_out"]),
         ({"result": {"data": {"response": {"token_usage": {"prompt": 5, "tokens": 3}}, "usage_total": 4}}},
          ["outputs.result.data.response.token_usage.tokens", "outputs.result.data.usage_total"]),
+        # Nobody knows what else a response stands in.
+        ({"answer": {"usage": {"prompt_tokens": 5, "completion_tokens": 6}}},
+         ["outputs.answer.usage.completion_tokens", "outputs.answer.usage.prompt_tokens"]),
+        ({"result": {"data": {"llm_output": {"token_usage": {"total_tokens": 5}}, "successful": True}}},
+         ["outputs.result.data.llm_output.token_usage.total_tokens"]),
+        ({"answer": {"usage": {"disk": 3}}}, []),
         ([_completion | {"id": str(number)} for number, _completion in enumerate([SAMPLES[0].body] * 2)], ["outputs[].usage"]),
         ({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "new_tokens": 0, "token_limit": 9, "a": "tokens"}},
          []),
@@ -153,6 +180,8 @@ def test_what_looks_like_usage_is_counted(outputs: Any, paths: list[str]) -> Non
     ("inputs", "outputs", "node_type", "model"),
     [
         ({"app_name": "openai", "action": "CHAT"}, {"result": {"data": SAMPLES[0].body, "error": None}}, "integration", "gpt-4o"),
+        ({"app_name": "openai", "action": "CHAT"}, {"result": {"data": {"response_data": SAMPLES[0].body}, "error": None}},
+         "integration", "gpt-4o"),
         ({"app_name": "slack", "action": "SEND"}, {"model": "m", "result": {"data": {"ok": True}}}, "integration", None),
         ({"code": "..."}, {"result": SAMPLES[0].body}, "code", "gpt-4o"),
         ({"code": "..."}, {"result": {"usage": {"cpu": 3}}}, "code", None),
@@ -195,6 +224,21 @@ def test_no_cost(cost: object) -> None:
     seen = read({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": cost}})
     assert seen.usage.reported_cost is None
     assert [odd.path for odd in seen.oddities] == ["outputs.usage.cost"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(9, 9000), ("9", 9000), (9.25, 9250), (-1, None), ("long", None), (10**10, None)]
+)
+def test_seconds(seconds: object, expected: int | None) -> None:
+    """Whole seconds are read as text, too, like any number; what is no duration is none."""
+    assert read({"model": "w", "usage": {"type": "duration", "seconds": seconds}}).usage.audio_ms == expected
+
+
+def test_money_alone_is_no_call() -> None:
+    """An amount under `usage.cost` where no model is named is no call; beside a model it is what the call cost."""
+    bill = {"result": {"data": {"usage": {"cost": 12.5, "unit": "kWh"}}, "error": None}}
+    assert told(read(bill).usage) == {}
+    assert told(read(bill, {"model": "m"}).usage) == {"reported_cost": Decimal("12.5")}
 
 
 def test_a_small_cost_is_exact() -> None:

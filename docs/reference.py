@@ -154,7 +154,8 @@ def schema(url: str) -> str:
         _SCHEMA,
     ]
     payloads = {table.fullname: set(columns) for table, columns in PRIVATE.items()}
-    with psycopg.connect(url, row_factory=dict_row) as connection:
+    # Types have their schema's name, whoever the user is.
+    with psycopg.connect(url, row_factory=dict_row, options="-c search_path=pg_catalog") as connection:
         for one in connection.execute(_RELATIONS).fetchall():
             content = payloads.get(f"{one['schema']}.{one['name']}", set())
             rows = connection.execute(_COLUMNS, [one["oid"]]).fetchall()

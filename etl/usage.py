@@ -114,6 +114,12 @@ KINDS = (
     Kind("audio_ms", "Audio that is charged by its duration, in milliseconds.", "audio", HOUR_MS),
     Kind("document_pages", "Pages of documents that were read.", "document_pages", THOUSAND),
     Kind("search_units", "Search units of a reranking model.", "search_units", THOUSAND),
+    Kind(
+        "unread_quantities",
+        "Quantities of usage that the call states and that cannot be read: what they cost is not known.",
+        "unread",
+        THOUSAND,
+    ),
 )
 """In the order of their columns and of their bits in `usage_kinds`."""
 
@@ -155,6 +161,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     audio_ms: int | None = None
     document_pages: int | None = None
     search_units: int | None = None
+    unread_quantities: int | None = None
     total_tokens: int | None = None
     """As reported where that holds at least input and output, else their sum; None where not both are known."""
     usage_kinds: int = 0

@@ -110,6 +110,8 @@ class ModelPrice(BaseModel):
     """For a thousand pages of documents; None: not known."""
     search_units: Amount | None = None
     """For a thousand search units of a reranking model; None: not known."""
+    unread: Amount | None = None
+    """For a thousand quantities of usage that cannot be read; None: not known."""
     calls: Amount | None = None
     """For a thousand calls, beside what they use; None: nothing."""
     service_tier: Annotated[Name, AfterValidator(_tier)] = _STANDARD

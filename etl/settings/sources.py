@@ -290,7 +290,7 @@ def _describe(
 def _table(values: Mapping[str, Any], location: tuple[str | int, ...]) -> Mapping[str, Any] | None:
     """The section that an error is about as a whole, with its values; None where it is about one value."""
     table = values.get(str(location[0])) if len(location) == 1 else None
-    return table if isinstance(table, dict) and location[0] != "states" else None
+    return table if isinstance(table, dict) else None
 
 
 def _blamed(

@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from etl.transform.fields import MAX_TEXT_CHARACTERS, text_of
 from etl.transform.scanner import REFUSALS
 from etl.transform.usage_names import FINISH_REASONS, MODELS, Node
-from etl.transform.usage_reading import NAMES, Found, Oddities, gather, looks_like_usage, note_unknown
+from etl.transform.usage_reading import NAMES, UNREAD, Found, Oddities, gather, looks_like_usage, note_unknown
 
 CONTAINERS = (
     "response", "response_data", "message", "delta", "metadata", "x_groq", "body", "result", "data", "chunks", "events",
@@ -146,6 +146,7 @@ class Completion:
         elif len(self._ids) > 1:
             # Several responses, not one: their sum would have neither one model nor one length of input.
             self._oddities.note(f"{self._at}.usage", "unknown_usage", [])
+            found[UNREAD] = len(self._ids)
         else:
             gather(NAMES, self._told, found, self._oddities, self._at or OUTPUTS)
             if (searches := self._uses.pop("grounding", None)) is not None:

@@ -17,7 +17,7 @@ from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
 from etl.transform.scanner import REFUSALS
 from etl.transform.usage_names import FLAGS, MONEY, WORDS
 from etl.transform.usage_parts import plain_usage, usage_of
-from etl.transform.usage_reading import Oddity
+from etl.transform.usage_reading import UNREAD, Oddity
 from etl.usage import NO_USAGE, STANDARD, Usage
 
 MAX_ERROR_CHARACTERS = 2_000
@@ -187,9 +187,9 @@ def _may_tell_usage(outputs: Raw, made: _Outputs, result: _Result) -> bool:
 def _with_usage(read: Generation, completion: Completion) -> Generation:
     """What the payloads tell, together with the response that was found in them."""
     found, oddities = completion.read()
-    # An amount of money alone may be anybody's; beside the name of a model it is that of a call.
+    # Money alone, or what cannot be read, may be anybody's; beside the name of a model it is that of a call.
     model = completion.model or read.request_model
-    if read.node_type != "model" and (_NO_USE if model is not None else _NO_USE | MONEY).issuperset(found):
+    if read.node_type != "model" and (_NO_USE if model is not None else _NO_USE | MONEY | {UNREAD}).issuperset(found):
         return msgspec.structs.replace(read, oddities=tuple(oddities)) if oddities else read
     usage, dropped = usage_of(found)
     for name in dropped:

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import msgspec
 
-from etl.transform.usage_reading import Found
+from etl.transform.usage_reading import UNREAD, Found
 from etl.usage import BITS, STANDARD, Usage, kinds_of
 
 MAX_TIER_CHARACTERS = 50
@@ -110,6 +110,7 @@ def _worked_out(found: Found) -> tuple[Usage, tuple[str, ...]]:
         audio_ms=None if seconds is None else round(seconds * _MS),
         document_pages=get("document_pages"),
         search_units=get("search_units"),
+        unread_quantities=_sum(get(UNREAD), len(dropped) or None),
         total_tokens=total,
         service_tier=_tier(found),
         reported_cost=_cost(found),

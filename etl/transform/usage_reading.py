@@ -19,6 +19,9 @@ MAX_ODDITIES = 20
 _MAX_DEPTH = 4
 _MAX_ELEMENTS = 1_000
 
+# Of what else cannot be read, the cost does not depend.
+_CHARGED = (WHOLE | SECONDS) - {"total", "cost_ticks"}
+
 NAMES = tree()
 """The names by the members of a body."""
 
@@ -27,6 +30,9 @@ _WHOLE = re.compile(r"([0-9]{1,16})(?:\.0+)?", re.ASCII)
 _MONEY = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,30})?(?:[eE]-?[0-9]{1,2})?", re.ASCII)
 _TOKENS = re.compile("token|usage", re.IGNORECASE)
 _NO_TOKENS = re.compile("cost|price|limit|max|min", re.IGNORECASE)
+
+UNREAD = "unread"
+"""How many quantities are stated and cannot be read."""
 
 Found = dict[str, Any]
 """What is told, by quantity: whole numbers, seconds, money as Decimal, words."""
@@ -66,11 +72,13 @@ def gather(node: Node, value: dict[str, Any], found: Found, odd: Oddities, path:
             if rule.members:
                 gather(rule, one, found, odd, f"{path}.{name}")
             elif one and quantity is not None:
+                _note_unread(quantity, found)
                 odd.note(f"{path}.{name}", "wrong_type", one)
         elif type(one) is list:
             if rule.elements:
                 _gather_elements(rule, one, found, odd, f"{path}.{name}")
             elif quantity is not None or rule.members:
+                _note_unread(quantity, found)
                 odd.note(f"{path}.{name}", "wrong_type", one)
         elif quantity is None:
             if rule.members:
@@ -145,6 +153,7 @@ def _put(quantity: str, value: Any, found: Found, odd: Oddities, path: str, name
         read = value if isinstance(value, bool) else None
     if read is None:
         is_number = type(value) in (int, float) or (isinstance(value, str) and _WHOLE.fullmatch(value) is not None)
+        _note_unread(quantity, found)
         odd.note(f"{path}.{name}", "implausible_number" if is_number else "wrong_type", value)
         return
     before = found.get(quantity)
@@ -152,6 +161,12 @@ def _put(quantity: str, value: Any, found: Found, odd: Oddities, path: str, name
         found[quantity] = read
     else:
         found[quantity] = before + read if quantity in SUMMED else max(before, read)
+
+
+def _note_unread(quantity: str | None, found: Found) -> None:
+    """What is charged for it is not known, so that the others do not make up the cost."""
+    if quantity in _CHARGED:
+        found[UNREAD] = found.get(UNREAD, 0) + 1
 
 
 def _gather_elements(rule: Node, elements: list[Any], found: Found, odd: Oddities, path: str) -> None:
@@ -168,6 +183,8 @@ def _gather_elements(rule: Node, elements: list[Any], found: Found, odd: Odditie
             continue
         one: Found = {}
         gather(node, {name: value for name, value in element.items() if name != rule.by}, one, odd, f"{path}[]")
+        if UNREAD in one:
+            found[UNREAD] = found.get(UNREAD, 0) + one.pop(UNREAD)
         for quantity, value in one.items():
             added[quantity] = added[quantity] + value if quantity in added and quantity in WHOLE else value
     for quantity, value in added.items():

@@ -20,7 +20,8 @@ AS $$
                 used.cache_write_tokens, used.cache_write_1h_tokens, used.input_audio_tokens, used.cached_audio_tokens,
                 used.input_image_tokens, used.cached_image_tokens, used.input_video_tokens, used.output_audio_tokens,
                 used.output_image_tokens, used.output_video_tokens, used.citation_tokens, used.other_tokens,
-                used.web_searches, used.file_searches, used.tool_uses, used.audio_ms, used.document_pages, used.search_units
+                used.web_searches, used.file_searches, used.tool_uses, used.audio_ms, used.document_pages, used.search_units,
+                used.unread_quantities
             ) = 0 THEN 0 ELSE
             (orchestra.part_cost((orchestra.charged(used)).cache_write_tokens, prices.cache_write_per_million)
              + orchestra.part_cost(used.cache_write_1h_tokens, prices.cache_write_1h_per_million)
@@ -38,7 +39,8 @@ AS $$
                + orchestra.part_cost(used.file_searches, prices.file_searches_per_thousand)
                + orchestra.part_cost(used.tool_uses, prices.tool_uses_per_thousand)
                + orchestra.part_cost(used.document_pages, prices.document_pages_per_thousand)
-               + orchestra.part_cost(used.search_units, prices.search_units_per_thousand)) * 0.001
+               + orchestra.part_cost(used.search_units, prices.search_units_per_thousand)
+               + orchestra.part_cost(used.unread_quantities, prices.unread_per_thousand)) * 0.001
             + CASE WHEN used.audio_ms > 0 THEN used.audio_ms * prices.audio_per_hour / 3600000 ELSE 0 END
           END
         + CASE WHEN prices.calls_per_thousand > 0
@@ -81,7 +83,8 @@ AS $$
             (20, 'audio_ms', charged.audio_ms, prices.audio_per_hour, 3600000),
             (21, 'document_pages', charged.document_pages, prices.document_pages_per_thousand, 1000),
             (22, 'search_units', charged.search_units, prices.search_units_per_thousand, 1000),
-            (23, 'calls', CASE WHEN orchestra.kinds_of(used) > 0 AND prices.calls_per_thousand > 0 THEN calls END,
+            (23, 'unread_quantities', charged.unread_quantities, prices.unread_per_thousand, 1000),
+            (24, 'calls', CASE WHEN orchestra.kinds_of(used) > 0 AND prices.calls_per_thousand > 0 THEN calls END,
              prices.calls_per_thousand, 1000)
     ) AS part (number, kind, quantity, price, per)
     WHERE part.quantity > 0

@@ -6,7 +6,8 @@ AS $$
         used.input_audio_tokens, used.cached_audio_tokens, used.input_image_tokens, used.cached_image_tokens,
         used.input_video_tokens, used.output_tokens, used.reasoning_tokens, used.output_audio_tokens,
         used.output_image_tokens, used.output_video_tokens, used.citation_tokens, used.other_tokens, used.web_searches,
-        used.file_searches, used.tool_uses, used.audio_ms, used.document_pages, used.search_units, total_tokens, reported_cost
+        used.file_searches, used.tool_uses, used.audio_ms, used.document_pages, used.search_units, used.unread_quantities,
+        total_tokens, reported_cost
     ) > 0
 $$;
 

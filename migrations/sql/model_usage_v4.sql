@@ -39,6 +39,7 @@ SELECT s.hour,
        s.audio_ms,
        s.document_pages,
        s.search_units,
+       s.unread_quantities,
        s.reported_cost,
        s.reported_calls
 FROM orchestra.step_rollup AS s
@@ -50,7 +51,7 @@ CROSS JOIN LATERAL (
             s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.cache_write_1h_tokens, s.input_audio_tokens,
             s.cached_audio_tokens, s.input_image_tokens, s.cached_image_tokens, s.input_video_tokens, s.output_tokens,
             s.reasoning_tokens, s.output_audio_tokens, s.output_image_tokens, s.output_video_tokens, s.citation_tokens,
-            s.other_tokens, s.web_searches, s.file_searches, s.tool_uses, s.audio_ms, s.document_pages, s.search_units
+            s.other_tokens, s.web_searches, s.file_searches, s.tool_uses, s.audio_ms, s.document_pages, s.search_units, s.unread_quantities
         ) AS orchestra.usage), s.calls - s.unmetered_calls, p) AS cost
     OFFSET 0  -- or it would be worked out once for each of its uses
 ) AS k
@@ -96,5 +97,6 @@ COMMENT ON COLUMN orchestra.model_usage.tool_uses IS 'Uses of the provider''s ot
 COMMENT ON COLUMN orchestra.model_usage.audio_ms IS 'Audio that is charged by its duration, in milliseconds: of the calls that tell them; null where none does.';
 COMMENT ON COLUMN orchestra.model_usage.document_pages IS 'Pages of documents that were read: of the calls that tell them; null where none does.';
 COMMENT ON COLUMN orchestra.model_usage.search_units IS 'Search units of a reranking model: of the calls that tell them; null where none does.';
+COMMENT ON COLUMN orchestra.model_usage.unread_quantities IS 'Quantities of usage that calls state and that cannot be read: of the calls that tell them; null where none does.';
 COMMENT ON COLUMN orchestra.model_usage.reported_cost IS 'What providers themselves say that the calls cost, in US dollars, of the calls that tell it; null where none does.';
 COMMENT ON COLUMN orchestra.model_usage.reported_calls IS 'Calls whose provider itself says what they cost.';

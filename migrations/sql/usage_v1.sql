@@ -8,7 +8,7 @@ BEGIN
             input_video_tokens bigint, output_tokens bigint, reasoning_tokens bigint, output_audio_tokens bigint,
             output_image_tokens bigint, output_video_tokens bigint, citation_tokens bigint, other_tokens bigint,
             web_searches bigint, file_searches bigint, tool_uses bigint, audio_ms bigint, document_pages bigint,
-            search_units bigint
+            search_units bigint, unread_quantities bigint
         );
     END IF;
 END
@@ -55,7 +55,7 @@ AS $$
         orchestra.token_count(used.other_tokens), orchestra.token_count(used.web_searches),
         orchestra.token_count(used.file_searches), orchestra.token_count(used.tool_uses),
         orchestra.token_count(used.audio_ms), orchestra.token_count(used.document_pages),
-        orchestra.token_count(used.search_units)
+        orchestra.token_count(used.search_units), orchestra.token_count(used.unread_quantities)
     ) AS orchestra.usage)
 $$;
 
@@ -91,7 +91,8 @@ AS $$
         used.tool_uses,
         used.audio_ms,
         used.document_pages,
-        used.search_units
+        used.search_units,
+        used.unread_quantities
     ) AS orchestra.usage)
 $$;
 
@@ -123,6 +124,7 @@ AS $$
          + CASE WHEN used.audio_ms > 0 THEN 524288 ELSE 0 END
          + CASE WHEN used.document_pages > 0 THEN 1048576 ELSE 0 END
          + CASE WHEN used.search_units > 0 THEN 2097152 ELSE 0 END
+         + CASE WHEN used.unread_quantities > 0 THEN 4194304 ELSE 0 END
 $$;
 
 COMMENT ON FUNCTION orchestra.kinds_of(orchestra.usage) IS
@@ -137,7 +139,8 @@ AS $$
             'input_tokens', 'cached_input_tokens', 'cache_write_tokens', 'cache_write_1h_tokens', 'input_audio_tokens',
             'cached_audio_tokens', 'input_image_tokens', 'cached_image_tokens', 'input_video_tokens', 'output_tokens',
             'reasoning_tokens', 'output_audio_tokens', 'output_image_tokens', 'output_video_tokens', 'citation_tokens',
-            'other_tokens', 'web_searches', 'file_searches', 'tool_uses', 'audio_ms', 'document_pages', 'search_units'
+            'other_tokens', 'web_searches', 'file_searches', 'tool_uses', 'audio_ms', 'document_pages', 'search_units',
+            'unread_quantities'
         ]) WITH ORDINALITY AS k (name, number)
         WHERE usage_kinds & (1 << CAST(number - 1 AS integer)) > 0
         ORDER BY number)

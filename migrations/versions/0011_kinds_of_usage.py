@@ -55,6 +55,10 @@ _KINDS = (
     ("audio_ms", "Audio that is charged by its duration, in milliseconds."),
     ("document_pages", "Pages of documents that were read."),
     ("search_units", "Search units of a reranking model."),
+    (
+        "unread_quantities",
+        "Quantities of usage that the call states and that cannot be read: what they cost is not known.",
+    ),
 )
 _PRICES = (
     ("input_per_million", "Price per million: input tokens"),
@@ -79,6 +83,7 @@ _PRICES = (
     ("audio_per_hour", "Price per hour: audio that is charged by its duration"),
     ("document_pages_per_thousand", "Price per thousand: pages of documents that were read"),
     ("search_units_per_thousand", "Price per thousand: search units of a reranking model"),
+    ("unread_per_thousand", "Price per thousand: quantities of usage that the call states and that cannot be read"),
     ("calls_per_thousand", "Price per thousand: calls"),
 )
 _KNOWN_KINDS = ["cached_input_tokens", "input_tokens", "output_tokens", "reasoning_tokens"]

@@ -125,7 +125,7 @@ def test_the_installed_wheel_does_the_main_job(
         version = _run(installed, "--version", folder=tmp_path)
         assert version.stdout == f"orchestra-etl {distributions.wheel.name.split('-')[1]}\n", version.stderr
         shown = _run(installed, "config", "show", folder=tmp_path, **variables)
-        assert shown.stdout.startswith("# no configuration file: run `orchestra-etl config init`\n")
+        assert shown.stdout.startswith("# no configuration file; run `orchestra-etl config init` to write one\n")
         upgraded = _run(installed, "db", "upgrade", folder=tmp_path, **variables)
         assert upgraded.returncode == 0, upgraded.stderr
         synced = _run(installed, "sync", folder=tmp_path, **variables)
@@ -142,7 +142,7 @@ def test_no_installation_is_ever_to_be_edited(installed: Path, tmp_path: Path) -
         folder.mkdir()
         variables = {"ORCHESTRA_API_KEY": "k", "ORCHESTRA_BASE_URL": "http://127.0.0.1:9"}
         shown = _run(command, "config", "show", folder=folder, **variables)
-        assert shown.stdout.startswith("# no configuration file: run `orchestra-etl config init`\n")
+        assert shown.stdout.startswith("# no configuration file; run `orchestra-etl config init` to write one\n")
         assert 'database.url = "embedded"\n' in shown.stdout
         for words in (("sync",), ("serve",), ("config", "check"), ("workflows",)):
             told = _run(command, *words, folder=folder, DATABASE_URL="postgresql://127.0.0.1:9/x", **variables)

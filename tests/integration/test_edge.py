@@ -398,7 +398,7 @@ def test_variables_of_libpq_are_named(
     for name in ("PGSSLMODE", "PGSERVICE", "PGTZ", "PGOPTIONS"):
         monkeypatch.setenv(name, "nonsense")
         assert run(["--config", str(stored), "status"]) == 4
-        assert f"{name} of the environment" in capsys.readouterr().err
+        assert f"{name} in the environment" in capsys.readouterr().err
         monkeypatch.delenv(name)
 
 

@@ -114,10 +114,10 @@ def test_reasoning_inside_or_beside(usage: dict[str, Any], expected: tuple[int, 
     ids=["embeddings", "ollama"],
 )
 def test_several_responses_without_ids(response: dict[str, Any]) -> None:
-    """Of several responses that have no ids, the last is not taken for all of them: they are counted as drift. One is read."""
+    """Of several responses without ids the last is not taken for all: they are a call of unknown cost, and drift. One is read."""
     assert read([response]).usage.input_tokens in (8, 26)
     several = read({"result": {"data": [response, response]}})
-    assert told(several.usage) == {}
+    assert told(several.usage) == {"unread_quantities": 2}
     assert [(odd.path, odd.kind) for odd in several.oddities] == [("outputs.result.data[].usage", "unknown_usage")]
 
 
@@ -127,15 +127,41 @@ def test_what_the_total_holds_beyond_is_other() -> None:
     assert told(used) == {"input_tokens": 10, "output_tokens": 5, "other_tokens": 25, "total_tokens": 40}
 
 
+@pytest.mark.parametrize("wrong", [-10, 1.5, "abc", 2**63, True, {"a": 1}, [7]], ids=repr)
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"])
+def test_what_cannot_be_read_is_counted(name: str, wrong: object) -> None:
+    """A quantity that is stated and cannot be read is counted beside those that can, so that they are not taken for the whole."""
+    other = {
+        "prompt": "completion_tokens",
+        "completion": "prompt_tokens",
+        "input": "output_tokens",
+        "output": "input_tokens",
+    }
+    usage = {name: wrong, other[name.partition("_")[0]]: 5}
+    seen = read({"model": "m", "choices": [], "usage": usage})
+    assert seen.usage.unread_quantities == 1
+    assert (seen.usage.input_tokens, seen.usage.output_tokens).count(5) == 1
+    assert seen.usage.total_tokens is None
+    assert len(seen.oddities) == 1
+
+
+def test_an_unreadable_total_or_cost_leaves_the_parts() -> None:
+    """What is charged does not depend on the total, nor on what the provider says of the cost."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": "x", "cost": "y"}
+    assert told(read({"model": "m", "choices": [], "usage": usage}).usage) == {
+        "input_tokens": 10, "output_tokens": 5, "total_tokens": 15,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("usage", "left", "paths"),
     [
         ({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 11}},
-         {}, {"outputs.cached_input_tokens"}),
+         {"unread_quantities": 1}, {"outputs.cached_input_tokens"}),
         ({"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"audio_tokens": 6}},
-         {}, {"outputs.output_audio_tokens"}),
+         {"unread_quantities": 1}, {"outputs.output_audio_tokens"}),
         ({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"audio_tokens": 8, "image_tokens": 8}},
-         {"input_audio_tokens": 8}, {"outputs.input_image_tokens"}),
+         {"input_audio_tokens": 8, "unread_quantities": 1}, {"outputs.input_image_tokens"}),
         # Where all is from the cache, the audio is.
         ({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 10, "audio_tokens": 8}},
          {"cached_input_tokens": 10, "input_audio_tokens": 8, "cached_audio_tokens": 8}, set()),
@@ -359,7 +385,7 @@ def test_the_usual_way_is_the_tables_way() -> None:
         usual = read({"choices": [], "usage": usage, **more})
         by_table = read({"result": {"usage": usage, **more}})
         if by_table.node_type is None:
-            assert {**told(usual.usage), "service_tier": None} == {"service_tier": None}
+            assert set(told(usual.usage)) <= {"service_tier", "unread_quantities"}
             continue
         assert usual.usage == by_table.usage, usage
         assert [odd.kind for odd in usual.oddities] == [odd.kind for odd in by_table.oddities]

@@ -128,7 +128,7 @@ TILES = (
     Tile("models", "Cost (USD)", "$,.2f", "SELECT sum(cost) FROM calls WHERE currency = 'USD'"),
     Tile(
         "models",
-        "Cached input",
+        "Cached",
         ".1%",
         """SELECT sum(cached_input_tokens) / CAST(sum(input_tokens) FILTER (WHERE told) AS float) FROM (
            SELECT c.*, count(cached_input_tokens) OVER (

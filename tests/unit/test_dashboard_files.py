@@ -117,6 +117,28 @@ def test_filters_offer_marked_names(dashboard: str) -> None:
     assert offered <= {"workflow_shown", "organisation_shown", "run_id"}
 
 
+@pytest.mark.parametrize(
+    "chart",
+    [
+        name
+        for name, chart in CHARTS.items()
+        if len(chart["params"].get("metrics", [])) > 1 and "x_axis" in chart["params"]
+    ],
+)
+def test_a_series_has_a_colour_of_its_own(chart: str) -> None:
+    """The label of a series is that of one metric alone, else Superset takes the colour of another one; and it has a colour."""
+    dataset = DATASETS[CHARTS[chart]["dataset_uuid"]]
+    labels = [one["verbose_name"] for one in dataset["metrics"]]
+    shown = {one["metric_name"]: one["verbose_name"] for one in dataset["metrics"]}
+    folder = chart.split("/")[1]
+    metadata = yaml.safe_load((ASSETS / "dashboards" / f"{folder}.yaml").read_text())["metadata"]
+    colours = {metadata["label_colors"][name] for name in _params(chart)["metrics"]}
+    assert len(colours) == len(_params(chart)["metrics"])
+    for name in _params(chart)["metrics"]:
+        assert labels.count(shown[name]) == 1, name
+        assert metadata["label_colors"][shown[name]] == metadata["label_colors"][name]
+
+
 def test_tokens_by_kind_count_each_token_once() -> None:
     """The kinds of tokens that stand on each other take each part out of what holds it, and no part twice."""
     dataset = DATASETS[CHARTS["charts/models/tokens_trend.yaml"]["dataset_uuid"]]
@@ -136,3 +158,18 @@ def test_only_one_function_says_that_an_answer_was_cut_off() -> None:
     for one in DATASETS.values():
         sql = one.get("sql", "") + "".join(it.get("expression", "") for it in (*one["columns"], *one["metrics"]))
         assert re.search(r"(?i)'(length|max_tokens|max_output_tokens)'", sql) is None, one["table_name"]
+
+
+REASONS = re.compile(
+    r"CASE WHEN u\.model IS NULL.+? AS why|FROM orchestra\.model_usage AS u\s+LEFT JOIN .+?u\.unpriced_calls > 0",
+    re.DOTALL,
+)
+
+
+def test_why_calls_have_no_price_is_told_in_one_way() -> None:
+    """The dashboard gives the reasons of the query in docs/analytics.md, which a test compares with plain Python."""
+    [dataset] = [one for one in DATASETS.values() if one["table_name"] == "unpriced_usage"]
+    document = (ROOT / "docs" / "analytics.md").read_text()
+    reasons, told = ([" ".join(one.split()) for one in REASONS.findall(text)] for text in (dataset["sql"], document))
+    assert reasons == told
+    assert len(told) == 2

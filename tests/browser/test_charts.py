@@ -214,7 +214,8 @@ CHARTS = (
         ("run_id",),
         """SELECT id AS run_id, start_time, age_ms, usual AS usual_p95_ms, CASE WHEN age_ms > usual THEN 'yes' ELSE 'no' END
                   AS overdue_label,
-                  (SELECT s.node_id FROM every_step AS s WHERE s.run_id = open.id AND s.state = 'running') AS node_text
+                  COALESCE((SELECT s.node_id FROM every_step AS s WHERE s.run_id = open.id AND s.state = 'running'
+                            ORDER BY s.start_time, s.position, s.id LIMIT 1), 'none') AS node_text
            FROM open""",
     ),
     Chart(

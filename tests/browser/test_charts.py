@@ -227,7 +227,8 @@ CHARTS = (
                   (SELECT CASE WHEN count(total_tokens) > 0 OR NOT COALESCE(bool_or(is_call), false)
                                THEN COALESCE(sum(total_tokens), 0) END
                    FROM every_step AS s WHERE s.run_id = r.id) AS total_tokens,
-                  (SELECT CASE WHEN count(DISTINCT currency) = 1 AND min(currency) = 'USD' THEN sum(cost) END
+                  (SELECT CASE WHEN count(DISTINCT currency) = 1 AND min(currency) = 'USD'
+                                    AND count(*) FILTER (WHERE is_call AND cost IS NULL) = 0 THEN sum(cost) END
                    FROM every_step AS s WHERE s.run_id = r.id) AS usd
            FROM runs AS r ORDER BY r.start_time DESC LIMIT 20""",
     ),

@@ -23,9 +23,10 @@ from etl.database import Database
 from etl.local.history import History
 from etl.local.postgres import EmbeddedPostgres
 from etl.local.simulator import Simulator
+from etl.usage import CALLS, KINDS
 from tests import view_oracle
 from tests.conftest import ROOT
-from tests.rollup_oracle import counted, error_text
+from tests.rollup_oracle import charged, counted, error_text
 from tests.support import configuration, environment, load, query, sync
 from tests.view_oracle import Facts, Row, message, model, outcome, started
 
@@ -38,6 +39,7 @@ QUERIES = {
 """The queries with the headers of the results shown, by the number of the question and the query's place in it."""
 
 LIMIT = re.compile(r"\nLIMIT (\d+)$")
+KIND = {kind.name: kind for kind in KINDS}
 DAYS_7, DAYS_30 = timedelta(days=7), timedelta(days=30)
 
 
@@ -89,9 +91,9 @@ def world(
     )  # fmt: skip
     history.freeze()
     with psycopg.connect(postgres_server.url_for("postgres"), autocommit=True) as server:
-        server.execute(f"CREATE DATABASE ten_questions TEMPLATE {template_database}".encode())
+        server.execute(f"CREATE DATABASE questions TEMPLATE {template_database}".encode())
         try:
-            url = postgres_server.url_for("ten_questions")
+            url = postgres_server.url_for("questions")
             with Simulator(history).in_thread() as simulator:
                 variables = environment(url, simulator.base_url)
                 settings = load(tmp_path_factory.mktemp("questions"), configuration(*history.workflow_ids), variables)
@@ -110,7 +112,7 @@ def world(
                 query(url, price)
             yield World(url)
         finally:
-            server.execute("DROP DATABASE ten_questions WITH (FORCE)")
+            server.execute("DROP DATABASE questions WITH (FORCE)")
 
 
 def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
@@ -162,6 +164,8 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
     tokens = "input_tokens = NULL, cached_input_tokens = NULL, output_tokens = NULL, total_tokens = NULL"
     yield f"UPDATE orchestra.steps SET {tokens} WHERE {answers} AND run_id > 'c'"
     yield "UPDATE orchestra.steps SET request_model = 'gpt-4o-2024-08-06' WHERE state = 'skipped'"
+    one = "request_model = NULL, response_model = NULL"
+    yield f"UPDATE orchestra.steps SET {one} WHERE workflow_id = '{triage}' AND response_model = 'gemini-2.5-pro'"
     # Nodes executed more than once, in workflows of one name, and what does not count as that.
     for (workflow_id, runs), place, node_id, state, begun, absent, copies in (
         (workflows[0], 5, "'model'", "succeeded", "1 hour", "NULL", 2),
@@ -185,15 +189,29 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
         )
 
 
+COLUMNS = "input_per_million, cached_input_per_million, output_per_million"
 PRICES = [
-    "INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency, input_per_million,"
-    f" cached_input_per_million, output_per_million, source) VALUES ('{name}', {days}, 'someone', {amounts}, 'set')"
-    for name, days, amounts in (
-        ("virtuoso-medium", "'0001-01-01', now()::date - 3", "'USD', 0.35, NULL, 1.4"),
-        ("virtuoso-medium", "now()::date - 3, NULL", "'USD', 0.7, NULL, 2.8"),
-        ("gpt-4o-2024-08-06", "'0001-01-01', now()::date - 4", "'EUR', 2.2, 1.1, 9"),
-        ("gpt-4o-2024-08-06", "now()::date - 4, NULL", "'USD', 2.5, 1.25, 10"),
-        ("o3-mini-2025-01-31", "'0001-01-01', NULL", "'EUR', 1.1, 0, 4.4"),
+    f"INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency, {columns}, source)"
+    f" VALUES ('{name}', {days}, 'someone', {amounts}, 'set')"
+    for name, days, columns, amounts in (
+        ("virtuoso-medium", "'0001-01-01', now()::date - 3", COLUMNS, "'USD', 0.35, NULL, 1.4"),
+        ("virtuoso-medium", "now()::date - 3, NULL", COLUMNS, "'USD', 0.7, NULL, 2.8"),
+        ("gpt-4o-2024-08-06", "'0001-01-01', now()::date - 4", COLUMNS, "'EUR', 2.2, 1.1, 9"),
+        ("gpt-4o-2024-08-06", "now()::date - 4, NULL", COLUMNS, "'USD', 2.5, 1.25, 10"),
+        ("o3-mini-2025-01-31", "'0001-01-01', NULL", COLUMNS, "'EUR', 1.1, 0, 4.4"),
+        (
+            "gpt-5-mini-2025-08-07",
+            "'0001-01-01', NULL",
+            f"{COLUMNS}, reasoning_per_million",
+            "'USD', 0.25, 0.025, 2, 2",
+        ),
+        (
+            "claude-sonnet-4-5-20250929",
+            "'0001-01-01', NULL",
+            f"{COLUMNS}, web_searches_per_thousand",
+            "'USD', 3, 0.3, 15, 10",
+        ),
+        ("sonar", "'0001-01-01', NULL", f"{COLUMNS}, calls_per_thousand", "'USD', 1, 1, 1, 12"),
     )
 ]
 
@@ -272,10 +290,10 @@ def names(rows: Sequence[Row], name: str) -> list[Any]:
     return [row[name] for row in rows]
 
 
-def test_ten_questions_are_answered(world: World) -> None:
-    """The document holds ten questions, and the results that it shows have the columns of their queries."""
-    assert [number for number, _ in SECTIONS] == [str(number) for number in range(1, 11)]
-    assert set(QUERIES) == {"4b", *(f"{number}a" for number in range(1, 11))}
+def test_every_question_is_answered(world: World) -> None:
+    """The document holds thirteen questions, and the results that it shows have the columns of their queries."""
+    assert [number for number, _ in SECTIONS] == [str(number) for number in range(1, 14)]
+    assert set(QUERIES) == {"4b", "11b", *(f"{number}a" for number in range(1, 14))}
     assert len(re.findall("```sql", DOCUMENT)) == len(QUERIES)
     for name, (sql, header) in QUERIES.items():
         rows = query(world.url, sql)
@@ -455,11 +473,15 @@ def test_answers_cut_off(world: World) -> None:
     for (workflow_id, node_id, name), calls in grouped(
         answered, lambda one: (one["workflow_id"], one["node_id"], model(one))
     ).items():
-        cut, workflow = names(calls, "finish_reason").count("length"), world.facts.name(workflow_id)
+        cut = sum(
+            one in ("length", "max_tokens", "MAX_TOKENS", "max_output_tokens") for one in names(calls, "finish_reason")
+        )
+        workflow = world.facts.name(workflow_id)
         order = (-cut, -len(calls), workflow, workflow_id, rising(node_id), rising(name))
         made.append((order, (workflow, node_id, name, len(calls), cut)))
     assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
     assert 0 < sum(names(rows, "cut_off")) < sum(names(rows, "calls"))
+    assert len({one for one in names(answered, "finish_reason") if one.lower().startswith("max")}) == 3
 
 
 def test_nodes_executed_more_than_once(world: World) -> None:
@@ -492,6 +514,101 @@ def test_end_to_end_duration(world: World) -> None:
     made.sort(key=lambda one: one[:2])
     assert [tuple(row.values()) for row in rows] == [(one[0], *one[2:]) for one in made]
     assert len(runs) < len(world.facts.runs)
+
+
+def test_kinds_of_usage(world: World) -> None:
+    """Question 11 adds up each kind of usage by provider and model, of all that took tokens."""
+    _, rows = world.ask("11a")
+    usage = view_oracle.model_usage(world.facts, counted(world.facts.runs, world.facts.steps)).values()
+    told = (
+        "input_tokens", "cached_input_tokens", "cache_write_tokens", "input_audio_tokens", "input_image_tokens",
+        "output_tokens", "reasoning_tokens", "web_searches",
+    )  # fmt: skip
+    made = []
+    for (provider, name), used in grouped(usage, lambda one: (one["provider"], one["model"])).items():
+        if added(names(used, "total_tokens")):
+            sums = [added(names(used, one)) for one in told]
+            made.append(((rising(provider), rising(name)), (provider, name, sum(names(used, "calls")), *sums)))
+    assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
+    assert all(any(row[one] for row in rows) for one in list(rows[0])[2:])
+
+
+def test_parts_of_costs(world: World) -> None:
+    """Question 11 tells what each kind of usage costs; what it tells adds up to the cost of all priced calls."""
+    _, rows = world.ask("11b")
+    usage = view_oracle.model_usage(world.facts, counted(world.facts.runs, world.facts.steps)).values()
+    parts = []
+    for used in usage:
+        if used["cost"] is not None:
+            price = world.facts.price(used["model"], used["hour"], used["service_tier"], used["context_tier"])
+            assert price is not None
+            told = {
+                kind: (count, price[KIND[kind].price_column], KIND[kind].per) for kind, count in charged(used).items()
+            }
+            if told and price["calls_per_thousand"]:
+                told["calls"] = (used["calls"] - used["unpriced_calls"], price["calls_per_thousand"], CALLS.per)
+            for kind, (count, each, per) in told.items():
+                key = (used["provider"], used["model"], kind, used["currency"])
+                parts.append({"key": key, "count": count, "cost": count * each / per})
+    made = []
+    for (provider, name, kind, currency), alike in grouped(parts, lambda one: one["key"]).items():
+        spent = rounded(total(names(alike, "cost")), 4)
+        row = (provider, name, kind, sum(names(alike, "count")), spent, currency)
+        made.append(((currency, falling(spent), provider, name, kind), row))
+    assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
+    assert {"calls", "input_tokens", "cached_input_tokens", "output_tokens", "web_searches"} <= set(names(rows, "kind"))
+    for currency in ("EUR", "USD"):
+        spent = total(one["cost"] for one in usage if one["currency"] == currency)
+        assert sum(one["cost"] for one in parts if one["key"][3] == currency) == spent
+
+
+def test_why_calls_have_no_price(world: World) -> None:
+    """Question 12 tells of every unpriced call why it has no price."""
+    _, rows = world.ask("12a")
+    usage = view_oracle.model_usage(world.facts, counted(world.facts.runs, world.facts.steps)).values()
+    known = {price["model"] for price in world.facts.prices}
+    unpriced = []
+    for used in usage:
+        price = world.facts.price(used["model"], used["hour"], used["service_tier"], used["context_tier"])
+        lacking = [] if price is None else [one for one in charged(used) if price[KIND[one].price_column] is None]
+        if used["model"] is None:
+            why = "the calls name no model"
+        elif used["model"] not in known:
+            why = "the model has no price"
+        elif used["cost"] is not None or not used["usage_kinds"]:
+            why = "the calls do not say what they used"
+        elif price is None:
+            why = "no price for this tier of service, length of the input or day"
+        else:
+            why = f"no price for {', '.join(lacking)}"
+        if used["unpriced_calls"]:
+            unpriced.append({**used, "why": why, "tier": used["service_tier"] or "standard"})
+    made = []
+    for (name, tier, why), calls in grouped(unpriced, lambda one: (one["model"], one["tier"], one["why"])).items():
+        count = sum(names(calls, "unpriced_calls"))
+        made.append(((-count, rising(name), tier, why), (name, tier, why, count)))
+    assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
+    assert {
+        "the calls name no model", "the model has no price", "the calls do not say what they used",
+        "no price for this tier of service, length of the input or day", "no price for web_searches",
+    } <= set(names(rows, "why"))  # fmt: skip
+
+
+def test_reported_costs(world: World) -> None:
+    """Question 13 compares the costs of thirty days that providers report with those by the prices, within US dollars."""
+    at, rows = world.ask("13a")
+    reported = [one for one in view_oracle.cost_differences(world.facts).values() if one["time"] >= at - DAYS_30]
+    made = []
+    for (provider, name), calls in grouped(reported, lambda one: (one["provider"], one["model"])).items():
+        compared = [one for one in calls if one["difference"] is not None]
+        spent, said = (rounded(total(names(compared, one)), 4) for one in ("cost", "reported_cost"))
+        apart = sum(one["ratio"] is not None and not 0.99 <= one["ratio"] <= 1.01 for one in compared)
+        row = (provider, name, len(compared), spent, said, apart, len(calls) - len(compared))
+        made.append(((rising(provider), rising(name)), row))
+    assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
+    assert {(True, False), (False, True)} <= {(row["compared"] > 0, row["not_compared"] > 0) for row in rows}
+    assert {None, "someone"} == set(names(rows, "provider"))
+    assert any(row["apart"] > 0 for row in rows)
 
 
 def test_the_time_zone_of_the_session_changes_no_answer(world: World) -> None:

@@ -1,4 +1,7 @@
-"""Every chart of every dashboard is compared with SQL over the tables, never with the views that it reads."""
+"""Every chart of every dashboard is compared with SQL over the tables, never with the views that it reads.
+
+What a call is, and what it costs, is asked of the same functions as the views ask: other tests compare these with plain Python.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from etl.usage import KINDS
 from tests.browser.dashboards import DASHBOARDS, Shown, Superset, displayed, is_disguised, milliseconds
 from tests.browser.troubles import MESSAGES, NODE
 from tests.support import query
@@ -31,21 +35,28 @@ FACTS = """
                     ELSE initcap(s.state) END AS outcome_label,
                COALESCE(s.error ->> 'message', s.error #>> '{{}}', s.reported_error) AS message
         FROM orchestra.steps AS s JOIN orchestra.runs AS r ON r.id = s.run_id WHERE s.absent_since IS NULL
-    ), every_step AS (
-        SELECT t.*, w.name AS workflow_name, w.name || ' · ' || t.node_id AS node, p.provider, p.currency,
-               date_trunc('hour', t.at) AS hour, CAST(t.at AS date) AS day,
-               COALESCE(t.input_tokens, t.output_tokens, t.total_tokens) IS NOT NULL
-                   OR (t.model IS NOT NULL AND t.state NOT IN ('pending', 'skipped')
-                       AND COALESCE(t.node_type, '') NOT IN ('code', 'integration')) AS is_call,
-               CASE WHEN COALESCE(t.input_tokens, t.output_tokens) IS NOT NULL
-                    OR (t.outcome_label <> 'Succeeded' AND t.total_tokens IS NULL) THEN
-               ((COALESCE(t.input_tokens, 0) - COALESCE(t.cached_input_tokens, 0)) * p.input_per_million
-                + COALESCE(t.cached_input_tokens, 0) * COALESCE(p.cached_input_per_million, p.input_per_million)
-                + COALESCE(t.output_tokens, 0) * p.output_per_million) / 1000000 END AS cost
+    ), used AS (
+        SELECT t.*, CAST(ROW({usage}) AS orchestra.usage) AS used,
+               lower(replace(t.outcome_label, '-', '_')) AS outcome
         FROM timed AS t
+    ), called AS (
+        SELECT u.*, orchestra.tells_usage(u.used, u.total_tokens, u.reported_cost) AS tells_usage,
+               orchestra.is_call(u.state, u.node_type, u.model, u.finish_reason,
+                                 orchestra.tells_usage(u.used, u.total_tokens, u.reported_cost)) AS is_call
+        FROM used AS u
+    ), priced AS (
+        SELECT c.*, p AS prices, p.provider,
+               CASE WHEN c.is_call THEN orchestra.call_cost(c.used, 1, p) END AS cost
+        FROM called AS c
+        LEFT JOIN orchestra.prices AS p
+          ON p.model = c.model AND NOT orchestra.is_unmetered(c.outcome, c.is_call, c.tells_usage, c.used)
+         AND orchestra.price_applies(p, c.service_tier, orchestra.context_tier(c.input_tokens), c.at)
+    ), every_step AS (
+        SELECT t.*, w.name AS workflow_name, w.name || ' · ' || t.node_id AS node,
+               CASE WHEN t.cost IS NOT NULL THEN (t.prices).currency END AS currency,
+               date_trunc('hour', t.at) AS hour, CAST(t.at AS date) AS day
+        FROM priced AS t
         JOIN orchestra.workflows AS w ON w.id = t.workflow_id
-        LEFT JOIN orchestra.prices AS p ON p.model = t.model AND CAST(t.at AS date) >= p.valid_from
-            AND CAST(t.at AS date) < COALESCE(p.valid_until, 'infinity')
     ), runs AS (SELECT * FROM every_run WHERE at >= '{since}'),
     steps AS (SELECT * FROM every_step WHERE at >= '{since}'),
     calls AS (SELECT * FROM steps WHERE is_call),
@@ -67,7 +78,7 @@ TIMED = "outcome_label = 'Succeeded' AND duration_ms >= 0"
 """What percentiles are of."""
 BUSY_SECONDS = 15
 """How much later than the database Superset may say that it asked."""
-KINDS = "Kinds of failure: click one to see its failures below"
+FAILURE_KINDS = "Kinds of failure: click one to see its failures below"
 
 
 def _count(**outcomes: str) -> str:
@@ -115,6 +126,16 @@ TILES = (
     Tile("models", "Model calls", ",d", "SELECT count(*) FROM calls"),
     Tile("models", "Tokens", ",d", "SELECT sum(total_tokens) FROM calls"),
     Tile("models", "Cost (USD)", "$,.2f", "SELECT sum(cost) FROM calls WHERE currency = 'USD'"),
+    Tile(
+        "models",
+        "Cached",
+        ".1%",
+        """SELECT sum(cached_input_tokens) / CAST(sum(input_tokens) FILTER (WHERE told) AS float) FROM (
+           SELECT c.*, count(cached_input_tokens) OVER (
+                       PARTITION BY hour, workflow_id, organization_id, node_id, node_type, model,
+                                    service_tier, orchestra.context_tier(input_tokens), usage_kinds) > 0 AS told
+               FROM calls AS c) AS c""",
+    ),
     Tile("models", "Unpriced calls", ",d", "SELECT count(*) FROM calls WHERE cost IS NULL"),
     Tile("run", "Duration", "duration", "SELECT 1000 * extract(epoch FROM end_time - start_time) FROM one"),
     Tile("run", "Steps", ",d", "SELECT count(*) FROM of_one"),
@@ -193,7 +214,8 @@ CHARTS = (
         ("run_id",),
         """SELECT id AS run_id, start_time, age_ms, usual AS usual_p95_ms, CASE WHEN age_ms > usual THEN 'yes' ELSE 'no' END
                   AS overdue_label,
-                  (SELECT s.node_id FROM every_step AS s WHERE s.run_id = open.id AND s.state = 'running') AS node_text
+                  COALESCE((SELECT s.node_id FROM every_step AS s WHERE s.run_id = open.id AND s.state = 'running'
+                            ORDER BY s.start_time, s.position, s.id LIMIT 1), 'none') AS node_text
            FROM open""",
     ),
     Chart(
@@ -205,7 +227,8 @@ CHARTS = (
                   (SELECT CASE WHEN count(total_tokens) > 0 OR NOT COALESCE(bool_or(is_call), false)
                                THEN COALESCE(sum(total_tokens), 0) END
                    FROM every_step AS s WHERE s.run_id = r.id) AS total_tokens,
-                  (SELECT CASE WHEN count(DISTINCT currency) = 1 AND min(currency) = 'USD' THEN sum(cost) END
+                  (SELECT CASE WHEN count(DISTINCT currency) = 1 AND min(currency) = 'USD'
+                                    AND count(*) FILTER (WHERE is_call AND cost IS NULL) = 0 THEN sum(cost) END
                    FROM every_step AS s WHERE s.run_id = r.id) AS usd
            FROM runs AS r ORDER BY r.start_time DESC LIMIT 20""",
     ),
@@ -264,7 +287,7 @@ CHARTS = (
     ),
     Chart(
         "failures",
-        KINDS,
+        FAILURE_KINDS,
         ("pattern_shown", "workflow_shown", "node_shown", "outcome_label"),
         """SELECT orchestra.failure_pattern(message) AS pattern_shown, workflow_name AS workflow_shown,
                   node_id AS node_shown, outcome_label, count(*) AS failed_steps,
@@ -292,7 +315,12 @@ CHARTS = (
         "models",
         "Tokens by kind",
         ("hour",),
-        """SELECT hour, COALESCE(sum(input_tokens), 0) AS tokens_input, COALESCE(sum(output_tokens), 0) AS tokens_output
+        """SELECT hour,
+                  COALESCE(sum(input_tokens - COALESCE(cached_input_tokens, 0) - COALESCE(cache_write_tokens, 0)), 0)
+                      AS plain_input,
+                  COALESCE(sum(cached_input_tokens), 0) AS plain_cached, COALESCE(sum(cache_write_tokens), 0) AS plain_written,
+                  COALESCE(sum(output_tokens - COALESCE(reasoning_tokens, 0)), 0) AS plain_output,
+                  COALESCE(sum(reasoning_tokens), 0) AS plain_reasoning, COALESCE(sum(other_tokens), 0) AS plain_other
            FROM calls GROUP BY hour""",
     ),
     Chart(
@@ -300,10 +328,17 @@ CHARTS = (
         "Models",
         ("model_label", "provider_label"),
         """SELECT model AS model_label, COALESCE(provider, 'not known') AS provider_label, count(*) AS total_calls,
-                  COALESCE(sum(input_tokens), 0) AS tokens_input, COALESCE(sum(cached_input_tokens), 0) AS tokens_cached,
-                  COALESCE(sum(output_tokens), 0) AS tokens_output, COALESCE(sum(reasoning_tokens), 0) AS tokens_reasoning,
+                  sum(input_tokens) AS tokens_input, sum(cached_input_tokens) AS tokens_cached,
+                  sum(cache_write_tokens) AS tokens_written, sum(output_tokens) AS tokens_output,
+                  sum(reasoning_tokens) AS tokens_reasoning, sum(web_searches) AS searches,
+                  sum(media) FILTER (WHERE has_media) AS tokens_media,
                   sum(cost) FILTER (WHERE currency = 'USD') AS cost_usd, count(*) FILTER (WHERE cost IS NULL) AS calls_unpriced
-           FROM calls GROUP BY 1, 2""",
+           FROM (SELECT *, num_nonnulls(input_audio_tokens, input_image_tokens, input_video_tokens, output_audio_tokens,
+                                        output_image_tokens, output_video_tokens) > 0 AS has_media,
+                        COALESCE(input_audio_tokens, 0) + COALESCE(input_image_tokens, 0) + COALESCE(input_video_tokens, 0)
+                        + COALESCE(output_audio_tokens, 0) + COALESCE(output_image_tokens, 0)
+                        + COALESCE(output_video_tokens, 0) AS media
+                 FROM calls) AS calls GROUP BY 1, 2""",
     ),
     Chart(
         "models",
@@ -330,6 +365,45 @@ CHARTS = (
            FROM calls AS c JOIN (
                SELECT model, row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place FROM calls GROUP BY model
            ) AS m USING (model) GROUP BY 1, 2""",
+    ),
+    Chart(
+        "models",
+        "Cost by provider",
+        ("provider_label", "series"),
+        """SELECT COALESCE(c.provider, 'not known') AS provider_label,
+                  CASE WHEN place <= 10 THEN model ELSE 'Others' END AS series,
+                  sum(cost) FILTER (WHERE currency = 'USD') AS value
+           FROM calls AS c JOIN (
+               SELECT model, row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place FROM calls GROUP BY model
+           ) AS m USING (model) GROUP BY 1, 2""",
+    ),
+    Chart(
+        "models",
+        "Why calls have no price",
+        ("model_label", "why"),
+        """SELECT model AS model_label, 'the model has no price' AS why, count(*) AS calls_unpriced
+           FROM calls WHERE cost IS NULL GROUP BY 1""",
+    ),
+    Chart(
+        "models",
+        "Answers cut off",
+        ("model_label",),
+        """SELECT model AS model_label, count(*) AS total_answers,
+                  count(*) FILTER (WHERE orchestra.is_cut_off(finish_reason)) AS answers_cut_off,
+                  avg(CASE WHEN orchestra.is_cut_off(finish_reason) THEN 1.0 ELSE 0 END) AS cut_off_share
+           FROM calls WHERE finish_reason IS NOT NULL GROUP BY 1""",
+    ),
+    Chart(
+        "models",
+        "Cost beside what providers report",
+        ("model_label", "provider_label"),
+        """SELECT model AS model_label, COALESCE(provider, 'not known') AS provider_label,
+                  count(*) FILTER (WHERE currency = 'USD') AS compared_calls,
+                  count(*) FILTER (WHERE currency IS DISTINCT FROM 'USD') AS not_compared,
+                  sum(cost) FILTER (WHERE currency = 'USD') AS cost_usd,
+                  sum(reported_cost) FILTER (WHERE currency = 'USD') AS reported_usd,
+                  sum(cost) FILTER (WHERE currency = 'USD') / sum(reported_cost) FILTER (WHERE currency = 'USD') AS cost_ratio
+           FROM calls WHERE reported_cost IS NOT NULL GROUP BY 1, 2""",
     ),
     Chart(
         "run",
@@ -370,7 +444,8 @@ CHARTS = (
 
 def _ask(url: str, shown: Shown, title: str, run: str, sql: str) -> list[dict[str, Any]]:
     since = shown.since[title] or "-infinity"
-    rows = query(url, FACTS.format(since=since, run=run, now=shown.asked_at[title].isoformat()) + sql)
+    usage = ", ".join(f"t.{kind.name}" for kind in KINDS)
+    rows = query(url, FACTS.format(since=since, run=run, now=shown.asked_at[title].isoformat(), usage=usage) + sql)
     return [{column: _displayed(column, value) for column, value in row.items()} for row in rows]
 
 
@@ -452,13 +527,13 @@ def test_every_chart_is_drawn(shown: Callable[[str], Shown], name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "title"), [("failures", "Latest failures"), ("failures", KINDS), ("overview", "Latest runs")]
+    ("name", "title"), [("failures", "Latest failures"), ("failures", FAILURE_KINDS), ("overview", "Latest runs")]
 )
 def test_markup_in_data_is_shown_as_text(shown: Callable[[str], Shown], name: str, title: str) -> None:
     """Messages and names of nodes that hold markup stand in the tables as they are written, and none becomes an element."""
     cells = [cell for row in shown(name).table(title) for cell in row]
     # A kind of failure leaves out what is quoted, and numbers.
-    assert [message for message in MESSAGES[2 if title == KINDS else 0 :] if message not in cells] == []
+    assert [message for message in MESSAGES[2 if title == FAILURE_KINDS else 0 :] if message not in cells] == []
     assert (NODE in cells) == (name == "failures")
     assert shown(name).elements <= {"A", "DIV", "SPAN"}
 

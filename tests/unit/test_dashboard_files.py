@@ -63,6 +63,7 @@ DISGUISE = (
     r"\U000E0000-\U000E007F"
 )
 """Control characters, invisible ones, overrides of the direction, and the mark that stands for them."""
+ADDED_UP = r"COALESCE\(SUM\(\w+\), 0\)"
 NAMES = {
     "workflow_name",
     "organization_id",
@@ -70,6 +71,8 @@ NAMES = {
     "node_type",
     "model",
     "provider",
+    "service_tier",
+    "finish_reason",
     "pattern",
     "message",
     "user_id",
@@ -100,7 +103,7 @@ def test_a_series_over_time_fills_its_gaps(chart: str) -> None:
     params = _params(chart)
     dataset = DATASETS[CHARTS[chart]["dataset_uuid"]]
     sql = {one["metric_name"]: one["expression"] for one in dataset["metrics"]}
-    counts = all(re.match(r"COUNT\(\*\)$|COALESCE\(SUM\(\w+\), 0\)$", sql[name]) for name in params["metrics"])
+    counts = all(re.fullmatch(rf"COUNT\(\*\)|{ADDED_UP}( - {ADDED_UP})*", sql[name]) for name in params["metrics"])
     assert params["resample_method"] == ("zerofill" if counts else "asfreq")
     assert params["resample_rule"] == {"PT1H": "1h", "P1D": "1D"}[params["time_grain_sqla"]]
 
@@ -112,3 +115,61 @@ def test_filters_offer_marked_names(dashboard: str) -> None:
     filters = files["metadata"]["native_filter_configuration"]
     offered = {target["column"]["name"] for one in filters for target in one["targets"] if "column" in target}
     assert offered <= {"workflow_shown", "organisation_shown", "run_id"}
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [
+        name
+        for name, chart in CHARTS.items()
+        if len(chart["params"].get("metrics", [])) > 1 and "x_axis" in chart["params"]
+    ],
+)
+def test_a_series_has_a_colour_of_its_own(chart: str) -> None:
+    """The label of a series is that of one metric alone, else Superset takes the colour of another one; and it has a colour."""
+    dataset = DATASETS[CHARTS[chart]["dataset_uuid"]]
+    labels = [one["verbose_name"] for one in dataset["metrics"]]
+    shown = {one["metric_name"]: one["verbose_name"] for one in dataset["metrics"]}
+    folder = chart.split("/")[1]
+    metadata = yaml.safe_load((ASSETS / "dashboards" / f"{folder}.yaml").read_text())["metadata"]
+    colours = {metadata["label_colors"][name] for name in _params(chart)["metrics"]}
+    assert len(colours) == len(_params(chart)["metrics"])
+    for name in _params(chart)["metrics"]:
+        assert labels.count(shown[name]) == 1, name
+        assert metadata["label_colors"][shown[name]] == metadata["label_colors"][name]
+
+
+def test_tokens_by_kind_count_each_token_once() -> None:
+    """The kinds of tokens that stand on each other take each part out of what holds it, and no part twice."""
+    dataset = DATASETS[CHARTS["charts/models/tokens_trend.yaml"]["dataset_uuid"]]
+    sql = {one["metric_name"]: one["expression"] for one in dataset["metrics"]}
+    signs: dict[str, list[int]] = {}
+    for name in _params("charts/models/tokens_trend.yaml")["metrics"]:
+        for minus, column in re.findall(r"(- )?COALESCE\(SUM\((\w+)\), 0\)", sql[name]):
+            signs.setdefault(column, []).append(-1 if minus else 1)
+    wholes = {"input_tokens", "output_tokens", "other_tokens"}
+    assert {column for column, found in signs.items() if sum(found) == 1} == wholes
+    assert {column for column, found in signs.items() if sorted(found) == [-1, 1]} == signs.keys() - wholes
+    assert {"cached_input_tokens", "cache_write_tokens", "reasoning_tokens"} <= signs.keys()
+
+
+def test_only_one_function_says_that_an_answer_was_cut_off() -> None:
+    """No dashboard knows a provider's word for an answer that was cut off: SQL has a function for all of them."""
+    for one in DATASETS.values():
+        sql = one.get("sql", "") + "".join(it.get("expression", "") for it in (*one["columns"], *one["metrics"]))
+        assert re.search(r"(?i)'(length|max_tokens|max_output_tokens)'", sql) is None, one["table_name"]
+
+
+REASONS = re.compile(
+    r"CASE WHEN u\.model IS NULL.+? AS why|FROM orchestra\.model_usage AS u\s+LEFT JOIN .+?u\.unpriced_calls > 0",
+    re.DOTALL,
+)
+
+
+def test_why_calls_have_no_price_is_told_in_one_way() -> None:
+    """The dashboard gives the reasons of the query in docs/analytics.md, which a test compares with plain Python."""
+    [dataset] = [one for one in DATASETS.values() if one["table_name"] == "unpriced_usage"]
+    document = (ROOT / "docs" / "analytics.md").read_text()
+    reasons, told = ([" ".join(one.split()) for one in REASONS.findall(text)] for text in (dataset["sql"], document))
+    assert reasons == told
+    assert len(told) == 2

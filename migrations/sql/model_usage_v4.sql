@@ -51,7 +51,8 @@ CROSS JOIN LATERAL (
             s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.cache_write_1h_tokens, s.input_audio_tokens,
             s.cached_audio_tokens, s.input_image_tokens, s.cached_image_tokens, s.input_video_tokens, s.output_tokens,
             s.reasoning_tokens, s.output_audio_tokens, s.output_image_tokens, s.output_video_tokens, s.citation_tokens,
-            s.other_tokens, s.web_searches, s.file_searches, s.tool_uses, s.audio_ms, s.document_pages, s.search_units, s.unread_quantities
+            s.other_tokens, s.web_searches, s.file_searches, s.tool_uses, s.audio_ms, s.document_pages, s.search_units,
+            s.unread_quantities
         ) AS orchestra.usage), s.calls - s.unmetered_calls, p) AS cost
     OFFSET 0  -- or it would be worked out once for each of its uses
 ) AS k
@@ -100,3 +101,18 @@ COMMENT ON COLUMN orchestra.model_usage.search_units IS 'Search units of a reran
 COMMENT ON COLUMN orchestra.model_usage.unread_quantities IS 'Quantities of usage that calls state and that cannot be read: of the calls that tell them; null where none does.';
 COMMENT ON COLUMN orchestra.model_usage.reported_cost IS 'What providers themselves say that the calls cost, in US dollars, of the calls that tell it; null where none does.';
 COMMENT ON COLUMN orchestra.model_usage.reported_calls IS 'Calls whose provider itself says what they cost.';
+
+CREATE OR REPLACE FUNCTION orchestra.usage_of(calls orchestra.model_usage) RETURNS orchestra.usage
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CAST(ROW(
+        calls.input_tokens, calls.cached_input_tokens, calls.cache_write_tokens, calls.cache_write_1h_tokens,
+        calls.input_audio_tokens, calls.cached_audio_tokens, calls.input_image_tokens, calls.cached_image_tokens,
+        calls.input_video_tokens, calls.output_tokens, calls.reasoning_tokens, calls.output_audio_tokens,
+        calls.output_image_tokens, calls.output_video_tokens, calls.citation_tokens, calls.other_tokens, calls.web_searches,
+        calls.file_searches, calls.tool_uses, calls.audio_ms, calls.document_pages, calls.search_units, calls.unread_quantities
+    ) AS orchestra.usage)
+$$;
+
+COMMENT ON FUNCTION orchestra.usage_of(orchestra.model_usage) IS
+    'The usage in a row of model_usage as one value, for cost_parts and call_cost.';

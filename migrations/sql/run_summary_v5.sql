@@ -105,7 +105,8 @@ LEFT JOIN LATERAL (
                             s.input_audio_tokens, s.cached_audio_tokens, s.input_image_tokens, s.cached_image_tokens,
                             s.input_video_tokens, s.output_tokens, s.reasoning_tokens, s.output_audio_tokens,
                             s.output_image_tokens, s.output_video_tokens, s.citation_tokens, s.other_tokens, s.web_searches,
-                            s.file_searches, s.tool_uses, s.audio_ms, s.document_pages, s.search_units, s.unread_quantities
+                            s.file_searches, s.tool_uses, s.audio_ms, s.document_pages, s.search_units,
+                            s.unread_quantities
                         ) AS orchestra.usage) AS used) AS raw
                 OFFSET 0
             ) AS u

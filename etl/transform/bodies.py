@@ -15,6 +15,7 @@ from etl.transform.usage_reading import NAMES, UNREAD, Found, Oddities, gather, 
 
 CONTAINERS = (
     "response", "response_data", "message", "delta", "metadata", "x_groq", "body", "result", "data", "chunks", "events",
+    "stream",
 )  # fmt: skip
 """The members that may hold the response: of an integration, of a gateway, of an event of a stream."""
 

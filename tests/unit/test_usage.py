@@ -145,6 +145,20 @@ def test_what_cannot_be_read_is_counted(name: str, wrong: object) -> None:
     assert len(seen.oddities) == 1
 
 
+@pytest.mark.parametrize("name", ["chunks", "events", "stream"])
+def test_events_of_a_stream_under_a_name(name: str) -> None:
+    """The events of a stream are read under each of the names that libraries give them."""
+    events = [
+        {"messageStart": {"role": "assistant"}},
+        {"messageStop": {"stopReason": "max_tokens"}},
+        {"metadata": {"usage": {"inputTokens": 10, "outputTokens": 5, "totalTokens": 15}}},
+    ]
+    for outputs in ({name: events}, {"result": {"data": {name: events}}}):
+        seen = read(outputs)
+        assert told(seen.usage) == {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+        assert seen.finish_reason == "max_tokens"
+
+
 def test_an_unreadable_total_or_cost_leaves_the_parts() -> None:
     """What is charged does not depend on the total, nor on what the provider says of the cost."""
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": "x", "cost": "y"}

@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 EVERY = 1.0
 # Seconds in which the server must answer a look, connecting included: no less than libpq allows for connecting.
 ANSWER = 2.0
-# Looks in a row without an answer after which a server is called silent: a busy one may miss one.
+# Looks in a row without an answer after which a server is called silent: a busy one may miss two.
 MISSED = 3
 # Seconds between two lines about waiting for locks.
 SAID_EVERY = 60.0

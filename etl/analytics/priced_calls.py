@@ -17,7 +17,8 @@ class Lack(msgspec.Struct, frozen=True):
     """Calls that have no cost because something has no price."""
 
     what: str
-    """The name of a kind, such as web_searches; `service_tier …`; or `model`: the model has no price then at all."""
+    """The name of a kind, such as web_searches; `service_tier …`; `model`: the model has no price then at all; or `usage`: the
+    calls do not say how much they used."""
     calls: int
 
 
@@ -28,7 +29,8 @@ class Usage(msgspec.Struct, frozen=True):
     """None: the calls name none."""
     calls: int
     unpriced_calls: int
-    """Calls without a price of their day, their tier of service and the length of their input, or of a part that they have."""
+    """Calls without a price of their day, their tier of service and the length of their input, or of a part that they have,
+    and calls that do not say how much they used: as in the view model_usage."""
     lacks: list[Lack]
     """For want of what; a call may lack several prices."""
 
@@ -73,38 +75,33 @@ class Explanation(msgspec.Struct, frozen=True):
     """Why there is no cost, in words."""
 
 
-# The price of a row of the rollups.
-_OF = f"""
-    p.model = c.model AND p.service_tier = COALESCE(c.service_tier, '{STANDARD}')
-    AND p.above_input_tokens <= COALESCE(c.context_tier, 0)
-    AND (p.up_to_input_tokens IS NULL OR COALESCE(c.context_tier, 0) < p.up_to_input_tokens)
-    AND p.valid_from <= c.day AND (p.valid_until IS NULL OR c.day < p.valid_until)
-"""
-
 # The kinds without a price, as bits.
 _LACKING = " + ".join(f"CASE WHEN {kind.price_column} IS NULL THEN {BITS[kind.name]} ELSE 0 END" for kind in KINDS)
 # The calls of a row have the same parts and the same price: all of them lack one, or none does.
 _USAGE = text(f"""
     WITH c AS (
         SELECT d.model, d.service_tier, d.context_tier, d.day, d.usage_kinds AS kinds,
-               sum(d.calls) AS calls
+               sum(d.calls) AS calls, sum(d.unmetered_calls) AS unmetered
         FROM orchestra.step_rollup_daily AS d
         WHERE d.calls > 0
         GROUP BY 1, 2, 3, 4, 5
     ), p AS MATERIALIZED (
-        SELECT model, service_tier, above_input_tokens, up_to_input_tokens, valid_from, valid_until, {_LACKING} AS lacking
+        SELECT model, prices AS price, {_LACKING} AS lacking
         FROM orchestra.prices
     ), judged AS (
         SELECT c.model, COALESCE(c.service_tier, '{STANDARD}') AS service_tier, p.model IS NOT NULL AS is_priced,
-               known.model IS NOT NULL AS is_known, COALESCE(c.kinds & p.lacking, 0) AS lacking, sum(c.calls) AS calls
+               known.model IS NOT NULL AS is_known, COALESCE(c.kinds & p.lacking, 0) AS lacking, sum(c.calls) AS calls,
+               sum(c.unmetered) AS unmetered
         FROM c
-        LEFT JOIN p ON {_OF}
+        LEFT JOIN p
+          ON p.model = c.model
+         AND orchestra.price_applies(p.price, c.service_tier, c.context_tier, CAST(c.day AS timestamp) AT TIME ZONE 'UTC')
         LEFT JOIN (SELECT DISTINCT model FROM p) AS known ON known.model = c.model
         GROUP BY 1, 2, 3, 4, 5
     ), totalled AS (
         SELECT *, sum(calls) OVER (PARTITION BY model) AS total FROM judged
     )
-    SELECT model, service_tier, is_priced, is_known, lacking, CAST(calls AS bigint)
+    SELECT model, service_tier, is_priced, is_known, lacking, CAST(calls AS bigint), CAST(unmetered AS bigint)
     FROM (SELECT *, dense_rank() OVER (ORDER BY total DESC, model COLLATE "C") AS number FROM totalled) AS numbered
     WHERE number <= :models
     ORDER BY model COLLATE "C", service_tier COLLATE "C", lacking
@@ -158,13 +155,15 @@ _NAMES = {kind.name: kind.price for kind in (*KINDS, CALLS)}
 def usage(connection: Connection) -> list[Usage]:
     """The models that were called, at most `MODELS` of them, and for want of what their calls have no price."""
     found: dict[str | None, Usage] = {}
-    for model, tier, is_priced, is_known, bits, calls in connection.execute(_USAGE, {"models": MODELS}):
-        lacking = [kind.price for kind in KINDS if bits & BITS[kind.name]]
-        unpriced = f"service_tier {tier}" if is_known and tier != STANDARD else "model"
-        what = lacking if is_priced else [unpriced]
+    for model, tier, is_priced, is_known, bits, calls, unmetered in connection.execute(_USAGE, {"models": MODELS}):
+        what, unpriced = [kind.price for kind in KINDS if bits & BITS[kind.name]], calls
+        if not is_priced:
+            what = [f"service_tier {tier}" if is_known and tier != STANDARD else "model"]
+        elif not what:
+            what, unpriced = (["usage"] if unmetered else []), unmetered
         known = found.get(model, Usage(model, 0, 0, []))
         found[model] = Usage(
-            model, known.calls + calls, known.unpriced_calls + (calls if what else 0), _added(known.lacks, what, calls)
+            model, known.calls + calls, known.unpriced_calls + unpriced, _added(known.lacks, what, unpriced)
         )
     return list(found.values())
 

@@ -96,7 +96,7 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
     else:
         listing(
             console(),
-            ("model", "calls", "without a price"),
+            ("model", "calls", "without a cost"),
             [
                 (
                     (plain(one.model or "(no name)", 50), f"{one.calls:,}", f"{one.unpriced_calls:,}"),
@@ -104,7 +104,7 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
                 )
                 for one in seen
             ],
-            numbers=("calls", "without a price"),
+            numbers=("calls", "without a cost"),
         )
     if more:
         typer.echo(
@@ -264,7 +264,9 @@ def _lines(one: Seen, published: Publication) -> list[str]:
         origin = [price.provider, source, "in part added to it" if price.source == "added" else None]
         lines.append(_what(price) + _described(price, _own(price), origin))
     for lack in one.lacks:
-        if lack.what != "model":
+        if lack.what == "usage":
+            lines.append(f"no usage reported: {counted(lack.calls, 'call')}")
+        elif lack.what != "model":
             lines.append(f"no price for {plain(lack.what, 60)}: {counted(lack.calls, 'call')}")
     if not one.prices:
         lines.append(_advice(one))

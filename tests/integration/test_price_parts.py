@@ -197,7 +197,8 @@ def test_unknown_parts(command: Command, part: str) -> None:
 
 
 def test_calls_without_a_price_are_counted_by_what_they_lack(database: Database, database_url: str) -> None:
-    """A call that has a part without a price is unpriced, as is one of another tier; the others of its model are not."""
+    """A call that has a part without a price is unpriced, as is one of another tier, and one that tells no usage; the others of
+    its model are not, and the view counts the same."""
     call(database_url, "1", "gpt-4o", input_tokens=10, output_tokens=5)
     call(database_url, "2", "gpt-4o", input_tokens=10, output_tokens=5, output_audio_tokens=2)
     call(database_url, "3", "gpt-4o", input_tokens=10, output_tokens=5, output_audio_tokens=3, other_tokens=1)
@@ -206,11 +207,22 @@ def test_calls_without_a_price_are_counted_by_what_they_lack(database: Database,
     call(database_url, "6", "unknown", input_tokens=10, service_tier="batch")
     call(database_url, "7", "text-embedding-3-small", input_tokens=10)
     call(database_url, "8", "text-embedding-3-small", input_tokens=10, output_tokens=1)
+    call(database_url, "9", "gpt-4o")
+    call(database_url, "10", "unknown")
     resolve(database)
+    shown = (
+        "SELECT model, sum(calls)::int AS calls, sum(unpriced_calls)::int AS unpriced"
+        " FROM orchestra.model_usage GROUP BY 1 ORDER BY 1"
+    )
+    assert [tuple(row.values()) for row in query(database_url, shown)] == [
+        (one.model, one.calls, one.unpriced_calls) for one in database.transaction(priced_calls.usage)
+    ]
     assert database.transaction(priced_calls.usage) == [
-        Usage("gpt-4o", 5, 3, [Lack("output_audio", 2), Lack("other", 1), Lack("service_tier us", 1)]),
+        Usage(
+            "gpt-4o", 6, 4, [Lack("usage", 1), Lack("output_audio", 2), Lack("other", 1), Lack("service_tier us", 1)]
+        ),
         Usage("text-embedding-3-small", 2, 1, [Lack("output", 1)]),
-        Usage("unknown", 1, 1, [Lack("model", 1)]),
+        Usage("unknown", 2, 2, [Lack("model", 2)]),
     ]
 
 

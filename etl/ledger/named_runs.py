@@ -17,9 +17,9 @@ K = TypeVar("K")
 STRINGS_AT_ONCE = 10_000
 """So many strings are looked up at once."""
 
-# Possessive: a string of many escapes must not cost memory for each.
-_STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
-_NEIGHBOURS = re.compile(rb'"(?=((?:[^"\\]++|\\.)*+)")', re.DOTALL)
+# Possessive, and what is not closed is taken whole: no byte is gone over again for each quote before it.
+_STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:(")|\\?\Z)', re.DOTALL)
+_NEIGHBOURS = re.compile(rb'"([^"]*+)(?=")')
 # Of six bytes each, as an escape. Longer strings are no id, but may hold JSON.
 _LONGEST = 6 * MAX_ID_BYTES
 # JSON in a string in a string; nobody nests it deeper.
@@ -30,17 +30,17 @@ def strings_of(body: bytes, depth: int = _DEPTH) -> Iterator[str]:
     """The strings of a JSON text that can be an id, however they are written, and those of JSON that stands in a string.
 
     Of bytes that are no JSON: all of them as one, and what stands between any two neighbouring quotes, since nobody can tell
-    which of them open a string. What is cut off counts for nothing: it may be the begin of a longer id.
+    which of them open a string. What is cut off counts for nothing: it may be the begin of a longer id. The work grows with
+    the length of the body, whatever is in it.
     """
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
-        pattern = _STRING
+        is_json = True
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        pattern = _NEIGHBOURS
+        is_json = False
         if len(body) <= MAX_ID_BYTES:
             yield from _usable(body.strip().decode(errors="replace"))
-    for match in pattern.finditer(body):
-        written = match[1]
+    for written in _written(body, is_json=is_json):
         has_escapes = b"\\" in written
         if len(written) > _LONGEST and not has_escapes:
             continue
@@ -53,6 +53,15 @@ def strings_of(body: bytes, depth: int = _DEPTH) -> Iterator[str]:
         yield from _usable(text)
         if '"' in text and depth:
             yield from strings_of(text.encode(errors="replace"), depth - 1)
+
+
+def _written(body: bytes, *, is_json: bool) -> Iterator[bytes]:
+    """What stands between quotes, as it is written."""
+    yield from (match[1] for match in _STRING.finditer(body) if match[2])
+    if not is_json:
+        # As if the first quote had closed a string; and without a thought for escapes.
+        yield from (match[1] for match in _STRING.finditer(body, body.find(b'"') + 1) if match[2])
+        yield from (match[1] for match in _NEIGHBOURS.finditer(body))
 
 
 def naming(bodies: Iterable[tuple[K, bytes]], known: Callable[[list[str]], set[str]]) -> set[K]:

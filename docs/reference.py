@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from etl.settings.models import Settings
 from etl.settings.sources import _LISTS, _NAMED, _SECTIONS, PREFIX
@@ -65,7 +65,9 @@ def configuration() -> str:
         _CONFIGURATION,
     ]
     for name, model in _SECTIONS.items():
-        parts.append(f"\n## {_title(name)}\n\n{_sentences(inspect.getdoc(model))}\n\n{''.join(_fields(name, model))}")
+        parts.append(
+            f"\n## {_title(name)}\n\n{_sentences(inspect.getdoc(model))}\n\n{''.join(_fields(name, model))}"
+        )
     parts.append(
         f"\n## `[states]`\n\n{_docstrings(Settings)['states']} `ORCHESTRA_ETL_STATES` takes the same as JSON.\n"
     )
@@ -118,7 +120,11 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     assert isinstance(body, ast.ClassDef)
     found = {}
     for field, below in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(below, ast.Expr)
+        ):
             assert isinstance(below.value, ast.Constant)
             found[field.target.id] = _sentences(str(below.value.value))
     return found
@@ -155,7 +161,9 @@ def schema(url: str) -> str:
     ]
     payloads = {table.fullname: set(columns) for table, columns in PRIVATE.items()}
     # Types have their schema's name, whoever the user is.
-    with psycopg.connect(url, row_factory=dict_row, options="-c search_path=pg_catalog") as connection:
+    with psycopg.connect(
+        url, row_factory=dict_row, options="-c search_path=pg_catalog"
+    ) as connection:
         for one in connection.execute(_RELATIONS).fetchall():
             content = payloads.get(f"{one['schema']}.{one['name']}", set())
             rows = connection.execute(_COLUMNS, [one["oid"]]).fetchall()
@@ -165,7 +173,8 @@ def schema(url: str) -> str:
             parts += _table(rows, content, null=not one["is_view"])
         parts.append("\n## Functions\n\n| function | what it does |\n|---|---|\n")
         parts += [
-            f"| `{one['name']}` | {_cell(one['comment'])} |\n" for one in connection.execute(_FUNCTIONS).fetchall()
+            f"| `{one['name']}` | {_cell(one['comment'])} |\n"
+            for one in connection.execute(_FUNCTIONS).fetchall()
         ]
     return "".join(parts)
 

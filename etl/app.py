@@ -19,13 +19,13 @@ from etl.admin.redaction import Redacted
 from etl.admin.retention import Horizons, Pruned
 from etl.analytics import prices, rollups
 from etl.database import INTERACTIVE, Database
+from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError
 from etl.extract.client import OrchestraClient
 from etl.ledger import rebuilds, status
 from etl.ledger.clock import DatabaseClock
 from etl.ledger.lifecycle import PollingPolicy
 from etl.ledger.status import Status, Watched
-from etl.local.postgres import EmbeddedPostgres, default_home
 from etl.pipeline.budget import RequestBudget
 from etl.pipeline.loading import Loader
 from etl.pipeline.passes import Passes, WorkflowPlan
@@ -43,8 +43,8 @@ log = structlog.get_logger(__name__)
 
 # Seconds between sweeps of a workflow that is not configured (api.all_workflows).
 DEFAULT_INTERVAL: float = Workflow.model_fields["interval"].default
-# A failure is called one when a workflow is this much (seconds) behind its own schedule: a restart, a deployment or an
-# hourly cron line in place of the service are none.
+# A failure is called one when a workflow is this much (seconds) behind its own schedule: a restart,
+# a deployment or an hourly cron line in place of the service are none.
 GRACE = 7200.0
 # Seconds between two looks whether another process has refreshed the rollups.
 REFRESH_PAUSE = 0.5
@@ -216,7 +216,8 @@ async def serve(settings: Settings, database: Database) -> None:
     Raises:
         ConfigurationError: a setting is wrong, or the address for health and metrics cannot be used.
     """
-    # Only the service needs its scheduler, its web server and its metrics: 55 ms at the start of every other command.
+    # Only the service needs its scheduler, its web server and its metrics: 55 ms at the start of
+    # every other command.
     from etl.service.daemon import Daemon, Schedule
     from etl.service.health import Health
 
@@ -257,20 +258,25 @@ async def refresh_rollups(
 
 
 async def prune(
-    settings: Settings, database: Database, wanted: Horizons, stopped: Callable[[], bool] = lambda: False
+    settings: Settings,
+    database: Database,
+    wanted: Horizons,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Pruned:
     """Remove what is older than these horizons, once all of it is counted; ends early once `stopped` says so.
 
     Raises:
         DatabaseError: the database cannot be used.
     """
-    # What is removed can be counted no more: the horizon must not move before everything is, by whomever.
-    # Another process is looked at, so there is no event to wait for.
+    # What is removed can be counted no more: the horizon must not move before everything is, by
+    # whomever. Another process is looked at, so there is no event to wait for.
     while (await refresh_rollups(settings, database, stopped)).busy and not stopped():  # noqa: ASYNC110
         await asyncio.sleep(REFRESH_PAUSE)
     if stopped():
         return Pruned(complete=False)
-    return await asyncio.to_thread(retention.prune, database, wanted, keeping=rollups.keeping_counts, stopped=stopped)
+    return await asyncio.to_thread(
+        retention.prune, database, wanted, keeping=rollups.keeping_counts, stopped=stopped
+    )
 
 
 async def redact_stored(
@@ -286,7 +292,9 @@ async def redact_stored(
         DatabaseError: the database cannot be used.
     """
     rules = open_redaction(settings)
-    done = await asyncio.to_thread(redaction.redact_stored, database, rules, workflows=workflows, stopped=stopped)
+    done = await asyncio.to_thread(
+        redaction.redact_stored, database, rules, workflows=workflows, stopped=stopped
+    )
     if not stopped():
         await refresh_rollups(settings, database, stopped)
         if done.changed or done.dead_letters or done.rollups:
@@ -325,11 +333,18 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
         DatabaseError: the database cannot be used.
     """
     watched = [
-        Watched(one.id, GRACE + _longest_pause(one) if max_age is None else max_age, one.name, one.discover)
+        Watched(
+            one.id,
+            GRACE + _longest_pause(one) if max_age is None else max_age,
+            one.name,
+            one.discover,
+        )
         for one in settings.workflows
     ]
     everything = settings.api.all_workflows
-    return database.transaction(lambda c: status.read(c, watched, all_workflows=everything, max_age=max_age or GRACE))
+    return database.transaction(
+        lambda c: status.read(c, watched, all_workflows=everything, max_age=max_age or GRACE)
+    )
 
 
 def _longest_pause(workflow: Workflow) -> float:
@@ -368,7 +383,13 @@ def open_redaction(settings: Settings) -> Redaction:
     """The redaction rules with their key. Raises ConfigurationError where the key cannot be read."""
     key = settings.read_redaction_key()
     logs.hide(key)
-    return Redaction([Rule(rule.path, rule.action, rule.workflow, rule.node) for rule in settings.redaction.rules], key)
+    return Redaction(
+        [
+            Rule(rule.path, rule.action, rule.workflow, rule.node)
+            for rule in settings.redaction.rules
+        ],
+        key,
+    )
 
 
 def plans(settings: Settings) -> list[WorkflowPlan]:

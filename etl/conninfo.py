@@ -11,7 +11,8 @@ from psycopg.pq import Conninfo
 
 # PostgreSQL cuts longer names of databases and users.
 _LONGEST_NAME_BYTES = 63
-# What the server itself is sent from the environment, by the parameter's name. libpq has no connection setting for them.
+# What the server itself is sent from the environment, by the parameter's name. libpq has no
+# connection setting for them.
 _SENT_VARIABLES = {"TimeZone": "PGTZ", "DateStyle": "PGDATESTYLE", "geqo": "PGGEQO"}
 
 
@@ -70,7 +71,11 @@ def _given(url: str) -> Mapping[str, object]:
 
 def _settings(url: str) -> Mapping[str, object]:
     """What holds: the URL's settings, and for the rest those of the environment and of its service file."""
-    defaults = {one.keyword.decode(): one.val.decode(errors="replace") for one in Conninfo.get_defaults() if one.val}
+    defaults = {
+        one.keyword.decode(): one.val.decode(errors="replace")
+        for one in Conninfo.get_defaults()
+        if one.val
+    }
     return {**defaults, **_given(url)}
 
 

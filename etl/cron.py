@@ -14,7 +14,8 @@ from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 
 ZONE: tzinfo = UTC
-# Days that are looked at for the longest pause: between two 29ths of February there may be eight years.
+# Days that are looked at for the longest pause: between two 29ths of February there may be eight
+# years.
 _DAYS = 9 * 366
 
 _ALIASES = {
@@ -29,10 +30,13 @@ _ALIASES = {
 _MONTHS = {
     name: number
     for number, name in enumerate(
-        ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), start=1
+        ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"),
+        start=1,
     )
 }
-_WEEKDAYS = {name: number for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
+_WEEKDAYS = {
+    name: number for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))
+}
 
 
 class _Field(msgspec.Struct, frozen=True):
@@ -68,10 +72,19 @@ class Cron(msgspec.Struct, frozen=True):
     def trigger(self) -> BaseTrigger:
         """The same for the scheduler."""
         every = {"minute": self.minutes, "hour": self.hours, "month": self.months}
-        day, weekday = {"day": self.days}, {"day_of_week": tuple((number - 1) % 7 for number in self.weekdays)}
-        chosen = [{**every, **day}, {**every, **weekday}] if self.either else [{**every, **day, **weekday}]
+        day, weekday = (
+            {"day": self.days},
+            {"day_of_week": tuple((number - 1) % 7 for number in self.weekdays)},
+        )
+        chosen = (
+            [{**every, **day}, {**every, **weekday}]
+            if self.either
+            else [{**every, **day, **weekday}]
+        )
         triggers = [
-            CronTrigger(**{name: ",".join(map(str, values)) for name, values in one.items()}, timezone=ZONE)
+            CronTrigger(
+                **{name: ",".join(map(str, values)) for name, values in one.items()}, timezone=ZONE
+            )
             for one in chosen
         ]
         return triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
@@ -87,7 +100,9 @@ class Cron(msgspec.Struct, frozen=True):
 
     def _is_due_on(self, day: date) -> bool:
         by_day, by_weekday = day.day in self.days, day.isoweekday() % 7 in self.weekdays
-        return day.month in self.months and (by_day or by_weekday if self.either else by_day and by_weekday)
+        return day.month in self.months and (
+            by_day or by_weekday if self.either else by_day and by_weekday
+        )
 
 
 def parse(line: str) -> Cron:
@@ -98,13 +113,21 @@ def parse(line: str) -> Cron:
     """
     fields = _ALIASES.get(line.strip().lower(), line).split()
     if len(fields) != len(_FIELDS):
-        raise ValueError("is no cron line of five fields: minute, hour, day of the month, month, weekday")
+        raise ValueError(
+            "is no cron line of five fields: minute, hour, day of the month, month, weekday"
+        )
     minutes, hours, days, months, weekdays = (
-        tuple(sorted(set(chain.from_iterable(_values(part, field) for part in text.lower().split(",")))))
+        tuple(
+            sorted(
+                set(chain.from_iterable(_values(part, field) for part in text.lower().split(",")))
+            )
+        )
         for text, field in zip(fields, _FIELDS, strict=True)
     )
     either = not fields[2].startswith("*") and not fields[4].startswith("*")
-    found = Cron(minutes, hours, days, months, tuple(sorted({number % 7 for number in weekdays})), either)
+    found = Cron(
+        minutes, hours, days, months, tuple(sorted({number % 7 for number in weekdays})), either
+    )
     if found.trigger().get_next_fire_time(None, datetime.now(ZONE)) is None:
         raise ValueError("is a cron line that never comes due")
     return found
@@ -120,18 +143,25 @@ def _values(part: str, field: _Field) -> range:
         low = _number(first, field, part)
         high = _number(last, field, part) if dash else field.last if slash else low
     if field.names is _WEEKDAYS:
-        # Sunday is one day: `*/2` must not count it twice, and a range may run over the end of the week.
+        # Sunday is one day: `*/2` must not count it twice, and a range may run over the end of the
+        # week.
         high = min(high, 6) if span == "*" or (not dash and slash) else high
         high += 7 if high < low else 0
     if high < low:
-        raise ValueError(f"is no cron line of five fields: the {field.what} {part[:40]!a} runs backwards")
+        raise ValueError(
+            f"is no cron line of five fields: the {field.what} {part[:40]!a} runs backwards"
+        )
     if slash and not (step.isascii() and step.isdigit() and int(step[:9])):
-        raise ValueError(f"is no cron line of five fields: the {field.what} {part[:40]!a} has no usable step")
+        raise ValueError(
+            f"is no cron line of five fields: the {field.what} {part[:40]!a} has no usable step"
+        )
     return range(low, high + 1, int(step[:9]) if slash else 1)
 
 
 def _number(text: str, field: _Field, part: str) -> int:
-    number = field.names.get(text, int(text) if text.isascii() and text.isdigit() and len(text) < 4 else -1)
+    number = field.names.get(
+        text, int(text) if text.isascii() and text.isdigit() and len(text) < 4 else -1
+    )
     if not field.first <= number <= field.last:
         names = f", or {next(iter(field.names))} and so on" if field.names else ""
         raise ValueError(

@@ -21,7 +21,16 @@ from etl import conninfo, privileges, session
 from etl.errors import ConfigurationError, ConnectionRefused, DatabaseError, DatabaseUnavailable
 from etl.lookout import ANSWER, Lookout, Session, holders_text
 from etl.outage import Outage
-from etl.refusals import LOCK_NOT_AVAILABLE, READ_ONLY, SILENT, Refusal, is_transient, message, refusal, sqlstate
+from etl.refusals import (
+    LOCK_NOT_AVAILABLE,
+    READ_ONLY,
+    SILENT,
+    Refusal,
+    is_transient,
+    message,
+    refusal,
+    sqlstate,
+)
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -33,7 +42,8 @@ SILENCE = 10.0
 # Seconds that a statement over all that is stored may take.
 LONG = 3600.0
 
-# Seconds for which such a statement waits for a server that answers nobody: what it has done so far would be lost.
+# Seconds for which such a statement waits for a server that answers nobody: what it has done so far
+# would be lost.
 LONG_PATIENCE = 60.0
 
 # Seconds for which a command that somebody waits for goes on trying a database that is away.
@@ -44,7 +54,8 @@ REPEAT_SAID_EVERY = 60.0
 # Seconds that a transaction of ours may be idle: nobody waits for a person in one.
 IDLE_IN_TRANSACTION = 60.0
 
-# Missing privileges, tables or columns: whatever the rows are, nothing can be written until somebody changes the database.
+# Missing privileges, tables or columns: whatever the rows are, nothing can be written until
+# somebody changes the database.
 _UNFIT_CLASSES = ("3F", "42")
 _DENIED = "42501"
 _READ_ONLY = text("SELECT current_setting('transaction_read_only') = 'on'")
@@ -57,8 +68,9 @@ _NOT_ALLOWED = (
 class Database:
     """One PostgreSQL database.
 
-    Every unit of work is a function of a connection, run in one READ COMMITTED transaction by `transaction`
-    and repeated as a whole after a transient error. It must therefore have no effect outside the transaction.
+    Every unit of work is a function of a connection, run in one READ COMMITTED transaction by
+    `transaction` and repeated as a whole after a transient error. It must therefore have no effect
+    outside the transaction.
     """
 
     def __init__(
@@ -86,7 +98,9 @@ class Database:
         self._url = url
         self._limit = statement_timeout + SILENCE if statement_timeout else None
         self._patience = patience
-        self._outage_patience = patience if outage_patience is None else min(patience, outage_patience)
+        self._outage_patience = (
+            patience if outage_patience is None else min(patience, outage_patience)
+        )
         self._outage = Outage()
         self._lookout = self.lookout()
         self._repeats_said: dict[str, float] = {}
@@ -102,15 +116,20 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=30,
-            # A connection that idled through a restart or a firewall's time-out is replaced before it is used.
+            # A connection that idled through a restart or a firewall's time-out is replaced before
+            # it is used.
             pool_pre_ping=True,
-            # The temporary tables of a session that lives for ever would keep PostgreSQL from freezing old transaction ids.
+            # The temporary tables of a session that lives for ever would keep PostgreSQL from
+            # freezing old transaction ids.
             pool_recycle=3600,
             hide_parameters=True,
         )
-        # Set in each transaction, not per session: behind PgBouncer in transaction mode a session is nobody's own.
+        # Set in each transaction, not per session: behind PgBouncer in transaction mode a session
+        # is nobody's own.
         self._settings = session.settings(
-            statement_timeout=statement_timeout, lock_timeout=lock_timeout, idle_timeout=IDLE_IN_TRANSACTION
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+            idle_timeout=IDLE_IN_TRANSACTION,
         )
         event.listen(self._engine, "begin", self._begin)
 
@@ -135,7 +154,8 @@ class Database:
         try:
             url = self._url if isinstance(self._url, str) else self._url()
         except ConfigurationError as error:
-            # It was readable when the work began: trouble with the database, after which a service tries again.
+            # It was readable when the work began: trouble with the database, after which a service
+            # tries again.
             raise self._unusable(str(error)) from None
         with self._lookout.waiting(None):
             made = self._open(url, "orchestra-etl", self._connect_seconds(url))
@@ -165,7 +185,8 @@ class Database:
             url,
             application_name=application_name,
             connect_timeout=max(2, int(connect_seconds)),
-            # A server that vanished without a word is noticed after 10 + 3 * 5 seconds, and a write to it after 25.
+            # A server that vanished without a word is noticed after 10 + 3 * 5 seconds, and a write
+            # to it after 25.
             keepalives=1,
             keepalives_idle=10,
             keepalives_interval=5,
@@ -176,7 +197,8 @@ class Database:
             # Whatever PGCLIENTENCODING or the database's own setting say.
             client_encoding="UTF8",
         )
-        # Whatever default_transaction_isolation says: what waited for a lock must see what the other one has written.
+        # Whatever default_transaction_isolation says: what waited for a lock must see what the
+        # other one has written.
         made.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return made
 
@@ -211,7 +233,11 @@ class Database:
                 if found.lasting:
                     raise ConnectionRefused(problem) from None
                 away_since = (away_since or tried) if found.away else None
-                give_up = began + self._patience if away_since is None else away_since + self._outage_patience
+                give_up = (
+                    began + self._patience
+                    if away_since is None
+                    else away_since + self._outage_patience
+                )
                 # Where nothing answers, the next attempt takes as long as this one.
                 next_end = time.monotonic() + pause
                 next_end += time.monotonic() - tried if found.problem == SILENT.problem else 0.0
@@ -298,7 +324,9 @@ class Database:
         """
         self._end = time.monotonic() + seconds
         self._ending.set()
-        threading.Thread(target=self._break_off, args=(seconds,), name="break-off", daemon=True).start()
+        threading.Thread(
+            target=self._break_off, args=(seconds,), name="break-off", daemon=True
+        ).start()
 
     def _break_off(self, seconds: float) -> None:
         """Cancel what waits for a lock, say: a thread in it would keep the process from ending until `lock_timeout`."""

@@ -27,14 +27,14 @@ from sqlalchemy import Connection, text
 
 from etl import app, database, logs, schema, settings, terminal
 from etl.admin import roles
+from etl.embedded.binaries import psql_command
+from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError
-from etl.local.binaries import psql_command
-from etl.local.history import History
-from etl.local.postgres import EmbeddedPostgres, default_home
-from etl.local.simulator import Simulator
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
 from etl.signals import Stop, stop_on_signals
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +101,8 @@ ORDER BY sum(total_tokens) DESC NULLS LAST LIMIT 10""",
 def demo(*, exit_when_loaded: bool) -> int:
     """Run it until Ctrl-C (or SIGTERM, or the terminal closes), or until the backlog is loaded.
 
-    Returns the exit status: 128 and the signal's number where a signal came before the backlog was loaded, else 0.
+    Returns the exit status: 128 and the signal's number where a signal came before the backlog was
+    loaded, else 0.
 
     Raises:
         ConfigurationError: another demo runs, or the folder for its data cannot be used.
@@ -128,7 +129,9 @@ def _alone(home: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigurationError("a demo is already running on this machine: end it with Ctrl-C first") from None
+            raise ConfigurationError(
+                "a demo is already running on this machine: end it with Ctrl-C first"
+            ) from None
         yield
 
 
@@ -142,10 +145,14 @@ async def _demo(server: EmbeddedPostgres, *, exit_when_loaded: bool) -> int:
             console.print("embedded PostgreSQL is up; making the schema")
             await asyncio.to_thread(_fresh_schema, server.url)
             history = History(
-                runs_per_workflow=RUNS_PER_WORKFLOW, spacing=timedelta(minutes=20), arrivals_per_minute=6.0
+                runs_per_workflow=RUNS_PER_WORKFLOW,
+                spacing=timedelta(minutes=20),
+                arrivals_per_minute=6.0,
             )
             with Simulator(history, api_key=KEY).in_thread() as simulator:
-                console.print(f"the simulated API serves {len(history.workflow_ids)} workflows at {simulator.base_url}")
+                console.print(
+                    f"the simulated API serves {len(history.workflow_ids)} workflows at {simulator.base_url}"
+                )
                 with tempfile.TemporaryDirectory(prefix="orchestra-etl-demo-") as folder:
                     loaded = _settings(Path(folder), history, simulator.base_url, server.url)
                 return await _run(loaded, server, stop, console, exit_when_loaded=exit_when_loaded)
@@ -164,7 +171,8 @@ def _fresh_schema(url: str) -> None:
     own = database.Database(url)
     try:
         for one in ("orchestra", "orchestra_etl"):
-            own.transaction(lambda c, name=one: c.execute(text(f"DROP SCHEMA IF EXISTS {name} CASCADE")))  # type: ignore[misc]
+            drop = text(f"DROP SCHEMA IF EXISTS {one} CASCADE")
+            own.transaction(lambda c, drop=drop: c.execute(drop))  # type: ignore[misc]
         schema.upgrade(url)
         # Dashboards that are being served keep their access.
         roles.apply(own)
@@ -174,16 +182,35 @@ def _fresh_schema(url: str) -> None:
 
 def _settings(folder: Path, history: History, base_url: str, url: str) -> settings.Settings:
     names = {workflow["workflow_id"]: workflow["name"] for workflow in history.workflows()}
-    lines = ["[api]", "requests_per_second = 0", "[service]", "port = 0", "[polling]", 'open_interval_min = "2s"']
+    lines = [
+        "[api]",
+        "requests_per_second = 0",
+        "[service]",
+        "port = 0",
+        "[polling]",
+        'open_interval_min = "2s"',
+    ]
     for workflow_id in history.workflow_ids:
-        lines += ["[[workflows]]", f'id = "{workflow_id}"', f'name = "{names[workflow_id]}"', 'interval = "5s"']
+        lines += [
+            "[[workflows]]",
+            f'id = "{workflow_id}"',
+            f'name = "{names[workflow_id]}"',
+            'interval = "5s"',
+        ]
     config = folder / "etl.toml"
     config.write_text("\n".join(lines))
-    return settings.load(config, {"ORCHESTRA_API_KEY": KEY, "ORCHESTRA_BASE_URL": base_url, "DATABASE_URL": url})
+    return settings.load(
+        config, {"ORCHESTRA_API_KEY": KEY, "ORCHESTRA_BASE_URL": base_url, "DATABASE_URL": url}
+    )
 
 
 async def _run(
-    loaded: settings.Settings, server: EmbeddedPostgres, stop: Stop, console: Console, *, exit_when_loaded: bool
+    loaded: settings.Settings,
+    server: EmbeddedPostgres,
+    stop: Stop,
+    console: Console,
+    *,
+    exit_when_loaded: bool,
 ) -> int:
     own = database.Database(server.url)
     try:
@@ -216,7 +243,11 @@ async def _run(
 
 
 async def _load_backlog(
-    own: database.Database, workflows: int, stop: Stop, service: asyncio.Task[None], console: Console
+    own: database.Database,
+    workflows: int,
+    stop: Stop,
+    service: asyncio.Task[None],
+    console: Console,
 ) -> bool:
     """Wait until everything listed is loaded; False where a signal, or the service's own end, came first."""
     columns = (
@@ -240,7 +271,9 @@ async def _load_backlog(
 async def _present(own: database.Database, console: Console, seconds: float, requests: int) -> None:
     rows = await _query(own, _SUMMARY)
     runs, steps = sum(row.runs for row in rows), sum(row.steps for row in rows)
-    console.print(f"\nloaded {runs:,} runs with {steps:,} steps in {seconds:.1f} s, {requests:,} requests\n")
+    console.print(
+        f"\nloaded {runs:,} runs with {steps:,} steps in {seconds:.1f} s, {requests:,} requests\n"
+    )
     console.print(_table(rows))
     console.print("failed includes soft failures: a success, but the run or a step has an error")
     for title, sql in EXAMPLES:
@@ -255,17 +288,32 @@ async def _present(own: database.Database, console: Console, seconds: float, req
 def _invite(url: str, home: Path, console: Console, *, over: bool) -> None:
     """Say how to ask one's own questions: of the server that runs, or by starting it again."""
     if over:
-        program = ["orchestra-etl"] if shutil.which("orchestra-etl") else [sys.executable, "-m", "etl"]
-        again = ["env", f"ORCHESTRA_ETL_HOME={home}", "DATABASE_URL=embedded", *program, "db", "psql"]
+        program = (
+            ["orchestra-etl"] if shutil.which("orchestra-etl") else [sys.executable, "-m", "etl"]
+        )
+        again = [
+            "env",
+            f"ORCHESTRA_ETL_HOME={home}",
+            "DATABASE_URL=embedded",
+            *program,
+            "db",
+            "psql",
+        ]
         console.print(f"\nuntil the next demo, query it yourself:\n{shlex.join(again)}\n")
     else:
-        console.print(f"\nwhile the demo runs, query it yourself:\n{shlex.join(psql_command(url))}\n")
+        console.print(
+            f"\nwhile the demo runs, query it yourself:\n{shlex.join(psql_command(url))}\n"
+        )
 
 
-async def _watch(own: database.Database, stop: Stop, service: asyncio.Task[None], console: Console) -> None:
+async def _watch(
+    own: database.Database, stop: Stop, service: asyncio.Task[None], console: Console
+) -> None:
     console.print("new runs keep arriving; Ctrl-C ends the demo")
     if not console.is_terminal:
-        await asyncio.wait({asyncio.create_task(stop.wait()), service}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {asyncio.create_task(stop.wait()), service}, return_when=asyncio.FIRST_COMPLETED
+        )
         return
     with Live(console=console, refresh_per_second=2) as live:
         while not stop.is_set() and not service.done():

@@ -16,7 +16,8 @@ _PLAIN = re.compile(r"[0-9A-Za-z_-]{1,100}", re.ASCII)
 def path_segment(identifier: str) -> str:
     """The id as one segment of a path.
 
-    Dot segments are refused even behind an escaped slash: there are servers and proxies that unescape before they resolve them.
+    Dot segments are refused even behind an escaped slash: there are servers and proxies that
+    unescape before they resolve them.
 
     Raises:
         UnusableIdentifier: it would change the path's meaning, or is too long.

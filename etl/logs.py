@@ -1,8 +1,8 @@
 """Logs: events with keywords, as JSON lines or for the console, on standard error.
 
-Three promises: a registered secret appears nowhere; no text of somebody else's exception does (it may quote
-rows or payloads), only its type, unless the level is debug; and the libraries below us speak only from WARNING
-up (httpx logs every URL at INFO).
+Three promises: a registered secret appears nowhere; no text of somebody else's exception does (it
+may quote rows or payloads), only its type, unless the level is debug; and the libraries below us
+speak only from WARNING up (httpx logs every URL at INFO).
 """
 
 from __future__ import annotations
@@ -123,15 +123,17 @@ class _Exceptions:
         if isinstance(error, BaseException):
             event["error"] = _shown(error)
             if self._with_traceback:
-                event["exception"] = structlog.processors.format_exc_info(logger, method, {"exc_info": error})[
-                    "exception"
-                ]
+                event["exception"] = structlog.processors.format_exc_info(
+                    logger, method, {"exc_info": error}
+                )["exception"]
         return event
 
 
 def _shown(error: BaseException) -> str:
     """Our own errors are written to be shown; of others only the type is."""
-    return f"{type(error).__name__}: {error}" if isinstance(error, EtlError) else type(error).__name__
+    return (
+        f"{type(error).__name__}: {error}" if isinstance(error, EtlError) else type(error).__name__
+    )
 
 
 def _first_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -153,7 +155,10 @@ def _safe_json(logger: WrappedLogger, method: str, line: Any) -> Any:
 
 def _visible_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """The event as a terminal may show it: a line each, but for a traceback."""
-    return {key: visible(value) if key == "exception" else _visible(value) for key, value in event.items()}
+    return {
+        key: visible(value) if key == "exception" else _visible(value)
+        for key, value in event.items()
+    }
 
 
 def _visible(value: Any) -> Any:

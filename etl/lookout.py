@@ -1,7 +1,7 @@
 """A second look at a long wait: does the server answer at all, and who holds the lock that is waited for?
 
-A statement may take its time. Whether the server works on it, waits for another session or is frozen shows on a second
-connection only.
+A statement may take its time. Whether the server works on it, waits for another session or is
+frozen shows on a second connection only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ log = structlog.get_logger(__name__)
 
 # Seconds of a wait before the first look, and from one look to the next.
 EVERY = 1.0
-# Seconds in which the server must answer a look, connecting included: no less than libpq allows for connecting.
+# Seconds in which the server must answer a look, connecting included: no less than libpq allows for
+# connecting.
 ANSWER = 2.0
 # Looks in a row without an answer after which a server is called silent: a busy one may miss two.
 MISSED = 3
@@ -39,8 +40,8 @@ SAID_EVERY = 60.0
 _MOST_NAMED = 3
 _LONGEST_NAME = 63
 
-# Of a lock on a row or a transaction the table stands in another lock of the session that waits; a concurrent build of an index
-# waits for transactions.
+# Of a lock on a row or a transaction the table stands in another lock of the session that waits; a
+# concurrent build of an index waits for transactions.
 _HOLDERS = b"""
     SELECT w.pid, blocking.pid, a.usename, a.application_name, a.xact_start, n.nspname || '.' || c.relname
     FROM pg_locks AS w
@@ -76,7 +77,9 @@ class Holder(msgspec.Struct, frozen=True):
         if self.application:
             parts.append(f"application {plain(self.application, _LONGEST_NAME)}")
         if self.since is not None:
-            parts.append(f"in a transaction since {self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+            parts.append(
+                f"in a transaction since {self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+            )
         return ", ".join(parts)
 
 
@@ -84,7 +87,9 @@ def holders_text(holders: Iterable[Holder]) -> str:
     """`on orchestra.steps, held by pid 4711, user jane, application psql, in a transaction since …`."""
     found = list(holders)
     tables = sorted({one.table for one in found if one.table})
-    named = "; ".join(map(str, found[:_MOST_NAMED])) + ("; and others" if len(found) > _MOST_NAMED else "")
+    named = "; ".join(map(str, found[:_MOST_NAMED])) + (
+        "; and others" if len(found) > _MOST_NAMED else ""
+    )
     return (
         f"on {', '.join(plain(table, 2 * _LONGEST_NAME) for table in tables)}, " if tables else ""
     ) + f"held by {named}"
@@ -93,7 +98,8 @@ def holders_text(holders: Iterable[Holder]) -> str:
 class Session(psycopg.Connection[tuple[Any, ...]]):
     """A connection that does not wait for ever for a server that says nothing.
 
-    statement_timeout is the server's: a frozen backend, or a proxy that acknowledges and forwards nothing, lets it pass.
+    statement_timeout is the server's: a frozen backend, or a proxy that acknowledges and forwards
+    nothing, lets it pass.
     """
 
     limit: float | None = None
@@ -196,7 +202,9 @@ class Lookout:
     def _run(self) -> None:
         while not self._ended.wait(0.0 if 0 < self._missed < MISSED else EVERY):
             now = time.monotonic()
-            long = [session for since, session in list(self._waits.values()) if now - since >= EVERY]
+            long = [
+                session for since, session in list(self._waits.values()) if now - since >= EVERY
+            ]
             if long:
                 self._look([session for session in long if session is not None and session.pid])
             else:
@@ -216,7 +224,9 @@ class Lookout:
             # A transaction that stays open would hold up others.
             self._connection.autocommit = True
         self._connection.limit = max(0.1, ANSWER - (time.monotonic() - began))
-        return self._connection.execute(_HOLDERS, [[session.pid for session in sessions]]).fetchall()
+        return self._connection.execute(
+            _HOLDERS, [[session.pid for session in sessions]]
+        ).fetchall()
 
     def _look(self, sessions: list[Session]) -> None:
         began = time.monotonic()
@@ -242,7 +252,11 @@ class Lookout:
 
     def _note_locks(self, sessions: list[Session], rows: list[tuple[Any, ...]]) -> None:
         now = time.monotonic()
-        locked = {session.pid: session for session in sessions if any(row[0] == session.pid for row in rows)}
+        locked = {
+            session.pid: session
+            for session in sessions
+            if any(row[0] == session.pid for row in rows)
+        }
         self._locked_since = {pid: self._locked_since.get(pid, now) for pid in locked}
         if not rows:
             return
@@ -250,7 +264,9 @@ class Lookout:
         self.holders = list(found)
         if now - self._said >= SAID_EVERY:
             self._said = now
-            log.warning("waiting_for_lock", problem=f"waiting for a lock {holders_text(self.holders)}")
+            log.warning(
+                "waiting_for_lock", problem=f"waiting for a lock {holders_text(self.holders)}"
+            )
         for pid, since in self._locked_since.items():
             if self._lock_patience is not None and now - since >= self._lock_patience:
                 self.has_given_up = True
@@ -267,5 +283,8 @@ class Lookout:
         now = time.monotonic()
         for since, session in list(self._waits.values()):
             # What was waited before the first look counts.
-            if session is not None and now - max(since, self._missed_since - EVERY) >= session.patience:
+            if (
+                session is not None
+                and now - max(since, self._missed_since - EVERY) >= session.patience
+            ):
                 session.cut()

@@ -50,7 +50,9 @@ class Outage:
                     log.warning("database_away", problem=problem)
             elif now - (self._began if self._said is None else self._said) >= EVERY:
                 self._said = now
-                log.warning("database_still_away", problem=problem, seconds=round(now - self._began))
+                log.warning(
+                    "database_still_away", problem=problem, seconds=round(now - self._began)
+                )
             self._problem, self._read_only = problem, read_only
 
     def over(self, *, read_only: bool = False) -> None:

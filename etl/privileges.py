@@ -14,7 +14,8 @@ LOADER = "orchestra_loader"
 ANALYST = "orchestra_analyst"
 PAYLOAD_ANALYST = "orchestra_payload_analyst"
 
-# A message that PostgreSQL may write in any language: of its words only those count that name an object of ours.
+# A message that PostgreSQL may write in any language: of its words only those count that name an
+# object of ours.
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _WORDS = 200
 
@@ -65,8 +66,12 @@ def membership(connection: Connection, role: str, member: str) -> str:
 
     Since PostgreSQL 16 that is said with the grant; before, the member's own INHERIT decided.
     """
-    since_16 = connection.execute(text("SELECT current_setting('server_version_num')::integer >= 160000")).scalar_one()
-    return f"GRANT {role} TO {quoted(member)}" + (" WITH INHERIT TRUE, SET TRUE" if since_16 else "")
+    since_16 = connection.execute(
+        text("SELECT current_setting('server_version_num')::integer >= 160000")
+    ).scalar_one()
+    return f"GRANT {role} TO {quoted(member)}" + (
+        " WITH INHERIT TRUE, SET TRUE" if since_16 else ""
+    )
 
 
 def explain(connection: Connection, message: str, *, changes_schema: bool = False) -> str:
@@ -82,7 +87,9 @@ def explain(connection: Connection, message: str, *, changes_schema: bool = Fals
         _OBJECTS, {"words": words, "schemas": [ANALYTICS, OPERATIONS], "loader": LOADER}
     ).one_or_none()
     if found is None:
-        return lacks(connection, f"a privilege in the schemas {ANALYTICS} and {OPERATIONS}", MIGRATOR)
+        return lacks(
+            connection, f"a privilege in the schemas {ANALYTICS} and {OPERATIONS}", MIGRATOR
+        )
     if changes_schema:
         return lacks(connection, f"a privilege on {found.name}", MIGRATOR, found.owner)
     if found.missing is None:
@@ -102,18 +109,20 @@ def lacks(connection: Connection, what: str, role: str, owner: str | None = None
     """
     user = connection.execute(_USER, {"schema": OPERATIONS, "role": role}).one()
     name, owner = quoted(user.name), owner or user.owner
-    as_owner = f"connect as {quoted(owner)}, who owns it" if owner else "connect as the database's owner"
+    as_owner = (
+        f"connect as {quoted(owner)}, who owns it" if owner else "connect as the database's owner"
+    )
     if user.is_member is None:
         advice = f"{as_owner}, or let an administrator run `orchestra-etl db roles`, then GRANT {role} TO {name}"
     elif user.inherits:
         advice = f"{name} is a member of it, but what it may do was changed by hand: run `orchestra-etl db roles` again"
     elif user.is_member:
         statement = membership(connection, role, user.name)
-        advice = f"{name} is a member of it that does not inherit: let an administrator run {statement}"
+        advice = (
+            f"{name} is a member of it that does not inherit: let an administrator run {statement}"
+        )
         if "INHERIT" not in statement:
-            advice = (
-                f"{name} is a member of it that does not inherit: let an administrator run ALTER ROLE {name} INHERIT"
-            )
+            advice = f"{name} is a member of it that does not inherit: let an administrator run ALTER ROLE {name} INHERIT"
     else:
         advice = f"let an administrator run GRANT {role} TO {name}, or {as_owner}"
     return f"the database user {name} lacks {what}, which the role {role} has (SQLSTATE 42501): {advice}"

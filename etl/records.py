@@ -1,9 +1,9 @@
 """The frozen records that pass between the stages.
 
-Extract makes `Answer`; transform makes everything below it; load writes it. Only `Rejected` is also made where
-something turns out to be bad later on: by the pipeline and by load. JSON that goes to a jsonb column travels as
-text or UTF-8 bytes that PostgreSQL accepts, never as parsed objects: parsing and printing again would lose
-digits, and costs more than all the rest of the pipeline.
+Extract makes `Answer`; transform makes everything below it; load writes it. Only `Rejected` is also
+made where something turns out to be bad later on: by the pipeline and by load. JSON that goes to a
+jsonb column travels as text or UTF-8 bytes that PostgreSQL accepts, never as parsed objects:
+parsing and printing again would lose digits, and costs more than all the rest of the pipeline.
 """
 
 from __future__ import annotations

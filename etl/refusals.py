@@ -1,6 +1,7 @@
 """What a failed connection or statement means, in our own words: never in the server's, which may quote rows and secrets.
 
-In a text, `{sslmode}` stands for the place where that setting of libpq is set: see `conninfo.Sources`.
+In a text, `{sslmode}` stands for the place where that setting of libpq is set: see
+`conninfo.Sources`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import psycopg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-# Classes and codes of SQLSTATE after which the same unit of work may succeed when it is repeated as a whole.
+# Classes and codes of SQLSTATE after which the same unit of work may succeed when it is repeated as
+# a whole.
 _TRANSIENT_CLASSES = ("08", "40", "53", "55", "57")
-# Read-only (a replica during failover), idle and transaction time-outs, I/O errors, and `55P03` of lock_timeout by its class.
+# Read-only (a replica during failover), idle and transaction time-outs, I/O errors, and `55P03` of
+# lock_timeout by its class.
 _TRANSIENT_CODES = frozenset({"25006", "25P03", "25P04", "58030"})
 LOCK_NOT_AVAILABLE = "55P03"
-# A statement that ran into statement_timeout (57014) may do so again, but a batch that is repeated on a calmer
-# server usually does not; the number of attempts bounds it.
+# A statement that ran into statement_timeout (57014) may do so again, but a batch that is repeated
+# on a calmer server usually does not; the number of attempts bounds it.
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -49,21 +52,32 @@ _FULL = Refusal(
 _STARTING = Refusal("the server is starting up", "wait until it is ready, then try again")
 _STOPPING = Refusal("the server is shutting down", "start it again")
 _LOST = Refusal("the connection to the database was lost")
-SILENT = Refusal("the server does not answer in time", "check the host and port in DATABASE_URL, and firewalls")
-_NOT_POSTGRESQL = _lasting("what answers there is not PostgreSQL", "check the host and port in DATABASE_URL")
+SILENT = Refusal(
+    "the server does not answer in time", "check the host and port in DATABASE_URL, and firewalls"
+)
+_NOT_POSTGRESQL = _lasting(
+    "what answers there is not PostgreSQL", "check the host and port in DATABASE_URL"
+)
 _NO_TLS = _lasting(
-    "the server offers no TLS, which sslmode requires", "switch TLS on at the server, or change {sslmode}"
+    "the server offers no TLS, which sslmode requires",
+    "switch TLS on at the server, or change {sslmode}",
 )
 _UNTRUSTED = _lasting(
-    "the server's TLS certificate cannot be verified", "check {sslrootcert}, {sslmode} and the host in DATABASE_URL"
+    "the server's TLS certificate cannot be verified",
+    "check {sslrootcert}, {sslmode} and the host in DATABASE_URL",
 )
-_NO_ROOT = _lasting("the root certificate's file cannot be read", "correct {sslrootcert}, or change {sslmode}")
+_NO_ROOT = _lasting(
+    "the root certificate's file cannot be read", "correct {sslrootcert}, or change {sslmode}"
+)
 _NO_CERTIFICATE = _lasting(
-    "the TLS certificate or key of this user cannot be used", "check {sslcert}, {sslkey} and {sslrootcert}"
+    "the TLS certificate or key of this user cannot be used",
+    "check {sslcert}, {sslkey} and {sslrootcert}",
 )
 _WRONG_PASSWORD = _lasting("the database refuses the user or password", "check DATABASE_URL")
 _NO_DATABASE = _lasting("the server has no such database", "create it, or check DATABASE_URL")
-_BAD_PARAMETER = _lasting("the server or pooler refuses a parameter of the connection", "check {options}")
+_BAD_PARAMETER = _lasting(
+    "the server or pooler refuses a parameter of the connection", "check {options}"
+)
 
 
 def _wrong(keyword: str) -> Refusal:
@@ -71,8 +85,8 @@ def _wrong(keyword: str) -> Refusal:
     return _lasting(f"{{{keyword}}} is wrong", "correct it, or remove it")
 
 
-# libpq's words about its own settings, before it connects to anything; the group is the setting's keyword. What it says of a file
-# or of the server stands below.
+# libpq's words about its own settings, before it connects to anything; the group is the setting's
+# keyword. What it says of a file or of the server stands below.
 _SETTING = re.compile(
     r'invalid "?(?P<a>[a-z_]+)"? value: |invalid integer value ".*" for connection option "(?P<b>[a-z_]+)"$'
     r'|"?(?P<c>[a-z_]+)"? (?:value ".*" invalid when|is greater than "|method ".*" is specified more than once)'
@@ -81,8 +95,9 @@ _SETTING = re.compile(
     re.DOTALL,
 )
 
-# psycopg gives no SQLSTATE for a refused connection: the server's own words are all there is. Each pattern must match from the
-# first word on, so that a name in the text, which is anybody's, is never taken for the reason.
+# psycopg gives no SQLSTATE for a refused connection: the server's own words are all there is. Each
+# pattern must match from the first word on, so that a name in the text, which is anybody's, is
+# never taken for the reason.
 _SIGNS: tuple[tuple[str, Refusal], ...] = (
     (r'database ".*" does not exist|no such database', _NO_DATABASE),
     (r'role ".*" does not exist|no such user',
@@ -166,10 +181,12 @@ _SIGNS: tuple[tuple[str, Refusal], ...] = (
 # Before a connection is tried, libpq can only refuse its settings.
 _NOT_TRIED = re.compile(r"connection is bad: (?!.* failed: )")
 _NOT_ACCEPTED = _lasting(
-    "libpq refuses a setting of the connection", "check the parameters of DATABASE_URL and the PG... variables"
+    "libpq refuses a setting of the connection",
+    "check the parameters of DATABASE_URL and the PG... variables",
 )
 
-# What comes before the reason: psycopg's and libpq's own words, with the host and port; then the severity.
+# What comes before the reason: psycopg's and libpq's own words, with the host and port; then the
+# severity.
 _BEFORE = re.compile(
     r"^(?:- host: .*?, port: .*?, hostaddr: .*?: )?(?:connection (?:failed|is bad): )?"
     r"(?:connection to server (?:at|on socket) .*? failed: )?(?:(?:FATAL|ERROR|PANIC):  )?"
@@ -180,20 +197,28 @@ _BY_CODE: dict[str, Refusal] = {
     "25006": READ_ONLY,
     "53300": _FULL,
     "57P01": _STOPPING,
-    "57P02": Refusal("the server has crashed and restarts", "wait until it is ready, then try again"),
+    "57P02": Refusal(
+        "the server has crashed and restarts", "wait until it is ready, then try again"
+    ),
     "57P03": _STARTING,
     "57P05": _LOST,
     "25P03": _LOST,
     "25P04": Refusal("the server's transaction_timeout has ended the work", "raise it", away=False),
     "57014": Refusal(
-        "a statement took longer than it may", "raise database.statement_timeout, or look at the server", away=False
+        "a statement took longer than it may",
+        "raise database.statement_timeout, or look at the server",
+        away=False,
     ),
     LOCK_NOT_AVAILABLE: Refusal(
-        "a lock is held by another session for too long", "look who holds it, then try again", away=False
+        "a lock is held by another session for too long",
+        "look who holds it, then try again",
+        away=False,
     ),
     "53100": Refusal("the server's disk is full", "make room for it", away=False),
     "53200": Refusal("the server has no memory left", "look at the server", away=False),
-    "53400": Refusal("a limit of the server's configuration is reached", "look at its log", away=False),
+    "53400": Refusal(
+        "a limit of the server's configuration is reached", "look at its log", away=False
+    ),
     "40001": Refusal("other sessions keep changing the same rows", "try again", away=False),
     "40P01": Refusal("other sessions keep locking the same rows", "try again", away=False),
     "58030": Refusal("the server cannot read or write its files", "look at its log", away=False),

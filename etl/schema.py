@@ -1,7 +1,7 @@
 """The schema's revision: which program it is for, which others may use it meanwhile, and the way from one to the next.
 
-A program is known by its head, the newest revision that it brings. Revisions are numbered in order, with four digits, and so are
-their files.
+A program is known by its head, the newest revision that it brings. Revisions are numbered in order,
+with four digits, and so are their files.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# The oldest revision that has all that this program's statements name. To be raised together with the first statement that
-# needs more.
+# The oldest revision that has all that this program's statements name. To be raised together with
+# the first statement that needs more.
 OLDEST_SCHEMA = "0011"
 
-# Seconds for which an upgrade tries to get a lock that others hold, and to get its turn among upgrades.
+# Seconds for which an upgrade tries to get a lock that others hold, and to get its turn among
+# upgrades.
 LOCK_PATIENCE = 300.0
 
 _EXISTS = text(f"SELECT to_regclass('{tables.OPERATIONS}.alembic_version') IS NOT NULL")
@@ -68,9 +69,7 @@ class Schema(msgspec.Struct, frozen=True):
     @property
     def difference(self) -> str:
         """What is so of a schema that is not the current one, in a few words."""
-        return (
-            f"the schema ({self.revision}) is {'newer' if self.is_newer else 'older'} than this program ({self.head})"
-        )
+        return f"the schema ({self.revision}) is {'newer' if self.is_newer else 'older'} than this program ({self.head})"
 
     @property
     def advice(self) -> str:
@@ -84,8 +83,12 @@ class Schema(msgspec.Struct, frozen=True):
             SchemaMismatch: it may not.
         """
         if self.revision is None:
-            raise SchemaMismatch("the database has no orchestra schema yet: run `orchestra-etl db upgrade`")
-        usable = self.oldest_program is not None and self.oldest_program <= self.head < self.revision
+            raise SchemaMismatch(
+                "the database has no orchestra schema yet: run `orchestra-etl db upgrade`"
+            )
+        usable = (
+            self.oldest_program is not None and self.oldest_program <= self.head < self.revision
+        )
         if (self.is_newer and not usable) or (not self.is_newer and self.revision < OLDEST_SCHEMA):
             raise SchemaMismatch(f"{self.difference}: {self.advice}")
 
@@ -110,7 +113,8 @@ def check(database: Database) -> None:
     found.check()
     if not found.is_current:
         log.warning(
-            "schema_of_another_version", problem=f"{found.difference}, which may use it for now: {found.advice}"
+            "schema_of_another_version",
+            problem=f"{found.difference}, which may use it for now: {found.advice}",
         )
 
 
@@ -124,14 +128,17 @@ def check_current(database: Database) -> None:
     found = read(database)
     found.check()
     if not found.is_current:
-        raise SchemaMismatch(f"{found.difference}, which may use it, but not do this: {found.advice}")
+        raise SchemaMismatch(
+            f"{found.difference}, which may use it, but not do this: {found.advice}"
+        )
 
 
 def upgrade(url: str, *, revision: str = "head") -> bool:
     """Bring the schema up to `revision`; safe to call from several processes at once.
 
-    A newer schema that this program may use is left as it is: a replica of the old version that starts once more in the
-    middle of a roll-out must find nothing to do. Whether the schema is this program's own now.
+    A newer schema that this program may use is left as it is: a replica of the old version that
+    starts once more in the middle of a roll-out must find nothing to do. Whether the schema is this
+    program's own now.
 
     Args:
         url: a libpq URI.
@@ -209,7 +216,9 @@ def _told(database: Database, failure: str) -> Iterator[None]:
             kind = ConnectionRefused if found.lasting else DatabaseUnavailable
             raise kind(f"{failure}: {found.problem}: {found.advice}") from None
         logs.trace(error)
-        raise DatabaseError(f"{failure} (SQLSTATE {code}): ORCHESTRA_ETL_LOGS__LEVEL=debug shows where") from None
+        raise DatabaseError(
+            f"{failure} (SQLSTATE {code}): ORCHESTRA_ETL_LOGS__LEVEL=debug shows where"
+        ) from None
 
 
 def _read(connection: Connection) -> Schema:
@@ -223,7 +232,9 @@ def _read(connection: Connection) -> Schema:
 
 def _revisions() -> set[str]:
     """By the names of their files: to have Alembic load them takes longer than most commands."""
-    return {file.name[:4] for file in (_migrations() / "versions").glob("[0-9][0-9][0-9][0-9]_*.py")}
+    return {
+        file.name[:4] for file in (_migrations() / "versions").glob("[0-9][0-9][0-9][0-9]_*.py")
+    }
 
 
 @contextmanager
@@ -236,7 +247,9 @@ def _alembic(url: str, database: Database, *, reads_only: bool = False) -> Itera
     # ConfigParser would take a % in the path for the begin of a reference.
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
     lookout = database.lookout(LOCK_PATIENCE)
-    config.attributes.update(url=url, reads_only=reads_only, lookout=lookout, patience=LOCK_PATIENCE)
+    config.attributes.update(
+        url=url, reads_only=reads_only, lookout=lookout, patience=LOCK_PATIENCE
+    )
     try:
         yield config
     finally:

@@ -22,8 +22,9 @@ _FIXED = {
     # A row that is refused is found by a savepoint, which must not cost the session.
     "exit_on_error": "off",
 }
-# Those that not every release has. transaction_timeout (17) would end an upgrade or a long refresh; the second (17, and
-# minor releases of earlier ones) closes views; with the third (13) the server's log gets the values of a statement that fails.
+# Those that not every release has. transaction_timeout (17) would end an upgrade or a long refresh;
+# the second (17, and minor releases of earlier ones) closes views; with the third (13) the server's
+# log gets the values of a statement that fails.
 _WHERE_KNOWN = {
     "transaction_timeout": "0",
     "restrict_nonsystem_relation_kind": "",
@@ -31,7 +32,9 @@ _WHERE_KNOWN = {
 }
 
 
-def settings(*, statement_timeout: float, lock_timeout: float, idle_timeout: float, local: bool = True) -> TextClause:
+def settings(
+    *, statement_timeout: float, lock_timeout: float, idle_timeout: float, local: bool = True
+) -> TextClause:
     """A query that sets everything, and says in its columns `read_only` whether the transaction may only read, and `pid` in which
     process of the server it runs.
 
@@ -53,13 +56,14 @@ def settings(*, statement_timeout: float, lock_timeout: float, idle_timeout: flo
         f"CASE WHEN current_setting('{name}', true) IS NOT NULL THEN set_config('{name}', '{value}', {scope}) END"
         for name, value in _WHERE_KNOWN.items()
     ]
-    # With `replica` no trigger fires, and the rollups miss what is loaded. Who may not change it is refused here.
+    # With `replica` no trigger fires, and the rollups miss what is loaded. Who may not change it is
+    # refused here.
     parts.append(
         "CASE WHEN current_setting('session_replication_role') <> 'origin' "
         f"THEN set_config('session_replication_role', 'origin', {scope}) END"
     )
-    # A server at its defaults logs the row that it refuses. For a role that is no superuser one of them can say
-    # ALTER ROLE ... SET log_error_verbosity = terse.
+    # A server at its defaults logs the row that it refuses. For a role that is no superuser one of
+    # them can say ALTER ROLE ... SET log_error_verbosity = terse.
     parts.append(
         f"CASE WHEN current_setting('is_superuser') = 'on' THEN set_config('log_error_verbosity', 'terse', {scope}) END"
     )

@@ -1,6 +1,7 @@
 """What one answer has set aside, bounded in number and bytes.
 
-The first letters come one by one, with those that are alike as one letter behind each; the others as one for each reason.
+The first letters come one by one, with those that are alike as one letter behind each; the others
+as one for each reason.
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ class SetAside:
     def letters(self) -> tuple[Rejected, ...]:
         """All of it, in the order in which it came; then the letters that stand for several."""
         alike = (others.letter(key[0]) for key, others in self._alike.items() if others.count)
-        return (*self._letters, *alike, *(others.letter(reason) for (reason, _), others in self._others.items()))
+        return (
+            *self._letters,
+            *alike,
+            *(others.letter(reason) for (reason, _), others in self._others.items()),
+        )
 
 
 def _identity(rejected: Rejected) -> str | bytes:
@@ -87,7 +92,10 @@ class _Others:
         if (
             rejected.reason == "not_storable" and self._step_id != rejected.step_id
         ):  # a value that does not say whose it is
-            element = b'{"step_id":%b,"value":%b}' % (msgspec.json.encode(rejected.step_id), element)
+            element = b'{"step_id":%b,"value":%b}' % (
+                msgspec.json.encode(rejected.step_id),
+                element,
+            )
         self._is_whole = self._is_whole and len(element) < room
         if not self._is_whole:
             return 0
@@ -113,5 +121,6 @@ def cut(rejected: Rejected) -> Rejected:
         rejected,
         detail=f"{rejected.detail} Of its {size:,} bytes the first {MAX_BYTES:,} are kept.",
         body=rejected.body[:MAX_BYTES],
-        content_hash=rejected.content_hash or hashlib.blake2b(rejected.body, digest_size=16).digest(),
+        content_hash=rejected.content_hash
+        or hashlib.blake2b(rejected.body, digest_size=16).digest(),
     )

@@ -17,7 +17,8 @@ class Stop(asyncio.Event):
     def receive(self, number: int) -> None:
         """Take a signal."""
         if self.is_set():
-            # Nothing is lost by this: what was not committed is read again once its lease has ended.
+            # Nothing is lost by this: what was not committed is read again once its lease has
+            # ended.
             os._exit(128 + number)
         self.number = number
         self.set()

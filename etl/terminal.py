@@ -1,8 +1,8 @@
 """What others wrote, as a terminal may show it: names, ids and errors from a server are data, and a terminal obeys some of it.
 
-Both standard streams are guarded for as long as a command runs (`guarded`), and so is the console of tables and bars
-(`console`). What is hidden or obeyed is written as Python would write it (`\\x1b`, `\\u202e`): nothing disappears, and two
-different ids never look the same.
+Both standard streams are guarded for as long as a command runs (`guarded`), and so is the console
+of tables and bars (`console`). What is hidden or obeyed is written as Python would write it
+(`\\x1b`, `\\u202e`): nothing disappears, and two different ids never look the same.
 """
 
 from __future__ import annotations
@@ -18,14 +18,25 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Control characters but the line break, line separators, surrogates, and what Unicode calls ignorable by default: marks of
-# direction, of width zero, tags. The selectors behind an emoji are none of these.
+# Control characters but the line break, line separators, surrogates, and what Unicode calls
+# ignorable by default: marks of direction, of width zero, tags. The selectors behind an emoji are
+# none of these.
 _OBEYED_OR_HIDDEN = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 # Our own ornaments, where the terminal has none of them.
-_SIMPLER = {"█": "#", "…": "...", "→": "->", "–": "-", "—": "-", "“": '"', "”": '"', "‘": "'", "’": "'"}
+_SIMPLER = {
+    "█": "#",
+    "…": "...",
+    "→": "->",
+    "–": "-",
+    "—": "-",
+    "“": '"',
+    "”": '"',
+    "‘": "'",
+    "’": "'",
+}
 NARROWEST = 20
 """Columns that are used whatever the terminal claims to have."""
 LONGEST_LINE = 4000
@@ -70,7 +81,9 @@ def is_unicode(encoding: str | None) -> bool:
 def guarded() -> Iterator[None]:
     """Guard standard output and standard error while the block runs."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (GuardedStream(io.StringIO() if one is None else one) for one in before)
+    sys.stdout, sys.stderr = (
+        GuardedStream(io.StringIO() if one is None else one) for one in before
+    )
     try:
         yield
     finally:
@@ -83,11 +96,19 @@ def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
     from rich.segment import Segment
 
     class Guarded(Console):
-        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterator[Segment]:
             for one in super().render(renderable, options):
-                yield one if one.control else Segment(printable(visible(one.text), self.encoding), one.style)
+                yield (
+                    one
+                    if one.control
+                    else Segment(printable(visible(one.text), self.encoding), one.style)
+                )
 
-    made = Guarded(file=unguarded(sys.stderr if stderr else sys.stdout), highlight=False, soft_wrap=soft_wrap)
+    made = Guarded(
+        file=unguarded(sys.stderr if stderr else sys.stdout), highlight=False, soft_wrap=soft_wrap
+    )
     if made.width < NARROWEST:
         # COLUMNS may say anything.
         made.width = NARROWEST

@@ -1,7 +1,8 @@
 """The kinds of usage that providers price apart: tokens, and what is charged by the use.
 
-One table of them serves the records, the tables, the prices and the tests. Every quantity is a whole number. A kind that is part
-of another one is contained in it: cached input tokens are counted in the input tokens, too.
+One table of them serves the records, the tables, the prices and the tests. Every quantity is a
+whole number. A kind that is part of another one is contained in it: cached input tokens are counted
+in the input tokens, too.
 """
 
 from __future__ import annotations
@@ -31,11 +32,18 @@ class Kind(msgspec.Struct, frozen=True):
     @property
     def price_column(self) -> str:
         """Its column in `prices`, such as `cached_input_per_million`."""
-        return self.price + {MILLION: "_per_million", THOUSAND: "_per_thousand", HOUR_MS: "_per_hour"}[self.per]
+        return (
+            self.price
+            + {MILLION: "_per_million", THOUSAND: "_per_thousand", HOUR_MS: "_per_hour"}[self.per]
+        )
 
 
 KINDS = (
-    Kind("input_tokens", "Input tokens: all that the model read, cached and written to a cache included.", "input"),
+    Kind(
+        "input_tokens",
+        "Input tokens: all that the model read, cached and written to a cache included.",
+        "input",
+    ),
     Kind(
         "cached_input_tokens",
         "Input tokens read from a cache, part of input_tokens.",
@@ -55,7 +63,10 @@ KINDS = (
         part_of=("input_tokens", "cache_write_tokens"),
     ),
     Kind(
-        "input_audio_tokens", "Input tokens of audio, part of input_tokens.", "input_audio", part_of=("input_tokens",)
+        "input_audio_tokens",
+        "Input tokens of audio, part of input_tokens.",
+        "input_audio",
+        part_of=("input_tokens",),
     ),
     Kind(
         "cached_audio_tokens",
@@ -64,7 +75,10 @@ KINDS = (
         part_of=("input_tokens", "cached_input_tokens", "input_audio_tokens"),
     ),
     Kind(
-        "input_image_tokens", "Input tokens of images, part of input_tokens.", "input_image", part_of=("input_tokens",)
+        "input_image_tokens",
+        "Input tokens of images, part of input_tokens.",
+        "input_image",
+        part_of=("input_tokens",),
     ),
     Kind(
         "cached_image_tokens",
@@ -73,7 +87,10 @@ KINDS = (
         part_of=("input_tokens", "cached_input_tokens", "input_image_tokens"),
     ),
     Kind(
-        "input_video_tokens", "Input tokens of video, part of input_tokens.", "input_video", part_of=("input_tokens",)
+        "input_video_tokens",
+        "Input tokens of video, part of input_tokens.",
+        "input_video",
+        part_of=("input_tokens",),
     ),
     Kind("output_tokens", "Output tokens: all that the model wrote, reasoning included.", "output"),
     Kind(
@@ -101,7 +118,10 @@ KINDS = (
         part_of=("output_tokens",),
     ),
     Kind(
-        "citation_tokens", "Output tokens of citations, part of output_tokens.", "citation", part_of=("output_tokens",)
+        "citation_tokens",
+        "Output tokens of citations, part of output_tokens.",
+        "citation",
+        part_of=("output_tokens",),
     ),
     Kind(
         "other_tokens",
@@ -110,7 +130,12 @@ KINDS = (
     ),
     Kind("web_searches", "Searches of the web by the provider.", "web_searches", THOUSAND),
     Kind("file_searches", "Searches of stored files by the provider.", "file_searches", THOUSAND),
-    Kind("tool_uses", "Uses of the provider's other tools that are charged by the use.", "tool_uses", THOUSAND),
+    Kind(
+        "tool_uses",
+        "Uses of the provider's other tools that are charged by the use.",
+        "tool_uses",
+        THOUSAND,
+    ),
     Kind("audio_ms", "Audio that is charged by its duration, in milliseconds.", "audio", HOUR_MS),
     Kind("document_pages", "Pages of documents that were read.", "document_pages", THOUSAND),
     Kind("search_units", "Search units of a reranking model.", "search_units", THOUSAND),
@@ -178,7 +203,11 @@ NO_USAGE = Usage()
 
 # Parts stand behind what contains them.
 _WHOLES = tuple(
-    (kind.name, Usage.__struct_fields__.index(kind.name), tuple(one.name for one in KINDS if kind.name in one.part_of))
+    (
+        kind.name,
+        Usage.__struct_fields__.index(kind.name),
+        tuple(one.name for one in KINDS if kind.name in one.part_of),
+    )
     for kind in reversed(KINDS)
 )
 

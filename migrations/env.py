@@ -1,7 +1,8 @@
 """Runs the revisions: one process at a time, in one transaction each, with short waits for locks.
 
-Who waits for a lock holds up all that come later, even where they would not wait for each other: a revision that waits for a
-long query keeps the loaders waiting, too. So it gives way after `LOCK_SECONDS`, and begins again after a pause.
+Who waits for a lock holds up all that come later, even where they would not wait for each other: a
+revision that waits for a long query keeps the loaders waiting, too. So it gives way after
+`LOCK_SECONDS`, and begins again after a pause.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from etl.tables import ANALYTICS, OPERATIONS, metadata
 
 log = structlog.get_logger(__name__)
 
-# What an upgrade holds while it goes on, in a transaction of its own. Not an advisory lock, which any login may hold: this table
-# is its owner's alone. It is here and not in a revision, as the first revision needs it, too.
+# What an upgrade holds while it goes on, in a transaction of its own. Not an advisory lock, which
+# any login may hold: this table is its owner's alone. It is here and not in a revision, as the
+# first revision needs it, too.
 LOCK = "upgrade_lock"
 HOLDERS = f"""
     SELECT a.pid, a.usename, a.application_name, a.xact_start, NULL
@@ -43,7 +45,8 @@ PAUSE_SECONDS = 2.0
 QUIET_SECONDS = 2.0
 # Of two processes that make the same object at once, the second is told one of these.
 MADE_MEANWHILE = ("23505", "42P06", "42P07")
-# A statement of a process that was killed ends, too, and not only its hold on the lock. From PostgreSQL 14 on, where it can.
+# A statement of a process that was killed ends, too, and not only its hold on the lock. From
+# PostgreSQL 14 on, where it can.
 ENDED_WITH_US = b"""
     SELECT set_config('client_connection_check_interval', '1000', false)
     WHERE current_setting('client_connection_check_interval', true) IS NOT NULL AND version() ~* 'linux'
@@ -65,7 +68,9 @@ applied: list[str] = []
 def settings(*, local: bool) -> TextClause:
     """No limit to a statement, whatever the role or database have: a revision takes as long as its tables are large. No table is
     visible without its schema: Alembic would take it for one without any."""
-    return session.settings(statement_timeout=0, lock_timeout=LOCK_SECONDS, idle_timeout=0, local=local)
+    return session.settings(
+        statement_timeout=0, lock_timeout=LOCK_SECONDS, idle_timeout=0, local=local
+    )
 
 
 def patience() -> float:
@@ -76,13 +81,20 @@ def patience() -> float:
 def connect(url: str) -> Session:
     """A session that is set for what runs outside a transaction, too: an index that is built concurrently."""
     connection = Session.connect(
-        url, application_name="orchestra-etl db", prepare_threshold=None, client_encoding="UTF8", connect_timeout=10
+        url,
+        application_name="orchestra-etl db",
+        prepare_threshold=None,
+        client_encoding="UTF8",
+        connect_timeout=10,
     )
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     connection.execute(str(settings(local=False)).encode())
     connection.execute(ENDED_WITH_US)
     connection.commit()
-    connection.lookout, connection.patience = context.config.attributes.get("lookout"), LONG_PATIENCE
+    connection.lookout, connection.patience = (
+        context.config.attributes.get("lookout"),
+        LONG_PATIENCE,
+    )
     return connection
 
 
@@ -112,14 +124,19 @@ def make(connection: Connection) -> None:
     """Make what upgrades need before the first revision, where it is missing."""
     try:
         for schema in (ANALYTICS, OPERATIONS):
-            # Not `IF NOT EXISTS` alone: that asks for CREATE on the database even where the schema exists.
-            if not connection.scalar(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": schema}):
+            # Not `IF NOT EXISTS` alone: that asks for CREATE on the database even where the schema
+            # exists.
+            if not connection.scalar(
+                text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": schema}
+            ):
                 connection.execute(text(f"CREATE SCHEMA {schema}"))
         become_owner(connection)
         if not connection.scalar(text(f"SELECT to_regclass('{OPERATIONS}.{LOCK}') IS NOT NULL")):
             connection.execute(text(f"CREATE TABLE {OPERATIONS}.{LOCK} ()"))
             connection.execute(
-                text(f"COMMENT ON TABLE {OPERATIONS}.{LOCK} IS 'Empty; locked by the upgrade that goes on.'")
+                text(
+                    f"COMMENT ON TABLE {OPERATIONS}.{LOCK} IS 'Empty; locked by the upgrade that goes on.'"
+                )
             )
         connection.commit()
     except DBAPIError as error:
@@ -147,10 +164,14 @@ def lock(connection: Connection) -> None:
             found = [Holder(*row) for row in connection.execute(text(HOLDERS))]
             connection.rollback()
             other = (
-                f"another process upgrades this schema ({holders_text(found)})" if found else "another process upgrades"
+                f"another process upgrades this schema ({holders_text(found)})"
+                if found
+                else "another process upgrades"
             )
             if now > give_up:
-                raise DatabaseUnavailable(f"{other}, and has not ended in {patience():.0f} s: try again later")
+                raise DatabaseUnavailable(
+                    f"{other}, and has not ended in {patience():.0f} s: try again later"
+                )
             log.warning("waiting_for_upgrade", problem=other)
             say = now + SAID_EVERY
         time.sleep(0.2)
@@ -178,7 +199,11 @@ def repeated(step: Callable[[Connection], None], connection: Connection) -> None
             refused_since, done = math.inf, len(applied)
         refused_since = min(refused_since, now)
         if given_up or now - refused_since + PAUSE_SECONDS > patience():
-            holders = f" {holders_text(lookout.holders)}" if lookout is not None and lookout.holders else ""
+            holders = (
+                f" {holders_text(lookout.holders)}"
+                if lookout is not None and lookout.holders
+                else ""
+            )
             raise DatabaseUnavailable(
                 f"the upgrade has waited for {patience():.0f} s, and its revision was rolled back: it needs a lock{holders}: "
                 f"end that session, or try again later (SQLSTATE {LOCK_NOT_AVAILABLE})"

@@ -74,7 +74,9 @@ class ServerList:
         self.requests += 1
         limit = min(request.limit, self.page_cap or request.limit)
         rows = self.visible()[request.offset : request.offset + limit]
-        if any(row in self.huge for row in rows) or (len(rows) > 1 and any(row in self.heavy for row in rows)):
+        if any(row in self.huge for row in rows) or (
+            len(rows) > 1 and any(row in self.heavy for row in rows)
+        ):
             raise TooLarge
         return rows
 
@@ -106,14 +108,23 @@ class StopsAtFirstKnownPage(RunListWalker):
         self.asked = PageRequest(self.asked.offset + len(rows), self.asked.limit)
 
 
-def walker(ledger: Ledger, page_size: int, *, whole_list: bool = False, max_pages: int = 400) -> RunListWalker:
+def walker(
+    ledger: Ledger, page_size: int, *, whole_list: bool = False, max_pages: int = 400
+) -> RunListWalker:
     """The walker of a sweep over what the ledger holds."""
     size = min(len(ledger.members), ENOUGH)
-    return RunListWalker(watermark_size=size, max_pages=max_pages, page_size=page_size, whole_list=whole_list)
+    return RunListWalker(
+        watermark_size=size, max_pages=max_pages, page_size=page_size, whole_list=whole_list
+    )
 
 
 def walk(
-    server: ServerList, ledger: Ledger, walker: RunListWalker, *, dies: float = 0, quiet: bool = False
+    server: ServerList,
+    ledger: Ledger,
+    walker: RunListWalker,
+    *,
+    dies: float = 0,
+    quiet: bool = False,
 ) -> Outcome | None:
     """One walk, as a sweep does it: every page is stored at once, membership with the last one. None: it died."""
     listed: set[str] = set()
@@ -146,7 +157,9 @@ def changing_list(seed: int, **settings: object) -> ServerList:
     return server
 
 
-def lost_runs(server: ServerList, make: Callable[[Ledger, int], RunListWalker], sweeps: int = 4) -> set[str]:
+def lost_runs(
+    server: ServerList, make: Callable[[Ledger, int], RunListWalker], sweeps: int = 4
+) -> set[str]:
     """Walk a changing list several times; the runs that a complete walk should have stored and did not."""
     rng, ledger = server.rng, Ledger()
     dies = rng.choice([0, 0.02, 0.1])

@@ -32,7 +32,11 @@ Command = Callable[..., Printed]
 
 
 def command_line(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], toml: str, **variables: str
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    toml: str,
+    **variables: str,
 ) -> Command:
     """A function that runs the command with this configuration and these variables."""
     config = folder / "etl.toml"

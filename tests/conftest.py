@@ -1,6 +1,7 @@
 """What every test may use: one PostgreSQL server a session, a fresh database a test, the real response.
 
-The server is the product's own embedded one. It is told not to wait for the disk; nothing else differs.
+The server is the product's own embedded one. It is told not to wait for the disk; nothing else
+differs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded.postgres import EmbeddedPostgres
 from tests.postgres_fixture import new_home
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +51,8 @@ def template_database(postgres_server: EmbeddedPostgres) -> str:
 
         upgrade(postgres_server.url_for(name))
         with psycopg.connect(postgres_server.url_for(name)) as connection:
-            # Copies are made for as long as the suite takes: what waits in them must not be overdue for that.
+            # Copies are made for as long as the suite takes: what waits in them must not be overdue
+            # for that.
             connection.execute("UPDATE orchestra_etl.changed_groups SET since = '2100-01-01'")
     return name
 
@@ -77,12 +79,16 @@ def _fresh_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     identifier = sql.Identifier(name)
     with psycopg.connect(server.url_for("postgres"), autocommit=True) as connection:
-        # Without a flush to disk, copying files is as fast as WAL_LOG or faster, and dropping the copy is faster.
+        # Without a flush to disk, copying files is as fast as WAL_LOG or faster, and dropping the
+        # copy is faster.
         connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(identifier, sql.Identifier(template))
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+                identifier, sql.Identifier(template)
+            )
         )
         yield server.url_for(name)
-        # A connection that was just closed may take a millisecond to end; DROP DATABASE would look only every 100 ms.
+        # A connection that was just closed may take a millisecond to end; DROP DATABASE would look
+        # only every 100 ms.
         deadline = time.monotonic() + 0.05
         while time.monotonic() < deadline and _is_in_use(connection, name):
             time.sleep(0.001)
@@ -90,4 +96,7 @@ def _fresh_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
 
 
 def _is_in_use(connection: psycopg.Connection[tuple[object, ...]], database: str) -> bool:
-    return connection.execute("SELECT FROM pg_stat_activity WHERE datname = %s", [database]).fetchone() is not None
+    return (
+        connection.execute("SELECT FROM pg_stat_activity WHERE datname = %s", [database]).fetchone()
+        is not None
+    )

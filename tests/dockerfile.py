@@ -18,7 +18,11 @@ class Instruction(NamedTuple):
     @property
     def words(self) -> list[str]:
         """A form in brackets as the list that it is; else the words."""
-        return [str(one) for one in json.loads(self.text)] if self.text.startswith("[") else self.text.split()
+        return (
+            [str(one) for one in json.loads(self.text)]
+            if self.text.startswith("[")
+            else self.text.split()
+        )
 
 
 def read(path: Path) -> list[Instruction]:

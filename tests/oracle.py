@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from etl.local.answers import Told
-from etl.local.history import History
+from etl.simulator.answers import Told
+from etl.simulator.history import History
 from etl.usage import BITS, Usage
 from tests.support import query
 
@@ -52,7 +52,9 @@ def _expected_step(
         "state": STATES[step["status"]],
         "start_time": start,
         "end_time": end,
-        "duration_ms": None if start is None or end is None else round((end - start).total_seconds() * 1000, 3),
+        "duration_ms": None
+        if start is None or end is None
+        else round((end - start).total_seconds() * 1000, 3),
         "api_elapsed_seconds": step["elapsed_time"],
         "api_tokens": step["tokens"],
         **_call(told or _chat_completion(step["outputs"])),
@@ -111,7 +113,9 @@ def expected(history: History) -> tuple[dict[str, dict[str, Any]], dict[str, dic
             runs[row["id"]] = _expected_run(row, workflow_id)
             told = history.told(row["id"])
             for position, step in enumerate(history.steps(row["id"])):
-                steps[step["id"]] = _expected_step(step, position, row["id"], workflow_id, told.get(step["id"]))
+                steps[step["id"]] = _expected_step(
+                    step, position, row["id"], workflow_id, told.get(step["id"])
+                )
     return runs, steps
 
 
@@ -130,7 +134,9 @@ def differences(url: str, history: History) -> list[str]:
     return [*_compare("run", runs, found_runs), *_compare("step", steps, found_steps)]
 
 
-def _compare(kind: str, expected: dict[str, dict[str, Any]], found: list[dict[str, Any]]) -> list[str]:
+def _compare(
+    kind: str, expected: dict[str, dict[str, Any]], found: list[dict[str, Any]]
+) -> list[str]:
     by_id = {row["id"]: row for row in found}
     problems = [f"{kind} {one} is missing" for one in expected.keys() - by_id.keys()]
     problems += [f"{kind} {one} is not in the history" for one in by_id.keys() - expected.keys()]

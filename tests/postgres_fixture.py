@@ -11,8 +11,8 @@ from pathlib import Path
 def new_home() -> Path:
     """An empty folder that a server's user can enter; pytest's own folders are, as root, closed to that user.
 
-    It lies in memory where there is room: a server is a thousand files, and on a busy disk making and removing them
-    takes most of a test's time.
+    It lies in memory where there is room: a server is a thousand files, and on a busy disk making
+    and removing them takes most of a test's time.
     """
     home = Path(tempfile.mkdtemp(prefix="orchestra-etl-test-", dir=_memory()))
     home.chmod(0o711 if os.geteuid() == 0 else 0o700)

@@ -1,6 +1,7 @@
 """What providers answer, as their public pages describe it, in words and numbers of our own, and the usage that each body tells.
 
-`extractor` names the way in which genai-prices reads such a body, where it has one: (provider, flavor).
+`extractor` names the way in which genai-prices reads such a body, where it has one: (provider,
+flavor).
 """
 
 from __future__ import annotations
@@ -25,11 +26,24 @@ class Sample(NamedTuple):
 
 
 def _chat(model: str, usage: dict[str, Any], finish: str = "stop", **more: Any) -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", "content": "Rain."}, "finish_reason": finish}
-    return {"id": "c-1", "object": "chat.completion", "model": model, "choices": [choice], "usage": usage, **more}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "Rain."},
+        "finish_reason": finish,
+    }
+    return {
+        "id": "c-1",
+        "object": "chat.completion",
+        "model": model,
+        "choices": [choice],
+        "usage": usage,
+        **more,
+    }
 
 
-def _told(input: int | None, output: int | None = None, total: int | None = None, **more: Any) -> dict[str, Any]:
+def _told(
+    input: int | None, output: int | None = None, total: int | None = None, **more: Any
+) -> dict[str, Any]:
     told = {"input_tokens": input, "output_tokens": output, "total_tokens": total, **more}
     return {name: value for name, value in told.items() if value is not None}
 

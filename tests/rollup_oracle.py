@@ -1,6 +1,7 @@
 """Counts runs and steps in plain Python, as the rollups must have counted them in SQL.
 
-Rows are dicts with the columns of `runs` and `steps`, whether they come from the database or from the simulator's own data.
+Rows are dicts with the columns of `runs` and `steps`, whether they come from the database or from
+the simulator's own data.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from etl.local.history import History
+from etl.simulator.history import History
 from etl.usage import BITS, CONTEXT_TIERS, KINDS
 from tests import oracle
 from tests.support import query
@@ -25,7 +26,15 @@ USAGE = (*BITS, "total_tokens", "reported_cost")
 NODE = ("organization_id", "node_id", "node_type", "model")
 _CALLS = (*NODE, "service_tier", "context_tier", "usage_kinds")
 _ENDED = ("succeeded", "soft_failed", "failed", "cancelled", "skipped")
-_STEP_COUNTS = (*_ENDED, "unfinished", "calls", "unmetered_calls", "untotalled_calls", "reported_calls", *USAGE)
+_STEP_COUNTS = (
+    *_ENDED,
+    "unfinished",
+    "calls",
+    "unmetered_calls",
+    "untotalled_calls",
+    "reported_calls",
+    *USAGE,
+)
 _RUN_COUNTS = ("runs", *_ENDED, "unfinished")
 _FAILURE = ("run_id", "workflow_id", "node_id", "organization_id", "time", "outcome", "message")
 
@@ -79,19 +88,39 @@ def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
         run = runs[step["run_id"]]
         time = step["start_time"] or run["start_time"] or run["first_seen_at"]
         workflow_id = (step if step["start_time"] else run)["workflow_id"]
-        priced = (step["service_tier"], context_tier(step), kinds_of(step)) if is_call(step) else (None, None, None)
+        priced = (
+            (step["service_tier"], context_tier(step), kinds_of(step))
+            if is_call(step)
+            else (None, None, None)
+        )
         for when, table in ((_hour(time), "hours"), (_hour(time).date(), "days")):
-            key = (workflow_id, when, step["organization_id"], step["node_id"], step["node_type"], model, *priced)
+            key = (
+                workflow_id,
+                when,
+                step["organization_id"],
+                step["node_id"],
+                step["node_type"],
+                model,
+                *priced,
+            )
             _add(groups[table][key], outcome, {**calls, **usage}, step["duration_ms"])
         if outcome in ("failed", "soft_failed"):
             names = (step["run_id"], workflow_id, step["node_id"], step["organization_id"])
             failures[step["id"]] = (*names, time, outcome, _message(step)[:500])
     for run in runs.values():
-        outcome = "soft_failed" if run["state"] == "succeeded" and run["id"] in soft else outcome_of(run)
-        group = (run["workflow_id"], _hour(run["start_time"] or run["first_seen_at"]), run["organization_id"])
+        outcome = (
+            "soft_failed" if run["state"] == "succeeded" and run["id"] in soft else outcome_of(run)
+        )
+        group = (
+            run["workflow_id"],
+            _hour(run["start_time"] or run["first_seen_at"]),
+            run["organization_id"],
+        )
         _add(groups["runs"][group], outcome, {"runs": 1}, run["duration_ms"])
     made = {
-        name: {key: Group(_told(counts), dict(durations)) for key, (counts, durations) in of.items()}
+        name: {
+            key: Group(_told(counts), dict(durations)) for key, (counts, durations) in of.items()
+        }
         for name, of in groups.items()
     }
     return Rollups(made["hours"], made["days"], made["runs"], failures)
@@ -108,7 +137,10 @@ def usage_of(step: Row) -> dict[str, Any]:
     usage: dict[str, Any] = {
         name: count if _plausible(count := step[name]) else None for name in (*BITS, "total_tokens")
     }
-    for part, whole in (("cached_input_tokens", "input_tokens"), ("reasoning_tokens", "output_tokens")):
+    for part, whole in (
+        ("cached_input_tokens", "input_tokens"),
+        ("reasoning_tokens", "output_tokens"),
+    ):
         if usage[part] is not None:
             usage[part] = None if usage[whole] is None else min(usage[part], usage[whole])
     read, written = usage["input_tokens"], usage["output_tokens"]
@@ -142,7 +174,11 @@ def is_call(step: Row) -> bool:
     if _tells(step) or step["finish_reason"] is not None:
         return True
     named = bool(step["response_model"] or step["request_model"])
-    return named and step["node_type"] not in ("code", "integration") and step["state"] not in ("pending", "skipped")
+    return (
+        named
+        and step["node_type"] not in ("code", "integration")
+        and step["state"] not in ("pending", "skipped")
+    )
 
 
 def is_unmetered(step: Row) -> bool:
@@ -154,7 +190,9 @@ def is_unmetered(step: Row) -> bool:
 def is_untotalled(step: Row) -> bool:
     """Whether a model was called and nobody knows how many tokens it took in all, if it is charged for tokens."""
     usage = usage_of(step)
-    elsewise = any(usage[name] is not None for name in ("audio_ms", "document_pages", "search_units"))
+    elsewise = any(
+        usage[name] is not None for name in ("audio_ms", "document_pages", "search_units")
+    )
     if elsewise and usage["input_tokens"] is None and usage["output_tokens"] is None:
         return False
     return usage["total_tokens"] is None and _should_tell(step)
@@ -174,7 +212,9 @@ def _should_tell(step: Row) -> bool:
 
 def counted_rows(url: str) -> Rollups:
     """What the rollups of the stored runs and steps are."""
-    return counted(query(url, "SELECT * FROM orchestra.runs"), query(url, "SELECT * FROM orchestra.steps"))
+    return counted(
+        query(url, "SELECT * FROM orchestra.runs"), query(url, "SELECT * FROM orchestra.steps")
+    )
 
 
 def counted_history(history: History, url: str) -> Rollups:
@@ -183,7 +223,9 @@ def counted_history(history: History, url: str) -> Rollups:
     return counted(runs.values(), steps.values())
 
 
-def rows_of_history(history: History, url: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+def rows_of_history(
+    history: History, url: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """The runs and the steps of the history with every column that is counted, by id."""
     runs, steps = oracle.expected(history)
     types = {
@@ -191,10 +233,15 @@ def rows_of_history(history: History, url: str) -> tuple[dict[str, dict[str, Any
         for workflow in history.workflows()
         for node in workflow["graph"]["nodes"]
     }
-    seen = {row["id"]: row for row in query(url, "SELECT id, organization_id, first_seen_at FROM orchestra.runs")}
+    seen = {
+        row["id"]: row
+        for row in query(url, "SELECT id, organization_id, first_seen_at FROM orchestra.runs")
+    }
     steps_seen = {row["id"]: row for row in query(url, "SELECT * FROM orchestra.steps")}
     for step in steps.values():
-        inputs, outputs = (step[name] if isinstance(step[name], dict) else {} for name in ("inputs", "outputs"))
+        inputs, outputs = (
+            step[name] if isinstance(step[name], dict) else {} for name in ("inputs", "outputs")
+        )
         stored_step = steps_seen[step["id"]]
         step.update(
             node_type=types[step["workflow_id"], step["node_id"]],
@@ -204,7 +251,9 @@ def rows_of_history(history: History, url: str) -> tuple[dict[str, dict[str, Any
         )
     for run in runs.values():
         ended = run["start_time"] is not None and run["end_time"] is not None
-        run["duration_ms"] = (run["end_time"] - run["start_time"]).total_seconds() * 1000 if ended else None
+        run["duration_ms"] = (
+            (run["end_time"] - run["start_time"]).total_seconds() * 1000 if ended else None
+        )
         run.update(seen[run["id"]])
     return runs, steps
 
@@ -215,7 +264,9 @@ def stored(url: str) -> Rollups:
     days = _rows(url, "step_rollup_daily", ("workflow_id", "day", *_CALLS), _STEP_COUNTS)
     runs = _rows(url, "run_rollup", ("workflow_id", "hour", "organization_id"), _RUN_COUNTS)
     rows = query(url, "SELECT * FROM orchestra.step_failures")
-    return Rollups(hours, days, runs, {row["step_id"]: tuple(row[name] for name in _FAILURE) for row in rows})
+    return Rollups(
+        hours, days, runs, {row["step_id"]: tuple(row[name] for name in _FAILURE) for row in rows}
+    )
 
 
 def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> dict[Key, Group]:
@@ -227,7 +278,9 @@ def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> di
         for failures, prefix in ((False, ""), (True, "failed_")):
             buckets = row[f"{prefix}buckets"]
             assert buckets == sorted(set(buckets))
-            durations.update({(failures, one): n for one, n in zip(buckets, row[f"{prefix}counts"], strict=True)})
+            durations.update(
+                {(failures, one): n for one, n in zip(buckets, row[f"{prefix}counts"], strict=True)}
+            )
         names, sign = tuple(row[name] for name in key), 1 if row["place"] > 0 else -1
         assert (names, sign) not in seen, f"{table} has two rows of {names}"
         seen.add((names, sign))
@@ -259,7 +312,9 @@ def error_text(error: Any) -> str | None:
             inner.get("detail"),
             error.get("error"),
         )
-        return next((one for one in said if isinstance(one, str) and one), None) or (json.dumps(error))
+        return next((one for one in said if isinstance(one, str) and one), None) or (
+            json.dumps(error)
+        )
     return error if isinstance(error, str) else json.dumps(error)
 
 

@@ -20,16 +20,25 @@ LOADED = ("runs", "run_payloads", "steps", "inputs", "outputs")
 """The tables that an unchanged answer must not write to."""
 
 
-def configuration(*workflow_ids: str, discover: bool = True, runs: tuple[str, ...] = (), more: str = "") -> str:
+def configuration(
+    *workflow_ids: str, discover: bool = True, runs: tuple[str, ...] = (), more: str = ""
+) -> str:
     """The TOML that names these workflows, and `more` before them."""
     lines = [more]
     for workflow_id in workflow_ids:
         listed = ", ".join(f'"{run}"' for run in runs)
-        lines += ["[[workflows]]", f'id = "{workflow_id}"', f"discover = {str(discover).lower()}", f"runs = [{listed}]"]
+        lines += [
+            "[[workflows]]",
+            f'id = "{workflow_id}"',
+            f"discover = {str(discover).lower()}",
+            f"runs = [{listed}]",
+        ]
     return "\n".join(lines)
 
 
-def environment(database_url: str, base_url: str, key: str = "simulated-key", **more: str) -> dict[str, str]:
+def environment(
+    database_url: str, base_url: str, key: str = "simulated-key", **more: str
+) -> dict[str, str]:
     """The environment that points the program at them, without a limit on the request rate."""
     return {
         "DATABASE_URL": database_url,

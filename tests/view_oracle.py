@@ -29,7 +29,13 @@ from tests.rollup_oracle import (
 Row = dict[str, Any]
 
 # 0 where there is no call; of the others nothing is known there.
-_PLAIN = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "total_tokens")
+_PLAIN = (
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "reasoning_tokens",
+    "total_tokens",
+)
 _KINDS = {kind.name: kind for kind in KINDS}
 _ENDED = ("succeeded", "soft_failed", "failed", "cancelled", "skipped")
 
@@ -49,7 +55,9 @@ class Facts(NamedTuple):
         """The workflow's name, or its id."""
         return str(self.workflows[workflow_id]["name"] or workflow_id)
 
-    def price(self, model: str | None, time: datetime, service_tier: str | None, length: int | None) -> Row | None:
+    def price(
+        self, model: str | None, time: datetime, service_tier: str | None, length: int | None
+    ) -> Row | None:
         """The model's price on the day of that time, for calls of this tier and length of the input."""
         day = time.astimezone(UTC).date()
         for row in self.prices:
@@ -118,7 +126,11 @@ def run_summary(facts: Facts) -> dict[Any, Row]:
         outcomes = [outcome(step) for step in steps]
         calls = [step for step in steps if is_call(step)]
         costs = [step_cost(facts, step, started(step, run)) for step in calls]
-        paid = [(price["currency"], amount) for amount, price in costs if price is not None and amount is not None]
+        paid = [
+            (price["currency"], amount)
+            for amount, price in costs
+            if price is not None and amount is not None
+        ]
         reported = [step["reported_cost"] for step in calls if step["reported_cost"] is not None]
         currencies = {currency for currency, _ in paid}
         failed = [step for step in steps if step["state"] == "failed"]
@@ -129,13 +141,20 @@ def run_summary(facts: Facts) -> dict[Any, Row]:
             "workflow_name": facts.name(run["workflow_id"]),
             "labels": facts.workflows[run["workflow_id"]]["labels"],
             "workflow_version": facts.version(run["workflow_id"], started(run)),
-            "outcome": "soft_failed" if run["state"] == "succeeded" and "soft_failed" in outcomes else outcome_of(run),
+            "outcome": "soft_failed"
+            if run["state"] == "succeeded" and "soft_failed" in outcomes
+            else outcome_of(run),
             "steps": len(steps),
-            **{f"{name}_steps": outcomes.count(name) for name in ("succeeded", "soft_failed", "failed")},
+            **{
+                f"{name}_steps": outcomes.count(name)
+                for name in ("succeeded", "soft_failed", "failed")
+            },
             "first_failed_node": failed[0]["node_id"] if failed else None,
             "first_error": (error or error_text(run["error"]) or "")[:500] or None,
             "calls": len(calls),
-            **{name: added([usage_of(step)[name] for step in steps], len(calls)) for name in _PLAIN},
+            **{
+                name: added([usage_of(step)[name] for step in steps], len(calls)) for name in _PLAIN
+            },
             "cache_write_tokens": added([usage_of(step)["cache_write_tokens"] for step in steps]),
             "reported_cost": sum(reported) if reported else None,
             "reported_calls": len(reported),
@@ -143,7 +162,16 @@ def run_summary(facts: Facts) -> dict[Any, Row]:
             "cost": sum(amount for _, amount in paid) if len(currencies) == 1 else None,
             "currency": currencies.pop() if len(currencies) == 1 else None,
             "unpriced_calls": len(calls) - (len(paid) if len({one for one, _ in paid}) == 1 else 0),
-            **_same(run, "workflow_id", "organization_id", "user_id", "state", "tracking", "start_time", "end_time"),
+            **_same(
+                run,
+                "workflow_id",
+                "organization_id",
+                "user_id",
+                "state",
+                "tracking",
+                "start_time",
+                "end_time",
+            ),
             **_same(run, "duration_ms", "first_seen_at", "updated_at"),
         }
     return made
@@ -154,7 +182,9 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
     made = {}
     for run in facts.runs:
         steps = facts.of_run(run["id"])
-        begun = min(time for time in (run["start_time"], *(step["start_time"] for step in steps)) if time)
+        begun = min(
+            time for time in (run["start_time"], *(step["start_time"] for step in steps)) if time
+        )
         lanes: list[datetime | None] = []
         executions: dict[str, list[str]] = defaultdict(list)
         for step in steps:
@@ -166,7 +196,11 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
                 free = [number for number, at in enumerate(lanes) if at is not None and at <= start]
                 lane = free[0] if free else len(lanes)
                 lanes[lane : lane + 1] = [step["end_time"]]
-                ends = [one["end_time"] for one in steps if one is not step and one["end_time"] is not None]
+                ends = [
+                    one["end_time"]
+                    for one in steps
+                    if one is not step and one["end_time"] is not None
+                ]
                 wait = start - max((end for end in ends if end <= start), default=begun)
             amount, price = step_cost(facts, step, started(step, run))
             made[step["id"]] = {
@@ -177,7 +211,9 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
                 "offset_ms": None if start is None else (start - begun).total_seconds() * 1000,
                 "wait_ms": None if wait is None else wait.total_seconds() * 1000,
                 "lane": None if lane is None else lane + 1,
-                "execution": None if step["state"] == "skipped" else executions[step["node_id"]].index(step["id"]) + 1,
+                "execution": None
+                if step["state"] == "skipped"
+                else executions[step["node_id"]].index(step["id"]) + 1,
                 "executions": len(executions[step["node_id"]]),
                 "error": message(step),
                 "calls": int(is_call(step)),
@@ -185,11 +221,23 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
                 "currency": price["currency"] if price and amount is not None else None,
                 "usage_kinds": kinds_of(step) if is_call(step) else None,
                 "cut_off": step["finish_reason"]
-                and step["finish_reason"] in ("length", "max_tokens", "MAX_TOKENS", "max_output_tokens"),
+                and step["finish_reason"]
+                in ("length", "max_tokens", "MAX_TOKENS", "max_output_tokens"),
                 **_same(
-                    step, "run_id", "workflow_id", "position", "node_id", "node_type", "state", "start_time", "end_time"
+                    step,
+                    "run_id",
+                    "workflow_id",
+                    "position",
+                    "node_id",
+                    "node_type",
+                    "state",
+                    "start_time",
+                    "end_time",
                 ),
-                **{name: usage_of(step)[name] for name in (*_PLAIN, "cache_write_tokens", "reported_cost")},
+                **{
+                    name: usage_of(step)[name]
+                    for name in (*_PLAIN, "cache_write_tokens", "reported_cost")
+                },
                 **_same(step, "duration_ms", "service_tier", "finish_reason"),
             }
     return made
@@ -218,7 +266,8 @@ def nodes(facts: Facts, rollups: Rollups, when: str) -> dict[Any, Row]:
     made = {}
     for key, found in groups.items():
         counts = {
-            name: sum(group.counts.get(name, 0) for group in found) for name in (*states, "calls", "untotalled_calls")
+            name: sum(group.counts.get(name, 0) for group in found)
+            for name in (*states, "calls", "untotalled_calls")
         }
         durations: Counter[tuple[bool, int]] = Counter()
         for group in found:
@@ -238,7 +287,17 @@ def nodes(facts: Facts, rollups: Rollups, when: str) -> dict[Any, Row]:
 def model_usage(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
     """By hour, workflow, organisation, node, model, tier, length of the input and kinds of usage."""
     made = {}
-    for (workflow_id, hour, organization_id, node_id, _, name, tier, length, kinds), group in rollups.hours.items():
+    for (
+        workflow_id,
+        hour,
+        organization_id,
+        node_id,
+        _,
+        name,
+        tier,
+        length,
+        kinds,
+    ), group in rollups.hours.items():
         if not group.counts.get("calls"):
             continue
         unmetered = group.counts.get("unmetered_calls", 0)
@@ -288,8 +347,18 @@ def cost_differences(facts: Facts) -> dict[Any, Row]:
             "cost": amount,
             "currency": price["currency"] if price and amount is not None else None,
             "difference": None if dollars is None else dollars - step["reported_cost"],
-            "ratio": dollars / step["reported_cost"] if dollars is not None and step["reported_cost"] else None,
-            **_same(step, "workflow_id", "organization_id", "run_id", "node_id", "service_tier", "reported_cost"),
+            "ratio": dollars / step["reported_cost"]
+            if dollars is not None and step["reported_cost"]
+            else None,
+            **_same(
+                step,
+                "workflow_id",
+                "organization_id",
+                "run_id",
+                "node_id",
+                "service_tier",
+                "reported_cost",
+            ),
         }
     return made
 
@@ -300,7 +369,9 @@ def failure_groups(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> dict[A
     runs = {run["id"]: run for run in facts.runs}
     for step in facts.steps:
         if outcome(step) in ("failed", "soft_failed"):
-            groups[step["workflow_id"], step["node_id"], outcome(step), kinds[step["id"]][0]].append(step)
+            groups[
+                step["workflow_id"], step["node_id"], outcome(step), kinds[step["id"]][0]
+            ].append(step)
     made = {}
     for key, steps in groups.items():
         steps.sort(key=lambda step: (started(step, runs[step["run_id"]]), step["id"]))
@@ -340,7 +411,10 @@ def open_runs(facts: Facts, at: datetime) -> dict[Any, Row]:
     """By run, as of `at`, with the exact percentile."""
     made = {}
     for run in facts.runs:
-        if run["state"] not in ("pending", "running", "unknown") or run["tracking"] in ("final", "gone"):
+        if run["state"] not in ("pending", "running", "unknown") or run["tracking"] in (
+            "final",
+            "gone",
+        ):
             continue
         steps = facts.of_run(run["id"])
         running = [step["node_id"] for step in steps if step["state"] == "running"]
@@ -351,7 +425,9 @@ def open_runs(facts: Facts, at: datetime) -> dict[Any, Row]:
             and one["duration_ms"] is not None
             and facts.run_outcome(one) == "succeeded"
         )
-        usual = next((one for place, one in enumerate(durations, 1) if place >= 0.95 * len(durations)), None)
+        usual = next(
+            (one for place, one in enumerate(durations, 1) if place >= 0.95 * len(durations)), None
+        )
         age = (at - started(run)).total_seconds() * 1000
         made[run["id"]] = {
             "run_id": run["id"],
@@ -360,9 +436,13 @@ def open_runs(facts: Facts, at: datetime) -> dict[Any, Row]:
             "usual_p95_ms": usual,
             "overdue": usual is not None and age > usual,
             "steps": len(steps),
-            "finished_steps": sum(step["state"] in ("succeeded", "failed", "cancelled", "skipped") for step in steps),
+            "finished_steps": sum(
+                step["state"] in ("succeeded", "failed", "cancelled", "skipped") for step in steps
+            ),
             "running_node": running[0] if running else None,
-            **_same(run, "workflow_id", "organization_id", "user_id", "state", "tracking", "start_time"),
+            **_same(
+                run, "workflow_id", "organization_id", "user_id", "state", "tracking", "start_time"
+            ),
         }
     return made
 
@@ -386,7 +466,9 @@ def model(step: Row) -> str | None:
 
 def started(row: Row, run: Row | None = None) -> datetime:
     """When a run started, or was first seen; when a step of `run` did, or else its run."""
-    time: datetime = row["start_time"] or (run and run["start_time"]) or (run or row)["first_seen_at"]
+    time: datetime = (
+        row["start_time"] or (run and run["start_time"]) or (run or row)["first_seen_at"]
+    )
     return time
 
 

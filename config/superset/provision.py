@@ -1,11 +1,12 @@
 """Bring Superset's own database up to date, and the dashboards with it. Run by Superset's Python, not the project's.
 
-Reads JSON from standard input: `sqlalchemy_uri` of the database that the dashboards read, and the passwords of the
-administrator (`password`) and of the viewer (`viewer_password`), each used only where there is no such user yet.
+Reads JSON from standard input: `sqlalchemy_uri` of the database that the dashboards read, and the
+passwords of the administrator (`password`) and of the viewer (`viewer_password`), each used only
+where there is no such user yet.
 
-The dashboards are imported by the command behind Superset's `/api/v1/assets/import/`: unlike `superset
-import-dashboards` it updates charts and datasets that exist. Called here it needs no password, which the
-administrator may have changed.
+The dashboards are imported by the command behind Superset's `/api/v1/assets/import/`: unlike
+`superset import-dashboards` it updates charts and datasets that exist. Called here it needs no
+password, which the administrator may have changed.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def _make_administrator(app, password: str) -> None:
     appbuilder.add_permissions(update_perms=True)
     security_manager.sync_role_definitions()
     role = security_manager.find_role("Admin")
-    if not security_manager.add_user(ADMINISTRATOR, "Dashboards", "Admin", "admin@localhost", role, password):
+    if not security_manager.add_user(
+        ADMINISTRATOR, "Dashboards", "Admin", "admin@localhost", role, password
+    ):
         raise RuntimeError("Superset refuses to make its administrator")
 
 
@@ -78,10 +81,14 @@ def _make_viewer(password: str) -> None:
     from superset import db, security_manager
     from superset.connectors.sqla.models import SqlaTable
 
-    datasets = [yaml.safe_load(path.read_text())["uuid"] for path in (ASSETS / "datasets").rglob("*.yaml")]
+    datasets = [
+        yaml.safe_load(path.read_text())["uuid"] for path in (ASSETS / "datasets").rglob("*.yaml")
+    ]
     perms = [
         dataset.perm
-        for dataset in db.session.query(SqlaTable).filter(SqlaTable.uuid.in_([UUID(one) for one in datasets]))
+        for dataset in db.session.query(SqlaTable).filter(
+            SqlaTable.uuid.in_([UUID(one) for one in datasets])
+        )
     ]
     role = security_manager.add_role(ROLE)
     role.permissions = [
@@ -101,9 +108,13 @@ def _import(sqlalchemy_uri: str) -> int:
     from superset.commands.importers.v1.assets import ImportAssetsCommand
     from superset.utils.core import override_user
 
-    contents = {str(path.relative_to(ASSETS)): path.read_text() for path in sorted(ASSETS.rglob("*.yaml"))}
+    contents = {
+        str(path.relative_to(ASSETS)): path.read_text() for path in sorted(ASSETS.rglob("*.yaml"))
+    }
     for name in [name for name in contents if name.startswith("databases/")]:
-        contents[name] = yaml.safe_dump({**yaml.safe_load(contents[name]), "sqlalchemy_uri": sqlalchemy_uri})
+        contents[name] = yaml.safe_dump(
+            {**yaml.safe_load(contents[name]), "sqlalchemy_uri": sqlalchemy_uri}
+        )
     command = ImportAssetsCommand(contents)
     try:
         # `run` does it, too, but tells no mistakes.

@@ -1,8 +1,9 @@
 """Serve the dashboards on this machine: Apache Superset, made and kept up to date from the files in this folder.
 
-They show the database that DATABASE_URL names; without it the demo's, whose server runs for as long as Superset does.
-Superset's own database, its keys and its log lie in the folder `dashboards` of the data folder. A second call brings
-the dashboards up to date; while the first still serves them it does no more than that.
+They show the database that DATABASE_URL names; without it the demo's, whose server runs for as long
+as Superset does. Superset's own database, its keys and its log lie in the folder `dashboards` of
+the data folder. A second call brings the dashboards up to date; while the first still serves them
+it does no more than that.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from psycopg.conninfo import conninfo_to_dict
 from etl import app, settings
 from etl.admin import roles
 from etl.database import Database
+from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError, DatabaseError, EtlError
-from etl.local.postgres import EmbeddedPostgres, default_home
 
 FOLDER = Path(__file__).resolve().parent
 PROGRAMS = FOLDER.parents[1] / ".superset" / "venv" / "bin"
@@ -48,10 +49,16 @@ STATEMENT_SECONDS = 55
 
 def main() -> int:
     """Bring the dashboards up to date, and serve them until Ctrl-C; with --exit end as soon as Superset answers."""
-    parser = argparse.ArgumentParser(prog="make dashboards", description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog="make dashboards", description=__doc__.partition("\n")[0] if __doc__ else ""
+    )
     parser.add_argument("--host", default="127.0.0.1", help="the address to serve at (%(default)s)")
-    parser.add_argument("--port", type=int, default=8088, help="the port (%(default)s); 0: any free one")
-    parser.add_argument("--exit", action="store_true", help="end as soon as the dashboards are served")
+    parser.add_argument(
+        "--port", type=int, default=8088, help="the port (%(default)s); 0: any free one"
+    )
+    parser.add_argument(
+        "--exit", action="store_true", help="end as soon as the dashboards are served"
+    )
     parser.add_argument(
         "--only",
         choices=["import", "serve"],
@@ -74,7 +81,9 @@ def main() -> int:
                     f"no dashboards have been imported into {home}: call it with --only import first"
                 )
             if not alone:
-                _say(f"the dashboards are up to date; they are served at {(home / 'address').read_text()}")
+                _say(
+                    f"the dashboards are up to date; they are served at {(home / 'address').read_text()}"
+                )
                 return 0
             _serve(home, arguments.host, arguments.port, end=arguments.exit)
     except EtlError as error:
@@ -145,30 +154,42 @@ def _database() -> Iterator[str]:
 
 def _has_schema(url: str) -> bool:
     with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT to_regclass('orchestra.run_summary') IS NOT NULL").fetchone()
+        row = connection.execute(
+            "SELECT to_regclass('orchestra.run_summary') IS NOT NULL"
+        ).fetchone()
         return row is not None and bool(row[0])
 
 
 def _etl(*arguments: str, **variables: str) -> None:
     command = [sys.executable, "-m", "etl", *arguments]
-    done = subprocess.run(command, env={**os.environ, **variables}, stdout=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        command, env={**os.environ, **variables}, stdout=subprocess.DEVNULL, check=False
+    )
     if done.returncode != 0:
-        raise DatabaseError(f"the demo's database cannot be used: `orchestra-etl {' '.join(arguments)}` failed")
+        raise DatabaseError(
+            f"the demo's database cannot be used: `orchestra-etl {' '.join(arguments)}` failed"
+        )
 
 
 def _check(url: str) -> None:
     """To make the roles is for the database's owner to decide: it changes who owns the schema."""
     try:
         if not _has_schema(url):
-            raise DatabaseError("the database has no schema that fits: run `orchestra-etl db upgrade` first")
+            raise DatabaseError(
+                "the database has no schema that fits: run `orchestra-etl db upgrade` first"
+            )
         with psycopg.connect(url) as connection:
-            found = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [roles.ANALYST]).fetchone()
+            found = connection.execute(
+                "SELECT FROM pg_roles WHERE rolname = %s", [roles.ANALYST]
+            ).fetchone()
     except psycopg.Error as error:
         raise DatabaseError(
             f"the database that DATABASE_URL names cannot be read (SQLSTATE {error.sqlstate})"
         ) from None
     if found is None:
-        raise DatabaseError("the database has no roles for analysts yet: run `orchestra-etl db roles` first")
+        raise DatabaseError(
+            "the database has no roles for analysts yet: run `orchestra-etl db roles` first"
+        )
 
 
 def _make_login(url: str, password: str) -> None:
@@ -180,8 +201,13 @@ def _make_login(url: str, password: str) -> None:
     try:
         with psycopg.connect(url) as connection:
             # Only a hash of it goes to the server, whose log may hold the statement.
-            digest = connection.pgconn.encrypt_password(password.encode(), LOGIN.encode(), b"scram-sha-256").decode()
-            if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [LOGIN]).fetchone() is None:
+            digest = connection.pgconn.encrypt_password(
+                password.encode(), LOGIN.encode(), b"scram-sha-256"
+            ).decode()
+            if (
+                connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [LOGIN]).fetchone()
+                is None
+            ):
                 connection.execute(sql.SQL("CREATE ROLE {}").format(login))
             for statement in (
                 sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(login, sql.Literal(digest)),
@@ -189,11 +215,15 @@ def _make_login(url: str, password: str) -> None:
                 sql.SQL("ALTER ROLE {} SET search_path = orchestra").format(login),
                 sql.SQL("ALTER ROLE {} SET timezone = 'UTC'").format(login),
                 sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(login),
-                sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(login, sql.Literal(f"{STATEMENT_SECONDS}s")),
+                sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(
+                    login, sql.Literal(f"{STATEMENT_SECONDS}s")
+                ),
                 sql.SQL("ALTER ROLE {} SET idle_in_transaction_session_timeout = {}").format(
                     login, sql.Literal(f"{STATEMENT_SECONDS}s")
                 ),
-                sql.SQL("COMMENT ON ROLE {} IS 'orchestra-etl: the login of the dashboards'").format(login),
+                sql.SQL(
+                    "COMMENT ON ROLE {} IS 'orchestra-etl: the login of the dashboards'"
+                ).format(login),
             ):
                 connection.execute(statement)
     except psycopg.Error as error:
@@ -260,7 +290,11 @@ def _provision(home: Path, sqlalchemy_uri: str) -> None:
         done = subprocess.run(
             [_program("python"), str(FOLDER / "provision.py")],
             input=json.dumps(
-                {"sqlalchemy_uri": sqlalchemy_uri, "password": password, "viewer_password": viewer_password}
+                {
+                    "sqlalchemy_uri": sqlalchemy_uri,
+                    "password": password,
+                    "viewer_password": viewer_password,
+                }
             ),
             stdout=output,
             stderr=output,
@@ -270,7 +304,9 @@ def _provision(home: Path, sqlalchemy_uri: str) -> None:
         )
     if done.returncode != 0:
         lines = log.read_text().splitlines() or ["it gave no reason"]
-        raise ConfigurationError(f"Superset cannot take over the dashboards: {lines[-1]} (see {log})")
+        raise ConfigurationError(
+            f"Superset cannot take over the dashboards: {lines[-1]} (see {log})"
+        )
     shown = f"password {password}, kept in" if is_new else "password in"
     _say(f"sign in as admin, {shown} {home / 'admin-password'}")
     _say(f"or as viewer, who changes nothing, password in {home / 'viewer-password'}")
@@ -296,7 +332,9 @@ def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
             if not end:
                 _say("Ctrl-C ends it")
                 if server.wait() != 0:
-                    raise ConfigurationError(f"Superset has ended by itself: see {home / 'superset.log'}")
+                    raise ConfigurationError(
+                        f"Superset has ended by itself: see {home / 'superset.log'}"
+                    )
         finally:
             server.terminate()
             with suppress(subprocess.TimeoutExpired):

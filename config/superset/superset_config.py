@@ -18,19 +18,28 @@ SQLALCHEMY_DATABASE_URI = f"sqlite:///{_HOME / 'superset.db'}"
 APP_NAME = "orchestra-etl"
 CUSTOM_SECURITY_MANAGER = ViewerSecurityManager
 
-# New runs keep arriving: what was asked is kept for half a minute only, which several viewers share. In the memory of the one
-# server process: on a disk it would outlast the erasure of a run.
-DATA_CACHE_CONFIG = {"CACHE_TYPE": "SimpleCache", "CACHE_THRESHOLD": 200, "CACHE_DEFAULT_TIMEOUT": 30}
+# New runs keep arriving: what was asked is kept for half a minute only, which several viewers
+# share. In the memory of the one server process: on a disk it would outlast the erasure of a run.
+DATA_CACHE_CONFIG = {
+    "CACHE_TYPE": "SimpleCache",
+    "CACHE_THRESHOLD": 200,
+    "CACHE_DEFAULT_TIMEOUT": 30,
+}
 DASHBOARD_AUTO_REFRESH_MODE = "fetch"
 RATELIMIT_STORAGE_URI = "memory://"
 
-# Functions that run SQL of a text, hold locks that others wait for, change the session, or reach files, large objects and
-# other servers. Superset looks for them in SQL Lab alone, hence the mutator. PostgreSQL lets every role call most of them, and
-# a list of names can be evaded: what the login may read and lock is decided by its grants.
+# Functions that run SQL of a text, hold locks that others wait for, change the session, or reach
+# files, large objects and other servers. Superset looks for them in SQL Lab alone, hence the
+# mutator. PostgreSQL lets every role call most of them, and a list of names can be evaded: what the
+# login may read and lock is decided by its grants.
 DISALLOWED_SQL_FUNCTIONS = {
     **USUAL,
     "postgresql": USUAL["postgresql"]
-    | {f"{what}_to_xml{kind}" for what in ("cursor", "database", "query", "schema", "table") for kind in ("", "schema")}
+    | {
+        f"{what}_to_xml{kind}"
+        for what in ("cursor", "database", "query", "schema", "table")
+        for kind in ("", "schema")
+    }
     | {f"{what}_to_xml_and_xmlschema" for what in ("database", "query", "schema", "table")}
     | {
         "ts_stat",
@@ -58,17 +67,59 @@ DISALLOWED_SQL_FUNCTIONS = {
         "pg_current_xact_id",
         "txid_current",
     }
-    | {"pg_sleep_for", "pg_sleep_until", "pg_cancel_backend", "pg_reload_conf", "pg_logical_emit_message"}
-    | {"pg_stat_file", "pg_ls_logdir", "pg_ls_waldir", "pg_ls_tmpdir", "pg_ls_archive_statusdir", "pg_file_write"}
+    | {
+        "pg_sleep_for",
+        "pg_sleep_until",
+        "pg_cancel_backend",
+        "pg_reload_conf",
+        "pg_logical_emit_message",
+    }
+    | {
+        "pg_stat_file",
+        "pg_ls_logdir",
+        "pg_ls_waldir",
+        "pg_ls_tmpdir",
+        "pg_ls_archive_statusdir",
+        "pg_file_write",
+    }
     | {
         f"lo_{what}"
-        for what in ("creat", "create", "export", "from_bytea", "get", "import", "lseek", "lseek64", "open", "put")
+        for what in (
+            "creat",
+            "create",
+            "export",
+            "from_bytea",
+            "get",
+            "import",
+            "lseek",
+            "lseek64",
+            "open",
+            "put",
+        )
     }
-    | {"lo_close", "lo_tell", "lo_tell64", "lo_truncate", "lo_truncate64", "lo_unlink", "loread", "lowrite"}
+    | {
+        "lo_close",
+        "lo_tell",
+        "lo_tell64",
+        "lo_truncate",
+        "lo_truncate64",
+        "lo_unlink",
+        "loread",
+        "lowrite",
+    }
     | {"dblink"}
     | {
         f"dblink_{what}"
-        for what in ("connect", "connect_u", "exec", "open", "fetch", "close", "send_query", "get_result")
+        for what in (
+            "connect",
+            "connect_u",
+            "exec",
+            "open",
+            "fetch",
+            "close",
+            "send_query",
+            "get_result",
+        )
     },
 }
 
@@ -87,8 +138,8 @@ def SQL_QUERY_MUTATOR(sql: str, *, database: Any, **_: Any) -> str:
     return sql
 
 
-# Nothing is asked of any other host: Superset's own list would allow a tracking pixel (which SCARF_ANALYTICS does not
-# stop), map tiles and fonts.
+# Nothing is asked of any other host: Superset's own list would allow a tracking pixel (which
+# SCARF_ANALYTICS does not stop), map tiles and fonts.
 TALISMAN_ENABLED = True
 TALISMAN_CONFIG = {
     "content_security_policy": {

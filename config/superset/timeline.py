@@ -1,9 +1,10 @@
 """Fill the gaps of a time series at the grain of its query.
 
-Without a row for an hour a line connects its neighbours, and the only two bars of a day are drawn hours wide. Superset adds
-the missing rows, but at the one interval that the chart names, while the filter Grain changes the grain of the query.
-`fill_at_grain` has it use the coarser of the two. The method remains the chart's: a count is 0 where there is no row,
-and a rate, a percentile or a cost is unknown.
+Without a row for an hour a line connects its neighbours, and the only two bars of a day are drawn
+hours wide. Superset adds the missing rows, but at the one interval that the chart names, while the
+filter Grain changes the grain of the query. `fill_at_grain` has it use the coarser of the two. The
+method remains the chart's: a count is 0 where there is no row, and a rate, a percentile or a cost
+is unknown.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def fill_at_grain() -> None:
         query.post_processing = [
             step if step.get("operation") != "resample" else adapted
             for step in stored
-            if step.get("operation") != "resample" or (adapted := _adapted(step, query, rows)) is not None
+            if step.get("operation") != "resample"
+            or (adapted := _adapted(step, query, rows)) is not None
         ]
         try:
             return process(query, rows)
@@ -42,13 +44,22 @@ def fill_at_grain() -> None:
 
 def _adapted(step: dict[str, Any], query: QueryObject, rows: pd.DataFrame) -> dict[str, Any] | None:
     """The step with the interval of the query's grain, or None where the series would be too long."""
-    axes = [one for one in query.columns if isinstance(one, dict) and one.get("columnType") == "BASE_AXIS"]
+    axes = [
+        one
+        for one in query.columns
+        if isinstance(one, dict) and one.get("columnType") == "BASE_AXIS"
+    ]
     options = step["options"]
     order = list(RULES.values())
     if len(axes) != 1 or axes[0]["label"] not in rows or options["rule"] not in order:
         return step
-    rule = max(options["rule"], RULES.get(axes[0].get("timeGrain"), options["rule"]), key=order.index)
+    rule = max(
+        options["rule"], RULES.get(axes[0].get("timeGrain"), options["rule"]), key=order.index
+    )
     times = rows[axes[0]["label"]].dropna()
-    if not times.empty and (times.max() - times.min()) / SHORTEST.get(rule, pd.Timedelta(days=7)) > MAX_ROWS:
+    if (
+        not times.empty
+        and (times.max() - times.min()) / SHORTEST.get(rule, pd.Timedelta(days=7)) > MAX_ROWS
+    ):
         return None
     return {**step, "options": {**options, "rule": rule}}

@@ -1,9 +1,10 @@
 """What a viewer may ask: what the charts and filters of the dashboards ask, and nothing in SQL of their own.
 
-Superset lets everybody who may read a dataset send any SQL expression as a metric, a column or a filter to
-`/api/v1/chart/data`, which is where its charts get their data. For a viewer each such query is compared with the stored
-chart, or with the dashboards' filters: columns, metrics and SQL must be the stored ones. Only values of filters, the
-time, its grain, the order and the page are free. Every other way to data is closed to a viewer.
+Superset lets everybody who may read a dataset send any SQL expression as a metric, a column or a
+filter to `/api/v1/chart/data`, which is where its charts get their data. For a viewer each such
+query is compared with the stored chart, or with the dashboards' filters: columns, metrics and SQL
+must be the stored ones. Only values of filters, the time, its grain, the order and the page are
+free. Every other way to data is closed to a viewer.
 
 Superset imports this module by `CUSTOM_SECURITY_MANAGER`.
 """
@@ -49,7 +50,11 @@ class ViewerSecurityManager(SupersetSecurityManager):
         return True
 
     def _is_viewer(self) -> bool:
-        return get_user_id() is not None and not self.is_admin() and ROLE in {one.name for one in self.get_user_roles()}
+        return (
+            get_user_id() is not None
+            and not self.is_admin()
+            and ROLE in {one.name for one in self.get_user_roles()}
+        )
 
 
 class Stored(NamedTuple):
@@ -86,15 +91,25 @@ def _check(*, dashboard=None, chart=None, query_context=None, **others) -> None:
         _check_query(query, dataset, stored, filtered, grains)
 
 
-def _check_query(query, dataset, stored: Stored, filtered: set[str], grains: set[str | None]) -> None:
+def _check_query(
+    query, dataset, stored: Stored, filtered: set[str], grains: set[str | None]
+) -> None:
     if query.result_type not in RESULTS or query.datasource not in (None, dataset):
         _refuse("another result")
     if query.annotation_layers or query.time_offsets or query.time_shift:
         _refuse("annotations or other times")
     for column in [*query.columns, *query.series_columns]:
-        if isinstance(column, dict) and column.get("columnType") == "BASE_AXIS" and column.get("timeGrain") in grains:
+        if (
+            isinstance(column, dict)
+            and column.get("columnType") == "BASE_AXIS"
+            and column.get("timeGrain") in grains
+        ):
             # The axis of a time series; only its grain is free.
-            column = column.get("sqlExpression") if column.get("sqlExpression") == stored.x_axis else column
+            column = (
+                column.get("sqlExpression")
+                if column.get("sqlExpression") == stored.x_axis
+                else column
+            )
         if _text(column) not in stored.columns:
             _refuse("a column that the chart does not show")
     for metric in [*(query.metrics or []), query.series_limit_metric]:
@@ -124,7 +139,8 @@ def _check_reshaping(step: dict[str, Any], stored: Stored) -> None:
     if step.get("operation") not in RESHAPED:
         _refuse("another shape of the rows")
     if step["operation"] == "pivot" and not (
-        options.get("index") == [stored.x_axis] and stored.series.issuperset(options.get("columns") or [])
+        options.get("index") == [stored.x_axis]
+        and stored.series.issuperset(options.get("columns") or [])
     ):
         _refuse("another shape of the rows")
     if step["operation"] == "resample" and options != stored.fill:
@@ -136,11 +152,22 @@ def _stored(chart, dataset) -> Stored:
 
     metrics = {one.metric_name for one in dataset.metrics}
     if chart is None:
-        offered = [one for one in _filters() if dataset.id in {target.get("datasetId") for target in one["targets"]}]
-        targets = {target["column"]["name"] for one in offered for target in one["targets"] if "column" in target}
+        offered = [
+            one
+            for one in _filters()
+            if dataset.id in {target.get("datasetId") for target in one["targets"]}
+        ]
+        targets = {
+            target["column"]["name"]
+            for one in offered
+            for target in one["targets"]
+            if "column" in target
+        }
         return Stored(
             columns=frozenset(targets & set(dataset.column_names)),
-            metrics=frozenset({one["sortMetric"] for one in offered if one.get("sortMetric")} & metrics),
+            metrics=frozenset(
+                {one["sortMetric"] for one in offered if one.get("sortMetric")} & metrics
+            ),
         )
     if chart.datasource != dataset:
         _refuse("another dataset than the chart's")
@@ -148,7 +175,9 @@ def _stored(chart, dataset) -> Stored:
         _refuse("a chart that is on no published dashboard")
     settings = chart.params_dict
     named = set(_named(settings))
-    own = {_text(one) for value in settings.values() for one in _list(value) if isinstance(one, dict)}
+    own = {
+        _text(one) for value in settings.values() for one in _list(value) if isinstance(one, dict)
+    }
     clauses = {
         clause: " AND ".join(
             f"({one['sqlExpression']})"
@@ -181,9 +210,19 @@ def _fill(settings: dict[str, Any]) -> dict[str, Any] | None:
 def _filtered(dataset) -> set[str]:
     """The columns that a viewer may filter by: those of the dashboards' filters, and those that charts show or filter by."""
     charts = [one for dashboard in _published() for one in dashboard.slices]
-    named = {name for one in charts if one.datasource_id == dataset.id for name in _named(one.params_dict)}
+    named = {
+        name
+        for one in charts
+        if one.datasource_id == dataset.id
+        for name in _named(one.params_dict)
+    }
     shown = named & set(dataset.column_names)
-    chosen = {target["column"]["name"] for one in _filters() for target in one["targets"] if "column" in target}
+    chosen = {
+        target["column"]["name"]
+        for one in _filters()
+        for target in one["targets"]
+        if "column" in target
+    }
     return shown | chosen
 
 
@@ -192,7 +231,8 @@ def _filters() -> list[dict[str, Any]]:
     return [
         one
         for dashboard in _published()
-        for one in json.loads(dashboard.json_metadata or "{}").get("native_filter_configuration") or []
+        for one in json.loads(dashboard.json_metadata or "{}").get("native_filter_configuration")
+        or []
     ]
 
 

@@ -1,7 +1,8 @@
 """Removal on request: the runs of a user or an organisation, or named ones, with tombstones so that they stay away.
 
-What is derived goes with what it derives from. An organisation's rows of the rollups are deleted, in the hours whose runs were
-pruned long ago, too: it makes no difference whether `prune` or `erase` came first.
+What is derived goes with what it derives from. An organisation's rows of the rollups are deleted,
+in the hours whose runs were pruned long ago, too: it makes no difference whether `prune` or `erase`
+came first.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class Selection(msgspec.Struct, frozen=True):
     def person(self, rules: Redaction) -> Person | None:
         """The user or organisation under these rules; None where runs are named."""
         field, name = (
-            ("user_id", self.user_id) if self.user_id is not None else ("organization_id", self.organization_id)
+            ("user_id", self.user_id)
+            if self.user_id is not None
+            else ("organization_id", self.organization_id)
         )
         if name is None:
             return None
@@ -89,11 +92,18 @@ _ENTER = text("""
 
 _IN_SCOPE = "(CAST(:workflow_id AS text) IS NULL OR t.workflow_id = :workflow_id)"
 
-_FIND_LETTERS = text("SELECT id FROM orchestra_etl.dead_letters WHERE run_id = ANY (CAST(:ids AS text[]))")
-_DELETE_LETTERS = text("DELETE FROM orchestra_etl.dead_letters WHERE run_id = ANY (CAST(:ids AS text[]))")
-_DELETE_LETTERS_NAMING = text("DELETE FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))")
+_FIND_LETTERS = text(
+    "SELECT id FROM orchestra_etl.dead_letters WHERE run_id = ANY (CAST(:ids AS text[]))"
+)
+_DELETE_LETTERS = text(
+    "DELETE FROM orchestra_etl.dead_letters WHERE run_id = ANY (CAST(:ids AS text[]))"
+)
+_DELETE_LETTERS_NAMING = text(
+    "DELETE FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))"
+)
 
-# Groups whose runs are still there are computed anew from them. Of the others what remains is everybody else's.
+# Groups whose runs are still there are computed anew from them. Of the others what remains is
+# everybody else's.
 _DELETE_COUNTED = text(
     f"""
     WITH steps AS (
@@ -121,10 +131,17 @@ _COUNT_COUNTED = text(
     ).join(("SELECT CAST(sum(n) AS bigint) FROM (", ") AS counted"))
 )
 
-_COUNT = {table.name: text(f"SELECT count(*) FROM {table.fullname} WHERE {owner}") for table, owner in OWNED.items()}
+_COUNT = {
+    table.name: text(f"SELECT count(*) FROM {table.fullname} WHERE {owner}")
+    for table, owner in OWNED.items()
+}
 _COUNT |= {
-    "run_requests": text("SELECT count(*) FROM orchestra.run_requests WHERE run_id = ANY (CAST(:ids AS text[]))"),
-    "run_ledger": text("SELECT count(*) FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[]))"),
+    "run_requests": text(
+        "SELECT count(*) FROM orchestra.run_requests WHERE run_id = ANY (CAST(:ids AS text[]))"
+    ),
+    "run_ledger": text(
+        "SELECT count(*) FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[]))"
+    ),
 }
 
 
@@ -146,14 +163,19 @@ def find(connection: Connection, selection: Selection, rules: Redaction = NO_RED
     if person is not None and person.field == "organization_id":
         rows["rollups"] = connection.execute(_COUNT_COUNTED, person.parameters).scalar_one()
     rows["dead_letters"] = len(letters)
-    return Found(len(ids), dict(rows), _not_read(connection, selection, person), _hidden(connection, person, rules))
+    return Found(
+        len(ids),
+        dict(rows),
+        _not_read(connection, selection, person),
+        _hidden(connection, person, rules),
+    )
 
 
 def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACTION) -> Found:
     """Remove all that is stored of the selection's runs; what was removed. Safe to repeat, and beside a running service.
 
-    Each transaction removes some runs whole. The search is repeated until it finds nothing, for what was loaded meanwhile.
-    Afterwards the rollups are to be refreshed, and the tables analyzed.
+    Each transaction removes some runs whole. The search is repeated until it finds nothing, for
+    what was loaded meanwhile. Afterwards the rollups are to be refreshed, and the tables analyzed.
 
     Raises:
         ConfigurationError: as `find`; nothing was removed.
@@ -171,11 +193,15 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
     if person is not None and person.field == "organization_id":
         rows["rollups"] = database.transaction(lambda c: _delete_counted(c, person))
     return database.transaction(
-        lambda c: Found(runs, dict(rows), _not_read(c, selection, person), _hidden(c, person, rules))
+        lambda c: Found(
+            runs, dict(rows), _not_read(c, selection, person), _hidden(c, person, rules)
+        )
     )
 
 
-def _letters_naming(connection: Connection, person: Person | None, run_ids: Sequence[str] = ()) -> list[int]:
+def _letters_naming(
+    connection: Connection, person: Person | None, run_ids: Sequence[str] = ()
+) -> list[int]:
     """The dead letters whose bytes name the person, one of these runs, or one that was erased: bad rows carry no run's id."""
     allow_long(connection)
     named = dead_letters.naming_erased(connection, frozenset(run_ids))
@@ -191,7 +217,9 @@ def _delete_counted(connection: Connection, person: Person) -> int:
 
 def _search(connection: Connection, selection: Selection, person: Person | None) -> list[str]:
     """The runs of the selection that are not erased yet, in key order."""
-    masked = next((id for id in (*selection.runs, person and person.values[0]) if id and "*" in id), None)
+    masked = next(
+        (id for id in (*selection.runs, person and person.values[0]) if id and "*" in id), None
+    )
     if masked is not None:
         raise ConfigurationError(
             f"{masked} is masked by the API and stands for many people: name the runs by their ids with --run"
@@ -202,7 +230,9 @@ def _search(connection: Connection, selection: Selection, person: Person | None)
 
 
 def _search_named(connection: Connection, selection: Selection) -> list[str]:
-    known = {row.id: row.erased for row in connection.execute(_KNOWN, {"ids": list(selection.runs)})}
+    known = {
+        row.id: row.erased for row in connection.execute(_KNOWN, {"ids": list(selection.runs)})
+    }
     unknown = sorted(set(selection.runs) - known.keys())
     if unknown and selection.workflow_id is None:
         raise ConfigurationError(
@@ -212,7 +242,9 @@ def _search_named(connection: Connection, selection: Selection) -> list[str]:
     return sorted({*unknown, *(id for id, erased in known.items() if not erased)})
 
 
-def _remover(run_ids: Sequence[str], workflow_id: str | None) -> Callable[[Connection], dict[str, int]]:
+def _remover(
+    run_ids: Sequence[str], workflow_id: str | None
+) -> Callable[[Connection], dict[str, int]]:
     def work(connection: Connection) -> dict[str, int]:
         ids = {"ids": list(run_ids)}
         connection.execute(_ENTER, {**ids, "workflow_id": workflow_id})

@@ -1,7 +1,7 @@
 """Whose a run is: a user or an organisation is looked for by name, and by what a `hash` rule makes of the name.
 
-Where a rule or the API itself hides who somebody is, nobody can look for them. Such runs are counted, so that an erasure can
-say that it may have missed some.
+Where a rule or the API itself hides who somebody is, nobody can look for them. Such runs are
+counted, so that an erasure can say that it may have missed some.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ class Person(msgspec.Struct, frozen=True):
     @property
     def parameters(self) -> dict[str, object]:
         """For the statements here and the caller's own."""
-        return {"name": self.values[0], "values": list(self.values), "workflow_id": self.workflow_id}
+        return {
+            "name": self.values[0],
+            "values": list(self.values),
+            "workflow_id": self.workflow_id,
+        }
 
 
 class Hidden(msgspec.Struct, frozen=True):
@@ -58,7 +62,8 @@ class Hidden(msgspec.Struct, frozen=True):
 
 _IN_SCOPE = "(CAST(:workflow_id AS text) IS NULL OR t.workflow_id = :workflow_id)"
 
-# A value that is no text, or too long for the column, stands in `extra`; an object may name somebody anywhere in it.
+# A value that is no text, or too long for the column, stands in `extra`; an object may name
+# somebody anywhere in it.
 _OF_PERSON = f"""
     SELECT t.id FROM orchestra.runs AS t WHERE {{named}} AND {_IN_SCOPE}
     UNION
@@ -89,7 +94,8 @@ _BODY = text("SELECT body FROM orchestra_etl.dead_letters WHERE id = :id")
 _PLAIN = {character: character for character in '"\\/'}
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
-# Any number of asterisks in a row stand for any characters: the API's own masks and ours are read alike.
+# Any number of asterisks in a row stand for any characters: the API's own masks and ours are read
+# alike.
 _WHY_HIDDEN = r"""
     CASE WHEN t.{field} = ANY (CAST(:values AS text[])) THEN NULL
          WHEN t.{field} LIKE 'hmac-sha256:%' THEN
@@ -128,8 +134,8 @@ def runs_of(connection: Connection, person: Person) -> set[str]:
 def letters_of(connection: Connection, person: Person) -> list[int]:
     """The numbers of the dead letters whose bytes name the person, in whatever way JSON writes the name.
 
-    The bytes may be no JSON: the name counts wherever it is not a part of a longer word or number. A name of signs or blanks
-    alone stands anywhere: it counts as a whole text.
+    The bytes may be no JSON: the name counts wherever it is not a part of a longer word or number.
+    A name of signs or blanks alone stands anywhere: it counts as a whole text.
     """
     allow_long(connection)
     patterns = (
@@ -140,7 +146,8 @@ def letters_of(connection: Connection, person: Person) -> list[int]:
     return [
         id
         for id in connection.execute(_LETTERS, person.parameters).scalars().all()
-        if (body := connection.execute(_BODY, {"id": id}).scalar_one_or_none()) and _mentions(bytes(body), name)
+        if (body := connection.execute(_BODY, {"id": id}).scalar_one_or_none())
+        and _mentions(bytes(body), name)
     ]
 
 
@@ -152,11 +159,18 @@ def hidden(connection: Connection, person: Person, rules: Redaction) -> Hidden:
     parameters = {
         **person.parameters,
         "ours": [one.version for one in ours],
-        # A hash stays as it is when its row is redacted again: the oldest of them may be an earlier key's.
-        "since": min((one.first_used_at for one in ours), default=None) if len(ours) < len(recorded) else datetime.min,
-        "dropping": [one.version for one in recorded if "drop" in _policy(one).effects(person.field)],
+        # A hash stays as it is when its row is redacted again: the oldest of them may be an earlier
+        # key's.
+        "since": min((one.first_used_at for one in ours), default=None)
+        if len(ours) < len(recorded)
+        else datetime.min,
+        "dropping": [
+            one.version for one in recorded if "drop" in _policy(one).effects(person.field)
+        ],
     }
-    return Hidden(**{row.why: row.runs for row in connection.execute(_HIDDEN[person.field], parameters)})
+    return Hidden(
+        **{row.why: row.runs for row in connection.execute(_HIDDEN[person.field], parameters)}
+    )
 
 
 def _policy(recorded: Recorded) -> Policy:
@@ -171,9 +185,14 @@ def _mentions(body: bytes, name: re.Pattern[str]) -> bool:
         return True
     if b"\\" not in body:
         return False
-    plain = _ESCAPE.sub(lambda one: chr(int(one[1], 16)) if one[1] else _PLAIN.get(one[2], " "), found)
+    plain = _ESCAPE.sub(
+        lambda one: chr(int(one[1], 16)) if one[1] else _PLAIN.get(one[2], " "), found
+    )
     # Characters beyond U+FFFF are escaped as two halves.
-    return name.search(plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")) is not None
+    return (
+        name.search(plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+        is not None
+    )
 
 
 def _names(listing: bytes, person: Person) -> bool:

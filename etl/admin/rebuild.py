@@ -1,8 +1,9 @@
 """Rebuild: stored steps are read again by newer rules, from the payloads in the database, without asking the API.
 
-`content_hash` stays. It covers the element's own bytes, which the database does not have, and the version of the rules: the next
-read of such a step from the API writes it once more, whole, and the one after that finds it unchanged. An older program that
-still runs takes it for unchanged, and does not write its own reading back.
+`content_hash` stays. It covers the element's own bytes, which the database does not have, and the
+version of the rules: the next read of such a step from the API writes it once more, whole, and the
+one after that finds it unchanged. An older program that still runs takes it for unchanged, and does
+not write its own reading back.
 """
 
 from __future__ import annotations
@@ -31,16 +32,19 @@ from etl.transform.workflows import node_types_of
 
 log = structlog.get_logger(__name__)
 
-# Steps in one transaction, as long as their payloads are small: a load of one of their runs waits for it.
+# Steps in one transaction, as long as their payloads are small: a load of one of their runs waits
+# for it.
 BATCH = 1000
 # Bytes of payloads, as they came, that are read in one transaction, unless a single step has more.
 BATCH_BYTES = 16 << 20
-# A payload whose text is longer is not read: a short one may hold numbers of a hundred thousand digits each.
+# A payload whose text is longer is not read: a short one may hold numbers of a hundred thousand
+# digits each.
 MAX_BYTES = 320 << 20
 # Seconds between two lines of progress.
 SAY_EVERY = 10.0
 
-# PostgreSQL cannot write the text of a value: it is too long, takes too much memory or time, or is damaged.
+# PostgreSQL cannot write the text of a value: it is too long, takes too much memory or time, or is
+# damaged.
 _TOO_MUCH = ("54000", "53200", "57014", "XX000", "XX001")
 
 _WANTED = "(CAST(:workflows AS text[]) IS NULL OR s.workflow_id = ANY (CAST(:workflows AS text[])))"
@@ -52,9 +56,7 @@ _COUNT = text(f"""
 
 
 def _size(name: str) -> str:
-    return (
-        f"COALESCE((SELECT p.size_bytes FROM orchestra.{name} AS p WHERE p.step_id = s.id AND p.data IS NOT NULL), 0)"
-    )
+    return f"COALESCE((SELECT p.size_bytes FROM orchestra.{name} AS p WHERE p.step_id = s.id AND p.data IS NOT NULL), 0)"
 
 
 _FIND = text(f"""
@@ -78,7 +80,8 @@ def _payload(name: str) -> str:
         ) AS {name} ON true"""
 
 
-# For the driver itself, which gives the rows one by one, as they come: not sorted, for which the server would gather all texts.
+# For the driver itself, which gives the rows one by one, as they come: not sorted, for which the
+# server would gather all texts.
 _READ = f"""
     SELECT s.id, s.workflow_id, s.node_id, s.redaction_policy, {listed(COLUMNS, "s.")},
            COALESCE(inputs.gone, false) OR COALESCE(outputs.gone, false) AS gone,
@@ -141,8 +144,8 @@ def rebuild(
 ) -> Rebuilt:
     """Read all stored steps again that were not read by the newest rules, in small transactions; safe beside a running service.
 
-    How far it is, is kept with the rows: whoever calls it next goes on from there, and several may do so at once, by turns.
-    Afterwards the rollups are to be refreshed.
+    How far it is, is kept with the rows: whoever calls it next goes on from there, and several may
+    do so at once, by turns. Afterwards the rollups are to be refreshed.
 
     Args:
         database: with the right schema.
@@ -163,7 +166,9 @@ def rebuild(
     while not stopped():
         try:
             part = database.transaction(
-                functools.partial(_step, after=after, only=only, limit=size, too_much=too_much, types=types)
+                functools.partial(
+                    _step, after=after, only=only, limit=size, too_much=too_much, types=types
+                )
             )
         except _TooMuch as found:
             # Smaller and smaller, until the step is found that is the cause.
@@ -207,7 +212,9 @@ def _begin(connection: Connection, *, only: Sequence[str] | None) -> tuple[NodeT
 def _newest(known: rebuilds.Rebuild | None) -> rebuilds.Rebuild:
     """Raises SchemaMismatch where these are not this program's own rules."""
     if known is None or known.version < TRANSFORM_VERSION:
-        raise SchemaMismatch("the schema does not know the rules of this program: run `orchestra-etl db upgrade`")
+        raise SchemaMismatch(
+            "the schema does not know the rules of this program: run `orchestra-etl db upgrade`"
+        )
     if known.version > TRANSFORM_VERSION:
         raise SchemaMismatch(
             "a later version of this program brings newer rules: run `rebuild` with that version, or upgrade orchestra-etl"
@@ -244,11 +251,14 @@ def _step(
     else:
         if len(ids) == 1:
             allow_long(connection)
-        # As a load does, so that nobody else writes these steps: what is read now is what is written on.
+        # As a load does, so that nobody else writes these steps: what is read now is what is
+        # written on.
         lock_runs(connection, [row.run_id for row in found])
         done = _read_again(connection, ids, types)
     if only is None:
-        rebuilds.advance(connection, TRANSFORM_VERSION, after=ids[-1], steps=done.steps, changed=done.changed)
+        rebuilds.advance(
+            connection, TRANSFORM_VERSION, after=ids[-1], steps=done.steps, changed=done.changed
+        )
     return _Part(ids[-1], done)
 
 

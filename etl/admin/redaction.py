@@ -1,8 +1,9 @@
 """Redaction of what is stored already, where it may be that nobody can read it again.
 
-A later rule reaches a run when it is read again. Steps that the API no longer gives, runs that it has let go, settled dead
-letters and hours whose runs were pruned are never read again: here the rules go over the rows themselves. Rows carry the version
-of their rules, so that work that was cut off goes on where it stopped.
+A later rule reaches a run when it is read again. Steps that the API no longer gives, runs that it
+has let go, settled dead letters and hours whose runs were pruned are never read again: here the
+rules go over the rows themselves. Rows carry the version of their rules, so that work that was cut
+off goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -109,9 +110,13 @@ def _update(table: Table, columns: tuple[str, ...]) -> TextClause:
     """Rows under other rules get what these leave of them; `updated_at` moves where that is something else."""
     types = column_types(table, ("id", *columns, "content_hash"))
     arrays = ", ".join(
-        f"CAST(:{name} AS {'text' if kind == 'JSONB' else kind.split()[0]}[])" for name, kind in types.items()
+        f"CAST(:{name} AS {'text' if kind == 'JSONB' else kind.split()[0]}[])"
+        for name, kind in types.items()
     )
-    new = {name: f"CAST(n.{name} AS jsonb)" if kind == "JSONB" else f"n.{name}" for name, kind in types.items()}
+    new = {
+        name: f"CAST(n.{name} AS jsonb)" if kind == "JSONB" else f"n.{name}"
+        for name, kind in types.items()
+    }
     fresh = ", ".join(new[name] for name in columns)
     return text(f"""
         UPDATE {table.fullname} AS t
@@ -142,7 +147,9 @@ _DROP_EMPTY = text("""
 """)
 
 # Derived from what has changed; the refresh that the change has queued writes them anew.
-_DROP_FAILURES = text("DELETE FROM orchestra.step_failures WHERE step_id = ANY (CAST(:ids AS text[]))")
+_DROP_FAILURES = text(
+    "DELETE FROM orchestra.step_failures WHERE step_id = ANY (CAST(:ids AS text[]))"
+)
 
 _FIND_LISTINGS = text("""
     SELECT run_id FROM orchestra_etl.run_ledger
@@ -228,8 +235,8 @@ def redact_stored(
 ) -> Redacted:
     """Bring all that is stored under the rules in force, in small transactions; safe to repeat, and beside a running service.
 
-    What rules have removed does not come back when they are lifted. Afterwards the rollups are to be refreshed, and the tables
-    analyzed.
+    What rules have removed does not come back when they are lifted. Afterwards the rollups are to
+    be refreshed, and the tables analyzed.
 
     Args:
         database: with the right schema.
@@ -253,7 +260,9 @@ def redact_stored(
                 return done
             if time.monotonic() - said >= SAY_EVERY:
                 said = time.monotonic()
-                log.info("redacting", runs=done.runs, steps=done.steps, dead_letters=done.dead_letters)
+                log.info(
+                    "redacting", runs=done.runs, steps=done.steps, dead_letters=done.dead_letters
+                )
     return done
 
 
@@ -263,7 +272,9 @@ def known_workflows(connection: Connection) -> list[str]:
     return list(connection.execute(_WORKFLOWS).scalars())
 
 
-def _steps_of_work(database: Database, workflow_id: str, policy: Policy, batch: int, done: Redacted) -> Iterator[None]:
+def _steps_of_work(
+    database: Database, workflow_id: str, policy: Policy, batch: int, done: Redacted
+) -> Iterator[None]:
     """A transaction each; before each pause, `done` is brought up to date."""
     database.transaction(lambda c: redaction.record(c, {policy.version: policy.rules_json}))
 
@@ -277,7 +288,12 @@ def _steps_of_work(database: Database, workflow_id: str, policy: Policy, batch: 
         (_find_listings, _redact_listings),
         (_find_letters, _redact_letters),
     ):
-        scope = {"workflow_id": workflow_id, "version": policy.version, "limit": batch, "after": None}
+        scope = {
+            "workflow_id": workflow_id,
+            "version": policy.version,
+            "limit": batch,
+            "after": None,
+        }
         while ids := database.transaction(lambda c, find=find, scope=scope: find(c, scope)):  # type: ignore[misc]
             run(work, ids)
             scope["after"] = ids[-1]
@@ -294,13 +310,20 @@ def _found(statement: TextClause) -> Callable[[Connection, Mapping[str, object]]
     return find
 
 
-_find_runs, _find_listings, _find_letters = _found(_FIND_RUNS), _found(_FIND_LISTINGS), _found(_FIND_LETTERS)
+_find_runs, _find_listings, _find_letters = (
+    _found(_FIND_RUNS),
+    _found(_FIND_LISTINGS),
+    _found(_FIND_LETTERS),
+)
 
 
 def _redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> Redacted:
     lock(connection, ids)
     allow_long(connection)
-    left = {row.id: redact_run(_stored(row), policy) for row in connection.execute(_RUNS, {"ids": list(ids)})}
+    left = {
+        row.id: redact_run(_stored(row), policy)
+        for row in connection.execute(_RUNS, {"ids": list(ids)})
+    }
     changed = _write(connection, _UPDATE_RUNS, _RUN_COLUMNS, left, policy)
     for run_id, one in left.items():
         for name in _PAYLOADS:
@@ -308,8 +331,12 @@ def _redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> 
                 continue
             gone = one.payloads[name] or Payload(None, 0)
             data = None if gone.data is None else bytes(gone.data).decode()
-            connection.execute(_UPDATE_RUN_PAYLOAD[name], {"run_id": run_id, "data": data, "note": gone.note})
-    connection.execute(_DROP_EMPTY, {"ids": [run_id for run_id, one in left.items() if one.payloads]})
+            connection.execute(
+                _UPDATE_RUN_PAYLOAD[name], {"run_id": run_id, "data": data, "note": gone.note}
+            )
+    connection.execute(
+        _DROP_EMPTY, {"ids": [run_id for run_id, one in left.items() if one.payloads]}
+    )
     done = Redacted(runs=len(left), changed=len(changed))
     sizes = connection.execute(_SIZES, {"run_ids": list(ids), "version": policy.version}).all()
     for part in _parts([(row.id, row.size) for row in sizes]):
@@ -318,7 +345,9 @@ def _redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> 
         changed = _write(connection, _UPDATE_STEPS, _STEP_COLUMNS, found, policy)
         for name in _PAYLOADS:
             update_payloads(
-                connection, name, {id: one.payloads[name] for id, one in found.items() if name in one.payloads}
+                connection,
+                name,
+                {id: one.payloads[name] for id, one in found.items() if name in one.payloads},
             )
         connection.execute(_DROP_FAILURES, {"ids": changed})
         done.steps += len(found)
@@ -365,7 +394,9 @@ def _write(
     policy: Policy,
 ) -> list[str]:
     """Write the columns of these rows; the ids of those that changed."""
-    values: dict[str, object] = {name: [one.columns[name] for one in left.values()] for name in columns}
+    values: dict[str, object] = {
+        name: [one.columns[name] for one in left.values()] for name in columns
+    }
     values |= {"id": list(left), "content_hash": [one.content_hash for one in left.values()]}
     values |= {"touched": [bool(one.payloads) for one in left.values()], "version": policy.version}
     return [row.id for row in connection.execute(update, values) if row.changed]
@@ -377,7 +408,9 @@ def _redact_listings(connection: Connection, ids: Sequence[str], policy: Policy)
         # What cannot be redacted is not kept: the run's own row is asked for when it is read.
         listing, hashed = redact_listing(bytes(row.listing), policy) or (None, None)
         if listing != bytes(row.listing):
-            connection.execute(_UPDATE_LISTING, {"run_id": row.run_id, "listing": listing, "listing_hash": hashed})
+            connection.execute(
+                _UPDATE_LISTING, {"run_id": row.run_id, "listing": listing, "listing_hash": hashed}
+            )
             done.listings += 1
     return done
 
@@ -388,7 +421,9 @@ def _redact_letters(connection: Connection, ids: Sequence[int], policy: Policy) 
         body = bytes(row.body)
         letter = redact_letter(Rejected(row.reason, row.detail, body, row.step_id), policy)
         if letter.body != body:
-            dead_letters.rewrite(connection, row.id, letter, otherwise=policy.keyed_hash(b"%d\0" % row.id + body))
+            dead_letters.rewrite(
+                connection, row.id, letter, otherwise=policy.keyed_hash(b"%d\0" % row.id + body)
+            )
             done.dead_letters += 1
     return done
 
@@ -405,6 +440,8 @@ def _rename(connection: Connection, workflow_id: str, policy: Policy) -> Redacte
             organization, model = redact_names(policy, **names)
             if (organization, model) != (row.organization_id, row.model):
                 left = {"new_organization": organization, "new_model": model}
-                renamed = connection.execute(_RENAME[table], {**names, **left, "workflow_id": workflow_id})
+                renamed = connection.execute(
+                    _RENAME[table], {**names, **left, "workflow_id": workflow_id}
+                )
                 done.rollups += renamed.rowcount
     return done

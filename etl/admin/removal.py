@@ -1,7 +1,8 @@
 """Takes runs out of every table and leaves tombstones behind; what `erase` and `prune` have in common.
 
-The order of locks is that of a load: the ledger's rows first, in key order. A load of one of these runs that is under way
-either commits before, and its rows are removed, or waits and finds its token moved.
+The order of locks is that of a load: the ledger's rows first, in key order. A load of one of these
+runs that is under way either commits before, and its rows are removed, or waits and finds its token
+moved.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def _owner(table: Table) -> str | None:
 
 
 OWNED: Mapping[Table, str] = {
-    table: condition for table in reversed(metadata.sorted_tables) if (condition := _owner(table)) is not None
+    table: condition
+    for table in reversed(metadata.sorted_tables)
+    if (condition := _owner(table)) is not None
 }
 """The tables whose rows belong to a run, children first, and by what condition."""
 
@@ -45,21 +48,30 @@ _LOCK = text("""
     SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) ORDER BY run_id FOR UPDATE
 """)
 
-_DELETE = {table.name: text(f"DELETE FROM {table.fullname} WHERE {owner}") for table, owner in OWNED.items()}
+_DELETE = {
+    table.name: text(f"DELETE FROM {table.fullname} WHERE {owner}")
+    for table, owner in OWNED.items()
+}
 
-_DELETE_REQUESTS = text("DELETE FROM orchestra.run_requests WHERE run_id = ANY (CAST(:ids AS text[]))")
+_DELETE_REQUESTS = text(
+    "DELETE FROM orchestra.run_requests WHERE run_id = ANY (CAST(:ids AS text[]))"
+)
 
 _ANALYZE = text(
     "ANALYZE "
-    + ", ".join(table.fullname for table in metadata.sorted_tables if "workflow_id" in table.c or table in OWNED)
+    + ", ".join(
+        table.fullname
+        for table in metadata.sorted_tables
+        if "workflow_id" in table.c or table in OWNED
+    )
 )
 
 _FORGET_EXAMPLES = text("""
     UPDATE orchestra_etl.drift SET last_run_id = '' WHERE last_run_id = ANY (CAST(:ids AS text[]))
 """)
 
-# A rebuild goes on behind the step before. One that is at it locks in another order: PostgreSQL ends one of the two, which is
-# repeated.
+# A rebuild goes on behind the step before. One that is at it locks in another order: PostgreSQL
+# ends one of the two, which is repeated.
 _FORGET_POSITION = text("""
     UPDATE orchestra_etl.rebuilds AS b
     SET after_step_id = (
@@ -68,8 +80,9 @@ _FORGET_POSITION = text("""
     WHERE after_step_id IN (SELECT id FROM orchestra.steps WHERE run_id = ANY (CAST(:ids AS text[])))
 """)
 
-# What stays: the id and the workflow, so that nothing brings the run back; where the walk of the list met it; our own times of
-# first sight and removal. The start is kept of a pruned run only: of an erased one it could tell who it was.
+# What stays: the id and the workflow, so that nothing brings the run back; where the walk of the
+# list met it; our own times of first sight and removal. The start is kept of a pruned run only: of
+# an erased one it could tell who it was.
 _TOMBSTONE = text("""
     UPDATE orchestra_etl.run_ledger
     SET tracking = :tracking, removed_at = now(), fencing_token = fencing_token + 1, leased_until = NULL, due_at = NULL,
@@ -110,11 +123,14 @@ def lock(connection: Connection, run_ids: Sequence[str]) -> None:
 def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) -> dict[str, int]:
     """Delete what is stored of these runs, and make their ledger rows tombstones; the rows removed, by table.
 
-    The rows must have been locked by `lock` in this transaction. Dead letters are the caller's to decide on.
+    The rows must have been locked by `lock` in this transaction. Dead letters are the caller's to
+    decide on.
     """
     ids = {"ids": list(run_ids)}
     connection.execute(_FORGET_POSITION, ids)
-    removed = {name: connection.execute(statement, ids).rowcount for name, statement in _DELETE.items()}
+    removed = {
+        name: connection.execute(statement, ids).rowcount for name, statement in _DELETE.items()
+    }
     removed["run_requests"] = connection.execute(_DELETE_REQUESTS, ids).rowcount
     connection.execute(_FORGET_EXAMPLES, ids)
     removed["run_ledger"] = connection.execute(_TOMBSTONE, {**ids, "tracking": tracking}).rowcount
@@ -124,7 +140,8 @@ def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) ->
 def analyze(connection: Connection) -> None:
     """Sample the tables anew: the planner's statistics keep frequent values, such as a user's id, after their rows are gone.
 
-    A user who owns neither the tables nor the database is warned by PostgreSQL, and the statistics stay until autovacuum.
+    A user who owns neither the tables nor the database is warned by PostgreSQL, and the statistics
+    stay until autovacuum.
     """
     allow_long(connection)
     connection.execute(_ANALYZE)

@@ -1,12 +1,15 @@
 """Retention: removes payloads, and whole runs, once the run has been over for so long; and has none of it come back.
 
-Two horizons in `orchestra_etl.retention` only move forward, and move before anything is deleted: from then on a load stores no
-payloads from behind the payload horizon, and a sweep enters a run that the list shows to have ended behind the run horizon as
-a tombstone. Open runs are never touched. A run's age counts from its end; from its start where it has no end, or one before its
-start, and from when it was first seen where it has no start. A run is removed whole once that is before the horizon for runs and
-none of its steps began or ended later. What it counts in the rollups stays counted: whoever calls `prune` says how.
+Two horizons in `orchestra_etl.retention` only move forward, and move before anything is deleted:
+from then on a load stores no payloads from behind the payload horizon, and a sweep enters a run
+that the list shows to have ended behind the run horizon as a tombstone. Open runs are never
+touched. A run's age counts from its end; from its start where it has no end, or one before its
+start, and from when it was first seen where it has no start. A run is removed whole once that is
+before the horizon for runs and none of its steps began or ended later. What it counts in the
+rollups stays counted: whoever calls `prune` says how.
 
-`updated_at` stays as it is: whoever copies what has changed since then must not take a pruned row for new content.
+`updated_at` stays as it is: whoever copies what has changed since then must not take a pruned row
+for new content.
 """
 
 from __future__ import annotations
@@ -29,9 +32,11 @@ from etl.tables import runs
 
 log = structlog.get_logger(__name__)
 
-# Runs in one transaction: it lasts a fraction of a second, so that no load waits long for one of its runs.
+# Runs in one transaction: it lasts a fraction of a second, so that no load waits long for one of
+# its runs.
 BATCH = 1000
-# Runs looked for at once: the search reads all that is old, so it is made rarely; this many ids are held in memory.
+# Runs looked for at once: the search reads all that is old, so it is made rarely; this many ids are
+# held in memory.
 SEARCH = 50_000
 # Seconds between two lines of progress.
 SAY_EVERY = 10.0
@@ -72,7 +77,9 @@ def _has_payload(table: Table) -> str:
     )
 
 
-_PAYLOADS_LEFT = "(a.listing IS NOT NULL OR " + " OR ".join(_has_payload(table) for table in RUN_PAYLOADS) + ")"
+_PAYLOADS_LEFT = (
+    "(a.listing IS NOT NULL OR " + " OR ".join(_has_payload(table) for table in RUN_PAYLOADS) + ")"
+)
 
 # Asked of those alone whose own times are old enough: hence OFFSET 0.
 _STEPS_OVER = """NOT EXISTS (
@@ -141,7 +148,8 @@ _EMPTY_LETTERS_OF = text(f"""
     WHERE run_id = ANY (CAST(:ids AS text[])) AND (octet_length(body) > 0 OR resolved_at IS NULL)
 """)
 
-# Letters of old runs, settled or not; of the run list; and settled ones whatever their run: they serve nothing any more.
+# Letters of old runs, settled or not; of the run list; and settled ones whatever their run: they
+# serve nothing any more.
 _OLD_LETTERS = f"""
     FROM orchestra_etl.dead_letters AS d
     WHERE octet_length(d.body) > 0
@@ -219,7 +227,9 @@ def preview(connection: Connection, wanted: Horizons) -> Preview:
         row = connection.execute(_COUNT_RUNS, {"horizon": wanted.runs, "since": None}).one()
         whole = Aged(**row._mapping)
     if wanted.payloads is not None:
-        row = connection.execute(_COUNT_PAYLOADS, {"horizon": wanted.payloads, "since": wanted.runs}).one()
+        row = connection.execute(
+            _COUNT_PAYLOADS, {"horizon": wanted.payloads, "since": wanted.runs}
+        ).one()
         payloads = Aged(**row._mapping)
         letters = connection.execute(_COUNT_LETTERS, {"horizon": wanted.payloads}).scalar_one()
     return Preview(wanted, whole, payloads, letters)
@@ -245,7 +255,9 @@ def prune(
     Raises:
         DatabaseError: the database cannot be used; what was committed stays removed.
     """
-    database.transaction(lambda c: c.execute(_MOVE_HORIZONS, {"payloads": wanted.payloads, "runs": wanted.runs}))
+    database.transaction(
+        lambda c: c.execute(_MOVE_HORIZONS, {"payloads": wanted.payloads, "runs": wanted.runs})
+    )
     pruning = _Pruning(database, batch, stopped)
     # Runs first: what is removed whole needs no emptying.
     if wanted.runs is not None:
@@ -267,13 +279,20 @@ class _Pruning:
         self.done = Pruned()
 
     def each(
-        self, find: TextClause, horizon: datetime, work: Callable[[Connection, Sequence[str], Pruned], None]
+        self,
+        find: TextClause,
+        horizon: datetime,
+        work: Callable[[Connection, Sequence[str], Pruned], None],
     ) -> None:
         """Do the work for all runs that are found, in order of age, a batch a transaction."""
         bounds = {"horizon": horizon, "after": None, "after_id": "", "limit": SEARCH}
-        while found := self._database.transaction(functools.partial(_rows, statement=find, parameters=bounds)):
+        while found := self._database.transaction(
+            functools.partial(_rows, statement=find, parameters=bounds)
+        ):
             for part in batches([row.run_id for row in found], self._batch):
-                if not self._step(functools.partial(_prune_part, run_ids=part, horizon=horizon, work=work)):
+                if not self._step(
+                    functools.partial(_prune_part, run_ids=part, horizon=horizon, work=work)
+                ):
                     return
             if len(found) < SEARCH:
                 return
@@ -284,7 +303,9 @@ class _Pruning:
         before = -1
         while before != self.done.dead_letters:
             before = self.done.dead_letters
-            if not self._step(functools.partial(_empty_old_letters, horizon=horizon, limit=self._batch)):
+            if not self._step(
+                functools.partial(_empty_old_letters, horizon=horizon, limit=self._batch)
+            ):
                 return
 
     def _step(self, work: Callable[[Connection], Pruned]) -> bool:
@@ -297,7 +318,11 @@ class _Pruning:
             setattr(self.done, name, getattr(self.done, name) + getattr(step, name))
         if time.monotonic() - self._said >= SAY_EVERY:
             self._said = time.monotonic()
-            log.info("pruning", runs=self.done.runs, runs_without_payloads=self.done.runs_without_payloads)
+            log.info(
+                "pruning",
+                runs=self.done.runs,
+                runs_without_payloads=self.done.runs_without_payloads,
+            )
         return True
 
 
@@ -317,13 +342,17 @@ def _prune_part(
 ) -> Pruned:
     done = Pruned()
     lock(connection, run_ids)
-    still = connection.execute(_STILL_AGED, {"ids": list(run_ids), "horizon": horizon}).scalars().all()
+    still = (
+        connection.execute(_STILL_AGED, {"ids": list(run_ids), "horizon": horizon}).scalars().all()
+    )
     if still:
         work(connection, still, done)
     return done
 
 
-def _remove(connection: Connection, run_ids: Sequence[str], done: Pruned, *, keeping: Keeping) -> None:
+def _remove(
+    connection: Connection, run_ids: Sequence[str], done: Pruned, *, keeping: Keeping
+) -> None:
     done.dead_letters = connection.execute(_EMPTY_LETTERS_OF, {"ids": list(run_ids)}).rowcount
     with keeping(connection, run_ids):
         removed = remove(connection, run_ids, "pruned")

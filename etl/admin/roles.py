@@ -1,6 +1,7 @@
 """Group roles with least privileges, driven by the list of tables and of their payload columns.
 
-The roles belong to the whole cluster, what they may do to one database. Nothing here is ever dropped.
+The roles belong to the whole cluster, what they may do to one database. Nothing here is ever
+dropped.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from etl.privileges import LOADER as LOADER
 from etl.privileges import MIGRATOR as MIGRATOR
 from etl.privileges import PAYLOAD_ANALYST as PAYLOAD_ANALYST
 from etl.privileges import lacks, membership, quoted
-from etl.tables import ANALYTICS, OPERATIONS, PRIVATE, analytics, metadata, operations, prices, rollups
+from etl.tables import (
+    ANALYTICS,
+    OPERATIONS,
+    PRIVATE,
+    analytics,
+    metadata,
+    operations,
+    prices,
+    rollups,
+)
 
 PURPOSES: Mapping[str, str] = {
     MIGRATOR: "owns both schemas: db upgrade, prune, erase, untrack",
@@ -146,8 +156,9 @@ _OWNED = text(f"""
     ORDER BY o.place, o.name
 """)
 
-# Views run with the right of their owner, who reads everything: one that reads a payload column, itself or by another
-# view, shows payloads. (A whole row taken as one value leaves no such trace in the catalogue; no view of ours may do that.)
+# Views run with the right of their owner, who reads everything: one that reads a payload column,
+# itself or by another view, shows payloads. (A whole row taken as one value leaves no such trace in
+# the catalogue; no view of ours may do that.)
 _VIEWS = text("""
     WITH RECURSIVE revealing AS (
         SELECT w.ev_class
@@ -234,7 +245,13 @@ def _lacking(connection: Connection) -> str | None:
     ]
     tables, names, columns = zip(*wanted, strict=True)
     found = connection.execute(
-        _LACKING, {"tables": list(tables), "privileges": list(names), "columns": list(columns), "schemas": _BOTH}
+        _LACKING,
+        {
+            "tables": list(tables),
+            "privileges": list(names),
+            "columns": list(columns),
+            "schemas": _BOTH,
+        },
     )
     missing = found.scalars().all()
     if not missing:
@@ -288,7 +305,9 @@ def _enter(connection: Connection, member: str, role: str) -> None:
         return
     grant = membership(connection, role, member)
     if not connection.execute(_MAY_GRANT, {"role": role}).scalar_one():
-        raise DatabaseError(f"this user may not grant {role}: let a superuser first run {grant}; nothing was changed")
+        raise DatabaseError(
+            f"this user may not grant {role}: let a superuser first run {grant}; nothing was changed"
+        )
     _run(connection, grant)
     if not connection.execute(_IS_MEMBER, {"member": member, "role": role}).scalar_one():
         raise DatabaseError(
@@ -312,21 +331,34 @@ def _refresh(connection: Connection) -> bool:
 
 def _wait_for_upgrades(connection: Connection) -> None:
     """Grants made side by side, or beside an upgrade, would fail: they change the same rows of the catalogue."""
-    connection.exec_driver_sql(f"LOCK TABLE {OPERATIONS}.alembic_version IN SHARE ROW EXCLUSIVE MODE")
+    connection.exec_driver_sql(
+        f"LOCK TABLE {OPERATIONS}.alembic_version IN SHARE ROW EXCLUSIVE MODE"
+    )
 
 
 def _open_database(connection: Connection) -> None:
     database = connection.execute(_DATABASE).one()
     name = Identifier(database.name).as_string()
-    wanted = {MIGRATOR: ("CONNECT", "TEMPORARY"), LOADER: ("CONNECT", "TEMPORARY"), ANALYST: ("CONNECT",)}
-    grants = [f"GRANT {', '.join(privileges)} ON DATABASE {name} TO {role}" for role, privileges in wanted.items()]
+    wanted = {
+        MIGRATOR: ("CONNECT", "TEMPORARY"),
+        LOADER: ("CONNECT", "TEMPORARY"),
+        ANALYST: ("CONNECT",),
+    }
+    grants = [
+        f"GRANT {', '.join(privileges)} ON DATABASE {name} TO {role}"
+        for role, privileges in wanted.items()
+    ]
     if database.mine:
         for grant in grants:
             _run(connection, grant)
     pairs = [(role, privilege) for role, privileges in wanted.items() for privilege in privileges]
     roles, names = zip(*pairs, strict=True)
-    if not connection.execute(_MAY_WORK, {"roles": list(roles), "privileges": list(names)}).scalar_one():
-        raise DatabaseError(f"this user does not own the database: its owner must first run {'; '.join(grants)}")
+    if not connection.execute(
+        _MAY_WORK, {"roles": list(roles), "privileges": list(names)}
+    ).scalar_one():
+        raise DatabaseError(
+            f"this user does not own the database: its owner must first run {'; '.join(grants)}"
+        )
 
 
 def _owned(connection: Connection) -> Sequence[Row[Any]]:
@@ -345,9 +377,18 @@ def _grant(connection: Connection) -> None:
     connection.exec_driver_sql(f"SET LOCAL ROLE {MIGRATOR}")
     hidden = [(table.fullname, column) for table, columns in PRIVATE.items() for column in columns]
     views = connection.execute(
-        _VIEWS, {"schema": ANALYTICS, "tables": [one[0] for one in hidden], "columns": [one[1] for one in hidden]}
+        _VIEWS,
+        {
+            "schema": ANALYTICS,
+            "tables": [one[0] for one in hidden],
+            "columns": [one[1] for one in hidden],
+        },
     ).all()
-    for statement in (*_revocations(), *_grants(), *_view_grants({row.name: row.reveals for row in views})):
+    for statement in (
+        *_revocations(),
+        *_grants(),
+        *_view_grants({row.name: row.reveals for row in views}),
+    ):
         _run(connection, statement)
 
 

@@ -13,8 +13,8 @@ Amounts = Mapping[str, Decimal]
 PARTS = tuple(kind.price for kind in (*KINDS, CALLS))
 """The names of the kinds that have prices, in the order of their columns."""
 
-# In this order, as one may follow from another. What models write other than text has no place here: its price is its own, or
-# unknown, for it is many times that of text.
+# In this order, as one may follow from another. What models write other than text has no place
+# here: its price is its own, or unknown, for it is many times that of text.
 _AS = {
     "cached_input": "input",
     "cache_write": "input",
@@ -24,8 +24,8 @@ _AS = {
     "reasoning": "output",
     "citation": "output",
 }
-# What is kept for an hour costs more than what is kept for minutes; what is cached of audio, less than audio and more than
-# cached text: as the other only where that has no price of its own.
+# What is kept for an hour costs more than what is kept for minutes; what is cached of audio, less
+# than audio and more than cached text: as the other only where that has no price of its own.
 _AS_UNLESS_PRICED = {
     "cache_write_1h": ("cache_write", "cache_write"),
     "cached_audio": ("cached_input", "input_audio"),
@@ -53,7 +53,9 @@ def own(amounts: Amounts) -> dict[str, Decimal]:
     """Those of them that do not follow from the others, in the order of their columns."""
     kept = dict(amounts)
     whole = complete(kept)
-    while follows := next((one for one in reversed(kept) if complete(_without(kept, one)) == whole), None):
+    while follows := next(
+        (one for one in reversed(kept) if complete(_without(kept, one)) == whole), None
+    ):
         kept = _without(kept, follows)
     return kept
 

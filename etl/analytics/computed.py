@@ -1,12 +1,13 @@
 """What the rollups must be: the queries that compute them from the runs and steps, without writing anything.
 
-A group is a workflow's hour (UTC): the runs that started in it, and the steps that did. A run without a start counts in the hour
-in which it was first seen, a step without one where its run counts: it stays there when the run is pruned, and a backfill of
-old runs does not enter last year's skipped steps under today. The SQL function `outcome` says how a step or a run ended; a run is
-a soft failure also where one of its steps is one. Steps marked absent are left out.
+A group is a workflow's hour (UTC): the runs that started in it, and the steps that did. A run
+without a start counts in the hour in which it was first seen, a step without one where its run
+counts: it stays there when the run is pruned, and a backfill of old runs does not enter last year's
+skipped steps under today. The SQL function `outcome` says how a step or a run ended; a run is a
+soft failure also where one of its steps is one. Steps marked absent are left out.
 
-Durations are counted of what succeeded, and apart from them of what failed, softly or not: of skipped, cancelled and unfinished
-ones they say nothing about how long the work takes.
+Durations are counted of what succeeded, and apart from them of what failed, softly or not: of
+skipped, cancelled and unfinished ones they say nothing about how long the work takes.
 """
 
 from __future__ import annotations
@@ -68,10 +69,13 @@ def _histogram(failures: bool) -> str:
             AS {prefix}counts"""
 
 
-def _gathered(counted: str, when: str, names: tuple[str, ...], counts: tuple[str, ...], sums: tuple[str, ...]) -> str:
+def _gathered(
+    counted: str, when: str, names: tuple[str, ...], counts: tuple[str, ...], sums: tuple[str, ...]
+) -> str:
     """A row a group and names, with its histograms, from `counted`, which has a row for each of their buckets.
 
-    Of the numbers in `counts` there are always some; of those in `sums`, null says that nobody tells.
+    Of the numbers in `counts` there are always some; of those in `sums`, null says that nobody
+    tells.
     """
     # Byte order, so that a group's rows have the same places whatever the database's collation.
     order = ", ".join(name if name in _NUMBERS else f'{name} COLLATE "C"' for name in names)
@@ -160,7 +164,12 @@ def run_rollup(runs: str) -> str:
 
 
 def _added_up(
-    rows: str, when: str, time: str, names: tuple[str, ...], counts: tuple[str, ...], sums: tuple[str, ...]
+    rows: str,
+    when: str,
+    time: str,
+    names: tuple[str, ...],
+    counts: tuple[str, ...],
+    sums: tuple[str, ...],
 ) -> str:
     """Rows of a rollup, those with the same names added up, by `time` of each row `r`."""
     numbers = (*counts, *sums)
@@ -190,7 +199,9 @@ def _added_up(
 
 def step_rollup_daily(rollup: str) -> str:
     """The query of `step_rollup_daily` over these rows of `step_rollup`."""
-    return _added_up(rollup, "day", "CAST(r.hour AT TIME ZONE 'UTC' AS date)", NODE, STEP_COUNTS, USAGE_SUMS)
+    return _added_up(
+        rollup, "day", "CAST(r.hour AT TIME ZONE 'UTC' AS date)", NODE, STEP_COUNTS, USAGE_SUMS
+    )
 
 
 def added_steps(rollup: str) -> str:

@@ -20,7 +20,13 @@ from etl.analytics.model_names import OPENROUTER, Entry, find
 from etl.usage import CONTEXT_TIERS, STANDARD
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice, StartDateConstraint, TieredPrices, TimeOfDateConstraint
+    from genai_prices.types import (
+        ModelInfo,
+        ModelPrice,
+        StartDateConstraint,
+        TieredPrices,
+        TimeOfDateConstraint,
+    )
 
 CURRENCY = "USD"
 PACKAGE = "genai-prices"
@@ -66,10 +72,15 @@ _CONTEXTS: Mapping[str, Mapping[str, str]] = {
 }
 """Tiers of service, and how the package calls them."""
 # Models that write nothing else: what their output costs is what this costs.
-_WRITE_ONLY = (("tts", "output_audio"), ("gpt-image", "output_image"), ("chatgpt-image", "output_image"))
+_WRITE_ONLY = (
+    ("tts", "output_audio"),
+    ("gpt-image", "output_image"),
+    ("chatgpt-image", "output_image"),
+)
 # The package leaves OpenRouter's prices of audio out: they are not those of text.
 _UNLISTED = ("input_audio", "cached_audio")
-# OpenRouter's names for what costs nothing: https://openrouter.ai/docs/guides/routing/model-variants/free
+# OpenRouter's names for what costs nothing:
+# https://openrouter.ai/docs/guides/routing/model-variants/free
 _FREE = ":free"
 _START = re.compile(r"start_date=datetime\.date\((\d{4}), (\d{1,2}), (\d{1,2})\)")
 
@@ -153,7 +164,11 @@ class Publication(msgspec.Struct, frozen=True):
         if self.age_days is None:
             return f"{self.source}, of unknown age"
         text = f"{self.source}, whose newest price is of {self.newest_price}, {self.age_days:,} days ago"
-        return f"{text}: old, so update {self.package} (nothing is fetched by itself)" if self.is_old else text
+        return (
+            f"{text}: old, so update {self.package} (nothing is fetched by itself)"
+            if self.is_old
+            else text
+        )
 
 
 @cache
@@ -168,7 +183,11 @@ def _days() -> list[date]:
     """The first days of prices, read off the package's source: to import it takes twenty times as long, for each `status`."""
     package = find_spec("genai_prices")
     folders = [] if package is None else package.submodule_search_locations or []
-    texts = [path.read_text(encoding="utf-8") for path in (Path(one) / "data.py" for one in folders) if path.is_file()]
+    texts = [
+        path.read_text(encoding="utf-8")
+        for path in (Path(one) / "data.py" for one in folders)
+        if path.is_file()
+    ]
     return [date(*map(int, found)) for text in texts for found in _START.findall(text)]
 
 
@@ -176,7 +195,8 @@ def _days() -> list[date]:
 def default_prices(model: str) -> tuple[Default, ...]:
     """What this model costs; without what is not known, and without what can be bought but has no price.
 
-    Days before the first price of a tier of service are not in it: the package knows most of them from a day in 2026 on.
+    Days before the first price of a tier of service are not in it: the package knows most of them
+    from a day in 2026 on.
     """
     entry = find(model)
     free = model.strip().lower().endswith(_FREE)
@@ -192,7 +212,9 @@ def why_none(model: str) -> str:
     entry = find(model)
     if entry is None:
         return f"{PACKAGE} does not list it, or several providers sell it at different prices"
-    unknown = sorted({key for price in _prices(entry.model) for key in _keys(price) if key not in _PARTS})
+    unknown = sorted(
+        {key for price in _prices(entry.model) for key in _keys(price) if key not in _PARTS}
+    )
     if unknown:
         return f"{entry.provider.id} sells it by {', '.join(unknown)}, which {'is' if len(unknown) == 1 else 'are'} not counted"
     return f"{PACKAGE} lists it without a price"
@@ -203,13 +225,19 @@ def _of_tier(entry: Entry, name: str, tier: str) -> Iterator[Default]:
     if tier != STANDARD and not (entry.is_own and _variants(info, tier)):
         return
     days = sorted(
-        {date.min, *(one.start_date for one in _starts(info)), *(one.valid_from for one in _added(entry, name))}
+        {
+            date.min,
+            *(one.start_date for one in _starts(info)),
+            *(one.valid_from for one in _added(entry, name)),
+        }
     )
     lengths = _lengths(_thresholds(info))
     for day, until in pairwise([*days, None]):
         assert day is not None
         moment = datetime.combine(day, _NOON)
-        if tier != STANDARD and not any(one.active(moment) if one else True for one in _variants(info, tier)):
+        if tier != STANDARD and not any(
+            one.active(moment) if one else True for one in _variants(info, tier)
+        ):
             continue  # it may have been sold, at what price is not known
         price = info.get_prices(moment, _CONTEXTS[tier])
         added = {} if tier != STANDARD else _amounts_added(entry, name, day)
@@ -217,19 +245,30 @@ def _of_tier(entry: Entry, name: str, tier: str) -> Iterator[Default]:
             assert above is not None
             amounts = _amounts(price, above, up_to, entry, added)
             if amounts:
-                yield Default(entry.provider.id, amounts, tier, above, up_to, day, until, bool(added))
+                yield Default(
+                    entry.provider.id, amounts, tier, above, up_to, day, until, bool(added)
+                )
 
 
 def _amounts(
     price: ModelPrice, above: int, up_to: int | None, entry: Entry, added: Mapping[str, Decimal]
 ) -> dict[str, Decimal]:
     """The prices of all calls of such a length; without those that change within it, for they cannot be told."""
-    tokens = [above + 1, *(one + 1 for one in _steps(price) if one > above and (up_to is None or one < up_to))]
+    tokens = [
+        above + 1,
+        *(one + 1 for one in _steps(price) if one > above and (up_to is None or one < up_to)),
+    ]
     first, *others = (_at(price, one, entry, added) for one in tokens)
-    return {part: amount for part, amount in first.items() if all(one.get(part) == amount for one in others)}
+    return {
+        part: amount
+        for part, amount in first.items()
+        if all(one.get(part) == amount for one in others)
+    }
 
 
-def _at(price: ModelPrice, tokens: int, entry: Entry, added: Mapping[str, Decimal]) -> dict[str, Decimal]:
+def _at(
+    price: ModelPrice, tokens: int, entry: Entry, added: Mapping[str, Decimal]
+) -> dict[str, Decimal]:
     """All prices of a call with so many input tokens; none where it is sold by something that is not counted."""
     model, unlisted = entry.model.id, _UNLISTED if entry.provider.id == OPENROUTER else ()
     known: dict[str, Decimal] = {}
@@ -239,7 +278,9 @@ def _at(price: ModelPrice, tokens: int, entry: Entry, added: Mapping[str, Decima
         amount = (
             value
             if isinstance(value, Decimal)
-            else next((tier.price for tier in reversed(value.tiers) if tokens > tier.start), value.base)
+            else next(
+                (tier.price for tier in reversed(value.tiers) if tokens > tier.start), value.base
+            )
         )
         if key not in _PARTS or known.setdefault(_PARTS[key], amount) != amount:
             return {}
@@ -248,7 +289,9 @@ def _at(price: ModelPrice, tokens: int, entry: Entry, added: Mapping[str, Decima
         if word in model and "output" in known:
             known.setdefault(part, known["output"])
     following = complete(known) if known else {}
-    return {part: amount for part, amount in following.items() if part in known or part not in unlisted}
+    return {
+        part: amount for part, amount in following.items() if part in known or part not in unlisted
+    }
 
 
 def _lengths(thresholds: Iterable[int]) -> list[int]:
@@ -267,11 +310,22 @@ def _thresholds(info: ModelInfo) -> set[int]:
 
 def _steps(price: ModelPrice) -> list[int]:
     """Numbers of input tokens above which one of these prices changes."""
-    return sorted({tier.start for one in _keys(price).values() if not isinstance(one, Decimal) for tier in one.tiers})
+    return sorted(
+        {
+            tier.start
+            for one in _keys(price).values()
+            if not isinstance(one, Decimal)
+            for tier in one.tiers
+        }
+    )
 
 
 def _keys(price: ModelPrice) -> dict[str, Decimal | TieredPrices]:
-    return {key: value for key, value in price.__dict__.items() if value is not None and not key.startswith("_")}
+    return {
+        key: value
+        for key, value in price.__dict__.items()
+        if value is not None and not key.startswith("_")
+    }
 
 
 def _prices(info: ModelInfo) -> Iterator[ModelPrice]:
@@ -291,12 +345,16 @@ def _is_empty(info: ModelInfo) -> bool:
 def _starts(info: ModelInfo) -> Iterator[StartDateConstraint]:
     from genai_prices.types import ModelPrice, StartDateConstraint
 
-    constraints = [] if isinstance(info.prices, ModelPrice) else [one.constraint for one in info.prices]
+    constraints = (
+        [] if isinstance(info.prices, ModelPrice) else [one.constraint for one in info.prices]
+    )
     constraints += [one.constraint for one in info.price_variants or ()]
     yield from (one for one in constraints if isinstance(one, StartDateConstraint))
 
 
-def _variants(info: ModelInfo, tier: str) -> list[StartDateConstraint | TimeOfDateConstraint | None]:
+def _variants(
+    info: ModelInfo, tier: str
+) -> list[StartDateConstraint | TimeOfDateConstraint | None]:
     """When prices of this tier of service are known; None: always."""
     context = _CONTEXTS[tier].items()
     return [one.constraint for one in info.price_variants or () if one.when.items() <= context]
@@ -313,7 +371,10 @@ def _added(entry: Entry, name: str) -> list[Added]:
 
 def _amounts_added(entry: Entry, name: str, day: date) -> dict[str, Decimal]:
     return {
-        part: amount for one in _added(entry, name) if one.valid_from <= day for part, amount in one.amounts.items()
+        part: amount
+        for one in _added(entry, name)
+        if one.valid_from <= day
+        for part, amount in one.amounts.items()
     }
 
 

@@ -15,7 +15,8 @@ The order of the search; the first that applies decides, whether it finds an ent
    another's very name where the price is the same, as the maker's list tells more.
 9. The name without the date at its end, by 5 to 8.
 
-Upper and lower case are the same, but for 7. A suffix after a colon (`:online`) is part of the name.
+Upper and lower case are the same, but for 7. A suffix after a colon (`:online`) is part of the
+name.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ _GATEWAYS = {
     "vertex_ai": "google",
     "vertex_ai_beta": "google",
 }
-# What LiteLLM or OpenRouter writes before the maker's model where that is not the package's id of the maker.
+# What LiteLLM or OpenRouter writes before the maker's model where that is not the package's id of
+# the maker.
 _MAKERS = {
     "cohere_chat": "cohere",
     "mistralai": "mistral",
@@ -66,7 +68,17 @@ _MAKERS = {
 }
 # Those of LiteLLM that are makers, which OpenRouter names likewise.
 _LITELLM = {
-    *("anthropic", "cohere", "cohere_chat", "deepseek", "minimax", "mistral", "moonshot", "openai", "perplexity"),
+    *(
+        "anthropic",
+        "cohere",
+        "cohere_chat",
+        "deepseek",
+        "minimax",
+        "mistral",
+        "moonshot",
+        "openai",
+        "perplexity",
+    ),
     *("text-completion-openai", "voyage", "xai"),
 }
 _GOOGLE = re.compile(r"(?:.*/)?publishers/[^/]+/models/([^/]+)|models/([^/]+)|([^/@]+@[^/]+)")
@@ -112,7 +124,11 @@ def find(model: str) -> Entry | None:
     prefix, _, rest = name.partition("/")
     if rest and (provider := _GATEWAYS.get(prefix.lower())):
         # Some providers' own names begin so, too.
-        return _on_bedrock(rest.lower()) if provider == "aws" else _sold_by(provider, rest) or _sold_by(provider, name)
+        return (
+            _on_bedrock(rest.lower())
+            if provider == "aws"
+            else _sold_by(provider, rest) or _sold_by(provider, name)
+        )
     found = _by_name(name)
     if found is None and (date := _DATE.search(name)):
         found = _by_name(name[: date.start()])
@@ -123,7 +139,11 @@ def _by_name(name: str) -> Entry | Literal["several"] | None:
     if host := _sold_by(_HOST, name):
         return host
     prefix, _, rest = name.partition("/")
-    if prefix.lower() in _LITELLM and (maker := _maker(prefix)) and (entry := _exactly_by(maker, rest)):
+    if (
+        prefix.lower() in _LITELLM
+        and (maker := _maker(prefix))
+        and (entry := _exactly_by(maker, rest))
+    ):
         return entry
     made = _made(name)
     exact = _exact(name)
@@ -160,7 +180,11 @@ def _price(entry: Entry) -> tuple[object, object]:
 
 def _exact(name: str) -> list[Entry]:
     """The entries of this very name, in this spelling where there are such."""
-    found = [one for one in _index().get(name.lower(), []) if not _RESELLERS.fullmatch(one[0].provider.id)]
+    found = [
+        one
+        for one in _index().get(name.lower(), [])
+        if not _RESELLERS.fullmatch(one[0].provider.id)
+    ]
     spelled = [entry for entry, spelling in found if spelling == name]
     chosen = spelled or [entry for entry, _ in found]
     return list({(one.provider.id, one.model.id): one for one in chosen}.values())
@@ -178,7 +202,9 @@ def _sold_by(provider_id: str, name: str) -> Entry | None:
 
 
 def _exactly_by(provider: Provider, name: str) -> Entry | None:
-    return next((one for one, _ in _index().get(name.lower(), []) if one.provider is provider), None)
+    return next(
+        (one for one, _ in _index().get(name.lower(), []) if one.provider is provider), None
+    )
 
 
 def _maker(prefix: str) -> Provider | None:
@@ -189,7 +215,14 @@ def _maker(prefix: str) -> Provider | None:
 def _maker_of(name: str) -> Provider | None:
     """Whose models are named so."""
     lower = name.lower()
-    found = next((one for one in providers() if one.model_match is not None and one.model_match.is_match(lower)), None)
+    found = next(
+        (
+            one
+            for one in providers()
+            if one.model_match is not None and one.model_match.is_match(lower)
+        ),
+        None,
+    )
     return None if found is None or _is_not_sold(found, name) else found
 
 
@@ -200,12 +233,20 @@ def _is_not_sold(provider: Provider, name: str) -> bool:
 def _on_bedrock(name: str) -> Entry | None:
     """Without the ARN, or the region that LiteLLM puts before it; the version at the end may be left out."""
     name = name.rpartition("/")[2]
-    versions = (one for one in _index() if one.startswith(name) and _VERSION.fullmatch(one, len(name)))
-    return _sold_by("aws", name) or next(filter(None, (_sold_by("aws", one) for one in versions)), None)
+    versions = (
+        one for one in _index() if one.startswith(name) and _VERSION.fullmatch(one, len(name))
+    )
+    return _sold_by("aws", name) or next(
+        filter(None, (_sold_by("aws", one) for one in versions)), None
+    )
 
 
 def _names_fine_tuned(model: ModelInfo) -> bool:
-    return "ft:" in model.id or "ft-" in model.id or any(one.startswith("ft:") for one in _starts(model.match))
+    return (
+        "ft:" in model.id
+        or "ft-" in model.id
+        or any(one.startswith("ft:") for one in _starts(model.match))
+    )
 
 
 @cache

@@ -76,7 +76,9 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 # The kinds without a price, as bits.
-_LACKING = " + ".join(f"CASE WHEN {kind.price_column} IS NULL THEN {BITS[kind.name]} ELSE 0 END" for kind in KINDS)
+_LACKING = " + ".join(
+    f"CASE WHEN {kind.price_column} IS NULL THEN {BITS[kind.name]} ELSE 0 END" for kind in KINDS
+)
 # The calls of a row have the same parts and the same price: all of them lack one, or none does.
 _USAGE = text(f"""
     WITH c AS (
@@ -155,7 +157,9 @@ _NAMES = {kind.name: kind.price for kind in (*KINDS, CALLS)}
 def usage(connection: Connection) -> list[Usage]:
     """The models that were called, at most `MODELS` of them, and for want of what their calls have no price."""
     found: dict[str | None, Usage] = {}
-    for model, tier, is_priced, is_known, bits, calls, unmetered in connection.execute(_USAGE, {"models": MODELS}):
+    for model, tier, is_priced, is_known, bits, calls, unmetered in connection.execute(
+        _USAGE, {"models": MODELS}
+    ):
         what, unpriced = [kind.price for kind in KINDS if bits & BITS[kind.name]], calls
         if not is_priced:
             what = [f"service_tier {tier}" if is_known and tier != STANDARD else "model"]
@@ -163,7 +167,10 @@ def usage(connection: Connection) -> list[Usage]:
             what, unpriced = (["usage"] if unmetered else []), unmetered
         known = found.get(model, Usage(model, 0, 0, []))
         found[model] = Usage(
-            model, known.calls + calls, known.unpriced_calls + unpriced, _added(known.lacks, what, unpriced)
+            model,
+            known.calls + calls,
+            known.unpriced_calls + unpriced,
+            _added(known.lacks, what, unpriced),
         )
     return list(found.values())
 
@@ -179,12 +186,28 @@ def explain(connection: Connection, step_id: str) -> Explanation | None:
     row = connection.execute(_EXPLAINED, {"step_id": step_id}).one_or_none()
     if row is None:
         return None
-    step, run, node, model, day, tier, input_tokens, is_call, is_unmetered, is_absent, reported, is_known, *priced = row
+    (
+        step,
+        run,
+        node,
+        model,
+        day,
+        tier,
+        input_tokens,
+        is_call,
+        is_unmetered,
+        is_absent,
+        reported,
+        is_known,
+        *priced,
+    ) = row
     price = None if priced[0] is None else price_of(priced)
     parts = _parts(connection, step_id) if is_call else []
     is_unmetered = is_unmetered and not parts
     reasons = _reasons(model, tier, day, is_call, is_unmetered, is_known, price, parts)
-    cost = None if reasons else sum((part.cost for part in parts if part.cost is not None), Decimal(0))
+    cost = (
+        None if reasons else sum((part.cost for part in parts if part.cost is not None), Decimal(0))
+    )
     in_dollars = price is not None and price.currency == "USD"
     return Explanation(
         step, run, node, model, day, tier, input_tokens, is_call, is_unmetered, is_absent, price, parts, cost,

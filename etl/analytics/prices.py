@@ -1,10 +1,11 @@
 """What every model that was seen costs: worked out from the rules and the defaults, and kept in `orchestra.prices`.
 
-Each price is for a tier of service, a length of the input, and from one day to another. The rules of the configuration come
-first, in its order; then those set by command, an exact name before a pattern and a longer pattern before a shorter one; then
-the defaults. Rules for the same models with different first days follow one another; the days before the first of them keep
-what held without it. Likewise a rule for long inputs leaves shorter ones alone, and a rule for one tier of service the others.
-Views compute costs from the prices, so one that comes late corrects the past.
+Each price is for a tier of service, a length of the input, and from one day to another. The rules
+of the configuration come first, in its order; then those set by command, an exact name before a
+pattern and a longer pattern before a shorter one; then the defaults. Rules for the same models with
+different first days follow one another; the days before the first of them keep what held without
+it. Likewise a rule for long inputs leaves shorter ones alone, and a rule for one tier of service
+the others. Views compute costs from the prices, so one that comes late corrects the past.
 """
 
 from __future__ import annotations
@@ -71,7 +72,12 @@ class Price(msgspec.Struct, frozen=True):
 
 _COLUMNS = {kind.price: kind.price_column for kind in (*KINDS, CALLS)}
 _AMOUNTS = ", ".join(_COLUMNS.values())
-_KEYS = {"model": "text", "service_tier": "text", "above_input_tokens": "integer", "valid_from": "date"}
+_KEYS = {
+    "model": "text",
+    "service_tier": "text",
+    "above_input_tokens": "integer",
+    "valid_from": "date",
+}
 _OTHERS = {
     "up_to_input_tokens": "integer",
     "valid_until": "date",
@@ -91,7 +97,8 @@ def _arrays(columns: dict[str, str]) -> str:
     return f"unnest({arrays}) AS w ({_listed(columns)})"
 
 
-# From each model straight to the next by the index: a millisecond for dozens of models in millions of rows.
+# From each model straight to the next by the index: a millisecond for dozens of models in millions
+# of rows.
 _MODELS = text("""
     WITH RECURSIVE seen (model, number) AS (
         (SELECT model, 1 FROM orchestra.step_rollup_daily WHERE length(model) <= 500 ORDER BY model LIMIT 1)
@@ -191,7 +198,9 @@ def resolve(connection: Connection, configured: Sequence[Rule]) -> int:
     Returns:
         How many rows of `orchestra.prices` were written or removed.
     """
-    if _fingerprint(configured, set_rules(connection), _models(connection)) == _resolved(connection):
+    if _fingerprint(configured, set_rules(connection), _models(connection)) == _resolved(
+        connection
+    ):
         return 0
     connection.execute(_LOCKED)
     # Again: whoever held the lock may have worked from more than was seen before.
@@ -220,23 +229,44 @@ def price_list(model: str, configured: Iterable[Rule], ordered: Iterable[Rule]) 
         defaults,
     ]
     tiers = dict.fromkeys(price.service_tier for prices in lists for price in prices)
-    return [price for tier in sorted(tiers, key=lambda one: (one != STANDARD, one)) for price in _of_tier(tier, lists)]
+    return [
+        price
+        for tier in sorted(tiers, key=lambda one: (one != STANDARD, one))
+        for price in _of_tier(tier, lists)
+    ]
 
 
 def _of_tier(tier: str, lists: Iterable[Sequence[Price]]) -> list[Price]:
     candidates = [[price for price in prices if price.service_tier == tier] for prices in lists]
     prices = [price for candidate in candidates for price in candidate]
-    days = sorted({day for one in prices for day in (one.valid_from, one.valid_until) if day is not None})
-    lengths = sorted({0, *(end for one in prices for end in (one.above_input_tokens, one.up_to_input_tokens) if end)})
+    days = sorted(
+        {day for one in prices for day in (one.valid_from, one.valid_until) if day is not None}
+    )
+    lengths = sorted(
+        {
+            0,
+            *(
+                end
+                for one in prices
+                for end in (one.above_input_tokens, one.up_to_input_tokens)
+                if end
+            ),
+        }
+    )
     done: list[Price] = []
     begun: dict[tuple[int, int | None], Price] = {}
     for day in days:
-        held = {(one.above_input_tokens, one.up_to_input_tokens): one for one in _on(day, lengths, candidates)}
+        held = {
+            (one.above_input_tokens, one.up_to_input_tokens): one
+            for one in _on(day, lengths, candidates)
+        }
         for length, price in list(begun.items()):
             if length not in held or not _is_same(held[length], price):
                 done.append(msgspec.structs.replace(begun.pop(length), valid_until=day))
         begun = {length: begun.get(length, price) for length, price in held.items()}
-    return sorted([*done, *begun.values()], key=lambda one: (one.above_input_tokens, one.valid_from))
+    return sorted(
+        [*done, *begun.values()], key=lambda one: (one.above_input_tokens, one.valid_from)
+    )
 
 
 def _on(day: date, lengths: Sequence[int], candidates: Iterable[Sequence[Price]]) -> list[Price]:
@@ -245,12 +275,21 @@ def _on(day: date, lengths: Sequence[int], candidates: Iterable[Sequence[Price]]
     for above, up_to in pairwise([*lengths, None]):
         assert above is not None
         price = _holding(day, above, candidates)
-        if price is not None and held and held[-1].up_to_input_tokens == above and _is_same(held[-1], price):
+        if (
+            price is not None
+            and held
+            and held[-1].up_to_input_tokens == above
+            and _is_same(held[-1], price)
+        ):
             held[-1] = msgspec.structs.replace(held[-1], up_to_input_tokens=up_to)
         elif price is not None:
             held.append(
                 msgspec.structs.replace(
-                    price, above_input_tokens=above, up_to_input_tokens=up_to, valid_from=day, valid_until=None
+                    price,
+                    above_input_tokens=above,
+                    up_to_input_tokens=up_to,
+                    valid_from=day,
+                    valid_until=None,
                 )
             )
     return held
@@ -262,7 +301,8 @@ def _holding(day: date, above: int, candidates: Iterable[Sequence[Price]]) -> Pr
         fitting = [
             one
             for one in candidate
-            if one.above_input_tokens <= above and (one.up_to_input_tokens is None or above < one.up_to_input_tokens)
+            if one.above_input_tokens <= above
+            and (one.up_to_input_tokens is None or above < one.up_to_input_tokens)
             if one.valid_from <= day and (one.valid_until is None or day < one.valid_until)
         ]
         if fitting:
@@ -276,7 +316,9 @@ def _is_same(one: Price, other: Price) -> bool:
     )  # fmt: skip
 
 
-def _by_pattern(model: str, provider: str | None, rules: Iterable[Rule], source: str) -> Iterable[Sequence[Price]]:
+def _by_pattern(
+    model: str, provider: str | None, rules: Iterable[Rule], source: str
+) -> Iterable[Sequence[Price]]:
     """For each pattern that matches, in the order of the rules, its prices."""
     found: dict[str, list[Price]] = {}
     for rule in rules:
@@ -318,14 +360,20 @@ def _amounts(values: Sequence[Decimal | None]) -> dict[str, Decimal]:
     return {part: amount for part, amount in zip(PARTS, values, strict=True) if amount is not None}
 
 
-def _fingerprint(configured: Iterable[Rule], ordered: Iterable[Rule], models: Sequence[str]) -> bytes:
+def _fingerprint(
+    configured: Iterable[Rule], ordered: Iterable[Rule], models: Sequence[str]
+) -> bytes:
     known = (_VERSION, list(configured), list(ordered), models, version_of_defaults(), ADDED)
     return blake2b(msgspec.json.encode(known), digest_size=16).digest()
 
 
 def _models(connection: Connection) -> list[str]:
     found = list(connection.execute(_MODELS, {"models": MODELS}).scalars())
-    return found if len(found) <= MODELS else list(connection.execute(_MOST_CALLED, {"models": MODELS}).scalars())
+    return (
+        found
+        if len(found) <= MODELS
+        else list(connection.execute(_MOST_CALLED, {"models": MODELS}).scalars())
+    )
 
 
 def _resolved(connection: Connection) -> bytes | None:
@@ -337,7 +385,9 @@ def set_rules(connection: Connection) -> list[Rule]:
     """The rules that were set by command, in the order in which they are tried."""
     return [
         Rule(model, currency, _amounts(amounts), provider, valid_from, service_tier, above, set_at)
-        for model, service_tier, above, valid_from, provider, currency, set_at, *amounts in connection.execute(_RULES)
+        for model, service_tier, above, valid_from, provider, currency, set_at, *amounts in connection.execute(
+            _RULES
+        )
     ]
 
 
@@ -345,7 +395,9 @@ def set_rule(connection: Connection, rule: Rule) -> None:
     """Store a rule in place of one for the same models, tier of service, length of the input and first day."""
     values = msgspec.structs.asdict(rule)
     amounts = values.pop("amounts")
-    connection.execute(_SET, values | {column: amounts.get(part) for part, column in _COLUMNS.items()})
+    connection.execute(
+        _SET, values | {column: amounts.get(part) for part, column in _COLUMNS.items()}
+    )
 
 
 def unset_rules(
@@ -356,7 +408,11 @@ def unset_rules(
     above_input_tokens: int | None = None,
 ) -> int:
     """Remove the rules of this model or pattern, all of them or only those of this first day, tier or length; how many."""
-    wanted = {"valid_from": valid_from, "service_tier": service_tier, "above_input_tokens": above_input_tokens}
+    wanted = {
+        "valid_from": valid_from,
+        "service_tier": service_tier,
+        "above_input_tokens": above_input_tokens,
+    }
     return connection.execute(_UNSET, {"model": model, **wanted}).rowcount
 
 

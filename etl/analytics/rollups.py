@@ -1,12 +1,15 @@
 """Keeps the rollups equal to what follows from the runs and steps.
 
-Groups (a workflow's hour, see `computed`) whose runs or steps changed are queued by the transaction that changed them, and are
-computed here anew, whole: nothing is added up twice, and nothing depends on the order of arrival.
+Groups (a workflow's hour, see `computed`) whose runs or steps changed are queued by the transaction
+that changed them, and are computed here anew, whole: nothing is added up twice, and nothing depends
+on the order of arrival.
 
-What a run counts outlives it: the transaction that prunes runs also adds what these count to rows of their own, whose `place` is
-below 0 and which no refresh touches. So the runs of a group may end, change or be listed at any time, and it stays right.
+What a run counts outlives it: the transaction that prunes runs also adds what these count to rows
+of their own, whose `place` is below 0 and which no refresh touches. So the runs of a group may end,
+change or be listed at any time, and it stays right.
 
-A group that cannot be computed is put back into the queue, for later, and keeps none of the others waiting.
+A group that cannot be computed is put back into the queue, for later, and keeps none of the others
+waiting.
 """
 
 from __future__ import annotations
@@ -29,14 +32,17 @@ from etl.refusals import is_database_error, is_transient, sqlstate
 
 log = structlog.get_logger(__name__)
 
-# Groups in one transaction, so that an erasure does not wait long: two seconds, with 463 steps an hour and workflow as
-# in ten million steps over 90 days. A hundred took half as long again in all, because days are added up once a batch; a thousand
-# took no less.
+# Groups in one transaction, so that an erasure does not wait long: two seconds, with 463 steps an
+# hour and workflow as in ten million steps over 90 days. A hundred took half as long again in all,
+# because days are added up once a batch; a thousand took no less.
 BATCH = 300
-# Seconds between two lines of progress: after an upgrade that changes what is counted, all hours wait.
+# Seconds between two lines of progress: after an upgrade that changes what is counted, all hours
+# wait.
 SAY_EVERY = 10.0
 
-_GROUPS = "unnest(CAST(:workflow_ids AS text[]), CAST(:hours AS timestamptz[])) AS g (workflow_id, hour)"
+_GROUPS = (
+    "unnest(CAST(:workflow_ids AS text[]), CAST(:hours AS timestamptz[])) AS g (workflow_id, hour)"
+)
 _DAYS = "unnest(CAST(:workflow_ids AS text[]), CAST(:days AS date[])) AS g (workflow_id, day)"
 
 
@@ -54,8 +60,9 @@ _RUNS_OF_GROUPS = f"""(
     ) AS found
 )"""
 
-# OFFSET 0: from each hour, and from each run, to its steps by an index. The planner, which knows nothing of the hours, would
-# rather read all steps: 32 s for a batch beside ten million of them, in place of one.
+# OFFSET 0: from each hour, and from each run, to its steps by an index. The planner, which knows
+# nothing of the hours, would rather read all steps: 32 s for a batch beside ten million of them, in
+# place of one.
 _STEPS_OF_GROUPS = f"""(
     SELECT s.*, s.start_time AS time, s.workflow_id AS counted_in
     FROM {_GROUPS}
@@ -94,7 +101,9 @@ class _Rollup(msgspec.Struct, frozen=True):
     compute: TextClause
 
 
-def _rollup(name: str, when: str, names: tuple[str, ...], everything: str, groups: str, some: str) -> _Rollup:
+def _rollup(
+    name: str, when: str, names: tuple[str, ...], everything: str, groups: str, some: str
+) -> _Rollup:
     columns = ("workflow_id", when, "place", *names, *computed.HISTOGRAMS)
     return _Rollup(
         when,
@@ -111,7 +120,9 @@ def _rollup(name: str, when: str, names: tuple[str, ...], everything: str, group
     )
 
 
-def _keeping(name: str, columns: tuple[str, ...], removed: str, added: Callable[[str], str]) -> TextClause:
+def _keeping(
+    name: str, columns: tuple[str, ...], removed: str, added: Callable[[str], str]
+) -> TextClause:
     """Adds what removed runs or steps count to the rows of their groups that stay."""
     shown = ", ".join(columns)
     place = columns.index("place")
@@ -156,8 +167,12 @@ _DAILY = _rollup(
     computed.step_rollup_daily(_HOURS_OF_DAYS),
 )
 
-_KEEP_STEPS = _keeping("step_rollup", _STEPS.columns, computed.step_rollup(_REMOVED_STEPS), computed.added_steps)
-_KEEP_RUNS = _keeping("run_rollup", _RUNS.columns, computed.run_rollup(_REMOVED_RUNS), computed.added_runs)
+_KEEP_STEPS = _keeping(
+    "step_rollup", _STEPS.columns, computed.step_rollup(_REMOVED_STEPS), computed.added_steps
+)
+_KEEP_RUNS = _keeping(
+    "run_rollup", _RUNS.columns, computed.run_rollup(_REMOVED_RUNS), computed.added_runs
+)
 
 _GROUPS_OF_RUNS = text(f"""
     SELECT workflow_id, hour
@@ -175,8 +190,8 @@ _DROP_FAILURES = text(f"""
     WHERE f.workflow_id = g.workflow_id AND f.time >= g.hour AND f.time < g.hour + interval '1 hour'
 """)
 
-# A step that moved may still stand under its old group, which is queued, too. One that somebody is deleting is waited for, and
-# left out; in key order.
+# A step that moved may still stand under its old group, which is queued, too. One that somebody is
+# deleting is waited for, and left out; in key order.
 _COMPUTE_FAILURES = text(f"""
     INSERT INTO orchestra.step_failures ({", ".join(computed.FAILURE)})
     SELECT {", ".join("f." + name for name in computed.FAILURE)}
@@ -204,13 +219,15 @@ _HOURLY_DIFFERENCES = " UNION ALL ".join(
     (
         _differing("step_rollup", _STEPS.when, _STEPS.columns, _STEPS.everything),
         _differing("run_rollup", _RUNS.when, _RUNS.columns, _RUNS.everything),
-        _differing("step_failures", "time", computed.FAILURE, computed.step_failures(computed.EVERY_STEP)),
+        _differing(
+            "step_failures", "time", computed.FAILURE, computed.step_failures(computed.EVERY_STEP)
+        ),
     )
 )
 _DAILY_DIFFERENCES = _differing("step_rollup_daily", _DAILY.when, _DAILY.columns, _DAILY.everything)
 
-# One statement and so one snapshot: what waits in the queue is known to differ. Days are never frozen: they are what their
-# hours say.
+# One statement and so one snapshot: what waits in the queue is known to differ. Days are never
+# frozen: they are what their hours say.
 _VERIFY = text(f"""
     SELECT workflow_id, at, string_agg(what, ', ' ORDER BY what) AS what
     FROM (
@@ -298,7 +315,12 @@ def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
 
 
 def _put_back(connection: Connection, group: Group, cause: str | None) -> None:
-    log.error("rollup_group_failed", workflow_id=group.workflow_id, hour=group.hour.isoformat(), cause=cause)
+    log.error(
+        "rollup_group_failed",
+        workflow_id=group.workflow_id,
+        hour=group.hour.isoformat(),
+        cause=cause,
+    )
     changed_groups.put_back(connection, group, cause)
 
 
@@ -307,12 +329,20 @@ def _not_frozen(connection: Connection, groups: Sequence[Group]) -> list[Group]:
     return [group for group in groups if frozen_until is None or group.hour >= frozen_until]
 
 
-def _compute(connection: Connection, groups: Sequence[Group], around: Sequence[Group], done: Refreshed) -> None:
+def _compute(
+    connection: Connection, groups: Sequence[Group], around: Sequence[Group], done: Refreshed
+) -> None:
     """Write these groups anew, and the days of those `around`; count in `done` what is written."""
-    wanted = {"workflow_ids": [group.workflow_id for group in groups], "hours": [group.hour for group in groups]}
+    wanted = {
+        "workflow_ids": [group.workflow_id for group in groups],
+        "hours": [group.hour for group in groups],
+    }
     # Hours that are left as they are still are there to be added up.
     days = sorted({(group.workflow_id, group.hour.astimezone(UTC).date()) for group in around})
-    wanted_days = {"workflow_ids": [workflow_id for workflow_id, _ in days], "days": [day for _, day in days]}
+    wanted_days = {
+        "workflow_ids": [workflow_id for workflow_id, _ in days],
+        "days": [day for _, day in days],
+    }
     for rollup, parameters in ((_STEPS, wanted), (_RUNS, wanted), (_DAILY, wanted_days)):
         connection.execute(rollup.drop, parameters)
         done.rows += connection.execute(rollup.compute, parameters).rowcount
@@ -327,7 +357,9 @@ def keeping_counts(connection: Connection, run_ids: Sequence[str]) -> Iterator[N
     The caller holds the lock under which rollups are written (`changed_groups.wait_for_lock`).
     """
     parameters = {"run_ids": list(run_ids)}
-    found = [Group(row.workflow_id, row.hour) for row in connection.execute(_GROUPS_OF_RUNS, parameters)]
+    found = [
+        Group(row.workflow_id, row.hour) for row in connection.execute(_GROUPS_OF_RUNS, parameters)
+    ]
     groups = sorted(_not_frozen(connection, found))
     connection.execute(_KEEP_STEPS, parameters)
     connection.execute(_KEEP_RUNS, parameters)
@@ -335,7 +367,9 @@ def keeping_counts(connection: Connection, run_ids: Sequence[str]) -> Iterator[N
     _compute(connection, groups, groups, Refreshed())
 
 
-def drain(database: Database, *, batch: int = BATCH, stopped: Callable[[], bool] = lambda: False) -> Refreshed:
+def drain(
+    database: Database, *, batch: int = BATCH, stopped: Callable[[], bool] = lambda: False
+) -> Refreshed:
     """Refresh, a batch a transaction, until the queue is empty, somebody else is at it, or `stopped` says so.
 
     A batch that cannot be computed is divided, until the group is found that is the cause.
@@ -385,7 +419,11 @@ class Verified(msgspec.Struct, frozen=True):
 def verify(connection: Connection) -> Verified:
     """Compute everything that is not frozen and does not wait in the queue, and compare; changes nothing."""
     allow_long(connection)
-    queue = changed_groups.stuck(connection), changed_groups.waiting(connection), changed_groups.overdue(connection)
+    queue = (
+        changed_groups.stuck(connection),
+        changed_groups.waiting(connection),
+        changed_groups.overdue(connection),
+    )
     try:
         with connection.begin_nested():
             rows = connection.execute(_VERIFY).all()

@@ -64,7 +64,10 @@ def _options(
         ),
     ] = None,
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     context.obj = Invocation(config)
@@ -138,7 +141,11 @@ def _run(arguments: Sequence[str]) -> int:
 def _libpq_variables(line: str) -> str:
     """The variables that libpq reads beside the URL: one that is wrong keeps a right URL from working. None where the line
     itself names one."""
-    found = [name for name in sorted(os.environ) if name.startswith("PG") and name.isalpha() and os.environ[name]]
+    found = [
+        name
+        for name in sorted(os.environ)
+        if name.startswith("PG") and name.isalpha() and os.environ[name]
+    ]
     if not found or any(re.search(rf"\b{name}\b", line) for name in found):
         return ""
     return f"; libpq also follows {', '.join(found)} of the environment"

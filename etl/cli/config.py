@@ -39,7 +39,9 @@ class Finding(msgspec.Struct, frozen=True):
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(name="config", help="What is set, and whether it works.", no_args_is_help=True)
+    group = typer.Typer(
+        name="config", help="What is set, and whether it works.", no_args_is_help=True
+    )
     group.command("init")(init)
     group.command("check")(check)
     group.command("show")(show)
@@ -49,18 +51,24 @@ def register(app: typer.Typer) -> None:
 def init(
     context: typer.Context,
     user: Annotated[
-        bool, typer.Option("--user", help="In your own configuration folder: for every folder that has no file.")
+        bool,
+        typer.Option(
+            "--user", help="In your own configuration folder: for every folder that has no file."
+        ),
     ] = False,
 ) -> None:
     """Write a configuration file that explains every setting; one that is there is never overwritten.
 
-    Without --user it is the file that --config or ORCHESTRA_ETL_CONFIG names, else config/etl.toml in this folder.
+    Without --user it is the file that --config or ORCHESTRA_ETL_CONFIG names, else config/etl.toml
+    in this folder.
     """
     from etl.settings import sources
 
     named = sources.named_file(invocation(context).config, os.environ)
     if user and named is not None:
-        raise ConfigurationError(f"{named} is named already (--config, ORCHESTRA_ETL_CONFIG): leave --user out")
+        raise ConfigurationError(
+            f"{named} is named already (--config, ORCHESTRA_ETL_CONFIG): leave --user out"
+        )
     path = sources.user_file() if user else named or sources.WORKING_FOLDER
     if path is None:
         raise ConfigurationError("this user has no home folder: name a file with --config")
@@ -77,7 +85,9 @@ def init(
             f"{path} cannot be written ({error.strerror}): name another file with --config"
             + ("" if user else ", or give --user")
         ) from None
-    typer.echo(f"{path} is written: add your workflows to it (`orchestra-etl workflows` prints the lines)")
+    typer.echo(
+        f"{path} is written: add your workflows to it (`orchestra-etl workflows` prints the lines)"
+    )
     if note := _other_file(path, before, sources.config_file(None, os.environ)):
         typer.echo(note)
 
@@ -96,7 +106,9 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
     """The settings in force, from the file and the environment; secrets are masked."""
     settings = invocation(context).settings()
     if as_json:
-        print_json({"config_file": settings.config_file and str(settings.config_file), **settings.masked()})
+        print_json(
+            {"config_file": settings.config_file and str(settings.config_file), **settings.masked()}
+        )
         return
     typer.echo(f"# {plain(settings.source)}")
     for name, value in settings.masked().items():
@@ -107,7 +119,8 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
 def check(context: typer.Context, as_json: AsJson = False) -> int:
     """Try the settings, the API (each workflow with one request) and the database; changes nothing.
 
-    Exit status: that of the first problem (2 settings, 3 the API refuses the key, 4 the database, 5 the API).
+    Exit status: that of the first problem (2 settings, 3 the API refuses the key, 4 the database, 5
+    the API).
     """
     settings = invocation(context).settings()
     findings = [
@@ -119,15 +132,27 @@ def check(context: typer.Context, as_json: AsJson = False) -> int:
     if as_json:
         print_json(findings)
     else:
-        fields(console(), [("ok" if one.ok else "problem", f"{one.subject}: {plain(one.text)}") for one in findings])
+        fields(
+            console(),
+            [
+                ("ok" if one.ok else "problem", f"{one.subject}: {plain(one.text)}")
+                for one in findings
+            ],
+        )
     return next((one.exit_status for one in findings if not one.ok), 0)
 
 
 def _settings_lines(name: str, value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [line for key, inner in value.items() for line in _settings_lines(f"{name}.{key}", inner)]
+        return [
+            line for key, inner in value.items() for line in _settings_lines(f"{name}.{key}", inner)
+        ]
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [line for n, inner in enumerate(value, 1) for line in _settings_lines(f"{name}[{n}]", inner)]
+        return [
+            line
+            for n, inner in enumerate(value, 1)
+            for line in _settings_lines(f"{name}[{n}]", inner)
+        ]
     return [f"{name} = {msgspec.json.encode(value).decode() if value is not None else 'not set'}"]
 
 
@@ -143,7 +168,11 @@ def _settings_finding(settings: Settings) -> Finding:
         settings.read_redaction_key()
     except EtlError as error:
         return Finding("settings", False, str(error), error.exit_status)
-    workflows = "all workflows" if settings.api.all_workflows else counted(len(settings.workflows), "workflow")
+    workflows = (
+        "all workflows"
+        if settings.api.all_workflows
+        else counted(len(settings.workflows), "workflow")
+    )
     return Finding("settings", True, f"{workflows} ({settings.source})")
 
 
@@ -164,10 +193,14 @@ async def _try_api(settings: Settings) -> list[Finding]:
             if not first.ok:
                 return [first]
             found = [
-                await _try(f"workflow {plain(workflow.name or workflow.id, 36)}", _reader(client, workflow))
+                await _try(
+                    f"workflow {plain(workflow.name or workflow.id, 36)}", _reader(client, workflow)
+                )
                 for workflow in settings.workflows
             ]
-            if first.text.endswith(_UNLISTED) and not any(one.ok and one.text in _CONFIRMING for one in found):
+            if first.text.endswith(_UNLISTED) and not any(
+                one.ok and one.text in _CONFIRMING for one in found
+            ):
                 first = Finding(
                     "API",
                     False,
@@ -202,12 +235,12 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
         raise
     except (NotFound, RequestRefused) as error:
         if settings.api.all_workflows or not settings.workflows:
-            raise type(error)(f"{error}; without a list of workflows, configure them by their ids") from None
+            raise type(error)(
+                f"{error}; without a list of workflows, configure them by their ids"
+            ) from None
         return f"{settings.api.base_url} {_UNLISTED}"
     _expect_list(answer)
-    return (
-        f"{settings.api.base_url}: the key can see {counted(len(decode_workflows(answer.body).workflows), 'workflow')}"
-    )
+    return f"{settings.api.base_url}: the key can see {counted(len(decode_workflows(answer.body).workflows), 'workflow')}"
 
 
 def _expect_list(answer: Answer) -> None:
@@ -240,9 +273,13 @@ def _try_database(settings: Settings) -> Finding:
                 own.check_writable()
                 found = schema.read(own)
                 if found.revision is None and settings.database_url() == EMBEDDED:
-                    return Finding("database", True, "embedded; the schema will be made at the first use")
+                    return Finding(
+                        "database", True, "embedded; the schema will be made at the first use"
+                    )
                 if found.revision is None and settings.database.migrate_on_start:
-                    return Finding("database", True, "it answers; the schema will be made at the first use")
+                    return Finding(
+                        "database", True, "it answers; the schema will be made at the first use"
+                    )
                 found.check()
                 if found.is_current:
                     roles.check_loader(own)
@@ -252,6 +289,8 @@ def _try_database(settings: Settings) -> Finding:
     except EtlError as error:
         return Finding("database", False, str(error), error.exit_status)
     if not found.is_current:
-        return Finding("database", True, f"it answers; {found.difference}, which may use it for now")
+        return Finding(
+            "database", True, f"it answers; {found.difference}, which may use it for now"
+        )
     text = f"it answers, and the schema is up to date ({found.revision})"
     return Finding("database", True, text if due is None else f"{text}; {due.advice}")

@@ -22,14 +22,19 @@ if TYPE_CHECKING:
     from etl.database import Database
     from etl.settings import Settings
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")
+]
 WorkflowIds = Annotated[
     list[str] | None,
-    typer.Option("--workflow", "-w", help="Only this workflow; may be given several times.", callback=no_json),
+    typer.Option(
+        "--workflow", "-w", help="Only this workflow; may be given several times.", callback=no_json
+    ),
 ]
 
 Numbers = Annotated[
-    list[int] | None, typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="Numbers, as `list` shows them.")
+    list[int] | None,
+    typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="Numbers, as `list` shows them."),
 ]
 
 
@@ -76,7 +81,9 @@ def check_stored(database: Database, workflows: Sequence[str] | None) -> None:
     if not workflows:
         return
     if unknown := set(workflows).difference(database.transaction(redaction.known_workflows)):
-        raise ConfigurationError(f"nothing is stored of workflow {min(unknown)[:80]!r}: see `orchestra-etl status`")
+        raise ConfigurationError(
+            f"nothing is stored of workflow {min(unknown)[:80]!r}: see `orchestra-etl status`"
+        )
 
 
 def invocation(context: typer.Context) -> Invocation:
@@ -117,5 +124,7 @@ def chosen(
     if not numbers:
         return None
     if missing := unknown(connection, numbers):
-        raise ConfigurationError(f"there is no {noun} {', '.join(map(str, missing))}; nothing was done")
+        raise ConfigurationError(
+            f"there is no {noun} {', '.join(map(str, missing))}; nothing was done"
+        )
     return numbers

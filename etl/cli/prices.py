@@ -24,14 +24,21 @@ if TYPE_CHECKING:
     from etl.analytics.prices import Price, Rule
     from etl.settings.prices import ModelPrice
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name; * in it stands for any characters.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model's name; * in it stands for any characters.")
+]
 ServiceTier = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Only for this tier of service: batch, flex, priority, ...; else standard."),
+    typer.Option(
+        metavar="NAME",
+        help="Only for this tier of service: batch, flex, priority, ...; else standard.",
+    ),
 ]
 Above = Annotated[
     str | None,
-    typer.Option("--above", metavar="TOKENS", help="Only for calls with more input tokens, such as 200000."),
+    typer.Option(
+        "--above", metavar="TOKENS", help="Only for calls with more input tokens, such as 200000."
+    ),
 ]
 
 # Where the settings' names are not the options'.
@@ -67,16 +74,21 @@ def register(app: typer.Typer) -> None:
 def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
     """The models seen, their prices, where these are from and how old they are, and how many calls have none.
 
-    A price is for a million tokens, a thousand searches, tool uses, pages, search units or calls, or an hour of audio. Parts of
-    input and output are named where their price is not that of what contains them. Prices that change over the day are those at
-    noon (UTC).
+    A price is for a million tokens, a thousand searches, tool uses, pages, search units or calls,
+    or an hour of audio. Parts of input and output are named where their price is not that of what
+    contains them. Prices that change over the day are those at noon (UTC).
     """
     from etl.analytics import priced_calls, prices
     from etl.analytics.default_prices import publication
 
     with invocation(context).database() as database:
         rules, stored, usage, (more, calls) = database.transaction(
-            lambda c: (prices.set_rules(c), prices.stored(c), priced_calls.usage(c), priced_calls.beyond(c))
+            lambda c: (
+                prices.set_rules(c),
+                prices.stored(c),
+                priced_calls.usage(c),
+                priced_calls.beyond(c),
+            )
         )
     seen = _seen(stored, usage)
     published = publication(datetime.now(UTC).date())
@@ -99,7 +111,11 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
             ("model", "calls", "without a cost"),
             [
                 (
-                    (plain(one.model or "(no name)", 50), f"{one.calls:,}", f"{one.unpriced_calls:,}"),
+                    (
+                        plain(one.model or "(no name)", 50),
+                        f"{one.calls:,}",
+                        f"{one.unpriced_calls:,}",
+                    ),
                     _lines(one, published),
                 )
                 for one in seen
@@ -115,7 +131,9 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
         typer.echo("\nset by command:")
         for rule in rules:
             when = "" if rule.set_at is None else f" (set on {rule.set_at:%Y-%m-%d})"
-            typer.echo(f"  {plain(rule.model)}: {_what(rule)}{_described(rule, rule.amounts)}{when}")
+            typer.echo(
+                f"  {plain(rule.model)}: {_what(rule)}{_described(rule, rule.amounts)}{when}"
+            )
     if seen:
         typer.echo(f"\npublished prices: {published.text}")
 
@@ -124,14 +142,17 @@ def set_price(
     context: typer.Context,
     model: Model,
     input: Annotated[
-        str | None, typer.Option("--input", metavar="AMOUNT", help="For a million input tokens, such as 0.15.")
+        str | None,
+        typer.Option("--input", metavar="AMOUNT", help="For a million input tokens, such as 0.15."),
     ] = None,
     output: Annotated[
         str | None, typer.Option("--output", metavar="AMOUNT", help="For a million output tokens.")
     ] = None,
     cached_input: Annotated[
         str | None,
-        typer.Option(metavar="AMOUNT", help="For a million input tokens from a cache; else as --input."),
+        typer.Option(
+            metavar="AMOUNT", help="For a million input tokens from a cache; else as --input."
+        ),
     ] = None,
     part: Annotated[
         list[str] | None,
@@ -144,19 +165,24 @@ def set_price(
     service_tier: ServiceTier = None,
     above: Above = None,
     currency: Annotated[str, typer.Option(help="Three letters.")] = "USD",
-    provider: Annotated[str | None, typer.Option(metavar="NAME", help="Who is paid; else as published.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who is paid; else as published.")
+    ] = None,
     valid_from: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="DATE", help="First day (UTC); days before keep their price. Else: it always held."
+            "--from",
+            metavar="DATE",
+            help="First day (UTC); days before keep their price. Else: it always held.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Set what a model costs, or all that a pattern matches; costs of the past are corrected, too.
 
-    An exact name goes before a pattern, a longer pattern before a shorter one, and [[prices]] of the configuration before all.
-    For example: orchestra-etl prices set 'virtuoso-*' --input 0.50 --output 0.80 --from 2026-01-01
+    An exact name goes before a pattern, a longer pattern before a shorter one, and [[prices]] of
+    the configuration before all. For example: orchestra-etl prices set 'virtuoso-*' --input 0.50
+    --output 0.80 --from 2026-01-01
     """
     from etl import app
     from etl.analytics import prices
@@ -180,13 +206,17 @@ def unset_price(
     context: typer.Context,
     model: Model,
     valid_from: Annotated[
-        str | None, typer.Option("--from", metavar="DATE", help="Only the price that holds from this day on.")
+        str | None,
+        typer.Option("--from", metavar="DATE", help="Only the price that holds from this day on."),
     ] = None,
     service_tier: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only the price for this tier of service.")
     ] = None,
     above: Annotated[
-        str | None, typer.Option("--above", metavar="TOKENS", help="Only the price for calls with more input tokens.")
+        str | None,
+        typer.Option(
+            "--above", metavar="TOKENS", help="Only the price for calls with more input tokens."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -196,12 +226,19 @@ def unset_price(
 
     settings = invocation(context).settings()
     wanted = _checked(
-        model=model, input="0", output="0", valid_from=valid_from, service_tier=service_tier, above_input_tokens=above
+        model=model,
+        input="0",
+        output="0",
+        valid_from=valid_from,
+        service_tier=service_tier,
+        above_input_tokens=above,
     )
     tier = None if service_tier is None else wanted.service_tier
     length = None if above is None else wanted.above_input_tokens
     with app.open_database(settings) as database:
-        removed = database.transaction(lambda c: prices.unset_rules(c, model, wanted.valid_from, tier, length))
+        removed = database.transaction(
+            lambda c: prices.unset_rules(c, model, wanted.valid_from, tier, length)
+        )
         if not removed:
             which = (
                 f" for {tier}" if tier else "",
@@ -225,7 +262,9 @@ def _named(options: Mapping[str, str | None], parts: Iterable[str]) -> dict[str,
         name, equals, amount = one.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or name not in _PARTS:
-            raise ConfigurationError(f"--part: {plain(one, 60)!r} is not NAME=AMOUNT with one of {', '.join(_PARTS)}")
+            raise ConfigurationError(
+                f"--part: {plain(one, 60)!r} is not NAME=AMOUNT with one of {', '.join(_PARTS)}"
+            )
         if name in found:
             raise ConfigurationError(f"--part: the price of {name} is given twice")
         found[name] = amount.strip()
@@ -238,14 +277,22 @@ def _checked(**values: str | None) -> ModelPrice:
     from etl.settings.prices import ModelPrice
 
     try:
-        return ModelPrice.model_validate({name: value for name, value in values.items() if value is not None})
+        return ModelPrice.model_validate(
+            {name: value for name, value in values.items() if value is not None}
+        )
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         name = str(problem["loc"][0])
-        what = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+        what = (
+            str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+        )
         if problem["type"] == "missing":
             what = "is missing: give --input and --output, or with --part the price of what is not sold by the token"
-        option = f"--{name.replace('_', '-')}" if name not in _PARTS or name in _OPTION_PARTS else f"--part {name}"
+        option = (
+            f"--{name.replace('_', '-')}"
+            if name not in _PARTS or name in _OPTION_PARTS
+            else f"--part {name}"
+        )
         raise ConfigurationError(f"{_OPTIONS.get(name, option)}: {what}") from None
 
 
@@ -253,7 +300,10 @@ def _seen(stored: Iterable[Price], usage: Iterable[Usage]) -> list[Seen]:
     by_model: dict[str | None, list[Price]] = {}
     for price in stored:
         by_model.setdefault(price.model, []).append(price)
-    called = [Seen(one.model, one.calls, one.unpriced_calls, one.lacks, by_model.pop(one.model, [])) for one in usage]
+    called = [
+        Seen(one.model, one.calls, one.unpriced_calls, one.lacks, by_model.pop(one.model, []))
+        for one in usage
+    ]
     return [*called, *(Seen(model, 0, 0, [], prices) for model, prices in by_model.items())]
 
 
@@ -261,7 +311,11 @@ def _lines(one: Seen, published: Publication) -> list[str]:
     lines = []
     for price in one.prices:
         source = published.source if price.source in ("default", "added") else price.source
-        origin = [price.provider, source, "in part added to it" if price.source == "added" else None]
+        origin = [
+            price.provider,
+            source,
+            "in part added to it" if price.source == "added" else None,
+        ]
         lines.append(_what(price) + _described(price, _own(price), origin))
     for lack in one.lacks:
         if lack.what == "usage":
@@ -298,7 +352,9 @@ def _what(price: Price | Rule) -> str:
     return f"{text}: " if text else ""
 
 
-def _described(price: Price | Rule, amounts: Mapping[str, Decimal], origin: Iterable[str | None] = ()) -> str:
+def _described(
+    price: Price | Rule, amounts: Mapping[str, Decimal], origin: Iterable[str | None] = ()
+) -> str:
     until: date | None = getattr(price, "valid_until", None)
     since = "" if price.valid_from == date.min else f" from {price.valid_from}"
     end = "" if until is None else f" until {until}"
@@ -308,9 +364,16 @@ def _described(price: Price | Rule, amounts: Mapping[str, Decimal], origin: Iter
     if priced and not any(priced.values()):
         text = "free"
     else:
-        text = ", ".join(f"{part} {amount_of(amount)}" for part, amount in priced.items()) + f" {price.currency}"
+        text = (
+            ", ".join(f"{part} {amount_of(amount)}" for part, amount in priced.items())
+            + f" {price.currency}"
+        )
     return f"{text}{since}{end}" + (f" ({names})" if names else "")
 
 
 def _effect(changed: int) -> str:
-    return f"{counted(changed, 'price')} changed" if changed else "nothing changes for the models seen so far"
+    return (
+        f"{counted(changed, 'price')} changed"
+        if changed
+        else "nothing changes for the models seen so far"
+    )

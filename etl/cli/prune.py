@@ -27,18 +27,25 @@ def prune(
     context: typer.Context,
     payloads_older_than: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Remove payloads of runs over for so long, such as 90d; metrics stay."),
+        typer.Option(
+            metavar="DURATION",
+            help="Remove payloads of runs over for so long, such as 90d; metrics stay.",
+        ),
     ] = None,
     runs_older_than: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Remove runs over for so long whole, such as 730d.")
+        str | None,
+        typer.Option(metavar="DURATION", help="Remove runs over for so long whole, such as 730d."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Remove what is older than `[retention]` in the settings, or these options, allow; it does not come back.
 
-    Open runs are never touched. Small transactions, safe beside the service, may be stopped and repeated at any time; made
-    for cron. PostgreSQL reuses the space by itself; files shrink only by VACUUM FULL.
+    Open runs are never touched. Small transactions, safe beside the service, may be stopped and
+    repeated at any time; made for cron. PostgreSQL reuses the space by itself; files shrink only by
+    VACUUM FULL.
     """
     from etl import app
     from etl.admin import retention
@@ -46,9 +53,13 @@ def prune(
     settings = invocation(context).settings()
     ages = _ages(settings.retention, payloads_older_than, runs_older_than)
     with app.open_database(settings) as database:
-        wanted = database.transaction(lambda c: retention.horizons(c, payloads=ages.payloads, runs=ages.runs))
+        wanted = database.transaction(
+            lambda c: retention.horizons(c, payloads=ages.payloads, runs=ages.runs)
+        )
         if dry_run:
-            _print_preview(database.transaction(lambda c: retention.preview(c, wanted)), as_json=as_json)
+            _print_preview(
+                database.transaction(lambda c: retention.preview(c, wanted)), as_json=as_json
+            )
             return 0
         done, interrupted = asyncio.run(_prune(settings, database, wanted))
         asyncio.run(app.refresh_rollups(settings, database))
@@ -62,13 +73,17 @@ def _ages(configured: Retention, payloads: str | None, runs: str | None) -> Rete
 
     from etl.settings.retention import Retention
 
-    given = {name: value for name, value in (("payloads", payloads), ("runs", runs)) if value is not None}
+    given = {
+        name: value for name, value in (("payloads", payloads), ("runs", runs)) if value is not None
+    }
     try:
         ages = Retention.model_validate({**configured.model_dump(mode="json"), **given})
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         option = f"--{problem['loc'][0]}-older-than: " if problem["loc"] else ""
-        raise ConfigurationError(option + str(problem["msg"]).removeprefix("Value error, ")) from None
+        raise ConfigurationError(
+            option + str(problem["msg"]).removeprefix("Value error, ")
+        ) from None
     if ages.payloads is None and ages.runs is None:
         raise ConfigurationError(
             "no retention is set, so everything is kept: set payloads or runs under [retention] in the configuration, "
@@ -77,7 +92,9 @@ def _ages(configured: Retention, payloads: str | None, runs: str | None) -> Rete
     return ages
 
 
-async def _prune(settings: Settings, database: Database, wanted: Horizons) -> tuple[Pruned, int | None]:
+async def _prune(
+    settings: Settings, database: Database, wanted: Horizons
+) -> tuple[Pruned, int | None]:
     from etl import app
     from etl.signals import stop_on_signals
 
@@ -92,13 +109,19 @@ def _print_preview(found: Preview, *, as_json: bool) -> None:
     if found.runs is not None:
         typer.echo(f"would be removed whole: {_aged(found.runs)}")
     if found.payloads is not None:
-        typer.echo(f"would lose their payloads: {_aged(found.payloads)}; {counted(found.dead_letters, 'dead letter')}")
+        typer.echo(
+            f"would lose their payloads: {_aged(found.payloads)}; {counted(found.dead_letters, 'dead letter')}"
+        )
     typer.echo("nothing was removed: repeat without --dry-run")
 
 
 def _aged(aged: Aged) -> str:
     text = f"{counted(aged.runs, 'run')} with {counted(aged.steps, 'step')}"
-    return text if not aged.runs else f"{text}, over since {instant(aged.oldest)} to {instant(aged.newest)}"
+    return (
+        text
+        if not aged.runs
+        else f"{text}, over since {instant(aged.oldest)} to {instant(aged.newest)}"
+    )
 
 
 def _print(done: Pruned, *, as_json: bool) -> None:

@@ -24,9 +24,10 @@ def register(app: typer.Typer) -> None:
 def rebuild(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson = False) -> int:
     """Read the stored steps again by newer rules, from the payloads in the database, without asking the API.
 
-    Needed after an upgrade that says so: models, tokens, costs, reasons to stop and errors then follow the new rules. A step
-    whose payloads were pruned keeps what it has. Small transactions, safe beside the service, may be stopped and repeated at any
-    time: it goes on where it was. With --workflow it reads that workflow from the beginning, finished or not.
+    Needed after an upgrade that says so: models, tokens, costs, reasons to stop and errors then
+    follow the new rules. A step whose payloads were pruned keeps what it has. Small transactions,
+    safe beside the service, may be stopped and repeated at any time: it goes on where it was. With
+    --workflow it reads that workflow from the beginning, finished or not.
     """
     from etl import app
 
@@ -41,13 +42,17 @@ def rebuild(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJso
     else:
         typer.echo(f"{counted(done.steps, 'step')} read again; {done.changed:,} of them changed")
         kept = (("without payload", done.without_payload), ("unreadable", done.unreadable))
-        fields(console(), [(name, f"{number:,}, left as they were") for name, number in kept], indent=2)
+        fields(
+            console(), [(name, f"{number:,}, left as they were") for name, number in kept], indent=2
+        )
         if not done.complete:
             typer.echo("interrupted: repeat this to go on")
     return 128 + interrupted if interrupted and not done.complete else 0
 
 
-async def _rebuild(settings: Settings, database: Database, only: list[str] | None) -> tuple[Rebuilt, int | None]:
+async def _rebuild(
+    settings: Settings, database: Database, only: list[str] | None
+) -> tuple[Rebuilt, int | None]:
     from etl import app
     from etl.signals import stop_on_signals
 

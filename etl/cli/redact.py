@@ -85,7 +85,9 @@ class Preview(msgspec.Struct, frozen=True):
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        name="redact", help="Try the redaction rules, and apply them to what is stored.", no_args_is_help=True
+        name="redact",
+        help="Try the redaction rules, and apply them to what is stored.",
+        no_args_is_help=True,
     )
     group.command("preview")(preview)
     group.command("apply")(apply)
@@ -97,7 +99,12 @@ def preview(
     run: Annotated[str, typer.Argument(help="The run's id.", callback=no_json)],
     workflow: Annotated[
         str | None,
-        typer.Option("--workflow", "-w", help="Its workflow, where the run is not known here.", callback=no_json),
+        typer.Option(
+            "--workflow",
+            "-w",
+            help="Its workflow, where the run is not known here.",
+            callback=no_json,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -110,7 +117,9 @@ def preview(
     with app.open_database(settings) as database:
         known = workflow or database.transaction(lambda c: runs.workflow_of(c, run))
         if known is None:
-            raise ConfigurationError(f"run {run[:80]!r} is not known here: name its workflow with --workflow")
+            raise ConfigurationError(
+                f"run {run[:80]!r} is not known here: name its workflow with --workflow"
+            )
         policy = rules.policy(known)
         found = Preview(run, known)
         if policy is not None:
@@ -128,19 +137,24 @@ def preview(
 def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson = False) -> int:
     """Apply the configured rules to all that is stored, without asking the API; what they remove is gone for good.
 
-    Reaches what is never read again, too: steps and runs that the API has let go, settled dead letters, names in the rollups.
-    First start every service with the rules. Small transactions, may be stopped and repeated at any time. Backups are not
-    reached; PostgreSQL overwrites the old rows by and by (VACUUM FULL at once).
+    Reaches what is never read again, too: steps and runs that the API has let go, settled dead
+    letters, names in the rollups. First start every service with the rules. Small transactions, may
+    be stopped and repeated at any time. Backups are not reached; PostgreSQL overwrites the old rows
+    by and by (VACUUM FULL at once).
     """
     from etl import app
 
     settings = invocation(context).settings()
     if not settings.redaction.rules:
-        raise ConfigurationError("there are no redaction rules: add [[redaction.rules]] to the configuration")
+        raise ConfigurationError(
+            "there are no redaction rules: add [[redaction.rules]] to the configuration"
+        )
     rules = app.open_redaction(settings)
     for one in workflow or ():
         if rules.policy(one) is None:
-            raise ConfigurationError(f"no redaction rule applies to workflow {one[:80]!r}: nothing was changed")
+            raise ConfigurationError(
+                f"no redaction rule applies to workflow {one[:80]!r}: nothing was changed"
+            )
     with app.open_database(settings) as database:
         check_stored(database, workflow)
         done, interrupted = asyncio.run(_apply_stored(settings, database, workflow))
@@ -180,7 +194,9 @@ async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Spli
     async with app.open_client(settings) as client:
         steps = split((await client.steps(workflow_id, run_id)).body)
         if steps is None:
-            raise ApiError("the answer for the run's steps is no JSON array: it would be set aside without its bytes")
+            raise ApiError(
+                "the answer for the run's steps is no JSON array: it would be set aside without its bytes"
+            )
         try:
             body = (await client.run(workflow_id, run_id)).body
         except (NotFound, RequestRefused):
@@ -188,7 +204,9 @@ async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Spli
     return steps, split(body if body.lstrip().startswith(b"[") else b"[" + body + b"]")
 
 
-def _apply(policy: Policy, run_id: str, workflow_id: str, steps: Split, rows: Split | None, others: int) -> Preview:
+def _apply(
+    policy: Policy, run_id: str, workflow_id: str, steps: Split, rows: Split | None, others: int
+) -> Preview:
     from etl.transform.fields import object_of, text_of
     from etl.transform.redact import NotRedactable
     from etl.transform.traces import find_traces
@@ -212,9 +230,20 @@ def _apply(policy: Policy, run_id: str, workflow_id: str, steps: Split, rows: Sp
             continue
         matches.update(match.rule for match in found)
         removed.update(match.rule for match in found if match.applied)
-        step_id, node_id = (None, None) if of_run else (text_of(members.get("id")), text_of(members.get("node_id")))
+        step_id, node_id = (
+            (None, None)
+            if of_run
+            else (text_of(members.get("id")), text_of(members.get("node_id")))
+        )
         removals += [
-            Removal(step_id, node_id, match.path, policy.rules[match.rule].action, match.kind, match.size)
+            Removal(
+                step_id,
+                node_id,
+                match.path,
+                policy.rules[match.rule].action,
+                match.kind,
+                match.size,
+            )
             for match in found
             if match.applied
         ]
@@ -270,12 +299,25 @@ def _print(found: Preview) -> None:
     if not found.searched_all:
         rows.append(("search", "cut off: removed texts may stand in more places"))
     if found.not_redactable:
-        rows.append(("unreadable", f"{counted(found.not_redactable, 'element')}; set aside without their bytes"))
+        rows.append(
+            (
+                "unreadable",
+                f"{counted(found.not_redactable, 'element')}; set aside without their bytes",
+            )
+        )
     if not found.run_row:
-        rows.append(("run", "the API does not give the run's own row: the rules were tried on its steps alone"))
+        rows.append(
+            (
+                "run",
+                "the API does not give the run's own row: the rules were tried on its steps alone",
+            )
+        )
     rows += [
         ("policy", found.policy or ""),
-        ("stored", f"{others} under other rules or none{rewrite if found.steps_under_other_rules else ''}"),
+        (
+            "stored",
+            f"{others} under other rules or none{rewrite if found.steps_under_other_rules else ''}",
+        ),
     ]
     typer.echo()
     fields(out, rows)

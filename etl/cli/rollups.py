@@ -23,7 +23,9 @@ SHOWN = 20
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        name="rollups", help="Counts, tokens, durations and failures by hour, for analysts.", no_args_is_help=True
+        name="rollups",
+        help="Counts, tokens, durations and failures by hour, for analysts.",
+        no_args_is_help=True,
     )
     group.command("refresh")(refresh)
     group.command("verify")(verify)
@@ -32,7 +34,9 @@ def register(app: typer.Typer) -> None:
 
 def refresh(
     context: typer.Context,
-    everything: Annotated[bool, typer.Option("--all", help="Everything, not only what changed.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Everything, not only what changed.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring the rollups and the prices up to date; `sync`, `backfill` and `serve` do so by themselves."""
@@ -51,9 +55,13 @@ def refresh(
         f"{counted(done.groups, 'group')} computed with {counted(done.rows, 'row')} and {counted(done.failures, 'failure')}"
     )
     if done.frozen:
-        typer.echo(f"{counted(done.frozen, 'group')} left as they were: their runs were pruned by an earlier version")
+        typer.echo(
+            f"{counted(done.frozen, 'group')} left as they were: their runs were pruned by an earlier version"
+        )
     if done.stuck:
-        typer.echo(f"{counted(done.stuck, 'group')} cannot be computed: see `orchestra-etl rollups verify`")
+        typer.echo(
+            f"{counted(done.stuck, 'group')} cannot be computed: see `orchestra-etl rollups verify`"
+        )
     if done.busy:
         typer.echo("another process is refreshing them: what is left is its work")
     elif done.waiting:
@@ -81,20 +89,34 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
         print_json(found)
         return 0 if found.well else 6
     if found.failure is not None:
-        typer.echo(f"the rollups cannot be compared with the steps: computing them fails (SQLSTATE {found.failure})")
+        typer.echo(
+            f"the rollups cannot be compared with the steps: computing them fails (SQLSTATE {found.failure})"
+        )
     elif found.differences:
-        typer.echo(f"{counted(len(found.differences), 'group')} differ: run `orchestra-etl rollups refresh --all`")
+        typer.echo(
+            f"{counted(len(found.differences), 'group')} differ: run `orchestra-etl rollups refresh --all`"
+        )
         for one in found.differences[:SHOWN]:
             typer.echo(f"  {plain(one.workflow_id)}  {instant(one.at)}  {plain(one.what)}")
     if found.stuck:
-        typer.echo(f"{counted(len(found.stuck), 'group')} cannot be computed, so their numbers are old")
+        typer.echo(
+            f"{counted(len(found.stuck), 'group')} cannot be computed, so their numbers are old"
+        )
         for group in found.stuck[:SHOWN]:
-            cause = "the hour is outside the years 1 to 9999" if group.cause is None else f"SQLSTATE {group.cause}"
+            cause = (
+                "the hour is outside the years 1 to 9999"
+                if group.cause is None
+                else f"SQLSTATE {group.cause}"
+            )
             typer.echo(f"  {plain(group.workflow_id)}  {group.hour}  {cause}")
     if found.waiting:
-        typer.echo(f"{counted(found.waiting, 'change')} still to be counted: what they concern was not compared")
+        typer.echo(
+            f"{counted(found.waiting, 'change')} still to be counted: what they concern was not compared"
+        )
     if found.overdue:
-        typer.echo(f"{found.overdue:,} of them for more than ten minutes: run `orchestra-etl rollups refresh`")
+        typer.echo(
+            f"{found.overdue:,} of them for more than ten minutes: run `orchestra-etl rollups refresh`"
+        )
     if found.well and not found.waiting:
         typer.echo("the rollups are what follows from the steps")
     return 0 if found.well else 6

@@ -27,7 +27,9 @@ BAR = 24
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(name="runs", help="Recent runs, and one run with its waterfall.", no_args_is_help=True)
+    group = typer.Typer(
+        name="runs", help="Recent runs, and one run with its waterfall.", no_args_is_help=True
+    )
     group.command("list")(list_runs)
     group.command("show")(show)
     app.add_typer(group)
@@ -36,7 +38,9 @@ def register(app: typer.Typer) -> None:
 def list_runs(
     context: typer.Context,
     workflow: WorkflowIds = None,
-    wanted: Annotated[State | None, typer.Option("--state", help="Only runs in this state.")] = None,
+    wanted: Annotated[
+        State | None, typer.Option("--state", help="Only runs in this state.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -44,7 +48,9 @@ def list_runs(
     from etl.ledger import runs
 
     with invocation(context).database() as database:
-        found = database.transaction(lambda c: runs.recent(c, workflows=workflow, state=wanted, limit=limit))
+        found = database.transaction(
+            lambda c: runs.recent(c, workflows=workflow, state=wanted, limit=limit)
+        )
     if as_json:
         print_json(found)
         return
@@ -55,7 +61,15 @@ def list_runs(
         console(),
         ("start", "run", "state", "duration"),
         [
-            ((instant(run.start_time), plain(run.id), state(run.state), duration(run.duration_ms)), _summary(run))
+            (
+                (
+                    instant(run.start_time),
+                    plain(run.id),
+                    state(run.state),
+                    duration(run.duration_ms),
+                ),
+                _summary(run),
+            )
             for run in found
         ],
         numbers=("duration",),
@@ -66,7 +80,8 @@ def show(
     context: typer.Context,
     run: Annotated[str, typer.Argument(help="The run's id.", callback=no_json)],
     payloads: Annotated[
-        bool, typer.Option("--payloads", help="Also what the run and its steps were given and gave.")
+        bool,
+        typer.Option("--payloads", help="Also what the run and its steps were given and gave."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -102,7 +117,9 @@ def _summary(run: RecentRun) -> str:
 
 def _print_header(run: RunDetail) -> None:
     name = (
-        f"{plain(run.workflow_name, 200)} ({plain(run.workflow_id)})" if run.workflow_name else plain(run.workflow_id)
+        f"{plain(run.workflow_name, 200)} ({plain(run.workflow_id)})"
+        if run.workflow_name
+        else plain(run.workflow_id)
     )
     rows: list[tuple[str, str | Text]] = [("run", plain(run.id)), ("workflow", name)]
     if run.stored:
@@ -120,12 +137,21 @@ def _print_header(run: RunDetail) -> None:
     if run.error is not None:
         rows.append(("error", styled(plain(_error(run.error), 1000), "red")))
     if run.last_error is not None:
-        rows.append(("last read", styled(f"failed, attempt {run.attempts:,}: {plain(run.last_error, 500)}", "red")))
+        rows.append(
+            (
+                "last read",
+                styled(f"failed, attempt {run.attempts:,}: {plain(run.last_error, 500)}", "red"),
+            )
+        )
     fields(console(), rows)
 
 
 def _tracking(run: RunDetail) -> str:
-    read = f"last read {instant(run.steps_observed_at)}" if run.steps_observed_at else "never read so far"
+    read = (
+        f"last read {instant(run.steps_observed_at)}"
+        if run.steps_observed_at
+        else "never read so far"
+    )
     due = f", next {instant(run.due_at)}" if run.due_at else ""
     return f"{run.tracking}, {read}{due}"
 
@@ -139,7 +165,9 @@ def _tokens(steps: tuple[StepDetail, ...]) -> str:
     silent = sum(step.total_tokens is None for step in calls)
     if {total, given, answered} == {"-"}:
         return f"not known: {counted(silent, 'call')} without" if silent else "-"
-    return f"{total} ({given} in, {answered} out)" + (f", and {counted(silent, 'call')} without" if silent else "")
+    return f"{total} ({given} in, {answered} out)" + (
+        f", and {counted(silent, 'call')} without" if silent else ""
+    )
 
 
 def _sum(counts: Iterable[int | None]) -> str:
@@ -153,7 +181,10 @@ def _print_waterfall(run: RunDetail) -> None:
 
     starts = [step.start_time for step in run.steps if step.start_time is not None]
     begin = min([*starts, run.start_time] if run.start_time else starts, default=run.at)
-    end = max([*(_end(step, run) for step in run.steps), *([run.end_time] if run.end_time else [])], default=begin)
+    end = max(
+        [*(_end(step, run) for step in run.steps), *([run.end_time] if run.end_time else [])],
+        default=begin,
+    )
     length = max((end - begin).total_seconds(), 0.001)
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     shown.add_column("offset", justify="right", no_wrap=True)
@@ -162,7 +193,9 @@ def _print_waterfall(run: RunDetail) -> None:
     shown.add_column("step", overflow="fold")
     for step in run.steps:
         offset = None if step.start_time is None else (step.start_time - begin).total_seconds()
-        took = None if step.start_time is None else (_end(step, run) - step.start_time).total_seconds()
+        took = (
+            None if step.start_time is None else (_end(step, run) - step.start_time).total_seconds()
+        )
         shown.add_row(
             styled("-" if offset is None else span(offset) if offset >= 60 else f"{offset:.3f} s"),
             styled(_bar(offset, took, length), STYLES.get(step.state)),
@@ -221,13 +254,19 @@ def _print_payloads(run: RunDetail) -> None:
     for step in run.steps:
         for name, payload in (step.payloads or {}).items():
             _print_payload(
-                f"{plain(step.node_id or '', 200)} {plain(step.id)} {name}".strip(), payload.data, payload.note
+                f"{plain(step.node_id or '', 200)} {plain(step.id)} {name}".strip(),
+                payload.data,
+                payload.note,
             )
 
 
 def _print_payload(title: str, data: msgspec.Raw | None, note: str | None) -> None:
     out = console()
     out.print()
-    out.print(styled(title, "bold"), styled(f" ({plain(note, 200)})" if note else "", "dim"), sep="")
+    out.print(
+        styled(title, "bold"), styled(f" ({plain(note, 200)})" if note else "", "dim"), sep=""
+    )
     if data is not None:
-        out.print(styled(safe_json(msgspec.json.format(bytes(data), indent=2).decode())), soft_wrap=True)
+        out.print(
+            styled(safe_json(msgspec.json.format(bytes(data), indent=2).decode())), soft_wrap=True
+        )

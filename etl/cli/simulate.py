@@ -13,7 +13,7 @@ import typer
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from etl.local.simulator import Simulator
+    from etl.simulator.server import Simulator
 
 
 def register(app: typer.Typer) -> None:
@@ -23,14 +23,19 @@ def register(app: typer.Typer) -> None:
 
 def simulate(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free one.")] = 8765,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free one.")
+    ] = 8765,
     key: Annotated[str, typer.Option(help="The API key it accepts.")] = "simulated-key",
     seed: Annotated[int, typer.Option(help="The same seed gives the same history.")] = 1,
     workflows: Annotated[int, typer.Option(min=1, max=4000, help="How many workflows.")] = 3,
     runs: Annotated[
-        int, typer.Option(min=0, max=10_000_000, help="How many runs each workflow has at the start.")
+        int,
+        typer.Option(min=0, max=10_000_000, help="How many runs each workflow has at the start."),
     ] = 300,
-    arrivals: Annotated[float, typer.Option(min=0, max=6000, help="New runs a minute in each workflow.")] = 2.0,
+    arrivals: Annotated[
+        float, typer.Option(min=0, max=6000, help="New runs a minute in each workflow.")
+    ] = 2.0,
     epoch: Annotated[
         datetime | None,
         typer.Option(
@@ -38,9 +43,12 @@ def simulate(
             "other options, continues that simulator's history."
         ),
     ] = None,
-    failure_rate: Annotated[float, typer.Option(min=0, max=1, help="Share of runs that do not succeed.")] = 0.08,
+    failure_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of runs that do not succeed.")
+    ] = 0.08,
     misbehave: Annotated[
-        list[str] | None, typer.Option(help="Something that goes wrong now and then; `--misbehave help` lists them.")
+        list[str] | None,
+        typer.Option(help="Something that goes wrong now and then; `--misbehave help` lists them."),
     ] = None,
     folder: Annotated[
         Path | None,
@@ -52,21 +60,24 @@ def simulate(
 ) -> int:
     """Serve a simulated Orchestra API on this machine until Ctrl-C.
 
-    Its runs start, progress and end as time passes; the same seed always gives the same history. Standard output gets the
-    lines that point the command at it; standard error how to continue the same history after a restart.
+    Its runs start, progress and end as time passes; the same seed always gives the same history.
+    Standard output gets the lines that point the command at it; standard error how to continue the
+    same history after a restart.
     """
     from etl import logs
-    from etl.local.folder import Folder
-    from etl.local.history import History
-    from etl.local.misbehaviour import MISBEHAVIOURS
-    from etl.local.simulator import Simulator
+    from etl.simulator.folder import Folder
+    from etl.simulator.history import History
+    from etl.simulator.misbehaviour import MISBEHAVIOURS
+    from etl.simulator.server import Simulator
 
     if misbehave == ["help"]:
         typer.echo("\n".join(MISBEHAVIOURS))
         return 0
     unknown = [name for name in misbehave or () if name not in MISBEHAVIOURS]
     if unknown:
-        raise ConfigurationError(f"there is no misbehaviour {unknown[0]!r}; there are: {', '.join(MISBEHAVIOURS)}")
+        raise ConfigurationError(
+            f"there is no misbehaviour {unknown[0]!r}; there are: {', '.join(MISBEHAVIOURS)}"
+        )
     if folder is not None and not folder.is_dir():
         raise ConfigurationError(f"there is no folder {folder}")
     start = (epoch or datetime.now(UTC)).replace(microsecond=0)
@@ -104,7 +115,8 @@ async def _serve(simulator: Simulator, key: str, epoch: datetime | None) -> None
 
     try:
         async with simulator:
-            # Before anything is printed: whoever starts this from a program may signal as soon as there is a line.
+            # Before anything is printed: whoever starts this from a program may signal as soon as
+            # there is a line.
             with stop_on_signals() as stop:
                 typer.echo(f"export ORCHESTRA_BASE_URL={simulator.base_url}")
                 typer.echo(f"export ORCHESTRA_API_KEY={shlex.quote(key)}")
@@ -117,4 +129,6 @@ async def _serve(simulator: Simulator, key: str, epoch: datetime | None) -> None
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise ConfigurationError(f"cannot listen there ({error.strerror}): choose another --host or --port") from None
+        raise ConfigurationError(
+            f"cannot listen there ({error.strerror}): choose another --host or --port"
+        ) from None

@@ -27,7 +27,8 @@ def register(app: typer.Typer) -> None:
 def status(
     context: typer.Context,
     check: Annotated[
-        bool, typer.Option("--check", help="For monitors: exit status 6 where the verdict is `failing`.")
+        bool,
+        typer.Option("--check", help="For monitors: exit status 6 where the verdict is `failing`."),
     ] = False,
     max_age: Annotated[
         str | None,
@@ -40,8 +41,9 @@ def status(
 ) -> int:
     """How every workflow is doing, with a verdict.
 
-    `failing`: data does not arrive (no complete sweep, or due runs not read, for too long). `warning`: somebody should
-    look (gaps, dead letters, reads that fail, a sweep that failed, a run list that is nearly too short). Else `ok`.
+    `failing`: data does not arrive (no complete sweep, or due runs not read, for too long).
+    `warning`: somebody should look (gaps, dead letters, reads that fail, a sweep that failed, a run
+    list that is nearly too short). Else `ok`.
     """
     from etl import app
 
@@ -65,7 +67,9 @@ def _seconds(text: str) -> float:
     try:
         return TypeAdapter(PositiveDuration).validate_python(text)
     except ValidationError:
-        raise typer.BadParameter("--max-age takes a duration with a unit, such as 90s, 15m or 1d") from None
+        raise typer.BadParameter(
+            "--max-age takes a duration with a unit, such as 90s, 15m or 1d"
+        ) from None
 
 
 def _print(found: Status) -> None:
@@ -75,7 +79,10 @@ def _print(found: Status) -> None:
         out.print()
         _print_workflow(workflow)
     if not found.workflows:
-        out.print("no workflow is configured, and no run is known: see `orchestra-etl workflows`", markup=False)
+        out.print(
+            "no workflow is configured, and no run is known: see `orchestra-etl workflows`",
+            markup=False,
+        )
     if found.unusable_workflows:
         out.print()
         number = counted(found.unusable_workflows, "workflow")
@@ -89,7 +96,13 @@ def _print(found: Status) -> None:
         more = "" if len(found.unconfigured) <= 10 else ", …"
         out.print()
         fields(
-            out, [("not configured", f"{counted(len(found.unconfigured), 'workflow')}: {names}{more}; see `workflows`")]
+            out,
+            [
+                (
+                    "not configured",
+                    f"{counted(len(found.unconfigured), 'workflow')}: {names}{more}; see `workflows`",
+                )
+            ],
         )
 
 
@@ -106,12 +119,19 @@ def _print_old_prices() -> None:
 def _print_workflow(one: WorkflowStatus) -> None:
     out = console()
     title = plain(one.name or "", 60)
-    out.print(styled(f"{title}  " if title else "", "bold"), styled(plain(one.id) + "  "), state(one.verdict), sep="")
+    out.print(
+        styled(f"{title}  " if title else "", "bold"),
+        styled(plain(one.id) + "  "),
+        state(one.verdict),
+        sep="",
+    )
     newest, sweep = one.freshness.newest_run, one.freshness.last_complete_sweep
     rows: list[tuple[str, str | Text]] = [
         (
             "newest run",
-            "none yet" if newest is None else f"{instant(newest)}, {span(one.freshness.newest_run_age)} ago",
+            "none yet"
+            if newest is None
+            else f"{instant(newest)}, {span(one.freshness.newest_run_age)} ago",
         ),
         (
             "last sweep",
@@ -130,7 +150,12 @@ def _print_workflow(one: WorkflowStatus) -> None:
         ),
     ]
     if not one.discover:
-        rows[1:4] = [("run list", "not swept: " + ("discover = false" if one.configured else "not configured"))]
+        rows[1:4] = [
+            (
+                "run list",
+                "not swept: " + ("discover = false" if one.configured else "not configured"),
+            )
+        ]
     if one.failing.runs:
         last = f"; run {plain(one.failing.example_run or '')}: {plain(one.failing.example_error or '', 300)}"
         rows.append(("failing reads", counted(one.failing.runs, "run") + last))
@@ -141,7 +166,9 @@ def _print_workflow(one: WorkflowStatus) -> None:
             f"{plain(drift.subject)}.{plain(drift.field, 40)} {drift.kind} {plain(drift.found, 40)}"
             for drift in one.drift_examples
         )
-        rows.append(("drift", f"{counted(one.drift, 'difference')} from the API's description: {examples}"))
+        rows.append(
+            ("drift", f"{counted(one.drift, 'difference')} from the API's description: {examples}")
+        )
     fields(out, rows, indent=2)
     for reason in one.reasons:
         text = styled(f"{reason.level}: {plain(reason.text, 500)}", STYLES[reason.level])
@@ -157,11 +184,16 @@ def _coverage(coverage: Coverage) -> str:
         text = f"complete from {instant(coverage.since)} until {until}"
     exceptions = []
     if coverage.conflicting_runs:
-        exceptions.append(f"{counted(coverage.conflicting_runs, 'run')} set aside, whose ids other workflows have")
+        exceptions.append(
+            f"{counted(coverage.conflicting_runs, 'run')} set aside, whose ids other workflows have"
+        )
     if coverage.gaps:
         acknowledged = coverage.gaps - coverage.unacknowledged_gaps
         taken_note = f" ({acknowledged:,} acknowledged)" if acknowledged else ""
-        gaps = ", ".join(f"#{gap.id} {instant(gap.after)} to {instant(gap.before)}" for gap in coverage.newest_gaps)
+        gaps = ", ".join(
+            f"#{gap.id} {instant(gap.after)} to {instant(gap.before)}"
+            for gap in coverage.newest_gaps
+        )
         more = ", and older ones" if coverage.gaps > len(coverage.newest_gaps) else ""
         exceptions.append(f"{counted(coverage.gaps, 'gap')}{taken_note}: {gaps}{more}")
     return f"{text}, except {' and '.join(exceptions)}" if exceptions else text
@@ -176,7 +208,8 @@ def _headroom(one: WorkflowStatus) -> str:
         runs = one.runs
         known = runs.open + runs.final + runs.stale + runs.gone + runs.removed
         if known > room.listable:
-            # New runs came since, or it shows others no longer: the next walk of the whole list will tell.
+            # New runs came since, or it shows others no longer: the next walk of the whole list
+            # will tell.
             return f"the list showed {counted(room.listable, 'run')} when it was last walked whole; {known:,} are known now"
         return f"{text}, all that is known"
     return f"{text}, the last sweep found {room.new_runs:,} new ({100 * room.new_runs / max(room.listable, 1):.0f} %)"

@@ -11,7 +11,14 @@ import typer
 from etl.cli import ids
 from etl.cli.context import AsJson, invocation, print_json
 from etl.cli.display import counted
-from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused, ResponseTooLarge, UnusableIdentifier
+from etl.errors import (
+    ApiError,
+    ConfigurationError,
+    NotFound,
+    RequestRefused,
+    ResponseTooLarge,
+    UnusableIdentifier,
+)
 from etl.terminal import plain
 
 if TYPE_CHECKING:
@@ -22,7 +29,8 @@ if TYPE_CHECKING:
 
 WorkflowId = Annotated[str, typer.Argument(help="The workflow's id.")]
 
-# So many of the runs are asked for where the API does not list the workflow: one that is there proves it.
+# So many of the runs are asked for where the API does not list the workflow: one that is there
+# proves it.
 PROBES = 5
 SET_ASIDE = 6
 
@@ -37,14 +45,15 @@ def track(
     context: typer.Context,
     workflow: WorkflowId,
     run: Annotated[
-        list[str], typer.Argument(help="Run ids; `-` reads ids, or Execute's answers, from standard input.")
+        list[str],
+        typer.Argument(help="Run ids; `-` reads ids, or Execute's answers, from standard input."),
     ],
     as_json: AsJson = False,
 ) -> int:
     """Have runs read at the next poll, whether the list shows them or not; known ones are read again.
 
-    A workflow that is not known here must be one that the API knows. A run that the API has shown under another workflow stays
-    there: exit status 6 where that is news.
+    A workflow that is not known here must be one that the API knows. A run that the API has shown
+    under another workflow stays there: exit status 6 where that is news.
     """
     from etl import app
     from etl.ledger import requests, workflows
@@ -61,7 +70,9 @@ def track(
         if not configured and not database.transaction(lambda c: workflows.is_known(c, workflow)):
             _confirm(settings, workflow, wanted)
         for start in range(0, len(wanted), requests.BATCH):
-            done, new = database.transaction(_entering(workflow, wanted[start : start + requests.BATCH]))
+            done, new = database.transaction(
+                _entering(workflow, wanted[start : start + requests.BATCH])
+            )
             found.append(done)
             set_aside += new
     _print_tracked(workflow, found, as_json=as_json)
@@ -72,7 +83,10 @@ def untrack(
     context: typer.Context,
     workflow: WorkflowId,
     run: Annotated[
-        list[str] | None, typer.Argument(help="Run ids; without any, all that were only asked for under this workflow.")
+        list[str] | None,
+        typer.Argument(
+            help="Run ids; without any, all that were only asked for under this workflow."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -96,10 +110,20 @@ def untrack(
     with app.open_database(settings) as database:
         done, forgotten, history = database.transaction(forget)
     if not any((done.runs, done.requests, done.letters, forgotten)):
-        why = "what the API has shown is history, see `orchestra-etl erase`" if history else "check the ids"
-        raise ConfigurationError(f"nothing was only asked for under workflow {plain(workflow, 80)}: {why}")
+        why = (
+            "what the API has shown is history, see `orchestra-etl erase`"
+            if history
+            else "check the ids"
+        )
+        raise ConfigurationError(
+            f"nothing was only asked for under workflow {plain(workflow, 80)}: {why}"
+        )
     named = sorted(
-        one for entry in settings.workflows if entry.id == workflow for one in entry.runs if not wanted or one in wanted
+        one
+        for entry in settings.workflows
+        if entry.id == workflow
+        for one in entry.runs
+        if not wanted or one in wanted
     )
     if as_json:
         print_json(
@@ -149,7 +173,10 @@ async def _is_confirmed(settings: Settings, workflow: str, ids: Sequence[str]) -
 
     async with app.open_client(settings) as client:
         try:
-            if any(one.id == workflow for one in decode_workflows((await client.workflows()).body).workflows):
+            if any(
+                one.id == workflow
+                for one in decode_workflows((await client.workflows()).body).workflows
+            ):
                 return True
         except (NotFound, RequestRefused):
             pass  # This server lists no workflows.
@@ -167,11 +194,21 @@ async def _is_confirmed(settings: Settings, workflow: str, ids: Sequence[str]) -
 
 
 def _print_tracked(workflow: str, found: Sequence[Tracked], *, as_json: bool) -> None:
-    new, known, removed = (sum(getattr(one, name) for one in found) for name in ("new", "known", "removed"))
+    new, known, removed = (
+        sum(getattr(one, name) for one in found) for name in ("new", "known", "removed")
+    )
     conflicts = [one for done in found for one in done.conflicts]
     if as_json:
         elsewhere = [{"run_id": one.run_id, "workflow_id": one.owner} for one in conflicts]
-        print_json({"workflow_id": workflow, "new": new, "known": known, "removed": removed, "elsewhere": elsewhere})
+        print_json(
+            {
+                "workflow_id": workflow,
+                "new": new,
+                "known": known,
+                "removed": removed,
+                "elsewhere": elsewhere,
+            }
+        )
         return
     typer.echo(
         f"{counted(new, 'new run')} tracked, {counted(known, 'known run')} to be read again, by `serve` or the next `sync`"
@@ -179,7 +216,9 @@ def _print_tracked(workflow: str, found: Sequence[Tracked], *, as_json: bool) ->
     if removed:
         typer.echo(f"{removed} are erased or pruned and stay so")
     for one in conflicts[:10]:
-        typer.echo(f"run {plain(one.run_id, 80)} belongs to workflow {plain(one.owner, 80)} and stays there")
+        typer.echo(
+            f"run {plain(one.run_id, 80)} belongs to workflow {plain(one.owner, 80)} and stays there"
+        )
     if len(conflicts) > 10:
         typer.echo(f"{len(conflicts) - 10:,} more belong to other workflows and stay there")
 

@@ -88,11 +88,14 @@ async def _ask(settings: Settings) -> tuple[Workflow, ...]:
         except (NotFound, RequestRefused) as error:
             if error.status not in (404, 405):
                 raise
-            raise type(error)(f"{error}; where it lists no workflows, configure them by their ids") from None
+            raise type(error)(
+                f"{error}; where it lists no workflows, configure them by their ids"
+            ) from None
     found = decode_workflows(answer.body)
     for _ in found.rejected:
         typer.echo(
-            "a workflow has no id, or one that cannot stand in a request's path: its runs cannot be read", err=True
+            "a workflow has no id, or one that cannot stand in a request's path: its runs cannot be read",
+            err=True,
         )
     return found.workflows
 
@@ -100,8 +103,12 @@ async def _ask(settings: Settings) -> tuple[Workflow, ...]:
 def _compare(settings: Settings, visible: tuple[Workflow, ...]) -> list[Seen]:
     configured = {one.id: one for one in settings.workflows}
     listed = {one.id for one in visible}
-    return [Seen(one.id, one.name, one.description, one.id in configured, True) for one in visible] + [
-        Seen(one.id, one.name, None, True, False) for one in settings.workflows if one.id not in listed
+    return [
+        Seen(one.id, one.name, one.description, one.id in configured, True) for one in visible
+    ] + [
+        Seen(one.id, one.name, None, True, False)
+        for one in settings.workflows
+        if one.id not in listed
     ]
 
 
@@ -124,4 +131,7 @@ def _toml(text: str) -> str:
     """A TOML string: JSON's, with TOML's own escape of what the terminal would not show."""
     unicode = terminal.is_unicode(terminal.unguarded(sys.stdout).encoding)
     quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(one if one.isprintable() and (unicode or one.isascii()) else f"\\U{ord(one):08x}" for one in quoted)
+    return "".join(
+        one if one.isprintable() and (unicode or one.isascii()) else f"\\U{ord(one):08x}"
+        for one in quoted
+    )

@@ -51,9 +51,10 @@ THREAD_FROM_BYTES = 1024 * 1024
 class OrchestraClient:
     """Asks the API for whole answers. Used within one event loop; to be closed (`aclose`, or `async with`).
 
-    Every method raises, after the retries that make sense: KeyRefused, WorkflowRefused, NotFound, RequestRefused,
-    ResponseTooLarge, UnusableIdentifier (before anything is sent), and ApiUnavailable when no attempt gave a usable
-    answer. No error's text holds the key or anything of an answer's body.
+    Every method raises, after the retries that make sense: KeyRefused, WorkflowRefused, NotFound,
+    RequestRefused, ResponseTooLarge, UnusableIdentifier (before anything is sent), and
+    ApiUnavailable when no attempt gave a usable answer. No error's text holds the key or anything
+    of an answer's body.
     """
 
     def __init__(
@@ -96,7 +97,9 @@ class OrchestraClient:
         """
         self._base_url = _checked_base_url(base_url)
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header_name):
-            raise ConfigurationError(f"`api.header_name` is no name of an HTTP header: {header_name!r}")
+            raise ConfigurationError(
+                f"`api.header_name` is no name of an HTTP header: {header_name!r}"
+            )
         self._api_key = api_key
         self._key: str | None = None
         self._template = httpx.Request("GET", self._base_url)
@@ -114,11 +117,12 @@ class OrchestraClient:
 
         def open_session() -> aiohttp.ClientSession:
             return aiohttp.ClientSession(
-                # The semaphore bounds the connections already. Idle ones are dropped before the 5 s after which
-                # common servers drop them: a request sent just then would fail.
+                # The semaphore bounds the connections already. Idle ones are dropped before the 5 s
+                # after which common servers drop them: a request sent just then would fail.
                 connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context, keepalive_timeout=4),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                # Not aiohttp's own `trust_env`: it would also read `~/.netrc`, which collides with our header.
+                # Not aiohttp's own `trust_env`: it would also read `~/.netrc`, which collides with
+                # our header.
                 proxy=proxy,
                 max_line_size=MAX_HEADER_BYTES,
                 max_field_size=MAX_HEADER_BYTES,
@@ -136,7 +140,10 @@ class OrchestraClient:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
 
@@ -146,15 +153,21 @@ class OrchestraClient:
 
     async def steps(self, workflow_id: str, run_id: str) -> Answer:
         """The steps of one run: a JSON array."""
-        return await self._get(f"/workflows/{path_segment(workflow_id)}/runs/{path_segment(run_id)}/steps", "steps")
+        return await self._get(
+            f"/workflows/{path_segment(workflow_id)}/runs/{path_segment(run_id)}/steps", "steps"
+        )
 
     async def run(self, workflow_id: str, run_id: str) -> Answer:
         """One run's own row: a JSON array that holds it."""
-        return await self._get(f"/workflows/{path_segment(workflow_id)}/runs/{path_segment(run_id)}", "run")
+        return await self._get(
+            f"/workflows/{path_segment(workflow_id)}/runs/{path_segment(run_id)}", "run"
+        )
 
     async def run_page(self, workflow_id: str, *, offset: int, limit: int) -> Answer:
         """One page of a workflow's run list, newest first: a JSON array."""
-        return await self._get(f"/workflows/{path_segment(workflow_id)}/runs?limit={limit}&offset={offset}", "runs")
+        return await self._get(
+            f"/workflows/{path_segment(workflow_id)}/runs?limit={limit}&offset={offset}", "runs"
+        )
 
     async def workflows(self) -> Answer:
         """The workflows that the key can see: a JSON array."""
@@ -171,8 +184,8 @@ class OrchestraClient:
                         await self._before_request()
                     return await self._attempt(url, endpoint)
             except _Unanswered as failure:
-                # Dealt with outside: what is raised there must not refer to aiohttp's errors, which print the
-                # request's headers, the key among them.
+                # Dealt with outside: what is raised there must not refer to aiohttp's errors, which
+                # print the request's headers, the key among them.
                 unanswered = failure
             failed_attempts += 1
             pause = self._pause(failed_attempts, unanswered.retry_after)
@@ -189,9 +202,12 @@ class OrchestraClient:
     def _pause(self, failed_attempts: int, retry_after_seconds: float | None) -> float:
         """Seconds until the next attempt.
 
-        The jitter comes on top of what the server asked for: else all who were throttled would return together.
+        The jitter comes on top of what the server asked for: else all who were throttled would
+        return together.
         """
-        jitter = random.uniform(0, min(self._max_wait, FIRST_BACKOFF_SECONDS * 2 ** (failed_attempts - 1)))
+        jitter = random.uniform(
+            0, min(self._max_wait, FIRST_BACKOFF_SECONDS * 2 ** (failed_attempts - 1))
+        )
         return min(self._max_wait, (retry_after_seconds or 0.0) + jitter)
 
     async def _attempt(self, url: str, endpoint: str) -> Answer:
@@ -256,32 +272,41 @@ class OrchestraClient:
                     f" (now {self._header_name}; some of the vendor's pages say Authentication)"
                 )
             case 403:
-                raise WorkflowRefused(f"GET {url}: 403, this key may not read it: ask for access, or use another key")
+                raise WorkflowRefused(
+                    f"GET {url}: 403, this key may not read it: ask for access, or use another key"
+                )
             case 404:
                 raise NotFound(
-                    f"GET {url}: 404, the server knows no such thing: check the id and `api.base_url`", status
+                    f"GET {url}: 404, the server knows no such thing: check the id and `api.base_url`",
+                    status,
                 )
             case _ if status in {408, 425, 429} or 500 <= status < 600:
                 throttled = status == 429 or (status == 503 and retry_after_seconds is not None)
                 raise _Unanswered(f"status {status}", retry_after_seconds, throttled)
             case _ if 300 <= status < 400:
-                raise RequestRefused(f"GET {url}: {status}, redirects are not followed: check `api.base_url`", status)
+                raise RequestRefused(
+                    f"GET {url}: {status}, redirects are not followed: check `api.base_url`", status
+                )
             case _:
                 raise RequestRefused(f"GET {url}: {status}, the API refuses the request", status)
 
     async def _body(self, response: httpx.Response, url: str) -> bytes:
         """Read and decompress the body; aiohttp itself raises where it is shorter than the headers say.
 
-        A compressed body is kept compressed and only measured while it arrives: one that inflates beyond the limit
-        never costs more memory than was sent.
+        A compressed body is kept compressed and only measured while it arrives: one that inflates
+        beyond the limit never costs more memory than was sent.
         """
         if response.status_code == 204:
             return b"[]"  # no content: a list without an element
-        encodings = [name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")]
+        encodings = [
+            name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")
+        ]
         encodings = [name for name in encodings if name not in {"", "identity"}]
         if encodings not in ([], ["gzip"], ["x-gzip"]):
             # Stacked encodings are how 3 KB become gigabytes.
-            raise RequestRefused(f"GET {url}: the answer's Content-Encoding is neither gzip nor identity")
+            raise RequestRefused(
+                f"GET {url}: the answer's Content-Encoding is neither gzip nor identity"
+            )
         limit = self._max_response_bytes
         if int(response.headers.get("content-length", 0)) > limit:
             raise _too_large(url, limit)
@@ -321,7 +346,12 @@ class _Unanswered(Exception):
     """One attempt gave no usable answer; another one may."""
 
     def __init__(
-        self, cause: str, retry_after_seconds: float | None = None, throttled: bool = False, *, advice: str = ""
+        self,
+        cause: str,
+        retry_after_seconds: float | None = None,
+        throttled: bool = False,
+        *,
+        advice: str = "",
     ) -> None:
         super().__init__(cause)
         self.cause = cause
@@ -332,10 +362,13 @@ class _Unanswered(Exception):
         self.throttled = throttled
 
 
-async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+async def _send_once(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
     """Keep aiohttp from sending a request again by itself when the connection breaks.
 
-    That would pass by the shared budget and our own count; it sends again only after the errors named here.
+    That would pass by the shared budget and our own count; it sends again only after the errors
+    named here.
     """
     try:
         return await send(request)
@@ -349,14 +382,22 @@ def _cause(error: Exception, base: httpx.URL) -> tuple[str, str]:
     """The kind of a transport failure, and what to look at; httpx's own classes tell less than what aiohttp raised below."""
     match error.__cause__ if isinstance(error, httpx.HTTPError) else error:
         case aiohttp.ClientConnectorCertificateError() as found:
-            return f"the TLS certificate of {_peer(found)} is not trusted", f"{_CHECK_URL}, or set `api.trust_env`"
+            return (
+                f"the TLS certificate of {_peer(found)} is not trusted",
+                f"{_CHECK_URL}, or set `api.trust_env`",
+            )
         case aiohttp.ClientProxyConnectionError():
             return "cannot connect to the proxy", _CHECK_PROXY
-        case aiohttp.ClientConnectorDNSError() as found if found.host not in (base.host, base.raw_host.decode("ascii")):
+        case aiohttp.ClientConnectorDNSError() as found if found.host not in (
+            base.host,
+            base.raw_host.decode("ascii"),
+        ):
             return f"the proxy's name cannot be resolved ({_peer(found)})", _CHECK_PROXY
         case aiohttp.ClientConnectorDNSError() as found:
             return f"the host's name cannot be resolved ({_peer(found)})", _CHECK_URL
-        case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) as found if number > 0:
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) as found if (
+            number > 0
+        ):
             return f"cannot connect to {_peer(found)} ({os.strerror(number)})", _CHECK_URL
         case aiohttp.ClientConnectorError() as found:
             return f"cannot connect to {_peer(found)}", _CHECK_URL
@@ -366,7 +407,9 @@ def _cause(error: Exception, base: httpx.URL) -> tuple[str, str]:
             return "the answer's body is cut off or broken", ""
         case aiohttp.ClientConnectionError():
             return "the server closed the connection", ""
-        case aiohttp.ClientResponseError(message=str(text)) if "Got more than" in text or "Too many headers" in text:
+        case aiohttp.ClientResponseError(message=str(text)) if (
+            "Got more than" in text or "Too many headers" in text
+        ):
             most = f"more than {MAX_HEADER_BYTES:,} bytes, or more than {MAX_HEADERS} headers"
             return f"the answer has a header line of {most}", ""
         case aiohttp.ClientResponseError():
@@ -380,7 +423,9 @@ def _peer(error: aiohttp.ClientConnectorError) -> str:
 
 
 def _too_large(url: str, limit: int) -> ResponseTooLarge:
-    return ResponseTooLarge(f"GET {url}: the answer is larger than `api.max_response_bytes` ({limit})")
+    return ResponseTooLarge(
+        f"GET {url}: the answer is larger than `api.max_response_bytes` ({limit})"
+    )
 
 
 def _checked_base_url(base_url: str) -> str:
@@ -388,12 +433,20 @@ def _checked_base_url(base_url: str) -> str:
 
     Raises ConfigurationError, whose text does not repeat the URL: it may hold a password.
     """
-    problem = ConfigurationError("`api.base_url` must be an http or https URL without user, query and fragment")
+    problem = ConfigurationError(
+        "`api.base_url` must be an http or https URL without user, query and fragment"
+    )
     try:
         url = httpx.URL(base_url)
     except (httpx.InvalidURL, TypeError):
         raise problem from None
-    if url.scheme not in {"http", "https"} or not url.host or url.userinfo or "?" in base_url or "#" in base_url:
+    if (
+        url.scheme not in {"http", "https"}
+        or not url.host
+        or url.userinfo
+        or "?" in base_url
+        or "#" in base_url
+    ):
         raise problem
     return base_url.rstrip("/")
 

@@ -24,8 +24,8 @@ def http_date(value: str | None) -> datetime | None:
 def retry_after(value: str | None, *, server_time: datetime | None) -> float | None:
     """Seconds, never negative but possibly infinite, that a `Retry-After` header asks to wait.
 
-    A date is taken relative to the answer's own `Date` (`server_time`): the two clocks may differ by more than the
-    wait. None where the header is missing or unreadable.
+    A date is taken relative to the answer's own `Date` (`server_time`): the two clocks may differ
+    by more than the wait. None where the header is missing or unreadable.
     """
     if value is None:
         return None

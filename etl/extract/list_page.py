@@ -18,8 +18,8 @@ class PageRequest(NamedTuple):
 class Seen:
     """Rows that were seen, in about 1 MB whatever their number.
 
-    Of the first ones it knows exactly which they are. Beyond, a new row may be taken for one of them, hardly ever two pages of
-    new ones.
+    Of the first ones it knows exactly which they are. Beyond, a new row may be taken for one of
+    them, hardly ever two pages of new ones.
     """
 
     _EXACTLY = 10_000
@@ -96,24 +96,32 @@ class Page:
     def leads_on(self, frontier: Page, new: Set[Row]) -> bool:
         """Whether the page ends with a new row, behind the frontier's last one.
 
-        New rows before that one were added at the head, and where it is gone, the server may make up rows for each answer.
-        A page that ends with a known row goes round to it. Rows without an id lead on only from each other.
+        New rows before that one were added at the head, and where it is gone, the server may make
+        up rows for each answer. A page that ends with a known row goes round to it. Rows without an
+        id lead on only from each other.
         """
         repeated = self.repeats(frontier)
         if frontier.too_large or not repeated:
             return bool(new)
         from_row = next((row for row in reversed(repeated) if isinstance(row, str)), repeated[-1])
-        to_row = self.rows[-1] if isinstance(from_row, int) else next(reversed(self.usable), from_row)
+        to_row = (
+            self.rows[-1] if isinstance(from_row, int) else next(reversed(self.usable), from_row)
+        )
         return to_row in new and self.places.get(from_row, self.end) < self.places[to_row]
 
     def joins(self, frontier: Page) -> bool:
         """Whether no row can lie unseen between the frontier and this page.
 
-        Where the rows to be repeated have no usable id between them there is nothing to recognise: the page is
-        taken on trust, as a walk that insisted would never get past such rows.
+        Where the rows to be repeated have no usable id between them there is nothing to recognise:
+        the page is taken on trust, as a walk that insisted would never get past such rows.
         """
         repeated = self.repeats(frontier)
-        if self.rows and repeated and not frontier.too_large and not any(isinstance(row, str) for row in repeated):
+        if (
+            self.rows
+            and repeated
+            and not frontier.too_large
+            and not any(isinstance(row, str) for row in repeated)
+        ):
             return True
         return not set(self.usable).isdisjoint(frontier.usable)
 

@@ -34,7 +34,9 @@ def leads_nowhere(answers: int, offset: int, *, too_large: bool) -> str:
         else "the list grows or changes its order faster than it can be walked, does not follow `offset`, or gives runs other "
         "ids in each answer"
     )
-    return f"{answers} answers in a row, the last at offset {offset:,}, led to no further run: {why}"
+    return (
+        f"{answers} answers in a row, the last at offset {offset:,}, led to no further run: {why}"
+    )
 
 
 def outruns_walk(restarts: int) -> str:

@@ -12,8 +12,9 @@ that it has seen."""
 class Progress:
     """Counts the answers of one walk. Its bound follows from what the list has shown, not from a number of pages.
 
-    An answer leads on if it shows a run for the first time, and behind those that are known: rows that are added at the head,
-    or made up for each answer, can go on for ever without bringing the walk nearer to the list's end.
+    An answer leads on if it shows a run for the first time, and behind those that are known: rows
+    that are added at the head, or made up for each answer, can go on for ever without bringing the
+    walk nearer to the list's end.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,8 @@
 """The walk through a workflow's run list: which page to ask for next, and when enough has been seen.
 
-The list is newest first, has no cursor, grows at its head and may lose rows anywhere while it is being
-paged. Four rules keep a walk from losing a run under these conditions, and from going on for ever:
+The list is newest first, has no cursor, grows at its head and may lose rows anywhere while it is
+being paged. Four rules keep a walk from losing a run under these conditions, and from going on for
+ever:
 
 - Pages overlap, and a page is only accepted if it shares an id with the page accepted before it (the
   frontier): then no row can lie unseen between the two. Otherwise the walk steps back until it does.
@@ -14,7 +15,8 @@ paged. Four rules keep a walk from losing a run under these conditions, and from
   head does not explain where the page's rows stand, the list does not follow `offset`. A list that leads no further for as
   many answers as it took to see all of it, and some more, is given up (`etl.extract.list_progress`).
 
-An empty head is asked for again if rows are known: by accident, a server may answer `null` or nothing once.
+An empty head is asked for again if rows are known: by accident, a server may answer `null` or
+nothing once.
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ from etl.extract.list_watermark import Watermark
 Outcome = Literal["met", "ended", "missed", "cut_off"]
 """How a walk ended.
 
-`met`: the watermark was reached. `ended`: the list's end was reached, and nothing can have been missed.
-`missed`: the list ended before it showed what is known, so rows may have left it unseen: record a gap.
-`cut_off`: `max_pages` were asked for, or the list makes no progress; the walk is not complete and the watermark must stay where
-it is.
+`met`: the watermark was reached. `ended`: the list's end was reached, and nothing can have been
+missed. `missed`: the list ended before it showed what is known, so rows may have left it unseen:
+record a gap. `cut_off`: `max_pages` were asked for, or the list makes no progress; the walk is not
+complete and the watermark must stay where it is.
 """
 
 REPEATS = 3
@@ -45,9 +47,10 @@ chance, because rows were added and removed just then. So often an empty head is
 class RunListWalker:
     """One walk through one workflow's run list; an object without I/O.
 
-    Call `next_page`, ask the server for that page, and answer with exactly one of `receive`, `end_of_list`
-    and `too_large`, until `outcome` is set (it is set as soon as the last answer is in, so that the last
-    page and the end of the sweep can be committed together; `next_page` then gives None).
+    Call `next_page`, ask the server for that page, and answer with exactly one of `receive`,
+    `end_of_list` and `too_large`, until `outcome` is set (it is set as soon as the last answer is
+    in, so that the last page and the end of the sweep can be committed together; `next_page` then
+    gives None).
 
     Memory is bounded by three pages and 2 MB, whatever the length of the list.
 
@@ -88,7 +91,9 @@ class RunListWalker:
             ValueError: a number is too small to walk with.
         """
         if min(max_pages, page_size, overlap, watermark_run) < 1 or watermark_size < 0:
-            raise ValueError("max_pages, page_size, overlap and watermark_run must be at least 1, watermark_size 0")
+            raise ValueError(
+                "max_pages, page_size, overlap and watermark_run must be at least 1, watermark_size 0"
+            )
         self.outcome: Outcome | None = None
         self.problem: str | None = None
         self.listed = 0
@@ -108,13 +113,16 @@ class RunListWalker:
         self._rows = 0  # so many of them;
         self._walked = Seen()  # by those since it last went back;
         self._reached = 0  # the end of the farthest of them
-        self._heads: tuple[Page, ...] = ()  # the head that was accepted, and the last two answers in place of it
-        self._looks: Page | None = None  # waits for a look at the head: it did not lead on, or shows rows out of place
+        # the head that was accepted, and the last two answers in place of it
+        self._heads: tuple[Page, ...] = ()
+        # waits for a look at the head: it did not lead on, or shows rows out of place
+        self._looks: Page | None = None
         self._shift = 0  # so many rows must have been added between the frontier and that page
         # Since a page that led on was accepted:
         self._missing = False  # there was an empty page where rows should have been repeated,
         self._landings = 0  # and behind it pages that showed some of them;
-        self._stranger: PageRequest | None = None  # a page showed others than should have been repeated;
+        # a page showed others than should have been repeated;
+        self._stranger: PageRequest | None = None
         self._returns = 0  # times that the walk came back to the head;
         self._repeats = 0  # pages that repeated rows though the head does not explain it,
         self._suspicion: str | None = None  # and what that means
@@ -122,11 +130,13 @@ class RunListWalker:
         self._limit = page_size
         self._step = 0
         self._frontier: Page | None = None
-        self._unproven: Page | None = None  # accepted once the row before it turns out not to have moved
+        # accepted once the row before it turns out not to have moved
+        self._unproven: Page | None = None
         self._largest_page = 0
         self._disordered = False  # rows have changed places: where one stands tells nothing
         self._empty_heads = 0
-        self._left_behind: frozenset[str] = frozenset()  # the frontier before a restart that has not met it again
+        # the frontier before a restart that has not met it again
+        self._left_behind: frozenset[str] = frozenset()
 
     def walk_whole_list(self, problem: str, *, max_pages: int) -> None:
         """Do not stop at the watermark after all, because of this problem with the list; `max_pages` in place of those before."""
@@ -174,7 +184,11 @@ class RunListWalker:
             self._look(page)
         elif self._unproven is not None:
             frontier = self._frontier
-            self._prove(frontier is not None and not frontier.too_large and page.rows[:1] == frontier.rows[-1:])
+            self._prove(
+                frontier is not None
+                and not frontier.too_large
+                and page.rows[:1] == frontier.rows[-1:]
+            )
         else:
             self._judge(page)
         self._bound()
@@ -240,8 +254,9 @@ class RunListWalker:
             # A server that gives a single row where more were asked for: that is all it has.
             self._accept(page)
         else:
-            # Rows too large to be read two at a time leave no room for an overlap. In its place the row before
-            # this page is asked for once more: as long as it has not moved, nothing has slipped past.
+            # Rows too large to be read two at a time leave no room for an overlap. In its place the
+            # row before this page is asked for once more: as long as it has not moved, nothing has
+            # slipped past.
             self._unproven = page
 
     def _prove(self, unmoved: bool) -> None:
@@ -266,16 +281,20 @@ class RunListWalker:
         # So many rows must have been added at the head since the page, if it followed `offset`.
         moved = head.places.get(row, head.end) - page.offset_of(row)
         if shared is not None and moved < 0 and self._progress.leading == 1:
-            # Rows that are added only move others away from the head: this one never stood where it was shown. The head is what
-            # the list answers at that offset, too.
+            # Rows that are added only move others away from the head: this one never stood where it
+            # was shown. The head is what the list answers at that offset, too.
             self._accept(replace(head, request=page.request))
             self._looks, self.last_is_listed, self.listed = None, True, len(head.rows)
-            self._count_repeat(list_problem.ignores_offset(page.request.offset, shown=len(head.rows)))
+            self._count_repeat(
+                list_problem.ignores_offset(page.request.offset, shown=len(head.rows))
+            )
         elif shared is not None and moved < 0:
             self._count_repeat(list_problem.goes_round(page.request.offset))
         elif grown is not None and moved > grown:
             self._give_up(list_problem.counts_pages(page.request.offset))
-        elif (grown is not None and self._shift > grown) or not set(head.usable[:1]).isdisjoint(first.usable):
+        elif (grown is not None and self._shift > grown) or not set(head.usable[:1]).isdisjoint(
+            first.usable
+        ):
             self._count_repeat(list_problem.goes_round(page.request.offset))
         # Else rows come again because others were added at the head.
 
@@ -310,7 +329,8 @@ class RunListWalker:
             self._walked, self._reached = Seen(), 0
         self._shift = (None if self._frontier is None else page.shift_from(self._frontier)) or 0
         if self._frontier is not None and at_head and not page.joins(self._frontier):
-            # Thrown back to the head: the walk begins again, and remembers what it should come upon once more.
+            # Thrown back to the head: the walk begins again, and remembers what it should come upon
+            # once more.
             self._left_behind = self._left_behind or frozenset(self._frontier.usable)
             self._progress.restarted()
             self._frontier, self._stranger, self._returns = None, None, 0
@@ -359,16 +379,24 @@ class RunListWalker:
                 self._looks = page
             self._widen()
 
-    def _is_to_be_looked_at(self, page: Page, known: Set[str], *, leads_on: bool, onward: bool) -> bool:
+    def _is_to_be_looked_at(
+        self, page: Page, known: Set[str], *, leads_on: bool, onward: bool
+    ) -> bool:
         """Whether the head must tell why the page does not lead on, or shows rows out of place."""
         head = self._heads[-1]
         rows = set(page.usable)
         if not rows or page.request.offset == 0 or self._left_behind or self._disordered:
             return False
-        if page.usable[:1] == head.usable[:1] or (self._shift < 0 and page.request.offset < len(head.rows)):
+        if page.usable[:1] == head.usable[:1] or (
+            self._shift < 0 and page.request.offset < len(head.rows)
+        ):
             return True
         # Only a page that reaches beyond the one before must show something new.
-        return onward and not leads_on and (known >= rows or set(head.usable) >= rows or self._progress.idle > 1)
+        return (
+            onward
+            and not leads_on
+            and (known >= rows or set(head.usable) >= rows or self._progress.idle > 1)
+        )
 
     @staticmethod
     def _is_out_of_order(usable: Sequence[str], known: Set[str], new: Set[Row]) -> bool:
@@ -378,8 +406,11 @@ class RunListWalker:
 
     def _step_back(self, offset: int) -> None:
         """Go back from a page that does not join the frontier, twice as far each time, at last to the list's head."""
-        self._step = 2 * self._step or max(1, 0 if self._frontier is None else len(self._frontier.rows) // 2)
-        # Not to the head at once: what stands at offset 1 tells a list that follows `offset` from one that does not.
+        self._step = 2 * self._step or max(
+            1, 0 if self._frontier is None else len(self._frontier.rows) // 2
+        )
+        # Not to the head at once: what stands at offset 1 tells a list that follows `offset` from
+        # one that does not.
         self._offset = max(0 if offset <= 1 else 1, offset - self._step)
 
     def _widen(self) -> None:
@@ -388,8 +419,9 @@ class RunListWalker:
 
     def _end(self) -> None:
         """The list has ended: say whether it showed everything that is newer than the watermark."""
-        # Without a watermark, a walk that was thrown back to the head must at least have come upon its own earlier rows again.
-        # A list that was not empty before, and now is, shows nothing of what came meanwhile.
+        # Without a watermark, a walk that was thrown back to the head must at least have come upon
+        # its own earlier rows again. A list that was not empty before, and now is, shows nothing of
+        # what came meanwhile.
         first = not self._left_behind and not self._empty_heads
         complete = self._watermark.shows_nothing_missed(otherwise=first)
         self.problem = self._suspicion or self.problem

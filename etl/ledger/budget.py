@@ -5,10 +5,12 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection, text
 
-_CREATE = text("INSERT INTO orchestra_etl.request_budget (id, available) VALUES (1, 0) ON CONFLICT (id) DO NOTHING")
+_CREATE = text(
+    "INSERT INTO orchestra_etl.request_budget (id, available) VALUES (1, 0) ON CONFLICT (id) DO NOTHING"
+)
 
-# One second's worth may be saved up, so that a pause does not turn into a burst. clock_timestamp, not now(): the row is
-# locked first, and time spent waiting for that lock must count.
+# One second's worth may be saved up, so that a pause does not turn into a burst. clock_timestamp,
+# not now(): the row is locked first, and time spent waiting for that lock must count.
 _DRAW = text("""
     WITH held AS (
         SELECT available, refilled_at, not_before FROM orchestra_etl.request_budget WHERE id = 1 FOR UPDATE

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, text
 
 from etl.database import allow_long
 
-# A row, and no advisory lock: whoever may connect can hold one of those for as long as they like. Programs of before 0011 look
-# for another one: they do not find it, and write no rollups.
+# A row, and no advisory lock: whoever may connect can hold one of those for as long as they like.
+# Programs of before 0011 look for another one: they do not find it, and write no rollups.
 _LOCK = "SELECT name FROM orchestra_etl.locks WHERE name = 'usage_rollups' FOR UPDATE"
 _WAIT = text(_LOCK)
 _TRY = text(f"{_LOCK} SKIP LOCKED")
@@ -62,7 +62,9 @@ _STUCK = text(f"""
     ORDER BY workflow_id, q.hour
 """)
 
-_ASK_FOR_ALL = text("INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)")
+_ASK_FOR_ALL = text(
+    "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)"
+)
 
 # The groups that are stored are among them: their steps may all be gone.
 _ENTER_ALL = text("""
@@ -109,8 +111,8 @@ def take(connection: Connection, limit: int) -> Sequence[Group]:
     """Take some groups out of the queue, with all their rows, in key order: the newest hours, so that fresh numbers do not wait
     for old ones, and whole days together.
 
-    Whatever changed them has committed, so the next statement of the same READ COMMITTED transaction sees it; whatever has not
-    committed has rows of its own, which come later.
+    Whatever changed them has committed, so the next statement of the same READ COMMITTED
+    transaction sees it; whatever has not committed has rows of its own, which come later.
     """
     rows = connection.execute(_TAKE, {"limit": limit}).all()
     if any(row.workflow_id is None for row in rows):
@@ -131,7 +133,9 @@ def overdue(connection: Connection) -> int:
 
 def put_back(connection: Connection, group: Group, cause: str | None) -> None:
     """Queue a group whose computation failed, to be tried again after `RETRY`; `cause` is an SQLSTATE."""
-    connection.execute(_PUT_BACK, {"workflow_id": group.workflow_id, "hour": group.hour, "cause": cause})
+    connection.execute(
+        _PUT_BACK, {"workflow_id": group.workflow_id, "hour": group.hour, "cause": cause}
+    )
 
 
 def stuck(connection: Connection) -> list[Stuck]:

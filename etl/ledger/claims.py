@@ -1,8 +1,9 @@
 """Claims on due runs, and what a poll writes back.
 
-The invariant: whatever asks for a newer read of a run raises its fencing token and clears its lease. A load
-is accepted only while the token is the one its claim was given and the lease has not been consumed; so an answer that
-was requested before the wish for a newer one can never be the last word.
+The invariant: whatever asks for a newer read of a run raises its fencing token and clears its
+lease. A load is accepted only while the token is the one its claim was given and the lease has not
+been consumed; so an answer that was requested before the wish for a newer one can never be the last
+word.
 """
 
 from __future__ import annotations
@@ -131,8 +132,9 @@ _RELEASE = text("""
     WHERE l.run_id = released.run_id
 """)
 
-# What has been read was requested before now, whatever jump a worker's clock has made: a time to come would hide what the
-# lists show until then. As one JSON value: the driver writes fourteen arrays at a quarter of the speed.
+# What has been read was requested before now, whatever jump a worker's clock has made: a time to
+# come would hide what the lists show until then. As one JSON value: the driver writes fourteen
+# arrays at a quarter of the speed.
 _SETTLE = text("""
     UPDATE orchestra_etl.run_ledger AS l
     SET tracking = s.tracking,
@@ -159,8 +161,9 @@ _SETTLE = text("""
     WHERE l.run_id = s.run_id COLLATE "C" AND l.removed_at IS NULL
 """)
 
-# A 404 means that the run is gone only where the workflow otherwise answers: a complete walk of its whole list, or, where
-# lists are not walked, a read of another of its runs, began after the first 404, and after a page last listed the run.
+# A 404 means that the run is gone only where the workflow otherwise answers: a complete walk of its
+# whole list, or, where lists are not walked, a read of another of its runs, began after the first
+# 404, and after a page last listed the run.
 _VANISHED = text("""
     SELECT l.run_id
     FROM orchestra_etl.run_ledger AS l

@@ -7,19 +7,20 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-# Seconds for which an anchor that dates later than a new one is kept: longer than any two statements of one sweep or poll
-# are apart by chance, too short for two clocks to drift apart.
+# Seconds for which an anchor that dates later than a new one is kept: longer than any two
+# statements of one sweep or poll are apart by chance, too short for two clocks to drift apart.
 KEEP = 60.0
 
 
 class DatabaseClock:
     """Translates this process's monotonic clock into database time.
 
-    Observations of all replicas are ordered by one clock, the database's. Asking it before every request
-    would cost a round trip each; the monotonic clock of this machine does not jump and drifts by far less than a lease
-    lasts, so it is anchored to the database's at every claim and every sweep. The translation is early by at most the
-    round trip of the anchoring statement, never late. Of the anchors of a minute the latest one counts: a slow
-    statement would else turn the clock back behind times that the database itself gave before.
+    Observations of all replicas are ordered by one clock, the database's. Asking it before every
+    request would cost a round trip each; the monotonic clock of this machine does not jump and
+    drifts by far less than a lease lasts, so it is anchored to the database's at every claim and
+    every sweep. The translation is early by at most the round trip of the anchoring statement,
+    never late. Of the anchors of a minute the latest one counts: a slow statement would else turn
+    the clock back behind times that the database itself gave before.
     """
 
     def __init__(self) -> None:

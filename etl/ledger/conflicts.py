@@ -1,7 +1,8 @@
 """Runs whose id another workflow has already: set aside and told, never dropped.
 
-Ids of runs are taken to be unique across workflows, as those of steps are: steps, payloads and erasure go by them. Where a server
-breaks that, the run that came first stays, and each other one is a dead letter of its own workflow.
+Ids of runs are taken to be unique across workflows, as those of steps are: steps, payloads and
+erasure go by them. Where a server breaks that, the run that came first stays, and each other one is
+a dead letter of its own workflow.
 """
 
 from __future__ import annotations
@@ -32,16 +33,22 @@ def set_listed_aside(
 ) -> int:
     """Keep a letter for each of these runs, by their rows of the list, that another workflow has; how many are new.
 
-    The runs must have been entered into the ledger. What was erased or pruned there keeps no bytes here.
+    The runs must have been entered into the ledger. What was erased or pruned there keeps no bytes
+    here.
     """
     rows = connection.execute(_ELSEWHERE, {"workflow_id": workflow_id, "ids": list(listings)}).all()
     found = [
-        Conflict(workflow_id, row.run_id, row.workflow_id, b"" if row.removed else listings[row.run_id]) for row in rows
+        Conflict(
+            workflow_id, row.run_id, row.workflow_id, b"" if row.removed else listings[row.run_id]
+        )
+        for row in rows
     ]
     return set_aside(connection, found, since=since)
 
 
-def set_aside(connection: Connection, conflicts: Iterable[Conflict], *, since: datetime | None = None) -> int:
+def set_aside(
+    connection: Connection, conflicts: Iterable[Conflict], *, since: datetime | None = None
+) -> int:
     """Keep a letter for each of these runs; how many are new. `since` is as for `dead_letters.record`."""
     return dead_letters.record(
         connection,

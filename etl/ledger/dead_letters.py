@@ -53,13 +53,17 @@ _TOMBSTONES = text("""
     SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) AND removed_at IS NOT NULL
 """)
 
-_ANY_TOMBSTONE = text("SELECT EXISTS (SELECT FROM orchestra_etl.run_ledger WHERE removed_at IS NOT NULL)")
+_ANY_TOMBSTONE = text(
+    "SELECT EXISTS (SELECT FROM orchestra_etl.run_ledger WHERE removed_at IS NOT NULL)"
+)
 
 _ERASED = text("""
     SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) AND tracking = 'erased'
 """)
 
-_OF_NO_RUN = text("SELECT id FROM orchestra_etl.dead_letters WHERE run_id = '' AND octet_length(body) > 0 ORDER BY id")
+_OF_NO_RUN = text(
+    "SELECT id FROM orchestra_etl.dead_letters WHERE run_id = '' AND octet_length(body) > 0 ORDER BY id"
+)
 
 # So many bytes of letters are recorded at once.
 _BYTES_AT_ONCE = 16 << 20
@@ -147,7 +151,8 @@ _DISCARD = text(f"""
 """)
 
 
-# A letter with the same content may have been recorded under the rules already: then this one needs another hash.
+# A letter with the same content may have been recorded under the rules already: then this one needs
+# another hash.
 _REWRITE = text("""
     UPDATE orchestra_etl.dead_letters AS d
     SET body = :body, detail = :detail,
@@ -170,10 +175,13 @@ class Letter(msgspec.Struct, frozen=True):
     rejected: Rejected
 
 
-def record(connection: Connection, letters: Sequence[Letter], *, since: datetime | None = None) -> int:
+def record(
+    connection: Connection, letters: Sequence[Letter], *, since: datetime | None = None
+) -> int:
     """Set aside; how many of them are new (the others are counted on the letter they repeat).
 
-    Nothing is set aside of a run that was erased or pruned; a bad row of the run list that names one is, without its bytes.
+    Nothing is set aside of a run that was erased or pruned; a bad row of the run list that names
+    one is, without its bytes.
 
     Args:
         connection: in a transaction.
@@ -189,7 +197,9 @@ def record(connection: Connection, letters: Sequence[Letter], *, since: datetime
         return 0
     withheld = _withheld(connection, unique)
     # Rows are locked in key order, over all parts.
-    ordered = sorted(unique.items(), key=lambda one: [value.encode() for value in one[0][:3]] + [one[0][3]])
+    ordered = sorted(
+        unique.items(), key=lambda one: [value.encode() for value in one[0][:3]] + [one[0][3]]
+    )
     new = 0
     while ordered:
         part, size = [], 0
@@ -207,7 +217,8 @@ def record(connection: Connection, letters: Sequence[Letter], *, since: datetime
                 "reasons": [key[2] for key, _ in part],
                 "details": [letter.rejected.detail for _, letter in part],
                 "hashes": [key[3] for key, _ in part],
-                # As one value and its parts' places: as an array, they would be quoted byte by byte.
+                # As one value and its parts' places: as an array, they would be quoted byte by
+                # byte.
                 "bodies": b"".join(bodies),
                 "firsts": list(accumulate(sizes[:-1], initial=1)),
                 "sizes": sizes,
@@ -233,7 +244,13 @@ def naming_erased(connection: Connection, ids: frozenset[str] = frozenset()) -> 
     """
     numbers = connection.execute(_OF_NO_RUN).scalars().all()
     bodies = ((number, found) for number in numbers if (found := body(connection, number)))
-    return naming(bodies, lambda some: {*ids.intersection(some), *connection.execute(_ERASED, {"ids": some}).scalars()})
+    return naming(
+        bodies,
+        lambda some: {
+            *ids.intersection(some),
+            *connection.execute(_ERASED, {"ids": some}).scalars(),
+        },
+    )
 
 
 def count_new(connection: Connection, reads: Sequence[tuple[str, datetime]]) -> int:
@@ -245,7 +262,8 @@ def count_new(connection: Connection, reads: Sequence[tuple[str, datetime]]) -> 
 def open_bodies(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[bytes]]:
     """What these runs' open letters hold of steps, each as an answer of the steps endpoint, oldest first.
 
-    Other letters hold a run's own row, a single member, or a step's earlier version: they must not be taken for steps.
+    Other letters hold a run's own row, a single member, or a step's earlier version: they must not
+    be taken for steps.
     """
     found: dict[str, list[bytes]] = {}
     for row in connection.execute(_OPEN_BODIES, {"run_ids": list(run_ids)}):
@@ -326,7 +344,9 @@ def body(connection: Connection, letter_id: int) -> bytes | None:
     return None if found is None else bytes(found)
 
 
-def rewrite(connection: Connection, letter_id: int, rejected: Rejected, *, otherwise: bytes) -> None:
+def rewrite(
+    connection: Connection, letter_id: int, rejected: Rejected, *, otherwise: bytes
+) -> None:
     """Put what redaction has left in the place of a letter's bytes, sentence and hash.
 
     Args:
@@ -335,7 +355,12 @@ def rewrite(connection: Connection, letter_id: int, rejected: Rejected, *, other
         rejected: what is left.
         otherwise: a hash in place of the content's own, where another letter of the run has that.
     """
-    values = {"body": rejected.body, "detail": rejected.detail, "hash": _hash(rejected), "otherwise": otherwise}
+    values = {
+        "body": rejected.body,
+        "detail": rejected.detail,
+        "hash": _hash(rejected),
+        "otherwise": otherwise,
+    }
     connection.execute(_REWRITE, {"id": letter_id, **values})
 
 
@@ -348,14 +373,18 @@ def unknown(connection: Connection, ids: Sequence[int]) -> list[int]:
 def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
     """Have the runs of these letters (None: of all open ones) read again, as `track` does.
 
-    A letter stays open until its run has been read without the trouble; one that was discarded is open again.
+    A letter stays open until its run has been read without the trouble; one that was discarded is
+    open again.
     """
     rows = connection.execute(_REOPEN, {"ids": _chosen(connection, ids)}).all()
     runs: dict[str, set[str]] = {}
     for row in rows:
         if row.run_id:
             runs.setdefault(row.workflow_id, set()).add(row.run_id)
-    tracked = [requests.track(connection, workflow_id, sorted(runs[workflow_id])) for workflow_id in sorted(runs)]
+    tracked = [
+        requests.track(connection, workflow_id, sorted(runs[workflow_id]))
+        for workflow_id in sorted(runs)
+    ]
     return Retried(
         letters=len(rows),
         runs=sum(one.new + one.known for one in tracked),

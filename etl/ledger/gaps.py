@@ -74,13 +74,20 @@ def record(
         detail: one sentence.
         is_empty: the list shows no run at all. As long as it stays so, that is one gap.
     """
-    values = {"watermark": watermark, "before_time": before_time, "detail": detail, "is_empty": is_empty}
+    values = {
+        "watermark": watermark,
+        "before_time": before_time,
+        "detail": detail,
+        "is_empty": is_empty,
+    }
     return connection.execute(_RECORD, {"workflow_id": workflow_id, **values}).rowcount > 0
 
 
 def find(connection: Connection, *, workflows: Sequence[str] | None = None) -> list[Gap]:
     """The gaps of these workflows (None: of all), oldest first, also those somebody took note of."""
-    rows = connection.execute(_SELECT, {"workflows": None if workflows is None else list(workflows)})
+    rows = connection.execute(
+        _SELECT, {"workflows": None if workflows is None else list(workflows)}
+    )
     return [Gap(**row._mapping) for row in rows]
 
 

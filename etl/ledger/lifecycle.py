@@ -1,9 +1,10 @@
 """When a run is polled next, and when it is final: pure decisions, without clock or database.
 
-A run is final when the API itself calls it terminal, every step it answers is terminal, and the steps were read when the run
-had been over for longer than `settle_after` by the server's own clock, or read twice, that long apart, without a difference.
-Where the API gives no status for runs, four re-checks over a day must find nothing new. The steps of a run that is over and has
-none may come late: it is final once none has come for a day.
+A run is final when the API itself calls it terminal, every step it answers is terminal, and the
+steps were read when the run had been over for longer than `settle_after` by the server's own clock,
+or read twice, that long apart, without a difference. Where the API gives no status for runs, four
+re-checks over a day must find nothing new. The steps of a run that is over and has none may come
+late: it is final once none has come for a day.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import msgspec
 
 Tracking = Literal["open", "final", "stale", "gone"]
 
-# Pauses between the re-checks of a run whose status only follows from its steps, in seconds: 1 m, 10 m, 1 h, 1 d.
+# Pauses between the re-checks of a run whose status only follows from its steps, in seconds: 1 m,
+# 10 m, 1 h, 1 d.
 DERIVED_CHECKS = (60.0, 600.0, 3600.0, 86400.0)
 # Seconds for which steps may come that a run without any, though it is over, should have.
 LATE_STEPS = 86400.0
-# Stale runs are asked for once a day, in case they move after all; an answer that is too large likewise.
+# Stale runs are asked for once a day, in case they move after all; an answer that is too large
+# likewise.
 DAILY = 86400.0
-# A run may be answered with 404 for this long (seconds) before it counts as gone: deployments and failovers pass.
+# A run may be answered with 404 for this long (seconds) before it counts as gone: deployments and
+# failovers pass.
 GONE_AFTER = 3600.0
 # Failed reads are repeated after 5 s, 10 s, 20 s, … at most 10 minutes.
 RETRY_FIRST, RETRY_MOST = 5.0, 600.0
@@ -91,7 +95,8 @@ def judge(known: Known, observation: Observation, policy: PollingPolicy) -> Verd
         return Verdict("open", DERIVED_CHECKS[checks - 1], checks)
     if age > policy.give_up_after:
         return Verdict("stale", DAILY)
-    # A tenth of its age: a young run is followed closely, one that idles for an hour is asked every six minutes.
+    # A tenth of its age: a young run is followed closely, one that idles for an hour is asked every
+    # six minutes.
     return Verdict("open", min(max(age / 10, policy.open_interval_min), policy.open_interval_max))
 
 
@@ -103,10 +108,18 @@ def retry_in(attempts: int) -> float:
 def _settled(observation: Observation, policy: PollingPolicy) -> bool:
     if observation.run_end_time is None or observation.server_time is None:
         return False
-    return observation.server_time - observation.run_end_time > timedelta(seconds=policy.settle_after)
+    return observation.server_time - observation.run_end_time > timedelta(
+        seconds=policy.settle_after
+    )
 
 
 def _unchanged(known: Known, observation: Observation, policy: PollingPolicy) -> bool:
-    if known.checks < 1 or known.read_digest != observation.digest or known.steps_observed_at is None:
+    if (
+        known.checks < 1
+        or known.read_digest != observation.digest
+        or known.steps_observed_at is None
+    ):
         return False
-    return observation.requested_at - known.steps_observed_at >= timedelta(seconds=policy.settle_after)
+    return observation.requested_at - known.steps_observed_at >= timedelta(
+        seconds=policy.settle_after
+    )

@@ -17,7 +17,8 @@ K = TypeVar("K")
 STRINGS_AT_ONCE = 10_000
 """So many strings are looked up at once."""
 
-# Possessive, and what is not closed is taken whole: no byte is gone over again for each quote before it.
+# Possessive, and what is not closed is taken whole: no byte is gone over again for each quote
+# before it.
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:(")|\\?\Z)', re.DOTALL)
 _NEIGHBOURS = re.compile(rb'"([^"]*+)(?=")')
 # Of six bytes each, as an escape. Longer strings are no id, but may hold JSON.
@@ -29,9 +30,10 @@ _DEPTH = 3
 def strings_of(body: bytes, depth: int = _DEPTH) -> Iterator[str]:
     """The strings of a JSON text that can be an id, however they are written, and those of JSON that stands in a string.
 
-    Of bytes that are no JSON: all of them as one, and what stands between any two neighbouring quotes, since nobody can tell
-    which of them open a string. What is cut off counts for nothing: it may be the begin of a longer id. The work grows with
-    the length of the body, whatever is in it.
+    Of bytes that are no JSON: all of them as one, and what stands between any two neighbouring
+    quotes, since nobody can tell which of them open a string. What is cut off counts for nothing:
+    it may be the begin of a longer id. The work grows with the length of the body, whatever is in
+    it.
     """
     try:
         msgspec.json.decode(body, type=msgspec.Raw)

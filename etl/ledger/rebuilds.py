@@ -20,7 +20,8 @@ _FINISH = text("""
     WHERE transform_version = :version
 """)
 
-# `status` asks often, and there may be millions: up to so many are counted, of more the planner's statistics tell about how many.
+# `status` asks often, and there may be millions: up to so many are counted, of more the planner's
+# statistics tell about how many.
 _COUNTED = 10_000
 
 _LEFT = text(f"""
@@ -69,12 +70,18 @@ def hold(connection: Connection) -> Rebuild | None:
 
 def _rebuild(connection: Connection, *, hold: bool) -> Rebuild | None:
     row = connection.execute(_HOLD if hold else _READ).one_or_none()
-    return None if row is None else Rebuild(row.transform_version, row.after_step_id, row.finished_at is not None)
+    return (
+        None
+        if row is None
+        else Rebuild(row.transform_version, row.after_step_id, row.finished_at is not None)
+    )
 
 
 def advance(connection: Connection, version: int, *, after: str, steps: int, changed: int) -> None:
     """Note that the steps up to `after` are done: so many more, of which `changed` have changed."""
-    connection.execute(_ADVANCE, {"version": version, "after": after, "steps": steps, "changed": changed})
+    connection.execute(
+        _ADVANCE, {"version": version, "after": after, "steps": steps, "changed": changed}
+    )
 
 
 def finish(connection: Connection, version: int) -> None:

@@ -17,7 +17,9 @@ _RECORD = text("""
     ON CONFLICT (version) DO NOTHING
 """)
 
-_RECORDED = text("SELECT version, rules, first_used_at FROM orchestra_etl.redaction_policies ORDER BY version")
+_RECORDED = text(
+    "SELECT version, rules, first_used_at FROM orchestra_etl.redaction_policies ORDER BY version"
+)
 
 _OTHERS = text("""
     SELECT count(*) FROM orchestra.steps
@@ -49,5 +51,7 @@ def recorded(connection: Connection) -> list[Recorded]:
 
 def steps_under_others(connection: Connection, workflow_id: str, version: str) -> int:
     """How many stored steps of a workflow were written under other rules than these, or under none."""
-    found: int = connection.execute(_OTHERS, {"workflow_id": workflow_id, "version": version}).scalar_one()
+    found: int = connection.execute(
+        _OTHERS, {"workflow_id": workflow_id, "version": version}
+    ).scalar_one()
     return found

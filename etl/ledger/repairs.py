@@ -9,8 +9,8 @@ from sqlalchemy import Connection, text
 
 from etl.records import ListedRun
 
-# What a walk of the whole list finds read by the ledger and missing from the tables (somebody deleted it, or restored an older
-# copy of one schema) is read again from the start.
+# What a walk of the whole list finds read by the ledger and missing from the tables (somebody
+# deleted it, or restored an older copy of one schema) is read again from the start.
 _LOST = text("""
     SELECT l.run_id
     FROM orchestra_etl.run_ledger AS l
@@ -33,7 +33,9 @@ _REPAIR = text("""
 """)
 
 
-def ask_again(connection: Connection, workflow_id: str, page: Mapping[str, ListedRun], requested_at: datetime) -> int:
+def ask_again(
+    connection: Connection, workflow_id: str, page: Mapping[str, ListedRun], requested_at: datetime
+) -> int:
     """Have those runs of a page read again that are missing from the tables; how many.
 
     Args:
@@ -42,7 +44,9 @@ def ask_again(connection: Connection, workflow_id: str, page: Mapping[str, Liste
         page: its rows, by id.
         requested_at: database time at which it was requested.
     """
-    lost = connection.execute(_LOST, {"workflow_id": workflow_id, "ids": list(page)}).scalars().all()
+    lost = (
+        connection.execute(_LOST, {"workflow_id": workflow_id, "ids": list(page)}).scalars().all()
+    )
     if lost:
         connection.execute(
             _REPAIR,

@@ -1,7 +1,8 @@
 """Runs that enter the ledger by name: from the configuration, by `track`, by the queue `orchestra.run_requests`.
 
-A name is a claim, and the API decides. A run belongs to a workflow once the API has shown it there, in the list or by its steps,
-and no claim moves it from then on. Until then it is only asked for, and a later claim may name another workflow.
+A name is a claim, and the API decides. A run belongs to a workflow once the API has shown it there,
+in the list or by its steps, and no claim moves it from then on. Until then it is only asked for,
+and a later claim may name another workflow.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ BATCH = 10_000
 _NO_STEPS = hashlib.blake2b(digest_size=16).hexdigest()
 """The digest of an answer that holds no step, as a load enters it."""
 
-# The ledger's own columns come first: where a load of the run has been waited for, only they are seen as it has left them.
+# The ledger's own columns come first: where a load of the run has been waited for, only they are
+# seen as it has left them.
 ASKED_FOR = f"""(l.listed_at IS NULL AND l.removed_at IS NULL AND l.run_observed_at IS NULL
         AND (l.steps_observed_at IS NULL OR l.read_digest = decode('{_NO_STEPS}', 'hex'))
         AND NOT EXISTS (SELECT FROM orchestra.steps AS s WHERE s.run_id = l.run_id)
@@ -33,7 +35,8 @@ ASKED_FOR = f"""(l.listed_at IS NULL AND l.removed_at IS NULL AND l.run_observed
 An empty answer shows nothing: there are servers that give one for any id.
 """
 
-# As long as the API answers 404 under the one workflow, the run may be the other's that names it, too.
+# As long as the API answers 404 under the one workflow, the run may be the other's that names it,
+# too.
 _REGISTER = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l (run_id, workflow_id, source)
     SELECT r.run_id, :workflow_id, 'config'
@@ -46,7 +49,8 @@ _REGISTER = text(f"""
     RETURNING xmax = 0 AS inserted
 """)
 
-# Asking for a run that is known asks for a newer read: the token is raised, the lease cleared. A tombstone stays one.
+# Asking for a run that is known asks for a newer read: the token is raised, the lease cleared. A
+# tombstone stays one.
 _TRACK = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l (run_id, workflow_id, source)
     SELECT r.run_id, r.workflow_id, :source
@@ -100,7 +104,8 @@ _FORGET_REQUESTS = text("""
     WHERE workflow_id = :workflow_id AND (CAST(:ids AS text[]) IS NULL OR run_id = ANY (CAST(:ids AS text[])))
 """)
 
-# What was set aside of runs that are forgotten, and what conflicts with a run and was only asked for: its body is a JSON string.
+# What was set aside of runs that are forgotten, and what conflicts with a run and was only asked
+# for: its body is a JSON string.
 _FORGET_LETTERS = text("""
     DELETE FROM orchestra_etl.dead_letters
     WHERE workflow_id = :workflow_id
@@ -165,7 +170,9 @@ def register(connection: Connection, workflow_id: str, run_ids: Sequence[str]) -
     return Tracked(sum(row.inserted for row in rows), conflicts=conflicts)
 
 
-def track(connection: Connection, workflow_id: str, run_ids: Sequence[str], *, source: str = "track") -> Tracked:
+def track(
+    connection: Connection, workflow_id: str, run_ids: Sequence[str], *, source: str = "track"
+) -> Tracked:
     """Have runs read now, again where they are known."""
     return _track(connection, dict.fromkeys(run_ids, workflow_id), source)
 
@@ -176,7 +183,11 @@ def take_queue(connection: Connection) -> Taken:
     Of two requests for a run the later one counts.
     """
     rows = sorted(connection.execute(_TAKE, {"limit": BATCH}).all())
-    usable = {row.run_id: row.workflow_id for row in rows if _usable(row.run_id) and _usable(row.workflow_id)}
+    usable = {
+        row.run_id: row.workflow_id
+        for row in rows
+        if _usable(row.run_id) and _usable(row.workflow_id)
+    }
     unusable = [row for row in rows if not (_usable(row.run_id) and _usable(row.workflow_id))]
     return Taken(
         len(rows),
@@ -199,7 +210,11 @@ def forget(connection: Connection, workflow_id: str, run_ids: Sequence[str] | No
 
 def are_history(connection: Connection, workflow_id: str, run_ids: Sequence[str]) -> bool:
     """Whether the API has shown one of these runs under this workflow."""
-    return bool(connection.execute(_IS_KNOWN, {"workflow_id": workflow_id, "ids": list(run_ids)}).scalar_one())
+    return bool(
+        connection.execute(
+            _IS_KNOWN, {"workflow_id": workflow_id, "ids": list(run_ids)}
+        ).scalar_one()
+    )
 
 
 def _track(connection: Connection, wanted: dict[str, str], source: str) -> Tracked:
@@ -210,17 +225,23 @@ def _track(connection: Connection, wanted: dict[str, str], source: str) -> Track
     rows = connection.execute(_TRACK, parameters).all()
     new = sum(row.inserted for row in rows)
     taken = {row.run_id for row in rows}
-    removed, conflicts = _not_ours(connection, [one for one in wanted.items() if one[0] not in taken])
+    removed, conflicts = _not_ours(
+        connection, [one for one in wanted.items() if one[0] not in taken]
+    )
     return Tracked(new, len(rows) - new, removed, conflicts)
 
 
-def _not_ours(connection: Connection, wanted: Sequence[tuple[str, str]]) -> tuple[int, tuple[Conflict, ...]]:
+def _not_ours(
+    connection: Connection, wanted: Sequence[tuple[str, str]]
+) -> tuple[int, tuple[Conflict, ...]]:
     """Of these runs and workflows: how many are removed, and which belong to another workflow."""
     if not wanted:
         return 0, ()
     rows = connection.execute(_OWNED, {"ids": [run_id for run_id, _ in wanted]}).all()
     owners = {row.run_id: row for row in rows}
-    found = [(run_id, workflow_id, owners[run_id]) for run_id, workflow_id in wanted if run_id in owners]
+    found = [
+        (run_id, workflow_id, owners[run_id]) for run_id, workflow_id in wanted if run_id in owners
+    ]
     return sum(row.removed for *_, row in found), tuple(
         Conflict(workflow_id, run_id, row.workflow_id, _named(run_id))
         for run_id, workflow_id, row in found
@@ -259,7 +280,11 @@ _REREAD = text("""
 
 
 def reread(
-    connection: Connection, workflow_ids: Sequence[str], *, since: datetime | None, until: datetime | None
+    connection: Connection,
+    workflow_ids: Sequence[str],
+    *,
+    since: datetime | None,
+    until: datetime | None,
 ) -> int:
     """Have final runs of these workflows read again at low priority; how many."""
     wanted = {"workflow_ids": list(workflow_ids), "since": since, "until": until}

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, text
 
-# `#>> '{}'` gives a JSON string as its own text, any other value as JSON text, and JSON null as NULL.
+# `#>> '{}'` gives a JSON string as its own text, any other value as JSON text, and JSON null as
+# NULL.
 _RECENT = text("""
     SELECT r.id, r.workflow_id, w.name AS workflow_name, r.status, r.state, r.tracking, r.start_time, r.end_time,
            r.duration_ms, s.steps, s.total_tokens,
@@ -174,7 +175,11 @@ class RunDetail(msgspec.Struct, frozen=True):
 
 
 def recent(
-    connection: Connection, *, workflows: Sequence[str] | None = None, state: str | None = None, limit: int = 20
+    connection: Connection,
+    *,
+    workflows: Sequence[str] | None = None,
+    state: str | None = None,
+    limit: int = 20,
 ) -> list[RecentRun]:
     """The newest stored runs, newest first.
 
@@ -185,7 +190,12 @@ def recent(
         limit: how many at most.
     """
     rows = connection.execute(
-        _RECENT, {"workflows": None if workflows is None else list(workflows), "state": state, "limit": limit}
+        _RECENT,
+        {
+            "workflows": None if workflows is None else list(workflows),
+            "state": state,
+            "limit": limit,
+        },
     )
     return [RecentRun(**row._mapping) for row in rows]
 
@@ -200,7 +210,9 @@ def get(connection: Connection, run_id: str, *, payloads: bool = False) -> RunDe
         return None
     by_step = _step_payloads(connection, run_id) if payloads else {}
     steps = tuple(
-        StepDetail(**_with_json(step, "error"), payloads=by_step.get(step.id, {}) if payloads else None)
+        StepDetail(
+            **_with_json(step, "error"), payloads=by_step.get(step.id, {}) if payloads else None
+        )
         for step in connection.execute(_STEPS, {"id": run_id})
     )
     own = connection.execute(_RUN_PAYLOADS, {"id": run_id}).one_or_none() if payloads else None

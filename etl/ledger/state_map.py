@@ -21,7 +21,8 @@ _CHANGED = """
     WHERE lower(regexp_replace({row}.status, '[[:space:]_-]+', '', 'g')) = m.status AND {row}.state <> m.state
 """
 
-# A run whose state follows from its steps is read again; so is one that the API's own status may now make final.
+# A run whose state follows from its steps is read again; so is one that the API's own status may
+# now make final.
 _REEVALUATE = text(f"""
     WITH changed_steps AS (
         UPDATE orchestra.steps AS s SET state = m.state, updated_at = now() FROM {_CHANGED.format(row="s")}
@@ -43,7 +44,9 @@ _REEVALUATE = text(f"""
 """)
 
 
-def apply(connection: Connection, configured: Mapping[str, str], state_of: Callable[[str], str]) -> int:
+def apply(
+    connection: Connection, configured: Mapping[str, str], state_of: Callable[[str], str]
+) -> int:
     """Re-evaluate stored rows where the configured mapping is not the one they were written by.
 
     Args:
@@ -62,5 +65,9 @@ def apply(connection: Connection, configured: Mapping[str, str], state_of: Calla
     connection.execute(_LOCKED)
     changed = {status: state_of(status) for status in stored.keys() | configured.keys()}
     connection.execute(_FORGET)
-    connection.execute(_REMEMBER, {"statuses": list(configured), "states": list(configured.values())})
-    return connection.execute(_REEVALUATE, {"statuses": list(changed), "states": list(changed.values())}).rowcount
+    connection.execute(
+        _REMEMBER, {"statuses": list(configured), "states": list(configured.values())}
+    )
+    return connection.execute(
+        _REEVALUATE, {"statuses": list(changed), "states": list(changed.values())}
+    ).rowcount

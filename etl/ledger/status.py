@@ -172,8 +172,9 @@ class Status(msgspec.Struct, frozen=True):
     """Stored steps that are to be read again by newer rules; None: there are none."""
 
 
-# Everything is read in one statement each, by workflow: the ledger may hold millions of runs, nearly all of them final.
-# The view's count is an index-only scan; the LATERAL parts touch only what is not final, or one end of an index.
+# Everything is read in one statement each, by workflow: the ledger may hold millions of runs,
+# nearly all of them final. The view's count is an index-only scan; the LATERAL parts touch only
+# what is not final, or one end of an index.
 _WORKFLOWS = text("""
     WITH covered AS MATERIALIZED (
         SELECT * FROM orchestra.coverage
@@ -243,10 +244,14 @@ _UNCONFIGURED = text("""
 """)
 
 
-_UNUSABLE = text("SELECT count(*) FROM orchestra_etl.dead_letters WHERE workflow_id = '' AND resolved_at IS NULL")
+_UNUSABLE = text(
+    "SELECT count(*) FROM orchestra_etl.dead_letters WHERE workflow_id = '' AND resolved_at IS NULL"
+)
 
 
-def read(connection: Connection, watched: Sequence[Watched], *, all_workflows: bool, max_age: float) -> Status:
+def read(
+    connection: Connection, watched: Sequence[Watched], *, all_workflows: bool, max_age: float
+) -> Status:
     """Read how everything is doing.
 
     Args:
@@ -259,7 +264,9 @@ def read(connection: Connection, watched: Sequence[Watched], *, all_workflows: b
     parameters = {"configured": list(by_id)}
     gaps: dict[str, list[Gap]] = {}
     for row in connection.execute(_NEWEST_GAPS):
-        gaps.setdefault(row.workflow_id, []).append(Gap(row.id, row.after_time, row.before_time, row.acknowledged))
+        gaps.setdefault(row.workflow_id, []).append(
+            Gap(row.id, row.after_time, row.before_time, row.acknowledged)
+        )
     drift: dict[str, list[DriftExample]] = {}
     for row in connection.execute(_DRIFT):
         example = DriftExample(row.subject, row.field, row.kind, row.found, row.occurrences)
@@ -267,7 +274,9 @@ def read(connection: Connection, watched: Sequence[Watched], *, all_workflows: b
     workflows = tuple(
         _workflow(
             row,
-            by_id.get(row.id, Watched(row.id, max_age, discover=all_workflows and fits_a_path(row.id))),
+            by_id.get(
+                row.id, Watched(row.id, max_age, discover=all_workflows and fits_a_path(row.id))
+            ),
             configured=row.id in by_id,
             newest_gaps=gaps.get(row.id, ()),
             drift_examples=drift.get(row.id, ()),
@@ -339,14 +348,23 @@ def _reasons(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ..
     if watched.discover:
         if row.swept_at is None:
             if row.last_error is not None:
-                reasons.append(Reason("failing", f"no sweep has been complete yet; the last one: {row.last_error}"))
+                reasons.append(
+                    Reason(
+                        "failing", f"no sweep has been complete yet; the last one: {row.last_error}"
+                    )
+                )
             elif not row.sweeping:
                 reasons.append(
-                    Reason("warning", "not swept yet: start `orchestra-etl serve`, or run `orchestra-etl sync`")
+                    Reason(
+                        "warning",
+                        "not swept yet: start `orchestra-etl serve`, or run `orchestra-etl sync`",
+                    )
                 )
         elif row.swept_at < overdue:
             why = row.last_error or "check that the service runs"
-            reasons.append(Reason("failing", f"no complete sweep since {_instant(row.swept_at)}: {why}"))
+            reasons.append(
+                Reason("failing", f"no complete sweep since {_instant(row.swept_at)}: {why}")
+            )
         elif row.last_error is not None:
             reasons.append(Reason("warning", f"the last sweep failed: {row.last_error}"))
         if row.list_problem is not None:
@@ -360,24 +378,39 @@ def _reasons(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ..
         )
     if row.failing:
         reasons.append(
-            Reason("warning", f"reading fails for runs: {row.failing:,} (`orchestra-etl runs show` tells why)")
+            Reason(
+                "warning",
+                f"reading fails for runs: {row.failing:,} (`orchestra-etl runs show` tells why)",
+            )
         )
     if row.unacknowledged_gaps:
         reasons.append(
-            Reason("warning", f"gaps not acknowledged: {row.unacknowledged_gaps:,} (`orchestra-etl gaps list`)")
+            Reason(
+                "warning",
+                f"gaps not acknowledged: {row.unacknowledged_gaps:,} (`orchestra-etl gaps list`)",
+            )
         )
     if row.conflicting_runs:
         taken = f"runs not stored because another workflow has one of the same id: {row.conflicting_runs:,}"
         reasons.append(Reason("warning", f"{taken} (`orchestra-etl dead-letters list --all`)"))
     if row.repaired_runs:
         missing = f"runs missing from the tables at the last walk of the whole list: {row.repaired_runs:,}"
-        reasons.append(Reason("warning", f"{missing}; they are read again: find out who deletes them"))
+        reasons.append(
+            Reason("warning", f"{missing}; they are read again: find out who deletes them")
+        )
     if row.stuck_hours:
         reasons.append(
-            Reason("warning", f"hours that cannot be counted: {row.stuck_hours:,} (`orchestra-etl rollups verify`)")
+            Reason(
+                "warning",
+                f"hours that cannot be counted: {row.stuck_hours:,} (`orchestra-etl rollups verify`)",
+            )
         )
     if row.dead_letters:
-        reasons.append(Reason("warning", f"dead letters: {row.dead_letters:,} (`orchestra-etl dead-letters list`)"))
+        reasons.append(
+            Reason(
+                "warning", f"dead letters: {row.dead_letters:,} (`orchestra-etl dead-letters list`)"
+            )
+        )
     if row.window_full and row.new_runs is not None and 2 * row.new_runs > row.listed_runs:
         reasons.append(
             Reason(

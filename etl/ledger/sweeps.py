@@ -1,8 +1,9 @@
 """The walk of a workflow's run list: who may do it, what it listed, and how far the list is known without a hole.
 
-The watermark is the set of runs that *complete* sweeps have listed, kept as two numbers: a ledger row carries the sweep
-that listed it, `sweeps.watermark` the last complete one. A cut-off sweep leaves rows with its own number above the
-watermark; they are in the ledger and get polled, but no later walk takes them as proof that the list below them is known.
+The watermark is the set of runs that *complete* sweeps have listed, kept as two numbers: a ledger
+row carries the sweep that listed it, `sweeps.watermark` the last complete one. A cut-off sweep
+leaves rows with its own number above the watermark; they are in the ledger and get polled, but no
+later walk takes them as proof that the list below them is known.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ _HOLD = text("""
 """)
 
 # A sweep's number is its own: only itself can have made it the watermark.
-_IS_COMPLETE = text("SELECT watermark = :token FROM orchestra_etl.sweeps WHERE workflow_id = :workflow_id")
+_IS_COMPLETE = text(
+    "SELECT watermark = :token FROM orchestra_etl.sweeps WHERE workflow_id = :workflow_id"
+)
 
 _MEMBERS = text("""
     SELECT l.run_id
@@ -83,9 +86,10 @@ _MEMBERS = text("""
       AND d.reason = 'id_conflict' AND d.step_id IS NULL AND d.first_seen_at <= s.completed_at
 """)
 
-# A page asks for a newer read of a run where its row differs from the one last seen and was requested after the run was last
-# read on its own, or where the run was taken for gone or for one of another workflow. A tombstone is never read again: of what
-# the list shows of it, only that it is still listed is noted, so that the walk can tell known rows from new ones.
+# A page asks for a newer read of a run where its row differs from the one last seen and was
+# requested after the run was last read on its own, or where the run was taken for gone or for one
+# of another workflow. A tombstone is never read again: of what the list shows of it, only that it
+# is still listed is noted, so that the walk can tell known rows from new ones.
 _ASKED = """(l.removed_at IS NULL AND (l.tracking = 'gone' OR l.workflow_id <> excluded.workflow_id OR (
             l.listing_hash IS DISTINCT FROM excluded.listing_hash
             AND excluded.listed_at > COALESCE(l.run_observed_at, '-infinity'))))"""
@@ -93,14 +97,15 @@ _ASKED = """(l.removed_at IS NULL AND (l.tracking = 'gone' OR l.workflow_id <> e
 
 def _if_asked(**columns: str) -> str:
     return ",\n        ".join(
-        f"{name} = CASE WHEN {_ASKED} THEN {value} ELSE l.{name} END" for name, value in columns.items()
+        f"{name} = CASE WHEN {_ASKED} THEN {value} ELSE l.{name} END"
+        for name, value in columns.items()
     )
 
 
-# A row that answers 404 is noted as listed even where nothing else changed: it is not gone. A run that was only asked for under
-# another workflow moves to the one that lists it. One that was read there stays, unless its own row is the very same: such a
-# server does not look at the workflow when it is asked for a run, so that the list decides. One that another workflow has listed
-# stays there.
+# A row that answers 404 is noted as listed even where nothing else changed: it is not gone. A run
+# that was only asked for under another workflow moves to the one that lists it. One that was read
+# there stays, unless its own row is the very same: such a server does not look at the workflow when
+# it is asked for a run, so that the list decides. One that another workflow has listed stays there.
 _WRITE = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l
         (run_id, workflow_id, source, listing, listing_hash, start_time, listed_at, listed_sweep, priority)
@@ -155,7 +160,8 @@ _BURY = text("""
     RETURNING run_id
 """)
 
-# A sweep that was cut off leaves its number on rows that this one may not have met again; they are no members.
+# A sweep that was cut off leaves its number on rows that this one may not have met again; they are
+# no members.
 _FORGET_CUT_OFF = text("""
     UPDATE orchestra_etl.run_ledger
     SET listed_sweep = NULL
@@ -242,9 +248,12 @@ def begin(connection: Connection, workflow_id: str, *, lease: float, count_to: i
     if row is None:
         return None
     size = connection.execute(
-        _WATERMARK_SIZE, {"workflow_id": workflow_id, "watermark": row.watermark, "count_to": count_to}
+        _WATERMARK_SIZE,
+        {"workflow_id": workflow_id, "watermark": row.watermark, "count_to": count_to},
     ).scalar_one()
-    return Sweep(workflow_id, row.fencing_token, row.begun_at, size, row.completed_at, row.reconciled_at)
+    return Sweep(
+        workflow_id, row.fencing_token, row.begun_at, size, row.completed_at, row.reconciled_at
+    )
 
 
 def lease_ends_in(connection: Connection, workflow_id: str) -> float | None:
@@ -294,7 +303,8 @@ def write_page(
     own = connection.execute(_HOLD, {**held, "lease": lease}).one_or_none()
     if own is None:
         if completion is not None and connection.execute(_IS_COMPLETE, held).scalar_one_or_none():
-            # The answer to the COMMIT was lost, and this unit of work is being repeated: it is done.
+            # The answer to the COMMIT was lost, and this unit of work is being repeated: it is
+            # done.
             return Written(0, 0, missed=completion.gap is not None)
         raise Fenced(sweep.workflow_id)
     watermark = own.watermark
@@ -311,7 +321,8 @@ def write_page(
             {
                 **seen,
                 "ids": list(by_id),
-                # As one value and its parts' places: as an array, every listing would be quoted byte by byte.
+                # As one value and its parts' places: as an array, every listing would be quoted
+                # byte by byte.
                 "listings": b"".join(listings),
                 "firsts": list(accumulate(sizes[:-1], initial=1)),
                 "sizes": sizes,
@@ -323,8 +334,12 @@ def write_page(
         new = sum(row.inserted for row in rows)
         changed = sum(row.asked and not row.inserted for row in rows)
         # What retention would not store is not missed.
-        wanted = {run.id: run.listing for run in by_id.values() if not _is_beyond(run, own.run_horizon)}
-        aside = conflicts.set_listed_aside(connection, sweep.workflow_id, wanted, since=requested_at)
+        wanted = {
+            run.id: run.listing for run in by_id.values() if not _is_beyond(run, own.run_horizon)
+        }
+        aside = conflicts.set_listed_aside(
+            connection, sweep.workflow_id, wanted, since=requested_at
+        )
         if reconcile:
             repaired = repairs.ask_again(connection, sweep.workflow_id, by_id, requested_at)
     new += len(buried)
@@ -355,7 +370,10 @@ def write_page(
         ).one()
         if completed.window_full and 2 * completed.new_runs > completed.listed_runs:
             overrun = (completed.new_runs, completed.listed_runs)
-    problem_is_new = completion is not None and _kind(completion.problem) not in ("", _kind(own.list_problem))
+    problem_is_new = completion is not None and _kind(completion.problem) not in (
+        "",
+        _kind(own.list_problem),
+    )
     return Written(
         new,
         changed,
@@ -375,15 +393,18 @@ def _kind(problem: str | None) -> str:
 def _is_beyond(run: ListedRun, horizon: datetime | None) -> bool:
     """Whether the list itself shows that the run was over before the horizon.
 
-    Without an end, or with one before the start (some servers fill in the year 1), it may still be running, however long
-    ago it began: it is read like any other, and pruned once it is known to be over.
+    Without an end, or with one before the start (some servers fill in the year 1), it may still be
+    running, however long ago it began: it is read like any other, and pruned once it is known to be
+    over.
     """
     if horizon is None or run.start_time is None or run.end_time is None:
         return False
     return run.start_time <= run.end_time < horizon
 
 
-def _bury(connection: Connection, runs: Sequence[ListedRun], seen: Mapping[str, object]) -> set[str]:
+def _bury(
+    connection: Connection, runs: Sequence[ListedRun], seen: Mapping[str, object]
+) -> set[str]:
     """Enter runs as tombstones that the ledger does not know yet; which."""
     if not runs:
         return set()
@@ -393,9 +414,13 @@ def _bury(connection: Connection, runs: Sequence[ListedRun], seen: Mapping[str, 
 
 def hold(connection: Connection, sweep: Sweep, *, lease: float) -> None:
     """Prolong the lease, where the sweep is still the last one begun."""
-    connection.execute(_HOLD, {"workflow_id": sweep.workflow_id, "token": sweep.token, "lease": lease})
+    connection.execute(
+        _HOLD, {"workflow_id": sweep.workflow_id, "token": sweep.token, "lease": lease}
+    )
 
 
 def abandon(connection: Connection, sweep: Sweep, *, error: str | None = None) -> None:
     """Give the lease back without moving the watermark."""
-    connection.execute(_ABANDON, {"workflow_id": sweep.workflow_id, "token": sweep.token, "error": error})
+    connection.execute(
+        _ABANDON, {"workflow_id": sweep.workflow_id, "token": sweep.token, "error": error}
+    )

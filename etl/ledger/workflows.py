@@ -58,9 +58,10 @@ _VERSION = text("""
     ON CONFLICT DO NOTHING
 """)
 
-# The version just appended, or one that was appended without a date: a workflow that was last changed before it was seen in its
-# version has been in it since that change. A row that has its date keeps it: a workflow can change while its version and graph
-# stay the same, and that makes the version begin no later.
+# The version just appended, or one that was appended without a date: a workflow that was last
+# changed before it was seen in its version has been in it since that change. A row that has its
+# date keeps it: a workflow can change while its version and graph stay the same, and that makes the
+# version begin no later.
 _DATED = text("""
     UPDATE orchestra.workflow_versions AS v
     SET updated_at = :updated_at
@@ -94,10 +95,13 @@ _DESCRIBED_NOW = text("""
 """)
 
 
-def configure(connection: Connection, workflow_id: str, *, name: str | None, labels: Mapping[str, str]) -> None:
+def configure(
+    connection: Connection, workflow_id: str, *, name: str | None, labels: Mapping[str, str]
+) -> None:
     """Enter a workflow as the configuration names it."""
     connection.execute(
-        _CONFIGURED, {"id": workflow_id, "name": name, "labels": json.dumps(dict(labels), sort_keys=True)}
+        _CONFIGURED,
+        {"id": workflow_id, "name": name, "labels": json.dumps(dict(labels), sort_keys=True)},
     )
 
 
@@ -120,7 +124,10 @@ def describe(connection: Connection, workflows: Sequence[Workflow]) -> None:
     """Enter what the API says; a version or graph that differs from the last one is appended."""
     connection.execute(_DESCRIBED_NOW)
     for workflow in sorted(workflows, key=lambda one: one.id):
-        connection.execute(_DESCRIBED, {"id": workflow.id, "name": workflow.name, "description": workflow.description})
+        connection.execute(
+            _DESCRIBED,
+            {"id": workflow.id, "name": workflow.name, "description": workflow.description},
+        )
         if workflow.version is not None or workflow.graph is not None:
             told = {"id": workflow.id, "version": workflow.version, "graph": workflow.graph}
             connection.execute(_VERSION, told)

@@ -48,14 +48,16 @@ class Written(msgspec.Struct):
     """Workflow id, run id and what was set aside."""
 
 
-# So many rows of one load are found out one by one: to find one among a hundred thousand takes 35 savepoints.
+# So many rows of one load are found out one by one: to find one among a hundred thousand takes 35
+# savepoints.
 MAX_ISOLATED = 1_000
 
 
 class Isolation:
     """Runs a write of rows inside savepoints, halving the rows until the refused ones stand alone.
 
-    When `MAX_ISOLATED` have been found, what is refused together is refused: the cause is no single row.
+    When `MAX_ISOLATED` have been found, what is refused together is refused: the cause is no single
+    row.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -63,7 +65,10 @@ class Isolation:
         self._refused = 0
 
     def __call__(
-        self, rows: Sequence[T], work: Callable[[Sequence[T]], None], refuse: Callable[[T, str], None]
+        self,
+        rows: Sequence[T],
+        work: Callable[[Sequence[T]], None],
+        refuse: Callable[[T, str], None],
     ) -> None:
         """Do the work for all rows but those that are refused, each with the reason."""
         try:
@@ -76,7 +81,10 @@ class Isolation:
                 self._refused += 1
                 which = "it" if len(rows) == 1 else f"it or one of {len(rows) - 1:,} rows beside it"
                 for row in rows:
-                    refuse(row, f"PostgreSQL refuses {which} with SQLSTATE {sqlstate(error) or type(error).__name__}")
+                    refuse(
+                        row,
+                        f"PostgreSQL refuses {which} with SQLSTATE {sqlstate(error) or type(error).__name__}",
+                    )
                 return
             middle = len(rows) // 2
             self(rows[:middle], work, refuse)

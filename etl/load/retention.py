@@ -23,8 +23,9 @@ _HORIZON = text("SELECT payload_horizon FROM orchestra_etl.retention")
 def within(connection: Connection, found: Sequence[RunWrite]) -> Sequence[RunWrite]:
     """The runs as they may be stored: those over before the payload horizon without payloads, whoever had them read again.
 
-    Open runs keep theirs, however long ago they started. The content hashes stay those of the steps as they came: what is
-    stored already counts as unchanged, pruned or not. The look-up costs 0.15 ms a transaction.
+    Open runs keep theirs, however long ago they started. The content hashes stay those of the steps
+    as they came: what is stored already counts as unchanged, pruned or not. The look-up costs 0.15
+    ms a transaction.
     """
     horizon: datetime | None = connection.execute(_HORIZON).scalar_one_or_none()
     if horizon is None:
@@ -48,7 +49,9 @@ def _without_payloads(run: RunWrite) -> RunWrite:
 
 
 def _stripped(one: RunOrStep, **gone: None) -> RunOrStep:
-    return msgspec.structs.replace(one, inputs=_pruned(one.inputs), outputs=_pruned(one.outputs), **gone)
+    return msgspec.structs.replace(
+        one, inputs=_pruned(one.inputs), outputs=_pruned(one.outputs), **gone
+    )
 
 
 def _pruned(payload: Payload | None) -> Payload | None:

@@ -22,17 +22,22 @@ _RUN_CONTENT = (
 _RUN_PAYLOADS = ("inputs", "outputs", "inputs_raw", "outputs_raw", "note")
 _STAGED_RUNS = Staging(
     "staged_runs",
-    {**column_types(runs, ("id", *_RUN_CONTENT, "content_hash")), **column_types(run_payloads, _RUN_PAYLOADS)},
+    {
+        **column_types(runs, ("id", *_RUN_CONTENT, "content_hash")),
+        **column_types(run_payloads, _RUN_PAYLOADS),
+    },
 )
 
-# What others change without a read is compared by itself: tracking and workflow by the ledger, the state by a new state map.
+# What others change without a read is compared by itself: tracking and workflow by the ledger, the
+# state by a new state map.
 _STORED_RUNS = text("""
     SELECT id, workflow_id, tracking, state, content_hash
     FROM orchestra.runs
     WHERE id = ANY (CAST(:ids AS text[]))
 """)
 
-# The hash covers the payloads, too: it must follow where only they have changed, or come in another spelling.
+# The hash covers the payloads, too: it must follow where only they have changed, or come in another
+# spelling.
 _UPSERT_RUNS = text(f"""
     INSERT INTO orchestra.runs AS r (id, {listed(_RUN_CONTENT)}, content_hash)
     SELECT id, {listed(_RUN_CONTENT)}, content_hash FROM {_STAGED_RUNS.name} ORDER BY id
@@ -98,7 +103,10 @@ def _identity(source: bytes) -> bytes | None:
 
 
 def write_runs(
-    connection: Connection, found: Sequence[RunWrite], written: Written, guard: Isolation | None = None
+    connection: Connection,
+    found: Sequence[RunWrite],
+    written: Written,
+    guard: Isolation | None = None,
 ) -> None:
     """Write these runs' own rows and payloads, and count in `written`."""
 
@@ -106,9 +114,12 @@ def write_runs(
         run = one.run
         if run.observed is not None:
             source = bytes(run.observed.source)
-            letter = Rejected("rejected", f"the run's own row: {why}", source, content_hash=_identity(source))
+            letter = Rejected(
+                "rejected", f"the run's own row: {why}", source, content_hash=_identity(source)
+            )
             written.rejected.append((run.workflow_id, run.id, letter))
-        # An earlier row of the run stays; without one it is stored by what follows from its steps, so that they can land.
+        # An earlier row of the run stays; without one it is stored by what follows from its steps,
+        # so that they can land.
         bare = msgspec.structs.replace(run, observed=None)
         if run.stored:
             kept.append(bare)
@@ -128,7 +139,9 @@ def write_runs(
         written.runs_updated += sum(row.changed for row in rows) - inserted
 
     kept = [run for run in found if run.observed is None and run.stored]
-    fresh = _changed(connection, [run for run in found if run.observed is not None or not run.stored])
+    fresh = _changed(
+        connection, [run for run in found if run.observed is not None or not run.stored]
+    )
     if fresh and guard is None:
         work(fresh)
     elif fresh and guard is not None:
@@ -158,7 +171,8 @@ def _changed(connection: Connection, fresh: Sequence[RunWrite]) -> list[_Rows]:
 
 def _rows(run: RunWrite) -> _Rows:
     own, payloads = _run_row(run), _run_payload_row(run)
-    # The hash is of all that is stored of the run but what `_STORED_RUNS` compares; payloads behind their sizes, not copied.
+    # The hash is of all that is stored of the run but what `_STORED_RUNS` compares; payloads behind
+    # their sizes, not copied.
     given, gave, *rest = payloads or _NO_PAYLOADS
     sizes = [None if one is None else memoryview(one).nbytes for one in (given, gave)]
     digest = hashlib.blake2b(msgspec.msgpack.encode((own[4:], sizes, rest)), digest_size=16)
@@ -193,5 +207,10 @@ def _run_payload_row(run: RunWrite) -> _RunPayloads | None:
     if own is None or (own.inputs is None and own.outputs is None):
         return None
     given, gave = own.inputs or _NO_PAYLOAD, own.outputs or _NO_PAYLOAD
-    note = "; ".join(f"{name}: {p.note}" for name, p in (("inputs", given), ("outputs", gave)) if p.note) or None
+    note = (
+        "; ".join(
+            f"{name}: {p.note}" for name, p in (("inputs", given), ("outputs", gave)) if p.note
+        )
+        or None
+    )
     return given.data, gave.data, given.raw, gave.raw, note

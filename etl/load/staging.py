@@ -30,9 +30,10 @@ def column_types(table: Table, names: Iterable[str]) -> dict[str, str]:
 class Staging:
     """A temporary table through which rows go into others.
 
-    It stays with the session, empty between transactions: to make it anew for each one costs more than to fill it, and swells
-    PostgreSQL's catalogue. Each use makes it where it is missing, because behind PgBouncer in transaction mode the next
-    transaction may have another session, or one that another release has used: its name tells its columns.
+    It stays with the session, empty between transactions: to make it anew for each one costs more
+    than to fill it, and swells PostgreSQL's catalogue. Each use makes it where it is missing,
+    because behind PgBouncer in transaction mode the next transaction may have another session, or
+    one that another release has used: its name tells its columns.
     """
 
     def __init__(self, name: str, columns: Mapping[str, str]) -> None:
@@ -58,7 +59,9 @@ class Staging:
         copy(connection, self.name, self.columns, rows)
 
 
-def copy(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def copy(
+    connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
     """Add `rows` to a table; JSON as text, or as `Raw`.
 
     Raises:

@@ -1,7 +1,8 @@
 """The steps, and what each was given and gave.
 
-What is stored already with the same hash is not even sent. The payloads of steps that are new go straight into their tables: the
-row of `steps` that the same transaction has just made proves that there are none yet. All else goes through staging.
+What is stored already with the same hash is not even sent. The payloads of steps that are new go
+straight into their tables: the row of `steps` that the same transaction has just made proves that
+there are none yet. All else goes through staging.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ _OWNED_BY_OTHERS = text(f"""
 
 _PAYLOADS: tuple[Literal["inputs", "outputs"], ...] = ("inputs", "outputs")
 _STAGED_PAYLOADS = {
-    name: Staging(f"staged_{name}", column_types(inputs, ("step_id", *_PAYLOAD_CONTENT))) for name in _PAYLOADS
+    name: Staging(f"staged_{name}", column_types(inputs, ("step_id", *_PAYLOAD_CONTENT)))
+    for name in _PAYLOADS
 }
 
 _UPSERT_PAYLOADS = {
@@ -67,7 +69,8 @@ _UPSERT_PAYLOADS = {
 
 # What redaction rules leave nothing of must not stay as an earlier load has stored it.
 _DROP_PAYLOADS = {
-    name: text(f"DELETE FROM orchestra.{name} WHERE step_id = ANY (CAST(:ids AS text[]))") for name in _PAYLOADS
+    name: text(f"DELETE FROM orchestra.{name} WHERE step_id = ANY (CAST(:ids AS text[]))")
+    for name in _PAYLOADS
 }
 
 _MARK_ABSENT = text("""
@@ -90,14 +93,19 @@ _MOVE_STEPS = text("""
 
 
 def write_steps(
-    connection: Connection, found: Sequence[RunWrite], written: Written, guard: Isolation | None = None
+    connection: Connection,
+    found: Sequence[RunWrite],
+    written: Written,
+    guard: Isolation | None = None,
 ) -> None:
     """Write the steps of these runs, whose own rows are stored, and count in `written`.
 
-    Nobody else writes the steps of these runs meanwhile: the caller holds the ledger's locks on them.
+    Nobody else writes the steps of these runs meanwhile: the caller holds the ledger's locks on
+    them.
     """
     workflows = {run.id: run.workflow_id for run in found}
-    # By run: that another run of the batch answers with a step's id does not mean that its owner still does.
+    # By run: that another run of the batch answers with a step's id does not mean that its owner
+    # still does.
     answered = {run.id: {step.id for step in run.steps} for run in found if run.complete}
     stored: dict[str, bytes | None] = {}  # content hash by id; None of a step that is marked absent
     owners: dict[str, str] = {}
@@ -116,7 +124,9 @@ def write_steps(
             owners.setdefault(step.id, run.id)
 
     def set_aside(run: RunWrite, step: Step, reason: Reason, why: str) -> None:
-        written.rejected.append((run.workflow_id, run.id, Rejected(reason, why, bytes(step.source), step.id)))
+        written.rejected.append(
+            (run.workflow_id, run.id, Rejected(reason, why, bytes(step.source), step.id))
+        )
 
     def set_conflict_aside(run: RunWrite, step: Step) -> None:
         set_aside(run, step, "id_conflict", "another run already owns a step with this id")
@@ -174,7 +184,11 @@ def _parts(changed: Sequence[tuple[RunWrite, Step]]) -> Iterator[Sequence[tuple[
 
 def _insert_payloads(connection: Connection, new: Sequence[Step]) -> None:
     for name in _PAYLOADS:
-        rows = [(step.id, *_payload_row(payload)) for step in new if (payload := getattr(step, name)) is not None]
+        rows = [
+            (step.id, *_payload_row(payload))
+            for step in new
+            if (payload := getattr(step, name)) is not None
+        ]
         if rows:
             copy(connection, f"orchestra.{name}", _STAGED_PAYLOADS[name].columns, rows)
 
@@ -185,7 +199,11 @@ def _update_payloads(connection: Connection, known: Sequence[Step]) -> None:
         update_payloads(
             connection,
             name,
-            {step.id: payload for step, payload in found if payload is not None or step.redaction_policy is not None},
+            {
+                step.id: payload
+                for step, payload in found
+                if payload is not None or step.redaction_policy is not None
+            },
         )
 
 

@@ -8,18 +8,19 @@ import time
 from etl.database import Database
 from etl.ledger import budget
 
-# Seconds between two looks at a pause that another replica may have asked for: where requests are not rationed, and where
-# some of a block are still unused.
+# Seconds between two looks at a pause that another replica may have asked for: where requests are
+# not rationed, and where some of a block are still unused.
 _LOOK_EVERY = 1.0
-# A pause is waited out in naps of at most so many seconds, so that a shorter one set meanwhile takes effect.
+# A pause is waited out in naps of at most so many seconds, so that a shorter one set meanwhile
+# takes effect.
 _NAP = 5.0
 
 
 class RequestBudget:
     """Lets requests start no faster than all replicas together may.
 
-    Grants are drawn from the database in blocks of a tenth of a second's worth, so that the database is asked about ten
-    times a second and no replica hoards.
+    Grants are drawn from the database in blocks of a tenth of a second's worth, so that the
+    database is asked about ten times a second and no replica hoards.
     """
 
     def __init__(self, database: Database, *, rate: float) -> None:

@@ -9,11 +9,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Bytes. What decoding more takes is too long for the event loop to stand still: it renews the leases meanwhile.
+# Bytes. What decoding more takes is too long for the event loop to stand still: it renews the
+# leases meanwhile.
 LARGE = 1 << 20
 
-# Not the threads of everything else: several large answers would take them all, and the database could not be asked for anything.
-# One, because two would take no less time, and twice the memory.
+# Not the threads of everything else: several large answers would take them all, and the database
+# could not be asked for anything. One, because two would take no less time, and twice the memory.
 _BESIDE = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
 

@@ -14,7 +14,15 @@ from etl.errors import DatabaseUnavailable, EtlError
 from etl.ledger import claims, dead_letters, drift
 from etl.ledger.claims import Settlement
 from etl.ledger.dead_letters import Letter
-from etl.ledger.lifecycle import DAILY, GONE_AFTER, Observation, PollingPolicy, Verdict, judge, retry_in
+from etl.ledger.lifecycle import (
+    DAILY,
+    GONE_AFTER,
+    Observation,
+    PollingPolicy,
+    Verdict,
+    judge,
+    retry_in,
+)
 from etl.load.batch import RunWrite, Written
 from etl.load.upsert import write
 from etl.pipeline.reading import Reading
@@ -29,7 +37,8 @@ log = structlog.get_logger(__name__)
 
 # A batch of so many runs or more of which not one can be stored is no matter of single runs.
 SYSTEMIC = 10
-# A statement that runs out of its time or memory. Repeated, it would do so again and again, and all else in the batch with it.
+# A statement that runs out of its time or memory. Repeated, it would do so again and again, and all
+# else in the batch with it.
 TOO_MUCH = ("57014", "53200")
 # Where the first so many runs of a batch are too much, each alone, it is the database that is slow.
 SLOW = 3
@@ -71,7 +80,11 @@ class Loader:
     """Writes batches of readings. All its methods are synchronous: they run in a thread."""
 
     def __init__(
-        self, database: Database, policy: PollingPolicy, states: StateMap, redaction: Redaction = NO_REDACTION
+        self,
+        database: Database,
+        policy: PollingPolicy,
+        states: StateMap,
+        redaction: Redaction = NO_REDACTION,
     ) -> None:
         self._database = database
         self._policy = policy
@@ -81,7 +94,8 @@ class Loader:
     def load(self, readings: Sequence[Reading]) -> LoadReport:
         """Load a batch whole; where the database refuses it for good, in halves, down to the row, which is set aside.
 
-        What takes the database too long in a batch is tried run by run, so that one such run costs the others one time limit.
+        What takes the database too long in a batch is tried run by run, so that one such run costs
+        the others one time limit.
 
         Raises:
             DatabaseError: the database is out of reach, or too slow for any of them; the claims still stand, or are consumed
@@ -100,10 +114,14 @@ class Loader:
             report.add(self._give_up(reading, f"the run cannot be stored: {problem}"))
         return report
 
-    def _in_parts(self, readings: Sequence[Reading]) -> tuple[LoadReport, list[tuple[Reading, str]]]:
+    def _in_parts(
+        self, readings: Sequence[Reading]
+    ) -> tuple[LoadReport, list[tuple[Reading, str]]]:
         """Load what can be loaded; the rest with the cause of each."""
         try:
-            return self._database.transaction(lambda c: self._bounded(c, readings, isolate=False)), []
+            return self._database.transaction(
+                lambda c: self._bounded(c, readings, isolate=False)
+            ), []
         except EtlError:
             raise
         except Exception as error:
@@ -118,16 +136,23 @@ class Loader:
             report.add(more_report)
             return report, refused + more_refused
         try:
-            return self._database.transaction(lambda c: self._bounded(c, readings, isolate=True)), []
+            return self._database.transaction(
+                lambda c: self._bounded(c, readings, isolate=True)
+            ), []
         except EtlError:
             raise
         except Exception as error:
-            # Whosever fault it is, what one run brings out must not keep the others from being loaded.
+            # Whosever fault it is, what one run brings out must not keep the others from being
+            # loaded.
             trace = None if is_database_error(error) or isinstance(error, TooMuch) else error
-            log.error("run_refused", run=readings[0].claim.run_id, cause=_cause(error), exc_info=trace)
+            log.error(
+                "run_refused", run=readings[0].claim.run_id, cause=_cause(error), exc_info=trace
+            )
             return LoadReport(), [(readings[0], _cause(error))]
 
-    def _one_by_one(self, readings: Sequence[Reading]) -> tuple[LoadReport, list[tuple[Reading, str]]]:
+    def _one_by_one(
+        self, readings: Sequence[Reading]
+    ) -> tuple[LoadReport, list[tuple[Reading, str]]]:
         report, refused = LoadReport(), list[tuple[Reading, str]]()
         for number, reading in enumerate(readings, 1):
             part, problems = self._in_parts([reading])
@@ -140,7 +165,9 @@ class Loader:
                 )
         return report, refused
 
-    def _bounded(self, connection: Connection, readings: Sequence[Reading], *, isolate: bool) -> LoadReport:
+    def _bounded(
+        self, connection: Connection, readings: Sequence[Reading], *, isolate: bool
+    ) -> LoadReport:
         """Load; raises TooMuch where that may be the fault of what is loaded, and repeating it whole is of no use."""
         try:
             return self._load(connection, readings, isolate=isolate)
@@ -158,27 +185,42 @@ class Loader:
             if size > MAX_BYTES:
                 break
             kept.append(bytes(step.source))
-        left_out = f" Of its {len(steps):,} steps the first {len(kept):,} are kept." if len(kept) < len(steps) else ""
+        left_out = (
+            f" Of its {len(steps):,} steps the first {len(kept):,} are kept."
+            if len(kept) < len(steps)
+            else ""
+        )
         letter = Rejected("rejected", problem + left_out, b"[" + b",".join(kept) + b"]")
         rejected = (*reading.rejected, letter)
         bare = Reading(reading.claim, reading.requested_at, rejected=rejected, problem=problem)
         return self._database.transaction(lambda c: self._load(c, [bare], isolate=False))
 
-    def _load(self, connection: Connection, readings: Sequence[Reading], *, isolate: bool) -> LoadReport:
+    def _load(
+        self, connection: Connection, readings: Sequence[Reading], *, isolate: bool
+    ) -> LoadReport:
         stands = claims.lock(connection, [reading.claim for reading in readings])
         mine = list(compress(readings, stands))
         report = LoadReport(superseded=len(readings) - len(mine))
         if report.superseded:
-            # Among them is what this very unit of work wrote, where the answer to its COMMIT was lost and it is repeated: a
-            # new letter must not go unreported.
-            lost = [reading.claim for reading, held in zip(readings, stands, strict=True) if not held]
-            report.set_aside = dead_letters.count_new(connection, [(one.run_id, one.claimed_at) for one in lost])
+            # Among them is what this very unit of work wrote, where the answer to its COMMIT was
+            # lost and it is repeated: a new letter must not go unreported.
+            lost = [
+                reading.claim for reading, held in zip(readings, stands, strict=True) if not held
+            ]
+            report.set_aside = dead_letters.count_new(
+                connection, [(one.run_id, one.claimed_at) for one in lost]
+            )
         if not mine:
             return report
         missing = [reading.claim.run_id for reading in mine if reading.not_found]
         gone = claims.vanished(connection, missing, gone_after=GONE_AFTER) if missing else set()
-        verdicts = {reading.claim.run_id: self._judge(reading, gone=reading.claim.run_id in gone) for reading in mine}
-        recovered = self._recover(connection, [reading for reading in mine if reading.claim.run_id in gone])
+        verdicts = {
+            reading.claim.run_id: self._judge(reading, gone=reading.claim.run_id in gone)
+            for reading in mine
+        }
+        recovered = self._recover(
+            connection, [reading for reading in mine if reading.claim.run_id in gone]
+        )
         written = write(
             connection,
             [
@@ -199,7 +241,9 @@ class Loader:
                 for one in reading.drift
             ],
         )
-        claims.settle(connection, [_settlement(reading, verdicts[reading.claim.run_id]) for reading in mine])
+        claims.settle(
+            connection, [_settlement(reading, verdicts[reading.claim.run_id]) for reading in mine]
+        )
         _count(report, mine, written)
         return report
 
@@ -209,7 +253,9 @@ class Loader:
             found = Observation(
                 requested_at=reading.requested_at,
                 server_time=reading.server_time,
-                run_terminal=None if reading.run_state is None else reading.run_state in TERMINAL_STATES,
+                run_terminal=None
+                if reading.run_state is None
+                else reading.run_state in TERMINAL_STATES,
                 run_end_time=reading.run_end_time,
                 steps_terminal=reading.steps_terminal,
                 has_steps=reading.has_steps,
@@ -220,13 +266,22 @@ class Loader:
             return Verdict("gone", None)
         age = (reading.requested_at - known.opened_at).total_seconds()
         if age > self._policy.give_up_after:
-            # What neither the list nor the API itself knows any more is not asked for again; other troubles may pass.
-            return Verdict("stale", DAILY if known.listed or not reading.not_found else None, known.checks)
-        return Verdict("open", DAILY if reading.hopeless else retry_in(known.attempts + 1), known.checks)
+            # What neither the list nor the API itself knows any more is not asked for again; other
+            # troubles may pass.
+            return Verdict(
+                "stale", DAILY if known.listed or not reading.not_found else None, known.checks
+            )
+        return Verdict(
+            "open", DAILY if reading.hopeless else retry_in(known.attempts + 1), known.checks
+        )
 
     def _recover(self, connection: Connection, gone: Sequence[Reading]) -> dict[str, Reading]:
         """For runs that the API no longer has: what their open dead letters hold, where it can be decoded by now."""
-        bodies = dead_letters.open_bodies(connection, [reading.claim.run_id for reading in gone]) if gone else {}
+        bodies = (
+            dead_letters.open_bodies(connection, [reading.claim.run_id for reading in gone])
+            if gone
+            else {}
+        )
         recovered = {}
         for reading in gone:
             claim = reading.claim
@@ -261,10 +316,18 @@ class Loader:
         refused: dict[tuple[str, str], SetAside] = {}
         for workflow_id, run_id, rejected in written.rejected:
             refused.setdefault((workflow_id, run_id), SetAside()).add(rejected)
-        letters += [Letter(*run, rejected) for run, gathered in refused.items() for rejected in gathered.letters()]
+        letters += [
+            Letter(*run, rejected)
+            for run, gathered in refused.items()
+            for rejected in gathered.letters()
+        ]
         report.set_aside += dead_letters.record(connection, letters)
         for partial in (False, True):
-            read = [one.claim.run_id for one in found if one.steps is not None and one.partial is partial]
+            read = [
+                one.claim.run_id
+                for one in found
+                if one.steps is not None and one.partial is partial
+            ]
             if read:
                 dead_letters.resolve(connection, read, steps_only=partial)
 
@@ -284,7 +347,8 @@ def _run_write(reading: Reading, verdict: Verdict) -> RunWrite:
     claim = reading.claim
     steps = reading.steps.steps if reading.steps is not None else ()
     over = reading.has_steps and reading.steps_terminal
-    # What letters hold is a part of the steps only: a row that followed from more of them keeps what it says.
+    # What letters hold is a part of the steps only: a row that followed from more of them keeps
+    # what it says.
     recovered = reading.partial and claim.known.steps_observed_at is not None
     return RunWrite(
         id=claim.run_id,
@@ -294,11 +358,16 @@ def _run_write(reading: Reading, verdict: Verdict) -> RunWrite:
         stored=claim.run_observed_at is not None or reading.steps is None or recovered,
         derived_state=derive_run_state(step.state for step in steps),
         start_time=min((step.start_time for step in steps if step.start_time), default=None),
-        end_time=max((step.end_time for step in steps if step.end_time), default=None) if over else None,
+        end_time=max((step.end_time for step in steps if step.end_time), default=None)
+        if over
+        else None,
         user_id=next((step.user_id for step in steps if step.user_id), None),
-        organization_id=next((step.organization_id for step in steps if step.organization_id), None),
+        organization_id=next(
+            (step.organization_id for step in steps if step.organization_id), None
+        ),
         steps=steps,
-        # A step that was set aside is not absent: only an answer that was understood whole says what is missing.
+        # A step that was set aside is not absent: only an answer that was understood whole says
+        # what is missing.
         complete=reading.steps is not None and not reading.steps.rejected and not reading.partial,
     )
 
@@ -314,7 +383,9 @@ def _settlement(reading: Reading, verdict: Verdict) -> Settlement:
             checks=verdict.checks,
             attempts=claim.known.attempts + 1,
             last_error=reading.problem,
-            not_found_since=(claim.not_found_since or reading.requested_at) if reading.not_found else None,
+            not_found_since=(claim.not_found_since or reading.requested_at)
+            if reading.not_found
+            else None,
         )
     return Settlement(
         run_id=claim.run_id,

@@ -13,9 +13,27 @@ import structlog
 from sqlalchemy import Connection
 
 from etl.database import Database
-from etl.errors import ApiError, ApiUnavailable, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
+from etl.errors import (
+    ApiError,
+    ApiUnavailable,
+    ConfigurationError,
+    EtlError,
+    KeyRefused,
+    NotFound,
+    RequestRefused,
+)
 from etl.extract.client import OrchestraClient
-from etl.ledger import claims, clock, conflicts, dead_letters, redaction, requests, state_map, sweeps, workflows
+from etl.ledger import (
+    claims,
+    clock,
+    conflicts,
+    dead_letters,
+    redaction,
+    requests,
+    state_map,
+    sweeps,
+    workflows,
+)
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.decoding import decoded
 from etl.pipeline.loading import LoadReport
@@ -65,16 +83,20 @@ class PassReport(msgspec.Struct):
     def exit_status(self) -> int:
         """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed, or a workflow was refused.
 
-        Else what a shell makes of a process that a signal ended: the pass is not over, and cron should know.
+        Else what a shell makes of a process that a signal ended: the pass is not over, and cron
+        should know.
         """
         statuses = {error.exit_status for error in self.errors}
         for status in (4, 3, 5, 1):
             if status in statuses:
                 return status
         missed = any(
-            sweep.gap or sweep.set_aside or sweep.problem_is_new or not sweep.complete for sweep in self.sweeps
+            sweep.gap or sweep.set_aside or sweep.problem_is_new or not sweep.complete
+            for sweep in self.sweeps
         )
-        missed = missed or bool(self.set_aside or self.load.set_aside or self.load.failing_anew or self.refused)
+        missed = missed or bool(
+            self.set_aside or self.load.set_aside or self.load.failing_anew or self.refused
+        )
         if missed or statuses:
             return 6
         return 128 + self.interrupted if self.interrupted else 0
@@ -118,7 +140,9 @@ class Passes:
         self._describe_every = describe_every
         self._node_types = node_types
         self._states = states
-        self._policies = {version: policy.rules_json for version, policy in redaction.policies.items()}
+        self._policies = {
+            version: policy.rules_json for version, policy in redaction.policies.items()
+        }
 
     async def prepare(self) -> Prepared:
         """Enter the configured workflows and runs, and learn what the API says about workflows where that is due.
@@ -233,7 +257,8 @@ class Passes:
         finally:
             # A walk ends whatever becomes of the reads.
             await asyncio.wait({swept})
-            # Looked at, or asyncio would print what it raised where the drain has something to raise itself.
+            # Looked at, or asyncio would print what it raised where the drain has something to
+            # raise itself.
             _ = swept.cancelled() or swept.exception()
         # What it raised after the drain was told to stop.
         swept.result()
@@ -269,9 +294,13 @@ class Passes:
         wanted = list(only) if only is not None else self.workflow_ids
         if reread and not stop.is_set():
             await self._run(lambda c: requests.reread(c, wanted, since=since, until=until))
-        pending = await self._run(lambda c: claims.pending(c, workflows=wanted, since=since, until=until))
+        pending = await self._run(
+            lambda c: claims.pending(c, workflows=wanted, since=since, until=until)
+        )
         on_listed(pending.due)
-        await self._drain(report, await self._now(), wanted, stop, on_load, since=since, until=until)
+        await self._drain(
+            report, await self._now(), wanted, stop, on_load, since=since, until=until
+        )
         return report
 
     async def sweep(self, workflow_id: str) -> SweepReport | None:
@@ -312,16 +341,28 @@ class Passes:
         return report
 
     async def _sweep_all(
-        self, report: PassReport, only: Sequence[str] | None, stop: asyncio.Event, *, whole_list: bool, backfill: bool
+        self,
+        report: PassReport,
+        only: Sequence[str] | None,
+        stop: asyncio.Event,
+        *,
+        whole_list: bool,
+        backfill: bool,
     ) -> None:
-        chosen = [plan for plan in self._plans.values() if plan.discover and (only is None or plan.id in only)]
+        chosen = [
+            plan
+            for plan in self._plans.values()
+            if plan.discover and (only is None or plan.id in only)
+        ]
         places = asyncio.Semaphore(SWEEPS_AT_ONCE)
 
         async def one(workflow_id: str) -> SweepReport | None:
             async with places:
                 if stop.is_set():
                     return None
-                return await self._sweeper.sweep(workflow_id, whole_list=whole_list, backfill=backfill)
+                return await self._sweeper.sweep(
+                    workflow_id, whole_list=whole_list, backfill=backfill
+                )
 
         tasks = [asyncio.create_task(one(plan.id)) for plan in chosen]
         stopping = asyncio.create_task(stop.wait())
@@ -351,12 +392,16 @@ class Passes:
                 if isinstance(result, ApiUnavailable):
                     unanswered.append(result)
                 report.errors.append(result)
-            elif isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+            elif isinstance(result, BaseException) and not isinstance(
+                result, asyncio.CancelledError
+            ):
                 raise result
         if unanswered and len(unanswered) == len(chosen):
             raise unanswered[0]
 
-    async def _swept(self, report: PassReport, only: Sequence[str] | None, stop: asyncio.Event) -> datetime:
+    async def _swept(
+        self, report: PassReport, only: Sequence[str] | None, stop: asyncio.Event
+    ) -> datetime:
         """Sweep all; the cutoff for what is polled."""
         await self._sweep_all(report, only, stop, whole_list=False, backfill=False)
         return await self._now()
@@ -365,7 +410,8 @@ class Passes:
         """The database's time, so that all that is due by what has committed is due before."""
         now = await self._run(clock.database_time)
         self._clock.anchor(now)
-        # A row written by the last transaction before this statement may carry the very same microsecond.
+        # A row written by the last transaction before this statement may carry the very same
+        # microsecond.
         return now + timedelta(microseconds=1)
 
     async def _drain(

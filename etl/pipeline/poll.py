@@ -28,18 +28,20 @@ from etl.pipeline.reading import Reader, Reading
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-# Reads pause while so many bytes wait to be loaded: memory stays bounded when the database is slower than the API. Those that
-# are loaded alone may be more: others must not wait for them.
+# Reads pause while so many bytes wait to be loaded: memory stays bounded when the database is
+# slower than the API. Those that are loaded alone may be more: others must not wait for them.
 WAITING_BYTES = 64 << 20
 WAITING_ALONE_BYTES = 256 << 20
-# Seconds between two looks at what has become due while reads go on: a slow one must not keep all others waiting; and while lists
-# are being walked, of which every page may bring more.
+# Seconds between two looks at what has become due while reads go on: a slow one must not keep all
+# others waiting; and while lists are being walked, of which every page may bring more.
 LOOK_AGAIN = 1.0
 LOOK_FOR_LISTED = 0.05
-# So many times what is read side by side is claimed at once. More would cost a little less, but what is claimed other replicas
-# cannot have: at the end of a history they would wait for one of them.
+# So many times what is read side by side is claimed at once. More would cost a little less, but
+# what is claimed other replicas cannot have: at the end of a history they would wait for one of
+# them.
 CLAIM_AHEAD = 2
-# So many reads in a row without an answer, and none with one in between, mean that the API is down, not a run.
+# So many reads in a row without an answer, and none with one in between, mean that the API is down,
+# not a run.
 GIVE_UP_AFTER = 5
 
 
@@ -115,7 +117,9 @@ class Poller:
             DatabaseError: the database cannot be used.
             EtlError: none of many runs can be stored.
         """
-        drain = _Drain(self, stop, on_load, cutoff, {"workflows": workflows, "since": since, "until": until})
+        drain = _Drain(
+            self, stop, on_load, cutoff, {"workflows": workflows, "since": since, "until": until}
+        )
         async with heartbeat(drain.renew, lease=self._lease), drain.settling():
             while True:
                 await drain.work()
@@ -190,9 +194,15 @@ class _Drain:
                 # What was listed last has not been looked for yet.
                 listing, look_at = False, 0.0
             # Up to a cutoff nothing more becomes due.
-            look_again = LOOK_FOR_LISTED if listing else LOOK_AGAIN if self._cutoff is None else math.inf
+            look_again = (
+                LOOK_FOR_LISTED if listing else LOOK_AGAIN if self._cutoff is None else math.inf
+            )
             exhausted = time.monotonic() < look_at
-            if not exhausted and not self._stop.is_set() and len(self._queue) < self._p._concurrency:
+            if (
+                not exhausted
+                and not self._stop.is_set()
+                and len(self._queue) < self._p._concurrency
+            ):
                 exhausted = not await self._claim()
                 if exhausted:
                     look_at = time.monotonic() + look_again
@@ -218,11 +228,18 @@ class _Drain:
     async def others(self) -> bool:
         """Wait a moment for due runs that could not be claimed; False where there are none."""
         conditions = self._conditions
-        pending = await self._run(lambda c: claims.pending(c, except_workflows=sorted(self.refused), **conditions))
+        pending = await self._run(
+            lambda c: claims.pending(c, except_workflows=sorted(self.refused), **conditions)
+        )
         if not pending.due:
             return False
-        # One that nobody holds but a claim passed over is locked by a transaction, which mostly ends at once.
-        pause = min(max(pending.next_expiry or 0.0, 0.05), 1.0) if pending.leased == pending.due else 0.05
+        # One that nobody holds but a claim passed over is locked by a transaction, which mostly
+        # ends at once.
+        pause = (
+            min(max(pending.next_expiry or 0.0, 0.05), 1.0)
+            if pending.leased == pending.due
+            else 0.05
+        )
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), pause)
         return True
@@ -329,7 +346,9 @@ class _Drain:
                 continue
             except Exception as error:
                 # A defect of ours that one run brings out must not keep the others from being read.
-                log.error("run_not_read", run=claim.run_id, problem=type(error).__name__, exc_info=error)
+                log.error(
+                    "run_not_read", run=claim.run_id, problem=type(error).__name__, exc_info=error
+                )
                 reading = self._failed(claim, f"unexpected {type(error).__name__} while reading it")
             (self._alone if is_loaded_alone(reading) else self._batches).add(reading)
         self._collect_loads()

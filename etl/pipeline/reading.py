@@ -21,14 +21,24 @@ from etl.extract.client import OrchestraClient
 from etl.ledger.claims import Claim
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.decoding import decoded
-from etl.records import TERMINAL_STATES, Answer, DecodedRun, DecodedSteps, Drift, ListedRun, Reason, Rejected, Run
+from etl.records import (
+    TERMINAL_STATES,
+    Answer,
+    DecodedRun,
+    DecodedSteps,
+    Drift,
+    ListedRun,
+    Reason,
+    Rejected,
+    Run,
+)
 from etl.transform.decode import decode_steps
 from etl.transform.redact import NotRedactable, Policy, Redaction
 from etl.transform.runs import decode_run, decode_single_run
 from etl.transform.states import StateMap
 
-# Seconds for which a workflow's runs are not asked for alone after a refusal: a server that does not offer it is asked rarely,
-# one that had merely lost a run is asked again soon.
+# Seconds for which a workflow's runs are not asked for alone after a refusal: a server that does
+# not offer it is asked rarely, one that had merely lost a run is asked again soon.
 _ASK_AGAIN = 600.0
 
 
@@ -116,17 +126,26 @@ class Reader:
         try:
             return await self._read(claim)
         except NotFound:
-            return Reading(claim, self._clock.now(), problem="the API answers 404 for its steps", not_found=True)
+            return Reading(
+                claim,
+                self._clock.now(),
+                problem="the API answers 404 for its steps",
+                not_found=True,
+            )
         except (UnusableIdentifier, ResponseTooLarge) as error:
             reason: Reason = "too_large" if isinstance(error, ResponseTooLarge) else "unusable_id"
             letter = Rejected(reason, str(error), claim.run_id.encode())
-            return Reading(claim, self._clock.now(), rejected=(letter,), problem=str(error), hopeless=True)
+            return Reading(
+                claim, self._clock.now(), rejected=(letter,), problem=str(error), hopeless=True
+            )
         except RequestRefused as error:
             return Reading(claim, self._clock.now(), problem=str(error))
 
     async def _read(self, claim: Claim) -> Reading:
         policy = self._redaction.policy(claim.workflow_id)
-        listed, rejected = await decoded(len(claim.listing or b""), partial(self._decode_listing, claim, policy))
+        listed, rejected = await decoded(
+            len(claim.listing or b""), partial(self._decode_listing, claim, policy)
+        )
         answer = await self._client.steps(claim.workflow_id, claim.run_id)
         steps = await self._decode(answer, claim, policy)
         reading = Reading(
@@ -145,14 +164,20 @@ class Reader:
             return reading
         return await self._with_own_row(reading, policy)
 
-    def _decode_listing(self, claim: Claim, policy: Policy | None) -> tuple[DecodedRun | None, tuple[Rejected, ...]]:
+    def _decode_listing(
+        self, claim: Claim, policy: Policy | None
+    ) -> tuple[DecodedRun | None, tuple[Rejected, ...]]:
         """The run's row from the list, where it is newer than the one stored, and what of it is set aside."""
         if claim.listing is None or not _newer(claim.listed_at, claim.run_observed_at):
             return None, ()
         try:
-            listed = decode_run(claim.listing, states=self._states, policy=policy, now=claim.listed_at)
+            listed = decode_run(
+                claim.listing, states=self._states, policy=policy, now=claim.listed_at
+            )
         except NotRedactable as trouble:  # it was listed before there were rules
-            return None, () if policy is None else (policy.withhold_unredactable(trouble, claim.listing),)
+            return None, () if policy is None else (
+                policy.withhold_unredactable(trouble, claim.listing),
+            )
         return listed, listed.rejected
 
     async def _decode(self, answer: Answer, claim: Claim, policy: Policy | None) -> DecodedSteps:
@@ -171,13 +196,16 @@ class Reader:
 
     def _wants_own_row(self, reading: Reading, policy: Policy | None) -> bool:
         """The run's own row is asked for where nothing newer than the last read is at hand, or the steps look finished
-        under a run that does not; not where the API is known to have ended it (unless its steps have moved since, or there are
-        redaction rules: the stored row may have been written under others), nor where it offers no such row."""
+        under a run that does not; not where the API is known to have ended it (unless its steps
+        have moved since, or there are redaction rules: the stored row may have been written under
+        others), nor where it offers no such row."""
         claim = reading.claim
         if time.monotonic() < self._no_single_runs_until.get(claim.workflow_id, 0.0):
             return False
         if reading.run_state in TERMINAL_STATES:
-            return reading.run is None and (policy is not None or reading.digest != claim.known.read_digest)
+            return reading.run is None and (
+                policy is not None or reading.digest != claim.known.read_digest
+            )
         return reading.run is None or (reading.has_steps and reading.steps_terminal)
 
     async def _with_own_row(self, reading: Reading, policy: Policy | None) -> Reading:
@@ -185,11 +213,13 @@ class Reader:
         try:
             answer = await self._client.run(claim.workflow_id, claim.run_id)
         except (NotFound, RequestRefused, WorkflowRefused):
-            # The steps were answered, so the run exists and the key may read it: this server does not offer the row.
+            # The steps were answered, so the run exists and the key may read it: this server does
+            # not offer the row.
             self._no_single_runs_until[claim.workflow_id] = time.monotonic() + _ASK_AGAIN
             return reading
         except (ApiUnavailable, ResponseTooLarge):
-            # The steps alone must be enough. Without the row the run is not final yet, so it is asked for again.
+            # The steps alone must be enough. Without the row the run is not final yet, so it is
+            # asked for again.
             return reading
 
         def decode() -> tuple[ListedRun, DecodedRun] | None:

@@ -32,13 +32,16 @@ log = structlog.get_logger(__name__)
 
 # Members of the watermark in a row that end a walk (see `etl.extract.run_list`).
 WATERMARK_RUN = 25
-# Pages. A walk ends where the list makes no progress; this one ends a list that never runs out of new runs (100 million rows).
+# Pages. A walk ends where the list makes no progress; this one ends a list that never runs out of
+# new runs (100 million rows).
 UNBOUNDED = 1_000_000
-# What servers answer to a page past the list's end. A redirect, say to a login, says nothing about the list.
+# What servers answer to a page past the list's end. A redirect, say to a login, says nothing about
+# the list.
 NO_SUCH_PAGE = (400, 404, 410, 416, 422)
 # What a gap says where the list is empty.
 EMPTIED = "the run list is empty, though it listed runs before: runs may have come and gone since"
-# The share of neighbours on a page, older before newer, from which on a list is taken to be oldest first.
+# The share of neighbours on a page, older before newer, from which on a list is taken to be oldest
+# first.
 OLDEST_FIRST = 0.75
 
 
@@ -91,7 +94,12 @@ class Sweeper:
         self._reconcile_every = reconcile_every
 
     async def sweep(
-        self, workflow_id: str, *, whole_list: bool = False, backfill: bool = False, wait: bool = True
+        self,
+        workflow_id: str,
+        *,
+        whole_list: bool = False,
+        backfill: bool = False,
+        wait: bool = True,
     ) -> SweepReport | None:
         """Walk the list until it is known, or to its end.
 
@@ -114,8 +122,11 @@ class Sweeper:
             (begun.begun_at - begun.reconciled_at).total_seconds() >= self._reconcile_every
         )
         report = SweepReport(workflow_id, whole_list=whole_list or due)
-        # Only the routine walk of the whole list is bounded: what it does not reach, a later one may.
-        max_pages = self._reconcile_pages if due and not whole_list and begun.watermark_size else UNBOUNDED
+        # Only the routine walk of the whole list is bounded: what it does not reach, a later one
+        # may.
+        max_pages = (
+            self._reconcile_pages if due and not whole_list and begun.watermark_size else UNBOUNDED
+        )
         try:
             with bound_contextvars(workflow=workflow_id, sweep=begun.token):
                 async with heartbeat(lambda: self._hold(begun), lease=self._lease):
@@ -133,7 +144,11 @@ class Sweeper:
             if not report.complete:
                 problem = report.problem or f"cut off after {report.pages} pages"
                 log.warning(
-                    "sweep_cut_off", workflow=workflow_id, pages=report.pages, listed=report.listed, problem=problem
+                    "sweep_cut_off",
+                    workflow=workflow_id,
+                    pages=report.pages,
+                    listed=report.listed,
+                    problem=problem,
                 )
                 await self._run(lambda c: sweeps.abandon(c, begun, error=problem))
         return report
@@ -144,7 +159,9 @@ class Sweeper:
     async def _hold(self, begun: sweeps.Sweep) -> None:
         await self._run(lambda c: sweeps.hold(c, begun, lease=self._lease))
 
-    async def _walk(self, begun: sweeps.Sweep, report: SweepReport, *, max_pages: int, backfill: bool) -> None:
+    async def _walk(
+        self, begun: sweeps.Sweep, report: SweepReport, *, max_pages: int, backfill: bool
+    ) -> None:
         walker = RunListWalker(
             page_size=self._page_size,
             whole_list=report.whole_list,
@@ -156,11 +173,14 @@ class Sweeper:
         while (request := walker.next_page()) is not None:
             page, requested_at = DecodedPage(()), self._clock.now()
             try:
-                answer = await self._client.run_page(begun.workflow_id, offset=request.offset, limit=request.limit)
+                answer = await self._client.run_page(
+                    begun.workflow_id, offset=request.offset, limit=request.limit
+                )
             except ResponseTooLarge:
                 walker.too_large()
             except (NotFound, RequestRefused) as error:
-                # The head of a list is no page past its end; where it, too, is refused by now, the walk comes upon that.
+                # The head of a list is no page past its end; where it, too, is refused by now, the
+                # walk comes upon that.
                 if request.offset and error.status in NO_SUCH_PAGE:
                     walker.end_of_list()
                 elif report.pages:
@@ -174,17 +194,21 @@ class Sweeper:
                 page = await decoded(len(answer.body), decode)
                 if request.offset and not answer.body.strip():
                     page = DecodedPage(())
-                report.set_aside += await self._set_aside(begun.workflow_id, page.rejected, requested_at)
+                report.set_aside += await self._set_aside(
+                    begun.workflow_id, page.rejected, requested_at
+                )
                 if not page.readable:
                     raise ApiUnavailable(
                         f"workflow {begun.workflow_id}: the run list is no JSON array; the answer is kept as a dead letter"
                     )
                 if not request.offset and _is_oldest_first(page.runs):
                     walker.walk_whole_list(
-                        "the list shows the oldest runs first: each sweep has to walk it whole", max_pages=UNBOUNDED
+                        "the list shows the oldest runs first: each sweep has to walk it whole",
+                        max_pages=UNBOUNDED,
                     )
                     report.whole_list = True
-                members = await self._run(lambda c, page=page: sweeps.members(c, begun, [run.id for run in page.runs]))  # type: ignore[misc]
+                ids = [run.id for run in page.runs]
+                members = await self._run(partial(sweeps.members, sweep=begun, run_ids=ids))
                 walker.receive(page.rows, members)
                 if not walker.last_is_listed:
                     page = DecodedPage(())
@@ -206,9 +230,12 @@ class Sweeper:
     ) -> None:
         completion = None
         if walker.outcome is not None and walker.skipped_offsets:
-            skipped = Rejected("too_large", "a row of the run list is larger than api.max_response_bytes", b"")
+            skipped = Rejected(
+                "too_large", "a row of the run list is larger than api.max_response_bytes", b""
+            )
             report.set_aside += await self._set_aside(begun.workflow_id, [skipped], requested_at)
-        # A bounded walk of the whole list that came past the watermark has done what a sweep must do.
+        # A bounded walk of the whole list that came past the watermark has done what a sweep must
+        # do.
         if walker.outcome is not None and (walker.outcome != "cut_off" or walker.watermark_met):
             gap = None
             if walker.outcome == "missed" and walker.emptied:
@@ -219,7 +246,8 @@ class Sweeper:
                     "more runs came than it lists between two sweeps"
                 )
             completion = sweeps.Completion(
-                # An empty list says nothing about the known runs: not how many can be listed, not whether they have changed.
+                # An empty list says nothing about the known runs: not how many can be listed, not
+                # whether they have changed.
                 whole_list=(report.whole_list or walker.outcome != "met") and gap is not EMPTIED,
                 to_the_end=walker.outcome in ("ended", "missed") and gap is not EMPTIED,
                 listed=report.listed,
@@ -251,26 +279,28 @@ class Sweeper:
         report.set_aside += written.set_aside
         if written.overrun is not None:
             new, listed = written.overrun
-            report.warning = (
-                f"{new:,} runs were new where the list shows {listed:,}: sweep more often, or runs will be missed"
-            )
+            report.warning = f"{new:,} runs were new where the list shows {listed:,}: sweep more often, or runs will be missed"
             log.warning("list_nearly_overrun", workflow=begun.workflow_id, new=new, listed=listed)
         if written.problem_is_new:
             report.problem_is_new = True
             log.warning("list_problem", workflow=begun.workflow_id, problem=report.problem)
         if written.repaired:
-            log.warning("runs_missing_from_the_tables", workflow=begun.workflow_id, runs=written.repaired)
+            log.warning(
+                "runs_missing_from_the_tables", workflow=begun.workflow_id, runs=written.repaired
+            )
         report.complete = completion is not None
 
     async def _advised(self, error: NotFound | RequestRefused) -> NotFound | RequestRefused:
         """The error with what else may be done about it.
 
-        Only where the server is known to be the right one does a path that it does not have mean that it offers no run list.
+        Only where the server is known to be the right one does a path that it does not have mean
+        that it offers no run list.
         """
         if error.status not in (404, 405) or not await self._answers():
             return error
         return type(error)(
-            f"{error}; where the server offers no run list, set discover = false and name the runs", error.status
+            f"{error}; where the server offers no run list, set discover = false and name the runs",
+            error.status,
         )
 
     async def _answers(self) -> bool:
@@ -280,7 +310,9 @@ class Sweeper:
                 await self._client.workflows()
         return self._client.has_answered
 
-    async def _set_aside(self, workflow_id: str, rejected: Sequence[Rejected], requested_at: datetime) -> int:
+    async def _set_aside(
+        self, workflow_id: str, rejected: Sequence[Rejected], requested_at: datetime
+    ) -> int:
         if not rejected:
             return 0
         letters = [dead_letters.Letter(workflow_id, "", one) for one in rejected]
@@ -295,4 +327,6 @@ def _is_oldest_first(runs: Sequence[ListedRun]) -> bool:
     starts = [run.start_time for run in runs if run.start_time is not None]
     pairs = [(one, other) for one, other in pairwise(starts) if one != other]
     # Few rows tell nothing, and are all on this page.
-    return len(pairs) >= WATERMARK_RUN // 2 and sum(one < other for one, other in pairs) >= OLDEST_FIRST * len(pairs)
+    return len(pairs) >= WATERMARK_RUN // 2 and sum(
+        one < other for one, other in pairs
+    ) >= OLDEST_FIRST * len(pairs)

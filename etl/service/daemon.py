@@ -1,7 +1,7 @@
 """The service's jobs: a sweep per workflow on its schedule, one poll of what is due, the queue of requests.
 
-The schedule lives in memory: the database is the durable state, and replicas agree through its leases, so a missed or a
-doubled tick costs nothing but a query.
+The schedule lives in memory: the database is the durable state, and replicas agree through its
+leases, so a missed or a doubled tick costs nothing but a query.
 """
 
 from __future__ import annotations
@@ -32,26 +32,33 @@ from etl.signals import Stop
 
 log = structlog.get_logger(__name__)
 
-# Seconds between two looks at what is due and at the queue; a look that finds nothing costs one indexed query.
+# Seconds between two looks at what is due and at the queue; a look that finds nothing costs one
+# indexed query.
 TICK = 1.0
-# Seconds between two looks at the workflows themselves (names, graphs); the pass asks the API only when that is due.
+# Seconds between two looks at the workflows themselves (names, graphs); the pass asks the API only
+# when that is due.
 PREPARE = 60.0
-# Seconds between two refreshes of the rollups; one that finds nothing to do costs three short queries.
+# Seconds between two refreshes of the rollups; one that finds nothing to do costs three short
+# queries.
 REFRESH = 5.0
-# Seconds between two looks at how the workflows are doing: what Prometheus commonly leaves between two scrapes. It costs what
-# `status` does, and no scrape costs a query.
+# Seconds between two looks at how the workflows are doing: what Prometheus commonly leaves between
+# two scrapes. It costs what `status` does, and no scrape costs a query.
 OBSERVE = 15.0
-# After a refused key, so many seconds pass before the next request; the key file is read again for it.
+# After a refused key, so many seconds pass before the next request; the key file is read again for
+# it.
 KEY_PAUSE = 15.0
-# Seconds between two looks at this machine's clock, and by how many it may be set without being noticed.
+# Seconds between two looks at this machine's clock, and by how many it may be set without being
+# noticed.
 CLOCK_LOOK, CLOCK_STEP = 5.0, 2.0
 # Seconds that jobs in hand get at the end, out of the ten that the service promises.
 END_PATIENCE = 8.0
-# Seconds of them for a database that does not answer: a thread that goes on trying would keep the process from ending.
+# Seconds of them for a database that does not answer: a thread that goes on trying would keep the
+# process from ending.
 DATABASE_END_PATIENCE = 4.0
 
 
-# A poll that is busy passes over its ticks, by design: it looks for what is due by itself. The scheduler would warn of each.
+# A poll that is busy passes over its ticks, by design: it looks for what is due by itself. The
+# scheduler would warn of each.
 logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 
@@ -77,8 +84,8 @@ class Daemon:
         status: Callable[[], Status] | None = None,
     ) -> None:
         """`default_interval` (seconds) is for workflows found without being configured. `refresh` brings the rollups up to
-        date until told to stop; None: they are not this service's to keep. `status`, called in a thread, reads how the
-        workflows are doing, for metrics and readiness; None: nobody asks."""
+        date until told to stop; None: they are not this service's to keep. `status`, called in a
+        thread, reads how the workflows are doing, for metrics and readiness; None: nobody asks."""
         self._passes = passes
         self._health = health
         self._schedules = {schedule.workflow_id: schedule for schedule in schedules}
@@ -91,7 +98,8 @@ class Daemon:
         self._stop = Stop()
         self._scheduler = AsyncIOScheduler(
             timezone="UTC",
-            # However late: a nightly sweep that a long stop has missed is not put off until the next night.
+            # However late: a nightly sweep that a long stop has missed is not put off until the
+            # next night.
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
@@ -103,10 +111,18 @@ class Daemon:
         self._add("requests", self._requests, IntervalTrigger(seconds=TICK), now=True)
         if self._refresh is not None:
             self._add(
-                "rollups", partial(self._refresh_rollups, self._refresh), IntervalTrigger(seconds=REFRESH), now=True
+                "rollups",
+                partial(self._refresh_rollups, self._refresh),
+                IntervalTrigger(seconds=REFRESH),
+                now=True,
             )
         if self._status is not None:
-            self._add("observe", partial(self._observe, self._status), IntervalTrigger(seconds=OBSERVE), now=True)
+            self._add(
+                "observe",
+                partial(self._observe, self._status),
+                IntervalTrigger(seconds=OBSERVE),
+                now=True,
+            )
         # Not guarded: it beats while the key is refused, too.
         self._scheduler.add_job(self._health.beat, IntervalTrigger(seconds=TICK), id="beat")
         self._schedule_sweeps()
@@ -128,7 +144,8 @@ class Daemon:
     async def _watch_clock(self, stop: Stop) -> None:
         """Wait for the end. Where the machine's clock is set meanwhile, start all jobs anew.
 
-        The scheduler goes by that clock: set back by a day, it would not begin a job before that day has passed again.
+        The scheduler goes by that clock: set back by a day, it would not begin a job before that
+        day has passed again.
         """
         ahead = time.time() - time.monotonic()
         while not stop.is_set():
@@ -145,7 +162,9 @@ class Daemon:
             name = f"sweep {workflow_id}"
             if self._scheduler.get_job(name) is not None:
                 continue
-            schedule = self._schedules.get(workflow_id) or Schedule(workflow_id, self._default_interval)
+            schedule = self._schedules.get(workflow_id) or Schedule(
+                workflow_id, self._default_interval
+            )
             trigger: BaseTrigger
             if schedule.cron is not None:
                 trigger = cron.parse(schedule.cron).trigger()
@@ -153,7 +172,11 @@ class Daemon:
                 # A tenth of jitter keeps replicas and workflows from asking all at once.
                 trigger = IntervalTrigger(seconds=schedule.interval, jitter=schedule.interval / 10)
             self._add(
-                name, partial(self._sweep, workflow_id), trigger, now=schedule.cron is None, workflow_id=workflow_id
+                name,
+                partial(self._sweep, workflow_id),
+                trigger,
+                now=schedule.cron is None,
+                workflow_id=workflow_id,
             )
         self._health.watch(self._passes.workflow_ids)
 
@@ -180,7 +203,9 @@ class Daemon:
         first: dict[str, Any] = {"next_run_time": datetime.now(UTC)} if now else {}
         self._scheduler.add_job(guarded, trigger, id=name, name=name, **first)
 
-    async def _guard(self, name: str, work: Callable[[], Awaitable[None]], workflow_id: str | None) -> None:
+    async def _guard(
+        self, name: str, work: Callable[[], Awaitable[None]], workflow_id: str | None
+    ) -> None:
         """A job that fails is tried again at its next tick; the trouble shows in /readyz until it works."""
         try:
             await work()
@@ -196,10 +221,14 @@ class Daemon:
                 return
             part = "schema" if isinstance(error, SchemaMismatch) else name
             own = None if isinstance(error, DatabaseError) else workflow_id
-            if self._health.trouble(part, str(error), workflow_id=own, unanswered=isinstance(error, ApiUnavailable)):
+            if self._health.trouble(
+                part, str(error), workflow_id=own, unanswered=isinstance(error, ApiUnavailable)
+            ):
                 log.error("job_failed", job=name, problem=str(error))
         except Exception as error:
-            if self._health.trouble(name, f"unexpected {type(error).__name__}", workflow_id=workflow_id):
+            if self._health.trouble(
+                name, f"unexpected {type(error).__name__}", workflow_id=workflow_id
+            ):
                 log.error("job_failed", job=name, problem=type(error).__name__, exc_info=error)
         else:
             self._health.well(name)
@@ -217,7 +246,9 @@ class Daemon:
     async def _requests(self) -> None:
         self._count_set_aside(await self._passes.take_requests(self._stop))
 
-    async def _refresh_rollups(self, refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]]) -> None:
+    async def _refresh_rollups(
+        self, refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]]
+    ) -> None:
         done = await refresh(self._stop.is_set)
         self._health.metrics.set_waiting(done.waiting + done.stuck)
         if done.groups:
@@ -250,7 +281,13 @@ class Daemon:
         if report.gap:
             log.error("gap", workflow=workflow_id, detail=report.gap)
         if report.new or report.changed:
-            log.info("swept", workflow=workflow_id, new=report.new, changed=report.changed, listed=report.listed)
+            log.info(
+                "swept",
+                workflow=workflow_id,
+                new=report.new,
+                changed=report.changed,
+                listed=report.listed,
+            )
 
     async def _poll(self) -> None:
         if not self._prepared:
@@ -264,7 +301,13 @@ class Daemon:
         if load.runs:
             self._health.well("poll")
             self._health.well("api key")
-            log.info("polled", runs=load.runs, new=load.steps_inserted, changed=load.steps_updated, failed=load.failed)
+            log.info(
+                "polled",
+                runs=load.runs,
+                new=load.steps_inserted,
+                changed=load.steps_updated,
+                failed=load.failed,
+            )
         self._count_set_aside(load.set_aside)
 
     def _count_set_aside(self, letters: int) -> None:

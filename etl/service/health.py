@@ -15,8 +15,9 @@ from etl.service.metrics import Metrics
 from etl.service.pages import Page
 from etl.terminal import LONGEST_LINE, plain
 
-# Seconds without a beat of the scheduler, which beats every second, after which the process is no longer alive: longer than
-# the service's end may take, and than a machine is suspended for a snapshot.
+# Seconds without a beat of the scheduler, which beats every second, after which the process is no
+# longer alive: longer than the service's end may take, and than a machine is suspended for a
+# snapshot.
 BEAT_LIMIT = 30.0
 
 
@@ -45,7 +46,9 @@ class Health:
         """Note which workflows the service works for."""
         self._workflow_ids = set(workflow_ids)
 
-    def watch_database(self, problem: Callable[[], str | None], is_away: Callable[[], bool]) -> None:
+    def watch_database(
+        self, problem: Callable[[], str | None], is_away: Callable[[], bool]
+    ) -> None:
         """Ask these, whenever somebody asks here, what keeps the service from its database, and whether it cannot even read."""
         self._database, self._is_away = problem, is_away
 
@@ -55,7 +58,9 @@ class Health:
         problem = self._database()
         return self._troubles if problem is None else {**self._troubles, "database": problem}
 
-    def trouble(self, part: str, problem: str, *, workflow_id: str | None = None, unanswered: bool = False) -> bool:
+    def trouble(
+        self, part: str, problem: str, *, workflow_id: str | None = None, unanswered: bool = False
+    ) -> bool:
         """Note that a part cannot work; whether that is news.
 
         Args:
@@ -91,16 +96,21 @@ class Health:
     def ready(self) -> bool:
         """Whether the service works: nothing that all workflows share is in trouble, and not every workflow is.
 
-        A single workflow's trouble is its own: its verdict, its metrics and the lines of /readyz tell it. Where the API did not
-        answer at all, that is so once another workflow has been answered since.
+        A single workflow's trouble is its own: its verdict, its metrics and the lines of /readyz
+        tell it. Where the API did not answer at all, that is so once another workflow has been
+        answered since.
         """
         if self.troubles.keys() - self._single.keys():
             return False
         failing = {one.workflow_id for one in self._single.values()}
         working = self._workflow_ids - failing
-        answered = max((self._answered_at.get(workflow_id, -math.inf) for workflow_id in working), default=-math.inf)
+        answered = max(
+            (self._answered_at.get(workflow_id, -math.inf) for workflow_id in working),
+            default=-math.inf,
+        )
         return not failing or (
-            bool(working) and all(one.since is None or one.since < answered for one in self._single.values())
+            bool(working)
+            and all(one.since is None or one.since < answered for one in self._single.values())
         )
 
     def served(self, host: str, port: int) -> AbstractAsyncContextManager[None]:
@@ -120,13 +130,17 @@ class Health:
         return Page(b"ok\n")
 
     def _ready(self) -> Page:
-        lines = [f"{plain(part)}: {plain(problem, LONGEST_LINE)}" for part, problem in sorted(self.troubles.items())]
+        lines = [
+            f"{plain(part)}: {plain(problem, LONGEST_LINE)}"
+            for part, problem in sorted(self.troubles.items())
+        ]
         if self.ready:
             lines.insert(0, "ok")
         return Page("".join(f"{line}\n" for line in lines).encode(), 200 if self.ready else 503)
 
     def _metrics(self) -> Page:
         if self._is_away():
-            # Not only once the job that reads them has given up: until then they are the figures of before.
+            # Not only once the job that reads them has given up: until then they are the figures of
+            # before.
             self.metrics.set_status(None)
         return Page(self.metrics.exposition(ready=self.ready), content_type=CONTENT_TYPE_LATEST)

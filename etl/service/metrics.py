@@ -1,7 +1,8 @@
 """The figures of the service, for Prometheus.
 
-Counters and histograms are this process's own and begin at zero when it starts. What is read from the database is the same in
-every replica; it is cleared while the database does not answer, and `orchestra_etl_status_timestamp_seconds` says how old it is.
+Counters and histograms are this process's own and begin at zero when it starts. What is read from
+the database is the same in every replica; it is cleared while the database does not answer, and
+`orchestra_etl_status_timestamp_seconds` says how old it is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from etl.pipeline.loading import LoadReport
 from etl.pipeline.sweep import SweepReport
 from etl.terminal import plain
 
-# Seconds: an answer takes milliseconds to the deadline of a minute, a load a fraction of a second to the statement's limit.
+# Seconds: an answer takes milliseconds to the deadline of a minute, a load a fraction of a second
+# to the statement's limit.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # A batch is 2,000 steps unless there is less to load.
 _STEPS = (1, 10, 100, 500, 1000, 2000, 5000, 20_000)
@@ -36,7 +38,10 @@ _STATUS = (
     _Figure("open_runs", "Runs that are not over, or not yet known to be"),
     _Figure("stale_runs", "Runs given up after polling.give_up_after, read once a day"),
     _Figure("due_runs", "Runs due to be read now, those being read included"),
-    _Figure("lag_seconds", "For how long the oldest live run that is due has waited to be read; 0 where none is due"),
+    _Figure(
+        "lag_seconds",
+        "For how long the oldest live run that is due has waited to be read; 0 where none is due",
+    ),
     _Figure("unread_runs", "Runs that are known and were never read so far"),
     _Figure("failing_runs", "Runs whose last read failed and will be tried again"),
     _Figure("dead_letters", "Open dead letters"),
@@ -44,8 +49,14 @@ _STATUS = (
     _Figure("gaps", "Gaps that nobody has acknowledged"),
     _Figure("drift", "Kinds of difference between the API's answers and its description"),
     _Figure("list_runs", "Runs that the list showed when it was last walked whole"),
-    _Figure("list_headroom_ratio", "Share of a full list that the last sweep did not find new; at 0 runs are missed"),
-    _Figure("last_complete_sweep_timestamp_seconds", "When the last complete sweep of the run list began"),
+    _Figure(
+        "list_headroom_ratio",
+        "Share of a full list that the last sweep did not find new; at 0 runs are missed",
+    ),
+    _Figure(
+        "last_complete_sweep_timestamp_seconds",
+        "When the last complete sweep of the run list began",
+    ),
     _Figure("newest_run_timestamp_seconds", "Start of the newest run that is stored"),
     _Figure("verdict", "What `orchestra-etl status` says: 0 ok, 1 warning, 2 failing"),
 )
@@ -64,28 +75,49 @@ class Metrics:
             "endpoint", "status",
         )  # fmt: skip
         self._request_seconds = self._histogram(
-            "request_duration_seconds", "From the start of a request to the end of its answer", _SECONDS, "endpoint"
+            "request_duration_seconds",
+            "From the start of a request to the end of its answer",
+            _SECONDS,
+            "endpoint",
         )
         self._runs = self._counter("runs_read", "Answers for runs that were loaded, changed or not")
         self._steps = self._counter(
             "steps", "Steps of these answers by what the load made of them", "change"
         )  # fmt: skip
-        self._failed = self._counter("reads_failed", "Reads of runs that failed and will be repeated")
+        self._failed = self._counter(
+            "reads_failed", "Reads of runs that failed and will be repeated"
+        )
         self._superseded = self._counter(
-            "readings_superseded", "Readings refused, because a newer one was asked for or has been loaded"
+            "readings_superseded",
+            "Readings refused, because a newer one was asked for or has been loaded",
         )
         self._set_aside = self._counter("dead_letters_recorded", "New dead letters")
         self._batch = self._histogram("load_batch_steps", "Steps in a transaction", _STEPS)
-        self._load_seconds = self._histogram("load_duration_seconds", "What a transaction of a load took", _SECONDS)
+        self._load_seconds = self._histogram(
+            "load_duration_seconds", "What a transaction of a load took", _SECONDS
+        )
         self._sweeps = self._counter(
-            "sweeps", "Sweeps of run lists, and whether they came to their end", "workflow", "complete"
+            "sweeps",
+            "Sweeps of run lists, and whether they came to their end",
+            "workflow",
+            "complete",
         )
         self._new = self._counter("runs_found", "Runs found new by sweeps", "workflow")
-        self._gaps = self._counter("gaps_found", "Gaps found by sweeps: runs may have been missed", "workflow")
-        self._waiting = self._gauge("rollup_groups_waiting", "Hours of workflows whose rollups are to be computed anew")
-        self._ready = self._gauge("ready", "1 while nothing keeps the service from working, as /readyz says")
-        self._connections = self._gauge("database_connections", "Connections of the pool by use", "use")
-        self._status_at = self._gauge("status_timestamp_seconds", "When the figures from the database were read last")
+        self._gaps = self._counter(
+            "gaps_found", "Gaps found by sweeps: runs may have been missed", "workflow"
+        )
+        self._waiting = self._gauge(
+            "rollup_groups_waiting", "Hours of workflows whose rollups are to be computed anew"
+        )
+        self._ready = self._gauge(
+            "ready", "1 while nothing keeps the service from working, as /readyz says"
+        )
+        self._connections = self._gauge(
+            "database_connections", "Connections of the pool by use", "use"
+        )
+        self._status_at = self._gauge(
+            "status_timestamp_seconds", "When the figures from the database were read last"
+        )
         self._status = {one.name: self._gauge(one.name, one.help, "workflow") for one in _STATUS}
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:
@@ -94,8 +126,12 @@ class Metrics:
     def _gauge(self, name: str, help: str, *labels: str) -> Gauge:
         return Gauge(f"orchestra_etl_{name}", help, labels, registry=self.registry)
 
-    def _histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"orchestra_etl_{name}", help, labels, buckets=buckets, registry=self.registry)
+    def _histogram(
+        self, name: str, help: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(
+            f"orchestra_etl_{name}", help, labels, buckets=buckets, registry=self.registry
+        )
 
     def count_request(self, endpoint: str, status: str, seconds: float) -> None:
         """Add a request: its endpoint, its HTTP status or a word for none, and what it took."""
@@ -171,7 +207,9 @@ def _values(found: Status, one: WorkflowStatus) -> dict[str, float | None]:
         "open_runs": one.runs.open,
         "stale_runs": one.runs.stale,
         "due_runs": one.lag.due,
-        "lag_seconds": (found.at - waiting_since).total_seconds() if waiting_since is not None else 0.0,
+        "lag_seconds": (found.at - waiting_since).total_seconds()
+        if waiting_since is not None
+        else 0.0,
         "unread_runs": one.lag.unread,
         "failing_runs": one.failing.runs,
         "dead_letters": one.dead_letters,

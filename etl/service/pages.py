@@ -1,8 +1,9 @@
 """A small HTTP server for a few read-only pages, whose clients can neither hold it up nor use up the process's files.
 
-A connection carries one request and one answer. It ends after `seconds`, whatever the client does or leaves undone: send half a
-header, send a body, keep silent, or not read the answer. Where there are more connections than `connections`, the oldest that
-has not sent its request yet gives way: a client that asks at once is always answered.
+A connection carries one request and one answer. It ends after `seconds`, whatever the client does
+or leaves undone: send half a header, send a body, keep silent, or not read the answer. Where there
+are more connections than `connections`, the oldest that has not sent its request yet gives way: a
+client that asks at once is always answered.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ class _Connection(asyncio.Protocol):
     """One connection: reads one request, answers it, and closes."""
 
     def __init__(
-        self, pages: Mapping[str, Callable[[], Page]], limits: Limits, others: dict[_Connection, None]
+        self,
+        pages: Mapping[str, Callable[[], Page]],
+        limits: Limits,
+        others: dict[_Connection, None],
     ) -> None:
         self._pages = pages
         self._limits = limits

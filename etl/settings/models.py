@@ -1,8 +1,8 @@
 """What can be set: frozen models with their defaults and rules.
 
-Durations are written with a unit in the file and the environment (`90s`, `1m30s`, `500ms`, `7d`) and are
-seconds (float) in the program. Only the files with secrets are read again while the program runs: the API key's for every
-request, the database URL's for every new connection.
+Durations are written with a unit in the file and the environment (`90s`, `1m30s`, `500ms`, `7d`)
+and are seconds (float) in the program. Only the files with secrets are read again while the program
+runs: the API key's for every request, the database URL's for every new connection.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ class _Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in {int, float}:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in {
+            int,
+            float,
+        }:
             raise ValueError("must be a number")
         return value
 
@@ -98,7 +101,9 @@ class Api(_Section):
         if not host or not url.isascii() or not url.isprintable() or " " in url:
             raise ValueError("has no host, or characters that no URL may have")
         if parts.username is not None or parts.password is not None:
-            raise ValueError("must not hold a user or password; the key goes into ORCHESTRA_API_KEY")
+            raise ValueError(
+                "must not hold a user or password; the key goes into ORCHESTRA_API_KEY"
+            )
         if "?" in url or "#" in url:
             raise ValueError("must end with its path, without '?' or '#'")
         return url

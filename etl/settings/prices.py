@@ -7,7 +7,15 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 _LONGEST_NAME = 500
 _STANDARD = "standard"
@@ -21,7 +29,11 @@ def _number(value: object) -> object:
 
 def _day(value: object) -> object:
     # Anything else would be taken for seconds since 1970.
-    if value is not None and not isinstance(value, date) and not re.fullmatch(r"\d{4}-\d\d-\d\d", str(value)):
+    if (
+        value is not None
+        and not isinstance(value, date)
+        and not re.fullmatch(r"\d{4}-\d\d-\d\d", str(value))
+    ):
         raise ValueError("must be a day, such as 2026-01-31")
     return value
 
@@ -43,12 +55,16 @@ def _length(tokens: int) -> int:
     from etl.usage import CONTEXT_TIERS  # with msgspec, which settings without prices do not need
 
     if tokens not in (0, *CONTEXT_TIERS):
-        raise ValueError(f"must be 0 or one of {', '.join(map(str, CONTEXT_TIERS))}: prices change there")
+        raise ValueError(
+            f"must be 0 or one of {', '.join(map(str, CONTEXT_TIERS))}: prices change there"
+        )
     return tokens
 
 
 Amount = Annotated[
-    Decimal, BeforeValidator(_number), Field(ge=0, le=1_000_000_000, decimal_places=12, allow_inf_nan=False)
+    Decimal,
+    BeforeValidator(_number),
+    Field(ge=0, le=1_000_000_000, decimal_places=12, allow_inf_nan=False),
 ]
 """Money for a million tokens, a thousand uses, or an hour."""
 Name = Annotated[str, Field(max_length=_LONGEST_NAME), AfterValidator(_name)]
@@ -57,9 +73,10 @@ Name = Annotated[str, Field(max_length=_LONGEST_NAME), AfterValidator(_name)]
 class ModelPrice(BaseModel):
     """What a model, or all that a pattern matches, costs: for a million tokens, or for what else is charged.
 
-    Part of `input` and `output` may have prices of their own. Without one, `cached_input`, `cache_write` and what is read as
-    audio, images and video cost as `input`, `reasoning` and `citation` as `output`. Other parts have no price unless it is
-    given: a call that has them has no cost then.
+    Part of `input` and `output` may have prices of their own. Without one, `cached_input`,
+    `cache_write` and what is read as audio, images and video cost as `input`, `reasoning` and
+    `citation` as `output`. Other parts have no price unless it is given: a call that has them has
+    no cost then.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -39,9 +39,13 @@ class RedactionRule(BaseModel):
         except (JSONPathError, RecursionError) as error:
             token = getattr(error, "token", None)
             place = "" if token is None else f" (see character {token.index + 1})"
-            raise ValueError(f"is no JSONPath by RFC 9535, such as $.inputs.messages[*].content{place}") from None
+            raise ValueError(
+                f"is no JSONPath by RFC 9535, such as $.inputs.messages[*].content{place}"
+            ) from None
         if query.empty():
-            raise ValueError("names the whole step or run, which cannot be removed: name members, such as $.inputs")
+            raise ValueError(
+                "names the whole step or run, which cannot be removed: name members, such as $.inputs"
+            )
         return path
 
 

@@ -1,7 +1,7 @@
 """Where settings come from: one TOML file and the environment, put together here and checked by the models.
 
-Plain pydantic instead of pydantic-settings: that passes over a misspelt environment variable, cannot say
-which variable a wrong value came from, and takes a third longer to import.
+Plain pydantic instead of pydantic-settings: that passes over a misspelt environment variable,
+cannot say which variable a wrong value came from, and takes a third longer to import.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "logs": Logs,
 }
 _LISTS = ("workflows", "prices")
-_KNOWN = [*Settings.model_fields] + [f"{name}.{key}" for name, model in _SECTIONS.items() for key in model.model_fields]
+_KNOWN = [*Settings.model_fields] + [
+    f"{name}.{key}" for name, model in _SECTIONS.items() for key in model.model_fields
+]
 # A value from the environment takes the place of the file's other way to say the same.
 _ALTERNATIVES = [
     ("api", "api_key", "api_key_file"),
@@ -61,9 +63,9 @@ _ALTERNATIVES = [
 def load(config: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings.
 
-    The file is `config`, else the one that ORCHESTRA_ETL_CONFIG names, else ./config/etl.toml, else etl.toml in the user's
-    configuration folder; without any, the defaults hold. Paths in the file are relative to it. An empty variable counts as
-    unset.
+    The file is `config`, else the one that ORCHESTRA_ETL_CONFIG names, else ./config/etl.toml, else
+    etl.toml in the user's configuration folder; without any, the defaults hold. Paths in the file
+    are relative to it. An empty variable counts as unset.
 
     Raises:
         ConfigurationError: something is wrong; one line that names the file or variable and what to do.
@@ -91,7 +93,10 @@ def config_file(config: Path | None, environment: Mapping[str, str]) -> Path | N
     """
     if named := named_file(config, environment):
         return named
-    return next((place for place in (WORKING_FOLDER, user_file()) if place is not None and place.is_file()), None)
+    return next(
+        (place for place in (WORKING_FOLDER, user_file()) if place is not None and place.is_file()),
+        None,
+    )
 
 
 def named_file(config: Path | None, environment: Mapping[str, str]) -> Path | None:
@@ -137,7 +142,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
     except (ValueError, RecursionError):
-        raise ConfigurationError(f"{path}: holds a number or a nesting that is too long to be read") from None
+        raise ConfigurationError(
+            f"{path}: holds a number or a nesting that is too long to be read"
+        ) from None
     api = values.get("api")
     for key in ("api_key", "key", "token"):
         if isinstance(api, dict) and key in api:
@@ -183,11 +190,17 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tup
             overlay.setdefault(path[0], {}).update(settings)
         for place in given:
             if place in origins:
-                raise ConfigurationError(f"{origins[place]} and {name} set the same: unset one of them")
+                raise ConfigurationError(
+                    f"{origins[place]} and {name} set the same: unset one of them"
+                )
             origins[place] = name
     for section, one, other in _ALTERNATIVES:
-        if isinstance(values.get(section), dict) and not {one, other}.isdisjoint(overlay.get(section, ())):
-            values[section] = {key: value for key, value in values[section].items() if key not in {one, other}}
+        if isinstance(values.get(section), dict) and not {one, other}.isdisjoint(
+            overlay.get(section, ())
+        ):
+            values[section] = {
+                key: value for key, value in values[section].items() if key not in {one, other}
+            }
     for section, over in overlay.items():
         under = values.get(section, {})
         if isinstance(over, dict) and isinstance(under, dict):
@@ -201,24 +214,31 @@ def _section(name: str, section: str, text: str) -> Any:
     """What a variable for a whole section holds: a JSON object; a list where the section is one."""
     example = f"{PREFIX}{section.upper()}__KEY"
     try:
-        value = parse_json(text, "a JSON list" if section in _LISTS else f"JSON; or set single values as {example}")
+        value = parse_json(
+            text, "a JSON list" if section in _LISTS else f"JSON; or set single values as {example}"
+        )
     except ValueError as error:
         raise ConfigurationError(f"{name}: {error}") from None
     if section not in _LISTS and not isinstance(value, dict):
-        raise ConfigurationError(f"{name}: must be a table in JSON; or set single values as {example}")
+        raise ConfigurationError(
+            f"{name}: must be a table in JSON; or set single values as {example}"
+        )
     return value
 
 
 def _check_spelling(values: Mapping[str, Any], environment: Mapping[str, str]) -> None:
     """Refuse a variable that is meant for this program, and that nothing reads as it is spelt.
 
-    One that only resembles a name counts where nothing else sets that: other programs have variables, too.
+    One that only resembles a name counts where nothing else sets that: other programs have
+    variables, too.
     """
     for name in environment:
         capitals = name.upper()
         if name in _NAMED or name.startswith(PREFIX):
             continue
-        if capitals.startswith("ORCHESTRA_") and (capitals in _NAMED or capitals.startswith(PREFIX)):
+        if capitals.startswith("ORCHESTRA_") and (
+            capitals in _NAMED or capitals.startswith(PREFIX)
+        ):
             raise ConfigurationError(f"{name}: write it in capitals: {capitals}")
         close = get_close_matches(capitals, _NAMED, 1, 0.9)
         if close and not _is_given(values, *_NAMED[close[0]]):
@@ -228,39 +248,54 @@ def _check_spelling(values: Mapping[str, Any], environment: Mapping[str, str]) -
 def _is_given(values: Mapping[str, Any], section: str, key: str) -> bool:
     """Whether the setting, or the other way to say the same, has another value than its default."""
     table = values.get(section)
-    keys = next(({one, other} for of, one, other in _ALTERNATIVES if of == section and key in (one, other)), {key})
+    keys = next(
+        ({one, other} for of, one, other in _ALTERNATIVES if of == section and key in (one, other)),
+        {key},
+    )
     defaults = {None, EMBEDDED, _SECTIONS[section].model_fields[key].default}
     return isinstance(table, dict) and any(table.get(one) not in defaults for one in keys)
 
 
 def _check_variable(name: str, path: tuple[str, ...]) -> None:
     if path[0] in _LISTS and len(path) > 1:
-        raise ConfigurationError(f"{name}: set {PREFIX}{path[0].upper()} to a JSON list of {path[0]} instead")
+        raise ConfigurationError(
+            f"{name}: set {PREFIX}{path[0].upper()} to a JSON list of {path[0]} instead"
+        )
     if path[0] != "states" and ".".join(path) not in _KNOWN:
         nearest = _nearest(".".join(path))
         variable = PREFIX + nearest.replace(".", "__").upper() if nearest else None
         raise ConfigurationError(
-            f"{name}: there is no such setting" + (f"; did you mean {variable}?" if variable else "")
+            f"{name}: there is no such setting"
+            + (f"; did you mean {variable}?" if variable else "")
         )
 
 
 def _nearest(key: str) -> str | None:
     """The known key most like this one: as it stands, else by its last part in any section."""
     alike = [known for known in _KNOWN if known.count(".") == key.count(".")]
-    # Of a rule's key only the last part: the two before it are most of the text, and would make any keys alike.
+    # Of a rule's key only the last part: the two before it are most of the text, and would make any
+    # keys alike.
     if key.count(".") < 2 and (close := get_close_matches(key, alike, 1, 0.75)):
         return close[0]
-    leaves = {known.rpartition(".")[2]: known for known in reversed(alike if "." in key else _KNOWN)}
+    leaves = {
+        known.rpartition(".")[2]: known for known in reversed(alike if "." in key else _KNOWN)
+    }
     close = get_close_matches(key.rpartition(".")[2], leaves, 1, 0.75)
     return leaves[close[0]] if close else None
 
 
 def _describe(
-    problem: Any, path: Path | None, values: Mapping[str, Any], origins: Mapping[tuple[str, ...], str]
+    problem: Any,
+    path: Path | None,
+    values: Mapping[str, Any],
+    origins: Mapping[tuple[str, ...], str],
 ) -> str:
     """One line: where the value stands, and what is wrong with it."""
     location = tuple(problem["loc"])
-    origin = next((origins[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origins), None)
+    origin = next(
+        (origins[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origins),
+        None,
+    )
     if table := _table(values, location):
         origin = _blamed(table, location, str(problem["msg"]), path, origins)
     where = _dotted(location)
@@ -271,8 +306,12 @@ def _describe(
         place = f"{origin}: {_dotted(inner)}" if inner else origin
     match problem["type"]:
         case "extra_forbidden":
-            nearest = _nearest(".".join(str(part) for part in location if not isinstance(part, int)))
-            what = "there is no such setting" + (f"; did you mean {nearest}?" if nearest else _choices(location))
+            nearest = _nearest(
+                ".".join(str(part) for part in location if not isinstance(part, int))
+            )
+            what = "there is no such setting" + (
+                f"; did you mean {nearest}?" if nearest else _choices(location)
+            )
         case "string_too_short":
             what = "must not be empty"
         case "missing":
@@ -280,7 +319,9 @@ def _describe(
         case "model_type" | "model_attributes_type" | "dict_type" | "mapping_type":
             what = "must be a table"
         case "tuple_type":
-            what = f"must be a list of tables: [[{where}]]" if where in _SECTIONS else "must be a list"
+            what = (
+                f"must be a list of tables: [[{where}]]" if where in _SECTIONS else "must be a list"
+            )
         case _:
             message = str(problem["msg"]).removeprefix("Value error, ")
             what = message.replace("Input should be", "must be")
@@ -302,7 +343,9 @@ def _blamed(
 ) -> str | None:
     """Where the values stand that an error of a whole section names: variables, and the file beside them; None: only there."""
     section = str(location[0])
-    found = {origins.get((section, key)) for key in table if re.search(rf"\b{re.escape(key)}\b", message)}
+    found = {
+        origins.get((section, key)) for key in table if re.search(rf"\b{re.escape(key)}\b", message)
+    }
     variables = sorted(name for name in found if name is not None)
     if not variables:
         return None

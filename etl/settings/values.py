@@ -33,8 +33,12 @@ def _seconds(value: object) -> float:
         raise ValueError("must be a duration in quotes, such as '90s', '5m' or '1h30m'")
     text = "".join(value.lower().split())
     if not _DURATION.fullmatch(text):
-        raise ValueError("is no duration: write a number and a unit (ms, s, m, h, d), such as '90s', '5m' or '1h30m'")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ms|s|m|h|d)", text))
+        raise ValueError(
+            "is no duration: write a number and a unit (ms, s, m, h, d), such as '90s', '5m' or '1h30m'"
+        )
+    seconds = sum(
+        float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ms|s|m|h|d)", text)
+    )
     if seconds > _CENTURY:
         raise ValueError("is longer than a century")
     return seconds
@@ -75,7 +79,11 @@ def clean_id(id: str) -> str:
     from etl.records import MAX_ID_BYTES
 
     refuse_json(id)
-    if not id.isprintable() or id != id.strip() or (len(id) <= MAX_ID_BYTES and not fits_a_path(id)):
+    if (
+        not id.isprintable()
+        or id != id.strip()
+        or (len(id) <= MAX_ID_BYTES and not fits_a_path(id))
+    ):
         raise ValueError(
             "cannot stand in a request's path (it is empty, '.', '..', such a part of a path, or has control or outer space "
             "characters)"
@@ -93,7 +101,9 @@ def expand_home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise ValueError(f"{path.parts[0]} stands for no home folder on this machine: write the path out") from None
+        raise ValueError(
+            f"{path.parts[0]} stands for no home folder on this machine: write the path out"
+        ) from None
 
 
 SecretFile = Annotated[Path, AfterValidator(expand_home)]
@@ -114,7 +124,9 @@ def mask_url(url: str) -> str:
         return MASK
     user = f"{account[1]}{MASK}@" if account[1] is not None else account[0]
     where, question, query = rest[account.end() :].partition("?")
-    return f"{scheme}://{user}{where}{question}" + "&".join(map(_mask_parameter, query.split("&") if question else ()))
+    return f"{scheme}://{user}{where}{question}" + "&".join(
+        map(_mask_parameter, query.split("&") if question else ())
+    )
 
 
 def _mask_parameter(text: str) -> str:
@@ -123,7 +135,9 @@ def _mask_parameter(text: str) -> str:
 
     name, equals, _ = text.partition("=")
     decoded = unquote(name)
-    shown = not is_secret(decoded) and any(one.keyword.decode() == decoded for one in Conninfo.get_defaults())
+    shown = not is_secret(decoded) and any(
+        one.keyword.decode() == decoded for one in Conninfo.get_defaults()
+    )
     return text if shown else f"{name}{equals}{MASK}"
 
 
@@ -167,7 +181,11 @@ def libpq_understands(url: str) -> bool:
         ports = str(conninfo_to_dict(url).get("port") or "")
     except (psycopg.Error, UnicodeError):
         return False
-    return all(port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536 for port in ports.split(",") if port)
+    return all(
+        port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536
+        for port in ports.split(",")
+        if port
+    )
 
 
 def parse_json(text: str, what: str) -> Any:
@@ -187,7 +205,9 @@ def parse_json(text: str, what: str) -> Any:
     except (ValueError, RecursionError):
         raise ValueError(f"must be {what}") from None
     if repeated:
-        raise ValueError(f"holds the key {repeated[0][:40]!r} twice in one object: keep one of them")
+        raise ValueError(
+            f"holds the key {repeated[0][:40]!r} twice in one object: keep one of them"
+        )
     return value
 
 
@@ -224,7 +244,9 @@ def from_file(path: Path, what: str, clean: Callable[[str], str]) -> str:
     try:
         content = read_bytes(path, _LARGEST_SECRET)
     except OSError as error:
-        raise ConfigurationError(f"{path}: {what} cannot be read: {error.strerror or 'no such file'}") from None
+        raise ConfigurationError(
+            f"{path}: {what} cannot be read: {error.strerror or 'no such file'}"
+        ) from None
     try:
         return clean(decode(content))
     except ValueError as error:

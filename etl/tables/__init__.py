@@ -1,7 +1,8 @@
 """Every table of both schemas: the schema's one truth. Alembic revisions are checked against it.
 
-`orchestra` is what analysts read; `orchestra_etl` is what the service needs to do its work. Times are
-`timestamptz` in UTC; ids are text compared byte by byte, because the API's ids are not always UUIDs.
+`orchestra` is what analysts read; `orchestra_etl` is what the service needs to do its work. Times
+are `timestamptz` in UTC; ids are text compared byte by byte, because the API's ids are not always
+UUIDs.
 """
 
 from etl.tables import operations, prices, rollups

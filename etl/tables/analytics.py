@@ -47,7 +47,10 @@ workflows = Table(
     column("name", Text(), "Its name: from the configuration, else from the API."),
     column("description", Text(), "Its description, from the API."),
     column(
-        "labels", JSONB, "Labels from the configuration, such as team and environment.", server_default=text("'{}'")
+        "labels",
+        JSONB,
+        "Labels from the configuration, such as team and environment.",
+        server_default=text("'{}'"),
     ),
     now("first_seen_at", "When this workflow was first known here."),
     now("updated_at", "When this row last changed."),
@@ -101,20 +104,42 @@ runs = Table(
     column("start_time", Time, "When it started, by the API."),
     column("end_time", Time, "When it ended, by the API; null while it runs."),
     column("duration_ms", Double(), "end_time minus start_time, in milliseconds.", _DURATION),
-    column("api_elapsed_seconds", Double(), "The API's elapsed_time: whole seconds, truncated. Use duration_ms."),
-    column("error", JSONB, "The run's error as the API gives it."),
-    column("extra", JSONB, "Fields the API's description does not have, and values of a wrong type, as they came."),
     column(
-        "redaction_policy", Text(), "Version of the redaction rules this row was written under; null: there were none."
+        "api_elapsed_seconds",
+        Double(),
+        "The API's elapsed_time: whole seconds, truncated. Use duration_ms.",
+    ),
+    column("error", JSONB, "The run's error as the API gives it."),
+    column(
+        "extra",
+        JSONB,
+        "Fields the API's description does not have, and values of a wrong type, as they came.",
+    ),
+    column(
+        "redaction_policy",
+        Text(),
+        "Version of the redaction rules this row was written under; null: there were none.",
     ),
     column("content_hash", Bytes, "Hash of the run as it was written; equal hashes need no write."),
     now("first_seen_at", "When this run was first loaded."),
-    now("updated_at", "When the content of this row last changed; an unchanged read does not touch it."),
+    now(
+        "updated_at",
+        "When the content of this row last changed; an unchanged read does not touch it.",
+    ),
     Index("runs_workflow_id_start_time_idx", "workflow_id", "start_time"),
     Index("runs_start_time_idx", "start_time"),
     _changed("runs"),
-    Index("runs_unstarted_idx", "workflow_id", "first_seen_at", postgresql_where=text("start_time IS NULL")),
-    Index("runs_unfinished_idx", "workflow_id", postgresql_where=text("state IN ('pending', 'running', 'unknown')")),
+    Index(
+        "runs_unstarted_idx",
+        "workflow_id",
+        "first_seen_at",
+        postgresql_where=text("start_time IS NULL"),
+    ),
+    Index(
+        "runs_unfinished_idx",
+        "workflow_id",
+        postgresql_where=text("state IN ('pending', 'running', 'unknown')"),
+    ),
     schema=ANALYTICS,
     comment="One row a run of a workflow.",
 )
@@ -125,8 +150,12 @@ run_payloads = Table(
     column("run_id", Id, "The run.", ForeignKey(runs.c.id, ondelete="CASCADE"), primary_key=True),
     column("inputs", JSONB, "The run's input variables."),
     column("outputs", JSONB, "The output of the End node."),
-    column("inputs_raw", Bytes, "The exact bytes of inputs, only where jsonb cannot hold the value."),
-    column("outputs_raw", Bytes, "The exact bytes of outputs, only where jsonb cannot hold the value."),
+    column(
+        "inputs_raw", Bytes, "The exact bytes of inputs, only where jsonb cannot hold the value."
+    ),
+    column(
+        "outputs_raw", Bytes, "The exact bytes of outputs, only where jsonb cannot hold the value."
+    ),
     column("note", Text(), "Why a raw column is filled, or why a value is null."),
     schema=ANALYTICS,
     comment="What a run was given and what it gave.",
@@ -136,11 +165,19 @@ steps = Table(
     "steps",
     metadata,
     column("id", Id, "The step's id: the key of every upsert.", primary_key=True),
-    column("run_id", Id, "The run this step belongs to.", ForeignKey(runs.c.id, ondelete="CASCADE"), nullable=False),
+    column(
+        "run_id",
+        Id,
+        "The run this step belongs to.",
+        ForeignKey(runs.c.id, ondelete="CASCADE"),
+        nullable=False,
+    ),
     column("workflow_id", Id, "The workflow, as in runs.", nullable=False),
     column("node_id", Text(), "The node of the workflow that this step executed."),
     column(
-        "node_type", Text(), "model, integration, code, ...: from the graph, else from the payload's shape, else null."
+        "node_type",
+        Text(),
+        "model, integration, code, ...: from the graph, else from the payload's shape, else null.",
     ),
     column("position", Integer(), "Place in the API's answer, from 0.", nullable=False),
     column("user_id", Id, "The user, as given; may be masked."),
@@ -155,10 +192,26 @@ steps = Table(
     column("start_time", Time, "When the step started."),
     column("end_time", Time, "When the step ended; null while it runs."),
     column("duration_ms", Double(), "end_time minus start_time, in milliseconds.", _DURATION),
-    column("api_elapsed_seconds", Double(), "The API's elapsed_time: whole seconds, truncated. Use duration_ms."),
-    column("api_tokens", BigInteger(), "The API's tokens: documented as 0 today. Use the token columns."),
-    column("request_model", Text(), "The model that was asked for (inputs.model, or as its provider names it)."),
-    column("response_model", Text(), "The model that answered (outputs.model, or as its provider names it)."),
+    column(
+        "api_elapsed_seconds",
+        Double(),
+        "The API's elapsed_time: whole seconds, truncated. Use duration_ms.",
+    ),
+    column(
+        "api_tokens",
+        BigInteger(),
+        "The API's tokens: documented as 0 today. Use the token columns.",
+    ),
+    column(
+        "request_model",
+        Text(),
+        "The model that was asked for (inputs.model, or as its provider names it).",
+    ),
+    column(
+        "response_model",
+        Text(),
+        "The model that answered (outputs.model, or as its provider names it).",
+    ),
     *(column(kind.name, BigInteger(), kind.comment) for kind in KINDS),
     column(
         "total_tokens",
@@ -175,7 +228,11 @@ steps = Table(
         Text(),
         "The provider's tier of service: standard, batch, flex, priority, fast or another; null where the call names none.",
     ),
-    column("reported_cost", Numeric(), "What the provider itself says that the call cost, in US dollars."),
+    column(
+        "reported_cost",
+        Numeric(),
+        "What the provider itself says that the call cost, in US dollars.",
+    ),
     column(
         "finish_reason",
         Text(),
@@ -188,22 +245,44 @@ steps = Table(
         "What the step's payload reports as an error; where its status is a success, it is a soft failure.",
     ),
     column("step_metadata", JSONB, "step_metadata as the API gives it."),
-    column("extra", JSONB, "Fields the API's description does not have, and values of a wrong type, as they came."),
+    column(
+        "extra",
+        JSONB,
+        "Fields the API's description does not have, and values of a wrong type, as they came.",
+    ),
     column(
         "redaction_policy",
         Text(),
         "Version of the redaction rules this row and its payloads were written under; null: there were none.",
     ),
-    column("content_hash", Bytes, "Hash of the step as it came; equal hashes need no write.", nullable=False),
-    column("absent_since", Time, "Since when the API's answer no longer holds this step; null while it does."),
+    column(
+        "content_hash",
+        Bytes,
+        "Hash of the step as it came; equal hashes need no write.",
+        nullable=False,
+    ),
+    column(
+        "absent_since",
+        Time,
+        "Since when the API's answer no longer holds this step; null while it does.",
+    ),
     now("first_seen_at", "When this step was first loaded."),
-    now("updated_at", "When the content of this row last changed; an unchanged read does not touch it."),
+    now(
+        "updated_at",
+        "When the content of this row last changed; an unchanged read does not touch it.",
+    ),
     Index("steps_run_id_idx", "run_id"),
     Index("steps_workflow_id_start_time_idx", "workflow_id", "start_time"),
     Index("steps_not_started_idx", "run_id", postgresql_where=text("start_time IS NULL")),
     _changed("steps"),
-    Index("steps_error_idx", "run_id", postgresql_where=text("error IS NOT NULL OR reported_error IS NOT NULL")),
-    Index("steps_reported_cost_idx", "start_time", postgresql_where=text("reported_cost IS NOT NULL")),
+    Index(
+        "steps_error_idx",
+        "run_id",
+        postgresql_where=text("error IS NOT NULL OR reported_error IS NOT NULL"),
+    ),
+    Index(
+        "steps_reported_cost_idx", "start_time", postgresql_where=text("reported_cost IS NOT NULL")
+    ),
     schema=ANALYTICS,
     comment="One row a step of a run.",
 )
@@ -213,9 +292,13 @@ def _payload_table(name: str, comment: str) -> Table:
     return Table(
         name,
         metadata,
-        column("step_id", Id, "The step.", ForeignKey(steps.c.id, ondelete="CASCADE"), primary_key=True),
+        column(
+            "step_id", Id, "The step.", ForeignKey(steps.c.id, ondelete="CASCADE"), primary_key=True
+        ),
         column("data", JSONB, "The value; see note where it is null."),
-        column("size_bytes", BigInteger(), "Length of the value as the API sent it.", nullable=False),
+        column(
+            "size_bytes", BigInteger(), "Length of the value as the API sent it.", nullable=False
+        ),
         column("raw", Bytes, "The exact bytes, only where jsonb cannot hold the value."),
         column("note", Text(), "Why raw is filled, or why data is null."),
         schema=ANALYTICS,
@@ -235,7 +318,9 @@ run_requests = Table(
     now("requested_at", "When the request was made."),
     # A longer id fits into no index, and would keep the whole queue from being emptied.
     CheckConstraint(f"octet_length(run_id) BETWEEN 1 AND {MAX_ID_BYTES}", name="run_id_length"),
-    CheckConstraint(f"octet_length(workflow_id) BETWEEN 1 AND {MAX_ID_BYTES}", name="workflow_id_length"),
+    CheckConstraint(
+        f"octet_length(workflow_id) BETWEEN 1 AND {MAX_ID_BYTES}", name="workflow_id_length"
+    ),
     schema=ANALYTICS,
     comment="A queue: insert a run here to have it tracked; the service empties it.",
 )
@@ -251,8 +336,8 @@ PAYLOADS: Mapping[Table, tuple[str, ...]] = {
 """The columns that hold what users and models said, or what may hold it: grants go by this list, and retention by the part of
 it that belongs to runs (`admin.removal.RUN_PAYLOADS`). Nodes of a graph may hold prompts.
 
-Error texts are no payloads: without them nobody could tell why a run failed. Where they quote what they must not, a
-redaction rule removes it.
+Error texts are no payloads: without them nobody could tell why a run failed. Where they quote what
+they must not, a redaction rule removes it.
 """
 
 _HASHES: Mapping[Table, tuple[str, ...]] = {runs: ("content_hash",), steps: ("content_hash",)}

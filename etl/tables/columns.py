@@ -26,7 +26,11 @@ Bytes = LargeBinary()
 
 
 def column(
-    name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], comment: str, *more: Any, **options: Any
+    name: str,
+    kind: TypeEngine[Any] | type[TypeEngine[Any]],
+    comment: str,
+    *more: Any,
+    **options: Any,
 ) -> Column[Any]:
     """A column with its comment."""
     return Column(name, kind, *more, comment=comment, **options)

@@ -24,7 +24,12 @@ run_ledger = Table(
     metadata,
     column("run_id", Id, "The run.", primary_key=True),
     column("workflow_id", Id, "Its workflow; the run list is authoritative.", nullable=False),
-    column("source", Text(), "How the run was first heard of: list, config, track or request.", nullable=False),
+    column(
+        "source",
+        Text(),
+        "How the run was first heard of: list, config, track or request.",
+        nullable=False,
+    ),
     column(
         "tracking",
         Text(),
@@ -32,7 +37,13 @@ run_ledger = Table(
         nullable=False,
         server_default=text("'open'"),
     ),
-    column("first_seen_at", Time, "When the run entered the ledger.", nullable=False, server_default=text("now()")),
+    column(
+        "first_seen_at",
+        Time,
+        "When the run entered the ledger.",
+        nullable=False,
+        server_default=text("now()"),
+    ),
     column(
         "opened_at",
         Time,
@@ -42,10 +53,20 @@ run_ledger = Table(
     ),
     column("listing", Bytes, "The run's row as the list gave it, until a poll has loaded it."),
     column("listing_hash", Bytes, "Hash of the row last seen, in the list or read alone."),
-    column("start_time", Time, "When the run started, by the list; null where no list has shown it."),
-    column("listed_at", Time, "Database time at which the page that gave this listing was requested."),
-    column("listed_sweep", BigInteger(), "The sweep that listed it; a member of the watermark once that is complete."),
-    column("priority", SmallInteger(), "0 live, 1 backfill.", nullable=False, server_default=text("0")),
+    column(
+        "start_time", Time, "When the run started, by the list; null where no list has shown it."
+    ),
+    column(
+        "listed_at", Time, "Database time at which the page that gave this listing was requested."
+    ),
+    column(
+        "listed_sweep",
+        BigInteger(),
+        "The sweep that listed it; a member of the watermark once that is complete.",
+    ),
+    column(
+        "priority", SmallInteger(), "0 live, 1 backfill.", nullable=False, server_default=text("0")
+    ),
     column("due_at", Time, "When to poll it next; null: not again.", server_default=text("now()")),
     column(
         "fencing_token",
@@ -54,9 +75,19 @@ run_ledger = Table(
         nullable=False,
         server_default=text("0"),
     ),
-    column("leased_until", Time, "End of the claim in force; null: not claimed, or the claim is consumed."),
-    column("steps_observed_at", Time, "Database time at which the steps last loaded were requested."),
-    column("run_observed_at", Time, "Database time at which the run's own row last loaded was requested."),
+    column(
+        "leased_until",
+        Time,
+        "End of the claim in force; null: not claimed, or the claim is consumed.",
+    ),
+    column(
+        "steps_observed_at", Time, "Database time at which the steps last loaded were requested."
+    ),
+    column(
+        "run_observed_at",
+        Time,
+        "Database time at which the run's own row last loaded was requested.",
+    ),
     column("run_state", Text(), "The run's state by the API's own row last loaded."),
     column("run_end_time", Time, "The run's end by the API's own row last loaded."),
     column("read_digest", Bytes, "Digest of step ids, statuses and end times at the last read."),
@@ -67,10 +98,20 @@ run_ledger = Table(
         nullable=False,
         server_default=text("0"),
     ),
-    column("attempts", SmallInteger(), "Reads in a row that failed.", nullable=False, server_default=text("0")),
+    column(
+        "attempts",
+        SmallInteger(),
+        "Reads in a row that failed.",
+        nullable=False,
+        server_default=text("0"),
+    ),
     column("last_error", Text(), "Why the last read failed, in one line."),
     column("not_found_since", Time, "Since when the API answers 404 for the steps."),
-    column("removed_at", Time, "When the run was erased or pruned; nothing but its ids and times is kept then."),
+    column(
+        "removed_at",
+        Time,
+        "When the run was erased or pruned; nothing but its ids and times is kept then.",
+    ),
     Index(
         "run_ledger_due_idx",
         "priority",
@@ -86,7 +127,13 @@ sweeps = Table(
     "sweeps",
     metadata,
     column("workflow_id", Id, "The workflow.", primary_key=True),
-    column("fencing_token", BigInteger(), "Number of the sweep last begun.", nullable=False, server_default=text("0")),
+    column(
+        "fencing_token",
+        BigInteger(),
+        "Number of the sweep last begun.",
+        nullable=False,
+        server_default=text("0"),
+    ),
     column("leased_until", Time, "End of the running sweep's lease; null: none runs."),
     column(
         "watermark",
@@ -99,7 +146,11 @@ sweeps = Table(
     column("completed_at", Time, "When a sweep was last complete."),
     column("reconciled_at", Time, "When the last complete walk of the whole list began."),
     column("new_runs", Integer(), "Runs that the last complete sweep found new."),
-    column("listed_runs", Integer(), "Rows that the last walk of the whole list saw: the listable window."),
+    column(
+        "listed_runs",
+        Integer(),
+        "Rows that the last walk of the whole list saw: the listable window.",
+    ),
     column(
         "known_runs",
         BigInteger(),
@@ -141,19 +192,29 @@ dead_letters = Table(
     column("id", BigInteger(), "Number of the letter.", Identity(always=True), primary_key=True),
     column("workflow_id", Id, "The workflow.", nullable=False),
     column(
-        "run_id", Id, "The run; empty where the bad thing is a row of the run list without a usable id.", nullable=False
+        "run_id",
+        Id,
+        "The run; empty where the bad thing is a row of the run list without a usable id.",
+        nullable=False,
     ),
     column("step_id", Id, "The step, where its id is known."),
     column("reason", Text(), "A fixed word.", nullable=False),
     column("detail", Text(), "One sentence for the operator, without payload.", nullable=False),
-    column("content_hash", Bytes, "Hash of the body; a keyed one where the body is not kept.", nullable=False),
+    column(
+        "content_hash",
+        Bytes,
+        "Hash of the body; a keyed one where the body is not kept.",
+        nullable=False,
+    ),
     column(
         "body",
         Bytes,
         "The bytes that could not be loaded; empty where redaction rules forbid to keep them.",
         nullable=False,
     ),
-    column("occurrences", Integer(), "How often it was seen.", nullable=False, server_default=text("1")),
+    column(
+        "occurrences", Integer(), "How often it was seen.", nullable=False, server_default=text("1")
+    ),
     now("first_seen_at", "When it was first set aside."),
     now("last_seen_at", "When it was last set aside."),
     column("resolved_at", Time, "When a later read did without it, or somebody discarded it."),
@@ -186,7 +247,11 @@ request_budget = Table(
     column("id", SmallInteger(), "Always 1.", primary_key=True, autoincrement=False),
     column("available", Double(), "Requests that may start now.", nullable=False),
     now("refilled_at", "When available was last brought up to date."),
-    column("not_before", Time, "No request by any replica before this time: the server asked for a pause."),
+    column(
+        "not_before",
+        Time,
+        "No request by any replica before this time: the server asked for a pause.",
+    ),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
     comment="The request budget that all replicas share.",
@@ -206,7 +271,10 @@ state_map = Table(
     "state_map",
     metadata,
     column(
-        "status", Text(), "A status, folded: lower case, without spaces, hyphens and underscores.", primary_key=True
+        "status",
+        Text(),
+        "A status, folded: lower case, without spaces, hyphens and underscores.",
+        primary_key=True,
     ),
     column("state", Text(), "The state it is mapped to by the configuration.", nullable=False),
     schema=OPERATIONS,
@@ -235,7 +303,11 @@ retention = Table(
     "retention",
     metadata,
     column("id", SmallInteger(), "Always 1.", primary_key=True, autoincrement=False),
-    column("payload_horizon", Time, "Payloads of runs that ended before are pruned, and not stored again."),
+    column(
+        "payload_horizon",
+        Time,
+        "Payloads of runs that ended before are pruned, and not stored again.",
+    ),
     column("run_horizon", Time, "Runs that ended before are pruned, and not read again."),
     now("updated_at", "When a horizon last moved."),
     column(
@@ -258,9 +330,21 @@ rebuilds = Table(
         primary_key=True,
         autoincrement=False,
     ),
-    column("after_step_id", Id, "The steps up to this one, in the order of their ids, are done; null: none is."),
-    column("steps", BigInteger(), "Steps read again so far.", nullable=False, server_default=text("0")),
-    column("changed", BigInteger(), "Those of them that have changed.", nullable=False, server_default=text("0")),
+    column(
+        "after_step_id",
+        Id,
+        "The steps up to this one, in the order of their ids, are done; null: none is.",
+    ),
+    column(
+        "steps", BigInteger(), "Steps read again so far.", nullable=False, server_default=text("0")
+    ),
+    column(
+        "changed",
+        BigInteger(),
+        "Those of them that have changed.",
+        nullable=False,
+        server_default=text("0"),
+    ),
     column("started_at", Time, "When it was begun; null: it has not been."),
     column("finished_at", Time, "When all steps were done; null: not yet."),
     schema=OPERATIONS,

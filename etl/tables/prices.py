@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Column, Date, Integer, Numeric, SmallInteger, Table, Text, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Date,
+    Integer,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
 
 from etl.tables.columns import ANALYTICS, OPERATIONS, Bytes, Id, column, metadata, now
 from etl.usage import CALLS, HOUR_MS, KINDS, MILLION, STANDARD, THOUSAND, Kind
@@ -13,7 +23,9 @@ from etl.usage import CALLS, HOUR_MS, KINDS, MILLION, STANDARD, THOUSAND, Kind
 def _amount(kind: Kind, null: str) -> Column[Any]:
     units = {MILLION: "per million", THOUSAND: "per thousand", HOUR_MS: "per hour"}[kind.per]
     what = kind.comment.partition(":")[0].partition(",")[0].removesuffix(".")
-    return column(kind.price_column, Numeric(), f"Price {units}: {what[0].lower()}{what[1:]}; null: {null}.")
+    return column(
+        kind.price_column, Numeric(), f"Price {units}: {what[0].lower()}{what[1:]}; null: {null}."
+    )
 
 
 def _amounts(null: str) -> list[Column[Any]]:
@@ -25,7 +37,13 @@ def _amounts(null: str) -> list[Column[Any]]:
 
 def _for() -> list[Column[Any]]:
     return [
-        column("service_tier", Text(), "The tier of service.", primary_key=True, server_default=text(f"'{STANDARD}'")),
+        column(
+            "service_tier",
+            Text(),
+            "The tier of service.",
+            primary_key=True,
+            server_default=text(f"'{STANDARD}'"),
+        ),
         column(
             "above_input_tokens",
             Integer(),
@@ -43,7 +61,12 @@ prices = Table(
     column("model", Id, "The model, as the rollups name it.", primary_key=True),
     *_for(),
     column("up_to_input_tokens", Integer(), "And with no more than this; null: no limit."),
-    column("valid_from", Date(), "First day (UTC) of the price; 0001-01-01: no earlier one.", primary_key=True),
+    column(
+        "valid_from",
+        Date(),
+        "First day (UTC) of the price; 0001-01-01: no earlier one.",
+        primary_key=True,
+    ),
     column("valid_until", Date(), "First day on which it holds no longer; null: open."),
     column("provider", Text(), "Who is paid; null: not known."),
     *_amounts("not known"),
@@ -64,9 +87,19 @@ prices = Table(
 price_rules = Table(
     "price_rules",
     metadata,
-    column("model", Id, "The models it is for: a name in which * stands for any characters.", primary_key=True),
+    column(
+        "model",
+        Id,
+        "The models it is for: a name in which * stands for any characters.",
+        primary_key=True,
+    ),
     *_for(),
-    column("valid_from", Date(), "First day (UTC) of the price; 0001-01-01: it always held.", primary_key=True),
+    column(
+        "valid_from",
+        Date(),
+        "First day (UTC) of the price; 0001-01-01: it always held.",
+        primary_key=True,
+    ),
     column("provider", Text(), "Who is paid; null: as the defaults say."),
     *_amounts("the rule does not say"),
     now("set_at", "When it was set."),
@@ -79,7 +112,12 @@ resolved_prices = Table(
     "resolved_prices",
     metadata,
     column("id", SmallInteger(), "Always 1.", primary_key=True, autoincrement=False),
-    column("fingerprint", Bytes, "Hash of the models, the rules and the version of the defaults.", nullable=False),
+    column(
+        "fingerprint",
+        Bytes,
+        "Hash of the models, the rules and the version of the defaults.",
+        nullable=False,
+    ),
     now("resolved_at", "When the prices were last worked out."),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,

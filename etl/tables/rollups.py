@@ -33,19 +33,34 @@ STEP_COUNTS = (
     ("skipped", "Steps that were skipped."),
     ("unfinished", "Steps that are pending or running, or whose status is not known."),
     ("calls", "Calls of a model (see is_call)."),
-    ("unmetered_calls", "Calls that did not say how many tokens they took, so that no price tells what they cost."),
-    ("untotalled_calls", "Calls that total_tokens does not hold: they do not say how many tokens they took."),
+    (
+        "unmetered_calls",
+        "Calls that did not say how many tokens they took, so that no price tells what they cost.",
+    ),
+    (
+        "untotalled_calls",
+        "Calls that total_tokens does not hold: they do not say how many tokens they took.",
+    ),
     ("reported_calls", "Calls whose provider itself says what they cost."),
 )
 
-PLAIN_SUMS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "total_tokens")
+PLAIN_SUMS = (
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "total_tokens",
+)
 """0 where there are no calls. The other sums are null there, which takes no space in the rows of what calls no model."""
 
 _TOLD = "of the calls that tell them; null where none does."
 _TOLD_OR_0 = "of the calls that tell them; null where there are calls and none does."
 USAGE_SUMS = (
     *(
-        (kind.name, f"{kind.comment.removesuffix('.')}: {_TOLD_OR_0 if kind.name in PLAIN_SUMS else _TOLD}")
+        (
+            kind.name,
+            f"{kind.comment.removesuffix('.')}: {_TOLD_OR_0 if kind.name in PLAIN_SUMS else _TOLD}",
+        )
         for kind in KINDS
     ),
     ("total_tokens", f"Total tokens {_TOLD_OR_0}"),
@@ -90,7 +105,8 @@ _PLACE_OF_DAY = "Number of the row within its workflow and day."
 
 
 def _group(when: str, kind: TypeEngine[Any], comment: str) -> list[Column[Any]]:
-    # Names of nodes and models may be longer than an index allows: rows are told apart by their place in the group.
+    # Names of nodes and models may be longer than an index allows: rows are told apart by their
+    # place in the group.
     return [
         column("workflow_id", Id, "The workflow.", primary_key=True),
         column(when, kind, comment, primary_key=True),
@@ -103,8 +119,16 @@ def _node() -> list[Column[Any]]:
         column("organization_id", Id, "The organisation; null where no step names one."),
         column("node_id", Text(), "The node."),
         column("node_type", Text(), "The node's type."),
-        column("model", Text(), "The model that answered, else the one that was asked for; null: no model."),
-        column("service_tier", Text(), "The provider's tier of service, of calls; null where they name none."),
+        column(
+            "model",
+            Text(),
+            "The model that answered, else the one that was asked for; null: no model.",
+        ),
+        column(
+            "service_tier",
+            Text(),
+            "The provider's tier of service, of calls; null where they name none.",
+        ),
         column(
             "context_tier",
             Integer(),
@@ -123,7 +147,9 @@ NODE = tuple(one.name for one in _node())
 
 
 def _histograms(counted: str) -> list[Column[Any]]:
-    rising = f"Buckets of the durations of the {counted} that succeeded (see duration_bucket), rising"
+    rising = (
+        f"Buckets of the durations of the {counted} that succeeded (see duration_bucket), rising"
+    )
     return [
         column(
             "buckets",
@@ -131,7 +157,12 @@ def _histograms(counted: str) -> list[Column[Any]]:
             f"{rising}; without those whose times do not tell a duration.",
             nullable=False,
         ),
-        column("counts", ARRAY(Integer), "How many of these durations each of these buckets holds.", nullable=False),
+        column(
+            "counts",
+            ARRAY(Integer),
+            "How many of these durations each of these buckets holds.",
+            nullable=False,
+        ),
         column(
             "failed_buckets",
             ARRAY(SmallInteger),
@@ -154,7 +185,11 @@ HISTOGRAMS = tuple(one.name for one in _histograms("steps"))
 step_rollup = Table(
     "step_rollup",
     metadata,
-    *_group("hour", Time, "The hour (UTC) in which the steps started; of those not started, the hour of their run."),
+    *_group(
+        "hour",
+        Time,
+        "The hour (UTC) in which the steps started; of those not started, the hour of their run.",
+    ),
     *_node(),
     *_counts(STEP_COUNTS),
     *_usage_sums(),
@@ -183,7 +218,9 @@ step_rollup_daily = Table(
 run_rollup = Table(
     "run_rollup",
     metadata,
-    *_group("hour", Time, "The hour (UTC) in which the runs started, or were first seen if not started."),
+    *_group(
+        "hour", Time, "The hour (UTC) in which the runs started, or were first seen if not started."
+    ),
     column("organization_id", Id, "The organisation; null where the run names none."),
     *_counts(RUN_COUNTS),
     *_histograms("runs"),
@@ -195,15 +232,32 @@ run_rollup = Table(
 step_failures = Table(
     "step_failures",
     metadata,
-    column("step_id", Id, "The step.", ForeignKey(steps.c.id, ondelete="CASCADE"), primary_key=True),
+    column(
+        "step_id", Id, "The step.", ForeignKey(steps.c.id, ondelete="CASCADE"), primary_key=True
+    ),
     column("run_id", Id, "Its run.", nullable=False),
     column("workflow_id", Id, "Its workflow.", nullable=False),
     column("node_id", Text(), "Its node."),
     column("organization_id", Id, "Its organisation."),
-    column("time", Time, "When it started; when its run did, or was first seen, if it has no start.", nullable=False),
+    column(
+        "time",
+        Time,
+        "When it started; when its run did, or was first seen, if it has no start.",
+        nullable=False,
+    ),
     column("outcome", Text(), "failed or soft_failed.", nullable=False),
-    column("fingerprint", Text(), "Hash of the pattern: the same for failures of one kind.", nullable=False),
-    column("pattern", Text(), "The message with its numbers, ids and quoted texts replaced.", nullable=False),
+    column(
+        "fingerprint",
+        Text(),
+        "Hash of the pattern: the same for failures of one kind.",
+        nullable=False,
+    ),
+    column(
+        "pattern",
+        Text(),
+        "The message with its numbers, ids and quoted texts replaced.",
+        nullable=False,
+    ),
     column("message", Text(), "The first 500 characters of the error.", nullable=False),
     Index("step_failures_workflow_id_time_idx", "workflow_id", "time"),
     Index("step_failures_time_idx", "time"),

@@ -11,7 +11,15 @@ from msgspec import Raw, Struct
 from etl.transform.fields import MAX_TEXT_CHARACTERS, text_of
 from etl.transform.scanner import REFUSALS
 from etl.transform.usage_names import FINISH_REASONS, MODELS, Node
-from etl.transform.usage_reading import NAMES, UNREAD, Found, Oddities, gather, looks_like_usage, note_unknown
+from etl.transform.usage_reading import (
+    NAMES,
+    UNREAD,
+    Found,
+    Oddities,
+    gather,
+    looks_like_usage,
+    note_unknown,
+)
 
 CONTAINERS = (
     "response", "response_data", "message", "delta", "metadata", "x_groq", "body", "result", "data", "chunks", "events",
@@ -46,7 +54,8 @@ _CHARGED_ITEMS = {
 OUTPUTS = "outputs"
 """Where paths of drift begin."""
 _FINISH_REASONS = tuple(tuple(path.replace("[]", ".[]").split(".")) for path, _ in FINISH_REASONS)
-# Up to version 2 a prompt that searches is charged once, then each search: https://ai.google.dev/gemini-api/docs/google-search
+# Up to version 2 a prompt that searches is charged once, then each search:
+# https://ai.google.dev/gemini-api/docs/google-search
 _CHARGED_BY_PROMPT = re.compile(r"(?:models/)?gemini-[12]\b", re.ASCII)
 
 
@@ -145,13 +154,16 @@ class Completion:
             for path, name, raw in self._unknown:
                 note_unknown(name, _decoded(raw), self._oddities, path)
         elif len(self._ids) > 1:
-            # Several responses, not one: their sum would have neither one model nor one length of input.
+            # Several responses, not one: their sum would have neither one model nor one length of
+            # input.
             self._oddities.note(f"{self._at}.usage", "unknown_usage", [])
             found[UNREAD] = len(self._ids)
         else:
             gather(NAMES, self._told, found, self._oddities, self._at or OUTPUTS)
             if (searches := self._uses.pop("grounding", None)) is not None:
-                by_prompt = self.model is not None and _CHARGED_BY_PROMPT.match(self.model) is not None
+                by_prompt = (
+                    self.model is not None and _CHARGED_BY_PROMPT.match(self.model) is not None
+                )
                 self._uses["web_searches"] = min(searches, 1) if by_prompt else searches
             for name, count in self._uses.items():
                 found.setdefault(name, count)
@@ -182,7 +194,10 @@ class Completion:
     def _look_into(self, members: dict[str, Raw], path: str, depth: int) -> None:
         tells = self._take_usage(members, path)
         if tells or self.model is None:
-            self.model = next((text for name in MODELS if (text := _text(members.get(name))) is not None), self.model)
+            self.model = next(
+                (text for name in MODELS if (text := _text(members.get(name))) is not None),
+                self.model,
+            )
         self.finish_reason = _finish_reason(members) or self.finish_reason
         if tells:
             self._take_uses(members)
@@ -199,7 +214,9 @@ class Completion:
         for name, raw in members.items():
             if len(self._unknown) >= _MAX_UNKNOWN:
                 return
-            if name not in _CONTAINERS and (looks_like_usage(name) or (len(members) <= _FEW and _may_hold_usage(raw))):
+            if name not in _CONTAINERS and (
+                looks_like_usage(name) or (len(members) <= _FEW and _may_hold_usage(raw))
+            ):
                 self._unknown.append((path, name, raw))
 
     def _take_usage(self, members: dict[str, Raw], path: str) -> bool:
@@ -230,7 +247,9 @@ class Completion:
                     continue  # charged by the container
                 rooms.add(item.container_id)
             elif (
-                item.type == "web_search_call" and item.action is not None and item.action.type not in (None, "search")
+                item.type == "web_search_call"
+                and item.action is not None
+                and item.action.type not in (None, "search")
             ):
                 continue  # a page of those found is looked at
             if quantity is not None:
@@ -261,7 +280,11 @@ def _says(node: Node, value: Any) -> bool:
 def _merged(before: Any, after: Any) -> Any:
     """What two events of a stream tell under one name: the later one, but nothing is no news."""
     if type(before) is dict and type(after) is dict:
-        return before | {name: _merged(before.get(name), value) for name, value in after.items() if value is not None}
+        return before | {
+            name: _merged(before.get(name), value)
+            for name, value in after.items()
+            if value is not None
+        }
     return before if before and not after else after
 
 

@@ -1,6 +1,7 @@
 """The steps endpoint's answer, from bytes to records.
 
-How an answer is split into steps and members has two ways (see `scanner`); from there on there is one.
+How an answer is split into steps and members has two ways (see `scanner`); from there on there is
+one.
 """
 
 from __future__ import annotations
@@ -33,17 +34,27 @@ from etl.transform.states import StateMap
 TRANSFORM_VERSION = 3
 """Raise it whenever the same bytes give other records than before.
 
-It is part of `content_hash`, by which the load leaves out what is stored already: with the old hash, the rows of an
-improved reading would be taken for unchanged and never be written.
+It is part of `content_hash`, by which the load leaves out what is stored already: with the old
+hash, the rows of an improved reading would be taken for unchanged and never be written.
 """
 
 _KNOWN = frozenset(
     {
-        *("id", "user_id", "organization_id", "node_id", "status", "start_time", "end_time", "elapsed_time"),
+        *(
+            "id",
+            "user_id",
+            "organization_id",
+            "node_id",
+            "status",
+            "start_time",
+            "end_time",
+            "elapsed_time",
+        ),
         *("error", "inputs", "outputs", "step_metadata", "tokens"),
     }
 )
-# Of an answer, one step in so many bytes is decoded: what is made of one takes five times as much, at most.
+# Of an answer, one step in so many bytes is decoded: what is made of one takes five times as much,
+# at most.
 _STEP_BYTES = 256
 # To read JSON tolerantly takes a microsecond a bracket.
 _LARGE = 1 << 20
@@ -62,9 +73,10 @@ def decode_steps(
 ) -> DecodedSteps:
     """Decode one whole answer of the steps endpoint; nothing in it raises, and it takes memory in proportion to the body.
 
-    `node_types` maps node ids to types, where the workflow's graph is known; `policy` is the workflow's redaction; `now` is
-    about when the answer was made, for its times to be judged by. What cannot become a step is in `rejected`, with its bytes;
-    `readable` is False where the body is no JSON array.
+    `node_types` maps node ids to types, where the workflow's graph is known; `policy` is the
+    workflow's redaction; `now` is about when the answer was made, for its times to be judged by.
+    What cannot become a step is in `rejected`, with its bytes; `readable` is False where the body
+    is no JSON array.
     """
     try:
         return _decoded(body, workflow_id, run_id, states, node_types, policy, now)
@@ -93,10 +105,14 @@ def _decoded(
         answered = None
         if policy is not None and members is not None:
             try:
-                answered = generation_of(members, suspect=not element.strict or may_be_refused(bytes(own)))
+                answered = generation_of(
+                    members, suspect=not element.strict or may_be_refused(bytes(own))
+                )
                 own, members, suspect = policy.step(own, members)
             except NotRedactable as trouble:
-                findings.set_aside.add(policy.withhold_unredactable(trouble, own, usable_id(members.get("id"))))
+                findings.set_aside.add(
+                    policy.withhold_unredactable(trouble, own, usable_id(members.get("id")))
+                )
                 continue
         step_id = None if members is None else usable_id(members.get("id"))
         if members is None or step_id is None:
@@ -106,22 +122,40 @@ def _decoded(
             earlier = bytes(own_texts[step_id])
             if earlier == bytes(own):
                 continue
-            findings.reject("duplicate_id", "A later step of the same answer has the same id.", earlier, step_id)
+            findings.reject(
+                "duplicate_id", "A later step of the same answer has the same id.", earlier, step_id
+            )
             del steps[step_id]  # so that the last one also takes its place in the order
         own_texts[step_id] = own
         fields = Fields(step_id, members, findings, suspect=suspect, keep_raw=policy is None)
         context = f"{TRANSFORM_VERSION}\0{workflow_id}\0{run_id}\0{position}"
         steps[step_id] = _step(
-            step_id, position, own, members, fields, context, findings, states, node_types, answered, version
+            step_id,
+            position,
+            own,
+            members,
+            fields,
+            context,
+            findings,
+            states,
+            node_types,
+            answered,
+            version,
         )
-    return DecodedSteps(tuple(steps.values()), findings.rejected, findings.drift, digest=_digest(steps.values()))
+    return DecodedSteps(
+        tuple(steps.values()), findings.rejected, findings.drift, digest=_digest(steps.values())
+    )
 
 
 def not_an_array(body: bytes, policy: Policy | None) -> Rejected:
     """A whole answer set aside; without its bytes where there are redaction rules."""
     reason: Reason = "not_an_array"
     detail = "The answer is not a JSON array."
-    return cut(Rejected(reason, detail, body)) if policy is None else policy.withhold(reason, detail, body)
+    return (
+        cut(Rejected(reason, detail, body))
+        if policy is None
+        else policy.withhold(reason, detail, body)
+    )
 
 
 def reject_element(
@@ -129,30 +163,43 @@ def reject_element(
 ) -> None:
     """Set an element of an answer aside that has no members, or no usable id among them.
 
-    With members, `own` is what redaction has left of it; without, it cannot be redacted, and is not kept where there are rules.
+    With members, `own` is what redaction has left of it; without, it cannot be redacted, and is not
+    kept where there are rules.
     """
     body = bytes(own)
     if members is not None:
         findings.reject(
-            "unusable_id", "The id is missing, empty, too long, or not text that PostgreSQL can hold.", body
+            "unusable_id",
+            "The id is missing, empty, too long, or not text that PostgreSQL can hold.",
+            body,
         )
         return
     reason: Reason
     if element.unread:
-        reason, detail = "too_many", "The answer has more elements than are read of one of its length."
+        reason, detail = (
+            "too_many",
+            "The answer has more elements than are read of one of its length.",
+        )
     elif has_too_many_members(own):
-        reason, detail = "too_many", "An element of the answer has more members than are read of one."
+        reason, detail = (
+            "too_many",
+            "An element of the answer has more members than are read of one.",
+        )
     elif element.strict or (not body.startswith(b"{") and _is_json(body, element.number)):
         reason, detail = "not_an_object", "An element of the answer is not a JSON object."
     else:
         reason, detail = "malformed", "An element of the answer is not well-formed JSON."
-    rejected = Rejected(reason, detail, body) if policy is None else policy.withhold(reason, detail, body)
+    rejected = (
+        Rejected(reason, detail, body) if policy is None else policy.withhold(reason, detail, body)
+    )
     findings.set_aside.add(rejected, count=element.number)
 
 
 def _is_json(body: bytes, number: int) -> bool:
     """Whether one element is JSON, read tolerantly; of several, or of a large one, whether it is by the standard's letter."""
-    return is_json(body) if number == 1 and len(body) < _LARGE else is_strict_json(b"[" + body + b"]")
+    return (
+        is_json(body) if number == 1 and len(body) < _LARGE else is_strict_json(b"[" + body + b"]")
+    )
 
 
 def _step(
@@ -175,16 +222,20 @@ def _step(
         findings.deviates("status", "unknown_status", status)
     inputs = fields.payload("inputs")
     outputs = fields.payload("outputs")
-    seen = read_generation(_readable(inputs, members.get("inputs")), _readable(outputs, members.get("outputs")))
+    seen = read_generation(
+        _readable(inputs, members.get("inputs")), _readable(outputs, members.get("outputs"))
+    )
     for odd in seen.oddities:
         findings.deviates(odd.path, odd.kind, odd.found)
     if answered is not None:
         seen = with_facts_of(answered, seen)
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)
-    # All that the row depends on: where its workflow or node type is corrected later, it must be written again.
+    # All that the row depends on: where its workflow or node type is corrected later, it must be
+    # written again.
     digest = hashlib.blake2b(f"{context}\0{state}\0{node_type}\0".encode(), digest_size=16)
     if policy_version is not None:
-        # The error itself may be gone from the bytes, so that they would not tell that there now is one.
+        # The error itself may be gone from the bytes, so that they would not tell that there now is
+        # one.
         digest.update(f"{policy_version}\0{seen.reported_error is not None}\0".encode())
     digest.update(own)
     return Step(

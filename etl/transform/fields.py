@@ -25,8 +25,9 @@ _MAX_LABEL_CHARACTERS = 100
 _MAX_DRIFT_KINDS = 100  # an object keyed by data (ids as field names) must not fill the drift table
 MAX_BIGINT = 2**63 - 1
 
-# Programs write the start of an epoch, or the last day that they can, where they have no time: of these starts (the years 1,
-# 1601, 1753, 1900, 1904, 1970, 1980, 2000, 2001) the last is 1 January 2001, wherever it begins.
+# Programs write the start of an epoch, or the last day that they can, where they have no time: of
+# these starts (the years 1, 1601, 1753, 1900, 1904, 1970, 1980, 2000, 2001) the last is 1 January
+# 2001, wherever it begins.
 EARLIEST = datetime(2001, 1, 2, 12, tzinfo=UTC)
 LATEST = datetime(2099, 1, 1, tzinfo=UTC)
 AHEAD = timedelta(days=31)
@@ -51,10 +52,12 @@ _KINDS = {
     ord("n"): "null",
 }
 
-# More than six digits of a second the decoder rounds, into the year 10000 if need be; here they are cut off.
+# More than six digits of a second the decoder rounds, into the year 10000 if need be; here they are
+# cut off.
 _LONGEST_IN_MICROSECONDS = len("2025-03-13T02:41:15.144470Z")
 
-# The library alone would take more, and something else in each version: bare digits, letters before the zone, hour 24.
+# The library alone would take more, and something else in each version: bare digits, letters before
+# the zone, hour 24.
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[Tt ]((?:[01]\d|2[0-3]):\d\d(?::\d\d(?:\.\d+)?)?)(?: ?([Zz]|[+-]\d\d(?::?\d\d)?))?)?",
     re.ASCII,
@@ -99,13 +102,15 @@ class Findings:
 class Fields:
     """The members of one step or run, read into columns. What does not fit is kept for `extra`.
 
-    `suspect` says that the values are not known to be what jsonb and text columns take; `keep_raw`, whether the exact bytes
-    are kept of a payload that jsonb cannot hold.
+    `suspect` says that the values are not known to be what jsonb and text columns take; `keep_raw`,
+    whether the exact bytes are kept of a payload that jsonb cannot hold.
     """
 
     __slots__ = ("_extra", "_findings", "_id", "_keep_raw", "_members", "_suspect")
 
-    def __init__(self, id: str, members: Members, findings: Findings, *, suspect: bool, keep_raw: bool = True) -> None:
+    def __init__(
+        self, id: str, members: Members, findings: Findings, *, suspect: bool, keep_raw: bool = True
+    ) -> None:
         self._id = id
         self._members = members
         self._findings = findings
@@ -161,7 +166,9 @@ class Fields:
         """A whole number from 0 to `most`; None where missing, null, beyond that or anything else."""
         return self._counted(name, _INTEGER, most)
 
-    def _counted(self, name: str, decoder: msgspec.json.Decoder[_Number | None], most: _Number) -> _Number | None:
+    def _counted(
+        self, name: str, decoder: msgspec.json.Decoder[_Number | None], most: _Number
+    ) -> _Number | None:
         raw = self._members.get(name)
         if raw is None:
             return None
@@ -215,7 +222,8 @@ class Fields:
     def _misfit(self, name: str, raw: Raw, expected: str | None = None) -> None:
         self._extra[name] = raw
         kind = _kind(raw)
-        if kind != expected:  # a string that only holds characters which no text column takes is no drift
+        # a string that only holds characters which no text column takes is no drift
+        if kind != expected:
             self._findings.deviates(name, "wrong_type", kind)
 
 
@@ -240,7 +248,11 @@ def time_of(raw: Raw | None, *, latest: datetime = LATEST) -> datetime | None:
 def usable_id(raw: Raw | None) -> str | None:
     """The id that a JSON value gives: a string of 1 to 512 bytes in UTF-8 that PostgreSQL can hold; else None."""
     value = text_of(raw)
-    if not value or "\0" in value or (len(value) * 4 > MAX_ID_BYTES and len(value.encode()) > MAX_ID_BYTES):
+    if (
+        not value
+        or "\0" in value
+        or (len(value) * 4 > MAX_ID_BYTES and len(value.encode()) > MAX_ID_BYTES)
+    ):
         return None
     return value
 
@@ -268,11 +280,13 @@ def _key(name: str) -> bytes:
 def parse_time(text: str) -> datetime | None:
     """The time that an ISO 8601 text names, to the microsecond: in UTC, or without a zone where the text has none.
 
-    Takes `T` or a space before the time, `Z`, offsets with or without minutes, and a date alone; None where unreadable
-    or outside the years 1 to 9999 in UTC.
+    Takes `T` or a space before the time, `Z`, offsets with or without minutes, and a date alone;
+    None where unreadable or outside the years 1 to 9999 in UTC.
     """
     if len(text) <= _LONGEST_IN_MICROSECONDS:
-        try:  # the form that the API sends, at a tenth of the cost of the reading below, which takes more forms
+        # the form that the API sends, at a tenth of the cost of the reading below, which takes more
+        # forms
+        try:
             usual = msgspec.convert(text, datetime)
             if usual.tzinfo is UTC:
                 return usual

@@ -1,7 +1,7 @@
 """What a step's payloads tell about it: its kind, its model and tokens, an error under a `completed` status.
 
-Small typed views of the payloads' text; everything else in them stays unparsed. A value of another type
-than expected reads as missing, never as an error.
+Small typed views of the payloads' text; everything else in them stays unparsed. A value of another
+type than expected reads as missing, never as an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from etl.usage import NO_USAGE, STANDARD, Usage
 MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
 
-# What programs write where there is no error; as in the SQL function `says_something`, which judges the API's own.
+# What programs write where there is no error; as in the SQL function `says_something`, which judges
+# the API's own.
 _BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _NO_ERROR = re.compile(
     rf"""[{_BLANK}"']*+"""
@@ -150,7 +151,9 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
     made = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
     is_model = made.object in _RESPONSES
     if made.choices is not UNSET and made.usage is not UNSET:
-        if (usual := _view(_USUAL, made.usage, None)) is not None and (usage := _usual_usage(usual, made)) is not None:
+        if (usual := _view(_USUAL, made.usage, None)) is not None and (
+            usage := _usual_usage(usual, made)
+        ) is not None:
             return _chat(given, made, usage)
         is_model = True
     result = _view(_RESULT, made.result, _NO_RESULT)
@@ -165,7 +168,12 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
         # What its author calls a success is the author's own affair, an error is one.
         error = _error(result.error) or _error_text(made.error)
     else:
-        error = _error(result.error) or _error_text(made.error) or _no_success(result) or _no_success(made)
+        error = (
+            _error(result.error)
+            or _error_text(made.error)
+            or _no_success(result)
+            or _no_success(made)
+        )
     read = Generation(
         node_type,
         _request_model(given),
@@ -187,9 +195,12 @@ def _may_tell_usage(outputs: Raw, made: _Outputs, result: _Result) -> bool:
 def _with_usage(read: Generation, completion: Completion) -> Generation:
     """What the payloads tell, together with the response that was found in them."""
     found, oddities = completion.read()
-    # Money alone, or what cannot be read, may be anybody's; beside the name of a model it is that of a call.
+    # Money alone, or what cannot be read, may be anybody's; beside the name of a model it is that
+    # of a call.
     model = completion.model or read.request_model
-    if read.node_type != "model" and (_NO_USE if model is not None else _NO_USE | MONEY | {UNREAD}).issuperset(found):
+    if read.node_type != "model" and (
+        _NO_USE if model is not None else _NO_USE | MONEY | {UNREAD}
+    ).issuperset(found):
         return msgspec.structs.replace(read, oddities=tuple(oddities)) if oddities else read
     usage, dropped = usage_of(found)
     for name in dropped:
@@ -224,7 +235,8 @@ def _node_type(given: _Inputs, made: _Outputs, result: _Result) -> str | None:
 def is_error(value: object) -> bool:
     """Whether a value in the place of an error says something.
 
-    Null, false, 0, blanks, words for nothing such as `None`, and lists and objects of nothing else do not.
+    Null, false, 0, blanks, words for nothing such as `None`, and lists and objects of nothing else
+    do not.
     """
     waiting = [value]
     while waiting:
@@ -244,7 +256,8 @@ def is_error(value: object) -> bool:
 def with_facts_of(answered: Generation, left: Generation) -> Generation:
     """What may be stored of a redacted step: its values as the rules left them, its facts as the API answered them.
 
-    A rule changes what a value says. It never changes what kind of node the step executed, nor whether it reported an error.
+    A rule changes what a value says. It never changes what kind of node the step executed, nor
+    whether it reported an error.
     """
     error = None if answered.reported_error is None else left.reported_error or REMOVED_ERROR
     return msgspec.structs.replace(left, node_type=answered.node_type, reported_error=error)
@@ -252,7 +265,10 @@ def with_facts_of(answered: Generation, left: Generation) -> Generation:
 
 def _usual_usage(used: _UsualUsage, made: _Outputs) -> Usage | None:
     """What `usage_of` makes of the names that nearly all responses have; None where it takes more to decide."""
-    took, gave = used.prompt_tokens_details or _NO_DETAILS, used.completion_tokens_details or _NO_DETAILS
+    took, gave = (
+        used.prompt_tokens_details or _NO_DETAILS,
+        used.completion_tokens_details or _NO_DETAILS,
+    )
     read, wrote, cached, reasoning = (
         used.prompt_tokens,
         used.completion_tokens,
@@ -277,7 +293,9 @@ def _usual_usage(used: _UsualUsage, made: _Outputs) -> Usage | None:
         or made.response_cost is not None
     ):
         return None
-    return plain_usage(read, wrote, cached, reasoning, None if made.service_tier is None else STANDARD)
+    return plain_usage(
+        read, wrote, cached, reasoning, None if made.service_tier is None else STANDARD
+    )
 
 
 def _chat(given: _Inputs, made: _Outputs, usage: Usage) -> Generation:
@@ -325,7 +343,9 @@ def _error(error: Raw | UnsetType) -> str | None:
     found = _view(_ANY, error, None)
     if not is_error(found):
         return None
-    text = (found if isinstance(found, str) else bytes(error or b"").decode())[:MAX_ERROR_CHARACTERS]
+    text = (found if isinstance(found, str) else bytes(error or b"").decode())[
+        :MAX_ERROR_CHARACTERS
+    ]
     return text if is_error(text) else LATE_ERROR
 
 
@@ -340,7 +360,9 @@ def _says_no(value: object) -> bool:
     return value is False or (isinstance(value, str) and value.strip().casefold() in _FALSE)
 
 
-def _view(decoder: msgspec.json.Decoder[_View], text: Raw | UnsetType | None, otherwise: _View) -> _View:
+def _view(
+    decoder: msgspec.json.Decoder[_View], text: Raw | UnsetType | None, otherwise: _View
+) -> _View:
     if not text:
         return otherwise
     try:

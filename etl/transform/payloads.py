@@ -1,8 +1,8 @@
 """What PostgreSQL's jsonb refuses, and the nearest form that it takes.
 
-The text is never parsed: values keep every digit and character they came with. Where jsonb refuses a
-token, only that token is rewritten; the exact bytes then travel beside it. The limits are measured
-(PostgreSQL 15 and 18).
+The text is never parsed: values keep every digit and character they came with. Where jsonb refuses
+a token, only that token is rewritten; the exact bytes then travel beside it. The limits are
+measured (PostgreSQL 15 and 18).
 """
 
 from __future__ import annotations
@@ -21,19 +21,23 @@ from etl.transform.scanner import REFUSALS, check_utf8
 MAX_DEPTH = 5_000
 """Levels of nesting kept as JSON. The server gives up between 14,518 and 16,332 (`max_stack_depth` at its default)."""
 
-# `numeric` holds 131,072 digits before the decimal point and 16,383 after it (the exponent applied).
+# `numeric` holds 131,072 digits before the decimal point and 16,383 after it (the exponent
+# applied).
 _MAX_WHOLE_DIGITS = 131_072
 _MAX_FRACTION_DIGITS = 16_383
 
-# A jsonb container holds 2**28 - 1 bytes, and the server collects an object's members in one allocation below 1 GB:
-# 8.4 million of them. Below 32 MiB of text neither can be reached, whatever the text holds.
+# A jsonb container holds 2**28 - 1 bytes, and the server collects an object's members in one
+# allocation below 1 GB: 8.4 million of them. Below 32 MiB of text neither can be reached, whatever
+# the text holds.
 _ALWAYS_FITS_BYTES = 32 * 1024 * 1024
 _MAX_CONTAINER_BYTES = 2**28 - 1
 _MAX_ELEMENTS = 8_000_000
-_OVERHEAD_BYTES = 16  # at most, for one element beside its own text: its entry, a number's header, alignment
+# at most, for one element beside its own text: its entry, a number's header, alignment
+_OVERHEAD_BYTES = 16
 
-# Beyond numeric's limits, a number has an exponent of six digits (or a sign and five), or more than 6,384 digits in a
-# row: of the shorter exponents -9999 leaves 6,384 digits after the point, and 99999 leaves 31,073 before it.
+# Beyond numeric's limits, a number has an exponent of six digits (or a sign and five), or more than
+# 6,384 digits in a row: of the shorter exponents -9999 leaves 6,384 digits after the point, and
+# 99999 leaves 31,073 before it.
 _SHAPES = bytes.maketrans(b"0123456789+-E{", b"000000000000e[")
 _BIG_EXPONENT = b"0e000000"
 _EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]++(?:[ \t\n\r,\]}]|$)")
@@ -45,17 +49,19 @@ _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _DEPTH_PIECE = 4_096
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
-# The next token worth a look: a bracket, a string with an escape or a control character, a long number, NaN, infinity. The
-# order of alternatives matters, as in `scanner`.
+# The next token worth a look: a bracket, a string with an escape or a control character, a long
+# number, NaN, infinity. The order of alternatives matters, as in `scanner`.
 _TOKEN = re.compile(
     r'(?:-?[0-9][0-9.eE+-]{0,4}+(?![0-9.eE+-])|"[^"\\\x00-\x1f]*+"|[^"\[\]{}NI0-9-]++)*+'
     r'("(?:\\.|[^"\\]++)*+"|[\[\]{}]|NaN|-?Infinity|-?[0-9][0-9.eE+-]*+)',
     re.DOTALL,
 )
 _ESCAPE = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair of surrogates is one character
+    # a pair of surrogates is one character
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})"
-    r"|\\."  # any other escape, whole: of an escaped backslash the second half must not be taken for a first
+    # any other escape, whole: of an escaped backslash the second half must not be taken for a first
+    r"|\\."
 )
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _VALID = msgspec.json.Decoder(Raw)
@@ -73,7 +79,8 @@ class Storable(NamedTuple):
 def may_be_refused(body: bytes) -> bool:
     """Whether jsonb might refuse something in this text, which is JSON by the standard's letter.
 
-    False is a proof. It costs about 2 ns a byte: a whole answer is asked about once, and a value only in a suspect one.
+    False is a proof. It costs about 2 ns a byte: a whole answer is asked about once, and a value
+    only in a suspect one.
     """
     return len(body) > _ALWAYS_FITS_BYTES or _may_need_rewriting(body)
 

@@ -1,8 +1,9 @@
 """Redaction: rules that remove payload from a step or a run before anything else sees its bytes.
 
-One element comes as bytes and leaves as bytes, so that everything made from it (columns, hashes, the ledger's
-listing, dead letters) is made from what may be kept. What no rule touches stays the same JSON value to the last
-digit. What cannot be read cannot be redacted either: its bytes are not kept at all.
+One element comes as bytes and leaves as bytes, so that everything made from it (columns, hashes,
+the ledger's listing, dead letters) is made from what may be kept. What no rule touches stays the
+same JSON value to the last digit. What cannot be read cannot be redacted either: its bytes are not
+kept at all.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 MASK = "********"
 _HASHED = re.compile("hmac-sha256:[0-9a-f]{64}")
 
-UNTOUCHED = frozenset({"id", "node_id", "status", "start_time", "end_time", "elapsed_time", "tokens"})
+UNTOUCHED = frozenset(
+    {"id", "node_id", "status", "start_time", "end_time", "elapsed_time", "tokens"}
+)
 """Members that hold the row together: they stay whatever a path matches, unless they hold an array or an object."""
 
 Location = tuple[int | str, ...]
@@ -94,7 +97,9 @@ def _integer(text: str) -> int | _Number:
 
 
 _WORDS = {None: "null", True: "true", False: "false"}
-_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_Number, parse_constant=_Number, strict=False)
+_DECODER = json.JSONDecoder(
+    parse_int=_integer, parse_float=_Number, parse_constant=_Number, strict=False
+)
 
 
 def _is_empty(value: Any) -> bool:
@@ -158,17 +163,20 @@ class Policy:
     """
 
     def __init__(self, rules: Sequence[Rule], key: bytes) -> None:
-        from jsonpath_rfc9535 import JSONPathEnvironment  # 35 ms, and most configurations have no rules
+        # 35 ms, and most configurations have no rules
+        from jsonpath_rfc9535 import JSONPathEnvironment
 
         class Environment(JSONPathEnvironment):
-            # Python's own limit comes first; at the library's 100 levels, `..` would give up on honest payloads.
+            # Python's own limit comes first; at the library's 100 levels, `..` would give up on
+            # honest payloads.
             max_recursion_depth = 1_000_000
 
         environment = Environment()
         self.rules = tuple(rules)
         self._key = key
         compiled = [
-            _Compiled(place, rule.node, rule.action, environment.compile(rule.path)) for place, rule in enumerate(rules)
+            _Compiled(place, rule.node, rule.action, environment.compile(rule.path))
+            for place, rule in enumerate(rules)
         ]
         self._everywhere = tuple(rule for rule in compiled if rule.node is None)
         self._of_node = {
@@ -177,7 +185,10 @@ class Policy:
         }
         # Not the workflow: a rule does the same whether it was given for this one or for all.
         self.rules_json = _rules_json(
-            [{"node": rule.node, "path": str(rule.query), "action": rule.action} for rule in compiled]
+            [
+                {"node": rule.node, "path": str(rule.query), "action": rule.action}
+                for rule in compiled
+            ]
         )
         self.version = _version(self.rules_json, key)
 
@@ -202,7 +213,8 @@ class Policy:
                     node.path(),
                     _kind(node.value),
                     len(_bytes(node.value)),
-                    applied=taken.get(node.location) is rule and (rule.action == "drop" or not _is_empty(node.value)),
+                    applied=taken.get(node.location) is rule
+                    and (rule.action == "drop" or not _is_empty(node.value)),
                 )
                 for rule, node in found
             ]
@@ -235,10 +247,13 @@ class Policy:
                 )
         return frozenset(found)
 
-    def withhold(self, reason: Reason, detail: str, body: bytes, step_id: str | None = None) -> Rejected:
+    def withhold(
+        self, reason: Reason, detail: str, body: bytes, step_id: str | None = None
+    ) -> Rejected:
         """Set something aside without its bytes: what cannot be read may hold what must not be kept.
 
-        The keyed hash still tells whether the same comes again, and tells nobody without the key what it was.
+        The keyed hash still tells whether the same comes again, and tells nobody without the key
+        what it was.
         """
         return Rejected(
             reason,
@@ -248,7 +263,9 @@ class Policy:
             content_hash=self.keyed_hash(body),
         )
 
-    def withhold_unredactable(self, trouble: NotRedactable, own: Raw | bytes, step_id: str | None = None) -> Rejected:
+    def withhold_unredactable(
+        self, trouble: NotRedactable, own: Raw | bytes, step_id: str | None = None
+    ) -> Rejected:
         """Set an element aside that cannot be redacted."""
         detail = f"Python cannot read this element, so that it cannot be redacted ({trouble})."
         return self.withhold("not_redactable", detail, bytes(own), step_id)
@@ -259,7 +276,8 @@ class Policy:
 
     def _redacted(self, own: Raw, members: Members, rules: tuple[_Compiled, ...]) -> Redacted:
         if rules:
-            # Also where nothing matches: of duplicate names, an earlier value may be what must not be kept.
+            # Also where nothing matches: of duplicate names, an earlier value may be what must not
+            # be kept.
             own = self._rewritten(own, rules)
         parts = split(b"[" + own + b"]")
         if parts is None or len(parts.elements) != 1 or parts.elements[0][1] is None:
@@ -269,17 +287,20 @@ class Policy:
     def _rewritten(self, own: Raw, rules: tuple[_Compiled, ...]) -> Raw:
         try:
             document = _parse(own)
-            taken = _outermost([(rule, node) for rule in rules for node in rule.query.finditer(document)])
+            taken = _outermost(
+                [(rule, node) for rule in rules for node in rule.query.finditer(document)]
+            )
             was_error = is_error(document.get("error"))
             for location, rule in taken.items():
                 self._apply(rule.action, document, location)
-            # Whether there was an error is a fact: no rule takes it away, and no mask of `None` makes one.
+            # Whether there was an error is a fact: no rule takes it away, and no mask of `None`
+            # makes one.
             if is_error(document.get("error")) != was_error:
                 document["error"] = REMOVED_ERROR if was_error else None
             return Raw(_bytes(document))
         except Exception as error:
-            # Whatever it is (nesting beyond Python's limit, a path that the library cannot evaluate here): what was not
-            # redacted must not go on.
+            # Whatever it is (nesting beyond Python's limit, a path that the library cannot evaluate
+            # here): what was not redacted must not go on.
             raise NotRedactable(type(error).__name__) from None
 
     def _apply(self, action: Action, document: Any, location: Location) -> None:
@@ -293,7 +314,8 @@ class Policy:
             else:
                 del holder[last]
         elif not _is_empty(holder[last]):
-            # An empty value stays: a mask in its place would say that there was something, such as an error.
+            # An empty value stays: a mask in its place would say that there was something, such as
+            # an error.
             holder[last] = MASK if action == "mask" else _hash(holder[last], self._key)
 
     def keyed_hash(self, content: bytes) -> bytes:
@@ -307,14 +329,21 @@ def _version(rules_json: str, key: bytes) -> str:
 
 
 def _rules_json(rules: Sequence[Mapping[str, Any]]) -> str:
-    return json.dumps([{name: rule.get(name) for name in ("node", "path", "action")} for rule in rules])
+    return json.dumps(
+        [{name: rule.get(name) for name in ("node", "path", "action")} for rule in rules]
+    )
 
 
 def _hash(value: Any, key: bytes) -> str:
     if not isinstance(value, str):
         return f"hmac-sha256:{_hmac(_bytes(value, ordered=True), key)}"
-    # A row may come by here twice: the ledger keeps its listing redacted, and the listing is redacted as it is read.
-    return value if _HASHED.fullmatch(value) else f"hmac-sha256:{_hmac(value.encode(errors='surrogatepass'), key)}"
+    # A row may come by here twice: the ledger keeps its listing redacted, and the listing is
+    # redacted as it is read.
+    return (
+        value
+        if _HASHED.fullmatch(value)
+        else f"hmac-sha256:{_hmac(value.encode(errors='surrogatepass'), key)}"
+    )
 
 
 def _hmac(content: bytes, key: bytes) -> str:
@@ -370,7 +399,13 @@ def _json(value: Any, ordered: bool) -> str:
         return encode_basestring(value)
     if kind is dict:
         members = sorted(value.items()) if ordered else value.items()
-        return "{" + ",".join([f"{encode_basestring(name)}:{_json(inner, ordered)}" for name, inner in members]) + "}"
+        return (
+            "{"
+            + ",".join(
+                [f"{encode_basestring(name)}:{_json(inner, ordered)}" for name, inner in members]
+            )
+            + "}"
+        )
     if kind is list:
         return "[" + ",".join([_json(inner, ordered) for inner in value]) + "]"
     if kind is _Number:

@@ -1,7 +1,8 @@
 """Stored steps read again: the columns that follow from payloads, by the rules of today.
 
-The payloads are those in the database, so they are what redaction rules have left, and `jsonb` keeps neither the order nor the
-spacing of members. Everything else is what a load of the step would write.
+The payloads are those in the database, so they are what redaction rules have left, and `jsonb`
+keeps neither the order nor the spacing of members. Everything else is what a load of the step would
+write.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from etl.transform.scanner import REFUSALS
 from etl.usage import Usage
 
 _USAGE = Usage.__struct_fields__
-COLUMNS = ("node_type", "request_model", "response_model", *_USAGE, "finish_reason", "reported_error")
+COLUMNS = (
+    "node_type",
+    "request_model",
+    "response_model",
+    *_USAGE,
+    "finish_reason",
+    "reported_error",
+)
 """The columns of a step that follow from its payloads."""
 
 _ANY = msgspec.json.Decoder()
@@ -28,8 +36,8 @@ def read_again(
 ) -> dict[str, Any] | None:
     """The columns of a stored step, by the rules of today; None where they are what is stored.
 
-    Of a redacted step, facts stay as the API answered them (see `generation.with_facts_of`): the kind of node, and that there was
-    an error.
+    Of a redacted step, facts stay as the API answered them (see `generation.with_facts_of`): the
+    kind of node, and that there was an error.
 
     Args:
         stored: its `COLUMNS`, and `redaction_policy`.
@@ -37,7 +45,9 @@ def read_again(
         outputs: the same.
         node_type: the type of its node by the workflow's graph; None where that does not tell.
     """
-    seen = read_generation(None if inputs is None else Raw(inputs), None if outputs is None else Raw(outputs))
+    seen = read_generation(
+        None if inputs is None else Raw(inputs), None if outputs is None else Raw(outputs)
+    )
     redacted = stored["redaction_policy"] is not None
     found = {
         "node_type": node_type or (redacted and stored["node_type"]) or seen.node_type,
@@ -45,10 +55,16 @@ def read_again(
         "response_model": seen.response_model,
         **{name: getattr(seen.usage, name) for name in _USAGE},
         "finish_reason": seen.finish_reason,
-        "reported_error": _reported_error(stored["reported_error"], seen.reported_error, redacted=redacted),
+        "reported_error": _reported_error(
+            stored["reported_error"], seen.reported_error, redacted=redacted
+        ),
     }
-    # A row of before there was such a column tells nothing by it, as 0 does: that alone is no reason to write it.
-    same = all(found[name] == (stored[name] or 0 if name == "usage_kinds" else stored[name]) for name in COLUMNS)
+    # A row of before there was such a column tells nothing by it, as 0 does: that alone is no
+    # reason to write it.
+    same = all(
+        found[name] == (stored[name] or 0 if name == "usage_kinds" else stored[name])
+        for name in COLUMNS
+    )
     return None if same else found
 
 

@@ -9,7 +9,15 @@ from msgspec import Raw
 
 from etl.records import DecodedPage, DecodedRun, ListedRun, Run
 from etl.transform.decode import not_an_array, reject_element
-from etl.transform.fields import MAX_ELAPSED_SECONDS, Fields, Findings, object_of, pieces_of, time_of, usable_id
+from etl.transform.fields import (
+    MAX_ELAPSED_SECONDS,
+    Fields,
+    Findings,
+    object_of,
+    pieces_of,
+    time_of,
+    usable_id,
+)
 from etl.transform.payloads import may_be_refused
 from etl.transform.redact import NotRedactable, Policy
 from etl.transform.scanner import ALWAYS_READ, Malformed, Members, elements, members_of
@@ -30,17 +38,21 @@ _KNOWN = frozenset(
     )
 )
 
-# Of a page, one row in so many bytes is read, but not more than are entered into the ledger in one statement.
+# Of a page, one row in so many bytes is read, but not more than are entered into the ledger in one
+# statement.
 _ROW_BYTES = 64
 _MAX_ROWS = 100_000
 
 
-def decode_page(body: bytes, *, policy: Policy | None = None, now: datetime | None = None) -> DecodedPage:
+def decode_page(
+    body: bytes, *, policy: Policy | None = None, now: datetime | None = None
+) -> DecodedPage:
     """Decode one page of the run list, in its order; nothing in it raises, and it takes memory in proportion to the body.
 
-    A row stays JSON, its members in their own bytes, but for `all_outputs`, which repeats the steps' outputs; of rows with
-    one id the last one stands. `policy` is the workflow's redaction; `now` is about when the page was made, for its times to
-    be judged by. `readable` is False where the body is no JSON array.
+    A row stays JSON, its members in their own bytes, but for `all_outputs`, which repeats the
+    steps' outputs; of rows with one id the last one stands. `policy` is the workflow's redaction;
+    `now` is about when the page was made, for its times to be judged by. `readable` is False where
+    the body is no JSON array.
     """
     try:
         return _page(body, policy, now)
@@ -78,7 +90,9 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
         earlier = runs.pop(run_id, listed)
         if earlier.listing != listed.listing:
             findings.reject(
-                "duplicate_id", f"A later row of the same page has the run's id {run_id!a}.", earlier.listing
+                "duplicate_id",
+                f"A later row of the same page has the run's id {run_id!a}.",
+                earlier.listing,
             )
         runs[run_id] = listed
     return DecodedPage(tuple(runs.values()), findings.rejected, tuple(rows))
@@ -93,7 +107,9 @@ def decode_single_run(
     """
     if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         body = b"[" + body.removeprefix(b"\xef\xbb\xbf") + b"]"
-    return next((run for run in decode_page(body, policy=policy, now=now).runs if run.id == run_id), None)
+    return next(
+        (run for run in decode_page(body, policy=policy, now=now).runs if run.id == run_id), None
+    )
 
 
 def decode_run(

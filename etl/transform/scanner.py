@@ -1,11 +1,13 @@
 """Splits JSON text into its parts without parsing it: arrays into elements, objects into members.
 
-Two ways give the same shape. The fast one is the decoder's, which takes an answer as a whole or not at
-all. Where it refuses (lone surrogates, bytes that are not UTF-8, NaN, deep nesting, one broken element),
-the tolerant one finds the parts by itself, without recursion, so that one bad element costs only itself.
+Two ways give the same shape. The fast one is the decoder's, which takes an answer as a whole or not
+at all. Where it refuses (lone surrogates, bytes that are not UTF-8, NaN, deep nesting, one broken
+element), the tolerant one finds the parts by itself, without recursion, so that one bad element
+costs only itself.
 
-Elements come one after the other. The fast way holds a view of each (64 bytes), so texts with an element
-every few bytes go the tolerant way, which holds none: memory stays in proportion to the text.
+Elements come one after the other. The fast way holds a view of each (64 bytes), so texts with an
+element every few bytes go the tolerant way, which holds none: memory stays in proportion to the
+text.
 """
 
 from __future__ import annotations
@@ -30,16 +32,20 @@ _ELEMENTS = msgspec.json.Decoder(list[Raw])
 _MEMBERS = msgspec.json.Decoder(Members)
 _RAW = msgspec.json.Decoder(Raw)
 
-# Python before 3.11.5 (Debian 12 has 3.11.2) does not go back to where the last, failed try of a possessive repetition began.
-# So the last alternative in each is one that takes nothing where it fails.
+# Python before 3.11.5 (Debian 12 has 3.11.2) does not go back to where the last, failed try of a
+# possessive repetition began. So the last alternative in each is one that takes nothing where it
+# fails.
 _SPACE = rb"[ \t\n\r]*+"
 _STRING = rb'"(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})|[^"\\]++)*+"'
 _NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
-_VALUE = re.compile(_SPACE + rb"(?:([\[{])|" + _STRING + rb"|-?Infinity|" + _NUMBER + rb"|true|false|null|NaN)")
+_VALUE = re.compile(
+    _SPACE + rb"(?:([\[{])|" + _STRING + rb"|-?Infinity|" + _NUMBER + rb"|true|false|null|NaN)"
+)
 _KEY = re.compile(_SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE)
 _EMPTY = {ord("["): re.compile(_SPACE + rb"\]"), ord("{"): re.compile(_SPACE + rb"\}")}
 _AFTER_VALUE = re.compile(_SPACE + rb"([,\]}])")
-# The next character that separates, with whole strings skipped; a quotation mark here opens a string that never ends.
+# The next character that separates, with whole strings skipped; a quotation mark here opens a
+# string that never ends.
 _SEPARATOR = re.compile(rb'(?:"(?:\\.|[^"\\]++)*+"|[^\[\]{},"]++)*+([\[\]{},"])', re.DOTALL)
 # The same inside an element, where commas separate nothing.
 _BRACKET = re.compile(rb'(?:"(?:\\.|[^"\\]++)*+"|[^\[\]{}"]++)*+([\[\]{}"])', re.DOTALL)
@@ -78,8 +84,8 @@ MAX_MEMBERS = 20_000
 ALWAYS_READ = 20_000
 """So many elements of an array are looked at one by one, however small they are."""
 
-# So many elements without brackets come one by one; the others as runs of at most so many bytes: the pattern takes 270 bytes of
-# memory an element.
+# So many elements without brackets come one by one; the others as runs of at most so many bytes:
+# the pattern takes 270 bytes of memory an element.
 _SINGLY = 1_000
 _RUN_BYTES = 1 << 15
 # Elements are counted behind the last one looked at up to so many: a second, for the smallest.
@@ -106,7 +112,8 @@ def elements(body: bytes, *, most: int) -> Iterator[Element]:
     """Split an array of anything, the fast way where possible. The first `most` elements are looked at, those behind them come
     as one, `unread`.
 
-    Raises Malformed, at the latest at the end, where the text is not exactly one array, from bracket to bracket.
+    Raises Malformed, at the latest at the end, where the text is not exactly one array, from
+    bracket to bracket.
     """
     if body.count(b",") <= max(5 * ALWAYS_READ, len(body) // _DENSE):
         try:
@@ -260,7 +267,8 @@ def has_too_many_members(own: bytes | Raw) -> bool:
 
 def _parts(text: bytes) -> Iterator[tuple[int, int, int]]:
     """Where each element of an array, or member of an object, starts and ends, and how many there are: neighbours without
-    brackets come as one. The text starts with its bracket; raises Malformed where it is not exactly one array or object."""
+    brackets come as one. The text starts with its bracket; raises Malformed where it is not exactly
+    one array or object."""
     closers = bytearray((_CLOSER[text[0]],))
     position = start = 1
     while True:

@@ -1,6 +1,7 @@
 """Payloads that stand in for those that are gone: what columns hold, in each place that it may have been read from.
 
-A rule of redaction names a place of a payload. So it reaches the column, whichever provider's names the payload had.
+A rule of redaction names a place of a payload. So it reaches the column, whichever provider's names
+the payload had.
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ def _fold(status: str) -> str:
 
 
 _DEFAULTS: Mapping[str, State] = {
-    _fold(spelling): state for state, spellings in _SPELLINGS.items() for spelling in spellings.split()
+    _fold(spelling): state
+    for state, spellings in _SPELLINGS.items()
+    for spelling in spellings.split()
 }
 
 
@@ -64,7 +66,8 @@ class StateMap:
 def derive_run_state(states: Iterable[State]) -> State:
     """The state of a run from those of its steps, for runs whose own status the API does not give.
 
-    An open step decides first (the run still moves), then the worst ended one; no steps at all is `pending`.
+    An open step decides first (the run still moves), then the worst ended one; no steps at all is
+    `pending`.
     """
     present = set(states)
     if not present:

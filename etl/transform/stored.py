@@ -1,7 +1,8 @@
 """Redaction of what is stored already: a stored row becomes the element that it came from, is redacted, and is read again.
 
-Most columns follow from the element. Where a payload is gone (pruned, or never storable), the columns that were read from it
-stand in for it, in the places they were read from, so that a rule for such a place reaches the column, too.
+Most columns follow from the element. Where a payload is gone (pruned, or never storable), the
+columns that were read from it stand in for it, in the places they were read from, so that a rule
+for such a place reaches the column, too.
 """
 
 from __future__ import annotations
@@ -81,7 +82,10 @@ def redact_step(row: StoredRow, policy: Policy) -> RedactedRow:
         row, members = _without_content(row)
         left = policy.step(Raw(object_of(members)), members)
     columns, payloads = _read_back(row, left)
-    before, after = generation_of(members, suspect=True), generation_of(left.members, suspect=left.suspect)
+    before, after = (
+        generation_of(members, suspect=True),
+        generation_of(left.members, suspect=left.suspect),
+    )
     for names, was, now in (_READ, before, after), (_USAGE, before.usage, after.usage):
         for name in names:
             old, new = getattr(was, name), getattr(now, name)
@@ -120,8 +124,11 @@ def redact_listing(listing: bytes, policy: Policy) -> tuple[bytes, bytes] | None
 def redact_letter(letter: Rejected, policy: Policy) -> Rejected:
     """A dead letter under these rules: steps and runs keep what is left of them, anything else loses its bytes."""
     is_array = letter.body.lstrip().startswith(b"[")
-    # The value of a single member tells neither its place nor its node; an answer that is no array is no step.
-    no_element = letter.reason == "not_storable" or (letter.reason == "not_an_array" and not is_array)
+    # The value of a single member tells neither its place nor its node; an answer that is no array
+    # is no step.
+    no_element = letter.reason == "not_storable" or (
+        letter.reason == "not_an_array" and not is_array
+    )
     parts = None if no_element else split(letter.body if is_array else b"[" + letter.body + b"]")
     left = []
     for _, members in parts.elements if parts is not None else ():
@@ -141,12 +148,17 @@ def redact_letter(letter: Rejected, policy: Policy) -> Rejected:
 
 
 def redact_names(
-    policy: Policy, *, organization_id: str | None, node_id: str | None, model: str | None, is_call: bool
+    policy: Policy,
+    *,
+    organization_id: str | None,
+    node_id: str | None,
+    model: str | None,
+    is_call: bool,
 ) -> tuple[str | None, str | None]:
     """What the rules leave of the names by which steps were counted, the organisation and the model.
 
-    Without a node and a model: of those by which runs were. Whether a counted model was asked for or has answered is not
-    known: of a call the one that answered is meant, of other steps both.
+    Without a node and a model: of those by which runs were. Whether a counted model was asked for
+    or has answered is not known: of a call the one that answered is meant, of other steps both.
     """
     named: dict[str, Any] = {"node_id": node_id, "organization_id": organization_id}
     if model is not None:
@@ -168,7 +180,9 @@ def redact_names(
 def _element(row: StoredRow, stand_ins: Mapping[str, Any]) -> Members:
     """The members of the element that the row came from."""
     stored = row.plain
-    members = {_MEMBERS.get(column, column): _json(stored[column]) for column in _PLAIN if column in stored}
+    members = {
+        _MEMBERS.get(column, column): _json(stored[column]) for column in _PLAIN if column in stored
+    }
     for name in _JSON:
         if stored.get(name) is not None:
             members[name] = Raw(stored[name].encode())
@@ -212,8 +226,13 @@ def _without_content(row: StoredRow) -> tuple[StoredRow, Members]:
 
 def _read_back(row: StoredRow, left: Redacted) -> tuple[dict[str, Any], dict[str, Payload | None]]:
     stored = row.plain
-    fields = Fields(stored["id"], left.members, Findings("step"), suspect=left.suspect, keep_raw=False)
-    columns: dict[str, Any] = {"user_id": fields.text("user_id"), "organization_id": fields.text("organization_id")}
+    fields = Fields(
+        stored["id"], left.members, Findings("step"), suspect=left.suspect, keep_raw=False
+    )
+    columns: dict[str, Any] = {
+        "user_id": fields.text("user_id"),
+        "organization_id": fields.text("organization_id"),
+    }
     columns |= {name: fields.json(name) for name in _JSON if name in stored}
     # What does not fit its column stands in `extra`, as it did.
     fields.text("status")
@@ -229,7 +248,11 @@ def _read_back(row: StoredRow, left: Redacted) -> tuple[dict[str, Any], dict[str
             payloads[name] = Payload(None, 0, note=UNREDACTABLE)
         elif old != (None, None):
             new = fields.payload(name)
-            if old.raw is not None or new is None or not same_value(old.data or b"", bytes(new.data or b"")):
+            if (
+                old.raw is not None
+                or new is None
+                or not same_value(old.data or b"", bytes(new.data or b""))
+            ):
                 payloads[name] = new
     own = {_MEMBERS.get(column, column) for column in (*_PLAIN, *_JSON) if column in stored}
     columns["extra"] = fields.rest(frozenset({*own, "inputs", "outputs"}))
@@ -242,7 +265,8 @@ def _count(error: str, members: Members) -> int:
     for name in ("inputs", "outputs", "error"):
         with suppress(ValueError, RecursionError):
             found += sum(
-                text[:MAX_ERROR_CHARACTERS] == error for text in texts_of(json.loads(bytes(members.get(name, b"null"))))
+                text[:MAX_ERROR_CHARACTERS] == error
+                for text in texts_of(json.loads(bytes(members.get(name, b"null"))))
             )
     return found
 

@@ -1,7 +1,8 @@
 """Where a text that the rules remove from one place of a run still stands in another.
 
-A rule names a place, not a text. What a model answers is the next node's input, and the run's own output: a rule for one of these
-leaves the others. The search is bounded in work, and says when it was cut off.
+A rule names a place, not a text. What a model answers is the next node's input, and the run's own
+output: a rule for one of these leaves the others. The search is bounded in work, and says when it
+was cut off.
 """
 
 from __future__ import annotations
@@ -72,7 +73,11 @@ def find_traces(policy: Policy, run_id: str, elements: Sequence[Element]) -> Tra
         for rule, value in values:
             for text in _contents(value):
                 removed.setdefault(text, rule)
-        step = (None, None) if of_run else (text_of(members.get("id")), text_of(members.get("node_id")))
+        step = (
+            (None, None)
+            if of_run
+            else (text_of(members.get("id")), text_of(members.get("node_id")))
+        )
         left.append((*step, document))
     # Ids are no content: they stand in many places by nature.
     removed.pop(run_id, None)
@@ -97,7 +102,14 @@ def _search(removed: dict[str, int], left: Sequence[tuple[str | None, str | None
             if rule is None and work <= MAX_WORK:
                 part = len(text) >= LEAST_PART
                 work += max(len(text), _LEAST_WORK) * len(needles) + (reach if part else 0)
-                rule = next((rule for one, rule in needles.items() if one in text or (part and text in one)), None)
+                rule = next(
+                    (
+                        rule
+                        for one, rule in needles.items()
+                        if one in text or (part and text in one)
+                    ),
+                    None,
+                )
             if rule is not None:
                 found[Trace(rule, step_id, node_id, path)] = None
     return Traces(tuple(found), complete=work <= MAX_WORK)
@@ -123,8 +135,11 @@ def _places(value: Any, path: str) -> Iterator[tuple[str, str]]:
         yield path, value
     elif isinstance(value, dict):
         for name, inner in value.items():
-            quoted = json.dumps(name, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
-            if not name.replace("_", "").isalpha():  # else the field's own name, which no one has said
+            quoted = (
+                json.dumps(name, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
+            )
+            # else the field's own name, which no one has said
+            if not name.replace("_", "").isalpha():
                 yield f"{path}['{quoted}']", name
             yield from _places(inner, f"{path}['{quoted}']")
     elif isinstance(value, list):

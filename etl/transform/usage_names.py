@@ -1,7 +1,8 @@
 """The names under which providers tell what a call used, each with the public page that says so.
 
-One table: the reader, the documentation and the tests have their names from here. A path starts at the response body. `[x=Y]` are
-the elements of an array whose member `x` is Y; quantities of several such elements add up.
+One table: the reader, the documentation and the tests have their names from here. A path starts at
+the response body. `[x=Y]` are the elements of an array whose member `x` is Y; quantities of several
+such elements add up.
 """
 
 from __future__ import annotations
@@ -33,7 +34,14 @@ WHOLE = frozenset(
         *("cached", "cached_beside", "written", "written_beside", "written_5m", "written_1h"),
         *("reasoning", "reasoning_beside", "citation"),
         *("input_audio", "input_image", "input_video", "tool_audio", "tool_image", "tool_video"),
-        *("cached_audio", "cached_image", "cached_video", "output_audio", "output_image", "output_video"),
+        *(
+            "cached_audio",
+            "cached_image",
+            "cached_video",
+            "output_audio",
+            "output_image",
+            "output_video",
+        ),
         *("billed_input", "billed_output", "billed_image"),
         *("web_searches", "file_searches", "tool_uses", "executed_tools", "sources", "tools"),
         *("document_pages", "search_units", "cost_ticks"),
@@ -41,8 +49,9 @@ WHOLE = frozenset(
 )
 """Quantities in whole numbers.
 
-`prompt` and `input` are both the input. What is `beside` comes on top of it: on top of `prompt` only where the total says so.
-`reasoning` is part of the output, or beside it where the total says so; `reasoning_beside` and `citation` are beside it.
+`prompt` and `input` are both the input. What is `beside` comes on top of it: on top of `prompt`
+only where the total says so. `reasoning` is part of the output, or beside it where the total says
+so; `reasoning_beside` and `citation` are beside it.
 """
 ZERO = WHOLE - {name for name in WHOLE if name.endswith(("_audio", "_image", "_video"))}
 """Quantities of which 0 is kept. Many providers tell of each call that it had no audio; most of their models never have."""
@@ -71,7 +80,8 @@ def _of(source: str, quantity: str | None, *paths: str) -> Iterator[Name]:
 
 
 def _modalities(array: str, count: str, prefix: str, source: str) -> Iterator[Name]:
-    # A page of a document is charged as an image: https://ai.google.dev/gemini-api/docs/document-processing
+    # A page of a document is charged as an image:
+    # https://ai.google.dev/gemini-api/docs/document-processing
     for modality, kind in (
         ("AUDIO", "audio"),
         ("IMAGE", "image"),
@@ -79,7 +89,11 @@ def _modalities(array: str, count: str, prefix: str, source: str) -> Iterator[Na
         ("VIDEO", "video"),
         ("TEXT", None),
     ):
-        yield Name(f"{array}[modality={modality}].{count}", None if kind is None else f"{prefix}_{kind}", source)
+        yield Name(
+            f"{array}[modality={modality}].{count}",
+            None if kind is None else f"{prefix}_{kind}",
+            source,
+        )
 
 
 def _gemini() -> Iterator[Name]:
@@ -107,7 +121,9 @@ def _gemini_of_python() -> Iterator[Name]:
     source = "https://googleapis.github.io/python-genai/genai.html#genai.types.GenerateContentResponseUsageMetadata"
     body = "usage_metadata"
     yield from _of(source, "prompt", f"{body}.prompt_token_count")
-    yield from _of(source, "output", f"{body}.candidates_token_count", f"{body}.response_token_count")
+    yield from _of(
+        source, "output", f"{body}.candidates_token_count", f"{body}.response_token_count"
+    )
     yield from _of(source, "tool_input", f"{body}.tool_use_prompt_token_count")
     yield from _of(source, "reasoning_beside", f"{body}.thoughts_token_count")
     yield from _of(source, "cached", f"{body}.cached_content_token_count")
@@ -152,8 +168,12 @@ def _openai() -> Iterator[Name]:
         yield from _of(source, "input_audio", f"usage.{details}.audio_tokens")
         yield from _of(source, "input_image", f"usage.{details}.image_tokens")
         yield from _of(source, None, f"usage.{details}.text_tokens")
-        yield from _of(source, "cached_audio", f"usage.{details}.cached_tokens_details.audio_tokens")
-        yield from _of(source, "cached_image", f"usage.{details}.cached_tokens_details.image_tokens")
+        yield from _of(
+            source, "cached_audio", f"usage.{details}.cached_tokens_details.audio_tokens"
+        )
+        yield from _of(
+            source, "cached_image", f"usage.{details}.cached_tokens_details.image_tokens"
+        )
         yield from _of(source, None, f"usage.{details}.cached_tokens_details.text_tokens")
     for details, source in (
         ("completion_tokens_details", chat),
@@ -178,15 +198,23 @@ def _anthropic() -> Iterator[Name]:
     yield from _of(ANTHROPIC, "web_searches", "usage.server_tool_use.web_search_requests")
     yield from _of(ANTHROPIC, None, "usage.server_tool_use.web_fetch_requests")
     yield from _of("https://docs.claude.com/en/api/service-tiers", "tier", "usage.service_tier")
-    yield from _of("https://docs.claude.com/en/build-with-claude/data-residency", "geo", "usage.inference_geo")
+    yield from _of(
+        "https://docs.claude.com/en/build-with-claude/data-residency", "geo", "usage.inference_geo"
+    )
     yield from _of("https://docs.claude.com/en/build-with-claude/fast-mode", "speed", "usage.speed")
-    # The usage of the other iterations is in the totals; that of these two is charged, but not there.
+    # The usage of the other iterations is in the totals; that of these two is charged, but not
+    # there.
     yield from _of(ANTHROPIC, None, "usage.iterations[type=message]")
     for type_, source in (
         ("compaction", "https://docs.claude.com/en/build-with-claude/compaction"),
         ("advisor_message", "https://docs.claude.com/en/agents-and-tools/tool-use/advisor-tool"),
     ):
-        for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens"):
+        for name in (
+            "input_tokens",
+            "cache_creation_input_tokens",
+            "cache_read_input_tokens",
+            "output_tokens",
+        ):
             yield from _of(source, "other", f"usage.iterations[type={type_}].{name}")
         for age in ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"):
             yield from _of(source, None, f"usage.iterations[type={type_}].cache_creation.{age}")
@@ -196,8 +224,12 @@ def _bedrock() -> Iterator[Name]:
     yield from _of(CONVERSE, "input", "usage.inputTokens")
     yield from _of(CONVERSE, "output", "usage.outputTokens")
     yield from _of(CONVERSE, "total", "usage.totalTokens")
-    yield from _of(CONVERSE, "cached_beside", "usage.cacheReadInputTokens", "usage.cacheReadInputTokenCount")
-    yield from _of(CONVERSE, "written_beside", "usage.cacheWriteInputTokens", "usage.cacheWriteInputTokenCount")
+    yield from _of(
+        CONVERSE, "cached_beside", "usage.cacheReadInputTokens", "usage.cacheReadInputTokenCount"
+    )
+    yield from _of(
+        CONVERSE, "written_beside", "usage.cacheWriteInputTokens", "usage.cacheWriteInputTokenCount"
+    )
     cache = "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_CacheDetail.html"
     yield from _of(cache, "written_5m", "usage.cacheDetails[ttl=5m].inputTokens")
     yield from _of(cache, "written_1h", "usage.cacheDetails[ttl=1h].inputTokens")
@@ -217,8 +249,12 @@ def _bedrock() -> Iterator[Name]:
     headers = "ResponseMetadata.HTTPHeaders"
     yield from _of(stream, "input", f"{headers}.x-amzn-bedrock-input-token-count")
     yield from _of(stream, "output", f"{headers}.x-amzn-bedrock-output-token-count")
-    yield from _of(stream, "cached_beside", f"{headers}.x-amzn-bedrock-cache-read-input-token-count")
-    yield from _of(stream, "written_beside", f"{headers}.x-amzn-bedrock-cache-write-input-token-count")
+    yield from _of(
+        stream, "cached_beside", f"{headers}.x-amzn-bedrock-cache-read-input-token-count"
+    )
+    yield from _of(
+        stream, "written_beside", f"{headers}.x-amzn-bedrock-cache-write-input-token-count"
+    )
 
 
 def _cohere() -> Iterator[Name]:
@@ -238,9 +274,13 @@ def _others() -> Iterator[Name]:
     yield from _of(MISTRAL, "audio_seconds", "usage.prompt_audio_seconds")
     yield from _of(MISTRAL, "document_pages", "usage_info.pages_processed")
     yield from _of(f"{MISTRAL}/endpoint/beta/conversations", "other", "usage.connector_tokens")
-    yield from _of(f"{MISTRAL}/endpoint/beta/conversations", "web_searches", "usage.connectors.web_search")
+    yield from _of(
+        f"{MISTRAL}/endpoint/beta/conversations", "web_searches", "usage.connectors.web_search"
+    )
     for tool in ("web_search_premium", "code_interpreter", "image_generation", "document_library"):
-        yield from _of(f"{MISTRAL}/endpoint/beta/conversations", "tool_uses", f"usage.connectors.{tool}")
+        yield from _of(
+            f"{MISTRAL}/endpoint/beta/conversations", "tool_uses", f"usage.connectors.{tool}"
+        )
 
     yield from _of(DEEPSEEK, "cached", "usage.prompt_cache_hit_tokens")
     yield from _of(DEEPSEEK, "uncached", "usage.prompt_cache_miss_tokens")
@@ -253,18 +293,33 @@ def _others() -> Iterator[Name]:
     yield from _of(XAI, "tools", "usage.num_server_side_tools_used")
     yield from _of(f"{XAI}#chat-completions", "cost_ticks", "usage.cost_in_usd_ticks")
     tools = "usage.server_side_tool_usage_details"
-    yield from _of("https://docs.x.ai/docs/guides/tools/overview", "web_searches", f"{tools}.web_search_calls")
-    for tool in ("x_search_calls", "code_interpreter_calls", "view_image_calls", "view_x_video_calls"):
-        yield from _of("https://docs.x.ai/docs/guides/tools/overview", "tool_uses", f"{tools}.{tool}")
+    yield from _of(
+        "https://docs.x.ai/docs/guides/tools/overview", "web_searches", f"{tools}.web_search_calls"
+    )
+    for tool in (
+        "x_search_calls",
+        "code_interpreter_calls",
+        "view_image_calls",
+        "view_x_video_calls",
+    ):
+        yield from _of(
+            "https://docs.x.ai/docs/guides/tools/overview", "tool_uses", f"{tools}.{tool}"
+        )
     for tool in ("file_search_calls", "document_search_calls", "collections_search_calls"):
-        yield from _of("https://docs.x.ai/docs/guides/tools/overview", "file_searches", f"{tools}.{tool}")
-    yield from _of("https://docs.x.ai/docs/guides/voice", "audio_seconds", "usage.billable_audio_seconds")
+        yield from _of(
+            "https://docs.x.ai/docs/guides/tools/overview", "file_searches", f"{tools}.{tool}"
+        )
+    yield from _of(
+        "https://docs.x.ai/docs/guides/voice", "audio_seconds", "usage.billable_audio_seconds"
+    )
 
     yield from _of(OPENROUTER, "cost", "usage.cost")
     yield from _of(OPENROUTER, "own_key", "usage.is_byok")
     yield from _of(OPENROUTER, "upstream_cost", "usage.cost_details.upstream_inference_cost")
     yield from _of(OPENROUTER, "input_video", "usage.prompt_tokens_details.video_tokens")
-    yield from _of(OPENROUTER, "executed_tools", "usage.server_tool_use_details.tool_calls_executed")
+    yield from _of(
+        OPENROUTER, "executed_tools", "usage.server_tool_use_details.tool_calls_executed"
+    )
     yield from _of(OPENROUTER, None, "usage.server_tool_use_details.tool_calls_requested")
 
     yield from _of(PERPLEXITY, "reasoning", "usage.reasoning_tokens")
@@ -285,7 +340,10 @@ def _others() -> Iterator[Name]:
     yield from _of(LITELLM, "written_1h", f"{ages}.ephemeral_1h_input_tokens")
     yield from _of(LITELLM, "web_searches", "usage.prompt_tokens_details.web_search_requests")
     yield from _of(
-        "https://docs.litellm.ai/docs/completion/token_usage", "cost", "_hidden_params.response_cost", "response_cost"
+        "https://docs.litellm.ai/docs/completion/token_usage",
+        "cost",
+        "_hidden_params.response_cost",
+        "response_cost",
     )
 
     yield from _of(GATEWAY, "gateway_cost", "usage.pydantic_ai_gateway.cost_estimate")
@@ -315,10 +373,16 @@ FINISH_REASONS: tuple[tuple[str, str], ...] = (
     ("choices[].finish_reason", f"{OPENAI}/chat/object"),
     ("choices[].stop_reason", f"{INVOKE}/model-parameters-mistral-chat-completion.html"),
     ("candidates[].finishReason", GEMINI),
-    ("candidates[].finish_reason", "https://googleapis.github.io/python-genai/genai.html#genai.types.Candidate"),
+    (
+        "candidates[].finish_reason",
+        "https://googleapis.github.io/python-genai/genai.html#genai.types.Candidate",
+    ),
     ("stop_reason", ANTHROPIC),
     ("delta.stop_reason", "https://docs.claude.com/en/build-with-claude/streaming"),
-    ("stopReason", "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html"),
+    (
+        "stopReason",
+        "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",
+    ),
     (
         "messageStop.stopReason",
         "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html",

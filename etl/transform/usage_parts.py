@@ -1,6 +1,7 @@
 """What the quantities that a response tells amount to: one `Usage`, whose parts fit into what contains them.
 
-Providers differ in what their numbers hold. Where a name does not tell by itself, the reported total does.
+Providers differ in what their numbers hold. Where a name does not tell by itself, the reported
+total does.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ Parts = dict[str, int | None]
 def usage_of(found: Found) -> tuple[Usage, tuple[str, ...]]:
     """What the quantities of one response amount to, and the parts that are left out because they do not fit.
 
-    In the usage no part exceeds its whole, and no charge is negative: `charged` adds up to what was read and written.
+    In the usage no part exceeds its whole, and no charge is negative: `charged` adds up to what was
+    read and written.
     """
     return _plain(found) or _worked_out(found)
 
@@ -51,15 +53,27 @@ def _plain(found: Found) -> tuple[Usage, tuple[str, ...]] | None:
         return None
     get = found.get
     read, wrote, cached, reasoning = get("prompt"), get("output"), get("cached"), get("reasoning")
-    if read is None or wrote is None or (cached or 0) > read or (reasoning or 0) > wrote or "input" in found:
+    if (
+        read is None
+        or wrote is None
+        or (cached or 0) > read
+        or (reasoning or 0) > wrote
+        or "input" in found
+    ):
         return None
     if get("total", read + wrote) != read + wrote:
         return None
-    return plain_usage(read, wrote, cached, reasoning, _tier(found) if "tier" in found else None), ()
+    return plain_usage(
+        read, wrote, cached, reasoning, _tier(found) if "tier" in found else None
+    ), ()
 
 
 def plain_usage(
-    read: int, wrote: int, cached: int | None, reasoning: int | None, service_tier: str | None = None
+    read: int,
+    wrote: int,
+    cached: int | None,
+    reasoning: int | None,
+    service_tier: str | None = None,
 ) -> Usage:
     """The usage of a call that read and wrote text, with parts that fit."""
     return Usage(
@@ -85,7 +99,8 @@ def _worked_out(found: Found) -> tuple[Usage, tuple[str, ...]]:
         read = _input(found, parts)
         wrote = _output(found, parts, read)
     else:
-        # Cohere charges the tokens that it calls billed: without those of its own preambles, whatever the model read.
+        # Cohere charges the tokens that it calls billed: without those of its own preambles,
+        # whatever the model read.
         read, wrote = _sum(get("billed_input"), get("billed_image")), get("billed_output")
         parts["input_image_tokens"] = get("billed_image")
     dropped = _fit_input(read, parts) + _fit_output(wrote, parts)
@@ -142,8 +157,11 @@ def _input(found: Found, parts: Parts) -> int | None:
     parts["input_audio_tokens"] = _sum(get("input_audio"), get("tool_audio"))
     parts["input_image_tokens"] = _sum(get("input_image"), get("tool_image"))
     video = _sum(get("input_video"), get("tool_video"))
-    # Video from a cache has no column: it is part of the cached tokens alone, so that it is not charged twice.
-    parts["input_video_tokens"] = None if video is None else max(video - (get("cached_video") or 0), 0)
+    # Video from a cache has no column: it is part of the cached tokens alone, so that it is not
+    # charged twice.
+    parts["input_video_tokens"] = (
+        None if video is None else max(video - (get("cached_video") or 0), 0)
+    )
     parts["cached_audio_tokens"] = get("cached_audio")
     parts["cached_image_tokens"] = get("cached_image")
     return _sum(read, get("tool_input"))
@@ -197,7 +215,10 @@ def _fit_input(read: int | None, parts: Parts) -> tuple[str, ...]:
     left -= cached
     # What is of audio and from a cache, too, counts once.
     in_both = cached
-    for whole, both in ("input_audio_tokens", "cached_audio_tokens"), ("input_image_tokens", "cached_image_tokens"):
+    for whole, both in (
+        ("input_audio_tokens", "cached_audio_tokens"),
+        ("input_image_tokens", "cached_image_tokens"),
+    ):
         if parts.get(whole) is None and parts.get(both):
             parts[whole] = parts[both]
         part = fits(whole, left + in_both)

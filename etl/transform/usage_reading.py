@@ -83,7 +83,12 @@ def gather(node: Node, value: dict[str, Any], found: Found, odd: Oddities, path:
         elif quantity is None:
             if rule.members:
                 odd.note(f"{path}.{name}", "wrong_type", one)
-        elif type(one) is int and 0 <= one <= MAX_TOKENS and quantity in WHOLE and quantity not in found:
+        elif (
+            type(one) is int
+            and 0 <= one <= MAX_TOKENS
+            and quantity in WHOLE
+            and quantity not in found
+        ):
             if one or quantity in ZERO:
                 found[quantity] = one
         else:
@@ -152,7 +157,9 @@ def _put(quantity: str, value: Any, found: Found, odd: Oddities, path: str, name
     else:
         read = value if isinstance(value, bool) else None
     if read is None:
-        is_number = type(value) in (int, float) or (isinstance(value, str) and _WHOLE.fullmatch(value) is not None)
+        is_number = type(value) in (int, float) or (
+            isinstance(value, str) and _WHOLE.fullmatch(value) is not None
+        )
         _note_unread(quantity, found)
         odd.note(f"{path}.{name}", "implausible_number" if is_number else "wrong_type", value)
         return
@@ -169,7 +176,9 @@ def _note_unread(quantity: str | None, found: Found) -> None:
         found[UNREAD] = found.get(UNREAD, 0) + 1
 
 
-def _gather_elements(rule: Node, elements: list[Any], found: Found, odd: Oddities, path: str) -> None:
+def _gather_elements(
+    rule: Node, elements: list[Any], found: Found, odd: Oddities, path: str
+) -> None:
     added: Found = {}
     for element in elements[:_MAX_ELEMENTS]:
         if type(element) is not dict:
@@ -182,10 +191,18 @@ def _gather_elements(rule: Node, elements: list[Any], found: Found, odd: Odditie
         if not node.members:
             continue
         one: Found = {}
-        gather(node, {name: value for name, value in element.items() if name != rule.by}, one, odd, f"{path}[]")
+        gather(
+            node,
+            {name: value for name, value in element.items() if name != rule.by},
+            one,
+            odd,
+            f"{path}[]",
+        )
         if UNREAD in one:
             found[UNREAD] = found.get(UNREAD, 0) + one.pop(UNREAD)
         for quantity, value in one.items():
-            added[quantity] = added[quantity] + value if quantity in added and quantity in WHOLE else value
+            added[quantity] = (
+                added[quantity] + value if quantity in added and quantity in WHOLE else value
+            )
     for quantity, value in added.items():
         _put(quantity, value, found, odd, path, "[]")

@@ -13,9 +13,7 @@ from etl.transform.payloads import storable
 from etl.transform.scanner import ALWAYS_READ, REFUSALS, Malformed, Members, elements
 
 _ANY = msgspec.json.Decoder()
-_UNUSABLE = (
-    "A workflow of GET /workflows has no id, or one that cannot stand in a request's path: its runs cannot be read."
-)
+_UNUSABLE = "A workflow of GET /workflows has no id, or one that cannot stand in a request's path: its runs cannot be read."
 _MAX_REJECTED = 100  # of one answer: a list of anything else must not fill the table
 
 # Of an answer, one workflow in so many bytes is read.
@@ -25,7 +23,8 @@ _WORKFLOW_BYTES = 64
 def decode_workflows(body: bytes) -> DecodedWorkflows:
     """Decode the answer to `GET /workflows`; of workflows with one id the last one stands.
 
-    Raises ApiUnavailable where the body is no JSON array: that must not read as "there are no workflows".
+    Raises ApiUnavailable where the body is no JSON array: that must not read as "there are no
+    workflows".
     """
     workflows: dict[str, Workflow] = {}
     rejected: dict[bytes, Rejected] = {}
@@ -33,22 +32,28 @@ def decode_workflows(body: bytes) -> DecodedWorkflows:
         for element in elements(body, most=max(ALWAYS_READ, len(body) // _WORKFLOW_BYTES)):
             members = element.members
             # Of what is no workflow only the id is kept: the rest may be a graph with prompts.
-            own = b"" if members is None else bytes(members.get("workflow_id", members.get("id", b"")))
+            own = (
+                b""
+                if members is None
+                else bytes(members.get("workflow_id", members.get("id", b"")))
+            )
             id_ = usable_id(Raw(own)) if own else None
             if members is not None and id_ is not None and fits_a_path(id_):
                 workflows[id_] = _workflow(id_, members)
             elif len(rejected) < _MAX_REJECTED:
                 rejected[own] = Rejected("unusable_id", _UNUSABLE, own[:MAX_ID_BYTES])
     except Malformed:
-        raise ApiUnavailable("the answer to GET /workflows is not a JSON array; check api.base_url") from None
+        raise ApiUnavailable(
+            "the answer to GET /workflows is not a JSON array; check api.base_url"
+        ) from None
     return DecodedWorkflows(tuple(workflows.values()), tuple(rejected.values()))
 
 
 def node_types_of(graph: object) -> dict[str, str]:
     """Node id to node type, from a parsed graph; what does not have the expected shape is left out.
 
-    Nodes stand in `nodes`, as a list or keyed by id. A type in the node's `data` goes before its own: graph editors
-    use the outer one for how they draw the node.
+    Nodes stand in `nodes`, as a list or keyed by id. A type in the node's `data` goes before its
+    own: graph editors use the outer one for how they draw the node.
     """
     nodes = graph.get("nodes") if isinstance(graph, dict) else None
     if isinstance(nodes, dict):

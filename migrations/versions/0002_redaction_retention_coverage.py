@@ -1,7 +1,8 @@
 """Redaction policies, retention, tombstones, and the view `coverage`.
 
-Every statement is instant: columns are added without a default. Locks are taken in the order in which the service takes
-them (sweeps, ledger, runs, steps, dead letters), so that an upgrade beside it does not deadlock.
+Every statement is instant: columns are added without a default. Locks are taken in the order in
+which the service takes them (sweeps, ledger, runs, steps, dead letters), so that an upgrade beside
+it does not deadlock.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ _LETTERS = {
         "The bytes that could not be loaded.",
         "The bytes that could not be loaded; empty where redaction rules forbid to keep them.",
     ),
-    "content_hash": ("Hash of the body.", "Hash of the body; a keyed one where the body is not kept."),
+    "content_hash": (
+        "Hash of the body.",
+        "Hash of the body; a keyed one where the body is not kept.",
+    ),
 }
 _TRACKING = (
     "open, final, stale or gone.",
@@ -74,7 +78,12 @@ def upgrade() -> None:
     op.create_table(
         "redaction_policies",
         sa.Column("version", sa.Text(), nullable=False, comment="The version, as rows carry it."),
-        sa.Column("rules", postgresql.JSONB(), nullable=False, comment="The rules in force, without any key."),
+        sa.Column(
+            "rules",
+            postgresql.JSONB(),
+            nullable=False,
+            comment="The rules in force, without any key.",
+        ),
         sa.Column(
             "first_used_at",
             sa.DateTime(timezone=True),
@@ -88,7 +97,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "retention",
-        sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False, comment="Always 1."),
+        sa.Column(
+            "id", sa.SmallInteger(), autoincrement=False, nullable=False, comment="Always 1."
+        ),
         sa.Column(
             "payload_horizon",
             sa.DateTime(timezone=True),
@@ -128,7 +139,11 @@ def downgrade() -> None:
 
 
 def _comment(
-    table: str, column: str, kind: sa.types.TypeEngine[str] | sa.types.TypeEngine[bytes], was: str, is_now: str
+    table: str,
+    column: str,
+    kind: sa.types.TypeEngine[str] | sa.types.TypeEngine[bytes],
+    was: str,
+    is_now: str,
 ) -> None:
     op.alter_column(
         table,

@@ -1,7 +1,7 @@
 """Rollups of the runs and steps, and the queue that keeps them right.
 
-Every statement is instant: the rollups are computed afterwards, in batches, by the service or the next sync. Writers of
-`runs` and `steps` wait only for as long as the triggers take to be made.
+Every statement is instant: the rollups are computed afterwards, in batches, by the service or the
+next sync. Writers of `runs` and `steps` wait only for as long as the triggers take to be made.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ _RUN_COUNTS = (
 
 
 def _run(name: str) -> None:
-    # Not by Alembic's own execute, which takes a colon in a regular expression for a parameter; the driver, a percent sign.
+    # Not by Alembic's own execute, which takes a colon in a regular expression for a parameter; the
+    # driver, a percent sign.
     op.get_bind().exec_driver_sql((_SQL / f"{name}.sql").read_text().replace("%", "%%"))
 
 
@@ -64,9 +65,17 @@ def _create(
         name,
         sa.Column("workflow_id", _ID, nullable=False, comment="The workflow."),
         sa.Column(when, kind, nullable=False, comment=when_comment),
-        sa.Column("place", sa.Integer(), nullable=False, comment=f"Number of the row within its workflow and {when}."),
+        sa.Column(
+            "place",
+            sa.Integer(),
+            nullable=False,
+            comment=f"Number of the row within its workflow and {when}.",
+        ),
         *names,
-        *(sa.Column(count, sa.BigInteger(), nullable=False, comment=text) for count, text in counts),
+        *(
+            sa.Column(count, sa.BigInteger(), nullable=False, comment=text)
+            for count, text in counts
+        ),
         sa.Column(
             "buckets",
             postgresql.ARRAY(sa.SmallInteger()),
@@ -88,11 +97,15 @@ def _create(
 
 def _node() -> list[sa.Column[Any]]:
     return [
-        sa.Column("organization_id", _ID, comment="The organisation; null where no step names one."),
+        sa.Column(
+            "organization_id", _ID, comment="The organisation; null where no step names one."
+        ),
         sa.Column("node_id", sa.Text(), comment="The node."),
         sa.Column("node_type", sa.Text(), comment="The node's type."),
         sa.Column(
-            "model", sa.Text(), comment="The model that answered, else the one that was asked for; null: no model."
+            "model",
+            sa.Text(),
+            comment="The model that answered, else the one that was asked for; null: no model.",
         ),
     ]
 
@@ -123,11 +136,16 @@ def upgrade() -> None:
         "hour",
         _TIME,
         "The hour (UTC) in which the runs started, or were first seen if not started.",
-        [sa.Column("organization_id", _ID, comment="The organisation; null where the run names none.")],
+        [
+            sa.Column(
+                "organization_id", _ID, comment="The organisation; null where the run names none."
+            )
+        ],
         _RUN_COUNTS,
         "Runs by hour, workflow and organisation: outcomes and a histogram of durations.",
     )
-    # What the foreign key and the triggers need, in the order in which a load takes its own: else the two deadlock.
+    # What the foreign key and the triggers need, in the order in which a load takes its own: else
+    # the two deadlock.
     op.execute("LOCK TABLE orchestra.runs, orchestra.steps IN SHARE ROW EXCLUSIVE MODE")
     op.create_table(
         "step_failures",
@@ -137,7 +155,10 @@ def upgrade() -> None:
         sa.Column("node_id", sa.Text(), comment="Its node."),
         sa.Column("organization_id", _ID, comment="Its organisation."),
         sa.Column(
-            "time", _TIME, nullable=False, comment="When it started; when it was first seen, if it has no start."
+            "time",
+            _TIME,
+            nullable=False,
+            comment="When it started; when it was first seen, if it has no start.",
         ),
         sa.Column("outcome", sa.Text(), nullable=False, comment="failed or soft_failed."),
         sa.Column(
@@ -152,27 +173,48 @@ def upgrade() -> None:
             nullable=False,
             comment="The message with its numbers, ids and quoted texts replaced.",
         ),
-        sa.Column("message", sa.Text(), nullable=False, comment="The first 500 characters of the error."),
+        sa.Column(
+            "message", sa.Text(), nullable=False, comment="The first 500 characters of the error."
+        ),
         sa.ForeignKeyConstraint(
-            ["step_id"], ["orchestra.steps.id"], name=op.f("step_failures_step_id_fkey"), ondelete="CASCADE"
+            ["step_id"],
+            ["orchestra.steps.id"],
+            name=op.f("step_failures_step_id_fkey"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("step_id", name=op.f("step_failures_pkey")),
         schema="orchestra",
         comment="One row a step that failed or failed softly, with the kind of failure.",
     )
-    op.create_index("step_failures_workflow_id_time_idx", "step_failures", ["workflow_id", "time"], schema="orchestra")
+    op.create_index(
+        "step_failures_workflow_id_time_idx",
+        "step_failures",
+        ["workflow_id", "time"],
+        schema="orchestra",
+    )
     op.create_index("step_failures_time_idx", "step_failures", ["time"], schema="orchestra")
     op.create_table(
         "dirty_groups",
-        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False, comment="Order of arrival."),
-        sa.Column("workflow_id", _ID, comment="The workflow; null: every group there is must be computed."),
-        sa.Column("hour", _TIME, comment="The hour of the steps that changed; null: as workflow_id."),
+        sa.Column(
+            "id",
+            sa.BigInteger(),
+            sa.Identity(always=True),
+            nullable=False,
+            comment="Order of arrival.",
+        ),
+        sa.Column(
+            "workflow_id", _ID, comment="The workflow; null: every group there is must be computed."
+        ),
+        sa.Column(
+            "hour", _TIME, comment="The hour of the steps that changed; null: as workflow_id."
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("dirty_groups_pkey")),
         schema="orchestra_etl",
         comment="A queue: the groups of the rollups whose runs or steps have changed since they were last computed.",
     )
     _run("dirty_groups_v1")
-    # The first refresh enters the groups of all the steps that are stored: to look for them here would hold up every writer.
+    # The first refresh enters the groups of all the steps that are stored: to look for them here
+    # would hold up every writer.
     op.execute("INSERT INTO orchestra_etl.dirty_groups (workflow_id, hour) VALUES (NULL, NULL)")
 
 
@@ -185,7 +227,9 @@ def downgrade() -> None:
     op.drop_table("step_failures", schema="orchestra")
     for table in ("run_rollup", "step_rollup_daily", "step_rollup"):
         op.drop_table(table, schema="orchestra")
-    op.execute("DROP AGGREGATE orchestra.duration_quantile(smallint[], integer[], double precision)")
+    op.execute(
+        "DROP AGGREGATE orchestra.duration_quantile(smallint[], integer[], double precision)"
+    )
     op.execute("DROP AGGREGATE orchestra.duration_quantile(integer, bigint, double precision)")
     op.execute(
         "DROP FUNCTION orchestra.duration_quantile_add(double precision[], smallint[], integer[], double precision)"

@@ -1,7 +1,7 @@
 """Prices of models, and the rules that were set by command.
 
-Every statement is instant but the index on the days' rollup, which takes a second for a million rows; only a refresh of the
-rollups waits for it.
+Every statement is instant but the index on the days' rollup, which takes a second for a million
+rows; only a refresh of the rollups waits for it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,26 @@ _ID = sa.Text(collation="C")
 
 def _amounts() -> list[sa.Column[Any]]:
     return [
-        sa.Column("currency", sa.Text(), nullable=False, comment="Currency of the prices, such as USD."),
-        sa.Column("input_per_million", sa.Numeric(), nullable=False, comment="Price of a million prompt tokens."),
+        sa.Column(
+            "currency", sa.Text(), nullable=False, comment="Currency of the prices, such as USD."
+        ),
+        sa.Column(
+            "input_per_million",
+            sa.Numeric(),
+            nullable=False,
+            comment="Price of a million prompt tokens.",
+        ),
         sa.Column(
             "cached_input_per_million",
             sa.Numeric(),
             comment="Price of a million prompt tokens served from a cache; null: as input_per_million.",
         ),
-        sa.Column("output_per_million", sa.Numeric(), nullable=False, comment="Price of a million completion tokens."),
+        sa.Column(
+            "output_per_million",
+            sa.Numeric(),
+            nullable=False,
+            comment="Price of a million completion tokens.",
+        ),
     ]
 
 
@@ -42,7 +54,9 @@ def upgrade() -> None:
             nullable=False,
             comment="First day (UTC) of the price; 0001-01-01: no earlier one.",
         ),
-        sa.Column("valid_until", sa.Date(), comment="First day on which it holds no longer; null: open."),
+        sa.Column(
+            "valid_until", sa.Date(), comment="First day on which it holds no longer; null: open."
+        ),
         sa.Column("provider", sa.Text(), comment="Who is paid; null: not known."),
         *_amounts(),
         sa.Column(
@@ -86,7 +100,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "resolved_prices",
-        sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False, comment="Always 1."),
+        sa.Column(
+            "id", sa.SmallInteger(), autoincrement=False, nullable=False, comment="Always 1."
+        ),
         sa.Column(
             "fingerprint",
             sa.LargeBinary(),

@@ -41,9 +41,11 @@ def _run(name: str) -> None:
 
 
 def upgrade() -> None:
-    # First of all, since it commits on its way: an upgrade cut off here is begun again, with what it left behind dropped.
+    # First of all, since it commits on its way: an upgrade cut off here is begun again, with what
+    # it left behind dropped.
     with op.get_context().autocommit_block():
-        # A concurrent build waits for every transaction that is older, and holds nobody up while it does.
+        # A concurrent build waits for every transaction that is older, and holds nobody up while it
+        # does.
         op.execute("SET lock_timeout = '10min'")
         for name, definition in _INDEXES.items():
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS orchestra.{name}")

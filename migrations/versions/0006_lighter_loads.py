@@ -1,8 +1,8 @@
 """What makes loads and refreshes lighter: a hash of each run's content, room in the ledger's pages, vacuums before a table has
 swollen, and an index of what has not started.
 
-The indexes are built concurrently: writers go on. Everything else is instant: the hash stays null until a run is read again, and
-room is left in pages that are written from now on.
+The indexes are built concurrently: writers go on. Everything else is instant: the hash stays null
+until a run is read again, and room is left in pages that are written from now on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-# A large table would otherwise wait until a fifth of it is dead, or new: that is two million steps of ten.
+# A large table would otherwise wait until a fifth of it is dead, or new: that is two million steps
+# of ten.
 _EARLY = {
     "autovacuum_vacuum_scale_factor": "0.02",
     "autovacuum_vacuum_insert_scale_factor": "0.02",
@@ -29,15 +30,18 @@ _STORAGE: Mapping[str, Mapping[str, str]] = {
     "orchestra.inputs": _EARLY,
     "orchestra.outputs": _EARLY,
     "orchestra.step_rollup": _EARLY,
-    # A claim changes no indexed column: with room in its page it touches no index. An unchanged poll then writes 70 bytes a step
-    # to the log in place of 110.
+    # A claim changes no indexed column: with room in its page it touches no index. An unchanged
+    # poll then writes 70 bytes a step to the log in place of 110.
     "orchestra_etl.run_ledger": {"fillfactor": "70", **_EARLY},
     # A queue: all of it is dead before long.
-    "orchestra_etl.dirty_groups": {"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "1000"},
+    "orchestra_etl.dirty_groups": {
+        "autovacuum_vacuum_scale_factor": "0",
+        "autovacuum_vacuum_threshold": "1000",
+    },
 }
 
-# What has no start counts in the hour in which it was first seen: skipped steps, mostly. Without an index of their own, each
-# hour's refresh goes through all of them.
+# What has no start counts in the hour in which it was first seen: skipped steps, mostly. Without an
+# index of their own, each hour's refresh goes through all of them.
 _INDEXES = {
     "runs_unstarted_idx": "runs (workflow_id, first_seen_at) WHERE start_time IS NULL",
     "steps_unstarted_idx": "steps (workflow_id, first_seen_at) WHERE start_time IS NULL",
@@ -45,7 +49,8 @@ _INDEXES = {
 
 
 def upgrade() -> None:
-    # First of all, since it commits on its way: an upgrade cut off here is begun again, with what it left behind dropped.
+    # First of all, since it commits on its way: an upgrade cut off here is begun again, with what
+    # it left behind dropped.
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = '10min'")
         for name, definition in _INDEXES.items():

@@ -1,6 +1,7 @@
 """The schema says which programs may use it, so that two versions can be at work while one takes over from the other.
 
-Instant. Programs of before ask for their own revision and nothing else: what stands here is read from 0007 on.
+Instant. Programs of before ask for their own revision and nothing else: what stands here is read
+from 0007 on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # In the table that tells the revision: both are read at once, and whoever may read one may read the other.
+    # In the table that tells the revision: both are read at once, and whoever may read one may read
+    # the other.
     op.add_column(
         "alembic_version",
         sa.Column(

@@ -1,6 +1,7 @@
 """Since when a workflow has been in the version in which it is first seen: by the API's own date of its last change.
 
-Everything is instant. An older program goes on: it adds versions without a date, which the next look of a newer one gives them.
+Everything is instant. An older program goes on: it adds versions without a date, which the next
+look of a newer one gives them.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ def _run(text: str) -> None:
 
 
 def upgrade() -> None:
-    # In a transaction of its own: who reads the view locks the view first and then the table, and would meet an upgrade
-    # that holds the table and waits for the view. An upgrade cut off in between is begun again.
+    # In a transaction of its own: who reads the view locks the view first and then the table, and
+    # would meet an upgrade that holds the table and waits for the view. An upgrade cut off in
+    # between is begun again.
     with op.get_context().autocommit_block():
         op.add_column(
             "workflow_versions",
@@ -40,7 +42,9 @@ def upgrade() -> None:
             schema="orchestra",
             if_not_exists=True,
         )
-        op.create_table_comment("workflow_versions", _DATED, existing_comment=_APPEND_ONLY, schema="orchestra")
+        op.create_table_comment(
+            "workflow_versions", _DATED, existing_comment=_APPEND_ONLY, schema="orchestra"
+        )
     _run((_SQL / "run_summary_v2.sql").read_text())
 
 
@@ -48,5 +52,7 @@ def downgrade() -> None:
     # Replaced, not dropped: whoever may read the view still may.
     first = (_SQL / "run_summary_v1.sql").read_text()
     _run(first.replace("CREATE VIEW", "CREATE OR REPLACE VIEW", 1))
-    op.create_table_comment("workflow_versions", _APPEND_ONLY, existing_comment=_DATED, schema="orchestra")
+    op.create_table_comment(
+        "workflow_versions", _APPEND_ONLY, existing_comment=_DATED, schema="orchestra"
+    )
     op.drop_column("workflow_versions", "updated_at", schema="orchestra")

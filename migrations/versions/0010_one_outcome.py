@@ -1,12 +1,14 @@
 """One definition of an outcome; histograms of successes and of failures; tokens that are unknown are null; groups that cannot be
-computed are set aside; what pruned runs count is kept beside what stored runs do; rollups are written under the lock of a row
-that only the loader may lock; views count runs whose id another workflow has; a run list's odd behaviour is kept.
+computed are set aside; what pruned runs count is kept beside what stored runs do; rollups are
+written under the lock of a row that only the loader may lock; views count runs whose id another
+workflow has; a run list's odd behaviour is kept.
 
-Programs of before would count by the old definitions, so this revision leaves them behind: they are not started any more, and
-what runs of them goes on loading and cannot write rollups.
+Programs of before would count by the old definitions, so this revision leaves them behind: they are
+not started any more, and what runs of them goes on loading and cannot write rollups.
 
-What comes first commits statement by statement and may be repeated; the index is built concurrently. All groups are computed anew
-afterwards, but for those that retention has frozen by now: their runs are gone in part.
+What comes first commits statement by statement and may be repeated; the index is built
+concurrently. All groups are computed anew afterwards, but for those that retention has frozen by
+now: their runs are gone in part.
 """
 
 from __future__ import annotations
@@ -26,7 +28,13 @@ _SQL = Path(__file__).resolve().parent.parent / "sql"
 _TIME = sa.DateTime(timezone=True)
 
 _ERROR_INDEX = "steps_error_idx ON orchestra.steps (run_id) WHERE error IS NOT NULL OR reported_error IS NOT NULL"
-_TOKENS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "total_tokens")
+_TOKENS = (
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "reasoning_tokens",
+    "total_tokens",
+)
 _ROLLUPS = ("step_rollup", "step_rollup_daily", "run_rollup")
 _SOFT = {
     "step": "Steps whose status is a success and that carry an error (see outcome).",
@@ -88,12 +96,22 @@ def _run(name: str) -> None:
 def _histograms(table: str) -> None:
     one = "runs" if table == "run_rollup" else "steps"
     for name, kind, comment in (
-        ("failed_buckets", sa.SmallInteger(), f"As buckets, of the {one} that failed or failed softly."),
-        ("failed_counts", sa.Integer(), "How many of these durations each of failed_buckets holds."),
+        (
+            "failed_buckets",
+            sa.SmallInteger(),
+            f"As buckets, of the {one} that failed or failed softly.",
+        ),
+        (
+            "failed_counts",
+            sa.Integer(),
+            "How many of these durations each of failed_buckets holds.",
+        ),
     ):
         op.add_column(
             table,
-            sa.Column(name, postgresql.ARRAY(kind), nullable=False, server_default="{}", comment=comment),
+            sa.Column(
+                name, postgresql.ARRAY(kind), nullable=False, server_default="{}", comment=comment
+            ),
             schema="orchestra",
             if_not_exists=True,
         )
@@ -111,7 +129,8 @@ def _histograms(table: str) -> None:
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
-        # A concurrent build waits for every transaction that is older, and holds nobody up while it does.
+        # A concurrent build waits for every transaction that is older, and holds nobody up while it
+        # does.
         op.execute("SET lock_timeout = '10min'")
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS orchestra.steps_error_idx")
         op.execute(f"CREATE INDEX CONCURRENTLY {_ERROR_INDEX}")
@@ -122,7 +141,13 @@ def upgrade() -> None:
         for table in ("step_rollup", "step_rollup_daily"):
             op.add_column(
                 table,
-                sa.Column("untotalled_calls", sa.BigInteger(), nullable=False, server_default="0", comment=_UNTOTALLED),
+                sa.Column(
+                    "untotalled_calls",
+                    sa.BigInteger(),
+                    nullable=False,
+                    server_default="0",
+                    comment=_UNTOTALLED,
+                ),
                 schema="orchestra",
                 if_not_exists=True,
             )
@@ -135,7 +160,9 @@ def upgrade() -> None:
         ):
             op.add_column(
                 "changed_groups",
-                sa.Column(name, kind, nullable=default is None, server_default=default, comment=comment),
+                sa.Column(
+                    name, kind, nullable=default is None, server_default=default, comment=comment
+                ),
                 schema="orchestra_etl",
                 if_not_exists=True,
             )
@@ -156,7 +183,9 @@ def upgrade() -> None:
     op.execute("LOCK TABLE orchestra.runs, orchestra.steps IN SHARE ROW EXCLUSIVE MODE")
     _run("changed_groups_v2")
     op.execute("DROP FUNCTION IF EXISTS orchestra.outcome(text, text)")
-    op.add_column("sweeps", sa.Column("list_problem", sa.Text(), comment=_PROBLEM), schema="orchestra_etl")
+    op.add_column(
+        "sweeps", sa.Column("list_problem", sa.Text(), comment=_PROBLEM), schema="orchestra_etl"
+    )
     op.create_table(
         "locks",
         sa.Column("name", sa.Text(), nullable=False, comment="What is locked."),
@@ -167,10 +196,14 @@ def upgrade() -> None:
     op.execute("INSERT INTO orchestra_etl.locks (name) VALUES ('rollups')")
     for name in ("coverage_v3", "pipeline_health_v3"):
         _run(name)
-    op.execute("UPDATE orchestra_etl.retention SET frozen_until = run_horizon WHERE frozen_until IS NULL")
+    op.execute(
+        "UPDATE orchestra_etl.retention SET frozen_until = run_horizon WHERE frozen_until IS NULL"
+    )
     op.execute("UPDATE orchestra_etl.alembic_version SET oldest_program = '0010'")
     op.execute("INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)")
 
 
 def downgrade() -> None:
-    raise NotImplementedError("restore a backup: what is counted since is not what programs of before count")
+    raise NotImplementedError(
+        "restore a backup: what is counted since is not what programs of before count"
+    )

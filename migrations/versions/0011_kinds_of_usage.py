@@ -1,10 +1,10 @@
 """Every kind of usage that providers price apart, and prices by kind, tier of service and length of the input.
 
-Programs of before would price calls by other rules, so this revision leaves them behind: they are not started any more, and what
-runs of them goes on loading.
+Programs of before would price calls by other rules, so this revision leaves them behind: they are
+not started any more, and what runs of them goes on loading.
 
-What comes first commits statement by statement and may be repeated; the index is built concurrently. All groups are computed anew
-afterwards.
+What comes first commits statement by statement and may be repeated; the index is built
+concurrently. All groups are computed anew afterwards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _TIME = sa.DateTime(timezone=True)
 _ID = sa.Text(collation="C")
 
 _KINDS = (
-    ("input_tokens", "Input tokens: all that the model read, cached and written to a cache included."),
+    (
+        "input_tokens",
+        "Input tokens: all that the model read, cached and written to a cache included.",
+    ),
     ("cached_input_tokens", "Input tokens read from a cache, part of input_tokens."),
     ("cache_write_tokens", "Input tokens written to a cache, part of input_tokens."),
     (
@@ -48,7 +51,10 @@ _KINDS = (
     ("output_image_tokens", "Output tokens of images, part of output_tokens."),
     ("output_video_tokens", "Output tokens of video, part of output_tokens."),
     ("citation_tokens", "Output tokens of citations, part of output_tokens."),
-    ("other_tokens", "Tokens that the reported total holds beyond input and output: what they are is not known."),
+    (
+        "other_tokens",
+        "Tokens that the reported total holds beyond input and output: what they are is not known.",
+    ),
     ("web_searches", "Searches of the web by the provider."),
     ("file_searches", "Searches of stored files by the provider."),
     ("tool_uses", "Uses of the provider's other tools that are charged by the use."),
@@ -64,7 +70,10 @@ _PRICES = (
     ("input_per_million", "Price per million: input tokens"),
     ("cached_input_per_million", "Price per million: input tokens read from a cache"),
     ("cache_write_per_million", "Price per million: input tokens written to a cache"),
-    ("cache_write_1h_per_million", "Price per million: input tokens written to a cache that keeps them for an hour"),
+    (
+        "cache_write_1h_per_million",
+        "Price per million: input tokens written to a cache that keeps them for an hour",
+    ),
     ("input_audio_per_million", "Price per million: input tokens of audio"),
     ("cached_audio_per_million", "Price per million: input tokens of audio read from a cache"),
     ("input_image_per_million", "Price per million: input tokens of images"),
@@ -76,23 +85,38 @@ _PRICES = (
     ("output_image_per_million", "Price per million: output tokens of images"),
     ("output_video_per_million", "Price per million: output tokens of video"),
     ("citation_per_million", "Price per million: output tokens of citations"),
-    ("other_per_million", "Price per million: tokens that the reported total holds beyond input and output"),
+    (
+        "other_per_million",
+        "Price per million: tokens that the reported total holds beyond input and output",
+    ),
     ("web_searches_per_thousand", "Price per thousand: searches of the web by the provider"),
     ("file_searches_per_thousand", "Price per thousand: searches of stored files by the provider"),
-    ("tool_uses_per_thousand", "Price per thousand: uses of the provider's other tools that are charged by the use"),
+    (
+        "tool_uses_per_thousand",
+        "Price per thousand: uses of the provider's other tools that are charged by the use",
+    ),
     ("audio_per_hour", "Price per hour: audio that is charged by its duration"),
     ("document_pages_per_thousand", "Price per thousand: pages of documents that were read"),
     ("search_units_per_thousand", "Price per thousand: search units of a reranking model"),
-    ("unread_per_thousand", "Price per thousand: quantities of usage that the call states and that cannot be read"),
+    (
+        "unread_per_thousand",
+        "Price per thousand: quantities of usage that the call states and that cannot be read",
+    ),
     ("calls_per_thousand", "Price per thousand: calls"),
 )
 _KNOWN_KINDS = ["cached_input_tokens", "input_tokens", "output_tokens", "reasoning_tokens"]
 _KNOWN_PRICES = ["cached_input_per_million", "input_per_million", "output_per_million"]
 _STEPS = (
-    ("total_tokens", "Total tokens as reported, where that holds at least input and output; else their sum."),
+    (
+        "total_tokens",
+        "Total tokens as reported, where that holds at least input and output; else their sum.",
+    ),
     ("request_model", "The model that was asked for (inputs.model, or as its provider names it)."),
     ("response_model", "The model that answered (outputs.model, or as its provider names it)."),
-    ("finish_reason", "Why the model stopped, as its provider says: stop, length, max_tokens, ... (see is_cut_off)."),
+    (
+        "finish_reason",
+        "Why the model stopped, as its provider says: stop, length, max_tokens, ... (see is_cut_off).",
+    ),
 )
 _NEW_STEPS = (
     (
@@ -105,10 +129,18 @@ _NEW_STEPS = (
         "text",
         "The provider's tier of service: standard, batch, flex, priority, fast or another; null where the call names none.",
     ),
-    ("reported_cost", "numeric", "What the provider itself says that the call cost, in US dollars."),
+    (
+        "reported_cost",
+        "numeric",
+        "What the provider itself says that the call cost, in US dollars.",
+    ),
 )
 _NEW_ROLLUPS = (
-    ("service_tier", "text", "The provider's tier of service, of calls; null where they name none."),
+    (
+        "service_tier",
+        "text",
+        "The provider's tier of service, of calls; null where they name none.",
+    ),
     (
         "context_tier",
         "integer",
@@ -134,7 +166,9 @@ _TOLD = "of the calls that tell them; null where none does."
 _TOLD_OR_0 = "of the calls that tell them; null where there are calls and none does."
 
 
-_COST_INDEX = "steps_reported_cost_idx ON orchestra.steps (start_time) WHERE reported_cost IS NOT NULL"
+_COST_INDEX = (
+    "steps_reported_cost_idx ON orchestra.steps (start_time) WHERE reported_cost IS NOT NULL"
+)
 # In the order in which they build on each other.
 _FUNCTIONS_AND_VIEWS = (
     "outcome_v4",
@@ -185,23 +219,40 @@ def _usage_columns() -> None:
         for name, comment in _KINDS:
             if name in _KNOWN_KINDS:
                 _comment(f"{table}.{name}", f"{comment.removesuffix('.')}: {_TOLD_OR_0}")
-        _add(table, [*told, *_NEW_ROLLUPS, ("reported_calls", "bigint NOT NULL DEFAULT 0", _REPORTED_CALLS)])
+        _add(
+            table,
+            [
+                *told,
+                *_NEW_ROLLUPS,
+                ("reported_calls", "bigint NOT NULL DEFAULT 0", _REPORTED_CALLS),
+            ],
+        )
 
 
 def _price_columns() -> None:
-    for table, null in (("orchestra.prices", "not known"), ("orchestra_etl.price_rules", "the rule does not say")):
+    for table, null in (
+        ("orchestra.prices", "not known"),
+        ("orchestra_etl.price_rules", "the rule does not say"),
+    ):
         prices = [(name, "numeric", f"{comment}; null: {null}.") for name, comment in _PRICES]
         _add(
             table,
             [
                 ("service_tier", "text NOT NULL DEFAULT 'standard'", "The tier of service."),
-                ("above_input_tokens", "integer NOT NULL DEFAULT 0", "For calls with more input tokens than this."),
+                (
+                    "above_input_tokens",
+                    "integer NOT NULL DEFAULT 0",
+                    "For calls with more input tokens than this.",
+                ),
                 *prices,
             ],
         )
         optional = ", ".join(f"ALTER COLUMN {name} DROP NOT NULL" for name in _KNOWN_PRICES)
         op.execute(f"ALTER TABLE {table} {optional}")
-    _add("orchestra.prices", [("up_to_input_tokens", "integer", "And with no more than this; null: no limit.")])
+    _add(
+        "orchestra.prices",
+        [("up_to_input_tokens", "integer", "And with no more than this; null: no limit.")],
+    )
     _comment("orchestra.prices.source", _SOURCE)
     op.execute(
         "COMMENT ON TABLE orchestra.prices IS"
@@ -216,13 +267,14 @@ def upgrade() -> None:
         _price_columns()
         for file in _FUNCTIONS_AND_VIEWS:
             _run(file)
-        # A concurrent build waits for every transaction that is older, and holds nobody up while it does.
+        # A concurrent build waits for every transaction that is older, and holds nobody up while it
+        # does.
         op.execute("SET lock_timeout = '10min'")
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS orchestra.steps_reported_cost_idx")
         op.execute(f"CREATE INDEX CONCURRENTLY {_COST_INDEX}")
         op.execute("SET lock_timeout = '2s'")
-    # Who writes rollups locks a row of another name now: programs of before do not find theirs, and leave them alone. One that is
-    # at it is waited for.
+    # Who writes rollups locks a row of another name now: programs of before do not find theirs, and
+    # leave them alone. One that is at it is waited for.
     op.execute("UPDATE orchestra_etl.locks SET name = 'usage_rollups' WHERE name = 'rollups'")
     for table in ("step_rollup", "step_rollup_daily"):
         # The rows of before have none. Who does not name it must not write rows.
@@ -232,7 +284,10 @@ def upgrade() -> None:
     for table, schema in (("prices", "orchestra"), ("price_rules", "orchestra_etl")):
         op.drop_constraint(f"{table}_pkey", table, schema=schema)
         op.create_primary_key(
-            f"{table}_pkey", table, ["model", "service_tier", "above_input_tokens", "valid_from"], schema=schema
+            f"{table}_pkey",
+            table,
+            ["model", "service_tier", "above_input_tokens", "valid_from"],
+            schema=schema,
         )
     op.create_table(
         "rebuilds",
@@ -248,9 +303,19 @@ def upgrade() -> None:
             _ID,
             comment="The steps up to this one, in the order of their ids, are done; null: none is.",
         ),
-        sa.Column("steps", sa.BigInteger(), nullable=False, server_default="0", comment="Steps read again so far."),
         sa.Column(
-            "changed", sa.BigInteger(), nullable=False, server_default="0", comment="Those of them that have changed."
+            "steps",
+            sa.BigInteger(),
+            nullable=False,
+            server_default="0",
+            comment="Steps read again so far.",
+        ),
+        sa.Column(
+            "changed",
+            sa.BigInteger(),
+            nullable=False,
+            server_default="0",
+            comment="Those of them that have changed.",
         ),
         sa.Column("started_at", _TIME, comment="When it was begun; null: it has not been."),
         sa.Column("finished_at", _TIME, comment="When all steps were done; null: not yet."),
@@ -268,4 +333,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("restore a backup: what is priced since is not what programs of before price")
+    raise NotImplementedError(
+        "restore a backup: what is priced since is not what programs of before price"
+    )

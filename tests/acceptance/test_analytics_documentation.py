@@ -20,9 +20,9 @@ from etl import app
 from etl.admin import roles
 from etl.admin.roles import ANALYST
 from etl.database import Database
-from etl.local.history import History
-from etl.local.postgres import EmbeddedPostgres
-from etl.local.simulator import Simulator
+from etl.embedded.postgres import EmbeddedPostgres
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from etl.usage import CALLS, KINDS
 from tests import view_oracle
 from tests.conftest import ROOT
@@ -34,7 +34,9 @@ DOCUMENT = (ROOT / "docs" / "analytics.md").read_text()
 SECTIONS = re.findall(r"^## (\d+)\. [^\n]+\n(.+?)(?=^## )", DOCUMENT, re.MULTILINE | re.DOTALL)
 ANSWERED = re.compile(r"```sql\n(.+?);\n```\n\n(\|[^\n]+\|)\n\|[-|]+\|\n\|", re.DOTALL)
 QUERIES = {
-    f"{number}{'ab'[place]}": found for number, told in SECTIONS for place, found in enumerate(ANSWERED.findall(told))
+    f"{number}{'ab'[place]}": found
+    for number, told in SECTIONS
+    for place, found in enumerate(ANSWERED.findall(told))
 }
 """The queries with the headers of the results shown, by the number of the question and the query's place in it."""
 
@@ -63,18 +65,26 @@ class World:
 
     def since(self, time: datetime) -> list[Row]:
         """The runs that started since then."""
-        return [run for run in self.runs if run["start_time"] is not None and run["start_time"] >= time]
+        return [
+            run for run in self.runs if run["start_time"] is not None and run["start_time"] >= time
+        ]
 
     def steps_since(self, time: datetime) -> list[Row]:
         """The steps that started since then."""
-        return [step for step in self.facts.steps if step["start_time"] is not None and step["start_time"] >= time]
+        return [
+            step
+            for step in self.facts.steps
+            if step["start_time"] is not None and step["start_time"] >= time
+        ]
 
     def ask(self, name: str) -> tuple[datetime, list[Row]]:
         """What a query answers without its limit, and as of when; with it, it must answer with the first of these rows."""
         sql, _ = QUERIES[name]
         with psycopg.connect(self.url, row_factory=dict_row) as connection:
             [now] = connection.execute("SELECT now() AS at").fetchall()
-            limited, rows = (connection.execute(one.encode()).fetchall() for one in (sql, LIMIT.sub("", sql)))
+            limited, rows = (
+                connection.execute(one.encode()).fetchall() for one in (sql, LIMIT.sub("", sql))
+            )
         limit = LIMIT.search(sql)
         assert limited == rows[: int(limit[1]) if limit else None]
         return now["at"], rows
@@ -82,7 +92,9 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(
-    postgres_server: EmbeddedPostgres, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    postgres_server: EmbeddedPostgres,
+    template_database: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
     """Eight days of runs of four workflows, and older ones; what a simulator does not do is done to the tables."""
     history = History(
@@ -96,7 +108,11 @@ def world(
             url = postgres_server.url_for("questions")
             with Simulator(history).in_thread() as simulator:
                 variables = environment(url, simulator.base_url)
-                settings = load(tmp_path_factory.mktemp("questions"), configuration(*history.workflow_ids), variables)
+                settings = load(
+                    tmp_path_factory.mktemp("questions"),
+                    configuration(*history.workflow_ids),
+                    variables,
+                )
                 asyncio.run(sync(settings))
             with app.open_database(settings) as database:
                 succeeded = {
@@ -123,19 +139,26 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
     # Some runs are older than thirty days, with their steps.
     for workflow_id, count in ((jokes, 6), (triage, 7), (invoices, 8), (twin, 11)):
         old = f"(SELECT id FROM orchestra.runs WHERE workflow_id = '{workflow_id}' ORDER BY start_time LIMIT {count})"
-        times = ", ".join(f"{name} = {name} - interval '40 days'" for name in ("start_time", "end_time"))
+        times = ", ".join(
+            f"{name} = {name} - interval '40 days'" for name in ("start_time", "end_time")
+        )
         for table, key in (("steps", "run_id"), ("runs", "id")):
             yield f"UPDATE orchestra.{table} SET {times} WHERE {key} IN {old}"
     yield f"UPDATE orchestra.runs SET end_time = end_time + (end_time - start_time) * 200 WHERE workflow_id = '{invoices}'"
     yield "UPDATE orchestra.runs SET user_id = CASE WHEN id < '5' THEN 'ana' WHEN id < 'b' THEN 'ben' END"
     # A version that dates from before it was seen, and two without a date.
     yield "UPDATE orchestra.workflow_versions SET updated_at = NULL, observed_at = now() - interval '20 days'"
-    for workflow_id, days, dated in ((jokes, 3, "NULL"), (triage, 2, "now() - interval '5 days'"), (twin, 4, "NULL")):
+    for workflow_id, days, dated in (
+        (jokes, 3, "NULL"),
+        (triage, 2, "now() - interval '5 days'"),
+        (twin, 4, "NULL"),
+    ):
         yield (
             "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, updated_at)"
             f" VALUES ('{workflow_id}', now() - interval '{days} days', '2', {dated})"
         )
-    # Runs that failed while none of their steps did: two for one reason, one too early, one whose step failed softly.
+    # Runs that failed while none of their steps did: two for one reason, one too early, one whose
+    # step failed softly.
     for run_id, hours, error in (
         (sorted_out[0], 1, '"workflow timed out after 600 s"'),
         (sorted_out[1], 11, '"workflow timed out after 900 s"'),
@@ -146,7 +169,8 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
         yield f"UPDATE orchestra.runs SET state = 'failed', error = '{error}', {begun} WHERE id = '{run_id}'"
         soft = f"CASE WHEN node_id = 'fetch_forecast' THEN 'no page of number 7' END, {begun}"
         yield f"UPDATE orchestra.steps SET reported_error = {soft} WHERE run_id = '{run_id}'"
-    # Runs that have not ended: since long, as usual, given up and gone; where a step runs, and where none does.
+    # Runs that have not ended: since long, as usual, given up and gone; where a step runs, and
+    # where none does.
     yield "UPDATE orchestra.runs SET start_time = now() - interval '5 hours' WHERE state = 'running'"
     for run_id, since, tracking in (
         (sorted_out[3], "3 hours", "open"), (sorted_out[4], "35 days", "stale"), (told[1], "2 hours", "open"),
@@ -156,12 +180,15 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
         yield f"UPDATE orchestra.runs SET {begun}, updated_at = now(), tracking = '{tracking}' WHERE id = '{run_id}'"
         if tracking == "open":
             yield f"UPDATE orchestra.steps SET {begun} WHERE node_id = 'end' AND run_id = '{run_id}'"
-    # One currency in one workflow, in the others several, even within a run; a call without tokens, one that never was.
+    # One currency in one workflow, in the others several, even within a run; a call without tokens,
+    # one that never was.
     answers = f"workflow_id = '{triage}' AND node_id = 'answer' AND state = 'succeeded'"
     yield f"UPDATE orchestra.steps SET response_model = 'o3-mini-2025-01-31' WHERE {answers} AND run_id < '4'"
     one = "request_model = 'virtuoso-medium', response_model = 'virtuoso-medium'"
     yield f"UPDATE orchestra.steps SET {one} WHERE workflow_id = '{twin}' AND response_model IS NOT NULL"
-    tokens = "input_tokens = NULL, cached_input_tokens = NULL, output_tokens = NULL, total_tokens = NULL"
+    tokens = (
+        "input_tokens = NULL, cached_input_tokens = NULL, output_tokens = NULL, total_tokens = NULL"
+    )
     yield f"UPDATE orchestra.steps SET {tokens} WHERE {answers} AND run_id > 'c'"
     yield "UPDATE orchestra.steps SET request_model = 'gpt-4o-2024-08-06' WHERE state = 'skipped'"
     one = "request_model = NULL, response_model = NULL"
@@ -177,9 +204,7 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
         (workflows[1], 7, "'end'", "succeeded", "31 days", "NULL", 2),
         (workflows[1], 7, "'approval'", "running", "1 hour", "NULL", 1),
     ):
-        columns = (
-            "run_id, workflow_id, position, content_hash, node_id, state, absent_since, finish_reason, response_model"
-        )
+        columns = "run_id, workflow_id, position, content_hash, node_id, state, absent_since, finish_reason, response_model"
         values = f"'{runs[place]}', '{workflow_id}', 40 + n, 'h', {node_id}, '{state}', {absent}, 'length', 'virtuoso-medium'"
         end = "NULL" if state == "running" else "begun + n * interval '4 s'"
         yield (
@@ -281,7 +306,11 @@ def folded(said: str | None) -> str | None:
     said = re.sub(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", "<id>", said)
     said = re.sub(r"\b(?=[^\W_]*[0-9])(?:[0-9a-fA-F]{8,}|[^\W_]{16,})\b", "<id>", said)
     said = re.sub(r"\breq_[^\W_]+", "req_<id>", said)
-    said = re.sub(r"(?<!Error code: )(?<![0-9])(?![0-9]+ Service Unavailable)[0-9]+(?:[.,:][0-9]+)*", "<n>", said)
+    said = re.sub(
+        r"(?<!Error code: )(?<![0-9])(?![0-9]+ Service Unavailable)[0-9]+(?:[.,:][0-9]+)*",
+        "<n>",
+        said,
+    )
     return re.sub(r"\s+", " ", said).strip()
 
 
@@ -309,9 +338,19 @@ def test_success_rate_by_workflow_and_week(world: World) -> None:
     ).items():
         ends = Counter(run["outcome"] for run in runs)
         rated = ends["succeeded"] + ends["soft_failed"] + ends["failed"]
-        made.append((world.facts.name(workflow_id), workflow_id, week, len(runs), percent(ends["succeeded"], rated)))
+        made.append(
+            (
+                world.facts.name(workflow_id),
+                workflow_id,
+                week,
+                len(runs),
+                percent(ends["succeeded"], rated),
+            )
+        )
     assert [tuple(row.values()) for row in rows] == [(one[0], *one[2:]) for one in sorted(made)]
-    assert {"soft_failed", "failed", "cancelled", "running"} <= {run["outcome"] for run in world.runs}
+    assert {"soft_failed", "failed", "cancelled", "running"} <= {
+        run["outcome"] for run in world.runs
+    }
 
 
 def test_slowest_nodes(world: World) -> None:
@@ -320,7 +359,9 @@ def test_slowest_nodes(world: World) -> None:
     today = at.astimezone(UTC).date()
     steps = [step for step in world.facts.steps if day(step) >= today - DAYS_30]
     left = list(rows)
-    for (workflow_id, node_id), all_steps in grouped(steps, lambda one: (one["workflow_id"], one["node_id"])).items():
+    for (workflow_id, node_id), all_steps in grouped(
+        steps, lambda one: (one["workflow_id"], one["node_id"])
+    ).items():
         good = [step for step in all_steps if outcome(step) == "succeeded"]
         lately, before = ([one for one in good if (day(one) >= today - timedelta(days=1)) is is_late]
                           for is_late in (True, False))  # fmt: skip
@@ -344,21 +385,36 @@ def test_what_failed_last_night(world: World) -> None:
     at, rows = world.ask("3a")
     by_id = {run["id"]: run for run in world.facts.runs}
     found = [
-        {**step, "step": 1, "kind": (step["workflow_id"], step["node_id"], outcome(step), folded(message(step) or ""))}
+        {
+            **step,
+            "step": 1,
+            "kind": (
+                step["workflow_id"],
+                step["node_id"],
+                outcome(step),
+                folded(message(step) or ""),
+            ),
+        }
         for step in world.facts.steps
         if outcome(step) in ("failed", "soft_failed")
         and started(step, by_id[step["run_id"]]) >= at - timedelta(hours=12)
     ]
     broken = {(step["run_id"], outcome(step)) for step in world.facts.steps}
     found += [
-        {"run_id": run["id"], "step": 0, "kind": (run["workflow_id"], None, ended, folded(error_text(run["error"])))}
+        {
+            "run_id": run["id"],
+            "step": 0,
+            "kind": (run["workflow_id"], None, ended, folded(error_text(run["error"]))),
+        }
         for run in world.facts.runs
         if (ended := world.facts.run_outcome(run)) in ("failed", "soft_failed")
         and (run["id"], ended) not in broken
         and run["start_time"] >= at - timedelta(hours=12)
     ]
     made = []
-    for (workflow_id, node_id, ended, pattern), failed in grouped(found, lambda one: one["kind"]).items():
+    for (workflow_id, node_id, ended, pattern), failed in grouped(
+        found, lambda one: one["kind"]
+    ).items():
         runs, steps = set(names(failed, "run_id")), sum(names(failed, "step"))
         name = world.facts.name(workflow_id)
         order = (-len(runs), -steps, name, workflow_id, rising(node_id), ended, rising(pattern))
@@ -368,13 +424,17 @@ def test_what_failed_last_night(world: World) -> None:
     assert [(row["pattern"], row["steps"], row["runs"]) for row in alone] == [
         ("workflow timed out after <n> s", 0, 2), ("workflow timed out after <n> s", 0, 1),
     ]  # fmt: skip
-    assert {("failed", True), ("soft_failed", True)} <= {(row["outcome"], row["steps"] > 0) for row in rows}
+    assert {("failed", True), ("soft_failed", True)} <= {
+        (row["outcome"], row["steps"] > 0) for row in rows
+    }
 
 
 def test_cost_by_model(world: World) -> None:
     """Question 4 adds up calls, tokens, costs and unpriced calls by model, workflow and currency, over all that is stored."""
     _, rows = world.ask("4a")
-    usage = view_oracle.model_usage(world.facts, counted(world.facts.runs, world.facts.steps)).values()
+    usage = view_oracle.model_usage(
+        world.facts, counted(world.facts.runs, world.facts.steps)
+    ).values()
     made = []
     for (name, workflow_id, currency), used in grouped(
         usage, lambda one: (one["model"], one["workflow_id"], one["currency"])
@@ -428,13 +488,17 @@ def test_money_spent_on_failed_runs(world: World) -> None:
 def test_stuck_runs(world: World) -> None:
     """Question 6 names the runs that are open for longer than is usual for their workflow, the oldest first."""
     at, rows = world.ask("6a")
-    runs = [run for run in world.facts.runs if run["duration_ms"] is None or hour(run) >= at - DAYS_30]
+    runs = [
+        run for run in world.facts.runs if run["duration_ms"] is None or hour(run) >= at - DAYS_30
+    ]
     found = view_oracle.open_runs(world.facts._replace(runs=runs), at).values()
     assert rows == [
         {
             **{name: run[name] for name in ("workflow_name", "run_id", "tracking")},
             "age_ms": round(round(run["age_ms"], 3)),
-            "usual_p95_ms": pytest.approx(run["usual_p95_ms"], abs=0.02 * run["usual_p95_ms"] + 0.5),
+            "usual_p95_ms": pytest.approx(
+                run["usual_p95_ms"], abs=0.02 * run["usual_p95_ms"] + 0.5
+            ),
             "running_node": run["running_node"],
         }
         for run in sorted(found, key=lambda run: (-run["age_ms"], run["run_id"]))
@@ -458,10 +522,23 @@ def test_versions_compared(world: World) -> None:
         name = world.facts.name(workflow_id)
         good = [run for run in runs if run["outcome"] == "succeeded"]
         slow, listed = percentile(names(good, "duration_ms"), 0.95), ", ".join(currencies) or None
-        row = (name, version, len(runs), len(good), slow, mean, listed, sum(names(runs, "unpriced_calls")))
+        row = (
+            name,
+            version,
+            len(runs),
+            len(good),
+            slow,
+            mean,
+            listed,
+            sum(names(runs, "unpriced_calls")),
+        )
         made.append(((name, workflow_id, min(names(runs, "start_time"))), row))
-    assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made, key=lambda one: one[0])]
-    assert {(True, "USD"), (False, "EUR, USD")} <= {(row["mean_cost"] is not None, row["currency"]) for row in rows}
+    assert [tuple(row.values()) for row in rows] == [
+        row for _, row in sorted(made, key=lambda one: one[0])
+    ]
+    assert {(True, "USD"), (False, "EUR, USD")} <= {
+        (row["mean_cost"] is not None, row["currency"]) for row in rows
+    }
     assert len(rows) == 4 + 3
 
 
@@ -469,31 +546,45 @@ def test_answers_cut_off(world: World) -> None:
     """Question 8 counts the answers of thirty days that ended for their length, by workflow, node and model."""
     at, rows = world.ask("8a")
     made = []
-    answered = [step for step in world.steps_since(at - DAYS_30) if step["finish_reason"] is not None]
+    answered = [
+        step for step in world.steps_since(at - DAYS_30) if step["finish_reason"] is not None
+    ]
     for (workflow_id, node_id, name), calls in grouped(
         answered, lambda one: (one["workflow_id"], one["node_id"], model(one))
     ).items():
         cut = sum(
-            one in ("length", "max_tokens", "MAX_TOKENS", "max_output_tokens") for one in names(calls, "finish_reason")
+            one in ("length", "max_tokens", "MAX_TOKENS", "max_output_tokens")
+            for one in names(calls, "finish_reason")
         )
         workflow = world.facts.name(workflow_id)
         order = (-cut, -len(calls), workflow, workflow_id, rising(node_id), rising(name))
         made.append((order, (workflow, node_id, name, len(calls), cut)))
     assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
     assert 0 < sum(names(rows, "cut_off")) < sum(names(rows, "calls"))
-    assert len({one for one in names(answered, "finish_reason") if one.lower().startswith("max")}) == 3
+    assert (
+        len({one for one in names(answered, "finish_reason") if one.lower().startswith("max")}) == 3
+    )
 
 
 def test_nodes_executed_more_than_once(world: World) -> None:
     """Question 9 counts executions within a run, but no step that was skipped, is absent, is of no node or is older."""
     at, rows = world.ask("9a")
-    executed = [step for step in world.steps_since(at - DAYS_30) if step["node_id"] and step["state"] != "skipped"]
+    executed = [
+        step
+        for step in world.steps_since(at - DAYS_30)
+        if step["node_id"] and step["state"] != "skipped"
+    ]
     times = Counter((step["workflow_id"], step["node_id"], step["run_id"]) for step in executed)
     repeated = [{"node": node, "times": count} for (*node, _), count in times.items() if count > 1]
     made = []
     for (workflow_id, node_id), runs in grouped(repeated, lambda one: tuple(one["node"])).items():
         name = world.facts.name(workflow_id)
-        made.append(((-len(runs), name, workflow_id, node_id), (name, node_id, len(runs), max(names(runs, "times")))))
+        made.append(
+            (
+                (-len(runs), name, workflow_id, node_id),
+                (name, node_id, len(runs), max(names(runs, "times"))),
+            )
+        )
     assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
     twins = sorted((row["runs"], row["most"]) for row in rows if row["node_id"] == "model")
     assert twins == [(1, 2), (2, 3)]
@@ -519,16 +610,25 @@ def test_end_to_end_duration(world: World) -> None:
 def test_kinds_of_usage(world: World) -> None:
     """Question 11 adds up each kind of usage by provider and model, of all that took tokens."""
     _, rows = world.ask("11a")
-    usage = view_oracle.model_usage(world.facts, counted(world.facts.runs, world.facts.steps)).values()
+    usage = view_oracle.model_usage(
+        world.facts, counted(world.facts.runs, world.facts.steps)
+    ).values()
     told = (
         "input_tokens", "cached_input_tokens", "cache_write_tokens", "input_audio_tokens", "input_image_tokens",
         "output_tokens", "reasoning_tokens", "web_searches",
     )  # fmt: skip
     made = []
-    for (provider, name), used in grouped(usage, lambda one: (one["provider"], one["model"])).items():
+    for (provider, name), used in grouped(
+        usage, lambda one: (one["provider"], one["model"])
+    ).items():
         if added(names(used, "total_tokens")):
             sums = [added(names(used, one)) for one in told]
-            made.append(((rising(provider), rising(name)), (provider, name, sum(names(used, "calls")), *sums)))
+            made.append(
+                (
+                    (rising(provider), rising(name)),
+                    (provider, name, sum(names(used, "calls")), *sums),
+                )
+            )
     assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
     assert all(any(row[one] for row in rows) for one in list(rows[0])[2:])
 
@@ -536,17 +636,26 @@ def test_kinds_of_usage(world: World) -> None:
 def test_parts_of_costs(world: World) -> None:
     """Question 11 tells what each kind of usage costs; what it tells adds up to the cost of all priced calls."""
     _, rows = world.ask("11b")
-    usage = view_oracle.model_usage(world.facts, counted(world.facts.runs, world.facts.steps)).values()
+    usage = view_oracle.model_usage(
+        world.facts, counted(world.facts.runs, world.facts.steps)
+    ).values()
     parts = []
     for used in usage:
         if used["cost"] is not None:
-            price = world.facts.price(used["model"], used["hour"], used["service_tier"], used["context_tier"])
+            price = world.facts.price(
+                used["model"], used["hour"], used["service_tier"], used["context_tier"]
+            )
             assert price is not None
             told = {
-                kind: (count, price[KIND[kind].price_column], KIND[kind].per) for kind, count in charged(used).items()
+                kind: (count, price[KIND[kind].price_column], KIND[kind].per)
+                for kind, count in charged(used).items()
             }
             if told and price["calls_per_thousand"]:
-                told["calls"] = (used["calls"] - used["unpriced_calls"], price["calls_per_thousand"], CALLS.per)
+                told["calls"] = (
+                    used["calls"] - used["unpriced_calls"],
+                    price["calls_per_thousand"],
+                    CALLS.per,
+                )
             for kind, (count, each, per) in told.items():
                 key = (used["provider"], used["model"], kind, used["currency"])
                 parts.append({"key": key, "count": count, "cost": count * each / per})
@@ -556,7 +665,9 @@ def test_parts_of_costs(world: World) -> None:
         row = (provider, name, kind, sum(names(alike, "count")), spent, currency)
         made.append(((currency, falling(spent), provider, name, kind), row))
     assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
-    assert {"calls", "input_tokens", "cached_input_tokens", "output_tokens", "web_searches"} <= set(names(rows, "kind"))
+    assert {"calls", "input_tokens", "cached_input_tokens", "output_tokens", "web_searches"} <= set(
+        names(rows, "kind")
+    )
     for currency in ("EUR", "USD"):
         spent = total(one["cost"] for one in usage if one["currency"] == currency)
         assert sum(one["cost"] for one in parts if one["key"][3] == currency) == spent
@@ -565,12 +676,20 @@ def test_parts_of_costs(world: World) -> None:
 def test_why_calls_have_no_price(world: World) -> None:
     """Question 12 tells of every unpriced call why it has no price."""
     _, rows = world.ask("12a")
-    usage = view_oracle.model_usage(world.facts, counted(world.facts.runs, world.facts.steps)).values()
+    usage = view_oracle.model_usage(
+        world.facts, counted(world.facts.runs, world.facts.steps)
+    ).values()
     known = {price["model"] for price in world.facts.prices}
     unpriced = []
     for used in usage:
-        price = world.facts.price(used["model"], used["hour"], used["service_tier"], used["context_tier"])
-        lacking = [] if price is None else [one for one in charged(used) if price[KIND[one].price_column] is None]
+        price = world.facts.price(
+            used["model"], used["hour"], used["service_tier"], used["context_tier"]
+        )
+        lacking = (
+            []
+            if price is None
+            else [one for one in charged(used) if price[KIND[one].price_column] is None]
+        )
         if used["model"] is None:
             why = "the calls name no model"
         elif used["model"] not in known:
@@ -584,7 +703,9 @@ def test_why_calls_have_no_price(world: World) -> None:
         if used["unpriced_calls"]:
             unpriced.append({**used, "why": why, "tier": used["service_tier"] or "standard"})
     made = []
-    for (name, tier, why), calls in grouped(unpriced, lambda one: (one["model"], one["tier"], one["why"])).items():
+    for (name, tier, why), calls in grouped(
+        unpriced, lambda one: (one["model"], one["tier"], one["why"])
+    ).items():
         count = sum(names(calls, "unpriced_calls"))
         made.append(((-count, rising(name), tier, why), (name, tier, why, count)))
     assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
@@ -597,16 +718,26 @@ def test_why_calls_have_no_price(world: World) -> None:
 def test_reported_costs(world: World) -> None:
     """Question 13 compares the costs of thirty days that providers report with those by the prices, within US dollars."""
     at, rows = world.ask("13a")
-    reported = [one for one in view_oracle.cost_differences(world.facts).values() if one["time"] >= at - DAYS_30]
+    reported = [
+        one
+        for one in view_oracle.cost_differences(world.facts).values()
+        if one["time"] >= at - DAYS_30
+    ]
     made = []
-    for (provider, name), calls in grouped(reported, lambda one: (one["provider"], one["model"])).items():
+    for (provider, name), calls in grouped(
+        reported, lambda one: (one["provider"], one["model"])
+    ).items():
         compared = [one for one in calls if one["difference"] is not None]
         spent, said = (rounded(total(names(compared, one)), 4) for one in ("cost", "reported_cost"))
-        apart = sum(one["ratio"] is not None and not 0.99 <= one["ratio"] <= 1.01 for one in compared)
+        apart = sum(
+            one["ratio"] is not None and not 0.99 <= one["ratio"] <= 1.01 for one in compared
+        )
         row = (provider, name, len(compared), spent, said, apart, len(calls) - len(compared))
         made.append(((rising(provider), rising(name)), row))
     assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
-    assert {(True, False), (False, True)} <= {(row["compared"] > 0, row["not_compared"] > 0) for row in rows}
+    assert {(True, False), (False, True)} <= {
+        (row["compared"] > 0, row["not_compared"] > 0) for row in rows
+    }
     assert {None, "someone"} == set(names(rows, "provider"))
     assert any(row["apart"] > 0 for row in rows)
 
@@ -641,7 +772,9 @@ def test_an_analyst_may_ask(world: World) -> None:
             for sql, _ in QUERIES.values():
                 assert connection.execute(sql.encode()).fetchall()
             latest = [connection.execute(sql.encode()).fetchall()[0][0] for sql in freshness]
-        assert latest == [max(names(rows, "updated_at")) for rows in (world.facts.runs, world.facts.steps)]
+        assert latest == [
+            max(names(rows, "updated_at")) for rows in (world.facts.runs, world.facts.steps)
+        ]
     finally:
         with psycopg.connect(world.url, autocommit=True) as connection:
             connection.execute("REASSIGN OWNED BY orchestra_migrator TO postgres")

@@ -18,10 +18,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.local.folder import Folder
-from etl.local.history import History
-from etl.local.misbehaviour import Misbehaviour
-from etl.local.simulator import Simulator
+from etl.simulator.folder import Folder
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import Misbehaviour
+from etl.simulator.server import Simulator
 from tests.oracle import differences
 from tests.support import configuration, environment, free_port, query, wait_until, writes
 
@@ -29,11 +29,15 @@ Environment = Mapping[str, str]
 
 
 def _environment(variables: Environment) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    kept = {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ
+    }
     return {**kept, **variables}
 
 
-def run(*arguments: str, variables: Environment, input: str | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, variables: Environment, input: str | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "etl", *arguments],
@@ -77,7 +81,9 @@ def simulator(history: History) -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def variables(simulator: Simulator, history: History, database_url: str, tmp_path: Path) -> dict[str, str]:
+def variables(
+    simulator: Simulator, history: History, database_url: str, tmp_path: Path
+) -> dict[str, str]:
     """An environment that points the command at the server and at an empty schema."""
     config = tmp_path / "etl.toml"
     config.write_text(configuration(*history.workflow_ids))
@@ -107,13 +113,20 @@ def test_sync_loads_everything_and_a_second_one_asks_for_the_heads_only(
     assert writes(url) == before
 
 
-def test_rollups_that_cannot_be_refreshed_do_not_hide_what_was_loaded(variables: dict[str, str]) -> None:
+def test_rollups_that_cannot_be_refreshed_do_not_hide_what_was_loaded(
+    variables: dict[str, str],
+) -> None:
     """The report says what was stored, the exit status that the database refused something; the next refresh makes it good."""
     url = variables["DATABASE_URL"]
     query(url, "ALTER TABLE orchestra.run_rollup RENAME TO elsewhere")
     done = run("sync", "--json", variables=variables)
     report = json.loads(done.stdout)
-    assert (done.returncode, report["exit_status"], report["load"]["runs"], len(report["errors"])) == (4, 4, 120, 1)
+    assert (
+        done.returncode,
+        report["exit_status"],
+        report["load"]["runs"],
+        len(report["errors"]),
+    ) == (4, 4, 120, 1)
     query(url, "ALTER TABLE orchestra.elsewhere RENAME TO run_rollup")
     assert run("sync", variables=variables).returncode == 0
     assert run("rollups", "verify", variables=variables).returncode == 0
@@ -131,7 +144,11 @@ def test_a_killed_sync_is_made_good_by_the_next(
     for _ in range(4):
         asked = sum(simulator.requests.values()) + moments.randrange(40)
         with started("sync", variables=variables) as process:
-            wait_until(lambda asked=asked: sum(simulator.requests.values()) >= asked or process.poll() is not None)  # type: ignore[misc]
+
+            def is_over(process=process, asked=asked) -> bool:  # type: ignore[no-untyped-def]
+                return sum(simulator.requests.values()) >= asked or process.poll() is not None
+
+            wait_until(is_over)
             process.kill()
     done = run("sync", variables=variables)
     assert done.returncode == 0, (seed, done.stderr)
@@ -142,13 +159,18 @@ def test_two_syncs_and_a_service_at_once(history: History, variables: dict[str, 
     """Two syncs and a service on one database: complete and equal, no deadlock, no steps read for nothing."""
     url = variables["DATABASE_URL"]
     with started("serve", variables=variables) as service:
-        with started("sync", variables=variables) as one, started("sync", variables=variables) as two:
+        with (
+            started("sync", variables=variables) as one,
+            started("sync", variables=variables) as two,
+        ):
             assert one.wait(300) == 0, one.stderr and one.stderr.read()
             assert two.wait(300) == 0, two.stderr and two.stderr.read()
         assert differences(url, history) == []
         service.send_signal(signal.SIGTERM)
         assert service.wait(120) == 0
-    assert query(url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [{"deadlocks": 0}]
+    assert query(
+        url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    ) == [{"deadlocks": 0}]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -159,15 +181,27 @@ def test_the_service_loads_and_ends_in_good_order(
     url = variables["DATABASE_URL"]
     with started("serve", variables=variables) as service:
         wait_until(
-            lambda: query(url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'") == [{"n": 120}]
+            lambda: (
+                query(url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'")
+                == [{"n": 120}]
+            )
         )
         assert differences(url, history) == []
         simulator.misbehave(Misbehaviour(delay=600.0, endpoints=("steps",)))
         query(url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
-        wait_until(lambda: query(url, "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE leased_until > now()") != [])
+        wait_until(
+            lambda: (
+                query(
+                    url, "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE leased_until > now()"
+                )
+                != []
+            )
+        )
         service.send_signal(number)
         assert service.wait(60) == 0
-    assert query(url, "SELECT count(*) AS n FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL") == [{"n": 0}]
+    assert query(
+        url, "SELECT count(*) AS n FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL"
+    ) == [{"n": 0}]
 
 
 def test_a_second_signal_ends_at_once(simulator: Simulator, variables: dict[str, str]) -> None:
@@ -198,7 +232,10 @@ def test_health_and_metrics(history: History, variables: dict[str, str]) -> None
 
     with started("serve", variables=variables):
         wait_until(
-            lambda: query(url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'") == [{"n": 120}]
+            lambda: (
+                query(url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'")
+                == [{"n": 120}]
+            )
         )
         wait_until(lambda: "orchestra_etl_runs_read_total 120.0" in ask("/metrics")[1])
         assert ask("/livez") == (200, "ok\n")
@@ -248,17 +285,24 @@ def test_all_workflows_of_an_api_that_is_away_is_an_error(variables: dict[str, s
     variables.update(ORCHESTRA_BASE_URL="http://127.0.0.1:9/api", ORCHESTRA_ETL_API__ATTEMPTS="1")
     for command in ("sync", "backfill"):
         away = run(command, variables=variables)
-        assert (away.returncode, away.stdout, "refused" in away.stderr) == (5, "", True), away.stderr
+        assert (away.returncode, away.stdout, "refused" in away.stderr) == (5, "", True), (
+            away.stderr
+        )
 
 
-def test_a_missing_or_newer_schema_is_named(variables: dict[str, str], empty_database_url: str) -> None:
+def test_a_missing_or_newer_schema_is_named(
+    variables: dict[str, str], empty_database_url: str
+) -> None:
     """Without a schema the command says `db upgrade` and ends with 4; a newer schema asks for a newer program."""
     variables["DATABASE_URL"] = empty_database_url
     without = run("sync", variables=variables)
     assert (without.returncode, "db upgrade" in without.stderr) == (4, True)
     assert run("db", "upgrade", variables=variables).returncode == 0
     assert run("sync", variables=variables).returncode == 0
-    query(empty_database_url, "UPDATE orchestra_etl.alembic_version SET version_num = '9999', oldest_program = '9999'")
+    query(
+        empty_database_url,
+        "UPDATE orchestra_etl.alembic_version SET version_num = '9999', oldest_program = '9999'",
+    )
     newer = run("sync", variables=variables)
     assert (newer.returncode, "newer" in newer.stderr) == (4, True)
 
@@ -283,7 +327,9 @@ def test_trouble_with_a_run_is_reported_once_and_loses_nothing(
     query(url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
     assert run("sync", variables=variables).returncode == 0
     assert differences(url, history) == []
-    assert query(url, "SELECT DISTINCT resolution FROM orchestra_etl.dead_letters") == [{"resolution": "loaded"}]
+    assert query(url, "SELECT DISTINCT resolution FROM orchestra_etl.dead_letters") == [
+        {"resolution": "loaded"}
+    ]
 
 
 def test_more_new_runs_than_the_list_shows_are_a_recorded_gap(
@@ -301,7 +347,9 @@ def test_more_new_runs_than_the_list_shows_are_a_recorded_gap(
     assert gaps == [{"workflow_id": history.workflow_ids[0], "known": True}]
 
 
-def test_track_takes_the_answers_of_execute(simulator: Simulator, history: History, variables: dict[str, str]) -> None:
+def test_track_takes_the_answers_of_execute(
+    simulator: Simulator, history: History, variables: dict[str, str]
+) -> None:
     """A run tracked under the wrong workflow from Execute's answer is read under the right one once listed."""
     wrong, right = history.workflow_ids[:2]
     run_id = history.run_ids(right)[0]
@@ -337,7 +385,10 @@ def test_the_sample_by_the_command(
     command: str, tmp_path: Path, database_url: str, sample_steps: bytes, variables: dict[str, str]
 ) -> None:
     """The real response, tracked and served as it is, is loaded by `sync` and by `serve`; a second poll writes nothing."""
-    workflow, run_id = "1234f567-bb12-1234-b7cd-f7a71a98cd24", "5b69669f-975a-49af-a33a-61ff9ae5a20f"
+    workflow, run_id = (
+        "1234f567-bb12-1234-b7cd-f7a71a98cd24",
+        "5b69669f-975a-49af-a33a-61ff9ae5a20f",
+    )
     folder = tmp_path / "served" / workflow / run_id
     folder.mkdir(parents=True)
     (folder / "steps.json").write_bytes(sample_steps)
@@ -373,7 +424,8 @@ def test_the_sample_by_the_command(
         poll(2)
         assert writes(database_url) == before
     steps = query(
-        database_url, "SELECT id, duration_ms, response_model, total_tokens FROM orchestra.steps ORDER BY position"
+        database_url,
+        "SELECT id, duration_ms, response_model, total_tokens FROM orchestra.steps ORDER BY position",
     )
     assert [tuple(step.values()) for step in steps] == [
         ("b2acc986-af06-418a-bf71-c730d5ghaf0b", 2237.692, "virtuoso-medium", 84),
@@ -387,7 +439,9 @@ def test_a_backfill_reads_final_runs_again_when_told(
     """`backfill --reread --since` reads the final runs of that time once more, and nothing else; it writes no row."""
     assert run("sync", variables=variables).returncode == 0
     url = variables["DATABASE_URL"]
-    newest = query(url, "SELECT id, start_time FROM orchestra.runs ORDER BY start_time DESC LIMIT 5")
+    newest = query(
+        url, "SELECT id, start_time FROM orchestra.runs ORDER BY start_time DESC LIMIT 5"
+    )
     before = writes(url)
     simulator.reset_counts()
     since = newest[-1]["start_time"].strftime("%Y-%m-%dT%H:%M:%S")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded.postgres import EmbeddedPostgres
 from tests.acceptance.test_command import run, started
 from tests.postgres_fixture import new_home
 from tests.support import query, wait_until
@@ -92,7 +92,8 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
     home: Path, listener: socket.socket, postgres_server: EmbeddedPostgres, empty_database_url: str
 ) -> None:
     """With somebody's database, key, server, proxy and settings in the environment it loads its own history to the
-    end, prints it in plain lines, and connects to none of them; the database's session count shows it."""
+    end, prints it in plain lines, and connects to none of them; the database's session count shows
+    it."""
     query(empty_database_url, "CREATE TABLE marker ()")
     database = empty_database_url.partition("?")[0].rpartition("/")[2]
     admin = postgres_server.url_for("postgres")
@@ -130,25 +131,38 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
     with pytest.raises(BlockingIOError):
         listener.accept()
     assert sessions() == before
-    assert query(empty_database_url, "SELECT relname FROM pg_stat_user_tables") == [{"relname": "marker"}]
+    assert query(empty_database_url, "SELECT relname FROM pg_stat_user_tables") == [
+        {"relname": "marker"}
+    ]
     assert "\x1b" not in done.stdout
-    assert re.search(r"^loaded 9\d\d runs with [\d,]+ steps in [\d.]+ s, 9\d\d requests$", done.stdout, re.MULTILINE)
-    assert [line.split("│")[0].strip() for line in done.stdout.splitlines() if line.count("│") == 8] == [
+    assert re.search(
+        r"^loaded 9\d\d runs with [\d,]+ steps in [\d.]+ s, 9\d\d requests$",
+        done.stdout,
+        re.MULTILINE,
+    )
+    assert [
+        line.split("│")[0].strip() for line in done.stdout.splitlines() if line.count("│") == 8
+    ] == [
         "invoice reader",
         "support triage",
         "weather jokes",
     ]
     # Three questions with their answers, and the way to ask one's own.
-    questions = re.findall(r"^SELECT .*?;\n\n.*?━[^\n]*\n(.*?)\n\n", done.stdout, re.MULTILINE | re.DOTALL)
+    questions = re.findall(
+        r"^SELECT .*?;\n\n.*?━[^\n]*\n(.*?)\n\n", done.stdout, re.MULTILINE | re.DOTALL
+    )
     assert [answer.count("\n") + 1 >= 3 for answer in questions] == [True, True, True]
     # Several providers with what they cost; of a model without a price neither is known.
     models = [[cell.strip() for cell in line.split("│")] for line in questions[2].splitlines()]
     assert {"anthropic", "google", "openai"} <= {provider for provider, *_ in models}
     assert all(re.fullmatch(r"\d+\.\d{4} USD", cells[-1]) for cells in models if cells[0] != "-")
-    assert {(cells[0], cells[-1]) for cells in models if cells[1].startswith("virtuoso")} == {("-", "-")}
+    assert {(cells[0], cells[-1]) for cells in models if cells[1].startswith("virtuoso")} == {
+        ("-", "-")
+    }
     assert "None" not in done.stdout
     assert processes_in(home) == []
-    # The line that it leaves works after its end, and its success rates are those that the dashboards show.
+    # The line that it leaves works after its end, and its success rates are those that the
+    # dashboards show.
     [line] = [line for line in done.stdout.splitlines() if line.endswith("db psql")]
     asked = subprocess.run(
         [*shlex.split(line), "--tuples-only", "--no-align", "-c", RATES],
@@ -174,7 +188,9 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
         (signal.SIGINT, "loading"),
     ],
 )
-def test_a_signal_before_the_end_of_the_backlog(home: Path, number: signal.Signals, moment: str) -> None:
+def test_a_signal_before_the_end_of_the_backlog(
+    home: Path, number: signal.Signals, moment: str
+) -> None:
     """Ctrl-C, SIGTERM and a closed terminal end it with the signal's status and no server left."""
     with started("demo", "--exit", variables={"ORCHESTRA_ETL_HOME": str(home)}) as process:
         if moment == "starting":
@@ -249,7 +265,9 @@ def test_on_a_terminal_of_80_columns(home: Path) -> None:
     shown = re.split(r"[\r\n]+", ESCAPES.sub("", bars + live))
     assert max(len(line) for line in shown) <= 80
     # Each on one line, with nothing cut off.
-    assert any(re.fullmatch(r"loading the backlog [━╸╺ ]+ \d+/\d+ +runs 0:00:\d\d", line) for line in shown)
+    assert any(
+        re.fullmatch(r"loading the backlog [━╸╺ ]+ \d+/\d+ +runs 0:00:\d\d", line) for line in shown
+    )
     assert any(re.fullmatch(r"workflow +┃runs ┃good ┃.* ┃ *tokens *", line) for line in shown)
     assert not any("…" in line for line in shown)
     assert processes_in(home) == []

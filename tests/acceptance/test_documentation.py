@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from etl.local.history import History
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.acceptance.test_command import run
 from tests.conftest import ROOT
 from tests.support import configuration, environment, load, query, sync
@@ -39,7 +39,9 @@ def _lines(document: Path) -> Iterator[str]:
 
 
 COMMANDS = [(document, line) for document in DOCUMENTS for line in _lines(document)]
-OURS = sorted({line for _, line in COMMANDS if line.startswith("orchestra-etl ") and line not in ELSEWHERE})
+OURS = sorted(
+    {line for _, line in COMMANDS if line.startswith("orchestra-etl ") and line not in ELSEWHERE}
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,10 @@ def test_every_other_command_is_known() -> None:
             if words[0] == "make":
                 assert words[1] in targets, (document, line)
             elif words[0] != "orchestra-etl":
-                assert words[0] in MACHINES or words[0].startswith("/opt/orchestra-etl"), (document, line)
+                assert words[0] in MACHINES or words[0].startswith("/opt/orchestra-etl"), (
+                    document,
+                    line,
+                )
             for word in words:
                 found = re.search(r"\bconfig/[\w./-]+", word)
                 assert found is None or (ROOT / found[0]).exists(), (document, line)
@@ -104,4 +109,6 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert found.exists(), target
         if heading:
             titles = re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE)
-            assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert heading in {
+                re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles
+            }

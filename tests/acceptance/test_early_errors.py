@@ -21,7 +21,9 @@ DEEP = "[" * 3000
 
 
 def _one_line(done: subprocess.CompletedProcess[str], status: int, words: str) -> None:
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (status, "", 1), done.stdout + done.stderr
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (status, "", 1), (
+        done.stdout + done.stderr
+    )
     assert words in done.stderr
     assert CANARY not in done.stderr
 
@@ -43,7 +45,10 @@ def test_a_bad_variable_is_one_line_without_secrets(variable: str, value: str, w
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
-        ('[database]\nurl_file = "~nosuchuser/url"', "database.url_file: ~nosuchuser stands for no home"),
+        (
+            '[database]\nurl_file = "~nosuchuser/url"',
+            "database.url_file: ~nosuchuser stands for no home",
+        ),
         (f"deep = {DEEP}", "too long to be read"),
         (f"long = {'9' * 5000}", "too long to be read"),
     ],
@@ -72,9 +77,15 @@ def test_a_home_that_there_is_not_is_one_line() -> None:
 def test_bad_input_of_track_is_one_line(line: bytes, words: str) -> None:
     """Nested JSON, bytes that are no text and prose end `track w -` with status 2 and one line."""
     done = subprocess.run(
-        [sys.executable, "-m", "etl", "track", "w", "-"], env=SECRETS, input=line, capture_output=True, timeout=60
+        [sys.executable, "-m", "etl", "track", "w", "-"],
+        env=SECRETS,
+        input=line,
+        capture_output=True,
+        timeout=60,
     )
-    text = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    text = subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
     _one_line(text, 2, words)
 
 
@@ -96,7 +107,12 @@ def test_a_defect_before_the_settings_are_read_shows_no_secret() -> None:
     """An unexpected error while all secrets lie in variables prints its type, no traceback, and promises none."""
     variables = {**SECRETS, "ORCHESTRA_ETL_LOGS__LEVEL": "debug"}
     done = subprocess.run(
-        [sys.executable, "-c", _DEFECT], env=variables, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", _DEFECT],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     _one_line(done, 1, "unexpected RuntimeError before the settings were read")
     assert "LEVEL=debug" not in done.stderr

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from etl.local.history import History
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.acceptance.test_command import started
 from tests.conftest import ROOT
 from tests.support import configuration, environment, free_port, query, wait_until
@@ -32,7 +32,9 @@ class Exposition:
         self.samples: Samples = {}
         for family in self.families:
             for sample in family.samples:
-                self.samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+                self.samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = (
+                    sample.value
+                )
 
     def value(self, name: str, **labels: str) -> float:
         """One sample."""
@@ -56,18 +58,25 @@ def history() -> History:
 
 
 @pytest.fixture
-def scraped(history: History, database_url: str, tmp_path: Path) -> Iterator[tuple[Exposition, Simulator]]:
+def scraped(
+    history: History, database_url: str, tmp_path: Path
+) -> Iterator[tuple[Exposition, Simulator]]:
     """The figures of a service that has loaded everything, and the server that it has asked."""
     config = tmp_path / "etl.toml"
     config.write_text(configuration(*history.workflow_ids))
     port = free_port()
     with Simulator(history).in_thread() as simulator:
-        variables = environment(database_url, simulator.base_url, ORCHESTRA_ETL_SERVICE__PORT=str(port))
+        variables = environment(
+            database_url, simulator.base_url, ORCHESTRA_ETL_SERVICE__PORT=str(port)
+        )
         with started("--config", str(config), "serve", variables=variables):
             final = "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'"
             wait_until(lambda: query(database_url, final) == [{"n": 60}])
             wait_until(
-                lambda: scrape(port).total("due_runs") == 0 and scrape(port).total("newest_run_timestamp_seconds") > 0
+                lambda: (
+                    scrape(port).total("due_runs") == 0
+                    and scrape(port).total("newest_run_timestamp_seconds") > 0
+                )
             )
             yield scrape(port), simulator
 
@@ -93,7 +102,9 @@ def test_figures_are_those_of_the_database_and_the_server(
             "SELECT extract(epoch FROM max(start_time))::float AS at FROM orchestra.runs WHERE workflow_id = %s",
             workflow_id,
         )
-        assert found.value("newest_run_timestamp_seconds", workflow=workflow_id) == pytest.approx(newest["at"])
+        assert found.value("newest_run_timestamp_seconds", workflow=workflow_id) == pytest.approx(
+            newest["at"]
+        )
         assert found.value("verdict", workflow=workflow_id) == 0
         assert found.value("sweeps_total", workflow=workflow_id, complete="true") >= 1
         for name in ("dead_letters", "gaps", "failing_runs", "stale_runs", "lag_seconds"):

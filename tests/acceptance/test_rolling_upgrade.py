@@ -1,6 +1,7 @@
 """Two versions of the program on one database, in both orders of deployment.
 
-The later version is a copy of this one with one more revision, which adds a column; it runs as a process of its own.
+The later version is a copy of this one with one more revision, which adds a column; it runs as a
+process of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from etl import schema
-from etl.local.history import History
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.acceptance.test_command import _environment, started
 from tests.conftest import ROOT
 from tests.oracle import differences
@@ -56,14 +57,20 @@ class Program:
 @pytest.fixture
 def history() -> History:
     """A workflow with 30 finished runs."""
-    return History(seed=11, workflows=1, runs_per_workflow=30, live=0, arrivals_per_minute=0, pace=0.001)
+    return History(
+        seed=11, workflows=1, runs_per_workflow=30, live=0, arrivals_per_minute=0, pace=0.001
+    )
 
 
 @pytest.fixture
-def variables(history: History, empty_database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+def variables(
+    history: History, empty_database_url: str, tmp_path: Path
+) -> Iterator[dict[str, str]]:
     """What a program needs in its environment: a database without a schema, a server, a configuration."""
     config = tmp_path / "etl.toml"
-    config.write_text(configuration(*history.workflow_ids, more='[logs]\nlevel = "info"') + '\ninterval = "1s"')
+    config.write_text(
+        configuration(*history.workflow_ids, more='[logs]\nlevel = "info"') + '\ninterval = "1s"'
+    )
     with Simulator(history).in_thread() as simulator:
         more = {"ORCHESTRA_ETL_CONFIG": str(config), "ORCHESTRA_ETL_SERVICE__PORT": "0"}
         yield environment(empty_database_url, simulator.base_url, **more)
@@ -79,7 +86,9 @@ def later(folder: Path, variables: Mapping[str, str], *, contracts: bool) -> Pro
     """The next version, whose revision excludes this one where it `contracts`."""
     for part in ("etl", "migrations", "config"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "migrations" / "versions" / f"{LATER}_later.py").write_text(REVISION + (CONTRACTS if contracts else ""))
+    (folder / "migrations" / "versions" / f"{LATER}_later.py").write_text(
+        REVISION + (CONTRACTS if contracts else "")
+    )
     return Program(folder, variables)
 
 
@@ -87,7 +96,9 @@ def _stored(url: str) -> int:
     return int(query(url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"])
 
 
-def test_the_schema_goes_first(this: Program, variables: dict[str, str], history: History, tmp_path: Path) -> None:
+def test_the_schema_goes_first(
+    this: Program, variables: dict[str, str], history: History, tmp_path: Path
+) -> None:
     """Services of this version go on while the schema is upgraded, and more of them may start."""
     url, [workflow_id] = variables["DATABASE_URL"], history.workflow_ids
     after = later(tmp_path / "later", variables, contracts=False)
@@ -112,7 +123,9 @@ def test_the_schema_goes_first(this: Program, variables: dict[str, str], history
     assert differences(url, history) == []
 
 
-def test_the_program_goes_first(this: Program, variables: dict[str, str], history: History, tmp_path: Path) -> None:
+def test_the_program_goes_first(
+    this: Program, variables: dict[str, str], history: History, tmp_path: Path
+) -> None:
     """The later version works on the schema as it is, says so, and works on with it upgraded."""
     url, [workflow_id] = variables["DATABASE_URL"], history.workflow_ids
     after = later(tmp_path / "later", variables, contracts=False)
@@ -128,13 +141,17 @@ def test_the_program_goes_first(this: Program, variables: dict[str, str], histor
     assert differences(url, history) == []
 
 
-def test_a_schema_that_has_left_this_program_behind(this: Program, variables: dict[str, str], tmp_path: Path) -> None:
+def test_a_schema_that_has_left_this_program_behind(
+    this: Program, variables: dict[str, str], tmp_path: Path
+) -> None:
     """What the later version's revision excludes ends with one line and changes nothing."""
     assert later(tmp_path / "later", variables, contracts=True)("db", "upgrade").returncode == 0
     for command in (("sync",), ("serve",), ("status",), ("db", "upgrade"), ("db", "check")):
         done = this(*command)
         assert (done.returncode, done.stdout) == (4, "")
-        assert [line.endswith("upgrade orchestra-etl") for line in done.stderr.splitlines()] == [True]
+        assert [line.endswith("upgrade orchestra-etl") for line in done.stderr.splitlines()] == [
+            True
+        ]
     assert query(variables["DATABASE_URL"], "SELECT 1 AS one FROM orchestra_etl.run_ledger") == []
 
 
@@ -149,7 +166,16 @@ def test_this_program_works_on_the_oldest_schema_that_it_accepts(
     assert (refused.returncode, "run `orchestra-etl db upgrade`" in refused.stderr) == (4, True)
     schema.upgrade(url, revision=schema.OLDEST_SCHEMA)
     done = this("sync")
-    assert (done.returncode, "schema_of_another_version" in done.stderr) == (0, schema.head() != schema.OLDEST_SCHEMA)
-    for command in (("status",), ("runs", "list"), ("rollups", "verify"), ("dead-letters", "list"), ("gaps", "list")):
+    assert (done.returncode, "schema_of_another_version" in done.stderr) == (
+        0,
+        schema.head() != schema.OLDEST_SCHEMA,
+    )
+    for command in (
+        ("status",),
+        ("runs", "list"),
+        ("rollups", "verify"),
+        ("dead-letters", "list"),
+        ("gaps", "list"),
+    ):
         assert this(*command).returncode == 0
     assert differences(url, history) == []

@@ -37,12 +37,25 @@ def _get(exports: dict[str, str], path: str) -> Any:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_what_it_says_until_a_signal(number: signal.Signals) -> None:
     """The two exported variables lead to the API as the options describe it; a signal ends it with status 0."""
-    options = ["--port", "0", "--key", "it's a key", "--workflows", "2", "--runs", "7", "--arrivals", "0"]
+    options = [
+        "--port",
+        "0",
+        "--key",
+        "it's a key",
+        "--workflows",
+        "2",
+        "--runs",
+        "7",
+        "--arrivals",
+        "0",
+    ]
     with started("simulate", *options, variables={}) as process:
         exports = _exports(process)
         assert exports["ORCHESTRA_API_KEY"] == "it's a key"
         workflows = _get(exports, "/workflows")
-        assert [len(_get(exports, f"/workflows/{one['workflow_id']}/runs")) for one in workflows] == [7, 7]
+        assert [
+            len(_get(exports, f"/workflows/{one['workflow_id']}/runs")) for one in workflows
+        ] == [7, 7]
         with pytest.raises(urllib.error.HTTPError, match="401") as refused:
             _get({**exports, "ORCHESTRA_API_KEY": "another"}, "/workflows")
         refused.value.close()

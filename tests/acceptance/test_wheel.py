@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
-from etl.local.history import History
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.acceptance.test_demo import processes_in
 from tests.conftest import ROOT
 from tests.oracle import differences
@@ -52,7 +52,8 @@ def installed(distributions: Distributions, tmp_path_factory: pytest.TempPathFac
     _check([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-index", "--no-deps",
             "--root-user-action=ignore", str(distributions.wheel)])  # fmt: skip
     [site_packages] = folder.glob("lib/python*/site-packages")
-    # Searched behind the wheel. Lines of this kind in files there, such as the checkout's own, are not followed.
+    # Searched behind the wheel. Lines of this kind in files there, such as the checkout's own, are
+    # not followed.
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return folder / "bin" / "orchestra-etl"
 
@@ -72,7 +73,9 @@ def _check(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _run(command: Path, *arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: Path, *arguments: str, folder: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(command), *arguments],
         cwd=folder,
@@ -94,7 +97,9 @@ def test_the_wheel_holds_the_program_and_nothing_else(distributions: Distributio
     with zipfile.ZipFile(distributions.wheel) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     revisions = {f"etl/{name}" for name in _python_files(ROOT / "migrations")}
-    statements = {f"etl/migrations/sql/{path.name}" for path in (ROOT / "migrations" / "sql").glob("*.sql")}
+    statements = {
+        f"etl/migrations/sql/{path.name}" for path in (ROOT / "migrations" / "sql").glob("*.sql")
+    }
     others = {"etl/py.typed", "etl/config/etl.toml", "etl/migrations/script.py.mako"}
     assert names == _python_files(ROOT / "etl") | revisions | statements | others
 
@@ -123,9 +128,13 @@ def test_the_installed_wheel_does_the_main_job(
             empty_database_url, simulator.base_url, ORCHESTRA_ETL_WORKFLOWS=workflows
         )
         version = _run(installed, "--version", folder=tmp_path)
-        assert version.stdout == f"orchestra-etl {distributions.wheel.name.split('-')[1]}\n", version.stderr
+        assert version.stdout == f"orchestra-etl {distributions.wheel.name.split('-')[1]}\n", (
+            version.stderr
+        )
         shown = _run(installed, "config", "show", folder=tmp_path, **variables)
-        assert shown.stdout.startswith("# no configuration file; run `orchestra-etl config init` to write one\n")
+        assert shown.stdout.startswith(
+            "# no configuration file; run `orchestra-etl config init` to write one\n"
+        )
         upgraded = _run(installed, "db", "upgrade", folder=tmp_path, **variables)
         assert upgraded.returncode == 0, upgraded.stderr
         synced = _run(installed, "sync", folder=tmp_path, **variables)
@@ -142,17 +151,33 @@ def test_no_installation_is_ever_to_be_edited(installed: Path, tmp_path: Path) -
         folder.mkdir()
         variables = {"ORCHESTRA_API_KEY": "k", "ORCHESTRA_BASE_URL": "http://127.0.0.1:9"}
         shown = _run(command, "config", "show", folder=folder, **variables)
-        assert shown.stdout.startswith("# no configuration file; run `orchestra-etl config init` to write one\n")
+        assert shown.stdout.startswith(
+            "# no configuration file; run `orchestra-etl config init` to write one\n"
+        )
         assert 'database.url = "embedded"\n' in shown.stdout
         for words in (("sync",), ("serve",), ("config", "check"), ("workflows",)):
-            told = _run(command, *words, folder=folder, DATABASE_URL="postgresql://127.0.0.1:9/x", **variables)
+            told = _run(
+                command,
+                *words,
+                folder=folder,
+                DATABASE_URL="postgresql://127.0.0.1:9/x",
+                **variables,
+            )
             text = told.stdout + told.stderr
             assert told.returncode in (2, 5), text
-            assert words == ("workflows",) or "run `orchestra-etl config init`" in " ".join(text.split())
-            assert not [place for place in (str(installed.parent.parent), str(ROOT), "site-packages") if place in text]
+            assert words == ("workflows",) or "run `orchestra-etl config init`" in " ".join(
+                text.split()
+            )
+            assert not [
+                place
+                for place in (str(installed.parent.parent), str(ROOT), "site-packages")
+                if place in text
+            ]
         made = _run(command, "config", "init", folder=folder)
         assert (made.returncode, made.stdout.split()[0]) == (0, "config/etl.toml"), made.stderr
-        assert (folder / "config" / "etl.toml").read_text() == (ROOT / "config" / "etl.toml").read_text()
+        assert (folder / "config" / "etl.toml").read_text() == (
+            ROOT / "config" / "etl.toml"
+        ).read_text()
         used = _run(command, "config", "show", folder=folder, **variables)
         assert used.stdout.partition("\n")[2] == shown.stdout.partition("\n")[2]
         assert used.stdout.startswith("# config/etl.toml\n")
@@ -161,7 +186,10 @@ def test_no_installation_is_ever_to_be_edited(installed: Path, tmp_path: Path) -
         assert (again.returncode, again.stderr.count("\n")) == (2, 1)
         assert (folder / "config" / "etl.toml").read_text() == "# mine\n"
         own = _run(command, "config", "init", "--user", folder=folder)
-        assert (own.returncode, str(folder / ".config")) == (0, str(Path(own.stdout.split()[0]).parent.parent))
+        assert (own.returncode, str(folder / ".config")) == (
+            0,
+            str(Path(own.stdout.split()[0]).parent.parent),
+        )
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir(exist_ok=True)
         found = _run(command, "config", "show", folder=elsewhere, HOME=str(folder))

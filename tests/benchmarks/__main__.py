@@ -1,8 +1,9 @@
 """`make bench`: this project beside what its users would otherwise take, in one run on one machine.
 
-Every contender reads the same history from the same process, which serves prepared bytes, and stores it in the same PostgreSQL;
-afterwards each one's tables must hold the same steps with the same JSON values. Each figure is the median of some repetitions, in
-turn; the spread stands behind it. `--json FILE` keeps the figures.
+Every contender reads the same history from the same process, which serves prepared bytes, and
+stores it in the same PostgreSQL; afterwards each one's tables must hold the same steps with the
+same JSON values. Each figure is the median of some repetitions, in turn; the spread stands behind
+it. `--json FILE` keeps the figures.
 """
 
 from __future__ import annotations
@@ -23,8 +24,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-from etl.local.postgres import EmbeddedPostgres
-from tests.benchmarks.contenders import DLT, DLT_FULL, DLT_NEW, HAND_WRITTEN, OURS, Contender, Cost, digest, limit, run
+from etl.embedded.postgres import EmbeddedPostgres
+from tests.benchmarks.contenders import (
+    DLT,
+    DLT_FULL,
+    DLT_NEW,
+    HAND_WRITTEN,
+    OURS,
+    Contender,
+    Cost,
+    digest,
+    limit,
+    run,
+)
 from tests.benchmarks.load_stage import empty, write_ready_made
 from tests.benchmarks.recorded import Api, Corpus, served
 from tests.postgres_fixture import new_home
@@ -61,7 +73,9 @@ class Figure(NamedTuple):
     requests: int
 
 
-def compare(corpus: Corpus, variant: str, contenders: Sequence[Contender], repetitions: int) -> Iterator[Figure]:
+def compare(
+    corpus: Corpus, variant: str, contenders: Sequence[Contender], repetitions: int
+) -> Iterator[Figure]:
     """Time each contender's first load, the same with 1 % more runs, and the same again with nothing new; and what nothing that
     fetches so many answers and stores so many rows could beat."""
     home = new_home()
@@ -76,19 +90,28 @@ def compare(corpus: Corpus, variant: str, contenders: Sequence[Contender], repet
                     shutil.rmtree(folder, ignore_errors=True)
                     folder.mkdir()
                     contender.prepare(server.url)
-                    for task, shown in (("first load", older), ("1 % new", corpus.runs), ("unchanged", corpus.runs)):
+                    for task, shown in (
+                        ("first load", older),
+                        ("1 % new", corpus.runs),
+                        ("unchanged", corpus.runs),
+                    ):
                         api.show(shown)
                         query(server.url, "CHECKPOINT")
                         before = api.requests()
                         cost = run(*contender.command(api, server.url, folder))
-                        costs.setdefault((task, contender.name), []).append((cost, api.requests() - before))
+                        costs.setdefault((task, contender.name), []).append(
+                            (cost, api.requests() - before)
+                        )
                     stored[contender.name] = digest(server.url, contender)
             if len(set(stored.values())) != 1 or stored[contenders[0].name][0] != api.steps:
                 raise SystemExit(f"the contenders have not stored the same: {stored}")
             # What ours has stored last is what is sent.
             batches = folder / "batches"
-            # A process begins with the peak of the one that started it: what is large is made in another.
-            making = get_context("spawn").Process(target=write_ready_made, args=(server.url, batches))
+            # A process begins with the peak of the one that started it: what is large is made in
+            # another.
+            making = get_context("spawn").Process(
+                target=write_ready_made, args=(server.url, batches)
+            )
             making.start()
             making.join()
             if making.exitcode != 0:
@@ -133,7 +156,8 @@ def replicas(runs: int, latency: float) -> dict[int, float]:
                     while True:
                         [row] = query(server.url, "SELECT count(*) AS runs FROM orchestra.runs")
                         if row["runs"] and not begun:
-                            # What is timed is the load: the sweep before it, and the start, are one service's alone.
+                            # What is timed is the load: the sweep before it, and the start, are one
+                            # service's alone.
                             begun, first = time.perf_counter(), row["runs"]
                         if row["runs"] == runs:
                             break
@@ -164,7 +188,9 @@ def budgeted(runs: int, rate: int, count: int = 4) -> float:
 
 
 @contextmanager
-def _services(count: int, api: Api, url: str, folder: Path, requests_per_second: int = 0) -> Iterator[None]:
+def _services(
+    count: int, api: Api, url: str, folder: Path, requests_per_second: int = 0
+) -> Iterator[None]:
     _, variables = OURS.command(api, url, folder)
     more = {
         "ORCHESTRA_ETL_SERVICE__PORT": "0",
@@ -172,7 +198,9 @@ def _services(count: int, api: Api, url: str, folder: Path, requests_per_second:
     }
     command = [sys.executable, "-m", "etl", "serve"]
     started = [
-        subprocess.Popen(command, env={**os.environ, **variables, **more}, stderr=subprocess.DEVNULL)
+        subprocess.Popen(
+            command, env={**os.environ, **variables, **more}, stderr=subprocess.DEVNULL
+        )
         for _ in range(count)
     ]
     try:
@@ -231,13 +259,22 @@ def main() -> None:
         if contender.limits:
             print(f"{contender.name}: {contender.limits}")
     scaling = replicas(2500, 0.05)
-    print("services side by side, API with 50 ms latency: " + ", ".join(f"{n}: {s:.2f} s" for n, s in scaling.items()))
+    print(
+        "services side by side, API with 50 ms latency: "
+        + ", ".join(f"{n}: {s:.2f} s" for n, s in scaling.items())
+    )
     kept = budgeted(2000, BUDGET)
-    print(f"4 services under one budget of {BUDGET} requests a second: the API sees {kept:.0f} a second")
+    print(
+        f"4 services under one budget of {BUDGET} requests a second: the API sees {kept:.0f} a second"
+    )
     started = starts()
     print("start: " + ", ".join(f"{name}: {seconds:.3f} s" for name, seconds in started.items()))
     if given.json:
-        machine = {"cores": os.cpu_count(), "python": platform.python_version(), "machine": platform.machine()}
+        machine = {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+        }
         given.json.write_text(
             json.dumps(
                 {

@@ -1,8 +1,9 @@
 """`make bench-analytics`: what a dashboard's questions cost on a large history.
 
-The history is made by SQL: runs of a fixed number of steps, evenly over the days, with durations that are lognormal around each
-node's own; one step in twenty was skipped, and has no start. Payloads are left out: no question reads them. The refresh of the
-rollups, the size of what is stored and every question are measured; one that takes a second or longer fails the benchmark. Each
+The history is made by SQL: runs of a fixed number of steps, evenly over the days, with durations
+that are lognormal around each node's own; one step in twenty was skipped, and has no start.
+Payloads are left out: no question reads them. The refresh of the rollups, the size of what is
+stored and every question are measured; one that takes a second or longer fails the benchmark. Each
 index that only answers need is shown with what it costs a load, and what it is for.
 """
 
@@ -24,7 +25,7 @@ import psycopg
 
 from etl.analytics import rollups
 from etl.database import Database
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from tests.benchmarks import indexes
 from tests.postgres_fixture import new_home
@@ -34,7 +35,12 @@ LIMIT = 1.0
 """Seconds that a question may take."""
 WORKFLOWS, NODES, DAYS = 10, 5, 90
 # What a server of two cores is commonly given; the rest is PostgreSQL's defaults.
-SERVER = {"shared_buffers": "2GB", "max_wal_size": "8GB", "maintenance_work_mem": "512MB", "work_mem": "32MB"}
+SERVER = {
+    "shared_buffers": "2GB",
+    "max_wal_size": "8GB",
+    "maintenance_work_mem": "512MB",
+    "work_mem": "32MB",
+}
 
 _WORKFLOWS = """
     INSERT INTO orchestra.workflows (id, name, labels)
@@ -182,7 +188,9 @@ QUESTIONS = [
                   orchestra.duration_quantile(buckets, counts, 0.95)
            FROM orchestra.node_daily WHERE day > current_date - 90 GROUP BY 1, 2""",
     ),
-    Question("newest 100 runs", "SELECT * FROM orchestra.run_summary ORDER BY start_time DESC LIMIT 100"),
+    Question(
+        "newest 100 runs", "SELECT * FROM orchestra.run_summary ORDER BY start_time DESC LIMIT 100"
+    ),
     Question(
         "failed runs of a workflow, 7 days",
         """SELECT * FROM orchestra.run_summary WHERE workflow_id = 'workflow-3' AND outcome = 'failed'
@@ -193,7 +201,10 @@ QUESTIONS = [
         """SELECT * FROM orchestra.run_summary WHERE workflow_name = 'workflow 1' AND outcome = 'soft_failed'
               AND start_time > now() - interval '7 days' ORDER BY start_time DESC LIMIT 1000""",
     ),
-    Question("the timeline of a run", "SELECT * FROM orchestra.step_timeline WHERE run_id = 'run-7' ORDER BY position"),
+    Question(
+        "the timeline of a run",
+        "SELECT * FROM orchestra.step_timeline WHERE run_id = 'run-7' ORDER BY position",
+    ),
     Question("open runs", "SELECT * FROM orchestra.open_runs ORDER BY age_ms DESC"),
     Question("health of the pipeline", "SELECT * FROM orchestra.pipeline_health"),
     Question(
@@ -218,7 +229,9 @@ QUESTIONS = [
 
 def documented() -> list[Question]:
     """The queries of docs/analytics.md; an analyst may wait for one."""
-    sections = re.findall(r"^## (\d+)\. [^\n]+\n(.+?)(?=^## )", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    sections = re.findall(
+        r"^## (\d+)\. [^\n]+\n(.+?)(?=^## )", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
+    )
     return [
         Question(f"question {number}{'ab'[place]} of the document", sql)
         for number, told in sections
@@ -284,7 +297,9 @@ def arguments(description: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--runs", type=int, default=2_000_000)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--home", type=Path, help="keep the database here, and use it again if it is there")
+    parser.add_argument(
+        "--home", type=Path, help="keep the database here, and use it again if it is there"
+    )
     return parser.parse_args()
 
 
@@ -327,7 +342,9 @@ def print_answers(answers: Sequence[Answer]) -> None:
     width = max(len(one.name) for one in answers) + 1
     print(f"{'question':{width}}{'rows':>8}{'median ms':>11}{'slowest ms':>12}")
     for one in answers:
-        print(f"{one.name:{width}}{one.rows:>8,}{one.milliseconds:>11.0f}{one.slowest_milliseconds:>12.0f}")
+        print(
+            f"{one.name:{width}}{one.rows:>8,}{one.milliseconds:>11.0f}{one.slowest_milliseconds:>12.0f}"
+        )
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """`make bench-dashboards`: what every query behind a dashboard costs on a large history.
 
-Superset serves the dashboards of the history that `make bench-analytics` makes, over all of its days, and a browser opens each of
-them: only there does the SQL of a chart or a filter come to be. Then each query is asked again, alone, as Superset's own login.
-One that takes a second or longer fails the benchmark.
+Superset serves the dashboards of the history that `make bench-analytics` makes, over all of its
+days, and a browser opens each of them: only there does the SQL of a chart or a filter come to be.
+Then each query is asked again, alone, as Superset's own login. One that takes a second or longer
+fails the benchmark.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def asked_by(page: Page, superset: Superset, dashboard: str, run: str | None) -> list[Question]:
     """The queries that a dashboard sends when it is opened, for this run. Raises SystemExit where a chart shows an error."""
-    charts = page.request.get(f"{superset.address}/api/v1/dashboard/orchestra-{dashboard}/charts").json()["result"]
+    charts = page.request.get(
+        f"{superset.address}/api/v1/dashboard/orchestra-{dashboard}/charts"
+    ).json()["result"]
     titles = {chart["id"]: chart["slice_name"] for chart in charts}
     answers: list[Response] = []
 
@@ -47,7 +50,9 @@ def asked_by(page: Page, superset: Superset, dashboard: str, run: str | None) ->
         name = titles.get(form.get("slice_id"), "a filter")
         # Superset leaves the SQL out of an answer with data.
         body = {**(answer.request.post_data_json or {}), "result_type": "query"}
-        told = page.request.post(answer.url, data=body, headers={"X-CSRFToken": answer.request.headers["x-csrftoken"]})
+        told = page.request.post(
+            answer.url, data=body, headers={"X-CSRFToken": answer.request.headers["x-csrftoken"]}
+        )
         for result in told.json()["result"]:
             if "query" not in result:  # the choice of a time grain, which asks the database nothing
                 continue
@@ -58,15 +63,22 @@ def asked_by(page: Page, superset: Superset, dashboard: str, run: str | None) ->
 def collect(url: str) -> list[Question]:
     """Every dashboard's queries over all days of the history."""
     # Of a run that failed every chart has something to show.
-    [failed] = query(url, "SELECT min(run_id) AS run FROM orchestra.step_failures WHERE outcome = 'failed'")
+    [failed] = query(
+        url, "SELECT min(run_id) AS run FROM orchestra.step_failures WHERE outcome = 'failed'"
+    )
     home = new_home()
     try:
-        with served(home, root=ROOT, variables={"DATABASE_URL": url}, days=DAYS) as superset, chromium() as browser:
+        with (
+            served(home, root=ROOT, variables={"DATABASE_URL": url}, days=DAYS) as superset,
+            chromium() as browser,
+        ):
             page = sign_in(browser, superset)
             return [
                 question
                 for dashboard in DASHBOARDS
-                for question in asked_by(page, superset, dashboard, failed["run"] if dashboard == "run" else None)
+                for question in asked_by(
+                    page, superset, dashboard, failed["run"] if dashboard == "run" else None
+                )
             ]
     finally:
         shutil.rmtree(home, ignore_errors=True)

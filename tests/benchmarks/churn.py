@@ -1,8 +1,9 @@
 """What the tables' own autovacuum settings are for: how much of each is dead while the same steps change again and again.
 
-Run as `python -m tests.benchmarks.churn`. A history is loaded, then every tenth of its runs changes, round after round, once with
-the settings that the migrations give and once with PostgreSQL's defaults. Autovacuum looks every second in place of every minute,
-so that minutes show what days would.
+Run as `python -m tests.benchmarks.churn`. A history is loaded, then every tenth of its runs
+changes, round after round, once with the settings that the migrations give and once with
+PostgreSQL's defaults. Autovacuum looks every second in place of every minute, so that minutes show
+what days would.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import shutil
 from typing import NamedTuple
 
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from tests.benchmarks.load_stage import changed, empty, load, read
 from tests.benchmarks.recorded import Corpus
@@ -88,7 +89,9 @@ def main() -> None:
     for name, mine in sorted(shipped.items()):
         for settings, one in (("ours", mine), ("default", defaults[name])):
             growth = one.after_mb / one.before_mb - 1 if one.before_mb else 0
-            print(f"{name:24}{settings:8}{one.before_mb:>11.1f}{one.after_mb:>11.1f}{growth:>9.0%}{one.most_dead:>16,}")
+            print(
+                f"{name:24}{settings:8}{one.before_mb:>11.1f}{one.after_mb:>11.1f}{growth:>9.0%}{one.most_dead:>16,}"
+            )
     for settings, figures in (("ours", shipped), ("default", defaults)):
         print(f"{settings}: {next(iter(figures.values())).seconds:.1f} s of loads")
 

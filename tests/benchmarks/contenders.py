@@ -53,7 +53,9 @@ def run(command: Sequence[str], variables: Mapping[str, str]) -> Cost:
     seconds = time.perf_counter() - begun
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        raise SystemExit(f"{' '.join(command[:3])} ended with {process.returncode}:\n{output.decode()[-2000:]}")
+        raise SystemExit(
+            f"{' '.join(command[:3])} ended with {process.returncode}:\n{output.decode()[-2000:]}"
+        )
     return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
@@ -95,17 +97,35 @@ def _hand_written(api: Api, url: str, folder: Path) -> tuple[Sequence[str], Mapp
     return [sys.executable, str(HERE / "hand_written.py"), api.base_url, api.workflow_id, url], {}
 
 
-def _dlt(mode: str, file_format: str) -> Callable[[Api, str, Path], tuple[Sequence[str], Mapping[str, str]]]:
+def _dlt(
+    mode: str, file_format: str
+) -> Callable[[Api, str, Path], tuple[Sequence[str], Mapping[str, str]]]:
     def command(api: Api, url: str, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
         script = str(HERE / "dlt_pipeline.py")
-        return [str(DLT), script, api.base_url, api.workflow_id, url, str(folder / "dlt"), mode, file_format], {}
+        return [
+            str(DLT),
+            script,
+            api.base_url,
+            api.workflow_id,
+            url,
+            str(folder / "dlt"),
+            mode,
+            file_format,
+        ], {}
 
     return command
 
 
 def limit(api: Api, url: str, batches: Path) -> Sequence[str]:
     """The command that fetches everything with bare aiohttp and sends ready-made rows (see `limit.py`)."""
-    return [sys.executable, str(HERE / "limit.py"), api.base_url, api.workflow_id, url, str(batches)]
+    return [
+        sys.executable,
+        str(HERE / "limit.py"),
+        api.base_url,
+        api.workflow_id,
+        url,
+        str(batches),
+    ]
 
 
 OURS = Contender(

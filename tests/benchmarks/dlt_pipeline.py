@@ -1,8 +1,9 @@
 """The same job for dlt: its REST source with children read side by side, merged by key, payloads as JSON columns.
 
-Run as `python dlt_pipeline.py BASE_URL WORKFLOW_ID DATABASE_URL FOLDER MODE FORMAT`, in dlt's own virtual environment. MODE is
-`full` (each time the whole list and every run's steps: sees what changed) or `new` (dlt's cursor, by start time: only runs that
-started since, so that what was running then is never read again).
+Run as `python dlt_pipeline.py BASE_URL WORKFLOW_ID DATABASE_URL FOLDER MODE FORMAT`, in dlt's own
+virtual environment. MODE is `full` (each time the whole list and every run's steps: sees what
+changed) or `new` (dlt's cursor, by start time: only runs that started since, so that what was
+running then is never read again).
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from dlt.sources.rest_api import rest_api_resources
 CONCURRENCY = "16"
 
 
-def main(base_url: str, workflow_id: str, database_url: str, folder: str, mode: str, file_format: str) -> None:
+def main(
+    base_url: str, workflow_id: str, database_url: str, folder: str, mode: str, file_format: str
+) -> None:
     """Run the pipeline once."""
     os.environ |= {
         "DLT_DATA_DIR": folder,
@@ -39,7 +42,12 @@ def main(base_url: str, workflow_id: str, database_url: str, folder: str, mode: 
         "endpoint": {
             "path": f"workflows/{workflow_id}/runs",
             "params": {"limit": 100},
-            "paginator": {"type": "offset", "limit": 100, "total_path": None, "stop_after_empty_page": True},
+            "paginator": {
+                "type": "offset",
+                "limit": 100,
+                "total_path": None,
+                "stop_after_empty_page": True,
+            },
         },
     }
     if mode == "new":
@@ -50,7 +58,10 @@ def main(base_url: str, workflow_id: str, database_url: str, folder: str, mode: 
         "parallelized": True,
         "include_from_parent": ["id"],
         "columns": dict.fromkeys(("inputs", "outputs", "step_metadata", "error"), as_json),
-        "endpoint": {"path": f"workflows/{workflow_id}/runs/{{resources.runs.id}}/steps", "paginator": "single_page"},
+        "endpoint": {
+            "path": f"workflows/{workflow_id}/runs/{{resources.runs.id}}/steps",
+            "paginator": "single_page",
+        },
     }
     resources = rest_api_resources(
         {
@@ -64,7 +75,10 @@ def main(base_url: str, workflow_id: str, database_url: str, folder: str, mode: 
     [host] = parse_qs(url.query)["host"]
     credentials = f"postgresql://{url.username}:unused@{quote(host, safe='')}{url.path}"
     pipeline = dlt.pipeline(
-        "history", destination=dlt.destinations.postgres(credentials), dataset_name="dlt_history", pipelines_dir=folder
+        "history",
+        destination=dlt.destinations.postgres(credentials),
+        dataset_name="dlt_history",
+        pipelines_dir=folder,
     )
     pipeline.run(resources, loader_file_format=file_format)
 

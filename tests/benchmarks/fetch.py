@@ -1,6 +1,7 @@
 """Requests a second on one core: our client, the transport it stands on, and plain httpx, 16 at a time.
 
-Run it as `python -m tests.benchmarks.fetch [REQUESTS]`. The server is another process on the same machine.
+Run it as `python -m tests.benchmarks.fetch [REQUESTS]`. The server is another process on the same
+machine.
 """
 
 from __future__ import annotations
@@ -50,14 +51,18 @@ async def rate(ask: Callable[[int], Awaitable[object]], requests: int) -> float:
 
     for count in (10 * CONCURRENCY, requests):
         started = time.perf_counter()
-        await asyncio.gather(*[work(list(range(first, count, CONCURRENCY))) for first in range(CONCURRENCY)])
+        await asyncio.gather(
+            *[work(list(range(first, count, CONCURRENCY))) for first in range(CONCURRENCY)]
+        )
     return requests / (time.perf_counter() - started)
 
 
 async def compare(base_url: str, requests: int) -> None:
     """Print the three rates."""
     async with OrchestraClient(base_url, api_key=lambda: "key", concurrency=CONCURRENCY) as client:
-        print(f"our client       {await rate(lambda number: client.steps('w', str(number)), requests):8.0f}")
+        print(
+            f"our client       {await rate(lambda number: client.steps('w', str(number)), requests):8.0f}"
+        )
 
     async with AiohttpTransport() as transport:
 
@@ -68,7 +73,9 @@ async def compare(base_url: str, requests: int) -> None:
         print(f"transport alone  {await rate(ask_transport, requests):8.0f}")
 
     async with httpx.AsyncClient() as plain:
-        asked = rate(lambda number: plain.get(f"{base_url}/workflows/w/runs/{number}/steps"), requests // 5)
+        asked = rate(
+            lambda number: plain.get(f"{base_url}/workflows/w/runs/{number}/steps"), requests // 5
+        )
         print(f"plain httpx      {await asked:8.0f}")
 
 
@@ -78,6 +85,10 @@ if __name__ == "__main__":
     server = context.Process(target=serve, args=(theirs,), daemon=True)
     server.start()
     try:
-        asyncio.run(compare(f"http://127.0.0.1:{ours.recv()}", int(sys.argv[1]) if len(sys.argv) > 1 else 5000))
+        asyncio.run(
+            compare(
+                f"http://127.0.0.1:{ours.recv()}", int(sys.argv[1]) if len(sys.argv) > 1 else 5000
+            )
+        )
     finally:
         server.terminate()

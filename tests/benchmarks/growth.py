@@ -1,9 +1,10 @@
 """`make bench-growth`: what grows with the history and what does not: time, memory, room; and how fast it is pruned.
 
-Histories, each ten times the one before, are loaded into an empty database; then 100 new runs, and nothing new, three times each;
-at last all of it is pruned. Steps are small, so that there may be a million of them. With `--home` all is measured beside the
-history that `make bench-analytics ARGS="--home FOLDER"` has left there. Memory is the resident set of the command, the shared
-pages of its libraries included.
+Histories, each ten times the one before, are loaded into an empty database; then 100 new runs, and
+nothing new, three times each; at last all of it is pruned. Steps are small, so that there may be a
+million of them. With `--home` all is measured beside the history that `make bench-analytics
+ARGS="--home FOLDER"` has left there. Memory is the resident set of the command, the shared pages of
+its libraries included.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import NamedTuple
 from etl.admin import retention
 from etl.analytics import rollups
 from etl.database import Database
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from tests.benchmarks.analytics import SERVER
 from tests.benchmarks.contenders import OURS
@@ -83,7 +84,9 @@ def sync(api: Api, url: str, folder: Path) -> Sync:
     before = _steps_written(url)
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [*command, "--workflow", api.workflow_id], env={**os.environ, **variables}, stdout=subprocess.DEVNULL
+        [*command, "--workflow", api.workflow_id],
+        env={**os.environ, **variables},
+        stdout=subprocess.DEVNULL,
     )
     samples = []
     peak_mb = 0.0
@@ -92,10 +95,17 @@ def sync(api: Api, url: str, folder: Path) -> Sync:
             status = process.wait(SAMPLE)
         except subprocess.TimeoutExpired:
             memory = Path(f"/proc/{process.pid}/status").read_text()
-            found = {name: int(kb) / 1024 for name, kb in re.findall(r"(VmHWM|VmRSS):\s*(\d+) kB", memory)}
+            found = {
+                name: int(kb) / 1024
+                for name, kb in re.findall(r"(VmHWM|VmRSS):\s*(\d+) kB", memory)
+            }
             peak_mb = found.get("VmHWM", peak_mb)
             samples.append(
-                Sample(time.perf_counter() - begun, _steps_written(url) - before, found.get("VmRSS", peak_mb))
+                Sample(
+                    time.perf_counter() - begun,
+                    _steps_written(url) - before,
+                    found.get("VmRSS", peak_mb),
+                )
             )
         else:
             break
@@ -105,7 +115,10 @@ def sync(api: Api, url: str, folder: Path) -> Sync:
 
 
 def _steps_written(url: str) -> int:
-    [row] = query(url, "SELECT n_tup_ins AS steps FROM pg_stat_user_tables WHERE relid = 'orchestra.steps'::regclass")
+    [row] = query(
+        url,
+        "SELECT n_tup_ins AS steps FROM pg_stat_user_tables WHERE relid = 'orchestra.steps'::regclass",
+    )
     return int(row["steps"])
 
 
@@ -128,7 +141,9 @@ def measure(api: Api, runs: int, url: str, folder: Path, *, empty: bool) -> tupl
     half = [sample for sample in first.samples if sample.steps > steps / 2]
     slope = 0.0
     if len(half) > 2:
-        slope = statistics.linear_regression([one.steps / 1e6 for one in half], [one.rss_mb for one in half]).slope
+        slope = statistics.linear_regression(
+            [one.steps / 1e6 for one in half], [one.rss_mb for one in half]
+        ).slope
     growth = Growth(
         runs, steps, first.seconds, statistics.median(fresh), statistics.median(nothing), pruned, first.peak_mb, slope,
         stored_mb,
@@ -137,7 +152,9 @@ def measure(api: Api, runs: int, url: str, folder: Path, *, empty: bool) -> tupl
 
 
 def _steps(url: str, api: Api) -> int:
-    [row] = query(url, "SELECT count(*) AS steps FROM orchestra.steps WHERE workflow_id = %s", api.workflow_id)
+    [row] = query(
+        url, "SELECT count(*) AS steps FROM orchestra.steps WHERE workflow_id = %s", api.workflow_id
+    )
     return int(row["steps"])
 
 
@@ -185,7 +202,12 @@ def plot(load: Sync, file: Path) -> None:
     apart = 10
     for earlier, later in zip(load.samples, load.samples[apart:], strict=False):
         if later.steps > earlier.steps:
-            rates.append((later.steps / 1000, (later.steps - earlier.steps) / (later.seconds - earlier.seconds)))
+            rates.append(
+                (
+                    later.steps / 1000,
+                    (later.steps - earlier.steps) / (later.seconds - earlier.seconds),
+                )
+            )
     if not rates:
         raise SystemExit("the load was too short to be drawn: take more runs")
     memory = [(sample.steps / 1000, sample.rss_mb) for sample in load.samples]
@@ -210,7 +232,11 @@ def show(found: Sequence[Growth]) -> None:
         f"{'steps/s':>9}{'peak MB':>9}{'MB/M steps':>12}{'stored MB':>11}"
     )
     for one in found:
-        prune = f"{one.prune:>9.1f}{one.steps / one.prune:>9,.0f}" if one.prune is not None else f"{'':>18}"
+        prune = (
+            f"{one.prune:>9.1f}{one.steps / one.prune:>9,.0f}"
+            if one.prune is not None
+            else f"{'':>18}"
+        )
         print(
             f"{one.runs:>9,}{one.steps:>11,}{one.first_load:>14.1f}{one.steps / one.first_load:>9,.0f}"
             f"{one.new_runs:>11.2f}{one.nothing_new:>11.2f}{prune}{one.peak_mb:>9.0f}{one.mb_per_million_steps:>12.1f}"
@@ -226,8 +252,14 @@ def show(found: Sequence[Growth]) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="make bench-growth", description=__doc__)
-    parser.add_argument("--runs", type=int, default=210_000, help="of the largest history: a million steps")
-    parser.add_argument("--home", type=Path, help="measure the largest only, beside what this folder's database holds")
+    parser.add_argument(
+        "--runs", type=int, default=210_000, help="of the largest history: a million steps"
+    )
+    parser.add_argument(
+        "--home",
+        type=Path,
+        help="measure the largest only, beside what this folder's database holds",
+    )
     parser.add_argument("--plot", type=Path, help="draw the largest load into this file (SVG)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()

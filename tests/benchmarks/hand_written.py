@@ -1,7 +1,7 @@
 """What a good engineer writes in an afternoon: httpx, and SQLAlchemy Core upserts of many rows a statement.
 
-Run as `python hand_written.py BASE_URL WORKFLOW_ID DATABASE_URL`. It has no ledger, no retries, no limits, no exact values, no
-history of what it has read: each time it reads everything.
+Run as `python hand_written.py BASE_URL WORKFLOW_ID DATABASE_URL`. It has no ledger, no retries, no
+limits, no exact values, no history of what it has read: each time it reads everything.
 """
 
 from __future__ import annotations
@@ -11,7 +11,17 @@ import sys
 from typing import Any
 
 import httpx
-from sqlalchemy import Column, Connection, DateTime, Float, Integer, MetaData, Table, Text, create_engine
+from sqlalchemy import (
+    Column,
+    Connection,
+    DateTime,
+    Float,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 Row = dict[str, Any]
@@ -32,14 +42,19 @@ steps = Table(
     "steps",
     metadata,
     Column("id", Text, primary_key=True),
-    *(Column(name, Text) for name in ("run_id", "workflow_id", "node_id", "user_id", "organization_id", "status")),
+    *(
+        Column(name, Text)
+        for name in ("run_id", "workflow_id", "node_id", "user_id", "organization_id", "status")
+    ),
     *(Column(name, DateTime(timezone=True)) for name in ("start_time", "end_time")),
     Column("elapsed_time", Float),
     Column("tokens", Integer),
     *(Column(name, JSONB(none_as_null=True)) for name in ("error", "step_metadata")),
 )
 inputs = Table("inputs", metadata, Column("step_id", Text, primary_key=True), Column("data", JSONB))
-outputs = Table("outputs", metadata, Column("step_id", Text, primary_key=True), Column("data", JSONB))
+outputs = Table(
+    "outputs", metadata, Column("step_id", Text, primary_key=True), Column("data", JSONB)
+)
 
 
 def upsert(connection: Connection, table: Table, rows: list[Row]) -> None:
@@ -48,7 +63,11 @@ def upsert(connection: Connection, table: Table, rows: list[Row]) -> None:
         return
     statement = insert(table)
     [key] = table.primary_key.columns
-    content = {column.name: statement.excluded[column.name] for column in table.columns if column is not key}
+    content = {
+        column.name: statement.excluded[column.name]
+        for column in table.columns
+        if column is not key
+    }
     names = [column.name for column in table.columns]
     rows = [{name: row[name] if row.get(name) != "" else None for name in names} for row in rows]
     connection.execute(statement.on_conflict_do_update(index_elements=[key], set_=content), rows)

@@ -1,8 +1,9 @@
 """What each index that only answers need costs a load, and what it is for; a part of `make bench-analytics`.
 
-In a transaction that is rolled back an index is dropped. How long new runs with their steps take to be inserted then, triggers
-included, and how much they write to the log, is compared with what they take beside it: in turns, and the least of each, since
-whatever else happens only adds to it. How long each question takes is compared with the time it took before.
+In a transaction that is rolled back an index is dropped. How long new runs with their steps take to
+be inserted then, triggers included, and how much they write to the log, is compared with what they
+take beside it: in turns, and the least of each, since whatever else happens only adds to it. How
+long each question takes is compared with the time it took before.
 """
 
 from __future__ import annotations
@@ -81,13 +82,19 @@ def show(url: str, load: Callable[[psycopg.Connection], None], asked: Sequence[A
     # Before anything is inserted: what is rolled back lies in the way of later questions.
     needs = {}
     for index in INDEXES:
-        times = [(one, _ask(url, one.sql, index)) for one in asked] + [(refreshing, _refresh(url, index))]
+        times = [(one, _ask(url, one.sql, index)) for one in asked] + [
+            (refreshing, _refresh(url, index))
+        ]
         needs[index] = max(times, key=lambda pair: pair[1] / max(pair[0].milliseconds, NOTICED))
-    print(f"{'index':36}{'MB':>8}{'log, bytes a step':>19}{'of all':>8}{'us a step':>11}   needed most by")
+    print(
+        f"{'index':36}{'MB':>8}{'log, bytes a step':>19}{'of all':>8}{'us a step':>11}   needed most by"
+    )
     names: list[str | None] = [None, *INDEXES]
     for name in names:
         told = "(none dropped: what the times are worth)" if name is None else _need(*needs[name])
-        [size] = query(url, "SELECT pg_relation_size(to_regclass(%s)) / 1e6 AS megabytes", f"orchestra.{name}")
+        [size] = query(
+            url, "SELECT pg_relation_size(to_regclass(%s)) / 1e6 AS megabytes", f"orchestra.{name}"
+        )
         line = f"{name or '':36}{size['megabytes'] or 0:>8.1f}"
         if name is not None and not name.startswith(("runs_", "steps_")):
             print(f"{line}{'a load does not touch it':>38}   {told}")
@@ -96,7 +103,9 @@ def show(url: str, load: Callable[[psycopg.Connection], None], asked: Sequence[A
         beside = _Inserted(*(min(found) for found in zip(*(one for one, _ in pairs), strict=True)))
         alone = _Inserted(*(min(found) for found in zip(*(one for _, one in pairs), strict=True)))
         log, microseconds = beside.log - alone.log, (beside.seconds - alone.seconds) * 1e6
-        print(f"{line}{log / RUNS / 5:>19.1f}{log / beside.log:>8.1%}{microseconds / RUNS / 5:>11.1f}   {told}")
+        print(
+            f"{line}{log / RUNS / 5:>19.1f}{log / beside.log:>8.1%}{microseconds / RUNS / 5:>11.1f}   {told}"
+        )
 
 
 def _need(one: Asked, without: float) -> str:
@@ -123,7 +132,9 @@ def _insert(url: str, load: Callable[[psycopg.Connection], None], index: str | N
         begun = time.perf_counter()
         load(connection)
         seconds = time.perf_counter() - begun
-        [[log]] = connection.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)", [before]).fetchall()
+        [[log]] = connection.execute(
+            "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)", [before]
+        ).fetchall()
         return _Inserted(float(log), seconds)
 
 

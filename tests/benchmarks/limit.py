@@ -1,7 +1,8 @@
 """What bounds a first load on one machine: every answer fetched with bare aiohttp, and beside that the rows, ready made, sent by
 COPY on one connection into the same tables.
 
-Run as `python limit.py BASE_URL WORKFLOW_ID DATABASE_URL FILE`. It decodes no step, knows nothing and decides nothing.
+Run as `python limit.py BASE_URL WORKFLOW_ID DATABASE_URL FILE`. It decodes no step, knows nothing
+and decides nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ async def fetch(base_url: str, workflow_id: str) -> None:
     """Ask for the whole list and for every run's steps."""
     path = f"{base_url}/workflows/{workflow_id}/runs"
     connector = aiohttp.TCPConnector(limit=CONCURRENCY)
-    async with aiohttp.ClientSession(connector=connector, headers={"Authorization": "Bearer simulated-key"}) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, headers={"Authorization": "Bearer simulated-key"}
+    ) as session:
 
         async def get(url: str) -> bytes:
             async with session.get(url) as answer:
@@ -55,7 +58,9 @@ async def fetch(base_url: str, workflow_id: str) -> None:
 
 async def main(base_url: str, workflow_id: str, database_url: str, file: str) -> None:
     """Both side by side."""
-    await asyncio.gather(fetch(base_url, workflow_id), asyncio.to_thread(send, database_url, Path(file)))
+    await asyncio.gather(
+        fetch(base_url, workflow_id), asyncio.to_thread(send, database_url, Path(file))
+    )
 
 
 if __name__ == "__main__":

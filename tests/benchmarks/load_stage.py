@@ -1,8 +1,8 @@
 """The load stage alone, from decoded steps to committed tables, beside the limit: COPY of ready-made bytes into the same tables.
 
-Run as `python -m tests.benchmarks.load_stage [--runs N] [--json]`. Everything is prepared before the clock starts; each figure is
-the median of some repetitions, each into emptied tables. "Bare tables" are the same ones without triggers and without the indexes
-that only analysts need.
+Run as `python -m tests.benchmarks.load_stage [--runs N] [--json]`. Everything is prepared before
+the clock starts; each figure is the median of some repetitions, each into emptied tables. "Bare
+tables" are the same ones without triggers and without the indexes that only analysts need.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import msgspec
 import psycopg
 
 from etl.database import Database
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.ledger.claims import Claim, claim
 from etl.ledger.lifecycle import Known, PollingPolicy
-from etl.local.postgres import EmbeddedPostgres
 from etl.pipeline.batches import BATCH_STEPS
 from etl.pipeline.loading import Loader
 from etl.pipeline.reading import Reading
@@ -94,9 +94,13 @@ def read(corpus: Corpus) -> list[Reading]:
         assert row is not None
         steps = decode_steps(body, workflow_id=workflow_id, run_id=run_id, states=STATES)
         run = decode_run(row.listing, states=STATES).run
-        known = Known(now, listed=True, read_digest=None, checks=0, attempts=0, steps_observed_at=None)
+        known = Known(
+            now, listed=True, read_digest=None, checks=0, attempts=0, steps_observed_at=None
+        )
         claim = Claim(run_id, workflow_id, 0, now, None, now, None, None, None, None, known)
-        readings.append(Reading(claim, now, now, steps=steps, run=run, run_observed_at=now, size=len(body)))
+        readings.append(
+            Reading(claim, now, now, steps=steps, run=run, run_observed_at=now, size=len(body))
+        )
     return readings
 
 
@@ -108,7 +112,8 @@ def changed(readings: Sequence[Reading]) -> list[Reading]:
             steps=msgspec.structs.replace(
                 one.steps,
                 steps=tuple(
-                    msgspec.structs.replace(step, content_hash=step.content_hash[::-1]) for step in one.steps.steps
+                    msgspec.structs.replace(step, content_hash=step.content_hash[::-1])
+                    for step in one.steps.steps
                 ),
             ),
         )
@@ -122,7 +127,10 @@ def claimed(database: Database, url: str, readings: Sequence[Reading]) -> list[B
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_ENTER, [[one.claim.run_id for one in readings]])
         connection.execute("VACUUM ANALYZE orchestra_etl.run_ledger")
-    by_id = {one.run_id: one for one in database.transaction(lambda c: claim(c, limit=1_000_000, lease=3600))}
+    by_id = {
+        one.run_id: one
+        for one in database.transaction(lambda c: claim(c, limit=1_000_000, lease=3600))
+    }
     batches: list[Batch] = [[]]
     steps = 0
     for one in readings:
@@ -156,7 +164,9 @@ def load(url: str, readings: Sequence[Reading], *, connections: int = 1) -> Took
 
 def ready_made(url: str) -> list[dict[str, bytes]]:
     """All that is stored as the bytes of COPY, by batches of the service's size, and the statement for them."""
-    run_ids = [row["id"] for row in query(url, "SELECT id FROM orchestra.runs ORDER BY start_time, id")]
+    run_ids = [
+        row["id"] for row in query(url, "SELECT id FROM orchestra.runs ORDER BY start_time, id")
+    ]
     [row] = query(url, "SELECT count(*) AS steps FROM orchestra.steps")
     runs_a_batch = max(1, len(run_ids) * BATCH_STEPS // row["steps"])
     batches = []
@@ -166,9 +176,13 @@ def ready_made(url: str) -> list[dict[str, bytes]]:
             batch = {}
             for table, condition in _TABLES.items():
                 [row] = query(url, _COLUMNS, table)
-                rows = f"SELECT {row['columns']} FROM orchestra.{table} WHERE {condition} ORDER BY 1"
+                rows = (
+                    f"SELECT {row['columns']} FROM orchestra.{table} WHERE {condition} ORDER BY 1"
+                )
                 with connection.cursor().copy(f"COPY ({rows}) TO STDOUT", [ids]) as copy:
-                    batch[f"COPY orchestra.{table} ({row['columns']}) FROM STDIN"] = b"".join(map(bytes, copy))
+                    batch[f"COPY orchestra.{table} ({row['columns']}) FROM STDIN"] = b"".join(
+                        map(bytes, copy)
+                    )
             batches.append(batch)
     return batches
 
@@ -201,7 +215,10 @@ def copy(url: str, batches: Sequence[dict[str, bytes]], *, connections: int = 1)
 
 def empty(url: str) -> None:
     """Empty all that a load fills."""
-    query(url, "TRUNCATE orchestra.runs, orchestra_etl.changed_groups, orchestra_etl.run_ledger CASCADE")
+    query(
+        url,
+        "TRUNCATE orchestra.runs, orchestra_etl.changed_groups, orchestra_etl.run_ledger CASCADE",
+    )
     query(url, "CHECKPOINT")
 
 
@@ -217,7 +234,9 @@ def without_extras(url: str, *, triggers: bool, indexes: bool) -> None:
 
 def wal_bytes(url: str) -> int:
     """How much has been written to the log so far."""
-    return int(query(url, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') AS bytes")[0]["bytes"])
+    return int(
+        query(url, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') AS bytes")[0]["bytes"]
+    )
 
 
 def bench(url: str, corpus: Corpus, repetitions: int) -> dict[str, float]:
@@ -260,7 +279,9 @@ def main() -> None:
     home = new_home()
     result: dict[str, dict[str, float]] = {}
     try:
-        with EmbeddedPostgres(home, settings={"max_wal_size": "4GB", "autovacuum": "off"}) as server:
+        with EmbeddedPostgres(
+            home, settings={"max_wal_size": "4GB", "autovacuum": "off"}
+        ) as server:
             upgrade(server.url)
             corpus = Corpus(given.runs, step_bytes=3000)
             for name, triggers, indexes in (

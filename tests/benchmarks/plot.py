@@ -27,7 +27,9 @@ def draw(title: str, axis: str, lines: Sequence[Line]) -> str:
         _text(LEFT, 24, title, size=15),
     ]
     for number, line in enumerate(lines):
-        parts += _panel(line, TOP + number * (PANEL + GAP) + 14, right, COLOURS[number % len(COLOURS)])
+        parts += _panel(
+            line, TOP + number * (PANEL + GAP) + 14, right, COLOURS[number % len(COLOURS)]
+        )
     parts += [_text(WIDTH - RIGHT, height - 6, axis, anchor="end"), "</svg>\n"]
     return "\n".join(parts)
 
@@ -43,8 +45,15 @@ def _panel(line: Line, top: float, right: float, colour: str) -> Iterator[str]:
         yield f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>'
         yield _text(LEFT - 6, y + 4, f"{count * step:,.0f}", anchor="end")
     for count in range(int(right / across) + 1):
-        yield _text(_across(count * across, right), top + room + 16, f"{count * across:,.0f}", anchor="middle")
-    points = " ".join(f"{_across(x, right):.1f},{top + room * (1 - y / highest):.1f}" for x, y in line.points)
+        yield _text(
+            _across(count * across, right),
+            top + room + 16,
+            f"{count * across:,.0f}",
+            anchor="middle",
+        )
+    points = " ".join(
+        f"{_across(x, right):.1f},{top + room * (1 - y / highest):.1f}" for x, y in line.points
+    )
     yield f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{points}"/>'
 
 

@@ -1,8 +1,9 @@
 """`orchestra-etl rebuild` beside its limit: reading the payloads alone, over the same connection, in the same order.
 
-Run as `python -m tests.benchmarks.rebuild [--runs N] [--step-bytes N] [--large-bytes N]`; with the last, so many more bytes of
-text stand in a step of each run. "Nothing changed" is a rebuild that finds every column right; in "all changed" every step that
-tells anything is written. Memory is the peak of the resident set of a process that does nothing else.
+Run as `python -m tests.benchmarks.rebuild [--runs N] [--step-bytes N] [--large-bytes N]`; with the
+last, so many more bytes of text stand in a step of each run. "Nothing changed" is a rebuild that
+finds every column right; in "all changed" every step that tells anything is written. Memory is the
+peak of the resident set of a process that does nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import psycopg
 
 from etl.admin import rebuild
 from etl.database import Database
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from etl.transform.reread import COLUMNS
 from tests.benchmarks.load_stage import load, read
@@ -74,7 +75,9 @@ def measure(name: str, work: Callable[[str], int], url: str, steps: int) -> None
     process.start()
     seconds, peak, found = results.get()
     process.join()
-    print(f"{name:30}{steps / seconds:>12,.0f} steps/s{seconds:>9.2f} s{peak:>9.0f} MB peak   ({found:,})")
+    print(
+        f"{name:30}{steps / seconds:>12,.0f} steps/s{seconds:>9.2f} s{peak:>9.0f} MB peak   ({found:,})"
+    )
 
 
 def main() -> None:
@@ -86,7 +89,9 @@ def main() -> None:
     given = parser.parse_args()
     home = new_home()
     try:
-        with EmbeddedPostgres(home, settings={"max_wal_size": "4GB", "autovacuum": "off"}) as server:
+        with EmbeddedPostgres(
+            home, settings={"max_wal_size": "4GB", "autovacuum": "off"}
+        ) as server:
             url = server.url
             upgrade(url)
             readings = read(Corpus(given.runs, step_bytes=given.step_bytes))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 from aiohttp import web
 
-from etl.local.history import History
+from etl.simulator.history import History
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 BASE_PATH = "/api/v1/workflow"
@@ -102,7 +102,9 @@ def _serve(corpus: Corpus, ready: Connection) -> None:
     def answer(body: bytes) -> web.Response:
         nonlocal requests
         requests += 1
-        return web.Response(body=body, content_type="application/json", headers={"Date": formatdate(usegmt=True)})
+        return web.Response(
+            body=body, content_type="application/json", headers={"Date": formatdate(usegmt=True)}
+        )
 
     async def all_workflows(request: web.Request) -> web.Response:
         return answer(workflows)

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from etl.local.history import History
-from etl.local.postgres import EmbeddedPostgres
-from etl.local.simulator import Simulator
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.browser.dashboards import Shown, Superset, chromium, open_dashboard, served, sign_in
 from tests.browser.databases import create
 from tests.browser.troubles import make_trouble

@@ -21,7 +21,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import msgspec
-from playwright.sync_api import Browser, Locator, Page, Request, Response, TimeoutError, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    Locator,
+    Page,
+    Request,
+    Response,
+    TimeoutError,
+    sync_playwright,
+)
 
 TIMEOUT_SECONDS = 180
 """For what ends by itself, on a busy machine too."""
@@ -30,7 +38,8 @@ DASHBOARDS = ("overview", "nodes", "failures", "models", "run")
 MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 CHART = ".dashboard-component-chart-holder"
 TROUBLE = re.compile(
-    r"^(Data error|Unexpected error|Timeout error|No results|Add required control values)", re.MULTILINE
+    r"^(Data error|Unexpected error|Timeout error|No results|Add required control values)",
+    re.MULTILINE,
 )
 
 
@@ -53,7 +62,9 @@ class Superset(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def served(home: Path, *, root: Path, variables: Mapping[str, str], days: int | None = None) -> Iterator[Superset]:
+def served(
+    home: Path, *, root: Path, variables: Mapping[str, str], days: int | None = None
+) -> Iterator[Superset]:
     """Superset with a copy of the dashboards' files in `home`, of which it shows the last `days`, or what the files say.
 
     Raises AssertionError where it is not served, or does not end with 0.
@@ -62,9 +73,15 @@ def served(home: Path, *, root: Path, variables: Mapping[str, str], days: int | 
     shutil.copytree(root / "config" / "superset", checkout / "config" / "superset")
     (checkout / ".superset").symlink_to(root / ".superset")
     if days is not None:
-        for dashboard in (checkout / "config" / "superset" / "assets" / "dashboards").glob("*.yaml"):
+        for dashboard in (checkout / "config" / "superset" / "assets" / "dashboards").glob(
+            "*.yaml"
+        ):
             dashboard.write_text(dashboard.read_text().replace(", -7, day)", f", -{days}, day)"))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "ORCHESTRA_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DATABASE_", "ORCHESTRA_"))
+    }
     variables = {**kept, "ORCHESTRA_ETL_HOME": str(home), "PYTHONPATH": str(root), **variables}
     command = [sys.executable, str(checkout / "config" / "superset" / "serve.py"), "--port", "0"]
     with subprocess.Popen(
@@ -82,7 +99,12 @@ def served(home: Path, *, root: Path, variables: Mapping[str, str], days: int | 
             address = re.search(r"http://127\.0\.0\.1:\d+", printed)
             assert address is not None
             yield Superset(
-                address[0], home / "dashboards", checkout / "config" / "superset", command, variables, printed
+                address[0],
+                home / "dashboards",
+                checkout / "config" / "superset",
+                command,
+                variables,
+                printed,
             )
         finally:
             # Not SIGINT, which what a shell has started with `&` ignores.
@@ -125,13 +147,19 @@ def sign_in(browser: Browser, superset: Superset, user: str = "admin") -> Page:
 
 
 @contextmanager
-def client_of(superset: Superset, cookies: Sequence[Mapping[str, Any]] = ()) -> Iterator[httpx.Client]:
+def client_of(
+    superset: Superset, cookies: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[httpx.Client]:
     """A client of Superset's API that has signed in: as who has these cookies of a browser, else as admin."""
     with httpx.Client(base_url=superset.address, timeout=60) as client:
         for cookie in cookies:
             client.cookies.set(cookie["name"], cookie["value"])
         if not cookies:
-            credentials = {"username": "admin", "password": superset.password_of("admin"), "provider": "db"}
+            credentials = {
+                "username": "admin",
+                "password": superset.password_of("admin"),
+                "provider": "db",
+            }
             token = client.post("/api/v1/security/login", json=credentials).json()["access_token"]
             client.headers["Authorization"] = f"Bearer {token}"
         client.headers["X-CSRFToken"] = client.get("/api/v1/security/csrf_token/").json()["result"]
@@ -210,7 +238,12 @@ LINKS = "links => links.map(link => link.origin + link.pathname)"
 
 
 def open_dashboard(
-    page: Page, superset: Superset, name: str, *, run: str | None = None, time_range: str | None = None
+    page: Page,
+    superset: Superset,
+    name: str,
+    *,
+    run: str | None = None,
+    time_range: str | None = None,
 ) -> Shown:
     """Open a dashboard, that of runs for this run, or with this time, and wait until all of its charts are drawn."""
     address = f"{superset.address}/superset/dashboard/orchestra-{name}/"
@@ -228,11 +261,22 @@ def open_dashboard(
 
 
 def draw(
-    page: Page, superset: Superset, name: str, act: Callable[[], object], *, unfiltered: Collection[str] = ()
+    page: Page,
+    superset: Superset,
+    name: str,
+    act: Callable[[], object],
+    *,
+    unfiltered: Collection[str] = (),
 ) -> Shown:
     """Do something that has the charts ask for data, and wait until all but the `unfiltered` ones are drawn anew."""
-    charts = page.request.get(f"{superset.address}/api/v1/dashboard/orchestra-{name}/charts").json()["result"]
-    titles = {chart["id"]: chart["slice_name"] for chart in charts if chart["slice_name"] not in unfiltered}
+    charts = page.request.get(
+        f"{superset.address}/api/v1/dashboard/orchestra-{name}/charts"
+    ).json()["result"]
+    titles = {
+        chart["id"]: chart["slice_name"]
+        for chart in charts
+        if chart["slice_name"] not in unfiltered
+    }
     answers: dict[int, Response] = {}
     hosts: set[str] = set()
 
@@ -255,7 +299,9 @@ def draw(
         act()
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while answers.keys() != titles.keys() or page.locator(f"{CHART} .loading").count():
-            assert time.monotonic() < deadline, f"not drawn: {[titles[one] for one in titles.keys() - answers.keys()]}"
+            assert time.monotonic() < deadline, (
+                f"not drawn: {[titles[one] for one in titles.keys() - answers.keys()]}"
+            )
             page.wait_for_timeout(100)
         # A chart may have its data, and still load what draws it.
         before, written = None, page.locator(CHART).evaluate_all(WRITTEN)
@@ -294,11 +340,20 @@ def draw(
 
 def is_disguised(text: str) -> bool:
     """Whether the text has characters that are invisible, control a terminal or turn its direction; or their mark."""
-    return any(unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp") or letter == "\ufffd" for letter in text)
+    return any(
+        unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp") or letter == "\ufffd"
+        for letter in text
+    )
 
 
 def displayed(
-    name: str, *, markup: bool = True, most: int = 200, kept: int = 200, mark: str = " #", digits: int = 6
+    name: str,
+    *,
+    markup: bool = True,
+    most: int = 200,
+    kept: int = 200,
+    mark: str = " #",
+    digits: int = 6,
 ) -> str:
     """A name as the dashboards write it: one that is long, disguised or, where charts show it, not free of `markup`, is
     marked and cut, and its hash tells it from others."""
@@ -306,12 +361,17 @@ def displayed(
         return name
     plain = "".join("\ufffd" if is_disguised(letter) else letter for letter in name)
     plain = plain.replace("<", "\u2039") if markup else plain
-    return plain[:kept] + mark + hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()[:digits]
+    return (
+        plain[:kept] + mark + hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()[:digits]
+    )
 
 
 def milliseconds(text: str) -> float:
     """A duration as the dashboards write it, such as `1m 11.2s`, which is rounded down to a tenth of a second."""
-    return sum(float(number) * MILLISECONDS[unit] for number, unit in re.findall(r"([\d.]+)(ms|[dhms])", text))
+    return sum(
+        float(number) * MILLISECONDS[unit]
+        for number, unit in re.findall(r"([\d.]+)(ms|[dhms])", text)
+    )
 
 
 def time_of(value: float | None) -> datetime | None:

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from etl.admin import roles
 from etl.database import Database
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded.postgres import EmbeddedPostgres
 from tests.browser.dashboards import Superset, client_of
 
 CACHE_DISABLED = -1
@@ -46,12 +46,18 @@ def showing(superset: Superset, name: str) -> Iterator[None]:
         before = client.get(f"{address}/connection").json()["result"]
         head, _, options = before["sqlalchemy_uri"].partition("?")
         there = f"{head.rpartition('/')[0]}/{name}?{options}"
-        changed = client.put(address, json={"sqlalchemy_uri": there, "cache_timeout": CACHE_DISABLED})
+        changed = client.put(
+            address, json={"sqlalchemy_uri": there, "cache_timeout": CACHE_DISABLED}
+        )
         assert changed.status_code == 200, changed.text
         try:
             yield
         finally:
             restored = client.put(
-                address, json={"sqlalchemy_uri": before["sqlalchemy_uri"], "cache_timeout": before["cache_timeout"]}
+                address,
+                json={
+                    "sqlalchemy_uri": before["sqlalchemy_uri"],
+                    "cache_timeout": before["cache_timeout"],
+                },
             )
             assert restored.status_code == 200, restored.text

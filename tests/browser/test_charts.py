@@ -1,6 +1,7 @@
 """Every chart of every dashboard is compared with SQL over the tables, never with the views that it reads.
 
-What a call is, and what it costs, is asked of the same functions as the views ask: other tests compare these with plain Python.
+What a call is, and what it costs, is asked of the same functions as the views ask: other tests
+compare these with plain Python.
 """
 
 from __future__ import annotations
@@ -11,11 +12,19 @@ from typing import Any, NamedTuple
 import pytest
 
 from etl.usage import KINDS
-from tests.browser.dashboards import DASHBOARDS, Shown, Superset, displayed, is_disguised, milliseconds
+from tests.browser.dashboards import (
+    DASHBOARDS,
+    Shown,
+    Superset,
+    displayed,
+    is_disguised,
+    milliseconds,
+)
 from tests.browser.troubles import MESSAGES, NODE
 from tests.support import query
 
-# `now`: when the chart was asked for. `since`: when its time begins. `run`: the run of the dashboard of runs.
+# `now`: when the chart was asked for. `since`: when its time begins. `run`: the run of the
+# dashboard of runs.
 FACTS = """
     WITH every_run AS (
         SELECT r.*, w.name AS workflow_name, COALESCE(r.start_time, r.first_seen_at) AS at,
@@ -83,7 +92,8 @@ FAILURE_KINDS = "Kinds of failure: click one to see its failures below"
 
 def _count(**outcomes: str) -> str:
     return ", ".join(
-        f"count(*) FILTER (WHERE outcome_label IN ({labels})) AS {name}" for name, labels in outcomes.items()
+        f"count(*) FILTER (WHERE outcome_label IN ({labels})) AS {name}"
+        for name, labels in outcomes.items()
     )
 
 
@@ -114,7 +124,12 @@ TILES = (
     Tile("nodes", "p50 duration", "2 %", f"SELECT {_quantile(0.5)} FROM steps"),
     Tile("nodes", "p95 duration", "2 %", f"SELECT {_quantile(0.95)} FROM steps"),
     Tile("failures", "Failures", ",d", "SELECT count(*) FROM failures"),
-    Tile("failures", "Soft failures", ",d", "SELECT count(*) FROM failures WHERE outcome_label = 'Soft-failed'"),
+    Tile(
+        "failures",
+        "Soft failures",
+        ",d",
+        "SELECT count(*) FROM failures WHERE outcome_label = 'Soft-failed'",
+    ),
     Tile("failures", "Runs affected", ",d", "SELECT count(DISTINCT run_id) FROM failures"),
     Tile(
         "failures",
@@ -137,7 +152,12 @@ TILES = (
                FROM calls AS c) AS c""",
     ),
     Tile("models", "Unpriced calls", ",d", "SELECT count(*) FROM calls WHERE cost IS NULL"),
-    Tile("run", "Duration", "duration", "SELECT 1000 * extract(epoch FROM end_time - start_time) FROM one"),
+    Tile(
+        "run",
+        "Duration",
+        "duration",
+        "SELECT 1000 * extract(epoch FROM end_time - start_time) FROM one",
+    ),
     Tile("run", "Steps", ",d", "SELECT count(*) FROM of_one"),
     Tile("run", "Tokens", ",d", "SELECT sum(total_tokens) FROM of_one"),
     Tile("run", "Cost (USD)", "$,.4f", "SELECT sum(cost) FROM of_one WHERE currency = 'USD'"),
@@ -445,7 +465,11 @@ CHARTS = (
 def _ask(url: str, shown: Shown, title: str, run: str, sql: str) -> list[dict[str, Any]]:
     since = shown.since[title] or "-infinity"
     usage = ", ".join(f"t.{kind.name}" for kind in KINDS)
-    rows = query(url, FACTS.format(since=since, run=run, now=shown.asked_at[title].isoformat(), usage=usage) + sql)
+    rows = query(
+        url,
+        FACTS.format(since=since, run=run, now=shown.asked_at[title].isoformat(), usage=usage)
+        + sql,
+    )
     return [{column: _displayed(column, value) for column, value in row.items()} for row in rows]
 
 
@@ -458,7 +482,11 @@ def _displayed(column: str, value: Any) -> Any:
     if column in ("model_label", "series", "workflow_shown"):
         return displayed(value)
     # No chart has these, only tables.
-    return displayed(value, markup=False) if column == "provider_label" or column.endswith("_shown") else value
+    return (
+        displayed(value, markup=False)
+        if column == "provider_label" or column.endswith("_shown")
+        else value
+    )
 
 
 def _name(one: Tile | Chart) -> str:
@@ -479,7 +507,9 @@ def test_a_big_number_is_that_of_the_tables(
         assert milliseconds(written) / 1000 == pytest.approx(passed, abs=BUSY_SECONDS)
     elif tile.format == "2 %":
         # 2 % of the histogram, and the last digit that is written.
-        assert milliseconds(written) == pytest.approx(value, rel=0, abs=0.02 * value + (100 if value > 1000 else 1))
+        assert milliseconds(written) == pytest.approx(
+            value, rel=0, abs=0.02 * value + (100 if value > 1000 else 1)
+        )
     elif tile.format == "duration":
         assert milliseconds(written) == pytest.approx(float(value), abs=100 if value > 1000 else 1)
     else:
@@ -504,7 +534,9 @@ def test_a_chart_is_that_of_the_tables(
     wanted = _by_key(expected, chart.keys)
     # Hours in which nothing failed are drawn as such.
     empty = {
-        key for key, row in found.items() if not any(value for name, value in row.items() if name not in chart.keys)
+        key
+        for key, row in found.items()
+        if not any(value for name, value in row.items() if name not in chart.keys)
     }
     assert found.keys() - empty <= wanted.keys()
     if chart.at_most is not None:
@@ -527,13 +559,20 @@ def test_every_chart_is_drawn(shown: Callable[[str], Shown], name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "title"), [("failures", "Latest failures"), ("failures", FAILURE_KINDS), ("overview", "Latest runs")]
+    ("name", "title"),
+    [("failures", "Latest failures"), ("failures", FAILURE_KINDS), ("overview", "Latest runs")],
 )
-def test_markup_in_data_is_shown_as_text(shown: Callable[[str], Shown], name: str, title: str) -> None:
+def test_markup_in_data_is_shown_as_text(
+    shown: Callable[[str], Shown], name: str, title: str
+) -> None:
     """Messages and names of nodes that hold markup stand in the tables as they are written, and none becomes an element."""
     cells = [cell for row in shown(name).table(title) for cell in row]
     # A kind of failure leaves out what is quoted, and numbers.
-    assert [message for message in MESSAGES[2 if title == FAILURE_KINDS else 0 :] if message not in cells] == []
+    assert [
+        message
+        for message in MESSAGES[2 if title == FAILURE_KINDS else 0 :]
+        if message not in cells
+    ] == []
     assert (NODE in cells) == (name == "failures")
     assert shown(name).elements <= {"A", "DIV", "SPAN"}
 
@@ -544,15 +583,25 @@ def test_no_name_is_in_disguise(shown: Callable[[str], Shown], name: str) -> Non
     there is one it is marked."""
     rows = [row for title, rows in shown(name).rows.items() for row in rows]
     # The id in a hidden column is what a click filters by.
-    texts = {text for row in rows for column, value in row.items() if column != "run_id" for text in (column, value)}
+    texts = {
+        text
+        for row in rows
+        for column, value in row.items()
+        if column != "run_id"
+        for text in (column, value)
+    }
     texts = {text for text in texts if isinstance(text, str)}
     assert {text for text in texts if is_disguised(text.replace("\ufffd", ""))} == set()
     assert any("\ufffd" in text for text in texts) == (name != "run")
 
 
-def test_links_lead_from_each_dashboard_to_each(shown: Callable[[str], Shown], superset: Superset) -> None:
+def test_links_lead_from_each_dashboard_to_each(
+    shown: Callable[[str], Shown], superset: Superset
+) -> None:
     """Every dashboard links to the other four, and nothing that a dashboard links to is anything else."""
-    addresses = {name: f"{superset.address}/superset/dashboard/orchestra-{name}/" for name in DASHBOARDS}
+    addresses = {
+        name: f"{superset.address}/superset/dashboard/orchestra-{name}/" for name in DASHBOARDS
+    }
     for name in DASHBOARDS:
         assert shown(name).links | {addresses[name]} == set(addresses.values())
 
@@ -581,7 +630,9 @@ def _unfolded(rows: Iterable[Mapping[str, Any]], x: str) -> list[dict[str, Any]]
     ]
 
 
-def _by_key(rows: Iterable[Mapping[str, Any]], keys: tuple[str, ...]) -> dict[tuple[Any, ...], dict[str, Any]]:
+def _by_key(
+    rows: Iterable[Mapping[str, Any]], keys: tuple[str, ...]
+) -> dict[tuple[Any, ...], dict[str, Any]]:
     """The rows by these columns; times in milliseconds since 1970, as a chart has them."""
     plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
     found = {tuple(row[key] for key in keys): row for row in plain}
@@ -604,5 +655,7 @@ def _near(column: str, value: Any, title: str) -> Any:
         return pytest.approx(float(value), rel=0.02, abs=0.6)
     if column in ("age_ms", "elapsed_ms"):
         # Of what has not ended it is the time until now.
-        return pytest.approx(float(value), rel=1e-6, abs=BUSY_SECONDS * 1000 if float(value) > 30_000 else 1)
+        return pytest.approx(
+            float(value), rel=1e-6, abs=BUSY_SECONDS * 1000 if float(value) > 30_000 else 1
+        )
     return pytest.approx(float(value), rel=1e-6, abs=1e-9)

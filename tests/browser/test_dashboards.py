@@ -19,7 +19,7 @@ from playwright.sync_api import Page
 
 from etl.admin import roles
 from etl.database import Database
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.tables import PAYLOADS
 from tests.browser.dashboards import (
     TIMEOUT_SECONDS,
@@ -71,7 +71,13 @@ def test_a_workflow_leaves_its_runs_alone(page: Page, superset: Superset, histor
         OPEN,
     )
     open_dashboard(page, superset, "overview")
-    shown = draw(page, superset, "overview", lambda: _choose(page, "Workflow", wanted["name"]), unfiltered=ALWAYS)
+    shown = draw(
+        page,
+        superset,
+        "overview",
+        lambda: _choose(page, "Workflow", wanted["name"]),
+        unfiltered=ALWAYS,
+    )
 
     assert shown.errors == []
     [row] = shown.table("Workflows")
@@ -83,7 +89,9 @@ def test_a_workflow_leaves_its_runs_alone(page: Page, superset: Superset, histor
         assert {row["workflow_text"] for row in shown.rows[title]} == {wanted["name"]}
 
 
-def test_an_organisation_leaves_its_runs_alone(page: Page, superset: Superset, history_url: str) -> None:
+def test_an_organisation_leaves_its_runs_alone(
+    page: Page, superset: Superset, history_url: str
+) -> None:
     """One of two organisations chosen in the filter bar leaves its runs alone, also among those open now."""
     [wanted] = query(
         history_url,
@@ -92,7 +100,13 @@ def test_an_organisation_leaves_its_runs_alone(page: Page, superset: Superset, h
             FROM orchestra.runs WHERE organization_id = 'second'""",
     )
     open_dashboard(page, superset, "overview")
-    shown = draw(page, superset, "overview", lambda: _choose(page, "Organisation", "second"), unfiltered=ALWAYS)
+    shown = draw(
+        page,
+        superset,
+        "overview",
+        lambda: _choose(page, "Organisation", "second"),
+        unfiltered=ALWAYS,
+    )
 
     assert shown.errors == []
     assert 0 < wanted["runs"] < wanted["all"]
@@ -101,7 +115,9 @@ def test_an_organisation_leaves_its_runs_alone(page: Page, superset: Superset, h
     assert {row["run_id"] for row in shown.rows["Latest runs"]} <= set(wanted["ids"])
 
 
-def test_a_time_narrows_what_is_not_of_now(page: Page, superset: Superset, history_url: str) -> None:
+def test_a_time_narrows_what_is_not_of_now(
+    page: Page, superset: Superset, history_url: str
+) -> None:
     """With another time the numbers are those of exactly that time, and what says *now* stays as it was."""
     day = 'DATEADD(DATETRUNC(DATETIME("now"), hour), -1, day) : now'
     shown = open_dashboard(page, superset, "overview", time_range=day)
@@ -115,13 +131,17 @@ def test_a_time_narrows_what_is_not_of_now(page: Page, superset: Superset, histo
         shown.since["Runs"],
         shown.since["Runs"],
     )
-    assert shown.since["Runs"] == shown.asked_at["Runs"].replace(minute=0, second=0, microsecond=0) - timedelta(days=1)
+    assert shown.since["Runs"] == shown.asked_at["Runs"].replace(
+        minute=0, second=0, microsecond=0
+    ) - timedelta(days=1)
     assert _number(shown.number("Runs")) == wanted["runs"]
     assert sum(row["runs_failed"] for row in shown.rows["Runs by outcome"]) == wanted["failed"] > 0
     assert _number(shown.number("Open runs")) == wanted["open"] > 0
 
 
-def test_a_kind_of_failure_leads_to_its_failures(page: Page, superset: Superset, history_url: str) -> None:
+def test_a_kind_of_failure_leads_to_its_failures(
+    page: Page, superset: Superset, history_url: str
+) -> None:
     """A click on a kind leaves its failures alone in every other chart, and its bars stay an hour wide."""
     shown = open_dashboard(page, superset, "failures")
     kind = shown.rows[KINDS][0]["pattern_shown"]
@@ -134,7 +154,9 @@ def test_a_kind_of_failure_leads_to_its_failures(page: Page, superset: Superset,
         kind,
     )
     assert narrowed.errors == []
-    assert _number(narrowed.number("Failures")) == wanted["steps"] < _number(shown.number("Failures"))
+    assert (
+        _number(narrowed.number("Failures")) == wanted["steps"] < _number(shown.number("Failures"))
+    )
     patterns = query(
         history_url,
         "SELECT DISTINCT pattern FROM orchestra.step_failures WHERE run_id = ANY (%s) AND time = ANY (%s)",
@@ -187,7 +209,9 @@ def test_a_run_that_goes_on(page: Page, superset: Superset, run: str) -> None:
     assert milliseconds(shown.number("Duration")) / 1000 == pytest.approx(age, abs=BUSY_SECONDS)
     last = max(shown.rows["Waterfall"], key=lambda row: row["until"])
     assert last["outcome_label"] == "Running"
-    assert last["until"] / 1000 == pytest.approx(shown.asked_at["Waterfall"].timestamp(), abs=BUSY_SECONDS)
+    assert last["until"] / 1000 == pytest.approx(
+        shown.asked_at["Waterfall"].timestamp(), abs=BUSY_SECONDS
+    )
     assert shown.rows["The run"][0]["elapsed_ms"] / 1000 == pytest.approx(age, abs=BUSY_SECONDS)
     assert shown.table("Its first error") == [["none", "none"]]
 
@@ -208,7 +232,10 @@ def test_a_name_stays_in_its_cell(page: Page, superset: Superset) -> None:
 def test_a_disguised_name_is_marked_and_found(page: Page, superset: Superset) -> None:
     """Names with overrides of the direction, invisible and control characters are marked in tables and in filters, and
     what is chosen there finds its runs."""
-    workflow, organisation = displayed(DISGUISES["workflow"]), displayed(DISGUISES["organisation"], markup=False)
+    workflow, organisation = (
+        displayed(DISGUISES["workflow"]),
+        displayed(DISGUISES["organisation"], markup=False),
+    )
     assert [is_disguised(name) for name in (workflow, organisation)] == [True, True]
     shown = open_dashboard(page, superset, "overview")
     assert workflow in [row[0] for row in shown.table("Workflows")]
@@ -234,11 +261,14 @@ def test_a_tooltip_shows_markup_as_text(page: Page, superset: Superset) -> None:
     named = tuple(row["node"] for row in shown.rows["Failures by node"] if "\u2039" in row["node"])
     tips: dict[str, list[str]] = {}
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    # To the right of the names, which take up to half of the width. A busy browser may be late with a tooltip.
+    # To the right of the names, which take up to half of the width. A busy browser may be late with
+    # a tooltip.
     while not any(text.startswith(named) for text in tips):
         assert time.monotonic() < deadline, (named, tips.keys())
         for part in range(20, 90):
-            page.mouse.move(canvas["x"] + canvas["width"] * 0.8, canvas["y"] + canvas["height"] * part / 100)
+            page.mouse.move(
+                canvas["x"] + canvas["width"] * 0.8, canvas["y"] + canvas["height"] * part / 100
+            )
             page.wait_for_timeout(50)
             tips |= {one["text"]: one["elements"] for one in page.evaluate(TOOLTIPS)}
     assert {name for elements in tips.values() for name in elements} <= {
@@ -258,17 +288,31 @@ def test_gaps_are_filled_at_every_grain(page: Page, superset: Superset) -> None:
     weeks = 'DATEADD(DATETRUNC(DATETIME("now"), hour), -61, day) : now'
     hour = 3_600_000
     shown = open_dashboard(page, superset, "overview", time_range=weeks)
-    weekly = draw(page, superset, "overview", lambda: _choose(page, "Grain", "Week"), unfiltered=UNGRAINED)
+    weekly = draw(
+        page, superset, "overview", lambda: _choose(page, "Grain", "Week"), unfiltered=UNGRAINED
+    )
 
     assert shown.errors == weekly.errors == []
-    unknown = {"Runs by outcome": 0, "Run duration, p50 and p95": None, "Success rate by workflow": None}
+    unknown = {
+        "Runs by outcome": 0,
+        "Run duration, p50 and p95": None,
+        "Success rate by workflow": None,
+    }
     for title in (*unknown, "Model cost by workflow"):
-        for drawn, step in ((shown, 24 * hour if title.startswith("Success") else hour), (weekly, 168 * hour)):
+        for drawn, step in (
+            (shown, 24 * hour if title.startswith("Success") else hour),
+            (weekly, 168 * hour),
+        ):
             rows = drawn.rows[title]
             assert {later["hour"] - row["hour"] for row, later in pairwise(rows)} == {step}, title
             if title in unknown:
                 # Of 61 days the first has a run, and the last eight have.
-                values = {value for row in rows[2 : len(rows) // 2] for name, value in row.items() if name != "hour"}
+                values = {
+                    value
+                    for row in rows[2 : len(rows) // 2]
+                    for name, value in row.items()
+                    if name != "hour"
+                }
                 assert values == {unknown[title]}, title
 
 
@@ -288,13 +332,20 @@ def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) ->
     assert chosen.table("The run")[0][0] == newest["id"]
 
 
-def test_an_edited_file_arrives_and_what_users_made_stays(page: Page, superset: Superset, client: httpx.Client) -> None:
+def test_an_edited_file_arrives_and_what_users_made_stays(
+    page: Page, superset: Superset, client: httpx.Client
+) -> None:
     """A second call, while the first serves, brings a title changed in a file, and leaves a chart that a user made."""
     open_dashboard(page, superset, "overview")
     [dataset] = client.get(
         "/api/v1/dataset/", params={"q": "(filters:!((col:table_name,opr:eq,value:run_summary)))"}
     ).json()["result"]
-    chart = {"slice_name": "my own", "viz_type": "table", "datasource_id": dataset["id"], "datasource_type": "table"}
+    chart = {
+        "slice_name": "my own",
+        "viz_type": "table",
+        "datasource_id": dataset["id"],
+        "datasource_type": "table",
+    }
     assert client.post("/api/v1/chart/", json={**chart, "params": "{}"}).status_code == 201
     edited = next(
         path
@@ -305,7 +356,11 @@ def test_an_edited_file_arrives_and_what_users_made_stays(page: Page, superset: 
     edited.write_text(before.replace("slice_name: Runs by outcome\n", "slice_name: Runs, my way\n"))
 
     again = subprocess.run(
-        superset.command, env=dict(superset.environment), capture_output=True, text=True, check=False
+        superset.command,
+        env=dict(superset.environment),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert again.returncode == 0, again.stderr
@@ -313,11 +368,15 @@ def test_an_edited_file_arrives_and_what_users_made_stays(page: Page, superset: 
     assert superset.password_of("admin") not in again.stdout
     shown = open_dashboard(page, superset, "overview")
     edited.write_text(before)
-    subprocess.run(superset.command, env=dict(superset.environment), stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        superset.command, env=dict(superset.environment), stdout=subprocess.DEVNULL, check=True
+    )
     assert shown.errors == []
     assert "Runs, my way" in shown.rows
     assert "Runs by outcome" not in shown.rows
-    found = client.get("/api/v1/chart/", params={"q": "(filters:!((col:slice_name,opr:eq,value:'my own')))"}).json()
+    found = client.get(
+        "/api/v1/chart/", params={"q": "(filters:!((col:slice_name,opr:eq,value:'my own')))"}
+    ).json()
     assert found["count"] == 1
 
 
@@ -327,7 +386,11 @@ def test_a_mistake_in_a_file_is_named(superset: Superset) -> None:
     broken.write_text("slice_name: no type\nversion: 1.0.0\n")
     try:
         done = subprocess.run(
-            superset.command, env=dict(superset.environment), capture_output=True, text=True, check=False
+            superset.command,
+            env=dict(superset.environment),
+            capture_output=True,
+            text=True,
+            check=False,
         )
     finally:
         broken.unlink()
@@ -344,11 +407,14 @@ def test_payloads_are_out_of_reach(client: httpx.Client, history_url: str) -> No
 
     def execute(sql: str) -> httpx.Response:
         return client.post(
-            "/api/v1/sqllab/execute/", json={"database_id": database["id"], "sql": sql, "runAsync": False}
+            "/api/v1/sqllab/execute/",
+            json={"database_id": database["id"], "sql": sql, "runAsync": False},
         )
 
     answer = execute("SELECT count(*) AS runs FROM orchestra.run_summary")
-    assert answer.json()["data"] == query(history_url, "SELECT count(*) AS runs FROM orchestra.runs")
+    assert answer.json()["data"] == query(
+        history_url, "SELECT count(*) AS runs FROM orchestra.runs"
+    )
     for table, columns in PAYLOADS.items():
         for column in columns:
             refused = execute(f"SELECT {column} FROM {table.fullname}")
@@ -360,7 +426,12 @@ def test_payloads_are_out_of_reach(client: httpx.Client, history_url: str) -> No
         " WHERE m.member = r.oid) AS groups, has_table_privilege(oid, 'orchestra.runs', 'INSERT, UPDATE, DELETE') AS writes"
         " FROM pg_roles AS r WHERE rolname = 'orchestra_dashboards'",
     )
-    assert role == {"rolsuper": False, "rolcreaterole": False, "groups": ["orchestra_analyst"], "writes": False}
+    assert role == {
+        "rolsuper": False,
+        "rolcreaterole": False,
+        "groups": ["orchestra_analyst"],
+        "writes": False,
+    }
 
 
 def test_a_fresh_machine_shows_the_demo(superset: Superset) -> None:
@@ -383,7 +454,11 @@ def test_a_fresh_machine_shows_the_demo(superset: Superset) -> None:
                 "run_summary",
                 "step_timeline",
             )
-            empty = [view for view in views if not query(server.url, f"SELECT 1 AS row FROM orchestra.{view} LIMIT 1")]
+            empty = [
+                view
+                for view in views
+                if not query(server.url, f"SELECT 1 AS row FROM orchestra.{view} LIMIT 1")
+            ]
             assert empty == []
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -400,7 +475,9 @@ def test_another_database_needs_its_roles(
     def serve(url: str, *options: str) -> subprocess.CompletedProcess[str]:
         variables = {**superset.environment, "DATABASE_URL": url, "ORCHESTRA_ETL_HOME": home}
         command = [*superset.command, "--exit", *options]
-        return subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False
+        )
 
     assert (done := serve(empty_database_url)).returncode == 4
     assert "run `orchestra-etl db upgrade` first" in done.stderr
@@ -430,7 +507,8 @@ def test_secrets_are_kept(superset: Superset) -> None:
         assert stat.S_IMODE((superset.home / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(superset.home.stat().st_mode) == 0o700
     refused = httpx.post(
-        f"{superset.address}/api/v1/security/login", json={"username": "admin", "password": "admin", "provider": "db"}
+        f"{superset.address}/api/v1/security/login",
+        json={"username": "admin", "password": "admin", "provider": "db"},
     )
     assert refused.status_code == 401
     assert superset.printed.count(superset.password_of("admin")) == 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page
 
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded.postgres import EmbeddedPostgres
 from tests.browser.conftest import DEMO, PICTURES, a_failed_run
 from tests.browser.dashboards import CHART, DASHBOARDS, Superset, open_dashboard
 from tests.browser.databases import grant, showing
@@ -37,7 +37,9 @@ def test_a_picture(page: Page, superset: Superset, run: str, name: str) -> None:
     path = f"{PICTURES}/{name}.png"
     # A canvas is animated for a second after its data came.
     page.wait_for_timeout(1_200)
-    bottom = max(box["y"] + box["height"] for one in page.locator(CHART).all() if (box := one.bounding_box()))
+    bottom = max(
+        box["y"] + box["height"] for one in page.locator(CHART).all() if (box := one.bounding_box())
+    )
     page.mouse.move(0, 0)
     page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1440, "height": bottom + 16})
     subprocess.run([str(ROOT / ".superset/venv/bin/python"), "-c", SHRINK, path], check=True)

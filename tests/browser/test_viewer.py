@@ -15,7 +15,16 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Request
 
-from tests.browser.dashboards import DASHBOARDS, Superset, apply, choose, client_of, draw, open_dashboard, sign_in
+from tests.browser.dashboards import (
+    DASHBOARDS,
+    Superset,
+    apply,
+    choose,
+    client_of,
+    draw,
+    open_dashboard,
+    sign_in,
+)
 from tests.conftest import ROOT
 from tests.support import query
 
@@ -61,7 +70,9 @@ def admin(browser: Browser, superset: Superset) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def asked(page: Page, superset: Superset) -> Mapping[str, Body]:
     """What the viewer's browser asks for the overview's charts, by title, and for its filter of workflows."""
-    charts = page.request.get(f"{superset.address}/api/v1/dashboard/orchestra-overview/charts").json()["result"]
+    charts = page.request.get(
+        f"{superset.address}/api/v1/dashboard/orchestra-overview/charts"
+    ).json()["result"]
     titles = {chart["id"]: chart["slice_name"] for chart in charts}
     bodies: dict[str, Body] = {}
 
@@ -70,7 +81,9 @@ def asked(page: Page, superset: Superset) -> Mapping[str, Body]:
             body = request.post_data_json
             assert isinstance(body, dict)
             form = body["form_data"]
-            bodies[titles[form["slice_id"]] if "slice_id" in form else form["native_filter_id"]] = body
+            bodies[titles[form["slice_id"]] if "slice_id" in form else form["native_filter_id"]] = (
+                body
+            )
 
     page.on("request", keep)
     open_dashboard(page, superset, "overview")
@@ -116,7 +129,9 @@ def test_a_viewer_takes_rows_along(viewer: httpx.Client, asked: Mapping[str, Bod
 
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/csv")
-    assert answer.text.startswith("Workflow,Runs,") or answer.text.startswith("\ufeffWorkflow,Runs,")
+    assert answer.text.startswith("Workflow,Runs,") or answer.text.startswith(
+        "\ufeffWorkflow,Runs,"
+    )
 
 
 def _sql(expression: str) -> Body:
@@ -220,16 +235,28 @@ def test_a_viewer_asks_nothing_else_of_a_chart(
 
     assert _ask(viewer, _changed(asked[title], change)).status_code in (400, 403)
     assert _ask(viewer, asked[title]).status_code == 200
-    assert query(history_url, "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 42") == []
+    assert (
+        query(history_url, "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 42")
+        == []
+    )
 
 
 CONTEXT: Mapping[str, Callable[[Body], Body]] = {
     "no chart": lambda body: {**body, "form_data": {}},
     "no form": lambda body: {name: value for name, value in body.items() if name != "form_data"},
     "another chart": lambda body: {**body, "form_data": {**body["form_data"], "slice_id": 1}},
-    "a chart that is none": lambda body: {**body, "form_data": {**body["form_data"], "slice_id": 9999}},
-    "a filter that is none": lambda body: {**body, "form_data": {"native_filter_id": "mine", "type": "NATIVE_FILTER"}},
-    "another dataset": lambda body: {**body, "datasource": {"type": "table", "id": body["datasource"]["id"] % 9 + 1}},
+    "a chart that is none": lambda body: {
+        **body,
+        "form_data": {**body["form_data"], "slice_id": 9999},
+    },
+    "a filter that is none": lambda body: {
+        **body,
+        "form_data": {"native_filter_id": "mine", "type": "NATIVE_FILTER"},
+    },
+    "another dataset": lambda body: {
+        **body,
+        "datasource": {"type": "table", "id": body["datasource"]["id"] % 9 + 1},
+    },
     "no dataset": lambda body: {**body, "datasource": {"type": "query", "id": 1}},
     "samples": lambda body: {**body, "result_type": "samples"},
     "its detail": lambda body: {**body, "result_type": "drill_detail"},
@@ -240,12 +267,17 @@ CONTEXT: Mapping[str, Callable[[Body], Body]] = {
     "rows after the shaping of a chart": lambda body: {**body, "result_type": "post_processed"},
     "an answer that is kept for a year": lambda body: {**body, "custom_cache_timeout": 31_536_000},
     "an answer that is kept for ever": lambda body: {**body, "custom_cache_timeout": 0},
-    "a second query": lambda body: {**body, "queries": [*body["queries"], {"columns": [_sql(LOCK)]}]},
+    "a second query": lambda body: {
+        **body,
+        "queries": [*body["queries"], {"columns": [_sql(LOCK)]}],
+    },
 }
 
 
 @pytest.mark.parametrize("what", CONTEXT)
-def test_a_viewer_asks_in_no_other_name(viewer: httpx.Client, asked: Mapping[str, Body], what: str) -> None:
+def test_a_viewer_asks_in_no_other_name(
+    viewer: httpx.Client, asked: Mapping[str, Body], what: str
+) -> None:
     """The query of one chart is refused in the name of another, or of none, and so is another result of it."""
     assert _ask(viewer, CONTEXT[what](asked["Workflows"])).status_code in (400, 403, 404)
 
@@ -282,7 +314,9 @@ def test_an_administrator_may(admin: httpx.Client, asked: Mapping[str, Body], wh
         "ts_stat('SELECT 1')",
     ],
 )
-def test_no_user_calls_such_functions(admin: httpx.Client, asked: Mapping[str, Body], call: str) -> None:
+def test_no_user_calls_such_functions(
+    admin: httpx.Client, asked: Mapping[str, Body], call: str
+) -> None:
     """A chart of admin's own that runs SQL of a text, locks, sleeps or reads files is refused before it reaches PostgreSQL."""
     answer = _ask(admin, _changed(asked["Workflows"], {"metrics": [_sql(call)]}))
 
@@ -312,7 +346,8 @@ OPEN = {
     "DELETE": "/api/v1/chart/<pk>/favorites/ /api/v1/dashboard/<pk>/favorites/",
 }
 """Every address of Superset's that a viewer may call: signing in, the dashboards and charts as they are stored, one's own
-favourites, choices of filters and links, and the check of a query. The tests above are of the data."""
+favourites, choices of filters and links, and the check of a query. The tests above are of the
+data."""
 ROUTES = """
 import json, sys
 from superset.app import create_app
@@ -321,7 +356,9 @@ json.dump(rules, open(sys.argv[1], "w"))
 """
 
 
-def test_every_other_address_is_closed(viewer: httpx.Client, superset: Superset, tmp_path: Path) -> None:
+def test_every_other_address_is_closed(
+    viewer: httpx.Client, superset: Superset, tmp_path: Path
+) -> None:
     """Of all addresses that Superset has, whatever its version adds, no other one is answered."""
     variables = {
         "PATH": os.environ["PATH"],
@@ -332,13 +369,21 @@ def test_every_other_address_is_closed(viewer: httpx.Client, superset: Superset,
     }
     python = str(ROOT / ".superset" / "venv" / "bin" / "python")
     found = tmp_path / "routes.json"
-    subprocess.run([python, "-c", ROUTES, str(found)], env=variables, capture_output=True, check=True)
+    subprocess.run(
+        [python, "-c", ROUTES, str(found)], env=variables, capture_output=True, check=True
+    )
     answered, closed = set(), 0
     for rule, methods in json.loads(found.read_text()):
-        # The lists of users, roles and groups have no actions: any name of one is an error, whoever calls it.
-        if rule.startswith(("/static/", "/users/action", "/roles/action", "/groups/action")) or "logout" in rule:
+        # The lists of users, roles and groups have no actions: any name of one is an error, whoever
+        # calls it.
+        if (
+            rule.startswith(("/static/", "/users/action", "/roles/action", "/groups/action"))
+            or "logout" in rule
+        ):
             continue
-        path = re.sub(r"<int:[^>]+>|<pk>|<(string:)?[a-z_]*id[a-z_]*>", "1", rule.replace("<version>", "v1"))
+        path = re.sub(
+            r"<int:[^>]+>|<pk>|<(string:)?[a-z_]*id[a-z_]*>", "1", rule.replace("<version>", "v1")
+        )
         path = re.sub(r"<[^>]+>", "table", path)
         for method in methods:
             if rule in OPEN.get(method, "").split():
@@ -347,7 +392,8 @@ def test_every_other_address_is_closed(viewer: httpx.Client, superset: Superset,
             sent: dict[str, Any] = {"json": {}} if rule.startswith("/api/") else {"data": {}}
             answer = viewer.request(method, path, **(sent if method in ("POST", "PUT") else {}))
             refused = answer.status_code in (401, 403, 404) or (
-                answer.status_code == 302 and urlsplit(answer.headers["location"]).path in ("/", ".", "/login/")
+                answer.status_code == 302
+                and urlsplit(answer.headers["location"]).path in ("/", ".", "/login/")
             )
             closed += refused
             if not refused:
@@ -356,12 +402,22 @@ def test_every_other_address_is_closed(viewer: httpx.Client, superset: Superset,
     assert answered == set()
 
 
-def test_what_a_viewer_reads_holds_no_secret(viewer: httpx.Client, admin: httpx.Client, superset: Superset) -> None:
+def test_what_a_viewer_reads_holds_no_secret(
+    viewer: httpx.Client, admin: httpx.Client, superset: Superset
+) -> None:
     """Charts, dashboards and what they say of their datasets hold no password, key or address of the database, and no list
     shows a column that it does not offer."""
-    paths = ["/api/v1/chart/", "/api/v1/dashboard/", "/api/v1/me/", "/api/v1/menu/", "/api/v1/log/recent_activity/"]
+    paths = [
+        "/api/v1/chart/",
+        "/api/v1/dashboard/",
+        "/api/v1/me/",
+        "/api/v1/menu/",
+        "/api/v1/log/recent_activity/",
+    ]
     paths += [
-        f"/api/v1/dashboard/orchestra-{name}{more}" for name in DASHBOARDS for more in ("", "/charts", "/datasets")
+        f"/api/v1/dashboard/orchestra-{name}{more}"
+        for name in DASHBOARDS
+        for more in ("", "/charts", "/datasets")
     ]
     paths += [
         "/api/v1/chart/?q=(columns:!(id,query_context,owners.password,table.database.password))",
@@ -370,32 +426,46 @@ def test_what_a_viewer_reads_holds_no_secret(viewer: httpx.Client, admin: httpx.
     answers = [viewer.get(path) for path in paths]
     assert {answer.status_code for answer in answers} <= {200, 400}
     secrets = [
-        (superset.home / name).read_text().strip() for name in ("admin-password", "database-password", "secret-key")
+        (superset.home / name).read_text().strip()
+        for name in ("admin-password", "database-password", "secret-key")
     ]
     for path, answer in zip(paths, answers, strict=True):
-        assert [one for one in (*secrets, "postgresql+", "pbkdf2", "scrypt") if one in answer.text] == [], path
+        assert [
+            one for one in (*secrets, "postgresql+", "pbkdf2", "scrypt") if one in answer.text
+        ] == [], path
     assert "postgresql+" in admin.get("/api/v1/database/1/connection").text
 
 
 def test_a_token_has_the_same_limits(superset: Superset, asked: Mapping[str, Body]) -> None:
     """Who signs in as viewer by the API, without a browser, gets what the chart asks, and nothing else."""
     with httpx.Client(base_url=superset.address, timeout=60) as client:
-        credentials = {"username": "viewer", "password": superset.password_of("viewer"), "provider": "db"}
+        credentials = {
+            "username": "viewer",
+            "password": superset.password_of("viewer"),
+            "provider": "db",
+        }
         token = client.post("/api/v1/security/login", json=credentials).json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
         client.headers["X-CSRFToken"] = client.get("/api/v1/security/csrf_token/").json()["result"]
         client.headers["Referer"] = superset.address
 
-        assert _ask(client, _changed(asked["Workflows"], {"metrics": [_sql("max(runs)")]})).status_code == 403
+        assert (
+            _ask(client, _changed(asked["Workflows"], {"metrics": [_sql("max(runs)")]})).status_code
+            == 403
+        )
         assert _ask(client, asked["Workflows"]).status_code == 200
 
 
 @pytest.mark.parametrize("form", ["csv", "xlsx"])
-def test_a_file_has_the_same_limits(viewer: httpx.Client, asked: Mapping[str, Body], form: str) -> None:
+def test_a_file_has_the_same_limits(
+    viewer: httpx.Client, asked: Mapping[str, Body], form: str
+) -> None:
     """A download, which a browser asks for by a form, holds what the chart asks, and nothing else."""
     plain = {**asked["Workflows"], "result_format": form}
 
-    refused = viewer.post(DATA, data={"form_data": json.dumps(_changed(plain, {"columns": ["organization_id"]}))})
+    refused = viewer.post(
+        DATA, data={"form_data": json.dumps(_changed(plain, {"columns": ["organization_id"]}))}
+    )
     assert refused.status_code == 403
     assert viewer.post(DATA, data={"form_data": json.dumps(plain)}).status_code == 200
 
@@ -406,11 +476,18 @@ def test_a_chart_of_a_draft_is_the_editors_own(
     """A chart that stands on no published dashboard is refused to a viewer, and answered once it does."""
     dataset = asked["Workflows"]["datasource"]["id"]
     settings = {"viz_type": "table", "query_mode": "raw", "all_columns": ["organization_id"]}
-    chart = {"slice_name": "a draft", "viz_type": "table", "datasource_id": dataset, "datasource_type": "table"}
-    draft = admin.post("/api/v1/dashboard/", json={"dashboard_title": "a draft", "published": False}).json()["id"]
-    made = admin.post("/api/v1/chart/", json={**chart, "params": json.dumps(settings), "dashboards": [draft]}).json()[
-        "id"
-    ]
+    chart = {
+        "slice_name": "a draft",
+        "viz_type": "table",
+        "datasource_id": dataset,
+        "datasource_type": "table",
+    }
+    draft = admin.post(
+        "/api/v1/dashboard/", json={"dashboard_title": "a draft", "published": False}
+    ).json()["id"]
+    made = admin.post(
+        "/api/v1/chart/", json={**chart, "params": json.dumps(settings), "dashboards": [draft]}
+    ).json()["id"]
     try:
         body = {
             "datasource": {"type": "table", "id": dataset},
@@ -521,8 +598,12 @@ REQUESTS: tuple[tuple[str, str, Body | None], ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "path", "body"), REQUESTS, ids=[f"{method} {path}" for method, path, _ in REQUESTS])
-def test_a_viewer_has_no_other_way(viewer: httpx.Client, method: str, path: str, body: Body | None) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "body"), REQUESTS, ids=[f"{method} {path}" for method, path, _ in REQUESTS]
+)
+def test_a_viewer_has_no_other_way(
+    viewer: httpx.Client, method: str, path: str, body: Body | None
+) -> None:
     """Every other way to data, to what Superset knows of the database, and to a change is closed."""
     assert viewer.request(method, path, json=body).status_code == 403
 

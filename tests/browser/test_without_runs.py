@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from etl.local.history import History
-from etl.local.postgres import EmbeddedPostgres
-from etl.local.simulator import Simulator
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.browser.dashboards import DASHBOARDS, Shown, Superset, open_dashboard
 from tests.browser.databases import create, grant, showing
 from tests.conftest import ROOT
@@ -31,8 +31,19 @@ PENDING = """
 """
 UNKNOWN = "No data"
 EMPTY = {
-    "overview": {"Runs": "0", "Success rate": UNKNOWN, "p95 duration": UNKNOWN, "Open runs": "0", "Overdue": "0"},
-    "nodes": {"Steps": "0", "Step success rate": UNKNOWN, "p50 duration": UNKNOWN, "p95 duration": UNKNOWN},
+    "overview": {
+        "Runs": "0",
+        "Success rate": UNKNOWN,
+        "p95 duration": UNKNOWN,
+        "Open runs": "0",
+        "Overdue": "0",
+    },
+    "nodes": {
+        "Steps": "0",
+        "Step success rate": UNKNOWN,
+        "p50 duration": UNKNOWN,
+        "p95 duration": UNKNOWN,
+    },
     "failures": {"Failures": "0", "Soft failures": "0", "Runs affected": "0", "Kinds": "0"},
     "models": {"Model calls": "0", "Tokens": "0", "Unpriced calls": "0"},
     "run": {"Duration": UNKNOWN, "Steps": "0", "Tokens": "0"},
@@ -52,7 +63,13 @@ def url(server: EmbeddedPostgres, superset: Superset) -> Iterator[str]:
 
 def etl(url: str, folder: Path, *arguments: str) -> None:
     """Run the command on this database, whose source has one finished run."""
-    history = History(workflows=1, runs_per_workflow=1, live=0, spacing=timedelta(minutes=5), arrivals_per_minute=0)
+    history = History(
+        workflows=1,
+        runs_per_workflow=1,
+        live=0,
+        spacing=timedelta(minutes=5),
+        arrivals_per_minute=0,
+    )
     with Simulator(history).in_thread() as simulator:
         config = folder / "etl.toml"
         config.write_text(configuration(*history.workflow_ids))
@@ -80,7 +97,9 @@ def test_no_run(page: Page, superset: Superset, url: str, name: str) -> None:
 def test_one_run(page: Page, superset: Superset, url: str, tmp_path: Path) -> None:
     """A single run that has ended stands on the overview, its steps on Nodes, and the dashboard of runs chooses it."""
     etl(url, tmp_path, "sync")
-    [run] = query(url, "SELECT id, (SELECT count(*) FROM orchestra.steps) AS steps FROM orchestra.runs")
+    [run] = query(
+        url, "SELECT id, (SELECT count(*) FROM orchestra.steps) AS steps FROM orchestra.runs"
+    )
 
     overview = opened(page, superset, "overview")
     assert (overview.number("Runs"), overview.number("Open runs")) == ("1", "0")
@@ -91,14 +110,20 @@ def test_one_run(page: Page, superset: Superset, url: str, tmp_path: Path) -> No
     assert (chosen.table("The run")[0][0], chosen.number("Steps")) == (run["id"], str(run["steps"]))
 
 
-def test_one_run_that_has_not_begun(page: Page, superset: Superset, url: str, tmp_path: Path) -> None:
+def test_one_run_that_has_not_begun(
+    page: Page, superset: Superset, url: str, tmp_path: Path
+) -> None:
     """A run that is still pending, without a start or a step, is an open one, and the dashboard of runs chooses it."""
     query(url, PENDING)
     etl(url, tmp_path, "rollups", "refresh")
     [run] = query(url, "SELECT id FROM orchestra.runs")
 
     overview = opened(page, superset, "overview")
-    assert (overview.number("Runs"), overview.number("Open runs"), overview.number("Overdue")) == ("1", "1", "0")
+    assert (overview.number("Runs"), overview.number("Open runs"), overview.number("Overdue")) == (
+        "1",
+        "1",
+        "0",
+    )
     assert [row["run_id"] for row in overview.rows["Open runs now, oldest first"]] == [run["id"]]
     chosen = opened(page, superset, "run")
     assert (chosen.table("The run")[0][0], chosen.number("Steps")) == (run["id"], "0")
@@ -107,7 +132,10 @@ def test_one_run_that_has_not_begun(page: Page, superset: Superset, url: str, tm
 
 def test_no_run_in_the_last_30_days(page: Page, superset: Superset, url: str) -> None:
     """Where no run began in the last 30 days the dashboard of runs shows the newest one, however old it is."""
-    query(url, "UPDATE orchestra.runs SET state = 'succeeded', start_time = now() - interval '40 days'")
+    query(
+        url,
+        "UPDATE orchestra.runs SET state = 'succeeded', start_time = now() - interval '40 days'",
+    )
     [run] = query(url, "SELECT id FROM orchestra.runs")
 
     assert opened(page, superset, "run").table("The run")[0][0] == run["id"]

@@ -71,7 +71,9 @@ def make_trouble(url: str) -> None:
             for statement, table in ((_RUN, "orchestra.runs"), (_STEPS, "orchestra.steps"))
         )
         execute("UPDATE orchestra.runs SET organization_id = 'second' WHERE hashtext(id) % 3 = 0")
-        execute("UPDATE orchestra.steps SET organization_id = 'second' WHERE hashtext(run_id) % 3 = 0")
+        execute(
+            "UPDATE orchestra.steps SET organization_id = 'second' WHERE hashtext(run_id) % 3 = 0"
+        )
         execute(
             "INSERT INTO orchestra.workflows SELECT copy.* FROM orchestra.workflows AS w,"
             ' jsonb_populate_record(w, \'{"id": "new", "name": "new workflow"}\') AS copy'
@@ -88,7 +90,11 @@ def make_trouble(url: str) -> None:
                 3 * 86400,
                 3 * 86400 - 5,
                 2,
-                {"state": "failed", "workflow_id": "disguised", "organization_id": DISGUISES["organisation"]},
+                {
+                    "state": "failed",
+                    "workflow_id": "disguised",
+                    "organization_id": DISGUISES["organisation"],
+                },
             ),
             (ODD, 3600, 3480, 120, {"state": "succeeded"}),
             (EDGE, since_edge, since_edge - 5, 2, {"state": "succeeded"}),
@@ -100,7 +106,12 @@ def make_trouble(url: str) -> None:
                 60,
                 0,
                 1,
-                {"state": "pending", "tracking": "open", "workflow_id": "new", "organization_id": "second"},
+                {
+                    "state": "pending",
+                    "tracking": "open",
+                    "workflow_id": "new",
+                    "organization_id": "second",
+                },
             ),
         ):
             execute(copy_run, [Jsonb({"id": run, **fields}), began, ended])
@@ -117,7 +128,10 @@ def make_trouble(url: str) -> None:
             " WHERE run_id = %s AND position %% 10 = 5",
             [ODD],
         )
-        execute("UPDATE orchestra.steps SET node_id = %s WHERE run_id = %s AND position = 0", [EVIL, LONG_AGO])
+        execute(
+            "UPDATE orchestra.steps SET node_id = %s WHERE run_id = %s AND position = 0",
+            [EVIL, LONG_AGO],
+        )
         execute(
             "UPDATE orchestra.steps SET node_id = %s, response_model = %s, node_type = 'model', state = 'failed', error = %s"
             " WHERE run_id = %s AND position = 0",

@@ -1,6 +1,7 @@
 """docker-compose.yml in a real engine, as docs/deploy.md says: built, started, scaled, stopped, upgraded, with its dashboards.
 
-Needs Docker with its Compose plugin, whatever registry the base images come from, port 8088, and Chromium.
+Needs Docker with its Compose plugin, whatever registry the base images come from, port 8088, and
+Chromium.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Project:
         """Copy the files and make the secrets."""
         self.folder = folder
         self._name = f"orchestra-etl-test-{secrets.token_hex(4)}"
-        files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        files = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout
         for file in filter(None, files.split("\0")):
             if (ROOT / file).exists():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -86,10 +89,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 def test_the_history_is_loaded_by_an_unprivileged_service(project: Project) -> None:
     """The job has made the schema, and the service, which is not root and turns healthy, loads runs."""
-    assert [(one["State"], one["ExitCode"]) for one in project.containers("migrate")] == [("exited", 0)]
+    assert [(one["State"], one["ExitCode"]) for one in project.containers("migrate")] == [
+        ("exited", 0)
+    ]
     wait_until(lambda: int(project.value("SELECT count(*) FROM orchestra.runs")) > 100, seconds=60)
     assert project.compose("exec", "--no-TTY", "etl", "id", "--user").strip() == "10001"
-    wait_until(lambda: [one["Health"] for one in project.containers("etl")] == ["healthy"], seconds=60)
+    wait_until(
+        lambda: [one["Health"] for one in project.containers("etl")] == ["healthy"], seconds=60
+    )
     assert "coverage" in project.compose("exec", "--no-TTY", "etl", "orchestra-etl", "status")
 
 
@@ -98,14 +105,19 @@ def test_replicas_share_the_work(project: Project) -> None:
     project.compose("up", "--detach", "--scale", "etl=3", "etl")
     addresses = "SELECT count(DISTINCT client_addr) FROM pg_stat_activity WHERE application_name = 'orchestra-etl'"
     wait_until(lambda: project.value(addresses) == "3", seconds=60)
-    wait_until(lambda: [one["Health"] for one in project.containers("etl")] == ["healthy"] * 3, seconds=90)
+    wait_until(
+        lambda: [one["Health"] for one in project.containers("etl")] == ["healthy"] * 3, seconds=90
+    )
 
 
 def test_stopping_ends_the_service_in_good_order(project: Project) -> None:
     """`docker compose stop` reaches the processes: each ends by itself, with 0, having let go of what it had claimed."""
     project.compose("stop", "etl")
     assert {(one["State"], one["ExitCode"]) for one in project.containers("etl")} == {("exited", 0)}
-    assert project.value("SELECT count(*) FROM orchestra_etl.run_ledger WHERE leased_until > now()") == "0"
+    assert (
+        project.value("SELECT count(*) FROM orchestra_etl.run_ledger WHERE leased_until > now()")
+        == "0"
+    )
 
 
 def test_a_second_start_keeps_what_is_there(project: Project) -> None:
@@ -120,14 +132,23 @@ def test_a_second_start_keeps_what_is_there(project: Project) -> None:
 def test_the_dashboards_show_the_database(project: Project, tmp_path: Path) -> None:
     """With the profile `bi` the overview is drawn without error in a browser, and its runs are those of the database."""
     project.compose("up", "--detach", "superset")
-    assert [(one["State"], one["ExitCode"]) for one in project.containers("dashboards")] == [("exited", 0)]
-    wait_until(lambda: [one["Health"] for one in project.containers("superset")] == ["healthy"], seconds=180)
+    assert [(one["State"], one["ExitCode"]) for one in project.containers("dashboards")] == [
+        ("exited", 0)
+    ]
+    wait_until(
+        lambda: [one["Health"] for one in project.containers("superset")] == ["healthy"],
+        seconds=180,
+    )
     project.compose("stop", "etl")
     project.compose("run", "--rm", "--no-TTY", "etl", "rollups", "refresh")
-    (tmp_path / "admin-password").write_text(project.compose("exec", "--no-TTY", "superset", "cat", PASSWORD_FILE))
+    (tmp_path / "admin-password").write_text(
+        project.compose("exec", "--no-TTY", "superset", "cat", PASSWORD_FILE)
+    )
     superset = Superset("http://127.0.0.1:8088", tmp_path, tmp_path, (), {}, "")
     with chromium() as browser:
         shown = open_dashboard(sign_in(browser, superset), superset, "overview")
         # No run is open once the backlog is loaded.
         assert [one for one in shown.errors if "No results were returned" not in one] == []
-        assert shown.number("Runs").replace(",", "") == project.value("SELECT count(*) FROM orchestra.runs")
+        assert shown.number("Runs").replace(",", "") == project.value(
+            "SELECT count(*) FROM orchestra.runs"
+        )

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from etl.local.simulator import Simulator
+from etl.simulator.server import Simulator
 from tests.support import query
 
 Change = Callable[[web.Request, Any, web.Response], web.Response]

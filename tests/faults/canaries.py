@@ -34,5 +34,7 @@ class Canaries:
             if not path.is_file():
                 continue
             for number, line in enumerate(path.read_bytes().splitlines(), 1):
-                found += [f"{canary} in {path.name}:{number}" for canary in ALL if canary.encode() in line]
+                found += [
+                    f"{canary} in {path.name}:{number}" for canary in ALL if canary.encode() in line
+                ]
         return found

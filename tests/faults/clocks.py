@@ -1,8 +1,9 @@
 """Clocks that are wrong in a worker, and right in the database and the API.
 
-`install` is called in the worker. `CLOCK_OFF` is by how many seconds its wall clock is off, `CLOCK_SET_AFTER` after how many
-seconds of its life (0: from the start). `MONOTONIC_JUMP` is by how many seconds its monotonic clock jumps, just before the
-request for steps whose number `MONOTONIC_JUMP_AT` gives.
+`install` is called in the worker. `CLOCK_OFF` is by how many seconds its wall clock is off,
+`CLOCK_SET_AFTER` after how many seconds of its life (0: from the start). `MONOTONIC_JUMP` is by how
+many seconds its monotonic clock jumps, just before the request for steps whose number
+`MONOTONIC_JUMP_AT` gives.
 """
 
 from __future__ import annotations
@@ -32,8 +33,14 @@ def install() -> None:
     """Set this process's clocks wrong, now or later."""
     wall, monotonic = time.time, time.monotonic
     born = monotonic()
-    off, off_after = float(os.environ.pop("CLOCK_OFF", 0)), float(os.environ.pop("CLOCK_SET_AFTER", 0))
-    jump, jump_at = float(os.environ.pop("MONOTONIC_JUMP", 0)), int(os.environ.pop("MONOTONIC_JUMP_AT", 0))
+    off, off_after = (
+        float(os.environ.pop("CLOCK_OFF", 0)),
+        float(os.environ.pop("CLOCK_SET_AFTER", 0)),
+    )
+    jump, jump_at = (
+        float(os.environ.pop("MONOTONIC_JUMP", 0)),
+        int(os.environ.pop("MONOTONIC_JUMP_AT", 0)),
+    )
     requests = itertools.count(1)
     jumped = 0.0
     ask = OrchestraClient.steps

@@ -18,7 +18,8 @@ _faults: dict[int, Fault] = {}
 def pytest_configure(config: pytest.Config) -> None:
     """The mark of a fault."""
     config.addinivalue_line(
-        "markers", "fault(number, name, invariants, guard='', why=''): an injected fault (see suite.py)"
+        "markers",
+        "fault(number, name, invariants, guard='', why=''): an injected fault (see suite.py)",
     )
 
 
@@ -61,7 +62,9 @@ def fault(request: pytest.FixtureRequest) -> Iterator[Fault]:
     found = _fault_of(request.node)
     assert found is not None, "mark the test with @pytest.mark.fault"
     yield found
-    assert found.why or found.controls or found.outcomes[-1:] != ["passed"], "the negative control was not run"
+    assert found.why or found.controls or found.outcomes[-1:] != ["passed"], (
+        "the negative control was not run"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +76,9 @@ def canaries(tmp_path_factory: pytest.TempPathFactory) -> Canaries:
 @pytest.fixture
 def log(canaries: Canaries, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A file for what this test's workers say on both their outputs."""
-    name = "".join(character if character.isalnum() else "-" for character in request.node.name)[:80]
+    name = "".join(character if character.isalnum() else "-" for character in request.node.name)[
+        :80
+    ]
     for number in itertools.count():
         path = canaries.folder / f"{name}-{number}.log"
         if not path.exists():

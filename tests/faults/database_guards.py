@@ -53,7 +53,12 @@ def completion_not_fenced() -> None:
 
 def no_key_order() -> None:
     """Runs are tracked in the order in which they are named."""
-    replaced(requests, "_TRACK", 'ORDER BY r.run_id COLLATE "C"', "ORDER BY md5(r.run_id || pg_backend_pid())")
+    replaced(
+        requests,
+        "_TRACK",
+        'ORDER BY r.run_id COLLATE "C"',
+        "ORDER BY md5(r.run_id || pg_backend_pid())",
+    )
 
 
 def prepared_statements() -> None:
@@ -87,7 +92,9 @@ def no_upgrade_lock() -> None:
 
 def upgrade_that_locks_for_long() -> None:
     """A revision holds a lock for three seconds that every writer needs."""
-    _before_upgrade("LOCK TABLE orchestra_etl.run_ledger IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3)")
+    _before_upgrade(
+        "LOCK TABLE orchestra_etl.run_ledger IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3)"
+    )
 
 
 def upgrade_that_loses_rows() -> None:

@@ -1,7 +1,8 @@
 """Named points just before and just after every commit and every request, at which a worker kills itself.
 
-`install` is called in the worker. `FAIL_POINT` names the point and which passage of it is the last: `after commit of X#2`.
-`FAIL_POINTS_LOG` names a file into which each passage writes the point's name.
+`install` is called in the worker. `FAIL_POINT` names the point and which passage of it is the last:
+`after commit of X#2`. `FAIL_POINTS_LOG` names a file into which each passage writes the point's
+name.
 """
 
 from __future__ import annotations

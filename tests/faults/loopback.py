@@ -81,12 +81,18 @@ async def serving(respond: Respond, *, tls: bool = False) -> AsyncIterator[Serve
 
 def client_of(url: str, **settings: Any) -> OrchestraClient:
     """A client whose waits are short."""
-    return OrchestraClient(url, **{"api_key": lambda: CANARY, "max_wait": 0.02, "deadline": 5.0, **settings})
+    return OrchestraClient(
+        url, **{"api_key": lambda: CANARY, "max_wait": 0.02, "deadline": 5.0, **settings}
+    )
 
 
 def message(status: int, body: bytes = b"", *headers: str, length: bool = True) -> bytes:
     """A whole HTTP answer."""
-    lines = [f"HTTP/1.1 {status} Whatever", *headers, *([f"Content-Length: {len(body)}"] if length else [])]
+    lines = [
+        f"HTTP/1.1 {status} Whatever",
+        *headers,
+        *([f"Content-Length: {len(body)}"] if length else []),
+    ]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 

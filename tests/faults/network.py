@@ -83,13 +83,17 @@ def cable() -> Iterator[Cable]:
             found = Cable(near, far)
             found.plug()
         except (OSError, subprocess.CalledProcessError):
-            pytest.skip("network namespaces, or rules in them, cannot be made here: that takes root and `ip`")
+            pytest.skip(
+                "network namespaces, or rules in them, cannot be made here: that takes root and `ip`"
+            )
         yield found
 
 
 def _namespace(kept: ExitStack) -> int:
     # It says a word once the namespace is there.
-    process = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo made; exec sleep 600"], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", "echo made; exec sleep 600"], stdout=subprocess.PIPE
+    )
     kept.callback(process.wait)
     kept.callback(process.kill)
     if process.stdout is not None:
@@ -101,7 +105,9 @@ def _namespace(kept: ExitStack) -> int:
 
 
 def _ip(pid: int, arguments: str) -> None:
-    subprocess.run(["nsenter", "-t", str(pid), "-n", "ip", *arguments.split()], check=True, capture_output=True)
+    subprocess.run(
+        ["nsenter", "-t", str(pid), "-n", "ip", *arguments.split()], check=True, capture_output=True
+    )
 
 
 def _inside(path: str, work: Callable[[], T]) -> T:

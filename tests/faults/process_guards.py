@@ -33,18 +33,24 @@ def quick_ticks() -> None:
 
 def no_lease_end() -> None:
     """Claims of a dead worker stay its own for ever."""
-    claims._CLAIM = _replaced(claims._CLAIM, "(leased_until IS NULL OR leased_until < now())", "(leased_until IS NULL)")
+    claims._CLAIM = _replaced(
+        claims._CLAIM, "(leased_until IS NULL OR leased_until < now())", "(leased_until IS NULL)"
+    )
 
 
 def no_fence() -> None:
     """A load is accepted whatever has become of its claim."""
-    claims._LOCK = _replaced(claims._LOCK, "l.fencing_token = held.token AND l.leased_until IS NOT NULL", "true")
+    claims._LOCK = _replaced(
+        claims._LOCK, "l.fencing_token = held.token AND l.leased_until IS NOT NULL", "true"
+    )
 
 
 def given_back_as_done() -> None:
     """What a worker has claimed and not read when it is told to end is not due any more."""
     claims._RELEASE = _replaced(
-        claims._RELEASE, "SET leased_until = NULL", "SET leased_until = NULL, due_at = NULL, tracking = 'final'"
+        claims._RELEASE,
+        "SET leased_until = NULL",
+        "SET leased_until = NULL, due_at = NULL, tracking = 'final'",
     )
 
 
@@ -58,7 +64,9 @@ def consumed_first() -> None:
     later: list[Sequence[RunWrite]] = []
     load = Loader.load
 
-    def postponed(connection: Connection, found: Sequence[RunWrite], *, isolate: bool = False) -> Written:
+    def postponed(
+        connection: Connection, found: Sequence[RunWrite], *, isolate: bool = False
+    ) -> Written:
         later.append(found)
         return Written()
 
@@ -103,7 +111,9 @@ def own_clock() -> None:
 
 def dated_as_told() -> None:
     """Observations are dated as the worker says, even in the future."""
-    claims._SETTLE = _replaced(claims._SETTLE, "_observed_at > now()", "_observed_at IS NULL AND false")
+    claims._SETTLE = _replaced(
+        claims._SETTLE, "_observed_at > now()", "_observed_at IS NULL AND false"
+    )
 
 
 def no_look_at_the_clock() -> None:

@@ -1,6 +1,7 @@
 """A proxy between worker and PostgreSQL that reads along: it can pass, cut, or go on acknowledging and forward nothing.
 
-It knows just enough of the protocol to see every statement before the server does. Two threads a connection.
+It knows just enough of the protocol to see every statement before the server does. Two threads a
+connection.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ class Action(enum.Enum):
 
     PASS = "it goes to the server"
     CUT_BEFORE = "the connection is cut, and the server never sees it"
-    CUT_AFTER = "the server gets it and answers; the connection is cut before the answer reaches the client"
+    CUT_AFTER = (
+        "the server gets it and answers; the connection is cut before the answer reaches the client"
+    )
     SWALLOW = "from now on everything is acknowledged and nothing is forwarded, in either direction"
 
 
@@ -164,7 +167,9 @@ def proxied(upstream: Path, listener: socket.socket, judge: Judge = pass_all) ->
 
 
 @contextlib.contextmanager
-def unix_proxy(upstream: Path, folder: Path, judge: Judge = pass_all) -> Iterator[tuple[Proxy, str]]:
+def unix_proxy(
+    upstream: Path, folder: Path, judge: Judge = pass_all
+) -> Iterator[tuple[Proxy, str]]:
     """A proxy on a Unix socket in `folder`, and what to put into a URL as its host."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / ".s.PGSQL.5432"))

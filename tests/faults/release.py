@@ -1,9 +1,9 @@
 """Writes the data of a populated database of this release, for the upgrades of all later ones to start from.
 
-To be run once a schema version is about to be followed by another: `python -m tests.faults.release`. It loads a small
-made-up history through the real command, two of whose runs are not listed yet, and writes
-`tests/faults/released/<version>.sql`, and beside it the digests of the files of `migrations/sql`, which from then on stay as
-they are.
+To be run once a schema version is about to be followed by another: `python -m
+tests.faults.release`. It loads a small made-up history through the real command, two of whose runs
+are not listed yet, and writes `tests/faults/released/<version>.sql`, and beside it the digests of
+the files of `migrations/sql`, which from then on stay as they are.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from psycopg import sql
 
 from etl import app
 from etl.analytics import rollups
-from etl.local.history import History
-from etl.local.postgres import EmbeddedPostgres
-from etl.local.simulator import Simulator
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import head, upgrade
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.postgres_fixture import new_home
 from tests.support import configuration, environment, load, sync
 
@@ -62,13 +62,24 @@ def dump(url: str) -> str:
             [list(_MADE_BY_REVISIONS)],
         ).fetchall()
         order = {name: place for place, name in enumerate(_FIRST)}
-        for schema, table, columns in sorted(found, key=lambda row: (order.get(row[1], 9), row[0], row[1])):
-            table_name, names = sql.Identifier(schema, table), sql.SQL(", ").join(map(sql.Identifier, columns))
+        for schema, table, columns in sorted(
+            found, key=lambda row: (order.get(row[1], 9), row[0], row[1])
+        ):
+            table_name, names = (
+                sql.Identifier(schema, table),
+                sql.SQL(", ").join(map(sql.Identifier, columns)),
+            )
             texts = sql.SQL(", ").join(
                 sql.SQL("quote_nullable({}::text)").format(sql.Identifier(one)) for one in columns
             )
-            start = sql.SQL("INSERT INTO {} ({}) VALUES ").format(table_name, names).as_string(connection)
-            statement = sql.SQL("SELECT concat_ws(', ', {}) FROM {} ORDER BY 1").format(texts, table_name)
+            start = (
+                sql.SQL("INSERT INTO {} ({}) VALUES ")
+                .format(table_name, names)
+                .as_string(connection)
+            )
+            statement = sql.SQL("SELECT concat_ws(', ', {}) FROM {} ORDER BY 1").format(
+                texts, table_name
+            )
             lines += [f"{start}({values});" for (values,) in connection.execute(statement)]
     return "".join(f"{line}\n" for line in lines)
 
@@ -78,7 +89,9 @@ def freeze() -> None:
     digests = FOLDER / "sql.sha256"
     frozen = digests.read_text()
     new = [path for path in sorted(SQL.glob("*.sql")) if path.name not in frozen]
-    digests.write_text(frozen + "".join(f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in new))
+    digests.write_text(
+        frozen + "".join(f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in new)
+    )
 
 
 def main() -> None:

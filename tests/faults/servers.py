@@ -14,8 +14,8 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from etl.local import cluster
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded import cluster
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from tests.faults.canaries import Canaries
 from tests.postgres_fixture import new_home
@@ -53,13 +53,17 @@ class OwnServer:
     def fresh(self) -> str:
         """The URL of a new database with the current schema and no rows."""
         with psycopg.connect(self.url_for("postgres"), autocommit=True) as connection:
-            known = connection.execute("SELECT FROM pg_database WHERE datname = %s", [_TEMPLATE]).fetchone()
+            known = connection.execute(
+                "SELECT FROM pg_database WHERE datname = %s", [_TEMPLATE]
+            ).fetchone()
             if known is None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
                 upgrade(self.url_for(_TEMPLATE))
             name = f"fault_{next(_numbers)}"
             names = sql.Identifier(name), sql.Identifier(_TEMPLATE)
-            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(*names))
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(*names)
+            )
         return self.url_for(name)
 
     def crash(self) -> None:
@@ -79,9 +83,12 @@ class OwnServer:
 
 
 @contextlib.contextmanager
-def own_server(canaries: Canaries, *, home: Path | None = None, **settings: str) -> Iterator[OwnServer]:
+def own_server(
+    canaries: Canaries, *, home: Path | None = None, **settings: str
+) -> Iterator[OwnServer]:
     """A server with these settings; what it has said goes into the canaries' folder."""
-    # The slowest part of a start is the flush of a thousand files to the disk; `cluster.create` knows fsync=off.
+    # The slowest part of a start is the flush of a thousand files to the disk; `cluster.create`
+    # knows fsync=off.
     folder = home or new_home()
     try:
         server = OwnServer(folder, {"fsync": "off", "max_connections": "100", **settings})

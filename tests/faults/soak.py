@@ -21,7 +21,8 @@ SETTINGS = {
     "ORCHESTRA_ETL_POLLING__OPEN_INTERVAL_MIN": "500ms",
     "ORCHESTRA_ETL_POLLING__RECONCILE": "1h",
 }
-# Runs of one small step that are over at once, some two hundred a second: what matters is how many there are.
+# Runs of one small step that are over at once, some two hundred a second: what matters is how many
+# there are.
 HISTORY: dict[str, Any] = {
     "workflows": 4, "runs_per_workflow": 10, "steps_per_run": 1, "step_bytes": 200, "arrivals_per_minute": 3000.0,
     "pace": 0.001,
@@ -79,13 +80,17 @@ def bytes_a_run(samples: Sequence[Sample]) -> float:
     runs = sum(one.runs for one in half) / len(half)
     size = sum(one.kilobytes for one in half) / len(half)
     squares = sum((one.runs - runs) ** 2 for one in half)
-    return 1024 * sum((one.runs - runs) * (one.kilobytes - size) for one in half) / max(squares, 1.0)
+    return (
+        1024 * sum((one.runs - runs) * (one.kilobytes - size) for one in half) / max(squares, 1.0)
+    )
 
 
 def main() -> int:
     """The long soak and the thousand kills."""
     tests = ["tests/faults/test_soak.py", "tests/faults/test_processes.py::test_killed_at_random"]
-    return subprocess.call([sys.executable, "-m", "pytest", *tests], env={**os.environ, "SOAK": "1"})
+    return subprocess.call(
+        [sys.executable, "-m", "pytest", *tests], env={**os.environ, "SOAK": "1"}
+    )
 
 
 if __name__ == "__main__":

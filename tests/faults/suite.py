@@ -1,8 +1,9 @@
 """The fault suite's books: what was injected how often, whether the invariants held, and whether the negative control failed.
 
-A fault test is marked with what it injects, and says through the fixture `fault` how often it did so, and what went wrong in
-the negative control: the same fault with the guard switched off that the product has against it. A control in which nothing
-goes wrong is a test that proves nothing, and fails.
+A fault test is marked with what it injects, and says through the fixture `fault` how often it did
+so, and what went wrong in the negative control: the same fault with the guard switched off that the
+product has against it. A control in which nothing goes wrong is a test that proves nothing, and
+fails.
 
     @pytest.mark.fault(4, "worker stopped past its lease, then resumed", "C M", guard="fencing token of a claim")
     def test_a_stopped_worker(fault: Fault, ...) -> None:
@@ -50,7 +51,9 @@ class Fault:
 
     def control(self, problems: Sequence[str]) -> None:
         """What went wrong without the guard; nothing is a failure of the test."""
-        assert problems, f"fault {self.number}: without {self.guard} nothing goes wrong, so the test proves nothing"
+        assert problems, (
+            f"fault {self.number}: without {self.guard} nothing goes wrong, so the test proves nothing"
+        )
         self.controls.append(problems[0])
 
     @property
@@ -79,6 +82,9 @@ def table(faults: Sequence[Fault]) -> list[str]:
         for one in sorted(faults, key=lambda one: one.number)
     ]  # fmt: skip
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     legend = [f"{letter}: {meaning}" for letter, meaning in INVARIANTS.items()]
     return [lines[0], "-" * len(lines[0]), *lines[1:], "", *legend]

@@ -18,8 +18,8 @@ from sqlalchemy import text
 from etl.extract.client import OrchestraClient
 from etl.extract.run_list import RunListWalker
 from etl.ledger import sweeps
-from etl.local.misbehaviour import Misbehaviour
 from etl.pipeline.budget import RequestBudget
+from etl.simulator.misbehaviour import Misbehaviour
 from tests.faults.answers import changed, emptied
 from tests.faults.suite import Fault
 from tests.faults.world import World, world
@@ -47,7 +47,9 @@ def _overrun(found: World, *without: str) -> list[str]:
 
     def sync(expected: int, gaps: int) -> None:
         status = found.sync(without=without)
-        recorded = query(found.url, "SELECT after_time, before_time FROM orchestra_etl.gaps ORDER BY id")
+        recorded = query(
+            found.url, "SELECT after_time, before_time FROM orchestra_etl.gaps ORDER BY id"
+        )
         if (status, len(recorded)) != (expected, gaps):
             problems.append(f"status {status} and {len(recorded)} gaps, not {expected} and {gaps}")
 
@@ -60,21 +62,35 @@ def _overrun(found: World, *without: str) -> list[str]:
     missed = set(found.history.run_ids(workflow, 400, offset=100))
     sync(6, 1)
     sync(0, 1)
-    ledger = {row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")}
+    ledger = {
+        row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")
+    }
     if ledger != known | listed:
         problems.append(f"{len(ledger)} runs in the ledger, not {len(known | listed)}")
     for gap in query(found.url, "SELECT after_time, before_time FROM orchestra_etl.gaps"):
         starts = [
-            datetime.fromisoformat(row["start_time"]) for row in found.history.runs(workflow) if row["id"] in missed
+            datetime.fromisoformat(row["start_time"])
+            for row in found.history.runs(workflow)
+            if row["id"] in missed
         ]
         if not gap["after_time"] <= min(starts) <= max(starts) <= gap["before_time"]:
             problems.append(f"the gap's times do not enclose what was missed: {gap}")
-    unread = [problem for problem in found.complete() if not any(f"run {one} is missing" == problem for one in missed)]
+    unread = [
+        problem
+        for problem in found.complete()
+        if not any(f"run {one} is missing" == problem for one in missed)
+    ]
     stored = {row["id"] for row in query(found.url, "SELECT id FROM orchestra.runs")}
-    return problems + [one for one in unread if not one.endswith("is missing")] + sorted(ledger - stored)
+    return (
+        problems
+        + [one for one in unread if not one.endswith("is missing")]
+        + sorted(ledger - stored)
+    )
 
 
-@pytest.mark.fault(15, "list capped at 100, 500 new runs", "C W", guard="a list's end proves nothing")
+@pytest.mark.fault(
+    15, "list capped at 100, 500 new runs", "C W", guard="a list's end proves nothing"
+)
 def test_a_capped_list(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
     """What a capped list hides is a recorded gap and exit status 6, once; the gap's times enclose the missed runs."""
     options: dict[str, Any] = {"workflows": 1, "runs_per_workflow": 120, "steps_per_run": 2}
@@ -135,7 +151,8 @@ def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
             now = time.monotonic()
             asked.append(now)
             answered += call.endpoint == "steps"
-            # One after the other, each when the pause before it is over and the replicas are at work again.
+            # One after the other, each when the pause before it is over and the replicas are at
+            # work again.
             if not waiting or answered < 10 or (throttled and now < sum(throttled[-1]) + 0.05):
                 return response
             answered = 0
@@ -147,7 +164,9 @@ def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
         return refused
 
     with changed(found.simulator, answer):
-        workers = [found.started("sync", without=(f"{HERE}:short_waits", *without)) for _ in range(3)]
+        workers = [
+            found.started("sync", without=(f"{HERE}:short_waits", *without)) for _ in range(3)
+        ]
         with workers[0] as one, workers[1] as two, workers[2] as three:
             statuses = [worker.wait() for worker in (one, two, three)]
     problems = [f"a worker ended with {status}" for status in statuses if status not in (0, 6)]
@@ -159,7 +178,8 @@ def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
             )
     asked.sort()
     for first in asked:
-        # A second's worth may be saved up, and each replica draws a tenth of a second's worth at a time.
+        # A second's worth may be saved up, and each replica draws a tenth of a second's worth at a
+        # time.
         within = sum(first <= one < first + 1 for one in asked)
         if within > 2 * RATE + 3 * RATE / 10 + 3:
             problems.append(f"{within} requests in a second")
@@ -172,7 +192,9 @@ def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
     return problems, max(pauses)
 
 
-@pytest.mark.fault(17, "429 with `Retry-After` of every kind, three replicas", "C B", guard="a pause shared by all")
+@pytest.mark.fault(
+    17, "429 with `Retry-After` of every kind, three replicas", "C B", guard="a pause shared by all"
+)
 def test_a_storm_of_429(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
     """What Retry-After asks for is honoured by all replicas, clamped where it is senseless, and costs nothing but time."""
     rate = {"ORCHESTRA_ETL_API__REQUESTS_PER_SECOND": str(RATE)}
@@ -182,7 +204,9 @@ def test_a_storm_of_429(fault: Fault, database_url: str, tmp_path: Path, log: Pa
         fault.injected(len(RETRY_AFTER), note=f"longest pause {pause:.1f} s")
     emptied(database_url)
     with world(database_url, tmp_path, log, steps_per_run=2, variables=rate) as found:
-        fault.control([one for one in _storm(found, 1, f"{HERE}:each_for_itself")[0] if "429 asked" in one])
+        fault.control(
+            [one for one in _storm(found, 1, f"{HERE}:each_for_itself")[0] if "429 asked" in one]
+        )
 
 
 # 401
@@ -192,7 +216,9 @@ def the_watermark_moves() -> None:
     """A sweep that was cut off counts as complete."""
     statement = str(sweeps._ABANDON)
     assert "SET leased_until = NULL" in statement
-    sweeps._ABANDON = text(statement.replace("SET leased_until", "SET watermark = fencing_token, leased_until"))
+    sweeps._ABANDON = text(
+        statement.replace("SET leased_until", "SET watermark = fencing_token, leased_until")
+    )
 
 
 def _renewed_key(found: World, log: Path, offset: int, *without: str) -> list[str]:
@@ -221,17 +247,30 @@ def _renewed_key(found: World, log: Path, offset: int, *without: str) -> list[st
         problems.append(f"said {lines}")
     if mark() != before:
         problems.append("the watermark moved")
-    known = {row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")}
+    known = {
+        row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")
+    }
     lost = [one for one in found.history.run_ids(workflow, offset) if one not in known]
     problems += [f"run {one} was listed and is not in the ledger" for one in lost]
-    if query(found.url, "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL"):
+    if query(
+        found.url, "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL"
+    ):
         problems.append("a claim was left behind")
     status = found.sync(without=without)
-    return problems + ([] if status == 0 else [f"then {status}"]) + found.complete() + found.witnessed()
+    return (
+        problems
+        + ([] if status == 0 else [f"then {status}"])
+        + found.complete()
+        + found.witnessed()
+    )
 
 
-@pytest.mark.fault(18, "401 in the middle of a sweep", "C W", guard="watermark of complete sweeps only")
-def test_a_key_refused_in_a_sweep(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+@pytest.mark.fault(
+    18, "401 in the middle of a sweep", "C W", guard="watermark of complete sweeps only"
+)
+def test_a_key_refused_in_a_sweep(
+    fault: Fault, database_url: str, tmp_path: Path, log: Path
+) -> None:
     """A key refused in mid-sweep ends the sync with 3 and one line; nothing listed is lost, and the next sync completes."""
     options: dict[str, Any] = {
         "workflows": 1,
@@ -248,4 +287,6 @@ def test_a_key_refused_in_a_sweep(fault: Fault, database_url: str, tmp_path: Pat
 
     assert problems([10, 30, 70]) == []
     fault.injected(3)
-    fault.control([one for one in problems([30], f"{HERE}:the_watermark_moves") if "missing" in one])
+    fault.control(
+        [one for one in problems([30], f"{HERE}:the_watermark_moves") if "missing" in one]
+    )

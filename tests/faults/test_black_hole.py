@@ -49,7 +49,9 @@ class Hole:
         return Action.PASS
 
 
-def _lost_packets(server: OwnServer, folder: Path, log: Path, seconds: float, without: tuple[str, ...]) -> list[str]:
+def _lost_packets(
+    server: OwnServer, folder: Path, log: Path, seconds: float, without: tuple[str, ...]
+) -> list[str]:
     """Real loss: between two network namespaces, the packets of one connection are dropped where they arrive."""
     folder.mkdir()
     with ExitStack() as kept:
@@ -64,11 +66,15 @@ def _lost_packets(server: OwnServer, folder: Path, log: Path, seconds: float, wi
             network.VARIABLE: cable.near,
         }
         # The simulator answers in the worker's own namespace.
-        found = cable.at_near_end(lambda: kept.enter_context(world(url, folder, log, variables=variables)))
+        found = cable.at_near_end(
+            lambda: kept.enter_context(world(url, folder, log, variables=variables))
+        )
         return _synced(found, hole, seconds, ("tests.faults.network:enter", *without))
 
 
-def _swallowed(server: OwnServer, folder: Path, log: Path, seconds: float, without: tuple[str, ...]) -> list[str]:
+def _swallowed(
+    server: OwnServer, folder: Path, log: Path, seconds: float, without: tuple[str, ...]
+) -> list[str]:
     """A proxy that goes on acknowledging everything, and forwards nothing: no keepalive can notice that."""
     folder.mkdir()
     hole = Hole(lambda link: None)
@@ -76,7 +82,9 @@ def _swallowed(server: OwnServer, folder: Path, log: Path, seconds: float, witho
     name = url.split("/")[3].split("?")[0]
     with unix_proxy(server.socket, folder, hole) as (_, host):
         variables = {
-            "DATABASE_URL": with_password(f"postgresql://postgres@/{name}?host={quote(host, safe='')}&port=5432"),
+            "DATABASE_URL": with_password(
+                f"postgresql://postgres@/{name}?host={quote(host, safe='')}&port=5432"
+            ),
             "ORCHESTRA_ETL_DATABASE__STATEMENT_TIMEOUT": "5s",
         }
         with world(url, folder, log, variables=variables) as found:
@@ -94,7 +102,11 @@ def _synced(found: World, hole: Hole, seconds: float, without: tuple[str, ...]) 
         if worker.status is None:
             return [f"nothing has happened {seconds:.0f} s after the connection went dead"]
         took = time.monotonic() - began
-        problems = [] if worker.status in (0, 6) else [f"sync ended with {worker.status}: {said(found.log)[-300:]}"]
+        problems = (
+            []
+            if worker.status in (0, 6)
+            else [f"sync ended with {worker.status}: {said(found.log)[-300:]}"]
+        )
         with found.log.open("a") as log:
             log.write(f"recovered in {took:.1f} s\n")
     return problems + found.complete() + found.witnessed()
@@ -113,11 +125,16 @@ class Outcomes:
             self._begin("swallowed", _swallowed, folder, "no_limit_to_silence")
 
     def _begin(self, name: str, scenario: Scenario, folder: Path, guard: str) -> None:
-        for one, seconds, without in ((name, BOUND, ()), (f"{name}, control", CONTROL, (f"{GUARDS}:{guard}",))):
+        for one, seconds, without in (
+            (name, BOUND, ()),
+            (f"{name}, control", CONTROL, (f"{GUARDS}:{guard}",)),
+        ):
             log = self._log(one)
             log.touch()
             place = folder / log.stem.removeprefix("black-hole-")
-            self._futures[one] = self._pool.submit(scenario, self._server, place, log, seconds, without)
+            self._futures[one] = self._pool.submit(
+                scenario, self._server, place, log, seconds, without
+            )
 
     def _log(self, name: str) -> Path:
         return self._logs / f"black-hole-{name.replace(', ', '-')}.log"
@@ -146,7 +163,12 @@ def outcomes(canaries: Canaries) -> Iterator[Outcomes]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.fault(8, "black hole: a connection that leads nowhere", "C W B", guard="keepalives and a limit to silence")
+@pytest.mark.fault(
+    8,
+    "black hole: a connection that leads nowhere",
+    "C W B",
+    guard="keepalives and a limit to silence",
+)
 def test_lost_packets(fault: Fault, outcomes: Outcomes) -> None:
     """A worker whose connection loses every packet gives it up by the kernel's timers, and has done its work in a minute."""
     assert outcomes.of("lost") == []
@@ -155,7 +177,12 @@ def test_lost_packets(fault: Fault, outcomes: Outcomes) -> None:
 
 
 @pytest.mark.skipif(not LIMITED, reason="this program sets no limit to a server's silence")
-@pytest.mark.fault(8, "black hole: a connection that leads nowhere", "C W B", guard="keepalives and a limit to silence")
+@pytest.mark.fault(
+    8,
+    "black hole: a connection that leads nowhere",
+    "C W B",
+    guard="keepalives and a limit to silence",
+)
 def test_a_proxy_that_forwards_nothing(fault: Fault, outcomes: Outcomes) -> None:
     """A worker whose statements are acknowledged and never answered gives the connection up soon after statement_timeout."""
     assert outcomes.of("swallowed") == []

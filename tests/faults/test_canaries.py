@@ -18,10 +18,10 @@ import psycopg
 import pytest
 
 from etl import logs
-from etl.local.misbehaviour import Misbehaviour
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.pipeline.loading import Loader
 from etl.schema import upgrade
+from etl.simulator.misbehaviour import Misbehaviour
 from tests.faults import workers
 from tests.faults.canaries import API_KEY, PASSWORD, PAYLOAD, Canaries, with_password
 from tests.faults.suite import Fault
@@ -100,7 +100,8 @@ class CommandLines:
 def _server(kept: Path, *, terse: bool) -> Iterator[EmbeddedPostgres]:
     """A server at PostgreSQL's defaults that asks user `canary` for a password; its log is copied to `kept` at the end.
 
-    With `terse` the role's errors are logged without the row: what an administrator can do for a role that may not.
+    With `terse` the role's errors are logged without the row: what an administrator can do for a
+    role that may not.
     """
     home = new_home()
     try:
@@ -109,8 +110,12 @@ def _server(kept: Path, *, terse: bool) -> Iterator[EmbeddedPostgres]:
             with psycopg.connect(server.url, autocommit=True) as connection:
                 connection.execute(f"CREATE ROLE canary LOGIN PASSWORD '{PASSWORD}'".encode())
                 connection.execute("GRANT ALL ON SCHEMA orchestra, orchestra_etl TO canary")
-                connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA orchestra, orchestra_etl TO canary")
-                connection.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA orchestra, orchestra_etl TO canary")
+                connection.execute(
+                    "GRANT ALL ON ALL TABLES IN SCHEMA orchestra, orchestra_etl TO canary"
+                )
+                connection.execute(
+                    "GRANT ALL ON ALL SEQUENCES IN SCHEMA orchestra, orchestra_etl TO canary"
+                )
                 if terse:
                     connection.execute("ALTER ROLE canary SET log_error_verbosity = 'terse'")
             access = server.data / "pg_hba.conf"
@@ -134,7 +139,9 @@ def _refuse_payloads(superuser: str) -> None:
 
 
 def _refusals(superuser: str) -> int:
-    (row,) = query(superuser, "SELECT count(*) AS n FROM orchestra_etl.dead_letters WHERE reason = 'rejected'")
+    (row,) = query(
+        superuser, "SELECT count(*) AS n FROM orchestra_etl.dead_letters WHERE reason = 'rejected'"
+    )
     return int(row["n"])
 
 
@@ -145,9 +152,13 @@ def _fail_in_every_way(found: World, log: Path, superuser: str) -> int:
     few = {"ORCHESTRA_ETL_API__ATTEMPTS": "1", "ORCHESTRA_ETL_DATABASE__PATIENCE": "100ms"}
     statuses: list[int] = []
 
-    def work(*arguments: str, without: Sequence[str] = (), expected: tuple[int, ...] = (0,), **more: str) -> None:
+    def work(
+        *arguments: str, without: Sequence[str] = (), expected: tuple[int, ...] = (0,), **more: str
+    ) -> None:
         for variables in (secret, debug):
-            status = workers.run(*arguments, variables={**variables, **few, **more}, log=log, without=without)
+            status = workers.run(
+                *arguments, variables={**variables, **few, **more}, log=log, without=without
+            )
             assert status in expected, (arguments, status, workers.said(log))
             statuses.append(status)
 
@@ -159,29 +170,50 @@ def _fail_in_every_way(found: World, log: Path, superuser: str) -> int:
             b"<html>" + quoted,
             b'[{"id": "' + quoted,
             b'[{"id": "", "outputs": "' + quoted + b'"}]',
-            b'[{"id": "n' + b"%d" % place + b'", "status": ["' + quoted + b'"], "outputs": "' + quoted + b'\\u0000"}]',
-            b'[{"id": "n' + b"%d" % place + b'", "outputs": {"' + quoted + b'": NaN}}, "' + quoted + b'"]',
+            b'[{"id": "n'
+            + b"%d" % place
+            + b'", "status": ["'
+            + quoted
+            + b'"], "outputs": "'
+            + quoted
+            + b'\\u0000"}]',
+            b'[{"id": "n'
+            + b"%d" % place
+            + b'", "outputs": {"'
+            + quoted
+            + b'": NaN}}, "'
+            + quoted
+            + b'"]',
             b'["' + quoted + b'\xff"]',
         ][place]
     # The key is refused; the server repeats it in its answer, in a header, and in a redirect.
     echo = Misbehaviour(status=401, body=API_KEY.encode(), headers={"X-Key": API_KEY})
     found.simulator.misbehave(echo)
     work("sync", expected=(3,))
-    found.simulator.misbehave(Misbehaviour(status=302, headers={"Location": f"http://127.0.0.1:9/{API_KEY}"}))
+    found.simulator.misbehave(
+        Misbehaviour(status=302, headers={"Location": f"http://127.0.0.1:9/{API_KEY}"})
+    )
     work("sync", expected=(5, 6))
     found.simulator.misbehave(Misbehaviour(body=f"[{PAYLOAD}".encode(), endpoints=("runs",)))
     work("sync", expected=(5, 6))
     found.simulator.misbehave()
     work("sync", expected=(5,), ORCHESTRA_BASE_URL="http://127.0.0.1:9/api")
     # The database is not there, or knows no such password.
-    work("sync", expected=(4,), DATABASE_URL=f"postgresql://canary:{PASSWORD}@127.0.0.1:9/orchestra")
-    work("sync", expected=(4,), DATABASE_URL=f"{found.url.replace(PASSWORD, PASSWORD + '-wrong', 1)}")
+    work(
+        "sync", expected=(4,), DATABASE_URL=f"postgresql://canary:{PASSWORD}@127.0.0.1:9/orchestra"
+    )
+    work(
+        "sync", expected=(4,), DATABASE_URL=f"{found.url.replace(PASSWORD, PASSWORD + '-wrong', 1)}"
+    )
     work("sync", expected=(2,), DATABASE_URL=f"postgresql://canary:{PASSWORD}@[::1/orchestra")
     work("sync", expected=(2,), ORCHESTRA_API_KEY=f"{API_KEY} {API_KEY}")
-    # Our own code crashes on somebody else's error. Only the level debug shows the text of such an error, unless it is secret.
+    # Our own code crashes on somebody else's error. Only the level debug shows the text of such an
+    # error, unless it is secret.
     crash = f"{HERE}:crash_with_secrets"
     work("sync", without=[crash], expected=(1,))
-    status = workers.run("sync", variables={**secret, **few}, log=log, without=[f"{HERE}:crash_with_payload"])
+    status = workers.run(
+        "sync", variables={**secret, **few}, log=log, without=[f"{HERE}:crash_with_payload"]
+    )
     assert status == 1
     statuses.append(status)
     query(found.url, "UPDATE orchestra_etl.run_ledger SET leased_until = NULL")
@@ -203,12 +235,16 @@ def _fail_in_every_way(found: World, log: Path, superuser: str) -> int:
 def _real_processes(found: World) -> CommandLines:
     """A sync and psql as processes with command lines of their own."""
     lines = CommandLines()
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    kept = {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ
+    }
     variables = {**kept, **found.variables, "DATABASE_URL": found.url}
     with lines.watched(), found.log.open("ab") as output:
         for arguments in (["sync"], ["db", "psql", "--no-psqlrc", "-c", "SELECT pg_sleep(0.3)"]):
             command = [sys.executable, "-m", "etl", *arguments]
-            ended = subprocess.run(command, env=variables, stdout=output, stderr=output, timeout=60, check=False)
+            ended = subprocess.run(
+                command, env=variables, stdout=output, stderr=output, timeout=60, check=False
+            )
             assert ended.returncode in (0, 6), workers.said(found.log)
     return lines
 
@@ -220,7 +256,9 @@ def test_no_canary_is_heard(
     """After all failures of all faults no log, error or process list holds a secret or a payload."""
     with (
         _server(canaries.folder / "postgresql-defaults.log", terse=True) as server,
-        world(server.url, tmp_path, log, workflows=1, runs_per_workflow=12, steps_per_run=2) as found,
+        world(
+            server.url, tmp_path, log, workflows=1, runs_per_workflow=12, steps_per_run=2
+        ) as found,
     ):
         found.url = _as_canary(server, PASSWORD)
         fault.injected(_fail_in_every_way(found, log, server.url))
@@ -233,7 +271,9 @@ def test_no_canary_is_heard(
     files = [path for path in canaries.folder.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     assert canaries.sung() == []
-    fault.injected(0, note=f"{len(files)} files, {size / 1e6:.1f} MB, {len(lines.seen)} command lines searched")
+    fault.injected(
+        0, note=f"{len(files)} files, {size / 1e6:.1f} MB, {len(lines.seen)} command lines searched"
+    )
     heard = _heard_without(tmp_path)
     fault.control([one for one in heard if "worker.log" in one])
     fault.control([one for one in heard if "postgresql.log" in one])
@@ -248,7 +288,10 @@ def _heard_without(folder: Path) -> list[str]:
         _server(cage.folder / "postgresql.log", terse=False) as server,
         world(server.url, folder, log, workflows=1, runs_per_workflow=2, steps_per_run=1) as found,
     ):
-        found.variables |= {"DATABASE_URL": _as_canary(server, PASSWORD), "ORCHESTRA_ETL_LOGS__LEVEL": "debug"}
+        found.variables |= {
+            "DATABASE_URL": _as_canary(server, PASSWORD),
+            "ORCHESTRA_ETL_LOGS__LEVEL": "debug",
+        }
         found.sync(without=[f"{HERE}:unmasked"])
         query(server.url, "UPDATE orchestra_etl.run_ledger SET leased_until = NULL")
         _refuse_payloads(server.url)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from etl.local.history import History
-from etl.local.misbehaviour import Misbehaviour
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import Misbehaviour
 from tests.changing_list import StopsAtFirstKnownPage, changing_list, lost_runs, pace, walker
 from tests.faults.suite import Fault
 from tests.faults.watch import install, moved_back
@@ -34,7 +34,11 @@ def test_simulated_lists(fault: Fault) -> None:
         lost = lost_runs(changing_list(seed, **pace(seed)), walker)
         assert not lost, f"seed {seed} loses {sorted(lost)}"
     fault.injected(SEEDS)
-    lossy = (seed for seed in range(200) if lost_runs(changing_list(seed, **pace(seed)), StopsAtFirstKnownPage))
+    lossy = (
+        seed
+        for seed in range(200)
+        if lost_runs(changing_list(seed, **pace(seed)), StopsAtFirstKnownPage)
+    )
     fault.control([f"seed {seed} loses runs" for seed in list(lossy)[:1]])
 
 
@@ -63,13 +67,21 @@ def _changing(history: History, seed: int) -> Iterator[None]:
 
 def _listed(history: History) -> dict[str, str]:
     """The listed runs with their workflows."""
-    return {run_id: workflow_id for workflow_id in history.workflow_ids for run_id in history.run_ids(workflow_id)}
+    return {
+        run_id: workflow_id
+        for workflow_id in history.workflow_ids
+        for run_id in history.run_ids(workflow_id)
+    }
 
 
 def _left_out(found: World, before: dict[str, str]) -> list[str]:
     """W: runs that were listed from before a complete walk till now, and are not in the ledger; unless a gap says so."""
-    known = {row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")}
-    gaps = {row["workflow_id"] for row in query(found.url, "SELECT workflow_id FROM orchestra_etl.gaps")}
+    known = {
+        row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")
+    }
+    gaps = {
+        row["workflow_id"] for row in query(found.url, "SELECT workflow_id FROM orchestra_etl.gaps")
+    }
     now = _listed(found.history)
     return [
         f"run {run_id} is not in the ledger"
@@ -83,20 +95,38 @@ def test_real_workers(fault: Fault, database_url: str, tmp_path: Path, log: Path
     """Real walks of small pages, every third worker killed, over lists that change all the time, miss no run that stayed."""
     chance = random.Random(14)
     with world(
-        database_url, tmp_path, log, workflows=LISTS, runs_per_workflow=30, steps_per_run=1, step_bytes=200, pace=0.001
+        database_url,
+        tmp_path,
+        log,
+        workflows=LISTS,
+        runs_per_workflow=30,
+        steps_per_run=1,
+        step_bytes=200,
+        pace=0.001,
     ) as found:
-        found.variables.update(ORCHESTRA_ETL_POLLING__LEASE="200ms", ORCHESTRA_ETL_POLLING__SETTLE_AFTER="100ms")
+        found.variables.update(
+            ORCHESTRA_ETL_POLLING__LEASE="200ms", ORCHESTRA_ETL_POLLING__SETTLE_AFTER="100ms"
+        )
         install(database_url)
         assert found.sync() == 0
         for number in range(ROUNDS):
             pages = str(chance.randrange(5, 11))
             for workflow_id in found.history.workflow_ids:
                 found.history.add_runs(workflow_id, chance.randrange(15))
-            with _changing(found.history, number), found.started("sync", ORCHESTRA_ETL_API__PAGE_SIZE=pages) as worker:
+            with (
+                _changing(found.history, number),
+                found.started("sync", ORCHESTRA_ETL_API__PAGE_SIZE=pages) as worker,
+            ):
                 before, asked = _listed(found.history), found.simulator.requests["runs"]
                 if number % 3 == 2:
                     enough = asked + chance.randrange(2, 30)
-                    wait_until(lambda: found.simulator.requests["runs"] > enough or worker.status is not None)  # noqa: B023
+
+                    def is_over(worker=worker, enough=enough) -> bool:  # type: ignore[no-untyped-def]
+                        return (
+                            found.simulator.requests["runs"] > enough or worker.status is not None
+                        )
+
+                    wait_until(is_over)
                     worker.kill()
                 else:
                     assert worker.wait() in (0, 6), said(log)
@@ -120,7 +150,9 @@ def _naively(found: World) -> list[str]:
     found.simulator.misbehave(Misbehaviour(delay=0.05, endpoints=("runs",)))
     asked = found.simulator.requests["runs"]
     with found.started("sync", without=(NAIVE,), ORCHESTRA_ETL_API__PAGE_SIZE="5") as worker:
-        wait_until(lambda: found.simulator.requests["runs"] >= asked + 12 or worker.status is not None)
+        wait_until(
+            lambda: found.simulator.requests["runs"] >= asked + 12 or worker.status is not None
+        )
         worker.kill()
     found.simulator.misbehave()
     before = _listed(found.history)

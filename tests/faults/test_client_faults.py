@@ -51,7 +51,9 @@ from tests.faults.loopback import (
 )
 def test_refusals_are_not_repeated(status: int, kind: type[ApiError]) -> None:
     """A status that will not change by asking again ends the request at once, with the error that says what to do."""
-    error, server = run(failed(answering(message(status, b"" if status == 304 else b"secret body"))))
+    error, server = run(
+        failed(answering(message(status, b"" if status == 304 else b"secret body")))
+    )
     assert type(error) is kind
     assert not isinstance(error, RequestRefused) or error.status == status
     assert f"/workflows/w/runs/r/steps: {status}" in str(error)
@@ -62,7 +64,9 @@ def test_refusals_are_not_repeated(status: int, kind: type[ApiError]) -> None:
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 599])
 def test_transient_statuses_are_repeated(status: int) -> None:
     """A transient status is asked again, and the good answer that follows is given whole."""
-    answer, server = run(fetched(answering(message(status, b"x"), message(status), message(200, BODY))))
+    answer, server = run(
+        fetched(answering(message(status, b"x"), message(status), message(200, BODY)))
+    )
     assert answer.body == BODY
     assert len(server.heads) == 3
 
@@ -85,7 +89,9 @@ def test_key_refused_names_the_header_setting() -> None:
 def test_answers_that_are_no_json_are_given_as_they_are() -> None:
     """A 200 with HTML, or with nothing, is an answer: judging its bytes is not the client's part."""
     for body in (b"<html>maintenance</html>", b""):
-        assert run(fetched(answering(message(200, body, "Content-Type: text/html"))))[0].body == body
+        assert (
+            run(fetched(answering(message(200, body, "Content-Type: text/html"))))[0].body == body
+        )
 
 
 def test_a_broken_answer_is_repeated() -> None:
@@ -105,12 +111,23 @@ def test_the_largest_answer() -> None:
     """Exactly the allowed size is taken and one byte more is refused, once: plain, chunked and compressed."""
 
     def forms(body: bytes) -> list[bytes]:
-        chunked = message(200, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), "Transfer-Encoding: chunked", length=False)
-        return [message(200, body), chunked, message(200, gzip.compress(body), "Content-Encoding: gzip")]
+        chunked = message(
+            200,
+            b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
+            "Transfer-Encoding: chunked",
+            length=False,
+        )
+        return [
+            message(200, body),
+            chunked,
+            message(200, gzip.compress(body), "Content-Encoding: gzip"),
+        ]
 
     async def check() -> None:
         for whole in forms(b"x" * 50_000):
-            assert (await fetched(answering(whole), max_response_bytes=50_000))[0].body == b"x" * 50_000
+            assert (await fetched(answering(whole), max_response_bytes=50_000))[
+                0
+            ].body == b"x" * 50_000
         for whole in forms(b"x" * 50_001):
             error, server = await failed(answering(whole), max_response_bytes=50_000)
             assert type(error) is ResponseTooLarge
@@ -156,7 +173,8 @@ def test_an_untrusted_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
         async with serving(answering(message(200, BODY)), tls=True) as server:
             async with client_of(server.url, attempts=1) as client:
                 with pytest.raises(
-                    ApiUnavailable, match=r"the TLS certificate of 127\.0\.0\.1:\d+ is not trusted .*api\.base_url"
+                    ApiUnavailable,
+                    match=r"the TLS certificate of 127\.0\.0\.1:\d+ is not trusted .*api\.base_url",
                 ):
                     await client.workflows()
             assert server.heads == []
@@ -222,7 +240,12 @@ def test_what_is_no_http(garbage: bytes) -> None:
 def test_the_key_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
     """At every kind of failure the key is in no text that an error, its causes or a log could show."""
     caplog.set_level(logging.DEBUG)
-    broken = [message(200, BODY)[:-3], b"garbage\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"]
+    broken = [
+        message(200, BODY)[:-3],
+        b"garbage\r\n\r\n",
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    ]
     refused = [message(status, CANARY.encode()) for status in (401, 403, 404, 418, 302, 500, 429)]
     bomb = message(200, gzip.compress(bytes(5000)), "Content-Encoding: gzip")
     settings: dict[str, Any] = {"attempts": 2, "max_response_bytes": 1000, "deadline": 0.5}

@@ -34,7 +34,9 @@ def _change(found: World, chance: random.Random) -> None:
     history.advance(timedelta(minutes=5))
 
 
-def _wrong(found: World, chance: random.Random, *clocks: dict[str, str], guards: tuple[str, ...] = ()) -> list[str]:
+def _wrong(
+    found: World, chance: random.Random, *clocks: dict[str, str], guards: tuple[str, ...] = ()
+) -> list[str]:
     """Workers with these clocks, one after the other, each after changes; what is wrong behind one of them."""
     for clock in clocks:
         _change(found, chance)
@@ -62,18 +64,26 @@ def test_clocks_that_are_wrong(fault: Fault, database_url: str, tmp_path: Path, 
     set_late = [{"CLOCK_OFF": str(off), "CLOCK_SET_AFTER": "0.1"} for off in (DAY, -DAY)]
     with world(database_url, tmp_path, log) as found:
         install(database_url)
-        assert _wrong(found, chance, *(2 * [ahead, right, behind, ahead, behind, right, *set_late])) == [], said(log)
+        assert (
+            _wrong(found, chance, *(2 * [ahead, right, behind, ahead, behind, right, *set_late]))
+            == []
+        ), said(log)
         fault.injected(16)
         fault.control(_wrong(found, chance, right, behind, right, guards=(f"{GUARDS}own_clock",)))
 
 
 @pytest.mark.fault(26, NAME, "C M W", guard=GUARD)
-def test_a_monotonic_clock_that_jumps(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+def test_a_monotonic_clock_that_jumps(
+    fault: Fault, database_url: str, tmp_path: Path, log: Path
+) -> None:
     """An hour that passes in an instant, as it may when a machine is suspended, costs repeated requests and no observation."""
     chance = random.Random(27)
     with world(database_url, tmp_path, log) as found:
         install(database_url)
-        jumps = [{"MONOTONIC_JUMP": "3600", "MONOTONIC_JUMP_AT": number} for number in ("1", "2", "5", "9", "14")]
+        jumps = [
+            {"MONOTONIC_JUMP": "3600", "MONOTONIC_JUMP_AT": number}
+            for number in ("1", "2", "5", "9", "14")
+        ]
         for jump in jumps:
             assert _wrong(found, chance, jump, {}) == [], said(log)
         fault.injected(len(jumps))
@@ -84,7 +94,10 @@ def _goes_on(found: World, guards: tuple[str, ...] = ()) -> list[str]:
     """Whether the service takes notice of a new run after its clock was set back by a day."""
     found.swept_every("500ms")
     with found.started(
-        "serve", without=(CLOCKS, f"{GUARDS}quick_ticks", *guards), CLOCK_OFF=str(-DAY), CLOCK_SET_AFTER="2"
+        "serve",
+        without=(CLOCKS, f"{GUARDS}quick_ticks", *guards),
+        CLOCK_OFF=str(-DAY),
+        CLOCK_SET_AFTER="2",
     ):
         wait_until(lambda: found.complete() == [])
         sweeps = query(found.url, "SELECT now() AS now")[0]["now"]
@@ -100,7 +113,9 @@ def _goes_on(found: World, guards: tuple[str, ...] = ()) -> list[str]:
 
 
 @pytest.mark.fault(26, NAME, "C M W", guard=GUARD)
-def test_a_clock_set_back_under_the_service(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+def test_a_clock_set_back_under_the_service(
+    fault: Fault, database_url: str, tmp_path: Path, log: Path
+) -> None:
     """A service whose machine's clock is put right by a day goes on within seconds, and does not wait for that day to pass."""
     with world(database_url, tmp_path, log, runs_per_workflow=5) as found:
         install(database_url)

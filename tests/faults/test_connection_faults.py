@@ -19,7 +19,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from etl.local.misbehaviour import Misbehaviour
+from etl.simulator.misbehaviour import Misbehaviour
 from tests.faults.canaries import Canaries, with_password
 from tests.faults.proxy import Action, Link, unix_proxy
 from tests.faults.servers import OwnServer, own_server
@@ -132,20 +132,33 @@ def _two_passes(found: World, without: tuple[str, ...] = ()) -> list[str]:
         if turn == 1:
             found.history.add_runs(first, 30)
             found.history.freeze(EPOCH + timedelta(hours=3))
-            found.simulator.misbehave(Misbehaviour(list_cap=20, endpoints=("runs",), workflow_id=first))
+            found.simulator.misbehave(
+                Misbehaviour(list_cap=20, endpoints=("runs",), workflow_id=first)
+            )
         before = len(found.log.read_text())
         status = found.sync("--json", without=without, ORCHESTRA_ETL_POLLING__LEASE="500ms")
         said_now = found.log.read_text()[before:]
         if status != 6:
-            problems.append(f"sync ended with {status} where something was set aside or missed: {said_now[-300:]}")
+            problems.append(
+                f"sync ended with {status} where something was set aside or missed: {said_now[-300:]}"
+            )
         if counts := re.findall(r'^ +"steps_inserted": (\d+)', said_now, re.MULTILINE):
             inserted += int(counts[-1])
     stored = query(found.url, "SELECT count(*) AS n FROM orchestra.steps")[0]["n"]
-    return [*problems, f"{inserted} steps reported as new, {stored} stored"] if inserted > stored else problems
+    return (
+        [*problems, f"{inserted} steps reported as new, {stored} stored"]
+        if inserted > stored
+        else problems
+    )
 
 
 def _cut(
-    server: OwnServer, folder: Path, short: Path, log: Path, how: Action, without: tuple[str, ...] = ()
+    server: OwnServer,
+    folder: Path,
+    short: Path,
+    log: Path,
+    how: Action,
+    without: tuple[str, ...] = (),
 ) -> tuple[Counter[str], list[str]]:
     """Two passes with every unit of work cut at its COMMIT; what was cut, and what differs from two passes in peace."""
     with world(server.fresh(), folder, log, **STILL) as calm:
@@ -155,15 +168,22 @@ def _cut(
     url, cutter = server.fresh(), Cutter(how)
     with unix_proxy(server.socket, short, cutter) as (_, host):
         through = f"postgresql://postgres@/{_name(url)}?host={quote(host, safe='')}&port=5432"
-        with world(url, folder, log, variables={"DATABASE_URL": with_password(through)}, **STILL) as found:
+        with world(
+            url, folder, log, variables={"DATABASE_URL": with_password(through)}, **STILL
+        ) as found:
             problems += _two_passes(found, without)
     (short / ".s.PGSQL.5432").unlink()
     counted = _counted(url)
     for name, rows in expected.items():
         now = counted[name]
         if rows != now:
-            missing, more = [row for row in rows if row not in now], [row for row in now if row not in rows]
-            problems.append(f"{name}: {len(rows)} became {len(now)}; -{missing[:2]!s:.300} +{more[:2]!s:.300}")
+            missing, more = (
+                [row for row in rows if row not in now],
+                [row for row in now if row not in rows],
+            )
+            problems.append(
+                f"{name}: {len(rows)} became {len(now)}; -{missing[:2]!s:.300} +{more[:2]!s:.300}"
+            )
     return cutter.cut, problems
 
 
@@ -172,21 +192,33 @@ def _name(url: str) -> str:
 
 
 @pytest.mark.fault(
-    7, "connection cut at COMMIT, before or after it took effect", "C W", guard="claims consumed, completions fenced"
+    7,
+    "connection cut at COMMIT, before or after it took effect",
+    "C W",
+    guard="claims consumed, completions fenced",
 )
-def test_a_commit_that_is_not_sent(fault: Fault, server: OwnServer, tmp_path: Path, short: Path, log: Path) -> None:
+def test_a_commit_that_is_not_sent(
+    fault: Fault, server: OwnServer, tmp_path: Path, short: Path, log: Path
+) -> None:
     """Every unit of work whose connection is cut just before its COMMIT is repeated whole, and lands once."""
     cut, problems = _cut(server, tmp_path, short, log, Action.CUT_BEFORE)
     assert problems == []
     assert set(cut) == set(UNITS)
     fault.injected(sum(cut.values()))
-    fault.control(_cut(server, tmp_path, short, log, Action.CUT_BEFORE, (f"{GUARDS}:no_repetition",))[1])
+    fault.control(
+        _cut(server, tmp_path, short, log, Action.CUT_BEFORE, (f"{GUARDS}:no_repetition",))[1]
+    )
 
 
 @pytest.mark.fault(
-    7, "connection cut at COMMIT, before or after it took effect", "C W", guard="claims consumed, completions fenced"
+    7,
+    "connection cut at COMMIT, before or after it took effect",
+    "C W",
+    guard="claims consumed, completions fenced",
 )
-def test_a_commit_whose_answer_is_lost(fault: Fault, server: OwnServer, tmp_path: Path, short: Path, log: Path) -> None:
+def test_a_commit_whose_answer_is_lost(
+    fault: Fault, server: OwnServer, tmp_path: Path, short: Path, log: Path
+) -> None:
     """A unit of work that took effect without its worker knowing is repeated, and neither stores nor counts anything twice."""
     cut, problems = _cut(server, tmp_path, short, log, Action.CUT_AFTER)
     assert problems == []
@@ -202,7 +234,9 @@ def test_a_commit_whose_answer_is_lost(fault: Fault, server: OwnServer, tmp_path
 
 def _unprepared() -> str:
     """What keeps PgBouncer from following prepared statements: since 1.21 it can, before it could not."""
-    version = subprocess.run([str(PGBOUNCER), "--version"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run(
+        [str(PGBOUNCER), "--version"], capture_output=True, text=True, check=True
+    ).stdout
     major, minor = re.findall(r"\d+", version)[:2]
     return "max_prepared_statements = 0\n" if (int(major), int(minor)) >= (1, 21) else ""
 
@@ -221,7 +255,9 @@ def _pgbouncer(server: OwnServer, canaries: Canaries, log: Path) -> Iterator[str
     )
     as_owner: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
     process = subprocess.Popen(
-        [str(PGBOUNCER), "--quiet", str(settings)], stderr=subprocess.DEVNULL, **(as_owner if os.geteuid() == 0 else {})
+        [str(PGBOUNCER), "--quiet", str(settings)],
+        stderr=subprocess.DEVNULL,
+        **(as_owner if os.geteuid() == 0 else {}),
     )
     try:
         wait_until((folder / ".s.PGSQL.5432").exists)
@@ -234,16 +270,23 @@ def _pgbouncer(server: OwnServer, canaries: Canaries, log: Path) -> Iterator[str
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _pooled(server: OwnServer, canaries: Canaries, folder: Path, log: Path, without: tuple[str, ...] = ()) -> list[str]:
+def _pooled(
+    server: OwnServer, canaries: Canaries, folder: Path, log: Path, without: tuple[str, ...] = ()
+) -> list[str]:
     """Two syncs side by side, and a service beside a sync, through three connections that nobody owns."""
     problems: list[str] = []
     url = server.fresh()
     with _pgbouncer(server, canaries, log) as host:
         through = f"postgresql://postgres@/{_name(url)}?host={quote(host, safe='')}&port=5432"
         with world(url, folder, log, variables={"DATABASE_URL": with_password(through)}) as found:
-            with found.started("sync", without=without) as one, found.started("sync", without=without) as two:
+            with (
+                found.started("sync", without=without) as one,
+                found.started("sync", without=without) as two,
+            ):
                 problems += [
-                    f"sync ended with {worker.wait()}: {said(log)[-300:]}" for worker in (one, two) if worker.wait()
+                    f"sync ended with {worker.wait()}: {said(log)[-300:]}"
+                    for worker in (one, two)
+                    if worker.wait()
                 ]
             if problems:
                 return problems
@@ -266,7 +309,9 @@ def _pooled(server: OwnServer, canaries: Canaries, folder: Path, log: Path, with
 
 
 @pytest.mark.fault(28, "PgBouncer in transaction mode", "C W", guard="no prepared statements")
-def test_pgbouncer(fault: Fault, server: OwnServer, canaries: Canaries, tmp_path: Path, log: Path) -> None:
+def test_pgbouncer(
+    fault: Fault, server: OwnServer, canaries: Canaries, tmp_path: Path, log: Path
+) -> None:
     """Syncs and the service share three sessions that change hands after every transaction, and nothing is lost."""
     if not PGBOUNCER.exists():
         pytest.skip("pgbouncer is not installed")

@@ -48,14 +48,18 @@ def ended_well(found: World, worker: Worker, problems: list[str]) -> bool:
 # 5. Crashes.
 
 
-def _crashes(server: OwnServer, folder: Path, log: Path, times: int, without: tuple[str, ...] = ()) -> list[str]:
+def _crashes(
+    server: OwnServer, folder: Path, log: Path, times: int, without: tuple[str, ...] = ()
+) -> list[str]:
     """Crash the server so often, whenever a worker is at work; each database is looked at once its sync has ended."""
     problems: list[str] = []
     chance, crashed = random.Random(5), 0
     while crashed < times and not problems:
         with world(server.fresh(), folder, log, runs_per_workflow=100) as found:
             with found.started("sync", without=without) as worker:
-                wait_until(lambda: found.simulator.requests["steps"] > 0 or worker.status is not None)
+                wait_until(
+                    lambda: found.simulator.requests["steps"] > 0 or worker.status is not None
+                )
                 while crashed < times and not ended_well(found, worker, problems):
                     server.crash()
                     crashed += 1
@@ -71,10 +75,16 @@ def _crashes_of_a_service(server: OwnServer, folder: Path, log: Path, times: int
     """The same under a service, whose new runs keep coming."""
     chance = random.Random(55)
     url = server.fresh()
-    with world(url, folder, log) as found, found.started("serve", ORCHESTRA_ETL_POLLING__LEASE="1s") as worker:
+    with (
+        world(url, folder, log) as found,
+        found.started("serve", ORCHESTRA_ETL_POLLING__LEASE="1s") as worker,
+    ):
         wait_until(lambda: found.simulator.requests["steps"] > 0)
         for _ in range(times):
-            query(url, "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open' WHERE tracking = 'final'")
+            query(
+                url,
+                "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open' WHERE tracking = 'final'",
+            )
             time.sleep(chance.uniform(0.01, 0.3))
             server.crash()
             server.restart()
@@ -83,7 +93,9 @@ def _crashes_of_a_service(server: OwnServer, folder: Path, log: Path, times: int
         return []
 
 
-@pytest.mark.fault(5, "PostgreSQL crashes and restarts at once", "C W", guard="repetition of units of work")
+@pytest.mark.fault(
+    5, "PostgreSQL crashes and restarts at once", "C W", guard="repetition of units of work"
+)
 def test_crashes_of_the_server(fault: Fault, server: OwnServer, tmp_path: Path, log: Path) -> None:
     """A server that is shut down at once again and again costs neither a sync nor the service a run."""
     began = time.monotonic()
@@ -110,15 +122,21 @@ def _terminations(
         with ExitStack() as running:
             found = running.enter_context(world(server.fresh(), folder, log))
             other = running.enter_context(psycopg.connect(found.url, autocommit=True))
-            workers = [running.enter_context(found.started("sync", without=without)) for _ in range(4)]
+            workers = [
+                running.enter_context(found.started("sync", without=without)) for _ in range(4)
+            ]
             while any(worker.status is None for worker in workers):
-                seen = other.execute(f"SELECT pid, xact_start FROM pg_stat_activity WHERE {WORKING}").fetchall()
+                seen = other.execute(
+                    f"SELECT pid, xact_start FROM pg_stat_activity WHERE {WORKING}"
+                ).fetchall()
                 for pid, begun in seen:
                     if begun is None or (pid, begun) in spared or ended >= times:
                         continue
                     spared.add((pid, begun))
                     if chance.random() < 0.5:
-                        ended += bool(other.execute("SELECT pg_terminate_backend(%s)", [pid]).fetchone())
+                        ended += bool(
+                            other.execute("SELECT pg_terminate_backend(%s)", [pid]).fetchone()
+                        )
                 time.sleep(0.002)
             for worker in workers:
                 ended_well(found, worker, problems)
@@ -142,7 +160,9 @@ def test_terminated_sessions(fault: Fault, server: OwnServer, tmp_path: Path, lo
 def _read_only(server: OwnServer, url: str) -> Iterator[None]:
     def switched(to: str) -> None:
         options = "-c default_transaction_read_only=off"
-        with psycopg.connect(server.url_for("postgres"), autocommit=True, options=options) as connection:
+        with psycopg.connect(
+            server.url_for("postgres"), autocommit=True, options=options
+        ) as connection:
             connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {to}".encode())
             connection.execute("SELECT pg_reload_conf()")
 
@@ -179,7 +199,12 @@ def _locked(server: OwnServer, url: str) -> Iterator[None]:
 
 
 def _refused(
-    server: OwnServer, folder: Path, log: Path, refusal: str, seconds: float, without: tuple[str, ...] = ()
+    server: OwnServer,
+    folder: Path,
+    log: Path,
+    refusal: str,
+    seconds: float,
+    without: tuple[str, ...] = (),
 ) -> list[str]:
     """Let the database refuse for so long, from the middle of a sync on."""
     problems: list[str] = []
@@ -191,7 +216,9 @@ def _refused(
             with means(server, found.url):
                 time.sleep(seconds)
                 if worker.status is not None:
-                    problems.append(f"sync ended while the database was {refusal}: {said(found.log)[-300:]}")
+                    problems.append(
+                        f"sync ended while the database was {refusal}: {said(found.log)[-300:]}"
+                    )
             worker.wait()
             ended_well(found, worker, problems)
         letters = query(found.url, "SELECT reason, detail FROM orchestra_etl.dead_letters")
@@ -200,25 +227,37 @@ def _refused(
 
 
 @pytest.mark.fault(
-    9, "read only, no connections left, or a table locked", "C W", guard="repetition by class of SQLSTATE"
+    9,
+    "read only, no connections left, or a table locked",
+    "C W",
+    guard="repetition by class of SQLSTATE",
 )
 @pytest.mark.parametrize(
     ("refusal", "seconds", "guard"),
     [
         ("read only", 3.0, "every_error_is_permanent"),
-        # A connection that is refused comes without a SQLSTATE, so here it is the repetition itself.
+        # A connection that is refused comes without a SQLSTATE, so here it is the repetition
+        # itself.
         ("no connections", 3.0, "no_repetition"),
         # Sixty times as long as a lock is waited for here.
         ("locked", 60.0, "every_error_is_permanent"),
     ],
 )
 def test_refusals_that_pass(
-    fault: Fault, server: OwnServer, tmp_path: Path, log: Path, refusal: str, seconds: float, guard: str
+    fault: Fault,
+    server: OwnServer,
+    tmp_path: Path,
+    log: Path,
+    refusal: str,
+    seconds: float,
+    guard: str,
 ) -> None:
     """A database that refuses for a while is waited for: nothing is lost, and no row is blamed for it."""
     assert _refused(server, tmp_path, log, refusal, seconds) == []
     fault.injected(note=f"{refusal} for {seconds:.0f} s")
-    fault.control(_refused(server, tmp_path, log, refusal, min(seconds, 5.0), (f"{GUARDS}:{guard}",)))
+    fault.control(
+        _refused(server, tmp_path, log, refusal, min(seconds, 5.0), (f"{GUARDS}:{guard}",))
+    )
 
 
 # 10. No space left.
@@ -231,7 +270,9 @@ def small_disk(server: OwnServer) -> Iterator[Path]:
         pytest.skip("a small tmpfs can be mounted by root only")
     folder = new_home()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
     )
     if mounted.returncode != 0:
         pytest.skip("no tmpfs can be mounted here")
@@ -247,7 +288,9 @@ def small_disk(server: OwnServer) -> Iterator[Path]:
 _spaces = itertools.count()
 
 
-def _disk_full(server: OwnServer, disk: Path, folder: Path, log: Path, without: tuple[str, ...] = ()) -> list[str]:
+def _disk_full(
+    server: OwnServer, disk: Path, folder: Path, log: Path, without: tuple[str, ...] = ()
+) -> list[str]:
     """Sync while there is no room for payloads, then again with room."""
     problems = []
     url, name = server.fresh(), f"small_{next(_spaces)}"
@@ -275,28 +318,38 @@ def _disk_full(server: OwnServer, disk: Path, folder: Path, log: Path, without: 
         if status != 0:
             problems.append(f"with room again sync ended with {status}: {said(log)[-300:]}")
         problems += found.complete() + found.witnessed()
-    query(server.url_for("postgres"), f"DROP DATABASE {url.split('/')[3].split('?')[0]} WITH (FORCE)")
+    query(
+        server.url_for("postgres"), f"DROP DATABASE {url.split('/')[3].split('?')[0]} WITH (FORCE)"
+    )
     server.execute(f"DROP TABLESPACE {name}")
     return problems
 
 
 @pytest.mark.fault(10, "disk full", "C Q", guard="53100 is nobody's row's fault")
-def test_a_full_disk(fault: Fault, server: OwnServer, small_disk: Path, tmp_path: Path, log: Path) -> None:
+def test_a_full_disk(
+    fault: Fault, server: OwnServer, small_disk: Path, tmp_path: Path, log: Path
+) -> None:
     """Without room for the payloads a sync ends with 4 and one line that says so; with room again nothing is missing."""
     assert _disk_full(server, small_disk, tmp_path, log) == []
     fault.injected()
-    fault.control(_disk_full(server, small_disk, tmp_path, log, (f"{GUARDS}:every_error_is_permanent",)))
+    fault.control(
+        _disk_full(server, small_disk, tmp_path, log, (f"{GUARDS}:every_error_is_permanent",))
+    )
 
 
 # 11. Eight writers.
 
 
-def _eight_at_once(found: World, commands: list[tuple[str, ...]], without: tuple[str, ...]) -> list[str]:
+def _eight_at_once(
+    found: World, commands: list[tuple[str, ...]], without: tuple[str, ...]
+) -> list[str]:
     """Start the commands, hold them all at the ledger, and let them go at the same moment."""
     with ExitStack() as running:
         with psycopg.connect(found.url) as gate:
             gate.execute("LOCK TABLE orchestra_etl.run_ledger IN ACCESS EXCLUSIVE MODE")
-            writers = [running.enter_context(found.started(*one, without=without)) for one in commands]
+            writers = [
+                running.enter_context(found.started(*one, without=without)) for one in commands
+            ]
             waiting = "SELECT count(DISTINCT pid) AS n FROM pg_locks WHERE NOT granted"
             wait_until(lambda: query(found.url, waiting)[0]["n"] >= len(commands))
         return [f"{one[0]} ended with {writer.wait()}" for one, writer in zip(commands, writers, strict=True)
@@ -304,22 +357,30 @@ def _eight_at_once(found: World, commands: list[tuple[str, ...]], without: tuple
 
 
 def _deadlocks(found: World) -> int:
-    rows = query(found.url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    rows = query(
+        found.url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    )
     return int(rows[0]["deadlocks"])
 
 
-def _writers(server: OwnServer, folder: Path, log: Path, rounds: int, without: tuple[str, ...] = ()) -> list[str]:
+def _writers(
+    server: OwnServer, folder: Path, log: Path, rounds: int, without: tuple[str, ...] = ()
+) -> list[str]:
     """Eight processes that name, list and load the same runs, in other orders, side by side."""
     chance, problems = random.Random(11), []
     # Every pass walks the whole list, and so locks every row that another one loads.
     settings = {"ORCHESTRA_ETL_POLLING__RECONCILE": "100ms"}
-    with world(server.fresh(), folder, log, workflows=1, runs_per_workflow=300, variables=settings) as found:
+    with world(
+        server.fresh(), folder, log, workflows=1, runs_per_workflow=300, variables=settings
+    ) as found:
         (workflow_id,) = found.history.workflow_ids
         runs = found.history.run_ids(workflow_id)
         assert found.sync() == 0
         for _ in range(rounds):
             chance.shuffle(runs)
-            commands = [("track", workflow_id, *runs[number:]) for number in range(5)] + [("sync",)] * 3
+            commands = [("track", workflow_id, *runs[number:]) for number in range(5)] + [
+                ("sync",)
+            ] * 3
             problems += _eight_at_once(found, commands, without)
             if deadlocks := _deadlocks(found):
                 problems.append(f"{deadlocks} deadlocks")
@@ -331,7 +392,9 @@ def _writers(server: OwnServer, folder: Path, log: Path, rounds: int, without: t
     return problems
 
 
-@pytest.mark.fault(11, "eight writers, overlapping in any order", "C W B", guard="one order of locks")
+@pytest.mark.fault(
+    11, "eight writers, overlapping in any order", "C W B", guard="one order of locks"
+)
 def test_eight_writers(fault: Fault, server: OwnServer, tmp_path: Path, log: Path) -> None:
     """Eight processes that ask for, list and load the same runs at the same moment never deadlock, and lose nothing."""
     assert _writers(server, tmp_path, log, 3) == []

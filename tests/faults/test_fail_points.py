@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.local.misbehaviour import Misbehaviour
+from etl.simulator.misbehaviour import Misbehaviour
 from tests.faults.fail_points import passed
 from tests.faults.suite import Fault
 from tests.faults.watch import install, moved_back
@@ -53,7 +53,9 @@ def backfill(found: World, **more: str) -> int:
         for run_id in chance.sample(found.history.run_ids(workflow_id), 3):
             found.history.change_run(run_id, error={"value": time.monotonic()})
             for step in found.history.steps(run_id)[:1]:
-                found.history.change_step(run_id, step["id"], step_metadata={"value": time.monotonic()})
+                found.history.change_step(
+                    run_id, step["id"], step_metadata={"value": time.monotonic()}
+                )
     with found.started("backfill", "--reread", without=[POINTS], **more) as worker:
         return worker.wait(20)
 
@@ -64,12 +66,13 @@ def service(found: World, **more: str) -> int:
     workflow_id, slow = found.history.workflow_ids
     for run_id in found.history.run_ids(workflow_id, limit=2):
         query(
-            found.url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", workflow_id, run_id
+            found.url,
+            "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)",
+            workflow_id,
+            run_id,
         )
     found.simulator.misbehave(Misbehaviour(delay=2.0, endpoints=("steps",), workflow_id=slow))
-    half_done = (
-        f"SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE tracking = 'open' AND workflow_id = '{workflow_id}'"
-    )
+    half_done = f"SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE tracking = 'open' AND workflow_id = '{workflow_id}'"
     with found.started("serve", without=[TICKS, POINTS], **more) as worker:
         wait_until(lambda: query(found.url, half_done) == [] or worker.status is not None)
         worker.send(signal.SIGTERM)
@@ -86,12 +89,19 @@ def _killed_at(found: World, passing: Pass, point: str, **more: str) -> tuple[in
 
 
 @pytest.mark.fault(
-    2, "worker killed at every fail point", "C W", guard="claims consumed with the rows, in one transaction"
+    2,
+    "worker killed at every fail point",
+    "C W",
+    guard="claims consumed with the rows, in one transaction",
 )
-def test_killed_at_every_fail_point(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+def test_killed_at_every_fail_point(
+    fault: Fault, database_url: str, tmp_path: Path, log: Path
+) -> None:
     """Wherever a worker is cut off between two effects, one clean sync is enough to make everything complete."""
     points, missed, known = 0, [], set[str]()
-    with world(database_url, tmp_path, log, workflows=2, runs_per_workflow=8, steps_per_run=3) as found:
+    with world(
+        database_url, tmp_path, log, workflows=2, runs_per_workflow=8, steps_per_run=3
+    ) as found:
         found.variables.update(SETTINGS)
         install(database_url)
         for passing in (first_sync, backfill, service):
@@ -105,8 +115,11 @@ def test_killed_at_every_fail_point(fault: Fault, database_url: str, tmp_path: P
                 assert problems == [], f"killed in {passing.__name__} {point}: {said(log)}"
                 points += status == -signal.SIGKILL
                 missed += [] if status == -signal.SIGKILL else [f"{passing.__name__}: {point}"]
-        # The last passage of a point need not come again in the same number; the first one must, but for heartbeats.
-        assert not [one for one in missed if one.endswith("#1") and not any(beat in one for beat in BEATS)], missed
+        # The last passage of a point need not come again in the same number; the first one must,
+        # but for heartbeats.
+        assert not [
+            one for one in missed if one.endswith("#1") and not any(beat in one for beat in BEATS)
+        ], missed
         fault.injected(points, note=f"{len(known)} names")
         split = "tests.faults.process_guards:consumed_first"
         # A walk of the whole list would find the missing rows, and have them read again.

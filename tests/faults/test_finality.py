@@ -17,11 +17,20 @@ from tests.faults.workers import said
 from tests.faults.world import World, world
 from tests.support import query
 
-NAME = "runs that look finished: idle between nodes, cancelled with steps running, answering [] first"
+NAME = (
+    "runs that look finished: idle between nodes, cancelled with steps running, answering [] first"
+)
 GUARD = "final only with the run's status and all steps"
 GUARDS = "tests.faults.test_finality:"
 TIMES = {
-    "run_ledger": ("first_seen_at", "opened_at", "listed_at", "due_at", "steps_observed_at", "run_observed_at"),
+    "run_ledger": (
+        "first_seen_at",
+        "opened_at",
+        "listed_at",
+        "due_at",
+        "steps_observed_at",
+        "run_observed_at",
+    ),
     "sweeps": ("started_at", "completed_at", "reconciled_at"),
 }
 FIVE_MINUTES = timedelta(minutes=5)
@@ -32,7 +41,9 @@ def _judging(final: Callable[[Observation], bool]) -> None:
     judge = lifecycle.judge
 
     def careless(known: Known, observation: Observation, policy: PollingPolicy) -> Verdict:
-        return Verdict("final", None, 1) if final(observation) else judge(known, observation, policy)
+        return (
+            Verdict("final", None, 1) if final(observation) else judge(known, observation, policy)
+        )
 
     loading.judge = careless  # type: ignore[attr-defined]
 
@@ -58,7 +69,10 @@ def cancelled(found: World, run_id: str) -> None:
     """It is cancelled, and one of its steps runs on."""
     found.history.change_run(run_id, status="cancelled", outputs=None)
     running = found.history.steps(run_id)[-1]
-    body = [*found.history.steps(run_id)[:-1], {**running, "status": "running", "end_time": None, "outputs": None}]
+    body = [
+        *found.history.steps(run_id)[:-1],
+        {**running, "status": "running", "end_time": None, "outputs": None},
+    ]
     found.simulator.steps_bodies[run_id] = json.dumps(body).encode()
 
 
@@ -71,20 +85,33 @@ def _pass(found: World, by: timedelta) -> None:
     """Let time pass, for the API and for the ledger."""
     found.history.advance(by)
     for table, columns in TIMES.items():
-        earlier = ", ".join(f"{column} = {column} - interval '{by.total_seconds()} seconds'" for column in columns)
+        earlier = ", ".join(
+            f"{column} = {column} - interval '{by.total_seconds()} seconds'" for column in columns
+        )
         query(found.url, f"UPDATE orchestra_etl.{table} SET {earlier}")
 
 
 def _early(found: World, runs: list[str]) -> list[str]:
-    rows = query(found.url, "SELECT run_id, tracking FROM orchestra_etl.run_ledger WHERE run_id = ANY (%s)", runs)
-    return [f"run {row['run_id']} is {row['tracking']} too early" for row in rows if row["tracking"] != "open"]
+    rows = query(
+        found.url,
+        "SELECT run_id, tracking FROM orchestra_etl.run_ledger WHERE run_id = ANY (%s)",
+        runs,
+    )
+    return [
+        f"run {row['run_id']} is {row['tracking']} too early"
+        for row in rows
+        if row["tracking"] != "open"
+    ]
 
 
-def _followed(found: World, disguise: Disguise, runs: list[str], without: tuple[str, ...] = ()) -> list[str]:
+def _followed(
+    found: World, disguise: Disguise, runs: list[str], without: tuple[str, ...] = ()
+) -> list[str]:
     """Look at runs again and again while they are in disguise, then as they are; what is wrong."""
     for run_id in runs:
         disguise(found, run_id)
-    for pause in (0, 30, 60, 90, 300, 3600):  # for the re-checks of a run that looks settled, and much longer
+    # for the re-checks of a run that looks settled, and much longer
+    for pause in (0, 30, 60, 90, 300, 3600):
         _pass(found, timedelta(seconds=pause))
         status = found.sync(without=without)
         problems = [] if status in (0, 6) else [f"the worker ended with {status}"]
@@ -98,13 +125,17 @@ def _followed(found: World, disguise: Disguise, runs: list[str], without: tuple[
         _pass(found, FIVE_MINUTES + timedelta(minutes=10))
         found.sync(without=without)
     open_still = [one for one in runs if one not in _final(found)]
-    return [f"run {one} is never final" for one in open_still] + found.complete() + found.witnessed()
+    return (
+        [f"run {one} is never final" for one in open_still] + found.complete() + found.witnessed()
+    )
 
 
 def _final(found: World) -> set[str]:
     return {
         row["run_id"]
-        for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger WHERE tracking = 'final'")
+        for row in query(
+            found.url, "SELECT run_id FROM orchestra_etl.run_ledger WHERE tracking = 'final'"
+        )
     }
 
 
@@ -123,7 +154,9 @@ def test_never_final_too_early(
         runs = [run_id for one in (first, second) for run_id in found.history.run_ids(one, limit=3)]
         assert _followed(found, disguise, runs) == [], said(log)
         fault.injected(len(runs))
-        fault.control(_followed(found, disguise, _fresh(found, third), without=(f"{GUARDS}{careless}",)))
+        fault.control(
+            _followed(found, disguise, _fresh(found, third), without=(f"{GUARDS}{careless}",))
+        )
 
 
 def _fresh(found: World, workflow_id: str) -> list[str]:

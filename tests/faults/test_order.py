@@ -20,10 +20,10 @@ from sqlalchemy import text
 from etl.database import Database
 from etl.ledger import claims, sweeps
 from etl.ledger.lifecycle import PollingPolicy
-from etl.local.misbehaviour import Misbehaviour
 from etl.pipeline.loading import Loader
 from etl.pipeline.reading import Reader, Reading
 from etl.records import ListedRun
+from etl.simulator.misbehaviour import Misbehaviour
 from etl.transform import redact
 from etl.transform.decode import decode_steps
 from etl.transform.runs import decode_page, decode_run
@@ -40,12 +40,12 @@ STATES = StateMap()
 
 def no_token() -> None:
     """A load is accepted whatever became of its claim."""
-    fence = (
-        "WHERE l.fencing_token = held.token AND l.leased_until IS NOT NULL\n    ORDER BY l.run_id\n    FOR UPDATE OF l"
-    )
+    fence = "WHERE l.fencing_token = held.token AND l.leased_until IS NOT NULL\n    ORDER BY l.run_id\n    FOR UPDATE OF l"
     statement = str(claims._LOCK)
     assert fence in statement
-    claims._LOCK = text(statement.replace("l.fencing_token = held.token AND l.leased_until IS NOT NULL", "true"))
+    claims._LOCK = text(
+        statement.replace("l.fencing_token = held.token AND l.leased_until IS NOT NULL", "true")
+    )
 
 
 def no_page_time() -> None:
@@ -61,7 +61,9 @@ def no_run_time() -> None:
     """A run's own row counts from when it arrived, not from when it was asked for."""
     honest = Reader._with_own_row
 
-    async def dated_by_arrival(self: Reader, reading: Reading, policy: redact.Policy | None) -> Reading:
+    async def dated_by_arrival(
+        self: Reader, reading: Reading, policy: redact.Policy | None
+    ) -> Reading:
         found = await honest(self, reading, policy)
         return msgspec.structs.replace(found, run_observed_at=self._clock.now())
 
@@ -97,7 +99,8 @@ def _late_page(found: World, alone: str, without: Sequence[str]) -> None:
         old.wait()
         found.history.advance(LATER)
         assert found.sync(without=without, ORCHESTRA_ETL_CONFIG=alone) == 0
-        # From now on nobody can ask for the run alone: nothing but its time tells that the page is old.
+        # From now on nobody can ask for the run alone: nothing but its time tells that the page is
+        # old.
         found.simulator.misbehave(Misbehaviour(status=404, endpoints=("run",)))
         old.send()
         assert slow.wait() == 0
@@ -111,7 +114,10 @@ def _own_row_before_page(found: World, alone: str, without: Sequence[str]) -> No
     ):
         old.wait()
         found.history.advance(LATER)
-        with held(found.simulator, "runs") as new, found.started("sync", without=without) as sweeping:
+        with (
+            held(found.simulator, "runs") as new,
+            found.started("sync", without=without) as sweeping,
+        ):
             new.wait()
             old.send()
             assert slow.wait() == 0
@@ -119,7 +125,12 @@ def _own_row_before_page(found: World, alone: str, without: Sequence[str]) -> No
             assert sweeping.wait() == 0
 
 
-@pytest.mark.fault(12, "older answer held back until a newer one is loaded", "C M", guard="token, times of observation")
+@pytest.mark.fault(
+    12,
+    "older answer held back until a newer one is loaded",
+    "C M",
+    guard="token, times of observation",
+)
 @pytest.mark.parametrize(
     ("scene", "guard"),
     [
@@ -203,9 +214,9 @@ class Orders:
     def problems(self, order: str, *, alone: bool) -> list[str]:
         """What goes wrong in this order; `alone` has the run's own row read with its steps.
 
-        Each letter is the next thing that somebody does: `a` the run moves on and a page that shows it is asked for, `w` the
-        oldest such page arrives, `c` a claim, `r` the oldest claim is read, a digit: the reading in that
-        place, from the oldest, is loaded.
+        Each letter is the next thing that somebody does: `a` the run moves on and a page that shows
+        it is asked for, `w` the oldest such page arrives, `c` a claim, `r` the oldest claim is
+        read, a digit: the reading in that place, from the oldest, is loaded.
         """
         number = next(self._numbers)
         source = Source(f"workflow {number}", f"run {number}")
@@ -255,7 +266,8 @@ class Orders:
         }
         for step in order:
             steps[step]()
-        # However it went: what is still on its way arrives, then the list is walked, and what is due is polled.
+        # However it went: what is still on its way arrives, then the list is walked, and what is
+        # due is polled.
         for one in "w" * len(pages) + "r" * len(claimed) + "0" * (len(read) + len(claimed)):
             steps[one]()
         while source.version < len(source.STATUSES) - 1:
@@ -274,7 +286,9 @@ class Orders:
 
         def work(connection: Any) -> sweeps.Sweep | None:
             connection.execute(
-                text("UPDATE orchestra_etl.sweeps SET leased_until = NULL WHERE workflow_id = :one"),
+                text(
+                    "UPDATE orchestra_etl.sweeps SET leased_until = NULL WHERE workflow_id = :one"
+                ),
                 {"one": source.workflow},
             )
             return sweeps.begin(connection, source.workflow, lease=60, count_to=25)
@@ -287,11 +301,15 @@ class Orders:
         done = sweeps.Completion(whole_list=True, to_the_end=True, listed=1, new_runs=0)
         with contextlib.suppress(sweeps.Fenced):
             self._database.transaction(
-                lambda c: sweeps.write_page(c, begun, listed, requested_at=at, lease=60, priority=0, completion=done)
+                lambda c: sweeps.write_page(
+                    c, begun, listed, requested_at=at, lease=60, priority=0, completion=done
+                )
             )
 
     def _claim(self, source: Source) -> list[claims.Claim]:
-        return self._database.transaction(lambda c: claims.claim(c, limit=1, lease=60, workflows=[source.workflow]))
+        return self._database.transaction(
+            lambda c: claims.claim(c, limit=1, lease=60, workflows=[source.workflow])
+        )
 
     def _read(self, source: Source, claim: claims.Claim, *, alone: bool) -> Reading:
         at = self._database.transaction(lambda c: c.execute(text("SELECT now()")).scalar_one())
@@ -334,8 +352,12 @@ def _places(order: Sequence[int]) -> str:
     return "".join(map(str, places))
 
 
-@pytest.mark.fault(13, "all arrival orders of an answer's versions", "C M", guard="fence of the load")
-def test_every_order_of_loads(fault: Fault, orders: Orders, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault(
+    13, "all arrival orders of an answer's versions", "C M", guard="fence of the load"
+)
+def test_every_order_of_loads(
+    fault: Fault, orders: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Four versions of a run, read and then loaded in any order, end in one state; none takes a later one's place."""
     loads = [FOUR_READS + _places(order) for order in itertools.permutations(range(4))]
     for order in loads:
@@ -347,14 +369,24 @@ def test_every_order_of_loads(fault: Fault, orders: Orders, monkeypatch: pytest.
     fault.control(_first(orders.problems(order, alone=False) for order in loads))
 
 
-@pytest.mark.fault(13, "all arrival orders of an answer's versions", "C M", guard="fence of the load")
-def test_any_order_of_everything(fault: Fault, orders: Orders, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault(
+    13, "all arrival orders of an answer's versions", "C M", guard="fence of the load"
+)
+def test_any_order_of_everything(
+    fault: Fault, orders: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However the run's moves, pages, claims, reads and loads are shuffled: one final state, and nothing moves back."""
 
     def shuffled(examples: int) -> list[str]:
         broken: list[str] = []
 
-        @settings(max_examples=examples, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+        @settings(
+            max_examples=examples,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+        )
         @given(st.text("aawwccrr012", min_size=6, max_size=24), st.booleans())
         def check(order: str, alone: bool) -> None:
             if not broken:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from etl.local.misbehaviour import Misbehaviour
+from etl.simulator.misbehaviour import Misbehaviour
 from tests.faults.suite import Fault
 from tests.faults.watch import install, moved_back
 from tests.faults.workers import Worker, said
@@ -65,7 +65,8 @@ def _settled(found: World, without: tuple[str, ...] = (), seconds: float = 30.0)
     """What is wrong when the history has come to rest, and one worker has done its work."""
     found.history.advance(timedelta(minutes=10))
     time.sleep(0.6)  # leases end, the walk of the whole list is due
-    # The minute passes in which outputs may still arrive for what has just ended; the database has a clock of its own.
+    # The minute passes in which outputs may still arrive for what has just ended; the database has
+    # a clock of its own.
     query(found.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at > now()")
     try:
         statuses = [found.sync(without=without, seconds=seconds) for _ in range(2)]
@@ -92,7 +93,9 @@ def _killed_at_random(found: World, times: int) -> list[str]:
     return _settled(found)
 
 
-@pytest.mark.fault(1, "worker killed at random (SIGKILL), two at a time", "C M W", guard="end of a lease")
+@pytest.mark.fault(
+    1, "worker killed at random (SIGKILL), two at a time", "C M W", guard="end of a lease"
+)
 def test_killed_at_random(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
     """Workers that are killed again and again, whatever they are at, leave nothing that the next one does not make good."""
     with world(database_url, tmp_path, log, pace=0.02, runs_per_workflow=30) as found:
@@ -111,7 +114,9 @@ def test_killed_at_random(fault: Fault, database_url: str, tmp_path: Path, log: 
         fault.control(_settled(found, without=(f"{GUARDS}no_lease_end",), seconds=3.0))
 
 
-def _ended(found: World, command: str, chance: random.Random, without: tuple[str, ...] = ()) -> tuple[float, list[str]]:
+def _ended(
+    found: World, command: str, chance: random.Random, without: tuple[str, ...] = ()
+) -> tuple[float, list[str]]:
     """Tell a worker to end in the middle of its work; the seconds it took, and what is wrong then."""
     _go_on(found, chance)
     with found.started(command, without=(TICKS, *without)) as worker:
@@ -126,10 +131,13 @@ def _ended(found: World, command: str, chance: random.Random, without: tuple[str
         except TimeoutError:
             return 15.0, [f"{command} does not end"]
         seconds = time.monotonic() - began
-    # A signal that comes when the pass is over and the process only closes ends it as any other process.
+    # A signal that comes when the pass is over and the process only closes ends it as any other
+    # process.
     problems = [] if status in (0, 6, 143, -signal.SIGTERM) else [f"{command} ended with {status}"]
     problems += [f"{command} took {seconds:.1f} s to end"] if seconds >= 10 else []
-    return seconds, problems + [f"{command} leaves a claim behind" for _ in query(found.url, CLAIMED)[:1]]
+    return seconds, problems + [
+        f"{command} leaves a claim behind" for _ in query(found.url, CLAIMED)[:1]
+    ]
 
 
 @pytest.mark.fault(3, "SIGTERM in the middle of work", "C B", guard="giving back what was not read")
@@ -154,7 +162,9 @@ def test_told_to_end(fault: Fault, database_url: str, tmp_path: Path, log: Path)
         fault.control(_settled(found))
 
 
-def _ends_though_the_database_hangs(found: World, without: tuple[str, ...] = ()) -> tuple[float, list[str]]:
+def _ends_though_the_database_hangs(
+    found: World, without: tuple[str, ...] = ()
+) -> tuple[float, list[str]]:
     """Tell the service to end while its load waits for a lock that nobody gives up."""
     _go_on(found, random.Random(4))
     with psycopg.connect(found.url) as other:
@@ -173,7 +183,9 @@ def _ends_though_the_database_hangs(found: World, without: tuple[str, ...] = ())
 
 
 @pytest.mark.fault(3, "SIGTERM in the middle of work", "C B", guard="giving back what was not read")
-def test_told_to_end_while_the_database_hangs(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+def test_told_to_end_while_the_database_hangs(
+    fault: Fault, database_url: str, tmp_path: Path, log: Path
+) -> None:
     """A load that waits for a lock keeps the service from ending no longer than the ten seconds that it promises."""
     with world(database_url, tmp_path, log, pace=0.02, runs_per_workflow=30) as found:
         found.variables.update(QUICK)
@@ -183,7 +195,9 @@ def test_told_to_end_while_the_database_hangs(fault: Fault, database_url: str, t
         assert _settled(found) == [], said(log)
         fault.injected(1, note=f"{seconds:.1f} s while the database hangs")
         found.history.resume()
-        fault.control(_ends_though_the_database_hangs(found, without=(f"{GUARDS}no_end_of_patience",))[1])
+        fault.control(
+            _ends_though_the_database_hangs(found, without=(f"{GUARDS}no_end_of_patience",))[1]
+        )
 
 
 def _stopped_past_its_lease(
@@ -204,7 +218,11 @@ def _stopped_past_its_lease(
         simulator.misbehave()
         history.advance(timedelta(minutes=5))
         time.sleep(0.4)  # its lease ends
-        problems = [f"the other one ended with {status}" for status in [found.sync()] if status not in (0, 6)]
+        problems = [
+            f"the other one ended with {status}"
+            for status in [found.sync()]
+            if status not in (0, 6)
+        ]
         problems += found.complete()
         stopped.send(signal.SIGCONT)
         stopped.wait(20)
@@ -214,7 +232,12 @@ def _stopped_past_its_lease(
     return superseded, problems + found.complete() + found.witnessed() + moved_back(found.url)
 
 
-@pytest.mark.fault(4, "worker stopped past its lease, then resumed", "C M", guard="fencing token and lease of a claim")
+@pytest.mark.fault(
+    4,
+    "worker stopped past its lease, then resumed",
+    "C M",
+    guard="fencing token and lease of a claim",
+)
 def test_stopped_past_its_lease(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
     """Answers that a stopped worker still holds when another one has taken over and loaded newer ones are refused."""
     chance, refused = random.Random(4), 0

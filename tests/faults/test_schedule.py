@@ -73,7 +73,9 @@ class Sweeps:
         """There is no database."""
 
 
-def swept(start: datetime, length: timedelta, *, blocked: Callable[[datetime], bool] = lambda at: False) -> Sweeps:
+def swept(
+    start: datetime, length: timedelta, *, blocked: Callable[[datetime], bool] = lambda at: False
+) -> Sweeps:
     """Run the service's schedules over a stretch of time, minute by minute; while it is blocked nothing runs."""
 
     async def run() -> Sweeps:
@@ -121,7 +123,12 @@ def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process lives in Berlin, and the scheduler by our clock."""
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
-    for module in (apscheduler.schedulers.base, apscheduler.executors.base, apscheduler.triggers.interval, daemon):
+    for module in (
+        apscheduler.schedulers.base,
+        apscheduler.executors.base,
+        apscheduler.triggers.interval,
+        daemon,
+    ):
         monkeypatch.setattr(module, "datetime", Clock)
     yield
     monkeypatch.undo()
@@ -147,7 +154,9 @@ def crowded(start: datetime) -> list[str]:
         missed = [one for one in slots(line, start, 4 * HOUR) if one < until]
         later = [one for one in slots(line, start, 4 * HOUR) if one >= until]
         if sweeps.at[line] != [until] * bool(missed) + later:
-            problems.append(f"{line}: {len(missed)} slots missed, {sweeps.at[line].count(until)} sweeps at once")
+            problems.append(
+                f"{line}: {len(missed)} slots missed, {sweeps.at[line].count(until)} sweeps at once"
+            )
     return problems
 
 

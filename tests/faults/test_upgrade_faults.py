@@ -16,8 +16,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from etl.database import Database
-from etl.local.simulator import Simulator
 from etl.schema import check_drift, head, upgrade
+from etl.simulator.server import Simulator
 from tests.conftest import ROOT
 from tests.faults import workers
 from tests.faults.canaries import API_KEY, Canaries, with_password
@@ -67,14 +67,18 @@ def _eight_upgrades(url: str, log: Path, without: tuple[str, ...] = ()) -> list[
         gate.execute(f"LOCK TABLE {LOCK} IN EXCLUSIVE MODE".encode())
         all_eight = [
             running.enter_context(
-                workers.started("db", "upgrade", variables={"DATABASE_URL": one}, log=log, without=without)
+                workers.started(
+                    "db", "upgrade", variables={"DATABASE_URL": one}, log=log, without=without
+                )
             )
             for one in urls
         ]
-        waiting = (
-            "SELECT count(DISTINCT usename) AS n FROM pg_stat_activity WHERE application_name = 'orchestra-etl db'"
+        waiting = "SELECT count(DISTINCT usename) AS n FROM pg_stat_activity WHERE application_name = 'orchestra-etl db'"
+        wait_until(
+            lambda: (
+                query(url, waiting)[0]["n"] == 8 or any(one.status is not None for one in all_eight)
+            )
         )
-        wait_until(lambda: query(url, waiting)[0]["n"] == 8 or any(one.status is not None for one in all_eight))
         gate.rollback()
         holder = (
             "SELECT usename FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE mode = 'ExclusiveLock' AND granted"
@@ -86,7 +90,11 @@ def _eight_upgrades(url: str, log: Path, without: tuple[str, ...] = ()) -> list[
                 killed = int(user.removeprefix("upgrade_"))
                 all_eight[killed].send(signal.SIGKILL)
         statuses = [one.wait() for one in all_eight]
-    problems = [f"upgrade {n} ended with {status}" for n, status in enumerate(statuses) if n != killed and status != 0]
+    problems = [
+        f"upgrade {n} ended with {status}"
+        for n, status in enumerate(statuses)
+        if n != killed and status != 0
+    ]
     if not problems:
         check_drift(url)
         version = query(url, "SELECT version_num FROM orchestra_etl.alembic_version")
@@ -95,7 +103,9 @@ def _eight_upgrades(url: str, log: Path, without: tuple[str, ...] = ()) -> list[
     return problems
 
 
-@pytest.mark.fault(27, "eight upgrades at once, one killed at work", "C B", guard="lock of migrations/env.py")
+@pytest.mark.fault(
+    27, "eight upgrades at once, one killed at work", "C B", guard="lock of migrations/env.py"
+)
 def test_eight_upgrades(fault: Fault, empty: Callable[[], str], log: Path) -> None:
     """Whichever of eight upgrades is killed at its work, the others bring the schema to its newest version, and end well."""
     for _ in range(3):
@@ -148,9 +158,14 @@ class Traffic:
         self.problems: list[str] = []
         self._url = url
         self._stop = threading.Event()
-        self._known = [row["run_id"] for row in query(url, "SELECT run_id FROM orchestra_etl.run_ledger ORDER BY 1")]
+        self._known = [
+            row["run_id"]
+            for row in query(url, "SELECT run_id FROM orchestra_etl.run_ledger ORDER BY 1")
+        ]
         work = (self._write, self._write, self._read, self._read)
-        self._threads = [threading.Thread(target=self._running, args=(one, n)) for n, one in enumerate(work)]
+        self._threads = [
+            threading.Thread(target=self._running, args=(one, n)) for n, one in enumerate(work)
+        ]
 
     def __enter__(self) -> Traffic:
         for thread in self._threads:
@@ -192,7 +207,9 @@ class Traffic:
 
     def _read(self, database: Database, number: int, turn: int) -> None:
         def look(connection: Connection) -> None:
-            connection.execute(text("SELECT count(*) FROM orchestra.runs JOIN orchestra.steps ON run_id = runs.id"))
+            connection.execute(
+                text("SELECT count(*) FROM orchestra.runs JOIN orchestra.steps ON run_id = runs.id")
+            )
             time.sleep(0.05)
 
         database.transaction(look)
@@ -213,7 +230,9 @@ def _rows(url: str) -> dict[str, dict[str, dict[str, Any]]]:
     for table in (row["name"] for row in tables):
         rows = [row["row"] for row in query(url, f"SELECT to_jsonb(t) AS row FROM {table} AS t")]
         found[table] = {
-            _key(row): row for row in rows if not any(str(value).startswith(_WRITERS_OWN) for value in row.values())
+            _key(row): row
+            for row in rows
+            if not any(str(value).startswith(_WRITERS_OWN) for value in row.values())
         }
     return found
 
@@ -224,11 +243,15 @@ def _key(row: dict[str, Any]) -> str:
     return "/".join(named[:1] if "id" in row else named)
 
 
-def _lost(before: dict[str, dict[str, dict[str, Any]]], after: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
+def _lost(
+    before: dict[str, dict[str, dict[str, Any]]], after: dict[str, dict[str, dict[str, Any]]]
+) -> list[str]:
     """What the upgrade has changed in rows that were there before."""
     problems = []
     # Entries of the old queue may go where the new one asks for everything.
-    all_asked = any(row["workflow_id"] is None for row in after.get("orchestra_etl.changed_groups", {}).values())
+    all_asked = any(
+        row["workflow_id"] is None for row in after.get("orchestra_etl.changed_groups", {}).values()
+    )
     for table, rows in before.items():
         # Rows to be locked are named anew where older programs must not lock them.
         if table == "orchestra_etl.locks" or (table == "orchestra_etl.dirty_groups" and all_asked):
@@ -238,7 +261,9 @@ def _lost(before: dict[str, dict[str, dict[str, Any]]], after: dict[str, dict[st
             if now is None:
                 problems.append(f"{table}: {key} is lost")
             else:
-                changed = sorted(name for name in row.keys() - _MOVING if now.get(name) != row[name])
+                changed = sorted(
+                    name for name in row.keys() - _MOVING if now.get(name) != row[name]
+                )
                 problems += [f"{table}: {key} has another {', '.join(changed)}"] if changed else []
     return problems
 
@@ -254,7 +279,13 @@ def _upgraded(
     with Traffic(url) as traffic:
         wait_until(lambda: traffic.transactions > 20 or traffic.problems != [])
         began = time.monotonic()
-        status = workers.run("db", "upgrade", variables={"DATABASE_URL": with_password(url)}, log=log, without=without)
+        status = workers.run(
+            "db",
+            "upgrade",
+            variables={"DATABASE_URL": with_password(url)},
+            log=log,
+            without=without,
+        )
         seconds = time.monotonic() - began
         done = traffic.transactions
         wait_until(lambda: traffic.transactions > done + 20 or traffic.problems != [])
@@ -263,7 +294,9 @@ def _upgraded(
     problems += [] if seconds < UPGRADE_SECONDS else [f"the upgrade took {seconds:.0f} s"]
     if traffic.slowest > WRITER_SECONDS:
         problems.append(f"a writer of the old release was held up for {traffic.slowest:.1f} s")
-    deadlocks = query(url, "SELECT deadlocks AS n FROM pg_stat_database WHERE datname = current_database()")[0]["n"]
+    deadlocks = query(
+        url, "SELECT deadlocks AS n FROM pg_stat_database WHERE datname = current_database()"
+    )[0]["n"]
     problems += [f"{deadlocks} deadlocks"] if deadlocks else []
     if problems:
         return traffic, seconds, problems
@@ -274,7 +307,9 @@ def _upgraded(
     config = folder / "etl.toml"
     config.write_text(configuration(*history.workflow_ids))
     with Simulator(history, api_key=API_KEY).in_thread() as simulator:
-        variables = environment(with_password(url), simulator.base_url, key=API_KEY, ORCHESTRA_ETL_CONFIG=str(config))
+        variables = environment(
+            with_password(url), simulator.base_url, key=API_KEY, ORCHESTRA_ETL_CONFIG=str(config)
+        )
         found = World(history, simulator, url, variables, log)
         status = found.sync()
         problems += [] if status == 0 else [f"sync ended with {status}"]
@@ -286,20 +321,30 @@ def _upgraded(
 
 
 @pytest.mark.fault(
-    31, "upgrade of every release's data under its own traffic", "C W B", guard="short locks, no row touched"
+    31,
+    "upgrade of every release's data under its own traffic",
+    "C W B",
+    guard="short locks, no row touched",
 )
 @pytest.mark.parametrize("release", RELEASED)
-def test_an_upgrade_under_load(fault: Fault, empty: Callable[[], str], tmp_path: Path, log: Path, release: str) -> None:
+def test_an_upgrade_under_load(
+    fault: Fault, empty: Callable[[], str], tmp_path: Path, log: Path, release: str
+) -> None:
     """A populated database of each release is upgraded while that release writes to it: nobody waits long, no row is lost."""
     traffic, seconds, problems = _upgraded(empty(), release, tmp_path, log)
     assert problems == []
     fault.injected(note=f"{seconds:.1f} s, writers at most {traffic.slowest:.2f} s")
-    for worse, sign in (("upgrade_that_locks_for_long", "held up"), ("upgrade_that_loses_rows", "is lost")):
+    for worse, sign in (
+        ("upgrade_that_locks_for_long", "held up"),
+        ("upgrade_that_loses_rows", "is lost"),
+    ):
         noticed = _upgraded(empty(), release, tmp_path, log, (f"{GUARDS}:{worse}",))[2]
         fault.control([problem for problem in noticed if sign in problem])
 
 
 def test_every_release_has_its_data() -> None:
     """Every schema version that another one follows has a file with a database of it (see `release.py`)."""
-    versions = {script.revision for script in ScriptDirectory(str(ROOT / "migrations")).walk_revisions()}
+    versions = {
+        script.revision for script in ScriptDirectory(str(ROOT / "migrations")).walk_revisions()
+    }
     assert versions - {head()} <= set(RELEASED)

@@ -97,7 +97,9 @@ def _doubled(found: World, *without: str) -> list[str]:
             return web.json_response(lists[call.workflow_id][offset : offset + limit])
         return response
 
-    found.simulator.steps_bodies.update({run: json.dumps(steps).encode() for run, steps in STEPS.items()})
+    found.simulator.steps_bodies.update(
+        {run: json.dumps(steps).encode() for run, steps in STEPS.items()}
+    )
     said = found.log.stat().st_size
     with changed(found.simulator, answer):
         status = found.sync(without=without)
@@ -116,14 +118,22 @@ def _doubled(found: World, *without: str) -> list[str]:
     (owner,) = [row["run_id"] for row in stored if row["id"] == "shared"] or [""]
     if [row["mark"] for row in stored if row["id"] == "shared"] != [owner]:
         problems.append("the shared step is another run's than its owner's")
-    letters = Counter(row["reason"] for row in query(found.url, "SELECT reason FROM orchestra_etl.dead_letters"))
-    # The older row of b, the older step 2; the shared step in the two runs that came later, and the run that both lists show.
+    letters = Counter(
+        row["reason"] for row in query(found.url, "SELECT reason FROM orchestra_etl.dead_letters")
+    )
+    # The older row of b, the older step 2; the shared step in the two runs that came later, and the
+    # run that both lists show.
     if letters != {"duplicate_id": 2, "id_conflict": 3}:
         problems.append(f"set aside {dict(letters)}")
     return problems
 
 
-@pytest.mark.fault(16, "the same id twice: in a page, an answer, a batch, two workflows", "C Q", guard="one row an id")
+@pytest.mark.fault(
+    16,
+    "the same id twice: in a page, an answer, a batch, two workflows",
+    "C Q",
+    guard="one row an id",
+)
 def test_doubles(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
     """Of doubled ids each is stored once, the last of differing ones stands, the rest is set aside; no batch is refused."""
 
@@ -171,7 +181,8 @@ class Body:
 
 
 def _bodies() -> list[Body]:
-    found = [Body(one) for one in ODD_BODIES if one != b"null"]  # an empty list, as servers in Go write it
+    # an empty list, as servers in Go write it
+    found = [Body(one) for one in ODD_BODIES if one != b"null"]
     for kept, values in ((True, CLEAN_VALUES + REFUSED_VALUES), (False, MALFORMED_VALUES)):
         for value in values:
             step = step_with(value, b'"hostile-%d"' % len(found))
@@ -199,7 +210,9 @@ def _same(value: bytes, stored: dict[str, Any]) -> bool:
     if len(value) > 1 << 20:
         return bool(stored["size"] == len(value))
     if value.count(b"[") + value.count(b"{") > 300:  # deeper than Python reads
-        return str(stored["data"]).replace(" ", "") == value.decode().replace(" ", "").replace("\n", "")
+        return str(stored["data"]).replace(" ", "") == value.decode().replace(" ", "").replace(
+            "\n", ""
+        )
     return _parsed(stored["data"]) == _parsed(value)
 
 
@@ -212,7 +225,9 @@ def _hostile(found: World, bodies: Sequence[tuple[int, Body]], *without: str) ->
     (workflow,) = found.history.workflow_ids
     victims = found.history.run_ids(workflow, len(bodies), offset=10)
     good = [one for one in found.history.run_ids(workflow) if one not in set(victims)]
-    found.simulator.steps_bodies.update({run: body.whole for run, (_, body) in zip(victims, bodies, strict=True)})
+    found.simulator.steps_bodies.update(
+        {run: body.whole for run, (_, body) in zip(victims, bodies, strict=True)}
+    )
     status = found.sync(without=without)
     problems = [] if status == 6 else [f"status {status}, not 6"]
     rows = query(
@@ -230,9 +245,13 @@ def _hostile(found: World, bodies: Sequence[tuple[int, Body]], *without: str) ->
         if body.value is not None and body.kept:
             if form is None or not _same(body.value, form):
                 problems.append(f"body {number} is not stored: {body.whole[:60]!r}")
-        elif form is not None or not any(bytes(one["body"]).strip() in body.whole for one in letters.get(run, ())):
+        elif form is not None or not any(
+            bytes(one["body"]).strip() in body.whole for one in letters.get(run, ())
+        ):
             problems.append(f"body {number} is not set aside: {body.whole[:60]!r}")
-    if {row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")} != {*victims, *good}:
+    if {
+        row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")
+    } != {*victims, *good}:
         problems.append("not every run is in the ledger")
     # Some are nested deeper than the oracle reads.
     query(found.url, "DELETE FROM orchestra.steps WHERE id LIKE 'hostile-%'")
@@ -252,7 +271,11 @@ def test_hostile_bodies(fault: Fault, database_url: str, tmp_path: Path, log: Pa
 
     def problems(chosen: Sequence[tuple[int, Body]], *without: str) -> list[str]:
         emptied(database_url)
-        options: dict[str, Any] = {"workflows": 1, "runs_per_workflow": len(chosen) + 20, "steps_per_run": 2}
+        options: dict[str, Any] = {
+            "workflows": 1,
+            "runs_per_workflow": len(chosen) + 20,
+            "steps_per_run": 2,
+        }
         with world(database_url, tmp_path, log, **options) as found:
             return _hostile(found, chosen, *without)
 
@@ -260,7 +283,9 @@ def test_hostile_bodies(fault: Fault, database_url: str, tmp_path: Path, log: Pa
     assert problems(bodies) == []
     fault.injected(len(bodies))
     refused = [one for one in bodies if one[1].value in REFUSED_VALUES[:8]]
-    fault.control([one for one in problems(refused, f"{HERE}:as_it_comes") if "is not stored" in one])
+    fault.control(
+        [one for one in problems(refused, f"{HERE}:as_it_comes") if "is not stored" in one]
+    )
 
 
 # Ids and times
@@ -278,7 +303,11 @@ def _odd_ids_and_times(found: World, *without: str) -> list[str]:
     victim, *good = found.history.run_ids(workflow)
     # A live answer cannot have a time far ahead.
     readable = [(text, None if time > "2090" else time) for text, time in READABLE_TIMES]
-    times = [*readable, *TIMES_WITHOUT_ZONE, *((text, None) for text in (*IMPLAUSIBLE_TIMES, *UNREADABLE_TIMES))]
+    times = [
+        *readable,
+        *TIMES_WITHOUT_ZONE,
+        *((text, None) for text in (*IMPLAUSIBLE_TIMES, *UNREADABLE_TIMES)),
+    ]
     steps = [step_with(b"%d" % place, raw) for place, (raw, _) in enumerate(USABLE_IDS)]
     steps += [step_with(b"1", raw) for raw in UNUSABLE_IDS]
     dated = [{"id": f"time {place}", "start_time": text} for place, (text, _) in enumerate(times)]
@@ -296,14 +325,18 @@ def _odd_ids_and_times(found: World, *without: str) -> list[str]:
     for place, (raw, id) in enumerate(USABLE_IDS):
         if stored.get(id, {}).get("outputs") != place:
             problems.append(f"the step with id {raw[:40]!r} is missing")
-    letters = query(found.url, "SELECT body FROM orchestra_etl.dead_letters WHERE reason = 'unusable_id'")
+    letters = query(
+        found.url, "SELECT body FROM orchestra_etl.dead_letters WHERE reason = 'unusable_id'"
+    )
     aside = {bytes(row["body"]) for row in letters}
     lost = [raw for raw in UNUSABLE_IDS if step_with(b"1", raw) not in aside]
     problems += [f"the step with id {raw[:40]!r} is not set aside" for raw in lost]
     for place, (text, expected) in enumerate(times):
         row = stored.get(f"time {place}", {"start_time": None, "kept": None})
         time = row["start_time"]
-        if (time.isoformat() if time else None) != expected or (expected is None and row["kept"] != text):
+        if (time.isoformat() if time else None) != expected or (
+            expected is None and row["kept"] != text
+        ):
             problems.append(f"{text[:40]!r} is {time}, kept {row['kept']!r:.40}")
     if len(stored) != len(USABLE_IDS) + len(times):
         problems.append(f"{len(stored)} steps, not {len(USABLE_IDS) + len(times)}")
@@ -316,7 +349,9 @@ def test_odd_ids_and_times(fault: Fault, database_url: str, tmp_path: Path, log:
 
     def problems(*without: str) -> list[str]:
         emptied(database_url)
-        with world(database_url, tmp_path, log, workflows=1, runs_per_workflow=20, steps_per_run=2) as found:
+        with world(
+            database_url, tmp_path, log, workflows=1, runs_per_workflow=20, steps_per_run=2
+        ) as found:
             return _odd_ids_and_times(found, *without)
 
     assert problems() == []
@@ -344,7 +379,10 @@ def _poisoned(found: World, table: str, column: str, *without: str) -> list[str]
     (workflow,) = found.history.workflow_ids
     run = found.history.run_ids(workflow)[77]
     poison = found.history.steps(run)[3]["id"]
-    query(found.url, f"ALTER TABLE orchestra.{table} ADD CONSTRAINT poison CHECK ({column} <> '{poison}')")
+    query(
+        found.url,
+        f"ALTER TABLE orchestra.{table} ADD CONSTRAINT poison CHECK ({column} <> '{poison}')",
+    )
     try:
         status = found.sync(without=without)
     finally:
@@ -356,17 +394,30 @@ def _poisoned(found: World, table: str, column: str, *without: str) -> list[str]
     letters = query(found.url, "SELECT run_id, step_id, reason FROM orchestra_etl.dead_letters")
     if letters != [{"run_id": run, "step_id": poison, "reason": "rejected"}]:
         problems.append(f"set aside {letters}")
-    return problems + [one for one in found.complete() if one != f"step {poison} is missing"] + found.witnessed()
+    return (
+        problems
+        + [one for one in found.complete() if one != f"step {poison} is missing"]
+        + found.witnessed()
+    )
 
 
-@pytest.mark.fault(24, "one row in a thousand that PostgreSQL refuses", "C Q", guard="bisection of a refused batch")
+@pytest.mark.fault(
+    24, "one row in a thousand that PostgreSQL refuses", "C Q", guard="bisection of a refused batch"
+)
 @pytest.mark.parametrize(("table", "column"), [("steps", "id"), ("outputs", "step_id")])
-def test_one_poison_row(fault: Fault, table: str, column: str, database_url: str, tmp_path: Path, log: Path) -> None:
+def test_one_poison_row(
+    fault: Fault, table: str, column: str, database_url: str, tmp_path: Path, log: Path
+) -> None:
     """Of a thousand steps one is refused, itself or its payload: it is set aside with its bytes, and 999 land."""
 
     def problems(*without: str) -> list[str]:
         emptied(database_url)
-        options: dict[str, Any] = {"workflows": 1, "runs_per_workflow": 200, "steps_per_run": 5, "failure_rate": 0}
+        options: dict[str, Any] = {
+            "workflows": 1,
+            "runs_per_workflow": 200,
+            "steps_per_run": 5,
+            "failure_rate": 0,
+        }
         with world(database_url, tmp_path, log, **options) as found:
             return _poisoned(found, table, column, *without)
 

@@ -20,7 +20,7 @@ import pytest
 from etl.errors import ApiError, ApiUnavailable, RequestRefused
 from etl.extract import client as client_module
 from etl.extract.client import OrchestraClient
-from etl.local.history import History
+from etl.simulator.history import History
 from etl.transform import decode as decode_module
 from etl.transform.decode import decode_steps
 from etl.transform.runs import decode_page
@@ -42,7 +42,9 @@ def _page_readable(body: bytes) -> bool:
 
 def _page() -> bytes:
     """A page of a run list."""
-    history = History(seed=7, workflows=1, runs_per_workflow=3, steps_per_run=1, live=0, step_bytes=50)
+    history = History(
+        seed=7, workflows=1, runs_per_workflow=3, steps_per_run=1, live=0, step_bytes=50
+    )
     return msgspec.json.encode(history.runs(history.workflow_ids[0]))
 
 
@@ -61,7 +63,9 @@ FRAMINGS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-async def _accepted(whole: bytes, readable: Callable[[bytes], bool], *, cuts: Sequence[int]) -> list[str]:
+async def _accepted(
+    whole: bytes, readable: Callable[[bytes], bool], *, cuts: Sequence[int]
+) -> list[str]:
     """The lengths to which an answer was cut and still taken for one; the whole answer must be taken."""
     async with (
         serving(answering(*(whole[:length] for length in cuts), whole, close=True)) as server,
@@ -97,20 +101,25 @@ def test_a_cut_answer_is_never_accepted(
         whole = FRAMINGS[framing](body)
         assert run(_accepted(whole, readable, cuts=range(len(whole)))) == []
         fault.injected(len(whole))
-    # What the server itself frames is refused by the client; without any frame only the parser can tell.
+    # What the server itself frames is refused by the client; without any frame only the parser can
+    # tell.
     monkeypatch.setattr(decode_module, "elements", take_what_there_is)
     whole = FRAMINGS["the end of the connection"](sample_steps)
     fault.control(run(_accepted(whole, _steps_readable, cuts=range(0, len(whole), 50))))
 
 
 @pytest.mark.fault(19, "answer cut at every byte", "C", guard="parsing to the last bracket")
-def test_a_cut_body_is_never_read(fault: Fault, sample_steps: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_body_is_never_read(
+    fault: Fault, sample_steps: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a whole real answer no part that ends early is read as an answer: no byte of 4,440 may be missing."""
     for length in range(len(sample_steps.rstrip())):
         assert not _steps_readable(sample_steps[:length])
     fault.injected(len(sample_steps))
     monkeypatch.setattr(decode_module, "elements", take_what_there_is)
-    fault.control([f"{n} bytes read" for n in range(len(sample_steps)) if _steps_readable(sample_steps[:n])])
+    fault.control(
+        [f"{n} bytes read" for n in range(len(sample_steps)) if _steps_readable(sample_steps[:n])]
+    )
 
 
 # Dripping
@@ -146,7 +155,10 @@ async def _drip(dripped: str, *, deadline: float, own_timeouts: bool = False) ->
             await asyncio.sleep(0.01)
         await asyncio.sleep(10 if dripped == "nothing" else 0)
 
-    async with serving(respond) as server, client_of(server.url, deadline=deadline, attempts=2) as client:
+    async with (
+        serving(respond) as server,
+        client_of(server.url, deadline=deadline, attempts=2) as client,
+    ):
         if own_timeouts:
             client._deadline = 60.0
             client._transport = OwnTimeouts(client._transport, deadline)  # type: ignore[assignment]
@@ -168,7 +180,9 @@ def test_the_deadline_holds(fault: Fault, dripped: str) -> None:
     assert 0.4 <= seconds < 3
     assert "no whole answer within 0.2 s (attempts: 2)" in said
     fault.injected(2, note=f"{dripped}: {seconds:.1f} s for two of 0.2 s")
-    seconds, _ = run(_drip("body" if dripped == "nothing" else dripped, deadline=0.2, own_timeouts=True))
+    seconds, _ = run(
+        _drip("body" if dripped == "nothing" else dripped, deadline=0.2, own_timeouts=True)
+    )
     fault.control([f"{seconds:.1f} s for one attempt"] if seconds > 0.6 else [])
 
 
@@ -247,8 +261,12 @@ def test_a_bomb_costs_no_memory(fault: Fault) -> None:
 
 
 @pytest.mark.fault(21, "gzip bomb, stacked encodings", "B", guard="bound on what is inflated")
-@pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip,identity,gzip", "br", "deflate", "zstd", "compress", "x"])
-def test_encodings_that_were_not_asked_for(fault: Fault, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "encoding", ["gzip, gzip", "gzip,identity,gzip", "br", "deflate", "zstd", "compress", "x"]
+)
+def test_encodings_that_were_not_asked_for(
+    fault: Fault, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stacked and unknown encodings are refused without reading, and without asking again."""
     body = gzip.compress(gzip.compress(BODY))
     twice = message(200, body, "Content-Encoding: gzip", "Content-Encoding: gzip")
@@ -331,17 +349,55 @@ def test_redirects_are_not_followed(fault: Fault) -> None:
 
 
 ODD_IDENTIFIERS = [
-    *["http://other.example/", "//other.example", "a/b", "a\\b", "?q=1", "#f", "%2E%2E", "%2e%2e%2f", "..%2f", "a%00"],
-    *["...", "a b", "a+b", "é€😀", "\u202e", "a:b@c", "a;b=c", "!$&'()*,~", '<>"{}|^`[]', "x" * 2000],
+    *[
+        "http://other.example/",
+        "//other.example",
+        "a/b",
+        "a\\b",
+        "?q=1",
+        "#f",
+        "%2E%2E",
+        "%2e%2e%2f",
+        "..%2f",
+        "a%00",
+    ],
+    *[
+        "...",
+        "a b",
+        "a+b",
+        "é€😀",
+        "\u202e",
+        "a:b@c",
+        "a;b=c",
+        "!$&'()*,~",
+        '<>"{}|^`[]',
+        "x" * 2000,
+    ],
 ]
-REFUSED_IDENTIFIERS = ["..", ".", "../../admin", "a/../b", "..\\x", "/..", "a/.", "", "a\nb", "a\0", "\x7f", "\ud800"]
+REFUSED_IDENTIFIERS = [
+    "..",
+    ".",
+    "../../admin",
+    "a/../b",
+    "..\\x",
+    "/..",
+    "a/.",
+    "",
+    "a\nb",
+    "a\0",
+    "\x7f",
+    "\ud800",
+]
 
 
 async def _astray(prefix: str, identifiers: Sequence[str]) -> list[str]:
     """Requests that did not arrive at the base URL's origin, below its path, with the id as one segment."""
     base = prefix.rstrip("/").split("/")
     problems = []
-    async with serving(answering(message(200, BODY))) as server, client_of(server.url + prefix) as client:
+    async with (
+        serving(answering(message(200, BODY))) as server,
+        client_of(server.url + prefix) as client,
+    ):
         host = f"\r\nhost: {server.url.removeprefix('http://')}\r\n".encode()
         for identifier in identifiers:
             server.heads.clear()
@@ -370,7 +426,9 @@ async def _astray(prefix: str, identifiers: Sequence[str]) -> list[str]:
 
 @pytest.mark.fault(25, LEAVING, "S", guard="no redirects, quoted ids")
 @pytest.mark.parametrize("prefix", ["", "/", "/api/v1/workflow", "/api/v1/workflow/"])
-def test_ids_stay_one_segment_of_the_path(fault: Fault, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_stay_one_segment_of_the_path(
+    fault: Fault, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Any id arrives as exactly one segment below the base URL's path, at the base URL's origin, or is not sent at all."""
     identifiers = ODD_IDENTIFIERS + REFUSED_IDENTIFIERS
     assert run(_astray(prefix, identifiers)) == []

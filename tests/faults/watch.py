@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from tests.support import query
 
-# A claim may be given back and taken again, a run reopened by its listing; none of this moves an observation, a token or a
-# watermark to an earlier one, and no run or step that the API called over runs again (unless the test reopens runs).
+# A claim may be given back and taken again, a run reopened by its listing; none of this moves an
+# observation, a token or a watermark to an earlier one, and no run or step that the API called over
+# runs again (unless the test reopens runs).
 _INSTALL = """
     CREATE SCHEMA watch;
     CREATE TABLE watch.moved (id bigserial, subject text, key text, before text, after text);
@@ -51,7 +52,9 @@ def install(url: str, *, reopens: bool = False) -> None:
         reopens: the test lets finished runs run again, so that is no movement backwards here.
     """
     statements = [_INSTALL]
-    for number, (table, key, column, when) in enumerate(_WATCHED if reopens else (*_WATCHED, *_LIVES)):
+    for number, (table, key, column, when) in enumerate(
+        _WATCHED if reopens else (*_WATCHED, *_LIVES)
+    ):
         statements.append(
             f"CREATE TRIGGER watch_{number} AFTER UPDATE ON {table} FOR EACH ROW WHEN ({when})"
             f" EXECUTE FUNCTION watch.write_down('{key}', '{column}')"
@@ -62,4 +65,7 @@ def install(url: str, *, reopens: bool = False) -> None:
 def moved_back(url: str) -> list[str]:
     """M: what has moved back since `install`; empty where nothing did."""
     rows = query(url, "SELECT subject, key, before, after FROM watch.moved ORDER BY id LIMIT 20")
-    return [f"{row['subject']} of {row['key']} went from {row['before']} to {row['after']}" for row in rows]
+    return [
+        f"{row['subject']} of {row['key']} went from {row['before']} to {row['after']}"
+        for row in rows
+    ]

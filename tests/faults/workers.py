@@ -1,7 +1,8 @@
 """The command in a process of its own, a hundred times a minute: forked from a server that has imported everything.
 
-A start of the interpreter takes a second, most of it imports. Here the real command line runs in a fork of a process that
-did nothing but import it: signals, exit statuses, sockets and outputs are those of a process of its own.
+A start of the interpreter takes a second, most of it imports. Here the real command line runs in a
+fork of a process that did nothing but import it: signals, exit statuses, sockets and outputs are
+those of a process of its own.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.faults.preloaded"])
 
 
-def _work(arguments: Sequence[str], variables: Mapping[str, str], log: str, without: Sequence[str]) -> None:
+def _work(
+    arguments: Sequence[str], variables: Mapping[str, str], log: str, without: Sequence[str]
+) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     # The forkserver's file objects are the parent's; these are this process's own.
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    kept = {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ
+    }
     os.environ.clear()
     os.environ.update({**kept, **variables})
     for path in without:
@@ -86,7 +91,9 @@ class Worker:
 
 
 @contextmanager
-def started(*arguments: str, variables: Mapping[str, str], log: Path, without: Sequence[str] = ()) -> Iterator[Worker]:
+def started(
+    *arguments: str, variables: Mapping[str, str], log: Path, without: Sequence[str] = ()
+) -> Iterator[Worker]:
     """Run the command beside the test; it is killed at the end of the block where it still runs.
 
     Args:
@@ -96,7 +103,9 @@ def started(*arguments: str, variables: Mapping[str, str], log: Path, without: S
         without: guards that it goes without, each as `module:function`; the function is called in the worker before the
             command and replaces what it must in the product's modules.
     """
-    process = _CONTEXT.Process(target=_work, args=(arguments, dict(variables), str(log), tuple(without)), daemon=True)
+    process = _CONTEXT.Process(
+        target=_work, args=(arguments, dict(variables), str(log), tuple(without)), daemon=True
+    )
     process.start()
     worker = Worker(process)
     try:
@@ -107,7 +116,11 @@ def started(*arguments: str, variables: Mapping[str, str], log: Path, without: S
 
 
 def run(
-    *arguments: str, variables: Mapping[str, str], log: Path, without: Sequence[str] = (), seconds: float = PATIENCE
+    *arguments: str,
+    variables: Mapping[str, str],
+    log: Path,
+    without: Sequence[str] = (),
+    seconds: float = PATIENCE,
 ) -> int:
     """Run the command to its end, which must come within so many seconds; its exit status."""
     with started(*arguments, variables=variables, log=log, without=without) as worker:

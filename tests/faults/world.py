@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etl.local.history import History
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.faults import workers
 from tests.faults.canaries import API_KEY, PAYLOAD, with_password
 from tests.faults.workers import Worker
@@ -28,23 +28,42 @@ class World:
     variables: dict[str, str]
     log: Path
 
-    def sync(self, *arguments: str, without: Sequence[str] = (), seconds: float = workers.PATIENCE, **more: str) -> int:
+    def sync(
+        self,
+        *arguments: str,
+        without: Sequence[str] = (),
+        seconds: float = workers.PATIENCE,
+        **more: str,
+    ) -> int:
         """One `sync` in a process of its own, to its end; its exit status."""
         return workers.run(
-            "sync", *arguments, variables={**self.variables, **more}, log=self.log, without=without, seconds=seconds
+            "sync",
+            *arguments,
+            variables={**self.variables, **more},
+            log=self.log,
+            without=without,
+            seconds=seconds,
         )
 
     @contextmanager
-    def started(self, *arguments: str, without: Sequence[str] = (), **more: str) -> Iterator[Worker]:
+    def started(
+        self, *arguments: str, without: Sequence[str] = (), **more: str
+    ) -> Iterator[Worker]:
         """A command beside the test."""
-        with workers.started(*arguments, variables={**self.variables, **more}, log=self.log, without=without) as worker:
+        with workers.started(
+            *arguments, variables={**self.variables, **more}, log=self.log, without=without
+        ) as worker:
             yield worker
 
     def swept_every(self, interval: str) -> None:
         """Have services that start from now on sweep each workflow so often, such as `500ms`."""
         config = Path(self.variables["ORCHESTRA_ETL_CONFIG"])
-        lines = [line for line in config.read_text().splitlines() if not line.startswith("interval")]
-        config.write_text("\n".join(lines).replace("discover = true", f'discover = true\ninterval = "{interval}"'))
+        lines = [
+            line for line in config.read_text().splitlines() if not line.startswith("interval")
+        ]
+        config.write_text(
+            "\n".join(lines).replace("discover = true", f'discover = true\ninterval = "{interval}"')
+        )
 
     def complete(self) -> list[str]:
         """C: what differs between the history and the tables."""
@@ -52,19 +71,28 @@ class World:
 
     def witnessed(self) -> list[str]:
         """W: runs that the ledger does not know, or that left `open` without a final read."""
-        known = {row["run_id"]: row for row in query(self.url, "SELECT * FROM orchestra_etl.run_ledger")}
+        known = {
+            row["run_id"]: row for row in query(self.url, "SELECT * FROM orchestra_etl.run_ledger")
+        }
         listed = {row["id"] for one in self.history.workflow_ids for row in self.history.runs(one)}
         problems = [f"run {one} is not in the ledger" for one in sorted(listed - known.keys())]
         return problems + [
             f"run {one} is {row['tracking']} without a final read"
             for one, row in known.items()
-            if row["tracking"] == "final" and (row["steps_observed_at"] is None or row["run_state"] is None)
+            if row["tracking"] == "final"
+            and (row["steps_observed_at"] is None or row["run_state"] is None)
         ]
 
 
 @contextmanager
 def world(
-    url: str, folder: Path, log: Path, *, more: str = "", variables: dict[str, str] | None = None, **options: Any
+    url: str,
+    folder: Path,
+    log: Path,
+    *,
+    more: str = "",
+    variables: dict[str, str] | None = None,
+    **options: Any,
 ) -> Iterator[World]:
     """A history behind a simulator, and the settings that point workers at it and at the database.
 
@@ -78,13 +106,16 @@ def world(
             the canary of payloads.
     """
     history = History(
-        seed=7, **{"workflows": 3, "runs_per_workflow": 40, "live": 0, "arrivals_per_minute": 0, **options}
+        seed=7,
+        **{"workflows": 3, "runs_per_workflow": 40, "live": 0, "arrivals_per_minute": 0, **options},
     )
     for workflow_id in history.workflow_ids:
         for run_id in history.run_ids(workflow_id, limit=1):
             history.change_run(run_id, inputs={"text": PAYLOAD})
             for step in history.steps(run_id)[:1]:
-                history.change_step(run_id, step["id"], inputs={"text": PAYLOAD}, outputs={"text": PAYLOAD})
+                history.change_step(
+                    run_id, step["id"], inputs={"text": PAYLOAD}, outputs={"text": PAYLOAD}
+                )
     config = folder / "etl.toml"
     config.write_text(configuration(*history.workflow_ids, more=more))
     with Simulator(history, api_key=API_KEY).in_thread() as simulator:

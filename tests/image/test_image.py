@@ -1,8 +1,9 @@
 """The Dockerfile's steps, followed on this machine without a container engine.
 
-Each COPY and RUN is done in a folder that stands for the image's root; the entry point then runs as the image's user, with the
-image's environment. What only an engine can do is named in `LEFT_OUT`. The user is the image's where the tests run as root and it
-can reach their Python, which may lie in root's home; else it is theirs.
+Each COPY and RUN is done in a folder that stands for the image's root; the entry point then runs as
+the image's user, with the image's environment. What only an engine can do is named in `LEFT_OUT`.
+The user is the image's where the tests run as root and it can reach their Python, which may lie in
+root's home; else it is theirs.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import NamedTuple
 
 import pytest
 
-from etl.local.history import History
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests import dockerfile
 from tests.conftest import ROOT
 from tests.postgres_fixture import new_home
@@ -62,7 +63,13 @@ def _below(root: Path, text: str) -> str:
 
 def _copy(source: Path, target: Path) -> None:
     if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            source,
+            target,
+            dirs_exist_ok=True,
+            symlinks=True,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
@@ -90,11 +97,18 @@ def _follow(root: Path) -> Image:
                 *sources, target = one.words
                 for source in sources:
                     place = folder / target
-                    _copy(ROOT / source, place / Path(source).name if target.endswith("/") else place)
+                    _copy(
+                        ROOT / source, place / Path(source).name if target.endswith("/") else place
+                    )
             case "RUN" if not one.text.startswith(LEFT_OUT):
                 step = _below(root, one.text)
                 done = subprocess.run(
-                    ["sh", "-ec", step], cwd=folder, env=ready, capture_output=True, text=True, check=False
+                    ["sh", "-ec", step],
+                    cwd=folder,
+                    env=ready,
+                    capture_output=True,
+                    text=True,
+                    check=False,
                 )
                 assert done.returncode == 0, f"{one.text}\n{done.stderr[-2000:]}"
             case "ENV":
@@ -108,12 +122,16 @@ def _follow(root: Path) -> Image:
                 command = one.words
             case "HEALTHCHECK":
                 healthcheck = one.text.partition("CMD ")[2]
-    return Image(root, ready, user if _may_run_as_another() else None, entrypoint, command, healthcheck)
+    return Image(
+        root, ready, user if _may_run_as_another() else None, entrypoint, command, healthcheck
+    )
 
 
 def _may_run_as_another() -> bool:
     python = Path(sys.base_prefix).resolve()
-    return os.geteuid() == 0 and all(folder.stat().st_mode & 0o001 for folder in (python, *python.parents))
+    return os.geteuid() == 0 and all(
+        folder.stat().st_mode & 0o001 for folder in (python, *python.parents)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +158,9 @@ def test_the_service_runs_as_its_user_and_hears_signals(image: Image, database_u
     (image.root / "app" / "config").mkdir(exist_ok=True)
     (image.root / "app" / "config" / "etl.toml").write_text(configuration(*history.workflow_ids))
     with Simulator(history).in_thread() as simulator:
-        variables = environment(database_url, simulator.base_url, ORCHESTRA_ETL_SERVICE__HOST="127.0.0.1")
+        variables = environment(
+            database_url, simulator.base_url, ORCHESTRA_ETL_SERVICE__HOST="127.0.0.1"
+        )
         serving = image.start(**variables)
         try:
             stored = "SELECT count(*) AS n FROM orchestra.runs"

@@ -37,11 +37,28 @@ def database(database_url: str) -> Iterator[Database]:
     made.close()
 
 
-def add(url: str, *tokens: int | None, state: str = "succeeded", node_type: str | None = "model", **more: Any) -> None:
+def add(
+    url: str,
+    *tokens: int | None,
+    state: str = "succeeded",
+    node_type: str | None = "model",
+    **more: Any,
+) -> None:
     """A step that names the model m, with these tokens in the order of `TOKENS`."""
     [row] = query(url, "SELECT count(*) AS n FROM orchestra.steps")
-    columns = {"id": f"step {row['n']}", "run_id": "run", "workflow_id": "w", "position": row["n"], "state": state}
-    columns |= {"start_time": NOON, "node_type": node_type, "request_model": "m", "content_hash": b""}
+    columns = {
+        "id": f"step {row['n']}",
+        "run_id": "run",
+        "workflow_id": "w",
+        "position": row["n"],
+        "state": state,
+    }
+    columns |= {
+        "start_time": NOON,
+        "node_type": node_type,
+        "request_model": "m",
+        "content_hash": b"",
+    }
     columns |= {**dict(zip(TOKENS, tokens, strict=False)), **more}
     names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
     query(url, f"INSERT INTO orchestra.steps ({names}) VALUES ({marks})", *columns.values())
@@ -66,8 +83,8 @@ def told(database: Database, url: str) -> tuple[int, int, Any]:
         ((4, 0, 1, 5), {}, (1, 0, 11)),
         ((4, 3, 1, 5), {}, (1, 0, 8)),
         ((4, None, None, None), {}, (1, 0, 8)),
-        # More cached tokens than there are, as rows of before the kinds of usage may have: no more than the input is billed, and
-        # none is paid back.
+        # More cached tokens than there are, as rows of before the kinds of usage may have: no more
+        # than the input is billed, and none is paid back.
         ((4, 9, 0, 4), {}, (1, 0, 4)),
         ((None, 9, 1, 1), {}, (1, 0, 3)),
         # A success that does not say how many tokens it took, or not which.
@@ -85,7 +102,8 @@ def told(database: Database, url: str) -> tuple[int, int, Any]:
         # Calls all the same, whatever the node is said to be.
         ((4, 0, 1, 5), {"node_type": "code"}, (1, 0, 11)),
         ((), {"node_type": None}, (1, 1, None)),
-        # Charged otherwise than by tokens, or by tokens and otherwise; a kind of usage without a price.
+        # Charged otherwise than by tokens, or by tokens and otherwise; a kind of usage without a
+        # price.
         ((), {"audio_ms": 3_600_000}, (1, 0, 5)),
         ((), {"audio_ms": 3_600_000, "node_type": "integration"}, (1, 0, 5)),
         ((), {"document_pages": 2}, (1, 0, 10)),
@@ -132,5 +150,8 @@ def test_a_price_that_comes_late_corrects_the_past(database: Database, database_
         " VALUES ('another', '2026-03-01', 'USD', 1000000, 1000000, 'set')",
     )
     assert told(database, database_url) == (1, 0, 5)
-    query(database_url, "UPDATE orchestra.prices SET valid_from = '2026-03-02' WHERE model = 'another'")
+    query(
+        database_url,
+        "UPDATE orchestra.prices SET valid_from = '2026-03-02' WHERE model = 'another'",
+    )
     assert told(database, database_url) == (1, 1, None)

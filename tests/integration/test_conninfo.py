@@ -54,7 +54,9 @@ def test_a_variable_that_libpq_refuses_is_named(
     assert value not in line.partition(variable)[2]
 
 
-def test_a_variable_that_means_nothing_here_refuses_nothing(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_means_nothing_here_refuses_nothing(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the program sets itself, or libpq reads without judging, keeps nobody from connecting."""
     for variable in (
         "PGCONNECT_TIMEOUT",
@@ -131,7 +133,10 @@ def test_a_root_certificate_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PGSSLMODE", "verify-full")
     with _server_with_tls() as port:
         line = _refused(f"postgresql://u@127.0.0.1:{port}/d")
-    assert "the root certificate's file cannot be read: correct PGSSLROOTCERT in the environment" in line
+    assert (
+        "the root certificate's file cannot be read: correct PGSSLROOTCERT in the environment"
+        in line
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +153,9 @@ def test_a_name_with_a_line_break_is_no_reason(database_url: str, name: str) -> 
     line = _refused(database_url.replace(f"/{path}?", f"/{quote(name, safe='')}?"))
     assert "the server has no such database" in line
     assert "\n" not in line
-    assert "does not know this user" in _refused(database_url.replace("postgres@", f"{quote(name, safe='')}@"))
+    assert "does not know this user" in _refused(
+        database_url.replace("postgres@", f"{quote(name, safe='')}@")
+    )
 
 
 def test_an_unknown_complaint_of_libpq_is_not_retried() -> None:
@@ -158,7 +165,9 @@ def test_an_unknown_complaint_of_libpq_is_not_retried() -> None:
     assert not refusals.refusal(psycopg.OperationalError("connection failed: unheard of")).lasting
 
 
-@pytest.mark.parametrize("arguments", [("status",), ("sync",), ("db", "upgrade"), ("db", "check"), ("config", "check")])
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("sync",), ("db", "upgrade"), ("db", "check"), ("config", "check")]
+)
 def test_a_command_says_once_which_variable_is_wrong(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -167,12 +176,18 @@ def test_a_command_says_once_which_variable_is_wrong(
     arguments: tuple[str, ...],
 ) -> None:
     """Every command ends at once with one line that names the variable once, and the place in words that read once."""
-    variables = environment(database_url, f"http://127.0.0.1:{free_port()}", PGSSLMODE="wrong", PGAPPNAME="x")
-    command = command_line(tmp_path, monkeypatch, capsys, configuration("w"), COLUMNS="1000", **variables)
+    variables = environment(
+        database_url, f"http://127.0.0.1:{free_port()}", PGSSLMODE="wrong", PGAPPNAME="x"
+    )
+    command = command_line(
+        tmp_path, monkeypatch, capsys, configuration("w"), COLUMNS="1000", **variables
+    )
     printed = command(*arguments)
     assert printed.status in (4, 5)
     line = next(
-        one for one in (printed.err + printed.out).splitlines() if one.count("PGSSLMODE") and "database_away" not in one
+        one
+        for one in (printed.err + printed.out).splitlines()
+        if one.count("PGSSLMODE") and "database_away" not in one
     )
     assert line.count("PGSSLMODE") == 1
     assert "libpq also follows" not in line
@@ -183,6 +198,8 @@ def test_where_a_database_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address holds what the URL says, else the environment; a control character of a host never reaches a line."""
     monkeypatch.setenv("PGHOST", "from-env")
     monkeypatch.setenv("PGPORT", "6543")
-    assert conninfo.address("postgresql://u@db.example.com/d") == "PostgreSQL at db.example.com:6543"
+    assert (
+        conninfo.address("postgresql://u@db.example.com/d") == "PostgreSQL at db.example.com:6543"
+    )
     assert conninfo.address("postgresql:///d") == "PostgreSQL at from-env:6543"
     assert conninfo.address("postgresql://u@/d?host=a%0Ab,c&port=1,2") == "PostgreSQL at a?b:1, c:2"

@@ -38,7 +38,13 @@ def database(database_url: str) -> Iterator[Database]:
 
 def price(url: str, model: str, **more: Any) -> None:
     """A row of prices, without any fallback: what it does not name has no price."""
-    columns = {"model": model, "currency": "USD", "source": "set", "valid_from": "0001-01-01", **more}
+    columns = {
+        "model": model,
+        "currency": "USD",
+        "source": "set",
+        "valid_from": "0001-01-01",
+        **more,
+    }
     query(
         url,
         f"INSERT INTO orchestra.prices ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))})",
@@ -55,9 +61,16 @@ def call(url: str, name: str, **columns: Any) -> None:
 def costs(database: Database, url: str) -> tuple[Decimal | None, int]:
     """What all calls cost, and how many are not in it, on which the views must agree."""
     rollups.drain(database)
-    found = {view: query(url, f"SELECT sum(cost) AS cost FROM orchestra.{view}")[0]["cost"] for view in VIEWS}
+    found = {
+        view: query(url, f"SELECT sum(cost) AS cost FROM orchestra.{view}")[0]["cost"]
+        for view in VIEWS
+    }
     unpriced = {
-        view: int(query(url, f"SELECT COALESCE(sum(unpriced_calls), 0) AS n FROM orchestra.{view}")[0]["n"])
+        view: int(
+            query(url, f"SELECT COALESCE(sum(unpriced_calls), 0) AS n FROM orchestra.{view}")[0][
+                "n"
+            ]
+        )
         for view in VIEWS[:2]
     }
     assert len(set(found.values())) == 1, found
@@ -68,7 +81,8 @@ def costs(database: Database, url: str) -> tuple[Decimal | None, int]:
 @pytest.mark.parametrize(
     ("used", "prices", "expected"),
     [
-        # 8 prompt, 1,625 completion, 703 reasoning: the total of 2,336 says that the reasoning is beside the completion.
+        # 8 prompt, 1,625 completion, 703 reasoning: the total of 2,336 says that the reasoning is
+        # beside the completion.
         pytest.param(
             {"input_tokens": 8, "output_tokens": 2328, "reasoning_tokens": 703, "total_tokens": 2336},
             {"input": "1.25", "output": "10", "reasoning": "10"}, "0.02329", id="reasoning beside the completion",
@@ -107,7 +121,11 @@ def costs(database: Database, url: str) -> tuple[Decimal | None, int]:
     ],
 )  # fmt: skip
 def test_the_cost_of_a_call(
-    database: Database, database_url: str, used: dict[str, int], prices: dict[str, str], expected: str | None
+    database: Database,
+    database_url: str,
+    used: dict[str, int],
+    prices: dict[str, str],
+    expected: str | None,
 ) -> None:
     """Each part is charged at its own price, in every view; what a part without a price costs is not shown as the whole."""
     price(database_url, "m", **{f"{name}_per_million": amount for name, amount in prices.items()})
@@ -126,7 +144,9 @@ def test_the_cost_of_a_call(
         ({"file_searches": 4, "tool_uses": 1}, "0.040"),
     ],
 )
-def test_what_is_charged_by_the_use(database: Database, database_url: str, used: dict[str, int], expected: str) -> None:
+def test_what_is_charged_by_the_use(
+    database: Database, database_url: str, used: dict[str, int], expected: str
+) -> None:
     """Uses, pages and hours have prices for their own units, and a call as such is charged once where it used anything."""
     price(
         database_url, "m", web_searches_per_thousand=10, file_searches_per_thousand=8, tool_uses_per_thousand=5,
@@ -144,7 +164,9 @@ def test_a_tier_of_service_has_its_own_price(database: Database, database_url: s
     for tier in (None, "standard", "batch", "priority"):
         call(database_url, f"{tier}", service_tier=tier, input_tokens=1_000_000)
     assert costs(database, database_url) == (Decimal(5), 1)
-    rows = query(database_url, "SELECT service_tier, cost FROM orchestra.model_usage ORDER BY service_tier")
+    rows = query(
+        database_url, "SELECT service_tier, cost FROM orchestra.model_usage ORDER BY service_tier"
+    )
     assert [(row["service_tier"], row["cost"]) for row in rows] == [
         ("batch", 1), ("priority", None), ("standard", 2), (None, 2),
     ]  # fmt: skip
@@ -168,9 +190,18 @@ def test_one_kind_does_not_unprice_its_neighbours(database: Database, database_u
     for number in range(5):
         call(database_url, f"s{number}", input_tokens=1_000_000, output_tokens=0)
     for number in range(3):
-        call(database_url, f"a{number}", input_tokens=1_000_000, input_audio_tokens=10, output_tokens=0)
+        call(
+            database_url,
+            f"a{number}",
+            input_tokens=1_000_000,
+            input_audio_tokens=10,
+            output_tokens=0,
+        )
     assert costs(database, database_url) == (Decimal(5), 3)
-    [row] = query(database_url, "SELECT steps, calls, succeeded, total_tokens, counts FROM orchestra.node_hourly")
+    [row] = query(
+        database_url,
+        "SELECT steps, calls, succeeded, total_tokens, counts FROM orchestra.node_hourly",
+    )
     assert (row["steps"], row["calls"], row["succeeded"], row["total_tokens"], sum(row["counts"])) == (
         8, 8, 8, 8_000_000, 8,
     )  # fmt: skip
@@ -183,7 +214,13 @@ def test_what_providers_say_is_compared(database: Database, database_url: str) -
     for name, model, reported in (
         ("half", "m", "4"), ("same", "m", "2"), ("free", "m", "0"), ("euro", "euro", "2"), ("unknown", "none", "3"),
     ):  # fmt: skip
-        call(database_url, name, response_model=model, input_tokens=1_000_000, reported_cost=Decimal(reported))
+        call(
+            database_url,
+            name,
+            response_model=model,
+            input_tokens=1_000_000,
+            reported_cost=Decimal(reported),
+        )
     call(database_url, "silent", input_tokens=1_000_000)
     rows = query(database_url, "SELECT * FROM orchestra.cost_differences")
     assert {row["step_id"]: (row["cost"], row["difference"], row["ratio"]) for row in rows} == {
@@ -196,7 +233,9 @@ def test_what_providers_say_is_compared(database: Database, database_url: str) -
     rollups.drain(database)
     sums = "CAST(sum(reported_calls) AS int) AS calls, sum(reported_cost) AS cost"
     for source in ("model_usage", "run_summary", "step_rollup", "step_rollup_daily"):
-        assert query(database_url, f"SELECT {sums} FROM orchestra.{source}") == [{"calls": 5, "cost": 11}]
+        assert query(database_url, f"SELECT {sums} FROM orchestra.{source}") == [
+            {"calls": 5, "cost": 11}
+        ]
 
 
 MODELS = ("full", "plain", "two currencies", "free", "unknown", None)
@@ -216,7 +255,14 @@ def _prices(url: str, chance: Random) -> None:
                 }
                 days = {"valid_from": since, "valid_until": until}
                 amounts = {name: Decimal(chance.randrange(1, 10_000)) / 100 for name in columns}
-                price(url, "full", **bounds, **days, **amounts, calls_per_thousand=chance.choice((None, 0, 7)))
+                price(
+                    url,
+                    "full",
+                    **bounds,
+                    **days,
+                    **amounts,
+                    calls_per_thousand=chance.choice((None, 0, 7)),
+                )
                 some = {name: amounts[name] for name in columns if chance.random() < 0.7}
                 price(url, "plain", **bounds, **days, **some)
     price(url, "two currencies", currency="EUR", **dict.fromkeys(columns, 1))
@@ -229,7 +275,9 @@ def _calls(url: str, chance: Random) -> None:
         enter(url, f"r{run}", NOON + timedelta(hours=run % 3 - 13), NOON + timedelta(hours=1))
         for number in range(12):
             used: dict[str, Any] = (
-                {} if chance.random() < 0.1 else dict(usage(chance, parts=chance.choice((0, 0.05, 0.4))))
+                {}
+                if chance.random() < 0.1
+                else dict(usage(chance, parts=chance.choice((0, 0.05, 0.4))))
             )
             if used and chance.random() < 0.7:
                 used["total_tokens"] = used.get("input_tokens", 0) + used.get("output_tokens", 0)
@@ -277,14 +325,24 @@ def test_every_view_tells_the_same_of_all_kinds(database: Database, database_url
         found: dict[Any, list[dict[str, Any]]] = {}
         for row in query(database_url, f"SELECT * FROM orchestra.{view}"):
             names = keys[view]
-            found.setdefault(row[names[0]] if len(names) == 1 else tuple(row[name] for name in names), []).append(row)
+            found.setdefault(
+                row[names[0]] if len(names) == 1 else tuple(row[name] for name in names), []
+            ).append(row)
         assert found.keys() == wanted.keys(), view
         for key, rows in found.items():
-            told = {name: rows[0][name] for name in wanted[key] if name not in ("offset_ms", "wait_ms", "duration_ms")}
+            told = {
+                name: rows[0][name]
+                for name in wanted[key]
+                if name not in ("offset_ms", "wait_ms", "duration_ms")
+            }
             for name in ("cost", "difference", "ratio"):
                 if told.get(name) is not None:
                     exact = wanted[key][name]
-                    assert abs(told.pop(name) - exact) <= abs(exact) * Decimal("1e-15"), (view, key, name)
+                    assert abs(told.pop(name) - exact) <= abs(exact) * Decimal("1e-15"), (
+                        view,
+                        key,
+                        name,
+                    )
                     wanted[key].pop(name)
             assert told == {name: wanted[key][name] for name in told}, (view, key)
             seen.add((view, rows[0].get("cost") is None, rows[0].get("cost") == 0))
@@ -302,8 +360,12 @@ def test_every_view_tells_the_same_of_all_kinds(database: Database, database_url
         GROUP BY s.id, p.*, k.cost
         """,
     )
-    assert {(row["cost"] is None) == (row["lines"] > 0 and row["unknown"]) for row in parts} == {True}
-    assert max(abs(row["cost"] - (row["sum"] or 0)) for row in parts if row["cost"] is not None) < Decimal("1e-15")
+    assert {(row["cost"] is None) == (row["lines"] > 0 and row["unknown"]) for row in parts} == {
+        True
+    }
+    assert max(
+        abs(row["cost"] - (row["sum"] or 0)) for row in parts if row["cost"] is not None
+    ) < Decimal("1e-15")
 
 
 def test_costs_are_worked_out_in_place(database_url: str) -> None:

@@ -11,7 +11,9 @@ from tests.support import query
 DATASETS = ROOT / "config" / "superset" / "assets" / "datasets" / "orchestra"
 
 
-@pytest.mark.parametrize("view", ["model_usage", "run_summary", "step_timeline", "cost_differences"])
+@pytest.mark.parametrize(
+    "view", ["model_usage", "run_summary", "step_timeline", "cost_differences"]
+)
 def test_a_dataset_has_the_columns_of_its_view(view: str, database_url: str) -> None:
     """A dataset of usage has every column of its view that a dashboard can show, and no other but what it computes itself."""
     dataset = yaml.safe_load((DATASETS / f"{view}.yaml").read_text())

@@ -24,8 +24,8 @@ from structlog.testing import capture_logs
 from etl import database as database_module
 from etl import schema
 from etl.database import Database, allow_long
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
-from etl.local.postgres import EmbeddedPostgres
 from etl.refusals import is_transient, sqlstate
 from etl.schema import check_drift, upgrade
 from tests.conftest import FAST_SETTINGS, ROOT
@@ -65,21 +65,29 @@ def test_a_broken_connection_is_told_from_a_value_the_driver_refuses(database: D
     """Without a SQLSTATE a lost connection is worth repeating, text with NUL is not."""
     assert is_transient(psycopg.OperationalError("gone"))
     with pytest.raises(Exception, match="NUL") as refused:
-        database.transaction(lambda c: c.execute(text("SELECT CAST(:value AS text)"), {"value": "a\0b"}))
+        database.transaction(
+            lambda c: c.execute(text("SELECT CAST(:value AS text)"), {"value": "a\0b"})
+        )
     assert not is_transient(refused.value)
 
 
 @pytest.mark.parametrize("code", ["40001", "55P03", "57014", "25006"])
-def test_a_transient_error_repeats_the_whole_unit(database: Database, database_url: str, code: str) -> None:
+def test_a_transient_error_repeats_the_whole_unit(
+    database: Database, database_url: str, code: str
+) -> None:
     """After a transient error nothing of the first attempt is kept and everything is done again, once."""
     query(database_url, "CREATE TABLE public.done (attempt int)")
     attempts: list[int] = []
 
     def work(connection: Connection) -> int:
         attempts.append(len(attempts))
-        connection.execute(text("INSERT INTO public.done VALUES (:attempt)"), {"attempt": len(attempts)})
+        connection.execute(
+            text("INSERT INTO public.done VALUES (:attempt)"), {"attempt": len(attempts)}
+        )
         if len(attempts) < 3:
-            connection.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$"))
+            connection.execute(
+                text(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$")
+            )
         return len(attempts)
 
     assert database.transaction(work) == 3
@@ -103,7 +111,9 @@ def test_patience_ends(database: Database) -> None:
     """A transient error that lasts ends after `patience` with one line that names the SQLSTATE and quotes nothing."""
 
     def work(connection: Connection) -> None:
-        connection.execute(text("DO $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '53300'; END $$"))
+        connection.execute(
+            text("DO $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '53300'; END $$")
+        )
 
     began = time.monotonic()
     with pytest.raises(DatabaseUnavailable, match="SQLSTATE 53300") as refused:
@@ -168,13 +178,17 @@ def _refusal(url: str) -> str:
         ("postgres@", "missing@", "does not know this user"),
     ],
 )
-def test_a_refused_connection_is_not_waited_for(database_url: str, part: str, instead: str, words: str) -> None:
+def test_a_refused_connection_is_not_waited_for(
+    database_url: str, part: str, instead: str, words: str
+) -> None:
     """A database or user that the server does not know is said at once, whatever its name."""
     assert part in database_url
     assert words in _refusal(database_url.replace(part, quote(instead, safe="/@")))
 
 
-def test_a_user_that_may_not_connect_is_not_waited_for(postgres_server: EmbeddedPostgres, database_url: str) -> None:
+def test_a_user_that_may_not_connect_is_not_waited_for(
+    postgres_server: EmbeddedPostgres, database_url: str
+) -> None:
     """A role without LOGIN, one without CONNECT and one that pg_hba.conf does not admit are told apart, at once."""
     url = database_url.replace("postgres@", "barred@")
     access = postgres_server.data / "pg_hba.conf"
@@ -198,11 +212,14 @@ def test_a_user_that_may_not_connect_is_not_waited_for(postgres_server: Embedded
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
-def test_a_database_that_cannot_hold_every_value_is_refused(database_url: str, encoding: str) -> None:
+def test_a_database_that_cannot_hold_every_value_is_refused(
+    database_url: str, encoding: str
+) -> None:
     """A database of another encoding than UTF8 is refused with what to do, before anything is made in it."""
     name = f"{encoding.lower()}_{uuid.uuid4().hex}"
     query(
-        database_url, f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
+        database_url,
+        f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0",
     )
     try:
         words = _refusal(re.sub(r"/test_\w+", f"/{name}", database_url))
@@ -217,12 +234,16 @@ def test_the_client_s_encoding_is_utf8(database_url: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     database = Database(database_url)
     try:
-        assert database.transaction(lambda c: c.execute(text("SELECT U&'\\20AC'")).scalar_one()) == "€"
+        assert (
+            database.transaction(lambda c: c.execute(text("SELECT U&'\\20AC'")).scalar_one()) == "€"
+        )
     finally:
         database.close()
 
 
-def test_a_session_that_was_cut_while_idle_is_replaced(database: Database, database_url: str) -> None:
+def test_a_session_that_was_cut_while_idle_is_replaced(
+    database: Database, database_url: str
+) -> None:
     """After the server ended all sessions the next transaction works, without an error reaching anybody."""
     database.transaction(lambda c: None)
     cut = f"SELECT pg_terminate_backend(pid) {_SESSIONS} AND application_name = 'orchestra-etl'"
@@ -241,7 +262,9 @@ def test_settings_hold_in_every_transaction_and_stay_in_none(database_url: str) 
     """Each transaction has the limits and UTC even where somebody else has changed the session in between."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
-            "ALTER ROLE CURRENT_USER IN DATABASE " + connection.info.dbname + " SET TimeZone = 'Asia/Tokyo'"
+            "ALTER ROLE CURRENT_USER IN DATABASE "
+            + connection.info.dbname
+            + " SET TimeZone = 'Asia/Tokyo'"
         )
     opened = Database(database_url, statement_timeout=77, lock_timeout=7, pool_size=1)
     wanted = ("UTC", "77s", "7s", "1min")
@@ -254,15 +277,22 @@ def test_settings_hold_in_every_transaction_and_stay_in_none(database_url: str) 
 
     first = opened.transaction(pollute)
     assert opened.transaction(_settings) == wanted
-    assert opened.transaction(lambda c: c.execute(text("SELECT pg_backend_pid()")).scalar_one()) == first
-    prepared = opened.transaction(lambda c: c.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar_one())
+    assert (
+        opened.transaction(lambda c: c.execute(text("SELECT pg_backend_pid()")).scalar_one())
+        == first
+    )
+    prepared = opened.transaction(
+        lambda c: c.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar_one()
+    )
     opened.close()
     assert prepared == 0
 
 
 def test_times_come_back_in_utc_whatever_the_server_is_set_to(database: Database) -> None:
     """A time written and read in one transaction has the zone UTC."""
-    found = database.transaction(lambda c: c.execute(text("SELECT timestamptz '2026-03-01 12:00+09'")).scalar_one())
+    found = database.transaction(
+        lambda c: c.execute(text("SELECT timestamptz '2026-03-01 12:00+09'")).scalar_one()
+    )
     assert found.isoformat() == "2026-03-01T03:00:00+00:00"
 
 
@@ -299,13 +329,17 @@ def _frozen(pids: list[int]) -> Iterator[Callable[[Connection], None]]:
             os.kill(pid, signal.SIGCONT)
 
 
-def _impatient(url: str, monkeypatch: pytest.MonkeyPatch, *, statement_timeout: float = 0.5) -> Database:
+def _impatient(
+    url: str, monkeypatch: pytest.MonkeyPatch, *, statement_timeout: float = 0.5
+) -> Database:
     monkeypatch.setattr(database_module, "SILENCE", 0.5)
     return Database(url, statement_timeout=statement_timeout, patience=20, pool_size=1)
 
 
 @pytest.mark.parametrize("moment", ["in a statement", "in a copy", "at the commit"])
-def test_a_silent_server_is_given_up(database_url: str, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+def test_a_silent_server_is_given_up(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
     """A session whose process is frozen is left a second later, and the unit lands once, on another connection."""
     query(database_url, "CREATE TABLE public.done (attempt int)")
     opened = _impatient(database_url, monkeypatch)
@@ -323,7 +357,9 @@ def test_a_silent_server_is_given_up(database_url: str, monkeypatch: pytest.Monk
                 os.kill(pids[-1], signal.SIGSTOP)
                 for _ in range(1_000_000):
                     copy.write_row((0,))
-        connection.execute(text("INSERT INTO public.done VALUES (:attempt)"), {"attempt": len(pids)})
+        connection.execute(
+            text("INSERT INTO public.done VALUES (:attempt)"), {"attempt": len(pids)}
+        )
         if first and moment == "at the commit":
             freeze(connection)
 
@@ -335,11 +371,17 @@ def test_a_silent_server_is_given_up(database_url: str, monkeypatch: pytest.Monk
     sessions = f"SELECT 1 AS one {_SESSIONS} AND pid = {pids[0]}"
     wait_until(lambda: query(database_url, sessions) == [])
     rows = query(database_url, "SELECT attempt FROM public.done")
-    # A COMMIT without an answer may have happened: the unit is repeated, which its statements must stand.
-    assert rows in ([{"attempt": 1}], [{"attempt": 0}, {"attempt": 1}] if moment == "at the commit" else [])
+    # A COMMIT without an answer may have happened: the unit is repeated, which its statements must
+    # stand.
+    assert rows in (
+        [{"attempt": 1}],
+        [{"attempt": 0}, {"attempt": 1}] if moment == "at the commit" else [],
+    )
 
 
-def test_idle_sessions_that_froze_are_replaced_at_once(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_sessions_that_froze_are_replaced_at_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of two sessions that froze in the pool only the first is waited for: what lies behind it is left unasked."""
     monkeypatch.setattr(database_module, "SILENCE", 0.5)
     opened = Database(database_url, statement_timeout=1, patience=20)
@@ -359,12 +401,17 @@ def test_idle_sessions_that_froze_are_replaced_at_once(database_url: str, monkey
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
-        assert opened.transaction(lambda c: c.execute(text("SELECT pg_backend_pid()")).scalar_one()) not in pids
+        assert (
+            opened.transaction(lambda c: c.execute(text("SELECT pg_backend_pid()")).scalar_one())
+            not in pids
+        )
         assert 1.4 < time.monotonic() - began < 2.8
         opened.close()
 
 
-def test_a_unit_that_goes_over_everything_may_take_longer(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unit_that_goes_over_everything_may_take_longer(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What `allow_long` grants holds for that transaction alone, on the server and here."""
     opened = _impatient(database_url, monkeypatch)
     attempts: list[int] = []
@@ -386,7 +433,10 @@ def test_a_unit_that_goes_over_everything_may_take_longer(database_url: str, mon
 
     def slow(connection: Connection) -> None:
         attempts.append(2)
-        connection.execute(text("SELECT pg_sleep(CASE WHEN :first THEN 1.3 ELSE 0 END)"), {"first": attempts == [1, 2]})
+        connection.execute(
+            text("SELECT pg_sleep(CASE WHEN :first THEN 1.3 ELSE 0 END)"),
+            {"first": attempts == [1, 2]},
+        )
 
     opened.transaction(slow)
     assert attempts == [1, 2, 2]
@@ -397,7 +447,9 @@ def test_a_unit_that_goes_over_everything_may_take_longer(database_url: str, mon
         opened.close()
 
 
-def test_without_a_statement_timeout_nothing_is_given_up(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_statement_timeout_nothing_is_given_up(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Zero is no limit: neither on the server nor here."""
     opened = _impatient(database_url, monkeypatch, statement_timeout=0)
     attempts: list[int] = []
@@ -414,7 +466,9 @@ def test_without_a_statement_timeout_nothing_is_given_up(database_url: str, monk
 # Schema versions.
 
 
-@pytest.mark.parametrize(("version", "oldest"), [("9999", "9999"), ("9999", None), ("0000", "0000"), ("ffff", "9999")])
+@pytest.mark.parametrize(
+    ("version", "oldest"), [("9999", "9999"), ("9999", None), ("0000", "0000"), ("ffff", "9999")]
+)
 def test_a_schema_of_another_version_is_refused(
     database: Database, database_url: str, version: str, oldest: str | None
 ) -> None:
@@ -425,23 +479,31 @@ def test_a_schema_of_another_version_is_refused(
         schema.check(database)
     with pytest.raises(SchemaMismatch, match="newer than this program"):
         upgrade(database_url)
-    [now] = query(database_url, "SELECT version_num, oldest_program FROM orchestra_etl.alembic_version")
+    [now] = query(
+        database_url, "SELECT version_num, oldest_program FROM orchestra_etl.alembic_version"
+    )
     assert (now["version_num"], now["oldest_program"]) == (version, oldest)
 
 
-def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(database: Database, database_url: str) -> None:
+def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(
+    database: Database, database_url: str
+) -> None:
     """It is accepted, an upgrade finds nothing to do, and what must fit exactly is refused."""
     query(database_url, "UPDATE orchestra_etl.alembic_version SET version_num = '9999'")
     with capture_logs() as lines:
         schema.check(database)
-    assert [(line["event"], line["log_level"]) for line in lines] == [("schema_of_another_version", "warning")]
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("schema_of_another_version", "warning")
+    ]
     assert not upgrade(database_url)
     assert schema.read(database).revision == "9999"
     with pytest.raises(SchemaMismatch, match="not do this: upgrade orchestra-etl"):
         schema.check_current(database)
 
 
-def test_an_upgrade_that_replaces_a_view_does_not_meet_its_readers_crosswise(empty_database_url: str) -> None:
+def test_an_upgrade_that_replaces_a_view_does_not_meet_its_readers_crosswise(
+    empty_database_url: str,
+) -> None:
     """Those who ask run_summary while an upgrade waits for an earlier reader are answered once that one is done."""
     url = empty_database_url
     upgrade(url, revision="0007")
@@ -457,7 +519,9 @@ def test_an_upgrade_that_replaces_a_view_does_not_meet_its_readers_crosswise(emp
         query(url, "SELECT * FROM orchestra.run_summary LIMIT 1")
 
     def waiting() -> int:
-        return int(query(url, f"SELECT count(*) AS n {_SESSIONS} AND wait_event_type = 'Lock'")[0]["n"])
+        return int(
+            query(url, f"SELECT count(*) AS n {_SESSIONS} AND wait_event_type = 'Lock'")[0]["n"]
+        )
 
     works: tuple[Callable[[], object], ...] = (lambda: upgrade(url, revision="0008"), read, read)
     threads = [threading.Thread(target=attempt, args=(work,)) for work in works]
@@ -469,7 +533,9 @@ def test_an_upgrade_that_replaces_a_view_does_not_meet_its_readers_crosswise(emp
     for thread in threads:
         thread.join()
     assert refused == []
-    assert query(url, "SELECT version_num FROM orchestra_etl.alembic_version") == [{"version_num": "0008"}]
+    assert query(url, "SELECT version_num FROM orchestra_etl.alembic_version") == [
+        {"version_num": "0008"}
+    ]
 
 
 def test_the_files_of_revisions_are_numbered_in_their_order() -> None:
@@ -509,17 +575,26 @@ _UPGRADE = "import sys; from etl.schema import upgrade; upgrade(sys.argv[1])"
 
 def _upgrading(url: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", _UPGRADE, url], cwd=ROOT, env=dict(os.environ), stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", _UPGRADE, url],
+        cwd=ROOT,
+        env=dict(os.environ),
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
 def test_eight_upgrades_at_once_of_which_one_is_killed(empty_database_url: str) -> None:
     """One makes the schema, the others wait for it; the one killed while it is at it leaves nothing half done."""
-    query(empty_database_url, "CREATE SCHEMA orchestra_etl; CREATE TABLE orchestra_etl.upgrade_lock ()")
+    query(
+        empty_database_url,
+        "CREATE SCHEMA orchestra_etl; CREATE TABLE orchestra_etl.upgrade_lock ()",
+    )
     with psycopg.connect(empty_database_url) as gate:
         gate.execute(LOCK)
         processes = [_upgrading(empty_database_url) for _ in range(8)]
-        waiting = f"SELECT count(DISTINCT pid) AS n {_SESSIONS} AND application_name = 'orchestra-etl db'"
+        waiting = (
+            f"SELECT count(DISTINCT pid) AS n {_SESSIONS} AND application_name = 'orchestra-etl db'"
+        )
         wait_until(lambda: query(empty_database_url, waiting)[0]["n"] >= 8)
     holder = (
         "SELECT pid FROM pg_locks WHERE mode = 'ExclusiveLock' AND granted AND locktype = 'relation'"
@@ -569,7 +644,9 @@ def test_an_upgrade_cut_in_the_middle_is_made_good_by_the_next(empty_database_ur
     check_drift(empty_database_url)
 
 
-def test_a_waiting_upgrade_does_not_block_an_index_built_concurrently(empty_database_url: str) -> None:
+def test_a_waiting_upgrade_does_not_block_an_index_built_concurrently(
+    empty_database_url: str,
+) -> None:
     """CREATE INDEX CONCURRENTLY waits for every older snapshot; neither an upgrade nor one that waits for its turn holds one."""
     url = empty_database_url
     upgrade(url, revision="0008")
@@ -586,7 +663,9 @@ def test_a_waiting_upgrade_does_not_block_an_index_built_concurrently(empty_data
         gate.rollback()
         assert process.communicate(timeout=60)[1] == ""
         assert process.returncode == 0
-    assert query(url, "SELECT version_num FROM orchestra_etl.alembic_version") == [{"version_num": schema.head()}]
+    assert query(url, "SELECT version_num FROM orchestra_etl.alembic_version") == [
+        {"version_num": schema.head()}
+    ]
 
 
 def test_a_reader_can_hold_nothing_that_an_upgrade_waits_for(empty_database_url: str) -> None:
@@ -598,7 +677,13 @@ def test_a_reader_can_hold_nothing_that_an_upgrade_waits_for(empty_database_url:
     try:
         with psycopg.connect(url.replace("postgres@", "idle_reader@")) as reader:
             reader.execute("SELECT pg_advisory_lock(7305808869229538660)")
-            for mode in ("ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "EXCLUSIVE"):
+            for mode in (
+                "ROW SHARE",
+                "ROW EXCLUSIVE",
+                "SHARE UPDATE EXCLUSIVE",
+                "SHARE",
+                "EXCLUSIVE",
+            ):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege), reader.transaction():
                     reader.execute(f"LOCK TABLE orchestra_etl.upgrade_lock IN {mode} MODE".encode())
             upgrade(url)
@@ -623,7 +708,11 @@ _RAISE = "RAISE EXCEPTION 'secret' USING ERRCODE = '{}';"
     ],
 )  # fmt: skip
 def test_an_upgrade_that_fails_is_one_error(
-    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, trouble: str, transient: bool, words: str
+    empty_database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: str,
+    transient: bool,
+    words: str,
 ) -> None:
     """A lock, a lost connection or a refused statement in a revision is the database's trouble, told without its text."""
     monkeypatch.setattr(schema, "LOCK_PATIENCE", 0.0)
@@ -631,7 +720,10 @@ def test_an_upgrade_that_fails_is_one_error(
     query(empty_database_url, _REFUSE.format(trouble))
     with pytest.raises(DatabaseError, match=words) as failed:
         upgrade(empty_database_url)
-    assert (failed.value.exit_status, isinstance(failed.value, DatabaseUnavailable)) == (4, transient)
+    assert (failed.value.exit_status, isinstance(failed.value, DatabaseUnavailable)) == (
+        4,
+        transient,
+    )
     assert "secret" not in str(failed.value)
     assert query(empty_database_url, "SELECT version_num FROM orchestra_etl.alembic_version") == [
         {"version_num": "0006"}
@@ -641,7 +733,9 @@ def test_an_upgrade_that_fails_is_one_error(
     check_drift(empty_database_url)
 
 
-def test_an_upgrade_that_waits_in_vain_says_so(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upgrade_that_waits_in_vain_says_so(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After five minutes behind another upgrade, an upgrade ends with our own line, not with Alembic's error."""
     upgrade(empty_database_url, revision="0008")
     late, real = [0.0], time.monotonic
@@ -665,7 +759,9 @@ def test_a_restart_in_the_middle_is_waited_for() -> None:
             assert opened.transaction(lambda c: c.execute(text("SELECT 1")).scalar_one()) == 1
         found: list[int] = []
         thread = threading.Thread(
-            target=lambda: found.append(opened.transaction(lambda c: c.execute(text("SELECT 2")).scalar_one()))
+            target=lambda: found.append(
+                opened.transaction(lambda c: c.execute(text("SELECT 2")).scalar_one())
+            )
         )
         thread.start()
         time.sleep(0.3)
@@ -691,8 +787,6 @@ def test_close_waits_for_a_transaction_in_another_thread(database_url: str) -> N
     thread.start()
     begun.wait()
     opened.close()
-    sessions = (
-        "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
+    sessions = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     wait_until(lambda: query(database_url, sessions) == [{"n": 0}])
     thread.join()

@@ -22,13 +22,23 @@ BODY = b'{"id": 7, "\xff": "\x00'
 
 @pytest.fixture
 def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    database_url: str,
 ) -> Command:
     """The command on this test's database."""
     return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
 
 
-def _letter(url: str, run: str, content: str = "h", *, workflow: str = WEATHER, resolution: str | None = None) -> int:
+def _letter(
+    url: str,
+    run: str,
+    content: str = "h",
+    *,
+    workflow: str = WEATHER,
+    resolution: str | None = None,
+) -> int:
     (row,) = query(
         url,
         "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body,"
@@ -64,9 +74,14 @@ def test_letters_are_listed_and_shown(command: Command, database_url: str) -> No
     open_one = _letter(database_url, "run-1")
     _letter(database_url, "run-2", resolution="loaded")
     _letter(database_url, "", workflow=TRIAGE)
-    assert [one["run_id"] for one in command("dead-letters", "list", "--json").json] == ["run-1", ""]
+    assert [one["run_id"] for one in command("dead-letters", "list", "--json").json] == [
+        "run-1",
+        "",
+    ]
     assert len(command("dead-letters", "list", "--json", "--all").json) == 3
-    assert [one["run_id"] for one in command("dead-letters", "list", "--json", "-w", TRIAGE).json] == [""]
+    assert [
+        one["run_id"] for one in command("dead-letters", "list", "--json", "-w", TRIAGE).json
+    ] == [""]
     text = command("dead-letters", "list").out
     assert max(map(len, text.splitlines())) <= 80
     assert "run run-1, step s: the element is cut off" in " ".join(text.split())
@@ -140,7 +155,9 @@ def test_retry_of_everything(command: Command, database_url: str) -> None:
     printed = command("dead-letters", "retry", "--all")
     assert "2 runs will be read again" in printed.out
     assert f"of the run list: {row_of_list};" in printed.out
-    rows = query(database_url, "SELECT run_id, workflow_id FROM orchestra_etl.run_ledger ORDER BY run_id")
+    rows = query(
+        database_url, "SELECT run_id, workflow_id FROM orchestra_etl.run_ledger ORDER BY run_id"
+    )
     assert [tuple(row.values()) for row in rows] == [("run-1", WEATHER), ("run-2", TRIAGE)]
 
 
@@ -159,10 +176,15 @@ def test_discard_settles_and_keeps_the_bytes(command: Command, database_url: str
     assert command("dead-letters", "discard", str(first)).out == "1 dead letter discarded\n"
     assert [one["id"] for one in command("dead-letters", "list", "--json").json] == [second]
     assert command("dead-letters", "discard", "--all", "--json").json == {"discarded": 1}
-    rows = query(database_url, "SELECT resolution, body FROM orchestra_etl.dead_letters ORDER BY id")
+    rows = query(
+        database_url, "SELECT resolution, body FROM orchestra_etl.dead_letters ORDER BY id"
+    )
     assert [row["resolution"] for row in rows] == ["discarded", "discarded", "loaded"]
     assert all(bytes(row["body"]) == BODY for row in rows)
-    assert command("dead-letters", "list").out == "no open letters; 3 settled letters: --all shows them\n"
+    assert (
+        command("dead-letters", "list").out
+        == "no open letters; 3 settled letters: --all shows them\n"
+    )
     _letter(database_url, "run-4")
     assert command("dead-letters", "list").out.endswith("and 3 settled letters: --all shows them\n")
     assert "settled" not in command("dead-letters", "list", "--all").out
@@ -172,7 +194,9 @@ def test_discard_settles_and_keeps_the_bytes(command: Command, database_url: str
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.parametrize("work", [dead_letters.retry, dead_letters.discard])
 def test_a_load_of_the_same_run_is_waited_for(
-    database_url: str, work: Callable[[Connection, list[int] | None], object], order: tuple[int, int]
+    database_url: str,
+    work: Callable[[Connection, list[int] | None], object],
+    order: tuple[int, int],
 ) -> None:
     """Runs are locked before their letters, as a load does it: in whatever order that writes letters, there is no deadlock."""
     _known(database_url, "run-1")
@@ -188,7 +212,9 @@ def test_a_load_of_the_same_run_is_waited_for(
         load.execute("UPDATE orchestra_etl.dead_letters SET occurrences = 9 WHERE id = %s", [first])
         settling.start()
         wait_until(lambda: query(database_url, blocked) != [])
-        load.execute("UPDATE orchestra_etl.dead_letters SET occurrences = 9 WHERE id = %s", [second])
+        load.execute(
+            "UPDATE orchestra_etl.dead_letters SET occurrences = 9 WHERE id = %s", [second]
+        )
     settling.join(10)
     database.close()
     rows = query(database_url, "SELECT occurrences FROM orchestra_etl.dead_letters")
@@ -222,13 +248,25 @@ def test_gaps_are_listed_and_acknowledged(command: Command, database_url: str) -
     assert "2026-11-01 10:00:00Z" in text
     assert "more runs came than it lists" in text
     assert command("gaps", "ack", str(first)).out == "1 gap acknowledged\n"
-    noted = query(database_url, "SELECT acknowledged_at FROM orchestra_etl.gaps WHERE id = %s", first)
+    noted = query(
+        database_url, "SELECT acknowledged_at FROM orchestra_etl.gaps WHERE id = %s", first
+    )
     assert [gap["id"] for gap in command("gaps", "list", "--json").json] == [second]
     assert command("gaps", "ack", "--all", "--json").json == {"acknowledged": 1}
-    assert query(database_url, "SELECT acknowledged_at FROM orchestra_etl.gaps WHERE id = %s", first) == noted
-    assert command("gaps", "list").out == "no gaps to acknowledge; 2 acknowledged gaps: --all shows them\n"
+    assert (
+        query(database_url, "SELECT acknowledged_at FROM orchestra_etl.gaps WHERE id = %s", first)
+        == noted
+    )
+    assert (
+        command("gaps", "list").out
+        == "no gaps to acknowledge; 2 acknowledged gaps: --all shows them\n"
+    )
     third = _gap(database_url)
     assert command("gaps", "list").out.endswith("and 2 acknowledged gaps: --all shows them\n")
-    assert [gap["id"] for gap in command("gaps", "list", "--all", "--json").json] == [first, second, third]
+    assert [gap["id"] for gap in command("gaps", "list", "--all", "--json").json] == [
+        first,
+        second,
+        third,
+    ]
     assert len(command("gaps", "list", "--all", "--json", "-w", WEATHER).json) == 3
     assert command("gaps", "list", "--all", "--json", "-w", TRIAGE).json == []

@@ -29,7 +29,9 @@ def test_buckets(database_url: str) -> None:
     odd = "SELECT orchestra.duration_bucket(ms) AS b FROM unnest('{0, 0.99, -1, -1e-9, NULL, NaN, Infinity}'::float8[]) AS ms"
     assert [row["b"] for row in query(database_url, odd)] == [0, 0, None, None, None, None, None]
     # The longest that two times of the schema can lie apart.
-    assert query(database_url, "SELECT orchestra.duration_bucket(3.2e14) < 32767 AS fits") == [{"fits": True}]
+    assert query(database_url, "SELECT orchestra.duration_bucket(3.2e14) < 32767 AS fits") == [
+        {"fits": True}
+    ]
 
 
 HISTOGRAMS = """
@@ -121,7 +123,10 @@ def test_quantiles_in_parallel(database_url: str) -> None:
             connection.execute(
                 "SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0"
             )
-            plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN (ANALYZE, COSTS off) {sql}").fetchall())
+            plan = "\n".join(
+                row[0]
+                for row in connection.execute(f"EXPLAIN (ANALYZE, COSTS off) {sql}").fetchall()
+            )
             assert "Partial" in plan
             assert "Workers Launched: 2" in plan
             assert sorted(connection.execute(sql).fetchall()) == alone
@@ -131,4 +136,6 @@ def test_quantiles_in_parallel(database_url: str) -> None:
 def test_distinct_texts_are_counted(database_url: str) -> None:
     """count_distinct counts the different texts of a list, as count(DISTINCT …) does: no null, and none of no list."""
     for items, count in ((["a", "b", "a", "B", None], 3), ([None], 0), ([], 0), (None, 0)):
-        assert query(database_url, "SELECT orchestra.count_distinct(%s::text[]) AS n", items) == [{"n": count}]
+        assert query(database_url, "SELECT orchestra.count_distinct(%s::text[]) AS n", items) == [
+            {"n": count}
+        ]

@@ -51,7 +51,9 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("ORCHESTRA_BASE_URL", "http://127.0.0.1:9/x")
     monkeypatch.setenv("ORCHESTRA_API_KEY", "k")
-    query(database_url, "INSERT INTO orchestra.workflows (id, name) VALUES (%s, %s)", WORKFLOW, NAME)
+    query(
+        database_url, "INSERT INTO orchestra.workflows (id, name) VALUES (%s, %s)", WORKFLOW, NAME
+    )
     query(
         database_url,
         "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, steps_observed_at, priority)"
@@ -69,7 +71,9 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -
     return config
 
 
-def _one_line(capsys: pytest.CaptureFixture[str], config: Path | None, words: tuple[str, ...], name: str) -> str:
+def _one_line(
+    capsys: pytest.CaptureFixture[str], config: Path | None, words: tuple[str, ...], name: str
+) -> str:
     capsys.readouterr()
     status = run([*(() if config is None else ("--config", str(config))), *words])
     printed = capsys.readouterr()
@@ -97,7 +101,11 @@ WRONG_VARIABLES = [
 
 @pytest.mark.parametrize(("variable", "value"), WRONG_VARIABLES)
 def test_a_wrong_variable_is_one_line_of_every_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, value: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
 ) -> None:
     """A misspelt name, a wrong type, quotes and JSON in a variable end every command with status 2 and a line that names it."""
     config = tmp_path / "etl.toml"
@@ -112,7 +120,9 @@ def test_a_wrong_variable_is_one_line_of_every_command(
         )
 
 
-@pytest.mark.parametrize("variable", ["DATABASE_URI", "ORCHESTRA_BASE_URI", "ORCHESTRA_API_KY", "ORCHESTRA_API_KEY_2"])
+@pytest.mark.parametrize(
+    "variable", ["DATABASE_URI", "ORCHESTRA_BASE_URI", "ORCHESTRA_API_KY", "ORCHESTRA_API_KEY_2"]
+)
 def test_a_variable_like_ours_counts_only_where_ours_is_missing(
     stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
 ) -> None:
@@ -155,11 +165,15 @@ def test_a_wrong_file_is_one_line_of_every_command(
 
 
 @pytest.mark.parametrize("kind", ["a folder", "missing", "a device without end", "closed"])
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+def test_a_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     """A folder, nothing and /dev/zero as --config end with a line that names it."""
-    path = {"a folder": tmp_path, "missing": tmp_path / "x", "a device without end": Path("/dev/zero")}.get(
-        kind, tmp_path / "c" / "x"
-    )
+    path = {
+        "a folder": tmp_path,
+        "missing": tmp_path / "x",
+        "a device without end": Path("/dev/zero"),
+    }.get(kind, tmp_path / "c" / "x")
     if kind == "closed":
         path.parent.write_text("a file, no folder")
     for words in _some(kind):
@@ -169,7 +183,11 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_files_of_windows_are_read(
-    stored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, encoding: str, line_end: str
+    stored: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    encoding: str,
+    line_end: str,
 ) -> None:
     """A byte order mark, UTF-16 with one, tabs and CRLF in the configuration and in a key's file do no harm."""
     stored.write_bytes(TOML.replace("id =", "\tid\t=").replace("\n", line_end).encode(encoding))
@@ -186,7 +204,10 @@ def test_files_of_windows_are_read(
     "content", [b"\xff", b"a" * 70_000, b"k\0", b"{\"key\":\"k\"}", b"'k'", b"two lines\nof it", b"", "k".encode("utf-16-le")]
 )  # fmt: skip
 def test_a_wrong_key_file_is_one_line(
-    stored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, content: bytes
+    stored: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
 ) -> None:
     """Other encodings, JSON, quotes, several lines, nothing and too much in a key's file are a line that names the file."""
     key = stored.parent / "key"
@@ -239,12 +260,16 @@ def test_a_proxy_whose_name_is_unknown_is_named_as_the_proxy(
     """A mistyped proxy sends nobody to `api.base_url`; without a proxy an unknown host does."""
     monkeypatch.setenv("ORCHESTRA_BASE_URL", "http://api.invalid/x")
     assert run(["--config", str(stored), "workflows"]) == 5
-    assert "the host's name cannot be resolved (api.invalid:80)" in (printed := capsys.readouterr().err)
+    assert "the host's name cannot be resolved (api.invalid:80)" in (
+        printed := capsys.readouterr().err
+    )
     assert "check `api.base_url`" in printed
     monkeypatch.setenv("ORCHESTRA_ETL_API__TRUST_ENV", "true")
     monkeypatch.setenv("HTTP_PROXY", "proxy.invalid")
     assert run(["--config", str(stored), "workflows"]) == 5
-    assert "the proxy's name cannot be resolved (proxy.invalid:80)" in (printed := capsys.readouterr().err)
+    assert "the proxy's name cannot be resolved (proxy.invalid:80)" in (
+        printed := capsys.readouterr().err
+    )
     assert "api.base_url" not in printed
 
 
@@ -260,7 +285,10 @@ def test_a_proxy_whose_name_is_unknown_is_named_as_the_proxy(
     ids=str,
 )  # fmt: skip
 def test_what_the_environment_says_besides_does_no_harm(
-    stored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+    stored: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
 ) -> None:
     """A time zone, a width, colours, a locale and a folder that are none leave every reading command as it is."""
     for name, value in variables.items():
@@ -271,7 +299,10 @@ def test_what_the_environment_says_besides_does_no_harm(
             status = run(["--config", str(stored), *words])
             printed = capsys.readouterr()
             assert "unexpected" not in printed.err, (words, printed.err)
-            assert status == (2 if words[0] == "dead-letters" and "show" in words else 0), (words, printed.err)
+            assert status == (2 if words[0] == "dead-letters" and "show" in words else 0), (
+                words,
+                printed.err,
+            )
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -290,7 +321,9 @@ def test_a_terminal_that_is_not_utf_8_gets_every_command(
                 patch.setattr(sys, name, io.TextIOWrapper(to, encoding=encoding, errors="strict"))
             status = run(["--config", str(stored), *words])
             sys.stdout.flush()
-            assert status == (2 if "☀️" in words or words[:2] == ("dead-letters", "show") else 0), words
+            assert status == (2 if "☀️" in words or words[:2] == ("dead-letters", "show") else 0), (
+                words
+            )
             return out.getvalue()
 
     for words in (*READERS, ("runs", "show", "☀️")):
@@ -355,7 +388,11 @@ REFUSED = [
 
 @pytest.mark.parametrize(("content", "wanted"), READ, ids=repr)
 def test_track_reads_what_shells_write(
-    stored: Path, monkeypatch: pytest.MonkeyPatch, database_url: str, content: bytes, wanted: list[str]
+    stored: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    database_url: str,
+    content: bytes,
+    wanted: list[str],
 ) -> None:
     """Ids, answers and arrays of both are read from the input and from arguments: marks, CRLF, UTF-16, and JSON over lines."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
@@ -369,7 +406,11 @@ def test_track_reads_what_shells_write(
 
 @pytest.mark.parametrize("content", REFUSED, ids=repr)
 def test_track_refuses_what_is_no_id(
-    stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str, content: bytes
+    stored: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    database_url: str,
+    content: bytes,
 ) -> None:
     """What is neither an id nor an answer is one line, and nothing of the input is tracked."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
@@ -387,7 +428,9 @@ def test_closed_streams_and_other_bytes_are_one_line(
         _one_line(capsys, stored, (*words, os.fsdecode(b"caf\xe9")), "is not text")
     monkeypatch.setattr(sys, "stdout", None)
     for words in READERS:
-        assert run(["--config", str(stored), *words, *(("--json",) if words[0] == "runs" else ())]) in (0, 2)
+        assert run(
+            ["--config", str(stored), *words, *(("--json",) if words[0] == "runs" else ())]
+        ) in (0, 2)
 
 
 def test_variables_of_libpq_are_named(
@@ -423,11 +466,16 @@ def test_config_init_writes_the_file_that_is_named_and_nothing_else(
     assert run(["--config", "a/b/c.toml", "config", "show"]) == 0
     monkeypatch.setenv("ORCHESTRA_ETL_CONFIG", str(tmp_path / "d.toml"))
     assert run(["config", "init"]) == 0
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.toml")) == ["a/b/c.toml", "d.toml"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.toml")) == [
+        "a/b/c.toml",
+        "d.toml",
+    ]
     _one_line(capsys, None, ("config", "init"), "is there already")
     _one_line(capsys, None, ("config", "init", "--user"), "leave --user out")
     _one_line(capsys, tmp_path / "d.toml" / "x", ("config", "init"), "cannot be written")
     monkeypatch.delenv("ORCHESTRA_ETL_CONFIG")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "d.toml"))
-    assert "--user" not in _one_line(capsys, None, ("config", "init", "--user"), "cannot be written")
+    assert "--user" not in _one_line(
+        capsys, None, ("config", "init", "--user"), "cannot be written"
+    )
     _one_line(capsys, Path("/proc/etl.toml"), ("config", "init"), "cannot be written")

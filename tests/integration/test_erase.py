@@ -20,11 +20,11 @@ from etl.database import Database
 from etl.ledger import claims, dead_letters, requests
 from etl.ledger.dead_letters import Letter
 from etl.ledger.lifecycle import PollingPolicy
-from etl.local.history import History
-from etl.local.simulator import Simulator
 from etl.pipeline.loading import Loader
 from etl.pipeline.reading import Reading
 from etl.records import Rejected
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from etl.tables import metadata
 from etl.transform.decode import decode_steps
 from etl.transform.states import StateMap
@@ -68,7 +68,9 @@ class World:
         for table, key in (("runs", "id"), ("steps", "run_id")):
             aged = f"UPDATE orchestra.{table} SET start_time = '2001-01-01Z', end_time = '2001-01-02Z' WHERE {key} = %s"
             query(self.url, aged, run_id)
-        wanted = self.database.transaction(lambda c: retention.horizons(c, payloads=None, runs=20 * 365 * 86400.0))
+        wanted = self.database.transaction(
+            lambda c: retention.horizons(c, payloads=None, runs=20 * 365 * 86400.0)
+        )
         assert retention.prune(self.database, wanted, keeping=rollups.keeping_counts).runs == 1
 
     def stored(self, run_id: str) -> int:
@@ -78,7 +80,9 @@ class World:
 
     def ledger(self, run_id: str) -> dict[str, Any]:
         """A run's row of the ledger."""
-        return query(self.url, "SELECT * FROM orchestra_etl.run_ledger WHERE run_id = %s", run_id)[0]
+        return query(self.url, "SELECT * FROM orchestra_etl.run_ledger WHERE run_id = %s", run_id)[
+            0
+        ]
 
 
 @pytest.fixture
@@ -102,7 +106,11 @@ def _traces(url: str, needle: str) -> set[str]:
     found = set()
     for one in columns:
         value = f"encode({one['c']}, 'escape')" if one["kind"] == "bytea" else f"{one['c']}::text"
-        if query(url, f"SELECT 1 AS one FROM {one['t']} WHERE position(%s IN {value}) > 0 LIMIT 1", needle):
+        if query(
+            url,
+            f"SELECT 1 AS one FROM {one['t']} WHERE position(%s IN {value}) > 0 LIMIT 1",
+            needle,
+        ):
             found.add(f"{one['t']}.{one['c']}")
     return found
 
@@ -128,7 +136,12 @@ def test_nothing_of_an_erased_user_is_left(world: World) -> None:
     _letter(world, "", b'{"id": "' + by_step.encode() + b'", "inputs": "secret')
     _letter(world, "", b'{"user_id": "' + USER.encode() + b'"')
     _letter(world, other, b"[{")
-    query(world.url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", world.workflow, by_row)
+    query(
+        world.url,
+        "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)",
+        world.workflow,
+        by_row,
+    )
     query(
         world.url,
         "INSERT INTO orchestra_etl.drift (workflow_id, subject, field, kind, found, occurrences, last_run_id)"
@@ -140,12 +153,22 @@ def test_nothing_of_an_erased_user_is_left(world: World) -> None:
     before = world.database.transaction(lambda c: erasing.find(c, selection))
     done = erasing.erase(world.database, selection)
     assert (before.runs, before.rows) == (done.runs, done.rows)
-    assert (done.runs, done.rows["runs"], done.rows["run_requests"], done.rows["dead_letters"]) == (3, 3, 1, 3)
+    assert (done.runs, done.rows["runs"], done.rows["run_requests"], done.rows["dead_letters"]) == (
+        3,
+        3,
+        1,
+        3,
+    )
     assert _traces(world.url, USER) == set()
     for run in (by_step, by_row, unread):
         assert _traces(world.url, run) == {"orchestra_etl.run_ledger.run_id"}
         row = world.ledger(run)
-        assert (row["tracking"], row["due_at"], row["start_time"], row["listing"]) == ("erased", None, None, None)
+        assert (row["tracking"], row["due_at"], row["start_time"], row["listing"]) == (
+            "erased",
+            None,
+            None,
+            None,
+        )
         assert row["listed_sweep"] is not None
     assert world.stored(other) > 1
     assert query(world.url, "SELECT run_id FROM orchestra_etl.dead_letters") == [{"run_id": other}]
@@ -224,10 +247,12 @@ def test_a_runs_id_is_found_in_letters_as_a_whole_string(world: World, when: str
         erasing.erase(world.database, selection)
         for body in (*named, *others):
             _letter(world, "", body.encode())
-        assert query(world.url, "SELECT count(*) AS n FROM orchestra_etl.dead_letters WHERE body = ''") == [
-            {"n": len(named)}
-        ]
-    left = query(world.url, "SELECT body FROM orchestra_etl.dead_letters WHERE body <> '' ORDER BY id")
+        assert query(
+            world.url, "SELECT count(*) AS n FROM orchestra_etl.dead_letters WHERE body = ''"
+        ) == [{"n": len(named)}]
+    left = query(
+        world.url, "SELECT body FROM orchestra_etl.dead_letters WHERE body <> '' ORDER BY id"
+    )
     assert {bytes(row["body"]).decode() for row in left} == set(others)
 
 
@@ -258,7 +283,9 @@ NAMING = {
 
 def _names(table: Table) -> set[str]:
     """Columns that name a run or a step."""
-    keyed = {key.parent.name for key in table.foreign_keys if key.column.table.name in ("runs", "steps")}
+    keyed = {
+        key.parent.name for key in table.foreign_keys if key.column.table.name in ("runs", "steps")
+    }
     return keyed | {
         name
         for name in (column.name for column in table.c)
@@ -296,20 +323,29 @@ def _whole_list(world: World) -> None:
 
 
 def _changed_listing(world: World) -> None:
-    world.history.change_run(world.history.run_ids(world.workflow)[2], status="running", end_time=None)
+    world.history.change_run(
+        world.history.run_ids(world.workflow)[2], status="running", end_time=None
+    )
     world.sync()
 
 
 def _track(world: World) -> None:
     run_id = world.history.run_ids(world.workflow)[2]
-    done = world.database.transaction(lambda c: requests.track(c, world.workflow, [run_id, "unknown-run"]))
+    done = world.database.transaction(
+        lambda c: requests.track(c, world.workflow, [run_id, "unknown-run"])
+    )
     assert (done.new, done.known, done.removed) == (1, 0, 1)
     world.sync()
 
 
 def _queue(world: World) -> None:
     run_id = world.history.run_ids(world.workflow)[2]
-    query(world.url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", world.workflow, run_id)
+    query(
+        world.url,
+        "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)",
+        world.workflow,
+        run_id,
+    )
     world.sync()
 
 
@@ -341,7 +377,9 @@ WAYS: list[Callable[[World], Any]] = [
 
 @pytest.mark.parametrize("how", ["erased", "pruned"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
-def test_nothing_brings_a_removed_run_back(world: World, how: str, way: Callable[[World], Any]) -> None:
+def test_nothing_brings_a_removed_run_back(
+    world: World, how: str, way: Callable[[World], Any]
+) -> None:
     """No way into the ledger reads a removed run again, nor is its tombstone given back anything of it."""
     run_id = world.history.run_ids(world.workflow)[2]
     world.sync()
@@ -360,7 +398,12 @@ def test_nothing_brings_a_removed_run_back(world: World, how: str, way: Callable
 def test_a_run_that_was_erased_before_it_came_never_comes(world: World) -> None:
     """A tombstone made for a run that was not known yet holds when the list shows it; later sweeps do not even write it."""
     run_id = world.history.run_ids(world.workflow)[2]
-    assert erasing.erase(world.database, Selection(runs=(run_id,), workflow_id=world.workflow)).rows["run_ledger"] == 1
+    assert (
+        erasing.erase(world.database, Selection(runs=(run_id,), workflow_id=world.workflow)).rows[
+            "run_ledger"
+        ]
+        == 1
+    )
     version = f"SELECT xmin::text FROM orchestra_etl.run_ledger WHERE run_id = '{run_id}'"
     world.sync()
     noted = query(world.url, version)
@@ -368,7 +411,12 @@ def test_a_run_that_was_erased_before_it_came_never_comes(world: World) -> None:
     assert query(world.url, version) == noted
     assert (world.stored(run_id), world.simulator.steps_requests[run_id]) == (0, 0)
     row = world.ledger(run_id)
-    assert (row["tracking"], row["listing"], row["listing_hash"], row["start_time"]) == ("erased", None, None, None)
+    assert (row["tracking"], row["listing"], row["listing_hash"], row["start_time"]) == (
+        "erased",
+        None,
+        None,
+        None,
+    )
     assert row["listed_sweep"] is not None
 
 
@@ -382,8 +430,13 @@ def test_a_load_in_flight_is_refused(world: World, how: str) -> None:
     body = json.dumps(world.history.steps(run_id)).encode()
     steps = decode_steps(body, workflow_id=world.workflow, run_id=run_id, states=StateMap())
     bad = Rejected("malformed", "d", b"[")
-    # Retention leaves a run alone that is being read again: here it was found while the run was final.
-    query(world.url, "UPDATE orchestra_etl.run_ledger SET tracking = 'final' WHERE run_id = %s", run_id)
+    # Retention leaves a run alone that is being read again: here it was found while the run was
+    # final.
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'final' WHERE run_id = %s",
+        run_id,
+    )
     world.remove(run_id, how)
     reading = Reading(claim, claim.claimed_at, steps=steps, rejected=(bad,))
     assert Loader(world.database, PollingPolicy(), StateMap()).load([reading]).superseded == 1
@@ -395,18 +448,24 @@ def test_a_load_in_flight_is_refused(world: World, how: str) -> None:
     assert query(world.url, "SELECT id FROM orchestra_etl.dead_letters") == []
 
 
-def test_a_bad_row_of_the_list_that_names_an_erased_run_is_kept_without_its_bytes(world: World) -> None:
+def test_a_bad_row_of_the_list_that_names_an_erased_run_is_kept_without_its_bytes(
+    world: World,
+) -> None:
     """A later page whose bad row belongs to an erased run leaves a letter, and nothing of the run in it."""
     run_id = world.history.run_ids(world.workflow)[2]
     world.sync()
     world.remove(run_id, "erased")
     _letter(world, "", b'{"id": "' + run_id.encode() + b'", "inputs": "cut of')
     _letter(world, "", b'{"id": "another", "inputs": "cut of')
-    bodies = query(world.url, "SELECT length(body) AS n FROM orchestra_etl.dead_letters ORDER BY id")
+    bodies = query(
+        world.url, "SELECT length(body) AS n FROM orchestra_etl.dead_letters ORDER BY id"
+    )
     assert [row["n"] for row in bodies] == [0, 35]
 
 
-def test_an_erasure_is_repeated_for_what_was_loaded_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_erasure_is_repeated_for_what_was_loaded_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that is loaded between the search and the removal is found by the next search."""
     late, early, *_ = world.history.run_ids(world.workflow)
     world.sync()
@@ -423,12 +482,17 @@ def test_an_erasure_is_repeated_for_what_was_loaded_meanwhile(world: World, monk
 
 
 def test_the_command(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Without `--yes` nothing is removed; masked and unknown ids are refused; an unknown run may be kept away beforehand."""
     run_id, *_ = world.history.run_ids(world.workflow)
     world.sync()
-    command = command_line(tmp_path, monkeypatch, capsys, configuration(world.workflow), DATABASE_URL=world.url)
+    command = command_line(
+        tmp_path, monkeypatch, capsys, configuration(world.workflow), DATABASE_URL=world.url
+    )
     asked = command("erase", "--run", run_id)
     assert (asked.status, asked.out.splitlines()[0]) == (0, "1 run found")
     assert "nothing was removed: repeat with --yes" in asked.out
@@ -442,8 +506,23 @@ def test_the_command(
     ):
         refused = command("erase", *arguments, "--yes")
         assert (refused.status, refused.out, len(refused.err.splitlines())) == (2, "", 1)
-    done = command("erase", "--run", run_id, "--run", "unknown", "--workflow", world.workflow, "--yes", "--json").json
-    assert (done["erased"], done["runs"], done["rows"]["runs"], done["rows"]["run_ledger"]) == (True, 2, 1, 2)
+    done = command(
+        "erase",
+        "--run",
+        run_id,
+        "--run",
+        "unknown",
+        "--workflow",
+        world.workflow,
+        "--yes",
+        "--json",
+    ).json
+    assert (done["erased"], done["runs"], done["rows"]["runs"], done["rows"]["run_ledger"]) == (
+        True,
+        2,
+        1,
+        2,
+    )
     assert world.stored(run_id) == 0
     tracked = command("track", world.workflow, run_id, "unknown")
     assert (tracked.status, "2 are erased or pruned and stay so" in tracked.out) == (0, True)

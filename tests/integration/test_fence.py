@@ -46,7 +46,13 @@ def _step(status: str, id: str = "s", run: str = RUN) -> dict[str, Any]:
 
 def _row(status: str, run: str = RUN) -> dict[str, Any]:
     end = None if status == "running" else "2025-03-13T02:41:18Z"
-    return {"id": run, "status": status, "start_time": "2025-03-13T02:41:14Z", "end_time": end, "inputs": {}}
+    return {
+        "id": run,
+        "status": status,
+        "start_time": "2025-03-13T02:41:14Z",
+        "end_time": end,
+        "inputs": {},
+    }
 
 
 def _listed(*rows: dict[str, Any]) -> tuple[ListedRun, ...]:
@@ -61,10 +67,14 @@ def _claim(database: Database, limit: int = 10) -> list[Claim]:
     return database.transaction(lambda c: claims.claim(c, limit=limit, lease=60))
 
 
-def _reading(claim: Claim, *steps: dict[str, Any], row: dict[str, Any] | None = None, after: float = 0.0) -> Reading:
+def _reading(
+    claim: Claim, *steps: dict[str, Any], row: dict[str, Any] | None = None, after: float = 0.0
+) -> Reading:
     """What a poll read `after` seconds after its claim."""
     requested_at = claim.claimed_at + timedelta(seconds=after)
-    decoded = decode_steps(json.dumps(steps).encode(), workflow_id=WORKFLOW, run_id=claim.run_id, states=STATES)
+    decoded = decode_steps(
+        json.dumps(steps).encode(), workflow_id=WORKFLOW, run_id=claim.run_id, states=STATES
+    )
     listed = decode_run(json.dumps(row).encode(), states=STATES).run if row else None
     return Reading(
         claim,
@@ -82,7 +92,9 @@ def _sweep(database: Database) -> sweeps.Sweep:
     return begun
 
 
-def _write(database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], at: datetime | None = None) -> None:
+def _write(
+    database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], at: datetime | None = None
+) -> None:
     done = sweeps.Completion(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
 
     def work(connection: Connection) -> None:
@@ -123,7 +135,9 @@ def test_an_old_steps_answer_loaded_late_is_refused(database: Database, database
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["old first", "new first"])
-def test_two_answers_of_one_run_in_one_batch(database: Database, database_url: str, order: int) -> None:
+def test_two_answers_of_one_run_in_one_batch(
+    database: Database, database_url: str, order: int
+) -> None:
     """Of two answers of a run that arrive in one batch only the one whose claim stands is loaded, at the first attempt."""
     loader = Loader(database, PollingPolicy(), STATES)
     _track(database)
@@ -136,7 +150,9 @@ def test_two_answers_of_one_run_in_one_batch(database: Database, database_url: s
     assert _state(database_url) == ("succeeded", "completed", "final", False)
 
 
-def test_a_reopen_during_a_load_in_flight_is_not_lost(database: Database, database_url: str) -> None:
+def test_a_reopen_during_a_load_in_flight_is_not_lost(
+    database: Database, database_url: str
+) -> None:
     """A listing that changes between a read and its load refuses the load, so the run is read again."""
     loader = Loader(database, PollingPolicy(), STATES)
     _write(database, _sweep(database), _row("completed"))
@@ -162,14 +178,18 @@ def test_a_reopen_after_the_end_is_noticed(database: Database, database_url: str
 def test_a_page_of_a_superseded_sweep_is_refused(database: Database, database_url: str) -> None:
     """A sweep whose lease ended and whose place another took can write no page any more."""
     old = _sweep(database)
-    query(database_url, "UPDATE orchestra_etl.sweeps SET leased_until = now() - interval '1 second'")
+    query(
+        database_url, "UPDATE orchestra_etl.sweeps SET leased_until = now() - interval '1 second'"
+    )
     _write(database, _sweep(database), _row("completed"))
     with pytest.raises(sweeps.Fenced):
         _write(database, old, _row("running"))
     assert _claim(database)[0].listing == _listed(_row("completed"))[0].listing
 
 
-def test_a_page_requested_before_the_run_was_read_alone_changes_nothing(database: Database, database_url: str) -> None:
+def test_a_page_requested_before_the_run_was_read_alone_changes_nothing(
+    database: Database, database_url: str
+) -> None:
     """A page that was asked for before the run's own row was, and is written after it was loaded, reopens nothing."""
     loader = Loader(database, PollingPolicy(), STATES)
     _write(database, _sweep(database), _row("pending"))
@@ -179,7 +199,9 @@ def test_a_page_requested_before_the_run_was_read_alone_changes_nothing(database
     assert _state(database_url) == ("succeeded", "completed", "final", False)
 
 
-def test_an_old_answer_is_refused_while_a_newer_read_is_on_its_way(database: Database, database_url: str) -> None:
+def test_an_old_answer_is_refused_while_a_newer_read_is_on_its_way(
+    database: Database, database_url: str
+) -> None:
     """An answer of an earlier claim is refused although the run is claimed just now: the claim is another one."""
     loader = Loader(database, PollingPolicy(), STATES)
     _track(database)
@@ -190,7 +212,9 @@ def test_an_old_answer_is_refused_while_a_newer_read_is_on_its_way(database: Dat
     assert loader.load([_reading(newer, _step("completed"), row=_row("completed"))]).runs == 1
 
 
-def test_a_step_id_taken_between_look_up_and_upsert_stays_with_its_owner(database: Database, database_url: str) -> None:
+def test_a_step_id_taken_between_look_up_and_upsert_stays_with_its_owner(
+    database: Database, database_url: str
+) -> None:
     """Two runs that store the same step id at the same moment: the one that commits first owns it, the other is set aside."""
     _track(database, "r1", "r2")
     first, second = sorted(_claim(database), key=lambda claim: claim.run_id)
@@ -198,22 +222,26 @@ def test_a_step_id_taken_between_look_up_and_upsert_stays_with_its_owner(databas
 
     def load() -> None:
         own = Database(database_url)
-        reports.append(Loader(own, PollingPolicy(), STATES).load([_reading(second, _step("completed", run="r2"))]))
+        reports.append(
+            Loader(own, PollingPolicy(), STATES).load(
+                [_reading(second, _step("completed", run="r2"))]
+            )
+        )
         own.close()
 
     class Held(Loader):
         def _load(self, connection: Connection, readings: Any, *, isolate: bool) -> Any:
             report = super()._load(connection, readings, isolate=isolate)
             thread.start()
-            blocked = (
-                "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
+            blocked = "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             wait_until(lambda: query(database_url, blocked) != [])
             return report
 
     thread = threading.Thread(target=load)
     assert (
-        Held(database, PollingPolicy(), STATES).load([_reading(first, _step("completed", run="r1"))]).steps_inserted
+        Held(database, PollingPolicy(), STATES)
+        .load([_reading(first, _step("completed", run="r1"))])
+        .steps_inserted
         == 1
     )
     thread.join()
@@ -228,19 +256,25 @@ def test_a_replayed_commit_counts_nothing_twice(database: Database, database_url
     _track(database)
     bad = {"id": "x" * 600, "status": "completed"}
     reading = _reading(_claim(database)[0], _step("running"), bad)
-    reading = Reading(**{**_fields(reading), "rejected": reading.steps.rejected if reading.steps else ()})
+    reading = Reading(
+        **{**_fields(reading), "rejected": reading.steps.rejected if reading.steps else ()}
+    )
     first = loader.load([reading])
     again = loader.load([reading])
     assert (first.runs, first.set_aside) == (1, 1)
     assert (again.runs, again.superseded, again.set_aside) == (0, 1, 1)
-    assert query(database_url, "SELECT occurrences FROM orchestra_etl.dead_letters") == [{"occurrences": 1}]
+    assert query(database_url, "SELECT occurrences FROM orchestra_etl.dead_letters") == [
+        {"occurrences": 1}
+    ]
 
 
 def _fields(reading: Reading) -> dict[str, Any]:
     return {name: getattr(reading, name) for name in reading.__struct_fields__}
 
 
-def test_a_step_id_of_another_run_stays_with_its_owner(database: Database, database_url: str) -> None:
+def test_a_step_id_of_another_run_stays_with_its_owner(
+    database: Database, database_url: str
+) -> None:
     """A step id that appears in a second run, in the same batch or later, is set aside; the owner's row is untouched."""
     loader = Loader(database, PollingPolicy(), STATES)
     _track(database, "r1", "r2", "r3")
@@ -255,7 +289,8 @@ def test_a_step_id_of_another_run_stays_with_its_owner(database: Database, datab
     owner = query(database_url, "SELECT run_id FROM orchestra.steps WHERE id = 's'")[0]["run_id"]
     loser = {"r1": "r2", "r2": "r1"}[owner]
     letters = query(
-        database_url, "SELECT run_id, reason, step_id, body FROM orchestra_etl.dead_letters ORDER BY run_id"
+        database_url,
+        "SELECT run_id, reason, step_id, body FROM orchestra_etl.dead_letters ORDER BY run_id",
     )
     assert [(one["run_id"], one["reason"], one["step_id"]) for one in letters] == [
         (loser, "id_conflict", "s"),
@@ -265,12 +300,19 @@ def test_a_step_id_of_another_run_stays_with_its_owner(database: Database, datab
     assert (report.set_aside, late.set_aside) == (1, 1)
     stored = query(database_url, "SELECT data FROM orchestra.inputs WHERE step_id = 's'")
     assert stored == [{"data": {"run": owner}}]
-    assert query(database_url, "SELECT count(*) AS n FROM orchestra.steps WHERE id = 't'") == [{"n": 1}]
+    assert query(database_url, "SELECT count(*) AS n FROM orchestra.steps WHERE id = 't'") == [
+        {"n": 1}
+    ]
 
 
-def test_a_row_that_postgresql_refuses_is_set_aside_alone(database: Database, database_url: str) -> None:
+def test_a_row_that_postgresql_refuses_is_set_aside_alone(
+    database: Database, database_url: str
+) -> None:
     """Of 100 steps in 10 runs, one refused by the database ends as a dead letter; the other 99 are stored."""
-    query(database_url, "ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (node_id <> 'poison')")
+    query(
+        database_url,
+        "ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (node_id <> 'poison')",
+    )
     loader = Loader(database, PollingPolicy(), STATES)
     _track(database, *(f"r{n}" for n in range(10)))
     readings = []
@@ -286,7 +328,9 @@ def test_a_row_that_postgresql_refuses_is_set_aside_alone(database: Database, da
     assert query(database_url, "SELECT count(*) AS n FROM orchestra.inputs") == [{"n": 99}]
 
 
-def test_a_batch_is_repeated_whole_after_a_broken_connection(database: Database, database_url: str) -> None:
+def test_a_batch_is_repeated_whole_after_a_broken_connection(
+    database: Database, database_url: str
+) -> None:
     """A connection cut in the middle of a load repeats the whole batch, and everything is stored once."""
     _track(database)
     reading = _reading(_claim(database)[0], _step("running"))
@@ -320,7 +364,8 @@ def test_eight_writers_with_overlapping_runs_do_not_deadlock(database_url: str) 
                 await asyncio.to_thread(_track, own, *runs[number % 3 :: 1 + number % 2])
                 found = await asyncio.to_thread(_claim, own, 15)
                 readings = [
-                    _reading(claim, _step("running", f"{claim.run_id}-{turn % 2}")) for claim in reversed(found)
+                    _reading(claim, _step("running", f"{claim.run_id}-{turn % 2}"))
+                    for claim in reversed(found)
                 ]
                 loaded += (await asyncio.to_thread(loader.load, readings)).runs if readings else 0
         finally:
@@ -331,5 +376,7 @@ def test_eight_writers_with_overlapping_runs_do_not_deadlock(database_url: str) 
         return await asyncio.gather(*(writer(number) for number in range(8)))
 
     assert sum(asyncio.run(all_writers())) > 0
-    deadlocks = query(database_url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    deadlocks = query(
+        database_url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    )
     assert deadlocks == [{"deadlocks": 0}]

@@ -17,11 +17,11 @@ import pytest
 from etl import logs
 from etl.cli import jobs
 from etl.errors import ApiUnavailable, EtlError, KeyRefused
-from etl.local.folder import Folder
-from etl.local.history import History
-from etl.local.simulator import Simulator
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.passes import PassReport
+from etl.simulator.folder import Folder
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.command_line import Command, Printed, command_line
 from tests.support import configuration, environment, free_port, load
 
@@ -44,7 +44,9 @@ def simulated() -> Iterator[Simulated]:
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
     """Runs one command with this configuration and these variables."""
 
     def run(*arguments: str, toml: str = "", **variables: str) -> Printed:
@@ -90,13 +92,17 @@ def test_config_check_believes_a_base_url_only_where_something_confirms_it(
     variables = {"ORCHESTRA_API_KEY": "the-key", "DATABASE_URL": database_url}
     base = simulator.base_url
     not_tried = configuration("some-workflow", discover=False)
-    wrong = make("config", "check", "--json", toml=not_tried, ORCHESTRA_BASE_URL=f"{base}/wrong", **variables)
+    wrong = make(
+        "config", "check", "--json", toml=not_tried, ORCHESTRA_BASE_URL=f"{base}/wrong", **variables
+    )
     [(subject, text)] = _problems(wrong)
     assert (wrong.status, subject, "compare `api.base_url`" in text) == (5, "API", True)
 
     with a_website() as url:
         for toml in (not_tried, configuration("some-workflow"), "[api]\nall_workflows = true"):
-            website = make("config", "check", "--json", toml=toml, ORCHESTRA_BASE_URL=url, **variables)
+            website = make(
+                "config", "check", "--json", toml=toml, ORCHESTRA_BASE_URL=url, **variables
+            )
             assert website.status == 5
             assert "no JSON array" in _problems(website)[0][1]
 
@@ -106,7 +112,12 @@ def test_config_check_believes_a_base_url_only_where_something_confirms_it(
     (served / "runs.json").write_text("[]")
     with Simulator(Folder(served.parent), api_key="the-key").in_thread() as listless:
         right = make(
-            "config", "check", "--json", toml=configuration(workflow), ORCHESTRA_BASE_URL=listless.base_url, **variables
+            "config",
+            "check",
+            "--json",
+            toml=configuration(workflow),
+            ORCHESTRA_BASE_URL=listless.base_url,
+            **variables,
         )
     assert (right.status, _problems(right)) == (0, [])
 
@@ -118,7 +129,12 @@ def test_no_connection_names_host_port_and_setting(make: Command, database_url: 
         "ORCHESTRA_API_KEY": "k", "DATABASE_URL": database_url, "ORCHESTRA_ETL_API__ATTEMPTS": "1",
         "ORCHESTRA_BASE_URL": f"http://127.0.0.1:{port}/api",
     }  # fmt: skip
-    for words in (("workflows",), ("sync",), ("config", "check"), ("redact", "preview", "r", "-w", "w-1")):
+    for words in (
+        ("workflows",),
+        ("sync",),
+        ("config", "check"),
+        ("redact", "preview", "r", "-w", "w-1"),
+    ):
         printed = make(*words, toml=REDACTED, ORCHESTRA_REDACTION_KEY="k" * 32, **variables)
         assert printed.status == 5
         text = " ".join((printed.out + printed.err).split())
@@ -132,13 +148,16 @@ def test_the_lines_that_workflows_prints_can_be_pasted(
 ) -> None:
     """Whatever the terminal's characters, the lines are TOML that the settings take; an id that they refuse is named instead."""
     served = [
-        {"workflow_id": id, "name": f"Wörk “{id}” 日本"} for id in ("w-1", "w-ü日本", "w-\u202ehidden", '"quoted"')
+        {"workflow_id": id, "name": f"Wörk “{id}” 日本"}
+        for id in ("w-1", "w-ü日本", "w-\u202ehidden", '"quoted"')
     ]
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "workflows.json").write_text(json.dumps(served))
     with Simulator(Folder(tmp_path / "served")).in_thread() as server:
         written = io.BytesIO()
-        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding, write_through=True))
+        monkeypatch.setattr(
+            sys, "stdout", io.TextIOWrapper(written, encoding=encoding, write_through=True)
+        )
         variables = environment(database_url, server.base_url)
         assert make("workflows", toml="", **variables).status == 0
         printed = written.getvalue().decode(encoding)
@@ -148,7 +167,13 @@ def test_the_lines_that_workflows_prints_can_be_pasted(
 
 @pytest.mark.parametrize(
     ("errors", "interrupted", "status"),
-    [([], None, 0), ([], 2, 130), ([], 15, 143), ([ApiUnavailable("x")], 15, 5), ([KeyRefused("x")], 2, 3)],
+    [
+        ([], None, 0),
+        ([], 2, 130),
+        ([], 15, 143),
+        ([ApiUnavailable("x")], 15, 5),
+        ([KeyRefused("x")], 2, 3),
+    ],
 )
 def test_a_pass_ends_with_what_it_logs_and_prints(
     capsys: pytest.CaptureFixture[str], errors: list[EtlError], interrupted: int | None, status: int
@@ -160,5 +185,8 @@ def test_a_pass_ends_with_what_it_logs_and_prints(
     jobs._print(report, as_json=True)
     printed = capsys.readouterr()
     assert (
-        json.loads(printed.err)["exit_status"] == json.loads(printed.out)["exit_status"] == report.exit_status == status
+        json.loads(printed.err)["exit_status"]
+        == json.loads(printed.out)["exit_status"]
+        == report.exit_status
+        == status
     )

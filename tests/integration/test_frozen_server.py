@@ -18,11 +18,11 @@ import pytest
 from sqlalchemy import Connection, text
 
 from etl.database import Database
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import DatabaseUnavailable
-from etl.local.history import History
-from etl.local.postgres import EmbeddedPostgres
-from etl.local.simulator import Simulator
 from etl.schema import upgrade
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.acceptance.test_command import started
 from tests.command_line import Command, command_line
 from tests.conftest import FAST_SETTINGS
@@ -83,10 +83,15 @@ def _frozen(server: Freezer) -> Iterator[None]:
 
 @pytest.fixture
 def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server: Freezer
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    server: Freezer,
 ) -> Command:
     """The command line for that server, with one workflow."""
-    variables = environment(server.url, f"http://127.0.0.1:{free_port()}", ORCHESTRA_ETL_API__ATTEMPTS="1")
+    variables = environment(
+        server.url, f"http://127.0.0.1:{free_port()}", ORCHESTRA_ETL_API__ATTEMPTS="1"
+    )
     return command_line(tmp_path, monkeypatch, capsys, configuration("w"), **variables)
 
 
@@ -217,7 +222,12 @@ def test_health_pages_follow_a_frozen_server(server: Freezer, tmp_path: Path) ->
         variables = environment(server.url, simulator.base_url, ORCHESTRA_ETL_CONFIG=str(config))
         variables["ORCHESTRA_ETL_SERVICE__PORT"] = str(port)
         with started("serve", variables=variables) as process:
-            wait_until(lambda: ask("/readyz") == (200, "ok\n") and "orchestra_etl_open_runs{" in ask("/metrics")[1])
+            wait_until(
+                lambda: (
+                    ask("/readyz") == (200, "ok\n")
+                    and "orchestra_etl_open_runs{" in ask("/metrics")[1]
+                )
+            )
             with _frozen(server):
                 wait_until(lambda: ask("/readyz")[0] == 503, seconds=SECONDS)
                 assert "database: PostgreSQL at " in ask("/readyz")[1]
@@ -242,7 +252,10 @@ def test_every_address_is_tried_before_a_person_gives_up() -> None:
             kept.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1],
             kept.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1],
         ]
-        opened = Database(f"postgresql://u@/d?host=127.0.0.1,127.0.0.1&port={ports[0]},{ports[1]}", outage_patience=5)
+        opened = Database(
+            f"postgresql://u@/d?host=127.0.0.1,127.0.0.1&port={ports[0]},{ports[1]}",
+            outage_patience=5,
+        )
         began = time.monotonic()
         with pytest.raises(DatabaseUnavailable, match="does not answer in time"):
             opened.transaction(lambda c: None)

@@ -18,16 +18,18 @@ from typing import Any
 import pytest
 
 from etl import app, settings
-from etl.local.folder import Folder
-from etl.local.simulator import Simulator
 from etl.service.health import Health
 from etl.service.metrics import Metrics
+from etl.simulator.folder import Folder
+from etl.simulator.server import Simulator
 from etl.terminal import plain, visible
 from tests.acceptance.test_command import started
 from tests.command_line import Command, Printed, command_line
 from tests.support import environment, free_port, query, wait_until
 
-UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0020-\U000e007f]")
+UNSAFE = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0020-\U000e007f]"
+)
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\u2066\u200b\u2028\x85\x7f\ufeff\U000e0041\nexit status 0: all is well\r"
 # What a request's path can carry.
 ID = "\u202eid\u2066\u200b\u2028\ufeff\U000e0041"
@@ -64,13 +66,23 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     node = {"id": f"node{LONG}", "type": EVIL, "name": EVIL}
     write([{"workflow_id": WORKFLOW, "id": WORKFLOW, "name": f"name{LONG}", "description": LONG, "version": EVIL,
             "nodes": [node]}], "workflows.json")  # fmt: skip
-    rows = [_row(RUN, "completed"), _row(FAILED, f"fa{EVIL}"), _row(f"x{EVIL}", EVIL), _row("gone", EVIL, error=EVIL)]
+    rows = [
+        _row(RUN, "completed"),
+        _row(FAILED, f"fa{EVIL}"),
+        _row(f"x{EVIL}", EVIL),
+        _row("gone", EVIL, error=EVIL),
+    ]
     write([*rows, {"run_id": 7, "status": EVIL}], WORKFLOW, "runs.json")
     write([_step(1), _step(2, status=f"odd{EVIL}", error=EVIL)], WORKFLOW, RUN, "steps.json")
     write([_step(3, status="failed", error=f"boom {LONG}"), _step(4, start_time=EVIL), {"id": None, EVIL: EVIL}],
           WORKFLOW, FAILED, "steps.json")  # fmt: skip
     for run, status in ((RUN, "completed"), (FAILED, "failed")):
-        write([_row(run, status, error=EVIL if status == "failed" else None)], WORKFLOW, run, "run.json")
+        write(
+            [_row(run, status, error=EVIL if status == "failed" else None)],
+            WORKFLOW,
+            run,
+            "run.json",
+        )
     with Simulator(Folder(folder)).in_thread() as serving:
         yield serving
 
@@ -94,7 +106,9 @@ def command(
         action = "mask"
     """
     key = {"ORCHESTRA_REDACTION_KEY": "k" * 32}
-    return command_line(tmp_path, monkeypatch, capsys, toml, **environment(database_url, simulator.base_url, **key))
+    return command_line(
+        tmp_path, monkeypatch, capsys, toml, **environment(database_url, simulator.base_url, **key)
+    )
 
 
 def _assert_harmless(printed: str, what: object) -> None:
@@ -132,7 +146,9 @@ def _run_all(command: Command, *, json: bool) -> list[tuple[tuple[str, ...], Pri
     return done
 
 
-def test_no_command_prints_what_a_terminal_obeys(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_command_prints_what_a_terminal_obeys(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Text and logs of every command, as JSON lines and for the console, hold none of it, and no line is forged."""
     for log_format in ("json", "console"):
         monkeypatch.setenv("ORCHESTRA_ETL_LOGS__FORMAT", log_format)
@@ -142,7 +158,9 @@ def test_no_command_prints_what_a_terminal_obeys(command: Command, monkeypatch: 
             assert "Traceback" not in printed.err, (words, printed.err)
             assert printed.status != 1, (words, printed.err)
             if "--payloads" not in words:
-                assert max(map(len, (printed.out + printed.err).splitlines()), default=0) < 4_500, words
+                assert max(map(len, (printed.out + printed.err).splitlines()), default=0) < 4_500, (
+                    words
+                )
                 assert len(printed.out) < 10_000, words
 
 
@@ -159,14 +177,18 @@ def test_json_is_exact_and_harmless(command: Command) -> None:
     assert f"boom {LONG}" in errors
 
 
-def test_without_the_guard_a_terminal_would_obey(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_guard_a_terminal_would_obey(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The control: where nothing is made visible, the same commands print escape sequences and marks of direction."""
     monkeypatch.setattr("etl.terminal._OBEYED_OR_HIDDEN", re.compile("(?!)"))
     printed = "".join(one.out + one.err for _, one in _run_all(command, json=False))
     assert {"\x1b", "\u202e", "\u200b", "\x9b"} <= set(UNSAFE.findall(printed))
 
 
-def test_the_service_shows_none_of_it(tmp_path: Path, database_url: str, simulator: Simulator) -> None:
+def test_the_service_shows_none_of_it(
+    tmp_path: Path, database_url: str, simulator: Simulator
+) -> None:
     """Metrics, the health page and the service's log hold none of it, while workflows with such ids are swept and fail."""
     config = tmp_path / "etl.toml"
     config.write_text('[api]\nall_workflows = true\nattempts = 1\n[logs]\nlevel = "debug"\n')
@@ -181,7 +203,9 @@ def test_the_service_shows_none_of_it(tmp_path: Path, database_url: str, simulat
             return str(error.read().decode())
 
     with started("--config", str(config), "serve", variables=variables) as process:
-        wait_until(lambda: query(database_url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] >= 2)
+        wait_until(
+            lambda: query(database_url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] >= 2
+        )
         wait_until(lambda: "orchestra_etl_sweeps_total{" in read("/metrics"))
         metrics, ready = read("/metrics"), read("/readyz")
         process.terminate()
@@ -251,7 +275,17 @@ def test_a_terminal_gets_colours_and_nothing_else(
 
 def test_every_control_and_format_character_is_made_visible() -> None:
     """Of all that Unicode calls control, format, line or paragraph separator and surrogate only signs that are seen pass."""
-    seen = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD, *range(0x13430, 0x13440)}
+    seen = {
+        *range(0x600, 0x606),
+        0x6DD,
+        0x70F,
+        0x890,
+        0x891,
+        0x8E2,
+        0x110BD,
+        0x110CD,
+        *range(0x13430, 0x13440),
+    }
     passed = {
         code for code in range(sys.maxunicode + 1)
         if unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp", "Cs") and visible(chr(code)) == chr(code)

@@ -11,14 +11,19 @@ from typing import Any
 
 import pytest
 
-from etl.local.history import History
-from etl.local.misbehaviour import Misbehaviour
-from etl.local.simulator import Simulator
 from etl.pipeline import passes, reading, sweep
 from etl.pipeline.decoding import LARGE, decoded
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import Misbehaviour
+from etl.simulator.server import Simulator
 from tests.support import configuration, environment, load, query, sync
 
-DECODERS = ((sweep, "decode_page"), (reading, "decode_run"), (reading, "decode_single_run"), (reading, "decode_steps"))
+DECODERS = (
+    (sweep, "decode_page"),
+    (reading, "decode_run"),
+    (reading, "decode_single_run"),
+    (reading, "decode_steps"),
+)
 
 
 @pytest.mark.parametrize(("size", "beside"), [(1000, False), (1 << 20, True)])
@@ -36,7 +41,9 @@ def test_large_answers_are_decoded_beside_the_event_loop(
 
     def noted(name: str, decode: Callable[..., Any]) -> Callable[..., Any]:
         def work(body: bytes, *arguments: Any, **more: Any) -> Any:
-            threads[name].add((len(body) > 1 << 20, threading.current_thread() is not threading.main_thread()))
+            threads[name].add(
+                (len(body) > 1 << 20, threading.current_thread() is not threading.main_thread())
+            )
             return decode(body, *arguments, **more)
 
         return work
@@ -44,13 +51,19 @@ def test_large_answers_are_decoded_beside_the_event_loop(
     for module, name in DECODERS:
         monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
     with Simulator(history).in_thread() as simulator:
-        toml = configuration(listed) + configuration(named, discover=False, runs=tuple(history.run_ids(named)))
-        report = asyncio.run(sync(load(tmp_path, toml, environment(database_url, simulator.base_url))))
+        toml = configuration(listed) + configuration(
+            named, discover=False, runs=tuple(history.run_ids(named))
+        )
+        report = asyncio.run(
+            sync(load(tmp_path, toml, environment(database_url, simulator.base_url)))
+        )
     assert (report.exit_status, report.load.runs) == (0, 2)
     for name, seen in threads.items():
         # The page behind the last one is small.
         assert {(beside, beside)} <= seen <= {(beside, beside), (False, False)}, name
-    stored = query(database_url, "SELECT length(inputs ->> 'text') AS n FROM orchestra.run_payloads")
+    stored = query(
+        database_url, "SELECT length(inputs ->> 'text') AS n FROM orchestra.run_payloads"
+    )
     assert stored == [{"n": size}] * 2
 
 
@@ -80,7 +93,9 @@ def test_large_answers_leave_the_threads_of_everything_else() -> None:
     assert len(at_once) == 40
 
 
-def test_more_workflows_than_are_taken(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_workflows_than_are_taken(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a list of very many workflows the configured ones and the first others are entered."""
     monkeypatch.setattr(passes, "MAX_WORKFLOWS", 3)
     history = History(seed=5, workflows=1, runs_per_workflow=1, live=0, arrivals_per_minute=0)
@@ -89,9 +104,16 @@ def test_more_workflows_than_are_taken(tmp_path: Path, database_url: str, monkey
         {"workflow_id": own, "name": "own"}
     ]
     with Simulator(history).in_thread() as simulator:
-        simulator.misbehave(Misbehaviour(body=json.dumps(described).encode(), endpoints=("workflows",)))
+        simulator.misbehave(
+            Misbehaviour(body=json.dumps(described).encode(), endpoints=("workflows",))
+        )
         toml = configuration(own)
-        assert asyncio.run(sync(load(tmp_path, toml, environment(database_url, simulator.base_url)))).exit_status == 0
+        assert (
+            asyncio.run(
+                sync(load(tmp_path, toml, environment(database_url, simulator.base_url)))
+            ).exit_status
+            == 0
+        )
     stored = query(database_url, "SELECT id, name FROM orchestra.workflows ORDER BY id")
     assert sorted(one["id"] for one in stored) == sorted([own, "w0", "w1"])
     assert {"id": own, "name": "own"} in stored

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -40,12 +41,25 @@ def database(database_url: str) -> Iterator[Database]:
 
 def _step(id: str, status: str = "completed", **more: Any) -> dict[str, Any]:
     end = None if status == "running" else "2025-03-13T02:41:17Z"
-    return {"id": id, "node_id": "n", "status": status, "start_time": "2025-03-13T02:41:15Z", "end_time": end, **more}
+    return {
+        "id": id,
+        "node_id": "n",
+        "status": status,
+        "start_time": "2025-03-13T02:41:15Z",
+        "end_time": end,
+        **more,
+    }
 
 
 def _row(run: str, status: str = "completed", **more: Any) -> dict[str, Any]:
     end = None if status == "running" else "2025-03-13T02:41:18Z"
-    return {"id": run, "status": status, "start_time": "2025-03-13T02:41:14Z", "end_time": end, **more}
+    return {
+        "id": run,
+        "status": status,
+        "start_time": "2025-03-13T02:41:14Z",
+        "end_time": end,
+        **more,
+    }
 
 
 def _listed(*rows: dict[str, Any]) -> tuple[ListedRun, ...]:
@@ -61,9 +75,14 @@ def _claim(database: Database, *, lease: float = 60, limit: int = 100) -> dict[s
     return {claim.run_id: claim for claim in found}
 
 
-def _reading(claim: Claim, *steps: dict[str, Any], row: dict[str, Any] | None = None, **more: Any) -> Reading:
+def _reading(
+    claim: Claim, *steps: dict[str, Any], row: dict[str, Any] | None = None, **more: Any
+) -> Reading:
     decoded = decode_steps(
-        json.dumps(steps).encode(), workflow_id=claim.workflow_id, run_id=claim.run_id, states=StateMap()
+        json.dumps(steps).encode(),
+        workflow_id=claim.workflow_id,
+        run_id=claim.run_id,
+        states=StateMap(),
     )
     fields: dict[str, Any] = {
         "server_time": datetime.now(UTC),
@@ -89,8 +108,14 @@ def _begin(database: Database, workflow: str = W) -> sweeps.Sweep:
     return begun
 
 
-def _page(database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], last: bool = True) -> sweeps.Written:
-    done = sweeps.Completion(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0) if last else None
+def _page(
+    database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], last: bool = True
+) -> sweeps.Written:
+    done = (
+        sweeps.Completion(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
+        if last
+        else None
+    )
     return database.transaction(
         lambda c: sweeps.write_page(
             c,
@@ -115,17 +140,24 @@ def _due(url: str) -> None:
 # Claims.
 
 
-def test_live_runs_are_claimed_before_backfill_and_each_once(database: Database, database_url: str) -> None:
+def test_live_runs_are_claimed_before_backfill_and_each_once(
+    database: Database, database_url: str
+) -> None:
     """Claims go by priority, then by what has been due longest; a claimed run is nobody else's."""
     _track(database, "old", "new", "live")
     query(database_url, "UPDATE orchestra_etl.run_ledger SET priority = 1 WHERE run_id <> 'live'")
-    query(database_url, "UPDATE orchestra_etl.run_ledger SET due_at = due_at - interval '1 hour' WHERE run_id = 'old'")
+    query(
+        database_url,
+        "UPDATE orchestra_etl.run_ledger SET due_at = due_at - interval '1 hour' WHERE run_id = 'old'",
+    )
     assert list(_claim(database, limit=2)) == ["live", "old"]
     assert list(_claim(database)) == ["new"]
     assert _claim(database) == {}
 
 
-def test_a_row_that_another_transaction_holds_is_passed_over(database: Database, database_url: str) -> None:
+def test_a_row_that_another_transaction_holds_is_passed_over(
+    database: Database, database_url: str
+) -> None:
     """A claim neither waits for a locked row nor takes it."""
     _track(database, "held", "free")
     with psycopg.connect(database_url) as other:
@@ -144,7 +176,9 @@ def test_a_holder_paused_past_its_lease_loads_only_if_nobody_took_over(database:
     assert _load(database, _reading(second["r"], _step("r1"))).runs == 1
 
 
-def test_a_late_heartbeat_does_not_revive_a_consumed_claim(database: Database, database_url: str) -> None:
+def test_a_late_heartbeat_does_not_revive_a_consumed_claim(
+    database: Database, database_url: str
+) -> None:
     """Renewing or releasing a claim that was loaded, or taken over, changes nothing."""
     _track(database, "r")
     claim = _claim(database, lease=0)["r"]
@@ -211,7 +245,11 @@ def test_whatever_asks_for_a_newer_read_raises_the_token(
     in_flight = _claim(database)["r"]
     ask(database, database_url)
     now = _ledger(database_url)
-    assert (now["fencing_token"], now["leased_until"], now["tracking"]) == (in_flight.token + 1, None, "open")
+    assert (now["fencing_token"], now["leased_until"], now["tracking"]) == (
+        in_flight.token + 1,
+        None,
+        "open",
+    )
     assert _load(database, _reading(in_flight, _step("r1"))).superseded == 1
     assert list(_claim(database)) == ["r"]
 
@@ -237,7 +275,9 @@ def test_the_queue_is_emptied_once_by_two_at_a_time(database: Database, database
     )
     taken: list[int] = []
     threads = [
-        threading.Thread(target=lambda: taken.append(database.transaction(requests.take_queue).tracked.new))
+        threading.Thread(
+            target=lambda: taken.append(database.transaction(requests.take_queue).tracked.new)
+        )
         for _ in "ab"
     ]
     for thread in threads:
@@ -245,9 +285,9 @@ def test_the_queue_is_emptied_once_by_two_at_a_time(database: Database, database
     for thread in threads:
         thread.join()
     assert sum(taken) == 50
-    assert query(database_url, "SELECT DISTINCT workflow_id, fencing_token FROM orchestra_etl.run_ledger") == [
-        {"workflow_id": "w", "fencing_token": 0}
-    ]
+    assert query(
+        database_url, "SELECT DISTINCT workflow_id, fencing_token FROM orchestra_etl.run_ledger"
+    ) == [{"workflow_id": "w", "fencing_token": 0}]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +306,9 @@ def test_a_load_of_the_run_is_waited_for_by_a_claim(
     _track(database, "r")
     query(database_url, "UPDATE orchestra_etl.run_ledger SET not_found_since = now()")
     with psycopg.connect(database_url) as load:
-        load.execute("UPDATE orchestra_etl.run_ledger SET steps_observed_at = now(), read_digest = 'x'")
+        load.execute(
+            "UPDATE orchestra_etl.run_ledger SET steps_observed_at = now(), read_digest = 'x'"
+        )
         load.execute(
             "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking)"
             " VALUES ('r', 'w', 'succeeded', 'derived', 'open');"
@@ -292,9 +334,9 @@ def test_one_sweep_at_a_time(database: Database, database_url: str) -> None:
     assert 50 < (database.transaction(lambda c: sweeps.lease_ends_in(c, W)) or 0) <= 60
     assert _begin(database, "other").token == 1
     database.transaction(lambda c: sweeps.abandon(c, first, error="API down"))
-    assert query(database_url, "SELECT last_error FROM orchestra_etl.sweeps WHERE workflow_id = 'w'") == [
-        {"last_error": "API down"}
-    ]
+    assert query(
+        database_url, "SELECT last_error FROM orchestra_etl.sweeps WHERE workflow_id = 'w'"
+    ) == [{"last_error": "API down"}]
     assert _begin(database).token == first.token + 1
 
 
@@ -313,17 +355,25 @@ def test_only_complete_sweeps_make_members(database: Database) -> None:
     assert third.watermark_size == 1
     assert database.transaction(lambda c: sweeps.members(c, third, ids)) == {"new"}
     _page(database, third, _row("seen"))
-    assert database.transaction(lambda c: sweeps.members(c, _begin(database), ids)) == {"new", "seen"}
+    assert database.transaction(lambda c: sweeps.members(c, _begin(database), ids)) == {
+        "new",
+        "seen",
+    }
 
 
-def test_a_completion_replayed_after_a_lost_commit_is_refused(database: Database, database_url: str) -> None:
+def test_a_completion_replayed_after_a_lost_commit_is_refused(
+    database: Database, database_url: str
+) -> None:
     """The last page of a sweep, written a second time, changes nothing, and the sweep counts as complete."""
     sweep = _begin(database)
     _page(database, sweep, _row("r"))
     before = query(database_url, "SELECT * FROM orchestra_etl.sweeps"), _ledger(database_url)
     written = _page(database, sweep, _row("r", "running"))
     assert (written.new, written.changed) == (0, 0)
-    assert (query(database_url, "SELECT * FROM orchestra_etl.sweeps"), _ledger(database_url)) == before
+    assert (
+        query(database_url, "SELECT * FROM orchestra_etl.sweeps"),
+        _ledger(database_url),
+    ) == before
     _page(database, _begin(database), _row("r"))
     with pytest.raises(sweeps.Fenced):
         _page(database, sweep, _row("r", "running"))
@@ -332,7 +382,9 @@ def test_a_completion_replayed_after_a_lost_commit_is_refused(database: Database
 def test_a_letter_is_reported_though_the_answer_to_its_commit_was_lost(database: Database) -> None:
     """A load that is repeated after it had committed finds its claims consumed, and still reports the letter as new."""
     _track(database, "r")
-    bad = _reading(_claim(database)["r"], _step("s"), rejected=(Rejected("malformed", "Bad.", b"{"),))
+    bad = _reading(
+        _claim(database)["r"], _step("s"), rejected=(Rejected("malformed", "Bad.", b"{"),)
+    )
     assert _load(database, bad).set_aside == 1
     again = _load(database, bad)
     assert (again.superseded, again.set_aside, again.runs) == (1, 1, 0)
@@ -340,7 +392,9 @@ def test_a_letter_is_reported_though_the_answer_to_its_commit_was_lost(database:
     assert _load(database, _reading(_claim(database)["r"], _step("s"))).set_aside == 0
 
 
-def test_a_defect_that_hits_every_run_sets_none_aside(database: Database, database_url: str) -> None:
+def test_a_defect_that_hits_every_run_sets_none_aside(
+    database: Database, database_url: str
+) -> None:
     """Where not one of many runs can be stored the load stops with an error: no letters, and the runs stay due."""
     runs = [f"r{number}" for number in range(12)]
     _track(database, *runs)
@@ -350,7 +404,8 @@ def test_a_defect_that_hits_every_run_sets_none_aside(database: Database, databa
         _load(database, *readings)
     assert query(database_url, "SELECT * FROM orchestra_etl.dead_letters") == []
     open_runs = query(
-        database_url, "SELECT run_id FROM orchestra_etl.run_ledger WHERE tracking = 'open' AND due_at IS NOT NULL"
+        database_url,
+        "SELECT run_id FROM orchestra_etl.run_ledger WHERE tracking = 'open' AND due_at IS NOT NULL",
     )
     assert len(open_runs) == 12
 
@@ -374,7 +429,9 @@ def test_the_list_moves_a_final_run_to_its_workflow(database: Database, database
     assert claim.workflow_id == W
     _load(database, _reading(claim, _step("r1"), row=_row("r")))
     for table in ("runs", "steps"):
-        assert query(database_url, f"SELECT workflow_id FROM orchestra.{table}") == [{"workflow_id": W}]
+        assert query(database_url, f"SELECT workflow_id FROM orchestra.{table}") == [
+            {"workflow_id": W}
+        ]
 
 
 def test_a_run_that_one_workflow_lists_stays_there(database: Database, database_url: str) -> None:
@@ -392,7 +449,12 @@ def test_a_run_that_one_workflow_lists_stays_there(database: Database, database_
     ids=["never listed", "not walked since", "for half an hour", "listed by the last walk", "listed between", "before"],
 )  # fmt: skip
 def test_a_run_is_gone_when_a_later_walk_does_not_list_it(
-    database: Database, database_url: str, first_404: int, listed: int | None, walked: int, gone: bool
+    database: Database,
+    database_url: str,
+    first_404: int,
+    listed: int | None,
+    walked: int,
+    gone: bool,
 ) -> None:
     """404 for over an hour, and a walk of the whole list that began after it and after the run was last listed."""
     _track(database, "r")
@@ -409,7 +471,9 @@ def test_a_run_is_gone_when_a_later_walk_does_not_list_it(
         "UPDATE orchestra_etl.sweeps SET reconciled_at = now() - make_interval(secs => %s)",
         walked,
     )
-    assert database.transaction(lambda c: claims.vanished(c, ["r"], gone_after=3600)) == ({"r"} if gone else set())
+    assert database.transaction(lambda c: claims.vanished(c, ["r"], gone_after=3600)) == (
+        {"r"} if gone else set()
+    )
 
 
 # The request budget.
@@ -428,7 +492,9 @@ def test_the_rate_holds_for_all_replicas_together(database: Database) -> None:
     granted: list[int] = []
     began = time.monotonic()
     arguments: dict[str, Any] = {"rate": 50, "wanted": 75, "granted": granted}
-    threads = [threading.Thread(target=_spend, args=(database,), kwargs=arguments) for _ in range(4)]
+    threads = [
+        threading.Thread(target=_spend, args=(database,), kwargs=arguments) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -451,7 +517,8 @@ def test_a_clock_set_back_takes_nothing_away(database: Database, database_url: s
     """Where the database's clock jumps back, what was saved stays, and the next refill counts from there."""
     database.transaction(lambda c: budget.draw(c, rate=10, wanted=1))
     query(
-        database_url, "UPDATE orchestra_etl.request_budget SET refilled_at = now() + interval '1 hour', available = 3"
+        database_url,
+        "UPDATE orchestra_etl.request_budget SET refilled_at = now() + interval '1 hour', available = 3",
     )
     assert database.transaction(lambda c: budget.draw(c, rate=10, wanted=3)).requests == 3
 
@@ -469,20 +536,26 @@ def test_a_pause_holds_for_everybody_and_is_never_shortened(database: Database) 
 # What a load makes of it.
 
 
-def test_the_owner_of_a_step_id_keeps_it_in_a_batch_with_the_newcomer(database: Database, database_url: str) -> None:
+def test_the_owner_of_a_step_id_keeps_it_in_a_batch_with_the_newcomer(
+    database: Database, database_url: str
+) -> None:
     """Where a batch holds the owner's changed step and another run's with the same id, the owner's change lands."""
     _track(database, "owner")
     _load(database, _reading(_claim(database)["owner"], _step("s", "running")))
     _track(database, "owner", "newcomer")
     found = _claim(database)
     report = _load(
-        database, _reading(found["owner"], _step("s")), _reading(found["newcomer"], _step("s", "failed"), _step("t"))
+        database,
+        _reading(found["owner"], _step("s")),
+        _reading(found["newcomer"], _step("s", "failed"), _step("t")),
     )
     assert (report.steps_updated, report.steps_inserted, report.set_aside) == (1, 1, 1)
     assert query(database_url, "SELECT run_id, status FROM orchestra.steps WHERE id = 's'") == [
         {"run_id": "owner", "status": "completed"}
     ]
-    assert query(database_url, "SELECT run_id FROM orchestra_etl.dead_letters") == [{"run_id": "newcomer"}]
+    assert query(database_url, "SELECT run_id FROM orchestra_etl.dead_letters") == [
+        {"run_id": "newcomer"}
+    ]
 
 
 def test_a_step_is_absent_by_its_own_runs_answer(database: Database, database_url: str) -> None:
@@ -499,14 +572,22 @@ def test_a_step_is_absent_by_its_own_runs_answer(database: Database, database_ur
         _failed(found["c"]),
     )
     assert report.steps_absent == 1
-    assert query(database_url, "SELECT id FROM orchestra.steps WHERE absent_since IS NOT NULL") == [{"id": "a2"}]
+    assert query(database_url, "SELECT id FROM orchestra.steps WHERE absent_since IS NOT NULL") == [
+        {"id": "a2"}
+    ]
 
 
-def test_a_stored_row_stays_where_the_next_one_is_refused(database: Database, database_url: str) -> None:
+def test_a_stored_row_stays_where_the_next_one_is_refused(
+    database: Database, database_url: str
+) -> None:
     """A run's own row that PostgreSQL refuses is set aside; the row stored before is kept, and the steps land."""
-    query(database_url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'poison')")
+    query(
+        database_url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'poison')"
+    )
     _track(database, "r")
-    _load(database, _reading(_claim(database)["r"], _step("s", "running"), row=_row("r", "running")))
+    _load(
+        database, _reading(_claim(database)["r"], _step("s", "running"), row=_row("r", "running"))
+    )
     _track(database, "r", "new")
     found = _claim(database)
     report = _load(
@@ -514,26 +595,41 @@ def test_a_stored_row_stays_where_the_next_one_is_refused(database: Database, da
         _reading(found["r"], _step("s"), row=_row("r", "poison")),
         _reading(found["new"], _step("t"), row=_row("new", "poison")),
     )
-    assert (report.runs, report.set_aside, report.steps_inserted, report.steps_updated) == (2, 2, 1, 1)
-    assert query(database_url, "SELECT id, status, state, status_source FROM orchestra.runs ORDER BY id DESC") == [
+    assert (report.runs, report.set_aside, report.steps_inserted, report.steps_updated) == (
+        2,
+        2,
+        1,
+        1,
+    )
+    assert query(
+        database_url, "SELECT id, status, state, status_source FROM orchestra.runs ORDER BY id DESC"
+    ) == [
         {"id": "r", "status": "running", "state": "running", "status_source": "api"},
         {"id": "new", "status": None, "state": "succeeded", "status_source": "derived"},
     ]
 
 
-def test_a_payload_that_is_refused_costs_only_its_step(database: Database, database_url: str) -> None:
+def test_a_payload_that_is_refused_costs_only_its_step(
+    database: Database, database_url: str
+) -> None:
     """A row of `outputs` that PostgreSQL refuses sets its step aside with the step's exact bytes; the others land."""
-    query(database_url, "ALTER TABLE orchestra.outputs ADD CONSTRAINT poison CHECK (size_bytes < 50)")
+    query(
+        database_url, "ALTER TABLE orchestra.outputs ADD CONSTRAINT poison CHECK (size_bytes < 50)"
+    )
     _track(database, "r")
     bad = _step("bad", outputs={"text": "x" * 60})
-    report = _load(database, _reading(_claim(database)["r"], _step("a", outputs=1), bad, _step("b", outputs=2)))
+    report = _load(
+        database, _reading(_claim(database)["r"], _step("a", outputs=1), bad, _step("b", outputs=2))
+    )
     assert (report.steps_inserted, report.set_aside) == (2, 1)
     letter = query(database_url, "SELECT step_id, detail, body FROM orchestra_etl.dead_letters")[0]
     assert (letter["step_id"], json.loads(letter["body"])) == ("bad", bad)
     assert "23514" in letter["detail"]
 
 
-def test_a_run_that_cannot_be_stored_at_all_is_set_aside_and_tried_again(database: Database, database_url: str) -> None:
+def test_a_run_that_cannot_be_stored_at_all_is_set_aside_and_tried_again(
+    database: Database, database_url: str
+) -> None:
     """Where even the bare run is refused, its neighbours land, its steps' bytes are kept, and it stays due."""
     query(database_url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (id <> 'bad')")
     _track(database, "a", "bad", "b")
@@ -543,10 +639,17 @@ def test_a_run_that_cannot_be_stored_at_all_is_set_aside_and_tried_again(databas
     letter = query(database_url, "SELECT run_id, body FROM orchestra_etl.dead_letters")[0]
     assert (letter["run_id"], json.loads(letter["body"])) == ("bad", [_step("bad1")])
     row = _ledger(database_url, "bad")
-    assert (row["tracking"], row["attempts"], row["leased_until"], row["due_at"] is None) == ("open", 1, None, False)
+    assert (row["tracking"], row["attempts"], row["leased_until"], row["due_at"] is None) == (
+        "open",
+        1,
+        None,
+        False,
+    )
 
 
-def test_a_defect_that_one_run_brings_out_does_not_stop_the_others(database: Database, database_url: str) -> None:
+def test_a_defect_that_one_run_brings_out_does_not_stop_the_others(
+    database: Database, database_url: str
+) -> None:
     """An error in the load that is not the database's sets its run aside; the rest of the batch lands."""
 
     class Broken(Loader):
@@ -559,13 +662,18 @@ def test_a_defect_that_one_run_brings_out_does_not_stop_the_others(database: Dat
     readings = [_reading(claim, _step(claim.run_id)) for claim in _claim(database).values()]
     report = Broken(database, PollingPolicy(), StateMap()).load(readings)
     assert (report.runs, report.failed, report.set_aside) == (2, 1, 1)
-    assert "UnicodeEncodeError" in query(database_url, "SELECT detail FROM orchestra_etl.dead_letters")[0]["detail"]
+    assert (
+        "UnicodeEncodeError"
+        in query(database_url, "SELECT detail FROM orchestra_etl.dead_letters")[0]["detail"]
+    )
 
 
 def test_missing_privileges_are_no_fault_of_the_rows(database: Database, database_url: str) -> None:
     """A table that cannot be written ends the load with one error; no run is set aside for it."""
     _track(database, "a", "b")
-    readings = [_reading(claim, _step(claim.run_id, outputs={})) for claim in _claim(database).values()]
+    readings = [
+        _reading(claim, _step(claim.run_id, outputs={})) for claim in _claim(database).values()
+    ]
     query(database_url, "ALTER TABLE orchestra.outputs RENAME TO elsewhere")
     with pytest.raises(DatabaseError, match="SQLSTATE 42P01"):
         _load(database, *readings)
@@ -574,7 +682,9 @@ def test_missing_privileges_are_no_fault_of_the_rows(database: Database, databas
     assert _load(database, *readings).runs == 2
 
 
-def test_a_failed_read_does_not_begin_the_re_checks_anew(database: Database, database_url: str) -> None:
+def test_a_failed_read_does_not_begin_the_re_checks_anew(
+    database: Database, database_url: str
+) -> None:
     """Of a derived end two re-checks were good; after a failed read the third one follows, not the first."""
     _track(database, "r")
     for _ in range(2):
@@ -588,7 +698,9 @@ def test_a_failed_read_does_not_begin_the_re_checks_anew(database: Database, dat
     assert (row["checks"], row["attempts"], row["last_error"]) == (3, 0, None)
 
 
-def test_a_stale_run_that_is_in_no_list_survives_a_failed_read(database: Database, database_url: str) -> None:
+def test_a_stale_run_that_is_in_no_list_survives_a_failed_read(
+    database: Database, database_url: str
+) -> None:
     """A run open for over a week and known by name only is asked daily; only a 404 ends that."""
     _track(database, "r", "missing")
     query(database_url, "UPDATE orchestra_etl.run_ledger SET opened_at = now() - interval '8 days'")
@@ -597,24 +709,41 @@ def test_a_stale_run_that_is_in_no_list_survives_a_failed_read(database: Databas
     left = (_ledger(database_url)["due_at"] - datetime.now(UTC)).total_seconds()
     assert abs(left - DAILY) < 60
     assert _ledger(database_url)["tracking"] == "stale"
-    assert (_ledger(database_url, "missing")["tracking"], _ledger(database_url, "missing")["due_at"]) == ("stale", None)
+    assert (
+        _ledger(database_url, "missing")["tracking"],
+        _ledger(database_url, "missing")["due_at"],
+    ) == ("stale", None)
 
 
 def test_an_unobserved_run_keeps_its_row(database: Database, database_url: str) -> None:
     """A read that brings no row of the run's own, and one that fails, leave the stored row as it was."""
     _track(database, "r")
-    _load(database, _reading(_claim(database)["r"], _step("s", "running"), row=_row("r", "running", inputs={"a": 1})))
-    before = query(database_url, "SELECT * FROM orchestra.runs JOIN orchestra.run_payloads ON run_id = id")
+    _load(
+        database,
+        _reading(
+            _claim(database)["r"], _step("s", "running"), row=_row("r", "running", inputs={"a": 1})
+        ),
+    )
+    before = query(
+        database_url, "SELECT * FROM orchestra.runs JOIN orchestra.run_payloads ON run_id = id"
+    )
     for make in (lambda claim: _reading(claim, _step("s")), _failed):
         _due(database_url)
         _load(database, make(_claim(database)["r"]))
-    assert query(database_url, "SELECT * FROM orchestra.runs JOIN orchestra.run_payloads ON run_id = id") == before
+    assert (
+        query(
+            database_url, "SELECT * FROM orchestra.runs JOIN orchestra.run_payloads ON run_id = id"
+        )
+        == before
+    )
 
 
 # Dead letters, drift, workflows.
 
 
-def test_a_letter_is_counted_and_settled_by_a_read_without_the_trouble(database: Database, database_url: str) -> None:
+def test_a_letter_is_counted_and_settled_by_a_read_without_the_trouble(
+    database: Database, database_url: str
+) -> None:
     """The same trouble again adds to its letter's count; a good read settles it, and a relapse opens it again."""
     bad = _step("x" * 600)
     _track(database, "r")
@@ -622,9 +751,13 @@ def test_a_letter_is_counted_and_settled_by_a_read_without_the_trouble(database:
     for steps in ([bad], [bad], [_step("s", "running")], [bad]):
         _due(database_url)
         claim = _claim(database)["r"]
-        decoded = decode_steps(json.dumps(steps).encode(), workflow_id=W, run_id="r", states=StateMap())
+        decoded = decode_steps(
+            json.dumps(steps).encode(), workflow_id=W, run_id="r", states=StateMap()
+        )
         _load(database, _reading(claim, *steps, rejected=decoded.rejected))
-        letter = query(database_url, "SELECT occurrences AS n, resolution FROM orchestra_etl.dead_letters")[0]
+        letter = query(
+            database_url, "SELECT occurrences AS n, resolution FROM orchestra_etl.dead_letters"
+        )[0]
         seen.append((letter["n"], letter["resolution"]))
     assert seen == [(1, None), (2, None), (2, "loaded"), (3, None)]
 
@@ -644,13 +777,17 @@ def test_drift_is_counted_once_a_change(database: Database, database_url: str) -
     ]
 
 
-def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(database: Database, database_url: str) -> None:
+def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(
+    database: Database, database_url: str
+) -> None:
     """Versions are kept in their order, the configured name wins, and the graph last seen is the one in force."""
     database.transaction(lambda c: workflows.configure(c, W, name="mine", labels={"team": "a"}))
     for version, graph in (("1", "{}"), ("1", "{}"), ("2", '{"nodes": []}'), ("1", "{}")):
         told = Workflow(W, "theirs", "told", version, graph)
         database.transaction(lambda c, told=told: workflows.describe(c, [told]))  # type: ignore[misc]
-    rows = query(database_url, "SELECT version FROM orchestra.workflow_versions ORDER BY observed_at")
+    rows = query(
+        database_url, "SELECT version FROM orchestra.workflow_versions ORDER BY observed_at"
+    )
     assert [row["version"] for row in rows] == ["1", "2", "1"]
     assert query(database_url, "SELECT name, description FROM orchestra.workflows") == [
         {"name": "mine", "description": "told"}
@@ -663,7 +800,9 @@ def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(database: Datab
 def test_a_version_is_dated_once(database: Database, database_url: str) -> None:
     """The API's date comes with the version, or later where it was lacking; one that moves adds no version and moves none."""
 
-    def look(version: str, updated_at: datetime | None, graph: str = "{}") -> list[tuple[str, datetime | None]]:
+    def look(
+        version: str, updated_at: datetime | None, graph: str = "{}"
+    ) -> list[tuple[str, datetime | None]]:
         told = Workflow(W, None, None, version, graph, updated_at=updated_at)
         database.transaction(lambda c: workflows.describe(c, [told]))
         rows = query(
@@ -682,13 +821,16 @@ def test_a_version_is_dated_once(database: Database, database_url: str) -> None:
     assert look("2", now + timedelta(hours=1)) == [("1", dates[0]), ("2", None)]
     assert look("2", dates[2]) == look("2", dates[3]) == [("1", dates[0]), ("2", dates[2])]
     assert look("2", dates[4], '{"x": 1}')[2:] == [("2", dates[4])]
-    # What an older program has added is dated by the next look; what came before that is left alone.
+    # What an older program has added is dated by the next look; what came before that is left
+    # alone.
     query(database_url, "UPDATE orchestra.workflow_versions SET updated_at = NULL")
     assert look("2", dates[4], '{"x": 1}') == [("1", None), ("2", None), ("2", dates[4])]
     assert look("1", dates[5]) == [("1", None), ("2", None), ("2", dates[4]), ("1", dates[5])]
 
 
-def test_a_state_map_that_loses_a_status_gives_the_default_back(database: Database, database_url: str) -> None:
+def test_a_state_map_that_loses_a_status_gives_the_default_back(
+    database: Database, database_url: str
+) -> None:
     """Taking a mapping out of the configuration re-evaluates what it had mapped; without a change nothing is asked."""
     _track(database, "r")
     _load(database, _reading(_claim(database)["r"], _step("s"), row=_row("r")))
@@ -698,15 +840,18 @@ def test_a_state_map_that_loses_a_status_gives_the_default_back(database: Databa
         ({}, "succeeded", 1),
     ):
         states = StateMap(configured)
-        asked = database.transaction(lambda c, s=states: state_map.apply(c, s.configured, s.state_of))  # type: ignore[misc]
+        apply = partial(state_map.apply, configured=states.configured, state_of=states.state_of)
+        asked = database.transaction(apply)
         assert asked == reads
-        assert query(database_url, "SELECT r.state, s.state AS step FROM orchestra.runs r, orchestra.steps s") == [
-            {"state": state, "step": state}
-        ]
+        assert query(
+            database_url, "SELECT r.state, s.state AS step FROM orchestra.runs r, orchestra.steps s"
+        ) == [{"state": state, "step": state}]
         assert _ledger(database_url)["run_state"] == state
 
 
-def test_a_claim_made_twice_by_a_lost_commit_ends_with_its_lease(database: Database, database_url: str) -> None:
+def test_a_claim_made_twice_by_a_lost_commit_ends_with_its_lease(
+    database: Database, database_url: str
+) -> None:
     """Runs claimed by a commit whose answer was lost are held by nobody who knows it, and due again after the lease."""
     _track(database, "r")
     _claim(database, lease=60)
@@ -714,5 +859,8 @@ def test_a_claim_made_twice_by_a_lost_commit_ends_with_its_lease(database: Datab
     assert (pending.due, pending.leased) == (1, 1)
     assert pending.next_expiry is not None
     assert 0 < pending.next_expiry <= 60
-    query(database_url, "UPDATE orchestra_etl.run_ledger SET leased_until = leased_until - interval '60 s'")
+    query(
+        database_url,
+        "UPDATE orchestra_etl.run_ledger SET leased_until = leased_until - interval '60 s'",
+    )
     assert list(_claim(database)) == ["r"]

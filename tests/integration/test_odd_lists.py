@@ -13,9 +13,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from etl.local.history import History
-from etl.local.simulator import Simulator
 from etl.pipeline.passes import PassReport
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.faults.answers import changed
 from tests.oracle import differences
 from tests.support import configuration, environment, load, query, sync
@@ -112,7 +112,10 @@ class World:
             return web.Response(body=page if isinstance(page, bytes) else msgspec.json.encode(page))
 
         variables = environment(
-            self.url, self.simulator.base_url, ORCHESTRA_ETL_API__ATTEMPTS="1", ORCHESTRA_ETL_API__PAGE_SIZE="25"
+            self.url,
+            self.simulator.base_url,
+            ORCHESTRA_ETL_API__ATTEMPTS="1",
+            ORCHESTRA_ETL_API__PAGE_SIZE="25",
         )
         self.simulator.reset_counts()
         with changed(self.simulator, answer):
@@ -120,7 +123,11 @@ class World:
 
     def stored(self) -> int:
         """How many runs are stored with their steps."""
-        return int(query(self.url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'")[0]["n"])
+        return int(
+            query(self.url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'")[0][
+                "n"
+            ]
+        )
 
     def state(self) -> dict[str, Any]:
         """What the workflow's sweeps have come to."""
@@ -138,7 +145,8 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
 def test_an_odd_list_is_walked_to_its_end(world: World, odd: Odd) -> None:
     """Every run that was shown is stored, in a number of requests that follows from the list; a deviation is said once by the
-    exit status, and stays in the state; a second pass, after new runs, ends as the first one did and has those, too."""
+    exit status, and stays in the state; a second pass, after new runs, ends as the first one did
+    and has those, too."""
     first = world.sync(odd.show)
     (swept,) = first.sweeps
     assert swept.complete is odd.complete
@@ -176,7 +184,11 @@ def test_a_list_that_behaves_again_is_no_longer_spoken_of(world: World) -> None:
     world.sync(ODD["offset ignored"].show)
     assert OFFSET in world.state()["list_problem"]
     report = world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
-    assert (report.sweeps[0].problem, world.state()["list_problem"], world.stored()) == (None, None, 70)
+    assert (report.sweeps[0].problem, world.state()["list_problem"], world.stored()) == (
+        None,
+        None,
+        70,
+    )
 
 
 EMPTY: list[Page] = [b"null", b"[]", 204]
@@ -206,7 +218,8 @@ def test_a_list_that_is_empty_once_is_read(world: World, empty: Page) -> None:
 @pytest.mark.parametrize("empty", EMPTY, ids=str)
 def test_a_list_that_stays_empty_is_one_open_gap(world: World, empty: Page) -> None:
     """Where runs are known, an empty list is a gap from the newest of them on: said once, whatever number of sweeps finds it
-    so, and the list's known size and reconciliation stay as they were; with the runs back, the sweep is like any other."""
+    so, and the list's known size and reconciliation stay as they were; with the runs back, the
+    sweep is like any other."""
     world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
     before = world.state()
     statuses = [world.sync(lambda rows, offset, limit: empty).exit_status for _ in range(3)]
@@ -216,7 +229,11 @@ def test_a_list_that_stays_empty_is_one_open_gap(world: World, empty: Page) -> N
     assert (gap["after_time"], gap["before_time"], gap["acknowledged_at"]) == (newest, None, None)
     assert "the run list is empty" in gap["detail"]
     after = world.state()
-    assert (after["listed_runs"], after["list_problem"], after["reconciled_at"]) == (before["listed_runs"], None, None)
+    assert (after["listed_runs"], after["list_problem"], after["reconciled_at"]) == (
+        before["listed_runs"],
+        None,
+        None,
+    )
     assert query(world.url, "SELECT gaps FROM orchestra.coverage") == [{"gaps": 1}]
     world.history.add_runs(world.workflow, 3)
     report = world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
@@ -229,7 +246,9 @@ def test_a_list_that_stays_empty_is_one_open_gap(world: World, empty: Page) -> N
 
 
 @pytest.mark.parametrize("growth", [1, 13, 20])
-def test_a_list_of_the_newest_that_grows_while_it_is_read_is_complete(world: World, growth: int) -> None:
+def test_a_list_of_the_newest_that_grows_while_it_is_read_is_complete(
+    world: World, growth: int
+) -> None:
     """A list that ignores `offset` and gains more than half a page per answer is swept in a few requests, pass after pass."""
 
     def show(rows: list[Row], offset: int, limit: int) -> Page:

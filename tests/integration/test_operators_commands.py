@@ -15,10 +15,10 @@ import pytest
 
 from etl.cli.commands import run
 from etl.cli.db import _without_secrets
-from etl.local.history import History
-from etl.local.simulator import Simulator
 from etl.schema import head
 from etl.settings import sources
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.command_line import Command, Printed, command_line
 from tests.support import configuration, query
 
@@ -34,7 +34,9 @@ def simulated() -> Iterator[Simulated]:
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
     """Runs one command with this configuration and these variables."""
 
     def run(*arguments: str, toml: str = "", **variables: str) -> Printed:
@@ -52,7 +54,9 @@ def test_upgrade_makes_the_schema_once(make: Command, empty_database_url: str) -
         "oldest_program": None,
         "up_to_date": False,
     }
-    assert make("db", "upgrade", DATABASE_URL=url).out == f"the schema is upgraded: none → {head()}\n"
+    assert (
+        make("db", "upgrade", DATABASE_URL=url).out == f"the schema is upgraded: none → {head()}\n"
+    )
     assert make("db", "upgrade", "--json", DATABASE_URL=url).json == {
         "from": head(),
         "to": head(),
@@ -82,7 +86,16 @@ def test_check_without_a_schema(make: Command, empty_database_url: str) -> None:
 def _psql(url: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     (folder / "etl.toml").write_text("")
     return subprocess.Popen(
-        [sys.executable, "-m", "etl", "--config", str(folder / "etl.toml"), "db", "psql", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "etl",
+            "--config",
+            str(folder / "etl.toml"),
+            "db",
+            "psql",
+            *arguments,
+        ],
         env={"DATABASE_URL": url, "PATH": os.environ["PATH"]},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -106,10 +119,14 @@ def test_psql_keeps_the_password_out_of_the_process_list(tmp_path: Path, databas
     process = _psql(url, tmp_path, "-X", "-c", "SELECT pg_sleep(2)")
     try:
         deadline = time.monotonic() + 20
-        while not query(database_url, "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(2)'"):
+        while not query(
+            database_url, "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(2)'"
+        ):
             assert time.monotonic() < deadline, "psql did not start"
             time.sleep(0.02)
-        commands = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        commands = subprocess.run(
+            ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+        ).stdout
         assert "SELECT pg_sleep(2)" in commands
         assert "pass-word-77" not in commands
     finally:
@@ -130,7 +147,9 @@ def test_secrets_leave_the_connection_string() -> None:
 
 
 @pytest.mark.parametrize("bad", ["", "..", " a", "a\nb", "é" * 257])
-def test_an_id_that_cannot_be_used_is_not_tracked(make: Command, database_url: str, bad: str) -> None:
+def test_an_id_that_cannot_be_used_is_not_tracked(
+    make: Command, database_url: str, bad: str
+) -> None:
     """`track` refuses an unusable id of the workflow or of a run with status 2 and one line, and enters nothing."""
     for arguments in ((bad, "a-run"), ("a-workflow", "a-run", bad)):
         printed = make("track", *arguments, DATABASE_URL=database_url)
@@ -143,7 +162,9 @@ def test_an_id_that_cannot_be_used_is_not_tracked(make: Command, database_url: s
     assert query(database_url, "SELECT id FROM orchestra.workflows") == [{"id": "a-workflow"}]
 
 
-def test_config_check_tries_everything(make: Command, simulated: Simulated, database_url: str) -> None:
+def test_config_check_tries_everything(
+    make: Command, simulated: Simulated, database_url: str
+) -> None:
     """With settings, API, workflows and database in order, each gets a line that says ok, and the status is 0."""
     history, simulator = simulated
     toml = configuration(*history.workflow_ids[:2])
@@ -156,7 +177,13 @@ def test_config_check_tries_everything(make: Command, simulated: Simulated, data
     assert printed.status == 0
     found = make("config", "check", "--json", toml=toml, **variables).json
     assert [one["ok"] for one in found] == [True] * 5
-    assert [one["subject"].split()[0] for one in found] == ["settings", "API", "workflow", "workflow", "database"]
+    assert [one["subject"].split()[0] for one in found] == [
+        "settings",
+        "API",
+        "workflow",
+        "workflow",
+        "database",
+    ]
     assert f"the key can see {len(history.workflow_ids)} workflows" in " ".join(printed.out.split())
 
 
@@ -165,7 +192,12 @@ def test_config_check_tries_everything(make: Command, simulated: Simulated, data
     [
         ({"ORCHESTRA_API_KEY": "wrong-key"}, 3, "API", "401"),
         ({"ORCHESTRA_API_KEY": ""}, 2, "API", "ORCHESTRA_API_KEY"),
-        ({"DATABASE_URL": "postgresql://nobody-there@127.0.0.1:1/x"}, 4, "database", "the connection is refused"),
+        (
+            {"DATABASE_URL": "postgresql://nobody-there@127.0.0.1:1/x"},
+            4,
+            "database",
+            "the connection is refused",
+        ),
         ({"toml": configuration("no-such-workflow")}, 5, "workflow", "404"),
         ({"toml": ""}, 2, "settings", "no workflow is configured"),
     ],
@@ -196,7 +228,9 @@ def test_config_check_names_each_problem(
     assert "wrong-key" not in printed.out
 
 
-def test_config_check_wants_the_schema(make: Command, simulated: Simulated, empty_database_url: str) -> None:
+def test_config_check_wants_the_schema(
+    make: Command, simulated: Simulated, empty_database_url: str
+) -> None:
     """A database without our schema is a problem that names `db upgrade`, and nothing is made there by the check."""
     history, simulator = simulated
     printed = make(
@@ -209,7 +243,10 @@ def test_config_check_wants_the_schema(make: Command, simulated: Simulated, empt
     )
     assert printed.status == 4
     assert "orchestra-etl db upgrade" in " ".join(printed.out.split())
-    assert query(empty_database_url, "SELECT 1 FROM pg_namespace WHERE nspname LIKE 'orchestra%'") == []
+    assert (
+        query(empty_database_url, "SELECT 1 FROM pg_namespace WHERE nspname LIKE 'orchestra%'")
+        == []
+    )
 
 
 def test_config_init_says_which_file_is_used_from_now_on(
@@ -231,9 +268,13 @@ def test_config_init_says_which_file_is_used_from_now_on(
     here = str(sources.WORKING_FOLDER)
     assert init("first") == []
     # The folder's own goes before the user's.
-    assert init("first", "--user") == [f"Without `--config {own}`, commands in this folder still use {here}."]
+    assert init("first", "--user") == [
+        f"Without `--config {own}`, commands in this folder still use {here}."
+    ]
     assert sources.config_file(None, {}) == sources.WORKING_FOLDER
-    assert init("second") == [f"Commands in this folder use {here} from now on, and no longer {own}."]
+    assert init("second") == [
+        f"Commands in this folder use {here} from now on, and no longer {own}."
+    ]
     own.unlink()
     assert init("third", "--user") == []
     monkeypatch.setenv("ORCHESTRA_ETL_CONFIG", "named.toml")
@@ -242,18 +283,27 @@ def test_config_init_says_which_file_is_used_from_now_on(
     (tmp_path / "fourth").mkdir()
     monkeypatch.chdir(tmp_path / "fourth")
     assert run(["--config", "other.toml", "config", "init"]) == 0
-    assert f"Without `--config other.toml`, commands in this folder still use {own}." in capsys.readouterr().out
+    assert (
+        f"Without `--config other.toml`, commands in this folder still use {own}."
+        in capsys.readouterr().out
+    )
 
 
 def test_config_show_masks_secrets(make: Command) -> None:
     """`config show` prints what is in force and no secret, for people and for programs."""
-    variables = {"ORCHESTRA_API_KEY": "the-key", "DATABASE_URL": "postgresql://me:pass-word-77@h/d?password=other-99"}
+    variables = {
+        "ORCHESTRA_API_KEY": "the-key",
+        "DATABASE_URL": "postgresql://me:pass-word-77@h/d?password=other-99",
+    }
     for arguments in (("config", "show"), ("config", "show", "--json")):
         printed = make(*arguments, toml=configuration("w-1"), **variables)
         assert printed.status == 0
         for secret in ("the-key", "pass-word-77", "other-99"):
             assert secret not in printed.out
-    assert 'polling.give_up_after = "7d"' in make("config", "show", toml=configuration("w-1"), **variables).out
+    assert (
+        'polling.give_up_after = "7d"'
+        in make("config", "show", toml=configuration("w-1"), **variables).out
+    )
     shown = make("config", "show", "--json", toml=configuration("w-1"), **variables).json
     assert shown["workflows"][0]["id"] == "w-1"
 
@@ -267,7 +317,9 @@ def test_workflows_prints_what_is_to_be_added(make: Command, simulated: Simulate
     assert printed.status == 0
     added = tomllib.loads(printed.out[printed.out.index("# To store") :])
     names = {one["workflow_id"]: one["name"] for one in history.workflows()}
-    assert added == {"workflows": [{"id": one, "name": names[one]} for one in history.workflow_ids[1:]]}
+    assert added == {
+        "workflows": [{"id": one, "name": names[one]} for one in history.workflow_ids[1:]]
+    }
     found = {one["id"]: one for one in make("workflows", "--json", toml=toml, **variables).json}
     assert {one: (seen["configured"], seen["visible"]) for one, seen in found.items()} == {
         history.workflow_ids[0]: (True, True),
@@ -278,7 +330,9 @@ def test_workflows_prints_what_is_to_be_added(make: Command, simulated: Simulate
 
 def test_workflows_with_a_wrong_key(make: Command, simulated: Simulated) -> None:
     """Where the API refuses the key the command ends with status 3 and one line, which does not hold the key."""
-    printed = make("workflows", ORCHESTRA_BASE_URL=simulated[1].base_url, ORCHESTRA_API_KEY="wrong-key")
+    printed = make(
+        "workflows", ORCHESTRA_BASE_URL=simulated[1].base_url, ORCHESTRA_API_KEY="wrong-key"
+    )
     assert (printed.status, printed.out) == (3, "")
     assert len(printed.err.splitlines()) == 1
     assert "wrong-key" not in printed.err

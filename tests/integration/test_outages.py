@@ -27,7 +27,9 @@ SHORT = {"ORCHESTRA_ETL_DATABASE__PATIENCE": "500ms"}
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Make:
+def make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Make:
     """The command line for a database, with one workflow."""
 
     def made(url: str, **more: str) -> Command:
@@ -84,7 +86,9 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
-def test_a_command_that_a_person_waits_for_gives_up_in_seconds(make: Make, arguments: tuple[str, ...]) -> None:
+def test_a_command_that_a_person_waits_for_gives_up_in_seconds(
+    make: Make, arguments: tuple[str, ...]
+) -> None:
     """Nothing listens at the port: the line names host, port and reason, and comes within seconds."""
     line, seconds = _first_line(make("postgresql://u:secret@127.0.0.1:1/d"), *arguments)
     assert "127.0.0.1:1: the connection is refused" in line
@@ -99,7 +103,10 @@ def test_a_command_that_a_person_waits_for_gives_up_in_seconds(make: Make, argum
             "no-such-host.invalid:5432: the host's name cannot be resolved",
         ),
         ("postgresql://u:secret@/d?host=/no/such/folder", "there is no such socket"),
-        ("postgresql://u:secret@127.0.0.1:1,127.0.0.2:2/d", "127.0.0.1:1, 127.0.0.2:2: the connection is refused"),
+        (
+            "postgresql://u:secret@127.0.0.1:1,127.0.0.2:2/d",
+            "127.0.0.1:1, 127.0.0.2:2: the connection is refused",
+        ),
     ],
 )
 def test_what_keeps_a_connection_from_being_made(make: Make, url: str, words: str) -> None:
@@ -136,7 +143,9 @@ def test_a_server_without_tls(make: Make) -> None:
 
 
 def _finding(command: Command) -> str:
-    (found,) = [one for one in command("config", "check", "--json").json if one["subject"] == "database"]
+    (found,) = [
+        one for one in command("config", "check", "--json").json if one["subject"] == "database"
+    ]
     assert not found["ok"]
     assert found["exit_status"] == 4
     return str(found["text"])
@@ -157,9 +166,13 @@ def test_a_role_without_a_connection_left(make: Make, database_url: str) -> None
 
 
 def _read_only(url: str, value: str) -> None:
-    with psycopg.connect(url, autocommit=True, options="-c default_transaction_read_only=off") as connection:
+    with psycopg.connect(
+        url, autocommit=True, options="-c default_transaction_read_only=off"
+    ) as connection:
         name = connection.info.dbname
-        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}".encode())
+        connection.execute(
+            f"ALTER DATABASE {name} SET default_transaction_read_only = {value}".encode()
+        )
 
 
 def test_a_database_that_is_read_only(make: Make, database_url: str) -> None:
@@ -195,7 +208,9 @@ def test_sync_has_patience_and_says_at_once_for_what(database_url: str, tmp_path
 # One process, many threads.
 
 
-def test_an_outage_is_said_once_for_all_threads(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_is_said_once_for_all_threads(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Eight units of work that fail side by side make one line at the beginning, one a minute and one at the end."""
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
     admin = re.sub(r"/test_\w+", "/postgres", database_url)
@@ -203,7 +218,9 @@ def test_an_outage_is_said_once_for_all_threads(database_url: str, monkeypatch: 
     monkeypatch.setattr(outage.time, "monotonic", lambda: real() + late[0])  # type: ignore[attr-defined]
     opened = Database(database_url, patience=1e6, pool_size=8)
     query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-    threads = [threading.Thread(target=opened.transaction, args=(lambda c: None,)) for _ in range(8)]
+    threads = [
+        threading.Thread(target=opened.transaction, args=(lambda c: None,)) for _ in range(8)
+    ]
     with capture_logs() as lines:
         for thread in threads:
             thread.start()
@@ -218,7 +235,11 @@ def test_an_outage_is_said_once_for_all_threads(database_url: str, monkeypatch: 
             thread.join()
     opened.close()
     assert opened.problem is None
-    assert [line["event"] for line in lines] == ["database_away", *["database_still_away"] * 3, "database_back"]
+    assert [line["event"] for line in lines] == [
+        "database_away",
+        *["database_still_away"] * 3,
+        "database_back",
+    ]
     assert all("does not accept connections" in line["problem"] for line in lines[:-1])
 
 

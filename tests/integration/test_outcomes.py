@@ -30,7 +30,11 @@ SOMETHING: list[Any] = [
 def outcome(url: str, state: str, error: Any, reported_error: str | None) -> str:
     """What `outcome` says; the error is any JSON value."""
     [row] = query(
-        url, "SELECT orchestra.outcome(%s, CAST(%s AS jsonb), %s) AS outcome", state, json.dumps(error), reported_error
+        url,
+        "SELECT orchestra.outcome(%s, CAST(%s AS jsonb), %s) AS outcome",
+        state,
+        json.dumps(error),
+        reported_error,
     )
     return str(row["outcome"])
 
@@ -39,10 +43,15 @@ def outcome(url: str, state: str, error: Any, reported_error: str | None) -> str
 def test_what_says_nothing_is_no_error(database_url: str, error: Any) -> None:
     """A success stays one, whatever its error holds that says nothing, and so for what its payload reports."""
     assert outcome(database_url, "succeeded", error, None) == "succeeded"
-    assert outcome(database_url, "succeeded", None, error if isinstance(error, str) else None) == "succeeded"
-    assert query(database_url, "SELECT orchestra.error_message(CAST(%s AS jsonb), NULL) AS m", json.dumps(error)) == [
-        {"m": None}
-    ]
+    assert (
+        outcome(database_url, "succeeded", None, error if isinstance(error, str) else None)
+        == "succeeded"
+    )
+    assert query(
+        database_url,
+        "SELECT orchestra.error_message(CAST(%s AS jsonb), NULL) AS m",
+        json.dumps(error),
+    ) == [{"m": None}]
     assert not generation.is_error(error)
 
 
@@ -50,7 +59,10 @@ def test_what_says_nothing_is_no_error(database_url: str, error: Any) -> None:
 def test_a_success_with_an_error_is_a_soft_failure(database_url: str, error: Any) -> None:
     """An error that says something makes a success a soft failure; every other state stays what it is."""
     assert outcome(database_url, "succeeded", error, None) == "soft_failed"
-    assert outcome(database_url, "succeeded", None, error if isinstance(error, str) else "refused") == "soft_failed"
+    assert (
+        outcome(database_url, "succeeded", None, error if isinstance(error, str) else "refused")
+        == "soft_failed"
+    )
     for state in ("failed", "cancelled", "skipped", "running", "pending", "unknown"):
         assert outcome(database_url, state, error, "refused") == state
     assert generation.is_error(error)
@@ -59,7 +71,16 @@ def test_a_success_with_an_error_is_a_soft_failure(database_url: str, error: Any
 def test_the_load_and_the_database_judge_one_text_alike(database_url: str) -> None:
     """Whatever one character stands before a word for nothing, or is in it, both take it for the same, in any locale."""
     texts = [f"{chr(code)}none" for code in range(1, 0x3100)]
-    texts += ["\u017fuccess", "o\u212a", "N\u0130L", "n\u0131l", "NIL", "{\u00a0}", "{\x0b}", "[\x1c]"]
+    texts += [
+        "\u017fuccess",
+        "o\u212a",
+        "N\u0130L",
+        "n\u0131l",
+        "NIL",
+        "{\u00a0}",
+        "{\x0b}",
+        "[\x1c]",
+    ]
     sql = "SELECT t, orchestra.says_something(t) AS said FROM unnest(CAST(%s AS text[])) AS u (t)"
     found = {row["t"]: row["said"] for row in query(database_url, sql, texts)}
     assert found == {text: generation.is_error(text) for text in texts}
@@ -88,11 +109,17 @@ def test_a_large_error_costs_no_time(database_url: str) -> None:
     assert time.process_time() - begun < 2
     with psycopg.connect(database_url) as connection:
         connection.execute("SET statement_timeout = '2s'")
-        for error in ("[" + ",".join(["null"] * 200_000) + "]", "[" * 4_999 + "]" * 4_999, json.dumps(" " * 1_000_000)):
+        for error in (
+            "[" + ",".join(["null"] * 200_000) + "]",
+            "[" * 4_999 + "]" * 4_999,
+            json.dumps(" " * 1_000_000),
+        ):
             [row] = connection.execute("SELECT orchestra.is_error(%s::jsonb)", [error]).fetchall()
             assert row == (False,)
         for blanks in (" ", '"', "-", "{", "'. "):
-            [row] = connection.execute("SELECT orchestra.says_something(%s)", [blanks * 500_000 + "x"]).fetchall()
+            [row] = connection.execute(
+                "SELECT orchestra.says_something(%s)", [blanks * 500_000 + "x"]
+            ).fetchall()
             assert row == (True,)
 
 
@@ -104,7 +131,11 @@ def test_a_large_error_costs_no_time(database_url: str) -> None:
         ('{"detail": "it broke"}', None, "it broke"),
         ('{"error": {"code": 5}}', None, '{"code": 5}'),
         ('{"error": {"message": "it broke", "code": 5}}', None, "it broke"),
-        ('{"message": "", "error": {"message": "None", "detail": "it broke"}}', "refused", "it broke"),
+        (
+            '{"message": "", "error": {"message": "None", "detail": "it broke"}}',
+            "refused",
+            "it broke",
+        ),
         ('{"message": "", "code": 5}', "refused", '{"code": 5, "message": ""}'),
         ('""', "refused", "refused"),
         ('"null"', "refused", "refused"),
@@ -122,17 +153,30 @@ def test_a_large_error_costs_no_time(database_url: str) -> None:
         (None, None, None),
     ],
 )
-def test_a_message(database_url: str, error: str | None, reported_error: str | None, message: str | None) -> None:
+def test_a_message(
+    database_url: str, error: str | None, reported_error: str | None, message: str | None
+) -> None:
     """An error's own words are taken from wherever the API puts them; else the payload's; what is empty says nothing."""
-    found = query(database_url, "SELECT orchestra.error_message(CAST(%s AS jsonb), %s) AS m", error, reported_error)
+    found = query(
+        database_url,
+        "SELECT orchestra.error_message(CAST(%s AS jsonb), %s) AS m",
+        error,
+        reported_error,
+    )
     assert found == [{"m": message}]
 
 
 @pytest.mark.parametrize(
     ("message", "pattern"),
     [
-        ("Limit 30000, Used 29,417.5: try again in 12.3s.", "Limit <n>, Used <n>: try again in <n>s."),
-        ("no run 0e5c100e-e84c-438a-9cb3-1f18fe8e7fa4 of 'support  triage'", "no run <id> of <text>"),
+        (
+            "Limit 30000, Used 29,417.5: try again in 12.3s.",
+            "Limit <n>, Used <n>: try again in <n>s.",
+        ),
+        (
+            "no run 0e5c100e-e84c-438a-9cb3-1f18fe8e7fa4 of 'support  triage'",
+            "no run <id> of <text>",
+        ),
         ('KeyError: "a b" and `c`', "KeyError: <text> and <text>"),
         ("trace id 4f00aa12be, at 0xdeadbeef", "trace id <id>, at <id>"),
         ("it's what the customer's server didn't do", "it's what the customer's server didn't do"),
@@ -156,9 +200,15 @@ def test_a_message(database_url: str, error: str | None, reported_error: str | N
             '{"detail": [{"loc": ["body", 7], "msg": "field required"}]}',
             "{detail: [{loc: [<text>, <n>], msg: field required}]}",
         ),
-        ("HTTP/1.1 503 from 10.0.0.1:443, status: 502, in 1234 ms", "HTTP/<n> 503 from <ip>, status: 502, in <n> ms"),
+        (
+            "HTTP/1.1 503 from 10.0.0.1:443, status: 502, in 1234 ms",
+            "HTTP/<n> 503 from <ip>, status: 502, in <n> ms",
+        ),
         # Ids: of letters and digits, behind a prefix, long; words and plain numbers are none.
-        ("req_011CSHoEeqs5C35K2UUqR7Fy, call_AbC12dEf, org-AbCd1234EfGh5678", "req_<id>, call_<id>, org-<id>"),
+        (
+            "req_011CSHoEeqs5C35K2UUqR7Fy, call_AbC12dEf, org-AbCd1234EfGh5678",
+            "req_<id>, call_<id>, org-<id>",
+        ),
         ("chatcmpl-9xYzAbCdEfGh of user_7b3997d6b800", "chatcmpl-<id> of user_<id>"),
         ("used 9999999 or 12345678 of a facade, decade", "used <n> or <n> of a facade, decade"),
         ("no user \u201cbob\u201d, no \u00abalice\u00bb", "no user <text>, no <text>"),
@@ -169,7 +219,9 @@ def test_a_message(database_url: str, error: str | None, reported_error: str | N
 )
 def test_a_pattern(database_url: str, message: str, pattern: str) -> None:
     """Numbers, ids and quoted texts do not tell failures apart; words do."""
-    assert query(database_url, "SELECT orchestra.failure_pattern(%s) AS p", message) == [{"p": pattern}]
+    assert query(database_url, "SELECT orchestra.failure_pattern(%s) AS p", message) == [
+        {"p": pattern}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +264,10 @@ def test_a_hostile_message_costs_no_time(database_url: str, message: str) -> Non
     ("one", "other"),
     [
         # The operating system.
-        ("OSError: [Errno 28] No space left on device: 'a'", "OSError: [Errno 13] No space left on device: 'b'"),
+        (
+            "OSError: [Errno 28] No space left on device: 'a'",
+            "OSError: [Errno 13] No space left on device: 'b'",
+        ),
         ("write failed, errno=28", "write failed, errno=13"),
         ("spawn failed (errno: -13)", "spawn failed (errno: -2)"),
         ("failed to open (os error 2)", "failed to open (os error 13)"),
@@ -222,7 +277,10 @@ def test_a_hostile_message_costs_no_time(database_url: str, message: str) -> Non
         ("System error 5 has occurred", "System error 53 has occurred"),
         ("the process exited with code 137", "the process exited with code 1"),
         ("returned non-zero exit status 2.", "returned non-zero exit status 127."),
-        ("Process finished with exit code -1073741819", "Process finished with exit code -1073740791"),
+        (
+            "Process finished with exit code -1073741819",
+            "Process finished with exit code -1073740791",
+        ),
         ("exited with 137", "exited with 139"),
         ("killed by signal 9", "killed by signal 11"),
         ("terminated (signal: 15)", "terminated (signal: 6)"),
@@ -262,7 +320,10 @@ def test_a_hostile_message_costs_no_time(database_url: str, message: str) -> Non
 )
 def test_codes_tell_kinds_apart(database_url: str, one: str, other: str) -> None:
     """Error numbers, exit codes, SQLSTATEs and statuses stay in the pattern, as they were written."""
-    patterns = [query(database_url, "SELECT orchestra.failure_pattern(%s) AS p", m)[0]["p"] for m in (one, other)]
+    patterns = [
+        query(database_url, "SELECT orchestra.failure_pattern(%s) AS p", m)[0]["p"]
+        for m in (one, other)
+    ]
     assert patterns[0] != patterns[1]
 
 
@@ -275,7 +336,11 @@ def test_codes_tell_kinds_apart(database_url: str, one: str, other: str) -> None
         ("no host fe80::1ff:fe23:4567:890a", "no host ::1", "no host <ip>"),
         ("no card 00:1A:2b:3c:4d:5e", "no card 01:1A:2b:3c:4d:5f", "no card <ip>"),
         ("at 2026-01-02T03:04:05.678Z", "at 2025-11-30 23:59:59+01:00", "at <time>"),
-        ("retry after Mon, 12 Jan 2026 10:00:00 GMT", "retry after Tue, 3 Feb 2026 09:08:07 GMT", "retry after <time>"),
+        (
+            "retry after Mon, 12 Jan 2026 10:00:00 GMT",
+            "retry after Tue, 3 Feb 2026 09:08:07 GMT",
+            "retry after <time>",
+        ),
         ("Jan 12 10:00:00 refused", "Dec  3 01:02:03 refused", "<time> refused"),
         ("due 2026-01-02", "due 2026-12-31", "due <time>"),
         ("until 10:00:00", "until 9:15:59", "until <time>"),
@@ -285,12 +350,20 @@ def test_codes_tell_kinds_apart(database_url: str, one: str, other: str) -> None
         ("no file /home/ann/a", "no file /home/bob/a", "no file /home/<user>/a"),
         ("no file /tmp/tmpk3j2h1x9/part", "no file /tmp/tmp_zzz0a/part", "no file /tmp/<id>"),
         ("GET /users/12345/orders/6", "GET /users/7/orders/88", "GET /users/<n>/orders/<n>"),
-        ("no run 0e5c100e-e84c-438a-9cb3-1f18fe8e7fa4", "no run 1f5c100e-e84c-438a-9cb3-1f18fe8e7fa4", "no run <id>"),
+        (
+            "no run 0e5c100e-e84c-438a-9cb3-1f18fe8e7fa4",
+            "no run 1f5c100e-e84c-438a-9cb3-1f18fe8e7fa4",
+            "no run <id>",
+        ),
         # Quantities, even behind a word for a code.
         ("returned 500 rows", "returned 404 rows", "returned <n> rows"),
         ("failed with 3 errors", "failed with 12 errors", "failed with <n> errors"),
         ("error: 12 files", "error: 345 files", "error: <n> files"),
-        ("verification code 839201 expired", "verification code 112233 expired", "verification code <n> expired"),
+        (
+            "verification code 839201 expired",
+            "verification code 112233 expired",
+            "verification code <n> expired",
+        ),
         (
             "Limit 300, Used 250, Requested 100",
             "Limit 500, Used 450, Requested 200",
@@ -299,8 +372,13 @@ def test_codes_tell_kinds_apart(database_url: str, one: str, other: str) -> None
         ("invoice INV-203917", "invoice INV-203918", "invoice INV-<n>"),
     ],
 )
-def test_what_differs_within_a_kind_is_folded(database_url: str, one: str, other: str, pattern: str | None) -> None:
+def test_what_differs_within_a_kind_is_folded(
+    database_url: str, one: str, other: str, pattern: str | None
+) -> None:
     """Who, when, where and how many do not tell failures apart, and no address or name of a person stays."""
-    patterns = [query(database_url, "SELECT orchestra.failure_pattern(%s) AS p", m)[0]["p"] for m in (one, other)]
+    patterns = [
+        query(database_url, "SELECT orchestra.failure_pattern(%s) AS p", m)[0]["p"]
+        for m in (one, other)
+    ]
     assert patterns[0] == patterns[1] == (pattern or patterns[0])
     assert "@example" not in patterns[0]

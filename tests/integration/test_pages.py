@@ -105,7 +105,9 @@ def test_connections_that_never_end_keep_nobody_out(first: bytes) -> None:
     _serve(talk, limits)
 
 
-@pytest.mark.parametrize("first", [b"", b"GET /li", b"GET /large HTTP/1.1\r\n\r\n"], ids=["silent", "header", "reader"])
+@pytest.mark.parametrize(
+    "first", [b"", b"GET /li", b"GET /large HTTP/1.1\r\n\r\n"], ids=["silent", "header", "reader"]
+)
 def test_a_connection_ends_by_the_clock(first: bytes) -> None:
     """One that sends nothing, half a request, or reads nothing of its answer is closed after the limit, and not before."""
 
@@ -181,7 +183,9 @@ def test_an_address_that_is_taken() -> None:
     async def twice() -> None:
         port = free_port()
         async with pages.served(PAGES, "127.0.0.1", port):
-            with pytest.raises(ConfigurationError, match=rf"cannot listen on 127.0.0.1:{port} .*service.port"):
+            with pytest.raises(
+                ConfigurationError, match=rf"cannot listen on 127.0.0.1:{port} .*service.port"
+            ):
                 async with pages.served(PAGES, "127.0.0.1", port):
                     pass
 

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, text
 
 from etl import app, session
 from etl.database import Database
-from etl.local.history import History
-from etl.local.simulator import Simulator
 from etl.schema import check_drift, upgrade
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.oracle import differences
 from tests.support import configuration, environment, load, query, sync
 
@@ -44,7 +44,8 @@ HOSTILE = {
         "2s", "SELECT current_setting('idle_in_transaction_session_timeout')", "1min"),
     "exit_on_error": ("on", "SELECT current_setting('exit_on_error')", "off"),
 }  # fmt: skip
-# What may be as it likes: it changes plans and their cost, memory, the log, waiting and the wire, and files; none a result.
+# What may be as it likes: it changes plans and their cost, memory, the log, waiting and the wire,
+# and files; none a result.
 HARMLESS = re.compile(
     r"""enable_|geqo|jit|cpu_|parallel_|max_parallel_|min_parallel_|seq_page|random_page|effective_|from_collapse|join_collapse
         |cursor_tuple|constraint_exclusion|plan_cache|recursive_worktable|default_statistics|compute_query|debug_
@@ -73,7 +74,8 @@ def _set(url: str, name: str, value: str) -> None:
 
 def _evil(url: str) -> None:
     query(
-        url, "CREATE SCHEMA evil; CREATE FUNCTION evil.lower(text) RETURNS text LANGUAGE sql AS 'SELECT ''evil''::text'"
+        url,
+        "CREATE SCHEMA evil; CREATE FUNCTION evil.lower(text) RETURNS text LANGUAGE sql AS 'SELECT ''evil''::text'",
     )
 
 
@@ -105,9 +107,15 @@ def test_a_parameter_that_others_have_set_means_nothing_here(database_url: str, 
 
 def test_every_parameter_that_a_user_may_set_was_looked_at(database_url: str) -> None:
     """Each parameter of the server that a session can have otherwise is set by ours, or is one that changes no result."""
-    names = query(database_url, "SELECT name FROM pg_settings WHERE context IN ('user', 'superuser')")
+    names = query(
+        database_url, "SELECT name FROM pg_settings WHERE context IN ('user', 'superuser')"
+    )
     ours = {name.lower() for name in [*session._FIXED, *session._WHERE_KNOWN, *HOSTILE]}
-    unknown = [row["name"] for row in names if row["name"].lower() not in ours and not HARMLESS.match(row["name"])]
+    unknown = [
+        row["name"]
+        for row in names
+        if row["name"].lower() not in ours and not HARMLESS.match(row["name"])
+    ]
     assert not unknown, unknown
 
 
@@ -140,7 +148,9 @@ def test_a_database_with_every_parameter_set_otherwise(
     check_drift(url)
     history = History(seed=5, workflows=2, runs_per_workflow=12, live=0, arrivals_per_minute=0)
     with Simulator(history).in_thread() as simulator:
-        settings = load(tmp_path, configuration(*history.workflow_ids), environment(url, simulator.base_url))
+        settings = load(
+            tmp_path, configuration(*history.workflow_ids), environment(url, simulator.base_url)
+        )
         report = asyncio.run(sync(settings))
     assert report.exit_status == 0
     with app.open_database(settings) as database:
@@ -150,7 +160,9 @@ def test_a_database_with_every_parameter_set_otherwise(
     for name in [*HOSTILE, *OTHERS]:
         with psycopg.connect(url, autocommit=True) as connection:
             reset = sql.SQL("ALTER DATABASE {} RESET {}")
-            connection.execute(reset.format(sql.Identifier(connection.info.dbname), sql.Identifier(name)))
+            connection.execute(
+                reset.format(sql.Identifier(connection.info.dbname), sql.Identifier(name))
+            )
     assert differences(url, history) == []
     [counted] = query(url, "SELECT sum(runs) AS runs FROM orchestra.run_rollup")
     assert counted["runs"] == 24

@@ -19,13 +19,18 @@ from tests.hostile import CLEAN_VALUES, READABLE_TIMES, REFUSED_VALUES, USABLE_I
 _MAX_JSON_LEVELS = 300  # that Python's own parser reads
 
 
-def _stored(connection: psycopg.Connection[tuple[object, ...]], values: Iterable[str], as_type: str) -> list[object]:
+def _stored(
+    connection: psycopg.Connection[tuple[object, ...]], values: Iterable[str], as_type: str
+) -> list[object]:
     """The values after a round trip through a column of the type; fails as the load would."""
     connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS held_{as_type} (value {as_type})".encode())
     with connection.cursor().copy(f"COPY held_{as_type} FROM STDIN".encode()) as copy:
         for value in values:
             copy.write_row([value])
-    return [row[0] for row in connection.execute(f"DELETE FROM held_{as_type} RETURNING value::text".encode())]
+    return [
+        row[0]
+        for row in connection.execute(f"DELETE FROM held_{as_type} RETURNING value::text".encode())
+    ]
 
 
 def test_every_payload_is_accepted(empty_database_url: str) -> None:
@@ -54,11 +59,25 @@ def test_every_refused_value_is_really_refused(empty_database_url: str) -> None:
 
 def test_every_column_of_a_hostile_step_is_accepted(empty_database_url: str) -> None:
     """Hostile text in any field of a step reaches the database in a form that its column accepts."""
-    names = ("user_id", "node_id", "status", "error", "step_metadata", "inputs", "elapsed_time", "tokens", "end_time")
+    names = (
+        "user_id",
+        "node_id",
+        "status",
+        "error",
+        "step_metadata",
+        "inputs",
+        "elapsed_time",
+        "tokens",
+        "end_time",
+    )
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         for value in (*REFUSED_VALUES, *(v for v in CLEAN_VALUES if len(v) < 1_000)):
-            members = b", ".join(b'"%s": %s' % (name.encode(), value) for name in (*names, "unheard_of"))
-            decoded = decode_steps(b'[{"id": "s", ' + members + b"}]", workflow_id="w", run_id="r", states=StateMap())
+            members = b", ".join(
+                b'"%s": %s' % (name.encode(), value) for name in (*names, "unheard_of")
+            )
+            decoded = decode_steps(
+                b'[{"id": "s", ' + members + b"}]", workflow_id="w", run_id="r", states=StateMap()
+            )
             (step,) = decoded.steps
             texts = [
                 *_texts(step),
@@ -67,7 +86,9 @@ def test_every_column_of_a_hostile_step_is_accepted(empty_database_url: str) -> 
             ]
             _stored(connection, texts, "text")
             documents = (step.error, step.step_metadata, step.extra)
-            _stored(connection, [document for document in documents if document is not None], "jsonb")
+            _stored(
+                connection, [document for document in documents if document is not None], "jsonb"
+            )
 
 
 def test_model_columns_of_hostile_payloads_are_accepted(empty_database_url: str) -> None:
@@ -81,7 +102,9 @@ def test_model_columns_of_hostile_payloads_are_accepted(empty_database_url: str)
     )
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         for value in outputs:
-            (step,) = decode_steps(b"[" + step_with(value) + b"]", workflow_id="w", run_id="r", states=StateMap()).steps
+            (step,) = decode_steps(
+                b"[" + step_with(value) + b"]", workflow_id="w", run_id="r", states=StateMap()
+            ).steps
             texts = [text for text in _texts(step) if "\ufffd" in text or "ufffd" in text]
             assert texts
             _stored(connection, texts, "text")
@@ -89,7 +112,9 @@ def test_model_columns_of_hostile_payloads_are_accepted(empty_database_url: str)
 
 def test_ids_and_times_are_held_exactly(empty_database_url: str) -> None:
     """Usable ids and readable times come back from the database as they went in."""
-    with psycopg.connect(empty_database_url, autocommit=True, options="-c timezone=UTC") as connection:
+    with psycopg.connect(
+        empty_database_url, autocommit=True, options="-c timezone=UTC"
+    ) as connection:
         for raw, _ in USABLE_IDS:
             body = b"[" + step_with(b"{}", raw) + b"]"
             (step,) = decode_steps(body, workflow_id="w", run_id="r", states=StateMap()).steps
@@ -117,4 +142,6 @@ def _texts(step: Step) -> list[str]:
         step.request_model,
         step.response_model,
     )
-    return [text for text in (*columns, step.finish_reason, step.reported_error) if text is not None]
+    return [
+        text for text in (*columns, step.finish_reason, step.reported_error) if text is not None
+    ]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from etl.local.history import History
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.command_line import Command, command_line
 from tests.support import configuration, environment, query
 
@@ -26,8 +26,16 @@ COLUMNS = """
 class World:
     """A workflow whose runs, a day apart, are by turns of two people, who are each an organisation of their own, too."""
 
-    def __init__(self, folder: Path, url: str, history: History, command: Command, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.url, self.history, self.command, self.patch = folder, url, history, command, patch
+    def __init__(
+        self, folder: Path, url: str, history: History, command: Command, patch: pytest.MonkeyPatch
+    ) -> None:
+        self.folder, self.url, self.history, self.command, self.patch = (
+            folder,
+            url,
+            history,
+            command,
+            patch,
+        )
         self.workflow = history.workflow_ids[0]
         self.runs = history.run_ids(self.workflow)
         for number, run_id in enumerate(self.runs):
@@ -41,7 +49,9 @@ class World:
 
     def configure(self, *rules: tuple[str, str], key: str = KEY) -> None:
         """From now on these rules are in force, with this key."""
-        made = "".join(f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules)
+        made = "".join(
+            f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules
+        )
         (self.folder / "etl.toml").write_text(configuration(self.workflow, more=made))
         self.patch.setenv("ORCHESTRA_REDACTION_KEY", key)
 
@@ -55,7 +65,11 @@ class World:
         """Every column of both schemas in which the text stands, and of the planner's statistics."""
         found = set()
         for one in query(self.url, COLUMNS):
-            value = f"encode({one['name']}, 'escape')" if one["kind"] == "bytea" else f"{one['name']}::text"
+            value = (
+                f"encode({one['name']}, 'escape')"
+                if one["kind"] == "bytea"
+                else f"{one['name']}::text"
+            )
             sql = f"SELECT 1 AS one FROM {one['place']} WHERE position(%s IN {value}) > 0 LIMIT 1"
             if query(self.url, sql, text):
                 found.add(f"{one['place']}.{one['name']}")
@@ -65,7 +79,9 @@ class World:
             " WHERE position(%s IN concat(most_common_vals, histogram_bounds)) > 0"
         )
         tables = [row["t"] for row in query(self.url, sampled, text)]
-        return found | {f"pg_stats.{t}" for t in tables if query(self.url, f"SELECT 1 AS one FROM {t} LIMIT 1")}
+        return found | {
+            f"pg_stats.{t}" for t in tables if query(self.url, f"SELECT 1 AS one FROM {t} LIMIT 1")
+        }
 
     def one(self, sql: str) -> Any:
         """The only value that a statement gives."""
@@ -75,11 +91,19 @@ class World:
 
 @pytest.fixture
 def world(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[World]:
     """Ten finished runs, none of them loaded."""
     history = History(
-        seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, spacing=timedelta(days=1)
+        seed=5,
+        workflows=1,
+        runs_per_workflow=10,
+        live=0,
+        arrivals_per_minute=0,
+        spacing=timedelta(days=1),
     )
     with Simulator(history).in_thread() as simulator:
         command = command_line(
@@ -109,7 +133,9 @@ def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, ha
     done = world.command("erase", "--organization", NAME, "--yes", "--json").json
     assert (done["runs"], done["rows"]) == (found["runs"], found["rows"])
     assert world.one(COUNTED) == 5
-    names = " UNION ".join(f"SELECT organization_id AS name FROM orchestra.{table}" for table in ROLLUPS)
+    names = " UNION ".join(
+        f"SELECT organization_id AS name FROM orchestra.{table}" for table in ROLLUPS
+    )
     (left,) = [row["name"] for row in query(world.url, names)]
     assert (left == OTHER) is not hashed
     for text in (NAME, *(forms - {left})):
@@ -120,13 +146,24 @@ def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, ha
 def test_only_one_workflow_is_meant(world: World) -> None:
     """With --workflow, the rollups of other workflows go on naming the organisation."""
     world.run("sync")
-    query(world.url, "UPDATE orchestra.run_rollup SET workflow_id = 'another' WHERE organization_id = %s", NAME)
+    query(
+        world.url,
+        "UPDATE orchestra.run_rollup SET workflow_id = 'another' WHERE organization_id = %s",
+        NAME,
+    )
     world.run("erase", "--organization", NAME, "--workflow", world.workflow, "--yes")
-    assert world.one(f"SELECT count(*) FROM orchestra.run_rollup WHERE organization_id = '{NAME}'") > 0
-    assert world.one(f"SELECT count(*) FROM orchestra.step_rollup WHERE organization_id = '{NAME}'") == 0
+    assert (
+        world.one(f"SELECT count(*) FROM orchestra.run_rollup WHERE organization_id = '{NAME}'") > 0
+    )
+    assert (
+        world.one(f"SELECT count(*) FROM orchestra.step_rollup WHERE organization_id = '{NAME}'")
+        == 0
+    )
 
 
-@pytest.mark.parametrize("name", [NAME, 4711, "n" * 600, {"id": NAME, "team": ["t"]}, [NAME]], ids=str)
+@pytest.mark.parametrize(
+    "name", [NAME, 4711, "n" * 600, {"id": NAME, "team": ["t"]}, [NAME]], ids=str
+)
 def test_a_name_is_found_in_any_form(world: World, name: Any) -> None:
     """A number, a text that is too long for the column, and a name inside an object or array are found by `--user`."""
     run_id = world.runs[0]

@@ -37,7 +37,10 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def command(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Command:
     """The command on the test's database."""
     return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
@@ -45,7 +48,9 @@ def command(
 
 def call(url: str, step: str, model: str | None, **columns: Any) -> None:
     """Store a step that called this model, with these columns, as a load would."""
-    usage = msgspec.convert({name: value for name, value in columns.items() if name in BITS}, Record)
+    usage = msgspec.convert(
+        {name: value for name, value in columns.items() if name in BITS}, Record
+    )
     kinds = sum(BITS[name] for name, quantity in charged(usage).items() if quantity > 0)
     query(url, "INSERT INTO orchestra.workflows (id) VALUES ('w') ON CONFLICT DO NOTHING")
     query(
@@ -99,13 +104,17 @@ def test_a_rule_for_a_tier_or_a_length() -> None:
         ("standard", 0, None, "0001-01-01", "1.5"),
         ("us", 0, None, "0001-01-01", "9"),
     ]
-    long = rule("gpt-3.5-turbo-instruct", "9", above_input_tokens=200_000, valid_from=date(2026, 1, 1))
+    long = rule(
+        "gpt-3.5-turbo-instruct", "9", above_input_tokens=200_000, valid_from=date(2026, 1, 1)
+    )
     assert listed("gpt-3.5-turbo-instruct", long) == [
         ("standard", 0, None, "0001-01-01", "1.5"),
         ("standard", 0, 200_000, "2026-01-01", "1.5"),
         ("standard", 200_000, None, "2026-01-01", "9"),
     ]
-    assert listed("x", rule("x", "1", valid_from=date(2026, 2, 1)), rule("x", "2", above_input_tokens=32_000)) == [
+    assert listed(
+        "x", rule("x", "1", valid_from=date(2026, 2, 1)), rule("x", "2", above_input_tokens=32_000)
+    ) == [
         ("standard", 0, 32_000, "2026-02-01", "1"),
         ("standard", 32_000, None, "0001-01-01", "2"),
     ]
@@ -120,19 +129,46 @@ def test_what_a_rule_does_not_say_follows() -> None:
     assert price.amounts == {"audio": Decimal("0.36"), "calls": Decimal(0)}
 
 
-def test_every_part_is_set_by_command(command: Command, database: Database, database_url: str) -> None:
+def test_every_part_is_set_by_command(
+    command: Command, database: Database, database_url: str
+) -> None:
     """`prices set` takes every kind, a tier of service and a length; `unset` removes all prices of a name, or those named."""
     call(database_url, "s", "m", input_tokens=10)
     rollups.drain(database)
-    parts = [one for part in ("cache_write=3.75", "cache-write-1h=6", "output_audio=80") for one in ("--part", part)]
+    parts = [
+        one
+        for part in ("cache_write=3.75", "cache-write-1h=6", "output_audio=80")
+        for one in ("--part", part)
+    ]
     text = ("--input", "3", "--output", "15")
     assert (
-        command("prices", "set", "m", *text, "--cached-input", "0.3", *parts, "--part", "web_searches=10").status == 0
+        command(
+            "prices",
+            "set",
+            "m",
+            *text,
+            "--cached-input",
+            "0.3",
+            *parts,
+            "--part",
+            "web_searches=10",
+        ).status
+        == 0
     )
-    assert command("prices", "set", "m", *text, "--service-tier", "FLEX", "--above", "200000").status == 0
-    rows = query(database_url, "SELECT * FROM orchestra.prices ORDER BY service_tier DESC, above_input_tokens")
+    assert (
+        command("prices", "set", "m", *text, "--service-tier", "FLEX", "--above", "200000").status
+        == 0
+    )
+    rows = query(
+        database_url,
+        "SELECT * FROM orchestra.prices ORDER BY service_tier DESC, above_input_tokens",
+    )
     first, second = rows
-    assert (first["service_tier"], first["above_input_tokens"], first["up_to_input_tokens"]) == ("standard", 0, None)
+    assert (first["service_tier"], first["above_input_tokens"], first["up_to_input_tokens"]) == (
+        "standard",
+        0,
+        None,
+    )
     assert (second["service_tier"], second["above_input_tokens"]) == ("flex", 200_000)
     assert first["cache_write_1h_per_million"] == 6
     assert first["output_audio_per_million"] == 80
@@ -149,8 +185,14 @@ def test_every_part_is_set_by_command(command: Command, database: Database, data
     assert [one["service_tier"] for one in found["set"]] == ["flex", "standard"]
     assert found["set"][0]["set_at"] is not None
     missing = command("prices", "unset", "m", "--service-tier", "batch")
-    assert missing.err == "orchestra-etl: no price of m for batch was set by command: see `prices list`\n"
-    assert command("prices", "unset", "m", "--above", "200000").out == "1 price removed; 1 price changed\n"
+    assert (
+        missing.err
+        == "orchestra-etl: no price of m for batch was set by command: see `prices list`\n"
+    )
+    assert (
+        command("prices", "unset", "m", "--above", "200000").out
+        == "1 price removed; 1 price changed\n"
+    )
     assert command("prices", "unset", "m").out == "1 price removed; 1 price changed\n"
 
 
@@ -191,17 +233,30 @@ def test_unknown_parts(command: Command, part: str) -> None:
     printed = command("prices", "set", "m", "--part", part)
     assert printed.status == 2
     assert printed.err.startswith("orchestra-etl: --part: ")
-    assert "is not NAME=AMOUNT with one of input, cached_input, cache_write, cache_write_1h, input_audio" in printed.err
+    assert (
+        "is not NAME=AMOUNT with one of input, cached_input, cache_write, cache_write_1h, input_audio"
+        in printed.err
+    )
     assert printed.err.count("\n") == 1
     assert "\x1b" not in printed.err
 
 
-def test_calls_without_a_price_are_counted_by_what_they_lack(database: Database, database_url: str) -> None:
+def test_calls_without_a_price_are_counted_by_what_they_lack(
+    database: Database, database_url: str
+) -> None:
     """A call that has a part without a price is unpriced, as is one of another tier, and one that tells no usage; the others of
     its model are not, and the view counts the same."""
     call(database_url, "1", "gpt-4o", input_tokens=10, output_tokens=5)
     call(database_url, "2", "gpt-4o", input_tokens=10, output_tokens=5, output_audio_tokens=2)
-    call(database_url, "3", "gpt-4o", input_tokens=10, output_tokens=5, output_audio_tokens=3, other_tokens=1)
+    call(
+        database_url,
+        "3",
+        "gpt-4o",
+        input_tokens=10,
+        output_tokens=5,
+        output_audio_tokens=3,
+        other_tokens=1,
+    )
     call(database_url, "4", "gpt-4o", input_tokens=10, output_tokens=5, service_tier="us")
     call(database_url, "5", "gpt-4o", input_tokens=10, output_tokens=5, service_tier="batch")
     call(database_url, "6", "unknown", input_tokens=10, service_tier="batch")
@@ -215,18 +270,29 @@ def test_calls_without_a_price_are_counted_by_what_they_lack(database: Database,
         " FROM orchestra.model_usage GROUP BY 1 ORDER BY 1"
     )
     assert [tuple(row.values()) for row in query(database_url, shown)] == [
-        (one.model, one.calls, one.unpriced_calls) for one in database.transaction(priced_calls.usage)
+        (one.model, one.calls, one.unpriced_calls)
+        for one in database.transaction(priced_calls.usage)
     ]
     assert database.transaction(priced_calls.usage) == [
         Usage(
-            "gpt-4o", 6, 4, [Lack("usage", 1), Lack("output_audio", 2), Lack("other", 1), Lack("service_tier us", 1)]
+            "gpt-4o",
+            6,
+            4,
+            [
+                Lack("usage", 1),
+                Lack("output_audio", 2),
+                Lack("other", 1),
+                Lack("service_tier us", 1),
+            ],
         ),
         Usage("text-embedding-3-small", 2, 1, [Lack("output", 1)]),
         Usage("unknown", 2, 2, [Lack("model", 2)]),
     ]
 
 
-def test_the_list_names_what_is_missing(command: Command, database: Database, database_url: str) -> None:
+def test_the_list_names_what_is_missing(
+    command: Command, database: Database, database_url: str
+) -> None:
     """`prices list` says where each price is from, how old that is, and what has no price, with its calls."""
     call(database_url, "1", "gpt-4o", input_tokens=10, output_tokens=5, output_audio_tokens=2)
     call(database_url, "2", "tts-1", input_tokens=10)
@@ -235,11 +301,22 @@ def test_the_list_names_what_is_missing(command: Command, database: Database, da
     resolve(database)
     printed = " ".join(command("prices", "list").out.split())
     source = f"openai, genai-prices {default_prices.version()}"
-    assert f"input 2.5, cached_input 1.25, output 10, web_searches 10, file_searches 2.5 USD ({source})" in printed
-    assert f"batch: input 1.25, output 5, web_searches 10, file_searches 2.5 USD from 2026-10-14 ({source})" in printed
+    assert (
+        f"input 2.5, cached_input 1.25, output 10, web_searches 10, file_searches 2.5 USD ({source})"
+        in printed
+    )
+    assert (
+        f"batch: input 1.25, output 5, web_searches 10, file_searches 2.5 USD from 2026-10-14 ({source})"
+        in printed
+    )
     assert "no price for output_audio: 1 call" in printed
-    assert f"input_audio 40, output 10, output_audio 80 USD from 2024-12-17 ({source}, in part added to it)" in printed
-    assert "no price (openai sells it by input_mchars, which is not counted): set one with" in printed
+    assert (
+        f"input_audio 40, output 10, output_audio 80 USD from 2024-12-17 ({source}, in part added to it)"
+        in printed
+    )
+    assert (
+        "no price (openai sells it by input_mchars, which is not counted): set one with" in printed
+    )
     assert f"free (openrouter, genai-prices {default_prices.version()})" in printed
     assert "\x1b" not in printed
     published = default_prices.publication(date.today())
@@ -259,7 +336,9 @@ def test_old_prices_are_said_to_be_old(
     commands = [("prices", "list"), ("status",), ("config", "check")]
     assert not any("old, so update genai-prices" in command(*one).out for one in commands)
     published = default_prices.publication
-    monkeypatch.setattr(default_prices, "publication", lambda today: published(today.replace(year=today.year + 1)))
+    monkeypatch.setattr(
+        default_prices, "publication", lambda today: published(today.replace(year=today.year + 1))
+    )
     for one in commands:
         assert "old, so update genai-prices" in " ".join(command(*one).out.split()), one
 
@@ -273,7 +352,10 @@ def test_the_arithmetic_of_a_call(command: Command, database: Database, database
     )  # fmt: skip
     resolve(database)
     found = command("prices", "explain", "s-1", "--json").json
-    assert [(one["kind"], one["quantity"], one["price"], amount(Decimal(one["cost"]))) for one in found["parts"]] == [
+    assert [
+        (one["kind"], one["quantity"], one["price"], amount(Decimal(one["cost"])))
+        for one in found["parts"]
+    ] == [
         ("input", 1_000, "3", "0.003"),
         ("cached_input", 6_000, "0.3", "0.0018"),
         ("cache_write", 2_000, "3.75", "0.0075"),
@@ -292,14 +374,36 @@ def test_the_arithmetic_of_a_call(command: Command, database: Database, database
     assert "cost 0.0458 USD" in lines
     assert "reported 0.04 USD by the provider itself; the cost is 0.0058 USD more" in lines
     whole = " ".join(printed.split())
-    assert "standard, up to 200,000 input tokens, on all days, paid to anthropic; by genai-prices" in whole
+    assert (
+        "standard, up to 200,000 input tokens, on all days, paid to anthropic; by genai-prices"
+        in whole
+    )
 
 
 def test_the_four_costs(database: Database, database_url: str) -> None:
     """Reasoning, writes to a cache, audio that is written and hits of a cache are priced as what they are."""
-    call(database_url, "reasoning", "gemini-2.5-pro", input_tokens=1_000, output_tokens=2_204, reasoning_tokens=703)
-    call(database_url, "writes", "claude-sonnet-4-5", input_tokens=100_000, cache_write_tokens=100_000)
-    call(database_url, "audio", "gpt-4o-audio-preview", output_tokens=100_000, output_audio_tokens=100_000)
+    call(
+        database_url,
+        "reasoning",
+        "gemini-2.5-pro",
+        input_tokens=1_000,
+        output_tokens=2_204,
+        reasoning_tokens=703,
+    )
+    call(
+        database_url,
+        "writes",
+        "claude-sonnet-4-5",
+        input_tokens=100_000,
+        cache_write_tokens=100_000,
+    )
+    call(
+        database_url,
+        "audio",
+        "gpt-4o-audio-preview",
+        output_tokens=100_000,
+        output_audio_tokens=100_000,
+    )
     call(database_url, "hits", "deepseek-chat", input_tokens=1_000_000, cached_input_tokens=900_000)
     resolve(database)
     costs = {}
@@ -317,10 +421,16 @@ def test_a_fee_for_each_call(database: Database, database_url: str) -> None:
     call(database_url, "used", "sonar-pro", input_tokens=1_000, output_tokens=0)
     call(database_url, "nothing", "sonar-pro", input_tokens=0, output_tokens=0)
     resolve(database)
-    used, nothing = (database.transaction(partial(priced_calls.explain, step_id=step)) for step in ("used", "nothing"))
+    used, nothing = (
+        database.transaction(partial(priced_calls.explain, step_id=step))
+        for step in ("used", "nothing")
+    )
     assert used is not None
     assert nothing is not None
-    assert [(one.kind, one.cost) for one in used.parts] == [("input", Decimal("0.003")), ("calls", Decimal("0.014"))]
+    assert [(one.kind, one.cost) for one in used.parts] == [
+        ("input", Decimal("0.003")),
+        ("calls", Decimal("0.014")),
+    ]
     assert (used.cost, nothing.cost) == (Decimal("0.017"), Decimal(0))
 
 
@@ -344,7 +454,12 @@ def test_a_fee_for_each_call(database: Database, database_url: str) -> None:
     ],
 )
 def test_why_there_is_no_cost(
-    command: Command, database: Database, database_url: str, model: str | None, columns: dict[str, Any], why: list[str]
+    command: Command,
+    database: Database,
+    database_url: str,
+    model: str | None,
+    columns: dict[str, Any],
+    why: list[str],
 ) -> None:
     """Without a cost it is said why, and no part of it is shown as the whole."""
     call(database_url, "s", model, **columns)
@@ -382,7 +497,9 @@ def test_what_is_charged_is_what_the_record_says(database: Database, database_ur
     assert {names[one.kind]: one.quantity for one in found.parts if one.kind != "calls"} == charged(
         msgspec.convert(quantities, Record)
     )
-    assert all(one.cost == Decimal(one.quantity) / one.per for one in found.parts if one.kind != "audio")
+    assert all(
+        one.cost == Decimal(one.quantity) / one.per for one in found.parts if one.kind != "audio"
+    )
     assert found.cost is not None
     assert all(one.per == kinds[names[one.kind]].per for one in found.parts if one.kind != "calls")
 
@@ -398,11 +515,19 @@ def test_models_beyond_the_bound(
     for number in range(3):
         call(database_url, f"t{number}", "gpt-4o", input_tokens=1)
     resolve(database, rule("!*", "1"))
-    models = {row["model"] for row in query(database_url, "SELECT DISTINCT model FROM orchestra.prices")}
+    models = {
+        row["model"] for row in query(database_url, "SELECT DISTINCT model FROM orchestra.prices")
+    }
     assert models == {"gpt-4o", "!made-up-0", "!made-up-1"}
     assert database.transaction(priced_calls.beyond) == (4, 4)
-    assert [one.model for one in database.transaction(priced_calls.usage)] == ["!made-up-0", "!made-up-1", "gpt-4o"]
-    assert "4 more models with 4 calls without a price" in " ".join(command("prices", "list").out.split())
+    assert [one.model for one in database.transaction(priced_calls.usage)] == [
+        "!made-up-0",
+        "!made-up-1",
+        "gpt-4o",
+    ]
+    assert "4 more models with 4 calls without a price" in " ".join(
+        command("prices", "list").out.split()
+    )
 
 
 def test_two_hundred_models_are_priced_in_no_time(database: Database, database_url: str) -> None:

@@ -26,13 +26,17 @@ from tests.support import query
 DAY = date(2026, 3, 1)
 
 
-def rule(model: str, amount: str, valid_from: date = ALWAYS, provider: str | None = None, **others: Any) -> Rule:
+def rule(
+    model: str, amount: str, valid_from: date = ALWAYS, provider: str | None = None, **others: Any
+) -> Rule:
     """A rule by which input and output cost the same."""
     amounts = {"input": Decimal(amount), "output": Decimal(amount)}
     return Rule(model, "USD", amounts, provider=provider, valid_from=valid_from, **others)
 
 
-def dated(model: str, configured: Sequence[Rule] = (), ordered: Sequence[Rule] = ()) -> list[tuple[str, str, str]]:
+def dated(
+    model: str, configured: Sequence[Rule] = (), ordered: Sequence[Rule] = ()
+) -> list[tuple[str, str, str]]:
     """The standard prices of a model's input, with their first days and sources."""
     found = [one for one in price_list(model, configured, ordered) if one.service_tier == STANDARD]
     return [(str(one.valid_from), str(one.amounts["input"]), one.source) for one in found]
@@ -48,7 +52,10 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def command(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Command:
     """The command on the test's database, with a price in its configuration."""
     toml = '[[prices]]\nmodel = "in-house-*"\ninput = 1.10\noutput = 2\ncurrency = "eur"\nvalid_from = 2026-02-01\n'
@@ -106,7 +113,12 @@ def test_published_prices_of_models_seen(database: Database, database_url: str) 
     """A well-known model gets its published price under each of its names; an unknown one none."""
     mini = (Decimal("0.15"), Decimal("0.075"), Decimal("0.6"), "openai", "default")
     sonnet = (Decimal(3), Decimal("0.3"), Decimal(15), "anthropic", "default")
-    names = ("gpt-4o-mini", "gpt-4o-mini-2024-07-18", "openai/gpt-4o-mini", "claude-3-7-sonnet-20250219")
+    names = (
+        "gpt-4o-mini",
+        "gpt-4o-mini-2024-07-18",
+        "openai/gpt-4o-mini",
+        "claude-3-7-sonnet-20250219",
+    )
     see(database, database_url, *names, "nobody-knows-this", "", None)
     assert resolve(database) > 0
     assert priced(database_url) == dict(zip(names, (mini, mini, mini, sonnet), strict=True))
@@ -147,7 +159,10 @@ def test_the_host_sells_what_it_lists_by_its_own_price() -> None:
 )
 def test_patterns(pattern: str, model: str, matches: bool) -> None:
     """Only the star stands for other characters, and a pattern must match the whole name."""
-    assert any(one.source == "config" for one in price_list(model, [rule(pattern, "7")], [])) is matches
+    assert (
+        any(one.source == "config" for one in price_list(model, [rule(pattern, "7")], []))
+        is matches
+    )
 
 
 def test_a_pattern_means_what_its_regular_expression_does() -> None:
@@ -161,7 +176,9 @@ def test_a_pattern_means_what_its_regular_expression_does() -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["*a" * 249 + "*b*", "*" * 500, "a*" * 250, "*aab" * 125, "*" + "a" * 498 + "b"], ids=lambda one: one[:5]
+    "pattern",
+    ["*a" * 249 + "*b*", "*" * 500, "a*" * 250, "*aab" * 125, "*" + "a" * 498 + "b"],
+    ids=lambda one: one[:5],
 )
 def test_a_pattern_of_many_stars_costs_no_time(pattern: str) -> None:
     """However many stars a pattern has and however long the name is, they are compared in milliseconds."""
@@ -176,15 +193,23 @@ def test_many_hostile_names_are_priced(database: Database, database_url: str) ->
     names = [f"{number:05}" + "gpt-4o-claude-"[number % 14 :] * 40 for number in range(2000)]
     see(database, database_url, *(name[:500] for name in names))
     begun = time.process_time()
-    assert resolve(database, *(rule(f"*{one}*a*e*i*o*u", "7") for one in range(20)), rule("*", "1")) == 2000
+    assert (
+        resolve(database, *(rule(f"*{one}*a*e*i*o*u", "7") for one in range(20)), rule("*", "1"))
+        == 2000
+    )
     assert time.process_time() - begun < 20
-    assert resolve(database, *(rule(f"*{one}*a*e*i*o*u", "7") for one in range(20)), rule("*", "1")) == 0
+    assert (
+        resolve(database, *(rule(f"*{one}*a*e*i*o*u", "7") for one in range(20)), rule("*", "1"))
+        == 0
+    )
 
 
 def test_the_first_rule_counts(database: Database) -> None:
     """The configuration goes by its order, before what was set by command, where the more exact goes first."""
     configured = [rule("own-*", "1"), rule("own-a", "2")]
-    set_by_command(database, rule("*", "3"), rule("other-*", "4"), rule("other-a", "5"), rule("own-a", "6"))
+    set_by_command(
+        database, rule("*", "3"), rule("other-*", "4"), rule("other-a", "5"), rule("own-a", "6")
+    )
     ordered = database.transaction(prices.set_rules)
     assert [one.model for one in ordered] == ["other-a", "own-a", "other-*", "*"]
     assert dated("own-a", configured, ordered) == [("0001-01-01", "1", "config")]
@@ -199,7 +224,11 @@ def test_an_override_from_a_day_on_leaves_the_days_before() -> None:
         ("0001-01-01", "2.5", "default"),
         ("2026-03-01", "9", "config"),
     ]
-    assert dated("x", [rule("x", "9", DAY), rule("x", "8", date(2026, 1, 1))], [rule("*", "7", date(2025, 1, 1))]) == [
+    assert dated(
+        "x",
+        [rule("x", "9", DAY), rule("x", "8", date(2026, 1, 1))],
+        [rule("*", "7", date(2025, 1, 1))],
+    ) == [
         ("2025-01-01", "7", "set"),
         ("2026-01-01", "8", "config"),
         ("2026-03-01", "9", "config"),
@@ -213,7 +242,10 @@ def test_an_override_from_a_day_on_leaves_the_days_before() -> None:
 
 def test_a_rule_without_a_provider_keeps_the_published_one() -> None:
     """Who is paid is known although the price is another; the rule may say otherwise."""
-    found = [price_list("gpt-4o", [one], [])[0].provider for one in (rule("*", "1"), rule("*", "1", provider="azure"))]
+    found = [
+        price_list("gpt-4o", [one], [])[0].provider
+        for one in (rule("*", "1"), rule("*", "1", provider="azure"))
+    ]
     assert found == ["openai", "azure"]
 
 
@@ -226,7 +258,10 @@ def test_a_removed_rule_restores_the_default(database: Database, database_url: s
     for amount in ("1", "2"):
         set_by_command(database, rule("*", amount, DAY))
         resolve(database)
-    assert {model: price[0] for model, price in priced(database_url).items()} == {"gpt-4o": 2, "unknown": 2}
+    assert {model: price[0] for model, price in priced(database_url).items()} == {
+        "gpt-4o": 2,
+        "unknown": 2,
+    }
     assert database.transaction(lambda c: prices.unset_rules(c, "*", date(2020, 1, 1))) == 0
     assert database.transaction(lambda c: prices.unset_rules(c, "*", DAY)) == 1
     resolve(database)
@@ -241,7 +276,9 @@ def test_unchanged_prices_are_not_written(database: Database, database_url: str)
     """
     unknown = rule("unknown", "1.50")
     see(database, database_url, "gpt-4o", "unknown")
-    assert resolve(database, unknown) == len(query(database_url, "SELECT model FROM orchestra.prices"))
+    assert resolve(database, unknown) == len(
+        query(database_url, "SELECT model FROM orchestra.prices")
+    )
     first = query(database_url, written)
     see(database, database_url, "gpt-4o")
     assert resolve(database, unknown) == 0
@@ -252,14 +289,18 @@ def test_unchanged_prices_are_not_written(database: Database, database_url: str)
     assert kept == [row for row in first if row["what"] != "fingerprint"]
 
 
-def test_a_name_beyond_500_characters_is_left_without_a_price(database: Database, database_url: str) -> None:
+def test_a_name_beyond_500_characters_is_left_without_a_price(
+    database: Database, database_url: str
+) -> None:
     """What no index could hold is passed over, wherever it stands among the others."""
     see(database, database_url, "A" * 501, "a", "m" * 500, "n" * 501, "z", "z" * 501)
     assert resolve(database, rule("*", "1")) == 3
     assert priced(database_url).keys() == {"a", "m" * 500, "z"}
 
 
-def test_calls_are_counted_once_whatever_their_model_has_cost(database: Database, database_url: str) -> None:
+def test_calls_are_counted_once_whatever_their_model_has_cost(
+    database: Database, database_url: str
+) -> None:
     """A model with several prices has each call counted under the one of its day."""
     see(database, database_url, "o3")
     see(database, database_url, "o3", "unknown", day="2025-01-01")
@@ -288,12 +329,25 @@ def test_the_command(command: Command, database: Database, database_url: str) ->
     assert command("prices", "list").out == "no model has been seen yet\n"
     see(database, database_url, "in-house-1", "virtuoso-medium", None)
     see(database, database_url, "in-house-1", day="2026-01-31")
-    set_one = ("prices", "set", "virtuoso-*", "--input", "0.5", "--output", "0.8", "--from", "2026-03-01")
+    set_one = (
+        "prices",
+        "set",
+        "virtuoso-*",
+        "--input",
+        "0.5",
+        "--output",
+        "0.8",
+        "--from",
+        "2026-03-01",
+    )
     # The configuration's price comes to hold by the same call.
     assert command(*set_one).out == "set; 2 prices changed\n"
     assert command(*set_one).out == "set; nothing changes for the models seen so far\n"
     listed = command("prices", "list", "--json").json
-    assert [(one["model"], one["calls"], one["unpriced_calls"], len(one["prices"])) for one in listed["models"]] == [
+    assert [
+        (one["model"], one["calls"], one["unpriced_calls"], len(one["prices"]))
+        for one in listed["models"]
+    ] == [
         ("in-house-1", 2, 1, 1),
         ("virtuoso-medium", 1, 0, 1),
         (None, 1, 1, 0),
@@ -308,10 +362,15 @@ def test_the_command(command: Command, database: Database, database_url: str) ->
         "input": Decimal("1.1"),
         "output": 2,
     }
-    assert [(one["model"], one["valid_from"]) for one in listed["set"]] == [("virtuoso-*", "2026-03-01")]
+    assert [(one["model"], one["valid_from"]) for one in listed["set"]] == [
+        ("virtuoso-*", "2026-03-01")
+    ]
     printed = command("prices", "list").out
     assert "  input 1.1, output 2 EUR from 2026-02-01 (config)\n" in printed
-    assert "set by command:\n  virtuoso-*: input 0.5, output 0.8 USD from 2026-03-01 (set on " in printed
+    assert (
+        "set by command:\n  virtuoso-*: input 0.5, output 0.8 USD from 2026-03-01 (set on "
+        in printed
+    )
     assert command("prices", "unset", "virtuoso-*").out == "1 price removed; 1 price changed\n"
     assert command("prices", "list", "--json").json["models"][1]["unpriced_calls"] == 1
 
@@ -319,7 +378,10 @@ def test_the_command(command: Command, database: Database, database_url: str) ->
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (("set", "m", "--input", "-1", "--output", "1"), "--input: must be greater than or equal to 0"),
+        (
+            ("set", "m", "--input", "-1", "--output", "1"),
+            "--input: must be greater than or equal to 0",
+        ),
         (("set", "m", "--input", "1", "--output", "much"), "--output: must be a valid decimal"),
         (
             ("set", "m", "--input", "1", "--output", "1", "--cached-input", "nan"),
@@ -333,11 +395,16 @@ def test_the_command(command: Command, database: Database, database_url: str) ->
             ("set", "m", "--input", "1", "--output", "1", "--from", "1767225600"),
             "--from: must be a day, such as 2026-01-31",
         ),
-        (("set", " ", "--input", "1", "--output", "1"), "MODEL: must be a name without line breaks and outer spaces"),
+        (
+            ("set", " ", "--input", "1", "--output", "1"),
+            "MODEL: must be a name without line breaks and outer spaces",
+        ),
         (("unset", "m"), "no price of m was set by command: see `prices list`"),
     ],
 )
-def test_mistakes_on_the_command_line(command: Command, arguments: Sequence[str], error: str) -> None:
+def test_mistakes_on_the_command_line(
+    command: Command, arguments: Sequence[str], error: str
+) -> None:
     """A value that cannot be a price is refused in one line that names the option."""
     printed = command("prices", *arguments)
     assert (printed.status, printed.err) == (2, f"orchestra-etl: {error}\n")

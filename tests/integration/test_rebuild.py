@@ -24,8 +24,8 @@ from etl import schema
 from etl.admin import rebuild
 from etl.database import Database
 from etl.ledger import rebuilds
-from etl.local.history import History
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from etl.transform.decode import TRANSFORM_VERSION
 from etl.transform.generation import REMOVED_ERROR
 from etl.transform.reread import COLUMNS
@@ -59,9 +59,20 @@ class World:
     """A workflow of some finished runs, a day apart."""
 
     def __init__(
-        self, url: str, history: History, folder: Path, command: Command, variables: Mapping[str, str]
+        self,
+        url: str,
+        history: History,
+        folder: Path,
+        command: Command,
+        variables: Mapping[str, str],
     ) -> None:
-        self.url, self.history, self.folder, self.command, self.variables = url, history, folder, command, variables
+        self.url, self.history, self.folder, self.command, self.variables = (
+            url,
+            history,
+            folder,
+            command,
+            variables,
+        )
         self.workflow = history.workflow_ids[0]
         self.runs = history.run_ids(self.workflow)
 
@@ -77,17 +88,29 @@ class World:
 
     def steps(self) -> dict[str, dict[str, Any]]:
         """All steps, whole, but for when they changed; a mask without a bit is none."""
-        rows = query(self.url, "SELECT *, NULLIF(usage_kinds, 0) AS usage_kinds FROM orchestra.steps")
-        return {row["id"]: {name: value for name, value in row.items() if name != "updated_at"} for row in rows}
+        rows = query(
+            self.url, "SELECT *, NULLIF(usage_kinds, 0) AS usage_kinds FROM orchestra.steps"
+        )
+        return {
+            row["id"]: {name: value for name, value in row.items() if name != "updated_at"}
+            for row in rows
+        }
 
     def step(self, id: str) -> dict[str, Any]:
         """The columns of a step that follow from its payloads."""
-        ((row,),) = [query(self.url, f"SELECT {', '.join(COLUMNS)} FROM orchestra.steps WHERE id = %s", id)]
+        ((row,),) = [
+            query(self.url, f"SELECT {', '.join(COLUMNS)} FROM orchestra.steps WHERE id = %s", id)
+        ]
         return row
 
     def rewritten(self) -> set[str]:
         """The steps that say that they have changed."""
-        return {row["id"] for row in query(self.url, f"SELECT id FROM orchestra.steps WHERE updated_at > '{LONG_AGO}'")}
+        return {
+            row["id"]
+            for row in query(
+                self.url, f"SELECT id FROM orchestra.steps WHERE updated_at > '{LONG_AGO}'"
+            )
+        }
 
     def due(self, sql: str = FORGET) -> None:
         """As after an upgrade whose rules read everything that the statement takes away."""
@@ -117,15 +140,25 @@ class World:
 
 @pytest.fixture
 def world(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[World]:
     """Some finished runs, none of them loaded."""
     history = History(
-        seed=5, workflows=1, runs_per_workflow=16, live=0, arrivals_per_minute=0, spacing=timedelta(days=1)
+        seed=5,
+        workflows=1,
+        runs_per_workflow=16,
+        live=0,
+        arrivals_per_minute=0,
+        spacing=timedelta(days=1),
     )
     with Simulator(history).in_thread() as simulator:
         variables = environment(database_url, simulator.base_url, ORCHESTRA_ETL_API__ATTEMPTS="1")
-        command = command_line(tmp_path, monkeypatch, capsys, configuration(history.workflow_ids[0]), **variables)
+        command = command_line(
+            tmp_path, monkeypatch, capsys, configuration(history.workflow_ids[0]), **variables
+        )
         yield World(database_url, history, tmp_path, command, variables)
 
 
@@ -151,7 +184,11 @@ def test_what_a_load_would_write(world: World) -> None:
     assert world.rewritten() == telling
     assert len(telling) == done["changed"] > 5
     (noted,) = query(world.url, "SELECT * FROM orchestra_etl.rebuilds")
-    assert (noted["steps"], noted["changed"], noted["after_step_id"]) == (len(before), len(telling), None)
+    assert (noted["steps"], noted["changed"], noted["after_step_id"]) == (
+        len(before),
+        len(telling),
+        None,
+    )
     assert noted["started_at"] <= noted["finished_at"]
     assert world.command("rollups", "verify", "--json").json["waiting"] == 0
     assert "nothing to do" in world.run("rebuild")
@@ -201,10 +238,18 @@ def test_killed_in_the_middle(world: World, point: str) -> None:
     world.due()
     with world.started(FAIL_POINT=f"{point} commit of rebuild._step#4") as process:
         assert process.wait(60) == -signal.SIGKILL, process.communicate()
-    (noted,) = query(world.url, "SELECT steps, after_step_id, finished_at FROM orchestra_etl.rebuilds")
+    (noted,) = query(
+        world.url, "SELECT steps, after_step_id, finished_at FROM orchestra_etl.rebuilds"
+    )
     finished = 9 if point == "before" else 12
-    assert noted == {"steps": finished, "after_step_id": sorted(before)[finished - 1], "finished_at": None}
-    assert f"{len(before) - finished} stored steps are still to be read by newer rules" in _line(world.run("status"))
+    assert noted == {
+        "steps": finished,
+        "after_step_id": sorted(before)[finished - 1],
+        "finished_at": None,
+    }
+    assert f"{len(before) - finished} stored steps are still to be read by newer rules" in _line(
+        world.run("status")
+    )
     assert world.rebuild()["steps"] == len(before) - finished
     assert world.steps() == before
 
@@ -236,11 +281,16 @@ def test_beside_a_load(world: World) -> None:
     world.due()
     row = world.steps()[step_id]
     with psycopg.connect(world.url) as other, ThreadPoolExecutor(1) as pool:
-        other.execute("SELECT FROM orchestra_etl.run_ledger WHERE run_id = %s FOR UPDATE", [row["run_id"]])
-        newer = json.dumps({**CALL, "model": "newer"})
-        other.execute("UPDATE orchestra.outputs SET data = %s::jsonb WHERE step_id = %s", [newer, step_id])
         other.execute(
-            "UPDATE orchestra.steps SET response_model = 'newer', content_hash = 'x' WHERE id = %s", [step_id]
+            "SELECT FROM orchestra_etl.run_ledger WHERE run_id = %s FOR UPDATE", [row["run_id"]]
+        )
+        newer = json.dumps({**CALL, "model": "newer"})
+        other.execute(
+            "UPDATE orchestra.outputs SET data = %s::jsonb WHERE step_id = %s", [newer, step_id]
+        )
+        other.execute(
+            "UPDATE orchestra.steps SET response_model = 'newer', content_hash = 'x' WHERE id = %s",
+            [step_id],
         )
         with _database(world.url) as database:
             done = pool.submit(rebuild.rebuild, database)
@@ -248,7 +298,11 @@ def test_beside_a_load(world: World) -> None:
             other.commit()
             assert done.result(60).complete
     after = world.step(step_id)
-    assert (after["response_model"], after["finish_reason"], after["total_tokens"]) == ("newer", "length", 30)
+    assert (after["response_model"], after["finish_reason"], after["total_tokens"]) == (
+        "newer",
+        "length",
+        30,
+    )
 
 
 def test_two_at_once(world: World) -> None:
@@ -277,14 +331,23 @@ def test_what_redaction_removed_stays_removed(world: World) -> None:
         node_id="unknown", inputs={"app_name": "a", "action": "b", "model": "secret", "rest": 1},
         outputs={"result": {"error": "secret", "data": 1}, "model": "secret"},
     )  # fmt: skip
-    rules = (("$.outputs.result.error", "drop"), ("$.inputs.app_name", "drop"), ("$..model", "mask"))
-    made = "".join(f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules)
+    rules = (
+        ("$.outputs.result.error", "drop"),
+        ("$.inputs.app_name", "drop"),
+        ("$..model", "mask"),
+    )
+    made = "".join(
+        f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules
+    )
     (world.folder / "etl.toml").write_text(configuration(world.workflow, more=made))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ORCHESTRA_REDACTION_KEY", "0123456789abcdef" * 2)
         world.run("sync")
         before = world.steps()
-        assert (before[step_id]["node_type"], before[step_id]["reported_error"]) == ("integration", REMOVED_ERROR)
+        assert (before[step_id]["node_type"], before[step_id]["reported_error"]) == (
+            "integration",
+            REMOVED_ERROR,
+        )
         forgotten = [name for name in COLUMNS if name not in ("node_type", "reported_error")]
         world.due(f"UPDATE orchestra.steps SET {', '.join(f'{name} = NULL' for name in forgotten)}")
         world.rebuild()
@@ -300,8 +363,17 @@ def test_pruned_payloads(world: World) -> None:
     before = world.steps()
     none, half = [id for id in sorted(before) if before[id]["total_tokens"]][:2]
     for step_id, table in ((none, "inputs"), (none, "outputs"), (half, "inputs")):
-        query(world.url, f"UPDATE orchestra.{table} SET data = NULL, note = 'pruned' WHERE step_id = %s", step_id)
-    kept = {"total_tokens": 7, "reported_error": "of before", "node_type": "code", "finish_reason": "stop"}
+        query(
+            world.url,
+            f"UPDATE orchestra.{table} SET data = NULL, note = 'pruned' WHERE step_id = %s",
+            step_id,
+        )
+    kept = {
+        "total_tokens": 7,
+        "reported_error": "of before",
+        "node_type": "code",
+        "finish_reason": "stop",
+    }
     values = ", ".join(f"{name} = '{value}'" for name, value in kept.items())
     world.due(f"UPDATE orchestra.steps SET updated_at = '{LONG_AGO}', {values}")
     done = world.rebuild()
@@ -318,7 +390,11 @@ def test_payloads_that_jsonb_cannot_hold(world: World) -> None:
     """Beside its exact bytes, a payload is read in the form that `jsonb` holds, as a load reads it."""
     step_id = world.change(inputs={"model": "m"}, outputs={**CALL, "text": "\0"})
     world.run("sync")
-    (row,) = query(world.url, "SELECT raw IS NOT NULL AS raw FROM orchestra.outputs WHERE step_id = %s", step_id)
+    (row,) = query(
+        world.url,
+        "SELECT raw IS NOT NULL AS raw FROM orchestra.outputs WHERE step_id = %s",
+        step_id,
+    )
     assert row["raw"]
     before = world.steps()
     assert before[step_id]["total_tokens"] == 30
@@ -356,7 +432,9 @@ def test_a_node_keeps_the_type_that_a_graph_gave_it(world: World) -> None:
     )
     world.due()
     world.rebuild()
-    assert {id: world.step(id)["node_type"] for id in typed} == {id: row["node_type"] for id, row in typed.items()}
+    assert {id: world.step(id)["node_type"] for id in typed} == {
+        id: row["node_type"] for id, row in typed.items()
+    }
     world.due(f"DELETE FROM orchestra.workflow_versions; {FORGET}")
     world.rebuild()
     calls = [id for id, row in typed.items() if row["total_tokens"] is not None]
@@ -378,7 +456,9 @@ def test_one_workflow_alone(world: World) -> None:
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_what_the_server_cannot_give(world: World, monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
+def test_what_the_server_cannot_give(
+    world: World, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
     """Where a batch is too much for the server, smaller ones are read, down to one step; where that one is too much even alone,
     it is counted and keeps what it has. Its neighbours are read."""
     world.run("sync")
@@ -390,7 +470,11 @@ def test_what_the_server_cannot_give(world: World, monkeypatch: pytest.MonkeyPat
     world.due()
     done = world.rebuild()
     assert (done["steps"], done["unreadable"], done["complete"]) == (len(before), int(alone), True)
-    assert world.steps() == {**before, bad: {**before[bad], **dict.fromkeys(COLUMNS)}} if alone else before
+    assert (
+        world.steps() == {**before, bad: {**before[bad], **dict.fromkeys(COLUMNS)}}
+        if alone
+        else before
+    )
 
 
 def test_it_is_said_until_it_is_done(world: World) -> None:
@@ -398,7 +482,9 @@ def test_it_is_said_until_it_is_done(world: World) -> None:
     world.run("sync")
     number = len(world.steps())
     verdict = json.loads(world.run("status", "--json"))["verdict"]
-    advice = f"{number} stored steps are still to be read by newer rules: run `orchestra-etl rebuild`"
+    advice = (
+        f"{number} stored steps are still to be read by newer rules: run `orchestra-etl rebuild`"
+    )
     commands = (("status",), ("config", "check"), ("db", "upgrade"))
     assert not [one for one in commands if "rebuild" in world.run(*one)]
     world.due()
@@ -429,7 +515,11 @@ def test_rules_of_another_version(world: World) -> None:
     world.run("sync")
     world.due()
     before = world.steps()
-    query(world.url, "INSERT INTO orchestra_etl.rebuilds (transform_version) VALUES (%s)", TRANSFORM_VERSION + 1)
+    query(
+        world.url,
+        "INSERT INTO orchestra_etl.rebuilds (transform_version) VALUES (%s)",
+        TRANSFORM_VERSION + 1,
+    )
     refused = world.command("rebuild")
     assert refused.status == 4
     assert "later version" in refused.err
@@ -469,7 +559,9 @@ def test_an_upgrade_asks_for_it(
         VALUES ('s', 'r', 'w', 0, 'succeeded', 'x');
         """,
     )
-    variables = environment(url, "http://127.0.0.1:1", ORCHESTRA_ETL_DATABASE__MIGRATE_ON_START=str(by_itself).lower())
+    variables = environment(
+        url, "http://127.0.0.1:1", ORCHESTRA_ETL_DATABASE__MIGRATE_ON_START=str(by_itself).lower()
+    )
     command = command_line(tmp_path, monkeypatch, capsys, configuration("w"), **variables)
     upgraded = command("runs", "list") if by_itself else command("db", "upgrade")
     told = upgraded.err if by_itself else upgraded.out
@@ -489,13 +581,17 @@ def test_the_position_of_a_rebuild_does_not_outlive_its_step(world: World) -> No
     earlier = [id for id in ids[:5] if before[id]["run_id"] != erased]
     query(world.url, "UPDATE orchestra_etl.rebuilds SET after_step_id = %s", ids[5])
     world.run("erase", "--run", erased, "--yes")
-    assert query(world.url, "SELECT after_step_id FROM orchestra_etl.rebuilds") == [{"after_step_id": earlier[-1]}]
+    assert query(world.url, "SELECT after_step_id FROM orchestra_etl.rebuilds") == [
+        {"after_step_id": earlier[-1]}
+    ]
     left = [id for id in ids if before[id]["run_id"] != erased]
     assert world.rebuild()["steps"] == len(left) - len(earlier)
     world.due("SELECT 1")
     query(world.url, "UPDATE orchestra_etl.rebuilds SET after_step_id = %s", left[0])
     world.run("erase", "--run", before[left[0]]["run_id"], "--yes")
-    assert query(world.url, "SELECT after_step_id FROM orchestra_etl.rebuilds") == [{"after_step_id": None}]
+    assert query(world.url, "SELECT after_step_id FROM orchestra_etl.rebuilds") == [
+        {"after_step_id": None}
+    ]
 
 
 @contextmanager

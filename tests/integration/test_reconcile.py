@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from etl.local.history import History
-from etl.local.misbehaviour import Misbehaviour
-from etl.local.simulator import Simulator
 from etl.pipeline.passes import PassReport
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import Misbehaviour
+from etl.simulator.server import Simulator
 from tests.oracle import differences
 from tests.support import configuration, environment, load, query, sync
 
@@ -22,7 +22,9 @@ class World:
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url
-        self.history = History(seed=5, workflows=1, runs_per_workflow=60, live=0, arrivals_per_minute=0)
+        self.history = History(
+            seed=5, workflows=1, runs_per_workflow=60, live=0, arrivals_per_minute=0
+        )
         self.workflow = self.history.workflow_ids[0]
         self.simulator = Simulator(self.history)
 
@@ -77,8 +79,18 @@ def test_the_view_and_the_counts_agree(world: World) -> None:
     )
     row = world.coverage()
     oldest = query(world.url, "SELECT min(start_time) AS t FROM orchestra.runs")[0]["t"]
-    assert (row["known_runs"], row["read_runs"], row["unread_runs"], row["open_runs"]) == (60, 59, 1, 1)
-    assert (row["complete_since"], row["listed_runs"], row["window_full"], row["gaps"]) == (oldest, 60, False, 0)
+    assert (row["known_runs"], row["read_runs"], row["unread_runs"], row["open_runs"]) == (
+        60,
+        59,
+        1,
+        1,
+    )
+    assert (row["complete_since"], row["listed_runs"], row["window_full"], row["gaps"]) == (
+        oldest,
+        60,
+        False,
+        0,
+    )
     assert row["complete_until"] <= row["swept_at"]
 
 

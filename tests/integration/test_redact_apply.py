@@ -12,9 +12,9 @@ import pytest
 
 from etl import app
 from etl.admin import redaction
-from etl.local.history import History
-from etl.local.misbehaviour import Misbehaviour
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import Misbehaviour
+from etl.simulator.server import Simulator
 from etl.transform.generation import REMOVED_ERROR
 from tests.command_line import Command, command_line
 from tests.support import configuration, environment, load, query
@@ -62,7 +62,9 @@ class World:
 
     def configure(self, *rules: tuple[str, str]) -> None:
         """From now on these rules are in force."""
-        made = "".join(f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules)
+        made = "".join(
+            f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules
+        )
         (self.folder / "etl.toml").write_text(configuration(self.workflow, more=made))
         self.patch.setenv("ORCHESTRA_REDACTION_KEY", KEY)
 
@@ -76,8 +78,16 @@ class World:
         """Every column of both schemas in which the text stands, and the planner's statistics."""
         found = set()
         for one in query(self.url, COLUMNS):
-            value = f"encode({one['name']}, 'escape')" if one["kind"] == "bytea" else f"{one['name']}::text"
-            if query(self.url, f"SELECT 1 AS one FROM {one['place']} WHERE position(%s IN {value}) > 0 LIMIT 1", text):
+            value = (
+                f"encode({one['name']}, 'escape')"
+                if one["kind"] == "bytea"
+                else f"{one['name']}::text"
+            )
+            if query(
+                self.url,
+                f"SELECT 1 AS one FROM {one['place']} WHERE position(%s IN {value}) > 0 LIMIT 1",
+                text,
+            ):
                 found.add(f"{one['place']}.{one['name']}")
         # A table without rows keeps the statistics of its last ones.
         sampled = (
@@ -85,7 +95,9 @@ class World:
             " WHERE position(%s IN concat(most_common_vals, histogram_bounds)) > 0"
         )
         tables = [row["t"] for row in query(self.url, sampled, text)]
-        return found | {f"pg_stats.{t}" for t in tables if query(self.url, f"SELECT 1 AS one FROM {t} LIMIT 1")}
+        return found | {
+            f"pg_stats.{t}" for t in tables if query(self.url, f"SELECT 1 AS one FROM {t} LIMIT 1")
+        }
 
     def one(self, sql: str, *parameters: object) -> Any:
         """The only value that a statement gives."""
@@ -95,11 +107,19 @@ class World:
 
 @pytest.fixture
 def world(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[World]:
     """Ten finished runs, none of them loaded."""
     history = History(
-        seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, spacing=timedelta(days=1)
+        seed=5,
+        workflows=1,
+        runs_per_workflow=10,
+        live=0,
+        arrivals_per_minute=0,
+        spacing=timedelta(days=1),
     )
     with Simulator(history).in_thread() as simulator:
         command = command_line(
@@ -155,7 +175,10 @@ def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple
         "orchestra_etl.dead_letters.body", "orchestra_etl.run_ledger.listing",
     }  # fmt: skip
     facts = "SELECT id, state, node_type, start_time, end_time, reported_error IS NULL AS none FROM orchestra.steps ORDER BY id"
-    kept, runs = query(world.url, facts), world.one("SELECT sum(runs)::int FROM orchestra.run_rollup")
+    kept, runs = (
+        query(world.url, facts),
+        world.one("SELECT sum(runs)::int FROM orchestra.run_rollup"),
+    )
     world.configure(*ALL)
     # A list that has become empty is a gap.
     world.run(*command, status=6 if command[0] == "backfill" else 0)
@@ -163,7 +186,12 @@ def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple
     assert query(world.url, facts) == kept
     assert world.one("SELECT sum(runs)::int FROM orchestra.run_rollup") == runs == 9
     for table in ("runs", "steps"):
-        assert world.one(f"SELECT count(DISTINCT COALESCE(redaction_policy, '-')) FROM orchestra.{table}") == 1
+        assert (
+            world.one(
+                f"SELECT count(DISTINCT COALESCE(redaction_policy, '-')) FROM orchestra.{table}"
+            )
+            == 1
+        )
     again = world.command("redact", "apply", "--json").json
     assert again == dict.fromkeys(again, 0) | {"complete": True}
     assert world.command("rollups", "verify").status == 0
@@ -172,14 +200,18 @@ def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple
 def test_names_of_frozen_hours(world: World) -> None:
     """Where the runs were pruned, models that a rule takes away leave the rollups; a call keeps the model that answered."""
     first = world.history.steps(world.runs[0])[0]["id"]
-    world.history.change_step(world.runs[0], first, inputs={"model": CANARY}, outputs={"model": CANARY})
+    world.history.change_step(
+        world.runs[0], first, inputs={"model": CANARY}, outputs={"model": CANARY}
+    )
     world.run("sync")
     world.run("prune", "--runs-older-than", "1h")
     assert world.one("SELECT count(*) FROM orchestra.steps") == 0
     models = "SELECT DISTINCT model FROM orchestra.{} ORDER BY 1"
     assert query(world.url, models.format("step_rollup")) == [{"model": CANARY}, {"model": "m"}]
     world.configure(
-        ("$.inputs", "drop"), ("$[?@ == $.outputs && !@.usage.total_tokens]", "drop"), ("$.organization_id", "hash")
+        ("$.inputs", "drop"),
+        ("$[?@ == $.outputs && !@.usage.total_tokens]", "drop"),
+        ("$.organization_id", "hash"),
     )
     world.run("redact", "apply")
     for table in ("step_rollup", "step_rollup_daily"):
@@ -199,7 +231,11 @@ def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
     def rows() -> dict[str, list[dict[str, Any]]]:
         return {
             table: [
-                {name: value for name, value in row.items() if name not in ("redaction_policy", "content_hash")}
+                {
+                    name: value
+                    for name, value in row.items()
+                    if name not in ("redaction_policy", "content_hash")
+                }
                 for row in query(world.url, f"SELECT * FROM orchestra.{table} ORDER BY {key}")
                 if "x" not in (row.get("id"), row.get("step_id"))
             ]
@@ -207,7 +243,10 @@ def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
         }
 
     world.run("rollups", "refresh", "--all")
-    before, letters = rows(), query(world.url, "SELECT * FROM orchestra_etl.dead_letters ORDER BY id")
+    before, letters = (
+        rows(),
+        query(world.url, "SELECT * FROM orchestra_etl.dead_letters ORDER BY id"),
+    )
     world.configure(("$.none", "drop"), ("$.inputs.none[*].at.all", "mask"))
     done = world.command("redact", "apply", "--json").json
     assert (done["runs"], done["changed"], done["rollups"]) == (9, 1, 0)
@@ -218,7 +257,10 @@ def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
     assert rows() == before
     after = query(world.url, "SELECT * FROM orchestra_etl.dead_letters ORDER BY id")
     assert [row["id"] for row in after] == [row["id"] for row in letters]
-    assert {row["reason"] for row in after if row["body"] == b""} == {"not_an_array", "not_an_object"}
+    assert {row["reason"] for row in after if row["body"] == b""} == {
+        "not_an_array",
+        "not_an_object",
+    }
 
 
 def test_a_rule_reaches_the_columns_of_a_pruned_payload(world: World) -> None:
@@ -229,17 +271,27 @@ def test_a_rule_reaches_the_columns_of_a_pruned_payload(world: World) -> None:
         outputs={"result": {"error": CANARY}},
     )  # fmt: skip
     world.run("sync")
-    sql = "SELECT request_model, node_type, reported_error, state FROM orchestra.steps WHERE id = %s"
+    sql = (
+        "SELECT request_model, node_type, reported_error, state FROM orchestra.steps WHERE id = %s"
+    )
     (before,) = query(world.url, sql, step)
-    assert (before["request_model"], before["reported_error"], before["state"]) == ("kept", CANARY, "succeeded")
+    assert (before["request_model"], before["reported_error"], before["state"]) == (
+        "kept",
+        CANARY,
+        "succeeded",
+    )
     query(world.url, "UPDATE orchestra.outputs SET data = NULL, note = 'pruned'")
     query(world.url, "UPDATE orchestra.inputs SET data = NULL, note = 'pruned'")
     query(world.url, "UPDATE orchestra_etl.run_ledger SET tracking = 'gone', due_at = NULL")
-    world.configure(("$.outputs.result.error", "drop"), ("$.outputs.choices[*].finish_reason", "mask"))
+    world.configure(
+        ("$.outputs.result.error", "drop"), ("$.outputs.choices[*].finish_reason", "mask")
+    )
     world.run("redact", "apply")
     assert query(world.url, sql, step) == [{**before, "reported_error": REMOVED_ERROR}]
     others = "SELECT DISTINCT finish_reason, total_tokens, request_model FROM orchestra.steps WHERE id <> %s"
-    assert query(world.url, others, step) == [{"finish_reason": "********", "total_tokens": 3, "request_model": CANARY}]
+    assert query(world.url, others, step) == [
+        {"finish_reason": "********", "total_tokens": 3, "request_model": CANARY}
+    ]
     assert world.one("SELECT count(*) FROM orchestra.outputs WHERE note = 'pruned'") > 10
 
 
@@ -251,11 +303,14 @@ def test_what_cannot_be_read_is_not_kept(world: World) -> None:
     query(world.url, "UPDATE orchestra.outputs SET data = %s::jsonb WHERE step_id = %s", deep, step)
     world.configure(("$..text", "mask"), ("$.user_id", "hash"))
     world.run("redact", "apply")
-    (row,) = query(world.url, "SELECT data, raw, note FROM orchestra.outputs WHERE step_id = %s", step)
+    (row,) = query(
+        world.url, "SELECT data, raw, note FROM orchestra.outputs WHERE step_id = %s", step
+    )
     assert (row["data"], row["raw"]) == (None, None)
     assert row["note"].startswith("removed")
     assert world.one(
-        "SELECT user_id LIKE 'hmac%%' AND error IS NULL AND extra IS NULL FROM orchestra.steps WHERE id = %s", step
+        "SELECT user_id LIKE 'hmac%%' AND error IS NULL AND extra IS NULL FROM orchestra.steps WHERE id = %s",
+        step,
     )
     assert world.one("SELECT count(*) FROM orchestra.outputs WHERE data IS NULL") == 1
 
@@ -293,7 +348,9 @@ def test_letters_of_one_content_stay_apart(world: World) -> None:
         )  # fmt: skip
     world.configure(("$.text", "mask"))
     assert world.command("redact", "apply", "--json").json["dead_letters"] == 3
-    bodies = query(world.url, "SELECT DISTINCT body FROM orchestra_etl.dead_letters WHERE run_id = 'r'")
+    bodies = query(
+        world.url, "SELECT DISTINCT body FROM orchestra_etl.dead_letters WHERE run_id = 'r'"
+    )
     assert [bytes(row["body"]) for row in bodies] == [b'{"id":"s","text":"********"}']
     assert world.one("SELECT count(*) FROM orchestra_etl.dead_letters WHERE run_id = 'r'") == 3
 
@@ -312,7 +369,11 @@ def test_usage(world: World) -> None:
 
 SETS: dict[str, tuple[tuple[str, str], ...]] = {
     "errors": (("$.error", "drop"), ("$.outputs.result.error", "hash"), ("$.user_id", "mask")),
-    "payloads": (("$.inputs", "drop"), ("$.outputs..[?search(@, '')]", "mask"), ("$.organization_id", "hash")),
+    "payloads": (
+        ("$.inputs", "drop"),
+        ("$.outputs..[?search(@, '')]", "mask"),
+        ("$.organization_id", "hash"),
+    ),
     "everything": (("$.*", "drop"),),
     "usage": (
         ("$.outputs.usage.total_tokens", "mask"),
@@ -333,22 +394,35 @@ def test_rows_are_as_a_load_under_the_rules_makes_them(
     """Column by column, what is left of rows redacted where they are stored is what reading the runs again leaves of them."""
     history = History(seed=11, workflows=2, runs_per_workflow=25, live=0, arrivals_per_minute=0)
     columns = "to_jsonb(t) - ARRAY['content_hash', 'updated_at', 'first_seen_at']"
-    tables = {"runs": "id", "run_payloads": "run_id", "steps": "id", "inputs": "step_id", "outputs": "step_id"}
+    tables = {
+        "runs": "id",
+        "run_payloads": "run_id",
+        "steps": "id",
+        "inputs": "step_id",
+        "outputs": "step_id",
+    }
 
     def rows() -> dict[str, list[Any]]:
         return {
             table: [
                 row["t"]
-                for row in query(database_url, f"SELECT {columns} AS t FROM orchestra.{table} AS t ORDER BY {key}")
+                for row in query(
+                    database_url,
+                    f"SELECT {columns} AS t FROM orchestra.{table} AS t ORDER BY {key}",
+                )
             ]
             for table, key in tables.items()
         }
 
     with Simulator(history).in_thread() as simulator:
         variables = environment(database_url, simulator.base_url, ORCHESTRA_REDACTION_KEY=KEY)
-        command = command_line(tmp_path, monkeypatch, capsys, configuration(*history.workflow_ids), **variables)
+        command = command_line(
+            tmp_path, monkeypatch, capsys, configuration(*history.workflow_ids), **variables
+        )
         assert command("sync").status == 0
-        made = "".join(f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules)
+        made = "".join(
+            f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules
+        )
         (tmp_path / "etl.toml").write_text(configuration(*history.workflow_ids, more=made))
         assert command("redact", "apply", "--json").json["changed"] > 50
         applied = rows()

@@ -16,12 +16,12 @@ from etl import app
 from etl.database import Database
 from etl.ledger import claims
 from etl.ledger.lifecycle import PollingPolicy
-from etl.local.history import History, utc_now
-from etl.local.misbehaviour import Misbehaviour
-from etl.local.simulator import Simulator
 from etl.pipeline.loading import Loader
 from etl.pipeline.passes import PassReport
 from etl.pipeline.reading import Reading
+from etl.simulator.history import History, utc_now
+from etl.simulator.misbehaviour import Misbehaviour
+from etl.simulator.server import Simulator
 from etl.transform.redact import Redaction, Rule
 from etl.transform.states import StateMap
 from tests.command_line import Command, command_line
@@ -44,7 +44,10 @@ EMPTY = "SELECT content_hash FROM orchestra_etl.dead_letters WHERE body = ''"
 def rules(*paths: tuple[str, str], workflow: str | None = None) -> str:
     """The TOML of these rules."""
     scope = "" if workflow is None else f'workflow = "{workflow}"\n'
-    return "".join(f'[[redaction.rules]]\n{scope}path = "{path}"\naction = "{action}"\n' for path, action in paths)
+    return "".join(
+        f'[[redaction.rules]]\n{scope}path = "{path}"\naction = "{action}"\n'
+        for path, action in paths
+    )
 
 
 class World:
@@ -68,7 +71,9 @@ class World:
 
     def sync(self, *paths: tuple[str, str]) -> PassReport:
         """One pass under these rules, every open run being due."""
-        query(self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
+        query(
+            self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
+        )
         return asyncio.run(sync(self.settings(*paths)))
 
     def reread(self, *paths: tuple[str, str]) -> PassReport:
@@ -109,7 +114,9 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
     """Two workflows with six finished runs each, and a clock that stands still: what is counted does not depend on how far a
     run has come when it is read."""
     begun = utc_now()
-    history = History(seed=3, workflows=2, runs_per_workflow=6, live=0, arrivals_per_minute=0, now=lambda: begun)
+    history = History(
+        seed=3, workflows=2, runs_per_workflow=6, live=0, arrivals_per_minute=0, now=lambda: begun
+    )
     with Simulator(history).in_thread() as simulator:
         yield World(tmp_path, database_url, history, simulator)
 
@@ -119,26 +126,45 @@ def hostile(step_ids: Mapping[str, str]) -> dict[str, bytes]:
     secret = CANARY.encode()
 
     def step(id_: bytes, more: bytes = b"") -> bytes:
-        return b'{"id":%s,"status":"completed","inputs":{"secret":"%s","kept":1}%s}' % (id_, secret, more)
+        return b'{"id":%s,"status":"completed","inputs":{"secret":"%s","kept":1}%s}' % (
+            id_,
+            secret,
+            more,
+        )
 
     return {
         "not_an_array": step(b'"a"'),
         "cut": b"[" + step(b'"b1"') + b"," + step(b'"b2"')[:-3],
         "no_json": b"<html>" + secret,
-        "malformed": b"[" + step(b'"d1"') + b',{"id":"d2","secret":"%s" 1},"%s",%s]' % (secret, secret, step(b"[7]")),
+        "malformed": b"["
+        + step(b'"d1"')
+        + b',{"id":"d2","secret":"%s" 1},"%s",%s]' % (secret, secret, step(b"[7]")),
         "surrogates": b"["
         + step(b'"e"', b',"outputs":{"secret":"\\ud800%s","text":"\\ud800 \\u0000"}' % secret)
         + b"]",
-        "not_utf_8": b"[" + step(b'"f"', b',"outputs":{"secret":"%s\xff","text":"\xff"}' % secret) + b"]",
+        "not_utf_8": b"["
+        + step(b'"f"', b',"outputs":{"secret":"%s\xff","text":"\xff"}' % secret)
+        + b"]",
         "duplicates": b"[%s,%s]" % (step(b'"g"', b',"n":1'), step(b'"g"')),
-        "members": b'[{"id":"h","inputs":{"secret":"%s"},"inputs":{"secret":"%s"},"inputs":{}}]' % (secret, secret),
+        "members": b'[{"id":"h","inputs":{"secret":"%s"},"inputs":{"secret":"%s"},"inputs":{}}]'
+        % (secret, secret),
         "conflict": b"[" + step(b'"%s"' % step_ids["taken"].encode()) + b"]",
         "types": b"["
-        + step(b'"i"', b',"error":{"secret":"%s"},"tokens":{"secret":"%s"},"new":[{"secret":"%s"}]' % ((secret,) * 3))
+        + step(
+            b'"i"',
+            b',"error":{"secret":"%s"},"tokens":{"secret":"%s"},"new":[{"secret":"%s"}]'
+            % ((secret,) * 3),
+        )
         + b"]",
-        "deep": b"[" + step(b'"j"', b',"outputs":%s' % (b"[" * 4000 + b"]" * 4000)) + b"," + step(b'"k"') + b"]",
+        "deep": b"["
+        + step(b'"j"', b',"outputs":%s' % (b"[" * 4000 + b"]" * 4000))
+        + b","
+        + step(b'"k"')
+        + b"]",
         "refused": b"[" + step(b'"l"', b',"node_id":"refused"') + b"," + step(b'"m"') + b"]",
-        "numbers": b"[" + step(b'"n"', b',"outputs":[NaN,1e400,1e131072,1.10,%s]' % (b"9" * 5000)) + b"]",
+        "numbers": b"["
+        + step(b'"n"', b',"outputs":[NaN,1e400,1e131072,1.10,%s]' % (b"9" * 5000))
+        + b"]",
     }
 
 
@@ -148,7 +174,13 @@ def test_the_canary_is_nowhere(world: World) -> None:
     query(world.url, "ALTER TABLE orchestra.runs ADD CHECK (status <> 'refused')")
     honest = world.history.run_ids(world.first)
     bodies = hostile({"taken": world.history.steps(honest[0])[0]["id"]})
-    runs = dict(zip(bodies, world.history.add_runs(world.first, len(bodies) + 1, {"secret": CANARY}), strict=False))
+    runs = dict(
+        zip(
+            bodies,
+            world.history.add_runs(world.first, len(bodies) + 1, {"secret": CANARY}),
+            strict=False,
+        )
+    )
     world.simulator.steps_bodies.update({runs[kind]: body for kind, body in bodies.items()})
     world.history.change_run(
         runs["types"], status={"secret": CANARY}, surprise={"secret": CANARY}, error=[{"secret": 1}]
@@ -161,23 +193,48 @@ def test_the_canary_is_nowhere(world: World) -> None:
     world.sync(*removal)
     page = b'[{"id":"x","inputs":{"secret":"%s"}},{"id":"x","inputs":{"secret":"%s"},"n":1},{"inputs":{"secret":"%s"}},"%s"]'
     page %= (CANARY.encode(),) * 4
-    world.simulator.misbehave(Misbehaviour(body=page, endpoints=("runs",), workflow_id=world.first, count=2))
+    world.simulator.misbehave(
+        Misbehaviour(body=page, endpoints=("runs",), workflow_id=world.first, count=2)
+    )
     world.sync(*removal)
     world.simulator.misbehave()
     world.sync(*removal)
     world.reread(*removal)
     assert world.found() == []
-    reasons = {row["reason"] for row in query(world.url, "SELECT reason FROM orchestra_etl.dead_letters")}
+    reasons = {
+        row["reason"] for row in query(world.url, "SELECT reason FROM orchestra_etl.dead_letters")
+    }
     assert reasons >= {
-        *("not_an_array", "not_an_object", "malformed", "unusable_id", "duplicate_id", "id_conflict", "not_redactable"),
+        *(
+            "not_an_array",
+            "not_an_object",
+            "malformed",
+            "unusable_id",
+            "duplicate_id",
+            "id_conflict",
+            "not_redactable",
+        ),
         "rejected",
     }
-    empty = query(world.url, "SELECT DISTINCT reason FROM orchestra_etl.dead_letters WHERE body = '' ORDER BY 1")
-    assert [row["reason"] for row in empty] == ["malformed", "not_an_array", "not_an_object", "not_redactable"]
+    empty = query(
+        world.url,
+        "SELECT DISTINCT reason FROM orchestra_etl.dead_letters WHERE body = '' ORDER BY 1",
+    )
+    assert [row["reason"] for row in empty] == [
+        "malformed",
+        "not_an_array",
+        "not_an_object",
+        "not_redactable",
+    ]
     hashes = {bytes(row["content_hash"]) for row in query(world.url, EMPTY)}
     assert hashlib.blake2b(b"", digest_size=16).digest() not in hashes
     assert hmac.digest(KEY.encode(), b"<html>" + CANARY.encode(), "sha256")[:16] in hashes
-    assert world.one("SELECT count(*) FROM orchestra_etl.dead_letters WHERE body <> '' AND reason = 'rejected'") == 2
+    assert (
+        world.one(
+            "SELECT count(*) FROM orchestra_etl.dead_letters WHERE body <> '' AND reason = 'rejected'"
+        )
+        == 2
+    )
     steps = {row["id"]: row for row in query(world.url, "SELECT s.*, i.data, o.data::text AS outputs, o.raw, o.note FROM"
              " orchestra.steps s LEFT JOIN orchestra.inputs i ON i.step_id = s.id LEFT JOIN orchestra.outputs o"
              " ON o.step_id = s.id")}  # fmt: skip
@@ -187,7 +244,10 @@ def test_the_canary_is_nowhere(world: World) -> None:
     assert steps["i"]["extra"] == {"tokens": {}, "new": [{}]}
     assert json.loads(steps["e"]["outputs"]) == {"text": "\ufffd \ufffd"}
     assert steps["n"]["outputs"].endswith(f", 1.10, {'9' * 5000}]")
-    assert steps["e"]["note"] == "jsonb cannot hold: a lone surrogate, NUL; not kept: the workflow has redaction rules"
+    assert (
+        steps["e"]["note"]
+        == "jsonb cannot hold: a lone surrogate, NUL; not kept: the workflow has redaction rules"
+    )
     assert query(world.url, "SELECT * FROM orchestra.inputs WHERE raw IS NOT NULL") == []
     assert query(world.url, "SELECT * FROM orchestra.outputs WHERE raw IS NOT NULL") == []
     stored = query(world.url, "SELECT p.inputs, r.user_id FROM orchestra.runs r JOIN orchestra.run_payloads p"
@@ -210,30 +270,46 @@ def test_without_rules_the_canary_is_where_it_was(world: World) -> None:
 def test_a_workflow_without_rules_is_as_before(world: World) -> None:
     """A workflow that no rule applies to is stored as its history says, under no policy; its rows do not depend on the rules."""
     world.sync(*SECRETS)
-    second = [problem for problem in differences(world.url, world.history) if _of_second(world, problem)]
+    second = [
+        problem for problem in differences(world.url, world.history) if _of_second(world, problem)
+    ]
     assert second == []
     selected = "SELECT * FROM orchestra.{} WHERE {} = ANY (%s) ORDER BY 1"
     runs = list(world.history.run_ids(world.second))
     steps = [step["id"] for run in runs for step in world.history.steps(run)]
-    keys = {"runs": "id", "run_payloads": "run_id", "steps": "id", "inputs": "step_id", "outputs": "step_id"}
+    keys = {
+        "runs": "id",
+        "run_payloads": "run_id",
+        "steps": "id",
+        "inputs": "step_id",
+        "outputs": "step_id",
+    }
 
     def rows() -> list[dict[str, Any]]:
         return [
             row
             for table in LOADED
-            for row in query(world.url, selected.format(table, keys[table]), runs if "run" in table else steps)
+            for row in query(
+                world.url, selected.format(table, keys[table]), runs if "run" in table else steps
+            )
         ]
 
     before = rows()
     assert {row["redaction_policy"] for row in before if "redaction_policy" in row} == {None}
     report = world.reread(("$.outputs", "hash"))
     assert rows() == before
-    assert report.load.steps_updated == sum(len(world.history.steps(run)) for run in world.history.run_ids(world.first))
+    assert report.load.steps_updated == sum(
+        len(world.history.steps(run)) for run in world.history.run_ids(world.first)
+    )
 
 
 def _of_second(world: World, problem: str) -> bool:
     known = set(world.history.run_ids(world.second))
-    known |= {step["id"] for run in world.history.run_ids(world.second) for step in world.history.steps(run)}
+    known |= {
+        step["id"]
+        for run in world.history.run_ids(world.second)
+        for step in world.history.steps(run)
+    }
     return any(one in problem for one in known)
 
 
@@ -251,14 +327,27 @@ def test_a_changed_policy_rewrites_at_the_next_read(world: World) -> None:
     versions = query(
         world.url,
         "SELECT DISTINCT redaction_policy FROM orchestra.steps WHERE workflow_id = %(w)s UNION"
-        " SELECT redaction_policy FROM orchestra.runs WHERE workflow_id = %(w)s".replace("%(w)s", f"'{world.first}'"),
+        " SELECT redaction_policy FROM orchestra.runs WHERE workflow_id = %(w)s".replace(
+            "%(w)s", f"'{world.first}'"
+        ),
     )
-    recorded = query(world.url, "SELECT version, rules, first_used_at FROM orchestra_etl.redaction_policies")
+    recorded = query(
+        world.url, "SELECT version, rules, first_used_at FROM orchestra_etl.redaction_policies"
+    )
     assert [row["redaction_policy"] for row in versions] == [row["version"] for row in recorded]
-    assert [rule["path"] for rule in recorded[0]["rules"]] == ["$['inputs']", "$['user_id']", "$['outputs']"]
+    assert [rule["path"] for rule in recorded[0]["rules"]] == [
+        "$['inputs']",
+        "$['user_id']",
+        "$['outputs']",
+    ]
     again = world.reread(*whole)
     assert (again.load.steps_updated, again.load.runs_updated, again.load.runs > 0) == (0, 0, True)
-    assert query(world.url, "SELECT version, rules, first_used_at FROM orchestra_etl.redaction_policies") == recorded
+    assert (
+        query(
+            world.url, "SELECT version, rules, first_used_at FROM orchestra_etl.redaction_policies"
+        )
+        == recorded
+    )
     world.reread()
     assert differences(world.url, world.history) == []
 
@@ -335,7 +424,10 @@ def test_recovered_letters_are_redacted(world: World, database_url: str) -> None
 
 @pytest.fixture
 def command(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Command:
     """The command with rules for the first workflow, one of them misspelt."""
     paths = (
@@ -363,15 +455,28 @@ def test_preview(world: World, command: Command) -> None:
     assert query(world.url, "SELECT * FROM orchestra_etl.run_ledger") == []
     found = command("redact", "preview", run_id, "--workflow", world.first, "--json").json
     assert CANARY not in json.dumps(found)
-    assert [rule["matches"] for rule in found["rules"]] == [len(steps) + 1, len(steps), 0, len(steps) + 1]
+    assert [rule["matches"] for rule in found["rules"]] == [
+        len(steps) + 1,
+        len(steps),
+        0,
+        len(steps) + 1,
+    ]
     of_run = [one for one in found["removals"] if one["step_id"] is None]
     assert [(one["path"], one["action"], one["type"], one["size_bytes"]) for one in of_run] == [
         ("$['inputs']['secret']", "drop", "string", len(CANARY) + 2),
         ("$['user_id']", "hash", "string", len(CANARY) + 2),
     ]
-    assert {one["node_id"] for one in found["removals"]} == {None, *(step["node_id"] for step in steps)}
-    none = command("redact", "preview", world.history.run_ids(world.second)[0], "--workflow", world.second)
-    assert (none.status, none.out) == (0, f"workflow {world.second} has no redaction rules: everything is kept\n")
+    assert {one["node_id"] for one in found["removals"]} == {
+        None,
+        *(step["node_id"] for step in steps),
+    }
+    none = command(
+        "redact", "preview", world.history.run_ids(world.second)[0], "--workflow", world.second
+    )
+    assert (none.status, none.out) == (
+        0,
+        f"workflow {world.second} has no redaction rules: everything is kept\n",
+    )
 
 
 def test_preview_counts_what_other_rules_wrote(world: World, command: Command) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from etl.local.history import History
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from etl.transform import traces
 from etl.transform.redact import Policy, Redaction, Rule
 from etl.transform.scanner import split
@@ -33,14 +33,18 @@ _EVERY_RULE = re.compile(r"^#? ?\[\[redaction\.rules\]\]$", re.MULTILINE)
 def recipes() -> dict[str, str]:
     """The TOML of every example of redaction rules in the documentation and the configuration, by its title."""
     found = {
-        title: body for title, body in _BLOCK.findall((ROOT / "docs/security.md").read_text()) if "[[redaction" in body
+        title: body
+        for title, body in _BLOCK.findall((ROOT / "docs/security.md").read_text())
+        if "[[redaction" in body
     }
     config = (ROOT / "config/etl.toml").read_text()
     example = re.search(r"^# (\[\[redaction\.rules\]\]\n(?:#.*\n)+)", config, re.MULTILINE)
     assert example is not None
     lines = [line.removeprefix("# ") for line in example[1].splitlines()]
     # As it is, it names a workflow and a node that the reader replaces.
-    found["config/etl.toml"] = "\n".join(line for line in lines if not line.startswith(("workflow", "node")))
+    found["config/etl.toml"] = "\n".join(
+        line for line in lines if not line.startswith(("workflow", "node"))
+    )
     return found
 
 
@@ -49,19 +53,39 @@ def _with(value: Any, text: str, *, keep: frozenset[str] = frozenset()) -> Any:
     if isinstance(value, str):
         return f"{text} {value}"
     if isinstance(value, dict):
-        return {name: inner if name in keep else _with(inner, text, keep=keep) for name, inner in value.items()}
+        return {
+            name: inner if name in keep else _with(inner, text, keep=keep)
+            for name, inner in value.items()
+        }
     return [_with(inner, text, keep=keep) for inner in value] if isinstance(value, list) else value
 
 
 def everywhere(element: dict[str, Any], text: str) -> dict[str, Any]:
     """A step or a run with this text in everything but what tells whose it is, and what holds the row together."""
-    stay = ("id", "node_id", "user_id", "organization_id", "status", "start_time", "end_time", "elapsed_time", "tokens")
-    changed = {name: value if name in stay else _with(value, text) for name, value in element.items()}
+    stay = (
+        "id",
+        "node_id",
+        "user_id",
+        "organization_id",
+        "status",
+        "start_time",
+        "end_time",
+        "elapsed_time",
+        "tokens",
+    )
+    changed = {
+        name: value if name in stay else _with(value, text) for name, value in element.items()
+    }
     outputs = element.get("outputs")
     if isinstance(outputs, dict) and outputs.get("object") == "chat.completion":
         changed["outputs"] |= {name: outputs[name] for name in ("object", "model")}
         changed["outputs"]["usage"] = {**outputs["usage"], "note": text}
-    return {**changed, "error": {"message": text}, "step_metadata": [{"m": text}], "surprise": {"deep": [text]}}
+    return {
+        **changed,
+        "error": {"message": text},
+        "step_metadata": [{"m": text}],
+        "surprise": {"deep": [text]},
+    }
 
 
 def of_person(element: dict[str, Any], text: str) -> dict[str, Any]:
@@ -96,7 +120,13 @@ def sample(sample_steps: bytes) -> list[dict[str, Any]]:
     return [
         *steps,
         {**model, "id": "bare", "node_id": "bare", "inputs": "said", "outputs": "answered"},
-        {**model, "id": "passed", "node_id": "passed", "inputs": model["outputs"], "surprise": model["outputs"]},
+        {
+            **model,
+            "id": "passed",
+            "node_id": "passed",
+            "inputs": model["outputs"],
+            "surprise": model["outputs"],
+        },
     ]
 
 
@@ -117,8 +147,14 @@ def _found(url: str, text: str) -> list[str]:
     )
     found = []
     for one in columns:
-        value = f"encode({one['name']}, 'escape')" if one["kind"] == "bytea" else f"{one['name']}::text"
-        if query(url, f"SELECT 1 AS one FROM {one['place']} WHERE position(%s IN {value}) > 0 LIMIT 1", text):
+        value = (
+            f"encode({one['name']}, 'escape')" if one["kind"] == "bytea" else f"{one['name']}::text"
+        )
+        if query(
+            url,
+            f"SELECT 1 AS one FROM {one['place']} WHERE position(%s IN {value}) > 0 LIMIT 1",
+            text,
+        ):
             found.append(f"{one['place']}.{one['name']}")
     return found
 
@@ -142,7 +178,9 @@ def test_a_recipe_is_complete(
     bad = json.dumps(place({"inputs": {"text": "no id"}}, text))
     simulator.steps_bodies[run_id] = (json.dumps(steps)[:-1] + f", {bad}]").encode()
     row = {"inputs": {"text": "said"}, "outputs": sample[0]["outputs"], "error": None}
-    history.change_run(run_id, **{name: value for name, value in place(row, text).items() if name != "id"})
+    history.change_run(
+        run_id, **{name: value for name, value in place(row, text).items() if name != "id"}
+    )
     variables = environment(database_url, simulator.base_url, ORCHESTRA_REDACTION_KEY=KEY)
     command = command_line(tmp_path, monkeypatch, capsys, configuration(workflow), **variables)
     assert command("sync").status == 6  # the step without an id
@@ -162,9 +200,9 @@ def test_a_recipe_is_complete(
     )
     states = {"Keep no content": True, "Mask all texts": True, "config/etl.toml": False}
     model, tokens = ("virtuoso-medium", 84) if states.get(title, True) else (None, None)
-    assert [(one["state"], one["response_model"], one["total_tokens"], one["named"]) for one in kept] == [
-        ("succeeded", model, tokens, True)
-    ]
+    assert [
+        (one["state"], one["response_model"], one["total_tokens"], one["named"]) for one in kept
+    ] == [("succeeded", model, tokens, True)]
 
 
 # Where a text still stands
@@ -178,7 +216,10 @@ def _policy(*rules: Rule) -> Policy:
 
 def _elements(*steps: dict[str, Any], run: dict[str, Any] | None = None) -> list[traces.Element]:
     made: list[traces.Element] = []
-    for element, of_run in [*((step, False) for step in steps), *([(run, True)] if run is not None else [])]:
+    for element, of_run in [
+        *((step, False) for step in steps),
+        *([(run, True)] if run is not None else []),
+    ]:
         parts = split(b"[" + json.dumps(element).encode() + b"]")
         assert parts is not None
         ((own, members),) = parts.elements
@@ -191,7 +232,8 @@ def _places(
     *rules: Rule, steps: list[dict[str, Any]], run: dict[str, Any] | None = None
 ) -> list[tuple[str | None, str]]:
     return [
-        (one.step_id, one.path) for one in traces.find_traces(_policy(*rules), "r", _elements(*steps, run=run)).found
+        (one.step_id, one.path)
+        for one in traces.find_traces(_policy(*rules), "r", _elements(*steps, run=run)).found
     ]
 
 
@@ -212,7 +254,11 @@ def test_the_samples_answer_stands_in_the_next_steps_inputs(sample_steps: bytes)
 def test_a_text_is_found_in_any_form() -> None:
     """Inside another text, as JSON in a text, as a member's name, as a long part, in errors, unknown fields and the run's row."""
     said = 'The "quoted" answer of the model\nand its second line'
-    step = {"id": "a", "node_id": "n", "outputs": {"choices": [{"message": {"role": "assistant", "content": said}}]}}
+    step = {
+        "id": "a",
+        "node_id": "n",
+        "outputs": {"choices": [{"message": {"role": "assistant", "content": said}}]},
+    }
     other = {
         "id": "b", "error": f"cannot send: {said}", "surprise": [json.dumps({"text": said})],
         "inputs": {said: 1, "role": "assistant"},
@@ -259,12 +305,15 @@ def test_preview_shows_where_a_text_still_stands(
     (run_id,) = history.run_ids(workflow)
     simulator.steps_bodies[run_id] = sample_steps
     history.change_run(
-        run_id, outputs={"End": json.loads(sample_steps)[0]["outputs"]["choices"][0]["message"]["content"]}
+        run_id,
+        outputs={"End": json.loads(sample_steps)[0]["outputs"]["choices"][0]["message"]["content"]},
     )
     rules = f'[[redaction.rules]]\npath = "{MESSAGES.path}"\naction = "drop"\n'
     rules += '[[redaction.rules]]\npath = "$.status"\naction = "mask"\n'
     variables = environment(database_url, simulator.base_url, ORCHESTRA_REDACTION_KEY=KEY)
-    command: Command = command_line(tmp_path, monkeypatch, capsys, configuration(workflow, more=rules), **variables)
+    command: Command = command_line(
+        tmp_path, monkeypatch, capsys, configuration(workflow, more=rules), **variables
+    )
     arguments = ("redact", "preview", run_id, "--workflow", workflow)
     shown = command(*arguments)
     words = " ".join(shown.out.split())

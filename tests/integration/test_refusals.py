@@ -13,10 +13,10 @@ from aiohttp import web
 
 from etl import app
 from etl.errors import ConfigurationError
-from etl.local.history import History
-from etl.local.misbehaviour import Endpoint, Misbehaviour
-from etl.local.simulator import Simulator
 from etl.pipeline.passes import PassReport
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import Endpoint, Misbehaviour
+from etl.simulator.server import Simulator
 from tests.faults.answers import changed
 from tests.oracle import differences
 from tests.support import configuration, environment, load, query, sync
@@ -31,7 +31,9 @@ class World:
 
     def sync(self, *workflow_ids: str, **more: Any) -> PassReport:
         """One pass over these workflows, every open run being due."""
-        query(self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
+        query(
+            self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
+        )
         variables = environment(self.url, self.simulator.base_url, ORCHESTRA_ETL_API__ATTEMPTS="1")
         return asyncio.run(sync(load(self.folder, configuration(*workflow_ids, **more), variables)))
 
@@ -87,7 +89,11 @@ def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: 
     )
     assert "discover" not in str(report.errors[0])
     found = world.swept()
-    assert (found["watermark"], found["complete"], str(status) in found["last_error"]) == (0, False, True)
+    assert (found["watermark"], found["complete"], str(status) in found["last_error"]) == (
+        0,
+        False,
+        True,
+    )
     assert world.known() == 10
     assert world.sync(world.workflow, world.other).exit_status == 0
     assert differences(world.url, world.history) == []
@@ -95,7 +101,8 @@ def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: 
 
 
 @pytest.mark.parametrize(
-    ("status", "ended"), [(400, True), (404, True), (410, True), (416, True), (422, True), (302, False), (405, False)]
+    ("status", "ended"),
+    [(400, True), (404, True), (410, True), (416, True), (422, True), (302, False), (405, False)],
 )
 def test_what_servers_say_of_a_page_past_the_end(world: World, status: int, ended: bool) -> None:
     """Behind the only run of a list, what says that there is no such page means its end; a redirect or a lost route does not."""
@@ -110,7 +117,11 @@ def test_what_servers_say_of_a_page_past_the_end(world: World, status: int, ende
 
     with changed(world.simulator, answer):
         report = world.sync(world.workflow)
-    assert (report.exit_status, world.swept()["complete"], world.known()) == (0 if ended else 5, ended, 1)
+    assert (report.exit_status, world.swept()["complete"], world.known()) == (
+        0 if ended else 5,
+        ended,
+        1,
+    )
 
 
 def test_a_server_without_run_lists_is_told_from_one_that_fails(world: World) -> None:
@@ -138,7 +149,9 @@ def test_the_advice_fits_what_was_refused(
     world: World, status: int, endpoints: tuple[Endpoint, ...], advised: bool
 ) -> None:
     """To do without a list is advised only where the server is the right one and has no such path."""
-    world.simulator.misbehave(Misbehaviour(status=status, endpoints=endpoints, headers={"Location": "/login"}))
+    world.simulator.misbehave(
+        Misbehaviour(status=status, endpoints=endpoints, headers={"Location": "/login"})
+    )
     (error,) = world.sync(world.workflow).errors
     assert str(status) in str(error)
     assert ("discover" in str(error)) is advised
@@ -147,18 +160,29 @@ def test_the_advice_fits_what_was_refused(
 
 def test_a_wrong_base_path_is_not_taken_for_a_server_without_lists(world: World) -> None:
     """Where nothing below the base URL answers, the line names that setting and no other."""
-    variables = environment(world.url, f"{world.simulator.base_url}/v9", ORCHESTRA_ETL_API__ATTEMPTS="1")
+    variables = environment(
+        world.url, f"{world.simulator.base_url}/v9", ORCHESTRA_ETL_API__ATTEMPTS="1"
+    )
     report = asyncio.run(sync(load(world.folder, configuration(world.workflow), variables)))
     assert report.exit_status == 5
     assert "check the id and `api.base_url`" in str(report.errors[0])
     assert "discover" not in str(report.errors[0])
 
 
-@pytest.mark.parametrize(("status", "exit_status"), [(404, 6), (400, 6), (302, 6), (403, 3), (500, 5)])
-def test_one_workflow_of_several_that_is_refused_costs_only_itself(world: World, status: int, exit_status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "exit_status"), [(404, 6), (400, 6), (302, 6), (403, 3), (500, 5)]
+)
+def test_one_workflow_of_several_that_is_refused_costs_only_itself(
+    world: World, status: int, exit_status: int
+) -> None:
     """The others are read whole, the exit status does not call the API unreachable, and status names the workflow."""
     world.simulator.misbehave(
-        Misbehaviour(status=status, endpoints=("runs",), workflow_id=world.other, headers={"Location": "/login"})
+        Misbehaviour(
+            status=status,
+            endpoints=("runs",),
+            workflow_id=world.other,
+            headers={"Location": "/login"},
+        )
     )
     for _ in range(2):
         report = world.sync(world.workflow, world.other)
@@ -166,14 +190,32 @@ def test_one_workflow_of_several_that_is_refused_costs_only_itself(world: World,
         assert [str(status) in str(error) for error in (*report.errors, *report.refused)] == [True]
     assert world.known() == 30
     assert world.swept()["complete"]
-    loaded = load(world.folder, configuration(world.workflow, world.other), environment(world.url, "http://x"))
+    loaded = load(
+        world.folder, configuration(world.workflow, world.other), environment(world.url, "http://x")
+    )
     with app.open_database(loaded) as database:
         found = {one.id: one for one in app.read_status(loaded, database).workflows}
     assert found[world.workflow].verdict == "ok"
-    assert (found[world.other].verdict, str(status) in found[world.other].reasons[0].text) == ("failing", True)
+    assert (found[world.other].verdict, str(status) in found[world.other].reasons[0].text) == (
+        "failing",
+        True,
+    )
 
 
-ODD_IDS: tuple[object, ...] = ("..", ".", "a/../b", "a\x07b", "", "x" * 600, 7, None, {"id": 1}, ["x"], True, "\ud800")
+ODD_IDS: tuple[object, ...] = (
+    "..",
+    ".",
+    "a/../b",
+    "a\x07b",
+    "",
+    "x" * 600,
+    7,
+    None,
+    {"id": 1},
+    ["x"],
+    True,
+    "\ud800",
+)
 
 
 def test_workflows_that_cannot_be_asked_for_cost_only_themselves(world: World) -> None:
@@ -190,11 +232,14 @@ def test_workflows_that_cannot_be_asked_for_cost_only_themselves(world: World) -
     assert differences(world.url, world.history) == []
     with app.open_database(loaded) as database:
         found = app.read_status(loaded, database)
-    assert {one.id: one.verdict for one in found.workflows} == {world.workflow: "ok", world.other: "ok"}
-    assert (found.verdict, found.unusable_workflows) == ("warning", len(ODD_IDS) + 1)
-    assert {row["reason"] for row in query(world.url, "SELECT reason FROM orchestra_etl.dead_letters")} == {
-        "unusable_id"
+    assert {one.id: one.verdict for one in found.workflows} == {
+        world.workflow: "ok",
+        world.other: "ok",
     }
+    assert (found.verdict, found.unusable_workflows) == ("warning", len(ODD_IDS) + 1)
+    assert {
+        row["reason"] for row in query(world.url, "SELECT reason FROM orchestra_etl.dead_letters")
+    } == {"unusable_id"}
 
 
 @pytest.mark.parametrize("id", ["..", "a/../b", "a\\\\..", "\\u0007"])
@@ -219,7 +264,9 @@ def test_a_run_that_cannot_be_asked_for_costs_only_itself(world: World) -> None:
         first, second = world.sync(world.workflow), world.sync(world.workflow)
     assert (first.exit_status, first.errors) == (6, [])
     assert (second.exit_status, second.errors) == (0, [])
-    assert query(world.url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'") == [{"n": 30}]
+    assert query(
+        world.url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'"
+    ) == [{"n": 30}]
 
 
 def test_a_run_whose_own_row_may_not_be_read_is_loaded_from_its_steps(world: World) -> None:
@@ -227,7 +274,12 @@ def test_a_run_whose_own_row_may_not_be_read_is_loaded_from_its_steps(world: Wor
     world.simulator.misbehave(Misbehaviour(status=403, endpoints=("run", "runs", "workflows")))
     named = tuple(world.history.run_ids(world.workflow, 20))
     report = world.sync(world.workflow, discover=False, runs=named)
-    assert (report.exit_status, report.errors, report.load.runs, report.load.failed) == (0, [], 20, 0)
+    assert (report.exit_status, report.errors, report.load.runs, report.load.failed) == (
+        0,
+        [],
+        20,
+        0,
+    )
     assert world.simulator.requests["run"] > 0
     rows = query(world.url, "SELECT status_source, count(*) AS n FROM orchestra.runs GROUP BY 1")
     assert rows == [{"status_source": "derived", "n": 20}]

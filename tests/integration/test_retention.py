@@ -19,9 +19,9 @@ from etl.database import Database
 from etl.errors import ConfigurationError
 from etl.ledger import clock, dead_letters, sweeps
 from etl.ledger.dead_letters import Letter
-from etl.local.history import History
-from etl.local.simulator import Simulator
 from etl.records import Rejected
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from etl.transform.runs import decode_page
 from tests.command_line import command_line
 from tests.support import configuration, environment, load, query, sync, writes
@@ -40,18 +40,27 @@ class World:
 
     def sync(self, **more: str) -> Any:
         """One pass."""
-        return asyncio.run(sync(load(self.folder, configuration(self.workflow), {**self.variables, **more})))
+        return asyncio.run(
+            sync(load(self.folder, configuration(self.workflow), {**self.variables, **more}))
+        )
 
-    def prune(self, *, payloads: float | None = None, runs: float | None = None, **more: Any) -> retention.Pruned:
+    def prune(
+        self, *, payloads: float | None = None, runs: float | None = None, **more: Any
+    ) -> retention.Pruned:
         """Prune by these ages, in days."""
         wanted = self.database.transaction(
-            lambda c: retention.horizons(c, payloads=payloads and payloads * DAY, runs=runs and runs * DAY)
+            lambda c: retention.horizons(
+                c, payloads=payloads and payloads * DAY, runs=runs and runs * DAY
+            )
         )
         return retention.prune(self.database, wanted, keeping=rollups.keeping_counts, **more)
 
     def tracking(self) -> dict[str, int]:
         """How many runs there are by tracking."""
-        rows = query(self.url, "SELECT tracking, count(*) AS n FROM orchestra_etl.run_ledger GROUP BY tracking")
+        rows = query(
+            self.url,
+            "SELECT tracking, count(*) AS n FROM orchestra_etl.run_ledger GROUP BY tracking",
+        )
         return {row["tracking"]: row["n"] for row in rows}
 
     def with_payloads(self) -> set[str]:
@@ -62,7 +71,10 @@ class World:
             run = key or "(SELECT run_id FROM orchestra.steps WHERE id = step_id)"
             filled = " OR ".join(f"{column} IS NOT NULL" for column in columns)
             found |= {
-                row["run"] for row in query(self.url, f"SELECT {run} AS run FROM {table.fullname} WHERE {filled}")
+                row["run"]
+                for row in query(
+                    self.url, f"SELECT {run} AS run FROM {table.fullname} WHERE {filled}"
+                )
             }
         return found
 
@@ -72,7 +84,12 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
     """Ten finished runs a day apart, served now, none of them loaded."""
     # Ten runs about a day apart: number n, from the newest at 0, ended n + 0.2 to n + 1 days ago.
     history = History(
-        seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, spacing=timedelta(days=1)
+        seed=5,
+        workflows=1,
+        runs_per_workflow=10,
+        live=0,
+        arrivals_per_minute=0,
+        spacing=timedelta(days=1),
     )
     with Simulator(history).in_thread() as simulator:
         made = World(tmp_path, database_url, history, simulator)
@@ -85,7 +102,9 @@ def test_payloads_go_and_metrics_stay(world: World) -> None:
     world.sync()
     young = set(world.history.run_ids(world.workflow)[:5])
     old = set(world.history.run_ids(world.workflow)) - young
-    columns = "id, run_id, status, start_time, duration_ms, total_tokens, error, content_hash, updated_at"
+    columns = (
+        "id, run_id, status, start_time, duration_ms, total_tokens, error, content_hash, updated_at"
+    )
     before = query(world.url, f"SELECT {columns} FROM orchestra.steps ORDER BY id")
     assert world.with_payloads() == young | old
     done = world.prune(payloads=5.1, batch=2)
@@ -127,16 +146,23 @@ def test_old_runs_go_whole_and_open_ones_stay(world: World) -> None:
     """Runs beyond the age become tombstones, which analysts see beside erased ones; an open run stays however old it is."""
     world.sync()
     ids = world.history.run_ids(world.workflow)
-    query(world.url, "UPDATE orchestra_etl.run_ledger SET tracking = 'open' WHERE run_id = %s", ids[-1])
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'open' WHERE run_id = %s",
+        ids[-1],
+    )
     done = world.prune(runs=5.1, batch=2)
     assert (done.runs, world.tracking()) == (4, {"final": 5, "open": 1, "pruned": 4})
     kept = {row["id"] for row in query(world.url, "SELECT id FROM orchestra.runs")}
     assert kept == {*ids[:5], ids[-1]}
     tombs = query(world.url, "SELECT * FROM orchestra_etl.run_ledger WHERE tracking = 'pruned'")
-    assert all(row["start_time"] and row["removed_at"] and row["listing_hash"] is None for row in tombs)
+    assert all(
+        row["start_time"] and row["removed_at"] and row["listing_hash"] is None for row in tombs
+    )
     erase(world.database, Selection(runs=(ids[0],)))
     removed = query(
-        world.url, "SELECT run_id, workflow_id, tracking, removed_at <= now() AS past FROM orchestra.removed_runs"
+        world.url,
+        "SELECT run_id, workflow_id, tracking, removed_at <= now() AS past FROM orchestra.removed_runs",
     )
     assert {tuple(row.values()) for row in removed} == {
         (ids[0], world.workflow, "erased", True),
@@ -170,11 +196,15 @@ def test_runs_behind_the_horizon_are_never_fetched(world: World) -> None:
         (None, "2020-01-01T00:01:00Z", "open"),
     ],
 )
-def test_what_may_be_young_is_fetched(world: World, start: str | None, end: str | None, tracking: str) -> None:
+def test_what_may_be_young_is_fetched(
+    world: World, start: str | None, end: str | None, tracking: str
+) -> None:
     """Only a run of which the list itself shows a start and a later end behind the horizon is left out."""
     world.prune(runs=5.1)
     row = {"id": "r", "status": "running", "start_time": start, "end_time": end}
-    sweep = world.database.transaction(lambda c: sweeps.begin(c, world.workflow, lease=60, count_to=25))
+    sweep = world.database.transaction(
+        lambda c: sweeps.begin(c, world.workflow, lease=60, count_to=25)
+    )
     assert sweep is not None
     world.database.transaction(
         lambda c: sweeps.write_page(
@@ -193,7 +223,9 @@ def test_horizons_only_move_forward(world: World) -> None:
     """A later prune with a longer age leaves a horizon where it is, also where it moves the other one."""
 
     def horizons() -> tuple[datetime, datetime]:
-        (row,) = query(world.url, "SELECT payload_horizon, run_horizon FROM orchestra_etl.retention")
+        (row,) = query(
+            world.url, "SELECT payload_horizon, run_horizon FROM orchestra_etl.retention"
+        )
         return row["payload_horizon"], row["run_horizon"]
 
     world.prune(payloads=2, runs=3)
@@ -209,12 +241,17 @@ def test_letters_are_emptied(world: World) -> None:
     world.sync()
     newest, *_, older, oldest = world.history.run_ids(world.workflow)
     letters = [
-        Letter(world.workflow, run, Rejected("malformed", "It is cut off.", b"[")) for run in (newest, older, oldest)
+        Letter(world.workflow, run, Rejected("malformed", "It is cut off.", b"["))
+        for run in (newest, older, oldest)
     ]
     world.database.transaction(lambda c: dead_letters.record(c, letters))
     assert world.prune(runs=9.1, payloads=8.1).dead_letters == 2
-    rows = query(world.url, "SELECT run_id, body, detail, resolution FROM orchestra_etl.dead_letters")
-    assert {row["run_id"]: (bytes(row["body"]), row["detail"], row["resolution"]) for row in rows} == {
+    rows = query(
+        world.url, "SELECT run_id, body, detail, resolution FROM orchestra_etl.dead_letters"
+    )
+    assert {
+        row["run_id"]: (bytes(row["body"]), row["detail"], row["resolution"]) for row in rows
+    } == {
         newest: (b"[", "It is cut off.", None),
         older: (b"", "It is cut off. Its bytes were pruned.", None),
         oldest: (b"", "It is cut off. Its bytes were pruned.", "discarded"),
@@ -263,18 +300,29 @@ def test_beside_loads(world: World) -> None:
     ids = world.history.run_ids(world.workflow)
     assert {row["id"] for row in query(world.url, "SELECT id FROM orchestra.runs")} == set(ids[:5])
     assert world.with_payloads() == set(ids[:3])
-    deadlocks = query(world.url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    deadlocks = query(
+        world.url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    )
     assert deadlocks == [{"deadlocks": 0}]
 
 
 def test_the_command(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Nothing set is an error that says what to set; a dry run counts; options stand for settings and obey their order."""
     world.sync()
 
     def command(toml: str, *arguments: str) -> Any:
-        made = command_line(tmp_path, monkeypatch, capsys, toml + configuration(world.workflow), DATABASE_URL=world.url)
+        made = command_line(
+            tmp_path,
+            monkeypatch,
+            capsys,
+            toml + configuration(world.workflow),
+            DATABASE_URL=world.url,
+        )
         return made("prune", *arguments)
 
     unset = command("")
@@ -286,7 +334,11 @@ def test_the_command(
     assert 9.1 < (datetime.now(UTC) - oldest) / timedelta(days=1) < 10.5
     assert "5 runs with " in command(settings, "--dry-run").out
     assert query(world.url, "SELECT id FROM orchestra_etl.retention") == []
-    for arguments in (("--runs-older-than", "1d"), ("--runs-older-than", "2 years"), ("--payloads-older-than", "9d")):
+    for arguments in (
+        ("--runs-older-than", "1d"),
+        ("--runs-older-than", "2 years"),
+        ("--payloads-older-than", "9d"),
+    ):
         refused = command(settings, *arguments)
         assert (refused.status, refused.out, len(refused.err.splitlines())) == (2, "", 1)
     assert command(settings, "--runs-older-than", "195h", "--json").json["runs"] == 2

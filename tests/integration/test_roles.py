@@ -18,15 +18,15 @@ from etl.admin import roles
 from etl.admin.roles import ANALYST, LOADED, LOADER, MIGRATOR, PAYLOAD_ANALYST
 from etl.analytics import rollups
 from etl.database import Database
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import DatabaseError
-from etl.local.history import History
-from etl.local.misbehaviour import Misbehaviour
-from etl.local.postgres import EmbeddedPostgres
-from etl.local.simulator import Simulator
 from etl.schema import check_drift, upgrade
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
 from etl.signals import Stop
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import Misbehaviour
+from etl.simulator.server import Simulator
 from etl.tables import ANALYTICS, OPERATIONS, PRIVATE, metadata
 from etl.transform.decode import decode_steps
 from etl.transform.states import StateMap
@@ -144,9 +144,13 @@ def test_the_loader_does_all_of_its_work(
     history = History(seed=5, workflows=2, runs_per_workflow=12, live=0, arrivals_per_minute=0)
     first, second = history.workflow_ids
     broken, owner, thief, late = history.run_ids(first)[:4]
-    query(url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", first, late)
+    query(
+        url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", first, late
+    )
     with Simulator(history).in_thread() as simulator:
-        variables = environment(as_user(url, "test_loader"), simulator.base_url, ORCHESTRA_ETL_POLLING__RECONCILE="1ms")
+        variables = environment(
+            as_user(url, "test_loader"), simulator.base_url, ORCHESTRA_ETL_POLLING__RECONCILE="1ms"
+        )
         toml = configuration(*history.workflow_ids)
         command = command_line(tmp_path, monkeypatch, capsys, toml, **variables)
         simulator.steps_bodies[broken] = b'{"not": "an array"}'
@@ -160,7 +164,8 @@ def test_the_loader_does_all_of_its_work(
 
         good("sync", status=6)
         reasons = query(
-            url, "SELECT DISTINCT reason FROM orchestra_etl.dead_letters WHERE workflow_id <> 'w' ORDER BY 1"
+            url,
+            "SELECT DISTINCT reason FROM orchestra_etl.dead_letters WHERE workflow_id <> 'w' ORDER BY 1",
         )
         assert [row["reason"] for row in reasons] == ["id_conflict", "not_an_array"]
         history.add_runs(first, 14)
@@ -177,7 +182,8 @@ def test_the_loader_does_all_of_its_work(
         good("sync")
         good("dead-letters", "discard", "--all")
         query(
-            url, "UPDATE orchestra_etl.rebuilds SET finished_at = NULL; UPDATE orchestra.steps SET request_model = 'x'"
+            url,
+            "UPDATE orchestra_etl.rebuilds SET finished_at = NULL; UPDATE orchestra.steps SET request_model = 'x'",
         )
         assert "read again" in good("rebuild")
         monkeypatch.setenv("ORCHESTRA_REDACTION_KEY", "9" * 64)
@@ -206,8 +212,12 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
     async def work(database: Database) -> None:
         async with app.open_jobs(settings, database) as jobs:
             schedules = [Schedule(one.id, 0.2) for one in settings.workflows]
-            running = asyncio.create_task(Daemon(jobs.passes, health, schedules, default_interval=0.2).run(stop))
-            query(url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE workflow_id <> 'w'")
+            running = asyncio.create_task(
+                Daemon(jobs.passes, health, schedules, default_interval=0.2).run(stop)
+            )
+            query(
+                url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE workflow_id <> 'w'"
+            )
             due = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE due_at <= now() AND workflow_id <> 'w'"
             end = time.monotonic() + 20
             while query(url, due):
@@ -316,7 +326,11 @@ def test_a_hash_does_not_tell_a_short_payload(
         step = {"id": "short", "node_id": "n", "status": "completed", "inputs": pin}
         simulator.steps_bodies[run] = json.dumps([step]).encode()
         command = command_line(
-            tmp_path, monkeypatch, capsys, configuration(workflow), **environment(url, simulator.base_url)
+            tmp_path,
+            monkeypatch,
+            capsys,
+            configuration(workflow),
+            **environment(url, simulator.base_url),
         )
         # The run of the fixture is none of this server's.
         assert command("sync").status == 6
@@ -333,12 +347,19 @@ def test_a_hash_does_not_tell_a_short_payload(
         )
         seen: set[object] = set()
         for column in columns:
-            rows = query(as_user(url, reader), f"SELECT {column['name']} AS value FROM {column['relation']}")
-            seen |= {bytes(row["value"]) if isinstance(row["value"], bytes) else row["value"] for row in rows}
+            rows = query(
+                as_user(url, reader), f"SELECT {column['name']} AS value FROM {column['relation']}"
+            )
+            seen |= {
+                bytes(row["value"]) if isinstance(row["value"], bytes) else row["value"]
+                for row in rows
+            }
         found = []
         for guess in guesses:
             body = json.dumps([{**step, "inputs": guess}]).encode()
-            (decoded,) = decode_steps(body, workflow_id=workflow, run_id=run, states=StateMap()).steps
+            (decoded,) = decode_steps(
+                body, workflow_id=workflow, run_id=run, states=StateMap()
+            ).steps
             if decoded.content_hash in seen or decoded.content_hash.hex() in seen:
                 found.append(guess)
         return found
@@ -352,7 +373,9 @@ def test_who_may_only_read_holds_nothing_up(url: str) -> None:
     service = Database(as_user(url, "test_loader"), patience=5)
 
     def refreshed() -> bool:
-        query(url, "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES ('w', now())")
+        query(
+            url, "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES ('w', now())"
+        )
         return not rollups.drain(service).busy
 
     try:
@@ -361,7 +384,14 @@ def test_who_may_only_read_holds_nothing_up(url: str) -> None:
                 held.execute(
                     "SELECT pg_advisory_lock(7305808869229538661), pg_advisory_lock(n) FROM generate_series(0, 99) AS n"
                 )
-                for table in ("runs", "steps", "step_rollup", "step_failures", "prices", "run_requests"):
+                for table in (
+                    "runs",
+                    "steps",
+                    "step_rollup",
+                    "step_failures",
+                    "prices",
+                    "run_requests",
+                ):
                     held.execute(f"SELECT count(*) FROM orchestra.{table}".encode())
                 assert refreshed()
                 with psycopg.connect(url) as eraser:
@@ -463,18 +493,23 @@ def test_the_command_says_what_was_made_and_what_to_do(
     assert "orchestra-etl db upgrade" in command("db", "roles").err
 
 
-def test_who_may_not_make_roles_is_told_in_one_line(cluster: EmbeddedPostgres, database_url: str) -> None:
+def test_who_may_not_make_roles_is_told_in_one_line(
+    cluster: EmbeddedPostgres, database_url: str
+) -> None:
     """The schema's owner without CREATEROLE makes nothing; with it, and no superuser, makes all and can still upgrade."""
     query(database_url, "CREATE ROLE test_owner LOGIN")
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
     query(database_url, f"ALTER DATABASE {name} OWNER TO test_owner")
-    # Whatever the template's owner made is the administrator's: it is made anew, as a plain user would.
+    # Whatever the template's owner made is the administrator's: it is made anew, as a plain user
+    # would.
     query(database_url, "DROP SCHEMA orchestra, orchestra_etl CASCADE")
     mine = as_user(database_url, "test_owner")
     upgrade(mine)
     with pytest.raises(DatabaseError, match="CREATEROLE"):
         apply(mine)
-    assert query(database_url, "SELECT rolname FROM pg_roles WHERE rolname LIKE 'orchestra%%'") == []
+    assert (
+        query(database_url, "SELECT rolname FROM pg_roles WHERE rolname LIKE 'orchestra%%'") == []
+    )
     query(database_url, "ALTER ROLE test_owner CREATEROLE")
     assert apply(mine) == roles.Applied(tuple(roles.PURPOSES), (), ())
     assert apply(mine).created == ()
@@ -484,7 +519,9 @@ def test_who_may_not_make_roles_is_told_in_one_line(cluster: EmbeddedPostgres, d
 
 
 @pytest.mark.parametrize("attributes", ["", "NOINHERIT"])
-def test_a_live_owner_goes_on(cluster: EmbeddedPostgres, empty_database_url: str, attributes: str) -> None:
+def test_a_live_owner_goes_on(
+    cluster: EmbeddedPostgres, empty_database_url: str, attributes: str
+) -> None:
     """The service's user, who owned the schema until a superuser made the roles, works on within its session, and upgrades."""
     query(empty_database_url, f"CREATE ROLE test_owner LOGIN {attributes}")
     name = psycopg.conninfo.conninfo_to_dict(empty_database_url)["dbname"]
@@ -493,10 +530,14 @@ def test_a_live_owner_goes_on(cluster: EmbeddedPostgres, empty_database_url: str
     upgrade(mine, revision="0008")
     upgrade(mine)
     service = Database(mine)
-    service.transaction(lambda c: c.exec_driver_sql("UPDATE orchestra_etl.run_ledger SET due_at = now()"))
+    service.transaction(
+        lambda c: c.exec_driver_sql("UPDATE orchestra_etl.run_ledger SET due_at = now()")
+    )
     applied = apply(empty_database_url)
     assert (applied.former_owners, applied.kept) == (("test_owner",), ())
-    service.transaction(lambda c: c.exec_driver_sql("UPDATE orchestra_etl.run_ledger SET due_at = now()"))
+    service.transaction(
+        lambda c: c.exec_driver_sql("UPDATE orchestra_etl.run_ledger SET due_at = now()")
+    )
     service.close()
     for statement in (
         *MIGRATOR_MAY,
@@ -511,7 +552,9 @@ def test_a_live_owner_goes_on(cluster: EmbeddedPostgres, empty_database_url: str
     assert code(mine, "DROP TABLE orchestra.runs") == DENIED
 
 
-def test_a_member_of_the_owner_and_a_live_user_go_on(cluster: EmbeddedPostgres, empty_database_url: str) -> None:
+def test_a_member_of_the_owner_and_a_live_user_go_on(
+    cluster: EmbeddedPostgres, empty_database_url: str
+) -> None:
     """A login that has its rights from the owner keeps them; one with a session that had them from PUBLIC becomes a loader."""
     url = empty_database_url
     name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
@@ -537,7 +580,9 @@ def test_a_member_of_the_owner_and_a_live_user_go_on(cluster: EmbeddedPostgres, 
     assert code(as_user(url, "test_analyst"), write) == DENIED
 
 
-def test_who_does_not_own_the_schema_changes_nothing(cluster: EmbeddedPostgres, database_url: str) -> None:
+def test_who_does_not_own_the_schema_changes_nothing(
+    cluster: EmbeddedPostgres, database_url: str
+) -> None:
     """A user with CREATEROLE who does not own the schema is told who does; no role is made."""
     query(database_url, "CREATE ROLE test_nobody LOGIN CREATEROLE")
     query(database_url, "GRANT USAGE ON SCHEMA orchestra_etl TO test_nobody")
@@ -545,7 +590,10 @@ def test_who_does_not_own_the_schema_changes_nothing(cluster: EmbeddedPostgres, 
     try:
         with pytest.raises(DatabaseError, match=r"belongs to postgres: run .* as its owner"):
             apply(as_user(database_url, "test_nobody"))
-        assert query(database_url, "SELECT rolname FROM pg_roles WHERE rolname LIKE 'orchestra%%'") == []
+        assert (
+            query(database_url, "SELECT rolname FROM pg_roles WHERE rolname LIKE 'orchestra%%'")
+            == []
+        )
     finally:
         query(database_url, "DROP OWNED BY test_nobody")
 
@@ -592,19 +640,31 @@ def _denied(url: str, *statements: str) -> str:
 
 def test_a_refused_privilege_names_user_object_and_role(url: str) -> None:
     """Each kind of user is told what it lacks on which object, and by which role or GRANT it would have it."""
-    assert "test_analyst lacks USAGE on schema orchestra_etl, which the role orchestra_loader has" in _denied(
-        as_user(url, "test_analyst"), "SELECT * FROM orchestra_etl.run_ledger"
+    assert (
+        "test_analyst lacks USAGE on schema orchestra_etl, which the role orchestra_loader has"
+        in _denied(as_user(url, "test_analyst"), "SELECT * FROM orchestra_etl.run_ledger")
     )
-    told = _denied(as_user(url, "test_analyst"), "INSERT INTO orchestra.workflows (id) VALUES ('secret')")
+    told = _denied(
+        as_user(url, "test_analyst"), "INSERT INTO orchestra.workflows (id) VALUES ('secret')"
+    )
     assert "test_analyst lacks INSERT, UPDATE on orchestra.workflows" in told
     assert "GRANT orchestra_loader TO test_analyst" in told
     assert "secret" not in told
     told = _denied(as_user(url, "test_loader"), "DELETE FROM orchestra.runs")
-    assert "test_loader lacks a privilege on orchestra.runs, which the role orchestra_migrator has" in told
+    assert (
+        "test_loader lacks a privilege on orchestra.runs, which the role orchestra_migrator has"
+        in told
+    )
     assert "GRANT orchestra_migrator TO test_loader" in told
-    query(url, "REVOKE orchestra_loader FROM test_loader; GRANT orchestra_loader TO test_loader WITH INHERIT FALSE")
+    query(
+        url,
+        "REVOKE orchestra_loader FROM test_loader; GRANT orchestra_loader TO test_loader WITH INHERIT FALSE",
+    )
     told = _denied(as_user(url, "test_loader"), "SELECT * FROM orchestra_etl.run_ledger")
-    assert "does not inherit: let an administrator run GRANT orchestra_loader TO test_loader WITH INHERIT TRUE" in told
+    assert (
+        "does not inherit: let an administrator run GRANT orchestra_loader TO test_loader WITH INHERIT TRUE"
+        in told
+    )
     query(url, "GRANT orchestra_loader TO test_loader WITH INHERIT TRUE")
     query(url, "REVOKE INSERT ON orchestra.steps FROM orchestra_loader")
     assert "run `orchestra-etl db roles`" in _denied(
@@ -624,9 +684,19 @@ def test_every_command_names_what_a_user_lacks(
         assert printed.status == 4, (arguments, printed.err)
         return printed.err
 
-    for arguments in (("status",), ("sync",), ("db", "check"), ("db", "current"), ("gaps", "list"), ("db", "upgrade")):
+    for arguments in (
+        ("status",),
+        ("sync",),
+        ("db", "check"),
+        ("db", "current"),
+        ("gaps", "list"),
+        ("db", "upgrade"),
+    ):
         line = said("test_analyst", *arguments)
-        assert "test_analyst lacks USAGE on schema orchestra_etl, which the role orchestra_loader has" in line
+        assert (
+            "test_analyst lacks USAGE on schema orchestra_etl, which the role orchestra_loader has"
+            in line
+        )
     query(url, "REVOKE UPDATE ON orchestra.steps FROM orchestra_loader")
     assert "test_loader lacks UPDATE on orchestra.steps" in said("test_loader", "db", "check")
     query(url, "UPDATE orchestra_etl.alembic_version SET version_num = '0008'")
@@ -641,7 +711,9 @@ MIGRATOR_MAY = (
 )  # fmt: skip
 
 
-def test_a_migrators_login_upgrades_for_everybody(cluster: EmbeddedPostgres, empty_database_url: str) -> None:
+def test_a_migrators_login_upgrades_for_everybody(
+    cluster: EmbeddedPostgres, empty_database_url: str
+) -> None:
     """From the first revision on, what a member of the migrator makes is the migrator's and granted; members prune and erase."""
     upgrade(empty_database_url, revision="0001")
     database = Database(empty_database_url)
@@ -681,7 +753,10 @@ def test_a_migrators_login_upgrades_for_everybody(cluster: EmbeddedPostgres, emp
         " WHERE relnamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace)",
     )
     assert owners == [{"owner": MIGRATOR}]
-    assert code(as_user(empty_database_url, "test_analyst"), "SELECT * FROM orchestra.coverage") is None
+    assert (
+        code(as_user(empty_database_url, "test_analyst"), "SELECT * FROM orchestra.coverage")
+        is None
+    )
     assert code(loader, "SELECT * FROM orchestra_etl.retention") is None
     for statement in MIGRATOR_MAY:
         assert code(migrator, statement) is None, statement

@@ -39,14 +39,34 @@ def database(database_url: str) -> Iterator[Database]:
     ],
 )
 def test_a_histogram_has_the_population_of_its_count(
-    database: Database, database_url: str, state: str, more: dict[str, Any], column: str, histogram: str | None
+    database: Database,
+    database_url: str,
+    state: str,
+    more: dict[str, Any],
+    column: str,
+    histogram: str | None,
 ) -> None:
     """Beside a success of 10 s a short step counts in its own column, and its duration only among failures, if it is one."""
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
-    add(database_url, "run", "long", MONTHS_AGO, node_id="n", end_time=MONTHS_AGO + timedelta(seconds=10))
+    add(
+        database_url,
+        "run",
+        "long",
+        MONTHS_AGO,
+        node_id="n",
+        end_time=MONTHS_AGO + timedelta(seconds=10),
+    )
     for number in range(9):
         end = MONTHS_AGO + timedelta(milliseconds=100)
-        add(database_url, "run", f"s{number}", MONTHS_AGO, node_id="n", state=state, **{"end_time": end, **more})
+        add(
+            database_url,
+            "run",
+            f"s{number}",
+            MONTHS_AGO,
+            node_id="n",
+            state=state,
+            **{"end_time": end, **more},
+        )
     rollups.drain(database)
     expected = {"succeeded": 1, "counts": 1, "failed_counts": 0}
     expected[column] = expected.get(column, 0) + 9
@@ -63,31 +83,54 @@ def test_a_histogram_has_the_population_of_its_count(
     for view in ("node_hourly", "node_daily"):
         [row] = query(database_url, f"SELECT {columns} FROM orchestra.{view}")
         assert {name: row[name] for name in expected} == expected
-        assert row["p50"] == pytest.approx(100 if state == "succeeded" and not more else 10_000, rel=0.02)
-        assert row["failed_p50"] == (pytest.approx(100, rel=0.02) if histogram == "failed_counts" else None)
+        assert row["p50"] == pytest.approx(
+            100 if state == "succeeded" and not more else 10_000, rel=0.02
+        )
+        assert row["failed_p50"] == (
+            pytest.approx(100, rel=0.02) if histogram == "failed_counts" else None
+        )
     assert stored(database_url) == counted_rows(database_url)
 
 
 def test_runs_are_told_apart_alike(database: Database, database_url: str) -> None:
     """A run whose status is a success and that carries an error is a failure in counts, durations and its summary."""
     for number, (error, outcome) in enumerate(
-        [(None, "succeeded"), ('"None"', "succeeded"), ('{"code": null}', "succeeded"), ('{"code": 5}', "soft_failed")]
+        [
+            (None, "succeeded"),
+            ('"None"', "succeeded"),
+            ('{"code": null}', "succeeded"),
+            ('{"code": 5}', "soft_failed"),
+        ]
     ):
         enter(database_url, f"r{number}", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
-        query(database_url, "UPDATE orchestra.runs SET error = CAST(%s AS jsonb) WHERE id = %s", error, f"r{number}")
-        shown = query(
-            database_url, "SELECT outcome, first_error FROM orchestra.run_summary WHERE run_id = %s", f"r{number}"
+        query(
+            database_url,
+            "UPDATE orchestra.runs SET error = CAST(%s AS jsonb) WHERE id = %s",
+            error,
+            f"r{number}",
         )
-        assert shown == [{"outcome": outcome, "first_error": '{"code": 5}' if outcome == "soft_failed" else None}]
+        shown = query(
+            database_url,
+            "SELECT outcome, first_error FROM orchestra.run_summary WHERE run_id = %s",
+            f"r{number}",
+        )
+        assert shown == [
+            {"outcome": outcome, "first_error": '{"code": 5}' if outcome == "soft_failed" else None}
+        ]
     rollups.drain(database)
-    [row] = query(database_url, "SELECT succeeded, soft_failed, counts, failed_counts FROM orchestra.workflow_hourly")
+    [row] = query(
+        database_url,
+        "SELECT succeeded, soft_failed, counts, failed_counts FROM orchestra.workflow_hourly",
+    )
     assert row == {"succeeded": 3, "soft_failed": 1, "counts": [3], "failed_counts": [1]}
 
 
 ABSURD = (2**63 - 1, 2**63 - 1, -(2**63))
 
 
-def test_an_absurd_number_of_tokens_costs_only_itself(database: Database, database_url: str) -> None:
+def test_an_absurd_number_of_tokens_costs_only_itself(
+    database: Database, database_url: str
+) -> None:
     """It is unknown in every sum and cost, and counted as such; its neighbours are added up."""
     query(
         database_url,
@@ -96,18 +139,38 @@ def test_an_absurd_number_of_tokens_costs_only_itself(database: Database, databa
         " VALUES ('m', '0001-01-01', 'USD', 1000000, 1000000, 1000000, 1000000, 'set')",
     )
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
-    names = ("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens", "reasoning_tokens")
+    names = (
+        "input_tokens",
+        "output_tokens",
+        "total_tokens",
+        "cached_input_tokens",
+        "reasoning_tokens",
+    )
     for number, count in enumerate((*ABSURD, 5)):
         tokens: dict[str, Any] = dict.fromkeys(names, count)
-        add(database_url, "run", f"s{number}", MONTHS_AGO, request_model="m", api_tokens=2**63 - 1, **tokens)
+        add(
+            database_url,
+            "run",
+            f"s{number}",
+            MONTHS_AGO,
+            request_model="m",
+            api_tokens=2**63 - 1,
+            **tokens,
+        )
     assert rollups.drain(database).stuck == 0
     added = ", ".join(
-        f"CAST(sum({name}) AS int) AS {name}" for name in (*names, "calls", "unpriced_calls", "untotalled_calls")
+        f"CAST(sum({name}) AS int) AS {name}"
+        for name in (*names, "calls", "unpriced_calls", "untotalled_calls")
     )
     for view in ("model_usage", "run_summary"):
         [row] = query(database_url, f"SELECT {added}, sum(cost) AS cost FROM orchestra.{view}")
         assert {row[name] for name in names} == {5}
-        assert (row["calls"], row["unpriced_calls"], row["untotalled_calls"], row["cost"]) == (4, 3, 3, 10)
+        assert (row["calls"], row["unpriced_calls"], row["untotalled_calls"], row["cost"]) == (
+            4,
+            3,
+            3,
+            10,
+        )
     assert query(database_url, "SELECT CAST(sum(cost) AS int) AS cost, CAST(sum(total_tokens) AS int) AS tokens"
                                " FROM orchestra.step_timeline") == [{"cost": 10, "tokens": 5}]  # fmt: skip
     assert database.transaction(rollups.verify).well
@@ -133,9 +196,7 @@ def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> N
                        f"step_rollup_daily WHERE node_id = '{number}'"):  # fmt: skip
             [row] = query(database_url, f"SELECT {columns} FROM orchestra.{source}")
             assert tuple(row.values()) == expected, (source, number)
-    together = (
-        "SELECT CAST(sum(total_tokens) AS int) AS n, CAST(sum(untotalled_calls) AS int) AS unknown FROM orchestra."
-    )
+    together = "SELECT CAST(sum(total_tokens) AS int) AS n, CAST(sum(untotalled_calls) AS int) AS unknown FROM orchestra."
     for source in ("node_hourly", "node_daily", "model_usage", "run_summary"):
         assert query(database_url, together + source) == [{"n": 14, "unknown": 2}]
 
@@ -148,7 +209,14 @@ def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> N
 def test_absurd_times_cost_only_themselves(database: Database, database_url: str, end: str) -> None:
     """A duration of thousands of years, or less than none, breaks nothing: all is counted, and other durations are right."""
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
-    add(database_url, "run", "good", MONTHS_AGO, node_id="n", end_time=MONTHS_AGO + timedelta(seconds=10))
+    add(
+        database_url,
+        "run",
+        "good",
+        MONTHS_AGO,
+        node_id="n",
+        end_time=MONTHS_AGO + timedelta(seconds=10),
+    )
     add(database_url, "run", "odd", MONTHS_AGO, node_id="n", end_time=end)
     add(database_url, "run", "elsewhere", end, node_id="m", end_time=end)
     assert rollups.drain(database).stuck == 0
@@ -158,7 +226,9 @@ def test_absurd_times_cost_only_themselves(database: Database, database_url: str
         " FROM orchestra.node_daily WHERE node_id = 'n'",
     )
     assert (row["succeeded"], row["p50"]) == (2, pytest.approx(10_000, rel=0.02))
-    assert query(database_url, "SELECT CAST(sum(succeeded) AS int) AS n FROM orchestra.node_daily") == [{"n": 3}]
+    assert query(
+        database_url, "SELECT CAST(sum(succeeded) AS int) AS n FROM orchestra.node_daily"
+    ) == [{"n": 3}]
     assert database.transaction(rollups.verify).well
 
 
@@ -174,7 +244,8 @@ def test_times_beyond_what_a_program_can_hold(database: Database, database_url: 
     found = database.transaction(rollups.verify)
     assert (len(found.stuck), found.differences, found.well) == (4, [], False)
     query(
-        database_url, "UPDATE orchestra.steps SET end_time = start_time WHERE start_time < '-infinity' OR id = 'good'"
+        database_url,
+        "UPDATE orchestra.steps SET end_time = start_time WHERE start_time < '-infinity' OR id = 'good'",
     )
     query(database_url, "DELETE FROM orchestra.steps WHERE start_time > '10000-01-01'")
     assert prune(database, datetime.now(UTC) - timedelta(days=90)) == 1
@@ -195,7 +266,10 @@ def test_long_texts_are_counted(database: Database, database_url: str) -> None:
     error = '{"message": "' + "e\\u00e9 1 " * 200_000 + '"}'
     add(database_url, "run", "long", MONTHS_AGO, state="failed", error=error, **long)
     assert rollups.drain(database).stuck == 0
-    [row] = query(database_url, "SELECT length(message) AS message, length(pattern) AS pattern FROM orchestra.failures")
+    [row] = query(
+        database_url,
+        "SELECT length(message) AS message, length(pattern) AS pattern FROM orchestra.failures",
+    )
     assert row == {"message": 500, "pattern": 500}
     assert stored(database_url).hours == counted_rows(database_url).hours
     assert database.transaction(rollups.verify).well
@@ -226,15 +300,23 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
     ] * 2
     assert len(hours(database_url, "succeeded")) == 10
     found = database.transaction(rollups.verify)
-    assert ([one.cause for one in found.stuck], found.differences, found.well) == (["22003"] * 2, [], False)
+    assert ([one.cause for one in found.stuck], found.differences, found.well) == (
+        ["22003"] * 2,
+        [],
+        False,
+    )
 
-    # It does not take the others along again, nor is it tried again at once, even where more of it is loaded.
+    # It does not take the others along again, nor is it tried again at once, even where more of it
+    # is loaded.
     enter(database_url, "more", MONTHS_AGO + timedelta(days=3), MONTHS_AGO + timedelta(days=3))
     enter(database_url, "other", MONTHS_AGO + timedelta(days=30), MONTHS_AGO + timedelta(days=30))
     assert rollups.drain(database) == rollups.Refreshed(groups=1, rows=1, stuck=2)
     query(database_url, "DROP TRIGGER refuse ON orchestra.step_rollup")
     assert rollups.drain(database).groups == 0
-    query(database_url, "UPDATE orchestra_etl.changed_groups SET failed_at = failed_at - interval '1 hour'")
+    query(
+        database_url,
+        "UPDATE orchestra_etl.changed_groups SET failed_at = failed_at - interval '1 hour'",
+    )
     assert rollups.drain(database).groups == 2
     assert database.transaction(rollups.verify).well
     assert stored(database_url) == counted_rows(database_url)

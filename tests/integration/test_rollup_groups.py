@@ -30,7 +30,14 @@ def database(database_url: str) -> Iterator[Database]:
     made.close()
 
 
-def enter(url: str, run: str, start: datetime | None, end: datetime | None = None, *, state: str = "succeeded") -> None:
+def enter(
+    url: str,
+    run: str,
+    start: datetime | None,
+    end: datetime | None = None,
+    *,
+    state: str = "succeeded",
+) -> None:
     """A run of workflow w, with a ledger row, that is loaded now."""
     tracking = "stale" if end is None else "final"
     query(
@@ -46,9 +53,24 @@ def enter(url: str, run: str, start: datetime | None, end: datetime | None = Non
     )  # fmt: skip
 
 
-def add(url: str, run: str, step: str, start: datetime | str | None, *, state: str = "succeeded", **more: Any) -> None:
+def add(
+    url: str,
+    run: str,
+    step: str,
+    start: datetime | str | None,
+    *,
+    state: str = "succeeded",
+    **more: Any,
+) -> None:
     """A step of the run; `more` are columns."""
-    columns = {"id": step, "run_id": run, "workflow_id": "w", "position": 0, "state": state, "start_time": start}
+    columns = {
+        "id": step,
+        "run_id": run,
+        "workflow_id": "w",
+        "position": 0,
+        "state": state,
+        "start_time": start,
+    }
     columns |= {"end_time": start, "content_hash": b"", **more}
     names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
     query(url, f"INSERT INTO orchestra.steps ({names}) VALUES ({marks})", *columns.values())
@@ -56,7 +78,10 @@ def add(url: str, run: str, step: str, start: datetime | str | None, *, state: s
 
 def hours(url: str, *counts: str) -> dict[datetime, int]:
     """How many steps of these outcomes each hour has."""
-    rows = query(url, f"SELECT hour, CAST(sum({' + '.join(counts)}) AS int) AS n FROM orchestra.step_rollup GROUP BY 1")
+    rows = query(
+        url,
+        f"SELECT hour, CAST(sum({' + '.join(counts)}) AS int) AS n FROM orchestra.step_rollup GROUP BY 1",
+    )
     return {row["hour"]: row["n"] for row in rows if row["n"]}
 
 
@@ -64,11 +89,15 @@ def prune(database: Database, before: datetime) -> int:
     """Remove the runs that were over at this time; how many. The horizon is this time however long the test takes."""
 
     def horizons(connection: Connection) -> retention.Horizons:
-        age = text("SELECT CAST(extract(epoch FROM now() - CAST(:before AS timestamptz)) AS double precision)")
+        age = text(
+            "SELECT CAST(extract(epoch FROM now() - CAST(:before AS timestamptz)) AS double precision)"
+        )
         seconds = connection.execute(age, {"before": before}).scalar_one()
         return retention.horizons(connection, payloads=None, runs=seconds)
 
-    return retention.prune(database, database.transaction(horizons), keeping=rollups.keeping_counts).runs
+    return retention.prune(
+        database, database.transaction(horizons), keeping=rollups.keeping_counts
+    ).runs
 
 
 def test_what_has_not_started_counts_with_its_run(database: Database, database_url: str) -> None:
@@ -158,7 +187,9 @@ def test_a_run_that_is_open_while_the_horizon_passes(database: Database, databas
     enter(database_url, "over", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=1))
     add(database_url, "over", "a", MONTHS_AGO, end_time=MONTHS_AGO + timedelta(seconds=1))
     enter(database_url, "open", MONTHS_AGO, state="running")
-    query(database_url, "UPDATE orchestra_etl.run_ledger SET tracking = 'open' WHERE run_id = 'open'")
+    query(
+        database_url, "UPDATE orchestra_etl.run_ledger SET tracking = 'open' WHERE run_id = 'open'"
+    )
     add(database_url, "open", "b", MONTHS_AGO, state="running", end_time=None)
     rollups.drain(database)
     assert prune(database, NOW - timedelta(days=90)) == 1
@@ -167,8 +198,18 @@ def test_a_run_that_is_open_while_the_horizon_passes(database: Database, databas
         if run == "listed late":
             enter(database_url, run, MONTHS_AGO, NOW)
             add(database_url, run, "c", MONTHS_AGO, end_time=NOW)
-        query(database_url, "UPDATE orchestra.runs SET state = 'succeeded', end_time = %s WHERE id = %s", NOW, run)
-        query(database_url, "UPDATE orchestra.steps SET state = 'succeeded', end_time = %s WHERE run_id = %s", NOW, run)
+        query(
+            database_url,
+            "UPDATE orchestra.runs SET state = 'succeeded', end_time = %s WHERE id = %s",
+            NOW,
+            run,
+        )
+        query(
+            database_url,
+            "UPDATE orchestra.steps SET state = 'succeeded', end_time = %s WHERE run_id = %s",
+            NOW,
+            run,
+        )
         rollups.drain(database)
         assert database.transaction(rollups.verify).well
     counted = "SELECT CAST(sum(succeeded) AS int) AS n, CAST(sum(unfinished) AS int) AS open FROM orchestra."
@@ -188,7 +229,9 @@ def test_what_an_earlier_version_has_frozen_stays(database: Database, database_u
     rollups.drain(database)
     query(database_url, "DELETE FROM orchestra_etl.changed_groups")
     query(
-        database_url, "INSERT INTO orchestra_etl.retention (id, frozen_until) VALUES (1, %s)", NOW - timedelta(days=90)
+        database_url,
+        "INSERT INTO orchestra_etl.retention (id, frozen_until) VALUES (1, %s)",
+        NOW - timedelta(days=90),
     )
     before = stored(database_url)
     assert prune(database, NOW - timedelta(days=90)) == 1
@@ -206,7 +249,9 @@ def test_a_step_beside_a_run_that_moves(database: Database, database_url: str) -
         add(database_url, "run", "step", MONTHS_AGO, reported_error="refused")
 
     with psycopg.connect(database_url) as mover:
-        mover.execute("UPDATE orchestra.runs SET start_time = start_time + interval '2 hours', end_time = NULL")
+        mover.execute(
+            "UPDATE orchestra.runs SET start_time = start_time + interval '2 hours', end_time = NULL"
+        )
         writer = threading.Thread(target=soft_failure)
         writer.start()
         waits = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%orchestra.steps%%'"
@@ -217,5 +262,7 @@ def test_a_step_beside_a_run_that_moves(database: Database, database_url: str) -
     rollups.drain(database)
 
     assert stored(database_url) == counted_rows(database_url)
-    assert query(database_url, "SELECT soft_failed FROM orchestra.workflow_hourly") == [{"soft_failed": 1}]
+    assert query(database_url, "SELECT soft_failed FROM orchestra.workflow_hourly") == [
+        {"soft_failed": 1}
+    ]
     assert database.transaction(rollups.verify).well

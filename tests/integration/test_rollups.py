@@ -22,9 +22,9 @@ from etl.analytics import rollups
 from etl.analytics.rollups import Difference
 from etl.database import Database
 from etl.ledger import changed_groups, state_map
-from etl.local.history import History
-from etl.local.simulator import Simulator
 from etl.schema import upgrade
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.conftest import ROOT
 from tests.oracle import differences
 from tests.rollup_oracle import counted_history, counted_rows, stored
@@ -68,22 +68,32 @@ def test_a_history_is_counted(tmp_path: Path, database_url: str, database: Datab
     trackings: set[str] = set()
 
     def follow(simulator: Simulator, **more: str) -> None:
-        query(database_url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
-        variables = environment(database_url, simulator.base_url, ORCHESTRA_ETL_POLLING__RECONCILE="1ms", **more)
+        query(
+            database_url,
+            "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL",
+        )
+        variables = environment(
+            database_url, simulator.base_url, ORCHESTRA_ETL_POLLING__RECONCILE="1ms", **more
+        )
         asyncio.run(sync(load(tmp_path, configuration(*history.workflow_ids), variables)))
         assert differences(database_url, history) == []
         rollups.drain(database, batch=2)
         found = stored(database_url)
         assert found == counted_history(history, database_url)
         assert verified(database) == []
-        seen.update(name for group in (*found.hours.values(), *found.runs.values()) for name in group.counts)
+        seen.update(
+            name for group in (*found.hours.values(), *found.runs.values()) for name in group.counts
+        )
 
     with Simulator(history).in_thread() as simulator:
         history.freeze(START)
         for _ in range(6):
             follow(simulator)
             follow(simulator, ORCHESTRA_ETL_POLLING__GIVE_UP_AFTER="1ms")
-            trackings |= {row["tracking"] for row in query(database_url, "SELECT tracking FROM orchestra.runs")}
+            trackings |= {
+                row["tracking"]
+                for row in query(database_url, "SELECT tracking FROM orchestra.runs")
+            }
             history.advance(timedelta(seconds=11))
         history.advance(timedelta(hours=1))
         follow(simulator)
@@ -134,7 +144,17 @@ _STEP = """
         error = excluded.error, reported_error = excluded.reported_error, start_time = excluded.start_time,
         end_time = excluded.end_time, absent_since = excluded.absent_since
 """
-STATES = ("succeeded", "succeeded", "succeeded", "failed", "cancelled", "skipped", "running", "pending", "unknown")
+STATES = (
+    "succeeded",
+    "succeeded",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "skipped",
+    "running",
+    "pending",
+    "unknown",
+)
 
 
 class Loads:
@@ -161,7 +181,9 @@ class Loads:
             connection.execute("DELETE FROM orchestra.runs WHERE id = %s", [run_id])
             return
         workflow_id, organization_id = pick("vw"), pick((None, "o", "p"))
-        connection.execute(_RUN, [run_id, workflow_id, organization_id, pick(STATES), *self._times()])
+        connection.execute(
+            _RUN, [run_id, workflow_id, organization_id, pick(STATES), *self._times()]
+        )
         for step in sorted(self._random.sample(range(5), 3)):
             step_id, start_end = f"{run_id}-{step}", self._times()
             if draw() < self._deletes:
@@ -251,7 +273,9 @@ def test_loads_and_refreshers_at_once(database: Database, database_url: str) -> 
             rollups.drain(database, batch=2)
 
     loads = [Loads(database_url, seed, 6, deletes=0) for seed in (4, 5)]
-    loaders = [threading.Thread(target=guarded, args=(lambda one=one: one.work(15),)) for one in loads]
+    loaders = [
+        threading.Thread(target=guarded, args=(lambda one=one: one.work(15),)) for one in loads
+    ]
     refreshers = [threading.Thread(target=guarded, args=(refresh,)) for _ in range(2)]
     for thread in (*loaders, *refreshers):
         thread.start()
@@ -263,7 +287,9 @@ def test_loads_and_refreshers_at_once(database: Database, database_url: str) -> 
     assert problems == []
     rollups.drain(database)
     assert right(database, database_url)
-    deadlocks = query(database_url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    deadlocks = query(
+        database_url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    )
     assert deadlocks == [{"deadlocks": 0}]
 
 
@@ -329,7 +355,9 @@ def test_it_stops_between_two_batches(database: Database, database_url: str) -> 
          " FROM orchestra.steps WHERE state = 'skipped'", "step_failures"),
     ],
 )  # fmt: skip
-def test_a_difference_is_found_and_mended(database: Database, database_url: str, change: str, what: str) -> None:
+def test_a_difference_is_found_and_mended(
+    database: Database, database_url: str, change: str, what: str
+) -> None:
     """What a person changes in a rollup is found with its workflow and place, and goes when everything is computed anew."""
     Loads(database_url, 9, 8).work(12)
     rollups.drain(database)
@@ -375,10 +403,14 @@ def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: D
         asyncio.run(sync(load(tmp_path, configuration(*history.workflow_ids), variables)))
     rollups.drain(database)
     before = stored(database_url)
-    wanted = database.transaction(lambda c: retention.horizons(c, payloads=None, runs=5.1 * 6 * 86400))
+    wanted = database.transaction(
+        lambda c: retention.horizons(c, payloads=None, runs=5.1 * 6 * 86400)
+    )
     assert retention.prune(database, wanted, keeping=rollups.keeping_counts).runs == 5
     young = set(history.run_ids(history.workflow_ids[0])[:5])
-    kept = before._replace(failures={one: row for one, row in before.failures.items() if row[0] in young})
+    kept = before._replace(
+        failures={one: row for one, row in before.failures.items() if row[0] in young}
+    )
     assert stored(database_url) == kept != before
     database.transaction(changed_groups.ask_for_all)
     done = rollups.drain(database, batch=2)
@@ -386,7 +418,10 @@ def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: D
     assert stored(database_url) == kept
     assert verified(database) == []
     query(database_url, "UPDATE orchestra.step_rollup_daily SET failed = failed + 1")
-    [days] = query(database_url, "SELECT count(DISTINCT (workflow_id, day)) AS n FROM orchestra.step_rollup_daily")
+    [days] = query(
+        database_url,
+        "SELECT count(DISTINCT (workflow_id, day)) AS n FROM orchestra.step_rollup_daily",
+    )
     assert len(verified(database)) == days["n"] >= 9
     database.transaction(changed_groups.ask_for_all)
     rollups.drain(database)
@@ -404,7 +439,9 @@ def test_a_changed_state_map_is_counted(database: Database, database_url: str) -
     rollups.drain(database)
     after = stored(database_url)
     assert len(after.failures) > len(before.failures)
-    assert not any("succeeded" in group.counts for group in (*after.hours.values(), *after.runs.values()))
+    assert not any(
+        "succeeded" in group.counts for group in (*after.hours.values(), *after.runs.values())
+    )
     assert right(database, database_url)
 
 
@@ -430,14 +467,18 @@ def test_a_long_refresh_says_how_far_it_is(
     Loads(database_url, 12, 6).work(6)
     with capture_logs() as lines:
         done = rollups.drain(database, batch=2)
-    said = [(line["groups"], line["waiting"]) for line in lines if line["event"] == "refreshing_rollups"]
+    said = [
+        (line["groups"], line["waiting"]) for line in lines if line["event"] == "refreshing_rollups"
+    ]
     assert len(said) > 1
     assert [groups for groups, _ in said] == sorted({groups for groups, _ in said})
     assert said[-1][0] < done.groups
     assert said[-1][1] < said[0][1]
 
 
-@pytest.mark.parametrize("statement", [rollups._STEPS.compute, rollups._RUNS.compute, rollups._COMPUTE_FAILURES])
+@pytest.mark.parametrize(
+    "statement", [rollups._STEPS.compute, rollups._RUNS.compute, rollups._COMPUTE_FAILURES]
+)
 def test_hours_are_computed_without_the_other_hours(
     database: Database, database_url: str, statement: TextClause
 ) -> None:
@@ -463,13 +504,17 @@ def test_hours_are_computed_without_the_other_hours(
     group = {"workflow_ids": ["w"] * len(hours), "hours": hours}
 
     def left_out(node: dict[str, Any]) -> float:
-        removed = sum(float(count) for name, count in node.items() if name.startswith("Rows Removed by"))
+        removed = sum(
+            float(count) for name, count in node.items() if name.startswith("Rows Removed by")
+        )
         assert node["Node Type"] != "Seq Scan", node
         return removed * float(node["Actual Loops"]) + sum(map(left_out, node.get("Plans", ())))
 
     with psycopg.connect(database_url) as connection:
         dialect = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
         compiled = str(statement.compile(dialect=dialect))
-        [[[explained]]] = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", group).fetchall()
+        [[[explained]]] = connection.execute(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", group
+        ).fetchall()
     # Of the hours themselves, skipped steps are no failures.
     assert left_out(explained["Plan"]) <= len(hours)

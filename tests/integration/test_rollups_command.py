@@ -14,9 +14,9 @@ from sqlalchemy import Connection
 
 from etl.database import Database
 from etl.ledger import changed_groups
-from etl.local.history import History
-from etl.local.misbehaviour import Misbehaviour
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import Misbehaviour
+from etl.simulator.server import Simulator
 from tests.command_line import Command, Printed, command_line
 from tests.rollup_oracle import counted_rows, stored
 from tests.support import configuration, environment, query
@@ -24,7 +24,10 @@ from tests.support import configuration, environment, query
 
 @pytest.fixture
 def command(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Command]:
     """Runs commands against ten runs, a day apart, of which none is loaded."""
     history = History(
@@ -33,7 +36,9 @@ def command(
     )  # fmt: skip
     with Simulator(history).in_thread() as simulator:
         variables = environment(database_url, simulator.base_url)
-        yield command_line(tmp_path, monkeypatch, capsys, configuration(*history.workflow_ids), **variables)
+        yield command_line(
+            tmp_path, monkeypatch, capsys, configuration(*history.workflow_ids), **variables
+        )
 
 
 def test_a_refresh_is_told(command: Command, database_url: str) -> None:
@@ -49,12 +54,20 @@ def test_a_refresh_is_told(command: Command, database_url: str) -> None:
 
 
 def test_a_long_pass_is_counted_while_it_goes_on(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """While a `sync` still waits for one run, the others' hours are counted already."""
     monkeypatch.setattr("etl.cli.jobs.REFRESH", 0.1)
     history = History(
-        seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, spacing=timedelta(days=1)
+        seed=5,
+        workflows=1,
+        runs_per_workflow=10,
+        live=0,
+        arrivals_per_minute=0,
+        spacing=timedelta(days=1),
     )
     slow = history.run_ids(history.workflow_ids[0])[0]
     counted: list[int] = []
@@ -73,7 +86,9 @@ def test_a_long_pass_is_counted_while_it_goes_on(
     with Simulator(history).in_thread() as simulator:
         simulator.misbehave(Misbehaviour(run_id=slow, endpoints=("steps",), delay=2.0))
         variables = environment(database_url, simulator.base_url)
-        command = command_line(tmp_path, monkeypatch, capsys, configuration(*history.workflow_ids), **variables)
+        command = command_line(
+            tmp_path, monkeypatch, capsys, configuration(*history.workflow_ids), **variables
+        )
         watching = threading.Thread(target=watch)
         watching.start()
         assert command("sync").status == 0
@@ -106,19 +121,27 @@ def test_a_difference_is_told(command: Command, database_url: str) -> None:
     assert "orchestra-etl rollups refresh --all" in printed.out
     assert printed.out.count("run_rollup\n") == 10
     found = command("rollups", "verify", "--json")
-    assert (found.status, [one["what"] for one in found.json["differences"]]) == (6, ["run_rollup"] * 10)
+    assert (found.status, [one["what"] for one in found.json["differences"]]) == (
+        6,
+        ["run_rollup"] * 10,
+    )
     assert command("rollups", "refresh", "--all").status == 0
     nothing = {"differences": [], "stuck": [], "waiting": 0, "overdue": 0, "failure": None}
     assert command("rollups", "verify", "--json").json == nothing
 
 
-def test_verify_does_not_call_well_what_it_has_not_compared(command: Command, database_url: str) -> None:
+def test_verify_does_not_call_well_what_it_has_not_compared(
+    command: Command, database_url: str
+) -> None:
     """What waits is told, and is trouble once it has waited for long; what cannot be computed is told with its cause at once."""
     command("sync")
     queue = "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour, since, failed_at, cause) VALUES"
     query(database_url, f"{queue} ('w', '2026-03-01 10:00Z', now(), NULL, NULL)")
     printed = command("rollups", "verify")
-    assert (printed.status, printed.out) == (0, "1 change still to be counted: what they concern was not compared\n")
+    assert (printed.status, printed.out) == (
+        0,
+        "1 change still to be counted: what they concern was not compared\n",
+    )
     query(database_url, "UPDATE orchestra_etl.changed_groups SET since = now() - interval '1 hour'")
     printed = command("rollups", "verify")
     assert (printed.status, "more than ten minutes" in printed.out) == (6, True)
@@ -128,7 +151,10 @@ def test_verify_does_not_call_well_what_it_has_not_compared(command: Command, da
     assert (printed.status, "\x1b" in printed.out) == (6, False)
     assert "1 group cannot be computed" in printed.out
     assert "2026-03-01 10:00:00  SQLSTATE 22003\n" in printed.out
-    query(database_url, "UPDATE orchestra_etl.changed_groups SET workflow_id = (SELECT id FROM orchestra.workflows)")
+    query(
+        database_url,
+        "UPDATE orchestra_etl.changed_groups SET workflow_id = (SELECT id FROM orchestra.workflows)",
+    )
     [workflow] = command("status", "--json").json["workflows"]
     assert [one["text"] for one in workflow["reasons"]] == [
         "hours that cannot be counted: 1 (`orchestra-etl rollups verify`)"
@@ -154,7 +180,10 @@ def test_other_commands_keep_them(command: Command, database_url: str) -> None:
     assert (pruned.hours, pruned.days, pruned.runs) == (loaded.hours, loaded.days, loaded.runs)
     assert 0 < len(pruned.failures) < len(loaded.failures)
     (run_id,) = (
-        row["id"] for row in query(database_url, "SELECT id FROM orchestra.runs ORDER BY start_time DESC LIMIT 1")
+        row["id"]
+        for row in query(
+            database_url, "SELECT id FROM orchestra.runs ORDER BY start_time DESC LIMIT 1"
+        )
     )
     erased = command("erase", "--run", run_id, "--yes")
     assert erased.status == 0, erased.err
@@ -193,7 +222,9 @@ def test_prune_waits_until_all_is_counted(command: Command, database_url: str) -
     assert stored(database_url).hours == loaded.hours
 
 
-def test_a_prune_stopped_before_all_is_counted_removes_nothing(command: Command, database_url: str) -> None:
+def test_a_prune_stopped_before_all_is_counted_removes_nothing(
+    command: Command, database_url: str
+) -> None:
     """A signal while the rollups are still refreshed ends `prune` before the horizon moves."""
     command("sync")
     _uncount(database_url)
@@ -208,6 +239,7 @@ def test_a_prune_stopped_before_all_is_counted_removes_nothing(command: Command,
     assert other.transaction(prune).status == 143
     other.close()
     assert query(database_url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 10}]
-    assert query(database_url, "SELECT count(*) AS n FROM orchestra_etl.retention WHERE run_horizon IS NOT NULL") == [
-        {"n": 0}
-    ]
+    assert query(
+        database_url,
+        "SELECT count(*) AS n FROM orchestra_etl.retention WHERE run_horizon IS NOT NULL",
+    ) == [{"n": 0}]

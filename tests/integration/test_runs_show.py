@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from etl.local.folder import Folder
-from etl.local.simulator import Simulator
+from etl.simulator.folder import Folder
+from etl.simulator.server import Simulator
 from tests.command_line import TRIAGE, WEATHER, Command, command_line
 from tests.support import configuration, environment, load, query, sync
 
@@ -19,7 +19,10 @@ RUN = "5b69669f-975a-49af-a33a-61ff9ae5a20f"
 
 @pytest.fixture
 def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    database_url: str,
 ) -> Command:
     """The command on this test's database."""
     return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
@@ -34,7 +37,14 @@ def _load_sample(folder: Path, database_url: str, sample: bytes) -> None:
         asyncio.run(sync(load(folder, toml, environment(database_url, simulator.base_url))))
 
 
-def _run(url: str, run: str, *, workflow: str = WEATHER, state: str = "succeeded", start: str | None = None) -> None:
+def _run(
+    url: str,
+    run: str,
+    *,
+    workflow: str = WEATHER,
+    state: str = "succeeded",
+    start: str | None = None,
+) -> None:
     query(
         url,
         "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking) VALUES (%s, %s, 'list', 'final')",
@@ -59,7 +69,9 @@ def _step(url: str, run: str, step: str, **columns: object) -> None:
     )  # fmt: skip
 
 
-def test_the_sample_as_a_waterfall(command: Command, tmp_path: Path, database_url: str, sample_steps: bytes) -> None:
+def test_the_sample_as_a_waterfall(
+    command: Command, tmp_path: Path, database_url: str, sample_steps: bytes
+) -> None:
     """The real run is shown with both steps: when they began, how long they took, their model, tokens and place in time."""
     _load_sample(tmp_path, database_url, sample_steps)
     printed = command("runs", "show", RUN)
@@ -82,7 +94,9 @@ def test_the_sample_as_a_waterfall(command: Command, tmp_path: Path, database_ur
     assert abs(slack[0] - model[1]) <= 1
 
 
-def test_the_sample_as_json(command: Command, tmp_path: Path, database_url: str, sample_steps: bytes) -> None:
+def test_the_sample_as_json(
+    command: Command, tmp_path: Path, database_url: str, sample_steps: bytes
+) -> None:
     """With `--json --payloads` a program gets the steps' inputs and outputs equal to what the API sent."""
     _load_sample(tmp_path, database_url, sample_steps)
     shown = command("runs", "show", RUN, "--payloads", "--json").json
@@ -103,7 +117,11 @@ def test_stored_numbers_keep_their_digits(command: Command, database_url: str) -
     _run(database_url, "r", start="2026-11-23 20:00Z")
     _step(database_url, "r", "s", state="succeeded")
     exact = '{"big": 123456789012345678901234567890, "price": 1.10}'
-    query(database_url, "INSERT INTO orchestra.outputs (step_id, data, size_bytes) VALUES ('s', %s, 1)", exact)
+    query(
+        database_url,
+        "INSERT INTO orchestra.outputs (step_id, data, size_bytes) VALUES ('s', %s, 1)",
+        exact,
+    )
     out = command("runs", "show", "r", "--payloads", "--json").out
     assert "123456789012345678901234567890" in out
     assert "1.10" in out
@@ -112,7 +130,14 @@ def test_stored_numbers_keep_their_digits(command: Command, database_url: str) -
 def test_text_from_the_api_is_shown_and_not_obeyed(command: Command, database_url: str) -> None:
     """Escape sequences, line breaks and brackets in errors and names reach the terminal as harmless text."""
     _run(database_url, "r", state="failed", start="2026-11-23 20:00Z")
-    _step(database_url, "r", "s", state="failed", node_id="a[/b]\x1b]0;title\x07", error='"\\u001b[2J gone\\n[bold]x"')
+    _step(
+        database_url,
+        "r",
+        "s",
+        state="failed",
+        node_id="a[/b]\x1b]0;title\x07",
+        error='"\\u001b[2J gone\\n[bold]x"',
+    )
     for printed in (command("runs", "show", "r").out, command("runs", "list").out):
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", printed)
         assert "[2J gone [bold]x" in printed
@@ -153,11 +178,21 @@ def test_steps_that_are_odd(command: Command, database_url: str) -> None:
         node_id="backwards",
     )
     _step(database_url, "r", "s3", state="pending", node_id="waits")
-    _step(database_url, "r", "s4", state="succeeded", node_id="vanished", absent_since=begin, reported_error="soft")
+    _step(
+        database_url,
+        "r",
+        "s4",
+        state="succeeded",
+        node_id="vanished",
+        absent_since=begin,
+        reported_error="soft",
+    )
     printed = command("runs", "show", "r")
     assert printed.status == 0
     lines = {
-        line.split()[-2]: line for line in printed.out.splitlines() if re.search(r"  [a-z]+  [a-z]+$", line.rstrip())
+        line.split()[-2]: line
+        for line in printed.out.splitlines()
+        if re.search(r"  [a-z]+  [a-z]+$", line.rstrip())
     }
     assert "█" * 24 in lines["runs"]
     assert "-0.500 s" in lines["backwards"]
@@ -176,11 +211,19 @@ def test_the_list_of_runs(command: Command, database_url: str) -> None:
             start=f"2026-11-23 20:0{number}Z",
             state="failed" if number == 3 else "succeeded",
         )
-    _run(database_url, "waiting", state="pending")  # no start yet: it stands where it was first seen, which is now
+    # no start yet: it stands where it was first seen, which is now
+    _run(database_url, "waiting", state="pending")
     _run(database_url, "other", workflow=TRIAGE, start="2026-11-22 20:00Z")
     _step(database_url, "run-3", "s1", state="succeeded", total_tokens=1200)
     _step(database_url, "run-3", "s2", state="failed", error='{"code": 503}', total_tokens=34)
-    _step(database_url, "run-3", "s3", state="succeeded", total_tokens=9, absent_since="2026-11-23 21:00Z")
+    _step(
+        database_url,
+        "run-3",
+        "s3",
+        state="succeeded",
+        total_tokens=9,
+        absent_since="2026-11-23 21:00Z",
+    )
 
     def ids(*options: str) -> list[str]:
         return [run["id"] for run in command("runs", "list", "--json", *options).json]
@@ -199,7 +242,10 @@ def test_the_list_of_runs(command: Command, database_url: str) -> None:
 def test_a_list_of_ordinary_runs_fits_80_columns(command: Command, database_url: str) -> None:
     """With ids of 36 characters and the longest state and duration a line still has 80 columns at most."""
     _run(database_url, RUN, state="succeeded", start="2026-11-23 20:03Z")
-    query(database_url, "UPDATE orchestra.runs SET end_time = start_time + interval '59 minutes 59 seconds'")
+    query(
+        database_url,
+        "UPDATE orchestra.runs SET end_time = start_time + interval '59 minutes 59 seconds'",
+    )
     assert max(map(len, command("runs", "list").out.splitlines())) <= 80
 
 
@@ -211,11 +257,18 @@ def test_tokens_that_are_unknown_are_not_zero(command: Command, database_url: st
     _step(database_url, "no-calls", "s2", state="succeeded")
     _step(database_url, "some", "s3", state="succeeded", response_model="m", total_tokens=7)
     _step(database_url, "some", "s4", state="succeeded", request_model="m")
-    told = {run: command("runs", "show", run).out.splitlines()[4] for run in ("silent", "no-calls", "some")}
+    told = {
+        run: command("runs", "show", run).out.splitlines()[4]
+        for run in ("silent", "no-calls", "some")
+    }
     assert told == {
         "silent": "tokens    not known: 1 call without",
         "no-calls": "tokens    -",
         "some": "tokens    7 (- in, - out), and 1 call without",
     }
     shown = command("runs", "list", "--json").json
-    assert {one["id"]: one["total_tokens"] for one in shown} == {"silent": None, "no-calls": None, "some": 7}
+    assert {one["id"]: one["total_tokens"] for one in shown} == {
+        "silent": None,
+        "no-calls": None,
+        "some": 7,
+    }

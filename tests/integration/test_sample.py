@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from etl.local.folder import Folder
-from etl.local.simulator import Simulator
+from etl.simulator.folder import Folder
+from etl.simulator.server import Simulator
 from tests.support import configuration, environment, load, query, sync, writes
 
 WORKFLOW = "1234f567-bb12-1234-b7cd-f7a71a98cd24"
@@ -34,7 +34,9 @@ def _poll(tmp_path: Path, served: Path, url: str) -> Any:
         return asyncio.run(sync(load(tmp_path, toml, environment(url, simulator.base_url))))
 
 
-def test_the_sample_is_loaded_exactly(tmp_path: Path, served: Path, database_url: str, sample_steps: bytes) -> None:
+def test_the_sample_is_loaded_exactly(
+    tmp_path: Path, served: Path, database_url: str, sample_steps: bytes
+) -> None:
     """The real response gives 1 run, 2 steps, 2 inputs, 2 outputs with ids, durations, tokens and payloads as they are."""
     report = _poll(tmp_path, served, database_url)
     assert report.exit_status == 0
@@ -55,13 +57,17 @@ def test_the_sample_is_loaded_exactly(tmp_path: Path, served: Path, database_url
     assert steps[1]["reported_error"] is None
     sample = json.loads(sample_steps)
     for table in ("inputs", "outputs"):
-        rows = {row["step_id"]: row for row in query(database_url, f"SELECT * FROM orchestra.{table}")}
-        assert {one: row["data"] for one, row in rows.items()} == {step["id"]: step[table] for step in sample}
+        rows = {
+            row["step_id"]: row for row in query(database_url, f"SELECT * FROM orchestra.{table}")
+        }
+        assert {one: row["data"] for one, row in rows.items()} == {
+            step["id"]: step[table] for step in sample
+        }
         assert all(row["raw"] is None and row["note"] is None for row in rows.values())
     runs = query(database_url, "SELECT * FROM orchestra.runs")
-    assert [(run["id"], run["workflow_id"], run["state"], run["status_source"]) for run in runs] == [
-        (RUN, WORKFLOW, "succeeded", "derived")
-    ]
+    assert [
+        (run["id"], run["workflow_id"], run["state"], run["status_source"]) for run in runs
+    ] == [(RUN, WORKFLOW, "succeeded", "derived")]
 
 
 def test_a_second_poll_writes_nothing(tmp_path: Path, served: Path, database_url: str) -> None:
@@ -74,7 +80,9 @@ def test_a_second_poll_writes_nothing(tmp_path: Path, served: Path, database_url
     assert before["steps"] == (2, 0, 0)
 
 
-def test_a_changed_step_changes_that_step_only(tmp_path: Path, served: Path, database_url: str) -> None:
+def test_a_changed_step_changes_that_step_only(
+    tmp_path: Path, served: Path, database_url: str
+) -> None:
     """When one step's outputs change at the source, one row of steps and one of outputs are updated, nothing else."""
     _poll(tmp_path, served, database_url)
     before = writes(database_url)
@@ -85,12 +93,17 @@ def test_a_changed_step_changes_that_step_only(tmp_path: Path, served: Path, dat
     report = _poll(tmp_path, served, database_url)
     after = writes(database_url)
     assert (report.load.steps_inserted, report.load.steps_updated) == (0, 1)
-    assert {table: tuple(b - a for a, b in zip(before[table], after[table], strict=True)) for table in after} == {
+    assert {
+        table: tuple(b - a for a, b in zip(before[table], after[table], strict=True))
+        for table in after
+    } == {
         "runs": (0, 0, 0),
         "run_payloads": (0, 0, 0),
         "steps": (0, 1, 0),
         "inputs": (0, 0, 0),
         "outputs": (0, 1, 0),
     }
-    stored = query(database_url, "SELECT data FROM orchestra.outputs WHERE step_id = %s", steps[1]["id"])
+    stored = query(
+        database_url, "SELECT data FROM orchestra.outputs WHERE step_id = %s", steps[1]["id"]
+    )
     assert stored[0]["data"] == steps[1]["outputs"]

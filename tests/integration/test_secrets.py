@@ -19,15 +19,15 @@ from sqlalchemy import Connection, text
 from etl import app, logs
 from etl.admin import roles
 from etl.database import Database
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import ConfigurationError, DatabaseError
-from etl.local.history import History
-from etl.local.postgres import EmbeddedPostgres
-from etl.local.simulator import Simulator
 from etl.schema import upgrade
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
 from etl.settings import Settings
 from etl.signals import Stop
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.conftest import FAST_SETTINGS
 from tests.postgres_fixture import new_home
 from tests.support import configuration, environment, load, query, wait_until
@@ -65,7 +65,9 @@ def scram_server() -> Iterator[EmbeddedPostgres]:
             database = Database(server.url)
             roles.apply(database)
             database.close()
-            query(server.url, f"CREATE ROLE service LOGIN PASSWORD 'anything' IN ROLE {roles.LOADER}")
+            query(
+                server.url, f"CREATE ROLE service LOGIN PASSWORD 'anything' IN ROLE {roles.LOADER}"
+            )
             access = server.data / "pg_hba.conf"
             access.write_text(f"local all service scram-sha-256\n{access.read_text()}")
             query(server.url, "SELECT pg_reload_conf()")
@@ -93,7 +95,9 @@ def server(scram_server: EmbeddedPostgres, tmp_path: Path) -> Server:
 
 
 def _settings(server: Server, folder: Path, base_url: str, *workflow_ids: str) -> Settings:
-    variables = environment("", base_url, DATABASE_URL_FILE=str(server.file), ORCHESTRA_ETL_POLLING__LEASE="1s")
+    variables = environment(
+        "", base_url, DATABASE_URL_FILE=str(server.file), ORCHESTRA_ETL_POLLING__LEASE="1s"
+    )
     del variables["DATABASE_URL"]
     return load(folder, configuration(*workflow_ids), variables)
 
@@ -156,7 +160,9 @@ def test_a_password_is_hidden_before_it_is_used(
         ("embedded", "start again"),
     ],
 )
-def test_a_file_that_went_bad_is_one_line(server: Server, tmp_path: Path, content: str | None, words: str) -> None:
+def test_a_file_that_went_bad_is_one_line(
+    server: Server, tmp_path: Path, content: str | None, words: str
+) -> None:
     """A file that is missing or broken when a connection is needed is the database's trouble, told without its content."""
     with app.open_database(_settings(server, tmp_path, "http://127.0.0.1:1")) as database:
         query(server.admin, CUT)
@@ -171,7 +177,10 @@ def test_a_file_that_went_bad_is_one_line(server: Server, tmp_path: Path, conten
         server.write("first-pass")
         assert database.transaction(lambda c: c.execute(PID).scalar_one()) > 0
         server.file.unlink()
-    with pytest.raises(ConfigurationError, match="cannot be read"), app.open_database(_settings(server, tmp_path, "")):
+    with (
+        pytest.raises(ConfigurationError, match="cannot be read"),
+        app.open_database(_settings(server, tmp_path, "")),
+    ):
         pass
 
 
@@ -204,7 +213,9 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
         return health.troubles.get("database", "")
 
     async def scenario() -> None:
-        await _until(lambda: query(server.admin, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] == 10)
+        await _until(
+            lambda: query(server.admin, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] == 10
+        )
         server.change("fourth-pass")
         query(server.admin, CUT)
         await _until(lambda: "refuses the user or password" in trouble())
@@ -212,14 +223,18 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
         await _until(lambda: "cannot be read" in trouble())
         history.add_runs(history.workflow_ids[0], 5)
         server.write("fourth-pass")
-        await _until(lambda: query(server.admin, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] == 15)
+        await _until(
+            lambda: query(server.admin, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] == 15
+        )
         await _until(lambda: not health.troubles)
 
     async def work(settings: Settings, database: Database) -> None:
         health.watch_database(lambda: database.problem, lambda: database.is_away)
         async with app.open_jobs(settings, database) as jobs:
             schedules = [Schedule(one.id, 0.2) for one in settings.workflows]
-            running = asyncio.create_task(Daemon(jobs.passes, health, schedules, default_interval=0.2).run(stop))
+            running = asyncio.create_task(
+                Daemon(jobs.passes, health, schedules, default_interval=0.2).run(stop)
+            )
             try:
                 await scenario()
             finally:

@@ -20,9 +20,6 @@ from etl import app
 from etl.database import Database
 from etl.errors import DatabaseUnavailable, KeyRefused
 from etl.ledger.claims import Claim
-from etl.local.history import History
-from etl.local.misbehaviour import Misbehaviour
-from etl.local.simulator import Simulator
 from etl.pipeline import batches, poll
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reader, Reading
@@ -31,6 +28,9 @@ from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
 from etl.settings import Settings
 from etl.signals import Stop
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import Misbehaviour
+from etl.simulator.server import Simulator
 from tests.oracle import differences
 from tests.support import configuration, environment, free_port, load, query, sync
 
@@ -47,7 +47,9 @@ class World:
 
     def settings(self, *, toml: str | None = None, **more: str) -> Settings:
         """Settings that ask once, at once."""
-        variables = environment(self.url, self.simulator.base_url, **{"ORCHESTRA_ETL_API__ATTEMPTS": "1", **more})
+        variables = environment(
+            self.url, self.simulator.base_url, **{"ORCHESTRA_ETL_API__ATTEMPTS": "1", **more}
+        )
         return load(self.folder, toml or configuration(*self.workflow_ids), variables)
 
     def due(self, *runs: str) -> None:
@@ -65,7 +67,11 @@ class World:
         return int(query(self.url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"])
 
     def serve(
-        self, scenario: Scenario, *schedules: Schedule, settings: Settings | None = None, observed: bool = False
+        self,
+        scenario: Scenario,
+        *schedules: Schedule,
+        settings: Settings | None = None,
+        observed: bool = False,
     ) -> float:
         """Run the service while the scenario goes on, with a look at the workflows where that is `observed`; the seconds that
         its end took."""
@@ -122,7 +128,11 @@ def test_workflows_are_swept_on_their_schedules(world: World) -> None:
         await _until(lambda: [row for row in query(world.url, swept, often) if row["n"] >= 3])
         assert query(world.url, swept, nightly) == []
         job = found._scheduler.get_job(f"sweep {nightly}")
-        assert (job.next_run_time.hour, job.next_run_time.minute, str(job.next_run_time.tzinfo)) == (3, 30, "UTC")
+        assert (
+            job.next_run_time.hour,
+            job.next_run_time.minute,
+            str(job.next_run_time.tzinfo),
+        ) == (3, 30, "UTC")
         job.modify(next_run_time=job.next_run_time.now(job.next_run_time.tzinfo))
         await _until(lambda: query(world.url, swept, nightly) and world.loaded() == 30)
 
@@ -130,14 +140,18 @@ def test_workflows_are_swept_on_their_schedules(world: World) -> None:
     assert differences(world.url, world.history) == []
 
 
-def test_all_workflows_that_are_not_listed_show_until_they_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_workflows_that_are_not_listed_show_until_they_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where all workflows are wanted, a service is not ready while the API does not list them, and finds them once it does."""
     monkeypatch.setattr(daemon, "PREPARE", 0.3)
     world.simulator.misbehave(Misbehaviour(status=500, endpoints=("workflows",)))
     toml = configuration(world.workflow_ids[0], more="[api]\nall_workflows = true")
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 15 and "/workflows" in _troubles(health).get("prepare", ""))
+        await _until(
+            lambda: world.loaded() == 15 and "/workflows" in _troubles(health).get("prepare", "")
+        )
         world.simulator.misbehave()
         await _until(lambda: world.loaded() == 30 and not _troubles(health))
 
@@ -145,9 +159,12 @@ def test_all_workflows_that_are_not_listed_show_until_they_are(world: World, mon
     assert differences(world.url, world.history) == []
 
 
-def test_one_workflow_that_is_refused_leaves_the_service_ready(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_workflow_that_is_refused_leaves_the_service_ready(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where all workflows are wanted, one that the API does not have and one whose id no path can hold keep neither the others
-    from being swept nor the service from being ready; /readyz names the first, and refused all together they are its trouble."""
+    from being swept nor the service from being ready; /readyz names the first, and refused all
+    together they are its trouble."""
     monkeypatch.setattr(daemon, "OBSERVE", 0.1)
     one, other = world.workflow_ids
     body = json.dumps([{"workflow_id": id} for id in ("..", one, other)]).encode()
@@ -226,11 +243,17 @@ def test_a_database_that_goes_away_and_comes_back(world: World) -> None:
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: world.loaded() > 0)
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        query(admin, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        query(
+            admin,
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+        )
         await _until(lambda: "database" in _troubles(health))
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         # What was claimed when it went away is due again when its lease has ended.
-        query(world.url, "UPDATE orchestra_etl.run_ledger SET leased_until = now() WHERE leased_until IS NOT NULL")
+        query(
+            world.url,
+            "UPDATE orchestra_etl.run_ledger SET leased_until = now() WHERE leased_until IS NOT NULL",
+        )
         await _until(lambda: world.loaded() == 30 and not _troubles(health))
 
     world.serve(scenario, settings=settings)
@@ -246,7 +269,10 @@ def test_readiness_follows_the_database_at_once(world: World) -> None:
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: world.loaded() == 30 and not _troubles(health))
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        query(admin, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        query(
+            admin,
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+        )
         await _until(lambda: "database" in _troubles(health), 4.0)
         await asyncio.sleep(1.5)
         assert set(_troubles(health)) == {"database"}
@@ -267,7 +293,10 @@ def test_the_service_ends_soon_though_the_database_is_away(world: World) -> None
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: world.loaded() == 30)
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        query(admin, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        query(
+            admin,
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+        )
         await asyncio.sleep(1.5)
 
     began = time.monotonic()
@@ -292,11 +321,15 @@ def test_a_service_that_is_stopped_loads_what_it_has_read(world: World) -> None:
     assert differences(world.url, world.history) == []
 
 
-def test_a_schema_changed_under_the_service_shows_in_readiness(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_schema_changed_under_the_service_shows_in_readiness(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A newer schema is a trouble of its own, which polls that still work do not hide, and which ends with its cause."""
     monkeypatch.setattr(daemon, "OBSERVE", 0.1)
     version = "UPDATE orchestra_etl.alembic_version SET version_num = %s, oldest_program = %s"
-    [now] = query(world.url, "SELECT version_num, oldest_program FROM orchestra_etl.alembic_version")
+    [now] = query(
+        world.url, "SELECT version_num, oldest_program FROM orchestra_etl.alembic_version"
+    )
 
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: world.loaded() == 30 and not _troubles(health))
@@ -310,7 +343,9 @@ def test_a_schema_changed_under_the_service_shows_in_readiness(world: World, mon
     world.serve(scenario, observed=True)
 
 
-def test_a_workflow_that_is_overdue_shows_in_readiness(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workflow_that_is_overdue_shows_in_readiness(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While its list cannot be read for longer than its schedule allows, the service is not ready; figures go with it."""
     monkeypatch.setattr(daemon, "OBSERVE", 0.1)
     monkeypatch.setattr(app, "GRACE", -59.0)
@@ -319,16 +354,23 @@ def test_a_workflow_that_is_overdue_shows_in_readiness(world: World, monkeypatch
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: world.loaded() == 30 and not _troubles(health))
         world.simulator.misbehave(Misbehaviour(status=500, endpoints=("runs",), workflow_id=one))
-        await _until(lambda: "no complete sweep since" in _troubles(health).get(f"workflow {one}", ""))
+        await _until(
+            lambda: "no complete sweep since" in _troubles(health).get(f"workflow {one}", "")
+        )
         assert f"workflow {other}" not in _troubles(health)
-        assert f'orchestra_etl_verdict{{workflow="{one}"}} 2.0' in health.metrics.exposition(ready=False).decode()
+        assert (
+            f'orchestra_etl_verdict{{workflow="{one}"}} 2.0'
+            in health.metrics.exposition(ready=False).decode()
+        )
         world.simulator.misbehave()
         await _until(lambda: not _troubles(health))
 
     world.serve(scenario, Schedule(one, 0.2), Schedule(other, 0.2), observed=True)
 
 
-def test_figures_of_the_database_go_when_it_goes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_of_the_database_go_when_it_goes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the database does not answer, no older figure is shown as though it were today's."""
     monkeypatch.setattr(daemon, "OBSERVE", 0.1)
     name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
@@ -340,12 +382,17 @@ def test_figures_of_the_database_go_when_it_goes(world: World, monkeypatch: pyte
 
         await _until(lambda: world.loaded() == 30 and shown())
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        query(admin, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        query(
+            admin,
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+        )
         await _until(lambda: not shown())
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         await _until(shown)
 
-    world.serve(scenario, settings=world.settings(ORCHESTRA_ETL_DATABASE__PATIENCE="0.3s"), observed=True)
+    world.serve(
+        scenario, settings=world.settings(ORCHESTRA_ETL_DATABASE__PATIENCE="0.3s"), observed=True
+    )
 
 
 def test_a_dead_scheduler_is_not_alive(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +403,10 @@ def test_a_dead_scheduler_is_not_alive(world: World, monkeypatch: pytest.MonkeyP
 
     async def scenario(found: Daemon, health: Health) -> None:
         async def ask() -> int:
-            async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/livez") as answer:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{port}/livez") as answer,
+            ):
                 return answer.status
 
         async with health.served("127.0.0.1", port):
@@ -407,7 +457,10 @@ def test_what_is_loaded_during_a_slow_read_shows_at_once(world: World) -> None:
 
     async def scenario(found: Daemon, health: Health) -> None:
         def counted(runs: int) -> bool:
-            return f"orchestra_etl_runs_read_total {runs}.0" in health.metrics.exposition(ready=True).decode()
+            return (
+                f"orchestra_etl_runs_read_total {runs}.0"
+                in health.metrics.exposition(ready=True).decode()
+            )
 
         await _until(lambda: counted(29))
         health.trouble("poll", "the API did not answer")
@@ -433,9 +486,13 @@ def test_a_refused_workflow_is_asked_again_during_a_slow_read(world: World) -> N
 
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: world.loaded() == 29)
-        world.simulator.misbehave(Misbehaviour(status=403, endpoints=("steps",), workflow_id=refused))
+        world.simulator.misbehave(
+            Misbehaviour(status=403, endpoints=("steps",), workflow_id=refused)
+        )
         world.due(run)
-        attempts = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE run_id = %s AND attempts > 0"
+        attempts = (
+            "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE run_id = %s AND attempts > 0"
+        )
         await _until(lambda: query(world.url, attempts, run), 4.0)
         world.simulator.misbehave()
         loaded = _answer(world, run, "late")
@@ -449,7 +506,9 @@ def test_a_refused_workflow_is_asked_again_during_a_slow_read(world: World) -> N
 # Polls.
 
 
-def test_what_was_read_when_the_key_is_refused_is_loaded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_read_when_the_key_is_refused_is_loaded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Reads that end at the very moment at which another one finds the key refused are loaded; only that one is given back."""
     workflow = world.workflow_ids[0]
     refused, *others = world.history.run_ids(workflow)
@@ -503,12 +562,17 @@ def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: f
     assert query(world.url, CLAIMED) == []
     asyncio.run(work(cancel=True))
     # A claim that was being made when it was cancelled ends with its lease.
-    query(world.url, "UPDATE orchestra_etl.run_ledger SET leased_until = now() WHERE leased_until IS NOT NULL")
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET leased_until = now() WHERE leased_until IS NOT NULL",
+    )
     asyncio.run(sync(settings))
     assert differences(world.url, world.history) == []
 
 
-def test_reads_wait_for_a_slow_database_without_a_deadlock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_wait_for_a_slow_database_without_a_deadlock(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With room for less than one answer in memory, every run is still read and loaded."""
     monkeypatch.setattr(poll, "WAITING_BYTES", 1)
     monkeypatch.setattr(batches, "BATCH_BYTES", 1 << 40)
@@ -516,7 +580,9 @@ def test_reads_wait_for_a_slow_database_without_a_deadlock(world: World, monkeyp
     assert differences(world.url, world.history) == []
 
 
-def test_a_locked_row_is_waited_for_without_haste(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_row_is_waited_for_without_haste(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A due run that some transaction has locked is not asked for more than some twenty times a second."""
     settings = world.settings()
     asyncio.run(sync(settings))
@@ -535,16 +601,23 @@ def test_a_locked_row_is_waited_for_without_haste(world: World, monkeypatch: pyt
 
                 monkeypatch.setattr(database, "transaction", counting)
                 with psycopg.connect(world.url) as other:
-                    other.execute("SELECT FROM orchestra_etl.run_ledger WHERE run_id = %s FOR UPDATE", [run])
+                    other.execute(
+                        "SELECT FROM orchestra_etl.run_ledger WHERE run_id = %s FOR UPDATE", [run]
+                    )
                     threading.Timer(1.0, other.rollback).start()
                     await jobs.poller.drain(stop=asyncio.Event(), wait_for_others=True)
 
     asyncio.run(work())
     assert len(counted) < 60
-    assert query(world.url, "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE tracking = 'open'") == []
+    assert (
+        query(world.url, "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE tracking = 'open'")
+        == []
+    )
 
 
-def test_no_load_outlives_a_pass_that_loses_the_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_load_outlives_a_pass_that_loses_the_database(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where claims cannot be given back, the load in hand is still waited for, and what it stored counts."""
     running: list[int] = []
     unread = world.history.run_ids(world.workflow_ids[0])[0]
@@ -592,7 +665,9 @@ def test_steps_are_loaded_though_the_single_run_fails(world: World) -> None:
     world.simulator.misbehave()
     world.due()
     asyncio.run(sync(world.settings(toml=toml)))
-    assert query(world.url, "SELECT DISTINCT tracking FROM orchestra_etl.run_ledger") == [{"tracking": "final"}]
+    assert query(world.url, "SELECT DISTINCT tracking FROM orchestra_etl.run_ledger") == [
+        {"tracking": "final"}
+    ]
 
 
 def test_a_tracked_run_that_moved_on_gets_its_new_row(world: World) -> None:
@@ -605,7 +680,10 @@ def test_a_tracked_run_that_moved_on_gets_its_new_row(world: World) -> None:
     asyncio.run(sync(settings))
     assert world.simulator.requests["run"] == 1
     world.history.change_run(run, end_time="2026-11-01T00:00:00.000000Z")
-    changed = [*world.history.steps(run), {"id": "late", "status": "completed", "end_time": "2026-11-01T00:00:00Z"}]
+    changed = [
+        *world.history.steps(run),
+        {"id": "late", "status": "completed", "end_time": "2026-11-01T00:00:00Z"},
+    ]
     world.simulator.steps_bodies[run] = json.dumps(changed).encode()
     world.due(run)
     asyncio.run(sync(settings))
@@ -619,11 +697,15 @@ def test_node_types_come_from_the_graph(world: World) -> None:
     workflow = world.workflow_ids[0]
     run = world.history.run_ids(workflow)[0]
     graph = {"nodes": [{"id": "n", "type": "code"}], "edges": []}
-    body = json.dumps([{"workflow_id": workflow, "name": "w", "version": "1", "graph": graph}]).encode()
+    body = json.dumps(
+        [{"workflow_id": workflow, "name": "w", "version": "1", "graph": graph}]
+    ).encode()
     world.simulator.misbehave(Misbehaviour(body=body, endpoints=("workflows",)))
     outputs = {"object": "chat.completion", "model": "m", "choices": [], "usage": {}}
     world.simulator.steps_bodies[run] = json.dumps(
         [{"id": "s", "node_id": "n", "status": "completed", "outputs": outputs}]
     ).encode()
     asyncio.run(sync(world.settings()))
-    assert query(world.url, "SELECT node_type FROM orchestra.steps WHERE id = 's'") == [{"node_type": "code"}]
+    assert query(world.url, "SELECT node_type FROM orchestra.steps WHERE id = 's'") == [
+        {"node_type": "code"}
+    ]

@@ -16,13 +16,13 @@ from sqlalchemy import Connection
 from etl import app
 from etl.errors import DatabaseUnavailable
 from etl.load import batch
-from etl.local.history import History
-from etl.local.misbehaviour import Misbehaviour
-from etl.local.simulator import Simulator
 from etl.pipeline import batches, loading
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.passes import PassReport
 from etl.pipeline.reading import Reading
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import Misbehaviour
+from etl.simulator.server import Simulator
 from tests.faults.answers import changed
 from tests.support import configuration, environment, load, query, sync
 
@@ -39,7 +39,9 @@ class World:
 
     def sync(self, **more: Any) -> PassReport:
         """One pass, every open run being due."""
-        query(self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
+        query(
+            self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
+        )
         variables = environment(self.url, self.simulator.base_url, ORCHESTRA_ETL_API__ATTEMPTS="1")
         return asyncio.run(sync(load(self.folder, configuration(self.workflow, **more), variables)))
 
@@ -63,7 +65,11 @@ def test_the_letter_of_a_refused_row_is_the_rows_own_bytes(world: World, listed:
         if call.endpoint not in ("runs", "run") or call.run_id == world.other:
             return honest
         behind = request.query.get("offset", "0") != "0"
-        body = b"[]" if behind else b"[" + row % (world.run.encode(), b',"all_outputs":{"node": 2}') + b"]"
+        body = (
+            b"[]"
+            if behind
+            else b"[" + row % (world.run.encode(), b',"all_outputs":{"node": 2}') + b"]"
+        )
         return web.Response(body=body, content_type="application/json")
 
     with changed(world.simulator, answer):
@@ -72,7 +78,9 @@ def test_the_letter_of_a_refused_row_is_the_rows_own_bytes(world: World, listed:
     (letter,) = query(world.url, LETTERS)
     assert (letter["run_id"], letter["step_id"], letter["reason"]) == (world.run, None, "rejected")
     assert bytes(letter["body"]) == bare
-    (stored,) = query(world.url, "SELECT status_source FROM orchestra.runs WHERE id = %s", world.run)
+    (stored,) = query(
+        world.url, "SELECT status_source FROM orchestra.runs WHERE id = %s", world.run
+    )
     assert stored == {"status_source": "derived"}
 
 
@@ -103,10 +111,14 @@ def test_a_run_given_up_whole_keeps_the_other_letters_of_its_answer(world: World
         " CREATE CONSTRAINT TRIGGER poison AFTER INSERT ON orchestra.steps DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW WHEN (NEW.id = 'good') EXECUTE FUNCTION poison()",
     )
-    world.simulator.steps_bodies[world.run] = b'[{"id": "good", "status": "completed"}, 7, {"id": 8}]'
+    world.simulator.steps_bodies[world.run] = (
+        b'[{"id": "good", "status": "completed"}, 7, {"id": 8}]'
+    )
     report = world.sync()
     assert (report.exit_status, report.load.set_aside) == (6, 3)
-    letters = {(row["run_id"], row["reason"], bytes(row["body"])) for row in query(world.url, LETTERS)}
+    letters = {
+        (row["run_id"], row["reason"], bytes(row["body"])) for row in query(world.url, LETTERS)
+    }
     assert letters == {
         (world.run, "not_an_object", b"7"),
         (world.run, "unusable_id", b'{"id": 8}'),
@@ -125,7 +137,12 @@ def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: W
         "start_time": "2026-01-01T00:00:00Z",
         "end_time": "2026-01-01T00:01:00Z",
     }
-    good = {"id": "b", "status": "completed", "start_time": "2026-01-01T00:00:20Z", "end_time": "2026-01-01T00:00:30Z"}
+    good = {
+        "id": "b",
+        "status": "completed",
+        "start_time": "2026-01-01T00:00:20Z",
+        "end_time": "2026-01-01T00:00:30Z",
+    }
     world.simulator.steps_bodies[world.run] = json.dumps([bad, good]).encode()
     query(world.url, "ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (id <> 'b')")
     named = {"discover": False, "runs": (world.run, world.other)}
@@ -136,7 +153,12 @@ def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: W
         " FROM orchestra.steps AS s WHERE s.run_id = r.id) AS steps FROM orchestra.runs AS r WHERE id = %s"
     )
     (before,) = query(world.url, content, world.run)
-    assert (before["state"], before["user_id"], before["tracking"], before["steps"]) == ("failed", "u", "open", "a")
+    assert (before["state"], before["user_id"], before["tracking"], before["steps"]) == (
+        "failed",
+        "u",
+        "open",
+        "a",
+    )
     # The API forgets the run, and goes on answering for the other one.
     world.simulator.misbehave(
         Misbehaviour(status=404, endpoints=("workflows", "runs", "run")),
@@ -158,7 +180,8 @@ def test_a_small_answer_of_very_many_elements(world: World) -> None:
     report = world.sync()
     assert (report.exit_status, report.load.runs, report.load.set_aside) == (6, 2, 101)
     letters = {
-        bytes(one["body"]): one["detail"] for one in query(world.url, "SELECT * FROM orchestra_etl.dead_letters")
+        bytes(one["body"]): one["detail"]
+        for one in query(world.url, "SELECT * FROM orchestra_etl.dead_letters")
     }
     others = letters.pop(b"[" + b",".join(numbers[100:]) + b"]")
     assert others == "And 199,900 more: An element of the answer is not a JSON object."
@@ -174,11 +197,18 @@ def test_a_small_answer_of_very_many_elements(world: World) -> None:
     assert query(world.url, LETTERS) == []
 
 
-def test_refused_rows_are_found_one_by_one_up_to_a_bound(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_rows_are_found_one_by_one_up_to_a_bound(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where very many rows are refused, the search for each ends, the rows between them are kept, and letters stay few."""
     monkeypatch.setattr(batch, "MAX_ISOLATED", 16)
-    query(world.url, "ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (node_id <> 'refused')")
-    steps = [b'{"id": "s%04d", "status": "completed", "node_id": "refused"}' % number for number in range(1_000)]
+    query(
+        world.url, "ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (node_id <> 'refused')"
+    )
+    steps = [
+        b'{"id": "s%04d", "status": "completed", "node_id": "refused"}' % number
+        for number in range(1_000)
+    ]
     steps[0] = b'{"id": "s0000", "status": "completed"}'
     world.simulator.steps_bodies[world.run] = b"[" + b",".join(steps) + b"]"
     savepoints: list[int] = []
@@ -192,8 +222,12 @@ def test_refused_rows_are_found_one_by_one_up_to_a_bound(world: World, monkeypat
     report = world.sync()
     assert (report.exit_status, report.load.runs, report.load.set_aside) == (6, 2, 101)
     assert len(savepoints) < 100
-    assert query(world.url, "SELECT id FROM orchestra.steps WHERE run_id = %s", world.run) == [{"id": "s0000"}]
-    (others,) = query(world.url, "SELECT reason, body FROM orchestra_etl.dead_letters WHERE detail LIKE 'And %'")
+    assert query(world.url, "SELECT id FROM orchestra.steps WHERE run_id = %s", world.run) == [
+        {"id": "s0000"}
+    ]
+    (others,) = query(
+        world.url, "SELECT reason, body FROM orchestra_etl.dead_letters WHERE detail LIKE 'And %'"
+    )
     # In a form that is stored when the API forgets the run.
     assert (others["reason"], len(json.loads(bytes(others["body"])))) == ("rejected", 899)
 
@@ -205,7 +239,9 @@ SLOW = (
 IMPATIENT = {"more": "[database]\nstatement_timeout = '2s'\npatience = '60s'"}
 
 
-def test_a_run_that_takes_the_database_too_long_costs_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_takes_the_database_too_long_costs_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that is not stored within statement_timeout is set aside and waits; its neighbour lands, and is held up once."""
     query(world.url, SLOW)
     bad = b'[{"id": "slow", "status": "completed", "node_id": "slow"}]'
@@ -219,9 +255,18 @@ def test_a_run_that_takes_the_database_too_long_costs_itself(world: World, monke
 
     monkeypatch.setattr(app, "Loader", Recording)
     report = world.sync(**IMPATIENT)
-    assert (report.exit_status, report.load.runs, report.load.failed, report.load.set_aside) == (6, 1, 1, 1)
+    assert (report.exit_status, report.load.runs, report.load.failed, report.load.set_aside) == (
+        6,
+        1,
+        1,
+        1,
+    )
     (letter,) = query(world.url, LETTERS)
-    assert (letter["run_id"], letter["reason"], bytes(letter["body"])) == (world.run, "rejected", bad)
+    assert (letter["run_id"], letter["reason"], bytes(letter["body"])) == (
+        world.run,
+        "rejected",
+        bad,
+    )
     waiting = "SELECT run_id, last_error FROM orchestra_etl.run_ledger WHERE attempts = 1 AND due_at > now()"
     assert query(world.url, waiting) == [
         {"run_id": world.run, "last_error": "the run cannot be stored: SQLSTATE 57014"}
@@ -248,10 +293,14 @@ def test_a_database_that_is_slow_for_every_run_is_to_blame_itself(
     assert query(world.url, LETTERS) == []
 
 
-def test_a_large_reading_is_loaded_beside_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_reading_is_loaded_beside_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While a reading larger than a batch is being loaded, another run is read and loaded."""
     monkeypatch.setattr(batches, "BATCH_BYTES", 500_000)
-    world.simulator.steps_bodies[world.run] = b'[{"id": "large", "outputs": "%s"}]' % (b"x" * 500_000)
+    world.simulator.steps_bodies[world.run] = b'[{"id": "large", "outputs": "%s"}]' % (
+        b"x" * 500_000
+    )
     other_loaded = threading.Event()
     waited = []
 

@@ -18,10 +18,10 @@ import httpx
 import msgspec
 import pytest
 
-from etl.local.folder import Folder
-from etl.local.history import History
-from etl.local.misbehaviour import MISBEHAVIOURS, Misbehaviour
-from etl.local.simulator import Simulator
+from etl.simulator.folder import Folder
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import MISBEHAVIOURS, Misbehaviour
+from etl.simulator.server import Simulator
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SAMPLE = Path(__file__).parent.parent / "samples" / "steps.json"
@@ -44,7 +44,9 @@ def simulator(history: History) -> Iterator[Simulator]:
 @pytest.fixture
 def client(simulator: Simulator) -> Iterator[httpx.Client]:
     """A plain client that knows the key."""
-    with httpx.Client(base_url=simulator.base_url, headers=KEY, trust_env=False, timeout=5) as client:
+    with httpx.Client(
+        base_url=simulator.base_url, headers=KEY, trust_env=False, timeout=5
+    ) as client:
         yield client
 
 
@@ -61,7 +63,10 @@ def steps_path(history: History, workflow_id: str) -> str:
 
 
 def raw_answer(
-    simulator: Simulator, path: str, seconds: float = 60.0, until: Callable[[bytes], bool] = lambda received: False
+    simulator: Simulator,
+    path: str,
+    seconds: float = 60.0,
+    until: Callable[[bytes], bool] = lambda received: False,
 ) -> bytes:
     """Return all bytes that the server sends until it closes the connection, the time is over, or they are enough."""
     url = urlsplit(simulator.base_url)
@@ -96,15 +101,34 @@ def test_every_endpoint_serves_what_the_history_says(
     assert parsedate_to_datetime(answer.headers["Date"]) == EPOCH
 
 
-def test_the_list_is_paged_as_documented(history: History, client: httpx.Client, workflow_id: str) -> None:
+def test_the_list_is_paged_as_documented(
+    history: History, client: httpx.Client, workflow_id: str
+) -> None:
     """Limit is 100 and offset 0 unless given; past the end comes an empty page; nonsense is a 400."""
     path = f"/workflows/{workflow_id}/runs"
     ids = history.run_ids(workflow_id)
     assert [row["id"] for row in client.get(path).json()] == ids[:100]
-    for limit, offset in [(10, 0), (10, 10), (100, 100), (1000, 0), (1, 129), (5, 130), (5, 10**15)]:
+    for limit, offset in [
+        (10, 0),
+        (10, 10),
+        (100, 100),
+        (1000, 0),
+        (1, 129),
+        (5, 130),
+        (5, 10**15),
+    ]:
         page = client.get(path, params={"limit": limit, "offset": offset}).json()
         assert [row["id"] for row in page] == ids[offset : offset + limit]
-    for bad in ("limit=0", "limit=-1", "limit=ten", "limit=1.5", "limit=", "limit=1001", "offset=-1", "offset=x"):
+    for bad in (
+        "limit=0",
+        "limit=-1",
+        "limit=ten",
+        "limit=1.5",
+        "limit=",
+        "limit=1001",
+        "offset=-1",
+        "offset=x",
+    ):
         answer = client.get(f"{path}?{bad}")
         assert answer.status_code == 400, bad
         assert "detail" in answer.json()
@@ -122,7 +146,10 @@ def test_the_key_is_asked_for(simulator: Simulator, steps_path: str) -> None:
             {"Authorization": "simulated-key"},
             {"X-Key": "Bearer simulated-key"},
         ):
-            answers = [client.get(path, headers=wrong) for path in ("/workflows", f"{workflow}/runs", steps_path)]
+            answers = [
+                client.get(path, headers=wrong)
+                for path in ("/workflows", f"{workflow}/runs", steps_path)
+            ]
             answers.append(client.post(f"{workflow}/execute", headers=wrong))
             assert {answer.status_code for answer in answers} == {401}
             assert all("detail" in answer.json() for answer in answers)
@@ -133,10 +160,15 @@ def test_another_header_name_can_be_asked_for(history: History, steps_path: str)
     with Simulator(history, api_key="k", auth_header="X-Key").in_thread() as simulator:
         url = simulator.base_url + steps_path
         assert httpx.get(url, headers={"X-Key": "Bearer k"}, trust_env=False).status_code == 200
-        assert httpx.get(url, headers={"Authorization": "Bearer k"}, trust_env=False).status_code == 401
+        assert (
+            httpx.get(url, headers={"Authorization": "Bearer k"}, trust_env=False).status_code
+            == 401
+        )
 
 
-def test_unknown_things_are_not_found(history: History, client: httpx.Client, workflow_id: str) -> None:
+def test_unknown_things_are_not_found(
+    history: History, client: httpx.Client, workflow_id: str
+) -> None:
     """A workflow, run or path that does not exist is a 404 in JSON, and so is a run under another workflow."""
     [run_id] = history.run_ids(workflow_id, 1)
     for path in (
@@ -159,14 +191,20 @@ def test_execute_starts_a_run(history: History, client: httpx.Client, workflow_i
     assert answer["message"] == "Workflow execution started"
     path = f"/workflows/{workflow_id}/runs"
     head = client.get(path, params={"limit": 1}).json()[0]
-    assert (head["id"], head["status"], head["inputs"]) == (answer["run_id"], "pending", {"prompt": "Hi"})
+    assert (head["id"], head["status"], head["inputs"]) == (
+        answer["run_id"],
+        "pending",
+        {"prompt": "Hi"},
+    )
     history.advance(timedelta(minutes=5))
     assert client.get(f"{path}/{answer['run_id']}").json()[0]["end_time"] is not None
     for bad in (b"[1]", b"{", b"null"):
         assert client.post(f"/workflows/{workflow_id}/execute", content=bad).status_code == 400
 
 
-def test_steps_can_be_replaced_by_any_bytes(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
+def test_steps_can_be_replaced_by_any_bytes(
+    simulator: Simulator, client: httpx.Client, steps_path: str
+) -> None:
     """Bytes given for a run are served as they are, be they JSON or not, until they are taken back."""
     run_id = steps_path.split("/")[-2]
     true = client.get(steps_path).content
@@ -177,9 +215,16 @@ def test_steps_can_be_replaced_by_any_bytes(simulator: Simulator, client: httpx.
     assert client.get(steps_path).content == true
 
 
-def test_requests_are_counted(simulator: Simulator, client: httpx.Client, workflow_id: str, steps_path: str) -> None:
+def test_requests_are_counted(
+    simulator: Simulator, client: httpx.Client, workflow_id: str, steps_path: str
+) -> None:
     """Tests can see how often each endpoint and each run was asked, what was answered, and when."""
-    for path in (steps_path, steps_path, f"/workflows/{workflow_id}/runs", "/workflows/nobody/runs"):
+    for path in (
+        steps_path,
+        steps_path,
+        f"/workflows/{workflow_id}/runs",
+        "/workflows/nobody/runs",
+    ):
         client.get(path)
     assert simulator.requests == {"steps": 2, "runs": 2}
     assert simulator.steps_requests == {steps_path.split("/")[-2]: 2}
@@ -192,7 +237,9 @@ def test_requests_are_counted(simulator: Simulator, client: httpx.Client, workfl
     assert not simulator.steps_requests
 
 
-def test_it_serves_in_the_running_loop_and_sees_concurrency(history: History, steps_path: str) -> None:
+def test_it_serves_in_the_running_loop_and_sees_concurrency(
+    history: History, steps_path: str
+) -> None:
     """As an async context it serves many requests at once and counts how many overlapped."""
 
     async def main() -> int:
@@ -213,7 +260,12 @@ def test_it_starts_again_and_reports_a_taken_port(history: History) -> None:
     for _ in range(2):
         with simulator.in_thread():
             port = urlsplit(simulator.base_url).port
-            assert httpx.get(simulator.base_url + "/workflows", headers=KEY, trust_env=False).status_code == 200
+            assert (
+                httpx.get(
+                    simulator.base_url + "/workflows", headers=KEY, trust_env=False
+                ).status_code
+                == 200
+            )
             with pytest.raises(OSError), Simulator(history, port=port or 0).in_thread():
                 pass
         with pytest.raises(RuntimeError):
@@ -233,7 +285,9 @@ def test_it_answers_with_an_error_status(
     simulator: Simulator, client: httpx.Client, steps_path: str, status: int
 ) -> None:
     """A status is given as often as asked, with its headers; then everything is well again."""
-    simulator.misbehave(Misbehaviour(status=status, headers={"Retry-After": "Tue, 99 Foo"}, count=2))
+    simulator.misbehave(
+        Misbehaviour(status=status, headers={"Retry-After": "Tue, 99 Foo"}, count=2)
+    )
     answers = [client.get(steps_path) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [status, status, 200]
     assert answers[0].headers["Retry-After"] == "Tue, 99 Foo"
@@ -249,16 +303,32 @@ def test_misbehaviour_hits_only_what_it_is_aimed_at(
     other = history.workflow_ids[1]
     runs, other_runs = f"/workflows/{workflow_id}/runs", f"/workflows/{other}/runs"
     simulator.misbehave(Misbehaviour(status=403, workflow_id=workflow_id))
-    assert [client.get(path).status_code for path in (runs, steps_path, other_runs)] == [403, 403, 200]
+    assert [client.get(path).status_code for path in (runs, steps_path, other_runs)] == [
+        403,
+        403,
+        200,
+    ]
     simulator.misbehave(Misbehaviour(status=404, run_id=run_id))
-    assert [client.get(path).status_code for path in (runs, steps_path, f"{runs}/{run_id}")] == [200, 404, 404]
-    simulator.misbehave(Misbehaviour(status=500, endpoints=("runs",)), Misbehaviour(status=503, endpoints=("run",)))
-    assert [client.get(path).status_code for path in (runs, steps_path, f"{runs}/{run_id}")] == [500, 200, 503]
+    assert [client.get(path).status_code for path in (runs, steps_path, f"{runs}/{run_id}")] == [
+        200,
+        404,
+        404,
+    ]
+    simulator.misbehave(
+        Misbehaviour(status=500, endpoints=("runs",)), Misbehaviour(status=503, endpoints=("run",))
+    )
+    assert [client.get(path).status_code for path in (runs, steps_path, f"{runs}/{run_id}")] == [
+        500,
+        200,
+        503,
+    ]
     simulator.misbehave()
     assert client.get(runs).status_code == 200
 
 
-def test_misbehaviour_can_be_a_matter_of_chance(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
+def test_misbehaviour_can_be_a_matter_of_chance(
+    simulator: Simulator, client: httpx.Client, steps_path: str
+) -> None:
     """A probability hits about that share of the requests."""
     simulator.misbehave(Misbehaviour(status=500, probability=0.3))
     for _ in range(100):
@@ -279,7 +349,9 @@ def test_it_drips_the_body(simulator: Simulator, client: httpx.Client, steps_pat
     """A body that comes byte by byte keeps a client busy beyond its read time-out, and is whole in the end."""
     simulator.misbehave(Misbehaviour(drip_body=0.05))
     asked = time.monotonic()
-    received = raw_answer(simulator, steps_path, until=lambda received: len(received.partition(b"\r\n\r\n")[2]) >= 8)
+    received = raw_answer(
+        simulator, steps_path, until=lambda received: len(received.partition(b"\r\n\r\n")[2]) >= 8
+    )
     taken = time.monotonic() - asked
     head, _, part = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -300,7 +372,9 @@ def test_it_drips_the_headers(simulator: Simulator, steps_path: str) -> None:
     assert b"HTTP/1.1 200 OK".startswith(received[:15])
 
 
-def test_it_cuts_the_body_short(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
+def test_it_cuts_the_body_short(
+    simulator: Simulator, client: httpx.Client, steps_path: str
+) -> None:
     """Cut after a Content-Length, a client notices; cut without one, only the JSON tells; or nothing comes at all."""
     true = client.get(steps_path).content
     simulator.misbehave(Misbehaviour(cut="length"))
@@ -322,9 +396,13 @@ def test_it_cuts_the_body_short(simulator: Simulator, client: httpx.Client, step
     assert client.get(steps_path).content == true
 
 
-def test_it_answers_with_something_else(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
+def test_it_answers_with_something_else(
+    simulator: Simulator, client: httpx.Client, steps_path: str
+) -> None:
     """HTML or broken JSON comes with status 200, under the content type given."""
-    simulator.misbehave(MISBEHAVIOURS["html"], Misbehaviour(body=b"<html>", content_type="text/html"))
+    simulator.misbehave(
+        MISBEHAVIOURS["html"], Misbehaviour(body=b"<html>", content_type="text/html")
+    )
     answer = client.get(steps_path)
     assert (answer.status_code, answer.content) == (200, b"<html>")
     assert answer.headers["Content-Type"].startswith("text/html")
@@ -345,13 +423,17 @@ def test_it_sends_too_much(simulator: Simulator, client: httpx.Client, workflow_
     assert padded.json() == true.json()
 
 
-def test_the_list_can_be_capped(simulator: Simulator, client: httpx.Client, history: History, workflow_id: str) -> None:
+def test_the_list_can_be_capped(
+    simulator: Simulator, client: httpx.Client, history: History, workflow_id: str
+) -> None:
     """Only the newest 100 runs are listed, whatever the limit; the older ones still answer to their ids."""
     simulator.misbehave(MISBEHAVIOURS["capped"])
     path = f"/workflows/{workflow_id}/runs"
     ids = history.run_ids(workflow_id)
     assert [row["id"] for row in client.get(path, params={"limit": 500}).json()] == ids[:100]
-    assert [row["id"] for row in client.get(path, params={"offset": 90, "limit": 50}).json()] == ids[90:100]
+    assert [
+        row["id"] for row in client.get(path, params={"offset": 90, "limit": 50}).json()
+    ] == ids[90:100]
     assert client.get(path, params={"offset": 100}).json() == []
     assert client.get(f"{path}/{ids[-1]}/steps").status_code == 200
 
@@ -374,7 +456,10 @@ def test_a_server_can_know_nothing_but_steps(
     """Without list, single run and workflows the steps endpoint is all there is."""
     simulator.misbehave(MISBEHAVIOURS["steps-only"])
     run_path = steps_path.removesuffix("/steps")
-    statuses = [client.get(path).status_code for path in ("/workflows", f"/workflows/{workflow_id}/runs", run_path)]
+    statuses = [
+        client.get(path).status_code
+        for path in ("/workflows", f"/workflows/{workflow_id}/runs", run_path)
+    ]
     assert statuses == [404, 404, 404]
     assert client.get(steps_path).status_code == 200
 
@@ -414,7 +499,12 @@ def test_a_folder_is_served_byte_for_byte(tmp_path: Path) -> None:
         httpx.Client(base_url=simulator.base_url, headers=KEY, trust_env=False) as client,
     ):
         assert client.get("/workflows/flow/runs/run/steps").content == SAMPLE.read_bytes()
-        missing = ["/workflows", "/workflows/flow/runs", "/workflows/flow/runs/run", "/workflows/flow/runs/other/steps"]
+        missing = [
+            "/workflows",
+            "/workflows/flow/runs",
+            "/workflows/flow/runs/run",
+            "/workflows/flow/runs/other/steps",
+        ]
         assert [client.get(path).status_code for path in missing] == [404] * 4
         assert client.post("/workflows/flow/execute", json={}).status_code == 404
         (run / "steps.json").write_bytes(b"[ ]")
@@ -428,7 +518,9 @@ def test_a_folder_is_served_byte_for_byte(tmp_path: Path) -> None:
 def test_a_folders_list_is_paged(tmp_path: Path) -> None:
     """The recorded list is cut into pages, each row as it was recorded."""
     (tmp_path / "flow").mkdir()
-    (tmp_path / "flow" / "runs.json").write_bytes(b'[{"id":"c", "n": 1.10}, {"id":"b"}, {"id":"a","id":"a"}]')
+    (tmp_path / "flow" / "runs.json").write_bytes(
+        b'[{"id":"c", "n": 1.10}, {"id":"b"}, {"id":"a","id":"a"}]'
+    )
     with (
         Simulator(Folder(tmp_path)).in_thread() as simulator,
         httpx.Client(base_url=simulator.base_url, headers=KEY, trust_env=False) as client,
@@ -444,10 +536,18 @@ def test_a_folder_shows_nothing_outside_itself(tmp_path: Path) -> None:
     (tmp_path / "steps.json").write_bytes(b"secret")
     (tmp_path / "inside").mkdir()
     folder = Folder(tmp_path / "inside")
-    for names in (("..", "steps.json"), ("../steps.json",), (str(tmp_path / "steps.json"),), ("", "x"), ("a\0b",)):
+    for names in (
+        ("..", "steps.json"),
+        ("../steps.json",),
+        (str(tmp_path / "steps.json"),),
+        ("", "x"),
+        ("a\0b",),
+    ):
         with pytest.raises(KeyError):
             folder.read(*names)
     with Simulator(folder).in_thread() as simulator:
-        assert b"secret" not in raw_answer(simulator, "/workflows/%2e%2e/runs/%2e%2e%2f%2e%2e/steps", seconds=0.3)
+        assert b"secret" not in raw_answer(
+            simulator, "/workflows/%2e%2e/runs/%2e%2e%2f%2e%2e/steps", seconds=0.3
+        )
     with pytest.raises(FileNotFoundError):
         Folder(tmp_path / "nowhere")

@@ -94,7 +94,9 @@ def granted() -> Iterator[Callable[[str], None]]:
             connection.execute(f"DROP ROLE {role}".encode())
 
 
-def test_an_upgraded_database_is_what_the_files_say(empty_database_url: str, granted: Callable[[str], None]) -> None:
+def test_an_upgraded_database_is_what_the_files_say(
+    empty_database_url: str, granted: Callable[[str], None]
+) -> None:
     """Views, functions, triggers, comments and grants of an upgraded release are those of the newest files, unless changed."""
     database_url = empty_database_url
     upgrade(database_url, revision="0005")
@@ -108,7 +110,9 @@ def test_an_upgraded_database_is_what_the_files_say(empty_database_url: str, gra
     run_files(database_url)
     granted(database_url)
     assert definitions(database_url) == upgraded
-    changed = upgraded["view failures"][0].partition(";")[0].replace("f.message", "f.pattern AS message")
+    changed = (
+        upgraded["view failures"][0].partition(";")[0].replace("f.message", "f.pattern AS message")
+    )
     for change in (
         f"CREATE OR REPLACE VIEW orchestra.failures AS {changed}",
         "COMMENT ON COLUMN orchestra.failures.time IS 'Then.'",
@@ -125,6 +129,11 @@ def test_an_upgraded_database_is_what_the_files_say(empty_database_url: str, gra
 
 def test_a_released_file_does_not_change() -> None:
     """A file that a release has run is never run again where it was: what changes is a next version, which a revision runs."""
-    released = {name: digest for digest, name in (line.split() for line in RELEASED.read_text().splitlines())}
+    released = {
+        name: digest
+        for digest, name in (line.split() for line in RELEASED.read_text().splitlines())
+    }
     assert released.keys() >= {"coverage_v1.sql"}
-    assert {name: hashlib.sha256((SQL / name).read_bytes()).hexdigest() for name in released} == released
+    assert {
+        name: hashlib.sha256((SQL / name).read_bytes()).hexdigest() for name in released
+    } == released

@@ -19,14 +19,23 @@ name = "weather jokes"
 
 @pytest.fixture
 def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    database_url: str,
 ) -> Command:
     """The command, with one workflow configured."""
     return command_line(tmp_path, monkeypatch, capsys, TOML, DATABASE_URL=database_url)
 
 
 def _sweep(
-    url: str, *, ago: str = "1 minute", error: str | None = None, new: int = 3, listed: int = 100, known: int = 0
+    url: str,
+    *,
+    ago: str = "1 minute",
+    error: str | None = None,
+    new: int = 3,
+    listed: int = 100,
+    known: int = 0,
 ) -> None:
     """A complete sweep; `known` runs by the last walk of the whole list, none but those listed if 0."""
     query(
@@ -42,10 +51,23 @@ def _sweep(
 
 
 def _run(
-    url: str, run: str, *, tracking: str = "final", ago: str = "1 hour", workflow: str = WEATHER, **more: Any
+    url: str,
+    run: str,
+    *,
+    tracking: str = "final",
+    ago: str = "1 hour",
+    workflow: str = WEATHER,
+    **more: Any,
 ) -> None:
     """A run that the list showed, read and stored; `more` are columns of the ledger."""
-    columns = {"due_at": None, "listed_sweep": 5, "attempts": 0, "last_error": None, "priority": 0, **more}
+    columns = {
+        "due_at": None,
+        "listed_sweep": 5,
+        "attempts": 0,
+        "last_error": None,
+        "priority": 0,
+        **more,
+    }
     names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
     query(
         url,
@@ -70,7 +92,9 @@ def _reasons(workflow: dict[str, Any]) -> list[tuple[str, str]]:
     return [(reason["level"], reason["text"]) for reason in workflow["reasons"]]
 
 
-def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(command: Command, database_url: str) -> None:
+def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(
+    command: Command, database_url: str
+) -> None:
     """Counts, ages, coverage and headroom are what the tables hold, and nothing is found wrong."""
     _sweep(database_url)
     for number, tracking in enumerate(["final", "final", "final", "open", "stale", "gone"]):
@@ -79,22 +103,41 @@ def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(command: Command, da
     printed = command("status", "--json")
     found = printed.json
     (workflow,) = found["workflows"]
-    assert (printed.status, found["verdict"], workflow["verdict"], workflow["reasons"]) == (0, "ok", "ok", [])
-    assert workflow["runs"] == {"open": 1, "final": 4, "stale": 1, "gone": 1, "gone_unread": 0, "removed": 0}
+    assert (printed.status, found["verdict"], workflow["verdict"], workflow["reasons"]) == (
+        0,
+        "ok",
+        "ok",
+        [],
+    )
+    assert workflow["runs"] == {
+        "open": 1,
+        "final": 4,
+        "stale": 1,
+        "gone": 1,
+        "gone_unread": 0,
+        "removed": 0,
+    }
     assert 3600 <= workflow["freshness"]["newest_run_age"] < 3660
     assert 59 <= workflow["freshness"]["last_complete_sweep_age"] < 90
     stored = query(
         database_url,
         "SELECT start_time, started_at FROM orchestra.runs, orchestra_etl.sweeps WHERE id = 'run-5'",
     )[0]
-    # Complete since the oldest run that was listed, not since the older one that somebody tracked by hand.
+    # Complete since the oldest run that was listed, not since the older one that somebody tracked
+    # by hand.
     assert workflow["coverage"]["since"] == stored["start_time"].isoformat().replace("+00:00", "Z")
     assert workflow["coverage"]["until"] == stored["started_at"].isoformat().replace("+00:00", "Z")
     assert workflow["headroom"] == {"new_runs": 3, "listable": 100, "window_full": False}
-    assert (workflow["lag"]["due"], workflow["lag"]["unread"], workflow["dead_letters"]) == (0, 0, 0)
+    assert (workflow["lag"]["due"], workflow["lag"]["unread"], workflow["dead_letters"]) == (
+        0,
+        0,
+        0,
+    )
 
 
-def test_the_text_fits_80_columns_and_names_what_matters(command: Command, database_url: str) -> None:
+def test_the_text_fits_80_columns_and_names_what_matters(
+    command: Command, database_url: str
+) -> None:
     """People read the same in the terminal: no line is wider than 80 columns, numbers and times are as promised."""
     _sweep(database_url)
     _run(database_url, "run-1")
@@ -116,7 +159,10 @@ def test_the_text_fits_80_columns_and_names_what_matters(command: Command, datab
     words = " ".join(command("status").out.split())
     assert "except 1 gap (1 acknowledged): #1" in words
     assert "gaps not acknowledged" not in words
-    assert command("gaps", "list").out == "no gaps to acknowledge; 1 acknowledged gap: --all shows it\n"
+    assert (
+        command("gaps", "list").out
+        == "no gaps to acknowledge; 1 acknowledged gap: --all shows it\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +176,12 @@ def test_the_text_fits_80_columns_and_names_what_matters(command: Command, datab
     ],
 )
 def test_a_sweep_that_is_overdue_is_a_failure(
-    command: Command, database_url: str, ago: str, error: str | None, verdict: str, words: str | None
+    command: Command,
+    database_url: str,
+    ago: str,
+    error: str | None,
+    verdict: str,
+    words: str | None,
 ) -> None:
     """A failed sweep is a warning until none has been complete for two hours and the interval; then data is missing."""
     _sweep(database_url, ago=ago, error=error)
@@ -154,11 +205,16 @@ def test_the_age_is_the_users_to_choose(command: Command, database_url: str) -> 
 
 
 def test_a_slow_schedule_is_given_its_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    database_url: str,
 ) -> None:
     """A workflow swept once a day, by interval or by cron, is not overdue after 20 hours, and is after 40."""
     for schedule in ('interval = "1d"', 'cron = "30 4 * * *"'):
-        command = command_line(tmp_path, monkeypatch, capsys, TOML + schedule, DATABASE_URL=database_url)
+        command = command_line(
+            tmp_path, monkeypatch, capsys, TOML + schedule, DATABASE_URL=database_url
+        )
         _sweep(database_url, ago="20 hours")
         assert _only(command)["verdict"] == "ok", schedule
         _sweep(database_url, ago="40 hours")
@@ -182,18 +238,24 @@ def test_never_swept(command: Command, database_url: str) -> None:
     assert workflow["coverage"]["until"] is None
 
 
-def test_an_interrupted_sweep_does_not_move_the_coverage(command: Command, database_url: str) -> None:
+def test_an_interrupted_sweep_does_not_move_the_coverage(
+    command: Command, database_url: str
+) -> None:
     """While a later sweep is under way, or was cut off, the list is vouched for until the last complete one only."""
     _sweep(database_url, ago="10 minutes")
     query(
         database_url,
         "UPDATE orchestra_etl.sweeps SET fencing_token = 8, started_at = now(), leased_until = now() + interval '1 m'",
     )
-    completed = query(database_url, "SELECT completed_at FROM orchestra_etl.sweeps")[0]["completed_at"]
+    completed = query(database_url, "SELECT completed_at FROM orchestra_etl.sweeps")[0][
+        "completed_at"
+    ]
     assert _only(command)["coverage"]["until"] == completed.isoformat().replace("+00:00", "Z")
 
 
-def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(command: Command, database_url: str) -> None:
+def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(
+    command: Command, database_url: str
+) -> None:
     """Live runs due for hours mean that nobody reads; a backfill waits for its turn by design."""
     _sweep(database_url)
     due = query(database_url, "SELECT now() - interval '3 hours' AS t")[0]["t"]
@@ -239,11 +301,18 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
     text = command("status").out
     assert "1 run; run bad: the answer for its steps is no JSON array" in " ".join(text.split())
     assert "SECRET-BODY" not in text
-    (health,) = query(database_url, "SELECT failing_reads, dead_letters FROM orchestra.pipeline_health")
-    assert (health["failing_reads"], health["dead_letters"]) == (workflow["failing"]["runs"], workflow["dead_letters"])
+    (health,) = query(
+        database_url, "SELECT failing_reads, dead_letters FROM orchestra.pipeline_health"
+    )
+    assert (health["failing_reads"], health["dead_letters"]) == (
+        workflow["failing"]["runs"],
+        workflow["dead_letters"],
+    )
 
 
-def test_letters_of_workflows_that_nobody_knows_are_counted(command: Command, database_url: str) -> None:
+def test_letters_of_workflows_that_nobody_knows_are_counted(
+    command: Command, database_url: str
+) -> None:
     """A letter of a workflow without any run, such as a request's, shows in its own block: nothing is open that status hides."""
     _sweep(database_url)
     query(
@@ -256,7 +325,9 @@ def test_letters_of_workflows_that_nobody_knows_are_counted(command: Command, da
     assert found["verdict"] == "warning"
 
 
-def test_what_is_known_is_not_more_than_the_list_shows_without_saying_so(command: Command, database_url: str) -> None:
+def test_what_is_known_is_not_more_than_the_list_shows_without_saying_so(
+    command: Command, database_url: str
+) -> None:
     """The list is said to show all that is known only as long as no more is known than it showed."""
     for number in range(12):
         _run(database_url, f"run-{number}")
@@ -315,7 +386,11 @@ def test_drift_is_counted_and_shown(command: Command, database_url: str) -> None
         WEATHER,
     )
     workflow = _only(command)
-    assert (workflow["verdict"], workflow["drift"], workflow["drift_examples"][0]["field"]) == ("ok", 1, "cost")
+    assert (workflow["verdict"], workflow["drift"], workflow["drift_examples"][0]["field"]) == (
+        "ok",
+        1,
+        "cost",
+    )
     assert "1 difference from the API's description: step.cost unknown_field number" in " ".join(
         command("status").out.split()
     )

@@ -15,13 +15,13 @@ from aiohttp import web
 
 from etl import app
 from etl.errors import ApiError, ApiUnavailable, ConfigurationError, KeyRefused
-from etl.local.history import History
-from etl.local.misbehaviour import Misbehaviour
-from etl.local.simulator import Simulator
 from etl.pipeline import batches
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.passes import PassReport
 from etl.pipeline.reading import Reading
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import Misbehaviour
+from etl.simulator.server import Simulator
 from tests.faults.answers import changed
 from tests.oracle import differences
 from tests.support import configuration, environment, load, query, sync, wait_until, writes
@@ -39,8 +39,12 @@ class World:
 
     def sync(self, *only: str, **more: str) -> PassReport:
         """One pass, every open run being due."""
-        query(self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
-        return asyncio.run(sync(load(self.folder, self.toml, {**self.variables, **more}), only or None))
+        query(
+            self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
+        )
+        return asyncio.run(
+            sync(load(self.folder, self.toml, {**self.variables, **more}), only or None)
+        )
 
     def backfill(self, *only: str) -> PassReport:
         """One backfill."""
@@ -55,7 +59,10 @@ class World:
 
     def tracking(self) -> dict[str, int]:
         """How many runs there are by tracking."""
-        rows = query(self.url, "SELECT tracking, count(*) AS n FROM orchestra_etl.run_ledger GROUP BY tracking")
+        rows = query(
+            self.url,
+            "SELECT tracking, count(*) AS n FROM orchestra_etl.run_ledger GROUP BY tracking",
+        )
         return {row["tracking"]: row["n"] for row in rows}
 
     def differences(self) -> list[str]:
@@ -65,7 +72,8 @@ class World:
 
 def _world(folder: Path, url: str, **options: Any) -> Iterator[World]:
     history = History(
-        seed=3, **{"workflows": 2, "runs_per_workflow": 12, "live": 0, "arrivals_per_minute": 0, **options}
+        seed=3,
+        **{"workflows": 2, "runs_per_workflow": 12, "live": 0, "arrivals_per_minute": 0, **options},
     )
     with Simulator(history).in_thread() as simulator:
         yield World(folder, url, history, simulator)
@@ -80,7 +88,9 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 @pytest.fixture
 def moving(tmp_path: Path, database_url: str) -> Iterator[World]:
     """Two workflows with live runs, whose clock the test moves."""
-    yield from _world(tmp_path, database_url, live=4, runs_per_workflow=8, epoch=START, now=lambda: START)
+    yield from _world(
+        tmp_path, database_url, live=4, runs_per_workflow=8, epoch=START, now=lambda: START
+    )
 
 
 def test_live_runs_are_followed_to_their_end(moving: World) -> None:
@@ -116,15 +126,17 @@ def test_a_run_that_never_had_a_step_is_final_in_the_end(world: World, body: byt
     del world.simulator.steps_bodies[late]
     world.sync()
     assert world.tracking() == {"final": 23, "open": 1}
-    query(world.url, "UPDATE orchestra_etl.run_ledger SET opened_at = opened_at - interval '25 hours'")
+    query(
+        world.url, "UPDATE orchestra_etl.run_ledger SET opened_at = opened_at - interval '25 hours'"
+    )
     world.sync()
     assert world.tracking() == {"final": 24}
     asked = world.simulator.steps_requests[never]
     world.sync()
     assert world.simulator.steps_requests[never] == asked == 3
-    assert query(world.url, "SELECT state, steps FROM orchestra.run_summary WHERE run_id = %s", never) == [
-        {"state": "succeeded", "steps": 0}
-    ]
+    assert query(
+        world.url, "SELECT state, steps FROM orchestra.run_summary WHERE run_id = %s", never
+    ) == [{"state": "succeeded", "steps": 0}]
 
 
 def test_a_reopened_run_is_read_again(moving: World) -> None:
@@ -171,7 +183,9 @@ def test_all_workflows_are_found(world: World) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"null", b"[]", 204])
-def test_a_list_of_no_workflows_is_not_believed_where_some_were_swept(world: World, answer: bytes | int) -> None:
+def test_a_list_of_no_workflows_is_not_believed_where_some_were_swept(
+    world: World, answer: bytes | int
+) -> None:
     """Where all workflows are wanted, an empty list of them is an error if some were swept before, and fine if none was."""
     world.toml = configuration(more=ALL)
 
@@ -183,13 +197,18 @@ def test_a_list_of_no_workflows_is_not_believed_where_some_were_swept(world: Wor
     with changed(world.simulator, answered):
         assert world.sync().exit_status == 0
     assert world.sync().exit_status == 0
-    with changed(world.simulator, answered), pytest.raises(ApiError, match="though 2 were swept before") as refused:
+    with (
+        changed(world.simulator, answered),
+        pytest.raises(ApiError, match="though 2 were swept before") as refused,
+    ):
         world.sync()
     assert refused.value.exit_status == 5
 
 
 @pytest.mark.parametrize(("answer", "status"), [(500, 5), (404, 5), (400, 5), (403, 3)])
-def test_workflows_that_are_not_listed_are_missed_in_sight(world: World, answer: int, status: int) -> None:
+def test_workflows_that_are_not_listed_are_missed_in_sight(
+    world: World, answer: int, status: int
+) -> None:
     """Where all workflows are wanted and the API lists none, a pass ends with its error; a workflow that is named is loaded."""
     world.simulator.misbehave(Misbehaviour(status=answer, endpoints=("workflows",)))
     named, other = world.history.workflow_ids
@@ -203,7 +222,9 @@ def test_workflows_that_are_not_listed_are_missed_in_sight(world: World, answer:
         world.sync(other)
     report = world.sync()
     assert (report.exit_status, len(report.errors)) == (status, 1)
-    assert query(world.url, "SELECT DISTINCT workflow_id FROM orchestra.runs") == [{"workflow_id": named}]
+    assert query(world.url, "SELECT DISTINCT workflow_id FROM orchestra.runs") == [
+        {"workflow_id": named}
+    ]
     assert world.sync(named).exit_status == 0
     world.simulator.misbehave()
     assert world.sync().exit_status == 0
@@ -216,7 +237,12 @@ def test_a_server_that_only_answers_steps_is_enough(world: World) -> None:
     workflow = world.history.workflow_ids[0]
     named, asked = world.history.run_ids(workflow)[:2]
     world.toml = configuration(workflow, discover=False, runs=(named,))
-    query(world.url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", workflow, asked)
+    query(
+        world.url,
+        "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)",
+        workflow,
+        asked,
+    )
     assert world.sync().exit_status == 0
     rows = query(world.url, "SELECT id, status_source, tracking FROM orchestra.runs")
     assert sorted(row["id"] for row in rows) == sorted([named, asked])
@@ -231,7 +257,12 @@ def test_the_list_corrects_a_wrong_workflow(world: World) -> None:
     """A run tracked under a wrong workflow answers 404 there; once the right list names it, it is loaded there."""
     wrong, right = world.history.workflow_ids
     run_id = world.history.run_ids(right)[0]
-    query(world.url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", wrong, run_id)
+    query(
+        world.url,
+        "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)",
+        wrong,
+        run_id,
+    )
     world.toml = configuration(wrong)
     assert world.sync().exit_status == 6
     world.toml = configuration(wrong, right)
@@ -242,7 +273,9 @@ def test_the_list_corrects_a_wrong_workflow(world: World) -> None:
 
 def test_a_blip_of_404_loses_nothing(world: World) -> None:
     """Runs that answer 404 for a while stay open, are reported once, and are loaded when they answer again."""
-    world.simulator.misbehave(Misbehaviour(status=404, endpoints=("steps",), workflow_id=world.history.workflow_ids[0]))
+    world.simulator.misbehave(
+        Misbehaviour(status=404, endpoints=("steps",), workflow_id=world.history.workflow_ids[0])
+    )
     assert world.sync().exit_status == 6
     assert world.tracking() == {"open": 12, "final": 12}
     assert world.sync().exit_status == 0
@@ -271,10 +304,19 @@ def test_a_run_is_gone_only_when_the_workflow_answers_without_it(world: World) -
         " listed_at = now() - interval '3 hours' WHERE not_found_since IS NOT NULL",
     )
     world.sync()
-    tracking = query(world.url, "SELECT run_id, tracking FROM orchestra_etl.run_ledger WHERE tracking <> 'final'")
+    tracking = query(
+        world.url, "SELECT run_id, tracking FROM orchestra_etl.run_ledger WHERE tracking <> 'final'"
+    )
     assert {row["run_id"]: row["tracking"] for row in tracking} == {gone: "gone", listed: "open"}
-    assert query(world.url, "SELECT tracking FROM orchestra.runs WHERE id = %s", gone) == [{"tracking": "gone"}]
-    assert query(world.url, "SELECT count(*) AS n FROM orchestra.steps WHERE run_id = %s", gone)[0]["n"] > 0
+    assert query(world.url, "SELECT tracking FROM orchestra.runs WHERE id = %s", gone) == [
+        {"tracking": "gone"}
+    ]
+    assert (
+        query(world.url, "SELECT count(*) AS n FROM orchestra.steps WHERE run_id = %s", gone)[0][
+            "n"
+        ]
+        > 0
+    )
 
 
 def test_a_refused_workflow_stops_alone(world: World) -> None:
@@ -284,7 +326,9 @@ def test_a_refused_workflow_stops_alone(world: World) -> None:
     report = world.sync()
     assert report.exit_status == 3
     assert refused in str(report.errors[0])
-    assert query(world.url, "SELECT DISTINCT workflow_id FROM orchestra.runs") == [{"workflow_id": other}]
+    assert query(world.url, "SELECT DISTINCT workflow_id FROM orchestra.runs") == [
+        {"workflow_id": other}
+    ]
     world.simulator.misbehave(Misbehaviour(status=403, workflow_id=refused, endpoints=("steps",)))
     assert world.sync().exit_status == 3
     world.simulator.misbehave()
@@ -300,7 +344,13 @@ def test_a_key_refused_in_the_middle_stops_and_loses_nothing(world: World) -> No
     )
     with pytest.raises(KeyRefused):
         world.sync()
-    assert query(world.url, "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL") == []
+    assert (
+        query(
+            world.url,
+            "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL",
+        )
+        == []
+    )
     world.simulator.misbehave()
     world.sync()
     assert world.differences() == []
@@ -318,13 +368,14 @@ def test_an_api_that_is_down_is_not_asked_for_every_run(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["html", "truncated", "cut-off", "server-error", "malformed", "rate-limited", "disconnecting"]
+    "name",
+    ["html", "truncated", "cut-off", "server-error", "malformed", "rate-limited", "disconnecting"],
 )
 def test_what_goes_wrong_now_and_then_is_made_good(world: World, name: str) -> None:
     """A third of all steps answers going wrong in one way: after some passes all is loaded exactly."""
     from msgspec.structs import replace
 
-    from etl.local.misbehaviour import MISBEHAVIOURS
+    from etl.simulator.misbehaviour import MISBEHAVIOURS
 
     wrong = replace(MISBEHAVIOURS[name], probability=0.3, endpoints=("steps",))
     if wrong.headers:
@@ -350,16 +401,22 @@ def test_one_bad_step_of_a_hundred_costs_only_itself(world: World) -> None:
     steps.append({**steps[3], "outputs": {"changed": True}})
     world.simulator.steps_bodies[run_id] = json.dumps(steps).encode()
     assert world.sync().exit_status == 6
-    assert query(world.url, "SELECT count(*) AS n FROM orchestra.steps WHERE run_id = %s", run_id) == [{"n": 98}]
+    assert query(
+        world.url, "SELECT count(*) AS n FROM orchestra.steps WHERE run_id = %s", run_id
+    ) == [{"n": 98}]
     letters = query(
-        world.url, "SELECT reason, body FROM orchestra_etl.dead_letters WHERE run_id = %s ORDER BY reason", run_id
+        world.url,
+        "SELECT reason, body FROM orchestra_etl.dead_letters WHERE run_id = %s ORDER BY reason",
+        run_id,
     )
     assert [(one["reason"], json.loads(one["body"])) for one in letters] == [
         ("duplicate_id", steps[3]),
         ("not_an_object", steps[50]),
         ("unusable_id", steps[17]),
     ]
-    assert query(world.url, "SELECT data FROM orchestra.outputs WHERE step_id = 's3'") == [{"data": {"changed": True}}]
+    assert query(world.url, "SELECT data FROM orchestra.outputs WHERE step_id = 's3'") == [
+        {"data": {"changed": True}}
+    ]
 
 
 def test_a_payload_of_50_megabytes_is_stored(world: World) -> None:
@@ -370,7 +427,8 @@ def test_a_payload_of_50_megabytes_is_stored(world: World) -> None:
     world.simulator.steps_bodies[run_id] = json.dumps([step]).encode()
     assert world.sync().exit_status == 0
     stored = query(
-        world.url, "SELECT size_bytes, length(data ->> 'text') AS n FROM orchestra.outputs WHERE step_id = 'big'"
+        world.url,
+        "SELECT size_bytes, length(data ->> 'text') AS n FROM orchestra.outputs WHERE step_id = 'big'",
     )
     assert stored == [{"size_bytes": len(json.dumps(step["outputs"])), "n": 50_000_000}]
 
@@ -380,12 +438,14 @@ def test_what_jsonb_cannot_hold_is_kept_byte_for_byte(world: World) -> None:
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     bodies = [rb'{"a": "x\u0000y"}', rb'{"a": "\ud800"}', b'{"a": 1e200000}', b'{"a": 1.10}']
     steps = b",".join(
-        b'{"id": "p%d", "status": "completed", "outputs": %s}' % (n, body) for n, body in enumerate(bodies)
+        b'{"id": "p%d", "status": "completed", "outputs": %s}' % (n, body)
+        for n, body in enumerate(bodies)
     )
     world.simulator.steps_bodies[run_id] = b"[" + steps + b"]"
     assert world.sync().exit_status == 0
     rows = query(
-        world.url, "SELECT data::text, raw, note FROM orchestra.outputs WHERE step_id LIKE 'p_' ORDER BY step_id"
+        world.url,
+        "SELECT data::text, raw, note FROM orchestra.outputs WHERE step_id LIKE 'p_' ORDER BY step_id",
     )
     assert [row["raw"] for row in rows] == [*bodies[:3], None]
     assert [row["note"] is None for row in rows] == [False, False, False, True]
@@ -397,7 +457,9 @@ def test_a_step_that_vanishes_is_marked_and_comes_back(world: World) -> None:
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     steps = world.history.steps(run_id)
     world.sync()
-    reopen = "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open' WHERE run_id = %s"
+    reopen = (
+        "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open' WHERE run_id = %s"
+    )
     absent = "SELECT id FROM orchestra.steps WHERE absent_since IS NOT NULL"
     world.simulator.steps_bodies[run_id] = json.dumps(steps[1:]).encode()
     query(world.url, reopen, run_id)
@@ -463,11 +525,15 @@ def test_a_terminal_run_that_answers_no_steps_yet_is_not_final(world: World) -> 
     assert world.differences() == []
 
 
-def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_run(world: World) -> None:
+def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_run(
+    world: World,
+) -> None:
     """A step that PostgreSQL refused lands from its dead letter once the cause is gone, where the API no longer has the run."""
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     step = world.history.steps(run_id)[0]
-    query(world.url, f"ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (id <> '{step['id']}')")
+    query(
+        world.url, f"ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (id <> '{step['id']}')"
+    )
     assert world.sync().exit_status == 6
     query(world.url, "ALTER TABLE orchestra.steps DROP CONSTRAINT poison")
     world.history.delete(run_id)
@@ -485,16 +551,26 @@ def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_r
         step["id"],
     )
     assert rows == [{"node_id": step["node_id"], "data": step["outputs"], "absent_since": None}]
-    assert query(world.url, "SELECT resolution FROM orchestra_etl.dead_letters") == [{"resolution": "loaded"}]
-    assert query(world.url, "SELECT count(*) AS n FROM orchestra.steps WHERE absent_since IS NOT NULL") == [{"n": 0}]
-    assert query(world.url, "SELECT tracking FROM orchestra.runs WHERE id = %s", run_id) == [{"tracking": "gone"}]
+    assert query(world.url, "SELECT resolution FROM orchestra_etl.dead_letters") == [
+        {"resolution": "loaded"}
+    ]
+    assert query(
+        world.url, "SELECT count(*) AS n FROM orchestra.steps WHERE absent_since IS NOT NULL"
+    ) == [{"n": 0}]
+    assert query(world.url, "SELECT tracking FROM orchestra.runs WHERE id = %s", run_id) == [
+        {"tracking": "gone"}
+    ]
 
 
 def test_only_letters_that_hold_steps_are_taken_for_steps(world: World) -> None:
     """Of a lost run's letters, a whole answer's steps land; a run's own row, a member and an older version of a step do not."""
     world.sync()
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
-    stored = query(world.url, "SELECT id, content_hash FROM orchestra.steps WHERE run_id = %s ORDER BY id", run_id)
+    stored = query(
+        world.url,
+        "SELECT id, content_hash FROM orchestra.steps WHERE run_id = %s ORDER BY id",
+        run_id,
+    )
     letters = [
         ("rejected", None, '[{"id": "whole", "status": "completed"}]'),
         ("rejected", None, '{"id": "row"}'),
@@ -516,10 +592,16 @@ def test_only_letters_that_hold_steps_are_taken_for_steps(world: World) -> None:
         run_id,
     )
     world.sync()
-    after = query(world.url, "SELECT id, content_hash FROM orchestra.steps WHERE run_id = %s ORDER BY id", run_id)
+    after = query(
+        world.url,
+        "SELECT id, content_hash FROM orchestra.steps WHERE run_id = %s ORDER BY id",
+        run_id,
+    )
     assert [row for row in after if row["id"] != "whole"] == stored
     assert len(after) == len(stored) + 1
-    resolved = query(world.url, "SELECT body FROM orchestra_etl.dead_letters WHERE resolution = 'loaded'")
+    resolved = query(
+        world.url, "SELECT body FROM orchestra_etl.dead_letters WHERE resolution = 'loaded'"
+    )
     assert [row["body"] for row in resolved] == [b'[{"id": "whole", "status": "completed"}]']
 
 
@@ -558,7 +640,11 @@ def test_what_a_page_lists_is_read_while_the_next_one_is_asked_for(world: World)
     simulator, workflow_id = world.simulator, world.history.workflow_ids[0]
     world.sync()
     world.history.add_runs(workflow_id, 20)
-    query(world.url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, 'unlisted')", workflow_id)
+    query(
+        world.url,
+        "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, 'unlisted')",
+        workflow_id,
+    )
     simulator.misbehave(Misbehaviour(endpoints=("runs",), delay=0.2))
     simulator.reset_counts()
 

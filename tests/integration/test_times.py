@@ -10,8 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
-from etl.local.history import History
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.faults.answers import changed
 from tests.support import configuration, environment, load, query, sync
 
@@ -25,7 +25,11 @@ def test_times_that_stand_for_none_reach_no_column(tmp_path: Path, database_url:
     (workflow,) = history.workflow_ids
     plain, odd, ahead = history.run_ids(workflow)
     far = (datetime.now(UTC) + timedelta(days=400)).isoformat()
-    times = {plain: (BEGUN, ENDED), odd: ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z"), ahead: (BEGUN, far)}
+    times = {
+        plain: (BEGUN, ENDED),
+        odd: ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
+        ahead: (BEGUN, far),
+    }
 
     def row(run_id: str) -> dict[str, Any]:
         begun, ended = times[run_id]
@@ -42,7 +46,9 @@ def test_times_that_stand_for_none_reach_no_column(tmp_path: Path, database_url:
             offset = int(request.query.get("offset", "0"))
             return web.json_response([row(run_id) for run_id in times][offset:])
         if call.endpoint == "steps":
-            return web.json_response([row(call.run_id) | {"id": f"step of {call.run_id}", "tokens": 2**63 - 1}])
+            return web.json_response(
+                [row(call.run_id) | {"id": f"step of {call.run_id}", "tokens": 2**63 - 1}]
+            )
         return honest
 
     with Simulator(history).in_thread() as simulator, changed(simulator, answer):
@@ -51,20 +57,32 @@ def test_times_that_stand_for_none_reach_no_column(tmp_path: Path, database_url:
     assert report.exit_status == 0
     for table, own in (("runs", "id"), ("steps", "run_id")):
         rows = query(
-            database_url, f"SELECT {own} AS run, start_time, end_time, duration_ms, extra FROM orchestra.{table}"
+            database_url,
+            f"SELECT {own} AS run, start_time, end_time, duration_ms, extra FROM orchestra.{table}",
         )
         found = {row["run"]: row for row in rows}
         assert found[plain]["duration_ms"] == 5_000
-        assert (found[odd]["start_time"], found[odd]["end_time"], found[odd]["duration_ms"]) == (None, None, None)
+        assert (found[odd]["start_time"], found[odd]["end_time"], found[odd]["duration_ms"]) == (
+            None,
+            None,
+            None,
+        )
         assert found[ahead]["start_time"] == datetime.fromisoformat(BEGUN)
         assert (found[ahead]["end_time"], found[ahead]["extra"]["end_time"]) == (None, far)
-        kept = {name: found[odd]["extra"][name] for name in ("start_time", "end_time", "elapsed_time")}
+        kept = {
+            name: found[odd]["extra"][name] for name in ("start_time", "end_time", "elapsed_time")
+        }
         assert kept == {name: json.loads(json.dumps(row(odd)))[name] for name in kept}
-    listed = query(database_url, "SELECT start_time FROM orchestra_etl.run_ledger WHERE run_id = %s", odd)
+    listed = query(
+        database_url, "SELECT start_time FROM orchestra_etl.run_ledger WHERE run_id = %s", odd
+    )
     assert listed == [{"start_time": None}]
     (coverage,) = query(database_url, "SELECT complete_since FROM orchestra.coverage")
     assert coverage["complete_since"] == datetime.fromisoformat(BEGUN)
-    drift = query(database_url, "SELECT subject, field, kind, occurrences FROM orchestra_etl.drift ORDER BY 1, 2")
+    drift = query(
+        database_url,
+        "SELECT subject, field, kind, occurrences FROM orchestra_etl.drift ORDER BY 1, 2",
+    )
     assert [tuple(one.values()) for one in drift] == [
         ("run", "elapsed_time", "implausible_number", 3),
         ("run", "end_time", "implausible_time", 2),

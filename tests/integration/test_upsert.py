@@ -30,7 +30,13 @@ def database(database_url: str) -> Iterator[Database]:
 
 def found(run_id: str = "r", *, steps: str = "[]", **row: Any) -> RunWrite:
     """A finished run as the API would show it: fields of its row, and the answer for its steps."""
-    content = {"id": run_id, "status": "completed", "start_time": "2026-01-01T00:00:00Z", "end_time": None, **row}
+    content = {
+        "id": run_id,
+        "status": "completed",
+        "start_time": "2026-01-01T00:00:00Z",
+        "end_time": None,
+        **row,
+    }
     decoded = decode_run(msgspec.json.encode(content), states=STATES)
     return RunWrite(
         id=run_id,
@@ -55,10 +61,15 @@ def written(database: Database, *runs: RunWrite) -> Written:
 
 def outputs(url: str) -> list[Any]:
     """The stored outputs of all runs."""
-    return [row["outputs"] for row in query(url, "SELECT outputs FROM orchestra.run_payloads ORDER BY run_id")]
+    return [
+        row["outputs"]
+        for row in query(url, "SELECT outputs FROM orchestra.run_payloads ORDER BY run_id")
+    ]
 
 
-def test_payloads_that_change_to_and_fro_end_as_they_came_last(database: Database, database_url: str) -> None:
+def test_payloads_that_change_to_and_fro_end_as_they_came_last(
+    database: Database, database_url: str
+) -> None:
     """Where only a run's payloads change, and change back, the last ones are stored and the run counts as unchanged."""
     for value in ("first", "second", "first", "second"):
         done = written(database, found(outputs=value, inputs={"a": 1}))
@@ -68,7 +79,9 @@ def test_payloads_that_change_to_and_fro_end_as_they_came_last(database: Databas
     assert run["first_seen_at"] == run["updated_at"]
 
 
-def test_what_others_change_in_a_run_is_set_right_by_the_next_read(database: Database, database_url: str) -> None:
+def test_what_others_change_in_a_run_is_set_right_by_the_next_read(
+    database: Database, database_url: str
+) -> None:
     """A state, tracking or workflow that changed without a read makes an equal answer be written again."""
     written(database, found())
     for change in ("state = 'failed'", "tracking = 'stale'", "workflow_id = 'elsewhere'"):
@@ -90,13 +103,20 @@ def test_an_unchanged_batch_sends_no_rows(database: Database) -> None:
 
     event.listen(database._engine, "before_cursor_execute", note)
     done = written(database, *batch)
-    assert (done.runs_inserted, done.runs_updated, done.steps_inserted, done.steps_updated) == (0, 0, 0, 0)
+    assert (done.runs_inserted, done.runs_updated, done.steps_inserted, done.steps_updated) == (
+        0,
+        0,
+        0,
+        0,
+    )
     assert statements
     assert not [statement for statement in statements if "TEMPORARY" in statement]
 
 
 @pytest.mark.parametrize("member", ["inputs", "outputs"])
-def test_payloads_of_new_and_of_changed_steps(database: Database, database_url: str, member: str) -> None:
+def test_payloads_of_new_and_of_changed_steps(
+    database: Database, database_url: str, member: str
+) -> None:
     """In one batch: a new step's payload is inserted, a changed one's is replaced, one that comes later is added."""
     steps = [{"id": "a", "status": "running", member: {"n": 1}}, {"id": "b", "status": "pending"}]
     written(database, found(steps=msgspec.json.encode(steps).decode()))
@@ -108,15 +128,27 @@ def test_payloads_of_new_and_of_changed_steps(database: Database, database_url: 
     done = written(database, found(steps=msgspec.json.encode(steps).decode()))
     assert (done.steps_inserted, done.steps_updated) == (1, 2)
     stored = query(database_url, f"SELECT step_id, data FROM orchestra.{member} ORDER BY step_id")
-    assert [(row["step_id"], row["data"]) for row in stored] == [("a", {"n": 2}), ("b", None), ("c", [3])]
+    assert [(row["step_id"], row["data"]) for row in stored] == [
+        ("a", {"n": 2}),
+        ("b", None),
+        ("c", [3]),
+    ]
 
 
-def test_of_a_step_that_another_run_owns_no_payload_is_stored(database: Database, database_url: str) -> None:
+def test_of_a_step_that_another_run_owns_no_payload_is_stored(
+    database: Database, database_url: str
+) -> None:
     """Neither a run of the same batch nor one stored before loses its step's payload to a newcomer."""
     step = '[{"id": "s", "status": "completed", "outputs": "OWNER"}]'
     newcomer = step.replace("OWNER", "newcomer")
     done = written(database, found("a", steps=step), found("b", steps=newcomer))
     done.rejected += written(database, found("c", steps=newcomer)).rejected
-    assert [(run, one.reason) for _, run, one in done.rejected] == [("b", "id_conflict"), ("c", "id_conflict")]
-    stored = query(database_url, "SELECT run_id, data FROM orchestra.steps JOIN orchestra.outputs ON step_id = id")
+    assert [(run, one.reason) for _, run, one in done.rejected] == [
+        ("b", "id_conflict"),
+        ("c", "id_conflict"),
+    ]
+    stored = query(
+        database_url,
+        "SELECT run_id, data FROM orchestra.steps JOIN orchestra.outputs ON step_id = id",
+    )
     assert stored == [{"run_id": "a", "data": "OWNER"}]

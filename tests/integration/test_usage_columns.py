@@ -21,7 +21,10 @@ STATES = StateMap()
 
 def test_every_field_has_its_column(database_url: str) -> None:
     """All that a response tells is written to the column of the same name, the model and the reason to stop beside it."""
-    answer = [{"id": f"s{place:03}", "status": "completed", "outputs": one.body} for place, one in enumerate(SAMPLES)]
+    answer = [
+        {"id": f"s{place:03}", "status": "completed", "outputs": one.body}
+        for place, one in enumerate(SAMPLES)
+    ]
     decoded = decode_steps(json.dumps(answer).encode(), workflow_id="w", run_id="r", states=STATES)
     assert decoded.drift == ()
     run = decode_run(b'{"id": "r", "status": "completed"}', states=STATES).run
@@ -36,6 +39,8 @@ def test_every_field_has_its_column(database_url: str) -> None:
         database.close()
     rows = query(database_url, "SELECT * FROM orchestra.steps ORDER BY id")
     for row, step, sample in zip(rows, decoded.steps, SAMPLES, strict=True):
-        assert {name: row[name] for name in Usage.__struct_fields__} == msgspec.structs.asdict(step.usage), sample.name
+        assert {name: row[name] for name in Usage.__struct_fields__} == msgspec.structs.asdict(
+            step.usage
+        ), sample.name
         assert {name: row[name] for name in sample.usage} == sample.usage
         assert (row["response_model"], row["finish_reason"]) == (sample.model, sample.finish_reason)

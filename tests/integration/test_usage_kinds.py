@@ -25,8 +25,14 @@ _PRICES = "jsonb_populate_record(CAST(NULL AS orchestra.prices), CAST(%s AS json
 
 def usage(chance: Random, *, parts: float = 0.4) -> dict[str, int]:
     """Quantities of some kinds, in which no part exceeds what contains it."""
-    left = {kind.name: chance.choice((1, 2, 30, 40_000)) for kind in KINDS if chance.random() < parts}
-    left |= {"input_tokens": chance.randrange(9), "output_tokens": chance.randrange(9)} if chance.random() < 0.8 else {}
+    left = {
+        kind.name: chance.choice((1, 2, 30, 40_000)) for kind in KINDS if chance.random() < parts
+    }
+    left |= (
+        {"input_tokens": chance.randrange(9), "output_tokens": chance.randrange(9)}
+        if chance.random() < 0.8
+        else {}
+    )
     found = dict(left)
     for kind in KINDS:
         for whole in kind.part_of if kind.name in left else ():
@@ -42,17 +48,28 @@ def values(quantities: Mapping[str, int]) -> list[int | None]:
 def test_the_same_names_in_the_same_order(database_url: str) -> None:
     """The type, the names of the bits, the columns of steps, rollups and views, and the lines of a cost: all are in one order."""
     attributes = "SELECT attname AS name FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum"
-    assert [row["name"] for row in query(database_url, attributes, "orchestra.usage")] == list(NAMES)
+    assert [row["name"] for row in query(database_url, attributes, "orchestra.usage")] == list(
+        NAMES
+    )
     for table in ("steps", "step_rollup", "step_rollup_daily", "model_usage"):
         columns = {row["name"] for row in query(database_url, attributes, f"orchestra.{table}")}
-        assert columns >= {*NAMES, "total_tokens", "usage_kinds", "service_tier", "reported_cost"}, table
+        assert columns >= {
+            *NAMES,
+            "total_tokens",
+            "usage_kinds",
+            "service_tier",
+            "reported_cost",
+        }, table
     [row] = query(database_url, "SELECT orchestra.usage_kinds(%s) AS names", sum(BITS.values()))
     assert row["names"] == list(NAMES)
     for name, bit in BITS.items():
-        assert query(database_url, "SELECT orchestra.usage_kinds(%s) AS names", bit) == [{"names": [name]}]
-    assert query(database_url, "SELECT orchestra.usage_kinds(0) AS none, orchestra.usage_kinds(NULL) AS unknown") == [
-        {"none": [], "unknown": None}
-    ]
+        assert query(database_url, "SELECT orchestra.usage_kinds(%s) AS names", bit) == [
+            {"names": [name]}
+        ]
+    assert query(
+        database_url,
+        "SELECT orchestra.usage_kinds(0) AS none, orchestra.usage_kinds(NULL) AS unknown",
+    ) == [{"none": [], "unknown": None}]
 
 
 def test_prices_are_where_the_kinds_say(database_url: str) -> None:
@@ -91,10 +108,15 @@ def test_what_is_charged_is_the_same_everywhere(database_url: str) -> None:
         assert row["plausible"]
         read = sum(count for name, count in parts.items() if _within(name, "input_tokens"))
         written = sum(count for name, count in parts.items() if _within(name, "output_tokens"))
-        assert (read, written) == (quantities.get("input_tokens", 0), quantities.get("output_tokens", 0))
+        assert (read, written) == (
+            quantities.get("input_tokens", 0),
+            quantities.get("output_tokens", 0),
+        )
         for name, count in quantities.items():
             together[name] = together.get(name, 0) + count
-    [row] = query(database_url, f"SELECT to_jsonb(orchestra.charged({USED})) AS parts", *values(together))
+    [row] = query(
+        database_url, f"SELECT to_jsonb(orchestra.charged({USED})) AS parts", *values(together)
+    )
     assert row["parts"] == {name: sum(one.get(name, 0) for one in expected) for name in NAMES}
 
 
@@ -123,7 +145,9 @@ def test_a_kind_without_a_price_leaves_no_cost(database_url: str, kind: Any) -> 
     asked = f"SELECT orchestra.call_cost({USED}, 1, {_PRICES}) AS cost"
 
     def cost(quantities: Mapping[str, int], prices: Mapping[str, Any]) -> Any:
-        return query(database_url, asked, *values(quantities), psycopg.types.json.Jsonb(prices))[0]["cost"]
+        return query(database_url, asked, *values(quantities), psycopg.types.json.Jsonb(prices))[0][
+            "cost"
+        ]
 
     assert cost(quantities, prices) is None
     assert cost(dict.fromkeys(quantities, 0), prices) == 0
@@ -165,7 +189,8 @@ def test_what_a_program_of_before_can_do(empty_database_url: str) -> None:
     assert database.transaction(rollups.verify).well
     database.close()
     shown = query(
-        url, "SELECT usage_kinds, cost, unpriced_calls FROM orchestra.model_usage WHERE model = 'm' ORDER BY 1"
+        url,
+        "SELECT usage_kinds, cost, unpriced_calls FROM orchestra.model_usage WHERE model = 'm' ORDER BY 1",
     )
     kinds = BITS["cached_input_tokens"] | BITS["reasoning_tokens"]
     assert [(row["usage_kinds"], row["cost"], row["unpriced_calls"]) for row in shown] == [

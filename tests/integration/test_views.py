@@ -18,8 +18,8 @@ from etl.admin import roles
 from etl.admin.roles import ANALYST, LOADER
 from etl.analytics import rollups
 from etl.database import Database
-from etl.local.history import History
-from etl.local.simulator import Simulator
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests import view_oracle
 from tests.oracle import differences
 from tests.rollup_oracle import counted, rows_of_history
@@ -45,15 +45,29 @@ class ForgetfulHistory(History):
 class World:
     """A server with live runs whose clock the test moves, a database, and passes from one to the other."""
 
-    def __init__(self, folder: Path, url: str, history: ForgetfulHistory, simulator: Simulator) -> None:
+    def __init__(
+        self, folder: Path, url: str, history: ForgetfulHistory, simulator: Simulator
+    ) -> None:
         self.folder, self.url, self.history = folder, url, history
-        self.variables = environment(url, simulator.base_url, ORCHESTRA_ETL_POLLING__RECONCILE="1ms")
+        self.variables = environment(
+            url, simulator.base_url, ORCHESTRA_ETL_POLLING__RECONCILE="1ms"
+        )
         self.database = Database(url, patience=5)
 
     def follow(self, **more: str) -> None:
         """One pass, every open run being due, and a refresh of the rollups."""
-        query(self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
-        asyncio.run(sync(load(self.folder, configuration(*self.history.workflow_ids), {**self.variables, **more})))
+        query(
+            self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
+        )
+        asyncio.run(
+            sync(
+                load(
+                    self.folder,
+                    configuration(*self.history.workflow_ids),
+                    {**self.variables, **more},
+                )
+            )
+        )
         rollups.drain(self.database)
 
     def facts(self) -> Facts:
@@ -72,14 +86,18 @@ class World:
     def shown(self, view: str, *key: str) -> dict[Any, dict[str, Any]]:
         """The rows of a view by these columns, histograms in order."""
         rows = [rounded(merged(row)) for row in query(self.url, f"SELECT * FROM orchestra.{view}")]
-        found = {row[key[0]] if len(key) == 1 else tuple(row[name] for name in key): row for row in rows}
+        found = {
+            row[key[0]] if len(key) == 1 else tuple(row[name] for name in key): row for row in rows
+        }
         assert len(found) == len(rows), f"{view} has several rows of one {key}"
         return found
 
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with its milliseconds to the microsecond, which is what times are given in."""
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
+    return {
+        name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()
+    }
 
 
 def merged(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +108,10 @@ def merged(row: Mapping[str, Any]) -> dict[str, Any]:
             counts: Counter[int] = Counter()
             for bucket, count in zip(row[f"{prefix}buckets"], row[f"{prefix}counts"], strict=True):
                 counts[bucket] += count
-            found |= {f"{prefix}buckets": sorted(counts), f"{prefix}counts": [counts[one] for one in sorted(counts)]}
+            found |= {
+                f"{prefix}buckets": sorted(counts),
+                f"{prefix}counts": [counts[one] for one in sorted(counts)],
+            }
     return found
 
 
@@ -114,14 +135,28 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 def describe(url: str, start: datetime, price_change: datetime) -> None:
     """Labels, a workflow without a name, versions, and prices of some models: one that changes, one in another currency."""
     workflow_id = query(url, "SELECT min(id) AS id FROM orchestra.workflows")[0]["id"]
-    query(url, 'UPDATE orchestra.workflows SET labels = \'{"team": "a"}\' WHERE id <> %s', workflow_id)
+    query(
+        url, 'UPDATE orchestra.workflows SET labels = \'{"team": "a"}\' WHERE id <> %s', workflow_id
+    )
     query(url, "UPDATE orchestra.workflows SET name = NULL WHERE id = %s", workflow_id)
-    query(url, "UPDATE orchestra.workflow_versions SET observed_at = %s", start - timedelta(seconds=30))
-    # One without dates, one whose second version is dated ten seconds before it was seen, one dated before the first was seen.
+    query(
+        url,
+        "UPDATE orchestra.workflow_versions SET observed_at = %s",
+        start - timedelta(seconds=30),
+    )
+    # One without dates, one whose second version is dated ten seconds before it was seen, one dated
+    # before the first was seen.
     for place, (first, second) in enumerate(((None, None), (35, 20), (40, 40))):
-        [row] = query(url, "SELECT id FROM orchestra.workflows ORDER BY id OFFSET %s LIMIT 1", place)
+        [row] = query(
+            url, "SELECT id FROM orchestra.workflows ORDER BY id OFFSET %s LIMIT 1", place
+        )
         dates = [seconds and start - timedelta(seconds=seconds) for seconds in (first, second)]
-        query(url, "UPDATE orchestra.workflow_versions SET updated_at = %s WHERE workflow_id = %s", dates[0], row["id"])
+        query(
+            url,
+            "UPDATE orchestra.workflow_versions SET updated_at = %s WHERE workflow_id = %s",
+            dates[0],
+            row["id"],
+        )
         query(
             url,
             "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, updated_at) VALUES (%s, %s, '2', %s)",
@@ -129,7 +164,13 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
         )  # fmt: skip
     query(url, "DELETE FROM orchestra.prices")
     for name, since, until, currency, amounts in (
-        ("virtuoso-medium", "0001-01-01", price_change.date(), "USD", ("0.35", "0.35", "1.4", "1.4")),
+        (
+            "virtuoso-medium",
+            "0001-01-01",
+            price_change.date(),
+            "USD",
+            ("0.35", "0.35", "1.4", "1.4"),
+        ),
         ("virtuoso-medium", price_change.date(), None, "USD", ("0.7", "0.7", "2.8", "2.8")),
         ("gpt-4o-2024-08-06", "0001-01-01", None, "USD", ("2.5", "1.25", "10", "10")),
         ("o3-mini-2025-01-31", "0001-01-01", None, "EUR", ("1.1", "0", "4.4", "5.5")),
@@ -150,13 +191,18 @@ def compare(world: World) -> dict[str, Mapping[Any, Any]]:
     groups = counted(facts.runs, facts.steps)
     kinds = {
         row["step_id"]: (row["fingerprint"], row["pattern"])
-        for row in query(world.url, "SELECT step_id, fingerprint, pattern FROM orchestra.step_failures")
+        for row in query(
+            world.url, "SELECT step_id, fingerprint, pattern FROM orchestra.step_failures"
+        )
     }
     node = ("workflow_id", "organization_id", "node_id", "node_type", "model")
     wanted = {
         "run_summary": (("run_id",), view_oracle.run_summary(facts)),
         "step_timeline": (("step_id",), view_oracle.step_timeline(facts)),
-        "workflow_hourly": (("workflow_id", "hour", "organization_id"), view_oracle.workflow_hourly(facts, groups)),
+        "workflow_hourly": (
+            ("workflow_id", "hour", "organization_id"),
+            view_oracle.workflow_hourly(facts, groups),
+        ),
         "node_hourly": ((node[0], "hour", *node[1:]), view_oracle.nodes(facts, groups, "hour")),
         "node_daily": ((node[0], "day", *node[1:]), view_oracle.nodes(facts, groups, "day")),
         "model_usage": (
@@ -176,21 +222,30 @@ def compare(world: World) -> dict[str, Mapping[Any, Any]]:
         for one, row in expected.items():
             assert shown[one] == rounded(row), (view, one)
     with psycopg.connect(world.url, row_factory=psycopg.rows.dict_row) as connection:
-        found = {row["run_id"]: row for row in connection.execute("SELECT * FROM orchestra.open_runs").fetchall()}
+        found = {
+            row["run_id"]: row
+            for row in connection.execute("SELECT * FROM orchestra.open_runs").fetchall()
+        }
         now = connection.execute("SELECT now() AS at").fetchall()[0]["at"]
     unfinished = view_oracle.open_runs(facts, now)
     assert found.keys() == unfinished.keys()
     for run_id, row in unfinished.items():
         usual = row["usual_p95_ms"]
         assert found[run_id].pop("usual_p95_ms") == (usual and pytest.approx(usual, rel=0.02))
-        assert rounded(found[run_id]) == rounded({name: row[name] for name in row if name != "usual_p95_ms"})
+        assert rounded(found[run_id]) == rounded(
+            {name: row[name] for name in row if name != "usual_p95_ms"}
+        )
     return {**{view: expected for view, (_, expected) in wanted.items()}, "open_runs": unfinished}
 
 
 def assert_complete(world: World) -> None:
     """Assert that the tables hold the history, but for the steps that it has forgotten."""
     found = differences(world.url, world.history)
-    assert [one for one in found if not any(f"step {step} is not" in one for step in world.history.forgotten)] == []
+    assert [
+        one
+        for one in found
+        if not any(f"step {step} is not" in one for step in world.history.forgotten)
+    ] == []
 
 
 def test_a_history_as_the_views_show_it(world: World) -> None:
@@ -215,25 +270,41 @@ def test_a_history_as_the_views_show_it(world: World) -> None:
         history.advance(timedelta(seconds=11))
     follow()
     follow(ORCHESTRA_ETL_POLLING__GIVE_UP_AFTER="1ms")
-    # A run whose steps overlap; one node fails twice, two calls are priced in two currencies, one step vanishes.
+    # A run whose steps overlap; one node fails twice, two calls are priced in two currencies, one
+    # step vanishes.
     several, steps = next(
         (run, steps)
         for workflow_id in history.workflow_ids
         for run in history.run_ids(workflow_id)
         if history.run(run)["status"] == "running" and len(steps := history.steps(run)) >= 3
     )
-    history.change_step(several, steps[1]["id"], start_time=steps[0]["start_time"], node_id=steps[0]["node_id"])
-    for number, (step, name) in enumerate(((steps[0], "gpt-4o-2024-08-06"), (steps[1], "o3-mini-2025-01-31"))):
+    history.change_step(
+        several, steps[1]["id"], start_time=steps[0]["start_time"], node_id=steps[0]["node_id"]
+    )
+    for number, (step, name) in enumerate(
+        ((steps[0], "gpt-4o-2024-08-06"), (steps[1], "o3-mini-2025-01-31"))
+    ):
         usage = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
         outputs = {"object": "chat.completion", "model": name, "choices": [], "usage": usage}
-        history.change_step(several, step["id"], status="failed", error=f"it broke at {number}", outputs=outputs)
+        history.change_step(
+            several, step["id"], status="failed", error=f"it broke at {number}", outputs=outputs
+        )
     history.forgotten = frozenset({steps[2]["id"]})
     history.advance(timedelta(hours=1))
     follow()
-    assert query(world.url, "SELECT id FROM orchestra.steps WHERE absent_since IS NOT NULL") == [{"id": steps[2]["id"]}]
+    assert query(world.url, "SELECT id FROM orchestra.steps WHERE absent_since IS NOT NULL") == [
+        {"id": steps[2]["id"]}
+    ]
     mixed = world.shown("run_summary", "run_id")[several]
-    assert (mixed["calls"], mixed["unpriced_calls"], mixed["cost"], mixed["currency"]) == (2, 2, None, None)
-    softly = query(world.url, "SELECT run_id FROM orchestra.run_summary WHERE outcome = 'soft_failed'")[0]["run_id"]
+    assert (mixed["calls"], mixed["unpriced_calls"], mixed["cost"], mixed["currency"]) == (
+        2,
+        2,
+        None,
+        None,
+    )
+    softly = query(
+        world.url, "SELECT run_id FROM orchestra.run_summary WHERE outcome = 'soft_failed'"
+    )[0]["run_id"]
     vanishing = query(world.url, "SELECT step_id FROM orchestra.failures WHERE run_id = %s", softly)
     history.forgotten |= {row["step_id"] for row in vanishing}
     for run_id in (softly, *history.run_ids(history.workflow_ids[0])[-3:]):
@@ -242,7 +313,16 @@ def test_a_history_as_the_views_show_it(world: World) -> None:
     history.advance(timedelta(hours=1))
     follow()
     assert world.shown("run_summary", "run_id")[softly]["outcome"] == "succeeded"
-    assert seen >= {"succeeded", "soft_failed", "failed", "cancelled", "running", "open", "final", "stale"}
+    assert seen >= {
+        "succeeded",
+        "soft_failed",
+        "failed",
+        "cancelled",
+        "running",
+        "open",
+        "final",
+        "stale",
+    }
     assert seen >= {
         ("overdue", True),
         ("lane", 2),
@@ -283,7 +363,9 @@ def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
             " VALUES (%s, 'w', 'succeeded', 'api', 'final', %s)",
             name, time,
         )  # fmt: skip
-    rows = query(database_url, "SELECT run_id, workflow_version AS version FROM orchestra.run_summary")
+    rows = query(
+        database_url, "SELECT run_id, workflow_version AS version FROM orchestra.run_summary"
+    )
     assert {row["run_id"]: row["version"] for row in rows} == {
         "noon": "one",
         **{f"{hour}h": None for hour in range(-9, -3)},
@@ -299,10 +381,18 @@ def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
 def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> None:
     """The one row of pipeline_health counts what is due, open, failing, set aside, missed and waiting, in the whole ledger."""
     query(
-        database_url, "UPDATE orchestra_etl.run_ledger SET due_at = now() + interval '1 hour' WHERE due_at IS NOT NULL"
+        database_url,
+        "UPDATE orchestra_etl.run_ledger SET due_at = now() + interval '1 hour' WHERE due_at IS NOT NULL",
     )
     for number, (tracking, attempts, due) in enumerate(
-        (("open", 0, -1), ("open", 3, -1), ("open", 1, 1), ("stale", 2, 1), ("stale", 0, -1), ("final", 0, None))
+        (
+            ("open", 0, -1),
+            ("open", 3, -1),
+            ("open", 1, 1),
+            ("stale", 2, 1),
+            ("stale", 0, -1),
+            ("final", 0, None),
+        )
     ):
         query(
             database_url,
@@ -322,7 +412,8 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
             "INSERT INTO orchestra_etl.gaps (workflow_id, detail, acknowledged_at) VALUES ('w', 'x', %s)",
             resolved,
         )
-    # A run whose id another workflow has, one that has come into the ledger since, and a step whose id another run has.
+    # A run whose id another workflow has, one that has come into the ledger since, and a step whose
+    # id another run has.
     query(
         database_url,
         "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body, resolved_at)"
@@ -330,7 +421,8 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
         " ('w', 'made up 1', NULL, 'id_conflict', 'x', 'h', '', now()), ('w', 'r', 's', 'id_conflict', 'x', 'h', '', now())",
     )
     query(
-        database_url, "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES ('w', now()), ('w', now())"
+        database_url,
+        "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES ('w', now()), ('w', now())",
     )
     query(
         database_url,
@@ -349,7 +441,10 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
         " ('gone', now() - interval '8 days', now() - interval '8 days'), ('new', now(), NULL),"
         " ('gone unswept', now() - interval '8 days', NULL)",
     )
-    tracked = query(database_url, "SELECT tracking FROM orchestra_etl.run_ledger WHERE run_id NOT LIKE 'made up%%'")
+    tracked = query(
+        database_url,
+        "SELECT tracking FROM orchestra_etl.run_ledger WHERE run_id NOT LIKE 'made up%%'",
+    )
     (row,) = query(database_url, "SELECT * FROM orchestra.pipeline_health")
     runs, _ = rows_of_history(world.history, database_url)
     assert row["newest_run_start"] == max(run["start_time"] for run in runs.values())
@@ -372,7 +467,9 @@ def test_a_run_of_many_steps(database_url: str) -> None:
         " VALUES ('run', 'w', 'running', 'api', 'open', %s)",
         noon,
     )
-    query(database_url, "INSERT INTO orchestra.workflows (id, name, labels) VALUES ('w', NULL, '{}')")
+    query(
+        database_url, "INSERT INTO orchestra.workflows (id, name, labels) VALUES ('w', NULL, '{}')"
+    )
     for number in range(400):
         start = noon + timedelta(seconds=chance.randrange(60)) if chance.random() < 0.9 else None
         end = start and start + timedelta(seconds=chance.choice((0, 0, 1, 5, 9, -2)))
@@ -404,7 +501,10 @@ def test_analysts_read_every_view(world: World) -> None:
     """An analyst and the loader read each view and nothing else of it; the views hold no payload; nobody else reads them."""
     url = world.url
     roles.apply(world.database)
-    query(url, "UPDATE orchestra_etl.run_ledger SET tracking = 'pruned', removed_at = now() WHERE tracking = 'final'")
+    query(
+        url,
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'pruned', removed_at = now() WHERE tracking = 'final'",
+    )
     query(url, "UPDATE orchestra.steps SET reported_cost = 0.01 WHERE input_tokens > 0")
     try:
         privileges = query(

@@ -67,16 +67,24 @@ class Server:
         parts = urlsplit(path)
         match [unquote(part) for part in parts.path.strip("/").split("/")]:
             case ["workflows"]:
-                return None if self.workflows is None else [{"workflow_id": one} for one in self.workflows]
+                return (
+                    None
+                    if self.workflows is None
+                    else [{"workflow_id": one} for one in self.workflows]
+                )
             case ["workflows", workflow, "runs"]:
                 found = parse_qs(parts.query)
                 offset, limit = (int(found[name][0]) for name in ("offset", "limit"))
                 if workflow not in self.listed:
                     return None
-                return [row(workflow, run) for run in self.listed[workflow]][offset : offset + limit]
+                return [row(workflow, run) for run in self.listed[workflow]][
+                    offset : offset + limit
+                ]
             case ["workflows", workflow, "runs", run] if owner := self.owner(workflow, run):
                 return [row(owner, run)]
-            case ["workflows", workflow, "runs", run, "steps"] if owner := self.owner(workflow, run):
+            case ["workflows", workflow, "runs", run, "steps"] if owner := self.owner(
+                workflow, run
+            ):
                 return [
                     {"id": f"{owner} {run}", "node_id": "n", "status": "completed", "start_time": "2026-03-01T12:00:00Z",
                      "end_time": "2026-03-01T12:00:01Z"}
@@ -86,7 +94,11 @@ class Server:
     def owner(self, workflow: str, run: str) -> str | None:
         """The workflow whose run is answered."""
         workflows = [workflow, *(sorted({*self.listed, *self.known}) if self.blind else ())]
-        has = [one for one in workflows if run in self.listed.get(one, ()) or run in self.known.get(one, ())]
+        has = [
+            one
+            for one in workflows
+            if run in self.listed.get(one, ()) or run in self.known.get(one, ())
+        ]
         return has[0] if has else None
 
 
@@ -135,16 +147,24 @@ class World:
 
     def configure(self, toml: str) -> None:
         """Go on with this configuration."""
-        self.command: Command = command_line(self._folder, self._patch, self._capsys, toml, **self._variables)
+        self.command: Command = command_line(
+            self._folder, self._patch, self._capsys, toml, **self._variables
+        )
 
     def sync(self) -> int:
         """One pass, every open run being due; its exit status."""
-        query(self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
+        query(
+            self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
+        )
         return self.command("sync").status
 
     def conflicts(self) -> list[tuple[str, str]]:
         """Workflow and run of each open letter of a run."""
-        return [(one["workflow_id"], one["run_id"]) for one in query(self.url, CONFLICTS) if one["resolution"] is None]
+        return [
+            (one["workflow_id"], one["run_id"])
+            for one in query(self.url, CONFLICTS)
+            if one["resolution"] is None
+        ]
 
     def owners(self) -> dict[str, str]:
         """The workflow of each run in the ledger."""
@@ -157,7 +177,12 @@ class World:
     def ask(self, workflow: str, *runs: str) -> None:
         """Put requests into the queue, as whoever may insert there can."""
         for run in runs:
-            query(self.url, "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)", workflow, run)
+            query(
+                self.url,
+                "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)",
+                workflow,
+                run,
+            )
 
 
 @pytest.fixture
@@ -173,7 +198,11 @@ def world(
 
 
 def _coverage(world: World, workflow: str) -> int:
-    (found,) = query(world.url, "SELECT conflicting_runs AS n FROM orchestra.coverage WHERE workflow_id = %s", workflow)
+    (found,) = query(
+        world.url,
+        "SELECT conflicting_runs AS n FROM orchestra.coverage WHERE workflow_id = %s",
+        workflow,
+    )
     return int(found["n"])
 
 
@@ -188,7 +217,11 @@ def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, serve
     world.configure(configuration("a", "b"))
     assert world.sync() == 6
     (letter,) = query(world.url, CONFLICTS)
-    assert (letter["workflow_id"], letter["run_id"], json.loads(bytes(letter["body"]))["inputs"]) == (
+    assert (
+        letter["workflow_id"],
+        letter["run_id"],
+        json.loads(bytes(letter["body"]))["inputs"],
+    ) == (
         "b",
         "2",
         {"of": "b"},
@@ -197,7 +230,9 @@ def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, serve
     assert [world.sync(), world.sync()] == [0, 0], "known by now, and no gap either"
     assert query(world.url, "SELECT * FROM orchestra_etl.gaps") == []
     assert (_coverage(world, "a"), _coverage(world, "b")) == (0, 1)
-    assert query(world.url, "SELECT conflicting_runs AS n FROM orchestra.pipeline_health") == [{"n": 1}]
+    assert query(world.url, "SELECT conflicting_runs AS n FROM orchestra.pipeline_health") == [
+        {"n": 1}
+    ]
     status = {one["id"]: one for one in world.command("status", "--json").json["workflows"]}
     assert [status[one]["verdict"] for one in "ab"] == ["ok", "warning"]
     assert status["b"]["coverage"]["conflicting_runs"] == 1
@@ -227,7 +262,11 @@ def test_a_list_of_nothing_but_other_workflows_runs_is_no_gap(world: World, serv
     assert world.sync() == 0
     assert query(world.url, "SELECT * FROM orchestra_etl.gaps") == []
     assert (_coverage(world, "b"), len(world.conflicts())) == (80, 80)
-    assert [run for run, owner in world.owners().items() if owner == "b"] == ["own 1", "own 2", "own 3"]
+    assert [run for run, owner in world.owners().items() if owner == "b"] == [
+        "own 1",
+        "own 2",
+        "own 3",
+    ]
     world.command("backfill")
     assert len(query(world.url, CONFLICTS)) == 80
 
@@ -241,7 +280,9 @@ def test_redaction_reaches_what_is_set_aside(world: World, server: Server) -> No
     world.configure(configuration("a", "b", more=rules))
     assert world.sync() == 6
     (letter,) = query(world.url, CONFLICTS)
-    assert json.loads(bytes(letter["body"])) == {k: v for k, v in row("b", "1").items() if k != "inputs"}
+    assert json.loads(bytes(letter["body"])) == {
+        k: v for k, v in row("b", "1").items() if k != "inputs"
+    }
 
 
 def test_it_is_settled_once_the_owner_is_forgotten(world: World, server: Server) -> None:
@@ -280,7 +321,9 @@ def test_an_erased_run_keeps_its_id(world: World, server: Server) -> None:
 
 
 @pytest.mark.parametrize("claim", ["queue", "track", "configuration"])
-def test_a_claim_does_not_move_what_the_api_has_shown(world: World, server: Server, claim: str) -> None:
+def test_a_claim_does_not_move_what_the_api_has_shown(
+    world: World, server: Server, claim: str
+) -> None:
     """A run that was listed, or read by its id, stays with its workflow whoever names it under another; the claim is told."""
     server.listed = {"a": ["listed"], "b": []}
     server.known = {"a": {"read"}}
@@ -293,7 +336,10 @@ def test_a_claim_does_not_move_what_the_api_has_shown(world: World, server: Serv
         assert world.sync() == 6
     elif claim == "track":
         printed = world.command("track", "b", "listed", "read")
-        assert (printed.status, printed.out.count("belongs to workflow a and stays there")) == (6, 2)
+        assert (printed.status, printed.out.count("belongs to workflow a and stays there")) == (
+            6,
+            2,
+        )
         assert world.sync() == 0
     else:
         more = configuration("a").replace("runs = []", "")
@@ -302,7 +348,9 @@ def test_a_claim_does_not_move_what_the_api_has_shown(world: World, server: Serv
     assert world.stored() == before
     assert set(world.owners().values()) == {"a"}
     assert world.conflicts() == [("b", "listed"), ("b", "read")]
-    assert not any("/b/runs/" in path for path in server.asked), "it was never asked for under the other workflow"
+    assert not any("/b/runs/" in path for path in server.asked), (
+        "it was never asked for under the other workflow"
+    )
 
 
 def test_a_claim_is_an_owners_only_once_the_api_has_answered(world: World, server: Server) -> None:
@@ -320,7 +368,9 @@ def test_a_claim_is_an_owners_only_once_the_api_has_answered(world: World, serve
     assert world.stored() == [("b", "b 1"), ("b", "b 2")]
 
 
-def test_a_run_that_two_workflows_name_is_read_under_the_one_that_has_it(world: World, server: Server) -> None:
+def test_a_run_that_two_workflows_name_is_read_under_the_one_that_has_it(
+    world: World, server: Server
+) -> None:
     """The configuration names it under both: as long as one answers 404 the other is tried, and what answers keeps it."""
     server.known = {"b": {"1"}}
     world.configure(configuration("a", "b", discover=False, runs=("1",)))
@@ -359,10 +409,21 @@ def test_an_empty_answer_shows_nothing(world: World, server: Server) -> None:
     assert world.stored() == [("b", "b 1")]
 
 
-def test_requests_that_nothing_can_be_made_of_cost_only_themselves(world: World, server: Server) -> None:
+def test_requests_that_nothing_can_be_made_of_cost_only_themselves(
+    world: World, server: Server
+) -> None:
     """Ids with control characters, dots and blanks, and more requests than one transaction takes: few letters, the rest read."""
     server.known = {"a": {"good"}}
-    bad = [".", "..", " x", "x ", "\x1b[31mred", "line\nbreak", "\u202eleft", *(f"tab\t{n}" for n in range(200))]
+    bad = [
+        ".",
+        "..",
+        " x",
+        "x ",
+        "\x1b[31mred",
+        "line\nbreak",
+        "\u202eleft",
+        *(f"tab\t{n}" for n in range(200)),
+    ]
     world.ask("a", *bad[:7])
     query(
         world.url,
@@ -378,7 +439,9 @@ def test_requests_that_nothing_can_be_made_of_cost_only_themselves(world: World,
     assert world.stored() == [("a", "a good")]
     assert query(world.url, "SELECT * FROM orchestra.run_requests") == []
     assert world.owners() == {"good": "a"}
-    letters = query(world.url, "SELECT reason, octet_length(body) AS size FROM orchestra_etl.dead_letters")
+    letters = query(
+        world.url, "SELECT reason, octet_length(body) AS size FROM orchestra_etl.dead_letters"
+    )
     assert 0 < len(letters) <= 40
     assert {one["reason"] for one in letters} == {"unusable_id"}
 
@@ -406,7 +469,9 @@ def test_track_asks_the_api_for_a_workflow_it_does_not_know(world: World, server
     assert tracked("hidden").status == 0
     server.workflows = ["new"]
     assert tracked("new").status == 0
-    assert world.owners() == {"1": "new", "2": "new"}, "the API has shown none of them so far: the last claim counts"
+    assert world.owners() == {"1": "new", "2": "new"}, (
+        "the API has shown none of them so far: the last claim counts"
+    )
 
 
 def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -> None:
@@ -445,20 +510,30 @@ def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -
         ("2026-03-01T00:00:00Z", "2026-03-01"), ("2026-03-01T02:00+05:00", "2026-02-28T20:00Z"),
     ],
 )  # fmt: skip
-def test_a_backfill_of_no_time_is_refused(world: World, server: Server, since: str, until: str) -> None:
+def test_a_backfill_of_no_time_is_refused(
+    world: World, server: Server, since: str, until: str
+) -> None:
     """A range that ends before it begins is a mistake on the command line, and nothing is asked."""
     printed = world.command("backfill", "--since", since, "--until", until)
     assert (printed.status, "--since must be earlier than --until" in printed.err) == (2, True)
     assert server.asked == []
     assert world.command("backfill", "--since", "2026-03-01", "--until", "2026-03-02").status == 0
-    assert world.command("backfill", "--since", "20260301", "--until", "2026-03-01T01:00+00:30").status == 0
+    assert (
+        world.command("backfill", "--since", "20260301", "--until", "2026-03-01T01:00+00:30").status
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
-    "time", ["yesterday", "5", "1772323200", "2026-13-01", "0001-01-01T00:00+14:00", "", "9999-01-01"]
+    "time",
+    ["yesterday", "5", "1772323200", "2026-13-01", "0001-01-01T00:00+14:00", "", "9999-01-01"],
 )
 def test_a_backfill_from_no_time_is_refused(world: World, server: Server, time: str) -> None:
     """Words, numbers and days to come are a line that names the option, and nothing is asked."""
     printed = world.command("backfill", "--since", time)
-    assert (printed.status, printed.err.startswith("orchestra-etl: --since"), printed.err.count("\n")) == (2, True, 1)
+    assert (
+        printed.status,
+        printed.err.startswith("orchestra-etl: --since"),
+        printed.err.count("\n"),
+    ) == (2, True, 1)
     assert server.asked == []

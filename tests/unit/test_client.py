@@ -14,10 +14,22 @@ import pytest
 from etl.errors import (
     KeyRefused,
 )
-from tests.faults.loopback import BODY, CANARY, answering, client_of, failed, fetched, message, run, serving
+from tests.faults.loopback import (
+    BODY,
+    CANARY,
+    answering,
+    client_of,
+    failed,
+    fetched,
+    message,
+    run,
+    serving,
+)
 
 
-@pytest.mark.parametrize("value", ["3600", "9" * 500, "-5", "soon", "Fri, 31 Dec 2027 23:59:59 GMT", "nan"])
+@pytest.mark.parametrize(
+    "value", ["3600", "9" * 500, "-5", "soon", "Fri, 31 Dec 2027 23:59:59 GMT", "nan"]
+)
 def test_retry_after_is_clamped(value: str) -> None:
     """Whatever Retry-After says, the pauses stay below the maximum, and everybody is told to hold off as long."""
     holds: list[float] = []
@@ -27,7 +39,11 @@ def test_retry_after_is_clamped(value: str) -> None:
 
     throttled = message(429, b"", f"Retry-After: {value}")
     started = time.monotonic()
-    _, server = run(fetched(answering(throttled, throttled, message(200, BODY)), on_throttled=hold_off, max_wait=0.1))
+    _, server = run(
+        fetched(
+            answering(throttled, throttled, message(200, BODY)), on_throttled=hold_off, max_wait=0.1
+        )
+    )
     assert time.monotonic() - started < 60
     assert len(server.heads) == 3
     assert len(holds) == 2
@@ -38,7 +54,9 @@ def test_retry_after_is_clamped(value: str) -> None:
 def test_retry_after_is_honoured(status: int) -> None:
     """No attempt comes earlier than Retry-After asks for, whatever status it came with."""
     _, server = run(
-        fetched(answering(message(status, b"", "Retry-After: 0.3"), message(200, BODY)), max_wait=0.4),
+        fetched(
+            answering(message(status, b"", "Retry-After: 0.3"), message(200, BODY)), max_wait=0.4
+        ),
     )
     assert server.arrivals[1] - server.arrivals[0] >= 0.3
 
@@ -74,12 +92,18 @@ def test_times_of_an_answer() -> None:
 def test_gzip_is_asked_for_and_inflated(encoding: str) -> None:
     """gzip, alone, is what the client asks for, and it is inflated, in a small body and in one of megabytes."""
     for body in (BODY, BODY * 100_000):
-        answer, server = run(fetched(answering(message(200, gzip.compress(body, 1), f"Content-Encoding: {encoding}"))))
+        answer, server = run(
+            fetched(
+                answering(message(200, gzip.compress(body, 1), f"Content-Encoding: {encoding}"))
+            )
+        )
         assert answer.body == body
         assert b"\r\naccept-encoding: gzip\r\n" in server.heads[0].lower()
 
 
-@pytest.mark.parametrize("key", ["", f"{CANARY}\n", f"{CANARY}\r\nX: y", f"{CANARY}é", f"{CANARY}\0"])
+@pytest.mark.parametrize(
+    "key", ["", f"{CANARY}\n", f"{CANARY}\r\nX: y", f"{CANARY}é", f"{CANARY}\0"]
+)
 def test_a_key_that_no_header_can_carry(key: str) -> None:
     """A key that is empty or would break the header is refused unsent and unshown."""
     error, server = run(failed(answering(message(200, BODY)), api_key=lambda: key))
@@ -99,13 +123,17 @@ def test_the_header_name_is_respected(header_name: str) -> None:
 def test_the_key_is_asked_for_at_every_attempt() -> None:
     """A key that changed since the last attempt takes effect at the next one."""
     keys = iter(["old", "new"])
-    _, server = run(fetched(answering(message(500), message(200, BODY)), api_key=lambda: next(keys)))
+    _, server = run(
+        fetched(answering(message(500), message(200, BODY)), api_key=lambda: next(keys))
+    )
     assert [b"Bearer old" in head for head in server.heads] == [True, False]
     assert b"Bearer new" in server.heads[1]
 
 
 @pytest.mark.parametrize(
-    "headers", [["X-Policy: " + "p" * 9_000], [f"X-{number}: y" for number in range(150)]], ids=["9 KB", "150"]
+    "headers",
+    [["X-Policy: " + "p" * 9_000], [f"X-{number}: y" for number in range(150)]],
+    ids=["9 KB", "150"],
 )
 def test_large_headers_are_read(headers: list[str]) -> None:
     """An answer behind a proxy that adds a long header, or many, is read like any other."""
@@ -113,7 +141,9 @@ def test_large_headers_are_read(headers: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [["X-Policy: " + "p" * 70_000], [f"X-{number}: y" for number in range(300)]], ids=["70 KB", "300"]
+    "headers",
+    [["X-Policy: " + "p" * 70_000], [f"X-{number}: y" for number in range(300)]],
+    ids=["70 KB", "300"],
 )
 def test_headers_beyond_the_limits_are_the_reason(headers: list[str]) -> None:
     """Where the headers are more than is read, the error says so, and shows nothing of them."""
@@ -132,7 +162,10 @@ def test_cookies_are_not_kept() -> None:
 
     async def check() -> None:
         ok = message(200, BODY, "Set-Cookie: tracked=yes; Path=/")
-        async with serving(answering(ok)) as server, client_of(server.url.replace("127.0.0.1", "localhost")) as client:
+        async with (
+            serving(answering(ok)) as server,
+            client_of(server.url.replace("127.0.0.1", "localhost")) as client,
+        ):
             await client.workflows()
             await client.workflows()
             assert len(server.heads) == 2
@@ -153,8 +186,13 @@ def test_no_more_in_flight_than_allowed() -> None:
         await answering(message(500) if number % 3 == 0 else message(200, BODY))(writer, number)
 
     async def check() -> None:
-        async with serving(respond) as server, client_of(server.url, concurrency=4, attempts=50) as client:
-            answers = await asyncio.gather(*[client.steps("w", str(number)) for number in range(40)])
+        async with (
+            serving(respond) as server,
+            client_of(server.url, concurrency=4, attempts=50) as client,
+        ):
+            answers = await asyncio.gather(
+                *[client.steps("w", str(number)) for number in range(40)]
+            )
             assert [answer.body for answer in answers] == [BODY] * 40
 
     run(check())
@@ -169,7 +207,10 @@ def test_a_pause_takes_no_place() -> None:
         await answering(slow_down if number == 0 else message(200, BODY))(writer, number)
 
     async def check() -> None:
-        async with serving(respond) as server, client_of(server.url, concurrency=1, max_wait=3) as client:
+        async with (
+            serving(respond) as server,
+            client_of(server.url, concurrency=1, max_wait=3) as client,
+        ):
             throttled = asyncio.create_task(client.steps("w", "first"))
             await server.asked.wait()
             for run_id in ("second", "third", "fourth"):
@@ -223,11 +264,16 @@ def test_a_cancelled_request_gives_its_place_back() -> None:
     run(check())
 
 
-def test_the_environment_is_used_only_when_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_is_used_only_when_configured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Proxy variables and netrc of the environment change nothing, and with `trust_env` the proxy alone is used."""
 
     async def check() -> None:
-        async with serving(answering(message(200, BODY))) as proxy, serving(answering(message(200, BODY))) as server:
+        async with (
+            serving(answering(message(200, BODY))) as proxy,
+            serving(answering(message(200, BODY))) as server,
+        ):
             monkeypatch.setenv("http_proxy", proxy.url)
             for name in ("no_proxy", "NO_PROXY"):
                 monkeypatch.delenv(name, raising=False)

@@ -57,7 +57,12 @@ def test_retry_after_date_without_server_time() -> None:
     assert 90 < seconds <= 100
 
 
-@given(st.one_of(st.text(), st.from_regex(r"\w{3}, \d{1,9} \w{3} \d{1,9} \d{1,4}:\d{1,4}:\d{1,4} [+-]\d{1,9}")))
+@given(
+    st.one_of(
+        st.text(),
+        st.from_regex(r"\w{3}, \d{1,9} \w{3} \d{1,9} \d{1,4}:\d{1,4}:\d{1,4} [+-]\d{1,9}"),
+    )
+)
 def test_times_in_headers_never_raise(header: str) -> None:
     """No header, however odd, makes reading a time raise or wait less than nothing."""
     moment = http_date(header)
@@ -107,7 +112,20 @@ def test_gunzip_checks_the_checksum() -> None:
 
 @pytest.mark.parametrize(
     "identifier",
-    ["", ".", "..", "../x", "a/../../admin", "a\\..\\b", "a\0", "a\nb", "a\x7f", "a\x85", "\ud800", "x" * 2001],
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/../../admin",
+        "a\\..\\b",
+        "a\0",
+        "a\nb",
+        "a\x7f",
+        "a\x85",
+        "\ud800",
+        "x" * 2001,
+    ],
 )
 def test_unusable_identifiers(identifier: str) -> None:
     """An id that would change the path's meaning is refused, on one printable line, before anything is sent."""

@@ -12,7 +12,15 @@ from etl import cron
 
 START = datetime(2026, 2, 26, 11, 17, tzinfo=UTC)
 """A Thursday shortly before a month's end."""
-SUNDAY, MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY, SATURDAY = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"]
+SUNDAY, MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY, SATURDAY = [
+    "Sun",
+    "Mon",
+    "Tue",
+    "Wed",
+    "Thu",
+    "Fri",
+    "Sat",
+]
 
 
 def _fires(line: str, count: int) -> list[datetime]:
@@ -68,7 +76,9 @@ def test_weekdays_are_crons(line: str, weekdays: list[str]) -> None:
         ("0 0 10-20 * */3", lambda at: 10 <= at.day <= 20 and f"{at:%a}" in (SUNDAY, WEDNESDAY, SATURDAY)),
     ],
 )  # fmt: skip
-def test_where_both_days_are_given_either_is_enough(line: str, due: Callable[[datetime], bool]) -> None:
+def test_where_both_days_are_given_either_is_enough(
+    line: str, due: Callable[[datetime], bool]
+) -> None:
     """A day of the month and a weekday that are both restricted are two chances, as in cron; else both must hold."""
     expected = list(_minutes(lambda at: at.hour == at.minute == 0 and due(at), 5))
     assert _fires(line, 5) == expected
@@ -91,10 +101,21 @@ def test_any_line_against_every_minute() -> None:
         def due(at: datetime, fields: tuple[list[int] | None, ...] = fields) -> bool:
             minutes, hours, days, months, weekdays = fields
             by_day = days is None or at.day in days
-            by_weekday = weekdays is None or at.isoweekday() in weekdays or (at.isoweekday() == 7 and 0 in weekdays)
-            on_day = by_day or by_weekday if days is not None and weekdays is not None else by_day and by_weekday
+            by_weekday = (
+                weekdays is None
+                or at.isoweekday() in weekdays
+                or (at.isoweekday() == 7 and 0 in weekdays)
+            )
+            on_day = (
+                by_day or by_weekday
+                if days is not None and weekdays is not None
+                else by_day and by_weekday
+            )
             return bool(
-                at.minute in (minutes or ()) and at.hour in (hours or ()) and at.month in (months or ()) and on_day
+                at.minute in (minutes or ())
+                and at.hour in (hours or ())
+                and at.month in (months or ())
+                and on_day
             )
 
         assert _fires(line, 4) == list(_minutes(due, 4)), line
@@ -111,7 +132,9 @@ def test_any_line_against_every_minute() -> None:
 )  # fmt: skip
 def test_the_longest_pause(line: str, pause: int) -> None:
     """Nights, weekends and short months count, however often a line comes due just now."""
-    found = {cron.parse(line).longest_pause(date(2026, 2, 26) + timedelta(days=day)) for day in range(7)}
+    found = {
+        cron.parse(line).longest_pause(date(2026, 2, 26) + timedelta(days=day)) for day in range(7)
+    }
     assert found == {float(pause)}
 
 

@@ -12,11 +12,14 @@ from tests.conftest import ROOT
 
 ASSETS = ROOT / "config" / "superset" / "assets"
 CHARTS = {
-    str(path.relative_to(ASSETS)): yaml.safe_load(path.read_text()) for path in (ASSETS / "charts").rglob("*.yaml")
+    str(path.relative_to(ASSETS)): yaml.safe_load(path.read_text())
+    for path in (ASSETS / "charts").rglob("*.yaml")
 }
 DATASETS = {
     one["uuid"]: one
-    for one in map(yaml.safe_load, (path.read_text() for path in (ASSETS / "datasets").rglob("*.yaml")))
+    for one in map(
+        yaml.safe_load, (path.read_text() for path in (ASSETS / "datasets").rglob("*.yaml"))
+    )
 }
 DURATION = re.compile(r"_ms$|^elapsed$|^behind$")
 
@@ -47,7 +50,8 @@ def test_durations_have_one_format(chart: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "chart", [name for name, chart in CHARTS.items() if chart["viz_type"] == "echarts_timeseries_bar"]
+    "chart",
+    [name for name, chart in CHARTS.items() if chart["viz_type"] == "echarts_timeseries_bar"],
 )
 def test_axes_of_counts_have_whole_ticks(chart: str) -> None:
     """An axis of a count has no tick between two whole numbers, and none shows digits that it does not have."""
@@ -83,7 +87,12 @@ NAMES = {
 def test_one_class_of_characters_is_marked() -> None:
     """Every expression that looks for characters in disguise looks for the same ones, and for markup beside them at most."""
     texts = [path.read_text() for path in ASSETS.rglob("*.yaml")]
-    found = {one for text in texts for one in re.findall(r"'\[(.*?)\]'", text) if one.startswith(r"\u0001")}
+    found = {
+        one
+        for text in texts
+        for one in re.findall(r"'\[(.*?)\]'", text)
+        if one.startswith(r"\u0001")
+    }
     assert found == {DISGUISE, DISGUISE + "<"}
 
 
@@ -91,29 +100,48 @@ def test_one_class_of_characters_is_marked() -> None:
 def test_no_chart_shows_a_name_as_it_is(chart: str) -> None:
     """No chart groups by, or lists, a name as others wrote it, where it does not hide the column."""
     params = _params(chart)
-    hidden = {name for name, one in params.get("column_config", {}).items() if one.get("visible") is False}
-    shown = [params.get("x_axis"), params.get("y_axis"), *params.get("groupby", []), *params.get("all_columns", [])]
+    hidden = {
+        name for name, one in params.get("column_config", {}).items() if one.get("visible") is False
+    }
+    shown = [
+        params.get("x_axis"),
+        params.get("y_axis"),
+        *params.get("groupby", []),
+        *params.get("all_columns", []),
+    ]
     shown += params.get("tooltip_columns", [])
     assert {one for one in shown if isinstance(one, str)} & ((NAMES | {"run_id"}) - hidden) == set()
 
 
-@pytest.mark.parametrize("chart", [name for name, chart in CHARTS.items() if "time_grain_sqla" in chart["params"]])
+@pytest.mark.parametrize(
+    "chart", [name for name, chart in CHARTS.items() if "time_grain_sqla" in chart["params"]]
+)
 def test_a_series_over_time_fills_its_gaps(chart: str) -> None:
     """A count is 0 in an hour without a row; a rate, a percentile or a cost is not known, and is never filled with 0."""
     params = _params(chart)
     dataset = DATASETS[CHARTS[chart]["dataset_uuid"]]
     sql = {one["metric_name"]: one["expression"] for one in dataset["metrics"]}
-    counts = all(re.fullmatch(rf"COUNT\(\*\)|{ADDED_UP}( - {ADDED_UP})*", sql[name]) for name in params["metrics"])
+    counts = all(
+        re.fullmatch(rf"COUNT\(\*\)|{ADDED_UP}( - {ADDED_UP})*", sql[name])
+        for name in params["metrics"]
+    )
     assert params["resample_method"] == ("zerofill" if counts else "asfreq")
     assert params["resample_rule"] == {"PT1H": "1h", "P1D": "1D"}[params["time_grain_sqla"]]
 
 
-@pytest.mark.parametrize("dashboard", [path.stem for path in (ASSETS / "dashboards").glob("*.yaml")])
+@pytest.mark.parametrize(
+    "dashboard", [path.stem for path in (ASSETS / "dashboards").glob("*.yaml")]
+)
 def test_filters_offer_marked_names(dashboard: str) -> None:
     """A filter offers names as the charts show them; only a run's id, which an index finds, is offered as it is."""
     files = yaml.safe_load((ASSETS / "dashboards" / f"{dashboard}.yaml").read_text())
     filters = files["metadata"]["native_filter_configuration"]
-    offered = {target["column"]["name"] for one in filters for target in one["targets"] if "column" in target}
+    offered = {
+        target["column"]["name"]
+        for one in filters
+        for target in one["targets"]
+        if "column" in target
+    }
     assert offered <= {"workflow_shown", "organisation_shown", "run_id"}
 
 
@@ -149,15 +177,21 @@ def test_tokens_by_kind_count_each_token_once() -> None:
             signs.setdefault(column, []).append(-1 if minus else 1)
     wholes = {"input_tokens", "output_tokens", "other_tokens"}
     assert {column for column, found in signs.items() if sum(found) == 1} == wholes
-    assert {column for column, found in signs.items() if sorted(found) == [-1, 1]} == signs.keys() - wholes
+    assert {
+        column for column, found in signs.items() if sorted(found) == [-1, 1]
+    } == signs.keys() - wholes
     assert {"cached_input_tokens", "cache_write_tokens", "reasoning_tokens"} <= signs.keys()
 
 
 def test_only_one_function_says_that_an_answer_was_cut_off() -> None:
     """No dashboard knows a provider's word for an answer that was cut off: SQL has a function for all of them."""
     for one in DATASETS.values():
-        sql = one.get("sql", "") + "".join(it.get("expression", "") for it in (*one["columns"], *one["metrics"]))
-        assert re.search(r"(?i)'(length|max_tokens|max_output_tokens)'", sql) is None, one["table_name"]
+        sql = one.get("sql", "") + "".join(
+            it.get("expression", "") for it in (*one["columns"], *one["metrics"])
+        )
+        assert re.search(r"(?i)'(length|max_tokens|max_output_tokens)'", sql) is None, one[
+            "table_name"
+        ]
 
 
 REASONS = re.compile(
@@ -170,6 +204,9 @@ def test_why_calls_have_no_price_is_told_in_one_way() -> None:
     """The dashboard gives the reasons of the query in docs/analytics.md, which a test compares with plain Python."""
     [dataset] = [one for one in DATASETS.values() if one["table_name"] == "unpriced_usage"]
     document = (ROOT / "docs" / "analytics.md").read_text()
-    reasons, told = ([" ".join(one.split()) for one in REASONS.findall(text)] for text in (dataset["sql"], document))
+    reasons, told = (
+        [" ".join(one.split()) for one in REASONS.findall(text)]
+        for text in (dataset["sql"], document)
+    )
     assert reasons == told
     assert len(told) == 2

@@ -37,7 +37,9 @@ STATES = StateMap()
 
 def decoded(body: bytes, node_types: Mapping[str, str] | None = None) -> DecodedSteps:
     """The answer, decoded for some run."""
-    return decode_steps(body, workflow_id="w", run_id="r", states=STATES, node_types=node_types or {})
+    return decode_steps(
+        body, workflow_id="w", run_id="r", states=STATES, node_types=node_types or {}
+    )
 
 
 def one(**members: object) -> Step:
@@ -62,7 +64,10 @@ def test_sample(sample_steps: bytes) -> None:
     model, slack = answer.steps
     given_model, given_slack = json.loads(sample_steps)
     assert (answer.rejected, answer.drift, answer.readable) == ((), (), True)
-    assert [model.id, slack.id] == ["b2acc986-af06-418a-bf71-c730d5ghaf0b", "ad6edfea-bf1c-4639-9d9f-b53c9ad60bgg"]
+    assert [model.id, slack.id] == [
+        "b2acc986-af06-418a-bf71-c730d5ghaf0b",
+        "ad6edfea-bf1c-4639-9d9f-b53c9ad60bgg",
+    ]
     assert (model.position, slack.position) == (0, 1)
     assert (model.node_id, model.node_type, slack.node_id, slack.node_type) == (
         *("model", "model"),
@@ -74,12 +79,27 @@ def test_sample(sample_steps: bytes) -> None:
     assert model.end_time == datetime(2025, 3, 13, 2, 41, 17, 382162, UTC)
     assert (model.api_elapsed_seconds, model.api_tokens) == (2.0, 0)
     assert (model.request_model, model.response_model) == ("virtuoso-medium", "virtuoso-medium")
-    assert (model.usage.input_tokens, model.usage.output_tokens, model.usage.total_tokens) == (36, 48, 84)
-    assert (model.usage.cached_input_tokens, model.usage.reasoning_tokens, model.finish_reason) == (None, None, "stop")
-    assert (slack.request_model, slack.usage.input_tokens, slack.reported_error) == (None, None, None)
+    assert (model.usage.input_tokens, model.usage.output_tokens, model.usage.total_tokens) == (
+        36,
+        48,
+        84,
+    )
+    assert (model.usage.cached_input_tokens, model.usage.reasoning_tokens, model.finish_reason) == (
+        None,
+        None,
+        "stop",
+    )
+    assert (slack.request_model, slack.usage.input_tokens, slack.reported_error) == (
+        None,
+        None,
+        None,
+    )
     assert (model.error, model.step_metadata, model.extra) == (None, None, None)
     for step, original in ((model, given_model), (slack, given_slack)):
-        for payload, value in ((step.inputs, original["inputs"]), (step.outputs, original["outputs"])):
+        for payload, value in (
+            (step.inputs, original["inputs"]),
+            (step.outputs, original["outputs"]),
+        ):
             assert payload is not None
             assert payload.data is not None
             data = bytes(payload.data)
@@ -94,7 +114,9 @@ def test_truncated_anywhere_is_unreadable(sample_steps: bytes) -> None:
     for end in range(len(whole)):
         answer = decoded(whole[:end])
         assert (answer.readable, answer.steps) == (False, ())
-        assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [("not_an_array", whole[:end])]
+        assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [
+            ("not_an_array", whole[:end])
+        ]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +150,9 @@ def test_no_array_is_unreadable(body: bytes) -> None:
     assert (answer.readable, answer.steps, answer.rejected[0].reason) == (False, (), "not_an_array")
 
 
-@pytest.mark.parametrize("body", [b"[]", b" [ \n] ", BOM + b"[]\r\n", b"null", b" null\n", BOM + b"null"])
+@pytest.mark.parametrize(
+    "body", [b"[]", b" [ \n] ", BOM + b"[]\r\n", b"null", b" null\n", BOM + b"null"]
+)
 def test_empty_array_is_readable(body: bytes) -> None:
     """An empty array is an answer: the run has no steps yet."""
     answer = decoded(body)
@@ -159,7 +183,9 @@ def test_one_malformed_step_of_a_hundred(value: bytes) -> None:
     answer = decoded(array(*steps[:50], broken, *steps[50:]))
     assert [step.id for step in answer.steps] == [str(number) for number in range(99)]
     assert [step.position for step in answer.steps] == [*range(50), *range(51, 100)]
-    assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [("malformed", broken)]
+    assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [
+        ("malformed", broken)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +214,9 @@ def test_elements_that_are_no_steps(element: bytes, reason: str | None) -> None:
         assert not answer.readable
     else:
         assert [step.id for step in answer.steps] == ["before", "after"]
-        assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [(reason, element)]
+        assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [
+            (reason, element)
+        ]
 
 
 @pytest.mark.parametrize(("raw", "step_id"), USABLE_IDS, ids=lambda value: repr(value[:30]))
@@ -203,25 +231,36 @@ def test_unusable_ids(raw: bytes) -> None:
     step = step_with(b"1", raw)
     answer = decoded(array(step, step_with(b"1")))
     assert [step.id for step in answer.steps] == ["s"]
-    assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [("unusable_id", step)]
-    assert [rejected.reason for rejected in decoded(b'[{"status": "completed"}]').rejected] == ["unusable_id"]
+    assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [
+        ("unusable_id", step)
+    ]
+    assert [rejected.reason for rejected in decoded(b'[{"status": "completed"}]').rejected] == [
+        "unusable_id"
+    ]
 
 
 def test_duplicate_ids() -> None:
     """The same step twice is one step; of different steps with one id the last stands and the other goes aside."""
     first, second, other = step_with(b"1"), step_with(b"2"), step_with(b"3", b'"t"')
     same = decoded(array(first, other, first))
-    assert ([(step.id, step.position) for step in same.steps], same.rejected) == ([("s", 0), ("t", 1)], ())
+    assert ([(step.id, step.position) for step in same.steps], same.rejected) == (
+        [("s", 0), ("t", 1)],
+        (),
+    )
     different = decoded(array(first, other, second))
     assert [(step.id, step.position) for step in different.steps] == [("t", 1), ("s", 2)]
-    assert [(r.reason, r.body, r.step_id) for r in different.rejected] == [("duplicate_id", first, "s")]
+    assert [(r.reason, r.body, r.step_id) for r in different.rejected] == [
+        ("duplicate_id", first, "s")
+    ]
 
 
 def test_last_of_duplicate_names_wins() -> None:
     """Of a member that is given twice, the last value counts, on both ways."""
     body = b'[{"id": "a", "status": "failed", "id": "b", "status": "completed"}]'
     for start in (b"", BOM):
-        assert [(step.id, step.state) for step in decoded(start + body).steps] == [("b", "succeeded")]
+        assert [(step.id, step.state) for step in decoded(start + body).steps] == [
+            ("b", "succeeded")
+        ]
 
 
 @pytest.mark.parametrize(("text", "expected"), READABLE_TIMES)
@@ -266,7 +305,9 @@ def test_implausible_times(text: str) -> None:
 
 def test_times_ahead_of_the_answer() -> None:
     """A time a month and more after the answer has not happened; wrong clocks and zones, of weeks even, are not judged so."""
-    body = b'[{"id": "s", "start_time": "2026-03-31T23:59:59Z", "end_time": "2026-04-01T00:00:00Z"}]'
+    body = (
+        b'[{"id": "s", "start_time": "2026-03-31T23:59:59Z", "end_time": "2026-04-01T00:00:00Z"}]'
+    )
     now = datetime(2026, 3, 1, tzinfo=UTC)
     answer = decode_steps(body, workflow_id="w", run_id="r", states=STATES, now=now)
     (step,) = answer.steps
@@ -277,9 +318,20 @@ def test_times_ahead_of_the_answer() -> None:
 
 def test_missing_null_and_empty_members() -> None:
     """Missing and null members are None without a word, as is the empty end of a running step; a null payload is kept."""
-    names = ("node_id", "status", "start_time", "elapsed_time", "tokens", "error", "step_metadata", "user_id")
+    names = (
+        "node_id",
+        "status",
+        "start_time",
+        "elapsed_time",
+        "tokens",
+        "error",
+        "step_metadata",
+        "user_id",
+    )
     answer = decoded(
-        json.dumps([{"id": "s"}, {"id": "t", "end_time": "", "inputs": None} | dict.fromkeys(names)]).encode()
+        json.dumps(
+            [{"id": "s"}, {"id": "t", "end_time": "", "inputs": None} | dict.fromkeys(names)]
+        ).encode()
     )
     bare, nulls = answer.steps
     assert (answer.drift, bare.extra, nulls.extra) == ((), None, None)
@@ -291,7 +343,12 @@ def test_missing_null_and_empty_members() -> None:
             None,
             None,
         )
-        assert (step.api_elapsed_seconds, step.api_tokens, step.error, step.step_metadata) == (None, None, None, None)
+        assert (step.api_elapsed_seconds, step.api_tokens, step.error, step.step_metadata) == (
+            None,
+            None,
+            None,
+            None,
+        )
     assert (bare.inputs, nulls.inputs and nulls.inputs.data) == (None, Raw(b"null"))
 
 
@@ -301,7 +358,9 @@ def test_wrong_types_and_unknown_fields_are_kept_and_counted() -> None:
         b'"status": 7, "node_id": ["n"], "start_time": 1741833675, "elapsed_time": "2", "tokens": 1.5, "user_id": true,'
         b' "end_time": {"a": 1.50}, "organization_id": 1e400, "new": [1.10], "\\u00fcber": null'
     )
-    answer = decoded(array(b'{"id": "s", ' + wrong + b"}", b'{"id": "t", "new": [], "tokens": true}'))
+    answer = decoded(
+        array(b'{"id": "s", ' + wrong + b"}", b'{"id": "t", "new": [], "tokens": true}')
+    )
     extra = answer.steps[0].extra
     assert extra is not None
     assert json.loads(extra, parse_float=str) == json.loads(b"{" + wrong + b"}", parse_float=str)
@@ -352,7 +411,9 @@ def test_numbers_at_their_limits(member: str, value: str, plausible: bool) -> No
 def test_drift_stays_small() -> None:
     """An object keyed by data does not fill the drift table, and what is reported of a status or a field is short."""
     answer = decoded(
-        json.dumps([{"id": "s", "status": "x" * 400, "y" * 400: 1} | {str(n): n for n in range(5_000)}]).encode()
+        json.dumps(
+            [{"id": "s", "status": "x" * 400, "y" * 400: 1} | {str(n): n for n in range(5_000)}]
+        ).encode()
     )
     assert len(answer.drift) == 100
     assert max(len(drift.field) + len(drift.found) for drift in answer.drift) <= 106
@@ -383,7 +444,11 @@ def test_text_that_no_column_takes() -> None:
 
 def test_texts_too_long_for_an_index() -> None:
     """A text of 512 characters is held by its column, a longer one by `extra`; a model's name that long is left out."""
-    step = one(node_id="\u00e9" * 512, user_id="x" * 513, inputs={"model": "m" * 513, "app_name": "a", "action": "b"})
+    step = one(
+        node_id="\u00e9" * 512,
+        user_id="x" * 513,
+        inputs={"model": "m" * 513, "app_name": "a", "action": "b"},
+    )
     assert (step.node_id, step.user_id, step.request_model) == ("\u00e9" * 512, None, None)
     assert json.loads(step.extra or "") == {"user_id": "x" * 513}
 
@@ -392,14 +457,18 @@ def test_names_that_are_not_utf_8_stay_apart() -> None:
     """Members whose names are different bytes, none of them UTF-8, are both kept, and the step lands."""
     answer = decoded(b'[{"id": "s", "\xff": 1, "\xfe": 2, "ok": "\xfd"}]')
     assert [step.id for step in answer.steps] == ["s"]
-    assert [(r.reason, r.body) for r in answer.rejected] == [("not_storable", b'{"\\udcff":1,"\\udcfe":2,"ok":"\xfd"}')]
+    assert [(r.reason, r.body) for r in answer.rejected] == [
+        ("not_storable", b'{"\\udcff":1,"\\udcfe":2,"ok":"\xfd"}')
+    ]
 
 
 def test_trailing_comma_costs_nothing() -> None:
     """After a trailing comma there is an element that is empty; the steps before it land."""
     answer = decoded(array(step_with(b"1"))[:-1] + b",]")
     assert [step.id for step in answer.steps] == ["s"]
-    assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [("malformed", b"")]
+    assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [
+        ("malformed", b"")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -414,7 +483,10 @@ def test_what_is_no_object_is_malformed(text: bytes) -> None:
 def test_errors_and_metadata_of_any_type_are_json() -> None:
     """An error or metadata of any type is kept as the JSON it came as."""
     step = one(error={"code": 504, "why": [1.5]}, step_metadata="text")
-    assert (json.loads(step.error or ""), step.step_metadata) == ({"code": 504, "why": [1.5]}, '"text"')
+    assert (json.loads(step.error or ""), step.step_metadata) == (
+        {"code": 504, "why": [1.5]},
+        '"text"',
+    )
 
 
 @pytest.mark.parametrize(
@@ -446,15 +518,25 @@ def test_node_type_by_shape(inputs: object, outputs: object, node_type: str | No
 def test_node_type_from_the_graph() -> None:
     """The graph's type goes before the shape's; a node that the graph does not have keeps the shape's."""
     chat = {"object": "chat.completion"}
-    body = json.dumps([{"id": name, "node_id": name, "outputs": chat} for name in ("a", "b")]).encode()
+    body = json.dumps(
+        [{"id": name, "node_id": name, "outputs": chat} for name in ("a", "b")]
+    ).encode()
     assert [step.node_type for step in decoded(body, {"a": "agent"}).steps] == ["agent", "model"]
 
 
 def test_model_columns() -> None:
     """Models, tokens, details and the finish reason are read under both families of names."""
     usage = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
-    details = {"prompt_tokens_details": {"cached_tokens": 5}, "completion_tokens_details": {"reasoning_tokens": 6}}
-    other = {"input_tokens": 10, "output_tokens": 20, "total_tokens": 30, "input_tokens_details": {"cached_tokens": 5}}
+    details = {
+        "prompt_tokens_details": {"cached_tokens": 5},
+        "completion_tokens_details": {"reasoning_tokens": 6},
+    }
+    other = {
+        "input_tokens": 10,
+        "output_tokens": 20,
+        "total_tokens": 30,
+        "input_tokens_details": {"cached_tokens": 5},
+    }
     other["output_tokens_details"] = {"reasoning_tokens": 6}
     for given_usage in (usage | details, other):
         outputs = {
@@ -464,19 +546,40 @@ def test_model_columns() -> None:
             "choices": [{"finish_reason": "length"}],
         }
         step = one(inputs={"model": "m"}, outputs=outputs)
-        assert (step.request_model, step.response_model, step.finish_reason) == ("m", "m-1", "length")
-        assert (step.usage.input_tokens, step.usage.output_tokens, step.usage.total_tokens) == (10, 20, 30)
+        assert (step.request_model, step.response_model, step.finish_reason) == (
+            "m",
+            "m-1",
+            "length",
+        )
+        assert (step.usage.input_tokens, step.usage.output_tokens, step.usage.total_tokens) == (
+            10,
+            20,
+            30,
+        )
         assert (step.usage.cached_input_tokens, step.usage.reasoning_tokens) == (5, 6)
 
 
 @pytest.mark.parametrize("wrong", [None, "seven", 7.5, True, -1, 2**63, [7], {"a": 7}, [[[[]]]]])
 def test_model_columns_of_wrong_types_are_none(wrong: object) -> None:
     """A value of another type in a model's outputs is None in its column, its neighbours are read, and nothing raises."""
-    outputs = {"object": "chat.completion", "model": [wrong], "choices": wrong, "usage": {"prompt_tokens": wrong}}
-    outputs["usage"] = {"prompt_tokens": wrong, "completion_tokens": 3, "prompt_tokens_details": wrong}
+    outputs = {
+        "object": "chat.completion",
+        "model": [wrong],
+        "choices": wrong,
+        "usage": {"prompt_tokens": wrong},
+    }
+    outputs["usage"] = {
+        "prompt_tokens": wrong,
+        "completion_tokens": 3,
+        "prompt_tokens_details": wrong,
+    }
     step = one(inputs={"model": [wrong]}, outputs=outputs)
     assert (step.request_model, step.response_model, step.finish_reason) == (None, None, None)
-    assert (step.usage.input_tokens, step.usage.output_tokens, step.usage.cached_input_tokens) == (None, 3, None)
+    assert (step.usage.input_tokens, step.usage.output_tokens, step.usage.cached_input_tokens) == (
+        None,
+        3,
+        None,
+    )
     assert one(outputs={"object": "chat.completion", "usage": wrong}).usage.total_tokens is None
 
 
@@ -491,17 +594,25 @@ def test_a_total_is_the_sum_where_none_is_given() -> None:
         ({"prompt_tokens": 10, "completion_tokens": -1}, None),
         ({}, None),
     ):
-        assert one(outputs={"object": "chat.completion", "usage": usage}).usage.total_tokens == total
+        assert (
+            one(outputs={"object": "chat.completion", "usage": usage}).usage.total_tokens == total
+        )
 
 
 def test_an_implausible_number_of_tokens_is_none_and_told() -> None:
     """More tokens than any call takes, fewer than none, or no number: null in the column, and counted as drift."""
     usage = {"prompt_tokens": 10**12 + 1, "completion_tokens": 10**12, "total_tokens": -1}
-    usage_with_text = {"prompt_tokens": "many", "completion_tokens_details": {"reasoning_tokens": 2**62}}
+    usage_with_text = {
+        "prompt_tokens": "many",
+        "completion_tokens_details": {"reasoning_tokens": 2**62},
+    }
     body = json.dumps([{"id": str(n), "outputs": {"object": "chat.completion", "usage": one}}
                        for n, one in enumerate((usage, usage_with_text))]).encode()  # fmt: skip
     answer = decoded(body)
-    assert [(step.usage.input_tokens, step.usage.output_tokens, step.usage.total_tokens) for step in answer.steps] == [
+    assert [
+        (step.usage.input_tokens, step.usage.output_tokens, step.usage.total_tokens)
+        for step in answer.steps
+    ] == [
         (None, 10**12, None),
         (None, None, None),
     ]
@@ -527,7 +638,10 @@ CHAT = {"object": "chat.completion", "usage": {}}
         ({"result": {"error": None, "successful": "false"}}, "reported successful: false"),
         ({"result": {"success": " False "}}, "reported success: false"),
         ({"result": {"error": {"code": 1.50}, "successful": False}}, '{"code": 1.5}'),
-        ({"result": {"error": {"code": None, "message": "no channel"}}}, '{"code": null, "message": "no channel"}'),
+        (
+            {"result": {"error": {"code": None, "message": "no channel"}}},
+            '{"code": null, "message": "no channel"}',
+        ),
         ({"result": {"error": "x" * 5_000}}, "x" * 2_000),
         ({"result": {"error": True}}, "true"),
         ({"result": {"error": ["no channel"]}}, '["no channel"]'),
@@ -559,7 +673,10 @@ CHAT = {"object": "chat.completion", "usage": {}}
         ({"successful": False, "data": {}}, "reported successful: false"),
         ({"success": "no"}, "reported success: false"),
         # An error in the place of an answer, of any node.
-        ({"error": {"message": "overloaded", "code": 529}}, '{"message": "overloaded", "code": 529}'),
+        (
+            {"error": {"message": "overloaded", "code": 529}},
+            '{"message": "overloaded", "code": 529}',
+        ),
         ({"error": "overloaded"}, "overloaded"),
         ({"error": ["overloaded"]}, '["overloaded"]'),
         ({**CHAT, "error": {"message": "overloaded"}}, '{"message": "overloaded"}'),
@@ -569,7 +686,10 @@ CHAT = {"object": "chat.completion", "usage": {}}
         ({"error": 0.05}, None),
         # A choice that broke off, the first or not.
         ({**CHAT, "choices": [{"finish_reason": "error"}]}, "finish_reason: error"),
-        ({**CHAT, "choices": [{"finish_reason": "stop"}, {"finish_reason": "ERROR"}]}, "finish_reason: ERROR"),
+        (
+            {**CHAT, "choices": [{"finish_reason": "stop"}, {"finish_reason": "ERROR"}]},
+            "finish_reason: ERROR",
+        ),
         (
             {**CHAT, "choices": [{"finish_reason": "error", "error": {"message": "overloaded"}}]},
             '{"message": "overloaded"}',
@@ -588,15 +708,22 @@ def test_what_a_code_node_calls_no_success_is_its_own() -> None:
     """A code node's outputs are its author's: only an error in them counts."""
     inputs = {"code": "…"}
     assert one(status="completed", inputs=inputs, outputs={"success": False}).reported_error is None
-    assert one(status="completed", inputs=inputs, outputs={"error": "overloaded"}).reported_error == "overloaded"
+    assert (
+        one(status="completed", inputs=inputs, outputs={"error": "overloaded"}).reported_error
+        == "overloaded"
+    )
 
 
 def test_content_hash_covers_all_that_the_row_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hash is stable, and changes with each byte, the place, the run, the workflow, the node's type and the version."""
     body = array(b'{"id": "s", "node_id": "n", "status": "odd"}')
 
-    def digest(body: bytes = body, workflow_id: str = "w", run_id: str = "r", **types: str) -> bytes:
-        steps = decode_steps(body, workflow_id=workflow_id, run_id=run_id, states=STATES, node_types=types).steps
+    def digest(
+        body: bytes = body, workflow_id: str = "w", run_id: str = "r", **types: str
+    ) -> bytes:
+        steps = decode_steps(
+            body, workflow_id=workflow_id, run_id=run_id, states=STATES, node_types=types
+        ).steps
         return steps[-1].content_hash
 
     assert len(digest()) == 16
@@ -615,8 +742,14 @@ def test_content_hash_covers_all_that_the_row_depends_on(monkeypatch: pytest.Mon
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 NAMES = st.sampled_from(
@@ -635,7 +768,9 @@ NAMES = st.sampled_from(
 )
 STEPS = st.lists(
     st.dictionaries(NAMES | st.text(max_size=10), JSON, max_size=8).flatmap(
-        lambda step: st.sampled_from(["a", "b", "c", "\u00e9"]).map(lambda step_id: {**step, "id": step_id})
+        lambda step: st.sampled_from(["a", "b", "c", "\u00e9"]).map(
+            lambda step_id: {**step, "id": step_id}
+        )
     ),
     max_size=5,
 )
@@ -643,7 +778,9 @@ STEPS = st.lists(
 
 @settings(max_examples=100, deadline=None)
 @given(steps=STEPS, ascii_only=st.booleans(), indent=st.sampled_from([None, 0, 2]))
-def test_both_ways_give_the_same(steps: list[dict[str, object]], ascii_only: bool, indent: int | None) -> None:
+def test_both_ways_give_the_same(
+    steps: list[dict[str, object]], ascii_only: bool, indent: int | None
+) -> None:
     """For any JSON, the tolerant way splits and decodes exactly as the fast one does."""
     body = json.dumps(steps, ensure_ascii=ascii_only, indent=indent).encode(errors="replace")
     fast, tolerant = list(split_fast(body)), list(split_tolerant(body))
@@ -670,4 +807,8 @@ def test_damaged_answers_never_raise(seed: int, cuts: int, sample_steps: bytes) 
         )
     answer = decoded(bytes(body))
     assert answer.readable or not answer.steps
-    assert all(rejected.body in bytes(body) for rejected in answer.rejected if rejected.reason == "malformed")
+    assert all(
+        rejected.body in bytes(body)
+        for rejected in answer.rejected
+        if rejected.reason == "malformed"
+    )

@@ -27,7 +27,13 @@ def test_page_keeps_rows_as_bytes() -> None:
     """A page gives its rows in order, each with its members' own bytes and without `all_outputs`."""
     page = decode_page(b"[" + ROW + b', {"id": "run-0"}]')
     first, second = page.runs
-    assert (first.id, second.id, len(page.rows), page.readable, page.rejected) == ("run-1", "run-0", 2, True, ())
+    assert (first.id, second.id, len(page.rows), page.readable, page.rejected) == (
+        "run-1",
+        "run-0",
+        2,
+        True,
+        (),
+    )
     assert first.start_time == datetime(2025, 3, 13, 2, 41, 15, 100000, UTC)
     assert b'"inputs":{"prompt": 1.10}' in first.listing
     expected = json.loads(ROW)
@@ -59,7 +65,9 @@ def test_page_that_is_no_array(body: bytes) -> None:
     """A page that is no array is unreadable: it must not pass for the end of the list."""
     page = decode_page(body)
     assert (page.readable, page.runs, len(page.rows)) == (False, (), 0)
-    assert [(rejected.reason, rejected.body) for rejected in page.rejected] == [("not_an_array", body)]
+    assert [(rejected.reason, rejected.body) for rejected in page.rejected] == [
+        ("not_an_array", body)
+    ]
 
 
 def test_bad_rows_are_counted_and_cost_only_themselves() -> None:
@@ -86,7 +94,14 @@ def test_run_listed_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"[" + ROW + b"]", ROW, BOM + b" " + ROW, BOM + b"[" + ROW + b"]", b'[{"id":"o"},' + ROW + b"]"]
+    "body",
+    [
+        b"[" + ROW + b"]",
+        ROW,
+        BOM + b" " + ROW,
+        BOM + b"[" + ROW + b"]",
+        b'[{"id":"o"},' + ROW + b"]",
+    ],
 )
 def test_single_run(body: bytes) -> None:
     """The answer for one run is found in a list and as a bare object."""
@@ -94,7 +109,9 @@ def test_single_run(body: bytes) -> None:
     assert listed == decode_page(b"[" + ROW + b"]").runs[0]
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"null", b'[{"id": "other"}]', b'{"error": "no"}', b"<html>", ROW[:-1]])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"null", b'[{"id": "other"}]', b'{"error": "no"}', b"<html>", ROW[:-1]]
+)
 def test_single_run_that_is_not_there(body: bytes) -> None:
     """An answer without that run gives None."""
     assert decode_single_run(body, "run-1") is None
@@ -104,10 +121,21 @@ def test_run_columns() -> None:
     """A run's row gives its columns, its payloads in the response's own bytes."""
     answer = decode_run(decode_page(b"[" + ROW + b"]").runs[0].listing, states=STATES)
     run = answer.run
-    assert (run.id, run.status, run.state, run.api_elapsed_seconds) == ("run-1", "completed", "succeeded", 4.0)
+    assert (run.id, run.status, run.state, run.api_elapsed_seconds) == (
+        "run-1",
+        "completed",
+        "succeeded",
+        4.0,
+    )
     assert run.start_time == datetime(2025, 3, 13, 2, 41, 15, 100000, UTC)
     assert run.end_time == datetime(2025, 3, 13, 2, 41, 19, tzinfo=UTC)
-    assert (run.error, run.extra, run.user_id, answer.drift, answer.rejected) == (None, None, None, (), ())
+    assert (run.error, run.extra, run.user_id, answer.drift, answer.rejected) == (
+        None,
+        None,
+        None,
+        (),
+        (),
+    )
     assert run.inputs is not None
     assert run.outputs is not None
     assert (run.inputs.data, run.outputs.data) == (Raw(b'{"prompt": 1.10}'), Raw(b'"a joke"'))
@@ -176,10 +204,27 @@ def test_unreadable_workflows(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("graph", "types"),
     [
-        ({"nodes": [{"id": "a", "type": "model"}, {"id": "b", "data": {"type": "code"}}]}, {"a": "model", "b": "code"}),
+        (
+            {"nodes": [{"id": "a", "type": "model"}, {"id": "b", "data": {"type": "code"}}]},
+            {"a": "model", "b": "code"},
+        ),
         ({"nodes": [{"id": "a", "type": "custom", "data": {"type": "code"}}]}, {"a": "code"}),
-        ({"nodes": {"a": {"type": "model"}, "b": {"data": {"type": "code"}}, "c": 1}}, {"a": "model", "b": "code"}),
-        ({"nodes": [{"id": 1, "type": "model"}, {"id": "a", "type": 2}, {"type": "model"}, None, "x"]}, {}),
+        (
+            {"nodes": {"a": {"type": "model"}, "b": {"data": {"type": "code"}}, "c": 1}},
+            {"a": "model", "b": "code"},
+        ),
+        (
+            {
+                "nodes": [
+                    {"id": 1, "type": "model"},
+                    {"id": "a", "type": 2},
+                    {"type": "model"},
+                    None,
+                    "x",
+                ]
+            },
+            {},
+        ),
         ({"nodes": [{"id": "a", "data": "x"}]}, {}),
         ({"nodes": 5}, {}),
         ({}, {}),

@@ -29,17 +29,26 @@ from etl.usage import CONTEXT_TIERS, KINDS, STANDARD
 TODAY = date(2026, 11, 28)
 
 
-def sold(model: str, tier: str = STANDARD, tokens: int = 1, day: date = TODAY) -> dict[str, str] | None:
+def sold(
+    model: str, tier: str = STANDARD, tokens: int = 1, day: date = TODAY
+) -> dict[str, str] | None:
     """The prices of a call, without those that follow from others; None: there are none."""
     length = max((one for one in (0, *CONTEXT_TIERS) if tokens > one), default=0)
     found = [
         one
         for one in default_prices.default_prices(model)
-        if one.service_tier == tier and one.valid_from <= day and (one.valid_until is None or day < one.valid_until)
-        if one.above_input_tokens <= length and (one.up_to_input_tokens is None or length < one.up_to_input_tokens)
+        if one.service_tier == tier
+        and one.valid_from <= day
+        and (one.valid_until is None or day < one.valid_until)
+        if one.above_input_tokens <= length
+        and (one.up_to_input_tokens is None or length < one.up_to_input_tokens)
     ]
     assert len(found) <= 1
-    return {part: f"{amount.normalize():f}" for part, amount in own(found[0].amounts).items()} if found else None
+    return (
+        {part: f"{amount.normalize():f}" for part, amount in own(found[0].amounts).items()}
+        if found
+        else None
+    )
 
 
 @pytest.fixture
@@ -86,11 +95,18 @@ def test_every_part_has_its_own_price(model: str, prices: dict[str, str]) -> Non
 
 def test_audio_that_is_written_costs_what_it_costs() -> None:
     """Prices that the package lacks are added from the provider's page, each from the day on which it held."""
-    assert sold("gpt-4o-audio-preview") == {"input": "2.5", "input_audio": "40", "output": "10", "output_audio": "80"}
+    assert sold("gpt-4o-audio-preview") == {
+        "input": "2.5",
+        "input_audio": "40",
+        "output": "10",
+        "output_audio": "80",
+    }
     assert sold("gpt-4o-audio-preview", day=date(2024, 11, 1)) == {
         "input": "2.5", "input_audio": "100", "output": "10", "output_audio": "200",
     }  # fmt: skip
-    assert sold("gpt-4o-audio-preview-2024-10-01") == sold("gpt-4o-audio-preview", day=date(2024, 11, 1))
+    assert sold("gpt-4o-audio-preview-2024-10-01") == sold(
+        "gpt-4o-audio-preview", day=date(2024, 11, 1)
+    )
     assert sold("openai/gpt-4o-mini-audio-preview") == {
         "input": "0.15", "input_audio": "10", "output": "0.6", "output_audio": "20",
     }  # fmt: skip
@@ -99,10 +115,16 @@ def test_audio_that_is_written_costs_what_it_costs() -> None:
 def test_what_is_added_is_missing_in_the_package() -> None:
     """A price that the package has by now is not added to it."""
     for one in default_prices.ADDED:
-        [provider] = [provider for provider in get_snapshot().providers if provider.id == one.provider]
+        [provider] = [
+            provider for provider in get_snapshot().providers if provider.id == one.provider
+        ]
         [model] = [model for model in provider.models if model.id == one.model]
-        keys = {key for price in default_prices._prices(model) for key in default_prices._keys(price)}
-        assert not keys & {key for key, part in default_prices._PARTS.items() if part in one.amounts}
+        keys = {
+            key for price in default_prices._prices(model) for key in default_prices._keys(price)
+        }
+        assert not keys & {
+            key for key, part in default_prices._PARTS.items() if part in one.amounts
+        }
         assert one.source.startswith("https://")
 
 
@@ -111,7 +133,17 @@ def test_audio_and_images_are_not_sold_as_text(publish: Any) -> None:
     publish(ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(2)))
     [price] = default_prices.default_prices("made-up")
     assert price.amounts == {
-        **dict.fromkeys(("input", "cached_input", "cache_write", "cache_write_1h", "input_audio", "cached_audio"), 1),
+        **dict.fromkeys(
+            (
+                "input",
+                "cached_input",
+                "cache_write",
+                "cache_write_1h",
+                "input_audio",
+                "cached_audio",
+            ),
+            1,
+        ),
         **dict.fromkeys(("input_image", "cached_image", "input_video"), 1),
         **dict.fromkeys(("output", "reasoning", "citation"), 2),
         "calls": 0,
@@ -153,7 +185,10 @@ def test_tiers_of_service() -> None:
 
 def test_long_inputs() -> None:
     """Above a threshold all tokens have the other price, up to it the base, and each tier of service its own."""
-    prices = [(sold("gpt-5.4", tokens=tokens) or {})["input"] for tokens in (1, 272_000, 272_001, 10_000_000)]
+    prices = [
+        (sold("gpt-5.4", tokens=tokens) or {})["input"]
+        for tokens in (1, 272_000, 272_001, 10_000_000)
+    ]
     assert prices == ["2.5", "2.5", "5", "5"]
     assert (sold("gpt-5.4", "batch", 300_000) or {})["output"] == "11.25"
     # Since a day in March the length makes no difference.
@@ -173,7 +208,8 @@ def test_the_thresholds_of_the_package_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "untold"), [(150_000, (128_000, 199_999)), (1_000, (0, 32_000)), (600_000, (524_288, None))]
+    ("start", "untold"),
+    [(150_000, (128_000, 199_999)), (1_000, (0, 32_000)), (600_000, (524_288, None))],
 )
 def test_an_unknown_threshold(publish: Any, start: int, untold: tuple[int, int | None]) -> None:
     """Around a threshold that the rollups do not know, what changes there has no price; the rest keeps its own."""
@@ -183,7 +219,10 @@ def test_an_unknown_threshold(publish: Any, start: int, untold: tuple[int, int |
             cache_read_mtok=Decimal("0.5"),
         )
     )  # fmt: skip
-    found = {(one.above_input_tokens, one.up_to_input_tokens): one for one in default_prices.default_prices("made-up")}
+    found = {
+        (one.above_input_tokens, one.up_to_input_tokens): one
+        for one in default_prices.default_prices("made-up")
+    }
     between = found.pop(untold)
     assert own(between.amounts) == {"cached_input": Decimal("0.5"), "output": Decimal(5)}
     for (above, _), price in found.items():
@@ -192,7 +231,11 @@ def test_an_unknown_threshold(publish: Any, start: int, untold: tuple[int, int |
 
 def test_free_models() -> None:
     """What is called free costs nothing, whatever it has; another entry without a price is unknown."""
-    for model in ("deepseek/deepseek-r1:free", "openrouter/deepseek/deepseek-r1:free", "somebody/something:free"):
+    for model in (
+        "deepseek/deepseek-r1:free",
+        "openrouter/deepseek/deepseek-r1:free",
+        "somebody/something:free",
+    ):
         [price] = default_prices.default_prices(model)
         assert price.provider == "openrouter"
         assert price.amounts == dict.fromkeys(PARTS, 0)
@@ -231,14 +274,18 @@ def test_every_published_price_is_what_the_package_computes() -> None:
         if provider.id not in ("openai", "anthropic", "google", "mistral", "x-ai"):
             continue
         for model in provider.models:
-            for one in default_prices._of_tier(model_names.Entry(provider, model), model.id, STANDARD):
+            for one in default_prices._of_tier(
+                model_names.Entry(provider, model), model.id, STANDARD
+            ):
                 past = one.valid_until is not None and one.valid_until <= TODAY
                 if past or one.valid_from > TODAY or "output" not in one.amounts or one.added:
                     continue
                 tokens = one.above_input_tokens + 1_000
                 usage = Usage(input_tokens=tokens, output_tokens=700, cache_read_tokens=300)
                 expected = model.calc_price(
-                    usage, provider, genai_request_timestamp=datetime.combine(TODAY, time(12), tzinfo=UTC)
+                    usage,
+                    provider,
+                    genai_request_timestamp=datetime.combine(TODAY, time(12), tzinfo=UTC),
                 ).total_price
                 cost = (
                     (tokens - 300) * one.amounts["input"]
@@ -252,7 +299,9 @@ def test_every_published_price_is_what_the_package_computes() -> None:
 
 def test_a_future_change_has_its_day(publish: Any) -> None:
     """A price that begins on a day holds from it on, and the days before keep the other."""
-    later = ConditionalPrice(StartDateConstraint(date(2030, 1, 1)), prices=ModelPrice(input_mtok=Decimal(2)))
+    later = ConditionalPrice(
+        StartDateConstraint(date(2030, 1, 1)), prices=ModelPrice(input_mtok=Decimal(2))
+    )
     publish([ConditionalPrice(prices=ModelPrice(input_mtok=Decimal(1))), later])
     first, second = default_prices.default_prices("made-up")
     assert (first.amounts["input"], second.amounts["input"]) == (Decimal(1), Decimal(2))

@@ -60,7 +60,12 @@ def _assert_is_known(variable: str) -> None:
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 def test_dockerfiles_are_clean(path: Path) -> None:
     """The linter has nothing to say."""
-    done = subprocess.run([Path(sys.executable).parent / "hadolint", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [Path(sys.executable).parent / "hadolint", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -95,9 +100,10 @@ def test_the_image_serves_where_the_code_does() -> None:
     assert next(found.words for found in one if found.name == "ENTRYPOINT") == ["orchestra-etl"]
     _assert_is_a_command(next(found.words for found in one if found.name == "CMD"))
     script = next(found.words for found in dashboards if found.name == "ENTRYPOINT")[1]
-    assert f'"--port", type=int, default={next(f.text for f in dashboards if f.name == "EXPOSE")}' in (
-        ROOT / script
-    ).read_text().replace("'", '"')
+    assert (
+        f'"--port", type=int, default={next(f.text for f in dashboards if f.name == "EXPOSE")}'
+        in (ROOT / script).read_text().replace("'", '"')
+    )
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -114,9 +120,18 @@ def test_services_run_commands_with_variables_of_the_code(name: str) -> None:
 @pytest.mark.parametrize("name", ["dashboards", "superset"])
 def test_dashboards_are_served_with_options_of_the_script(name: str) -> None:
     """What the compose file tells the dashboards' image, its script understands."""
-    script = next(one.words for one in dockerfile.read(DOCKERFILES[1]) if one.name == "ENTRYPOINT")[1]
+    script = next(one.words for one in dockerfile.read(DOCKERFILES[1]) if one.name == "ENTRYPOINT")[
+        1
+    ]
     command = [sys.executable, ROOT / script, *COMPOSE["services"][name]["command"], "--help"]
-    done = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -138,10 +153,16 @@ def test_secrets_are_files_that_are_not_in_the_repository() -> None:
 def test_services_wait_for_what_they_need() -> None:
     """Whatever uses the schema waits for its migration; what can be scaled takes no port of the machine."""
     services = COMPOSE["services"]
-    assert services["etl"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert services["etl"]["depends_on"] == {
+        "migrate": {"condition": "service_completed_successfully"}
+    }
     assert services["migrate"]["depends_on"] == {"database": {"condition": "service_healthy"}}
-    assert services["superset"]["depends_on"] == {"dashboards": {"condition": "service_completed_successfully"}}
-    assert services["dashboards"]["depends_on"] == {"roles": {"condition": "service_completed_successfully"}}
+    assert services["superset"]["depends_on"] == {
+        "dashboards": {"condition": "service_completed_successfully"}
+    }
+    assert services["dashboards"]["depends_on"] == {
+        "roles": {"condition": "service_completed_successfully"}
+    }
     assert not {"ports", "container_name"} & services["etl"].keys()
     for service in services.values():
         assert service.get("depends_on", {}).keys() <= services.keys()
@@ -172,7 +193,10 @@ def test_manifests_follow_their_schema(manifest: dict[str, Any]) -> None:
         _assert_is_known(variable["name"])
         assert variable["value"].startswith(tuple(mounts.values()))
     assert {port["containerPort"] for port in container.get("ports", ())} <= {PORT}
-    assert {container[one]["httpGet"]["path"] for one in container if one.endswith("Probe")} <= {"/livez", "/readyz"}
+    assert {container[one]["httpGet"]["path"] for one in container if one.endswith("Probe")} <= {
+        "/livez",
+        "/readyz",
+    }
 
 
 # systemd and cron
@@ -197,10 +221,15 @@ def test_units_are_understood(path: Path, tmp_path: Path) -> None:
         pytest.skip("systemd-analyze is not installed")
     for unit in UNITS:
         # It asks whether the program is there.
-        text = unit.read_text().replace("/opt/orchestra-etl/bin/orchestra-etl", shutil.which("true") or "")
+        text = unit.read_text().replace(
+            "/opt/orchestra-etl/bin/orchestra-etl", shutil.which("true") or ""
+        )
         (tmp_path / unit.name).write_text(text)
     done = subprocess.run(
-        [analyzer, "verify", "--man=no", tmp_path / path.name], capture_output=True, text=True, check=False
+        [analyzer, "verify", "--man=no", tmp_path / path.name],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert [line for line in done.stderr.splitlines() if "orchestra-etl" in line] == []
 
@@ -221,7 +250,11 @@ def test_units_upgrade_the_schema_first() -> None:
 
 def _cron() -> tuple[dict[str, str], str]:
     """The variables of the crontab, and what its line hands to the shell."""
-    lines = [line for line in (DEPLOY / "cron" / "orchestra-etl").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line
+        for line in (DEPLOY / "cron" / "orchestra-etl").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     *variables, job = lines
     fields = job.split(maxsplit=6)
     assert re.fullmatch(r"[\d*/, -]+", " ".join(fields[:5]))
@@ -240,12 +273,19 @@ def test_the_crontab_line_runs_commands() -> None:
         _assert_is_a_command(words)
 
 
-@pytest.mark.parametrize(("upgrade", "sync", "told"), [(0, 0, None), (0, 6, 6), (4, 0, 4), (0, 130, 130)])
-def test_the_crontab_line_keeps_the_exit_status(tmp_path: Path, upgrade: int, sync: int, told: int | None) -> None:
+@pytest.mark.parametrize(
+    ("upgrade", "sync", "told"), [(0, 0, None), (0, 6, 6), (4, 0, 4), (0, 130, 130)]
+)
+def test_the_crontab_line_keeps_the_exit_status(
+    tmp_path: Path, upgrade: int, sync: int, told: int | None
+) -> None:
     """Output goes to the logger; an exit status that is not 0 is printed, which cron mails; without the schema no pass begins."""
     variables, line = _cron()
     for name, text in (
-        ("orchestra-etl", f"echo ran $1; echo trouble >&2; if [ $1 = db ]; then exit {upgrade}; else exit {sync}; fi"),
+        (
+            "orchestra-etl",
+            f"echo ran $1; echo trouble >&2; if [ $1 = db ]; then exit {upgrade}; else exit {sync}; fi",
+        ),
         ("logger", f"cat > {tmp_path}/journal"),
     ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -253,7 +293,10 @@ def test_the_crontab_line_keeps_the_exit_status(tmp_path: Path, upgrade: int, sy
     line = line.replace("/opt/orchestra-etl/bin/", f"{tmp_path}/")
     path = f"{tmp_path}:/usr/bin:/bin"
     done = subprocess.run(
-        [variables.get("SHELL", "/bin/sh"), "-c", line], env={"PATH": path}, capture_output=True, text=True
+        [variables.get("SHELL", "/bin/sh"), "-c", line],
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
     )
     assert done.stderr == ""
     assert f"exit status {told}:" in done.stdout if told else done.stdout == ""
@@ -270,7 +313,10 @@ DEPLOYING = (ROOT / "docs" / "deploy.md").read_text()
 def test_commands_in_containers_are_written_down() -> None:
     """The compose file and its page name `workflows` and `status`; whatever is run there is a service and a command of ours."""
     for text in ((ROOT / "docker-compose.yml").read_text(), DEPLOYING):
-        found = [re.split(r"  |`|#", line)[0].split() for line in re.findall(r"docker compose run --rm (.*)", text)]
+        found = [
+            re.split(r"  |`|#", line)[0].split()
+            for line in re.findall(r"docker compose run --rm (.*)", text)
+        ]
         assert {"workflows", "status"} <= {words[1] for words in found if len(words) > 1}
         for service, *words in found:
             assert service in OURS

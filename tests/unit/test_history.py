@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from etl.local.history import RUNS_PER_VERSION, History
-from etl.local.providers import MODELS
+from etl.simulator.history import RUNS_PER_VERSION, History
+from etl.simulator.providers import MODELS
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SAMPLE = Path(__file__).parent.parent / "samples" / "steps.json"
@@ -58,19 +58,24 @@ def test_equal_arguments_give_equal_histories() -> None:
         assert one.runs(workflow_id, 20) == same.runs(workflow_id, 20)
     assert all_steps(one, 20) == all_steps(same, 20)
     assert not set(one.workflow_ids) & set(other.workflow_ids)
-    assert not {step["id"] for step in all_steps(one, 20)} & {step["id"] for step in all_steps(other, 20)}
+    assert not {step["id"] for step in all_steps(one, 20)} & {
+        step["id"] for step in all_steps(other, 20)
+    }
 
 
 def test_another_process_computes_the_same() -> None:
     """Nothing depends on the process: not on its hash seed, nor on what was computed before."""
     program = (
-        "import sys, msgspec; from datetime import datetime; from etl.local.history import History\n"
+        "import sys, msgspec; from datetime import datetime; from etl.simulator.history import History\n"
         f"h = History(7, now=lambda: datetime.fromisoformat({EPOCH.isoformat()!r}))\n"
         "r = h.run_ids(h.workflow_ids[2])[150]\n"
         "sys.stdout.buffer.write(msgspec.json.encode([h.run(r), h.steps(r)]))"
     )
     output = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, env={"PYTHONHASHSEED": "5"}
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        env={"PYTHONHASHSEED": "5"},
     )
     history = frozen(7)
     all_steps(history, 3)
@@ -89,7 +94,10 @@ def test_the_list_is_newest_first_and_its_pages_are_its_slices() -> None:
     assert history.runs(workflow_id, 10, 10) == rows[10:20]
     assert history.run_ids(workflow_id, 50, 100) == [row["id"] for row in rows[100:]]
     assert history.run_ids(workflow_id, 10, 120) == history.run_ids(workflow_id, 10, 9999) == []
-    assert all(history.run(row["id"]) == row and history.workflow_of(row["id"]) == workflow_id for row in rows)
+    assert all(
+        history.run(row["id"]) == row and history.workflow_of(row["id"]) == workflow_id
+        for row in rows
+    )
 
 
 def test_a_long_history_takes_no_memory_and_no_time() -> None:
@@ -112,7 +120,13 @@ def test_a_long_history_takes_no_memory_and_no_time() -> None:
 def test_old_runs_are_finished_and_the_newest_are_not(live: int, options: dict[str, Any]) -> None:
     """Whatever the pace and length of runs, all but the `live` newest have ended, and of those some have not."""
     close = timedelta(seconds=1)
-    history = frozen(runs_per_workflow=60, live=live, spacing=close, failure_rate=0.08 if live else 1.0, **options)
+    history = frozen(
+        runs_per_workflow=60,
+        live=live,
+        spacing=close,
+        failure_rate=0.08 if live else 1.0,
+        **options,
+    )
     for workflow_id in history.workflow_ids:
         statuses = [row["status"] for row in history.runs(workflow_id)]
         assert set(statuses[live:]) <= FINAL
@@ -141,7 +155,12 @@ def test_a_run_that_has_not_started_is_unknown() -> None:
     newest = history.run_ids(history.workflow_ids[0], 1)[0]
     history.freeze(EPOCH)
     known = history.run_ids(history.workflow_ids[0], 1)[0]
-    similar = (known.upper(), known + "0", known[:-1], known[:-1] + ("0" if known[-1] != "0" else "1"))
+    similar = (
+        known.upper(),
+        known + "0",
+        known[:-1],
+        known[:-1] + ("0" if known[-1] != "0" else "1"),
+    )
     for unknown in (newest, "", "x", "5b69669f-975a-49af-a33a-61ff9ae5a20f", "-" * 36, *similar):
         with pytest.raises(KeyError):
             history.steps(unknown)
@@ -154,7 +173,11 @@ def test_a_run_that_has_not_started_is_unknown() -> None:
 def test_a_live_run_only_moves_forward() -> None:
     """Statuses never step back, no step vanishes, and what is final keeps every field but late outputs."""
     history = frozen(failure_rate=0.3)
-    watched = [run_id for workflow_id in history.workflow_ids for run_id in history.add_runs(workflow_id, 8)]
+    watched = [
+        run_id
+        for workflow_id in history.workflow_ids
+        for run_id in history.add_runs(workflow_id, 8)
+    ]
     seen: dict[str, dict[str, Any]] = {}
     rows: dict[str, dict[str, Any]] = {}
     late = late_after_the_end = 0
@@ -167,8 +190,12 @@ def test_a_live_run_only_moves_forward() -> None:
             if earlier_row["status"] in FINAL:
                 assert {**row, "all_outputs": None} == {**earlier_row, "all_outputs": None}
             assert (row["end_time"] is not None) == (row["status"] in FINAL)
-            assert row["all_outputs"] == {s["node_id"]: s["outputs"] for s in steps if s["outputs"] is not None}
-            assert {step["id"] for step in steps} >= {i for i, step in seen.items() if step["run"] == run_id}
+            assert row["all_outputs"] == {
+                s["node_id"]: s["outputs"] for s in steps if s["outputs"] is not None
+            }
+            assert {step["id"] for step in steps} >= {
+                i for i, step in seen.items() if step["run"] == run_id
+            }
             for step in steps:
                 earlier = seen.get(step["id"])
                 kinds.add(step["status"])
@@ -176,7 +203,9 @@ def test_a_live_run_only_moves_forward() -> None:
                     assert ORDER[step["status"]] >= ORDER[earlier["status"]]
                     if earlier["status"] in FINAL:
                         late += step["outputs"] != earlier["outputs"]
-                        late_after_the_end += step["outputs"] != earlier["outputs"] and earlier_row["status"] in FINAL
+                        late_after_the_end += (
+                            step["outputs"] != earlier["outputs"] and earlier_row["status"] in FINAL
+                        )
                         assert earlier["outputs"] in (None, step["outputs"])
                         assert {**step, "outputs": 0, "run": run_id} == {**earlier, "outputs": 0}
                 if step["status"] in FINAL - {"skipped"}:
@@ -197,7 +226,9 @@ def test_a_step_that_runs_shows_no_end_time_in_either_of_the_two_ways() -> None:
     history = frozen(workflows=12, live=20)
     running = set()
     for _ in range(10):
-        running |= {repr(step["end_time"]) for step in all_steps(history, 12) if step["status"] == "running"}
+        running |= {
+            repr(step["end_time"]) for step in all_steps(history, 12) if step["status"] == "running"
+        }
         history.advance(timedelta(seconds=1))
     assert running == {"None", "''"}
 
@@ -209,10 +240,14 @@ def test_a_run_agrees_with_its_steps() -> None:
         for row in history.runs(workflow_id, 100):
             steps = history.steps(row["id"])
             assert row["end_time"] == steps[-1]["end_time"]
-            assert row["elapsed_time"] == int((time_of(row["end_time"]) - time_of(row["start_time"])).total_seconds())
+            assert row["elapsed_time"] == int(
+                (time_of(row["end_time"]) - time_of(row["start_time"])).total_seconds()
+            )
             assert row["error"] == steps[-1]["error"]
             assert row["status"] == steps[-1]["status"]
-            assert row["all_outputs"] == {s["node_id"]: s["outputs"] for s in steps if s["outputs"] is not None}
+            assert row["all_outputs"] == {
+                s["node_id"]: s["outputs"] for s in steps if s["outputs"] is not None
+            }
             for step in steps:
                 if step["status"] == "skipped":
                     continue
@@ -225,7 +260,11 @@ def test_a_run_agrees_with_its_steps() -> None:
 def shape(value: Any) -> Any:
     """Return the members of a value, all the way down."""
     if isinstance(value, dict):
-        return {name: shape(member) for name, member in value.items() if name not in {"input_data", "data"}}
+        return {
+            name: shape(member)
+            for name, member in value.items()
+            if name not in {"input_data", "data"}
+        }
     if isinstance(value, list):
         return [shape(member) for member in value[:1]]
     return None
@@ -241,12 +280,19 @@ def test_payloads_have_the_shape_of_the_real_ones() -> None:
         if step["node_id"] == "model" and step["inputs"]["model"].startswith("virtuoso")
         if step["outputs"]["choices"][0]["finish_reason"] == "stop"
     ]
-    slacks = [step for step in steps if step["node_id"] == "slack_integration" and step["status"] == "completed"]
+    slacks = [
+        step
+        for step in steps
+        if step["node_id"] == "slack_integration" and step["status"] == "completed"
+    ]
     assert models
     assert slacks
     assert all(shape(step) == shape(model) for step in models)
     assert all(shape(step) == shape(slack) for step in slacks)
-    assert all(step["outputs"]["result"]["data"].keys() == slack["outputs"]["result"]["data"].keys() for step in slacks)
+    assert all(
+        step["outputs"]["result"]["data"].keys() == slack["outputs"]["result"]["data"].keys()
+        for step in slacks
+    )
     assert 1500 < sum(len(msgspec.json.encode(step)) for step in models) / len(models) < 2500
 
 
@@ -254,27 +300,44 @@ def test_every_kind_of_work_failure_and_answer_occurs() -> None:
     """A few hundred runs hold every node type, outcome and finish reason, and totals are right."""
     history = finished(failure_rate=0.2)
     steps = all_steps(history, 300)
-    types = {node["id"]: node["type"] for row in history.workflows() for node in row["graph"]["nodes"]}
+    types = {
+        node["id"]: node["type"] for row in history.workflows() for node in row["graph"]["nodes"]
+    }
     assert {types[step["node_id"]] for step in steps} == {
         "model", "code", "integration", "knowledge_retrieval", "conditional", "end",
     }  # fmt: skip
     assert {step["status"] for step in steps} == FINAL
-    completions = [step["outputs"] for step in steps if step["outputs"] and "choices" in step["outputs"]]
-    assert {answer["choices"][0]["finish_reason"] for answer in completions} == {"stop", "length", "tool_calls"}
+    completions = [
+        step["outputs"] for step in steps if step["outputs"] and "choices" in step["outputs"]
+    ]
+    assert {answer["choices"][0]["finish_reason"] for answer in completions} == {
+        "stop",
+        "length",
+        "tool_calls",
+    }
     assert len({answer["model"] for answer in completions}) >= 5
     for usage in (answer["usage"] for answer in completions):
         assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-    assert not {types[s["node_id"]] for s in steps if s["status"] in {"failed", "cancelled"}} & {"conditional", "end"}
+    assert not {types[s["node_id"]] for s in steps if s["status"] in {"failed", "cancelled"}} & {
+        "conditional",
+        "end",
+    }
     errors = [step["error"] for step in steps if step["status"] == "failed"]
     assert {type(error) for error in errors} == {str, dict}
     assert len({str(error) for error in errors}) > len(errors) / 2
-    results = [s["outputs"]["result"] for s in steps if s["outputs"] and "successful" in s["outputs"].get("result", {})]
+    results = [
+        s["outputs"]["result"]
+        for s in steps
+        if s["outputs"] and "successful" in s["outputs"].get("result", {})
+    ]
     soft = Counter((result["error"] is not None, result["successful"]) for result in results)
     assert soft[(False, True)] > soft[(True, False)] > 0
     assert soft[(True, True)] > 0
     assert soft[(False, False)] > 0
     assert len({step["id"] for step in steps}) == len(steps)
-    assert all(any(letter > "f" for letter in step["id"]) and len(step["id"]) == 36 for step in steps)
+    assert all(
+        any(letter > "f" for letter in step["id"]) and len(step["id"]) == 36 for step in steps
+    )
 
 
 def test_sizes_are_as_configured() -> None:
@@ -288,7 +351,9 @@ def test_sizes_are_as_configured() -> None:
         sizes = [len(msgspec.json.encode(step)) for step in steps if step["node_id"] == "model"]
         assert all(30_000 < size < 75_000 for size in sizes)
     shortest = finished(steps_per_run=1)
-    assert {len(shortest.steps(run_id)) for run_id in shortest.run_ids(shortest.workflow_ids[0])} == {1}
+    assert {
+        len(shortest.steps(run_id)) for run_id in shortest.run_ids(shortest.workflow_ids[0])
+    } == {1}
 
 
 def test_workflows_have_names_versions_and_a_graph_of_their_steps() -> None:
@@ -300,8 +365,12 @@ def test_workflows_have_names_versions_and_a_graph_of_their_steps() -> None:
     ]  # fmt: skip
     for row in rows:
         nodes = [node["id"] for node in row["graph"]["nodes"]]
-        assert {edge[end] for edge in row["graph"]["edges"] for end in ("source", "target")} == set(nodes)
-        assert {step["node_id"] for step in history.steps(history.run_ids(row["workflow_id"])[9])} <= set(nodes)
+        assert {edge[end] for edge in row["graph"]["edges"] for end in ("source", "target")} == set(
+            nodes
+        )
+        assert {
+            step["node_id"] for step in history.steps(history.run_ids(row["workflow_id"])[9])
+        } <= set(nodes)
         assert row["version"] == 1
         assert row["created_at"][10] == " "
         assert row["created_at"].endswith("+00:00")
@@ -321,7 +390,11 @@ def test_later_versions_are_slower_or_ask_another_model() -> None:
     for workflow in history.workflows():
         assert workflow["version"] == 2
         for run_id in history.run_ids(workflow["workflow_id"]):
-            version = 2 if time_of(history.run(run_id)["start_time"]) >= time_of(workflow["updated_at"]) else 1
+            version = (
+                2
+                if time_of(history.run(run_id)["start_time"]) >= time_of(workflow["updated_at"])
+                else 1
+            )
             for step in history.steps(run_id):
                 if "model" in step["inputs"] and step["node_id"] != "embed_ticket":
                     assert step["inputs"]["temperature"] == round(0.2 + version / 10, 1)
@@ -332,7 +405,9 @@ def test_later_versions_are_slower_or_ask_another_model() -> None:
     assert {key for key, seconds in longest.items() if seconds > 9} == {("answer", 2)}
     assert longest["answer", 2] == pytest.approx(1.4 * 9, rel=0.02)
     assert asked["extract_fields", 2] == {"o3-mini"}
-    assert all(models == set(MODELS) for key, models in asked.items() if key != ("extract_fields", 2))
+    assert all(
+        models == set(MODELS) for key, models in asked.items() if key != ("extract_fields", 2)
+    )
 
 
 def test_an_answer_that_was_cut_off_is_asked_for_once_more() -> None:
@@ -343,7 +418,9 @@ def test_an_answer_that_was_cut_off_is_asked_for_once_more() -> None:
     for run_id in history.run_ids(workflow_id):
         steps, told = history.steps(run_id), history.told(run_id)
         nodes = [step["node_id"] for step in steps]
-        cut_off = [told[step["id"]].cut_off for step in steps if step["node_id"] == "extract_fields"]
+        cut_off = [
+            told[step["id"]].cut_off for step in steps if step["node_id"] == "extract_fields"
+        ]
         assert len(cut_off) == (2 if cut_off[0] else 1)
         assert len(nodes) == len(set(nodes)) + len(cut_off) - 1 == 6 + len(cut_off)
         repeated += len(cut_off) - 1
@@ -357,7 +434,9 @@ def test_a_restarted_history_goes_on_from_its_epoch() -> None:
     waited = frozen()
     waited.advance(timedelta(hours=1))
     restarted = History(1, epoch=EPOCH, now=lambda: EPOCH + timedelta(hours=1))
-    assert restarted.runs(restarted.workflow_ids[0], 200) == waited.runs(waited.workflow_ids[0], 200)
+    assert restarted.runs(restarted.workflow_ids[0], 200) == waited.runs(
+        waited.workflow_ids[0], 200
+    )
 
 
 def test_changes_by_hand_keep_the_rest_of_the_list_in_place() -> None:
@@ -373,7 +452,10 @@ def test_changes_by_hand_keep_the_rest_of_the_list_in_place() -> None:
         for _ in range(30):
             match random.randrange(4):
                 case 0:
-                    expected = [*reversed(history.add_runs(workflow_id, random.randrange(1, 4))), *expected]
+                    expected = [
+                        *reversed(history.add_runs(workflow_id, random.randrange(1, 4))),
+                        *expected,
+                    ]
                 case 1:
                     gone.append(expected.pop(random.randrange(len(expected))))
                     history.unlist(gone[-1])

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from etl.ledger.lifecycle import DERIVED_CHECKS, Known, Observation, PollingPolicy, Verdict, judge, retry_in
+from etl.ledger.lifecycle import (
+    DERIVED_CHECKS,
+    Known,
+    Observation,
+    PollingPolicy,
+    Verdict,
+    judge,
+    retry_in,
+)
 
 POLICY = PollingPolicy()
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -42,7 +50,12 @@ def test_a_run_read_long_after_its_end_is_final_at_once() -> None:
         {"run_end_time": None},
         {"server_time": None},
     ],
-    ids=["just ended", "ends later by the server's clock", "without an end", "without the server's clock"],
+    ids=[
+        "just ended",
+        "ends later by the server's clock",
+        "without an end",
+        "without the server's clock",
+    ],
 )
 def test_a_run_not_known_to_be_over_for_a_minute_is_read_again(fields: dict[str, Any]) -> None:
     """Without the server's own word that it ended more than `settle_after` ago, one read is not enough."""
@@ -54,13 +67,18 @@ def test_a_run_not_known_to_be_over_for_a_minute_is_read_again(fields: dict[str,
     [
         ({"checks": 1, "read_digest": b"d", "steps_observed_at": NOON - MINUTE}, "final"),
         ({"checks": 1, "read_digest": b"other", "steps_observed_at": NOON - MINUTE}, "open"),
-        ({"checks": 1, "read_digest": b"d", "steps_observed_at": NOON - timedelta(seconds=59)}, "open"),
+        (
+            {"checks": 1, "read_digest": b"d", "steps_observed_at": NOON - timedelta(seconds=59)},
+            "open",
+        ),
         ({"checks": 0, "read_digest": b"d", "steps_observed_at": NOON - MINUTE}, "open"),
         ({"checks": 1, "read_digest": b"d", "steps_observed_at": None}, "open"),
     ],
     ids=["unchanged", "changed", "too soon", "not over the last time", "never read"],
 )
-def test_a_second_read_settles_only_what_it_finds_unchanged(before: dict[str, Any], tracking: str) -> None:
+def test_a_second_read_settles_only_what_it_finds_unchanged(
+    before: dict[str, Any], tracking: str
+) -> None:
     """A run without an end is final after two equal reads of a finished run, `settle_after` apart."""
     assert judge(_known(**before), _reading(run_end_time=None), POLICY).tracking == tracking
 
@@ -69,7 +87,10 @@ def test_a_second_read_settles_only_what_it_finds_unchanged(before: dict[str, An
 def test_a_run_with_an_open_step_is_never_final(run_terminal: bool | None) -> None:
     """Whatever its own row says, and however often it was read."""
     known = _known(checks=9, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
-    assert judge(known, _reading(run_terminal=run_terminal, steps_terminal=False), POLICY).tracking == "open"
+    assert (
+        judge(known, _reading(run_terminal=run_terminal, steps_terminal=False), POLICY).tracking
+        == "open"
+    )
 
 
 @pytest.mark.parametrize("run_end_time", [NOON - timedelta(days=9), NOON - 5 * MINUTE, None])
@@ -77,7 +98,9 @@ def test_a_run_that_never_had_a_step_is_final_after_a_day(run_end_time: datetime
     """Its steps may come late: it is looked at for a day, ever more rarely, and is final when two looks beyond found none."""
     over = _reading(has_steps=False, run_end_time=run_end_time)
     opened, reads = NOON, 0
-    while (verdict := judge(_known(opened_at=opened, read_digest=b"d", checks=9), over, POLICY)).tracking == "open":
+    while (
+        verdict := judge(_known(opened_at=opened, read_digest=b"d", checks=9), over, POLICY)
+    ).tracking == "open":
         assert verdict.due_in is not None
         assert verdict.due_in >= 5
         opened -= timedelta(seconds=verdict.due_in)
@@ -85,9 +108,13 @@ def test_a_run_that_never_had_a_step_is_final_after_a_day(run_end_time: datetime
     assert verdict == Verdict("final", None, 10)
     assert (NOON - opened > timedelta(days=1), reads < 30) == (True, True)
     for digest in (None, b"other"):
-        assert judge(_known(opened_at=opened, read_digest=digest), over, POLICY) == Verdict("open", 60.0)
+        assert judge(_known(opened_at=opened, read_digest=digest), over, POLICY) == Verdict(
+            "open", 60.0
+        )
     soon = PollingPolicy(give_up_after=60.0)
-    assert judge(_known(opened_at=NOON - 2 * MINUTE, read_digest=b"d"), over, soon).tracking == "final"
+    assert (
+        judge(_known(opened_at=NOON - 2 * MINUTE, read_digest=b"d"), over, soon).tracking == "final"
+    )
 
 
 @pytest.mark.parametrize("run_terminal", [False, None])
@@ -125,7 +152,16 @@ def test_a_change_begins_the_re_checks_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "pause"), [(0, 5.0), (49, 5.0), (100, 10.0), (3600, 360.0), (86400, 600.0), (7 * 86400, 600.0), (-60, 5.0)]
+    ("age", "pause"),
+    [
+        (0, 5.0),
+        (49, 5.0),
+        (100, 10.0),
+        (3600, 360.0),
+        (86400, 600.0),
+        (7 * 86400, 600.0),
+        (-60, 5.0),
+    ],
 )
 def test_an_open_run_is_asked_by_its_age(age: float, pause: float) -> None:
     """A tenth of its age, between the two limits; a clock that is behind does not make it negative."""

@@ -52,9 +52,16 @@ def test_json_is_one_object_a_line_in_utc() -> None:
     log.info("swept", workflow="w\n1", new=3)
     (event,) = events(stream)
     assert list(event) == ["timestamp", "level", "event", "workflow", "new"]
-    assert (event["level"], event["event"], event["workflow"], event["new"]) == ("info", "swept", "w\n1", 3)
+    assert (event["level"], event["event"], event["workflow"], event["new"]) == (
+        "info",
+        "swept",
+        "w\n1",
+        3,
+    )
     assert event["timestamp"].endswith("Z")
-    assert abs(datetime.now(UTC) - datetime.fromisoformat(event["timestamp"])) < timedelta(minutes=1)
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(event["timestamp"])) < timedelta(
+        minutes=1
+    )
 
 
 def test_a_terminal_gets_text_for_people() -> None:
@@ -89,7 +96,9 @@ def test_the_level_holds_back_what_is_below_it() -> None:
     assert [event["event"] for event in events(stream)] == ["loud", "chatter"]
 
 
-@pytest.mark.parametrize("name", ["httpx", "aiohttp.access", "sqlalchemy.engine", "apscheduler", "alembic", "asyncio"])
+@pytest.mark.parametrize(
+    "name", ["httpx", "aiohttp.access", "sqlalchemy.engine", "apscheduler", "alembic", "asyncio"]
+)
 def test_libraries_speak_from_warning_up(name: str) -> None:
     """Libraries log URLs and rows at INFO and DEBUG: they are held to WARNING even when we debug."""
     logs.configure("debug", "json", stream := io.StringIO())
@@ -179,4 +188,6 @@ def test_configuring_twice_logs_once() -> None:
     log.info("swept")
     assert first.getvalue() == ""
     assert len(events(second)) == 1
-    assert sys.stderr not in [getattr(handler, "stream", None) for handler in logging.getLogger().handlers]
+    assert sys.stderr not in [
+        getattr(handler, "stream", None) for handler in logging.getLogger().handlers
+    ]

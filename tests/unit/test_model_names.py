@@ -73,7 +73,8 @@ from etl.analytics.model_names import find
         ("groq/llama-3.3-70b-versatile", "groq", "llama-3.3-70b-versatile"),
         ("openrouter/openai/gpt-4o", "openrouter", "openai/gpt-4o"),
         ("openrouter/deepseek/deepseek-r1:free", "openrouter", "deepseek/deepseek-r1:free"),
-        # maker/model: as LiteLLM writes it, or at the same price, the maker's own entry; else OpenRouter's of this very name.
+        # maker/model: as LiteLLM writes it, or at the same price, the maker's own entry; else
+        # OpenRouter's of this very name.
         ("openai/gpt-4o-mini", "openai", "gpt-4o-mini"),
         ("anthropic/claude-sonnet-4.5", "anthropic", "claude-sonnet-4-5"),
         ("x-ai/grok-4", "x-ai", "grok-4-0709"),
@@ -87,7 +88,11 @@ from etl.analytics.model_names import find
         ("anthropic/claude-3.7-sonnet:thinking", "openrouter", "anthropic/claude-3.7-sonnet"),
         ("openai/text-embedding-3-large", "openai", "text-embedding-3-large"),
         # In a spelling of its own.
-        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", "together", "meta-llama/Llama-4-Scout-17B-16E-Instruct"),
+        (
+            "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+            "together",
+            "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+        ),
         ("@cf/meta/llama-3.1-8b-instruct", "cloudflare", "@cf/meta/llama-3.1-8b-instruct"),
         # Fine-tuned models have their own prices.
         ("ft:gpt-4o-mini-2024-07-18:org::id", "openai", "ft:gpt-4o-mini"),
@@ -120,7 +125,16 @@ def test_names_that_stand_for_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["/" * 500, "a/" * 250, ":" * 500, "ft:" * 160, "us." * 160 + "amazon.x", "-2024" * 100, "@" * 500]
+    "name",
+    [
+        "/" * 500,
+        "a/" * 250,
+        ":" * 500,
+        "ft:" * 160,
+        "us." * 160 + "amazon.x",
+        "-2024" * 100,
+        "@" * 500,
+    ],
 )
 def test_hostile_names(name: str) -> None:
     """Names of the longest kind are looked up like others, in no time."""

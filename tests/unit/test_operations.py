@@ -27,7 +27,9 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
 
 def test_every_exit_status_is_explained() -> None:
     """Those of the errors, of success, of something new, and of signals."""
-    raised = {getattr(one, "exit_status", 1) for one in vars(errors).values() if isinstance(one, type)}
+    raised = {
+        getattr(one, "exit_status", 1) for one in vars(errors).values() if isinstance(one, type)
+    }
     assert _headings("Exit statuses") == {str(status) for status in raised | {0, 6, 130, 143}}
 
 

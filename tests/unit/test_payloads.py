@@ -37,10 +37,22 @@ def test_refused_values_are_kept_exactly(value: bytes) -> None:
     ("value", "stored", "note"),
     [
         (rb'["a\u0000b", "\\u0000", "\\\u0000"]', r'["a\ufffdb", "\\u0000", "\\\ufffd"]', "NUL"),
-        (rb'{"\ud800": "\uDC00 \ud83d\ude00"}', r'{"\ufffd": "\ufffd \ud83d\ude00"}', "a lone surrogate"),
+        (
+            rb'{"\ud800": "\uDC00 \ud83d\ude00"}',
+            r'{"\ufffd": "\ufffd \ud83d\ude00"}',
+            "a lone surrogate",
+        ),
         (rb'"\ud83d\ud83d\ude00"', r'"\ufffd\ud83d\ude00"', "a lone surrogate"),
-        (rb'{"a": NaN, "b": [-Infinity, 1]}', r'{"a": "NaN", "b": ["-Infinity", 1]}', "NaN or infinity"),
-        (rb'[1.50, 1e131072, "1e131072"]', r'[1.50, "1e131072", "1e131072"]', "a number beyond numeric"),
+        (
+            rb'{"a": NaN, "b": [-Infinity, 1]}',
+            r'{"a": "NaN", "b": ["-Infinity", 1]}',
+            "NaN or infinity",
+        ),
+        (
+            rb'[1.50, 1e131072, "1e131072"]',
+            r'[1.50, "1e131072", "1e131072"]',
+            "a number beyond numeric",
+        ),
         (rb"-1E-20000", r'"-1E-20000"', "a number beyond numeric"),
         (b'"a\xffb"', '"a\ufffdb"', "bytes that are not UTF-8"),
         (b'"a\nb\x00"', r'"a\u000ab\ufffd"', "an unescaped control character, NUL"),
@@ -69,7 +81,16 @@ def test_nothing_valid_that_is_refused_goes_unsuspected(value: bytes) -> None:
     """The check of whole answers finds, among harmless text, every value that is JSON and that jsonb refuses."""
     harmless = b'"3e12, 9e1234567-ab 0e+123456x C:\\\\u00 12345678901234567890"'
     for before in range(7):
-        body = b"[" + harmless * before + b" " * before * 997 + b", " + value + b"," + harmless * 3 + b"]"
+        body = (
+            b"["
+            + harmless * before
+            + b" " * before * 997
+            + b", "
+            + value
+            + b","
+            + harmless * 3
+            + b"]"
+        )
         if storable(value).note is not None and _is_valid(value):
             assert may_be_refused(body)
 
@@ -77,7 +98,11 @@ def test_nothing_valid_that_is_refused_goes_unsuspected(value: bytes) -> None:
 def test_harmless_text_is_not_suspected() -> None:
     """Ids, hashes, times and long texts of digits do not send an answer down the slow way."""
     values = [
-        {"id": f"chatcmpl-{number:x}9e1234567a", "e": f"{number}e-123456a", "at": "2025-03-13T02:41:15.144470Z"}
+        {
+            "id": f"chatcmpl-{number:x}9e1234567a",
+            "e": f"{number}e-123456a",
+            "at": "2025-03-13T02:41:15.144470Z",
+        }
         for number in range(10**30, 10**30 + 1_000)
     ]
     assert not may_be_refused(json.dumps(values).encode())
@@ -90,7 +115,9 @@ def test_depth_is_that_of_the_brackets_outside_strings() -> None:
     assert not may_be_refused(b"[" + b",".join(strings * 3_000) + b"]")
     for string in strings:
         for levels, expected in ((MAX_DEPTH, False), (MAX_DEPTH + 1, True)):
-            assert may_be_refused((b"[" + string + b",") * levels + b"0" + b"]" * levels) is expected
+            assert (
+                may_be_refused((b"[" + string + b",") * levels + b"0" + b"]" * levels) is expected
+            )
 
 
 def test_too_large_for_jsonb_is_kept_as_bytes_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,11 +125,17 @@ def test_too_large_for_jsonb_is_kept_as_bytes_only(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(payloads, "_ALWAYS_FITS_BYTES", 1_000)
     monkeypatch.setattr(payloads, "_MAX_CONTAINER_BYTES", 20_000)
     monkeypatch.setattr(payloads, "_MAX_ELEMENTS", 1_000)
-    many, long, fitting = b"[" + b"1," * 1_001 + b"1]", b'"' + b"x" * 20_001 + b'"', b'"' + b"x" * 19_000 + b'"'
+    many, long, fitting = (
+        b"[" + b"1," * 1_001 + b"1]",
+        b'"' + b"x" * 20_001 + b'"',
+        b'"' + b"x" * 19_000 + b'"',
+    )
     for value in (many, long):
         held = payload(Raw(value), suspect=may_be_refused(value))
         assert held == Payload(None, len(value), value, "too large for jsonb")
-    assert payload(Raw(fitting), suspect=may_be_refused(fitting)) == Payload(Raw(fitting), len(fitting))
+    assert payload(Raw(fitting), suspect=may_be_refused(fitting)) == Payload(
+        Raw(fitting), len(fitting)
+    )
 
 
 def _is_valid(value: bytes) -> bool:

@@ -13,16 +13,17 @@ import pytest
 from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
 from msgspec.structs import replace
 
-from etl.local.answers import Told
-from etl.local.history import History
-from etl.local.providers import MODELS
+from etl.simulator.answers import Told
+from etl.simulator.history import History
+from etl.simulator.providers import MODELS
 from etl.transform.decode import decode_steps
 from etl.transform.states import StateMap
 from etl.usage import BITS, NO_USAGE, charged
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
-# The names of the quantities in genai-prices, whose extractors are others' reading of the same forms.
+# The names of the quantities in genai-prices, whose extractors are others' reading of the same
+# forms.
 WITNESSED = {
     "input_tokens": "input_tokens",
     "cached_input_tokens": "cache_read_tokens",
@@ -86,7 +87,10 @@ def test_others_read_the_answers_as_they_are_meant(model: str, provider: str, fl
         name, read = reader.extract_usage(outputs, api_flavor=flavor)
         assert name == told.model
         for ours, theirs in WITNESSED.items():
-            assert (getattr(told.usage, ours) or 0) == (getattr(read, theirs, None) or 0), (ours, outputs)
+            assert (getattr(told.usage, ours) or 0) == (getattr(read, theirs, None) or 0), (
+                ours,
+                outputs,
+            )
 
 
 def test_the_reader_finds_what_is_meant() -> None:
@@ -96,16 +100,25 @@ def test_the_reader_finds_what_is_meant() -> None:
         for run_id in history.run_ids(workflow_id, 300):
             steps, told = history.steps(run_id), history.told(run_id)
             found = decode_steps(
-                msgspec.json.encode(steps), workflow_id=workflow_id, run_id=run_id, states=StateMap(), node_types={}
+                msgspec.json.encode(steps),
+                workflow_id=workflow_id,
+                run_id=run_id,
+                states=StateMap(),
+                node_types={},
             )
             assert found.drift == ()
             for step, shown in zip(found.steps, steps, strict=True):
                 meant = told.get(step.id, Told(NO_USAGE))
                 assert replace(step.usage, usage_kinds=0) == meant.usage, shown["outputs"]
                 assert step.usage.usage_kinds == sum(BITS[name] for name in charged(meant.usage))
-                assert (step.response_model, step.finish_reason) == (meant.model, meant.finish_reason), shown["outputs"]
+                assert (step.response_model, step.finish_reason) == (
+                    meant.model,
+                    meant.finish_reason,
+                ), shown["outputs"]
                 if step.id in told:
-                    assert step.node_type == ("integration" if "app_name" in shown["inputs"] else "model")
+                    assert step.node_type == (
+                        "integration" if "app_name" in shown["inputs"] else "model"
+                    )
 
 
 def test_what_only_some_answers_say() -> None:

@@ -61,7 +61,10 @@ def after(value: object, *rules: tuple[str, Action] | Rule) -> Any:
 
 def hashed(text: str, key: str = KEY) -> str:
     """What a hash rule makes of this text."""
-    return "hmac-sha256:" + hmac.new(key.encode(), text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+    return (
+        "hmac-sha256:"
+        + hmac.new(key.encode(), text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+    )
 
 
 def decoded(body: bytes, rules: Policy | None) -> DecodedSteps:
@@ -72,7 +75,10 @@ def decoded(body: bytes, rules: Policy | None) -> DecodedSteps:
 def test_actions() -> None:
     """Drop removes a member and leaves null in an array, mask puts asterisks, hash a keyed digest."""
     step = {"id": "s", "inputs": {"a": 1, "b": [1, {"c": 2}, 3], "d": "x"}}
-    assert after(step, ("$.inputs.a", "drop")) == {"id": "s", "inputs": {"b": [1, {"c": 2}, 3], "d": "x"}}
+    assert after(step, ("$.inputs.a", "drop")) == {
+        "id": "s",
+        "inputs": {"b": [1, {"c": 2}, 3], "d": "x"},
+    }
     assert after(step, ("$.inputs.b[1]", "drop"))["inputs"]["b"] == [1, None, 3]
     assert after(step, ("$.inputs.b[*]", "mask"))["inputs"]["b"] == ["********"] * 3
     assert after(step, ("$.inputs", "drop")) == {"id": "s"}
@@ -89,7 +95,9 @@ def test_equal_values_have_equal_hashes() -> None:
     assert redacted(b'{"id":"s","v":{"b":1.10,"a":[]}}', rule) == redacted(
         b'{"id":"s","v":{ "a" : [ ],"b" : 1.10}}', rule
     )
-    assert json.loads(redacted(b'{"id":"s","v":{"b":1.10,"a":[]}}', rule))["v"] == hashed('{"a":[],"b":1.10}')
+    assert json.loads(redacted(b'{"id":"s","v":{"b":1.10,"a":[]}}', rule))["v"] == hashed(
+        '{"a":[],"b":1.10}'
+    )
     assert json.loads(redacted(b'{"id":"s","v":"\\ud800"}', rule))["v"] == hashed("\ud800")
     assert policy(rule, key=KEY[::-1]).step(*element(b'{"id":"s","v":"x"}')).own != redacted(
         b'{"id":"s","v":"x"}', rule
@@ -98,7 +106,12 @@ def test_equal_values_have_equal_hashes() -> None:
 
 def test_a_hashed_value_is_not_hashed_again() -> None:
     """Redacting what is redacted already changes nothing, whatever the actions."""
-    rules: list[tuple[str, Action]] = [("$.a", "hash"), ("$.b", "mask"), ("$.c", "drop"), ("$.d[0]", "drop")]
+    rules: list[tuple[str, Action]] = [
+        ("$.a", "hash"),
+        ("$.b", "mask"),
+        ("$.c", "drop"),
+        ("$.d[0]", "drop"),
+    ]
     once = redacted(b'{"id":"s","a":[1.10],"b":1,"c":2,"d":[1,2]}', *rules)
     assert redacted(once, *rules) == once
     nearly = {"id": "s", "a": hashed("x").upper()}
@@ -120,10 +133,19 @@ def test_members_that_hold_the_row_together_stay() -> None:
     """Id, node, status, times and tokens survive every path, but only as plain values; user and organisation may go."""
     kept = dict.fromkeys(sorted(UNTOUCHED), "x")
     for action in ("drop", "mask", "hash"):
-        assert after({**kept, "user_id": "u", "organization_id": "o"}, ("$.*", action)).items() >= kept.items()
+        assert (
+            after({**kept, "user_id": "u", "organization_id": "o"}, ("$.*", action)).items()
+            >= kept.items()
+        )
     assert after({**kept, "user_id": "u"}, ("$.*", "drop")) == kept
-    assert after({"id": "s", "status": {"text": CANARY}}, ("$.*", "mask")) == {"id": "s", "status": "********"}
-    assert after({"id": "s", "inputs": {"id": CANARY}}, ("$..id", "mask")) == {"id": "s", "inputs": {"id": "********"}}
+    assert after({"id": "s", "status": {"text": CANARY}}, ("$.*", "mask")) == {
+        "id": "s",
+        "status": "********",
+    }
+    assert after({"id": "s", "inputs": {"id": CANARY}}, ("$..id", "mask")) == {
+        "id": "s",
+        "inputs": {"id": "********"},
+    }
 
 
 def test_filters_compare_numbers() -> None:
@@ -134,7 +156,10 @@ def test_filters_compare_numbers() -> None:
     assert json.loads(redacted(body, ("$.v[?@.n == 1.1]", "drop")))["v"][0] is None
     left = json.loads(redacted(body.replace(b"1.10", b"1"), ("$.v[?@.n == 1]", "drop")))["v"]
     assert [one is None for one in left] == [True, False, False, False, False, False]
-    assert after({"id": "s", "v": ["a@b.c", "x"]}, ("$.v[?search(@, '@')]", "mask"))["v"] == ["********", "x"]
+    assert after({"id": "s", "v": ["a@b.c", "x"]}, ("$.v[?search(@, '@')]", "mask"))["v"] == [
+        "********",
+        "x",
+    ]
 
 
 def test_rules_of_a_node() -> None:
@@ -144,14 +169,24 @@ def test_rules_of_a_node() -> None:
     for node in ("A", "a", None):
         body = json.dumps({"id": "s", "node_id": node, "inputs": 1, "outputs": 2}).encode()
         left[node] = sorted(json.loads(bytes(rules.step(*element(body)).own)))
-    assert left == {"A": ["id", "node_id"], "a": ["id", "inputs", "node_id"], None: ["id", "inputs", "node_id"]}
+    assert left == {
+        "A": ["id", "node_id"],
+        "a": ["id", "inputs", "node_id"],
+        None: ["id", "inputs", "node_id"],
+    }
     row = b'{"id":"r","node_id":"A","inputs":1,"outputs":2}'
-    assert json.loads(bytes(rules.run(*element(row)).own)) == {"id": "r", "node_id": "A", "inputs": 1}
+    assert json.loads(bytes(rules.run(*element(row)).own)) == {
+        "id": "r",
+        "node_id": "A",
+        "inputs": 1,
+    }
 
 
 def test_rules_of_a_workflow() -> None:
     """A workflow gets its own rules and those for all; one that none applies to has no policy."""
-    redaction = Redaction([Rule("$.a", "drop", workflow="w1"), Rule("$.b", "drop", workflow="w2")], KEY)
+    redaction = Redaction(
+        [Rule("$.a", "drop", workflow="w1"), Rule("$.b", "drop", workflow="w2")], KEY
+    )
     one, two = redaction.policy("w1"), redaction.policy("w2")
     assert one is not None
     assert two is not None
@@ -166,7 +201,9 @@ def test_the_version_follows_from_what_the_rules_do() -> None:
     """The version is the same after every start and however a path is spelled, and differs by key, path, action and node."""
     base = policy(("$.a.b", "mask"))
     assert (
-        base.version == policy(("$['a']['b']", "mask")).version == policy(Rule("$.a.b", "mask", workflow="w")).version
+        base.version
+        == policy(("$['a']['b']", "mask")).version
+        == policy(Rule("$.a.b", "mask", workflow="w")).version
     )
     assert base.version == "1ffe9606de80"
     others = [
@@ -180,7 +217,9 @@ def test_the_version_follows_from_what_the_rules_do() -> None:
     assert json.loads(base.rules_json) == [{"node": None, "path": "$['a']['b']", "action": "mask"}]
 
 
-@pytest.mark.parametrize("value", CLEAN_VALUES + REFUSED_VALUES, ids=range(len(CLEAN_VALUES + REFUSED_VALUES)))
+@pytest.mark.parametrize(
+    "value", CLEAN_VALUES + REFUSED_VALUES, ids=range(len(CLEAN_VALUES + REFUSED_VALUES))
+)
 def test_what_no_rule_touches_is_stored_as_before(value: bytes) -> None:
     """Beside a removed member every value gives the same column, or, nested beyond Python's limit, nothing is kept."""
     body = b"[" + step_with(value)[:-1] + b', "secret": "' + CANARY.encode() + b'"}]'
@@ -197,7 +236,11 @@ def test_what_no_rule_touches_is_stored_as_before(value: bytes) -> None:
     assert step.outputs.raw is None
     assert CANARY.encode() not in bytes(step.source)
     assert step.extra is None
-    if before.outputs.data is not None and b"\xff" not in value and (before.outputs.note or "").count("UTF-8") == 0:
+    if (
+        before.outputs.data is not None
+        and b"\xff" not in value
+        and (before.outputs.note or "").count("UTF-8") == 0
+    ):
         assert step.outputs.data is not None
         assert same(bytes(step.outputs.data).decode(), bytes(before.outputs.data).decode())
     if before.outputs.note is not None and "control" not in before.outputs.note:
@@ -209,7 +252,9 @@ def same(one: str, other: str) -> bool:
     """Whether two texts are the same JSON value, numbers being the same only digit by digit."""
 
     def exact(text: str) -> Any:
-        return json.loads(text, parse_int=lambda n: ("n", n), parse_float=lambda n: ("n", n), strict=False)
+        return json.loads(
+            text, parse_int=lambda n: ("n", n), parse_float=lambda n: ("n", n), strict=False
+        )
 
     return bool(exact(one) == exact(other))
 
@@ -221,11 +266,17 @@ _NUMBERS = st.one_of(
 )
 _TEXTS = st.text(st.characters(), max_size=8).map(lambda text: json.dumps(text))
 _JSON = st.recursive(
-    st.one_of(_NUMBERS, _TEXTS, st.sampled_from(["null", "true", "false", '"\\ud800"', '"\\udc00\\ud800"', '"\\/"'])),
+    st.one_of(
+        _NUMBERS,
+        _TEXTS,
+        st.sampled_from(["null", "true", "false", '"\\ud800"', '"\\udc00\\ud800"', '"\\/"']),
+    ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=4).map(lambda parts: "[" + ",".join(parts) + "]"),
         st.dictionaries(_TEXTS, inner, max_size=4).map(
-            lambda members: "{" + ",".join(f"{name} : {value}" for name, value in members.items()) + "}"
+            lambda members: (
+                "{" + ",".join(f"{name} : {value}" for name, value in members.items()) + "}"
+            )
         ),
     ),
     max_leaves=20,
@@ -237,7 +288,9 @@ def test_untouched_values_are_exact(value: str) -> None:
     """Whatever the value, it is the same JSON value after another member was removed, digit by digit."""
 
     def exact(text: bytes) -> Any:
-        number = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), lambda n: ("number", n))
+        number = dict.fromkeys(
+            ("parse_int", "parse_float", "parse_constant"), lambda n: ("number", n)
+        )
         return json.loads(text.decode(), object_pairs_hook=list, **number)  # type: ignore[arg-type]
 
     left = redacted(f'{{"id":"s","kept":{value},"secret":{value}}}'.encode(), ("$.secret", "drop"))
@@ -264,8 +317,15 @@ def test_what_cannot_be_read_is_not_kept() -> None:
         assert [(one.reason, one.body, one.content_hash) for one in page.rejected] == [
             ("not_an_array", b"", letter.content_hash)
         ]
-    elements = [b'"%s"' % secret, b'{"id":"cut","inputs":"%s' % secret + b'"', b'{"id": "%s" "a"}' % secret, deep]
-    answer = decoded(b"[" + b",".join([elements[0], elements[2], deep, b'{"id":"s","inputs":1}']) + b"]", rules)
+    elements = [
+        b'"%s"' % secret,
+        b'{"id":"cut","inputs":"%s' % secret + b'"',
+        b'{"id": "%s" "a"}' % secret,
+        deep,
+    ]
+    answer = decoded(
+        b"[" + b",".join([elements[0], elements[2], deep, b'{"id":"s","inputs":1}']) + b"]", rules
+    )
     assert [(one.reason, one.step_id) for one in answer.rejected] == [
         ("not_an_object", None),
         ("malformed", None),
@@ -334,7 +394,9 @@ def test_a_mask_never_stands_where_there_was_nothing(action: Action) -> None:
     for value in (False, 0, " "):
         left = after({"id": "s", "inputs": {"a": value}}, ("$.inputs.a", action))["inputs"]["a"]
         assert left == (
-            "********" if action == "mask" else hashed(value if isinstance(value, str) else json.dumps(value))
+            "********"
+            if action == "mask"
+            else hashed(value if isinstance(value, str) else json.dumps(value))
         )
     (match,) = policy(("$.error", action)).matches(*element(b'{"id":"s","error":null}'))
     assert (match.kind, match.applied) == ("null", False)
@@ -368,12 +430,18 @@ def test_rules_do_not_change_facts(result: dict[str, Any], path: str, action: Ac
     (before,) = decoded(body, None).steps
     (found,) = decoded(body, policy((path, action))).steps
     assert (found.reported_error is None) == (before.reported_error is None)
-    assert (found.node_type, found.state, found.error) == (before.node_type, before.state, before.error)
+    assert (found.node_type, found.state, found.error) == (
+        before.node_type,
+        before.state,
+        before.error,
+    )
     if path in ("$.outputs.result.error", "$.outputs.result", "$.outputs"):
         assert found.reported_error != "no such channel"
 
 
-@pytest.mark.parametrize("path", ["$.error", "$.error.*", "$..*", "$[?@ != $.inputs]", "$.error[?search(@, '')]"])
+@pytest.mark.parametrize(
+    "path", ["$.error", "$.error.*", "$..*", "$[?@ != $.inputs]", "$.error[?search(@, '')]"]
+)
 @pytest.mark.parametrize("action", ["drop", "mask", "hash"])
 def test_rules_make_and_unmake_no_error(path: str, action: Action) -> None:
     """The own error of a step or run says something under a rule if, and only if, it does without, and nothing of it is left."""
@@ -385,14 +453,19 @@ def test_rules_make_and_unmake_no_error(path: str, action: Action) -> None:
         left = after({"id": "s", "error": error, "inputs": {}}, (path, action)).get("error")
         assert is_error(left) == is_error(error), (error, left)
         assert "canary" not in json.dumps(left) or path in ("$.error.*", "$.error[?search(@, '')]")
-        assert after({"id": "s", "error": left, "inputs": {}}, (path, action)).get("error") == left or action != "drop"
+        assert (
+            after({"id": "s", "error": left, "inputs": {}}, (path, action)).get("error") == left
+            or action != "drop"
+        )
 
 
 def test_an_error_that_is_dropped_still_changes_the_hash() -> None:
     """A step that begins to report an error is written again, although the rule leaves the same bytes of it."""
     hashes = set()
     for error in (None, "late"):
-        body = json.dumps([{"id": "s", "status": "completed", "outputs": {"result": {"error": error}}}]).encode()
+        body = json.dumps(
+            [{"id": "s", "status": "completed", "outputs": {"result": {"error": error}}}]
+        ).encode()
         (found,) = decoded(body, policy(("$.outputs.result.error", "drop"))).steps
         assert b"late" not in bytes(found.source)
         assert found.reported_error == (None if error is None else REMOVED_ERROR)
@@ -425,14 +498,21 @@ def test_a_changed_policy_changes_the_hash() -> None:
     body = b'[{"id":"s","inputs":1}]'
     hashes = {
         decoded(body, rules).steps[0].content_hash
-        for rules in (None, policy(("$.a", "mask")), policy(("$.b", "mask")), policy(("$.a", "mask"), key=KEY[::-1]))
+        for rules in (
+            None,
+            policy(("$.a", "mask")),
+            policy(("$.b", "mask")),
+            policy(("$.a", "mask"), key=KEY[::-1]),
+        )
     }
     assert len(hashes) == 4
 
 
 def test_a_listing_is_redacted_as_it_is_read() -> None:
     """A listing that was kept under no rules loses what the rules forbid; one that was redacted stays as it is."""
-    row = b'{"id":"r","status":"completed","inputs":"%s","all_outputs":"%s"}' % ((CANARY.encode(),) * 2)
+    row = b'{"id":"r","status":"completed","inputs":"%s","all_outputs":"%s"}' % (
+        (CANARY.encode(),) * 2
+    )
     rules = policy(("$.inputs", "hash"))
     (plain,) = decode_page(b"[" + row + b"]").runs
     listed = decode_single_run(row, "r", policy=rules)
@@ -452,7 +532,10 @@ def test_a_listing_is_redacted_as_it_is_read() -> None:
 def test_what_is_not_stored_need_not_be_redactable() -> None:
     """`all_outputs` that nobody can read costs no run its place, and nothing of it is kept where its row is set aside."""
     deep = b"[" * 3000 + b"]" * 3000
-    rows = b'{"id":"r","inputs":1,"all_outputs":%s}' % deep, b'{"id":7,"all_outputs":"%s"}' % CANARY.encode()
+    rows = (
+        b'{"id":"r","inputs":1,"all_outputs":%s}' % deep,
+        b'{"id":7,"all_outputs":"%s"}' % CANARY.encode(),
+    )
     page = decode_page(b"[" + b",".join(rows) + b"]", policy=policy(("$.inputs", "mask")))
     assert [run.listing for run in page.runs] == [b'{"id":"r","inputs":"********"}']
     assert [(one.reason, one.body) for one in page.rejected] == [("unusable_id", b'{"id":7}')]
@@ -462,7 +545,12 @@ def test_what_is_not_stored_need_not_be_redactable() -> None:
 
 def test_matches_name_places_and_never_values() -> None:
     """What a preview is made from: place, kind and size of each match, and whether it would be removed."""
-    rules = policy(("$.inputs..content", "mask"), ("$.inputs.messages", "drop"), ("$.id", "mask"), ("$.none", "drop"))
+    rules = policy(
+        ("$.inputs..content", "mask"),
+        ("$.inputs.messages", "drop"),
+        ("$.id", "mask"),
+        ("$.none", "drop"),
+    )
     body = b'{"id":"s","inputs":{"messages":[{"content":"%s"}],"content":1.10}}' % CANARY.encode()
     found = rules.matches(*element(body))
     assert [(one.rule, one.path, one.kind, one.size, one.applied) for one in found] == [
@@ -479,7 +567,10 @@ def test_one_policy_serves_several_threads(sample_steps: bytes) -> None:
     rules = policy(("$..content", "mask"), ("$.inputs[?@ == 0.7]", "hash"))
     expected = decoded(sample_steps, rules)
     with ThreadPoolExecutor(8) as pool:
-        assert all(found == expected for found in pool.map(lambda _: decoded(sample_steps, rules), range(200)))
+        assert all(
+            found == expected
+            for found in pool.map(lambda _: decoded(sample_steps, rules), range(200))
+        )
 
 
 # Settings
@@ -507,7 +598,10 @@ def test_rules_need_a_key(tmp_path: Path) -> None:
     assert "openssl rand -hex 32" in refusal(tmp_path, RULE, ORCHESTRA_REDACTION_KEY="short")
     assert "must not stand in this file" in refusal(tmp_path, f'[redaction]\nkey = "{KEY}"\n{RULE}')
     assert "given twice" in refusal(
-        tmp_path, RULE, ORCHESTRA_REDACTION_KEY=KEY, ORCHESTRA_REDACTION_KEY_FILE=str(tmp_path / "key")
+        tmp_path,
+        RULE,
+        ORCHESTRA_REDACTION_KEY=KEY,
+        ORCHESTRA_REDACTION_KEY_FILE=str(tmp_path / "key"),
     )
     assert "cannot be read" in refusal(tmp_path, f'[redaction]\nkey_file = "missing"\n{RULE}')
     (tmp_path / "key").write_text(f"{KEY[:20]}\n")
@@ -526,7 +620,11 @@ def test_the_key_is_read_and_masked(tmp_path: Path) -> None:
     assert KEY[::-1] not in repr(other)
     path.write_text("")
     listed = load(
-        path, {"ORCHESTRA_REDACTION_KEY": KEY, "ORCHESTRA_ETL_REDACTION__RULES": '[{"path":"$.a","action":"drop"}]'}
+        path,
+        {
+            "ORCHESTRA_REDACTION_KEY": KEY,
+            "ORCHESTRA_ETL_REDACTION__RULES": '[{"path":"$.a","action":"drop"}]',
+        },
     )
     assert [rule.path for rule in listed.redaction.rules] == ["$.a"]
     assert load(path, {}).read_redaction_key() == ""
@@ -535,9 +633,18 @@ def test_the_key_is_read_and_masked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "expected"),
     [
-        ('[[redaction.rules]]\npath = "$.a["\naction = "mask"', "redaction.rules no. 2.path: is no JSONPath"),
-        ('[[redaction.rules]]\npath = "inputs"\naction = "mask"', "redaction.rules no. 2.path: is no JSONPath"),
-        ('[[redaction.rules]]\npath = "$"\naction = "mask"', "redaction.rules no. 2.path: names the whole step"),
+        (
+            '[[redaction.rules]]\npath = "$.a["\naction = "mask"',
+            "redaction.rules no. 2.path: is no JSONPath",
+        ),
+        (
+            '[[redaction.rules]]\npath = "inputs"\naction = "mask"',
+            "redaction.rules no. 2.path: is no JSONPath",
+        ),
+        (
+            '[[redaction.rules]]\npath = "$"\naction = "mask"',
+            "redaction.rules no. 2.path: names the whole step",
+        ),
         (
             '[[redaction.rules]]\npath = "$.a"\naction = "erase"',
             "redaction.rules no. 2.action: must be 'drop', 'mask' or",
@@ -547,8 +654,14 @@ def test_the_key_is_read_and_masked(tmp_path: Path) -> None:
             '[[redaction.rules]]\npath = "$.a"\naction = "drop"\nnode = ""',
             "redaction.rules no. 2.node: must not be empty",
         ),
-        ('[[redaction.rules]]\npath = "$.a"\naction = "drop"\nworkflw = "w"', "did you mean redaction.rules.workflow?"),
-        ('[[redaction.rules]]\npath = "$.a"\naction = "drop"\nzzz = "w"', "known here: workflow, node, path, action"),
+        (
+            '[[redaction.rules]]\npath = "$.a"\naction = "drop"\nworkflw = "w"',
+            "did you mean redaction.rules.workflow?",
+        ),
+        (
+            '[[redaction.rules]]\npath = "$.a"\naction = "drop"\nzzz = "w"',
+            "known here: workflow, node, path, action",
+        ),
     ],
 )
 def test_a_wrong_rule_is_named(tmp_path: Path, toml: str, expected: str) -> None:

@@ -38,7 +38,10 @@ def test_no_run_is_lost_on_a_list_that_grows_and_shrinks_while_walks_die() -> No
 
 def test_the_simulation_catches_a_walk_that_stops_at_the_first_known_page() -> None:
     """The simulation is hard enough: the naive walk loses runs in it, again and again."""
-    losing = sum(bool(lost_runs(changing_list(seed, **pace(seed)), StopsAtFirstKnownPage)) for seed in range(200))
+    losing = sum(
+        bool(lost_runs(changing_list(seed, **pace(seed)), StopsAtFirstKnownPage))
+        for seed in range(200)
+    )
     assert losing > 50
 
 
@@ -49,7 +52,10 @@ def test_the_simulation_catches_a_watermark_of_all_that_is_stored() -> None:
         ledger.members = ledger.known
         return walker(ledger, page_size)
 
-    assert sum(bool(lost_runs(changing_list(seed, **pace(seed)), forgetful)) for seed in range(200)) > 10
+    assert (
+        sum(bool(lost_runs(changing_list(seed, **pace(seed)), forgetful)) for seed in range(200))
+        > 10
+    )
 
 
 def test_a_whole_walk_of_a_quiet_list_finds_what_reordering_hid() -> None:
@@ -69,16 +75,23 @@ def test_what_left_a_capped_list_unseen_is_covered_by_a_miss() -> None:
     covered = 0
     for seed in range(SIMULATIONS // 2):
         rng = random.Random(seed)
-        server = ServerList(rng, shown=100, page_cap=rng.choice([None, 20]), growth=rng.choice([0, 0.05, 0.2]))
+        server = ServerList(
+            rng, shown=100, page_cap=rng.choice([None, 20]), growth=rng.choice([0, 0.05, 0.2])
+        )
         server.grow(rng.choice([0, 3, 100, 250]))
         ledger, dies, page_size = Ledger(), rng.choice([0, 0.1]), rng.choice([20, 100])
-        start: int | None = None  # runs born later are watched: from the first complete walk that found any run
+        # runs born later are watched: from the first complete walk that found any run
+        start: int | None = None
         missed: set[str] = set()
         for _ in range(6):
             outcome = walk(server, ledger, walker(ledger, page_size), dies=dies)
             if outcome not in {None, "cut_off"}:
                 if start is not None:
-                    unseen = {f"r{n}" for n in range(start, server.born)} - ledger.known - set(server.visible())
+                    unseen = (
+                        {f"r{n}" for n in range(start, server.born)}
+                        - ledger.known
+                        - set(server.visible())
+                    )
                     assert unseen <= missed or outcome == "missed", f"seed {seed}"
                     covered += not unseen <= missed
                     missed |= unseen
@@ -336,7 +349,9 @@ def test_a_page_in_the_middle_that_fails_once_is_not_the_end() -> None:
                 ids = server.page(page)
                 seen.update(ids)
                 walking.receive(ids, ())
-        assert (walking.outcome, walking.listed, seen) == ("ended", 1_000, set(server.rows)), failing
+        assert (walking.outcome, walking.listed, seen) == ("ended", 1_000, set(server.rows)), (
+            failing
+        )
 
 
 def test_rows_that_nobody_can_read_do_not_go_on_for_ever() -> None:
@@ -354,7 +369,10 @@ def test_rows_that_nobody_can_read_do_not_go_on_for_ever() -> None:
 
 
 def walk_growing(
-    show: Callable[[list[str], PageRequest], Sequence[Row]], growth: float, length: int, page_size: int = 100
+    show: Callable[[list[str], PageRequest], Sequence[Row]],
+    growth: float,
+    length: int,
+    page_size: int = 100,
 ) -> tuple[RunListWalker, set[Row], list[str]]:
     """A first walk of a list that gains so many runs before each answer: the walker, the rows listed, and those of the list."""
     walking = RunListWalker(watermark_size=0, max_pages=1_000_000, page_size=page_size)
@@ -376,8 +394,14 @@ def walk_growing(
 IGNORES_OFFSET: dict[str, Callable[[list[str], PageRequest], Sequence[Row]]] = {
     "offset": lambda rows, page: rows[: page.limit],
     "offset and limit": lambda rows, page: rows,
-    "offset, with a made-up last row": lambda rows, page: [*rows[: page.limit - 1], f"made-up-{random.random()}"],
-    "offset, with a last row that has no id": lambda rows, page: [*rows[: page.limit - 1], random.getrandbits(60)],
+    "offset, with a made-up last row": lambda rows, page: [
+        *rows[: page.limit - 1],
+        f"made-up-{random.random()}",
+    ],
+    "offset, with a last row that has no id": lambda rows, page: [
+        *rows[: page.limit - 1],
+        random.getrandbits(60),
+    ],
 }
 
 
@@ -404,14 +428,19 @@ def test_a_growing_list_that_is_odd_is_walked_in_bounded_steps(growth: float) ->
     made_up = (f"made-up-{number}" for number in itertools.count())
     odd: dict[str, Callable[[list[str], PageRequest], Sequence[Row]]] = {
         "page number from 0": lambda rows, page: rows[page.offset * page.limit :][: page.limit],
-        "page number from 1": lambda rows, page: rows[max(page.offset - 1, 0) * page.limit :][: page.limit],
+        "page number from 1": lambda rows, page: rows[max(page.offset - 1, 0) * page.limit :][
+            : page.limit
+        ],
         "offset clamped": lambda rows, page: rows[min(page.offset, 150) :][: page.limit],
-        "goes round": lambda rows, page: [rows[n % len(rows)] for n in range(page.offset, page.offset + page.limit)],
+        "goes round": lambda rows, page: [
+            rows[n % len(rows)] for n in range(page.offset, page.offset + page.limit)
+        ],
         "empty behind the head": lambda rows, page: [] if page.offset else rows[: page.limit],
         "every id made up": lambda rows, page: [next(made_up) for _ in range(page.limit)],
         "a made-up row alone": lambda rows, page: [next(made_up)],
         "every second id made up": lambda rows, page: [
-            next(made_up) if n % 2 else row for n, row in enumerate(rows[page.offset :][: page.limit])
+            next(made_up) if n % 2 else row
+            for n, row in enumerate(rows[page.offset :][: page.limit])
         ],
         "no row has an id": lambda rows, page: [random.getrandbits(60) for _ in range(page.limit)],
         "honest": lambda rows, page: rows[page.offset :][: page.limit],
@@ -420,7 +449,8 @@ def test_a_growing_list_that_is_odd_is_walked_in_bounded_steps(growth: float) ->
         if name == "goes round" and growth > 5:
             continue  # while it is passed it grows so much that what comes round is new
         walking, listed, rows = walk_growing(show, growth, 700, page_size=25)
-        # Each answer of a list that follows `offset` leads on by a page without its overlap, and without what was added.
+        # Each answer of a list that follows `offset` leads on by a page without its overlap, and
+        # without what was added.
         answers = 700 / max(1, 20 - growth)
         assert walking.pages < 4 * answers + 70, name
         if walking.outcome == "ended":
@@ -448,7 +478,9 @@ def test_a_list_that_is_emptied_under_the_walk_is_missed(watermark_size: int) ->
     """A walk that comes back to the head of a list that has lost all of its rows does not claim those that it has not seen."""
     walking = RunListWalker(watermark_size=watermark_size, max_pages=99)
     while walking.next_page() is not None:
-        walking.receive([f"run-{number}" for number in range(100)] if walking.pages == 1 else [], ())
+        walking.receive(
+            [f"run-{number}" for number in range(100)] if walking.pages == 1 else [], ()
+        )
     assert (walking.outcome, walking.emptied) == ("missed", True)
     assert walking.pages < 15
 

@@ -47,7 +47,9 @@ def test_the_first_come_one_by_one_and_the_others_as_one() -> None:
 
 def test_few_are_all_letters_of_their_own() -> None:
     """A hundred bad elements are a hundred letters, each with its own hash."""
-    answer = decode_steps(array(*(b"%d" % n for n in range(100))), workflow_id="w", run_id="r", states=STATES)
+    answer = decode_steps(
+        array(*(b"%d" % n for n in range(100))), workflow_id="w", run_id="r", states=STATES
+    )
     assert [one.body for one in answer.rejected] == [b"%d" % n for n in range(100)]
     assert {one.content_hash for one in answer.rejected} == {None}
 
@@ -59,8 +61,13 @@ def test_each_reason_has_its_own_letter_for_the_others() -> None:
     assert len(answer.steps) == 150
     assert len(answer.rejected) == 102
     values, without_id = answer.rejected[-2:]
-    assert (values.reason, values.detail) == ("not_storable", "And 50 more: error: jsonb cannot hold: NUL")
-    assert values.body == array(*(b'{"step_id":"s%d","value":"\\u0000"}' % number for number in range(100, 150)))
+    assert (values.reason, values.detail) == (
+        "not_storable",
+        "And 50 more: error: jsonb cannot hold: NUL",
+    )
+    assert values.body == array(
+        *(b'{"step_id":"s%d","value":"\\u0000"}' % number for number in range(100, 150))
+    )
     assert (without_id.reason, without_id.body) == ("unusable_id", array(*[b"{}"] * 30))
 
 
@@ -79,7 +86,10 @@ def test_bytes_are_bounded_and_what_is_left_out_is_said(monkeypatch: pytest.Monk
     assert letters[-1].detail == "And 50 more: Bad. Of their 5,441 bytes the first 99 are kept."
     assert letters[-1].content_hash != gathered(b"z" * 5_000)[-1].content_hash
     (large,) = SetAside([Rejected("not_an_array", "Bad.", b"x" * 1_001)]).letters()
-    assert (large.body, large.detail) == (b"x" * 1_000, "Bad. Of its 1,001 bytes the first 1,000 are kept.")
+    assert (large.body, large.detail) == (
+        b"x" * 1_000,
+        "Bad. Of its 1,001 bytes the first 1,000 are kept.",
+    )
     assert large.content_hash == hashlib.blake2b(b"x" * 1_001, digest_size=16).digest()
 
 
@@ -88,12 +98,16 @@ def test_withheld_letters_are_bounded_too() -> None:
 
     def withheld(last: int) -> tuple[Rejected, ...]:
         body = array(*(b'"secret%d"' % number for number in range(150_000)), b"%d" % last)
-        return decode_steps(body, workflow_id="w", run_id="r", states=STATES, policy=POLICY).rejected
+        return decode_steps(
+            body, workflow_id="w", run_id="r", states=STATES, policy=POLICY
+        ).rejected
 
     letters = withheld(1)
     assert len(letters) == 101
     assert {one.body for one in letters} == {b""}
-    assert letters[-1].detail.startswith("And 149,901 more: An element of the answer is not a JSON object.")
+    assert letters[-1].detail.startswith(
+        "And 149,901 more: An element of the answer is not a JSON object."
+    )
     assert letters[-1].content_hash not in (None, withheld(2)[-1].content_hash)
 
 
@@ -105,10 +119,17 @@ def test_elements_behind_the_last_one_read(monkeypatch: pytest.MonkeyPatch) -> N
         assert [step.id for step in answer.steps] == [str(number) for number in range(20_000)]
         (others,) = answer.rejected
         assert (others.reason, others.body) == ("too_many", array(*steps[20_000:]))
-        assert others.detail == "And 10,000 more: The answer has more elements than are read of one of its length."
+        assert (
+            others.detail
+            == "And 10,000 more: The answer has more elements than are read of one of its length."
+        )
         page = decode_page(start + array(*steps))
         # What is behind them is asked for by its place in the list.
-        assert (len(page.runs), len(page.rows), [one.reason for one in page.rejected]) == (20_000, 20_000, ["too_many"])
+        assert (len(page.runs), len(page.rows), [one.reason for one in page.rejected]) == (
+            20_000,
+            20_000,
+            ["too_many"],
+        )
     monkeypatch.setattr(scanner, "_COUNTED", 100)
     *_, behind = split_tolerant(array(*steps), 10)
     assert (behind.number, behind.unread) == (101, True)
@@ -126,7 +147,9 @@ def test_a_step_of_too_many_members() -> None:
     members = b",".join(b'"m%d":%d' % (number, number) for number in range(20_001))
     many = b'{"id":"many",' + members + b"}"
     inner = b'{"id":"inner","outputs":{' + members + b"}}"
-    answer = decode_steps(array(b'{"id":"a"}', many, inner), workflow_id="w", run_id="r", states=STATES)
+    answer = decode_steps(
+        array(b'{"id":"a"}', many, inner), workflow_id="w", run_id="r", states=STATES
+    )
     assert [step.id for step in answer.steps] == ["a", "inner"]
     assert [(one.reason, one.body) for one in answer.rejected] == [("too_many", many)]
 
@@ -181,7 +204,10 @@ def test_memory_is_in_proportion_to_the_body(kind: str) -> None:
 def test_alike_refusals_are_counted(row: bytes, reason: str, step_id: str | None) -> None:
     """Very many refusals of one step, or of the same bytes, for one reason are two letters: the first one, and how many more."""
     answer = decode_steps(
-        array(*(row.replace(b"%d", b"%d" % n) for n in range(5_000))), workflow_id="w", run_id="r", states=STATES
+        array(*(row.replace(b"%d", b"%d" % n) for n in range(5_000))),
+        workflow_id="w",
+        run_id="r",
+        states=STATES,
     )
     letters = [one for one in answer.rejected if one.reason == reason]
     few = [one for one in letters if one.detail.startswith("And ")]
@@ -189,15 +215,26 @@ def test_alike_refusals_are_counted(row: bytes, reason: str, step_id: str | None
     assert {one.step_id for one in letters} == {step_id}
     singles = len(letters) - len(few)
     more = sum(int(one.detail.split()[1].replace(",", "")) for one in few)
-    assert singles + more == {"duplicate_id": 4_999, "not_storable": 5_000, "not_an_object": 10_000}[reason]
+    assert (
+        singles + more
+        == {"duplicate_id": 4_999, "not_storable": 5_000, "not_an_object": 10_000}[reason]
+    )
 
 
 def test_alike_rows_of_a_page_are_counted() -> None:
     """Very many different rows of one run in a page are two letters of it; other rows are set aside as before."""
     rows = [b'{"id":"r","n":%d}' % number for number in range(5_000)]
     page = decode_page(array(*rows, b'{"id":7}', b'{"id":8}'))
-    assert [one.reason for one in page.rejected] == ["duplicate_id", "unusable_id", "unusable_id", "duplicate_id"]
-    assert page.rejected[-1].detail == "And 4,998 more: A later row of the same page has the run's id 'r'."
+    assert [one.reason for one in page.rejected] == [
+        "duplicate_id",
+        "unusable_id",
+        "unusable_id",
+        "duplicate_id",
+    ]
+    assert (
+        page.rejected[-1].detail
+        == "And 4,998 more: A later row of the same page has the run's id 'r'."
+    )
 
 
 def test_letters_for_those_that_are_alike_are_bounded() -> None:

@@ -58,7 +58,10 @@ def test_every_setting_stands_in_the_example() -> None:
     assert "[[redaction.rules]]" in text
     assert "[[prices]]" in text
     assert all(f"# {key} = " in text for key in ModelPrice.model_fields)
-    assert all(f"{key} = " in text for key in ("id", "name", "interval", "cron", "discover", "runs", "labels"))
+    assert all(
+        f"{key} = " in text
+        for key in ("id", "name", "interval", "cron", "discover", "runs", "labels")
+    )
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
@@ -74,14 +77,23 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ORCHESTRA_BASE_URL="https://environment:8443/api/",
     )
     assert (settings.polling.lease, settings.polling.reconcile) == (2.0, 7200.0)
-    assert (settings.api.requests_per_second, settings.api.trust_env, settings.service.port) == (0.0, True, 0)
+    assert (settings.api.requests_per_second, settings.api.trust_env, settings.service.port) == (
+        0.0,
+        True,
+        0,
+    )
     assert settings.states == {"review": "running"}
     assert settings.api.base_url == "https://environment:8443/api"
 
 
 def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
     """Compose files pass unset variables on as empty ones; these change nothing."""
-    settings = read(tmp_path, '[database]\nurl = "embedded"\n', DATABASE_URL="", ORCHESTRA_ETL_POLLING__LEASE=" ")
+    settings = read(
+        tmp_path,
+        '[database]\nurl = "embedded"\n',
+        DATABASE_URL="",
+        ORCHESTRA_ETL_POLLING__LEASE=" ",
+    )
     assert settings.database_url() == "embedded"
     assert settings.polling.lease == 60.0
 
@@ -115,14 +127,26 @@ def test_the_file_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / name).write_text("", encoding="utf-8")
     assert load(None, {}).config_file == Path("config/etl.toml")
     assert load(None, {"ORCHESTRA_ETL_CONFIG": "named.toml"}).config_file == Path("named.toml")
-    assert load(Path("argument.toml"), {"ORCHESTRA_ETL_CONFIG": "x"}).config_file == Path("argument.toml")
-    with pytest.raises(ConfigurationError, match=r"missing\.toml: the configuration cannot be read: No such file"):
+    assert load(Path("argument.toml"), {"ORCHESTRA_ETL_CONFIG": "x"}).config_file == Path(
+        "argument.toml"
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"missing\.toml: the configuration cannot be read: No such file"
+    ):
         load(None, {"ORCHESTRA_ETL_CONFIG": "missing.toml"})
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90), ("1m30s", 90), ("500ms", 0.5), ("1.5h", 5400), ("7d", 604800), ("1h 5m", 3900), ("2M", 120)],
+    [
+        ("90s", 90),
+        ("1m30s", 90),
+        ("500ms", 0.5),
+        ("1.5h", 5400),
+        ("7d", 604800),
+        ("1h 5m", 3900),
+        ("2M", 120),
+    ],
 )
 def test_durations_are_read_with_their_units(tmp_path: Path, text: str, seconds: float) -> None:
     """A duration is a number with a unit, or several of them, and becomes seconds."""
@@ -132,7 +156,9 @@ def test_durations_are_read_with_their_units(tmp_path: Path, text: str, seconds:
     assert read(tmp_path, f'[polling]\nlease = "{shown}"\n').polling.lease == seconds
 
 
-@pytest.mark.parametrize("text", ['"90"', "90", '"-5s"', '""', '"0s"', '"1y"', '"s"', '"9999999d"', "true", '"1.2.3s"'])
+@pytest.mark.parametrize(
+    "text", ['"90"', "90", '"-5s"', '""', '"0s"', '"1y"', '"s"', '"9999999d"', "true", '"1.2.3s"']
+)
 def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
     """A bare number is ambiguous and a negative or endless duration is nonsense: each is one clear line."""
     assert refusal(tmp_path, f"[polling]\nlease = {text}\n").startswith("FILE: polling.lease: ")
@@ -141,7 +167,10 @@ def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("toml", "line"),
     [
-        ('[polling]\nleese = "5s"', "polling.leese: there is no such setting; did you mean polling.lease?"),
+        (
+            '[polling]\nleese = "5s"',
+            "polling.leese: there is no such setting; did you mean polling.lease?",
+        ),
         ('[poling]\nlease = "5s"', "poling: there is no such setting; did you mean polling?"),
         ('lease = "5s"', "lease: there is no such setting; did you mean polling.lease?"),
         ('[[workflow]]\nid = "a"', "workflow: there is no such setting; did you mean workflows?"),
@@ -219,7 +248,9 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
         ("[[workflows]]\nid = 'a'\nruns = ['x', 'a\\u0000b', \"a\\u0000b\"]", "no. 1.runs no. 3: cannot stand in a request"),
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_one_line_that_names_the_place(tmp_path: Path, toml: str, words: str) -> None:
+def test_a_wrong_value_is_one_line_that_names_the_place(
+    tmp_path: Path, toml: str, words: str
+) -> None:
     """Every mistake in the file is one line with the file, the key and what is wrong, never with a secret."""
     line = refusal(tmp_path, toml)
     assert line.startswith("FILE: ")
@@ -238,17 +269,43 @@ def test_a_wrong_value_is_one_line_that_names_the_place(tmp_path: Path, toml: st
         ("ORCHESTRA_ETL_API__CONCURRENCY", SECRET, "must be a valid integer"),
         ("ORCHESTRA_ETL_WORKFLOWS", SECRET, "must be a JSON list"),
         ("ORCHESTRA_ETL_WORKFLOWS", '["a"]', "no. 1: must be a table"),
-        ("ORCHESTRA_ETL_LOGS", '{"levl": "info"}', "levl: there is no such setting; did you mean logs.level?"),
+        (
+            "ORCHESTRA_ETL_LOGS",
+            '{"levl": "info"}',
+            "levl: there is no such setting; did you mean logs.level?",
+        ),
         ("ORCHESTRA_ETL_LOGS", '"info"', "must be a table in JSON"),
-        ("ORCHESTRA_ETL_LOGS", '{"level": "info", "level": "debug"}', "holds the key 'level' twice in one object"),
-        ("ORCHESTRA_ETL_WORKFLOWS", '[{"id": "a", "id": "b"}]', "holds the key 'id' twice in one object"),
-        ("ORCHESTRA_ETL_WORKFLOWS", '[{"id": "a", "labels": {"x": "1", "x": "2"}}]', "holds the key 'x' twice"),
-        ("ORCHESTRA_ETL_WORKFLOWS", '[{"id": "a"}, {"id": "b"}, {"id": "a"}]', "the id a is configured twice"),
+        (
+            "ORCHESTRA_ETL_LOGS",
+            '{"level": "info", "level": "debug"}',
+            "holds the key 'level' twice in one object",
+        ),
+        (
+            "ORCHESTRA_ETL_WORKFLOWS",
+            '[{"id": "a", "id": "b"}]',
+            "holds the key 'id' twice in one object",
+        ),
+        (
+            "ORCHESTRA_ETL_WORKFLOWS",
+            '[{"id": "a", "labels": {"x": "1", "x": "2"}}]',
+            "holds the key 'x' twice",
+        ),
+        (
+            "ORCHESTRA_ETL_WORKFLOWS",
+            '[{"id": "a"}, {"id": "b"}, {"id": "a"}]',
+            "the id a is configured twice",
+        ),
         ("ORCHESTRA_ETL_PRICES", '[{"model": "m", "model": "n"}]', "holds the key 'model' twice"),
-        ("ORCHESTRA_ETL_REDACTION__RULES", '[{"path": "$.a", "path": "$.b"}]', "holds the key 'path' twice"),
+        (
+            "ORCHESTRA_ETL_REDACTION__RULES",
+            '[{"path": "$.a", "path": "$.b"}]',
+            "holds the key 'path' twice",
+        ),
     ],
 )
-def test_a_wrong_variable_is_named_and_its_value_is_not(tmp_path: Path, name: str, value: str, words: str) -> None:
+def test_a_wrong_variable_is_named_and_its_value_is_not(
+    tmp_path: Path, name: str, value: str, words: str
+) -> None:
     """A mistake in the environment names the variable, not the file, and shows nothing of what it holds."""
     line = refusal(tmp_path, **{name: value})
     assert line.startswith(f"{name}: ")
@@ -309,15 +366,21 @@ def test_the_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
     assert settings.read_api_key() == "first"
     (tmp_path / "key").write_text("renewed\n", encoding="utf-8")
     assert settings.read_api_key() == "renewed"
-    assert read(tmp_path, '[api]\napi_key_file = "key"\n', ORCHESTRA_API_KEY="other").read_api_key() == "other"
+    assert (
+        read(tmp_path, '[api]\napi_key_file = "key"\n', ORCHESTRA_API_KEY="other").read_api_key()
+        == "other"
+    )
 
 
 def test_a_key_that_is_missing_is_an_error_only_when_it_is_needed(tmp_path: Path) -> None:
     """Commands on the database alone work without a key; the others say how to give one."""
-    with pytest.raises(ConfigurationError, match="set ORCHESTRA_API_KEY, or ORCHESTRA_API_KEY_FILE"):
+    with pytest.raises(
+        ConfigurationError, match="set ORCHESTRA_API_KEY, or ORCHESTRA_API_KEY_FILE"
+    ):
         read(tmp_path).read_api_key()
     with pytest.raises(
-        ConfigurationError, match=r"nowhere: the API key .*ORCHESTRA_API_KEY_FILE.* cannot be read: No such file"
+        ConfigurationError,
+        match=r"nowhere: the API key .*ORCHESTRA_API_KEY_FILE.* cannot be read: No such file",
     ):
         read(tmp_path, ORCHESTRA_API_KEY_FILE=str(tmp_path / "nowhere")).read_api_key()
     (tmp_path / "key").write_text("\n", encoding="utf-8")
@@ -336,7 +399,9 @@ def test_a_database_url_becomes_one_that_libpq_reads(tmp_path: Path, scheme: str
     expected = "postgresql://user:pass@host:5433/name?sslmode=disable"
     assert read(tmp_path, DATABASE_URL=url).database_url() == expected
     (tmp_path / "url").write_text(f"{url}\n", encoding="utf-8")
-    settings = read(tmp_path, '[database]\nurl = "embedded"\n', DATABASE_URL_FILE=str(tmp_path / "url"))
+    settings = read(
+        tmp_path, '[database]\nurl = "embedded"\n', DATABASE_URL_FILE=str(tmp_path / "url")
+    )
     assert settings.database_url() == expected
 
 
@@ -375,7 +440,10 @@ def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
     shown = settings.masked()
     assert SECRET not in repr(shown) + repr(settings) + str(settings)
     assert shown["api"]["api_key"] == "********"
-    assert shown["database"]["url"] == "postgresql://user:********@host/d?sslmode=require&password=********"
+    assert (
+        shown["database"]["url"]
+        == "postgresql://user:********@host/d?sslmode=require&password=********"
+    )
 
 
 @pytest.mark.parametrize(
@@ -393,13 +461,19 @@ def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
             "postgresql://host/d?%70%61ssword=x%26y&sslmode=require",
             "postgresql://host/d?%70%61ssword=********&sslmode=require",
         ),
-        ("postgresql://host/d?password=a#b&password=c", "postgresql://host/d?password=********&password=********"),
+        (
+            "postgresql://host/d?password=a#b&password=c",
+            "postgresql://host/d?password=********&password=********",
+        ),
         ("postgresql://host/d?password=a=b", "postgresql://host/d?password=********"),
         (
             "postgresql://host?oauth_client_secret=x&scram_client_key=y&scram_server_key=z",
             "postgresql://host?oauth_client_secret=********&scram_client_key=********&scram_server_key=********",
         ),
-        ("postgresql://host/d?passfile=/a/b&sslkey=/c", "postgresql://host/d?passfile=/a/b&sslkey=/c"),
+        (
+            "postgresql://host/d?passfile=/a/b&sslkey=/c",
+            "postgresql://host/d?passfile=/a/b&sslkey=/c",
+        ),
         ("host=h password=x", "********"),
         ("postgresql://host/d?sslmode=require#x", "postgresql://host/d?sslmode=require#x"),
         ("postgresql://user@host/d", "postgresql://user@host/d"),
@@ -450,9 +524,17 @@ def test_prices_are_read_exactly(tmp_path: Path) -> None:
         valid_from = 2026-01-31
     """
     always, later = read(tmp_path, toml).prices
-    assert (always.input, always.output, always.cached_input) == (Decimal("0.15"), Decimal("0.60"), None)
+    assert (always.input, always.output, always.cached_input) == (
+        Decimal("0.15"),
+        Decimal("0.60"),
+        None,
+    )
     assert (always.currency, always.provider, always.valid_from) == ("USD", None, None)
-    assert (later.input, later.output, later.cached_input) == (Decimal(1), Decimal(0), Decimal("0.1"))
+    assert (later.input, later.output, later.cached_input) == (
+        Decimal(1),
+        Decimal(0),
+        Decimal("0.1"),
+    )
     assert (later.currency, later.provider, later.valid_from) == ("EUR", "azure", date(2026, 1, 31))
     shown = json.dumps(read(tmp_path, toml).masked()["prices"])
     assert read(tmp_path, ORCHESTRA_ETL_PRICES=shown).prices == (always, later)
@@ -472,7 +554,11 @@ def test_every_kind_has_a_price(tmp_path: Path) -> None:
         f'[[prices]]\nmodel = "m"\ninput = 1\noutput = 1\n{one}'
         for one in ("", 'service_tier = "us"', "above_input_tokens = 32000")
     )
-    assert [one.service_tier for one in read(tmp_path, others).prices] == ["standard", "us", "standard"]
+    assert [one.service_tier for one in read(tmp_path, others).prices] == [
+        "standard",
+        "us",
+        "standard",
+    ]
 
 
 def test_a_price_of_what_is_not_sold_by_the_token(tmp_path: Path) -> None:
@@ -500,7 +586,10 @@ def test_a_price_of_what_is_not_sold_by_the_token(tmp_path: Path) -> None:
             'model = "m"\naudio = 1\nservice_tier = "us"\n[[prices]]\nmodel = "m"\naudio = 2\nservice_tier = "US"',
             "prices: the price of m is given twice",
         ),
-        ('model = "m"\ninput = -0.1\noutput = 1', "prices no. 1.input: must be greater than or equal to 0"),
+        (
+            'model = "m"\ninput = -0.1\noutput = 1',
+            "prices no. 1.input: must be greater than or equal to 0",
+        ),
         ('model = "m"\ninput = true\noutput = 1', "prices no. 1.input: must be a number"),
         ('model = "m"\ninput = nan\noutput = 1', "prices no. 1.input: must be a finite number"),
         (
@@ -534,4 +623,6 @@ def test_prices_in_the_environment_are_a_list(tmp_path: Path) -> None:
     """One variable holds all prices; single keys of a list have no variable."""
     line = "ORCHESTRA_ETL_PRICES__INPUT: set ORCHESTRA_ETL_PRICES to a JSON list of prices instead"
     assert refusal(tmp_path, ORCHESTRA_ETL_PRICES__INPUT="1") == line
-    assert refusal(tmp_path, ORCHESTRA_ETL_PRICES="m") == "ORCHESTRA_ETL_PRICES: must be a JSON list"
+    assert (
+        refusal(tmp_path, ORCHESTRA_ETL_PRICES="m") == "ORCHESTRA_ETL_PRICES: must be a JSON list"
+    )

@@ -46,7 +46,8 @@ def _left(path: str, action: Any = "drop") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("payload", "column"), [(payload, column) for payload, places in PLACES.items() for column in places]
+    ("payload", "column"),
+    [(payload, column) for payload, places in PLACES.items() for column in places],
 )
 def test_a_rule_for_any_place_reaches_the_column(payload: str, column: str) -> None:
     """Whichever provider's name a rule has, the column that may come from there loses its value; the others keep theirs."""
@@ -70,9 +71,11 @@ def test_texts_are_masked_and_other_places_untouched() -> None:
     # That something could not be read is a fact, not a content.
     counted = {name: everything.pop(name) for name in ("unread_quantities", "usage_kinds")}
     assert counted == {"unread_quantities": 1, "usage_kinds": BITS["unread_quantities"]}
-    assert {value for name, value in everything.items() if name in (*Usage.__struct_fields__, "response_model")} == {
-        None
-    }
+    assert {
+        value
+        for name, value in everything.items()
+        if name in (*Usage.__struct_fields__, "response_model")
+    } == {None}
     assert everything["request_model"] == "asked"
 
 

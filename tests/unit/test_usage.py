@@ -63,7 +63,9 @@ _THEIRS = {
 
 
 @pytest.mark.parametrize(
-    "sample", [sample for sample in SAMPLES if sample.extractor is not None], ids=lambda sample: sample.name
+    "sample",
+    [sample for sample in SAMPLES if sample.extractor is not None],
+    ids=lambda sample: sample.name,
 )
 def test_as_genai_prices_reads_it(sample: Sample) -> None:
     """Where genai-prices can read a body, it finds the same in it: whoever computes a cost by it, computes ours."""
@@ -84,7 +86,8 @@ def test_as_genai_prices_reads_it(sample: Sample) -> None:
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
-        # The total tells; without one, a name that only the provider has, or what cannot be otherwise.
+        # The total tells; without one, a name that only the provider has, or what cannot be
+        # otherwise.
         ({"completion_tokens": 50, "total_tokens": 60, "completion_tokens_details": {"reasoning_tokens": 40}}, (50, 60)),
         ({"completion_tokens": 50, "total_tokens": 100, "completion_tokens_details": {"reasoning_tokens": 40}}, (90, 100)),
         ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 40}}, (50, 60)),
@@ -95,7 +98,9 @@ def test_as_genai_prices_reads_it(sample: Sample) -> None:
 )  # fmt: skip
 def test_reasoning_inside_or_beside(usage: dict[str, Any], expected: tuple[int, int]) -> None:
     """Reasoning is part of the completion, or beside it, as the total tells."""
-    used = read({"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 10, **usage}}).usage
+    used = read(
+        {"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 10, **usage}}
+    ).usage
     assert (used.output_tokens, used.total_tokens) == expected
     assert used.other_tokens is None
 
@@ -109,7 +114,13 @@ def test_reasoning_inside_or_beside(usage: dict[str, Any], expected: tuple[int, 
             "model": "text-embedding-3-small",
             "usage": {"prompt_tokens": 8, "total_tokens": 8},
         },
-        {"model": "llama3.2", "response": "a", "done": True, "prompt_eval_count": 26, "eval_count": 290},
+        {
+            "model": "llama3.2",
+            "response": "a",
+            "done": True,
+            "prompt_eval_count": 26,
+            "eval_count": 290,
+        },
     ],
     ids=["embeddings", "ollama"],
 )
@@ -118,17 +129,28 @@ def test_several_responses_without_ids(response: dict[str, Any]) -> None:
     assert read([response]).usage.input_tokens in (8, 26)
     several = read({"result": {"data": [response, response]}})
     assert told(several.usage) == {"unread_quantities": 2}
-    assert [(odd.path, odd.kind) for odd in several.oddities] == [("outputs.result.data[].usage", "unknown_usage")]
+    assert [(odd.path, odd.kind) for odd in several.oddities] == [
+        ("outputs.result.data[].usage", "unknown_usage")
+    ]
 
 
 def test_what_the_total_holds_beyond_is_other() -> None:
     """Tokens of the total that no name explains are counted as what they are: others, without a price."""
-    used = read({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40}}).usage
-    assert told(used) == {"input_tokens": 10, "output_tokens": 5, "other_tokens": 25, "total_tokens": 40}
+    used = read(
+        {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40}}
+    ).usage
+    assert told(used) == {
+        "input_tokens": 10,
+        "output_tokens": 5,
+        "other_tokens": 25,
+        "total_tokens": 40,
+    }
 
 
 @pytest.mark.parametrize("wrong", [-10, 1.5, "abc", 2**63, True, {"a": 1}, [7]], ids=repr)
-@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"])
+@pytest.mark.parametrize(
+    "name", ["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"]
+)
 def test_what_cannot_be_read_is_counted(name: str, wrong: object) -> None:
     """A quantity that is stated and cannot be read is counted beside those that can, so that they are not taken for the whole."""
     other = {
@@ -181,11 +203,15 @@ def test_an_unreadable_total_or_cost_leaves_the_parts() -> None:
          {"cached_input_tokens": 10, "input_audio_tokens": 8, "cached_audio_tokens": 8}, set()),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_left_out(usage: dict[str, Any], left: dict[str, int], paths: set[str]) -> None:
+def test_what_does_not_fit_is_left_out(
+    usage: dict[str, Any], left: dict[str, int], paths: set[str]
+) -> None:
     """A part that is larger than what contains it is left out and counted as drift; the whole stays."""
     seen = read({"choices": [], "usage": usage})
     assert told(seen.usage) == {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, **left}
-    assert {(odd.path, odd.kind) for odd in seen.oddities} == {(path, "implausible_number") for path in paths}
+    assert {(odd.path, odd.kind) for odd in seen.oddities} == {
+        (path, "implausible_number") for path in paths
+    }
 
 
 @pytest.mark.parametrize(
@@ -232,7 +258,9 @@ def test_what_looks_like_usage_is_counted(outputs: Any, paths: list[str]) -> Non
         ({}, {"usage": {"speed": "fast"}, "service_tier": "gold"}, None, None),
     ],
 )  # fmt: skip
-def test_a_call_is_what_tells_usage(inputs: Any, outputs: Any, node_type: str | None, model: str | None) -> None:
+def test_a_call_is_what_tells_usage(
+    inputs: Any, outputs: Any, node_type: str | None, model: str | None
+) -> None:
     """Whatever the node, a response in its outputs is read; the node stays what it is, or is a model."""
     seen = read(outputs, inputs)
     assert (seen.node_type, seen.response_model) == (node_type, model)
@@ -247,31 +275,52 @@ def test_a_call_is_what_tells_usage(inputs: Any, outputs: Any, node_type: str | 
         ({"service_tier": "scale"}, "scale"),
         ({"service_tier": ""}, None),
         ({"service_tier": "x" * 60}, "x" * 50),
-        ({"usage": {"input_tokens": 1, "output_tokens": 1, "speed": "fast", "inference_geo": "us"}}, "fast us"),
+        (
+            {
+                "usage": {
+                    "input_tokens": 1,
+                    "output_tokens": 1,
+                    "speed": "fast",
+                    "inference_geo": "us",
+                }
+            },
+            "fast us",
+        ),
         ({"usage": {"input_tokens": 1, "output_tokens": 1, "inference_geo": "global"}}, None),
-        ({"usage": {"input_tokens": 1, "output_tokens": 1}, "service_tier": "a\x00\x1b[31m"}, "a\ufffd\ufffd[31m"),
+        (
+            {"usage": {"input_tokens": 1, "output_tokens": 1}, "service_tier": "a\x00\x1b[31m"},
+            "a\ufffd\ufffd[31m",
+        ),
         ({"service_tier": ["flex"]}, None),
     ],
 )
 def test_tiers(more: dict[str, Any], tier: str | None) -> None:
     """The tier of service is in lower case, short and without characters that a terminal or PostgreSQL would take amiss."""
-    assert read({"usage": {"input_tokens": 1, "output_tokens": 1}, **more}).usage.service_tier == tier
+    assert (
+        read({"usage": {"input_tokens": 1, "output_tokens": 1}, **more}).usage.service_tier == tier
+    )
 
 
 @pytest.mark.parametrize("cost", ["a", True, -1, 10**7, [1], float("1e300")])
 def test_no_cost(cost: object) -> None:
     """A reported cost that is none is not kept, and counted as drift."""
-    seen = read({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": cost}})
+    seen = read(
+        {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": cost}}
+    )
     assert seen.usage.reported_cost is None
     assert [odd.path for odd in seen.oddities] == ["outputs.usage.cost"]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"), [(9, 9000), ("9", 9000), (9.25, 9250), (-1, None), ("long", None), (10**10, None)]
+    ("seconds", "expected"),
+    [(9, 9000), ("9", 9000), (9.25, 9250), (-1, None), ("long", None), (10**10, None)],
 )
 def test_seconds(seconds: object, expected: int | None) -> None:
     """Whole seconds are read as text, too, like any number; what is no duration is none."""
-    assert read({"model": "w", "usage": {"type": "duration", "seconds": seconds}}).usage.audio_ms == expected
+    assert (
+        read({"model": "w", "usage": {"type": "duration", "seconds": seconds}}).usage.audio_ms
+        == expected
+    )
 
 
 def test_money_alone_is_no_call() -> None:
@@ -283,7 +332,9 @@ def test_money_alone_is_no_call() -> None:
 
 def test_a_small_cost_is_exact() -> None:
     """A cost in powers of ten stays the decimal that it was."""
-    seen = read({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": 1.5e-07}})
+    seen = read(
+        {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": 1.5e-07}}
+    )
     assert seen.usage.reported_cost == Decimal("0.00000015")
 
 
@@ -297,7 +348,12 @@ def test_the_table_of_names() -> None:
     with pytest.raises(ValueError, match="no quantity"):
         tree([Name("usage.x", "speech", "https://example.com")])
     with pytest.raises(ValueError, match="two quantities"):
-        tree([Name("usage.x", "input", "https://example.com"), Name("usage.x", "output", "https://example.com")])
+        tree(
+            [
+                Name("usage.x", "input", "https://example.com"),
+                Name("usage.x", "output", "https://example.com"),
+            ]
+        )
 
 
 def _anything(random: random.Random, depth: int = 3) -> Any:
@@ -312,10 +368,15 @@ def _anything(random: random.Random, depth: int = 3) -> Any:
         case 5:
             return [_anything(random, depth - 1) for _ in range(random.randrange(4))]
         case _:
-            return {random.choice(_WORDS): _anything(random, depth - 1) for _ in range(random.randrange(8))}
+            return {
+                random.choice(_WORDS): _anything(random, depth - 1)
+                for _ in range(random.randrange(8))
+            }
 
 
-_WORDS = sorted({part.partition("[")[0] for name in NAMES for part in name.path.split(".")} | set(CONTAINERS))
+_WORDS = sorted(
+    {part.partition("[")[0] for name in NAMES for part in name.path.split(".")} | set(CONTAINERS)
+)
 
 
 def _body(random: random.Random) -> dict[str, Any]:
@@ -353,7 +414,10 @@ def _check(seen: Generation) -> None:
         assert usage.total_tokens >= (usage.input_tokens or 0) + (usage.output_tokens or 0)
     for kind in KINDS:
         for container in kind.part_of:
-            assert (getattr(usage, kind.name) or 0) <= (getattr(usage, container) or 0), (kind.name, usage)
+            assert (getattr(usage, kind.name) or 0) <= (getattr(usage, container) or 0), (
+                kind.name,
+                usage,
+            )
     assert len(seen.oddities) <= 20
 
 
@@ -372,9 +436,24 @@ def test_any_json_is_read(seed: int) -> None:
     for _ in range(100):
         usage = {name: _anything(chance) for name in chance.sample(_WORDS, chance.randrange(12))}
         place = chance.choice(
-            ["usage", "usageMetadata", "usage_metadata", "meta", "result", "response", "chunks", "data"]
+            [
+                "usage",
+                "usageMetadata",
+                "usage_metadata",
+                "meta",
+                "result",
+                "response",
+                "chunks",
+                "data",
+            ]
         )
-        _check(read({"choices": _anything(chance), place: usage} if chance.random() < 0.5 else {place: usage}))
+        _check(
+            read(
+                {"choices": _anything(chance), place: usage}
+                if chance.random() < 0.5
+                else {place: usage}
+            )
+        )
         _check(read(_anything(chance, 4)))
 
 
@@ -388,7 +467,10 @@ def test_the_usual_way_is_the_tables_way() -> None:
         } | {
             details: {name: chance.choice([0, 5, 10]) for name in names}
             for details, names in (
-                ("prompt_tokens_details", ("cached_tokens", "audio_tokens", "text_tokens", "video_tokens")),
+                (
+                    "prompt_tokens_details",
+                    ("cached_tokens", "audio_tokens", "text_tokens", "video_tokens"),
+                ),
                 ("completion_tokens_details", ("reasoning_tokens", "audio_tokens", "image_tokens")),
             )
             if chance.random() < 0.5
@@ -416,7 +498,15 @@ def test_the_usual_way_is_the_tables_way() -> None:
         b'{"usage":{"iterations":[' + b'{"type":"x","a_tokens":1},' * 50_000 + b"1]}}",
         b'{"result":"' + b'{\\"usage\\":1} ' * 50_000 + b'"}',
     ],
-    ids=["deep usage", "deep results", "deep arrays", "many chunks", "many names", "many elements", "long text"],
+    ids=[
+        "deep usage",
+        "deep results",
+        "deep arrays",
+        "many chunks",
+        "many names",
+        "many elements",
+        "long text",
+    ],
 )
 def test_reading_is_bounded(outputs: bytes) -> None:
     """Nesting, and any number of chunks, names or elements, give no error and take no more time than their bytes are worth."""

@@ -1,7 +1,7 @@
 """The API's simulator: a real HTTP server over loopback that serves a made-up history or a folder of recordings.
 
-async with Simulator(History(seed=1)) as simulator: ...            # in the running event loop
-with Simulator(History(seed=1)).in_thread() as simulator: ...      # in a thread with a loop of its own
+async with Simulator(History(seed=1)) as simulator: ...            # in the running event loop with
+Simulator(History(seed=1)).in_thread() as simulator: ...      # in a thread with a loop of its own
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.typedefs import Handler
 
-from etl.local.folder import Folder
-from etl.local.history import History
-from etl.local.misbehaviour import NONE, Endpoint, Misbehaviour, combine
+from etl.simulator.folder import Folder
+from etl.simulator.history import History
+from etl.simulator.misbehaviour import NONE, Endpoint, Misbehaviour, combine
 
 BASE_PATH = "/api/v1/workflow"
 
@@ -90,8 +90,8 @@ class Simulator:
     ) -> None:
         """Describe a server; it starts when the context is entered.
 
-        The key is accepted in `auth_header` and in `Authentication`. Port 0 takes any free one. `seed` decides which
-        requests a misbehaviour with a probability hits.
+        The key is accepted in `auth_header` and in `Authentication`. Port 0 takes any free one.
+        `seed` decides which requests a misbehaviour with a probability hits.
         """
         self.source = source
         self.api_key = api_key
@@ -111,7 +111,11 @@ class Simulator:
         if self._runner is None or not self._runner.addresses:
             raise RuntimeError("the simulator is not running")
         host, port = self._runner.addresses[0][:2]
-        return f"http://[{host}]:{port}{BASE_PATH}" if ":" in host else f"http://{host}:{port}{BASE_PATH}"
+        return (
+            f"http://[{host}]:{port}{BASE_PATH}"
+            if ":" in host
+            else f"http://{host}:{port}{BASE_PATH}"
+        )
 
     def misbehave(self, *misbehaviours: Misbehaviour) -> None:
         """Misbehave in these ways from now on instead of those before; with none given, behave again."""
@@ -151,7 +155,10 @@ class Simulator:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
@@ -173,7 +180,9 @@ class Simulator:
                     raise
                 started.set_exception(error)
 
-        thread = threading.Thread(target=asyncio.run, args=(serve(),), name="simulator", daemon=True)
+        thread = threading.Thread(
+            target=asyncio.run, args=(serve(),), name="simulator", daemon=True
+        )
         thread.start()
         try:
             loop, stop = started.result()
@@ -219,13 +228,18 @@ class Simulator:
                 and misbehaviour.workflow_id in (None, call.workflow_id)
                 and misbehaviour.run_id in (None, call.run_id)
                 and (misbehaviour.count is None or active.hits < misbehaviour.count)
-                and (misbehaviour.probability >= 1 or self._random.random() < misbehaviour.probability)
+                and (
+                    misbehaviour.probability >= 1
+                    or self._random.random() < misbehaviour.probability
+                )
             ):
                 active.hits += 1
                 hits.append(misbehaviour)
         return combine(hits)
 
-    async def _respond(self, request: web.Request, call: _Call, wrong: Misbehaviour) -> web.Response:
+    async def _respond(
+        self, request: web.Request, call: _Call, wrong: Misbehaviour
+    ) -> web.Response:
         status = 200
         content_type = "application/json"
         if wrong.status is not None or wrong.body is not None:
@@ -240,14 +254,19 @@ class Simulator:
                 status, body = refusal.status, _error_body(refusal.detail)
             except KeyError:
                 status, body = 404, _error_body("Not found")
-        response = web.Response(status=status, body=body + b" " * wrong.pad_bytes, content_type=content_type)
+        response = web.Response(
+            status=status, body=body + b" " * wrong.pad_bytes, content_type=content_type
+        )
         response.headers["Date"] = _http_date(int(self.source.now().timestamp()))
         response.headers.update(wrong.headers)
         return response
 
     def _check_key(self, request: web.Request) -> None:
         expected = f"Bearer {self.api_key}"
-        if expected not in (request.headers.get(self.auth_header), request.headers.get("Authentication")):
+        if expected not in (
+            request.headers.get(self.auth_header),
+            request.headers.get("Authentication"),
+        ):
             raise _Refused(401, "Missing or invalid API key")
 
     async def _body(self, request: web.Request, call: _Call, wrong: Misbehaviour) -> bytes:
@@ -271,7 +290,9 @@ class Simulator:
             return msgspec.json.encode(source.workflows())
         if source.workflow_of(call.run_id) != call.workflow_id:
             raise KeyError(call.run_id)
-        return msgspec.json.encode(source.steps(call.run_id) if call.endpoint == "steps" else [source.run(call.run_id)])
+        return msgspec.json.encode(
+            source.steps(call.run_id) if call.endpoint == "steps" else [source.run(call.run_id)]
+        )
 
     def _page(self, workflow_id: str, limit: int, offset: int, grow_by: int) -> bytes:
         if isinstance(self.source, Folder):
@@ -300,13 +321,18 @@ def _error_body(detail: str) -> bytes:
     return msgspec.json.encode({"detail": detail})
 
 
-def _count(request: web.Request, name: str, default: int, *, least: int, most: int | None = None) -> int:
+def _count(
+    request: web.Request, name: str, default: int, *, least: int, most: int | None = None
+) -> int:
     text = request.query.get(name)
     if text is None:
         return default
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
     if number < least or (most is not None and number > most):
-        raise _Refused(400, f"{name} must be an integer from {least}" + (f" to {most}" if most is not None else ""))
+        raise _Refused(
+            400,
+            f"{name} must be an integer from {least}" + (f" to {most}" if most is not None else ""),
+        )
     return number
 
 
@@ -337,7 +363,10 @@ async def _send_by_hand(request: web.Request, response: web.Response, wrong: Mis
     head += [f"{name}: {value}" for name, value in response.headers.items()]
     if wrong.cut != "close":
         head.append(f"Content-Length: {len(body)}")
-    parts = [("\r\n".join(head) + "\r\n\r\n").encode("latin-1"), body[: len(body) // 2] if wrong.cut else body]
+    parts = [
+        ("\r\n".join(head) + "\r\n\r\n").encode("latin-1"),
+        body[: len(body) // 2] if wrong.cut else body,
+    ]
     if wrong.cut != "silent":
         for part, pause in zip(parts, (wrong.drip_headers, wrong.drip_body), strict=True):
             await _write(transport, part, pause)

@@ -1,7 +1,8 @@
 """What each type of node takes and gives in a simulated run.
 
-Payloads have the shapes of real answers: that of its provider for a model, `result.data`, `result.error` and
-`result.successful` for an integration. Everything drawn here comes from the `Random` that is passed in.
+Payloads have the shapes of real answers: that of its provider for a model, `result.data`,
+`result.error` and `result.successful` for an integration. Everything drawn here comes from the
+`Random` that is passed in.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from functools import cache
 from random import Random
 from typing import NamedTuple
 
-from etl.local import completions, providers
-from etl.local.answers import Call, Payload, Told
-from etl.local.workflows import TEMPLATES, Node, NodeType, Template
+from etl.simulator import completions, providers
+from etl.simulator.answers import Call, Payload, Told
+from etl.simulator.workflows import TEMPLATES, Node, NodeType, Template
 
 
 class Situation(NamedTuple):
@@ -73,7 +74,10 @@ def failure(node: Node, random: Random) -> tuple[str | Payload, bool]:
     kind = int(random.random() * 4)
     digits = f"{random.getrandbits(40):010x}"
     if kind == 0:
-        return f"Request timed out after {TIME_OUT_SECONDS} seconds (request id: req_{digits})", True
+        return (
+            f"Request timed out after {TIME_OUT_SECONDS} seconds (request id: req_{digits})",
+            True,
+        )
     if node.type == "model" and kind < 3:
         used = 29000 + int(random.random() * 1000)
         return (
@@ -83,7 +87,10 @@ def failure(node: Node, random: Random) -> tuple[str | Payload, bool]:
         )
     if node.type in ("model", "code"):
         column = 20 + int(random.random() * 400)
-        return f"JSONDecodeError: Expecting ',' delimiter: line 1 column {column} (char {column - 1})", False
+        return (
+            f"JSONDecodeError: Expecting ',' delimiter: line 1 column {column} (char {column - 1})",
+            False,
+        )
     if node.type == "integration":
         return f"{node.app} answered 503 Service Unavailable (trace id {digits})", False
     return {"code": 504, "message": f"Index kb-{digits} is being rebuilt", "retryable": True}, False
@@ -104,7 +111,8 @@ def soft_failure(node: Node, random: Random, outputs: Payload) -> None:
             else f"{node.app}: rate limited, retry after {1 + int(random.random() * 59)} seconds (request {digits})"
         )
         result["data"] = None
-    # Real apps are not consistent: some set the error and leave `successful` true, some only the latter.
+    # Real apps are not consistent: some set the error and leave `successful` true, some only the
+    # latter.
     if kind != 1:
         result["successfull"] = result["successful"] = False
 
@@ -122,7 +130,12 @@ def prompt_for(template: Template, random: Random) -> str:
 def _model(node: Node, random: Random, situation: Situation) -> Performance:
     if node.embeds:
         model, text = providers.EMBEDDING_MODEL, situation.prompt
-        asked: Payload = {"model": model, "input": text, "dimensions": 8, "encoding_format": "float"}
+        asked: Payload = {
+            "model": model,
+            "input": text,
+            "dimensions": 8,
+            "encoding_format": "float",
+        }
         outputs, told = providers.embedding(len(text) // 4 + 1, random)
         return Performance(asked, outputs, told=told)
     read = next(reversed(situation.node_texts.values()), "")
@@ -149,7 +162,10 @@ def _model(node: Node, random: Random, situation: Situation) -> Performance:
         "top_p": 1,
         "top_k": 50,
         "repetition_penalty": 0,
-        "messages": [{"role": "system", "content": _SYSTEM_PROMPT}, {"role": "user", "content": prompt}],
+        "messages": [
+            {"role": "system", "content": _SYSTEM_PROMPT},
+            {"role": "user", "content": prompt},
+        ],
     }
     return Performance(inputs, outputs, text, told)
 
@@ -178,7 +194,10 @@ def _integration(node: Node, random: Random, situation: Situation) -> Performanc
         question = f"Is this supplier registered? {situation.prompt}"
         found = _passage(situation.template, random, 300)
         data, told = completions.perplexity(question, found, int(situation.started) + 1, random)
-        action, mapping = "PERPLEXITYAI_PERPLEXITY_AI_SEARCH", {"model": "sonar", "userContent": question}
+        action, mapping = (
+            "PERPLEXITYAI_PERPLEXITY_AI_SEARCH",
+            {"model": "sonar", "userContent": question},
+        )
     else:
         action, mapping, data = _app_call(node.app, random, situation, text)
     inputs: Payload = {
@@ -189,11 +208,17 @@ def _integration(node: Node, random: Random, situation: Situation) -> Performanc
         "input_mapping": mapping,
         "tool_config": {"tool_type": node.app},
     }
-    outputs: Payload = {"result": {"data": data, "error": None, "successfull": True, "successful": True}}
-    return Performance(inputs, outputs, text if node.app != "gmail" else data["messages"][0]["snippet"], told)
+    outputs: Payload = {
+        "result": {"data": data, "error": None, "successfull": True, "successful": True}
+    }
+    return Performance(
+        inputs, outputs, text if node.app != "gmail" else data["messages"][0]["snippet"], told
+    )
 
 
-def _app_call(app: str, random: Random, situation: Situation, text: str) -> tuple[str, Payload, Payload]:
+def _app_call(
+    app: str, random: Random, situation: Situation, text: str
+) -> tuple[str, Payload, Payload]:
     """Return an app's action, what is sent to it, and what it answers."""
     number = int(random.random() * 100_000)
     if app == "slack":
@@ -204,7 +229,11 @@ def _app_call(app: str, random: Random, situation: Situation, text: str) -> tupl
             "warning": "missing_charset",
             "response_metadata": {"warnings": ["missing_charset"]},
         }
-        return "SLACK_SHARE_A_ME_MESSAGE_IN_A_CHANNEL", {"channel": "orchestra-demo", "text": text}, data
+        return (
+            "SLACK_SHARE_A_ME_MESSAGE_IN_A_CHANNEL",
+            {"channel": "orchestra-demo", "text": text},
+            data,
+        )
     if app == "github":
         data = {
             "id": 2_900_000_000 + number,
@@ -215,7 +244,11 @@ def _app_call(app: str, random: Random, situation: Situation, text: str) -> tupl
             "labels": [{"name": "support"}, {"name": "triage"}],
             "comments": 0,
         }
-        return "GITHUB_CREATE_AN_ISSUE", {"owner": "example", "repo": "support", "title": situation.prompt}, data
+        return (
+            "GITHUB_CREATE_AN_ISSUE",
+            {"owner": "example", "repo": "support", "title": situation.prompt},
+            data,
+        )
     if app == "notion":
         page = f"{random.getrandbits(128):032x}"
         data = {
@@ -223,13 +256,25 @@ def _app_call(app: str, random: Random, situation: Situation, text: str) -> tupl
             "id": page,
             "url": f"https://www.notion.so/Invoice-{number}-{page}",
             "archived": False,
-            "properties": {"Total": {"type": "number", "number": number / 100}, "Paid": {"checkbox": False}},
+            "properties": {
+                "Total": {"type": "number", "number": number / 100},
+                "Paid": {"checkbox": False},
+            },
         }
-        return "NOTION_CREATE_NOTION_PAGE", {"parent_id": "invoices", "title": f"Invoice {number}", "text": text}, data
+        return (
+            "NOTION_CREATE_NOTION_PAGE",
+            {"parent_id": "invoices", "title": f"Invoice {number}", "text": text},
+            data,
+        )
     snippet = _passage(situation.template, random, 160)
     data = {
         "messages": [
-            {"id": f"{random.getrandbits(64):016x}", "subject": f"Invoice {number}", "snippet": snippet, "size": number}
+            {
+                "id": f"{random.getrandbits(64):016x}",
+                "subject": f"Invoice {number}",
+                "snippet": snippet,
+                "size": number,
+            }
         ],
         "resultSizeEstimate": 1,
     }
@@ -247,14 +292,23 @@ def _knowledge_retrieval(node: Node, random: Random, situation: Situation) -> Pe
         }
         for rank, passage in enumerate(passages)
     ]
-    inputs: Payload = {"knowledge_base_id": "kb-support-2025", "query": situation.prompt, "top_k": 2, "min_score": 0.5}
+    inputs: Payload = {
+        "knowledge_base_id": "kb-support-2025",
+        "query": situation.prompt,
+        "top_k": 2,
+        "min_score": 0.5,
+    }
     return Performance(inputs, {"documents": documents, "total": len(documents)}, passages[0])
 
 
 def _conditional(node: Node, random: Random, situation: Situation) -> Performance:
     score = round(random.random(), 3)
     holds = score > 0.3
-    inputs: Payload = {"conditions": [{"left": "score", "operator": ">", "right": 0.3}], "logic": "and", "score": score}
+    inputs: Payload = {
+        "conditions": [{"left": "score", "operator": ">", "right": 0.3}],
+        "logic": "and",
+        "score": score,
+    }
     return Performance(inputs, {"condition_met": holds, "branch": "true" if holds else "false"})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from random import Random
 
-from etl.local.answers import Answer, Call, End, Payload, Told
+from etl.simulator.answers import Answer, Call, End, Payload, Told
 from etl.usage import Usage
 
 _ENDS: dict[End, str] = {"done": "stop", "cut_off": "length", "tool": "tool_calls"}
@@ -119,7 +119,11 @@ def openrouter(model: str, call: Call, random: Random) -> Answer:
                 "video_tokens": 0,
             },
             "cost_details": {"upstream_inference_cost": price if own_key else None},
-            "completion_tokens_details": {"reasoning_tokens": 0, "image_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0,
+                "image_tokens": 0,
+                "audio_tokens": 0,
+            },
         },
     }
     usage = Usage(
@@ -160,7 +164,10 @@ def perplexity(prompt: str, text: str, created: int, random: Random) -> Answer:
         "choices": [_choice({"role": "assistant", "content": text}, "stop")],
     }
     usage = Usage(
-        input_tokens=read, output_tokens=written, total_tokens=read + written, reported_cost=Decimal(repr(cost))
+        input_tokens=read,
+        output_tokens=written,
+        total_tokens=read + written,
+        reported_cost=Decimal(repr(cost)),
     )
     return Answer(outputs, Told(usage, "sonar", "stop"))
 

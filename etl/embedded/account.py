@@ -44,7 +44,8 @@ class Account(NamedTuple):
                 stderr=output,
                 pass_fds=inherited,
                 cwd="/",  # our own folder may be closed to that user
-                # Nothing of our environment: it may hold the API key, or settings meant for another PostgreSQL.
+                # Nothing of our environment: it may hold the API key, or settings meant for another
+                # PostgreSQL.
                 env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
                 start_new_session=True,  # Ctrl-C on the terminal is for us alone
                 umask=0o077,
@@ -85,7 +86,9 @@ def account_for(data: Path, home: Path) -> Account:
     if owner.st_uid != 0:
         account = Account(owner.st_uid, owner.st_gid)
     elif data.exists() and any(data.iterdir()):
-        raise ConfigurationError(f"{data} belongs to root, whom PostgreSQL refuses: give it to another user (chown -R)")
+        raise ConfigurationError(
+            f"{data} belongs to root, whom PostgreSQL refuses: give it to another user (chown -R)"
+        )
     else:
         account = _system_account()
     if not account.can_enter(home):

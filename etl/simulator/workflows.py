@@ -170,7 +170,9 @@ def make_workflow(seed: int, index: int, length: int | None) -> Workflow:
         node = before[position % len(before)]
         again = position // len(before)
         chain.append(msgspec.structs.replace(node, id=f"{node.id}_{again + 1}") if again else node)
-    return Workflow(workflow_id, name, template, (*chain, end), template.repeated_node if length is None else "")
+    return Workflow(
+        workflow_id, name, template, (*chain, end), template.repeated_node if length is None else ""
+    )
 
 
 # What the versions of a workflow differ in.
@@ -203,7 +205,12 @@ def graph(workflow: Workflow, version: int) -> dict[str, Any]:
             beyond = chain[position + 2].id
             edges[-1]["sourceHandle"] = "true"
             edges.append(
-                {"id": f"{source.id}-{beyond}", "source": source.id, "target": beyond, "sourceHandle": "false"}
+                {
+                    "id": f"{source.id}-{beyond}",
+                    "source": source.id,
+                    "target": beyond,
+                    "sourceHandle": "false",
+                }
             )
     return {
         "nodes": [

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from etl.local import nodes
-from etl.local.answers import Told
-from etl.local.providers import MODELS
-from etl.local.workflows import Node, Workflow, fixed_model, slowness, temperature
+from etl.simulator import nodes
+from etl.simulator.answers import Told
+from etl.simulator.providers import MODELS
+from etl.simulator.workflows import Node, Workflow, fixed_model, slowness, temperature
 
 Json = dict[str, Any]
 
@@ -26,7 +26,8 @@ ORGANIZATION_ID = "2*****************7"
 
 _UNIX_EPOCH = datetime(1970, 1, 1)
 
-# What a node is given of the texts before it: all of them would let a run of many steps grow with the square.
+# What a node is given of the texts before it: all of them would let a run of many steps grow with
+# the square.
 _TEXTS_KEPT = 2
 
 
@@ -89,8 +90,8 @@ def plan_run(
 ) -> RunPlan:
     """Draw what becomes of a run: the same for an equal `random`, only shifted by `created`.
 
-    `inputs` replaces those that would be drawn. From `reopened` on the last step runs again, for at least 5 s (times
-    the pace).
+    `inputs` replaces those that would be drawn. From `reopened` on the last step runs again, for at
+    least 5 s (times the pace).
     """
     pace = character.pace
     failure_rate = character.failure_rate
@@ -139,7 +140,10 @@ def plan_run(
         )
         work = nodes.perform(node, random, situation)
         content["inputs"], content["outputs"], told = work.inputs, work.outputs, work.told
-        duration = int(_duration(random, *nodes.SECONDS[node.type], pace) * slowness(workflow.template, node, version))
+        duration = int(
+            _duration(random, *nodes.SECONDS[node.type], pace)
+            * slowness(workflow.template, node, version)
+        )
         if not ahead and status != "completed":
             if status == "failed":
                 error, timed_out = nodes.failure(node, random)
@@ -198,7 +202,11 @@ def steps_at(run: RunPlan, now: int) -> list[Json]:
 
 def told_at(run: RunPlan, now: int) -> dict[str, Told]:
     """Return what the steps' outputs say of calls of models at that time, by the step's id."""
-    return {step.content["id"]: step.told for step in run.steps if step.told is not None and now >= step.outputs_arrive}
+    return {
+        step.content["id"]: step.told
+        for step in run.steps
+        if step.told is not None and now >= step.outputs_arrive
+    }
 
 
 def row_at(run: RunPlan, now: int) -> Json:
@@ -271,4 +279,6 @@ def iso(time: int) -> str:
 
 def iso_with_space(time: int) -> str:
     """Show a time as workflows do."""
-    return (_UNIX_EPOCH + timedelta(microseconds=time)).isoformat(" ", timespec="microseconds") + "+00:00"
+    return (_UNIX_EPOCH + timedelta(microseconds=time)).isoformat(
+        " ", timespec="microseconds"
+    ) + "+00:00"

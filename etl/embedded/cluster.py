@@ -11,8 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from etl.embedded.account import Account
 from etl.errors import ConfigurationError, DatabaseError
-from etl.local.account import Account
 
 SUPERUSER = "postgres"
 
@@ -27,8 +27,14 @@ def check_version(data: Path, major: int) -> None:
     version_file = data / "PG_VERSION"
     if not version_file.exists():
         if data.exists() and any(data.iterdir()):
-            raise ConfigurationError(f"{data} is not empty, and no PostgreSQL data folder: move it away")
-        others = [path for path in data.parent.glob("postgres-*/PG_VERSION") if path.parent.name[9:].isdigit()]
+            raise ConfigurationError(
+                f"{data} is not empty, and no PostgreSQL data folder: move it away"
+            )
+        others = [
+            path
+            for path in data.parent.glob("postgres-*/PG_VERSION")
+            if path.parent.name[9:].isdigit()
+        ]
         if not others:
             return
         version_file = others[0]
@@ -52,15 +58,30 @@ def create(data: Path, account: Account, programs: Path, lock: int, *, sync: boo
     new = Path(tempfile.mkdtemp(prefix=f"{data.name}.new-", dir=data.parent))
     try:
         account.own(new)
-        # The builtin provider sorts like C, by bytes, and still knows upper and lower case beyond ASCII.
-        locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        # The builtin provider sorts like C, by bytes, and still knows upper and lower case beyond
+        # ASCII.
+        locale = [
+            "--encoding=UTF8",
+            "--locale=C",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+        ]
         access = ["--auth-local=trust", "--auth-host=reject", f"--username={SUPERUSER}"]
         with tempfile.TemporaryFile() as output:
-            command = [str(programs / "initdb"), "-D", str(new), *locale, *access, "--no-instructions"]
+            command = [
+                str(programs / "initdb"),
+                "-D",
+                str(new),
+                *locale,
+                *access,
+                "--no-instructions",
+            ]
             command += [] if sync else ["--no-sync"]
             if account.run(command, lock, output=output.fileno()) != 0:
                 output.seek(0)
-                raise DatabaseError(f"PostgreSQL could not create its data in {data.parent}: {reason(output.read())}")
+                raise DatabaseError(
+                    f"PostgreSQL could not create its data in {data.parent}: {reason(output.read())}"
+                )
         new.rename(data)
         folder = os.open(data.parent, os.O_RDONLY)
         try:
@@ -82,9 +103,10 @@ def postmaster_pid(data: Path) -> list[bytes]:
 def remove_stale_lock_files(data: Path, socket_lock_file: Path) -> None:
     """Remove the lock files of a server that died; the caller knows by its lock that no server of ours lives.
 
-    PostgreSQL itself would refuse to start if the process id in them had since gone to any other process of the same
-    user. Only a server that somebody started by hand has no lock of ours: it is recognised as PostgreSQL does it, by
-    the processes attached to its shared memory segment. Where that cannot be read (not Linux), PostgreSQL decides.
+    PostgreSQL itself would refuse to start if the process id in them had since gone to any other
+    process of the same user. Only a server that somebody started by hand has no lock of ours: it is
+    recognised as PostgreSQL does it, by the processes attached to its shared memory segment. Where
+    that cannot be read (not Linux), PostgreSQL decides.
     """
     try:
         segments = Path("/proc/sysvipc/shm").read_bytes().splitlines()[1:]
@@ -102,6 +124,10 @@ def reason(output: bytes) -> str:
     """The line of PostgreSQL's output that says why it failed."""
     lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
     # 57P03: what it answered to us while it was starting.
-    telling = [line for line in lines if re.search(r"\b(FATAL|PANIC|error):", line) and " 57P03 " not in line]
+    telling = [
+        line
+        for line in lines
+        if re.search(r"\b(FATAL|PANIC|error):", line) and " 57P03 " not in line
+    ]
     line = telling[0] if telling else lines[-1] if lines else "it gave no reason"
     return re.sub(r"^.*?\b(FATAL|PANIC|error):\s*", "", line)

@@ -50,7 +50,8 @@ class Misbehaviour(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds between any two bytes of the body."""
     cut: Literal["length", "close", "silent"] | None = None
     """Send half of the body and close the connection, either after a Content-Length of the whole (`length`) or
-    without any (`close`: nothing but the JSON itself tells); `silent` closes without sending a byte."""
+    without any (`close`: nothing but the JSON itself tells); `silent` closes without sending a
+    byte."""
 
 
 MISBEHAVIOURS: dict[str, Misbehaviour] = {

@@ -1,8 +1,8 @@
 """A made-up but plausible history of workflow runs, computed on demand.
 
-Any run follows from (seed, workflow, number) alone, and what of it can be seen follows from the clock. So a
-history of millions of runs takes no memory, and the same arguments give the same history everywhere. Only what
-is changed by hand is remembered.
+Any run follows from (seed, workflow, number) alone, and what of it can be seen follows from the
+clock. So a history of millions of runs takes no memory, and the same arguments give the same
+history everywhere. Only what is changed by hand is remembered.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, NamedTuple
 
-from etl.local.answers import Told
-from etl.local.runs import (
+from etl.simulator.answers import Told
+from etl.simulator.runs import (
     ORGANIZATION_ID,
     SECOND,
     USER_ID,
@@ -31,7 +31,7 @@ from etl.local.runs import (
     steps_at,
     told_at,
 )
-from etl.local.workflows import graph, make_workflow
+from etl.simulator.workflows import graph, make_workflow
 
 RUNS_PER_VERSION = 180
 """After how many runs a workflow gets its next version."""
@@ -39,8 +39,9 @@ RUNS_PER_VERSION = 180
 # Newest runs this far apart (times the pace) are in different phases of their lives.
 _LIVE_GAP_SECONDS = 4
 
-# A run's key is (workflow << 36) + number. Numbers from _ADDED on are the runs added by hand. Keys are below
-# 2**48, which is what fits into the first two groups of a UUID: ids are keys, scrambled so that they look random.
+# A run's key is (workflow << 36) + number. Numbers from _ADDED on are the runs added by hand. Keys
+# are below 2**48, which is what fits into the first two groups of a UUID: ids are keys, scrambled
+# so that they look random.
 _NUMBER_BITS = 36
 _ADDED = 1 << 35
 _KEY_MASK = (1 << 48) - 1
@@ -65,8 +66,9 @@ def utc_now() -> datetime:
 class History:
     """The runs of some workflows, as the API would show them at the time that the clock says.
 
-    At `epoch` each workflow has `runs_per_workflow` runs: finished ones `spacing` apart, and the newest `live` of them
-    in full swing. From then on `arrivals_per_minute` runs start in each workflow.
+    At `epoch` each workflow has `runs_per_workflow` runs: finished ones `spacing` apart, and the
+    newest `live` of them in full swing. From then on `arrivals_per_minute` runs start in each
+    workflow.
 
     A history may be changed in one thread while a server in another one reads it.
     """
@@ -89,11 +91,12 @@ class History:
     ) -> None:
         """Describe a history; nothing is computed yet.
 
-        `epoch` is a time with a zone, `now()` by default: give it where a restarted simulator shall continue the same
-        history. `steps_per_run` is how many nodes each workflow has (5 to 7 by default); a run that fails has fewer
-        steps. `step_bytes` is about the size of a model step in JSON. `failure_rate` is the share of runs that end
-        failed (three of four) or cancelled; half of that share of the integrations fail softly. `pace` multiplies
-        every duration: with 1 a run takes seconds to a minute.
+        `epoch` is a time with a zone, `now()` by default: give it where a restarted simulator shall
+        continue the same history. `steps_per_run` is how many nodes each workflow has (5 to 7 by
+        default); a run that fails has fewer steps. `step_bytes` is about the size of a model step
+        in JSON. `failure_rate` is the share of runs that end failed (three of four) or cancelled;
+        half of that share of the integrations fail softly. `pace` multiplies every duration: with 1
+        a run takes seconds to a minute.
 
         Raises ValueError for numbers out of range.
         """
@@ -103,12 +106,19 @@ class History:
             raise ValueError("live must be between 0 and runs_per_workflow")
         if steps_per_run is not None and steps_per_run < 1:
             raise ValueError("steps_per_run must be at least 1")
-        if arrivals_per_minute < 0 or pace <= 0 or spacing <= timedelta(0) or not 0 <= failure_rate <= 1:
+        if (
+            arrivals_per_minute < 0
+            or pace <= 0
+            or spacing <= timedelta(0)
+            or not 0 <= failure_rate <= 1
+        ):
             raise ValueError("arrivals_per_minute, pace, spacing or failure_rate is out of range")
         self._seed = seed & (1 << 64) - 1
         self._clock = now
         self._character = Character(step_bytes=step_bytes, failure_rate=failure_rate, pace=pace)
-        self._workflows = [make_workflow(self._seed, index, steps_per_run) for index in range(workflows)]
+        self._workflows = [
+            make_workflow(self._seed, index, steps_per_run) for index in range(workflows)
+        ]
         self._index = {workflow.id: index for index, workflow in enumerate(self._workflows)}
         self._past = runs_per_workflow
         self._live = live
@@ -116,7 +126,8 @@ class History:
         self._live_gap = int(_LIVE_GAP_SECONDS * pace * SECOND)
         self._arrival_gap = int(60 * SECOND / arrivals_per_minute) if arrivals_per_minute else None
         self._epoch = microseconds(epoch or now())
-        # The finished runs start so early that the slowest of them has ended when the first live one starts.
+        # The finished runs start so early that the slowest of them has ended when the first live
+        # one starts.
         longest = max(longest_run(workflow, pace) for workflow in self._workflows)
         self._settled = self._epoch - live * self._live_gap - longest
         self._lock = threading.Lock()
@@ -149,10 +160,13 @@ class History:
     def runs(self, workflow_id: str, limit: int | None = None, offset: int = 0) -> list[Json]:
         """Return the rows of the run list, newest first. Raises KeyError for an unknown workflow.
 
-        A row repeats the outputs of the run's steps: where the history is long, ask for it in pages.
+        A row repeats the outputs of the run's steps: where the history is long, ask for it in
+        pages.
         """
         now = self._now()
-        return [self._row(key, now) for key in self._listed(self._index[workflow_id], limit, offset)]
+        return [
+            self._row(key, now) for key in self._listed(self._index[workflow_id], limit, offset)
+        ]
 
     def run(self, run_id: str) -> Json:
         """Return a run's own row. Raises KeyError for an unknown run."""
@@ -167,12 +181,17 @@ class History:
     def told(self, run_id: str) -> dict[str, Told]:
         """Return what the outputs of a run's steps say of calls of models, by the step's id.
 
-        It follows from how the outputs were made, not from the outputs: whoever reads them can be compared with it. Steps
-        whose outputs were changed by hand are left out. Raises KeyError for an unknown run.
+        It follows from how the outputs were made, not from the outputs: whoever reads them can be
+        compared with it. Steps whose outputs were changed by hand are left out. Raises KeyError for
+        an unknown run.
         """
         told = told_at(self._plan(self._key_of(run_id)), self._now())
         changes = self._step_changes.get(run_id, {})
-        return {step_id: one for step_id, one in told.items() if "outputs" not in changes.get(step_id, {})}
+        return {
+            step_id: one
+            for step_id, one in told.items()
+            if "outputs" not in changes.get(step_id, {})
+        }
 
     def workflow_of(self, run_id: str) -> str:
         """Return the id of the workflow that the run belongs to. Raises KeyError for an unknown run."""
@@ -248,7 +267,11 @@ class History:
 
     def _start(self, index: int, number: int) -> int:
         """When a computed run starts. Grows with the number: the jitter stays below the distance to the next."""
-        jitter = ((number * 0x9E3779B1 + index * 0x85EBCA77 + self._seed) * 0xC2B2AE3D >> 12 & 0xFFFF) / 0x10000 * 0.8
+        jitter = (
+            ((number * 0x9E3779B1 + index * 0x85EBCA77 + self._seed) * 0xC2B2AE3D >> 12 & 0xFFFF)
+            / 0x10000
+            * 0.8
+        )
         since_epoch = number - self._past
         if since_epoch < -self._live:
             return self._settled + int((since_epoch + self._live + jitter) * self._spacing)

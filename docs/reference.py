@@ -44,7 +44,7 @@ A setting that two variables set, or a key that stands twice in an object of JSO
 
 Durations have a unit (`500ms`, `90s`, `1h30m`, `7d`); file names in the file are relative to it. A misspelt name is an error
 that says which one is nearest. `orchestra-etl config check` tries the settings, the API and the database; `orchestra-etl config
-show` prints what is in force, secrets masked, and names the file. [`config/etl.toml`](../config/etl.toml) is what `config init`
+show` prints what is in force, secrets masked, and names the file. [`config/etl.toml`](../../config/etl.toml) is what `config init`
 writes: every setting with its default.
 
 `ORCHESTRA_ETL_HOME` names the data folder, where the embedded database lives.
@@ -54,7 +54,7 @@ _SCHEMA = """\
 
 Schema `orchestra` is for analysts, `orchestra_etl` is the service's own. Times are UTC. Columns with a † hold content: only
 `orchestra_payload_analyst` reads them, everything else in `orchestra` is open to `orchestra_analyst`
-([security.md](security.md)). A stored table keeps its meaning from release to release; what is in `orchestra_etl` may change.
+([security.md](../explanation/security.md)). A stored table keeps its meaning from release to release; what is in `orchestra_etl` may change.
 """
 
 
@@ -192,16 +192,16 @@ def _cell(text: str | None) -> str:
 
 def main() -> int:
     """Write both."""
-    (HERE / "configuration.md").write_text(configuration())
+    (HERE / "reference" / "configuration.md").write_text(configuration())
     home = Path(tempfile.mkdtemp(prefix="orchestra-etl-docs-"))
     home.chmod(0o711)
     try:
         with EmbeddedPostgres(home) as server:
             upgrade(server.url)
-            (HERE / "schema.md").write_text(schema(server.url))
+            (HERE / "reference" / "schema.md").write_text(schema(server.url))
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    print("docs/configuration.md and docs/schema.md are written")
+    print("docs/reference/configuration.md and docs/reference/schema.md are written")
     return 0
 
 

@@ -129,7 +129,7 @@ Reason = Literal[
     "duplicate_id", "id_conflict", "malformed", "not_an_array", "not_an_object", "not_redactable", "not_storable", "rejected",
     "too_large", "too_many", "unusable_id",
 ]  # fmt: skip
-"""Why something is set aside; docs/operations.md says what to do about each."""
+"""Why something is set aside; docs/how-to/operations.md says what to do about each."""
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):

@@ -1,4 +1,4 @@
-"""The questions of docs/analytics.md: each query answers, as it stands there, what plain Python computes from the tables."""
+"""The questions of docs/how-to/analytics.md: each query answers, as it stands there, what plain Python computes from the tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.rollup_oracle import charged, counted, error_text
 from tests.support import configuration, environment, load, query, sync
 from tests.view_oracle import Facts, Row, message, model, outcome, started
 
-DOCUMENT = (ROOT / "docs" / "analytics.md").read_text()
+DOCUMENT = (ROOT / "docs" / "how-to" / "analytics.md").read_text()
 SECTIONS = re.findall(r"^## (\d+)\. [^\n]+\n(.+?)(?=^## )", DOCUMENT, re.MULTILINE | re.DOTALL)
 ANSWERED = re.compile(r"```sql\n(.+?);\n```\n\n(\|[^\n]+\|)\n\|[-|]+\|\n\|", re.DOTALL)
 QUERIES = {

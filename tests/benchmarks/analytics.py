@@ -109,7 +109,7 @@ _PRICES = """
            ('gpt-4o-mini', '0001-01-01', NULL, 'USD', 0.15, 0.6, 'set')
 """
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "analytics.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "analytics.md"
 CHUNK = 100_000
 """Runs made in one statement."""
 
@@ -131,7 +131,7 @@ class Answer(NamedTuple):
     slowest_milliseconds: float
 
 
-# What a copy of the tables asks for (see docs/analytics.md).
+# What a copy of the tables asks for (see docs/how-to/analytics.md).
 _CHANGED = "SELECT count(*), max(updated_at) FROM orchestra.{} WHERE updated_at >= now() - interval '3 hours'"
 
 QUESTIONS = [
@@ -228,7 +228,7 @@ QUESTIONS = [
 
 
 def documented() -> list[Question]:
-    """The queries of docs/analytics.md; an analyst may wait for one."""
+    """The queries of docs/how-to/analytics.md; an analyst may wait for one."""
     sections = re.findall(
         r"^## (\d+)\. [^\n]+\n(.+?)(?=^## )", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
     )

@@ -34,7 +34,7 @@ def recipes() -> dict[str, str]:
     """The TOML of every example of redaction rules in the documentation and the configuration, by its title."""
     found = {
         title: body
-        for title, body in _BLOCK.findall((ROOT / "docs/security.md").read_text())
+        for title, body in _BLOCK.findall((ROOT / "docs/explanation/security.md").read_text())
         if "[[redaction" in body
     }
     config = (ROOT / "config/etl.toml").read_text()
@@ -107,7 +107,7 @@ PLACES: dict[str, tuple[Callable[[dict[str, Any], str], dict[str, Any]], str]] =
 def test_every_recipe_is_tested() -> None:
     """An example of rules that is added to the documentation or the configuration fails here until it has a canary."""
     assert set(recipes()) == set(PLACES)
-    shown = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "config/etl.toml"]
+    shown = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "config/etl.toml"]
     rules = sum(len(tomllib.loads(toml)["redaction"]["rules"]) for toml in recipes().values())
     assert sum(len(_EVERY_RULE.findall(path.read_text())) for path in shown) == rules
 

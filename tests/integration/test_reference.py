@@ -8,13 +8,13 @@ from tests.conftest import ROOT
 
 def test_the_configuration_is_documented_as_it_is() -> None:
     """Every setting stands in the reference with its variable, its default and its description."""
-    assert (ROOT / "docs" / "configuration.md").read_text() == reference.configuration(), (
-        "run `make docs`"
-    )
+    assert (
+        ROOT / "docs" / "reference" / "configuration.md"
+    ).read_text() == reference.configuration(), "run `make docs`"
 
 
 def test_the_schema_is_documented_as_it_is(database_url: str) -> None:
     """Every table, column, view and function of an upgraded database stands in the reference with its comment."""
-    assert (ROOT / "docs" / "schema.md").read_text() == reference.schema(database_url), (
-        "run `make docs`"
-    )
+    assert (ROOT / "docs" / "reference" / "schema.md").read_text() == reference.schema(
+        database_url
+    ), "run `make docs`"

@@ -201,9 +201,9 @@ REASONS = re.compile(
 
 
 def test_why_calls_have_no_price_is_told_in_one_way() -> None:
-    """The dashboard gives the reasons of the query in docs/analytics.md, which a test compares with plain Python."""
+    """The dashboard gives the reasons of the query in docs/how-to/analytics.md, which a test compares with plain Python."""
     [dataset] = [one for one in DATASETS.values() if one["table_name"] == "unpriced_usage"]
-    document = (ROOT / "docs" / "analytics.md").read_text()
+    document = (ROOT / "docs" / "how-to" / "analytics.md").read_text()
     reasons, told = (
         [" ".join(one.split()) for one in REASONS.findall(text)]
         for text in (dataset["sql"], document)

@@ -307,7 +307,7 @@ def test_the_crontab_line_keeps_the_exit_status(
 # What people type
 
 
-DEPLOYING = (ROOT / "docs" / "deploy.md").read_text()
+DEPLOYING = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
 
 
 def test_commands_in_containers_are_written_down() -> None:

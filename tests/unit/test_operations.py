@@ -11,7 +11,7 @@ from etl import errors
 from etl.records import Reason
 from tests.conftest import ROOT
 
-RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
+RUNBOOK = (ROOT / "docs" / "how-to" / "operations.md").read_text()
 ALERTS = yaml.safe_load((ROOT / "config" / "prometheus" / "alerts.yml").read_text())
 
 
@@ -40,4 +40,7 @@ def test_every_alert_leads_to_what_to_do() -> None:
     for rule in rules:
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
         assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
-        assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert (
+            rule["annotations"]["runbook_url"]
+            == f"docs/how-to/operations.md#{rule['alert'].lower()}"
+        )

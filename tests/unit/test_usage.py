@@ -517,8 +517,8 @@ def test_reading_is_bounded(outputs: bytes) -> None:
 
 
 def test_the_page_lists_the_names() -> None:
-    """docs/usage.md has the table of names as it is."""
-    page = (Path(__file__).parents[2] / "docs" / "usage.md").read_text()
+    """docs/reference/usage.md has the table of names as it is."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "usage.md").read_text()
     listed = page.partition("<!-- names -->\n")[2].partition("<!-- /names -->")[0]
     assert listed == names_table(), "write names_table() of tests/unit/test_usage.py there"
 

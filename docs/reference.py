@@ -1,6 +1,6 @@
-"""Writes what can be read off the code: `configuration.md` from the settings, `schema.md` from the comments of a database.
+"""Write the pages of `docs/reference` that follow from the code.
 
-`make docs` runs it; tests compare the files with what it would write.
+`make docs` runs this; tests compare the files with what it would write.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import psycopg
+import typer
 from psycopg.rows import dict_row
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from typer.cli import get_docs_for_click
 
+from etl.cli.commands import app
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from etl.settings.models import Settings
@@ -27,34 +30,43 @@ from etl.settings.sources import _LISTS, _NAMED, _SECTIONS, PREFIX
 from etl.settings.values import Duration, _duration_text
 from etl.tables import PRIVATE
 
-HERE = Path(__file__).parent
+REFERENCE = Path(__file__).parent / "reference"
 _DURATION = next(one for one in get_args(Duration) if hasattr(one, "func"))
 _HEAD = "<!-- Written by `make docs` from {source}. -->\n\n"
 
 _CONFIGURATION = """\
 # Configuration
 
-Settings come from one file, and from the environment, which wins. The file is the one that `--config` or `ORCHESTRA_ETL_CONFIG`
-names, else `config/etl.toml` in the working folder, else `etl.toml` in the user's configuration folder (on Linux
-`~/.config/orchestra-etl`). Without a file the defaults hold. `orchestra-etl config init` writes one that explains every setting,
-`config init --user` writes the user's own; neither overwrites a file, and both say which file is used from now on where there
-are two. The file is UTF-8, or UTF-16 with a byte order mark.
+Settings come from one file and from the environment. The environment wins.
 
-A setting that two variables set, or a key that stands twice in an object of JSON, is an error that names the variables.
+The program uses the first of these files that exists:
 
-Durations have a unit (`500ms`, `90s`, `1h30m`, `7d`); file names in the file are relative to it. A misspelt name is an error
-that says which one is nearest. `orchestra-etl config check` tries the settings, the API and the database; `orchestra-etl config
-show` prints what is in force, secrets masked, and names the file. [`config/etl.toml`](../../config/etl.toml) is what `config init`
-writes: every setting with its default.
+1. the file named by `--config` or `ORCHESTRA_ETL_CONFIG`;
+2. `config/etl.toml` in the working directory;
+3. `etl.toml` in the user's configuration directory (on Linux `~/.config/orchestra-etl`).
 
-`ORCHESTRA_ETL_HOME` names the data folder, where the embedded database lives.
+Without a file it uses the defaults. `orchestra-etl config init` writes
+[`config/etl.toml`](../../config/etl.toml), which explains every setting; `config init --user` writes
+the user's own file. Neither overwrites a file. Files are UTF-8, or UTF-16 with a byte order mark.
+
+- Durations have a unit: `500ms`, `90s`, `1h30m`, `7d`.
+- File names in the file are relative to it.
+- A misspelt name is an error that suggests the nearest name.
+- A setting that two variables set, or a duplicate key in a JSON object, is an error.
+
+`orchestra-etl config check` tries the settings, the API and the database. `orchestra-etl config show`
+prints the settings in force, with secrets masked, and names the file.
+
+`ORCHESTRA_ETL_HOME` names the data directory of the embedded database.
 """
 _SCHEMA = """\
 # Schema
 
-Schema `orchestra` is for analysts, `orchestra_etl` is the service's own. Times are UTC. Columns with a † hold content: only
-`orchestra_payload_analyst` reads them, everything else in `orchestra` is open to `orchestra_analyst`
-([security.md](../explanation/security.md)). A stored table keeps its meaning from release to release; what is in `orchestra_etl` may change.
+The schema `orchestra` is for analysts. `orchestra_etl` belongs to the service and can change with any
+release; tables and views of `orchestra` keep their meaning. All times are UTC.
+
+Columns with a † contain content. Only `orchestra_payload_analyst` can read them; `orchestra_analyst`
+can read everything else in `orchestra`. See [Security](../explanation/security.md).
 """
 
 
@@ -190,18 +202,28 @@ def _cell(text: str | None) -> str:
     return _sentences(text).replace("|", "\\|")
 
 
+def commands() -> str:
+    """Return the reference of the command line, as typer writes it."""
+    command = typer.main.get_command(app)
+    text = get_docs_for_click(
+        obj=command, ctx=typer.Context(command), name="orchestra-etl", title="Commands"
+    )
+    return _HEAD.format(source="the commands' help") + text.rstrip() + "\n"
+
+
 def main() -> int:
-    """Write both."""
-    (HERE / "reference" / "configuration.md").write_text(configuration())
+    """Write every page."""
+    (REFERENCE / "commands.md").write_text(commands())
+    (REFERENCE / "configuration.md").write_text(configuration())
     home = Path(tempfile.mkdtemp(prefix="orchestra-etl-docs-"))
     home.chmod(0o711)
     try:
         with EmbeddedPostgres(home) as server:
             upgrade(server.url)
-            (HERE / "reference" / "schema.md").write_text(schema(server.url))
+            (REFERENCE / "schema.md").write_text(schema(server.url))
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    print("docs/reference/configuration.md and docs/reference/schema.md are written")
+    print("docs/reference: commands.md, configuration.md and schema.md are written")
     return 0
 
 

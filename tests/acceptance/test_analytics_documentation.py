@@ -1,4 +1,4 @@
-"""The questions of docs/how-to/analytics.md: each query answers, as it stands there, what plain Python computes from the tables."""
+"""The questions of analytics.md: each query answers, as it stands there, what plain Python computes from the tables."""
 
 from __future__ import annotations
 

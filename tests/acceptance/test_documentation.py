@@ -22,10 +22,12 @@ LINK = re.compile(r"\]\(([^)#]*)(?:#([\w-]+))?\)")
 TARGET = re.compile(r"^([a-z][\w-]*):", re.MULTILINE)
 
 MACHINES = {
-    "chmod", "cp", "docker", "echo", "export", "install", "kubectl", "mkdir", "openssl", "pip", "python3", "systemctl", "useradd",
+    "chmod", "cp", "docker", "echo", "export", "install", "kubectl", "mkdir", "openssl", "pip", "python3", "systemctl",
+    "useradd", "uv",
 }  # fmt: skip
 """Programs of the machine: they would change it, or are not on it. The files that they name must exist."""
 ELSEWHERE = {
+    "orchestra-etl demo": "does not end by itself; test_demo.py runs it",
     "orchestra-etl serve": "does not end by itself; test_command.py starts it",
 }
 
@@ -99,7 +101,7 @@ def test_every_other_command_is_known() -> None:
                 assert found is None or (ROOT / found[0]).exists(), (document, line)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
     """Every link to a file of ours finds it, and the heading in it."""
     for target, heading in LINK.findall(document.read_text()):

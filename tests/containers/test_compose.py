@@ -1,4 +1,4 @@
-"""docker-compose.yml in a real engine, as docs/how-to/deploy.md says: built, started, scaled, stopped, upgraded, with its dashboards.
+"""docker-compose.yml in a real engine, as docs/how-to/containers.md says.
 
 Needs Docker with its Compose plugin, whatever registry the base images come from, port 8088, and
 Chromium.
@@ -21,7 +21,7 @@ from tests.browser.dashboards import Superset, chromium, open_dashboard, sign_in
 from tests.conftest import ROOT
 from tests.support import wait_until
 
-# What docs/how-to/deploy.md says for a trial without a server of one's own.
+# What docs/how-to/containers.md says for a trial without a server of one's own.
 DEMO = {
     "ORCHESTRA_BASE_URL": "http://simulator:8765/api/v1/workflow",
     "ORCHESTRA_ETL_API__ALL_WORKFLOWS": "true",

@@ -34,7 +34,7 @@ def recipes() -> dict[str, str]:
     """The TOML of every example of redaction rules in the documentation and the configuration, by its title."""
     found = {
         title: body
-        for title, body in _BLOCK.findall((ROOT / "docs/explanation/security.md").read_text())
+        for title, body in _BLOCK.findall((ROOT / "docs/how-to/redact.md").read_text())
         if "[[redaction" in body
     }
     config = (ROOT / "config/etl.toml").read_text()

@@ -13,6 +13,13 @@ def test_the_configuration_is_documented_as_it_is() -> None:
     ).read_text() == reference.configuration(), "run `make docs`"
 
 
+def test_the_commands_are_documented_as_they_are() -> None:
+    """Every command stands in the reference with its help and its options."""
+    assert (ROOT / "docs" / "reference" / "commands.md").read_text() == reference.commands(), (
+        "run `make docs`"
+    )
+
+
 def test_the_schema_is_documented_as_it_is(database_url: str) -> None:
     """Every table, column, view and function of an upgraded database stands in the reference with its comment."""
     assert (ROOT / "docs" / "reference" / "schema.md").read_text() == reference.schema(

@@ -307,12 +307,13 @@ def test_the_crontab_line_keeps_the_exit_status(
 # What people type
 
 
-DEPLOYING = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
+CONTAINERS = (ROOT / "docs" / "how-to" / "containers.md").read_text()
+KUBERNETES = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text()
 
 
 def test_commands_in_containers_are_written_down() -> None:
     """The compose file and its page name `workflows` and `status`; whatever is run there is a service and a command of ours."""
-    for text in ((ROOT / "docker-compose.yml").read_text(), DEPLOYING):
+    for text in ((ROOT / "docker-compose.yml").read_text(), CONTAINERS):
         found = [
             re.split(r"  |`|#", line)[0].split()
             for line in re.findall(r"docker compose run --rm (.*)", text)
@@ -333,7 +334,7 @@ def test_a_job_is_deleted_before_it_is_applied_again() -> None:
         if manifest["kind"] == "Job"
     ]
     assert jobs
-    lines = DEPLOYING.splitlines()
+    lines = KUBERNETES.splitlines()
     for file, name in jobs:
         places = [
             next(n for n, line in enumerate(lines) if re.search(pattern, line))

@@ -1,12 +1,14 @@
-"""Writes what can be read off the code: `configuration.md` from the settings, `schema.md` from the comments of a database.
+"""Writes what can be read off the code.
 
-`make docs` runs it; tests compare the files with what it would write.
+From the settings: `configuration.md`, and `config/etl.schema.json` for editors. From the comments
+of a database: `schema.md`. `make docs` runs it; tests compare the files with what it would write.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import json
 import shutil
 import sys
 import tempfile
@@ -19,8 +21,11 @@ import psycopg
 from psycopg.rows import dict_row
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from etl.embedded.postgres import EmbeddedPostgres
+from etl.records import State
 from etl.schema import upgrade
 from etl.settings.models import Settings
 from etl.settings.sources import _LISTS, _NAMED, _SECTIONS, PREFIX
@@ -28,6 +33,7 @@ from etl.settings.values import Duration, _duration_text
 from etl.tables import PRIVATE
 
 HERE = Path(__file__).parent
+SETTINGS_SCHEMA = HERE.parent / "config" / "etl.schema.json"
 _DURATION = next(one for one in get_args(Duration) if hasattr(one, "func"))
 _HEAD = "<!-- Written by `make docs` from {source}. -->\n\n"
 
@@ -46,6 +52,11 @@ Durations have a unit (`500ms`, `90s`, `1h30m`, `7d`); file names in the file ar
 that says which one is nearest. `orchestra-etl config check` tries the settings, the API and the database; `orchestra-etl config
 show` prints what is in force, secrets masked, and names the file. [`config/etl.toml`](../config/etl.toml) is what `config init`
 writes: every setting with its default.
+
+Its first line names a JSON Schema, with which editors complete names and mark mistakes (Even Better TOML in Visual Studio Code,
+and every other editor that uses Taplo). `config init` writes the schema beside the file as `etl.schema.json`, and `orchestra-etl
+config schema` prints it: write it there again after an upgrade. It expects numbers and `true` or `false` without quotes, and
+words in lower case; the program reads them in other spellings, too.
 
 `ORCHESTRA_ETL_HOME` names the data folder, where the embedded database lives.
 """
@@ -130,6 +141,53 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
+_ENVIRONMENT_ONLY = (("api", "api_key"), ("redaction", "key"))
+
+
+class _TomlSchema(GenerateJsonSchema):
+    """The rules of a TOML file: it has no null, and a setting that is left out has its default."""
+
+    schema_dialect = "http://json-schema.org/draft-07/schema#"
+    """The newest that the editors' TOML plug-ins know."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        found = super().default_schema(schema)
+        default = found.pop("default", None)
+        if default is None or "$ref" in found:
+            return found
+        is_duration = found["type"] == "string" and isinstance(default, float)
+        return {**found, "default": _duration_text(default) if is_duration else default}
+
+
+def settings_schema() -> str:
+    """Return the JSON Schema of the configuration file, for editors.
+
+    It takes every file whose values are written as the reference shows them. A rule that needs
+    more than one value, such as a key that is given twice, is the program's alone.
+    """
+    found = Settings.model_json_schema(schema_generator=_TomlSchema)
+    models = {model.__name__: model for model in (Settings, *_SECTIONS.values())}
+    for name, part in ((Settings.__name__, found), *found["$defs"].items()):
+        texts = _docstrings(models[name])
+        del part["title"]
+        part["description"] = _sentences(part["description"])
+        for key, value in part["properties"].items():
+            if key in texts:
+                value["description"] = texts[key]
+    for section, key in _ENVIRONMENT_ONLY:
+        del found["$defs"][_SECTIONS[section].__name__]["properties"][key]
+    found["properties"]["states"]["additionalProperties"]["enum"] = list(get_args(State))
+    found["title"] = "Configuration of orchestra-etl"
+    ordered = {"$schema": _TomlSchema.schema_dialect, **found}
+    return json.dumps(ordered, indent=2, ensure_ascii=False) + "\n"
+
+
 _RELATIONS = """
     SELECT n.nspname AS schema, c.relname AS name, c.oid, c.relkind = 'v' AS is_view,
            obj_description(c.oid, 'pg_class') AS comment
@@ -191,8 +249,9 @@ def _cell(text: str | None) -> str:
 
 
 def main() -> int:
-    """Write both."""
+    """Write all of them."""
     (HERE / "configuration.md").write_text(configuration())
+    SETTINGS_SCHEMA.write_text(settings_schema())
     home = Path(tempfile.mkdtemp(prefix="orchestra-etl-docs-"))
     home.chmod(0o711)
     try:
@@ -201,7 +260,7 @@ def main() -> int:
             (HERE / "schema.md").write_text(schema(server.url))
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    print("docs/configuration.md and docs/schema.md are written")
+    print("docs/configuration.md, docs/schema.md and config/etl.schema.json are written")
     return 0
 
 

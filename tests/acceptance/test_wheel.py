@@ -100,7 +100,8 @@ def test_the_wheel_holds_the_program_and_nothing_else(distributions: Distributio
     statements = {
         f"etl/migrations/sql/{path.name}" for path in (ROOT / "migrations" / "sql").glob("*.sql")
     }
-    others = {"etl/py.typed", "etl/config/etl.toml", "etl/migrations/script.py.mako"}
+    shipped = {"etl/config/etl.toml", "etl/config/etl.schema.json"}
+    others = {"etl/py.typed", "etl/migrations/script.py.mako"} | shipped
     assert names == _python_files(ROOT / "etl") | revisions | statements | others
 
 
@@ -144,7 +145,10 @@ def test_the_installed_wheel_does_the_main_job(
 
 
 def test_no_installation_is_ever_to_be_edited(installed: Path, tmp_path: Path) -> None:
-    """In an empty folder a wheel and an editable install read no file and name none of their own; `config init` writes one."""
+    """In an empty folder a wheel and an editable install read no file and name none of their own; `config init` writes one.
+
+    It writes the JSON Schema that the file's first line names, too.
+    """
     editable = Path(sys.executable).parent / "orchestra-etl"
     for number, command in enumerate((installed, editable)):
         folder = tmp_path / str(number)
@@ -178,6 +182,9 @@ def test_no_installation_is_ever_to_be_edited(installed: Path, tmp_path: Path) -
         assert (folder / "config" / "etl.toml").read_text() == (
             ROOT / "config" / "etl.toml"
         ).read_text()
+        for_editors = (ROOT / "config" / "etl.schema.json").read_text()
+        assert (folder / "config" / "etl.schema.json").read_text() == for_editors
+        assert _run(command, "config", "schema", folder=folder).stdout == for_editors
         used = _run(command, "config", "show", folder=folder, **variables)
         assert used.stdout.partition("\n")[2] == shown.stdout.partition("\n")[2]
         assert used.stdout.startswith("# config/etl.toml\n")

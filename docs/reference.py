@@ -172,7 +172,8 @@ def settings_schema() -> str:
     more than one value, such as a key that is given twice, is the program's alone.
     """
     found = Settings.model_json_schema(schema_generator=_TomlSchema)
-    models = {model.__name__: model for model in (Settings, *_SECTIONS.values())}
+    sections: tuple[type[BaseModel], ...] = (Settings, *_SECTIONS.values())
+    models = {model.__name__: model for model in sections}
     for name, part in ((Settings.__name__, found), *found["$defs"].items()):
         texts = _docstrings(models[name])
         del part["title"]

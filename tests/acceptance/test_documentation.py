@@ -16,7 +16,7 @@ from tests.acceptance.test_command import run
 from tests.conftest import ROOT
 from tests.support import configuration, environment, load, query, sync
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([\w-]+))?\)")
 TARGET = re.compile(r"^([a-z][\w-]*):", re.MULTILINE)

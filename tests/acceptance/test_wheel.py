@@ -118,6 +118,38 @@ def test_the_source_distribution_holds_what_developers_need(distributions: Distr
     assert not [name for name in names if name.endswith(".pyc") or name.startswith(".venv")]
 
 
+def test_the_wheel_of_a_checkout_is_the_same(distributions: Distributions, tmp_path: Path) -> None:
+    """The wheel built from the source distribution holds the same bytes as one built from the checkout."""
+    _check([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)])  # fmt: skip
+    [wheel] = tmp_path.glob("*.whl")
+    assert wheel.read_bytes() == distributions.wheel.read_bytes()
+
+
+def test_the_bill_of_materials_lists_what_runs(tmp_path: Path) -> None:
+    """Every pinned package with its hashes and licence, reached from the program; twice the same bytes."""
+    texts = []
+    for number in range(2):
+        path = tmp_path / f"{number}.json"
+        _check([sys.executable, str(ROOT / ".ci" / "sbom.py"), str(path)])
+        texts.append(path.read_bytes())
+    assert texts[0] == texts[1]
+    bill = json.loads(texts[0])
+    lock = (ROOT / "requirements-run.lock").read_text()
+    for one in bill["components"]:
+        [files] = one["externalReferences"]
+        for hashed in files["hashes"]:
+            lock = lock.replace(f"    --hash=sha256:{hashed['content']}", "", 1)
+        lock = lock.replace(f"{one['name']}=={one['version']}", "", 1)
+    assert set(lock) <= {" ", "\\", "\n"}
+    assert sum("licenses" in one for one in bill["components"]) > 0.9 * len(bill["components"])
+    needs = {one["ref"]: one.get("dependsOn", []) for one in bill["dependencies"]}
+    reached, found = set(), {bill["metadata"]["component"]["bom-ref"]}
+    while found:
+        reached |= found
+        found = {other for one in found for other in needs[one]} - reached
+    assert reached == needs.keys()
+
+
 def test_the_installed_wheel_does_the_main_job(
     installed: Path, distributions: Distributions, empty_database_url: str, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,21 @@ def test_the_image_serves_where_the_code_does() -> None:
         f'"--port", type=int, default={next(f.text for f in dashboards if f.name == "EXPOSE")}'
         in (ROOT / script).read_text().replace("'", '"')
     )
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_images_say_what_they_are(path: Path) -> None:
+    """Each has OCI labels: licence and text are the project's, version and revision are given to the build."""
+    last = dockerfile.read(path)[-3:]
+    assert [one.name for one in last] == ["ARG", "ARG", "LABEL"]
+    given = {one.text.partition("=")[0] for one in last[:2]}
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]+)"', last[2].text))
+    assert {labels["version"], labels["revision"]} == {f"${name}" for name in given}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert labels["licenses"] == project["license"]
+    assert labels["title"] in (project["name"], f"{project['name']}-superset")
+    if labels["title"] == project["name"]:
+        assert labels["description"] == project["description"]
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -9,7 +9,7 @@ RUN python -m venv --without-pip /opt/orchestra-etl \
     && /build/tools/bin/pip --python /opt/orchestra-etl/bin/python install --no-cache-dir --disable-pip-version-check \
         --require-hashes -r requirements-run.lock
 COPY migrations migrations
-COPY config/etl.toml config/etl.toml
+COPY config/etl.toml config/etl.schema.json config/
 COPY etl etl
 RUN /build/tools/bin/python -m build --wheel --no-isolation --outdir /build/dist . \
     && /build/tools/bin/pip --python /opt/orchestra-etl/bin/python install --no-cache-dir --disable-pip-version-check \
@@ -29,3 +29,11 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8484/livez', timeout=4)"]
 ENTRYPOINT ["orchestra-etl"]
 CMD ["serve"]
+# docker build --build-arg VERSION=1.0.0 --build-arg REVISION="$(git rev-parse HEAD)" .
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="orchestra-etl" \
+    org.opencontainers.image.description="The durable run history of Orchestra AI workflows, in PostgreSQL" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="$VERSION" \
+    org.opencontainers.image.revision="$REVISION"

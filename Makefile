@@ -28,7 +28,7 @@ help:
 	@echo "make docs    renew docs/reference/configuration.md and docs/reference/schema.md from the code"
 	@echo "make test-image  follow the steps of the Dockerfile on this machine (2 minutes)"
 	@echo "make test-containers  start docker-compose.yml in Docker, scale it, stop it, open its dashboards (6 minutes)"
-	@echo "make dist    build the wheel and the source distribution, install and try them"
+	@echo "make dist    build the wheel, the source distribution and the bill of materials; install and try them"
 	@echo "make lock    renew requirements.lock and requirements-run.lock"
 .PHONY: help
 
@@ -97,6 +97,8 @@ dist: $(VENV)/installed
 	@tag=$$(git tag --points-at HEAD 2>/dev/null | grep '^v' | head -1); version=$$($(BIN)/orchestra-etl --version | cut -d' ' -f2); \
 		test -z "$$tag" -o "$$tag" = "v$$version" || { echo "the tag $$tag is not the version $$version of pyproject.toml"; exit 1; }
 	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m pip check
+	$(BIN)/python .ci/sbom.py dist/orchestra_etl-$$($(BIN)/orchestra-etl --version | cut -d' ' -f2).cdx.json
 	$(BIN)/python -m pytest tests/acceptance/test_wheel.py $(ARGS)
 	@ls -l dist
 

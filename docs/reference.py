@@ -1,4 +1,4 @@
-"""Write the pages of `docs/reference` that follow from the code.
+"""Write the pages of `docs/reference` that follow from the code, and `config/etl.schema.json`.
 
 `make docs` runs this; tests compare the files with what it would write.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import shutil
 import sys
 import tempfile
@@ -20,10 +21,13 @@ import typer
 from psycopg.rows import dict_row
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 from typer.cli import get_docs_for_click
 
 from etl.cli.commands import app
 from etl.embedded.postgres import EmbeddedPostgres
+from etl.records import State
 from etl.schema import upgrade
 from etl.settings.models import Settings
 from etl.settings.sources import _LISTS, _NAMED, _SECTIONS, PREFIX
@@ -31,6 +35,7 @@ from etl.settings.values import Duration, _duration_text
 from etl.tables import PRIVATE
 
 REFERENCE = Path(__file__).parent / "reference"
+SETTINGS_SCHEMA = REFERENCE.parents[1] / "config" / "etl.schema.json"
 _DURATION = next(one for one in get_args(Duration) if hasattr(one, "func"))
 _HEAD = "<!-- Written by `make docs` from {source}. -->\n\n"
 
@@ -58,6 +63,12 @@ the user's own file. Neither overwrites a file. Files are UTF-8, or UTF-16 with 
 prints the settings in force, with secrets masked, and names the file.
 
 `ORCHESTRA_ETL_HOME` names the data directory of the embedded database.
+
+The first line of the file names a JSON Schema. Editors with Taplo, such as Visual Studio Code with
+Even Better TOML, complete names and mark mistakes with it. `config init` writes the schema beside the
+file as `etl.schema.json`. After an upgrade, write it again with `orchestra-etl config schema`. The
+schema expects numbers, `true` and `false` without quotes, and words in lower case; the program accepts
+other spellings too.
 """
 _SCHEMA = """\
 # Schema
@@ -142,6 +153,54 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
+_ENVIRONMENT_ONLY = (("api", "api_key"), ("redaction", "key"))
+
+
+class _TomlSchema(GenerateJsonSchema):
+    """The rules of a TOML file: it has no null, and a setting that is left out has its default."""
+
+    schema_dialect = "http://json-schema.org/draft-07/schema#"
+    """The newest that the editors' TOML plug-ins know."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        found = super().default_schema(schema)
+        default = found.pop("default", None)
+        if default is None or "$ref" in found:
+            return found
+        is_duration = found["type"] == "string" and isinstance(default, float)
+        return {**found, "default": _duration_text(default) if is_duration else default}
+
+
+def settings_schema() -> str:
+    """Return the JSON Schema of the configuration file, for editors.
+
+    It takes every file whose values are written as the reference shows them. A rule that needs
+    more than one value, such as a key that is given twice, is the program's alone.
+    """
+    found = Settings.model_json_schema(schema_generator=_TomlSchema)
+    sections: tuple[type[BaseModel], ...] = (Settings, *_SECTIONS.values())
+    models = {model.__name__: model for model in sections}
+    for name, part in ((Settings.__name__, found), *found["$defs"].items()):
+        texts = _docstrings(models[name])
+        del part["title"]
+        part["description"] = _sentences(part["description"])
+        for key, value in part["properties"].items():
+            if key in texts:
+                value["description"] = texts[key]
+    for section, key in _ENVIRONMENT_ONLY:
+        del found["$defs"][_SECTIONS[section].__name__]["properties"][key]
+    found["properties"]["states"]["additionalProperties"]["enum"] = list(get_args(State))
+    found["title"] = "Configuration of orchestra-etl"
+    ordered = {"$schema": _TomlSchema.schema_dialect, **found}
+    return json.dumps(ordered, indent=2, ensure_ascii=False) + "\n"
+
+
 _RELATIONS = """
     SELECT n.nspname AS schema, c.relname AS name, c.oid, c.relkind = 'v' AS is_view,
            obj_description(c.oid, 'pg_class') AS comment
@@ -215,6 +274,7 @@ def main() -> int:
     """Write every page."""
     (REFERENCE / "commands.md").write_text(commands())
     (REFERENCE / "configuration.md").write_text(configuration())
+    SETTINGS_SCHEMA.write_text(settings_schema())
     home = Path(tempfile.mkdtemp(prefix="orchestra-etl-docs-"))
     home.chmod(0o711)
     try:
@@ -223,7 +283,7 @@ def main() -> int:
             (REFERENCE / "schema.md").write_text(schema(server.url))
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    print("docs/reference: commands.md, configuration.md and schema.md are written")
+    print("docs/reference: commands.md, configuration.md, schema.md; config/etl.schema.json")
     return 0
 
 

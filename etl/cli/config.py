@@ -45,6 +45,7 @@ def register(app: typer.Typer) -> None:
     group.command("init")(init)
     group.command("check")(check)
     group.command("show")(show)
+    group.command("schema")(schema)
     app.add_typer(group)
 
 
@@ -60,7 +61,7 @@ def init(
     """Write a configuration file that explains every setting; one that is there is never overwritten.
 
     Without --user it is the file that --config or ORCHESTRA_ETL_CONFIG names, else config/etl.toml
-    in this folder.
+    in this folder. Its JSON Schema, for editors, is written beside it as etl.schema.json.
     """
     from etl.settings import sources
 
@@ -80,6 +81,8 @@ def init(
         # Never over one that somebody has made meanwhile.
         with path.open("x", encoding="utf-8") as file:
             file.write(sources.template())
+        schema_file = path.with_name(sources.SCHEMA_FILE)
+        schema_file.write_text(sources.json_schema(), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be written ({error.strerror}): name another file with --config"
@@ -114,6 +117,13 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
     for name, value in settings.masked().items():
         for line in _settings_lines(name, value):
             typer.echo(plain(line))
+
+
+def schema() -> None:
+    """Print the JSON Schema of the configuration file, for editors."""
+    from etl.settings import sources
+
+    typer.echo(sources.json_schema(), nl=False)
 
 
 def check(context: typer.Context, as_json: AsJson = False) -> int:

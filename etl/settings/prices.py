@@ -13,11 +13,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 _LONGEST_NAME = 500
+_LARGEST_AMOUNT = 1_000_000_000
 _STANDARD = "standard"
 
 
@@ -64,7 +66,8 @@ def _length(tokens: int) -> int:
 Amount = Annotated[
     Decimal,
     BeforeValidator(_number),
-    Field(ge=0, le=1_000_000_000, decimal_places=12, allow_inf_nan=False),
+    Field(ge=0, le=_LARGEST_AMOUNT, decimal_places=12, allow_inf_nan=False),
+    WithJsonSchema({"type": ["number", "string"], "minimum": 0, "maximum": _LARGEST_AMOUNT}),
 ]
 """Money for a million tokens, a thousand uses, or an hour."""
 Name = Annotated[str, Field(max_length=_LONGEST_NAME), AfterValidator(_name)]
@@ -79,7 +82,13 @@ class ModelPrice(BaseModel):
     no cost then.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        # Editors ask for no more: `_without_tokens` says when `input` and `output` may be left out.
+        json_schema_extra={"required": ["model"]},
+    )
 
     model: Name
     """In it `*` stands for any characters."""

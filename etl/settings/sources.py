@@ -25,6 +25,8 @@ from etl.settings.values import EMBEDDED, decode, expand_home, parse_json, read_
 
 PREFIX = "ORCHESTRA_ETL_"
 WORKING_FOLDER = Path("config/etl.toml")
+SCHEMA_FILE = "etl.schema.json"
+"""Beside the configuration file, for editors. The program never reads it."""
 _LARGEST_FILE = 16 * 1024 * 1024
 _NAMED = {
     "ORCHESTRA_API_KEY": ("api", "api_key"),
@@ -121,10 +123,19 @@ def user_file() -> Path | None:
 
 
 def template() -> str:
-    """A configuration file in which everything is explained: what `config init` writes."""
+    """Return a configuration file that explains every setting; its first line names SCHEMA_FILE."""
+    return _shipped("etl.toml")
+
+
+def json_schema() -> str:
+    """Return the JSON Schema of the configuration file, for editors."""
+    return _shipped(SCHEMA_FILE)
+
+
+def _shipped(name: str) -> str:
     package = Path(__file__).resolve().parent.parent
     # Inside an installed package, and in a checkout.
-    places = (package / "config" / "etl.toml", package.parent / "config" / "etl.toml")
+    places = (package / "config" / name, package.parent / "config" / name)
     return next(place for place in places if place.is_file()).read_text(encoding="utf-8")
 
 

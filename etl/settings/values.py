@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 from etl.errors import ConfigurationError
 
@@ -58,7 +58,14 @@ def _positive(seconds: float) -> float:
     return seconds
 
 
-Duration = Annotated[float, BeforeValidator(_seconds), PlainSerializer(_duration_text)]
+# As wide as `_seconds`, which takes spaces between any two characters and either case.
+_WRITTEN_DURATION = r"^\s*(?:[\d.][\d.\s]*(?:[Mm]\s*[Ss]|[SsMmHhDd])\s*)+$"
+Duration = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    PlainSerializer(_duration_text),
+    WithJsonSchema({"type": "string", "pattern": _WRITTEN_DURATION}),
+]
 """Seconds; zero is allowed."""
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 """Seconds, more than zero."""

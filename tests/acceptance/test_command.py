@@ -228,7 +228,8 @@ def test_health_and_metrics(history: History, variables: dict[str, str]) -> None
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+            with error:
+                return error.code, error.read().decode()
 
     with started("serve", variables=variables):
         wait_until(

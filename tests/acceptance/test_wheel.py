@@ -100,7 +100,8 @@ def test_the_wheel_holds_the_program_and_nothing_else(distributions: Distributio
     statements = {
         f"etl/migrations/sql/{path.name}" for path in (ROOT / "migrations" / "sql").glob("*.sql")
     }
-    others = {"etl/py.typed", "etl/config/etl.toml", "etl/migrations/script.py.mako"}
+    shipped = {"etl/config/etl.toml", "etl/config/etl.schema.json"}
+    others = {"etl/py.typed", "etl/migrations/script.py.mako"} | shipped
     assert names == _python_files(ROOT / "etl") | revisions | statements | others
 
 
@@ -115,6 +116,38 @@ def test_the_source_distribution_holds_what_developers_need(distributions: Distr
     }  # fmt: skip
     assert wanted | _python_files(ROOT / "tests") | _python_files(ROOT / "migrations") <= names
     assert not [name for name in names if name.endswith(".pyc") or name.startswith(".venv")]
+
+
+def test_the_wheel_of_a_checkout_is_the_same(distributions: Distributions, tmp_path: Path) -> None:
+    """The wheel built from the source distribution holds the same bytes as one built from the checkout."""
+    _check([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)])  # fmt: skip
+    [wheel] = tmp_path.glob("*.whl")
+    assert wheel.read_bytes() == distributions.wheel.read_bytes()
+
+
+def test_the_bill_of_materials_lists_what_runs(tmp_path: Path) -> None:
+    """Every pinned package with its hashes and licence, reached from the program; twice the same bytes."""
+    texts = []
+    for number in range(2):
+        path = tmp_path / f"{number}.json"
+        _check([sys.executable, str(ROOT / ".ci" / "sbom.py"), str(path)])
+        texts.append(path.read_bytes())
+    assert texts[0] == texts[1]
+    bill = json.loads(texts[0])
+    lock = (ROOT / "requirements-run.lock").read_text()
+    for one in bill["components"]:
+        [files] = one["externalReferences"]
+        for hashed in files["hashes"]:
+            lock = lock.replace(f"    --hash=sha256:{hashed['content']}", "", 1)
+        lock = lock.replace(f"{one['name']}=={one['version']}", "", 1)
+    assert set(lock) <= {" ", "\\", "\n"}
+    assert sum("licenses" in one for one in bill["components"]) > 0.9 * len(bill["components"])
+    needs = {one["ref"]: one.get("dependsOn", []) for one in bill["dependencies"]}
+    reached, found = set(), {bill["metadata"]["component"]["bom-ref"]}
+    while found:
+        reached |= found
+        found = {other for one in found for other in needs[one]} - reached
+    assert reached == needs.keys()
 
 
 def test_the_installed_wheel_does_the_main_job(
@@ -144,7 +177,10 @@ def test_the_installed_wheel_does_the_main_job(
 
 
 def test_no_installation_is_ever_to_be_edited(installed: Path, tmp_path: Path) -> None:
-    """In an empty folder a wheel and an editable install read no file and name none of their own; `config init` writes one."""
+    """In an empty folder a wheel and an editable install read no file and name none of their own; `config init` writes one.
+
+    It writes the JSON Schema that the file's first line names, too.
+    """
     editable = Path(sys.executable).parent / "orchestra-etl"
     for number, command in enumerate((installed, editable)):
         folder = tmp_path / str(number)
@@ -178,6 +214,9 @@ def test_no_installation_is_ever_to_be_edited(installed: Path, tmp_path: Path) -
         assert (folder / "config" / "etl.toml").read_text() == (
             ROOT / "config" / "etl.toml"
         ).read_text()
+        for_editors = (ROOT / "config" / "etl.schema.json").read_text()
+        assert (folder / "config" / "etl.schema.json").read_text() == for_editors
+        assert _run(command, "config", "schema", folder=folder).stdout == for_editors
         used = _run(command, "config", "show", folder=folder, **variables)
         assert used.stdout.partition("\n")[2] == shown.stdout.partition("\n")[2]
         assert used.stdout.startswith("# config/etl.toml\n")

@@ -20,6 +20,11 @@ def test_the_commands_are_documented_as_they_are() -> None:
     )
 
 
+def test_the_schema_for_editors_is_the_settings_own() -> None:
+    """The JSON Schema of the configuration file is what the settings' models say."""
+    assert reference.SETTINGS_SCHEMA.read_text() == reference.settings_schema(), "run `make docs`"
+
+
 def test_the_schema_is_documented_as_it_is(database_url: str) -> None:
     """Every table, column, view and function of an upgraded database stands in the reference with its comment."""
     assert (ROOT / "docs" / "reference" / "schema.md").read_text() == reference.schema(

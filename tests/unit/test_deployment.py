@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,13 +28,17 @@ DEPLOY = ROOT / "config" / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OURS = {name: one for name, one in COMPOSE["services"].items() if one["image"] == "orchestra-etl"}
 DOCKERFILES = (ROOT / "Dockerfile", ROOT / "config" / "superset" / "Dockerfile")
+KUSTOMIZATIONS = sorted((DEPLOY / "kubernetes").glob("*/kustomization.yaml"))
 MANIFESTS = [
     pytest.param(manifest, id=f"{path.name}: {manifest['kind']}")
-    for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    for path in sorted((DEPLOY / "kubernetes").glob("*/*.yaml"))
+    if path not in KUSTOMIZATIONS
     for manifest in yaml.safe_load_all(path.read_text())
 ]
 UNITS = sorted((DEPLOY / "systemd").iterdir())
 PORT = Service().port
+CONTAINERS = (ROOT / "docs" / "how-to" / "containers.md").read_text()
+KUBERNETES = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text()
 
 
 def _assert_is_a_command(words: Sequence[str]) -> None:
@@ -104,6 +110,21 @@ def test_the_image_serves_where_the_code_does() -> None:
         f'"--port", type=int, default={next(f.text for f in dashboards if f.name == "EXPOSE")}'
         in (ROOT / script).read_text().replace("'", '"')
     )
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_images_say_what_they_are(path: Path) -> None:
+    """Each has OCI labels: licence and text are the project's, version and revision are given to the build."""
+    last = dockerfile.read(path)[-3:]
+    assert [one.name for one in last] == ["ARG", "ARG", "LABEL"]
+    given = {one.text.partition("=")[0] for one in last[:2]}
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]+)"', last[2].text))
+    assert {labels["version"], labels["revision"]} == {f"${name}" for name in given}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert labels["licenses"] == project["license"]
+    assert labels["title"] in (project["name"], f"{project['name']}-superset")
+    if labels["title"] == project["name"]:
+        assert labels["description"] == project["description"]
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -185,18 +206,59 @@ def test_manifests_follow_their_schema(manifest: dict[str, Any]) -> None:
         assert [port["port"] for port in manifest["spec"]["ports"]] == [PORT]
         return
     assert pod["securityContext"]["runAsUser"] == 10001
-    [container] = pod["containers"]
-    _assert_is_a_command(container["args"])
-    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    [first], [main] = pod["initContainers"], pod["containers"]
+    assert first["args"] == ["db", "upgrade"], "the schema comes first"
+    assert all(
+        first[key] == main[key] for key in ("image", "env", "volumeMounts", "securityContext")
+    )
+    for container in (first, main):
+        _assert_is_a_command(container["args"])
+        assert container["resources"].keys() == {"requests", "limits"}
+    mounts = {mount["name"]: mount["mountPath"] for mount in main["volumeMounts"]}
     assert mounts.keys() == {volume["name"] for volume in pod["volumes"]}
-    for variable in container["env"]:
+    for variable in main["env"]:
         _assert_is_known(variable["name"])
         assert variable["value"].startswith(tuple(mounts.values()))
-    assert {port["containerPort"] for port in container.get("ports", ())} <= {PORT}
-    assert {container[one]["httpGet"]["path"] for one in container if one.endswith("Probe")} <= {
+    assert {port["containerPort"] for port in main.get("ports", ())} <= {PORT}
+    assert {main[one]["httpGet"]["path"] for one in main if one.endswith("Probe")} <= {
         "/livez",
         "/readyz",
     }
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
+def test_kustomizations_name_their_manifests(path: Path) -> None:
+    """Each lists every manifest of its folder, and nothing else."""
+    others = sorted(one.name for one in path.parent.iterdir() if one != path)
+    assert yaml.safe_load(path.read_text())["resources"] == others
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
+def test_the_documented_kustomization_is_built(path: Path, tmp_path: Path) -> None:
+    """What the page shows puts the image into every container, and `etl.toml` under a name that follows its content."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    [block] = re.findall(r"^```yaml\n(.*?)^```", KUBERNETES, re.MULTILINE | re.DOTALL)
+    own: dict[str, Any] = yaml.safe_load(block)
+    [shown] = own["resources"]
+    assert shown.endswith(f"config/deploy/kubernetes/{KUSTOMIZATIONS[-1].parent.name}")
+    own["resources"] = [os.path.relpath(path.parent, tmp_path.resolve())]
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    shutil.copy(ROOT / "config" / "etl.toml", tmp_path)
+    done = subprocess.run(
+        [kubectl, "kustomize", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    built = {one["kind"]: one for one in yaml.safe_load_all(done.stdout)}
+    for manifest in built.values():
+        kubernetes_validate.validate(manifest, "1.34", strict=True)
+    [pod] = filter(None, (_pod(one) for one in built.values() if "spec" in one))
+    images = {one["image"] for one in (*pod["initContainers"], *pod["containers"])}
+    [image] = own["images"]
+    assert images == {f"{image['newName']}:{image['newTag']}"}
+    [name] = [one["configMap"]["name"] for one in pod["volumes"] if "configMap" in one]
+    assert name == built["ConfigMap"]["metadata"]["name"] != "orchestra-etl"
 
 
 # systemd and cron
@@ -307,10 +369,6 @@ def test_the_crontab_line_keeps_the_exit_status(
 # What people type
 
 
-CONTAINERS = (ROOT / "docs" / "how-to" / "containers.md").read_text()
-KUBERNETES = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text()
-
-
 def test_commands_in_containers_are_written_down() -> None:
     """The compose file and its page name `workflows` and `status`; whatever is run there is a service and a command of ours."""
     for text in ((ROOT / "docker-compose.yml").read_text(), CONTAINERS):
@@ -323,26 +381,3 @@ def test_commands_in_containers_are_written_down() -> None:
             assert service in OURS
             if words:
                 _assert_is_a_command(words)
-
-
-def test_a_job_is_deleted_before_it_is_applied_again() -> None:
-    """The page deletes each Job, also one that is not there, applies it, and waits for longer than half a minute."""
-    jobs = [
-        (path.name, manifest["metadata"]["name"])
-        for path in (DEPLOY / "kubernetes").glob("*.yaml")
-        for manifest in yaml.safe_load_all(path.read_text())
-        if manifest["kind"] == "Job"
-    ]
-    assert jobs
-    lines = KUBERNETES.splitlines()
-    for file, name in jobs:
-        places = [
-            next(n for n, line in enumerate(lines) if re.search(pattern, line))
-            for pattern in (
-                rf"^kubectl delete job {name} --ignore-not-found$",
-                rf"^kubectl apply .*/{file}$",
-                rf"^kubectl wait .*--timeout=\d+m job/{name}$",
-                r"^kubectl apply .*/deployment.yaml$",
-            )
-        ]
-        assert places == sorted(places)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from typing import get_args
 
+import pytest
 import yaml
 
 from etl import errors
@@ -44,3 +47,19 @@ def test_every_alert_leads_to_what_to_do() -> None:
             rule["annotations"]["runbook_url"]
             == f"docs/how-to/operations.md#{rule['alert'].lower()}"
         )
+
+
+def test_prometheus_understands_its_files() -> None:
+    """Its own checker reads the rules, and the scrape configuration that names them."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed")
+    done = subprocess.run(
+        [promtool, "check", "config", ROOT / "config" / "prometheus" / "scrape.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+    assert f"{len(rules)} rules found" in done.stdout

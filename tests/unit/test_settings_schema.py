@@ -1,0 +1,137 @@
+"""The JSON Schema of the configuration file: editors accept what the program accepts."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from docs import reference
+from etl.errors import ConfigurationError
+from etl.settings import load, sources
+from etl.settings.values import Duration
+from tests.conftest import ROOT
+
+SCHEMA: dict[str, Any] = json.loads(reference.SETTINGS_SCHEMA.read_text())
+VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
+EXAMPLE = (ROOT / "config" / "etl.toml").read_text()
+DOCUMENTED = [
+    pytest.param(block, id=f"{path.name} {number}")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for number, block in enumerate(
+        re.findall(r"^```toml\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+    )
+]
+SECRETS = {"api.api_key", "redaction.key"}
+
+
+def _problems(text: str) -> list[str]:
+    """Return what the schema says about this TOML; days are strings to it, as to the editors."""
+    values = json.loads(json.dumps(tomllib.loads(text), default=str))
+    return [error.message for error in VALIDATOR.iter_errors(values)]
+
+
+def _program_accepts(path: Path, text: str) -> bool:
+    path.write_text(text)
+    try:
+        load(path, {"ORCHESTRA_REDACTION_KEY": "k" * 32})
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _names() -> Iterator[str]:
+    """Return every setting that the schema knows, as the program names them."""
+    yield from SCHEMA["properties"]
+    models = {model.__name__: section for section, model in sources._SECTIONS.items()}
+    for model, part in SCHEMA["$defs"].items():
+        yield from (f"{models[model]}.{key}" for key in part["properties"])
+
+
+def test_the_schema_has_every_setting() -> None:
+    """It is a valid schema, knows each setting with its description, and no secret."""
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+    assert {*_names()} == {*sources._KNOWN} - SECRETS
+    for part in SCHEMA["$defs"].values():
+        assert all(value["description"] for value in part["properties"].values())
+        assert part["additionalProperties"] is False
+
+
+def test_the_example_names_the_schema() -> None:
+    """The first line leads to it; the file fits it, also with every commented setting in force."""
+    first = EXAMPLE.splitlines()[0]
+    assert (ROOT / "config" / first.removeprefix("#:schema ")).samefile(reference.SETTINGS_SCHEMA)
+    assert _problems(EXAMPLE) == []
+    everything = re.sub(r"^# (?=\[\[|\w+ = )", "", EXAMPLE, flags=re.MULTILINE)
+    assert everything.count("\n[[") == 3
+    assert _problems(everything) == []
+
+
+@pytest.mark.parametrize("block", DOCUMENTED)
+def test_documented_settings_fit_the_schema(block: str, tmp_path: Path) -> None:
+    """Each example of the documentation is accepted by the program and by the schema."""
+    assert _program_accepts(tmp_path / "etl.toml", block)
+    assert _problems(block) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[api]\nbase_urls = "https://example.com"',
+        '[[workflows]]\nid = "a"\nlabel = { team = "b" }',
+        "[polling]\nlease = 60",
+        '[retention]\nruns = "a year"',
+        "[[prices]]\ninput = 1.0\noutput = 1.0",
+        '[[prices]]\nmodel = "a"\ninput = -1\noutput = 1',
+        '[[prices]]\nmodel = "a"\ncalls = true',
+        '[[redaction.rules]]\npath = "$.inputs"\naction = "hide"',
+        "[service]\nport = 65536",
+        '[states]\nreviewed = "done"',
+        "[colours]",
+        "workflows = {}",
+        *(name.replace(".", " = { ") + ' = "secret" }' for name in SECRETS),
+    ],
+)
+def test_the_schema_refuses_what_the_program_refuses(text: str, tmp_path: Path) -> None:
+    """Unknown names, other types, values out of range, and secrets in the file."""
+    assert not _program_accepts(tmp_path / "etl.toml", text)
+    assert _problems(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[prices]]\nmodel = "a"\ncalls = 5',
+        '[[prices]]\nmodel = "a"\ninput = "0.10"\noutput = 1\nvalid_from = 2026-01-01',
+        '[[workflows]]\nid = "a"\nlabels = { "any name" = "b" }\nruns = ["r"]',
+        '[states]\n"needs review" = "running"',
+        '[database]\nurl_file = "~/url"\nlock_timeout = "0s"',
+        "",
+    ],
+)
+def test_the_schema_accepts_what_the_program_accepts(text: str, tmp_path: Path) -> None:
+    """Prices without tokens, tables whose names are free, file names, days, an empty file."""
+    assert _program_accepts(tmp_path / "etl.toml", text)
+    assert _problems(text) == []
+
+
+@given(
+    st.text(alphabet=" .0159٣dhmsDHMS\t", max_size=12) | st.from_regex(r"(\d+ ?(ms|s|M|h|d) ?)+")
+)
+def test_every_duration_of_the_program_fits_the_schema(text: str) -> None:
+    """Whatever is a duration to the program is one to the editors."""
+    try:
+        TypeAdapter(Duration).validate_python(text)
+    except ValidationError:
+        return
+    pattern = SCHEMA["$defs"]["Polling"]["properties"]["lease"]["pattern"]
+    assert re.search(pattern, text)

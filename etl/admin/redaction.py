@@ -16,9 +16,10 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, Row, Table, TextClause, text
 
-from etl.admin.removal import lock
+from etl.admin.removal import analyze, lock
+from etl.analytics import changed_groups, rollups
 from etl.database import Database, allow_long
-from etl.ledger import changed_groups, dead_letters, redaction
+from etl.ledger import dead_letters, redaction
 from etl.load.staging import column_types, listed
 from etl.load.steps import update_payloads
 from etl.records import Payload, Rejected
@@ -235,8 +236,8 @@ def redact_stored(
 ) -> Redacted:
     """Bring all that is stored under the rules in force, in small transactions; safe to repeat, and beside a running service.
 
-    What rules have removed does not come back when they are lifted. Afterwards the rollups are to
-    be refreshed, and the tables analyzed.
+    What rules have removed does not come back when they are lifted. Unless it is stopped, it also
+    refreshes the rollups and analyzes the tables.
 
     Args:
         database: with the right schema.
@@ -263,6 +264,9 @@ def redact_stored(
                 log.info(
                     "redacting", runs=done.runs, steps=done.steps, dead_letters=done.dead_letters
                 )
+    rollups.drain(database, stopped=stopped)
+    if done.changed or done.dead_letters or done.rollups:
+        database.transaction(analyze)
     return done
 
 

@@ -12,13 +12,12 @@ from typing import Literal, TypeVar
 
 from sqlalchemy import Connection, Table, text
 
+from etl.analytics import changed_groups
 from etl.database import allow_long
-from etl.ledger import changed_groups
 from etl.tables import PAYLOADS, metadata, runs, steps
 
 T = TypeVar("T")
 Removal = Literal["erased", "pruned"]
-
 
 def _owner(table: Table) -> str | None:
     """The condition by which rows of a table belong to the runs `:ids`; None where they belong to none."""
@@ -30,7 +29,6 @@ def _owner(table: Table) -> str | None:
         if key.column is steps.c.id:
             return f"{key.parent.name} IN (SELECT id FROM orchestra.steps WHERE run_id = ANY (CAST(:ids AS text[])))"
     return None
-
 
 OWNED: Mapping[Table, str] = {
     table: condition
@@ -92,16 +90,13 @@ _TOMBSTONE = text("""
     WHERE run_id = ANY (CAST(:ids AS text[]))
 """)
 
-
 def holds_payload(table: Table) -> str:
     """The condition by which a row of this table still has a payload."""
     return "(" + " OR ".join(f"{column} IS NOT NULL" for column in RUN_PAYLOADS[table]) + ")"
 
-
 def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """The values in parts of at most `size`."""
     return (values[start : start + size] for start in range(0, len(values), size))
-
 
 def lock_runs(connection: Connection, run_ids: Sequence[str]) -> None:
     """Lock the ledger's rows of these runs until the transaction ends: nobody else writes their steps meanwhile.
@@ -110,7 +105,6 @@ def lock_runs(connection: Connection, run_ids: Sequence[str]) -> None:
     """
     connection.execute(_LOCK, {"ids": list(run_ids)})
 
-
 def lock(connection: Connection, run_ids: Sequence[str]) -> None:
     """As `lock_runs`, and rollups are not written meanwhile, either.
 
@@ -118,7 +112,6 @@ def lock(connection: Connection, run_ids: Sequence[str]) -> None:
     """
     lock_runs(connection, run_ids)
     changed_groups.wait_for_lock(connection)
-
 
 def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) -> dict[str, int]:
     """Delete what is stored of these runs, and make their ledger rows tombstones; the rows removed, by table.
@@ -135,7 +128,6 @@ def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) ->
     connection.execute(_FORGET_EXAMPLES, ids)
     removed["run_ledger"] = connection.execute(_TOMBSTONE, {**ids, "tracking": tracking}).rowcount
     return removed
-
 
 def analyze(connection: Connection) -> None:
     """Sample the tables anew: the planner's statistics keep frequent values, such as a user's id, after their rows are gone.

@@ -24,10 +24,9 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, TextClause, text
 
-from etl.analytics import computed
+from etl.analytics import changed_groups, computed
+from etl.analytics.changed_groups import Group, Stuck
 from etl.database import Database, allow_long
-from etl.ledger import changed_groups
-from etl.ledger.changed_groups import Group, Stuck
 from etl.refusals import is_database_error, is_transient, sqlstate
 
 log = structlog.get_logger(__name__)

@@ -41,7 +41,7 @@ def refresh(
 ) -> None:
     """Bring the rollups and the prices up to date; `sync`, `backfill` and `serve` do so by themselves."""
     from etl import app
-    from etl.ledger import changed_groups
+    from etl.analytics import changed_groups
 
     settings = invocation(context).settings()
     with app.open_database(settings) as database:

@@ -294,9 +294,8 @@ class Passes:
         wanted = list(only) if only is not None else self.workflow_ids
         if reread and not stop.is_set():
             await self._run(lambda c: requests.reread(c, wanted, since=since, until=until))
-        pending = await self._run(
-            lambda c: claims.pending(c, workflows=wanted, since=since, until=until)
-        )
+        due = claims.DueFilter(workflows=tuple(wanted), since=since, until=until)
+        pending = await self._run(lambda c: claims.pending(c, due))
         on_listed(pending.due)
         await self._drain(
             report, await self._now(), wanted, stop, on_load, since=since, until=until

@@ -14,10 +14,12 @@ from sqlalchemy import Connection, Table, text
 
 from etl.analytics import changed_groups
 from etl.database import allow_long
+from etl.ledger.reopening import FENCED, assign
 from etl.tables import PAYLOADS, metadata, runs, steps
 
 T = TypeVar("T")
 Removal = Literal["erased", "pruned"]
+
 
 def _owner(table: Table) -> str | None:
     """The condition by which rows of a table belong to the runs `:ids`; None where they belong to none."""
@@ -29,6 +31,7 @@ def _owner(table: Table) -> str | None:
         if key.column is steps.c.id:
             return f"{key.parent.name} IN (SELECT id FROM orchestra.steps WHERE run_id = ANY (CAST(:ids AS text[])))"
     return None
+
 
 OWNED: Mapping[Table, str] = {
     table: condition
@@ -81,22 +84,25 @@ _FORGET_POSITION = text("""
 # What stays: the id and the workflow, so that nothing brings the run back; where the walk of the
 # list met it; our own times of first sight and removal. The start is kept of a pruned run only: of
 # an erased one it could tell who it was.
-_TOMBSTONE = text("""
-    UPDATE orchestra_etl.run_ledger
-    SET tracking = :tracking, removed_at = now(), fencing_token = fencing_token + 1, leased_until = NULL, due_at = NULL,
+_TOMBSTONE = text(f"""
+    UPDATE orchestra_etl.run_ledger AS l
+    SET {assign(FENCED)}, tracking = :tracking, removed_at = now(), due_at = NULL,
         start_time = CASE WHEN :tracking = 'pruned' THEN start_time END,
         listing = NULL, listing_hash = NULL, read_digest = NULL, run_state = NULL, run_end_time = NULL, last_error = NULL,
         steps_observed_at = NULL, run_observed_at = NULL, not_found_since = NULL, checks = 0, attempts = 0
     WHERE run_id = ANY (CAST(:ids AS text[]))
 """)
 
+
 def holds_payload(table: Table) -> str:
     """The condition by which a row of this table still has a payload."""
     return "(" + " OR ".join(f"{column} IS NOT NULL" for column in RUN_PAYLOADS[table]) + ")"
 
+
 def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """The values in parts of at most `size`."""
     return (values[start : start + size] for start in range(0, len(values), size))
+
 
 def lock_runs(connection: Connection, run_ids: Sequence[str]) -> None:
     """Lock the ledger's rows of these runs until the transaction ends: nobody else writes their steps meanwhile.
@@ -105,6 +111,7 @@ def lock_runs(connection: Connection, run_ids: Sequence[str]) -> None:
     """
     connection.execute(_LOCK, {"ids": list(run_ids)})
 
+
 def lock(connection: Connection, run_ids: Sequence[str]) -> None:
     """As `lock_runs`, and rollups are not written meanwhile, either.
 
@@ -112,6 +119,7 @@ def lock(connection: Connection, run_ids: Sequence[str]) -> None:
     """
     lock_runs(connection, run_ids)
     changed_groups.wait_for_lock(connection)
+
 
 def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) -> dict[str, int]:
     """Delete what is stored of these runs, and make their ledger rows tombstones; the rows removed, by table.
@@ -128,6 +136,7 @@ def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) ->
     connection.execute(_FORGET_EXAMPLES, ids)
     removed["run_ledger"] = connection.execute(_TOMBSTONE, {**ids, "tracking": tracking}).rowcount
     return removed
+
 
 def analyze(connection: Connection) -> None:
     """Sample the tables anew: the planner's statistics keep frequent values, such as a user's id, after their rows are gone.

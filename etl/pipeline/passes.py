@@ -190,7 +190,7 @@ class Passes:
             await self._run(lambda c: workflows.describe(c, ()))
             if not self._all_workflows:
                 return None, 0
-            return type(error)(f"{error}; api.all_workflows needs this list", error.status), 0
+            return error.reworded(f"{error}; api.all_workflows needs this list"), 0
         except ApiError as error:
             log.warning("workflows_not_described", problem=str(error))
             return error if self._all_workflows else None, 0

@@ -298,9 +298,8 @@ class Sweeper:
         """
         if error.status not in (404, 405) or not await self._answers():
             return error
-        return type(error)(
-            f"{error}; where the server offers no run list, set discover = false and name the runs",
-            error.status,
+        return error.reworded(
+            f"{error}; where the server offers no run list, set discover = false and name the runs"
         )
 
     async def _answers(self) -> bool:

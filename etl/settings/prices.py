@@ -9,13 +9,13 @@ from typing import Annotated
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     field_validator,
     model_validator,
 )
+
+from etl.settings.section import Section
 
 _LONGEST_NAME = 500
 _STANDARD = "standard"
@@ -70,7 +70,7 @@ Amount = Annotated[
 Name = Annotated[str, Field(max_length=_LONGEST_NAME), AfterValidator(_name)]
 
 
-class ModelPrice(BaseModel):
+class ModelPrice(Section):
     """What a model, or all that a pattern matches, costs: for a million tokens, or for what else is charged.
 
     Part of `input` and `output` may have prices of their own. Without one, `cached_input`,
@@ -78,8 +78,6 @@ class ModelPrice(BaseModel):
     `citation` as `output`. Other parts have no price unless it is given: a call that has them has
     no cost then.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     model: Name
     """In it `*` stands for any characters."""

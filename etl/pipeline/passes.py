@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 import structlog
@@ -44,7 +43,6 @@ from etl.transform.redact import Redaction
 from etl.transform.states import StateMap
 from etl.transform.workflows import decode_workflows, node_types_of
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 # So many workflows are taken from one answer: each is three statements.
@@ -130,7 +128,7 @@ class Passes:
         redaction: Redaction,
     ) -> None:
         """`describe_every` (seconds): how often `GET /workflows` is asked. `node_types`, by workflow, is filled by it."""
-        self._database = database
+        self._run = database.in_thread
         self._client = client
         self._sweeper = sweeper
         self.poller = poller
@@ -434,6 +432,3 @@ class Passes:
         )
         report.load.add(polled.load)
         report.errors += polled.refused
-
-    async def _run(self, work: Callable[[Connection], T]) -> T:
-        return await asyncio.to_thread(self._database.transaction, work)

@@ -9,12 +9,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 from msgspec.structs import replace
-from sqlalchemy import Connection
 
 from etl.database import Database
 from etl.errors import ApiUnavailable, DatabaseError, EtlError, WorkflowRefused
@@ -26,7 +25,6 @@ from etl.pipeline.heartbeat import heartbeat
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reader, Reading
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 # Reads pause while so many bytes wait to be loaded: memory stays bounded when the database is
@@ -142,6 +140,7 @@ class _Drain:
         chosen: DueFilter,
     ) -> None:
         self._p = poller
+        self._run = poller._database.in_thread
         self._stop = stop
         self._on_load = on_load
         self._cutoff = cutoff
@@ -383,6 +382,3 @@ class _Drain:
         await asyncio.gather(*tasks, return_exceptions=True)
         if unread:
             await self._run(lambda c: claims.release(c, unread))
-
-    async def _run(self, work: Callable[[Connection], T]) -> T:
-        return await asyncio.to_thread(self._p._database.transaction, work)

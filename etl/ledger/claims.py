@@ -99,33 +99,27 @@ _LOCK = text("""
     FOR UPDATE OF l
 """)
 
-_RENEW = text("""
-    UPDATE orchestra_etl.run_ledger AS l
-    SET leased_until = now() + make_interval(secs => :lease)
-    FROM (
+# The claims that still stand. A renewal skips rows that a load has locked: their leases need none.
+_STANDING = """
         SELECT mine.run_id
         FROM orchestra_etl.run_ledger AS mine
         JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS bigint[])) AS held (run_id, token)
           ON mine.run_id = held.run_id COLLATE "C"
         WHERE mine.fencing_token = held.token AND mine.leased_until IS NOT NULL
         ORDER BY mine.run_id
-        FOR UPDATE OF mine SKIP LOCKED
-    ) AS renewed
+        FOR UPDATE OF mine"""
+
+_RENEW = text(f"""
+    UPDATE orchestra_etl.run_ledger AS l
+    SET leased_until = now() + make_interval(secs => :lease)
+    FROM ({_STANDING} SKIP LOCKED) AS renewed
     WHERE l.run_id = renewed.run_id
 """)
 
-_RELEASE = text("""
+_RELEASE = text(f"""
     UPDATE orchestra_etl.run_ledger AS l
     SET leased_until = NULL
-    FROM (
-        SELECT mine.run_id
-        FROM orchestra_etl.run_ledger AS mine
-        JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS bigint[])) AS held (run_id, token)
-          ON mine.run_id = held.run_id COLLATE "C"
-        WHERE mine.fencing_token = held.token AND mine.leased_until IS NOT NULL
-        ORDER BY mine.run_id
-        FOR UPDATE OF mine
-    ) AS released
+    FROM ({_STANDING}) AS released
     WHERE l.run_id = released.run_id
 """)
 

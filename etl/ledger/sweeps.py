@@ -130,13 +130,6 @@ _WRITE = text(f"""
     RETURNING xmax = 0 AS inserted, leased_until IS NULL AND due_at IS NOT DISTINCT FROM now() AS asked
 """)
 
-# What the statement above has left alone because it is another workflow's.
-_ELSEWHERE = text("""
-    SELECT l.run_id, l.workflow_id, l.removed_at IS NOT NULL AS removed
-    FROM orchestra_etl.run_ledger AS l
-    WHERE l.run_id = ANY (CAST(:ids AS text[])) AND l.workflow_id <> :workflow_id
-""")
-
 # Runs that retention has left behind before they were ever known here.
 _BURY = text("""
     INSERT INTO orchestra_etl.run_ledger

@@ -18,7 +18,7 @@ from etl.admin import rebuild, redaction, retention, roles
 from etl.admin.rebuild import Rebuilt
 from etl.admin.redaction import Redacted
 from etl.admin.retention import Horizons, Pruned
-from etl.analytics import prices, rollups
+from etl.analytics import price_lists, prices, rollups
 from etl.database import INTERACTIVE, Database
 from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError
@@ -370,14 +370,14 @@ def resolve_prices(settings: Settings, database: Database) -> int:
     return database.transaction(lambda c: prices.resolve(c, rules))
 
 
-def price_rule(setting: ModelPrice) -> prices.Rule:
+def price_rule(setting: ModelPrice) -> price_lists.Rule:
     """A price as it may be configured or set by command."""
-    return prices.Rule(
+    return price_lists.Rule(
         model=setting.model,
         currency=setting.currency,
         amounts=setting.amounts,
         provider=setting.provider,
-        valid_from=setting.valid_from or prices.ALWAYS,
+        valid_from=setting.valid_from or price_lists.ALWAYS,
         service_tier=setting.service_tier,
         above_input_tokens=setting.above_input_tokens,
     )

@@ -16,7 +16,8 @@ from sqlalchemy import Connection, text
 from etl.database import allow_long
 from etl.ledger import redaction
 from etl.ledger.redaction import Recorded
-from etl.transform.redact import Policy, Redaction, Rule, texts_of
+from etl.transform.exact_json import texts_of
+from etl.transform.redact import Policy, Redaction, Rule
 from etl.transform.scanner import split
 
 FIELDS = ("user_id", "organization_id")

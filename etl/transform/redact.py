@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -121,7 +121,7 @@ class Redaction:
         """What a `hash` rule makes of this text; None without a key."""
         return _hash(text, self._key) if self._key else None
 
-    def has_made(self, version: str, rules: Sequence[Mapping[str, Any]]) -> bool:
+    def has_made(self, version: str, rules: Sequence[Rule]) -> bool:
         """Whether a policy of this version, with these recorded rules, had today's key."""
         return bool(self._key) and _version(_rules_json(rules), self._key) == version
 
@@ -163,10 +163,7 @@ class Policy:
         }
         # Not the workflow: a rule does the same whether it was given for this one or for all.
         self.rules_json = _rules_json(
-            [
-                {"node": rule.node, "path": str(rule.query), "action": rule.action}
-                for rule in compiled
-            ]
+            [Rule(str(rule.query), rule.action, node=rule.node) for rule in compiled]
         )
         self.version = _version(self.rules_json, key)
 
@@ -306,9 +303,9 @@ def _version(rules_json: str, key: bytes) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest()
 
 
-def _rules_json(rules: Sequence[Mapping[str, Any]]) -> str:
+def _rules_json(rules: Sequence[Rule]) -> str:
     return json.dumps(
-        [{name: rule.get(name) for name in ("node", "path", "action")} for rule in rules]
+        [{"node": rule.node, "path": rule.path, "action": rule.action} for rule in rules]
     )
 
 

@@ -19,11 +19,11 @@ import structlog
 from psycopg.rows import dict_row
 from sqlalchemy import Connection, text
 
-from etl.admin.removal import lock_runs
 from etl.analytics import rollups
 from etl.database import Database, allow_long
 from etl.errors import SchemaMismatch
 from etl.ledger import rebuilds, workflows
+from etl.ledger.run_locks import lock_runs
 from etl.load.staging import Staging, column_types, listed
 from etl.refusals import sqlstate
 from etl.tables import steps

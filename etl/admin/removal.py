@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Table, text
 from etl.analytics import changed_groups
 from etl.database import allow_long
 from etl.ledger.reopening import FENCED, assign
+from etl.ledger.run_locks import lock_runs
 from etl.tables import PAYLOADS, metadata, runs, steps
 
 T = TypeVar("T")
@@ -44,10 +45,6 @@ RUN_PAYLOADS: Mapping[Table, tuple[str, ...]] = {
     table: columns for table, columns in PAYLOADS.items() if table in OWNED
 }
 """The columns with content that belong to a run: a workflow's graph does not, and stays when runs are removed."""
-
-_LOCK = text("""
-    SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) ORDER BY run_id FOR UPDATE
-""")
 
 _DELETE = {
     table.name: text(f"DELETE FROM {table.fullname} WHERE {owner}")
@@ -104,16 +101,8 @@ def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
-def lock_runs(connection: Connection, run_ids: Sequence[str]) -> None:
-    """Lock the ledger's rows of these runs until the transaction ends: nobody else writes their steps meanwhile.
-
-    What is read before may be out of date by then.
-    """
-    connection.execute(_LOCK, {"ids": list(run_ids)})
-
-
 def lock(connection: Connection, run_ids: Sequence[str]) -> None:
-    """As `lock_runs`, and rollups are not written meanwhile, either.
+    """Lock these runs until the transaction ends, and the rollups.
 
     A refresh under way could bring back the failures of a step that is being deleted.
     """

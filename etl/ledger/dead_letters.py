@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from etl.ledger import requests
 from etl.ledger.named_runs import naming
+from etl.ledger.run_locks import lock_runs
 from etl.records import Reason, Rejected
 
 # Of a run whose id another workflow has, the other one's row says nothing.
@@ -98,10 +99,6 @@ _CHOOSE = text("""
     SELECT id, run_id
     FROM orchestra_etl.dead_letters
     WHERE id = ANY (CAST(:ids AS bigint[])) OR (CAST(:ids AS bigint[]) IS NULL AND resolved_at IS NULL)
-""")
-
-_LOCK_RUNS = text("""
-    SELECT FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:run_ids AS text[])) ORDER BY run_id FOR UPDATE
 """)
 
 # In the order in which they are recorded: of the letters of no run, no row of the ledger is locked.
@@ -338,7 +335,7 @@ def discard(connection: Connection, ids: Sequence[int] | None) -> int:
 def _chosen(connection: Connection, ids: Sequence[int] | None) -> list[int]:
     """The numbers of these letters (None: of all open ones), their runs locked: a load, too, locks runs first, then letters."""
     rows = connection.execute(_CHOOSE, {"ids": None if ids is None else list(ids)}).all()
-    connection.execute(_LOCK_RUNS, {"run_ids": list({row.run_id for row in rows})})
+    lock_runs(connection, list({row.run_id for row in rows}))
     return [row.id for row in rows]
 
 

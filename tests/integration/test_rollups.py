@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 
 from etl.admin import erase, retention
 from etl.admin.erase import Selection
-from etl.analytics import changed_groups, rollups
-from etl.analytics.rollups import Difference
+from etl.analytics import changed_groups, rollups, verification
+from etl.analytics.verification import Difference
 from etl.database import Database
 from etl.ledger import state_map
 from etl.schema import upgrade
@@ -45,7 +45,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 def verified(database: Database) -> list[Difference]:
     """What `verify` finds."""
-    found = database.transaction(rollups.verify)
+    found = database.transaction(verification.verify)
     assert (found.stuck, found.failure) == ([], None)
     return found.differences
 
@@ -476,7 +476,7 @@ def test_a_long_refresh_says_how_far_it_is(
 
 
 @pytest.mark.parametrize(
-    "statement", [rollups._STEPS.compute, rollups._RUNS.compute, rollups._COMPUTE_FAILURES]
+    "statement", [rollups.STEPS.compute, rollups.RUNS.compute, rollups._COMPUTE_FAILURES]
 )
 def test_hours_are_computed_without_the_other_hours(
     database: Database, database_url: str, statement: TextClause

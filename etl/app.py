@@ -7,31 +7,34 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 import structlog
 from psycopg.conninfo import conninfo_to_dict
 
 from etl import logs, schema
-from etl.admin import rebuild, redaction, removal, retention, roles
+from etl.admin import rebuild, redaction, retention, roles
 from etl.admin.rebuild import Rebuilt
 from etl.admin.redaction import Redacted
 from etl.admin.retention import Horizons, Pruned
-from etl.analytics import prices, rollups
+from etl.analytics import price_lists, prices, rollups
 from etl.database import INTERACTIVE, Database
 from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError
 from etl.extract.client import OrchestraClient
-from etl.ledger import rebuilds, status
+from etl.ledger import rebuilds
 from etl.ledger.clock import DatabaseClock
 from etl.ledger.lifecycle import PollingPolicy
-from etl.ledger.status import Status, Watched
 from etl.pipeline.budget import RequestBudget
 from etl.pipeline.loading import Loader
 from etl.pipeline.passes import Passes, WorkflowPlan
 from etl.pipeline.poll import Poller
 from etl.pipeline.reading import Reader
 from etl.pipeline.sweep import Sweeper
+from etl.reports import status
+from etl.reports.status import Status
+from etl.reports.verdict import Watched
 from etl.settings import EMBEDDED, Settings, Workflow
 from etl.settings.prices import ModelPrice
 from etl.settings.values import is_secret
@@ -41,13 +44,13 @@ from etl.transform.states import StateMap
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 # Seconds between sweeps of a workflow that is not configured (api.all_workflows).
 DEFAULT_INTERVAL: float = Workflow.model_fields["interval"].default
 # A failure is called one when a workflow is this much (seconds) behind its own schedule: a restart,
 # a deployment or an hourly cron line in place of the service are none.
 GRACE = 7200.0
-# Seconds between two looks whether another process has refreshed the rollups.
-REFRESH_PAUSE = 0.5
 
 
 @contextmanager
@@ -251,10 +254,9 @@ async def refresh_rollups(
     Raises:
         DatabaseError: the database cannot be used.
     """
-    done = await asyncio.to_thread(rollups.drain, database, stopped=stopped)
-    if not stopped():
-        await asyncio.to_thread(resolve_prices, settings, database)
-    return done
+    return await _priced(
+        settings, database, partial(rollups.drain, database, stopped=stopped), stopped
+    )
 
 
 async def prune(
@@ -263,19 +265,13 @@ async def prune(
     wanted: Horizons,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Pruned:
-    """Remove what is older than these horizons, once all of it is counted; ends early once `stopped` says so.
+    """Remove what is older than these horizons; ends early once `stopped` says so.
 
     Raises:
         DatabaseError: the database cannot be used.
     """
-    # What is removed can be counted no more: the horizon must not move before everything is, by
-    # whomever. Another process is looked at, so there is no event to wait for.
-    while (await refresh_rollups(settings, database, stopped)).busy and not stopped():  # noqa: ASYNC110
-        await asyncio.sleep(REFRESH_PAUSE)
-    if stopped():
-        return Pruned(complete=False)
-    return await asyncio.to_thread(
-        retention.prune, database, wanted, keeping=rollups.keeping_counts, stopped=stopped
+    return await _priced(
+        settings, database, partial(retention.prune, database, wanted, stopped=stopped), stopped
     )
 
 
@@ -291,15 +287,14 @@ async def redact_stored(
         ConfigurationError: the redaction key cannot be read.
         DatabaseError: the database cannot be used.
     """
-    rules = open_redaction(settings)
-    done = await asyncio.to_thread(
-        redaction.redact_stored, database, rules, workflows=workflows, stopped=stopped
+    work = partial(
+        redaction.redact_stored,
+        database,
+        open_redaction(settings),
+        workflows=workflows,
+        stopped=stopped,
     )
-    if not stopped():
-        await refresh_rollups(settings, database, stopped)
-        if done.changed or done.dead_letters or done.rollups:
-            await asyncio.to_thread(database.transaction, removal.analyze)
-    return done
+    return await _priced(settings, database, work, stopped)
 
 
 async def rebuild_stored(
@@ -314,9 +309,18 @@ async def rebuild_stored(
         DatabaseError: the database cannot be used.
         SchemaMismatch: another version of the program brings the newest rules.
     """
-    done = await asyncio.to_thread(rebuild.rebuild, database, only=only, stopped=stopped)
+    return await _priced(
+        settings, database, partial(rebuild.rebuild, database, only=only, stopped=stopped), stopped
+    )
+
+
+async def _priced(
+    settings: Settings, database: Database, work: Callable[[], T], stopped: Callable[[], bool]
+) -> T:
+    """Do work that refreshes the rollups in a thread, then bring the prices up to date."""
+    done = await asyncio.to_thread(work)
     if not stopped():
-        await refresh_rollups(settings, database, stopped)
+        await asyncio.to_thread(resolve_prices, settings, database)
     return done
 
 
@@ -366,14 +370,14 @@ def resolve_prices(settings: Settings, database: Database) -> int:
     return database.transaction(lambda c: prices.resolve(c, rules))
 
 
-def price_rule(setting: ModelPrice) -> prices.Rule:
+def price_rule(setting: ModelPrice) -> price_lists.Rule:
     """A price as it may be configured or set by command."""
-    return prices.Rule(
+    return price_lists.Rule(
         model=setting.model,
         currency=setting.currency,
         amounts=setting.amounts,
         provider=setting.provider,
-        valid_from=setting.valid_from or prices.ALWAYS,
+        valid_from=setting.valid_from or price_lists.ALWAYS,
         service_tier=setting.service_tier,
         above_input_tokens=setting.above_input_tokens,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
@@ -248,6 +249,10 @@ class Database:
             else:
                 self._ending.wait(pause)
             pause = min(pause * 2, 5.0)
+
+    async def in_thread(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` as `transaction` does, in a thread, so that the event loop goes on."""
+        return await asyncio.to_thread(self.transaction, work)
 
     @property
     def is_ending(self) -> bool:

@@ -6,13 +6,20 @@ secret, a payload or the text of somebody else's exception that may hold one.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import copy
+from typing import ClassVar, Self
 
 
 class EtlError(Exception):
     """The root. `exit_status` is what a command ends with when the error reaches it."""
 
     exit_status: ClassVar[int] = 1
+
+    def reworded(self, text: str) -> Self:
+        """Return this error with another text; its other fields stay."""
+        other = copy.copy(self)
+        other.args = (text,)
+        return other
 
 
 class ConfigurationError(EtlError):

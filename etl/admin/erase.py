@@ -15,10 +15,11 @@ from sqlalchemy import Connection, text
 
 from etl.admin import persons
 from etl.admin.persons import Hidden, Person
-from etl.admin.removal import OWNED, batches, lock, remove
+from etl.admin.removal import OWNED, analyze, batches, lock, remove
+from etl.analytics import changed_groups, rollups
 from etl.database import Database, allow_long
 from etl.errors import ConfigurationError
-from etl.ledger import changed_groups, dead_letters
+from etl.ledger import dead_letters
 from etl.tables.rollups import run_rollup, step_rollup, step_rollup_daily
 from etl.transform.redact import Redaction
 
@@ -175,7 +176,7 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
     """Remove all that is stored of the selection's runs; what was removed. Safe to repeat, and beside a running service.
 
     Each transaction removes some runs whole. The search is repeated until it finds nothing, for
-    what was loaded meanwhile. Afterwards the rollups are to be refreshed, and the tables analyzed.
+    what was loaded meanwhile. Then the rollups are refreshed and the tables analyzed.
 
     Raises:
         ConfigurationError: as `find`; nothing was removed.
@@ -192,6 +193,9 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
     )
     if person is not None and person.field == "organization_id":
         rows["rollups"] = database.transaction(lambda c: _delete_counted(c, person))
+    rollups.drain(database)
+    if sum(rows.values()):
+        database.transaction(analyze)
     return database.transaction(
         lambda c: Found(
             runs, dict(rows), _not_read(c, selection, person), _hidden(c, person, rules)

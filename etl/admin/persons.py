@@ -16,7 +16,8 @@ from sqlalchemy import Connection, text
 from etl.database import allow_long
 from etl.ledger import redaction
 from etl.ledger.redaction import Recorded
-from etl.transform.redact import Policy, Redaction, Rule, texts_of
+from etl.transform.exact_json import texts_of
+from etl.transform.redact import Policy, Redaction, Rule
 from etl.transform.scanner import split
 
 FIELDS = ("user_id", "organization_id")
@@ -155,7 +156,7 @@ def hidden(connection: Connection, person: Person, rules: Redaction) -> Hidden:
     """Count the stored runs of which nobody can tell whether they are the person's."""
     allow_long(connection)
     recorded = redaction.recorded(connection)
-    ours = [one for one in recorded if rules.has_made(one.version, one.rules)]
+    ours = [one for one in recorded if rules.has_made(one.version, _rules(one))]
     parameters = {
         **person.parameters,
         "ours": [one.version for one in ours],
@@ -174,8 +175,11 @@ def hidden(connection: Connection, person: Person, rules: Redaction) -> Hidden:
 
 
 def _policy(recorded: Recorded) -> Policy:
-    rules = [Rule(one["path"], one["action"], node=one["node"]) for one in recorded.rules]
-    return Policy(rules, b"no hash of this is kept")
+    return Policy(_rules(recorded), b"no hash of this is kept")
+
+
+def _rules(recorded: Recorded) -> list[Rule]:
+    return [Rule(one.path, one.action, node=one.node) for one in recorded.rules]
 
 
 def _mentions(body: bytes, name: re.Pattern[str]) -> bool:

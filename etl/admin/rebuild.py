@@ -19,10 +19,11 @@ import structlog
 from psycopg.rows import dict_row
 from sqlalchemy import Connection, text
 
-from etl.admin.removal import lock_runs
+from etl.analytics import rollups
 from etl.database import Database, allow_long
 from etl.errors import SchemaMismatch
 from etl.ledger import rebuilds, workflows
+from etl.ledger.run_locks import lock_runs
 from etl.load.staging import Staging, column_types, listed
 from etl.refusals import sqlstate
 from etl.tables import steps
@@ -145,7 +146,7 @@ def rebuild(
     """Read all stored steps again that were not read by the newest rules, in small transactions; safe beside a running service.
 
     How far it is, is kept with the rows: whoever calls it next goes on from there, and several may
-    do so at once, by turns. Afterwards the rollups are to be refreshed.
+    do so at once, by turns. The rollups are refreshed at the end.
 
     Args:
         database: with the right schema.
@@ -176,6 +177,7 @@ def rebuild(
             size = max(size // 8, 1)
             continue
         if part.after is None:
+            rollups.drain(database, stopped=stopped)
             return done
         size, after = min(size * 2, batch), part.after
         for name in ("steps", "changed", "without_payload", "unreadable"):

@@ -10,48 +10,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import structlog
-from sqlalchemy import Connection, Row, Table, TextClause, text
+from sqlalchemy import Connection, TextClause, text
 
-from etl.admin.removal import lock
+from etl.admin.redacted_rows import redact_runs
+from etl.admin.removal import analyze
+from etl.analytics import changed_groups, rollups
 from etl.database import Database, allow_long
-from etl.ledger import changed_groups, dead_letters, redaction
-from etl.load.staging import column_types, listed
-from etl.load.steps import update_payloads
-from etl.records import Payload, Rejected
-from etl.tables import runs, steps
+from etl.ledger import dead_letters, redaction
+from etl.records import Rejected
 from etl.tables.rollups import run_rollup, step_rollup, step_rollup_daily
 from etl.transform.redact import Policy, Redaction
 from etl.transform.stored import (
-    RedactedRow,
-    StoredPayload,
-    StoredRow,
     redact_letter,
     redact_listing,
     redact_names,
-    redact_run,
-    redact_step,
 )
-from etl.usage import Usage
 
 log = structlog.get_logger(__name__)
 
 # Runs in one transaction, as long as their payloads are small: a load of one of them waits for it.
 BATCH = 100
-# Bytes of payloads held in memory at once, unless a single step has more.
-HELD = 16 << 20
 # Seconds between two lines of progress.
 SAY_EVERY = 10.0
-
-_PAYLOADS: tuple[Literal["inputs", "outputs"], ...] = ("inputs", "outputs")
-_RUN_COLUMNS = ("user_id", "organization_id", "error", "extra")
-_STEP_COLUMNS = (
-    *_RUN_COLUMNS, "step_metadata", "request_model", "response_model", "finish_reason", "reported_error",
-    *Usage.__struct_fields__,
-)  # fmt: skip
 
 _WORKFLOWS = text("""
     SELECT id FROM orchestra.workflows
@@ -70,86 +54,6 @@ _FIND_RUNS = text("""
     ORDER BY r.id
     LIMIT :limit
 """)
-
-_RUNS = text("""
-    SELECT r.id, r.user_id, r.organization_id, r.status, r.start_time, r.end_time, r.api_elapsed_seconds,
-           CAST(r.error AS text) AS error, CAST(r.extra AS text) AS extra, p.run_id IS NOT NULL AS has_payloads,
-           convert_to(CAST(p.inputs AS text), 'UTF8') AS inputs, convert_to(CAST(p.outputs AS text), 'UTF8') AS outputs,
-           p.inputs_raw, p.outputs_raw
-    FROM orchestra.runs AS r LEFT JOIN orchestra.run_payloads AS p ON p.run_id = r.id
-    WHERE r.id = ANY (CAST(:ids AS text[]))
-    ORDER BY r.id
-""")
-
-_SIZES = text("""
-    SELECT s.id, COALESCE(pg_column_size(i.data), 0) + COALESCE(pg_column_size(o.data), 0)
-                 + COALESCE(octet_length(i.raw), 0) + COALESCE(octet_length(o.raw), 0) AS size
-    FROM orchestra.steps AS s
-    LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id
-    LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id
-    WHERE s.run_id = ANY (CAST(:run_ids AS text[])) AND s.redaction_policy IS DISTINCT FROM CAST(:version AS text)
-    ORDER BY s.id
-""")
-
-_STEPS = text(f"""
-    SELECT s.id, s.user_id, s.organization_id, s.node_id, s.status, s.start_time, s.end_time, s.api_elapsed_seconds,
-           s.api_tokens, CAST(s.error AS text) AS error, CAST(s.step_metadata AS text) AS step_metadata,
-           CAST(s.extra AS text) AS extra, s.request_model, s.response_model, s.finish_reason, s.reported_error,
-           {listed(Usage.__struct_fields__, "s.")},
-           i.step_id IS NOT NULL AS has_inputs, convert_to(CAST(i.data AS text), 'UTF8') AS inputs, i.raw AS inputs_raw,
-           o.step_id IS NOT NULL AS has_outputs, convert_to(CAST(o.data AS text), 'UTF8') AS outputs, o.raw AS outputs_raw
-    FROM orchestra.steps AS s
-    LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id
-    LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id
-    WHERE s.id = ANY (CAST(:ids AS text[]))
-    ORDER BY s.id
-""")
-
-
-def _update(table: Table, columns: tuple[str, ...]) -> TextClause:
-    """Rows under other rules get what these leave of them; `updated_at` moves where that is something else."""
-    types = column_types(table, ("id", *columns, "content_hash"))
-    arrays = ", ".join(
-        f"CAST(:{name} AS {'text' if kind == 'JSONB' else kind.split()[0]}[])"
-        for name, kind in types.items()
-    )
-    new = {
-        name: f"CAST(n.{name} AS jsonb)" if kind == "JSONB" else f"n.{name}"
-        for name, kind in types.items()
-    }
-    fresh = ", ".join(new[name] for name in columns)
-    return text(f"""
-        UPDATE {table.fullname} AS t
-        SET {", ".join(f"{name} = {new[name]}" for name in columns)}, redaction_policy = :version,
-            content_hash = n.content_hash,
-            updated_at = CASE WHEN n.touched OR ({listed(columns, "t.")}) IS DISTINCT FROM ({fresh})
-                              THEN now() ELSE t.updated_at END
-        FROM unnest({arrays}, CAST(:touched AS boolean[])) AS n ({listed(tuple(types))}, touched)
-        WHERE t.id = n.id COLLATE "C"
-        RETURNING t.id, t.updated_at = now() AS changed
-    """)
-
-
-_UPDATE_RUNS, _UPDATE_STEPS = _update(runs, _RUN_COLUMNS), _update(steps, _STEP_COLUMNS)
-
-_UPDATE_RUN_PAYLOAD = {
-    name: text(f"""
-        UPDATE orchestra.run_payloads SET {name} = CAST(:data AS jsonb), {name}_raw = NULL,
-               note = CASE WHEN CAST(:note AS text) IS NULL THEN note ELSE concat_ws('; ', note, '{name}: ' || :note) END
-        WHERE run_id = :run_id
-    """)
-    for name in _PAYLOADS
-}
-_DROP_EMPTY = text("""
-    DELETE FROM orchestra.run_payloads
-    WHERE run_id = ANY (CAST(:ids AS text[])) AND note IS NULL
-      AND num_nonnulls(inputs, outputs, inputs_raw, outputs_raw) = 0
-""")
-
-# Derived from what has changed; the refresh that the change has queued writes them anew.
-_DROP_FAILURES = text(
-    "DELETE FROM orchestra.step_failures WHERE step_id = ANY (CAST(:ids AS text[]))"
-)
 
 _FIND_LISTINGS = text("""
     SELECT run_id FROM orchestra_etl.run_ledger
@@ -235,8 +139,8 @@ def redact_stored(
 ) -> Redacted:
     """Bring all that is stored under the rules in force, in small transactions; safe to repeat, and beside a running service.
 
-    What rules have removed does not come back when they are lifted. Afterwards the rollups are to
-    be refreshed, and the tables analyzed.
+    What rules have removed does not come back when they are lifted. Unless it is stopped, it also
+    refreshes the rollups and analyzes the tables.
 
     Args:
         database: with the right schema.
@@ -263,6 +167,9 @@ def redact_stored(
                 log.info(
                     "redacting", runs=done.runs, steps=done.steps, dead_letters=done.dead_letters
                 )
+    rollups.drain(database, stopped=stopped)
+    if done.changed or done.dead_letters or done.rollups:
+        database.transaction(analyze)
     return done
 
 
@@ -318,88 +225,8 @@ _find_runs, _find_listings, _find_letters = (
 
 
 def _redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> Redacted:
-    lock(connection, ids)
-    allow_long(connection)
-    left = {
-        row.id: redact_run(_stored(row), policy)
-        for row in connection.execute(_RUNS, {"ids": list(ids)})
-    }
-    changed = _write(connection, _UPDATE_RUNS, _RUN_COLUMNS, left, policy)
-    for run_id, one in left.items():
-        for name in _PAYLOADS:
-            if name not in one.payloads:
-                continue
-            gone = one.payloads[name] or Payload(None, 0)
-            data = None if gone.data is None else bytes(gone.data).decode()
-            connection.execute(
-                _UPDATE_RUN_PAYLOAD[name], {"run_id": run_id, "data": data, "note": gone.note}
-            )
-    connection.execute(
-        _DROP_EMPTY, {"ids": [run_id for run_id, one in left.items() if one.payloads]}
-    )
-    done = Redacted(runs=len(left), changed=len(changed))
-    sizes = connection.execute(_SIZES, {"run_ids": list(ids), "version": policy.version}).all()
-    for part in _parts([(row.id, row.size) for row in sizes]):
-        rows = connection.execute(_STEPS, {"ids": part})
-        found = {row.id: redact_step(_stored(row), policy) for row in rows}
-        changed = _write(connection, _UPDATE_STEPS, _STEP_COLUMNS, found, policy)
-        for name in _PAYLOADS:
-            update_payloads(
-                connection,
-                name,
-                {id: one.payloads[name] for id, one in found.items() if name in one.payloads},
-            )
-        connection.execute(_DROP_FAILURES, {"ids": changed})
-        done.steps += len(found)
-        done.changed += len(changed)
-    return done
-
-
-def _parts(sizes: Sequence[tuple[str, int]]) -> Iterator[list[str]]:
-    """The ids in parts whose sizes add up to no more than may be held, or of one."""
-    part: list[str] = []
-    held = 0
-    for id, size in sizes:
-        if part and held + size > HELD:
-            yield part
-            part, held = [], 0
-        part.append(id)
-        held += size
-    if part:
-        yield part
-
-
-def _stored(row: Row[Any]) -> StoredRow:
-    columns = dict(row._mapping)
-    payloads: dict[str, StoredPayload] = {}
-    for name in _PAYLOADS:
-        there = columns.pop(f"has_{name}", columns.get("has_payloads"))
-        content = StoredPayload(_bytes(columns.pop(name)), _bytes(columns.pop(f"{name}_raw")))
-        # A run has one row for both: what is null there was never given, or is gone.
-        if there and ("has_payloads" not in columns or content != (None, None)):
-            payloads[name] = content
-    columns.pop("has_payloads", None)
-    return StoredRow(columns, payloads)
-
-
-def _bytes(value: Any) -> bytes | None:
-    return None if value is None else bytes(value)
-
-
-def _write(
-    connection: Connection,
-    update: TextClause,
-    columns: tuple[str, ...],
-    left: Mapping[str, RedactedRow],
-    policy: Policy,
-) -> list[str]:
-    """Write the columns of these rows; the ids of those that changed."""
-    values: dict[str, object] = {
-        name: [one.columns[name] for one in left.values()] for name in columns
-    }
-    values |= {"id": list(left), "content_hash": [one.content_hash for one in left.values()]}
-    values |= {"touched": [bool(one.payloads) for one in left.values()], "version": policy.version}
-    return [row.id for row in connection.execute(update, values) if row.changed]
+    found = redact_runs(connection, ids, policy)
+    return Redacted(runs=found.runs, steps=found.steps, changed=found.changed)
 
 
 def _redact_listings(connection: Connection, ids: Sequence[str], policy: Policy) -> Redacted:

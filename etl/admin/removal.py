@@ -12,8 +12,10 @@ from typing import Literal, TypeVar
 
 from sqlalchemy import Connection, Table, text
 
+from etl.analytics import changed_groups
 from etl.database import allow_long
-from etl.ledger import changed_groups
+from etl.ledger.reopening import FENCED, assign
+from etl.ledger.run_locks import lock_runs
 from etl.tables import PAYLOADS, metadata, runs, steps
 
 T = TypeVar("T")
@@ -43,10 +45,6 @@ RUN_PAYLOADS: Mapping[Table, tuple[str, ...]] = {
     table: columns for table, columns in PAYLOADS.items() if table in OWNED
 }
 """The columns with content that belong to a run: a workflow's graph does not, and stays when runs are removed."""
-
-_LOCK = text("""
-    SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) ORDER BY run_id FOR UPDATE
-""")
 
 _DELETE = {
     table.name: text(f"DELETE FROM {table.fullname} WHERE {owner}")
@@ -83,9 +81,9 @@ _FORGET_POSITION = text("""
 # What stays: the id and the workflow, so that nothing brings the run back; where the walk of the
 # list met it; our own times of first sight and removal. The start is kept of a pruned run only: of
 # an erased one it could tell who it was.
-_TOMBSTONE = text("""
-    UPDATE orchestra_etl.run_ledger
-    SET tracking = :tracking, removed_at = now(), fencing_token = fencing_token + 1, leased_until = NULL, due_at = NULL,
+_TOMBSTONE = text(f"""
+    UPDATE orchestra_etl.run_ledger AS l
+    SET {assign(FENCED)}, tracking = :tracking, removed_at = now(), due_at = NULL,
         start_time = CASE WHEN :tracking = 'pruned' THEN start_time END,
         listing = NULL, listing_hash = NULL, read_digest = NULL, run_state = NULL, run_end_time = NULL, last_error = NULL,
         steps_observed_at = NULL, run_observed_at = NULL, not_found_since = NULL, checks = 0, attempts = 0
@@ -103,16 +101,8 @@ def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
-def lock_runs(connection: Connection, run_ids: Sequence[str]) -> None:
-    """Lock the ledger's rows of these runs until the transaction ends: nobody else writes their steps meanwhile.
-
-    What is read before may be out of date by then.
-    """
-    connection.execute(_LOCK, {"ids": list(run_ids)})
-
-
 def lock(connection: Connection, run_ids: Sequence[str]) -> None:
-    """As `lock_runs`, and rollups are not written meanwhile, either.
+    """Lock these runs until the transaction ends, and the rollups.
 
     A refresh under way could bring back the failures of a step that is being deleted.
     """

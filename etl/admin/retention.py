@@ -6,7 +6,7 @@ that the list shows to have ended behind the run horizon as a tombstone. Open ru
 touched. A run's age counts from its end; from its start where it has no end, or one before its
 start, and from when it was first seen where it has no start. A run is removed whole once that is
 before the horizon for runs and none of its steps began or ended later. What it counts in the
-rollups stays counted: whoever calls `prune` says how.
+rollups stays counted: all of it is counted before a horizon moves.
 
 `updated_at` stays as it is: whoever copies what has changed since then must not take a pruned row
 for new content.
@@ -17,7 +17,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +25,7 @@ import structlog
 from sqlalchemy import Connection, Row, Table, TextClause, text
 
 from etl.admin.removal import OWNED, RUN_PAYLOADS, batches, holds_payload, lock, remove
+from etl.analytics import rollups
 from etl.database import Database, allow_long
 from etl.load.retention import PRUNED
 from etl.tables import runs
@@ -40,6 +40,8 @@ BATCH = 1000
 SEARCH = 50_000
 # Seconds between two lines of progress.
 SAY_EVERY = 10.0
+# Seconds between two looks whether another process has refreshed the rollups.
+REFRESH_PAUSE = 0.5
 
 _MOVE_HORIZONS = text("""
     INSERT INTO orchestra_etl.retention AS r (id, payload_horizon, run_horizon)
@@ -166,10 +168,6 @@ _EMPTY_LETTERS = text(f"""
 """)
 
 
-Keeping = Callable[[Connection, Sequence[str]], AbstractContextManager[None]]
-"""Has what these runs count outlive them."""
-
-
 class Horizons(msgspec.Struct, frozen=True):
     """What lies before is removed; None: nothing is."""
 
@@ -239,32 +237,38 @@ def prune(
     database: Database,
     wanted: Horizons,
     *,
-    keeping: Keeping,
     batch: int = BATCH,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Pruned:
     """Remove what lies behind the horizons, oldest first, in small transactions; safe beside a running service.
 
+    The rollups are refreshed before, because what is removed can no longer be counted, and after.
+
     Args:
         database: with the right schema.
         wanted: the horizons; they are kept, so that nothing comes back.
-        keeping: is entered before runs are deleted, and left after, in the same transaction.
         batch: runs in a transaction.
         stopped: asked between two transactions; once true, what is left waits for the next call.
 
     Raises:
         DatabaseError: the database cannot be used; what was committed stays removed.
     """
+    # The horizon must not move before everything is counted, by whichever process counts it.
+    while rollups.drain(database, stopped=stopped).busy and not stopped():
+        time.sleep(REFRESH_PAUSE)
+    if stopped():
+        return Pruned(complete=False)
     database.transaction(
         lambda c: c.execute(_MOVE_HORIZONS, {"payloads": wanted.payloads, "runs": wanted.runs})
     )
     pruning = _Pruning(database, batch, stopped)
     # Runs first: what is removed whole needs no emptying.
     if wanted.runs is not None:
-        pruning.each(_FIND_RUNS, wanted.runs, functools.partial(_remove, keeping=keeping))
+        pruning.each(_FIND_RUNS, wanted.runs, _remove)
     if wanted.payloads is not None:
         pruning.each(_FIND_PAYLOADS, wanted.payloads, _empty_payloads)
         pruning.empty_letters(wanted.payloads)
+    rollups.drain(database, stopped=stopped)
     return pruning.done
 
 
@@ -350,11 +354,9 @@ def _prune_part(
     return done
 
 
-def _remove(
-    connection: Connection, run_ids: Sequence[str], done: Pruned, *, keeping: Keeping
-) -> None:
+def _remove(connection: Connection, run_ids: Sequence[str], done: Pruned) -> None:
     done.dead_letters = connection.execute(_EMPTY_LETTERS_OF, {"ids": list(run_ids)}).rowcount
-    with keeping(connection, run_ids):
+    with rollups.keeping_counts(connection, run_ids):
         removed = remove(connection, run_ids, "pruned")
     done.runs, done.steps = removed["run_ledger"], removed["steps"]
 

@@ -9,7 +9,8 @@ from decimal import Decimal
 import msgspec
 from sqlalchemy import Connection, text
 
-from etl.analytics.prices import COLUMNS, MODELS, Price, price_of
+from etl.analytics.price_lists import Price
+from etl.analytics.prices import COLUMNS, MODELS, price_of
 from etl.usage import BITS, CALLS, KINDS, STANDARD
 
 

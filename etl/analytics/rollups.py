@@ -17,17 +17,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import partial
 
 import msgspec
 import structlog
 from sqlalchemy import Connection, TextClause, text
 
-from etl.analytics import computed
+from etl.analytics import changed_groups, computed
+from etl.analytics.changed_groups import Group
 from etl.database import Database, allow_long
-from etl.ledger import changed_groups
-from etl.ledger.changed_groups import Group, Stuck
 from etl.refusals import is_database_error, is_transient, sqlstate
 
 log = structlog.get_logger(__name__)
@@ -142,7 +141,7 @@ def _keeping(
     """)
 
 
-_STEPS = _rollup(
+STEPS = _rollup(
     "step_rollup",
     "hour",
     (*computed.NODE, *computed.STEP_COUNTS, *computed.USAGE_SUMS),
@@ -150,7 +149,7 @@ _STEPS = _rollup(
     _GROUPS,
     computed.step_rollup(_STEPS_OF_GROUPS),
 )
-_RUNS = _rollup(
+RUNS = _rollup(
     "run_rollup",
     "hour",
     ("organization_id", *computed.RUN_COUNTS),
@@ -158,7 +157,7 @@ _RUNS = _rollup(
     _GROUPS,
     computed.run_rollup(_RUNS_OF_GROUPS),
 )
-_DAILY = _rollup(
+DAILY = _rollup(
     "step_rollup_daily",
     "day",
     (*computed.NODE, *computed.STEP_COUNTS, *computed.USAGE_SUMS),
@@ -168,10 +167,10 @@ _DAILY = _rollup(
 )
 
 _KEEP_STEPS = _keeping(
-    "step_rollup", _STEPS.columns, computed.step_rollup(_REMOVED_STEPS), computed.added_steps
+    "step_rollup", STEPS.columns, computed.step_rollup(_REMOVED_STEPS), computed.added_steps
 )
 _KEEP_RUNS = _keeping(
-    "run_rollup", _RUNS.columns, computed.run_rollup(_REMOVED_RUNS), computed.added_runs
+    "run_rollup", RUNS.columns, computed.run_rollup(_REMOVED_RUNS), computed.added_runs
 )
 
 _GROUPS_OF_RUNS = text(f"""
@@ -202,50 +201,6 @@ _COMPUTE_FAILURES = text(f"""
 """)
 
 
-def _differing(name: str, when: str, columns: tuple[str, ...], everything: str) -> str:
-    shown = ", ".join(columns)
-    stored = f"orchestra.{name}" + (" WHERE place > 0" if "place" in columns else "")
-    return f"""
-        SELECT DISTINCT workflow_id, {when} AS at, '{name}' AS what
-        FROM (
-            (SELECT {shown} FROM ({everything}) AS computed EXCEPT SELECT {shown} FROM {stored})
-            UNION ALL
-            (SELECT {shown} FROM {stored} EXCEPT SELECT {shown} FROM ({everything}) AS computed)
-        ) AS differing
-    """
-
-
-_HOURLY_DIFFERENCES = " UNION ALL ".join(
-    (
-        _differing("step_rollup", _STEPS.when, _STEPS.columns, _STEPS.everything),
-        _differing("run_rollup", _RUNS.when, _RUNS.columns, _RUNS.everything),
-        _differing(
-            "step_failures", "time", computed.FAILURE, computed.step_failures(computed.EVERY_STEP)
-        ),
-    )
-)
-_DAILY_DIFFERENCES = _differing("step_rollup_daily", _DAILY.when, _DAILY.columns, _DAILY.everything)
-
-# One statement and so one snapshot: what waits in the queue is known to differ. Days are never
-# frozen: they are what their hours say.
-_VERIFY = text(f"""
-    SELECT workflow_id, at, string_agg(what, ', ' ORDER BY what) AS what
-    FROM (
-        SELECT DISTINCT d.workflow_id, date_trunc('hour', d.at, 'UTC') AS at, d.what
-        FROM ({_HOURLY_DIFFERENCES}) AS d
-        WHERE date_trunc('hour', d.at, 'UTC') >= COALESCE((SELECT frozen_until FROM orchestra_etl.retention), '-infinity')
-          AND NOT EXISTS (
-              SELECT FROM orchestra_etl.changed_groups AS q
-              WHERE q.workflow_id = d.workflow_id AND q.hour = date_trunc('hour', d.at, 'UTC'))
-        UNION ALL
-        SELECT workflow_id, CAST(at AS timestamp) AT TIME ZONE 'UTC', what FROM ({_DAILY_DIFFERENCES}) AS d
-    ) AS found
-    WHERE NOT EXISTS (SELECT FROM orchestra_etl.changed_groups AS q WHERE q.workflow_id IS NULL)
-    GROUP BY workflow_id, at
-    ORDER BY workflow_id, at
-""")
-
-
 class Refreshed(msgspec.Struct):
     """What a refresh did."""
 
@@ -269,16 +224,6 @@ class Refreshed(msgspec.Struct):
         for name in ("groups", "frozen", "rows", "failures"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.waiting, self.stuck, self.busy = other.waiting, other.stuck, other.busy
-
-
-class Difference(msgspec.Struct, frozen=True):
-    """A group, or a day, that is not what follows from its runs and steps."""
-
-    workflow_id: str
-    at: datetime
-    """The hour, or the day's beginning."""
-    what: str
-    """The tables that differ."""
 
 
 def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
@@ -343,7 +288,7 @@ def _compute(
         "workflow_ids": [workflow_id for workflow_id, _ in days],
         "days": [day for _, day in days],
     }
-    for rollup, parameters in ((_STEPS, wanted), (_RUNS, wanted), (_DAILY, wanted_days)):
+    for rollup, parameters in ((STEPS, wanted), (RUNS, wanted), (DAILY, wanted_days)):
         connection.execute(rollup.drop, parameters)
         done.rows += connection.execute(rollup.compute, parameters).rowcount
     connection.execute(_DROP_FAILURES, wanted)
@@ -395,40 +340,3 @@ def drain(
             said = time.monotonic()
             log.info("refreshing_rollups", groups=done.groups, waiting=done.waiting)
     return done
-
-
-class Verified(msgspec.Struct, frozen=True):
-    """How the rollups compare with the runs and steps."""
-
-    differences: list[Difference]
-    stuck: list[Stuck]
-    """Groups that cannot be computed: their numbers are old."""
-    waiting: int
-    """Rows of the queue: their groups were not compared."""
-    overdue: int
-    """Those of them that should have been computed long ago."""
-    failure: str | None = None
-    """SQLSTATE with which the comparison itself failed."""
-
-    @property
-    def well(self) -> bool:
-        """Whether all that was compared is right, and nothing is known to be wrong."""
-        return not (self.differences or self.stuck or self.overdue or self.failure)
-
-
-def verify(connection: Connection) -> Verified:
-    """Compute everything that is not frozen and does not wait in the queue, and compare; changes nothing."""
-    allow_long(connection)
-    queue = (
-        changed_groups.stuck(connection),
-        changed_groups.waiting(connection),
-        changed_groups.overdue(connection),
-    )
-    try:
-        with connection.begin_nested():
-            rows = connection.execute(_VERIFY).all()
-    except Exception as error:
-        if not is_database_error(error) or is_transient(error):
-            raise
-        return Verified([], *queue, sqlstate(error))
-    return Verified([Difference(row.workflow_id, row.at, row.what) for row in rows], *queue)

@@ -245,7 +245,7 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
         raise
     except (NotFound, RequestRefused) as error:
         if settings.api.all_workflows or not settings.workflows:
-            raise type(error)(
+            raise error.reworded(
                 f"{error}; without a list of workflows, configure them by their ids"
             ) from None
         return f"{settings.api.base_url} {_UNLISTED}"

@@ -13,7 +13,7 @@ from etl.errors import ConfigurationError
 from etl.terminal import plain
 
 if TYPE_CHECKING:
-    from etl.ledger.dead_letters import StoredLetter
+    from etl.reports.dead_letters import StoredLetter
 
 Number = Annotated[
     int, typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="The letter's number.")
@@ -41,7 +41,7 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """The open letters, oldest first."""
-    from etl.ledger import dead_letters
+    from etl.reports import dead_letters
 
     with invocation(context).database() as database:
         found = database.transaction(
@@ -95,13 +95,14 @@ def show(
 ) -> None:
     """One letter: whose it is and why it was set aside."""
     from etl.ledger import dead_letters
+    from etl.reports.dead_letters import get
 
     if body and as_json:
         raise ConfigurationError(
             "--body writes the bytes and nothing else: give it or --json, not both"
         )
     with invocation(context).database() as database:
-        letter = database.transaction(lambda c: dead_letters.get(c, number))
+        letter = database.transaction(lambda c: get(c, number))
         content = database.transaction(lambda c: dead_letters.body(c, number)) if body else None
     if letter is None:
         raise ConfigurationError(

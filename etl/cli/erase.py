@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,7 +60,6 @@ def erase(
     """
     from etl import app
     from etl.admin import erase as admin
-    from etl.admin import removal
 
     if sum(given is not None for given in (run or None, user, organization)) != 1:
         raise ConfigurationError("give exactly one of --run, --user and --organization")
@@ -75,9 +73,7 @@ def erase(
     with app.open_database(settings) as database:
         if yes:
             found = admin.erase(database, selection, rules)
-            asyncio.run(app.refresh_rollups(settings, database))
-            if sum(found.rows.values()):
-                database.transaction(removal.analyze)
+            app.resolve_prices(settings, database)
         else:
             found = database.transaction(lambda c: admin.find(c, selection, rules))
     if as_json:

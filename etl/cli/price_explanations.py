@@ -17,8 +17,8 @@ from etl.usage import HOUR_MS, MILLION, THOUSAND
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from etl.analytics.price_lists import Price
     from etl.analytics.priced_calls import Explanation, Part
-    from etl.analytics.prices import Price
 
 _UNITS = {MILLION: "a million", THOUSAND: "a thousand", HOUR_MS: "an hour (3,600,000 ms)"}
 

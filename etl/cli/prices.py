@@ -20,8 +20,8 @@ from etl.usage import CALLS, KINDS, STANDARD
 
 if TYPE_CHECKING:
     from etl.analytics.default_prices import Publication
+    from etl.analytics.price_lists import Price, Rule
     from etl.analytics.priced_calls import Lack, Usage
-    from etl.analytics.prices import Price, Rule
     from etl.settings.prices import ModelPrice
 
 Model = Annotated[

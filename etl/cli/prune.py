@@ -62,7 +62,6 @@ def prune(
             )
             return 0
         done, interrupted = asyncio.run(_prune(settings, database, wanted))
-        asyncio.run(app.refresh_rollups(settings, database))
     _print(done, as_json=as_json)
     return 128 + interrupted if interrupted and not done.complete else 0
 

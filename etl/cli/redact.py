@@ -110,7 +110,8 @@ def preview(
 ) -> None:
     """Read a run from the API and show what the configured rules would remove from it; changes nothing."""
     from etl import app
-    from etl.ledger import redaction, runs
+    from etl.ledger import redaction
+    from etl.reports import runs
 
     settings = invocation(context).settings()
     rules = app.open_redaction(settings)

@@ -41,7 +41,7 @@ def refresh(
 ) -> None:
     """Bring the rollups and the prices up to date; `sync`, `backfill` and `serve` do so by themselves."""
     from etl import app
-    from etl.ledger import changed_groups
+    from etl.analytics import changed_groups
 
     settings = invocation(context).settings()
     with app.open_database(settings) as database:
@@ -81,10 +81,10 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
 
     What waits to be refreshed is left out. Reads every step: minutes for tens of millions.
     """
-    from etl.analytics import rollups
+    from etl.analytics import verification
 
     with invocation(context).database() as database:
-        found = database.transaction(rollups.verify)
+        found = database.transaction(verification.verify)
     if as_json:
         print_json(found)
         return 0 if found.well else 6

@@ -19,7 +19,7 @@ from etl.terminal import plain, safe_json
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from etl.ledger.runs import RecentRun, RunDetail, StepDetail
+    from etl.reports.runs import RecentRun, RunDetail, StepDetail
 
 BAR = 24
 """Characters that the whole length of a run takes."""
@@ -45,7 +45,7 @@ def list_runs(
     as_json: AsJson = False,
 ) -> None:
     """The newest stored runs, newest first."""
-    from etl.ledger import runs
+    from etl.reports import runs
 
     with invocation(context).database() as database:
         found = database.transaction(
@@ -86,7 +86,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """One run: when each step ran, for how long, and what became of it."""
-    from etl.ledger import runs
+    from etl.reports import runs
 
     with invocation(context).database() as database:
         found = database.transaction(lambda c: runs.get(c, run, payloads=payloads))

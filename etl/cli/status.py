@@ -14,7 +14,7 @@ from etl.terminal import plain
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from etl.ledger.status import Coverage, Status, WorkflowStatus
+    from etl.reports.status import Coverage, Status, WorkflowStatus
 
 CHECK_FAILED = 6
 

@@ -158,7 +158,7 @@ def _confirm(settings: Settings, workflow: str, ids: Sequence[str]) -> None:
     try:
         confirmed = asyncio.run(_is_confirmed(settings, workflow, ids))
     except (ConfigurationError, ApiError) as error:
-        raise type(error)(f"{unknown}, so the API must know it: {error}") from None
+        raise error.reworded(f"{unknown}, so the API must know it: {error}") from None
     if not confirmed:
         raise ConfigurationError(
             f"{unknown}; the API neither lists it nor answers for these runs: nothing was tracked, see `orchestra-etl workflows`"

@@ -88,7 +88,7 @@ async def _ask(settings: Settings) -> tuple[Workflow, ...]:
         except (NotFound, RequestRefused) as error:
             if error.status not in (404, 405):
                 raise
-            raise type(error)(
+            raise error.reworded(
                 f"{error}; where it lists no workflows, configure them by their ids"
             ) from None
     found = decode_workflows(answer.body)

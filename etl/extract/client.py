@@ -1,25 +1,19 @@
-"""The Orchestra API over HTTP: all of the project that knows httpx and aiohttp."""
+"""The Orchestra API over HTTP: requests, their retries, and what an answer's status means."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 import io
-import os
 import random
-import re
-import ssl
 import time
 import zlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from etl.errors import (
     ApiUnavailable,
@@ -32,17 +26,12 @@ from etl.errors import (
 )
 from etl.extract.gunzip import Gunzip, gunzip
 from etl.extract.http_dates import http_date, retry_after
+from etl.extract.transport import cause_of, open_transport
 from etl.identifiers import path_segment
 from etl.records import Answer
 
 FIRST_BACKOFF_SECONDS = 0.5
 """The longest pause after a first failed attempt; it doubles with every further one."""
-
-MAX_HEADER_BYTES, MAX_HEADERS = 64 * 1024, 256
-"""An answer's longest header line, and how many it may have: proxies and single sign-on add more than the library expects."""
-
-_CHECK_URL = "check `api.base_url` (ORCHESTRA_BASE_URL)"
-_CHECK_PROXY = "check HTTP_PROXY and HTTPS_PROXY, or unset `api.trust_env`"
 
 THREAD_FROM_BYTES = 1024 * 1024
 """Larger bodies are inflated in a thread: 1 MB takes about 3 ms, during which the event loop would stand still."""
@@ -76,9 +65,9 @@ class OrchestraClient:
         """Nothing is opened before the first request.
 
         Args:
-            base_url: every request goes to this origin, below this path.
+            base_url: every request goes to this origin, below this path; as the settings check it, without a slash at its end.
             api_key: asked for every attempt, so that a key file read anew takes effect at once.
-            header_name: the header that carries `Bearer <key>`.
+            header_name: the header that carries `Bearer <key>`; as the settings check it.
             concurrency: requests in flight at once; one that pauses before its next attempt is not in flight.
             deadline: seconds for one attempt, from connecting to the last byte of the body.
             max_response_bytes: the largest body, both as sent and decompressed.
@@ -93,16 +82,15 @@ class OrchestraClient:
                 `timeout`, `broken` or `cancelled` where none came whole, and the seconds that it took.
 
         Raises:
-            ConfigurationError: the base URL or the header's name cannot be used.
+            ConfigurationError: the base URL is none, or the environment's proxy or certificates cannot be used.
         """
-        self._base_url = _checked_base_url(base_url)
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header_name):
-            raise ConfigurationError(
-                f"`api.header_name` is no name of an HTTP header: {header_name!r}"
-            )
+        self._base_url = base_url
         self._api_key = api_key
         self._key: str | None = None
-        self._template = httpx.Request("GET", self._base_url)
+        try:
+            self._template = httpx.Request("GET", base_url)
+        except httpx.InvalidURL:
+            raise ConfigurationError("`api.base_url` is no URL") from None
         self._header_name = header_name
         self._deadline = deadline
         self._max_response_bytes = max_response_bytes
@@ -112,25 +100,7 @@ class OrchestraClient:
         self._on_throttled = on_throttled
         self._on_request = on_request
         self._in_flight = asyncio.Semaphore(concurrency)
-        ssl_context = _ssl_context(trust_env=trust_env)
-        proxy = _environment_proxy(self._base_url) if trust_env else None
-
-        def open_session() -> aiohttp.ClientSession:
-            return aiohttp.ClientSession(
-                # The semaphore bounds the connections already. Idle ones are dropped before the 5 s
-                # after which common servers drop them: a request sent just then would fail.
-                connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context, keepalive_timeout=4),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # Not aiohttp's own `trust_env`: it would also read `~/.netrc`, which collides with
-                # our header.
-                proxy=proxy,
-                max_line_size=MAX_HEADER_BYTES,
-                max_field_size=MAX_HEADER_BYTES,
-                max_headers=MAX_HEADERS,
-                middlewares=(_send_once,),
-            )
-
-        self._transport = AiohttpTransport(verify=ssl_context, client=open_session)
+        self._transport = open_transport(base_url, trust_env=trust_env)
         self.requests_sent = 0
         """Attempts made so far, the failed ones included."""
         self.has_answered = False
@@ -235,7 +205,7 @@ class OrchestraClient:
             raise _Unanswered(f"no whole answer within {self._deadline:g} s") from None
         except (httpx.HTTPError, aiohttp.ClientError, OSError, zlib.error) as error:
             status = "broken"
-            cause, advice = _cause(error, httpx.URL(self._base_url))
+            cause, advice = cause_of(error, httpx.URL(self._base_url))
             raise _Unanswered(cause, advice=advice) from None
         finally:
             self._on_request(endpoint, status, time.monotonic() - requested_at)
@@ -362,120 +332,7 @@ class _Unanswered(Exception):
         self.throttled = throttled
 
 
-async def _send_once(
-    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a request again by itself when the connection breaks.
-
-    That would pass by the shared budget and our own count; it sends again only after the errors
-    named here.
-    """
-    try:
-        return await send(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise aiohttp.ClientConnectionError from error
-
-
-def _cause(error: Exception, base: httpx.URL) -> tuple[str, str]:
-    """The kind of a transport failure, and what to look at; httpx's own classes tell less than what aiohttp raised below."""
-    match error.__cause__ if isinstance(error, httpx.HTTPError) else error:
-        case aiohttp.ClientConnectorCertificateError() as found:
-            return (
-                f"the TLS certificate of {_peer(found)} is not trusted",
-                f"{_CHECK_URL}, or set `api.trust_env`",
-            )
-        case aiohttp.ClientProxyConnectionError():
-            return "cannot connect to the proxy", _CHECK_PROXY
-        case aiohttp.ClientConnectorDNSError() as found if found.host not in (
-            base.host,
-            base.raw_host.decode("ascii"),
-        ):
-            return f"the proxy's name cannot be resolved ({_peer(found)})", _CHECK_PROXY
-        case aiohttp.ClientConnectorDNSError() as found:
-            return f"the host's name cannot be resolved ({_peer(found)})", _CHECK_URL
-        case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) as found if (
-            number > 0
-        ):
-            return f"cannot connect to {_peer(found)} ({os.strerror(number)})", _CHECK_URL
-        case aiohttp.ClientConnectorError() as found:
-            return f"cannot connect to {_peer(found)}", _CHECK_URL
-        case aiohttp.ClientHttpProxyError():
-            return "the proxy refuses the connection", "check HTTP_PROXY and HTTPS_PROXY"
-        case aiohttp.ClientPayloadError() | zlib.error():
-            return "the answer's body is cut off or broken", ""
-        case aiohttp.ClientConnectionError():
-            return "the server closed the connection", ""
-        case aiohttp.ClientResponseError(message=str(text)) if (
-            "Got more than" in text or "Too many headers" in text
-        ):
-            most = f"more than {MAX_HEADER_BYTES:,} bytes, or more than {MAX_HEADERS} headers"
-            return f"the answer has a header line of {most}", ""
-        case aiohttp.ClientResponseError():
-            return "the answer is no HTTP", _CHECK_URL
-        case unforeseen:
-            return type(unforeseen).__name__, ""
-
-
-def _peer(error: aiohttp.ClientConnectorError) -> str:
-    return f"{error.host}:{error.port}"
-
-
 def _too_large(url: str, limit: int) -> ResponseTooLarge:
     return ResponseTooLarge(
         f"GET {url}: the answer is larger than `api.max_response_bytes` ({limit})"
     )
-
-
-def _checked_base_url(base_url: str) -> str:
-    """The URL without trailing slashes.
-
-    Raises ConfigurationError, whose text does not repeat the URL: it may hold a password.
-    """
-    problem = ConfigurationError(
-        "`api.base_url` must be an http or https URL without user, query and fragment"
-    )
-    try:
-        url = httpx.URL(base_url)
-    except (httpx.InvalidURL, TypeError):
-        raise problem from None
-    if (
-        url.scheme not in {"http", "https"}
-        or not url.host
-        or url.userinfo
-        or "?" in base_url
-        or "#" in base_url
-    ):
-        raise problem
-    return base_url.rstrip("/")
-
-
-def _environment_proxy(base_url: str) -> str | None:
-    """The proxy that the environment names. Raises ConfigurationError, without the URL: it may hold a password."""
-    url = httpx.URL(base_url)
-    proxy = None if proxy_bypass(url.host) else getproxies().get(url.scheme)
-    if proxy is None:
-        return None
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        parts = urlsplit(proxy)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigurationError(
-            f"{url.scheme.upper()}_PROXY: must be the URL of an HTTP proxy, such as http://proxy:3128"
-        )
-    return proxy
-
-
-def _ssl_context(*, trust_env: bool) -> ssl.SSLContext:
-    """The certificate authorities. Raises ConfigurationError where the environment names some that cannot be read."""
-    try:
-        return httpx.create_ssl_context(trust_env=trust_env)
-    except OSError as error:
-        variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
-        raise ConfigurationError(
-            f"{variable}: the certificates cannot be read: {error.strerror or 'not in PEM form'}"
-        ) from None

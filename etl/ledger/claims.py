@@ -54,17 +54,18 @@ class Settlement(msgspec.Struct, frozen=True):
     listing_loaded: bool = False
 
 
-_CLAIM = text("""
-    WITH due AS (
-        SELECT run_id
-        FROM orchestra_etl.run_ledger
-        WHERE due_at <= LEAST(now(), CAST(:cutoff AS timestamptz))
-          AND (leased_until IS NULL OR leased_until < now())
+_IS_DUE = """due_at <= LEAST(now(), CAST(:cutoff AS timestamptz))
           AND (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
           AND NOT workflow_id = ANY (CAST(:except_workflows AS text[]))
           AND (CAST(:since AS timestamptz) IS NULL OR start_time >= CAST(:since AS timestamptz))
           AND (CAST(:until AS timestamptz) IS NULL OR start_time < CAST(:until AS timestamptz))
-          AND (CAST(:listed_since AS timestamptz) IS NULL OR listed_at >= CAST(:listed_since AS timestamptz))
+          AND (CAST(:listed_since AS timestamptz) IS NULL OR listed_at >= CAST(:listed_since AS timestamptz))"""
+
+_CLAIM = text(f"""
+    WITH due AS (
+        SELECT run_id
+        FROM orchestra_etl.run_ledger
+        WHERE {_IS_DUE} AND (leased_until IS NULL OR leased_until < now())
         ORDER BY priority, due_at
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -79,16 +80,12 @@ _CLAIM = text("""
               l.steps_observed_at, l.priority, l.due_at
 """)
 
-_PENDING = text("""
+_PENDING = text(f"""
     SELECT count(*) AS due,
            count(*) FILTER (WHERE leased_until >= now()) AS leased,
            EXTRACT(epoch FROM min(leased_until) FILTER (WHERE leased_until >= now()) - now()) AS next_expiry
     FROM orchestra_etl.run_ledger
-    WHERE due_at <= LEAST(now(), CAST(:cutoff AS timestamptz))
-      AND (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
-      AND NOT workflow_id = ANY (CAST(:except_workflows AS text[]))
-      AND (CAST(:since AS timestamptz) IS NULL OR start_time >= CAST(:since AS timestamptz))
-      AND (CAST(:until AS timestamptz) IS NULL OR start_time < CAST(:until AS timestamptz))
+    WHERE {_IS_DUE}
 """)
 
 # Key order: two writers that lock the same rows in the same order cannot deadlock.
@@ -102,33 +99,27 @@ _LOCK = text("""
     FOR UPDATE OF l
 """)
 
-_RENEW = text("""
-    UPDATE orchestra_etl.run_ledger AS l
-    SET leased_until = now() + make_interval(secs => :lease)
-    FROM (
+# The claims that still stand. A renewal skips rows that a load has locked: their leases need none.
+_STANDING = """
         SELECT mine.run_id
         FROM orchestra_etl.run_ledger AS mine
         JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS bigint[])) AS held (run_id, token)
           ON mine.run_id = held.run_id COLLATE "C"
         WHERE mine.fencing_token = held.token AND mine.leased_until IS NOT NULL
         ORDER BY mine.run_id
-        FOR UPDATE OF mine SKIP LOCKED
-    ) AS renewed
+        FOR UPDATE OF mine"""
+
+_RENEW = text(f"""
+    UPDATE orchestra_etl.run_ledger AS l
+    SET leased_until = now() + make_interval(secs => :lease)
+    FROM ({_STANDING} SKIP LOCKED) AS renewed
     WHERE l.run_id = renewed.run_id
 """)
 
-_RELEASE = text("""
+_RELEASE = text(f"""
     UPDATE orchestra_etl.run_ledger AS l
     SET leased_until = NULL
-    FROM (
-        SELECT mine.run_id
-        FROM orchestra_etl.run_ledger AS mine
-        JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS bigint[])) AS held (run_id, token)
-          ON mine.run_id = held.run_id COLLATE "C"
-        WHERE mine.fencing_token = held.token AND mine.leased_until IS NOT NULL
-        ORDER BY mine.run_id
-        FOR UPDATE OF mine
-    ) AS released
+    FROM ({_STANDING}) AS released
     WHERE l.run_id = released.run_id
 """)
 
@@ -177,6 +168,26 @@ _VANISHED = text("""
 """)
 
 
+class DueFilter(msgspec.Struct, frozen=True):
+    """A choice among the runs that are due; by default, all of them."""
+
+    cutoff: datetime | None = None
+    """Only runs due at or before this database time."""
+    workflows: tuple[str, ...] | None = None
+    """Only runs of these; None for all."""
+    except_workflows: tuple[str, ...] = ()
+    """No runs of these."""
+    since: datetime | None = None
+    """Only runs that started then or later, by the run list."""
+    until: datetime | None = None
+    """Only runs that started before, by the run list."""
+    listed_since: datetime | None = None
+    """Only runs that a page has listed which was requested then or later (database time)."""
+
+
+ALL_DUE = DueFilter()
+
+
 class Pending(msgspec.Struct, frozen=True):
     """What is due up to a point in time."""
 
@@ -192,12 +203,7 @@ def claim(
     *,
     limit: int,
     lease: float,
-    cutoff: datetime | None = None,
-    workflows: Sequence[str] | None = None,
-    except_workflows: Sequence[str] = (),
-    since: datetime | None = None,
-    until: datetime | None = None,
-    listed_since: datetime | None = None,
+    among: DueFilter = ALL_DUE,
 ) -> list[Claim]:
     """Claim up to `limit` due runs, live ones before backfill, for `lease` seconds.
 
@@ -205,26 +211,9 @@ def claim(
         connection: in a transaction.
         limit: how many at most.
         lease: seconds.
-        cutoff: only runs due at or before this database time.
-        workflows: only runs of these; None for all.
-        except_workflows: no runs of these.
-        since: only runs that started then or later, by the run list.
-        until: only runs that started before, by the run list.
-        listed_since: only runs that a page has listed which was requested then or later (database time).
+        among: which of the due runs may be claimed.
     """
-    rows = connection.execute(
-        _CLAIM,
-        {
-            "limit": limit,
-            "lease": lease,
-            "cutoff": cutoff,
-            "workflows": _array(workflows),
-            "except_workflows": list(except_workflows),
-            "since": since,
-            "until": until,
-            "listed_since": listed_since,
-        },
-    ).all()
+    rows = connection.execute(_CLAIM, {"limit": limit, "lease": lease, **_parameters(among)}).all()
     return [
         Claim(
             run_id=row.run_id,
@@ -250,26 +239,9 @@ def claim(
     ]
 
 
-def pending(
-    connection: Connection,
-    *,
-    cutoff: datetime | None = None,
-    workflows: Sequence[str] | None = None,
-    except_workflows: Sequence[str] = (),
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> Pending:
-    """Count what is still due, by the same conditions as `claim`."""
-    row = connection.execute(
-        _PENDING,
-        {
-            "cutoff": cutoff,
-            "workflows": _array(workflows),
-            "except_workflows": list(except_workflows),
-            "since": since,
-            "until": until,
-        },
-    ).one()
+def pending(connection: Connection, among: DueFilter = ALL_DUE) -> Pending:
+    """Count the due runs, those that are claimed included."""
+    row = connection.execute(_PENDING, _parameters(among)).one()
     return Pending(row.due, row.leased, None if row.next_expiry is None else float(row.next_expiry))
 
 
@@ -301,8 +273,12 @@ def vanished(connection: Connection, run_ids: Sequence[str], *, gone_after: floa
     return {row.run_id for row in rows}
 
 
-def _array(values: Sequence[str] | None) -> list[str] | None:
-    return None if values is None else list(values)
+def _parameters(among: DueFilter) -> dict[str, object]:
+    return {
+        **msgspec.structs.asdict(among),
+        "workflows": None if among.workflows is None else list(among.workflows),
+        "except_workflows": list(among.except_workflows),
+    }
 
 
 def _held(claims: Sequence[Claim]) -> dict[str, list[str] | list[int]]:

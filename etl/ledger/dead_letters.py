@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from etl.ledger import requests
 from etl.ledger.named_runs import naming
+from etl.ledger.run_locks import lock_runs
 from etl.records import Reason, Rejected
 
 # Of a run whose id another workflow has, the other one's row says nothing.
@@ -89,28 +90,6 @@ _RESOLVE = text(f"""
       AND (NOT CAST(:steps_only AS boolean) OR {_HOLDS_STEPS})
 """)
 
-_STORED = """
-    SELECT d.id, d.workflow_id, w.name AS workflow_name, d.run_id, d.step_id, d.reason, d.detail,
-           octet_length(d.body) AS size_bytes, d.occurrences, d.first_seen_at, d.last_seen_at, d.resolved_at, d.resolution
-    FROM orchestra_etl.dead_letters AS d
-    LEFT JOIN orchestra.workflows AS w ON w.id = d.workflow_id
-"""
-
-_FIND = text(f"""
-    {_STORED}
-    WHERE (CAST(:workflows AS text[]) IS NULL OR d.workflow_id = ANY (CAST(:workflows AS text[])))
-      AND (:resolved OR d.resolved_at IS NULL)
-    ORDER BY d.id
-""")
-
-_COUNT_SETTLED = text("""
-    SELECT count(*) FROM orchestra_etl.dead_letters
-    WHERE resolved_at IS NOT NULL
-      AND (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
-""")
-
-_GET = text(f"{_STORED} WHERE d.id = :id")
-
 _BODY = text("SELECT body FROM orchestra_etl.dead_letters WHERE id = :id")
 
 _KNOWN = text("SELECT id FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))")
@@ -120,10 +99,6 @@ _CHOOSE = text("""
     SELECT id, run_id
     FROM orchestra_etl.dead_letters
     WHERE id = ANY (CAST(:ids AS bigint[])) OR (CAST(:ids AS bigint[]) IS NULL AND resolved_at IS NULL)
-""")
-
-_LOCK_RUNS = text("""
-    SELECT FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:run_ids AS text[])) ORDER BY run_id FOR UPDATE
 """)
 
 # In the order in which they are recorded: of the letters of no run, no row of the ledger is locked.
@@ -282,26 +257,6 @@ def resolve(connection: Connection, run_ids: Sequence[str], *, steps_only: bool 
     connection.execute(_RESOLVE, {"run_ids": list(run_ids), "steps_only": steps_only})
 
 
-class StoredLetter(msgspec.Struct, frozen=True):
-    """A letter as it lies in the ledger, without its body."""
-
-    id: int
-    workflow_id: str
-    workflow_name: str | None
-    run_id: str
-    """Empty for a row of the run list that has no usable id."""
-    step_id: str | None
-    reason: str
-    detail: str
-    size_bytes: int
-    occurrences: int
-    first_seen_at: datetime
-    last_seen_at: datetime
-    resolved_at: datetime | None
-    resolution: str | None
-    """`loaded` or `discarded`; None while it is open."""
-
-
 class Retried(msgspec.Struct, frozen=True):
     """What a retry asked for."""
 
@@ -314,28 +269,6 @@ class Retried(msgspec.Struct, frozen=True):
     """Runs that other workflows have: they are not read under these."""
     removed: int = 0
     """Letters named whose runs were erased or pruned: they stay as they are."""
-
-
-def find(
-    connection: Connection, *, workflows: Sequence[str] | None = None, resolved: bool = False
-) -> list[StoredLetter]:
-    """The open letters of these workflows (None: of all), oldest first; with `resolved` the settled ones, too."""
-    rows = connection.execute(
-        _FIND, {"workflows": None if workflows is None else list(workflows), "resolved": resolved}
-    )
-    return [StoredLetter(**row._mapping) for row in rows]
-
-
-def count_settled(connection: Connection, *, workflows: Sequence[str] | None = None) -> int:
-    """How many letters of these workflows (None: of all) are settled."""
-    wanted = {"workflows": None if workflows is None else list(workflows)}
-    return int(connection.execute(_COUNT_SETTLED, wanted).scalar_one())
-
-
-def get(connection: Connection, letter_id: int) -> StoredLetter | None:
-    """One letter; None where there is no such number."""
-    row = connection.execute(_GET, {"id": letter_id}).one_or_none()
-    return None if row is None else StoredLetter(**row._mapping)
 
 
 def body(connection: Connection, letter_id: int) -> bytes | None:
@@ -402,7 +335,7 @@ def discard(connection: Connection, ids: Sequence[int] | None) -> int:
 def _chosen(connection: Connection, ids: Sequence[int] | None) -> list[int]:
     """The numbers of these letters (None: of all open ones), their runs locked: a load, too, locks runs first, then letters."""
     rows = connection.execute(_CHOOSE, {"ids": None if ids is None else list(ids)}).all()
-    connection.execute(_LOCK_RUNS, {"run_ids": list({row.run_id for row in rows})})
+    lock_runs(connection, list({row.run_id for row in rows}))
     return [row.id for row in rows]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Literal
 
 import msgspec
 from sqlalchemy import Connection, text
@@ -35,18 +35,28 @@ def record(connection: Connection, policies: Mapping[str, str]) -> None:
         connection.execute(_RECORD, {"versions": versions, "rules": rules})
 
 
+class RecordedRule(msgspec.Struct, frozen=True):
+    """A rule of some time, by its normalised path."""
+
+    path: str
+    action: Literal["drop", "mask", "hash"]
+    node: str | None = None
+
+
 class Recorded(msgspec.Struct, frozen=True):
     """The rules of some time."""
 
     version: str
-    rules: list[dict[str, Any]]
-    """Each with its `node`, `path` and `action`."""
+    rules: list[RecordedRule]
     first_used_at: datetime
 
 
 def recorded(connection: Connection) -> list[Recorded]:
     """All rules that were ever in force."""
-    return [Recorded(**row._mapping) for row in connection.execute(_RECORDED)]
+    return [
+        Recorded(row.version, msgspec.convert(row.rules, list[RecordedRule]), row.first_used_at)
+        for row in connection.execute(_RECORDED)
+    ]
 
 
 def steps_under_others(connection: Connection, workflow_id: str, version: str) -> int:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from etl.ledger.reopening import reopen
 from etl.records import ListedRun
 
 # What a walk of the whole list finds read by the ledger and missing from the tables (somebody
@@ -21,10 +22,9 @@ _LOST = text("""
     FOR UPDATE OF l
 """)
 
-_REPAIR = text("""
+_REPAIR = text(f"""
     UPDATE orchestra_etl.run_ledger AS l
-    SET fencing_token = l.fencing_token + 1, leased_until = NULL, due_at = now(), checks = 0, attempts = 0,
-        tracking = 'open', opened_at = now(), listing = p.listing, listing_hash = p.listing_hash,
+    SET {reopen()}, listing = p.listing, listing_hash = p.listing_hash,
         listed_at = CAST(:requested_at AS timestamptz), steps_observed_at = NULL, run_observed_at = NULL, read_digest = NULL,
         run_state = NULL, run_end_time = NULL
     FROM unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]))

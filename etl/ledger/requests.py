@@ -16,6 +16,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.database import allow_long
+from etl.ledger.reopening import reopen
 from etl.settings.values import clean_id
 
 # Requests in one transaction: whoever may insert into the queue can insert millions.
@@ -43,29 +44,19 @@ _REGISTER = text(f"""
     FROM unnest(CAST(:ids AS text[])) AS r (run_id)
     ORDER BY r.run_id COLLATE "C"
     ON CONFLICT (run_id) DO UPDATE
-    SET workflow_id = excluded.workflow_id, source = excluded.source, fencing_token = l.fencing_token + 1,
-        leased_until = NULL, due_at = now(), not_found_since = NULL
+    SET {reopen(workflow_id="excluded.workflow_id", source="excluded.source")}
     WHERE l.workflow_id <> excluded.workflow_id AND {ASKED_FOR} AND l.tracking = 'open' AND l.not_found_since IS NOT NULL
     RETURNING xmax = 0 AS inserted
 """)
 
-# Asking for a run that is known asks for a newer read: the token is raised, the lease cleared. A
-# tombstone stays one.
+# A run that is known is reopened. A tombstone stays one.
 _TRACK = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l (run_id, workflow_id, source)
     SELECT r.run_id, r.workflow_id, :source
     FROM unnest(CAST(:ids AS text[]), CAST(:workflow_ids AS text[])) AS r (run_id, workflow_id)
     ORDER BY r.run_id COLLATE "C"
     ON CONFLICT (run_id) DO UPDATE
-    SET workflow_id = excluded.workflow_id,
-        fencing_token = l.fencing_token + 1,
-        leased_until = NULL,
-        due_at = now(),
-        priority = 0,
-        checks = 0,
-        opened_at = CASE WHEN l.tracking = 'open' THEN l.opened_at ELSE now() END,
-        tracking = 'open',
-        not_found_since = NULL
+    SET {reopen(workflow_id="excluded.workflow_id", priority="0")}
     WHERE l.removed_at IS NULL AND (l.workflow_id = excluded.workflow_id OR {ASKED_FOR})
     RETURNING l.run_id, xmax = 0 AS inserted
 """)
@@ -261,7 +252,7 @@ def _named(run_id: str) -> bytes:
     return json.dumps(run_id).encode()
 
 
-_REREAD = text("""
+_REREAD = text(f"""
     WITH wanted AS (
         SELECT l.run_id
         FROM orchestra_etl.run_ledger AS l
@@ -273,8 +264,7 @@ _REREAD = text("""
         FOR UPDATE OF l
     )
     UPDATE orchestra_etl.run_ledger AS l
-    SET fencing_token = l.fencing_token + 1, leased_until = NULL, due_at = now(), priority = 1, tracking = 'open',
-        opened_at = now()
+    SET {reopen(priority="1")}
     FROM wanted WHERE l.run_id = wanted.run_id
 """)
 

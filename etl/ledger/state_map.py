@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Connection, text
 
 from etl.database import allow_long
+from etl.ledger.reopening import reopen
 
 _LOCKED = text("LOCK TABLE orchestra_etl.state_map IN SHARE ROW EXCLUSIVE MODE")
 _STORED = text("SELECT status, state FROM orchestra_etl.state_map")
@@ -22,25 +23,37 @@ _CHANGED = """
 """
 
 # A run whose state follows from its steps is read again; so is one that the API's own status may
-# now make final.
+# now make final. Of a run that is gone there is nothing to read. A live run does not go behind the
+# backfill.
 _REEVALUATE = text(f"""
     WITH changed_steps AS (
-        UPDATE orchestra.steps AS s SET state = m.state, updated_at = now() FROM {_CHANGED.format(row="s")}
+        UPDATE orchestra.steps AS s SET state = m.state, updated_at = now() FROM {
+    _CHANGED.format(row="s")
+}
         RETURNING s.run_id
     ), changed_runs AS (
-        UPDATE orchestra.runs AS r SET state = m.state, updated_at = now() FROM {_CHANGED.format(row="r")}
+        UPDATE orchestra.runs AS r SET state = m.state, updated_at = now() FROM {
+    _CHANGED.format(row="r")
+}
         RETURNING r.id, r.state
     ), asked AS (
         SELECT id AS run_id, state FROM changed_runs
         UNION ALL
         SELECT c.run_id, NULL FROM (SELECT DISTINCT run_id FROM changed_steps) AS c
         WHERE c.run_id NOT IN (SELECT id FROM changed_runs)
+    ), updated AS (
+        UPDATE orchestra_etl.run_ledger AS l
+        SET run_state = COALESCE(asked.state, l.run_state),
+            {
+    reopen(
+        when="l.tracking <> 'gone'",
+        priority="CASE WHEN l.tracking = 'open' THEN l.priority ELSE 1 END",
     )
-    UPDATE orchestra_etl.run_ledger AS l
-    SET run_state = COALESCE(asked.state, l.run_state), fencing_token = l.fencing_token + 1, leased_until = NULL,
-        due_at = now(), priority = 1, checks = 0,
-        opened_at = CASE WHEN l.tracking = 'open' THEN l.opened_at ELSE now() END, tracking = 'open'
-    FROM asked WHERE l.run_id = asked.run_id AND l.removed_at IS NULL
+}
+        FROM asked WHERE l.run_id = asked.run_id AND l.removed_at IS NULL
+        RETURNING l.tracking
+    )
+    SELECT count(*) FILTER (WHERE tracking = 'open') FROM updated
 """)
 
 
@@ -68,6 +81,5 @@ def apply(
     connection.execute(
         _REMEMBER, {"statuses": list(configured), "states": list(configured.values())}
     )
-    return connection.execute(
-        _REEVALUATE, {"statuses": list(changed), "states": list(changed.values())}
-    ).rowcount
+    values = {"statuses": list(changed), "states": list(changed.values())}
+    return int(connection.execute(_REEVALUATE, values).scalar_one())

@@ -17,6 +17,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.ledger import conflicts, gaps, repairs
+from etl.ledger.reopening import reopen
 from etl.ledger.requests import ASKED_FOR
 from etl.records import ListedRun
 
@@ -95,13 +96,6 @@ _ASKED = """(l.removed_at IS NULL AND (l.tracking = 'gone' OR l.workflow_id <> e
             AND excluded.listed_at > COALESCE(l.run_observed_at, '-infinity'))))"""
 
 
-def _if_asked(**columns: str) -> str:
-    return ",\n        ".join(
-        f"{name} = CASE WHEN {_ASKED} THEN {value} ELSE l.{name} END"
-        for name, value in columns.items()
-    )
-
-
 # A row that answers 404 is noted as listed even where nothing else changed: it is not gone. A run
 # that was only asked for under another workflow moves to the one that lists it. One that was read
 # there stays, unless its own row is the very same: such a server does not look at the workflow when
@@ -117,16 +111,11 @@ _WRITE = text(f"""
     ORDER BY p.run_id COLLATE "C"
     ON CONFLICT (run_id) DO UPDATE
     SET {
-    _if_asked(
+    reopen(
+        when=_ASKED,
         listing="excluded.listing",
         listing_hash="excluded.listing_hash",
         start_time="excluded.start_time",
-        fencing_token="l.fencing_token + 1",
-        leased_until="NULL",
-        due_at="now()",
-        checks="0",
-        tracking="'open'",
-        opened_at="CASE WHEN l.tracking = 'open' THEN l.opened_at ELSE now() END",
     )
 },
         workflow_id = excluded.workflow_id,
@@ -139,13 +128,6 @@ _WRITE = text(f"""
            OR l.listed_sweep IS NULL OR l.listed_sweep > :watermark
            OR l.tracking = 'gone' OR l.not_found_since IS NOT NULL)
     RETURNING xmax = 0 AS inserted, leased_until IS NULL AND due_at IS NOT DISTINCT FROM now() AS asked
-""")
-
-# What the statement above has left alone because it is another workflow's.
-_ELSEWHERE = text("""
-    SELECT l.run_id, l.workflow_id, l.removed_at IS NOT NULL AS removed
-    FROM orchestra_etl.run_ledger AS l
-    WHERE l.run_id = ANY (CAST(:ids AS text[])) AND l.workflow_id <> :workflow_id
 """)
 
 # Runs that retention has left behind before they were ever known here.

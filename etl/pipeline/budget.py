@@ -41,13 +41,13 @@ class RequestBudget:
         """Let no replica start a request for so many seconds: the server asked for it."""
         self._granted = 0
         self._looked_at = -_LOOK_EVERY
-        await asyncio.to_thread(self._database.transaction, lambda c: budget.hold_off(c, seconds))
+        await self._database.in_thread(lambda c: budget.hold_off(c, seconds))
 
     async def _take(self) -> bool:
         if self._rate <= 0:
             if time.monotonic() - self._looked_at < _LOOK_EVERY:
                 return True
-            wait = await asyncio.to_thread(self._database.transaction, budget.pause)
+            wait = await self._database.in_thread(budget.pause)
             self._looked_at = time.monotonic()
             if wait <= 0:
                 return True
@@ -58,8 +58,8 @@ class RequestBudget:
                 return True
             # What is left of an older block is forgone: there may have been a pause since.
             wanted = max(1, round(self._rate / 10))
-            grant = await asyncio.to_thread(
-                self._database.transaction, lambda c: budget.draw(c, rate=self._rate, wanted=wanted)
+            grant = await self._database.in_thread(
+                lambda c: budget.draw(c, rate=self._rate, wanted=wanted)
             )
             self._granted = grant.requests
             self._looked_at = time.monotonic()

@@ -12,26 +12,18 @@ from sqlalchemy import Connection
 from etl.database import Database
 from etl.errors import DatabaseUnavailable, EtlError
 from etl.ledger import claims, dead_letters, drift
-from etl.ledger.claims import Settlement
 from etl.ledger.dead_letters import Letter
-from etl.ledger.lifecycle import (
-    DAILY,
-    GONE_AFTER,
-    Observation,
-    PollingPolicy,
-    Verdict,
-    judge,
-    retry_in,
-)
-from etl.load.batch import RunWrite, Written
+from etl.ledger.lifecycle import GONE_AFTER, PollingPolicy
+from etl.load.batch import Written
 from etl.load.upsert import write
+from etl.pipeline.outcome import is_written, judged, run_write, settlement
 from etl.pipeline.reading import Reading
-from etl.records import TERMINAL_STATES, DecodedSteps, Rejected
+from etl.records import DecodedSteps, Rejected
 from etl.refusals import is_database_error, sqlstate
 from etl.set_aside import MAX_BYTES, SetAside
 from etl.transform.decode import decode_steps
 from etl.transform.redact import Redaction
-from etl.transform.states import StateMap, derive_run_state
+from etl.transform.states import StateMap
 
 log = structlog.get_logger(__name__)
 
@@ -215,7 +207,7 @@ class Loader:
         missing = [reading.claim.run_id for reading in mine if reading.not_found]
         gone = claims.vanished(connection, missing, gone_after=GONE_AFTER) if missing else set()
         verdicts = {
-            reading.claim.run_id: self._judge(reading, gone=reading.claim.run_id in gone)
+            reading.claim.run_id: judged(reading, self._policy, gone=reading.claim.run_id in gone)
             for reading in mine
         }
         recovered = self._recover(
@@ -224,9 +216,9 @@ class Loader:
         written = write(
             connection,
             [
-                _run_write(reading, verdicts[reading.claim.run_id])
+                run_write(reading, verdicts[reading.claim.run_id])
                 for reading in (recovered.get(reading.claim.run_id, reading) for reading in mine)
-                if _is_written(reading)
+                if is_written(reading)
             ],
             isolate=isolate,
         )
@@ -242,38 +234,10 @@ class Loader:
             ],
         )
         claims.settle(
-            connection, [_settlement(reading, verdicts[reading.claim.run_id]) for reading in mine]
+            connection, [settlement(reading, verdicts[reading.claim.run_id]) for reading in mine]
         )
         _count(report, mine, written)
         return report
-
-    def _judge(self, reading: Reading, *, gone: bool) -> Verdict:
-        known = reading.claim.known
-        if reading.steps is not None:
-            found = Observation(
-                requested_at=reading.requested_at,
-                server_time=reading.server_time,
-                run_terminal=None
-                if reading.run_state is None
-                else reading.run_state in TERMINAL_STATES,
-                run_end_time=reading.run_end_time,
-                steps_terminal=reading.steps_terminal,
-                has_steps=reading.has_steps,
-                digest=reading.digest,
-            )
-            return judge(known, found, self._policy)
-        if gone:
-            return Verdict("gone", None)
-        age = (reading.requested_at - known.opened_at).total_seconds()
-        if age > self._policy.give_up_after:
-            # What neither the list nor the API itself knows any more is not asked for again; other
-            # troubles may pass.
-            return Verdict(
-                "stale", DAILY if known.listed or not reading.not_found else None, known.checks
-            )
-        return Verdict(
-            "open", DAILY if reading.hopeless else retry_in(known.attempts + 1), known.checks
-        )
 
     def _recover(self, connection: Connection, gone: Sequence[Reading]) -> dict[str, Reading]:
         """For runs that the API no longer has: what their open dead letters hold, where it can be decoded by now."""
@@ -336,70 +300,6 @@ def _cause(error: Exception) -> str:
     """A word for the log and the letter; never the error's own text, which may quote a row."""
     code = str(error) if isinstance(error, TooMuch) else sqlstate(error)
     return f"SQLSTATE {code}" if code is not None else type(error).__name__
-
-
-def _is_written(reading: Reading) -> bool:
-    """A run that was never read has no row yet, and a failed read gives it none."""
-    return reading.steps is not None or reading.claim.known.steps_observed_at is not None
-
-
-def _run_write(reading: Reading, verdict: Verdict) -> RunWrite:
-    claim = reading.claim
-    steps = reading.steps.steps if reading.steps is not None else ()
-    over = reading.has_steps and reading.steps_terminal
-    # What letters hold is a part of the steps only: a row that followed from more of them keeps
-    # what it says.
-    recovered = reading.partial and claim.known.steps_observed_at is not None
-    return RunWrite(
-        id=claim.run_id,
-        workflow_id=claim.workflow_id,
-        tracking=verdict.tracking,
-        observed=reading.run,
-        stored=claim.run_observed_at is not None or reading.steps is None or recovered,
-        derived_state=derive_run_state(step.state for step in steps),
-        start_time=min((step.start_time for step in steps if step.start_time), default=None),
-        end_time=max((step.end_time for step in steps if step.end_time), default=None)
-        if over
-        else None,
-        user_id=next((step.user_id for step in steps if step.user_id), None),
-        organization_id=next(
-            (step.organization_id for step in steps if step.organization_id), None
-        ),
-        steps=steps,
-        # A step that was set aside is not absent: only an answer that was understood whole says
-        # what is missing.
-        complete=reading.steps is not None and not reading.steps.rejected and not reading.partial,
-    )
-
-
-def _settlement(reading: Reading, verdict: Verdict) -> Settlement:
-    claim = reading.claim
-    if reading.steps is None:
-        return Settlement(
-            run_id=claim.run_id,
-            tracking=verdict.tracking,
-            due_in=verdict.due_in,
-            # A read that failed has found nothing new: the re-checks before it still count.
-            checks=verdict.checks,
-            attempts=claim.known.attempts + 1,
-            last_error=reading.problem,
-            not_found_since=(claim.not_found_since or reading.requested_at)
-            if reading.not_found
-            else None,
-        )
-    return Settlement(
-        run_id=claim.run_id,
-        tracking=verdict.tracking,
-        due_in=verdict.due_in,
-        checks=verdict.checks,
-        steps_observed_at=reading.requested_at,
-        read_digest=reading.digest,
-        run_observed_at=reading.run_observed_at,
-        run_state=None if reading.run is None else reading.run.state,
-        run_end_time=None if reading.run is None else reading.run.end_time,
-        listing_hash=reading.listing_hash,
-        listing_loaded=True,
-    )
 
 
 def _count(report: LoadReport, mine: Sequence[Reading], written: Written) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 import structlog
@@ -44,7 +43,6 @@ from etl.transform.redact import Redaction
 from etl.transform.states import StateMap
 from etl.transform.workflows import decode_workflows, node_types_of
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 # So many workflows are taken from one answer: each is three statements.
@@ -130,7 +128,7 @@ class Passes:
         redaction: Redaction,
     ) -> None:
         """`describe_every` (seconds): how often `GET /workflows` is asked. `node_types`, by workflow, is filled by it."""
-        self._database = database
+        self._run = database.in_thread
         self._client = client
         self._sweeper = sweeper
         self.poller = poller
@@ -190,7 +188,7 @@ class Passes:
             await self._run(lambda c: workflows.describe(c, ()))
             if not self._all_workflows:
                 return None, 0
-            return type(error)(f"{error}; api.all_workflows needs this list", error.status), 0
+            return error.reworded(f"{error}; api.all_workflows needs this list"), 0
         except ApiError as error:
             log.warning("workflows_not_described", problem=str(error))
             return error if self._all_workflows else None, 0
@@ -294,9 +292,8 @@ class Passes:
         wanted = list(only) if only is not None else self.workflow_ids
         if reread and not stop.is_set():
             await self._run(lambda c: requests.reread(c, wanted, since=since, until=until))
-        pending = await self._run(
-            lambda c: claims.pending(c, workflows=wanted, since=since, until=until)
-        )
+        due = claims.DueFilter(workflows=tuple(wanted), since=since, until=until)
+        pending = await self._run(lambda c: claims.pending(c, due))
         on_listed(pending.due)
         await self._drain(
             report, await self._now(), wanted, stop, on_load, since=since, until=until
@@ -435,6 +432,3 @@ class Passes:
         )
         report.load.add(polled.load)
         report.errors += polled.refused
-
-    async def _run(self, work: Callable[[Connection], T]) -> T:
-        return await asyncio.to_thread(self._database.transaction, work)

@@ -7,25 +7,24 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
-from sqlalchemy import Connection
+from msgspec.structs import replace
 
 from etl.database import Database
 from etl.errors import ApiUnavailable, DatabaseError, EtlError, WorkflowRefused
 from etl.ledger import claims
-from etl.ledger.claims import Claim
+from etl.ledger.claims import Claim, DueFilter
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.batches import BATCH_WAIT, Lane, is_loaded_alone
 from etl.pipeline.heartbeat import heartbeat
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reader, Reading
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 # Reads pause while so many bytes wait to be loaded: memory stays bounded when the database is
@@ -117,9 +116,10 @@ class Poller:
             DatabaseError: the database cannot be used.
             EtlError: none of many runs can be stored.
         """
-        drain = _Drain(
-            self, stop, on_load, cutoff, {"workflows": workflows, "since": since, "until": until}
+        chosen = DueFilter(
+            workflows=None if workflows is None else tuple(workflows), since=since, until=until
         )
+        drain = _Drain(self, stop, on_load, cutoff, chosen)
         async with heartbeat(drain.renew, lease=self._lease), drain.settling():
             while True:
                 await drain.work()
@@ -137,13 +137,14 @@ class _Drain:
         stop: asyncio.Event,
         on_load: Callable[[LoadReport, float], None],
         cutoff: datetime | Listing | None,
-        conditions: dict[str, Any],
+        chosen: DueFilter,
     ) -> None:
         self._p = poller
+        self._run = poller._database.in_thread
         self._stop = stop
         self._on_load = on_load
         self._cutoff = cutoff
-        self._chosen = conditions
+        self._chosen = chosen
         self.report = LoadReport()
         self.refused: dict[str, WorkflowRefused] = {}
         self._passed_over: set[str] = set()
@@ -162,14 +163,14 @@ class _Drain:
         """Whether the cutoff is still to come."""
         return isinstance(self._cutoff, Listing) and not self._cutoff.cutoff.done()
 
-    @property
-    def _conditions(self) -> dict[str, Any]:
+    def _due(self, *, except_workflows: Iterable[str]) -> DueFilter:
         """What may be claimed now. Raises what came in place of the cutoff."""
+        chosen = replace(self._chosen, except_workflows=tuple(sorted(except_workflows)))
         if not isinstance(self._cutoff, Listing):
-            return {"cutoff": self._cutoff, **self._chosen}
+            return replace(chosen, cutoff=self._cutoff)
         if self._is_listing:
-            return {"listed_since": self._cutoff.begun_at, **self._chosen}
-        return {"cutoff": self._cutoff.cutoff.result(), **self._chosen}
+            return replace(chosen, listed_since=self._cutoff.begun_at)
+        return replace(chosen, cutoff=self._cutoff.cutoff.result())
 
     async def work(self) -> None:
         """Claim, read and load until nothing claimable is left."""
@@ -227,10 +228,8 @@ class _Drain:
 
     async def others(self) -> bool:
         """Wait a moment for due runs that could not be claimed; False where there are none."""
-        conditions = self._conditions
-        pending = await self._run(
-            lambda c: claims.pending(c, except_workflows=sorted(self.refused), **conditions)
-        )
+        due = self._due(except_workflows=self.refused)
+        pending = await self._run(lambda c: claims.pending(c, due))
         if not pending.due:
             return False
         # One that nobody holds but a claim passed over is locked by a transaction, which mostly
@@ -277,14 +276,13 @@ class _Drain:
             self._collect_loads()
 
     async def _claim(self) -> bool:
-        conditions = self._conditions
+        due = self._due(except_workflows=self._passed_over)
         taken = await self._run(
             lambda c: claims.claim(
                 c,
                 limit=CLAIM_AHEAD * self._p._concurrency,
                 lease=self._p._lease,
-                except_workflows=sorted(self._passed_over),
-                **conditions,
+                among=due,
             )
         )
         if taken:
@@ -384,6 +382,3 @@ class _Drain:
         await asyncio.gather(*tasks, return_exceptions=True)
         if unread:
             await self._run(lambda c: claims.release(c, unread))
-
-    async def _run(self, work: Callable[[Connection], T]) -> T:
-        return await asyncio.to_thread(self._p._database.transaction, work)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
-from typing import TypeVar
 
 import msgspec
 import structlog
@@ -27,7 +26,6 @@ from etl.records import DecodedPage, ListedRun, Rejected
 from etl.transform.redact import Redaction
 from etl.transform.runs import decode_page
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 # Members of the watermark in a row that end a walk (see `etl.extract.run_list`).
@@ -84,7 +82,7 @@ class Sweeper:
         reconcile_every: float,
     ) -> None:
         """`lease` and `reconcile_every` are in seconds; `reconcile_pages` bounds the routine walk of the whole list."""
-        self._database = database
+        self._run = database.in_thread
         self._client = client
         self._clock = clock
         self._redaction = redaction
@@ -298,9 +296,8 @@ class Sweeper:
         """
         if error.status not in (404, 405) or not await self._answers():
             return error
-        return type(error)(
-            f"{error}; where the server offers no run list, set discover = false and name the runs",
-            error.status,
+        return error.reworded(
+            f"{error}; where the server offers no run list, set discover = false and name the runs"
         )
 
     async def _answers(self) -> bool:
@@ -317,9 +314,6 @@ class Sweeper:
             return 0
         letters = [dead_letters.Letter(workflow_id, "", one) for one in rejected]
         return await self._run(lambda c: dead_letters.record(c, letters, since=requested_at))
-
-    async def _run(self, work: Callable[[Connection], T]) -> T:
-        return await asyncio.to_thread(self._database.transaction, work)
 
 
 def _is_oldest_first(runs: Sequence[ListedRun]) -> bool:

@@ -24,9 +24,9 @@ from apscheduler.triggers.interval import IntervalTrigger
 from etl import cron
 from etl.analytics.rollups import Refreshed
 from etl.errors import ApiUnavailable, DatabaseError, EtlError, KeyRefused, SchemaMismatch
-from etl.ledger.status import Status
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.passes import Passes
+from etl.reports.status import Status
 from etl.service.health import Health
 from etl.signals import Stop
 

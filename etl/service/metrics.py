@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
-from etl.ledger.status import Status, WorkflowStatus
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.sweep import SweepReport
+from etl.reports.status import Status, WorkflowStatus
 from etl.terminal import plain
 
 # Seconds: an answer takes milliseconds to the deadline of a minute, a load a fraction of a second

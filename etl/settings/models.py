@@ -14,12 +14,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -28,6 +25,7 @@ from etl.errors import ConfigurationError
 from etl.settings.prices import ModelPrice
 from etl.settings.privacy import Redaction, clean_redaction_key
 from etl.settings.retention import Retention
+from etl.settings.section import Section
 from etl.settings.values import (
     EMBEDDED,
     MASK,
@@ -45,21 +43,7 @@ from etl.settings.values import (
 NO_FILE = "no configuration file; run `orchestra-etl config init` to write one"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in {
-            int,
-            float,
-        }:
-            raise ValueError("must be a number")
-        return value
-
-
-class Api(_Section):
+class Api(Section):
     """The API that is read, and how hard it may be asked."""
 
     base_url: str = "https://orchestra.arcee.ai/api/v1/workflow"
@@ -127,7 +111,7 @@ class Api(_Section):
         return self
 
 
-class Database(_Section):
+class Database(Section):
     """The PostgreSQL that is written."""
 
     url: SecretStr | None = None
@@ -157,7 +141,7 @@ class Database(_Section):
         return self
 
 
-class Workflow(_Section):
+class Workflow(Section):
     """One workflow whose runs are stored."""
 
     id: Identifier
@@ -191,7 +175,7 @@ class Workflow(_Section):
         return self
 
 
-class Polling(_Section):
+class Polling(Section):
     """When runs are read again, and when they are left alone."""
 
     settle_after: Duration = 60.0
@@ -216,7 +200,7 @@ class Polling(_Section):
         return self
 
 
-class Service(_Section):
+class Service(Section):
     """Where the service answers health checks and metrics."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
@@ -225,7 +209,7 @@ class Service(_Section):
     """0: no HTTP server."""
 
 
-class Logs(_Section):
+class Logs(Section):
     """What is logged, and how it looks."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -239,7 +223,7 @@ class Logs(_Section):
         return value.lower() if isinstance(value, str) else value
 
 
-class Settings(_Section):
+class Settings(Section):
     """All settings. Made by `load`."""
 
     api: Api = Api()

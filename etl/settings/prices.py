@@ -9,7 +9,6 @@ from typing import Annotated
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -17,6 +16,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from etl.settings.section import Section
 
 _LONGEST_NAME = 500
 _LARGEST_AMOUNT = 1_000_000_000
@@ -73,7 +74,7 @@ Amount = Annotated[
 Name = Annotated[str, Field(max_length=_LONGEST_NAME), AfterValidator(_name)]
 
 
-class ModelPrice(BaseModel):
+class ModelPrice(Section):
     """What a model, or all that a pattern matches, costs: for a million tokens, or for what else is charged.
 
     Part of `input` and `output` may have prices of their own. Without one, `cached_input`,
@@ -82,13 +83,8 @@ class ModelPrice(BaseModel):
     no cost then.
     """
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        # Editors ask for no more: `_without_tokens` says when `input` and `output` may be left out.
-        json_schema_extra={"required": ["model"]},
-    )
+    # Editors ask for no more: `_without_tokens` says when `input` and `output` may be left out.
+    model_config = ConfigDict(json_schema_extra={"required": ["model"]})
 
     model: Name
     """In it `*` stands for any characters."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from etl.settings.section import Section
 from etl.settings.values import Identifier, SecretFile, clean_key, parse_json
 
 LEAST_KEY_CHARACTERS = 32
@@ -14,10 +15,8 @@ LEAST_KEY_CHARACTERS = 32
 _MAKE_A_KEY = "make one with `openssl rand -hex 32`"
 
 
-class RedactionRule(BaseModel):
+class RedactionRule(Section):
     """One thing to remove from every step, or run, that it applies to."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     workflow: Identifier | None = None
     """None: every workflow."""
@@ -49,10 +48,8 @@ class RedactionRule(BaseModel):
         return path
 
 
-class Redaction(BaseModel):
+class Redaction(Section):
     """The rules, and the key by which hashes are made: without it nobody can find out a hashed value by trying."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     key: SecretStr | None = None
     """From the environment only."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
+from etl.settings.section import Section
 from etl.settings.values import PositiveDuration
 
 
-class Retention(BaseModel):
+class Retention(Section):
     """What `prune` removes, by the age of the run (seconds since its end); None: nothing, it is kept for ever."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     payloads: PositiveDuration | None = None
     """Inputs, outputs, metadata and unknown fields; states, times, errors, models and tokens stay."""

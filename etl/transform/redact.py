@@ -12,14 +12,14 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from json.encoder import encode_basestring
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from etl.records import Reason, Rejected
+from etl.transform.exact_json import kind_of, parse, written
 from etl.transform.fields import text_of
 from etl.transform.generation import REMOVED_ERROR, is_error
 from etl.transform.payloads import may_be_refused
@@ -80,28 +80,6 @@ class Match(NamedTuple):
     """False where the match lies in another one, holds nothing, or is a member that holds the row together."""
 
 
-class _Number(float):
-    """A number with its own text, which a float would not keep. Filters compare it as the float that it is."""
-
-    text: str
-
-    def __new__(cls, text: str) -> _Number:
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
-
-
-def _integer(text: str) -> int | _Number:
-    # Integers of any length: int() refuses more than 4,300 digits, and has no -0.
-    return int(text) if len(text) < 19 and text != "-0" else _Number(text)
-
-
-_WORDS = {None: "null", True: "true", False: "false"}
-_DECODER = json.JSONDecoder(
-    parse_int=_integer, parse_float=_Number, parse_constant=_Number, strict=False
-)
-
-
 def _is_empty(value: Any) -> bool:
     """Whether the value holds nothing that could be hidden: null, or an empty string, array or object."""
     return value is None or (isinstance(value, (str, list, dict)) and not value)
@@ -143,7 +121,7 @@ class Redaction:
         """What a `hash` rule makes of this text; None without a key."""
         return _hash(text, self._key) if self._key else None
 
-    def has_made(self, version: str, rules: Sequence[Mapping[str, Any]]) -> bool:
+    def has_made(self, version: str, rules: Sequence[Rule]) -> bool:
         """Whether a policy of this version, with these recorded rules, had today's key."""
         return bool(self._key) and _version(_rules_json(rules), self._key) == version
 
@@ -185,10 +163,7 @@ class Policy:
         }
         # Not the workflow: a rule does the same whether it was given for this one or for all.
         self.rules_json = _rules_json(
-            [
-                {"node": rule.node, "path": str(rule.query), "action": rule.action}
-                for rule in compiled
-            ]
+            [Rule(str(rule.query), rule.action, node=rule.node) for rule in compiled]
         )
         self.version = _version(self.rules_json, key)
 
@@ -204,15 +179,15 @@ class Policy:
         """What each rule finds in a step, or in a run's own row; an element stays as it is. Raises NotRedactable."""
         rules = self._everywhere if of_run else self._rules_for(members)
         try:
-            document = _parse(own)
+            document = parse(own)
             found = [(rule, node) for rule in rules for node in rule.query.finditer(document)]
             taken = _outermost(found)
             return [
                 Match(
                     rule.place,
                     node.path(),
-                    _kind(node.value),
-                    len(_bytes(node.value)),
+                    kind_of(node.value),
+                    len(written(node.value)),
                     applied=taken.get(node.location) is rule
                     and (rule.action == "drop" or not _is_empty(node.value)),
                 )
@@ -225,7 +200,7 @@ class Policy:
         """The values that go from a step, or from a run's own row, each behind its rule's place. Raises NotRedactable."""
         rules = self._everywhere if of_run else self._rules_for(members)
         try:
-            document = _parse(own)
+            document = parse(own)
             nodes = [(rule, node) for rule in rules for node in rule.query.finditer(document)]
             values = {node.location: node.value for _, node in nodes}
             return [(rule.place, values[location]) for location, rule in _outermost(nodes).items()]
@@ -236,7 +211,7 @@ class Policy:
         """What the rules may do to this member of a step or a run, tried on one that has nothing else."""
         found: set[Action] = set()
         for node in (None, *self._of_node):
-            document = Raw(_bytes({"node_id": node, field: "x"}))
+            document = Raw(written({"node_id": node, field: "x"}))
             parts = split(b"[" + document + b"]")
             for own, members in parts.elements if parts is not None else ():
                 applied = self.matches(own, members or {})
@@ -286,7 +261,7 @@ class Policy:
 
     def _rewritten(self, own: Raw, rules: tuple[_Compiled, ...]) -> Raw:
         try:
-            document = _parse(own)
+            document = parse(own)
             taken = _outermost(
                 [(rule, node) for rule in rules for node in rule.query.finditer(document)]
             )
@@ -297,7 +272,7 @@ class Policy:
             # makes one.
             if is_error(document.get("error")) != was_error:
                 document["error"] = REMOVED_ERROR if was_error else None
-            return Raw(_bytes(document))
+            return Raw(written(document))
         except Exception as error:
             # Whatever it is (nesting beyond Python's limit, a path that the library cannot evaluate
             # here): what was not redacted must not go on.
@@ -328,15 +303,15 @@ def _version(rules_json: str, key: bytes) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest()
 
 
-def _rules_json(rules: Sequence[Mapping[str, Any]]) -> str:
+def _rules_json(rules: Sequence[Rule]) -> str:
     return json.dumps(
-        [{name: rule.get(name) for name in ("node", "path", "action")} for rule in rules]
+        [{"node": rule.node, "path": rule.path, "action": rule.action} for rule in rules]
     )
 
 
 def _hash(value: Any, key: bytes) -> str:
     if not isinstance(value, str):
-        return f"hmac-sha256:{_hmac(_bytes(value, ordered=True), key)}"
+        return f"hmac-sha256:{_hmac(written(value, ordered=True), key)}"
     # A row may come by here twice: the ledger keeps its listing redacted, and the listing is
     # redacted as it is read.
     return (
@@ -348,23 +323,6 @@ def _hash(value: Any, key: bytes) -> str:
 
 def _hmac(content: bytes, key: bytes) -> str:
     return hmac.digest(key, content, "sha256").hex()
-
-
-def same_value(one: bytes, other: bytes) -> bool:
-    """Whether two JSON texts are the same value to the last digit, members in the same order; False where one cannot be read."""
-    try:
-        return _bytes(_parse(Raw(one))) == _bytes(_parse(Raw(other)))
-    except (ValueError, RecursionError):
-        return False
-
-
-def texts_of(value: Any) -> Iterator[str]:
-    """Every string in a parsed JSON value; names of members are none."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from texts_of(inner)
 
 
 def _outermost(found: Sequence[tuple[_Compiled, Any]]) -> dict[Location, _Compiled]:
@@ -379,51 +337,3 @@ def _outermost(found: Sequence[tuple[_Compiled, Any]]) -> dict[Location, _Compil
         for location, rule in places.items()
         if not any(location[:length] in places for length in range(1, len(location)))
     }
-
-
-def _parse(own: Raw) -> Any:
-    # Bytes that are not UTF-8 become lone surrogates, which are then treated, and noted, as such.
-    return _DECODER.decode(bytes(own).decode(errors="surrogateescape"))
-
-
-def _bytes(value: Any, *, ordered: bool = False) -> bytes:
-    """The value as JSON, every number in its own text; `ordered`: with the members of objects sorted by name."""
-    # Python writes a lone surrogate as JSON does: \ud800.
-    return _json(value, ordered).encode(errors="backslashreplace")
-
-
-def _json(value: Any, ordered: bool) -> str:
-    # By exact type, the most frequent first: this is half of what redaction costs.
-    kind = type(value)
-    if kind is str:
-        return encode_basestring(value)
-    if kind is dict:
-        members = sorted(value.items()) if ordered else value.items()
-        return (
-            "{"
-            + ",".join(
-                [f"{encode_basestring(name)}:{_json(inner, ordered)}" for name, inner in members]
-            )
-            + "}"
-        )
-    if kind is list:
-        return "[" + ",".join([_json(inner, ordered) for inner in value]) + "]"
-    if kind is _Number:
-        text: str = value.text
-        return text
-    return _WORDS[value] if value is None or kind is bool else str(value)
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case str():
-            return "string"
-        case dict():
-            return "object"
-        case list():
-            return "array"
-    return "number"

@@ -19,9 +19,10 @@ from msgspec import Raw
 
 from etl.records import Payload, Rejected
 from etl.transform.decode import generation_of
+from etl.transform.exact_json import same_value, texts_of
 from etl.transform.fields import MAX_ELAPSED_SECONDS, MAX_TOKENS, Fields, Findings, object_of
 from etl.transform.generation import MAX_ERROR_CHARACTERS, REMOVED_ERROR
-from etl.transform.redact import NotRedactable, Policy, Redacted, same_value, texts_of
+from etl.transform.redact import NotRedactable, Policy, Redacted
 from etl.transform.runs import decode_page
 from etl.transform.scanner import Members, members_of, split
 from etl.transform.stand_ins import left_of, stand_in

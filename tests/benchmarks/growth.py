@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from etl.admin import retention
-from etl.analytics import rollups
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
@@ -173,7 +172,7 @@ def _prune(url: str, runs: int) -> float:
     try:
         wanted = database.transaction(lambda c: retention.horizons(c, payloads=None, runs=1.0))
         begun = time.perf_counter()
-        pruned = retention.prune(database, wanted, keeping=rollups.keeping_counts).runs
+        pruned = retention.prune(database, wanted).runs
         seconds = time.perf_counter() - begun
     finally:
         database.close()

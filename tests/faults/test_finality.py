@@ -11,7 +11,7 @@ import pytest
 
 from etl.ledger import lifecycle
 from etl.ledger.lifecycle import Known, Observation, PollingPolicy, Verdict
-from etl.pipeline import loading
+from etl.pipeline import outcome
 from tests.faults.suite import Fault
 from tests.faults.workers import said
 from tests.faults.world import World, world
@@ -45,7 +45,7 @@ def _judging(final: Callable[[Observation], bool]) -> None:
             Verdict("final", None, 1) if final(observation) else judge(known, observation, policy)
         )
 
-    loading.judge = careless  # type: ignore[attr-defined]
+    outcome.judge = careless  # type: ignore[attr-defined]
 
 
 def status_alone() -> None:

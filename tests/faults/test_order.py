@@ -308,7 +308,9 @@ class Orders:
 
     def _claim(self, source: Source) -> list[claims.Claim]:
         return self._database.transaction(
-            lambda c: claims.claim(c, limit=1, lease=60, workflows=[source.workflow])
+            lambda c: claims.claim(
+                c, limit=1, lease=60, among=claims.DueFilter(workflows=(source.workflow,))
+            )
         )
 
     def _read(self, source: Source, claim: claims.Claim, *, alone: bool) -> Reading:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from etl.analytics import rollups
+from etl.analytics import rollups, verification
 from etl.database import Database
 from etl.usage import CONTEXT_TIERS, KINDS
 from tests import view_oracle
@@ -299,7 +299,7 @@ def test_every_view_tells_the_same_of_all_kinds(database: Database, database_url
     _calls(database_url, chance)
     rollups.drain(database)
     assert stored(database_url) == counted_rows(database_url)
-    assert database.transaction(rollups.verify).well
+    assert database.transaction(verification.verify).well
     facts = Facts(
         query(database_url, "SELECT * FROM orchestra.runs"),
         query(database_url, "SELECT * FROM orchestra.steps"),

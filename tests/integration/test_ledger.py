@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from etl.database import Database
 from etl.errors import DatabaseError, EtlError
 from etl.ledger import budget, claims, clock, dead_letters, requests, state_map, sweeps, workflows
-from etl.ledger.claims import Claim
+from etl.ledger.claims import Claim, DueFilter
 from etl.ledger.dead_letters import Letter
 from etl.ledger.lifecycle import DAILY, PollingPolicy
 from etl.pipeline.loading import Loader, LoadReport
@@ -153,6 +153,46 @@ def test_live_runs_are_claimed_before_backfill_and_each_once(
     assert list(_claim(database, limit=2)) == ["live", "old"]
     assert list(_claim(database)) == ["new"]
     assert _claim(database) == {}
+
+
+_LONG_AGO = datetime(2025, 3, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "among",
+    [
+        DueFilter(cutoff=_LONG_AGO + timedelta(days=1)),
+        DueFilter(workflows=(W,)),
+        DueFilter(except_workflows=("other",)),
+        DueFilter(since=_LONG_AGO),
+        DueFilter(until=_LONG_AGO + timedelta(days=1)),
+        DueFilter(listed_since=_LONG_AGO),
+    ],
+    ids=DueFilter.__struct_fields__,
+)
+def test_each_condition_chooses_what_is_counted_and_what_is_claimed(
+    database: Database, database_url: str, among: DueFilter
+) -> None:
+    """Of two due runs that differ in all, a filter with one condition counts one and lets the same one be claimed."""
+    _track(database, "chosen")
+    _track(database, "left out", workflow="other")
+    query(
+        database_url,
+        "UPDATE orchestra_etl.run_ledger SET due_at = %s, start_time = %s, listed_at = %s WHERE run_id = 'chosen'",
+        *[_LONG_AGO] * 3,
+    )
+    if among.until is not None:
+        query(
+            database_url,
+            "UPDATE orchestra_etl.run_ledger SET start_time = now() WHERE run_id = 'left out'",
+        )
+    counted, claimed = database.transaction(
+        lambda c: (
+            claims.pending(c, among).due,
+            claims.claim(c, limit=9, lease=60, among=among),
+        )
+    )
+    assert (counted, [one.run_id for one in claimed]) == (1, ["chosen"])
 
 
 def test_a_row_that_another_transaction_holds_is_passed_over(

@@ -15,8 +15,8 @@ import pytest
 
 from etl.analytics import default_prices, priced_calls, prices, rollups
 from etl.analytics.amounts import PARTS
+from etl.analytics.price_lists import Rule, price_list
 from etl.analytics.priced_calls import Lack, Usage
-from etl.analytics.prices import Rule, price_list
 from etl.cli.display import amount
 from etl.database import Database
 from etl.usage import BITS, KINDS, charged

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from etl.analytics import priced_calls, prices, rollups
+from etl.analytics import price_lists, priced_calls, prices, rollups
 from etl.analytics.amounts import own
+from etl.analytics.price_lists import ALWAYS, Rule, price_list
 from etl.analytics.priced_calls import Lack, Usage
-from etl.analytics.prices import ALWAYS, Rule, price_list
 from etl.database import Database
 from etl.usage import STANDARD
 from tests.command_line import Command, command_line
@@ -171,7 +171,7 @@ def test_a_pattern_means_what_its_regular_expression_does() -> None:
     patterns = ["".join(one) for length in range(1, 6) for one in product("ab*", repeat=length)]
     for pattern in patterns:
         expression = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.IGNORECASE)
-        found = {name for name in names if prices._matches(pattern, name)}
+        found = {name for name in names if price_lists._matches(pattern, name)}
         assert found == {name for name in names if expression.fullmatch(name)}, pattern
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from etl import app
 from etl.admin import redaction
+from etl.analytics import rollups
 from etl.simulator.history import History
 from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
@@ -331,6 +332,8 @@ def test_it_goes_on_where_it_was_stopped(world: World) -> None:
             counts.append(redaction.redact_stored(database, rules, batch=3, stopped=lambda: True))
             assert not counts[-1].complete
         done = redaction.redact_stored(database, rules, batch=3)
+        # What it has changed is counted, too.
+        assert rollups.drain(database) == rollups.Refreshed()
     assert [one.runs for one in counts[:5]] == [3, 3, 3, 1, 0]
     assert (done.runs, done.complete) == (0, True)
     assert world.traces() == set()

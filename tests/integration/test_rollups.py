@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 
 from etl.admin import erase, retention
 from etl.admin.erase import Selection
-from etl.analytics import rollups
-from etl.analytics.rollups import Difference
+from etl.analytics import changed_groups, rollups, verification
+from etl.analytics.verification import Difference
 from etl.database import Database
-from etl.ledger import changed_groups, state_map
+from etl.ledger import state_map
 from etl.schema import upgrade
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
@@ -45,7 +45,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 def verified(database: Database) -> list[Difference]:
     """What `verify` finds."""
-    found = database.transaction(rollups.verify)
+    found = database.transaction(verification.verify)
     assert (found.stuck, found.failure) == ([], None)
     return found.differences
 
@@ -377,7 +377,7 @@ def test_a_difference_is_found_and_mended(
 
 
 def test_erased_runs_are_counted_no_more(database: Database, database_url: str) -> None:
-    """An erasure deletes the failures at once, and the next refresh no longer counts the runs."""
+    """An erasure deletes the failures and no longer counts the runs; no refresh is left to do."""
     Loads(database_url, 10, 6).work(12)
     rollups.drain(database)
     (run_id,) = {row[0] for row in list(stored(database_url).failures.values())[:1]}
@@ -386,9 +386,8 @@ def test_erased_runs_are_counted_no_more(database: Database, database_url: str) 
     before = stored(database_url)
     erase.erase(database, Selection(runs=(run_id,)))
     assert run_id not in {row[0] for row in stored(database_url).failures.values()}
-    assert stored(database_url).hours == before.hours
-    rollups.drain(database)
     assert stored(database_url).hours != before.hours
+    assert rollups.drain(database) == rollups.Refreshed()
     assert right(database, database_url)
 
 
@@ -406,7 +405,7 @@ def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: D
     wanted = database.transaction(
         lambda c: retention.horizons(c, payloads=None, runs=5.1 * 6 * 86400)
     )
-    assert retention.prune(database, wanted, keeping=rollups.keeping_counts).runs == 5
+    assert retention.prune(database, wanted).runs == 5
     young = set(history.run_ids(history.workflow_ids[0])[:5])
     kept = before._replace(
         failures={one: row for one, row in before.failures.items() if row[0] in young}
@@ -477,7 +476,7 @@ def test_a_long_refresh_says_how_far_it_is(
 
 
 @pytest.mark.parametrize(
-    "statement", [rollups._STEPS.compute, rollups._RUNS.compute, rollups._COMPUTE_FAILURES]
+    "statement", [rollups.STEPS.compute, rollups.RUNS.compute, rollups._COMPUTE_FAILURES]
 )
 def test_hours_are_computed_without_the_other_hours(
     database: Database, database_url: str, statement: TextClause

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from etl.analytics import rollups
+from etl.analytics import rollups, verification
 from etl.database import Database
 from etl.schema import upgrade
 from etl.usage import BITS, CALLS, CONTEXT_TIERS, KINDS, NO_USAGE, charged
@@ -186,7 +186,7 @@ def test_what_a_program_of_before_can_do(empty_database_url: str) -> None:
     )
     database = Database(url, patience=5)
     rollups.drain(database)
-    assert database.transaction(rollups.verify).well
+    assert database.transaction(verification.verify).well
     database.close()
     shown = query(
         url,

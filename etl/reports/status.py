@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Literal
+from datetime import datetime
 
 import msgspec
 from sqlalchemy import Connection, Row, text
 
 from etl.identifiers import fits_a_path
 from etl.ledger import rebuilds
-
-Verdict = Literal["ok", "warning", "failing"]
-_GRAVITY: tuple[Verdict, ...] = ("ok", "warning", "failing")
-
-
-class Watched(msgspec.Struct, frozen=True):
-    """What is expected of a workflow."""
-
-    id: str
-    max_age: float
-    """Seconds for which it may go without a complete sweep, and a live run without being read, before that is a failure."""
-    name: str | None = None
-    discover: bool = True
-    """Whether its run list is swept."""
-
-
-class Reason(msgspec.Struct, frozen=True):
-    """Why a verdict is not `ok`."""
-
-    level: Literal["warning", "failing"]
-    text: str
+from etl.reports.verdict import Reason, Verdict, Watched, reasons_of, worst
 
 
 class Freshness(msgspec.Struct, frozen=True):
@@ -289,7 +268,7 @@ def read(
     verdicts: list[Verdict] = [workflow.verdict for workflow in workflows]
     return Status(
         at=connection.execute(text("SELECT now()")).scalar_one(),
-        verdict=_worst([*verdicts, "warning"] if unusable or rebuild or not verdicts else verdicts),
+        verdict=worst([*verdicts, "warning"] if unusable or rebuild or not verdicts else verdicts),
         workflows=workflows,
         unconfigured=tuple(Unconfigured(row.id, row.name) for row in unconfigured),
         unusable_workflows=unusable,
@@ -305,12 +284,12 @@ def _workflow(
     newest_gaps: Sequence[Gap],
     drift_examples: Sequence[DriftExample],
 ) -> WorkflowStatus:
-    reasons = _reasons(row, watched)
+    reasons = reasons_of(row, watched)
     return WorkflowStatus(
         id=row.id,
         name=watched.name or row.name,
         configured=configured,
-        verdict=_worst([reason.level for reason in reasons]),
+        verdict=worst([reason.level for reason in reasons]),
         reasons=reasons,
         freshness=Freshness(
             row.newest_run,
@@ -341,93 +320,5 @@ def _workflow(
     )
 
 
-def _reasons(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ...]:
-    """Failing: data does not arrive. Warning: somebody should look."""
-    reasons: list[Reason] = []
-    overdue = row.at - timedelta(seconds=watched.max_age)
-    if watched.discover:
-        if row.swept_at is None:
-            if row.last_error is not None:
-                reasons.append(
-                    Reason(
-                        "failing", f"no sweep has been complete yet; the last one: {row.last_error}"
-                    )
-                )
-            elif not row.sweeping:
-                reasons.append(
-                    Reason(
-                        "warning",
-                        "not swept yet: start `orchestra-etl serve`, or run `orchestra-etl sync`",
-                    )
-                )
-        elif row.swept_at < overdue:
-            why = row.last_error or "check that the service runs"
-            reasons.append(
-                Reason("failing", f"no complete sweep since {_instant(row.swept_at)}: {why}")
-            )
-        elif row.last_error is not None:
-            reasons.append(Reason("warning", f"the last sweep failed: {row.last_error}"))
-        if row.list_problem is not None:
-            reasons.append(Reason("warning", f"the run list: {row.list_problem}"))
-    if row.oldest_live_due is not None and row.oldest_live_due < overdue:
-        reasons.append(
-            Reason(
-                "failing",
-                f"runs have waited to be read since {_instant(row.oldest_live_due)}: check that the service runs",
-            )
-        )
-    if row.failing:
-        reasons.append(
-            Reason(
-                "warning",
-                f"reading fails for runs: {row.failing:,} (`orchestra-etl runs show` tells why)",
-            )
-        )
-    if row.unacknowledged_gaps:
-        reasons.append(
-            Reason(
-                "warning",
-                f"gaps not acknowledged: {row.unacknowledged_gaps:,} (`orchestra-etl gaps list`)",
-            )
-        )
-    if row.conflicting_runs:
-        taken = f"runs not stored because another workflow has one of the same id: {row.conflicting_runs:,}"
-        reasons.append(Reason("warning", f"{taken} (`orchestra-etl dead-letters list --all`)"))
-    if row.repaired_runs:
-        missing = f"runs missing from the tables at the last walk of the whole list: {row.repaired_runs:,}"
-        reasons.append(
-            Reason("warning", f"{missing}; they are read again: find out who deletes them")
-        )
-    if row.stuck_hours:
-        reasons.append(
-            Reason(
-                "warning",
-                f"hours that cannot be counted: {row.stuck_hours:,} (`orchestra-etl rollups verify`)",
-            )
-        )
-    if row.dead_letters:
-        reasons.append(
-            Reason(
-                "warning", f"dead letters: {row.dead_letters:,} (`orchestra-etl dead-letters list`)"
-            )
-        )
-    if row.window_full and row.new_runs is not None and 2 * row.new_runs > row.listed_runs:
-        reasons.append(
-            Reason(
-                "warning",
-                f"the last sweep found {row.new_runs:,} new runs where the list shows {row.listed_runs:,}: sweep more often",
-            )
-        )
-    return tuple(reasons)
-
-
-def _worst(verdicts: Sequence[Verdict]) -> Verdict:
-    return max(verdicts, key=_GRAVITY.index, default="ok")
-
-
 def _seconds_between(earlier: datetime | None, later: datetime) -> float | None:
     return None if earlier is None else (later - earlier).total_seconds()
-
-
-def _instant(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%SZ}"

@@ -1,0 +1,105 @@
+"""Whether the rollups are what follows from the runs and steps: everything is computed and compared."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from etl.analytics import changed_groups, computed
+from etl.analytics.changed_groups import Stuck
+from etl.analytics.rollups import DAILY, RUNS, STEPS
+from etl.database import allow_long
+from etl.refusals import is_database_error, is_transient, sqlstate
+
+
+def _differing(name: str, when: str, columns: tuple[str, ...], everything: str) -> str:
+    shown = ", ".join(columns)
+    stored = f"orchestra.{name}" + (" WHERE place > 0" if "place" in columns else "")
+    return f"""
+        SELECT DISTINCT workflow_id, {when} AS at, '{name}' AS what
+        FROM (
+            (SELECT {shown} FROM ({everything}) AS computed EXCEPT SELECT {shown} FROM {stored})
+            UNION ALL
+            (SELECT {shown} FROM {stored} EXCEPT SELECT {shown} FROM ({everything}) AS computed)
+        ) AS differing
+    """
+
+
+_HOURLY_DIFFERENCES = " UNION ALL ".join(
+    (
+        _differing("step_rollup", STEPS.when, STEPS.columns, STEPS.everything),
+        _differing("run_rollup", RUNS.when, RUNS.columns, RUNS.everything),
+        _differing(
+            "step_failures", "time", computed.FAILURE, computed.step_failures(computed.EVERY_STEP)
+        ),
+    )
+)
+_DAILY_DIFFERENCES = _differing("step_rollup_daily", DAILY.when, DAILY.columns, DAILY.everything)
+
+# One statement and so one snapshot: what waits in the queue is known to differ. Days are never
+# frozen: they are what their hours say.
+_VERIFY = text(f"""
+    SELECT workflow_id, at, string_agg(what, ', ' ORDER BY what) AS what
+    FROM (
+        SELECT DISTINCT d.workflow_id, date_trunc('hour', d.at, 'UTC') AS at, d.what
+        FROM ({_HOURLY_DIFFERENCES}) AS d
+        WHERE date_trunc('hour', d.at, 'UTC') >= COALESCE((SELECT frozen_until FROM orchestra_etl.retention), '-infinity')
+          AND NOT EXISTS (
+              SELECT FROM orchestra_etl.changed_groups AS q
+              WHERE q.workflow_id = d.workflow_id AND q.hour = date_trunc('hour', d.at, 'UTC'))
+        UNION ALL
+        SELECT workflow_id, CAST(at AS timestamp) AT TIME ZONE 'UTC', what FROM ({_DAILY_DIFFERENCES}) AS d
+    ) AS found
+    WHERE NOT EXISTS (SELECT FROM orchestra_etl.changed_groups AS q WHERE q.workflow_id IS NULL)
+    GROUP BY workflow_id, at
+    ORDER BY workflow_id, at
+""")
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """A group, or a day, that is not what follows from its runs and steps."""
+
+    workflow_id: str
+    at: datetime
+    """The hour, or the day's beginning."""
+    what: str
+    """The tables that differ."""
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """How the rollups compare with the runs and steps."""
+
+    differences: list[Difference]
+    stuck: list[Stuck]
+    """Groups that cannot be computed: their numbers are old."""
+    waiting: int
+    """Rows of the queue: their groups were not compared."""
+    overdue: int
+    """Those of them that should have been computed long ago."""
+    failure: str | None = None
+    """SQLSTATE with which the comparison itself failed."""
+
+    @property
+    def well(self) -> bool:
+        """Whether all that was compared is right, and nothing is known to be wrong."""
+        return not (self.differences or self.stuck or self.overdue or self.failure)
+
+
+def verify(connection: Connection) -> Verified:
+    """Compute everything that is not frozen and does not wait in the queue, and compare; changes nothing."""
+    allow_long(connection)
+    queue = (
+        changed_groups.stuck(connection),
+        changed_groups.waiting(connection),
+        changed_groups.overdue(connection),
+    )
+    try:
+        with connection.begin_nested():
+            rows = connection.execute(_VERIFY).all()
+    except Exception as error:
+        if not is_database_error(error) or is_transient(error):
+            raise
+        return Verified([], *queue, sqlstate(error))
+    return Verified([Difference(row.workflow_id, row.at, row.what) for row in rows], *queue)

@@ -1,0 +1,138 @@
+"""The client's connections: TLS, proxies, and what it means when one fails."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import zlib
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from etl.errors import ConfigurationError
+
+MAX_HEADER_BYTES, MAX_HEADERS = 64 * 1024, 256
+"""An answer's longest header line, and how many it may have: proxies and single sign-on add more than the library expects."""
+
+_CHECK_URL = "check `api.base_url` (ORCHESTRA_BASE_URL)"
+_CHECK_PROXY = "check HTTP_PROXY and HTTPS_PROXY, or unset `api.trust_env`"
+
+
+def open_transport(base_url: str, *, trust_env: bool) -> AiohttpTransport:
+    """Return a transport to this origin; `trust_env`: by the environment's proxy and certificates.
+
+    Raises:
+        ConfigurationError: these cannot be used.
+    """
+    ssl_context = _ssl_context(trust_env=trust_env)
+    proxy = _environment_proxy(base_url) if trust_env else None
+
+    def open_session() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            # The client bounds the connections already. Idle ones are dropped before the 5 s
+            # after which common servers drop them: a request sent just then would fail.
+            connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context, keepalive_timeout=4),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # Not aiohttp's own `trust_env`: it would also read `~/.netrc`, which collides with
+            # our header.
+            proxy=proxy,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+            middlewares=(_send_once,),
+        )
+
+    return AiohttpTransport(verify=ssl_context, client=open_session)
+
+
+async def _send_once(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a request again by itself when the connection breaks.
+
+    That would pass by the shared budget and our own count; it sends again only after the errors
+    named here.
+    """
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError from error
+
+
+def cause_of(error: Exception, base: httpx.URL) -> tuple[str, str]:
+    """The kind of a transport failure, and what to look at; httpx's own classes tell less than what aiohttp raised below."""
+    match error.__cause__ if isinstance(error, httpx.HTTPError) else error:
+        case aiohttp.ClientConnectorCertificateError() as found:
+            return (
+                f"the TLS certificate of {_peer(found)} is not trusted",
+                f"{_CHECK_URL}, or set `api.trust_env`",
+            )
+        case aiohttp.ClientProxyConnectionError():
+            return "cannot connect to the proxy", _CHECK_PROXY
+        case aiohttp.ClientConnectorDNSError() as found if found.host not in (
+            base.host,
+            base.raw_host.decode("ascii"),
+        ):
+            return f"the proxy's name cannot be resolved ({_peer(found)})", _CHECK_PROXY
+        case aiohttp.ClientConnectorDNSError() as found:
+            return f"the host's name cannot be resolved ({_peer(found)})", _CHECK_URL
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) as found if (
+            number > 0
+        ):
+            return f"cannot connect to {_peer(found)} ({os.strerror(number)})", _CHECK_URL
+        case aiohttp.ClientConnectorError() as found:
+            return f"cannot connect to {_peer(found)}", _CHECK_URL
+        case aiohttp.ClientHttpProxyError():
+            return "the proxy refuses the connection", "check HTTP_PROXY and HTTPS_PROXY"
+        case aiohttp.ClientPayloadError() | zlib.error():
+            return "the answer's body is cut off or broken", ""
+        case aiohttp.ClientConnectionError():
+            return "the server closed the connection", ""
+        case aiohttp.ClientResponseError(message=str(text)) if (
+            "Got more than" in text or "Too many headers" in text
+        ):
+            most = f"more than {MAX_HEADER_BYTES:,} bytes, or more than {MAX_HEADERS} headers"
+            return f"the answer has a header line of {most}", ""
+        case aiohttp.ClientResponseError():
+            return "the answer is no HTTP", _CHECK_URL
+        case unforeseen:
+            return type(unforeseen).__name__, ""
+
+
+def _peer(error: aiohttp.ClientConnectorError) -> str:
+    return f"{error.host}:{error.port}"
+
+
+def _environment_proxy(base_url: str) -> str | None:
+    """The proxy that the environment names. Raises ConfigurationError, without the URL: it may hold a password."""
+    url = httpx.URL(base_url)
+    proxy = None if proxy_bypass(url.host) else getproxies().get(url.scheme)
+    if proxy is None:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urlsplit(proxy)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigurationError(
+            f"{url.scheme.upper()}_PROXY: must be the URL of an HTTP proxy, such as http://proxy:3128"
+        )
+    return proxy
+
+
+def _ssl_context(*, trust_env: bool) -> ssl.SSLContext:
+    """The certificate authorities. Raises ConfigurationError where the environment names some that cannot be read."""
+    try:
+        return httpx.create_ssl_context(trust_env=trust_env)
+    except OSError as error:
+        variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
+        raise ConfigurationError(
+            f"{variable}: the certificates cannot be read: {error.strerror or 'not in PEM form'}"
+        ) from None

@@ -1,0 +1,106 @@
+"""What a reading comes to: for the run's tracking, for the tables, and for the ledger. Pure functions."""
+
+from __future__ import annotations
+
+from etl.ledger.claims import Settlement
+from etl.ledger.lifecycle import DAILY, Observation, PollingPolicy, Verdict, judge, retry_in
+from etl.load.batch import RunWrite
+from etl.pipeline.reading import Reading
+from etl.records import TERMINAL_STATES
+from etl.transform.states import derive_run_state
+
+
+def judged(reading: Reading, policy: PollingPolicy, *, gone: bool) -> Verdict:
+    """Return what becomes of the run; `gone`: the API no longer has it."""
+    known = reading.claim.known
+    if reading.steps is not None:
+        found = Observation(
+            requested_at=reading.requested_at,
+            server_time=reading.server_time,
+            run_terminal=None
+            if reading.run_state is None
+            else reading.run_state in TERMINAL_STATES,
+            run_end_time=reading.run_end_time,
+            steps_terminal=reading.steps_terminal,
+            has_steps=reading.has_steps,
+            digest=reading.digest,
+        )
+        return judge(known, found, policy)
+    if gone:
+        return Verdict("gone", None)
+    age = (reading.requested_at - known.opened_at).total_seconds()
+    if age > policy.give_up_after:
+        # What neither the list nor the API itself knows any more is not asked for again; other
+        # troubles may pass.
+        return Verdict(
+            "stale", DAILY if known.listed or not reading.not_found else None, known.checks
+        )
+    return Verdict(
+        "open", DAILY if reading.hopeless else retry_in(known.attempts + 1), known.checks
+    )
+
+
+def is_written(reading: Reading) -> bool:
+    """Return whether the run has or gets a row: a failed read gives none to a run that was never read."""
+    return reading.steps is not None or reading.claim.known.steps_observed_at is not None
+
+
+def run_write(reading: Reading, verdict: Verdict) -> RunWrite:
+    """Return what is written of the run and its steps."""
+    claim = reading.claim
+    steps = reading.steps.steps if reading.steps is not None else ()
+    over = reading.has_steps and reading.steps_terminal
+    # What letters hold is a part of the steps only: a row that followed from more of them keeps
+    # what it says.
+    recovered = reading.partial and claim.known.steps_observed_at is not None
+    return RunWrite(
+        id=claim.run_id,
+        workflow_id=claim.workflow_id,
+        tracking=verdict.tracking,
+        observed=reading.run,
+        stored=claim.run_observed_at is not None or reading.steps is None or recovered,
+        derived_state=derive_run_state(step.state for step in steps),
+        start_time=min((step.start_time for step in steps if step.start_time), default=None),
+        end_time=max((step.end_time for step in steps if step.end_time), default=None)
+        if over
+        else None,
+        user_id=next((step.user_id for step in steps if step.user_id), None),
+        organization_id=next(
+            (step.organization_id for step in steps if step.organization_id), None
+        ),
+        steps=steps,
+        # A step that was set aside is not absent: only an answer that was understood whole says
+        # what is missing.
+        complete=reading.steps is not None and not reading.steps.rejected and not reading.partial,
+    )
+
+
+def settlement(reading: Reading, verdict: Verdict) -> Settlement:
+    """Return what the ledger is told."""
+    claim = reading.claim
+    if reading.steps is None:
+        return Settlement(
+            run_id=claim.run_id,
+            tracking=verdict.tracking,
+            due_in=verdict.due_in,
+            # A read that failed has found nothing new: the re-checks before it still count.
+            checks=verdict.checks,
+            attempts=claim.known.attempts + 1,
+            last_error=reading.problem,
+            not_found_since=(claim.not_found_since or reading.requested_at)
+            if reading.not_found
+            else None,
+        )
+    return Settlement(
+        run_id=claim.run_id,
+        tracking=verdict.tracking,
+        due_in=verdict.due_in,
+        checks=verdict.checks,
+        steps_observed_at=reading.requested_at,
+        read_digest=reading.digest,
+        run_observed_at=reading.run_observed_at,
+        run_state=None if reading.run is None else reading.run.state,
+        run_end_time=None if reading.run is None else reading.run.end_time,
+        listing_hash=reading.listing_hash,
+        listing_loaded=True,
+    )

@@ -1,0 +1,1 @@
+"""Reports for people: how every workflow is doing, and the stored runs."""

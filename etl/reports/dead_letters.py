@@ -1,0 +1,73 @@
+"""Dead letters as people look at them: without their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, text
+
+_STORED = """
+    SELECT d.id, d.workflow_id, w.name AS workflow_name, d.run_id, d.step_id, d.reason, d.detail,
+           octet_length(d.body) AS size_bytes, d.occurrences, d.first_seen_at, d.last_seen_at, d.resolved_at, d.resolution
+    FROM orchestra_etl.dead_letters AS d
+    LEFT JOIN orchestra.workflows AS w ON w.id = d.workflow_id
+"""
+
+_FIND = text(f"""
+    {_STORED}
+    WHERE (CAST(:workflows AS text[]) IS NULL OR d.workflow_id = ANY (CAST(:workflows AS text[])))
+      AND (:resolved OR d.resolved_at IS NULL)
+    ORDER BY d.id
+""")
+
+_COUNT_SETTLED = text("""
+    SELECT count(*) FROM orchestra_etl.dead_letters
+    WHERE resolved_at IS NOT NULL
+      AND (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
+""")
+
+_GET = text(f"{_STORED} WHERE d.id = :id")
+
+
+class StoredLetter(msgspec.Struct, frozen=True):
+    """A letter as it lies in the ledger, without its body."""
+
+    id: int
+    workflow_id: str
+    workflow_name: str | None
+    run_id: str
+    """Empty for a row of the run list that has no usable id."""
+    step_id: str | None
+    reason: str
+    detail: str
+    size_bytes: int
+    occurrences: int
+    first_seen_at: datetime
+    last_seen_at: datetime
+    resolved_at: datetime | None
+    resolution: str | None
+    """`loaded` or `discarded`; None while it is open."""
+
+
+def find(
+    connection: Connection, *, workflows: Sequence[str] | None = None, resolved: bool = False
+) -> list[StoredLetter]:
+    """The open letters of these workflows (None: of all), oldest first; with `resolved` the settled ones, too."""
+    rows = connection.execute(
+        _FIND, {"workflows": None if workflows is None else list(workflows), "resolved": resolved}
+    )
+    return [StoredLetter(**row._mapping) for row in rows]
+
+
+def count_settled(connection: Connection, *, workflows: Sequence[str] | None = None) -> int:
+    """How many letters of these workflows (None: of all) are settled."""
+    wanted = {"workflows": None if workflows is None else list(workflows)}
+    return int(connection.execute(_COUNT_SETTLED, wanted).scalar_one())
+
+
+def get(connection: Connection, letter_id: int) -> StoredLetter | None:
+    """One letter; None where there is no such number."""
+    row = connection.execute(_GET, {"id": letter_id}).one_or_none()
+    return None if row is None else StoredLetter(**row._mapping)

@@ -1,0 +1,162 @@
+"""Every way to ask for a newer read of a run, against a real PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from etl.database import Database
+from etl.ledger import claims, dead_letters, repairs, requests, state_map, sweeps
+from etl.ledger.dead_letters import Letter
+from etl.ledger.lifecycle import PollingPolicy
+from etl.pipeline.loading import Loader
+from etl.pipeline.reading import Reading
+from etl.records import ListedRun, Rejected
+from etl.transform.decode import decode_steps
+from etl.transform.runs import decode_page, decode_run
+from etl.transform.states import StateMap
+from tests.support import query
+
+W, RUN = "workflow", "run"
+LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)
+ROW = {"id": RUN, "status": "odd", "start_time": "2025-03-13T02:41:14Z", "end_time": None}
+
+# The states that a run is in before it is reopened.
+OPEN, FINAL, GONE = "open", "final", "gone"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated database."""
+    made = Database(database_url)
+    yield made
+    made.close()
+
+
+def _page() -> dict[str, ListedRun]:
+    return {run.id: run for run in decode_page(json.dumps([ROW]).encode()).runs}
+
+
+def _list(connection: Connection) -> None:
+    sweep = sweeps.begin(connection, W, lease=60, count_to=25)
+    assert sweep is not None
+    sweeps.write_page(
+        connection,
+        sweep,
+        list(_page().values()),
+        requested_at=sweep.begun_at,
+        lease=60,
+        priority=0,
+    )
+
+
+def _retry(connection: Connection) -> None:
+    dead_letters.record(connection, [Letter(W, RUN, Rejected("malformed", "Bad.", b"{"))])
+    dead_letters.retry(connection, None)
+
+
+def _map_states(connection: Connection) -> int:
+    return state_map.apply(connection, {"odd": "completed"}, lambda status: "completed")
+
+
+WAYS: dict[str, tuple[Callable[[Connection], object], int, tuple[str, ...]]] = {
+    "listed otherwise": (_list, 0, (OPEN, FINAL, GONE)),
+    "tracked": (lambda c: requests.track(c, W, [RUN]), 0, (OPEN, FINAL, GONE)),
+    "dead letter retried": (_retry, 0, (OPEN, FINAL, GONE)),
+    "named for another workflow": (lambda c: requests.register(c, "named", [RUN]), 1, (OPEN,)),
+    "read again": (lambda c: requests.reread(c, [W], since=None, until=None), 1, (FINAL,)),
+    "missing from the tables": (
+        lambda c: repairs.ask_again(c, W, _page(), datetime.now(UTC)),
+        1,
+        (OPEN, FINAL),
+    ),
+    "states mapped otherwise": (_map_states, 1, (OPEN, FINAL)),
+}
+"""How to ask, the priority that a backfilled run has then, and in which states the run may be."""
+
+
+@pytest.mark.parametrize(
+    ("way", "tracking"), [(way, state) for way, (*_, states) in WAYS.items() for state in states]
+)
+def test_a_reopened_run_starts_anew_and_no_claim_on_it_stands(
+    database: Database, database_url: str, way: str, tracking: str
+) -> None:
+    """Whatever asks for a newer read leaves the same columns behind, and what was being read of the run is not loaded."""
+    ask, priority, _ = WAYS[way]
+    claim = _prepare(database, database_url, way, tracking)
+    database.transaction(ask)
+    row = _row(database_url)
+    assert (row.pop("is_due"), row.pop("fencing_token")) == (True, claim.token + 1)
+    opened_at = row.pop("opened_at")
+    assert opened_at == LONG_AGO if tracking == OPEN else opened_at > LONG_AGO
+    assert row == {
+        "tracking": "open",
+        "leased_until": None,
+        "checks": 0,
+        "not_found_since": None,
+        # What is known of the last reads stays.
+        "attempts": 2,
+        "last_error": "timeout",
+        "priority": priority,
+    }
+    assert database.transaction(lambda c: claims.lock(c, [claim])) == [False]
+
+
+def test_a_live_run_does_not_go_behind_the_backfill_when_states_are_mapped_otherwise(
+    database: Database, database_url: str
+) -> None:
+    """An open run with the priority of live runs keeps it, where a changed state map has it read again."""
+    _prepare(database, database_url, "states mapped otherwise", OPEN)
+    query(database_url, "UPDATE orchestra_etl.run_ledger SET priority = 0")
+    assert database.transaction(_map_states) == 1
+    assert _row(database_url)["priority"] == 0
+
+
+def test_a_gone_run_takes_its_new_state_without_being_read(
+    database: Database, database_url: str
+) -> None:
+    """A changed state map changes the state of a run that the API no longer has, and asks for nothing."""
+    _prepare(database, database_url, "states mapped otherwise", GONE)
+    before = _row(database_url)
+    assert database.transaction(_map_states) == 0
+    assert _row(database_url) == before
+    assert query(
+        database_url,
+        "SELECT r.state, l.run_state FROM orchestra.runs AS r JOIN orchestra_etl.run_ledger AS l ON l.run_id = r.id",
+    ) == [{"state": "completed", "run_state": "completed"}]
+
+
+def _prepare(database: Database, url: str, way: str, tracking: str) -> claims.Claim:
+    """Have a run in this state whose last reads failed, with a claim on it that stands."""
+    database.transaction(lambda c: requests.track(c, W, [RUN]))
+    (claim,) = database.transaction(lambda c: claims.claim(c, limit=1, lease=3600))
+    if way == "states mapped otherwise":
+        states = StateMap({})
+        steps = decode_steps(b"[]", workflow_id=W, run_id=RUN, states=states)
+        run = decode_run(json.dumps(ROW).encode(), states=states).run
+        at = claim.claimed_at
+        reading = Reading(claim, at, server_time=at, steps=steps, run=run, run_observed_at=at)
+        Loader(database, PollingPolicy(), states).load([reading])
+    query(
+        url,
+        "UPDATE orchestra_etl.run_ledger SET tracking = %s, due_at = NULL, leased_until = now() + interval '1 hour',"
+        " checks = 3, attempts = 2, last_error = 'timeout', not_found_since = %s, opened_at = %s, priority = 1,"
+        " steps_observed_at = CASE WHEN %s THEN now() ELSE steps_observed_at END",
+        tracking, LONG_AGO, LONG_AGO, way == "missing from the tables",
+    )  # fmt: skip
+    assert database.transaction(lambda c: claims.lock(c, [claim])) == [True]
+    return claim
+
+
+def _row(url: str) -> dict[str, Any]:
+    (row,) = query(
+        url,
+        "SELECT tracking, leased_until, checks, not_found_since, attempts, last_error, priority, opened_at,"
+        " due_at IS NOT NULL AS is_due, fencing_token FROM orchestra_etl.run_ledger",
+    )
+    return row

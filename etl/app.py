@@ -28,10 +28,10 @@ from etl.ledger.lifecycle import PollingPolicy
 from etl.ledger.status import Status, Watched
 from etl.pipeline.budget import RequestBudget
 from etl.pipeline.loading import Loader
-from etl.pipeline.passes import Passes, WorkflowPlan
 from etl.pipeline.poll import Poller
 from etl.pipeline.reading import Reader
 from etl.pipeline.sweep import Sweeper
+from etl.pipeline.sync import Syncer, WorkflowPlan
 from etl.settings import EMBEDDED, Settings, Workflow
 from etl.settings.prices import ModelPrice
 from etl.settings.values import is_secret
@@ -155,7 +155,7 @@ class Jobs(msgspec.Struct, frozen=True):
     """The parts that a command works with."""
 
     client: OrchestraClient
-    passes: Passes
+    syncer: Syncer
     poller: Poller
 
 
@@ -202,12 +202,12 @@ async def open_jobs(
             concurrency=settings.api.concurrency,
             lease=polling.lease,
         )
-        passes = Passes(
+        syncer = Syncer(
             database, client, sweeper, poller, clock, plans(settings),
             all_workflows=settings.api.all_workflows, describe_every=polling.reconcile, node_types=node_types, states=states,
             redaction=rules,
         )  # fmt: skip
-        yield Jobs(client, passes, poller)
+        yield Jobs(client=client, syncer=syncer, poller=poller)
 
 
 async def serve(settings: Settings, database: Database) -> None:
@@ -231,7 +231,7 @@ async def serve(settings: Settings, database: Database) -> None:
         health.served(settings.service.host, settings.service.port),
     ):
         daemon = Daemon(
-            jobs.passes,
+            jobs.syncer,
             health,
             schedules,
             default_interval=DEFAULT_INTERVAL,

@@ -217,7 +217,7 @@ async def _run(
         async with app.open_jobs(loaded, own) as jobs:
             schedules = [Schedule(one.id, one.interval, one.cron) for one in loaded.workflows]
             daemon = Daemon(
-                jobs.passes,
+                jobs.syncer,
                 Health(),
                 schedules,
                 default_interval=5.0,

@@ -46,7 +46,7 @@ GIVE_UP_AFTER = 5
 
 
 class PollReport(msgspec.Struct):
-    """What a pass of polls did."""
+    """What a drain of the queue did."""
 
     load: LoadReport
     refused: list[WorkflowRefused] = []
@@ -129,7 +129,7 @@ class Poller:
 
 
 class _Drain:
-    """The state of one pass."""
+    """The state of one drain."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class _Drain:
         self._chosen = conditions
         self.report = LoadReport()
         self.refused: dict[str, WorkflowRefused] = {}
-        self._passed_over: set[str] = set()
+        self._skipped_workflows: set[str] = set()
         """Refused workflows of which nothing is claimed; where this looks again, they are tried again, too."""
         self._queue: deque[Claim] = deque()
         self._reads: dict[asyncio.Task[Reading], Claim] = {}
@@ -207,7 +207,7 @@ class _Drain:
                 if exhausted:
                     look_at = time.monotonic() + look_again
                     if self._cutoff is None:
-                        self._passed_over.clear()
+                        self._skipped_workflows.clear()
             self._start_reads()
             loads = self._start_loads(idle=not self._reads)
             if not self._reads and not loads:
@@ -233,7 +233,7 @@ class _Drain:
         )
         if not pending.due:
             return False
-        # One that nobody holds but a claim passed over is locked by a transaction, which mostly
+        # One that nobody holds but a claim skipped is locked by a transaction, which mostly
         # ends at once.
         pause = (
             min(max(pending.next_expiry or 0.0, 0.05), 1.0)
@@ -252,7 +252,7 @@ class _Drain:
 
     @contextlib.asynccontextmanager
     async def settling(self) -> AsyncIterator[None]:
-        """However the pass ends: load what has been read, give back the rest."""
+        """However the drain ends: load what has been read, give back the rest."""
         try:
             yield
         finally:
@@ -263,7 +263,7 @@ class _Drain:
             try:
                 await self._give_back()
             finally:
-                # Also where the claims cannot be given back: a load must not outlive the pass.
+                # Also where the claims cannot be given back: a load must not outlive the drain.
                 await self._finish_loads()
             while self._start_loads(idle=True):
                 await self._finish_loads()
@@ -283,7 +283,7 @@ class _Drain:
                 c,
                 limit=CLAIM_AHEAD * self._p._concurrency,
                 lease=self._p._lease,
-                except_workflows=sorted(self._passed_over),
+                except_workflows=sorted(self._skipped_workflows),
                 **conditions,
             )
         )
@@ -327,9 +327,9 @@ class _Drain:
                 reading = task.result()
                 self._unanswered = 0
             except WorkflowRefused as error:
-                if claim.workflow_id not in self._passed_over:
+                if claim.workflow_id not in self._skipped_workflows:
                     log.error("workflow_refused", workflow=claim.workflow_id, problem=str(error))
-                self._passed_over.add(claim.workflow_id)
+                self._skipped_workflows.add(claim.workflow_id)
                 self.refused[claim.workflow_id] = error
                 reading = self._failed(claim, str(error))
             except ApiUnavailable as error:

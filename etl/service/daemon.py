@@ -26,7 +26,7 @@ from etl.analytics.rollups import Refreshed
 from etl.errors import ApiUnavailable, DatabaseError, EtlError, KeyRefused, SchemaMismatch
 from etl.ledger.status import Status
 from etl.pipeline.loading import LoadReport
-from etl.pipeline.passes import Passes
+from etl.pipeline.sync import Syncer
 from etl.service.health import Health
 from etl.signals import Stop
 
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 # Seconds between two looks at what is due and at the queue; a look that finds nothing costs one
 # indexed query.
 TICK = 1.0
-# Seconds between two looks at the workflows themselves (names, graphs); the pass asks the API only
+# Seconds between two looks at the workflows themselves (names, graphs); the sync asks the API only
 # when that is due.
 PREPARE = 60.0
 # Seconds between two refreshes of the rollups; one that finds nothing to do costs three short
@@ -57,7 +57,7 @@ END_PATIENCE = 8.0
 DATABASE_END_PATIENCE = 4.0
 
 
-# A poll that is busy passes over its ticks, by design: it looks for what is due by itself. The
+# A poll that is busy skips its ticks, by design: it looks for what is due by itself. The
 # scheduler would warn of each.
 logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
@@ -75,7 +75,7 @@ class Daemon:
 
     def __init__(
         self,
-        passes: Passes,
+        syncer: Syncer,
         health: Health,
         schedules: Sequence[Schedule],
         *,
@@ -86,7 +86,7 @@ class Daemon:
         """`default_interval` (seconds) is for workflows found without being configured. `refresh` brings the rollups up to
         date until told to stop; None: they are not this service's to keep. `status`, called in a
         thread, reads how the workflows are doing, for metrics and readiness; None: nobody asks."""
-        self._passes = passes
+        self._syncer = syncer
         self._health = health
         self._schedules = {schedule.workflow_id: schedule for schedule in schedules}
         self._default_interval = default_interval
@@ -131,7 +131,7 @@ class Daemon:
         await self._watch_clock(stop)
         log.info("service_stopping")
         self._scheduler.pause()
-        self._passes.poller.end_within(DATABASE_END_PATIENCE)
+        self._syncer.poller.end_within(DATABASE_END_PATIENCE)
         for task in self._active:
             if not task.get_name().startswith("poll"):
                 # A sweep leaves its watermark where it was; a poll loads what it has read.
@@ -158,7 +158,7 @@ class Daemon:
                     job.modify(next_run_time=datetime.now(UTC))
 
     def _schedule_sweeps(self) -> None:
-        for workflow_id in self._passes.workflow_ids:
+        for workflow_id in self._syncer.workflow_ids:
             name = f"sweep {workflow_id}"
             if self._scheduler.get_job(name) is not None:
                 continue
@@ -178,7 +178,7 @@ class Daemon:
                 now=schedule.cron is None,
                 workflow_id=workflow_id,
             )
-        self._health.watch(self._passes.workflow_ids)
+        self._health.watch(self._syncer.workflow_ids)
 
     def _add(
         self,
@@ -235,7 +235,7 @@ class Daemon:
 
     async def _prepare(self) -> None:
         try:
-            prepared = await self._passes.prepare()
+            prepared = await self._syncer.prepare()
             self._schedule_sweeps()
         finally:
             self._prepared = True
@@ -244,7 +244,7 @@ class Daemon:
             raise prepared.problem
 
     async def _requests(self) -> None:
-        self._count_set_aside(await self._passes.take_requests(self._stop))
+        self._count_set_aside(await self._syncer.take_requests(self._stop))
 
     async def _refresh_rollups(
         self, refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]]
@@ -271,7 +271,7 @@ class Daemon:
                 log.error("workflow_failing", workflow=workflow.id, problem="; ".join(failing))
 
     async def _sweep(self, workflow_id: str) -> None:
-        report = await self._passes.sweep(workflow_id)
+        report = await self._syncer.sweep(workflow_id)
         if report is None:
             return
         self._health.well("api key")
@@ -293,7 +293,7 @@ class Daemon:
         if not self._prepared:
             # A step's node type is taken from its workflow's graph, which is being asked for.
             return
-        await self._passes.poller.drain(stop=self._stop, on_load=self._loaded)
+        await self._syncer.poller.drain(stop=self._stop, on_load=self._loaded)
 
     def _loaded(self, load: LoadReport, seconds: float) -> None:
         """Say of each batch what it shows: a drain goes on for as long as reads overlap, and its end may never come."""

@@ -1,6 +1,6 @@
 """Where settings come from: one TOML file and the environment, put together here and checked by the models.
 
-Plain pydantic instead of pydantic-settings: that passes over a misspelt environment variable,
+Plain pydantic instead of pydantic-settings: that ignores a misspelt environment variable,
 cannot say which variable a wrong value came from, and takes a third longer to import.
 """
 

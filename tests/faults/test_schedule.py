@@ -17,8 +17,8 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from etl import cron
 from etl.pipeline.loading import LoadReport
-from etl.pipeline.passes import Prepared
 from etl.pipeline.poll import PollReport
+from etl.pipeline.sync import Prepared
 from etl.service import daemon
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
@@ -44,7 +44,7 @@ class Clock(datetime):
 
 
 class Sweeps:
-    """In place of the passes: notes when which workflow was swept."""
+    """In place of the syncer: notes when which workflow was swept."""
 
     workflow_ids = LINES
     poller: Any = None

@@ -44,7 +44,7 @@ class World:
         self.database = Database(url, patience=5)
 
     def sync(self, *, runs: tuple[str, ...] = (), **more: str) -> Any:
-        """One pass."""
+        """One sync."""
         toml = configuration(self.workflow, runs=runs)
         return asyncio.run(sync(load(self.folder, toml, {**self.variables, **more})))
 
@@ -55,7 +55,7 @@ class World:
             loaded = load(self.folder, configuration(self.workflow), self.variables)
             with app.open_database(loaded) as database:
                 async with app.open_jobs(loaded, database) as jobs:
-                    await jobs.passes.backfill(None, stop=asyncio.Event(), reread=reread)
+                    await jobs.syncer.backfill(None, stop=asyncio.Event(), reread=reread)
 
         asyncio.run(work())
 

@@ -30,7 +30,7 @@ DAY = 86400.0
 
 
 class World:
-    """A server with ten runs a day apart, a database, passes and prunes."""
+    """A server with ten runs a day apart, a database, syncs and prunes."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
@@ -39,7 +39,7 @@ class World:
         self.database = Database(url, patience=5)
 
     def sync(self, **more: str) -> Any:
-        """One pass."""
+        """One sync."""
         return asyncio.run(
             sync(load(self.folder, configuration(self.workflow), {**self.variables, **more}))
         )

@@ -213,7 +213,7 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
         async with app.open_jobs(settings, database) as jobs:
             schedules = [Schedule(one.id, 0.2) for one in settings.workflows]
             running = asyncio.create_task(
-                Daemon(jobs.passes, health, schedules, default_interval=0.2).run(stop)
+                Daemon(jobs.syncer, health, schedules, default_interval=0.2).run(stop)
             )
             query(
                 url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE workflow_id <> 'w'"

@@ -233,7 +233,7 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
         async with app.open_jobs(settings, database) as jobs:
             schedules = [Schedule(one.id, 0.2) for one in settings.workflows]
             running = asyncio.create_task(
-                Daemon(jobs.passes, health, schedules, default_interval=0.2).run(stop)
+                Daemon(jobs.syncer, health, schedules, default_interval=0.2).run(stop)
             )
             try:
                 await scenario()

@@ -83,7 +83,7 @@ class World:
             health.watch_database(lambda: database.problem, lambda: database.is_away)
             async with app.open_jobs(loaded, database) as jobs:
                 status = partial(app._checked_status, loaded, database) if observed else None
-                found = Daemon(jobs.passes, health, schedules, default_interval=0.3, status=status)
+                found = Daemon(jobs.syncer, health, schedules, default_interval=0.3, status=status)
                 running = asyncio.create_task(found.run(stop))
                 try:
                     await scenario(found, health)
@@ -307,7 +307,7 @@ def test_the_service_ends_soon_though_the_database_is_away(world: World) -> None
 
 
 def test_a_service_that_is_stopped_loads_what_it_has_read(world: World) -> None:
-    """Stopped in the middle of slow reads, it holds no claim at its end, and the next pass completes."""
+    """Stopped in the middle of slow reads, it holds no claim at its end, and the next sync completes."""
     world.simulator.misbehave(Misbehaviour(delay=0.1, endpoints=("steps",)))
 
     async def scenario(found: Daemon, health: Health) -> None:
@@ -537,7 +537,7 @@ def test_what_was_read_when_the_key_is_refused_is_loaded(
 
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.05, 0.12, 0.2])
 def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: float) -> None:
-    """Whenever it is told to stop, or is cancelled, no claim is left behind that a pass would have to wait for."""
+    """Whenever it is told to stop, or is cancelled, no claim is left behind that a sync would have to wait for."""
     settings = world.settings()
     world.simulator.misbehave(Misbehaviour(delay=0.01, endpoints=("steps",)))
 
@@ -545,7 +545,7 @@ def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: f
         with app.open_database(settings) as database:
             async with app.open_jobs(settings, database) as jobs:
                 for workflow_id in world.workflow_ids:
-                    await jobs.passes.sweep(workflow_id)
+                    await jobs.syncer.sweep(workflow_id)
                 stop = asyncio.Event()
                 task = asyncio.create_task(jobs.poller.drain(stop=stop))
                 await asyncio.sleep(delay)
@@ -636,7 +636,7 @@ def test_no_load_outlives_a_pass_that_loses_the_database(
         with app.open_database(settings) as database:
             async with app.open_jobs(settings, database) as jobs:
                 for workflow_id in world.workflow_ids:
-                    await jobs.passes.sweep(workflow_id)
+                    await jobs.syncer.sweep(workflow_id)
                 task = asyncio.create_task(jobs.poller.drain(stop=asyncio.Event()))
                 await _until(lambda: running)
 

@@ -18,8 +18,8 @@ from etl.errors import DatabaseUnavailable
 from etl.load import batch
 from etl.pipeline import batches, loading
 from etl.pipeline.loading import Loader, LoadReport
-from etl.pipeline.passes import PassReport
 from etl.pipeline.reading import Reading
+from etl.pipeline.sync import SyncReport
 from etl.simulator.history import History
 from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
@@ -30,15 +30,15 @@ LETTERS = "SELECT run_id, step_id, reason, body FROM orchestra_etl.dead_letters 
 
 
 class World:
-    """A workflow of two finished runs, its server, and passes."""
+    """A workflow of two finished runs, its server, and syncs."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         (self.workflow,) = history.workflow_ids
         self.run, self.other = history.run_ids(self.workflow)
 
-    def sync(self, **more: Any) -> PassReport:
-        """One pass, every open run being due."""
+    def sync(self, **more: Any) -> SyncReport:
+        """One sync, every open run being due."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )

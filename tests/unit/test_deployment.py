@@ -279,7 +279,7 @@ def test_the_crontab_line_runs_commands() -> None:
 def test_the_crontab_line_keeps_the_exit_status(
     tmp_path: Path, upgrade: int, sync: int, told: int | None
 ) -> None:
-    """Output goes to the logger; an exit status that is not 0 is printed, which cron mails; without the schema no pass begins."""
+    """Output goes to the logger; an exit status that is not 0 is printed, which cron mails; without the schema no sync begins."""
     variables, line = _cron()
     for name, text in (
         (

@@ -1,4 +1,4 @@
-"""One pass over the configured workflows: sweep each, then poll what is due."""
+"""One sync of the configured workflows: sweep each, then poll what is due."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class WorkflowPlan(msgspec.Struct, frozen=True):
     labels: Mapping[str, str] = {}
 
 
-class PassReport(msgspec.Struct):
-    """What a pass did and what went wrong."""
+class SyncReport(msgspec.Struct):
+    """What a sync did and what went wrong."""
 
     sweeps: list[SweepReport]
     load: LoadReport
@@ -75,7 +75,7 @@ class PassReport(msgspec.Struct):
     set_aside: int = 0
     """New dead letters of runs that were asked for by name, and of workflows that cannot be asked for."""
     errors: list[EtlError] = []
-    """Troubles that did not end the pass; the first one of the gravest kind decides the exit status."""
+    """Troubles that did not end the sync; the first one of the gravest kind decides the exit status."""
     refused: list[ApiError] = []
     """What the API refused of single workflows while it answered for others."""
 
@@ -83,7 +83,7 @@ class PassReport(msgspec.Struct):
     def exit_status(self) -> int:
         """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed, or a workflow was refused.
 
-        Else what a shell makes of a process that a signal ended: the pass is not over, and cron
+        Else what a shell makes of a process that a signal ended: the sync is not over, and cron
         should know.
         """
         statuses = {error.exit_status for error in self.errors}
@@ -103,7 +103,7 @@ class PassReport(msgspec.Struct):
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """What preparing a pass found."""
+    """What preparing a sync found."""
 
     problem: ApiError | None
     """Why the API did not list the workflows, where all of them are wanted."""
@@ -111,8 +111,8 @@ class Prepared(msgspec.Struct, frozen=True):
     """New dead letters of runs that the configuration names, and of workflows that cannot be asked for."""
 
 
-class Passes:
-    """Runs passes for `sync`, `backfill` and the service."""
+class Syncer:
+    """Runs syncs for `sync`, `backfill` and the service."""
 
     def __init__(
         self,
@@ -231,12 +231,12 @@ class Passes:
         *,
         stop: asyncio.Event,
         on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
-    ) -> PassReport:
+    ) -> SyncReport:
         """Sweep and, side by side with that, poll, until all that was due when the sweeps were over has been read.
 
         Args:
             only: ids of the workflows to sync; None for all, and for every due run in the ledger.
-            stop: when set, the pass ends early in good order.
+            stop: when set, the sync ends early in good order.
             on_load: told of every batch that is loaded, and the seconds that it took.
 
         Raises:
@@ -274,13 +274,13 @@ class Passes:
         reread: bool = False,
         on_listed: Callable[[int], None] = lambda due: None,
         on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
-    ) -> PassReport:
+    ) -> SyncReport:
         """Walk the whole list, enqueue at low priority, and drain.
 
         Args:
             only: ids of the workflows; None for all configured ones.
             stop: when set, ends early in good order; what was enqueued stays so.
-            since: read only runs that started then or later, by the run list; the others stay enqueued for the next pass.
+            since: read only runs that started then or later, by the run list; the others stay enqueued for the next sync.
             until: read only runs that started before.
             reread: read final runs again, too.
             on_listed: told how many runs are due once the lists have been walked.
@@ -323,8 +323,8 @@ class Passes:
             set_aside += new
         return set_aside
 
-    async def _begin(self, only: Sequence[str] | None) -> PassReport:
-        """Prepare; the report of a pass that has done nothing else yet."""
+    async def _begin(self, only: Sequence[str] | None) -> SyncReport:
+        """Prepare; the report of a sync that has done nothing else yet."""
         prepared = await self.prepare()
         problem = prepared.problem
         unknown = [workflow_id for workflow_id in only or () if workflow_id not in self._plans]
@@ -335,14 +335,14 @@ class Passes:
             raise ConfigurationError(
                 f"workflow {unknown[0]} is not configured, and the API does not list it: see `orchestra-etl workflows`"
             )
-        report = PassReport([], LoadReport(), set_aside=prepared.set_aside)
+        report = SyncReport([], LoadReport(), set_aside=prepared.set_aside)
         if problem is not None and only is None:
             report.errors.append(problem)
         return report
 
     async def _sweep_all(
         self,
-        report: PassReport,
+        report: SyncReport,
         only: Sequence[str] | None,
         stop: asyncio.Event,
         *,
@@ -400,7 +400,7 @@ class Passes:
             raise unanswered[0]
 
     async def _swept(
-        self, report: PassReport, only: Sequence[str] | None, stop: asyncio.Event
+        self, report: SyncReport, only: Sequence[str] | None, stop: asyncio.Event
     ) -> datetime:
         """Sweep all; the cutoff for what is polled."""
         await self._sweep_all(report, only, stop, whole_list=False, backfill=False)
@@ -416,7 +416,7 @@ class Passes:
 
     async def _drain(
         self,
-        report: PassReport,
+        report: SyncReport,
         cutoff: datetime | Listing,
         only: Sequence[str] | None,
         stop: asyncio.Event,

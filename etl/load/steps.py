@@ -8,6 +8,7 @@ there are none yet. All else goes through staging.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -19,13 +20,15 @@ from etl.records import Payload, Reason, Rejected, Step
 from etl.tables import inputs, steps
 from etl.usage import Usage
 
-_STEP_CONTENT = (
-    "run_id", "workflow_id", "node_id", "node_type", "position", "user_id", "organization_id", "status", "state",
-    "start_time", "end_time", "api_elapsed_seconds", "api_tokens", "request_model", "response_model", "finish_reason", "error",
-    "reported_error", "step_metadata", "extra", "redaction_policy", "content_hash", *Usage.__struct_fields__,
-)  # fmt: skip
-_PAYLOAD_CONTENT = ("data", "size_bytes", "raw", "note")
-_STAGED_STEPS = Staging("staged_steps", column_types(steps, ("id", *_STEP_CONTENT)))
+# The record's own fields are columns of the same names, but for these.
+_STEP_FIELDS = tuple(
+    name for name in Step.__struct_fields__ if name not in {"usage", "inputs", "outputs", "source"}
+)
+_STEP_COLUMNS = ("run_id", "workflow_id", *_STEP_FIELDS, *Usage.__struct_fields__)
+_STEP_CONTENT = tuple(name for name in _STEP_COLUMNS if name != "id")
+_PAYLOAD_CONTENT = Payload.__struct_fields__
+_STAGED_STEPS = Staging("staged_steps", column_types(steps, _STEP_COLUMNS))
+_fields_of_step = attrgetter(*_STEP_FIELDS)
 
 # So much goes through one statement: about a second's work.
 _STATEMENT_STEPS = 10_000
@@ -185,7 +188,7 @@ def _parts(changed: Sequence[tuple[RunWrite, Step]]) -> Iterator[Sequence[tuple[
 def _insert_payloads(connection: Connection, new: Sequence[Step]) -> None:
     for name in _PAYLOADS:
         rows = [
-            (step.id, *_payload_row(payload))
+            (step.id, *msgspec.structs.astuple(payload))
             for step in new
             if (payload := getattr(step, name)) is not None
         ]
@@ -211,7 +214,11 @@ def update_payloads(
     connection: Connection, name: Literal["inputs", "outputs"], found: Mapping[str, Payload | None]
 ) -> None:
     """Store these payloads of stored steps, by the step's id; None: nothing of it may stay."""
-    rows = [(id, *_payload_row(payload)) for id, payload in found.items() if payload is not None]
+    rows = [
+        (id, *msgspec.structs.astuple(payload))
+        for id, payload in found.items()
+        if payload is not None
+    ]
     if rows:
         _STAGED_PAYLOADS[name].fill(connection, rows)
         connection.execute(_UPSERT_PAYLOADS[name])
@@ -220,14 +227,6 @@ def update_payloads(
         connection.execute(_DROP_PAYLOADS[name], {"ids": gone})
 
 
-def _payload_row(payload: Payload) -> tuple[object, ...]:
-    return payload.data, payload.size_bytes, payload.raw, payload.note
-
-
 def _step_row(run: RunWrite, step: Step) -> tuple[object, ...]:
-    return (
-        step.id, run.id, run.workflow_id, step.node_id, step.node_type, step.position, step.user_id, step.organization_id,
-        step.status, step.state, step.start_time, step.end_time, step.api_elapsed_seconds, step.api_tokens,
-        step.request_model, step.response_model, step.finish_reason, step.error, step.reported_error,
-        step.step_metadata, step.extra, step.redaction_policy, step.content_hash, *msgspec.structs.astuple(step.usage),
-    )  # fmt: skip
+    """The step in the order of `_STEP_COLUMNS`."""
+    return (run.id, run.workflow_id, *_fields_of_step(step), *msgspec.structs.astuple(step.usage))

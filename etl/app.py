@@ -196,17 +196,27 @@ async def open_jobs(
         )
         poller = Poller(
             database,
-            Reader(client, clock, states, node_types, rules),
+            Reader(
+                client=client, clock=clock, states=states, node_types=node_types, redaction=rules
+            ),
             Loader(database, policy, states, rules),
             clock,
             concurrency=settings.api.concurrency,
             lease=polling.lease,
         )
         syncer = Syncer(
-            database, client, sweeper, poller, clock, plans(settings),
-            all_workflows=settings.api.all_workflows, describe_every=polling.reconcile, node_types=node_types, states=states,
+            database=database,
+            client=client,
+            sweeper=sweeper,
+            poller=poller,
+            clock=clock,
+            plans=plans(settings),
+            all_workflows=settings.api.all_workflows,
+            describe_every=polling.reconcile,
+            node_types=node_types,
+            states=states,
             redaction=rules,
-        )  # fmt: skip
+        )
         yield Jobs(client=client, syncer=syncer, poller=poller)
 
 

@@ -126,7 +126,12 @@ def parse(line: str) -> Cron:
     )
     either = not fields[2].startswith("*") and not fields[4].startswith("*")
     found = Cron(
-        minutes, hours, days, months, tuple(sorted({number % 7 for number in weekdays})), either
+        minutes=minutes,
+        hours=hours,
+        days=days,
+        months=months,
+        weekdays=tuple(sorted({number % 7 for number in weekdays})),
+        either=either,
     )
     if found.trigger().get_next_fire_time(None, datetime.now(ZONE)) is None:
         raise ValueError("is a cron line that never comes due")

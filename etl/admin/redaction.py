@@ -254,7 +254,7 @@ def redact_stored(
         policy = rules.policy(workflow_id)
         if policy is None or (workflows is not None and workflow_id not in workflows):
             continue
-        for _ in _steps_of_work(database, workflow_id, policy, batch, done):
+        for _ in _steps_of_work(database, workflow_id, policy=policy, batch=batch, done=done):
             if stopped():
                 done.complete = False
                 return done
@@ -324,7 +324,7 @@ def _redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> 
         row.id: redact_run(_stored(row), policy)
         for row in connection.execute(_RUNS, {"ids": list(ids)})
     }
-    changed = _write(connection, _UPDATE_RUNS, _RUN_COLUMNS, left, policy)
+    changed = _write(connection, _UPDATE_RUNS, _RUN_COLUMNS, left=left, policy=policy)
     for run_id, one in left.items():
         for name in _PAYLOADS:
             if name not in one.payloads:
@@ -342,7 +342,7 @@ def _redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> 
     for part in _parts([(row.id, row.size) for row in sizes]):
         rows = connection.execute(_STEPS, {"ids": part})
         found = {row.id: redact_step(_stored(row), policy) for row in rows}
-        changed = _write(connection, _UPDATE_STEPS, _STEP_COLUMNS, found, policy)
+        changed = _write(connection, _UPDATE_STEPS, _STEP_COLUMNS, left=found, policy=policy)
         for name in _PAYLOADS:
             update_payloads(
                 connection,

@@ -122,16 +122,28 @@ def _audio(read: int, written: int) -> dict[str, Decimal]:
 _AUDIO_PREVIEW = "https://platform.openai.com/docs/models/gpt-4o-audio-preview"
 _MINI_AUDIO_PREVIEW = "https://platform.openai.com/docs/models/gpt-4o-mini-audio-preview"
 ADDED = (
-    Added("openai", "gpt-4o-audio-preview", date.min, _audio(100, 200), _AUDIO_PREVIEW),
     Added(
-        "openai",
-        "gpt-4o-audio-preview",
-        date(2024, 12, 17),
-        _audio(40, 80),
-        _AUDIO_PREVIEW,
-        ("gpt-4o-audio-preview-2024-10-01",),
+        provider="openai",
+        model="gpt-4o-audio-preview",
+        valid_from=date.min,
+        amounts=_audio(100, 200),
+        source=_AUDIO_PREVIEW,
     ),
-    Added("openai", "gpt-4o-mini-audio-preview", date.min, _audio(10, 20), _MINI_AUDIO_PREVIEW),
+    Added(
+        provider="openai",
+        model="gpt-4o-audio-preview",
+        valid_from=date(2024, 12, 17),
+        amounts=_audio(40, 80),
+        source=_AUDIO_PREVIEW,
+        excepted=("gpt-4o-audio-preview-2024-10-01",),
+    ),
+    Added(
+        provider="openai",
+        model="gpt-4o-mini-audio-preview",
+        valid_from=date.min,
+        amounts=_audio(10, 20),
+        source=_MINI_AUDIO_PREVIEW,
+    ),
 )
 """In the order of their days."""
 
@@ -176,7 +188,13 @@ def publication(today: date) -> Publication:
     """The published prices that are installed; `today` is the day (UTC) by which they are old or not."""
     newest = max((day for day in _days() if day <= today), default=None)
     age = None if newest is None else (today - newest).days
-    return Publication(PACKAGE, version(), newest, age, age is not None and age > OLD_AFTER_DAYS)
+    return Publication(
+        package=PACKAGE,
+        version=version(),
+        newest_price=newest,
+        age_days=age,
+        is_old=age is not None and age > OLD_AFTER_DAYS,
+    )
 
 
 def _days() -> list[date]:
@@ -243,10 +261,17 @@ def _of_tier(entry: Entry, name: str, tier: str) -> Iterator[Default]:
         added = {} if tier != STANDARD else _amounts_added(entry, name, day)
         for above, up_to in pairwise([*lengths, None]):
             assert above is not None
-            amounts = _amounts(price, above, up_to, entry, added)
+            amounts = _amounts(price, above, up_to, entry=entry, added=added)
             if amounts:
                 yield Default(
-                    entry.provider.id, amounts, tier, above, up_to, day, until, bool(added)
+                    provider=entry.provider.id,
+                    amounts=amounts,
+                    service_tier=tier,
+                    above_input_tokens=above,
+                    up_to_input_tokens=up_to,
+                    valid_from=day,
+                    valid_until=until,
+                    added=bool(added),
                 )
 
 

@@ -204,16 +204,41 @@ def explain(connection: Connection, step_id: str) -> Explanation | None:
     price = None if priced[0] is None else price_of(priced)
     parts = _parts(connection, step_id) if is_call else []
     is_unmetered = is_unmetered and not parts
-    reasons = _reasons(model, tier, day, is_call, is_unmetered, is_known, price, parts)
+    reasons = _reasons(
+        model=model,
+        tier=tier,
+        day=day,
+        is_call=is_call,
+        is_unmetered=is_unmetered,
+        is_known=is_known,
+        price=price,
+        parts=parts,
+    )
     cost = (
         None if reasons else sum((part.cost for part in parts if part.cost is not None), Decimal(0))
     )
     in_dollars = price is not None and price.currency == "USD"
     return Explanation(
-        step, run, node, model, day, tier, input_tokens, is_call, is_unmetered, is_absent, price, parts, cost,
-        price.currency if price is not None and cost is not None else None, reported,
-        cost - reported if cost is not None and reported is not None and in_dollars else None, reasons,
-    )  # fmt: skip
+        step_id=step,
+        run_id=run,
+        node_id=node,
+        model=model,
+        day=day,
+        service_tier=tier,
+        input_tokens=input_tokens,
+        is_call=is_call,
+        is_unmetered=is_unmetered,
+        is_absent=is_absent,
+        price=price,
+        parts=parts,
+        cost=cost,
+        currency=price.currency if price is not None and cost is not None else None,
+        reported_cost=reported,
+        difference=cost - reported
+        if cost is not None and reported is not None and in_dollars
+        else None,
+        why_none=reasons,
+    )
 
 
 def _parts(connection: Connection, step_id: str) -> list[Part]:

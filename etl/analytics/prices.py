@@ -217,11 +217,19 @@ def price_list(model: str, configured: Iterable[Rule], ordered: Iterable[Rule]) 
     """What a model costs, by tier of service, length of the input and day; `ordered` are the rules set by command."""
     defaults = [
         Price(
-            model, one.service_tier, one.above_input_tokens, one.up_to_input_tokens, one.valid_from, one.valid_until,
-            one.provider, CURRENCY, one.amounts, "added" if one.added else "default",
+            model=model,
+            service_tier=one.service_tier,
+            above_input_tokens=one.above_input_tokens,
+            up_to_input_tokens=one.up_to_input_tokens,
+            valid_from=one.valid_from,
+            valid_until=one.valid_until,
+            provider=one.provider,
+            currency=CURRENCY,
+            amounts=one.amounts,
+            source="added" if one.added else "default",
         )
         for one in default_prices(model)
-    ]  # fmt: skip
+    ]
     provider = defaults[0].provider if defaults else None
     lists = [
         *_by_pattern(model, provider, configured, "config"),
@@ -325,10 +333,18 @@ def _by_pattern(
         if _matches(rule.model, model):
             found.setdefault(rule.model, []).append(
                 Price(
-                    model, rule.service_tier, rule.above_input_tokens, None, rule.valid_from, None,
-                    rule.provider or provider, rule.currency, complete(rule.amounts), source,
+                    model=model,
+                    service_tier=rule.service_tier,
+                    above_input_tokens=rule.above_input_tokens,
+                    up_to_input_tokens=None,
+                    valid_from=rule.valid_from,
+                    valid_until=None,
+                    provider=rule.provider or provider,
+                    currency=rule.currency,
+                    amounts=complete(rule.amounts),
+                    source=source,
                 )
-            )  # fmt: skip
+            )
     return found.values()
 
 
@@ -384,7 +400,16 @@ def _resolved(connection: Connection) -> bytes | None:
 def set_rules(connection: Connection) -> list[Rule]:
     """The rules that were set by command, in the order in which they are tried."""
     return [
-        Rule(model, currency, _amounts(amounts), provider, valid_from, service_tier, above, set_at)
+        Rule(
+            model=model,
+            currency=currency,
+            amounts=_amounts(amounts),
+            provider=provider,
+            valid_from=valid_from,
+            service_tier=service_tier,
+            above_input_tokens=above,
+            set_at=set_at,
+        )
         for model, service_tier, above, valid_from, provider, currency, set_at, *amounts in connection.execute(
             _RULES
         )
@@ -425,5 +450,14 @@ def price_of(row: Sequence[Any]) -> Price:
     """The price in these values of `COLUMNS`."""
     model, tier, above, up_to, valid_from, valid_until, provider, currency, source, *amounts = row
     return Price(
-        model, tier, above, up_to, valid_from, valid_until, provider, currency, _amounts(amounts), source
-    )  # fmt: skip
+        model=model,
+        service_tier=tier,
+        above_input_tokens=above,
+        up_to_input_tokens=up_to,
+        valid_from=valid_from,
+        valid_until=valid_until,
+        provider=provider,
+        currency=currency,
+        amounts=_amounts(amounts),
+        source=source,
+    )

@@ -106,14 +106,14 @@ def _rollup(
 ) -> _Rollup:
     columns = ("workflow_id", when, "place", *names, *computed.HISTOGRAMS)
     return _Rollup(
-        when,
-        columns,
-        everything,
-        text(f"""
+        when=when,
+        columns=columns,
+        everything=everything,
+        drop=text(f"""
             DELETE FROM orchestra.{name} AS r USING {groups}
             WHERE r.workflow_id = g.workflow_id AND r.{when} = g.{when} AND r.place > 0
         """),
-        text(f"""
+        compute=text(f"""
             INSERT INTO orchestra.{name} ({", ".join(columns)})
             SELECT {", ".join(columns)} FROM ({some}) AS computed ORDER BY workflow_id, {when}, place
         """),
@@ -144,27 +144,27 @@ def _keeping(
 
 _STEPS = _rollup(
     "step_rollup",
-    "hour",
-    (*computed.NODE, *computed.STEP_COUNTS, *computed.USAGE_SUMS),
-    computed.step_rollup(computed.EVERY_STEP),
-    _GROUPS,
-    computed.step_rollup(_STEPS_OF_GROUPS),
+    when="hour",
+    names=(*computed.NODE, *computed.STEP_COUNTS, *computed.USAGE_SUMS),
+    everything=computed.step_rollup(computed.EVERY_STEP),
+    groups=_GROUPS,
+    some=computed.step_rollup(_STEPS_OF_GROUPS),
 )
 _RUNS = _rollup(
     "run_rollup",
-    "hour",
-    ("organization_id", *computed.RUN_COUNTS),
-    computed.run_rollup("orchestra.runs"),
-    _GROUPS,
-    computed.run_rollup(_RUNS_OF_GROUPS),
+    when="hour",
+    names=("organization_id", *computed.RUN_COUNTS),
+    everything=computed.run_rollup("orchestra.runs"),
+    groups=_GROUPS,
+    some=computed.run_rollup(_RUNS_OF_GROUPS),
 )
 _DAILY = _rollup(
     "step_rollup_daily",
-    "day",
-    (*computed.NODE, *computed.STEP_COUNTS, *computed.USAGE_SUMS),
-    computed.step_rollup_daily("orchestra.step_rollup"),
-    _DAYS,
-    computed.step_rollup_daily(_HOURS_OF_DAYS),
+    when="day",
+    names=(*computed.NODE, *computed.STEP_COUNTS, *computed.USAGE_SUMS),
+    everything=computed.step_rollup_daily("orchestra.step_rollup"),
+    groups=_DAYS,
+    some=computed.step_rollup_daily(_HOURS_OF_DAYS),
 )
 
 _KEEP_STEPS = _keeping(

@@ -156,7 +156,7 @@ def retry(
     with invocation(context).database() as database:
         done = database.transaction(
             lambda c: dead_letters.retry(
-                c, chosen(c, numbers, everything, dead_letters.unknown, "dead letter")
+                c, chosen(c, numbers, everything, unknown=dead_letters.unknown, noun="dead letter")
             )
         )
     if as_json:
@@ -193,7 +193,7 @@ def discard(
     with invocation(context).database() as database:
         done = database.transaction(
             lambda c: dead_letters.discard(
-                c, chosen(c, numbers, everything, dead_letters.unknown, "dead letter")
+                c, chosen(c, numbers, everything, unknown=dead_letters.unknown, noun="dead letter")
             )
         )
     if as_json:

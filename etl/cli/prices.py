@@ -237,7 +237,9 @@ def unset_price(
     length = None if above is None else wanted.above_input_tokens
     with app.open_database(settings) as database:
         removed = database.transaction(
-            lambda c: prices.unset_rules(c, model, wanted.valid_from, tier, length)
+            lambda c: prices.unset_rules(
+                c, model, valid_from=wanted.valid_from, service_tier=tier, above_input_tokens=length
+            )
         )
         if not removed:
             which = (
@@ -301,10 +303,22 @@ def _seen(stored: Iterable[Price], usage: Iterable[Usage]) -> list[Seen]:
     for price in stored:
         by_model.setdefault(price.model, []).append(price)
     called = [
-        Seen(one.model, one.calls, one.unpriced_calls, one.lacks, by_model.pop(one.model, []))
+        Seen(
+            model=one.model,
+            calls=one.calls,
+            unpriced_calls=one.unpriced_calls,
+            lacks=one.lacks,
+            prices=by_model.pop(one.model, []),
+        )
         for one in usage
     ]
-    return [*called, *(Seen(model, 0, 0, [], prices) for model, prices in by_model.items())]
+    return [
+        *called,
+        *(
+            Seen(model=model, calls=0, unpriced_calls=0, lacks=[], prices=prices)
+            for model, prices in by_model.items()
+        ),
+    ]
 
 
 def _lines(one: Seen, published: Publication) -> list[str]:

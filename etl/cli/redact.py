@@ -237,12 +237,12 @@ def _apply(
         )
         removals += [
             Removal(
-                step_id,
-                node_id,
-                match.path,
-                policy.rules[match.rule].action,
-                match.kind,
-                match.size,
+                step_id=step_id,
+                node_id=node_id,
+                path=match.path,
+                action=policy.rules[match.rule].action,
+                type=match.kind,
+                size_bytes=match.size,
             )
             for match in found
             if match.applied
@@ -251,20 +251,26 @@ def _apply(
     traces = find_traces(policy, run_id, objects)
     standing = [Standing(one.rule + 1, one.step_id, one.node_id, one.path) for one in traces.found]
     uses = [
-        RuleUse(rule.node, rule.path, rule.action, matches[place], removed[place])
+        RuleUse(
+            node=rule.node,
+            path=rule.path,
+            action=rule.action,
+            matches=matches[place],
+            removed=removed[place],
+        )
         for place, rule in enumerate(policy.rules)
     ]
     return Preview(
-        run_id,
-        workflow_id,
-        policy.version,
-        tuple(removals),
-        tuple(standing),
-        traces.complete,
-        tuple(uses),
-        not_redactable,
-        rows is not None,
-        others,
+        run_id=run_id,
+        workflow_id=workflow_id,
+        policy=policy.version,
+        removals=tuple(removals),
+        still_standing=tuple(standing),
+        searched_all=traces.complete,
+        rules=tuple(uses),
+        not_redactable=not_redactable,
+        run_row=rows is not None,
+        steps_under_other_rules=others,
     )
 
 

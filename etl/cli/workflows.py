@@ -104,9 +104,16 @@ def _compare(settings: Settings, visible: tuple[Workflow, ...]) -> list[Seen]:
     configured = {one.id: one for one in settings.workflows}
     listed = {one.id for one in visible}
     return [
-        Seen(one.id, one.name, one.description, one.id in configured, True) for one in visible
+        Seen(
+            id=one.id,
+            name=one.name,
+            description=one.description,
+            configured=one.id in configured,
+            visible=True,
+        )
+        for one in visible
     ] + [
-        Seen(one.id, one.name, None, True, False)
+        Seen(id=one.id, name=one.name, description=None, configured=True, visible=False)
         for one in settings.workflows
         if one.id not in listed
     ]

@@ -269,7 +269,13 @@ def read(
         )
     drift: dict[str, list[DriftExample]] = {}
     for row in connection.execute(_DRIFT):
-        example = DriftExample(row.subject, row.field, row.kind, row.found, row.occurrences)
+        example = DriftExample(
+            subject=row.subject,
+            field=row.field,
+            kind=row.kind,
+            found=row.found,
+            occurrences=row.occurrences,
+        )
         drift.setdefault(row.workflow_id, []).append(example)
     workflows = tuple(
         _workflow(
@@ -320,17 +326,24 @@ def _workflow(
         ),
         lag=Lag(row.due, row.oldest_due, row.oldest_live_due, row.unread),
         coverage=Coverage(
-            row.complete_since,
-            row.complete_until,
-            row.gaps,
-            row.unacknowledged_gaps,
-            tuple(newest_gaps),
-            row.reconciled_at,
-            row.repaired_runs or 0,
-            row.conflicting_runs,
+            since=row.complete_since,
+            until=row.complete_until,
+            gaps=row.gaps,
+            unacknowledged_gaps=row.unacknowledged_gaps,
+            newest_gaps=tuple(newest_gaps),
+            reconciled_at=row.reconciled_at,
+            repaired=row.repaired_runs or 0,
+            conflicting_runs=row.conflicting_runs,
         ),
         headroom=Headroom(row.new_runs, row.listed_runs, row.window_full),
-        runs=Runs(row.open, row.final, row.stale, row.gone, row.gone_unread, row.removed),
+        runs=Runs(
+            open=row.open,
+            final=row.final,
+            stale=row.stale,
+            gone=row.gone,
+            gone_unread=row.gone_unread,
+            removed=row.removed,
+        ),
         failing=Failing(row.failing, row.failing_run, row.failing_error),
         dead_letters=row.dead_letters,
         drift=row.drift,

@@ -252,7 +252,12 @@ def begin(connection: Connection, workflow_id: str, *, lease: float, count_to: i
         {"workflow_id": workflow_id, "watermark": row.watermark, "count_to": count_to},
     ).scalar_one()
     return Sweep(
-        workflow_id, row.fencing_token, row.begun_at, size, row.completed_at, row.reconciled_at
+        workflow_id=workflow_id,
+        token=row.fencing_token,
+        begun_at=row.begun_at,
+        watermark_size=size,
+        last_complete=row.completed_at,
+        reconciled_at=row.reconciled_at,
     )
 
 

@@ -118,7 +118,11 @@ class Poller:
             EtlError: none of many runs can be stored.
         """
         drain = _Drain(
-            self, stop, on_load, cutoff, {"workflows": workflows, "since": since, "until": until}
+            poller=self,
+            stop=stop,
+            on_load=on_load,
+            cutoff=cutoff,
+            conditions={"workflows": workflows, "since": since, "until": until},
         )
         async with heartbeat(drain.renew, lease=self._lease), drain.settling():
             while True:

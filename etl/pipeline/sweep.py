@@ -215,7 +215,15 @@ class Sweeper:
             report.pages += 1
             report.listed, report.problem = walker.listed, walker.problem
             oldest = min([run.start_time for run in page.runs if run.start_time], default=oldest)
-            await self._enter(begun, page, requested_at, walker, report, oldest, backfill=backfill)
+            await self._enter(
+                begun,
+                page=page,
+                requested_at=requested_at,
+                walker=walker,
+                report=report,
+                oldest=oldest,
+                backfill=backfill,
+            )
 
     async def _enter(
         self,

@@ -250,7 +250,9 @@ class Syncer:
         begun_at = await self._now()
         swept = asyncio.create_task(self._swept(report, only, stop))
         try:
-            await self._drain(report, Listing(begun_at, swept), only, stop, on_load)
+            await self._drain(
+                report, cutoff=Listing(begun_at, swept), only=only, stop=stop, on_load=on_load
+            )
         except asyncio.CancelledError:
             swept.cancel()
             raise
@@ -299,7 +301,13 @@ class Syncer:
         )
         on_listed(pending.due)
         await self._drain(
-            report, await self._now(), wanted, stop, on_load, since=since, until=until
+            report,
+            cutoff=await self._now(),
+            only=wanted,
+            stop=stop,
+            on_load=on_load,
+            since=since,
+            until=until,
         )
         return report
 

@@ -297,7 +297,7 @@ def _describe(
         None,
     )
     if table := _table(values, location):
-        origin = _blamed(table, location, str(problem["msg"]), path, origins)
+        origin = _blamed(table, location, message=str(problem["msg"]), path=path, origins=origins)
     where = _dotted(location)
     if origin is None:
         place = f"{path}: {where}" if where else f"{path}"

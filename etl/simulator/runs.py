@@ -122,7 +122,16 @@ def plan_run(
         if skip:
             skip = False
             content["status"] = "skipped"
-            steps.append(StepPlan(clock, clock, clock, clock, content, None))
+            steps.append(
+                StepPlan(
+                    appears=clock,
+                    starts=clock,
+                    ends=clock,
+                    outputs_arrive=clock,
+                    content=content,
+                    told=None,
+                )
+            )
             continue
         if not ahead and reopened is not None:
             clock = max(clock, reopened)
@@ -168,7 +177,16 @@ def plan_run(
         ends = clock + duration
         outputs_arrive = ends + (_duration(random, 0.5, 3.0, pace) if random.random() < 0.1 else 0)
         content.update(start_time=iso(clock), end_time=iso(ends), elapsed_time=duration // SECOND)
-        steps.append(StepPlan(appears, clock, ends, outputs_arrive, content, told))
+        steps.append(
+            StepPlan(
+                appears=appears,
+                starts=clock,
+                ends=ends,
+                outputs_arrive=outputs_arrive,
+                content=content,
+                told=told,
+            )
+        )
         clock = ends
         settles = max(settles, outputs_arrive)
         if work.text:

@@ -171,7 +171,11 @@ def make_workflow(seed: int, index: int, length: int | None) -> Workflow:
         again = position // len(before)
         chain.append(msgspec.structs.replace(node, id=f"{node.id}_{again + 1}") if again else node)
     return Workflow(
-        workflow_id, name, template, (*chain, end), template.repeated_node if length is None else ""
+        id=workflow_id,
+        name=name,
+        template=template,
+        nodes=(*chain, end),
+        repeated_node=template.repeated_node if length is None else "",
     )
 
 

@@ -159,7 +159,7 @@ class Completion:
             self._oddities.note(f"{self._at}.usage", "unknown_usage", [])
             found[UNREAD] = len(self._ids)
         else:
-            gather(NAMES, self._told, found, self._oddities, self._at or OUTPUTS)
+            gather(NAMES, self._told, found, odd=self._oddities, path=self._at or OUTPUTS)
             if (searches := self._uses.pop("grounding", None)) is not None:
                 by_prompt = (
                     self.model is not None and _CHARGED_BY_PROMPT.match(self.model) is not None

@@ -79,7 +79,15 @@ def decode_steps(
     is no JSON array.
     """
     try:
-        return _decoded(body, workflow_id, run_id, states, node_types, policy, now)
+        return _decoded(
+            body,
+            workflow_id,
+            run_id=run_id,
+            states=states,
+            node_types=node_types,
+            policy=policy,
+            now=now,
+        )
     except Malformed:
         return DecodedSteps((), (not_an_array(body, policy),), readable=False)
 
@@ -116,7 +124,7 @@ def _decoded(
                 continue
         step_id = None if members is None else usable_id(members.get("id"))
         if members is None or step_id is None:
-            reject_element(findings, element, own, members, policy)
+            reject_element(findings, element, own=own, members=members, policy=policy)
             continue
         if step_id in steps:
             earlier = bytes(own_texts[step_id])
@@ -130,17 +138,17 @@ def _decoded(
         fields = Fields(step_id, members, findings, suspect=suspect, keep_raw=policy is None)
         context = f"{TRANSFORM_VERSION}\0{workflow_id}\0{run_id}\0{position}"
         steps[step_id] = _step(
-            step_id,
-            position,
-            own,
-            members,
-            fields,
-            context,
-            findings,
-            states,
-            node_types,
-            answered,
-            version,
+            step_id=step_id,
+            position=position,
+            own=own,
+            members=members,
+            fields=fields,
+            context=context,
+            findings=findings,
+            states=states,
+            node_types=node_types,
+            answered=answered,
+            policy_version=version,
         )
     return DecodedSteps(
         tuple(steps.values()), findings.rejected, findings.drift, digest=_digest(steps.values())

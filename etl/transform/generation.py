@@ -294,19 +294,25 @@ def _usual_usage(used: _UsualUsage, made: _Outputs) -> Usage | None:
     ):
         return None
     return plain_usage(
-        read, wrote, cached, reasoning, None if made.service_tier is None else STANDARD
+        read=read,
+        wrote=wrote,
+        cached=cached,
+        reasoning=reasoning,
+        service_tier=None if made.service_tier is None else STANDARD,
     )
 
 
 def _chat(given: _Inputs, made: _Outputs, usage: Usage) -> Generation:
     choices = _view(_CHOICES, made.choices, _NO_CHOICES)
     return Generation(
-        "model",
-        _request_model(given),
-        _short(made.model),
-        usage,
-        (_short(choices[0].finish_reason) or _short(choices[0].stop_reason)) if choices else None,
-        _model_error(made, choices),
+        node_type="model",
+        request_model=_request_model(given),
+        response_model=_short(made.model),
+        usage=usage,
+        finish_reason=(_short(choices[0].finish_reason) or _short(choices[0].stop_reason))
+        if choices
+        else None,
+        reported_error=_model_error(made, choices),
     )
 
 

@@ -70,13 +70,13 @@ def gather(node: Node, value: dict[str, Any], found: Found, odd: Oddities, path:
         quantity = rule.quantity
         if type(one) is dict:
             if rule.members:
-                gather(rule, one, found, odd, f"{path}.{name}")
+                gather(rule, one, found, odd=odd, path=f"{path}.{name}")
             elif one and quantity is not None:
                 _note_unread(quantity, found)
                 odd.note(f"{path}.{name}", "wrong_type", one)
         elif type(one) is list:
             if rule.elements:
-                _gather_elements(rule, one, found, odd, f"{path}.{name}")
+                _gather_elements(rule, one, found, odd=odd, path=f"{path}.{name}")
             elif quantity is not None or rule.members:
                 _note_unread(quantity, found)
                 odd.note(f"{path}.{name}", "wrong_type", one)
@@ -92,7 +92,7 @@ def gather(node: Node, value: dict[str, Any], found: Found, odd: Oddities, path:
             if one or quantity in ZERO:
                 found[quantity] = one
         else:
-            _put(quantity, one, found, odd, path, name)
+            _put(quantity, one, found, odd=odd, path=path, name=name)
 
 
 def whole_number(value: object) -> int | None:
@@ -137,10 +137,10 @@ def note_unknown(name: str, value: object, odd: Oddities, path: str, depth: int 
         inside = f"{path}.{name}" if name else path
         if type(value) is dict:
             for key, one in list(value.items())[:_MAX_ELEMENTS]:
-                note_unknown(key, one, odd, inside, depth + 1)
+                note_unknown(key, one, odd, path=inside, depth=depth + 1)
         elif type(value) is list:
             for one in value[:_MAX_ELEMENTS]:
-                note_unknown("", one, odd, f"{inside}[]", depth + 1)
+                note_unknown("", one, odd, path=f"{inside}[]", depth=depth + 1)
 
 
 def _put(quantity: str, value: Any, found: Found, odd: Oddities, path: str, name: str) -> None:
@@ -195,8 +195,8 @@ def _gather_elements(
             node,
             {name: value for name, value in element.items() if name != rule.by},
             one,
-            odd,
-            f"{path}[]",
+            odd=odd,
+            path=f"{path}[]",
         )
         if UNREAD in one:
             found[UNREAD] = found.get(UNREAD, 0) + one.pop(UNREAD)
@@ -205,4 +205,4 @@ def _gather_elements(
                 added[quantity] + value if quantity in added and quantity in WHOLE else value
             )
     for quantity, value in added.items():
-        _put(quantity, value, found, odd, path, "[]")
+        _put(quantity, value, found, odd=odd, path=path, name="[]")

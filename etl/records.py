@@ -1,6 +1,6 @@
 """The frozen records that pass between the stages.
 
-Extract makes `Answer`; transform makes everything below it; load writes it. Only `Rejected` is also
+Extract makes `ApiResponse`; transform makes everything below it; load writes it. Only `Rejected` is also
 made where something turns out to be bad later on: by the pipeline and by load. JSON that goes to a
 jsonb column travels as text or UTF-8 bytes that PostgreSQL accepts, never as parsed objects:
 parsing and printing again would lose digits, and costs more than all the rest of the pipeline.
@@ -25,7 +25,7 @@ TERMINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled",
 """States that a step or run does not leave by itself. `unknown` is not among them: it may still move."""
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
+class ApiResponse(msgspec.Struct, frozen=True, gc=False):
     """One whole answer (status 2xx) of the API."""
 
     body: bytes

@@ -19,7 +19,7 @@ from etl.terminal import plain
 
 if TYPE_CHECKING:
     from etl.extract.client import OrchestraClient
-    from etl.records import Answer
+    from etl.records import ApiResponse
     from etl.settings import Settings, Workflow
 
 
@@ -243,7 +243,7 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
     return f"{settings.api.base_url}: the key can see {counted(len(decode_workflows(answer.body).workflows), 'workflow')}"
 
 
-def _expect_list(answer: Answer) -> None:
+def _expect_list(answer: ApiResponse) -> None:
     """Raises ApiError where the answer is none of the API's: any web server answers 200 to something."""
     try:
         msgspec.json.decode(answer.body, type=list[msgspec.Raw] | None)

@@ -23,7 +23,7 @@ from etl.ledger.clock import DatabaseClock
 from etl.pipeline.decoding import decoded
 from etl.records import (
     TERMINAL_STATES,
-    Answer,
+    ApiResponse,
     DecodedRun,
     DecodedSteps,
     Drift,
@@ -180,7 +180,9 @@ class Reader:
             )
         return listed, listed.rejected
 
-    async def _decode(self, answer: Answer, claim: Claim, policy: Policy | None) -> DecodedSteps:
+    async def _decode(
+        self, answer: ApiResponse, claim: Claim, policy: Policy | None
+    ) -> DecodedSteps:
         def decode() -> DecodedSteps:
             return decode_steps(
                 answer.body,

@@ -12,7 +12,7 @@ from random import Random
 from typing import NamedTuple
 
 from etl.simulator import completions, providers
-from etl.simulator.answers import Call, Payload, Told
+from etl.simulator.model_calls import Call, Expected, Payload
 from etl.simulator.workflows import TEMPLATES, Node, NodeType, Template
 
 
@@ -38,7 +38,7 @@ class Performance(NamedTuple):
     outputs: Payload
     text: str = ""
     """What the nodes behind it get to read; empty where it adds nothing."""
-    told: Told | None = None
+    expected: Expected | None = None
     """What its outputs say of the call of a model; None where it calls none."""
 
 
@@ -55,7 +55,9 @@ SECONDS: dict[NodeType, tuple[float, float]] = {
 TIME_OUT_SECONDS = 30.0
 """How long a step takes that fails by a time-out: longer than any other."""
 
-_SYSTEM_PROMPT = "You are a careful assistant. Answer briefly, and say so when you do not know."
+_SYSTEM_PROMPT = (
+    "You are a careful assistant. Answer briefly, and say so when you do not know."
+)
 
 # Size of a model step as JSON without its texts; measured on the sample's shape.
 _MODEL_STEP_FRAME_BYTES = 1350
@@ -136,8 +138,8 @@ def _model(node: Node, random: Random, situation: Situation) -> Performance:
             "dimensions": 8,
             "encoding_format": "float",
         }
-        outputs, told = providers.embedding(len(text) // 4 + 1, random)
-        return Performance(asked, outputs, told=told)
+        outputs, expected = providers.embedding(len(text) // 4 + 1, random)
+        return Performance(asked, outputs, expected=expected)
     read = next(reversed(situation.node_texts.values()), "")
     prompt = f"{situation.prompt}\n\n{read}" if read else situation.prompt
     frame = _MODEL_STEP_FRAME_BYTES + len(read) * 2 + len(situation.prompt) * 2
@@ -153,7 +155,7 @@ def _model(node: Node, random: Random, situation: Situation) -> Performance:
         media=situation.template.media,
         created=int(situation.started) + 1,
     )
-    outputs, told = providers.answer(situation.model, call, random)
+    outputs, expected = providers.answer(situation.model, call, random)
     inputs: Payload = {
         "model": situation.model,
         "stream": False,
@@ -167,7 +169,7 @@ def _model(node: Node, random: Random, situation: Situation) -> Performance:
             {"role": "user", "content": prompt},
         ],
     }
-    return Performance(inputs, outputs, text, told)
+    return Performance(inputs, outputs, text, expected)
 
 
 def _code(node: Node, random: Random, situation: Situation) -> Performance:
@@ -189,11 +191,11 @@ def _code(node: Node, random: Random, situation: Situation) -> Performance:
 
 def _integration(node: Node, random: Random, situation: Situation) -> Performance:
     text = next(reversed(situation.node_texts.values()), situation.prompt)
-    told = None
+    expected = None
     if node.app == "perplexityai":
         question = f"Is this supplier registered? {situation.prompt}"
         found = _passage(situation.template, random, 300)
-        data, told = completions.perplexity(question, found, int(situation.started) + 1, random)
+        data, expected = completions.perplexity(question, found, int(situation.started) + 1, random)
         action, mapping = (
             "PERPLEXITYAI_PERPLEXITY_AI_SEARCH",
             {"model": "sonar", "userContent": question},
@@ -212,7 +214,7 @@ def _integration(node: Node, random: Random, situation: Situation) -> Performanc
         "result": {"data": data, "error": None, "successfull": True, "successful": True}
     }
     return Performance(
-        inputs, outputs, text if node.app != "gmail" else data["messages"][0]["snippet"], told
+        inputs, outputs, text if node.app != "gmail" else data["messages"][0]["snippet"], expected
     )
 
 

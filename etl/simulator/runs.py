@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from etl.simulator import nodes
-from etl.simulator.answers import Told
+from etl.simulator.model_calls import Expected
 from etl.simulator.providers import MODELS
 from etl.simulator.workflows import Node, Workflow, fixed_model, slowness, temperature
 
@@ -50,7 +50,7 @@ class StepPlan(NamedTuple):
     ends: int
     outputs_arrive: int
     content: Json
-    told: Told | None
+    expected: Expected | None
     """What its outputs say of the call of a model, if they do."""
 
 
@@ -129,7 +129,7 @@ def plan_run(
                     ends=clock,
                     outputs_arrive=clock,
                     content=content,
-                    told=None,
+                    expected=None,
                 )
             )
             continue
@@ -148,7 +148,7 @@ def plan_run(
             step_bytes=character.step_bytes,
         )
         work = nodes.perform(node, random, situation)
-        content["inputs"], content["outputs"], told = work.inputs, work.outputs, work.told
+        content["inputs"], content["outputs"], expected = work.inputs, work.outputs, work.expected
         duration = int(
             _duration(random, *nodes.SECONDS[node.type], pace)
             * slowness(workflow.template, node, version)
@@ -161,15 +161,15 @@ def plan_run(
             else:
                 error = "Run was cancelled by the user"
             content.update(status=status, outputs=None, error=error)
-            told = None
+            expected = None
         elif node.type == "integration" and random.random() < failure_rate / 2:
             nodes.soft_failure(node, random, work.outputs)
             if work.outputs["result"]["data"] is None:
-                told = None
+                expected = None
         elif node.type == "conditional":
             # The last step is never skipped: it is the End node, or the one that the run fails at.
             skip = work.outputs["branch"] == "false" and len(ahead) > 1
-        elif node.id == repeated_node and told is not None and told.cut_off:
+        elif node.id == repeated_node and expected is not None and expected.cut_off:
             ahead.appendleft(node)
             repeated_node = ""
         if not ahead and reopened is not None:
@@ -184,7 +184,7 @@ def plan_run(
                 ends=ends,
                 outputs_arrive=outputs_arrive,
                 content=content,
-                told=told,
+                expected=expected,
             )
         )
         clock = ends
@@ -218,12 +218,12 @@ def steps_at(run: RunPlan, now: int) -> list[Json]:
     return [_step_at(step, now, run.open_end_time) for step in run.steps if now >= step.appears]
 
 
-def told_at(run: RunPlan, now: int) -> dict[str, Told]:
+def expected_at(run: RunPlan, now: int) -> dict[str, Expected]:
     """Return what the steps' outputs say of calls of models at that time, by the step's id."""
     return {
-        step.content["id"]: step.told
+        step.content["id"]: step.expected
         for step in run.steps
-        if step.told is not None and now >= step.outputs_arrive
+        if step.expected is not None and now >= step.outputs_arrive
     }
 
 

@@ -32,8 +32,8 @@ from etl.pipeline.poll import Poller
 from etl.pipeline.reading import Reader
 from etl.pipeline.sweep import Sweeper
 from etl.pipeline.sync import Syncer, WorkflowPlan
-from etl.settings import EMBEDDED, Settings, Workflow
-from etl.settings.prices import ModelPrice
+from etl.settings import EMBEDDED, Settings, WorkflowSettings
+from etl.settings.prices import PriceSettings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
 from etl.transform.redact import Redaction, Rule
@@ -42,7 +42,7 @@ from etl.transform.states import StateMap
 log = structlog.get_logger(__name__)
 
 # Seconds between sweeps of a workflow that is not configured (api.all_workflows).
-DEFAULT_INTERVAL: float = Workflow.model_fields["interval"].default
+DEFAULT_INTERVAL: float = WorkflowSettings.model_fields["interval"].default
 # A failure is called one when a workflow is this much (seconds) behind its own schedule: a restart,
 # a deployment or an hourly cron line in place of the service are none.
 GRACE = 7200.0
@@ -357,7 +357,7 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
     )
 
 
-def _longest_pause(workflow: Workflow) -> float:
+def _longest_pause(workflow: WorkflowSettings) -> float:
     """Seconds between two sweeps at most."""
     if workflow.cron is None:
         return workflow.interval
@@ -376,7 +376,7 @@ def resolve_prices(settings: Settings, database: Database) -> int:
     return database.transaction(lambda c: prices.resolve(c, rules))
 
 
-def price_rule(setting: ModelPrice) -> prices.Rule:
+def price_rule(setting: PriceSettings) -> prices.Rule:
     """A price as it may be configured or set by command."""
     return prices.Rule(
         model=setting.model,

@@ -20,7 +20,7 @@ from etl.terminal import plain
 if TYPE_CHECKING:
     from etl.extract.client import OrchestraClient
     from etl.records import ApiResponse
-    from etl.settings import Settings, Workflow
+    from etl.settings import Settings, WorkflowSettings
 
 
 _UNLISTED = "answers, but lists no workflows"
@@ -213,7 +213,7 @@ async def _try_api(settings: Settings) -> list[Finding]:
         return [Finding("API", False, str(error), error.exit_status)]
 
 
-def _reader(client: OrchestraClient, workflow: Workflow) -> Callable[[], Awaitable[str]]:
+def _reader(client: OrchestraClient, workflow: WorkflowSettings) -> Callable[[], Awaitable[str]]:
     async def read() -> str:
         if workflow.discover:
             _expect_list(await client.run_page(workflow.id, offset=0, limit=1))

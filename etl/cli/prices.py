@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from etl.analytics.default_prices import Publication
     from etl.analytics.priced_calls import Lack, Usage
     from etl.analytics.prices import Price, Rule
-    from etl.settings.prices import ModelPrice
+    from etl.settings.prices import PriceSettings
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's name; * in it stands for any characters.")
@@ -273,13 +273,13 @@ def _named(options: Mapping[str, str | None], parts: Iterable[str]) -> dict[str,
     return found
 
 
-def _checked(**values: str | None) -> ModelPrice:
+def _checked(**values: str | None) -> PriceSettings:
     from pydantic import ValidationError
 
-    from etl.settings.prices import ModelPrice
+    from etl.settings.prices import PriceSettings
 
     try:
-        return ModelPrice.model_validate(
+        return PriceSettings.model_validate(
             {name: value for name, value in values.items() if value is not None}
         )
     except ValidationError as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from etl.admin.retention import Aged, Horizons, Preview, Pruned
     from etl.database import Database
     from etl.settings import Settings
-    from etl.settings.retention import Retention
+    from etl.settings.retention import RetentionSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -67,17 +67,19 @@ def prune(
     return 128 + interrupted if interrupted and not done.complete else 0
 
 
-def _ages(configured: Retention, payloads: str | None, runs: str | None) -> Retention:
+def _ages(
+    configured: RetentionSettings, payloads: str | None, runs: str | None
+) -> RetentionSettings:
     """The ages in force; an option stands for its setting."""
     from pydantic import ValidationError
 
-    from etl.settings.retention import Retention
+    from etl.settings.retention import RetentionSettings
 
     given = {
         name: value for name, value in (("payloads", payloads), ("runs", runs)) if value is not None
     }
     try:
-        ages = Retention.model_validate({**configured.model_dump(mode="json"), **given})
+        ages = RetentionSettings.model_validate({**configured.model_dump(mode="json"), **given})
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         option = f"--{problem['loc'][0]}-older-than: " if problem["loc"] else ""

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from etl.settings.values import PositiveDuration
 
 
-class Retention(BaseModel):
+class RetentionSettings(BaseModel):
     """What `prune` removes, by the age of the run (seconds since its end); None: nothing, it is kept for ever."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -18,7 +18,7 @@ class Retention(BaseModel):
     """The whole run."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Retention:
+    def _ordered(self) -> RetentionSettings:
         if self.payloads is not None and self.runs is not None and self.payloads > self.runs:
             raise ValueError("payloads must not be kept for longer than runs")
         return self

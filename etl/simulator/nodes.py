@@ -55,9 +55,7 @@ SECONDS: dict[NodeType, tuple[float, float]] = {
 TIME_OUT_SECONDS = 30.0
 """How long a step takes that fails by a time-out: longer than any other."""
 
-_SYSTEM_PROMPT = (
-    "You are a careful assistant. Answer briefly, and say so when you do not know."
-)
+_SYSTEM_PROMPT = "You are a careful assistant. Answer briefly, and say so when you do not know."
 
 # Size of a model step as JSON without its texts; measured on the sample's shape.
 _MODEL_STEP_FRAME_BYTES = 1350

@@ -17,7 +17,7 @@ import typer
 import yaml
 
 from etl.cli.commands import app
-from etl.settings.models import Service
+from etl.settings.models import ServiceSettings
 from etl.settings.sources import _KNOWN, _NAMED, _NO_SETTINGS, PREFIX
 from tests import dockerfile
 from tests.conftest import ROOT
@@ -32,7 +32,7 @@ MANIFESTS = [
     for manifest in yaml.safe_load_all(path.read_text())
 ]
 UNITS = sorted((DEPLOY / "systemd").iterdir())
-PORT = Service().port
+PORT = ServiceSettings().port
 
 
 def _assert_is_a_command(words: Sequence[str]) -> None:

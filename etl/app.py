@@ -14,9 +14,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from etl import logs, schema
 from etl.admin import rebuild, redaction, removal, retention, roles
-from etl.admin.rebuild import Rebuilt
-from etl.admin.redaction import Redacted
-from etl.admin.retention import Horizons, Pruned
+from etl.admin.rebuild import RebuildReport
+from etl.admin.redaction import RedactionReport
+from etl.admin.retention import Horizons, PruneReport
 from etl.analytics import prices, rollups
 from etl.database import INTERACTIVE, Database
 from etl.embedded.postgres import EmbeddedPostgres, default_home
@@ -36,7 +36,7 @@ from etl.settings import EMBEDDED, Settings, WorkflowSettings
 from etl.settings.prices import PriceSettings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
-from etl.transform.redact import Redaction, Rule
+from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.states import StateMap
 
 log = structlog.get_logger(__name__)
@@ -254,7 +254,7 @@ async def serve(settings: Settings, database: Database) -> None:
 
 async def refresh_rollups(
     settings: Settings, database: Database, stopped: Callable[[], bool] = lambda: False
-) -> rollups.Refreshed:
+) -> rollups.RefreshReport:
     """Bring the rollups up to date with the steps, and the prices with the models, in a thread; ends early once `stopped`
     says so.
 
@@ -272,7 +272,7 @@ async def prune(
     database: Database,
     wanted: Horizons,
     stopped: Callable[[], bool] = lambda: False,
-) -> Pruned:
+) -> PruneReport:
     """Remove what is older than these horizons, once all of it is counted; ends early once `stopped` says so.
 
     Raises:
@@ -283,7 +283,7 @@ async def prune(
     while (await refresh_rollups(settings, database, stopped)).busy and not stopped():  # noqa: ASYNC110
         await asyncio.sleep(REFRESH_PAUSE)
     if stopped():
-        return Pruned(complete=False)
+        return PruneReport(complete=False)
     return await asyncio.to_thread(
         retention.prune, database, wanted, keeping=rollups.keeping_counts, stopped=stopped
     )
@@ -294,7 +294,7 @@ async def redact_stored(
     database: Database,
     workflows: Sequence[str] | None = None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Redacted:
+) -> RedactionReport:
     """Bring what is stored, of these workflows or of all, under the rules in force; ends early once `stopped` says so.
 
     Raises:
@@ -317,7 +317,7 @@ async def rebuild_stored(
     database: Database,
     only: Sequence[str] | None = None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Rebuilt:
+) -> RebuildReport:
     """Read the stored steps, of these workflows or of all, again by newer rules; ends early once `stopped` says so.
 
     Raises:
@@ -376,9 +376,9 @@ def resolve_prices(settings: Settings, database: Database) -> int:
     return database.transaction(lambda c: prices.resolve(c, rules))
 
 
-def price_rule(setting: PriceSettings) -> prices.Rule:
+def price_rule(setting: PriceSettings) -> prices.PriceRule:
     """A price as it may be configured or set by command."""
-    return prices.Rule(
+    return prices.PriceRule(
         model=setting.model,
         currency=setting.currency,
         amounts=setting.amounts,
@@ -395,7 +395,7 @@ def open_redaction(settings: Settings) -> Redaction:
     logs.hide(key)
     return Redaction(
         [
-            Rule(rule.path, rule.action, rule.workflow, rule.node)
+            RedactionRule(rule.path, rule.action, rule.workflow, rule.node)
             for rule in settings.redaction.rules
         ],
         key,

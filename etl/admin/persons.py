@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from etl.database import allow_long
 from etl.ledger import redaction
 from etl.ledger.redaction import Recorded
-from etl.transform.redact import Policy, Redaction, Rule, texts_of
+from etl.transform.redact import Policy, Redaction, RedactionRule, texts_of
 from etl.transform.scanner import split
 
 FIELDS = ("user_id", "organization_id")
@@ -174,7 +174,7 @@ def hidden(connection: Connection, person: Person, rules: Redaction) -> Hidden:
 
 
 def _policy(recorded: Recorded) -> Policy:
-    rules = [Rule(one["path"], one["action"], node=one["node"]) for one in recorded.rules]
+    rules = [RedactionRule(one["path"], one["action"], node=one["node"]) for one in recorded.rules]
     return Policy(rules, b"no hash of this is kept")
 
 

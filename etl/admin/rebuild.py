@@ -105,7 +105,7 @@ NodeTypes = Mapping[str, Mapping[str, str]]
 """Node id to type, by workflow."""
 
 
-class Rebuilt(msgspec.Struct):
+class RebuildReport(msgspec.Struct):
     """What was read again."""
 
     steps: int = 0
@@ -124,7 +124,7 @@ class _Part(msgspec.Struct):
 
     after: str | None
     """The last step; None where there was none left."""
-    done: Rebuilt
+    done: RebuildReport
 
 
 class _TooMuch(Exception):
@@ -141,7 +141,7 @@ def rebuild(
     only: Sequence[str] | None = None,
     batch: int = BATCH,
     stopped: Callable[[], bool] = lambda: False,
-) -> Rebuilt:
+) -> RebuildReport:
     """Read all stored steps again that were not read by the newest rules, in small transactions; safe beside a running service.
 
     How far it is, is kept with the rows: whoever calls it next goes on from there, and several may
@@ -157,7 +157,7 @@ def rebuild(
         DatabaseError: the database cannot be used; what was committed stays so.
         SchemaMismatch: another version of the program brings the newest rules.
     """
-    done = Rebuilt()
+    done = RebuildReport()
     types, left = database.transaction(functools.partial(_begin, only=only))
     if left is None:
         return done
@@ -235,7 +235,7 @@ def _step(
     if only is None:
         known = _newest(rebuilds.hold(connection))
         if known.finished:
-            return _Part(None, Rebuilt())
+            return _Part(None, RebuildReport())
         after = known.after
     else:
         # There is no index of a workflow's steps in the order of their ids.
@@ -244,10 +244,10 @@ def _step(
     if not found:
         if only is None:
             rebuilds.finish(connection, TRANSFORM_VERSION)
-        return _Part(None, Rebuilt())
+        return _Part(None, RebuildReport())
     ids = [row.id for row in found]
     if ids == [too_much]:
-        done = Rebuilt(steps=1, unreadable=1)
+        done = RebuildReport(steps=1, unreadable=1)
     else:
         if len(ids) == 1:
             allow_long(connection)
@@ -262,8 +262,8 @@ def _step(
     return _Part(ids[-1], done)
 
 
-def _read_again(connection: Connection, ids: Sequence[str], types: NodeTypes) -> Rebuilt:
-    done = Rebuilt()
+def _read_again(connection: Connection, ids: Sequence[str], types: NodeTypes) -> RebuildReport:
+    done = RebuildReport()
     changed: list[tuple[Any, ...]] = []
     for row in _rows(connection, ids):
         done.steps += 1

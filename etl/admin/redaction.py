@@ -208,7 +208,7 @@ _RENAME = {
 }  # fmt: skip
 
 
-class Redacted(msgspec.Struct):
+class RedactionReport(msgspec.Struct):
     """What was redacted where it is stored. Rows that other rules had written count, whether these change them or not."""
 
     runs: int = 0
@@ -232,7 +232,7 @@ def redact_stored(
     workflows: Sequence[str] | None = None,
     batch: int = BATCH,
     stopped: Callable[[], bool] = lambda: False,
-) -> Redacted:
+) -> RedactionReport:
     """Bring all that is stored under the rules in force, in small transactions; safe to repeat, and beside a running service.
 
     What rules have removed does not come back when they are lifted. Afterwards the rollups are to
@@ -248,7 +248,7 @@ def redact_stored(
     Raises:
         DatabaseError: the database cannot be used; what was committed stays redacted.
     """
-    done = Redacted()
+    done = RedactionReport()
     said = time.monotonic()
     for workflow_id in database.transaction(known_workflows):
         policy = rules.policy(workflow_id)
@@ -273,12 +273,12 @@ def known_workflows(connection: Connection) -> list[str]:
 
 
 def _steps_of_work(
-    database: Database, workflow_id: str, policy: Policy, batch: int, done: Redacted
+    database: Database, workflow_id: str, policy: Policy, batch: int, done: RedactionReport
 ) -> Iterator[None]:
     """A transaction each; before each pause, `done` is brought up to date."""
     database.transaction(lambda c: redaction.record(c, {policy.version: policy.rules_json}))
 
-    def run(work: Callable[..., Redacted], *arguments: object) -> None:
+    def run(work: Callable[..., RedactionReport], *arguments: object) -> None:
         found = database.transaction(lambda c: work(c, *arguments, policy))
         for name in ("runs", "steps", "changed", "listings", "dead_letters", "rollups"):
             setattr(done, name, getattr(done, name) + getattr(found, name))
@@ -317,7 +317,7 @@ _find_runs, _find_listings, _find_letters = (
 )
 
 
-def _redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> Redacted:
+def _redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> RedactionReport:
     lock(connection, ids)
     allow_long(connection)
     left = {
@@ -337,7 +337,7 @@ def _redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> 
     connection.execute(
         _DROP_EMPTY, {"ids": [run_id for run_id, one in left.items() if one.payloads]}
     )
-    done = Redacted(runs=len(left), changed=len(changed))
+    done = RedactionReport(runs=len(left), changed=len(changed))
     sizes = connection.execute(_SIZES, {"run_ids": list(ids), "version": policy.version}).all()
     for part in _parts([(row.id, row.size) for row in sizes]):
         rows = connection.execute(_STEPS, {"ids": part})
@@ -402,8 +402,8 @@ def _write(
     return [row.id for row in connection.execute(update, values) if row.changed]
 
 
-def _redact_listings(connection: Connection, ids: Sequence[str], policy: Policy) -> Redacted:
-    done = Redacted()
+def _redact_listings(connection: Connection, ids: Sequence[str], policy: Policy) -> RedactionReport:
+    done = RedactionReport()
     for row in connection.execute(_LISTINGS, {"ids": list(ids)}).all():
         # What cannot be redacted is not kept: the run's own row is asked for when it is read.
         listing, hashed = redact_listing(bytes(row.listing), policy) or (None, None)
@@ -415,8 +415,8 @@ def _redact_listings(connection: Connection, ids: Sequence[str], policy: Policy)
     return done
 
 
-def _redact_letters(connection: Connection, ids: Sequence[int], policy: Policy) -> Redacted:
-    done = Redacted()
+def _redact_letters(connection: Connection, ids: Sequence[int], policy: Policy) -> RedactionReport:
+    done = RedactionReport()
     for row in connection.execute(_LETTERS, {"ids": list(ids)}).all():
         body = bytes(row.body)
         letter = redact_letter(Rejected(row.reason, row.detail, body, row.step_id), policy)
@@ -428,12 +428,12 @@ def _redact_letters(connection: Connection, ids: Sequence[int], policy: Policy) 
     return done
 
 
-def _rename(connection: Connection, workflow_id: str, policy: Policy) -> Redacted:
+def _rename(connection: Connection, workflow_id: str, policy: Policy) -> RedactionReport:
     """Take out of the rollups what organisations and models are no longer to be called, where no step is left that tells."""
     # A refresh under way would write back what it has read before.
     changed_groups.wait_for_lock(connection)
     allow_long(connection)
-    done = Redacted()
+    done = RedactionReport()
     for table, named in _NAMED.items():
         for row in connection.execute(named, {"workflow_id": workflow_id}).all():
             names = dict(row._mapping)

@@ -187,7 +187,7 @@ class Aged(msgspec.Struct, frozen=True):
     steps: int
 
 
-class Preview(msgspec.Struct, frozen=True):
+class PrunePreview(msgspec.Struct, frozen=True):
     """What would be pruned."""
 
     horizons: Horizons
@@ -199,7 +199,7 @@ class Preview(msgspec.Struct, frozen=True):
     """Letters that would lose their bytes, beside those of removed runs."""
 
 
-class Pruned(msgspec.Struct):
+class PruneReport(msgspec.Struct):
     """What was pruned."""
 
     runs: int = 0
@@ -218,7 +218,7 @@ def horizons(connection: Connection, *, payloads: float | None, runs: float | No
     return Horizons(row.payloads, row.runs)
 
 
-def preview(connection: Connection, wanted: Horizons) -> Preview:
+def preview(connection: Connection, wanted: Horizons) -> PrunePreview:
     """Count what `prune` would remove; changes nothing."""
     whole = payloads = None
     letters = 0
@@ -232,7 +232,7 @@ def preview(connection: Connection, wanted: Horizons) -> Preview:
         ).one()
         payloads = Aged(**row._mapping)
         letters = connection.execute(_COUNT_LETTERS, {"horizon": wanted.payloads}).scalar_one()
-    return Preview(wanted, whole, payloads, letters)
+    return PrunePreview(wanted, whole, payloads, letters)
 
 
 def prune(
@@ -242,7 +242,7 @@ def prune(
     keeping: Keeping,
     batch: int = BATCH,
     stopped: Callable[[], bool] = lambda: False,
-) -> Pruned:
+) -> PruneReport:
     """Remove what lies behind the horizons, oldest first, in small transactions; safe beside a running service.
 
     Args:
@@ -276,13 +276,13 @@ class _Pruning:
         self._batch = batch
         self._stopped = stopped
         self._said = time.monotonic()
-        self.done = Pruned()
+        self.done = PruneReport()
 
     def each(
         self,
         find: TextClause,
         horizon: datetime,
-        work: Callable[[Connection, Sequence[str], Pruned], None],
+        work: Callable[[Connection, Sequence[str], PruneReport], None],
     ) -> None:
         """Do the work for all runs that are found, in order of age, a batch a transaction."""
         bounds = {"horizon": horizon, "after": None, "after_id": "", "limit": SEARCH}
@@ -308,7 +308,7 @@ class _Pruning:
             ):
                 return
 
-    def _step(self, work: Callable[[Connection], Pruned]) -> bool:
+    def _step(self, work: Callable[[Connection], PruneReport]) -> bool:
         """One transaction, unless somebody wants this to end."""
         if self._stopped():
             self.done.complete = False
@@ -338,9 +338,9 @@ def _prune_part(
     *,
     run_ids: Sequence[str],
     horizon: datetime,
-    work: Callable[[Connection, Sequence[str], Pruned], None],
-) -> Pruned:
-    done = Pruned()
+    work: Callable[[Connection, Sequence[str], PruneReport], None],
+) -> PruneReport:
+    done = PruneReport()
     lock(connection, run_ids)
     still = (
         connection.execute(_STILL_AGED, {"ids": list(run_ids), "horizon": horizon}).scalars().all()
@@ -351,7 +351,7 @@ def _prune_part(
 
 
 def _remove(
-    connection: Connection, run_ids: Sequence[str], done: Pruned, *, keeping: Keeping
+    connection: Connection, run_ids: Sequence[str], done: PruneReport, *, keeping: Keeping
 ) -> None:
     done.dead_letters = connection.execute(_EMPTY_LETTERS_OF, {"ids": list(run_ids)}).rowcount
     with keeping(connection, run_ids):
@@ -359,12 +359,12 @@ def _remove(
     done.runs, done.steps = removed["run_ledger"], removed["steps"]
 
 
-def _empty_payloads(connection: Connection, run_ids: Sequence[str], done: Pruned) -> None:
+def _empty_payloads(connection: Connection, run_ids: Sequence[str], done: PruneReport) -> None:
     for statement in (*_EMPTY.values(), _DROP_LISTINGS):
         connection.execute(statement, {"ids": list(run_ids)})
     done.runs_without_payloads = len(run_ids)
 
 
-def _empty_old_letters(connection: Connection, *, horizon: datetime, limit: int) -> Pruned:
+def _empty_old_letters(connection: Connection, *, horizon: datetime, limit: int) -> PruneReport:
     emptied = connection.execute(_EMPTY_LETTERS, {"horizon": horizon, "limit": limit}).rowcount
-    return Pruned(dead_letters=emptied)
+    return PruneReport(dead_letters=emptied)

@@ -22,7 +22,7 @@ from etl.usage import CONTEXT_TIERS, STANDARD
 if TYPE_CHECKING:
     from genai_prices.types import (
         ModelInfo,
-        PriceSettings,
+        ModelPrice,
         StartDateConstraint,
         TieredPrices,
         TimeOfDateConstraint,
@@ -276,7 +276,7 @@ def _of_tier(entry: Entry, name: str, tier: str) -> Iterator[Default]:
 
 
 def _amounts(
-    price: PriceSettings, above: int, up_to: int | None, entry: Entry, added: Mapping[str, Decimal]
+    price: ModelPrice, above: int, up_to: int | None, entry: Entry, added: Mapping[str, Decimal]
 ) -> dict[str, Decimal]:
     """The prices of all calls of such a length; without those that change within it, for they cannot be told."""
     tokens = [
@@ -292,7 +292,7 @@ def _amounts(
 
 
 def _at(
-    price: PriceSettings, tokens: int, entry: Entry, added: Mapping[str, Decimal]
+    price: ModelPrice, tokens: int, entry: Entry, added: Mapping[str, Decimal]
 ) -> dict[str, Decimal]:
     """All prices of a call with so many input tokens; none where it is sold by something that is not counted."""
     model, unlisted = entry.model.id, _UNLISTED if entry.provider.id == OPENROUTER else ()
@@ -333,7 +333,7 @@ def _thresholds(info: ModelInfo) -> set[int]:
     return {step for price in _prices(info) for step in _steps(price)}
 
 
-def _steps(price: PriceSettings) -> list[int]:
+def _steps(price: ModelPrice) -> list[int]:
     """Numbers of input tokens above which one of these prices changes."""
     return sorted(
         {
@@ -345,7 +345,7 @@ def _steps(price: PriceSettings) -> list[int]:
     )
 
 
-def _keys(price: PriceSettings) -> dict[str, Decimal | TieredPrices]:
+def _keys(price: ModelPrice) -> dict[str, Decimal | TieredPrices]:
     return {
         key: value
         for key, value in price.__dict__.items()
@@ -353,10 +353,10 @@ def _keys(price: PriceSettings) -> dict[str, Decimal | TieredPrices]:
     }
 
 
-def _prices(info: ModelInfo) -> Iterator[PriceSettings]:
-    from genai_prices.types import PriceSettings
+def _prices(info: ModelInfo) -> Iterator[ModelPrice]:
+    from genai_prices.types import ModelPrice
 
-    if isinstance(info.prices, PriceSettings):
+    if isinstance(info.prices, ModelPrice):
         yield info.prices
     else:
         yield from (one.prices for one in info.prices)
@@ -368,10 +368,10 @@ def _is_empty(info: ModelInfo) -> bool:
 
 
 def _starts(info: ModelInfo) -> Iterator[StartDateConstraint]:
-    from genai_prices.types import PriceSettings, StartDateConstraint
+    from genai_prices.types import ModelPrice, StartDateConstraint
 
     constraints = (
-        [] if isinstance(info.prices, PriceSettings) else [one.constraint for one in info.prices]
+        [] if isinstance(info.prices, ModelPrice) else [one.constraint for one in info.prices]
     )
     constraints += [one.constraint for one in info.price_variants or ()]
     yield from (one for one in constraints if isinstance(one, StartDateConstraint))

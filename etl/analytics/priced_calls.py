@@ -13,16 +13,16 @@ from etl.analytics.prices import COLUMNS, MODELS, Price, price_of
 from etl.usage import BITS, CALLS, KINDS, STANDARD
 
 
-class Lack(msgspec.Struct, frozen=True):
+class UnpricedReason(msgspec.Struct, frozen=True):
     """Calls that have no cost because something has no price."""
 
-    what: str
+    reason: str
     """The name of a kind, such as web_searches; `service_tier …`; `model`: the model has no price then at all; or `usage`: the
     calls do not say how much they used."""
     calls: int
 
 
-class Usage(msgspec.Struct, frozen=True):
+class ModelUsage(msgspec.Struct, frozen=True):
     """How much a model was called."""
 
     model: str | None
@@ -31,7 +31,7 @@ class Usage(msgspec.Struct, frozen=True):
     unpriced_calls: int
     """Calls without a price of their day, their tier of service and the length of their input, or of a part that they have,
     and calls that do not say how much they used: as in the view model_usage."""
-    lacks: list[Lack]
+    unpriced_reasons: list[UnpricedReason]
     """For want of what; a call may lack several prices."""
 
 
@@ -154,9 +154,9 @@ _PARTS = text(f"""
 _NAMES = {kind.name: kind.price for kind in (*KINDS, CALLS)}
 
 
-def usage(connection: Connection) -> list[Usage]:
+def usage(connection: Connection) -> list[ModelUsage]:
     """The models that were called, at most `MODELS` of them, and for want of what their calls have no price."""
-    found: dict[str | None, Usage] = {}
+    found: dict[str | None, ModelUsage] = {}
     for model, tier, is_priced, is_known, bits, calls, unmetered in connection.execute(
         _USAGE, {"models": MODELS}
     ):
@@ -165,12 +165,12 @@ def usage(connection: Connection) -> list[Usage]:
             what = [f"service_tier {tier}" if is_known and tier != STANDARD else "model"]
         elif not what:
             what, unpriced = (["usage"] if unmetered else []), unmetered
-        known = found.get(model, Usage(model, 0, 0, []))
-        found[model] = Usage(
+        known = found.get(model, ModelUsage(model, 0, 0, []))
+        found[model] = ModelUsage(
             model,
             known.calls + calls,
             known.unpriced_calls + unpriced,
-            _added(known.lacks, what, unpriced),
+            _added(known.unpriced_reasons, what, unpriced),
         )
     return list(found.values())
 
@@ -263,8 +263,10 @@ def _reasons(
     return [f"no price for {part.kind}" for part in parts if part.price is None]
 
 
-def _added(lacks: list[Lack], what: list[str], calls: int) -> list[Lack]:
-    counts = {one.what: one.calls for one in lacks}
+def _added(
+    unpriced_reasons: list[UnpricedReason], what: list[str], calls: int
+) -> list[UnpricedReason]:
+    counts = {one.reason: one.calls for one in unpriced_reasons}
     for one in what:
         counts[one] = counts.get(one, 0) + calls
-    return [Lack(one, number) for one, number in counts.items()]
+    return [UnpricedReason(one, number) for one, number in counts.items()]

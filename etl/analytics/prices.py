@@ -33,7 +33,7 @@ MODELS = 5_000
 _VERSION = 2
 
 
-class Rule(msgspec.Struct, frozen=True):
+class PriceRule(msgspec.Struct, frozen=True):
     """What some models cost from some day on."""
 
     model: str
@@ -188,7 +188,7 @@ _PRICES = text(f"""
 """)
 
 
-def resolve(connection: Connection, configured: Sequence[Rule]) -> int:
+def resolve(connection: Connection, configured: Sequence[PriceRule]) -> int:
     """Work the prices out where the models that were seen, the rules or the defaults have changed.
 
     Args:
@@ -213,7 +213,9 @@ def resolve(connection: Connection, configured: Sequence[Rule]) -> int:
     return changed
 
 
-def price_list(model: str, configured: Iterable[Rule], ordered: Iterable[Rule]) -> list[Price]:
+def price_list(
+    model: str, configured: Iterable[PriceRule], ordered: Iterable[PriceRule]
+) -> list[Price]:
     """What a model costs, by tier of service, length of the input and day; `ordered` are the rules set by command."""
     defaults = [
         Price(
@@ -325,7 +327,7 @@ def _is_same(one: Price, other: Price) -> bool:
 
 
 def _by_pattern(
-    model: str, provider: str | None, rules: Iterable[Rule], source: str
+    model: str, provider: str | None, rules: Iterable[PriceRule], source: str
 ) -> Iterable[Sequence[Price]]:
     """For each pattern that matches, in the order of the rules, its prices."""
     found: dict[str, list[Price]] = {}
@@ -377,7 +379,7 @@ def _amounts(values: Sequence[Decimal | None]) -> dict[str, Decimal]:
 
 
 def _fingerprint(
-    configured: Iterable[Rule], ordered: Iterable[Rule], models: Sequence[str]
+    configured: Iterable[PriceRule], ordered: Iterable[PriceRule], models: Sequence[str]
 ) -> bytes:
     known = (_VERSION, list(configured), list(ordered), models, version_of_defaults(), ADDED)
     return blake2b(msgspec.json.encode(known), digest_size=16).digest()
@@ -397,10 +399,10 @@ def _resolved(connection: Connection) -> bytes | None:
     return found
 
 
-def set_rules(connection: Connection) -> list[Rule]:
+def set_rules(connection: Connection) -> list[PriceRule]:
     """The rules that were set by command, in the order in which they are tried."""
     return [
-        Rule(
+        PriceRule(
             model=model,
             currency=currency,
             amounts=_amounts(amounts),
@@ -416,7 +418,7 @@ def set_rules(connection: Connection) -> list[Rule]:
     ]
 
 
-def set_rule(connection: Connection, rule: Rule) -> None:
+def set_rule(connection: Connection, rule: PriceRule) -> None:
     """Store a rule in place of one for the same models, tier of service, length of the input and first day."""
     values = msgspec.structs.asdict(rule)
     amounts = values.pop("amounts")

@@ -246,7 +246,7 @@ _VERIFY = text(f"""
 """)
 
 
-class Refreshed(msgspec.Struct):
+class RefreshReport(msgspec.Struct):
     """What a refresh did."""
 
     groups: int = 0
@@ -264,7 +264,7 @@ class Refreshed(msgspec.Struct):
     busy: bool = False
     """Whether somebody else is at it, so that nothing, or no more, was done."""
 
-    def add(self, other: Refreshed) -> None:
+    def add(self, other: RefreshReport) -> None:
         """Go on from what this one did."""
         for name in ("groups", "frozen", "rows", "failures"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -281,7 +281,7 @@ class Difference(msgspec.Struct, frozen=True):
     """The tables that differ."""
 
 
-def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
+def refresh(connection: Connection, limit: int = BATCH) -> RefreshReport:
     """Compute some of the queue's groups anew. One alone that cannot be computed is put back.
 
     Args:
@@ -292,12 +292,12 @@ def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
         psycopg.Error, sqlalchemy.exc.DBAPIError: one of several cannot be computed.
     """
     if not changed_groups.try_lock(connection):
-        return Refreshed(busy=True)
+        return RefreshReport(busy=True)
     # A whole batch, however dense its hours: one that is always cut off would never get anywhere.
     allow_long(connection)
     taken = changed_groups.take(connection, limit)
     groups = _not_frozen(connection, taken)
-    done = Refreshed(groups=len(groups), frozen=len(taken) - len(groups))
+    done = RefreshReport(groups=len(groups), frozen=len(taken) - len(groups))
     if len(taken) == 1:
         try:
             with connection.begin_nested():
@@ -305,7 +305,7 @@ def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
         except Exception as error:
             if not is_database_error(error) or is_transient(error):
                 raise
-            done = Refreshed()
+            done = RefreshReport()
             _put_back(connection, taken[0], sqlstate(error))
     elif taken:
         _compute(connection, groups, taken, done)
@@ -330,7 +330,7 @@ def _not_frozen(connection: Connection, groups: Sequence[Group]) -> list[Group]:
 
 
 def _compute(
-    connection: Connection, groups: Sequence[Group], around: Sequence[Group], done: Refreshed
+    connection: Connection, groups: Sequence[Group], around: Sequence[Group], done: RefreshReport
 ) -> None:
     """Write these groups anew, and the days of those `around`; count in `done` what is written."""
     wanted = {
@@ -364,12 +364,12 @@ def keeping_counts(connection: Connection, run_ids: Sequence[str]) -> Iterator[N
     connection.execute(_KEEP_STEPS, parameters)
     connection.execute(_KEEP_RUNS, parameters)
     yield
-    _compute(connection, groups, groups, Refreshed())
+    _compute(connection, groups, groups, RefreshReport())
 
 
 def drain(
     database: Database, *, batch: int = BATCH, stopped: Callable[[], bool] = lambda: False
-) -> Refreshed:
+) -> RefreshReport:
     """Refresh, a batch a transaction, until the queue is empty, somebody else is at it, or `stopped` says so.
 
     A batch that cannot be computed is divided, until the group is found that is the cause.
@@ -377,7 +377,7 @@ def drain(
     Raises:
         DatabaseError: the database cannot be used; what was committed stays so.
     """
-    done = Refreshed()
+    done = RefreshReport()
     size = batch
     said = time.monotonic()
     while not stopped():
@@ -397,7 +397,7 @@ def drain(
     return done
 
 
-class Verified(msgspec.Struct, frozen=True):
+class VerificationReport(msgspec.Struct, frozen=True):
     """How the rollups compare with the runs and steps."""
 
     differences: list[Difference]
@@ -416,7 +416,7 @@ class Verified(msgspec.Struct, frozen=True):
         return not (self.differences or self.stuck or self.overdue or self.failure)
 
 
-def verify(connection: Connection) -> Verified:
+def verify(connection: Connection) -> VerificationReport:
     """Compute everything that is not frozen and does not wait in the queue, and compare; changes nothing."""
     allow_long(connection)
     queue = (
@@ -430,5 +430,7 @@ def verify(connection: Connection) -> Verified:
     except Exception as error:
         if not is_database_error(error) or is_transient(error):
             raise
-        return Verified([], *queue, sqlstate(error))
-    return Verified([Difference(row.workflow_id, row.at, row.what) for row in rows], *queue)
+        return VerificationReport([], *queue, sqlstate(error))
+    return VerificationReport(
+        [Difference(row.workflow_id, row.at, row.what) for row in rows], *queue
+    )

@@ -12,7 +12,7 @@ from etl.cli.display import counted, instant
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from etl.admin.retention import Aged, Horizons, Preview, Pruned
+    from etl.admin.retention import Aged, Horizons, PrunePreview, PruneReport
     from etl.database import Database
     from etl.settings import Settings
     from etl.settings.retention import RetentionSettings
@@ -96,7 +96,7 @@ def _ages(
 
 async def _prune(
     settings: Settings, database: Database, wanted: Horizons
-) -> tuple[Pruned, int | None]:
+) -> tuple[PruneReport, int | None]:
     from etl import app
     from etl.signals import stop_on_signals
 
@@ -104,7 +104,7 @@ async def _prune(
         return await app.prune(settings, database, wanted, stop.is_set), stop.number
 
 
-def _print_preview(found: Preview, *, as_json: bool) -> None:
+def _print_preview(found: PrunePreview, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
@@ -126,7 +126,7 @@ def _aged(aged: Aged) -> str:
     )
 
 
-def _print(done: Pruned, *, as_json: bool) -> None:
+def _print(done: PruneReport, *, as_json: bool) -> None:
     if as_json:
         print_json(done)
         return

@@ -17,7 +17,7 @@ from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
 from etl.terminal import plain
 
 if TYPE_CHECKING:
-    from etl.admin.redaction import Redacted
+    from etl.admin.redaction import RedactionReport
     from etl.database import Database
     from etl.settings import Settings
     from etl.transform.redact import Policy
@@ -61,7 +61,7 @@ class Standing(msgspec.Struct, frozen=True):
     path: str
 
 
-class Preview(msgspec.Struct, frozen=True):
+class RedactionPreview(msgspec.Struct, frozen=True):
     """What the workflow's rules do to one run."""
 
     run_id: str
@@ -121,7 +121,7 @@ def preview(
                 f"run {run[:80]!r} is not known here: name its workflow with --workflow"
             )
         policy = rules.policy(known)
-        found = Preview(run, known)
+        found = RedactionPreview(run, known)
         if policy is not None:
             version = policy.version
             others = database.transaction(lambda c: redaction.steps_under_others(c, known, version))
@@ -178,7 +178,7 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
 
 async def _apply_stored(
     settings: Settings, database: Database, workflows: list[str] | None
-) -> tuple[Redacted, int | None]:
+) -> tuple[RedactionReport, int | None]:
     from etl import app
     from etl.signals import stop_on_signals
 
@@ -206,7 +206,7 @@ async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Spli
 
 def _apply(
     policy: Policy, run_id: str, workflow_id: str, steps: Split, rows: Split | None, others: int
-) -> Preview:
+) -> RedactionPreview:
     from etl.transform.fields import object_of, text_of
     from etl.transform.redact import NotRedactable
     from etl.transform.traces import find_traces
@@ -260,7 +260,7 @@ def _apply(
         )
         for place, rule in enumerate(policy.rules)
     ]
-    return Preview(
+    return RedactionPreview(
         run_id=run_id,
         workflow_id=workflow_id,
         policy=policy.version,
@@ -274,7 +274,7 @@ def _apply(
     )
 
 
-def _print(found: Preview) -> None:
+def _print(found: RedactionPreview) -> None:
     out = console()
     if found.removals:
         listing(

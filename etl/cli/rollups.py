@@ -12,7 +12,7 @@ from etl.cli.display import counted, instant
 from etl.terminal import plain
 
 if TYPE_CHECKING:
-    from etl.analytics.rollups import Refreshed
+    from etl.analytics.rollups import RefreshReport
     from etl.database import Database
     from etl.settings import Settings
 
@@ -68,7 +68,7 @@ def refresh(
         typer.echo("interrupted: what was computed is stored, the next call goes on from here")
 
 
-async def _refresh(settings: Settings, database: Database) -> Refreshed:
+async def _refresh(settings: Settings, database: Database) -> RefreshReport:
     from etl import app
     from etl.signals import stop_on_signals
 

@@ -58,7 +58,7 @@ class Lag(msgspec.Struct, frozen=True):
     """Runs that are known and were never read so far."""
 
 
-class Gap(msgspec.Struct, frozen=True):
+class CoverageGap(msgspec.Struct, frozen=True):
     """A time in which runs may have been missed."""
 
     id: int
@@ -76,7 +76,7 @@ class Coverage(msgspec.Struct, frozen=True):
     """When the last complete sweep began; None: there was none."""
     gaps: int
     unacknowledged_gaps: int
-    newest_gaps: tuple[Gap, ...]
+    newest_gaps: tuple[CoverageGap, ...]
     reconciled_at: datetime | None
     """When the last walk of the whole list began, that compared it with the ledger and the tables."""
     repaired: int
@@ -262,10 +262,10 @@ def read(
     """
     by_id = {one.id: one for one in watched}
     parameters = {"configured": list(by_id)}
-    gaps: dict[str, list[Gap]] = {}
+    gaps: dict[str, list[CoverageGap]] = {}
     for row in connection.execute(_NEWEST_GAPS):
         gaps.setdefault(row.workflow_id, []).append(
-            Gap(row.id, row.after_time, row.before_time, row.acknowledged)
+            CoverageGap(row.id, row.after_time, row.before_time, row.acknowledged)
         )
     drift: dict[str, list[DriftExample]] = {}
     for row in connection.execute(_DRIFT):
@@ -308,7 +308,7 @@ def _workflow(
     watched: Watched,
     *,
     configured: bool,
-    newest_gaps: Sequence[Gap],
+    newest_gaps: Sequence[CoverageGap],
     drift_examples: Sequence[DriftExample],
 ) -> WorkflowStatus:
     reasons = _reasons(row, watched)

@@ -207,7 +207,7 @@ _NEXT_EXPIRY = text("""
 """)
 
 
-class Written(msgspec.Struct, frozen=True):
+class PageReport(msgspec.Struct, frozen=True):
     """What a page changed in the ledger."""
 
     new: int
@@ -224,7 +224,7 @@ class Written(msgspec.Struct, frozen=True):
     """Whether the completion's gap is a new one."""
 
 
-class Completion(msgspec.Struct, frozen=True):
+class SweepResult(msgspec.Struct, frozen=True):
     """How a sweep ended."""
 
     whole_list: bool
@@ -287,8 +287,8 @@ def write_page(
     lease: float,
     priority: int,
     reconcile: bool = False,
-    completion: Completion | None = None,
-) -> Written:
+    completion: SweepResult | None = None,
+) -> PageReport:
     """Enter a page into the ledger and, with the last page, move the watermark.
 
     Args:
@@ -310,7 +310,7 @@ def write_page(
         if completion is not None and connection.execute(_IS_COMPLETE, held).scalar_one_or_none():
             # The answer to the COMMIT was lost, and this unit of work is being repeated: it is
             # done.
-            return Written(0, 0, missed=completion.gap is not None)
+            return PageReport(0, 0, missed=completion.gap is not None)
         raise Fenced(sweep.workflow_id)
     watermark = own.watermark
     seen = {**held, "requested_at": requested_at, "priority": priority}
@@ -379,7 +379,7 @@ def write_page(
         "",
         _kind(own.list_problem),
     )
-    return Written(
+    return PageReport(
         new,
         changed,
         repaired,

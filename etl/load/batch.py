@@ -36,7 +36,7 @@ class RunWrite(msgspec.Struct, frozen=True):
     """Whether `steps` is all that the run has: stored steps that are not among them are then marked absent."""
 
 
-class Written(msgspec.Struct):
+class WriteReport(msgspec.Struct):
     """What a write changed."""
 
     runs_inserted: int = 0

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 from sqlalchemy import Connection, text
 
-from etl.load.batch import Isolation, RunWrite, Written
+from etl.load.batch import Isolation, RunWrite, WriteReport
 from etl.load.staging import Staging, assign, column_types, listed
 from etl.records import Payload, Rejected
 from etl.tables import run_payloads, runs
@@ -132,7 +132,7 @@ def _identity(source: bytes) -> bytes | None:
 def write_runs(
     connection: Connection,
     found: Sequence[RunWrite],
-    written: Written,
+    written: WriteReport,
     guard: Isolation | None = None,
 ) -> None:
     """Write these runs' own rows and payloads, and count in `written`."""

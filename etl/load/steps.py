@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection, text
 
-from etl.load.batch import Isolation, RunWrite, Written
+from etl.load.batch import Isolation, RunWrite, WriteReport
 from etl.load.staging import Staging, assign, column_types, copy, listed
 from etl.records import Payload, Reason, Rejected, Step
 from etl.tables import inputs, steps
@@ -98,7 +98,7 @@ _MOVE_STEPS = text("""
 def write_steps(
     connection: Connection,
     found: Sequence[RunWrite],
-    written: Written,
+    written: WriteReport,
     guard: Isolation | None = None,
 ) -> None:
     """Write the steps of these runs, whose own rows are stored, and count in `written`.

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from etl.load import retention
-from etl.load.batch import Isolation, RunWrite, Written
+from etl.load.batch import Isolation, RunWrite, WriteReport
 from etl.load.runs import write_runs
 from etl.load.steps import write_steps
 
 
-def write(connection: Connection, found: Sequence[RunWrite], *, isolate: bool = False) -> Written:
+def write(
+    connection: Connection, found: Sequence[RunWrite], *, isolate: bool = False
+) -> WriteReport:
     """Store what a poll found; rows that are stored already and unchanged are not written.
 
     Args:
@@ -24,7 +26,7 @@ def write(connection: Connection, found: Sequence[RunWrite], *, isolate: bool = 
     Raises:
         psycopg.Error, sqlalchemy.exc.DBAPIError: the database refuses; nothing of this call may be kept.
     """
-    written = Written()
+    written = WriteReport()
     found = retention.within(connection, found)
     guard = Isolation(connection) if isolate else None
     write_runs(connection, found, written, guard)

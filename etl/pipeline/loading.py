@@ -23,7 +23,7 @@ from etl.ledger.lifecycle import (
     judge,
     retry_in,
 )
-from etl.load.batch import RunWrite, Written
+from etl.load.batch import RunWrite, WriteReport
 from etl.load.upsert import write
 from etl.pipeline.reading import Reading
 from etl.records import TERMINAL_STATES, DecodedSteps, Rejected
@@ -306,7 +306,11 @@ class Loader:
         return recovered
 
     def _set_aside(
-        self, connection: Connection, found: Sequence[Reading], written: Written, report: LoadReport
+        self,
+        connection: Connection,
+        found: Sequence[Reading],
+        written: WriteReport,
+        report: LoadReport,
     ) -> None:
         letters = [
             Letter(reading.claim.workflow_id, reading.claim.run_id, rejected)
@@ -402,7 +406,7 @@ def _settlement(reading: Reading, verdict: Verdict) -> Settlement:
     )
 
 
-def _count(report: LoadReport, mine: Sequence[Reading], written: Written) -> None:
+def _count(report: LoadReport, mine: Sequence[Reading], written: WriteReport) -> None:
     for reading in mine:
         if reading.steps is None:
             report.failed += 1

@@ -253,7 +253,7 @@ class Sweeper:
                     f"the run list ended after {report.listed} rows without reaching a run known before: "
                     "more runs came than it lists between two sweeps"
                 )
-            completion = sweeps.Completion(
+            completion = sweeps.SweepResult(
                 # An empty list says nothing about the known runs: not how many can be listed, not
                 # whether they have changed.
                 whole_list=(report.whole_list or walker.outcome != "met") and gap is not EMPTIED,

@@ -22,7 +22,7 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from etl import cron
-from etl.analytics.rollups import Refreshed
+from etl.analytics.rollups import RefreshReport
 from etl.errors import ApiUnavailable, DatabaseError, EtlError, KeyRefused, SchemaMismatch
 from etl.ledger.status import Status
 from etl.pipeline.loading import LoadReport
@@ -80,7 +80,7 @@ class Daemon:
         schedules: Sequence[Schedule],
         *,
         default_interval: float,
-        refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]] | None = None,
+        refresh: Callable[[Callable[[], bool]], Awaitable[RefreshReport]] | None = None,
         status: Callable[[], Status] | None = None,
     ) -> None:
         """`default_interval` (seconds) is for workflows found without being configured. `refresh` brings the rollups up to
@@ -247,7 +247,7 @@ class Daemon:
         self._count_set_aside(await self._syncer.take_requests(self._stop))
 
     async def _refresh_rollups(
-        self, refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]]
+        self, refresh: Callable[[Callable[[], bool]], Awaitable[RefreshReport]]
     ) -> None:
         done = await refresh(self._stop.is_set)
         self._health.metrics.set_waiting(done.waiting + done.stuck)

@@ -15,7 +15,7 @@ import msgspec
 from etl.simulator import nodes
 from etl.simulator.model_calls import Expected
 from etl.simulator.providers import MODELS
-from etl.simulator.workflows import Node, Workflow, fixed_model, slowness, temperature
+from etl.simulator.workflows import Node, SimulatedWorkflow, fixed_model, slowness, temperature
 
 Json = dict[str, Any]
 
@@ -72,13 +72,13 @@ class RunPlan(NamedTuple):
     steps: tuple[StepPlan, ...]
 
 
-def longest_run(workflow: Workflow, pace: float) -> int:
+def longest_run(workflow: SimulatedWorkflow, pace: float) -> int:
     """Return a time within which any run of the workflow settles."""
     return int((len(workflow.nodes) * (nodes.TIME_OUT_SECONDS + 1) + 10) * pace * SECOND)
 
 
 def plan_run(
-    workflow: Workflow,
+    workflow: SimulatedWorkflow,
     character: Character,
     random: Random,
     *,

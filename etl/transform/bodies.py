@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 
 from etl.transform.fields import MAX_TEXT_CHARACTERS, text_of
 from etl.transform.scanner import REFUSALS
-from etl.transform.usage_names import FINISH_REASONS, MODELS, Node
+from etl.transform.usage_names import FINISH_REASONS, MODELS, NameTree
 from etl.transform.usage_reading import (
     NAMES,
     UNREAD,
@@ -268,7 +268,7 @@ def _is_whole(members: dict[str, Raw]) -> bool:
     return _text(members.get("object")) == "list" or bytes(members.get("done") or b"") == b"true"
 
 
-def _says(node: Node, value: Any) -> bool:
+def _says(node: NameTree, value: Any) -> bool:
     """Whether a member of a body tells something under a name of the table."""
     if type(value) is dict:
         return not node.members.keys().isdisjoint(value)

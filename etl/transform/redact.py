@@ -40,7 +40,7 @@ Location = tuple[int | str, ...]
 Action = Literal["drop", "mask", "hash"]
 
 
-class Rule(msgspec.Struct, frozen=True):
+class RedactionRule(msgspec.Struct, frozen=True):
     """One thing to remove."""
 
     path: str
@@ -56,7 +56,7 @@ class NotRedactable(ValueError):
     """The element cannot be read as far as it takes to redact it; the text names the kind of trouble, without payload."""
 
 
-class Redacted(NamedTuple):
+class RedactedElement(NamedTuple):
     """An element as it may be kept."""
 
     own: Raw
@@ -117,7 +117,7 @@ class _Compiled(NamedTuple):
 class Redaction:
     """The rules of all workflows."""
 
-    def __init__(self, rules: Sequence[Rule] = (), key: str = "") -> None:
+    def __init__(self, rules: Sequence[RedactionRule] = (), key: str = "") -> None:
         """`key` makes the hashes; it may be empty where there are no rules.
 
         Raises:
@@ -132,7 +132,7 @@ class Redaction:
         }
         self._common = self._policy([rule for rule in rules if rule.workflow is None])
 
-    def _policy(self, rules: Sequence[Rule]) -> Policy | None:
+    def _policy(self, rules: Sequence[RedactionRule]) -> Policy | None:
         return Policy(rules, self._key) if rules else None
 
     def policy(self, workflow_id: str) -> Policy | None:
@@ -162,7 +162,7 @@ class Policy:
         rules: the rules in the order of the configuration.
     """
 
-    def __init__(self, rules: Sequence[Rule], key: bytes) -> None:
+    def __init__(self, rules: Sequence[RedactionRule], key: bytes) -> None:
         # 35 ms, and most configurations have no rules
         from jsonpath_rfc9535 import JSONPathEnvironment
 
@@ -192,11 +192,11 @@ class Policy:
         )
         self.version = _version(self.rules_json, key)
 
-    def step(self, own: Raw, members: Members) -> Redacted:
+    def step(self, own: Raw, members: Members) -> RedactedElement:
         """Redact a step. Raises NotRedactable."""
         return self._redacted(own, members, self._rules_for(members))
 
-    def run(self, own: Raw, members: Members) -> Redacted:
+    def run(self, own: Raw, members: Members) -> RedactedElement:
         """Redact a run's own row. Raises NotRedactable."""
         return self._redacted(own, members, self._everywhere)
 
@@ -274,7 +274,9 @@ class Policy:
         node_id = text_of(members.get("node_id")) if self._of_node else None
         return self._everywhere if node_id is None else self._of_node.get(node_id, self._everywhere)
 
-    def _redacted(self, own: Raw, members: Members, rules: tuple[_Compiled, ...]) -> Redacted:
+    def _redacted(
+        self, own: Raw, members: Members, rules: tuple[_Compiled, ...]
+    ) -> RedactedElement:
         if rules:
             # Also where nothing matches: of duplicate names, an earlier value may be what must not
             # be kept.
@@ -282,7 +284,9 @@ class Policy:
         parts = split(b"[" + own + b"]")
         if parts is None or len(parts.elements) != 1 or parts.elements[0][1] is None:
             raise NotRedactable("no object")
-        return Redacted(own, parts.elements[0][1], not parts.strict or may_be_refused(bytes(own)))
+        return RedactedElement(
+            own, parts.elements[0][1], not parts.strict or may_be_refused(bytes(own))
+        )
 
     def _rewritten(self, own: Raw, rules: tuple[_Compiled, ...]) -> Raw:
         try:

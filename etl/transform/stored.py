@@ -21,7 +21,7 @@ from etl.records import Payload, Rejected
 from etl.transform.decode import generation_of
 from etl.transform.fields import MAX_ELAPSED_SECONDS, MAX_TOKENS, Fields, Findings, object_of
 from etl.transform.generation import MAX_ERROR_CHARACTERS, REMOVED_ERROR
-from etl.transform.redact import NotRedactable, Policy, Redacted, same_value, texts_of
+from etl.transform.redact import NotRedactable, Policy, RedactedElement, same_value, texts_of
 from etl.transform.runs import decode_page
 from etl.transform.scanner import Members, members_of, split
 from etl.transform.stand_ins import left_of, stand_in
@@ -224,7 +224,9 @@ def _without_content(row: StoredRow) -> tuple[StoredRow, Members]:
     return bare, _element(StoredRow(plain, {}), {})
 
 
-def _read_back(row: StoredRow, left: Redacted) -> tuple[dict[str, Any], dict[str, Payload | None]]:
+def _read_back(
+    row: StoredRow, left: RedactedElement
+) -> tuple[dict[str, Any], dict[str, Payload | None]]:
     stored = row.plain
     fields = Fields(
         stored["id"], left.members, Findings("step"), suspect=left.suspect, keep_raw=False

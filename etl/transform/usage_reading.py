@@ -10,7 +10,17 @@ from msgspec import Struct
 
 from etl.records import DriftKind
 from etl.transform.fields import MAX_TOKENS
-from etl.transform.usage_names import FLAGS, MONEY, SECONDS, SUMMED, WHOLE, WORDS, ZERO, Node, tree
+from etl.transform.usage_names import (
+    FLAGS,
+    MONEY,
+    SECONDS,
+    SUMMED,
+    WHOLE,
+    WORDS,
+    ZERO,
+    NameTree,
+    tree,
+)
 
 MAX_COST = 10**6
 """No call costs so many dollars."""
@@ -57,7 +67,7 @@ class Oddities(list[Oddity]):
             self.append(Oddity(path, kind, type_of(value)))
 
 
-def gather(node: Node, value: dict[str, Any], found: Found, odd: Oddities, path: str) -> None:
+def gather(node: NameTree, value: dict[str, Any], found: Found, odd: Oddities, path: str) -> None:
     """Add to `found` what an object tells; `path` leads to it. Nothing in it raises."""
     members = node.members
     for name, one in value.items():
@@ -177,7 +187,7 @@ def _note_unread(quantity: str | None, found: Found) -> None:
 
 
 def _gather_elements(
-    rule: Node, elements: list[Any], found: Found, odd: Oddities, path: str
+    rule: NameTree, elements: list[Any], found: Found, odd: Oddities, path: str
 ) -> None:
     added: Found = {}
     for element in elements[:_MAX_ELEMENTS]:

@@ -12,7 +12,7 @@ from etl.extract.run_list import RunListWalker
 from etl.ledger import claims, sweeps
 from etl.ledger.clock import DatabaseClock
 from etl.load import upsert
-from etl.load.batch import RunWrite, Written
+from etl.load.batch import RunWrite, WriteReport
 from etl.pipeline import loading, sweep
 from etl.pipeline.loading import Loader, LoadReport
 from etl.service import daemon
@@ -66,9 +66,9 @@ def consumed_first() -> None:
 
     def postponed(
         connection: Connection, found: Sequence[RunWrite], *, isolate: bool = False
-    ) -> Written:
+    ) -> WriteReport:
         later.append(found)
-        return Written()
+        return WriteReport()
 
     def in_two(self: Loader, readings: Sequence[Any]) -> LoadReport:
         report = load(self, readings)

@@ -95,7 +95,7 @@ def _sweep(database: Database) -> sweeps.Sweep:
 def _write(
     database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], at: datetime | None = None
 ) -> None:
-    done = sweeps.Completion(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
+    done = sweeps.SweepResult(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
 
     def work(connection: Connection) -> None:
         sweeps.write_page(

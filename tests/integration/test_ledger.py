@@ -110,9 +110,9 @@ def _begin(database: Database, workflow: str = W) -> sweeps.Sweep:
 
 def _page(
     database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], last: bool = True
-) -> sweeps.Written:
+) -> sweeps.PageReport:
     done = (
-        sweeps.Completion(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
+        sweeps.SweepResult(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
         if last
         else None
     )

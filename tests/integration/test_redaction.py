@@ -22,7 +22,7 @@ from etl.pipeline.sync import SyncReport
 from etl.simulator.history import History, utc_now
 from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
-from etl.transform.redact import Redaction, Rule
+from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.states import StateMap
 from tests.command_line import Command, command_line
 from tests.oracle import differences
@@ -412,7 +412,7 @@ def test_recovered_letters_are_redacted(world: World, database_url: str) -> None
     database = Database(database_url)
     try:
         (claim,) = database.transaction(lambda c: claims.claim(c, limit=1, lease=60))
-        redaction = Redaction([Rule("$..secret", "hash")], KEY)
+        redaction = Redaction([RedactionRule("$..secret", "hash")], KEY)
         reading = Reading(claim, claim.claimed_at, problem="404", not_found=True)
         report = Loader(database, PollingPolicy(), StateMap(), redaction).load([reading])
     finally:

@@ -15,7 +15,7 @@ from msgspec import Raw
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from etl.transform import traces
-from etl.transform.redact import Policy, Redaction, Rule
+from etl.transform.redact import Policy, Redaction, RedactionRule
 from etl.transform.scanner import split
 from tests.command_line import Command, command_line
 from tests.support import configuration, environment, query
@@ -208,7 +208,7 @@ def test_a_recipe_is_complete(
 # Where a text still stands
 
 
-def _policy(*rules: Rule) -> Policy:
+def _policy(*rules: RedactionRule) -> Policy:
     policy = Redaction(rules, KEY).policy("w")
     assert policy is not None
     return policy
@@ -229,7 +229,7 @@ def _elements(*steps: dict[str, Any], run: dict[str, Any] | None = None) -> list
 
 
 def _places(
-    *rules: Rule, steps: list[dict[str, Any]], run: dict[str, Any] | None = None
+    *rules: RedactionRule, steps: list[dict[str, Any]], run: dict[str, Any] | None = None
 ) -> list[tuple[str | None, str]]:
     return [
         (one.step_id, one.path)
@@ -237,7 +237,7 @@ def _places(
     ]
 
 
-MESSAGES = Rule("$.outputs.choices[*].message", "drop")
+MESSAGES = RedactionRule("$.outputs.choices[*].message", "drop")
 
 
 def test_the_samples_answer_stands_in_the_next_steps_inputs(sample_steps: bytes) -> None:
@@ -247,7 +247,7 @@ def test_the_samples_answer_stands_in_the_next_steps_inputs(sample_steps: bytes)
         (steps[1]["id"], "$['inputs']['input_mapping']['text']"),
         (steps[1]["id"], "$['inputs']['input_data']['model']"),
     ]
-    complete = Rule("$['inputs', 'outputs']", "drop")
+    complete = RedactionRule("$['inputs', 'outputs']", "drop")
     assert _places(complete, steps=steps) == []
 
 
@@ -277,7 +277,7 @@ def test_the_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends after so many places; after so much work it looks for whole texts alone; it says that it was cut off."""
     many = {"id": "a", "inputs": [f"text number {number}" for number in range(500)]}
     copies = {"id": "b", "outputs": many["inputs"]}
-    rule = Rule("$.inputs", "drop")
+    rule = RedactionRule("$.inputs", "drop")
     found = traces.find_traces(_policy(rule), "r", _elements(many, copies))
     assert (len(found.found), found.complete) == (traces.MAX_FOUND, False)
     monkeypatch.setattr(traces, "MAX_WORK", 1000)

@@ -46,7 +46,7 @@ class World:
 
     def prune(
         self, *, payloads: float | None = None, runs: float | None = None, **more: Any
-    ) -> retention.Pruned:
+    ) -> retention.PruneReport:
         """Prune by these ages, in days."""
         wanted = self.database.transaction(
             lambda c: retention.horizons(

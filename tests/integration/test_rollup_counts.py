@@ -310,7 +310,7 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
     # is loaded.
     enter(database_url, "more", MONTHS_AGO + timedelta(days=3), MONTHS_AGO + timedelta(days=3))
     enter(database_url, "other", MONTHS_AGO + timedelta(days=30), MONTHS_AGO + timedelta(days=30))
-    assert rollups.drain(database) == rollups.Refreshed(groups=1, rows=1, stuck=2)
+    assert rollups.drain(database) == rollups.RefreshReport(groups=1, rows=1, stuck=2)
     query(database_url, "DROP TRIGGER refuse ON orchestra.step_rollup")
     assert rollups.drain(database).groups == 0
     query(

@@ -218,7 +218,7 @@ def test_random_loads(database: Database, database_url: str, seed: int) -> None:
         assert verified(database) == []
     rollups.drain(database, batch=4)
     assert right(database, database_url)
-    assert rollups.drain(database) == rollups.Refreshed()
+    assert rollups.drain(database) == rollups.RefreshReport()
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_a_deletion_during_a_refresh(database: Database, database_url: str) -> N
     Loads(database_url, 13, 4).work(6)
     with psycopg.connect(database_url) as deleting:
         deleting.execute("DELETE FROM orchestra.steps WHERE state = 'failed'")
-        done: list[rollups.Refreshed] = []
+        done: list[rollups.RefreshReport] = []
         refresher = threading.Thread(target=lambda: done.append(rollups.drain(database)))
         refresher.start()
         wait_until(lambda: bool(query(database_url, "SELECT pid FROM pg_locks WHERE NOT granted")))
@@ -317,7 +317,7 @@ def test_a_load_that_commits_during_a_refresh(database: Database, database_url: 
 
         def refresh_beside(connection: Any) -> None:
             rollups.refresh(connection)
-            assert database.transaction(rollups.refresh) == rollups.Refreshed(busy=True)
+            assert database.transaction(rollups.refresh) == rollups.RefreshReport(busy=True)
             late.commit()
 
         database.transaction(refresh_beside)
@@ -456,7 +456,7 @@ def test_an_unchanged_history_queues_nothing(database: Database, database_url: s
         database_url,
         f"INSERT INTO orchestra.runs ({columns}) SELECT {columns} FROM orchestra.runs ON CONFLICT DO NOTHING",
     )
-    assert rollups.drain(database) == rollups.Refreshed()
+    assert rollups.drain(database) == rollups.RefreshReport()
 
 
 def test_a_long_refresh_says_how_far_it_is(

@@ -13,7 +13,7 @@ from genai_prices.types import (
     ClauseEquals,
     ConditionalPrice,
     ModelInfo,
-    PriceSettings,
+    ModelPrice,
     Provider,
     StartDateConstraint,
     Tier,
@@ -55,7 +55,7 @@ def sold(
 def publish(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that makes these prices those of the model `made-up`, in place of all that is published."""
 
-    def become(prices: PriceSettings | list[ConditionalPrice], **others: Any) -> None:
+    def become(prices: ModelPrice | list[ConditionalPrice], **others: Any) -> None:
         model = ModelInfo("made-up", ClauseEquals("made-up"), prices=prices, **others)
         provider = Provider("maker", "Maker", "", models=[model])
         monkeypatch.setattr(model_names, "providers", lambda: [provider])
@@ -130,7 +130,7 @@ def test_what_is_added_is_missing_in_the_package() -> None:
 
 def test_audio_and_images_are_not_sold_as_text(publish: Any) -> None:
     """What a model writes other than text has its own price or none; what it reads costs as text where nothing else is said."""
-    publish(PriceSettings(input_mtok=Decimal(1), output_mtok=Decimal(2)))
+    publish(ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(2)))
     [price] = default_prices.default_prices("made-up")
     assert price.amounts == {
         **dict.fromkeys(
@@ -160,7 +160,7 @@ def test_models_that_write_only_audio_or_images() -> None:
 def test_an_hour_in_a_cache_is_not_priced_as_minutes(publish: Any) -> None:
     """Where a write to a cache has a price, one that is kept for an hour needs its own; cached audio likewise."""
     publish(
-        PriceSettings(
+        ModelPrice(
             input_mtok=Decimal(1), cache_write_mtok=Decimal("1.25"), cache_read_mtok=Decimal("0.1"),
             input_audio_mtok=Decimal(9),
         )
@@ -214,7 +214,7 @@ def test_the_thresholds_of_the_package_are_known() -> None:
 def test_an_unknown_threshold(publish: Any, start: int, untold: tuple[int, int | None]) -> None:
     """Around a threshold that the rollups do not know, what changes there has no price; the rest keeps its own."""
     publish(
-        PriceSettings(
+        ModelPrice(
             input_mtok=TieredPrices(Decimal(1), [Tier(start, Decimal(2))]), output_mtok=Decimal(5),
             cache_read_mtok=Decimal("0.5"),
         )
@@ -300,9 +300,9 @@ def test_every_published_price_is_what_the_package_computes() -> None:
 def test_a_future_change_has_its_day(publish: Any) -> None:
     """A price that begins on a day holds from it on, and the days before keep the other."""
     later = ConditionalPrice(
-        StartDateConstraint(date(2030, 1, 1)), prices=PriceSettings(input_mtok=Decimal(2))
+        StartDateConstraint(date(2030, 1, 1)), prices=ModelPrice(input_mtok=Decimal(2))
     )
-    publish([ConditionalPrice(prices=PriceSettings(input_mtok=Decimal(1))), later])
+    publish([ConditionalPrice(prices=ModelPrice(input_mtok=Decimal(1))), later])
     first, second = default_prices.default_prices("made-up")
     assert (first.amounts["input"], second.amounts["input"]) == (Decimal(1), Decimal(2))
     assert (first.valid_from, first.valid_until) == (date.min, date(2030, 1, 1))

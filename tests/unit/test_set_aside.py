@@ -14,13 +14,13 @@ from etl.records import Rejected
 from etl.set_aside import SetAside
 from etl.transform import scanner
 from etl.transform.decode import decode_steps
-from etl.transform.redact import Redaction, Rule
+from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.runs import decode_page
 from etl.transform.scanner import Malformed, elements, split_tolerant
 from etl.transform.states import StateMap
 
 STATES = StateMap()
-POLICY = Redaction([Rule("$.inputs", "drop")], "key").policy("w")
+POLICY = Redaction([RedactionRule("$.inputs", "drop")], "key").policy("w")
 
 
 def array(*texts: bytes) -> bytes:

@@ -105,7 +105,7 @@ def open_database(settings: Settings, *, patient: bool = False) -> Iterator[Data
             if ours and not schema.read(database).is_current and schema.upgrade(url):
                 roles.refresh(database)
                 if (due := database.transaction(rebuilds.due)) is not None:
-                    log.warning("rebuild_due", problem=due.advice)
+                    log.warning("rebuild_required", problem=due.advice)
             schema.check(database)
             yield database
         finally:

@@ -263,7 +263,7 @@ class Database:
         now = time.monotonic()
         if now - self._repeats_said.get(found.problem, -math.inf) >= REPEAT_SAID_EVERY:
             self._repeats_said[found.problem] = now
-            log.warning("database_retry", problem=problem)
+            log.warning("transaction_retried", problem=problem)
         return problem
 
     def lookout(self, lock_patience: float | None = None) -> Lookout:

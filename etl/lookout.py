@@ -245,7 +245,7 @@ class Lookout:
             return
         except Exception as error:
             # Such as a file with the URL that cannot be read now: that says nothing of the server.
-            log.debug("lookout_failed", problem=type(error).__name__)
+            log.debug("watchdog_failed", problem=type(error).__name__)
             return
         self._note_answer()
         self._note_locks(sessions, rows)
@@ -265,7 +265,7 @@ class Lookout:
         if now - self._said >= SAID_EVERY:
             self._said = now
             log.warning(
-                "waiting_for_lock", problem=f"waiting for a lock {holders_text(self.holders)}"
+                "lock_wait_detected", problem=f"waiting for a lock {holders_text(self.holders)}"
             )
         for pid, since in self._locked_since.items():
             if self._lock_patience is not None and now - since >= self._lock_patience:

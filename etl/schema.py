@@ -113,7 +113,7 @@ def check(database: Database) -> None:
     found.check()
     if not found.is_current:
         log.warning(
-            "schema_of_another_version",
+            "schema_mismatch_found",
             problem=f"{found.difference}, which may use it for now: {found.advice}",
         )
 

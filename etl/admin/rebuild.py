@@ -184,7 +184,7 @@ def rebuild(
         if now - said >= SAY_EVERY:
             said = now
             log.info(
-                "rebuilding",
+                "rebuild_progressed",
                 steps=done.steps,
                 of=max(left, done.steps),
                 percent=100 * done.steps // max(left, done.steps),

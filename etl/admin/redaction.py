@@ -261,7 +261,10 @@ def redact_stored(
             if time.monotonic() - said >= SAY_EVERY:
                 said = time.monotonic()
                 log.info(
-                    "redacting", runs=done.runs, steps=done.steps, dead_letters=done.dead_letters
+                    "redaction_progressed",
+                    runs=done.runs,
+                    steps=done.steps,
+                    dead_letters=done.dead_letters,
                 )
     return done
 

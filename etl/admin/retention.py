@@ -319,7 +319,7 @@ class _Pruning:
         if time.monotonic() - self._said >= SAY_EVERY:
             self._said = time.monotonic()
             log.info(
-                "pruning",
+                "prune_progressed",
                 runs=self.done.runs,
                 runs_without_payloads=self.done.runs_without_payloads,
             )

@@ -393,7 +393,7 @@ def drain(
             break
         if time.monotonic() - said >= SAY_EVERY:
             said = time.monotonic()
-            log.info("refreshing_rollups", groups=done.groups, waiting=done.waiting)
+            log.info("rollup_refresh_progressed", groups=done.groups, waiting=done.waiting)
     return done
 
 

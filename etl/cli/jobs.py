@@ -175,7 +175,7 @@ class Progress:
             self._bar.update(self._task, completed=self._runs)
         elif time.monotonic() - self._said >= 10:
             self._said = time.monotonic()
-            self._log.info("progress", runs=self._runs, of=self._total, steps=self._steps)
+            self._log.info("sync_progressed", runs=self._runs, of=self._total, steps=self._steps)
 
     @contextmanager
     def shown(self) -> Iterator[Progress]:
@@ -287,9 +287,9 @@ def _log(report: SyncReport) -> None:
         steps_updated=load.steps_updated,
         steps_absent=load.steps_absent,
         failed=load.failed,
-        set_aside=report.set_aside
-        + load.set_aside
-        + sum(sweep.set_aside for sweep in report.sweeps),
+        dead_letters=report.dead_letters
+        + load.dead_letters
+        + sum(sweep.dead_letters for sweep in report.sweeps),
         requests=report.requests,
         seconds=round(report.seconds, 3),
         exit_status=report.exit_status,
@@ -337,7 +337,9 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
             typer.echo(
                 f"{sweep.repaired} runs of workflow {plain(sweep.workflow_id)} were missing from the tables and are read again"
             )
-    aside = report.set_aside + load.set_aside + sum(sweep.set_aside for sweep in report.sweeps)
+    aside = (
+        report.dead_letters + load.dead_letters + sum(sweep.dead_letters for sweep in report.sweeps)
+    )
     if aside:
         typer.echo(f"{aside} new dead letters (see `orchestra-etl dead-letters list`)")
     if load.failing_anew:

@@ -218,7 +218,7 @@ class PageReport(msgspec.Struct, frozen=True):
     """Whether the completion's problem is not the one that was known."""
     overrun: tuple[int, int] | None = None
     """New runs and the listable window, where the first came to more than half of the second: twice as many would be missed."""
-    set_aside: int = 0
+    dead_letters: int = 0
     """New dead letters: runs whose id another workflow has."""
     missed: bool = False
     """Whether the completion's gap is a new one."""
@@ -385,7 +385,7 @@ def write_page(
         repaired,
         problem_is_new=problem_is_new,
         overrun=overrun,
-        set_aside=aside,
+        dead_letters=aside,
         missed=missed,
     )
 

@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import Connection
 
 from etl.database import Database
+from etl.dead_letter_buffer import MAX_BYTES, DeadLetterBuffer
 from etl.errors import DatabaseUnavailable, EtlError
 from etl.ledger import claims, dead_letters, drift
 from etl.ledger.claims import Settlement
@@ -28,7 +29,6 @@ from etl.load.upsert import write
 from etl.pipeline.reading import Reading
 from etl.records import TERMINAL_STATES, DecodedSteps, Rejected
 from etl.refusals import is_database_error, sqlstate
-from etl.set_aside import MAX_BYTES, SetAside
 from etl.transform.decode import decode_steps
 from etl.transform.redact import Redaction
 from etl.transform.states import StateMap, derive_run_state
@@ -63,7 +63,7 @@ class LoadReport(msgspec.Struct):
     """Those among them whose read before did not fail."""
     superseded: int = 0
     """Readings refused by the fence, because a newer one was asked for or has been loaded."""
-    set_aside: int = 0
+    dead_letters: int = 0
     """New dead letters."""
 
     def add(self, other: LoadReport) -> None:
@@ -207,7 +207,7 @@ class Loader:
             lost = [
                 reading.claim for reading, held in zip(readings, stands, strict=True) if not held
             ]
-            report.set_aside = dead_letters.count_new(
+            report.dead_letters = dead_letters.count_new(
                 connection, [(one.run_id, one.claimed_at) for one in lost]
             )
         if not mine:
@@ -317,15 +317,15 @@ class Loader:
             for reading in found
             for rejected in reading.rejected
         ]
-        refused: dict[tuple[str, str], SetAside] = {}
+        refused: dict[tuple[str, str], DeadLetterBuffer] = {}
         for workflow_id, run_id, rejected in written.rejected:
-            refused.setdefault((workflow_id, run_id), SetAside()).add(rejected)
+            refused.setdefault((workflow_id, run_id), DeadLetterBuffer()).add(rejected)
         letters += [
             Letter(*run, rejected)
             for run, gathered in refused.items()
             for rejected in gathered.letters()
         ]
-        report.set_aside += dead_letters.record(connection, letters)
+        report.dead_letters += dead_letters.record(connection, letters)
         for partial in (False, True):
             read = [
                 one.claim.run_id

@@ -273,7 +273,7 @@ class _Drain:
                 await self._finish_loads()
         except DatabaseError as error:
             # The claims stay until their leases end, then the runs are due again: nothing is lost.
-            log.warning("claims_not_given_back", cause=str(error))
+            log.warning("claims_not_released", cause=str(error))
 
     async def _finish_loads(self) -> None:
         if loads := {lane.load for lane in self._lanes if lane.load is not None}:
@@ -337,7 +337,7 @@ class _Drain:
                 self.refused[claim.workflow_id] = error
                 reading = self._failed(claim, str(error))
             except ApiUnavailable as error:
-                log.warning("run_not_read", run=claim.run_id, problem=str(error))
+                log.warning("run_read_failed", run=claim.run_id, problem=str(error))
                 self._unanswered += 1
                 if self._unanswered >= GIVE_UP_AFTER:
                     self._queue.append(claim)
@@ -351,7 +351,10 @@ class _Drain:
             except Exception as error:
                 # A defect of ours that one run brings out must not keep the others from being read.
                 log.error(
-                    "run_not_read", run=claim.run_id, problem=type(error).__name__, exc_info=error
+                    "run_read_failed",
+                    run=claim.run_id,
+                    problem=type(error).__name__,
+                    exc_info=error,
                 )
                 reading = self._failed(claim, f"unexpected {type(error).__name__} while reading it")
             (self._alone if is_loaded_alone(reading) else self._batches).add(reading)

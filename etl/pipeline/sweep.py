@@ -53,7 +53,7 @@ class SweepReport(msgspec.Struct):
     listed: int = 0
     new: int = 0
     changed: int = 0
-    set_aside: int = 0
+    dead_letters: int = 0
     """New dead letters."""
     repaired: int = 0
     """Runs that the ledger had as read and the tables did not have; they are read again."""
@@ -194,7 +194,7 @@ class Sweeper:
                 page = await decoded(len(answer.body), decode)
                 if request.offset and not answer.body.strip():
                     page = DecodedPage(())
-                report.set_aside += await self._set_aside(
+                report.dead_letters += await self._set_aside(
                     begun.workflow_id, page.rejected, requested_at
                 )
                 if not page.readable:
@@ -241,7 +241,7 @@ class Sweeper:
             skipped = Rejected(
                 "too_large", "a row of the run list is larger than api.max_response_bytes", b""
             )
-            report.set_aside += await self._set_aside(begun.workflow_id, [skipped], requested_at)
+            report.dead_letters += await self._set_aside(begun.workflow_id, [skipped], requested_at)
         # A bounded walk of the whole list that came past the watermark has done what a sweep must
         # do.
         if walker.outcome is not None and (walker.outcome != "cut_off" or walker.watermark_met):
@@ -284,18 +284,16 @@ class Sweeper:
         report.new += written.new
         report.changed += written.changed
         report.repaired += written.repaired
-        report.set_aside += written.set_aside
+        report.dead_letters += written.dead_letters
         if written.overrun is not None:
             new, listed = written.overrun
             report.warning = f"{new:,} runs were new where the list shows {listed:,}: sweep more often, or runs will be missed"
             log.warning("list_nearly_overrun", workflow=begun.workflow_id, new=new, listed=listed)
         if written.problem_is_new:
             report.problem_is_new = True
-            log.warning("list_problem", workflow=begun.workflow_id, problem=report.problem)
+            log.warning("list_problem_found", workflow=begun.workflow_id, problem=report.problem)
         if written.repaired:
-            log.warning(
-                "runs_missing_from_the_tables", workflow=begun.workflow_id, runs=written.repaired
-            )
+            log.warning("missing_runs_found", workflow=begun.workflow_id, runs=written.repaired)
         report.complete = completion is not None
 
     async def _advised(self, error: NotFound | RequestRefused) -> NotFound | RequestRefused:

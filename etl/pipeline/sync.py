@@ -72,7 +72,7 @@ class SyncReport(msgspec.Struct):
     seconds: float = 0.0
     interrupted: int | None = None
     """The signal that ended it early."""
-    set_aside: int = 0
+    dead_letters: int = 0
     """New dead letters of runs that were asked for by name, and of workflows that cannot be asked for."""
     errors: list[EtlError] = []
     """Troubles that did not end the sync; the first one of the gravest kind decides the exit status."""
@@ -91,11 +91,11 @@ class SyncReport(msgspec.Struct):
             if status in statuses:
                 return status
         missed = any(
-            sweep.gap or sweep.set_aside or sweep.problem_is_new or not sweep.complete
+            sweep.gap or sweep.dead_letters or sweep.problem_is_new or not sweep.complete
             for sweep in self.sweeps
         )
         missed = missed or bool(
-            self.set_aside or self.load.set_aside or self.load.failing_anew or self.refused
+            self.dead_letters or self.load.dead_letters or self.load.failing_anew or self.refused
         )
         if missed or statuses:
             return 6
@@ -107,7 +107,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
     problem: ApiError | None
     """Why the API did not list the workflows, where all of them are wanted."""
-    set_aside: int
+    dead_letters: int
     """New dead letters of runs that the configuration names, and of workflows that cannot be asked for."""
 
 
@@ -163,7 +163,7 @@ class Syncer:
             redaction.record(connection, self._policies)
             remapped = state_map.apply(connection, self._states.configured, self._states.state_of)
             if remapped:
-                log.info("states_re_evaluated", runs=remapped)
+                log.info("states_reevaluated", runs=remapped)
             return workflows.description_due(connection, every=self._describe_every), set_aside
 
         due, set_aside = await self._run(enter)
@@ -192,7 +192,7 @@ class Syncer:
                 return None, 0
             return type(error)(f"{error}; api.all_workflows needs this list", error.status), 0
         except ApiError as error:
-            log.warning("workflows_not_described", problem=str(error))
+            log.warning("workflow_list_failed", problem=str(error))
             return error if self._all_workflows else None, 0
         if self._all_workflows and not described.workflows and not described.rejected:
             named = list(self._plans)
@@ -210,14 +210,14 @@ class Syncer:
         letters = [dead_letters.Letter("", "", one) for one in described.rejected]
         new = await self._run(lambda c: dead_letters.record(c, letters))
         if new:
-            log.warning("workflows_set_aside", letters=new)
+            log.warning("dead_letters_recorded", count=new)
         return None, new
 
     def _known_first(self, described: Sequence[Workflow]) -> Sequence[Workflow]:
         """The configured workflows, and others up to `MAX_WORKFLOWS`."""
         if len(described) <= MAX_WORKFLOWS:
             return described
-        log.warning("workflows_left_out", listed=len(described), used=MAX_WORKFLOWS)
+        log.warning("workflow_list_truncated", listed=len(described), used=MAX_WORKFLOWS)
         return sorted(described, key=lambda one: one.id not in self._plans)[:MAX_WORKFLOWS]
 
     @property
@@ -246,7 +246,7 @@ class Syncer:
             DatabaseError: the database cannot be used.
         """
         report = await self._begin(only)
-        report.set_aside += await self.take_requests(stop)
+        report.dead_letters += await self.take_requests(stop)
         begun_at = await self._now()
         swept = asyncio.create_task(self._swept(report, only, stop))
         try:
@@ -343,7 +343,7 @@ class Syncer:
             raise ConfigurationError(
                 f"workflow {unknown[0]} is not configured, and the API does not list it: see `orchestra-etl workflows`"
             )
-        report = SyncReport([], LoadReport(), set_aside=prepared.set_aside)
+        report = SyncReport([], LoadReport(), dead_letters=prepared.dead_letters)
         if problem is not None and only is None:
             report.errors.append(problem)
         return report

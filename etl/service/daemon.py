@@ -129,7 +129,7 @@ class Daemon:
         self._scheduler.start()
         log.info("service_started", workflows=len(self._schedules))
         await self._watch_clock(stop)
-        log.info("service_stopping")
+        log.info("service_stop_requested")
         self._scheduler.pause()
         self._syncer.poller.end_within(DATABASE_END_PATIENCE)
         for task in self._active:
@@ -153,7 +153,7 @@ class Daemon:
                 await asyncio.wait_for(stop.wait(), CLOCK_LOOK)
             before, ahead = ahead, time.time() - time.monotonic()
             if abs(ahead - before) > CLOCK_STEP and not stop.is_set():
-                log.warning("clock_set", seconds=round(ahead - before, 1))
+                log.warning("clock_changed", seconds=round(ahead - before, 1))
                 for job in self._scheduler.get_jobs():
                     job.modify(next_run_time=datetime.now(UTC))
 
@@ -239,12 +239,12 @@ class Daemon:
             self._schedule_sweeps()
         finally:
             self._prepared = True
-        self._count_set_aside(prepared.set_aside)
+        self._count_dead_letters(prepared.dead_letters)
         if prepared.problem is not None:
             raise prepared.problem
 
     async def _requests(self) -> None:
-        self._count_set_aside(await self._syncer.take_requests(self._stop))
+        self._count_dead_letters(await self._syncer.take_requests(self._stop))
 
     async def _refresh_rollups(
         self, refresh: Callable[[Callable[[], bool]], Awaitable[RefreshReport]]
@@ -277,12 +277,12 @@ class Daemon:
         self._health.well("api key")
         self._health.answered(workflow_id)
         self._health.metrics.count_sweep(report)
-        self._count_set_aside(report.set_aside)
+        self._count_dead_letters(report.dead_letters)
         if report.gap:
-            log.error("gap", workflow=workflow_id, detail=report.gap)
+            log.error("gap_found", workflow=workflow_id, detail=report.gap)
         if report.new or report.changed:
             log.info(
-                "swept",
+                "sweep_finished",
                 workflow=workflow_id,
                 new=report.new,
                 changed=report.changed,
@@ -302,15 +302,15 @@ class Daemon:
             self._health.well("poll")
             self._health.well("api key")
             log.info(
-                "polled",
+                "batch_loaded",
                 runs=load.runs,
                 new=load.steps_inserted,
                 changed=load.steps_updated,
                 failed=load.failed,
             )
-        self._count_set_aside(load.set_aside)
+        self._count_dead_letters(load.dead_letters)
 
-    def _count_set_aside(self, letters: int) -> None:
+    def _count_dead_letters(self, letters: int) -> None:
         if letters:
-            self._health.metrics.count_set_aside(letters)
-            log.warning("set_aside", letters=letters)
+            self._health.metrics.count_dead_letters(letters)
+            log.warning("dead_letters_recorded", count=letters)

@@ -97,7 +97,7 @@ class Metrics:
             "readings_superseded",
             "Responses discarded because their claim no longer held when they were loaded",
         )
-        self._set_aside = self._counter("dead_letters_recorded", "New dead letters")
+        self._dead_letters = self._counter("dead_letters_recorded", "New dead letters")
         self._batch = self._histogram("load_batch_steps", "Steps in a batch", _STEPS)
         self._load_seconds = self._histogram(
             "load_duration_seconds",
@@ -171,9 +171,9 @@ class Metrics:
         self._new.labels(plain(report.workflow_id)).inc(report.new)
         self._gaps.labels(plain(report.workflow_id)).inc(report.gap is not None)
 
-    def count_set_aside(self, letters: int) -> None:
+    def count_dead_letters(self, letters: int) -> None:
         """Add new dead letters, whatever found them."""
-        self._set_aside.inc(letters)
+        self._dead_letters.inc(letters)
 
     def set_waiting(self, groups: int) -> None:
         """Note how many changes wait for the rollups."""

@@ -130,7 +130,9 @@ class _Connection(asyncio.Protocol):
             try:
                 answer = page()
             except Exception as error:
-                log.error("page_failed", path=path, problem=type(error).__name__, exc_info=error)
+                log.error(
+                    "response_failed", path=path, problem=type(error).__name__, exc_info=error
+                )
                 answer = Page(b"the page cannot be made; the log says why\n", 500)
             self._send(answer, with_body=method == "GET")
 

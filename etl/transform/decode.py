@@ -13,8 +13,8 @@ from types import MappingProxyType
 
 from msgspec import Raw
 
+from etl.dead_letter_buffer import cut
 from etl.records import DecodedSteps, Payload, Reason, Rejected, Step
-from etl.set_aside import cut
 from etl.transform.fields import MAX_ELAPSED_SECONDS, MAX_TOKENS, Fields, Findings, usable_id
 from etl.transform.generation import Generation, read_generation, with_facts_of
 from etl.transform.payloads import may_be_refused, payload
@@ -118,7 +118,7 @@ def _decoded(
                 )
                 own, members, suspect = policy.step(own, members)
             except NotRedactable as trouble:
-                findings.set_aside.add(
+                findings.dead_letters.add(
                     policy.withhold_unredactable(trouble, own, usable_id(members.get("id")))
                 )
                 continue
@@ -200,7 +200,7 @@ def reject_element(
     rejected = (
         Rejected(reason, detail, body) if policy is None else policy.withhold(reason, detail, body)
     )
-    findings.set_aside.add(rejected, count=element.number)
+    findings.dead_letters.add(rejected, count=element.number)
 
 
 def _is_json(body: bytes, number: int) -> bool:

@@ -13,8 +13,8 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import Raw
 
+from etl.dead_letter_buffer import DeadLetterBuffer
 from etl.records import MAX_ID_BYTES, Drift, DriftKind, Payload, Reason, Rejected
-from etl.set_aside import SetAside
 from etl.transform.payloads import payload, storable
 from etl.transform.scanner import REFUSALS, Members
 
@@ -75,17 +75,17 @@ class Findings:
         self._subject: Subject = subject
         self.latest = LATEST if now is None else min(LATEST, now + AHEAD)
         """Times from here on are implausible."""
-        self.set_aside = SetAside()
+        self.dead_letters = DeadLetterBuffer()
         self._drift: Counter[tuple[str, DriftKind, str]] = Counter()
 
     def reject(self, reason: Reason, detail: str, body: bytes, step_id: str | None = None) -> None:
         """Set something aside with its bytes; `detail` is one sentence without payload text."""
-        self.set_aside.add(Rejected(reason, detail, body, step_id))
+        self.dead_letters.add(Rejected(reason, detail, body, step_id))
 
     @property
     def rejected(self) -> tuple[Rejected, ...]:
         """What was set aside."""
-        return self.set_aside.letters()
+        return self.dead_letters.letters()
 
     def deviates(self, field: str, kind: DriftKind, found: str) -> None:
         """Count one deviation from the API's description."""

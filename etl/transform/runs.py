@@ -81,7 +81,7 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
                 # Without what is not stored anyway: that need not be such that it can be redacted.
                 own, members, _ = policy.run(Raw(object_of(members)), members)
             except NotRedactable as trouble:
-                findings.set_aside.add(policy.withhold_unredactable(trouble, own))
+                findings.dead_letters.add(policy.withhold_unredactable(trouble, own))
                 continue
         if members is None or run_id is None:
             reject_element(findings, element, own=own, members=members, policy=policy)

@@ -187,7 +187,7 @@ def test_a_command_says_once_which_variable_is_wrong(
     line = next(
         one
         for one in (printed.err + printed.out).splitlines()
-        if one.count("PGSSLMODE") and "database_away" not in one
+        if one.count("PGSSLMODE") and "database_lost" not in one
     )
     assert line.count("PGSSLMODE") == 1
     assert "libpq also follows" not in line

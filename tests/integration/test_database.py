@@ -493,7 +493,7 @@ def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(
     with capture_logs() as lines:
         schema.check(database)
     assert [(line["event"], line["log_level"]) for line in lines] == [
-        ("schema_of_another_version", "warning")
+        ("schema_mismatch_found", "warning")
     ]
     assert not upgrade(database_url)
     assert schema.read(database).revision == "9999"

@@ -385,11 +385,11 @@ def test_a_letter_is_reported_though_the_answer_to_its_commit_was_lost(database:
     bad = _reading(
         _claim(database)["r"], _step("s"), rejected=(Rejected("malformed", "Bad.", b"{"),)
     )
-    assert _load(database, bad).set_aside == 1
+    assert _load(database, bad).dead_letters == 1
     again = _load(database, bad)
-    assert (again.superseded, again.set_aside, again.runs) == (1, 1, 0)
+    assert (again.superseded, again.dead_letters, again.runs) == (1, 1, 0)
     _track(database, "r")
-    assert _load(database, _reading(_claim(database)["r"], _step("s"))).set_aside == 0
+    assert _load(database, _reading(_claim(database)["r"], _step("s"))).dead_letters == 0
 
 
 def test_a_defect_that_hits_every_run_sets_none_aside(
@@ -549,7 +549,7 @@ def test_the_owner_of_a_step_id_keeps_it_in_a_batch_with_the_newcomer(
         _reading(found["owner"], _step("s")),
         _reading(found["newcomer"], _step("s", "failed"), _step("t")),
     )
-    assert (report.steps_updated, report.steps_inserted, report.set_aside) == (1, 1, 1)
+    assert (report.steps_updated, report.steps_inserted, report.dead_letters) == (1, 1, 1)
     assert query(database_url, "SELECT run_id, status FROM orchestra.steps WHERE id = 's'") == [
         {"run_id": "owner", "status": "completed"}
     ]
@@ -595,7 +595,7 @@ def test_a_stored_row_stays_where_the_next_one_is_refused(
         _reading(found["r"], _step("s"), row=_row("r", "poison")),
         _reading(found["new"], _step("t"), row=_row("new", "poison")),
     )
-    assert (report.runs, report.set_aside, report.steps_inserted, report.steps_updated) == (
+    assert (report.runs, report.dead_letters, report.steps_inserted, report.steps_updated) == (
         2,
         2,
         1,
@@ -621,7 +621,7 @@ def test_a_payload_that_is_refused_costs_only_its_step(
     report = _load(
         database, _reading(_claim(database)["r"], _step("a", outputs=1), bad, _step("b", outputs=2))
     )
-    assert (report.steps_inserted, report.set_aside) == (2, 1)
+    assert (report.steps_inserted, report.dead_letters) == (2, 1)
     letter = query(database_url, "SELECT step_id, detail, body FROM orchestra_etl.dead_letters")[0]
     assert (letter["step_id"], json.loads(letter["body"])) == ("bad", bad)
     assert "23514" in letter["detail"]
@@ -635,7 +635,7 @@ def test_a_run_that_cannot_be_stored_at_all_is_set_aside_and_tried_again(
     _track(database, "a", "bad", "b")
     found = _claim(database)
     report = _load(database, *(_reading(found[run], _step(f"{run}1")) for run in ("a", "bad", "b")))
-    assert (report.runs, report.failed, report.set_aside) == (2, 1, 1)
+    assert (report.runs, report.failed, report.dead_letters) == (2, 1, 1)
     letter = query(database_url, "SELECT run_id, body FROM orchestra_etl.dead_letters")[0]
     assert (letter["run_id"], json.loads(letter["body"])) == ("bad", [_step("bad1")])
     row = _ledger(database_url, "bad")
@@ -661,7 +661,7 @@ def test_a_defect_that_one_run_brings_out_does_not_stop_the_others(
     _track(database, "a", "bad", "b")
     readings = [_reading(claim, _step(claim.run_id)) for claim in _claim(database).values()]
     report = Broken(database, PollingPolicy(), StateMap()).load(readings)
-    assert (report.runs, report.failed, report.set_aside) == (2, 1, 1)
+    assert (report.runs, report.failed, report.dead_letters) == (2, 1, 1)
     assert (
         "UnicodeEncodeError"
         in query(database_url, "SELECT detail FROM orchestra_etl.dead_letters")[0]["detail"]

@@ -70,7 +70,7 @@ def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(empty_databas
     ):
         upgrading = _upgrading(url, refused)
         began = time.monotonic()
-        wait_until(lambda: any(one["event"] == "waiting_for_lock" for one in lines), seconds=20)
+        wait_until(lambda: any(one["event"] == "lock_wait_detected" for one in lines), seconds=20)
         while time.monotonic() < began + 8:
             tried = time.monotonic()
             writer.transaction(write)
@@ -86,7 +86,7 @@ def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(empty_databas
     # Some waited behind the upgrade: else nothing was shown.
     assert max(waits) > 0.5
     # The writer has said something of its own, of the upgrade.
-    said = [one["problem"] for one in lines if one["event"] == "waiting_for_lock"]
+    said = [one["problem"] for one in lines if one["event"] == "lock_wait_detected"]
     said = [line for line in said if "application orchestra-etl db" not in line]
     assert len(said) == 1
     assert (
@@ -128,10 +128,10 @@ def test_a_concurrent_build_that_waits_says_for_whom(empty_database_url: str) ->
         old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         old.execute("SELECT 1")
         upgrading = _upgrading(url, refused)
-        wait_until(lambda: any(one["event"] == "waiting_for_lock" for one in lines), seconds=20)
+        wait_until(lambda: any(one["event"] == "lock_wait_detected" for one in lines), seconds=20)
     upgrading.join(60)
     assert refused == []
-    said = next(one["problem"] for one in lines if one["event"] == "waiting_for_lock")
+    said = next(one["problem"] for one in lines if one["event"] == "lock_wait_detected")
     assert f"pid {old.info.backend_pid if not old.closed else ''}".strip() in said
     assert "application old" in said
 
@@ -165,7 +165,7 @@ def test_a_unit_of_work_that_waits_for_a_lock_names_its_holder(database_url: str
         )
     opened.close()
     assert f"on orchestra_etl.state_map, held by pid {pid}" in str(given_up.value)
-    assert [one["event"] for one in lines].count("waiting_for_lock") == 1
+    assert [one["event"] for one in lines].count("lock_wait_detected") == 1
 
 
 def test_a_change_of_rights_gives_way_and_names_the_holder(
@@ -222,4 +222,4 @@ def test_the_line_is_repeated_once_a_minute(
         )
         release.join()
     opened.close()
-    assert [one["event"] for one in lines] == ["waiting_for_lock"] * 2
+    assert [one["event"] for one in lines] == ["lock_wait_detected"] * 2

@@ -202,7 +202,7 @@ def test_sync_has_patience_and_says_at_once_for_what(database_url: str, tmp_path
     opened.close()
     impatient.close()
     said = [line["event"] for line in lines]
-    assert said == ["database_away", "database_away", "database_back"]
+    assert said == ["database_lost", "database_lost", "database_recovered"]
 
 
 # One process, many threads.
@@ -226,7 +226,7 @@ def test_an_outage_is_said_once_for_all_threads(
             thread.start()
         wait_until(lambda: opened.problem is not None)
         time.sleep(1)
-        assert [line["event"] for line in lines] == ["database_away"]
+        assert [line["event"] for line in lines] == ["database_lost"]
         for minute in range(1, 4):
             late[0] = minute * 61.0
             wait_until(lambda minute=minute: len(lines) == 1 + minute)  # type: ignore[misc]
@@ -236,9 +236,9 @@ def test_an_outage_is_said_once_for_all_threads(
     opened.close()
     assert opened.problem is None
     assert [line["event"] for line in lines] == [
-        "database_away",
-        *["database_still_away"] * 3,
-        "database_back",
+        "database_lost",
+        *["database_unavailable"] * 3,
+        "database_recovered",
     ]
     assert all("does not accept connections" in line["problem"] for line in lines[:-1])
 

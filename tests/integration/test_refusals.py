@@ -227,8 +227,8 @@ def test_workflows_that_cannot_be_asked_for_cost_only_themselves(world: World) -
     toml = "[api]\nall_workflows = true"
     loaded = load(world.folder, toml, environment(world.url, world.simulator.base_url))
     first, second = asyncio.run(sync(loaded)), asyncio.run(sync(loaded))
-    assert (first.exit_status, first.errors, first.set_aside) == (6, [], len(ODD_IDS) + 1)
-    assert (second.exit_status, second.errors, second.set_aside) == (0, [], 0)
+    assert (first.exit_status, first.errors, first.dead_letters) == (6, [], len(ODD_IDS) + 1)
+    assert (second.exit_status, second.errors, second.dead_letters) == (0, [], 0)
     assert differences(world.url, world.history) == []
     with app.open_database(loaded) as database:
         found = app.read_status(loaded, database)

@@ -468,7 +468,9 @@ def test_a_long_refresh_says_how_far_it_is(
     with capture_logs() as lines:
         done = rollups.drain(database, batch=2)
     said = [
-        (line["groups"], line["waiting"]) for line in lines if line["event"] == "refreshing_rollups"
+        (line["groups"], line["waiting"])
+        for line in lines
+        if line["event"] == "rollup_refresh_progressed"
     ]
     assert len(said) > 1
     assert [groups for groups, _ in said] == sorted({groups for groups, _ in said})

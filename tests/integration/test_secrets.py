@@ -247,5 +247,5 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
             asyncio.run(work(settings, database))
     stored = {row["id"] for row in query(server.admin, "SELECT id FROM orchestra.runs")}
     assert stored == set(history.run_ids(history.workflow_ids[0]))
-    assert "database_away" in logged.getvalue()
+    assert "database_lost" in logged.getvalue()
     assert "-pass" not in logged.getvalue()

@@ -282,7 +282,7 @@ def test_readiness_follows_the_database_at_once(world: World) -> None:
     with structlog.testing.capture_logs() as events:
         world.serve(scenario, observed=True)
     said = [one["event"] for one in events if one["log_level"] != "info"]
-    assert said == ["database_away", "database_back"]
+    assert said == ["database_lost", "database_recovered"]
 
 
 def test_the_service_ends_soon_though_the_database_is_away(world: World) -> None:
@@ -474,8 +474,8 @@ def test_what_is_loaded_during_a_slow_read_shows_at_once(world: World) -> None:
 
     with structlog.testing.capture_logs() as events:
         world.serve(scenario)
-    assert sum(event["runs"] for event in events if event["event"] == "polled") == 30
-    assert [event["letters"] for event in events if event["event"] == "set_aside"] == [1]
+    assert sum(event["runs"] for event in events if event["event"] == "batch_loaded") == 30
+    assert [event["count"] for event in events if event["event"] == "dead_letters_recorded"] == [1]
 
 
 def test_a_refused_workflow_is_asked_again_during_a_slow_read(world: World) -> None:

@@ -20,7 +20,7 @@ MAX_BYTES = 32 * 1024 * 1024
 """The most that the letters of one answer hold. What is larger is hashed whole, and kept as far as this goes."""
 
 
-class SetAside:
+class DeadLetterBuffer:
     """Gathers what is set aside of one answer, in memory of at most `MAX_BYTES` and some kilobytes."""
 
     def __init__(self, found: Iterable[Rejected] = ()) -> None:

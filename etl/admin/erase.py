@@ -102,7 +102,7 @@ _DELETE_LETTERS_NAMING = text(
     "DELETE FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))"
 )
 
-# Groups whose runs are still there are computed anew from them. Of the others what remains is
+# Groups whose runs are still there are recomputed from them. Of the others what remains is
 # everybody else's.
 _DELETE_COUNTED = text(
     f"""

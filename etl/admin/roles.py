@@ -54,7 +54,7 @@ LOADED: Mapping[Table, str] = {
     analytics.steps: _UPSERTED,
     analytics.inputs: _REDACTED,
     analytics.outputs: _REDACTED,
-    # Groups are computed anew, whole; redaction rules that come later take away names.
+    # Groups are recomputed, whole; redaction rules that come later take away names.
     rollups.step_rollup: "SELECT, INSERT, DELETE, UPDATE (organization_id, model)",
     rollups.step_rollup_daily: "SELECT, INSERT, DELETE, UPDATE (organization_id, model)",
     rollups.run_rollup: "SELECT, INSERT, DELETE, UPDATE (organization_id)",

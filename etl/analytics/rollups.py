@@ -1,6 +1,6 @@
 """Keeps the rollups equal to what follows from the runs and steps.
 
-Groups (a workflow's hour, see `computed`) whose runs or steps changed are queued by the transaction
+Groups (a workflow's hour, see `rollup_queries`) whose runs or steps changed are queued by the transaction
 that changed them, and are computed here anew, whole: nothing is added up twice, and nothing depends
 on the order of arrival.
 
@@ -24,7 +24,7 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, TextClause, text
 
-from etl.analytics import computed
+from etl.analytics import rollup_queries
 from etl.database import Database, allow_long
 from etl.ledger import changed_groups
 from etl.ledger.changed_groups import Group, Stuck
@@ -79,7 +79,7 @@ _STEPS_OF_GROUPS = f"""(
 
 
 _REMOVED_RUNS = "(SELECT * FROM orchestra.runs WHERE id = ANY (CAST(:run_ids AS text[])))"
-_REMOVED_STEPS = computed.EVERY_STEP.rstrip(")") + " WHERE r.id = ANY (CAST(:run_ids AS text[])))"
+_REMOVED_STEPS = rollup_queries.EVERY_STEP.rstrip(")") + " WHERE r.id = ANY (CAST(:run_ids AS text[])))"
 
 _HOURS_OF_DAYS = f"""(
     SELECT r.*
@@ -104,7 +104,7 @@ class _Rollup(msgspec.Struct, frozen=True):
 def _rollup(
     name: str, when: str, names: tuple[str, ...], everything: str, groups: str, some: str
 ) -> _Rollup:
-    columns = ("workflow_id", when, "place", *names, *computed.HISTOGRAMS)
+    columns = ("workflow_id", when, "place", *names, *rollup_queries.HISTOGRAMS)
     return _Rollup(
         when=when,
         columns=columns,
@@ -145,33 +145,33 @@ def _keeping(
 _STEPS = _rollup(
     "step_rollup",
     when="hour",
-    names=(*computed.NODE, *computed.STEP_COUNTS, *computed.USAGE_SUMS),
-    everything=computed.step_rollup(computed.EVERY_STEP),
+    names=(*rollup_queries.NODE, *rollup_queries.STEP_COUNTS, *rollup_queries.USAGE_SUMS),
+    everything=rollup_queries.step_rollup(rollup_queries.EVERY_STEP),
     groups=_GROUPS,
-    some=computed.step_rollup(_STEPS_OF_GROUPS),
+    some=rollup_queries.step_rollup(_STEPS_OF_GROUPS),
 )
 _RUNS = _rollup(
     "run_rollup",
     when="hour",
-    names=("organization_id", *computed.RUN_COUNTS),
-    everything=computed.run_rollup("orchestra.runs"),
+    names=("organization_id", *rollup_queries.RUN_COUNTS),
+    everything=rollup_queries.run_rollup("orchestra.runs"),
     groups=_GROUPS,
-    some=computed.run_rollup(_RUNS_OF_GROUPS),
+    some=rollup_queries.run_rollup(_RUNS_OF_GROUPS),
 )
 _DAILY = _rollup(
     "step_rollup_daily",
     when="day",
-    names=(*computed.NODE, *computed.STEP_COUNTS, *computed.USAGE_SUMS),
-    everything=computed.step_rollup_daily("orchestra.step_rollup"),
+    names=(*rollup_queries.NODE, *rollup_queries.STEP_COUNTS, *rollup_queries.USAGE_SUMS),
+    everything=rollup_queries.step_rollup_daily("orchestra.step_rollup"),
     groups=_DAYS,
-    some=computed.step_rollup_daily(_HOURS_OF_DAYS),
+    some=rollup_queries.step_rollup_daily(_HOURS_OF_DAYS),
 )
 
 _KEEP_STEPS = _keeping(
-    "step_rollup", _STEPS.columns, computed.step_rollup(_REMOVED_STEPS), computed.added_steps
+    "step_rollup", _STEPS.columns, rollup_queries.step_rollup(_REMOVED_STEPS), rollup_queries.added_steps
 )
 _KEEP_RUNS = _keeping(
-    "run_rollup", _RUNS.columns, computed.run_rollup(_REMOVED_RUNS), computed.added_runs
+    "run_rollup", _RUNS.columns, rollup_queries.run_rollup(_REMOVED_RUNS), rollup_queries.added_runs
 )
 
 _GROUPS_OF_RUNS = text(f"""
@@ -193,12 +193,12 @@ _DROP_FAILURES = text(f"""
 # A step that moved may still stand under its old group, which is queued, too. One that somebody is
 # deleting is waited for, and left out; in key order.
 _COMPUTE_FAILURES = text(f"""
-    INSERT INTO orchestra.step_failures ({", ".join(computed.FAILURE)})
-    SELECT {", ".join("f." + name for name in computed.FAILURE)}
-    FROM (SELECT * FROM ({computed.step_failures(_STEPS_OF_GROUPS)}) AS computed ORDER BY step_id OFFSET 0) AS f
+    INSERT INTO orchestra.step_failures ({", ".join(rollup_queries.FAILURE)})
+    SELECT {", ".join("f." + name for name in rollup_queries.FAILURE)}
+    FROM (SELECT * FROM ({rollup_queries.step_failures(_STEPS_OF_GROUPS)}) AS computed ORDER BY step_id OFFSET 0) AS f
     CROSS JOIN LATERAL (SELECT FROM orchestra.steps AS s WHERE s.id = f.step_id FOR KEY SHARE) AS locked
     ON CONFLICT (step_id) DO UPDATE
-    SET {", ".join(f"{name} = excluded.{name}" for name in computed.FAILURE[1:])}
+    SET {", ".join(f"{name} = excluded.{name}" for name in rollup_queries.FAILURE[1:])}
 """)
 
 
@@ -220,7 +220,7 @@ _HOURLY_DIFFERENCES = " UNION ALL ".join(
         _differing("step_rollup", _STEPS.when, _STEPS.columns, _STEPS.everything),
         _differing("run_rollup", _RUNS.when, _RUNS.columns, _RUNS.everything),
         _differing(
-            "step_failures", "time", computed.FAILURE, computed.step_failures(computed.EVERY_STEP)
+            "step_failures", "time", rollup_queries.FAILURE, rollup_queries.step_failures(rollup_queries.EVERY_STEP)
         ),
     )
 )
@@ -250,7 +250,7 @@ class RefreshReport(msgspec.Struct):
     """What a refresh did."""
 
     groups: int = 0
-    """Groups computed anew."""
+    """Groups recomputed."""
     frozen: int = 0
     """Groups left as they were: retention froze them in a version that did not keep what pruned runs count."""
     rows: int = 0

@@ -224,7 +224,7 @@ def test_a_run_that_is_open_while_the_horizon_passes(database: Database, databas
 
 
 def test_what_an_earlier_version_has_frozen_stays(database: Database, database_url: str) -> None:
-    """Hours whose runs were pruned by a version that did not keep what they count are not computed anew."""
+    """Hours whose runs were pruned by a version that did not keep what they count are not recomputed."""
     enter(database_url, "over", MONTHS_AGO, MONTHS_AGO)
     rollups.drain(database)
     query(database_url, "DELETE FROM orchestra_etl.changed_groups")

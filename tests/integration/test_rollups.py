@@ -358,7 +358,7 @@ def test_it_stops_between_two_batches(database: Database, database_url: str) -> 
 def test_a_difference_is_found_and_mended(
     database: Database, database_url: str, change: str, what: str
 ) -> None:
-    """What a person changes in a rollup is found with its workflow and place, and goes when everything is computed anew."""
+    """What a person changes in a rollup is found with its workflow and place, and goes when everything is recomputed."""
     Loads(database_url, 9, 8).work(12)
     rollups.drain(database)
     assert verified(database) == []
@@ -393,7 +393,7 @@ def test_erased_runs_are_counted_no_more(database: Database, database_url: str) 
 
 
 def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: Database) -> None:
-    """Pruning takes the failures' rows and leaves every count, however often the hours are computed anew afterwards."""
+    """Pruning takes the failures' rows and leaves every count, however often the hours are recomputed afterwards."""
     history = History(
         seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, failure_rate=0.9,
         spacing=timedelta(days=6),

@@ -19,7 +19,6 @@ from sqlalchemy.pool import QueuePool
 
 from etl import conninfo, privileges, session
 from etl.errors import ConfigurationError, ConnectionRefused, DatabaseError, DatabaseUnavailable
-from etl.lookout import ANSWER, Lookout, Session, holders_text
 from etl.outage import Outage
 from etl.refusals import (
     LOCK_NOT_AVAILABLE,
@@ -31,6 +30,7 @@ from etl.refusals import (
     refusal,
     sqlstate,
 )
+from etl.watchdog import ANSWER, Session, Watchdog, holders_text
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -102,7 +102,7 @@ class Database:
             patience if outage_patience is None else min(patience, outage_patience)
         )
         self._outage = Outage()
-        self._lookout = self.lookout()
+        self._watchdog = self.watchdog()
         self._repeats_said: dict[str, float] = {}
         self._users = 0
         self._idle = threading.Condition()
@@ -157,7 +157,7 @@ class Database:
             # It was readable when the work began: trouble with the database, after which a service
             # tries again.
             raise self._unusable(str(error)) from None
-        with self._lookout.waiting(None):
+        with self._watchdog.waiting(None):
             made = self._open(url, "orchestra-etl", self._connect_seconds(url))
         encoding = made.info.parameter_status("server_encoding")
         if encoding not in ("UTF8", None):  # None: a pooler that does not tell
@@ -166,19 +166,23 @@ class Database:
                 f"the database's encoding is {encoding}, which cannot hold every value: check DATABASE_URL, or make "
                 "a database with ENCODING 'UTF8' TEMPLATE template0"
             )
-        made.limit, made.patience, made.lookout = self._limit, self._outage_patience, self._lookout
+        made.limit, made.patience, made.watchdog = (
+            self._limit,
+            self._outage_patience,
+            self._watchdog,
+        )
         self._sessions.add(made)
         return made
 
     def _connect_seconds(self, url: str) -> float:
         """For one address: all of them must be tried before a person who waits gives up."""
-        if self._lookout.is_silent or self._ending.is_set():
+        if self._watchdog.is_silent or self._ending.is_set():
             return ANSWER
         return min(10.0, self._outage_patience / conninfo.attempts(url))
 
     def _connect_to_look(self) -> Session:
         url = self._url if isinstance(self._url, str) else self._url()
-        return self._open(url, "orchestra-etl lookout", ANSWER)
+        return self._open(url, "orchestra-etl watchdog", ANSWER)
 
     def _open(self, url: str, application_name: str, connect_seconds: float) -> Session:
         made = Session.connect(
@@ -266,9 +270,9 @@ class Database:
             log.warning("transaction_retried", problem=problem)
         return problem
 
-    def lookout(self, lock_patience: float | None = None) -> Lookout:
+    def watchdog(self, lock_patience: float | None = None) -> Watchdog:
         """Somebody to look after sessions with this database, who cancels what waits for a lock for so long (seconds)."""
-        return Lookout(
+        return Watchdog(
             self._connect_to_look,
             lock_patience=lock_patience,
             silent=lambda error: self._outage.met(self._line(self.explained(error))),
@@ -296,8 +300,8 @@ class Database:
         found = refusal(error, conninfo.names(url))
         sources = conninfo.Sources(url)
         problem, advice = found.problem.format_map(sources), found.advice.format_map(sources)
-        if sqlstate(error) == LOCK_NOT_AVAILABLE and self._lookout.holders:
-            advice = f"{holders_text(self._lookout.holders)}: end that session, or try again later"
+        if sqlstate(error) == LOCK_NOT_AVAILABLE and self._watchdog.holders:
+            advice = f"{holders_text(self._watchdog.holders)}: end that session, or try again later"
         return msgspec.structs.replace(found, problem=problem, advice=advice)
 
     def _known_url(self) -> str:
@@ -335,7 +339,7 @@ class Database:
                 if open_session.info.transaction_status is not psycopg.pq.TransactionStatus.ACTIVE:
                     continue
                 try:
-                    if not self._lookout.is_silent:
+                    if not self._watchdog.is_silent:
                         open_session.cancel_safe(timeout=1.0)
                         continue
                 except psycopg.Error:
@@ -358,7 +362,7 @@ class Database:
         with self._idle:
             self._idle.wait_for(lambda: self._users == 0, timeout=CLOSE_PATIENCE)
         self._closed.set()
-        self._lookout.close()
+        self._watchdog.close()
         self._engine.dispose()
 
     @contextmanager

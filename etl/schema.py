@@ -246,14 +246,14 @@ def _alembic(url: str, database: Database, *, reads_only: bool = False) -> Itera
     config = Config(stdout=io.StringIO())
     # ConfigParser would take a % in the path for the begin of a reference.
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
-    lookout = database.lookout(LOCK_PATIENCE)
+    watchdog = database.watchdog(LOCK_PATIENCE)
     config.attributes.update(
-        url=url, reads_only=reads_only, lookout=lookout, patience=LOCK_PATIENCE
+        url=url, reads_only=reads_only, watchdog=watchdog, patience=LOCK_PATIENCE
     )
     try:
         yield config
     finally:
-        lookout.close()
+        watchdog.close()
 
 
 def _migrations() -> Path:

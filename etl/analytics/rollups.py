@@ -79,7 +79,9 @@ _STEPS_OF_GROUPS = f"""(
 
 
 _REMOVED_RUNS = "(SELECT * FROM orchestra.runs WHERE id = ANY (CAST(:run_ids AS text[])))"
-_REMOVED_STEPS = rollup_queries.EVERY_STEP.rstrip(")") + " WHERE r.id = ANY (CAST(:run_ids AS text[])))"
+_REMOVED_STEPS = (
+    rollup_queries.EVERY_STEP.rstrip(")") + " WHERE r.id = ANY (CAST(:run_ids AS text[])))"
+)
 
 _HOURS_OF_DAYS = f"""(
     SELECT r.*
@@ -168,7 +170,10 @@ _DAILY = _rollup(
 )
 
 _KEEP_STEPS = _keeping(
-    "step_rollup", _STEPS.columns, rollup_queries.step_rollup(_REMOVED_STEPS), rollup_queries.added_steps
+    "step_rollup",
+    _STEPS.columns,
+    rollup_queries.step_rollup(_REMOVED_STEPS),
+    rollup_queries.added_steps,
 )
 _KEEP_RUNS = _keeping(
     "run_rollup", _RUNS.columns, rollup_queries.run_rollup(_REMOVED_RUNS), rollup_queries.added_runs
@@ -220,7 +225,10 @@ _HOURLY_DIFFERENCES = " UNION ALL ".join(
         _differing("step_rollup", _STEPS.when, _STEPS.columns, _STEPS.everything),
         _differing("run_rollup", _RUNS.when, _RUNS.columns, _RUNS.everything),
         _differing(
-            "step_failures", "time", rollup_queries.FAILURE, rollup_queries.step_failures(rollup_queries.EVERY_STEP)
+            "step_failures",
+            "time",
+            rollup_queries.FAILURE,
+            rollup_queries.step_failures(rollup_queries.EVERY_STEP),
         ),
     )
 )

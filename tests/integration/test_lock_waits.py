@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import Connection, text
 from structlog.testing import capture_logs
 
-from etl import lookout, schema
+from etl import schema, watchdog
 from etl.cli import db
 from etl.database import Database
 from etl.errors import DatabaseUnavailable
-from etl.lookout import Holder, holders_text
 from etl.schema import upgrade
+from etl.watchdog import Holder, holders_text
 from tests.command_line import command_line
 from tests.support import query, wait_until
 
@@ -210,8 +210,8 @@ def test_the_line_is_repeated_once_a_minute(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wait that lasts is said again after the time between two lines, and not at every look."""
-    monkeypatch.setattr(lookout, "SAID_EVERY", 2.5)
-    monkeypatch.setattr(lookout, "EVERY", 0.2)
+    monkeypatch.setattr(watchdog, "SAID_EVERY", 2.5)
+    monkeypatch.setattr(watchdog, "EVERY", 0.2)
     opened = Database(database_url, lock_timeout=0)
     with capture_logs() as lines, psycopg.connect(database_url) as holder:
         holder.execute("LOCK TABLE orchestra_etl.state_map")

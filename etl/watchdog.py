@@ -106,7 +106,7 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
     """Seconds that the answer to one statement may take; None: no limit."""
     patience = math.inf
     """Seconds for which a server is waited for that does not even answer others."""
-    lookout: Lookout | None = None
+    watchdog: Watchdog | None = None
     """Who looks into long waits; None: nobody."""
     pid = 0
     """The server's process that the transaction in hand runs in: behind a pooler it is not the one that was connected to."""
@@ -116,9 +116,9 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
         """Every wait for the server; what has no limit of its own gets the session's."""
         limit = self.limit if timeout is None else timeout
         try:
-            if self.lookout is None:
+            if self.watchdog is None:
                 return super().wait(gen, interval, limit)
-            with self.lookout.waiting(self):
+            with self.watchdog.waiting(self):
                 return super().wait(gen, interval, limit)
         except psycopg.OperationalError as error:
             if error.sqlstate is None:
@@ -135,7 +135,7 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
             line.shutdown(socket.SHUT_RDWR)
 
 
-class Lookout:
+class Watchdog:
     """Looks after the waits of one process's sessions, in a thread of its own."""
 
     def __init__(
@@ -192,7 +192,7 @@ class Lookout:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
                 self._thread.start()
 
     def close(self) -> None:

@@ -234,7 +234,7 @@ async def serve(settings: Settings, database: Database) -> None:
     health = Health()
     metrics = health.metrics
     metrics.watch_connections(database.connections)
-    health.watch_database(lambda: database.problem, lambda: database.is_away)
+    health.watch_database(lambda: database.problem, lambda: database.is_unavailable)
     schedules = [Schedule(one.id, one.interval, one.cron) for one in settings.workflows]
     async with (
         open_jobs(settings, database, on_request=metrics.count_request) as jobs,

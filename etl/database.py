@@ -18,18 +18,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from etl import conninfo, privileges, session
-from etl.errors import ConfigurationError, ConnectionRefused, DatabaseError, DatabaseUnavailable
-from etl.outage import Outage
-from etl.refusals import (
+from etl.database_errors import (
     LOCK_NOT_AVAILABLE,
     READ_ONLY,
     SILENT,
-    Refusal,
+    Diagnosis,
+    diagnose,
     is_transient,
     message,
-    refusal,
     sqlstate,
 )
+from etl.errors import ConfigurationError, ConnectionRefused, DatabaseError, DatabaseUnavailable
+from etl.outage import Outage
 from etl.watchdog import ANSWER, Session, Watchdog, holders_text
 
 T = TypeVar("T")
@@ -141,9 +141,9 @@ class Database:
         self._outage.over(read_only=begun.read_only)
 
     @property
-    def is_away(self) -> bool:
+    def is_unavailable(self) -> bool:
         """Whether this process cannot even read from the database now."""
-        return self._outage.is_away
+        return self._outage.is_unavailable
 
     @property
     def problem(self) -> str | None:
@@ -231,12 +231,12 @@ class Database:
                         f"the database refuses a statement (SQLSTATE {code}): check the schema with `orchestra-etl db check`"
                     ) from None
                 found = self.explained(error)
-                if not found.lasting and not is_transient(error):
+                if not found.permanent and not is_transient(error):
                     raise
                 problem = self._note(found)
-                if found.lasting:
+                if found.permanent:
                     raise ConnectionRefused(problem) from None
-                away_since = (away_since or tried) if found.away else None
+                away_since = (away_since or tried) if found.unavailable else None
                 give_up = (
                     began + self._patience
                     if away_since is None
@@ -258,10 +258,10 @@ class Database:
         """Whether the process ends: what the server is still at may be broken off."""
         return self._ending.is_set()
 
-    def _note(self, found: Refusal) -> str:
+    def _note(self, found: Diagnosis) -> str:
         """Log why a unit of work has failed, unless that was said just now; the line to raise."""
         problem = self._line(found)
-        if found.away:
+        if found.unavailable:
             self._outage.met(problem, read_only=found.problem.startswith(READ_ONLY.problem))
             return problem
         now = time.monotonic()
@@ -279,7 +279,7 @@ class Database:
             answered=lambda: self._outage.over(read_only=True),
         )
 
-    def _line(self, found: Refusal) -> str:
+    def _line(self, found: Diagnosis) -> str:
         return f"{conninfo.address(self._known_url())}: {found.problem}: {found.advice}"
 
     def _unusable(self, problem: str) -> DatabaseError:
@@ -294,10 +294,10 @@ class Database:
         except (psycopg.Error, SQLAlchemyError, DatabaseError):
             return _NOT_ALLOWED
 
-    def explained(self, error: BaseException) -> Refusal:
+    def explained(self, error: BaseException) -> Diagnosis:
         """What a failed connection or statement means, with the place of each setting of libpq that it names."""
         url = self._known_url()
-        found = refusal(error, conninfo.names(url))
+        found = diagnose(error, conninfo.names(url))
         sources = conninfo.Sources(url)
         problem, advice = found.problem.format_map(sources), found.advice.format_map(sources)
         if sqlstate(error) == LOCK_NOT_AVAILABLE and self._watchdog.holders:

@@ -33,7 +33,7 @@ class Outage:
         return self._problem
 
     @property
-    def is_away(self) -> bool:
+    def is_unavailable(self) -> bool:
         """Whether not even reading works."""
         return self._problem is not None and not self._read_only
 

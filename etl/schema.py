@@ -20,8 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from etl import logs, tables
 from etl.database import INTERACTIVE, Database
+from etl.database_errors import is_transient, sqlstate
 from etl.errors import ConnectionRefused, DatabaseError, DatabaseUnavailable, SchemaMismatch
-from etl.refusals import is_transient, sqlstate
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -212,8 +212,8 @@ def _told(database: Database, failure: str) -> Iterator[None]:
                 f"this database user may not change the schema: {database.denied(error, changes_schema=True)}"
             ) from None
         found = database.explained(error)
-        if found.lasting or is_transient(error):
-            kind = ConnectionRefused if found.lasting else DatabaseUnavailable
+        if found.permanent or is_transient(error):
+            kind = ConnectionRefused if found.permanent else DatabaseUnavailable
             raise kind(f"{failure}: {found.problem}: {found.advice}") from None
         logs.trace(error)
         raise DatabaseError(

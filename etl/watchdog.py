@@ -21,7 +21,7 @@ import psycopg
 import structlog
 from psycopg.abc import PQGen
 
-from etl.refusals import is_from_server
+from etl.database_errors import is_from_server
 from etl.terminal import plain
 
 RV = TypeVar("RV")

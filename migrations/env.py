@@ -22,10 +22,10 @@ from sqlalchemy.exc import DBAPIError
 
 from etl import session
 from etl.database import LONG_PATIENCE
+from etl.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from etl.errors import DatabaseUnavailable
-from etl.watchdog import SAID_EVERY, Holder, Watchdog, Session, holders_text
-from etl.refusals import LOCK_NOT_AVAILABLE, sqlstate
 from etl.tables import ANALYTICS, OPERATIONS, metadata
+from etl.watchdog import SAID_EVERY, Holder, Session, Watchdog, holders_text
 
 log = structlog.get_logger(__name__)
 

@@ -21,10 +21,10 @@ from sqlalchemy import Connection, text
 
 from etl.admin.removal import lock_runs
 from etl.database import Database, allow_long
+from etl.database_errors import sqlstate
 from etl.errors import SchemaMismatch
 from etl.ledger import rebuilds, workflows
 from etl.load.staging import Staging, column_types, listed
-from etl.refusals import sqlstate
 from etl.tables import steps
 from etl.transform.decode import TRANSFORM_VERSION
 from etl.transform.reread import COLUMNS, read_again

@@ -26,9 +26,9 @@ from sqlalchemy import Connection, TextClause, text
 
 from etl.analytics import rollup_queries
 from etl.database import Database, allow_long
+from etl.database_errors import is_database_error, is_transient, sqlstate
 from etl.ledger import changed_groups
 from etl.ledger.changed_groups import Group, Stuck
-from etl.refusals import is_database_error, is_transient, sqlstate
 
 log = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from typing import TypeVar
 import msgspec
 from sqlalchemy import Connection
 
+from etl.database_errors import is_database_error, is_transient, sqlstate
 from etl.records import Rejected, Run, Step
-from etl.refusals import is_database_error, is_transient, sqlstate
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import Connection
 
 from etl.database import Database
+from etl.database_errors import is_database_error, sqlstate
 from etl.dead_letter_buffer import MAX_BYTES, DeadLetterBuffer
 from etl.errors import DatabaseUnavailable, EtlError
 from etl.ledger import claims, dead_letters, drift
@@ -28,7 +29,6 @@ from etl.load.batch import RunWrite, WriteReport
 from etl.load.upsert import write
 from etl.pipeline.reading import Reading
 from etl.records import TERMINAL_STATES, DecodedSteps, Rejected
-from etl.refusals import is_database_error, sqlstate
 from etl.transform.decode import decode_steps
 from etl.transform.redact import Redaction
 from etl.transform.states import StateMap, derive_run_state

@@ -36,7 +36,7 @@ class Health:
         self.metrics = Metrics()
         self._troubles: dict[str, str] = {}
         self._database: Callable[[], str | None] = lambda: None
-        self._is_away: Callable[[], bool] = lambda: False
+        self._is_unavailable: Callable[[], bool] = lambda: False
         self._single: dict[str, _Single] = {}
         self._workflow_ids: set[str] = set()
         self._answered_at: dict[str, float] = {}
@@ -47,10 +47,10 @@ class Health:
         self._workflow_ids = set(workflow_ids)
 
     def watch_database(
-        self, problem: Callable[[], str | None], is_away: Callable[[], bool]
+        self, problem: Callable[[], str | None], is_unavailable: Callable[[], bool]
     ) -> None:
         """Ask these, whenever somebody asks here, what keeps the service from its database, and whether it cannot even read."""
-        self._database, self._is_away = problem, is_away
+        self._database, self._is_unavailable = problem, is_unavailable
 
     @property
     def troubles(self) -> dict[str, str]:
@@ -139,7 +139,7 @@ class Health:
         return Page("".join(f"{line}\n" for line in lines).encode(), 200 if self.ready else 503)
 
     def _metrics(self) -> Page:
-        if self._is_away():
+        if self._is_unavailable():
             # Not only once the job that reads them has given up: until then they are the figures of
             # before.
             self.metrics.set_status(None)

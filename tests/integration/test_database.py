@@ -24,9 +24,9 @@ from structlog.testing import capture_logs
 from etl import database as database_module
 from etl import schema
 from etl.database import Database, allow_long
+from etl.database_errors import is_transient, sqlstate
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
-from etl.refusals import is_transient, sqlstate
 from etl.schema import check_drift, upgrade
 from tests.conftest import FAST_SETTINGS, ROOT
 from tests.postgres_fixture import new_home

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Connection, text
 from structlog.testing import capture_logs
 
-from etl import outage, refusals
+from etl import database_errors, outage
 from etl.database import Database
 from etl.errors import DatabaseError, DatabaseUnavailable
 from tests.command_line import Command, command_line
@@ -322,9 +322,9 @@ BEFORE = 'connection failed: connection to server at "h", port 5432 failed: '
 )  # fmt: skip
 def test_words_of_a_refusal(words: str, told: str, lasting: bool) -> None:
     """The reason is told from names that read like another, and what stays from what may pass."""
-    found = refusals.refusal(psycopg.OperationalError(words))
+    found = database_errors.diagnose(psycopg.OperationalError(words))
     assert told in found.problem
-    assert (found.lasting, found.away) == (lasting, True)
+    assert (found.permanent, found.unavailable) == (lasting, True)
 
 
 def test_a_parameter_that_the_server_refuses_is_named(database_url: str) -> None:

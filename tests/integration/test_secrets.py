@@ -229,7 +229,7 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
         await _until(lambda: not health.troubles)
 
     async def work(settings: Settings, database: Database) -> None:
-        health.watch_database(lambda: database.problem, lambda: database.is_away)
+        health.watch_database(lambda: database.problem, lambda: database.is_unavailable)
         async with app.open_jobs(settings, database) as jobs:
             schedules = [Schedule(one.id, 0.2) for one in settings.workflows]
             running = asyncio.create_task(

@@ -80,7 +80,7 @@ class World:
 
         async def work(database: Database) -> float:
             health, stop = Health(), Stop()
-            health.watch_database(lambda: database.problem, lambda: database.is_away)
+            health.watch_database(lambda: database.problem, lambda: database.is_unavailable)
             async with app.open_jobs(loaded, database) as jobs:
                 status = partial(app._checked_status, loaded, database) if observed else None
                 found = Daemon(jobs.syncer, health, schedules, default_interval=0.3, status=status)

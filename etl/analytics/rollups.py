@@ -419,7 +419,7 @@ class VerificationReport(msgspec.Struct, frozen=True):
     """SQLSTATE with which the comparison itself failed."""
 
     @property
-    def well(self) -> bool:
+    def ok(self) -> bool:
         """Whether all that was compared is right, and nothing is known to be wrong."""
         return not (self.differences or self.stuck or self.overdue or self.failure)
 

@@ -206,32 +206,32 @@ class Daemon:
     async def _guard(
         self, name: str, work: Callable[[], Awaitable[None]], workflow_id: str | None
     ) -> None:
-        """A job that fails is tried again at its next tick; the trouble shows in /readyz until it works."""
+        """A job that fails is tried again at its next tick; the problem shows in /readyz until it works."""
         try:
             await work()
         except asyncio.CancelledError:
             pass
         except KeyRefused as error:
             self._paused_until = time.monotonic() + KEY_PAUSE
-            if self._health.trouble("api key", str(error)):
+            if self._health.fail("api key", str(error)):
                 log.error("key_refused", problem=str(error), pause_seconds=KEY_PAUSE)
         except EtlError as error:
-            if isinstance(error, DatabaseError) and "database" in self._health.troubles:
+            if isinstance(error, DatabaseError) and "database" in self._health.problems:
                 # It is said there, and in the log, once for all jobs.
                 return
             part = "schema" if isinstance(error, SchemaMismatch) else name
             own = None if isinstance(error, DatabaseError) else workflow_id
-            if self._health.trouble(
+            if self._health.fail(
                 part, str(error), workflow_id=own, unanswered=isinstance(error, ApiUnavailable)
             ):
                 log.error("job_failed", job=name, problem=str(error))
         except Exception as error:
-            if self._health.trouble(
+            if self._health.fail(
                 name, f"unexpected {type(error).__name__}", workflow_id=workflow_id
             ):
                 log.error("job_failed", job=name, problem=type(error).__name__, exc_info=error)
         else:
-            self._health.well(name)
+            self._health.recover(name)
 
     async def _prepare(self) -> None:
         try:
@@ -261,20 +261,20 @@ class Daemon:
             self._health.metrics.set_status(None)
             raise
         self._health.metrics.set_status(found)
-        self._health.well("schema")
+        self._health.recover("schema")
         for workflow in found.workflows:
             failing = [reason.text for reason in workflow.reasons if reason.level == "failing"]
             part = f"workflow {workflow.id}"
             if not failing:
-                self._health.well(part)
-            elif self._health.trouble(part, "; ".join(failing), workflow_id=workflow.id):
+                self._health.recover(part)
+            elif self._health.fail(part, "; ".join(failing), workflow_id=workflow.id):
                 log.error("workflow_failing", workflow=workflow.id, problem="; ".join(failing))
 
     async def _sweep(self, workflow_id: str) -> None:
         report = await self._syncer.sweep(workflow_id)
         if report is None:
             return
-        self._health.well("api key")
+        self._health.recover("api key")
         self._health.answered(workflow_id)
         self._health.metrics.count_sweep(report)
         self._count_dead_letters(report.dead_letters)
@@ -299,8 +299,8 @@ class Daemon:
         """Say of each batch what it shows: a drain goes on for as long as reads overlap, and its end may never come."""
         self._health.metrics.count_load(load, seconds)
         if load.runs:
-            self._health.well("poll")
-            self._health.well("api key")
+            self._health.recover("poll")
+            self._health.recover("api key")
             log.info(
                 "batch_loaded",
                 runs=load.runs,

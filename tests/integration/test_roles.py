@@ -221,14 +221,14 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
             due = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE due_at <= now() AND workflow_id <> 'w'"
             end = time.monotonic() + 20
             while query(url, due):
-                assert time.monotonic() < end, health.troubles
+                assert time.monotonic() < end, health.problems
                 await asyncio.sleep(0.05)
             stop.set()
             await running
 
     with app.open_database(settings) as database:
         asyncio.run(work(database))
-    assert health.troubles == {}
+    assert health.problems == {}
 
 
 LOADER_MUST_NOT = (

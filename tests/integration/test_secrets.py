@@ -210,7 +210,7 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
     health, stop = Health(), Stop()
 
     def trouble() -> str:
-        return health.troubles.get("database", "")
+        return health.problems.get("database", "")
 
     async def scenario() -> None:
         await _until(
@@ -226,7 +226,7 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
         await _until(
             lambda: query(server.admin, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] == 15
         )
-        await _until(lambda: not health.troubles)
+        await _until(lambda: not health.problems)
 
     async def work(settings: Settings, database: Database) -> None:
         health.watch_database(lambda: database.problem, lambda: database.is_unavailable)

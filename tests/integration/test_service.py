@@ -112,8 +112,8 @@ async def _until(condition: Callable[[], object], seconds: float = 10.0) -> None
         await asyncio.sleep(0.02)
 
 
-def _troubles(health: Health) -> dict[str, str]:
-    return health.troubles
+def _problems(health: Health) -> dict[str, str]:
+    return health.problems
 
 
 # The service.
@@ -150,10 +150,10 @@ def test_all_workflows_that_are_not_listed_show_until_they_are(
 
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(
-            lambda: world.loaded() == 15 and "/workflows" in _troubles(health).get("prepare", "")
+            lambda: world.loaded() == 15 and "/workflows" in _problems(health).get("prepare", "")
         )
         world.simulator.misbehave()
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
 
     world.serve(scenario, Schedule(world.workflow_ids[0], 0.3), settings=world.settings(toml=toml))
     assert differences(world.url, world.history) == []
@@ -172,7 +172,7 @@ def test_one_workflow_that_is_refused_leaves_the_service_ready(
     world.simulator.misbehave(Misbehaviour(body=body, endpoints=("workflows",)), unlisted)
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 15 and f"sweep {one}" in _troubles(health))
+        await _until(lambda: world.loaded() == 15 and f"sweep {one}" in _problems(health))
         await _until(lambda: health.ready)
         await asyncio.sleep(0.5)
         assert health.ready
@@ -182,7 +182,7 @@ def test_one_workflow_that_is_refused_leaves_the_service_ready(
         world.simulator.misbehave(Misbehaviour(status=404, endpoints=("runs",)))
         await _until(lambda: not health.ready)
         world.simulator.misbehave()
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
 
     settings = world.settings(toml="[api]\nall_workflows = true")
     world.serve(scenario, settings=settings, observed=True)
@@ -221,13 +221,13 @@ def test_a_refused_key_pauses_and_a_changed_one_is_taken(
     settings = load(world.folder, configuration(*world.workflow_ids), variables)
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: "api key" in _troubles(health))
+        await _until(lambda: "api key" in _problems(health))
         await asyncio.sleep(0.1)  # what was in flight beside the refused request has arrived
         asked = sum(world.simulator.requests.values())
         await asyncio.sleep(0.2)
         assert sum(world.simulator.requests.values()) == asked
         key.write_text("simulated-key\n")
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
 
     world.serve(scenario, settings=settings)
     assert differences(world.url, world.history) == []
@@ -247,14 +247,14 @@ def test_a_database_that_goes_away_and_comes_back(world: World) -> None:
             admin,
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
         )
-        await _until(lambda: "database" in _troubles(health))
+        await _until(lambda: "database" in _problems(health))
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         # What was claimed when it went away is due again when its lease has ended.
         query(
             world.url,
             "UPDATE orchestra_etl.run_ledger SET leased_until = now() WHERE leased_until IS NOT NULL",
         )
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
 
     world.serve(scenario, settings=settings)
     assert differences(world.url, world.history) == []
@@ -267,17 +267,17 @@ def test_readiness_follows_the_database_at_once(world: World) -> None:
     admin = world.url.replace(f"/{name}", "/postgres")
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         query(
             admin,
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
         )
-        await _until(lambda: "database" in _troubles(health), 4.0)
+        await _until(lambda: "database" in _problems(health), 4.0)
         await asyncio.sleep(1.5)
-        assert set(_troubles(health)) == {"database"}
+        assert set(_problems(health)) == {"database"}
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-        await _until(lambda: not _troubles(health))
+        await _until(lambda: not _problems(health))
 
     with structlog.testing.capture_logs() as events:
         world.serve(scenario, observed=True)
@@ -332,13 +332,13 @@ def test_a_schema_changed_under_the_service_shows_in_readiness(
     )
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
         query(world.url, version, "9999", "9999")
-        await _until(lambda: "newer than this program" in _troubles(health).get("schema", ""))
+        await _until(lambda: "newer than this program" in _problems(health).get("schema", ""))
         await asyncio.sleep(1.2)
-        assert "schema" in _troubles(health)
+        assert "schema" in _problems(health)
         query(world.url, version, *now.values())
-        await _until(lambda: not _troubles(health))
+        await _until(lambda: not _problems(health))
 
     world.serve(scenario, observed=True)
 
@@ -352,18 +352,18 @@ def test_a_workflow_that_is_overdue_shows_in_readiness(
     one, other = world.workflow_ids
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
         world.simulator.misbehave(Misbehaviour(status=500, endpoints=("runs",), workflow_id=one))
         await _until(
-            lambda: "no complete sweep since" in _troubles(health).get(f"workflow {one}", "")
+            lambda: "no complete sweep since" in _problems(health).get(f"workflow {one}", "")
         )
-        assert f"workflow {other}" not in _troubles(health)
+        assert f"workflow {other}" not in _problems(health)
         assert (
             f'orchestra_etl_verdict{{workflow="{one}"}} 2.0'
             in health.metrics.exposition(ready=False).decode()
         )
         world.simulator.misbehave()
-        await _until(lambda: not _troubles(health))
+        await _until(lambda: not _problems(health))
 
     world.serve(scenario, Schedule(one, 0.2), Schedule(other, 0.2), observed=True)
 
@@ -463,12 +463,12 @@ def test_what_is_loaded_during_a_slow_read_shows_at_once(world: World) -> None:
             )
 
         await _until(lambda: counted(29))
-        health.trouble("poll", "the API did not answer")
+        health.fail("poll", "the API did not answer")
         await asyncio.sleep(1.5)
-        assert "poll" in _troubles(health)
+        assert "poll" in _problems(health)
         world.simulator.steps_bodies[other] = b'[{"id": "late", "status": "completed"}, 7]'
         world.due(other)
-        await _until(lambda: "poll" not in _troubles(health), 4.0)
+        await _until(lambda: "poll" not in _problems(health), 4.0)
         assert world.simulator.steps_requests[slow] == 1
         assert counted(30)
 

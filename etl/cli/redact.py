@@ -50,7 +50,7 @@ class RuleUse(msgspec.Struct, frozen=True):
     """Those that go by this rule."""
 
 
-class Standing(msgspec.Struct, frozen=True):
+class RemainingCopy(msgspec.Struct, frozen=True):
     """A place that keeps a text which a rule removes elsewhere in the run. Never the text itself."""
 
     rule: int
@@ -69,7 +69,7 @@ class RedactionPreview(msgspec.Struct, frozen=True):
     policy: str | None = None
     """Version of the rules; None where the workflow has none."""
     removals: tuple[Removal, ...] = ()
-    still_standing: tuple[Standing, ...] = ()
+    remaining_copies: tuple[RemainingCopy, ...] = ()
     """Where removed texts still stand in what would be stored of the run."""
     searched_all: bool = True
     """False where the search for these was cut off, because there is so much of them or of the run."""
@@ -209,7 +209,7 @@ def _apply(
 ) -> RedactionPreview:
     from etl.transform.fields import object_of, text_of
     from etl.transform.redact import NotRedactable
-    from etl.transform.traces import find_traces
+    from etl.transform.remaining_copies import find_copies
 
     removals: list[Removal] = []
     matches: Counter[int] = Counter()
@@ -248,8 +248,10 @@ def _apply(
             if match.applied
         ]
     objects = [(own, members, of_run) for own, members, of_run in elements if members is not None]
-    traces = find_traces(policy, run_id, objects)
-    standing = [Standing(one.rule + 1, one.step_id, one.node_id, one.path) for one in traces.found]
+    copies = find_copies(policy, run_id, objects)
+    remaining = [
+        RemainingCopy(one.rule + 1, one.step_id, one.node_id, one.path) for one in copies.found
+    ]
     uses = [
         RuleUse(
             node=rule.node,
@@ -265,8 +267,8 @@ def _apply(
         workflow_id=workflow_id,
         policy=policy.version,
         removals=tuple(removals),
-        still_standing=tuple(standing),
-        searched_all=traces.complete,
+        remaining_copies=tuple(remaining),
+        searched_all=copies.complete,
         rules=tuple(uses),
         not_redactable=not_redactable,
         run_row=rows is not None,
@@ -288,12 +290,15 @@ def _print(found: RedactionPreview) -> None:
         )
     else:
         typer.echo("nothing of this run would go")
-    if found.still_standing:
+    if found.remaining_copies:
         typer.echo("\nremoved texts that STILL STAND elsewhere in this run:")
         listing(
             out,
             ("rule", "path"),
-            [((str(one.rule), plain(one.path, 300)), _place(one)) for one in found.still_standing],
+            [
+                ((str(one.rule), plain(one.path, 300)), _place(one))
+                for one in found.remaining_copies
+            ],
             numbers=("rule",),
         )
     others = f"{counted(found.steps_under_other_rules, 'stored step')} of the workflow"
@@ -329,7 +334,7 @@ def _print(found: RedactionPreview) -> None:
     fields(out, rows)
 
 
-def _place(one: Removal | Standing) -> str:
+def _place(one: Removal | RemainingCopy) -> str:
     if one.step_id is None and one.node_id is None:
         return "the run's own row"
     return f"node {plain(one.node_id or '-', 100)}, step {plain(one.step_id or '-', 100)}"

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from etl.transform import traces
+from etl.transform import remaining_copies
 from etl.transform.redact import Policy, Redaction, RedactionRule
 from etl.transform.scanner import split
 from tests.command_line import Command, command_line
@@ -187,7 +187,7 @@ def test_a_recipe_is_complete(
     assert len(_found(database_url, text)) >= 6
     (tmp_path / "etl.toml").write_text(configuration(workflow, more=recipes()[title]))
     shown = command("redact", "preview", run_id, "--json").json
-    assert shown["still_standing"] == []
+    assert shown["remaining_copies"] == []
     assert command("redact", "apply").status == 0
     assert _found(database_url, text) == []
     assert command("backfill", "--reread").status in {0, 6}
@@ -214,8 +214,10 @@ def _policy(*rules: RedactionRule) -> Policy:
     return policy
 
 
-def _elements(*steps: dict[str, Any], run: dict[str, Any] | None = None) -> list[traces.Element]:
-    made: list[traces.Element] = []
+def _elements(
+    *steps: dict[str, Any], run: dict[str, Any] | None = None
+) -> list[remaining_copies.Element]:
+    made: list[remaining_copies.Element] = []
     for element, of_run in [
         *((step, False) for step in steps),
         *([(run, True)] if run is not None else []),
@@ -233,7 +235,9 @@ def _places(
 ) -> list[tuple[str | None, str]]:
     return [
         (one.step_id, one.path)
-        for one in traces.find_traces(_policy(*rules), "r", _elements(*steps, run=run)).found
+        for one in remaining_copies.find_copies(
+            _policy(*rules), "r", _elements(*steps, run=run)
+        ).found
     ]
 
 
@@ -278,16 +282,16 @@ def test_the_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     many = {"id": "a", "inputs": [f"text number {number}" for number in range(500)]}
     copies = {"id": "b", "outputs": many["inputs"]}
     rule = RedactionRule("$.inputs", "drop")
-    found = traces.find_traces(_policy(rule), "r", _elements(many, copies))
-    assert (len(found.found), found.complete) == (traces.MAX_FOUND, False)
-    monkeypatch.setattr(traces, "MAX_WORK", 1000)
+    found = remaining_copies.find_copies(_policy(rule), "r", _elements(many, copies))
+    assert (len(found.found), found.complete) == (remaining_copies.MAX_FOUND, False)
+    monkeypatch.setattr(remaining_copies, "MAX_WORK", 1000)
     unlike = {
         "id": "b",
         "outputs": ["something else"] * 500,
         "error": many["inputs"][7],
         "step_metadata": "x text number 7 x",
     }
-    found = traces.find_traces(_policy(rule), "r", _elements(many, unlike))
+    found = remaining_copies.find_copies(_policy(rule), "r", _elements(many, unlike))
     assert ([one.path for one in found.found], found.complete) == (["$['error']"], False)
 
 
@@ -324,7 +328,7 @@ def test_preview_shows_where_a_text_still_stands(
     assert "3 matches, NONE REMOVED: mask $.status" in words
     assert "weather" not in shown.out
     found = command(*arguments, "--json")
-    assert [(one["rule"], one["node_id"]) for one in found.json["still_standing"]] == [
+    assert [(one["rule"], one["node_id"]) for one in found.json["remaining_copies"]] == [
         (1, "slack_integration"), (1, "slack_integration"), (1, None),
     ]  # fmt: skip
     assert "weather" not in found.out

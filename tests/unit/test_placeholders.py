@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from etl.transform.placeholders import PLACES
 from etl.transform.redact import Redaction, RedactionRule
-from etl.transform.stand_ins import PLACES
 from etl.transform.stored import StoredPayload, StoredRow, redact_names, redact_step
 from etl.usage import BITS, KINDS, Usage, charged
 

@@ -25,7 +25,7 @@ from etl.extract.client import OrchestraClient
 from etl.ledger import rebuilds, status
 from etl.ledger.clock import DatabaseClock
 from etl.ledger.lifecycle import PollingPolicy
-from etl.ledger.status import Status, Watched
+from etl.ledger.status import Status, WatchedWorkflow
 from etl.pipeline.budget import RequestBudget
 from etl.pipeline.loading import Loader
 from etl.pipeline.poll import Poller
@@ -343,7 +343,7 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
         DatabaseError: the database cannot be used.
     """
     watched = [
-        Watched(
+        WatchedWorkflow(
             one.id,
             GRACE + _longest_pause(one) if max_age is None else max_age,
             one.name,

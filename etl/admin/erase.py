@@ -205,7 +205,9 @@ def _letters_naming(
     """The dead letters whose bytes name the person, one of these runs, or one that was erased: bad rows carry no run's id."""
     allow_long(connection)
     named = dead_letters.naming_erased(connection, frozenset(run_ids))
-    return sorted(named if person is None else named.union(persons.letters_of(connection, person)))
+    return sorted(
+        named if person is None else named.union(persons.dead_letters_of(connection, person))
+    )
 
 
 def _delete_counted(connection: Connection, person: Person) -> int:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from etl.database import allow_long
 from etl.ledger import redaction
-from etl.ledger.redaction import Recorded
+from etl.ledger.redaction import RecordedPolicy
 from etl.transform.redact import Policy, Redaction, RedactionRule, texts_of
 from etl.transform.scanner import split
 
@@ -131,7 +131,7 @@ def runs_of(connection: Connection, person: Person) -> set[str]:
     return found
 
 
-def letters_of(connection: Connection, person: Person) -> list[int]:
+def dead_letters_of(connection: Connection, person: Person) -> list[int]:
     """The numbers of the dead letters whose bytes name the person, in whatever way JSON writes the name.
 
     The bytes may be no JSON: the name counts wherever it is not a part of a longer word or number.
@@ -173,7 +173,7 @@ def hidden(connection: Connection, person: Person, rules: Redaction) -> Hidden:
     )
 
 
-def _policy(recorded: Recorded) -> Policy:
+def _policy(recorded: RecordedPolicy) -> Policy:
     rules = [RedactionRule(one["path"], one["action"], node=one["node"]) for one in recorded.rules]
     return Policy(rules, b"no hash of this is kept")
 

@@ -29,7 +29,7 @@ from etl.transform.stored import (
     RedactedRow,
     StoredPayload,
     StoredRow,
-    redact_letter,
+    redact_dead_letter,
     redact_listing,
     redact_names,
     redact_run,
@@ -422,7 +422,7 @@ def _redact_letters(connection: Connection, ids: Sequence[int], policy: Policy) 
     done = RedactionReport()
     for row in connection.execute(_LETTERS, {"ids": list(ids)}).all():
         body = bytes(row.body)
-        letter = redact_letter(Rejected(row.reason, row.detail, body, row.step_id), policy)
+        letter = redact_dead_letter(Rejected(row.reason, row.detail, body, row.step_id), policy)
         if letter.body != body:
             dead_letters.rewrite(
                 connection, row.id, letter, otherwise=policy.keyed_hash(b"%d\0" % row.id + body)

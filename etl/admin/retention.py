@@ -177,7 +177,7 @@ class Horizons(msgspec.Struct, frozen=True):
     runs: datetime | None
 
 
-class Aged(msgspec.Struct, frozen=True):
+class ExpiredRuns(msgspec.Struct, frozen=True):
     """What a horizon leaves behind."""
 
     runs: int
@@ -191,9 +191,9 @@ class PrunePreview(msgspec.Struct, frozen=True):
     """What would be pruned."""
 
     horizons: Horizons
-    runs: Aged | None
+    runs: ExpiredRuns | None
     """Runs that would be removed whole; None: their age is not limited."""
-    payloads: Aged | None
+    payloads: ExpiredRuns | None
     """Runs that would stay and lose their payloads."""
     dead_letters: int
     """Letters that would lose their bytes, beside those of removed runs."""
@@ -225,12 +225,12 @@ def preview(connection: Connection, wanted: Horizons) -> PrunePreview:
     allow_long(connection)
     if wanted.runs is not None:
         row = connection.execute(_COUNT_RUNS, {"horizon": wanted.runs, "since": None}).one()
-        whole = Aged(**row._mapping)
+        whole = ExpiredRuns(**row._mapping)
     if wanted.payloads is not None:
         row = connection.execute(
             _COUNT_PAYLOADS, {"horizon": wanted.payloads, "since": wanted.runs}
         ).one()
-        payloads = Aged(**row._mapping)
+        payloads = ExpiredRuns(**row._mapping)
         letters = connection.execute(_COUNT_LETTERS, {"horizon": wanted.payloads}).scalar_one()
     return PrunePreview(wanted, whole, payloads, letters)
 

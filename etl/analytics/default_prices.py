@@ -85,7 +85,7 @@ _FREE = ":free"
 _START = re.compile(r"start_date=datetime\.date\((\d{4}), (\d{1,2}), (\d{1,2})\)")
 
 
-class Default(msgspec.Struct, frozen=True):
+class DefaultPrice(msgspec.Struct, frozen=True):
     """Published prices, in US dollars: for a tier of service, a length of the input, and from one day to another."""
 
     provider: str
@@ -101,7 +101,7 @@ class Default(msgspec.Struct, frozen=True):
     """Whether a part of it is not from the package, but from `ADDED`."""
 
 
-class Added(msgspec.Struct, frozen=True):
+class AddedPrice(msgspec.Struct, frozen=True):
     """Prices that the package does not have."""
 
     provider: str
@@ -122,14 +122,14 @@ def _audio(read: int, written: int) -> dict[str, Decimal]:
 _AUDIO_PREVIEW = "https://platform.openai.com/docs/models/gpt-4o-audio-preview"
 _MINI_AUDIO_PREVIEW = "https://platform.openai.com/docs/models/gpt-4o-mini-audio-preview"
 ADDED = (
-    Added(
+    AddedPrice(
         provider="openai",
         model="gpt-4o-audio-preview",
         valid_from=date.min,
         amounts=_audio(100, 200),
         source=_AUDIO_PREVIEW,
     ),
-    Added(
+    AddedPrice(
         provider="openai",
         model="gpt-4o-audio-preview",
         valid_from=date(2024, 12, 17),
@@ -137,7 +137,7 @@ ADDED = (
         source=_AUDIO_PREVIEW,
         excepted=("gpt-4o-audio-preview-2024-10-01",),
     ),
-    Added(
+    AddedPrice(
         provider="openai",
         model="gpt-4o-mini-audio-preview",
         valid_from=date.min,
@@ -210,7 +210,7 @@ def _days() -> list[date]:
 
 
 @lru_cache(maxsize=10_000)  # names are whatever a payload says
-def default_prices(model: str) -> tuple[Default, ...]:
+def default_prices(model: str) -> tuple[DefaultPrice, ...]:
     """What this model costs; without what is not known, and without what can be bought but has no price.
 
     Days before the first price of a tier of service are not in it: the package knows most of them
@@ -219,9 +219,9 @@ def default_prices(model: str) -> tuple[Default, ...]:
     entry = find(model)
     free = model.strip().lower().endswith(_FREE)
     if entry is None:
-        return (Default(OPENROUTER, _nothing()),) if free else ()
+        return (DefaultPrice(OPENROUTER, _nothing()),) if free else ()
     if free and _is_empty(entry.model):
-        return (Default(entry.provider.id, _nothing()),)
+        return (DefaultPrice(entry.provider.id, _nothing()),)
     return tuple(one for tier in _CONTEXTS for one in _of_tier(entry, model, tier))
 
 
@@ -238,7 +238,7 @@ def why_none(model: str) -> str:
     return f"{PACKAGE} lists it without a price"
 
 
-def _of_tier(entry: Entry, name: str, tier: str) -> Iterator[Default]:
+def _of_tier(entry: Entry, name: str, tier: str) -> Iterator[DefaultPrice]:
     info = entry.model
     if tier != STANDARD and not (entry.is_own and _variants(info, tier)):
         return
@@ -263,7 +263,7 @@ def _of_tier(entry: Entry, name: str, tier: str) -> Iterator[Default]:
             assert above is not None
             amounts = _amounts(price, above, up_to, entry=entry, added=added)
             if amounts:
-                yield Default(
+                yield DefaultPrice(
                     provider=entry.provider.id,
                     amounts=amounts,
                     service_tier=tier,
@@ -385,7 +385,7 @@ def _variants(
     return [one.constraint for one in info.price_variants or () if one.when.items() <= context]
 
 
-def _added(entry: Entry, name: str) -> list[Added]:
+def _added(entry: Entry, name: str) -> list[AddedPrice]:
     return [
         one
         for one in ADDED

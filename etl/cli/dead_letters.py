@@ -13,7 +13,7 @@ from etl.errors import ConfigurationError
 from etl.terminal import plain
 
 if TYPE_CHECKING:
-    from etl.ledger.dead_letters import StoredLetter
+    from etl.ledger.dead_letters import StoredDeadLetter
 
 Number = Annotated[
     int, typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="The letter's number.")
@@ -202,6 +202,6 @@ def discard(
         typer.echo(f"{counted(done, 'dead letter')} discarded")
 
 
-def _whose(letter: StoredLetter) -> str:
+def _whose(letter: StoredDeadLetter) -> str:
     step = f", step {plain(letter.step_id)}" if letter.step_id else ""
     return f"run {plain(letter.run_id)}{step}" if letter.run_id else "the run list"

@@ -342,9 +342,9 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
     )
     if aside:
         typer.echo(f"{aside} new dead letters (see `orchestra-etl dead-letters list`)")
-    if load.failing_anew:
+    if load.newly_failing:
         typer.echo(
-            f"{load.failing_anew} runs could not be read; they will be tried again (see `orchestra-etl status`)"
+            f"{load.newly_failing} runs could not be read; they will be tried again (see `orchestra-etl status`)"
         )
     for error in (*report.errors, *report.refused):
         typer.echo(plain(str(error), LONGEST_LINE), err=True)

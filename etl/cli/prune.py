@@ -12,7 +12,7 @@ from etl.cli.display import counted, instant
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from etl.admin.retention import Aged, Horizons, PrunePreview, PruneReport
+    from etl.admin.retention import ExpiredRuns, Horizons, PrunePreview, PruneReport
     from etl.database import Database
     from etl.settings import Settings
     from etl.settings.retention import RetentionSettings
@@ -117,7 +117,7 @@ def _print_preview(found: PrunePreview, *, as_json: bool) -> None:
     typer.echo("nothing was removed: repeat without --dry-run")
 
 
-def _aged(aged: Aged) -> str:
+def _aged(aged: ExpiredRuns) -> str:
     text = f"{counted(aged.runs, 'run')} with {counted(aged.steps, 'step')}"
     return (
         text

@@ -14,7 +14,7 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from etl.ledger import dead_letters
-from etl.ledger.dead_letters import Letter
+from etl.ledger.dead_letters import DeadLetter
 from etl.ledger.requests import Conflict, Taken
 from etl.records import Rejected
 
@@ -53,7 +53,7 @@ def set_aside(
     return dead_letters.record(
         connection,
         [
-            Letter(
+            DeadLetter(
                 one.workflow_id,
                 one.run_id,
                 Rejected(
@@ -76,7 +76,7 @@ def set_requests_aside(connection: Connection, taken: Taken) -> int:
     if more := max(len(taken.unusable) - EXAMPLES, 0):
         detail += f" It is one of {EXAMPLES} kept as examples; {more:,} more came with it."
     letters = [
-        Letter(workflow_id, "", Rejected("unusable_id", detail, body))
+        DeadLetter(workflow_id, "", Rejected("unusable_id", detail, body))
         for workflow_id, body in taken.unusable[:EXAMPLES]
     ]
     return set_aside(connection, taken.tracked.conflicts) + dead_letters.record(connection, letters)

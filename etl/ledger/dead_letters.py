@@ -166,7 +166,7 @@ _REWRITE = text("""
 _Key = tuple[str, str, Reason, bytes]
 
 
-class Letter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True):
     """Something rejected, and whose it is."""
 
     workflow_id: str
@@ -176,7 +176,7 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 def record(
-    connection: Connection, letters: Sequence[Letter], *, since: datetime | None = None
+    connection: Connection, letters: Sequence[DeadLetter], *, since: datetime | None = None
 ) -> int:
     """Set aside; how many of them are new (the others are counted on the letter they repeat).
 
@@ -229,7 +229,7 @@ def record(
     return new
 
 
-def _withheld(connection: Connection, letters: Mapping[_Key, Letter]) -> set[_Key]:
+def _withheld(connection: Connection, letters: Mapping[_Key, DeadLetter]) -> set[_Key]:
     """Of the letters of no run, those whose bytes name a run that was removed."""
     bodies = [(key, letter.rejected.body) for key, letter in letters.items() if not letter.run_id]
     if not bodies or not connection.execute(_ANY_TOMBSTONE).scalar_one():
@@ -282,7 +282,7 @@ def resolve(connection: Connection, run_ids: Sequence[str], *, steps_only: bool 
     connection.execute(_RESOLVE, {"run_ids": list(run_ids), "steps_only": steps_only})
 
 
-class StoredLetter(msgspec.Struct, frozen=True):
+class StoredDeadLetter(msgspec.Struct, frozen=True):
     """A letter as it lies in the ledger, without its body."""
 
     id: int
@@ -318,12 +318,12 @@ class Retried(msgspec.Struct, frozen=True):
 
 def find(
     connection: Connection, *, workflows: Sequence[str] | None = None, resolved: bool = False
-) -> list[StoredLetter]:
+) -> list[StoredDeadLetter]:
     """The open letters of these workflows (None: of all), oldest first; with `resolved` the settled ones, too."""
     rows = connection.execute(
         _FIND, {"workflows": None if workflows is None else list(workflows), "resolved": resolved}
     )
-    return [StoredLetter(**row._mapping) for row in rows]
+    return [StoredDeadLetter(**row._mapping) for row in rows]
 
 
 def count_settled(connection: Connection, *, workflows: Sequence[str] | None = None) -> int:
@@ -332,10 +332,10 @@ def count_settled(connection: Connection, *, workflows: Sequence[str] | None = N
     return int(connection.execute(_COUNT_SETTLED, wanted).scalar_one())
 
 
-def get(connection: Connection, letter_id: int) -> StoredLetter | None:
+def get(connection: Connection, letter_id: int) -> StoredDeadLetter | None:
     """One letter; None where there is no such number."""
     row = connection.execute(_GET, {"id": letter_id}).one_or_none()
-    return None if row is None else StoredLetter(**row._mapping)
+    return None if row is None else StoredDeadLetter(**row._mapping)
 
 
 def body(connection: Connection, letter_id: int) -> bytes | None:

@@ -35,7 +35,7 @@ def record(connection: Connection, policies: Mapping[str, str]) -> None:
         connection.execute(_RECORD, {"versions": versions, "rules": rules})
 
 
-class Recorded(msgspec.Struct, frozen=True):
+class RecordedPolicy(msgspec.Struct, frozen=True):
     """The rules of some time."""
 
     version: str
@@ -44,9 +44,9 @@ class Recorded(msgspec.Struct, frozen=True):
     first_used_at: datetime
 
 
-def recorded(connection: Connection) -> list[Recorded]:
+def recorded(connection: Connection) -> list[RecordedPolicy]:
     """All rules that were ever in force."""
-    return [Recorded(**row._mapping) for row in connection.execute(_RECORDED)]
+    return [RecordedPolicy(**row._mapping) for row in connection.execute(_RECORDED)]
 
 
 def steps_under_others(connection: Connection, workflow_id: str, version: str) -> int:

@@ -16,7 +16,7 @@ Verdict = Literal["ok", "warning", "failing"]
 _GRAVITY: tuple[Verdict, ...] = ("ok", "warning", "failing")
 
 
-class Watched(msgspec.Struct, frozen=True):
+class WatchedWorkflow(msgspec.Struct, frozen=True):
     """What is expected of a workflow."""
 
     id: str
@@ -95,7 +95,7 @@ class Headroom(msgspec.Struct, frozen=True):
     """Whether more runs are known than the list shows, so that new runs push old ones out of it."""
 
 
-class Runs(msgspec.Struct, frozen=True):
+class RunCounts(msgspec.Struct, frozen=True):
     """Runs in the ledger by how they are tracked."""
 
     open: int
@@ -108,7 +108,7 @@ class Runs(msgspec.Struct, frozen=True):
     """Erased or pruned here, on purpose."""
 
 
-class Failing(msgspec.Struct, frozen=True):
+class FailingRuns(msgspec.Struct, frozen=True):
     """Runs whose last read failed and will be tried again."""
 
     runs: int
@@ -139,8 +139,8 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
     lag: Lag
     coverage: Coverage
     headroom: Headroom
-    runs: Runs
-    failing: Failing
+    runs: RunCounts
+    failing: FailingRuns
     dead_letters: int
     """Open ones."""
     drift: int
@@ -168,7 +168,7 @@ class Status(msgspec.Struct, frozen=True):
     unconfigured: tuple[Unconfigured, ...]
     unusable_workflows: int = 0
     """Workflows that the API lists with an id that cannot be asked for: open dead letters of no workflow."""
-    rebuild: rebuilds.Due | None = None
+    rebuild: rebuilds.PendingRebuild | None = None
     """Stored steps that are to be read again by newer rules; None: there are none."""
 
 
@@ -250,7 +250,11 @@ _UNUSABLE = text(
 
 
 def read(
-    connection: Connection, watched: Sequence[Watched], *, all_workflows: bool, max_age: float
+    connection: Connection,
+    watched: Sequence[WatchedWorkflow],
+    *,
+    all_workflows: bool,
+    max_age: float,
 ) -> Status:
     """Read how everything is doing.
 
@@ -258,7 +262,7 @@ def read(
         connection: in a transaction.
         watched: the configured workflows.
         all_workflows: whether workflows that are not configured are swept, too.
-        max_age: as in `Watched`, for workflows that are known and not configured.
+        max_age: as in `WatchedWorkflow`, for workflows that are known and not configured.
     """
     by_id = {one.id: one for one in watched}
     parameters = {"configured": list(by_id)}
@@ -281,7 +285,8 @@ def read(
         _workflow(
             row,
             by_id.get(
-                row.id, Watched(row.id, max_age, discover=all_workflows and fits_a_path(row.id))
+                row.id,
+                WatchedWorkflow(row.id, max_age, discover=all_workflows and fits_a_path(row.id)),
             ),
             configured=row.id in by_id,
             newest_gaps=gaps.get(row.id, ()),
@@ -305,7 +310,7 @@ def read(
 
 def _workflow(
     row: Row[tuple[object, ...]],
-    watched: Watched,
+    watched: WatchedWorkflow,
     *,
     configured: bool,
     newest_gaps: Sequence[CoverageGap],
@@ -336,7 +341,7 @@ def _workflow(
             conflicting_runs=row.conflicting_runs,
         ),
         headroom=Headroom(row.new_runs, row.listed_runs, row.window_full),
-        runs=Runs(
+        runs=RunCounts(
             open=row.open,
             final=row.final,
             stale=row.stale,
@@ -344,7 +349,7 @@ def _workflow(
             gone_unread=row.gone_unread,
             removed=row.removed,
         ),
-        failing=Failing(row.failing, row.failing_run, row.failing_error),
+        failing=FailingRuns(row.failing, row.failing_run, row.failing_error),
         dead_letters=row.dead_letters,
         drift=row.drift,
         drift_examples=tuple(drift_examples),
@@ -354,7 +359,7 @@ def _workflow(
     )
 
 
-def _reasons(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ...]:
+def _reasons(row: Row[tuple[object, ...]], watched: WatchedWorkflow) -> tuple[Reason, ...]:
     """Failing: data does not arrive. Warning: somebody should look."""
     reasons: list[Reason] = []
     overdue = row.at - timedelta(seconds=watched.max_age)

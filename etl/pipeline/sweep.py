@@ -321,7 +321,7 @@ class Sweeper:
     ) -> int:
         if not rejected:
             return 0
-        letters = [dead_letters.Letter(workflow_id, "", one) for one in rejected]
+        letters = [dead_letters.DeadLetter(workflow_id, "", one) for one in rejected]
         return await self._run(lambda c: dead_letters.record(c, letters, since=requested_at))
 
     async def _run(self, work: Callable[[Connection], T]) -> T:

@@ -95,14 +95,14 @@ class SyncReport(msgspec.Struct):
             for sweep in self.sweeps
         )
         missed = missed or bool(
-            self.dead_letters or self.load.dead_letters or self.load.failing_anew or self.refused
+            self.dead_letters or self.load.dead_letters or self.load.newly_failing or self.refused
         )
         if missed or statuses:
             return 6
         return 128 + self.interrupted if self.interrupted else 0
 
 
-class Prepared(msgspec.Struct, frozen=True):
+class PrepareReport(msgspec.Struct, frozen=True):
     """What preparing a sync found."""
 
     problem: ApiError | None
@@ -144,7 +144,7 @@ class Syncer:
             version: policy.rules_json for version, policy in redaction.policies.items()
         }
 
-    async def prepare(self) -> Prepared:
+    async def prepare(self) -> PrepareReport:
         """Enter the configured workflows and runs, and learn what the API says about workflows where that is due.
 
         Raises:
@@ -173,7 +173,7 @@ class Syncer:
             set_aside += unusable
         for workflow_id, graph in await self._run(workflows.graphs):
             self._node_types[workflow_id] = node_types_of(graph)
-        return Prepared(problem, set_aside)
+        return PrepareReport(problem, set_aside)
 
     async def _describe(self) -> tuple[ApiError | None, int]:
         """Learn what the API says; an error, and how many dead letters are new.
@@ -207,7 +207,7 @@ class Syncer:
             return None, 0
         for workflow in known:
             self._plans.setdefault(workflow.id, WorkflowPlan(workflow.id))
-        letters = [dead_letters.Letter("", "", one) for one in described.rejected]
+        letters = [dead_letters.DeadLetter("", "", one) for one in described.rejected]
         new = await self._run(lambda c: dead_letters.record(c, letters))
         if new:
             log.warning("dead_letters_recorded", count=new)

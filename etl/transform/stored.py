@@ -121,7 +121,7 @@ def redact_listing(listing: bytes, policy: Policy) -> tuple[bytes, bytes] | None
     return next(((run.listing, run.listing_hash) for run in page.runs), None)
 
 
-def redact_letter(letter: Rejected, policy: Policy) -> Rejected:
+def redact_dead_letter(letter: Rejected, policy: Policy) -> Rejected:
     """A dead letter under these rules: steps and runs keep what is left of them, anything else loses its bytes."""
     is_array = letter.body.lstrip().startswith(b"[")
     # The value of a single member tells neither its place nor its node; an answer that is no array

@@ -18,7 +18,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from etl import cron
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.poll import PollReport
-from etl.pipeline.sync import Prepared
+from etl.pipeline.sync import PrepareReport
 from etl.service import daemon
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
@@ -53,9 +53,9 @@ class Sweeps:
         self.at: dict[str, list[datetime]] = {line: [] for line in LINES}
         self.poller = self
 
-    async def prepare(self) -> Prepared:
+    async def prepare(self) -> PrepareReport:
         """Nothing to prepare."""
-        return Prepared(None, 0)
+        return PrepareReport(None, 0)
 
     async def take_requests(self, stop: asyncio.Event) -> int:
         """No requests."""

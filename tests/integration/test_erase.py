@@ -18,7 +18,7 @@ from etl.admin.erase import Selection
 from etl.analytics import rollups
 from etl.database import Database
 from etl.ledger import claims, dead_letters, requests
-from etl.ledger.dead_letters import Letter
+from etl.ledger.dead_letters import DeadLetter
 from etl.ledger.lifecycle import PollingPolicy
 from etl.pipeline.loading import Loader
 from etl.pipeline.reading import Reading
@@ -116,7 +116,7 @@ def _traces(url: str, needle: str) -> set[str]:
 
 
 def _letter(world: World, run_id: str, body: bytes) -> None:
-    letter = Letter(world.workflow, run_id, Rejected("malformed", "it is cut off", body))
+    letter = DeadLetter(world.workflow, run_id, Rejected("malformed", "it is cut off", body))
     world.database.transaction(lambda c: dead_letters.record(c, [letter]))
 
 

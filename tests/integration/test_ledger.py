@@ -18,7 +18,7 @@ from etl.database import Database
 from etl.errors import DatabaseError, EtlError
 from etl.ledger import budget, claims, clock, dead_letters, requests, state_map, sweeps, workflows
 from etl.ledger.claims import Claim
-from etl.ledger.dead_letters import Letter
+from etl.ledger.dead_letters import DeadLetter
 from etl.ledger.lifecycle import DAILY, PollingPolicy
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reading
@@ -208,7 +208,7 @@ def _queue(database: Database, url: str) -> None:
 
 
 def _retry(database: Database, url: str) -> None:
-    letter = Letter(W, "r", Rejected("rejected", "x", b"x"))
+    letter = DeadLetter(W, "r", Rejected("rejected", "x", b"x"))
     database.transaction(lambda c: dead_letters.record(c, [letter]))
     database.transaction(lambda c: dead_letters.retry(c, None))
 

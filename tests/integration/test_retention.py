@@ -18,7 +18,7 @@ from etl.analytics import rollups
 from etl.database import Database
 from etl.errors import ConfigurationError
 from etl.ledger import clock, dead_letters, sweeps
-from etl.ledger.dead_letters import Letter
+from etl.ledger.dead_letters import DeadLetter
 from etl.records import Rejected
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
@@ -241,7 +241,7 @@ def test_letters_are_emptied(world: World) -> None:
     world.sync()
     newest, *_, older, oldest = world.history.run_ids(world.workflow)
     letters = [
-        Letter(world.workflow, run, Rejected("malformed", "It is cut off.", b"["))
+        DeadLetter(world.workflow, run, Rejected("malformed", "It is cut off.", b"["))
         for run in (newest, older, oldest)
     ]
     world.database.transaction(lambda c: dead_letters.record(c, letters))

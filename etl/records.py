@@ -125,7 +125,7 @@ class ListedRun(msgspec.Struct, frozen=True, gc=False):
     """None where the row gives no end: the run may still be running."""
 
 
-Reason = Literal[
+RejectionReason = Literal[
     "duplicate_id", "id_conflict", "malformed", "not_an_array", "not_an_object", "not_redactable", "not_storable", "rejected",
     "too_large", "too_many", "unusable_id",
 ]  # fmt: skip
@@ -135,7 +135,7 @@ Reason = Literal[
 class Rejected(msgspec.Struct, frozen=True, gc=False):
     """Something that could not be loaded, with its bytes: a row of `dead_letters`."""
 
-    reason: Reason
+    reason: RejectionReason
     detail: str
     """One sentence for the operator, without payload text."""
     body: bytes

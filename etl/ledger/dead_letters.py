@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from etl.ledger import requests
 from etl.ledger.named_runs import naming
-from etl.records import Reason, Rejected
+from etl.records import Rejected, RejectionReason
 
 # Of a run whose id another workflow has, the other one's row says nothing.
 _REMOVED = """EXISTS (
@@ -163,7 +163,7 @@ _REWRITE = text("""
         THEN CAST(:otherwise AS bytea) ELSE CAST(:hash AS bytea) END
     WHERE d.id = :id
 """)
-_Key = tuple[str, str, Reason, bytes]
+_Key = tuple[str, str, RejectionReason, bytes]
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 
 from etl.load.batch import Isolation, RunWrite, WriteReport
 from etl.load.staging import Staging, assign, column_types, copy, listed
-from etl.records import Payload, Reason, Rejected, Step
+from etl.records import Payload, Rejected, RejectionReason, Step
 from etl.tables import inputs, steps
 from etl.usage import Usage
 
@@ -126,7 +126,7 @@ def write_steps(
         for step in run.steps:
             owners.setdefault(step.id, run.id)
 
-    def set_aside(run: RunWrite, step: Step, reason: Reason, why: str) -> None:
+    def set_aside(run: RunWrite, step: Step, reason: RejectionReason, why: str) -> None:
         written.rejected.append(
             (run.workflow_id, run.id, Rejected(reason, why, bytes(step.source), step.id))
         )

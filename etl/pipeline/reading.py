@@ -28,8 +28,8 @@ from etl.records import (
     DecodedSteps,
     Drift,
     ListedRun,
-    Reason,
     Rejected,
+    RejectionReason,
     Run,
 )
 from etl.transform.decode import decode_steps
@@ -133,7 +133,9 @@ class Reader:
                 not_found=True,
             )
         except (UnusableIdentifier, ResponseTooLarge) as error:
-            reason: Reason = "too_large" if isinstance(error, ResponseTooLarge) else "unusable_id"
+            reason: RejectionReason = (
+                "too_large" if isinstance(error, ResponseTooLarge) else "unusable_id"
+            )
             letter = Rejected(reason, str(error), claim.run_id.encode())
             return Reading(
                 claim, self._clock.now(), rejected=(letter,), problem=str(error), hopeless=True

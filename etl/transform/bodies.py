@@ -14,8 +14,8 @@ from etl.transform.usage_names import FINISH_REASONS, MODELS, NameTree
 from etl.transform.usage_reading import (
     NAMES,
     UNREAD,
+    Deviations,
     Found,
-    Oddities,
     gather,
     looks_like_usage,
     note_unknown,
@@ -130,7 +130,16 @@ def _may_hold_usage(value: Raw) -> bool:
 class Completion:
     """The response of a model, as far as it tells of usage; the events of one stream are one response."""
 
-    __slots__ = ("_at", "_ids", "_oddities", "_told", "_unknown", "_uses", "finish_reason", "model")
+    __slots__ = (
+        "_at",
+        "_deviations",
+        "_ids",
+        "_told",
+        "_unknown",
+        "_uses",
+        "finish_reason",
+        "model",
+    )
 
     def __init__(self) -> None:
         self.model: str | None = None
@@ -140,26 +149,26 @@ class Completion:
         self._at: str | None = None
         self._ids: set[str] = set()
         self._unknown: list[tuple[str, str, Raw]] = []
-        self._oddities = Oddities()
+        self._deviations = Deviations()
 
     @property
     def is_found(self) -> bool:
         """Whether anything tells usage."""
         return self._at is not None or "ResponseMetadata" in self._told
 
-    def read(self) -> tuple[Found, Oddities]:
+    def read(self) -> tuple[Found, Deviations]:
         """What it tells, and what of it could not be read."""
         found: Found = {}
         if not self.is_found:
             for path, name, raw in self._unknown:
-                note_unknown(name, _decoded(raw), self._oddities, path)
+                note_unknown(name, _decoded(raw), self._deviations, path)
         elif len(self._ids) > 1:
             # Several responses, not one: their sum would have neither one model nor one length of
             # input.
-            self._oddities.note(f"{self._at}.usage", "unknown_usage", [])
+            self._deviations.note(f"{self._at}.usage", "unknown_usage", [])
             found[UNREAD] = len(self._ids)
         else:
-            gather(NAMES, self._told, found, odd=self._oddities, path=self._at or OUTPUTS)
+            gather(NAMES, self._told, found, deviations=self._deviations, path=self._at or OUTPUTS)
             if (searches := self._uses.pop("grounding", None)) is not None:
                 by_prompt = (
                     self.model is not None and _CHARGED_BY_PROMPT.match(self.model) is not None
@@ -167,7 +176,7 @@ class Completion:
                 self._uses["web_searches"] = min(searches, 1) if by_prompt else searches
             for name, count in self._uses.items():
                 found.setdefault(name, count)
-        return found, self._oddities
+        return found, self._deviations
 
     def look(self, value: bytes, path: str, depth: int = 0) -> None:
         """Look for a response in JSON of any type. Nothing in it raises."""
@@ -226,7 +235,7 @@ class Completion:
                 continue  # search results, rows of a query
             raw = members[name]
             if memoryview(raw).nbytes > _MAX_USAGE_BYTES:
-                self._oddities.note(f"{path}.{name}", "unknown_usage", {})
+                self._deviations.note(f"{path}.{name}", "unknown_usage", {})
                 continue
             value = _decoded(raw)
             if _says(NAMES.members[name], value):

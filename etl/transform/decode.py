@@ -14,7 +14,7 @@ from types import MappingProxyType
 from msgspec import Raw
 
 from etl.dead_letter_buffer import cut
-from etl.records import DecodedSteps, Payload, Reason, Rejected, Step
+from etl.records import DecodedSteps, Payload, Rejected, RejectionReason, Step
 from etl.transform.fields import MAX_ELAPSED_SECONDS, MAX_TOKENS, Fields, Findings, usable_id
 from etl.transform.generation import Generation, read_generation, with_facts_of
 from etl.transform.payloads import may_be_refused, payload
@@ -157,7 +157,7 @@ def _decoded(
 
 def not_an_array(body: bytes, policy: Policy | None) -> Rejected:
     """A whole answer set aside; without its bytes where there are redaction rules."""
-    reason: Reason = "not_an_array"
+    reason: RejectionReason = "not_an_array"
     detail = "The answer is not a JSON array."
     return (
         cut(Rejected(reason, detail, body))
@@ -182,7 +182,7 @@ def reject_element(
             body,
         )
         return
-    reason: Reason
+    reason: RejectionReason
     if element.unread:
         reason, detail = (
             "too_many",
@@ -233,8 +233,8 @@ def _step(
     seen = read_generation(
         _readable(inputs, members.get("inputs")), _readable(outputs, members.get("outputs"))
     )
-    for odd in seen.oddities:
-        findings.deviates(odd.path, odd.kind, odd.found)
+    for deviation in seen.deviations:
+        findings.deviates(deviation.path, deviation.kind, deviation.found)
     if answered is not None:
         seen = with_facts_of(answered, seen)
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from etl.dead_letter_buffer import DeadLetterBuffer
-from etl.records import MAX_ID_BYTES, Drift, DriftKind, Payload, Reason, Rejected
+from etl.records import MAX_ID_BYTES, Drift, DriftKind, Payload, Rejected, RejectionReason
 from etl.transform.payloads import payload, storable
 from etl.transform.scanner import REFUSALS, Members
 
@@ -78,7 +78,9 @@ class Findings:
         self.dead_letters = DeadLetterBuffer()
         self._drift: Counter[tuple[str, DriftKind, str]] = Counter()
 
-    def reject(self, reason: Reason, detail: str, body: bytes, step_id: str | None = None) -> None:
+    def reject(
+        self, reason: RejectionReason, detail: str, body: bytes, step_id: str | None = None
+    ) -> None:
         """Set something aside with its bytes; `detail` is one sentence without payload text."""
         self.dead_letters.add(Rejected(reason, detail, body, step_id))
 

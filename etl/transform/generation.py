@@ -17,7 +17,7 @@ from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
 from etl.transform.scanner import REFUSALS
 from etl.transform.usage_names import FLAGS, MONEY, WORDS
 from etl.transform.usage_parts import plain_usage, usage_of
-from etl.transform.usage_reading import UNREAD, Oddity
+from etl.transform.usage_reading import UNREAD, Deviation
 from etl.usage import NO_USAGE, STANDARD, Usage
 
 MAX_ERROR_CHARACTERS = 2_000
@@ -141,7 +141,7 @@ class Generation(Struct, frozen=True, gc=False):
     finish_reason: str | None = None
     reported_error: str | None = None
     """What the payload calls an error; what that means beside the step's state, the SQL function `outcome` says."""
-    oddities: tuple[Oddity, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
     """What should tell usage, and is not read."""
 
 
@@ -194,17 +194,17 @@ def _may_tell_usage(outputs: Raw, made: _Outputs, result: _Result) -> bool:
 
 def _with_usage(read: Generation, completion: Completion) -> Generation:
     """What the payloads tell, together with the response that was found in them."""
-    found, oddities = completion.read()
+    found, deviations = completion.read()
     # Money alone, or what cannot be read, may be anybody's; beside the name of a model it is that
     # of a call.
     model = completion.model or read.request_model
     if read.node_type != "model" and (
         _NO_USE if model is not None else _NO_USE | MONEY | {UNREAD}
     ).issuperset(found):
-        return msgspec.structs.replace(read, oddities=tuple(oddities)) if oddities else read
+        return msgspec.structs.replace(read, deviations=tuple(deviations)) if deviations else read
     usage, dropped = usage_of(found)
     for name in dropped:
-        oddities.note(f"{OUTPUTS}.{name}", "implausible_number", 0)
+        deviations.note(f"{OUTPUTS}.{name}", "implausible_number", 0)
     reason = completion.finish_reason
     return msgspec.structs.replace(
         read,
@@ -213,7 +213,7 @@ def _with_usage(read: Generation, completion: Completion) -> Generation:
         usage=usage,
         finish_reason=reason,
         reported_error=read.reported_error or _bad_end(reason),
-        oddities=tuple(oddities),
+        deviations=tuple(deviations),
     )
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from etl.records import Reason, Rejected
+from etl.records import Rejected, RejectionReason
 from etl.transform.fields import text_of
 from etl.transform.generation import REMOVED_ERROR, is_error
 from etl.transform.payloads import may_be_refused
@@ -248,7 +248,7 @@ class Policy:
         return frozenset(found)
 
     def withhold(
-        self, reason: Reason, detail: str, body: bytes, step_id: str | None = None
+        self, reason: RejectionReason, detail: str, body: bytes, step_id: str | None = None
     ) -> Rejected:
         """Set something aside without its bytes: what cannot be read may hold what must not be kept.
 

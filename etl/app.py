@@ -212,7 +212,7 @@ async def open_jobs(
             clock=clock,
             plans=plans(settings),
             all_workflows=settings.api.all_workflows,
-            describe_every=polling.reconcile,
+            metadata_every=polling.reconcile,
             node_types=node_types,
             states=states,
             redaction=rules,

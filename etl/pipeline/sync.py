@@ -124,12 +124,12 @@ class Syncer:
         plans: Sequence[WorkflowPlan],
         *,
         all_workflows: bool,
-        describe_every: float,
+        metadata_every: float,
         node_types: dict[str, Mapping[str, str]],
         states: StateMap,
         redaction: Redaction,
     ) -> None:
-        """`describe_every` (seconds): how often `GET /workflows` is asked. `node_types`, by workflow, is filled by it."""
+        """`metadata_every` (seconds): how often `GET /workflows` is asked. `node_types`, by workflow, is filled by it."""
         self._database = database
         self._client = client
         self._sweeper = sweeper
@@ -137,7 +137,7 @@ class Syncer:
         self._clock = clock
         self._plans = {plan.id: plan for plan in plans}
         self._all_workflows = all_workflows
-        self._describe_every = describe_every
+        self._metadata_every = metadata_every
         self._node_types = node_types
         self._states = states
         self._policies = {
@@ -164,61 +164,61 @@ class Syncer:
             remapped = state_map.apply(connection, self._states.configured, self._states.state_of)
             if remapped:
                 log.info("states_reevaluated", runs=remapped)
-            return workflows.description_due(connection, every=self._describe_every), set_aside
+            return workflows.metadata_due(connection, every=self._metadata_every), set_aside
 
         due, set_aside = await self._run(enter)
         problem = None
         if due or self._all_workflows:
-            problem, unusable = await self._describe()
+            problem, unusable = await self._update_metadata()
             set_aside += unusable
         for workflow_id, graph in await self._run(workflows.graphs):
             self._node_types[workflow_id] = node_types_of(graph)
         return PrepareReport(problem, set_aside)
 
-    async def _describe(self) -> tuple[ApiError | None, int]:
+    async def _update_metadata(self) -> tuple[ApiError | None, int]:
         """Learn what the API says; an error, and how many dead letters are new.
 
         An error counts where all workflows are wanted: else only names and graphs are missed.
         """
         try:
             body = (await self._client.workflows()).body
-            described = await decoded(len(body), partial(decode_workflows, body))
+            listed = await decoded(len(body), partial(decode_workflows, body))
         except KeyRefused:
             raise
         except (NotFound, RequestRefused) as error:
             # This server does not offer it: it is not asked again before long.
-            await self._run(lambda c: workflows.describe(c, ()))
+            await self._run(lambda c: workflows.update_metadata(c, ()))
             if not self._all_workflows:
                 return None, 0
             return type(error)(f"{error}; api.all_workflows needs this list", error.status), 0
         except ApiError as error:
             log.warning("workflow_list_failed", problem=str(error))
             return error if self._all_workflows else None, 0
-        if self._all_workflows and not described.workflows and not described.rejected:
+        if self._all_workflows and not listed.workflows and not listed.rejected:
             named = list(self._plans)
             swept = await self._run(lambda c: sweeps.count_others(c, named))
             if swept:
                 return ApiUnavailable(
                     f"GET /workflows: lists no workflow, though {swept:,} were swept before; try again later, or check the key"
                 ), 0
-        known = self._known_first(described.workflows)
-        await self._run(lambda c: workflows.describe(c, known))
+        known = self._known_first(listed.workflows)
+        await self._run(lambda c: workflows.update_metadata(c, known))
         if not self._all_workflows:
             return None, 0
         for workflow in known:
             self._plans.setdefault(workflow.id, WorkflowPlan(workflow.id))
-        letters = [dead_letters.DeadLetter("", "", one) for one in described.rejected]
+        letters = [dead_letters.DeadLetter("", "", one) for one in listed.rejected]
         new = await self._run(lambda c: dead_letters.record(c, letters))
         if new:
             log.warning("dead_letters_recorded", count=new)
         return None, new
 
-    def _known_first(self, described: Sequence[Workflow]) -> Sequence[Workflow]:
+    def _known_first(self, listed: Sequence[Workflow]) -> Sequence[Workflow]:
         """The configured workflows, and others up to `MAX_WORKFLOWS`."""
-        if len(described) <= MAX_WORKFLOWS:
-            return described
-        log.warning("workflow_list_truncated", listed=len(described), used=MAX_WORKFLOWS)
-        return sorted(described, key=lambda one: one.id not in self._plans)[:MAX_WORKFLOWS]
+        if len(listed) <= MAX_WORKFLOWS:
+            return listed
+        log.warning("workflow_list_truncated", listed=len(listed), used=MAX_WORKFLOWS)
+        return sorted(listed, key=lambda one: one.id not in self._plans)[:MAX_WORKFLOWS]
 
     @property
     def workflow_ids(self) -> list[str]:

@@ -784,7 +784,7 @@ def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(
     database.transaction(lambda c: workflows.configure(c, W, name="mine", labels={"team": "a"}))
     for version, graph in (("1", "{}"), ("1", "{}"), ("2", '{"nodes": []}'), ("1", "{}")):
         told = Workflow(W, "theirs", "told", version, graph)
-        database.transaction(lambda c, told=told: workflows.describe(c, [told]))  # type: ignore[misc]
+        database.transaction(lambda c, told=told: workflows.update_metadata(c, [told]))  # type: ignore[misc]
     rows = query(
         database_url, "SELECT version FROM orchestra.workflow_versions ORDER BY observed_at"
     )
@@ -793,8 +793,8 @@ def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(
         {"name": "mine", "description": "told"}
     ]
     assert database.transaction(workflows.graphs) == [(W, {})]
-    assert not database.transaction(lambda c: workflows.description_due(c, every=3600))
-    assert database.transaction(lambda c: workflows.description_due(c, every=0))
+    assert not database.transaction(lambda c: workflows.metadata_due(c, every=3600))
+    assert database.transaction(lambda c: workflows.metadata_due(c, every=0))
 
 
 def test_a_version_is_dated_once(database: Database, database_url: str) -> None:
@@ -804,7 +804,7 @@ def test_a_version_is_dated_once(database: Database, database_url: str) -> None:
         version: str, updated_at: datetime | None, graph: str = "{}"
     ) -> list[tuple[str, datetime | None]]:
         told = Workflow(W, None, None, version, graph, updated_at=updated_at)
-        database.transaction(lambda c: workflows.describe(c, [told]))
+        database.transaction(lambda c: workflows.update_metadata(c, [told]))
         rows = query(
             database_url,
             "SELECT version, updated_at FROM orchestra.workflow_versions WHERE workflow_id = 'w' ORDER BY observed_at",

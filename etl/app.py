@@ -72,7 +72,7 @@ def _server_url(settings: Settings) -> str:
         raise ConfigurationError(f"the database URL has become {EMBEDDED}: start again to use that")
     for name, value in conninfo_to_dict(url).items():
         if is_secret(name):
-            logs.hide(str(value))
+            logs.add_secret(str(value))
     return url
 
 
@@ -128,7 +128,7 @@ async def open_client(
     def key() -> str:
         """Read for every request, so that a renewed key file takes effect; never to be seen in a log."""
         found = settings.read_api_key()
-        logs.hide(found)
+        logs.add_secret(found)
         return found
 
     key()
@@ -363,7 +363,7 @@ def _longest_pause(workflow: WorkflowSettings) -> float:
         return workflow.interval
     from etl import cron  # 100 ms, and most configurations have no cron line
 
-    return cron.parse(workflow.cron).longest_pause(datetime.now(UTC).date())
+    return cron.parse(workflow.cron).longest_interval(datetime.now(UTC).date())
 
 
 def resolve_prices(settings: Settings, database: Database) -> int:
@@ -392,7 +392,7 @@ def price_rule(setting: PriceSettings) -> prices.PriceRule:
 def open_redaction(settings: Settings) -> Redaction:
     """The redaction rules with their key. Raises ConfigurationError where the key cannot be read."""
     key = settings.read_redaction_key()
-    logs.hide(key)
+    logs.add_secret(key)
     return Redaction(
         [
             RedactionRule(rule.path, rule.action, rule.workflow, rule.node)

@@ -89,7 +89,7 @@ class Cron(msgspec.Struct, frozen=True):
         ]
         return triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
 
-    def longest_pause(self, since: date) -> float:
+    def longest_interval(self, since: date) -> float:
         """Seconds between two times at most, in the years that follow."""
         times = [60.0 * minute + 3600.0 * hour for hour in self.hours for minute in self.minutes]
         overnight = times[0] - times[-1]

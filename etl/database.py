@@ -230,7 +230,7 @@ class Database:
                     raise DatabaseError(
                         f"the database refuses a statement (SQLSTATE {code}): check the schema with `orchestra-etl db check`"
                     ) from None
-                found = self.explained(error)
+                found = self.diagnose(error)
                 if not found.permanent and not is_transient(error):
                     raise
                 problem = self._note(found)
@@ -275,7 +275,7 @@ class Database:
         return Watchdog(
             self._connect_to_look,
             lock_patience=lock_patience,
-            silent=lambda error: self._outage.met(self._line(self.explained(error))),
+            silent=lambda error: self._outage.met(self._line(self.diagnose(error))),
             answered=lambda: self._outage.over(read_only=True),
         )
 
@@ -294,7 +294,7 @@ class Database:
         except (psycopg.Error, SQLAlchemyError, DatabaseError):
             return _NOT_ALLOWED
 
-    def explained(self, error: BaseException) -> Diagnosis:
+    def diagnose(self, error: BaseException) -> Diagnosis:
         """What a failed connection or statement means, with the place of each setting of libpq that it names."""
         url = self._known_url()
         found = diagnose(error, conninfo.names(url))

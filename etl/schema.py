@@ -211,11 +211,11 @@ def _told(database: Database, failure: str) -> Iterator[None]:
             raise DatabaseError(
                 f"this database user may not change the schema: {database.denied(error, changes_schema=True)}"
             ) from None
-        found = database.explained(error)
+        found = database.diagnose(error)
         if found.permanent or is_transient(error):
             kind = ConnectionRefused if found.permanent else DatabaseUnavailable
             raise kind(f"{failure}: {found.problem}: {found.advice}") from None
-        logs.trace(error)
+        logs.log_traceback(error)
         raise DatabaseError(
             f"{failure} (SQLSTATE {code}): ORCHESTRA_ETL_LOGS__LEVEL=debug shows where"
         ) from None

@@ -57,7 +57,7 @@ _HOLDERS = b"""
 """
 
 
-class Holder(msgspec.Struct, frozen=True):
+class LockHolder(msgspec.Struct, frozen=True):
     """A session that others wait for."""
 
     pid: int
@@ -83,7 +83,7 @@ class Holder(msgspec.Struct, frozen=True):
         return ", ".join(parts)
 
 
-def holders_text(holders: Iterable[Holder]) -> str:
+def holders_text(holders: Iterable[LockHolder]) -> str:
     """`on orchestra.steps, held by pid 4711, user jane, application psql, in a transaction since …`."""
     found = list(holders)
     tables = sorted({one.table for one in found if one.table})
@@ -167,7 +167,7 @@ class Watchdog:
         self._starting = threading.Lock()
         self._ended = threading.Event()
         self._said = -SAID_EVERY
-        self.holders: list[Holder] = []
+        self.holders: list[LockHolder] = []
         """Who held, at the last look that found any, a lock that one of these sessions waited for."""
         self.has_given_up = False
         """Whether a statement was cancelled that waited for a lock."""
@@ -260,7 +260,7 @@ class Watchdog:
         self._locked_since = {pid: self._locked_since.get(pid, now) for pid in locked}
         if not rows:
             return
-        found = dict.fromkeys(Holder(*row[1:]) for row in rows)
+        found = dict.fromkeys(LockHolder(*row[1:]) for row in rows)
         self.holders = list(found)
         if now - self._said >= SAID_EVERY:
             self._said = now

@@ -25,7 +25,7 @@ from etl.database import LONG_PATIENCE
 from etl.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from etl.errors import DatabaseUnavailable
 from etl.tables import ANALYTICS, OPERATIONS, metadata
-from etl.watchdog import SAID_EVERY, Holder, Session, Watchdog, holders_text
+from etl.watchdog import SAID_EVERY, LockHolder, Session, Watchdog, holders_text
 
 log = structlog.get_logger(__name__)
 
@@ -161,7 +161,7 @@ def lock(connection: Connection) -> None:
         connection.rollback()
         now = time.monotonic()
         if now > min(say, give_up):
-            found = [Holder(*row) for row in connection.execute(text(HOLDERS))]
+            found = [LockHolder(*row) for row in connection.execute(text(HOLDERS))]
             connection.rollback()
             other = (
                 f"another process upgrades this schema ({holders_text(found)})"

@@ -52,7 +52,7 @@ class Selection(msgspec.Struct, frozen=True):
         return Person(field, (name,) if hashed is None else (name, hashed), self.workflow_id)
 
 
-class Found(msgspec.Struct, frozen=True):
+class EraseReport(msgspec.Struct, frozen=True):
     """What an erasure concerns."""
 
     runs: int
@@ -145,7 +145,9 @@ _COUNT |= {
 }
 
 
-def find(connection: Connection, selection: Selection, rules: Redaction = NO_REDACTION) -> Found:
+def find(
+    connection: Connection, selection: Selection, rules: Redaction = NO_REDACTION
+) -> EraseReport:
     """Count what `erase` would remove; changes nothing. `rules`: those in force, with their key.
 
     Raises:
@@ -163,7 +165,7 @@ def find(connection: Connection, selection: Selection, rules: Redaction = NO_RED
     if person is not None and person.field == "organization_id":
         rows["rollups"] = connection.execute(_COUNT_COUNTED, person.parameters).scalar_one()
     rows["dead_letters"] = len(letters)
-    return Found(
+    return EraseReport(
         len(ids),
         dict(rows),
         _not_read(connection, selection, person),
@@ -171,7 +173,7 @@ def find(connection: Connection, selection: Selection, rules: Redaction = NO_RED
     )
 
 
-def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACTION) -> Found:
+def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACTION) -> EraseReport:
     """Remove all that is stored of the selection's runs; what was removed. Safe to repeat, and beside a running service.
 
     Each transaction removes some runs whole. The search is repeated until it finds nothing, for
@@ -193,7 +195,7 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
     if person is not None and person.field == "organization_id":
         rows["rollups"] = database.transaction(lambda c: _delete_counted(c, person))
     return database.transaction(
-        lambda c: Found(
+        lambda c: EraseReport(
             runs, dict(rows), _not_read(c, selection, person), _hidden(c, person, rules)
         )
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from etl.analytics.amounts import PARTS, complete
-from etl.analytics.model_names import OPENROUTER, Entry, find
+from etl.analytics.model_names import OPENROUTER, CatalogEntry, find
 from etl.usage import CONTEXT_TIERS, STANDARD
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def why_none(model: str) -> str:
     return f"{PACKAGE} lists it without a price"
 
 
-def _of_tier(entry: Entry, name: str, tier: str) -> Iterator[DefaultPrice]:
+def _of_tier(entry: CatalogEntry, name: str, tier: str) -> Iterator[DefaultPrice]:
     info = entry.model
     if tier != STANDARD and not (entry.is_own and _variants(info, tier)):
         return
@@ -276,7 +276,11 @@ def _of_tier(entry: Entry, name: str, tier: str) -> Iterator[DefaultPrice]:
 
 
 def _amounts(
-    price: ModelPrice, above: int, up_to: int | None, entry: Entry, added: Mapping[str, Decimal]
+    price: ModelPrice,
+    above: int,
+    up_to: int | None,
+    entry: CatalogEntry,
+    added: Mapping[str, Decimal],
 ) -> dict[str, Decimal]:
     """The prices of all calls of such a length; without those that change within it, for they cannot be told."""
     tokens = [
@@ -292,7 +296,7 @@ def _amounts(
 
 
 def _at(
-    price: ModelPrice, tokens: int, entry: Entry, added: Mapping[str, Decimal]
+    price: ModelPrice, tokens: int, entry: CatalogEntry, added: Mapping[str, Decimal]
 ) -> dict[str, Decimal]:
     """All prices of a call with so many input tokens; none where it is sold by something that is not counted."""
     model, unlisted = entry.model.id, _UNLISTED if entry.provider.id == OPENROUTER else ()
@@ -385,7 +389,7 @@ def _variants(
     return [one.constraint for one in info.price_variants or () if one.when.items() <= context]
 
 
-def _added(entry: Entry, name: str) -> list[AddedPrice]:
+def _added(entry: CatalogEntry, name: str) -> list[AddedPrice]:
     return [
         one
         for one in ADDED
@@ -394,7 +398,7 @@ def _added(entry: Entry, name: str) -> list[AddedPrice]:
     ]
 
 
-def _amounts_added(entry: Entry, name: str, day: date) -> dict[str, Decimal]:
+def _amounts_added(entry: CatalogEntry, name: str, day: date) -> dict[str, Decimal]:
     return {
         part: amount
         for one in _added(entry, name)

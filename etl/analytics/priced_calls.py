@@ -35,7 +35,7 @@ class ModelUsage(msgspec.Struct, frozen=True):
     """For want of what; a call may lack several prices."""
 
 
-class Part(msgspec.Struct, frozen=True):
+class CostPart(msgspec.Struct, frozen=True):
     """A kind of usage of a call, without its parts that have prices of their own."""
 
     kind: str
@@ -47,7 +47,7 @@ class Part(msgspec.Struct, frozen=True):
     cost: Decimal | None
 
 
-class Explanation(msgspec.Struct, frozen=True):
+class CostExplanation(msgspec.Struct, frozen=True):
     """How the cost of a step comes about."""
 
     step_id: str
@@ -64,7 +64,7 @@ class Explanation(msgspec.Struct, frozen=True):
     is_absent: bool
     """The API shows it no longer: it counts nowhere."""
     price: Price | None
-    parts: list[Part]
+    parts: list[CostPart]
     cost: Decimal | None
     currency: str | None
     reported_cost: Decimal | None
@@ -181,7 +181,7 @@ def beyond(connection: Connection) -> tuple[int, int]:
     return models, calls
 
 
-def explain(connection: Connection, step_id: str) -> Explanation | None:
+def explain(connection: Connection, step_id: str) -> CostExplanation | None:
     """How the cost of this step comes about; None: there is no such step."""
     row = connection.execute(_EXPLAINED, {"step_id": step_id}).one_or_none()
     if row is None:
@@ -218,7 +218,7 @@ def explain(connection: Connection, step_id: str) -> Explanation | None:
         None if reasons else sum((part.cost for part in parts if part.cost is not None), Decimal(0))
     )
     in_dollars = price is not None and price.currency == "USD"
-    return Explanation(
+    return CostExplanation(
         step_id=step,
         run_id=run,
         node_id=node,
@@ -241,14 +241,14 @@ def explain(connection: Connection, step_id: str) -> Explanation | None:
     )
 
 
-def _parts(connection: Connection, step_id: str) -> list[Part]:
+def _parts(connection: Connection, step_id: str) -> list[CostPart]:
     rows = connection.execute(_PARTS, {"step_id": step_id})
-    return [Part(_NAMES[kind], *others) for kind, *others in rows]
+    return [CostPart(_NAMES[kind], *others) for kind, *others in rows]
 
 
 def _reasons(
     model: str | None, tier: str, day: date, is_call: bool, is_unmetered: bool, is_known: bool, price: Price | None,
-    parts: Sequence[Part],
+    parts: Sequence[CostPart],
 ) -> list[str]:  # fmt: skip
     if not is_call:
         return ["the step is not a call of a model"]

@@ -14,17 +14,17 @@ from etl.cli.display import counted
 from etl.errors import (
     ApiError,
     ConfigurationError,
+    InvalidIdentifier,
     NotFound,
     RequestRefused,
     ResponseTooLarge,
-    UnusableIdentifier,
 )
 from etl.terminal import plain
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from etl.ledger.requests import Forgotten, Tracked
+    from etl.ledger.requests import TrackReport, UntrackReport
     from etl.settings import Settings
 
 WorkflowId = Annotated[str, typer.Argument(help="The workflow's id.")]
@@ -64,7 +64,7 @@ def track(
         _check_id(one, "run")
     settings = invocation(context).settings()
     set_aside = 0
-    found: list[Tracked] = []
+    found: list[TrackReport] = []
     with app.open_database(settings) as database:
         configured = workflow in [one.id for one in settings.workflows]
         if not configured and not database.transaction(lambda c: workflows.is_known(c, workflow)):
@@ -99,7 +99,7 @@ def untrack(
 
     wanted = list(ids.given(run)) if run else None
 
-    def forget(connection: Connection) -> tuple[Forgotten, bool, bool]:
+    def forget(connection: Connection) -> tuple[UntrackReport, bool, bool]:
         return (
             requests.forget(connection, workflow, wanted),
             workflows.forget(connection, workflow),
@@ -141,10 +141,10 @@ def untrack(
         typer.echo("the configuration names such runs, so they come back: take them out of `runs`")
 
 
-def _entering(workflow: str, ids: Sequence[str]) -> Callable[[Connection], tuple[Tracked, int]]:
+def _entering(workflow: str, ids: Sequence[str]) -> Callable[[Connection], tuple[TrackReport, int]]:
     from etl.ledger import conflicts, requests, workflows
 
-    def enter(connection: Connection) -> tuple[Tracked, int]:
+    def enter(connection: Connection) -> tuple[TrackReport, int]:
         workflows.configure_unknown(connection, workflow)
         done = requests.track(connection, workflow, ids)
         return done, conflicts.set_aside(connection, done.conflicts)
@@ -183,7 +183,7 @@ async def _is_confirmed(settings: Settings, workflow: str, ids: Sequence[str]) -
         for one in ids[:PROBES]:
             try:
                 answer = await client.steps(workflow, one)
-            except (NotFound, RequestRefused, UnusableIdentifier):
+            except (NotFound, RequestRefused, InvalidIdentifier):
                 continue
             except ResponseTooLarge:
                 return True
@@ -193,7 +193,7 @@ async def _is_confirmed(settings: Settings, workflow: str, ids: Sequence[str]) -
     return False
 
 
-def _print_tracked(workflow: str, found: Sequence[Tracked], *, as_json: bool) -> None:
+def _print_tracked(workflow: str, found: Sequence[TrackReport], *, as_json: bool) -> None:
     new, known, removed = (
         sum(getattr(one, name) for one in found) for name in ("new", "known", "removed")
     )

@@ -52,7 +52,7 @@ class OrchestraClient:
     """Asks the API for whole answers. Used within one event loop; to be closed (`aclose`, or `async with`).
 
     Every method raises, after the retries that make sense: KeyRefused, WorkflowRefused, NotFound,
-    RequestRefused, ResponseTooLarge, UnusableIdentifier (before anything is sent), and
+    RequestRefused, ResponseTooLarge, InvalidIdentifier (before anything is sent), and
     ApiUnavailable when no attempt gave a usable answer. No error's text holds the key or anything
     of an answer's body.
     """

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from etl.ledger import dead_letters
 from etl.ledger.dead_letters import DeadLetter
-from etl.ledger.requests import Conflict, Taken
+from etl.ledger.requests import Conflict, TakenRequests
 from etl.records import Rejected
 
 # Of requests that cannot be used so many are kept as examples, each time the queue is emptied.
@@ -70,7 +70,7 @@ def set_aside(
     )
 
 
-def set_requests_aside(connection: Connection, taken: Taken) -> int:
+def set_requests_aside(connection: Connection, taken: TakenRequests) -> int:
     """Keep letters for what the queue held and the ledger cannot take; how many are new."""
     detail = "A request names a workflow or a run whose id cannot stand in a request's path."
     if more := max(len(taken.unusable) - EXAMPLES, 0):

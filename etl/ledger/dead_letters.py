@@ -302,7 +302,7 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
     """`loaded` or `discarded`; None while it is open."""
 
 
-class Retried(msgspec.Struct, frozen=True):
+class RetryReport(msgspec.Struct, frozen=True):
     """What a retry asked for."""
 
     letters: int
@@ -370,7 +370,7 @@ def unknown(connection: Connection, ids: Sequence[int]) -> list[int]:
     return [number for number in ids if number not in known]
 
 
-def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
+def retry(connection: Connection, ids: Sequence[int] | None) -> RetryReport:
     """Have the runs of these letters (None: of all open ones) read again, as `track` does.
 
     A letter stays open until its run has been read without the trouble; one that was discarded is
@@ -385,7 +385,7 @@ def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
         requests.track(connection, workflow_id, sorted(runs[workflow_id]))
         for workflow_id in sorted(runs)
     ]
-    return Retried(
+    return RetryReport(
         letters=len(rows),
         runs=sum(one.new + one.known for one in tracked),
         conflicts=sum(len(one.conflicts) for one in tracked),

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection, Row, text
 
-from etl.identifiers import fits_a_path
+from etl.identifiers import is_path_segment
 from etl.ledger import rebuilds
 
 Verdict = Literal["ok", "warning", "failing"]
@@ -286,7 +286,9 @@ def read(
             row,
             by_id.get(
                 row.id,
-                WatchedWorkflow(row.id, max_age, discover=all_workflows and fits_a_path(row.id)),
+                WatchedWorkflow(
+                    row.id, max_age, discover=all_workflows and is_path_segment(row.id)
+                ),
             ),
             configured=row.id in by_id,
             newest_gaps=gaps.get(row.id, ()),

@@ -34,7 +34,7 @@ class Sweep(msgspec.Struct, frozen=True):
     reconciled_at: datetime | None
 
 
-class Fenced(Exception):
+class SweepSuperseded(Exception):
     """Another sweep of this workflow has begun: this one must stop without a trace."""
 
 
@@ -302,7 +302,7 @@ def write_page(
         completion: with the last page of a complete sweep.
 
     Raises:
-        Fenced: another sweep has begun; nothing was written.
+        SweepSuperseded: another sweep has begun; nothing was written.
     """
     held = {"workflow_id": sweep.workflow_id, "token": sweep.token}
     own = connection.execute(_HOLD, {**held, "lease": lease}).one_or_none()
@@ -311,7 +311,7 @@ def write_page(
             # The answer to the COMMIT was lost, and this unit of work is being repeated: it is
             # done.
             return PageReport(0, 0, missed=completion.gap is not None)
-        raise Fenced(sweep.workflow_id)
+        raise SweepSuperseded(sweep.workflow_id)
     watermark = own.watermark
     seen = {**held, "requested_at": requested_at, "priority": priority}
     buried = _bury(connection, [run for run in runs if _is_beyond(run, own.run_horizon)], seen)
@@ -346,7 +346,7 @@ def write_page(
             connection, sweep.workflow_id, wanted, since=requested_at
         )
         if reconcile:
-            repaired = repairs.ask_again(connection, sweep.workflow_id, by_id, requested_at)
+            repaired = repairs.request_reread(connection, sweep.workflow_id, by_id, requested_at)
     new += len(buried)
     if completion is not None:
         if completion.gap is not None:

@@ -19,10 +19,10 @@ from etl.ledger.dead_letters import DeadLetter
 from etl.ledger.lifecycle import (
     DAILY,
     GONE_AFTER,
+    Decision,
     Observation,
     PollingPolicy,
-    Verdict,
-    judge,
+    decide,
     retry_in,
 )
 from etl.load.batch import RunWrite, WriteReport
@@ -214,8 +214,8 @@ class Loader:
             return report
         missing = [reading.claim.run_id for reading in mine if reading.not_found]
         gone = claims.vanished(connection, missing, gone_after=GONE_AFTER) if missing else set()
-        verdicts = {
-            reading.claim.run_id: self._judge(reading, gone=reading.claim.run_id in gone)
+        decisions = {
+            reading.claim.run_id: self._decide(reading, gone=reading.claim.run_id in gone)
             for reading in mine
         }
         recovered = self._recover(
@@ -224,7 +224,7 @@ class Loader:
         written = write(
             connection,
             [
-                _run_write(reading, verdicts[reading.claim.run_id])
+                _run_write(reading, decisions[reading.claim.run_id])
                 for reading in (recovered.get(reading.claim.run_id, reading) for reading in mine)
                 if _is_written(reading)
             ],
@@ -242,12 +242,12 @@ class Loader:
             ],
         )
         claims.settle(
-            connection, [_settlement(reading, verdicts[reading.claim.run_id]) for reading in mine]
+            connection, [_settlement(reading, decisions[reading.claim.run_id]) for reading in mine]
         )
         _count(report, mine, written)
         return report
 
-    def _judge(self, reading: Reading, *, gone: bool) -> Verdict:
+    def _decide(self, reading: Reading, *, gone: bool) -> Decision:
         known = reading.claim.known
         if reading.steps is not None:
             found = Observation(
@@ -261,18 +261,18 @@ class Loader:
                 has_steps=reading.has_steps,
                 digest=reading.digest,
             )
-            return judge(known, found, self._policy)
+            return decide(known, found, self._policy)
         if gone:
-            return Verdict("gone", None)
+            return Decision("gone", None)
         age = (reading.requested_at - known.opened_at).total_seconds()
         if age > self._policy.give_up_after:
             # What neither the list nor the API itself knows any more is not asked for again; other
             # troubles may pass.
-            return Verdict(
+            return Decision(
                 "stale", DAILY if known.listed or not reading.not_found else None, known.checks
             )
-        return Verdict(
-            "open", DAILY if reading.hopeless else retry_in(known.attempts + 1), known.checks
+        return Decision(
+            "open", DAILY if reading.is_permanent else retry_in(known.attempts + 1), known.checks
         )
 
     def _recover(self, connection: Connection, gone: Sequence[Reading]) -> dict[str, Reading]:
@@ -347,7 +347,7 @@ def _is_written(reading: Reading) -> bool:
     return reading.steps is not None or reading.claim.known.steps_observed_at is not None
 
 
-def _run_write(reading: Reading, verdict: Verdict) -> RunWrite:
+def _run_write(reading: Reading, decision: Decision) -> RunWrite:
     claim = reading.claim
     steps = reading.steps.steps if reading.steps is not None else ()
     over = reading.has_steps and reading.steps_terminal
@@ -357,7 +357,7 @@ def _run_write(reading: Reading, verdict: Verdict) -> RunWrite:
     return RunWrite(
         id=claim.run_id,
         workflow_id=claim.workflow_id,
-        tracking=verdict.tracking,
+        tracking=decision.tracking,
         observed=reading.run,
         stored=claim.run_observed_at is not None or reading.steps is None or recovered,
         derived_state=derive_run_state(step.state for step in steps),
@@ -376,15 +376,15 @@ def _run_write(reading: Reading, verdict: Verdict) -> RunWrite:
     )
 
 
-def _settlement(reading: Reading, verdict: Verdict) -> Settlement:
+def _settlement(reading: Reading, decision: Decision) -> Settlement:
     claim = reading.claim
     if reading.steps is None:
         return Settlement(
             run_id=claim.run_id,
-            tracking=verdict.tracking,
-            due_in=verdict.due_in,
+            tracking=decision.tracking,
+            due_in=decision.due_in,
             # A read that failed has found nothing new: the re-checks before it still count.
-            checks=verdict.checks,
+            checks=decision.checks,
             attempts=claim.known.attempts + 1,
             last_error=reading.problem,
             not_found_since=(claim.not_found_since or reading.requested_at)
@@ -393,9 +393,9 @@ def _settlement(reading: Reading, verdict: Verdict) -> Settlement:
         )
     return Settlement(
         run_id=claim.run_id,
-        tracking=verdict.tracking,
-        due_in=verdict.due_in,
-        checks=verdict.checks,
+        tracking=decision.tracking,
+        due_in=decision.due_in,
+        checks=decision.checks,
         steps_observed_at=reading.requested_at,
         read_digest=reading.digest,
         run_observed_at=reading.run_observed_at,

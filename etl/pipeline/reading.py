@@ -11,10 +11,10 @@ import msgspec
 
 from etl.errors import (
     ApiUnavailable,
+    InvalidIdentifier,
     NotFound,
     RequestRefused,
     ResponseTooLarge,
-    UnusableIdentifier,
     WorkflowRefused,
 )
 from etl.extract.client import OrchestraClient
@@ -62,7 +62,7 @@ class Reading(msgspec.Struct, frozen=True):
     """Whether `steps` is only a part of what the run has, out of dead letters."""
     problem: str | None = None
     not_found: bool = False
-    hopeless: bool = False
+    is_permanent: bool = False
     """Repeating the request soon will not help."""
     size: int = 0
     """Bytes held in memory."""
@@ -132,13 +132,13 @@ class Reader:
                 problem="the API answers 404 for its steps",
                 not_found=True,
             )
-        except (UnusableIdentifier, ResponseTooLarge) as error:
+        except (InvalidIdentifier, ResponseTooLarge) as error:
             reason: RejectionReason = (
                 "too_large" if isinstance(error, ResponseTooLarge) else "unusable_id"
             )
             letter = Rejected(reason, str(error), claim.run_id.encode())
             return Reading(
-                claim, self._clock.now(), rejected=(letter,), problem=str(error), hopeless=True
+                claim, self._clock.now(), rejected=(letter,), problem=str(error), is_permanent=True
             )
         except RequestRefused as error:
             return Reading(claim, self._clock.now(), problem=str(error))

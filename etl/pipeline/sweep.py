@@ -131,7 +131,7 @@ class Sweeper:
             with bound_contextvars(workflow=workflow_id, sweep=begun.token):
                 async with heartbeat(lambda: self._hold(begun), lease=self._lease):
                     await self._walk(begun, report, max_pages=max_pages, backfill=backfill)
-        except sweeps.Fenced:
+        except sweeps.SweepSuperseded:
             log.warning("sweep_superseded", workflow=workflow_id)
         except ApiError as error:
             problem = str(error)

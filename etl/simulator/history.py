@@ -20,8 +20,8 @@ from etl.simulator.runs import (
     ORGANIZATION_ID,
     SECOND,
     USER_ID,
-    Character,
     Json,
+    Profile,
     RunPlan,
     expected_at,
     iso_with_space,
@@ -115,7 +115,7 @@ class History:
             raise ValueError("arrivals_per_minute, pace, spacing or failure_rate is out of range")
         self._seed = seed & (1 << 64) - 1
         self._clock = now
-        self._character = Character(step_bytes=step_bytes, failure_rate=failure_rate, pace=pace)
+        self._profile = Profile(step_bytes=step_bytes, failure_rate=failure_rate, pace=pace)
         self._workflows = [
             make_workflow(self._seed, index, steps_per_run) for index in range(workflows)
         ]
@@ -356,7 +356,7 @@ class History:
             created = self._start(index, number)
         return plan_run(
             self._workflows[index],
-            self._character,
+            self._profile,
             Random((self._seed << 48) + key),
             run_id=self._id_of(key),
             created=created,

@@ -31,7 +31,7 @@ _UNIX_EPOCH = datetime(1970, 1, 1)
 _TEXTS_KEPT = 2
 
 
-class Character(msgspec.Struct, frozen=True):
+class Profile(msgspec.Struct, frozen=True):
     """What is the same for all runs of a history."""
 
     step_bytes: int
@@ -79,7 +79,7 @@ def longest_run(workflow: SimulatedWorkflow, pace: float) -> int:
 
 def plan_run(
     workflow: SimulatedWorkflow,
-    character: Character,
+    profile: Profile,
     random: Random,
     *,
     run_id: str,
@@ -93,8 +93,8 @@ def plan_run(
     `inputs` replaces those that would be drawn. From `reopened` on the last step runs again, for at
     least 5 s (times the pace).
     """
-    pace = character.pace
-    failure_rate = character.failure_rate
+    pace = profile.pace
+    failure_rate = profile.failure_rate
     chain = workflow.nodes
     last = len(chain) - 1
     if inputs is None:
@@ -137,7 +137,7 @@ def plan_run(
             clock = max(clock, reopened)
         appears = clock
         clock += _duration(random, 0.005, 0.3, pace)
-        situation = nodes.Situation(
+        situation = nodes.NodeContext(
             template=workflow.template,
             run_id=run_id,
             prompt=str(inputs.get("prompt", "")),
@@ -145,9 +145,9 @@ def plan_run(
             started=clock / SECOND,
             model=model,
             temperature=temperature(version),
-            step_bytes=character.step_bytes,
+            step_bytes=profile.step_bytes,
         )
-        work = nodes.perform(node, random, situation)
+        work = nodes.run_node(node, random, situation)
         content["inputs"], content["outputs"], expected = work.inputs, work.outputs, work.expected
         duration = int(
             _duration(random, *nodes.SECONDS[node.type], pace)

@@ -227,14 +227,14 @@ def _step(
     status = fields.text("status")
     state = states.state_of(status)
     if state == "unknown" and status is not None:
-        findings.deviates("status", "unknown_status", status)
+        findings.add_drift("status", "unknown_status", status)
     inputs = fields.payload("inputs")
     outputs = fields.payload("outputs")
     seen = read_generation(
         _readable(inputs, members.get("inputs")), _readable(outputs, members.get("outputs"))
     )
     for deviation in seen.deviations:
-        findings.deviates(deviation.path, deviation.kind, deviation.found)
+        findings.add_drift(deviation.path, deviation.kind, deviation.found)
     if answered is not None:
         seen = with_facts_of(answered, seen)
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)

@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from etl.transform.bodies import OUTPUTS, Completion, may_tell_usage
 from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
+from etl.transform.model_responses import OUTPUTS, Completion, may_hold_usage
 from etl.transform.scanner import REFUSALS
 from etl.transform.usage_names import FLAGS, MONEY, WORDS
 from etl.transform.usage_parts import plain_usage, usage_of
@@ -188,8 +188,8 @@ def _may_tell_usage(outputs: Raw, made: _Outputs, result: _Result) -> bool:
         return True
     # What an integration gives stands in an envelope of the API: nothing else is looked at.
     if result.data is not UNSET:
-        return may_tell_usage(result.data)
-    return may_tell_usage(outputs if made.result is UNSET else made.result)
+        return may_hold_usage(result.data)
+    return may_hold_usage(outputs if made.result is UNSET else made.result)
 
 
 def _with_usage(read: Generation, completion: Completion) -> Generation:

@@ -137,7 +137,7 @@ def decode_run(
     status = fields.text("status")
     state = states.state_of(status)
     if state == "unknown" and status is not None:
-        findings.deviates("status", "unknown_status", status)
+        findings.add_drift("status", "unknown_status", status)
     run = Run(
         id=run_id,
         status=status,

@@ -299,7 +299,7 @@ class Orders:
 
     def _write(self, begun: sweeps.Sweep, listed: tuple[ListedRun, ...], at: datetime) -> None:
         done = sweeps.SweepResult(whole_list=True, to_the_end=True, listed=1, new_runs=0)
-        with contextlib.suppress(sweeps.Fenced):
+        with contextlib.suppress(sweeps.SweepSuperseded):
             self._database.transaction(
                 lambda c: sweeps.write_page(
                     c, begun, listed, requested_at=at, lease=60, priority=0, completion=done

@@ -182,7 +182,7 @@ def test_a_page_of_a_superseded_sweep_is_refused(database: Database, database_ur
         database_url, "UPDATE orchestra_etl.sweeps SET leased_until = now() - interval '1 second'"
     )
     _write(database, _sweep(database), _row("completed"))
-    with pytest.raises(sweeps.Fenced):
+    with pytest.raises(sweeps.SweepSuperseded):
         _write(database, old, _row("running"))
     assert _claim(database)[0].listing == _listed(_row("completed"))[0].listing
 

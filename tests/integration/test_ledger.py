@@ -375,7 +375,7 @@ def test_a_completion_replayed_after_a_lost_commit_is_refused(
         _ledger(database_url),
     ) == before
     _page(database, _begin(database), _row("r"))
-    with pytest.raises(sweeps.Fenced):
+    with pytest.raises(sweeps.SweepSuperseded):
         _page(database, sweep, _row("r", "running"))
 
 

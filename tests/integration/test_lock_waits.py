@@ -19,7 +19,7 @@ from etl.cli import db
 from etl.database import Database
 from etl.errors import DatabaseUnavailable
 from etl.schema import upgrade
-from etl.watchdog import Holder, holders_text
+from etl.watchdog import LockHolder, holders_text
 from tests.command_line import command_line
 from tests.support import query, wait_until
 
@@ -197,12 +197,12 @@ def test_waiting_for_no_lock_says_nothing(database_url: str) -> None:
 def test_who_holds_a_lock_in_words() -> None:
     """Names are data, cut and on one line; what a user may not see, and a prepared transaction, are left out."""
     since = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    known = Holder(7, "jane\n", "x" * 100, since, "orchestra.steps")
+    known = LockHolder(7, "jane\n", "x" * 100, since, "orchestra.steps")
     assert (
         str(known)
         == f"pid 7, user jane, application {'x' * 62}…, in a transaction since 2026-03-01 12:00:00 UTC"
     )
-    assert holders_text([Holder(0, None, None, None, None)]) == "held by a prepared transaction"
+    assert holders_text([LockHolder(0, None, None, None, None)]) == "held by a prepared transaction"
     assert holders_text([known] * 4).endswith("; and others")
 
 

@@ -275,7 +275,7 @@ def test_every_published_price_is_what_the_package_computes() -> None:
             continue
         for model in provider.models:
             for one in default_prices._of_tier(
-                model_names.Entry(provider, model), model.id, STANDARD
+                model_names.CatalogEntry(provider, model), model.id, STANDARD
             ):
                 past = one.valid_until is not None and one.valid_until <= TODAY
                 if past or one.valid_from > TODAY or "output" not in one.amounts or one.added:

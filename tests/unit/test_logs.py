@@ -111,9 +111,9 @@ def test_libraries_speak_from_warning_up(name: str) -> None:
 def test_a_hidden_secret_appears_nowhere() -> None:
     """Masked in texts, keys, lists, objects, exceptions and libraries' messages, and in the forms a URL gives it."""
     logs.configure("debug", "json", stream := io.StringIO())
-    logs.hide(SECRET)
-    logs.hide("")
-    logs.hide(None)
+    logs.add_secret(SECRET)
+    logs.add_secret("")
+    logs.add_secret(None)
     log.info(
         f"key {SECRET}",
         url="http://h/?k=s3%2Fcret%20key&l=s3%2Fcret+key&m=s3/cret%20key",
@@ -136,8 +136,8 @@ def test_a_hidden_secret_appears_nowhere() -> None:
 
 def test_the_longest_secret_is_masked_first() -> None:
     """A secret that holds another leaves no rest behind."""
-    logs.hide("abc")
-    logs.hide("abcdef")
+    logs.add_secret("abc")
+    logs.add_secret("abcdef")
     assert logs.mask("abcdef abc") == "******** ********"
 
 
@@ -151,9 +151,9 @@ def test_of_a_strange_exception_only_the_type_is_shown() -> None:
         log.exception("failed")
         log.error("failed", cause=error)
         logging.getLogger("apscheduler").error("job raised\npayload", exc_info=True)
-        logs.trace(error)
+        logs.log_traceback(error)
         logs.configure("debug", "json", stream)
-        logs.trace(error)
+        logs.log_traceback(error)
     assert [event.get("error") or event["cause"] for event in events(stream)] == ["ValueError"] * 5
     *quiet, traced = stream.getvalue().splitlines()
     assert "payload" not in "".join(quiet)

@@ -14,8 +14,8 @@ import pytest
 from genai_prices.data_snapshot import get_snapshot
 from msgspec import Raw
 
-from etl.transform.bodies import CONTAINERS
 from etl.transform.generation import Generation, read_generation
+from etl.transform.model_responses import CONTAINERS
 from etl.transform.usage_names import ALL, FINISH_REASONS, NAMES, Name, tree
 from etl.usage import BITS, KINDS, Usage, charged
 from tests.provider_bodies import SAMPLES, Sample

@@ -96,7 +96,7 @@ _CONTAINERS = frozenset(CONTAINERS)
 _HOLD = _TELL | _CONTAINERS
 
 
-def may_tell_usage(value: Raw, depth: int = 0) -> bool:
+def may_hold_usage(value: Raw, depth: int = 0) -> bool:
     """Whether it is worth while to look for a response in a value: most payloads hold none, and are told apart fast."""
     first = memoryview(value)[0]
     if first == _OBJECT:
@@ -109,19 +109,19 @@ def may_tell_usage(value: Raw, depth: int = 0) -> bool:
                 return True
             # Without the cost of any(): this is asked of every step.
             for name in _CONTAINERS & members.keys():
-                if depth < _MAX_DEPTH and may_tell_usage(members[name], depth + 1):
+                if depth < _MAX_DEPTH and may_hold_usage(members[name], depth + 1):
                     return True
         names = "\n".join(members)
         if ("oken" in names or "sage" in names) and any(map(looks_like_usage, members)):
             return True
-        return len(members) <= _FEW and any(map(_may_hold_usage, members.values()))
+        return len(members) <= _FEW and any(map(_object_may_hold_usage, members.values()))
     if first in b'["':
         text = bytes(value)
         return b"usage" in text or b"oken" in text or b"eval_count" in text
     return False
 
 
-def _may_hold_usage(value: Raw) -> bool:
+def _object_may_hold_usage(value: Raw) -> bool:
     """Whether an object may hold usage, at any depth. Arrays are left alone: most are long, of documents or rows."""
     view = memoryview(value)
     return view[0] == _OBJECT and view.nbytes <= _MAX_USAGE_BYTES and _USAGE in bytes(view)
@@ -218,13 +218,13 @@ class Completion:
             self._uses["batch"] = True
         for name in CONTAINERS:
             raw = members.get(name)
-            if raw is not None and depth < _MAX_DEPTH and may_tell_usage(raw):
+            if raw is not None and depth < _MAX_DEPTH and may_hold_usage(raw):
                 self.look(bytes(raw), f"{path}.{name}", depth + 1)
         for name, raw in members.items():
             if len(self._unknown) >= _MAX_UNKNOWN:
                 return
             if name not in _CONTAINERS and (
-                looks_like_usage(name) or (len(members) <= _FEW and _may_hold_usage(raw))
+                looks_like_usage(name) or (len(members) <= _FEW and _object_may_hold_usage(raw))
             ):
                 self._unknown.append((path, name, raw))
 

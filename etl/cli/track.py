@@ -109,7 +109,7 @@ def untrack(
     settings = invocation(context).settings()
     with app.open_database(settings) as database:
         done, forgotten, history = database.transaction(forget)
-    if not any((done.runs, done.requests, done.letters, forgotten)):
+    if not any((done.runs, done.requests, done.dead_letters, forgotten)):
         why = (
             "what the API has shown is history, see `orchestra-etl erase`"
             if history
@@ -127,12 +127,12 @@ def untrack(
     )
     if as_json:
         print_json(
-            {"workflow_id": workflow, "runs": done.runs, "requests": done.requests, "dead_letters": done.letters,
+            {"workflow_id": workflow, "runs": done.runs, "requests": done.requests, "dead_letters": done.dead_letters,
              "workflow_forgotten": forgotten, "in_configuration": named}
         )  # fmt: skip
         return
     typer.echo(
-        f"{counted(done.runs, 'run')}, {counted(done.requests, 'request')} and {counted(done.letters, 'dead letter')} forgotten"
+        f"{counted(done.runs, 'run')}, {counted(done.requests, 'request')} and {counted(done.dead_letters, 'dead letter')} forgotten"
         + ("; so is the workflow, of which nothing else is known" if forgotten else "")
     )
     if history:

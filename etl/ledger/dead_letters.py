@@ -305,7 +305,7 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
 class RetryReport(msgspec.Struct, frozen=True):
     """What a retry asked for."""
 
-    letters: int
+    dead_letters: int
     runs: int
     """Runs that will be read again."""
     without_run: tuple[int, ...]
@@ -386,7 +386,7 @@ def retry(connection: Connection, ids: Sequence[int] | None) -> RetryReport:
         for workflow_id in sorted(runs)
     ]
     return RetryReport(
-        letters=len(rows),
+        dead_letters=len(rows),
         runs=sum(one.new + one.known for one in tracked),
         conflicts=sum(len(one.conflicts) for one in tracked),
         without_run=tuple(sorted(row.id for row in rows if not row.run_id)),

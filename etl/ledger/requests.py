@@ -158,7 +158,7 @@ class UntrackReport(msgspec.Struct, frozen=True):
     runs: int
     requests: int
     """Requests that still waited in the queue."""
-    letters: int
+    dead_letters: int
     """What had been set aside of these runs."""
 
 

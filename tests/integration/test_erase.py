@@ -360,7 +360,7 @@ def _retry(world: World) -> None:
         run_id,
     )
     done = world.database.transaction(lambda c: dead_letters.retry(c, [row["id"]]))
-    assert (done.letters, done.runs, done.removed) == (0, 0, 1)
+    assert (done.dead_letters, done.runs, done.removed) == (0, 0, 1)
     world.database.transaction(lambda c: dead_letters.retry(c, None))
     query(world.url, "DELETE FROM orchestra_etl.dead_letters")
     world.sync()

@@ -132,7 +132,8 @@ def untrack(
         )  # fmt: skip
         return
     typer.echo(
-        f"{counted(done.runs, 'run')}, {counted(done.requests, 'request')} and {counted(done.dead_letters, 'dead letter')} forgotten"
+        f"{counted(done.runs, 'run')}, {counted(done.requests, 'request')} and "
+        f"{counted(done.dead_letters, 'dead letter')} forgotten"
         + ("; so is the workflow, of which nothing else is known" if forgotten else "")
     )
     if history:

@@ -131,7 +131,7 @@ def _identity(source: bytes) -> bytes | None:
 
 def write_runs(
     connection: Connection,
-    found: Sequence[RunWrite],
+    batch: Sequence[RunWrite],
     written: WriteReport,
     guard: Isolation | None = None,
 ) -> None:
@@ -168,9 +168,9 @@ def write_runs(
         written.runs_inserted += inserted
         written.runs_updated += sum(row.changed for row in rows) - inserted
 
-    kept = [run for run in found if run.observed is None and run.stored]
+    kept = [run for run in batch if run.observed is None and run.stored]
     fresh = _changed(
-        connection, [run for run in found if run.observed is not None or not run.stored]
+        connection, [run for run in batch if run.observed is not None or not run.stored]
     )
     if fresh and guard is None:
         work(fresh)

@@ -97,7 +97,7 @@ _MOVE_STEPS = text("""
 
 def write_steps(
     connection: Connection,
-    found: Sequence[RunWrite],
+    batch: Sequence[RunWrite],
     written: WriteReport,
     guard: Isolation | None = None,
 ) -> None:
@@ -106,10 +106,10 @@ def write_steps(
     Nobody else writes the steps of these runs meanwhile: the caller holds the ledger's locks on
     them.
     """
-    workflows = {run.id: run.workflow_id for run in found}
+    workflows = {run.id: run.workflow_id for run in batch}
     # By run: that another run of the batch answers with a step's id does not mean that its owner
     # still does.
-    answered = {run.id: {step.id for step in run.steps} for run in found if run.complete}
+    answered = {run.id: {step.id for step in run.steps} for run in batch if run.complete}
     stored: dict[str, bytes | None] = {}  # content hash by id; None of a step that is marked absent
     owners: dict[str, str] = {}
     missing: list[str] = []
@@ -122,7 +122,7 @@ def write_steps(
             missing.append(id)
         if workflow_id != workflows[run_id]:
             moved.add(run_id)
-    for run in found:
+    for run in batch:
         for step in run.steps:
             owners.setdefault(step.id, run.id)
 
@@ -154,7 +154,7 @@ def write_steps(
         written.steps_inserted += landed - len(known)
 
     changed: list[tuple[RunWrite, Step]] = []
-    for run in found:
+    for run in batch:
         for step in run.steps:
             if owners[step.id] != run.id:
                 set_conflict_aside(run, step)
@@ -211,18 +211,20 @@ def _update_payloads(connection: Connection, known: Sequence[Step]) -> None:
 
 
 def update_payloads(
-    connection: Connection, name: Literal["inputs", "outputs"], found: Mapping[str, Payload | None]
+    connection: Connection,
+    name: Literal["inputs", "outputs"],
+    payloads: Mapping[str, Payload | None],
 ) -> None:
     """Store these payloads of stored steps, by the step's id; None: nothing of it may stay."""
     rows = [
         (id, *msgspec.structs.astuple(payload))
-        for id, payload in found.items()
+        for id, payload in payloads.items()
         if payload is not None
     ]
     if rows:
         _STAGED_PAYLOADS[name].fill(connection, rows)
         connection.execute(_UPSERT_PAYLOADS[name])
-    gone = [id for id, payload in found.items() if payload is None]
+    gone = [id for id, payload in payloads.items() if payload is None]
     if gone:
         connection.execute(_DROP_PAYLOADS[name], {"ids": gone})
 

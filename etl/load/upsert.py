@@ -13,13 +13,13 @@ from etl.load.steps import write_steps
 
 
 def write(
-    connection: Connection, found: Sequence[RunWrite], *, isolate: bool = False
+    connection: Connection, batch: Sequence[RunWrite], *, isolate: bool = False
 ) -> WriteReport:
     """Store what a poll found; rows that are stored already and unchanged are not written.
 
     Args:
         connection: in a transaction that holds the ledger's locks on these runs.
-        found: the runs, each at most once.
+        batch: the runs, each at most once.
         isolate: find single rows that PostgreSQL refuses by bisection and set them aside, so that the rest lands.
             Without it the error is raised.
 
@@ -27,8 +27,8 @@ def write(
         psycopg.Error, sqlalchemy.exc.DBAPIError: the database refuses; nothing of this call may be kept.
     """
     written = WriteReport()
-    found = retention.within(connection, found)
+    batch = retention.within(connection, batch)
     guard = Isolation(connection) if isolate else None
-    write_runs(connection, found, written, guard)
-    write_steps(connection, found, written, guard)
+    write_runs(connection, batch, written, guard)
+    write_steps(connection, batch, written, guard)
     return written

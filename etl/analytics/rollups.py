@@ -1,7 +1,7 @@
 """Keeps the rollups equal to what follows from the runs and steps.
 
 Groups (a workflow's hour, see `rollup_queries`) whose runs or steps changed are queued by the transaction
-that changed them, and are computed here anew, whole: nothing is added up twice, and nothing depends
+that changed them, and are recomputed here, whole: nothing is added up twice, and nothing depends
 on the order of arrival.
 
 What a run counts outlives it: the transaction that prunes runs also adds what these count to rows
@@ -290,7 +290,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def refresh(connection: Connection, limit: int = BATCH) -> RefreshReport:
-    """Compute some of the queue's groups anew. One alone that cannot be computed is put back.
+    """Recompute some of the queue's groups. One alone that cannot be computed is put back.
 
     Args:
         connection: in a READ COMMITTED transaction.
@@ -340,7 +340,7 @@ def _not_frozen(connection: Connection, groups: Sequence[Group]) -> list[Group]:
 def _compute(
     connection: Connection, groups: Sequence[Group], around: Sequence[Group], done: RefreshReport
 ) -> None:
-    """Write these groups anew, and the days of those `around`; count in `done` what is written."""
+    """Rewrite these groups, and the days of those `around`; count in `done` what is written."""
     wanted = {
         "workflow_ids": [group.workflow_id for group in groups],
         "hours": [group.hour for group in groups],

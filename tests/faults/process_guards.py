@@ -65,9 +65,9 @@ def consumed_first() -> None:
     load = Loader.load
 
     def postponed(
-        connection: Connection, found: Sequence[RunWrite], *, isolate: bool = False
+        connection: Connection, batch: Sequence[RunWrite], *, isolate: bool = False
     ) -> WriteReport:
-        later.append(found)
+        later.append(batch)
         return WriteReport()
 
     def in_two(self: Loader, readings: Sequence[Any]) -> LoadReport:

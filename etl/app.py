@@ -15,9 +15,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from etl import logs, schema
 from etl.admin import rebuild, redaction, retention, roles
-from etl.admin.rebuild import Rebuilt
-from etl.admin.redaction import Redacted
-from etl.admin.retention import Horizons, Pruned
+from etl.admin.rebuild import RebuildReport
+from etl.admin.redaction import RedactionReport
+from etl.admin.retention import Horizons, PruneReport
 from etl.analytics import price_lists, prices, rollups
 from etl.database import INTERACTIVE, Database
 from etl.embedded.postgres import EmbeddedPostgres, default_home
@@ -28,18 +28,18 @@ from etl.ledger.clock import DatabaseClock
 from etl.ledger.lifecycle import PollingPolicy
 from etl.pipeline.budget import RequestBudget
 from etl.pipeline.loading import Loader
-from etl.pipeline.passes import Passes, WorkflowPlan
 from etl.pipeline.poll import Poller
 from etl.pipeline.reading import Reader
 from etl.pipeline.sweep import Sweeper
+from etl.pipeline.sync import Syncer, WorkflowPlan
 from etl.reports import status
 from etl.reports.status import Status
-from etl.reports.verdict import Watched
-from etl.settings import EMBEDDED, Settings, Workflow
-from etl.settings.prices import ModelPrice
+from etl.reports.verdict import WatchedWorkflow
+from etl.settings import EMBEDDED, Settings, WorkflowSettings
+from etl.settings.prices import PriceSettings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
-from etl.transform.redact import Redaction, Rule
+from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.states import StateMap
 
 log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 # Seconds between sweeps of a workflow that is not configured (api.all_workflows).
-DEFAULT_INTERVAL: float = Workflow.model_fields["interval"].default
+DEFAULT_INTERVAL: float = WorkflowSettings.model_fields["interval"].default
 # A failure is called one when a workflow is this much (seconds) behind its own schedule: a restart,
 # a deployment or an hourly cron line in place of the service are none.
 GRACE = 7200.0
@@ -75,7 +75,7 @@ def _server_url(settings: Settings) -> str:
         raise ConfigurationError(f"the database URL has become {EMBEDDED}: start again to use that")
     for name, value in conninfo_to_dict(url).items():
         if is_secret(name):
-            logs.hide(str(value))
+            logs.add_secret(str(value))
     return url
 
 
@@ -108,7 +108,7 @@ def open_database(settings: Settings, *, patient: bool = False) -> Iterator[Data
             if ours and not schema.read(database).is_current and schema.upgrade(url):
                 roles.refresh(database)
                 if (due := database.transaction(rebuilds.due)) is not None:
-                    log.warning("rebuild_due", problem=due.advice)
+                    log.warning("rebuild_required", problem=due.advice)
             schema.check(database)
             yield database
         finally:
@@ -131,7 +131,7 @@ async def open_client(
     def key() -> str:
         """Read for every request, so that a renewed key file takes effect; never to be seen in a log."""
         found = settings.read_api_key()
-        logs.hide(found)
+        logs.add_secret(found)
         return found
 
     key()
@@ -158,7 +158,7 @@ class Jobs(msgspec.Struct, frozen=True):
     """The parts that a command works with."""
 
     client: OrchestraClient
-    passes: Passes
+    syncer: Syncer
     poller: Poller
 
 
@@ -199,18 +199,28 @@ async def open_jobs(
         )
         poller = Poller(
             database,
-            Reader(client, clock, states, node_types, rules),
+            Reader(
+                client=client, clock=clock, states=states, node_types=node_types, redaction=rules
+            ),
             Loader(database, policy, states, rules),
             clock,
             concurrency=settings.api.concurrency,
             lease=polling.lease,
         )
-        passes = Passes(
-            database, client, sweeper, poller, clock, plans(settings),
-            all_workflows=settings.api.all_workflows, describe_every=polling.reconcile, node_types=node_types, states=states,
+        syncer = Syncer(
+            database=database,
+            client=client,
+            sweeper=sweeper,
+            poller=poller,
+            clock=clock,
+            plans=plans(settings),
+            all_workflows=settings.api.all_workflows,
+            metadata_every=polling.reconcile,
+            node_types=node_types,
+            states=states,
             redaction=rules,
-        )  # fmt: skip
-        yield Jobs(client, passes, poller)
+        )
+        yield Jobs(client=client, syncer=syncer, poller=poller)
 
 
 async def serve(settings: Settings, database: Database) -> None:
@@ -227,14 +237,14 @@ async def serve(settings: Settings, database: Database) -> None:
     health = Health()
     metrics = health.metrics
     metrics.watch_connections(database.connections)
-    health.watch_database(lambda: database.problem, lambda: database.is_away)
+    health.watch_database(lambda: database.problem, lambda: database.is_unavailable)
     schedules = [Schedule(one.id, one.interval, one.cron) for one in settings.workflows]
     async with (
         open_jobs(settings, database, on_request=metrics.count_request) as jobs,
         health.served(settings.service.host, settings.service.port),
     ):
         daemon = Daemon(
-            jobs.passes,
+            jobs.syncer,
             health,
             schedules,
             default_interval=DEFAULT_INTERVAL,
@@ -247,7 +257,7 @@ async def serve(settings: Settings, database: Database) -> None:
 
 async def refresh_rollups(
     settings: Settings, database: Database, stopped: Callable[[], bool] = lambda: False
-) -> rollups.Refreshed:
+) -> rollups.RefreshReport:
     """Bring the rollups up to date with the steps, and the prices with the models, in a thread; ends early once `stopped`
     says so.
 
@@ -264,7 +274,7 @@ async def prune(
     database: Database,
     wanted: Horizons,
     stopped: Callable[[], bool] = lambda: False,
-) -> Pruned:
+) -> PruneReport:
     """Remove what is older than these horizons; ends early once `stopped` says so.
 
     Raises:
@@ -280,7 +290,7 @@ async def redact_stored(
     database: Database,
     workflows: Sequence[str] | None = None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Redacted:
+) -> RedactionReport:
     """Bring what is stored, of these workflows or of all, under the rules in force; ends early once `stopped` says so.
 
     Raises:
@@ -302,7 +312,7 @@ async def rebuild_stored(
     database: Database,
     only: Sequence[str] | None = None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Rebuilt:
+) -> RebuildReport:
     """Read the stored steps, of these workflows or of all, again by newer rules; ends early once `stopped` says so.
 
     Raises:
@@ -337,7 +347,7 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
         DatabaseError: the database cannot be used.
     """
     watched = [
-        Watched(
+        WatchedWorkflow(
             one.id,
             GRACE + _longest_pause(one) if max_age is None else max_age,
             one.name,
@@ -351,13 +361,13 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
     )
 
 
-def _longest_pause(workflow: Workflow) -> float:
+def _longest_pause(workflow: WorkflowSettings) -> float:
     """Seconds between two sweeps at most."""
     if workflow.cron is None:
         return workflow.interval
     from etl import cron  # 100 ms, and most configurations have no cron line
 
-    return cron.parse(workflow.cron).longest_pause(datetime.now(UTC).date())
+    return cron.parse(workflow.cron).longest_interval(datetime.now(UTC).date())
 
 
 def resolve_prices(settings: Settings, database: Database) -> int:
@@ -370,9 +380,9 @@ def resolve_prices(settings: Settings, database: Database) -> int:
     return database.transaction(lambda c: prices.resolve(c, rules))
 
 
-def price_rule(setting: ModelPrice) -> price_lists.Rule:
+def price_rule(setting: PriceSettings) -> price_lists.PriceRule:
     """A price as it may be configured or set by command."""
-    return price_lists.Rule(
+    return price_lists.PriceRule(
         model=setting.model,
         currency=setting.currency,
         amounts=setting.amounts,
@@ -386,10 +396,10 @@ def price_rule(setting: ModelPrice) -> price_lists.Rule:
 def open_redaction(settings: Settings) -> Redaction:
     """The redaction rules with their key. Raises ConfigurationError where the key cannot be read."""
     key = settings.read_redaction_key()
-    logs.hide(key)
+    logs.add_secret(key)
     return Redaction(
         [
-            Rule(rule.path, rule.action, rule.workflow, rule.node)
+            RedactionRule(rule.path, rule.action, rule.workflow, rule.node)
             for rule in settings.redaction.rules
         ],
         key,

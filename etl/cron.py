@@ -89,7 +89,7 @@ class Cron(msgspec.Struct, frozen=True):
         ]
         return triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
 
-    def longest_pause(self, since: date) -> float:
+    def longest_interval(self, since: date) -> float:
         """Seconds between two times at most, in the years that follow."""
         times = [60.0 * minute + 3600.0 * hour for hour in self.hours for minute in self.minutes]
         overnight = times[0] - times[-1]
@@ -126,7 +126,12 @@ def parse(line: str) -> Cron:
     )
     either = not fields[2].startswith("*") and not fields[4].startswith("*")
     found = Cron(
-        minutes, hours, days, months, tuple(sorted({number % 7 for number in weekdays})), either
+        minutes=minutes,
+        hours=hours,
+        days=days,
+        months=months,
+        weekdays=tuple(sorted({number % 7 for number in weekdays})),
+        either=either,
     )
     if found.trigger().get_next_fire_time(None, datetime.now(ZONE)) is None:
         raise ValueError("is a cron line that never comes due")

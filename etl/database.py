@@ -19,19 +19,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from etl import conninfo, privileges, session
-from etl.errors import ConfigurationError, ConnectionRefused, DatabaseError, DatabaseUnavailable
-from etl.lookout import ANSWER, Lookout, Session, holders_text
-from etl.outage import Outage
-from etl.refusals import (
+from etl.database_errors import (
     LOCK_NOT_AVAILABLE,
     READ_ONLY,
     SILENT,
-    Refusal,
+    Diagnosis,
+    diagnose,
     is_transient,
     message,
-    refusal,
     sqlstate,
 )
+from etl.errors import ConfigurationError, ConnectionRefused, DatabaseError, DatabaseUnavailable
+from etl.outage import Outage
+from etl.watchdog import ANSWER, Session, Watchdog, holders_text
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -103,7 +103,7 @@ class Database:
             patience if outage_patience is None else min(patience, outage_patience)
         )
         self._outage = Outage()
-        self._lookout = self.lookout()
+        self._watchdog = self.watchdog()
         self._repeats_said: dict[str, float] = {}
         self._users = 0
         self._idle = threading.Condition()
@@ -142,9 +142,9 @@ class Database:
         self._outage.over(read_only=begun.read_only)
 
     @property
-    def is_away(self) -> bool:
+    def is_unavailable(self) -> bool:
         """Whether this process cannot even read from the database now."""
-        return self._outage.is_away
+        return self._outage.is_unavailable
 
     @property
     def problem(self) -> str | None:
@@ -158,7 +158,7 @@ class Database:
             # It was readable when the work began: trouble with the database, after which a service
             # tries again.
             raise self._unusable(str(error)) from None
-        with self._lookout.waiting(None):
+        with self._watchdog.waiting(None):
             made = self._open(url, "orchestra-etl", self._connect_seconds(url))
         encoding = made.info.parameter_status("server_encoding")
         if encoding not in ("UTF8", None):  # None: a pooler that does not tell
@@ -167,19 +167,23 @@ class Database:
                 f"the database's encoding is {encoding}, which cannot hold every value: check DATABASE_URL, or make "
                 "a database with ENCODING 'UTF8' TEMPLATE template0"
             )
-        made.limit, made.patience, made.lookout = self._limit, self._outage_patience, self._lookout
+        made.limit, made.patience, made.watchdog = (
+            self._limit,
+            self._outage_patience,
+            self._watchdog,
+        )
         self._sessions.add(made)
         return made
 
     def _connect_seconds(self, url: str) -> float:
         """For one address: all of them must be tried before a person who waits gives up."""
-        if self._lookout.is_silent or self._ending.is_set():
+        if self._watchdog.is_silent or self._ending.is_set():
             return ANSWER
         return min(10.0, self._outage_patience / conninfo.attempts(url))
 
     def _connect_to_look(self) -> Session:
         url = self._url if isinstance(self._url, str) else self._url()
-        return self._open(url, "orchestra-etl lookout", ANSWER)
+        return self._open(url, "orchestra-etl watchdog", ANSWER)
 
     def _open(self, url: str, application_name: str, connect_seconds: float) -> Session:
         made = Session.connect(
@@ -227,13 +231,13 @@ class Database:
                     raise DatabaseError(
                         f"the database refuses a statement (SQLSTATE {code}): check the schema with `orchestra-etl db check`"
                     ) from None
-                found = self.explained(error)
-                if not found.lasting and not is_transient(error):
+                found = self.diagnose(error)
+                if not found.permanent and not is_transient(error):
                     raise
                 problem = self._note(found)
-                if found.lasting:
+                if found.permanent:
                     raise ConnectionRefused(problem) from None
-                away_since = (away_since or tried) if found.away else None
+                away_since = (away_since or tried) if found.unavailable else None
                 give_up = (
                     began + self._patience
                     if away_since is None
@@ -259,28 +263,28 @@ class Database:
         """Whether the process ends: what the server is still at may be broken off."""
         return self._ending.is_set()
 
-    def _note(self, found: Refusal) -> str:
+    def _note(self, found: Diagnosis) -> str:
         """Log why a unit of work has failed, unless that was said just now; the line to raise."""
         problem = self._line(found)
-        if found.away:
+        if found.unavailable:
             self._outage.met(problem, read_only=found.problem.startswith(READ_ONLY.problem))
             return problem
         now = time.monotonic()
         if now - self._repeats_said.get(found.problem, -math.inf) >= REPEAT_SAID_EVERY:
             self._repeats_said[found.problem] = now
-            log.warning("database_retry", problem=problem)
+            log.warning("transaction_retried", problem=problem)
         return problem
 
-    def lookout(self, lock_patience: float | None = None) -> Lookout:
+    def watchdog(self, lock_patience: float | None = None) -> Watchdog:
         """Somebody to look after sessions with this database, who cancels what waits for a lock for so long (seconds)."""
-        return Lookout(
+        return Watchdog(
             self._connect_to_look,
             lock_patience=lock_patience,
-            silent=lambda error: self._outage.met(self._line(self.explained(error))),
+            silent=lambda error: self._outage.met(self._line(self.diagnose(error))),
             answered=lambda: self._outage.over(read_only=True),
         )
 
-    def _line(self, found: Refusal) -> str:
+    def _line(self, found: Diagnosis) -> str:
         return f"{conninfo.address(self._known_url())}: {found.problem}: {found.advice}"
 
     def _unusable(self, problem: str) -> DatabaseError:
@@ -295,14 +299,14 @@ class Database:
         except (psycopg.Error, SQLAlchemyError, DatabaseError):
             return _NOT_ALLOWED
 
-    def explained(self, error: BaseException) -> Refusal:
+    def diagnose(self, error: BaseException) -> Diagnosis:
         """What a failed connection or statement means, with the place of each setting of libpq that it names."""
         url = self._known_url()
-        found = refusal(error, conninfo.names(url))
+        found = diagnose(error, conninfo.names(url))
         sources = conninfo.Sources(url)
         problem, advice = found.problem.format_map(sources), found.advice.format_map(sources)
-        if sqlstate(error) == LOCK_NOT_AVAILABLE and self._lookout.holders:
-            advice = f"{holders_text(self._lookout.holders)}: end that session, or try again later"
+        if sqlstate(error) == LOCK_NOT_AVAILABLE and self._watchdog.holders:
+            advice = f"{holders_text(self._watchdog.holders)}: end that session, or try again later"
         return msgspec.structs.replace(found, problem=problem, advice=advice)
 
     def _known_url(self) -> str:
@@ -340,7 +344,7 @@ class Database:
                 if open_session.info.transaction_status is not psycopg.pq.TransactionStatus.ACTIVE:
                     continue
                 try:
-                    if not self._lookout.is_silent:
+                    if not self._watchdog.is_silent:
                         open_session.cancel_safe(timeout=1.0)
                         continue
                 except psycopg.Error:
@@ -363,7 +367,7 @@ class Database:
         with self._idle:
             self._idle.wait_for(lambda: self._users == 0, timeout=CLOSE_PATIENCE)
         self._closed.set()
-        self._lookout.close()
+        self._watchdog.close()
         self._engine.dispose()
 
     @contextmanager

@@ -217,7 +217,7 @@ async def _run(
         async with app.open_jobs(loaded, own) as jobs:
             schedules = [Schedule(one.id, one.interval, one.cron) for one in loaded.workflows]
             daemon = Daemon(
-                jobs.passes,
+                jobs.syncer,
                 Health(),
                 schedules,
                 default_interval=5.0,
@@ -226,7 +226,9 @@ async def _run(
             service = asyncio.create_task(daemon.run(stop))
             try:
                 begun = time.monotonic()
-                if not await _load_backlog(own, len(schedules), stop, service, console):
+                if not await _load_backlog(
+                    own=own, workflows=len(schedules), stop=stop, service=service, console=console
+                ):
                     return 128 + (stop.number or 0)
                 # The service's own refresh may come only after the demo has ended.
                 await app.refresh_rollups(loaded, own, stop.is_set)

@@ -87,5 +87,5 @@ class ResponseTooLarge(ApiError):
     """The answer is larger than `api.max_response_bytes`, counted after decompression."""
 
 
-class UnusableIdentifier(ApiError):
+class InvalidIdentifier(ApiError):
     """The id cannot be put into a request's path without changing the path's meaning (empty, `.`, `..`, control characters)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from etl.errors import UnusableIdentifier
+from etl.errors import InvalidIdentifier
 
 MAX_LENGTH = 2000
 """In bytes as written into the path: servers take request lines of about 8,000 bytes, and two ids go into one."""
@@ -20,7 +20,7 @@ def path_segment(identifier: str) -> str:
     unescape before they resolve them.
 
     Raises:
-        UnusableIdentifier: it would change the path's meaning, or is too long.
+        InvalidIdentifier: it would change the path's meaning, or is too long.
     """
     if _PLAIN.fullmatch(identifier):  # nearly all are UUIDs
         return identifier
@@ -34,14 +34,14 @@ def path_segment(identifier: str) -> str:
         or re.search(r"[\x00-\x1f\x7f-\x9f]", identifier)
         or not {".", ".."}.isdisjoint(re.split(r"[/\\]", identifier))
     ):
-        raise UnusableIdentifier(f"not usable as an id in a request: {identifier[:100]!a}")
+        raise InvalidIdentifier(f"not usable as an id in a request: {identifier[:100]!a}")
     return segment
 
 
-def fits_a_path(identifier: str) -> bool:
+def is_path_segment(identifier: str) -> bool:
     """Whether the id can be asked for at all."""
     try:
         path_segment(identifier)
-    except UnusableIdentifier:
+    except InvalidIdentifier:
         return False
     return True

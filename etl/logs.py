@@ -77,7 +77,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     )
 
 
-def hide(secret: str | None) -> None:
+def add_secret(secret: str | None) -> None:
     """Mask this text, also as it stands in a URL, in every event from now on."""
     if secret:
         _secrets.update({secret, quote(secret), quote(secret, safe=""), quote_plus(secret)})
@@ -89,7 +89,7 @@ def is_configured() -> bool:
     return structlog.is_configured()
 
 
-def trace(error: BaseException) -> None:
+def log_traceback(error: BaseException) -> None:
     """Log where an error came from; only the level debug shows it, and nothing does while logging is not configured."""
     if is_configured():
         structlog.get_logger("etl").debug("traceback", exc_info=error)

@@ -33,7 +33,7 @@ class Outage:
         return self._problem
 
     @property
-    def is_away(self) -> bool:
+    def is_unavailable(self) -> bool:
         """Whether not even reading works."""
         return self._problem is not None and not self._read_only
 
@@ -47,11 +47,11 @@ class Outage:
                 if not often:
                     self._beginnings.append(now)
                     self._said = now
-                    log.warning("database_away", problem=problem)
+                    log.warning("database_lost", problem=problem)
             elif now - (self._began if self._said is None else self._said) >= EVERY:
                 self._said = now
                 log.warning(
-                    "database_still_away", problem=problem, seconds=round(now - self._began)
+                    "database_unavailable", problem=problem, seconds=round(now - self._began)
                 )
             self._problem, self._read_only = problem, read_only
 
@@ -64,4 +64,4 @@ class Outage:
                 return
             self._problem = None
             if self._said is not None:
-                log.warning("database_back", seconds=round(time.monotonic() - self._began, 1))
+                log.warning("database_recovered", seconds=round(time.monotonic() - self._began, 1))

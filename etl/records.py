@@ -1,6 +1,6 @@
 """The frozen records that pass between the stages.
 
-Extract makes `Answer`; transform makes everything below it; load writes it. Only `Rejected` is also
+Extract makes `ApiResponse`; transform makes everything below it; load writes it. Only `Rejected` is also
 made where something turns out to be bad later on: by the pipeline and by load. JSON that goes to a
 jsonb column travels as text or UTF-8 bytes that PostgreSQL accepts, never as parsed objects:
 parsing and printing again would lose digits, and costs more than all the rest of the pipeline.
@@ -25,7 +25,7 @@ TERMINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled",
 """States that a step or run does not leave by itself. `unknown` is not among them: it may still move."""
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
+class ApiResponse(msgspec.Struct, frozen=True, gc=False):
     """One whole answer (status 2xx) of the API."""
 
     body: bytes
@@ -125,7 +125,7 @@ class ListedRun(msgspec.Struct, frozen=True, gc=False):
     """None where the row gives no end: the run may still be running."""
 
 
-Reason = Literal[
+RejectionReason = Literal[
     "duplicate_id", "id_conflict", "malformed", "not_an_array", "not_an_object", "not_redactable", "not_storable", "rejected",
     "too_large", "too_many", "unusable_id",
 ]  # fmt: skip
@@ -135,7 +135,7 @@ Reason = Literal[
 class Rejected(msgspec.Struct, frozen=True, gc=False):
     """Something that could not be loaded, with its bytes: a row of `dead_letters`."""
 
-    reason: Reason
+    reason: RejectionReason
     detail: str
     """One sentence for the operator, without payload text."""
     body: bytes

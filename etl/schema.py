@@ -20,8 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from etl import logs, tables
 from etl.database import INTERACTIVE, Database
+from etl.database_errors import is_transient, sqlstate
 from etl.errors import ConnectionRefused, DatabaseError, DatabaseUnavailable, SchemaMismatch
-from etl.refusals import is_transient, sqlstate
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -113,7 +113,7 @@ def check(database: Database) -> None:
     found.check()
     if not found.is_current:
         log.warning(
-            "schema_of_another_version",
+            "schema_mismatch_found",
             problem=f"{found.difference}, which may use it for now: {found.advice}",
         )
 
@@ -211,11 +211,11 @@ def _told(database: Database, failure: str) -> Iterator[None]:
             raise DatabaseError(
                 f"this database user may not change the schema: {database.denied(error, changes_schema=True)}"
             ) from None
-        found = database.explained(error)
-        if found.lasting or is_transient(error):
-            kind = ConnectionRefused if found.lasting else DatabaseUnavailable
+        found = database.diagnose(error)
+        if found.permanent or is_transient(error):
+            kind = ConnectionRefused if found.permanent else DatabaseUnavailable
             raise kind(f"{failure}: {found.problem}: {found.advice}") from None
-        logs.trace(error)
+        logs.log_traceback(error)
         raise DatabaseError(
             f"{failure} (SQLSTATE {code}): ORCHESTRA_ETL_LOGS__LEVEL=debug shows where"
         ) from None
@@ -246,14 +246,14 @@ def _alembic(url: str, database: Database, *, reads_only: bool = False) -> Itera
     config = Config(stdout=io.StringIO())
     # ConfigParser would take a % in the path for the begin of a reference.
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
-    lookout = database.lookout(LOCK_PATIENCE)
+    watchdog = database.watchdog(LOCK_PATIENCE)
     config.attributes.update(
-        url=url, reads_only=reads_only, lookout=lookout, patience=LOCK_PATIENCE
+        url=url, reads_only=reads_only, watchdog=watchdog, patience=LOCK_PATIENCE
     )
     try:
         yield config
     finally:
-        lookout.close()
+        watchdog.close()
 
 
 def _migrations() -> Path:

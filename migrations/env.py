@@ -22,10 +22,10 @@ from sqlalchemy.exc import DBAPIError
 
 from etl import session
 from etl.database import LONG_PATIENCE
+from etl.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from etl.errors import DatabaseUnavailable
-from etl.lookout import SAID_EVERY, Holder, Lookout, Session, holders_text
-from etl.refusals import LOCK_NOT_AVAILABLE, sqlstate
 from etl.tables import ANALYTICS, OPERATIONS, metadata
+from etl.watchdog import SAID_EVERY, LockHolder, Session, Watchdog, holders_text
 
 log = structlog.get_logger(__name__)
 
@@ -91,8 +91,8 @@ def connect(url: str) -> Session:
     connection.execute(str(settings(local=False)).encode())
     connection.execute(ENDED_WITH_US)
     connection.commit()
-    connection.lookout, connection.patience = (
-        context.config.attributes.get("lookout"),
+    connection.watchdog, connection.patience = (
+        context.config.attributes.get("watchdog"),
         LONG_PATIENCE,
     )
     return connection
@@ -161,7 +161,7 @@ def lock(connection: Connection) -> None:
         connection.rollback()
         now = time.monotonic()
         if now > min(say, give_up):
-            found = [Holder(*row) for row in connection.execute(text(HOLDERS))]
+            found = [LockHolder(*row) for row in connection.execute(text(HOLDERS))]
             connection.rollback()
             other = (
                 f"another process upgrades this schema ({holders_text(found)})"
@@ -183,14 +183,14 @@ def repeated(step: Callable[[Connection], None], connection: Connection) -> None
     Raises:
         DatabaseUnavailable: the same revision has been refused its locks for too long.
     """
-    lookout: Lookout | None = context.config.attributes.get("lookout")
+    watchdog: Watchdog | None = context.config.attributes.get("watchdog")
     refused_since, done = math.inf, len(applied)
     while True:
         try:
             step(connection)
             return
         except DBAPIError as error:
-            given_up = lookout is not None and lookout.has_given_up
+            given_up = watchdog is not None and watchdog.has_given_up
             if sqlstate(error) != LOCK_NOT_AVAILABLE and not given_up:
                 raise
         connection.rollback()
@@ -200,8 +200,8 @@ def repeated(step: Callable[[Connection], None], connection: Connection) -> None
         refused_since = min(refused_since, now)
         if given_up or now - refused_since + PAUSE_SECONDS > patience():
             holders = (
-                f" {holders_text(lookout.holders)}"
-                if lookout is not None and lookout.holders
+                f" {holders_text(watchdog.holders)}"
+                if watchdog is not None and watchdog.holders
                 else ""
             )
             raise DatabaseUnavailable(

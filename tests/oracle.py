@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from etl.simulator.answers import Told
 from etl.simulator.history import History
+from etl.simulator.model_calls import Expected
 from etl.usage import BITS, Usage
 from tests.support import query
 
@@ -37,7 +37,7 @@ def _expected_run(row: dict[str, Any], workflow_id: str) -> dict[str, Any]:
 
 
 def _expected_step(
-    step: dict[str, Any], position: int, run_id: str, workflow_id: str, told: Told | None
+    step: dict[str, Any], position: int, run_id: str, workflow_id: str, expected: Expected | None
 ) -> dict[str, Any]:
     start, end = _time(step["start_time"]), _time(step["end_time"])
     return {
@@ -57,7 +57,7 @@ def _expected_step(
         else round((end - start).total_seconds() * 1000, 3),
         "api_elapsed_seconds": step["elapsed_time"],
         "api_tokens": step["tokens"],
-        **_call(told or _chat_completion(step["outputs"])),
+        **_call(expected or _chat_completion(step["outputs"])),
         "error": step["error"],
         "step_metadata": step["step_metadata"],
         "absent_since": None,
@@ -66,14 +66,16 @@ def _expected_step(
     }
 
 
-def _call(told: Told) -> dict[str, Any]:
+def _call(expected: Expected) -> dict[str, Any]:
     """The columns that say what a model was called for, each quantity and the kinds of which something is charged."""
-    usage = {name: getattr(told.usage, name) for name in Usage.__struct_fields__}
+    usage = {name: getattr(expected.usage, name) for name in Usage.__struct_fields__}
     return {
         **usage,
-        "response_model": told.model,
-        "finish_reason": told.finish_reason,
-        "usage_kinds": sum(BITS[name] for name, quantity in leaves(told.usage).items() if quantity),
+        "response_model": expected.model,
+        "finish_reason": expected.finish_reason,
+        "usage_kinds": sum(
+            BITS[name] for name, quantity in leaves(expected.usage).items() if quantity
+        ),
     }
 
 
@@ -93,16 +95,16 @@ def leaves(usage: Usage) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _chat_completion(outputs: Any) -> Told:
+def _chat_completion(outputs: Any) -> Expected:
     """What outputs that a test has put in place of the simulator's tell: they are chat completions, or tell nothing."""
-    told = outputs if isinstance(outputs, dict) else {}
-    usage, choices = told.get("usage") or {}, told.get("choices") or [{}]
+    response = outputs if isinstance(outputs, dict) else {}
+    usage, choices = response.get("usage") or {}, response.get("choices") or [{}]
     used = Usage(
         input_tokens=usage.get("prompt_tokens"),
         output_tokens=usage.get("completion_tokens"),
         total_tokens=usage.get("total_tokens"),
     )
-    return Told(used, told.get("model"), choices[0].get("finish_reason"))
+    return Expected(used, response.get("model"), choices[0].get("finish_reason"))
 
 
 def expected(history: History) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -111,10 +113,10 @@ def expected(history: History) -> tuple[dict[str, dict[str, Any]], dict[str, dic
     for workflow_id in history.workflow_ids:
         for row in history.runs(workflow_id):
             runs[row["id"]] = _expected_run(row, workflow_id)
-            told = history.told(row["id"])
+            calls = history.expected(row["id"])
             for position, step in enumerate(history.steps(row["id"])):
                 steps[step["id"]] = _expected_step(
-                    step, position, row["id"], workflow_id, told.get(step["id"])
+                    step, position, row["id"], workflow_id, calls.get(step["id"])
                 )
     return runs, steps
 

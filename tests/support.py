@@ -1,4 +1,4 @@
-"""What several tests share: settings for a test's own server and database, one pass, questions to the database."""
+"""What several tests share: settings for a test's own server and database, one sync, questions to the database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from etl import app, settings
-from etl.pipeline.passes import PassReport
+from etl.pipeline.sync import SyncReport
 from etl.settings import Settings
 
 LOADED = ("runs", "run_payloads", "steps", "inputs", "outputs")
@@ -56,11 +56,11 @@ def load(folder: Path, toml: str, variables: Mapping[str, str]) -> Settings:
     return settings.load(path, variables)
 
 
-async def sync(loaded: Settings, only: Sequence[str] | None = None) -> PassReport:
-    """One pass, as `sync` runs it, over all workflows or only these."""
+async def sync(loaded: Settings, only: Sequence[str] | None = None) -> SyncReport:
+    """One sync, as `sync` runs it, over all workflows or only these."""
     with app.open_database(loaded) as database:
         async with app.open_jobs(loaded, database) as jobs:
-            report = await jobs.passes.sync(only, stop=asyncio.Event())
+            report = await jobs.syncer.sync(only, stop=asyncio.Event())
             report.requests = jobs.client.requests_sent
             return report
 

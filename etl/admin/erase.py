@@ -53,7 +53,7 @@ class Selection(msgspec.Struct, frozen=True):
         return Person(field, (name,) if hashed is None else (name, hashed), self.workflow_id)
 
 
-class Found(msgspec.Struct, frozen=True):
+class EraseReport(msgspec.Struct, frozen=True):
     """What an erasure concerns."""
 
     runs: int
@@ -103,7 +103,7 @@ _DELETE_LETTERS_NAMING = text(
     "DELETE FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))"
 )
 
-# Groups whose runs are still there are computed anew from them. Of the others what remains is
+# Groups whose runs are still there are recomputed from them. Of the others what remains is
 # everybody else's.
 _DELETE_COUNTED = text(
     f"""
@@ -146,7 +146,9 @@ _COUNT |= {
 }
 
 
-def find(connection: Connection, selection: Selection, rules: Redaction = NO_REDACTION) -> Found:
+def find(
+    connection: Connection, selection: Selection, rules: Redaction = NO_REDACTION
+) -> EraseReport:
     """Count what `erase` would remove; changes nothing. `rules`: those in force, with their key.
 
     Raises:
@@ -164,7 +166,7 @@ def find(connection: Connection, selection: Selection, rules: Redaction = NO_RED
     if person is not None and person.field == "organization_id":
         rows["rollups"] = connection.execute(_COUNT_COUNTED, person.parameters).scalar_one()
     rows["dead_letters"] = len(letters)
-    return Found(
+    return EraseReport(
         len(ids),
         dict(rows),
         _not_read(connection, selection, person),
@@ -172,7 +174,7 @@ def find(connection: Connection, selection: Selection, rules: Redaction = NO_RED
     )
 
 
-def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACTION) -> Found:
+def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACTION) -> EraseReport:
     """Remove all that is stored of the selection's runs; what was removed. Safe to repeat, and beside a running service.
 
     Each transaction removes some runs whole. The search is repeated until it finds nothing, for
@@ -197,7 +199,7 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
     if sum(rows.values()):
         database.transaction(analyze)
     return database.transaction(
-        lambda c: Found(
+        lambda c: EraseReport(
             runs, dict(rows), _not_read(c, selection, person), _hidden(c, person, rules)
         )
     )
@@ -209,7 +211,9 @@ def _letters_naming(
     """The dead letters whose bytes name the person, one of these runs, or one that was erased: bad rows carry no run's id."""
     allow_long(connection)
     named = dead_letters.naming_erased(connection, frozenset(run_ids))
-    return sorted(named if person is None else named.union(persons.letters_of(connection, person)))
+    return sorted(
+        named if person is None else named.union(persons.dead_letters_of(connection, person))
+    )
 
 
 def _delete_counted(connection: Connection, person: Person) -> int:

@@ -15,9 +15,9 @@ from sqlalchemy import Connection, text
 
 from etl.database import allow_long
 from etl.ledger import redaction
-from etl.ledger.redaction import Recorded
+from etl.ledger.redaction import RecordedPolicy
 from etl.transform.exact_json import texts_of
-from etl.transform.redact import Policy, Redaction, Rule
+from etl.transform.redact import Policy, Redaction, RedactionRule
 from etl.transform.scanner import split
 
 FIELDS = ("user_id", "organization_id")
@@ -132,7 +132,7 @@ def runs_of(connection: Connection, person: Person) -> set[str]:
     return found
 
 
-def letters_of(connection: Connection, person: Person) -> list[int]:
+def dead_letters_of(connection: Connection, person: Person) -> list[int]:
     """The numbers of the dead letters whose bytes name the person, in whatever way JSON writes the name.
 
     The bytes may be no JSON: the name counts wherever it is not a part of a longer word or number.
@@ -174,12 +174,12 @@ def hidden(connection: Connection, person: Person, rules: Redaction) -> Hidden:
     )
 
 
-def _policy(recorded: Recorded) -> Policy:
+def _policy(recorded: RecordedPolicy) -> Policy:
     return Policy(_rules(recorded), b"no hash of this is kept")
 
 
-def _rules(recorded: Recorded) -> list[Rule]:
-    return [Rule(one.path, one.action, node=one.node) for one in recorded.rules]
+def _rules(recorded: RecordedPolicy) -> list[RedactionRule]:
+    return [RedactionRule(one.path, one.action, node=one.node) for one in recorded.rules]
 
 
 def _mentions(body: bytes, name: re.Pattern[str]) -> bool:

@@ -21,11 +21,11 @@ from sqlalchemy import Connection, text
 
 from etl.analytics import rollups
 from etl.database import Database, allow_long
+from etl.database_errors import sqlstate
 from etl.errors import SchemaMismatch
 from etl.ledger import rebuilds, workflows
 from etl.ledger.run_locks import lock_runs
 from etl.load.staging import Staging, column_types, listed
-from etl.refusals import sqlstate
 from etl.tables import steps
 from etl.transform.decode import TRANSFORM_VERSION
 from etl.transform.reread import COLUMNS, read_again
@@ -106,7 +106,7 @@ NodeTypes = Mapping[str, Mapping[str, str]]
 """Node id to type, by workflow."""
 
 
-class Rebuilt(msgspec.Struct):
+class RebuildReport(msgspec.Struct):
     """What was read again."""
 
     steps: int = 0
@@ -125,7 +125,7 @@ class _Part(msgspec.Struct):
 
     after: str | None
     """The last step; None where there was none left."""
-    done: Rebuilt
+    done: RebuildReport
 
 
 class _TooMuch(Exception):
@@ -142,7 +142,7 @@ def rebuild(
     only: Sequence[str] | None = None,
     batch: int = BATCH,
     stopped: Callable[[], bool] = lambda: False,
-) -> Rebuilt:
+) -> RebuildReport:
     """Read all stored steps again that were not read by the newest rules, in small transactions; safe beside a running service.
 
     How far it is, is kept with the rows: whoever calls it next goes on from there, and several may
@@ -158,7 +158,7 @@ def rebuild(
         DatabaseError: the database cannot be used; what was committed stays so.
         SchemaMismatch: another version of the program brings the newest rules.
     """
-    done = Rebuilt()
+    done = RebuildReport()
     types, left = database.transaction(functools.partial(_begin, only=only))
     if left is None:
         return done
@@ -186,7 +186,7 @@ def rebuild(
         if now - said >= SAY_EVERY:
             said = now
             log.info(
-                "rebuilding",
+                "rebuild_progressed",
                 steps=done.steps,
                 of=max(left, done.steps),
                 percent=100 * done.steps // max(left, done.steps),
@@ -237,7 +237,7 @@ def _step(
     if only is None:
         known = _newest(rebuilds.hold(connection))
         if known.finished:
-            return _Part(None, Rebuilt())
+            return _Part(None, RebuildReport())
         after = known.after
     else:
         # There is no index of a workflow's steps in the order of their ids.
@@ -246,10 +246,10 @@ def _step(
     if not found:
         if only is None:
             rebuilds.finish(connection, TRANSFORM_VERSION)
-        return _Part(None, Rebuilt())
+        return _Part(None, RebuildReport())
     ids = [row.id for row in found]
     if ids == [too_much]:
-        done = Rebuilt(steps=1, unreadable=1)
+        done = RebuildReport(steps=1, unreadable=1)
     else:
         if len(ids) == 1:
             allow_long(connection)
@@ -264,8 +264,8 @@ def _step(
     return _Part(ids[-1], done)
 
 
-def _read_again(connection: Connection, ids: Sequence[str], types: NodeTypes) -> Rebuilt:
-    done = Rebuilt()
+def _read_again(connection: Connection, ids: Sequence[str], types: NodeTypes) -> RebuildReport:
+    done = RebuildReport()
     changed: list[tuple[Any, ...]] = []
     for row in _rows(connection, ids):
         done.steps += 1

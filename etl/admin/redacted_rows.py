@@ -126,7 +126,7 @@ def redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> R
         row.id: redact_run(_stored(row), policy)
         for row in connection.execute(_RUNS, {"ids": list(ids)})
     }
-    changed = _write(connection, _UPDATE_RUNS, _RUN_COLUMNS, left, policy)
+    changed = _write(connection, _UPDATE_RUNS, columns=_RUN_COLUMNS, left=left, policy=policy)
     for run_id, one in left.items():
         for name in _PAYLOADS:
             if name not in one.payloads:
@@ -144,7 +144,9 @@ def redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> R
     for part in _parts([(row.id, row.size) for row in sizes]):
         rows = connection.execute(_STEPS, {"ids": part})
         found = {row.id: redact_step(_stored(row), policy) for row in rows}
-        changed = _write(connection, _UPDATE_STEPS, _STEP_COLUMNS, found, policy)
+        changed = _write(
+            connection, _UPDATE_STEPS, columns=_STEP_COLUMNS, left=found, policy=policy
+        )
         for name in _PAYLOADS:
             update_payloads(
                 connection,
@@ -191,6 +193,7 @@ def _bytes(value: Any) -> bytes | None:
 def _write(
     connection: Connection,
     update: TextClause,
+    *,
     columns: tuple[str, ...],
     left: Mapping[str, RedactedRow],
     policy: Policy,

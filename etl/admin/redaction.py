@@ -25,7 +25,7 @@ from etl.records import Rejected
 from etl.tables.rollups import run_rollup, step_rollup, step_rollup_daily
 from etl.transform.redact import Policy, Redaction
 from etl.transform.stored import (
-    redact_letter,
+    redact_dead_letter,
     redact_listing,
     redact_names,
 )
@@ -112,7 +112,7 @@ _RENAME = {
 }  # fmt: skip
 
 
-class Redacted(msgspec.Struct):
+class RedactionReport(msgspec.Struct):
     """What was redacted where it is stored. Rows that other rules had written count, whether these change them or not."""
 
     runs: int = 0
@@ -136,7 +136,7 @@ def redact_stored(
     workflows: Sequence[str] | None = None,
     batch: int = BATCH,
     stopped: Callable[[], bool] = lambda: False,
-) -> Redacted:
+) -> RedactionReport:
     """Bring all that is stored under the rules in force, in small transactions; safe to repeat, and beside a running service.
 
     What rules have removed does not come back when they are lifted. Unless it is stopped, it also
@@ -152,20 +152,23 @@ def redact_stored(
     Raises:
         DatabaseError: the database cannot be used; what was committed stays redacted.
     """
-    done = Redacted()
+    done = RedactionReport()
     said = time.monotonic()
     for workflow_id in database.transaction(known_workflows):
         policy = rules.policy(workflow_id)
         if policy is None or (workflows is not None and workflow_id not in workflows):
             continue
-        for _ in _steps_of_work(database, workflow_id, policy, batch, done):
+        for _ in _steps_of_work(database, workflow_id, policy=policy, batch=batch, done=done):
             if stopped():
                 done.complete = False
                 return done
             if time.monotonic() - said >= SAY_EVERY:
                 said = time.monotonic()
                 log.info(
-                    "redacting", runs=done.runs, steps=done.steps, dead_letters=done.dead_letters
+                    "redaction_progressed",
+                    runs=done.runs,
+                    steps=done.steps,
+                    dead_letters=done.dead_letters,
                 )
     rollups.drain(database, stopped=stopped)
     if done.changed or done.dead_letters or done.rollups:
@@ -180,12 +183,12 @@ def known_workflows(connection: Connection) -> list[str]:
 
 
 def _steps_of_work(
-    database: Database, workflow_id: str, policy: Policy, batch: int, done: Redacted
+    database: Database, workflow_id: str, policy: Policy, batch: int, done: RedactionReport
 ) -> Iterator[None]:
     """A transaction each; before each pause, `done` is brought up to date."""
     database.transaction(lambda c: redaction.record(c, {policy.version: policy.rules_json}))
 
-    def run(work: Callable[..., Redacted], *arguments: object) -> None:
+    def run(work: Callable[..., RedactionReport], *arguments: object) -> None:
         found = database.transaction(lambda c: work(c, *arguments, policy))
         for name in ("runs", "steps", "changed", "listings", "dead_letters", "rollups"):
             setattr(done, name, getattr(done, name) + getattr(found, name))
@@ -224,13 +227,13 @@ _find_runs, _find_listings, _find_letters = (
 )
 
 
-def _redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> Redacted:
+def _redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> RedactionReport:
     found = redact_runs(connection, ids, policy)
-    return Redacted(runs=found.runs, steps=found.steps, changed=found.changed)
+    return RedactionReport(runs=found.runs, steps=found.steps, changed=found.changed)
 
 
-def _redact_listings(connection: Connection, ids: Sequence[str], policy: Policy) -> Redacted:
-    done = Redacted()
+def _redact_listings(connection: Connection, ids: Sequence[str], policy: Policy) -> RedactionReport:
+    done = RedactionReport()
     for row in connection.execute(_LISTINGS, {"ids": list(ids)}).all():
         # What cannot be redacted is not kept: the run's own row is asked for when it is read.
         listing, hashed = redact_listing(bytes(row.listing), policy) or (None, None)
@@ -242,11 +245,11 @@ def _redact_listings(connection: Connection, ids: Sequence[str], policy: Policy)
     return done
 
 
-def _redact_letters(connection: Connection, ids: Sequence[int], policy: Policy) -> Redacted:
-    done = Redacted()
+def _redact_letters(connection: Connection, ids: Sequence[int], policy: Policy) -> RedactionReport:
+    done = RedactionReport()
     for row in connection.execute(_LETTERS, {"ids": list(ids)}).all():
         body = bytes(row.body)
-        letter = redact_letter(Rejected(row.reason, row.detail, body, row.step_id), policy)
+        letter = redact_dead_letter(Rejected(row.reason, row.detail, body, row.step_id), policy)
         if letter.body != body:
             dead_letters.rewrite(
                 connection, row.id, letter, otherwise=policy.keyed_hash(b"%d\0" % row.id + body)
@@ -255,12 +258,12 @@ def _redact_letters(connection: Connection, ids: Sequence[int], policy: Policy) 
     return done
 
 
-def _rename(connection: Connection, workflow_id: str, policy: Policy) -> Redacted:
+def _rename(connection: Connection, workflow_id: str, policy: Policy) -> RedactionReport:
     """Take out of the rollups what organisations and models are no longer to be called, where no step is left that tells."""
     # A refresh under way would write back what it has read before.
     changed_groups.wait_for_lock(connection)
     allow_long(connection)
-    done = Redacted()
+    done = RedactionReport()
     for table, named in _NAMED.items():
         for row in connection.execute(named, {"workflow_id": workflow_id}).all():
             names = dict(row._mapping)

@@ -175,7 +175,7 @@ class Horizons(msgspec.Struct, frozen=True):
     runs: datetime | None
 
 
-class Aged(msgspec.Struct, frozen=True):
+class ExpiredRuns(msgspec.Struct, frozen=True):
     """What a horizon leaves behind."""
 
     runs: int
@@ -185,19 +185,19 @@ class Aged(msgspec.Struct, frozen=True):
     steps: int
 
 
-class Preview(msgspec.Struct, frozen=True):
+class PrunePreview(msgspec.Struct, frozen=True):
     """What would be pruned."""
 
     horizons: Horizons
-    runs: Aged | None
+    runs: ExpiredRuns | None
     """Runs that would be removed whole; None: their age is not limited."""
-    payloads: Aged | None
+    payloads: ExpiredRuns | None
     """Runs that would stay and lose their payloads."""
     dead_letters: int
     """Letters that would lose their bytes, beside those of removed runs."""
 
 
-class Pruned(msgspec.Struct):
+class PruneReport(msgspec.Struct):
     """What was pruned."""
 
     runs: int = 0
@@ -216,21 +216,21 @@ def horizons(connection: Connection, *, payloads: float | None, runs: float | No
     return Horizons(row.payloads, row.runs)
 
 
-def preview(connection: Connection, wanted: Horizons) -> Preview:
+def preview(connection: Connection, wanted: Horizons) -> PrunePreview:
     """Count what `prune` would remove; changes nothing."""
     whole = payloads = None
     letters = 0
     allow_long(connection)
     if wanted.runs is not None:
         row = connection.execute(_COUNT_RUNS, {"horizon": wanted.runs, "since": None}).one()
-        whole = Aged(**row._mapping)
+        whole = ExpiredRuns(**row._mapping)
     if wanted.payloads is not None:
         row = connection.execute(
             _COUNT_PAYLOADS, {"horizon": wanted.payloads, "since": wanted.runs}
         ).one()
-        payloads = Aged(**row._mapping)
+        payloads = ExpiredRuns(**row._mapping)
         letters = connection.execute(_COUNT_LETTERS, {"horizon": wanted.payloads}).scalar_one()
-    return Preview(wanted, whole, payloads, letters)
+    return PrunePreview(wanted, whole, payloads, letters)
 
 
 def prune(
@@ -239,7 +239,7 @@ def prune(
     *,
     batch: int = BATCH,
     stopped: Callable[[], bool] = lambda: False,
-) -> Pruned:
+) -> PruneReport:
     """Remove what lies behind the horizons, oldest first, in small transactions; safe beside a running service.
 
     The rollups are refreshed before, because what is removed can no longer be counted, and after.
@@ -257,7 +257,7 @@ def prune(
     while rollups.drain(database, stopped=stopped).busy and not stopped():
         time.sleep(REFRESH_PAUSE)
     if stopped():
-        return Pruned(complete=False)
+        return PruneReport(complete=False)
     database.transaction(
         lambda c: c.execute(_MOVE_HORIZONS, {"payloads": wanted.payloads, "runs": wanted.runs})
     )
@@ -280,13 +280,13 @@ class _Pruning:
         self._batch = batch
         self._stopped = stopped
         self._said = time.monotonic()
-        self.done = Pruned()
+        self.done = PruneReport()
 
     def each(
         self,
         find: TextClause,
         horizon: datetime,
-        work: Callable[[Connection, Sequence[str], Pruned], None],
+        work: Callable[[Connection, Sequence[str], PruneReport], None],
     ) -> None:
         """Do the work for all runs that are found, in order of age, a batch a transaction."""
         bounds = {"horizon": horizon, "after": None, "after_id": "", "limit": SEARCH}
@@ -312,7 +312,7 @@ class _Pruning:
             ):
                 return
 
-    def _step(self, work: Callable[[Connection], Pruned]) -> bool:
+    def _step(self, work: Callable[[Connection], PruneReport]) -> bool:
         """One transaction, unless somebody wants this to end."""
         if self._stopped():
             self.done.complete = False
@@ -323,7 +323,7 @@ class _Pruning:
         if time.monotonic() - self._said >= SAY_EVERY:
             self._said = time.monotonic()
             log.info(
-                "pruning",
+                "prune_progressed",
                 runs=self.done.runs,
                 runs_without_payloads=self.done.runs_without_payloads,
             )
@@ -342,9 +342,9 @@ def _prune_part(
     *,
     run_ids: Sequence[str],
     horizon: datetime,
-    work: Callable[[Connection, Sequence[str], Pruned], None],
-) -> Pruned:
-    done = Pruned()
+    work: Callable[[Connection, Sequence[str], PruneReport], None],
+) -> PruneReport:
+    done = PruneReport()
     lock(connection, run_ids)
     still = (
         connection.execute(_STILL_AGED, {"ids": list(run_ids), "horizon": horizon}).scalars().all()
@@ -354,19 +354,19 @@ def _prune_part(
     return done
 
 
-def _remove(connection: Connection, run_ids: Sequence[str], done: Pruned) -> None:
+def _remove(connection: Connection, run_ids: Sequence[str], done: PruneReport) -> None:
     done.dead_letters = connection.execute(_EMPTY_LETTERS_OF, {"ids": list(run_ids)}).rowcount
     with rollups.keeping_counts(connection, run_ids):
         removed = remove(connection, run_ids, "pruned")
     done.runs, done.steps = removed["run_ledger"], removed["steps"]
 
 
-def _empty_payloads(connection: Connection, run_ids: Sequence[str], done: Pruned) -> None:
+def _empty_payloads(connection: Connection, run_ids: Sequence[str], done: PruneReport) -> None:
     for statement in (*_EMPTY.values(), _DROP_LISTINGS):
         connection.execute(statement, {"ids": list(run_ids)})
     done.runs_without_payloads = len(run_ids)
 
 
-def _empty_old_letters(connection: Connection, *, horizon: datetime, limit: int) -> Pruned:
+def _empty_old_letters(connection: Connection, *, horizon: datetime, limit: int) -> PruneReport:
     emptied = connection.execute(_EMPTY_LETTERS, {"horizon": horizon, "limit": limit}).rowcount
-    return Pruned(dead_letters=emptied)
+    return PruneReport(dead_letters=emptied)

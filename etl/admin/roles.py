@@ -54,7 +54,7 @@ LOADED: Mapping[Table, str] = {
     analytics.steps: _UPSERTED,
     analytics.inputs: _REDACTED,
     analytics.outputs: _REDACTED,
-    # Groups are computed anew, whole; redaction rules that come later take away names.
+    # Groups are recomputed, whole; redaction rules that come later take away names.
     rollups.step_rollup: "SELECT, INSERT, DELETE, UPDATE (organization_id, model)",
     rollups.step_rollup_daily: "SELECT, INSERT, DELETE, UPDATE (organization_id, model)",
     rollups.run_rollup: "SELECT, INSERT, DELETE, UPDATE (organization_id)",
@@ -85,7 +85,7 @@ LOADED: Mapping[Table, str] = {
 _SCHEMAS = f"{ANALYTICS}, {OPERATIONS}"
 
 
-class Applied(msgspec.Struct, frozen=True):
+class RolesReport(msgspec.Struct, frozen=True):
     """What was done."""
 
     created: tuple[str, ...]
@@ -203,7 +203,7 @@ _IN_USE = text(f"""
 """)
 
 
-def apply(database: Database) -> Applied:
+def apply(database: Database) -> RolesReport:
     """Create the roles, or bring them up to date, in one transaction. Whoever works with the schema goes on working.
 
     Args:
@@ -260,7 +260,7 @@ def _lacking(connection: Connection) -> str | None:
     return lacks(connection, f"{missing[0]}{more}", LOADER)
 
 
-def _apply(connection: Connection) -> Applied:
+def _apply(connection: Connection) -> RolesReport:
     _wait_for_upgrades(connection)
     existing = set(connection.execute(_EXISTING, {"names": list(PURPOSES)}).scalars())
     missing = [role for role in PURPOSES if role not in existing]
@@ -296,7 +296,7 @@ def _apply(connection: Connection) -> Applied:
     kept = tuple(sorted(user for user in live if user not in still))
     for user in kept:
         _enter(connection, user, LOADER)
-    return Applied(tuple(missing), former_owners, kept)
+    return RolesReport(tuple(missing), former_owners, kept)
 
 
 def _enter(connection: Connection, member: str, role: str) -> None:

@@ -144,5 +144,5 @@ def stuck(connection: Connection) -> list[Stuck]:
 
 
 def ask_for_all(connection: Connection) -> None:
-    """Have every group computed anew."""
+    """Have every group recomputed."""
     connection.execute(_ASK_FOR_ALL)

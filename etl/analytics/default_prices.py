@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from etl.analytics.amounts import PARTS, complete
-from etl.analytics.model_names import OPENROUTER, Entry, find
+from etl.analytics.model_names import OPENROUTER, CatalogEntry, find
 from etl.usage import CONTEXT_TIERS, STANDARD
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ _FREE = ":free"
 _START = re.compile(r"start_date=datetime\.date\((\d{4}), (\d{1,2}), (\d{1,2})\)")
 
 
-class Default(msgspec.Struct, frozen=True):
+class DefaultPrice(msgspec.Struct, frozen=True):
     """Published prices, in US dollars: for a tier of service, a length of the input, and from one day to another."""
 
     provider: str
@@ -101,7 +101,7 @@ class Default(msgspec.Struct, frozen=True):
     """Whether a part of it is not from the package, but from `ADDED`."""
 
 
-class Added(msgspec.Struct, frozen=True):
+class AddedPrice(msgspec.Struct, frozen=True):
     """Prices that the package does not have."""
 
     provider: str
@@ -122,16 +122,28 @@ def _audio(read: int, written: int) -> dict[str, Decimal]:
 _AUDIO_PREVIEW = "https://platform.openai.com/docs/models/gpt-4o-audio-preview"
 _MINI_AUDIO_PREVIEW = "https://platform.openai.com/docs/models/gpt-4o-mini-audio-preview"
 ADDED = (
-    Added("openai", "gpt-4o-audio-preview", date.min, _audio(100, 200), _AUDIO_PREVIEW),
-    Added(
-        "openai",
-        "gpt-4o-audio-preview",
-        date(2024, 12, 17),
-        _audio(40, 80),
-        _AUDIO_PREVIEW,
-        ("gpt-4o-audio-preview-2024-10-01",),
+    AddedPrice(
+        provider="openai",
+        model="gpt-4o-audio-preview",
+        valid_from=date.min,
+        amounts=_audio(100, 200),
+        source=_AUDIO_PREVIEW,
     ),
-    Added("openai", "gpt-4o-mini-audio-preview", date.min, _audio(10, 20), _MINI_AUDIO_PREVIEW),
+    AddedPrice(
+        provider="openai",
+        model="gpt-4o-audio-preview",
+        valid_from=date(2024, 12, 17),
+        amounts=_audio(40, 80),
+        source=_AUDIO_PREVIEW,
+        excepted=("gpt-4o-audio-preview-2024-10-01",),
+    ),
+    AddedPrice(
+        provider="openai",
+        model="gpt-4o-mini-audio-preview",
+        valid_from=date.min,
+        amounts=_audio(10, 20),
+        source=_MINI_AUDIO_PREVIEW,
+    ),
 )
 """In the order of their days."""
 
@@ -176,7 +188,13 @@ def publication(today: date) -> Publication:
     """The published prices that are installed; `today` is the day (UTC) by which they are old or not."""
     newest = max((day for day in _days() if day <= today), default=None)
     age = None if newest is None else (today - newest).days
-    return Publication(PACKAGE, version(), newest, age, age is not None and age > OLD_AFTER_DAYS)
+    return Publication(
+        package=PACKAGE,
+        version=version(),
+        newest_price=newest,
+        age_days=age,
+        is_old=age is not None and age > OLD_AFTER_DAYS,
+    )
 
 
 def _days() -> list[date]:
@@ -192,7 +210,7 @@ def _days() -> list[date]:
 
 
 @lru_cache(maxsize=10_000)  # names are whatever a payload says
-def default_prices(model: str) -> tuple[Default, ...]:
+def default_prices(model: str) -> tuple[DefaultPrice, ...]:
     """What this model costs; without what is not known, and without what can be bought but has no price.
 
     Days before the first price of a tier of service are not in it: the package knows most of them
@@ -201,9 +219,9 @@ def default_prices(model: str) -> tuple[Default, ...]:
     entry = find(model)
     free = model.strip().lower().endswith(_FREE)
     if entry is None:
-        return (Default(OPENROUTER, _nothing()),) if free else ()
+        return (DefaultPrice(OPENROUTER, _nothing()),) if free else ()
     if free and _is_empty(entry.model):
-        return (Default(entry.provider.id, _nothing()),)
+        return (DefaultPrice(entry.provider.id, _nothing()),)
     return tuple(one for tier in _CONTEXTS for one in _of_tier(entry, model, tier))
 
 
@@ -220,7 +238,7 @@ def why_none(model: str) -> str:
     return f"{PACKAGE} lists it without a price"
 
 
-def _of_tier(entry: Entry, name: str, tier: str) -> Iterator[Default]:
+def _of_tier(entry: CatalogEntry, name: str, tier: str) -> Iterator[DefaultPrice]:
     info = entry.model
     if tier != STANDARD and not (entry.is_own and _variants(info, tier)):
         return
@@ -243,15 +261,26 @@ def _of_tier(entry: Entry, name: str, tier: str) -> Iterator[Default]:
         added = {} if tier != STANDARD else _amounts_added(entry, name, day)
         for above, up_to in pairwise([*lengths, None]):
             assert above is not None
-            amounts = _amounts(price, above, up_to, entry, added)
+            amounts = _amounts(price, above, up_to, entry=entry, added=added)
             if amounts:
-                yield Default(
-                    entry.provider.id, amounts, tier, above, up_to, day, until, bool(added)
+                yield DefaultPrice(
+                    provider=entry.provider.id,
+                    amounts=amounts,
+                    service_tier=tier,
+                    above_input_tokens=above,
+                    up_to_input_tokens=up_to,
+                    valid_from=day,
+                    valid_until=until,
+                    added=bool(added),
                 )
 
 
 def _amounts(
-    price: ModelPrice, above: int, up_to: int | None, entry: Entry, added: Mapping[str, Decimal]
+    price: ModelPrice,
+    above: int,
+    up_to: int | None,
+    entry: CatalogEntry,
+    added: Mapping[str, Decimal],
 ) -> dict[str, Decimal]:
     """The prices of all calls of such a length; without those that change within it, for they cannot be told."""
     tokens = [
@@ -267,7 +296,7 @@ def _amounts(
 
 
 def _at(
-    price: ModelPrice, tokens: int, entry: Entry, added: Mapping[str, Decimal]
+    price: ModelPrice, tokens: int, entry: CatalogEntry, added: Mapping[str, Decimal]
 ) -> dict[str, Decimal]:
     """All prices of a call with so many input tokens; none where it is sold by something that is not counted."""
     model, unlisted = entry.model.id, _UNLISTED if entry.provider.id == OPENROUTER else ()
@@ -360,7 +389,7 @@ def _variants(
     return [one.constraint for one in info.price_variants or () if one.when.items() <= context]
 
 
-def _added(entry: Entry, name: str) -> list[Added]:
+def _added(entry: CatalogEntry, name: str) -> list[AddedPrice]:
     return [
         one
         for one in ADDED
@@ -369,7 +398,7 @@ def _added(entry: Entry, name: str) -> list[Added]:
     ]
 
 
-def _amounts_added(entry: Entry, name: str, day: date) -> dict[str, Decimal]:
+def _amounts_added(entry: CatalogEntry, name: str, day: date) -> dict[str, Decimal]:
     return {
         part: amount
         for one in _added(entry, name)

@@ -98,7 +98,7 @@ _PATHS = ("@cf/", "accounts/fireworks/")
 _NOT_SOLD = ("openai", "gpt-oss")
 
 
-class Entry(NamedTuple):
+class CatalogEntry(NamedTuple):
     """A published entry, and who is paid."""
 
     provider: Provider
@@ -110,7 +110,7 @@ class Entry(NamedTuple):
         return any(self.model is one for one in self.provider.models)
 
 
-def find(model: str) -> Entry | None:
+def find(model: str) -> CatalogEntry | None:
     """The entry that this name stands for; None where there is none, or it cannot be told which."""
     name = model.strip()
     if google := _GOOGLE.fullmatch(name):
@@ -135,7 +135,7 @@ def find(model: str) -> Entry | None:
     return None if found == "several" else found
 
 
-def _by_name(name: str) -> Entry | Literal["several"] | None:
+def _by_name(name: str) -> CatalogEntry | Literal["several"] | None:
     if host := _sold_by(_HOST, name):
         return host
     prefix, _, rest = name.partition("/")
@@ -160,7 +160,7 @@ def _by_name(name: str) -> Entry | Literal["several"] | None:
     return made if made is not None and _price(made) == _price(exact[0]) else exact[0]
 
 
-def _made(name: str) -> Entry | None:
+def _made(name: str) -> CatalogEntry | None:
     """What the maker itself sells: of `maker/model`, or of a name like those of its models."""
     prefix, _, rest = name.partition("/")
     if rest and not name.lower().startswith(_PATHS):
@@ -172,13 +172,13 @@ def _made(name: str) -> Entry | None:
     return _sold_by(maker.id, rest)
 
 
-def _price(entry: Entry) -> tuple[object, object]:
+def _price(entry: CatalogEntry) -> tuple[object, object]:
     # Of the last day of all, so that the choice does not depend on the day on which it is made.
     price = entry.model.get_prices(datetime(9999, 12, 31, 12, tzinfo=UTC))
     return tuple(getattr(one, "base", one) for one in (price.input_mtok, price.output_mtok))  # type: ignore[return-value]
 
 
-def _exact(name: str) -> list[Entry]:
+def _exact(name: str) -> list[CatalogEntry]:
     """The entries of this very name, in this spelling where there are such."""
     found = [
         one
@@ -190,7 +190,7 @@ def _exact(name: str) -> list[Entry]:
     return list({(one.provider.id, one.model.id): one for one in chosen}.values())
 
 
-def _sold_by(provider_id: str, name: str) -> Entry | None:
+def _sold_by(provider_id: str, name: str) -> CatalogEntry | None:
     """What this provider sells under this name: the very name first, then by its patterns."""
     provider = next((one for one in providers() if one.id == provider_id), None)
     if provider is None:
@@ -198,10 +198,10 @@ def _sold_by(provider_id: str, name: str) -> Entry | None:
     if (exact := _exactly_by(provider, name)) or provider_id == _HOST:
         return exact
     model = provider.find_model(name, all_providers=providers())
-    return None if model is None else Entry(provider, model)
+    return None if model is None else CatalogEntry(provider, model)
 
 
-def _exactly_by(provider: Provider, name: str) -> Entry | None:
+def _exactly_by(provider: Provider, name: str) -> CatalogEntry | None:
     return next(
         (one for one, _ in _index().get(name.lower(), []) if one.provider is provider), None
     )
@@ -230,7 +230,7 @@ def _is_not_sold(provider: Provider, name: str) -> bool:
     return provider.id == _NOT_SOLD[0] and name.lower().startswith(_NOT_SOLD[1])
 
 
-def _on_bedrock(name: str) -> Entry | None:
+def _on_bedrock(name: str) -> CatalogEntry | None:
     """Without the ARN, or the region that LiteLLM puts before it; the version at the end may be left out."""
     name = name.rpartition("/")[2]
     versions = (
@@ -250,14 +250,14 @@ def _names_fine_tuned(model: ModelInfo) -> bool:
 
 
 @cache
-def _index() -> dict[str, list[tuple[Entry, str]]]:
+def _index() -> dict[str, list[tuple[CatalogEntry, str]]]:
     """By the name in lower case, the entries of that very name, each with its spelling."""
-    found: dict[str, list[tuple[Entry, str]]] = {}
+    found: dict[str, list[tuple[CatalogEntry, str]]] = {}
     for provider in providers():
         for model in provider.models:
             for name in dict.fromkeys((model.id, *_equal(model.match))):
                 if not _is_not_sold(provider, name):
-                    found.setdefault(name.lower(), []).append((Entry(provider, model), name))
+                    found.setdefault(name.lower(), []).append((CatalogEntry(provider, model), name))
     return found
 
 

@@ -25,7 +25,7 @@ ALWAYS = date.min
 """First day of a price that always held."""
 
 
-class Rule(msgspec.Struct, frozen=True):
+class PriceRule(msgspec.Struct, frozen=True):
     """What some models cost from some day on."""
 
     model: str
@@ -62,15 +62,25 @@ class Price(msgspec.Struct, frozen=True):
     """config, set, default (the package), or added (in part not from the package)."""
 
 
-def price_list(model: str, configured: Iterable[Rule], ordered: Iterable[Rule]) -> list[Price]:
+def price_list(
+    model: str, configured: Iterable[PriceRule], ordered: Iterable[PriceRule]
+) -> list[Price]:
     """What a model costs, by tier of service, length of the input and day; `ordered` are the rules set by command."""
     defaults = [
         Price(
-            model, one.service_tier, one.above_input_tokens, one.up_to_input_tokens, one.valid_from, one.valid_until,
-            one.provider, CURRENCY, one.amounts, "added" if one.added else "default",
+            model=model,
+            service_tier=one.service_tier,
+            above_input_tokens=one.above_input_tokens,
+            up_to_input_tokens=one.up_to_input_tokens,
+            valid_from=one.valid_from,
+            valid_until=one.valid_until,
+            provider=one.provider,
+            currency=CURRENCY,
+            amounts=one.amounts,
+            source="added" if one.added else "default",
         )
         for one in default_prices(model)
-    ]  # fmt: skip
+    ]
     provider = defaults[0].provider if defaults else None
     lists = [
         *_by_pattern(model, provider, configured, "config"),
@@ -166,7 +176,7 @@ def _is_same(one: Price, other: Price) -> bool:
 
 
 def _by_pattern(
-    model: str, provider: str | None, rules: Iterable[Rule], source: str
+    model: str, provider: str | None, rules: Iterable[PriceRule], source: str
 ) -> Iterable[Sequence[Price]]:
     """For each pattern that matches, in the order of the rules, its prices."""
     found: dict[str, list[Price]] = {}
@@ -174,10 +184,18 @@ def _by_pattern(
         if _matches(rule.model, model):
             found.setdefault(rule.model, []).append(
                 Price(
-                    model, rule.service_tier, rule.above_input_tokens, None, rule.valid_from, None,
-                    rule.provider or provider, rule.currency, complete(rule.amounts), source,
+                    model=model,
+                    service_tier=rule.service_tier,
+                    above_input_tokens=rule.above_input_tokens,
+                    up_to_input_tokens=None,
+                    valid_from=rule.valid_from,
+                    valid_until=None,
+                    provider=rule.provider or provider,
+                    currency=rule.currency,
+                    amounts=complete(rule.amounts),
+                    source=source,
                 )
-            )  # fmt: skip
+            )
     return found.values()
 
 

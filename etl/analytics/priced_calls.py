@@ -14,16 +14,16 @@ from etl.analytics.prices import COLUMNS, MODELS, price_of
 from etl.usage import BITS, CALLS, KINDS, STANDARD
 
 
-class Lack(msgspec.Struct, frozen=True):
+class UnpricedReason(msgspec.Struct, frozen=True):
     """Calls that have no cost because something has no price."""
 
-    what: str
+    reason: str
     """The name of a kind, such as web_searches; `service_tier …`; `model`: the model has no price then at all; or `usage`: the
     calls do not say how much they used."""
     calls: int
 
 
-class Usage(msgspec.Struct, frozen=True):
+class ModelUsage(msgspec.Struct, frozen=True):
     """How much a model was called."""
 
     model: str | None
@@ -32,11 +32,11 @@ class Usage(msgspec.Struct, frozen=True):
     unpriced_calls: int
     """Calls without a price of their day, their tier of service and the length of their input, or of a part that they have,
     and calls that do not say how much they used: as in the view model_usage."""
-    lacks: list[Lack]
+    unpriced_reasons: list[UnpricedReason]
     """For want of what; a call may lack several prices."""
 
 
-class Part(msgspec.Struct, frozen=True):
+class CostPart(msgspec.Struct, frozen=True):
     """A kind of usage of a call, without its parts that have prices of their own."""
 
     kind: str
@@ -48,7 +48,7 @@ class Part(msgspec.Struct, frozen=True):
     cost: Decimal | None
 
 
-class Explanation(msgspec.Struct, frozen=True):
+class CostExplanation(msgspec.Struct, frozen=True):
     """How the cost of a step comes about."""
 
     step_id: str
@@ -65,7 +65,7 @@ class Explanation(msgspec.Struct, frozen=True):
     is_absent: bool
     """The API shows it no longer: it counts nowhere."""
     price: Price | None
-    parts: list[Part]
+    parts: list[CostPart]
     cost: Decimal | None
     currency: str | None
     reported_cost: Decimal | None
@@ -155,9 +155,9 @@ _PARTS = text(f"""
 _NAMES = {kind.name: kind.price for kind in (*KINDS, CALLS)}
 
 
-def usage(connection: Connection) -> list[Usage]:
+def usage(connection: Connection) -> list[ModelUsage]:
     """The models that were called, at most `MODELS` of them, and for want of what their calls have no price."""
-    found: dict[str | None, Usage] = {}
+    found: dict[str | None, ModelUsage] = {}
     for model, tier, is_priced, is_known, bits, calls, unmetered in connection.execute(
         _USAGE, {"models": MODELS}
     ):
@@ -166,12 +166,12 @@ def usage(connection: Connection) -> list[Usage]:
             what = [f"service_tier {tier}" if is_known and tier != STANDARD else "model"]
         elif not what:
             what, unpriced = (["usage"] if unmetered else []), unmetered
-        known = found.get(model, Usage(model, 0, 0, []))
-        found[model] = Usage(
+        known = found.get(model, ModelUsage(model, 0, 0, []))
+        found[model] = ModelUsage(
             model,
             known.calls + calls,
             known.unpriced_calls + unpriced,
-            _added(known.lacks, what, unpriced),
+            _added(known.unpriced_reasons, what, unpriced),
         )
     return list(found.values())
 
@@ -182,7 +182,7 @@ def beyond(connection: Connection) -> tuple[int, int]:
     return models, calls
 
 
-def explain(connection: Connection, step_id: str) -> Explanation | None:
+def explain(connection: Connection, step_id: str) -> CostExplanation | None:
     """How the cost of this step comes about; None: there is no such step."""
     row = connection.execute(_EXPLAINED, {"step_id": step_id}).one_or_none()
     if row is None:
@@ -205,26 +205,51 @@ def explain(connection: Connection, step_id: str) -> Explanation | None:
     price = None if priced[0] is None else price_of(priced)
     parts = _parts(connection, step_id) if is_call else []
     is_unmetered = is_unmetered and not parts
-    reasons = _reasons(model, tier, day, is_call, is_unmetered, is_known, price, parts)
+    reasons = _reasons(
+        model=model,
+        tier=tier,
+        day=day,
+        is_call=is_call,
+        is_unmetered=is_unmetered,
+        is_known=is_known,
+        price=price,
+        parts=parts,
+    )
     cost = (
         None if reasons else sum((part.cost for part in parts if part.cost is not None), Decimal(0))
     )
     in_dollars = price is not None and price.currency == "USD"
-    return Explanation(
-        step, run, node, model, day, tier, input_tokens, is_call, is_unmetered, is_absent, price, parts, cost,
-        price.currency if price is not None and cost is not None else None, reported,
-        cost - reported if cost is not None and reported is not None and in_dollars else None, reasons,
-    )  # fmt: skip
+    return CostExplanation(
+        step_id=step,
+        run_id=run,
+        node_id=node,
+        model=model,
+        day=day,
+        service_tier=tier,
+        input_tokens=input_tokens,
+        is_call=is_call,
+        is_unmetered=is_unmetered,
+        is_absent=is_absent,
+        price=price,
+        parts=parts,
+        cost=cost,
+        currency=price.currency if price is not None and cost is not None else None,
+        reported_cost=reported,
+        difference=cost - reported
+        if cost is not None and reported is not None and in_dollars
+        else None,
+        why_none=reasons,
+    )
 
 
-def _parts(connection: Connection, step_id: str) -> list[Part]:
+def _parts(connection: Connection, step_id: str) -> list[CostPart]:
     rows = connection.execute(_PARTS, {"step_id": step_id})
-    return [Part(_NAMES[kind], *others) for kind, *others in rows]
+    return [CostPart(_NAMES[kind], *others) for kind, *others in rows]
 
 
 def _reasons(
     model: str | None, tier: str, day: date, is_call: bool, is_unmetered: bool, is_known: bool, price: Price | None,
-    parts: Sequence[Part],
+    parts: Sequence[CostPart],
 ) -> list[str]:  # fmt: skip
     if not is_call:
         return ["the step is not a call of a model"]
@@ -239,8 +264,10 @@ def _reasons(
     return [f"no price for {part.kind}" for part in parts if part.price is None]
 
 
-def _added(lacks: list[Lack], what: list[str], calls: int) -> list[Lack]:
-    counts = {one.what: one.calls for one in lacks}
+def _added(
+    unpriced_reasons: list[UnpricedReason], what: list[str], calls: int
+) -> list[UnpricedReason]:
+    counts = {one.reason: one.calls for one in unpriced_reasons}
     for one in what:
         counts[one] = counts.get(one, 0) + calls
-    return [Lack(one, number) for one, number in counts.items()]
+    return [UnpricedReason(one, number) for one, number in counts.items()]

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from etl.analytics.amounts import PARTS
 from etl.analytics.default_prices import ADDED
 from etl.analytics.default_prices import version as version_of_defaults
-from etl.analytics.price_lists import Price, Rule, price_list
+from etl.analytics.price_lists import Price, PriceRule, price_list
 from etl.usage import CALLS, KINDS, STANDARD
 
 MODELS = 5_000
@@ -144,7 +144,7 @@ _PRICES = text(f"""
 """)
 
 
-def resolve(connection: Connection, configured: Sequence[Rule]) -> int:
+def resolve(connection: Connection, configured: Sequence[PriceRule]) -> int:
     """Work the prices out where the models that were seen, the rules or the defaults have changed.
 
     Args:
@@ -179,7 +179,7 @@ def _amounts(values: Sequence[Decimal | None]) -> dict[str, Decimal]:
 
 
 def _fingerprint(
-    configured: Iterable[Rule], ordered: Iterable[Rule], models: Sequence[str]
+    configured: Iterable[PriceRule], ordered: Iterable[PriceRule], models: Sequence[str]
 ) -> bytes:
     known = (_VERSION, list(configured), list(ordered), models, version_of_defaults(), ADDED)
     return blake2b(msgspec.json.encode(known), digest_size=16).digest()
@@ -199,17 +199,26 @@ def _resolved(connection: Connection) -> bytes | None:
     return found
 
 
-def set_rules(connection: Connection) -> list[Rule]:
+def set_rules(connection: Connection) -> list[PriceRule]:
     """The rules that were set by command, in the order in which they are tried."""
     return [
-        Rule(model, currency, _amounts(amounts), provider, valid_from, service_tier, above, set_at)
+        PriceRule(
+            model=model,
+            currency=currency,
+            amounts=_amounts(amounts),
+            provider=provider,
+            valid_from=valid_from,
+            service_tier=service_tier,
+            above_input_tokens=above,
+            set_at=set_at,
+        )
         for model, service_tier, above, valid_from, provider, currency, set_at, *amounts in connection.execute(
             _RULES
         )
     ]
 
 
-def set_rule(connection: Connection, rule: Rule) -> None:
+def set_rule(connection: Connection, rule: PriceRule) -> None:
     """Store a rule in place of one for the same models, tier of service, length of the input and first day."""
     values = msgspec.structs.asdict(rule)
     amounts = values.pop("amounts")
@@ -243,5 +252,14 @@ def price_of(row: Sequence[Any]) -> Price:
     """The price in these values of `COLUMNS`."""
     model, tier, above, up_to, valid_from, valid_until, provider, currency, source, *amounts = row
     return Price(
-        model, tier, above, up_to, valid_from, valid_until, provider, currency, _amounts(amounts), source
-    )  # fmt: skip
+        model=model,
+        service_tier=tier,
+        above_input_tokens=above,
+        up_to_input_tokens=up_to,
+        valid_from=valid_from,
+        valid_until=valid_until,
+        provider=provider,
+        currency=currency,
+        amounts=_amounts(amounts),
+        source=source,
+    )

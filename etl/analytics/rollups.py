@@ -1,7 +1,7 @@
 """Keeps the rollups equal to what follows from the runs and steps.
 
-Groups (a workflow's hour, see `computed`) whose runs or steps changed are queued by the transaction
-that changed them, and are computed here anew, whole: nothing is added up twice, and nothing depends
+Groups (a workflow's hour, see `rollup_queries`) whose runs or steps changed are queued by the transaction
+that changed them, and are recomputed here, whole: nothing is added up twice, and nothing depends
 on the order of arrival.
 
 What a run counts outlives it: the transaction that prunes runs also adds what these count to rows
@@ -24,10 +24,10 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, TextClause, text
 
-from etl.analytics import changed_groups, computed
+from etl.analytics import changed_groups, rollup_queries
 from etl.analytics.changed_groups import Group
 from etl.database import Database, allow_long
-from etl.refusals import is_database_error, is_transient, sqlstate
+from etl.database_errors import is_database_error, is_transient, sqlstate
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +78,9 @@ _STEPS_OF_GROUPS = f"""(
 
 
 _REMOVED_RUNS = "(SELECT * FROM orchestra.runs WHERE id = ANY (CAST(:run_ids AS text[])))"
-_REMOVED_STEPS = computed.EVERY_STEP.rstrip(")") + " WHERE r.id = ANY (CAST(:run_ids AS text[])))"
+_REMOVED_STEPS = (
+    rollup_queries.EVERY_STEP.rstrip(")") + " WHERE r.id = ANY (CAST(:run_ids AS text[])))"
+)
 
 _HOURS_OF_DAYS = f"""(
     SELECT r.*
@@ -103,16 +105,16 @@ class _Rollup(msgspec.Struct, frozen=True):
 def _rollup(
     name: str, when: str, names: tuple[str, ...], everything: str, groups: str, some: str
 ) -> _Rollup:
-    columns = ("workflow_id", when, "place", *names, *computed.HISTOGRAMS)
+    columns = ("workflow_id", when, "place", *names, *rollup_queries.HISTOGRAMS)
     return _Rollup(
-        when,
-        columns,
-        everything,
-        text(f"""
+        when=when,
+        columns=columns,
+        everything=everything,
+        drop=text(f"""
             DELETE FROM orchestra.{name} AS r USING {groups}
             WHERE r.workflow_id = g.workflow_id AND r.{when} = g.{when} AND r.place > 0
         """),
-        text(f"""
+        compute=text(f"""
             INSERT INTO orchestra.{name} ({", ".join(columns)})
             SELECT {", ".join(columns)} FROM ({some}) AS computed ORDER BY workflow_id, {when}, place
         """),
@@ -143,34 +145,37 @@ def _keeping(
 
 STEPS = _rollup(
     "step_rollup",
-    "hour",
-    (*computed.NODE, *computed.STEP_COUNTS, *computed.USAGE_SUMS),
-    computed.step_rollup(computed.EVERY_STEP),
-    _GROUPS,
-    computed.step_rollup(_STEPS_OF_GROUPS),
+    when="hour",
+    names=(*rollup_queries.NODE, *rollup_queries.STEP_COUNTS, *rollup_queries.USAGE_SUMS),
+    everything=rollup_queries.step_rollup(rollup_queries.EVERY_STEP),
+    groups=_GROUPS,
+    some=rollup_queries.step_rollup(_STEPS_OF_GROUPS),
 )
 RUNS = _rollup(
     "run_rollup",
-    "hour",
-    ("organization_id", *computed.RUN_COUNTS),
-    computed.run_rollup("orchestra.runs"),
-    _GROUPS,
-    computed.run_rollup(_RUNS_OF_GROUPS),
+    when="hour",
+    names=("organization_id", *rollup_queries.RUN_COUNTS),
+    everything=rollup_queries.run_rollup("orchestra.runs"),
+    groups=_GROUPS,
+    some=rollup_queries.run_rollup(_RUNS_OF_GROUPS),
 )
 DAILY = _rollup(
     "step_rollup_daily",
-    "day",
-    (*computed.NODE, *computed.STEP_COUNTS, *computed.USAGE_SUMS),
-    computed.step_rollup_daily("orchestra.step_rollup"),
-    _DAYS,
-    computed.step_rollup_daily(_HOURS_OF_DAYS),
+    when="day",
+    names=(*rollup_queries.NODE, *rollup_queries.STEP_COUNTS, *rollup_queries.USAGE_SUMS),
+    everything=rollup_queries.step_rollup_daily("orchestra.step_rollup"),
+    groups=_DAYS,
+    some=rollup_queries.step_rollup_daily(_HOURS_OF_DAYS),
 )
 
 _KEEP_STEPS = _keeping(
-    "step_rollup", STEPS.columns, computed.step_rollup(_REMOVED_STEPS), computed.added_steps
+    "step_rollup",
+    STEPS.columns,
+    rollup_queries.step_rollup(_REMOVED_STEPS),
+    rollup_queries.added_steps,
 )
 _KEEP_RUNS = _keeping(
-    "run_rollup", RUNS.columns, computed.run_rollup(_REMOVED_RUNS), computed.added_runs
+    "run_rollup", RUNS.columns, rollup_queries.run_rollup(_REMOVED_RUNS), rollup_queries.added_runs
 )
 
 _GROUPS_OF_RUNS = text(f"""
@@ -192,20 +197,20 @@ _DROP_FAILURES = text(f"""
 # A step that moved may still stand under its old group, which is queued, too. One that somebody is
 # deleting is waited for, and left out; in key order.
 _COMPUTE_FAILURES = text(f"""
-    INSERT INTO orchestra.step_failures ({", ".join(computed.FAILURE)})
-    SELECT {", ".join("f." + name for name in computed.FAILURE)}
-    FROM (SELECT * FROM ({computed.step_failures(_STEPS_OF_GROUPS)}) AS computed ORDER BY step_id OFFSET 0) AS f
+    INSERT INTO orchestra.step_failures ({", ".join(rollup_queries.FAILURE)})
+    SELECT {", ".join("f." + name for name in rollup_queries.FAILURE)}
+    FROM (SELECT * FROM ({rollup_queries.step_failures(_STEPS_OF_GROUPS)}) AS computed ORDER BY step_id OFFSET 0) AS f
     CROSS JOIN LATERAL (SELECT FROM orchestra.steps AS s WHERE s.id = f.step_id FOR KEY SHARE) AS locked
     ON CONFLICT (step_id) DO UPDATE
-    SET {", ".join(f"{name} = excluded.{name}" for name in computed.FAILURE[1:])}
+    SET {", ".join(f"{name} = excluded.{name}" for name in rollup_queries.FAILURE[1:])}
 """)
 
 
-class Refreshed(msgspec.Struct):
+class RefreshReport(msgspec.Struct):
     """What a refresh did."""
 
     groups: int = 0
-    """Groups computed anew."""
+    """Groups recomputed."""
     frozen: int = 0
     """Groups left as they were: retention froze them in a version that did not keep what pruned runs count."""
     rows: int = 0
@@ -219,14 +224,14 @@ class Refreshed(msgspec.Struct):
     busy: bool = False
     """Whether somebody else is at it, so that nothing, or no more, was done."""
 
-    def add(self, other: Refreshed) -> None:
+    def add(self, other: RefreshReport) -> None:
         """Go on from what this one did."""
         for name in ("groups", "frozen", "rows", "failures"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.waiting, self.stuck, self.busy = other.waiting, other.stuck, other.busy
 
 
-def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
+def refresh(connection: Connection, limit: int = BATCH) -> RefreshReport:
     """Compute some of the queue's groups anew. One alone that cannot be computed is put back.
 
     Args:
@@ -237,12 +242,12 @@ def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
         psycopg.Error, sqlalchemy.exc.DBAPIError: one of several cannot be computed.
     """
     if not changed_groups.try_lock(connection):
-        return Refreshed(busy=True)
+        return RefreshReport(busy=True)
     # A whole batch, however dense its hours: one that is always cut off would never get anywhere.
     allow_long(connection)
     taken = changed_groups.take(connection, limit)
     groups = _not_frozen(connection, taken)
-    done = Refreshed(groups=len(groups), frozen=len(taken) - len(groups))
+    done = RefreshReport(groups=len(groups), frozen=len(taken) - len(groups))
     if len(taken) == 1:
         try:
             with connection.begin_nested():
@@ -250,7 +255,7 @@ def refresh(connection: Connection, limit: int = BATCH) -> Refreshed:
         except Exception as error:
             if not is_database_error(error) or is_transient(error):
                 raise
-            done = Refreshed()
+            done = RefreshReport()
             _put_back(connection, taken[0], sqlstate(error))
     elif taken:
         _compute(connection, groups, taken, done)
@@ -275,9 +280,9 @@ def _not_frozen(connection: Connection, groups: Sequence[Group]) -> list[Group]:
 
 
 def _compute(
-    connection: Connection, groups: Sequence[Group], around: Sequence[Group], done: Refreshed
+    connection: Connection, groups: Sequence[Group], around: Sequence[Group], done: RefreshReport
 ) -> None:
-    """Write these groups anew, and the days of those `around`; count in `done` what is written."""
+    """Rewrite these groups, and the days of those `around`; count in `done` what is written."""
     wanted = {
         "workflow_ids": [group.workflow_id for group in groups],
         "hours": [group.hour for group in groups],
@@ -309,12 +314,12 @@ def keeping_counts(connection: Connection, run_ids: Sequence[str]) -> Iterator[N
     connection.execute(_KEEP_STEPS, parameters)
     connection.execute(_KEEP_RUNS, parameters)
     yield
-    _compute(connection, groups, groups, Refreshed())
+    _compute(connection, groups, groups, RefreshReport())
 
 
 def drain(
     database: Database, *, batch: int = BATCH, stopped: Callable[[], bool] = lambda: False
-) -> Refreshed:
+) -> RefreshReport:
     """Refresh, a batch a transaction, until the queue is empty, somebody else is at it, or `stopped` says so.
 
     A batch that cannot be computed is divided, until the group is found that is the cause.
@@ -322,7 +327,7 @@ def drain(
     Raises:
         DatabaseError: the database cannot be used; what was committed stays so.
     """
-    done = Refreshed()
+    done = RefreshReport()
     size = batch
     said = time.monotonic()
     while not stopped():
@@ -338,5 +343,5 @@ def drain(
             break
         if time.monotonic() - said >= SAY_EVERY:
             said = time.monotonic()
-            log.info("refreshing_rollups", groups=done.groups, waiting=done.waiting)
+            log.info("rollup_refresh_progressed", groups=done.groups, waiting=done.waiting)
     return done

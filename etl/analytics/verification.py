@@ -7,11 +7,11 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import Connection, text
 
-from etl.analytics import changed_groups, computed
+from etl.analytics import changed_groups, rollup_queries
 from etl.analytics.changed_groups import Stuck
 from etl.analytics.rollups import DAILY, RUNS, STEPS
 from etl.database import allow_long
-from etl.refusals import is_database_error, is_transient, sqlstate
+from etl.database_errors import is_database_error, is_transient, sqlstate
 
 
 def _differing(name: str, when: str, columns: tuple[str, ...], everything: str) -> str:
@@ -32,7 +32,10 @@ _HOURLY_DIFFERENCES = " UNION ALL ".join(
         _differing("step_rollup", STEPS.when, STEPS.columns, STEPS.everything),
         _differing("run_rollup", RUNS.when, RUNS.columns, RUNS.everything),
         _differing(
-            "step_failures", "time", computed.FAILURE, computed.step_failures(computed.EVERY_STEP)
+            "step_failures",
+            "time",
+            rollup_queries.FAILURE,
+            rollup_queries.step_failures(rollup_queries.EVERY_STEP),
         ),
     )
 )
@@ -68,7 +71,7 @@ class Difference(msgspec.Struct, frozen=True):
     """The tables that differ."""
 
 
-class Verified(msgspec.Struct, frozen=True):
+class VerificationReport(msgspec.Struct, frozen=True):
     """How the rollups compare with the runs and steps."""
 
     differences: list[Difference]
@@ -82,12 +85,12 @@ class Verified(msgspec.Struct, frozen=True):
     """SQLSTATE with which the comparison itself failed."""
 
     @property
-    def well(self) -> bool:
+    def ok(self) -> bool:
         """Whether all that was compared is right, and nothing is known to be wrong."""
         return not (self.differences or self.stuck or self.overdue or self.failure)
 
 
-def verify(connection: Connection) -> Verified:
+def verify(connection: Connection) -> VerificationReport:
     """Compute everything that is not frozen and does not wait in the queue, and compare; changes nothing."""
     allow_long(connection)
     queue = (
@@ -101,5 +104,7 @@ def verify(connection: Connection) -> Verified:
     except Exception as error:
         if not is_database_error(error) or is_transient(error):
             raise
-        return Verified([], *queue, sqlstate(error))
-    return Verified([Difference(row.workflow_id, row.at, row.what) for row in rows], *queue)
+        return VerificationReport([], *queue, sqlstate(error))
+    return VerificationReport(
+        [Difference(row.workflow_id, row.at, row.what) for row in rows], *queue
+    )

@@ -161,7 +161,7 @@ def _unexpected(error: Exception) -> int:
     )
     # Not its text: it may quote a row or a secret.
     status = _say(f"unexpected {type(error).__name__}{advice}", 1)
-    logs.trace(error)
+    logs.log_traceback(error)
     return status
 
 

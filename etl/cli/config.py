@@ -19,8 +19,8 @@ from etl.terminal import plain
 
 if TYPE_CHECKING:
     from etl.extract.client import OrchestraClient
-    from etl.records import Answer
-    from etl.settings import Settings, Workflow
+    from etl.records import ApiResponse
+    from etl.settings import Settings, WorkflowSettings
 
 
 _UNLISTED = "answers, but lists no workflows"
@@ -223,7 +223,7 @@ async def _try_api(settings: Settings) -> list[Finding]:
         return [Finding("API", False, str(error), error.exit_status)]
 
 
-def _reader(client: OrchestraClient, workflow: Workflow) -> Callable[[], Awaitable[str]]:
+def _reader(client: OrchestraClient, workflow: WorkflowSettings) -> Callable[[], Awaitable[str]]:
     async def read() -> str:
         if workflow.discover:
             _expect_list(await client.run_page(workflow.id, offset=0, limit=1))
@@ -253,7 +253,7 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
     return f"{settings.api.base_url}: the key can see {counted(len(decode_workflows(answer.body).workflows), 'workflow')}"
 
 
-def _expect_list(answer: Answer) -> None:
+def _expect_list(answer: ApiResponse) -> None:
     """Raises ApiError where the answer is none of the API's: any web server answers 200 to something."""
     try:
         msgspec.json.decode(answer.body, type=list[msgspec.Raw] | None)

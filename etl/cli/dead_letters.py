@@ -13,7 +13,7 @@ from etl.errors import ConfigurationError
 from etl.terminal import plain
 
 if TYPE_CHECKING:
-    from etl.reports.dead_letters import StoredLetter
+    from etl.reports.dead_letters import StoredDeadLetter
 
 Number = Annotated[
     int, typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="The letter's number.")
@@ -157,7 +157,7 @@ def retry(
     with invocation(context).database() as database:
         done = database.transaction(
             lambda c: dead_letters.retry(
-                c, chosen(c, numbers, everything, dead_letters.unknown, "dead letter")
+                c, chosen(c, numbers, everything, unknown=dead_letters.unknown, noun="dead letter")
             )
         )
     if as_json:
@@ -194,7 +194,7 @@ def discard(
     with invocation(context).database() as database:
         done = database.transaction(
             lambda c: dead_letters.discard(
-                c, chosen(c, numbers, everything, dead_letters.unknown, "dead letter")
+                c, chosen(c, numbers, everything, unknown=dead_letters.unknown, noun="dead letter")
             )
         )
     if as_json:
@@ -203,6 +203,6 @@ def discard(
         typer.echo(f"{counted(done, 'dead letter')} discarded")
 
 
-def _whose(letter: StoredLetter) -> str:
+def _whose(letter: StoredDeadLetter) -> str:
     step = f", step {plain(letter.step_id)}" if letter.step_id else ""
     return f"run {plain(letter.run_id)}{step}" if letter.run_id else "the run list"

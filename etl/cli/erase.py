@@ -12,7 +12,7 @@ from etl.cli.ids import no_json
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from etl.admin.erase import Found
+    from etl.admin.erase import EraseReport
 
 
 INCOMPLETE = 6
@@ -84,7 +84,7 @@ def erase(
     return INCOMPLETE if found.hidden.any else 0
 
 
-def _print(found: Found, *, erased: bool) -> None:
+def _print(found: EraseReport, *, erased: bool) -> None:
     typer.echo(f"{counted(found.runs, 'run')} {'erased' if erased else 'found'}")
     fields(
         console(),

@@ -75,7 +75,9 @@ def acknowledge(
 
     with invocation(context).database() as database:
         done = database.transaction(
-            lambda c: gaps.acknowledge(c, chosen(c, numbers, everything, gaps.unknown, "gap"))
+            lambda c: gaps.acknowledge(
+                c, chosen(c, numbers, everything, unknown=gaps.unknown, noun="gap")
+            )
         )
     if as_json:
         print_json({"acknowledged": done})

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from etl.app import Jobs
     from etl.database import Database
     from etl.pipeline.loading import LoadReport
-    from etl.pipeline.passes import PassReport
+    from etl.pipeline.sync import SyncReport
     from etl.settings import Settings
     from etl.signals import Stop
 
 
-# Seconds between two refreshes while a pass goes on; most passes end before the first. Only hours
+# Seconds between two refreshes while a sync goes on; most syncs end before the first. Only hours
 # of which more comes are counted twice.
 REFRESH = 3.0
 
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson = False) -> int:
-    """One pass, for cron: list new runs, read what is due, store it, exit.
+    """One sync, for cron: list new runs, read what is due, store it, exit.
 
     Safe to run at any time, as often as you like, and next to a running service. Exit status: 0
     good, 3 the API refuses the key, 4 the database cannot be used, 5 the API cannot be reached, 6
@@ -47,10 +47,10 @@ def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson =
     settings = invocation(context).settings()
     chosen = _chosen(settings, workflow)
 
-    async def work(jobs: Jobs, stop: Stop, progress: Progress) -> PassReport:
-        return await jobs.passes.sync(chosen, stop=stop, on_load=progress.add)
+    async def work(jobs: Jobs, stop: Stop, progress: Progress) -> SyncReport:
+        return await jobs.syncer.sync(chosen, stop=stop, on_load=progress.add)
 
-    return _pass(settings, work, as_json=as_json)
+    return _fetch(settings, work, as_json=as_json)
 
 
 def backfill(
@@ -86,8 +86,8 @@ def backfill(
     settings = invocation(context).settings()
     chosen = _chosen(settings, workflow)
 
-    async def work(jobs: Jobs, stop: Stop, progress: Progress) -> PassReport:
-        return await jobs.passes.backfill(
+    async def work(jobs: Jobs, stop: Stop, progress: Progress) -> SyncReport:
+        return await jobs.syncer.backfill(
             chosen, stop=stop, since=first, until=end, reread=reread, on_listed=progress.expect,
             on_load=progress.add,
         )  # fmt: skip
@@ -98,7 +98,7 @@ def backfill(
         if reread and settings.redaction.rules and not stop.is_set():
             await app.redact_stored(settings, database, chosen, stop.is_set)
 
-    return _pass(settings, work, as_json=as_json, then=redact)
+    return _fetch(settings, work, as_json=as_json, then=redact)
 
 
 def serve(context: typer.Context) -> int:
@@ -132,7 +132,7 @@ def _time(option: str, text: str | None) -> datetime | None:
 def _chosen(settings: Settings, workflow: list[str] | None) -> list[str] | None:
     """The workflows asked for; they must be configured, or a typing error would look like success.
 
-    Where all workflows are wanted, the pass itself finds out once the API has listed them.
+    Where all workflows are wanted, the sync itself finds out once the API has listed them.
     """
     configured = [one.id for one in settings.workflows]
     for one in workflow or ():
@@ -175,7 +175,7 @@ class Progress:
             self._bar.update(self._task, completed=self._runs)
         elif time.monotonic() - self._said >= 10:
             self._said = time.monotonic()
-            self._log.info("progress", runs=self._runs, of=self._total, steps=self._steps)
+            self._log.info("sync_progressed", runs=self._runs, of=self._total, steps=self._steps)
 
     @contextmanager
     def shown(self) -> Iterator[Progress]:
@@ -198,12 +198,12 @@ class Progress:
 
 
 async def _nothing(database: Database, stop: Stop) -> None:
-    """What follows most passes."""
+    """What follows most syncs."""
 
 
-def _pass(
+def _fetch(
     settings: Settings,
-    work: Callable[[Jobs, Stop, Progress], Awaitable[PassReport]],
+    work: Callable[[Jobs, Stop, Progress], Awaitable[SyncReport]],
     *,
     as_json: bool,
     then: Callable[[Database, Stop], Awaitable[None]] = _nothing,
@@ -219,9 +219,9 @@ def _pass(
 async def _run(
     settings: Settings,
     database: Database,
-    work: Callable[[Jobs, Stop, Progress], Awaitable[PassReport]],
+    work: Callable[[Jobs, Stop, Progress], Awaitable[SyncReport]],
     then: Callable[[Database, Stop], Awaitable[None]],
-) -> PassReport:
+) -> SyncReport:
     from etl import app
     from etl.signals import stop_on_signals
 
@@ -237,7 +237,7 @@ async def _run(
                     await then(database, stop)
                     await app.refresh_rollups(settings, database, stop.is_set)
                 except EtlError as error:
-                    # What the pass did is stored; the queue keeps what is to be refreshed.
+                    # What the sync did is stored; the queue keeps what is to be refreshed.
                     report.errors.append(error)
             report.requests = jobs.client.requests_sent
             report.interrupted = stop.number
@@ -272,13 +272,13 @@ async def _repeated(
         await task
 
 
-def _log(report: PassReport) -> None:
+def _log(report: SyncReport) -> None:
     """One line with every count: what cron leaves in a journal."""
     import structlog
 
     load = report.load
-    structlog.get_logger("etl.pass").info(
-        "pass_over",
+    structlog.get_logger("etl.sync").info(
+        "sync_finished",
         lists=len(report.sweeps),
         new_runs=sum(sweep.new for sweep in report.sweeps),
         gaps=sum(sweep.gap is not None for sweep in report.sweeps),
@@ -287,16 +287,16 @@ def _log(report: PassReport) -> None:
         steps_updated=load.steps_updated,
         steps_absent=load.steps_absent,
         failed=load.failed,
-        set_aside=report.set_aside
-        + load.set_aside
-        + sum(sweep.set_aside for sweep in report.sweeps),
+        dead_letters=report.dead_letters
+        + load.dead_letters
+        + sum(sweep.dead_letters for sweep in report.sweeps),
         requests=report.requests,
         seconds=round(report.seconds, 3),
         exit_status=report.exit_status,
     )
 
 
-def _print(report: PassReport, *, as_json: bool) -> None:
+def _print(report: SyncReport, *, as_json: bool) -> None:
     load = report.load
     if as_json:
         print_json(
@@ -337,12 +337,14 @@ def _print(report: PassReport, *, as_json: bool) -> None:
             typer.echo(
                 f"{sweep.repaired} runs of workflow {plain(sweep.workflow_id)} were missing from the tables and are read again"
             )
-    aside = report.set_aside + load.set_aside + sum(sweep.set_aside for sweep in report.sweeps)
+    aside = (
+        report.dead_letters + load.dead_letters + sum(sweep.dead_letters for sweep in report.sweeps)
+    )
     if aside:
         typer.echo(f"{aside} new dead letters (see `orchestra-etl dead-letters list`)")
-    if load.failing_anew:
+    if load.newly_failing:
         typer.echo(
-            f"{load.failing_anew} runs could not be read; they will be tried again (see `orchestra-etl status`)"
+            f"{load.newly_failing} runs could not be read; they will be tried again (see `orchestra-etl status`)"
         )
     for error in (*report.errors, *report.refused):
         typer.echo(plain(str(error), LONGEST_LINE), err=True)

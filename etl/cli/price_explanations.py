@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from etl.analytics.price_lists import Price
-    from etl.analytics.priced_calls import Explanation, Part
+    from etl.analytics.priced_calls import CostExplanation, CostPart
 
 _UNITS = {MILLION: "a million", THOUSAND: "a thousand", HOUR_MS: "an hour (3,600,000 ms)"}
 
@@ -55,7 +55,7 @@ def explain(
     fields(out, _result(found))
 
 
-def _head(found: Explanation) -> list[tuple[str, str | Text]]:
+def _head(found: CostExplanation) -> list[tuple[str, str | Text]]:
     read = "" if found.input_tokens is None else f", {found.input_tokens:,} input tokens"
     node = f" (node {plain(found.node_id, 60)})" if found.node_id else ""
     rows: list[tuple[str, str | Text]] = [
@@ -89,7 +89,7 @@ def _price(price: Price) -> str:
     return f"{plain(price.service_tier, 50)},{length},{days}{paid}; by {plain(source, 80)}"
 
 
-def _lines(parts: list[Part]) -> list[Text]:
+def _lines(parts: list[CostPart]) -> list[Text]:
     rows = [("part", "quantity", "", "price", "cost")]
     for part in parts:
         price = "not known" if part.price is None else amount(part.price)
@@ -107,7 +107,7 @@ def _lines(parts: list[Part]) -> list[Text]:
     ]
 
 
-def _result(found: Explanation) -> list[tuple[str, str | Text]]:
+def _result(found: CostExplanation) -> list[tuple[str, str | Text]]:
     if found.cost is None:
         rows: list[tuple[str, str | Text]] = [
             ("cost", f"none: {plain('; '.join(found.why_none), 300)}")

@@ -20,9 +20,9 @@ from etl.usage import CALLS, KINDS, STANDARD
 
 if TYPE_CHECKING:
     from etl.analytics.default_prices import Publication
-    from etl.analytics.price_lists import Price, Rule
-    from etl.analytics.priced_calls import Lack, Usage
-    from etl.settings.prices import ModelPrice
+    from etl.analytics.price_lists import Price, PriceRule
+    from etl.analytics.priced_calls import ModelUsage, UnpricedReason
+    from etl.settings.prices import PriceSettings
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's name; * in it stands for any characters.")
@@ -47,13 +47,13 @@ _PARTS = tuple(kind.price for kind in (*KINDS, CALLS))
 _OPTION_PARTS = ("input", "output", "cached_input")
 
 
-class Seen(msgspec.Struct, frozen=True):
+class PricedModel(msgspec.Struct, frozen=True):
     """A model, how much it was called, and what it costs."""
 
     model: str | None
     calls: int
     unpriced_calls: int
-    lacks: list[Lack]
+    unpriced_reasons: list[UnpricedReason]
     prices: list[Price]
 
 
@@ -237,7 +237,9 @@ def unset_price(
     length = None if above is None else wanted.above_input_tokens
     with app.open_database(settings) as database:
         removed = database.transaction(
-            lambda c: prices.unset_rules(c, model, wanted.valid_from, tier, length)
+            lambda c: prices.unset_rules(
+                c, model, valid_from=wanted.valid_from, service_tier=tier, above_input_tokens=length
+            )
         )
         if not removed:
             which = (
@@ -271,13 +273,13 @@ def _named(options: Mapping[str, str | None], parts: Iterable[str]) -> dict[str,
     return found
 
 
-def _checked(**values: str | None) -> ModelPrice:
+def _checked(**values: str | None) -> PriceSettings:
     from pydantic import ValidationError
 
-    from etl.settings.prices import ModelPrice
+    from etl.settings.prices import PriceSettings
 
     try:
-        return ModelPrice.model_validate(
+        return PriceSettings.model_validate(
             {name: value for name, value in values.items() if value is not None}
         )
     except ValidationError as error:
@@ -296,18 +298,30 @@ def _checked(**values: str | None) -> ModelPrice:
         raise ConfigurationError(f"{_OPTIONS.get(name, option)}: {what}") from None
 
 
-def _seen(stored: Iterable[Price], usage: Iterable[Usage]) -> list[Seen]:
+def _seen(stored: Iterable[Price], usage: Iterable[ModelUsage]) -> list[PricedModel]:
     by_model: dict[str | None, list[Price]] = {}
     for price in stored:
         by_model.setdefault(price.model, []).append(price)
     called = [
-        Seen(one.model, one.calls, one.unpriced_calls, one.lacks, by_model.pop(one.model, []))
+        PricedModel(
+            model=one.model,
+            calls=one.calls,
+            unpriced_calls=one.unpriced_calls,
+            unpriced_reasons=one.unpriced_reasons,
+            prices=by_model.pop(one.model, []),
+        )
         for one in usage
     ]
-    return [*called, *(Seen(model, 0, 0, [], prices) for model, prices in by_model.items())]
+    return [
+        *called,
+        *(
+            PricedModel(model=model, calls=0, unpriced_calls=0, unpriced_reasons=[], prices=prices)
+            for model, prices in by_model.items()
+        ),
+    ]
 
 
-def _lines(one: Seen, published: Publication) -> list[str]:
+def _lines(one: PricedModel, published: Publication) -> list[str]:
     lines = []
     for price in one.prices:
         source = published.source if price.source in ("default", "added") else price.source
@@ -317,17 +331,19 @@ def _lines(one: Seen, published: Publication) -> list[str]:
             "in part added to it" if price.source == "added" else None,
         ]
         lines.append(_what(price) + _described(price, _own(price), origin))
-    for lack in one.lacks:
-        if lack.what == "usage":
-            lines.append(f"no usage reported: {counted(lack.calls, 'call')}")
-        elif lack.what != "model":
-            lines.append(f"no price for {plain(lack.what, 60)}: {counted(lack.calls, 'call')}")
+    for unpriced in one.unpriced_reasons:
+        if unpriced.reason == "usage":
+            lines.append(f"no usage reported: {counted(unpriced.calls, 'call')}")
+        elif unpriced.reason != "model":
+            lines.append(
+                f"no price for {plain(unpriced.reason, 60)}: {counted(unpriced.calls, 'call')}"
+            )
     if not one.prices:
         lines.append(_advice(one))
     return lines
 
 
-def _advice(one: Seen) -> str:
+def _advice(one: PricedModel) -> str:
     from etl.analytics.default_prices import why_none
 
     if one.model is None:
@@ -341,7 +357,7 @@ def _own(price: Price) -> dict[str, Decimal]:
     return own(price.amounts)
 
 
-def _what(price: Price | Rule) -> str:
+def _what(price: Price | PriceRule) -> str:
     """For which calls, where that is not for all."""
     until = getattr(price, "up_to_input_tokens", None)
     tier = "" if price.service_tier == STANDARD else plain(price.service_tier, 50)
@@ -353,7 +369,7 @@ def _what(price: Price | Rule) -> str:
 
 
 def _described(
-    price: Price | Rule, amounts: Mapping[str, Decimal], origin: Iterable[str | None] = ()
+    price: Price | PriceRule, amounts: Mapping[str, Decimal], origin: Iterable[str | None] = ()
 ) -> str:
     until: date | None = getattr(price, "valid_until", None)
     since = "" if price.valid_from == date.min else f" from {price.valid_from}"

@@ -12,10 +12,10 @@ from etl.cli.display import counted, instant
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from etl.admin.retention import Aged, Horizons, Preview, Pruned
+    from etl.admin.retention import ExpiredRuns, Horizons, PrunePreview, PruneReport
     from etl.database import Database
     from etl.settings import Settings
-    from etl.settings.retention import Retention
+    from etl.settings.retention import RetentionSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -66,17 +66,19 @@ def prune(
     return 128 + interrupted if interrupted and not done.complete else 0
 
 
-def _ages(configured: Retention, payloads: str | None, runs: str | None) -> Retention:
+def _ages(
+    configured: RetentionSettings, payloads: str | None, runs: str | None
+) -> RetentionSettings:
     """The ages in force; an option stands for its setting."""
     from pydantic import ValidationError
 
-    from etl.settings.retention import Retention
+    from etl.settings.retention import RetentionSettings
 
     given = {
         name: value for name, value in (("payloads", payloads), ("runs", runs)) if value is not None
     }
     try:
-        ages = Retention.model_validate({**configured.model_dump(mode="json"), **given})
+        ages = RetentionSettings.model_validate({**configured.model_dump(mode="json"), **given})
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         option = f"--{problem['loc'][0]}-older-than: " if problem["loc"] else ""
@@ -93,7 +95,7 @@ def _ages(configured: Retention, payloads: str | None, runs: str | None) -> Rete
 
 async def _prune(
     settings: Settings, database: Database, wanted: Horizons
-) -> tuple[Pruned, int | None]:
+) -> tuple[PruneReport, int | None]:
     from etl import app
     from etl.signals import stop_on_signals
 
@@ -101,7 +103,7 @@ async def _prune(
         return await app.prune(settings, database, wanted, stop.is_set), stop.number
 
 
-def _print_preview(found: Preview, *, as_json: bool) -> None:
+def _print_preview(found: PrunePreview, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
@@ -114,7 +116,7 @@ def _print_preview(found: Preview, *, as_json: bool) -> None:
     typer.echo("nothing was removed: repeat without --dry-run")
 
 
-def _aged(aged: Aged) -> str:
+def _aged(aged: ExpiredRuns) -> str:
     text = f"{counted(aged.runs, 'run')} with {counted(aged.steps, 'step')}"
     return (
         text
@@ -123,7 +125,7 @@ def _aged(aged: Aged) -> str:
     )
 
 
-def _print(done: Pruned, *, as_json: bool) -> None:
+def _print(done: PruneReport, *, as_json: bool) -> None:
     if as_json:
         print_json(done)
         return

@@ -11,7 +11,7 @@ from etl.cli.context import AsJson, WorkflowIds, check_stored, console, invocati
 from etl.cli.display import counted, fields
 
 if TYPE_CHECKING:
-    from etl.admin.rebuild import Rebuilt
+    from etl.admin.rebuild import RebuildReport
     from etl.database import Database
     from etl.settings import Settings
 
@@ -52,7 +52,7 @@ def rebuild(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJso
 
 async def _rebuild(
     settings: Settings, database: Database, only: list[str] | None
-) -> tuple[Rebuilt, int | None]:
+) -> tuple[RebuildReport, int | None]:
     from etl import app
     from etl.signals import stop_on_signals
 

@@ -17,7 +17,7 @@ from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
 from etl.terminal import plain
 
 if TYPE_CHECKING:
-    from etl.admin.redaction import Redacted
+    from etl.admin.redaction import RedactionReport
     from etl.database import Database
     from etl.settings import Settings
     from etl.transform.redact import Policy
@@ -50,7 +50,7 @@ class RuleUse(msgspec.Struct, frozen=True):
     """Those that go by this rule."""
 
 
-class Standing(msgspec.Struct, frozen=True):
+class RemainingCopy(msgspec.Struct, frozen=True):
     """A place that keeps a text which a rule removes elsewhere in the run. Never the text itself."""
 
     rule: int
@@ -61,7 +61,7 @@ class Standing(msgspec.Struct, frozen=True):
     path: str
 
 
-class Preview(msgspec.Struct, frozen=True):
+class RedactionPreview(msgspec.Struct, frozen=True):
     """What the workflow's rules do to one run."""
 
     run_id: str
@@ -69,7 +69,7 @@ class Preview(msgspec.Struct, frozen=True):
     policy: str | None = None
     """Version of the rules; None where the workflow has none."""
     removals: tuple[Removal, ...] = ()
-    still_standing: tuple[Standing, ...] = ()
+    remaining_copies: tuple[RemainingCopy, ...] = ()
     """Where removed texts still stand in what would be stored of the run."""
     searched_all: bool = True
     """False where the search for these was cut off, because there is so much of them or of the run."""
@@ -122,7 +122,7 @@ def preview(
                 f"run {run[:80]!r} is not known here: name its workflow with --workflow"
             )
         policy = rules.policy(known)
-        found = Preview(run, known)
+        found = RedactionPreview(run, known)
         if policy is not None:
             version = policy.version
             others = database.transaction(lambda c: redaction.steps_under_others(c, known, version))
@@ -179,7 +179,7 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
 
 async def _apply_stored(
     settings: Settings, database: Database, workflows: list[str] | None
-) -> tuple[Redacted, int | None]:
+) -> tuple[RedactionReport, int | None]:
     from etl import app
     from etl.signals import stop_on_signals
 
@@ -207,10 +207,10 @@ async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Spli
 
 def _apply(
     policy: Policy, run_id: str, workflow_id: str, steps: Split, rows: Split | None, others: int
-) -> Preview:
+) -> RedactionPreview:
     from etl.transform.fields import object_of, text_of
     from etl.transform.redact import NotRedactable
-    from etl.transform.traces import find_traces
+    from etl.transform.remaining_copies import find_copies
 
     removals: list[Removal] = []
     matches: Counter[int] = Counter()
@@ -238,38 +238,46 @@ def _apply(
         )
         removals += [
             Removal(
-                step_id,
-                node_id,
-                match.path,
-                policy.rules[match.rule].action,
-                match.kind,
-                match.size,
+                step_id=step_id,
+                node_id=node_id,
+                path=match.path,
+                action=policy.rules[match.rule].action,
+                type=match.kind,
+                size_bytes=match.size,
             )
             for match in found
             if match.applied
         ]
     objects = [(own, members, of_run) for own, members, of_run in elements if members is not None]
-    traces = find_traces(policy, run_id, objects)
-    standing = [Standing(one.rule + 1, one.step_id, one.node_id, one.path) for one in traces.found]
+    copies = find_copies(policy, run_id, objects)
+    remaining = [
+        RemainingCopy(one.rule + 1, one.step_id, one.node_id, one.path) for one in copies.found
+    ]
     uses = [
-        RuleUse(rule.node, rule.path, rule.action, matches[place], removed[place])
+        RuleUse(
+            node=rule.node,
+            path=rule.path,
+            action=rule.action,
+            matches=matches[place],
+            removed=removed[place],
+        )
         for place, rule in enumerate(policy.rules)
     ]
-    return Preview(
-        run_id,
-        workflow_id,
-        policy.version,
-        tuple(removals),
-        tuple(standing),
-        traces.complete,
-        tuple(uses),
-        not_redactable,
-        rows is not None,
-        others,
+    return RedactionPreview(
+        run_id=run_id,
+        workflow_id=workflow_id,
+        policy=policy.version,
+        removals=tuple(removals),
+        remaining_copies=tuple(remaining),
+        searched_all=copies.complete,
+        rules=tuple(uses),
+        not_redactable=not_redactable,
+        run_row=rows is not None,
+        steps_under_other_rules=others,
     )
 
 
-def _print(found: Preview) -> None:
+def _print(found: RedactionPreview) -> None:
     out = console()
     if found.removals:
         listing(
@@ -283,12 +291,15 @@ def _print(found: Preview) -> None:
         )
     else:
         typer.echo("nothing of this run would go")
-    if found.still_standing:
+    if found.remaining_copies:
         typer.echo("\nremoved texts that STILL STAND elsewhere in this run:")
         listing(
             out,
             ("rule", "path"),
-            [((str(one.rule), plain(one.path, 300)), _place(one)) for one in found.still_standing],
+            [
+                ((str(one.rule), plain(one.path, 300)), _place(one))
+                for one in found.remaining_copies
+            ],
             numbers=("rule",),
         )
     others = f"{counted(found.steps_under_other_rules, 'stored step')} of the workflow"
@@ -324,7 +335,7 @@ def _print(found: Preview) -> None:
     fields(out, rows)
 
 
-def _place(one: Removal | Standing) -> str:
+def _place(one: Removal | RemainingCopy) -> str:
     if one.step_id is None and one.node_id is None:
         return "the run's own row"
     return f"node {plain(one.node_id or '-', 100)}, step {plain(one.step_id or '-', 100)}"

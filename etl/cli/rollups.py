@@ -12,7 +12,7 @@ from etl.cli.display import counted, instant
 from etl.terminal import plain
 
 if TYPE_CHECKING:
-    from etl.analytics.rollups import Refreshed
+    from etl.analytics.rollups import RefreshReport
     from etl.database import Database
     from etl.settings import Settings
 
@@ -68,7 +68,7 @@ def refresh(
         typer.echo("interrupted: what was computed is stored, the next call goes on from here")
 
 
-async def _refresh(settings: Settings, database: Database) -> Refreshed:
+async def _refresh(settings: Settings, database: Database) -> RefreshReport:
     from etl import app
     from etl.signals import stop_on_signals
 
@@ -87,7 +87,7 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
         found = database.transaction(verification.verify)
     if as_json:
         print_json(found)
-        return 0 if found.well else 6
+        return 0 if found.ok else 6
     if found.failure is not None:
         typer.echo(
             f"the rollups cannot be compared with the steps: computing them fails (SQLSTATE {found.failure})"
@@ -117,6 +117,6 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
         typer.echo(
             f"{found.overdue:,} of them for more than ten minutes: run `orchestra-etl rollups refresh`"
         )
-    if found.well and not found.waiting:
+    if found.ok and not found.waiting:
         typer.echo("the rollups are what follows from the steps")
-    return 0 if found.well else 6
+    return 0 if found.ok else 6

@@ -14,17 +14,17 @@ from etl.cli.display import counted
 from etl.errors import (
     ApiError,
     ConfigurationError,
+    InvalidIdentifier,
     NotFound,
     RequestRefused,
     ResponseTooLarge,
-    UnusableIdentifier,
 )
 from etl.terminal import plain
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from etl.ledger.requests import Forgotten, Tracked
+    from etl.ledger.requests import TrackReport, UntrackReport
     from etl.settings import Settings
 
 WorkflowId = Annotated[str, typer.Argument(help="The workflow's id.")]
@@ -64,7 +64,7 @@ def track(
         _check_id(one, "run")
     settings = invocation(context).settings()
     set_aside = 0
-    found: list[Tracked] = []
+    found: list[TrackReport] = []
     with app.open_database(settings) as database:
         configured = workflow in [one.id for one in settings.workflows]
         if not configured and not database.transaction(lambda c: workflows.is_known(c, workflow)):
@@ -99,7 +99,7 @@ def untrack(
 
     wanted = list(ids.given(run)) if run else None
 
-    def forget(connection: Connection) -> tuple[Forgotten, bool, bool]:
+    def forget(connection: Connection) -> tuple[UntrackReport, bool, bool]:
         return (
             requests.forget(connection, workflow, wanted),
             workflows.forget(connection, workflow),
@@ -109,7 +109,7 @@ def untrack(
     settings = invocation(context).settings()
     with app.open_database(settings) as database:
         done, forgotten, history = database.transaction(forget)
-    if not any((done.runs, done.requests, done.letters, forgotten)):
+    if not any((done.runs, done.requests, done.dead_letters, forgotten)):
         why = (
             "what the API has shown is history, see `orchestra-etl erase`"
             if history
@@ -127,12 +127,13 @@ def untrack(
     )
     if as_json:
         print_json(
-            {"workflow_id": workflow, "runs": done.runs, "requests": done.requests, "dead_letters": done.letters,
+            {"workflow_id": workflow, "runs": done.runs, "requests": done.requests, "dead_letters": done.dead_letters,
              "workflow_forgotten": forgotten, "in_configuration": named}
         )  # fmt: skip
         return
     typer.echo(
-        f"{counted(done.runs, 'run')}, {counted(done.requests, 'request')} and {counted(done.letters, 'dead letter')} forgotten"
+        f"{counted(done.runs, 'run')}, {counted(done.requests, 'request')} and "
+        f"{counted(done.dead_letters, 'dead letter')} forgotten"
         + ("; so is the workflow, of which nothing else is known" if forgotten else "")
     )
     if history:
@@ -141,10 +142,10 @@ def untrack(
         typer.echo("the configuration names such runs, so they come back: take them out of `runs`")
 
 
-def _entering(workflow: str, ids: Sequence[str]) -> Callable[[Connection], tuple[Tracked, int]]:
+def _entering(workflow: str, ids: Sequence[str]) -> Callable[[Connection], tuple[TrackReport, int]]:
     from etl.ledger import conflicts, requests, workflows
 
-    def enter(connection: Connection) -> tuple[Tracked, int]:
+    def enter(connection: Connection) -> tuple[TrackReport, int]:
         workflows.configure_unknown(connection, workflow)
         done = requests.track(connection, workflow, ids)
         return done, conflicts.set_aside(connection, done.conflicts)
@@ -183,7 +184,7 @@ async def _is_confirmed(settings: Settings, workflow: str, ids: Sequence[str]) -
         for one in ids[:PROBES]:
             try:
                 answer = await client.steps(workflow, one)
-            except (NotFound, RequestRefused, UnusableIdentifier):
+            except (NotFound, RequestRefused, InvalidIdentifier):
                 continue
             except ResponseTooLarge:
                 return True
@@ -193,7 +194,7 @@ async def _is_confirmed(settings: Settings, workflow: str, ids: Sequence[str]) -
     return False
 
 
-def _print_tracked(workflow: str, found: Sequence[Tracked], *, as_json: bool) -> None:
+def _print_tracked(workflow: str, found: Sequence[TrackReport], *, as_json: bool) -> None:
     new, known, removed = (
         sum(getattr(one, name) for one in found) for name in ("new", "known", "removed")
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from etl.settings import Settings
 
 
-class Seen(msgspec.Struct, frozen=True):
+class WorkflowEntry(msgspec.Struct, frozen=True):
     """A workflow that the key can see or that is configured."""
 
     id: str
@@ -100,13 +100,20 @@ async def _ask(settings: Settings) -> tuple[Workflow, ...]:
     return found.workflows
 
 
-def _compare(settings: Settings, visible: tuple[Workflow, ...]) -> list[Seen]:
+def _compare(settings: Settings, visible: tuple[Workflow, ...]) -> list[WorkflowEntry]:
     configured = {one.id: one for one in settings.workflows}
     listed = {one.id for one in visible}
     return [
-        Seen(one.id, one.name, one.description, one.id in configured, True) for one in visible
+        WorkflowEntry(
+            id=one.id,
+            name=one.name,
+            description=one.description,
+            configured=one.id in configured,
+            visible=True,
+        )
+        for one in visible
     ] + [
-        Seen(one.id, one.name, None, True, False)
+        WorkflowEntry(id=one.id, name=one.name, description=None, configured=True, visible=False)
         for one in settings.workflows
         if one.id not in listed
     ]

@@ -28,7 +28,7 @@ from etl.extract.gunzip import Gunzip, gunzip
 from etl.extract.http_dates import http_date, retry_after
 from etl.extract.transport import cause_of, open_transport
 from etl.identifiers import path_segment
-from etl.records import Answer
+from etl.records import ApiResponse
 
 FIRST_BACKOFF_SECONDS = 0.5
 """The longest pause after a first failed attempt; it doubles with every further one."""
@@ -41,7 +41,7 @@ class OrchestraClient:
     """Asks the API for whole answers. Used within one event loop; to be closed (`aclose`, or `async with`).
 
     Every method raises, after the retries that make sense: KeyRefused, WorkflowRefused, NotFound,
-    RequestRefused, ResponseTooLarge, UnusableIdentifier (before anything is sent), and
+    RequestRefused, ResponseTooLarge, InvalidIdentifier (before anything is sent), and
     ApiUnavailable when no attempt gave a usable answer. No error's text holds the key or anything
     of an answer's body.
     """
@@ -121,29 +121,29 @@ class OrchestraClient:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def steps(self, workflow_id: str, run_id: str) -> Answer:
+    async def steps(self, workflow_id: str, run_id: str) -> ApiResponse:
         """The steps of one run: a JSON array."""
         return await self._get(
             f"/workflows/{path_segment(workflow_id)}/runs/{path_segment(run_id)}/steps", "steps"
         )
 
-    async def run(self, workflow_id: str, run_id: str) -> Answer:
+    async def run(self, workflow_id: str, run_id: str) -> ApiResponse:
         """One run's own row: a JSON array that holds it."""
         return await self._get(
             f"/workflows/{path_segment(workflow_id)}/runs/{path_segment(run_id)}", "run"
         )
 
-    async def run_page(self, workflow_id: str, *, offset: int, limit: int) -> Answer:
+    async def run_page(self, workflow_id: str, *, offset: int, limit: int) -> ApiResponse:
         """One page of a workflow's run list, newest first: a JSON array."""
         return await self._get(
             f"/workflows/{path_segment(workflow_id)}/runs?limit={limit}&offset={offset}", "runs"
         )
 
-    async def workflows(self) -> Answer:
+    async def workflows(self) -> ApiResponse:
         """The workflows that the key can see: a JSON array."""
         return await self._get("/workflows", "workflows")
 
-    async def _get(self, path: str, endpoint: str) -> Answer:
+    async def _get(self, path: str, endpoint: str) -> ApiResponse:
         """Attempt it until there is an answer, a refusal, or no attempt left."""
         url = self._base_url + path
         failed_attempts = 0
@@ -180,7 +180,7 @@ class OrchestraClient:
         )
         return min(self._max_wait, (retry_after_seconds or 0.0) + jitter)
 
-    async def _attempt(self, url: str, endpoint: str) -> Answer:
+    async def _attempt(self, url: str, endpoint: str) -> ApiResponse:
         """Send one request. Raises _Unanswered where another one may succeed."""
         request = self._request(url)
         self.requests_sent += 1
@@ -195,7 +195,7 @@ class OrchestraClient:
                     server_time = http_date(response.headers.get("date"))
                     wait = retry_after(response.headers.get("retry-after"), server_time=server_time)
                     self._check_status(response.status_code, url, wait)
-                    answer = Answer(await self._body(response, url), requested_at, server_time)
+                    answer = ApiResponse(await self._body(response, url), requested_at, server_time)
                     self.has_answered = True
                     return answer
                 finally:

@@ -15,7 +15,7 @@ class PageRequest(NamedTuple):
     limit: int
 
 
-class Seen:
+class SeenRows:
     """Rows that were seen, in about 1 MB whatever their number.
 
     Of the first ones it knows exactly which they are. Beyond, a new row may be taken for one of
@@ -54,7 +54,7 @@ Row = str | int
 
 
 @dataclass(frozen=True)
-class Page:
+class ListPage:
     """A page as it was received."""
 
     request: PageRequest
@@ -82,18 +82,18 @@ class Page:
         """The offset at which a row of the page stands; where it comes twice, the first one."""
         return self.request.offset + self.rows.index(row)
 
-    def new_to(self, seen: Seen) -> set[Row]:
+    def new_to(self, seen: SeenRows) -> set[Row]:
         """The rows that were not seen before; from now on all of them are."""
         rows = {row for row in self.rows if row not in seen}
         for row in rows:
             seen.add(row)
         return rows
 
-    def repeats(self, frontier: Page) -> tuple[Row, ...]:
+    def repeats(self, frontier: ListPage) -> tuple[Row, ...]:
         """The rows of the frontier that this page was asked to repeat."""
         return frontier.rows[max(0, self.request.offset - frontier.request.offset) :]
 
-    def leads_on(self, frontier: Page, new: Set[Row]) -> bool:
+    def leads_on(self, frontier: ListPage, new: Set[Row]) -> bool:
         """Whether the page ends with a new row, behind the frontier's last one.
 
         New rows before that one were added at the head, and where it is gone, the server may make
@@ -109,7 +109,7 @@ class Page:
         )
         return to_row in new and self.places.get(from_row, self.end) < self.places[to_row]
 
-    def joins(self, frontier: Page) -> bool:
+    def joins(self, frontier: ListPage) -> bool:
         """Whether no row can lie unseen between the frontier and this page.
 
         Where the rows to be repeated have no usable id between them there is nothing to recognise:
@@ -125,7 +125,7 @@ class Page:
             return True
         return not set(self.usable).isdisjoint(frontier.usable)
 
-    def shift_from(self, earlier: Page) -> int | None:
+    def shift_from(self, earlier: ListPage) -> int | None:
         """How many rows farther from the head a row stands here than in an earlier page: if both offsets are followed, so many
         rows were added meanwhile, less those that were removed. None: no row is in both."""
         row = next((row for row in self.usable if row in earlier.places), None)

@@ -9,7 +9,7 @@ PATIENCE = 30
 that it has seen."""
 
 
-class Progress:
+class WalkProgress:
     """Counts the answers of one walk. Its bound follows from what the list has shown, not from a number of pages.
 
     An answer leads on if it shows a run for the first time, and behind those that are known: rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from etl.extract.list_page import Page, Row
+from etl.extract.list_page import ListPage, Row
 
 
 class Watermark:
@@ -23,7 +23,7 @@ class Watermark:
         self._deepest: str | None = None  # the row that lies farthest behind those at the head
         self._deepest_is_member = False
 
-    def come_upon(self, page: Page, frontier: Page | None, new: Set[Row]) -> None:
+    def come_upon(self, page: ListPage, frontier: ListPage | None, new: Set[Row]) -> None:
         """Count the members that an accepted page shows.
 
         Args:

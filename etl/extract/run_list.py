@@ -10,7 +10,7 @@ ever:
   a walk that died has listed the newest runs and left a hole behind them.
 - A short page is not the list's end (servers cap pages below the limit asked for); an empty page is, or
   a page that shows nothing but rows of the frontier although it had room for more.
-- Progress is what the server shows, not what was asked for: rows that this walk has not seen yet, behind those that it has.
+- WalkProgress is what the server shows, not what was asked for: rows that this walk has not seen yet, behind those that it has.
   Rows that are added at the head are no progress. A page that does not lead on is followed by a look at the head: if the
   head does not explain where the page's rows stand, the list does not follow `offset`. A list that leads no further for as
   many answers as it took to see all of it, and some more, is given up (`etl.extract.list_progress`).
@@ -26,8 +26,8 @@ from dataclasses import replace
 from typing import Literal
 
 from etl.extract import list_problem
-from etl.extract.list_page import Page, PageRequest, Row, Seen
-from etl.extract.list_progress import Progress
+from etl.extract.list_page import ListPage, PageRequest, Row, SeenRows
+from etl.extract.list_progress import WalkProgress
 from etl.extract.list_watermark import Watermark
 
 Outcome = Literal["met", "ended", "missed", "cut_off"]
@@ -108,15 +108,15 @@ class RunListWalker:
         self._overlap = overlap
 
         self._asked: PageRequest | None = None
-        self._progress = Progress()
-        self._shown = Seen()  # by pages that were accepted,
+        self._progress = WalkProgress()
+        self._shown = SeenRows()  # by pages that were accepted,
         self._rows = 0  # so many of them;
-        self._walked = Seen()  # by those since it last went back;
+        self._walked = SeenRows()  # by those since it last went back;
         self._reached = 0  # the end of the farthest of them
         # the head that was accepted, and the last two answers in place of it
-        self._heads: tuple[Page, ...] = ()
+        self._heads: tuple[ListPage, ...] = ()
         # waits for a look at the head: it did not lead on, or shows rows out of place
-        self._looks: Page | None = None
+        self._looks: ListPage | None = None
         self._shift = 0  # so many rows must have been added between the frontier and that page
         # Since a page that led on was accepted:
         self._missing = False  # there was an empty page where rows should have been repeated,
@@ -129,9 +129,9 @@ class RunListWalker:
         self._offset = 0
         self._limit = page_size
         self._step = 0
-        self._frontier: Page | None = None
+        self._frontier: ListPage | None = None
         # accepted once the row before it turns out not to have moved
-        self._unproven: Page | None = None
+        self._unproven: ListPage | None = None
         self._largest_page = 0
         self._disordered = False  # rows have changed places: where one stands tells nothing
         self._empty_heads = 0
@@ -177,7 +177,7 @@ class RunListWalker:
                 known by other means, and those that only this walk has listed, are no members.
         """
         request = self._answered()
-        page = Page(request, tuple(rows), frozenset(members))
+        page = ListPage(request, tuple(rows), frozenset(members))
         self._progress.answered()
         self.last_is_listed = self._looks is None
         if self._looks is not None:
@@ -212,7 +212,7 @@ class RunListWalker:
         else:
             self.skipped_offsets.append(request.offset)
             row = hash(("too large", request.offset))
-            self._judge(Page(request, (row,), frozenset(), too_large=True))
+            self._judge(ListPage(request, (row,), frozenset(), too_large=True))
         self._bound()
 
     def _answered(self) -> PageRequest:
@@ -235,7 +235,7 @@ class RunListWalker:
         self.problem = problem
         self.outcome = "cut_off"
 
-    def _judge(self, page: Page) -> None:
+    def _judge(self, page: ListPage) -> None:
         """Accept the page if no row can lie unseen before it; else ask for the proof, or step back."""
         frontier, offset = self._frontier, page.request.offset
         if frontier is None or offset == 0 or page.joins(frontier):
@@ -267,7 +267,7 @@ class RunListWalker:
         elif page is not None:
             self._step_back(page.request.offset)
 
-    def _look(self, head: Page) -> None:
+    def _look(self, head: ListPage) -> None:
         """Settle the page that did not lead on, or shows rows out of place, by what stands at the head just after it."""
         page, self._looks = self._looks, None
         # The frontier before the page was answered after the head before the last one.
@@ -313,7 +313,7 @@ class RunListWalker:
             # Rows were listed that the walk does not lead to.
             self._give_up(list_problem.counts_pages(self._stranger.offset))
 
-    def _accept(self, page: Page) -> None:
+    def _accept(self, page: ListPage) -> None:
         """Make the page the frontier, and see whether it ends the walk."""
         if not page.rows:
             if page.request.offset == 0 and (self._knows_runs or self._largest_page):
@@ -326,7 +326,7 @@ class RunListWalker:
         returned = at_head and bool(self._heads)
         if at_head or self._step:
             # What comes now may well have been walked before.
-            self._walked, self._reached = Seen(), 0
+            self._walked, self._reached = SeenRows(), 0
         self._shift = (None if self._frontier is None else page.shift_from(self._frontier)) or 0
         if self._frontier is not None and at_head and not page.joins(self._frontier):
             # Thrown back to the head: the walk begins again, and remembers what it should come upon
@@ -380,7 +380,7 @@ class RunListWalker:
             self._widen()
 
     def _is_to_be_looked_at(
-        self, page: Page, known: Set[str], *, leads_on: bool, onward: bool
+        self, page: ListPage, known: Set[str], *, leads_on: bool, onward: bool
     ) -> bool:
         """Whether the head must tell why the page does not lead on, or shows rows out of place."""
         head = self._heads[-1]

@@ -14,7 +14,7 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import Connection, text
 
-from etl.ledger.lifecycle import Known, Tracking
+from etl.ledger.lifecycle import KnownRun, Tracking
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class Claim(msgspec.Struct, frozen=True):
     run_state: str | None
     run_end_time: datetime | None
     not_found_since: datetime | None
-    known: Known
+    known: KnownRun
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -226,7 +226,7 @@ def claim(
             run_state=row.run_state,
             run_end_time=row.run_end_time,
             not_found_since=row.not_found_since,
-            known=Known(
+            known=KnownRun(
                 opened_at=row.opened_at,
                 listed=row.listed_at is not None,
                 read_digest=None if row.read_digest is None else bytes(row.read_digest),

@@ -14,8 +14,8 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from etl.ledger import dead_letters
-from etl.ledger.dead_letters import Letter
-from etl.ledger.requests import Conflict, Taken
+from etl.ledger.dead_letters import DeadLetter
+from etl.ledger.requests import Conflict, TakenRequests
 from etl.records import Rejected
 
 # Of requests that cannot be used so many are kept as examples, each time the queue is emptied.
@@ -53,7 +53,7 @@ def set_aside(
     return dead_letters.record(
         connection,
         [
-            Letter(
+            DeadLetter(
                 one.workflow_id,
                 one.run_id,
                 Rejected(
@@ -70,13 +70,13 @@ def set_aside(
     )
 
 
-def set_requests_aside(connection: Connection, taken: Taken) -> int:
+def set_requests_aside(connection: Connection, taken: TakenRequests) -> int:
     """Keep letters for what the queue held and the ledger cannot take; how many are new."""
     detail = "A request names a workflow or a run whose id cannot stand in a request's path."
     if more := max(len(taken.unusable) - EXAMPLES, 0):
         detail += f" It is one of {EXAMPLES} kept as examples; {more:,} more came with it."
     letters = [
-        Letter(workflow_id, "", Rejected("unusable_id", detail, body))
+        DeadLetter(workflow_id, "", Rejected("unusable_id", detail, body))
         for workflow_id, body in taken.unusable[:EXAMPLES]
     ]
     return set_aside(connection, taken.tracked.conflicts) + dead_letters.record(connection, letters)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from etl.ledger import requests
 from etl.ledger.named_runs import naming
 from etl.ledger.run_locks import lock_runs
-from etl.records import Reason, Rejected
+from etl.records import Rejected, RejectionReason
 
 # Of a run whose id another workflow has, the other one's row says nothing.
 _REMOVED = """EXISTS (
@@ -138,10 +138,10 @@ _REWRITE = text("""
         THEN CAST(:otherwise AS bytea) ELSE CAST(:hash AS bytea) END
     WHERE d.id = :id
 """)
-_Key = tuple[str, str, Reason, bytes]
+_Key = tuple[str, str, RejectionReason, bytes]
 
 
-class Letter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True):
     """Something rejected, and whose it is."""
 
     workflow_id: str
@@ -151,7 +151,7 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 def record(
-    connection: Connection, letters: Sequence[Letter], *, since: datetime | None = None
+    connection: Connection, letters: Sequence[DeadLetter], *, since: datetime | None = None
 ) -> int:
     """Set aside; how many of them are new (the others are counted on the letter they repeat).
 
@@ -204,7 +204,7 @@ def record(
     return new
 
 
-def _withheld(connection: Connection, letters: Mapping[_Key, Letter]) -> set[_Key]:
+def _withheld(connection: Connection, letters: Mapping[_Key, DeadLetter]) -> set[_Key]:
     """Of the letters of no run, those whose bytes name a run that was removed."""
     bodies = [(key, letter.rejected.body) for key, letter in letters.items() if not letter.run_id]
     if not bodies or not connection.execute(_ANY_TOMBSTONE).scalar_one():
@@ -257,10 +257,10 @@ def resolve(connection: Connection, run_ids: Sequence[str], *, steps_only: bool 
     connection.execute(_RESOLVE, {"run_ids": list(run_ids), "steps_only": steps_only})
 
 
-class Retried(msgspec.Struct, frozen=True):
+class RetryReport(msgspec.Struct, frozen=True):
     """What a retry asked for."""
 
-    letters: int
+    dead_letters: int
     runs: int
     """Runs that will be read again."""
     without_run: tuple[int, ...]
@@ -303,7 +303,7 @@ def unknown(connection: Connection, ids: Sequence[int]) -> list[int]:
     return [number for number in ids if number not in known]
 
 
-def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
+def retry(connection: Connection, ids: Sequence[int] | None) -> RetryReport:
     """Have the runs of these letters (None: of all open ones) read again, as `track` does.
 
     A letter stays open until its run has been read without the trouble; one that was discarded is
@@ -318,8 +318,8 @@ def retry(connection: Connection, ids: Sequence[int] | None) -> Retried:
         requests.track(connection, workflow_id, sorted(runs[workflow_id]))
         for workflow_id in sorted(runs)
     ]
-    return Retried(
-        letters=len(rows),
+    return RetryReport(
+        dead_letters=len(rows),
         runs=sum(one.new + one.known for one in tracked),
         conflicts=sum(len(one.conflicts) for one in tracked),
         without_run=tuple(sorted(row.id for row in rows if not row.run_id)),

@@ -40,7 +40,7 @@ class PollingPolicy(msgspec.Struct, frozen=True):
     give_up_after: float = 7 * 86400.0
 
 
-class Known(msgspec.Struct, frozen=True):
+class KnownRun(msgspec.Struct, frozen=True):
     """What the ledger knew of the run when it was claimed."""
 
     opened_at: datetime
@@ -65,7 +65,7 @@ class Observation(msgspec.Struct, frozen=True):
     digest: bytes
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True):
     """What becomes of the run in the ledger."""
 
     tracking: Tracking
@@ -74,30 +74,30 @@ class Verdict(msgspec.Struct, frozen=True):
     checks: int = 0
 
 
-def judge(known: Known, observation: Observation, policy: PollingPolicy) -> Verdict:
+def decide(known: KnownRun, observation: Observation, policy: PollingPolicy) -> Decision:
     """Decide after a readable answer."""
     if observation.steps_terminal and observation.run_terminal and observation.has_steps:
         if _settled(observation, policy) or _unchanged(known, observation, policy):
-            return Verdict("final", None, known.checks + 1)
-        return Verdict("open", policy.settle_after, 1)
+            return Decision("final", None, known.checks + 1)
+        return Decision("open", policy.settle_after, 1)
     age = (observation.requested_at - known.opened_at).total_seconds()
     if observation.run_terminal and not observation.has_steps:
         late = min(LATE_STEPS, policy.give_up_after)
         if age <= late:
-            return Verdict("open", max(age / 2, policy.open_interval_min))
+            return Decision("open", max(age / 2, policy.open_interval_min))
         if known.read_digest == observation.digest:
-            return Verdict("final", None, known.checks + 1)
-        return Verdict("open", policy.settle_after)
+            return Decision("final", None, known.checks + 1)
+        return Decision("open", policy.settle_after)
     if observation.steps_terminal and observation.has_steps and observation.run_terminal is None:
         checks = known.checks + 1 if known.read_digest == observation.digest else 1
         if checks > len(DERIVED_CHECKS):
-            return Verdict("final", None, checks)
-        return Verdict("open", DERIVED_CHECKS[checks - 1], checks)
+            return Decision("final", None, checks)
+        return Decision("open", DERIVED_CHECKS[checks - 1], checks)
     if age > policy.give_up_after:
-        return Verdict("stale", DAILY)
+        return Decision("stale", DAILY)
     # A tenth of its age: a young run is followed closely, one that idles for an hour is asked every
     # six minutes.
-    return Verdict("open", min(max(age / 10, policy.open_interval_min), policy.open_interval_max))
+    return Decision("open", min(max(age / 10, policy.open_interval_min), policy.open_interval_max))
 
 
 def retry_in(attempts: int) -> float:
@@ -113,7 +113,7 @@ def _settled(observation: Observation, policy: PollingPolicy) -> bool:
     )
 
 
-def _unchanged(known: Known, observation: Observation, policy: PollingPolicy) -> bool:
+def _unchanged(known: KnownRun, observation: Observation, policy: PollingPolicy) -> bool:
     if (
         known.checks < 1
         or known.read_digest != observation.digest

@@ -43,7 +43,7 @@ class Rebuild(msgspec.Struct, frozen=True):
     finished: bool
 
 
-class Due(msgspec.Struct, frozen=True):
+class PendingRebuild(msgspec.Struct, frozen=True):
     """Stored steps that are still to be read again."""
 
     steps: int
@@ -89,10 +89,10 @@ def finish(connection: Connection, version: int) -> None:
     connection.execute(_FINISH, {"version": version})
 
 
-def due(connection: Connection) -> Due | None:
+def due(connection: Connection) -> PendingRebuild | None:
     """What is still to be read again; None where nothing is. Takes milliseconds, however many steps there are."""
     row = connection.execute(_LEFT).one_or_none()
     if row is None or row.counted == 0:
         return None
     exact = row.counted <= _COUNTED
-    return Due(row.counted if exact else max(row.counted, row.estimated), exact)
+    return PendingRebuild(row.counted if exact else max(row.counted, row.estimated), exact)

@@ -43,7 +43,7 @@ class RecordedRule(msgspec.Struct, frozen=True):
     node: str | None = None
 
 
-class Recorded(msgspec.Struct, frozen=True):
+class RecordedPolicy(msgspec.Struct, frozen=True):
     """The rules of some time."""
 
     version: str
@@ -51,10 +51,12 @@ class Recorded(msgspec.Struct, frozen=True):
     first_used_at: datetime
 
 
-def recorded(connection: Connection) -> list[Recorded]:
+def recorded(connection: Connection) -> list[RecordedPolicy]:
     """All rules that were ever in force."""
     return [
-        Recorded(row.version, msgspec.convert(row.rules, list[RecordedRule]), row.first_used_at)
+        RecordedPolicy(
+            row.version, msgspec.convert(row.rules, list[RecordedRule]), row.first_used_at
+        )
         for row in connection.execute(_RECORDED)
     ]
 

@@ -33,7 +33,7 @@ _REPAIR = text(f"""
 """)
 
 
-def ask_again(
+def request_reread(
     connection: Connection, workflow_id: str, page: Mapping[str, ListedRun], requested_at: datetime
 ) -> int:
     """Have those runs of a page read again that are missing from the tables; how many.

@@ -122,7 +122,7 @@ class Conflict(msgspec.Struct, frozen=True):
     """What is kept of the run: its row of the list, or what was asked for."""
 
 
-class Tracked(msgspec.Struct, frozen=True):
+class TrackReport(msgspec.Struct, frozen=True):
     """What became of the runs that were asked for."""
 
     new: int
@@ -134,41 +134,41 @@ class Tracked(msgspec.Struct, frozen=True):
     """Runs that the API has shown under another workflow: they stay there."""
 
 
-class Taken(msgspec.Struct, frozen=True):
+class TakenRequests(msgspec.Struct, frozen=True):
     """What was taken out of the queue."""
 
     requests: int
-    tracked: Tracked
+    tracked: TrackReport
     unusable: tuple[tuple[str, bytes], ...] = ()
     """Of requests that name what can be no id in a request to the API: the workflow, and what was asked for."""
 
 
-class Forgotten(msgspec.Struct, frozen=True):
+class UntrackReport(msgspec.Struct, frozen=True):
     """What was only asked for and is so no longer."""
 
     runs: int
     requests: int
     """Requests that still waited in the queue."""
-    letters: int
+    dead_letters: int
     """What had been set aside of these runs."""
 
 
-def register(connection: Connection, workflow_id: str, run_ids: Sequence[str]) -> Tracked:
+def register(connection: Connection, workflow_id: str, run_ids: Sequence[str]) -> TrackReport:
     """Enter runs that the configuration names; naming a known run again, as every start does, asks for nothing."""
     wanted = sorted(set(run_ids))
     rows = connection.execute(_REGISTER, {"workflow_id": workflow_id, "ids": wanted}).all()
     _, conflicts = _not_ours(connection, [(run_id, workflow_id) for run_id in wanted])
-    return Tracked(sum(row.inserted for row in rows), conflicts=conflicts)
+    return TrackReport(sum(row.inserted for row in rows), conflicts=conflicts)
 
 
 def track(
     connection: Connection, workflow_id: str, run_ids: Sequence[str], *, source: str = "track"
-) -> Tracked:
+) -> TrackReport:
     """Have runs read now, again where they are known."""
     return _track(connection, dict.fromkeys(run_ids, workflow_id), source)
 
 
-def take_queue(connection: Connection) -> Taken:
+def take_queue(connection: Connection) -> TakenRequests:
     """Move the oldest requests from `orchestra.run_requests` into the ledger, at most `BATCH` of them.
 
     Of two requests for a run the later one counts.
@@ -180,19 +180,21 @@ def take_queue(connection: Connection) -> Taken:
         if _usable(row.run_id) and _usable(row.workflow_id)
     }
     unusable = [row for row in rows if not (_usable(row.run_id) and _usable(row.workflow_id))]
-    return Taken(
+    return TakenRequests(
         len(rows),
         _track(connection, usable, "request"),
         tuple((row.workflow_id, _named(row.run_id)) for row in unusable),
     )
 
 
-def forget(connection: Connection, workflow_id: str, run_ids: Sequence[str] | None) -> Forgotten:
+def forget(
+    connection: Connection, workflow_id: str, run_ids: Sequence[str] | None
+) -> UntrackReport:
     """Forget runs that were only asked for under this workflow (None: all of them); never what the API has shown there."""
     wanted = {"workflow_id": workflow_id, "ids": None if run_ids is None else list(run_ids)}
     forgotten = list(connection.execute(_FORGET_RUNS, wanted).scalars())
     connection.execute(_FORGET_EMPTY, {"forgotten": forgotten})
-    return Forgotten(
+    return UntrackReport(
         len(forgotten),
         connection.execute(_FORGET_REQUESTS, wanted).rowcount,
         connection.execute(_FORGET_LETTERS, {**wanted, "forgotten": forgotten}).rowcount,
@@ -208,10 +210,10 @@ def are_history(connection: Connection, workflow_id: str, run_ids: Sequence[str]
     )
 
 
-def _track(connection: Connection, wanted: dict[str, str], source: str) -> Tracked:
+def _track(connection: Connection, wanted: dict[str, str], source: str) -> TrackReport:
     """`wanted`: workflows by run."""
     if not wanted:
-        return Tracked(0)
+        return TrackReport(0)
     parameters = {"ids": list(wanted), "workflow_ids": list(wanted.values()), "source": source}
     rows = connection.execute(_TRACK, parameters).all()
     new = sum(row.inserted for row in rows)
@@ -219,7 +221,7 @@ def _track(connection: Connection, wanted: dict[str, str], source: str) -> Track
     removed, conflicts = _not_ours(
         connection, [one for one in wanted.items() if one[0] not in taken]
     )
-    return Tracked(new, len(rows) - new, removed, conflicts)
+    return TrackReport(new, len(rows) - new, removed, conflicts)
 
 
 def _not_ours(

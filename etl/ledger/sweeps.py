@@ -35,7 +35,7 @@ class Sweep(msgspec.Struct, frozen=True):
     reconciled_at: datetime | None
 
 
-class Fenced(Exception):
+class SweepSuperseded(Exception):
     """Another sweep of this workflow has begun: this one must stop without a trace."""
 
 
@@ -189,7 +189,7 @@ _NEXT_EXPIRY = text("""
 """)
 
 
-class Written(msgspec.Struct, frozen=True):
+class PageReport(msgspec.Struct, frozen=True):
     """What a page changed in the ledger."""
 
     new: int
@@ -200,13 +200,13 @@ class Written(msgspec.Struct, frozen=True):
     """Whether the completion's problem is not the one that was known."""
     overrun: tuple[int, int] | None = None
     """New runs and the listable window, where the first came to more than half of the second: twice as many would be missed."""
-    set_aside: int = 0
+    dead_letters: int = 0
     """New dead letters: runs whose id another workflow has."""
     missed: bool = False
     """Whether the completion's gap is a new one."""
 
 
-class Completion(msgspec.Struct, frozen=True):
+class SweepResult(msgspec.Struct, frozen=True):
     """How a sweep ended."""
 
     whole_list: bool
@@ -234,7 +234,12 @@ def begin(connection: Connection, workflow_id: str, *, lease: float, count_to: i
         {"workflow_id": workflow_id, "watermark": row.watermark, "count_to": count_to},
     ).scalar_one()
     return Sweep(
-        workflow_id, row.fencing_token, row.begun_at, size, row.completed_at, row.reconciled_at
+        workflow_id=workflow_id,
+        token=row.fencing_token,
+        begun_at=row.begun_at,
+        watermark_size=size,
+        last_complete=row.completed_at,
+        reconciled_at=row.reconciled_at,
     )
 
 
@@ -264,8 +269,8 @@ def write_page(
     lease: float,
     priority: int,
     reconcile: bool = False,
-    completion: Completion | None = None,
-) -> Written:
+    completion: SweepResult | None = None,
+) -> PageReport:
     """Enter a page into the ledger and, with the last page, move the watermark.
 
     Args:
@@ -279,7 +284,7 @@ def write_page(
         completion: with the last page of a complete sweep.
 
     Raises:
-        Fenced: another sweep has begun; nothing was written.
+        SweepSuperseded: another sweep has begun; nothing was written.
     """
     held = {"workflow_id": sweep.workflow_id, "token": sweep.token}
     own = connection.execute(_HOLD, {**held, "lease": lease}).one_or_none()
@@ -287,8 +292,8 @@ def write_page(
         if completion is not None and connection.execute(_IS_COMPLETE, held).scalar_one_or_none():
             # The answer to the COMMIT was lost, and this unit of work is being repeated: it is
             # done.
-            return Written(0, 0, missed=completion.gap is not None)
-        raise Fenced(sweep.workflow_id)
+            return PageReport(0, 0, missed=completion.gap is not None)
+        raise SweepSuperseded(sweep.workflow_id)
     watermark = own.watermark
     seen = {**held, "requested_at": requested_at, "priority": priority}
     buried = _bury(connection, [run for run in runs if _is_beyond(run, own.run_horizon)], seen)
@@ -323,7 +328,7 @@ def write_page(
             connection, sweep.workflow_id, wanted, since=requested_at
         )
         if reconcile:
-            repaired = repairs.ask_again(connection, sweep.workflow_id, by_id, requested_at)
+            repaired = repairs.request_reread(connection, sweep.workflow_id, by_id, requested_at)
     new += len(buried)
     if completion is not None:
         if completion.gap is not None:
@@ -356,13 +361,13 @@ def write_page(
         "",
         _kind(own.list_problem),
     )
-    return Written(
+    return PageReport(
         new,
         changed,
         repaired,
         problem_is_new=problem_is_new,
         overrun=overrun,
-        set_aside=aside,
+        dead_letters=aside,
         missed=missed,
     )
 

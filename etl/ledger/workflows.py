@@ -120,7 +120,7 @@ def forget(connection: Connection, workflow_id: str) -> bool:
     return bool(connection.execute(_FORGET, {"id": workflow_id}).rowcount)
 
 
-def describe(connection: Connection, workflows: Sequence[Workflow]) -> None:
+def update_metadata(connection: Connection, workflows: Sequence[Workflow]) -> None:
     """Enter what the API says; a version or graph that differs from the last one is appended."""
     connection.execute(_DESCRIBED_NOW)
     for workflow in sorted(workflows, key=lambda one: one.id):
@@ -146,6 +146,6 @@ def all_graphs(connection: Connection) -> Iterator[tuple[str, object]]:
         yield row.workflow_id, row.graph
 
 
-def description_due(connection: Connection, *, every: float) -> bool:
+def metadata_due(connection: Connection, *, every: float) -> bool:
     """Whether the API was last asked more than `every` seconds ago, by any replica."""
     return bool(connection.execute(_DESCRIPTION_DUE, {"every": every}).scalar_one())

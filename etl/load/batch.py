@@ -9,8 +9,8 @@ from typing import TypeVar
 import msgspec
 from sqlalchemy import Connection
 
+from etl.database_errors import is_database_error, is_transient, sqlstate
 from etl.records import Rejected, Run, Step
-from etl.refusals import is_database_error, is_transient, sqlstate
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class RunWrite(msgspec.Struct, frozen=True):
     """Whether `steps` is all that the run has: stored steps that are not among them are then marked absent."""
 
 
-class Written(msgspec.Struct):
+class WriteReport(msgspec.Struct):
     """What a write changed."""
 
     runs_inserted: int = 0

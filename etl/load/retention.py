@@ -20,7 +20,7 @@ PRUNED = "pruned"
 _HORIZON = text("SELECT payload_horizon FROM orchestra_etl.retention")
 
 
-def within(connection: Connection, found: Sequence[RunWrite]) -> Sequence[RunWrite]:
+def within(connection: Connection, batch: Sequence[RunWrite]) -> Sequence[RunWrite]:
     """The runs as they may be stored: those over before the payload horizon without payloads, whoever had them read again.
 
     Open runs keep theirs, however long ago they started. The content hashes stay those of the steps
@@ -29,8 +29,8 @@ def within(connection: Connection, found: Sequence[RunWrite]) -> Sequence[RunWri
     """
     horizon: datetime | None = connection.execute(_HORIZON).scalar_one_or_none()
     if horizon is None:
-        return found
-    return [_without_payloads(run) if _is_beyond(run, horizon) else run for run in found]
+        return batch
+    return [_without_payloads(run) if _is_beyond(run, horizon) else run for run in batch]
 
 
 def _is_beyond(run: RunWrite, horizon: datetime) -> bool:

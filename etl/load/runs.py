@@ -4,22 +4,50 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
 from sqlalchemy import Connection, text
 
-from etl.load.batch import Isolation, RunWrite, Written
+from etl.load.batch import Isolation, RunWrite, WriteReport
 from etl.load.staging import Staging, assign, column_types, listed
 from etl.records import Payload, Rejected
 from etl.tables import run_payloads, runs
 
-_RUN_CONTENT = (
-    "workflow_id", "tracking", "state", "organization_id", "user_id", "status", "status_source", "start_time", "end_time",
-    "api_elapsed_seconds", "error", "extra", "redaction_policy",
-)  # fmt: skip
-_RUN_PAYLOADS = ("inputs", "outputs", "inputs_raw", "outputs_raw", "note")
+
+class _RunRow(NamedTuple):
+    """A row of `runs` without the hash of its content; its fields are the columns, in their order."""
+
+    id: str
+    workflow_id: str
+    tracking: str
+    state: str
+    organization_id: str | None
+    user_id: str | None
+    status: str | None
+    status_source: str
+    start_time: datetime | None
+    end_time: datetime | None
+    api_elapsed_seconds: float | None
+    error: str | None
+    extra: str | None
+    redaction_policy: str | None
+
+
+class _RunPayloads(NamedTuple):
+    """A row of `run_payloads`, likewise."""
+
+    inputs: Raw | None = None
+    outputs: Raw | None = None
+    inputs_raw: bytes | None = None
+    outputs_raw: bytes | None = None
+    note: str | None = None
+
+
+_RUN_CONTENT = _RunRow._fields[1:]
+_RUN_PAYLOADS = _RunPayloads._fields
 _STAGED_RUNS = Staging(
     "staged_runs",
     {
@@ -73,16 +101,15 @@ _TOUCH_RUNS = text("""
 """)
 
 
-_RunPayloads = tuple[Raw | None, Raw | None, bytes | None, bytes | None, str | None]
-_NO_PAYLOADS: _RunPayloads = (None, None, None, None, None)
+_NO_PAYLOADS = _RunPayloads()
 
 
 class _Rows(NamedTuple):
     """A run and what is stored of it."""
 
     run: RunWrite
-    own: tuple[object, ...]
-    """Its row, which ends with the hash of its content."""
+    own: _RunRow
+    content_hash: bytes
     payloads: _RunPayloads | None
 
 
@@ -104,8 +131,8 @@ def _identity(source: bytes) -> bytes | None:
 
 def write_runs(
     connection: Connection,
-    found: Sequence[RunWrite],
-    written: Written,
+    batch: Sequence[RunWrite],
+    written: WriteReport,
     guard: Isolation | None = None,
 ) -> None:
     """Write these runs' own rows and payloads, and count in `written`."""
@@ -127,7 +154,10 @@ def write_runs(
             work([_rows(bare)])
 
     def work(some: Sequence[_Rows]) -> None:
-        _STAGED_RUNS.fill(connection, ((*one.own, *(one.payloads or _NO_PAYLOADS)) for one in some))
+        _STAGED_RUNS.fill(
+            connection,
+            ((*one.own, one.content_hash, *(one.payloads or _NO_PAYLOADS)) for one in some),
+        )
         rows = connection.execute(_UPSERT_RUNS).all()
         if any(one.payloads is not None for one in some):
             connection.execute(_UPSERT_RUN_PAYLOADS)
@@ -138,9 +168,9 @@ def write_runs(
         written.runs_inserted += inserted
         written.runs_updated += sum(row.changed for row in rows) - inserted
 
-    kept = [run for run in found if run.observed is None and run.stored]
+    kept = [run for run in batch if run.observed is None and run.stored]
     fresh = _changed(
-        connection, [run for run in found if run.observed is not None or not run.stored]
+        connection, [run for run in batch if run.observed is not None or not run.stored]
     )
     if fresh and guard is None:
         work(fresh)
@@ -165,8 +195,11 @@ def _changed(connection: Connection, fresh: Sequence[RunWrite]) -> list[_Rows]:
         row.id: (row.workflow_id, row.tracking, row.state, row.content_hash)
         for row in connection.execute(_STORED_RUNS, {"ids": [run.id for run in fresh]}).all()
     }
-    found = map(_rows, fresh)
-    return [one for one in found if stored.get(one.run.id) != (*one.own[1:4], one.own[-1])]
+    return [one for one in map(_rows, fresh) if stored.get(one.own.id) != _compared(one)]
+
+
+def _compared(one: _Rows) -> tuple[str, str, str, bytes]:
+    return one.own.workflow_id, one.own.tracking, one.own.state, one.content_hash
 
 
 def _rows(run: RunWrite) -> _Rows:
@@ -175,24 +208,48 @@ def _rows(run: RunWrite) -> _Rows:
     # their sizes, not copied.
     given, gave, *rest = payloads or _NO_PAYLOADS
     sizes = [None if one is None else memoryview(one).nbytes for one in (given, gave)]
-    digest = hashlib.blake2b(msgspec.msgpack.encode((own[4:], sizes, rest)), digest_size=16)
+    hashed = own[_RunRow._fields.index("state") + 1 :]
+    digest = hashlib.blake2b(msgspec.msgpack.encode((hashed, sizes, rest)), digest_size=16)
     for one in (given, gave):
         digest.update(one or b"")
-    return _Rows(run, (*own, digest.digest()), payloads)
+    return _Rows(run, own, digest.digest(), payloads)
 
 
-def _run_row(run: RunWrite) -> tuple[object, ...]:
+def _run_row(run: RunWrite) -> _RunRow:
     own = run.observed
     if own is None:
-        return (
-            run.id, run.workflow_id, run.tracking, run.derived_state, run.organization_id, run.user_id, None, "derived",
-            run.start_time, run.end_time, None, None, None, next((step.redaction_policy for step in run.steps), None),
-        )  # fmt: skip
-    return (
-        run.id, run.workflow_id, run.tracking, own.state, own.organization_id or run.organization_id,
-        own.user_id or run.user_id, own.status, "api", own.start_time, own.end_time, own.api_elapsed_seconds, own.error,
-        own.extra, own.redaction_policy,
-    )  # fmt: skip
+        return _RunRow(
+            id=run.id,
+            workflow_id=run.workflow_id,
+            tracking=run.tracking,
+            state=run.derived_state,
+            organization_id=run.organization_id,
+            user_id=run.user_id,
+            status=None,
+            status_source="derived",
+            start_time=run.start_time,
+            end_time=run.end_time,
+            api_elapsed_seconds=None,
+            error=None,
+            extra=None,
+            redaction_policy=next((step.redaction_policy for step in run.steps), None),
+        )
+    return _RunRow(
+        id=run.id,
+        workflow_id=run.workflow_id,
+        tracking=run.tracking,
+        state=own.state,
+        organization_id=own.organization_id or run.organization_id,
+        user_id=own.user_id or run.user_id,
+        status=own.status,
+        status_source="api",
+        start_time=own.start_time,
+        end_time=own.end_time,
+        api_elapsed_seconds=own.api_elapsed_seconds,
+        error=own.error,
+        extra=own.extra,
+        redaction_policy=own.redaction_policy,
+    )
 
 
 def _is_redacted(run: RunWrite) -> bool:
@@ -213,4 +270,10 @@ def _run_payload_row(run: RunWrite) -> _RunPayloads | None:
         )
         or None
     )
-    return given.data, gave.data, given.raw, gave.raw, note
+    return _RunPayloads(
+        inputs=given.data,
+        outputs=gave.data,
+        inputs_raw=given.raw,
+        outputs_raw=gave.raw,
+        note=note,
+    )

@@ -8,24 +8,27 @@ there are none yet. All else goes through staging.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
 from sqlalchemy import Connection, text
 
-from etl.load.batch import Isolation, RunWrite, Written
+from etl.load.batch import Isolation, RunWrite, WriteReport
 from etl.load.staging import Staging, assign, column_types, copy, listed
-from etl.records import Payload, Reason, Rejected, Step
+from etl.records import Payload, Rejected, RejectionReason, Step
 from etl.tables import inputs, steps
 from etl.usage import Usage
 
-_STEP_CONTENT = (
-    "run_id", "workflow_id", "node_id", "node_type", "position", "user_id", "organization_id", "status", "state",
-    "start_time", "end_time", "api_elapsed_seconds", "api_tokens", "request_model", "response_model", "finish_reason", "error",
-    "reported_error", "step_metadata", "extra", "redaction_policy", "content_hash", *Usage.__struct_fields__,
-)  # fmt: skip
-_PAYLOAD_CONTENT = ("data", "size_bytes", "raw", "note")
-_STAGED_STEPS = Staging("staged_steps", column_types(steps, ("id", *_STEP_CONTENT)))
+# The record's own fields are columns of the same names, but for these.
+_STEP_FIELDS = tuple(
+    name for name in Step.__struct_fields__ if name not in {"usage", "inputs", "outputs", "source"}
+)
+_STEP_COLUMNS = ("run_id", "workflow_id", *_STEP_FIELDS, *Usage.__struct_fields__)
+_STEP_CONTENT = tuple(name for name in _STEP_COLUMNS if name != "id")
+_PAYLOAD_CONTENT = Payload.__struct_fields__
+_STAGED_STEPS = Staging("staged_steps", column_types(steps, _STEP_COLUMNS))
+_fields_of_step = attrgetter(*_STEP_FIELDS)
 
 # So much goes through one statement: about a second's work.
 _STATEMENT_STEPS = 10_000
@@ -94,8 +97,8 @@ _MOVE_STEPS = text("""
 
 def write_steps(
     connection: Connection,
-    found: Sequence[RunWrite],
-    written: Written,
+    batch: Sequence[RunWrite],
+    written: WriteReport,
     guard: Isolation | None = None,
 ) -> None:
     """Write the steps of these runs, whose own rows are stored, and count in `written`.
@@ -103,10 +106,10 @@ def write_steps(
     Nobody else writes the steps of these runs meanwhile: the caller holds the ledger's locks on
     them.
     """
-    workflows = {run.id: run.workflow_id for run in found}
+    workflows = {run.id: run.workflow_id for run in batch}
     # By run: that another run of the batch answers with a step's id does not mean that its owner
     # still does.
-    answered = {run.id: {step.id for step in run.steps} for run in found if run.complete}
+    answered = {run.id: {step.id for step in run.steps} for run in batch if run.complete}
     stored: dict[str, bytes | None] = {}  # content hash by id; None of a step that is marked absent
     owners: dict[str, str] = {}
     missing: list[str] = []
@@ -119,11 +122,11 @@ def write_steps(
             missing.append(id)
         if workflow_id != workflows[run_id]:
             moved.add(run_id)
-    for run in found:
+    for run in batch:
         for step in run.steps:
             owners.setdefault(step.id, run.id)
 
-    def set_aside(run: RunWrite, step: Step, reason: Reason, why: str) -> None:
+    def set_aside(run: RunWrite, step: Step, reason: RejectionReason, why: str) -> None:
         written.rejected.append(
             (run.workflow_id, run.id, Rejected(reason, why, bytes(step.source), step.id))
         )
@@ -151,7 +154,7 @@ def write_steps(
         written.steps_inserted += landed - len(known)
 
     changed: list[tuple[RunWrite, Step]] = []
-    for run in found:
+    for run in batch:
         for step in run.steps:
             if owners[step.id] != run.id:
                 set_conflict_aside(run, step)
@@ -185,7 +188,7 @@ def _parts(changed: Sequence[tuple[RunWrite, Step]]) -> Iterator[Sequence[tuple[
 def _insert_payloads(connection: Connection, new: Sequence[Step]) -> None:
     for name in _PAYLOADS:
         rows = [
-            (step.id, *_payload_row(payload))
+            (step.id, *msgspec.structs.astuple(payload))
             for step in new
             if (payload := getattr(step, name)) is not None
         ]
@@ -208,26 +211,24 @@ def _update_payloads(connection: Connection, known: Sequence[Step]) -> None:
 
 
 def update_payloads(
-    connection: Connection, name: Literal["inputs", "outputs"], found: Mapping[str, Payload | None]
+    connection: Connection,
+    name: Literal["inputs", "outputs"],
+    payloads: Mapping[str, Payload | None],
 ) -> None:
     """Store these payloads of stored steps, by the step's id; None: nothing of it may stay."""
-    rows = [(id, *_payload_row(payload)) for id, payload in found.items() if payload is not None]
+    rows = [
+        (id, *msgspec.structs.astuple(payload))
+        for id, payload in payloads.items()
+        if payload is not None
+    ]
     if rows:
         _STAGED_PAYLOADS[name].fill(connection, rows)
         connection.execute(_UPSERT_PAYLOADS[name])
-    gone = [id for id, payload in found.items() if payload is None]
+    gone = [id for id, payload in payloads.items() if payload is None]
     if gone:
         connection.execute(_DROP_PAYLOADS[name], {"ids": gone})
 
 
-def _payload_row(payload: Payload) -> tuple[object, ...]:
-    return payload.data, payload.size_bytes, payload.raw, payload.note
-
-
 def _step_row(run: RunWrite, step: Step) -> tuple[object, ...]:
-    return (
-        step.id, run.id, run.workflow_id, step.node_id, step.node_type, step.position, step.user_id, step.organization_id,
-        step.status, step.state, step.start_time, step.end_time, step.api_elapsed_seconds, step.api_tokens,
-        step.request_model, step.response_model, step.finish_reason, step.error, step.reported_error,
-        step.step_metadata, step.extra, step.redaction_policy, step.content_hash, *msgspec.structs.astuple(step.usage),
-    )  # fmt: skip
+    """The step in the order of `_STEP_COLUMNS`."""
+    return (run.id, run.workflow_id, *_fields_of_step(step), *msgspec.structs.astuple(step.usage))

@@ -10,17 +10,17 @@ import structlog
 from sqlalchemy import Connection
 
 from etl.database import Database
+from etl.database_errors import is_database_error, sqlstate
+from etl.dead_letter_buffer import MAX_BYTES, DeadLetterBuffer
 from etl.errors import DatabaseUnavailable, EtlError
 from etl.ledger import claims, dead_letters, drift
-from etl.ledger.dead_letters import Letter
+from etl.ledger.dead_letters import DeadLetter
 from etl.ledger.lifecycle import GONE_AFTER, PollingPolicy
-from etl.load.batch import Written
+from etl.load.batch import WriteReport
 from etl.load.upsert import write
 from etl.pipeline.outcome import is_written, judged, run_write, settlement
 from etl.pipeline.reading import Reading
 from etl.records import DecodedSteps, Rejected
-from etl.refusals import is_database_error, sqlstate
-from etl.set_aside import MAX_BYTES, SetAside
 from etl.transform.decode import decode_steps
 from etl.transform.redact import Redaction
 from etl.transform.states import StateMap
@@ -51,11 +51,11 @@ class LoadReport(msgspec.Struct):
     steps_absent: int = 0
     failed: int = 0
     """Runs that could not be read and will be tried again."""
-    failing_anew: int = 0
+    newly_failing: int = 0
     """Those among them whose read before did not fail."""
     superseded: int = 0
     """Readings refused by the fence, because a newer one was asked for or has been loaded."""
-    set_aside: int = 0
+    dead_letters: int = 0
     """New dead letters."""
 
     def add(self, other: LoadReport) -> None:
@@ -64,7 +64,7 @@ class LoadReport(msgspec.Struct):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-class TooMuch(Exception):
+class LimitExceeded(Exception):
     """A statement ran out of its time or memory; the text is its SQLSTATE."""
 
 
@@ -118,7 +118,7 @@ class Loader:
             raise
         except Exception as error:
             log.warning("batch_refused", cause=_cause(error), runs=len(readings))
-            is_too_much = isinstance(error, TooMuch)
+            is_too_much = isinstance(error, LimitExceeded)
         if len(readings) > 1:
             if is_too_much:
                 return self._one_by_one(readings)
@@ -136,7 +136,7 @@ class Loader:
         except Exception as error:
             # Whosever fault it is, what one run brings out must not keep the others from being
             # loaded.
-            trace = None if is_database_error(error) or isinstance(error, TooMuch) else error
+            trace = None if is_database_error(error) or isinstance(error, LimitExceeded) else error
             log.error(
                 "run_refused", run=readings[0].claim.run_id, cause=_cause(error), exc_info=trace
             )
@@ -160,13 +160,13 @@ class Loader:
     def _bounded(
         self, connection: Connection, readings: Sequence[Reading], *, isolate: bool
     ) -> LoadReport:
-        """Load; raises TooMuch where that may be the fault of what is loaded, and repeating it whole is of no use."""
+        """Load; raises LimitExceeded where that may be the fault of what is loaded, and repeating it whole is of no use."""
         try:
             return self._load(connection, readings, isolate=isolate)
         except Exception as error:
             code = sqlstate(error)
             if code in TOO_MUCH and not self._database.is_ending:
-                raise TooMuch(code) from None
+                raise LimitExceeded(code) from None
             raise
 
     def _give_up(self, reading: Reading, problem: str) -> LoadReport:
@@ -199,7 +199,7 @@ class Loader:
             lost = [
                 reading.claim for reading, held in zip(readings, stands, strict=True) if not held
             ]
-            report.set_aside = dead_letters.count_new(
+            report.dead_letters = dead_letters.count_new(
                 connection, [(one.run_id, one.claimed_at) for one in lost]
             )
         if not mine:
@@ -270,22 +270,26 @@ class Loader:
         return recovered
 
     def _set_aside(
-        self, connection: Connection, found: Sequence[Reading], written: Written, report: LoadReport
+        self,
+        connection: Connection,
+        found: Sequence[Reading],
+        written: WriteReport,
+        report: LoadReport,
     ) -> None:
         letters = [
-            Letter(reading.claim.workflow_id, reading.claim.run_id, rejected)
+            DeadLetter(reading.claim.workflow_id, reading.claim.run_id, rejected)
             for reading in found
             for rejected in reading.rejected
         ]
-        refused: dict[tuple[str, str], SetAside] = {}
+        refused: dict[tuple[str, str], DeadLetterBuffer] = {}
         for workflow_id, run_id, rejected in written.rejected:
-            refused.setdefault((workflow_id, run_id), SetAside()).add(rejected)
+            refused.setdefault((workflow_id, run_id), DeadLetterBuffer()).add(rejected)
         letters += [
-            Letter(*run, rejected)
+            DeadLetter(*run, rejected)
             for run, gathered in refused.items()
             for rejected in gathered.letters()
         ]
-        report.set_aside += dead_letters.record(connection, letters)
+        report.dead_letters += dead_letters.record(connection, letters)
         for partial in (False, True):
             read = [
                 one.claim.run_id
@@ -298,15 +302,15 @@ class Loader:
 
 def _cause(error: Exception) -> str:
     """A word for the log and the letter; never the error's own text, which may quote a row."""
-    code = str(error) if isinstance(error, TooMuch) else sqlstate(error)
+    code = str(error) if isinstance(error, LimitExceeded) else sqlstate(error)
     return f"SQLSTATE {code}" if code is not None else type(error).__name__
 
 
-def _count(report: LoadReport, mine: Sequence[Reading], written: Written) -> None:
+def _count(report: LoadReport, mine: Sequence[Reading], written: WriteReport) -> None:
     for reading in mine:
         if reading.steps is None:
             report.failed += 1
-            report.failing_anew += reading.claim.known.attempts == 0
+            report.newly_failing += reading.claim.known.attempts == 0
         else:
             report.runs += 1
             report.steps += len(reading.steps.steps)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from etl.ledger.claims import Settlement
-from etl.ledger.lifecycle import DAILY, Observation, PollingPolicy, Verdict, judge, retry_in
+from etl.ledger.lifecycle import DAILY, Decision, Observation, PollingPolicy, decide, retry_in
 from etl.load.batch import RunWrite
 from etl.pipeline.reading import Reading
 from etl.records import TERMINAL_STATES
 from etl.transform.states import derive_run_state
 
 
-def judged(reading: Reading, policy: PollingPolicy, *, gone: bool) -> Verdict:
+def judged(reading: Reading, policy: PollingPolicy, *, gone: bool) -> Decision:
     """Return what becomes of the run; `gone`: the API no longer has it."""
     known = reading.claim.known
     if reading.steps is not None:
@@ -25,18 +25,18 @@ def judged(reading: Reading, policy: PollingPolicy, *, gone: bool) -> Verdict:
             has_steps=reading.has_steps,
             digest=reading.digest,
         )
-        return judge(known, found, policy)
+        return decide(known, found, policy)
     if gone:
-        return Verdict("gone", None)
+        return Decision("gone", None)
     age = (reading.requested_at - known.opened_at).total_seconds()
     if age > policy.give_up_after:
         # What neither the list nor the API itself knows any more is not asked for again; other
         # troubles may pass.
-        return Verdict(
+        return Decision(
             "stale", DAILY if known.listed or not reading.not_found else None, known.checks
         )
-    return Verdict(
-        "open", DAILY if reading.hopeless else retry_in(known.attempts + 1), known.checks
+    return Decision(
+        "open", DAILY if reading.is_permanent else retry_in(known.attempts + 1), known.checks
     )
 
 
@@ -45,7 +45,7 @@ def is_written(reading: Reading) -> bool:
     return reading.steps is not None or reading.claim.known.steps_observed_at is not None
 
 
-def run_write(reading: Reading, verdict: Verdict) -> RunWrite:
+def run_write(reading: Reading, verdict: Decision) -> RunWrite:
     """Return what is written of the run and its steps."""
     claim = reading.claim
     steps = reading.steps.steps if reading.steps is not None else ()
@@ -75,7 +75,7 @@ def run_write(reading: Reading, verdict: Verdict) -> RunWrite:
     )
 
 
-def settlement(reading: Reading, verdict: Verdict) -> Settlement:
+def settlement(reading: Reading, verdict: Decision) -> Settlement:
     """Return what the ledger is told."""
     claim = reading.claim
     if reading.steps is None:

@@ -45,7 +45,7 @@ GIVE_UP_AFTER = 5
 
 
 class PollReport(msgspec.Struct):
-    """What a pass of polls did."""
+    """What a drain of the queue did."""
 
     load: LoadReport
     refused: list[WorkflowRefused] = []
@@ -119,7 +119,7 @@ class Poller:
         chosen = DueFilter(
             workflows=None if workflows is None else tuple(workflows), since=since, until=until
         )
-        drain = _Drain(self, stop, on_load, cutoff, chosen)
+        drain = _Drain(poller=self, stop=stop, on_load=on_load, cutoff=cutoff, chosen=chosen)
         async with heartbeat(drain.renew, lease=self._lease), drain.settling():
             while True:
                 await drain.work()
@@ -129,7 +129,7 @@ class Poller:
 
 
 class _Drain:
-    """The state of one pass."""
+    """The state of one drain."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class _Drain:
         self._chosen = chosen
         self.report = LoadReport()
         self.refused: dict[str, WorkflowRefused] = {}
-        self._passed_over: set[str] = set()
+        self._skipped_workflows: set[str] = set()
         """Refused workflows of which nothing is claimed; where this looks again, they are tried again, too."""
         self._queue: deque[Claim] = deque()
         self._reads: dict[asyncio.Task[Reading], Claim] = {}
@@ -208,7 +208,7 @@ class _Drain:
                 if exhausted:
                     look_at = time.monotonic() + look_again
                     if self._cutoff is None:
-                        self._passed_over.clear()
+                        self._skipped_workflows.clear()
             self._start_reads()
             loads = self._start_loads(idle=not self._reads)
             if not self._reads and not loads:
@@ -232,7 +232,7 @@ class _Drain:
         pending = await self._run(lambda c: claims.pending(c, due))
         if not pending.due:
             return False
-        # One that nobody holds but a claim passed over is locked by a transaction, which mostly
+        # One that nobody holds but a claim skipped is locked by a transaction, which mostly
         # ends at once.
         pause = (
             min(max(pending.next_expiry or 0.0, 0.05), 1.0)
@@ -251,7 +251,7 @@ class _Drain:
 
     @contextlib.asynccontextmanager
     async def settling(self) -> AsyncIterator[None]:
-        """However the pass ends: load what has been read, give back the rest."""
+        """However the drain ends: load what has been read, give back the rest."""
         try:
             yield
         finally:
@@ -262,13 +262,13 @@ class _Drain:
             try:
                 await self._give_back()
             finally:
-                # Also where the claims cannot be given back: a load must not outlive the pass.
+                # Also where the claims cannot be given back: a load must not outlive the drain.
                 await self._finish_loads()
             while self._start_loads(idle=True):
                 await self._finish_loads()
         except DatabaseError as error:
             # The claims stay until their leases end, then the runs are due again: nothing is lost.
-            log.warning("claims_not_given_back", cause=str(error))
+            log.warning("claims_not_released", cause=str(error))
 
     async def _finish_loads(self) -> None:
         if loads := {lane.load for lane in self._lanes if lane.load is not None}:
@@ -276,7 +276,7 @@ class _Drain:
             self._collect_loads()
 
     async def _claim(self) -> bool:
-        due = self._due(except_workflows=self._passed_over)
+        due = self._due(except_workflows=self._skipped_workflows)
         taken = await self._run(
             lambda c: claims.claim(
                 c,
@@ -325,13 +325,13 @@ class _Drain:
                 reading = task.result()
                 self._unanswered = 0
             except WorkflowRefused as error:
-                if claim.workflow_id not in self._passed_over:
+                if claim.workflow_id not in self._skipped_workflows:
                     log.error("workflow_refused", workflow=claim.workflow_id, problem=str(error))
-                self._passed_over.add(claim.workflow_id)
+                self._skipped_workflows.add(claim.workflow_id)
                 self.refused[claim.workflow_id] = error
                 reading = self._failed(claim, str(error))
             except ApiUnavailable as error:
-                log.warning("run_not_read", run=claim.run_id, problem=str(error))
+                log.warning("run_read_failed", run=claim.run_id, problem=str(error))
                 self._unanswered += 1
                 if self._unanswered >= GIVE_UP_AFTER:
                     self._queue.append(claim)
@@ -345,7 +345,10 @@ class _Drain:
             except Exception as error:
                 # A defect of ours that one run brings out must not keep the others from being read.
                 log.error(
-                    "run_not_read", run=claim.run_id, problem=type(error).__name__, exc_info=error
+                    "run_read_failed",
+                    run=claim.run_id,
+                    problem=type(error).__name__,
+                    exc_info=error,
                 )
                 reading = self._failed(claim, f"unexpected {type(error).__name__} while reading it")
             (self._alone if is_loaded_alone(reading) else self._batches).add(reading)

@@ -11,10 +11,10 @@ import msgspec
 
 from etl.errors import (
     ApiUnavailable,
+    InvalidIdentifier,
     NotFound,
     RequestRefused,
     ResponseTooLarge,
-    UnusableIdentifier,
     WorkflowRefused,
 )
 from etl.extract.client import OrchestraClient
@@ -23,13 +23,13 @@ from etl.ledger.clock import DatabaseClock
 from etl.pipeline.decoding import decoded
 from etl.records import (
     TERMINAL_STATES,
-    Answer,
+    ApiResponse,
     DecodedRun,
     DecodedSteps,
     Drift,
     ListedRun,
-    Reason,
     Rejected,
+    RejectionReason,
     Run,
 )
 from etl.transform.decode import decode_steps
@@ -62,7 +62,7 @@ class Reading(msgspec.Struct, frozen=True):
     """Whether `steps` is only a part of what the run has, out of dead letters."""
     problem: str | None = None
     not_found: bool = False
-    hopeless: bool = False
+    is_permanent: bool = False
     """Repeating the request soon will not help."""
     size: int = 0
     """Bytes held in memory."""
@@ -132,11 +132,13 @@ class Reader:
                 problem="the API answers 404 for its steps",
                 not_found=True,
             )
-        except (UnusableIdentifier, ResponseTooLarge) as error:
-            reason: Reason = "too_large" if isinstance(error, ResponseTooLarge) else "unusable_id"
+        except (InvalidIdentifier, ResponseTooLarge) as error:
+            reason: RejectionReason = (
+                "too_large" if isinstance(error, ResponseTooLarge) else "unusable_id"
+            )
             letter = Rejected(reason, str(error), claim.run_id.encode())
             return Reading(
-                claim, self._clock.now(), rejected=(letter,), problem=str(error), hopeless=True
+                claim, self._clock.now(), rejected=(letter,), problem=str(error), is_permanent=True
             )
         except RequestRefused as error:
             return Reading(claim, self._clock.now(), problem=str(error))
@@ -180,7 +182,9 @@ class Reader:
             )
         return listed, listed.rejected
 
-    async def _decode(self, answer: Answer, claim: Claim, policy: Policy | None) -> DecodedSteps:
+    async def _decode(
+        self, answer: ApiResponse, claim: Claim, policy: Policy | None
+    ) -> DecodedSteps:
         def decode() -> DecodedSteps:
             return decode_steps(
                 answer.body,

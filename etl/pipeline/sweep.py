@@ -51,7 +51,7 @@ class SweepReport(msgspec.Struct):
     listed: int = 0
     new: int = 0
     changed: int = 0
-    set_aside: int = 0
+    dead_letters: int = 0
     """New dead letters."""
     repaired: int = 0
     """Runs that the ledger had as read and the tables did not have; they are read again."""
@@ -129,7 +129,7 @@ class Sweeper:
             with bound_contextvars(workflow=workflow_id, sweep=begun.token):
                 async with heartbeat(lambda: self._hold(begun), lease=self._lease):
                     await self._walk(begun, report, max_pages=max_pages, backfill=backfill)
-        except sweeps.Fenced:
+        except sweeps.SweepSuperseded:
             log.warning("sweep_superseded", workflow=workflow_id)
         except ApiError as error:
             problem = str(error)
@@ -192,7 +192,7 @@ class Sweeper:
                 page = await decoded(len(answer.body), decode)
                 if request.offset and not answer.body.strip():
                     page = DecodedPage(())
-                report.set_aside += await self._set_aside(
+                report.dead_letters += await self._set_aside(
                     begun.workflow_id, page.rejected, requested_at
                 )
                 if not page.readable:
@@ -213,7 +213,15 @@ class Sweeper:
             report.pages += 1
             report.listed, report.problem = walker.listed, walker.problem
             oldest = min([run.start_time for run in page.runs if run.start_time], default=oldest)
-            await self._enter(begun, page, requested_at, walker, report, oldest, backfill=backfill)
+            await self._enter(
+                begun,
+                page=page,
+                requested_at=requested_at,
+                walker=walker,
+                report=report,
+                oldest=oldest,
+                backfill=backfill,
+            )
 
     async def _enter(
         self,
@@ -231,7 +239,7 @@ class Sweeper:
             skipped = Rejected(
                 "too_large", "a row of the run list is larger than api.max_response_bytes", b""
             )
-            report.set_aside += await self._set_aside(begun.workflow_id, [skipped], requested_at)
+            report.dead_letters += await self._set_aside(begun.workflow_id, [skipped], requested_at)
         # A bounded walk of the whole list that came past the watermark has done what a sweep must
         # do.
         if walker.outcome is not None and (walker.outcome != "cut_off" or walker.watermark_met):
@@ -243,7 +251,7 @@ class Sweeper:
                     f"the run list ended after {report.listed} rows without reaching a run known before: "
                     "more runs came than it lists between two sweeps"
                 )
-            completion = sweeps.Completion(
+            completion = sweeps.SweepResult(
                 # An empty list says nothing about the known runs: not how many can be listed, not
                 # whether they have changed.
                 whole_list=(report.whole_list or walker.outcome != "met") and gap is not EMPTIED,
@@ -274,18 +282,16 @@ class Sweeper:
         report.new += written.new
         report.changed += written.changed
         report.repaired += written.repaired
-        report.set_aside += written.set_aside
+        report.dead_letters += written.dead_letters
         if written.overrun is not None:
             new, listed = written.overrun
             report.warning = f"{new:,} runs were new where the list shows {listed:,}: sweep more often, or runs will be missed"
             log.warning("list_nearly_overrun", workflow=begun.workflow_id, new=new, listed=listed)
         if written.problem_is_new:
             report.problem_is_new = True
-            log.warning("list_problem", workflow=begun.workflow_id, problem=report.problem)
+            log.warning("list_problem_found", workflow=begun.workflow_id, problem=report.problem)
         if written.repaired:
-            log.warning(
-                "runs_missing_from_the_tables", workflow=begun.workflow_id, runs=written.repaired
-            )
+            log.warning("missing_runs_found", workflow=begun.workflow_id, runs=written.repaired)
         report.complete = completion is not None
 
     async def _advised(self, error: NotFound | RequestRefused) -> NotFound | RequestRefused:
@@ -312,7 +318,7 @@ class Sweeper:
     ) -> int:
         if not rejected:
             return 0
-        letters = [dead_letters.Letter(workflow_id, "", one) for one in rejected]
+        letters = [dead_letters.DeadLetter(workflow_id, "", one) for one in rejected]
         return await self._run(lambda c: dead_letters.record(c, letters, since=requested_at))
 
 

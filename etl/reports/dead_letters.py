@@ -31,7 +31,7 @@ _COUNT_SETTLED = text("""
 _GET = text(f"{_STORED} WHERE d.id = :id")
 
 
-class StoredLetter(msgspec.Struct, frozen=True):
+class StoredDeadLetter(msgspec.Struct, frozen=True):
     """A letter as it lies in the ledger, without its body."""
 
     id: int
@@ -53,12 +53,12 @@ class StoredLetter(msgspec.Struct, frozen=True):
 
 def find(
     connection: Connection, *, workflows: Sequence[str] | None = None, resolved: bool = False
-) -> list[StoredLetter]:
+) -> list[StoredDeadLetter]:
     """The open letters of these workflows (None: of all), oldest first; with `resolved` the settled ones, too."""
     rows = connection.execute(
         _FIND, {"workflows": None if workflows is None else list(workflows), "resolved": resolved}
     )
-    return [StoredLetter(**row._mapping) for row in rows]
+    return [StoredDeadLetter(**row._mapping) for row in rows]
 
 
 def count_settled(connection: Connection, *, workflows: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def count_settled(connection: Connection, *, workflows: Sequence[str] | None = N
     return int(connection.execute(_COUNT_SETTLED, wanted).scalar_one())
 
 
-def get(connection: Connection, letter_id: int) -> StoredLetter | None:
+def get(connection: Connection, letter_id: int) -> StoredDeadLetter | None:
     """One letter; None where there is no such number."""
     row = connection.execute(_GET, {"id": letter_id}).one_or_none()
-    return None if row is None else StoredLetter(**row._mapping)
+    return None if row is None else StoredDeadLetter(**row._mapping)

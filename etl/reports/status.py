@@ -8,9 +8,9 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import Connection, Row, text
 
-from etl.identifiers import fits_a_path
+from etl.identifiers import is_path_segment
 from etl.ledger import rebuilds
-from etl.reports.verdict import Reason, Verdict, Watched, reasons_of, worst
+from etl.reports.verdict import Reason, Verdict, WatchedWorkflow, reasons_of, worst
 
 
 class Freshness(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class Lag(msgspec.Struct, frozen=True):
     """Runs that are known and were never read so far."""
 
 
-class Gap(msgspec.Struct, frozen=True):
+class CoverageGap(msgspec.Struct, frozen=True):
     """A time in which runs may have been missed."""
 
     id: int
@@ -55,7 +55,7 @@ class Coverage(msgspec.Struct, frozen=True):
     """When the last complete sweep began; None: there was none."""
     gaps: int
     unacknowledged_gaps: int
-    newest_gaps: tuple[Gap, ...]
+    newest_gaps: tuple[CoverageGap, ...]
     reconciled_at: datetime | None
     """When the last walk of the whole list began, that compared it with the ledger and the tables."""
     repaired: int
@@ -74,7 +74,7 @@ class Headroom(msgspec.Struct, frozen=True):
     """Whether more runs are known than the list shows, so that new runs push old ones out of it."""
 
 
-class Runs(msgspec.Struct, frozen=True):
+class RunCounts(msgspec.Struct, frozen=True):
     """Runs in the ledger by how they are tracked."""
 
     open: int
@@ -87,7 +87,7 @@ class Runs(msgspec.Struct, frozen=True):
     """Erased or pruned here, on purpose."""
 
 
-class Failing(msgspec.Struct, frozen=True):
+class FailingRuns(msgspec.Struct, frozen=True):
     """Runs whose last read failed and will be tried again."""
 
     runs: int
@@ -118,8 +118,8 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
     lag: Lag
     coverage: Coverage
     headroom: Headroom
-    runs: Runs
-    failing: Failing
+    runs: RunCounts
+    failing: FailingRuns
     dead_letters: int
     """Open ones."""
     drift: int
@@ -147,7 +147,7 @@ class Status(msgspec.Struct, frozen=True):
     unconfigured: tuple[Unconfigured, ...]
     unusable_workflows: int = 0
     """Workflows that the API lists with an id that cannot be asked for: open dead letters of no workflow."""
-    rebuild: rebuilds.Due | None = None
+    rebuild: rebuilds.PendingRebuild | None = None
     """Stored steps that are to be read again by newer rules; None: there are none."""
 
 
@@ -229,7 +229,11 @@ _UNUSABLE = text(
 
 
 def read(
-    connection: Connection, watched: Sequence[Watched], *, all_workflows: bool, max_age: float
+    connection: Connection,
+    watched: Sequence[WatchedWorkflow],
+    *,
+    all_workflows: bool,
+    max_age: float,
 ) -> Status:
     """Read how everything is doing.
 
@@ -237,24 +241,33 @@ def read(
         connection: in a transaction.
         watched: the configured workflows.
         all_workflows: whether workflows that are not configured are swept, too.
-        max_age: as in `Watched`, for workflows that are known and not configured.
+        max_age: as in `WatchedWorkflow`, for workflows that are known and not configured.
     """
     by_id = {one.id: one for one in watched}
     parameters = {"configured": list(by_id)}
-    gaps: dict[str, list[Gap]] = {}
+    gaps: dict[str, list[CoverageGap]] = {}
     for row in connection.execute(_NEWEST_GAPS):
         gaps.setdefault(row.workflow_id, []).append(
-            Gap(row.id, row.after_time, row.before_time, row.acknowledged)
+            CoverageGap(row.id, row.after_time, row.before_time, row.acknowledged)
         )
     drift: dict[str, list[DriftExample]] = {}
     for row in connection.execute(_DRIFT):
-        example = DriftExample(row.subject, row.field, row.kind, row.found, row.occurrences)
+        example = DriftExample(
+            subject=row.subject,
+            field=row.field,
+            kind=row.kind,
+            found=row.found,
+            occurrences=row.occurrences,
+        )
         drift.setdefault(row.workflow_id, []).append(example)
     workflows = tuple(
         _workflow(
             row,
             by_id.get(
-                row.id, Watched(row.id, max_age, discover=all_workflows and fits_a_path(row.id))
+                row.id,
+                WatchedWorkflow(
+                    row.id, max_age, discover=all_workflows and is_path_segment(row.id)
+                ),
             ),
             configured=row.id in by_id,
             newest_gaps=gaps.get(row.id, ()),
@@ -278,10 +291,10 @@ def read(
 
 def _workflow(
     row: Row[tuple[object, ...]],
-    watched: Watched,
+    watched: WatchedWorkflow,
     *,
     configured: bool,
-    newest_gaps: Sequence[Gap],
+    newest_gaps: Sequence[CoverageGap],
     drift_examples: Sequence[DriftExample],
 ) -> WorkflowStatus:
     reasons = reasons_of(row, watched)
@@ -299,18 +312,25 @@ def _workflow(
         ),
         lag=Lag(row.due, row.oldest_due, row.oldest_live_due, row.unread),
         coverage=Coverage(
-            row.complete_since,
-            row.complete_until,
-            row.gaps,
-            row.unacknowledged_gaps,
-            tuple(newest_gaps),
-            row.reconciled_at,
-            row.repaired_runs or 0,
-            row.conflicting_runs,
+            since=row.complete_since,
+            until=row.complete_until,
+            gaps=row.gaps,
+            unacknowledged_gaps=row.unacknowledged_gaps,
+            newest_gaps=tuple(newest_gaps),
+            reconciled_at=row.reconciled_at,
+            repaired=row.repaired_runs or 0,
+            conflicting_runs=row.conflicting_runs,
         ),
         headroom=Headroom(row.new_runs, row.listed_runs, row.window_full),
-        runs=Runs(row.open, row.final, row.stale, row.gone, row.gone_unread, row.removed),
-        failing=Failing(row.failing, row.failing_run, row.failing_error),
+        runs=RunCounts(
+            open=row.open,
+            final=row.final,
+            stale=row.stale,
+            gone=row.gone,
+            gone_unread=row.gone_unread,
+            removed=row.removed,
+        ),
+        failing=FailingRuns(row.failing, row.failing_run, row.failing_error),
         dead_letters=row.dead_letters,
         drift=row.drift,
         drift_examples=tuple(drift_examples),

@@ -13,7 +13,7 @@ Verdict = Literal["ok", "warning", "failing"]
 _GRAVITY: tuple[Verdict, ...] = ("ok", "warning", "failing")
 
 
-class Watched(msgspec.Struct, frozen=True):
+class WatchedWorkflow(msgspec.Struct, frozen=True):
     """What is expected of a workflow."""
 
     id: str
@@ -31,7 +31,7 @@ class Reason(msgspec.Struct, frozen=True):
     text: str
 
 
-def reasons_of(row: Row[tuple[object, ...]], watched: Watched) -> tuple[Reason, ...]:
+def reasons_of(row: Row[tuple[object, ...]], watched: WatchedWorkflow) -> tuple[Reason, ...]:
     """Failing: data does not arrive. Warning: somebody should look."""
     reasons: list[Reason] = []
     overdue = row.at - timedelta(seconds=watched.max_age)

@@ -22,10 +22,10 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from etl import cron
-from etl.analytics.rollups import Refreshed
+from etl.analytics.rollups import RefreshReport
 from etl.errors import ApiUnavailable, DatabaseError, EtlError, KeyRefused, SchemaMismatch
 from etl.pipeline.loading import LoadReport
-from etl.pipeline.passes import Passes
+from etl.pipeline.sync import Syncer
 from etl.reports.status import Status
 from etl.service.health import Health
 from etl.signals import Stop
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 # Seconds between two looks at what is due and at the queue; a look that finds nothing costs one
 # indexed query.
 TICK = 1.0
-# Seconds between two looks at the workflows themselves (names, graphs); the pass asks the API only
+# Seconds between two looks at the workflows themselves (names, graphs); the sync asks the API only
 # when that is due.
 PREPARE = 60.0
 # Seconds between two refreshes of the rollups; one that finds nothing to do costs three short
@@ -57,7 +57,7 @@ END_PATIENCE = 8.0
 DATABASE_END_PATIENCE = 4.0
 
 
-# A poll that is busy passes over its ticks, by design: it looks for what is due by itself. The
+# A poll that is busy skips its ticks, by design: it looks for what is due by itself. The
 # scheduler would warn of each.
 logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
@@ -75,18 +75,18 @@ class Daemon:
 
     def __init__(
         self,
-        passes: Passes,
+        syncer: Syncer,
         health: Health,
         schedules: Sequence[Schedule],
         *,
         default_interval: float,
-        refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]] | None = None,
+        refresh: Callable[[Callable[[], bool]], Awaitable[RefreshReport]] | None = None,
         status: Callable[[], Status] | None = None,
     ) -> None:
         """`default_interval` (seconds) is for workflows found without being configured. `refresh` brings the rollups up to
         date until told to stop; None: they are not this service's to keep. `status`, called in a
         thread, reads how the workflows are doing, for metrics and readiness; None: nobody asks."""
-        self._passes = passes
+        self._syncer = syncer
         self._health = health
         self._schedules = {schedule.workflow_id: schedule for schedule in schedules}
         self._default_interval = default_interval
@@ -129,9 +129,9 @@ class Daemon:
         self._scheduler.start()
         log.info("service_started", workflows=len(self._schedules))
         await self._watch_clock(stop)
-        log.info("service_stopping")
+        log.info("service_stop_requested")
         self._scheduler.pause()
-        self._passes.poller.end_within(DATABASE_END_PATIENCE)
+        self._syncer.poller.end_within(DATABASE_END_PATIENCE)
         for task in self._active:
             if not task.get_name().startswith("poll"):
                 # A sweep leaves its watermark where it was; a poll loads what it has read.
@@ -153,12 +153,12 @@ class Daemon:
                 await asyncio.wait_for(stop.wait(), CLOCK_LOOK)
             before, ahead = ahead, time.time() - time.monotonic()
             if abs(ahead - before) > CLOCK_STEP and not stop.is_set():
-                log.warning("clock_set", seconds=round(ahead - before, 1))
+                log.warning("clock_changed", seconds=round(ahead - before, 1))
                 for job in self._scheduler.get_jobs():
                     job.modify(next_run_time=datetime.now(UTC))
 
     def _schedule_sweeps(self) -> None:
-        for workflow_id in self._passes.workflow_ids:
+        for workflow_id in self._syncer.workflow_ids:
             name = f"sweep {workflow_id}"
             if self._scheduler.get_job(name) is not None:
                 continue
@@ -178,7 +178,7 @@ class Daemon:
                 now=schedule.cron is None,
                 workflow_id=workflow_id,
             )
-        self._health.watch(self._passes.workflow_ids)
+        self._health.watch(self._syncer.workflow_ids)
 
     def _add(
         self,
@@ -206,48 +206,48 @@ class Daemon:
     async def _guard(
         self, name: str, work: Callable[[], Awaitable[None]], workflow_id: str | None
     ) -> None:
-        """A job that fails is tried again at its next tick; the trouble shows in /readyz until it works."""
+        """A job that fails is tried again at its next tick; the problem shows in /readyz until it works."""
         try:
             await work()
         except asyncio.CancelledError:
             pass
         except KeyRefused as error:
             self._paused_until = time.monotonic() + KEY_PAUSE
-            if self._health.trouble("api key", str(error)):
+            if self._health.fail("api key", str(error)):
                 log.error("key_refused", problem=str(error), pause_seconds=KEY_PAUSE)
         except EtlError as error:
-            if isinstance(error, DatabaseError) and "database" in self._health.troubles:
+            if isinstance(error, DatabaseError) and "database" in self._health.problems:
                 # It is said there, and in the log, once for all jobs.
                 return
             part = "schema" if isinstance(error, SchemaMismatch) else name
             own = None if isinstance(error, DatabaseError) else workflow_id
-            if self._health.trouble(
+            if self._health.fail(
                 part, str(error), workflow_id=own, unanswered=isinstance(error, ApiUnavailable)
             ):
                 log.error("job_failed", job=name, problem=str(error))
         except Exception as error:
-            if self._health.trouble(
+            if self._health.fail(
                 name, f"unexpected {type(error).__name__}", workflow_id=workflow_id
             ):
                 log.error("job_failed", job=name, problem=type(error).__name__, exc_info=error)
         else:
-            self._health.well(name)
+            self._health.recover(name)
 
     async def _prepare(self) -> None:
         try:
-            prepared = await self._passes.prepare()
+            prepared = await self._syncer.prepare()
             self._schedule_sweeps()
         finally:
             self._prepared = True
-        self._count_set_aside(prepared.set_aside)
+        self._count_dead_letters(prepared.dead_letters)
         if prepared.problem is not None:
             raise prepared.problem
 
     async def _requests(self) -> None:
-        self._count_set_aside(await self._passes.take_requests(self._stop))
+        self._count_dead_letters(await self._syncer.take_requests(self._stop))
 
     async def _refresh_rollups(
-        self, refresh: Callable[[Callable[[], bool]], Awaitable[Refreshed]]
+        self, refresh: Callable[[Callable[[], bool]], Awaitable[RefreshReport]]
     ) -> None:
         done = await refresh(self._stop.is_set)
         self._health.metrics.set_waiting(done.waiting + done.stuck)
@@ -261,28 +261,28 @@ class Daemon:
             self._health.metrics.set_status(None)
             raise
         self._health.metrics.set_status(found)
-        self._health.well("schema")
+        self._health.recover("schema")
         for workflow in found.workflows:
             failing = [reason.text for reason in workflow.reasons if reason.level == "failing"]
             part = f"workflow {workflow.id}"
             if not failing:
-                self._health.well(part)
-            elif self._health.trouble(part, "; ".join(failing), workflow_id=workflow.id):
+                self._health.recover(part)
+            elif self._health.fail(part, "; ".join(failing), workflow_id=workflow.id):
                 log.error("workflow_failing", workflow=workflow.id, problem="; ".join(failing))
 
     async def _sweep(self, workflow_id: str) -> None:
-        report = await self._passes.sweep(workflow_id)
+        report = await self._syncer.sweep(workflow_id)
         if report is None:
             return
-        self._health.well("api key")
+        self._health.recover("api key")
         self._health.answered(workflow_id)
         self._health.metrics.count_sweep(report)
-        self._count_set_aside(report.set_aside)
+        self._count_dead_letters(report.dead_letters)
         if report.gap:
-            log.error("gap", workflow=workflow_id, detail=report.gap)
+            log.error("gap_found", workflow=workflow_id, detail=report.gap)
         if report.new or report.changed:
             log.info(
-                "swept",
+                "sweep_finished",
                 workflow=workflow_id,
                 new=report.new,
                 changed=report.changed,
@@ -293,24 +293,24 @@ class Daemon:
         if not self._prepared:
             # A step's node type is taken from its workflow's graph, which is being asked for.
             return
-        await self._passes.poller.drain(stop=self._stop, on_load=self._loaded)
+        await self._syncer.poller.drain(stop=self._stop, on_load=self._loaded)
 
     def _loaded(self, load: LoadReport, seconds: float) -> None:
         """Say of each batch what it shows: a drain goes on for as long as reads overlap, and its end may never come."""
         self._health.metrics.count_load(load, seconds)
         if load.runs:
-            self._health.well("poll")
-            self._health.well("api key")
+            self._health.recover("poll")
+            self._health.recover("api key")
             log.info(
-                "polled",
+                "batch_loaded",
                 runs=load.runs,
                 new=load.steps_inserted,
                 changed=load.steps_updated,
                 failed=load.failed,
             )
-        self._count_set_aside(load.set_aside)
+        self._count_dead_letters(load.dead_letters)
 
-    def _count_set_aside(self, letters: int) -> None:
+    def _count_dead_letters(self, letters: int) -> None:
         if letters:
-            self._health.metrics.count_set_aside(letters)
-            log.warning("set_aside", letters=letters)
+            self._health.metrics.count_dead_letters(letters)
+            log.warning("dead_letters_recorded", count=letters)

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from etl.service import pages
+from etl.service import http_server
+from etl.service.http_server import HttpResponse
 from etl.service.metrics import Metrics
-from etl.service.pages import Page
 from etl.terminal import LONGEST_LINE, plain
 
 # Seconds without a beat of the scheduler, which beats every second, after which the process is no
@@ -22,7 +22,7 @@ BEAT_LIMIT = 30.0
 
 
 class _Single(NamedTuple):
-    """A trouble that may be one workflow's own."""
+    """A problem that may be one workflow's own."""
 
     workflow_id: str
     since: float | None
@@ -34,43 +34,43 @@ class Health:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self._troubles: dict[str, str] = {}
+        self._problems: dict[str, str] = {}
         self._database: Callable[[], str | None] = lambda: None
-        self._is_away: Callable[[], bool] = lambda: False
+        self._is_unavailable: Callable[[], bool] = lambda: False
         self._single: dict[str, _Single] = {}
         self._workflow_ids: set[str] = set()
         self._answered_at: dict[str, float] = {}
-        self._beaten_at = time.monotonic()
+        self._beat_at = time.monotonic()
 
     def watch(self, workflow_ids: Iterable[str]) -> None:
         """Note which workflows the service works for."""
         self._workflow_ids = set(workflow_ids)
 
     def watch_database(
-        self, problem: Callable[[], str | None], is_away: Callable[[], bool]
+        self, problem: Callable[[], str | None], is_unavailable: Callable[[], bool]
     ) -> None:
         """Ask these, whenever somebody asks here, what keeps the service from its database, and whether it cannot even read."""
-        self._database, self._is_away = problem, is_away
+        self._database, self._is_unavailable = problem, is_unavailable
 
     @property
-    def troubles(self) -> dict[str, str]:
+    def problems(self) -> dict[str, str]:
         """What cannot work now, by part."""
         problem = self._database()
-        return self._troubles if problem is None else {**self._troubles, "database": problem}
+        return self._problems if problem is None else {**self._problems, "database": problem}
 
-    def trouble(
+    def fail(
         self, part: str, problem: str, *, workflow_id: str | None = None, unanswered: bool = False
     ) -> bool:
         """Note that a part cannot work; whether that is news.
 
         Args:
-            part: what is in trouble.
+            part: the part that fails.
             problem: one line.
             workflow_id: the workflow that it is about; None where it concerns all.
             unanswered: whether the API did not answer: that may concern all, too.
         """
-        news = self._troubles.get(part) != problem
-        self._troubles[part] = problem
+        news = self._problems.get(part) != problem
+        self._problems[part] = problem
         if workflow_id is None:
             self._single.pop(part, None)
         else:
@@ -79,9 +79,9 @@ class Health:
             self._single[part] = _Single(workflow_id, since if unanswered else None)
         return news
 
-    def well(self, part: str) -> None:
+    def recover(self, part: str) -> None:
         """Note that a part works."""
-        self._troubles.pop(part, None)
+        self._problems.pop(part, None)
         self._single.pop(part, None)
 
     def answered(self, workflow_id: str) -> None:
@@ -90,17 +90,17 @@ class Health:
 
     async def beat(self) -> None:
         """Note that jobs are still begun."""
-        self._beaten_at = time.monotonic()
+        self._beat_at = time.monotonic()
 
     @property
     def ready(self) -> bool:
-        """Whether the service works: nothing that all workflows share is in trouble, and not every workflow is.
+        """Whether the service works: nothing that all workflows share fails, and not every workflow does.
 
-        A single workflow's trouble is its own: its verdict, its metrics and the lines of /readyz
+        A single workflow's problem is its own: its verdict, its metrics and the lines of /readyz
         tell it. Where the API did not answer at all, that is so once another workflow has been
         answered since.
         """
-        if self.troubles.keys() - self._single.keys():
+        if self.problems.keys() - self._single.keys():
             return False
         failing = {one.workflow_id for one in self._single.values()}
         working = self._workflow_ids - failing
@@ -120,27 +120,33 @@ class Health:
             ConfigurationError: the address cannot be used.
         """
         made = {"/livez": self._live, "/readyz": self._ready, "/metrics": self._metrics}
-        return pages.served(made, host, port) if port else nullcontext()
+        return http_server.served(made, host, port) if port else nullcontext()
 
-    def _live(self) -> Page:
+    def _live(self) -> HttpResponse:
         """A loop that is stuck does not answer at all; one whose scheduler is dead does, and says so."""
-        silent = time.monotonic() - self._beaten_at
+        silent = time.monotonic() - self._beat_at
         if silent > BEAT_LIMIT:
-            return Page(b"no job has been begun for %.0f s: restart the service\n" % silent, 503)
-        return Page(b"ok\n")
+            return HttpResponse(
+                b"no job has been begun for %.0f s: restart the service\n" % silent, 503
+            )
+        return HttpResponse(b"ok\n")
 
-    def _ready(self) -> Page:
+    def _ready(self) -> HttpResponse:
         lines = [
             f"{plain(part)}: {plain(problem, LONGEST_LINE)}"
-            for part, problem in sorted(self.troubles.items())
+            for part, problem in sorted(self.problems.items())
         ]
         if self.ready:
             lines.insert(0, "ok")
-        return Page("".join(f"{line}\n" for line in lines).encode(), 200 if self.ready else 503)
+        return HttpResponse(
+            "".join(f"{line}\n" for line in lines).encode(), 200 if self.ready else 503
+        )
 
-    def _metrics(self) -> Page:
-        if self._is_away():
+    def _metrics(self) -> HttpResponse:
+        if self._is_unavailable():
             # Not only once the job that reads them has given up: until then they are the figures of
             # before.
             self.metrics.set_status(None)
-        return Page(self.metrics.exposition(ready=self.ready), content_type=CONTENT_TYPE_LATEST)
+        return HttpResponse(
+            self.metrics.exposition(ready=self.ready), content_type=CONTENT_TYPE_LATEST
+        )

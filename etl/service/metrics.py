@@ -22,7 +22,7 @@ from etl.terminal import plain
 # Seconds: an answer takes milliseconds to the deadline of a minute, a load a fraction of a second
 # to the statement's limit.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-# A batch is 2,000 steps unless there is less to load.
+# A batch is about 2,000 steps unless there is less to load.
 _STEPS = (1, 10, 100, 500, 1000, 2000, 5000, 20_000)
 _VERDICTS = {"ok": 0, "warning": 1, "failing": 2}
 
@@ -35,15 +35,15 @@ class _Figure(NamedTuple):
 
 
 _STATUS = (
-    _Figure("open_runs", "Runs that are not over, or not yet known to be"),
-    _Figure("stale_runs", "Runs given up after polling.give_up_after, read once a day"),
+    _Figure("open_runs", "Runs that are polled until they are final"),
+    _Figure("stale_runs", "Runs open for longer than polling.give_up_after"),
     _Figure("due_runs", "Runs due to be read now, those being read included"),
     _Figure(
         "lag_seconds",
         "For how long the oldest live run that is due has waited to be read; 0 where none is due",
     ),
     _Figure("unread_runs", "Runs that are known and were never read so far"),
-    _Figure("failing_runs", "Runs whose last read failed and will be tried again"),
+    _Figure("failing_runs", "Runs whose last read failed and that will be read again"),
     _Figure("dead_letters", "Open dead letters"),
     _Figure("conflicting_runs", "Runs set aside because another workflow has a run of the same id"),
     _Figure("gaps", "Gaps that nobody has acknowledged"),
@@ -51,11 +51,11 @@ _STATUS = (
     _Figure("list_runs", "Runs that the list showed when it was last walked whole"),
     _Figure(
         "list_headroom_ratio",
-        "Share of a full list that the last sweep did not find new; at 0 runs are missed",
+        "Share of the run list that was not new at the last sweep; 1 while the list is not full",
     ),
     _Figure(
         "last_complete_sweep_timestamp_seconds",
-        "When the last complete sweep of the run list began",
+        "When the last complete sweep of the run list ended",
     ),
     _Figure("newest_run_timestamp_seconds", "Start of the newest run that is stored"),
     _Figure("verdict", "What `orchestra-etl status` says: 0 ok, 1 warning, 2 failing"),
@@ -71,43 +71,52 @@ class Metrics:
             {"version": version("orchestra-etl")}
         )
         self._requests = self._counter(
-            "requests", "Requests to the API by endpoint, and by HTTP status or what kept an answer from coming",
-            "endpoint", "status",
-        )  # fmt: skip
+            "requests",
+            "Requests to the API, retries included, by endpoint and by HTTP status, "
+            "or `timeout`, `broken` or `cancelled` without a whole response",
+            "endpoint",
+            "status",
+        )
         self._request_seconds = self._histogram(
             "request_duration_seconds",
-            "From the start of a request to the end of its answer",
+            "From the start of a request, each retry by itself, to the end of its response",
             _SECONDS,
             "endpoint",
         )
-        self._runs = self._counter("runs_read", "Answers for runs that were loaded, changed or not")
+        self._runs = self._counter("runs_read", "Reads of runs that were loaded, changed or not")
         self._steps = self._counter(
-            "steps", "Steps of these answers by what the load made of them", "change"
-        )  # fmt: skip
+            "steps",
+            "Steps of these reads by what the load changed: `unchanged` includes those that the "
+            "database refused, `absent` are stored steps missing from the response",
+            "change",
+        )
         self._failed = self._counter(
-            "reads_failed", "Reads of runs that failed and will be repeated"
+            "reads_failed", "Reads of runs without a usable response, status 404 included"
         )
         self._superseded = self._counter(
             "readings_superseded",
-            "Readings refused, because a newer one was asked for or has been loaded",
+            "Responses discarded because their claim no longer held when they were loaded",
         )
-        self._set_aside = self._counter("dead_letters_recorded", "New dead letters")
-        self._batch = self._histogram("load_batch_steps", "Steps in a transaction", _STEPS)
+        self._dead_letters = self._counter("dead_letters_recorded", "New dead letters")
+        self._batch = self._histogram("load_batch_steps", "Steps in a batch", _STEPS)
         self._load_seconds = self._histogram(
-            "load_duration_seconds", "What a transaction of a load took", _SECONDS
+            "load_duration_seconds",
+            "Seconds to load a batch, which the database may have refused and got in parts",
+            _SECONDS,
         )
         self._sweeps = self._counter(
             "sweeps",
-            "Sweeps of run lists, and whether they came to their end",
+            "Sweeps of run lists by whether they were complete; those that failed are not counted",
             "workflow",
             "complete",
         )
         self._new = self._counter("runs_found", "Runs found new by sweeps", "workflow")
         self._gaps = self._counter(
-            "gaps_found", "Gaps found by sweeps: runs may have been missed", "workflow"
+            "gaps_found", "New gaps found by sweeps: runs may have been missed", "workflow"
         )
         self._waiting = self._gauge(
-            "rollup_groups_waiting", "Hours of workflows whose rollups are to be computed anew"
+            "rollup_groups_waiting",
+            "Queued changes that the rollups do not count yet, and groups that cannot be computed",
         )
         self._ready = self._gauge(
             "ready", "1 while nothing keeps the service from working, as /readyz says"
@@ -116,7 +125,8 @@ class Metrics:
             "database_connections", "Connections of the pool by use", "use"
         )
         self._status_at = self._gauge(
-            "status_timestamp_seconds", "When the figures from the database were read last"
+            "status_timestamp_seconds",
+            "When the figures by workflow were last read from the database",
         )
         self._status = {one.name: self._gauge(one.name, one.help, "workflow") for one in _STATUS}
 
@@ -161,12 +171,12 @@ class Metrics:
         self._new.labels(plain(report.workflow_id)).inc(report.new)
         self._gaps.labels(plain(report.workflow_id)).inc(report.gap is not None)
 
-    def count_set_aside(self, letters: int) -> None:
+    def count_dead_letters(self, letters: int) -> None:
         """Add new dead letters, whatever found them."""
-        self._set_aside.inc(letters)
+        self._dead_letters.inc(letters)
 
     def set_waiting(self, groups: int) -> None:
-        """Note how many rollup groups wait."""
+        """Note how many changes wait for the rollups."""
         self._waiting.set(groups)
 
     def watch_connections(self, connections: Callable[[], Mapping[str, int]]) -> None:

@@ -22,9 +22,9 @@ from pydantic import (
 )
 
 from etl.errors import ConfigurationError
-from etl.settings.prices import ModelPrice
-from etl.settings.privacy import Redaction, clean_redaction_key
-from etl.settings.retention import Retention
+from etl.settings.prices import PriceSettings
+from etl.settings.privacy import RedactionSettings, clean_redaction_key
+from etl.settings.retention import RetentionSettings
 from etl.settings.section import Section
 from etl.settings.values import (
     EMBEDDED,
@@ -43,7 +43,7 @@ from etl.settings.values import (
 NO_FILE = "no configuration file; run `orchestra-etl config init` to write one"
 
 
-class Api(Section):
+class ApiSettings(Section):
     """The API that is read, and how hard it may be asked."""
 
     base_url: str = "https://orchestra.arcee.ai/api/v1/workflow"
@@ -105,13 +105,13 @@ class Api(Section):
         return None if key is None else SecretStr(clean_key(key.get_secret_value()))
 
     @model_validator(mode="after")
-    def _one_key(self) -> Api:
+    def _one_key(self) -> ApiSettings:
         if self.api_key is not None and self.api_key_file is not None:
             raise ValueError("the key is given twice: keep api_key or api_key_file, not both")
         return self
 
 
-class Database(Section):
+class DatabaseSettings(Section):
     """The PostgreSQL that is written."""
 
     url: SecretStr | None = None
@@ -135,13 +135,13 @@ class Database(Section):
         return None if url is None else SecretStr(clean_database_url(url.get_secret_value()))
 
     @model_validator(mode="after")
-    def _one_url(self) -> Database:
+    def _one_url(self) -> DatabaseSettings:
         if self.url is not None and self.url_file is not None:
             raise ValueError("the database is named twice: keep url or url_file, not both")
         return self
 
 
-class Workflow(Section):
+class WorkflowSettings(Section):
     """One workflow whose runs are stored."""
 
     id: Identifier
@@ -169,13 +169,13 @@ class Workflow(Section):
         return line
 
     @model_validator(mode="after")
-    def _one_schedule(self) -> Workflow:
+    def _one_schedule(self) -> WorkflowSettings:
         if self.cron is not None and "interval" in self.model_fields_set:
             raise ValueError("has both interval and cron; keep one of them")
         return self
 
 
-class Polling(Section):
+class PollingSettings(Section):
     """When runs are read again, and when they are left alone."""
 
     settle_after: Duration = 60.0
@@ -194,13 +194,13 @@ class Polling(Section):
     """Pages of it read at most."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Polling:
+    def _ordered(self) -> PollingSettings:
         if self.open_interval_min > self.open_interval_max:
             raise ValueError("open_interval_min must not be longer than open_interval_max")
         return self
 
 
-class Service(Section):
+class ServiceSettings(Section):
     """Where the service answers health checks and metrics."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
@@ -209,7 +209,7 @@ class Service(Section):
     """0: no HTTP server."""
 
 
-class Logs(Section):
+class LogSettings(Section):
     """What is logged, and how it looks."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -226,23 +226,25 @@ class Logs(Section):
 class Settings(Section):
     """All settings. Made by `load`."""
 
-    api: Api = Api()
-    database: Database = Database()
-    workflows: tuple[Workflow, ...] = ()
-    polling: Polling = Polling()
-    redaction: Redaction = Redaction()
-    retention: Retention = Retention()
-    prices: tuple[ModelPrice, ...] = ()
+    api: ApiSettings = ApiSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    workflows: tuple[WorkflowSettings, ...] = ()
+    polling: PollingSettings = PollingSettings()
+    redaction: RedactionSettings = RedactionSettings()
+    retention: RetentionSettings = RetentionSettings()
+    prices: tuple[PriceSettings, ...] = ()
     """They go before those set by command and the published ones; the first that matches counts."""
-    service: Service = Service()
-    logs: Logs = Logs()
+    service: ServiceSettings = ServiceSettings()
+    logs: LogSettings = LogSettings()
     states: Mapping[str, str] = Field(default_factory=dict)
     """Status as the API gives it → state, in addition to the known spellings."""
     _config_file: Path | None = PrivateAttr(default=None)
 
     @field_validator("workflows")
     @classmethod
-    def _distinct_workflows(cls, workflows: tuple[Workflow, ...]) -> tuple[Workflow, ...]:
+    def _distinct_workflows(
+        cls, workflows: tuple[WorkflowSettings, ...]
+    ) -> tuple[WorkflowSettings, ...]:
         seen: set[str] = set()
         for workflow in workflows:
             if workflow.id in seen:
@@ -252,7 +254,7 @@ class Settings(Section):
 
     @field_validator("prices")
     @classmethod
-    def _distinct_prices(cls, prices: tuple[ModelPrice, ...]) -> tuple[ModelPrice, ...]:
+    def _distinct_prices(cls, prices: tuple[PriceSettings, ...]) -> tuple[PriceSettings, ...]:
         seen = set()
         for price in prices:
             key = (price.model, price.service_tier, price.above_input_tokens, price.valid_from)

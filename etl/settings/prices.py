@@ -74,7 +74,7 @@ Amount = Annotated[
 Name = Annotated[str, Field(max_length=_LONGEST_NAME), AfterValidator(_name)]
 
 
-class ModelPrice(Section):
+class PriceSettings(Section):
     """What a model, or all that a pattern matches, costs: for a million tokens, or for what else is charged.
 
     Part of `input` and `output` may have prices of their own. Without one, `cached_input`,

@@ -15,7 +15,7 @@ LEAST_KEY_CHARACTERS = 32
 _MAKE_A_KEY = "make one with `openssl rand -hex 32`"
 
 
-class RedactionRule(Section):
+class RedactionRuleSettings(Section):
     """One thing to remove from every step, or run, that it applies to."""
 
     workflow: Identifier | None = None
@@ -48,14 +48,14 @@ class RedactionRule(Section):
         return path
 
 
-class Redaction(Section):
+class RedactionSettings(Section):
     """The rules, and the key by which hashes are made: without it nobody can find out a hashed value by trying."""
 
     key: SecretStr | None = None
     """From the environment only."""
     key_file: SecretFile | None = None
     """A file that holds the key: 32 characters or more, such as `openssl rand -hex 32` makes."""
-    rules: tuple[RedactionRule, ...] = ()
+    rules: tuple[RedactionRuleSettings, ...] = ()
     """See the table below."""
 
     @field_validator("rules", mode="before")
@@ -69,7 +69,7 @@ class Redaction(Section):
         return None if key is None else SecretStr(clean_redaction_key(key.get_secret_value()))
 
     @model_validator(mode="after")
-    def _one_key(self) -> Redaction:
+    def _one_key(self) -> RedactionSettings:
         if self.key is not None and self.key_file is not None:
             raise ValueError("the key is given twice: keep key or key_file, not both")
         if self.rules and self.key is None and self.key_file is None:

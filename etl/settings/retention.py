@@ -8,7 +8,7 @@ from etl.settings.section import Section
 from etl.settings.values import PositiveDuration
 
 
-class Retention(Section):
+class RetentionSettings(Section):
     """What `prune` removes, by the age of the run (seconds since its end); None: nothing, it is kept for ever."""
 
     payloads: PositiveDuration | None = None
@@ -17,7 +17,7 @@ class Retention(Section):
     """The whole run."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Retention:
+    def _ordered(self) -> RetentionSettings:
         if self.payloads is not None and self.runs is not None and self.payloads > self.runs:
             raise ValueError("payloads must not be kept for longer than runs")
         return self

@@ -1,6 +1,6 @@
 """Where settings come from: one TOML file and the environment, put together here and checked by the models.
 
-Plain pydantic instead of pydantic-settings: that passes over a misspelt environment variable,
+Plain pydantic instead of pydantic-settings: that ignores a misspelt environment variable,
 cannot say which variable a wrong value came from, and takes a third longer to import.
 """
 
@@ -17,10 +17,18 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from etl.errors import ConfigurationError
-from etl.settings.models import Api, Database, Logs, Polling, Service, Settings, Workflow
-from etl.settings.prices import ModelPrice
-from etl.settings.privacy import Redaction, RedactionRule
-from etl.settings.retention import Retention
+from etl.settings.models import (
+    ApiSettings,
+    DatabaseSettings,
+    LogSettings,
+    PollingSettings,
+    ServiceSettings,
+    Settings,
+    WorkflowSettings,
+)
+from etl.settings.prices import PriceSettings
+from etl.settings.privacy import RedactionRuleSettings, RedactionSettings
+from etl.settings.retention import RetentionSettings
 from etl.settings.values import EMBEDDED, decode, expand_home, parse_json, read_bytes
 
 PREFIX = "ORCHESTRA_ETL_"
@@ -39,16 +47,16 @@ _NAMED = {
 }
 _NO_SETTINGS = {"ORCHESTRA_ETL_CONFIG", "ORCHESTRA_ETL_HOME"}
 _SECTIONS: Mapping[str, type[BaseModel]] = {
-    "api": Api,
-    "database": Database,
-    "workflows": Workflow,
-    "polling": Polling,
-    "redaction": Redaction,
-    "redaction.rules": RedactionRule,
-    "retention": Retention,
-    "prices": ModelPrice,
-    "service": Service,
-    "logs": Logs,
+    "api": ApiSettings,
+    "database": DatabaseSettings,
+    "workflows": WorkflowSettings,
+    "polling": PollingSettings,
+    "redaction": RedactionSettings,
+    "redaction.rules": RedactionRuleSettings,
+    "retention": RetentionSettings,
+    "prices": PriceSettings,
+    "service": ServiceSettings,
+    "logs": LogSettings,
 }
 _LISTS = ("workflows", "prices")
 _KNOWN = [*Settings.model_fields] + [
@@ -308,7 +316,7 @@ def _describe(
         None,
     )
     if table := _table(values, location):
-        origin = _blamed(table, location, str(problem["msg"]), path, origins)
+        origin = _blamed(table, location, message=str(problem["msg"]), path=path, origins=origins)
     where = _dotted(location)
     if origin is None:
         place = f"{path}: {where}" if where else f"{path}"

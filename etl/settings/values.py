@@ -82,14 +82,14 @@ def refuse_json(id: str) -> str:
 
 def clean_id(id: str) -> str:
     """An id that the tables hold and that can stand in a request's path. Raises ValueError where it cannot."""
-    from etl.identifiers import fits_a_path  # of no cost to settings without ids
+    from etl.identifiers import is_path_segment  # of no cost to settings without ids
     from etl.records import MAX_ID_BYTES
 
     refuse_json(id)
     if (
         not id.isprintable()
         or id != id.strip()
-        or (len(id) <= MAX_ID_BYTES and not fits_a_path(id))
+        or (len(id) <= MAX_ID_BYTES and not is_path_segment(id))
     ):
         raise ValueError(
             "cannot stand in a request's path (it is empty, '.', '..', such a part of a path, or has control or outer space "

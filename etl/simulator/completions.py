@@ -5,13 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 from random import Random
 
-from etl.simulator.answers import Answer, Call, End, Payload, Told
+from etl.simulator.model_calls import Call, End, Expected, ModelResponse, Payload
 from etl.usage import Usage
 
 _ENDS: dict[End, str] = {"done": "stop", "cut_off": "length", "tool": "tool_calls"}
 
 
-def arcee(model: str, call: Call, random: Random) -> Answer:
+def arcee(model: str, call: Call, random: Random) -> ModelResponse:
     """Answer as Arcee does: in the form of the real answer that is the project's sample."""
     reason = _ENDS[call.end]
     total = call.tokens + call.written
@@ -49,10 +49,10 @@ def arcee(model: str, call: Call, random: Random) -> Answer:
         },
     }
     usage = Usage(input_tokens=call.tokens, output_tokens=call.written, total_tokens=total)
-    return Answer(outputs, Told(usage, model, reason, call.end == "cut_off"))
+    return ModelResponse(outputs, Expected(usage, model, reason, call.end == "cut_off"))
 
 
-def openai(model: str, call: Call, random: Random) -> Answer:
+def openai(model: str, call: Call, random: Random) -> ModelResponse:
     """Answer as OpenAI does. Reasoning is part of the completion."""
     reason = _ENDS[call.end]
     cached = call.tokens // 2 if random.random() < 0.5 else 0
@@ -87,10 +87,10 @@ def openai(model: str, call: Call, random: Random) -> Answer:
         total_tokens=call.tokens + written,
         service_tier="standard",
     )
-    return Answer(outputs, Told(usage, model, reason, call.end == "cut_off"))
+    return ModelResponse(outputs, Expected(usage, model, reason, call.end == "cut_off"))
 
 
-def openrouter(model: str, call: Call, random: Random) -> Answer:
+def openrouter(model: str, call: Call, random: Random) -> ModelResponse:
     """Answer as OpenRouter does: it says what the call cost; for a customer's own key, its fee and the provider's price."""
     draw = random.random()
     cached = call.tokens // 2 if draw < 0.3 else 0
@@ -135,10 +135,10 @@ def openrouter(model: str, call: Call, random: Random) -> Answer:
         total_tokens=call.tokens + call.written,
         reported_cost=Decimal(repr(cost)) + (Decimal(repr(price)) if own_key else 0),
     )
-    return Answer(outputs, Told(usage, model, reason, call.end == "cut_off"))
+    return ModelResponse(outputs, Expected(usage, model, reason, call.end == "cut_off"))
 
 
-def perplexity(prompt: str, text: str, created: int, random: Random) -> Answer:
+def perplexity(prompt: str, text: str, created: int, random: Random) -> ModelResponse:
     """Return what Perplexity answers from the web. It says itself what that cost, a fee for the request included."""
     read, written = len(prompt) // 4 + 1, len(text) // 4 + 1
     size, fee = ("low", 5000) if random.random() < 0.5 else ("high", 12000)
@@ -169,7 +169,7 @@ def perplexity(prompt: str, text: str, created: int, random: Random) -> Answer:
         total_tokens=read + written,
         reported_cost=Decimal(repr(cost)),
     )
-    return Answer(outputs, Told(usage, "sonar", "stop"))
+    return ModelResponse(outputs, Expected(usage, "sonar", "stop"))
 
 
 def _choice(message: Payload, reason: str) -> Payload:

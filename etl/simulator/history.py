@@ -15,21 +15,21 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, NamedTuple
 
-from etl.simulator.answers import Told
+from etl.simulator.model_calls import Expected
 from etl.simulator.runs import (
     ORGANIZATION_ID,
     SECOND,
     USER_ID,
-    Character,
     Json,
+    Profile,
     RunPlan,
+    expected_at,
     iso_with_space,
     longest_run,
     microseconds,
     plan_run,
     row_at,
     steps_at,
-    told_at,
 )
 from etl.simulator.workflows import graph, make_workflow
 
@@ -115,7 +115,7 @@ class History:
             raise ValueError("arrivals_per_minute, pace, spacing or failure_rate is out of range")
         self._seed = seed & (1 << 64) - 1
         self._clock = now
-        self._character = Character(step_bytes=step_bytes, failure_rate=failure_rate, pace=pace)
+        self._profile = Profile(step_bytes=step_bytes, failure_rate=failure_rate, pace=pace)
         self._workflows = [
             make_workflow(self._seed, index, steps_per_run) for index in range(workflows)
         ]
@@ -178,18 +178,18 @@ class History:
         changes = self._step_changes.get(run_id)
         return [{**step, **changes.get(step["id"], {})} for step in steps] if changes else steps
 
-    def told(self, run_id: str) -> dict[str, Told]:
+    def expected(self, run_id: str) -> dict[str, Expected]:
         """Return what the outputs of a run's steps say of calls of models, by the step's id.
 
         It follows from how the outputs were made, not from the outputs: whoever reads them can be
         compared with it. Steps whose outputs were changed by hand are left out. Raises KeyError for
         an unknown run.
         """
-        told = told_at(self._plan(self._key_of(run_id)), self._now())
+        expected = expected_at(self._plan(self._key_of(run_id)), self._now())
         changes = self._step_changes.get(run_id, {})
         return {
             step_id: one
-            for step_id, one in told.items()
+            for step_id, one in expected.items()
             if "outputs" not in changes.get(step_id, {})
         }
 
@@ -356,7 +356,7 @@ class History:
             created = self._start(index, number)
         return plan_run(
             self._workflows[index],
-            self._character,
+            self._profile,
             Random((self._seed << 48) + key),
             run_id=self._id_of(key),
             created=created,

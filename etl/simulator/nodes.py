@@ -12,11 +12,11 @@ from random import Random
 from typing import NamedTuple
 
 from etl.simulator import completions, providers
-from etl.simulator.answers import Call, Payload, Told
+from etl.simulator.model_calls import Call, Expected, Payload
 from etl.simulator.workflows import TEMPLATES, Node, NodeType, Template
 
 
-class Situation(NamedTuple):
+class NodeContext(NamedTuple):
     """What a node finds when it starts."""
 
     template: Template
@@ -31,14 +31,14 @@ class Situation(NamedTuple):
     step_bytes: int
 
 
-class Performance(NamedTuple):
+class NodeResult(NamedTuple):
     """What one node took and gave."""
 
     inputs: Payload
     outputs: Payload
     text: str = ""
     """What the nodes behind it get to read; empty where it adds nothing."""
-    told: Told | None = None
+    expected: Expected | None = None
     """What its outputs say of the call of a model; None where it calls none."""
 
 
@@ -61,7 +61,7 @@ _SYSTEM_PROMPT = "You are a careful assistant. Answer briefly, and say so when y
 _MODEL_STEP_FRAME_BYTES = 1350
 
 
-def perform(node: Node, random: Random, situation: Situation) -> Performance:
+def run_node(node: Node, random: Random, situation: NodeContext) -> NodeResult:
     """Run the node: what it takes and gives, as it stands in the step when everything went well."""
     work = _PERFORMERS[node.type](node, random, situation)
     work.inputs["run_id"] = situation.run_id
@@ -127,7 +127,7 @@ def prompt_for(template: Template, random: Random) -> str:
     return template.prompts[int(random.random() * len(template.prompts))]
 
 
-def _model(node: Node, random: Random, situation: Situation) -> Performance:
+def _model(node: Node, random: Random, situation: NodeContext) -> NodeResult:
     if node.embeds:
         model, text = providers.EMBEDDING_MODEL, situation.prompt
         asked: Payload = {
@@ -136,8 +136,8 @@ def _model(node: Node, random: Random, situation: Situation) -> Performance:
             "dimensions": 8,
             "encoding_format": "float",
         }
-        outputs, told = providers.embedding(len(text) // 4 + 1, random)
-        return Performance(asked, outputs, told=told)
+        outputs, expected = providers.embedding(len(text) // 4 + 1, random)
+        return NodeResult(asked, outputs, expected=expected)
     read = next(reversed(situation.node_texts.values()), "")
     prompt = f"{situation.prompt}\n\n{read}" if read else situation.prompt
     frame = _MODEL_STEP_FRAME_BYTES + len(read) * 2 + len(situation.prompt) * 2
@@ -153,7 +153,7 @@ def _model(node: Node, random: Random, situation: Situation) -> Performance:
         media=situation.template.media,
         created=int(situation.started) + 1,
     )
-    outputs, told = providers.answer(situation.model, call, random)
+    outputs, expected = providers.answer(situation.model, call, random)
     inputs: Payload = {
         "model": situation.model,
         "stream": False,
@@ -167,10 +167,10 @@ def _model(node: Node, random: Random, situation: Situation) -> Performance:
             {"role": "user", "content": prompt},
         ],
     }
-    return Performance(inputs, outputs, text, told)
+    return NodeResult(inputs, outputs, text, expected)
 
 
-def _code(node: Node, random: Random, situation: Situation) -> Performance:
+def _code(node: Node, random: Random, situation: NodeContext) -> NodeResult:
     value = int(random.random() * 100_000) / 100
     inputs: Payload = {
         "language": "python",
@@ -184,16 +184,16 @@ def _code(node: Node, random: Random, situation: Situation) -> Performance:
         "stderr": "",
         "exit_code": 0,
     }
-    return Performance(inputs, outputs, f"{rows} rows, value {value}")
+    return NodeResult(inputs, outputs, f"{rows} rows, value {value}")
 
 
-def _integration(node: Node, random: Random, situation: Situation) -> Performance:
+def _integration(node: Node, random: Random, situation: NodeContext) -> NodeResult:
     text = next(reversed(situation.node_texts.values()), situation.prompt)
-    told = None
+    expected = None
     if node.app == "perplexityai":
         question = f"Is this supplier registered? {situation.prompt}"
         found = _passage(situation.template, random, 300)
-        data, told = completions.perplexity(question, found, int(situation.started) + 1, random)
+        data, expected = completions.perplexity(question, found, int(situation.started) + 1, random)
         action, mapping = (
             "PERPLEXITYAI_PERPLEXITY_AI_SEARCH",
             {"model": "sonar", "userContent": question},
@@ -211,13 +211,13 @@ def _integration(node: Node, random: Random, situation: Situation) -> Performanc
     outputs: Payload = {
         "result": {"data": data, "error": None, "successfull": True, "successful": True}
     }
-    return Performance(
-        inputs, outputs, text if node.app != "gmail" else data["messages"][0]["snippet"], told
+    return NodeResult(
+        inputs, outputs, text if node.app != "gmail" else data["messages"][0]["snippet"], expected
     )
 
 
 def _app_call(
-    app: str, random: Random, situation: Situation, text: str
+    app: str, random: Random, situation: NodeContext, text: str
 ) -> tuple[str, Payload, Payload]:
     """Return an app's action, what is sent to it, and what it answers."""
     number = int(random.random() * 100_000)
@@ -281,7 +281,7 @@ def _app_call(
     return "GMAIL_FETCH_EMAILS", {"query": "has:attachment subject:invoice", "max_results": 1}, data
 
 
-def _knowledge_retrieval(node: Node, random: Random, situation: Situation) -> Performance:
+def _knowledge_retrieval(node: Node, random: Random, situation: NodeContext) -> NodeResult:
     passages = [_passage(situation.template, random, 200) for _ in range(2)]
     documents = [
         {
@@ -298,10 +298,10 @@ def _knowledge_retrieval(node: Node, random: Random, situation: Situation) -> Pe
         "top_k": 2,
         "min_score": 0.5,
     }
-    return Performance(inputs, {"documents": documents, "total": len(documents)}, passages[0])
+    return NodeResult(inputs, {"documents": documents, "total": len(documents)}, passages[0])
 
 
-def _conditional(node: Node, random: Random, situation: Situation) -> Performance:
+def _conditional(node: Node, random: Random, situation: NodeContext) -> NodeResult:
     score = round(random.random(), 3)
     holds = score > 0.3
     inputs: Payload = {
@@ -309,12 +309,12 @@ def _conditional(node: Node, random: Random, situation: Situation) -> Performanc
         "logic": "and",
         "score": score,
     }
-    return Performance(inputs, {"condition_met": holds, "branch": "true" if holds else "false"})
+    return NodeResult(inputs, {"condition_met": holds, "branch": "true" if holds else "false"})
 
 
-def _end(node: Node, random: Random, situation: Situation) -> Performance:
+def _end(node: Node, random: Random, situation: NodeContext) -> NodeResult:
     text = next(reversed(situation.node_texts.values()), situation.prompt)
-    return Performance({"output_format": "markdown"}, {"output": text}, text)
+    return NodeResult({"output_format": "markdown"}, {"output": text}, text)
 
 
 _PERFORMERS = {

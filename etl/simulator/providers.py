@@ -13,13 +13,13 @@ from collections.abc import Callable
 from random import Random
 
 from etl.simulator import completions
-from etl.simulator.answers import Answer, Call, End, Payload, Told
+from etl.simulator.model_calls import Call, End, Expected, ModelResponse, Payload
 from etl.usage import Usage
 
 EMBEDDING_MODEL = "text-embedding-3-small"
 
 
-def embedding(tokens: int, random: Random) -> Answer:
+def embedding(tokens: int, random: Random) -> ModelResponse:
     """Return the embedding of a text in eight dimensions: so many can be asked for."""
     vector = [int(random.random() * 20_000 - 10_000) / 10_000 for _ in range(8)]
     outputs: Payload = {
@@ -28,7 +28,9 @@ def embedding(tokens: int, random: Random) -> Answer:
         "model": EMBEDDING_MODEL,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-    return Answer(outputs, Told(Usage(input_tokens=tokens, total_tokens=tokens), EMBEDDING_MODEL))
+    return ModelResponse(
+        outputs, Expected(Usage(input_tokens=tokens, total_tokens=tokens), EMBEDDING_MODEL)
+    )
 
 
 _CLAUDE_ENDS: dict[End, str] = {"done": "end_turn", "cut_off": "max_tokens", "tool": "tool_use"}
@@ -42,7 +44,7 @@ _LONG = 0.07
 _CACHED_INSTRUCTIONS = 1536
 
 
-def _responses(model: str, call: Call, random: Random) -> Answer:
+def _responses(model: str, call: Call, random: Random) -> ModelResponse:
     """Answer as OpenAI's responses do: an item for each search of the web, for the reasoning and for the answer."""
     draw = random.random()
     searches = int(draw * 10) if draw < 0.3 else 0
@@ -111,10 +113,10 @@ def _responses(model: str, call: Call, random: Random) -> Answer:
         total_tokens=read + written,
         service_tier=means,
     )
-    return Answer(outputs, Told(usage, model, reason or "completed", reason is not None))
+    return ModelResponse(outputs, Expected(usage, model, reason or "completed", reason is not None))
 
 
-def _claude(model: str, call: Call, random: Random) -> Answer:
+def _claude(model: str, call: Call, random: Random) -> ModelResponse:
     """Answer as Anthropic's messages do: what the cache takes and gives stands beside the input tokens."""
     draw = random.random()
     hour = _CACHED_INSTRUCTIONS if draw < 0.1 else 0
@@ -168,10 +170,10 @@ def _claude(model: str, call: Call, random: Random) -> Answer:
         total_tokens=read + call.written,
         service_tier=tier,
     )
-    return Answer(outputs, Told(usage, model, reason, call.end == "cut_off"))
+    return ModelResponse(outputs, Expected(usage, model, reason, call.end == "cut_off"))
 
 
-def _gemini(model: str, call: Call, random: Random) -> Answer:
+def _gemini(model: str, call: Call, random: Random) -> ModelResponse:
     """Answer as Google's generateContent does: tokens by modality, thoughts beside the candidates."""
     draw = random.random()
     cached = 1024 if draw < 0.25 else 0
@@ -233,10 +235,10 @@ def _gemini(model: str, call: Call, random: Random) -> Answer:
         total_tokens=total,
         service_tier="standard",
     )
-    return Answer(outputs, Told(usage, model, reason, call.end == "cut_off"))
+    return ModelResponse(outputs, Expected(usage, model, reason, call.end == "cut_off"))
 
 
-def _converse(model: str, call: Call, random: Random) -> Answer:
+def _converse(model: str, call: Call, random: Random) -> ModelResponse:
     """Answer as Amazon Bedrock's Converse does: no model, and what the cache takes and gives beside the input tokens."""
     draw = random.random()
     cached, stored = (
@@ -283,12 +285,12 @@ def _converse(model: str, call: Call, random: Random) -> Answer:
         output_tokens=call.written,
         total_tokens=total,
     )
-    return Answer(outputs, Told(usage, None, reason, call.end == "cut_off"))
+    return ModelResponse(outputs, Expected(usage, None, reason, call.end == "cut_off"))
 
 
 # The name that is asked for, the one that answers (providers resolve an alias, so the two often
 # differ), and how.
-_PROVIDERS: dict[str, tuple[str, Callable[[str, Call, Random], Answer]]] = {
+_PROVIDERS: dict[str, tuple[str, Callable[[str, Call, Random], ModelResponse]]] = {
     "virtuoso-medium": ("virtuoso-medium", completions.arcee),
     "virtuoso-large": ("virtuoso-large", completions.arcee),
     "auto": ("virtuoso-medium", completions.arcee),
@@ -306,7 +308,7 @@ MODELS = tuple(_PROVIDERS)
 """The models that can be asked for a text."""
 
 
-def answer(model: str, call: Call, random: Random) -> Answer:
+def answer(model: str, call: Call, random: Random) -> ModelResponse:
     """Answer as the provider of the model does. Raises KeyError for a model that is not in `MODELS`."""
     name, provider = _PROVIDERS[model]
     return provider(name, call, random)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from etl.simulator import nodes
-from etl.simulator.answers import Told
+from etl.simulator.model_calls import Expected
 from etl.simulator.providers import MODELS
-from etl.simulator.workflows import Node, Workflow, fixed_model, slowness, temperature
+from etl.simulator.workflows import Node, SimulatedWorkflow, fixed_model, slowness, temperature
 
 Json = dict[str, Any]
 
@@ -31,7 +31,7 @@ _UNIX_EPOCH = datetime(1970, 1, 1)
 _TEXTS_KEPT = 2
 
 
-class Character(msgspec.Struct, frozen=True):
+class Profile(msgspec.Struct, frozen=True):
     """What is the same for all runs of a history."""
 
     step_bytes: int
@@ -50,7 +50,7 @@ class StepPlan(NamedTuple):
     ends: int
     outputs_arrive: int
     content: Json
-    told: Told | None
+    expected: Expected | None
     """What its outputs say of the call of a model, if they do."""
 
 
@@ -72,14 +72,14 @@ class RunPlan(NamedTuple):
     steps: tuple[StepPlan, ...]
 
 
-def longest_run(workflow: Workflow, pace: float) -> int:
+def longest_run(workflow: SimulatedWorkflow, pace: float) -> int:
     """Return a time within which any run of the workflow settles."""
     return int((len(workflow.nodes) * (nodes.TIME_OUT_SECONDS + 1) + 10) * pace * SECOND)
 
 
 def plan_run(
-    workflow: Workflow,
-    character: Character,
+    workflow: SimulatedWorkflow,
+    profile: Profile,
     random: Random,
     *,
     run_id: str,
@@ -93,8 +93,8 @@ def plan_run(
     `inputs` replaces those that would be drawn. From `reopened` on the last step runs again, for at
     least 5 s (times the pace).
     """
-    pace = character.pace
-    failure_rate = character.failure_rate
+    pace = profile.pace
+    failure_rate = profile.failure_rate
     chain = workflow.nodes
     last = len(chain) - 1
     if inputs is None:
@@ -122,13 +122,22 @@ def plan_run(
         if skip:
             skip = False
             content["status"] = "skipped"
-            steps.append(StepPlan(clock, clock, clock, clock, content, None))
+            steps.append(
+                StepPlan(
+                    appears=clock,
+                    starts=clock,
+                    ends=clock,
+                    outputs_arrive=clock,
+                    content=content,
+                    expected=None,
+                )
+            )
             continue
         if not ahead and reopened is not None:
             clock = max(clock, reopened)
         appears = clock
         clock += _duration(random, 0.005, 0.3, pace)
-        situation = nodes.Situation(
+        situation = nodes.NodeContext(
             template=workflow.template,
             run_id=run_id,
             prompt=str(inputs.get("prompt", "")),
@@ -136,10 +145,10 @@ def plan_run(
             started=clock / SECOND,
             model=model,
             temperature=temperature(version),
-            step_bytes=character.step_bytes,
+            step_bytes=profile.step_bytes,
         )
-        work = nodes.perform(node, random, situation)
-        content["inputs"], content["outputs"], told = work.inputs, work.outputs, work.told
+        work = nodes.run_node(node, random, situation)
+        content["inputs"], content["outputs"], expected = work.inputs, work.outputs, work.expected
         duration = int(
             _duration(random, *nodes.SECONDS[node.type], pace)
             * slowness(workflow.template, node, version)
@@ -152,15 +161,15 @@ def plan_run(
             else:
                 error = "Run was cancelled by the user"
             content.update(status=status, outputs=None, error=error)
-            told = None
+            expected = None
         elif node.type == "integration" and random.random() < failure_rate / 2:
             nodes.soft_failure(node, random, work.outputs)
             if work.outputs["result"]["data"] is None:
-                told = None
+                expected = None
         elif node.type == "conditional":
             # The last step is never skipped: it is the End node, or the one that the run fails at.
             skip = work.outputs["branch"] == "false" and len(ahead) > 1
-        elif node.id == repeated_node and told is not None and told.cut_off:
+        elif node.id == repeated_node and expected is not None and expected.cut_off:
             ahead.appendleft(node)
             repeated_node = ""
         if not ahead and reopened is not None:
@@ -168,7 +177,16 @@ def plan_run(
         ends = clock + duration
         outputs_arrive = ends + (_duration(random, 0.5, 3.0, pace) if random.random() < 0.1 else 0)
         content.update(start_time=iso(clock), end_time=iso(ends), elapsed_time=duration // SECOND)
-        steps.append(StepPlan(appears, clock, ends, outputs_arrive, content, told))
+        steps.append(
+            StepPlan(
+                appears=appears,
+                starts=clock,
+                ends=ends,
+                outputs_arrive=outputs_arrive,
+                content=content,
+                expected=expected,
+            )
+        )
         clock = ends
         settles = max(settles, outputs_arrive)
         if work.text:
@@ -200,12 +218,12 @@ def steps_at(run: RunPlan, now: int) -> list[Json]:
     return [_step_at(step, now, run.open_end_time) for step in run.steps if now >= step.appears]
 
 
-def told_at(run: RunPlan, now: int) -> dict[str, Told]:
+def expected_at(run: RunPlan, now: int) -> dict[str, Expected]:
     """Return what the steps' outputs say of calls of models at that time, by the step's id."""
     return {
-        step.content["id"]: step.told
+        step.content["id"]: step.expected
         for step in run.steps
-        if step.told is not None and now >= step.outputs_arrive
+        if step.expected is not None and now >= step.outputs_arrive
     }
 
 

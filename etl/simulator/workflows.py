@@ -146,7 +146,7 @@ TEMPLATES: tuple[Template, ...] = (
 )
 
 
-class Workflow(msgspec.Struct, frozen=True):
+class SimulatedWorkflow(msgspec.Struct, frozen=True):
     """One of the simulated workflows."""
 
     id: str
@@ -158,7 +158,7 @@ class Workflow(msgspec.Struct, frozen=True):
     """The template's, but none where a length was asked for: a run that succeeds then has exactly as many steps."""
 
 
-def make_workflow(seed: int, index: int, length: int | None) -> Workflow:
+def make_workflow(seed: int, index: int, length: int | None) -> SimulatedWorkflow:
     """Make the workflow of this index; `length` counts its nodes, None leaves the template's."""
     template = TEMPLATES[index % len(TEMPLATES)]
     rounds = index // len(TEMPLATES)
@@ -170,8 +170,12 @@ def make_workflow(seed: int, index: int, length: int | None) -> Workflow:
         node = before[position % len(before)]
         again = position // len(before)
         chain.append(msgspec.structs.replace(node, id=f"{node.id}_{again + 1}") if again else node)
-    return Workflow(
-        workflow_id, name, template, (*chain, end), template.repeated_node if length is None else ""
+    return SimulatedWorkflow(
+        id=workflow_id,
+        name=name,
+        template=template,
+        nodes=(*chain, end),
+        repeated_node=template.repeated_node if length is None else "",
     )
 
 
@@ -195,7 +199,7 @@ def fixed_model(template: Template, version: int) -> str | None:
     return template.later_model or None if version > 1 else None
 
 
-def graph(workflow: Workflow, version: int) -> dict[str, Any]:
+def graph(workflow: SimulatedWorkflow, version: int) -> dict[str, Any]:
     """Return the workflow's graph as the API shows it."""
     chain = workflow.nodes
     edges = []

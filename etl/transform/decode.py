@@ -13,8 +13,8 @@ from types import MappingProxyType
 
 from msgspec import Raw
 
-from etl.records import DecodedSteps, Payload, Reason, Rejected, Step
-from etl.set_aside import cut
+from etl.dead_letter_buffer import cut
+from etl.records import DecodedSteps, Payload, Rejected, RejectionReason, Step
 from etl.transform.fields import MAX_ELAPSED_SECONDS, MAX_TOKENS, Fields, Findings, usable_id
 from etl.transform.generation import Generation, read_generation, with_facts_of
 from etl.transform.payloads import may_be_refused, payload
@@ -79,7 +79,15 @@ def decode_steps(
     is no JSON array.
     """
     try:
-        return _decoded(body, workflow_id, run_id, states, node_types, policy, now)
+        return _decoded(
+            body,
+            workflow_id,
+            run_id=run_id,
+            states=states,
+            node_types=node_types,
+            policy=policy,
+            now=now,
+        )
     except Malformed:
         return DecodedSteps((), (not_an_array(body, policy),), readable=False)
 
@@ -110,13 +118,13 @@ def _decoded(
                 )
                 own, members, suspect = policy.step(own, members)
             except NotRedactable as trouble:
-                findings.set_aside.add(
+                findings.dead_letters.add(
                     policy.withhold_unredactable(trouble, own, usable_id(members.get("id")))
                 )
                 continue
         step_id = None if members is None else usable_id(members.get("id"))
         if members is None or step_id is None:
-            reject_element(findings, element, own, members, policy)
+            reject_element(findings, element, own=own, members=members, policy=policy)
             continue
         if step_id in steps:
             earlier = bytes(own_texts[step_id])
@@ -130,17 +138,17 @@ def _decoded(
         fields = Fields(step_id, members, findings, suspect=suspect, keep_raw=policy is None)
         context = f"{TRANSFORM_VERSION}\0{workflow_id}\0{run_id}\0{position}"
         steps[step_id] = _step(
-            step_id,
-            position,
-            own,
-            members,
-            fields,
-            context,
-            findings,
-            states,
-            node_types,
-            answered,
-            version,
+            step_id=step_id,
+            position=position,
+            own=own,
+            members=members,
+            fields=fields,
+            context=context,
+            findings=findings,
+            states=states,
+            node_types=node_types,
+            answered=answered,
+            policy_version=version,
         )
     return DecodedSteps(
         tuple(steps.values()), findings.rejected, findings.drift, digest=_digest(steps.values())
@@ -149,7 +157,7 @@ def _decoded(
 
 def not_an_array(body: bytes, policy: Policy | None) -> Rejected:
     """A whole answer set aside; without its bytes where there are redaction rules."""
-    reason: Reason = "not_an_array"
+    reason: RejectionReason = "not_an_array"
     detail = "The answer is not a JSON array."
     return (
         cut(Rejected(reason, detail, body))
@@ -174,7 +182,7 @@ def reject_element(
             body,
         )
         return
-    reason: Reason
+    reason: RejectionReason
     if element.unread:
         reason, detail = (
             "too_many",
@@ -192,7 +200,7 @@ def reject_element(
     rejected = (
         Rejected(reason, detail, body) if policy is None else policy.withhold(reason, detail, body)
     )
-    findings.set_aside.add(rejected, count=element.number)
+    findings.dead_letters.add(rejected, count=element.number)
 
 
 def _is_json(body: bytes, number: int) -> bool:
@@ -219,14 +227,14 @@ def _step(
     status = fields.text("status")
     state = states.state_of(status)
     if state == "unknown" and status is not None:
-        findings.deviates("status", "unknown_status", status)
+        findings.add_drift("status", "unknown_status", status)
     inputs = fields.payload("inputs")
     outputs = fields.payload("outputs")
     seen = read_generation(
         _readable(inputs, members.get("inputs")), _readable(outputs, members.get("outputs"))
     )
-    for odd in seen.oddities:
-        findings.deviates(odd.path, odd.kind, odd.found)
+    for deviation in seen.deviations:
+        findings.add_drift(deviation.path, deviation.kind, deviation.found)
     if answered is not None:
         seen = with_facts_of(answered, seen)
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)
@@ -239,31 +247,31 @@ def _step(
         digest.update(f"{policy_version}\0{seen.reported_error is not None}\0".encode())
     digest.update(own)
     return Step(
-        step_id,
-        position,
-        node_id,
-        node_type,
-        fields.text("user_id"),
-        fields.text("organization_id"),
-        status,
-        state,
-        fields.time("start_time"),
-        fields.time("end_time"),
-        fields.number("elapsed_time", most=MAX_ELAPSED_SECONDS),
-        fields.integer("tokens", most=MAX_TOKENS),
-        seen.request_model,
-        seen.response_model,
-        seen.usage,
-        seen.finish_reason,
-        fields.json("error"),
-        seen.reported_error,
-        fields.json("step_metadata"),
-        fields.rest(_KNOWN),
-        inputs,
-        outputs,
-        digest.digest(),
-        own,
-        policy_version,
+        id=step_id,
+        position=position,
+        node_id=node_id,
+        node_type=node_type,
+        user_id=fields.text("user_id"),
+        organization_id=fields.text("organization_id"),
+        status=status,
+        state=state,
+        start_time=fields.time("start_time"),
+        end_time=fields.time("end_time"),
+        api_elapsed_seconds=fields.number("elapsed_time", most=MAX_ELAPSED_SECONDS),
+        api_tokens=fields.integer("tokens", most=MAX_TOKENS),
+        request_model=seen.request_model,
+        response_model=seen.response_model,
+        usage=seen.usage,
+        finish_reason=seen.finish_reason,
+        error=fields.json("error"),
+        reported_error=seen.reported_error,
+        step_metadata=fields.json("step_metadata"),
+        extra=fields.rest(_KNOWN),
+        inputs=inputs,
+        outputs=outputs,
+        content_hash=digest.digest(),
+        source=own,
+        redaction_policy=policy_version,
     )
 
 

@@ -13,8 +13,8 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import Raw
 
-from etl.records import MAX_ID_BYTES, Drift, DriftKind, Payload, Reason, Rejected
-from etl.set_aside import SetAside
+from etl.dead_letter_buffer import DeadLetterBuffer
+from etl.records import MAX_ID_BYTES, Drift, DriftKind, Payload, Rejected, RejectionReason
 from etl.transform.payloads import payload, storable
 from etl.transform.scanner import REFUSALS, Members
 
@@ -75,19 +75,21 @@ class Findings:
         self._subject: Subject = subject
         self.latest = LATEST if now is None else min(LATEST, now + AHEAD)
         """Times from here on are implausible."""
-        self.set_aside = SetAside()
+        self.dead_letters = DeadLetterBuffer()
         self._drift: Counter[tuple[str, DriftKind, str]] = Counter()
 
-    def reject(self, reason: Reason, detail: str, body: bytes, step_id: str | None = None) -> None:
+    def reject(
+        self, reason: RejectionReason, detail: str, body: bytes, step_id: str | None = None
+    ) -> None:
         """Set something aside with its bytes; `detail` is one sentence without payload text."""
-        self.set_aside.add(Rejected(reason, detail, body, step_id))
+        self.dead_letters.add(Rejected(reason, detail, body, step_id))
 
     @property
     def rejected(self) -> tuple[Rejected, ...]:
         """What was set aside."""
-        return self.set_aside.letters()
+        return self.dead_letters.letters()
 
-    def deviates(self, field: str, kind: DriftKind, found: str) -> None:
+    def add_drift(self, field: str, kind: DriftKind, found: str) -> None:
         """Count one deviation from the API's description."""
         key = (_label(field), kind, _label(found))
         if key in self._drift or len(self._drift) < _MAX_DRIFT_KINDS:
@@ -148,10 +150,10 @@ class Fields:
         time = parse_time(text)
         if time is None:
             self._extra[name] = raw
-            self._findings.deviates(name, "unreadable_time", "string")
+            self._findings.add_drift(name, "unreadable_time", "string")
             return None
         if time.tzinfo is None:
-            self._findings.deviates(name, "time_without_zone", "string")
+            self._findings.add_drift(name, "time_without_zone", "string")
             time = time.replace(tzinfo=UTC)
         if not EARLIEST <= time < self._findings.latest:
             self._implausible(name, raw, "implausible_time")
@@ -204,7 +206,7 @@ class Fields:
             for name, raw in self._members.items():
                 if name not in known:
                     self._extra[name] = raw
-                    self._findings.deviates(name, "unknown_field", _kind(raw))
+                    self._findings.add_drift(name, "unknown_field", _kind(raw))
         return self._jsonb("extra", object_of(self._extra)) if self._extra else None
 
     def _jsonb(self, name: str, value: bytes) -> str | None:
@@ -217,14 +219,14 @@ class Fields:
 
     def _implausible(self, name: str, raw: Raw, kind: DriftKind) -> None:
         self._extra[name] = raw
-        self._findings.deviates(name, kind, _kind(raw))
+        self._findings.add_drift(name, kind, _kind(raw))
 
     def _misfit(self, name: str, raw: Raw, expected: str | None = None) -> None:
         self._extra[name] = raw
         kind = _kind(raw)
         # a string that only holds characters which no text column takes is no drift
         if kind != expected:
-            self._findings.deviates(name, "wrong_type", kind)
+            self._findings.add_drift(name, "wrong_type", kind)
 
 
 def text_of(raw: Raw | None) -> str | None:

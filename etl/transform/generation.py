@@ -12,12 +12,12 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from etl.transform.bodies import OUTPUTS, Completion, may_tell_usage
 from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
+from etl.transform.model_responses import OUTPUTS, Completion, may_hold_usage
 from etl.transform.scanner import REFUSALS
 from etl.transform.usage_names import FLAGS, MONEY, WORDS
 from etl.transform.usage_parts import plain_usage, usage_of
-from etl.transform.usage_reading import UNREAD, Oddity
+from etl.transform.usage_reading import UNREAD, Deviation
 from etl.usage import NO_USAGE, STANDARD, Usage
 
 MAX_ERROR_CHARACTERS = 2_000
@@ -141,7 +141,7 @@ class Generation(Struct, frozen=True, gc=False):
     finish_reason: str | None = None
     reported_error: str | None = None
     """What the payload calls an error; what that means beside the step's state, the SQL function `outcome` says."""
-    oddities: tuple[Oddity, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
     """What should tell usage, and is not read."""
 
 
@@ -188,23 +188,23 @@ def _may_tell_usage(outputs: Raw, made: _Outputs, result: _Result) -> bool:
         return True
     # What an integration gives stands in an envelope of the API: nothing else is looked at.
     if result.data is not UNSET:
-        return may_tell_usage(result.data)
-    return may_tell_usage(outputs if made.result is UNSET else made.result)
+        return may_hold_usage(result.data)
+    return may_hold_usage(outputs if made.result is UNSET else made.result)
 
 
 def _with_usage(read: Generation, completion: Completion) -> Generation:
     """What the payloads tell, together with the response that was found in them."""
-    found, oddities = completion.read()
+    found, deviations = completion.read()
     # Money alone, or what cannot be read, may be anybody's; beside the name of a model it is that
     # of a call.
     model = completion.model or read.request_model
     if read.node_type != "model" and (
         _NO_USE if model is not None else _NO_USE | MONEY | {UNREAD}
     ).issuperset(found):
-        return msgspec.structs.replace(read, oddities=tuple(oddities)) if oddities else read
+        return msgspec.structs.replace(read, deviations=tuple(deviations)) if deviations else read
     usage, dropped = usage_of(found)
     for name in dropped:
-        oddities.note(f"{OUTPUTS}.{name}", "implausible_number", 0)
+        deviations.note(f"{OUTPUTS}.{name}", "implausible_number", 0)
     reason = completion.finish_reason
     return msgspec.structs.replace(
         read,
@@ -213,7 +213,7 @@ def _with_usage(read: Generation, completion: Completion) -> Generation:
         usage=usage,
         finish_reason=reason,
         reported_error=read.reported_error or _bad_end(reason),
-        oddities=tuple(oddities),
+        deviations=tuple(deviations),
     )
 
 
@@ -294,19 +294,25 @@ def _usual_usage(used: _UsualUsage, made: _Outputs) -> Usage | None:
     ):
         return None
     return plain_usage(
-        read, wrote, cached, reasoning, None if made.service_tier is None else STANDARD
+        read=read,
+        wrote=wrote,
+        cached=cached,
+        reasoning=reasoning,
+        service_tier=None if made.service_tier is None else STANDARD,
     )
 
 
 def _chat(given: _Inputs, made: _Outputs, usage: Usage) -> Generation:
     choices = _view(_CHOICES, made.choices, _NO_CHOICES)
     return Generation(
-        "model",
-        _request_model(given),
-        _short(made.model),
-        usage,
-        (_short(choices[0].finish_reason) or _short(choices[0].stop_reason)) if choices else None,
-        _model_error(made, choices),
+        node_type="model",
+        request_model=_request_model(given),
+        response_model=_short(made.model),
+        usage=usage,
+        finish_reason=(_short(choices[0].finish_reason) or _short(choices[0].stop_reason))
+        if choices
+        else None,
+        reported_error=_model_error(made, choices),
     )
 
 

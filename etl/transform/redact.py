@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from etl.records import Reason, Rejected
+from etl.records import Rejected, RejectionReason
 from etl.transform.exact_json import kind_of, parse, written
 from etl.transform.fields import text_of
 from etl.transform.generation import REMOVED_ERROR, is_error
@@ -40,7 +40,7 @@ Location = tuple[int | str, ...]
 Action = Literal["drop", "mask", "hash"]
 
 
-class Rule(msgspec.Struct, frozen=True):
+class RedactionRule(msgspec.Struct, frozen=True):
     """One thing to remove."""
 
     path: str
@@ -56,7 +56,7 @@ class NotRedactable(ValueError):
     """The element cannot be read as far as it takes to redact it; the text names the kind of trouble, without payload."""
 
 
-class Redacted(NamedTuple):
+class RedactedElement(NamedTuple):
     """An element as it may be kept."""
 
     own: Raw
@@ -95,7 +95,7 @@ class _Compiled(NamedTuple):
 class Redaction:
     """The rules of all workflows."""
 
-    def __init__(self, rules: Sequence[Rule] = (), key: str = "") -> None:
+    def __init__(self, rules: Sequence[RedactionRule] = (), key: str = "") -> None:
         """`key` makes the hashes; it may be empty where there are no rules.
 
         Raises:
@@ -110,7 +110,7 @@ class Redaction:
         }
         self._common = self._policy([rule for rule in rules if rule.workflow is None])
 
-    def _policy(self, rules: Sequence[Rule]) -> Policy | None:
+    def _policy(self, rules: Sequence[RedactionRule]) -> Policy | None:
         return Policy(rules, self._key) if rules else None
 
     def policy(self, workflow_id: str) -> Policy | None:
@@ -121,7 +121,7 @@ class Redaction:
         """What a `hash` rule makes of this text; None without a key."""
         return _hash(text, self._key) if self._key else None
 
-    def has_made(self, version: str, rules: Sequence[Rule]) -> bool:
+    def has_made(self, version: str, rules: Sequence[RedactionRule]) -> bool:
         """Whether a policy of this version, with these recorded rules, had today's key."""
         return bool(self._key) and _version(_rules_json(rules), self._key) == version
 
@@ -140,7 +140,7 @@ class Policy:
         rules: the rules in the order of the configuration.
     """
 
-    def __init__(self, rules: Sequence[Rule], key: bytes) -> None:
+    def __init__(self, rules: Sequence[RedactionRule], key: bytes) -> None:
         # 35 ms, and most configurations have no rules
         from jsonpath_rfc9535 import JSONPathEnvironment
 
@@ -163,15 +163,15 @@ class Policy:
         }
         # Not the workflow: a rule does the same whether it was given for this one or for all.
         self.rules_json = _rules_json(
-            [Rule(str(rule.query), rule.action, node=rule.node) for rule in compiled]
+            [RedactionRule(str(rule.query), rule.action, node=rule.node) for rule in compiled]
         )
         self.version = _version(self.rules_json, key)
 
-    def step(self, own: Raw, members: Members) -> Redacted:
+    def step(self, own: Raw, members: Members) -> RedactedElement:
         """Redact a step. Raises NotRedactable."""
         return self._redacted(own, members, self._rules_for(members))
 
-    def run(self, own: Raw, members: Members) -> Redacted:
+    def run(self, own: Raw, members: Members) -> RedactedElement:
         """Redact a run's own row. Raises NotRedactable."""
         return self._redacted(own, members, self._everywhere)
 
@@ -223,7 +223,7 @@ class Policy:
         return frozenset(found)
 
     def withhold(
-        self, reason: Reason, detail: str, body: bytes, step_id: str | None = None
+        self, reason: RejectionReason, detail: str, body: bytes, step_id: str | None = None
     ) -> Rejected:
         """Set something aside without its bytes: what cannot be read may hold what must not be kept.
 
@@ -249,7 +249,9 @@ class Policy:
         node_id = text_of(members.get("node_id")) if self._of_node else None
         return self._everywhere if node_id is None else self._of_node.get(node_id, self._everywhere)
 
-    def _redacted(self, own: Raw, members: Members, rules: tuple[_Compiled, ...]) -> Redacted:
+    def _redacted(
+        self, own: Raw, members: Members, rules: tuple[_Compiled, ...]
+    ) -> RedactedElement:
         if rules:
             # Also where nothing matches: of duplicate names, an earlier value may be what must not
             # be kept.
@@ -257,7 +259,9 @@ class Policy:
         parts = split(b"[" + own + b"]")
         if parts is None or len(parts.elements) != 1 or parts.elements[0][1] is None:
             raise NotRedactable("no object")
-        return Redacted(own, parts.elements[0][1], not parts.strict or may_be_refused(bytes(own)))
+        return RedactedElement(
+            own, parts.elements[0][1], not parts.strict or may_be_refused(bytes(own))
+        )
 
     def _rewritten(self, own: Raw, rules: tuple[_Compiled, ...]) -> Raw:
         try:
@@ -303,7 +307,7 @@ def _version(rules_json: str, key: bytes) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest()
 
 
-def _rules_json(rules: Sequence[Rule]) -> str:
+def _rules_json(rules: Sequence[RedactionRule]) -> str:
     return json.dumps(
         [{"node": rule.node, "path": rule.path, "action": rule.action} for rule in rules]
     )

@@ -70,7 +70,7 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
             # Rows that are no runs are counted as far as any page goes.
             number = min(element.number, max(0, ALWAYS_READ - len(rows)))
             rows.extend(hash((bytes(own), place)) for place in range(number))
-            reject_element(findings, element, own, None, policy)
+            reject_element(findings, element, own=own, members=None, policy=policy)
             continue
         run_id = None if members is None else usable_id(members.get("id"))
         rows.append(hash(bytes(own)) if run_id is None else run_id)
@@ -81,10 +81,10 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
                 # Without what is not stored anyway: that need not be such that it can be redacted.
                 own, members, _ = policy.run(Raw(object_of(members)), members)
             except NotRedactable as trouble:
-                findings.set_aside.add(policy.withhold_unredactable(trouble, own))
+                findings.dead_letters.add(policy.withhold_unredactable(trouble, own))
                 continue
         if members is None or run_id is None:
-            reject_element(findings, element, own, members, policy)
+            reject_element(findings, element, own=own, members=members, policy=policy)
             continue
         listed = _listed(run_id, members, findings.latest)
         earlier = runs.pop(run_id, listed)
@@ -137,7 +137,7 @@ def decode_run(
     status = fields.text("status")
     state = states.state_of(status)
     if state == "unknown" and status is not None:
-        findings.deviates("status", "unknown_status", status)
+        findings.add_drift("status", "unknown_status", status)
     run = Run(
         id=run_id,
         status=status,

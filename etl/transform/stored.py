@@ -22,10 +22,10 @@ from etl.transform.decode import generation_of
 from etl.transform.exact_json import same_value, texts_of
 from etl.transform.fields import MAX_ELAPSED_SECONDS, MAX_TOKENS, Fields, Findings, object_of
 from etl.transform.generation import MAX_ERROR_CHARACTERS, REMOVED_ERROR
-from etl.transform.redact import NotRedactable, Policy, Redacted
+from etl.transform.placeholders import columns_left, placeholder
+from etl.transform.redact import NotRedactable, Policy, RedactedElement
 from etl.transform.runs import decode_page
 from etl.transform.scanner import Members, members_of, split
-from etl.transform.stand_ins import left_of, stand_in
 from etl.transform.usage_names import MODELS, REQUEST_MODELS
 from etl.usage import NO_USAGE, Usage, kinds_of
 
@@ -76,7 +76,7 @@ _CALL = {"object": "chat.completion", "usage": {"total_tokens": 1}}
 def redact_step(row: StoredRow, policy: Policy) -> RedactedRow:
     """What the rules leave of a stored step; facts stay as they are (see `generation.with_facts_of`)."""
     stored = row.plain
-    members = _element(row, _stand_ins(row))
+    members = _element(row, _placeholders(row))
     try:
         left = policy.step(Raw(object_of(members)), members)
     except NotRedactable:
@@ -93,7 +93,7 @@ def redact_step(row: StoredRow, policy: Policy) -> RedactedRow:
             columns[name] = stored[name] if old == new else new
     for name in _PAYLOADS:
         if _is_gone(row, name):
-            columns |= left_of(name, stored, _decoded(left.members.get(name)))
+            columns |= columns_left(name, stored, _decoded(left.members.get(name)))
     if any(columns[name] != stored[name] for name in _USAGE):
         used = Usage(**{name: columns[name] for name in _USAGE})
         columns["usage_kinds"] = kinds_of(used) if used != NO_USAGE else 0
@@ -122,7 +122,7 @@ def redact_listing(listing: bytes, policy: Policy) -> tuple[bytes, bytes] | None
     return next(((run.listing, run.listing_hash) for run in page.runs), None)
 
 
-def redact_letter(letter: Rejected, policy: Policy) -> Rejected:
+def redact_dead_letter(letter: Rejected, policy: Policy) -> Rejected:
     """A dead letter under these rules: steps and runs keep what is left of them, anything else loses its bytes."""
     is_array = letter.body.lstrip().startswith(b"[")
     # The value of a single member tells neither its place nor its node; an answer that is no array
@@ -178,7 +178,7 @@ def redact_names(
     return fields.text("organization_id"), new
 
 
-def _element(row: StoredRow, stand_ins: Mapping[str, Any]) -> Members:
+def _element(row: StoredRow, placeholders: Mapping[str, Any]) -> Members:
     """The members of the element that the row came from."""
     stored = row.plain
     members = {
@@ -191,15 +191,15 @@ def _element(row: StoredRow, stand_ins: Mapping[str, Any]) -> Members:
         value = payload.data if payload.raw is None else payload.raw
         if value is not None:
             members[name] = Raw(value)
-    for name, value in stand_ins.items():
+    for name, value in placeholders.items():
         members.setdefault(name, _json(value))
     extra = members_of((stored["extra"] or "{}").encode())
     return {**members, **(extra[0] if extra is not None else {})}
 
 
-def _stand_ins(row: StoredRow) -> dict[str, Any]:
+def _placeholders(row: StoredRow) -> dict[str, Any]:
     """Payloads made of the columns that were read from them, for those whose content is gone."""
-    payloads = {name: stand_in(name, row.plain) for name in _PAYLOADS}
+    payloads = {name: placeholder(name, row.plain) for name in _PAYLOADS}
     if (reported := row.plain["reported_error"]) is not None:
         # Where an error may have stood: whichever place a rule names, it reaches the column.
         payloads["outputs"]["result"] = {"error": reported}
@@ -225,7 +225,9 @@ def _without_content(row: StoredRow) -> tuple[StoredRow, Members]:
     return bare, _element(StoredRow(plain, {}), {})
 
 
-def _read_back(row: StoredRow, left: Redacted) -> tuple[dict[str, Any], dict[str, Payload | None]]:
+def _read_back(
+    row: StoredRow, left: RedactedElement
+) -> tuple[dict[str, Any], dict[str, Payload | None]]:
     stored = row.plain
     fields = Fields(
         stored["id"], left.members, Findings("step"), suspect=left.suspect, keep_raw=False

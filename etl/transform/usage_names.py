@@ -406,37 +406,37 @@ REQUEST_MODELS = ("model", "modelId", "model_id", "model_name")
 """The members of a step's inputs that name the model that was asked for."""
 
 
-class Node:
+class NameTree:
     """A place on the way to the names: what stands there itself, and what is in it."""
 
     __slots__ = ("by", "elements", "members", "quantity")
 
     def __init__(self) -> None:
         self.quantity: str | None = None
-        self.members: dict[str, Node] = {}
+        self.members: dict[str, NameTree] = {}
         """Of an object, by name."""
         self.by: str | None = None
         """The member that tells the elements of an array apart; None: they are alike."""
-        self.elements: dict[str | None, Node] = {}
+        self.elements: dict[str | None, NameTree] = {}
         """Of an array, by that member."""
 
 
-def tree(names: Iterable[Name] = NAMES) -> Node:
+def tree(names: Iterable[Name] = NAMES) -> NameTree:
     """The names, by the members of a response body.
 
     Raises:
         ValueError: a path has two quantities, or a quantity is none of the words above.
     """
-    root = Node()
+    root = NameTree()
     for path, quantity, _ in names:
         node = root
         for part in path.split("."):
             name, bracket, condition = part.partition("[")
-            node = node.members.setdefault(name, Node())
+            node = node.members.setdefault(name, NameTree())
             if bracket:
                 by, _, value = condition.removesuffix("]").partition("=")
                 node.by = by or None
-                node = node.elements.setdefault(value or None, Node())
+                node = node.elements.setdefault(value or None, NameTree())
         if quantity is not None and quantity not in ALL:
             raise ValueError(f"{path}: {quantity} is no quantity")
         if node.quantity not in (None, quantity):

@@ -64,7 +64,11 @@ def _plain(found: Found) -> tuple[Usage, tuple[str, ...]] | None:
     if get("total", read + wrote) != read + wrote:
         return None
     return plain_usage(
-        read, wrote, cached, reasoning, _tier(found) if "tier" in found else None
+        read=read,
+        wrote=wrote,
+        cached=cached,
+        reasoning=reasoning,
+        service_tier=_tier(found) if "tier" in found else None,
     ), ()
 
 

@@ -10,11 +10,21 @@ from msgspec import Struct
 
 from etl.records import DriftKind
 from etl.transform.fields import MAX_TOKENS
-from etl.transform.usage_names import FLAGS, MONEY, SECONDS, SUMMED, WHOLE, WORDS, ZERO, Node, tree
+from etl.transform.usage_names import (
+    FLAGS,
+    MONEY,
+    SECONDS,
+    SUMMED,
+    WHOLE,
+    WORDS,
+    ZERO,
+    NameTree,
+    tree,
+)
 
 MAX_COST = 10**6
 """No call costs so many dollars."""
-MAX_ODDITIES = 20
+MAX_DEVIATIONS = 20
 """Of one body: each is one row in the table of drift, at most."""
 _MAX_DEPTH = 4
 _MAX_ELEMENTS = 1_000
@@ -38,7 +48,7 @@ Found = dict[str, Any]
 """What is told, by quantity: whole numbers, seconds, money as Decimal, words."""
 
 
-class Oddity(Struct, frozen=True, gc=False):
+class Deviation(Struct, frozen=True, gc=False):
     """A member that should tell usage, and is not read."""
 
     path: str
@@ -48,16 +58,18 @@ class Oddity(Struct, frozen=True, gc=False):
     """Its JSON type."""
 
 
-class Oddities(list[Oddity]):
+class Deviations(list[Deviation]):
     """Of one body; a bounded number of them."""
 
     def note(self, path: str, kind: DriftKind, value: object) -> None:
         """Count one in."""
-        if len(self) < MAX_ODDITIES:
-            self.append(Oddity(path, kind, type_of(value)))
+        if len(self) < MAX_DEVIATIONS:
+            self.append(Deviation(path, kind, type_of(value)))
 
 
-def gather(node: Node, value: dict[str, Any], found: Found, odd: Oddities, path: str) -> None:
+def gather(
+    node: NameTree, value: dict[str, Any], found: Found, deviations: Deviations, path: str
+) -> None:
     """Add to `found` what an object tells; `path` leads to it. Nothing in it raises."""
     members = node.members
     for name, one in value.items():
@@ -65,24 +77,24 @@ def gather(node: Node, value: dict[str, Any], found: Found, odd: Oddities, path:
             continue
         rule = members.get(name)
         if rule is None:
-            note_unknown(name, one, odd, path)
+            note_unknown(name, one, deviations, path)
             continue
         quantity = rule.quantity
         if type(one) is dict:
             if rule.members:
-                gather(rule, one, found, odd, f"{path}.{name}")
+                gather(rule, one, found, deviations=deviations, path=f"{path}.{name}")
             elif one and quantity is not None:
                 _note_unread(quantity, found)
-                odd.note(f"{path}.{name}", "wrong_type", one)
+                deviations.note(f"{path}.{name}", "wrong_type", one)
         elif type(one) is list:
             if rule.elements:
-                _gather_elements(rule, one, found, odd, f"{path}.{name}")
+                _gather_elements(rule, one, found, deviations=deviations, path=f"{path}.{name}")
             elif quantity is not None or rule.members:
                 _note_unread(quantity, found)
-                odd.note(f"{path}.{name}", "wrong_type", one)
+                deviations.note(f"{path}.{name}", "wrong_type", one)
         elif quantity is None:
             if rule.members:
-                odd.note(f"{path}.{name}", "wrong_type", one)
+                deviations.note(f"{path}.{name}", "wrong_type", one)
         elif (
             type(one) is int
             and 0 <= one <= MAX_TOKENS
@@ -92,7 +104,7 @@ def gather(node: Node, value: dict[str, Any], found: Found, odd: Oddities, path:
             if one or quantity in ZERO:
                 found[quantity] = one
         else:
-            _put(quantity, one, found, odd, path, name)
+            _put(quantity, one, found, deviations=deviations, path=path, name=name)
 
 
 def whole_number(value: object) -> int | None:
@@ -128,22 +140,26 @@ def type_of(value: object) -> str:
     return "null"
 
 
-def note_unknown(name: str, value: object, odd: Oddities, path: str, depth: int = 0) -> None:
+def note_unknown(
+    name: str, value: object, deviations: Deviations, path: str, depth: int = 0
+) -> None:
     """Count what looks like usage under a name that no row of the table has."""
     if type(value) is int or type(value) is float:
         if value > 0 and looks_like_usage(name):
-            odd.note(f"{path}.{name}", "unknown_usage", value)
-    elif depth < _MAX_DEPTH and len(odd) < MAX_ODDITIES:
+            deviations.note(f"{path}.{name}", "unknown_usage", value)
+    elif depth < _MAX_DEPTH and len(deviations) < MAX_DEVIATIONS:
         inside = f"{path}.{name}" if name else path
         if type(value) is dict:
             for key, one in list(value.items())[:_MAX_ELEMENTS]:
-                note_unknown(key, one, odd, inside, depth + 1)
+                note_unknown(key, one, deviations, path=inside, depth=depth + 1)
         elif type(value) is list:
             for one in value[:_MAX_ELEMENTS]:
-                note_unknown("", one, odd, f"{inside}[]", depth + 1)
+                note_unknown("", one, deviations, path=f"{inside}[]", depth=depth + 1)
 
 
-def _put(quantity: str, value: Any, found: Found, odd: Oddities, path: str, name: str) -> None:
+def _put(
+    quantity: str, value: Any, found: Found, deviations: Deviations, path: str, name: str
+) -> None:
     read: Any
     if quantity in WHOLE:
         read = whole_number(value)
@@ -161,7 +177,9 @@ def _put(quantity: str, value: Any, found: Found, odd: Oddities, path: str, name
             isinstance(value, str) and _WHOLE.fullmatch(value) is not None
         )
         _note_unread(quantity, found)
-        odd.note(f"{path}.{name}", "implausible_number" if is_number else "wrong_type", value)
+        deviations.note(
+            f"{path}.{name}", "implausible_number" if is_number else "wrong_type", value
+        )
         return
     before = found.get(quantity)
     if before is None or quantity in WORDS or quantity in FLAGS:
@@ -177,7 +195,7 @@ def _note_unread(quantity: str | None, found: Found) -> None:
 
 
 def _gather_elements(
-    rule: Node, elements: list[Any], found: Found, odd: Oddities, path: str
+    rule: NameTree, elements: list[Any], found: Found, deviations: Deviations, path: str
 ) -> None:
     added: Found = {}
     for element in elements[:_MAX_ELEMENTS]:
@@ -186,7 +204,7 @@ def _gather_elements(
         by = None if rule.by is None else element.get(rule.by)
         node = rule.elements.get(by) if by is None or isinstance(by, str) else None
         if node is None:
-            note_unknown("", element, odd, f"{path}[]")
+            note_unknown("", element, deviations, f"{path}[]")
             continue
         if not node.members:
             continue
@@ -195,8 +213,8 @@ def _gather_elements(
             node,
             {name: value for name, value in element.items() if name != rule.by},
             one,
-            odd,
-            f"{path}[]",
+            deviations=deviations,
+            path=f"{path}[]",
         )
         if UNREAD in one:
             found[UNREAD] = found.get(UNREAD, 0) + one.pop(UNREAD)
@@ -205,4 +223,4 @@ def _gather_elements(
                 added[quantity] + value if quantity in added and quantity in WHOLE else value
             )
     for quantity, value in added.items():
-        _put(quantity, value, found, odd, path, "[]")
+        _put(quantity, value, found, deviations=deviations, path=path, name="[]")

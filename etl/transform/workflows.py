@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from etl.errors import ApiUnavailable
-from etl.identifiers import fits_a_path
+from etl.identifiers import is_path_segment
 from etl.records import MAX_ID_BYTES, DecodedWorkflows, Rejected, Workflow
 from etl.transform.fields import time_of, usable_id
 from etl.transform.payloads import storable
@@ -38,7 +38,7 @@ def decode_workflows(body: bytes) -> DecodedWorkflows:
                 else bytes(members.get("workflow_id", members.get("id", b"")))
             )
             id_ = usable_id(Raw(own)) if own else None
-            if members is not None and id_ is not None and fits_a_path(id_):
+            if members is not None and id_ is not None and is_path_segment(id_):
                 workflows[id_] = _workflow(id_, members)
             elif len(rejected) < _MAX_REJECTED:
                 rejected[own] = Rejected("unusable_id", _UNUSABLE, own[:MAX_ID_BYTES])

@@ -111,7 +111,7 @@ def test_the_schema_goes_first(
         assert serving.poll() is None
     history.add_runs(workflow_id, 5)
     again = this("sync")
-    assert (again.returncode, again.stderr.count("schema_of_another_version")) == (0, 1)
+    assert (again.returncode, again.stderr.count("schema_mismatch_found")) == (0, 1)
     assert f"the schema ({LATER}) is newer than this program ({schema.head()})" in again.stderr
     assert "nothing to do" in this("db", "upgrade").stdout
     assert json.loads(this("db", "current", "--json").stdout)["revision"] == LATER
@@ -119,7 +119,7 @@ def test_the_schema_goes_first(
     assert this("config", "check").returncode == 0
     history.add_runs(workflow_id, 5)
     newest = after("sync")
-    assert (newest.returncode, "schema_of_another_version" in newest.stderr) == (0, False)
+    assert (newest.returncode, "schema_mismatch_found" in newest.stderr) == (0, False)
     assert differences(url, history) == []
 
 
@@ -166,7 +166,7 @@ def test_this_program_works_on_the_oldest_schema_that_it_accepts(
     assert (refused.returncode, "run `orchestra-etl db upgrade`" in refused.stderr) == (4, True)
     schema.upgrade(url, revision=schema.OLDEST_SCHEMA)
     done = this("sync")
-    assert (done.returncode, "schema_of_another_version" in done.stderr) == (
+    assert (done.returncode, "schema_mismatch_found" in done.stderr) == (
         0,
         schema.head() != schema.OLDEST_SCHEMA,
     )

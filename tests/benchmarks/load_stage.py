@@ -25,7 +25,7 @@ import psycopg
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.ledger.claims import Claim, claim
-from etl.ledger.lifecycle import Known, PollingPolicy
+from etl.ledger.lifecycle import KnownRun, PollingPolicy
 from etl.pipeline.batches import BATCH_STEPS
 from etl.pipeline.loading import Loader
 from etl.pipeline.reading import Reading
@@ -94,7 +94,7 @@ def read(corpus: Corpus) -> list[Reading]:
         assert row is not None
         steps = decode_steps(body, workflow_id=workflow_id, run_id=run_id, states=STATES)
         run = decode_run(row.listing, states=STATES).run
-        known = Known(
+        known = KnownRun(
             now, listed=True, read_digest=None, checks=0, attempts=0, steps_observed_at=None
         )
         claim = Claim(run_id, workflow_id, 0, now, None, now, None, None, None, None, known)

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 from etl.extract.client import OrchestraClient
-from etl.records import Answer
+from etl.records import ApiResponse
 
 # Where the product and its scheduler ask for the time by `datetime.now`.
 MODULES = (
@@ -45,7 +45,7 @@ def install() -> None:
     jumped = 0.0
     ask = OrchestraClient.steps
 
-    async def jump_and_ask(self: OrchestraClient, workflow_id: str, run_id: str) -> Answer:
+    async def jump_and_ask(self: OrchestraClient, workflow_id: str, run_id: str) -> ApiResponse:
         nonlocal jumped
         if next(requests) == jump_at:
             jumped = jump

@@ -10,7 +10,7 @@ import psycopg
 from alembic import command
 from sqlalchemy import Connection, text
 
-from etl import database, refusals
+from etl import database, database_errors
 from etl.database import Database
 from etl.ledger import claims, requests, sweeps
 
@@ -37,8 +37,8 @@ def no_repetition() -> None:
 
 def every_error_is_permanent() -> None:
     """No SQLSTATE is worth a repetition."""
-    refusals._TRANSIENT_CLASSES = ()  # type: ignore[assignment]
-    refusals._TRANSIENT_CODES = frozenset()
+    database_errors._TRANSIENT_CLASSES = ()  # type: ignore[assignment]
+    database_errors._TRANSIENT_CODES = frozenset()
 
 
 def claims_not_consumed() -> None:

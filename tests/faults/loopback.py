@@ -16,7 +16,7 @@ from etl.errors import (
     ApiError,
 )
 from etl.extract.client import OrchestraClient
-from etl.records import Answer
+from etl.records import ApiResponse
 
 CANARY = "canary-5f1c"
 """The key of every client here: found in any text, it has leaked."""
@@ -108,7 +108,7 @@ def answering(*answers: bytes, close: bool = False) -> Respond:
     return respond
 
 
-async def fetched(respond: Respond, **settings: Any) -> tuple[Answer, Server]:
+async def fetched(respond: Respond, **settings: Any) -> tuple[ApiResponse, Server]:
     """What the client makes of such a server, and what the server saw."""
     async with serving(respond) as server, client_of(server.url, **settings) as client:
         answer = await client.steps("w", "r")

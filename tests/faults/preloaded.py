@@ -3,4 +3,4 @@
 import etl.app
 import etl.cli.commands
 import etl.cli.jobs
-import etl.pipeline.passes  # noqa: F401
+import etl.pipeline.sync  # noqa: F401

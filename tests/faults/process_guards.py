@@ -12,7 +12,7 @@ from etl.extract.run_list import RunListWalker
 from etl.ledger import claims, sweeps
 from etl.ledger.clock import DatabaseClock
 from etl.load import upsert
-from etl.load.batch import RunWrite, Written
+from etl.load.batch import RunWrite, WriteReport
 from etl.pipeline import loading, sweep
 from etl.pipeline.loading import Loader, LoadReport
 from etl.service import daemon
@@ -65,10 +65,10 @@ def consumed_first() -> None:
     load = Loader.load
 
     def postponed(
-        connection: Connection, found: Sequence[RunWrite], *, isolate: bool = False
-    ) -> Written:
-        later.append(found)
-        return Written()
+        connection: Connection, batch: Sequence[RunWrite], *, isolate: bool = False
+    ) -> WriteReport:
+        later.append(batch)
+        return WriteReport()
 
     def in_two(self: Loader, readings: Sequence[Any]) -> LoadReport:
         report = load(self, readings)

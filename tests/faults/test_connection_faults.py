@@ -123,7 +123,7 @@ def _spoil(found: World) -> None:
             query(found.url, values, workflow_id, run_id)
 
 
-def _two_passes(found: World, without: tuple[str, ...] = ()) -> list[str]:
+def _two_syncs(found: World, without: tuple[str, ...] = ()) -> list[str]:
     """A sync, then one after more runs came than the list shows; what is wrong with what they report."""
     _spoil(found)
     first = found.history.workflow_ids[0]
@@ -160,9 +160,9 @@ def _cut(
     how: Action,
     without: tuple[str, ...] = (),
 ) -> tuple[Counter[str], list[str]]:
-    """Two passes with every unit of work cut at its COMMIT; what was cut, and what differs from two passes in peace."""
+    """Two syncs with every unit of work cut at its COMMIT; what was cut, and what differs from two syncs in peace."""
     with world(server.fresh(), folder, log, **STILL) as calm:
-        problems = _two_passes(calm)
+        problems = _two_syncs(calm)
         assert problems == []
         expected = _counted(calm.url)
     url, cutter = server.fresh(), Cutter(how)
@@ -171,7 +171,7 @@ def _cut(
         with world(
             url, folder, log, variables={"DATABASE_URL": with_password(through)}, **STILL
         ) as found:
-            problems += _two_passes(found, without)
+            problems += _two_syncs(found, without)
     (short / ".s.PGSQL.5432").unlink()
     counted = _counted(url)
     for name, rows in expected.items():

@@ -368,7 +368,7 @@ def _writers(
 ) -> list[str]:
     """Eight processes that name, list and load the same runs, in other orders, side by side."""
     chance, problems = random.Random(11), []
-    # Every pass walks the whole list, and so locks every row that another one loads.
+    # Every sync walks the whole list, and so locks every row that another one loads.
     settings = {"ORCHESTRA_ETL_POLLING__RECONCILE": "100ms"}
     with world(
         server.fresh(), folder, log, workflows=1, runs_per_workflow=300, variables=settings

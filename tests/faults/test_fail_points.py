@@ -33,7 +33,7 @@ EMPTY = """
 # A page and a read that take so long that both heartbeats beat.
 SLOW = [Misbehaviour(delay=0.12, endpoints=(one,), count=1) for one in ("runs", "steps")]
 BEATS = ("_Drain.renew", "Sweeper._hold")
-Pass = Callable[..., int]
+Sync = Callable[..., int]
 
 
 def first_sync(found: World, **more: str) -> int:
@@ -79,7 +79,7 @@ def service(found: World, **more: str) -> int:
         return worker.wait(20)
 
 
-def _killed_at(found: World, passing: Pass, point: str, **more: str) -> tuple[int, list[str]]:
+def _killed_at(found: World, passing: Sync, point: str, **more: str) -> tuple[int, list[str]]:
     """Kill a worker at a point, then let another one do its work; the first one's status, and what is wrong."""
     status = passing(found, FAIL_POINT=point, **more)
     found.simulator.misbehave()
@@ -109,7 +109,7 @@ def test_killed_at_every_fail_point(
             assert passing(found, FAIL_POINTS_LOG=str(record)) in (0, 6), said(log)
             for point in passed(record):
                 if point.partition("#")[0] in known and "Loader._in_parts" not in point:
-                    continue  # the same work as in the pass before, only later
+                    continue  # the same work as in the sync before, only later
                 known.add(point.partition("#")[0])
                 status, problems = _killed_at(found, passing, point)
                 assert problems == [], f"killed in {passing.__name__} {point}: {said(log)}"

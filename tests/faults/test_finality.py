@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from etl.ledger import lifecycle
-from etl.ledger.lifecycle import Known, Observation, PollingPolicy, Verdict
+from etl.ledger.lifecycle import Decision, KnownRun, Observation, PollingPolicy
 from etl.pipeline import outcome
 from tests.faults.suite import Fault
 from tests.faults.workers import said
@@ -38,11 +38,11 @@ Disguise = Callable[[World, str], None]
 
 
 def _judging(final: Callable[[Observation], bool]) -> None:
-    judge = lifecycle.judge
+    decide = lifecycle.decide
 
-    def careless(known: Known, observation: Observation, policy: PollingPolicy) -> Verdict:
+    def careless(known: KnownRun, observation: Observation, policy: PollingPolicy) -> Decision:
         return (
-            Verdict("final", None, 1) if final(observation) else judge(known, observation, policy)
+            Decision("final", None, 1) if final(observation) else decide(known, observation, policy)
         )
 
     outcome.judge = careless  # type: ignore[attr-defined]

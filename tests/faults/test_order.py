@@ -298,8 +298,8 @@ class Orders:
         return begun, decode_page(json.dumps([source.row()]).encode()).runs, begun.begun_at
 
     def _write(self, begun: sweeps.Sweep, listed: tuple[ListedRun, ...], at: datetime) -> None:
-        done = sweeps.Completion(whole_list=True, to_the_end=True, listed=1, new_runs=0)
-        with contextlib.suppress(sweeps.Fenced):
+        done = sweeps.SweepResult(whole_list=True, to_the_end=True, listed=1, new_runs=0)
+        with contextlib.suppress(sweeps.SweepSuperseded):
             self._database.transaction(
                 lambda c: sweeps.write_page(
                     c, begun, listed, requested_at=at, lease=60, priority=0, completion=done

@@ -131,7 +131,7 @@ def _ended(
         except TimeoutError:
             return 15.0, [f"{command} does not end"]
         seconds = time.monotonic() - began
-    # A signal that comes when the pass is over and the process only closes ends it as any other
+    # A signal that comes when the sync is over and the process only closes ends it as any other
     # process.
     problems = [] if status in (0, 6, 143, -signal.SIGTERM) else [f"{command} ended with {status}"]
     problems += [f"{command} took {seconds:.1f} s to end"] if seconds >= 10 else []

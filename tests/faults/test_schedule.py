@@ -17,8 +17,8 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from etl import cron
 from etl.pipeline.loading import LoadReport
-from etl.pipeline.passes import Prepared
 from etl.pipeline.poll import PollReport
+from etl.pipeline.sync import PrepareReport
 from etl.service import daemon
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
@@ -44,7 +44,7 @@ class Clock(datetime):
 
 
 class Sweeps:
-    """In place of the passes: notes when which workflow was swept."""
+    """In place of the syncer: notes when which workflow was swept."""
 
     workflow_ids = LINES
     poller: Any = None
@@ -53,9 +53,9 @@ class Sweeps:
         self.at: dict[str, list[datetime]] = {line: [] for line in LINES}
         self.poller = self
 
-    async def prepare(self) -> Prepared:
+    async def prepare(self) -> PrepareReport:
         """Nothing to prepare."""
-        return Prepared(None, 0)
+        return PrepareReport(None, 0)
 
     async def take_requests(self, stop: asyncio.Event) -> int:
         """No requests."""

@@ -180,7 +180,7 @@ def test_the_service_runs_as_its_user_and_hears_signals(image: Image, database_u
 
 
 def test_jobs_of_the_compose_file_run_in_it(image: Image, empty_database_url: str) -> None:
-    """The migration job makes the schema, a pass without a key ends with its status."""
+    """The migration job makes the schema, a sync without a key ends with its status."""
     variables = environment(empty_database_url, "http://127.0.0.1:9/api/v1/workflow")
     migrating = image.start("db", "upgrade", **variables)
     out, errors = migrating.communicate(timeout=60)

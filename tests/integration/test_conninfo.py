@@ -13,7 +13,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from etl import conninfo, refusals
+from etl import conninfo, database_errors
 from etl.database import Database
 from etl.errors import ConnectionRefused
 from tests.command_line import command_line
@@ -160,9 +160,11 @@ def test_a_name_with_a_line_break_is_no_reason(database_url: str, name: str) -> 
 
 def test_an_unknown_complaint_of_libpq_is_not_retried() -> None:
     """What libpq says before it tries a connection is about a setting, whatever it is; what it says later may pass."""
-    told = refusals.refusal(psycopg.OperationalError("connection is bad: unheard of"))
-    assert (told.lasting, "refuses a setting" in told.problem) == (True, True)
-    assert not refusals.refusal(psycopg.OperationalError("connection failed: unheard of")).lasting
+    told = database_errors.diagnose(psycopg.OperationalError("connection is bad: unheard of"))
+    assert (told.permanent, "refuses a setting" in told.problem) == (True, True)
+    assert not database_errors.diagnose(
+        psycopg.OperationalError("connection failed: unheard of")
+    ).permanent
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_a_command_says_once_which_variable_is_wrong(
     line = next(
         one
         for one in (printed.err + printed.out).splitlines()
-        if one.count("PGSSLMODE") and "database_away" not in one
+        if one.count("PGSSLMODE") and "database_lost" not in one
     )
     assert line.count("PGSSLMODE") == 1
     assert "libpq also follows" not in line

@@ -299,7 +299,7 @@ def test_every_view_tells_the_same_of_all_kinds(database: Database, database_url
     _calls(database_url, chance)
     rollups.drain(database)
     assert stored(database_url) == counted_rows(database_url)
-    assert database.transaction(verification.verify).well
+    assert database.transaction(verification.verify).ok
     facts = Facts(
         query(database_url, "SELECT * FROM orchestra.runs"),
         query(database_url, "SELECT * FROM orchestra.steps"),

@@ -24,9 +24,9 @@ from structlog.testing import capture_logs
 from etl import database as database_module
 from etl import schema
 from etl.database import Database, allow_long
+from etl.database_errors import is_transient, sqlstate
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
-from etl.refusals import is_transient, sqlstate
 from etl.schema import check_drift, upgrade
 from tests.conftest import FAST_SETTINGS, ROOT
 from tests.postgres_fixture import new_home
@@ -493,7 +493,7 @@ def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(
     with capture_logs() as lines:
         schema.check(database)
     assert [(line["event"], line["log_level"]) for line in lines] == [
-        ("schema_of_another_version", "warning")
+        ("schema_mismatch_found", "warning")
     ]
     assert not upgrade(database_url)
     assert schema.read(database).revision == "9999"

@@ -123,7 +123,7 @@ def test_retry_asks_for_a_newer_read(command: Command, database_url: str) -> Non
     _known(database_url, "other")
     number = _letter(database_url, "run-1")
     assert command("dead-letters", "retry", str(number), "--json").json == {
-        "letters": 1,
+        "dead_letters": 1,
         "runs": 1,
         "without_run": [],
         "conflicts": 0,

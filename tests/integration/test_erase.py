@@ -17,7 +17,7 @@ from etl.admin import removal, retention
 from etl.admin.erase import Selection
 from etl.database import Database
 from etl.ledger import claims, dead_letters, requests
-from etl.ledger.dead_letters import Letter
+from etl.ledger.dead_letters import DeadLetter
 from etl.ledger.lifecycle import PollingPolicy
 from etl.pipeline.loading import Loader
 from etl.pipeline.reading import Reading
@@ -43,7 +43,7 @@ class World:
         self.database = Database(url, patience=5)
 
     def sync(self, *, runs: tuple[str, ...] = (), **more: str) -> Any:
-        """One pass."""
+        """One sync."""
         toml = configuration(self.workflow, runs=runs)
         return asyncio.run(sync(load(self.folder, toml, {**self.variables, **more})))
 
@@ -54,7 +54,7 @@ class World:
             loaded = load(self.folder, configuration(self.workflow), self.variables)
             with app.open_database(loaded) as database:
                 async with app.open_jobs(loaded, database) as jobs:
-                    await jobs.passes.backfill(None, stop=asyncio.Event(), reread=reread)
+                    await jobs.syncer.backfill(None, stop=asyncio.Event(), reread=reread)
 
         asyncio.run(work())
 
@@ -115,7 +115,7 @@ def _traces(url: str, needle: str) -> set[str]:
 
 
 def _letter(world: World, run_id: str, body: bytes) -> None:
-    letter = Letter(world.workflow, run_id, Rejected("malformed", "it is cut off", body))
+    letter = DeadLetter(world.workflow, run_id, Rejected("malformed", "it is cut off", body))
     world.database.transaction(lambda c: dead_letters.record(c, [letter]))
 
 
@@ -359,7 +359,7 @@ def _retry(world: World) -> None:
         run_id,
     )
     done = world.database.transaction(lambda c: dead_letters.retry(c, [row["id"]]))
-    assert (done.letters, done.runs, done.removed) == (0, 0, 1)
+    assert (done.dead_letters, done.runs, done.removed) == (0, 0, 1)
     world.database.transaction(lambda c: dead_letters.retry(c, None))
     query(world.url, "DELETE FROM orchestra_etl.dead_letters")
     world.sync()

@@ -95,7 +95,7 @@ def _sweep(database: Database) -> sweeps.Sweep:
 def _write(
     database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], at: datetime | None = None
 ) -> None:
-    done = sweeps.Completion(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
+    done = sweeps.SweepResult(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
 
     def work(connection: Connection) -> None:
         sweeps.write_page(
@@ -182,7 +182,7 @@ def test_a_page_of_a_superseded_sweep_is_refused(database: Database, database_ur
         database_url, "UPDATE orchestra_etl.sweeps SET leased_until = now() - interval '1 second'"
     )
     _write(database, _sweep(database), _row("completed"))
-    with pytest.raises(sweeps.Fenced):
+    with pytest.raises(sweeps.SweepSuperseded):
         _write(database, old, _row("running"))
     assert _claim(database)[0].listing == _listed(_row("completed"))[0].listing
 
@@ -245,7 +245,7 @@ def test_a_step_id_taken_between_look_up_and_upsert_stays_with_its_owner(
         == 1
     )
     thread.join()
-    assert [(report.steps_inserted, report.set_aside) for report in reports] == [(0, 1)]
+    assert [(report.steps_inserted, report.dead_letters) for report in reports] == [(0, 1)]
     assert query(database_url, "SELECT run_id FROM orchestra.steps") == [{"run_id": "r1"}]
     assert query(database_url, "SELECT data FROM orchestra.inputs") == [{"data": {"run": "r1"}}]
 
@@ -261,8 +261,8 @@ def test_a_replayed_commit_counts_nothing_twice(database: Database, database_url
     )
     first = loader.load([reading])
     again = loader.load([reading])
-    assert (first.runs, first.set_aside) == (1, 1)
-    assert (again.runs, again.superseded, again.set_aside) == (0, 1, 1)
+    assert (first.runs, first.dead_letters) == (1, 1)
+    assert (again.runs, again.superseded, again.dead_letters) == (0, 1, 1)
     assert query(database_url, "SELECT occurrences FROM orchestra_etl.dead_letters") == [
         {"occurrences": 1}
     ]
@@ -297,7 +297,7 @@ def test_a_step_id_of_another_run_stays_with_its_owner(
         ("r3", "id_conflict", "s"),
     ]
     assert json.loads(letters[1]["body"]) == _step("failed", run="r3")
-    assert (report.set_aside, late.set_aside) == (1, 1)
+    assert (report.dead_letters, late.dead_letters) == (1, 1)
     stored = query(database_url, "SELECT data FROM orchestra.inputs WHERE step_id = 's'")
     assert stored == [{"data": {"run": owner}}]
     assert query(database_url, "SELECT count(*) AS n FROM orchestra.steps WHERE id = 't'") == [
@@ -322,7 +322,7 @@ def test_a_row_that_postgresql_refuses_is_set_aside_alone(
             steps[4]["node_id"] = "poison"
         readings.append(_reading(claim, *steps))
     report = loader.load(readings)
-    assert (report.runs, report.steps_inserted, report.set_aside) == (10, 99, 1)
+    assert (report.runs, report.steps_inserted, report.dead_letters) == (10, 99, 1)
     letters = query(database_url, "SELECT run_id, step_id, reason FROM orchestra_etl.dead_letters")
     assert letters == [{"run_id": "r7", "step_id": "r7-4", "reason": "rejected"}]
     assert query(database_url, "SELECT count(*) AS n FROM orchestra.inputs") == [{"n": 99}]

@@ -18,7 +18,7 @@ from etl import logs
 from etl.cli import jobs
 from etl.errors import ApiUnavailable, EtlError, KeyRefused
 from etl.pipeline.loading import LoadReport
-from etl.pipeline.passes import PassReport
+from etl.pipeline.sync import SyncReport
 from etl.simulator.folder import Folder
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
@@ -179,7 +179,7 @@ def test_a_pass_ends_with_what_it_logs_and_prints(
     capsys: pytest.CaptureFixture[str], errors: list[EtlError], interrupted: int | None, status: int
 ) -> None:
     """The exit status is one: in the log's line, in the JSON and for the shell; a signal counts where nothing graver happened."""
-    report = PassReport([], LoadReport(), errors=errors, interrupted=interrupted)
+    report = SyncReport([], LoadReport(), errors=errors, interrupted=interrupted)
     logs.configure("info", "json")
     jobs._log(report)
     jobs._print(report, as_json=True)

@@ -159,7 +159,7 @@ def test_a_patient_process_knows_within_seconds_and_goes_on(server: Freezer) -> 
     begun.wait()
     with _frozen(server):
         began = time.monotonic()
-        wait_until(lambda: opened.is_away, seconds=SECONDS)
+        wait_until(lambda: opened.is_unavailable, seconds=SECONDS)
         assert "does not answer in time" in str(opened.problem)
         assert thread.is_alive(), time.monotonic() - began
     thread.join(30)
@@ -191,7 +191,7 @@ def test_the_end_of_a_process_does_not_wait_for_a_frozen_server(server: Freezer)
         thread.start()
     ready.wait()
     with _frozen(server):
-        wait_until(lambda: opened.is_away, seconds=SECONDS)
+        wait_until(lambda: opened.is_unavailable, seconds=SECONDS)
         asked = time.monotonic()
         opened.end_within(1.0)
         for thread in threads:

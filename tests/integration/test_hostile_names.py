@@ -230,7 +230,7 @@ def test_figures_of_the_database_are_labelled_harmlessly(command: Command, tmp_p
 def test_the_health_page_is_a_line_for_each_trouble() -> None:
     """A workflow's id and an error's text are a line of the page, whatever they hold."""
     health = Health()
-    health.trouble(f"workflow {EVIL}", f"no sweep: {EVIL}")
+    health.fail(f"workflow {EVIL}", f"no sweep: {EVIL}")
     page = health._ready().body.decode()
     _assert_harmless(page, "readyz")
     assert (page.count("\n"), page.startswith(r"workflow \x1b]0;owned\x07")) == (1, True)

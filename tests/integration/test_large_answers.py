@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from etl.pipeline import passes, reading, sweep
+from etl.pipeline import reading, sweep
+from etl.pipeline import sync as pipeline_sync
 from etl.pipeline.decoding import LARGE, decoded
 from etl.simulator.history import History
 from etl.simulator.misbehaviour import Misbehaviour
@@ -97,7 +98,7 @@ def test_more_workflows_than_are_taken(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a list of very many workflows the configured ones and the first others are entered."""
-    monkeypatch.setattr(passes, "MAX_WORKFLOWS", 3)
+    monkeypatch.setattr(pipeline_sync, "MAX_WORKFLOWS", 3)
     history = History(seed=5, workflows=1, runs_per_workflow=1, live=0, arrivals_per_minute=0)
     (own,) = history.workflow_ids
     described = [{"workflow_id": f"w{number}", "name": "n"} for number in range(9)] + [

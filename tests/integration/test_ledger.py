@@ -18,7 +18,7 @@ from etl.database import Database
 from etl.errors import DatabaseError, EtlError
 from etl.ledger import budget, claims, clock, dead_letters, requests, state_map, sweeps, workflows
 from etl.ledger.claims import Claim, DueFilter
-from etl.ledger.dead_letters import Letter
+from etl.ledger.dead_letters import DeadLetter
 from etl.ledger.lifecycle import DAILY, PollingPolicy
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reading
@@ -110,9 +110,9 @@ def _begin(database: Database, workflow: str = W) -> sweeps.Sweep:
 
 def _page(
     database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], last: bool = True
-) -> sweeps.Written:
+) -> sweeps.PageReport:
     done = (
-        sweeps.Completion(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
+        sweeps.SweepResult(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
         if last
         else None
     )
@@ -248,7 +248,7 @@ def _queue(database: Database, url: str) -> None:
 
 
 def _retry(database: Database, url: str) -> None:
-    letter = Letter(W, "r", Rejected("rejected", "x", b"x"))
+    letter = DeadLetter(W, "r", Rejected("rejected", "x", b"x"))
     database.transaction(lambda c: dead_letters.record(c, [letter]))
     database.transaction(lambda c: dead_letters.retry(c, None))
 
@@ -415,7 +415,7 @@ def test_a_completion_replayed_after_a_lost_commit_is_refused(
         _ledger(database_url),
     ) == before
     _page(database, _begin(database), _row("r"))
-    with pytest.raises(sweeps.Fenced):
+    with pytest.raises(sweeps.SweepSuperseded):
         _page(database, sweep, _row("r", "running"))
 
 
@@ -425,11 +425,11 @@ def test_a_letter_is_reported_though_the_answer_to_its_commit_was_lost(database:
     bad = _reading(
         _claim(database)["r"], _step("s"), rejected=(Rejected("malformed", "Bad.", b"{"),)
     )
-    assert _load(database, bad).set_aside == 1
+    assert _load(database, bad).dead_letters == 1
     again = _load(database, bad)
-    assert (again.superseded, again.set_aside, again.runs) == (1, 1, 0)
+    assert (again.superseded, again.dead_letters, again.runs) == (1, 1, 0)
     _track(database, "r")
-    assert _load(database, _reading(_claim(database)["r"], _step("s"))).set_aside == 0
+    assert _load(database, _reading(_claim(database)["r"], _step("s"))).dead_letters == 0
 
 
 def test_a_defect_that_hits_every_run_sets_none_aside(
@@ -589,7 +589,7 @@ def test_the_owner_of_a_step_id_keeps_it_in_a_batch_with_the_newcomer(
         _reading(found["owner"], _step("s")),
         _reading(found["newcomer"], _step("s", "failed"), _step("t")),
     )
-    assert (report.steps_updated, report.steps_inserted, report.set_aside) == (1, 1, 1)
+    assert (report.steps_updated, report.steps_inserted, report.dead_letters) == (1, 1, 1)
     assert query(database_url, "SELECT run_id, status FROM orchestra.steps WHERE id = 's'") == [
         {"run_id": "owner", "status": "completed"}
     ]
@@ -635,7 +635,7 @@ def test_a_stored_row_stays_where_the_next_one_is_refused(
         _reading(found["r"], _step("s"), row=_row("r", "poison")),
         _reading(found["new"], _step("t"), row=_row("new", "poison")),
     )
-    assert (report.runs, report.set_aside, report.steps_inserted, report.steps_updated) == (
+    assert (report.runs, report.dead_letters, report.steps_inserted, report.steps_updated) == (
         2,
         2,
         1,
@@ -661,7 +661,7 @@ def test_a_payload_that_is_refused_costs_only_its_step(
     report = _load(
         database, _reading(_claim(database)["r"], _step("a", outputs=1), bad, _step("b", outputs=2))
     )
-    assert (report.steps_inserted, report.set_aside) == (2, 1)
+    assert (report.steps_inserted, report.dead_letters) == (2, 1)
     letter = query(database_url, "SELECT step_id, detail, body FROM orchestra_etl.dead_letters")[0]
     assert (letter["step_id"], json.loads(letter["body"])) == ("bad", bad)
     assert "23514" in letter["detail"]
@@ -675,7 +675,7 @@ def test_a_run_that_cannot_be_stored_at_all_is_set_aside_and_tried_again(
     _track(database, "a", "bad", "b")
     found = _claim(database)
     report = _load(database, *(_reading(found[run], _step(f"{run}1")) for run in ("a", "bad", "b")))
-    assert (report.runs, report.failed, report.set_aside) == (2, 1, 1)
+    assert (report.runs, report.failed, report.dead_letters) == (2, 1, 1)
     letter = query(database_url, "SELECT run_id, body FROM orchestra_etl.dead_letters")[0]
     assert (letter["run_id"], json.loads(letter["body"])) == ("bad", [_step("bad1")])
     row = _ledger(database_url, "bad")
@@ -701,7 +701,7 @@ def test_a_defect_that_one_run_brings_out_does_not_stop_the_others(
     _track(database, "a", "bad", "b")
     readings = [_reading(claim, _step(claim.run_id)) for claim in _claim(database).values()]
     report = Broken(database, PollingPolicy(), StateMap()).load(readings)
-    assert (report.runs, report.failed, report.set_aside) == (2, 1, 1)
+    assert (report.runs, report.failed, report.dead_letters) == (2, 1, 1)
     assert (
         "UnicodeEncodeError"
         in query(database_url, "SELECT detail FROM orchestra_etl.dead_letters")[0]["detail"]
@@ -824,7 +824,7 @@ def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(
     database.transaction(lambda c: workflows.configure(c, W, name="mine", labels={"team": "a"}))
     for version, graph in (("1", "{}"), ("1", "{}"), ("2", '{"nodes": []}'), ("1", "{}")):
         told = Workflow(W, "theirs", "told", version, graph)
-        database.transaction(lambda c, told=told: workflows.describe(c, [told]))  # type: ignore[misc]
+        database.transaction(lambda c, told=told: workflows.update_metadata(c, [told]))  # type: ignore[misc]
     rows = query(
         database_url, "SELECT version FROM orchestra.workflow_versions ORDER BY observed_at"
     )
@@ -833,8 +833,8 @@ def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(
         {"name": "mine", "description": "told"}
     ]
     assert database.transaction(workflows.graphs) == [(W, {})]
-    assert not database.transaction(lambda c: workflows.description_due(c, every=3600))
-    assert database.transaction(lambda c: workflows.description_due(c, every=0))
+    assert not database.transaction(lambda c: workflows.metadata_due(c, every=3600))
+    assert database.transaction(lambda c: workflows.metadata_due(c, every=0))
 
 
 def test_a_version_is_dated_once(database: Database, database_url: str) -> None:
@@ -844,7 +844,7 @@ def test_a_version_is_dated_once(database: Database, database_url: str) -> None:
         version: str, updated_at: datetime | None, graph: str = "{}"
     ) -> list[tuple[str, datetime | None]]:
         told = Workflow(W, None, None, version, graph, updated_at=updated_at)
-        database.transaction(lambda c: workflows.describe(c, [told]))
+        database.transaction(lambda c: workflows.update_metadata(c, [told]))
         rows = query(
             database_url,
             "SELECT version, updated_at FROM orchestra.workflow_versions WHERE workflow_id = 'w' ORDER BY observed_at",

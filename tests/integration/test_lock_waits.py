@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import Connection, text
 from structlog.testing import capture_logs
 
-from etl import lookout, schema
+from etl import schema, watchdog
 from etl.cli import db
 from etl.database import Database
 from etl.errors import DatabaseUnavailable
-from etl.lookout import Holder, holders_text
 from etl.schema import upgrade
+from etl.watchdog import LockHolder, holders_text
 from tests.command_line import command_line
 from tests.support import query, wait_until
 
@@ -70,7 +70,7 @@ def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(empty_databas
     ):
         upgrading = _upgrading(url, refused)
         began = time.monotonic()
-        wait_until(lambda: any(one["event"] == "waiting_for_lock" for one in lines), seconds=20)
+        wait_until(lambda: any(one["event"] == "lock_wait_detected" for one in lines), seconds=20)
         while time.monotonic() < began + 8:
             tried = time.monotonic()
             writer.transaction(write)
@@ -86,7 +86,7 @@ def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(empty_databas
     # Some waited behind the upgrade: else nothing was shown.
     assert max(waits) > 0.5
     # The writer has said something of its own, of the upgrade.
-    said = [one["problem"] for one in lines if one["event"] == "waiting_for_lock"]
+    said = [one["problem"] for one in lines if one["event"] == "lock_wait_detected"]
     said = [line for line in said if "application orchestra-etl db" not in line]
     assert len(said) == 1
     assert (
@@ -128,10 +128,10 @@ def test_a_concurrent_build_that_waits_says_for_whom(empty_database_url: str) ->
         old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         old.execute("SELECT 1")
         upgrading = _upgrading(url, refused)
-        wait_until(lambda: any(one["event"] == "waiting_for_lock" for one in lines), seconds=20)
+        wait_until(lambda: any(one["event"] == "lock_wait_detected" for one in lines), seconds=20)
     upgrading.join(60)
     assert refused == []
-    said = next(one["problem"] for one in lines if one["event"] == "waiting_for_lock")
+    said = next(one["problem"] for one in lines if one["event"] == "lock_wait_detected")
     assert f"pid {old.info.backend_pid if not old.closed else ''}".strip() in said
     assert "application old" in said
 
@@ -165,7 +165,7 @@ def test_a_unit_of_work_that_waits_for_a_lock_names_its_holder(database_url: str
         )
     opened.close()
     assert f"on orchestra_etl.state_map, held by pid {pid}" in str(given_up.value)
-    assert [one["event"] for one in lines].count("waiting_for_lock") == 1
+    assert [one["event"] for one in lines].count("lock_wait_detected") == 1
 
 
 def test_a_change_of_rights_gives_way_and_names_the_holder(
@@ -197,12 +197,12 @@ def test_waiting_for_no_lock_says_nothing(database_url: str) -> None:
 def test_who_holds_a_lock_in_words() -> None:
     """Names are data, cut and on one line; what a user may not see, and a prepared transaction, are left out."""
     since = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    known = Holder(7, "jane\n", "x" * 100, since, "orchestra.steps")
+    known = LockHolder(7, "jane\n", "x" * 100, since, "orchestra.steps")
     assert (
         str(known)
         == f"pid 7, user jane, application {'x' * 62}…, in a transaction since 2026-03-01 12:00:00 UTC"
     )
-    assert holders_text([Holder(0, None, None, None, None)]) == "held by a prepared transaction"
+    assert holders_text([LockHolder(0, None, None, None, None)]) == "held by a prepared transaction"
     assert holders_text([known] * 4).endswith("; and others")
 
 
@@ -210,8 +210,8 @@ def test_the_line_is_repeated_once_a_minute(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wait that lasts is said again after the time between two lines, and not at every look."""
-    monkeypatch.setattr(lookout, "SAID_EVERY", 2.5)
-    monkeypatch.setattr(lookout, "EVERY", 0.2)
+    monkeypatch.setattr(watchdog, "SAID_EVERY", 2.5)
+    monkeypatch.setattr(watchdog, "EVERY", 0.2)
     opened = Database(database_url, lock_timeout=0)
     with capture_logs() as lines, psycopg.connect(database_url) as holder:
         holder.execute("LOCK TABLE orchestra_etl.state_map")
@@ -222,4 +222,4 @@ def test_the_line_is_repeated_once_a_minute(
         )
         release.join()
     opened.close()
-    assert [one["event"] for one in lines] == ["waiting_for_lock"] * 2
+    assert [one["event"] for one in lines] == ["lock_wait_detected"] * 2

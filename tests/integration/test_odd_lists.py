@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from etl.pipeline.passes import PassReport
+from etl.pipeline.sync import SyncReport
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.faults.answers import changed
@@ -98,8 +98,8 @@ class World:
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         (self.workflow,) = history.workflow_ids
 
-    def sync(self, show: Show) -> PassReport:
-        """One pass over that list, every whole walk being due."""
+    def sync(self, show: Show) -> SyncReport:
+        """One sync over that list, every whole walk being due."""
         query(self.url, "UPDATE orchestra_etl.sweeps SET reconciled_at = NULL")
 
         def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
@@ -145,7 +145,7 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
 def test_an_odd_list_is_walked_to_its_end(world: World, odd: Odd) -> None:
     """Every run that was shown is stored, in a number of requests that follows from the list; a deviation is said once by the
-    exit status, and stays in the state; a second pass, after new runs, ends as the first one did
+    exit status, and stays in the state; a second sync, after new runs, ends as the first one did
     and has those, too."""
     first = world.sync(odd.show)
     (swept,) = first.sweeps
@@ -249,7 +249,7 @@ def test_a_list_that_stays_empty_is_one_open_gap(world: World, empty: Page) -> N
 def test_a_list_of_the_newest_that_grows_while_it_is_read_is_complete(
     world: World, growth: int
 ) -> None:
-    """A list that ignores `offset` and gains more than half a page per answer is swept in a few requests, pass after pass."""
+    """A list that ignores `offset` and gains more than half a page per answer is swept in a few requests, sync after sync."""
 
     def show(rows: list[Row], offset: int, limit: int) -> Page:
         world.history.add_runs(world.workflow, growth)

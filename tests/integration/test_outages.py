@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Connection, text
 from structlog.testing import capture_logs
 
-from etl import outage, refusals
+from etl import database_errors, outage
 from etl.database import Database
 from etl.errors import DatabaseError, DatabaseUnavailable
 from tests.command_line import Command, command_line
@@ -202,7 +202,7 @@ def test_sync_has_patience_and_says_at_once_for_what(database_url: str, tmp_path
     opened.close()
     impatient.close()
     said = [line["event"] for line in lines]
-    assert said == ["database_away", "database_away", "database_back"]
+    assert said == ["database_lost", "database_lost", "database_recovered"]
 
 
 # One process, many threads.
@@ -226,7 +226,7 @@ def test_an_outage_is_said_once_for_all_threads(
             thread.start()
         wait_until(lambda: opened.problem is not None)
         time.sleep(1)
-        assert [line["event"] for line in lines] == ["database_away"]
+        assert [line["event"] for line in lines] == ["database_lost"]
         for minute in range(1, 4):
             late[0] = minute * 61.0
             wait_until(lambda minute=minute: len(lines) == 1 + minute)  # type: ignore[misc]
@@ -236,9 +236,9 @@ def test_an_outage_is_said_once_for_all_threads(
     opened.close()
     assert opened.problem is None
     assert [line["event"] for line in lines] == [
-        "database_away",
-        *["database_still_away"] * 3,
-        "database_back",
+        "database_lost",
+        *["database_unavailable"] * 3,
+        "database_recovered",
     ]
     assert all("does not accept connections" in line["problem"] for line in lines[:-1])
 
@@ -322,9 +322,9 @@ BEFORE = 'connection failed: connection to server at "h", port 5432 failed: '
 )  # fmt: skip
 def test_words_of_a_refusal(words: str, told: str, lasting: bool) -> None:
     """The reason is told from names that read like another, and what stays from what may pass."""
-    found = refusals.refusal(psycopg.OperationalError(words))
+    found = database_errors.diagnose(psycopg.OperationalError(words))
     assert told in found.problem
-    assert (found.lasting, found.away) == (lasting, True)
+    assert (found.permanent, found.unavailable) == (lasting, True)
 
 
 def test_a_parameter_that_the_server_refuses_is_named(database_url: str) -> None:

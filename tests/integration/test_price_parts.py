@@ -15,12 +15,11 @@ import pytest
 
 from etl.analytics import default_prices, priced_calls, prices, rollups
 from etl.analytics.amounts import PARTS
-from etl.analytics.price_lists import Rule, price_list
-from etl.analytics.priced_calls import Lack, Usage
+from etl.analytics.price_lists import PriceRule, price_list
+from etl.analytics.priced_calls import ModelUsage, UnpricedReason
 from etl.cli.display import amount
 from etl.database import Database
-from etl.usage import BITS, KINDS, charged
-from etl.usage import Usage as Record
+from etl.usage import BITS, KINDS, Usage, charged
 from tests.command_line import Command, command_line
 from tests.support import query
 
@@ -48,9 +47,7 @@ def command(
 
 def call(url: str, step: str, model: str | None, **columns: Any) -> None:
     """Store a step that called this model, with these columns, as a load would."""
-    usage = msgspec.convert(
-        {name: value for name, value in columns.items() if name in BITS}, Record
-    )
+    usage = msgspec.convert({name: value for name, value in columns.items() if name in BITS}, Usage)
     kinds = sum(BITS[name] for name, quantity in charged(usage).items() if quantity > 0)
     query(url, "INSERT INTO orchestra.workflows (id) VALUES ('w') ON CONFLICT DO NOTHING")
     query(
@@ -67,18 +64,18 @@ def call(url: str, step: str, model: str | None, **columns: Any) -> None:
     query(url, f"INSERT INTO orchestra.steps ({names}) VALUES ({marks})", *values.values())
 
 
-def resolve(database: Database, *configured: Rule) -> int:
+def resolve(database: Database, *configured: PriceRule) -> int:
     """Bring the rollups and prices up to date; how many prices changed."""
     rollups.drain(database)
     return database.transaction(partial(prices.resolve, configured=configured))
 
 
-def rule(model: str, amount: str, **others: Any) -> Rule:
+def rule(model: str, amount: str, **others: Any) -> PriceRule:
     """A rule by which input and output cost the same."""
-    return Rule(model, "USD", {"input": Decimal(amount), "output": Decimal(amount)}, **others)
+    return PriceRule(model, "USD", {"input": Decimal(amount), "output": Decimal(amount)}, **others)
 
 
-def listed(model: str, *configured: Rule) -> list[tuple[str, int, int | None, str, str]]:
+def listed(model: str, *configured: PriceRule) -> list[tuple[str, int, int | None, str, str]]:
     """Tier, length, first day and the price of input of each price of a model."""
     return [
         (
@@ -125,7 +122,7 @@ def test_what_a_rule_does_not_say_follows() -> None:
     [price] = price_list("x", [rule("x", "2")], [])
     assert price.amounts["cached_input"] == price.amounts["reasoning"] == 2
     assert not {"output_audio", "web_searches", "other", "audio"} & price.amounts.keys()
-    [price] = price_list("x", [Rule("x", "USD", {"audio": Decimal("0.36")})], [])
+    [price] = price_list("x", [PriceRule("x", "USD", {"audio": Decimal("0.36")})], [])
     assert price.amounts == {"audio": Decimal("0.36"), "calls": Decimal(0)}
 
 
@@ -274,19 +271,19 @@ def test_calls_without_a_price_are_counted_by_what_they_lack(
         for one in database.transaction(priced_calls.usage)
     ]
     assert database.transaction(priced_calls.usage) == [
-        Usage(
+        ModelUsage(
             "gpt-4o",
             6,
             4,
             [
-                Lack("usage", 1),
-                Lack("output_audio", 2),
-                Lack("other", 1),
-                Lack("service_tier us", 1),
+                UnpricedReason("usage", 1),
+                UnpricedReason("output_audio", 2),
+                UnpricedReason("other", 1),
+                UnpricedReason("service_tier us", 1),
             ],
         ),
-        Usage("text-embedding-3-small", 2, 1, [Lack("output", 1)]),
-        Usage("unknown", 2, 2, [Lack("model", 2)]),
+        ModelUsage("text-embedding-3-small", 2, 1, [UnpricedReason("output", 1)]),
+        ModelUsage("unknown", 2, 2, [UnpricedReason("model", 2)]),
     ]
 
 
@@ -323,7 +320,7 @@ def test_the_list_names_what_is_missing(
     assert f"published prices: {published.text}" in printed
     found = command("prices", "list", "--json").json
     assert found["published"]["version"] == default_prices.version()
-    assert found["models"][0]["lacks"] == [{"what": "output_audio", "calls": 1}]
+    assert found["models"][0]["unpriced_reasons"] == [{"reason": "output_audio", "calls": 1}]
     assert found["models"][0]["prices"][0]["source"] == "default"
 
 
@@ -489,13 +486,13 @@ def test_what_is_charged_is_what_the_record_says(database: Database, database_ur
         "file_searches": 2, "tool_uses": 4, "audio_ms": 5_000, "document_pages": 6, "search_units": 8,
     }  # fmt: skip
     call(database_url, "s", "x", **quantities)
-    resolve(database, Rule("x", "USD", dict.fromkeys(PARTS, Decimal(1))))
+    resolve(database, PriceRule("x", "USD", dict.fromkeys(PARTS, Decimal(1))))
     found = database.transaction(partial(priced_calls.explain, step_id="s"))
     assert found is not None
     names = {kind.price: kind.name for kind in KINDS}
     kinds = {kind.name: kind for kind in KINDS}
     assert {names[one.kind]: one.quantity for one in found.parts if one.kind != "calls"} == charged(
-        msgspec.convert(quantities, Record)
+        msgspec.convert(quantities, Usage)
     )
     assert all(
         one.cost == Decimal(one.quantity) / one.per for one in found.parts if one.kind != "audio"

@@ -16,8 +16,8 @@ import pytest
 
 from etl.analytics import price_lists, priced_calls, prices, rollups
 from etl.analytics.amounts import own
-from etl.analytics.price_lists import ALWAYS, Rule, price_list
-from etl.analytics.priced_calls import Lack, Usage
+from etl.analytics.price_lists import ALWAYS, PriceRule, price_list
+from etl.analytics.priced_calls import ModelUsage, UnpricedReason
 from etl.database import Database
 from etl.usage import STANDARD
 from tests.command_line import Command, command_line
@@ -28,14 +28,14 @@ DAY = date(2026, 3, 1)
 
 def rule(
     model: str, amount: str, valid_from: date = ALWAYS, provider: str | None = None, **others: Any
-) -> Rule:
+) -> PriceRule:
     """A rule by which input and output cost the same."""
     amounts = {"input": Decimal(amount), "output": Decimal(amount)}
-    return Rule(model, "USD", amounts, provider=provider, valid_from=valid_from, **others)
+    return PriceRule(model, "USD", amounts, provider=provider, valid_from=valid_from, **others)
 
 
 def dated(
-    model: str, configured: Sequence[Rule] = (), ordered: Sequence[Rule] = ()
+    model: str, configured: Sequence[PriceRule] = (), ordered: Sequence[PriceRule] = ()
 ) -> list[tuple[str, str, str]]:
     """The standard prices of a model's input, with their first days and sources."""
     found = [one for one in price_list(model, configured, ordered) if one.service_tier == STANDARD]
@@ -82,13 +82,13 @@ def see(database: Database, url: str, *models: str | None, day: str = "2026-03-0
     rollups.drain(database)
 
 
-def set_by_command(database: Database, *rules: Rule) -> None:
+def set_by_command(database: Database, *rules: PriceRule) -> None:
     """Store these rules."""
     for one in rules:
         database.transaction(partial(prices.set_rule, rule=one))
 
 
-def resolve(database: Database, *configured: Rule) -> int:
+def resolve(database: Database, *configured: PriceRule) -> int:
     """Bring the prices up to date; how many changed."""
     return database.transaction(partial(prices.resolve, configured=configured))
 
@@ -306,8 +306,8 @@ def test_calls_are_counted_once_whatever_their_model_has_cost(
     see(database, database_url, "o3", "unknown", day="2025-01-01")
     resolve(database)
     assert database.transaction(priced_calls.usage) == [
-        Usage("o3", 2, 0, []),
-        Usage("unknown", 1, 1, [Lack("model", 1)]),
+        ModelUsage("o3", 2, 0, []),
+        ModelUsage("unknown", 1, 1, [UnpricedReason("model", 1)]),
     ]
 
 

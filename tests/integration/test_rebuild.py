@@ -312,7 +312,7 @@ def test_two_at_once(world: World) -> None:
     world.due()
     both = threading.Barrier(2)
 
-    def work() -> rebuild.Rebuilt:
+    def work() -> rebuild.RebuildReport:
         with _database(world.url) as database:
             database.transaction(rebuilds.read)
             both.wait(30)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from etl.pipeline.passes import PassReport
+from etl.pipeline.sync import SyncReport
 from etl.simulator.history import History
 from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
@@ -18,7 +18,7 @@ from tests.support import configuration, environment, load, query, sync
 
 
 class World:
-    """One workflow of 60 finished runs, and passes that walk its whole list each time."""
+    """One workflow of 60 finished runs, and syncs that walk its whole list each time."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url
@@ -28,8 +28,8 @@ class World:
         self.workflow = self.history.workflow_ids[0]
         self.simulator = Simulator(self.history)
 
-    def sync(self, **more: str) -> PassReport:
-        """One pass."""
+    def sync(self, **more: str) -> SyncReport:
+        """One sync."""
         settings = {"ORCHESTRA_ETL_POLLING__RECONCILE": "1ms", **more}
         variables = environment(self.url, self.simulator.base_url, **settings)
         return asyncio.run(sync(load(self.folder, configuration(self.workflow), variables)))
@@ -96,7 +96,7 @@ def test_the_view_and_the_counts_agree(world: World) -> None:
 
 @pytest.mark.parametrize(("new", "warned"), [(20, False), (40, True)])
 def test_a_gap_is_announced_before_it_happens(world: World, new: int, warned: bool) -> None:
-    """Where the list shows its newest 60 runs and more than half of them are new, the pass says so; no gap is recorded yet."""
+    """Where the list shows its newest 60 runs and more than half of them are new, the sync says so; no gap is recorded yet."""
     world.sync()
     world.simulator.misbehave(Misbehaviour(list_cap=60, endpoints=("runs",)))
     world.history.add_runs(world.workflow, 5)

@@ -333,7 +333,7 @@ def test_it_goes_on_where_it_was_stopped(world: World) -> None:
             assert not counts[-1].complete
         done = redaction.redact_stored(database, rules, batch=3)
         # What it has changed is counted, too.
-        assert rollups.drain(database) == rollups.Refreshed()
+        assert rollups.drain(database) == rollups.RefreshReport()
     assert [one.runs for one in counts[:5]] == [3, 3, 3, 1, 0]
     assert (done.runs, done.complete) == (0, True)
     assert world.traces() == set()

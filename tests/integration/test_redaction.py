@@ -17,12 +17,12 @@ from etl.database import Database
 from etl.ledger import claims
 from etl.ledger.lifecycle import PollingPolicy
 from etl.pipeline.loading import Loader
-from etl.pipeline.passes import PassReport
 from etl.pipeline.reading import Reading
+from etl.pipeline.sync import SyncReport
 from etl.simulator.history import History, utc_now
 from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
-from etl.transform.redact import Redaction, Rule
+from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.states import StateMap
 from tests.command_line import Command, command_line
 from tests.oracle import differences
@@ -69,21 +69,21 @@ class World:
         toml = configuration(*self.history.workflow_ids, more=rules(*paths, workflow=self.first))
         return load(self.folder, toml, self.variables)
 
-    def sync(self, *paths: tuple[str, str]) -> PassReport:
-        """One pass under these rules, every open run being due."""
+    def sync(self, *paths: tuple[str, str]) -> SyncReport:
+        """One sync under these rules, every open run being due."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
         return asyncio.run(sync(self.settings(*paths)))
 
-    def reread(self, *paths: tuple[str, str]) -> PassReport:
+    def reread(self, *paths: tuple[str, str]) -> SyncReport:
         """`backfill --reread` under these rules."""
 
-        async def work() -> PassReport:
+        async def work() -> SyncReport:
             loaded = self.settings(*paths)
             with app.open_database(loaded) as database:
                 async with app.open_jobs(loaded, database) as jobs:
-                    return await jobs.passes.backfill(None, stop=asyncio.Event(), reread=True)
+                    return await jobs.syncer.backfill(None, stop=asyncio.Event(), reread=True)
 
         return asyncio.run(work())
 
@@ -362,7 +362,7 @@ def test_a_policy_reaches_runs_that_no_list_shows(world: World) -> None:
         loaded = load(world.folder, toml, world.variables)
         with app.open_database(loaded) as database:
             async with app.open_jobs(loaded, database) as jobs:
-                await jobs.passes.backfill(None, stop=asyncio.Event(), reread=True)
+                await jobs.syncer.backfill(None, stop=asyncio.Event(), reread=True)
 
     asyncio.run(work(""))
     assert "orchestra.run_payloads.inputs" in world.found()
@@ -412,7 +412,7 @@ def test_recovered_letters_are_redacted(world: World, database_url: str) -> None
     database = Database(database_url)
     try:
         (claim,) = database.transaction(lambda c: claims.claim(c, limit=1, lease=60))
-        redaction = Redaction([Rule("$..secret", "hash")], KEY)
+        redaction = Redaction([RedactionRule("$..secret", "hash")], KEY)
         reading = Reading(claim, claim.claimed_at, problem="404", not_found=True)
         report = Loader(database, PollingPolicy(), StateMap(), redaction).load([reading])
     finally:

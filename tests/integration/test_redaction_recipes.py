@@ -14,8 +14,8 @@ from msgspec import Raw
 
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from etl.transform import traces
-from etl.transform.redact import Policy, Redaction, Rule
+from etl.transform import remaining_copies
+from etl.transform.redact import Policy, Redaction, RedactionRule
 from etl.transform.scanner import split
 from tests.command_line import Command, command_line
 from tests.support import configuration, environment, query
@@ -187,7 +187,7 @@ def test_a_recipe_is_complete(
     assert len(_found(database_url, text)) >= 6
     (tmp_path / "etl.toml").write_text(configuration(workflow, more=recipes()[title]))
     shown = command("redact", "preview", run_id, "--json").json
-    assert shown["still_standing"] == []
+    assert shown["remaining_copies"] == []
     assert command("redact", "apply").status == 0
     assert _found(database_url, text) == []
     assert command("backfill", "--reread").status in {0, 6}
@@ -208,14 +208,16 @@ def test_a_recipe_is_complete(
 # Where a text still stands
 
 
-def _policy(*rules: Rule) -> Policy:
+def _policy(*rules: RedactionRule) -> Policy:
     policy = Redaction(rules, KEY).policy("w")
     assert policy is not None
     return policy
 
 
-def _elements(*steps: dict[str, Any], run: dict[str, Any] | None = None) -> list[traces.Element]:
-    made: list[traces.Element] = []
+def _elements(
+    *steps: dict[str, Any], run: dict[str, Any] | None = None
+) -> list[remaining_copies.Element]:
+    made: list[remaining_copies.Element] = []
     for element, of_run in [
         *((step, False) for step in steps),
         *([(run, True)] if run is not None else []),
@@ -229,15 +231,17 @@ def _elements(*steps: dict[str, Any], run: dict[str, Any] | None = None) -> list
 
 
 def _places(
-    *rules: Rule, steps: list[dict[str, Any]], run: dict[str, Any] | None = None
+    *rules: RedactionRule, steps: list[dict[str, Any]], run: dict[str, Any] | None = None
 ) -> list[tuple[str | None, str]]:
     return [
         (one.step_id, one.path)
-        for one in traces.find_traces(_policy(*rules), "r", _elements(*steps, run=run)).found
+        for one in remaining_copies.find_copies(
+            _policy(*rules), "r", _elements(*steps, run=run)
+        ).found
     ]
 
 
-MESSAGES = Rule("$.outputs.choices[*].message", "drop")
+MESSAGES = RedactionRule("$.outputs.choices[*].message", "drop")
 
 
 def test_the_samples_answer_stands_in_the_next_steps_inputs(sample_steps: bytes) -> None:
@@ -247,7 +251,7 @@ def test_the_samples_answer_stands_in_the_next_steps_inputs(sample_steps: bytes)
         (steps[1]["id"], "$['inputs']['input_mapping']['text']"),
         (steps[1]["id"], "$['inputs']['input_data']['model']"),
     ]
-    complete = Rule("$['inputs', 'outputs']", "drop")
+    complete = RedactionRule("$['inputs', 'outputs']", "drop")
     assert _places(complete, steps=steps) == []
 
 
@@ -277,17 +281,17 @@ def test_the_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends after so many places; after so much work it looks for whole texts alone; it says that it was cut off."""
     many = {"id": "a", "inputs": [f"text number {number}" for number in range(500)]}
     copies = {"id": "b", "outputs": many["inputs"]}
-    rule = Rule("$.inputs", "drop")
-    found = traces.find_traces(_policy(rule), "r", _elements(many, copies))
-    assert (len(found.found), found.complete) == (traces.MAX_FOUND, False)
-    monkeypatch.setattr(traces, "MAX_WORK", 1000)
+    rule = RedactionRule("$.inputs", "drop")
+    found = remaining_copies.find_copies(_policy(rule), "r", _elements(many, copies))
+    assert (len(found.found), found.complete) == (remaining_copies.MAX_FOUND, False)
+    monkeypatch.setattr(remaining_copies, "MAX_WORK", 1000)
     unlike = {
         "id": "b",
         "outputs": ["something else"] * 500,
         "error": many["inputs"][7],
         "step_metadata": "x text number 7 x",
     }
-    found = traces.find_traces(_policy(rule), "r", _elements(many, unlike))
+    found = remaining_copies.find_copies(_policy(rule), "r", _elements(many, unlike))
     assert ([one.path for one in found.found], found.complete) == (["$['error']"], False)
 
 
@@ -324,7 +328,7 @@ def test_preview_shows_where_a_text_still_stands(
     assert "3 matches, NONE REMOVED: mask $.status" in words
     assert "weather" not in shown.out
     found = command(*arguments, "--json")
-    assert [(one["rule"], one["node_id"]) for one in found.json["still_standing"]] == [
+    assert [(one["rule"], one["node_id"]) for one in found.json["remaining_copies"]] == [
         (1, "slack_integration"), (1, "slack_integration"), (1, None),
     ]  # fmt: skip
     assert "weather" not in found.out

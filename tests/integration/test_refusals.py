@@ -13,7 +13,7 @@ from aiohttp import web
 
 from etl import app
 from etl.errors import ConfigurationError
-from etl.pipeline.passes import PassReport
+from etl.pipeline.sync import SyncReport
 from etl.simulator.history import History
 from etl.simulator.misbehaviour import Endpoint, Misbehaviour
 from etl.simulator.server import Simulator
@@ -29,8 +29,8 @@ class World:
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         self.workflow, self.other = history.workflow_ids
 
-    def sync(self, *workflow_ids: str, **more: Any) -> PassReport:
-        """One pass over these workflows, every open run being due."""
+    def sync(self, *workflow_ids: str, **more: Any) -> SyncReport:
+        """One sync over these workflows, every open run being due."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
@@ -220,15 +220,15 @@ ODD_IDS: tuple[object, ...] = (
 
 def test_workflows_that_cannot_be_asked_for_cost_only_themselves(world: World) -> None:
     """Where all workflows are wanted, ids of a wrong type or that no path can hold are set aside once, and said by status; the
-    others are swept as ever, and the second pass ends with 0."""
+    others are swept as ever, and the second sync ends with 0."""
     listed = [{"workflow_id": one} for one in (*ODD_IDS, world.workflow, world.other, world.other)]
     body = json.dumps([*listed, {"name": "no id"}, 5]).encode()
     world.simulator.misbehave(Misbehaviour(body=body, endpoints=("workflows",)))
     toml = "[api]\nall_workflows = true"
     loaded = load(world.folder, toml, environment(world.url, world.simulator.base_url))
     first, second = asyncio.run(sync(loaded)), asyncio.run(sync(loaded))
-    assert (first.exit_status, first.errors, first.set_aside) == (6, [], len(ODD_IDS) + 1)
-    assert (second.exit_status, second.errors, second.set_aside) == (0, [], 0)
+    assert (first.exit_status, first.errors, first.dead_letters) == (6, [], len(ODD_IDS) + 1)
+    assert (second.exit_status, second.errors, second.dead_letters) == (0, [], 0)
     assert differences(world.url, world.history) == []
     with app.open_database(loaded) as database:
         found = app.read_status(loaded, database)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from etl.database import Database
 from etl.ledger import claims, dead_letters, repairs, requests, state_map, sweeps
-from etl.ledger.dead_letters import Letter
+from etl.ledger.dead_letters import DeadLetter
 from etl.ledger.lifecycle import PollingPolicy
 from etl.pipeline.loading import Loader
 from etl.pipeline.reading import Reading
@@ -56,7 +56,7 @@ def _list(connection: Connection) -> None:
 
 
 def _retry(connection: Connection) -> None:
-    dead_letters.record(connection, [Letter(W, RUN, Rejected("malformed", "Bad.", b"{"))])
+    dead_letters.record(connection, [DeadLetter(W, RUN, Rejected("malformed", "Bad.", b"{"))])
     dead_letters.retry(connection, None)
 
 
@@ -71,7 +71,7 @@ WAYS: dict[str, tuple[Callable[[Connection], object], int, tuple[str, ...]]] = {
     "named for another workflow": (lambda c: requests.register(c, "named", [RUN]), 1, (OPEN,)),
     "read again": (lambda c: requests.reread(c, [W], since=None, until=None), 1, (FINAL,)),
     "missing from the tables": (
-        lambda c: repairs.ask_again(c, W, _page(), datetime.now(UTC)),
+        lambda c: repairs.request_reread(c, W, _page(), datetime.now(UTC)),
         1,
         (OPEN, FINAL),
     ),

@@ -17,7 +17,7 @@ from etl.admin.erase import Selection, erase
 from etl.database import Database
 from etl.errors import ConfigurationError
 from etl.ledger import clock, dead_letters, sweeps
-from etl.ledger.dead_letters import Letter
+from etl.ledger.dead_letters import DeadLetter
 from etl.records import Rejected
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
@@ -29,7 +29,7 @@ DAY = 86400.0
 
 
 class World:
-    """A server with ten runs a day apart, a database, passes and prunes."""
+    """A server with ten runs a day apart, a database, syncs and prunes."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
@@ -38,14 +38,14 @@ class World:
         self.database = Database(url, patience=5)
 
     def sync(self, **more: str) -> Any:
-        """One pass."""
+        """One sync."""
         return asyncio.run(
             sync(load(self.folder, configuration(self.workflow), {**self.variables, **more}))
         )
 
     def prune(
         self, *, payloads: float | None = None, runs: float | None = None, **more: Any
-    ) -> retention.Pruned:
+    ) -> retention.PruneReport:
         """Prune by these ages, in days."""
         wanted = self.database.transaction(
             lambda c: retention.horizons(
@@ -240,7 +240,7 @@ def test_letters_are_emptied(world: World) -> None:
     world.sync()
     newest, *_, older, oldest = world.history.run_ids(world.workflow)
     letters = [
-        Letter(world.workflow, run, Rejected("malformed", "It is cut off.", b"["))
+        DeadLetter(world.workflow, run, Rejected("malformed", "It is cut off.", b"["))
         for run in (newest, older, oldest)
     ]
     world.database.transaction(lambda c: dead_letters.record(c, letters))

@@ -63,7 +63,7 @@ def as_user(url: str, user: str) -> str:
     return url.replace("postgres@", f"{user}@")
 
 
-def apply(url: str) -> roles.Applied:
+def apply(url: str) -> roles.RolesReport:
     """What `db roles` does."""
     database = Database(url, patience=5)
     try:
@@ -213,7 +213,7 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
         async with app.open_jobs(settings, database) as jobs:
             schedules = [Schedule(one.id, 0.2) for one in settings.workflows]
             running = asyncio.create_task(
-                Daemon(jobs.passes, health, schedules, default_interval=0.2).run(stop)
+                Daemon(jobs.syncer, health, schedules, default_interval=0.2).run(stop)
             )
             query(
                 url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE workflow_id <> 'w'"
@@ -221,14 +221,14 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
             due = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE due_at <= now() AND workflow_id <> 'w'"
             end = time.monotonic() + 20
             while query(url, due):
-                assert time.monotonic() < end, health.troubles
+                assert time.monotonic() < end, health.problems
                 await asyncio.sleep(0.05)
             stop.set()
             await running
 
     with app.open_database(settings) as database:
         asyncio.run(work(database))
-    assert health.troubles == {}
+    assert health.problems == {}
 
 
 LOADER_MUST_NOT = (
@@ -462,7 +462,7 @@ def test_making_them_again_changes_nothing(url: str) -> None:
     query(url, "GRANT DELETE ON orchestra.runs TO orchestra_loader")
     query(url, "GRANT USAGE ON SCHEMA orchestra_etl TO PUBLIC")
     applied = apply(url)
-    assert applied == roles.Applied((), (), ())
+    assert applied == roles.RolesReport((), (), ())
     after = query(url, rights)
     for row in (*before, *after):
         row["acl"] = sorted(row["acl"] or ())
@@ -511,7 +511,7 @@ def test_who_may_not_make_roles_is_told_in_one_line(
         query(database_url, "SELECT rolname FROM pg_roles WHERE rolname LIKE 'orchestra%%'") == []
     )
     query(database_url, "ALTER ROLE test_owner CREATEROLE")
-    assert apply(mine) == roles.Applied(tuple(roles.PURPOSES), (), ())
+    assert apply(mine) == roles.RolesReport(tuple(roles.PURPOSES), (), ())
     assert apply(mine).created == ()
     upgrade(mine)
     query(mine, "UPDATE orchestra.runs SET state = 'failed'")
@@ -545,7 +545,7 @@ def test_a_live_owner_goes_on(
         "ALTER TABLE orchestra.runs ADD COLUMN x int",
     ):
         assert code(mine, statement) is None, statement
-    assert apply(empty_database_url) == roles.Applied((), (), ())
+    assert apply(empty_database_url) == roles.RolesReport((), (), ())
     # As the command advises where somebody else upgrades.
     query(empty_database_url, f"REVOKE {MIGRATOR} FROM test_owner")
     assert code(mine, "UPDATE orchestra.runs SET state = 'x'") is None

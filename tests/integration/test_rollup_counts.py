@@ -173,7 +173,7 @@ def test_an_absurd_number_of_tokens_costs_only_itself(
         )
     assert query(database_url, "SELECT CAST(sum(cost) AS int) AS cost, CAST(sum(total_tokens) AS int) AS tokens"
                                " FROM orchestra.step_timeline") == [{"cost": 10, "tokens": 5}]  # fmt: skip
-    assert database.transaction(verification.verify).well
+    assert database.transaction(verification.verify).ok
 
 
 def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> None:
@@ -229,7 +229,7 @@ def test_absurd_times_cost_only_themselves(database: Database, database_url: str
     assert query(
         database_url, "SELECT CAST(sum(succeeded) AS int) AS n FROM orchestra.node_daily"
     ) == [{"n": 3}]
-    assert database.transaction(verification.verify).well
+    assert database.transaction(verification.verify).ok
 
 
 def test_times_beyond_what_a_program_can_hold(database: Database, database_url: str) -> None:
@@ -242,7 +242,7 @@ def test_times_beyond_what_a_program_can_hold(database: Database, database_url: 
     assert (done.stuck, done.waiting) == (4, 0)
     assert hours(database_url, "succeeded") == {MONTHS_AGO.replace(minute=0): 1}
     found = database.transaction(verification.verify)
-    assert (len(found.stuck), found.differences, found.well) == (4, [], False)
+    assert (len(found.stuck), found.differences, found.ok) == (4, [], False)
     query(
         database_url,
         "UPDATE orchestra.steps SET end_time = start_time WHERE start_time < '-infinity' OR id = 'good'",
@@ -272,7 +272,7 @@ def test_long_texts_are_counted(database: Database, database_url: str) -> None:
     )
     assert row == {"message": 500, "pattern": 500}
     assert stored(database_url).hours == counted_rows(database_url).hours
-    assert database.transaction(verification.verify).well
+    assert database.transaction(verification.verify).ok
 
 
 # What cannot be counted.
@@ -300,7 +300,7 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
     ] * 2
     assert len(hours(database_url, "succeeded")) == 10
     found = database.transaction(verification.verify)
-    assert ([one.cause for one in found.stuck], found.differences, found.well) == (
+    assert ([one.cause for one in found.stuck], found.differences, found.ok) == (
         ["22003"] * 2,
         [],
         False,
@@ -310,7 +310,7 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
     # is loaded.
     enter(database_url, "more", MONTHS_AGO + timedelta(days=3), MONTHS_AGO + timedelta(days=3))
     enter(database_url, "other", MONTHS_AGO + timedelta(days=30), MONTHS_AGO + timedelta(days=30))
-    assert rollups.drain(database) == rollups.Refreshed(groups=1, rows=1, stuck=2)
+    assert rollups.drain(database) == rollups.RefreshReport(groups=1, rows=1, stuck=2)
     query(database_url, "DROP TRIGGER refuse ON orchestra.step_rollup")
     assert rollups.drain(database).groups == 0
     query(
@@ -318,7 +318,7 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
         "UPDATE orchestra_etl.changed_groups SET failed_at = failed_at - interval '1 hour'",
     )
     assert rollups.drain(database).groups == 2
-    assert database.transaction(verification.verify).well
+    assert database.transaction(verification.verify).ok
     assert stored(database_url) == counted_rows(database_url)
 
 
@@ -331,4 +331,4 @@ def test_a_comparison_that_fails_is_told(database: Database, database_url: str) 
     add(database_url, "run", "step", MONTHS_AGO, input_tokens=1)
     assert rollups.drain(database).stuck == 1
     found = database.transaction(verification.verify)
-    assert (found.failure, found.well, len(found.stuck)) == ("22012", False, 1)
+    assert (found.failure, found.ok, len(found.stuck)) == ("22012", False, 1)

@@ -110,7 +110,7 @@ def test_what_has_not_started_counts_with_its_run(database: Database, database_u
     assert hours(database_url, "succeeded", "skipped", "failed") == {then: 3}
     assert query(database_url, "SELECT time FROM orchestra.failures") == [{"time": MONTHS_AGO}]
     assert stored(database_url) == counted_rows(database_url)
-    assert database.transaction(verification.verify).well
+    assert database.transaction(verification.verify).ok
 
 
 def test_it_moves_with_its_run(database: Database, database_url: str) -> None:
@@ -177,7 +177,7 @@ def test_an_hour_that_is_pruned_bit_by_bit(database: Database, database_url: str
     assert prune(database, NOW - timedelta(days=90)) == 1
     rollups.drain(database)
     assert stored(database_url) == after
-    assert database.transaction(verification.verify).well
+    assert database.transaction(verification.verify).ok
 
 
 def test_a_run_that_is_open_while_the_horizon_passes(database: Database, database_url: str) -> None:
@@ -209,7 +209,7 @@ def test_a_run_that_is_open_while_the_horizon_passes(database: Database, databas
             run,
         )
         rollups.drain(database)
-        assert database.transaction(verification.verify).well
+        assert database.transaction(verification.verify).ok
     counted = "SELECT CAST(sum(succeeded) AS int) AS n, CAST(sum(unfinished) AS int) AS open FROM orchestra."
     assert query(database_url, counted + "workflow_hourly") == [{"n": 3, "open": 0}]
     for view in ("node_hourly", "node_daily"):
@@ -218,11 +218,11 @@ def test_a_run_that_is_open_while_the_horizon_passes(database: Database, databas
     assert [row["long"] for row in query(database_url, quantile)].count(True) == 1
     # A difference behind the horizon is told, too.
     query(database_url, "UPDATE orchestra.run_rollup SET succeeded = 7 WHERE place > 0")
-    assert not database.transaction(verification.verify).well
+    assert not database.transaction(verification.verify).ok
 
 
 def test_what_an_earlier_version_has_frozen_stays(database: Database, database_url: str) -> None:
-    """Hours whose runs were pruned by a version that did not keep what they count are not computed anew."""
+    """Hours whose runs were pruned by a version that did not keep what they count are not recomputed."""
     enter(database_url, "over", MONTHS_AGO, MONTHS_AGO)
     rollups.drain(database)
     query(database_url, "DELETE FROM orchestra_etl.changed_groups")
@@ -234,7 +234,7 @@ def test_what_an_earlier_version_has_frozen_stays(database: Database, database_u
     before = stored(database_url)
     assert prune(database, NOW - timedelta(days=90)) == 1
     assert stored(database_url) == before
-    assert database.transaction(verification.verify).well
+    assert database.transaction(verification.verify).ok
 
 
 def test_a_step_beside_a_run_that_moves(database: Database, database_url: str) -> None:
@@ -262,4 +262,4 @@ def test_a_step_beside_a_run_that_moves(database: Database, database_url: str) -
     assert query(database_url, "SELECT soft_failed FROM orchestra.workflow_hourly") == [
         {"soft_failed": 1}
     ]
-    assert database.transaction(verification.verify).well
+    assert database.transaction(verification.verify).ok

@@ -218,7 +218,7 @@ def test_random_loads(database: Database, database_url: str, seed: int) -> None:
         assert verified(database) == []
     rollups.drain(database, batch=4)
     assert right(database, database_url)
-    assert rollups.drain(database) == rollups.Refreshed()
+    assert rollups.drain(database) == rollups.RefreshReport()
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_a_deletion_during_a_refresh(database: Database, database_url: str) -> N
     Loads(database_url, 13, 4).work(6)
     with psycopg.connect(database_url) as deleting:
         deleting.execute("DELETE FROM orchestra.steps WHERE state = 'failed'")
-        done: list[rollups.Refreshed] = []
+        done: list[rollups.RefreshReport] = []
         refresher = threading.Thread(target=lambda: done.append(rollups.drain(database)))
         refresher.start()
         wait_until(lambda: bool(query(database_url, "SELECT pid FROM pg_locks WHERE NOT granted")))
@@ -317,7 +317,7 @@ def test_a_load_that_commits_during_a_refresh(database: Database, database_url: 
 
         def refresh_beside(connection: Any) -> None:
             rollups.refresh(connection)
-            assert database.transaction(rollups.refresh) == rollups.Refreshed(busy=True)
+            assert database.transaction(rollups.refresh) == rollups.RefreshReport(busy=True)
             late.commit()
 
         database.transaction(refresh_beside)
@@ -358,7 +358,7 @@ def test_it_stops_between_two_batches(database: Database, database_url: str) -> 
 def test_a_difference_is_found_and_mended(
     database: Database, database_url: str, change: str, what: str
 ) -> None:
-    """What a person changes in a rollup is found with its workflow and place, and goes when everything is computed anew."""
+    """What a person changes in a rollup is found with its workflow and place, and goes when everything is recomputed."""
     Loads(database_url, 9, 8).work(12)
     rollups.drain(database)
     assert verified(database) == []
@@ -387,12 +387,12 @@ def test_erased_runs_are_counted_no_more(database: Database, database_url: str) 
     erase.erase(database, Selection(runs=(run_id,)))
     assert run_id not in {row[0] for row in stored(database_url).failures.values()}
     assert stored(database_url).hours != before.hours
-    assert rollups.drain(database) == rollups.Refreshed()
+    assert rollups.drain(database) == rollups.RefreshReport()
     assert right(database, database_url)
 
 
 def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: Database) -> None:
-    """Pruning takes the failures' rows and leaves every count, however often the hours are computed anew afterwards."""
+    """Pruning takes the failures' rows and leaves every count, however often the hours are recomputed afterwards."""
     history = History(
         seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, failure_rate=0.9,
         spacing=timedelta(days=6),
@@ -455,7 +455,7 @@ def test_an_unchanged_history_queues_nothing(database: Database, database_url: s
         database_url,
         f"INSERT INTO orchestra.runs ({columns}) SELECT {columns} FROM orchestra.runs ON CONFLICT DO NOTHING",
     )
-    assert rollups.drain(database) == rollups.Refreshed()
+    assert rollups.drain(database) == rollups.RefreshReport()
 
 
 def test_a_long_refresh_says_how_far_it_is(
@@ -467,7 +467,9 @@ def test_a_long_refresh_says_how_far_it_is(
     with capture_logs() as lines:
         done = rollups.drain(database, batch=2)
     said = [
-        (line["groups"], line["waiting"]) for line in lines if line["event"] == "refreshing_rollups"
+        (line["groups"], line["waiting"])
+        for line in lines
+        if line["event"] == "rollup_refresh_progressed"
     ]
     assert len(said) > 1
     assert [groups for groups, _ in said] == sorted({groups for groups, _ in said})

@@ -27,7 +27,7 @@ def served(tmp_path: Path, sample_steps: bytes) -> Path:
 
 
 def _poll(tmp_path: Path, served: Path, url: str) -> Any:
-    """Make every run due and run one pass."""
+    """Make every run due and run one sync."""
     query(url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
     with Simulator(Folder(served)).in_thread() as simulator:
         toml = configuration(WORKFLOW, discover=False, runs=(RUN,))

@@ -210,7 +210,7 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
     health, stop = Health(), Stop()
 
     def trouble() -> str:
-        return health.troubles.get("database", "")
+        return health.problems.get("database", "")
 
     async def scenario() -> None:
         await _until(
@@ -226,14 +226,14 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
         await _until(
             lambda: query(server.admin, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] == 15
         )
-        await _until(lambda: not health.troubles)
+        await _until(lambda: not health.problems)
 
     async def work(settings: Settings, database: Database) -> None:
-        health.watch_database(lambda: database.problem, lambda: database.is_away)
+        health.watch_database(lambda: database.problem, lambda: database.is_unavailable)
         async with app.open_jobs(settings, database) as jobs:
             schedules = [Schedule(one.id, 0.2) for one in settings.workflows]
             running = asyncio.create_task(
-                Daemon(jobs.passes, health, schedules, default_interval=0.2).run(stop)
+                Daemon(jobs.syncer, health, schedules, default_interval=0.2).run(stop)
             )
             try:
                 await scenario()
@@ -247,5 +247,5 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
             asyncio.run(work(settings, database))
     stored = {row["id"] for row in query(server.admin, "SELECT id FROM orchestra.runs")}
     assert stored == set(history.run_ids(history.workflow_ids[0]))
-    assert "database_away" in logged.getvalue()
+    assert "database_lost" in logged.getvalue()
     assert "-pass" not in logged.getvalue()

@@ -80,10 +80,10 @@ class World:
 
         async def work(database: Database) -> float:
             health, stop = Health(), Stop()
-            health.watch_database(lambda: database.problem, lambda: database.is_away)
+            health.watch_database(lambda: database.problem, lambda: database.is_unavailable)
             async with app.open_jobs(loaded, database) as jobs:
                 status = partial(app._checked_status, loaded, database) if observed else None
-                found = Daemon(jobs.passes, health, schedules, default_interval=0.3, status=status)
+                found = Daemon(jobs.syncer, health, schedules, default_interval=0.3, status=status)
                 running = asyncio.create_task(found.run(stop))
                 try:
                     await scenario(found, health)
@@ -112,8 +112,8 @@ async def _until(condition: Callable[[], object], seconds: float = 10.0) -> None
         await asyncio.sleep(0.02)
 
 
-def _troubles(health: Health) -> dict[str, str]:
-    return health.troubles
+def _problems(health: Health) -> dict[str, str]:
+    return health.problems
 
 
 # The service.
@@ -150,10 +150,10 @@ def test_all_workflows_that_are_not_listed_show_until_they_are(
 
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(
-            lambda: world.loaded() == 15 and "/workflows" in _troubles(health).get("prepare", "")
+            lambda: world.loaded() == 15 and "/workflows" in _problems(health).get("prepare", "")
         )
         world.simulator.misbehave()
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
 
     world.serve(scenario, Schedule(world.workflow_ids[0], 0.3), settings=world.settings(toml=toml))
     assert differences(world.url, world.history) == []
@@ -172,7 +172,7 @@ def test_one_workflow_that_is_refused_leaves_the_service_ready(
     world.simulator.misbehave(Misbehaviour(body=body, endpoints=("workflows",)), unlisted)
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 15 and f"sweep {one}" in _troubles(health))
+        await _until(lambda: world.loaded() == 15 and f"sweep {one}" in _problems(health))
         await _until(lambda: health.ready)
         await asyncio.sleep(0.5)
         assert health.ready
@@ -182,7 +182,7 @@ def test_one_workflow_that_is_refused_leaves_the_service_ready(
         world.simulator.misbehave(Misbehaviour(status=404, endpoints=("runs",)))
         await _until(lambda: not health.ready)
         world.simulator.misbehave()
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
 
     settings = world.settings(toml="[api]\nall_workflows = true")
     world.serve(scenario, settings=settings, observed=True)
@@ -221,13 +221,13 @@ def test_a_refused_key_pauses_and_a_changed_one_is_taken(
     settings = load(world.folder, configuration(*world.workflow_ids), variables)
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: "api key" in _troubles(health))
+        await _until(lambda: "api key" in _problems(health))
         await asyncio.sleep(0.1)  # what was in flight beside the refused request has arrived
         asked = sum(world.simulator.requests.values())
         await asyncio.sleep(0.2)
         assert sum(world.simulator.requests.values()) == asked
         key.write_text("simulated-key\n")
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
 
     world.serve(scenario, settings=settings)
     assert differences(world.url, world.history) == []
@@ -247,14 +247,14 @@ def test_a_database_that_goes_away_and_comes_back(world: World) -> None:
             admin,
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
         )
-        await _until(lambda: "database" in _troubles(health))
+        await _until(lambda: "database" in _problems(health))
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         # What was claimed when it went away is due again when its lease has ended.
         query(
             world.url,
             "UPDATE orchestra_etl.run_ledger SET leased_until = now() WHERE leased_until IS NOT NULL",
         )
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
 
     world.serve(scenario, settings=settings)
     assert differences(world.url, world.history) == []
@@ -267,22 +267,22 @@ def test_readiness_follows_the_database_at_once(world: World) -> None:
     admin = world.url.replace(f"/{name}", "/postgres")
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         query(
             admin,
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
         )
-        await _until(lambda: "database" in _troubles(health), 4.0)
+        await _until(lambda: "database" in _problems(health), 4.0)
         await asyncio.sleep(1.5)
-        assert set(_troubles(health)) == {"database"}
+        assert set(_problems(health)) == {"database"}
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-        await _until(lambda: not _troubles(health))
+        await _until(lambda: not _problems(health))
 
     with structlog.testing.capture_logs() as events:
         world.serve(scenario, observed=True)
     said = [one["event"] for one in events if one["log_level"] != "info"]
-    assert said == ["database_away", "database_back"]
+    assert said == ["database_lost", "database_recovered"]
 
 
 def test_the_service_ends_soon_though_the_database_is_away(world: World) -> None:
@@ -307,7 +307,7 @@ def test_the_service_ends_soon_though_the_database_is_away(world: World) -> None
 
 
 def test_a_service_that_is_stopped_loads_what_it_has_read(world: World) -> None:
-    """Stopped in the middle of slow reads, it holds no claim at its end, and the next pass completes."""
+    """Stopped in the middle of slow reads, it holds no claim at its end, and the next sync completes."""
     world.simulator.misbehave(Misbehaviour(delay=0.1, endpoints=("steps",)))
 
     async def scenario(found: Daemon, health: Health) -> None:
@@ -332,13 +332,13 @@ def test_a_schema_changed_under_the_service_shows_in_readiness(
     )
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
         query(world.url, version, "9999", "9999")
-        await _until(lambda: "newer than this program" in _troubles(health).get("schema", ""))
+        await _until(lambda: "newer than this program" in _problems(health).get("schema", ""))
         await asyncio.sleep(1.2)
-        assert "schema" in _troubles(health)
+        assert "schema" in _problems(health)
         query(world.url, version, *now.values())
-        await _until(lambda: not _troubles(health))
+        await _until(lambda: not _problems(health))
 
     world.serve(scenario, observed=True)
 
@@ -352,18 +352,18 @@ def test_a_workflow_that_is_overdue_shows_in_readiness(
     one, other = world.workflow_ids
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 30 and not _troubles(health))
+        await _until(lambda: world.loaded() == 30 and not _problems(health))
         world.simulator.misbehave(Misbehaviour(status=500, endpoints=("runs",), workflow_id=one))
         await _until(
-            lambda: "no complete sweep since" in _troubles(health).get(f"workflow {one}", "")
+            lambda: "no complete sweep since" in _problems(health).get(f"workflow {one}", "")
         )
-        assert f"workflow {other}" not in _troubles(health)
+        assert f"workflow {other}" not in _problems(health)
         assert (
             f'orchestra_etl_verdict{{workflow="{one}"}} 2.0'
             in health.metrics.exposition(ready=False).decode()
         )
         world.simulator.misbehave()
-        await _until(lambda: not _troubles(health))
+        await _until(lambda: not _problems(health))
 
     world.serve(scenario, Schedule(one, 0.2), Schedule(other, 0.2), observed=True)
 
@@ -463,19 +463,19 @@ def test_what_is_loaded_during_a_slow_read_shows_at_once(world: World) -> None:
             )
 
         await _until(lambda: counted(29))
-        health.trouble("poll", "the API did not answer")
+        health.fail("poll", "the API did not answer")
         await asyncio.sleep(1.5)
-        assert "poll" in _troubles(health)
+        assert "poll" in _problems(health)
         world.simulator.steps_bodies[other] = b'[{"id": "late", "status": "completed"}, 7]'
         world.due(other)
-        await _until(lambda: "poll" not in _troubles(health), 4.0)
+        await _until(lambda: "poll" not in _problems(health), 4.0)
         assert world.simulator.steps_requests[slow] == 1
         assert counted(30)
 
     with structlog.testing.capture_logs() as events:
         world.serve(scenario)
-    assert sum(event["runs"] for event in events if event["event"] == "polled") == 30
-    assert [event["letters"] for event in events if event["event"] == "set_aside"] == [1]
+    assert sum(event["runs"] for event in events if event["event"] == "batch_loaded") == 30
+    assert [event["count"] for event in events if event["event"] == "dead_letters_recorded"] == [1]
 
 
 def test_a_refused_workflow_is_asked_again_during_a_slow_read(world: World) -> None:
@@ -537,7 +537,7 @@ def test_what_was_read_when_the_key_is_refused_is_loaded(
 
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.05, 0.12, 0.2])
 def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: float) -> None:
-    """Whenever it is told to stop, or is cancelled, no claim is left behind that a pass would have to wait for."""
+    """Whenever it is told to stop, or is cancelled, no claim is left behind that a sync would have to wait for."""
     settings = world.settings()
     world.simulator.misbehave(Misbehaviour(delay=0.01, endpoints=("steps",)))
 
@@ -545,7 +545,7 @@ def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: f
         with app.open_database(settings) as database:
             async with app.open_jobs(settings, database) as jobs:
                 for workflow_id in world.workflow_ids:
-                    await jobs.passes.sweep(workflow_id)
+                    await jobs.syncer.sweep(workflow_id)
                 stop = asyncio.Event()
                 task = asyncio.create_task(jobs.poller.drain(stop=stop))
                 await asyncio.sleep(delay)
@@ -636,7 +636,7 @@ def test_no_load_outlives_a_pass_that_loses_the_database(
         with app.open_database(settings) as database:
             async with app.open_jobs(settings, database) as jobs:
                 for workflow_id in world.workflow_ids:
-                    await jobs.passes.sweep(workflow_id)
+                    await jobs.syncer.sweep(workflow_id)
                 task = asyncio.create_task(jobs.poller.drain(stop=asyncio.Event()))
                 await _until(lambda: running)
 

@@ -18,8 +18,8 @@ from etl.errors import DatabaseUnavailable
 from etl.load import batch
 from etl.pipeline import batches, loading
 from etl.pipeline.loading import Loader, LoadReport
-from etl.pipeline.passes import PassReport
 from etl.pipeline.reading import Reading
+from etl.pipeline.sync import SyncReport
 from etl.simulator.history import History
 from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
@@ -30,15 +30,15 @@ LETTERS = "SELECT run_id, step_id, reason, body FROM orchestra_etl.dead_letters 
 
 
 class World:
-    """A workflow of two finished runs, its server, and passes."""
+    """A workflow of two finished runs, its server, and syncs."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         (self.workflow,) = history.workflow_ids
         self.run, self.other = history.run_ids(self.workflow)
 
-    def sync(self, **more: Any) -> PassReport:
-        """One pass, every open run being due."""
+    def sync(self, **more: Any) -> SyncReport:
+        """One sync, every open run being due."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
@@ -74,7 +74,7 @@ def test_the_letter_of_a_refused_row_is_the_rows_own_bytes(world: World, listed:
 
     with changed(world.simulator, answer):
         report = world.sync(discover=listed, runs=(world.run, world.other))
-    assert (report.exit_status, report.load.set_aside) == (6, 1)
+    assert (report.exit_status, report.load.dead_letters) == (6, 1)
     (letter,) = query(world.url, LETTERS)
     assert (letter["run_id"], letter["step_id"], letter["reason"]) == (world.run, None, "rejected")
     assert bytes(letter["body"]) == bare
@@ -98,7 +98,7 @@ def test_a_refused_row_that_only_grows_older_is_one_letter(world: World) -> None
 
     with changed(world.simulator, answer):
         reports = [world.sync(discover=False, runs=(world.run, world.other)) for _ in range(4)]
-    assert [report.load.set_aside for report in reports] == [1, 0, 0, 1]
+    assert [report.load.dead_letters for report in reports] == [1, 0, 0, 1]
     letters = query(world.url, "SELECT occurrences FROM orchestra_etl.dead_letters ORDER BY id")
     assert letters == [{"occurrences": 3}, {"occurrences": 1}]
 
@@ -115,7 +115,7 @@ def test_a_run_given_up_whole_keeps_the_other_letters_of_its_answer(world: World
         b'[{"id": "good", "status": "completed"}, 7, {"id": 8}]'
     )
     report = world.sync()
-    assert (report.exit_status, report.load.set_aside) == (6, 3)
+    assert (report.exit_status, report.load.dead_letters) == (6, 3)
     letters = {
         (row["run_id"], row["reason"], bytes(row["body"])) for row in query(world.url, LETTERS)
     }
@@ -178,7 +178,7 @@ def test_a_small_answer_of_very_many_elements(world: World) -> None:
     good = b'{"id": "good", "status": "completed", "start_time": "2026-01-01T00:00:00Z", "end_time": "2026-01-01T00:00:01Z"}'
     world.simulator.steps_bodies[world.run] = b"[" + b",".join((*numbers, good)) + b"]"
     report = world.sync()
-    assert (report.exit_status, report.load.runs, report.load.set_aside) == (6, 2, 101)
+    assert (report.exit_status, report.load.runs, report.load.dead_letters) == (6, 2, 101)
     letters = {
         bytes(one["body"]): one["detail"]
         for one in query(world.url, "SELECT * FROM orchestra_etl.dead_letters")
@@ -189,7 +189,7 @@ def test_a_small_answer_of_very_many_elements(world: World) -> None:
     stored = query(world.url, "SELECT id FROM orchestra.steps WHERE run_id = %s", world.run)
     assert stored == [{"id": "good"}]
     query(world.url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
-    assert world.sync().load.set_aside == 0
+    assert world.sync().load.dead_letters == 0
     # Only the good step is left: the letters are settled.
     world.simulator.steps_bodies[world.run] = b"[" + good + b"]"
     query(world.url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
@@ -220,7 +220,7 @@ def test_refused_rows_are_found_one_by_one_up_to_a_bound(
 
     monkeypatch.setattr(Connection, "begin_nested", counted)
     report = world.sync()
-    assert (report.exit_status, report.load.runs, report.load.set_aside) == (6, 2, 101)
+    assert (report.exit_status, report.load.runs, report.load.dead_letters) == (6, 2, 101)
     assert len(savepoints) < 100
     assert query(world.url, "SELECT id FROM orchestra.steps WHERE run_id = %s", world.run) == [
         {"id": "s0000"}
@@ -255,7 +255,7 @@ def test_a_run_that_takes_the_database_too_long_costs_itself(
 
     monkeypatch.setattr(app, "Loader", Recording)
     report = world.sync(**IMPATIENT)
-    assert (report.exit_status, report.load.runs, report.load.failed, report.load.set_aside) == (
+    assert (report.exit_status, report.load.runs, report.load.failed, report.load.dead_letters) == (
         6,
         1,
         1,
@@ -274,7 +274,7 @@ def test_a_run_that_takes_the_database_too_long_costs_itself(
     query(world.url, "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'")
     loaded.clear()
     report = world.sync(**IMPATIENT)
-    assert (report.load.runs, report.load.failed, report.load.set_aside) == (1, 1, 0)
+    assert (report.load.runs, report.load.failed, report.load.dead_letters) == (1, 1, 0)
     assert sorted(map(sorted, loaded)) == sorted([[world.run], [world.other]])
     query(world.url, "DROP TRIGGER slow ON orchestra.steps")
     query(world.url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")

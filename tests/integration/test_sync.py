@@ -1,4 +1,4 @@
-"""Passes against the simulator: what is found, in what order it becomes final, and what trouble costs."""
+"""Syncs against the simulator: what is found, in what order it becomes final, and what trouble costs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from etl import app
 from etl.errors import ApiError, ApiUnavailable, ConfigurationError, KeyRefused
 from etl.pipeline import batches
 from etl.pipeline.loading import Loader, LoadReport
-from etl.pipeline.passes import PassReport
 from etl.pipeline.reading import Reading
+from etl.pipeline.sync import SyncReport
 from etl.simulator.history import History
 from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
@@ -30,15 +30,15 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class World:
-    """A server, a database, and passes from one to the other."""
+    """A server, a database, and syncs from one to the other."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         self.toml = configuration(*history.workflow_ids)
         self.variables = environment(url, simulator.base_url, ORCHESTRA_ETL_API__ATTEMPTS="1")
 
-    def sync(self, *only: str, **more: str) -> PassReport:
-        """One pass, every open run being due."""
+    def sync(self, *only: str, **more: str) -> SyncReport:
+        """One sync, every open run being due."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
@@ -46,14 +46,14 @@ class World:
             sync(load(self.folder, self.toml, {**self.variables, **more}), only or None)
         )
 
-    def backfill(self, *only: str) -> PassReport:
+    def backfill(self, *only: str) -> SyncReport:
         """One backfill."""
 
-        async def work() -> PassReport:
+        async def work() -> SyncReport:
             loaded = load(self.folder, self.toml, self.variables)
             with app.open_database(loaded) as database:
                 async with app.open_jobs(loaded, database) as jobs:
-                    return await jobs.passes.backfill(only or None, stop=asyncio.Event())
+                    return await jobs.syncer.backfill(only or None, stop=asyncio.Event())
 
         return asyncio.run(work())
 
@@ -94,7 +94,7 @@ def moving(tmp_path: Path, database_url: str) -> Iterator[World]:
 
 
 def test_live_runs_are_followed_to_their_end(moving: World) -> None:
-    """While runs start, progress and end, each pass leaves the database equal to what the API showed at that moment."""
+    """While runs start, progress and end, each sync leaves the database equal to what the API showed at that moment."""
     for _ in range(40):
         moving.history.freeze(moving.history.now())
         assert moving.sync().exit_status == 0
@@ -155,7 +155,7 @@ def test_a_reopened_run_is_read_again(moving: World) -> None:
 
 
 def test_runs_that_start_while_the_list_is_paged_are_found(moving: World) -> None:
-    """With five new runs between any two pages, two passes find everything, once."""
+    """With five new runs between any two pages, two syncs find everything, once."""
     moving.simulator.misbehave(Misbehaviour(grow_by=5, endpoints=("runs",), count=10))
     moving.sync(ORCHESTRA_ETL_API__PAGE_SIZE="10")
     moving.simulator.misbehave()
@@ -209,7 +209,7 @@ def test_a_list_of_no_workflows_is_not_believed_where_some_were_swept(
 def test_workflows_that_are_not_listed_are_missed_in_sight(
     world: World, answer: int, status: int
 ) -> None:
-    """Where all workflows are wanted and the API lists none, a pass ends with its error; a workflow that is named is loaded."""
+    """Where all workflows are wanted and the API lists none, a sync ends with its error; a workflow that is named is loaded."""
     world.simulator.misbehave(Misbehaviour(status=answer, endpoints=("workflows",)))
     named, other = world.history.workflow_ids
     world.toml = configuration(more=ALL)
@@ -337,7 +337,7 @@ def test_a_refused_workflow_stops_alone(world: World) -> None:
 
 
 def test_a_key_refused_in_the_middle_stops_and_loses_nothing(world: World) -> None:
-    """When the key is refused in the middle of the polls, the pass ends, no run stays claimed, and the next one completes."""
+    """When the key is refused in the middle of the polls, the sync ends, no run stays claimed, and the next one completes."""
     world.simulator.misbehave(
         Misbehaviour(delay=0.02, endpoints=("steps",)),
         Misbehaviour(status=401, run_id=world.history.run_ids(world.history.workflow_ids[0])[7]),
@@ -357,7 +357,7 @@ def test_a_key_refused_in_the_middle_stops_and_loses_nothing(world: World) -> No
 
 
 def test_an_api_that_is_down_is_not_asked_for_every_run(world: World) -> None:
-    """When every steps request fails, the pass ends with ApiUnavailable after a few of them, and the next one completes."""
+    """When every steps request fails, the sync ends with ApiUnavailable after a few of them, and the next one completes."""
     world.simulator.misbehave(Misbehaviour(status=500, endpoints=("steps",)))
     with pytest.raises(ApiUnavailable):
         world.sync()
@@ -372,7 +372,7 @@ def test_an_api_that_is_down_is_not_asked_for_every_run(world: World) -> None:
     ["html", "truncated", "cut-off", "server-error", "malformed", "rate-limited", "disconnecting"],
 )
 def test_what_goes_wrong_now_and_then_is_made_good(world: World, name: str) -> None:
-    """A third of all steps answers going wrong in one way: after some passes all is loaded exactly."""
+    """A third of all steps answers going wrong in one way: after some syncs all is loaded exactly."""
     from msgspec.structs import replace
 
     from etl.simulator.misbehaviour import MISBEHAVIOURS
@@ -606,7 +606,7 @@ def test_only_letters_that_hold_steps_are_taken_for_steps(world: World) -> None:
 
 
 def test_runs_that_a_dead_process_holds_are_waited_for(world: World) -> None:
-    """Runs claimed by a process that then died are read by the same pass as soon as their leases end."""
+    """Runs claimed by a process that then died are read by the same sync as soon as their leases end."""
     world.sync()
     query(
         world.url,

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event
 
 from etl.database import Database
-from etl.load.batch import RunWrite, Written
+from etl.load.batch import RunWrite, WriteReport
 from etl.load.upsert import write
 from etl.transform.decode import decode_steps
 from etl.transform.runs import decode_run
@@ -54,7 +54,7 @@ def found(run_id: str = "r", *, steps: str = "[]", **row: Any) -> RunWrite:
     )
 
 
-def written(database: Database, *runs: RunWrite) -> Written:
+def written(database: Database, *runs: RunWrite) -> WriteReport:
     """What a batch of its own changed."""
     return database.transaction(lambda connection: write(connection, runs))
 

@@ -186,7 +186,7 @@ def test_what_a_program_of_before_can_do(empty_database_url: str) -> None:
     )
     database = Database(url, patience=5)
     rollups.drain(database)
-    assert database.transaction(verification.verify).well
+    assert database.transaction(verification.verify).ok
     database.close()
     shown = query(
         url,

@@ -43,7 +43,7 @@ class ForgetfulHistory(History):
 
 
 class World:
-    """A server with live runs whose clock the test moves, a database, and passes from one to the other."""
+    """A server with live runs whose clock the test moves, a database, and syncs from one to the other."""
 
     def __init__(
         self, folder: Path, url: str, history: ForgetfulHistory, simulator: Simulator
@@ -55,7 +55,7 @@ class World:
         self.database = Database(url, patience=5)
 
     def follow(self, **more: str) -> None:
-        """One pass, every open run being due, and a refresh of the rollups."""
+        """One sync, every open run being due, and a refresh of the rollups."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )

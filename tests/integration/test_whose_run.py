@@ -152,7 +152,7 @@ class World:
         )
 
     def sync(self) -> int:
-        """One pass, every open run being due; its exit status."""
+        """One sync, every open run being due; its exit status."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
@@ -210,7 +210,7 @@ def _coverage(world: World, workflow: str) -> int:
 
 
 def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, server: Server) -> None:
-    """The second run is a letter with its row, ends the pass with 6 once, and shows in status, coverage, health and metrics."""
+    """The second run is a letter with its row, ends the sync with 6 once, and shows in status, coverage, health and metrics."""
     server.listed = {"a": ["1", "2"], "b": ["2", "3"]}
     world.configure(configuration("a"))
     assert world.sync() == 0

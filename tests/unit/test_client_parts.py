@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.errors import ConfigurationError, UnusableIdentifier
+from etl.errors import ConfigurationError, InvalidIdentifier
 from etl.extract.client import OrchestraClient
 from etl.extract.gunzip import PIECE_BYTES, Gunzip, gunzip
 from etl.extract.http_dates import http_date, retry_after
@@ -132,9 +132,9 @@ def test_unusable_identifiers(identifier: str) -> None:
 
     async def refused() -> int:
         async with OrchestraClient("http://127.0.0.1:1", api_key=lambda: "key") as client:
-            with pytest.raises(UnusableIdentifier) as workflow_refused:
+            with pytest.raises(InvalidIdentifier) as workflow_refused:
                 await client.run_page(identifier, offset=0, limit=1)
-            with pytest.raises(UnusableIdentifier) as run_refused:
+            with pytest.raises(InvalidIdentifier) as run_refused:
                 await client.steps("w", identifier)
             assert str(workflow_refused.value).isprintable()
             assert str(run_refused.value).isprintable()

@@ -133,7 +133,8 @@ def test_any_line_against_every_minute() -> None:
 def test_the_longest_pause(line: str, pause: int) -> None:
     """Nights, weekends and short months count, however often a line comes due just now."""
     found = {
-        cron.parse(line).longest_pause(date(2026, 2, 26) + timedelta(days=day)) for day in range(7)
+        cron.parse(line).longest_interval(date(2026, 2, 26) + timedelta(days=day))
+        for day in range(7)
     }
     assert found == {float(pause)}
 

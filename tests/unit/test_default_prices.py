@@ -23,7 +23,7 @@ from genai_prices.units import _get_registry
 
 from etl.analytics import default_prices, model_names
 from etl.analytics.amounts import PARTS, complete, own
-from etl.analytics.default_prices import Default, why_none
+from etl.analytics.default_prices import DefaultPrice, why_none
 from etl.usage import CONTEXT_TIERS, KINDS, STANDARD
 
 TODAY = date(2026, 11, 28)
@@ -275,7 +275,7 @@ def test_every_published_price_is_what_the_package_computes() -> None:
             continue
         for model in provider.models:
             for one in default_prices._of_tier(
-                model_names.Entry(provider, model), model.id, STANDARD
+                model_names.CatalogEntry(provider, model), model.id, STANDARD
             ):
                 past = one.valid_until is not None and one.valid_until <= TODAY
                 if past or one.valid_from > TODAY or "output" not in one.amounts or one.added:
@@ -348,7 +348,7 @@ def test_a_default_is_a_price_of_one_provider() -> None:
     for provider in get_snapshot().providers[:12]:
         for model in provider.models:
             seen: set[tuple[str, int, date]] = set()
-            found: tuple[Default, ...] = default_prices.default_prices(model.id)
+            found: tuple[DefaultPrice, ...] = default_prices.default_prices(model.id)
             assert len({one.provider for one in found}) <= 1
             for one in found:
                 key = (one.service_tier, one.above_input_tokens, one.valid_from)

@@ -19,7 +19,7 @@ import typer
 import yaml
 
 from etl.cli.commands import app
-from etl.settings.models import Service
+from etl.settings.models import ServiceSettings
 from etl.settings.sources import _KNOWN, _NAMED, _NO_SETTINGS, PREFIX
 from tests import dockerfile
 from tests.conftest import ROOT
@@ -36,7 +36,7 @@ MANIFESTS = [
     for manifest in yaml.safe_load_all(path.read_text())
 ]
 UNITS = sorted((DEPLOY / "systemd").iterdir())
-PORT = Service().port
+PORT = ServiceSettings().port
 CONTAINERS = (ROOT / "docs" / "how-to" / "containers.md").read_text()
 KUBERNETES = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text()
 
@@ -341,7 +341,7 @@ def test_the_crontab_line_runs_commands() -> None:
 def test_the_crontab_line_keeps_the_exit_status(
     tmp_path: Path, upgrade: int, sync: int, told: int | None
 ) -> None:
-    """Output goes to the logger; an exit status that is not 0 is printed, which cron mails; without the schema no pass begins."""
+    """Output goes to the logger; an exit status that is not 0 is printed, which cron mails; without the schema no sync begins."""
     variables, line = _cron()
     for name, text in (
         (

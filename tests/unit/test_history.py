@@ -416,10 +416,10 @@ def test_an_answer_that_was_cut_off_is_asked_for_once_more() -> None:
     workflow_id = history.workflow_ids[2]
     repeated = 0
     for run_id in history.run_ids(workflow_id):
-        steps, told = history.steps(run_id), history.told(run_id)
+        steps, expected = history.steps(run_id), history.expected(run_id)
         nodes = [step["node_id"] for step in steps]
         cut_off = [
-            told[step["id"]].cut_off for step in steps if step["node_id"] == "extract_fields"
+            expected[step["id"]].cut_off for step in steps if step["node_id"] == "extract_fields"
         ]
         assert len(cut_off) == (2 if cut_off[0] else 1)
         assert len(nodes) == len(set(nodes)) + len(cut_off) - 1 == 6 + len(cut_off)

@@ -9,11 +9,11 @@ import pytest
 
 from etl.ledger.lifecycle import (
     DERIVED_CHECKS,
-    Known,
+    Decision,
+    KnownRun,
     Observation,
     PollingPolicy,
-    Verdict,
-    judge,
+    decide,
     retry_in,
 )
 
@@ -22,11 +22,11 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 
-def _known(**more: Any) -> Known:
+def _known(**more: Any) -> KnownRun:
     fields: dict[str, Any] = {
         "opened_at": NOON - MINUTE, "listed": True, "read_digest": None, "checks": 0, "attempts": 0, "steps_observed_at": None,
     }  # fmt: skip
-    return Known(**{**fields, **more})
+    return KnownRun(**{**fields, **more})
 
 
 def _reading(**more: Any) -> Observation:
@@ -39,7 +39,7 @@ def _reading(**more: Any) -> Observation:
 
 def test_a_run_read_long_after_its_end_is_final_at_once() -> None:
     """History costs one read a run."""
-    assert judge(_known(), _reading(), POLICY) == Verdict("final", None, 1)
+    assert decide(_known(), _reading(), POLICY) == Decision("final", None, 1)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_run_read_long_after_its_end_is_final_at_once() -> None:
 )
 def test_a_run_not_known_to_be_over_for_a_minute_is_read_again(fields: dict[str, Any]) -> None:
     """Without the server's own word that it ended more than `settle_after` ago, one read is not enough."""
-    assert judge(_known(), _reading(**fields), POLICY) == Verdict("open", 60.0, 1)
+    assert decide(_known(), _reading(**fields), POLICY) == Decision("open", 60.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_second_read_settles_only_what_it_finds_unchanged(
     before: dict[str, Any], tracking: str
 ) -> None:
     """A run without an end is final after two equal reads of a finished run, `settle_after` apart."""
-    assert judge(_known(**before), _reading(run_end_time=None), POLICY).tracking == tracking
+    assert decide(_known(**before), _reading(run_end_time=None), POLICY).tracking == tracking
 
 
 @pytest.mark.parametrize("run_terminal", [True, False, None])
@@ -88,7 +88,7 @@ def test_a_run_with_an_open_step_is_never_final(run_terminal: bool | None) -> No
     """Whatever its own row says, and however often it was read."""
     known = _known(checks=9, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
     assert (
-        judge(known, _reading(run_terminal=run_terminal, steps_terminal=False), POLICY).tracking
+        decide(known, _reading(run_terminal=run_terminal, steps_terminal=False), POLICY).tracking
         == "open"
     )
 
@@ -99,21 +99,22 @@ def test_a_run_that_never_had_a_step_is_final_after_a_day(run_end_time: datetime
     over = _reading(has_steps=False, run_end_time=run_end_time)
     opened, reads = NOON, 0
     while (
-        verdict := judge(_known(opened_at=opened, read_digest=b"d", checks=9), over, POLICY)
+        verdict := decide(_known(opened_at=opened, read_digest=b"d", checks=9), over, POLICY)
     ).tracking == "open":
         assert verdict.due_in is not None
         assert verdict.due_in >= 5
         opened -= timedelta(seconds=verdict.due_in)
         reads += 1
-    assert verdict == Verdict("final", None, 10)
+    assert verdict == Decision("final", None, 10)
     assert (NOON - opened > timedelta(days=1), reads < 30) == (True, True)
     for digest in (None, b"other"):
-        assert judge(_known(opened_at=opened, read_digest=digest), over, POLICY) == Verdict(
+        assert decide(_known(opened_at=opened, read_digest=digest), over, POLICY) == Decision(
             "open", 60.0
         )
     soon = PollingPolicy(give_up_after=60.0)
     assert (
-        judge(_known(opened_at=NOON - 2 * MINUTE, read_digest=b"d"), over, soon).tracking == "final"
+        decide(_known(opened_at=NOON - 2 * MINUTE, read_digest=b"d"), over, soon).tracking
+        == "final"
     )
 
 
@@ -122,33 +123,33 @@ def test_a_run_without_steps_is_final_only_by_the_apis_word(run_terminal: bool |
     """Without a step and without a status that says it is over, it is followed like one that runs, then stale."""
     known = _known(checks=9, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
     none = _reading(has_steps=False, run_terminal=run_terminal)
-    assert judge(known, none, POLICY) == Verdict("open", 6.0)
+    assert decide(known, none, POLICY) == Decision("open", 6.0)
     old = _known(opened_at=NOON - timedelta(days=8), checks=9, read_digest=b"d")
-    assert judge(old, none, POLICY).tracking == "stale"
+    assert decide(old, none, POLICY).tracking == "stale"
 
 
 def test_a_run_that_its_own_row_calls_open_is_never_final() -> None:
     """Finished steps do not end a run of which the API says that it runs: its next step may be about to start."""
     known = _known(checks=9, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
-    assert judge(known, _reading(run_terminal=False), POLICY) == Verdict("open", 6.0)
+    assert decide(known, _reading(run_terminal=False), POLICY) == Decision("open", 6.0)
 
 
 def test_a_derived_end_needs_four_unchanged_re_checks() -> None:
     """Without a status of the API's own the re-checks follow after 1 m, 10 m, 1 h and 1 d; only the last one ends them."""
     known, pauses = _known(), []
     for _ in range(4):
-        verdict = judge(known, _reading(run_terminal=None), POLICY)
+        verdict = decide(known, _reading(run_terminal=None), POLICY)
         assert verdict.tracking == "open"
         pauses.append(verdict.due_in)
         known = _known(checks=verdict.checks, read_digest=b"d")
     assert pauses == list(DERIVED_CHECKS) == [60.0, 600.0, 3600.0, 86400.0]
-    assert judge(known, _reading(run_terminal=None), POLICY) == Verdict("final", None, 5)
+    assert decide(known, _reading(run_terminal=None), POLICY) == Decision("final", None, 5)
 
 
 def test_a_change_begins_the_re_checks_anew() -> None:
     """A derived end that changes at its last re-check is checked after a minute again."""
     known = _known(checks=4, read_digest=b"other")
-    assert judge(known, _reading(run_terminal=None), POLICY) == Verdict("open", 60.0, 1)
+    assert decide(known, _reading(run_terminal=None), POLICY) == Decision("open", 60.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -166,14 +167,14 @@ def test_a_change_begins_the_re_checks_anew() -> None:
 def test_an_open_run_is_asked_by_its_age(age: float, pause: float) -> None:
     """A tenth of its age, between the two limits; a clock that is behind does not make it negative."""
     known = _known(opened_at=NOON - timedelta(seconds=age))
-    assert judge(known, _reading(steps_terminal=False), POLICY) == Verdict("open", pause)
+    assert decide(known, _reading(steps_terminal=False), POLICY) == Decision("open", pause)
 
 
 def test_a_run_that_never_ends_is_stale_after_a_week() -> None:
     """Beyond `give_up_after` it is asked for once a day, and leaves that state as soon as it finishes."""
     known = _known(opened_at=NOON - timedelta(days=7, seconds=1))
-    assert judge(known, _reading(steps_terminal=False), POLICY) == Verdict("stale", 86400.0)
-    assert judge(known, _reading(), POLICY).tracking == "final"
+    assert decide(known, _reading(steps_terminal=False), POLICY) == Decision("stale", 86400.0)
+    assert decide(known, _reading(), POLICY).tracking == "final"
 
 
 def test_failed_reads_are_repeated_at_growing_pauses() -> None:

@@ -49,12 +49,12 @@ def events(stream: io.StringIO) -> list[dict[str, Any]]:
 def test_json_is_one_object_a_line_in_utc() -> None:
     """Away from a terminal an event is a JSON line: time in UTC, level and event first, then its keywords."""
     logs.configure("info", "auto", stream := io.StringIO())
-    log.info("swept", workflow="w\n1", new=3)
+    log.info("sweep_finished", workflow="w\n1", new=3)
     (event,) = events(stream)
     assert list(event) == ["timestamp", "level", "event", "workflow", "new"]
     assert (event["level"], event["event"], event["workflow"], event["new"]) == (
         "info",
-        "swept",
+        "sweep_finished",
         "w\n1",
         3,
     )
@@ -67,10 +67,10 @@ def test_json_is_one_object_a_line_in_utc() -> None:
 def test_a_terminal_gets_text_for_people() -> None:
     """On a terminal `auto` is the console form, and `console` is text without colours elsewhere."""
     logs.configure("info", "auto", terminal := Terminal())
-    log.warning("gap", workflow="w1")
+    log.warning("gap_found", workflow="w1")
     assert "\x1b[" in terminal.getvalue()
     logs.configure("info", "console", stream := io.StringIO())
-    log.warning("gap", workflow="w1")
+    log.warning("gap_found", workflow="w1")
     assert "gap" in stream.getvalue()
     assert "workflow=w1" in stream.getvalue()
     assert "\x1b[" not in stream.getvalue()
@@ -80,10 +80,10 @@ def test_a_terminal_gets_text_for_people() -> None:
 def test_logs_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Standard output is for results."""
     logs.configure("info", "json")
-    log.info("swept")
+    log.info("sweep_finished")
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert json.loads(printed.err)["event"] == "swept"
+    assert json.loads(printed.err)["event"] == "sweep_finished"
 
 
 def test_the_level_holds_back_what_is_below_it() -> None:
@@ -111,9 +111,9 @@ def test_libraries_speak_from_warning_up(name: str) -> None:
 def test_a_hidden_secret_appears_nowhere() -> None:
     """Masked in texts, keys, lists, objects, exceptions and libraries' messages, and in the forms a URL gives it."""
     logs.configure("debug", "json", stream := io.StringIO())
-    logs.hide(SECRET)
-    logs.hide("")
-    logs.hide(None)
+    logs.add_secret(SECRET)
+    logs.add_secret("")
+    logs.add_secret(None)
     log.info(
         f"key {SECRET}",
         url="http://h/?k=s3%2Fcret%20key&l=s3%2Fcret+key&m=s3/cret%20key",
@@ -136,8 +136,8 @@ def test_a_hidden_secret_appears_nowhere() -> None:
 
 def test_the_longest_secret_is_masked_first() -> None:
     """A secret that holds another leaves no rest behind."""
-    logs.hide("abc")
-    logs.hide("abcdef")
+    logs.add_secret("abc")
+    logs.add_secret("abcdef")
     assert logs.mask("abcdef abc") == "******** ********"
 
 
@@ -151,9 +151,9 @@ def test_of_a_strange_exception_only_the_type_is_shown() -> None:
         log.exception("failed")
         log.error("failed", cause=error)
         logging.getLogger("apscheduler").error("job raised\npayload", exc_info=True)
-        logs.trace(error)
+        logs.log_traceback(error)
         logs.configure("debug", "json", stream)
-        logs.trace(error)
+        logs.log_traceback(error)
     assert [event.get("error") or event["cause"] for event in events(stream)] == ["ValueError"] * 5
     *quiet, traced = stream.getvalue().splitlines()
     assert "payload" not in "".join(quiet)
@@ -177,7 +177,7 @@ def test_a_closed_stream_stops_nothing(capsys: pytest.CaptureFixture[str]) -> No
     stream = io.StringIO()
     logs.configure("info", "json", stream)
     stream.close()
-    log.info("swept", payload="x")
+    log.info("sweep_finished", payload="x")
     assert capsys.readouterr().err == ""
 
 
@@ -185,7 +185,7 @@ def test_configuring_twice_logs_once() -> None:
     """The second call replaces the first instead of adding to it."""
     logs.configure("info", "json", first := io.StringIO())
     logs.configure("info", "json", second := io.StringIO())
-    log.info("swept")
+    log.info("sweep_finished")
     assert first.getvalue() == ""
     assert len(events(second)) == 1
     assert sys.stderr not in [

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from etl import errors
-from etl.records import Reason
+from etl.records import RejectionReason
 from tests.conftest import ROOT
 
 RUNBOOK = (ROOT / "docs" / "how-to" / "operations.md").read_text()
@@ -25,7 +25,7 @@ def _headings(section: str) -> set[str]:
 
 def test_every_reason_of_a_dead_letter_is_explained() -> None:
     """No more and no fewer reasons than the code has."""
-    assert _headings("Dead letters") == set(get_args(Reason))
+    assert _headings("Dead letters") == set(get_args(RejectionReason))
 
 
 def test_every_exit_status_is_explained() -> None:

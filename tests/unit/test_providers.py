@@ -13,8 +13,8 @@ import pytest
 from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
 from msgspec.structs import replace
 
-from etl.simulator.answers import Told
 from etl.simulator.history import History
+from etl.simulator.model_calls import Expected
 from etl.simulator.providers import MODELS
 from etl.transform.decode import decode_steps
 from etl.transform.states import StateMap
@@ -43,19 +43,23 @@ def a_history(**options: Any) -> History:
 
 
 @cache
-def answers() -> dict[str, list[tuple[dict[str, Any], Told]]]:
+def answers() -> dict[str, list[tuple[dict[str, Any], Expected]]]:
     """The answers of a history without failures, by the model that was asked for, with what they are said to mean."""
     history = a_history(failure_rate=0)
     found = defaultdict(list)
     for workflow_id in history.workflow_ids:
         for run_id in history.run_ids(workflow_id):
-            told = history.told(run_id)
+            expected = history.expected(run_id)
             for step in history.steps(run_id):
                 if step["node_id"] == "check_supplier":
-                    found["sonar"].append((step["outputs"]["result"]["data"], told.pop(step["id"])))
+                    found["sonar"].append(
+                        (step["outputs"]["result"]["data"], expected.pop(step["id"]))
+                    )
                 elif "model" in step["inputs"]:
-                    found[step["inputs"]["model"]].append((step["outputs"], told.pop(step["id"])))
-            assert told == {}
+                    found[step["inputs"]["model"]].append(
+                        (step["outputs"], expected.pop(step["id"]))
+                    )
+            assert expected == {}
     return found
 
 
@@ -83,11 +87,11 @@ def test_others_read_the_answers_as_they_are_meant(model: str, provider: str, fl
     """The extractors of genai-prices, who do not know the simulator, find in each answer what it is said to mean."""
     reader = find_provider_by_id(get_snapshot().providers, provider)
     assert reader is not None
-    for outputs, told in answers()[model]:
+    for outputs, expected in answers()[model]:
         name, read = reader.extract_usage(outputs, api_flavor=flavor)
-        assert name == told.model
+        assert name == expected.model
         for ours, theirs in WITNESSED.items():
-            assert (getattr(told.usage, ours) or 0) == (getattr(read, theirs, None) or 0), (
+            assert (getattr(expected.usage, ours) or 0) == (getattr(read, theirs, None) or 0), (
                 ours,
                 outputs,
             )
@@ -98,7 +102,7 @@ def test_the_reader_finds_what_is_meant() -> None:
     history = a_history()
     for workflow_id in history.workflow_ids:
         for run_id in history.run_ids(workflow_id, 300):
-            steps, told = history.steps(run_id), history.told(run_id)
+            steps, expected = history.steps(run_id), history.expected(run_id)
             found = decode_steps(
                 msgspec.json.encode(steps),
                 workflow_id=workflow_id,
@@ -108,14 +112,14 @@ def test_the_reader_finds_what_is_meant() -> None:
             )
             assert found.drift == ()
             for step, shown in zip(found.steps, steps, strict=True):
-                meant = told.get(step.id, Told(NO_USAGE))
+                meant = expected.get(step.id, Expected(NO_USAGE))
                 assert replace(step.usage, usage_kinds=0) == meant.usage, shown["outputs"]
                 assert step.usage.usage_kinds == sum(BITS[name] for name in charged(meant.usage))
                 assert (step.response_model, step.finish_reason) == (
                     meant.model,
                     meant.finish_reason,
                 ), shown["outputs"]
-                if step.id in told:
+                if step.id in expected:
                     assert step.node_type == (
                         "integration" if "app_name" in shown["inputs"] else "model"
                     )
@@ -123,43 +127,48 @@ def test_the_reader_finds_what_is_meant() -> None:
 
 def test_what_only_some_answers_say() -> None:
     """Searches of the web, tiers of service, costs and the end of an answer are what stands in the answer."""
-    for outputs, told in answers()["gpt-5-mini"]:
+    for outputs, expected in answers()["gpt-5-mini"]:
         searches = [item for item in outputs["output"] if item["type"] == "web_search_call"]
-        assert (told.usage.web_searches or 0) == len(searches)
-        assert told.cut_off == (outputs["status"] == "incomplete")
-    for outputs, told in answers()["claude-sonnet-4-5"]:
-        assert told.usage.web_searches == outputs["usage"]["server_tool_use"]["web_search_requests"]
-        assert told.cut_off == (outputs["stop_reason"] == told.finish_reason == "max_tokens")
-    for outputs, told in answers()["openai/gpt-4o"]:
+        assert (expected.usage.web_searches or 0) == len(searches)
+        assert expected.cut_off == (outputs["status"] == "incomplete")
+    for outputs, expected in answers()["claude-sonnet-4-5"]:
+        assert (
+            expected.usage.web_searches
+            == outputs["usage"]["server_tool_use"]["web_search_requests"]
+        )
+        assert expected.cut_off == (
+            outputs["stop_reason"] == expected.finish_reason == "max_tokens"
+        )
+    for outputs, expected in answers()["openai/gpt-4o"]:
         usage = outputs["usage"]
         upstream = usage["cost_details"]["upstream_inference_cost"] if usage["is_byok"] else 0
-        assert told.usage.reported_cost == Decimal(str(usage["cost"])) + Decimal(str(upstream))
-    for outputs, told in answers()["sonar"]:
-        assert told.usage.reported_cost == Decimal(str(outputs["usage"]["cost"]["total_cost"]))
+        assert expected.usage.reported_cost == Decimal(str(usage["cost"])) + Decimal(str(upstream))
+    for outputs, expected in answers()["sonar"]:
+        assert expected.usage.reported_cost == Decimal(str(outputs["usage"]["cost"]["total_cost"]))
 
 
 def test_every_kind_and_tier_occurs() -> None:
     """The history holds each kind of usage that its providers charge apart, tiers of service, long inputs and cut answers."""
-    told = [one for found in answers().values() for _, one in found]
-    kinds = {name for one in told for name in charged(one.usage)}
+    expected = [one for found in answers().values() for _, one in found]
+    kinds = {name for one in expected for name in charged(one.usage)}
     assert kinds == {
         "input_tokens", "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens", "input_audio_tokens",
         "input_image_tokens", "output_tokens", "reasoning_tokens", "web_searches",
     }  # fmt: skip
-    assert {one.usage.service_tier for one in told} == {None, "standard", "batch", "flex"}
-    assert {one.finish_reason for one in told if one.cut_off} == {
+    assert {one.usage.service_tier for one in expected} == {None, "standard", "batch", "flex"}
+    assert {one.finish_reason for one in expected if one.cut_off} == {
         "length", "max_output_tokens", "max_tokens", "MAX_TOKENS",
     }  # fmt: skip
-    assert any(one.usage.reported_cost for one in told)
-    long = [one for one in told if (one.usage.input_tokens or 0) > 200_000]
+    assert any(one.usage.reported_cost for one in expected)
+    long = [one for one in expected if (one.usage.input_tokens or 0) > 200_000]
     assert {one.model for one in long} == {"claude-sonnet-4-5-20250929", "gemini-2.5-pro"}
-    assert len(long) < len(told) / 50
+    assert len(long) < len(expected) / 50
 
 
 def test_parts_add_up() -> None:
     """No part is larger than what contains it, and the total is the sum of input and output."""
     for found in answers().values():
-        for _, told in found:
-            usage = told.usage
+        for _, expected in found:
+            usage = expected.usage
             assert all(quantity > 0 for quantity in charged(usage).values())
             assert usage.total_tokens == (usage.input_tokens or 0) + (usage.output_tokens or 0)

@@ -21,7 +21,7 @@ from etl.records import DecodedSteps
 from etl.settings import load
 from etl.transform.decode import decode_steps
 from etl.transform.generation import REMOVED_ERROR, is_error
-from etl.transform.redact import UNTOUCHED, Action, NotRedactable, Policy, Redaction, Rule
+from etl.transform.redact import UNTOUCHED, Action, NotRedactable, Policy, Redaction, RedactionRule
 from etl.transform.runs import decode_page, decode_run, decode_single_run
 from etl.transform.scanner import Members, split
 from etl.transform.states import StateMap
@@ -32,9 +32,12 @@ CANARY = "canary-7f3a"
 STATES = StateMap()
 
 
-def policy(*rules: tuple[str, Action] | Rule, key: str = KEY) -> Policy:
+def policy(*rules: tuple[str, Action] | RedactionRule, key: str = KEY) -> Policy:
     """The policy with these rules, for any workflow."""
-    made = [rule if isinstance(rule, Rule) else Rule(rule[0], rule[1]) for rule in rules]
+    made = [
+        rule if isinstance(rule, RedactionRule) else RedactionRule(rule[0], rule[1])
+        for rule in rules
+    ]
     found = Redaction(made, key).policy("w")
     assert found is not None
     return found
@@ -49,12 +52,12 @@ def element(own: bytes) -> tuple[Raw, Members]:
     return raw, members
 
 
-def redacted(own: bytes, *rules: tuple[str, Action] | Rule) -> bytes:
+def redacted(own: bytes, *rules: tuple[str, Action] | RedactionRule) -> bytes:
     """What these rules leave of a step."""
     return bytes(policy(*rules).step(*element(own)).own)
 
 
-def after(value: object, *rules: tuple[str, Action] | Rule) -> Any:
+def after(value: object, *rules: tuple[str, Action] | RedactionRule) -> Any:
     """What these rules leave of a step, parsed."""
     return json.loads(redacted(json.dumps(value).encode(), *rules))
 
@@ -164,7 +167,7 @@ def test_filters_compare_numbers() -> None:
 
 def test_rules_of_a_node() -> None:
     """A rule with a node applies to steps of exactly that node; one without, to every step and to the run's own row."""
-    rules = policy(Rule("$.inputs", "drop", node="A"), ("$.outputs", "drop"))
+    rules = policy(RedactionRule("$.inputs", "drop", node="A"), ("$.outputs", "drop"))
     left = {}
     for node in ("A", "a", None):
         body = json.dumps({"id": "s", "node_id": node, "inputs": 1, "outputs": 2}).encode()
@@ -185,14 +188,17 @@ def test_rules_of_a_node() -> None:
 def test_rules_of_a_workflow() -> None:
     """A workflow gets its own rules and those for all; one that none applies to has no policy."""
     redaction = Redaction(
-        [Rule("$.a", "drop", workflow="w1"), Rule("$.b", "drop", workflow="w2")], KEY
+        [RedactionRule("$.a", "drop", workflow="w1"), RedactionRule("$.b", "drop", workflow="w2")],
+        KEY,
     )
     one, two = redaction.policy("w1"), redaction.policy("w2")
     assert one is not None
     assert two is not None
     assert redaction.policy("w3") is None
     assert set(redaction.policies) == {one.version, two.version}
-    both = Redaction([Rule("$.a", "drop", workflow="w1"), Rule("$.b", "drop")], KEY)
+    both = Redaction(
+        [RedactionRule("$.a", "drop", workflow="w1"), RedactionRule("$.b", "drop")], KEY
+    )
     assert [len(both.policy(name).rules) for name in ("w1", "w2")] == [2, 1]  # type: ignore[union-attr]
     assert Redaction().policy("w") is None
 
@@ -203,13 +209,13 @@ def test_the_version_follows_from_what_the_rules_do() -> None:
     assert (
         base.version
         == policy(("$['a']['b']", "mask")).version
-        == policy(Rule("$.a.b", "mask", workflow="w")).version
+        == policy(RedactionRule("$.a.b", "mask", workflow="w")).version
     )
     assert base.version == "1ffe9606de80"
     others = [
         policy(("$.a.c", "mask")),
         policy(("$.a.b", "hash")),
-        policy(Rule("$.a.b", "mask", node="n")),
+        policy(RedactionRule("$.a.b", "mask", node="n")),
         policy(("$.a.b", "mask"), key=KEY[::-1]),
     ]
     assert len({base.version, *(other.version for other in others)}) == 5

@@ -487,7 +487,7 @@ def test_a_list_that_is_emptied_under_the_walk_is_missed(watermark_size: int) ->
 
 def test_a_long_list_is_remembered_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond what is remembered exactly, a list is walked to its end all the same, and one that goes round is noticed."""
-    monkeypatch.setattr("etl.extract.list_page.Seen._EXACTLY", 300)
+    monkeypatch.setattr("etl.extract.list_page.SeenRows._EXACTLY", 300)
     for goes_round in (False, True):
         walking, seen = RunListWalker(watermark_size=0, max_pages=1_000), set()
         while (page := walking.next_page()) is not None:

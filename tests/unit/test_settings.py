@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from etl.errors import ConfigurationError
 from etl.settings import Settings, load, mask_url, sources
-from etl.settings.prices import ModelPrice
+from etl.settings.prices import PriceSettings
 from etl.usage import CALLS, KINDS
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "etl.toml"
@@ -57,7 +57,7 @@ def test_every_setting_stands_in_the_example() -> None:
     assert missing == ["api_key", "key", "rules"]
     assert "[[redaction.rules]]" in text
     assert "[[prices]]" in text
-    assert all(f"# {key} = " in text for key in ModelPrice.model_fields)
+    assert all(f"# {key} = " in text for key in PriceSettings.model_fields)
     assert all(
         f"{key} = " in text
         for key in ("id", "name", "interval", "cron", "discover", "runs", "labels")
@@ -552,7 +552,7 @@ def test_prices_are_read_exactly(tmp_path: Path) -> None:
 def test_every_kind_has_a_price(tmp_path: Path) -> None:
     """Each kind of usage may have a price of its own, for a tier of service and a length of the input."""
     parts = [kind.price for kind in (*KINDS, CALLS)]
-    assert set(parts) < set(ModelPrice.model_fields)
+    assert set(parts) < set(PriceSettings.model_fields)
     lines = "\n".join(f"{part} = {number}" for number, part in enumerate(parts))
     toml = f'[[prices]]\nmodel = "m"\n{lines}\nservice_tier = "Batch"\nabove_input_tokens = 200000'
     [price] = read(tmp_path, toml).prices

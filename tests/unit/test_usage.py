@@ -14,8 +14,8 @@ import pytest
 from genai_prices.data_snapshot import get_snapshot
 from msgspec import Raw
 
-from etl.transform.bodies import CONTAINERS
 from etl.transform.generation import Generation, read_generation
+from etl.transform.model_responses import CONTAINERS
 from etl.transform.usage_names import ALL, FINISH_REASONS, NAMES, Name, tree
 from etl.usage import BITS, KINDS, Usage, charged
 from tests.provider_bodies import SAMPLES, Sample
@@ -42,7 +42,7 @@ def test_every_shape(sample: Sample) -> None:
     seen = read(sample.body)
     assert told(seen.usage) == sample.usage
     assert (seen.response_model, seen.finish_reason) == (sample.model, sample.finish_reason)
-    assert seen.oddities == ()
+    assert seen.deviations == ()
 
 
 # Our kinds by the names of genai-prices.
@@ -129,7 +129,7 @@ def test_several_responses_without_ids(response: dict[str, Any]) -> None:
     assert read([response]).usage.input_tokens in (8, 26)
     several = read({"result": {"data": [response, response]}})
     assert told(several.usage) == {"unread_quantities": 2}
-    assert [(odd.path, odd.kind) for odd in several.oddities] == [
+    assert [(one.path, one.kind) for one in several.deviations] == [
         ("outputs.result.data[].usage", "unknown_usage")
     ]
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_read_is_counted(name: str, wrong: object) -> None:
     assert seen.usage.unread_quantities == 1
     assert (seen.usage.input_tokens, seen.usage.output_tokens).count(5) == 1
     assert seen.usage.total_tokens is None
-    assert len(seen.oddities) == 1
+    assert len(seen.deviations) == 1
 
 
 @pytest.mark.parametrize("name", ["chunks", "events", "stream"])
@@ -209,7 +209,7 @@ def test_what_does_not_fit_is_left_out(
     """A part that is larger than what contains it is left out and counted as drift; the whole stays."""
     seen = read({"choices": [], "usage": usage})
     assert told(seen.usage) == {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, **left}
-    assert {(odd.path, odd.kind) for odd in seen.oddities} == {
+    assert {(one.path, one.kind) for one in seen.deviations} == {
         (path, "implausible_number") for path in paths
     }
 
@@ -238,7 +238,7 @@ def test_what_does_not_fit_is_left_out(
 )  # fmt: skip
 def test_what_looks_like_usage_is_counted(outputs: Any, paths: list[str]) -> None:
     """Numbers under a name that tells of tokens or usage, which no row of the table has, are drift with their path."""
-    found = [(odd.path, odd.kind) for odd in read(outputs).oddities]
+    found = [(one.path, one.kind) for one in read(outputs).deviations]
     assert sorted(found) == sorted((path, "unknown_usage") for path in paths)
 
 
@@ -308,7 +308,7 @@ def test_no_cost(cost: object) -> None:
         {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": cost}}
     )
     assert seen.usage.reported_cost is None
-    assert [odd.path for odd in seen.oddities] == ["outputs.usage.cost"]
+    assert [one.path for one in seen.deviations] == ["outputs.usage.cost"]
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def _check(seen: Generation) -> None:
                 kind.name,
                 usage,
             )
-    assert len(seen.oddities) <= 20
+    assert len(seen.deviations) <= 20
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -484,7 +484,7 @@ def test_the_usual_way_is_the_tables_way() -> None:
             assert set(told(usual.usage)) <= {"service_tier", "unread_quantities"}
             continue
         assert usual.usage == by_table.usage, usage
-        assert [odd.kind for odd in usual.oddities] == [odd.kind for odd in by_table.oddities]
+        assert [one.kind for one in usual.deviations] == [one.kind for one in by_table.deviations]
 
 
 @pytest.mark.parametrize(
@@ -513,7 +513,7 @@ def test_reading_is_bounded(outputs: bytes) -> None:
     start = time.process_time()
     seen = read_generation(None, Raw(outputs))
     assert time.process_time() - start < 2
-    assert len(seen.oddities) <= 20
+    assert len(seen.deviations) <= 20
 
 
 def test_the_page_lists_the_names() -> None:

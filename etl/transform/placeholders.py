@@ -50,7 +50,7 @@ PLACES: Mapping[str, Places] = {
 """Where the columns stand in inputs and outputs, by column."""
 
 
-def stand_in(name: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+def placeholder(name: str, stored: Mapping[str, Any]) -> dict[str, Any]:
     """The payload of this name, made of the columns of a step."""
     payload: dict[str, Any] = {}
     for column, places in PLACES[name].items():
@@ -61,9 +61,9 @@ def stand_in(name: str, stored: Mapping[str, Any]) -> dict[str, Any]:
     return payload
 
 
-def left_of(name: str, stored: Mapping[str, Any], left: object) -> dict[str, Any]:
+def columns_left(name: str, stored: Mapping[str, Any], left: object) -> dict[str, Any]:
     """What is left of each column in `left`, the payload of this name after the rules: of numbers all or nothing."""
-    before = stand_in(name, stored)
+    before = placeholder(name, stored)
     columns: dict[str, Any] = {}
     for column, places in PLACES[name].items():
         columns[column] = value = stored[column]

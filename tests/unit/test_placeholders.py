@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from etl.transform.redact import Redaction, Rule
-from etl.transform.stand_ins import PLACES
+from etl.transform.placeholders import PLACES
+from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.stored import StoredPayload, StoredRow, redact_names, redact_step
 from etl.usage import BITS, KINDS, Usage, charged
 
@@ -40,7 +40,7 @@ def _path(payload: str, place: tuple[str, ...]) -> str:
 
 
 def _left(path: str, action: Any = "drop") -> dict[str, Any]:
-    policy = Redaction([Rule(path, action)], "k" * 32).policy("w")
+    policy = Redaction([RedactionRule(path, action)], "k" * 32).policy("w")
     assert policy is not None
     return redact_step(StoredRow(_STORED, {"inputs": _GONE, "outputs": _GONE}), policy).columns
 
@@ -84,7 +84,7 @@ def test_texts_are_masked_and_other_places_untouched() -> None:
 def test_models_of_hours(name: str, is_call: bool) -> None:
     """The model by which steps were counted goes by a rule for whichever name it was read under."""
     for path, expected in ((f"$.outputs.{name}", None), ("$.outputs.other", "m")):
-        policy = Redaction([Rule(path, "drop")], "k" * 32).policy("w")
+        policy = Redaction([RedactionRule(path, "drop")], "k" * 32).policy("w")
         assert policy is not None
         names = redact_names(policy, organization_id="o", node_id="n", model="m", is_call=is_call)
         assert names == ("o", expected)

@@ -36,7 +36,7 @@ class Limits(NamedTuple):
 LIMITS = Limits()
 
 
-class Page(NamedTuple):
+class HttpResponse(NamedTuple):
     """An answer."""
 
     body: bytes
@@ -46,7 +46,7 @@ class Page(NamedTuple):
 
 @asynccontextmanager
 async def served(
-    pages: Mapping[str, Callable[[], Page]], host: str, port: int, limits: Limits = LIMITS
+    pages: Mapping[str, Callable[[], HttpResponse]], host: str, port: int, limits: Limits = LIMITS
 ) -> AsyncIterator[None]:
     """Serve these pages, by path, until the block ends.
 
@@ -76,7 +76,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        pages: Mapping[str, Callable[[], Page]],
+        pages: Mapping[str, Callable[[], HttpResponse]],
         limits: Limits,
         others: dict[_Connection, None],
     ) -> None:
@@ -106,7 +106,7 @@ class _Connection(asyncio.Protocol):
         if self._head.find(b"\r\n\r\n", start) >= 0 or self._head.find(b"\n\n", start) >= 0:
             self._answer(*_request(bytes(self._head)))
         elif len(self._head) > self._limits.head_bytes:
-            self._send(Page(b"the request's head is too long\n", 431))
+            self._send(HttpResponse(b"the request's head is too long\n", 431))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._others.pop(self, None)
@@ -123,18 +123,20 @@ class _Connection(asyncio.Protocol):
     def _answer(self, method: str, path: str) -> None:
         page = self._pages.get(path)
         if method not in {"GET", "HEAD"}:
-            self._send(Page(b"only GET and HEAD\n", 405))
+            self._send(HttpResponse(b"only GET and HEAD\n", 405))
         elif page is None:
-            self._send(Page(b"no such page\n", 404))
+            self._send(HttpResponse(b"no such page\n", 404))
         else:
             try:
                 answer = page()
             except Exception as error:
-                log.error("page_failed", path=path, problem=type(error).__name__, exc_info=error)
-                answer = Page(b"the page cannot be made; the log says why\n", 500)
+                log.error(
+                    "response_failed", path=path, problem=type(error).__name__, exc_info=error
+                )
+                answer = HttpResponse(b"the page cannot be made; the log says why\n", 500)
             self._send(answer, with_body=method == "GET")
 
-    def _send(self, page: Page, *, with_body: bool = True) -> None:
+    def _send(self, page: HttpResponse, *, with_body: bool = True) -> None:
         self._answered = True
         self._head.clear()
         assert self._transport is not None

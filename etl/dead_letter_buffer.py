@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from etl.records import Reason, Rejected
+from etl.records import Rejected, RejectionReason
 
 MAX_LETTERS = 100
 """So many are kept one by one, and as many stand for those that are alike: more than anybody looks at."""
@@ -20,13 +20,13 @@ MAX_BYTES = 32 * 1024 * 1024
 """The most that the letters of one answer hold. What is larger is hashed whole, and kept as far as this goes."""
 
 
-class SetAside:
+class DeadLetterBuffer:
     """Gathers what is set aside of one answer, in memory of at most `MAX_BYTES` and some kilobytes."""
 
     def __init__(self, found: Iterable[Rejected] = ()) -> None:
         self._letters: list[Rejected] = []
-        self._alike: dict[tuple[Reason, str, str | bytes], _Others] = {}
-        self._others: dict[tuple[Reason, bool], _Others] = {}
+        self._alike: dict[tuple[RejectionReason, str, str | bytes], _Others] = {}
+        self._others: dict[tuple[RejectionReason, bool], _Others] = {}
         self._room = MAX_BYTES
         for one in found:
             self.add(one)
@@ -104,7 +104,7 @@ class _Others:
         self._body += element
         return len(element) + 1
 
-    def letter(self, reason: Reason) -> Rejected:
+    def letter(self, reason: RejectionReason) -> Rejected:
         detail = f"And {self.count:,} more: {self._detail}"
         if not self._is_whole:
             detail += f" Of their {self._bytes:,} bytes the first {len(self._body) - 1:,} are kept."

@@ -129,10 +129,10 @@ def step_rollup(steps: str) -> str:
         ) AS judged
         GROUP BY workflow_id, hour, {", ".join(NODE)}, bucket, failures
         """,
-        "hour",
-        NODE,
-        STEP_COUNTS,
-        USAGE_SUMS,
+        when="hour",
+        names=NODE,
+        counts=STEP_COUNTS,
+        sums=USAGE_SUMS,
     )
 
 
@@ -156,10 +156,10 @@ def run_rollup(runs: str) -> str:
         ) AS judged
         GROUP BY workflow_id, hour, organization_id, bucket, failures
         """,
-        "hour",
-        ("organization_id",),
-        RUN_COUNTS,
-        (),
+        when="hour",
+        names=("organization_id",),
+        counts=RUN_COUNTS,
+        sums=(),
     )
 
 
@@ -190,28 +190,37 @@ def _added_up(
         ) AS entries
         GROUP BY workflow_id, {when}, {", ".join(names)}, bucket, failures
         """,
-        when,
-        names,
-        counts,
-        sums,
+        when=when,
+        names=names,
+        counts=counts,
+        sums=sums,
     )
 
 
 def step_rollup_daily(rollup: str) -> str:
     """The query of `step_rollup_daily` over these rows of `step_rollup`."""
     return _added_up(
-        rollup, "day", "CAST(r.hour AT TIME ZONE 'UTC' AS date)", NODE, STEP_COUNTS, USAGE_SUMS
+        rollup,
+        when="day",
+        time="CAST(r.hour AT TIME ZONE 'UTC' AS date)",
+        names=NODE,
+        counts=STEP_COUNTS,
+        sums=USAGE_SUMS,
     )
 
 
 def added_steps(rollup: str) -> str:
     """These rows of `step_rollup`, those of the same node added up."""
-    return _added_up(rollup, "hour", "r.hour", NODE, STEP_COUNTS, USAGE_SUMS)
+    return _added_up(
+        rollup, when="hour", time="r.hour", names=NODE, counts=STEP_COUNTS, sums=USAGE_SUMS
+    )
 
 
 def added_runs(rollup: str) -> str:
     """These rows of `run_rollup`, those of the same organisation added up."""
-    return _added_up(rollup, "hour", "r.hour", ("organization_id",), RUN_COUNTS, ())
+    return _added_up(
+        rollup, when="hour", time="r.hour", names=("organization_id",), counts=RUN_COUNTS, sums=()
+    )
 
 
 def step_failures(steps: str) -> str:

@@ -10,12 +10,12 @@ from msgspec import Raw, Struct
 
 from etl.transform.fields import MAX_TEXT_CHARACTERS, text_of
 from etl.transform.scanner import REFUSALS
-from etl.transform.usage_names import FINISH_REASONS, MODELS, Node
+from etl.transform.usage_names import FINISH_REASONS, MODELS, NameTree
 from etl.transform.usage_reading import (
     NAMES,
     UNREAD,
+    Deviations,
     Found,
-    Oddities,
     gather,
     looks_like_usage,
     note_unknown,
@@ -96,7 +96,7 @@ _CONTAINERS = frozenset(CONTAINERS)
 _HOLD = _TELL | _CONTAINERS
 
 
-def may_tell_usage(value: Raw, depth: int = 0) -> bool:
+def may_hold_usage(value: Raw, depth: int = 0) -> bool:
     """Whether it is worth while to look for a response in a value: most payloads hold none, and are told apart fast."""
     first = memoryview(value)[0]
     if first == _OBJECT:
@@ -109,19 +109,19 @@ def may_tell_usage(value: Raw, depth: int = 0) -> bool:
                 return True
             # Without the cost of any(): this is asked of every step.
             for name in _CONTAINERS & members.keys():
-                if depth < _MAX_DEPTH and may_tell_usage(members[name], depth + 1):
+                if depth < _MAX_DEPTH and may_hold_usage(members[name], depth + 1):
                     return True
         names = "\n".join(members)
         if ("oken" in names or "sage" in names) and any(map(looks_like_usage, members)):
             return True
-        return len(members) <= _FEW and any(map(_may_hold_usage, members.values()))
+        return len(members) <= _FEW and any(map(_object_may_hold_usage, members.values()))
     if first in b'["':
         text = bytes(value)
         return b"usage" in text or b"oken" in text or b"eval_count" in text
     return False
 
 
-def _may_hold_usage(value: Raw) -> bool:
+def _object_may_hold_usage(value: Raw) -> bool:
     """Whether an object may hold usage, at any depth. Arrays are left alone: most are long, of documents or rows."""
     view = memoryview(value)
     return view[0] == _OBJECT and view.nbytes <= _MAX_USAGE_BYTES and _USAGE in bytes(view)
@@ -130,7 +130,16 @@ def _may_hold_usage(value: Raw) -> bool:
 class Completion:
     """The response of a model, as far as it tells of usage; the events of one stream are one response."""
 
-    __slots__ = ("_at", "_ids", "_oddities", "_told", "_unknown", "_uses", "finish_reason", "model")
+    __slots__ = (
+        "_at",
+        "_deviations",
+        "_ids",
+        "_told",
+        "_unknown",
+        "_uses",
+        "finish_reason",
+        "model",
+    )
 
     def __init__(self) -> None:
         self.model: str | None = None
@@ -140,26 +149,26 @@ class Completion:
         self._at: str | None = None
         self._ids: set[str] = set()
         self._unknown: list[tuple[str, str, Raw]] = []
-        self._oddities = Oddities()
+        self._deviations = Deviations()
 
     @property
     def is_found(self) -> bool:
         """Whether anything tells usage."""
         return self._at is not None or "ResponseMetadata" in self._told
 
-    def read(self) -> tuple[Found, Oddities]:
+    def read(self) -> tuple[Found, Deviations]:
         """What it tells, and what of it could not be read."""
         found: Found = {}
         if not self.is_found:
             for path, name, raw in self._unknown:
-                note_unknown(name, _decoded(raw), self._oddities, path)
+                note_unknown(name, _decoded(raw), self._deviations, path)
         elif len(self._ids) > 1:
             # Several responses, not one: their sum would have neither one model nor one length of
             # input.
-            self._oddities.note(f"{self._at}.usage", "unknown_usage", [])
+            self._deviations.note(f"{self._at}.usage", "unknown_usage", [])
             found[UNREAD] = len(self._ids)
         else:
-            gather(NAMES, self._told, found, self._oddities, self._at or OUTPUTS)
+            gather(NAMES, self._told, found, deviations=self._deviations, path=self._at or OUTPUTS)
             if (searches := self._uses.pop("grounding", None)) is not None:
                 by_prompt = (
                     self.model is not None and _CHARGED_BY_PROMPT.match(self.model) is not None
@@ -167,7 +176,7 @@ class Completion:
                 self._uses["web_searches"] = min(searches, 1) if by_prompt else searches
             for name, count in self._uses.items():
                 found.setdefault(name, count)
-        return found, self._oddities
+        return found, self._deviations
 
     def look(self, value: bytes, path: str, depth: int = 0) -> None:
         """Look for a response in JSON of any type. Nothing in it raises."""
@@ -209,13 +218,13 @@ class Completion:
             self._uses["batch"] = True
         for name in CONTAINERS:
             raw = members.get(name)
-            if raw is not None and depth < _MAX_DEPTH and may_tell_usage(raw):
+            if raw is not None and depth < _MAX_DEPTH and may_hold_usage(raw):
                 self.look(bytes(raw), f"{path}.{name}", depth + 1)
         for name, raw in members.items():
             if len(self._unknown) >= _MAX_UNKNOWN:
                 return
             if name not in _CONTAINERS and (
-                looks_like_usage(name) or (len(members) <= _FEW and _may_hold_usage(raw))
+                looks_like_usage(name) or (len(members) <= _FEW and _object_may_hold_usage(raw))
             ):
                 self._unknown.append((path, name, raw))
 
@@ -226,7 +235,7 @@ class Completion:
                 continue  # search results, rows of a query
             raw = members[name]
             if memoryview(raw).nbytes > _MAX_USAGE_BYTES:
-                self._oddities.note(f"{path}.{name}", "unknown_usage", {})
+                self._deviations.note(f"{path}.{name}", "unknown_usage", {})
                 continue
             value = _decoded(raw)
             if _says(NAMES.members[name], value):
@@ -268,7 +277,7 @@ def _is_whole(members: dict[str, Raw]) -> bool:
     return _text(members.get("object")) == "list" or bytes(members.get("done") or b"") == b"true"
 
 
-def _says(node: Node, value: Any) -> bool:
+def _says(node: NameTree, value: Any) -> bool:
     """Whether a member of a body tells something under a name of the table."""
     if type(value) is dict:
         return not node.members.keys().isdisjoint(value)

@@ -30,7 +30,7 @@ class Call(NamedTuple):
     """Unix time in seconds."""
 
 
-class Told(NamedTuple):
+class Expected(NamedTuple):
     """What an answer says of its call. It is stated by the author of the answer, and never read back from it.
 
     Of audio, images and video of which there are none nothing is stated.
@@ -45,8 +45,8 @@ class Told(NamedTuple):
     """Whether the answer reached its greatest length."""
 
 
-class Answer(NamedTuple):
+class ModelResponse(NamedTuple):
     """An answer and its meaning."""
 
     outputs: Payload
-    told: Told
+    expected: Expected

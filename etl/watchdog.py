@@ -21,7 +21,7 @@ import psycopg
 import structlog
 from psycopg.abc import PQGen
 
-from etl.refusals import is_from_server
+from etl.database_errors import is_from_server
 from etl.terminal import plain
 
 RV = TypeVar("RV")
@@ -57,7 +57,7 @@ _HOLDERS = b"""
 """
 
 
-class Holder(msgspec.Struct, frozen=True):
+class LockHolder(msgspec.Struct, frozen=True):
     """A session that others wait for."""
 
     pid: int
@@ -83,7 +83,7 @@ class Holder(msgspec.Struct, frozen=True):
         return ", ".join(parts)
 
 
-def holders_text(holders: Iterable[Holder]) -> str:
+def holders_text(holders: Iterable[LockHolder]) -> str:
     """`on orchestra.steps, held by pid 4711, user jane, application psql, in a transaction since …`."""
     found = list(holders)
     tables = sorted({one.table for one in found if one.table})
@@ -106,7 +106,7 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
     """Seconds that the answer to one statement may take; None: no limit."""
     patience = math.inf
     """Seconds for which a server is waited for that does not even answer others."""
-    lookout: Lookout | None = None
+    watchdog: Watchdog | None = None
     """Who looks into long waits; None: nobody."""
     pid = 0
     """The server's process that the transaction in hand runs in: behind a pooler it is not the one that was connected to."""
@@ -116,9 +116,9 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
         """Every wait for the server; what has no limit of its own gets the session's."""
         limit = self.limit if timeout is None else timeout
         try:
-            if self.lookout is None:
+            if self.watchdog is None:
                 return super().wait(gen, interval, limit)
-            with self.lookout.waiting(self):
+            with self.watchdog.waiting(self):
                 return super().wait(gen, interval, limit)
         except psycopg.OperationalError as error:
             if error.sqlstate is None:
@@ -135,7 +135,7 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
             line.shutdown(socket.SHUT_RDWR)
 
 
-class Lookout:
+class Watchdog:
     """Looks after the waits of one process's sessions, in a thread of its own."""
 
     def __init__(
@@ -167,7 +167,7 @@ class Lookout:
         self._starting = threading.Lock()
         self._ended = threading.Event()
         self._said = -SAID_EVERY
-        self.holders: list[Holder] = []
+        self.holders: list[LockHolder] = []
         """Who held, at the last look that found any, a lock that one of these sessions waited for."""
         self.has_given_up = False
         """Whether a statement was cancelled that waited for a lock."""
@@ -192,7 +192,7 @@ class Lookout:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
                 self._thread.start()
 
     def close(self) -> None:
@@ -245,7 +245,7 @@ class Lookout:
             return
         except Exception as error:
             # Such as a file with the URL that cannot be read now: that says nothing of the server.
-            log.debug("lookout_failed", problem=type(error).__name__)
+            log.debug("watchdog_failed", problem=type(error).__name__)
             return
         self._note_answer()
         self._note_locks(sessions, rows)
@@ -260,12 +260,12 @@ class Lookout:
         self._locked_since = {pid: self._locked_since.get(pid, now) for pid in locked}
         if not rows:
             return
-        found = dict.fromkeys(Holder(*row[1:]) for row in rows)
+        found = dict.fromkeys(LockHolder(*row[1:]) for row in rows)
         self.holders = list(found)
         if now - self._said >= SAID_EVERY:
             self._said = now
             log.warning(
-                "waiting_for_lock", problem=f"waiting for a lock {holders_text(self.holders)}"
+                "lock_wait_detected", problem=f"waiting for a lock {holders_text(self.holders)}"
             )
         for pid, since in self._locked_since.items():
             if self._lock_patience is not None and now - since >= self._lock_patience:

@@ -25,64 +25,64 @@ LOCK_NOT_AVAILABLE = "55P03"
 # on a calmer server usually does not; the number of attempts bounds it.
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class Diagnosis(msgspec.Struct, frozen=True):
     """Why a unit of work failed."""
 
     problem: str
     """A part of a sentence, to be followed by the advice."""
     advice: str = "check DATABASE_URL and that PostgreSQL runs, then try again"
-    away: bool = True
+    unavailable: bool = True
     """Whether the whole database is out of reach, or takes no writes; else this unit met others, or a limit."""
-    lasting: bool = False
+    permanent: bool = False
     """Whether it stays until somebody changes something, so that waiting does not help."""
 
 
-def _lasting(problem: str, advice: str) -> Refusal:
-    return Refusal(problem, advice, lasting=True)
+def _permanent(problem: str, advice: str) -> Diagnosis:
+    return Diagnosis(problem, advice, permanent=True)
 
 
-READ_ONLY = Refusal(
+READ_ONLY = Diagnosis(
     "the database is read-only (a standby server, or default_transaction_read_only is on)",
     "connect to the primary server, or let an administrator make the database writable",
 )
-_FULL = Refusal(
+_FULL = Diagnosis(
     "the server has no connection left",
     "end other sessions, or raise max_connections, or the CONNECTION LIMIT of the role or database",
 )
-_STARTING = Refusal("the server is starting up", "wait until it is ready, then try again")
-_STOPPING = Refusal("the server is shutting down", "start it again")
-_LOST = Refusal("the connection to the database was lost")
-SILENT = Refusal(
+_STARTING = Diagnosis("the server is starting up", "wait until it is ready, then try again")
+_STOPPING = Diagnosis("the server is shutting down", "start it again")
+_LOST = Diagnosis("the connection to the database was lost")
+SILENT = Diagnosis(
     "the server does not answer in time", "check the host and port in DATABASE_URL, and firewalls"
 )
-_NOT_POSTGRESQL = _lasting(
+_NOT_POSTGRESQL = _permanent(
     "what answers there is not PostgreSQL", "check the host and port in DATABASE_URL"
 )
-_NO_TLS = _lasting(
+_NO_TLS = _permanent(
     "the server offers no TLS, which sslmode requires",
     "switch TLS on at the server, or change {sslmode}",
 )
-_UNTRUSTED = _lasting(
+_UNTRUSTED = _permanent(
     "the server's TLS certificate cannot be verified",
     "check {sslrootcert}, {sslmode} and the host in DATABASE_URL",
 )
-_NO_ROOT = _lasting(
+_NO_ROOT = _permanent(
     "the root certificate's file cannot be read", "correct {sslrootcert}, or change {sslmode}"
 )
-_NO_CERTIFICATE = _lasting(
+_NO_CERTIFICATE = _permanent(
     "the TLS certificate or key of this user cannot be used",
     "check {sslcert}, {sslkey} and {sslrootcert}",
 )
-_WRONG_PASSWORD = _lasting("the database refuses the user or password", "check DATABASE_URL")
-_NO_DATABASE = _lasting("the server has no such database", "create it, or check DATABASE_URL")
-_BAD_PARAMETER = _lasting(
+_WRONG_PASSWORD = _permanent("the database refuses the user or password", "check DATABASE_URL")
+_NO_DATABASE = _permanent("the server has no such database", "create it, or check DATABASE_URL")
+_BAD_PARAMETER = _permanent(
     "the server or pooler refuses a parameter of the connection", "check {options}"
 )
 
 
-def _wrong(keyword: str) -> Refusal:
+def _wrong(keyword: str) -> Diagnosis:
     """libpq refuses the value of a setting, and tries no connection."""
-    return _lasting(f"{{{keyword}}} is wrong", "correct it, or remove it")
+    return _permanent(f"{{{keyword}}} is wrong", "correct it, or remove it")
 
 
 # libpq's words about its own settings, before it connects to anything; the group is the setting's
@@ -98,45 +98,45 @@ _SETTING = re.compile(
 # psycopg gives no SQLSTATE for a refused connection: the server's own words are all there is. Each
 # pattern must match from the first word on, so that a name in the text, which is anybody's, is
 # never taken for the reason.
-_SIGNS: tuple[tuple[str, Refusal], ...] = (
+_SIGNS: tuple[tuple[str, Diagnosis], ...] = (
     (r'database ".*" does not exist|no such database', _NO_DATABASE),
     (r'role ".*" does not exist|no such user',
-     _lasting("the database does not know this user", "check DATABASE_URL")),
+     _permanent("the database does not know this user", "check DATABASE_URL")),
     (r'role ".*" is not permitted to log in',
-     _lasting("the database does not let this user log in", "give it LOGIN, or check DATABASE_URL")),
+     _permanent("the database does not let this user log in", "give it LOGIN, or check DATABASE_URL")),
     (r'permission denied for database ".*"',
-     _lasting("this user may not connect to the database", "grant CONNECT, or check DATABASE_URL")),
+     _permanent("this user may not connect to the database", "grant CONNECT, or check DATABASE_URL")),
     (r"no pg_hba\.conf entry .*(?:no encryption|SSL off)$",
-     _lasting("the server's pg_hba.conf does not admit this connection without TLS",
+     _permanent("the server's pg_hba.conf does not admit this connection without TLS",
               "try sslmode=require in DATABASE_URL, or add a line to pg_hba.conf, or check DATABASE_URL")),
     (r"no pg_hba\.conf entry|pg_hba\.conf rejects",
-     _lasting("the server's pg_hba.conf does not admit this connection", "add a line to it, or check DATABASE_URL")),
+     _permanent("the server's pg_hba.conf does not admit this connection", "add a line to it, or check DATABASE_URL")),
     (r"connection requires a valid client certificate", _NO_CERTIFICATE),
     (r"authentication method requirement",
-     _lasting("the server asks for another authentication than require_auth allows", "change {require_auth}")),
+     _permanent("the server asks for another authentication than require_auth allows", "change {require_auth}")),
     (r"server did not request an SSL certificate|server accepted connection without a valid SSL certificate",
-     _lasting("the server asks for no TLS certificate of this user, which sslcertmode requires", "change {sslcertmode}")),
+     _permanent("the server asks for no TLS certificate of this user, which sslcertmode requires", "change {sslcertmode}")),
     (r"requirepeer specifies",
-     _lasting("the server runs as another user than requirepeer says", "change {requirepeer}")),
+     _permanent("the server runs as another user than requirepeer says", "change {requirepeer}")),
     (r"(?:[\w\"-]+ ){1,4}authentication failed for user|fe_sendauth: no password supplied|empty password returned"
      r"|SCRAM authentication|error in SCRAM|password authentication failed|SASL authentication"
      r"|auth failed", _WRONG_PASSWORD),
     (r"channel binding (?:is )?required|server does not support channel binding",
-     _lasting("the server offers no channel binding, which channel_binding requires", "change {channel_binding}")),
+     _permanent("the server offers no channel binding, which channel_binding requires", "change {channel_binding}")),
     (r"sorry, too many clients|remaining connection slots|too many connections|no more connections allowed"
      r"|number of requested standby connections", _FULL),
     (r"the database system is starting up|the database system is in recovery mode|the database system is not (?:yet )?accepting",
      _STARTING),
     (r"the database system is shutting down|terminating connection|pgbouncer (?:database )?is shutting down", _STOPPING),
     (r'database ".*" is not currently accepting connections',
-     Refusal("the database does not accept connections now", "set ALLOW_CONNECTIONS, or wait until its maintenance is over")),
+     Diagnosis("the database does not accept connections now", "set ALLOW_CONNECTIONS, or wait until its maintenance is over")),
     (r'invalid database ".*"|cannot connect to invalid database',
-     _lasting("the database is damaged by a DROP DATABASE that was cut off", "drop it, and create it again")),
+     _permanent("the database is damaged by a DROP DATABASE that was cut off", "drop it, and create it again")),
     (r"session is read-only|server is in hot standby mode", READ_ONLY),
     (r"session is not read-only|server is not in hot standby mode",
-     Refusal("no server fits target_session_attrs", "check {target_session_attrs}")),
+     Diagnosis("no server fits target_session_attrs", "check {target_session_attrs}")),
     (r"server login has been failing|query_wait_timeout|pgbouncer cannot connect|client_login_timeout|server_login_retry",
-     Refusal("the pooler cannot reach the database", "look at the pooler's log")),
+     Diagnosis("the pooler cannot reach the database", "look at the pooler's log")),
     (r"server does not support SSL|server does not support TLS", _NO_TLS),
     (r"root certificate file|could not (?:read|open|load) root certificate", _NO_ROOT),
     (r"SSL error: certificate verify failed|server certificate for|server's certificate|could not get server's host name"
@@ -154,25 +154,25 @@ _SIGNS: tuple[tuple[str, Refusal], ...] = (
      r"|invalid value for parameter|permission denied to set parameter|invalid command-line argument"
      r"|unsupported option|invalid startup", _BAD_PARAMETER),
     (r"failed to resolve host|could not translate host name|could not look up",
-     Refusal("the host's name cannot be resolved", "check {host}, and this machine's name server")),
+     Diagnosis("the host's name cannot be resolved", "check {host}, and this machine's name server")),
     (r"definition of service|service file|could not (?:open|read) service file|syntax error in service file"
      r"|nested service specifications|line \d+ too long in service file", _wrong("service")),
     (r"could not parse network address|could not match \d+ host names to \d+ hostaddr|could not match .* hostaddr",
      _wrong("hostaddr")),
     (r"invalid port number|could not match \d+ port numbers|invalid integer value .* \"port\"$", _wrong("port")),
     (r"invalid SSL protocol version range",
-     _lasting("{ssl_min_protocol_version} or {ssl_max_protocol_version} is wrong", "correct them, or remove them")),
+     _permanent("{ssl_min_protocol_version} or {ssl_max_protocol_version} is wrong", "correct them, or remove them")),
     (r"GSSAPI encryption required|could not initiate GSSAPI|server doesn't support GSSAPI",
-     _lasting("gssencmode requires GSSAPI encryption, which is not to be had", "get a ticket, or change {gssencmode}")),
+     _permanent("gssencmode requires GSSAPI encryption, which is not to be had", "get a ticket, or change {gssencmode}")),
     (r"Connection refused|could not connect to server: Connection refused",
-     Refusal("the connection is refused: nothing listens there",
+     Diagnosis("the connection is refused: nothing listens there",
              "start PostgreSQL, or check the host and port in DATABASE_URL")),
     (r"No such file or directory",
-     Refusal("there is no such socket", "start PostgreSQL, or check the host and port in DATABASE_URL")),
+     Diagnosis("there is no such socket", "start PostgreSQL, or check the host and port in DATABASE_URL")),
     (r"Permission denied",
-     _lasting("the socket may not be opened by this user of the machine", "check its permissions, or DATABASE_URL")),
+     _permanent("the socket may not be opened by this user of the machine", "check its permissions, or DATABASE_URL")),
     (r"No route to host|Network is unreachable|Host is unreachable|Network is down|Cannot assign requested address",
-     Refusal("the host cannot be reached", "check the host in DATABASE_URL, and the network")),
+     Diagnosis("the host cannot be reached", "check the host in DATABASE_URL, and the network")),
     (r"timeout expired|connection timeout|Connection timed out|Operation timed out|.*timeout expired", SILENT),
     (r"server closed the connection unexpectedly|Connection reset by peer|Broken pipe|SSL connection has been closed"
      r"|SSL SYSCALL error|could not receive|could not send", _LOST),
@@ -180,7 +180,7 @@ _SIGNS: tuple[tuple[str, Refusal], ...] = (
 
 # Before a connection is tried, libpq can only refuse its settings.
 _NOT_TRIED = re.compile(r"connection is bad: (?!.* failed: )")
-_NOT_ACCEPTED = _lasting(
+_NOT_ACCEPTED = _permanent(
     "libpq refuses a setting of the connection",
     "check the parameters of DATABASE_URL and the PG... variables",
 )
@@ -193,35 +193,41 @@ _BEFORE = re.compile(
 )
 _BY_THE_SERVER = re.compile(r" failed: \w+:  ")
 
-_BY_CODE: dict[str, Refusal] = {
+_BY_CODE: dict[str, Diagnosis] = {
     "25006": READ_ONLY,
     "53300": _FULL,
     "57P01": _STOPPING,
-    "57P02": Refusal(
+    "57P02": Diagnosis(
         "the server has crashed and restarts", "wait until it is ready, then try again"
     ),
     "57P03": _STARTING,
     "57P05": _LOST,
     "25P03": _LOST,
-    "25P04": Refusal("the server's transaction_timeout has ended the work", "raise it", away=False),
-    "57014": Refusal(
+    "25P04": Diagnosis(
+        "the server's transaction_timeout has ended the work", "raise it", unavailable=False
+    ),
+    "57014": Diagnosis(
         "a statement took longer than it may",
         "raise database.statement_timeout, or look at the server",
-        away=False,
+        unavailable=False,
     ),
-    LOCK_NOT_AVAILABLE: Refusal(
+    LOCK_NOT_AVAILABLE: Diagnosis(
         "a lock is held by another session for too long",
         "look who holds it, then try again",
-        away=False,
+        unavailable=False,
     ),
-    "53100": Refusal("the server's disk is full", "make room for it", away=False),
-    "53200": Refusal("the server has no memory left", "look at the server", away=False),
-    "53400": Refusal(
-        "a limit of the server's configuration is reached", "look at its log", away=False
+    "53100": Diagnosis("the server's disk is full", "make room for it", unavailable=False),
+    "53200": Diagnosis("the server has no memory left", "look at the server", unavailable=False),
+    "53400": Diagnosis(
+        "a limit of the server's configuration is reached", "look at its log", unavailable=False
     ),
-    "40001": Refusal("other sessions keep changing the same rows", "try again", away=False),
-    "40P01": Refusal("other sessions keep locking the same rows", "try again", away=False),
-    "58030": Refusal("the server cannot read or write its files", "look at its log", away=False),
+    "40001": Diagnosis(
+        "other sessions keep changing the same rows", "try again", unavailable=False
+    ),
+    "40P01": Diagnosis("other sessions keep locking the same rows", "try again", unavailable=False),
+    "58030": Diagnosis(
+        "the server cannot read or write its files", "look at its log", unavailable=False
+    ),
 }
 
 
@@ -260,7 +266,7 @@ def is_transient(error: BaseException) -> bool:
     return code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES
 
 
-def refusal(error: BaseException, names: Iterable[str] = ()) -> Refusal:
+def diagnose(error: BaseException, names: Iterable[str] = ()) -> Diagnosis:
     """What to say of an error after which the unit of work did not succeed; the SQLSTATE is part of it where there is one.
 
     Args:
@@ -268,7 +274,9 @@ def refusal(error: BaseException, names: Iterable[str] = ()) -> Refusal:
         names: of the database and of the user: what they hold is not part of the reason.
     """
     if isinstance(error, PoolTimeout):
-        return Refusal("all connections of this process are in use", "try again", away=False)
+        return Diagnosis(
+            "all connections of this process are in use", "try again", unavailable=False
+        )
     code = sqlstate(error)
     if code is None:
         return _by_words(_without(names, str(_cause(error))))
@@ -280,7 +288,9 @@ def refusal(error: BaseException, names: Iterable[str] = ()) -> Refusal:
     elif found is None and code.startswith("08"):
         found = _LOST
     elif found is None:
-        found = Refusal("the database refuses the work", "look at the server's log", away=False)
+        found = Diagnosis(
+            "the database refuses the work", "look at the server's log", unavailable=False
+        )
     return msgspec.structs.replace(found, problem=f"{found.problem} (SQLSTATE {code})")
 
 
@@ -292,19 +302,19 @@ def _without(names: Iterable[str], words: str) -> str:
     return words
 
 
-def _by_words(words: str) -> Refusal:
+def _by_words(words: str) -> Diagnosis:
     """With several hosts there are several reasons: one that may pass stands for them all."""
     lines = [line for line in words.splitlines() if line.strip()]
     found = [one for one in map(_by_line, lines) if one is not None]
     if found:
-        return next((one for one in found if not one.lasting), found[0])
+        return next((one for one in found if not one.permanent), found[0])
     if any(_BY_THE_SERVER.search(line) for line in lines):
         # In another language than English, or for a reason that is not known here.
-        return Refusal("the server refuses the connection", "look for the reason in its log")
+        return Diagnosis("the server refuses the connection", "look for the reason in its log")
     return _NOT_ACCEPTED if _NOT_TRIED.match(words) else _LOST
 
 
-def _by_line(line: str) -> Refusal | None:
+def _by_line(line: str) -> Diagnosis | None:
     reason = line[end.end() :] if (end := _BEFORE.match(line)) else line
     if setting := _SETTING.match(reason):
         kind = setting["scram"]

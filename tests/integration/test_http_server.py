@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from etl.errors import ConfigurationError
-from etl.service import pages
+from etl.service import http_server
 from etl.service.health import Health
-from etl.service.pages import Limits, Page
+from etl.service.http_server import HttpResponse, Limits
 from tests.support import free_port
 
 LARGE = b"x" * (8 << 20)
@@ -23,13 +23,13 @@ LARGE = b"x" * (8 << 20)
 Talk = Callable[[int], Awaitable[None]]
 
 
-def _boom() -> Page:
+def _boom() -> HttpResponse:
     raise RuntimeError("a defect of a page")
 
 
-PAGES: dict[str, Callable[[], Page]] = {
-    "/livez": lambda: Page(b"ok\n"),
-    "/large": lambda: Page(LARGE),
+PAGES: dict[str, Callable[[], HttpResponse]] = {
+    "/livez": lambda: HttpResponse(b"ok\n"),
+    "/large": lambda: HttpResponse(LARGE),
     "/broken": _boom,
 }
 
@@ -39,7 +39,7 @@ def _serve(talk: Talk, limits: Limits) -> None:
 
     async def work() -> None:
         port = free_port()
-        async with pages.served(PAGES, "127.0.0.1", port, limits):
+        async with http_server.served(PAGES, "127.0.0.1", port, limits):
             await talk(port)
 
     asyncio.run(work())
@@ -182,11 +182,11 @@ def test_an_address_that_is_taken() -> None:
 
     async def twice() -> None:
         port = free_port()
-        async with pages.served(PAGES, "127.0.0.1", port):
+        async with http_server.served(PAGES, "127.0.0.1", port):
             with pytest.raises(
                 ConfigurationError, match=rf"cannot listen on 127.0.0.1:{port} .*service.port"
             ):
-                async with pages.served(PAGES, "127.0.0.1", port):
+                async with http_server.served(PAGES, "127.0.0.1", port):
                     pass
 
     asyncio.run(twice())
@@ -199,15 +199,15 @@ def test_one_workflows_trouble_is_its_own() -> None:
     """A workflow that the API refuses leaves the service ready and is named by /readyz; all of them, or a shared part, do not."""
     health = Health()
     health.watch(["a", "b"])
-    assert health.trouble("sweep a", "404, no such thing \x1b[31m", workflow_id="a")
-    assert health._ready() == Page(b"ok\nsweep a: 404, no such thing \\x1b[31m\n")
-    health.trouble("workflow a", "no complete sweep", workflow_id="a")
+    assert health.fail("sweep a", "404, no such thing \x1b[31m", workflow_id="a")
+    assert health._ready() == HttpResponse(b"ok\nsweep a: 404, no such thing \\x1b[31m\n")
+    health.fail("workflow a", "no complete sweep", workflow_id="a")
     assert health.ready
-    health.trouble("sweep b", "403", workflow_id="b")
+    health.fail("sweep b", "403", workflow_id="b")
     assert health._ready().status == 503
-    health.well("sweep b")
+    health.recover("sweep b")
     assert health.ready
-    health.trouble("database", "gone")
+    health.fail("database", "gone")
     assert health._ready().status == 503
 
 
@@ -216,14 +216,14 @@ def test_an_api_that_does_not_answer_is_everybodys_trouble_until_it_answers_anot
     health = Health()
     health.watch(["a", "b"])
     health.answered("b")
-    health.trouble("sweep a", "status 500", workflow_id="a", unanswered=True)
+    health.fail("sweep a", "status 500", workflow_id="a", unanswered=True)
     assert not health.ready
     health.answered("a")
     assert not health.ready
     health.answered("b")
     assert health.ready
-    health.trouble("sweep a", "status 502", workflow_id="a", unanswered=True)
+    health.fail("sweep a", "status 502", workflow_id="a", unanswered=True)
     assert health.ready
-    health.well("sweep a")
-    health.trouble("sweep a", "status 500", workflow_id="a", unanswered=True)
+    health.recover("sweep a")
+    health.fail("sweep a", "status 500", workflow_id="a", unanswered=True)
     assert not health.ready

@@ -9,18 +9,18 @@ from collections.abc import Callable
 
 import pytest
 
-from etl import set_aside
+from etl import dead_letter_buffer
+from etl.dead_letter_buffer import DeadLetterBuffer
 from etl.records import Rejected
-from etl.set_aside import SetAside
 from etl.transform import scanner
 from etl.transform.decode import decode_steps
-from etl.transform.redact import Redaction, Rule
+from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.runs import decode_page
 from etl.transform.scanner import Malformed, elements, split_tolerant
 from etl.transform.states import StateMap
 
 STATES = StateMap()
-POLICY = Redaction([Rule("$.inputs", "drop")], "key").policy("w")
+POLICY = Redaction([RedactionRule("$.inputs", "drop")], "key").policy("w")
 
 
 def array(*texts: bytes) -> bytes:
@@ -73,10 +73,10 @@ def test_each_reason_has_its_own_letter_for_the_others() -> None:
 
 def test_bytes_are_bounded_and_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """All letters of an answer hold no more than the bound; a letter without all its bytes says so."""
-    monkeypatch.setattr(set_aside, "MAX_BYTES", 1_000)
+    monkeypatch.setattr(dead_letter_buffer, "MAX_BYTES", 1_000)
 
     def gathered(last: bytes) -> tuple[Rejected, ...]:
-        found = SetAside(Rejected("malformed", "Bad.", b"x%08d" % n) for n in range(149))
+        found = DeadLetterBuffer(Rejected("malformed", "Bad.", b"x%08d" % n) for n in range(149))
         found.add(Rejected("malformed", "Bad.", last))
         return found.letters()
 
@@ -85,7 +85,7 @@ def test_bytes_are_bounded_and_what_is_left_out_is_said(monkeypatch: pytest.Monk
     assert letters[-1].body == array(*(b"x%08d" % n for n in range(100, 110)))
     assert letters[-1].detail == "And 50 more: Bad. Of their 5,441 bytes the first 99 are kept."
     assert letters[-1].content_hash != gathered(b"z" * 5_000)[-1].content_hash
-    (large,) = SetAside([Rejected("not_an_array", "Bad.", b"x" * 1_001)]).letters()
+    (large,) = DeadLetterBuffer([Rejected("not_an_array", "Bad.", b"x" * 1_001)]).letters()
     assert (large.body, large.detail) == (
         b"x" * 1_000,
         "Bad. Of its 1,001 bytes the first 1,000 are kept.",

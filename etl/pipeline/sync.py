@@ -1,4 +1,4 @@
-"""One pass over the configured workflows: sweep each, then poll what is due."""
+"""One sync of the configured workflows: sweep each, then poll what is due."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class WorkflowPlan(msgspec.Struct, frozen=True):
     labels: Mapping[str, str] = {}
 
 
-class PassReport(msgspec.Struct):
-    """What a pass did and what went wrong."""
+class SyncReport(msgspec.Struct):
+    """What a sync did and what went wrong."""
 
     sweeps: list[SweepReport]
     load: LoadReport
@@ -70,10 +70,10 @@ class PassReport(msgspec.Struct):
     seconds: float = 0.0
     interrupted: int | None = None
     """The signal that ended it early."""
-    set_aside: int = 0
+    dead_letters: int = 0
     """New dead letters of runs that were asked for by name, and of workflows that cannot be asked for."""
     errors: list[EtlError] = []
-    """Troubles that did not end the pass; the first one of the gravest kind decides the exit status."""
+    """Troubles that did not end the sync; the first one of the gravest kind decides the exit status."""
     refused: list[ApiError] = []
     """What the API refused of single workflows while it answered for others."""
 
@@ -81,7 +81,7 @@ class PassReport(msgspec.Struct):
     def exit_status(self) -> int:
         """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed, or a workflow was refused.
 
-        Else what a shell makes of a process that a signal ended: the pass is not over, and cron
+        Else what a shell makes of a process that a signal ended: the sync is not over, and cron
         should know.
         """
         statuses = {error.exit_status for error in self.errors}
@@ -89,28 +89,28 @@ class PassReport(msgspec.Struct):
             if status in statuses:
                 return status
         missed = any(
-            sweep.gap or sweep.set_aside or sweep.problem_is_new or not sweep.complete
+            sweep.gap or sweep.dead_letters or sweep.problem_is_new or not sweep.complete
             for sweep in self.sweeps
         )
         missed = missed or bool(
-            self.set_aside or self.load.set_aside or self.load.failing_anew or self.refused
+            self.dead_letters or self.load.dead_letters or self.load.newly_failing or self.refused
         )
         if missed or statuses:
             return 6
         return 128 + self.interrupted if self.interrupted else 0
 
 
-class Prepared(msgspec.Struct, frozen=True):
-    """What preparing a pass found."""
+class PrepareReport(msgspec.Struct, frozen=True):
+    """What preparing a sync found."""
 
     problem: ApiError | None
     """Why the API did not list the workflows, where all of them are wanted."""
-    set_aside: int
+    dead_letters: int
     """New dead letters of runs that the configuration names, and of workflows that cannot be asked for."""
 
 
-class Passes:
-    """Runs passes for `sync`, `backfill` and the service."""
+class Syncer:
+    """Runs syncs for `sync`, `backfill` and the service."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Passes:
         plans: Sequence[WorkflowPlan],
         *,
         all_workflows: bool,
-        describe_every: float,
+        metadata_every: float,
         node_types: dict[str, Mapping[str, str]],
         states: StateMap,
         redaction: Redaction,
@@ -135,14 +135,14 @@ class Passes:
         self._clock = clock
         self._plans = {plan.id: plan for plan in plans}
         self._all_workflows = all_workflows
-        self._describe_every = describe_every
+        self._metadata_every = metadata_every
         self._node_types = node_types
         self._states = states
         self._policies = {
             version: policy.rules_json for version, policy in redaction.policies.items()
         }
 
-    async def prepare(self) -> Prepared:
+    async def prepare(self) -> PrepareReport:
         """Enter the configured workflows and runs, and learn what the API says about workflows where that is due.
 
         Raises:
@@ -161,62 +161,62 @@ class Passes:
             redaction.record(connection, self._policies)
             remapped = state_map.apply(connection, self._states.configured, self._states.state_of)
             if remapped:
-                log.info("states_re_evaluated", runs=remapped)
-            return workflows.description_due(connection, every=self._describe_every), set_aside
+                log.info("states_reevaluated", runs=remapped)
+            return workflows.metadata_due(connection, every=self._metadata_every), set_aside
 
         due, set_aside = await self._run(enter)
         problem = None
         if due or self._all_workflows:
-            problem, unusable = await self._describe()
+            problem, unusable = await self._update_metadata()
             set_aside += unusable
         for workflow_id, graph in await self._run(workflows.graphs):
             self._node_types[workflow_id] = node_types_of(graph)
-        return Prepared(problem, set_aside)
+        return PrepareReport(problem, set_aside)
 
-    async def _describe(self) -> tuple[ApiError | None, int]:
+    async def _update_metadata(self) -> tuple[ApiError | None, int]:
         """Learn what the API says; an error, and how many dead letters are new.
 
         An error counts where all workflows are wanted: else only names and graphs are missed.
         """
         try:
             body = (await self._client.workflows()).body
-            described = await decoded(len(body), partial(decode_workflows, body))
+            listed = await decoded(len(body), partial(decode_workflows, body))
         except KeyRefused:
             raise
         except (NotFound, RequestRefused) as error:
             # This server does not offer it: it is not asked again before long.
-            await self._run(lambda c: workflows.describe(c, ()))
+            await self._run(lambda c: workflows.update_metadata(c, ()))
             if not self._all_workflows:
                 return None, 0
             return error.reworded(f"{error}; api.all_workflows needs this list"), 0
         except ApiError as error:
-            log.warning("workflows_not_described", problem=str(error))
+            log.warning("workflow_list_failed", problem=str(error))
             return error if self._all_workflows else None, 0
-        if self._all_workflows and not described.workflows and not described.rejected:
+        if self._all_workflows and not listed.workflows and not listed.rejected:
             named = list(self._plans)
             swept = await self._run(lambda c: sweeps.count_others(c, named))
             if swept:
                 return ApiUnavailable(
                     f"GET /workflows: lists no workflow, though {swept:,} were swept before; try again later, or check the key"
                 ), 0
-        known = self._known_first(described.workflows)
-        await self._run(lambda c: workflows.describe(c, known))
+        known = self._known_first(listed.workflows)
+        await self._run(lambda c: workflows.update_metadata(c, known))
         if not self._all_workflows:
             return None, 0
         for workflow in known:
             self._plans.setdefault(workflow.id, WorkflowPlan(workflow.id))
-        letters = [dead_letters.Letter("", "", one) for one in described.rejected]
+        letters = [dead_letters.DeadLetter("", "", one) for one in listed.rejected]
         new = await self._run(lambda c: dead_letters.record(c, letters))
         if new:
-            log.warning("workflows_set_aside", letters=new)
+            log.warning("dead_letters_recorded", count=new)
         return None, new
 
-    def _known_first(self, described: Sequence[Workflow]) -> Sequence[Workflow]:
+    def _known_first(self, listed: Sequence[Workflow]) -> Sequence[Workflow]:
         """The configured workflows, and others up to `MAX_WORKFLOWS`."""
-        if len(described) <= MAX_WORKFLOWS:
-            return described
-        log.warning("workflows_left_out", listed=len(described), used=MAX_WORKFLOWS)
-        return sorted(described, key=lambda one: one.id not in self._plans)[:MAX_WORKFLOWS]
+        if len(listed) <= MAX_WORKFLOWS:
+            return listed
+        log.warning("workflow_list_truncated", listed=len(listed), used=MAX_WORKFLOWS)
+        return sorted(listed, key=lambda one: one.id not in self._plans)[:MAX_WORKFLOWS]
 
     @property
     def workflow_ids(self) -> list[str]:
@@ -229,12 +229,12 @@ class Passes:
         *,
         stop: asyncio.Event,
         on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
-    ) -> PassReport:
+    ) -> SyncReport:
         """Sweep and, side by side with that, poll, until all that was due when the sweeps were over has been read.
 
         Args:
             only: ids of the workflows to sync; None for all, and for every due run in the ledger.
-            stop: when set, the pass ends early in good order.
+            stop: when set, the sync ends early in good order.
             on_load: told of every batch that is loaded, and the seconds that it took.
 
         Raises:
@@ -244,11 +244,13 @@ class Passes:
             DatabaseError: the database cannot be used.
         """
         report = await self._begin(only)
-        report.set_aside += await self.take_requests(stop)
+        report.dead_letters += await self.take_requests(stop)
         begun_at = await self._now()
         swept = asyncio.create_task(self._swept(report, only, stop))
         try:
-            await self._drain(report, Listing(begun_at, swept), only, stop, on_load)
+            await self._drain(
+                report, cutoff=Listing(begun_at, swept), only=only, stop=stop, on_load=on_load
+            )
         except asyncio.CancelledError:
             swept.cancel()
             raise
@@ -272,13 +274,13 @@ class Passes:
         reread: bool = False,
         on_listed: Callable[[int], None] = lambda due: None,
         on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
-    ) -> PassReport:
+    ) -> SyncReport:
         """Walk the whole list, enqueue at low priority, and drain.
 
         Args:
             only: ids of the workflows; None for all configured ones.
             stop: when set, ends early in good order; what was enqueued stays so.
-            since: read only runs that started then or later, by the run list; the others stay enqueued for the next pass.
+            since: read only runs that started then or later, by the run list; the others stay enqueued for the next sync.
             until: read only runs that started before.
             reread: read final runs again, too.
             on_listed: told how many runs are due once the lists have been walked.
@@ -296,7 +298,13 @@ class Passes:
         pending = await self._run(lambda c: claims.pending(c, due))
         on_listed(pending.due)
         await self._drain(
-            report, await self._now(), wanted, stop, on_load, since=since, until=until
+            report,
+            cutoff=await self._now(),
+            only=wanted,
+            stop=stop,
+            on_load=on_load,
+            since=since,
+            until=until,
         )
         return report
 
@@ -320,8 +328,8 @@ class Passes:
             set_aside += new
         return set_aside
 
-    async def _begin(self, only: Sequence[str] | None) -> PassReport:
-        """Prepare; the report of a pass that has done nothing else yet."""
+    async def _begin(self, only: Sequence[str] | None) -> SyncReport:
+        """Prepare; the report of a sync that has done nothing else yet."""
         prepared = await self.prepare()
         problem = prepared.problem
         unknown = [workflow_id for workflow_id in only or () if workflow_id not in self._plans]
@@ -332,14 +340,14 @@ class Passes:
             raise ConfigurationError(
                 f"workflow {unknown[0]} is not configured, and the API does not list it: see `orchestra-etl workflows`"
             )
-        report = PassReport([], LoadReport(), set_aside=prepared.set_aside)
+        report = SyncReport([], LoadReport(), dead_letters=prepared.dead_letters)
         if problem is not None and only is None:
             report.errors.append(problem)
         return report
 
     async def _sweep_all(
         self,
-        report: PassReport,
+        report: SyncReport,
         only: Sequence[str] | None,
         stop: asyncio.Event,
         *,
@@ -397,7 +405,7 @@ class Passes:
             raise unanswered[0]
 
     async def _swept(
-        self, report: PassReport, only: Sequence[str] | None, stop: asyncio.Event
+        self, report: SyncReport, only: Sequence[str] | None, stop: asyncio.Event
     ) -> datetime:
         """Sweep all; the cutoff for what is polled."""
         await self._sweep_all(report, only, stop, whole_list=False, backfill=False)
@@ -413,7 +421,7 @@ class Passes:
 
     async def _drain(
         self,
-        report: PassReport,
+        report: SyncReport,
         cutoff: datetime | Listing,
         only: Sequence[str] | None,
         stop: asyncio.Event,

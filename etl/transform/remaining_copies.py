@@ -33,7 +33,7 @@ Element = tuple[Raw, Members, bool]
 """A step, or a run's own row: then the last is true."""
 
 
-class Trace(NamedTuple):
+class FoundCopy(NamedTuple):
     """A place that keeps a removed text, or a long part of one, alone or inside another text."""
 
     rule: int
@@ -45,14 +45,14 @@ class Trace(NamedTuple):
     """The normalised path."""
 
 
-class Traces(NamedTuple):
+class FoundCopies(NamedTuple):
     """What was found, and whether all was looked at."""
 
-    found: tuple[Trace, ...]
+    found: tuple[FoundCopy, ...]
     complete: bool
 
 
-def find_traces(policy: Policy, run_id: str, elements: Sequence[Element]) -> Traces:
+def find_copies(policy: Policy, run_id: str, elements: Sequence[Element]) -> FoundCopies:
     """Look for what the rules remove from these elements of one run in what they leave of them.
 
     Elements that cannot be redacted are left out: nothing is kept of them.
@@ -87,17 +87,19 @@ def find_traces(policy: Policy, run_id: str, elements: Sequence[Element]) -> Tra
     return _search(removed, left)
 
 
-def _search(removed: dict[str, int], left: Sequence[tuple[str | None, str | None, Any]]) -> Traces:
+def _search(
+    removed: dict[str, int], left: Sequence[tuple[str | None, str | None, Any]]
+) -> FoundCopies:
     # In another text, as a tool's arguments are, it may stand as JSON writes it.
     needles = {form: rule for text, rule in removed.items() for form in (text, json.dumps(text)[1:-1],
                json.dumps(text, ensure_ascii=False)[1:-1])}  # fmt: skip
     reach = sum(map(len, needles))
-    found: dict[Trace, None] = {}
+    found: dict[FoundCopy, None] = {}
     work = 0
     for step_id, node_id, document in left:
         for path, text in _places(document, "$"):
             if len(found) >= MAX_FOUND:
-                return Traces(tuple(found), complete=False)
+                return FoundCopies(tuple(found), complete=False)
             rule = needles.get(text)
             if rule is None and work <= MAX_WORK:
                 part = len(text) >= LEAST_PART
@@ -111,8 +113,8 @@ def _search(removed: dict[str, int], left: Sequence[tuple[str | None, str | None
                     None,
                 )
             if rule is not None:
-                found[Trace(rule, step_id, node_id, path)] = None
-    return Traces(tuple(found), complete=work <= MAX_WORK)
+                found[FoundCopy(rule, step_id, node_id, path)] = None
+    return FoundCopies(tuple(found), complete=work <= MAX_WORK)
 
 
 def _contents(value: Any) -> Iterator[str]:

@@ -1,0 +1,55 @@
+"""Rules of naming that a reader relies on, checked over the whole package."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "etl"
+POSITIONAL = 4
+# Their arguments are a list: a table's columns, the parts of a date.
+LISTS = frozenset({"Table", "datetime", "_queue"})
+
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, ast.Module]:
+    """Every module of the package, parsed, by its path."""
+    return {
+        str(path.relative_to(PACKAGE.parent)): ast.parse(path.read_text())
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def test_no_two_public_classes_share_a_name(modules: dict[str, ast.Module]) -> None:
+    """The name of a public class leads to one module."""
+    found = defaultdict(list)
+    for path, module in modules.items():
+        for node in module.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found[node.name].append(path)
+    assert len(found) > 100
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
+
+
+def test_no_call_has_more_than_four_positional_arguments(modules: dict[str, ast.Module]) -> None:
+    """Longer calls name their arguments, so that none can land in the place of another."""
+    calls = [
+        (path, call)
+        for path, module in modules.items()
+        for call in ast.walk(module)
+        if isinstance(call, ast.Call)
+    ]
+    assert len(calls) > 1000
+    assert list(_too_long(calls)) == []
+
+
+def _too_long(calls: list[tuple[str, ast.Call]]) -> Iterator[str]:
+    for path, call in calls:
+        name = ast.unparse(call.func).rpartition(".")[2]
+        plain = [one for one in call.args if not isinstance(one, ast.Starred)]
+        if len(plain) > POSITIONAL and name not in LISTS:
+            yield f"{path}:{call.lineno}: {name}"

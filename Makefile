@@ -25,7 +25,7 @@ help:
 	@echo "make bench-analytics  time a dashboard's questions on 10 million steps, and the indexes they need (20 minutes)"
 	@echo "make bench-dashboards  time every query behind the dashboards on 10 million steps (12 minutes, with a browser)"
 	@echo "make bench-growth  time, memory and room over the size of the history (10 minutes)"
-	@echo "make docs    renew docs/configuration.md and docs/schema.md from the code"
+	@echo "make docs    renew docs/configuration.md, docs/schema.md and migrations/schema.sql from the code"
 	@echo "make test-image  follow the steps of the Dockerfile on this machine (2 minutes)"
 	@echo "make test-containers  start docker-compose.yml in Docker, scale it, stop it, open its dashboards (6 minutes)"
 	@echo "make dist    build the wheel and the source distribution, install and try them"

@@ -1,4 +1,4 @@
-"""Writes what can be read off the code: `configuration.md` from the settings, `schema.md` from the comments of a database.
+"""Write what follows from the code: the reference of the settings and that of the schema.
 
 `make docs` runs it; tests compare the files with what it would write.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -20,6 +22,7 @@ from psycopg.rows import dict_row
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from etl.embedded.binaries import psql_path
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from etl.settings.models import Settings
@@ -28,6 +31,7 @@ from etl.settings.values import Duration, _duration_text
 from etl.tables import PRIVATE
 
 HERE = Path(__file__).parent
+SCHEMA_SQL = HERE.parent / "migrations" / "schema.sql"
 _DURATION = next(one for one in get_args(Duration) if hasattr(one, "func"))
 _HEAD = "<!-- Written by `make docs` from {source}. -->\n\n"
 
@@ -179,6 +183,32 @@ def schema(url: str) -> str:
     return "".join(parts)
 
 
+_SCHEMA_SQL = """\
+-- The whole schema as the newest revision leaves it, written by `make docs` with pg_dump.
+-- For reading only: `orchestra-etl db upgrade` creates the schema by the revisions in `versions`.
+
+"""
+# What pg_dump writes around each object, and around all of them.
+_CLEANINGS = (
+    (r"\A.*?(?=CREATE SCHEMA)", ""),
+    (r"\n*--\n-- Name: [^\n]*; Type: COMMENT;[^\n]*\n--\n+", "\n"),
+    (r"--\n-- (?:Name: |PostgreSQL database dump complete)[^\n]*\n--\n+", ""),
+    (r"^(?:SET default_|\\unrestrict )[^\n]*\n", ""),
+    (r"\n{3,}", "\n\n"),
+)
+
+
+def schema_sql(url: str) -> str:
+    """Return the statements that create a migrated database's schema, without its grants."""
+    what = ("--schema-only", "--no-owner", "--no-privileges")
+    where = ("--schema=orchestra", "--schema=orchestra_etl", f"--dbname={url}")
+    command = [psql_path().with_name("pg_dump"), *what, *where]
+    dumped = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    for pattern, replacement in _CLEANINGS:
+        dumped = re.sub(pattern, replacement, dumped, flags=re.DOTALL | re.MULTILINE)
+    return _SCHEMA_SQL + dumped.rstrip() + "\n"
+
+
 def _table(rows: Sequence[Any], content: set[str], *, null: bool) -> Iterator[str]:
     yield "| column | type | what it is |\n|---|---|---|\n"
     for row in rows:
@@ -191,7 +221,7 @@ def _cell(text: str | None) -> str:
 
 
 def main() -> int:
-    """Write both."""
+    """Write all of them."""
     (HERE / "configuration.md").write_text(configuration())
     home = Path(tempfile.mkdtemp(prefix="orchestra-etl-docs-"))
     home.chmod(0o711)
@@ -199,9 +229,10 @@ def main() -> int:
         with EmbeddedPostgres(home) as server:
             upgrade(server.url)
             (HERE / "schema.md").write_text(schema(server.url))
+            SCHEMA_SQL.write_text(schema_sql(server.url))
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    print("docs/configuration.md and docs/schema.md are written")
+    print("docs/configuration.md, docs/schema.md and migrations/schema.sql are written")
     return 0
 
 

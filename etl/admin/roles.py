@@ -64,7 +64,6 @@ LOADED: Mapping[Table, str] = {
     prices.resolved_prices: _UPSERTED,
     # The queues and the map are emptied.
     rollups.changed_groups: "SELECT, INSERT, DELETE",
-    rollups.dirty_groups: "SELECT, INSERT, DELETE",
     # To lock a row takes the right to change it.
     operations.locks: "SELECT, UPDATE",
     analytics.run_requests: "SELECT, DELETE",

@@ -290,8 +290,3 @@ changed_groups = _queue(
     ),
     column("cause", Text(), "SQLSTATE of that failure."),
 )
-
-dirty_groups = _queue(
-    "dirty_groups",
-    "Always empty: for programs of before 0009, which count steps without a start elsewhere and should compute nothing.",
-)

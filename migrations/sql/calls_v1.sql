@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION orchestra.tells_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) RETURNS boolean
+CREATE FUNCTION orchestra.tells_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT num_nonnulls(
@@ -15,7 +15,7 @@ COMMENT ON FUNCTION orchestra.tells_usage(orchestra.usage, bigint, numeric) IS
     'Whether a step says anything of what a call used or cost.';
 
 -- A code node or an integration may have an input of its own that is called model; a skipped step only says what it would ask.
-CREATE OR REPLACE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, tells_usage boolean)
+CREATE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, tells_usage boolean)
 RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -27,7 +27,7 @@ COMMENT ON FUNCTION orchestra.is_call(text, text, text, text, boolean) IS
     'Whether a step called a model: it tells usage (see tells_usage) or why the model stopped, or names a model, is neither code nor an integration, and was neither skipped nor is it still to come.';
 
 -- One that failed, softly or not, and reports nothing is taken to have cost nothing; one that runs will still report.
-CREATE OR REPLACE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage)
+CREATE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage)
 RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -38,7 +38,7 @@ COMMENT ON FUNCTION orchestra.is_unmetered(text, boolean, boolean, orchestra.usa
     'Whether a step, given its outcome, is a call of a model of which no plausible usage of any kind is known, so that no price tells what it cost.';
 
 -- What is charged by its duration, its pages or its searches has no tokens to tell.
-CREATE OR REPLACE FUNCTION orchestra.is_untotalled(
+CREATE FUNCTION orchestra.is_untotalled(
     outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage, total_tokens bigint
 ) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -52,7 +52,7 @@ COMMENT ON FUNCTION orchestra.is_untotalled(text, boolean, boolean, orchestra.us
     'Whether a step, given its outcome, is a call of a model whose total tokens (see total_tokens) are not known. One that is charged by time, pages or searches, and tells no tokens, took none.';
 
 -- Without what stands between words: MAX_TOKENS, FinishReason.MAX_TOKENS and max-tokens are one. Not what a filter or a person stopped.
-CREATE OR REPLACE FUNCTION orchestra.is_cut_off(finish_reason text) RETURNS boolean
+CREATE FUNCTION orchestra.is_cut_off(finish_reason text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT regexp_replace(lower(finish_reason COLLATE "C"), '[^a-z]', '', 'g') ~ ('^(finishreason|stopreason|reason)?('

@@ -1,5 +1,5 @@
 -- An index holds the steps that report a cost.
-CREATE OR REPLACE VIEW orchestra.cost_differences AS
+CREATE VIEW orchestra.cost_differences AS
 SELECT called.time,
        called.workflow_id,
        COALESCE(w.name, called.workflow_id) AS workflow_name,

@@ -9,9 +9,17 @@ WITH counted AS (
            count(*) FILTER (WHERE tracking IN ('erased', 'pruned')) AS removed
     FROM orchestra_etl.run_ledger
     GROUP BY workflow_id
+), conflicting AS (
+    -- A letter without a step is about the run itself. Whether somebody has looked at it changes nothing.
+    SELECT workflow_id, count(*) AS runs
+    FROM orchestra_etl.dead_letters AS d
+    WHERE reason = 'id_conflict' AND step_id IS NULL
+      AND NOT EXISTS (SELECT FROM orchestra_etl.run_ledger AS l WHERE l.run_id = d.run_id AND l.workflow_id = d.workflow_id)
+    GROUP BY workflow_id
 ), relevant AS (
     SELECT workflow_id FROM counted
     UNION SELECT workflow_id FROM orchestra_etl.sweeps
+    UNION SELECT workflow_id FROM conflicting
 )
 SELECT relevant.workflow_id,
        w.name AS workflow_name,
@@ -35,11 +43,13 @@ SELECT relevant.workflow_id,
        s.repaired_runs AS repaired_runs,
        s.new_runs AS new_runs,
        s.listed_runs AS listed_runs,
-       -- Where more runs are known than the list shows, new runs push old ones out of it.
-       COALESCE(counted.known > s.listed_runs, false) AS window_full
+       -- Where the list showed fewer runs than were known then, new runs push old ones out of it.
+       COALESCE(s.known_runs > s.listed_runs, false) AS window_full,
+       COALESCE(conflicting.runs, 0) AS conflicting_runs
 FROM relevant
 LEFT JOIN orchestra.workflows AS w ON w.id = relevant.workflow_id
 LEFT JOIN counted ON counted.workflow_id = relevant.workflow_id
+LEFT JOIN conflicting ON conflicting.workflow_id = relevant.workflow_id
 LEFT JOIN orchestra_etl.sweeps AS s ON s.workflow_id = relevant.workflow_id
 LEFT JOIN LATERAL (
     SELECT r.start_time
@@ -66,7 +76,7 @@ COMMENT ON VIEW orchestra.coverage IS
 COMMENT ON COLUMN orchestra.coverage.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.coverage.workflow_name IS 'Its name.';
 COMMENT ON COLUMN orchestra.coverage.complete_since IS 'Start of the oldest stored run that a complete sweep listed.';
-COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began: every run from complete_since to here is known, except in the gaps.';
+COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began: every run from complete_since to here is known, except in the gaps and but for conflicting_runs.';
 COMMENT ON COLUMN orchestra.coverage.gaps IS 'Times in which runs may have come and gone unlisted.';
 COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Those that nobody has taken note of yet.';
 COMMENT ON COLUMN orchestra.coverage.known_runs IS 'Runs in the ledger.';
@@ -83,4 +93,5 @@ COMMENT ON COLUMN orchestra.coverage.reconciled_at IS 'When the last complete wa
 COMMENT ON COLUMN orchestra.coverage.repaired_runs IS 'Runs that this walk found read but missing from the tables, and had read again.';
 COMMENT ON COLUMN orchestra.coverage.new_runs IS 'Runs that the last complete sweep found new.';
 COMMENT ON COLUMN orchestra.coverage.listed_runs IS 'Rows that the last walk of the whole list saw: the listable window.';
-COMMENT ON COLUMN orchestra.coverage.window_full IS 'Whether more runs are known than the list shows, so that new runs push old ones out of it.';
+COMMENT ON COLUMN orchestra.coverage.window_full IS 'Whether the last walk of the whole list saw fewer runs than were known then, so that new runs push old ones out of it.';
+COMMENT ON COLUMN orchestra.coverage.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id.';

@@ -12,7 +12,7 @@ COMMENT ON FUNCTION orchestra.duration_bucket(double precision) IS
 
 CREATE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$ SELECT CASE WHEN bucket > 0 THEN exp((bucket - 0.5::double precision) * 0.03922071315328133) ELSE 0.5 END $$;
+AS $$ SELECT CASE WHEN bucket > 0 THEN exp((LEAST(bucket, 18096) - 0.5::double precision) * 0.03922071315328133) ELSE 0.5 END $$;
 
 COMMENT ON FUNCTION orchestra.bucket_duration(integer) IS
     'The geometric middle of a bucket in milliseconds: at most 2 % off every duration in it. Half a millisecond for bucket 0.';
@@ -30,7 +30,9 @@ BEGIN
         END IF;
         state[0] := q;
     END IF;
-    IF bucket IS NOT NULL AND count IS NOT NULL THEN
+    -- Below 0 there is no bucket; above 18096 there is no duration that a double could hold.
+    IF bucket >= 0 AND count > 0 THEN
+        bucket := LEAST(bucket, 18096);
         state[bucket + 1] := COALESCE(state[bucket + 1], 0) + count;
     END IF;
     RETURN state;
@@ -106,7 +108,9 @@ BEGIN
         state[0] := q;
     END IF;
     FOR place IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
-        state[buckets[place] + 1] := COALESCE(state[buckets[place] + 1], 0) + counts[place];
+        IF buckets[place] >= 0 AND counts[place] > 0 THEN
+            state[buckets[place] + 1] := COALESCE(state[buckets[place] + 1], 0) + counts[place];
+        END IF;
     END LOOP;
     RETURN state;
 END

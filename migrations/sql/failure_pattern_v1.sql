@@ -1,7 +1,7 @@
 -- Codes are the numbers that tell kinds of failures apart. They are found first, and their digits replaced by characters of
 -- Unicode's private use, which nothing below takes for digits; at the end they become digits again.
 -- Only the beginning is folded, which tells what went wrong: a message may hold a whole document.
-CREATE OR REPLACE FUNCTION orchestra.failure_pattern(message text) RETURNS text
+CREATE FUNCTION orchestra.failure_pattern(message text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 DECLARE

@@ -1,4 +1,4 @@
-CREATE OR REPLACE VIEW orchestra.removed_runs AS
+CREATE VIEW orchestra.removed_runs AS
 SELECT run_id, workflow_id, tracking, removed_at
 FROM orchestra_etl.run_ledger
 WHERE removed_at IS NOT NULL;

@@ -185,7 +185,7 @@ CHARTS = (
                   (SELECT min(completed_at) FROM orchestra_etl.sweeps) AS last_sweep_at,
                   (SELECT count(*) FROM orchestra_etl.dead_letters WHERE resolved_at IS NULL) AS dead_letters,
                   (SELECT count(*) FROM orchestra_etl.gaps WHERE acknowledged_at IS NULL) AS unacknowledged_gaps,
-                  (SELECT count(*) FROM orchestra_etl.dirty_groups) AS waiting_groups""",
+                  (SELECT count(*) FROM orchestra_etl.changed_groups) AS waiting_groups""",
     ),
     Chart(
         "overview",

@@ -87,7 +87,7 @@ def dump(url: str) -> str:
 def freeze() -> None:
     """Write down the digests of the files of `migrations/sql` that no earlier release had."""
     digests = FOLDER / "sql.sha256"
-    frozen = digests.read_text()
+    frozen = digests.read_text() if digests.exists() else ""
     new = [path for path in sorted(SQL.glob("*.sql")) if path.name not in frozen]
     digests.write_text(
         frozen + "".join(f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in new)

@@ -260,9 +260,9 @@ CREATE FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallin
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$
 BEGIN
-    FOR place IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
-        IF buckets[place] >= 0 AND counts[place] > 0 THEN
-            state[buckets[place]] := COALESCE(state[buckets[place]], 0) + counts[place];
+    FOR ordinal IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
+        IF buckets[ordinal] >= 0 AND counts[ordinal] > 0 THEN
+            state[buckets[ordinal]] := COALESCE(state[buckets[ordinal]], 0) + counts[ordinal];
         END IF;
     END LOOP;
     RETURN state;
@@ -294,9 +294,9 @@ BEGIN
         END IF;
         state[0] := q;
     END IF;
-    FOR place IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
-        IF buckets[place] >= 0 AND counts[place] > 0 THEN
-            state[buckets[place] + 1] := COALESCE(state[buckets[place] + 1], 0) + counts[place];
+    FOR ordinal IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
+        IF buckets[ordinal] >= 0 AND counts[ordinal] > 0 THEN
+            state[buckets[ordinal] + 1] := COALESCE(state[buckets[ordinal] + 1], 0) + counts[ordinal];
         END IF;
     END LOOP;
     RETURN state;
@@ -368,9 +368,9 @@ CREATE FUNCTION orchestra.error_message(error jsonb, reported_error text) RETURN
             (SELECT said #>> '{}'
              FROM unnest(ARRAY[
                  error -> 'message', error #> '{error,message}', error -> 'detail', error #> '{error,detail}', error -> 'error'
-             ]) WITH ORDINALITY AS m (said, place)
+             ]) WITH ORDINALITY AS m (said, ordinal)
              WHERE orchestra.is_error(said)
-             ORDER BY place
+             ORDER BY ordinal
              LIMIT 1),
             error #>> '{}')
         WHEN orchestra.says_something(reported_error) THEN reported_error
@@ -571,13 +571,13 @@ DECLARE
     lanes integer[] := '{}';
     lane integer;
 BEGIN
-    FOR place IN 1 .. cardinality(starts) LOOP
+    FOR ordinal IN 1 .. cardinality(starts) LOOP
         lane := 1;
-        WHILE free_at[lane] > starts[place] LOOP
+        WHILE free_at[lane] > starts[ordinal] LOOP
             lane := lane + 1;
         END LOOP;
-        free_at[lane] := CASE WHEN ends[place] IS NULL THEN 'infinity' ELSE GREATEST(starts[place], ends[place]) END;
-        lanes[place] := lane;
+        free_at[lane] := CASE WHEN ends[ordinal] IS NULL THEN 'infinity' ELSE GREATEST(starts[ordinal], ends[ordinal]) END;
+        lanes[ordinal] := lane;
     END LOOP;
     RETURN lanes;
 END
@@ -688,7 +688,7 @@ COMMENT ON FUNCTION orchestra.usage_kinds(usage_kinds integer) IS 'The names of 
 CREATE TABLE orchestra.step_rollup (
     workflow_id text NOT NULL COLLATE pg_catalog."C",
     hour timestamp with time zone NOT NULL,
-    place integer NOT NULL,
+    ordinal integer NOT NULL,
     organization_id text COLLATE pg_catalog."C",
     node_id text,
     node_type text,
@@ -703,8 +703,8 @@ CREATE TABLE orchestra.step_rollup (
     skipped bigint NOT NULL,
     unfinished bigint NOT NULL,
     calls bigint NOT NULL,
-    unmetered_calls bigint DEFAULT 0 NOT NULL,
-    untotalled_calls bigint DEFAULT 0 NOT NULL,
+    unmetered_calls bigint NOT NULL,
+    untotalled_calls bigint NOT NULL,
     reported_calls bigint NOT NULL,
     input_tokens bigint,
     cached_input_tokens bigint,
@@ -740,7 +740,7 @@ WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_fact
 COMMENT ON TABLE orchestra.step_rollup IS 'Steps by hour, workflow, organisation, node and model: outcomes, tokens and histograms of durations.';
 COMMENT ON COLUMN orchestra.step_rollup.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.step_rollup.hour IS 'The hour (UTC) in which the steps started; of those not started, the hour of their run.';
-COMMENT ON COLUMN orchestra.step_rollup.place IS 'Number of the row within its workflow and hour; below 0: what runs count that are pruned.';
+COMMENT ON COLUMN orchestra.step_rollup.ordinal IS 'Number of the row within its workflow and hour; below 0: what runs count that are pruned.';
 COMMENT ON COLUMN orchestra.step_rollup.organization_id IS 'The organisation; null where no step names one.';
 COMMENT ON COLUMN orchestra.step_rollup.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.step_rollup.node_type IS 'The node''s type.';
@@ -1340,7 +1340,7 @@ CREATE TABLE orchestra_etl.sweeps (
     leased_until timestamp with time zone,
     watermark bigint DEFAULT 0 NOT NULL,
     started_at timestamp with time zone,
-    completed_at timestamp with time zone,
+    swept_at timestamp with time zone,
     reconciled_at timestamp with time zone,
     new_runs integer,
     listed_runs integer,
@@ -1355,7 +1355,7 @@ COMMENT ON COLUMN orchestra_etl.sweeps.fencing_token IS 'Number of the sweep las
 COMMENT ON COLUMN orchestra_etl.sweeps.leased_until IS 'End of the running sweep''s lease; null: none runs.';
 COMMENT ON COLUMN orchestra_etl.sweeps.watermark IS 'Number of the last complete sweep: runs listed by it or before are known without a hole.';
 COMMENT ON COLUMN orchestra_etl.sweeps.started_at IS 'When the last sweep began.';
-COMMENT ON COLUMN orchestra_etl.sweeps.completed_at IS 'When a sweep was last complete.';
+COMMENT ON COLUMN orchestra_etl.sweeps.swept_at IS 'When a sweep was last complete.';
 COMMENT ON COLUMN orchestra_etl.sweeps.reconciled_at IS 'When the last complete walk of the whole list began.';
 COMMENT ON COLUMN orchestra_etl.sweeps.new_runs IS 'Runs that the last complete sweep found new.';
 COMMENT ON COLUMN orchestra_etl.sweeps.listed_runs IS 'Rows that the last walk of the whole list saw: the listable window.';
@@ -1397,7 +1397,7 @@ CREATE VIEW orchestra.coverage AS
     w.name AS workflow_name,
     oldest.start_time AS complete_since,
         CASE
-            WHEN (s.watermark > 0) THEN LEAST(s.started_at, s.completed_at)
+            WHEN (s.watermark > 0) THEN LEAST(s.started_at, s.swept_at)
             ELSE NULL::timestamp with time zone
         END AS complete_until,
     gaps."all" AS gaps,
@@ -1411,7 +1411,7 @@ CREATE VIEW orchestra.coverage AS
     COALESCE(counted.stale, (0)::bigint) AS stale_runs,
     COALESCE(counted.gone, (0)::bigint) AS gone_runs,
     COALESCE(counted.removed, (0)::bigint) AS removed_runs,
-    s.completed_at AS swept_at,
+    s.swept_at,
     s.reconciled_at,
     s.repaired_runs,
     s.new_runs,
@@ -1581,7 +1581,7 @@ COMMENT ON COLUMN orchestra.inputs.note IS 'Why raw is filled, or why data is nu
 CREATE TABLE orchestra.step_rollup_daily (
     workflow_id text NOT NULL COLLATE pg_catalog."C",
     day date NOT NULL,
-    place integer NOT NULL,
+    ordinal integer NOT NULL,
     organization_id text COLLATE pg_catalog."C",
     node_id text,
     node_type text,
@@ -1596,8 +1596,8 @@ CREATE TABLE orchestra.step_rollup_daily (
     skipped bigint NOT NULL,
     unfinished bigint NOT NULL,
     calls bigint NOT NULL,
-    unmetered_calls bigint DEFAULT 0 NOT NULL,
-    untotalled_calls bigint DEFAULT 0 NOT NULL,
+    unmetered_calls bigint NOT NULL,
+    untotalled_calls bigint NOT NULL,
     reported_calls bigint NOT NULL,
     input_tokens bigint,
     cached_input_tokens bigint,
@@ -1632,7 +1632,7 @@ CREATE TABLE orchestra.step_rollup_daily (
 COMMENT ON TABLE orchestra.step_rollup_daily IS 'step_rollup by day: the same numbers, for questions about weeks and months.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.day IS 'The day (UTC) of the hours that are added up.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.place IS 'Number of the row within its workflow and day.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.ordinal IS 'Number of the row within its workflow and day.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.organization_id IS 'The organisation; null where no step names one.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.node_type IS 'The node''s type.';
@@ -1787,7 +1787,7 @@ COMMENT ON COLUMN orchestra.node_hourly.untotalled_calls IS 'Calls that total_to
 CREATE TABLE orchestra.run_rollup (
     workflow_id text NOT NULL COLLATE pg_catalog."C",
     hour timestamp with time zone NOT NULL,
-    place integer NOT NULL,
+    ordinal integer NOT NULL,
     organization_id text COLLATE pg_catalog."C",
     runs bigint NOT NULL,
     succeeded bigint NOT NULL,
@@ -1804,7 +1804,7 @@ CREATE TABLE orchestra.run_rollup (
 COMMENT ON TABLE orchestra.run_rollup IS 'Runs by hour, workflow and organisation: outcomes and histograms of durations.';
 COMMENT ON COLUMN orchestra.run_rollup.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.run_rollup.hour IS 'The hour (UTC) in which the runs started, or were first seen if not started.';
-COMMENT ON COLUMN orchestra.run_rollup.place IS 'Number of the row within its workflow and hour; below 0: what runs count that are pruned.';
+COMMENT ON COLUMN orchestra.run_rollup.ordinal IS 'Number of the row within its workflow and hour; below 0: what runs count that are pruned.';
 COMMENT ON COLUMN orchestra.run_rollup.organization_id IS 'The organisation; null where the run names none.';
 COMMENT ON COLUMN orchestra.run_rollup.runs IS 'Runs.';
 COMMENT ON COLUMN orchestra.run_rollup.succeeded IS 'Runs that succeeded.';
@@ -1927,17 +1927,17 @@ CREATE TABLE orchestra_etl.changed_groups (
     id bigint NOT NULL,
     workflow_id text COLLATE pg_catalog."C",
     hour timestamp with time zone,
-    since timestamp with time zone DEFAULT now() NOT NULL,
+    queued_at timestamp with time zone DEFAULT now() NOT NULL,
     failed_at timestamp with time zone,
     cause text
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
-COMMENT ON TABLE orchestra_etl.changed_groups IS 'A queue: the groups of the rollups whose runs or steps have changed since they were last computed.';
+COMMENT ON TABLE orchestra_etl.changed_groups IS 'A queue: the rollup groups whose runs or steps have changed since they were last computed.';
 COMMENT ON COLUMN orchestra_etl.changed_groups.id IS 'Order of arrival.';
-COMMENT ON COLUMN orchestra_etl.changed_groups.workflow_id IS 'The workflow; null: every group there is must be computed.';
-COMMENT ON COLUMN orchestra_etl.changed_groups.hour IS 'The hour of the runs or steps that changed; null: as workflow_id.';
-COMMENT ON COLUMN orchestra_etl.changed_groups.since IS 'When it was queued.';
-COMMENT ON COLUMN orchestra_etl.changed_groups.failed_at IS 'When its computation last failed: it is tried again a while later; null: it has not been tried.';
+COMMENT ON COLUMN orchestra_etl.changed_groups.workflow_id IS 'The workflow; null: every group must be computed.';
+COMMENT ON COLUMN orchestra_etl.changed_groups.hour IS 'The hour of the runs or steps that changed; null: see workflow_id.';
+COMMENT ON COLUMN orchestra_etl.changed_groups.queued_at IS 'When it was queued.';
+COMMENT ON COLUMN orchestra_etl.changed_groups.failed_at IS 'When its computation last failed, to be retried later; null: it has not been tried.';
 COMMENT ON COLUMN orchestra_etl.changed_groups.cause IS 'SQLSTATE of that failure.';
 
 CREATE TABLE orchestra_etl.drift (
@@ -1966,11 +1966,11 @@ CREATE VIEW orchestra.pipeline_health AS
  SELECT now() AS checked_at,
     ( SELECT max(runs.start_time) AS max
            FROM orchestra.runs) AS newest_run_start,
-    swept.last_at AS last_sweep_at,
-    (EXTRACT(epoch FROM (now() - swept.last_at)))::double precision AS behind_seconds,
+    swept.swept_at,
+    (EXTRACT(epoch FROM (now() - swept.swept_at)))::double precision AS behind_seconds,
     ledger.due AS due_runs,
     ledger.open AS open_runs,
-    ledger.failing AS failing_reads,
+    ledger.failing AS failing_runs,
     ( SELECT count(*) AS count
            FROM orchestra_etl.dead_letters
           WHERE (dead_letters.resolved_at IS NULL)) AS dead_letters,
@@ -1987,9 +1987,9 @@ CREATE VIEW orchestra.pipeline_health AS
           WHERE ((d.reason = 'id_conflict'::text) AND (d.step_id IS NULL) AND (NOT (EXISTS ( SELECT
                    FROM orchestra_etl.run_ledger l
                   WHERE ((l.run_id = d.run_id) AND (l.workflow_id = d.workflow_id))))))) AS conflicting_runs
-   FROM (( SELECT min(s.completed_at) AS last_at,
-            count(*) FILTER (WHERE (s.completed_at IS NULL)) AS never
-           FROM ( SELECT sweeps.completed_at,
+   FROM (( SELECT min(s.swept_at) AS swept_at,
+            count(*) FILTER (WHERE (s.swept_at IS NULL)) AS never
+           FROM ( SELECT sweeps.swept_at,
                     sweeps.started_at,
                     max(sweeps.started_at) OVER () AS newest
                    FROM orchestra_etl.sweeps) s
@@ -2002,11 +2002,11 @@ CREATE VIEW orchestra.pipeline_health AS
 COMMENT ON VIEW orchestra.pipeline_health IS 'One row: how fresh the data is and what waits for somebody. The command status says the same by workflow.';
 COMMENT ON COLUMN orchestra.pipeline_health.checked_at IS 'Now.';
 COMMENT ON COLUMN orchestra.pipeline_health.newest_run_start IS 'Start of the newest run that is stored.';
-COMMENT ON COLUMN orchestra.pipeline_health.last_sweep_at IS 'When the last sweep was complete of the workflow that has waited longest for the next, of those that were tried within a week before the newest try; null: none was.';
+COMMENT ON COLUMN orchestra.pipeline_health.swept_at IS 'When the last sweep was complete of the workflow that has waited longest for the next, of those that were tried within a week before the newest try; null: none was.';
 COMMENT ON COLUMN orchestra.pipeline_health.behind_seconds IS 'Seconds since then.';
 COMMENT ON COLUMN orchestra.pipeline_health.due_runs IS 'Runs due to be read now.';
 COMMENT ON COLUMN orchestra.pipeline_health.open_runs IS 'Runs that are still polled.';
-COMMENT ON COLUMN orchestra.pipeline_health.failing_reads IS 'Runs whose last read failed and will be tried again.';
+COMMENT ON COLUMN orchestra.pipeline_health.failing_runs IS 'Runs whose last read failed and will be tried again.';
 COMMENT ON COLUMN orchestra.pipeline_health.dead_letters IS 'Open dead letters: what was set aside and is neither loaded since nor discarded.';
 COMMENT ON COLUMN orchestra.pipeline_health.unacknowledged_gaps IS 'Times in which runs may have been missed, of which nobody has taken note yet.';
 COMMENT ON COLUMN orchestra.pipeline_health.waiting_groups IS 'Entries in the queue of rollups to be computed anew: 0 when the rollups are up to date.';
@@ -2068,17 +2068,17 @@ ALTER TABLE orchestra.run_requests ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
 
 CREATE TABLE orchestra.workflow_versions (
     workflow_id text NOT NULL COLLATE pg_catalog."C",
-    observed_at timestamp with time zone NOT NULL,
+    first_seen_at timestamp with time zone NOT NULL,
     version text,
     graph jsonb,
-    updated_at timestamp with time zone
+    api_updated_at timestamp with time zone
 );
-COMMENT ON TABLE orchestra.workflow_versions IS 'Versions of workflows in the order they were observed; append-only, but for an updated_at that becomes known later.';
+COMMENT ON TABLE orchestra.workflow_versions IS 'Versions of workflows in the order in which they were first seen. Append-only, except that api_updated_at may become known later.';
 COMMENT ON COLUMN orchestra.workflow_versions.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.workflow_versions.observed_at IS 'When this version was first seen.';
+COMMENT ON COLUMN orchestra.workflow_versions.first_seen_at IS 'When this version was first seen.';
 COMMENT ON COLUMN orchestra.workflow_versions.version IS 'The version as the API names it.';
 COMMENT ON COLUMN orchestra.workflow_versions.graph IS 'Nodes and edges as the API gives them.';
-COMMENT ON COLUMN orchestra.workflow_versions.updated_at IS 'When the workflow had last been changed as this version was first seen, by the API: the version has been in force since then at the latest. Null where the API does not say.';
+COMMENT ON COLUMN orchestra.workflow_versions.api_updated_at IS 'When the workflow had last changed, by the API, as this version was first seen: the version was in force since then at the latest. Null if the API does not say.';
 
 CREATE VIEW orchestra.run_summary AS
  SELECT r.id AS run_id,
@@ -2087,21 +2087,21 @@ CREATE VIEW orchestra.run_summary AS
     COALESCE(w.labels, '{}'::jsonb) AS labels,
     ( SELECT
                 CASE
-                    WHEN ((next.updated_at <= begun."time") AND ((last.observed_at <= next.updated_at) OR (last.observed_at IS NULL))) THEN next.version
+                    WHEN ((next.api_updated_at <= begun."time") AND ((last.first_seen_at <= next.api_updated_at) OR (last.first_seen_at IS NULL))) THEN next.version
                     ELSE last.version
                 END AS version
            FROM ((( SELECT COALESCE(r.start_time, r.first_seen_at) AS "time") begun
              LEFT JOIN LATERAL ( SELECT v.version,
-                    v.observed_at
+                    v.first_seen_at
                    FROM orchestra.workflow_versions v
-                  WHERE ((v.workflow_id = r.workflow_id) AND (v.observed_at <= begun."time"))
-                  ORDER BY v.observed_at DESC
+                  WHERE ((v.workflow_id = r.workflow_id) AND (v.first_seen_at <= begun."time"))
+                  ORDER BY v.first_seen_at DESC
                  LIMIT 1) last ON (true))
              LEFT JOIN LATERAL ( SELECT v.version,
-                    v.updated_at
+                    v.api_updated_at
                    FROM orchestra.workflow_versions v
-                  WHERE ((v.workflow_id = r.workflow_id) AND (v.observed_at > begun."time"))
-                  ORDER BY v.observed_at
+                  WHERE ((v.workflow_id = r.workflow_id) AND (v.first_seen_at > begun."time"))
+                  ORDER BY v.first_seen_at
                  LIMIT 1) next ON (true))) AS workflow_version,
     r.organization_id,
     r.user_id,
@@ -2336,7 +2336,7 @@ CREATE VIEW orchestra.step_timeline AS
                     s_1.reported_cost,
                     s_1.finish_reason,
                     LEAST(r.start_time, min(s_1.start_time) OVER ()) AS run_begun,
-                    row_number() OVER (ORDER BY s_1.start_time, s_1."position", s_1.id) AS place,
+                    row_number() OVER (ORDER BY s_1.start_time, s_1."position", s_1.id) AS ordinal,
                         CASE
                             WHEN (s_1.state <> 'skipped'::text) THEN row_number() OVER (PARTITION BY s_1.node_id, (s_1.state = 'skipped'::text) ORDER BY s_1.start_time, s_1."position", s_1.id)
                             ELSE NULL::bigint
@@ -2352,28 +2352,28 @@ CREATE VIEW orchestra.step_timeline AS
                          OFFSET 0) u)
                   WHERE ((s_1.run_id = r.id) AND (s_1.absent_since IS NULL))
                 ), placed AS (
-                 SELECT l.place,
+                 SELECT l.ordinal,
                     l.lane
-                   FROM (( SELECT orchestra.lanes(array_agg(ordered.start_time ORDER BY ordered.place), array_agg(ordered.end_time ORDER BY ordered.place)) AS lanes
+                   FROM (( SELECT orchestra.lanes(array_agg(ordered.start_time ORDER BY ordered.ordinal), array_agg(ordered.end_time ORDER BY ordered.ordinal)) AS lanes
                            FROM ordered
                           WHERE (ordered.start_time IS NOT NULL)) counted
-                     CROSS JOIN LATERAL unnest(counted.lanes) WITH ORDINALITY l(lane, place))
+                     CROSS JOIN LATERAL unnest(counted.lanes) WITH ORDINALITY l(lane, ordinal))
                 ), ended AS (
                  SELECT ordered.end_time,
-                    ordered.place,
-                    row_number() OVER (ORDER BY ordered.end_time, ordered.place) AS number
+                    ordered.ordinal,
+                    row_number() OVER (ORDER BY ordered.end_time, ordered.ordinal) AS number
                    FROM ordered
                   WHERE (ordered.end_time IS NOT NULL)
                 ), waited AS (
-                 SELECT events.place,
+                 SELECT events.ordinal,
                     max(events.number) OVER (ORDER BY events.at, events.number RANGE UNBOUNDED PRECEDING) AS ended
                    FROM ( SELECT ended.end_time AS at,
-                            NULL::bigint AS place,
+                            NULL::bigint AS ordinal,
                             ended.number
                            FROM ended
                         UNION ALL
                          SELECT ordered.start_time,
-                            ordered.place,
+                            ordered.ordinal,
                             NULL::bigint
                            FROM ordered
                           WHERE (ordered.start_time IS NOT NULL)) events
@@ -2397,17 +2397,17 @@ CREATE VIEW orchestra.step_timeline AS
             o.reported_cost,
             o.finish_reason,
             o.run_begun,
-            o.place,
+            o.ordinal,
             o.execution,
             o.executions,
             placed.lane,
                 CASE
-                    WHEN (last.place = o.place) THEN before.end_time
+                    WHEN (last.ordinal = o.ordinal) THEN before.end_time
                     ELSE last.end_time
                 END AS waited_since
            FROM ((((ordered o
-             LEFT JOIN placed ON ((placed.place = o.place)))
-             LEFT JOIN waited ON ((waited.place = o.place)))
+             LEFT JOIN placed ON ((placed.ordinal = o.ordinal)))
+             LEFT JOIN waited ON ((waited.ordinal = o.ordinal)))
              LEFT JOIN ended last ON ((last.number = waited.ended)))
              LEFT JOIN ended before ON ((before.number = (waited.ended - 1))))) s)
      LEFT JOIN orchestra.prices p ON (((p.model = s.model) AND s.is_call AND (NOT orchestra.is_unmetered(s.outcome, s.is_call, s.tells_usage, s.used)) AND orchestra.price_applies(p.*, s.service_tier, orchestra.context_tier((s.used).input_tokens), COALESCE(s.start_time, r.start_time, r.first_seen_at)))))
@@ -2471,15 +2471,6 @@ ALTER TABLE orchestra_etl.dead_letters ALTER COLUMN id ADD GENERATED ALWAYS AS I
     NO MAXVALUE
     CACHE 1
 );
-
-CREATE TABLE orchestra_etl.described (
-    id smallint NOT NULL,
-    at timestamp with time zone NOT NULL,
-    CONSTRAINT described_one_row_check CHECK ((id = 1))
-);
-COMMENT ON TABLE orchestra_etl.described IS 'When the API was last asked what workflows there are.';
-COMMENT ON COLUMN orchestra_etl.described.id IS 'Always 1.';
-COMMENT ON COLUMN orchestra_etl.described.at IS 'When GET /workflows was last asked.';
 
 ALTER TABLE orchestra_etl.gaps ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME orchestra_etl.gaps_id_seq
@@ -2618,7 +2609,6 @@ CREATE TABLE orchestra_etl.retention (
     payload_horizon timestamp with time zone,
     run_horizon timestamp with time zone,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    frozen_until timestamp with time zone,
     CONSTRAINT retention_one_row_check CHECK ((id = 1))
 );
 COMMENT ON TABLE orchestra_etl.retention IS 'How far back is kept; both horizons only move forward.';
@@ -2626,7 +2616,6 @@ COMMENT ON COLUMN orchestra_etl.retention.id IS 'Always 1.';
 COMMENT ON COLUMN orchestra_etl.retention.payload_horizon IS 'Payloads of runs that ended before are pruned, and not stored again.';
 COMMENT ON COLUMN orchestra_etl.retention.run_horizon IS 'Runs that ended before are pruned, and not read again.';
 COMMENT ON COLUMN orchestra_etl.retention.updated_at IS 'When a horizon last moved.';
-COMMENT ON COLUMN orchestra_etl.retention.frozen_until IS 'Hours before are not computed anew: their runs were pruned when what they count was not yet kept by itself.';
 
 CREATE TABLE orchestra_etl.state_map (
     status text NOT NULL,
@@ -2639,6 +2628,15 @@ COMMENT ON COLUMN orchestra_etl.state_map.state IS 'The state it is mapped to by
 CREATE TABLE orchestra_etl.upgrade_lock (
 );
 COMMENT ON TABLE orchestra_etl.upgrade_lock IS 'Empty; locked by the upgrade that goes on.';
+
+CREATE TABLE orchestra_etl.workflow_refresh (
+    id smallint NOT NULL,
+    refreshed_at timestamp with time zone NOT NULL,
+    CONSTRAINT workflow_refresh_one_row_check CHECK ((id = 1))
+);
+COMMENT ON TABLE orchestra_etl.workflow_refresh IS 'When the API was last asked what workflows there are.';
+COMMENT ON COLUMN orchestra_etl.workflow_refresh.id IS 'Always 1.';
+COMMENT ON COLUMN orchestra_etl.workflow_refresh.refreshed_at IS 'When the list of workflows was last read.';
 
 ALTER TABLE ONLY orchestra.inputs
     ADD CONSTRAINT inputs_pkey PRIMARY KEY (step_id);
@@ -2656,7 +2654,7 @@ ALTER TABLE ONLY orchestra.run_requests
     ADD CONSTRAINT run_requests_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY orchestra.run_rollup
-    ADD CONSTRAINT run_rollup_pkey PRIMARY KEY (workflow_id, hour, place);
+    ADD CONSTRAINT run_rollup_pkey PRIMARY KEY (workflow_id, hour, ordinal);
 
 ALTER TABLE ONLY orchestra.runs
     ADD CONSTRAINT runs_pkey PRIMARY KEY (id);
@@ -2665,16 +2663,16 @@ ALTER TABLE ONLY orchestra.step_failures
     ADD CONSTRAINT step_failures_pkey PRIMARY KEY (step_id);
 
 ALTER TABLE ONLY orchestra.step_rollup_daily
-    ADD CONSTRAINT step_rollup_daily_pkey PRIMARY KEY (workflow_id, day, place);
+    ADD CONSTRAINT step_rollup_daily_pkey PRIMARY KEY (workflow_id, day, ordinal);
 
 ALTER TABLE ONLY orchestra.step_rollup
-    ADD CONSTRAINT step_rollup_pkey PRIMARY KEY (workflow_id, hour, place);
+    ADD CONSTRAINT step_rollup_pkey PRIMARY KEY (workflow_id, hour, ordinal);
 
 ALTER TABLE ONLY orchestra.steps
     ADD CONSTRAINT steps_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY orchestra.workflow_versions
-    ADD CONSTRAINT workflow_versions_pkey PRIMARY KEY (workflow_id, observed_at);
+    ADD CONSTRAINT workflow_versions_pkey PRIMARY KEY (workflow_id, first_seen_at);
 
 ALTER TABLE ONLY orchestra.workflows
     ADD CONSTRAINT workflows_pkey PRIMARY KEY (id);
@@ -2690,9 +2688,6 @@ ALTER TABLE ONLY orchestra_etl.dead_letters
 
 ALTER TABLE ONLY orchestra_etl.dead_letters
     ADD CONSTRAINT dead_letters_workflow_id_run_id_reason_content_hash_key UNIQUE (workflow_id, run_id, reason, content_hash);
-
-ALTER TABLE ONLY orchestra_etl.described
-    ADD CONSTRAINT described_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY orchestra_etl.drift
     ADD CONSTRAINT drift_pkey PRIMARY KEY (workflow_id, subject, field, kind, found);
@@ -2730,6 +2725,9 @@ ALTER TABLE ONLY orchestra_etl.state_map
 ALTER TABLE ONLY orchestra_etl.sweeps
     ADD CONSTRAINT sweeps_pkey PRIMARY KEY (workflow_id);
 
+ALTER TABLE ONLY orchestra_etl.workflow_refresh
+    ADD CONSTRAINT workflow_refresh_pkey PRIMARY KEY (id);
+
 CREATE INDEX run_rollup_hour_idx ON orchestra.run_rollup USING btree (hour);
 
 CREATE INDEX runs_start_time_idx ON orchestra.runs USING btree (start_time);
@@ -2754,11 +2752,11 @@ CREATE INDEX step_rollup_hour_idx ON orchestra.step_rollup USING btree (hour);
 
 CREATE INDEX steps_error_idx ON orchestra.steps USING btree (run_id) WHERE ((error IS NOT NULL) OR (reported_error IS NOT NULL));
 
-CREATE INDEX steps_not_started_idx ON orchestra.steps USING btree (run_id) WHERE (start_time IS NULL);
-
 CREATE INDEX steps_reported_cost_idx ON orchestra.steps USING btree (start_time) WHERE (reported_cost IS NOT NULL);
 
 CREATE INDEX steps_run_id_idx ON orchestra.steps USING btree (run_id);
+
+CREATE INDEX steps_unstarted_idx ON orchestra.steps USING btree (run_id) WHERE (start_time IS NULL);
 
 CREATE INDEX steps_updated_at_idx ON orchestra.steps USING brin (updated_at) WITH (pages_per_range='32', autosummarize='on');
 

@@ -77,12 +77,15 @@ class Facts(NamedTuple):
         seen_until = datetime.min.replace(tzinfo=UTC)
         for row in self.versions:
             if row["workflow_id"] == workflow_id:
-                begun = row["observed_at"]
-                if row["updated_at"] is not None and seen_until <= row["updated_at"] < begun:
-                    begun = row["updated_at"]
+                begun = row["first_seen_at"]
+                if (
+                    row["api_updated_at"] is not None
+                    and seen_until <= row["api_updated_at"] < begun
+                ):
+                    begun = row["api_updated_at"]
                 if begun <= time:
                     found = row["version"]
-                seen_until = row["observed_at"]
+                seen_until = row["first_seen_at"]
         return found
 
     def run_outcome(self, run: Row) -> str:

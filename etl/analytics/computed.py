@@ -84,7 +84,7 @@ def _gathered(
     added += [_sum(one) for one in sums]
     return f"""
         SELECT workflow_id, {when},
-               CAST(row_number() OVER (PARTITION BY workflow_id, {when} ORDER BY {order}) AS integer) AS place,
+               CAST(row_number() OVER (PARTITION BY workflow_id, {when} ORDER BY {order}) AS integer) AS ordinal,
                {", ".join(names)}, {", ".join(added)}, {_histogram(False)}, {_histogram(True)}
         FROM ({counted}) AS counted
         GROUP BY {keys}

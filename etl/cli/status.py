@@ -125,7 +125,7 @@ def _print_workflow(one: WorkflowStatus) -> None:
         state(one.verdict),
         sep="",
     )
-    newest, sweep = one.freshness.newest_run, one.freshness.last_complete_sweep
+    newest, sweep = one.freshness.newest_run_start, one.freshness.swept_at
     rows: list[tuple[str, str | Text]] = [
         (
             "newest run",
@@ -137,7 +137,7 @@ def _print_workflow(one: WorkflowStatus) -> None:
             "last sweep",
             "none complete yet"
             if sweep is None
-            else f"complete {span(one.freshness.last_complete_sweep_age)} ago, {counted(one.headroom.new_runs or 0, 'new run')}",
+            else f"complete {span(one.freshness.swept_age)} ago, {counted(one.headroom.new_runs or 0, 'new run')}",
         ),
         ("coverage", _coverage(one.coverage)),
         ("headroom", _headroom(one)),

@@ -37,12 +37,12 @@ class Reason(msgspec.Struct, frozen=True):
 class Freshness(msgspec.Struct, frozen=True):
     """How new the newest data is."""
 
-    newest_run: datetime | None
+    newest_run_start: datetime | None
     """Start of the newest run that is stored."""
     newest_run_age: float | None
     """Seconds since then."""
-    last_complete_sweep: datetime | None
-    last_complete_sweep_age: float | None
+    swept_at: datetime | None
+    swept_age: float | None
     """Seconds since then."""
 
 
@@ -199,7 +199,7 @@ _WORKFLOWS = text("""
            COALESCE(c.conflicting_runs, 0) AS conflicting_runs,
            COALESCE(c.gaps, 0) AS gaps, COALESCE(c.unacknowledged_gaps, 0) AS unacknowledged_gaps,
            s.last_error, s.list_problem, s.leased_until > now() AS sweeping,
-           (SELECT max(r.start_time) FROM orchestra.runs AS r WHERE r.workflow_id = relevant.id) AS newest_run,
+           (SELECT max(r.start_time) FROM orchestra.runs AS r WHERE r.workflow_id = relevant.id) AS newest_run_start,
            (SELECT count(*) FROM orchestra_etl.run_ledger AS l
             WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0
               AND l.due_at IS NOT NULL) AS failing,
@@ -226,16 +226,16 @@ _WORKFLOWS = text("""
 
 _NEWEST_GAPS = text("""
     SELECT workflow_id, id, after_time, before_time, acknowledged_at IS NOT NULL AS acknowledged
-    FROM (SELECT *, row_number() OVER (PARTITION BY workflow_id ORDER BY id DESC) AS place FROM orchestra_etl.gaps) AS g
-    WHERE place <= 5
+    FROM (SELECT *, row_number() OVER (PARTITION BY workflow_id ORDER BY id DESC) AS ordinal FROM orchestra_etl.gaps) AS g
+    WHERE ordinal <= 5
     ORDER BY id
 """)
 
 _DRIFT = text("""
     SELECT workflow_id, subject, field, kind, found, occurrences
-    FROM (SELECT *, row_number() OVER (PARTITION BY workflow_id ORDER BY last_seen_at DESC, field) AS place
+    FROM (SELECT *, row_number() OVER (PARTITION BY workflow_id ORDER BY last_seen_at DESC, field) AS ordinal
           FROM orchestra_etl.drift) AS d
-    WHERE place <= 5
+    WHERE ordinal <= 5
     ORDER BY subject, field, kind, found
 """)
 
@@ -313,8 +313,8 @@ def _workflow(
         verdict=_worst([reason.level for reason in reasons]),
         reasons=reasons,
         freshness=Freshness(
-            row.newest_run,
-            _seconds_between(row.newest_run, row.at),
+            row.newest_run_start,
+            _seconds_between(row.newest_run_start, row.at),
             row.swept_at,
             _seconds_between(row.swept_at, row.at),
         ),

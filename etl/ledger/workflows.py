@@ -25,7 +25,7 @@ _IS_KNOWN = text(f"""
     SELECT EXISTS (SELECT FROM orchestra.workflows
                    WHERE id = :id AND (name IS NOT NULL OR description IS NOT NULL OR labels <> '{{}}'))
         OR EXISTS (SELECT FROM orchestra.workflow_versions WHERE workflow_id = :id)
-        OR EXISTS (SELECT FROM orchestra_etl.sweeps WHERE workflow_id = :id AND completed_at IS NOT NULL)
+        OR EXISTS (SELECT FROM orchestra_etl.sweeps WHERE workflow_id = :id AND swept_at IS NOT NULL)
         OR EXISTS (SELECT FROM orchestra_etl.run_ledger AS l WHERE l.workflow_id = :id AND NOT {requests.ASKED_FOR})
 """)
 
@@ -47,12 +47,12 @@ _DESCRIBED = text("""
 """)
 
 _VERSION = text("""
-    INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, graph)
+    INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph)
     SELECT :id, now(), CAST(:version AS text), CAST(:graph AS jsonb)
     WHERE NOT EXISTS (
         SELECT FROM (
             SELECT v.version, v.graph FROM orchestra.workflow_versions AS v
-            WHERE v.workflow_id = :id ORDER BY v.observed_at DESC LIMIT 1
+            WHERE v.workflow_id = :id ORDER BY v.first_seen_at DESC LIMIT 1
         ) AS last
         WHERE (last.version, last.graph) IS NOT DISTINCT FROM (CAST(:version AS text), CAST(:graph AS jsonb)))
     ON CONFLICT DO NOTHING
@@ -64,12 +64,12 @@ _VERSION = text("""
 # version begin no later.
 _DATED = text("""
     UPDATE orchestra.workflow_versions AS v
-    SET updated_at = :updated_at
+    SET api_updated_at = :updated_at
     WHERE v.workflow_id = :id
-      AND v.observed_at = (
-          SELECT max(last.observed_at) FROM orchestra.workflow_versions AS last WHERE last.workflow_id = :id)
-      AND v.updated_at IS NULL
-      AND v.observed_at >= :updated_at
+      AND v.first_seen_at = (
+          SELECT max(last.first_seen_at) FROM orchestra.workflow_versions AS last WHERE last.workflow_id = :id)
+      AND v.api_updated_at IS NULL
+      AND v.first_seen_at >= :updated_at
       AND (v.version, v.graph) IS NOT DISTINCT FROM (CAST(:version AS text), CAST(:graph AS jsonb))
 """)
 
@@ -77,21 +77,22 @@ _GRAPHS = text("""
     SELECT DISTINCT ON (workflow_id) workflow_id, graph
     FROM orchestra.workflow_versions
     WHERE graph IS NOT NULL
-    ORDER BY workflow_id, observed_at DESC
+    ORDER BY workflow_id, first_seen_at DESC
 """)
 
 # A few at a time: a graph may be large, and each change of a workflow adds one.
 _ALL_GRAPHS = text("""
-    SELECT workflow_id, graph FROM orchestra.workflow_versions WHERE graph IS NOT NULL ORDER BY workflow_id, observed_at
+    SELECT workflow_id, graph FROM orchestra.workflow_versions WHERE graph IS NOT NULL ORDER BY workflow_id, first_seen_at
 """).execution_options(yield_per=10)
 
 _DESCRIPTION_DUE = text("""
     SELECT NOT EXISTS (
-        SELECT FROM orchestra_etl.described WHERE at > now() - make_interval(secs => :every))
+        SELECT FROM orchestra_etl.workflow_refresh WHERE refreshed_at > now() - make_interval(secs => :every))
 """)
 
 _DESCRIBED_NOW = text("""
-    INSERT INTO orchestra_etl.described (id, at) VALUES (1, now()) ON CONFLICT (id) DO UPDATE SET at = excluded.at
+    INSERT INTO orchestra_etl.workflow_refresh (id, refreshed_at) VALUES (1, now())
+    ON CONFLICT (id) DO UPDATE SET refreshed_at = excluded.refreshed_at
 """)
 
 

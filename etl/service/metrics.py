@@ -54,10 +54,10 @@ _STATUS = (
         "Share of a full list that the last sweep did not find new; at 0 runs are missed",
     ),
     _Figure(
-        "last_complete_sweep_timestamp_seconds",
-        "When the last complete sweep of the run list began",
+        "swept_timestamp_seconds",
+        "When a sweep of the run list was last complete",
     ),
-    _Figure("newest_run_timestamp_seconds", "Start of the newest run that is stored"),
+    _Figure("newest_run_start_timestamp_seconds", "Start of the newest run that is stored"),
     _Figure("verdict", "What `orchestra-etl status` says: 0 ok, 1 warning, 2 failing"),
 )
 
@@ -198,7 +198,7 @@ def _one_of(counts: Callable[[], Mapping[str, int]], name: str) -> float:
 
 def _values(found: Status, one: WorkflowStatus) -> dict[str, float | None]:
     waiting_since = one.lag.oldest_live_due
-    swept, newest = one.freshness.last_complete_sweep, one.freshness.newest_run
+    swept, newest = one.freshness.swept_at, one.freshness.newest_run_start
     room = one.headroom
     headroom = None
     if room.listable and room.new_runs is not None:
@@ -218,7 +218,7 @@ def _values(found: Status, one: WorkflowStatus) -> dict[str, float | None]:
         "drift": one.drift,
         "list_runs": room.listable,
         "list_headroom_ratio": headroom,
-        "last_complete_sweep_timestamp_seconds": swept.timestamp() if swept is not None else None,
-        "newest_run_timestamp_seconds": newest.timestamp() if newest is not None else None,
+        "swept_timestamp_seconds": swept.timestamp() if swept is not None else None,
+        "newest_run_start_timestamp_seconds": newest.timestamp() if newest is not None else None,
         "verdict": _VERDICTS[one.verdict],
     }

@@ -62,17 +62,18 @@ workflow_versions = Table(
     "workflow_versions",
     metadata,
     column("workflow_id", Id, "The workflow.", primary_key=True),
-    column("observed_at", Time, "When this version was first seen.", primary_key=True),
+    column("first_seen_at", Time, "When this version was first seen.", primary_key=True),
     column("version", Text(), "The version as the API names it."),
     column("graph", JSONB, "Nodes and edges as the API gives them."),
     column(
-        "updated_at",
+        "api_updated_at",
         Time,
-        "When the workflow had last been changed as this version was first seen, by the API: the version has been in force since "
-        "then at the latest. Null where the API does not say.",
+        "When the workflow had last changed, by the API, as this version was first seen: the version"
+        " was in force since then at the latest. Null if the API does not say.",
     ),
     schema=ANALYTICS,
-    comment="Versions of workflows in the order they were observed; append-only, but for an updated_at that becomes known later.",
+    comment="Versions of workflows in the order in which they were first seen. Append-only, except that"
+    " api_updated_at may become known later.",
 )
 
 runs = Table(
@@ -273,7 +274,7 @@ steps = Table(
     ),
     Index("steps_run_id_idx", "run_id"),
     Index("steps_workflow_id_start_time_idx", "workflow_id", "start_time"),
-    Index("steps_not_started_idx", "run_id", postgresql_where=text("start_time IS NULL")),
+    Index("steps_unstarted_idx", "run_id", postgresql_where=text("start_time IS NULL")),
     _changed("steps"),
     Index(
         "steps_error_idx",

@@ -143,7 +143,7 @@ sweeps = Table(
         server_default=text("0"),
     ),
     column("started_at", Time, "When the last sweep began."),
-    column("completed_at", Time, "When a sweep was last complete."),
+    column("swept_at", Time, "When a sweep was last complete."),
     column("reconciled_at", Time, "When the last complete walk of the whole list began."),
     column("new_runs", Integer(), "Runs that the last complete sweep found new."),
     column(
@@ -257,11 +257,11 @@ request_budget = Table(
     comment="The request budget that all replicas share.",
 )
 
-described = Table(
-    "described",
+workflow_refresh = Table(
+    "workflow_refresh",
     metadata,
     column("id", SmallInteger(), "Always 1.", primary_key=True, autoincrement=False),
-    column("at", Time, "When GET /workflows was last asked.", nullable=False),
+    column("refreshed_at", Time, "When the list of workflows was last read.", nullable=False),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
     comment="When the API was last asked what workflows there are.",
@@ -310,11 +310,6 @@ retention = Table(
     ),
     column("run_horizon", Time, "Runs that ended before are pruned, and not read again."),
     now("updated_at", "When a horizon last moved."),
-    column(
-        "frozen_until",
-        Time,
-        "Hours before are not computed anew: their runs were pruned when what they count was not yet kept by itself.",
-    ),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
     comment="How far back is kept; both horizons only move forward.",

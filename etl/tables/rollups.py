@@ -81,12 +81,7 @@ RUN_COUNTS = (
 
 
 def _counts(names: tuple[tuple[str, str], ...]) -> list[Column[Any]]:
-    # Columns that were added later: 0 in the groups of before.
-    defaults = {"unmetered_calls": text("0"), "untotalled_calls": text("0")}
-    return [
-        column(name, BigInteger(), comment, nullable=False, server_default=defaults.get(name))
-        for name, comment in names
-    ]
+    return [column(name, BigInteger(), comment, nullable=False) for name, comment in names]
 
 
 def _usage_sums() -> list[Column[Any]]:
@@ -100,17 +95,21 @@ def _usage_sums() -> list[Column[Any]]:
     ]
 
 
-_PLACE = "Number of the row within its workflow and hour; below 0: what runs count that are pruned."
-_PLACE_OF_DAY = "Number of the row within its workflow and day."
+_ORDINAL = (
+    "Number of the row within its workflow and hour; below 0: what runs count that are pruned."
+)
+_ORDINAL_IN_DAY = "Number of the row within its workflow and day."
 
 
 def _group(when: str, kind: TypeEngine[Any], comment: str) -> list[Column[Any]]:
     # Names of nodes and models may be longer than an index allows: rows are told apart by their
-    # place in the group.
+    # ordinal within the group.
     return [
         column("workflow_id", Id, "The workflow.", primary_key=True),
         column(when, kind, comment, primary_key=True),
-        column("place", Integer(), _PLACE if when == "hour" else _PLACE_OF_DAY, primary_key=True),
+        column(
+            "ordinal", Integer(), _ORDINAL if when == "hour" else _ORDINAL_IN_DAY, primary_key=True
+        ),
     ]
 
 
@@ -266,27 +265,19 @@ step_failures = Table(
 )
 
 
-def _queue(name: str, comment: str, *more: Column[Any]) -> Table:
-    return Table(
-        name,
-        metadata,
-        column("id", BigInteger(), "Order of arrival.", Identity(always=True), primary_key=True),
-        column("workflow_id", Id, "The workflow; null: every group there is must be computed."),
-        column("hour", Time, "The hour of the runs or steps that changed; null: as workflow_id."),
-        *more,
-        schema=OPERATIONS,
-        comment=comment,
-    )
-
-
-changed_groups = _queue(
+changed_groups = Table(
     "changed_groups",
-    "A queue: the groups of the rollups whose runs or steps have changed since they were last computed.",
-    now("since", "When it was queued."),
+    metadata,
+    column("id", BigInteger(), "Order of arrival.", Identity(always=True), primary_key=True),
+    column("workflow_id", Id, "The workflow; null: every group must be computed."),
+    column("hour", Time, "The hour of the runs or steps that changed; null: see workflow_id."),
+    now("queued_at", "When it was queued."),
     column(
         "failed_at",
         Time,
-        "When its computation last failed: it is tried again a while later; null: it has not been tried.",
+        "When its computation last failed, to be retried later; null: it has not been tried.",
     ),
     column("cause", Text(), "SQLSTATE of that failure."),
+    schema=OPERATIONS,
+    comment="A queue: the rollup groups whose runs or steps have changed since they were last computed.",
 )

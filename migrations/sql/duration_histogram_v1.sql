@@ -4,9 +4,9 @@ CREATE FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallin
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
 BEGIN
-    FOR place IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
-        IF buckets[place] >= 0 AND counts[place] > 0 THEN
-            state[buckets[place]] := COALESCE(state[buckets[place]], 0) + counts[place];
+    FOR ordinal IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
+        IF buckets[ordinal] >= 0 AND counts[ordinal] > 0 THEN
+            state[buckets[ordinal]] := COALESCE(state[buckets[ordinal]], 0) + counts[ordinal];
         END IF;
     END LOOP;
     RETURN state;

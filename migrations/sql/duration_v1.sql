@@ -107,9 +107,9 @@ BEGIN
         END IF;
         state[0] := q;
     END IF;
-    FOR place IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
-        IF buckets[place] >= 0 AND counts[place] > 0 THEN
-            state[buckets[place] + 1] := COALESCE(state[buckets[place] + 1], 0) + counts[place];
+    FOR ordinal IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
+        IF buckets[ordinal] >= 0 AND counts[ordinal] > 0 THEN
+            state[buckets[ordinal] + 1] := COALESCE(state[buckets[ordinal] + 1], 0) + counts[ordinal];
         END IF;
     END LOOP;
     RETURN state;

@@ -64,9 +64,9 @@ AS $$
             (SELECT said #>> '{}'
              FROM unnest(ARRAY[
                  error -> 'message', error #> '{error,message}', error -> 'detail', error #> '{error,detail}', error -> 'error'
-             ]) WITH ORDINALITY AS m (said, place)
+             ]) WITH ORDINALITY AS m (said, ordinal)
              WHERE orchestra.is_error(said)
-             ORDER BY place
+             ORDER BY ordinal
              LIMIT 1),
             error #>> '{}')
         WHEN orchestra.says_something(reported_error) THEN reported_error

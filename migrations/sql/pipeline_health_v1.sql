@@ -3,11 +3,11 @@
 CREATE VIEW orchestra.pipeline_health AS
 SELECT now() AS checked_at,
        (SELECT max(start_time) FROM orchestra.runs) AS newest_run_start,
-       swept.last_at AS last_sweep_at,
-       CAST(extract(epoch FROM now() - swept.last_at) AS double precision) AS behind_seconds,
+       swept.swept_at,
+       CAST(extract(epoch FROM now() - swept.swept_at) AS double precision) AS behind_seconds,
        ledger.due AS due_runs,
        ledger.open AS open_runs,
-       ledger.failing AS failing_reads,
+       ledger.failing AS failing_runs,
        (SELECT count(*) FROM orchestra_etl.dead_letters WHERE resolved_at IS NULL) AS dead_letters,
        (SELECT count(*) FROM orchestra_etl.gaps WHERE acknowledged_at IS NULL) AS unacknowledged_gaps,
        (SELECT count(*) FROM orchestra_etl.changed_groups) AS waiting_groups,
@@ -19,8 +19,8 @@ SELECT now() AS checked_at,
           AND NOT EXISTS (SELECT FROM orchestra_etl.run_ledger AS l
                           WHERE l.run_id = d.run_id AND l.workflow_id = d.workflow_id)) AS conflicting_runs
 FROM (
-    SELECT min(completed_at) AS last_at, count(*) FILTER (WHERE completed_at IS NULL) AS never
-    FROM (SELECT completed_at, started_at, max(started_at) OVER () AS newest FROM orchestra_etl.sweeps) AS s
+    SELECT min(swept_at) AS swept_at, count(*) FILTER (WHERE swept_at IS NULL) AS never
+    FROM (SELECT swept_at, started_at, max(started_at) OVER () AS newest FROM orchestra_etl.sweeps) AS s
     WHERE started_at > newest - interval '7 days'
 ) AS swept
 CROSS JOIN (
@@ -35,11 +35,11 @@ COMMENT ON VIEW orchestra.pipeline_health IS
     'One row: how fresh the data is and what waits for somebody. The command status says the same by workflow.';
 COMMENT ON COLUMN orchestra.pipeline_health.checked_at IS 'Now.';
 COMMENT ON COLUMN orchestra.pipeline_health.newest_run_start IS 'Start of the newest run that is stored.';
-COMMENT ON COLUMN orchestra.pipeline_health.last_sweep_at IS 'When the last sweep was complete of the workflow that has waited longest for the next, of those that were tried within a week before the newest try; null: none was.';
+COMMENT ON COLUMN orchestra.pipeline_health.swept_at IS 'When the last sweep was complete of the workflow that has waited longest for the next, of those that were tried within a week before the newest try; null: none was.';
 COMMENT ON COLUMN orchestra.pipeline_health.behind_seconds IS 'Seconds since then.';
 COMMENT ON COLUMN orchestra.pipeline_health.due_runs IS 'Runs due to be read now.';
 COMMENT ON COLUMN orchestra.pipeline_health.open_runs IS 'Runs that are still polled.';
-COMMENT ON COLUMN orchestra.pipeline_health.failing_reads IS 'Runs whose last read failed and will be tried again.';
+COMMENT ON COLUMN orchestra.pipeline_health.failing_runs IS 'Runs whose last read failed and will be tried again.';
 COMMENT ON COLUMN orchestra.pipeline_health.dead_letters IS 'Open dead letters: what was set aside and is neither loaded since nor discarded.';
 COMMENT ON COLUMN orchestra.pipeline_health.unacknowledged_gaps IS 'Times in which runs may have been missed, of which nobody has taken note yet.';
 COMMENT ON COLUMN orchestra.pipeline_health.waiting_groups IS 'Entries in the queue of rollups to be computed anew: 0 when the rollups are up to date.';

@@ -7,20 +7,20 @@ SELECT r.id AS run_id,
        COALESCE(w.name, r.workflow_id) AS workflow_name,
        COALESCE(w.labels, '{}') AS labels,
        -- The next version was in force already where it says so, unless the one before it was seen in force since.
-       (SELECT CASE WHEN next.updated_at <= begun.time AND (last.observed_at <= next.updated_at OR last.observed_at IS NULL)
+       (SELECT CASE WHEN next.api_updated_at <= begun.time AND (last.first_seen_at <= next.api_updated_at OR last.first_seen_at IS NULL)
                THEN next.version ELSE last.version END
         FROM (SELECT COALESCE(r.start_time, r.first_seen_at) AS time) AS begun
         LEFT JOIN LATERAL (
-            SELECT v.version, v.observed_at
+            SELECT v.version, v.first_seen_at
             FROM orchestra.workflow_versions AS v
-            WHERE v.workflow_id = r.workflow_id AND v.observed_at <= begun.time
-            ORDER BY v.observed_at DESC
+            WHERE v.workflow_id = r.workflow_id AND v.first_seen_at <= begun.time
+            ORDER BY v.first_seen_at DESC
             LIMIT 1) AS last ON true
         LEFT JOIN LATERAL (
-            SELECT v.version, v.updated_at
+            SELECT v.version, v.api_updated_at
             FROM orchestra.workflow_versions AS v
-            WHERE v.workflow_id = r.workflow_id AND v.observed_at > begun.time
-            ORDER BY v.observed_at
+            WHERE v.workflow_id = r.workflow_id AND v.first_seen_at > begun.time
+            ORDER BY v.first_seen_at
             LIMIT 1) AS next ON true) AS workflow_version,
        r.organization_id,
        r.user_id,

@@ -8,13 +8,13 @@ DECLARE
     lanes integer[] := '{}';
     lane integer;
 BEGIN
-    FOR place IN 1 .. cardinality(starts) LOOP
+    FOR ordinal IN 1 .. cardinality(starts) LOOP
         lane := 1;
-        WHILE free_at[lane] > starts[place] LOOP
+        WHILE free_at[lane] > starts[ordinal] LOOP
             lane := lane + 1;
         END LOOP;
-        free_at[lane] := CASE WHEN ends[place] IS NULL THEN 'infinity' ELSE GREATEST(starts[place], ends[place]) END;
-        lanes[place] := lane;
+        free_at[lane] := CASE WHEN ends[ordinal] IS NULL THEN 'infinity' ELSE GREATEST(starts[ordinal], ends[ordinal]) END;
+        lanes[ordinal] := lane;
     END LOOP;
     RETURN lanes;
 END
@@ -67,7 +67,7 @@ CROSS JOIN LATERAL (
                orchestra.error_message(s.error, s.reported_error) AS error,
                u.used, u.tells_usage, u.total_tokens, s.service_tier, s.reported_cost, s.finish_reason,
                LEAST(r.start_time, min(s.start_time) OVER ()) AS run_begun,
-               row_number() OVER (ORDER BY s.start_time, s.position, s.id) AS place,
+               row_number() OVER (ORDER BY s.start_time, s.position, s.id) AS ordinal,
                CASE WHEN s.state <> 'skipped'
                     THEN row_number() OVER (PARTITION BY s.node_id, s.state = 'skipped' ORDER BY s.start_time, s.position, s.id)
                     END AS execution,
@@ -91,27 +91,27 @@ CROSS JOIN LATERAL (
         ) AS u
         WHERE s.run_id = r.id AND s.absent_since IS NULL
     ), placed AS (
-        SELECT l.place, l.lane
-        FROM (SELECT orchestra.lanes(array_agg(start_time ORDER BY place), array_agg(end_time ORDER BY place)) AS lanes
+        SELECT l.ordinal, l.lane
+        FROM (SELECT orchestra.lanes(array_agg(start_time ORDER BY ordinal), array_agg(end_time ORDER BY ordinal)) AS lanes
               FROM ordered
               WHERE start_time IS NOT NULL) AS counted
-        CROSS JOIN LATERAL unnest(counted.lanes) WITH ORDINALITY AS l (lane, place)
+        CROSS JOIN LATERAL unnest(counted.lanes) WITH ORDINALITY AS l (lane, ordinal)
     ), ended AS (
-        SELECT end_time, place, row_number() OVER (ORDER BY end_time, place) AS number
+        SELECT end_time, ordinal, row_number() OVER (ORDER BY end_time, ordinal) AS number
         FROM ordered
         WHERE end_time IS NOT NULL
     ), waited AS (
         -- How many had ended when a step started: of those that end at that time, all.
-        SELECT place, max(number) OVER (ORDER BY at, number NULLS LAST RANGE UNBOUNDED PRECEDING) AS ended
-        FROM (SELECT end_time AS at, NULL AS place, number FROM ended
-              UNION ALL SELECT start_time, place, NULL FROM ordered WHERE start_time IS NOT NULL) AS events
+        SELECT ordinal, max(number) OVER (ORDER BY at, number NULLS LAST RANGE UNBOUNDED PRECEDING) AS ended
+        FROM (SELECT end_time AS at, NULL AS ordinal, number FROM ended
+              UNION ALL SELECT start_time, ordinal, NULL FROM ordered WHERE start_time IS NOT NULL) AS events
     )
     SELECT o.*, placed.lane,
            -- Its own end is none, where it took no time.
-           CASE WHEN last.place = o.place THEN before.end_time ELSE last.end_time END AS waited_since
+           CASE WHEN last.ordinal = o.ordinal THEN before.end_time ELSE last.end_time END AS waited_since
     FROM ordered AS o
-    LEFT JOIN placed ON placed.place = o.place
-    LEFT JOIN waited ON waited.place = o.place
+    LEFT JOIN placed ON placed.ordinal = o.ordinal
+    LEFT JOIN waited ON waited.ordinal = o.ordinal
     LEFT JOIN ended AS last ON last.number = waited.ended
     LEFT JOIN ended AS before ON before.number = waited.ended - 1
 ) AS s

@@ -193,14 +193,12 @@ def _steps() -> list[sa.Column[Any]]:
                 "they cost."
             ),
             nullable=False,
-            server_default=sa.text("0"),
         ),
         _column(
             "untotalled_calls",
             sa.BigInteger(),
             "Calls that total_tokens does not hold: they do not say how many tokens they took.",
             nullable=False,
-            server_default=sa.text("0"),
         ),
         _column(
             "reported_calls",
@@ -477,23 +475,25 @@ def _history() -> None:
     op.create_table(
         "workflow_versions",
         _column("workflow_id", _ID, "The workflow.", nullable=False),
-        _column("observed_at", _TIME, "When this version was first seen.", nullable=False),
+        _column("first_seen_at", _TIME, "When this version was first seen.", nullable=False),
         _column("version", sa.Text(), "The version as the API names it."),
         _column("graph", postgresql.JSONB(), "Nodes and edges as the API gives them."),
         _column(
-            "updated_at",
+            "api_updated_at",
             _TIME,
             (
-                "When the workflow had last been changed as this version was first seen, by the "
-                "API: the version has been in force since then at the latest. Null where the "
-                "API does not say."
+                "When the workflow had last changed, by the API, as this version was first "
+                "seen: the version was in force since then at the latest. Null if the API does "
+                "not say."
             ),
         ),
-        sa.PrimaryKeyConstraint("workflow_id", "observed_at", name=op.f("workflow_versions_pkey")),
+        sa.PrimaryKeyConstraint(
+            "workflow_id", "first_seen_at", name=op.f("workflow_versions_pkey")
+        ),
         schema="orchestra",
         comment=(
-            "Versions of workflows in the order they were observed; append-only, but for an "
-            "updated_at that becomes known later."
+            "Versions of workflows in the order in which they were first seen. Append-only, "
+            "except that api_updated_at may become known later."
         ),
     )
     op.create_table(
@@ -883,13 +883,6 @@ def _history() -> None:
         postgresql_where=sa.text("error IS NOT NULL OR reported_error IS NOT NULL"),
     )
     op.create_index(
-        "steps_not_started_idx",
-        "steps",
-        ["run_id"],
-        schema="orchestra",
-        postgresql_where=sa.text("start_time IS NULL"),
-    )
-    op.create_index(
         "steps_reported_cost_idx",
         "steps",
         ["start_time"],
@@ -897,6 +890,13 @@ def _history() -> None:
         postgresql_where=sa.text("reported_cost IS NOT NULL"),
     )
     op.create_index("steps_run_id_idx", "steps", ["run_id"], schema="orchestra")
+    op.create_index(
+        "steps_unstarted_idx",
+        "steps",
+        ["run_id"],
+        schema="orchestra",
+        postgresql_where=sa.text("start_time IS NULL"),
+    )
     op.create_index(
         "steps_updated_at_idx",
         "steps",
@@ -995,7 +995,7 @@ def _rollups() -> None:
             nullable=False,
         ),
         _column(
-            "place",
+            "ordinal",
             sa.Integer(),
             (
                 "Number of the row within its workflow and hour; below 0: what runs count that "
@@ -1004,7 +1004,7 @@ def _rollups() -> None:
             nullable=False,
         ),
         *_steps(),
-        sa.PrimaryKeyConstraint("workflow_id", "hour", "place", name=op.f("step_rollup_pkey")),
+        sa.PrimaryKeyConstraint("workflow_id", "hour", "ordinal", name=op.f("step_rollup_pkey")),
         schema="orchestra",
         comment=(
             "Steps by hour, workflow, organisation, node and model: outcomes, tokens and "
@@ -1017,10 +1017,15 @@ def _rollups() -> None:
         _column("workflow_id", _ID, "The workflow.", nullable=False),
         _column("day", sa.Date(), "The day (UTC) of the hours that are added up.", nullable=False),
         _column(
-            "place", sa.Integer(), "Number of the row within its workflow and day.", nullable=False
+            "ordinal",
+            sa.Integer(),
+            "Number of the row within its workflow and day.",
+            nullable=False,
         ),
         *_steps(),
-        sa.PrimaryKeyConstraint("workflow_id", "day", "place", name=op.f("step_rollup_daily_pkey")),
+        sa.PrimaryKeyConstraint(
+            "workflow_id", "day", "ordinal", name=op.f("step_rollup_daily_pkey")
+        ),
         schema="orchestra",
         comment="step_rollup by day: the same numbers, for questions about weeks and months.",
     )
@@ -1042,7 +1047,7 @@ def _rollups() -> None:
             nullable=False,
         ),
         _column(
-            "place",
+            "ordinal",
             sa.Integer(),
             (
                 "Number of the row within its workflow and hour; below 0: what runs count that "
@@ -1098,7 +1103,7 @@ def _rollups() -> None:
             "How many of these durations each of failed_buckets holds.",
             nullable=False,
         ),
-        sa.PrimaryKeyConstraint("workflow_id", "hour", "place", name=op.f("run_rollup_pkey")),
+        sa.PrimaryKeyConstraint("workflow_id", "hour", "ordinal", name=op.f("run_rollup_pkey")),
         schema="orchestra",
         comment="Runs by hour, workflow and organisation: outcomes and histograms of durations.",
     )
@@ -1152,25 +1157,28 @@ def _rollups() -> None:
         _column(
             "id", sa.BigInteger(), "Order of arrival.", sa.Identity(always=True), nullable=False
         ),
-        _column("workflow_id", _ID, "The workflow; null: every group there is must be computed."),
-        _column("hour", _TIME, "The hour of the runs or steps that changed; null: as workflow_id."),
+        _column("workflow_id", _ID, "The workflow; null: every group must be computed."),
         _column(
-            "since", _TIME, "When it was queued.", nullable=False, server_default=sa.text("now()")
+            "hour", _TIME, "The hour of the runs or steps that changed; null: see workflow_id."
+        ),
+        _column(
+            "queued_at",
+            _TIME,
+            "When it was queued.",
+            nullable=False,
+            server_default=sa.text("now()"),
         ),
         _column(
             "failed_at",
             _TIME,
-            (
-                "When its computation last failed: it is tried again a while later; null: it "
-                "has not been tried."
-            ),
+            "When its computation last failed, to be retried later; null: it has not been tried.",
         ),
         _column("cause", sa.Text(), "SQLSTATE of that failure."),
         sa.PrimaryKeyConstraint("id", name=op.f("changed_groups_pkey")),
         schema="orchestra_etl",
         comment=(
-            "A queue: the groups of the rollups whose runs or steps have changed since they "
-            "were last computed."
+            "A queue: the rollup groups whose runs or steps have changed since they were "
+            "last computed."
         ),
     )
 
@@ -1458,7 +1466,7 @@ def _operations() -> None:
             server_default=sa.text("0"),
         ),
         _column("started_at", _TIME, "When the last sweep began."),
-        _column("completed_at", _TIME, "When a sweep was last complete."),
+        _column("swept_at", _TIME, "When a sweep was last complete."),
         _column("reconciled_at", _TIME, "When the last complete walk of the whole list began."),
         _column("new_runs", sa.Integer(), "Runs that the last complete sweep found new."),
         _column(
@@ -1649,11 +1657,11 @@ def _operations() -> None:
         comment="The request budget that all replicas share.",
     )
     op.create_table(
-        "described",
+        "workflow_refresh",
         _column("id", sa.SmallInteger(), "Always 1.", autoincrement=False, nullable=False),
-        _column("at", _TIME, "When GET /workflows was last asked.", nullable=False),
-        sa.CheckConstraint("id = 1", name=op.f("described_one_row_check")),
-        sa.PrimaryKeyConstraint("id", name=op.f("described_pkey")),
+        _column("refreshed_at", _TIME, "When the list of workflows was last read.", nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("workflow_refresh_one_row_check")),
+        sa.PrimaryKeyConstraint("id", name=op.f("workflow_refresh_pkey")),
         schema="orchestra_etl",
         comment="When the API was last asked what workflows there are.",
     )
@@ -1715,14 +1723,6 @@ def _operations() -> None:
             nullable=False,
             server_default=sa.text("now()"),
         ),
-        _column(
-            "frozen_until",
-            _TIME,
-            (
-                "Hours before are not computed anew: their runs were pruned when what they "
-                "count was not yet kept by itself."
-            ),
-        ),
         sa.CheckConstraint("id = 1", name=op.f("retention_one_row_check")),
         sa.PrimaryKeyConstraint("id", name=op.f("retention_pkey")),
         schema="orchestra_etl",
@@ -1781,7 +1781,7 @@ def _bookkeeping() -> None:
         ),
         schema="orchestra_etl",
     )
-    op.execute("INSERT INTO orchestra_etl.locks (name) VALUES ('usage_rollups')")
+    op.execute("INSERT INTO orchestra_etl.locks (name) VALUES ('rollups')")
     # The database is empty: no step needs a re-read.
     op.execute(
         "INSERT INTO orchestra_etl.rebuilds (transform_version, finished_at) VALUES (3, now())"

@@ -97,7 +97,7 @@ _LEDGER = """
 """
 
 _SWEEPS = """
-    INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, completed_at, listed_runs)
+    INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, swept_at, listed_runs)
     SELECT id, 1, 1, now(), now(), 100 FROM orchestra.workflows
 """
 

@@ -514,7 +514,7 @@ def test_an_upgrade_that_replaces_a_view_does_not_meet_its_readers_crosswise(
         tmp_path,
         [view.partition("COMMENT ON")[0].replace("CREATE VIEW", "CREATE OR REPLACE VIEW")],
         # In a transaction of its own: a reader of the view locks the view first and then the table.
-        ["ALTER TABLE orchestra.workflow_versions ALTER COLUMN observed_at SET NOT NULL"],
+        ["ALTER TABLE orchestra.workflow_versions ALTER COLUMN first_seen_at SET NOT NULL"],
     )
     refused: list[Exception] = []
 

@@ -786,7 +786,7 @@ def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(
         told = Workflow(W, "theirs", "told", version, graph)
         database.transaction(lambda c, told=told: workflows.describe(c, [told]))  # type: ignore[misc]
     rows = query(
-        database_url, "SELECT version FROM orchestra.workflow_versions ORDER BY observed_at"
+        database_url, "SELECT version FROM orchestra.workflow_versions ORDER BY first_seen_at"
     )
     assert [row["version"] for row in rows] == ["1", "2", "1"]
     assert query(database_url, "SELECT name, description FROM orchestra.workflows") == [
@@ -807,9 +807,9 @@ def test_a_version_is_dated_once(database: Database, database_url: str) -> None:
         database.transaction(lambda c: workflows.describe(c, [told]))
         rows = query(
             database_url,
-            "SELECT version, updated_at FROM orchestra.workflow_versions WHERE workflow_id = 'w' ORDER BY observed_at",
+            "SELECT version, api_updated_at FROM orchestra.workflow_versions WHERE workflow_id = 'w' ORDER BY first_seen_at",
         )
-        return [(row["version"], row["updated_at"]) for row in rows]
+        return [(row["version"], row["api_updated_at"]) for row in rows]
 
     now = datetime.now(UTC)
     dates = [now - timedelta(days=9 - day) for day in range(9)]
@@ -823,7 +823,7 @@ def test_a_version_is_dated_once(database: Database, database_url: str) -> None:
     assert look("2", dates[4], '{"x": 1}')[2:] == [("2", dates[4])]
     # What an older program has added is dated by the next look; what came before that is left
     # alone.
-    query(database_url, "UPDATE orchestra.workflow_versions SET updated_at = NULL")
+    query(database_url, "UPDATE orchestra.workflow_versions SET api_updated_at = NULL")
     assert look("2", dates[4], '{"x": 1}') == [("1", None), ("2", None), ("2", dates[4])]
     assert look("1", dates[5]) == [("1", None), ("2", None), ("2", dates[4]), ("1", dates[5])]
 

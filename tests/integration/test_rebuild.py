@@ -427,7 +427,7 @@ def test_a_node_keeps_the_type_that_a_graph_gave_it(world: World) -> None:
     assert {row["node_type"] for row in typed.values()} > {"model"}
     query(
         world.url,
-        "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, graph) VALUES (%s, now(), 'n', '{}')",
+        "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph) VALUES (%s, now(), 'n', '{}')",
         world.workflow,
     )
     world.due()

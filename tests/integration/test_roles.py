@@ -104,7 +104,7 @@ def url(cluster: EmbeddedPostgres, database_url: str) -> str:
         database_url,
         """
         INSERT INTO orchestra.workflows (id, name) VALUES ('w', 'one');
-        INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, graph)
+        INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph)
             VALUES ('w', now(), '1', '{"nodes": [{"prompt": "secret"}]}');
         INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, extra)
             VALUES ('r', 'w', 'succeeded', 'api', 'final', '"secret"');
@@ -263,7 +263,8 @@ def test_the_loader_may_do_nothing_else(url: str) -> None:
 ANALYST_MAY = (
     "SELECT id, state FROM orchestra.steps", "SELECT count(*) FROM orchestra.inputs", "SELECT * FROM orchestra.workflows",
     "SELECT step_id, size_bytes, note FROM orchestra.inputs",
-    "SELECT workflow_id, observed_at, version, updated_at FROM orchestra.workflow_versions", "SELECT * FROM orchestra.coverage",
+    "SELECT workflow_id, first_seen_at, version, api_updated_at FROM orchestra.workflow_versions",
+    "SELECT * FROM orchestra.coverage",
     "SELECT r.id FROM orchestra.runs r JOIN orchestra.steps s ON s.run_id = r.id", "COPY orchestra.steps (id) TO STDOUT",
 )  # fmt: skip
 PAYLOAD_READS = (

@@ -40,10 +40,10 @@ def _sweep(
     """A complete sweep; `known` runs by the last walk of the whole list, none but those listed if 0."""
     query(
         url,
-        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, completed_at, new_runs,"
+        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, swept_at, new_runs,"
         " listed_runs, known_runs, last_error) VALUES (%s, 7, 7, now() - %s::interval,"
         " now() - %s::interval + interval '1 s', %s, %s, %s, %s)"
-        " ON CONFLICT (workflow_id) DO UPDATE SET started_at = excluded.started_at, completed_at = excluded.completed_at,"
+        " ON CONFLICT (workflow_id) DO UPDATE SET started_at = excluded.started_at, swept_at = excluded.swept_at,"
         " new_runs = excluded.new_runs, listed_runs = excluded.listed_runs, known_runs = excluded.known_runs,"
         " last_error = excluded.last_error",
         WEATHER, ago, ago, new, listed, known or listed, error,
@@ -118,7 +118,7 @@ def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(
         "removed": 0,
     }
     assert 3600 <= workflow["freshness"]["newest_run_age"] < 3660
-    assert 59 <= workflow["freshness"]["last_complete_sweep_age"] < 90
+    assert 59 <= workflow["freshness"]["swept_age"] < 90
     stored = query(
         database_url,
         "SELECT start_time, started_at FROM orchestra.runs, orchestra_etl.sweeps WHERE id = 'run-5'",
@@ -247,9 +247,7 @@ def test_an_interrupted_sweep_does_not_move_the_coverage(
         database_url,
         "UPDATE orchestra_etl.sweeps SET fencing_token = 8, started_at = now(), leased_until = now() + interval '1 m'",
     )
-    completed = query(database_url, "SELECT completed_at FROM orchestra_etl.sweeps")[0][
-        "completed_at"
-    ]
+    completed = query(database_url, "SELECT swept_at FROM orchestra_etl.sweeps")[0]["swept_at"]
     assert _only(command)["coverage"]["until"] == completed.isoformat().replace("+00:00", "Z")
 
 
@@ -302,9 +300,9 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
     assert "1 run; run bad: the answer for its steps is no JSON array" in " ".join(text.split())
     assert "SECRET-BODY" not in text
     (health,) = query(
-        database_url, "SELECT failing_reads, dead_letters FROM orchestra.pipeline_health"
+        database_url, "SELECT failing_runs, dead_letters FROM orchestra.pipeline_health"
     )
-    assert (health["failing_reads"], health["dead_letters"]) == (
+    assert (health["failing_runs"], health["dead_letters"]) == (
         workflow["failing"]["runs"],
         workflow["dead_letters"],
     )

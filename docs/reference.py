@@ -202,7 +202,7 @@ def schema_sql(url: str) -> str:
     """Return the statements that create a migrated database's schema, without its grants."""
     what = ("--schema-only", "--no-owner", "--no-privileges")
     where = ("--schema=orchestra", "--schema=orchestra_etl", f"--dbname={url}")
-    command = [psql_path().with_name("pg_dump"), *what, *where]
+    command = [str(psql_path().with_name("pg_dump")), *what, *where]
     dumped = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
     for pattern, replacement in _CLEANINGS:
         dumped = re.sub(pattern, replacement, dumped, flags=re.DOTALL | re.MULTILINE)

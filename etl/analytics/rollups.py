@@ -347,7 +347,7 @@ def keeping_counts(connection: Connection, run_ids: Sequence[str]) -> Iterator[N
     connection.execute(_KEEP_STEPS, parameters)
     connection.execute(_KEEP_RUNS, parameters)
     yield
-    _compute(connection, groups, groups, Refreshed())
+    _compute(connection, groups, Refreshed())
 
 
 def drain(

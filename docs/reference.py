@@ -187,6 +187,8 @@ _SCHEMA_SQL = """\
 -- The whole schema as the newest revision leaves it, written by `make docs` with pg_dump.
 -- For reading only: `orchestra-etl db upgrade` creates the schema by the revisions in `versions`.
 
+SET check_function_bodies = false; -- Some functions stand before what they call.
+
 """
 # What pg_dump writes around each object, and around all of them.
 _CLEANINGS = (

@@ -1,6 +1,8 @@
 -- The whole schema as the newest revision leaves it, written by `make docs` with pg_dump.
 -- For reading only: `orchestra-etl db upgrade` creates the schema by the revisions in `versions`.
 
+SET check_function_bodies = false; -- Some functions stand before what they call.
+
 CREATE SCHEMA orchestra;
 
 CREATE SCHEMA orchestra_etl;
@@ -30,7 +32,7 @@ CREATE TYPE orchestra.usage AS (
 	search_units bigint,
 	unread_quantities bigint
 );
-COMMENT ON TYPE orchestra.usage IS 'How much a call of a model used, of each kind of usage; null where it does not tell.';
+COMMENT ON TYPE orchestra.usage IS 'The usage of a model call, by kind; null if the call does not report the kind.';
 
 CREATE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -73,39 +75,39 @@ CREATE TABLE orchestra.prices (
     source text NOT NULL,
     CONSTRAINT prices_model_check CHECK ((length(model) <= 500))
 );
-COMMENT ON TABLE orchestra.prices IS 'What each model that was seen costs, by tier of service, length of the input and day; without a row no price is known.';
+COMMENT ON TABLE orchestra.prices IS 'Prices of every model seen, by service tier, length of the input and day. A model without a row has no known price.';
 COMMENT ON COLUMN orchestra.prices.model IS 'The model, as the rollups name it.';
-COMMENT ON COLUMN orchestra.prices.service_tier IS 'The tier of service.';
+COMMENT ON COLUMN orchestra.prices.service_tier IS 'The service tier.';
 COMMENT ON COLUMN orchestra.prices.above_input_tokens IS 'For calls with more input tokens than this.';
-COMMENT ON COLUMN orchestra.prices.up_to_input_tokens IS 'And with no more than this; null: no limit.';
+COMMENT ON COLUMN orchestra.prices.up_to_input_tokens IS 'For calls with at most this many input tokens; null: no limit.';
 COMMENT ON COLUMN orchestra.prices.valid_from IS 'First day (UTC) of the price; 0001-01-01: no earlier one.';
-COMMENT ON COLUMN orchestra.prices.valid_until IS 'First day on which it holds no longer; null: open.';
-COMMENT ON COLUMN orchestra.prices.provider IS 'Who is paid; null: not known.';
+COMMENT ON COLUMN orchestra.prices.valid_until IS 'First day on which it no longer applies; null: open-ended.';
+COMMENT ON COLUMN orchestra.prices.provider IS 'The provider; null: unknown.';
 COMMENT ON COLUMN orchestra.prices.currency IS 'Currency of the prices, such as USD.';
-COMMENT ON COLUMN orchestra.prices.input_per_million IS 'Price per million: input tokens; null: not known.';
-COMMENT ON COLUMN orchestra.prices.cached_input_per_million IS 'Price per million: input tokens read from a cache; null: not known.';
-COMMENT ON COLUMN orchestra.prices.cache_write_per_million IS 'Price per million: input tokens written to a cache; null: not known.';
-COMMENT ON COLUMN orchestra.prices.cache_write_1h_per_million IS 'Price per million: input tokens written to a cache that keeps them for an hour; null: not known.';
-COMMENT ON COLUMN orchestra.prices.input_audio_per_million IS 'Price per million: input tokens of audio; null: not known.';
-COMMENT ON COLUMN orchestra.prices.cached_audio_per_million IS 'Price per million: input tokens of audio read from a cache; null: not known.';
-COMMENT ON COLUMN orchestra.prices.input_image_per_million IS 'Price per million: input tokens of images; null: not known.';
-COMMENT ON COLUMN orchestra.prices.cached_image_per_million IS 'Price per million: input tokens of images read from a cache; null: not known.';
-COMMENT ON COLUMN orchestra.prices.input_video_per_million IS 'Price per million: input tokens of video; null: not known.';
-COMMENT ON COLUMN orchestra.prices.output_per_million IS 'Price per million: output tokens; null: not known.';
-COMMENT ON COLUMN orchestra.prices.reasoning_per_million IS 'Price per million: output tokens of reasoning; null: not known.';
-COMMENT ON COLUMN orchestra.prices.output_audio_per_million IS 'Price per million: output tokens of audio; null: not known.';
-COMMENT ON COLUMN orchestra.prices.output_image_per_million IS 'Price per million: output tokens of images; null: not known.';
-COMMENT ON COLUMN orchestra.prices.output_video_per_million IS 'Price per million: output tokens of video; null: not known.';
-COMMENT ON COLUMN orchestra.prices.citation_per_million IS 'Price per million: output tokens of citations; null: not known.';
-COMMENT ON COLUMN orchestra.prices.other_per_million IS 'Price per million: tokens that the reported total holds beyond input and output; null: not known.';
-COMMENT ON COLUMN orchestra.prices.web_searches_per_thousand IS 'Price per thousand: searches of the web by the provider; null: not known.';
-COMMENT ON COLUMN orchestra.prices.file_searches_per_thousand IS 'Price per thousand: searches of stored files by the provider; null: not known.';
-COMMENT ON COLUMN orchestra.prices.tool_uses_per_thousand IS 'Price per thousand: uses of the provider''s other tools that are charged by the use; null: not known.';
-COMMENT ON COLUMN orchestra.prices.audio_per_hour IS 'Price per hour: audio that is charged by its duration; null: not known.';
-COMMENT ON COLUMN orchestra.prices.document_pages_per_thousand IS 'Price per thousand: pages of documents that were read; null: not known.';
-COMMENT ON COLUMN orchestra.prices.search_units_per_thousand IS 'Price per thousand: search units of a reranking model; null: not known.';
-COMMENT ON COLUMN orchestra.prices.unread_per_thousand IS 'Price per thousand: quantities of usage that the call states and that cannot be read; null: not known.';
-COMMENT ON COLUMN orchestra.prices.calls_per_thousand IS 'Price per thousand: calls; null: not known.';
+COMMENT ON COLUMN orchestra.prices.input_per_million IS 'Price per million: input tokens; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.cached_input_per_million IS 'Price per million: input tokens read from a cache; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.cache_write_per_million IS 'Price per million: input tokens written to a cache; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.cache_write_1h_per_million IS 'Price per million: input tokens written to a cache that keeps them for an hour; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.input_audio_per_million IS 'Price per million: input tokens of audio; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.cached_audio_per_million IS 'Price per million: input tokens of audio read from a cache; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.input_image_per_million IS 'Price per million: input tokens of images; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.cached_image_per_million IS 'Price per million: input tokens of images read from a cache; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.input_video_per_million IS 'Price per million: input tokens of video; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.output_per_million IS 'Price per million: output tokens; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.reasoning_per_million IS 'Price per million: output tokens of reasoning; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.output_audio_per_million IS 'Price per million: output tokens of audio; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.output_image_per_million IS 'Price per million: output tokens of images; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.output_video_per_million IS 'Price per million: output tokens of video; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.citation_per_million IS 'Price per million: output tokens of citations; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.other_per_million IS 'Price per million: tokens of unknown kind; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.web_searches_per_thousand IS 'Price per thousand: web searches by the provider; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.file_searches_per_thousand IS 'Price per thousand: file searches by the provider; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.tool_uses_per_thousand IS 'Price per thousand: uses of other tools that the provider charges by use; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.audio_per_hour IS 'Price per hour: audio charged by duration; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.document_pages_per_thousand IS 'Price per thousand: document pages read; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.search_units_per_thousand IS 'Price per thousand: search units of a reranking model; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.unread_per_thousand IS 'Price per thousand: reported quantities of usage that could not be read; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.calls_per_thousand IS 'Price per thousand: calls; null: unknown.';
 COMMENT ON COLUMN orchestra.prices.source IS 'Where the price is from: config, set (orchestra-etl prices set), added (by this program, from the provider''s page) or default (the package genai-prices).';
 
 CREATE FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) RETURNS numeric
@@ -201,7 +203,7 @@ CREATE FUNCTION orchestra.context_tier(input_tokens bigint) RETURNS integer
                 WHEN input_tokens > 524288 THEN 524288
            END
 $$;
-COMMENT ON FUNCTION orchestra.context_tier(input_tokens bigint) IS 'The largest of the numbers of input tokens above which published prices change that a call exceeds, or 0; null for null.';
+COMMENT ON FUNCTION orchestra.context_tier(input_tokens bigint) IS 'The highest threshold of input tokens that a call exceeds above which published prices change, or 0; null for null.';
 
 CREATE FUNCTION orchestra.cost_parts(used orchestra.usage, calls bigint, prices orchestra.prices) RETURNS TABLE(kind text, quantity bigint, price numeric, per bigint, cost numeric)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -373,10 +375,10 @@ CREATE FUNCTION orchestra.error_message(error jsonb, reported_error text) RETURN
              ORDER BY ordinal
              LIMIT 1),
             error #>> '{}')
-        WHEN orchestra.says_something(reported_error) THEN reported_error
+        WHEN orchestra.is_error_text(reported_error) THEN reported_error
     END
 $$;
-COMMENT ON FUNCTION orchestra.error_message(error jsonb, reported_error text) IS 'What an error says, as plain text: the API''s own error, else what the step''s payload reports; null where neither says anything.';
+COMMENT ON FUNCTION orchestra.error_message(error jsonb, reported_error text) IS 'The message of an error as plain text: the API''s own error, else the one that the step''s payload reports; null if there is neither.';
 
 CREATE FUNCTION orchestra.failure_pattern(message text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -462,6 +464,20 @@ END
 $_$;
 COMMENT ON FUNCTION orchestra.failure_pattern(message text) IS 'A failure''s message without what differs from one to the next of its kind: numbers, ids, times, addresses, names and quoted texts are replaced, codes stay. Failures of one kind have one pattern.';
 
+CREATE FUNCTION orchestra.has_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT num_nonnulls(
+        used.input_tokens, used.cached_input_tokens, used.cache_write_tokens, used.cache_write_1h_tokens,
+        used.input_audio_tokens, used.cached_audio_tokens, used.input_image_tokens, used.cached_image_tokens,
+        used.input_video_tokens, used.output_tokens, used.reasoning_tokens, used.output_audio_tokens,
+        used.output_image_tokens, used.output_video_tokens, used.citation_tokens, used.other_tokens, used.web_searches,
+        used.file_searches, used.tool_uses, used.audio_ms, used.document_pages, used.search_units, used.unread_quantities,
+        total_tokens, reported_cost
+    ) > 0
+$$;
+COMMENT ON FUNCTION orchestra.has_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) IS 'Whether a step reports any usage or cost of a call.';
+
 CREATE FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) RETURNS double precision
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
@@ -488,13 +504,13 @@ END
 $$;
 COMMENT ON FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) IS 'A quantile in milliseconds of what duration_histogram has merged: the same as duration_quantile, but several of them share the merging.';
 
-CREATE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, tells_usage boolean) RETURNS boolean
+CREATE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, has_usage boolean) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    SELECT tells_usage OR finish_reason IS NOT NULL
+    SELECT has_usage OR finish_reason IS NOT NULL
         OR (model IS NOT NULL AND COALESCE(node_type, '') NOT IN ('code', 'integration') AND state NOT IN ('pending', 'skipped'))
 $$;
-COMMENT ON FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, tells_usage boolean) IS 'Whether a step called a model: it tells usage (see tells_usage) or why the model stopped, or names a model, is neither code nor an integration, and was neither skipped nor is it still to come.';
+COMMENT ON FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, has_usage boolean) IS 'Whether a step called a model: it reports usage (see has_usage) or why the model stopped, or names a model, is neither code nor an integration, and was neither skipped nor pending.';
 
 CREATE FUNCTION orchestra.is_cut_off(finish_reason text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -513,26 +529,35 @@ CREATE FUNCTION orchestra.is_error(value jsonb) RETURNS boolean
     SELECT COALESCE(
         jsonb_path_exists(value, 'strict $.** ? (@.type() == "number" && @ != 0 || @.type() == "boolean" && @ == true)')
         OR EXISTS (SELECT FROM jsonb_path_query(value, 'strict $.** ? (@.type() == "string")') AS t (said)
-                   WHERE orchestra.says_something(said #>> '{}')),
+                   WHERE orchestra.is_error_text(said #>> '{}')),
         false)
 $_$;
-COMMENT ON FUNCTION orchestra.is_error(value jsonb) IS 'Whether a value in the place of an error says something: not null, false, 0, a text that says nothing, or a list or object of nothing else.';
+COMMENT ON FUNCTION orchestra.is_error(value jsonb) IS 'Whether a value in an error field is an error: not null, false, 0, a text without an error (see is_error_text), or a list or object of nothing else.';
 
-CREATE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage) RETURNS boolean
+CREATE FUNCTION orchestra.is_error_text(said text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT said COLLATE "C" !~* ('^[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"'']*'
+        || '(none|null|nil|<nil>|undefined|nan|n/?a|-+|0|false|no errors?|ok|success|\{[[:space:]]*\}|\[[[:space:]]*\])?'
+        || '[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"''.]*$')
+$_$;
+COMMENT ON FUNCTION orchestra.is_error_text(said text) IS 'Whether a text in an error field is an error: neither blank nor a placeholder such as None or null; null for null.';
+
+CREATE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    SELECT is_call AND (outcome = 'succeeded' OR tells_usage) AND NOT orchestra.tells_usage(plausible, NULL, NULL)
+    SELECT is_call AND (outcome = 'succeeded' OR has_usage) AND NOT orchestra.has_usage(plausible, NULL, NULL)
 $$;
-COMMENT ON FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage) IS 'Whether a step, given its outcome, is a call of a model of which no plausible usage of any kind is known, so that no price tells what it cost.';
+COMMENT ON FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage) IS 'Whether a step, given its outcome, is a call of a model of which no plausible usage of any kind is known, so that no price tells what it cost.';
 
-CREATE FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage, total_tokens bigint) RETURNS boolean
+CREATE FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    SELECT is_call AND (outcome = 'succeeded' OR tells_usage) AND total_tokens IS NULL
+    SELECT is_call AND (outcome = 'succeeded' OR has_usage) AND total_tokens IS NULL
        AND (num_nonnulls(plausible.audio_ms, plausible.document_pages, plausible.search_units) = 0
             OR num_nonnulls(plausible.input_tokens, plausible.output_tokens) > 0)
 $$;
-COMMENT ON FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage, total_tokens bigint) IS 'Whether a step, given its outcome, is a call of a model whose total tokens (see total_tokens) are not known. One that is charged by time, pages or searches, and tells no tokens, took none.';
+COMMENT ON FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) IS 'Whether a step, given its outcome, is a call of a model whose total tokens (see total_tokens) are not known. One that is charged by time, pages or searches, and tells no tokens, took none.';
 
 CREATE FUNCTION orchestra.kinds_of(used orchestra.usage) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -588,7 +613,7 @@ CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) 
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT CASE WHEN state = 'succeeded' AND (error IS NOT NULL OR reported_error IS NOT NULL)
-                 AND (orchestra.is_error(error) OR orchestra.says_something(reported_error))
+                 AND (orchestra.is_error(error) OR orchestra.is_error_text(reported_error))
            THEN 'soft_failed' ELSE state END
 $$;
 COMMENT ON FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) IS 'How a step or run ended: its state, but soft_failed where the state is a success and it carries an error, its own or one that its payload reports. Success rate: succeeded / (succeeded + soft_failed + failed).';
@@ -631,29 +656,6 @@ CREATE FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier te
        AND (prices.valid_until > CAST(at AT TIME ZONE 'UTC' AS date) OR prices.valid_until IS NULL)
 $$;
 COMMENT ON FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier text, context_tier integer, at timestamp with time zone) IS 'Whether these prices of a model hold for calls of this tier of service (null: standard) and of the input (see context_tier; null: short) at this time.';
-
-CREATE FUNCTION orchestra.says_something(said text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $_$
-    SELECT said COLLATE "C" !~* ('^[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"'']*'
-        || '(none|null|nil|<nil>|undefined|nan|n/?a|-+|0|false|no errors?|ok|success|\{[[:space:]]*\}|\[[[:space:]]*\])?'
-        || '[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"''.]*$')
-$_$;
-COMMENT ON FUNCTION orchestra.says_something(said text) IS 'Whether a text in the place of an error says something: is not blank, nor a word for nothing such as None or null; null for null.';
-
-CREATE FUNCTION orchestra.tells_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    SELECT num_nonnulls(
-        used.input_tokens, used.cached_input_tokens, used.cache_write_tokens, used.cache_write_1h_tokens,
-        used.input_audio_tokens, used.cached_audio_tokens, used.input_image_tokens, used.cached_image_tokens,
-        used.input_video_tokens, used.output_tokens, used.reasoning_tokens, used.output_audio_tokens,
-        used.output_image_tokens, used.output_video_tokens, used.citation_tokens, used.other_tokens, used.web_searches,
-        used.file_searches, used.tool_uses, used.audio_ms, used.document_pages, used.search_units, used.unread_quantities,
-        total_tokens, reported_cost
-    ) > 0
-$$;
-COMMENT ON FUNCTION orchestra.tells_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) IS 'Whether a step says anything of what a call used or cost.';
 
 CREATE FUNCTION orchestra.token_count(tokens bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -739,54 +741,54 @@ CREATE TABLE orchestra.step_rollup (
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
 COMMENT ON TABLE orchestra.step_rollup IS 'Steps by hour, workflow, organisation, node and model: outcomes, tokens and histograms of durations.';
 COMMENT ON COLUMN orchestra.step_rollup.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.step_rollup.hour IS 'The hour (UTC) in which the steps started; of those not started, the hour of their run.';
-COMMENT ON COLUMN orchestra.step_rollup.ordinal IS 'Number of the row within its workflow and hour; below 0: what runs count that are pruned.';
+COMMENT ON COLUMN orchestra.step_rollup.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
+COMMENT ON COLUMN orchestra.step_rollup.ordinal IS 'Number of the row within its workflow and hour; negative: counts of pruned runs.';
 COMMENT ON COLUMN orchestra.step_rollup.organization_id IS 'The organisation; null where no step names one.';
 COMMENT ON COLUMN orchestra.step_rollup.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.step_rollup.node_type IS 'The node''s type.';
-COMMENT ON COLUMN orchestra.step_rollup.model IS 'The model that answered, else the one that was asked for; null: no model.';
-COMMENT ON COLUMN orchestra.step_rollup.service_tier IS 'The provider''s tier of service, of calls; null where they name none.';
-COMMENT ON COLUMN orchestra.step_rollup.context_tier IS 'Of calls, by their input tokens: the largest of the numbers above which prices may change that they exceed, else 0.';
-COMMENT ON COLUMN orchestra.step_rollup.usage_kinds IS 'Of calls, the kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).';
+COMMENT ON COLUMN orchestra.step_rollup.model IS 'The model that responded, else the requested one; null: no model.';
+COMMENT ON COLUMN orchestra.step_rollup.service_tier IS 'The provider''s service tier, of calls; null where they name none.';
+COMMENT ON COLUMN orchestra.step_rollup.context_tier IS 'For calls: the highest threshold of input tokens they exceed above which prices may change, else 0.';
+COMMENT ON COLUMN orchestra.step_rollup.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.step_rollup.succeeded IS 'Steps that succeeded.';
-COMMENT ON COLUMN orchestra.step_rollup.soft_failed IS 'Steps whose status is a success and that carry an error (see outcome).';
+COMMENT ON COLUMN orchestra.step_rollup.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
 COMMENT ON COLUMN orchestra.step_rollup.failed IS 'Steps that failed.';
 COMMENT ON COLUMN orchestra.step_rollup.cancelled IS 'Steps that were cancelled.';
 COMMENT ON COLUMN orchestra.step_rollup.skipped IS 'Steps that were skipped.';
 COMMENT ON COLUMN orchestra.step_rollup.unfinished IS 'Steps that are pending or running, or whose status is not known.';
 COMMENT ON COLUMN orchestra.step_rollup.calls IS 'Calls of a model (see is_call).';
-COMMENT ON COLUMN orchestra.step_rollup.unmetered_calls IS 'Calls that did not say how many tokens they took, so that no price tells what they cost.';
-COMMENT ON COLUMN orchestra.step_rollup.untotalled_calls IS 'Calls that total_tokens does not hold: they do not say how many tokens they took.';
-COMMENT ON COLUMN orchestra.step_rollup.reported_calls IS 'Calls whose provider itself says what they cost.';
-COMMENT ON COLUMN orchestra.step_rollup.input_tokens IS 'Input tokens: all that the model read, cached and written to a cache included: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.input_audio_tokens IS 'Input tokens of audio, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.cached_audio_tokens IS 'Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.input_image_tokens IS 'Input tokens of images, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.input_video_tokens IS 'Input tokens of video, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.output_tokens IS 'Output tokens: all that the model wrote, reasoning included: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup.output_audio_tokens IS 'Output tokens of audio, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.output_image_tokens IS 'Output tokens of images, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.output_video_tokens IS 'Output tokens of video, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.citation_tokens IS 'Output tokens of citations, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.other_tokens IS 'Tokens that the reported total holds beyond input and output: what they are is not known: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.web_searches IS 'Searches of the web by the provider: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.file_searches IS 'Searches of stored files by the provider: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.tool_uses IS 'Uses of the provider''s other tools that are charged by the use: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.audio_ms IS 'Audio that is charged by its duration, in milliseconds: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.document_pages IS 'Pages of documents that were read: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.search_units IS 'Search units of a reranking model: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.unread_quantities IS 'Quantities of usage that the call states and that cannot be read: what they cost is not known: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.total_tokens IS 'Total tokens of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup.reported_cost IS 'What providers themselves say that calls cost, in US dollars, of the calls that tell it; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), rising; without those whose times do not tell a duration.';
-COMMENT ON COLUMN orchestra.step_rollup.counts IS 'How many of these durations each of these buckets holds.';
-COMMENT ON COLUMN orchestra.step_rollup.failed_buckets IS 'As buckets, of the steps that failed or failed softly.';
-COMMENT ON COLUMN orchestra.step_rollup.failed_counts IS 'How many of these durations each of failed_buckets holds.';
+COMMENT ON COLUMN orchestra.step_rollup.unmetered_calls IS 'Calls that report no usage, so that their cost is unknown.';
+COMMENT ON COLUMN orchestra.step_rollup.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
+COMMENT ON COLUMN orchestra.step_rollup.reported_calls IS 'Calls whose provider reports a cost.';
+COMMENT ON COLUMN orchestra.step_rollup.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.input_audio_tokens IS 'Input tokens of audio, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.cached_audio_tokens IS 'Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.input_image_tokens IS 'Input tokens of images, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.input_video_tokens IS 'Input tokens of video, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.output_audio_tokens IS 'Output tokens of audio, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.output_image_tokens IS 'Output tokens of images, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.output_video_tokens IS 'Output tokens of video, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.citation_tokens IS 'Output tokens of citations, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.other_tokens IS 'Tokens of unknown kind: those in the reported total beyond input and output. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.web_searches IS 'Web searches by the provider. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.file_searches IS 'File searches by the provider. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.tool_uses IS 'Uses of other tools that the provider charges by use. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.audio_ms IS 'Audio charged by duration, in milliseconds. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.document_pages IS 'Document pages read. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.search_units IS 'Search units of a reranking model. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.step_rollup.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.step_rollup.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.step_rollup.failed_counts IS 'Number of durations in each of failed_buckets.';
 
 CREATE TABLE orchestra.workflows (
     id text NOT NULL COLLATE pg_catalog."C",
@@ -801,7 +803,7 @@ COMMENT ON COLUMN orchestra.workflows.id IS 'The workflow''s id.';
 COMMENT ON COLUMN orchestra.workflows.name IS 'Its name: from the configuration, else from the API.';
 COMMENT ON COLUMN orchestra.workflows.description IS 'Its description, from the API.';
 COMMENT ON COLUMN orchestra.workflows.labels IS 'Labels from the configuration, such as team and environment.';
-COMMENT ON COLUMN orchestra.workflows.first_seen_at IS 'When this workflow was first known here.';
+COMMENT ON COLUMN orchestra.workflows.first_seen_at IS 'When this workflow was first stored.';
 COMMENT ON COLUMN orchestra.workflows.updated_at IS 'When this row last changed.';
 
 CREATE VIEW orchestra.model_usage AS
@@ -859,47 +861,47 @@ CREATE VIEW orchestra.model_usage AS
          OFFSET 0) k)
   WHERE (s.calls > 0);
 COMMENT ON VIEW orchestra.model_usage IS 'Calls of models by hour, workflow, organisation, node, model, tier of service, length of the input and kinds of usage: quantities and cost.';
-COMMENT ON COLUMN orchestra.model_usage.hour IS 'The hour (UTC) in which the steps started; of those not started, the hour of their run.';
+COMMENT ON COLUMN orchestra.model_usage.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
 COMMENT ON COLUMN orchestra.model_usage.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.model_usage.workflow_name IS 'Its name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.model_usage.organization_id IS 'The organisation; null where no step names one.';
 COMMENT ON COLUMN orchestra.model_usage.node_id IS 'The node.';
-COMMENT ON COLUMN orchestra.model_usage.model IS 'The model that answered, else the one that was asked for; null where tokens are reported without a model.';
-COMMENT ON COLUMN orchestra.model_usage.provider IS 'Whose price the cost is by; null where there is none.';
+COMMENT ON COLUMN orchestra.model_usage.model IS 'The model that responded, else the requested one; null where tokens are reported without a model.';
+COMMENT ON COLUMN orchestra.model_usage.provider IS 'The provider whose price applies; null if there is none.';
 COMMENT ON COLUMN orchestra.model_usage.calls IS 'Calls (see is_call).';
-COMMENT ON COLUMN orchestra.model_usage.input_tokens IS 'Input tokens: all that the model read, cached and written to a cache included: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.output_tokens IS 'Output tokens: all that the model wrote, reasoning included: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.total_tokens IS 'Total tokens of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.cost IS 'What the calls cost by the prices of the day (UTC) for their tier and length of the input; null where the model has none, where a kind of usage that they have has none, or where no call says what it used. Add up within one currency only.';
+COMMENT ON COLUMN orchestra.model_usage.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.total_tokens IS 'Total tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.cost IS 'Cost by the prices of the day (UTC), service tier and length of the input; null if the model or a kind of usage of the calls has no price, or if no call reports usage. Add up within one currency only.';
 COMMENT ON COLUMN orchestra.model_usage.currency IS 'The currency of cost; null without cost.';
-COMMENT ON COLUMN orchestra.model_usage.unpriced_calls IS 'Calls that cost does not hold: without a price for all that they used, or succeeded without saying what they used.';
-COMMENT ON COLUMN orchestra.model_usage.untotalled_calls IS 'Calls that total_tokens does not hold: they do not say how many tokens they took.';
-COMMENT ON COLUMN orchestra.model_usage.service_tier IS 'The provider''s tier of service; null where the calls name none, and the price is that of standard.';
-COMMENT ON COLUMN orchestra.model_usage.context_tier IS 'The length of the input: the largest of the numbers above which prices may change that the input tokens exceed, else 0; null where they are not known.';
-COMMENT ON COLUMN orchestra.model_usage.usage_kinds IS 'The kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).';
-COMMENT ON COLUMN orchestra.model_usage.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.input_audio_tokens IS 'Input tokens of audio, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.cached_audio_tokens IS 'Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.input_image_tokens IS 'Input tokens of images, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.input_video_tokens IS 'Input tokens of video, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.output_audio_tokens IS 'Output tokens of audio, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.output_image_tokens IS 'Output tokens of images, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.output_video_tokens IS 'Output tokens of video, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.citation_tokens IS 'Output tokens of citations, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.other_tokens IS 'Tokens that the reported total holds beyond input and output: what they are is not known: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.web_searches IS 'Searches of the web by the provider: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.file_searches IS 'Searches of stored files by the provider: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.tool_uses IS 'Uses of the provider''s other tools that are charged by the use: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.audio_ms IS 'Audio that is charged by its duration, in milliseconds: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.document_pages IS 'Pages of documents that were read: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.search_units IS 'Search units of a reranking model: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.unread_quantities IS 'Quantities of usage that calls state and that cannot be read: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.reported_cost IS 'What providers themselves say that the calls cost, in US dollars, of the calls that tell it; null where none does.';
-COMMENT ON COLUMN orchestra.model_usage.reported_calls IS 'Calls whose provider itself says what they cost.';
+COMMENT ON COLUMN orchestra.model_usage.unpriced_calls IS 'Calls missing from cost: without a price for everything they used, or successful without reported usage.';
+COMMENT ON COLUMN orchestra.model_usage.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
+COMMENT ON COLUMN orchestra.model_usage.service_tier IS 'The provider''s service tier; null where the calls name none, and the price is that of standard.';
+COMMENT ON COLUMN orchestra.model_usage.context_tier IS 'The length of the input: the highest threshold of input tokens it exceeds above which prices may change, else 0; null if unknown.';
+COMMENT ON COLUMN orchestra.model_usage.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.model_usage.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.input_audio_tokens IS 'Input tokens of audio, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.cached_audio_tokens IS 'Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.input_image_tokens IS 'Input tokens of images, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.input_video_tokens IS 'Input tokens of video, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.output_audio_tokens IS 'Output tokens of audio, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.output_image_tokens IS 'Output tokens of images, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.output_video_tokens IS 'Output tokens of video, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.citation_tokens IS 'Output tokens of citations, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.other_tokens IS 'Tokens of unknown kind: those in the reported total beyond input and output. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.web_searches IS 'Web searches by the provider. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.file_searches IS 'File searches by the provider. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.tool_uses IS 'Uses of other tools that the provider charges by use. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.audio_ms IS 'Audio charged by duration, in milliseconds. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.document_pages IS 'Document pages read. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.search_units IS 'Search units of a reranking model. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.reported_calls IS 'Calls whose provider reports a cost.';
 
 CREATE FUNCTION orchestra.usage_of(calls orchestra.model_usage) RETURNS orchestra.usage
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -963,6 +965,24 @@ END
 $$;
 COMMENT ON FUNCTION orchestra_etl.mark_steps() IS 'Queues the rollup groups of steps that are written, before and after.';
 
+CREATE AGGREGATE orchestra.array_concat_agg(buckets smallint[]) (
+    SFUNC = array_cat,
+    STYPE = smallint[],
+    INITCOND = '{}',
+    COMBINEFUNC = array_cat,
+    PARALLEL = safe
+);
+COMMENT ON AGGREGATE orchestra.array_concat_agg(buckets smallint[]) IS 'The concatenation of arrays: buckets of histograms.';
+
+CREATE AGGREGATE orchestra.array_concat_agg(counts integer[]) (
+    SFUNC = array_cat,
+    STYPE = integer[],
+    INITCOND = '{}',
+    COMBINEFUNC = array_cat,
+    PARALLEL = safe
+);
+COMMENT ON AGGREGATE orchestra.array_concat_agg(counts integer[]) IS 'The concatenation of arrays: counts of histograms.';
+
 CREATE AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer[]) (
     SFUNC = orchestra.duration_histogram_add,
     STYPE = bigint[],
@@ -992,24 +1012,6 @@ CREATE AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q dou
 );
 COMMENT ON AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q double precision) IS 'A quantile of durations in milliseconds, from counts by bucket, at most 2 % off. Right over any grouping: never average percentiles, merge the counts.';
 
-CREATE AGGREGATE orchestra.joined(buckets smallint[]) (
-    SFUNC = array_cat,
-    STYPE = smallint[],
-    INITCOND = '{}',
-    COMBINEFUNC = array_cat,
-    PARALLEL = safe
-);
-COMMENT ON AGGREGATE orchestra.joined(buckets smallint[]) IS 'Arrays one after the other: buckets of histograms.';
-
-CREATE AGGREGATE orchestra.joined(counts integer[]) (
-    SFUNC = array_cat,
-    STYPE = integer[],
-    INITCOND = '{}',
-    COMBINEFUNC = array_cat,
-    PARALLEL = safe
-);
-COMMENT ON AGGREGATE orchestra.joined(counts integer[]) IS 'Arrays one after the other: counts of histograms.';
-
 CREATE TABLE orchestra.runs (
     id text NOT NULL COLLATE pg_catalog."C",
     workflow_id text NOT NULL COLLATE pg_catalog."C",
@@ -1031,7 +1033,7 @@ CREATE TABLE orchestra.runs (
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
-COMMENT ON TABLE orchestra.runs IS 'One row a run of a workflow.';
+COMMENT ON TABLE orchestra.runs IS 'One row per run of a workflow.';
 COMMENT ON COLUMN orchestra.runs.id IS 'The run''s id.';
 COMMENT ON COLUMN orchestra.runs.workflow_id IS 'The workflow this is a run of.';
 COMMENT ON COLUMN orchestra.runs.organization_id IS 'The organisation; the API may mask it with asterisks.';
@@ -1045,7 +1047,7 @@ COMMENT ON COLUMN orchestra.runs.end_time IS 'When it ended, by the API; null wh
 COMMENT ON COLUMN orchestra.runs.duration_ms IS 'end_time minus start_time, in milliseconds.';
 COMMENT ON COLUMN orchestra.runs.api_elapsed_seconds IS 'The API''s elapsed_time: whole seconds, truncated. Use duration_ms.';
 COMMENT ON COLUMN orchestra.runs.error IS 'The run''s error as the API gives it.';
-COMMENT ON COLUMN orchestra.runs.extra IS 'Fields the API''s description does not have, and values of a wrong type, as they came.';
+COMMENT ON COLUMN orchestra.runs.extra IS 'Fields that the API''s description lacks, and values of a wrong type, as received.';
 COMMENT ON COLUMN orchestra.runs.redaction_policy IS 'Version of the redaction rules this row was written under; null: there were none.';
 COMMENT ON COLUMN orchestra.runs.content_hash IS 'Hash of the run as it was written; equal hashes need no write.';
 COMMENT ON COLUMN orchestra.runs.first_seen_at IS 'When this run was first loaded.';
@@ -1108,13 +1110,13 @@ CREATE TABLE orchestra.steps (
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
-COMMENT ON TABLE orchestra.steps IS 'One row a step of a run.';
+COMMENT ON TABLE orchestra.steps IS 'One row per step of a run.';
 COMMENT ON COLUMN orchestra.steps.id IS 'The step''s id: the key of every upsert.';
 COMMENT ON COLUMN orchestra.steps.run_id IS 'The run this step belongs to.';
 COMMENT ON COLUMN orchestra.steps.workflow_id IS 'The workflow, as in runs.';
 COMMENT ON COLUMN orchestra.steps.node_id IS 'The node of the workflow that this step executed.';
 COMMENT ON COLUMN orchestra.steps.node_type IS 'model, integration, code, ...: from the graph, else from the payload''s shape, else null.';
-COMMENT ON COLUMN orchestra.steps."position" IS 'Place in the API''s answer, from 0.';
+COMMENT ON COLUMN orchestra.steps."position" IS 'Index in the API''s response, from 0.';
 COMMENT ON COLUMN orchestra.steps.user_id IS 'The user, as given; may be masked.';
 COMMENT ON COLUMN orchestra.steps.organization_id IS 'The organisation, as given; may be masked.';
 COMMENT ON COLUMN orchestra.steps.status IS 'The status as the API gives it.';
@@ -1124,9 +1126,9 @@ COMMENT ON COLUMN orchestra.steps.end_time IS 'When the step ended; null while i
 COMMENT ON COLUMN orchestra.steps.duration_ms IS 'end_time minus start_time, in milliseconds.';
 COMMENT ON COLUMN orchestra.steps.api_elapsed_seconds IS 'The API''s elapsed_time: whole seconds, truncated. Use duration_ms.';
 COMMENT ON COLUMN orchestra.steps.api_tokens IS 'The API''s tokens: documented as 0 today. Use the token columns.';
-COMMENT ON COLUMN orchestra.steps.request_model IS 'The model that was asked for (inputs.model, or as its provider names it).';
-COMMENT ON COLUMN orchestra.steps.response_model IS 'The model that answered (outputs.model, or as its provider names it).';
-COMMENT ON COLUMN orchestra.steps.input_tokens IS 'Input tokens: all that the model read, cached and written to a cache included.';
+COMMENT ON COLUMN orchestra.steps.request_model IS 'The requested model (inputs.model, or the provider''s own field).';
+COMMENT ON COLUMN orchestra.steps.response_model IS 'The model that responded (outputs.model, or the provider''s own field).';
+COMMENT ON COLUMN orchestra.steps.input_tokens IS 'Input tokens, including those read from and written to a cache.';
 COMMENT ON COLUMN orchestra.steps.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens.';
 COMMENT ON COLUMN orchestra.steps.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens.';
 COMMENT ON COLUMN orchestra.steps.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens.';
@@ -1135,32 +1137,32 @@ COMMENT ON COLUMN orchestra.steps.cached_audio_tokens IS 'Input tokens of audio 
 COMMENT ON COLUMN orchestra.steps.input_image_tokens IS 'Input tokens of images, part of input_tokens.';
 COMMENT ON COLUMN orchestra.steps.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens.';
 COMMENT ON COLUMN orchestra.steps.input_video_tokens IS 'Input tokens of video, part of input_tokens.';
-COMMENT ON COLUMN orchestra.steps.output_tokens IS 'Output tokens: all that the model wrote, reasoning included.';
+COMMENT ON COLUMN orchestra.steps.output_tokens IS 'Output tokens, including reasoning.';
 COMMENT ON COLUMN orchestra.steps.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens.';
 COMMENT ON COLUMN orchestra.steps.output_audio_tokens IS 'Output tokens of audio, part of output_tokens.';
 COMMENT ON COLUMN orchestra.steps.output_image_tokens IS 'Output tokens of images, part of output_tokens.';
 COMMENT ON COLUMN orchestra.steps.output_video_tokens IS 'Output tokens of video, part of output_tokens.';
 COMMENT ON COLUMN orchestra.steps.citation_tokens IS 'Output tokens of citations, part of output_tokens.';
-COMMENT ON COLUMN orchestra.steps.other_tokens IS 'Tokens that the reported total holds beyond input and output: what they are is not known.';
-COMMENT ON COLUMN orchestra.steps.web_searches IS 'Searches of the web by the provider.';
-COMMENT ON COLUMN orchestra.steps.file_searches IS 'Searches of stored files by the provider.';
-COMMENT ON COLUMN orchestra.steps.tool_uses IS 'Uses of the provider''s other tools that are charged by the use.';
-COMMENT ON COLUMN orchestra.steps.audio_ms IS 'Audio that is charged by its duration, in milliseconds.';
-COMMENT ON COLUMN orchestra.steps.document_pages IS 'Pages of documents that were read.';
+COMMENT ON COLUMN orchestra.steps.other_tokens IS 'Tokens of unknown kind: those in the reported total beyond input and output.';
+COMMENT ON COLUMN orchestra.steps.web_searches IS 'Web searches by the provider.';
+COMMENT ON COLUMN orchestra.steps.file_searches IS 'File searches by the provider.';
+COMMENT ON COLUMN orchestra.steps.tool_uses IS 'Uses of other tools that the provider charges by use.';
+COMMENT ON COLUMN orchestra.steps.audio_ms IS 'Audio charged by duration, in milliseconds.';
+COMMENT ON COLUMN orchestra.steps.document_pages IS 'Document pages read.';
 COMMENT ON COLUMN orchestra.steps.search_units IS 'Search units of a reranking model.';
-COMMENT ON COLUMN orchestra.steps.unread_quantities IS 'Quantities of usage that the call states and that cannot be read: what they cost is not known.';
-COMMENT ON COLUMN orchestra.steps.total_tokens IS 'Total tokens as reported, where that holds at least input and output; else their sum.';
-COMMENT ON COLUMN orchestra.steps.usage_kinds IS 'The kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).';
-COMMENT ON COLUMN orchestra.steps.service_tier IS 'The provider''s tier of service: standard, batch, flex, priority, fast or another; null where the call names none.';
-COMMENT ON COLUMN orchestra.steps.reported_cost IS 'What the provider itself says that the call cost, in US dollars.';
-COMMENT ON COLUMN orchestra.steps.finish_reason IS 'Why the model stopped, as its provider says: stop, length, max_tokens, ... (see is_cut_off).';
+COMMENT ON COLUMN orchestra.steps.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown.';
+COMMENT ON COLUMN orchestra.steps.total_tokens IS 'Total tokens as reported, if at least the sum of input and output; else that sum.';
+COMMENT ON COLUMN orchestra.steps.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.steps.service_tier IS 'The provider''s service tier: standard, batch, flex, priority, fast or another; null where the call names none.';
+COMMENT ON COLUMN orchestra.steps.reported_cost IS 'The cost in US dollars, as the provider reports it.';
+COMMENT ON COLUMN orchestra.steps.finish_reason IS 'Why the model stopped, in its provider''s words: stop, length, max_tokens, ... (see is_cut_off).';
 COMMENT ON COLUMN orchestra.steps.error IS 'The step''s error as the API gives it.';
-COMMENT ON COLUMN orchestra.steps.reported_error IS 'What the step''s payload reports as an error; where its status is a success, it is a soft failure.';
+COMMENT ON COLUMN orchestra.steps.reported_error IS 'The error that the step''s payload reports; a soft failure if its status is a success.';
 COMMENT ON COLUMN orchestra.steps.step_metadata IS 'step_metadata as the API gives it.';
-COMMENT ON COLUMN orchestra.steps.extra IS 'Fields the API''s description does not have, and values of a wrong type, as they came.';
+COMMENT ON COLUMN orchestra.steps.extra IS 'Fields that the API''s description lacks, and values of a wrong type, as received.';
 COMMENT ON COLUMN orchestra.steps.redaction_policy IS 'Version of the redaction rules this row and its payloads were written under; null: there were none.';
-COMMENT ON COLUMN orchestra.steps.content_hash IS 'Hash of the step as it came; equal hashes need no write.';
-COMMENT ON COLUMN orchestra.steps.absent_since IS 'Since when the API''s answer no longer holds this step; null while it does.';
+COMMENT ON COLUMN orchestra.steps.content_hash IS 'Hash of the step as received; equal hashes need no write.';
+COMMENT ON COLUMN orchestra.steps.absent_since IS 'Since when the API''s response no longer contains this step; null while it does.';
 COMMENT ON COLUMN orchestra.steps.first_seen_at IS 'When this step was first loaded.';
 COMMENT ON COLUMN orchestra.steps.updated_at IS 'When the content of this row last changed; an unchanged read does not touch it.';
 
@@ -1221,15 +1223,15 @@ COMMENT ON COLUMN orchestra.cost_differences.organization_id IS 'The organisatio
 COMMENT ON COLUMN orchestra.cost_differences.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.cost_differences.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.cost_differences.node_id IS 'The node.';
-COMMENT ON COLUMN orchestra.cost_differences.model IS 'The model that answered, else the one that was asked for; null where none is named.';
-COMMENT ON COLUMN orchestra.cost_differences.provider IS 'Whose price the cost is by; null where there is none.';
-COMMENT ON COLUMN orchestra.cost_differences.service_tier IS 'The provider''s tier of service; null where the call names none, and the price is that of standard.';
-COMMENT ON COLUMN orchestra.cost_differences.usage_kinds IS 'The kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).';
-COMMENT ON COLUMN orchestra.cost_differences.cost IS 'What it cost by the prices of its day (UTC); null where there is none for all that it used.';
+COMMENT ON COLUMN orchestra.cost_differences.model IS 'The model that responded, else the requested one; null if none is named.';
+COMMENT ON COLUMN orchestra.cost_differences.provider IS 'The provider whose price applies; null if there is none.';
+COMMENT ON COLUMN orchestra.cost_differences.service_tier IS 'The provider''s service tier; null where the call names none, and the price is that of standard.';
+COMMENT ON COLUMN orchestra.cost_differences.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.cost_differences.cost IS 'Cost by the prices of its day (UTC); null if anything it used has no price.';
 COMMENT ON COLUMN orchestra.cost_differences.currency IS 'The currency of cost; null without cost.';
-COMMENT ON COLUMN orchestra.cost_differences.reported_cost IS 'What the provider itself says that it cost, in US dollars.';
+COMMENT ON COLUMN orchestra.cost_differences.reported_cost IS 'The cost in US dollars, as the provider reports it.';
 COMMENT ON COLUMN orchestra.cost_differences.difference IS 'cost minus reported_cost; null without a cost in US dollars.';
-COMMENT ON COLUMN orchestra.cost_differences.ratio IS 'cost by reported_cost; null without a cost in US dollars, or where the reported one is 0.';
+COMMENT ON COLUMN orchestra.cost_differences.ratio IS 'cost divided by reported_cost; null without a cost in US dollars, or if reported_cost is 0.';
 
 CREATE TABLE orchestra_etl.dead_letters (
     id bigint NOT NULL,
@@ -1246,19 +1248,19 @@ CREATE TABLE orchestra_etl.dead_letters (
     resolved_at timestamp with time zone,
     resolution text
 );
-COMMENT ON TABLE orchestra_etl.dead_letters IS 'What could not be loaded, with its bytes, to be looked at and tried again.';
-COMMENT ON COLUMN orchestra_etl.dead_letters.id IS 'Number of the letter.';
+COMMENT ON TABLE orchestra_etl.dead_letters IS 'Records that could not be loaded, with their bytes.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.id IS 'Number of the dead letter.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra_etl.dead_letters.run_id IS 'The run; empty where the bad thing is a row of the run list without a usable id.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.run_id IS 'The run; empty for a row of the run list without a usable id.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.step_id IS 'The step, where its id is known.';
-COMMENT ON COLUMN orchestra_etl.dead_letters.reason IS 'A fixed word.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.reason IS 'The reason code.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.detail IS 'One sentence for the operator, without payload.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.content_hash IS 'Hash of the body; a keyed one where the body is not kept.';
-COMMENT ON COLUMN orchestra_etl.dead_letters.body IS 'The bytes that could not be loaded; empty where redaction rules forbid to keep them.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.body IS 'The bytes that could not be loaded; empty if redaction rules do not allow storing them.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.occurrences IS 'How often it was seen.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.first_seen_at IS 'When it was first set aside.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.last_seen_at IS 'When it was last set aside.';
-COMMENT ON COLUMN orchestra_etl.dead_letters.resolved_at IS 'When a later read did without it, or somebody discarded it.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.resolved_at IS 'When a later read loaded the record, or somebody discarded it.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.resolution IS 'loaded or discarded.';
 
 CREATE TABLE orchestra_etl.gaps (
@@ -1270,14 +1272,14 @@ CREATE TABLE orchestra_etl.gaps (
     detail text NOT NULL,
     acknowledged_at timestamp with time zone
 );
-COMMENT ON TABLE orchestra_etl.gaps IS 'Times in which runs may have come and gone without being listed to us.';
+COMMENT ON TABLE orchestra_etl.gaps IS 'Periods in which runs may have appeared and disappeared unlisted.';
 COMMENT ON COLUMN orchestra_etl.gaps.id IS 'Number of the gap.';
 COMMENT ON COLUMN orchestra_etl.gaps.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra_etl.gaps.detected_at IS 'When the gap was found.';
 COMMENT ON COLUMN orchestra_etl.gaps.after_time IS 'Start of the newest run known before the gap.';
 COMMENT ON COLUMN orchestra_etl.gaps.before_time IS 'Start of the oldest run listed behind the gap.';
 COMMENT ON COLUMN orchestra_etl.gaps.detail IS 'What was seen.';
-COMMENT ON COLUMN orchestra_etl.gaps.acknowledged_at IS 'When somebody took note of it.';
+COMMENT ON COLUMN orchestra_etl.gaps.acknowledged_at IS 'When somebody acknowledged it.';
 
 CREATE TABLE orchestra_etl.run_ledger (
     run_id text NOT NULL COLLATE pg_catalog."C",
@@ -1307,21 +1309,21 @@ CREATE TABLE orchestra_etl.run_ledger (
     removed_at timestamp with time zone
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
-COMMENT ON TABLE orchestra_etl.run_ledger IS 'What is known of every run, when it is due, and who holds it.';
+COMMENT ON TABLE orchestra_etl.run_ledger IS 'One row per known run: what is known of it, when it is due, and its claim.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.workflow_id IS 'Its workflow; the run list is authoritative.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.source IS 'How the run was first heard of: list, config, track or request.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.source IS 'How the run was first found: list, config, track or request.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.tracking IS 'open, final, stale or gone; erased or pruned: a tombstone, never read again.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.first_seen_at IS 'When the run entered the ledger.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.opened_at IS 'When it was last opened: ages count from here.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.listing IS 'The run''s row as the list gave it, until a poll has loaded it.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.listing IS 'The run''s row of the list, until a poll has loaded it.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.listing_hash IS 'Hash of the row last seen, in the list or read alone.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.start_time IS 'When the run started, by the list; null where no list has shown it.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.listed_at IS 'Database time at which the page that gave this listing was requested.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.listed_sweep IS 'The sweep that listed it; a member of the watermark once that is complete.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.priority IS '0 live, 1 backfill.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.due_at IS 'When to poll it next; null: not again.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.fencing_token IS 'Raised by every claim and by whatever asks for a newer read; a load with an older one is refused.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.fencing_token IS 'Raised by every claim and by every request for a newer read; a load with an older token is refused.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.leased_until IS 'End of the claim in force; null: not claimed, or the claim is consumed.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.steps_observed_at IS 'Database time at which the steps last loaded were requested.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.run_observed_at IS 'Database time at which the run''s own row last loaded was requested.';
@@ -1331,7 +1333,7 @@ COMMENT ON COLUMN orchestra_etl.run_ledger.read_digest IS 'Digest of step ids, s
 COMMENT ON COLUMN orchestra_etl.run_ledger.checks IS 'Reads in a row that found the run finished and nothing new.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.attempts IS 'Reads in a row that failed.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.last_error IS 'Why the last read failed, in one line.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.not_found_since IS 'Since when the API answers 404 for the steps.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.not_found_since IS 'Since when the API returns 404 for the steps.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.removed_at IS 'When the run was erased or pruned; nothing but its ids and times is kept then.';
 
 CREATE TABLE orchestra_etl.sweeps (
@@ -1349,20 +1351,20 @@ CREATE TABLE orchestra_etl.sweeps (
     last_error text,
     list_problem text
 );
-COMMENT ON TABLE orchestra_etl.sweeps IS 'The state of each workflow''s walk of the run list.';
+COMMENT ON TABLE orchestra_etl.sweeps IS 'The state of each workflow''s sweeps of the run list.';
 COMMENT ON COLUMN orchestra_etl.sweeps.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra_etl.sweeps.fencing_token IS 'Number of the sweep last begun.';
+COMMENT ON COLUMN orchestra_etl.sweeps.fencing_token IS 'Number of the latest sweep.';
 COMMENT ON COLUMN orchestra_etl.sweeps.leased_until IS 'End of the running sweep''s lease; null: none runs.';
-COMMENT ON COLUMN orchestra_etl.sweeps.watermark IS 'Number of the last complete sweep: runs listed by it or before are known without a hole.';
+COMMENT ON COLUMN orchestra_etl.sweeps.watermark IS 'Number of the last complete sweep: every run that it or an earlier one listed is known.';
 COMMENT ON COLUMN orchestra_etl.sweeps.started_at IS 'When the last sweep began.';
 COMMENT ON COLUMN orchestra_etl.sweeps.swept_at IS 'When a sweep was last complete.';
 COMMENT ON COLUMN orchestra_etl.sweeps.reconciled_at IS 'When the last complete walk of the whole list began.';
 COMMENT ON COLUMN orchestra_etl.sweeps.new_runs IS 'Runs that the last complete sweep found new.';
-COMMENT ON COLUMN orchestra_etl.sweeps.listed_runs IS 'Rows that the last walk of the whole list saw: the listable window.';
-COMMENT ON COLUMN orchestra_etl.sweeps.known_runs IS 'Runs that were known of the workflow by then: more than that, where the list lets go.';
-COMMENT ON COLUMN orchestra_etl.sweeps.repaired_runs IS 'Runs that the last walk of the whole list found read but missing from the tables, and had read again.';
+COMMENT ON COLUMN orchestra_etl.sweeps.listed_runs IS 'Rows of the run list at the last walk of the whole list.';
+COMMENT ON COLUMN orchestra_etl.sweeps.known_runs IS 'Runs of the workflow known at that walk; more than listed_runs if the list has dropped runs.';
+COMMENT ON COLUMN orchestra_etl.sweeps.repaired_runs IS 'Runs that the last walk of the whole list found missing from the tables and queued for a re-read.';
 COMMENT ON COLUMN orchestra_etl.sweeps.last_error IS 'Why the last sweep failed, in one line; null: it did not.';
-COMMENT ON COLUMN orchestra_etl.sweeps.list_problem IS 'How the run list behaves otherwise than the API says, as the last walk to its end found; null: as it says.';
+COMMENT ON COLUMN orchestra_etl.sweeps.list_problem IS 'How the run list deviates from the API''s description, by the last walk to its end; null: it does not.';
 
 CREATE VIEW orchestra.coverage AS
  WITH counted AS (
@@ -1441,12 +1443,12 @@ COMMENT ON VIEW orchestra.coverage IS 'Per workflow: from when to when every run
 COMMENT ON COLUMN orchestra.coverage.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.coverage.workflow_name IS 'Its name.';
 COMMENT ON COLUMN orchestra.coverage.complete_since IS 'Start of the oldest stored run that a complete sweep listed.';
-COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began: every run from complete_since to here is known, except in the gaps and but for conflicting_runs.';
-COMMENT ON COLUMN orchestra.coverage.gaps IS 'Times in which runs may have come and gone unlisted.';
-COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Those that nobody has taken note of yet.';
+COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began: every run from complete_since to this time is known, except in gaps and except conflicting_runs.';
+COMMENT ON COLUMN orchestra.coverage.gaps IS 'Periods in which runs may have appeared and disappeared unlisted.';
+COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Gaps that nobody has acknowledged.';
 COMMENT ON COLUMN orchestra.coverage.known_runs IS 'Runs in the ledger.';
 COMMENT ON COLUMN orchestra.coverage.read_runs IS 'Runs whose steps have been read at least once.';
-COMMENT ON COLUMN orchestra.coverage.unread_runs IS 'Runs that are known and were never read so far.';
+COMMENT ON COLUMN orchestra.coverage.unread_runs IS 'Known runs that were never read.';
 COMMENT ON COLUMN orchestra.coverage.lost_runs IS 'Runs that the API forgot before they were ever read.';
 COMMENT ON COLUMN orchestra.coverage.open_runs IS 'Runs that are still polled.';
 COMMENT ON COLUMN orchestra.coverage.final_runs IS 'Runs that will not change.';
@@ -1455,10 +1457,10 @@ COMMENT ON COLUMN orchestra.coverage.gone_runs IS 'Runs that the API no longer h
 COMMENT ON COLUMN orchestra.coverage.removed_runs IS 'Runs that were erased or pruned here.';
 COMMENT ON COLUMN orchestra.coverage.swept_at IS 'When a sweep was last complete.';
 COMMENT ON COLUMN orchestra.coverage.reconciled_at IS 'When the last complete walk of the whole list began.';
-COMMENT ON COLUMN orchestra.coverage.repaired_runs IS 'Runs that this walk found read but missing from the tables, and had read again.';
+COMMENT ON COLUMN orchestra.coverage.repaired_runs IS 'Runs that this walk found missing from the tables and queued for a re-read.';
 COMMENT ON COLUMN orchestra.coverage.new_runs IS 'Runs that the last complete sweep found new.';
-COMMENT ON COLUMN orchestra.coverage.listed_runs IS 'Rows that the last walk of the whole list saw: the listable window.';
-COMMENT ON COLUMN orchestra.coverage.window_full IS 'Whether the last walk of the whole list saw fewer runs than were known then, so that new runs push old ones out of it.';
+COMMENT ON COLUMN orchestra.coverage.listed_runs IS 'Rows of the run list at the last walk of the whole list.';
+COMMENT ON COLUMN orchestra.coverage.window_full IS 'Whether the last walk of the whole list saw fewer runs than were known: new runs then push old ones out of the list.';
 COMMENT ON COLUMN orchestra.coverage.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id.';
 
 CREATE TABLE orchestra.step_failures (
@@ -1473,7 +1475,7 @@ CREATE TABLE orchestra.step_failures (
     pattern text NOT NULL,
     message text NOT NULL
 );
-COMMENT ON TABLE orchestra.step_failures IS 'One row a step that failed or failed softly, with the kind of failure.';
+COMMENT ON TABLE orchestra.step_failures IS 'One row per step that failed or soft-failed, with the kind of failure.';
 COMMENT ON COLUMN orchestra.step_failures.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.step_failures.run_id IS 'Its run.';
 COMMENT ON COLUMN orchestra.step_failures.workflow_id IS 'Its workflow.';
@@ -1533,7 +1535,7 @@ COMMENT ON COLUMN orchestra.failure_groups.pattern IS 'The message with its numb
 COMMENT ON COLUMN orchestra.failure_groups.example IS 'The first 500 characters of the latest error of this kind.';
 COMMENT ON COLUMN orchestra.failure_groups.first_seen IS 'When the first of these steps started.';
 COMMENT ON COLUMN orchestra.failure_groups.last_seen IS 'When the last of them started.';
-COMMENT ON COLUMN orchestra.failure_groups.steps IS 'Steps that failed so.';
+COMMENT ON COLUMN orchestra.failure_groups.steps IS 'Steps that failed in this way.';
 COMMENT ON COLUMN orchestra.failure_groups.runs IS 'Runs that have such a step.';
 
 CREATE VIEW orchestra.failures AS
@@ -1550,7 +1552,7 @@ CREATE VIEW orchestra.failures AS
     f.message
    FROM (orchestra.step_failures f
      LEFT JOIN orchestra.workflows w ON ((w.id = f.workflow_id)));
-COMMENT ON VIEW orchestra.failures IS 'One row a step that failed or failed softly, with the kind of failure.';
+COMMENT ON VIEW orchestra.failures IS 'One row per step that failed or soft-failed, with the kind of failure.';
 COMMENT ON COLUMN orchestra.failures."time" IS 'When the step started; when its run did, or was first seen, if it has no start.';
 COMMENT ON COLUMN orchestra.failures.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.failures.workflow_name IS 'Its name, or its id where it has none.';
@@ -1571,7 +1573,7 @@ CREATE TABLE orchestra.inputs (
     note text
 )
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
-COMMENT ON TABLE orchestra.inputs IS 'What each step was given.';
+COMMENT ON TABLE orchestra.inputs IS 'The inputs of each step.';
 COMMENT ON COLUMN orchestra.inputs.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.inputs.data IS 'The value; see note where it is null.';
 COMMENT ON COLUMN orchestra.inputs.size_bytes IS 'Length of the value as the API sent it.';
@@ -1629,56 +1631,56 @@ CREATE TABLE orchestra.step_rollup_daily (
     failed_buckets smallint[] NOT NULL,
     failed_counts integer[] NOT NULL
 );
-COMMENT ON TABLE orchestra.step_rollup_daily IS 'step_rollup by day: the same numbers, for questions about weeks and months.';
+COMMENT ON TABLE orchestra.step_rollup_daily IS 'step_rollup by day: the same figures, for queries over weeks and months.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.day IS 'The day (UTC) of the hours that are added up.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.ordinal IS 'Number of the row within its workflow and day.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.organization_id IS 'The organisation; null where no step names one.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.node_type IS 'The node''s type.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.model IS 'The model that answered, else the one that was asked for; null: no model.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.service_tier IS 'The provider''s tier of service, of calls; null where they name none.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.context_tier IS 'Of calls, by their input tokens: the largest of the numbers above which prices may change that they exceed, else 0.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.usage_kinds IS 'Of calls, the kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).';
+COMMENT ON COLUMN orchestra.step_rollup_daily.model IS 'The model that responded, else the requested one; null: no model.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.service_tier IS 'The provider''s service tier, of calls; null where they name none.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.context_tier IS 'For calls: the highest threshold of input tokens they exceed above which prices may change, else 0.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.step_rollup_daily.succeeded IS 'Steps that succeeded.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.soft_failed IS 'Steps whose status is a success and that carry an error (see outcome).';
+COMMENT ON COLUMN orchestra.step_rollup_daily.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
 COMMENT ON COLUMN orchestra.step_rollup_daily.failed IS 'Steps that failed.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.cancelled IS 'Steps that were cancelled.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.skipped IS 'Steps that were skipped.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.unfinished IS 'Steps that are pending or running, or whose status is not known.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.calls IS 'Calls of a model (see is_call).';
-COMMENT ON COLUMN orchestra.step_rollup_daily.unmetered_calls IS 'Calls that did not say how many tokens they took, so that no price tells what they cost.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.untotalled_calls IS 'Calls that total_tokens does not hold: they do not say how many tokens they took.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.reported_calls IS 'Calls whose provider itself says what they cost.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.input_tokens IS 'Input tokens: all that the model read, cached and written to a cache included: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.input_audio_tokens IS 'Input tokens of audio, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.cached_audio_tokens IS 'Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.input_image_tokens IS 'Input tokens of images, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.input_video_tokens IS 'Input tokens of video, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.output_tokens IS 'Output tokens: all that the model wrote, reasoning included: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.output_audio_tokens IS 'Output tokens of audio, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.output_image_tokens IS 'Output tokens of images, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.output_video_tokens IS 'Output tokens of video, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.citation_tokens IS 'Output tokens of citations, part of output_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.other_tokens IS 'Tokens that the reported total holds beyond input and output: what they are is not known: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.web_searches IS 'Searches of the web by the provider: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.file_searches IS 'Searches of stored files by the provider: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.tool_uses IS 'Uses of the provider''s other tools that are charged by the use: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.audio_ms IS 'Audio that is charged by its duration, in milliseconds: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.document_pages IS 'Pages of documents that were read: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.search_units IS 'Search units of a reranking model: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.unread_quantities IS 'Quantities of usage that the call states and that cannot be read: what they cost is not known: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.total_tokens IS 'Total tokens of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.reported_cost IS 'What providers themselves say that calls cost, in US dollars, of the calls that tell it; null where none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), rising; without those whose times do not tell a duration.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.counts IS 'How many of these durations each of these buckets holds.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.failed_buckets IS 'As buckets, of the steps that failed or failed softly.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.failed_counts IS 'How many of these durations each of failed_buckets holds.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.unmetered_calls IS 'Calls that report no usage, so that their cost is unknown.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.reported_calls IS 'Calls whose provider reports a cost.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.input_audio_tokens IS 'Input tokens of audio, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.cached_audio_tokens IS 'Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.input_image_tokens IS 'Input tokens of images, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.input_video_tokens IS 'Input tokens of video, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.output_audio_tokens IS 'Output tokens of audio, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.output_image_tokens IS 'Output tokens of images, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.output_video_tokens IS 'Output tokens of video, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.citation_tokens IS 'Output tokens of citations, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.other_tokens IS 'Tokens of unknown kind: those in the reported total beyond input and output. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.web_searches IS 'Web searches by the provider. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.file_searches IS 'File searches by the provider. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.tool_uses IS 'Uses of other tools that the provider charges by use. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.audio_ms IS 'Audio charged by duration, in milliseconds. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.document_pages IS 'Document pages read. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.search_units IS 'Search units of a reranking model. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.failed_counts IS 'Number of durations in each of failed_buckets.';
 
 CREATE VIEW orchestra.node_daily AS
  SELECT s.day,
@@ -1701,36 +1703,36 @@ CREATE VIEW orchestra.node_daily AS
             WHEN (count(s.total_tokens) FILTER (WHERE (s.calls > 0)) > 0) THEN (LEAST(sum(s.total_tokens), ('9223372036854775807'::bigint)::numeric))::bigint
             ELSE NULL::bigint
         END AS total_tokens,
-    orchestra.joined(s.buckets) AS buckets,
-    orchestra.joined(s.counts) AS counts,
-    orchestra.joined(s.failed_buckets) AS failed_buckets,
-    orchestra.joined(s.failed_counts) AS failed_counts,
+    orchestra.array_concat_agg(s.buckets) AS buckets,
+    orchestra.array_concat_agg(s.counts) AS counts,
+    orchestra.array_concat_agg(s.failed_buckets) AS failed_buckets,
+    orchestra.array_concat_agg(s.failed_counts) AS failed_counts,
     (sum(s.untotalled_calls))::bigint AS untotalled_calls
    FROM (orchestra.step_rollup_daily s
      LEFT JOIN orchestra.workflows w ON ((w.id = s.workflow_id)))
   GROUP BY s.day, s.workflow_id, w.name, s.organization_id, s.node_id, s.node_type, s.model;
 COMMENT ON VIEW orchestra.node_daily IS 'Steps by day, workflow, organisation, node and model: outcomes and histograms of durations. Success rate: succeeded / (succeeded + soft_failed + failed). Percentiles of successes: duration_quantile(buckets, counts, 0.95) over any rows; of failures, from failed_buckets and failed_counts.';
-COMMENT ON COLUMN orchestra.node_daily.day IS 'The day (UTC) in which the steps started; of those not started, the day of their run.';
+COMMENT ON COLUMN orchestra.node_daily.day IS 'The day (UTC) in which the steps started; for steps without a start, the day of their run.';
 COMMENT ON COLUMN orchestra.node_daily.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.node_daily.workflow_name IS 'Its name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.node_daily.organization_id IS 'The organisation; null where no step names one.';
 COMMENT ON COLUMN orchestra.node_daily.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.node_daily.node_type IS 'The node''s type.';
-COMMENT ON COLUMN orchestra.node_daily.model IS 'The model that answered, else the one that was asked for; null: no model.';
+COMMENT ON COLUMN orchestra.node_daily.model IS 'The model that responded, else the requested one; null: no model.';
 COMMENT ON COLUMN orchestra.node_daily.steps IS 'Steps.';
 COMMENT ON COLUMN orchestra.node_daily.succeeded IS 'Steps that succeeded.';
-COMMENT ON COLUMN orchestra.node_daily.soft_failed IS 'Steps whose status is a success and that carry an error (see outcome).';
+COMMENT ON COLUMN orchestra.node_daily.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
 COMMENT ON COLUMN orchestra.node_daily.failed IS 'Steps that failed.';
 COMMENT ON COLUMN orchestra.node_daily.cancelled IS 'Steps that were cancelled.';
 COMMENT ON COLUMN orchestra.node_daily.skipped IS 'Steps that were skipped.';
 COMMENT ON COLUMN orchestra.node_daily.unfinished IS 'Steps that are pending or running, or whose status is not known.';
 COMMENT ON COLUMN orchestra.node_daily.calls IS 'Calls of a model (see is_call).';
-COMMENT ON COLUMN orchestra.node_daily.total_tokens IS 'Total tokens of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.node_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), in no order, some perhaps several times; without those whose times do not tell a duration.';
-COMMENT ON COLUMN orchestra.node_daily.counts IS 'How many of these durations each of these buckets holds.';
-COMMENT ON COLUMN orchestra.node_daily.failed_buckets IS 'As buckets, of the steps that failed or failed softly.';
-COMMENT ON COLUMN orchestra.node_daily.failed_counts IS 'How many of these durations each of failed_buckets holds.';
-COMMENT ON COLUMN orchestra.node_daily.untotalled_calls IS 'Calls that total_tokens does not hold: they do not say how many tokens they took.';
+COMMENT ON COLUMN orchestra.node_daily.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.node_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.node_daily.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.node_daily.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.node_daily.failed_counts IS 'Number of durations in each of failed_buckets.';
+COMMENT ON COLUMN orchestra.node_daily.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
 
 CREATE VIEW orchestra.node_hourly AS
  SELECT s.hour,
@@ -1753,36 +1755,36 @@ CREATE VIEW orchestra.node_hourly AS
             WHEN (count(s.total_tokens) FILTER (WHERE (s.calls > 0)) > 0) THEN (LEAST(sum(s.total_tokens), ('9223372036854775807'::bigint)::numeric))::bigint
             ELSE NULL::bigint
         END AS total_tokens,
-    orchestra.joined(s.buckets) AS buckets,
-    orchestra.joined(s.counts) AS counts,
-    orchestra.joined(s.failed_buckets) AS failed_buckets,
-    orchestra.joined(s.failed_counts) AS failed_counts,
+    orchestra.array_concat_agg(s.buckets) AS buckets,
+    orchestra.array_concat_agg(s.counts) AS counts,
+    orchestra.array_concat_agg(s.failed_buckets) AS failed_buckets,
+    orchestra.array_concat_agg(s.failed_counts) AS failed_counts,
     (sum(s.untotalled_calls))::bigint AS untotalled_calls
    FROM (orchestra.step_rollup s
      LEFT JOIN orchestra.workflows w ON ((w.id = s.workflow_id)))
   GROUP BY s.hour, s.workflow_id, w.name, s.organization_id, s.node_id, s.node_type, s.model;
 COMMENT ON VIEW orchestra.node_hourly IS 'Steps by hour, workflow, organisation, node and model: outcomes and histograms of durations. Success rate: succeeded / (succeeded + soft_failed + failed). Percentiles of successes: duration_quantile(buckets, counts, 0.95) over any rows; of failures, from failed_buckets and failed_counts.';
-COMMENT ON COLUMN orchestra.node_hourly.hour IS 'The hour (UTC) in which the steps started; of those not started, the hour of their run.';
+COMMENT ON COLUMN orchestra.node_hourly.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
 COMMENT ON COLUMN orchestra.node_hourly.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.node_hourly.workflow_name IS 'Its name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.node_hourly.organization_id IS 'The organisation; null where no step names one.';
 COMMENT ON COLUMN orchestra.node_hourly.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.node_hourly.node_type IS 'The node''s type.';
-COMMENT ON COLUMN orchestra.node_hourly.model IS 'The model that answered, else the one that was asked for; null: no model.';
+COMMENT ON COLUMN orchestra.node_hourly.model IS 'The model that responded, else the requested one; null: no model.';
 COMMENT ON COLUMN orchestra.node_hourly.steps IS 'Steps.';
 COMMENT ON COLUMN orchestra.node_hourly.succeeded IS 'Steps that succeeded.';
-COMMENT ON COLUMN orchestra.node_hourly.soft_failed IS 'Steps whose status is a success and that carry an error (see outcome).';
+COMMENT ON COLUMN orchestra.node_hourly.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
 COMMENT ON COLUMN orchestra.node_hourly.failed IS 'Steps that failed.';
 COMMENT ON COLUMN orchestra.node_hourly.cancelled IS 'Steps that were cancelled.';
 COMMENT ON COLUMN orchestra.node_hourly.skipped IS 'Steps that were skipped.';
 COMMENT ON COLUMN orchestra.node_hourly.unfinished IS 'Steps that are pending or running, or whose status is not known.';
 COMMENT ON COLUMN orchestra.node_hourly.calls IS 'Calls of a model (see is_call).';
-COMMENT ON COLUMN orchestra.node_hourly.total_tokens IS 'Total tokens of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.node_hourly.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), in no order, some perhaps several times; without those whose times do not tell a duration.';
-COMMENT ON COLUMN orchestra.node_hourly.counts IS 'How many of these durations each of these buckets holds.';
-COMMENT ON COLUMN orchestra.node_hourly.failed_buckets IS 'As buckets, of the steps that failed or failed softly.';
-COMMENT ON COLUMN orchestra.node_hourly.failed_counts IS 'How many of these durations each of failed_buckets holds.';
-COMMENT ON COLUMN orchestra.node_hourly.untotalled_calls IS 'Calls that total_tokens does not hold: they do not say how many tokens they took.';
+COMMENT ON COLUMN orchestra.node_hourly.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.node_hourly.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.node_hourly.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.node_hourly.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.node_hourly.failed_counts IS 'Number of durations in each of failed_buckets.';
+COMMENT ON COLUMN orchestra.node_hourly.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
 
 CREATE TABLE orchestra.run_rollup (
     workflow_id text NOT NULL COLLATE pg_catalog."C",
@@ -1804,19 +1806,19 @@ CREATE TABLE orchestra.run_rollup (
 COMMENT ON TABLE orchestra.run_rollup IS 'Runs by hour, workflow and organisation: outcomes and histograms of durations.';
 COMMENT ON COLUMN orchestra.run_rollup.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.run_rollup.hour IS 'The hour (UTC) in which the runs started, or were first seen if not started.';
-COMMENT ON COLUMN orchestra.run_rollup.ordinal IS 'Number of the row within its workflow and hour; below 0: what runs count that are pruned.';
+COMMENT ON COLUMN orchestra.run_rollup.ordinal IS 'Number of the row within its workflow and hour; negative: counts of pruned runs.';
 COMMENT ON COLUMN orchestra.run_rollup.organization_id IS 'The organisation; null where the run names none.';
 COMMENT ON COLUMN orchestra.run_rollup.runs IS 'Runs.';
 COMMENT ON COLUMN orchestra.run_rollup.succeeded IS 'Runs that succeeded.';
-COMMENT ON COLUMN orchestra.run_rollup.soft_failed IS 'Runs whose status is a success and that carry an error themselves, or have a step that does (see outcome).';
+COMMENT ON COLUMN orchestra.run_rollup.soft_failed IS 'Runs with a successful status that carry an error, or have a step that does (see outcome).';
 COMMENT ON COLUMN orchestra.run_rollup.failed IS 'Runs that failed.';
 COMMENT ON COLUMN orchestra.run_rollup.cancelled IS 'Runs that were cancelled.';
 COMMENT ON COLUMN orchestra.run_rollup.skipped IS 'Runs that were skipped.';
 COMMENT ON COLUMN orchestra.run_rollup.unfinished IS 'Runs that are pending or running, or whose status is not known.';
-COMMENT ON COLUMN orchestra.run_rollup.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), rising; without those whose times do not tell a duration.';
-COMMENT ON COLUMN orchestra.run_rollup.counts IS 'How many of these durations each of these buckets holds.';
-COMMENT ON COLUMN orchestra.run_rollup.failed_buckets IS 'As buckets, of the runs that failed or failed softly.';
-COMMENT ON COLUMN orchestra.run_rollup.failed_counts IS 'How many of these durations each of failed_buckets holds.';
+COMMENT ON COLUMN orchestra.run_rollup.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.run_rollup.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.run_rollup.failed_buckets IS 'Like buckets, for runs that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.run_rollup.failed_counts IS 'Number of durations in each of failed_buckets.';
 
 CREATE VIEW orchestra.workflow_hourly AS
  SELECT r.hour,
@@ -1843,15 +1845,15 @@ COMMENT ON COLUMN orchestra.workflow_hourly.workflow_name IS 'Its name, or its i
 COMMENT ON COLUMN orchestra.workflow_hourly.organization_id IS 'The organisation; null where the runs name none.';
 COMMENT ON COLUMN orchestra.workflow_hourly.runs IS 'Runs.';
 COMMENT ON COLUMN orchestra.workflow_hourly.succeeded IS 'Runs that succeeded.';
-COMMENT ON COLUMN orchestra.workflow_hourly.soft_failed IS 'Runs whose status is a success and that carry an error themselves, or have a step that does (see outcome).';
+COMMENT ON COLUMN orchestra.workflow_hourly.soft_failed IS 'Runs with a successful status that carry an error, or have a step that does (see outcome).';
 COMMENT ON COLUMN orchestra.workflow_hourly.failed IS 'Runs that failed.';
 COMMENT ON COLUMN orchestra.workflow_hourly.cancelled IS 'Runs that were cancelled.';
 COMMENT ON COLUMN orchestra.workflow_hourly.skipped IS 'Runs that were skipped.';
 COMMENT ON COLUMN orchestra.workflow_hourly.unfinished IS 'Runs that are pending or running, or whose status is not known.';
-COMMENT ON COLUMN orchestra.workflow_hourly.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), rising; without those whose times do not tell a duration.';
-COMMENT ON COLUMN orchestra.workflow_hourly.counts IS 'How many of these durations each of these buckets holds.';
-COMMENT ON COLUMN orchestra.workflow_hourly.failed_buckets IS 'As buckets, of the runs that failed or failed softly.';
-COMMENT ON COLUMN orchestra.workflow_hourly.failed_counts IS 'How many of these durations each of failed_buckets holds.';
+COMMENT ON COLUMN orchestra.workflow_hourly.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.workflow_hourly.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.workflow_hourly.failed_buckets IS 'Like buckets, for runs that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.workflow_hourly.failed_counts IS 'Number of durations in each of failed_buckets.';
 
 CREATE VIEW orchestra.open_runs AS
  WITH usual AS MATERIALIZED (
@@ -1892,7 +1894,7 @@ CREATE VIEW orchestra.open_runs AS
             (array_agg(steps.node_id ORDER BY steps.start_time, steps."position", steps.id) FILTER (WHERE (steps.state = 'running'::text)))[1] AS running_node
            FROM orchestra.steps
           WHERE ((steps.run_id = unfinished.run_id) AND (steps.absent_since IS NULL))) s ON (true));
-COMMENT ON VIEW orchestra.open_runs IS 'Runs that have not ended, against what is usual for their workflow. Without those that the API no longer has: nobody will see them end.';
+COMMENT ON VIEW orchestra.open_runs IS 'Runs that have not ended, compared with the usual duration of their workflow. Runs that the API no longer has are left out.';
 COMMENT ON COLUMN orchestra.open_runs.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.open_runs.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.open_runs.workflow_name IS 'The workflow''s name, or its id where it has none.';
@@ -1902,10 +1904,10 @@ COMMENT ON COLUMN orchestra.open_runs.state IS 'pending, running or unknown.';
 COMMENT ON COLUMN orchestra.open_runs.tracking IS 'open: still polled; stale: given up as open.';
 COMMENT ON COLUMN orchestra.open_runs.start_time IS 'When it started; null where it has not.';
 COMMENT ON COLUMN orchestra.open_runs.age_ms IS 'Milliseconds since it started, or was first seen if not started.';
-COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS 'What 95 % of the workflow''s runs of the last 30 days that succeeded took no longer than, in milliseconds; where none did, of those that failed; null where none has ended.';
-COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether it is older than that.';
+COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS '95th percentile of the durations of the workflow''s successful runs of the last 30 days, in milliseconds; of its failed runs if none succeeded; null if none has ended.';
+COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether age_ms exceeds usual_p95_ms.';
 COMMENT ON COLUMN orchestra.open_runs.steps IS 'Its steps so far.';
-COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Those of them that have ended.';
+COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Steps that have ended.';
 COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: none runs.';
 
 CREATE TABLE orchestra.outputs (
@@ -1916,7 +1918,7 @@ CREATE TABLE orchestra.outputs (
     note text
 )
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
-COMMENT ON TABLE orchestra.outputs IS 'What each step gave.';
+COMMENT ON TABLE orchestra.outputs IS 'The outputs of each step.';
 COMMENT ON COLUMN orchestra.outputs.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.outputs.data IS 'The value; see note where it is null.';
 COMMENT ON COLUMN orchestra.outputs.size_bytes IS 'Length of the value as the API sent it.';
@@ -1951,7 +1953,7 @@ CREATE TABLE orchestra_etl.drift (
     last_seen_at timestamp with time zone DEFAULT now() NOT NULL,
     last_run_id text NOT NULL COLLATE pg_catalog."C"
 );
-COMMENT ON TABLE orchestra_etl.drift IS 'Where the API''s answers differ from its description.';
+COMMENT ON TABLE orchestra_etl.drift IS 'Differences between the API''s responses and its description.';
 COMMENT ON COLUMN orchestra_etl.drift.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra_etl.drift.subject IS 'step, run or workflow.';
 COMMENT ON COLUMN orchestra_etl.drift.field IS 'The field.';
@@ -1999,20 +2001,20 @@ CREATE VIEW orchestra.pipeline_health AS
             count(*) FILTER (WHERE ((run_ledger.tracking = ANY (ARRAY['open'::text, 'stale'::text])) AND (run_ledger.attempts > 0))) AS failing
            FROM orchestra_etl.run_ledger
           WHERE (run_ledger.due_at IS NOT NULL)) ledger);
-COMMENT ON VIEW orchestra.pipeline_health IS 'One row: how fresh the data is and what waits for somebody. The command status says the same by workflow.';
+COMMENT ON VIEW orchestra.pipeline_health IS 'One row: how fresh the data is and what needs attention. `orchestra-etl status` shows the same by workflow.';
 COMMENT ON COLUMN orchestra.pipeline_health.checked_at IS 'Now.';
 COMMENT ON COLUMN orchestra.pipeline_health.newest_run_start IS 'Start of the newest run that is stored.';
-COMMENT ON COLUMN orchestra.pipeline_health.swept_at IS 'When the last sweep was complete of the workflow that has waited longest for the next, of those that were tried within a week before the newest try; null: none was.';
+COMMENT ON COLUMN orchestra.pipeline_health.swept_at IS 'The oldest of the workflows'' last complete sweeps; null: there was none. A workflow without a sweep in the week before the latest one is left out.';
 COMMENT ON COLUMN orchestra.pipeline_health.behind_seconds IS 'Seconds since then.';
 COMMENT ON COLUMN orchestra.pipeline_health.due_runs IS 'Runs due to be read now.';
 COMMENT ON COLUMN orchestra.pipeline_health.open_runs IS 'Runs that are still polled.';
-COMMENT ON COLUMN orchestra.pipeline_health.failing_runs IS 'Runs whose last read failed and will be tried again.';
-COMMENT ON COLUMN orchestra.pipeline_health.dead_letters IS 'Open dead letters: what was set aside and is neither loaded since nor discarded.';
-COMMENT ON COLUMN orchestra.pipeline_health.unacknowledged_gaps IS 'Times in which runs may have been missed, of which nobody has taken note yet.';
-COMMENT ON COLUMN orchestra.pipeline_health.waiting_groups IS 'Entries in the queue of rollups to be computed anew: 0 when the rollups are up to date.';
-COMMENT ON COLUMN orchestra.pipeline_health.drift IS 'Ways in which the API''s answers differ from its description.';
-COMMENT ON COLUMN orchestra.pipeline_health.unswept_workflows IS 'Workflows of which no sweep has been complete yet.';
-COMMENT ON COLUMN orchestra.pipeline_health.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id; those that somebody has discarded are among them.';
+COMMENT ON COLUMN orchestra.pipeline_health.failing_runs IS 'Runs whose last read failed and will be retried.';
+COMMENT ON COLUMN orchestra.pipeline_health.dead_letters IS 'Open dead letters: records that were set aside and neither loaded later nor discarded.';
+COMMENT ON COLUMN orchestra.pipeline_health.unacknowledged_gaps IS 'Gaps that nobody has acknowledged.';
+COMMENT ON COLUMN orchestra.pipeline_health.waiting_groups IS 'Entries in the queue of rollup groups to recompute; 0 when the rollups are current.';
+COMMENT ON COLUMN orchestra.pipeline_health.drift IS 'Kinds of difference between the API''s responses and its description.';
+COMMENT ON COLUMN orchestra.pipeline_health.unswept_workflows IS 'Workflows without a complete sweep.';
+COMMENT ON COLUMN orchestra.pipeline_health.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id; including discarded ones.';
 
 CREATE VIEW orchestra.removed_runs AS
  SELECT run_id,
@@ -2025,7 +2027,7 @@ COMMENT ON VIEW orchestra.removed_runs IS 'Runs that were erased or pruned here:
 COMMENT ON COLUMN orchestra.removed_runs.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.removed_runs.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.removed_runs.tracking IS 'erased: on request; pruned: by retention.';
-COMMENT ON COLUMN orchestra.removed_runs.removed_at IS 'When; a run that retention kept from being loaded has been there only as this row.';
+COMMENT ON COLUMN orchestra.removed_runs.removed_at IS 'When it was removed. A run that retention kept from being loaded has only this row.';
 
 CREATE TABLE orchestra.run_payloads (
     run_id text NOT NULL COLLATE pg_catalog."C",
@@ -2035,7 +2037,7 @@ CREATE TABLE orchestra.run_payloads (
     outputs_raw bytea,
     note text
 );
-COMMENT ON TABLE orchestra.run_payloads IS 'What a run was given and what it gave.';
+COMMENT ON TABLE orchestra.run_payloads IS 'The inputs and outputs of each run.';
 COMMENT ON COLUMN orchestra.run_payloads.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.run_payloads.inputs IS 'The run''s input variables.';
 COMMENT ON COLUMN orchestra.run_payloads.outputs IS 'The output of the End node.';
@@ -2051,7 +2053,7 @@ CREATE TABLE orchestra.run_requests (
     CONSTRAINT run_requests_run_id_length_check CHECK (((octet_length(run_id) >= 1) AND (octet_length(run_id) <= 512))),
     CONSTRAINT run_requests_workflow_id_length_check CHECK (((octet_length(workflow_id) >= 1) AND (octet_length(workflow_id) <= 512)))
 );
-COMMENT ON TABLE orchestra.run_requests IS 'A queue: insert a run here to have it tracked; the service empties it.';
+COMMENT ON TABLE orchestra.run_requests IS 'A queue: insert a run to have it tracked. The service empties it.';
 COMMENT ON COLUMN orchestra.run_requests.id IS 'Order of arrival.';
 COMMENT ON COLUMN orchestra.run_requests.workflow_id IS 'The workflow the run belongs to.';
 COMMENT ON COLUMN orchestra.run_requests.run_id IS 'The run to be tracked.';
@@ -2196,7 +2198,7 @@ CREATE VIEW orchestra.run_summary AS
                     called.outcome,
                     called.error,
                     called.is_call,
-                    orchestra.is_untotalled(called.outcome, called.is_call, called.tells_usage, called.used, called.total_tokens) AS is_untotalled,
+                    orchestra.is_untotalled(called.outcome, called.is_call, called.has_usage, called.used, called.total_tokens) AS is_untotalled,
                     (called.used).input_tokens AS input_tokens,
                     (called.used).output_tokens AS output_tokens,
                     (called.used).cached_input_tokens AS cached_input_tokens,
@@ -2220,27 +2222,27 @@ CREATE VIEW orchestra.run_summary AS
                             u.model,
                             u.outcome,
                             u.used,
-                            u.tells_usage,
+                            u.has_usage,
                             u.total_tokens,
-                            orchestra.is_call(s_1.state, s_1.node_type, u.model, s_1.finish_reason, u.tells_usage) AS is_call
+                            orchestra.is_call(s_1.state, s_1.node_type, u.model, s_1.finish_reason, u.has_usage) AS is_call
                            FROM (orchestra.steps s_1
                              CROSS JOIN LATERAL ( SELECT COALESCE(s_1.response_model, s_1.request_model) AS model,
                                     orchestra.outcome(s_1.state, s_1.error, s_1.reported_error) AS outcome,
                                     orchestra.plausible_usage(raw.used) AS used,
-                                    orchestra.tells_usage(raw.used, s_1.total_tokens, s_1.reported_cost) AS tells_usage,
+                                    orchestra.has_usage(raw.used, s_1.total_tokens, s_1.reported_cost) AS has_usage,
                                     orchestra.total_tokens(s_1.input_tokens, s_1.output_tokens, s_1.total_tokens) AS total_tokens
                                    FROM ( SELECT ROW(s_1.input_tokens, s_1.cached_input_tokens, s_1.cache_write_tokens, s_1.cache_write_1h_tokens, s_1.input_audio_tokens, s_1.cached_audio_tokens, s_1.input_image_tokens, s_1.cached_image_tokens, s_1.input_video_tokens, s_1.output_tokens, s_1.reasoning_tokens, s_1.output_audio_tokens, s_1.output_image_tokens, s_1.output_video_tokens, s_1.citation_tokens, s_1.other_tokens, s_1.web_searches, s_1.file_searches, s_1.tool_uses, s_1.audio_ms, s_1.document_pages, s_1.search_units, s_1.unread_quantities)::orchestra.usage AS used) raw
                                  OFFSET 0) u)
                           WHERE ((s_1.run_id = r.id) AND (s_1.absent_since IS NULL))) called
-                     LEFT JOIN orchestra.prices p ON (((p.model = called.model) AND called.is_call AND (NOT orchestra.is_unmetered(called.outcome, called.is_call, called.tells_usage, called.used)) AND orchestra.price_applies(p.*, called.service_tier, orchestra.context_tier((called.used).input_tokens), called."time"))))
+                     LEFT JOIN orchestra.prices p ON (((p.model = called.model) AND called.is_call AND (NOT orchestra.is_unmetered(called.outcome, called.is_call, called.has_usage, called.used)) AND orchestra.price_applies(p.*, called.service_tier, orchestra.context_tier((called.used).input_tokens), called."time"))))
                      CROSS JOIN LATERAL ( SELECT orchestra.call_cost(called.used, (1)::bigint, p.*) AS cost
                          OFFSET 0) k)) judged) s ON (true));
-COMMENT ON VIEW orchestra.run_summary IS 'One row a run with what its steps add up to: outcome, failures, tokens, cost. For lists: ask for a time, a workflow or a number of runs.';
+COMMENT ON VIEW orchestra.run_summary IS 'One row per run with totals of its steps: outcome, failures, tokens, cost. For lists: filter by time or workflow, or LIMIT the runs.';
 COMMENT ON COLUMN orchestra.run_summary.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.run_summary.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.run_summary.workflow_name IS 'The workflow''s name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.run_summary.labels IS 'The workflow''s labels, from the configuration.';
-COMMENT ON COLUMN orchestra.run_summary.workflow_version IS 'The version of the workflow in force when the run started. A version begins when it was first observed, or, where the API dates it, when the workflow was last changed before that; null before the first one.';
+COMMENT ON COLUMN orchestra.run_summary.workflow_version IS 'The version of the workflow in force when the run started. A version begins when it was first seen or, if the API dates it, when the workflow last changed before that; null before the first version.';
 COMMENT ON COLUMN orchestra.run_summary.organization_id IS 'The organisation, as given; may be masked.';
 COMMENT ON COLUMN orchestra.run_summary.user_id IS 'The user, as given; may be masked.';
 COMMENT ON COLUMN orchestra.run_summary.state IS 'The run''s own status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
@@ -2251,25 +2253,25 @@ COMMENT ON COLUMN orchestra.run_summary.end_time IS 'When it ended; null while i
 COMMENT ON COLUMN orchestra.run_summary.duration_ms IS 'end_time minus start_time, in milliseconds.';
 COMMENT ON COLUMN orchestra.run_summary.steps IS 'Steps.';
 COMMENT ON COLUMN orchestra.run_summary.succeeded_steps IS 'Steps that succeeded.';
-COMMENT ON COLUMN orchestra.run_summary.soft_failed_steps IS 'Steps whose status is a success and that carry an error (see outcome).';
+COMMENT ON COLUMN orchestra.run_summary.soft_failed_steps IS 'Steps with a successful status that carry an error (see outcome).';
 COMMENT ON COLUMN orchestra.run_summary.failed_steps IS 'Steps that failed.';
 COMMENT ON COLUMN orchestra.run_summary.first_failed_node IS 'Node of the first step that failed; where none did, of the first that failed softly.';
 COMMENT ON COLUMN orchestra.run_summary.first_error IS 'The first 500 characters of that step''s error, else of the run''s own.';
 COMMENT ON COLUMN orchestra.run_summary.calls IS 'Calls of a model (see is_call).';
-COMMENT ON COLUMN orchestra.run_summary.input_tokens IS 'Input tokens: all that the model read, cached and written to a cache included: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.output_tokens IS 'Output tokens: all that the model wrote, reasoning included: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.total_tokens IS 'Total tokens of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.cost IS 'What the calls with a price cost, by the prices of their days; null where no call has one, or says what it used, or where prices are in several currencies.';
+COMMENT ON COLUMN orchestra.run_summary.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.cost IS 'Cost of the priced calls, by the prices of their days; null if no call has a price and reported usage, or if prices are in several currencies.';
 COMMENT ON COLUMN orchestra.run_summary.currency IS 'The currency of cost.';
-COMMENT ON COLUMN orchestra.run_summary.unpriced_calls IS 'Calls that cost does not hold: without a price for all that they used, or succeeded without saying what they used; all of them where prices are in several currencies.';
+COMMENT ON COLUMN orchestra.run_summary.unpriced_calls IS 'Calls missing from cost: without a price for everything they used, or successful without reported usage; all calls if prices are in several currencies.';
 COMMENT ON COLUMN orchestra.run_summary.first_seen_at IS 'When the run was first loaded.';
 COMMENT ON COLUMN orchestra.run_summary.updated_at IS 'When the content of its own row last changed.';
-COMMENT ON COLUMN orchestra.run_summary.untotalled_calls IS 'Calls that total_tokens does not hold: they do not say how many tokens they took.';
-COMMENT ON COLUMN orchestra.run_summary.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.run_summary.reported_cost IS 'What providers themselves say that the calls cost, in US dollars, of the calls that tell it; null where none does.';
-COMMENT ON COLUMN orchestra.run_summary.reported_calls IS 'Calls whose provider itself says what they cost.';
+COMMENT ON COLUMN orchestra.run_summary.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
+COMMENT ON COLUMN orchestra.run_summary.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.run_summary.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.run_summary.reported_calls IS 'Calls whose provider reports a cost.';
 
 CREATE VIEW orchestra.step_timeline AS
  SELECT r.id AS run_id,
@@ -2327,10 +2329,10 @@ CREATE VIEW orchestra.step_timeline AS
                     s_1.start_time,
                     s_1.end_time,
                     s_1.duration_ms,
-                    orchestra.is_call(s_1.state, s_1.node_type, u.model, s_1.finish_reason, u.tells_usage) AS is_call,
+                    orchestra.is_call(s_1.state, s_1.node_type, u.model, s_1.finish_reason, u.has_usage) AS is_call,
                     orchestra.error_message(s_1.error, s_1.reported_error) AS error,
                     u.used,
-                    u.tells_usage,
+                    u.has_usage,
                     u.total_tokens,
                     s_1.service_tier,
                     s_1.reported_cost,
@@ -2346,7 +2348,7 @@ CREATE VIEW orchestra.step_timeline AS
                      CROSS JOIN LATERAL ( SELECT COALESCE(s_1.response_model, s_1.request_model) AS model,
                             orchestra.outcome(s_1.state, s_1.error, s_1.reported_error) AS outcome,
                             orchestra.plausible_usage(raw.used) AS used,
-                            orchestra.tells_usage(raw.used, s_1.total_tokens, s_1.reported_cost) AS tells_usage,
+                            orchestra.has_usage(raw.used, s_1.total_tokens, s_1.reported_cost) AS has_usage,
                             orchestra.total_tokens(s_1.input_tokens, s_1.output_tokens, s_1.total_tokens) AS total_tokens
                            FROM ( SELECT ROW(s_1.input_tokens, s_1.cached_input_tokens, s_1.cache_write_tokens, s_1.cache_write_1h_tokens, s_1.input_audio_tokens, s_1.cached_audio_tokens, s_1.input_image_tokens, s_1.cached_image_tokens, s_1.input_video_tokens, s_1.output_tokens, s_1.reasoning_tokens, s_1.output_audio_tokens, s_1.output_image_tokens, s_1.output_video_tokens, s_1.citation_tokens, s_1.other_tokens, s_1.web_searches, s_1.file_searches, s_1.tool_uses, s_1.audio_ms, s_1.document_pages, s_1.search_units, s_1.unread_quantities)::orchestra.usage AS used) raw
                          OFFSET 0) u)
@@ -2391,7 +2393,7 @@ CREATE VIEW orchestra.step_timeline AS
             o.is_call,
             o.error,
             o.used,
-            o.tells_usage,
+            o.has_usage,
             o.total_tokens,
             o.service_tier,
             o.reported_cost,
@@ -2410,49 +2412,49 @@ CREATE VIEW orchestra.step_timeline AS
              LEFT JOIN waited ON ((waited.ordinal = o.ordinal)))
              LEFT JOIN ended last ON ((last.number = waited.ended)))
              LEFT JOIN ended before ON ((before.number = (waited.ended - 1))))) s)
-     LEFT JOIN orchestra.prices p ON (((p.model = s.model) AND s.is_call AND (NOT orchestra.is_unmetered(s.outcome, s.is_call, s.tells_usage, s.used)) AND orchestra.price_applies(p.*, s.service_tier, orchestra.context_tier((s.used).input_tokens), COALESCE(s.start_time, r.start_time, r.first_seen_at)))))
+     LEFT JOIN orchestra.prices p ON (((p.model = s.model) AND s.is_call AND (NOT orchestra.is_unmetered(s.outcome, s.is_call, s.has_usage, s.used)) AND orchestra.price_applies(p.*, s.service_tier, orchestra.context_tier((s.used).input_tokens), COALESCE(s.start_time, r.start_time, r.first_seen_at)))))
      CROSS JOIN LATERAL ( SELECT orchestra.call_cost(s.used, (1)::bigint, p.*) AS cost
          OFFSET 0) k);
-COMMENT ON VIEW orchestra.step_timeline IS 'One row a step, placed in its run: offset, wait, lane, execution. For one run at a time: give run_id.';
+COMMENT ON VIEW orchestra.step_timeline IS 'One row per step, placed in its run: offset, wait, lane, execution. For one run at a time: give run_id.';
 COMMENT ON COLUMN orchestra.step_timeline.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.step_timeline.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.step_timeline.workflow_name IS 'The workflow''s name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.step_timeline.step_id IS 'The step.';
-COMMENT ON COLUMN orchestra.step_timeline."position" IS 'Place in the API''s answer, from 0.';
+COMMENT ON COLUMN orchestra.step_timeline."position" IS 'Index in the API''s response, from 0.';
 COMMENT ON COLUMN orchestra.step_timeline.node_id IS 'The node that it executed.';
 COMMENT ON COLUMN orchestra.step_timeline.node_type IS 'The node''s type.';
-COMMENT ON COLUMN orchestra.step_timeline.model IS 'The model that answered, else the one that was asked for; null: no model.';
+COMMENT ON COLUMN orchestra.step_timeline.model IS 'The model that responded, else the requested one; null: no model.';
 COMMENT ON COLUMN orchestra.step_timeline.state IS 'The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
 COMMENT ON COLUMN orchestra.step_timeline.outcome IS 'The state, but soft_failed where that is a success and the step carries an error (see outcome).';
 COMMENT ON COLUMN orchestra.step_timeline.start_time IS 'When it started.';
 COMMENT ON COLUMN orchestra.step_timeline.end_time IS 'When it ended; null while it runs.';
 COMMENT ON COLUMN orchestra.step_timeline.offset_ms IS 'Milliseconds from the beginning of the run, or of its first step where that is earlier.';
 COMMENT ON COLUMN orchestra.step_timeline.duration_ms IS 'end_time minus start_time, in milliseconds.';
-COMMENT ON COLUMN orchestra.step_timeline.wait_ms IS 'Milliseconds before it started in which no other step ended: since the last that had ended by then, else since the beginning of the run.';
-COMMENT ON COLUMN orchestra.step_timeline.lane IS 'The row to draw it in, from 1: the first that is free when it starts, so that no two steps of a lane overlap; null where it has not started.';
+COMMENT ON COLUMN orchestra.step_timeline.wait_ms IS 'Milliseconds between the last earlier end of another step, or the beginning of the run, and its start.';
+COMMENT ON COLUMN orchestra.step_timeline.lane IS 'The row to draw it in, from 1: the first free one, so that steps of a lane do not overlap; null if it has not started.';
 COMMENT ON COLUMN orchestra.step_timeline.execution IS 'Which execution of its node within the run this is, from 1; null where it was skipped.';
 COMMENT ON COLUMN orchestra.step_timeline.executions IS 'How often the run executed the node.';
-COMMENT ON COLUMN orchestra.step_timeline.error IS 'What its error says: the API''s own, else what an integration reported.';
+COMMENT ON COLUMN orchestra.step_timeline.error IS 'The message of its error: the API''s own, else the one that its payload reports.';
 COMMENT ON COLUMN orchestra.step_timeline.calls IS '1 where it is a call of a model (see is_call), else 0.';
-COMMENT ON COLUMN orchestra.step_timeline.input_tokens IS 'Input tokens: all that the model read, cached and written to a cache included.';
-COMMENT ON COLUMN orchestra.step_timeline.output_tokens IS 'Output tokens: all that the model wrote, reasoning included.';
+COMMENT ON COLUMN orchestra.step_timeline.input_tokens IS 'Input tokens, including those read from and written to a cache.';
+COMMENT ON COLUMN orchestra.step_timeline.output_tokens IS 'Output tokens, including reasoning.';
 COMMENT ON COLUMN orchestra.step_timeline.total_tokens IS 'Total tokens: as reported, else the sum of input and output where both are known.';
-COMMENT ON COLUMN orchestra.step_timeline.cost IS 'What it cost by the prices of its day (UTC) for its tier and length of the input; null where the model has none, where a kind of usage that it has has none, or where it succeeded without saying what it used.';
+COMMENT ON COLUMN orchestra.step_timeline.cost IS 'Cost by the prices of its day (UTC), service tier and length of the input; null if the model or a kind of usage of the call has no price, or if it succeeded without reported usage.';
 COMMENT ON COLUMN orchestra.step_timeline.currency IS 'The currency of cost; null without cost.';
 COMMENT ON COLUMN orchestra.step_timeline.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens.';
 COMMENT ON COLUMN orchestra.step_timeline.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens.';
 COMMENT ON COLUMN orchestra.step_timeline.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens.';
-COMMENT ON COLUMN orchestra.step_timeline.service_tier IS 'The provider''s tier of service; null where the call names none, and the price is that of standard.';
-COMMENT ON COLUMN orchestra.step_timeline.usage_kinds IS 'Of a call, the kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).';
-COMMENT ON COLUMN orchestra.step_timeline.reported_cost IS 'What the provider itself says that it cost, in US dollars.';
-COMMENT ON COLUMN orchestra.step_timeline.finish_reason IS 'Why the model stopped, as its provider says.';
+COMMENT ON COLUMN orchestra.step_timeline.service_tier IS 'The provider''s service tier; null where the call names none, and the price is that of standard.';
+COMMENT ON COLUMN orchestra.step_timeline.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.step_timeline.reported_cost IS 'The cost in US dollars, as the provider reports it.';
+COMMENT ON COLUMN orchestra.step_timeline.finish_reason IS 'Why the model stopped, in its provider''s words.';
 COMMENT ON COLUMN orchestra.step_timeline.cut_off IS 'Whether it stopped because it ran out of tokens (see is_cut_off); null where it does not say why.';
 
 CREATE TABLE orchestra_etl.alembic_version (
     version_num character varying(32) NOT NULL,
     oldest_program text DEFAULT '0001'::text NOT NULL COLLATE pg_catalog."C"
 );
-COMMENT ON COLUMN orchestra_etl.alembic_version.oldest_program IS 'Newest revision that the oldest program which may use this schema brings.';
+COMMENT ON COLUMN orchestra_etl.alembic_version.oldest_program IS 'Head revision of the oldest program that may use this schema.';
 
 ALTER TABLE orchestra_etl.changed_groups ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME orchestra_etl.changed_groups_id_seq
@@ -2484,7 +2486,7 @@ ALTER TABLE orchestra_etl.gaps ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY 
 CREATE TABLE orchestra_etl.locks (
     name text NOT NULL
 );
-COMMENT ON TABLE orchestra_etl.locks IS 'Rows to be locked, each for one kind of work that only one process may do at a time; only the loader may lock them.';
+COMMENT ON TABLE orchestra_etl.locks IS 'Rows that processes lock for work that only one may do at a time. Only the loader may lock them.';
 COMMENT ON COLUMN orchestra_etl.locks.name IS 'What is locked.';
 
 CREATE TABLE orchestra_etl.price_rules (
@@ -2521,12 +2523,12 @@ CREATE TABLE orchestra_etl.price_rules (
     set_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT price_rules_model_check CHECK ((length(model) <= 500))
 );
-COMMENT ON TABLE orchestra_etl.price_rules IS 'Prices set by command; those of the configuration go before them.';
+COMMENT ON TABLE orchestra_etl.price_rules IS 'Price rules set by command. Rules of the configuration take precedence.';
 COMMENT ON COLUMN orchestra_etl.price_rules.model IS 'The models it is for: a name in which * stands for any characters.';
-COMMENT ON COLUMN orchestra_etl.price_rules.service_tier IS 'The tier of service.';
+COMMENT ON COLUMN orchestra_etl.price_rules.service_tier IS 'The service tier.';
 COMMENT ON COLUMN orchestra_etl.price_rules.above_input_tokens IS 'For calls with more input tokens than this.';
 COMMENT ON COLUMN orchestra_etl.price_rules.valid_from IS 'First day (UTC) of the price; 0001-01-01: it always held.';
-COMMENT ON COLUMN orchestra_etl.price_rules.provider IS 'Who is paid; null: as the defaults say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.provider IS 'The provider; null: that of the defaults.';
 COMMENT ON COLUMN orchestra_etl.price_rules.currency IS 'Currency of the prices, such as USD.';
 COMMENT ON COLUMN orchestra_etl.price_rules.input_per_million IS 'Price per million: input tokens; null: the rule does not say.';
 COMMENT ON COLUMN orchestra_etl.price_rules.cached_input_per_million IS 'Price per million: input tokens read from a cache; null: the rule does not say.';
@@ -2543,14 +2545,14 @@ COMMENT ON COLUMN orchestra_etl.price_rules.output_audio_per_million IS 'Price p
 COMMENT ON COLUMN orchestra_etl.price_rules.output_image_per_million IS 'Price per million: output tokens of images; null: the rule does not say.';
 COMMENT ON COLUMN orchestra_etl.price_rules.output_video_per_million IS 'Price per million: output tokens of video; null: the rule does not say.';
 COMMENT ON COLUMN orchestra_etl.price_rules.citation_per_million IS 'Price per million: output tokens of citations; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.other_per_million IS 'Price per million: tokens that the reported total holds beyond input and output; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.web_searches_per_thousand IS 'Price per thousand: searches of the web by the provider; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.file_searches_per_thousand IS 'Price per thousand: searches of stored files by the provider; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.tool_uses_per_thousand IS 'Price per thousand: uses of the provider''s other tools that are charged by the use; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.audio_per_hour IS 'Price per hour: audio that is charged by its duration; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.document_pages_per_thousand IS 'Price per thousand: pages of documents that were read; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.other_per_million IS 'Price per million: tokens of unknown kind; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.web_searches_per_thousand IS 'Price per thousand: web searches by the provider; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.file_searches_per_thousand IS 'Price per thousand: file searches by the provider; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.tool_uses_per_thousand IS 'Price per thousand: uses of other tools that the provider charges by use; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.audio_per_hour IS 'Price per hour: audio charged by duration; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.document_pages_per_thousand IS 'Price per thousand: document pages read; null: the rule does not say.';
 COMMENT ON COLUMN orchestra_etl.price_rules.search_units_per_thousand IS 'Price per thousand: search units of a reranking model; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.unread_per_thousand IS 'Price per thousand: quantities of usage that the call states and that cannot be read; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.unread_per_thousand IS 'Price per thousand: reported quantities of usage that could not be read; null: the rule does not say.';
 COMMENT ON COLUMN orchestra_etl.price_rules.calls_per_thousand IS 'Price per thousand: calls; null: the rule does not say.';
 COMMENT ON COLUMN orchestra_etl.price_rules.set_at IS 'When it was set.';
 
@@ -2562,12 +2564,12 @@ CREATE TABLE orchestra_etl.rebuilds (
     started_at timestamp with time zone,
     finished_at timestamp with time zone
 );
-COMMENT ON TABLE orchestra_etl.rebuilds IS 'How far the stored steps have been read again by newer rules (orchestra-etl rebuild).';
+COMMENT ON TABLE orchestra_etl.rebuilds IS 'Progress of re-reading stored steps by newer rules (orchestra-etl rebuild).';
 COMMENT ON COLUMN orchestra_etl.rebuilds.transform_version IS 'Version of the rules by which columns are read from payloads.';
 COMMENT ON COLUMN orchestra_etl.rebuilds.after_step_id IS 'The steps up to this one, in the order of their ids, are done; null: none is.';
-COMMENT ON COLUMN orchestra_etl.rebuilds.steps IS 'Steps read again so far.';
-COMMENT ON COLUMN orchestra_etl.rebuilds.changed IS 'Those of them that have changed.';
-COMMENT ON COLUMN orchestra_etl.rebuilds.started_at IS 'When it was begun; null: it has not been.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.steps IS 'Steps re-read so far.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.changed IS 'Steps that changed.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.started_at IS 'When it started; null: not yet.';
 COMMENT ON COLUMN orchestra_etl.rebuilds.finished_at IS 'When all steps were done; null: not yet.';
 
 CREATE TABLE orchestra_etl.redaction_policies (
@@ -2599,10 +2601,10 @@ CREATE TABLE orchestra_etl.resolved_prices (
     resolved_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT resolved_prices_one_row_check CHECK ((id = 1))
 );
-COMMENT ON TABLE orchestra_etl.resolved_prices IS 'What orchestra.prices was last worked out from: while that is the same, there is nothing to do.';
+COMMENT ON TABLE orchestra_etl.resolved_prices IS 'What orchestra.prices was last resolved from. While it is unchanged, nothing is to be done.';
 COMMENT ON COLUMN orchestra_etl.resolved_prices.id IS 'Always 1.';
 COMMENT ON COLUMN orchestra_etl.resolved_prices.fingerprint IS 'Hash of the models, the rules and the version of the defaults.';
-COMMENT ON COLUMN orchestra_etl.resolved_prices.resolved_at IS 'When the prices were last worked out.';
+COMMENT ON COLUMN orchestra_etl.resolved_prices.resolved_at IS 'When the prices were last resolved.';
 
 CREATE TABLE orchestra_etl.retention (
     id smallint NOT NULL,
@@ -2611,18 +2613,18 @@ CREATE TABLE orchestra_etl.retention (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT retention_one_row_check CHECK ((id = 1))
 );
-COMMENT ON TABLE orchestra_etl.retention IS 'How far back is kept; both horizons only move forward.';
+COMMENT ON TABLE orchestra_etl.retention IS 'How far back data is kept. Both horizons only move forward.';
 COMMENT ON COLUMN orchestra_etl.retention.id IS 'Always 1.';
-COMMENT ON COLUMN orchestra_etl.retention.payload_horizon IS 'Payloads of runs that ended before are pruned, and not stored again.';
-COMMENT ON COLUMN orchestra_etl.retention.run_horizon IS 'Runs that ended before are pruned, and not read again.';
+COMMENT ON COLUMN orchestra_etl.retention.payload_horizon IS 'Payloads of runs that ended before this time are pruned, and not stored again.';
+COMMENT ON COLUMN orchestra_etl.retention.run_horizon IS 'Runs that ended before this time are pruned, and not read again.';
 COMMENT ON COLUMN orchestra_etl.retention.updated_at IS 'When a horizon last moved.';
 
 CREATE TABLE orchestra_etl.state_map (
     status text NOT NULL,
     state text NOT NULL
 );
-COMMENT ON TABLE orchestra_etl.state_map IS 'The configured mapping that the stored states were written by.';
-COMMENT ON COLUMN orchestra_etl.state_map.status IS 'A status, folded: lower case, without spaces, hyphens and underscores.';
+COMMENT ON TABLE orchestra_etl.state_map IS 'The configured mapping of statuses by which the stored states were written.';
+COMMENT ON COLUMN orchestra_etl.state_map.status IS 'A status in lower case, without spaces, hyphens and underscores.';
 COMMENT ON COLUMN orchestra_etl.state_map.state IS 'The state it is mapped to by the configuration.';
 
 CREATE TABLE orchestra_etl.upgrade_lock (
@@ -2634,9 +2636,9 @@ CREATE TABLE orchestra_etl.workflow_refresh (
     refreshed_at timestamp with time zone NOT NULL,
     CONSTRAINT workflow_refresh_one_row_check CHECK ((id = 1))
 );
-COMMENT ON TABLE orchestra_etl.workflow_refresh IS 'When the API was last asked what workflows there are.';
+COMMENT ON TABLE orchestra_etl.workflow_refresh IS 'When the list of workflows was last read from the API.';
 COMMENT ON COLUMN orchestra_etl.workflow_refresh.id IS 'Always 1.';
-COMMENT ON COLUMN orchestra_etl.workflow_refresh.refreshed_at IS 'When the list of workflows was last read.';
+COMMENT ON COLUMN orchestra_etl.workflow_refresh.refreshed_at IS 'When GET /workflows was last read.';
 
 ALTER TABLE ONLY orchestra.inputs
     ADD CONSTRAINT inputs_pkey PRIMARY KEY (step_id);

@@ -68,18 +68,18 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class Coverage(msgspec.Struct, frozen=True):
-    """Every run that started from `since` to `until` is known, except in the gaps."""
+    """Every run from `complete_since` to `complete_until` is known, except in the gaps."""
 
-    since: datetime | None
+    complete_since: datetime | None
     """Start of the oldest run that a complete sweep listed and that is stored."""
-    until: datetime | None
+    complete_until: datetime | None
     """When the last complete sweep began; None: there was none."""
     gaps: int
     unacknowledged_gaps: int
     newest_gaps: tuple[Gap, ...]
     reconciled_at: datetime | None
     """When the last walk of the whole list began, that compared it with the ledger and the tables."""
-    repaired: int
+    repaired_runs: int
     """Runs that it found read but missing from the tables, and had read again."""
     conflicting_runs: int
     """Runs that are not stored because another workflow has a run of the same id."""
@@ -89,7 +89,7 @@ class Headroom(msgspec.Struct, frozen=True):
     """How much of the listable window the last sweep found new: beyond all of it, runs are missed."""
 
     new_runs: int | None
-    listable: int | None
+    listed_runs: int | None
     """Rows that the last walk of the whole list saw."""
     window_full: bool
     """Whether more runs are known than the list shows, so that new runs push old ones out of it."""
@@ -102,7 +102,7 @@ class Runs(msgspec.Struct, frozen=True):
     final: int
     stale: int
     gone: int
-    gone_unread: int
+    lost: int
     """Those of `gone` that the API forgot before they were ever read."""
     removed: int
     """Erased or pruned here, on purpose."""
@@ -192,7 +192,7 @@ _WORKFLOWS = text("""
     SELECT relevant.id, w.name, now() AS at,
            COALESCE(c.open_runs, 0) AS open, COALESCE(c.final_runs, 0) AS final, COALESCE(c.stale_runs, 0) AS stale,
            COALESCE(c.gone_runs, 0) AS gone, COALESCE(c.removed_runs, 0) AS removed,
-           COALESCE(c.unread_runs, 0) AS unread, COALESCE(c.lost_runs, 0) AS gone_unread,
+           COALESCE(c.unread_runs, 0) AS unread, COALESCE(c.lost_runs, 0) AS lost,
            COALESCE(due.due, 0) AS due, due.oldest_due, due.oldest_live_due,
            c.swept_at, c.reconciled_at, c.repaired_runs, c.new_runs, c.listed_runs,
            COALESCE(c.window_full, false) AS window_full, c.complete_since, c.complete_until,
@@ -330,7 +330,7 @@ def _workflow(
             row.conflicting_runs,
         ),
         headroom=Headroom(row.new_runs, row.listed_runs, row.window_full),
-        runs=Runs(row.open, row.final, row.stale, row.gone, row.gone_unread, row.removed),
+        runs=Runs(row.open, row.final, row.stale, row.gone, row.lost, row.removed),
         failing=Failing(row.failing, row.failing_run, row.failing_error),
         dead_letters=row.dead_letters,
         drift=row.drift,

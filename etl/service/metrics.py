@@ -48,7 +48,7 @@ _STATUS = (
     _Figure("conflicting_runs", "Runs set aside because another workflow has a run of the same id"),
     _Figure("gaps", "Gaps that nobody has acknowledged"),
     _Figure("drift", "Kinds of difference between the API's answers and its description"),
-    _Figure("list_runs", "Runs that the list showed when it was last walked whole"),
+    _Figure("listed_runs", "Runs that the list showed when it was last walked whole"),
     _Figure(
         "list_headroom_ratio",
         "Share of a full list that the last sweep did not find new; at 0 runs are missed",
@@ -201,8 +201,8 @@ def _values(found: Status, one: WorkflowStatus) -> dict[str, float | None]:
     swept, newest = one.freshness.swept_at, one.freshness.newest_run_start
     room = one.headroom
     headroom = None
-    if room.listable and room.new_runs is not None:
-        headroom = max(0.0, 1 - room.new_runs / room.listable) if room.window_full else 1.0
+    if room.listed_runs and room.new_runs is not None:
+        headroom = max(0.0, 1 - room.new_runs / room.listed_runs) if room.window_full else 1.0
     return {
         "open_runs": one.runs.open,
         "stale_runs": one.runs.stale,
@@ -216,7 +216,7 @@ def _values(found: Status, one: WorkflowStatus) -> dict[str, float | None]:
         "conflicting_runs": one.coverage.conflicting_runs,
         "gaps": one.coverage.unacknowledged_gaps,
         "drift": one.drift,
-        "list_runs": room.listable,
+        "listed_runs": room.listed_runs,
         "list_headroom_ratio": headroom,
         "swept_timestamp_seconds": swept.timestamp() if swept is not None else None,
         "newest_run_start_timestamp_seconds": newest.timestamp() if newest is not None else None,

@@ -1,4 +1,4 @@
-CREATE FUNCTION orchestra.tells_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) RETURNS boolean
+CREATE FUNCTION orchestra.has_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT num_nonnulls(
@@ -11,27 +11,27 @@ AS $$
     ) > 0
 $$;
 
-COMMENT ON FUNCTION orchestra.tells_usage(orchestra.usage, bigint, numeric) IS
-    'Whether a step says anything of what a call used or cost.';
+COMMENT ON FUNCTION orchestra.has_usage(orchestra.usage, bigint, numeric) IS
+    'Whether a step reports any usage or cost of a call.';
 
 -- A code node or an integration may have an input of its own that is called model; a skipped step only says what it would ask.
-CREATE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, tells_usage boolean)
+CREATE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, has_usage boolean)
 RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT tells_usage OR finish_reason IS NOT NULL
+    SELECT has_usage OR finish_reason IS NOT NULL
         OR (model IS NOT NULL AND COALESCE(node_type, '') NOT IN ('code', 'integration') AND state NOT IN ('pending', 'skipped'))
 $$;
 
 COMMENT ON FUNCTION orchestra.is_call(text, text, text, text, boolean) IS
-    'Whether a step called a model: it tells usage (see tells_usage) or why the model stopped, or names a model, is neither code nor an integration, and was neither skipped nor is it still to come.';
+    'Whether a step called a model: it reports usage (see has_usage) or why the model stopped, or names a model, is neither code nor an integration, and was neither skipped nor pending.';
 
 -- One that failed, softly or not, and reports nothing is taken to have cost nothing; one that runs will still report.
-CREATE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage)
+CREATE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage)
 RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT is_call AND (outcome = 'succeeded' OR tells_usage) AND NOT orchestra.tells_usage(plausible, NULL, NULL)
+    SELECT is_call AND (outcome = 'succeeded' OR has_usage) AND NOT orchestra.has_usage(plausible, NULL, NULL)
 $$;
 
 COMMENT ON FUNCTION orchestra.is_unmetered(text, boolean, boolean, orchestra.usage) IS
@@ -39,11 +39,11 @@ COMMENT ON FUNCTION orchestra.is_unmetered(text, boolean, boolean, orchestra.usa
 
 -- What is charged by its duration, its pages or its searches has no tokens to tell.
 CREATE FUNCTION orchestra.is_untotalled(
-    outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage, total_tokens bigint
+    outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint
 ) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT is_call AND (outcome = 'succeeded' OR tells_usage) AND total_tokens IS NULL
+    SELECT is_call AND (outcome = 'succeeded' OR has_usage) AND total_tokens IS NULL
        AND (num_nonnulls(plausible.audio_ms, plausible.document_pages, plausible.search_units) = 0
             OR num_nonnulls(plausible.input_tokens, plausible.output_tokens) > 0)
 $$;

@@ -76,12 +76,12 @@ COMMENT ON VIEW orchestra.coverage IS
 COMMENT ON COLUMN orchestra.coverage.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.coverage.workflow_name IS 'Its name.';
 COMMENT ON COLUMN orchestra.coverage.complete_since IS 'Start of the oldest stored run that a complete sweep listed.';
-COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began: every run from complete_since to here is known, except in the gaps and but for conflicting_runs.';
-COMMENT ON COLUMN orchestra.coverage.gaps IS 'Times in which runs may have come and gone unlisted.';
-COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Those that nobody has taken note of yet.';
+COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began: every run from complete_since to this time is known, except in gaps and except conflicting_runs.';
+COMMENT ON COLUMN orchestra.coverage.gaps IS 'Periods in which runs may have appeared and disappeared unlisted.';
+COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Gaps that nobody has acknowledged.';
 COMMENT ON COLUMN orchestra.coverage.known_runs IS 'Runs in the ledger.';
 COMMENT ON COLUMN orchestra.coverage.read_runs IS 'Runs whose steps have been read at least once.';
-COMMENT ON COLUMN orchestra.coverage.unread_runs IS 'Runs that are known and were never read so far.';
+COMMENT ON COLUMN orchestra.coverage.unread_runs IS 'Known runs that were never read.';
 COMMENT ON COLUMN orchestra.coverage.lost_runs IS 'Runs that the API forgot before they were ever read.';
 COMMENT ON COLUMN orchestra.coverage.open_runs IS 'Runs that are still polled.';
 COMMENT ON COLUMN orchestra.coverage.final_runs IS 'Runs that will not change.';
@@ -90,8 +90,8 @@ COMMENT ON COLUMN orchestra.coverage.gone_runs IS 'Runs that the API no longer h
 COMMENT ON COLUMN orchestra.coverage.removed_runs IS 'Runs that were erased or pruned here.';
 COMMENT ON COLUMN orchestra.coverage.swept_at IS 'When a sweep was last complete.';
 COMMENT ON COLUMN orchestra.coverage.reconciled_at IS 'When the last complete walk of the whole list began.';
-COMMENT ON COLUMN orchestra.coverage.repaired_runs IS 'Runs that this walk found read but missing from the tables, and had read again.';
+COMMENT ON COLUMN orchestra.coverage.repaired_runs IS 'Runs that this walk found missing from the tables and queued for a re-read.';
 COMMENT ON COLUMN orchestra.coverage.new_runs IS 'Runs that the last complete sweep found new.';
-COMMENT ON COLUMN orchestra.coverage.listed_runs IS 'Rows that the last walk of the whole list saw: the listable window.';
-COMMENT ON COLUMN orchestra.coverage.window_full IS 'Whether the last walk of the whole list saw fewer runs than were known then, so that new runs push old ones out of it.';
+COMMENT ON COLUMN orchestra.coverage.listed_runs IS 'Rows of the run list at the last walk of the whole list.';
+COMMENT ON COLUMN orchestra.coverage.window_full IS 'Whether the last walk of the whole list saw fewer runs than were known: new runs then push old ones out of the list.';
 COMMENT ON COLUMN orchestra.coverage.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id.';

@@ -40,5 +40,5 @@ COMMENT ON COLUMN orchestra.failure_groups.pattern IS 'The message with its numb
 COMMENT ON COLUMN orchestra.failure_groups.example IS 'The first 500 characters of the latest error of this kind.';
 COMMENT ON COLUMN orchestra.failure_groups.first_seen IS 'When the first of these steps started.';
 COMMENT ON COLUMN orchestra.failure_groups.last_seen IS 'When the last of them started.';
-COMMENT ON COLUMN orchestra.failure_groups.steps IS 'Steps that failed so.';
+COMMENT ON COLUMN orchestra.failure_groups.steps IS 'Steps that failed in this way.';
 COMMENT ON COLUMN orchestra.failure_groups.runs IS 'Runs that have such a step.';

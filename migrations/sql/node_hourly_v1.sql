@@ -1,15 +1,15 @@
 -- Histograms side by side are the same to whatever merges them, and cost less than to merge them here.
-CREATE AGGREGATE orchestra.joined(buckets smallint[]) (
+CREATE AGGREGATE orchestra.array_concat_agg(buckets smallint[]) (
     SFUNC = array_cat, STYPE = smallint[], INITCOND = '{}', COMBINEFUNC = array_cat, PARALLEL = SAFE
 );
 
-COMMENT ON AGGREGATE orchestra.joined(smallint[]) IS 'Arrays one after the other: buckets of histograms.';
+COMMENT ON AGGREGATE orchestra.array_concat_agg(smallint[]) IS 'The concatenation of arrays: buckets of histograms.';
 
-CREATE AGGREGATE orchestra.joined(counts integer[]) (
+CREATE AGGREGATE orchestra.array_concat_agg(counts integer[]) (
     SFUNC = array_cat, STYPE = integer[], INITCOND = '{}', COMBINEFUNC = array_cat, PARALLEL = SAFE
 );
 
-COMMENT ON AGGREGATE orchestra.joined(integer[]) IS 'Arrays one after the other: counts of histograms.';
+COMMENT ON AGGREGATE orchestra.array_concat_agg(integer[]) IS 'The concatenation of arrays: counts of histograms.';
 
 -- Calls of different tiers, lengths of the input or kinds of usage are apart in step_rollup, and together here.
 CREATE VIEW orchestra.node_hourly AS
@@ -32,10 +32,10 @@ SELECT s.hour,
        CASE WHEN sum(s.calls) = 0 THEN 0
             WHEN count(s.total_tokens) FILTER (WHERE s.calls > 0) > 0
             THEN CAST(LEAST(sum(s.total_tokens), 9223372036854775807) AS bigint) END AS total_tokens,
-       orchestra.joined(s.buckets) AS buckets,
-       orchestra.joined(s.counts) AS counts,
-       orchestra.joined(s.failed_buckets) AS failed_buckets,
-       orchestra.joined(s.failed_counts) AS failed_counts,
+       orchestra.array_concat_agg(s.buckets) AS buckets,
+       orchestra.array_concat_agg(s.counts) AS counts,
+       orchestra.array_concat_agg(s.failed_buckets) AS failed_buckets,
+       orchestra.array_concat_agg(s.failed_counts) AS failed_counts,
        CAST(sum(s.untotalled_calls) AS bigint) AS untotalled_calls
 FROM orchestra.step_rollup AS s
 LEFT JOIN orchestra.workflows AS w ON w.id = s.workflow_id
@@ -43,24 +43,24 @@ GROUP BY s.hour, s.workflow_id, w.name, s.organization_id, s.node_id, s.node_typ
 
 COMMENT ON VIEW orchestra.node_hourly IS
     'Steps by hour, workflow, organisation, node and model: outcomes and histograms of durations. Success rate: succeeded / (succeeded + soft_failed + failed). Percentiles of successes: duration_quantile(buckets, counts, 0.95) over any rows; of failures, from failed_buckets and failed_counts.';
-COMMENT ON COLUMN orchestra.node_hourly.hour IS 'The hour (UTC) in which the steps started; of those not started, the hour of their run.';
+COMMENT ON COLUMN orchestra.node_hourly.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
 COMMENT ON COLUMN orchestra.node_hourly.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.node_hourly.workflow_name IS 'Its name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.node_hourly.organization_id IS 'The organisation; null where no step names one.';
 COMMENT ON COLUMN orchestra.node_hourly.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.node_hourly.node_type IS 'The node''s type.';
-COMMENT ON COLUMN orchestra.node_hourly.model IS 'The model that answered, else the one that was asked for; null: no model.';
+COMMENT ON COLUMN orchestra.node_hourly.model IS 'The model that responded, else the requested one; null: no model.';
 COMMENT ON COLUMN orchestra.node_hourly.steps IS 'Steps.';
 COMMENT ON COLUMN orchestra.node_hourly.succeeded IS 'Steps that succeeded.';
-COMMENT ON COLUMN orchestra.node_hourly.soft_failed IS 'Steps whose status is a success and that carry an error (see outcome).';
+COMMENT ON COLUMN orchestra.node_hourly.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
 COMMENT ON COLUMN orchestra.node_hourly.failed IS 'Steps that failed.';
 COMMENT ON COLUMN orchestra.node_hourly.cancelled IS 'Steps that were cancelled.';
 COMMENT ON COLUMN orchestra.node_hourly.skipped IS 'Steps that were skipped.';
 COMMENT ON COLUMN orchestra.node_hourly.unfinished IS 'Steps that are pending or running, or whose status is not known.';
 COMMENT ON COLUMN orchestra.node_hourly.calls IS 'Calls of a model (see is_call).';
-COMMENT ON COLUMN orchestra.node_hourly.total_tokens IS 'Total tokens of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.node_hourly.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), in no order, some perhaps several times; without those whose times do not tell a duration.';
-COMMENT ON COLUMN orchestra.node_hourly.counts IS 'How many of these durations each of these buckets holds.';
-COMMENT ON COLUMN orchestra.node_hourly.failed_buckets IS 'As buckets, of the steps that failed or failed softly.';
-COMMENT ON COLUMN orchestra.node_hourly.failed_counts IS 'How many of these durations each of failed_buckets holds.';
-COMMENT ON COLUMN orchestra.node_hourly.untotalled_calls IS 'Calls that total_tokens does not hold: they do not say how many tokens they took.';
+COMMENT ON COLUMN orchestra.node_hourly.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.node_hourly.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.node_hourly.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.node_hourly.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.node_hourly.failed_counts IS 'Number of durations in each of failed_buckets.';
+COMMENT ON COLUMN orchestra.node_hourly.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';

@@ -37,7 +37,7 @@ LEFT JOIN LATERAL (
     WHERE run_id = unfinished.run_id AND absent_since IS NULL
 ) AS s ON true;
 
-COMMENT ON VIEW orchestra.open_runs IS 'Runs that have not ended, against what is usual for their workflow. Without those that the API no longer has: nobody will see them end.';
+COMMENT ON VIEW orchestra.open_runs IS 'Runs that have not ended, compared with the usual duration of their workflow. Runs that the API no longer has are left out.';
 COMMENT ON COLUMN orchestra.open_runs.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.open_runs.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.open_runs.workflow_name IS 'The workflow''s name, or its id where it has none.';
@@ -47,8 +47,8 @@ COMMENT ON COLUMN orchestra.open_runs.state IS 'pending, running or unknown.';
 COMMENT ON COLUMN orchestra.open_runs.tracking IS 'open: still polled; stale: given up as open.';
 COMMENT ON COLUMN orchestra.open_runs.start_time IS 'When it started; null where it has not.';
 COMMENT ON COLUMN orchestra.open_runs.age_ms IS 'Milliseconds since it started, or was first seen if not started.';
-COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS 'What 95 % of the workflow''s runs of the last 30 days that succeeded took no longer than, in milliseconds; where none did, of those that failed; null where none has ended.';
-COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether it is older than that.';
+COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS '95th percentile of the durations of the workflow''s successful runs of the last 30 days, in milliseconds; of its failed runs if none succeeded; null if none has ended.';
+COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether age_ms exceeds usual_p95_ms.';
 COMMENT ON COLUMN orchestra.open_runs.steps IS 'Its steps so far.';
-COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Those of them that have ended.';
+COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Steps that have ended.';
 COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: none runs.';

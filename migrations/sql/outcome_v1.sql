@@ -1,6 +1,6 @@
 -- Texts that programs write where there is no error say nothing. Blanks are named one by one, and letters compared as C does: what
 -- else is blank, and what is the upper case of i, depends on the database's locale.
-CREATE FUNCTION orchestra.says_something(said text) RETURNS boolean
+CREATE FUNCTION orchestra.is_error_text(said text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT said COLLATE "C" !~* ('^[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"'']*'
@@ -8,8 +8,8 @@ AS $$
         || '[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"''.]*$')
 $$;
 
-COMMENT ON FUNCTION orchestra.says_something(text) IS
-    'Whether a text in the place of an error says something: is not blank, nor a word for nothing such as None or null; null for null.';
+COMMENT ON FUNCTION orchestra.is_error_text(text) IS
+    'Whether a text in an error field is an error: neither blank nor a placeholder such as None or null; null for null.';
 
 -- `strict`: each value within once.
 CREATE FUNCTION orchestra.is_error(value jsonb) RETURNS boolean
@@ -18,19 +18,19 @@ AS $$
     SELECT COALESCE(
         jsonb_path_exists(value, 'strict $.** ? (@.type() == "number" && @ != 0 || @.type() == "boolean" && @ == true)')
         OR EXISTS (SELECT FROM jsonb_path_query(value, 'strict $.** ? (@.type() == "string")') AS t (said)
-                   WHERE orchestra.says_something(said #>> '{}')),
+                   WHERE orchestra.is_error_text(said #>> '{}')),
         false)
 $$;
 
 COMMENT ON FUNCTION orchestra.is_error(jsonb) IS
-    'Whether a value in the place of an error says something: not null, false, 0, a text that says nothing, or a list or object of nothing else.';
+    'Whether a value in an error field is an error: not null, false, 0, a text without an error (see is_error_text), or a list or object of nothing else.';
 
 -- The planner puts this in place of its calls: to_jsonb, for one, would keep it from that.
 CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT CASE WHEN state = 'succeeded' AND (error IS NOT NULL OR reported_error IS NOT NULL)
-                 AND (orchestra.is_error(error) OR orchestra.says_something(reported_error))
+                 AND (orchestra.is_error(error) OR orchestra.is_error_text(reported_error))
            THEN 'soft_failed' ELSE state END
 $$;
 
@@ -69,9 +69,9 @@ AS $$
              ORDER BY ordinal
              LIMIT 1),
             error #>> '{}')
-        WHEN orchestra.says_something(reported_error) THEN reported_error
+        WHEN orchestra.is_error_text(reported_error) THEN reported_error
     END
 $$;
 
 COMMENT ON FUNCTION orchestra.error_message(jsonb, text) IS
-    'What an error says, as plain text: the API''s own error, else what the step''s payload reports; null where neither says anything.';
+    'The message of an error as plain text: the API''s own error, else the one that the step''s payload reports; null if there is neither.';

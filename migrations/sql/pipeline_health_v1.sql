@@ -32,17 +32,17 @@ CROSS JOIN (
 ) AS ledger;
 
 COMMENT ON VIEW orchestra.pipeline_health IS
-    'One row: how fresh the data is and what waits for somebody. The command status says the same by workflow.';
+    'One row: how fresh the data is and what needs attention. `orchestra-etl status` shows the same by workflow.';
 COMMENT ON COLUMN orchestra.pipeline_health.checked_at IS 'Now.';
 COMMENT ON COLUMN orchestra.pipeline_health.newest_run_start IS 'Start of the newest run that is stored.';
-COMMENT ON COLUMN orchestra.pipeline_health.swept_at IS 'When the last sweep was complete of the workflow that has waited longest for the next, of those that were tried within a week before the newest try; null: none was.';
+COMMENT ON COLUMN orchestra.pipeline_health.swept_at IS 'The oldest of the workflows'' last complete sweeps; null: there was none. A workflow without a sweep in the week before the latest one is left out.';
 COMMENT ON COLUMN orchestra.pipeline_health.behind_seconds IS 'Seconds since then.';
 COMMENT ON COLUMN orchestra.pipeline_health.due_runs IS 'Runs due to be read now.';
 COMMENT ON COLUMN orchestra.pipeline_health.open_runs IS 'Runs that are still polled.';
-COMMENT ON COLUMN orchestra.pipeline_health.failing_runs IS 'Runs whose last read failed and will be tried again.';
-COMMENT ON COLUMN orchestra.pipeline_health.dead_letters IS 'Open dead letters: what was set aside and is neither loaded since nor discarded.';
-COMMENT ON COLUMN orchestra.pipeline_health.unacknowledged_gaps IS 'Times in which runs may have been missed, of which nobody has taken note yet.';
-COMMENT ON COLUMN orchestra.pipeline_health.waiting_groups IS 'Entries in the queue of rollups to be computed anew: 0 when the rollups are up to date.';
-COMMENT ON COLUMN orchestra.pipeline_health.drift IS 'Ways in which the API''s answers differ from its description.';
-COMMENT ON COLUMN orchestra.pipeline_health.unswept_workflows IS 'Workflows of which no sweep has been complete yet.';
-COMMENT ON COLUMN orchestra.pipeline_health.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id; those that somebody has discarded are among them.';
+COMMENT ON COLUMN orchestra.pipeline_health.failing_runs IS 'Runs whose last read failed and will be retried.';
+COMMENT ON COLUMN orchestra.pipeline_health.dead_letters IS 'Open dead letters: records that were set aside and neither loaded later nor discarded.';
+COMMENT ON COLUMN orchestra.pipeline_health.unacknowledged_gaps IS 'Gaps that nobody has acknowledged.';
+COMMENT ON COLUMN orchestra.pipeline_health.waiting_groups IS 'Entries in the queue of rollup groups to recompute; 0 when the rollups are current.';
+COMMENT ON COLUMN orchestra.pipeline_health.drift IS 'Kinds of difference between the API''s responses and its description.';
+COMMENT ON COLUMN orchestra.pipeline_health.unswept_workflows IS 'Workflows without a complete sweep.';
+COMMENT ON COLUMN orchestra.pipeline_health.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id; including discarded ones.';

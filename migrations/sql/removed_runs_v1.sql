@@ -8,4 +8,4 @@ COMMENT ON VIEW orchestra.removed_runs IS
 COMMENT ON COLUMN orchestra.removed_runs.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.removed_runs.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.removed_runs.tracking IS 'erased: on request; pruned: by retention.';
-COMMENT ON COLUMN orchestra.removed_runs.removed_at IS 'When; a run that retention kept from being loaded has been there only as this row.';
+COMMENT ON COLUMN orchestra.removed_runs.removed_at IS 'When it was removed. A run that retention kept from being loaded has only this row.';

@@ -83,7 +83,7 @@ LEFT JOIN LATERAL (
            count(reported_cost) AS reported_calls
     FROM (
         SELECT called.id, called.node_id, called.position, called.start_time, called.outcome, called.error, called.is_call,
-               orchestra.is_untotalled(called.outcome, called.is_call, called.tells_usage, called.used, called.total_tokens)
+               orchestra.is_untotalled(called.outcome, called.is_call, called.has_usage, called.used, called.total_tokens)
                    AS is_untotalled,
                (called.used).input_tokens, (called.used).output_tokens, (called.used).cached_input_tokens,
                (called.used).reasoning_tokens, (called.used).cache_write_tokens, called.total_tokens, called.reported_cost,
@@ -91,14 +91,14 @@ LEFT JOIN LATERAL (
         FROM (
             SELECT s.id, s.node_id, s.position, s.start_time, COALESCE(s.start_time, r.start_time, r.first_seen_at) AS time,
                    orchestra.error_message(s.error, s.reported_error) AS error, s.service_tier, s.reported_cost,
-                   u.model, u.outcome, u.used, u.tells_usage, u.total_tokens,
-                   orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.tells_usage) AS is_call
+                   u.model, u.outcome, u.used, u.has_usage, u.total_tokens,
+                   orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.has_usage) AS is_call
             FROM orchestra.steps AS s
             CROSS JOIN LATERAL (
                 SELECT COALESCE(s.response_model, s.request_model) AS model,
                        orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
                        orchestra.plausible_usage(raw.used) AS used,
-                       orchestra.tells_usage(raw.used, s.total_tokens, s.reported_cost) AS tells_usage,
+                       orchestra.has_usage(raw.used, s.total_tokens, s.reported_cost) AS has_usage,
                        orchestra.total_tokens(s.input_tokens, s.output_tokens, s.total_tokens) AS total_tokens
                 FROM (SELECT CAST(ROW(
                             s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.cache_write_1h_tokens,
@@ -114,19 +114,19 @@ LEFT JOIN LATERAL (
         ) AS called
         LEFT JOIN orchestra.prices AS p
           ON p.model = called.model AND called.is_call
-         AND NOT orchestra.is_unmetered(called.outcome, called.is_call, called.tells_usage, called.used)
+         AND NOT orchestra.is_unmetered(called.outcome, called.is_call, called.has_usage, called.used)
          AND orchestra.price_applies(p, called.service_tier, orchestra.context_tier((called.used).input_tokens), called.time)
         CROSS JOIN LATERAL (SELECT orchestra.call_cost(called.used, 1, p) AS cost OFFSET 0) AS k
     ) AS judged
 ) AS s ON true;
 
 COMMENT ON VIEW orchestra.run_summary IS
-    'One row a run with what its steps add up to: outcome, failures, tokens, cost. For lists: ask for a time, a workflow or a number of runs.';
+    'One row per run with totals of its steps: outcome, failures, tokens, cost. For lists: filter by time or workflow, or LIMIT the runs.';
 COMMENT ON COLUMN orchestra.run_summary.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.run_summary.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.run_summary.workflow_name IS 'The workflow''s name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.run_summary.labels IS 'The workflow''s labels, from the configuration.';
-COMMENT ON COLUMN orchestra.run_summary.workflow_version IS 'The version of the workflow in force when the run started. A version begins when it was first observed, or, where the API dates it, when the workflow was last changed before that; null before the first one.';
+COMMENT ON COLUMN orchestra.run_summary.workflow_version IS 'The version of the workflow in force when the run started. A version begins when it was first seen or, if the API dates it, when the workflow last changed before that; null before the first version.';
 COMMENT ON COLUMN orchestra.run_summary.organization_id IS 'The organisation, as given; may be masked.';
 COMMENT ON COLUMN orchestra.run_summary.user_id IS 'The user, as given; may be masked.';
 COMMENT ON COLUMN orchestra.run_summary.state IS 'The run''s own status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
@@ -137,22 +137,22 @@ COMMENT ON COLUMN orchestra.run_summary.end_time IS 'When it ended; null while i
 COMMENT ON COLUMN orchestra.run_summary.duration_ms IS 'end_time minus start_time, in milliseconds.';
 COMMENT ON COLUMN orchestra.run_summary.steps IS 'Steps.';
 COMMENT ON COLUMN orchestra.run_summary.succeeded_steps IS 'Steps that succeeded.';
-COMMENT ON COLUMN orchestra.run_summary.soft_failed_steps IS 'Steps whose status is a success and that carry an error (see outcome).';
+COMMENT ON COLUMN orchestra.run_summary.soft_failed_steps IS 'Steps with a successful status that carry an error (see outcome).';
 COMMENT ON COLUMN orchestra.run_summary.failed_steps IS 'Steps that failed.';
 COMMENT ON COLUMN orchestra.run_summary.first_failed_node IS 'Node of the first step that failed; where none did, of the first that failed softly.';
 COMMENT ON COLUMN orchestra.run_summary.first_error IS 'The first 500 characters of that step''s error, else of the run''s own.';
 COMMENT ON COLUMN orchestra.run_summary.calls IS 'Calls of a model (see is_call).';
-COMMENT ON COLUMN orchestra.run_summary.input_tokens IS 'Input tokens: all that the model read, cached and written to a cache included: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.output_tokens IS 'Output tokens: all that the model wrote, reasoning included: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens: of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.total_tokens IS 'Total tokens of the calls that tell them; null where there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.cost IS 'What the calls with a price cost, by the prices of their days; null where no call has one, or says what it used, or where prices are in several currencies.';
+COMMENT ON COLUMN orchestra.run_summary.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.cost IS 'Cost of the priced calls, by the prices of their days; null if no call has a price and reported usage, or if prices are in several currencies.';
 COMMENT ON COLUMN orchestra.run_summary.currency IS 'The currency of cost.';
-COMMENT ON COLUMN orchestra.run_summary.unpriced_calls IS 'Calls that cost does not hold: without a price for all that they used, or succeeded without saying what they used; all of them where prices are in several currencies.';
+COMMENT ON COLUMN orchestra.run_summary.unpriced_calls IS 'Calls missing from cost: without a price for everything they used, or successful without reported usage; all calls if prices are in several currencies.';
 COMMENT ON COLUMN orchestra.run_summary.first_seen_at IS 'When the run was first loaded.';
 COMMENT ON COLUMN orchestra.run_summary.updated_at IS 'When the content of its own row last changed.';
-COMMENT ON COLUMN orchestra.run_summary.untotalled_calls IS 'Calls that total_tokens does not hold: they do not say how many tokens they took.';
-COMMENT ON COLUMN orchestra.run_summary.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens: of the calls that tell them; null where none does.';
-COMMENT ON COLUMN orchestra.run_summary.reported_cost IS 'What providers themselves say that the calls cost, in US dollars, of the calls that tell it; null where none does.';
-COMMENT ON COLUMN orchestra.run_summary.reported_calls IS 'Calls whose provider itself says what they cost.';
+COMMENT ON COLUMN orchestra.run_summary.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
+COMMENT ON COLUMN orchestra.run_summary.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.run_summary.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.run_summary.reported_calls IS 'Calls whose provider reports a cost.';

@@ -63,9 +63,9 @@ LEFT JOIN orchestra.workflows AS w ON w.id = r.workflow_id
 CROSS JOIN LATERAL (
     WITH ordered AS (
         SELECT s.id, s.position, s.node_id, s.node_type, u.model, s.state, u.outcome, s.start_time, s.end_time, s.duration_ms,
-               orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.tells_usage) AS is_call,
+               orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.has_usage) AS is_call,
                orchestra.error_message(s.error, s.reported_error) AS error,
-               u.used, u.tells_usage, u.total_tokens, s.service_tier, s.reported_cost, s.finish_reason,
+               u.used, u.has_usage, u.total_tokens, s.service_tier, s.reported_cost, s.finish_reason,
                LEAST(r.start_time, min(s.start_time) OVER ()) AS run_begun,
                row_number() OVER (ORDER BY s.start_time, s.position, s.id) AS ordinal,
                CASE WHEN s.state <> 'skipped'
@@ -77,7 +77,7 @@ CROSS JOIN LATERAL (
             SELECT COALESCE(s.response_model, s.request_model) AS model,
                    orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
                    orchestra.plausible_usage(raw.used) AS used,
-                   orchestra.tells_usage(raw.used, s.total_tokens, s.reported_cost) AS tells_usage,
+                   orchestra.has_usage(raw.used, s.total_tokens, s.reported_cost) AS has_usage,
                    orchestra.total_tokens(s.input_tokens, s.output_tokens, s.total_tokens) AS total_tokens
             FROM (SELECT CAST(ROW(
                         s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.cache_write_1h_tokens,
@@ -116,43 +116,43 @@ CROSS JOIN LATERAL (
     LEFT JOIN ended AS before ON before.number = waited.ended - 1
 ) AS s
 LEFT JOIN orchestra.prices AS p
-  ON p.model = s.model AND s.is_call AND NOT orchestra.is_unmetered(s.outcome, s.is_call, s.tells_usage, s.used)
+  ON p.model = s.model AND s.is_call AND NOT orchestra.is_unmetered(s.outcome, s.is_call, s.has_usage, s.used)
  AND orchestra.price_applies(p, s.service_tier, orchestra.context_tier((s.used).input_tokens),
                              COALESCE(s.start_time, r.start_time, r.first_seen_at))
 CROSS JOIN LATERAL (SELECT orchestra.call_cost(s.used, 1, p) AS cost OFFSET 0) AS k;
 
 COMMENT ON VIEW orchestra.step_timeline IS
-    'One row a step, placed in its run: offset, wait, lane, execution. For one run at a time: give run_id.';
+    'One row per step, placed in its run: offset, wait, lane, execution. For one run at a time: give run_id.';
 COMMENT ON COLUMN orchestra.step_timeline.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.step_timeline.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.step_timeline.workflow_name IS 'The workflow''s name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.step_timeline.step_id IS 'The step.';
-COMMENT ON COLUMN orchestra.step_timeline.position IS 'Place in the API''s answer, from 0.';
+COMMENT ON COLUMN orchestra.step_timeline.position IS 'Index in the API''s response, from 0.';
 COMMENT ON COLUMN orchestra.step_timeline.node_id IS 'The node that it executed.';
 COMMENT ON COLUMN orchestra.step_timeline.node_type IS 'The node''s type.';
-COMMENT ON COLUMN orchestra.step_timeline.model IS 'The model that answered, else the one that was asked for; null: no model.';
+COMMENT ON COLUMN orchestra.step_timeline.model IS 'The model that responded, else the requested one; null: no model.';
 COMMENT ON COLUMN orchestra.step_timeline.state IS 'The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
 COMMENT ON COLUMN orchestra.step_timeline.outcome IS 'The state, but soft_failed where that is a success and the step carries an error (see outcome).';
 COMMENT ON COLUMN orchestra.step_timeline.start_time IS 'When it started.';
 COMMENT ON COLUMN orchestra.step_timeline.end_time IS 'When it ended; null while it runs.';
 COMMENT ON COLUMN orchestra.step_timeline.offset_ms IS 'Milliseconds from the beginning of the run, or of its first step where that is earlier.';
 COMMENT ON COLUMN orchestra.step_timeline.duration_ms IS 'end_time minus start_time, in milliseconds.';
-COMMENT ON COLUMN orchestra.step_timeline.wait_ms IS 'Milliseconds before it started in which no other step ended: since the last that had ended by then, else since the beginning of the run.';
-COMMENT ON COLUMN orchestra.step_timeline.lane IS 'The row to draw it in, from 1: the first that is free when it starts, so that no two steps of a lane overlap; null where it has not started.';
+COMMENT ON COLUMN orchestra.step_timeline.wait_ms IS 'Milliseconds between the last earlier end of another step, or the beginning of the run, and its start.';
+COMMENT ON COLUMN orchestra.step_timeline.lane IS 'The row to draw it in, from 1: the first free one, so that steps of a lane do not overlap; null if it has not started.';
 COMMENT ON COLUMN orchestra.step_timeline.execution IS 'Which execution of its node within the run this is, from 1; null where it was skipped.';
 COMMENT ON COLUMN orchestra.step_timeline.executions IS 'How often the run executed the node.';
-COMMENT ON COLUMN orchestra.step_timeline.error IS 'What its error says: the API''s own, else what an integration reported.';
+COMMENT ON COLUMN orchestra.step_timeline.error IS 'The message of its error: the API''s own, else the one that its payload reports.';
 COMMENT ON COLUMN orchestra.step_timeline.calls IS '1 where it is a call of a model (see is_call), else 0.';
-COMMENT ON COLUMN orchestra.step_timeline.input_tokens IS 'Input tokens: all that the model read, cached and written to a cache included.';
-COMMENT ON COLUMN orchestra.step_timeline.output_tokens IS 'Output tokens: all that the model wrote, reasoning included.';
+COMMENT ON COLUMN orchestra.step_timeline.input_tokens IS 'Input tokens, including those read from and written to a cache.';
+COMMENT ON COLUMN orchestra.step_timeline.output_tokens IS 'Output tokens, including reasoning.';
 COMMENT ON COLUMN orchestra.step_timeline.total_tokens IS 'Total tokens: as reported, else the sum of input and output where both are known.';
-COMMENT ON COLUMN orchestra.step_timeline.cost IS 'What it cost by the prices of its day (UTC) for its tier and length of the input; null where the model has none, where a kind of usage that it has has none, or where it succeeded without saying what it used.';
+COMMENT ON COLUMN orchestra.step_timeline.cost IS 'Cost by the prices of its day (UTC), service tier and length of the input; null if the model or a kind of usage of the call has no price, or if it succeeded without reported usage.';
 COMMENT ON COLUMN orchestra.step_timeline.currency IS 'The currency of cost; null without cost.';
 COMMENT ON COLUMN orchestra.step_timeline.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens.';
 COMMENT ON COLUMN orchestra.step_timeline.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens.';
 COMMENT ON COLUMN orchestra.step_timeline.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens.';
-COMMENT ON COLUMN orchestra.step_timeline.service_tier IS 'The provider''s tier of service; null where the call names none, and the price is that of standard.';
-COMMENT ON COLUMN orchestra.step_timeline.usage_kinds IS 'Of a call, the kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).';
-COMMENT ON COLUMN orchestra.step_timeline.reported_cost IS 'What the provider itself says that it cost, in US dollars.';
-COMMENT ON COLUMN orchestra.step_timeline.finish_reason IS 'Why the model stopped, as its provider says.';
+COMMENT ON COLUMN orchestra.step_timeline.service_tier IS 'The provider''s service tier; null where the call names none, and the price is that of standard.';
+COMMENT ON COLUMN orchestra.step_timeline.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.step_timeline.reported_cost IS 'The cost in US dollars, as the provider reports it.';
+COMMENT ON COLUMN orchestra.step_timeline.finish_reason IS 'Why the model stopped, in its provider''s words.';
 COMMENT ON COLUMN orchestra.step_timeline.cut_off IS 'Whether it stopped because it ran out of tokens (see is_cut_off); null where it does not say why.';

@@ -8,7 +8,7 @@ CREATE TYPE orchestra.usage AS (
     search_units bigint, unread_quantities bigint
 );
 
-COMMENT ON TYPE orchestra.usage IS 'How much a call of a model used, of each kind of usage; null where it does not tell.';
+COMMENT ON TYPE orchestra.usage IS 'The usage of a model call, by kind; null if the call does not report the kind.';
 
 -- Published prices change above these numbers of input tokens.
 CREATE FUNCTION orchestra.context_tier(input_tokens bigint) RETURNS integer
@@ -28,7 +28,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION orchestra.context_tier(bigint) IS
-    'The largest of the numbers of input tokens above which published prices change that a call exceeds, or 0; null for null.';
+    'The highest threshold of input tokens that a call exceeds above which published prices change, or 0; null for null.';
 
 -- Parts never exceed what contains them, but in rows that were stored before the kinds were told apart.
 CREATE FUNCTION orchestra.plausible_usage(used orchestra.usage) RETURNS orchestra.usage

@@ -25,12 +25,12 @@ COMMENT ON COLUMN orchestra.workflow_hourly.workflow_name IS 'Its name, or its i
 COMMENT ON COLUMN orchestra.workflow_hourly.organization_id IS 'The organisation; null where the runs name none.';
 COMMENT ON COLUMN orchestra.workflow_hourly.runs IS 'Runs.';
 COMMENT ON COLUMN orchestra.workflow_hourly.succeeded IS 'Runs that succeeded.';
-COMMENT ON COLUMN orchestra.workflow_hourly.soft_failed IS 'Runs whose status is a success and that carry an error themselves, or have a step that does (see outcome).';
+COMMENT ON COLUMN orchestra.workflow_hourly.soft_failed IS 'Runs with a successful status that carry an error, or have a step that does (see outcome).';
 COMMENT ON COLUMN orchestra.workflow_hourly.failed IS 'Runs that failed.';
 COMMENT ON COLUMN orchestra.workflow_hourly.cancelled IS 'Runs that were cancelled.';
 COMMENT ON COLUMN orchestra.workflow_hourly.skipped IS 'Runs that were skipped.';
 COMMENT ON COLUMN orchestra.workflow_hourly.unfinished IS 'Runs that are pending or running, or whose status is not known.';
-COMMENT ON COLUMN orchestra.workflow_hourly.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), rising; without those whose times do not tell a duration.';
-COMMENT ON COLUMN orchestra.workflow_hourly.counts IS 'How many of these durations each of these buckets holds.';
-COMMENT ON COLUMN orchestra.workflow_hourly.failed_buckets IS 'As buckets, of the runs that failed or failed softly.';
-COMMENT ON COLUMN orchestra.workflow_hourly.failed_counts IS 'How many of these durations each of failed_buckets holds.';
+COMMENT ON COLUMN orchestra.workflow_hourly.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.workflow_hourly.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.workflow_hourly.failed_buckets IS 'Like buckets, for runs that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.workflow_hourly.failed_counts IS 'Number of durations in each of failed_buckets.';

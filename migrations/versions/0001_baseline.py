@@ -115,22 +115,19 @@ _AMOUNTS = (
     ("output_image_per_million", "Price per million: output tokens of images"),
     ("output_video_per_million", "Price per million: output tokens of video"),
     ("citation_per_million", "Price per million: output tokens of citations"),
-    (
-        "other_per_million",
-        "Price per million: tokens that the reported total holds beyond input and output",
-    ),
-    ("web_searches_per_thousand", "Price per thousand: searches of the web by the provider"),
-    ("file_searches_per_thousand", "Price per thousand: searches of stored files by the provider"),
+    ("other_per_million", "Price per million: tokens of unknown kind"),
+    ("web_searches_per_thousand", "Price per thousand: web searches by the provider"),
+    ("file_searches_per_thousand", "Price per thousand: file searches by the provider"),
     (
         "tool_uses_per_thousand",
-        "Price per thousand: uses of the provider's other tools that are charged by the use",
+        "Price per thousand: uses of other tools that the provider charges by use",
     ),
-    ("audio_per_hour", "Price per hour: audio that is charged by its duration"),
-    ("document_pages_per_thousand", "Price per thousand: pages of documents that were read"),
+    ("audio_per_hour", "Price per hour: audio charged by duration"),
+    ("document_pages_per_thousand", "Price per thousand: document pages read"),
     ("search_units_per_thousand", "Price per thousand: search units of a reranking model"),
     (
         "unread_per_thousand",
-        "Price per thousand: quantities of usage that the call states and that cannot be read",
+        "Price per thousand: reported quantities of usage that could not be read",
     ),
     ("calls_per_thousand", "Price per thousand: calls"),
 )
@@ -143,36 +140,34 @@ def _steps() -> list[sa.Column[Any]]:
         _column("node_id", sa.Text(), "The node."),
         _column("node_type", sa.Text(), "The node's type."),
         _column(
-            "model",
-            sa.Text(),
-            "The model that answered, else the one that was asked for; null: no model.",
+            "model", sa.Text(), "The model that responded, else the requested one; null: no model."
         ),
         _column(
             "service_tier",
             sa.Text(),
-            "The provider's tier of service, of calls; null where they name none.",
+            "The provider's service tier, of calls; null where they name none.",
         ),
         _column(
             "context_tier",
             sa.Integer(),
             (
-                "Of calls, by their input tokens: the largest of the numbers above which prices "
-                "may change that they exceed, else 0."
+                "For calls: the highest threshold of input tokens they exceed above which "
+                "prices may change, else 0."
             ),
         ),
         _column(
             "usage_kinds",
             sa.Integer(),
             (
-                "Of calls, the kinds of usage that are charged at a price of their own, a bit "
-                "each (see usage_kinds)."
+                "For calls: bit mask of the kinds of usage charged at a price of their own (see "
+                "usage_kinds)."
             ),
         ),
         _column("succeeded", sa.BigInteger(), "Steps that succeeded.", nullable=False),
         _column(
             "soft_failed",
             sa.BigInteger(),
-            "Steps whose status is a success and that carry an error (see outcome).",
+            "Steps with a successful status that carry an error (see outcome).",
             nullable=False,
         ),
         _column("failed", sa.BigInteger(), "Steps that failed.", nullable=False),
@@ -188,46 +183,43 @@ def _steps() -> list[sa.Column[Any]]:
         _column(
             "unmetered_calls",
             sa.BigInteger(),
-            (
-                "Calls that did not say how many tokens they took, so that no price tells what "
-                "they cost."
-            ),
+            "Calls that report no usage, so that their cost is unknown.",
             nullable=False,
         ),
         _column(
             "untotalled_calls",
             sa.BigInteger(),
-            "Calls that total_tokens does not hold: they do not say how many tokens they took.",
+            "Calls missing from total_tokens, because they report no tokens.",
             nullable=False,
         ),
         _column(
             "reported_calls",
             sa.BigInteger(),
-            "Calls whose provider itself says what they cost.",
+            "Calls whose provider reports a cost.",
             nullable=False,
         ),
         _column(
             "input_tokens",
             sa.BigInteger(),
             (
-                "Input tokens: all that the model read, cached and written to a cache included: "
-                "of the calls that tell them; null where there are calls and none does."
+                "Input tokens, including those read from and written to a cache. Summed over "
+                "the calls that report it; null if there are calls and none does."
             ),
         ),
         _column(
             "cached_input_tokens",
             sa.BigInteger(),
             (
-                "Input tokens read from a cache, part of input_tokens: of the calls that tell "
-                "them; null where there are calls and none does."
+                "Input tokens read from a cache, part of input_tokens. Summed over the calls "
+                "that report it; null if there are calls and none does."
             ),
         ),
         _column(
             "cache_write_tokens",
             sa.BigInteger(),
             (
-                "Input tokens written to a cache, part of input_tokens: of the calls that tell "
-                "them; null where none does."
+                "Input tokens written to a cache, part of input_tokens. Summed over the calls "
+                "that report it; null if none does."
             ),
         ),
         _column(
@@ -235,15 +227,15 @@ def _steps() -> list[sa.Column[Any]]:
             sa.BigInteger(),
             (
                 "Input tokens written to a cache that keeps them for an hour, part of "
-                "cache_write_tokens: of the calls that tell them; null where none does."
+                "cache_write_tokens. Summed over the calls that report it; null if none does."
             ),
         ),
         _column(
             "input_audio_tokens",
             sa.BigInteger(),
             (
-                "Input tokens of audio, part of input_tokens: of the calls that tell them; null "
-                "where none does."
+                "Input tokens of audio, part of input_tokens. Summed over the calls that report "
+                "it; null if none does."
             ),
         ),
         _column(
@@ -251,15 +243,15 @@ def _steps() -> list[sa.Column[Any]]:
             sa.BigInteger(),
             (
                 "Input tokens of audio read from a cache, part of input_audio_tokens and of "
-                "cached_input_tokens: of the calls that tell them; null where none does."
+                "cached_input_tokens. Summed over the calls that report it; null if none does."
             ),
         ),
         _column(
             "input_image_tokens",
             sa.BigInteger(),
             (
-                "Input tokens of images, part of input_tokens: of the calls that tell them; "
-                "null where none does."
+                "Input tokens of images, part of input_tokens. Summed over the calls that "
+                "report it; null if none does."
             ),
         ),
         _column(
@@ -267,78 +259,78 @@ def _steps() -> list[sa.Column[Any]]:
             sa.BigInteger(),
             (
                 "Input tokens of images read from a cache, part of input_image_tokens and of "
-                "cached_input_tokens: of the calls that tell them; null where none does."
+                "cached_input_tokens. Summed over the calls that report it; null if none does."
             ),
         ),
         _column(
             "input_video_tokens",
             sa.BigInteger(),
             (
-                "Input tokens of video, part of input_tokens: of the calls that tell them; null "
-                "where none does."
+                "Input tokens of video, part of input_tokens. Summed over the calls that report "
+                "it; null if none does."
             ),
         ),
         _column(
             "output_tokens",
             sa.BigInteger(),
             (
-                "Output tokens: all that the model wrote, reasoning included: of the calls that "
-                "tell them; null where there are calls and none does."
+                "Output tokens, including reasoning. Summed over the calls that report it; null "
+                "if there are calls and none does."
             ),
         ),
         _column(
             "reasoning_tokens",
             sa.BigInteger(),
             (
-                "Output tokens of reasoning, part of output_tokens: of the calls that tell "
-                "them; null where there are calls and none does."
+                "Output tokens of reasoning, part of output_tokens. Summed over the calls that "
+                "report it; null if there are calls and none does."
             ),
         ),
         _column(
             "output_audio_tokens",
             sa.BigInteger(),
             (
-                "Output tokens of audio, part of output_tokens: of the calls that tell them; "
-                "null where none does."
+                "Output tokens of audio, part of output_tokens. Summed over the calls that "
+                "report it; null if none does."
             ),
         ),
         _column(
             "output_image_tokens",
             sa.BigInteger(),
             (
-                "Output tokens of images, part of output_tokens: of the calls that tell them; "
-                "null where none does."
+                "Output tokens of images, part of output_tokens. Summed over the calls that "
+                "report it; null if none does."
             ),
         ),
         _column(
             "output_video_tokens",
             sa.BigInteger(),
             (
-                "Output tokens of video, part of output_tokens: of the calls that tell them; "
-                "null where none does."
+                "Output tokens of video, part of output_tokens. Summed over the calls that "
+                "report it; null if none does."
             ),
         ),
         _column(
             "citation_tokens",
             sa.BigInteger(),
             (
-                "Output tokens of citations, part of output_tokens: of the calls that tell "
-                "them; null where none does."
+                "Output tokens of citations, part of output_tokens. Summed over the calls that "
+                "report it; null if none does."
             ),
         ),
         _column(
             "other_tokens",
             sa.BigInteger(),
             (
-                "Tokens that the reported total holds beyond input and output: what they are is "
-                "not known: of the calls that tell them; null where none does."
+                "Tokens of unknown kind: those in the reported total beyond input and output. "
+                "Summed over the calls that report it; null if none does."
             ),
         ),
         _column(
             "web_searches",
             sa.BigInteger(),
             (
-                "Searches of the web by the provider: of the calls that tell them; null where "
+                "Web searches by the provider. Summed over the calls that report it; null if "
                 "none does."
             ),
         ),
@@ -346,61 +338,61 @@ def _steps() -> list[sa.Column[Any]]:
             "file_searches",
             sa.BigInteger(),
             (
-                "Searches of stored files by the provider: of the calls that tell them; null "
-                "where none does."
+                "File searches by the provider. Summed over the calls that report it; null if "
+                "none does."
             ),
         ),
         _column(
             "tool_uses",
             sa.BigInteger(),
             (
-                "Uses of the provider's other tools that are charged by the use: of the calls "
-                "that tell them; null where none does."
+                "Uses of other tools that the provider charges by use. Summed over the calls "
+                "that report it; null if none does."
             ),
         ),
         _column(
             "audio_ms",
             sa.BigInteger(),
             (
-                "Audio that is charged by its duration, in milliseconds: of the calls that tell "
-                "them; null where none does."
+                "Audio charged by duration, in milliseconds. Summed over the calls that report "
+                "it; null if none does."
             ),
         ),
         _column(
             "document_pages",
             sa.BigInteger(),
-            (
-                "Pages of documents that were read: of the calls that tell them; null where "
-                "none does."
-            ),
+            "Document pages read. Summed over the calls that report it; null if none does.",
         ),
         _column(
             "search_units",
             sa.BigInteger(),
             (
-                "Search units of a reranking model: of the calls that tell them; null where "
-                "none does."
+                "Search units of a reranking model. Summed over the calls that report it; null "
+                "if none does."
             ),
         ),
         _column(
             "unread_quantities",
             sa.BigInteger(),
             (
-                "Quantities of usage that the call states and that cannot be read: what they "
-                "cost is not known: of the calls that tell them; null where none does."
+                "Reported quantities of usage that could not be read: their cost is unknown. "
+                "Summed over the calls that report it; null if none does."
             ),
         ),
         _column(
             "total_tokens",
             sa.BigInteger(),
-            "Total tokens of the calls that tell them; null where there are calls and none does.",
+            (
+                "Total tokens. Summed over the calls that report it; null if there are calls "
+                "and none does."
+            ),
         ),
         _column(
             "reported_cost",
             sa.Numeric(),
             (
-                "What providers themselves say that calls cost, in US dollars, of the calls "
-                "that tell it; null where none does."
+                "Cost in US dollars, as providers report it. Summed over the calls that report "
+                "it; null if none does."
             ),
         ),
         _column(
@@ -408,26 +400,26 @@ def _steps() -> list[sa.Column[Any]]:
             postgresql.ARRAY(sa.SmallInteger()),
             (
                 "Buckets of the durations of the steps that succeeded (see duration_bucket), "
-                "rising; without those whose times do not tell a duration."
+                "ascending; without those that have no valid duration."
             ),
             nullable=False,
         ),
         _column(
             "counts",
             postgresql.ARRAY(sa.Integer()),
-            "How many of these durations each of these buckets holds.",
+            "Number of durations in each of these buckets.",
             nullable=False,
         ),
         _column(
             "failed_buckets",
             postgresql.ARRAY(sa.SmallInteger()),
-            "As buckets, of the steps that failed or failed softly.",
+            "Like buckets, for steps that failed or soft-failed.",
             nullable=False,
         ),
         _column(
             "failed_counts",
             postgresql.ARRAY(sa.Integer()),
-            "How many of these durations each of failed_buckets holds.",
+            "Number of durations in each of failed_buckets.",
             nullable=False,
         ),
     ]
@@ -457,7 +449,7 @@ def _history() -> None:
         _column(
             "first_seen_at",
             _TIME,
-            "When this workflow was first known here.",
+            "When this workflow was first stored.",
             nullable=False,
             server_default=sa.text("now()"),
         ),
@@ -543,10 +535,7 @@ def _history() -> None:
         _column(
             "extra",
             postgresql.JSONB(),
-            (
-                "Fields the API's description does not have, and values of a wrong type, as "
-                "they came."
-            ),
+            "Fields that the API's description lacks, and values of a wrong type, as received.",
         ),
         _column(
             "redaction_policy",
@@ -574,7 +563,7 @@ def _history() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("runs_pkey")),
         schema="orchestra",
-        comment="One row a run of a workflow.",
+        comment="One row per run of a workflow.",
     )
     op.create_index("runs_start_time_idx", "runs", ["start_time"], schema="orchestra")
     op.create_index(
@@ -626,7 +615,7 @@ def _history() -> None:
         ),
         sa.PrimaryKeyConstraint("run_id", name=op.f("run_payloads_pkey")),
         schema="orchestra",
-        comment="What a run was given and what it gave.",
+        comment="The inputs and outputs of each run.",
     )
     op.create_table(
         "steps",
@@ -642,7 +631,7 @@ def _history() -> None:
                 "else null."
             ),
         ),
-        _column("position", sa.Integer(), "Place in the API's answer, from 0.", nullable=False),
+        _column("position", sa.Integer(), "Index in the API's response, from 0.", nullable=False),
         _column("user_id", _ID, "The user, as given; may be masked."),
         _column("organization_id", _ID, "The organisation, as given; may be masked."),
         _column("status", sa.Text(), "The status as the API gives it."),
@@ -673,17 +662,17 @@ def _history() -> None:
         _column(
             "request_model",
             sa.Text(),
-            "The model that was asked for (inputs.model, or as its provider names it).",
+            "The requested model (inputs.model, or the provider's own field).",
         ),
         _column(
             "response_model",
             sa.Text(),
-            "The model that answered (outputs.model, or as its provider names it).",
+            "The model that responded (outputs.model, or the provider's own field).",
         ),
         _column(
             "input_tokens",
             sa.BigInteger(),
-            "Input tokens: all that the model read, cached and written to a cache included.",
+            "Input tokens, including those read from and written to a cache.",
         ),
         _column(
             "cached_input_tokens",
@@ -728,11 +717,7 @@ def _history() -> None:
         _column(
             "input_video_tokens", sa.BigInteger(), "Input tokens of video, part of input_tokens."
         ),
-        _column(
-            "output_tokens",
-            sa.BigInteger(),
-            "Output tokens: all that the model wrote, reasoning included.",
-        ),
+        _column("output_tokens", sa.BigInteger(), "Output tokens, including reasoning."),
         _column(
             "reasoning_tokens",
             sa.BigInteger(),
@@ -755,65 +740,47 @@ def _history() -> None:
         _column(
             "other_tokens",
             sa.BigInteger(),
-            (
-                "Tokens that the reported total holds beyond input and output: what they are is "
-                "not known."
-            ),
+            "Tokens of unknown kind: those in the reported total beyond input and output.",
         ),
-        _column("web_searches", sa.BigInteger(), "Searches of the web by the provider."),
-        _column("file_searches", sa.BigInteger(), "Searches of stored files by the provider."),
+        _column("web_searches", sa.BigInteger(), "Web searches by the provider."),
+        _column("file_searches", sa.BigInteger(), "File searches by the provider."),
         _column(
-            "tool_uses",
-            sa.BigInteger(),
-            "Uses of the provider's other tools that are charged by the use.",
+            "tool_uses", sa.BigInteger(), "Uses of other tools that the provider charges by use."
         ),
-        _column(
-            "audio_ms", sa.BigInteger(), "Audio that is charged by its duration, in milliseconds."
-        ),
-        _column("document_pages", sa.BigInteger(), "Pages of documents that were read."),
+        _column("audio_ms", sa.BigInteger(), "Audio charged by duration, in milliseconds."),
+        _column("document_pages", sa.BigInteger(), "Document pages read."),
         _column("search_units", sa.BigInteger(), "Search units of a reranking model."),
         _column(
             "unread_quantities",
             sa.BigInteger(),
-            (
-                "Quantities of usage that the call states and that cannot be read: what they "
-                "cost is not known."
-            ),
+            "Reported quantities of usage that could not be read: their cost is unknown.",
         ),
         _column(
             "total_tokens",
             sa.BigInteger(),
-            (
-                "Total tokens as reported, where that holds at least input and output; else "
-                "their sum."
-            ),
+            "Total tokens as reported, if at least the sum of input and output; else that sum.",
         ),
         _column(
             "usage_kinds",
             sa.Integer(),
-            (
-                "The kinds of usage that are charged at a price of their own, a bit each (see "
-                "usage_kinds)."
-            ),
+            "Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).",
         ),
         _column(
             "service_tier",
             sa.Text(),
             (
-                "The provider's tier of service: standard, batch, flex, priority, fast or "
-                "another; null where the call names none."
+                "The provider's service tier: standard, batch, flex, priority, fast or another; "
+                "null where the call names none."
             ),
         ),
         _column(
-            "reported_cost",
-            sa.Numeric(),
-            "What the provider itself says that the call cost, in US dollars.",
+            "reported_cost", sa.Numeric(), "The cost in US dollars, as the provider reports it."
         ),
         _column(
             "finish_reason",
             sa.Text(),
             (
-                "Why the model stopped, as its provider says: stop, length, max_tokens, ... "
+                "Why the model stopped, in its provider's words: stop, length, max_tokens, ... "
                 "(see is_cut_off)."
             ),
         ),
@@ -822,18 +789,15 @@ def _history() -> None:
             "reported_error",
             sa.Text(),
             (
-                "What the step's payload reports as an error; where its status is a success, it "
-                "is a soft failure."
+                "The error that the step's payload reports; a soft failure if its status is a "
+                "success."
             ),
         ),
         _column("step_metadata", postgresql.JSONB(), "step_metadata as the API gives it."),
         _column(
             "extra",
             postgresql.JSONB(),
-            (
-                "Fields the API's description does not have, and values of a wrong type, as "
-                "they came."
-            ),
+            "Fields that the API's description lacks, and values of a wrong type, as received.",
         ),
         _column(
             "redaction_policy",
@@ -846,13 +810,13 @@ def _history() -> None:
         _column(
             "content_hash",
             sa.LargeBinary(),
-            "Hash of the step as it came; equal hashes need no write.",
+            "Hash of the step as received; equal hashes need no write.",
             nullable=False,
         ),
         _column(
             "absent_since",
             _TIME,
-            "Since when the API's answer no longer holds this step; null while it does.",
+            "Since when the API's response no longer contains this step; null while it does.",
         ),
         _column(
             "first_seen_at",
@@ -873,7 +837,7 @@ def _history() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("steps_pkey")),
         schema="orchestra",
-        comment="One row a step of a run.",
+        comment="One row per step of a run.",
     )
     op.create_index(
         "steps_error_idx",
@@ -930,7 +894,7 @@ def _history() -> None:
         ),
         sa.PrimaryKeyConstraint("step_id", name=op.f("inputs_pkey")),
         schema="orchestra",
-        comment="What each step was given.",
+        comment="The inputs of each step.",
     )
     op.create_table(
         "outputs",
@@ -951,7 +915,7 @@ def _history() -> None:
         ),
         sa.PrimaryKeyConstraint("step_id", name=op.f("outputs_pkey")),
         schema="orchestra",
-        comment="What each step gave.",
+        comment="The outputs of each step.",
     )
     op.create_table(
         "run_requests",
@@ -976,7 +940,7 @@ def _history() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("run_requests_pkey")),
         schema="orchestra",
-        comment="A queue: insert a run here to have it tracked; the service empties it.",
+        comment="A queue: insert a run to have it tracked. The service empties it.",
     )
 
 
@@ -989,18 +953,15 @@ def _rollups() -> None:
             "hour",
             _TIME,
             (
-                "The hour (UTC) in which the steps started; of those not started, the hour of "
-                "their run."
+                "The hour (UTC) in which the steps started; for steps without a start, the hour "
+                "of their run."
             ),
             nullable=False,
         ),
         _column(
             "ordinal",
             sa.Integer(),
-            (
-                "Number of the row within its workflow and hour; below 0: what runs count that "
-                "are pruned."
-            ),
+            "Number of the row within its workflow and hour; negative: counts of pruned runs.",
             nullable=False,
         ),
         *_steps(),
@@ -1027,7 +988,7 @@ def _rollups() -> None:
             "workflow_id", "day", "ordinal", name=op.f("step_rollup_daily_pkey")
         ),
         schema="orchestra",
-        comment="step_rollup by day: the same numbers, for questions about weeks and months.",
+        comment="step_rollup by day: the same figures, for queries over weeks and months.",
     )
     op.create_index("step_rollup_daily_day_idx", "step_rollup_daily", ["day"], schema="orchestra")
     op.create_index(
@@ -1049,10 +1010,7 @@ def _rollups() -> None:
         _column(
             "ordinal",
             sa.Integer(),
-            (
-                "Number of the row within its workflow and hour; below 0: what runs count that "
-                "are pruned."
-            ),
+            "Number of the row within its workflow and hour; negative: counts of pruned runs.",
             nullable=False,
         ),
         _column("organization_id", _ID, "The organisation; null where the run names none."),
@@ -1062,8 +1020,8 @@ def _rollups() -> None:
             "soft_failed",
             sa.BigInteger(),
             (
-                "Runs whose status is a success and that carry an error themselves, or have a "
-                "step that does (see outcome)."
+                "Runs with a successful status that carry an error, or have a step that does "
+                "(see outcome)."
             ),
             nullable=False,
         ),
@@ -1081,26 +1039,26 @@ def _rollups() -> None:
             postgresql.ARRAY(sa.SmallInteger()),
             (
                 "Buckets of the durations of the runs that succeeded (see duration_bucket), "
-                "rising; without those whose times do not tell a duration."
+                "ascending; without those that have no valid duration."
             ),
             nullable=False,
         ),
         _column(
             "counts",
             postgresql.ARRAY(sa.Integer()),
-            "How many of these durations each of these buckets holds.",
+            "Number of durations in each of these buckets.",
             nullable=False,
         ),
         _column(
             "failed_buckets",
             postgresql.ARRAY(sa.SmallInteger()),
-            "As buckets, of the runs that failed or failed softly.",
+            "Like buckets, for runs that failed or soft-failed.",
             nullable=False,
         ),
         _column(
             "failed_counts",
             postgresql.ARRAY(sa.Integer()),
-            "How many of these durations each of failed_buckets holds.",
+            "Number of durations in each of failed_buckets.",
             nullable=False,
         ),
         sa.PrimaryKeyConstraint("workflow_id", "hour", "ordinal", name=op.f("run_rollup_pkey")),
@@ -1143,7 +1101,7 @@ def _rollups() -> None:
         ),
         sa.PrimaryKeyConstraint("step_id", name=op.f("step_failures_pkey")),
         schema="orchestra",
-        comment="One row a step that failed or failed softly, with the kind of failure.",
+        comment="One row per step that failed or soft-failed, with the kind of failure.",
     )
     op.create_index("step_failures_time_idx", "step_failures", ["time"], schema="orchestra")
     op.create_index(
@@ -1191,7 +1149,7 @@ def _prices() -> None:
         _column(
             "service_tier",
             sa.Text(),
-            "The tier of service.",
+            "The service tier.",
             nullable=False,
             server_default=sa.text("'standard'"),
         ),
@@ -1203,16 +1161,22 @@ def _prices() -> None:
             nullable=False,
             server_default=sa.text("0"),
         ),
-        _column("up_to_input_tokens", sa.Integer(), "And with no more than this; null: no limit."),
+        _column(
+            "up_to_input_tokens",
+            sa.Integer(),
+            "For calls with at most this many input tokens; null: no limit.",
+        ),
         _column(
             "valid_from",
             sa.Date(),
             "First day (UTC) of the price; 0001-01-01: no earlier one.",
             nullable=False,
         ),
-        _column("valid_until", sa.Date(), "First day on which it holds no longer; null: open."),
-        _column("provider", sa.Text(), "Who is paid; null: not known."),
-        *_amounts("not known"),
+        _column(
+            "valid_until", sa.Date(), "First day on which it no longer applies; null: open-ended."
+        ),
+        _column("provider", sa.Text(), "The provider; null: unknown."),
+        *_amounts("unknown"),
         _column(
             "source",
             sa.Text(),
@@ -1228,8 +1192,8 @@ def _prices() -> None:
         ),
         schema="orchestra",
         comment=(
-            "What each model that was seen costs, by tier of service, length of the input "
-            "and day; without a row no price is known."
+            "Prices of every model seen, by service tier, length of the input and day. A "
+            "model without a row has no known price."
         ),
     )
     op.create_table(
@@ -1243,7 +1207,7 @@ def _prices() -> None:
         _column(
             "service_tier",
             sa.Text(),
-            "The tier of service.",
+            "The service tier.",
             nullable=False,
             server_default=sa.text("'standard'"),
         ),
@@ -1261,7 +1225,7 @@ def _prices() -> None:
             "First day (UTC) of the price; 0001-01-01: it always held.",
             nullable=False,
         ),
-        _column("provider", sa.Text(), "Who is paid; null: as the defaults say."),
+        _column("provider", sa.Text(), "The provider; null: that of the defaults."),
         *_amounts("the rule does not say"),
         _column(
             "set_at", _TIME, "When it was set.", nullable=False, server_default=sa.text("now()")
@@ -1275,7 +1239,7 @@ def _prices() -> None:
             name=op.f("price_rules_pkey"),
         ),
         schema="orchestra_etl",
-        comment="Prices set by command; those of the configuration go before them.",
+        comment="Price rules set by command. Rules of the configuration take precedence.",
     )
     op.create_table(
         "resolved_prices",
@@ -1289,7 +1253,7 @@ def _prices() -> None:
         _column(
             "resolved_at",
             _TIME,
-            "When the prices were last worked out.",
+            "When the prices were last resolved.",
             nullable=False,
             server_default=sa.text("now()"),
         ),
@@ -1297,8 +1261,8 @@ def _prices() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("resolved_prices_pkey")),
         schema="orchestra_etl",
         comment=(
-            "What orchestra.prices was last worked out from: while that is the same, there "
-            "is nothing to do."
+            "What orchestra.prices was last resolved from. While it is unchanged, nothing "
+            "is to be done."
         ),
     )
 
@@ -1312,7 +1276,7 @@ def _operations() -> None:
         _column(
             "source",
             sa.Text(),
-            "How the run was first heard of: list, config, track or request.",
+            "How the run was first found: list, config, track or request.",
             nullable=False,
         ),
         _column(
@@ -1337,9 +1301,7 @@ def _operations() -> None:
             server_default=sa.text("now()"),
         ),
         _column(
-            "listing",
-            sa.LargeBinary(),
-            "The run's row as the list gave it, until a poll has loaded it.",
+            "listing", sa.LargeBinary(), "The run's row of the list, until a poll has loaded it."
         ),
         _column(
             "listing_hash",
@@ -1378,8 +1340,8 @@ def _operations() -> None:
             "fencing_token",
             sa.BigInteger(),
             (
-                "Raised by every claim and by whatever asks for a newer read; a load with an "
-                "older one is refused."
+                "Raised by every claim and by every request for a newer read; a load with an "
+                "older token is refused."
             ),
             nullable=False,
             server_default=sa.text("0"),
@@ -1421,7 +1383,7 @@ def _operations() -> None:
             server_default=sa.text("0"),
         ),
         _column("last_error", sa.Text(), "Why the last read failed, in one line."),
-        _column("not_found_since", _TIME, "Since when the API answers 404 for the steps."),
+        _column("not_found_since", _TIME, "Since when the API returns 404 for the steps."),
         _column(
             "removed_at",
             _TIME,
@@ -1429,7 +1391,7 @@ def _operations() -> None:
         ),
         sa.PrimaryKeyConstraint("run_id", name=op.f("run_ledger_pkey")),
         schema="orchestra_etl",
-        comment="What is known of every run, when it is due, and who holds it.",
+        comment="One row per known run: what is known of it, when it is due, and its claim.",
     )
     op.create_index(
         "run_ledger_due_idx",
@@ -1450,7 +1412,7 @@ def _operations() -> None:
         _column(
             "fencing_token",
             sa.BigInteger(),
-            "Number of the sweep last begun.",
+            "Number of the latest sweep.",
             nullable=False,
             server_default=sa.text("0"),
         ),
@@ -1459,8 +1421,8 @@ def _operations() -> None:
             "watermark",
             sa.BigInteger(),
             (
-                "Number of the last complete sweep: runs listed by it or before are known "
-                "without a hole."
+                "Number of the last complete sweep: every run that it or an earlier one listed "
+                "is known."
             ),
             nullable=False,
             server_default=sa.text("0"),
@@ -1470,24 +1432,22 @@ def _operations() -> None:
         _column("reconciled_at", _TIME, "When the last complete walk of the whole list began."),
         _column("new_runs", sa.Integer(), "Runs that the last complete sweep found new."),
         _column(
-            "listed_runs",
-            sa.Integer(),
-            "Rows that the last walk of the whole list saw: the listable window.",
+            "listed_runs", sa.Integer(), "Rows of the run list at the last walk of the whole list."
         ),
         _column(
             "known_runs",
             sa.BigInteger(),
             (
-                "Runs that were known of the workflow by then: more than that, where the list "
-                "lets go."
+                "Runs of the workflow known at that walk; more than listed_runs if the list has "
+                "dropped runs."
             ),
         ),
         _column(
             "repaired_runs",
             sa.Integer(),
             (
-                "Runs that the last walk of the whole list found read but missing from the "
-                "tables, and had read again."
+                "Runs that the last walk of the whole list found missing from the tables and "
+                "queued for a re-read."
             ),
         ),
         _column(
@@ -1497,13 +1457,13 @@ def _operations() -> None:
             "list_problem",
             sa.Text(),
             (
-                "How the run list behaves otherwise than the API says, as the last walk to its "
-                "end found; null: as it says."
+                "How the run list deviates from the API's description, by the last walk to its "
+                "end; null: it does not."
             ),
         ),
         sa.PrimaryKeyConstraint("workflow_id", name=op.f("sweeps_pkey")),
         schema="orchestra_etl",
-        comment="The state of each workflow's walk of the run list.",
+        comment="The state of each workflow's sweeps of the run list.",
     )
     op.create_table(
         "gaps",
@@ -1521,26 +1481,30 @@ def _operations() -> None:
         _column("after_time", _TIME, "Start of the newest run known before the gap."),
         _column("before_time", _TIME, "Start of the oldest run listed behind the gap."),
         _column("detail", sa.Text(), "What was seen.", nullable=False),
-        _column("acknowledged_at", _TIME, "When somebody took note of it."),
+        _column("acknowledged_at", _TIME, "When somebody acknowledged it."),
         sa.PrimaryKeyConstraint("id", name=op.f("gaps_pkey")),
         schema="orchestra_etl",
-        comment="Times in which runs may have come and gone without being listed to us.",
+        comment="Periods in which runs may have appeared and disappeared unlisted.",
     )
     op.create_index("gaps_workflow_id_idx", "gaps", ["workflow_id"], schema="orchestra_etl")
     op.create_table(
         "dead_letters",
         _column(
-            "id", sa.BigInteger(), "Number of the letter.", sa.Identity(always=True), nullable=False
+            "id",
+            sa.BigInteger(),
+            "Number of the dead letter.",
+            sa.Identity(always=True),
+            nullable=False,
         ),
         _column("workflow_id", _ID, "The workflow.", nullable=False),
         _column(
             "run_id",
             _ID,
-            "The run; empty where the bad thing is a row of the run list without a usable id.",
+            "The run; empty for a row of the run list without a usable id.",
             nullable=False,
         ),
         _column("step_id", _ID, "The step, where its id is known."),
-        _column("reason", sa.Text(), "A fixed word.", nullable=False),
+        _column("reason", sa.Text(), "The reason code.", nullable=False),
         _column(
             "detail", sa.Text(), "One sentence for the operator, without payload.", nullable=False
         ),
@@ -1554,8 +1518,8 @@ def _operations() -> None:
             "body",
             sa.LargeBinary(),
             (
-                "The bytes that could not be loaded; empty where redaction rules forbid to keep "
-                "them."
+                "The bytes that could not be loaded; empty if redaction rules do not allow "
+                "storing them."
             ),
             nullable=False,
         ),
@@ -1581,7 +1545,7 @@ def _operations() -> None:
             server_default=sa.text("now()"),
         ),
         _column(
-            "resolved_at", _TIME, "When a later read did without it, or somebody discarded it."
+            "resolved_at", _TIME, "When a later read loaded the record, or somebody discarded it."
         ),
         _column("resolution", sa.Text(), "loaded or discarded."),
         sa.PrimaryKeyConstraint("id", name=op.f("dead_letters_pkey")),
@@ -1593,7 +1557,7 @@ def _operations() -> None:
             name=op.f("dead_letters_workflow_id_run_id_reason_content_hash_key"),
         ),
         schema="orchestra_etl",
-        comment="What could not be loaded, with its bytes, to be looked at and tried again.",
+        comment="Records that could not be loaded, with their bytes.",
     )
     op.create_index(
         "dead_letters_run_id_idx",
@@ -1633,7 +1597,7 @@ def _operations() -> None:
             "workflow_id", "subject", "field", "kind", "found", name=op.f("drift_pkey")
         ),
         schema="orchestra_etl",
-        comment="Where the API's answers differ from its description.",
+        comment="Differences between the API's responses and its description.",
     )
     op.create_table(
         "request_budget",
@@ -1659,18 +1623,18 @@ def _operations() -> None:
     op.create_table(
         "workflow_refresh",
         _column("id", sa.SmallInteger(), "Always 1.", autoincrement=False, nullable=False),
-        _column("refreshed_at", _TIME, "When the list of workflows was last read.", nullable=False),
+        _column("refreshed_at", _TIME, "When GET /workflows was last read.", nullable=False),
         sa.CheckConstraint("id = 1", name=op.f("workflow_refresh_one_row_check")),
         sa.PrimaryKeyConstraint("id", name=op.f("workflow_refresh_pkey")),
         schema="orchestra_etl",
-        comment="When the API was last asked what workflows there are.",
+        comment="When the list of workflows was last read from the API.",
     )
     op.create_table(
         "state_map",
         _column(
             "status",
             sa.Text(),
-            "A status, folded: lower case, without spaces, hyphens and underscores.",
+            "A status in lower case, without spaces, hyphens and underscores.",
             nullable=False,
         ),
         _column(
@@ -1678,7 +1642,7 @@ def _operations() -> None:
         ),
         sa.PrimaryKeyConstraint("status", name=op.f("state_map_pkey")),
         schema="orchestra_etl",
-        comment="The configured mapping that the stored states were written by.",
+        comment="The configured mapping of statuses by which the stored states were written.",
     )
     op.create_table(
         "redaction_policies",
@@ -1703,8 +1667,8 @@ def _operations() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("locks_pkey")),
         schema="orchestra_etl",
         comment=(
-            "Rows to be locked, each for one kind of work that only one process may do at a "
-            "time; only the loader may lock them."
+            "Rows that processes lock for work that only one may do at a time. Only the "
+            "loader may lock them."
         ),
     )
     op.create_table(
@@ -1713,9 +1677,11 @@ def _operations() -> None:
         _column(
             "payload_horizon",
             _TIME,
-            "Payloads of runs that ended before are pruned, and not stored again.",
+            "Payloads of runs that ended before this time are pruned, and not stored again.",
         ),
-        _column("run_horizon", _TIME, "Runs that ended before are pruned, and not read again."),
+        _column(
+            "run_horizon", _TIME, "Runs that ended before this time are pruned, and not read again."
+        ),
         _column(
             "updated_at",
             _TIME,
@@ -1726,7 +1692,7 @@ def _operations() -> None:
         sa.CheckConstraint("id = 1", name=op.f("retention_one_row_check")),
         sa.PrimaryKeyConstraint("id", name=op.f("retention_pkey")),
         schema="orchestra_etl",
-        comment="How far back is kept; both horizons only move forward.",
+        comment="How far back data is kept. Both horizons only move forward.",
     )
     op.create_table(
         "rebuilds",
@@ -1745,24 +1711,22 @@ def _operations() -> None:
         _column(
             "steps",
             sa.BigInteger(),
-            "Steps read again so far.",
+            "Steps re-read so far.",
             nullable=False,
             server_default=sa.text("0"),
         ),
         _column(
             "changed",
             sa.BigInteger(),
-            "Those of them that have changed.",
+            "Steps that changed.",
             nullable=False,
             server_default=sa.text("0"),
         ),
-        _column("started_at", _TIME, "When it was begun; null: it has not been."),
+        _column("started_at", _TIME, "When it started; null: not yet."),
         _column("finished_at", _TIME, "When all steps were done; null: not yet."),
         sa.PrimaryKeyConstraint("transform_version", name=op.f("rebuilds_pkey")),
         schema="orchestra_etl",
-        comment=(
-            "How far the stored steps have been read again by newer rules (orchestra-etl rebuild)."
-        ),
+        comment="Progress of re-reading stored steps by newer rules (orchestra-etl rebuild).",
     )
 
 
@@ -1777,7 +1741,7 @@ def _bookkeeping() -> None:
             _ID,
             nullable=False,
             server_default="0001",
-            comment="Newest revision that the oldest program which may use this schema brings.",
+            comment="Head revision of the oldest program that may use this schema.",
         ),
         schema="orchestra_etl",
     )

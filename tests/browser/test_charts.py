@@ -49,16 +49,16 @@ FACTS = """
                lower(replace(t.outcome_label, '-', '_')) AS outcome
         FROM timed AS t
     ), called AS (
-        SELECT u.*, orchestra.tells_usage(u.used, u.total_tokens, u.reported_cost) AS tells_usage,
+        SELECT u.*, orchestra.has_usage(u.used, u.total_tokens, u.reported_cost) AS has_usage,
                orchestra.is_call(u.state, u.node_type, u.model, u.finish_reason,
-                                 orchestra.tells_usage(u.used, u.total_tokens, u.reported_cost)) AS is_call
+                                 orchestra.has_usage(u.used, u.total_tokens, u.reported_cost)) AS is_call
         FROM used AS u
     ), priced AS (
         SELECT c.*, p AS prices, p.provider,
                CASE WHEN c.is_call THEN orchestra.call_cost(c.used, 1, p) END AS cost
         FROM called AS c
         LEFT JOIN orchestra.prices AS p
-          ON p.model = c.model AND NOT orchestra.is_unmetered(c.outcome, c.is_call, c.tells_usage, c.used)
+          ON p.model = c.model AND NOT orchestra.is_unmetered(c.outcome, c.is_call, c.has_usage, c.used)
          AND orchestra.price_applies(p, c.service_tier, orchestra.context_tier(c.input_tokens), c.at)
     ), every_step AS (
         SELECT t.*, w.name AS workflow_name, w.name || ' · ' || t.node_id AS node,

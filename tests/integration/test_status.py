@@ -114,7 +114,7 @@ def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(
         "final": 4,
         "stale": 1,
         "gone": 1,
-        "gone_unread": 0,
+        "lost": 0,
         "removed": 0,
     }
     assert 3600 <= workflow["freshness"]["newest_run_age"] < 3660
@@ -125,9 +125,13 @@ def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(
     )[0]
     # Complete since the oldest run that was listed, not since the older one that somebody tracked
     # by hand.
-    assert workflow["coverage"]["since"] == stored["start_time"].isoformat().replace("+00:00", "Z")
-    assert workflow["coverage"]["until"] == stored["started_at"].isoformat().replace("+00:00", "Z")
-    assert workflow["headroom"] == {"new_runs": 3, "listable": 100, "window_full": False}
+    assert workflow["coverage"]["complete_since"] == stored["start_time"].isoformat().replace(
+        "+00:00", "Z"
+    )
+    assert workflow["coverage"]["complete_until"] == stored["started_at"].isoformat().replace(
+        "+00:00", "Z"
+    )
+    assert workflow["headroom"] == {"new_runs": 3, "listed_runs": 100, "window_full": False}
     assert (workflow["lag"]["due"], workflow["lag"]["unread"], workflow["dead_letters"]) == (
         0,
         0,
@@ -227,7 +231,7 @@ def test_never_swept(command: Command, database_url: str) -> None:
     assert _reasons(workflow) == [
         ("warning", "not swept yet: start `orchestra-etl serve`, or run `orchestra-etl sync`")
     ]
-    assert workflow["coverage"]["until"] is None
+    assert workflow["coverage"]["complete_until"] is None
     query(
         database_url,
         "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, started_at, last_error) VALUES (%s, 1, now(), '404')",
@@ -235,7 +239,7 @@ def test_never_swept(command: Command, database_url: str) -> None:
     )
     workflow = _only(command)
     assert _reasons(workflow) == [("failing", "no sweep has been complete yet; the last one: 404")]
-    assert workflow["coverage"]["until"] is None
+    assert workflow["coverage"]["complete_until"] is None
 
 
 def test_an_interrupted_sweep_does_not_move_the_coverage(
@@ -248,7 +252,9 @@ def test_an_interrupted_sweep_does_not_move_the_coverage(
         "UPDATE orchestra_etl.sweeps SET fencing_token = 8, started_at = now(), leased_until = now() + interval '1 m'",
     )
     completed = query(database_url, "SELECT swept_at FROM orchestra_etl.sweeps")[0]["swept_at"]
-    assert _only(command)["coverage"]["until"] == completed.isoformat().replace("+00:00", "Z")
+    assert _only(command)["coverage"]["complete_until"] == completed.isoformat().replace(
+        "+00:00", "Z"
+    )
 
 
 def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(
@@ -350,7 +356,7 @@ def test_the_headroom_warns_before_runs_are_missed(command: Command, database_ur
     assert _only(command)["verdict"] == "ok"
     _sweep(database_url, new=6, listed=10, known=12)
     workflow = _only(command)
-    assert workflow["headroom"] == {"new_runs": 6, "listable": 10, "window_full": True}
+    assert workflow["headroom"] == {"new_runs": 6, "listed_runs": 10, "window_full": True}
     assert _reasons(workflow) == [
         ("warning", "the last sweep found 6 new runs where the list shows 10: sweep more often")
     ]

@@ -1496,11 +1496,11 @@ CREATE VIEW orchestra.failure_groups AS
     g.pattern,
     ( SELECT f.message
            FROM orchestra.step_failures f
-          WHERE ((f.workflow_id = g.workflow_id) AND (f."time" = g.last_seen) AND (f.fingerprint = g.fingerprint) AND (NOT (f.node_id IS DISTINCT FROM g.node_id)) AND (f.outcome = g.outcome))
+          WHERE ((f.workflow_id = g.workflow_id) AND (f."time" = g.last_time) AND (f.fingerprint = g.fingerprint) AND (NOT (f.node_id IS DISTINCT FROM g.node_id)) AND (f.outcome = g.outcome))
           ORDER BY f.step_id DESC
          LIMIT 1) AS example,
-    g.first_seen,
-    g.last_seen,
+    g.first_time,
+    g.last_time,
     g.steps,
     g.runs
    FROM (( SELECT of_runs.workflow_id,
@@ -1508,8 +1508,8 @@ CREATE VIEW orchestra.failure_groups AS
             of_runs.outcome,
             of_runs.fingerprint,
             min(of_runs.pattern) AS pattern,
-            min(of_runs.first_seen) AS first_seen,
-            max(of_runs.last_seen) AS last_seen,
+            min(of_runs.first_time) AS first_time,
+            max(of_runs.last_time) AS last_time,
             (sum(of_runs.steps))::bigint AS steps,
             count(*) AS runs
            FROM ( SELECT step_failures.workflow_id,
@@ -1518,8 +1518,8 @@ CREATE VIEW orchestra.failure_groups AS
                     step_failures.fingerprint,
                     step_failures.run_id,
                     min(step_failures.pattern) AS pattern,
-                    min(step_failures."time") AS first_seen,
-                    max(step_failures."time") AS last_seen,
+                    min(step_failures."time") AS first_time,
+                    max(step_failures."time") AS last_time,
                     count(*) AS steps
                    FROM orchestra.step_failures
                   GROUP BY step_failures.workflow_id, step_failures.node_id, step_failures.outcome, step_failures.fingerprint, step_failures.run_id) of_runs
@@ -1533,8 +1533,8 @@ COMMENT ON COLUMN orchestra.failure_groups.outcome IS 'failed or soft_failed.';
 COMMENT ON COLUMN orchestra.failure_groups.fingerprint IS 'Hash of the pattern.';
 COMMENT ON COLUMN orchestra.failure_groups.pattern IS 'The message with its numbers, ids and quoted texts replaced.';
 COMMENT ON COLUMN orchestra.failure_groups.example IS 'The first 500 characters of the latest error of this kind.';
-COMMENT ON COLUMN orchestra.failure_groups.first_seen IS 'When the first of these steps started.';
-COMMENT ON COLUMN orchestra.failure_groups.last_seen IS 'When the last of them started.';
+COMMENT ON COLUMN orchestra.failure_groups.first_time IS 'When the first of these steps started.';
+COMMENT ON COLUMN orchestra.failure_groups.last_time IS 'When the last of them started.';
 COMMENT ON COLUMN orchestra.failure_groups.steps IS 'Steps that failed in this way.';
 COMMENT ON COLUMN orchestra.failure_groups.runs IS 'Runs that have such a step.';
 
@@ -2454,6 +2454,8 @@ CREATE TABLE orchestra_etl.alembic_version (
     version_num character varying(32) NOT NULL,
     oldest_program text DEFAULT '0001'::text NOT NULL COLLATE pg_catalog."C"
 );
+COMMENT ON TABLE orchestra_etl.alembic_version IS 'The revision of the schema.';
+COMMENT ON COLUMN orchestra_etl.alembic_version.version_num IS 'The revision.';
 COMMENT ON COLUMN orchestra_etl.alembic_version.oldest_program IS 'Head revision of the oldest program that may use this schema.';
 
 ALTER TABLE orchestra_etl.changed_groups ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (

@@ -383,8 +383,8 @@ def failure_groups(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> dict[A
             "workflow_name": facts.name(key[0]),
             "pattern": kinds[steps[0]["id"]][1],
             "example": (message(steps[-1]) or "")[:500],
-            "first_seen": started(steps[0], runs[steps[0]["run_id"]]),
-            "last_seen": started(steps[-1], runs[steps[-1]["run_id"]]),
+            "first_time": started(steps[0], runs[steps[0]["run_id"]]),
+            "last_time": started(steps[-1], runs[steps[-1]["run_id"]]),
             "steps": len(steps),
             "runs": len({step["run_id"] for step in steps}),
         }

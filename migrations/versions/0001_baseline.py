@@ -1745,6 +1745,8 @@ def _bookkeeping() -> None:
         ),
         schema="orchestra_etl",
     )
+    op.execute("COMMENT ON TABLE orchestra_etl.alembic_version IS 'The revision of the schema.'")
+    op.execute("COMMENT ON COLUMN orchestra_etl.alembic_version.version_num IS 'The revision.'")
     op.execute("INSERT INTO orchestra_etl.locks (name) VALUES ('rollups')")
     # The database is empty: no step needs a re-read.
     op.execute(

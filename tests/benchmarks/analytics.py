@@ -209,7 +209,7 @@ QUESTIONS = [
     Question("health of the pipeline", "SELECT * FROM orchestra.pipeline_health"),
     Question(
         "kinds of failures seen in 7 days",
-        """SELECT * FROM orchestra.failure_groups WHERE last_seen > now() - interval '7 days' ORDER BY steps DESC LIMIT 50""",
+        """SELECT * FROM orchestra.failure_groups WHERE last_time > now() - interval '7 days' ORDER BY steps DESC LIMIT 50""",
     ),
     Question(
         "kinds of failures counted over 7 days",

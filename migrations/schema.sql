@@ -2075,7 +2075,7 @@ CREATE TABLE orchestra.workflow_versions (
     graph jsonb,
     api_updated_at timestamp with time zone
 );
-COMMENT ON TABLE orchestra.workflow_versions IS 'Versions of workflows in the order in which they were first seen. Append-only, except that api_updated_at may become known later.';
+COMMENT ON TABLE orchestra.workflow_versions IS 'Versions of workflows in the order in which they were first seen; append-only.';
 COMMENT ON COLUMN orchestra.workflow_versions.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.workflow_versions.first_seen_at IS 'When this version was first seen.';
 COMMENT ON COLUMN orchestra.workflow_versions.version IS 'The version as the API names it.';

@@ -47,8 +47,7 @@ _REDACTED = "SELECT, INSERT, UPDATE, DELETE"
 
 LOADED: Mapping[Table, str] = {
     analytics.workflows: _UPSERTED,
-    # Rows that an older program or schema has left undated are dated once.
-    analytics.workflow_versions: f"{_APPENDED}, UPDATE (api_updated_at)",
+    analytics.workflow_versions: _APPENDED,
     analytics.runs: _UPSERTED,
     analytics.run_payloads: _REDACTED,
     analytics.steps: _UPSERTED,

@@ -46,9 +46,12 @@ _DESCRIBED = text("""
     WHERE (COALESCE(w.name, excluded.name), excluded.description) IS DISTINCT FROM (w.name, w.description)
 """)
 
+# A workflow can change while its version and graph stay the same: a version keeps the date with
+# which it was first seen. A date to come says nothing.
 _VERSION = text("""
-    INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph)
-    SELECT :id, now(), CAST(:version AS text), CAST(:graph AS jsonb)
+    INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph, api_updated_at)
+    SELECT :id, now(), CAST(:version AS text), CAST(:graph AS jsonb),
+           CASE WHEN CAST(:updated_at AS timestamptz) <= now() THEN CAST(:updated_at AS timestamptz) END
     WHERE NOT EXISTS (
         SELECT FROM (
             SELECT v.version, v.graph FROM orchestra.workflow_versions AS v
@@ -56,21 +59,6 @@ _VERSION = text("""
         ) AS last
         WHERE (last.version, last.graph) IS NOT DISTINCT FROM (CAST(:version AS text), CAST(:graph AS jsonb)))
     ON CONFLICT DO NOTHING
-""")
-
-# The version just appended, or one that was appended without a date: a workflow that was last
-# changed before it was seen in its version has been in it since that change. A row that has its
-# date keeps it: a workflow can change while its version and graph stay the same, and that makes the
-# version begin no later.
-_DATED = text("""
-    UPDATE orchestra.workflow_versions AS v
-    SET api_updated_at = :updated_at
-    WHERE v.workflow_id = :id
-      AND v.first_seen_at = (
-          SELECT max(last.first_seen_at) FROM orchestra.workflow_versions AS last WHERE last.workflow_id = :id)
-      AND v.api_updated_at IS NULL
-      AND v.first_seen_at >= :updated_at
-      AND (v.version, v.graph) IS NOT DISTINCT FROM (CAST(:version AS text), CAST(:graph AS jsonb))
 """)
 
 _GRAPHS = text("""
@@ -131,9 +119,7 @@ def describe(connection: Connection, workflows: Sequence[Workflow]) -> None:
         )
         if workflow.version is not None or workflow.graph is not None:
             told = {"id": workflow.id, "version": workflow.version, "graph": workflow.graph}
-            connection.execute(_VERSION, told)
-            if workflow.updated_at is not None:
-                connection.execute(_DATED, {**told, "updated_at": workflow.updated_at})
+            connection.execute(_VERSION, {**told, "updated_at": workflow.updated_at})
 
 
 def graphs(connection: Connection) -> list[tuple[str, object]]:

@@ -72,8 +72,7 @@ workflow_versions = Table(
         " was in force since then at the latest. Null if the API does not say.",
     ),
     schema=ANALYTICS,
-    comment="Versions of workflows in the order in which they were first seen. Append-only, except that"
-    " api_updated_at may become known later.",
+    comment="Versions of workflows in the order in which they were first seen; append-only.",
 )
 
 runs = Table(

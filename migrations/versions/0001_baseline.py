@@ -483,10 +483,7 @@ def _history() -> None:
             "workflow_id", "first_seen_at", name=op.f("workflow_versions_pkey")
         ),
         schema="orchestra",
-        comment=(
-            "Versions of workflows in the order in which they were first seen. Append-only, "
-            "except that api_updated_at may become known later."
-        ),
+        comment="Versions of workflows in the order in which they were first seen; append-only.",
     )
     op.create_table(
         "runs",
@@ -1750,5 +1747,5 @@ def _bookkeeping() -> None:
     op.execute("INSERT INTO orchestra_etl.locks (name) VALUES ('rollups')")
     # The database is empty: no step needs a re-read.
     op.execute(
-        "INSERT INTO orchestra_etl.rebuilds (transform_version, finished_at) VALUES (3, now())"
+        "INSERT INTO orchestra_etl.rebuilds (transform_version, finished_at) VALUES (1, now())"
     )

@@ -2376,7 +2376,7 @@ CREATE VIEW orchestra.step_timeline AS
                         UNION ALL
                          SELECT ordered.start_time,
                             ordered.ordinal,
-                            NULL::bigint
+                            NULL::bigint AS number
                            FROM ordered
                           WHERE (ordered.start_time IS NOT NULL)) events
                 )

@@ -104,7 +104,7 @@ CROSS JOIN LATERAL (
         -- How many had ended when a step started: of those that end at that time, all.
         SELECT ordinal, max(number) OVER (ORDER BY at, number NULLS LAST RANGE UNBOUNDED PRECEDING) AS ended
         FROM (SELECT end_time AS at, NULL AS ordinal, number FROM ended
-              UNION ALL SELECT start_time, ordinal, NULL FROM ordered WHERE start_time IS NOT NULL) AS events
+              UNION ALL SELECT start_time, ordinal, NULL AS number FROM ordered WHERE start_time IS NOT NULL) AS events
     )
     SELECT o.*, placed.lane,
            -- Its own end is none, where it took no time.

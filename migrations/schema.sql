@@ -316,7 +316,7 @@ BEGIN
         END IF;
         state[0] := q;
     END IF;
-    -- Below 0 there is no bucket; above 18096 there is no duration that a double could hold.
+    -- There are no buckets below 0, and no double above bucket 18096.
     IF bucket >= 0 AND count > 0 THEN
         bucket := LEAST(bucket, 18096);
         state[bucket + 1] := COALESCE(state[bucket + 1], 0) + count;
@@ -388,7 +388,7 @@ DECLARE
     hidden CONSTANT text := U&'\E010\E011\E012\E013\E014\E015\E016\E017\E018\E019';
     code CONSTANT text := U&'\\1\E000\\2\E001';
     separated CONSTANT text := '[ "'']*(?:[:=#]|is|was)?[ "'']*[[(]?["'']?';
-    -- Not a quantity, nor the beginning of a longer number or word.
+    -- Neither a quantity nor the beginning of a longer number or word.
     ends CONSTANT text := '(?![[:alnum:]_]|[.,:][0-9]| ?%|[ -]?(?:ms|s|sec|secs|seconds?|minutes?|hours?|days?|bytes?|[kmgt]i?b|rows?|'
         || 'records?|items?|files?|tokens?|times|results?|attempts?|retries|requests?|characters?|chars?)\M)';
     months CONSTANT text := '(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*';
@@ -396,8 +396,8 @@ DECLARE
     clock CONSTANT text := '[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?(?:Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})\M)?';
     pattern text := translate(left(message, 4000), hidden || U&'\E000\E001', '');
 BEGIN
-    -- Keys lose their quotes; so does what stands under a key that tells the kind of failure, so that its words stay; and a status
-    -- line, as clients quote it.
+    -- Keys lose their quotes. So do values under a key that names the kind of failure, so that their words stay, and quoted status
+    -- lines.
     pattern := regexp_replace(pattern, '["'']([[:alpha:]][[:alnum:]_.-]{0,40})["'']: *', '\1: ', 'g');
     pattern := regexp_replace(pattern,
         '\m(code|detail|error|message|msg|reason|status|title|type): "((?:[^"\\]|\\.)*)"', '\1: \2', 'g');
@@ -405,7 +405,7 @@ BEGIN
         '\m(code|detail|error|message|msg|reason|status|title|type): ''((?:[^''\\]|\\.)*)''', '\1: \2', 'g');
     pattern := regexp_replace(pattern, '(["''])([1-5][0-9]{2} [A-Z][A-Za-z -]{1,40})\1', '\2', 'g');
 
-    -- Who, when and where.
+    -- Users, times and addresses.
     pattern := regexp_replace(pattern, '(://)[^/@[:space:]]+@', '\1<user>@', 'g');
     pattern := regexp_replace(pattern, '[[:alnum:]](?:[[:alnum:]._%+''-]*[[:alnum:]_+-])?@[[:alpha:]][[:alnum:].-]*[[:alnum:]]', '<email>', 'g');
     pattern := regexp_replace(pattern, '(/(?:home|Users)/)[^/:"''[:space:]]+', '\1<user>', 'g');
@@ -421,7 +421,7 @@ BEGIN
     pattern := regexp_replace(pattern,
         '\+[0-9][0-9 ().-]{6,18}[0-9]|(?<![[:alnum:]])\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}\M', '<phone>', 'g');
 
-    -- Codes: SQLSTATEs; those behind a word for them; HTTP's; those of a maker's own, such as ORA-00001.
+    -- Codes: SQLSTATEs; numbers behind a word for a code; those of HTTP; those of a vendor, such as ORA-00001.
     pattern := regexp_replace(pattern, '(\msql[ _-]?state[ :="''([]{0,4})([0-9A-Z]{5})\M', code, 'gi');
     pattern := regexp_replace(pattern, '(\merror [0-9]+ \(|\[)([0-9A-Z]{5})(?=\)|\] ?\[)', code, 'gi');
     pattern := regexp_replace(pattern, '(\merror:? )([0-9A-Z]{5})(?=:)', code, 'g');
@@ -443,7 +443,7 @@ BEGIN
     INTO pattern
     FROM regexp_split_to_table(pattern, U&'[\E000\E001]') WITH ORDINALITY AS p (part, number);
 
-    -- Every other quoted text goes, one that the cut has left open included.
+    -- All other quoted texts, including one that the cut has left open.
     pattern := regexp_replace(pattern,
         '\\["''][^"''\\]*\\["'']|"(?:[^"\\]|\\.)*"|`[^`]*`|“[^”]*”|«[^»]*»|(?<![[:alnum:]])[''‘](?:[^''’\\]|\\.)*[''’](?![[:alnum:]])',
         '<text>', 'g');
@@ -451,7 +451,7 @@ BEGIN
         pattern := regexp_replace(pattern, '["`“«][^"`”»]*$|(?<![[:alnum:]])[''‘][^''’]*$', '<text>');
     END IF;
 
-    -- Ids: UUIDs; hexadecimal numbers; words of letters and digits that are long, or stand behind a prefix such as req_.
+    -- Ids: UUIDs; hexadecimal numbers; long words of letters and digits, or such words behind a prefix such as req_.
     pattern := regexp_replace(pattern, '[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}', '<id>', 'g');
     pattern := regexp_replace(pattern, '(?<![[:alnum:]])(?:0[xX][0-9a-fA-F]+|(?=[[:alnum:]]*[0-9])(?=[[:alnum:]]*[[:alpha:]])'
         || '(?:[0-9a-fA-F]{8,}|[[:alnum:]]{16,}))(?![[:alnum:]])', '<id>', 'g');
@@ -586,7 +586,7 @@ CREATE FUNCTION orchestra.kinds_of(used orchestra.usage) RETURNS integer
          + CASE WHEN used.search_units > 0 THEN 2097152 ELSE 0 END
          + CASE WHEN used.unread_quantities > 0 THEN 4194304 ELSE 0 END
 $$;
-COMMENT ON FUNCTION orchestra.kinds_of(used orchestra.usage) IS 'The kinds of usage of which something is charged, a bit each: the usage_kinds of a step.';
+COMMENT ON FUNCTION orchestra.kinds_of(used orchestra.usage) IS 'Bit mask of the kinds of usage with a charged quantity: the usage_kinds of a step.';
 
 CREATE FUNCTION orchestra.lanes(starts timestamp with time zone[], ends timestamp with time zone[]) RETURNS integer[]
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -607,7 +607,7 @@ BEGIN
     RETURN lanes;
 END
 $$;
-COMMENT ON FUNCTION orchestra.lanes(starts timestamp with time zone[], ends timestamp with time zone[]) IS 'For each of some times, which must be in the order of their starts, the first lane, from 1, in which no earlier one is still going on; an end of null is never.';
+COMMENT ON FUNCTION orchestra.lanes(starts timestamp with time zone[], ends timestamp with time zone[]) IS 'For each interval, in the order of their starts, the first free lane, from 1; an end of null means never.';
 
 CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2415,7 +2415,7 @@ CREATE VIEW orchestra.step_timeline AS
      LEFT JOIN orchestra.prices p ON (((p.model = s.model) AND s.is_call AND (NOT orchestra.is_unmetered(s.outcome, s.is_call, s.has_usage, s.used)) AND orchestra.price_applies(p.*, s.service_tier, orchestra.context_tier((s.used).input_tokens), COALESCE(s.start_time, r.start_time, r.first_seen_at)))))
      CROSS JOIN LATERAL ( SELECT orchestra.call_cost(s.used, (1)::bigint, p.*) AS cost
          OFFSET 0) k);
-COMMENT ON VIEW orchestra.step_timeline IS 'One row per step, placed in its run: offset, wait, lane, execution. For one run at a time: give run_id.';
+COMMENT ON VIEW orchestra.step_timeline IS 'One row per step, placed in its run: offset, wait, lane, execution. For one run at a time: filter by run_id.';
 COMMENT ON COLUMN orchestra.step_timeline.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.step_timeline.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.step_timeline.workflow_name IS 'The workflow''s name, or its id where it has none.';

@@ -1,4 +1,4 @@
--- A kind of which there is nothing needs no price; one without a price leaves no cost.
+-- A kind without usage needs no price. A used kind without a price makes the cost unknown.
 CREATE FUNCTION orchestra.part_cost(quantity bigint, price numeric) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT CASE WHEN quantity > 0 THEN quantity * price ELSE 0 END $$;
@@ -6,8 +6,8 @@ AS $$ SELECT CASE WHEN quantity > 0 THEN quantity * price ELSE 0 END $$;
 COMMENT ON FUNCTION orchestra.part_cost(bigint, numeric) IS
     'A part of call_cost: a quantity times its price; 0 where there is nothing of it, null where that has no price.';
 
--- The planner puts all of these functions in place of their calls, and takes of `charged` what is asked for. Most calls use nothing
--- but text: the other kinds are looked at together first.
+-- The planner inlines all of these functions and computes only the parts of `charged` that are used. Most calls use only text
+-- tokens: one check skips all other kinds.
 CREATE FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$

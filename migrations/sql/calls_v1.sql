@@ -14,7 +14,7 @@ $$;
 COMMENT ON FUNCTION orchestra.has_usage(orchestra.usage, bigint, numeric) IS
     'Whether a step reports any usage or cost of a call.';
 
--- A code node or an integration may have an input of its own that is called model; a skipped step only says what it would ask.
+-- A code node or an integration may have an input of its own named model. A skipped step only says which model it would call.
 CREATE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, has_usage boolean)
 RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -26,7 +26,7 @@ $$;
 COMMENT ON FUNCTION orchestra.is_call(text, text, text, text, boolean) IS
     'Whether a step called a model: it reports usage (see has_usage) or why the model stopped, or names a model, is neither code nor an integration, and was neither skipped nor pending.';
 
--- One that failed, softly or not, and reports nothing is taken to have cost nothing; one that runs will still report.
+-- A call that failed or soft-failed and reports nothing counts as free. A running call may still report.
 CREATE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage)
 RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -37,7 +37,7 @@ $$;
 COMMENT ON FUNCTION orchestra.is_unmetered(text, boolean, boolean, orchestra.usage) IS
     'Whether a step, given its outcome, is a call of a model of which no plausible usage of any kind is known, so that no price tells what it cost.';
 
--- What is charged by its duration, its pages or its searches has no tokens to tell.
+-- Calls charged by duration, pages or searches report no tokens.
 CREATE FUNCTION orchestra.is_untotalled(
     outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint
 ) RETURNS boolean
@@ -51,7 +51,7 @@ $$;
 COMMENT ON FUNCTION orchestra.is_untotalled(text, boolean, boolean, orchestra.usage, bigint) IS
     'Whether a step, given its outcome, is a call of a model whose total tokens (see total_tokens) are not known. One that is charged by time, pages or searches, and tells no tokens, took none.';
 
--- Without what stands between words: MAX_TOKENS, FinishReason.MAX_TOKENS and max-tokens are one. Not what a filter or a person stopped.
+-- Ignores separators: MAX_TOKENS, FinishReason.MAX_TOKENS and max-tokens are the same. Stops by a filter or a person do not count.
 CREATE FUNCTION orchestra.is_cut_off(finish_reason text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$

@@ -1,4 +1,4 @@
--- An index holds the steps that report a cost.
+-- An index covers the steps that report a cost.
 CREATE VIEW orchestra.cost_differences AS
 SELECT called.time,
        called.workflow_id,

@@ -10,7 +10,7 @@ WITH counted AS (
     FROM orchestra_etl.run_ledger
     GROUP BY workflow_id
 ), conflicting AS (
-    -- A letter without a step is about the run itself. Whether somebody has looked at it changes nothing.
+    -- A dead letter without a step is about the run itself. Discarding it changes nothing.
     SELECT workflow_id, count(*) AS runs
     FROM orchestra_etl.dead_letters AS d
     WHERE reason = 'id_conflict' AND step_id IS NULL
@@ -24,8 +24,8 @@ WITH counted AS (
 SELECT relevant.workflow_id,
        w.name AS workflow_name,
        oldest.start_time AS complete_since,
-       -- A sweep vouches for what had started before it began. The last one begun is the last complete one exactly
-       -- where it began before that was complete; otherwise only the end of the complete one is still known.
+       -- A sweep covers every run that started before the sweep began. The latest sweep is the last complete one if it began before
+       -- swept_at; otherwise only the end of the complete one is known.
        CASE WHEN s.watermark > 0 THEN LEAST(s.started_at, s.swept_at) END AS complete_until,
        gaps.all AS gaps,
        gaps.unacknowledged AS unacknowledged_gaps,
@@ -43,7 +43,7 @@ SELECT relevant.workflow_id,
        s.repaired_runs AS repaired_runs,
        s.new_runs AS new_runs,
        s.listed_runs AS listed_runs,
-       -- Where the list showed fewer runs than were known then, new runs push old ones out of it.
+       -- If the list showed fewer runs than were known, new runs push old ones out of it.
        COALESCE(s.known_runs > s.listed_runs, false) AS window_full,
        COALESCE(conflicting.runs, 0) AS conflicting_runs
 FROM relevant

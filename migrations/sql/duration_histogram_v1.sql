@@ -1,5 +1,5 @@
--- For several percentiles of the same rows: PostgreSQL merges them once for all calls of the aggregate with the same arguments.
--- The state is the result: at n how many durations bucket n holds; null where none.
+-- For several percentiles of the same rows: PostgreSQL merges the rows once for all calls with the same arguments.
+-- The state is the result: element n is the number of durations in bucket n, or null.
 CREATE FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$

@@ -17,7 +17,7 @@ AS $$ SELECT CASE WHEN bucket > 0 THEN exp((LEAST(bucket, 18096) - 0.5::double p
 COMMENT ON FUNCTION orchestra.bucket_duration(integer) IS
     'The geometric middle of a bucket in milliseconds: at most 2 % off every duration in it. Half a millisecond for bucket 0.';
 
--- The state: at 0 the wanted quantile, at n + 1 how many durations bucket n holds.
+-- The state: element 0 is the wanted quantile, element n + 1 the number of durations in bucket n.
 CREATE FUNCTION orchestra.duration_quantile_add(
     state double precision[], bucket integer, count bigint, q double precision
 ) RETURNS double precision[]
@@ -30,7 +30,7 @@ BEGIN
         END IF;
         state[0] := q;
     END IF;
-    -- Below 0 there is no bucket; above 18096 there is no duration that a double could hold.
+    -- There are no buckets below 0, and no double above bucket 18096.
     IF bucket >= 0 AND count > 0 THEN
         bucket := LEAST(bucket, 18096);
         state[bucket + 1] := COALESCE(state[bucket + 1], 0) + count;

@@ -1,5 +1,5 @@
--- The price of a day holds for its hours: costs follow prices that become known, or are corrected, later. The calls of a row of
--- step_rollup have the same tier, length of the input and kinds of usage, so that they have a price together, or none has.
+-- The price of a day applies to its hours. Costs follow prices that become known or are corrected later. The calls of one row of
+-- step_rollup have the same tier, length of the input and kinds of usage: either all of them have a price, or none has.
 CREATE VIEW orchestra.model_usage AS
 SELECT s.hour,
        s.workflow_id,

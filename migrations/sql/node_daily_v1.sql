@@ -1,4 +1,4 @@
--- Calls of different tiers, lengths of the input or kinds of usage are apart in step_rollup_daily, and together here.
+-- Calls of different tiers, lengths of the input or kinds of usage have separate rows in step_rollup_daily, and one row here.
 CREATE VIEW orchestra.node_daily AS
 SELECT s.day,
        s.workflow_id,
@@ -15,7 +15,7 @@ SELECT s.day,
        CAST(sum(s.skipped) AS bigint) AS skipped,
        CAST(sum(s.unfinished) AS bigint) AS unfinished,
        CAST(sum(s.calls) AS bigint) AS calls,
-       -- Steps that are no calls have 0 tokens, and say nothing of what the calls took.
+       -- Steps that are no calls have 0 tokens, which say nothing about the usage of calls.
        CASE WHEN sum(s.calls) = 0 THEN 0
             WHEN count(s.total_tokens) FILTER (WHERE s.calls > 0) > 0
             THEN CAST(LEAST(sum(s.total_tokens), 9223372036854775807) AS bigint) END AS total_tokens,

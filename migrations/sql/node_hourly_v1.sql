@@ -1,4 +1,4 @@
--- Histograms side by side are the same to whatever merges them, and cost less than to merge them here.
+-- Concatenated histograms merge to the same result, and concatenating is cheaper than merging here.
 CREATE AGGREGATE orchestra.array_concat_agg(buckets smallint[]) (
     SFUNC = array_cat, STYPE = smallint[], INITCOND = '{}', COMBINEFUNC = array_cat, PARALLEL = SAFE
 );
@@ -11,7 +11,7 @@ CREATE AGGREGATE orchestra.array_concat_agg(counts integer[]) (
 
 COMMENT ON AGGREGATE orchestra.array_concat_agg(integer[]) IS 'The concatenation of arrays: counts of histograms.';
 
--- Calls of different tiers, lengths of the input or kinds of usage are apart in step_rollup, and together here.
+-- Calls of different tiers, lengths of the input or kinds of usage have separate rows in step_rollup, and one row here.
 CREATE VIEW orchestra.node_hourly AS
 SELECT s.hour,
        s.workflow_id,
@@ -28,7 +28,7 @@ SELECT s.hour,
        CAST(sum(s.skipped) AS bigint) AS skipped,
        CAST(sum(s.unfinished) AS bigint) AS unfinished,
        CAST(sum(s.calls) AS bigint) AS calls,
-       -- Steps that are no calls have 0 tokens, and say nothing of what the calls took.
+       -- Steps that are no calls have 0 tokens, which say nothing about the usage of calls.
        CASE WHEN sum(s.calls) = 0 THEN 0
             WHEN count(s.total_tokens) FILTER (WHERE s.calls > 0) > 0
             THEN CAST(LEAST(sum(s.total_tokens), 9223372036854775807) AS bigint) END AS total_tokens,

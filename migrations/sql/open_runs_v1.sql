@@ -1,4 +1,4 @@
--- usual: MATERIALIZED, or it might be computed once for each run.
+-- MATERIALIZED: otherwise PostgreSQL may compute `usual` once per run.
 CREATE VIEW orchestra.open_runs AS
 WITH usual AS MATERIALIZED (
     SELECT workflow_id, COALESCE(orchestra.duration_quantile(buckets, counts, 0.95),

@@ -1,5 +1,5 @@
--- Texts that programs write where there is no error say nothing. Blanks are named one by one, and letters compared as C does: what
--- else is blank, and what is the upper case of i, depends on the database's locale.
+-- Placeholders that programs write in place of an error are no errors. Blanks are listed one by one and letters compared in
+-- collation C, because what else is blank and what the upper case of i is depends on the database's locale.
 CREATE FUNCTION orchestra.is_error_text(said text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -11,7 +11,7 @@ $$;
 COMMENT ON FUNCTION orchestra.is_error_text(text) IS
     'Whether a text in an error field is an error: neither blank nor a placeholder such as None or null; null for null.';
 
--- `strict`: each value within once.
+-- `strict` visits each nested value once.
 CREATE FUNCTION orchestra.is_error(value jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -25,7 +25,7 @@ $$;
 COMMENT ON FUNCTION orchestra.is_error(jsonb) IS
     'Whether a value in an error field is an error: not null, false, 0, a text without an error (see is_error_text), or a list or object of nothing else.';
 
--- The planner puts this in place of its calls: to_jsonb, for one, would keep it from that.
+-- The planner can inline this function. to_jsonb would prevent that.
 CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -37,7 +37,7 @@ $$;
 COMMENT ON FUNCTION orchestra.outcome(text, jsonb, text) IS
     'How a step or run ended: its state, but soft_failed where the state is a success and it carries an error, its own or one that its payload reports. Success rate: succeeded / (succeeded + soft_failed + failed).';
 
--- More tokens than any call takes, or fewer than none: a number that is wrong, and would spoil every sum that it is in.
+-- A negative number, or more tokens than any call takes, is wrong and would spoil every sum.
 CREATE FUNCTION orchestra.token_count(tokens bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT CASE WHEN tokens BETWEEN 0 AND 1000000000000 THEN tokens END $$;
@@ -55,7 +55,7 @@ $$;
 COMMENT ON FUNCTION orchestra.total_tokens(bigint, bigint, bigint) IS
     'The total tokens of a call: as reported, else the sum of input and output where both are known, else null.';
 
--- The first that says something.
+-- The first candidate that is an error.
 CREATE FUNCTION orchestra.error_message(error jsonb, reported_error text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$

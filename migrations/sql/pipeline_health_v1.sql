@@ -1,5 +1,5 @@
--- A workflow that nobody has tried to sweep for a week, while others were swept, has been taken out of the configuration.
--- What is due, open or failing lies in the small index of what will be read again, whatever the size of the ledger.
+-- A workflow without an attempted sweep for a week, while others were swept, has been removed from the configuration.
+-- The small index of runs to be read covers due, open and failing runs, however large the ledger is.
 CREATE VIEW orchestra.pipeline_health AS
 SELECT now() AS checked_at,
        (SELECT max(start_time) FROM orchestra.runs) AS newest_run_start,
@@ -13,7 +13,7 @@ SELECT now() AS checked_at,
        (SELECT count(*) FROM orchestra_etl.changed_groups) AS waiting_groups,
        (SELECT count(*) FROM orchestra_etl.drift) AS drift,
        swept.never AS unswept_workflows,
-       -- A letter without a step is about the run itself. Whether somebody has looked at it changes nothing.
+       -- A dead letter without a step is about the run itself. Discarding it changes nothing.
        (SELECT count(*) FROM orchestra_etl.dead_letters AS d
         WHERE reason = 'id_conflict' AND step_id IS NULL
           AND NOT EXISTS (SELECT FROM orchestra_etl.run_ledger AS l

@@ -1,12 +1,12 @@
--- For lists of runs: what is computed from steps is computed run by run, after conditions on the run itself and LIMIT have
--- chosen the runs. A condition on the outcome chooses, too: its subquery asks an index of its own. OFFSET 0 keeps the planner
--- from collecting the soft failures of all runs first.
+-- For lists of runs: the view computes from steps run by run, after conditions on runs and LIMIT have chosen the runs. A condition
+-- on the outcome is also cheap: its subquery uses an index of its own. OFFSET 0 keeps the planner from collecting the soft failures
+-- of all runs first.
 CREATE VIEW orchestra.run_summary AS
 SELECT r.id AS run_id,
        r.workflow_id,
        COALESCE(w.name, r.workflow_id) AS workflow_name,
        COALESCE(w.labels, '{}') AS labels,
-       -- The next version was in force already where it says so, unless the one before it was seen in force since.
+       -- The next version was already in force if its date says so, unless the one before it was seen since that date.
        (SELECT CASE WHEN next.api_updated_at <= begun.time AND (last.first_seen_at <= next.api_updated_at OR last.first_seen_at IS NULL)
                THEN next.version ELSE last.version END
         FROM (SELECT COALESCE(r.start_time, r.first_seen_at) AS time) AS begun

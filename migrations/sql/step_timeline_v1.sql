@@ -1,5 +1,5 @@
--- Into which lane each goes of things that start in this order. No lane holds two at a time, and there are no more lanes than
--- things that overlap. In a loop, since each depends on all before it: 5,000 steps take 20 ms, by a recursive query 7 s.
+-- Assigns lanes to intervals in the order of their starts. Intervals of a lane do not overlap, and there are no more lanes than
+-- overlapping intervals. A loop, because each lane depends on all earlier ones: 5,000 steps take 20 ms, a recursive query 7 s.
 CREATE FUNCTION orchestra.lanes(starts timestamptz[], ends timestamptz[]) RETURNS integer[]
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
@@ -21,9 +21,9 @@ END
 $$;
 
 COMMENT ON FUNCTION orchestra.lanes(timestamptz[], timestamptz[]) IS
-    'For each of some times, which must be in the order of their starts, the first lane, from 1, in which no earlier one is still going on; an end of null is never.';
+    'For each interval, in the order of their starts, the first free lane, from 1; an end of null means never.';
 
--- For one run at a time: everything is computed run by run, once a condition on run_id has chosen the run.
+-- For one run at a time: a condition on run_id chooses the run, and everything is computed for that run.
 CREATE VIEW orchestra.step_timeline AS
 SELECT r.id AS run_id,
        r.workflow_id,
@@ -101,13 +101,13 @@ CROSS JOIN LATERAL (
         FROM ordered
         WHERE end_time IS NOT NULL
     ), waited AS (
-        -- How many had ended when a step started: of those that end at that time, all.
+        -- The number of steps that had ended when a step started. All steps with the same end count together.
         SELECT ordinal, max(number) OVER (ORDER BY at, number NULLS LAST RANGE UNBOUNDED PRECEDING) AS ended
         FROM (SELECT end_time AS at, NULL AS ordinal, number FROM ended
               UNION ALL SELECT start_time, ordinal, NULL AS number FROM ordered WHERE start_time IS NOT NULL) AS events
     )
     SELECT o.*, placed.lane,
-           -- Its own end is none, where it took no time.
+           -- A step that took no time does not wait for its own end.
            CASE WHEN last.ordinal = o.ordinal THEN before.end_time ELSE last.end_time END AS waited_since
     FROM ordered AS o
     LEFT JOIN placed ON placed.ordinal = o.ordinal
@@ -122,7 +122,7 @@ LEFT JOIN orchestra.prices AS p
 CROSS JOIN LATERAL (SELECT orchestra.call_cost(s.used, 1, p) AS cost OFFSET 0) AS k;
 
 COMMENT ON VIEW orchestra.step_timeline IS
-    'One row per step, placed in its run: offset, wait, lane, execution. For one run at a time: give run_id.';
+    'One row per step, placed in its run: offset, wait, lane, execution. For one run at a time: filter by run_id.';
 COMMENT ON COLUMN orchestra.step_timeline.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.step_timeline.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.step_timeline.workflow_name IS 'The workflow''s name, or its id where it has none.';

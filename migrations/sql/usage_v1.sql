@@ -30,7 +30,7 @@ $$;
 COMMENT ON FUNCTION orchestra.context_tier(bigint) IS
     'The highest threshold of input tokens that a call exceeds above which published prices change, or 0; null for null.';
 
--- Parts never exceed what contains them, but in rows that were stored before the kinds were told apart.
+-- Parts must not exceed what contains them.
 CREATE FUNCTION orchestra.plausible_usage(used orchestra.usage) RETURNS orchestra.usage
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -122,7 +122,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION orchestra.kinds_of(orchestra.usage) IS
-    'The kinds of usage of which something is charged, a bit each: the usage_kinds of a step.';
+    'Bit mask of the kinds of usage with a charged quantity: the usage_kinds of a step.';
 
 CREATE FUNCTION orchestra.usage_kinds(usage_kinds integer) RETURNS text[]
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE

@@ -1,4 +1,4 @@
-"""Write the pages of `docs/reference` that follow from the code, and `config/etl.schema.json`.
+"""Write the files that follow from the code: references, and schemas of settings and database.
 
 `make docs` runs this; tests compare the files with what it would write.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -26,6 +28,7 @@ from pydantic_core import core_schema
 from typer.cli import get_docs_for_click
 
 from etl.cli.commands import app
+from etl.embedded.binaries import psql_path
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.records import State
 from etl.schema import upgrade
@@ -36,6 +39,7 @@ from etl.tables import PRIVATE
 
 REFERENCE = Path(__file__).parent / "reference"
 SETTINGS_SCHEMA = REFERENCE.parents[1] / "config" / "etl.schema.json"
+SCHEMA_SQL = REFERENCE.parents[1] / "migrations" / "schema.sql"
 _DURATION = next(one for one in get_args(Duration) if hasattr(one, "func"))
 _HEAD = "<!-- Written by `make docs` from {source}. -->\n\n"
 
@@ -250,6 +254,34 @@ def schema(url: str) -> str:
     return "".join(parts)
 
 
+_SCHEMA_SQL = """\
+-- The whole schema as the newest revision leaves it, written by `make docs` with pg_dump.
+-- For reading only: `orchestra-etl db upgrade` creates the schema by the revisions in `versions`.
+
+SET check_function_bodies = false; -- Some functions stand before what they call.
+
+"""
+# What pg_dump writes around each object, and around all of them.
+_CLEANINGS = (
+    (r"\A.*?(?=CREATE SCHEMA)", ""),
+    (r"\n*--\n-- Name: [^\n]*; Type: COMMENT;[^\n]*\n--\n+", "\n"),
+    (r"--\n-- (?:Name: |PostgreSQL database dump complete)[^\n]*\n--\n+", ""),
+    (r"^(?:SET default_|\\unrestrict )[^\n]*\n", ""),
+    (r"\n{3,}", "\n\n"),
+)
+
+
+def schema_sql(url: str) -> str:
+    """Return the statements that create a migrated database's schema, without its grants."""
+    what = ("--schema-only", "--no-owner", "--no-privileges")
+    where = ("--schema=orchestra", "--schema=orchestra_etl", f"--dbname={url}")
+    command = [str(psql_path().with_name("pg_dump")), *what, *where]
+    dumped = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    for pattern, replacement in _CLEANINGS:
+        dumped = re.sub(pattern, replacement, dumped, flags=re.DOTALL | re.MULTILINE)
+    return _SCHEMA_SQL + dumped.rstrip() + "\n"
+
+
 def _table(rows: Sequence[Any], content: set[str], *, null: bool) -> Iterator[str]:
     yield "| column | type | what it is |\n|---|---|---|\n"
     for row in rows:
@@ -281,9 +313,10 @@ def main() -> int:
         with EmbeddedPostgres(home) as server:
             upgrade(server.url)
             (REFERENCE / "schema.md").write_text(schema(server.url))
+            SCHEMA_SQL.write_text(schema_sql(server.url))
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    print("docs/reference: commands.md, configuration.md, schema.md; config/etl.schema.json")
+    print("docs/reference/*.md, config/etl.schema.json and migrations/schema.sql are written")
     return 0
 
 

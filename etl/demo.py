@@ -329,7 +329,7 @@ async def _watch(
 def _table(rows: Sequence[Any]) -> Table:
     table = Table(show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("workflow", no_wrap=True)
-    for name in ("runs", "good", "failed", "cancelled", "open", "newest", "steps", "tokens"):
+    for name in ("runs", "ok", "failed", "cancelled", "open", "newest", "steps", "tokens"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         figures = (row.runs, row.succeeded, row.failed, row.cancelled, row.open)

@@ -28,19 +28,17 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# The oldest revision that has all that this program's statements name. To be raised together with
-# the first statement that needs more.
-OLDEST_SCHEMA = "0011"
+# The oldest revision that has everything this program's statements use. Raise it together with the
+# first statement that needs a newer one.
+REQUIRED_REVISION = "0001"
 
 # Seconds for which an upgrade tries to get a lock that others hold, and to get its turn among
 # upgrades.
 LOCK_PATIENCE = 300.0
 
 _EXISTS = text(f"SELECT to_regclass('{tables.OPERATIONS}.alembic_version') IS NOT NULL")
-# By way of JSON: a schema of before 0007 has no such column.
 _VERSION = text(f"""
-    SELECT version_num AS revision, to_jsonb(v) ->> 'oldest_program' AS oldest_program
-    FROM {tables.OPERATIONS}.alembic_version AS v
+    SELECT version_num AS revision, oldest_program FROM {tables.OPERATIONS}.alembic_version
 """)
 
 
@@ -50,7 +48,7 @@ class Schema(msgspec.Struct, frozen=True):
     revision: str | None
     """None: there is no schema yet."""
     oldest_program: str | None
-    """Head of the oldest program that may use it, by the revision that said so last; None: no revision has."""
+    """Head of the oldest program that may use it; None: there is no schema yet."""
     head: str
     """This program's."""
     known: bool
@@ -89,7 +87,9 @@ class Schema(msgspec.Struct, frozen=True):
         usable = (
             self.oldest_program is not None and self.oldest_program <= self.head < self.revision
         )
-        if (self.is_newer and not usable) or (not self.is_newer and self.revision < OLDEST_SCHEMA):
+        if (self.is_newer and not usable) or (
+            not self.is_newer and self.revision < REQUIRED_REVISION
+        ):
             raise SchemaMismatch(f"{self.difference}: {self.advice}")
 
 

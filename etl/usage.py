@@ -41,7 +41,7 @@ class Kind(msgspec.Struct, frozen=True):
 KINDS = (
     Kind(
         "input_tokens",
-        "Input tokens: all that the model read, cached and written to a cache included.",
+        "Input tokens, including those read from and written to a cache.",
         "input",
     ),
     Kind(
@@ -92,7 +92,7 @@ KINDS = (
         "input_video",
         part_of=("input_tokens",),
     ),
-    Kind("output_tokens", "Output tokens: all that the model wrote, reasoning included.", "output"),
+    Kind("output_tokens", "Output tokens, including reasoning.", "output"),
     Kind(
         "reasoning_tokens",
         "Output tokens of reasoning, part of output_tokens.",
@@ -125,23 +125,23 @@ KINDS = (
     ),
     Kind(
         "other_tokens",
-        "Tokens that the reported total holds beyond input and output: what they are is not known.",
+        "Tokens of unknown kind: those in the reported total beyond input and output.",
         "other",
     ),
-    Kind("web_searches", "Searches of the web by the provider.", "web_searches", THOUSAND),
-    Kind("file_searches", "Searches of stored files by the provider.", "file_searches", THOUSAND),
+    Kind("web_searches", "Web searches by the provider.", "web_searches", THOUSAND),
+    Kind("file_searches", "File searches by the provider.", "file_searches", THOUSAND),
     Kind(
         "tool_uses",
-        "Uses of the provider's other tools that are charged by the use.",
+        "Uses of other tools that the provider charges by use.",
         "tool_uses",
         THOUSAND,
     ),
-    Kind("audio_ms", "Audio that is charged by its duration, in milliseconds.", "audio", HOUR_MS),
-    Kind("document_pages", "Pages of documents that were read.", "document_pages", THOUSAND),
+    Kind("audio_ms", "Audio charged by duration, in milliseconds.", "audio", HOUR_MS),
+    Kind("document_pages", "Document pages read.", "document_pages", THOUSAND),
     Kind("search_units", "Search units of a reranking model.", "search_units", THOUSAND),
     Kind(
         "unread_quantities",
-        "Quantities of usage that the call states and that cannot be read: what they cost is not known.",
+        "Reported quantities of usage that could not be read: their cost is unknown.",
         "unread",
         THOUSAND,
     ),
@@ -194,7 +194,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     service_tier: str | None = None
     """standard, batch, flex, priority, fast, or as the provider names it, in lower case; None where it names none."""
     reported_cost: Decimal | None = None
-    """What the provider itself says that the call cost, in US dollars."""
+    """The cost in US dollars, as the provider reports it."""
 
 
 NO_USAGE = Usage()

@@ -53,7 +53,7 @@ def template_database(postgres_server: EmbeddedPostgres) -> str:
         with psycopg.connect(postgres_server.url_for(name)) as connection:
             # Copies are made for as long as the suite takes: what waits in them must not be overdue
             # for that.
-            connection.execute("UPDATE orchestra_etl.changed_groups SET since = '2100-01-01'")
+            connection.execute("UPDATE orchestra_etl.changed_groups SET queued_at = '2100-01-01'")
     return name
 
 

@@ -270,7 +270,7 @@ def stored(url: str) -> Rollups:
 
 
 def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> dict[Key, Group]:
-    """What pruned runs count, in rows below place 0, is added up with what stored ones do."""
+    """What pruned runs count, in rows with a negative ordinal, is added up with what stored ones do."""
     found: dict[Key, Group] = {}
     places, seen = defaultdict(list), set()
     for row in query(url, f"SELECT * FROM orchestra.{table}"):
@@ -281,7 +281,7 @@ def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> di
             durations.update(
                 {(failures, one): n for one, n in zip(buckets, row[f"{prefix}counts"], strict=True)}
             )
-        names, sign = tuple(row[name] for name in key), 1 if row["place"] > 0 else -1
+        names, sign = tuple(row[name] for name in key), 1 if row["ordinal"] > 0 else -1
         assert (names, sign) not in seen, f"{table} has two rows of {names}"
         seen.add((names, sign))
         told = Counter({name: row[name] for name in counts if row[name] is not None})
@@ -289,7 +289,7 @@ def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> di
         told.update(other.counts)
         durations.update(other.durations)
         found[names] = Group(_told(told), dict(durations))
-        places[names[:2], sign].append(sign * row["place"])
+        places[names[:2], sign].append(sign * row["ordinal"])
     assert all(sorted(numbers) == list(range(1, len(numbers) + 1)) for numbers in places.values())
     return found
 

@@ -77,12 +77,15 @@ class Facts(NamedTuple):
         seen_until = datetime.min.replace(tzinfo=UTC)
         for row in self.versions:
             if row["workflow_id"] == workflow_id:
-                begun = row["observed_at"]
-                if row["updated_at"] is not None and seen_until <= row["updated_at"] < begun:
-                    begun = row["updated_at"]
+                begun = row["first_seen_at"]
+                if (
+                    row["api_updated_at"] is not None
+                    and seen_until <= row["api_updated_at"] < begun
+                ):
+                    begun = row["api_updated_at"]
                 if begun <= time:
                     found = row["version"]
-                seen_until = row["observed_at"]
+                seen_until = row["first_seen_at"]
         return found
 
     def run_outcome(self, run: Row) -> str:
@@ -380,8 +383,8 @@ def failure_groups(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> dict[A
             "workflow_name": facts.name(key[0]),
             "pattern": kinds[steps[0]["id"]][1],
             "example": (message(steps[-1]) or "")[:500],
-            "first_seen": started(steps[0], runs[steps[0]["run_id"]]),
-            "last_seen": started(steps[-1], runs[steps[-1]["run_id"]]),
+            "first_time": started(steps[0], runs[steps[0]["run_id"]]),
+            "last_time": started(steps[-1], runs[steps[-1]["run_id"]]),
             "steps": len(steps),
             "runs": len({step["run_id"] for step in steps}),
         }

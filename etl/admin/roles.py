@@ -47,8 +47,7 @@ _REDACTED = "SELECT, INSERT, UPDATE, DELETE"
 
 LOADED: Mapping[Table, str] = {
     analytics.workflows: _UPSERTED,
-    # Rows that an older program or schema has left undated are dated once.
-    analytics.workflow_versions: f"{_APPENDED}, UPDATE (updated_at)",
+    analytics.workflow_versions: _APPENDED,
     analytics.runs: _UPSERTED,
     analytics.run_payloads: _REDACTED,
     analytics.steps: _UPSERTED,
@@ -64,7 +63,6 @@ LOADED: Mapping[Table, str] = {
     prices.resolved_prices: _UPSERTED,
     # The queues and the map are emptied.
     rollups.changed_groups: "SELECT, INSERT, DELETE",
-    rollups.dirty_groups: "SELECT, INSERT, DELETE",
     # To lock a row takes the right to change it.
     operations.locks: "SELECT, UPDATE",
     analytics.run_requests: "SELECT, DELETE",
@@ -75,7 +73,7 @@ LOADED: Mapping[Table, str] = {
     operations.dead_letters: _UPSERTED,
     operations.drift: _UPSERTED,
     operations.request_budget: _UPSERTED,
-    operations.described: _UPSERTED,
+    operations.workflow_refresh: _UPSERTED,
     operations.redaction_policies: _APPENDED,
     operations.retention: _READ,
     operations.rebuilds: "SELECT, UPDATE",
@@ -129,7 +127,7 @@ _MAY_WORK = text("""
 
 # The sequence of an identity column (deptype i) follows its table.
 _OBJECTS = """
-    SELECT 'SCHEMA' AS kind, quote_ident(nspname) AS name, nspowner AS owner, 0 AS place
+    SELECT 'SCHEMA' AS kind, quote_ident(nspname) AS name, nspowner AS owner, 0 AS ordinal
     FROM pg_namespace WHERE nspname = ANY (CAST(:schemas AS text[]))
     UNION ALL
     SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
@@ -153,7 +151,7 @@ _OWNED = text(f"""
            pg_has_role(r.oid, 'USAGE') AS is_ours
     FROM ({_OBJECTS}) AS o JOIN pg_roles AS r ON r.oid = o.owner
     WHERE r.rolname <> :migrator
-    ORDER BY o.place, o.name
+    ORDER BY o.ordinal, o.name
 """)
 
 # Views run with the right of their owner, who reads everything: one that reads a payload column,

@@ -11,8 +11,7 @@ from sqlalchemy import Connection, text
 from etl.database import allow_long
 
 # A row, and no advisory lock: whoever may connect can hold one of those for as long as they like.
-# Programs of before 0011 look for another one: they do not find it, and write no rollups.
-_LOCK = "SELECT name FROM orchestra_etl.locks WHERE name = 'usage_rollups' FOR UPDATE"
+_LOCK = "SELECT name FROM orchestra_etl.locks WHERE name = 'rollups' FOR UPDATE"
 _WAIT = text(_LOCK)
 _TRY = text(f"{_LOCK} SKIP LOCKED")
 
@@ -35,10 +34,10 @@ _TAKE = text(f"""
     DELETE FROM orchestra_etl.changed_groups
     WHERE id IN (
         SELECT id
-        FROM (SELECT id, dense_rank() OVER (ORDER BY hour DESC NULLS FIRST, workflow_id) AS place
+        FROM (SELECT id, dense_rank() OVER (ORDER BY hour DESC NULLS FIRST, workflow_id) AS ordinal
               FROM orchestra_etl.changed_groups AS q
               WHERE {_TRIED}) AS ranked
-        WHERE place <= :limit
+        WHERE ordinal <= :limit
     )
     RETURNING workflow_id, hour
 """)
@@ -46,7 +45,7 @@ _TAKE = text(f"""
 _WAITING = text(f"SELECT count(*) FROM orchestra_etl.changed_groups AS q WHERE {_TRIED}")
 
 _OVERDUE = text(f"""
-    SELECT count(*) FROM orchestra_etl.changed_groups AS q WHERE {_TRIED} AND since < now() - interval '{RETRY} seconds'
+    SELECT count(*) FROM orchestra_etl.changed_groups AS q WHERE {_TRIED} AND queued_at < now() - interval '{RETRY} seconds'
 """)
 
 _PUT_BACK = text("""

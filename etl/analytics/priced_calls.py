@@ -119,17 +119,17 @@ _BEYOND = text("""
 
 _CALL = f"""
     FROM (
-        SELECT s.id, s.run_id, s.node_id, u.model, u.outcome, u.used, u.tells_usage, s.service_tier, s.reported_cost,
+        SELECT s.id, s.run_id, s.node_id, u.model, u.outcome, u.used, u.has_usage, s.service_tier, s.reported_cost,
                orchestra.context_tier((u.used).input_tokens) AS context_tier,
                COALESCE(s.start_time, r.start_time, r.first_seen_at) AS time, s.absent_since IS NOT NULL AS is_absent,
-               orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.tells_usage) AS is_call
+               orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.has_usage) AS is_call
         FROM orchestra.steps AS s
         JOIN orchestra.runs AS r ON r.id = s.run_id
         CROSS JOIN LATERAL (
             SELECT COALESCE(s.response_model, s.request_model) AS model,
                    orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
                    orchestra.plausible_usage(raw.used) AS used,
-                   orchestra.tells_usage(raw.used, s.total_tokens, s.reported_cost) AS tells_usage
+                   orchestra.has_usage(raw.used, s.total_tokens, s.reported_cost) AS has_usage
             FROM (SELECT CAST(ROW({", ".join(f"s.{kind.name}" for kind in KINDS)}) AS orchestra.usage) AS used) AS raw
         ) AS u
         WHERE s.id = :step_id
@@ -141,7 +141,7 @@ _CALL = f"""
 _EXPLAINED = text(f"""
     SELECT c.id, c.run_id, c.node_id, c.model, CAST(c.time AT TIME ZONE 'UTC' AS date),
            COALESCE(c.service_tier, '{STANDARD}'), (c.used).input_tokens, c.is_call,
-           orchestra.is_unmetered(c.outcome, c.is_call, c.tells_usage, c.used), c.is_absent, c.reported_cost,
+           orchestra.is_unmetered(c.outcome, c.is_call, c.has_usage, c.used), c.is_absent, c.reported_cost,
            EXISTS (SELECT FROM orchestra.prices AS o WHERE o.model = c.model),
            {", ".join(f"p.{name}" for name in COLUMNS)}
     {_CALL}

@@ -84,7 +84,7 @@ def _gathered(
     added += [_sum(one) for one in sums]
     return f"""
         SELECT workflow_id, {when},
-               CAST(row_number() OVER (PARTITION BY workflow_id, {when} ORDER BY {order}) AS integer) AS place,
+               CAST(row_number() OVER (PARTITION BY workflow_id, {when} ORDER BY {order}) AS integer) AS ordinal,
                {", ".join(names)}, {", ".join(added)}, {_histogram(False)}, {_histogram(True)}
         FROM ({counted}) AS counted
         GROUP BY {keys}
@@ -104,8 +104,8 @@ def step_rollup(steps: str) -> str:
         FROM (
             SELECT counted_in AS workflow_id, date_trunc('hour', time, 'UTC') AS hour, organization_id, node_id, node_type, model,
                    outcome, duration_ms, is_call,
-                   orchestra.is_unmetered(outcome, is_call, tells_usage, used) AS is_unmetered,
-                   orchestra.is_untotalled(outcome, is_call, tells_usage, used, total_tokens) AS is_untotalled,
+                   orchestra.is_unmetered(outcome, is_call, has_usage, used) AS is_unmetered,
+                   orchestra.is_untotalled(outcome, is_call, has_usage, used, total_tokens) AS is_untotalled,
                    CASE WHEN is_call THEN service_tier END AS service_tier,
                    CASE WHEN is_call THEN orchestra.context_tier((used).input_tokens) END AS context_tier,
                    CASE WHEN is_call THEN orchestra.kinds_of(used) END AS usage_kinds,
@@ -113,13 +113,13 @@ def step_rollup(steps: str) -> str:
             FROM (
                 SELECT s.counted_in, s.time, s.organization_id, s.node_id, s.node_type, s.duration_ms, s.service_tier,
                        s.reported_cost, u.*,
-                       orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.tells_usage) AS is_call
+                       orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.has_usage) AS is_call
                 FROM {steps} AS s
                 CROSS JOIN LATERAL (
                     SELECT COALESCE(s.response_model, s.request_model) AS model,
                            orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
                            orchestra.plausible_usage(raw.used) AS used,
-                           orchestra.tells_usage(raw.used, s.total_tokens, s.reported_cost) AS tells_usage,
+                           orchestra.has_usage(raw.used, s.total_tokens, s.reported_cost) AS has_usage,
                            orchestra.total_tokens(s.input_tokens, s.output_tokens, s.total_tokens) AS total_tokens
                     FROM (SELECT {_USAGE} AS used) AS raw
                     OFFSET 0  -- or each would be worked out once for each of its uses

@@ -5,7 +5,7 @@ that changed them, and are recomputed here, whole: nothing is added up twice, an
 on the order of arrival.
 
 What a run counts outlives it: the transaction that prunes runs also adds what these count to rows
-of their own, whose `place` is below 0 and which no refresh touches. So the runs of a group may end,
+of their own, whose `ordinal` is below 0 and which no refresh touches. So the runs of a group may end,
 change or be listed at any time, and it stays right.
 
 A group that cannot be computed is put back into the queue, for later, and keeps none of the others
@@ -105,18 +105,18 @@ class _Rollup(msgspec.Struct, frozen=True):
 def _rollup(
     name: str, when: str, names: tuple[str, ...], everything: str, groups: str, some: str
 ) -> _Rollup:
-    columns = ("workflow_id", when, "place", *names, *rollup_queries.HISTOGRAMS)
+    columns = ("workflow_id", when, "ordinal", *names, *rollup_queries.HISTOGRAMS)
     return _Rollup(
         when=when,
         columns=columns,
         everything=everything,
         drop=text(f"""
             DELETE FROM orchestra.{name} AS r USING {groups}
-            WHERE r.workflow_id = g.workflow_id AND r.{when} = g.{when} AND r.place > 0
+            WHERE r.workflow_id = g.workflow_id AND r.{when} = g.{when} AND r.ordinal > 0
         """),
         compute=text(f"""
             INSERT INTO orchestra.{name} ({", ".join(columns)})
-            SELECT {", ".join(columns)} FROM ({some}) AS computed ORDER BY workflow_id, {when}, place
+            SELECT {", ".join(columns)} FROM ({some}) AS computed ORDER BY workflow_id, {when}, ordinal
         """),
     )
 
@@ -126,16 +126,15 @@ def _keeping(
 ) -> TextClause:
     """Adds what removed runs or steps count to the rows of their groups that stay."""
     shown = ", ".join(columns)
-    place = columns.index("place")
-    kept = ", ".join((*columns[:place], "-place", *columns[place + 1 :]))
+    ordinal = columns.index("ordinal")
+    kept = ", ".join((*columns[:ordinal], "-ordinal", *columns[ordinal + 1 :]))
     return text(f"""
         WITH new AS MATERIALIZED (
             SELECT {shown} FROM ({removed}) AS r
-            WHERE hour >= COALESCE((SELECT frozen_until FROM orchestra_etl.retention), '-infinity')
-              AND {changed_groups.COUNTABLE}
+            WHERE {changed_groups.COUNTABLE}
         ), old AS (
             DELETE FROM orchestra.{name} AS r USING (SELECT DISTINCT workflow_id, hour FROM new) AS g
-            WHERE r.workflow_id = g.workflow_id AND r.hour = g.hour AND r.place < 0
+            WHERE r.workflow_id = g.workflow_id AND r.hour = g.hour AND r.ordinal < 0
             RETURNING {", ".join("r." + column for column in columns)}
         )
         INSERT INTO orchestra.{name} ({shown})
@@ -186,8 +185,6 @@ _GROUPS_OF_RUNS = text(f"""
     WHERE {changed_groups.COUNTABLE}
 """)
 
-_FROZEN_UNTIL = text("SELECT frozen_until FROM orchestra_etl.retention")
-
 _DROP_FAILURES = text(f"""
     DELETE FROM orchestra.step_failures AS f
     USING {_GROUPS}
@@ -211,8 +208,6 @@ class RefreshReport(msgspec.Struct):
 
     groups: int = 0
     """Groups recomputed."""
-    frozen: int = 0
-    """Groups left as they were: retention froze them in a version that did not keep what pruned runs count."""
     rows: int = 0
     """Rows of the rollups written."""
     failures: int = 0
@@ -226,7 +221,7 @@ class RefreshReport(msgspec.Struct):
 
     def add(self, other: RefreshReport) -> None:
         """Go on from what this one did."""
-        for name in ("groups", "frozen", "rows", "failures"):
+        for name in ("groups", "rows", "failures"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.waiting, self.stuck, self.busy = other.waiting, other.stuck, other.busy
 
@@ -245,20 +240,19 @@ def refresh(connection: Connection, limit: int = BATCH) -> RefreshReport:
         return RefreshReport(busy=True)
     # A whole batch, however dense its hours: one that is always cut off would never get anywhere.
     allow_long(connection)
-    taken = changed_groups.take(connection, limit)
-    groups = _not_frozen(connection, taken)
-    done = RefreshReport(groups=len(groups), frozen=len(taken) - len(groups))
-    if len(taken) == 1:
+    groups = changed_groups.take(connection, limit)
+    done = RefreshReport(groups=len(groups))
+    if len(groups) == 1:
         try:
             with connection.begin_nested():
-                _compute(connection, groups, taken, done)
+                _compute(connection, groups, done)
         except Exception as error:
             if not is_database_error(error) or is_transient(error):
                 raise
             done = RefreshReport()
-            _put_back(connection, taken[0], sqlstate(error))
-    elif taken:
-        _compute(connection, groups, taken, done)
+            _put_back(connection, groups[0], sqlstate(error))
+    elif groups:
+        _compute(connection, groups, done)
     done.waiting = changed_groups.waiting(connection)
     done.stuck = len(changed_groups.stuck(connection))
     return done
@@ -274,21 +268,13 @@ def _put_back(connection: Connection, group: Group, cause: str | None) -> None:
     changed_groups.put_back(connection, group, cause)
 
 
-def _not_frozen(connection: Connection, groups: Sequence[Group]) -> list[Group]:
-    frozen_until = connection.execute(_FROZEN_UNTIL).scalar_one_or_none()
-    return [group for group in groups if frozen_until is None or group.hour >= frozen_until]
-
-
-def _compute(
-    connection: Connection, groups: Sequence[Group], around: Sequence[Group], done: RefreshReport
-) -> None:
-    """Rewrite these groups, and the days of those `around`; count in `done` what is written."""
+def _compute(connection: Connection, groups: Sequence[Group], done: RefreshReport) -> None:
+    """Write these groups anew, and their days; count in `done` what is written."""
     wanted = {
         "workflow_ids": [group.workflow_id for group in groups],
         "hours": [group.hour for group in groups],
     }
-    # Hours that are left as they are still are there to be added up.
-    days = sorted({(group.workflow_id, group.hour.astimezone(UTC).date()) for group in around})
+    days = sorted({(group.workflow_id, group.hour.astimezone(UTC).date()) for group in groups})
     wanted_days = {
         "workflow_ids": [workflow_id for workflow_id, _ in days],
         "days": [day for _, day in days],
@@ -307,14 +293,13 @@ def keeping_counts(connection: Connection, run_ids: Sequence[str]) -> Iterator[N
     The caller holds the lock under which rollups are written (`changed_groups.wait_for_lock`).
     """
     parameters = {"run_ids": list(run_ids)}
-    found = [
+    groups = sorted(
         Group(row.workflow_id, row.hour) for row in connection.execute(_GROUPS_OF_RUNS, parameters)
-    ]
-    groups = sorted(_not_frozen(connection, found))
+    )
     connection.execute(_KEEP_STEPS, parameters)
     connection.execute(_KEEP_RUNS, parameters)
     yield
-    _compute(connection, groups, groups, RefreshReport())
+    _compute(connection, groups, RefreshReport())
 
 
 def drain(

@@ -16,7 +16,7 @@ from etl.database_errors import is_database_error, is_transient, sqlstate
 
 def _differing(name: str, when: str, columns: tuple[str, ...], everything: str) -> str:
     shown = ", ".join(columns)
-    stored = f"orchestra.{name}" + (" WHERE place > 0" if "place" in columns else "")
+    stored = f"orchestra.{name}" + (" WHERE ordinal > 0" if "ordinal" in columns else "")
     return f"""
         SELECT DISTINCT workflow_id, {when} AS at, '{name}' AS what
         FROM (
@@ -41,17 +41,15 @@ _HOURLY_DIFFERENCES = " UNION ALL ".join(
 )
 _DAILY_DIFFERENCES = _differing("step_rollup_daily", DAILY.when, DAILY.columns, DAILY.everything)
 
-# One statement and so one snapshot: what waits in the queue is known to differ. Days are never
-# frozen: they are what their hours say.
+# One statement and so one snapshot: what waits in the queue is known to differ.
 _VERIFY = text(f"""
     SELECT workflow_id, at, string_agg(what, ', ' ORDER BY what) AS what
     FROM (
         SELECT DISTINCT d.workflow_id, date_trunc('hour', d.at, 'UTC') AS at, d.what
         FROM ({_HOURLY_DIFFERENCES}) AS d
-        WHERE date_trunc('hour', d.at, 'UTC') >= COALESCE((SELECT frozen_until FROM orchestra_etl.retention), '-infinity')
-          AND NOT EXISTS (
-              SELECT FROM orchestra_etl.changed_groups AS q
-              WHERE q.workflow_id = d.workflow_id AND q.hour = date_trunc('hour', d.at, 'UTC'))
+        WHERE NOT EXISTS (
+            SELECT FROM orchestra_etl.changed_groups AS q
+            WHERE q.workflow_id = d.workflow_id AND q.hour = date_trunc('hour', d.at, 'UTC'))
         UNION ALL
         SELECT workflow_id, CAST(at AS timestamp) AT TIME ZONE 'UTC', what FROM ({_DAILY_DIFFERENCES}) AS d
     ) AS found
@@ -91,7 +89,7 @@ class VerificationReport(msgspec.Struct, frozen=True):
 
 
 def verify(connection: Connection) -> VerificationReport:
-    """Compute everything that is not frozen and does not wait in the queue, and compare; changes nothing."""
+    """Recompute everything that is not queued, and compare it with what is stored; change nothing."""
     allow_long(connection)
     queue = (
         changed_groups.stuck(connection),

@@ -54,10 +54,6 @@ def refresh(
     typer.echo(
         f"{counted(done.groups, 'group')} computed with {counted(done.rows, 'row')} and {counted(done.failures, 'failure')}"
     )
-    if done.frozen:
-        typer.echo(
-            f"{counted(done.frozen, 'group')} left as they were: their runs were pruned by an earlier version"
-        )
     if done.stuck:
         typer.echo(
             f"{counted(done.stuck, 'group')} cannot be computed: see `orchestra-etl rollups verify`"

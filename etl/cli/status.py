@@ -125,7 +125,7 @@ def _print_workflow(one: WorkflowStatus) -> None:
         state(one.verdict),
         sep="",
     )
-    newest, sweep = one.freshness.newest_run, one.freshness.last_complete_sweep
+    newest, sweep = one.freshness.newest_run_start, one.freshness.swept_at
     rows: list[tuple[str, str | Text]] = [
         (
             "newest run",
@@ -137,7 +137,7 @@ def _print_workflow(one: WorkflowStatus) -> None:
             "last sweep",
             "none complete yet"
             if sweep is None
-            else f"complete {span(one.freshness.last_complete_sweep_age)} ago, {counted(one.headroom.new_runs or 0, 'new run')}",
+            else f"complete {span(one.freshness.swept_age)} ago, {counted(one.headroom.new_runs or 0, 'new run')}",
         ),
         ("coverage", _coverage(one.coverage)),
         ("headroom", _headroom(one)),
@@ -145,7 +145,7 @@ def _print_workflow(one: WorkflowStatus) -> None:
         (
             "runs",
             f"{one.runs.open:,} open, {one.runs.final:,} final, {one.runs.stale:,} stale, {one.runs.gone:,} gone"
-            + (f" ({one.runs.gone_unread:,} of them never read)" if one.runs.gone_unread else "")
+            + (f" ({one.runs.lost:,} of them never read)" if one.runs.lost else "")
             + (f", {one.runs.removed:,} erased or pruned" if one.runs.removed else ""),
         ),
     ]
@@ -176,12 +176,12 @@ def _print_workflow(one: WorkflowStatus) -> None:
 
 
 def _coverage(coverage: Coverage) -> str:
-    if coverage.until is None:
+    if coverage.complete_until is None:
         return "not known: no sweep has been complete yet"
-    until = instant(coverage.until)
+    until = instant(coverage.complete_until)
     text = f"complete until {until}, none of the runs is stored yet"
-    if coverage.since is not None:
-        text = f"complete from {instant(coverage.since)} until {until}"
+    if coverage.complete_since is not None:
+        text = f"complete from {instant(coverage.complete_since)} until {until}"
     exceptions = []
     if coverage.conflicting_runs:
         exceptions.append(
@@ -201,18 +201,18 @@ def _coverage(coverage: Coverage) -> str:
 
 def _headroom(one: WorkflowStatus) -> str:
     room = one.headroom
-    if room.listable is None:
+    if room.listed_runs is None:
         return "not known: the list has not been walked whole yet"
-    text = f"the list shows {counted(room.listable, 'run')}"
+    text = f"the list shows {counted(room.listed_runs, 'run')}"
     if not room.window_full or room.new_runs is None:
         runs = one.runs
         known = runs.open + runs.final + runs.stale + runs.gone + runs.removed
-        if known > room.listable:
+        if known > room.listed_runs:
             # New runs came since, or it shows others no longer: the next walk of the whole list
             # will tell.
-            return f"the list showed {counted(room.listable, 'run')} when it was last walked whole; {known:,} are known now"
+            return f"the list showed {counted(room.listed_runs, 'run')} when it was last walked whole; {known:,} are known now"
         return f"{text}, all that is known"
-    return f"{text}, the last sweep found {room.new_runs:,} new ({100 * room.new_runs / max(room.listable, 1):.0f} %)"
+    return f"{text}, the last sweep found {room.new_runs:,} new ({100 * room.new_runs / max(room.listed_runs, 1):.0f} %)"
 
 
 def _lag(one: WorkflowStatus) -> str:

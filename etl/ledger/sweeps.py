@@ -47,7 +47,7 @@ _BEGIN = text("""
         leased_until = excluded.leased_until,
         started_at = excluded.started_at
     WHERE s.leased_until IS NULL OR s.leased_until < now()
-    RETURNING fencing_token, watermark, now() AS begun_at, completed_at, reconciled_at
+    RETURNING fencing_token, watermark, now() AS begun_at, swept_at, reconciled_at
 """)
 
 _WATERMARK_SIZE = text("""
@@ -84,7 +84,7 @@ _MEMBERS = text("""
     JOIN orchestra_etl.sweeps AS s ON s.workflow_id = d.workflow_id
     WHERE d.run_id = ANY (CAST(:ids AS text[]))
       AND d.workflow_id = :workflow_id
-      AND d.reason = 'id_conflict' AND d.step_id IS NULL AND d.first_seen_at <= s.completed_at
+      AND d.reason = 'id_conflict' AND d.step_id IS NULL AND d.first_seen_at <= s.swept_at
 """)
 
 # A page asks for a newer read of a run where its row differs from the one last seen and was
@@ -154,7 +154,7 @@ _COMPLETE = text("""
     UPDATE orchestra_etl.sweeps
     SET watermark = fencing_token,
         leased_until = NULL,
-        completed_at = now(),
+        swept_at = now(),
         reconciled_at = CASE WHEN :whole_list THEN :begun_at ELSE reconciled_at END,
         listed_runs = CASE WHEN :to_the_end THEN :listed ELSE listed_runs END,
         known_runs = CASE WHEN :to_the_end
@@ -179,7 +179,7 @@ _ABANDON = text("""
 
 _COUNT_OTHERS = text("""
     SELECT count(*) FROM orchestra_etl.sweeps
-    WHERE completed_at IS NOT NULL AND workflow_id <> ALL (CAST(:workflows AS text[]))
+    WHERE swept_at IS NOT NULL AND workflow_id <> ALL (CAST(:workflows AS text[]))
 """)
 
 _NEXT_EXPIRY = text("""
@@ -238,7 +238,7 @@ def begin(connection: Connection, workflow_id: str, *, lease: float, count_to: i
         token=row.fencing_token,
         begun_at=row.begun_at,
         watermark_size=size,
-        last_complete=row.completed_at,
+        last_complete=row.swept_at,
         reconciled_at=row.reconciled_at,
     )
 

@@ -25,7 +25,7 @@ _IS_KNOWN = text(f"""
     SELECT EXISTS (SELECT FROM orchestra.workflows
                    WHERE id = :id AND (name IS NOT NULL OR description IS NOT NULL OR labels <> '{{}}'))
         OR EXISTS (SELECT FROM orchestra.workflow_versions WHERE workflow_id = :id)
-        OR EXISTS (SELECT FROM orchestra_etl.sweeps WHERE workflow_id = :id AND completed_at IS NOT NULL)
+        OR EXISTS (SELECT FROM orchestra_etl.sweeps WHERE workflow_id = :id AND swept_at IS NOT NULL)
         OR EXISTS (SELECT FROM orchestra_etl.run_ledger AS l WHERE l.workflow_id = :id AND NOT {requests.ASKED_FOR})
 """)
 
@@ -46,52 +46,41 @@ _DESCRIBED = text("""
     WHERE (COALESCE(w.name, excluded.name), excluded.description) IS DISTINCT FROM (w.name, w.description)
 """)
 
+# A workflow can change while its version and graph stay the same: a version keeps the date with
+# which it was first seen. A date to come says nothing.
 _VERSION = text("""
-    INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, graph)
-    SELECT :id, now(), CAST(:version AS text), CAST(:graph AS jsonb)
+    INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph, api_updated_at)
+    SELECT :id, now(), CAST(:version AS text), CAST(:graph AS jsonb),
+           CASE WHEN CAST(:updated_at AS timestamptz) <= now() THEN CAST(:updated_at AS timestamptz) END
     WHERE NOT EXISTS (
         SELECT FROM (
             SELECT v.version, v.graph FROM orchestra.workflow_versions AS v
-            WHERE v.workflow_id = :id ORDER BY v.observed_at DESC LIMIT 1
+            WHERE v.workflow_id = :id ORDER BY v.first_seen_at DESC LIMIT 1
         ) AS last
         WHERE (last.version, last.graph) IS NOT DISTINCT FROM (CAST(:version AS text), CAST(:graph AS jsonb)))
     ON CONFLICT DO NOTHING
-""")
-
-# The version just appended, or one that was appended without a date: a workflow that was last
-# changed before it was seen in its version has been in it since that change. A row that has its
-# date keeps it: a workflow can change while its version and graph stay the same, and that makes the
-# version begin no later.
-_DATED = text("""
-    UPDATE orchestra.workflow_versions AS v
-    SET updated_at = :updated_at
-    WHERE v.workflow_id = :id
-      AND v.observed_at = (
-          SELECT max(last.observed_at) FROM orchestra.workflow_versions AS last WHERE last.workflow_id = :id)
-      AND v.updated_at IS NULL
-      AND v.observed_at >= :updated_at
-      AND (v.version, v.graph) IS NOT DISTINCT FROM (CAST(:version AS text), CAST(:graph AS jsonb))
 """)
 
 _GRAPHS = text("""
     SELECT DISTINCT ON (workflow_id) workflow_id, graph
     FROM orchestra.workflow_versions
     WHERE graph IS NOT NULL
-    ORDER BY workflow_id, observed_at DESC
+    ORDER BY workflow_id, first_seen_at DESC
 """)
 
 # A few at a time: a graph may be large, and each change of a workflow adds one.
 _ALL_GRAPHS = text("""
-    SELECT workflow_id, graph FROM orchestra.workflow_versions WHERE graph IS NOT NULL ORDER BY workflow_id, observed_at
+    SELECT workflow_id, graph FROM orchestra.workflow_versions WHERE graph IS NOT NULL ORDER BY workflow_id, first_seen_at
 """).execution_options(yield_per=10)
 
 _DESCRIPTION_DUE = text("""
     SELECT NOT EXISTS (
-        SELECT FROM orchestra_etl.described WHERE at > now() - make_interval(secs => :every))
+        SELECT FROM orchestra_etl.workflow_refresh WHERE refreshed_at > now() - make_interval(secs => :every))
 """)
 
 _DESCRIBED_NOW = text("""
-    INSERT INTO orchestra_etl.described (id, at) VALUES (1, now()) ON CONFLICT (id) DO UPDATE SET at = excluded.at
+    INSERT INTO orchestra_etl.workflow_refresh (id, refreshed_at) VALUES (1, now())
+    ON CONFLICT (id) DO UPDATE SET refreshed_at = excluded.refreshed_at
 """)
 
 
@@ -130,9 +119,7 @@ def update_metadata(connection: Connection, workflows: Sequence[Workflow]) -> No
         )
         if workflow.version is not None or workflow.graph is not None:
             told = {"id": workflow.id, "version": workflow.version, "graph": workflow.graph}
-            connection.execute(_VERSION, told)
-            if workflow.updated_at is not None:
-                connection.execute(_DATED, {**told, "updated_at": workflow.updated_at})
+            connection.execute(_VERSION, {**told, "updated_at": workflow.updated_at})
 
 
 def graphs(connection: Connection) -> list[tuple[str, object]]:

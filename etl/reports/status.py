@@ -16,12 +16,12 @@ from etl.reports.verdict import Reason, Verdict, WatchedWorkflow, reasons_of, wo
 class Freshness(msgspec.Struct, frozen=True):
     """How new the newest data is."""
 
-    newest_run: datetime | None
+    newest_run_start: datetime | None
     """Start of the newest run that is stored."""
     newest_run_age: float | None
     """Seconds since then."""
-    last_complete_sweep: datetime | None
-    last_complete_sweep_age: float | None
+    swept_at: datetime | None
+    swept_age: float | None
     """Seconds since then."""
 
 
@@ -47,18 +47,18 @@ class CoverageGap(msgspec.Struct, frozen=True):
 
 
 class Coverage(msgspec.Struct, frozen=True):
-    """Every run that started from `since` to `until` is known, except in the gaps."""
+    """Every run from `complete_since` to `complete_until` is known, except in the gaps."""
 
-    since: datetime | None
+    complete_since: datetime | None
     """Start of the oldest run that a complete sweep listed and that is stored."""
-    until: datetime | None
+    complete_until: datetime | None
     """When the last complete sweep began; None: there was none."""
     gaps: int
     unacknowledged_gaps: int
     newest_gaps: tuple[CoverageGap, ...]
     reconciled_at: datetime | None
     """When the last walk of the whole list began, that compared it with the ledger and the tables."""
-    repaired: int
+    repaired_runs: int
     """Runs that it found read but missing from the tables, and had read again."""
     conflicting_runs: int
     """Runs that are not stored because another workflow has a run of the same id."""
@@ -68,7 +68,7 @@ class Headroom(msgspec.Struct, frozen=True):
     """How much of the listable window the last sweep found new: beyond all of it, runs are missed."""
 
     new_runs: int | None
-    listable: int | None
+    listed_runs: int | None
     """Rows that the last walk of the whole list saw."""
     window_full: bool
     """Whether more runs are known than the list shows, so that new runs push old ones out of it."""
@@ -81,7 +81,7 @@ class RunCounts(msgspec.Struct, frozen=True):
     final: int
     stale: int
     gone: int
-    gone_unread: int
+    lost: int
     """Those of `gone` that the API forgot before they were ever read."""
     removed: int
     """Erased or pruned here, on purpose."""
@@ -171,14 +171,14 @@ _WORKFLOWS = text("""
     SELECT relevant.id, w.name, now() AS at,
            COALESCE(c.open_runs, 0) AS open, COALESCE(c.final_runs, 0) AS final, COALESCE(c.stale_runs, 0) AS stale,
            COALESCE(c.gone_runs, 0) AS gone, COALESCE(c.removed_runs, 0) AS removed,
-           COALESCE(c.unread_runs, 0) AS unread, COALESCE(c.lost_runs, 0) AS gone_unread,
+           COALESCE(c.unread_runs, 0) AS unread, COALESCE(c.lost_runs, 0) AS lost,
            COALESCE(due.due, 0) AS due, due.oldest_due, due.oldest_live_due,
            c.swept_at, c.reconciled_at, c.repaired_runs, c.new_runs, c.listed_runs,
            COALESCE(c.window_full, false) AS window_full, c.complete_since, c.complete_until,
            COALESCE(c.conflicting_runs, 0) AS conflicting_runs,
            COALESCE(c.gaps, 0) AS gaps, COALESCE(c.unacknowledged_gaps, 0) AS unacknowledged_gaps,
            s.last_error, s.list_problem, s.leased_until > now() AS sweeping,
-           (SELECT max(r.start_time) FROM orchestra.runs AS r WHERE r.workflow_id = relevant.id) AS newest_run,
+           (SELECT max(r.start_time) FROM orchestra.runs AS r WHERE r.workflow_id = relevant.id) AS newest_run_start,
            (SELECT count(*) FROM orchestra_etl.run_ledger AS l
             WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0
               AND l.due_at IS NOT NULL) AS failing,
@@ -205,16 +205,16 @@ _WORKFLOWS = text("""
 
 _NEWEST_GAPS = text("""
     SELECT workflow_id, id, after_time, before_time, acknowledged_at IS NOT NULL AS acknowledged
-    FROM (SELECT *, row_number() OVER (PARTITION BY workflow_id ORDER BY id DESC) AS place FROM orchestra_etl.gaps) AS g
-    WHERE place <= 5
+    FROM (SELECT *, row_number() OVER (PARTITION BY workflow_id ORDER BY id DESC) AS ordinal FROM orchestra_etl.gaps) AS g
+    WHERE ordinal <= 5
     ORDER BY id
 """)
 
 _DRIFT = text("""
     SELECT workflow_id, subject, field, kind, found, occurrences
-    FROM (SELECT *, row_number() OVER (PARTITION BY workflow_id ORDER BY last_seen_at DESC, field) AS place
+    FROM (SELECT *, row_number() OVER (PARTITION BY workflow_id ORDER BY last_seen_at DESC, field) AS ordinal
           FROM orchestra_etl.drift) AS d
-    WHERE place <= 5
+    WHERE ordinal <= 5
     ORDER BY subject, field, kind, found
 """)
 
@@ -305,20 +305,20 @@ def _workflow(
         verdict=worst([reason.level for reason in reasons]),
         reasons=reasons,
         freshness=Freshness(
-            row.newest_run,
-            _seconds_between(row.newest_run, row.at),
+            row.newest_run_start,
+            _seconds_between(row.newest_run_start, row.at),
             row.swept_at,
             _seconds_between(row.swept_at, row.at),
         ),
         lag=Lag(row.due, row.oldest_due, row.oldest_live_due, row.unread),
         coverage=Coverage(
-            since=row.complete_since,
-            until=row.complete_until,
+            complete_since=row.complete_since,
+            complete_until=row.complete_until,
             gaps=row.gaps,
             unacknowledged_gaps=row.unacknowledged_gaps,
             newest_gaps=tuple(newest_gaps),
             reconciled_at=row.reconciled_at,
-            repaired=row.repaired_runs or 0,
+            repaired_runs=row.repaired_runs or 0,
             conflicting_runs=row.conflicting_runs,
         ),
         headroom=Headroom(row.new_runs, row.listed_runs, row.window_full),
@@ -327,7 +327,7 @@ def _workflow(
             final=row.final,
             stale=row.stale,
             gone=row.gone,
-            gone_unread=row.gone_unread,
+            lost=row.lost,
             removed=row.removed,
         ),
         failing=FailingRuns(row.failing, row.failing_run, row.failing_error),

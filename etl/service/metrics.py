@@ -48,16 +48,16 @@ _STATUS = (
     _Figure("conflicting_runs", "Runs set aside because another workflow has a run of the same id"),
     _Figure("gaps", "Gaps that nobody has acknowledged"),
     _Figure("drift", "Kinds of difference between the API's answers and its description"),
-    _Figure("list_runs", "Runs that the list showed when it was last walked whole"),
+    _Figure("listed_runs", "Runs that the list showed when it was last walked whole"),
     _Figure(
         "list_headroom_ratio",
         "Share of the run list that was not new at the last sweep; 1 while the list is not full",
     ),
     _Figure(
-        "last_complete_sweep_timestamp_seconds",
+        "swept_timestamp_seconds",
         "When the last complete sweep of the run list ended",
     ),
-    _Figure("newest_run_timestamp_seconds", "Start of the newest run that is stored"),
+    _Figure("newest_run_start_timestamp_seconds", "Start of the newest run that is stored"),
     _Figure("verdict", "What `orchestra-etl status` says: 0 ok, 1 warning, 2 failing"),
 )
 
@@ -208,11 +208,11 @@ def _one_of(counts: Callable[[], Mapping[str, int]], name: str) -> float:
 
 def _values(found: Status, one: WorkflowStatus) -> dict[str, float | None]:
     waiting_since = one.lag.oldest_live_due
-    swept, newest = one.freshness.last_complete_sweep, one.freshness.newest_run
+    swept, newest = one.freshness.swept_at, one.freshness.newest_run_start
     room = one.headroom
     headroom = None
-    if room.listable and room.new_runs is not None:
-        headroom = max(0.0, 1 - room.new_runs / room.listable) if room.window_full else 1.0
+    if room.listed_runs and room.new_runs is not None:
+        headroom = max(0.0, 1 - room.new_runs / room.listed_runs) if room.window_full else 1.0
     return {
         "open_runs": one.runs.open,
         "stale_runs": one.runs.stale,
@@ -226,9 +226,9 @@ def _values(found: Status, one: WorkflowStatus) -> dict[str, float | None]:
         "conflicting_runs": one.coverage.conflicting_runs,
         "gaps": one.coverage.unacknowledged_gaps,
         "drift": one.drift,
-        "list_runs": room.listable,
+        "listed_runs": room.listed_runs,
         "list_headroom_ratio": headroom,
-        "last_complete_sweep_timestamp_seconds": swept.timestamp() if swept is not None else None,
-        "newest_run_timestamp_seconds": newest.timestamp() if newest is not None else None,
+        "swept_timestamp_seconds": swept.timestamp() if swept is not None else None,
+        "newest_run_start_timestamp_seconds": newest.timestamp() if newest is not None else None,
         "verdict": _VERDICTS[one.verdict],
     }

@@ -52,7 +52,7 @@ workflows = Table(
         "Labels from the configuration, such as team and environment.",
         server_default=text("'{}'"),
     ),
-    now("first_seen_at", "When this workflow was first known here."),
+    now("first_seen_at", "When this workflow was first stored."),
     now("updated_at", "When this row last changed."),
     schema=ANALYTICS,
     comment="The workflows whose runs are stored.",
@@ -62,17 +62,17 @@ workflow_versions = Table(
     "workflow_versions",
     metadata,
     column("workflow_id", Id, "The workflow.", primary_key=True),
-    column("observed_at", Time, "When this version was first seen.", primary_key=True),
+    column("first_seen_at", Time, "When this version was first seen.", primary_key=True),
     column("version", Text(), "The version as the API names it."),
     column("graph", JSONB, "Nodes and edges as the API gives them."),
     column(
-        "updated_at",
+        "api_updated_at",
         Time,
-        "When the workflow had last been changed as this version was first seen, by the API: the version has been in force since "
-        "then at the latest. Null where the API does not say.",
+        "When the workflow had last changed, by the API, as this version was first seen: the version"
+        " was in force since then at the latest. Null if the API does not say.",
     ),
     schema=ANALYTICS,
-    comment="Versions of workflows in the order they were observed; append-only, but for an updated_at that becomes known later.",
+    comment="Versions of workflows in the order in which they were first seen; append-only.",
 )
 
 runs = Table(
@@ -113,7 +113,7 @@ runs = Table(
     column(
         "extra",
         JSONB,
-        "Fields the API's description does not have, and values of a wrong type, as they came.",
+        "Fields that the API's description lacks, and values of a wrong type, as received.",
     ),
     column(
         "redaction_policy",
@@ -141,7 +141,7 @@ runs = Table(
         postgresql_where=text("state IN ('pending', 'running', 'unknown')"),
     ),
     schema=ANALYTICS,
-    comment="One row a run of a workflow.",
+    comment="One row per run of a workflow.",
 )
 
 run_payloads = Table(
@@ -158,7 +158,7 @@ run_payloads = Table(
     ),
     column("note", Text(), "Why a raw column is filled, or why a value is null."),
     schema=ANALYTICS,
-    comment="What a run was given and what it gave.",
+    comment="The inputs and outputs of each run.",
 )
 
 steps = Table(
@@ -179,7 +179,7 @@ steps = Table(
         Text(),
         "model, integration, code, ...: from the graph, else from the payload's shape, else null.",
     ),
-    column("position", Integer(), "Place in the API's answer, from 0.", nullable=False),
+    column("position", Integer(), "Index in the API's response, from 0.", nullable=False),
     column("user_id", Id, "The user, as given; may be masked."),
     column("organization_id", Id, "The organisation, as given; may be masked."),
     column("status", Text(), "The status as the API gives it."),
@@ -205,50 +205,50 @@ steps = Table(
     column(
         "request_model",
         Text(),
-        "The model that was asked for (inputs.model, or as its provider names it).",
+        "The requested model (inputs.model, or the provider's own field).",
     ),
     column(
         "response_model",
         Text(),
-        "The model that answered (outputs.model, or as its provider names it).",
+        "The model that responded (outputs.model, or the provider's own field).",
     ),
     *(column(kind.name, BigInteger(), kind.comment) for kind in KINDS),
     column(
         "total_tokens",
         BigInteger(),
-        "Total tokens as reported, where that holds at least input and output; else their sum.",
+        "Total tokens as reported, if at least the sum of input and output; else that sum.",
     ),
     column(
         "usage_kinds",
         Integer(),
-        "The kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).",
+        "Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).",
     ),
     column(
         "service_tier",
         Text(),
-        "The provider's tier of service: standard, batch, flex, priority, fast or another; null where the call names none.",
+        "The provider's service tier: standard, batch, flex, priority, fast or another; null where the call names none.",
     ),
     column(
         "reported_cost",
         Numeric(),
-        "What the provider itself says that the call cost, in US dollars.",
+        "The cost in US dollars, as the provider reports it.",
     ),
     column(
         "finish_reason",
         Text(),
-        "Why the model stopped, as its provider says: stop, length, max_tokens, ... (see is_cut_off).",
+        "Why the model stopped, in its provider's words: stop, length, max_tokens, ... (see is_cut_off).",
     ),
     column("error", JSONB, "The step's error as the API gives it."),
     column(
         "reported_error",
         Text(),
-        "What the step's payload reports as an error; where its status is a success, it is a soft failure.",
+        "The error that the step's payload reports; a soft failure if its status is a success.",
     ),
     column("step_metadata", JSONB, "step_metadata as the API gives it."),
     column(
         "extra",
         JSONB,
-        "Fields the API's description does not have, and values of a wrong type, as they came.",
+        "Fields that the API's description lacks, and values of a wrong type, as received.",
     ),
     column(
         "redaction_policy",
@@ -258,13 +258,13 @@ steps = Table(
     column(
         "content_hash",
         Bytes,
-        "Hash of the step as it came; equal hashes need no write.",
+        "Hash of the step as received; equal hashes need no write.",
         nullable=False,
     ),
     column(
         "absent_since",
         Time,
-        "Since when the API's answer no longer holds this step; null while it does.",
+        "Since when the API's response no longer contains this step; null while it does.",
     ),
     now("first_seen_at", "When this step was first loaded."),
     now(
@@ -273,7 +273,7 @@ steps = Table(
     ),
     Index("steps_run_id_idx", "run_id"),
     Index("steps_workflow_id_start_time_idx", "workflow_id", "start_time"),
-    Index("steps_not_started_idx", "run_id", postgresql_where=text("start_time IS NULL")),
+    Index("steps_unstarted_idx", "run_id", postgresql_where=text("start_time IS NULL")),
     _changed("steps"),
     Index(
         "steps_error_idx",
@@ -284,7 +284,7 @@ steps = Table(
         "steps_reported_cost_idx", "start_time", postgresql_where=text("reported_cost IS NOT NULL")
     ),
     schema=ANALYTICS,
-    comment="One row a step of a run.",
+    comment="One row per step of a run.",
 )
 
 
@@ -306,8 +306,8 @@ def _payload_table(name: str, comment: str) -> Table:
     )
 
 
-inputs = _payload_table("inputs", "What each step was given.")
-outputs = _payload_table("outputs", "What each step gave.")
+inputs = _payload_table("inputs", "The inputs of each step.")
+outputs = _payload_table("outputs", "The outputs of each step.")
 
 run_requests = Table(
     "run_requests",
@@ -322,7 +322,7 @@ run_requests = Table(
         f"octet_length(workflow_id) BETWEEN 1 AND {MAX_ID_BYTES}", name="workflow_id_length"
     ),
     schema=ANALYTICS,
-    comment="A queue: insert a run here to have it tracked; the service empties it.",
+    comment="A queue: insert a run to have it tracked. The service empties it.",
 )
 
 PAYLOADS: Mapping[Table, tuple[str, ...]] = {

@@ -27,7 +27,7 @@ run_ledger = Table(
     column(
         "source",
         Text(),
-        "How the run was first heard of: list, config, track or request.",
+        "How the run was first found: list, config, track or request.",
         nullable=False,
     ),
     column(
@@ -51,7 +51,7 @@ run_ledger = Table(
         nullable=False,
         server_default=text("now()"),
     ),
-    column("listing", Bytes, "The run's row as the list gave it, until a poll has loaded it."),
+    column("listing", Bytes, "The run's row of the list, until a poll has loaded it."),
     column("listing_hash", Bytes, "Hash of the row last seen, in the list or read alone."),
     column(
         "start_time", Time, "When the run started, by the list; null where no list has shown it."
@@ -71,7 +71,7 @@ run_ledger = Table(
     column(
         "fencing_token",
         BigInteger(),
-        "Raised by every claim and by whatever asks for a newer read; a load with an older one is refused.",
+        "Raised by every claim and by every request for a newer read; a load with an older token is refused.",
         nullable=False,
         server_default=text("0"),
     ),
@@ -106,7 +106,7 @@ run_ledger = Table(
         server_default=text("0"),
     ),
     column("last_error", Text(), "Why the last read failed, in one line."),
-    column("not_found_since", Time, "Since when the API answers 404 for the steps."),
+    column("not_found_since", Time, "Since when the API returns 404 for the steps."),
     column(
         "removed_at",
         Time,
@@ -120,7 +120,7 @@ run_ledger = Table(
     ),
     Index("run_ledger_workflow_id_tracking_idx", "workflow_id", "tracking"),
     schema=OPERATIONS,
-    comment="What is known of every run, when it is due, and who holds it.",
+    comment="One row per known run: what is known of it, when it is due, and its claim.",
 )
 
 sweeps = Table(
@@ -130,7 +130,7 @@ sweeps = Table(
     column(
         "fencing_token",
         BigInteger(),
-        "Number of the sweep last begun.",
+        "Number of the latest sweep.",
         nullable=False,
         server_default=text("0"),
     ),
@@ -138,37 +138,37 @@ sweeps = Table(
     column(
         "watermark",
         BigInteger(),
-        "Number of the last complete sweep: runs listed by it or before are known without a hole.",
+        "Number of the last complete sweep: every run that it or an earlier one listed is known.",
         nullable=False,
         server_default=text("0"),
     ),
     column("started_at", Time, "When the last sweep began."),
-    column("completed_at", Time, "When a sweep was last complete."),
+    column("swept_at", Time, "When a sweep was last complete."),
     column("reconciled_at", Time, "When the last complete walk of the whole list began."),
     column("new_runs", Integer(), "Runs that the last complete sweep found new."),
     column(
         "listed_runs",
         Integer(),
-        "Rows that the last walk of the whole list saw: the listable window.",
+        "Rows of the run list at the last walk of the whole list.",
     ),
     column(
         "known_runs",
         BigInteger(),
-        "Runs that were known of the workflow by then: more than that, where the list lets go.",
+        "Runs of the workflow known at that walk; more than listed_runs if the list has dropped runs.",
     ),
     column(
         "repaired_runs",
         Integer(),
-        "Runs that the last walk of the whole list found read but missing from the tables, and had read again.",
+        "Runs that the last walk of the whole list found missing from the tables and queued for a re-read.",
     ),
     column("last_error", Text(), "Why the last sweep failed, in one line; null: it did not."),
     column(
         "list_problem",
         Text(),
-        "How the run list behaves otherwise than the API says, as the last walk to its end found; null: as it says.",
+        "How the run list deviates from the API's description, by the last walk to its end; null: it does not.",
     ),
     schema=OPERATIONS,
-    comment="The state of each workflow's walk of the run list.",
+    comment="The state of each workflow's sweeps of the run list.",
 )
 
 gaps = Table(
@@ -180,25 +180,27 @@ gaps = Table(
     column("after_time", Time, "Start of the newest run known before the gap."),
     column("before_time", Time, "Start of the oldest run listed behind the gap."),
     column("detail", Text(), "What was seen.", nullable=False),
-    column("acknowledged_at", Time, "When somebody took note of it."),
+    column("acknowledged_at", Time, "When somebody acknowledged it."),
     Index("gaps_workflow_id_idx", "workflow_id"),
     schema=OPERATIONS,
-    comment="Times in which runs may have come and gone without being listed to us.",
+    comment="Periods in which runs may have appeared and disappeared unlisted.",
 )
 
 dead_letters = Table(
     "dead_letters",
     metadata,
-    column("id", BigInteger(), "Number of the letter.", Identity(always=True), primary_key=True),
+    column(
+        "id", BigInteger(), "Number of the dead letter.", Identity(always=True), primary_key=True
+    ),
     column("workflow_id", Id, "The workflow.", nullable=False),
     column(
         "run_id",
         Id,
-        "The run; empty where the bad thing is a row of the run list without a usable id.",
+        "The run; empty for a row of the run list without a usable id.",
         nullable=False,
     ),
     column("step_id", Id, "The step, where its id is known."),
-    column("reason", Text(), "A fixed word.", nullable=False),
+    column("reason", Text(), "The reason code.", nullable=False),
     column("detail", Text(), "One sentence for the operator, without payload.", nullable=False),
     column(
         "content_hash",
@@ -209,7 +211,7 @@ dead_letters = Table(
     column(
         "body",
         Bytes,
-        "The bytes that could not be loaded; empty where redaction rules forbid to keep them.",
+        "The bytes that could not be loaded; empty if redaction rules do not allow storing them.",
         nullable=False,
     ),
     column(
@@ -217,12 +219,12 @@ dead_letters = Table(
     ),
     now("first_seen_at", "When it was first set aside."),
     now("last_seen_at", "When it was last set aside."),
-    column("resolved_at", Time, "When a later read did without it, or somebody discarded it."),
+    column("resolved_at", Time, "When a later read loaded the record, or somebody discarded it."),
     column("resolution", Text(), "loaded or discarded."),
     UniqueConstraint("workflow_id", "run_id", "reason", "content_hash"),
     Index("dead_letters_run_id_idx", "run_id", postgresql_where=text("resolved_at IS NULL")),
     schema=OPERATIONS,
-    comment="What could not be loaded, with its bytes, to be looked at and tried again.",
+    comment="Records that could not be loaded, with their bytes.",
 )
 
 drift = Table(
@@ -238,7 +240,7 @@ drift = Table(
     now("last_seen_at", "When it was last seen."),
     column("last_run_id", Id, "A run that shows it.", nullable=False),
     schema=OPERATIONS,
-    comment="Where the API's answers differ from its description.",
+    comment="Differences between the API's responses and its description.",
 )
 
 request_budget = Table(
@@ -257,14 +259,14 @@ request_budget = Table(
     comment="The request budget that all replicas share.",
 )
 
-described = Table(
-    "described",
+workflow_refresh = Table(
+    "workflow_refresh",
     metadata,
     column("id", SmallInteger(), "Always 1.", primary_key=True, autoincrement=False),
-    column("at", Time, "When GET /workflows was last asked.", nullable=False),
+    column("refreshed_at", Time, "When GET /workflows was last read.", nullable=False),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
-    comment="When the API was last asked what workflows there are.",
+    comment="When the list of workflows was last read from the API.",
 )
 
 state_map = Table(
@@ -273,12 +275,12 @@ state_map = Table(
     column(
         "status",
         Text(),
-        "A status, folded: lower case, without spaces, hyphens and underscores.",
+        "A status in lower case, without spaces, hyphens and underscores.",
         primary_key=True,
     ),
     column("state", Text(), "The state it is mapped to by the configuration.", nullable=False),
     schema=OPERATIONS,
-    comment="The configured mapping that the stored states were written by.",
+    comment="The configured mapping of statuses by which the stored states were written.",
 )
 
 redaction_policies = Table(
@@ -296,7 +298,7 @@ locks = Table(
     metadata,
     column("name", Text(), "What is locked.", primary_key=True),
     schema=OPERATIONS,
-    comment="Rows to be locked, each for one kind of work that only one process may do at a time; only the loader may lock them.",
+    comment="Rows that processes lock for work that only one may do at a time. Only the loader may lock them.",
 )
 
 retention = Table(
@@ -306,18 +308,13 @@ retention = Table(
     column(
         "payload_horizon",
         Time,
-        "Payloads of runs that ended before are pruned, and not stored again.",
+        "Payloads of runs that ended before this time are pruned, and not stored again.",
     ),
-    column("run_horizon", Time, "Runs that ended before are pruned, and not read again."),
+    column("run_horizon", Time, "Runs that ended before this time are pruned, and not read again."),
     now("updated_at", "When a horizon last moved."),
-    column(
-        "frozen_until",
-        Time,
-        "Hours before are not computed anew: their runs were pruned when what they count was not yet kept by itself.",
-    ),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
-    comment="How far back is kept; both horizons only move forward.",
+    comment="How far back data is kept. Both horizons only move forward.",
 )
 
 rebuilds = Table(
@@ -336,17 +333,17 @@ rebuilds = Table(
         "The steps up to this one, in the order of their ids, are done; null: none is.",
     ),
     column(
-        "steps", BigInteger(), "Steps read again so far.", nullable=False, server_default=text("0")
+        "steps", BigInteger(), "Steps re-read so far.", nullable=False, server_default=text("0")
     ),
     column(
         "changed",
         BigInteger(),
-        "Those of them that have changed.",
+        "Steps that changed.",
         nullable=False,
         server_default=text("0"),
     ),
-    column("started_at", Time, "When it was begun; null: it has not been."),
+    column("started_at", Time, "When it started; null: not yet."),
     column("finished_at", Time, "When all steps were done; null: not yet."),
     schema=OPERATIONS,
-    comment="How far the stored steps have been read again by newer rules (orchestra-etl rebuild).",
+    comment="Progress of re-reading stored steps by newer rules (orchestra-etl rebuild).",
 )

@@ -40,7 +40,7 @@ def _for() -> list[Column[Any]]:
         column(
             "service_tier",
             Text(),
-            "The tier of service.",
+            "The service tier.",
             primary_key=True,
             server_default=text(f"'{STANDARD}'"),
         ),
@@ -60,16 +60,20 @@ prices = Table(
     metadata,
     column("model", Id, "The model, as the rollups name it.", primary_key=True),
     *_for(),
-    column("up_to_input_tokens", Integer(), "And with no more than this; null: no limit."),
+    column(
+        "up_to_input_tokens",
+        Integer(),
+        "For calls with at most this many input tokens; null: no limit.",
+    ),
     column(
         "valid_from",
         Date(),
         "First day (UTC) of the price; 0001-01-01: no earlier one.",
         primary_key=True,
     ),
-    column("valid_until", Date(), "First day on which it holds no longer; null: open."),
-    column("provider", Text(), "Who is paid; null: not known."),
-    *_amounts("not known"),
+    column("valid_until", Date(), "First day on which it no longer applies; null: open-ended."),
+    column("provider", Text(), "The provider; null: unknown."),
+    *_amounts("unknown"),
     column(
         "source",
         Text(),
@@ -80,8 +84,8 @@ prices = Table(
     # An index entry holds 2,704 bytes, a character up to four.
     CheckConstraint("length(model) <= 500", name="model"),
     schema=ANALYTICS,
-    comment="What each model that was seen costs, by tier of service, length of the input and day;"
-    " without a row no price is known.",
+    comment="Prices of every model seen, by service tier, length of the input and day."
+    " A model without a row has no known price.",
 )
 
 price_rules = Table(
@@ -100,12 +104,12 @@ price_rules = Table(
         "First day (UTC) of the price; 0001-01-01: it always held.",
         primary_key=True,
     ),
-    column("provider", Text(), "Who is paid; null: as the defaults say."),
+    column("provider", Text(), "The provider; null: that of the defaults."),
     *_amounts("the rule does not say"),
     now("set_at", "When it was set."),
     CheckConstraint("length(model) <= 500", name="model"),
     schema=OPERATIONS,
-    comment="Prices set by command; those of the configuration go before them.",
+    comment="Price rules set by command. Rules of the configuration take precedence.",
 )
 
 resolved_prices = Table(
@@ -118,8 +122,8 @@ resolved_prices = Table(
         "Hash of the models, the rules and the version of the defaults.",
         nullable=False,
     ),
-    now("resolved_at", "When the prices were last worked out."),
+    now("resolved_at", "When the prices were last resolved."),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
-    comment="What orchestra.prices was last worked out from: while that is the same, there is nothing to do.",
+    comment="What orchestra.prices was last resolved from. While it is unchanged, nothing is to be done.",
 )

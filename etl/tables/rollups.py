@@ -27,7 +27,7 @@ from etl.usage import KINDS
 
 STEP_COUNTS = (
     ("succeeded", "Steps that succeeded."),
-    ("soft_failed", "Steps whose status is a success and that carry an error (see outcome)."),
+    ("soft_failed", "Steps with a successful status that carry an error (see outcome)."),
     ("failed", "Steps that failed."),
     ("cancelled", "Steps that were cancelled."),
     ("skipped", "Steps that were skipped."),
@@ -35,13 +35,13 @@ STEP_COUNTS = (
     ("calls", "Calls of a model (see is_call)."),
     (
         "unmetered_calls",
-        "Calls that did not say how many tokens they took, so that no price tells what they cost.",
+        "Calls that report no usage, so that their cost is unknown.",
     ),
     (
         "untotalled_calls",
-        "Calls that total_tokens does not hold: they do not say how many tokens they took.",
+        "Calls missing from total_tokens, because they report no tokens.",
     ),
-    ("reported_calls", "Calls whose provider itself says what they cost."),
+    ("reported_calls", "Calls whose provider reports a cost."),
 )
 
 PLAIN_SUMS = (
@@ -53,17 +53,14 @@ PLAIN_SUMS = (
 )
 """0 where there are no calls. The other sums are null there, which takes no space in the rows of what calls no model."""
 
-_TOLD = "of the calls that tell them; null where none does."
-_TOLD_OR_0 = "of the calls that tell them; null where there are calls and none does."
+_SUM = "Summed over the calls that report it; null if none does."
+_SUM_OR_0 = "Summed over the calls that report it; null if there are calls and none does."
 USAGE_SUMS = (
     *(
-        (
-            kind.name,
-            f"{kind.comment.removesuffix('.')}: {_TOLD_OR_0 if kind.name in PLAIN_SUMS else _TOLD}",
-        )
+        (kind.name, f"{kind.comment} {_SUM_OR_0 if kind.name in PLAIN_SUMS else _SUM}")
         for kind in KINDS
     ),
-    ("total_tokens", f"Total tokens {_TOLD_OR_0}"),
+    ("total_tokens", f"Total tokens. {_SUM_OR_0}"),
 )
 
 RUN_COUNTS = (
@@ -71,7 +68,7 @@ RUN_COUNTS = (
     ("succeeded", "Runs that succeeded."),
     (
         "soft_failed",
-        "Runs whose status is a success and that carry an error themselves, or have a step that does (see outcome).",
+        "Runs with a successful status that carry an error, or have a step that does (see outcome).",
     ),
     ("failed", "Runs that failed."),
     ("cancelled", "Runs that were cancelled."),
@@ -81,12 +78,7 @@ RUN_COUNTS = (
 
 
 def _counts(names: tuple[tuple[str, str], ...]) -> list[Column[Any]]:
-    # Columns that were added later: 0 in the groups of before.
-    defaults = {"unmetered_calls": text("0"), "untotalled_calls": text("0")}
-    return [
-        column(name, BigInteger(), comment, nullable=False, server_default=defaults.get(name))
-        for name, comment in names
-    ]
+    return [column(name, BigInteger(), comment, nullable=False) for name, comment in names]
 
 
 def _usage_sums() -> list[Column[Any]]:
@@ -95,22 +87,24 @@ def _usage_sums() -> list[Column[Any]]:
         column(
             "reported_cost",
             Numeric(),
-            "What providers themselves say that calls cost, in US dollars, of the calls that tell it; null where none does.",
+            "Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.",
         ),
     ]
 
 
-_PLACE = "Number of the row within its workflow and hour; below 0: what runs count that are pruned."
-_PLACE_OF_DAY = "Number of the row within its workflow and day."
+_ORDINAL = "Number of the row within its workflow and hour; negative: counts of pruned runs."
+_ORDINAL_IN_DAY = "Number of the row within its workflow and day."
 
 
 def _group(when: str, kind: TypeEngine[Any], comment: str) -> list[Column[Any]]:
     # Names of nodes and models may be longer than an index allows: rows are told apart by their
-    # place in the group.
+    # ordinal within the group.
     return [
         column("workflow_id", Id, "The workflow.", primary_key=True),
         column(when, kind, comment, primary_key=True),
-        column("place", Integer(), _PLACE if when == "hour" else _PLACE_OF_DAY, primary_key=True),
+        column(
+            "ordinal", Integer(), _ORDINAL if when == "hour" else _ORDINAL_IN_DAY, primary_key=True
+        ),
     ]
 
 
@@ -122,22 +116,22 @@ def _node() -> list[Column[Any]]:
         column(
             "model",
             Text(),
-            "The model that answered, else the one that was asked for; null: no model.",
+            "The model that responded, else the requested one; null: no model.",
         ),
         column(
             "service_tier",
             Text(),
-            "The provider's tier of service, of calls; null where they name none.",
+            "The provider's service tier, of calls; null where they name none.",
         ),
         column(
             "context_tier",
             Integer(),
-            "Of calls, by their input tokens: the largest of the numbers above which prices may change that they exceed, else 0.",
+            "For calls: the highest threshold of input tokens they exceed above which prices may change, else 0.",
         ),
         column(
             "usage_kinds",
             Integer(),
-            "Of calls, the kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).",
+            "For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).",
         ),
     ]
 
@@ -147,32 +141,32 @@ NODE = tuple(one.name for one in _node())
 
 
 def _histograms(counted: str) -> list[Column[Any]]:
-    rising = (
-        f"Buckets of the durations of the {counted} that succeeded (see duration_bucket), rising"
+    ascending = (
+        f"Buckets of the durations of the {counted} that succeeded (see duration_bucket), ascending"
     )
     return [
         column(
             "buckets",
             ARRAY(SmallInteger),
-            f"{rising}; without those whose times do not tell a duration.",
+            f"{ascending}; without those that have no valid duration.",
             nullable=False,
         ),
         column(
             "counts",
             ARRAY(Integer),
-            "How many of these durations each of these buckets holds.",
+            "Number of durations in each of these buckets.",
             nullable=False,
         ),
         column(
             "failed_buckets",
             ARRAY(SmallInteger),
-            f"As buckets, of the {counted} that failed or failed softly.",
+            f"Like buckets, for {counted} that failed or soft-failed.",
             nullable=False,
         ),
         column(
             "failed_counts",
             ARRAY(Integer),
-            "How many of these durations each of failed_buckets holds.",
+            "Number of durations in each of failed_buckets.",
             nullable=False,
         ),
     ]
@@ -188,7 +182,7 @@ step_rollup = Table(
     *_group(
         "hour",
         Time,
-        "The hour (UTC) in which the steps started; of those not started, the hour of their run.",
+        "The hour (UTC) in which the steps started; for steps without a start, the hour of their run.",
     ),
     *_node(),
     *_counts(STEP_COUNTS),
@@ -212,7 +206,7 @@ step_rollup_daily = Table(
     # Which models there are, found by a look at each of them instead of at each row.
     Index("step_rollup_daily_model_idx", "model", postgresql_where=text("length(model) <= 500")),
     schema=ANALYTICS,
-    comment="step_rollup by day: the same numbers, for questions about weeks and months.",
+    comment="step_rollup by day: the same figures, for queries over weeks and months.",
 )
 
 run_rollup = Table(
@@ -262,36 +256,23 @@ step_failures = Table(
     Index("step_failures_workflow_id_time_idx", "workflow_id", "time"),
     Index("step_failures_time_idx", "time"),
     schema=ANALYTICS,
-    comment="One row a step that failed or failed softly, with the kind of failure.",
+    comment="One row per step that failed or soft-failed, with the kind of failure.",
 )
 
 
-def _queue(name: str, comment: str, *more: Column[Any]) -> Table:
-    return Table(
-        name,
-        metadata,
-        column("id", BigInteger(), "Order of arrival.", Identity(always=True), primary_key=True),
-        column("workflow_id", Id, "The workflow; null: every group there is must be computed."),
-        column("hour", Time, "The hour of the runs or steps that changed; null: as workflow_id."),
-        *more,
-        schema=OPERATIONS,
-        comment=comment,
-    )
-
-
-changed_groups = _queue(
+changed_groups = Table(
     "changed_groups",
-    "A queue: the groups of the rollups whose runs or steps have changed since they were last computed.",
-    now("since", "When it was queued."),
+    metadata,
+    column("id", BigInteger(), "Order of arrival.", Identity(always=True), primary_key=True),
+    column("workflow_id", Id, "The workflow; null: every group must be computed."),
+    column("hour", Time, "The hour of the runs or steps that changed; null: see workflow_id."),
+    now("queued_at", "When it was queued."),
     column(
         "failed_at",
         Time,
-        "When its computation last failed: it is tried again a while later; null: it has not been tried.",
+        "When its computation last failed, to be retried later; null: it has not been tried.",
     ),
     column("cause", Text(), "SQLSTATE of that failure."),
-)
-
-dirty_groups = _queue(
-    "dirty_groups",
-    "Always empty: for programs of before 0009, which count steps without a start elsewhere and should compute nothing.",
+    schema=OPERATIONS,
+    comment="A queue: the rollup groups whose runs or steps have changed since they were last computed.",
 )

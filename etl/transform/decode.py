@@ -31,7 +31,7 @@ from etl.transform.scanner import (
 )
 from etl.transform.states import StateMap
 
-TRANSFORM_VERSION = 3
+TRANSFORM_VERSION = 1
 """Raise it whenever the same bytes give other records than before.
 
 It is part of `content_hash`, by which the load leaves out what is stored already: with the old

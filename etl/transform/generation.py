@@ -23,7 +23,7 @@ from etl.usage import NO_USAGE, STANDARD, Usage
 MAX_ERROR_CHARACTERS = 2_000
 """Of a reported error; the whole text stays in the payload."""
 
-# What programs write where there is no error; as in the SQL function `says_something`, which judges
+# What programs write where there is no error; as in the SQL function `is_error_text`, which judges
 # the API's own.
 _BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _NO_ERROR = re.compile(

@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION orchestra.tells_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) RETURNS boolean
+CREATE FUNCTION orchestra.has_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT num_nonnulls(
@@ -11,39 +11,39 @@ AS $$
     ) > 0
 $$;
 
-COMMENT ON FUNCTION orchestra.tells_usage(orchestra.usage, bigint, numeric) IS
-    'Whether a step says anything of what a call used or cost.';
+COMMENT ON FUNCTION orchestra.has_usage(orchestra.usage, bigint, numeric) IS
+    'Whether a step reports any usage or cost of a call.';
 
--- A code node or an integration may have an input of its own that is called model; a skipped step only says what it would ask.
-CREATE OR REPLACE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, tells_usage boolean)
+-- A code node or an integration may have an input of its own named model. A skipped step only says which model it would call.
+CREATE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, has_usage boolean)
 RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT tells_usage OR finish_reason IS NOT NULL
+    SELECT has_usage OR finish_reason IS NOT NULL
         OR (model IS NOT NULL AND COALESCE(node_type, '') NOT IN ('code', 'integration') AND state NOT IN ('pending', 'skipped'))
 $$;
 
 COMMENT ON FUNCTION orchestra.is_call(text, text, text, text, boolean) IS
-    'Whether a step called a model: it tells usage (see tells_usage) or why the model stopped, or names a model, is neither code nor an integration, and was neither skipped nor is it still to come.';
+    'Whether a step called a model: it reports usage (see has_usage) or why the model stopped, or names a model, is neither code nor an integration, and was neither skipped nor pending.';
 
--- One that failed, softly or not, and reports nothing is taken to have cost nothing; one that runs will still report.
-CREATE OR REPLACE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage)
+-- A call that failed or soft-failed and reports nothing counts as free. A running call may still report.
+CREATE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage)
 RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT is_call AND (outcome = 'succeeded' OR tells_usage) AND NOT orchestra.tells_usage(plausible, NULL, NULL)
+    SELECT is_call AND (outcome = 'succeeded' OR has_usage) AND NOT orchestra.has_usage(plausible, NULL, NULL)
 $$;
 
 COMMENT ON FUNCTION orchestra.is_unmetered(text, boolean, boolean, orchestra.usage) IS
     'Whether a step, given its outcome, is a call of a model of which no plausible usage of any kind is known, so that no price tells what it cost.';
 
--- What is charged by its duration, its pages or its searches has no tokens to tell.
-CREATE OR REPLACE FUNCTION orchestra.is_untotalled(
-    outcome text, is_call boolean, tells_usage boolean, plausible orchestra.usage, total_tokens bigint
+-- Calls charged by duration, pages or searches report no tokens.
+CREATE FUNCTION orchestra.is_untotalled(
+    outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint
 ) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT is_call AND (outcome = 'succeeded' OR tells_usage) AND total_tokens IS NULL
+    SELECT is_call AND (outcome = 'succeeded' OR has_usage) AND total_tokens IS NULL
        AND (num_nonnulls(plausible.audio_ms, plausible.document_pages, plausible.search_units) = 0
             OR num_nonnulls(plausible.input_tokens, plausible.output_tokens) > 0)
 $$;
@@ -51,8 +51,8 @@ $$;
 COMMENT ON FUNCTION orchestra.is_untotalled(text, boolean, boolean, orchestra.usage, bigint) IS
     'Whether a step, given its outcome, is a call of a model whose total tokens (see total_tokens) are not known. One that is charged by time, pages or searches, and tells no tokens, took none.';
 
--- Without what stands between words: MAX_TOKENS, FinishReason.MAX_TOKENS and max-tokens are one. Not what a filter or a person stopped.
-CREATE OR REPLACE FUNCTION orchestra.is_cut_off(finish_reason text) RETURNS boolean
+-- Ignores separators: MAX_TOKENS, FinishReason.MAX_TOKENS and max-tokens are the same. Stops by a filter or a person do not count.
+CREATE FUNCTION orchestra.is_cut_off(finish_reason text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT regexp_replace(lower(finish_reason COLLATE "C"), '[^a-z]', '', 'g') ~ ('^(finishreason|stopreason|reason)?('

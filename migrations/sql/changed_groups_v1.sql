@@ -1,9 +1,9 @@
--- By triggers, whoever writes: a load, an erasure, a changed state map, a person, a release from before this one.
--- As the owner: what may change steps and runs need not be allowed to write here.
--- A group is a workflow's hour. A run counts in the hour of its start, or in which it was first seen; a step in that of its own
--- start, or where its run counts, if it has none. A step that reports an error also makes its run a soft failure.
--- The runs that are looked up are locked until the transaction ends: else one that is being moved to another hour would be looked
--- up where it no longer is, and its new hour be computed before this transaction is there to be seen.
+-- Triggers queue the groups of every write: by a load, an erasure, a changed state map or a person. They run as the schema's owner,
+-- so that writers of steps and runs need no rights on the queue.
+-- A group is an hour of a workflow. A run counts in the hour of its start, else in that in which it was first seen; a step in the
+-- hour of its start, else in that of its run. A step with an error may also make its run a soft failure.
+-- The trigger locks the runs that it looks up until the transaction ends. Otherwise a run that moves to another hour meanwhile could
+-- be looked up in its old hour, and its new hour be computed before this transaction is visible.
 CREATE FUNCTION orchestra_etl.mark_steps() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -12,12 +12,12 @@ DECLARE
     more text[];
 BEGIN
     IF TG_OP <> 'INSERT' THEN
-        run_ids := ARRAY(SELECT DISTINCT run_id FROM before WHERE reported_error IS NOT NULL OR start_time IS NULL);
+        run_ids := ARRAY(SELECT DISTINCT run_id FROM before WHERE error IS NOT NULL OR reported_error IS NOT NULL OR start_time IS NULL);
         INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
         SELECT DISTINCT workflow_id, date_trunc('hour', start_time, 'UTC') FROM before WHERE start_time IS NOT NULL;
     END IF;
     IF TG_OP <> 'DELETE' THEN
-        more := ARRAY(SELECT DISTINCT run_id FROM after WHERE reported_error IS NOT NULL OR start_time IS NULL);
+        more := ARRAY(SELECT DISTINCT run_id FROM after WHERE error IS NOT NULL OR reported_error IS NOT NULL OR start_time IS NULL);
         run_ids := run_ids || more;
         INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
         SELECT DISTINCT workflow_id, date_trunc('hour', start_time, 'UTC') FROM after WHERE start_time IS NOT NULL;
@@ -49,17 +49,17 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE TRIGGER mark_inserted AFTER INSERT ON orchestra.steps
+CREATE TRIGGER mark_inserted AFTER INSERT ON orchestra.steps
     REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
-CREATE OR REPLACE TRIGGER mark_updated AFTER UPDATE ON orchestra.steps
+CREATE TRIGGER mark_updated AFTER UPDATE ON orchestra.steps
     REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
-CREATE OR REPLACE TRIGGER mark_deleted AFTER DELETE ON orchestra.steps
+CREATE TRIGGER mark_deleted AFTER DELETE ON orchestra.steps
     REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
-CREATE OR REPLACE TRIGGER mark_inserted AFTER INSERT ON orchestra.runs
+CREATE TRIGGER mark_inserted AFTER INSERT ON orchestra.runs
     REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_runs();
-CREATE OR REPLACE TRIGGER mark_updated AFTER UPDATE ON orchestra.runs
+CREATE TRIGGER mark_updated AFTER UPDATE ON orchestra.runs
     REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_runs();
-CREATE OR REPLACE TRIGGER mark_deleted AFTER DELETE ON orchestra.runs
+CREATE TRIGGER mark_deleted AFTER DELETE ON orchestra.runs
     REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_runs();
 
 COMMENT ON FUNCTION orchestra_etl.mark_steps() IS 'Queues the rollup groups of steps that are written, before and after.';

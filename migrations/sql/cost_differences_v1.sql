@@ -1,5 +1,5 @@
--- An index holds the steps that report a cost.
-CREATE OR REPLACE VIEW orchestra.cost_differences AS
+-- An index covers the steps that report a cost.
+CREATE VIEW orchestra.cost_differences AS
 SELECT called.time,
        called.workflow_id,
        COALESCE(w.name, called.workflow_id) AS workflow_name,
@@ -52,12 +52,12 @@ COMMENT ON COLUMN orchestra.cost_differences.organization_id IS 'The organisatio
 COMMENT ON COLUMN orchestra.cost_differences.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.cost_differences.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.cost_differences.node_id IS 'The node.';
-COMMENT ON COLUMN orchestra.cost_differences.model IS 'The model that answered, else the one that was asked for; null where none is named.';
-COMMENT ON COLUMN orchestra.cost_differences.provider IS 'Whose price the cost is by; null where there is none.';
-COMMENT ON COLUMN orchestra.cost_differences.service_tier IS 'The provider''s tier of service; null where the call names none, and the price is that of standard.';
-COMMENT ON COLUMN orchestra.cost_differences.usage_kinds IS 'The kinds of usage that are charged at a price of their own, a bit each (see usage_kinds).';
-COMMENT ON COLUMN orchestra.cost_differences.cost IS 'What it cost by the prices of its day (UTC); null where there is none for all that it used.';
+COMMENT ON COLUMN orchestra.cost_differences.model IS 'The model that responded, else the requested one; null if none is named.';
+COMMENT ON COLUMN orchestra.cost_differences.provider IS 'The provider whose price applies; null if there is none.';
+COMMENT ON COLUMN orchestra.cost_differences.service_tier IS 'The provider''s service tier; null where the call names none, and the price is that of standard.';
+COMMENT ON COLUMN orchestra.cost_differences.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.cost_differences.cost IS 'Cost by the prices of its day (UTC); null if anything it used has no price.';
 COMMENT ON COLUMN orchestra.cost_differences.currency IS 'The currency of cost; null without cost.';
-COMMENT ON COLUMN orchestra.cost_differences.reported_cost IS 'What the provider itself says that it cost, in US dollars.';
+COMMENT ON COLUMN orchestra.cost_differences.reported_cost IS 'The cost in US dollars, as the provider reports it.';
 COMMENT ON COLUMN orchestra.cost_differences.difference IS 'cost minus reported_cost; null without a cost in US dollars.';
-COMMENT ON COLUMN orchestra.cost_differences.ratio IS 'cost by reported_cost; null without a cost in US dollars, or where the reported one is 0.';
+COMMENT ON COLUMN orchestra.cost_differences.ratio IS 'cost divided by reported_cost; null without a cost in US dollars, or if reported_cost is 0.';

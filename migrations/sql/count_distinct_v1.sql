@@ -1,6 +1,6 @@
--- PostgreSQL sorts all rows by all columns of a grouping for count(DISTINCT …): 0.8 s for 160,000 failures by kind. Collected by an
--- ordinary aggregate, only the values of each group are sorted: 0.15 s.
-CREATE OR REPLACE FUNCTION orchestra.count_distinct(items text[]) RETURNS bigint
+-- For count(DISTINCT ...) PostgreSQL sorts all rows by all columns of a grouping: 0.8 s for 160,000 failures by kind. This aggregate
+-- collects the values and sorts them group by group: 0.15 s.
+CREATE FUNCTION orchestra.count_distinct(items text[]) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT count(DISTINCT item COLLATE "C") FROM unnest(items) AS i (item) $$;
 

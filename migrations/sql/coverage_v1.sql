@@ -9,16 +9,24 @@ WITH counted AS (
            count(*) FILTER (WHERE tracking IN ('erased', 'pruned')) AS removed
     FROM orchestra_etl.run_ledger
     GROUP BY workflow_id
+), conflicting AS (
+    -- A dead letter without a step is about the run itself. Discarding it changes nothing.
+    SELECT workflow_id, count(*) AS runs
+    FROM orchestra_etl.dead_letters AS d
+    WHERE reason = 'id_conflict' AND step_id IS NULL
+      AND NOT EXISTS (SELECT FROM orchestra_etl.run_ledger AS l WHERE l.run_id = d.run_id AND l.workflow_id = d.workflow_id)
+    GROUP BY workflow_id
 ), relevant AS (
     SELECT workflow_id FROM counted
     UNION SELECT workflow_id FROM orchestra_etl.sweeps
+    UNION SELECT workflow_id FROM conflicting
 )
 SELECT relevant.workflow_id,
        w.name AS workflow_name,
        oldest.start_time AS complete_since,
-       -- A sweep vouches for what had started before it began. The last one begun is the last complete one exactly
-       -- where it began before that was complete; otherwise only the end of the complete one is still known.
-       CASE WHEN s.watermark > 0 THEN LEAST(s.started_at, s.completed_at) END AS complete_until,
+       -- A sweep covers every run that started before the sweep began. The latest sweep is the last complete one if it began before
+       -- swept_at; otherwise only the end of the complete one is known.
+       CASE WHEN s.watermark > 0 THEN LEAST(s.started_at, s.swept_at) END AS complete_until,
        gaps.all AS gaps,
        gaps.unacknowledged AS unacknowledged_gaps,
        COALESCE(counted.known, 0) AS known_runs,
@@ -30,16 +38,18 @@ SELECT relevant.workflow_id,
        COALESCE(counted.stale, 0) AS stale_runs,
        COALESCE(counted.gone, 0) AS gone_runs,
        COALESCE(counted.removed, 0) AS removed_runs,
-       s.completed_at AS swept_at,
+       s.swept_at,
        s.reconciled_at AS reconciled_at,
        s.repaired_runs AS repaired_runs,
        s.new_runs AS new_runs,
        s.listed_runs AS listed_runs,
-       -- Where more runs are known than the list shows, new runs push old ones out of it.
-       COALESCE(counted.known > s.listed_runs, false) AS window_full
+       -- If the list showed fewer runs than were known, new runs push old ones out of it.
+       COALESCE(s.known_runs > s.listed_runs, false) AS window_full,
+       COALESCE(conflicting.runs, 0) AS conflicting_runs
 FROM relevant
 LEFT JOIN orchestra.workflows AS w ON w.id = relevant.workflow_id
 LEFT JOIN counted ON counted.workflow_id = relevant.workflow_id
+LEFT JOIN conflicting ON conflicting.workflow_id = relevant.workflow_id
 LEFT JOIN orchestra_etl.sweeps AS s ON s.workflow_id = relevant.workflow_id
 LEFT JOIN LATERAL (
     SELECT r.start_time
@@ -66,12 +76,12 @@ COMMENT ON VIEW orchestra.coverage IS
 COMMENT ON COLUMN orchestra.coverage.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.coverage.workflow_name IS 'Its name.';
 COMMENT ON COLUMN orchestra.coverage.complete_since IS 'Start of the oldest stored run that a complete sweep listed.';
-COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began: every run from complete_since to here is known, except in the gaps.';
-COMMENT ON COLUMN orchestra.coverage.gaps IS 'Times in which runs may have come and gone unlisted.';
-COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Those that nobody has taken note of yet.';
+COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began: every run from complete_since to this time is known, except in gaps and except conflicting_runs.';
+COMMENT ON COLUMN orchestra.coverage.gaps IS 'Periods in which runs may have appeared and disappeared unlisted.';
+COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Gaps that nobody has acknowledged.';
 COMMENT ON COLUMN orchestra.coverage.known_runs IS 'Runs in the ledger.';
 COMMENT ON COLUMN orchestra.coverage.read_runs IS 'Runs whose steps have been read at least once.';
-COMMENT ON COLUMN orchestra.coverage.unread_runs IS 'Runs that are known and were never read so far.';
+COMMENT ON COLUMN orchestra.coverage.unread_runs IS 'Known runs that were never read.';
 COMMENT ON COLUMN orchestra.coverage.lost_runs IS 'Runs that the API forgot before they were ever read.';
 COMMENT ON COLUMN orchestra.coverage.open_runs IS 'Runs that are still polled.';
 COMMENT ON COLUMN orchestra.coverage.final_runs IS 'Runs that will not change.';
@@ -80,7 +90,8 @@ COMMENT ON COLUMN orchestra.coverage.gone_runs IS 'Runs that the API no longer h
 COMMENT ON COLUMN orchestra.coverage.removed_runs IS 'Runs that were erased or pruned here.';
 COMMENT ON COLUMN orchestra.coverage.swept_at IS 'When a sweep was last complete.';
 COMMENT ON COLUMN orchestra.coverage.reconciled_at IS 'When the last complete walk of the whole list began.';
-COMMENT ON COLUMN orchestra.coverage.repaired_runs IS 'Runs that this walk found read but missing from the tables, and had read again.';
+COMMENT ON COLUMN orchestra.coverage.repaired_runs IS 'Runs that this walk found missing from the tables and queued for a re-read.';
 COMMENT ON COLUMN orchestra.coverage.new_runs IS 'Runs that the last complete sweep found new.';
-COMMENT ON COLUMN orchestra.coverage.listed_runs IS 'Rows that the last walk of the whole list saw: the listable window.';
-COMMENT ON COLUMN orchestra.coverage.window_full IS 'Whether more runs are known than the list shows, so that new runs push old ones out of it.';
+COMMENT ON COLUMN orchestra.coverage.listed_runs IS 'Rows of the run list at the last walk of the whole list.';
+COMMENT ON COLUMN orchestra.coverage.window_full IS 'Whether the last walk of the whole list saw fewer runs than were known: new runs then push old ones out of the list.';
+COMMENT ON COLUMN orchestra.coverage.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id.';

@@ -1,11 +1,13 @@
--- For several percentiles of the same rows: PostgreSQL merges them once for all calls of the aggregate with the same arguments.
--- The state is the result: at n how many durations bucket n holds; null where none.
-CREATE OR REPLACE FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) RETURNS bigint[]
+-- For several percentiles of the same rows: PostgreSQL merges the rows once for all calls with the same arguments.
+-- The state is the result: element n is the number of durations in bucket n, or null.
+CREATE FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
 BEGIN
-    FOR place IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
-        state[buckets[place]] := COALESCE(state[buckets[place]], 0) + counts[place];
+    FOR ordinal IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
+        IF buckets[ordinal] >= 0 AND counts[ordinal] > 0 THEN
+            state[buckets[ordinal]] := COALESCE(state[buckets[ordinal]], 0) + counts[ordinal];
+        END IF;
     END LOOP;
     RETURN state;
 END
@@ -14,7 +16,7 @@ $$;
 COMMENT ON FUNCTION orchestra.duration_histogram_add(bigint[], smallint[], integer[]) IS
     'A part of the aggregate duration_histogram: takes in a stored histogram.';
 
-CREATE OR REPLACE FUNCTION orchestra.duration_histogram_merge(one bigint[], other bigint[]) RETURNS bigint[]
+CREATE FUNCTION orchestra.duration_histogram_merge(one bigint[], other bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
 BEGIN
@@ -30,7 +32,7 @@ $$;
 COMMENT ON FUNCTION orchestra.duration_histogram_merge(bigint[], bigint[]) IS
     'A part of the aggregate duration_histogram: joins what parallel workers have counted.';
 
-CREATE OR REPLACE AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer[]) (
+CREATE AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer[]) (
     SFUNC = orchestra.duration_histogram_add,
     STYPE = bigint[],
     INITCOND = '{}',
@@ -41,7 +43,7 @@ CREATE OR REPLACE AGGREGATE orchestra.duration_histogram(buckets smallint[], cou
 COMMENT ON AGGREGATE orchestra.duration_histogram(smallint[], integer[]) IS
     'Stored histograms of durations, merged: how many durations each bucket holds, by its number. For histogram_quantile.';
 
-CREATE OR REPLACE FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) RETURNS double precision
+CREATE FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) RETURNS double precision
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 DECLARE

@@ -12,12 +12,12 @@ COMMENT ON FUNCTION orchestra.duration_bucket(double precision) IS
 
 CREATE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$ SELECT CASE WHEN bucket > 0 THEN exp((bucket - 0.5::double precision) * 0.03922071315328133) ELSE 0.5 END $$;
+AS $$ SELECT CASE WHEN bucket > 0 THEN exp((LEAST(bucket, 18096) - 0.5::double precision) * 0.03922071315328133) ELSE 0.5 END $$;
 
 COMMENT ON FUNCTION orchestra.bucket_duration(integer) IS
     'The geometric middle of a bucket in milliseconds: at most 2 % off every duration in it. Half a millisecond for bucket 0.';
 
--- The state: at 0 the wanted quantile, at n + 1 how many durations bucket n holds.
+-- The state: element 0 is the wanted quantile, element n + 1 the number of durations in bucket n.
 CREATE FUNCTION orchestra.duration_quantile_add(
     state double precision[], bucket integer, count bigint, q double precision
 ) RETURNS double precision[]
@@ -30,7 +30,9 @@ BEGIN
         END IF;
         state[0] := q;
     END IF;
-    IF bucket IS NOT NULL AND count IS NOT NULL THEN
+    -- There are no buckets below 0, and no double above bucket 18096.
+    IF bucket >= 0 AND count > 0 THEN
+        bucket := LEAST(bucket, 18096);
         state[bucket + 1] := COALESCE(state[bucket + 1], 0) + count;
     END IF;
     RETURN state;
@@ -105,8 +107,10 @@ BEGIN
         END IF;
         state[0] := q;
     END IF;
-    FOR place IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
-        state[buckets[place] + 1] := COALESCE(state[buckets[place] + 1], 0) + counts[place];
+    FOR ordinal IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
+        IF buckets[ordinal] >= 0 AND counts[ordinal] > 0 THEN
+            state[buckets[ordinal] + 1] := COALESCE(state[buckets[ordinal] + 1], 0) + counts[ordinal];
+        END IF;
     END LOOP;
     RETURN state;
 END

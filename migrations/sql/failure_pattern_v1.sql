@@ -1,7 +1,7 @@
--- Codes are the numbers that tell kinds of failures apart. They are found first, and their digits replaced by characters of
--- Unicode's private use, which nothing below takes for digits; at the end they become digits again.
--- Only the beginning is folded, which tells what went wrong: a message may hold a whole document.
-CREATE OR REPLACE FUNCTION orchestra.failure_pattern(message text) RETURNS text
+-- Codes are numbers that distinguish kinds of failures. The function finds them first and hides their digits as characters of
+-- Unicode's private use area, which no later pattern takes for digits. At the end it turns them into digits again.
+-- Only the beginning of a message is used: it says what went wrong, and a message may contain a whole document.
+CREATE FUNCTION orchestra.failure_pattern(message text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 DECLARE
@@ -9,7 +9,7 @@ DECLARE
     hidden CONSTANT text := U&'\E010\E011\E012\E013\E014\E015\E016\E017\E018\E019';
     code CONSTANT text := U&'\\1\E000\\2\E001';
     separated CONSTANT text := '[ "'']*(?:[:=#]|is|was)?[ "'']*[[(]?["'']?';
-    -- Not a quantity, nor the beginning of a longer number or word.
+    -- Neither a quantity nor the beginning of a longer number or word.
     ends CONSTANT text := '(?![[:alnum:]_]|[.,:][0-9]| ?%|[ -]?(?:ms|s|sec|secs|seconds?|minutes?|hours?|days?|bytes?|[kmgt]i?b|rows?|'
         || 'records?|items?|files?|tokens?|times|results?|attempts?|retries|requests?|characters?|chars?)\M)';
     months CONSTANT text := '(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*';
@@ -17,8 +17,8 @@ DECLARE
     clock CONSTANT text := '[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?(?:Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})\M)?';
     pattern text := translate(left(message, 4000), hidden || U&'\E000\E001', '');
 BEGIN
-    -- Keys lose their quotes; so does what stands under a key that tells the kind of failure, so that its words stay; and a status
-    -- line, as clients quote it.
+    -- Keys lose their quotes. So do values under a key that names the kind of failure, so that their words stay, and quoted status
+    -- lines.
     pattern := regexp_replace(pattern, '["'']([[:alpha:]][[:alnum:]_.-]{0,40})["'']: *', '\1: ', 'g');
     pattern := regexp_replace(pattern,
         '\m(code|detail|error|message|msg|reason|status|title|type): "((?:[^"\\]|\\.)*)"', '\1: \2', 'g');
@@ -26,7 +26,7 @@ BEGIN
         '\m(code|detail|error|message|msg|reason|status|title|type): ''((?:[^''\\]|\\.)*)''', '\1: \2', 'g');
     pattern := regexp_replace(pattern, '(["''])([1-5][0-9]{2} [A-Z][A-Za-z -]{1,40})\1', '\2', 'g');
 
-    -- Who, when and where.
+    -- Users, times and addresses.
     pattern := regexp_replace(pattern, '(://)[^/@[:space:]]+@', '\1<user>@', 'g');
     pattern := regexp_replace(pattern, '[[:alnum:]](?:[[:alnum:]._%+''-]*[[:alnum:]_+-])?@[[:alpha:]][[:alnum:].-]*[[:alnum:]]', '<email>', 'g');
     pattern := regexp_replace(pattern, '(/(?:home|Users)/)[^/:"''[:space:]]+', '\1<user>', 'g');
@@ -42,7 +42,7 @@ BEGIN
     pattern := regexp_replace(pattern,
         '\+[0-9][0-9 ().-]{6,18}[0-9]|(?<![[:alnum:]])\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}\M', '<phone>', 'g');
 
-    -- Codes: SQLSTATEs; those behind a word for them; HTTP's; those of a maker's own, such as ORA-00001.
+    -- Codes: SQLSTATEs; numbers behind a word for a code; those of HTTP; those of a vendor, such as ORA-00001.
     pattern := regexp_replace(pattern, '(\msql[ _-]?state[ :="''([]{0,4})([0-9A-Z]{5})\M', code, 'gi');
     pattern := regexp_replace(pattern, '(\merror [0-9]+ \(|\[)([0-9A-Z]{5})(?=\)|\] ?\[)', code, 'gi');
     pattern := regexp_replace(pattern, '(\merror:? )([0-9A-Z]{5})(?=:)', code, 'g');
@@ -64,7 +64,7 @@ BEGIN
     INTO pattern
     FROM regexp_split_to_table(pattern, U&'[\E000\E001]') WITH ORDINALITY AS p (part, number);
 
-    -- Every other quoted text goes, one that the cut has left open included.
+    -- All other quoted texts, including one that the cut has left open.
     pattern := regexp_replace(pattern,
         '\\["''][^"''\\]*\\["'']|"(?:[^"\\]|\\.)*"|`[^`]*`|“[^”]*”|«[^»]*»|(?<![[:alnum:]])[''‘](?:[^''’\\]|\\.)*[''’](?![[:alnum:]])',
         '<text>', 'g');
@@ -72,7 +72,7 @@ BEGIN
         pattern := regexp_replace(pattern, '["`“«][^"`”»]*$|(?<![[:alnum:]])[''‘][^''’]*$', '<text>');
     END IF;
 
-    -- Ids: UUIDs; hexadecimal numbers; words of letters and digits that are long, or stand behind a prefix such as req_.
+    -- Ids: UUIDs; hexadecimal numbers; long words of letters and digits, or such words behind a prefix such as req_.
     pattern := regexp_replace(pattern, '[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}', '<id>', 'g');
     pattern := regexp_replace(pattern, '(?<![[:alnum:]])(?:0[xX][0-9a-fA-F]+|(?=[[:alnum:]]*[0-9])(?=[[:alnum:]]*[[:alpha:]])'
         || '(?:[0-9a-fA-F]{8,}|[[:alnum:]]{16,}))(?![[:alnum:]])', '<id>', 'g');

@@ -13,8 +13,8 @@ SELECT f.time,
 FROM orchestra.step_failures AS f
 LEFT JOIN orchestra.workflows AS w ON w.id = f.workflow_id;
 
-COMMENT ON VIEW orchestra.failures IS 'One row a step that failed or failed softly, with the kind of failure.';
-COMMENT ON COLUMN orchestra.failures.time IS 'When the step started; when it was first seen, if it has no start.';
+COMMENT ON VIEW orchestra.failures IS 'One row per step that failed or soft-failed, with the kind of failure.';
+COMMENT ON COLUMN orchestra.failures.time IS 'When the step started; when its run did, or was first seen, if it has no start.';
 COMMENT ON COLUMN orchestra.failures.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.failures.workflow_name IS 'Its name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.failures.organization_id IS 'The organisation, as given; may be masked.';

@@ -1,7 +1,8 @@
--- usual: MATERIALIZED, or it might be computed once for each run.
+-- MATERIALIZED: otherwise PostgreSQL may compute `usual` once per run.
 CREATE VIEW orchestra.open_runs AS
 WITH usual AS MATERIALIZED (
-    SELECT workflow_id, orchestra.duration_quantile(buckets, counts, 0.95) AS p95_ms
+    SELECT workflow_id, COALESCE(orchestra.duration_quantile(buckets, counts, 0.95),
+                                 orchestra.duration_quantile(failed_buckets, failed_counts, 0.95)) AS p95_ms
     FROM orchestra.workflow_hourly
     WHERE hour >= now() - interval '30 days'
     GROUP BY workflow_id
@@ -24,7 +25,7 @@ FROM (
     SELECT r.id AS run_id, r.workflow_id, r.organization_id, r.user_id, r.state, r.tracking, r.start_time,
            CAST(extract(epoch FROM now() - COALESCE(r.start_time, r.first_seen_at)) * 1000 AS double precision) AS age_ms
     FROM orchestra.runs AS r
-    WHERE r.state IN ('pending', 'running', 'unknown') AND r.tracking <> 'final'
+    WHERE r.state IN ('pending', 'running', 'unknown') AND r.tracking NOT IN ('final', 'gone')
 ) AS unfinished
 LEFT JOIN orchestra.workflows AS w ON w.id = unfinished.workflow_id
 LEFT JOIN usual ON usual.workflow_id = unfinished.workflow_id
@@ -36,18 +37,18 @@ LEFT JOIN LATERAL (
     WHERE run_id = unfinished.run_id AND absent_since IS NULL
 ) AS s ON true;
 
-COMMENT ON VIEW orchestra.open_runs IS 'Runs that have not ended, against what is usual for their workflow.';
+COMMENT ON VIEW orchestra.open_runs IS 'Runs that have not ended, compared with the usual duration of their workflow. Runs that the API no longer has are left out.';
 COMMENT ON COLUMN orchestra.open_runs.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.open_runs.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.open_runs.workflow_name IS 'The workflow''s name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.open_runs.organization_id IS 'The organisation, as given; may be masked.';
 COMMENT ON COLUMN orchestra.open_runs.user_id IS 'The user, as given; may be masked.';
 COMMENT ON COLUMN orchestra.open_runs.state IS 'pending, running or unknown.';
-COMMENT ON COLUMN orchestra.open_runs.tracking IS 'open: still polled; stale: given up as open; gone: the API no longer has it.';
+COMMENT ON COLUMN orchestra.open_runs.tracking IS 'open: still polled; stale: given up as open.';
 COMMENT ON COLUMN orchestra.open_runs.start_time IS 'When it started; null where it has not.';
 COMMENT ON COLUMN orchestra.open_runs.age_ms IS 'Milliseconds since it started, or was first seen if not started.';
-COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS 'What 95 % of the workflow''s runs of the last 30 days took no longer than, in milliseconds; null where none has ended.';
-COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether it is older than that.';
+COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS '95th percentile of the durations of the workflow''s successful runs of the last 30 days, in milliseconds; of its failed runs if none succeeded; null if none has ended.';
+COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether age_ms exceeds usual_p95_ms.';
 COMMENT ON COLUMN orchestra.open_runs.steps IS 'Its steps so far.';
-COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Those of them that have ended.';
+COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Steps that have ended.';
 COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: none runs.';

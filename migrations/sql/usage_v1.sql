@@ -1,23 +1,17 @@
--- Functions take and give usage as one value. A type is not replaced by running this again: it is made once.
-DO $$
-BEGIN
-    IF to_regtype('orchestra.usage') IS NULL THEN
-        CREATE TYPE orchestra.usage AS (
-            input_tokens bigint, cached_input_tokens bigint, cache_write_tokens bigint, cache_write_1h_tokens bigint,
-            input_audio_tokens bigint, cached_audio_tokens bigint, input_image_tokens bigint, cached_image_tokens bigint,
-            input_video_tokens bigint, output_tokens bigint, reasoning_tokens bigint, output_audio_tokens bigint,
-            output_image_tokens bigint, output_video_tokens bigint, citation_tokens bigint, other_tokens bigint,
-            web_searches bigint, file_searches bigint, tool_uses bigint, audio_ms bigint, document_pages bigint,
-            search_units bigint, unread_quantities bigint
-        );
-    END IF;
-END
-$$;
+-- Functions take and return usage as one value.
+CREATE TYPE orchestra.usage AS (
+    input_tokens bigint, cached_input_tokens bigint, cache_write_tokens bigint, cache_write_1h_tokens bigint,
+    input_audio_tokens bigint, cached_audio_tokens bigint, input_image_tokens bigint, cached_image_tokens bigint,
+    input_video_tokens bigint, output_tokens bigint, reasoning_tokens bigint, output_audio_tokens bigint,
+    output_image_tokens bigint, output_video_tokens bigint, citation_tokens bigint, other_tokens bigint,
+    web_searches bigint, file_searches bigint, tool_uses bigint, audio_ms bigint, document_pages bigint,
+    search_units bigint, unread_quantities bigint
+);
 
-COMMENT ON TYPE orchestra.usage IS 'How much a call of a model used, of each kind of usage; null where it does not tell.';
+COMMENT ON TYPE orchestra.usage IS 'The usage of a model call, by kind; null if the call does not report the kind.';
 
 -- Published prices change above these numbers of input tokens.
-CREATE OR REPLACE FUNCTION orchestra.context_tier(input_tokens bigint) RETURNS integer
+CREATE FUNCTION orchestra.context_tier(input_tokens bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT CASE WHEN input_tokens <= 32000 THEN 0
@@ -34,10 +28,10 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION orchestra.context_tier(bigint) IS
-    'The largest of the numbers of input tokens above which published prices change that a call exceeds, or 0; null for null.';
+    'The highest threshold of input tokens that a call exceeds above which published prices change, or 0; null for null.';
 
--- Parts never exceed what contains them, but in rows that were stored before the kinds were told apart.
-CREATE OR REPLACE FUNCTION orchestra.plausible_usage(used orchestra.usage) RETURNS orchestra.usage
+-- Parts must not exceed what contains them.
+CREATE FUNCTION orchestra.plausible_usage(used orchestra.usage) RETURNS orchestra.usage
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT CAST(ROW(
@@ -62,7 +56,7 @@ $$;
 COMMENT ON FUNCTION orchestra.plausible_usage(orchestra.usage) IS
     'Usage as reported, without numbers that are not plausible (see token_count); no more cached input than input, and no more reasoning than output.';
 
-CREATE OR REPLACE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
+CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT CAST(ROW(
@@ -99,7 +93,7 @@ $$;
 COMMENT ON FUNCTION orchestra.charged(orchestra.usage) IS
     'What is charged at the price of each kind of usage: its quantity without its parts that have prices of their own, never below 0. Nothing is counted twice.';
 
-CREATE OR REPLACE FUNCTION orchestra.kinds_of(used orchestra.usage) RETURNS integer
+CREATE FUNCTION orchestra.kinds_of(used orchestra.usage) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT CASE WHEN (orchestra.charged(used)).input_tokens > 0 THEN 1 ELSE 0 END
@@ -128,9 +122,9 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION orchestra.kinds_of(orchestra.usage) IS
-    'The kinds of usage of which something is charged, a bit each: the usage_kinds of a step.';
+    'Bit mask of the kinds of usage with a charged quantity: the usage_kinds of a step.';
 
-CREATE OR REPLACE FUNCTION orchestra.usage_kinds(usage_kinds integer) RETURNS text[]
+CREATE FUNCTION orchestra.usage_kinds(usage_kinds integer) RETURNS text[]
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
     SELECT ARRAY(

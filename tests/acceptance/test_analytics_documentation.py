@@ -54,7 +54,7 @@ class World:
             query(url, "SELECT * FROM orchestra.runs"),
             query(url, "SELECT * FROM orchestra.steps WHERE absent_since IS NULL"),
             {row["id"]: row for row in query(url, "SELECT * FROM orchestra.workflows")},
-            query(url, "SELECT * FROM orchestra.workflow_versions ORDER BY observed_at"),
+            query(url, "SELECT * FROM orchestra.workflow_versions ORDER BY first_seen_at"),
             query(url, "SELECT * FROM orchestra.prices"),
         )
 
@@ -147,14 +147,14 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
     yield f"UPDATE orchestra.runs SET end_time = end_time + (end_time - start_time) * 200 WHERE workflow_id = '{invoices}'"
     yield "UPDATE orchestra.runs SET user_id = CASE WHEN id < '5' THEN 'ana' WHEN id < 'b' THEN 'ben' END"
     # A version that dates from before it was seen, and two without a date.
-    yield "UPDATE orchestra.workflow_versions SET updated_at = NULL, observed_at = now() - interval '20 days'"
+    yield "UPDATE orchestra.workflow_versions SET api_updated_at = NULL, first_seen_at = now() - interval '20 days'"
     for workflow_id, days, dated in (
         (jokes, 3, "NULL"),
         (triage, 2, "now() - interval '5 days'"),
         (twin, 4, "NULL"),
     ):
         yield (
-            "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, updated_at)"
+            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, api_updated_at)"
             f" VALUES ('{workflow_id}', now() - interval '{days} days', '2', {dated})"
         )
     # Runs that failed while none of their steps did: two for one reason, one too early, one whose

@@ -268,6 +268,6 @@ def test_on_a_terminal_of_80_columns(home: Path) -> None:
     assert any(
         re.fullmatch(r"loading the backlog [━╸╺ ]+ \d+/\d+ +runs 0:00:\d\d", line) for line in shown
     )
-    assert any(re.fullmatch(r"workflow +┃runs ┃good ┃.* ┃ *tokens *", line) for line in shown)
+    assert any(re.fullmatch(r"workflow +┃runs ┃ *ok ┃.* ┃ *tokens *", line) for line in shown)
     assert not any("…" in line for line in shown)
     assert processes_in(home) == []

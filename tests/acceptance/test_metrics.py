@@ -75,7 +75,7 @@ def scraped(
             wait_until(
                 lambda: (
                     scrape(port).total("due_runs") == 0
-                    and scrape(port).total("newest_run_timestamp_seconds") > 0
+                    and scrape(port).total("newest_run_start_timestamp_seconds") > 0
                 )
             )
             yield scrape(port), simulator
@@ -102,9 +102,9 @@ def test_figures_are_those_of_the_database_and_the_server(
             "SELECT extract(epoch FROM max(start_time))::float AS at FROM orchestra.runs WHERE workflow_id = %s",
             workflow_id,
         )
-        assert found.value("newest_run_timestamp_seconds", workflow=workflow_id) == pytest.approx(
-            newest["at"]
-        )
+        assert found.value(
+            "newest_run_start_timestamp_seconds", workflow=workflow_id
+        ) == pytest.approx(newest["at"])
         assert found.value("verdict", workflow=workflow_id) == 0
         assert found.value("sweeps_total", workflow=workflow_id, complete="true") >= 1
         for name in ("dead_letters", "gaps", "failing_runs", "stale_runs", "lag_seconds"):

@@ -20,24 +20,12 @@ from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.acceptance.test_command import _environment, started
 from tests.conftest import ROOT
+from tests.later_revision import LATER, add_revision
 from tests.oracle import differences
 from tests.support import configuration, environment, query, wait_until
 
-LATER = f"{int(schema.head()) + 1:04}"
-REVISION = f'''
-import sqlalchemy as sa
-from alembic import op
-
-revision = "{LATER}"
-down_revision = "{schema.head()}"
-branch_labels = depends_on = None
-
-
-def upgrade() -> None:
-    op.add_column("steps", sa.Column("added_later", sa.Text()), schema="orchestra")
-'''
-CONTRACTS = f"""    op.execute("UPDATE orchestra_etl.alembic_version SET oldest_program = '{LATER}'")
-"""
+ADDS_A_COLUMN = "ALTER TABLE orchestra.steps ADD COLUMN added_later text"
+CONTRACTS = f"UPDATE orchestra_etl.alembic_version SET oldest_program = '{LATER}'"
 
 
 class Program:
@@ -82,13 +70,11 @@ def this(variables: dict[str, str]) -> Program:
     return Program(ROOT, variables)
 
 
-def later(folder: Path, variables: Mapping[str, str], *, contracts: bool) -> Program:
-    """The next version, whose revision excludes this one where it `contracts`."""
+def later(folder: Path, variables: Mapping[str, str], *more: str) -> Program:
+    """The next version, whose revision runs these statements, too."""
     for part in ("etl", "migrations", "config"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "migrations" / "versions" / f"{LATER}_later.py").write_text(
-        REVISION + (CONTRACTS if contracts else "")
-    )
+    add_revision(folder / "migrations", [ADDS_A_COLUMN, *more])
     return Program(folder, variables)
 
 
@@ -101,7 +87,7 @@ def test_the_schema_goes_first(
 ) -> None:
     """Services of this version go on while the schema is upgraded, and more of them may start."""
     url, [workflow_id] = variables["DATABASE_URL"], history.workflow_ids
-    after = later(tmp_path / "later", variables, contracts=False)
+    after = later(tmp_path / "later", variables)
     assert this("db", "upgrade").returncode == 0
     with started("serve", variables=variables) as serving:
         wait_until(lambda: _stored(url) == 30)
@@ -128,7 +114,7 @@ def test_the_program_goes_first(
 ) -> None:
     """The later version works on the schema as it is, says so, and works on with it upgraded."""
     url, [workflow_id] = variables["DATABASE_URL"], history.workflow_ids
-    after = later(tmp_path / "later", variables, contracts=False)
+    after = later(tmp_path / "later", variables)
     assert this("db", "upgrade").returncode == 0
     first = after("sync")
     assert (first.returncode, first.stderr.count("run `orchestra-etl db upgrade`")) == (0, 1)
@@ -145,7 +131,7 @@ def test_a_schema_that_has_left_this_program_behind(
     this: Program, variables: dict[str, str], tmp_path: Path
 ) -> None:
     """What the later version's revision excludes ends with one line and changes nothing."""
-    assert later(tmp_path / "later", variables, contracts=True)("db", "upgrade").returncode == 0
+    assert later(tmp_path / "later", variables, CONTRACTS)("db", "upgrade").returncode == 0
     for command in (("sync",), ("serve",), ("status",), ("db", "upgrade"), ("db", "check")):
         done = this(*command)
         assert (done.returncode, done.stdout) == (4, "")
@@ -155,27 +141,20 @@ def test_a_schema_that_has_left_this_program_behind(
     assert query(variables["DATABASE_URL"], "SELECT 1 AS one FROM orchestra_etl.run_ledger") == []
 
 
-def test_this_program_works_on_the_oldest_schema_that_it_accepts(
-    this: Program, variables: dict[str, str], history: History
+def test_the_later_program_needs_its_own_revision(
+    this: Program, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:
-    """Everything is loaded into it, with a warning; the one before is refused."""
-    url = variables["DATABASE_URL"]
-    before = max(one for one in schema._revisions() if one < schema.OLDEST_SCHEMA)
-    schema.upgrade(url, revision=before)
-    refused = this("sync")
-    assert (refused.returncode, "run `orchestra-etl db upgrade`" in refused.stderr) == (4, True)
-    schema.upgrade(url, revision=schema.OLDEST_SCHEMA)
-    done = this("sync")
-    assert (done.returncode, "schema_mismatch_found" in done.stderr) == (
-        0,
-        schema.head() != schema.OLDEST_SCHEMA,
-    )
-    for command in (
-        ("status",),
-        ("runs", "list"),
-        ("rollups", "verify"),
-        ("dead-letters", "list"),
-        ("gaps", "list"),
-    ):
-        assert this(*command).returncode == 0
-    assert differences(url, history) == []
+    """A program whose statements need a newer revision refuses an older schema in one line, and works once it is upgraded."""
+    after = later(tmp_path / "later", variables)
+    module = after.folder / "etl" / "schema.py"
+    required = f'REQUIRED_REVISION = "{schema.REQUIRED_REVISION}"'
+    assert required in module.read_text()
+    module.write_text(module.read_text().replace(required, f'REQUIRED_REVISION = "{LATER}"'))
+    assert this("db", "upgrade").returncode == 0
+    refused = after("sync")
+    assert (refused.returncode, refused.stdout) == (4, "")
+    assert refused.stderr.count("run `orchestra-etl db upgrade`") == 1
+    assert after("db", "upgrade").returncode == 0
+    done = after("sync")
+    assert (done.returncode, "schema_mismatch_found" in done.stderr) == (0, False)
+    assert differences(variables["DATABASE_URL"], history) == []

@@ -101,7 +101,11 @@ def test_the_wheel_holds_the_program_and_nothing_else(distributions: Distributio
         f"etl/migrations/sql/{path.name}" for path in (ROOT / "migrations" / "sql").glob("*.sql")
     }
     shipped = {"etl/config/etl.toml", "etl/config/etl.schema.json"}
-    others = {"etl/py.typed", "etl/migrations/script.py.mako"} | shipped
+    others = {
+        "etl/py.typed",
+        "etl/migrations/script.py.mako",
+        "etl/migrations/schema.sql",
+    } | shipped
     assert names == _python_files(ROOT / "etl") | revisions | statements | others
 
 

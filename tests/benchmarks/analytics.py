@@ -97,7 +97,7 @@ _LEDGER = """
 """
 
 _SWEEPS = """
-    INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, completed_at, listed_runs)
+    INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, swept_at, listed_runs)
     SELECT id, 1, 1, now(), now(), 100 FROM orchestra.workflows
 """
 
@@ -209,7 +209,7 @@ QUESTIONS = [
     Question("health of the pipeline", "SELECT * FROM orchestra.pipeline_health"),
     Question(
         "kinds of failures seen in 7 days",
-        """SELECT * FROM orchestra.failure_groups WHERE last_seen > now() - interval '7 days' ORDER BY steps DESC LIMIT 50""",
+        """SELECT * FROM orchestra.failure_groups WHERE last_time > now() - interval '7 days' ORDER BY steps DESC LIMIT 50""",
     ),
     Question(
         "kinds of failures counted over 7 days",

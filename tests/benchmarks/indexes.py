@@ -30,7 +30,7 @@ INDEXES = (
     "steps_workflow_id_start_time_idx",
     "steps_error_idx",
     "steps_reported_cost_idx",
-    "steps_not_started_idx",
+    "steps_unstarted_idx",
     "steps_updated_at_idx",
     "run_rollup_hour_idx",
     "step_rollup_hour_idx",

@@ -49,16 +49,16 @@ FACTS = """
                lower(replace(t.outcome_label, '-', '_')) AS outcome
         FROM timed AS t
     ), called AS (
-        SELECT u.*, orchestra.tells_usage(u.used, u.total_tokens, u.reported_cost) AS tells_usage,
+        SELECT u.*, orchestra.has_usage(u.used, u.total_tokens, u.reported_cost) AS has_usage,
                orchestra.is_call(u.state, u.node_type, u.model, u.finish_reason,
-                                 orchestra.tells_usage(u.used, u.total_tokens, u.reported_cost)) AS is_call
+                                 orchestra.has_usage(u.used, u.total_tokens, u.reported_cost)) AS is_call
         FROM used AS u
     ), priced AS (
         SELECT c.*, p AS prices, p.provider,
                CASE WHEN c.is_call THEN orchestra.call_cost(c.used, 1, p) END AS cost
         FROM called AS c
         LEFT JOIN orchestra.prices AS p
-          ON p.model = c.model AND NOT orchestra.is_unmetered(c.outcome, c.is_call, c.tells_usage, c.used)
+          ON p.model = c.model AND NOT orchestra.is_unmetered(c.outcome, c.is_call, c.has_usage, c.used)
          AND orchestra.price_applies(p, c.service_tier, orchestra.context_tier(c.input_tokens), c.at)
     ), every_step AS (
         SELECT t.*, w.name AS workflow_name, w.name || ' · ' || t.node_id AS node,
@@ -118,7 +118,7 @@ TILES = (
     Tile("overview", "Cost (USD)", "$,.2f", "SELECT sum(cost) FROM calls WHERE currency = 'USD'"),
     Tile("overview", "Open runs", ",d", "SELECT count(*) FROM open"),
     Tile("overview", "Overdue", ",d", "SELECT count(*) FROM open WHERE age_ms > usual"),
-    Tile("overview", "Behind", "passes", "SELECT min(completed_at) FROM orchestra_etl.sweeps"),
+    Tile("overview", "Behind", "passes", "SELECT min(swept_at) FROM orchestra_etl.sweeps"),
     Tile("nodes", "Steps", ",d", "SELECT count(*) FROM steps"),
     Tile("nodes", "Step success rate", ".1%", f"SELECT {RATE} FROM steps"),
     Tile("nodes", "p50 duration", "2 %", f"SELECT {_quantile(0.5)} FROM steps"),
@@ -182,10 +182,10 @@ CHARTS = (
         "Pipeline now",
         (),
         """SELECT (SELECT max(start_time) FROM every_run) AS newest_run_start,
-                  (SELECT min(completed_at) FROM orchestra_etl.sweeps) AS last_sweep_at,
+                  (SELECT min(swept_at) FROM orchestra_etl.sweeps) AS swept_at,
                   (SELECT count(*) FROM orchestra_etl.dead_letters WHERE resolved_at IS NULL) AS dead_letters,
                   (SELECT count(*) FROM orchestra_etl.gaps WHERE acknowledged_at IS NULL) AS unacknowledged_gaps,
-                  (SELECT count(*) FROM orchestra_etl.dirty_groups) AS waiting_groups""",
+                  (SELECT count(*) FROM orchestra_etl.changed_groups) AS waiting_groups""",
     ),
     Chart(
         "overview",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -10,7 +12,7 @@ import psycopg
 from alembic import command
 from sqlalchemy import Connection, text
 
-from etl import database, database_errors
+from etl import database, database_errors, schema
 from etl.database import Database
 from etl.ledger import claims, requests, sweeps
 
@@ -76,6 +78,16 @@ def no_limit_to_silence() -> None:
     """An answer may take for ever."""
     if hasattr(database, "SILENCE"):
         vars(database)["SILENCE"] = 1e6
+
+
+MIGRATIONS = "LATER_MIGRATIONS"
+"""The variable that names the folder of a later release's revisions."""
+
+
+def later_release() -> None:
+    """Have the worker upgrade to the newest revision of the folder that `MIGRATIONS` names; no guard."""
+    folder = Path(os.environ[MIGRATIONS])
+    schema._migrations = lambda: folder
 
 
 def no_upgrade_lock() -> None:

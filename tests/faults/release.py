@@ -1,9 +1,9 @@
-"""Writes the data of a populated database of this release, for the upgrades of all later ones to start from.
+"""Write the data of a populated database of this release, from which tests upgrade to later ones.
 
-To be run once a schema version is about to be followed by another: `python -m
-tests.faults.release`. It loads a small made-up history through the real command, two of whose runs
-are not listed yet, and writes `tests/faults/released/<version>.sql`, and beside it the digests of
-the files of `migrations/sql`, which from then on stay as they are.
+Run `python -m tests.faults.release` before a release. It loads a small made-up history through the
+real command, without two of its runs, and writes `tests/faults/released/<revision>.sql` and, in
+`sql.sha256`, the digests of the files of `migrations/sql`, which must not change after the release.
+While the revision is not released, delete both files and run it again after each change.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def dump(url: str) -> str:
 def freeze() -> None:
     """Write down the digests of the files of `migrations/sql` that no earlier release had."""
     digests = FOLDER / "sql.sha256"
-    frozen = digests.read_text()
+    frozen = digests.read_text() if digests.exists() else ""
     new = [path for path in sorted(SQL.glob("*.sql")) if path.name not in frozen]
     digests.write_text(
         frozen + "".join(f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in new)

@@ -234,7 +234,7 @@ def _renewed_key(found: World, log: Path, offset: int, *without: str) -> list[st
         return response
 
     def mark() -> Any:
-        return query(found.url, "SELECT watermark, completed_at FROM orchestra_etl.sweeps")
+        return query(found.url, "SELECT watermark, swept_at FROM orchestra_etl.sweeps")
 
     before, said_before = mark(), log.stat().st_size
     with changed(found.simulator, renew):

@@ -28,7 +28,7 @@ SETTINGS = {
 }
 EMPTY = """
     TRUNCATE orchestra.workflows, orchestra.workflow_versions, orchestra.runs, orchestra_etl.run_ledger, orchestra_etl.sweeps,
-             orchestra_etl.described CASCADE;
+             orchestra_etl.workflow_refresh CASCADE;
 """
 # A page and a read that take so long that both heartbeats beat.
 SLOW = [Misbehaviour(delay=0.12, endpoints=(one,), count=1) for one in ("runs", "steps")]

@@ -31,7 +31,7 @@ TIMES = {
         "steps_observed_at",
         "run_observed_at",
     ),
-    "sweeps": ("started_at", "completed_at", "reconciled_at"),
+    "sweeps": ("started_at", "swept_at", "reconciled_at"),
 }
 FIVE_MINUTES = timedelta(minutes=5)
 Disguise = Callable[[World, str], None]

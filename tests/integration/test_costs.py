@@ -380,7 +380,7 @@ def test_costs_are_worked_out_in_place(database_url: str) -> None:
             "charged",
             "price_applies",
             "is_unmetered",
-            "tells_usage",
+            "has_usage",
             "context_tier",
         ):
             assert f"{function}(" not in text, (view, function)

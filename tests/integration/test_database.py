@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
@@ -29,6 +30,7 @@ from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
 from etl.schema import check_drift, upgrade
 from tests.conftest import FAST_SETTINGS, ROOT
+from tests.later_revision import LATER, bring_later_revision
 from tests.postgres_fixture import new_home
 from tests.support import query, wait_until
 
@@ -467,10 +469,10 @@ def test_without_a_statement_timeout_nothing_is_given_up(
 
 
 @pytest.mark.parametrize(
-    ("version", "oldest"), [("9999", "9999"), ("9999", None), ("0000", "0000"), ("ffff", "9999")]
+    ("version", "oldest"), [("9999", "9999"), ("0000", "0000"), ("ffff", "9999")]
 )
 def test_a_schema_of_another_version_is_refused(
-    database: Database, database_url: str, version: str, oldest: str | None
+    database: Database, database_url: str, version: str, oldest: str
 ) -> None:
     """A revision that this program does not know can only be of a later one; neither a check nor an upgrade touches it."""
     statement = "UPDATE orchestra_etl.alembic_version SET version_num = %s, oldest_program = %s"
@@ -502,11 +504,18 @@ def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(
 
 
 def test_an_upgrade_that_replaces_a_view_does_not_meet_its_readers_crosswise(
-    empty_database_url: str,
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those who ask run_summary while an upgrade waits for an earlier reader are answered once that one is done."""
-    url = empty_database_url
-    upgrade(url, revision="0007")
+    url = database_url
+    view = (ROOT / "migrations" / "sql" / "run_summary_v1.sql").read_text()
+    bring_later_revision(
+        monkeypatch,
+        tmp_path,
+        [view.partition("COMMENT ON")[0].replace("CREATE VIEW", "CREATE OR REPLACE VIEW")],
+        # In a transaction of its own: a reader of the view locks the view first and then the table.
+        ["ALTER TABLE orchestra.workflow_versions ALTER COLUMN first_seen_at SET NOT NULL"],
+    )
     refused: list[Exception] = []
 
     def attempt(work: Callable[[], object]) -> None:
@@ -523,7 +532,7 @@ def test_an_upgrade_that_replaces_a_view_does_not_meet_its_readers_crosswise(
             query(url, f"SELECT count(*) AS n {_SESSIONS} AND wait_event_type = 'Lock'")[0]["n"]
         )
 
-    works: tuple[Callable[[], object], ...] = (lambda: upgrade(url, revision="0008"), read, read)
+    works: tuple[Callable[[], object], ...] = (lambda: upgrade(url), read, read)
     threads = [threading.Thread(target=attempt, args=(work,)) for work in works]
     with psycopg.connect(url) as reader:
         reader.execute("SELECT * FROM orchestra.run_summary LIMIT 1")
@@ -534,7 +543,7 @@ def test_an_upgrade_that_replaces_a_view_does_not_meet_its_readers_crosswise(
         thread.join()
     assert refused == []
     assert query(url, "SELECT version_num FROM orchestra_etl.alembic_version") == [
-        {"version_num": "0008"}
+        {"version_num": LATER}
     ]
 
 
@@ -559,10 +568,16 @@ def test_a_missing_schema_is_named(empty_database_url: str) -> None:
     check_drift(empty_database_url)
 
 
-def test_an_older_schema_is_named(empty_database_url: str) -> None:
+def test_an_older_schema_is_named(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A revision that this program knows, and cannot work on, asks for an upgrade."""
-    upgrade(empty_database_url, revision="0005")
-    opened = Database(empty_database_url)
+    bring_later_revision(monkeypatch, tmp_path)
+    opened = Database(database_url)
+    with capture_logs() as lines:
+        schema.check(opened)
+    assert [line["event"] for line in lines] == ["schema_of_another_version"]
+    monkeypatch.setattr(schema, "REQUIRED_REVISION", LATER)
     with pytest.raises(SchemaMismatch, match=r"older .* run `orchestra-etl db upgrade`"):
         schema.check(opened)
     opened.close()
@@ -570,12 +585,18 @@ def test_an_older_schema_is_named(empty_database_url: str) -> None:
 
 # Upgrades side by side.
 
-_UPGRADE = "import sys; from etl.schema import upgrade; upgrade(sys.argv[1])"
+_UPGRADE = """
+import sys
+from pathlib import Path
+from etl import schema
+schema._migrations = lambda: Path(sys.argv[2])
+schema.upgrade(sys.argv[1])
+"""
 
 
-def _upgrading(url: str) -> subprocess.Popen[str]:
+def _upgrading(url: str, migrations: Path = ROOT / "migrations") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", _UPGRADE, url],
+        [sys.executable, "-c", _UPGRADE, url, str(migrations)],
         cwd=ROOT,
         env=dict(os.environ),
         stderr=subprocess.PIPE,
@@ -645,14 +666,14 @@ def test_an_upgrade_cut_in_the_middle_is_made_good_by_the_next(empty_database_ur
 
 
 def test_a_waiting_upgrade_does_not_block_an_index_built_concurrently(
-    empty_database_url: str,
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CREATE INDEX CONCURRENTLY waits for every older snapshot; neither an upgrade nor one that waits for its turn holds one."""
-    url = empty_database_url
-    upgrade(url, revision="0008")
+    url = database_url
+    migrations = bring_later_revision(monkeypatch, tmp_path)
     with psycopg.connect(url) as gate:
         gate.execute(LOCK)
-        process = _upgrading(url)
+        process = _upgrading(url, migrations)
         waiting = f"SELECT 1 AS one {_SESSIONS} AND application_name = 'orchestra-etl db'"
         wait_until(lambda: query(url, waiting) != [])
         time.sleep(0.3)
@@ -668,10 +689,12 @@ def test_a_waiting_upgrade_does_not_block_an_index_built_concurrently(
     ]
 
 
-def test_a_reader_can_hold_nothing_that_an_upgrade_waits_for(empty_database_url: str) -> None:
+def test_a_reader_can_hold_nothing_that_an_upgrade_waits_for(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A login that may read takes any advisory lock it likes, and is refused the upgrade's own; the upgrade goes on."""
-    url = empty_database_url
-    upgrade(url, revision="0008")
+    url = database_url
+    bring_later_revision(monkeypatch, tmp_path)
     query(url, "CREATE ROLE idle_reader LOGIN; GRANT USAGE ON SCHEMA orchestra_etl TO idle_reader")
     query(url, "GRANT SELECT ON ALL TABLES IN SCHEMA orchestra_etl TO idle_reader")
     try:
@@ -708,7 +731,8 @@ _RAISE = "RAISE EXCEPTION 'secret' USING ERRCODE = '{}';"
     ],
 )  # fmt: skip
 def test_an_upgrade_that_fails_is_one_error(
-    empty_database_url: str,
+    database_url: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     trouble: str,
     transient: bool,
@@ -716,37 +740,39 @@ def test_an_upgrade_that_fails_is_one_error(
 ) -> None:
     """A lock, a lost connection or a refused statement in a revision is the database's trouble, told without its text."""
     monkeypatch.setattr(schema, "LOCK_PATIENCE", 0.0)
-    upgrade(empty_database_url, revision="0006")
-    query(empty_database_url, _REFUSE.format(trouble))
+    bring_later_revision(
+        monkeypatch, tmp_path, ["CREATE VIEW public.later AS SELECT 1", "DROP VIEW public.later"]
+    )
+    query(database_url, _REFUSE.format(trouble))
     with pytest.raises(DatabaseError, match=words) as failed:
-        upgrade(empty_database_url)
+        upgrade(database_url)
     assert (failed.value.exit_status, isinstance(failed.value, DatabaseUnavailable)) == (
         4,
         transient,
     )
     assert "secret" not in str(failed.value)
-    assert query(empty_database_url, "SELECT version_num FROM orchestra_etl.alembic_version") == [
-        {"version_num": "0006"}
+    assert query(database_url, "SELECT version_num FROM orchestra_etl.alembic_version") == [
+        {"version_num": "0001"}
     ]
-    query(empty_database_url, "DROP EVENT TRIGGER refuse")
-    upgrade(empty_database_url)
-    check_drift(empty_database_url)
+    query(database_url, "DROP EVENT TRIGGER refuse")
+    upgrade(database_url)
+    check_drift(database_url)
 
 
 def test_an_upgrade_that_waits_in_vain_says_so(
-    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After five minutes behind another upgrade, an upgrade ends with our own line, not with Alembic's error."""
-    upgrade(empty_database_url, revision="0008")
+    bring_later_revision(monkeypatch, tmp_path)
     late, real = [0.0], time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: real() + late[0])
     monkeypatch.setattr(time, "sleep", lambda seconds: late.append(late.pop() + 400))
-    with psycopg.connect(empty_database_url) as gate:
+    with psycopg.connect(database_url) as gate:
         gate.execute(LOCK)
         with pytest.raises(
             DatabaseError, match=r"another process upgrades this schema .* has not ended in 300 s"
         ) as waited:
-            upgrade(empty_database_url)
+            upgrade(database_url)
         assert waited.value.exit_status == 4
 
 

@@ -21,6 +21,7 @@ from etl.errors import DatabaseUnavailable
 from etl.schema import upgrade
 from etl.watchdog import LockHolder, holders_text
 from tests.command_line import command_line
+from tests.later_revision import bring_later_revision
 from tests.support import query, wait_until
 
 HOSTILE = "psql\n\x1b[31m{sslmode}"
@@ -53,10 +54,20 @@ def _revision(url: str) -> str:
     )
 
 
-def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(empty_database_url: str) -> None:
+@pytest.fixture
+def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revision that needs tables which long queries read."""
+    committed = [
+        f"ALTER TABLE orchestra.{table} ALTER COLUMN workflow_id SET NOT NULL"
+        for table in ("step_rollup", "steps")
+    ]
+    bring_later_revision(monkeypatch, tmp_path, committed=committed)
+
+
+@pytest.mark.usefixtures("later")
+def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(database_url: str) -> None:
     """While an analyst's transaction is open the upgrade says whose it is, once, writers go on, and it ends with the analyst."""
-    url = empty_database_url
-    upgrade(url, revision="0009")
+    url = database_url
     refused: list[BaseException] = []
     waits: list[float] = []
     writer = Database(url, lock_timeout=30)
@@ -77,7 +88,7 @@ def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(empty_databas
             waits.append(time.monotonic() - tried)
             time.sleep(0.05)
         assert upgrading.is_alive()
-        assert _revision(url) == "0009"
+        assert _revision(url) == "0001"
     upgrading.join(60)
     writer.close()
     assert refused == []
@@ -97,13 +108,13 @@ def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(empty_databas
     assert said[0].isprintable()
 
 
+@pytest.mark.usefixtures("later")
 @pytest.mark.parametrize("table", ["steps", "step_rollup"])
 def test_an_upgrade_that_is_held_up_for_too_long_gives_up(
-    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, table: str
+    database_url: str, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     """Its last line says for how long it tried, and who holds the lock; nothing is half done, and the next one succeeds."""
-    url = empty_database_url
-    upgrade(url, revision="0009")
+    url = database_url
     monkeypatch.setattr(schema, "LOCK_PATIENCE", 3.0)
     with (
         _analyst(url, f"SELECT count(*) FROM orchestra.{table}") as pid,
@@ -114,15 +125,22 @@ def test_an_upgrade_that_is_held_up_for_too_long_gives_up(
     assert "has waited for 3 s" in line
     assert f"pid {pid}, user postgres" in line
     assert "end that session" in line
-    assert (given_up.value.exit_status, _revision(url)) == (4, "0009")
+    assert (given_up.value.exit_status, _revision(url)) == (4, "0001")
     upgrade(url)
     assert _revision(url) == schema.head()
 
 
-def test_a_concurrent_build_that_waits_says_for_whom(empty_database_url: str) -> None:
+def test_a_concurrent_build_that_waits_says_for_whom(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An index that is built concurrently waits for old transactions, which hold no lock on its table: they are named, too."""
-    url = empty_database_url
-    upgrade(url, revision="0008")
+    url = database_url
+    build = "CREATE INDEX CONCURRENTLY later ON orchestra.steps (status)"
+    bring_later_revision(
+        monkeypatch,
+        tmp_path,
+        committed=["SET lock_timeout = '10min'", build, "SET lock_timeout = '2s'"],
+    )
     refused: list[BaseException] = []
     with capture_logs() as lines, psycopg.connect(url, application_name="old") as old:
         old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -136,10 +154,10 @@ def test_a_concurrent_build_that_waits_says_for_whom(empty_database_url: str) ->
     assert "application old" in said
 
 
-def test_another_upgrade_is_named(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("later")
+def test_another_upgrade_is_named(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upgrade that waits for its turn says within seconds whose turn it is, and in the end that it gave up on that one."""
-    url = empty_database_url
-    upgrade(url, revision="0009")
+    url = database_url
     monkeypatch.setattr(schema, "LOCK_PATIENCE", 4.0)
     with capture_logs() as lines, psycopg.connect(url, application_name="other upgrade") as gate:
         gate.execute("LOCK TABLE orchestra_etl.upgrade_lock IN EXCLUSIVE MODE")

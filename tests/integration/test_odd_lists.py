@@ -201,7 +201,7 @@ def test_a_list_without_a_run_is_complete(world: World, empty: Page) -> None:
     (swept,) = report.sweeps
     assert (swept.complete, swept.gap, swept.problem, report.exit_status) == (True, None, None, 0)
     assert world.simulator.requests["runs"] == 1
-    assert world.state()["completed_at"] is not None
+    assert world.state()["swept_at"] is not None
 
 
 @pytest.mark.parametrize("empty", EMPTY, ids=str)

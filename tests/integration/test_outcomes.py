@@ -81,7 +81,7 @@ def test_the_load_and_the_database_judge_one_text_alike(database_url: str) -> No
         "{\x0b}",
         "[\x1c]",
     ]
-    sql = "SELECT t, orchestra.says_something(t) AS said FROM unnest(CAST(%s AS text[])) AS u (t)"
+    sql = "SELECT t, orchestra.is_error_text(t) AS said FROM unnest(CAST(%s AS text[])) AS u (t)"
     found = {row["t"]: row["said"] for row in query(database_url, sql, texts)}
     assert found == {text: generation.is_error(text) for text in texts}
     nothing = {text for text, said in found.items() if not said}
@@ -118,7 +118,7 @@ def test_a_large_error_costs_no_time(database_url: str) -> None:
             assert row == (False,)
         for blanks in (" ", '"', "-", "{", "'. "):
             [row] = connection.execute(
-                "SELECT orchestra.says_something(%s)", [blanks * 500_000 + "x"]
+                "SELECT orchestra.is_error_text(%s)", [blanks * 500_000 + "x"]
             ).fetchall()
             assert row == (True,)
 

@@ -20,7 +20,6 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from etl import schema
 from etl.admin import rebuild
 from etl.database import Database
 from etl.ledger import rebuilds
@@ -31,6 +30,7 @@ from etl.transform.generation import REMOVED_ERROR
 from etl.transform.reread import COLUMNS
 from tests.command_line import Command, command_line
 from tests.conftest import ROOT
+from tests.later_revision import bring_later_revision
 from tests.provider_bodies import SAMPLES
 from tests.support import configuration, environment, query, wait_until
 
@@ -427,7 +427,7 @@ def test_a_node_keeps_the_type_that_a_graph_gave_it(world: World) -> None:
     assert {row["node_type"] for row in typed.values()} > {"model"}
     query(
         world.url,
-        "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, graph) VALUES (%s, now(), 'n', '{}')",
+        "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph) VALUES (%s, now(), 'n', '{}')",
         world.workflow,
     )
     world.due()
@@ -541,24 +541,29 @@ def test_the_schema_knows_the_rules_of_this_program(database_url: str) -> None:
 
 @pytest.mark.parametrize("by_itself", [False, True])
 def test_an_upgrade_asks_for_it(
-    empty_database_url: str,
+    database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     by_itself: bool,
 ) -> None:
     """Who upgrades a database with steps is told to rebuild: by `db upgrade`, or by the log of what upgrades by itself."""
-    url = empty_database_url
-    schema.upgrade(url, revision="0010")
+    url = database_url
     query(
         url,
         """
+        DELETE FROM orchestra_etl.rebuilds;
         INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking)
         VALUES ('r', 'w', 'succeeded', 'api', 'final');
         INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash)
         VALUES ('s', 'r', 'w', 0, 'succeeded', 'x');
         """,
     )
+    rebuild = f"""
+        INSERT INTO orchestra_etl.rebuilds (transform_version, finished_at)
+        SELECT {TRANSFORM_VERSION}, CASE WHEN NOT EXISTS (SELECT FROM orchestra.steps) THEN now() END
+    """
+    bring_later_revision(monkeypatch, tmp_path, [rebuild])
     variables = environment(
         url, "http://127.0.0.1:1", ORCHESTRA_ETL_DATABASE__MIGRATE_ON_START=str(by_itself).lower()
     )

@@ -226,7 +226,7 @@ def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
     _let_go(world)
     tables = {
         "runs": "id", "run_payloads": "run_id", "steps": "id", "inputs": "step_id", "outputs": "step_id",
-        "step_failures": "step_id", "step_rollup": "workflow_id, hour, place",
+        "step_failures": "step_id", "step_rollup": "workflow_id, hour, ordinal",
     }  # fmt: skip
 
     def rows() -> dict[str, list[dict[str, Any]]]:

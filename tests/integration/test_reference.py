@@ -1,9 +1,10 @@
-"""The references in `docs` are what the code says."""
+"""The generated files are what the code says."""
 
 from __future__ import annotations
 
 from docs import reference
 from tests.conftest import ROOT
+from tests.support import query
 
 
 def test_the_configuration_is_documented_as_it_is() -> None:
@@ -30,3 +31,11 @@ def test_the_schema_is_documented_as_it_is(database_url: str) -> None:
     assert (ROOT / "docs" / "reference" / "schema.md").read_text() == reference.schema(
         database_url
     ), "run `make docs`"
+
+
+def test_the_whole_schema_stands_in_one_file(database_url: str) -> None:
+    """The file holds every statement that an upgraded database dumps, and restores to the same schema."""
+    assert reference.SCHEMA_SQL.read_text() == reference.schema_sql(database_url), "run `make docs`"
+    query(database_url, "DROP SCHEMA orchestra, orchestra_etl CASCADE")
+    query(database_url, reference.SCHEMA_SQL.read_text())
+    assert reference.schema_sql(database_url) == reference.SCHEMA_SQL.read_text()

@@ -45,7 +45,7 @@ class World:
         """What the workflow's sweeps have come to."""
         (row,) = query(
             self.url,
-            "SELECT watermark, completed_at IS NOT NULL AS complete, last_error FROM orchestra_etl.sweeps"
+            "SELECT watermark, swept_at IS NOT NULL AS complete, last_error FROM orchestra_etl.sweeps"
             " WHERE workflow_id = %s",
             self.workflow,
         )

@@ -31,6 +31,8 @@ from etl.tables import ANALYTICS, OPERATIONS, PRIVATE, metadata
 from etl.transform.decode import decode_steps
 from etl.transform.states import StateMap
 from tests.command_line import command_line
+from tests.conftest import ROOT
+from tests.later_revision import bring_later_revision
 from tests.support import configuration, environment, load, query
 
 GROUPS = {
@@ -102,7 +104,7 @@ def url(cluster: EmbeddedPostgres, database_url: str) -> str:
         database_url,
         """
         INSERT INTO orchestra.workflows (id, name) VALUES ('w', 'one');
-        INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, graph)
+        INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph)
             VALUES ('w', now(), '1', '{"nodes": [{"prompt": "secret"}]}');
         INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, extra)
             VALUES ('r', 'w', 'succeeded', 'api', 'final', '"secret"');
@@ -261,7 +263,8 @@ def test_the_loader_may_do_nothing_else(url: str) -> None:
 ANALYST_MAY = (
     "SELECT id, state FROM orchestra.steps", "SELECT count(*) FROM orchestra.inputs", "SELECT * FROM orchestra.workflows",
     "SELECT step_id, size_bytes, note FROM orchestra.inputs",
-    "SELECT workflow_id, observed_at, version, updated_at FROM orchestra.workflow_versions", "SELECT * FROM orchestra.coverage",
+    "SELECT workflow_id, first_seen_at, version, api_updated_at FROM orchestra.workflow_versions",
+    "SELECT * FROM orchestra.coverage",
     "SELECT r.id FROM orchestra.runs r JOIN orchestra.steps s ON s.run_id = r.id", "COPY orchestra.steps (id) TO STDOUT",
 )  # fmt: skip
 PAYLOAD_READS = (
@@ -489,7 +492,7 @@ def test_the_command_says_what_was_made_and_what_to_do(
     assert not any(one["created"] for one in second["roles"])
     for line in second["users"]:
         assert code(database_url, line) is None
-    query(database_url, "UPDATE orchestra_etl.alembic_version SET version_num = '0001'")
+    bring_later_revision(monkeypatch, tmp_path)
     assert "orchestra-etl db upgrade" in command("db", "roles").err
 
 
@@ -520,14 +523,19 @@ def test_who_may_not_make_roles_is_told_in_one_line(
 
 @pytest.mark.parametrize("attributes", ["", "NOINHERIT"])
 def test_a_live_owner_goes_on(
-    cluster: EmbeddedPostgres, empty_database_url: str, attributes: str
+    cluster: EmbeddedPostgres,
+    empty_database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    attributes: str,
 ) -> None:
     """The service's user, who owned the schema until a superuser made the roles, works on within its session, and upgrades."""
     query(empty_database_url, f"CREATE ROLE test_owner LOGIN {attributes}")
     name = psycopg.conninfo.conninfo_to_dict(empty_database_url)["dbname"]
     query(empty_database_url, f"GRANT CREATE ON DATABASE {name} TO test_owner")
     mine = as_user(empty_database_url, "test_owner")
-    upgrade(mine, revision="0008")
+    upgrade(mine)
+    bring_later_revision(monkeypatch, tmp_path)
     upgrade(mine)
     service = Database(mine)
     service.transaction(
@@ -598,7 +606,9 @@ def test_who_does_not_own_the_schema_changes_nothing(
         query(database_url, "DROP OWNED BY test_nobody")
 
 
-def test_names_may_hold_any_character(cluster: EmbeddedPostgres) -> None:
+def test_names_may_hold_any_character(
+    cluster: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Roles are made, upgrades and checks go on where the database and its owner have a %, a colon, quotes and spaces."""
     odd = """50% :of "it's" %(x)s"""
     names = sql.Identifier(odd), sql.Identifier(f"{odd}!")
@@ -609,7 +619,8 @@ def test_names_may_hold_any_character(cluster: EmbeddedPostgres) -> None:
         connection.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE").format(names[1]))
         connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*names))
     try:
-        upgrade(url, revision="0008")
+        upgrade(url)
+        bring_later_revision(monkeypatch, tmp_path)
         upgrade(url)
         assert apply(url).created == tuple(roles.PURPOSES)
         check_drift(url)
@@ -699,7 +710,9 @@ def test_every_command_names_what_a_user_lacks(
         )
     query(url, "REVOKE UPDATE ON orchestra.steps FROM orchestra_loader")
     assert "test_loader lacks UPDATE on orchestra.steps" in said("test_loader", "db", "check")
-    query(url, "UPDATE orchestra_etl.alembic_version SET version_num = '0008'")
+    bring_later_revision(
+        monkeypatch, tmp_path, ["ALTER TABLE orchestra.runs SET (fillfactor = 90)"]
+    )
     line = said("test_loader", "db", "upgrade")
     assert "orchestra_migrator" in line
     assert "GRANT orchestra_migrator TO test_loader" in line
@@ -712,10 +725,15 @@ MIGRATOR_MAY = (
 
 
 def test_a_migrators_login_upgrades_for_everybody(
-    cluster: EmbeddedPostgres, empty_database_url: str
+    cluster: EmbeddedPostgres,
+    empty_database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From the first revision on, what a member of the migrator makes is the migrator's and granted; members prune and erase."""
-    upgrade(empty_database_url, revision="0001")
+    """What a revision makes is the migrator's and granted, if a member of it upgrades; members prune and erase."""
+    upgrade(empty_database_url)
+    coverage = (ROOT / "migrations" / "sql" / "coverage_v1.sql").read_text()
+    bring_later_revision(monkeypatch, tmp_path, ["DROP VIEW orchestra.coverage", coverage])
     database = Database(empty_database_url)
     query(
         empty_database_url,

@@ -49,7 +49,7 @@ def test_a_refresh_is_told(command: Command, database_url: str) -> None:
     assert command("rollups", "refresh").out == "1 group computed with 1 row and 0 failures\n"
     assert command("rollups", "refresh").out == "0 groups computed with 0 rows and 0 failures\n"
     assert command("rollups", "refresh", "--all", "--json").json == {
-        "groups": 1, "frozen": 0, "rows": 1, "failures": 0, "waiting": 0, "stuck": 0, "busy": False,
+        "groups": 1, "rows": 1, "failures": 0, "waiting": 0, "stuck": 0, "busy": False,
     }  # fmt: skip
 
 
@@ -135,14 +135,17 @@ def test_verify_does_not_call_well_what_it_has_not_compared(
 ) -> None:
     """What waits is told, and is trouble once it has waited for long; what cannot be computed is told with its cause at once."""
     command("sync")
-    queue = "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour, since, failed_at, cause) VALUES"
+    queue = "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour, queued_at, failed_at, cause) VALUES"
     query(database_url, f"{queue} ('w', '2026-03-01 10:00Z', now(), NULL, NULL)")
     printed = command("rollups", "verify")
     assert (printed.status, printed.out) == (
         0,
         "1 change still to be counted: what they concern was not compared\n",
     )
-    query(database_url, "UPDATE orchestra_etl.changed_groups SET since = now() - interval '1 hour'")
+    query(
+        database_url,
+        "UPDATE orchestra_etl.changed_groups SET queued_at = now() - interval '1 hour'",
+    )
     printed = command("rollups", "verify")
     assert (printed.status, "more than ten minutes" in printed.out) == (6, True)
     query(database_url, "DELETE FROM orchestra_etl.changed_groups")

@@ -40,10 +40,10 @@ def _sweep(
     """A complete sweep; `known` runs by the last walk of the whole list, none but those listed if 0."""
     query(
         url,
-        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, completed_at, new_runs,"
+        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, swept_at, new_runs,"
         " listed_runs, known_runs, last_error) VALUES (%s, 7, 7, now() - %s::interval,"
         " now() - %s::interval + interval '1 s', %s, %s, %s, %s)"
-        " ON CONFLICT (workflow_id) DO UPDATE SET started_at = excluded.started_at, completed_at = excluded.completed_at,"
+        " ON CONFLICT (workflow_id) DO UPDATE SET started_at = excluded.started_at, swept_at = excluded.swept_at,"
         " new_runs = excluded.new_runs, listed_runs = excluded.listed_runs, known_runs = excluded.known_runs,"
         " last_error = excluded.last_error",
         WEATHER, ago, ago, new, listed, known or listed, error,
@@ -114,20 +114,24 @@ def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(
         "final": 4,
         "stale": 1,
         "gone": 1,
-        "gone_unread": 0,
+        "lost": 0,
         "removed": 0,
     }
     assert 3600 <= workflow["freshness"]["newest_run_age"] < 3660
-    assert 59 <= workflow["freshness"]["last_complete_sweep_age"] < 90
+    assert 59 <= workflow["freshness"]["swept_age"] < 90
     stored = query(
         database_url,
         "SELECT start_time, started_at FROM orchestra.runs, orchestra_etl.sweeps WHERE id = 'run-5'",
     )[0]
     # Complete since the oldest run that was listed, not since the older one that somebody tracked
     # by hand.
-    assert workflow["coverage"]["since"] == stored["start_time"].isoformat().replace("+00:00", "Z")
-    assert workflow["coverage"]["until"] == stored["started_at"].isoformat().replace("+00:00", "Z")
-    assert workflow["headroom"] == {"new_runs": 3, "listable": 100, "window_full": False}
+    assert workflow["coverage"]["complete_since"] == stored["start_time"].isoformat().replace(
+        "+00:00", "Z"
+    )
+    assert workflow["coverage"]["complete_until"] == stored["started_at"].isoformat().replace(
+        "+00:00", "Z"
+    )
+    assert workflow["headroom"] == {"new_runs": 3, "listed_runs": 100, "window_full": False}
     assert (workflow["lag"]["due"], workflow["lag"]["unread"], workflow["dead_letters"]) == (
         0,
         0,
@@ -227,7 +231,7 @@ def test_never_swept(command: Command, database_url: str) -> None:
     assert _reasons(workflow) == [
         ("warning", "not swept yet: start `orchestra-etl serve`, or run `orchestra-etl sync`")
     ]
-    assert workflow["coverage"]["until"] is None
+    assert workflow["coverage"]["complete_until"] is None
     query(
         database_url,
         "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, started_at, last_error) VALUES (%s, 1, now(), '404')",
@@ -235,7 +239,7 @@ def test_never_swept(command: Command, database_url: str) -> None:
     )
     workflow = _only(command)
     assert _reasons(workflow) == [("failing", "no sweep has been complete yet; the last one: 404")]
-    assert workflow["coverage"]["until"] is None
+    assert workflow["coverage"]["complete_until"] is None
 
 
 def test_an_interrupted_sweep_does_not_move_the_coverage(
@@ -247,10 +251,10 @@ def test_an_interrupted_sweep_does_not_move_the_coverage(
         database_url,
         "UPDATE orchestra_etl.sweeps SET fencing_token = 8, started_at = now(), leased_until = now() + interval '1 m'",
     )
-    completed = query(database_url, "SELECT completed_at FROM orchestra_etl.sweeps")[0][
-        "completed_at"
-    ]
-    assert _only(command)["coverage"]["until"] == completed.isoformat().replace("+00:00", "Z")
+    completed = query(database_url, "SELECT swept_at FROM orchestra_etl.sweeps")[0]["swept_at"]
+    assert _only(command)["coverage"]["complete_until"] == completed.isoformat().replace(
+        "+00:00", "Z"
+    )
 
 
 def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(
@@ -302,9 +306,9 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
     assert "1 run; run bad: the answer for its steps is no JSON array" in " ".join(text.split())
     assert "SECRET-BODY" not in text
     (health,) = query(
-        database_url, "SELECT failing_reads, dead_letters FROM orchestra.pipeline_health"
+        database_url, "SELECT failing_runs, dead_letters FROM orchestra.pipeline_health"
     )
-    assert (health["failing_reads"], health["dead_letters"]) == (
+    assert (health["failing_runs"], health["dead_letters"]) == (
         workflow["failing"]["runs"],
         workflow["dead_letters"],
     )
@@ -352,7 +356,7 @@ def test_the_headroom_warns_before_runs_are_missed(command: Command, database_ur
     assert _only(command)["verdict"] == "ok"
     _sweep(database_url, new=6, listed=10, known=12)
     workflow = _only(command)
-    assert workflow["headroom"] == {"new_runs": 6, "listable": 10, "window_full": True}
+    assert workflow["headroom"] == {"new_runs": 6, "listed_runs": 10, "window_full": True}
     assert _reasons(workflow) == [
         ("warning", "the last sweep found 6 new runs where the list shows 10: sweep more often")
     ]

@@ -10,15 +10,10 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from etl.analytics import rollups, verification
-from etl.database import Database
-from etl.schema import upgrade
 from etl.usage import BITS, CALLS, CONTEXT_TIERS, KINDS, NO_USAGE, charged
-from tests.conftest import ROOT
 from tests.support import query
 
 NAMES = tuple(BITS)
-RELEASED = ROOT / "tests" / "faults" / "released"
 USED = f"CAST(ROW({', '.join(['CAST(%s AS bigint)'] * len(NAMES))}) AS orchestra.usage)"
 _PRICES = "jsonb_populate_record(CAST(NULL AS orchestra.prices), CAST(%s AS jsonb))"
 
@@ -153,46 +148,3 @@ def test_a_kind_without_a_price_leaves_no_cost(database_url: str, kind: Any) -> 
     assert cost(dict.fromkeys(quantities, 0), prices) == 0
     assert cost(dict.fromkeys(kind.part_of, 1), prices) is not None
     assert cost(quantities, {**prices, kind.price_column: 2}) * kind.per == pytest.approx(2)
-
-
-def test_what_a_program_of_before_can_do(empty_database_url: str) -> None:
-    """It goes on loading, which is counted by kinds; it writes no rollups; what it has counted of pruned runs is priced."""
-    url = empty_database_url
-    upgrade(url, revision="0010")
-    with psycopg.connect(url) as connection:
-        connection.execute((RELEASED / "0010.sql").read_bytes())
-    [row] = query(url, "SELECT workflow_id, hour FROM orchestra.step_rollup LIMIT 1")
-    group = (row["workflow_id"], row["hour"])
-    counted = (
-        "INSERT INTO orchestra.step_rollup (workflow_id, hour, place, model, succeeded, soft_failed, failed, cancelled, skipped,"
-        " unfinished, calls, untotalled_calls, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, buckets,"
-        " counts, failed_buckets, failed_counts)"
-        " VALUES (%s, %s, %s, 'm', 1, 0, 0, 0, 0, 0, 1, 0, 9, 4, 7, 8, '{}', '{}', '{}', '{}')"
-    )
-    query(url, counted, *group, -1)
-    upgrade(url)
-    assert query(url, "SELECT FROM orchestra_etl.locks WHERE name = 'rollups'") == []
-    with pytest.raises(psycopg.errors.NotNullViolation):
-        query(url, counted, *group, 1000)
-    query(
-        url,
-        "UPDATE orchestra.steps SET input_tokens = 9, cached_input_tokens = 20, output_tokens = 7, reasoning_tokens = 8,"
-        " response_model = 'm' WHERE start_time = (SELECT min(start_time) FROM orchestra.steps)",
-    )
-    query(
-        url,
-        "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, cached_input_per_million,"
-        " output_per_million, reasoning_per_million, source) VALUES ('m', '0001-01-01', 'USD', 2e6, 1e6, 10e6, 10e6, 'set')",
-    )
-    database = Database(url, patience=5)
-    rollups.drain(database)
-    assert database.transaction(verification.verify).ok
-    database.close()
-    shown = query(
-        url,
-        "SELECT usage_kinds, cost, unpriced_calls FROM orchestra.model_usage WHERE model = 'm' ORDER BY 1",
-    )
-    kinds = BITS["cached_input_tokens"] | BITS["reasoning_tokens"]
-    assert [(row["usage_kinds"], row["cost"], row["unpriced_calls"]) for row in shown] == [
-        (kinds, 9 + 70, 0), (None, 5 * 2 + 4 + 70, 0),
-    ]  # fmt: skip

@@ -79,7 +79,7 @@ class World:
             list(runs.values()),
             list(steps.values()),
             {row["id"]: row for row in query(self.url, "SELECT * FROM orchestra.workflows")},
-            query(self.url, "SELECT * FROM orchestra.workflow_versions ORDER BY observed_at"),
+            query(self.url, "SELECT * FROM orchestra.workflow_versions ORDER BY first_seen_at"),
             query(self.url, "SELECT * FROM orchestra.prices"),
         )
 
@@ -141,7 +141,7 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
     query(url, "UPDATE orchestra.workflows SET name = NULL WHERE id = %s", workflow_id)
     query(
         url,
-        "UPDATE orchestra.workflow_versions SET observed_at = %s",
+        "UPDATE orchestra.workflow_versions SET first_seen_at = %s",
         start - timedelta(seconds=30),
     )
     # One without dates, one whose second version is dated ten seconds before it was seen, one dated
@@ -153,13 +153,14 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
         dates = [seconds and start - timedelta(seconds=seconds) for seconds in (first, second)]
         query(
             url,
-            "UPDATE orchestra.workflow_versions SET updated_at = %s WHERE workflow_id = %s",
+            "UPDATE orchestra.workflow_versions SET api_updated_at = %s WHERE workflow_id = %s",
             dates[0],
             row["id"],
         )
         query(
             url,
-            "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, updated_at) VALUES (%s, %s, '2', %s)",
+            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, api_updated_at)"
+            " VALUES (%s, %s, '2', %s)",
             row["id"], start - timedelta(seconds=10), dates[1],
         )  # fmt: skip
     query(url, "DELETE FROM orchestra.prices")
@@ -348,12 +349,14 @@ def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
     ):
         query(
             database_url,
-            "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, updated_at) VALUES ('w', %s, %s, %s)",
+            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, api_updated_at)"
+            " VALUES ('w', %s, %s, %s)",
             times[seen], version, dated and times[dated],
         )  # fmt: skip
     query(
         database_url,
-        "INSERT INTO orchestra.workflow_versions (workflow_id, observed_at, version, updated_at) VALUES ('v', %s, 'of v', %s)",
+        "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, api_updated_at)"
+            " VALUES ('v', %s, 'of v', %s)",
         noon, noon - timedelta(hours=8),
     )  # fmt: skip
     for name, time in times.items():
@@ -431,13 +434,13 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
     )
     query(
         database_url,
-        "UPDATE orchestra_etl.sweeps SET completed_at = now() - interval '5 minutes'"
+        "UPDATE orchestra_etl.sweeps SET swept_at = now() - interval '5 minutes'"
         " WHERE workflow_id = (SELECT max(workflow_id) FROM orchestra_etl.sweeps)",
     )
     # Out of the configuration for long, never swept, and out of it before it ever was.
     query(
         database_url,
-        "INSERT INTO orchestra_etl.sweeps (workflow_id, started_at, completed_at) VALUES"
+        "INSERT INTO orchestra_etl.sweeps (workflow_id, started_at, swept_at) VALUES"
         " ('gone', now() - interval '8 days', now() - interval '8 days'), ('new', now(), NULL),"
         " ('gone unswept', now() - interval '8 days', NULL)",
     )
@@ -449,10 +452,10 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
     runs, _ = rows_of_history(world.history, database_url)
     assert row["newest_run_start"] == max(run["start_time"] for run in runs.values())
     assert row["behind_seconds"] == pytest.approx(300, abs=20)
-    assert row["checked_at"] - row["last_sweep_at"] == timedelta(seconds=row["behind_seconds"])
+    assert row["checked_at"] - row["swept_at"] == timedelta(seconds=row["behind_seconds"])
     assert row["open_runs"] == 3 + sum(one["tracking"] == "open" for one in tracked)
-    assert {name: row[name] for name in ("due_runs", "failing_reads", "dead_letters", "unacknowledged_gaps", "drift")} == {
-        "due_runs": 3, "failing_reads": 3, "dead_letters": 2, "unacknowledged_gaps": 2, "drift": 1,
+    assert {name: row[name] for name in ("due_runs", "failing_runs", "dead_letters", "unacknowledged_gaps", "drift")} == {
+        "due_runs": 3, "failing_runs": 3, "dead_letters": 2, "unacknowledged_gaps": 2, "drift": 1,
     }  # fmt: skip
     assert (row["waiting_groups"], row["unswept_workflows"], row["conflicting_runs"]) == (2, 1, 1)
 

@@ -1,0 +1,2808 @@
+-- The whole schema as the newest revision leaves it, written by `make docs` with pg_dump.
+-- For reading only: `orchestra-etl db upgrade` creates the schema by the revisions in `versions`.
+
+SET check_function_bodies = false; -- Some functions stand before what they call.
+
+CREATE SCHEMA orchestra;
+
+CREATE SCHEMA orchestra_etl;
+
+CREATE TYPE orchestra.usage AS (
+	input_tokens bigint,
+	cached_input_tokens bigint,
+	cache_write_tokens bigint,
+	cache_write_1h_tokens bigint,
+	input_audio_tokens bigint,
+	cached_audio_tokens bigint,
+	input_image_tokens bigint,
+	cached_image_tokens bigint,
+	input_video_tokens bigint,
+	output_tokens bigint,
+	reasoning_tokens bigint,
+	output_audio_tokens bigint,
+	output_image_tokens bigint,
+	output_video_tokens bigint,
+	citation_tokens bigint,
+	other_tokens bigint,
+	web_searches bigint,
+	file_searches bigint,
+	tool_uses bigint,
+	audio_ms bigint,
+	document_pages bigint,
+	search_units bigint,
+	unread_quantities bigint
+);
+COMMENT ON TYPE orchestra.usage IS 'The usage of a model call, by kind; null if the call does not report the kind.';
+
+CREATE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT CASE WHEN bucket > 0 THEN exp((LEAST(bucket, 18096) - 0.5::double precision) * 0.03922071315328133) ELSE 0.5 END $$;
+COMMENT ON FUNCTION orchestra.bucket_duration(bucket integer) IS 'The geometric middle of a bucket in milliseconds: at most 2 % off every duration in it. Half a millisecond for bucket 0.';
+
+CREATE TABLE orchestra.prices (
+    model text NOT NULL COLLATE pg_catalog."C",
+    service_tier text DEFAULT 'standard'::text NOT NULL,
+    above_input_tokens integer DEFAULT 0 NOT NULL,
+    up_to_input_tokens integer,
+    valid_from date NOT NULL,
+    valid_until date,
+    provider text,
+    currency text NOT NULL,
+    input_per_million numeric,
+    cached_input_per_million numeric,
+    cache_write_per_million numeric,
+    cache_write_1h_per_million numeric,
+    input_audio_per_million numeric,
+    cached_audio_per_million numeric,
+    input_image_per_million numeric,
+    cached_image_per_million numeric,
+    input_video_per_million numeric,
+    output_per_million numeric,
+    reasoning_per_million numeric,
+    output_audio_per_million numeric,
+    output_image_per_million numeric,
+    output_video_per_million numeric,
+    citation_per_million numeric,
+    other_per_million numeric,
+    web_searches_per_thousand numeric,
+    file_searches_per_thousand numeric,
+    tool_uses_per_thousand numeric,
+    audio_per_hour numeric,
+    document_pages_per_thousand numeric,
+    search_units_per_thousand numeric,
+    unread_per_thousand numeric,
+    calls_per_thousand numeric,
+    source text NOT NULL,
+    CONSTRAINT prices_model_check CHECK ((length(model) <= 500))
+);
+COMMENT ON TABLE orchestra.prices IS 'Prices of every model seen, by service tier, length of the input and day. A model without a row has no known price.';
+COMMENT ON COLUMN orchestra.prices.model IS 'The model, as the rollups name it.';
+COMMENT ON COLUMN orchestra.prices.service_tier IS 'The service tier.';
+COMMENT ON COLUMN orchestra.prices.above_input_tokens IS 'For calls with more input tokens than this.';
+COMMENT ON COLUMN orchestra.prices.up_to_input_tokens IS 'For calls with at most this many input tokens; null: no limit.';
+COMMENT ON COLUMN orchestra.prices.valid_from IS 'First day (UTC) of the price; 0001-01-01: no earlier one.';
+COMMENT ON COLUMN orchestra.prices.valid_until IS 'First day on which it no longer applies; null: open-ended.';
+COMMENT ON COLUMN orchestra.prices.provider IS 'The provider; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.currency IS 'Currency of the prices, such as USD.';
+COMMENT ON COLUMN orchestra.prices.input_per_million IS 'Price per million: input tokens; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.cached_input_per_million IS 'Price per million: input tokens read from a cache; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.cache_write_per_million IS 'Price per million: input tokens written to a cache; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.cache_write_1h_per_million IS 'Price per million: input tokens written to a cache that keeps them for an hour; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.input_audio_per_million IS 'Price per million: input tokens of audio; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.cached_audio_per_million IS 'Price per million: input tokens of audio read from a cache; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.input_image_per_million IS 'Price per million: input tokens of images; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.cached_image_per_million IS 'Price per million: input tokens of images read from a cache; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.input_video_per_million IS 'Price per million: input tokens of video; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.output_per_million IS 'Price per million: output tokens; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.reasoning_per_million IS 'Price per million: output tokens of reasoning; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.output_audio_per_million IS 'Price per million: output tokens of audio; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.output_image_per_million IS 'Price per million: output tokens of images; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.output_video_per_million IS 'Price per million: output tokens of video; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.citation_per_million IS 'Price per million: output tokens of citations; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.other_per_million IS 'Price per million: tokens of unknown kind; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.web_searches_per_thousand IS 'Price per thousand: web searches by the provider; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.file_searches_per_thousand IS 'Price per thousand: file searches by the provider; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.tool_uses_per_thousand IS 'Price per thousand: uses of other tools that the provider charges by use; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.audio_per_hour IS 'Price per hour: audio charged by duration; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.document_pages_per_thousand IS 'Price per thousand: document pages read; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.search_units_per_thousand IS 'Price per thousand: search units of a reranking model; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.unread_per_thousand IS 'Price per thousand: reported quantities of usage that could not be read; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.calls_per_thousand IS 'Price per thousand: calls; null: unknown.';
+COMMENT ON COLUMN orchestra.prices.source IS 'Where the price is from: config, set (orchestra-etl prices set), added (by this program, from the provider''s page) or default (the package genai-prices).';
+
+CREATE FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN prices.currency IS NOT NULL THEN
+        (orchestra.part_cost((orchestra.charged(used)).input_tokens, prices.input_per_million)
+         + orchestra.part_cost((orchestra.charged(used)).cached_input_tokens, prices.cached_input_per_million)
+         + orchestra.part_cost((orchestra.charged(used)).output_tokens, prices.output_per_million)
+         + orchestra.part_cost((orchestra.charged(used)).reasoning_tokens, prices.reasoning_per_million)) * 0.000001
+        + CASE WHEN num_nonnulls(
+                used.cache_write_tokens, used.cache_write_1h_tokens, used.input_audio_tokens, used.cached_audio_tokens,
+                used.input_image_tokens, used.cached_image_tokens, used.input_video_tokens, used.output_audio_tokens,
+                used.output_image_tokens, used.output_video_tokens, used.citation_tokens, used.other_tokens,
+                used.web_searches, used.file_searches, used.tool_uses, used.audio_ms, used.document_pages, used.search_units,
+                used.unread_quantities
+            ) = 0 THEN 0 ELSE
+            (orchestra.part_cost((orchestra.charged(used)).cache_write_tokens, prices.cache_write_per_million)
+             + orchestra.part_cost(used.cache_write_1h_tokens, prices.cache_write_1h_per_million)
+             + orchestra.part_cost((orchestra.charged(used)).input_audio_tokens, prices.input_audio_per_million)
+             + orchestra.part_cost(used.cached_audio_tokens, prices.cached_audio_per_million)
+             + orchestra.part_cost((orchestra.charged(used)).input_image_tokens, prices.input_image_per_million)
+             + orchestra.part_cost(used.cached_image_tokens, prices.cached_image_per_million)
+             + orchestra.part_cost(used.input_video_tokens, prices.input_video_per_million)
+             + orchestra.part_cost(used.output_audio_tokens, prices.output_audio_per_million)
+             + orchestra.part_cost(used.output_image_tokens, prices.output_image_per_million)
+             + orchestra.part_cost(used.output_video_tokens, prices.output_video_per_million)
+             + orchestra.part_cost(used.citation_tokens, prices.citation_per_million)
+             + orchestra.part_cost(used.other_tokens, prices.other_per_million)) * 0.000001
+            + (orchestra.part_cost(used.web_searches, prices.web_searches_per_thousand)
+               + orchestra.part_cost(used.file_searches, prices.file_searches_per_thousand)
+               + orchestra.part_cost(used.tool_uses, prices.tool_uses_per_thousand)
+               + orchestra.part_cost(used.document_pages, prices.document_pages_per_thousand)
+               + orchestra.part_cost(used.search_units, prices.search_units_per_thousand)
+               + orchestra.part_cost(used.unread_quantities, prices.unread_per_thousand)) * 0.001
+            + CASE WHEN used.audio_ms > 0 THEN used.audio_ms * prices.audio_per_hour / 3600000 ELSE 0 END
+          END
+        + CASE WHEN prices.calls_per_thousand > 0
+                    AND GREATEST(used.input_tokens, used.output_tokens, used.other_tokens, used.web_searches, used.file_searches,
+                                 used.tool_uses, used.audio_ms, used.document_pages, used.search_units) > 0
+               THEN orchestra.part_cost(calls, prices.calls_per_thousand) * 0.001 ELSE 0 END
+    END
+$$;
+COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'What usage costs, and so many calls, by these prices: of each kind what is charged at its own price (see charged). Null without prices, or where a kind has been used that has none; calls that used nothing cost nothing.';
+
+CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CAST(ROW(
+        GREATEST(COALESCE(used.input_tokens, 0) - COALESCE(used.cached_input_tokens, 0) - COALESCE(used.cache_write_tokens, 0)
+                 - COALESCE(used.input_audio_tokens, 0) - COALESCE(used.input_image_tokens, 0) - COALESCE(used.input_video_tokens, 0)
+                 + COALESCE(used.cached_audio_tokens, 0) + COALESCE(used.cached_image_tokens, 0), 0),
+        GREATEST(LEAST(COALESCE(used.cached_input_tokens, 0), COALESCE(used.input_tokens, 0))
+                 - COALESCE(used.cached_audio_tokens, 0) - COALESCE(used.cached_image_tokens, 0), 0),
+        GREATEST(used.cache_write_tokens - COALESCE(used.cache_write_1h_tokens, 0), 0),
+        used.cache_write_1h_tokens,
+        GREATEST(used.input_audio_tokens - COALESCE(used.cached_audio_tokens, 0), 0),
+        used.cached_audio_tokens,
+        GREATEST(used.input_image_tokens - COALESCE(used.cached_image_tokens, 0), 0),
+        used.cached_image_tokens,
+        used.input_video_tokens,
+        GREATEST(COALESCE(used.output_tokens, 0) - COALESCE(used.reasoning_tokens, 0) - COALESCE(used.output_audio_tokens, 0)
+                 - COALESCE(used.output_image_tokens, 0) - COALESCE(used.output_video_tokens, 0) - COALESCE(used.citation_tokens, 0), 0),
+        LEAST(COALESCE(used.reasoning_tokens, 0), COALESCE(used.output_tokens, 0)),
+        used.output_audio_tokens,
+        used.output_image_tokens,
+        used.output_video_tokens,
+        used.citation_tokens,
+        used.other_tokens,
+        used.web_searches,
+        used.file_searches,
+        used.tool_uses,
+        used.audio_ms,
+        used.document_pages,
+        used.search_units,
+        used.unread_quantities
+    ) AS orchestra.usage)
+$$;
+COMMENT ON FUNCTION orchestra.charged(used orchestra.usage) IS 'What is charged at the price of each kind of usage: its quantity without its parts that have prices of their own, never below 0. Nothing is counted twice.';
+
+CREATE FUNCTION orchestra.context_tier(input_tokens bigint) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN input_tokens <= 32000 THEN 0
+                WHEN input_tokens <= 100000 THEN 32000
+                WHEN input_tokens <= 128000 THEN 100000
+                WHEN input_tokens <= 199999 THEN 128000
+                WHEN input_tokens <= 200000 THEN 199999
+                WHEN input_tokens <= 256000 THEN 200000
+                WHEN input_tokens <= 272000 THEN 256000
+                WHEN input_tokens <= 512000 THEN 272000
+                WHEN input_tokens <= 524288 THEN 512000
+                WHEN input_tokens > 524288 THEN 524288
+           END
+$$;
+COMMENT ON FUNCTION orchestra.context_tier(input_tokens bigint) IS 'The highest threshold of input tokens that a call exceeds above which published prices change, or 0; null for null.';
+
+CREATE FUNCTION orchestra.cost_parts(used orchestra.usage, calls bigint, prices orchestra.prices) RETURNS TABLE(kind text, quantity bigint, price numeric, per bigint, cost numeric)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT part.kind, part.quantity, part.price, part.per, part.quantity * part.price / part.per
+    FROM orchestra.charged(used) AS charged
+    CROSS JOIN LATERAL (
+        VALUES
+            (1, 'input_tokens', charged.input_tokens, prices.input_per_million, 1000000),
+            (2, 'cached_input_tokens', charged.cached_input_tokens, prices.cached_input_per_million, 1000000),
+            (3, 'cache_write_tokens', charged.cache_write_tokens, prices.cache_write_per_million, 1000000),
+            (4, 'cache_write_1h_tokens', charged.cache_write_1h_tokens, prices.cache_write_1h_per_million, 1000000),
+            (5, 'input_audio_tokens', charged.input_audio_tokens, prices.input_audio_per_million, 1000000),
+            (6, 'cached_audio_tokens', charged.cached_audio_tokens, prices.cached_audio_per_million, 1000000),
+            (7, 'input_image_tokens', charged.input_image_tokens, prices.input_image_per_million, 1000000),
+            (8, 'cached_image_tokens', charged.cached_image_tokens, prices.cached_image_per_million, 1000000),
+            (9, 'input_video_tokens', charged.input_video_tokens, prices.input_video_per_million, 1000000),
+            (10, 'output_tokens', charged.output_tokens, prices.output_per_million, 1000000),
+            (11, 'reasoning_tokens', charged.reasoning_tokens, prices.reasoning_per_million, 1000000),
+            (12, 'output_audio_tokens', charged.output_audio_tokens, prices.output_audio_per_million, 1000000),
+            (13, 'output_image_tokens', charged.output_image_tokens, prices.output_image_per_million, 1000000),
+            (14, 'output_video_tokens', charged.output_video_tokens, prices.output_video_per_million, 1000000),
+            (15, 'citation_tokens', charged.citation_tokens, prices.citation_per_million, 1000000),
+            (16, 'other_tokens', charged.other_tokens, prices.other_per_million, 1000000),
+            (17, 'web_searches', charged.web_searches, prices.web_searches_per_thousand, 1000),
+            (18, 'file_searches', charged.file_searches, prices.file_searches_per_thousand, 1000),
+            (19, 'tool_uses', charged.tool_uses, prices.tool_uses_per_thousand, 1000),
+            (20, 'audio_ms', charged.audio_ms, prices.audio_per_hour, 3600000),
+            (21, 'document_pages', charged.document_pages, prices.document_pages_per_thousand, 1000),
+            (22, 'search_units', charged.search_units, prices.search_units_per_thousand, 1000),
+            (23, 'unread_quantities', charged.unread_quantities, prices.unread_per_thousand, 1000),
+            (24, 'calls', CASE WHEN orchestra.kinds_of(used) > 0 AND prices.calls_per_thousand > 0 THEN calls END,
+             prices.calls_per_thousand, 1000)
+    ) AS part (number, kind, quantity, price, per)
+    WHERE part.quantity > 0
+    ORDER BY part.number
+$$;
+COMMENT ON FUNCTION orchestra.cost_parts(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The arithmetic of call_cost, a row a kind of which something is charged: its quantity, the price, for how many units that is, and what the quantity costs; null where the kind has no price. They add up to call_cost.';
+
+CREATE FUNCTION orchestra.count_distinct(items text[]) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT count(DISTINCT item COLLATE "C") FROM unnest(items) AS i (item) $$;
+COMMENT ON FUNCTION orchestra.count_distinct(items text[]) IS 'How many different texts there are: count_distinct(array_agg(x)) is count(DISTINCT x), and quicker where rows are grouped.';
+
+CREATE FUNCTION orchestra.duration_bucket(ms double precision) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE
+        WHEN ms >= 1 AND ms < 'Infinity' THEN (floor(ln(ms) / 0.03922071315328133) + 1)::integer
+        WHEN ms >= 0 AND ms < 1 THEN 0
+    END
+$$;
+COMMENT ON FUNCTION orchestra.duration_bucket(ms double precision) IS 'The bucket of a duration in milliseconds: 0 below 1 ms, then each 4 % wider than the one before; null for null and negative ones.';
+
+CREATE FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) RETURNS bigint[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    FOR ordinal IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
+        IF buckets[ordinal] >= 0 AND counts[ordinal] > 0 THEN
+            state[buckets[ordinal]] := COALESCE(state[buckets[ordinal]], 0) + counts[ordinal];
+        END IF;
+    END LOOP;
+    RETURN state;
+END
+$$;
+COMMENT ON FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) IS 'A part of the aggregate duration_histogram: takes in a stored histogram.';
+
+CREATE FUNCTION orchestra.duration_histogram_merge(one bigint[], other bigint[]) RETURNS bigint[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    FOR bucket IN COALESCE(array_lower(other, 1), 0) .. COALESCE(array_upper(other, 1), -1) LOOP
+        IF other[bucket] > 0 THEN
+            one[bucket] := COALESCE(one[bucket], 0) + other[bucket];
+        END IF;
+    END LOOP;
+    RETURN one;
+END
+$$;
+COMMENT ON FUNCTION orchestra.duration_histogram_merge(one bigint[], other bigint[]) IS 'A part of the aggregate duration_histogram: joins what parallel workers have counted.';
+
+CREATE FUNCTION orchestra.duration_quantile_add(state double precision[], buckets smallint[], counts integer[], q double precision) RETURNS double precision[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF state[0] IS NULL THEN
+        IF NOT q BETWEEN 0 AND 1 THEN
+            RAISE numeric_value_out_of_range USING MESSAGE = 'a quantile lies between 0 and 1';
+        END IF;
+        state[0] := q;
+    END IF;
+    FOR ordinal IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
+        IF buckets[ordinal] >= 0 AND counts[ordinal] > 0 THEN
+            state[buckets[ordinal] + 1] := COALESCE(state[buckets[ordinal] + 1], 0) + counts[ordinal];
+        END IF;
+    END LOOP;
+    RETURN state;
+END
+$$;
+COMMENT ON FUNCTION orchestra.duration_quantile_add(state double precision[], buckets smallint[], counts integer[], q double precision) IS 'A part of the aggregate duration_quantile: takes in a stored histogram.';
+
+CREATE FUNCTION orchestra.duration_quantile_add(state double precision[], bucket integer, count bigint, q double precision) RETURNS double precision[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF state[0] IS NULL THEN
+        IF NOT q BETWEEN 0 AND 1 THEN
+            RAISE numeric_value_out_of_range USING MESSAGE = 'a quantile lies between 0 and 1';
+        END IF;
+        state[0] := q;
+    END IF;
+    -- There are no buckets below 0, and no double above bucket 18096.
+    IF bucket >= 0 AND count > 0 THEN
+        bucket := LEAST(bucket, 18096);
+        state[bucket + 1] := COALESCE(state[bucket + 1], 0) + count;
+    END IF;
+    RETURN state;
+END
+$$;
+COMMENT ON FUNCTION orchestra.duration_quantile_add(state double precision[], bucket integer, count bigint, q double precision) IS 'A part of the aggregate duration_quantile: takes in a bucket.';
+
+CREATE FUNCTION orchestra.duration_quantile_end(state double precision[]) RETURNS double precision
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    total double precision := 0;
+    up_to double precision := 0;
+BEGIN
+    FOR n IN 1 .. COALESCE(array_upper(state, 1), 0) LOOP
+        total := total + COALESCE(state[n], 0);
+    END LOOP;
+    FOR n IN 1 .. COALESCE(array_upper(state, 1), 0) LOOP
+        up_to := up_to + COALESCE(state[n], 0);
+        IF state[n] > 0 AND up_to >= state[0] * total THEN
+            RETURN orchestra.bucket_duration(n - 1);
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION orchestra.duration_quantile_end(state double precision[]) IS 'A part of the aggregate duration_quantile: the duration at the quantile.';
+
+CREATE FUNCTION orchestra.duration_quantile_merge(one double precision[], other double precision[]) RETURNS double precision[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    one[0] := COALESCE(one[0], other[0]);
+    FOR n IN 1 .. COALESCE(array_upper(other, 1), 0) LOOP
+        IF other[n] > 0 THEN
+            one[n] := COALESCE(one[n], 0) + other[n];
+        END IF;
+    END LOOP;
+    RETURN one;
+END
+$$;
+COMMENT ON FUNCTION orchestra.duration_quantile_merge(one double precision[], other double precision[]) IS 'A part of the aggregate duration_quantile: joins what parallel workers have counted.';
+
+CREATE FUNCTION orchestra.error_message(error jsonb, reported_error text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE
+        WHEN orchestra.is_error(error) THEN COALESCE(
+            (SELECT said #>> '{}'
+             FROM unnest(ARRAY[
+                 error -> 'message', error #> '{error,message}', error -> 'detail', error #> '{error,detail}', error -> 'error'
+             ]) WITH ORDINALITY AS m (said, ordinal)
+             WHERE orchestra.is_error(said)
+             ORDER BY ordinal
+             LIMIT 1),
+            error #>> '{}')
+        WHEN orchestra.is_error_text(reported_error) THEN reported_error
+    END
+$$;
+COMMENT ON FUNCTION orchestra.error_message(error jsonb, reported_error text) IS 'The message of an error as plain text: the API''s own error, else the one that the step''s payload reports; null if there is neither.';
+
+CREATE FUNCTION orchestra.failure_pattern(message text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    digits CONSTANT text := '0123456789';
+    hidden CONSTANT text := U&'\E010\E011\E012\E013\E014\E015\E016\E017\E018\E019';
+    code CONSTANT text := U&'\\1\E000\\2\E001';
+    separated CONSTANT text := '[ "'']*(?:[:=#]|is|was)?[ "'']*[[(]?["'']?';
+    -- Neither a quantity nor the beginning of a longer number or word.
+    ends CONSTANT text := '(?![[:alnum:]_]|[.,:][0-9]| ?%|[ -]?(?:ms|s|sec|secs|seconds?|minutes?|hours?|days?|bytes?|[kmgt]i?b|rows?|'
+        || 'records?|items?|files?|tokens?|times|results?|attempts?|retries|requests?|characters?|chars?)\M)';
+    months CONSTANT text := '(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*';
+    days CONSTANT text := '(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? )?';
+    clock CONSTANT text := '[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?(?:Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})\M)?';
+    pattern text := translate(left(message, 4000), hidden || U&'\E000\E001', '');
+BEGIN
+    -- Keys lose their quotes. So do values under a key that names the kind of failure, so that their words stay, and quoted status
+    -- lines.
+    pattern := regexp_replace(pattern, '["'']([[:alpha:]][[:alnum:]_.-]{0,40})["'']: *', '\1: ', 'g');
+    pattern := regexp_replace(pattern,
+        '\m(code|detail|error|message|msg|reason|status|title|type): "((?:[^"\\]|\\.)*)"', '\1: \2', 'g');
+    pattern := regexp_replace(pattern,
+        '\m(code|detail|error|message|msg|reason|status|title|type): ''((?:[^''\\]|\\.)*)''', '\1: \2', 'g');
+    pattern := regexp_replace(pattern, '(["''])([1-5][0-9]{2} [A-Z][A-Za-z -]{1,40})\1', '\2', 'g');
+
+    -- Users, times and addresses.
+    pattern := regexp_replace(pattern, '(://)[^/@[:space:]]+@', '\1<user>@', 'g');
+    pattern := regexp_replace(pattern, '[[:alnum:]](?:[[:alnum:]._%+''-]*[[:alnum:]_+-])?@[[:alpha:]][[:alnum:].-]*[[:alnum:]]', '<email>', 'g');
+    pattern := regexp_replace(pattern, '(/(?:home|Users)/)[^/:"''[:space:]]+', '\1<user>', 'g');
+    pattern := regexp_replace(pattern, '(/(?:tmp|var/folders)/)[^:,"''[:space:])]+', '\1<id>', 'g');
+    pattern := regexp_replace(pattern, '\m[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ]' || clock || ')?|' || days || '\m[0-9]{1,2}[ -]' || months
+        || '[ -][0-9]{2,4}\M(?: ' || clock || ')?|' || days || '\m' || months || ' +[0-9]{1,2},? (?:[0-9]{4} )?' || clock
+        || '(?: [0-9]{4}\M)?|\m[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]+)?\M', '<time>', 'gi');
+    pattern := regexp_replace(pattern, '\m(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:/[0-9]{1,2})?(?::[0-9]{1,5})?\M', '<ip>', 'g');
+    IF pattern ~* ':[0-9a-f]{0,4}:|-[0-9a-f]{2}-' THEN
+        pattern := regexp_replace(pattern, '(?<![[:alnum:]:])(?=[0-9a-f:]*[0-9])(?:(?:[0-9a-f]{1,4}[:-]){5,7}[0-9a-f]{1,4}'
+            || '|(?:(?:[0-9a-f]{1,4}:){1,6}|:):(?:[0-9a-f]{1,4}:){0,6}[0-9a-f]{1,4})(?![[:alnum:]:])', '<ip>', 'gi');
+    END IF;
+    pattern := regexp_replace(pattern,
+        '\+[0-9][0-9 ().-]{6,18}[0-9]|(?<![[:alnum:]])\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}\M', '<phone>', 'g');
+
+    -- Codes: SQLSTATEs; numbers behind a word for a code; those of HTTP; those of a vendor, such as ORA-00001.
+    pattern := regexp_replace(pattern, '(\msql[ _-]?state[ :="''([]{0,4})([0-9A-Z]{5})\M', code, 'gi');
+    pattern := regexp_replace(pattern, '(\merror [0-9]+ \(|\[)([0-9A-Z]{5})(?=\)|\] ?\[)', code, 'gi');
+    pattern := regexp_replace(pattern, '(\merror:? )([0-9A-Z]{5})(?=:)', code, 'g');
+    pattern := regexp_replace(pattern, '(\m(?:hresult|ntstatus|error|exception|code|status)' || separated || ')(0x[0-9a-f]{8})\M', code, 'gi');
+    pattern := regexp_replace(pattern, '(\m(?:errno|winerror|(?:os|system|win32|socket) error|hresult|sqlcode|signal|rc|retcode|returncode'
+        || '|exit(?:ed)?(?: with)?(?:[ _-]?(?:code|status|value))?)' || separated || ')(-?[0-9]{1,10})' || ends, code, 'gi');
+    pattern := regexp_replace(pattern, '((?:\m|_)(?:(?:[[:alpha:]]+[ _-]?)?code|(?:http|grpc)?[ _-]?status|http(?:/[0-9.]+)?|err|msg|curl:?)'
+        || separated || ')(-?[0-9]{1,5})' || ends, code, 'gi');
+    pattern := regexp_replace(pattern, '(\merror(?:[ :=#]{1,2}[[(]?|[[(]))([0-9]{3})' || ends, code, 'gi');
+    pattern := regexp_replace(pattern, '(\merror #?)([0-9]{1,5})' || ends, code, 'gi');
+    pattern := regexp_replace(pattern, '(\m(?:returned|responded|response|answered|received|got|failed|with)[ :=([]{1,3})([1-5][0-9]{2})'
+        || ends, code, 'gi');
+    pattern := regexp_replace(pattern, '()\m([1-5][0-9]{2})(?= (?:Bad|Unauthorized|Payment|Forbidden|Not|Method|Proxy|Request|Conflict|Gone|'
+        || 'Length|Precondition|Payload|Content|Unsupported|Unprocessable|Locked|Too|Internal|Service|Gateway|HTTP|Insufficient)\M)', code, 'gi');
+    pattern := regexp_replace(pattern, '(\m(?:ORA|TNS|PLS|DPY|DPI|RMAN|SQL|PGRST|AADSTS|TS|CS|NU|MSB|NETSDK|ERR|EC|WSA|HTTP|HY|XX|P0|E)[-_]?)'
+        || '([0-9]{3,6}[A-Z]?)\M', code, 'g');
+    pattern := regexp_replace(pattern, '(^[^[:alnum:]]*[A-Z]{2,10}[-_]?)([0-9]{2,6})(?=:)', code);
+    SELECT string_agg(CASE WHEN number % 2 = 0 THEN translate(part, digits, hidden) ELSE part END, '' ORDER BY number)
+    INTO pattern
+    FROM regexp_split_to_table(pattern, U&'[\E000\E001]') WITH ORDINALITY AS p (part, number);
+
+    -- All other quoted texts, including one that the cut has left open.
+    pattern := regexp_replace(pattern,
+        '\\["''][^"''\\]*\\["'']|"(?:[^"\\]|\\.)*"|`[^`]*`|“[^”]*”|«[^»]*»|(?<![[:alnum:]])[''‘](?:[^''’\\]|\\.)*[''’](?![[:alnum:]])',
+        '<text>', 'g');
+    IF length(message) > 4000 THEN
+        pattern := regexp_replace(pattern, '["`“«][^"`”»]*$|(?<![[:alnum:]])[''‘][^''’]*$', '<text>');
+    END IF;
+
+    -- Ids: UUIDs; hexadecimal numbers; long words of letters and digits, or such words behind a prefix such as req_.
+    pattern := regexp_replace(pattern, '[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}', '<id>', 'g');
+    pattern := regexp_replace(pattern, '(?<![[:alnum:]])(?:0[xX][0-9a-fA-F]+|(?=[[:alnum:]]*[0-9])(?=[[:alnum:]]*[[:alpha:]])'
+        || '(?:[0-9a-fA-F]{8,}|[[:alnum:]]{16,}))(?![[:alnum:]])', '<id>', 'g');
+    pattern := regexp_replace(pattern,
+        '\m([[:alpha:]]{2,12}[_-])(?=[[:alnum:]]*[0-9])(?=[[:alnum:]]*[[:alpha:]])[[:alnum:]]{8,}(?![[:alnum:]])', '\1<id>', 'g');
+    pattern := regexp_replace(pattern, '[0-9]+(?:[.,:][0-9]+)*', '<n>', 'g');
+
+    RETURN left(btrim(regexp_replace(translate(pattern, hidden, digits), '[[:space:]]+', ' ', 'g')), 500);
+END
+$_$;
+COMMENT ON FUNCTION orchestra.failure_pattern(message text) IS 'A failure''s message without what differs from one to the next of its kind: numbers, ids, times, addresses, names and quoted texts are replaced, codes stay. Failures of one kind have one pattern.';
+
+CREATE FUNCTION orchestra.has_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT num_nonnulls(
+        used.input_tokens, used.cached_input_tokens, used.cache_write_tokens, used.cache_write_1h_tokens,
+        used.input_audio_tokens, used.cached_audio_tokens, used.input_image_tokens, used.cached_image_tokens,
+        used.input_video_tokens, used.output_tokens, used.reasoning_tokens, used.output_audio_tokens,
+        used.output_image_tokens, used.output_video_tokens, used.citation_tokens, used.other_tokens, used.web_searches,
+        used.file_searches, used.tool_uses, used.audio_ms, used.document_pages, used.search_units, used.unread_quantities,
+        total_tokens, reported_cost
+    ) > 0
+$$;
+COMMENT ON FUNCTION orchestra.has_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) IS 'Whether a step reports any usage or cost of a call.';
+
+CREATE FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) RETURNS double precision
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    wanted double precision := 0;
+    up_to bigint := 0;
+    durations bigint;
+BEGIN
+    IF NOT q BETWEEN 0 AND 1 THEN
+        RAISE numeric_value_out_of_range USING MESSAGE = 'a quantile lies between 0 and 1';
+    END IF;
+    FOREACH durations IN ARRAY histogram LOOP
+        wanted := wanted + COALESCE(durations, 0);
+    END LOOP;
+    wanted := wanted * q;
+    FOR bucket IN COALESCE(array_lower(histogram, 1), 0) .. COALESCE(array_upper(histogram, 1), -1) LOOP
+        up_to := up_to + COALESCE(histogram[bucket], 0);
+        IF histogram[bucket] > 0 AND up_to >= wanted THEN
+            RETURN orchestra.bucket_duration(bucket);
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) IS 'A quantile in milliseconds of what duration_histogram has merged: the same as duration_quantile, but several of them share the merging.';
+
+CREATE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, has_usage boolean) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT has_usage OR finish_reason IS NOT NULL
+        OR (model IS NOT NULL AND COALESCE(node_type, '') NOT IN ('code', 'integration') AND state NOT IN ('pending', 'skipped'))
+$$;
+COMMENT ON FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, has_usage boolean) IS 'Whether a step called a model: it reports usage (see has_usage) or why the model stopped, or names a model, is neither code nor an integration, and was neither skipped nor pending.';
+
+CREATE FUNCTION orchestra.is_cut_off(finish_reason text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT regexp_replace(lower(finish_reason COLLATE "C"), '[^a-z]', '', 'g') ~ ('^(finishreason|stopreason|reason)?('
+        || 'length|maxlength|maxlen|modellength|maxcontext|errorlimit'
+        || '|max(imum)?(new|output|completion|prompt)?tokens(reached|exceeded)?'
+        || '|tokenlimit(reached|exceeded)?'
+        || '|(model)?(context)(window|length)(reached|exceeded)?)$')
+$_$;
+COMMENT ON FUNCTION orchestra.is_cut_off(finish_reason text) IS 'Whether a model stopped because it ran out of tokens, by its finish reason in any provider''s spelling: length, max_tokens, MAX_TOKENS, max_output_tokens, model_length, model_context_window_exceeded, ...; null for null.';
+
+CREATE FUNCTION orchestra.is_error(value jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT COALESCE(
+        jsonb_path_exists(value, 'strict $.** ? (@.type() == "number" && @ != 0 || @.type() == "boolean" && @ == true)')
+        OR EXISTS (SELECT FROM jsonb_path_query(value, 'strict $.** ? (@.type() == "string")') AS t (said)
+                   WHERE orchestra.is_error_text(said #>> '{}')),
+        false)
+$_$;
+COMMENT ON FUNCTION orchestra.is_error(value jsonb) IS 'Whether a value in an error field is an error: not null, false, 0, a text without an error (see is_error_text), or a list or object of nothing else.';
+
+CREATE FUNCTION orchestra.is_error_text(said text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT said COLLATE "C" !~* ('^[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"'']*'
+        || '(none|null|nil|<nil>|undefined|nan|n/?a|-+|0|false|no errors?|ok|success|\{[[:space:]]*\}|\[[[:space:]]*\])?'
+        || '[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"''.]*$')
+$_$;
+COMMENT ON FUNCTION orchestra.is_error_text(said text) IS 'Whether a text in an error field is an error: neither blank nor a placeholder such as None or null; null for null.';
+
+CREATE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT is_call AND (outcome = 'succeeded' OR has_usage) AND NOT orchestra.has_usage(plausible, NULL, NULL)
+$$;
+COMMENT ON FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage) IS 'Whether a step, given its outcome, is a call of a model of which no plausible usage of any kind is known, so that no price tells what it cost.';
+
+CREATE FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT is_call AND (outcome = 'succeeded' OR has_usage) AND total_tokens IS NULL
+       AND (num_nonnulls(plausible.audio_ms, plausible.document_pages, plausible.search_units) = 0
+            OR num_nonnulls(plausible.input_tokens, plausible.output_tokens) > 0)
+$$;
+COMMENT ON FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) IS 'Whether a step, given its outcome, is a call of a model whose total tokens (see total_tokens) are not known. One that is charged by time, pages or searches, and tells no tokens, took none.';
+
+CREATE FUNCTION orchestra.kinds_of(used orchestra.usage) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN (orchestra.charged(used)).input_tokens > 0 THEN 1 ELSE 0 END
+         + CASE WHEN (orchestra.charged(used)).cached_input_tokens > 0 THEN 2 ELSE 0 END
+         + CASE WHEN (orchestra.charged(used)).cache_write_tokens > 0 THEN 4 ELSE 0 END
+         + CASE WHEN used.cache_write_1h_tokens > 0 THEN 8 ELSE 0 END
+         + CASE WHEN (orchestra.charged(used)).input_audio_tokens > 0 THEN 16 ELSE 0 END
+         + CASE WHEN used.cached_audio_tokens > 0 THEN 32 ELSE 0 END
+         + CASE WHEN (orchestra.charged(used)).input_image_tokens > 0 THEN 64 ELSE 0 END
+         + CASE WHEN used.cached_image_tokens > 0 THEN 128 ELSE 0 END
+         + CASE WHEN used.input_video_tokens > 0 THEN 256 ELSE 0 END
+         + CASE WHEN (orchestra.charged(used)).output_tokens > 0 THEN 512 ELSE 0 END
+         + CASE WHEN (orchestra.charged(used)).reasoning_tokens > 0 THEN 1024 ELSE 0 END
+         + CASE WHEN used.output_audio_tokens > 0 THEN 2048 ELSE 0 END
+         + CASE WHEN used.output_image_tokens > 0 THEN 4096 ELSE 0 END
+         + CASE WHEN used.output_video_tokens > 0 THEN 8192 ELSE 0 END
+         + CASE WHEN used.citation_tokens > 0 THEN 16384 ELSE 0 END
+         + CASE WHEN used.other_tokens > 0 THEN 32768 ELSE 0 END
+         + CASE WHEN used.web_searches > 0 THEN 65536 ELSE 0 END
+         + CASE WHEN used.file_searches > 0 THEN 131072 ELSE 0 END
+         + CASE WHEN used.tool_uses > 0 THEN 262144 ELSE 0 END
+         + CASE WHEN used.audio_ms > 0 THEN 524288 ELSE 0 END
+         + CASE WHEN used.document_pages > 0 THEN 1048576 ELSE 0 END
+         + CASE WHEN used.search_units > 0 THEN 2097152 ELSE 0 END
+         + CASE WHEN used.unread_quantities > 0 THEN 4194304 ELSE 0 END
+$$;
+COMMENT ON FUNCTION orchestra.kinds_of(used orchestra.usage) IS 'Bit mask of the kinds of usage with a charged quantity: the usage_kinds of a step.';
+
+CREATE FUNCTION orchestra.lanes(starts timestamp with time zone[], ends timestamp with time zone[]) RETURNS integer[]
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    free_at timestamptz[] := '{}';
+    lanes integer[] := '{}';
+    lane integer;
+BEGIN
+    FOR ordinal IN 1 .. cardinality(starts) LOOP
+        lane := 1;
+        WHILE free_at[lane] > starts[ordinal] LOOP
+            lane := lane + 1;
+        END LOOP;
+        free_at[lane] := CASE WHEN ends[ordinal] IS NULL THEN 'infinity' ELSE GREATEST(starts[ordinal], ends[ordinal]) END;
+        lanes[ordinal] := lane;
+    END LOOP;
+    RETURN lanes;
+END
+$$;
+COMMENT ON FUNCTION orchestra.lanes(starts timestamp with time zone[], ends timestamp with time zone[]) IS 'For each interval, in the order of their starts, the first free lane, from 1; an end of null means never.';
+
+CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN state = 'succeeded' AND (error IS NOT NULL OR reported_error IS NOT NULL)
+                 AND (orchestra.is_error(error) OR orchestra.is_error_text(reported_error))
+           THEN 'soft_failed' ELSE state END
+$$;
+COMMENT ON FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) IS 'How a step or run ended: its state, but soft_failed where the state is a success and it carries an error, its own or one that its payload reports. Success rate: succeeded / (succeeded + soft_failed + failed).';
+
+CREATE FUNCTION orchestra.part_cost(quantity bigint, price numeric) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT CASE WHEN quantity > 0 THEN quantity * price ELSE 0 END $$;
+COMMENT ON FUNCTION orchestra.part_cost(quantity bigint, price numeric) IS 'A part of call_cost: a quantity times its price; 0 where there is nothing of it, null where that has no price.';
+
+CREATE FUNCTION orchestra.plausible_usage(used orchestra.usage) RETURNS orchestra.usage
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CAST(ROW(
+        orchestra.token_count(used.input_tokens),
+        CASE WHEN num_nulls(orchestra.token_count(used.cached_input_tokens), orchestra.token_count(used.input_tokens)) = 0
+             THEN LEAST(used.cached_input_tokens, used.input_tokens) END,
+        orchestra.token_count(used.cache_write_tokens), orchestra.token_count(used.cache_write_1h_tokens),
+        orchestra.token_count(used.input_audio_tokens), orchestra.token_count(used.cached_audio_tokens),
+        orchestra.token_count(used.input_image_tokens), orchestra.token_count(used.cached_image_tokens),
+        orchestra.token_count(used.input_video_tokens), orchestra.token_count(used.output_tokens),
+        CASE WHEN num_nulls(orchestra.token_count(used.reasoning_tokens), orchestra.token_count(used.output_tokens)) = 0
+             THEN LEAST(used.reasoning_tokens, used.output_tokens) END,
+        orchestra.token_count(used.output_audio_tokens), orchestra.token_count(used.output_image_tokens),
+        orchestra.token_count(used.output_video_tokens), orchestra.token_count(used.citation_tokens),
+        orchestra.token_count(used.other_tokens), orchestra.token_count(used.web_searches),
+        orchestra.token_count(used.file_searches), orchestra.token_count(used.tool_uses),
+        orchestra.token_count(used.audio_ms), orchestra.token_count(used.document_pages),
+        orchestra.token_count(used.search_units), orchestra.token_count(used.unread_quantities)
+    ) AS orchestra.usage)
+$$;
+COMMENT ON FUNCTION orchestra.plausible_usage(used orchestra.usage) IS 'Usage as reported, without numbers that are not plausible (see token_count); no more cached input than input, and no more reasoning than output.';
+
+CREATE FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier text, context_tier integer, at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT prices.service_tier = COALESCE(service_tier, 'standard')
+       AND prices.above_input_tokens <= COALESCE(context_tier, 0)
+       AND (prices.up_to_input_tokens > COALESCE(context_tier, 0) OR prices.up_to_input_tokens IS NULL)
+       AND prices.valid_from <= CAST(at AT TIME ZONE 'UTC' AS date)
+       AND (prices.valid_until > CAST(at AT TIME ZONE 'UTC' AS date) OR prices.valid_until IS NULL)
+$$;
+COMMENT ON FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier text, context_tier integer, at timestamp with time zone) IS 'Whether these prices of a model hold for calls of this tier of service (null: standard) and of the input (see context_tier; null: short) at this time.';
+
+CREATE FUNCTION orchestra.token_count(tokens bigint) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT CASE WHEN tokens BETWEEN 0 AND 1000000000000 THEN tokens END $$;
+COMMENT ON FUNCTION orchestra.token_count(tokens bigint) IS 'A number of tokens, as reported; null where it is not plausible: below 0, or above 10^12.';
+
+CREATE FUNCTION orchestra.total_tokens(input_tokens bigint, output_tokens bigint, total_tokens bigint) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT COALESCE(orchestra.token_count(total_tokens),
+                    orchestra.token_count(input_tokens) + orchestra.token_count(output_tokens))
+$$;
+COMMENT ON FUNCTION orchestra.total_tokens(input_tokens bigint, output_tokens bigint, total_tokens bigint) IS 'The total tokens of a call: as reported, else the sum of input and output where both are known, else null.';
+
+CREATE FUNCTION orchestra.usage_kinds(usage_kinds integer) RETURNS text[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+    SELECT ARRAY(
+        SELECT name
+        FROM unnest(ARRAY[
+            'input_tokens', 'cached_input_tokens', 'cache_write_tokens', 'cache_write_1h_tokens', 'input_audio_tokens',
+            'cached_audio_tokens', 'input_image_tokens', 'cached_image_tokens', 'input_video_tokens', 'output_tokens',
+            'reasoning_tokens', 'output_audio_tokens', 'output_image_tokens', 'output_video_tokens', 'citation_tokens',
+            'other_tokens', 'web_searches', 'file_searches', 'tool_uses', 'audio_ms', 'document_pages', 'search_units',
+            'unread_quantities'
+        ]) WITH ORDINALITY AS k (name, number)
+        WHERE usage_kinds & (1 << CAST(number - 1 AS integer)) > 0
+        ORDER BY number)
+$$;
+COMMENT ON FUNCTION orchestra.usage_kinds(usage_kinds integer) IS 'The names of the kinds of usage in the column usage_kinds of steps and rollups: those of which something is charged at a price of its own.';
+
+CREATE TABLE orchestra.step_rollup (
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    hour timestamp with time zone NOT NULL,
+    ordinal integer NOT NULL,
+    organization_id text COLLATE pg_catalog."C",
+    node_id text,
+    node_type text,
+    model text,
+    service_tier text,
+    context_tier integer,
+    usage_kinds integer,
+    succeeded bigint NOT NULL,
+    soft_failed bigint NOT NULL,
+    failed bigint NOT NULL,
+    cancelled bigint NOT NULL,
+    skipped bigint NOT NULL,
+    unfinished bigint NOT NULL,
+    calls bigint NOT NULL,
+    unmetered_calls bigint NOT NULL,
+    untotalled_calls bigint NOT NULL,
+    reported_calls bigint NOT NULL,
+    input_tokens bigint,
+    cached_input_tokens bigint,
+    cache_write_tokens bigint,
+    cache_write_1h_tokens bigint,
+    input_audio_tokens bigint,
+    cached_audio_tokens bigint,
+    input_image_tokens bigint,
+    cached_image_tokens bigint,
+    input_video_tokens bigint,
+    output_tokens bigint,
+    reasoning_tokens bigint,
+    output_audio_tokens bigint,
+    output_image_tokens bigint,
+    output_video_tokens bigint,
+    citation_tokens bigint,
+    other_tokens bigint,
+    web_searches bigint,
+    file_searches bigint,
+    tool_uses bigint,
+    audio_ms bigint,
+    document_pages bigint,
+    search_units bigint,
+    unread_quantities bigint,
+    total_tokens bigint,
+    reported_cost numeric,
+    buckets smallint[] NOT NULL,
+    counts integer[] NOT NULL,
+    failed_buckets smallint[] NOT NULL,
+    failed_counts integer[] NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
+COMMENT ON TABLE orchestra.step_rollup IS 'Steps by hour, workflow, organisation, node and model: outcomes, tokens and histograms of durations.';
+COMMENT ON COLUMN orchestra.step_rollup.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.step_rollup.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
+COMMENT ON COLUMN orchestra.step_rollup.ordinal IS 'Number of the row within its workflow and hour; negative: counts of pruned runs.';
+COMMENT ON COLUMN orchestra.step_rollup.organization_id IS 'The organisation; null where no step names one.';
+COMMENT ON COLUMN orchestra.step_rollup.node_id IS 'The node.';
+COMMENT ON COLUMN orchestra.step_rollup.node_type IS 'The node''s type.';
+COMMENT ON COLUMN orchestra.step_rollup.model IS 'The model that responded, else the requested one; null: no model.';
+COMMENT ON COLUMN orchestra.step_rollup.service_tier IS 'The provider''s service tier, of calls; null where they name none.';
+COMMENT ON COLUMN orchestra.step_rollup.context_tier IS 'For calls: the highest threshold of input tokens they exceed above which prices may change, else 0.';
+COMMENT ON COLUMN orchestra.step_rollup.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.step_rollup.succeeded IS 'Steps that succeeded.';
+COMMENT ON COLUMN orchestra.step_rollup.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
+COMMENT ON COLUMN orchestra.step_rollup.failed IS 'Steps that failed.';
+COMMENT ON COLUMN orchestra.step_rollup.cancelled IS 'Steps that were cancelled.';
+COMMENT ON COLUMN orchestra.step_rollup.skipped IS 'Steps that were skipped.';
+COMMENT ON COLUMN orchestra.step_rollup.unfinished IS 'Steps that are pending or running, or whose status is not known.';
+COMMENT ON COLUMN orchestra.step_rollup.calls IS 'Calls of a model (see is_call).';
+COMMENT ON COLUMN orchestra.step_rollup.unmetered_calls IS 'Calls that report no usage, so that their cost is unknown.';
+COMMENT ON COLUMN orchestra.step_rollup.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
+COMMENT ON COLUMN orchestra.step_rollup.reported_calls IS 'Calls whose provider reports a cost.';
+COMMENT ON COLUMN orchestra.step_rollup.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.input_audio_tokens IS 'Input tokens of audio, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.cached_audio_tokens IS 'Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.input_image_tokens IS 'Input tokens of images, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.input_video_tokens IS 'Input tokens of video, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.output_audio_tokens IS 'Output tokens of audio, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.output_image_tokens IS 'Output tokens of images, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.output_video_tokens IS 'Output tokens of video, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.citation_tokens IS 'Output tokens of citations, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.other_tokens IS 'Tokens of unknown kind: those in the reported total beyond input and output. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.web_searches IS 'Web searches by the provider. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.file_searches IS 'File searches by the provider. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.tool_uses IS 'Uses of other tools that the provider charges by use. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.audio_ms IS 'Audio charged by duration, in milliseconds. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.document_pages IS 'Document pages read. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.search_units IS 'Search units of a reranking model. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.step_rollup.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.step_rollup.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.step_rollup.failed_counts IS 'Number of durations in each of failed_buckets.';
+
+CREATE TABLE orchestra.workflows (
+    id text NOT NULL COLLATE pg_catalog."C",
+    name text,
+    description text,
+    labels jsonb DEFAULT '{}'::jsonb,
+    first_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+COMMENT ON TABLE orchestra.workflows IS 'The workflows whose runs are stored.';
+COMMENT ON COLUMN orchestra.workflows.id IS 'The workflow''s id.';
+COMMENT ON COLUMN orchestra.workflows.name IS 'Its name: from the configuration, else from the API.';
+COMMENT ON COLUMN orchestra.workflows.description IS 'Its description, from the API.';
+COMMENT ON COLUMN orchestra.workflows.labels IS 'Labels from the configuration, such as team and environment.';
+COMMENT ON COLUMN orchestra.workflows.first_seen_at IS 'When this workflow was first stored.';
+COMMENT ON COLUMN orchestra.workflows.updated_at IS 'When this row last changed.';
+
+CREATE VIEW orchestra.model_usage AS
+ SELECT s.hour,
+    s.workflow_id,
+    COALESCE(w.name, s.workflow_id) AS workflow_name,
+    s.organization_id,
+    s.node_id,
+    s.model,
+    p.provider,
+    s.calls,
+    s.input_tokens,
+    s.output_tokens,
+    s.cached_input_tokens,
+    s.reasoning_tokens,
+    s.total_tokens,
+    k.cost,
+        CASE
+            WHEN (k.cost IS NOT NULL) THEN p.currency
+            ELSE NULL::text
+        END AS currency,
+        CASE
+            WHEN (k.cost IS NULL) THEN s.calls
+            ELSE s.unmetered_calls
+        END AS unpriced_calls,
+    s.untotalled_calls,
+    s.service_tier,
+    s.context_tier,
+    s.usage_kinds,
+    s.cache_write_tokens,
+    s.cache_write_1h_tokens,
+    s.input_audio_tokens,
+    s.cached_audio_tokens,
+    s.input_image_tokens,
+    s.cached_image_tokens,
+    s.input_video_tokens,
+    s.output_audio_tokens,
+    s.output_image_tokens,
+    s.output_video_tokens,
+    s.citation_tokens,
+    s.other_tokens,
+    s.web_searches,
+    s.file_searches,
+    s.tool_uses,
+    s.audio_ms,
+    s.document_pages,
+    s.search_units,
+    s.unread_quantities,
+    s.reported_cost,
+    s.reported_calls
+   FROM (((orchestra.step_rollup s
+     LEFT JOIN orchestra.workflows w ON ((w.id = s.workflow_id)))
+     LEFT JOIN orchestra.prices p ON (((p.model = s.model) AND (s.calls > s.unmetered_calls) AND orchestra.price_applies(p.*, s.service_tier, s.context_tier, s.hour))))
+     CROSS JOIN LATERAL ( SELECT orchestra.call_cost(ROW(s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.cache_write_1h_tokens, s.input_audio_tokens, s.cached_audio_tokens, s.input_image_tokens, s.cached_image_tokens, s.input_video_tokens, s.output_tokens, s.reasoning_tokens, s.output_audio_tokens, s.output_image_tokens, s.output_video_tokens, s.citation_tokens, s.other_tokens, s.web_searches, s.file_searches, s.tool_uses, s.audio_ms, s.document_pages, s.search_units, s.unread_quantities)::orchestra.usage, (s.calls - s.unmetered_calls), p.*) AS cost
+         OFFSET 0) k)
+  WHERE (s.calls > 0);
+COMMENT ON VIEW orchestra.model_usage IS 'Calls of models by hour, workflow, organisation, node, model, tier of service, length of the input and kinds of usage: quantities and cost.';
+COMMENT ON COLUMN orchestra.model_usage.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
+COMMENT ON COLUMN orchestra.model_usage.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.model_usage.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.model_usage.organization_id IS 'The organisation; null where no step names one.';
+COMMENT ON COLUMN orchestra.model_usage.node_id IS 'The node.';
+COMMENT ON COLUMN orchestra.model_usage.model IS 'The model that responded, else the requested one; null where tokens are reported without a model.';
+COMMENT ON COLUMN orchestra.model_usage.provider IS 'The provider whose price applies; null if there is none.';
+COMMENT ON COLUMN orchestra.model_usage.calls IS 'Calls (see is_call).';
+COMMENT ON COLUMN orchestra.model_usage.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.total_tokens IS 'Total tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.cost IS 'Cost by the prices of the day (UTC), service tier and length of the input; null if the model or a kind of usage of the calls has no price, or if no call reports usage. Add up within one currency only.';
+COMMENT ON COLUMN orchestra.model_usage.currency IS 'The currency of cost; null without cost.';
+COMMENT ON COLUMN orchestra.model_usage.unpriced_calls IS 'Calls missing from cost: without a price for everything they used, or successful without reported usage.';
+COMMENT ON COLUMN orchestra.model_usage.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
+COMMENT ON COLUMN orchestra.model_usage.service_tier IS 'The provider''s service tier; null where the calls name none, and the price is that of standard.';
+COMMENT ON COLUMN orchestra.model_usage.context_tier IS 'The length of the input: the highest threshold of input tokens it exceeds above which prices may change, else 0; null if unknown.';
+COMMENT ON COLUMN orchestra.model_usage.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.model_usage.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.input_audio_tokens IS 'Input tokens of audio, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.cached_audio_tokens IS 'Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.input_image_tokens IS 'Input tokens of images, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.input_video_tokens IS 'Input tokens of video, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.output_audio_tokens IS 'Output tokens of audio, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.output_image_tokens IS 'Output tokens of images, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.output_video_tokens IS 'Output tokens of video, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.citation_tokens IS 'Output tokens of citations, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.other_tokens IS 'Tokens of unknown kind: those in the reported total beyond input and output. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.web_searches IS 'Web searches by the provider. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.file_searches IS 'File searches by the provider. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.tool_uses IS 'Uses of other tools that the provider charges by use. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.audio_ms IS 'Audio charged by duration, in milliseconds. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.document_pages IS 'Document pages read. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.search_units IS 'Search units of a reranking model. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.model_usage.reported_calls IS 'Calls whose provider reports a cost.';
+
+CREATE FUNCTION orchestra.usage_of(calls orchestra.model_usage) RETURNS orchestra.usage
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CAST(ROW(
+        calls.input_tokens, calls.cached_input_tokens, calls.cache_write_tokens, calls.cache_write_1h_tokens,
+        calls.input_audio_tokens, calls.cached_audio_tokens, calls.input_image_tokens, calls.cached_image_tokens,
+        calls.input_video_tokens, calls.output_tokens, calls.reasoning_tokens, calls.output_audio_tokens,
+        calls.output_image_tokens, calls.output_video_tokens, calls.citation_tokens, calls.other_tokens, calls.web_searches,
+        calls.file_searches, calls.tool_uses, calls.audio_ms, calls.document_pages, calls.search_units, calls.unread_quantities
+    ) AS orchestra.usage)
+$$;
+COMMENT ON FUNCTION orchestra.usage_of(calls orchestra.model_usage) IS 'The usage in a row of model_usage as one value, for cost_parts and call_cost.';
+
+CREATE FUNCTION orchestra_etl.mark_runs() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
+        SELECT DISTINCT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM before;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
+        SELECT DISTINCT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM after;
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION orchestra_etl.mark_runs() IS 'Queues the rollup groups of runs that are written, before and after.';
+
+CREATE FUNCTION orchestra_etl.mark_steps() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    run_ids text[] := '{}';
+    more text[];
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        run_ids := ARRAY(SELECT DISTINCT run_id FROM before WHERE error IS NOT NULL OR reported_error IS NOT NULL OR start_time IS NULL);
+        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
+        SELECT DISTINCT workflow_id, date_trunc('hour', start_time, 'UTC') FROM before WHERE start_time IS NOT NULL;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        more := ARRAY(SELECT DISTINCT run_id FROM after WHERE error IS NOT NULL OR reported_error IS NOT NULL OR start_time IS NULL);
+        run_ids := run_ids || more;
+        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
+        SELECT DISTINCT workflow_id, date_trunc('hour', start_time, 'UTC') FROM after WHERE start_time IS NOT NULL;
+    END IF;
+    IF run_ids <> '{}' THEN
+        PERFORM FROM orchestra.runs WHERE id = ANY (run_ids) ORDER BY id FOR SHARE;
+        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
+        SELECT DISTINCT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC')
+        FROM orchestra.runs
+        WHERE id = ANY (run_ids);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION orchestra_etl.mark_steps() IS 'Queues the rollup groups of steps that are written, before and after.';
+
+CREATE AGGREGATE orchestra.array_concat_agg(buckets smallint[]) (
+    SFUNC = array_cat,
+    STYPE = smallint[],
+    INITCOND = '{}',
+    COMBINEFUNC = array_cat,
+    PARALLEL = safe
+);
+COMMENT ON AGGREGATE orchestra.array_concat_agg(buckets smallint[]) IS 'The concatenation of arrays: buckets of histograms.';
+
+CREATE AGGREGATE orchestra.array_concat_agg(counts integer[]) (
+    SFUNC = array_cat,
+    STYPE = integer[],
+    INITCOND = '{}',
+    COMBINEFUNC = array_cat,
+    PARALLEL = safe
+);
+COMMENT ON AGGREGATE orchestra.array_concat_agg(counts integer[]) IS 'The concatenation of arrays: counts of histograms.';
+
+CREATE AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer[]) (
+    SFUNC = orchestra.duration_histogram_add,
+    STYPE = bigint[],
+    INITCOND = '{}',
+    COMBINEFUNC = orchestra.duration_histogram_merge,
+    PARALLEL = safe
+);
+COMMENT ON AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer[]) IS 'Stored histograms of durations, merged: how many durations each bucket holds, by its number. For histogram_quantile.';
+
+CREATE AGGREGATE orchestra.duration_quantile(buckets smallint[], counts integer[], q double precision) (
+    SFUNC = orchestra.duration_quantile_add,
+    STYPE = double precision[],
+    INITCOND = '[0:0]={NULL}',
+    FINALFUNC = orchestra.duration_quantile_end,
+    COMBINEFUNC = orchestra.duration_quantile_merge,
+    PARALLEL = safe
+);
+COMMENT ON AGGREGATE orchestra.duration_quantile(buckets smallint[], counts integer[], q double precision) IS 'A quantile of durations in milliseconds, from stored histograms, at most 2 % off. Right over any grouping: never average percentiles, merge the histograms.';
+
+CREATE AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q double precision) (
+    SFUNC = orchestra.duration_quantile_add,
+    STYPE = double precision[],
+    INITCOND = '[0:0]={NULL}',
+    FINALFUNC = orchestra.duration_quantile_end,
+    COMBINEFUNC = orchestra.duration_quantile_merge,
+    PARALLEL = safe
+);
+COMMENT ON AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q double precision) IS 'A quantile of durations in milliseconds, from counts by bucket, at most 2 % off. Right over any grouping: never average percentiles, merge the counts.';
+
+CREATE TABLE orchestra.runs (
+    id text NOT NULL COLLATE pg_catalog."C",
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    organization_id text COLLATE pg_catalog."C",
+    user_id text COLLATE pg_catalog."C",
+    status text,
+    state text NOT NULL,
+    status_source text NOT NULL,
+    tracking text NOT NULL,
+    start_time timestamp with time zone,
+    end_time timestamp with time zone,
+    duration_ms double precision GENERATED ALWAYS AS (((EXTRACT(epoch FROM (end_time - start_time)) * (1000)::numeric))::double precision) STORED,
+    api_elapsed_seconds double precision,
+    error jsonb,
+    extra jsonb,
+    redaction_policy text,
+    content_hash bytea,
+    first_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
+COMMENT ON TABLE orchestra.runs IS 'One row per run of a workflow.';
+COMMENT ON COLUMN orchestra.runs.id IS 'The run''s id.';
+COMMENT ON COLUMN orchestra.runs.workflow_id IS 'The workflow this is a run of.';
+COMMENT ON COLUMN orchestra.runs.organization_id IS 'The organisation; the API may mask it with asterisks.';
+COMMENT ON COLUMN orchestra.runs.user_id IS 'The user who started it; the API may mask it with asterisks.';
+COMMENT ON COLUMN orchestra.runs.status IS 'The status as the API gives it; null where the API gives none.';
+COMMENT ON COLUMN orchestra.runs.state IS 'The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
+COMMENT ON COLUMN orchestra.runs.status_source IS 'api: the API gave the status; derived: it follows from the steps.';
+COMMENT ON COLUMN orchestra.runs.tracking IS 'open: still polled; final: will not change; stale: given up as open; gone: the API no longer has it.';
+COMMENT ON COLUMN orchestra.runs.start_time IS 'When it started, by the API.';
+COMMENT ON COLUMN orchestra.runs.end_time IS 'When it ended, by the API; null while it runs.';
+COMMENT ON COLUMN orchestra.runs.duration_ms IS 'end_time minus start_time, in milliseconds.';
+COMMENT ON COLUMN orchestra.runs.api_elapsed_seconds IS 'The API''s elapsed_time: whole seconds, truncated. Use duration_ms.';
+COMMENT ON COLUMN orchestra.runs.error IS 'The run''s error as the API gives it.';
+COMMENT ON COLUMN orchestra.runs.extra IS 'Fields that the API''s description lacks, and values of a wrong type, as received.';
+COMMENT ON COLUMN orchestra.runs.redaction_policy IS 'Version of the redaction rules this row was written under; null: there were none.';
+COMMENT ON COLUMN orchestra.runs.content_hash IS 'Hash of the run as it was written; equal hashes need no write.';
+COMMENT ON COLUMN orchestra.runs.first_seen_at IS 'When this run was first loaded.';
+COMMENT ON COLUMN orchestra.runs.updated_at IS 'When the content of this row last changed; an unchanged read does not touch it.';
+
+CREATE TABLE orchestra.steps (
+    id text NOT NULL COLLATE pg_catalog."C",
+    run_id text NOT NULL COLLATE pg_catalog."C",
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    node_id text,
+    node_type text,
+    "position" integer NOT NULL,
+    user_id text COLLATE pg_catalog."C",
+    organization_id text COLLATE pg_catalog."C",
+    status text,
+    state text NOT NULL,
+    start_time timestamp with time zone,
+    end_time timestamp with time zone,
+    duration_ms double precision GENERATED ALWAYS AS (((EXTRACT(epoch FROM (end_time - start_time)) * (1000)::numeric))::double precision) STORED,
+    api_elapsed_seconds double precision,
+    api_tokens bigint,
+    request_model text,
+    response_model text,
+    input_tokens bigint,
+    cached_input_tokens bigint,
+    cache_write_tokens bigint,
+    cache_write_1h_tokens bigint,
+    input_audio_tokens bigint,
+    cached_audio_tokens bigint,
+    input_image_tokens bigint,
+    cached_image_tokens bigint,
+    input_video_tokens bigint,
+    output_tokens bigint,
+    reasoning_tokens bigint,
+    output_audio_tokens bigint,
+    output_image_tokens bigint,
+    output_video_tokens bigint,
+    citation_tokens bigint,
+    other_tokens bigint,
+    web_searches bigint,
+    file_searches bigint,
+    tool_uses bigint,
+    audio_ms bigint,
+    document_pages bigint,
+    search_units bigint,
+    unread_quantities bigint,
+    total_tokens bigint,
+    usage_kinds integer,
+    service_tier text,
+    reported_cost numeric,
+    finish_reason text,
+    error jsonb,
+    reported_error text,
+    step_metadata jsonb,
+    extra jsonb,
+    redaction_policy text,
+    content_hash bytea NOT NULL,
+    absent_since timestamp with time zone,
+    first_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
+COMMENT ON TABLE orchestra.steps IS 'One row per step of a run.';
+COMMENT ON COLUMN orchestra.steps.id IS 'The step''s id: the key of every upsert.';
+COMMENT ON COLUMN orchestra.steps.run_id IS 'The run this step belongs to.';
+COMMENT ON COLUMN orchestra.steps.workflow_id IS 'The workflow, as in runs.';
+COMMENT ON COLUMN orchestra.steps.node_id IS 'The node of the workflow that this step executed.';
+COMMENT ON COLUMN orchestra.steps.node_type IS 'model, integration, code, ...: from the graph, else from the payload''s shape, else null.';
+COMMENT ON COLUMN orchestra.steps."position" IS 'Index in the API''s response, from 0.';
+COMMENT ON COLUMN orchestra.steps.user_id IS 'The user, as given; may be masked.';
+COMMENT ON COLUMN orchestra.steps.organization_id IS 'The organisation, as given; may be masked.';
+COMMENT ON COLUMN orchestra.steps.status IS 'The status as the API gives it.';
+COMMENT ON COLUMN orchestra.steps.state IS 'The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
+COMMENT ON COLUMN orchestra.steps.start_time IS 'When the step started.';
+COMMENT ON COLUMN orchestra.steps.end_time IS 'When the step ended; null while it runs.';
+COMMENT ON COLUMN orchestra.steps.duration_ms IS 'end_time minus start_time, in milliseconds.';
+COMMENT ON COLUMN orchestra.steps.api_elapsed_seconds IS 'The API''s elapsed_time: whole seconds, truncated. Use duration_ms.';
+COMMENT ON COLUMN orchestra.steps.api_tokens IS 'The API''s tokens: documented as 0 today. Use the token columns.';
+COMMENT ON COLUMN orchestra.steps.request_model IS 'The requested model (inputs.model, or the provider''s own field).';
+COMMENT ON COLUMN orchestra.steps.response_model IS 'The model that responded (outputs.model, or the provider''s own field).';
+COMMENT ON COLUMN orchestra.steps.input_tokens IS 'Input tokens, including those read from and written to a cache.';
+COMMENT ON COLUMN orchestra.steps.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens.';
+COMMENT ON COLUMN orchestra.steps.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens.';
+COMMENT ON COLUMN orchestra.steps.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens.';
+COMMENT ON COLUMN orchestra.steps.input_audio_tokens IS 'Input tokens of audio, part of input_tokens.';
+COMMENT ON COLUMN orchestra.steps.cached_audio_tokens IS 'Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens.';
+COMMENT ON COLUMN orchestra.steps.input_image_tokens IS 'Input tokens of images, part of input_tokens.';
+COMMENT ON COLUMN orchestra.steps.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens.';
+COMMENT ON COLUMN orchestra.steps.input_video_tokens IS 'Input tokens of video, part of input_tokens.';
+COMMENT ON COLUMN orchestra.steps.output_tokens IS 'Output tokens, including reasoning.';
+COMMENT ON COLUMN orchestra.steps.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens.';
+COMMENT ON COLUMN orchestra.steps.output_audio_tokens IS 'Output tokens of audio, part of output_tokens.';
+COMMENT ON COLUMN orchestra.steps.output_image_tokens IS 'Output tokens of images, part of output_tokens.';
+COMMENT ON COLUMN orchestra.steps.output_video_tokens IS 'Output tokens of video, part of output_tokens.';
+COMMENT ON COLUMN orchestra.steps.citation_tokens IS 'Output tokens of citations, part of output_tokens.';
+COMMENT ON COLUMN orchestra.steps.other_tokens IS 'Tokens of unknown kind: those in the reported total beyond input and output.';
+COMMENT ON COLUMN orchestra.steps.web_searches IS 'Web searches by the provider.';
+COMMENT ON COLUMN orchestra.steps.file_searches IS 'File searches by the provider.';
+COMMENT ON COLUMN orchestra.steps.tool_uses IS 'Uses of other tools that the provider charges by use.';
+COMMENT ON COLUMN orchestra.steps.audio_ms IS 'Audio charged by duration, in milliseconds.';
+COMMENT ON COLUMN orchestra.steps.document_pages IS 'Document pages read.';
+COMMENT ON COLUMN orchestra.steps.search_units IS 'Search units of a reranking model.';
+COMMENT ON COLUMN orchestra.steps.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown.';
+COMMENT ON COLUMN orchestra.steps.total_tokens IS 'Total tokens as reported, if at least the sum of input and output; else that sum.';
+COMMENT ON COLUMN orchestra.steps.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.steps.service_tier IS 'The provider''s service tier: standard, batch, flex, priority, fast or another; null where the call names none.';
+COMMENT ON COLUMN orchestra.steps.reported_cost IS 'The cost in US dollars, as the provider reports it.';
+COMMENT ON COLUMN orchestra.steps.finish_reason IS 'Why the model stopped, in its provider''s words: stop, length, max_tokens, ... (see is_cut_off).';
+COMMENT ON COLUMN orchestra.steps.error IS 'The step''s error as the API gives it.';
+COMMENT ON COLUMN orchestra.steps.reported_error IS 'The error that the step''s payload reports; a soft failure if its status is a success.';
+COMMENT ON COLUMN orchestra.steps.step_metadata IS 'step_metadata as the API gives it.';
+COMMENT ON COLUMN orchestra.steps.extra IS 'Fields that the API''s description lacks, and values of a wrong type, as received.';
+COMMENT ON COLUMN orchestra.steps.redaction_policy IS 'Version of the redaction rules this row and its payloads were written under; null: there were none.';
+COMMENT ON COLUMN orchestra.steps.content_hash IS 'Hash of the step as received; equal hashes need no write.';
+COMMENT ON COLUMN orchestra.steps.absent_since IS 'Since when the API''s response no longer contains this step; null while it does.';
+COMMENT ON COLUMN orchestra.steps.first_seen_at IS 'When this step was first loaded.';
+COMMENT ON COLUMN orchestra.steps.updated_at IS 'When the content of this row last changed; an unchanged read does not touch it.';
+
+CREATE VIEW orchestra.cost_differences AS
+ SELECT called."time",
+    called.workflow_id,
+    COALESCE(w.name, called.workflow_id) AS workflow_name,
+    called.organization_id,
+    called.run_id,
+    called.step_id,
+    called.node_id,
+    called.model,
+    p.provider,
+    called.service_tier,
+    called.usage_kinds,
+    k.cost,
+        CASE
+            WHEN (k.cost IS NOT NULL) THEN p.currency
+            ELSE NULL::text
+        END AS currency,
+    called.reported_cost,
+        CASE
+            WHEN (p.currency = 'USD'::text) THEN (k.cost - called.reported_cost)
+            ELSE NULL::numeric
+        END AS difference,
+        CASE
+            WHEN ((p.currency = 'USD'::text) AND (called.reported_cost > (0)::numeric)) THEN (k.cost / called.reported_cost)
+            ELSE NULL::numeric
+        END AS ratio
+   FROM (((( SELECT s.id AS step_id,
+            s.run_id,
+            s.workflow_id,
+            s.organization_id,
+            s.node_id,
+            u.model,
+            s.service_tier,
+            s.reported_cost,
+            COALESCE(s.start_time, r.start_time, r.first_seen_at) AS "time",
+            u.used,
+            u.outcome,
+            orchestra.kinds_of(u.used) AS usage_kinds
+           FROM ((orchestra.steps s
+             JOIN orchestra.runs r ON ((r.id = s.run_id)))
+             CROSS JOIN LATERAL ( SELECT COALESCE(s.response_model, s.request_model) AS model,
+                    orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
+                    orchestra.plausible_usage(ROW(s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.cache_write_1h_tokens, s.input_audio_tokens, s.cached_audio_tokens, s.input_image_tokens, s.cached_image_tokens, s.input_video_tokens, s.output_tokens, s.reasoning_tokens, s.output_audio_tokens, s.output_image_tokens, s.output_video_tokens, s.citation_tokens, s.other_tokens, s.web_searches, s.file_searches, s.tool_uses, s.audio_ms, s.document_pages, s.search_units, s.unread_quantities)::orchestra.usage) AS used
+                 OFFSET 0) u)
+          WHERE ((s.reported_cost IS NOT NULL) AND (s.absent_since IS NULL))) called
+     LEFT JOIN orchestra.workflows w ON ((w.id = called.workflow_id)))
+     LEFT JOIN orchestra.prices p ON (((p.model = called.model) AND (NOT orchestra.is_unmetered(called.outcome, true, true, called.used)) AND orchestra.price_applies(p.*, called.service_tier, orchestra.context_tier((called.used).input_tokens), called."time"))))
+     CROSS JOIN LATERAL ( SELECT orchestra.call_cost(called.used, (1)::bigint, p.*) AS cost
+         OFFSET 0) k);
+COMMENT ON VIEW orchestra.cost_differences IS 'Calls whose provider itself says what they cost, beside what they cost by the prices known here. A ratio far from 1 is a wrong price, a discount, or usage that was read wrongly.';
+COMMENT ON COLUMN orchestra.cost_differences."time" IS 'When the step started; when its run did, or was first seen, if it has no start.';
+COMMENT ON COLUMN orchestra.cost_differences.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.cost_differences.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.cost_differences.organization_id IS 'The organisation; null where the step names none.';
+COMMENT ON COLUMN orchestra.cost_differences.run_id IS 'The run.';
+COMMENT ON COLUMN orchestra.cost_differences.step_id IS 'The step.';
+COMMENT ON COLUMN orchestra.cost_differences.node_id IS 'The node.';
+COMMENT ON COLUMN orchestra.cost_differences.model IS 'The model that responded, else the requested one; null if none is named.';
+COMMENT ON COLUMN orchestra.cost_differences.provider IS 'The provider whose price applies; null if there is none.';
+COMMENT ON COLUMN orchestra.cost_differences.service_tier IS 'The provider''s service tier; null where the call names none, and the price is that of standard.';
+COMMENT ON COLUMN orchestra.cost_differences.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.cost_differences.cost IS 'Cost by the prices of its day (UTC); null if anything it used has no price.';
+COMMENT ON COLUMN orchestra.cost_differences.currency IS 'The currency of cost; null without cost.';
+COMMENT ON COLUMN orchestra.cost_differences.reported_cost IS 'The cost in US dollars, as the provider reports it.';
+COMMENT ON COLUMN orchestra.cost_differences.difference IS 'cost minus reported_cost; null without a cost in US dollars.';
+COMMENT ON COLUMN orchestra.cost_differences.ratio IS 'cost divided by reported_cost; null without a cost in US dollars, or if reported_cost is 0.';
+
+CREATE TABLE orchestra_etl.dead_letters (
+    id bigint NOT NULL,
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    run_id text NOT NULL COLLATE pg_catalog."C",
+    step_id text COLLATE pg_catalog."C",
+    reason text NOT NULL,
+    detail text NOT NULL,
+    content_hash bytea NOT NULL,
+    body bytea NOT NULL,
+    occurrences integer DEFAULT 1 NOT NULL,
+    first_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    resolved_at timestamp with time zone,
+    resolution text
+);
+COMMENT ON TABLE orchestra_etl.dead_letters IS 'Records that could not be loaded, with their bytes.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.id IS 'Number of the dead letter.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.run_id IS 'The run; empty for a row of the run list without a usable id.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.step_id IS 'The step, where its id is known.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.reason IS 'The reason code.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.detail IS 'One sentence for the operator, without payload.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.content_hash IS 'Hash of the body; a keyed one where the body is not kept.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.body IS 'The bytes that could not be loaded; empty if redaction rules do not allow storing them.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.occurrences IS 'How often it was seen.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.first_seen_at IS 'When it was first set aside.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.last_seen_at IS 'When it was last set aside.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.resolved_at IS 'When a later read loaded the record, or somebody discarded it.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.resolution IS 'loaded or discarded.';
+
+CREATE TABLE orchestra_etl.gaps (
+    id bigint NOT NULL,
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    detected_at timestamp with time zone DEFAULT now() NOT NULL,
+    after_time timestamp with time zone,
+    before_time timestamp with time zone,
+    detail text NOT NULL,
+    acknowledged_at timestamp with time zone
+);
+COMMENT ON TABLE orchestra_etl.gaps IS 'Periods in which runs may have appeared and disappeared unlisted.';
+COMMENT ON COLUMN orchestra_etl.gaps.id IS 'Number of the gap.';
+COMMENT ON COLUMN orchestra_etl.gaps.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra_etl.gaps.detected_at IS 'When the gap was found.';
+COMMENT ON COLUMN orchestra_etl.gaps.after_time IS 'Start of the newest run known before the gap.';
+COMMENT ON COLUMN orchestra_etl.gaps.before_time IS 'Start of the oldest run listed behind the gap.';
+COMMENT ON COLUMN orchestra_etl.gaps.detail IS 'What was seen.';
+COMMENT ON COLUMN orchestra_etl.gaps.acknowledged_at IS 'When somebody acknowledged it.';
+
+CREATE TABLE orchestra_etl.run_ledger (
+    run_id text NOT NULL COLLATE pg_catalog."C",
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    source text NOT NULL,
+    tracking text DEFAULT 'open'::text NOT NULL,
+    first_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    opened_at timestamp with time zone DEFAULT now() NOT NULL,
+    listing bytea,
+    listing_hash bytea,
+    start_time timestamp with time zone,
+    listed_at timestamp with time zone,
+    listed_sweep bigint,
+    priority smallint DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone DEFAULT now(),
+    fencing_token bigint DEFAULT 0 NOT NULL,
+    leased_until timestamp with time zone,
+    steps_observed_at timestamp with time zone,
+    run_observed_at timestamp with time zone,
+    run_state text,
+    run_end_time timestamp with time zone,
+    read_digest bytea,
+    checks smallint DEFAULT 0 NOT NULL,
+    attempts smallint DEFAULT 0 NOT NULL,
+    last_error text,
+    not_found_since timestamp with time zone,
+    removed_at timestamp with time zone
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
+COMMENT ON TABLE orchestra_etl.run_ledger IS 'One row per known run: what is known of it, when it is due, and its claim.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.run_id IS 'The run.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.workflow_id IS 'Its workflow; the run list is authoritative.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.source IS 'How the run was first found: list, config, track or request.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.tracking IS 'open, final, stale or gone; erased or pruned: a tombstone, never read again.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.first_seen_at IS 'When the run entered the ledger.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.opened_at IS 'When it was last opened: ages count from here.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.listing IS 'The run''s row of the list, until a poll has loaded it.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.listing_hash IS 'Hash of the row last seen, in the list or read alone.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.start_time IS 'When the run started, by the list; null where no list has shown it.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.listed_at IS 'Database time at which the page that gave this listing was requested.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.listed_sweep IS 'The sweep that listed it; a member of the watermark once that is complete.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.priority IS '0 live, 1 backfill.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.due_at IS 'When to poll it next; null: not again.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.fencing_token IS 'Raised by every claim and by every request for a newer read; a load with an older token is refused.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.leased_until IS 'End of the claim in force; null: not claimed, or the claim is consumed.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.steps_observed_at IS 'Database time at which the steps last loaded were requested.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.run_observed_at IS 'Database time at which the run''s own row last loaded was requested.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.run_state IS 'The run''s state by the API''s own row last loaded.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.run_end_time IS 'The run''s end by the API''s own row last loaded.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.read_digest IS 'Digest of step ids, statuses and end times at the last read.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.checks IS 'Reads in a row that found the run finished and nothing new.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.attempts IS 'Reads in a row that failed.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.last_error IS 'Why the last read failed, in one line.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.not_found_since IS 'Since when the API returns 404 for the steps.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.removed_at IS 'When the run was erased or pruned; nothing but its ids and times is kept then.';
+
+CREATE TABLE orchestra_etl.sweeps (
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    fencing_token bigint DEFAULT 0 NOT NULL,
+    leased_until timestamp with time zone,
+    watermark bigint DEFAULT 0 NOT NULL,
+    started_at timestamp with time zone,
+    swept_at timestamp with time zone,
+    reconciled_at timestamp with time zone,
+    new_runs integer,
+    listed_runs integer,
+    known_runs bigint,
+    repaired_runs integer,
+    last_error text,
+    list_problem text
+);
+COMMENT ON TABLE orchestra_etl.sweeps IS 'The state of each workflow''s sweeps of the run list.';
+COMMENT ON COLUMN orchestra_etl.sweeps.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra_etl.sweeps.fencing_token IS 'Number of the latest sweep.';
+COMMENT ON COLUMN orchestra_etl.sweeps.leased_until IS 'End of the running sweep''s lease; null: none runs.';
+COMMENT ON COLUMN orchestra_etl.sweeps.watermark IS 'Number of the last complete sweep: every run that it or an earlier one listed is known.';
+COMMENT ON COLUMN orchestra_etl.sweeps.started_at IS 'When the last sweep began.';
+COMMENT ON COLUMN orchestra_etl.sweeps.swept_at IS 'When a sweep was last complete.';
+COMMENT ON COLUMN orchestra_etl.sweeps.reconciled_at IS 'When the last complete walk of the whole list began.';
+COMMENT ON COLUMN orchestra_etl.sweeps.new_runs IS 'Runs that the last complete sweep found new.';
+COMMENT ON COLUMN orchestra_etl.sweeps.listed_runs IS 'Rows of the run list at the last walk of the whole list.';
+COMMENT ON COLUMN orchestra_etl.sweeps.known_runs IS 'Runs of the workflow known at that walk; more than listed_runs if the list has dropped runs.';
+COMMENT ON COLUMN orchestra_etl.sweeps.repaired_runs IS 'Runs that the last walk of the whole list found missing from the tables and queued for a re-read.';
+COMMENT ON COLUMN orchestra_etl.sweeps.last_error IS 'Why the last sweep failed, in one line; null: it did not.';
+COMMENT ON COLUMN orchestra_etl.sweeps.list_problem IS 'How the run list deviates from the API''s description, by the last walk to its end; null: it does not.';
+
+CREATE VIEW orchestra.coverage AS
+ WITH counted AS (
+         SELECT run_ledger.workflow_id,
+            count(*) AS known,
+            count(*) FILTER (WHERE (run_ledger.tracking = 'open'::text)) AS open,
+            count(*) FILTER (WHERE (run_ledger.tracking = 'final'::text)) AS final,
+            count(*) FILTER (WHERE (run_ledger.tracking = 'stale'::text)) AS stale,
+            count(*) FILTER (WHERE (run_ledger.tracking = 'gone'::text)) AS gone,
+            count(*) FILTER (WHERE (run_ledger.tracking = ANY (ARRAY['erased'::text, 'pruned'::text]))) AS removed
+           FROM orchestra_etl.run_ledger
+          GROUP BY run_ledger.workflow_id
+        ), conflicting AS (
+         SELECT d.workflow_id,
+            count(*) AS runs
+           FROM orchestra_etl.dead_letters d
+          WHERE ((d.reason = 'id_conflict'::text) AND (d.step_id IS NULL) AND (NOT (EXISTS ( SELECT
+                   FROM orchestra_etl.run_ledger l
+                  WHERE ((l.run_id = d.run_id) AND (l.workflow_id = d.workflow_id))))))
+          GROUP BY d.workflow_id
+        ), relevant AS (
+         SELECT counted_1.workflow_id
+           FROM counted counted_1
+        UNION
+         SELECT sweeps.workflow_id
+           FROM orchestra_etl.sweeps
+        UNION
+         SELECT conflicting_1.workflow_id
+           FROM conflicting conflicting_1
+        )
+ SELECT relevant.workflow_id,
+    w.name AS workflow_name,
+    oldest.start_time AS complete_since,
+        CASE
+            WHEN (s.watermark > 0) THEN LEAST(s.started_at, s.swept_at)
+            ELSE NULL::timestamp with time zone
+        END AS complete_until,
+    gaps."all" AS gaps,
+    gaps.unacknowledged AS unacknowledged_gaps,
+    COALESCE(counted.known, (0)::bigint) AS known_runs,
+    (((COALESCE(counted.known, (0)::bigint) - unsettled.unread) - unsettled.gone_unread) - COALESCE(counted.removed, (0)::bigint)) AS read_runs,
+    unsettled.unread AS unread_runs,
+    unsettled.gone_unread AS lost_runs,
+    COALESCE(counted.open, (0)::bigint) AS open_runs,
+    COALESCE(counted.final, (0)::bigint) AS final_runs,
+    COALESCE(counted.stale, (0)::bigint) AS stale_runs,
+    COALESCE(counted.gone, (0)::bigint) AS gone_runs,
+    COALESCE(counted.removed, (0)::bigint) AS removed_runs,
+    s.swept_at,
+    s.reconciled_at,
+    s.repaired_runs,
+    s.new_runs,
+    s.listed_runs,
+    COALESCE((s.known_runs > s.listed_runs), false) AS window_full,
+    COALESCE(conflicting.runs, (0)::bigint) AS conflicting_runs
+   FROM (((((((relevant
+     LEFT JOIN orchestra.workflows w ON ((w.id = relevant.workflow_id)))
+     LEFT JOIN counted ON ((counted.workflow_id = relevant.workflow_id)))
+     LEFT JOIN conflicting ON ((conflicting.workflow_id = relevant.workflow_id)))
+     LEFT JOIN orchestra_etl.sweeps s ON ((s.workflow_id = relevant.workflow_id)))
+     LEFT JOIN LATERAL ( SELECT r.start_time
+           FROM (orchestra.runs r
+             JOIN orchestra_etl.run_ledger l ON ((l.run_id = r.id)))
+          WHERE ((r.workflow_id = relevant.workflow_id) AND (r.start_time IS NOT NULL) AND (l.listed_sweep <= s.watermark))
+          ORDER BY r.start_time
+         LIMIT 1) oldest ON (true))
+     CROSS JOIN LATERAL ( SELECT count(*) FILTER (WHERE ((l.steps_observed_at IS NULL) AND (l.tracking <> 'gone'::text))) AS unread,
+            count(*) FILTER (WHERE ((l.steps_observed_at IS NULL) AND (l.tracking = 'gone'::text))) AS gone_unread
+           FROM orchestra_etl.run_ledger l
+          WHERE ((l.workflow_id = relevant.workflow_id) AND (l.tracking = ANY (ARRAY['open'::text, 'stale'::text, 'gone'::text])))) unsettled)
+     CROSS JOIN LATERAL ( SELECT count(*) AS "all",
+            count(*) FILTER (WHERE (g.acknowledged_at IS NULL)) AS unacknowledged
+           FROM orchestra_etl.gaps g
+          WHERE (g.workflow_id = relevant.workflow_id)) gaps);
+COMMENT ON VIEW orchestra.coverage IS 'Per workflow: from when to when every run is known, except in which gaps; how many are read; how near the list is to missing some.';
+COMMENT ON COLUMN orchestra.coverage.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.coverage.workflow_name IS 'Its name.';
+COMMENT ON COLUMN orchestra.coverage.complete_since IS 'Start of the oldest stored run that a complete sweep listed.';
+COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began: every run from complete_since to this time is known, except in gaps and except conflicting_runs.';
+COMMENT ON COLUMN orchestra.coverage.gaps IS 'Periods in which runs may have appeared and disappeared unlisted.';
+COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Gaps that nobody has acknowledged.';
+COMMENT ON COLUMN orchestra.coverage.known_runs IS 'Runs in the ledger.';
+COMMENT ON COLUMN orchestra.coverage.read_runs IS 'Runs whose steps have been read at least once.';
+COMMENT ON COLUMN orchestra.coverage.unread_runs IS 'Known runs that were never read.';
+COMMENT ON COLUMN orchestra.coverage.lost_runs IS 'Runs that the API forgot before they were ever read.';
+COMMENT ON COLUMN orchestra.coverage.open_runs IS 'Runs that are still polled.';
+COMMENT ON COLUMN orchestra.coverage.final_runs IS 'Runs that will not change.';
+COMMENT ON COLUMN orchestra.coverage.stale_runs IS 'Runs given up as open.';
+COMMENT ON COLUMN orchestra.coverage.gone_runs IS 'Runs that the API no longer has.';
+COMMENT ON COLUMN orchestra.coverage.removed_runs IS 'Runs that were erased or pruned here.';
+COMMENT ON COLUMN orchestra.coverage.swept_at IS 'When a sweep was last complete.';
+COMMENT ON COLUMN orchestra.coverage.reconciled_at IS 'When the last complete walk of the whole list began.';
+COMMENT ON COLUMN orchestra.coverage.repaired_runs IS 'Runs that this walk found missing from the tables and queued for a re-read.';
+COMMENT ON COLUMN orchestra.coverage.new_runs IS 'Runs that the last complete sweep found new.';
+COMMENT ON COLUMN orchestra.coverage.listed_runs IS 'Rows of the run list at the last walk of the whole list.';
+COMMENT ON COLUMN orchestra.coverage.window_full IS 'Whether the last walk of the whole list saw fewer runs than were known: new runs then push old ones out of the list.';
+COMMENT ON COLUMN orchestra.coverage.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id.';
+
+CREATE TABLE orchestra.step_failures (
+    step_id text NOT NULL COLLATE pg_catalog."C",
+    run_id text NOT NULL COLLATE pg_catalog."C",
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    node_id text,
+    organization_id text COLLATE pg_catalog."C",
+    "time" timestamp with time zone NOT NULL,
+    outcome text NOT NULL,
+    fingerprint text NOT NULL,
+    pattern text NOT NULL,
+    message text NOT NULL
+);
+COMMENT ON TABLE orchestra.step_failures IS 'One row per step that failed or soft-failed, with the kind of failure.';
+COMMENT ON COLUMN orchestra.step_failures.step_id IS 'The step.';
+COMMENT ON COLUMN orchestra.step_failures.run_id IS 'Its run.';
+COMMENT ON COLUMN orchestra.step_failures.workflow_id IS 'Its workflow.';
+COMMENT ON COLUMN orchestra.step_failures.node_id IS 'Its node.';
+COMMENT ON COLUMN orchestra.step_failures.organization_id IS 'Its organisation.';
+COMMENT ON COLUMN orchestra.step_failures."time" IS 'When it started; when its run did, or was first seen, if it has no start.';
+COMMENT ON COLUMN orchestra.step_failures.outcome IS 'failed or soft_failed.';
+COMMENT ON COLUMN orchestra.step_failures.fingerprint IS 'Hash of the pattern: the same for failures of one kind.';
+COMMENT ON COLUMN orchestra.step_failures.pattern IS 'The message with its numbers, ids and quoted texts replaced.';
+COMMENT ON COLUMN orchestra.step_failures.message IS 'The first 500 characters of the error.';
+
+CREATE VIEW orchestra.failure_groups AS
+ SELECT g.workflow_id,
+    COALESCE(w.name, g.workflow_id) AS workflow_name,
+    g.node_id,
+    g.outcome,
+    g.fingerprint,
+    g.pattern,
+    ( SELECT f.message
+           FROM orchestra.step_failures f
+          WHERE ((f.workflow_id = g.workflow_id) AND (f."time" = g.last_time) AND (f.fingerprint = g.fingerprint) AND (NOT (f.node_id IS DISTINCT FROM g.node_id)) AND (f.outcome = g.outcome))
+          ORDER BY f.step_id DESC
+         LIMIT 1) AS example,
+    g.first_time,
+    g.last_time,
+    g.steps,
+    g.runs
+   FROM (( SELECT of_runs.workflow_id,
+            of_runs.node_id,
+            of_runs.outcome,
+            of_runs.fingerprint,
+            min(of_runs.pattern) AS pattern,
+            min(of_runs.first_time) AS first_time,
+            max(of_runs.last_time) AS last_time,
+            (sum(of_runs.steps))::bigint AS steps,
+            count(*) AS runs
+           FROM ( SELECT step_failures.workflow_id,
+                    step_failures.node_id,
+                    step_failures.outcome,
+                    step_failures.fingerprint,
+                    step_failures.run_id,
+                    min(step_failures.pattern) AS pattern,
+                    min(step_failures."time") AS first_time,
+                    max(step_failures."time") AS last_time,
+                    count(*) AS steps
+                   FROM orchestra.step_failures
+                  GROUP BY step_failures.workflow_id, step_failures.node_id, step_failures.outcome, step_failures.fingerprint, step_failures.run_id) of_runs
+          GROUP BY of_runs.workflow_id, of_runs.node_id, of_runs.outcome, of_runs.fingerprint) g
+     LEFT JOIN orchestra.workflows w ON ((w.id = g.workflow_id)));
+COMMENT ON VIEW orchestra.failure_groups IS 'Kinds of failures by workflow and node, over all that is stored. For a time of your own, group the view failures.';
+COMMENT ON COLUMN orchestra.failure_groups.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.failure_groups.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.failure_groups.node_id IS 'The node.';
+COMMENT ON COLUMN orchestra.failure_groups.outcome IS 'failed or soft_failed.';
+COMMENT ON COLUMN orchestra.failure_groups.fingerprint IS 'Hash of the pattern.';
+COMMENT ON COLUMN orchestra.failure_groups.pattern IS 'The message with its numbers, ids and quoted texts replaced.';
+COMMENT ON COLUMN orchestra.failure_groups.example IS 'The first 500 characters of the latest error of this kind.';
+COMMENT ON COLUMN orchestra.failure_groups.first_time IS 'When the first of these steps started.';
+COMMENT ON COLUMN orchestra.failure_groups.last_time IS 'When the last of them started.';
+COMMENT ON COLUMN orchestra.failure_groups.steps IS 'Steps that failed in this way.';
+COMMENT ON COLUMN orchestra.failure_groups.runs IS 'Runs that have such a step.';
+
+CREATE VIEW orchestra.failures AS
+ SELECT f."time",
+    f.workflow_id,
+    COALESCE(w.name, f.workflow_id) AS workflow_name,
+    f.organization_id,
+    f.run_id,
+    f.step_id,
+    f.node_id,
+    f.outcome,
+    f.fingerprint,
+    f.pattern,
+    f.message
+   FROM (orchestra.step_failures f
+     LEFT JOIN orchestra.workflows w ON ((w.id = f.workflow_id)));
+COMMENT ON VIEW orchestra.failures IS 'One row per step that failed or soft-failed, with the kind of failure.';
+COMMENT ON COLUMN orchestra.failures."time" IS 'When the step started; when its run did, or was first seen, if it has no start.';
+COMMENT ON COLUMN orchestra.failures.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.failures.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.failures.organization_id IS 'The organisation, as given; may be masked.';
+COMMENT ON COLUMN orchestra.failures.run_id IS 'The run.';
+COMMENT ON COLUMN orchestra.failures.step_id IS 'The step.';
+COMMENT ON COLUMN orchestra.failures.node_id IS 'The node.';
+COMMENT ON COLUMN orchestra.failures.outcome IS 'failed or soft_failed.';
+COMMENT ON COLUMN orchestra.failures.fingerprint IS 'Hash of the pattern: the same for failures of one kind.';
+COMMENT ON COLUMN orchestra.failures.pattern IS 'The message with its numbers, ids and quoted texts replaced.';
+COMMENT ON COLUMN orchestra.failures.message IS 'The first 500 characters of the error.';
+
+CREATE TABLE orchestra.inputs (
+    step_id text NOT NULL COLLATE pg_catalog."C",
+    data jsonb,
+    size_bytes bigint NOT NULL,
+    raw bytea,
+    note text
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
+COMMENT ON TABLE orchestra.inputs IS 'The inputs of each step.';
+COMMENT ON COLUMN orchestra.inputs.step_id IS 'The step.';
+COMMENT ON COLUMN orchestra.inputs.data IS 'The value; see note where it is null.';
+COMMENT ON COLUMN orchestra.inputs.size_bytes IS 'Length of the value as the API sent it.';
+COMMENT ON COLUMN orchestra.inputs.raw IS 'The exact bytes, only where jsonb cannot hold the value.';
+COMMENT ON COLUMN orchestra.inputs.note IS 'Why raw is filled, or why data is null.';
+
+CREATE TABLE orchestra.step_rollup_daily (
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    day date NOT NULL,
+    ordinal integer NOT NULL,
+    organization_id text COLLATE pg_catalog."C",
+    node_id text,
+    node_type text,
+    model text,
+    service_tier text,
+    context_tier integer,
+    usage_kinds integer,
+    succeeded bigint NOT NULL,
+    soft_failed bigint NOT NULL,
+    failed bigint NOT NULL,
+    cancelled bigint NOT NULL,
+    skipped bigint NOT NULL,
+    unfinished bigint NOT NULL,
+    calls bigint NOT NULL,
+    unmetered_calls bigint NOT NULL,
+    untotalled_calls bigint NOT NULL,
+    reported_calls bigint NOT NULL,
+    input_tokens bigint,
+    cached_input_tokens bigint,
+    cache_write_tokens bigint,
+    cache_write_1h_tokens bigint,
+    input_audio_tokens bigint,
+    cached_audio_tokens bigint,
+    input_image_tokens bigint,
+    cached_image_tokens bigint,
+    input_video_tokens bigint,
+    output_tokens bigint,
+    reasoning_tokens bigint,
+    output_audio_tokens bigint,
+    output_image_tokens bigint,
+    output_video_tokens bigint,
+    citation_tokens bigint,
+    other_tokens bigint,
+    web_searches bigint,
+    file_searches bigint,
+    tool_uses bigint,
+    audio_ms bigint,
+    document_pages bigint,
+    search_units bigint,
+    unread_quantities bigint,
+    total_tokens bigint,
+    reported_cost numeric,
+    buckets smallint[] NOT NULL,
+    counts integer[] NOT NULL,
+    failed_buckets smallint[] NOT NULL,
+    failed_counts integer[] NOT NULL
+);
+COMMENT ON TABLE orchestra.step_rollup_daily IS 'step_rollup by day: the same figures, for queries over weeks and months.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.day IS 'The day (UTC) of the hours that are added up.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.ordinal IS 'Number of the row within its workflow and day.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.organization_id IS 'The organisation; null where no step names one.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.node_id IS 'The node.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.node_type IS 'The node''s type.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.model IS 'The model that responded, else the requested one; null: no model.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.service_tier IS 'The provider''s service tier, of calls; null where they name none.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.context_tier IS 'For calls: the highest threshold of input tokens they exceed above which prices may change, else 0.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.step_rollup_daily.succeeded IS 'Steps that succeeded.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
+COMMENT ON COLUMN orchestra.step_rollup_daily.failed IS 'Steps that failed.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.cancelled IS 'Steps that were cancelled.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.skipped IS 'Steps that were skipped.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.unfinished IS 'Steps that are pending or running, or whose status is not known.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.calls IS 'Calls of a model (see is_call).';
+COMMENT ON COLUMN orchestra.step_rollup_daily.unmetered_calls IS 'Calls that report no usage, so that their cost is unknown.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.reported_calls IS 'Calls whose provider reports a cost.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.input_audio_tokens IS 'Input tokens of audio, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.cached_audio_tokens IS 'Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.input_image_tokens IS 'Input tokens of images, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.input_video_tokens IS 'Input tokens of video, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.output_audio_tokens IS 'Output tokens of audio, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.output_image_tokens IS 'Output tokens of images, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.output_video_tokens IS 'Output tokens of video, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.citation_tokens IS 'Output tokens of citations, part of output_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.other_tokens IS 'Tokens of unknown kind: those in the reported total beyond input and output. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.web_searches IS 'Web searches by the provider. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.file_searches IS 'File searches by the provider. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.tool_uses IS 'Uses of other tools that the provider charges by use. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.audio_ms IS 'Audio charged by duration, in milliseconds. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.document_pages IS 'Document pages read. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.search_units IS 'Search units of a reranking model. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.failed_counts IS 'Number of durations in each of failed_buckets.';
+
+CREATE VIEW orchestra.node_daily AS
+ SELECT s.day,
+    s.workflow_id,
+    COALESCE(w.name, s.workflow_id) AS workflow_name,
+    s.organization_id,
+    s.node_id,
+    s.node_type,
+    s.model,
+    (sum((((((s.succeeded + s.soft_failed) + s.failed) + s.cancelled) + s.skipped) + s.unfinished)))::bigint AS steps,
+    (sum(s.succeeded))::bigint AS succeeded,
+    (sum(s.soft_failed))::bigint AS soft_failed,
+    (sum(s.failed))::bigint AS failed,
+    (sum(s.cancelled))::bigint AS cancelled,
+    (sum(s.skipped))::bigint AS skipped,
+    (sum(s.unfinished))::bigint AS unfinished,
+    (sum(s.calls))::bigint AS calls,
+        CASE
+            WHEN (sum(s.calls) = (0)::numeric) THEN (0)::bigint
+            WHEN (count(s.total_tokens) FILTER (WHERE (s.calls > 0)) > 0) THEN (LEAST(sum(s.total_tokens), ('9223372036854775807'::bigint)::numeric))::bigint
+            ELSE NULL::bigint
+        END AS total_tokens,
+    orchestra.array_concat_agg(s.buckets) AS buckets,
+    orchestra.array_concat_agg(s.counts) AS counts,
+    orchestra.array_concat_agg(s.failed_buckets) AS failed_buckets,
+    orchestra.array_concat_agg(s.failed_counts) AS failed_counts,
+    (sum(s.untotalled_calls))::bigint AS untotalled_calls
+   FROM (orchestra.step_rollup_daily s
+     LEFT JOIN orchestra.workflows w ON ((w.id = s.workflow_id)))
+  GROUP BY s.day, s.workflow_id, w.name, s.organization_id, s.node_id, s.node_type, s.model;
+COMMENT ON VIEW orchestra.node_daily IS 'Steps by day, workflow, organisation, node and model: outcomes and histograms of durations. Success rate: succeeded / (succeeded + soft_failed + failed). Percentiles of successes: duration_quantile(buckets, counts, 0.95) over any rows; of failures, from failed_buckets and failed_counts.';
+COMMENT ON COLUMN orchestra.node_daily.day IS 'The day (UTC) in which the steps started; for steps without a start, the day of their run.';
+COMMENT ON COLUMN orchestra.node_daily.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.node_daily.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.node_daily.organization_id IS 'The organisation; null where no step names one.';
+COMMENT ON COLUMN orchestra.node_daily.node_id IS 'The node.';
+COMMENT ON COLUMN orchestra.node_daily.node_type IS 'The node''s type.';
+COMMENT ON COLUMN orchestra.node_daily.model IS 'The model that responded, else the requested one; null: no model.';
+COMMENT ON COLUMN orchestra.node_daily.steps IS 'Steps.';
+COMMENT ON COLUMN orchestra.node_daily.succeeded IS 'Steps that succeeded.';
+COMMENT ON COLUMN orchestra.node_daily.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
+COMMENT ON COLUMN orchestra.node_daily.failed IS 'Steps that failed.';
+COMMENT ON COLUMN orchestra.node_daily.cancelled IS 'Steps that were cancelled.';
+COMMENT ON COLUMN orchestra.node_daily.skipped IS 'Steps that were skipped.';
+COMMENT ON COLUMN orchestra.node_daily.unfinished IS 'Steps that are pending or running, or whose status is not known.';
+COMMENT ON COLUMN orchestra.node_daily.calls IS 'Calls of a model (see is_call).';
+COMMENT ON COLUMN orchestra.node_daily.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.node_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.node_daily.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.node_daily.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.node_daily.failed_counts IS 'Number of durations in each of failed_buckets.';
+COMMENT ON COLUMN orchestra.node_daily.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
+
+CREATE VIEW orchestra.node_hourly AS
+ SELECT s.hour,
+    s.workflow_id,
+    COALESCE(w.name, s.workflow_id) AS workflow_name,
+    s.organization_id,
+    s.node_id,
+    s.node_type,
+    s.model,
+    (sum((((((s.succeeded + s.soft_failed) + s.failed) + s.cancelled) + s.skipped) + s.unfinished)))::bigint AS steps,
+    (sum(s.succeeded))::bigint AS succeeded,
+    (sum(s.soft_failed))::bigint AS soft_failed,
+    (sum(s.failed))::bigint AS failed,
+    (sum(s.cancelled))::bigint AS cancelled,
+    (sum(s.skipped))::bigint AS skipped,
+    (sum(s.unfinished))::bigint AS unfinished,
+    (sum(s.calls))::bigint AS calls,
+        CASE
+            WHEN (sum(s.calls) = (0)::numeric) THEN (0)::bigint
+            WHEN (count(s.total_tokens) FILTER (WHERE (s.calls > 0)) > 0) THEN (LEAST(sum(s.total_tokens), ('9223372036854775807'::bigint)::numeric))::bigint
+            ELSE NULL::bigint
+        END AS total_tokens,
+    orchestra.array_concat_agg(s.buckets) AS buckets,
+    orchestra.array_concat_agg(s.counts) AS counts,
+    orchestra.array_concat_agg(s.failed_buckets) AS failed_buckets,
+    orchestra.array_concat_agg(s.failed_counts) AS failed_counts,
+    (sum(s.untotalled_calls))::bigint AS untotalled_calls
+   FROM (orchestra.step_rollup s
+     LEFT JOIN orchestra.workflows w ON ((w.id = s.workflow_id)))
+  GROUP BY s.hour, s.workflow_id, w.name, s.organization_id, s.node_id, s.node_type, s.model;
+COMMENT ON VIEW orchestra.node_hourly IS 'Steps by hour, workflow, organisation, node and model: outcomes and histograms of durations. Success rate: succeeded / (succeeded + soft_failed + failed). Percentiles of successes: duration_quantile(buckets, counts, 0.95) over any rows; of failures, from failed_buckets and failed_counts.';
+COMMENT ON COLUMN orchestra.node_hourly.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
+COMMENT ON COLUMN orchestra.node_hourly.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.node_hourly.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.node_hourly.organization_id IS 'The organisation; null where no step names one.';
+COMMENT ON COLUMN orchestra.node_hourly.node_id IS 'The node.';
+COMMENT ON COLUMN orchestra.node_hourly.node_type IS 'The node''s type.';
+COMMENT ON COLUMN orchestra.node_hourly.model IS 'The model that responded, else the requested one; null: no model.';
+COMMENT ON COLUMN orchestra.node_hourly.steps IS 'Steps.';
+COMMENT ON COLUMN orchestra.node_hourly.succeeded IS 'Steps that succeeded.';
+COMMENT ON COLUMN orchestra.node_hourly.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
+COMMENT ON COLUMN orchestra.node_hourly.failed IS 'Steps that failed.';
+COMMENT ON COLUMN orchestra.node_hourly.cancelled IS 'Steps that were cancelled.';
+COMMENT ON COLUMN orchestra.node_hourly.skipped IS 'Steps that were skipped.';
+COMMENT ON COLUMN orchestra.node_hourly.unfinished IS 'Steps that are pending or running, or whose status is not known.';
+COMMENT ON COLUMN orchestra.node_hourly.calls IS 'Calls of a model (see is_call).';
+COMMENT ON COLUMN orchestra.node_hourly.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.node_hourly.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.node_hourly.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.node_hourly.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.node_hourly.failed_counts IS 'Number of durations in each of failed_buckets.';
+COMMENT ON COLUMN orchestra.node_hourly.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
+
+CREATE TABLE orchestra.run_rollup (
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    hour timestamp with time zone NOT NULL,
+    ordinal integer NOT NULL,
+    organization_id text COLLATE pg_catalog."C",
+    runs bigint NOT NULL,
+    succeeded bigint NOT NULL,
+    soft_failed bigint NOT NULL,
+    failed bigint NOT NULL,
+    cancelled bigint NOT NULL,
+    skipped bigint NOT NULL,
+    unfinished bigint NOT NULL,
+    buckets smallint[] NOT NULL,
+    counts integer[] NOT NULL,
+    failed_buckets smallint[] NOT NULL,
+    failed_counts integer[] NOT NULL
+);
+COMMENT ON TABLE orchestra.run_rollup IS 'Runs by hour, workflow and organisation: outcomes and histograms of durations.';
+COMMENT ON COLUMN orchestra.run_rollup.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.run_rollup.hour IS 'The hour (UTC) in which the runs started, or were first seen if not started.';
+COMMENT ON COLUMN orchestra.run_rollup.ordinal IS 'Number of the row within its workflow and hour; negative: counts of pruned runs.';
+COMMENT ON COLUMN orchestra.run_rollup.organization_id IS 'The organisation; null where the run names none.';
+COMMENT ON COLUMN orchestra.run_rollup.runs IS 'Runs.';
+COMMENT ON COLUMN orchestra.run_rollup.succeeded IS 'Runs that succeeded.';
+COMMENT ON COLUMN orchestra.run_rollup.soft_failed IS 'Runs with a successful status that carry an error, or have a step that does (see outcome).';
+COMMENT ON COLUMN orchestra.run_rollup.failed IS 'Runs that failed.';
+COMMENT ON COLUMN orchestra.run_rollup.cancelled IS 'Runs that were cancelled.';
+COMMENT ON COLUMN orchestra.run_rollup.skipped IS 'Runs that were skipped.';
+COMMENT ON COLUMN orchestra.run_rollup.unfinished IS 'Runs that are pending or running, or whose status is not known.';
+COMMENT ON COLUMN orchestra.run_rollup.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.run_rollup.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.run_rollup.failed_buckets IS 'Like buckets, for runs that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.run_rollup.failed_counts IS 'Number of durations in each of failed_buckets.';
+
+CREATE VIEW orchestra.workflow_hourly AS
+ SELECT r.hour,
+    r.workflow_id,
+    COALESCE(w.name, r.workflow_id) AS workflow_name,
+    r.organization_id,
+    r.runs,
+    r.succeeded,
+    r.soft_failed,
+    r.failed,
+    r.cancelled,
+    r.skipped,
+    r.unfinished,
+    r.buckets,
+    r.counts,
+    r.failed_buckets,
+    r.failed_counts
+   FROM (orchestra.run_rollup r
+     LEFT JOIN orchestra.workflows w ON ((w.id = r.workflow_id)));
+COMMENT ON VIEW orchestra.workflow_hourly IS 'Runs by hour, workflow and organisation: outcomes and histograms of durations. Success rate: succeeded / (succeeded + soft_failed + failed). Percentiles of successes: duration_quantile(buckets, counts, 0.95) over any rows; of failures, from failed_buckets and failed_counts.';
+COMMENT ON COLUMN orchestra.workflow_hourly.hour IS 'The hour (UTC) in which the runs started, or were first seen if not started.';
+COMMENT ON COLUMN orchestra.workflow_hourly.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.workflow_hourly.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.workflow_hourly.organization_id IS 'The organisation; null where the runs name none.';
+COMMENT ON COLUMN orchestra.workflow_hourly.runs IS 'Runs.';
+COMMENT ON COLUMN orchestra.workflow_hourly.succeeded IS 'Runs that succeeded.';
+COMMENT ON COLUMN orchestra.workflow_hourly.soft_failed IS 'Runs with a successful status that carry an error, or have a step that does (see outcome).';
+COMMENT ON COLUMN orchestra.workflow_hourly.failed IS 'Runs that failed.';
+COMMENT ON COLUMN orchestra.workflow_hourly.cancelled IS 'Runs that were cancelled.';
+COMMENT ON COLUMN orchestra.workflow_hourly.skipped IS 'Runs that were skipped.';
+COMMENT ON COLUMN orchestra.workflow_hourly.unfinished IS 'Runs that are pending or running, or whose status is not known.';
+COMMENT ON COLUMN orchestra.workflow_hourly.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.workflow_hourly.counts IS 'Number of durations in each of these buckets.';
+COMMENT ON COLUMN orchestra.workflow_hourly.failed_buckets IS 'Like buckets, for runs that failed or soft-failed.';
+COMMENT ON COLUMN orchestra.workflow_hourly.failed_counts IS 'Number of durations in each of failed_buckets.';
+
+CREATE VIEW orchestra.open_runs AS
+ WITH usual AS MATERIALIZED (
+         SELECT workflow_hourly.workflow_id,
+            COALESCE(orchestra.duration_quantile(workflow_hourly.buckets, workflow_hourly.counts, (0.95)::double precision), orchestra.duration_quantile(workflow_hourly.failed_buckets, workflow_hourly.failed_counts, (0.95)::double precision)) AS p95_ms
+           FROM orchestra.workflow_hourly
+          WHERE (workflow_hourly.hour >= (now() - '30 days'::interval))
+          GROUP BY workflow_hourly.workflow_id
+        )
+ SELECT unfinished.run_id,
+    unfinished.workflow_id,
+    COALESCE(w.name, unfinished.workflow_id) AS workflow_name,
+    unfinished.organization_id,
+    unfinished.user_id,
+    unfinished.state,
+    unfinished.tracking,
+    unfinished.start_time,
+    unfinished.age_ms,
+    usual.p95_ms AS usual_p95_ms,
+    COALESCE((unfinished.age_ms > usual.p95_ms), false) AS overdue,
+    s.steps,
+    s.finished_steps,
+    s.running_node
+   FROM (((( SELECT r.id AS run_id,
+            r.workflow_id,
+            r.organization_id,
+            r.user_id,
+            r.state,
+            r.tracking,
+            r.start_time,
+            ((EXTRACT(epoch FROM (now() - COALESCE(r.start_time, r.first_seen_at))) * (1000)::numeric))::double precision AS age_ms
+           FROM orchestra.runs r
+          WHERE ((r.state = ANY (ARRAY['pending'::text, 'running'::text, 'unknown'::text])) AND (r.tracking <> ALL (ARRAY['final'::text, 'gone'::text])))) unfinished
+     LEFT JOIN orchestra.workflows w ON ((w.id = unfinished.workflow_id)))
+     LEFT JOIN usual ON ((usual.workflow_id = unfinished.workflow_id)))
+     LEFT JOIN LATERAL ( SELECT count(*) AS steps,
+            count(*) FILTER (WHERE (steps.state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text, 'skipped'::text]))) AS finished_steps,
+            (array_agg(steps.node_id ORDER BY steps.start_time, steps."position", steps.id) FILTER (WHERE (steps.state = 'running'::text)))[1] AS running_node
+           FROM orchestra.steps
+          WHERE ((steps.run_id = unfinished.run_id) AND (steps.absent_since IS NULL))) s ON (true));
+COMMENT ON VIEW orchestra.open_runs IS 'Runs that have not ended, compared with the usual duration of their workflow. Runs that the API no longer has are left out.';
+COMMENT ON COLUMN orchestra.open_runs.run_id IS 'The run.';
+COMMENT ON COLUMN orchestra.open_runs.workflow_id IS 'Its workflow.';
+COMMENT ON COLUMN orchestra.open_runs.workflow_name IS 'The workflow''s name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.open_runs.organization_id IS 'The organisation, as given; may be masked.';
+COMMENT ON COLUMN orchestra.open_runs.user_id IS 'The user, as given; may be masked.';
+COMMENT ON COLUMN orchestra.open_runs.state IS 'pending, running or unknown.';
+COMMENT ON COLUMN orchestra.open_runs.tracking IS 'open: still polled; stale: given up as open.';
+COMMENT ON COLUMN orchestra.open_runs.start_time IS 'When it started; null where it has not.';
+COMMENT ON COLUMN orchestra.open_runs.age_ms IS 'Milliseconds since it started, or was first seen if not started.';
+COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS '95th percentile of the durations of the workflow''s successful runs of the last 30 days, in milliseconds; of its failed runs if none succeeded; null if none has ended.';
+COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether age_ms exceeds usual_p95_ms.';
+COMMENT ON COLUMN orchestra.open_runs.steps IS 'Its steps so far.';
+COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Steps that have ended.';
+COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: none runs.';
+
+CREATE TABLE orchestra.outputs (
+    step_id text NOT NULL COLLATE pg_catalog."C",
+    data jsonb,
+    size_bytes bigint NOT NULL,
+    raw bytea,
+    note text
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
+COMMENT ON TABLE orchestra.outputs IS 'The outputs of each step.';
+COMMENT ON COLUMN orchestra.outputs.step_id IS 'The step.';
+COMMENT ON COLUMN orchestra.outputs.data IS 'The value; see note where it is null.';
+COMMENT ON COLUMN orchestra.outputs.size_bytes IS 'Length of the value as the API sent it.';
+COMMENT ON COLUMN orchestra.outputs.raw IS 'The exact bytes, only where jsonb cannot hold the value.';
+COMMENT ON COLUMN orchestra.outputs.note IS 'Why raw is filled, or why data is null.';
+
+CREATE TABLE orchestra_etl.changed_groups (
+    id bigint NOT NULL,
+    workflow_id text COLLATE pg_catalog."C",
+    hour timestamp with time zone,
+    queued_at timestamp with time zone DEFAULT now() NOT NULL,
+    failed_at timestamp with time zone,
+    cause text
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE orchestra_etl.changed_groups IS 'A queue: the rollup groups whose runs or steps have changed since they were last computed.';
+COMMENT ON COLUMN orchestra_etl.changed_groups.id IS 'Order of arrival.';
+COMMENT ON COLUMN orchestra_etl.changed_groups.workflow_id IS 'The workflow; null: every group must be computed.';
+COMMENT ON COLUMN orchestra_etl.changed_groups.hour IS 'The hour of the runs or steps that changed; null: see workflow_id.';
+COMMENT ON COLUMN orchestra_etl.changed_groups.queued_at IS 'When it was queued.';
+COMMENT ON COLUMN orchestra_etl.changed_groups.failed_at IS 'When its computation last failed, to be retried later; null: it has not been tried.';
+COMMENT ON COLUMN orchestra_etl.changed_groups.cause IS 'SQLSTATE of that failure.';
+
+CREATE TABLE orchestra_etl.drift (
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    subject text NOT NULL,
+    field text NOT NULL,
+    kind text NOT NULL,
+    found text NOT NULL,
+    occurrences bigint NOT NULL,
+    first_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_run_id text NOT NULL COLLATE pg_catalog."C"
+);
+COMMENT ON TABLE orchestra_etl.drift IS 'Differences between the API''s responses and its description.';
+COMMENT ON COLUMN orchestra_etl.drift.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra_etl.drift.subject IS 'step, run or workflow.';
+COMMENT ON COLUMN orchestra_etl.drift.field IS 'The field.';
+COMMENT ON COLUMN orchestra_etl.drift.kind IS 'unknown_field, wrong_type, unknown_status, ...';
+COMMENT ON COLUMN orchestra_etl.drift.found IS 'The type or status found.';
+COMMENT ON COLUMN orchestra_etl.drift.occurrences IS 'In how many loaded steps or runs.';
+COMMENT ON COLUMN orchestra_etl.drift.first_seen_at IS 'When it was first seen.';
+COMMENT ON COLUMN orchestra_etl.drift.last_seen_at IS 'When it was last seen.';
+COMMENT ON COLUMN orchestra_etl.drift.last_run_id IS 'A run that shows it.';
+
+CREATE VIEW orchestra.pipeline_health AS
+ SELECT now() AS checked_at,
+    ( SELECT max(runs.start_time) AS max
+           FROM orchestra.runs) AS newest_run_start,
+    swept.swept_at,
+    (EXTRACT(epoch FROM (now() - swept.swept_at)))::double precision AS behind_seconds,
+    ledger.due AS due_runs,
+    ledger.open AS open_runs,
+    ledger.failing AS failing_runs,
+    ( SELECT count(*) AS count
+           FROM orchestra_etl.dead_letters
+          WHERE (dead_letters.resolved_at IS NULL)) AS dead_letters,
+    ( SELECT count(*) AS count
+           FROM orchestra_etl.gaps
+          WHERE (gaps.acknowledged_at IS NULL)) AS unacknowledged_gaps,
+    ( SELECT count(*) AS count
+           FROM orchestra_etl.changed_groups) AS waiting_groups,
+    ( SELECT count(*) AS count
+           FROM orchestra_etl.drift) AS drift,
+    swept.never AS unswept_workflows,
+    ( SELECT count(*) AS count
+           FROM orchestra_etl.dead_letters d
+          WHERE ((d.reason = 'id_conflict'::text) AND (d.step_id IS NULL) AND (NOT (EXISTS ( SELECT
+                   FROM orchestra_etl.run_ledger l
+                  WHERE ((l.run_id = d.run_id) AND (l.workflow_id = d.workflow_id))))))) AS conflicting_runs
+   FROM (( SELECT min(s.swept_at) AS swept_at,
+            count(*) FILTER (WHERE (s.swept_at IS NULL)) AS never
+           FROM ( SELECT sweeps.swept_at,
+                    sweeps.started_at,
+                    max(sweeps.started_at) OVER () AS newest
+                   FROM orchestra_etl.sweeps) s
+          WHERE (s.started_at > (s.newest - '7 days'::interval))) swept
+     CROSS JOIN ( SELECT count(*) FILTER (WHERE (run_ledger.due_at <= now())) AS due,
+            count(*) FILTER (WHERE (run_ledger.tracking = 'open'::text)) AS open,
+            count(*) FILTER (WHERE ((run_ledger.tracking = ANY (ARRAY['open'::text, 'stale'::text])) AND (run_ledger.attempts > 0))) AS failing
+           FROM orchestra_etl.run_ledger
+          WHERE (run_ledger.due_at IS NOT NULL)) ledger);
+COMMENT ON VIEW orchestra.pipeline_health IS 'One row: how fresh the data is and what needs attention. `orchestra-etl status` shows the same by workflow.';
+COMMENT ON COLUMN orchestra.pipeline_health.checked_at IS 'Now.';
+COMMENT ON COLUMN orchestra.pipeline_health.newest_run_start IS 'Start of the newest run that is stored.';
+COMMENT ON COLUMN orchestra.pipeline_health.swept_at IS 'The oldest of the workflows'' last complete sweeps; null: there was none. A workflow without a sweep in the week before the latest one is left out.';
+COMMENT ON COLUMN orchestra.pipeline_health.behind_seconds IS 'Seconds since then.';
+COMMENT ON COLUMN orchestra.pipeline_health.due_runs IS 'Runs due to be read now.';
+COMMENT ON COLUMN orchestra.pipeline_health.open_runs IS 'Runs that are still polled.';
+COMMENT ON COLUMN orchestra.pipeline_health.failing_runs IS 'Runs whose last read failed and will be retried.';
+COMMENT ON COLUMN orchestra.pipeline_health.dead_letters IS 'Open dead letters: records that were set aside and neither loaded later nor discarded.';
+COMMENT ON COLUMN orchestra.pipeline_health.unacknowledged_gaps IS 'Gaps that nobody has acknowledged.';
+COMMENT ON COLUMN orchestra.pipeline_health.waiting_groups IS 'Entries in the queue of rollup groups to recompute; 0 when the rollups are current.';
+COMMENT ON COLUMN orchestra.pipeline_health.drift IS 'Kinds of difference between the API''s responses and its description.';
+COMMENT ON COLUMN orchestra.pipeline_health.unswept_workflows IS 'Workflows without a complete sweep.';
+COMMENT ON COLUMN orchestra.pipeline_health.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id; including discarded ones.';
+
+CREATE VIEW orchestra.removed_runs AS
+ SELECT run_id,
+    workflow_id,
+    tracking,
+    removed_at
+   FROM orchestra_etl.run_ledger
+  WHERE (removed_at IS NOT NULL);
+COMMENT ON VIEW orchestra.removed_runs IS 'Runs that were erased or pruned here: for copies of runs and steps, which must remove them, too.';
+COMMENT ON COLUMN orchestra.removed_runs.run_id IS 'The run.';
+COMMENT ON COLUMN orchestra.removed_runs.workflow_id IS 'Its workflow.';
+COMMENT ON COLUMN orchestra.removed_runs.tracking IS 'erased: on request; pruned: by retention.';
+COMMENT ON COLUMN orchestra.removed_runs.removed_at IS 'When it was removed. A run that retention kept from being loaded has only this row.';
+
+CREATE TABLE orchestra.run_payloads (
+    run_id text NOT NULL COLLATE pg_catalog."C",
+    inputs jsonb,
+    outputs jsonb,
+    inputs_raw bytea,
+    outputs_raw bytea,
+    note text
+);
+COMMENT ON TABLE orchestra.run_payloads IS 'The inputs and outputs of each run.';
+COMMENT ON COLUMN orchestra.run_payloads.run_id IS 'The run.';
+COMMENT ON COLUMN orchestra.run_payloads.inputs IS 'The run''s input variables.';
+COMMENT ON COLUMN orchestra.run_payloads.outputs IS 'The output of the End node.';
+COMMENT ON COLUMN orchestra.run_payloads.inputs_raw IS 'The exact bytes of inputs, only where jsonb cannot hold the value.';
+COMMENT ON COLUMN orchestra.run_payloads.outputs_raw IS 'The exact bytes of outputs, only where jsonb cannot hold the value.';
+COMMENT ON COLUMN orchestra.run_payloads.note IS 'Why a raw column is filled, or why a value is null.';
+
+CREATE TABLE orchestra.run_requests (
+    id bigint NOT NULL,
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    run_id text NOT NULL COLLATE pg_catalog."C",
+    requested_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT run_requests_run_id_length_check CHECK (((octet_length(run_id) >= 1) AND (octet_length(run_id) <= 512))),
+    CONSTRAINT run_requests_workflow_id_length_check CHECK (((octet_length(workflow_id) >= 1) AND (octet_length(workflow_id) <= 512)))
+);
+COMMENT ON TABLE orchestra.run_requests IS 'A queue: insert a run to have it tracked. The service empties it.';
+COMMENT ON COLUMN orchestra.run_requests.id IS 'Order of arrival.';
+COMMENT ON COLUMN orchestra.run_requests.workflow_id IS 'The workflow the run belongs to.';
+COMMENT ON COLUMN orchestra.run_requests.run_id IS 'The run to be tracked.';
+COMMENT ON COLUMN orchestra.run_requests.requested_at IS 'When the request was made.';
+
+ALTER TABLE orchestra.run_requests ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME orchestra.run_requests_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE orchestra.workflow_versions (
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    first_seen_at timestamp with time zone NOT NULL,
+    version text,
+    graph jsonb,
+    api_updated_at timestamp with time zone
+);
+COMMENT ON TABLE orchestra.workflow_versions IS 'Versions of workflows in the order in which they were first seen; append-only.';
+COMMENT ON COLUMN orchestra.workflow_versions.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.workflow_versions.first_seen_at IS 'When this version was first seen.';
+COMMENT ON COLUMN orchestra.workflow_versions.version IS 'The version as the API names it.';
+COMMENT ON COLUMN orchestra.workflow_versions.graph IS 'Nodes and edges as the API gives them.';
+COMMENT ON COLUMN orchestra.workflow_versions.api_updated_at IS 'When the workflow had last changed, by the API, as this version was first seen: the version was in force since then at the latest. Null if the API does not say.';
+
+CREATE VIEW orchestra.run_summary AS
+ SELECT r.id AS run_id,
+    r.workflow_id,
+    COALESCE(w.name, r.workflow_id) AS workflow_name,
+    COALESCE(w.labels, '{}'::jsonb) AS labels,
+    ( SELECT
+                CASE
+                    WHEN ((next.api_updated_at <= begun."time") AND ((last.first_seen_at <= next.api_updated_at) OR (last.first_seen_at IS NULL))) THEN next.version
+                    ELSE last.version
+                END AS version
+           FROM ((( SELECT COALESCE(r.start_time, r.first_seen_at) AS "time") begun
+             LEFT JOIN LATERAL ( SELECT v.version,
+                    v.first_seen_at
+                   FROM orchestra.workflow_versions v
+                  WHERE ((v.workflow_id = r.workflow_id) AND (v.first_seen_at <= begun."time"))
+                  ORDER BY v.first_seen_at DESC
+                 LIMIT 1) last ON (true))
+             LEFT JOIN LATERAL ( SELECT v.version,
+                    v.api_updated_at
+                   FROM orchestra.workflow_versions v
+                  WHERE ((v.workflow_id = r.workflow_id) AND (v.first_seen_at > begun."time"))
+                  ORDER BY v.first_seen_at
+                 LIMIT 1) next ON (true))) AS workflow_version,
+    r.organization_id,
+    r.user_id,
+    r.state,
+        CASE
+            WHEN ((r.state = 'succeeded'::text) AND (EXISTS ( SELECT
+               FROM orchestra.steps f
+              WHERE ((f.run_id = r.id) AND ((f.error IS NOT NULL) OR (f.reported_error IS NOT NULL)) AND (f.absent_since IS NULL) AND (orchestra.outcome(f.state, f.error, f.reported_error) = 'soft_failed'::text))
+             OFFSET 0))) THEN 'soft_failed'::text
+            ELSE orchestra.outcome(r.state, r.error, NULL::text)
+        END AS outcome,
+    r.tracking,
+    r.start_time,
+    r.end_time,
+    r.duration_ms,
+    s.steps,
+    s.succeeded_steps,
+    s.soft_failed_steps,
+    s.failed_steps,
+    s.first_failed_node,
+    "left"(COALESCE(s.first_error, orchestra.error_message(r.error, NULL::text)), 500) AS first_error,
+    s.calls,
+    s.input_tokens,
+    s.output_tokens,
+    s.cached_input_tokens,
+    s.reasoning_tokens,
+    s.total_tokens,
+        CASE
+            WHEN s.one_currency THEN s.cost
+            ELSE NULL::numeric
+        END AS cost,
+        CASE
+            WHEN s.one_currency THEN s.currency
+            ELSE NULL::text
+        END AS currency,
+        CASE
+            WHEN s.one_currency THEN (s.calls - s.priced_calls)
+            ELSE s.calls
+        END AS unpriced_calls,
+    r.first_seen_at,
+    r.updated_at,
+    s.untotalled_calls,
+    s.cache_write_tokens,
+    s.reported_cost,
+    s.reported_calls
+   FROM ((orchestra.runs r
+     LEFT JOIN orchestra.workflows w ON ((w.id = r.workflow_id)))
+     LEFT JOIN LATERAL ( SELECT count(*) AS steps,
+            count(*) FILTER (WHERE (judged.outcome = 'succeeded'::text)) AS succeeded_steps,
+            count(*) FILTER (WHERE (judged.outcome = 'soft_failed'::text)) AS soft_failed_steps,
+            count(*) FILTER (WHERE (judged.outcome = 'failed'::text)) AS failed_steps,
+            (array_agg(judged.node_id ORDER BY (judged.outcome = 'failed'::text) DESC, judged.start_time, judged."position", judged.id) FILTER (WHERE (judged.outcome = ANY (ARRAY['failed'::text, 'soft_failed'::text]))))[1] AS first_failed_node,
+            (array_agg(judged.error ORDER BY (judged.outcome = 'failed'::text) DESC, judged.start_time, judged."position", judged.id) FILTER (WHERE (judged.outcome = ANY (ARRAY['failed'::text, 'soft_failed'::text]))))[1] AS first_error,
+            count(*) FILTER (WHERE judged.is_call) AS calls,
+            (COALESCE(sum(judged.input_tokens), (
+                CASE
+                    WHEN bool_or(judged.is_call) THEN NULL::integer
+                    ELSE 0
+                END)::numeric))::bigint AS input_tokens,
+            (COALESCE(sum(judged.output_tokens), (
+                CASE
+                    WHEN bool_or(judged.is_call) THEN NULL::integer
+                    ELSE 0
+                END)::numeric))::bigint AS output_tokens,
+            (COALESCE(sum(judged.cached_input_tokens), (
+                CASE
+                    WHEN bool_or(judged.is_call) THEN NULL::integer
+                    ELSE 0
+                END)::numeric))::bigint AS cached_input_tokens,
+            (COALESCE(sum(judged.reasoning_tokens), (
+                CASE
+                    WHEN bool_or(judged.is_call) THEN NULL::integer
+                    ELSE 0
+                END)::numeric))::bigint AS reasoning_tokens,
+            (COALESCE(sum(judged.total_tokens), (
+                CASE
+                    WHEN bool_or(judged.is_call) THEN NULL::integer
+                    ELSE 0
+                END)::numeric))::bigint AS total_tokens,
+            sum(judged.cost) AS cost,
+            min(judged.currency) AS currency,
+            COALESCE((min(judged.currency) = max(judged.currency)), false) AS one_currency,
+            count(judged.cost) AS priced_calls,
+            count(*) FILTER (WHERE judged.is_untotalled) AS untotalled_calls,
+            (sum(judged.cache_write_tokens))::bigint AS cache_write_tokens,
+            sum(judged.reported_cost) AS reported_cost,
+            count(judged.reported_cost) AS reported_calls
+           FROM ( SELECT called.id,
+                    called.node_id,
+                    called."position",
+                    called.start_time,
+                    called.outcome,
+                    called.error,
+                    called.is_call,
+                    orchestra.is_untotalled(called.outcome, called.is_call, called.has_usage, called.used, called.total_tokens) AS is_untotalled,
+                    (called.used).input_tokens AS input_tokens,
+                    (called.used).output_tokens AS output_tokens,
+                    (called.used).cached_input_tokens AS cached_input_tokens,
+                    (called.used).reasoning_tokens AS reasoning_tokens,
+                    (called.used).cache_write_tokens AS cache_write_tokens,
+                    called.total_tokens,
+                    called.reported_cost,
+                    k.cost,
+                        CASE
+                            WHEN (k.cost IS NOT NULL) THEN p.currency
+                            ELSE NULL::text
+                        END AS currency
+                   FROM ((( SELECT s_1.id,
+                            s_1.node_id,
+                            s_1."position",
+                            s_1.start_time,
+                            COALESCE(s_1.start_time, r.start_time, r.first_seen_at) AS "time",
+                            orchestra.error_message(s_1.error, s_1.reported_error) AS error,
+                            s_1.service_tier,
+                            s_1.reported_cost,
+                            u.model,
+                            u.outcome,
+                            u.used,
+                            u.has_usage,
+                            u.total_tokens,
+                            orchestra.is_call(s_1.state, s_1.node_type, u.model, s_1.finish_reason, u.has_usage) AS is_call
+                           FROM (orchestra.steps s_1
+                             CROSS JOIN LATERAL ( SELECT COALESCE(s_1.response_model, s_1.request_model) AS model,
+                                    orchestra.outcome(s_1.state, s_1.error, s_1.reported_error) AS outcome,
+                                    orchestra.plausible_usage(raw.used) AS used,
+                                    orchestra.has_usage(raw.used, s_1.total_tokens, s_1.reported_cost) AS has_usage,
+                                    orchestra.total_tokens(s_1.input_tokens, s_1.output_tokens, s_1.total_tokens) AS total_tokens
+                                   FROM ( SELECT ROW(s_1.input_tokens, s_1.cached_input_tokens, s_1.cache_write_tokens, s_1.cache_write_1h_tokens, s_1.input_audio_tokens, s_1.cached_audio_tokens, s_1.input_image_tokens, s_1.cached_image_tokens, s_1.input_video_tokens, s_1.output_tokens, s_1.reasoning_tokens, s_1.output_audio_tokens, s_1.output_image_tokens, s_1.output_video_tokens, s_1.citation_tokens, s_1.other_tokens, s_1.web_searches, s_1.file_searches, s_1.tool_uses, s_1.audio_ms, s_1.document_pages, s_1.search_units, s_1.unread_quantities)::orchestra.usage AS used) raw
+                                 OFFSET 0) u)
+                          WHERE ((s_1.run_id = r.id) AND (s_1.absent_since IS NULL))) called
+                     LEFT JOIN orchestra.prices p ON (((p.model = called.model) AND called.is_call AND (NOT orchestra.is_unmetered(called.outcome, called.is_call, called.has_usage, called.used)) AND orchestra.price_applies(p.*, called.service_tier, orchestra.context_tier((called.used).input_tokens), called."time"))))
+                     CROSS JOIN LATERAL ( SELECT orchestra.call_cost(called.used, (1)::bigint, p.*) AS cost
+                         OFFSET 0) k)) judged) s ON (true));
+COMMENT ON VIEW orchestra.run_summary IS 'One row per run with totals of its steps: outcome, failures, tokens, cost. For lists: filter by time or workflow, or LIMIT the runs.';
+COMMENT ON COLUMN orchestra.run_summary.run_id IS 'The run.';
+COMMENT ON COLUMN orchestra.run_summary.workflow_id IS 'Its workflow.';
+COMMENT ON COLUMN orchestra.run_summary.workflow_name IS 'The workflow''s name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.run_summary.labels IS 'The workflow''s labels, from the configuration.';
+COMMENT ON COLUMN orchestra.run_summary.workflow_version IS 'The version of the workflow in force when the run started. A version begins when it was first seen or, if the API dates it, when the workflow last changed before that; null before the first version.';
+COMMENT ON COLUMN orchestra.run_summary.organization_id IS 'The organisation, as given; may be masked.';
+COMMENT ON COLUMN orchestra.run_summary.user_id IS 'The user, as given; may be masked.';
+COMMENT ON COLUMN orchestra.run_summary.state IS 'The run''s own status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
+COMMENT ON COLUMN orchestra.run_summary.outcome IS 'The state, but soft_failed where that is a success and the run carries an error, or one of its steps failed softly (see outcome). Success rate: succeeded / (succeeded + soft_failed + failed).';
+COMMENT ON COLUMN orchestra.run_summary.tracking IS 'open: still polled; final: will not change; stale: given up as open; gone: the API no longer has it.';
+COMMENT ON COLUMN orchestra.run_summary.start_time IS 'When it started.';
+COMMENT ON COLUMN orchestra.run_summary.end_time IS 'When it ended; null while it runs.';
+COMMENT ON COLUMN orchestra.run_summary.duration_ms IS 'end_time minus start_time, in milliseconds.';
+COMMENT ON COLUMN orchestra.run_summary.steps IS 'Steps.';
+COMMENT ON COLUMN orchestra.run_summary.succeeded_steps IS 'Steps that succeeded.';
+COMMENT ON COLUMN orchestra.run_summary.soft_failed_steps IS 'Steps with a successful status that carry an error (see outcome).';
+COMMENT ON COLUMN orchestra.run_summary.failed_steps IS 'Steps that failed.';
+COMMENT ON COLUMN orchestra.run_summary.first_failed_node IS 'Node of the first step that failed; where none did, of the first that failed softly.';
+COMMENT ON COLUMN orchestra.run_summary.first_error IS 'The first 500 characters of that step''s error, else of the run''s own.';
+COMMENT ON COLUMN orchestra.run_summary.calls IS 'Calls of a model (see is_call).';
+COMMENT ON COLUMN orchestra.run_summary.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.cost IS 'Cost of the priced calls, by the prices of their days; null if no call has a price and reported usage, or if prices are in several currencies.';
+COMMENT ON COLUMN orchestra.run_summary.currency IS 'The currency of cost.';
+COMMENT ON COLUMN orchestra.run_summary.unpriced_calls IS 'Calls missing from cost: without a price for everything they used, or successful without reported usage; all calls if prices are in several currencies.';
+COMMENT ON COLUMN orchestra.run_summary.first_seen_at IS 'When the run was first loaded.';
+COMMENT ON COLUMN orchestra.run_summary.updated_at IS 'When the content of its own row last changed.';
+COMMENT ON COLUMN orchestra.run_summary.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
+COMMENT ON COLUMN orchestra.run_summary.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.run_summary.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
+COMMENT ON COLUMN orchestra.run_summary.reported_calls IS 'Calls whose provider reports a cost.';
+
+CREATE VIEW orchestra.step_timeline AS
+ SELECT r.id AS run_id,
+    r.workflow_id,
+    COALESCE(w.name, r.workflow_id) AS workflow_name,
+    s.id AS step_id,
+    s."position",
+    s.node_id,
+    s.node_type,
+    s.model,
+    s.state,
+    s.outcome,
+    s.start_time,
+    s.end_time,
+    ((EXTRACT(epoch FROM (s.start_time - s.run_begun)) * (1000)::numeric))::double precision AS offset_ms,
+    s.duration_ms,
+    ((EXTRACT(epoch FROM (s.start_time - COALESCE(s.waited_since, s.run_begun))) * (1000)::numeric))::double precision AS wait_ms,
+    s.lane,
+    s.execution,
+    s.executions,
+    s.error,
+        CASE
+            WHEN s.is_call THEN 1
+            ELSE 0
+        END AS calls,
+    (s.used).input_tokens AS input_tokens,
+    (s.used).output_tokens AS output_tokens,
+    s.total_tokens,
+    k.cost,
+        CASE
+            WHEN (k.cost IS NOT NULL) THEN p.currency
+            ELSE NULL::text
+        END AS currency,
+    (s.used).cached_input_tokens AS cached_input_tokens,
+    (s.used).reasoning_tokens AS reasoning_tokens,
+    (s.used).cache_write_tokens AS cache_write_tokens,
+    s.service_tier,
+        CASE
+            WHEN s.is_call THEN orchestra.kinds_of(s.used)
+            ELSE NULL::integer
+        END AS usage_kinds,
+    s.reported_cost,
+    s.finish_reason,
+    orchestra.is_cut_off(s.finish_reason) AS cut_off
+   FROM ((((orchestra.runs r
+     LEFT JOIN orchestra.workflows w ON ((w.id = r.workflow_id)))
+     CROSS JOIN LATERAL ( WITH ordered AS (
+                 SELECT s_1.id,
+                    s_1."position",
+                    s_1.node_id,
+                    s_1.node_type,
+                    u.model,
+                    s_1.state,
+                    u.outcome,
+                    s_1.start_time,
+                    s_1.end_time,
+                    s_1.duration_ms,
+                    orchestra.is_call(s_1.state, s_1.node_type, u.model, s_1.finish_reason, u.has_usage) AS is_call,
+                    orchestra.error_message(s_1.error, s_1.reported_error) AS error,
+                    u.used,
+                    u.has_usage,
+                    u.total_tokens,
+                    s_1.service_tier,
+                    s_1.reported_cost,
+                    s_1.finish_reason,
+                    LEAST(r.start_time, min(s_1.start_time) OVER ()) AS run_begun,
+                    row_number() OVER (ORDER BY s_1.start_time, s_1."position", s_1.id) AS ordinal,
+                        CASE
+                            WHEN (s_1.state <> 'skipped'::text) THEN row_number() OVER (PARTITION BY s_1.node_id, (s_1.state = 'skipped'::text) ORDER BY s_1.start_time, s_1."position", s_1.id)
+                            ELSE NULL::bigint
+                        END AS execution,
+                    count(*) FILTER (WHERE (s_1.state <> 'skipped'::text)) OVER (PARTITION BY s_1.node_id) AS executions
+                   FROM (orchestra.steps s_1
+                     CROSS JOIN LATERAL ( SELECT COALESCE(s_1.response_model, s_1.request_model) AS model,
+                            orchestra.outcome(s_1.state, s_1.error, s_1.reported_error) AS outcome,
+                            orchestra.plausible_usage(raw.used) AS used,
+                            orchestra.has_usage(raw.used, s_1.total_tokens, s_1.reported_cost) AS has_usage,
+                            orchestra.total_tokens(s_1.input_tokens, s_1.output_tokens, s_1.total_tokens) AS total_tokens
+                           FROM ( SELECT ROW(s_1.input_tokens, s_1.cached_input_tokens, s_1.cache_write_tokens, s_1.cache_write_1h_tokens, s_1.input_audio_tokens, s_1.cached_audio_tokens, s_1.input_image_tokens, s_1.cached_image_tokens, s_1.input_video_tokens, s_1.output_tokens, s_1.reasoning_tokens, s_1.output_audio_tokens, s_1.output_image_tokens, s_1.output_video_tokens, s_1.citation_tokens, s_1.other_tokens, s_1.web_searches, s_1.file_searches, s_1.tool_uses, s_1.audio_ms, s_1.document_pages, s_1.search_units, s_1.unread_quantities)::orchestra.usage AS used) raw
+                         OFFSET 0) u)
+                  WHERE ((s_1.run_id = r.id) AND (s_1.absent_since IS NULL))
+                ), placed AS (
+                 SELECT l.ordinal,
+                    l.lane
+                   FROM (( SELECT orchestra.lanes(array_agg(ordered.start_time ORDER BY ordered.ordinal), array_agg(ordered.end_time ORDER BY ordered.ordinal)) AS lanes
+                           FROM ordered
+                          WHERE (ordered.start_time IS NOT NULL)) counted
+                     CROSS JOIN LATERAL unnest(counted.lanes) WITH ORDINALITY l(lane, ordinal))
+                ), ended AS (
+                 SELECT ordered.end_time,
+                    ordered.ordinal,
+                    row_number() OVER (ORDER BY ordered.end_time, ordered.ordinal) AS number
+                   FROM ordered
+                  WHERE (ordered.end_time IS NOT NULL)
+                ), waited AS (
+                 SELECT events.ordinal,
+                    max(events.number) OVER (ORDER BY events.at, events.number RANGE UNBOUNDED PRECEDING) AS ended
+                   FROM ( SELECT ended.end_time AS at,
+                            NULL::bigint AS ordinal,
+                            ended.number
+                           FROM ended
+                        UNION ALL
+                         SELECT ordered.start_time,
+                            ordered.ordinal,
+                            NULL::bigint AS number
+                           FROM ordered
+                          WHERE (ordered.start_time IS NOT NULL)) events
+                )
+         SELECT o.id,
+            o."position",
+            o.node_id,
+            o.node_type,
+            o.model,
+            o.state,
+            o.outcome,
+            o.start_time,
+            o.end_time,
+            o.duration_ms,
+            o.is_call,
+            o.error,
+            o.used,
+            o.has_usage,
+            o.total_tokens,
+            o.service_tier,
+            o.reported_cost,
+            o.finish_reason,
+            o.run_begun,
+            o.ordinal,
+            o.execution,
+            o.executions,
+            placed.lane,
+                CASE
+                    WHEN (last.ordinal = o.ordinal) THEN before.end_time
+                    ELSE last.end_time
+                END AS waited_since
+           FROM ((((ordered o
+             LEFT JOIN placed ON ((placed.ordinal = o.ordinal)))
+             LEFT JOIN waited ON ((waited.ordinal = o.ordinal)))
+             LEFT JOIN ended last ON ((last.number = waited.ended)))
+             LEFT JOIN ended before ON ((before.number = (waited.ended - 1))))) s)
+     LEFT JOIN orchestra.prices p ON (((p.model = s.model) AND s.is_call AND (NOT orchestra.is_unmetered(s.outcome, s.is_call, s.has_usage, s.used)) AND orchestra.price_applies(p.*, s.service_tier, orchestra.context_tier((s.used).input_tokens), COALESCE(s.start_time, r.start_time, r.first_seen_at)))))
+     CROSS JOIN LATERAL ( SELECT orchestra.call_cost(s.used, (1)::bigint, p.*) AS cost
+         OFFSET 0) k);
+COMMENT ON VIEW orchestra.step_timeline IS 'One row per step, placed in its run: offset, wait, lane, execution. For one run at a time: filter by run_id.';
+COMMENT ON COLUMN orchestra.step_timeline.run_id IS 'The run.';
+COMMENT ON COLUMN orchestra.step_timeline.workflow_id IS 'Its workflow.';
+COMMENT ON COLUMN orchestra.step_timeline.workflow_name IS 'The workflow''s name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.step_timeline.step_id IS 'The step.';
+COMMENT ON COLUMN orchestra.step_timeline."position" IS 'Index in the API''s response, from 0.';
+COMMENT ON COLUMN orchestra.step_timeline.node_id IS 'The node that it executed.';
+COMMENT ON COLUMN orchestra.step_timeline.node_type IS 'The node''s type.';
+COMMENT ON COLUMN orchestra.step_timeline.model IS 'The model that responded, else the requested one; null: no model.';
+COMMENT ON COLUMN orchestra.step_timeline.state IS 'The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
+COMMENT ON COLUMN orchestra.step_timeline.outcome IS 'The state, but soft_failed where that is a success and the step carries an error (see outcome).';
+COMMENT ON COLUMN orchestra.step_timeline.start_time IS 'When it started.';
+COMMENT ON COLUMN orchestra.step_timeline.end_time IS 'When it ended; null while it runs.';
+COMMENT ON COLUMN orchestra.step_timeline.offset_ms IS 'Milliseconds from the beginning of the run, or of its first step where that is earlier.';
+COMMENT ON COLUMN orchestra.step_timeline.duration_ms IS 'end_time minus start_time, in milliseconds.';
+COMMENT ON COLUMN orchestra.step_timeline.wait_ms IS 'Milliseconds between the last earlier end of another step, or the beginning of the run, and its start.';
+COMMENT ON COLUMN orchestra.step_timeline.lane IS 'The row to draw it in, from 1: the first free one, so that steps of a lane do not overlap; null if it has not started.';
+COMMENT ON COLUMN orchestra.step_timeline.execution IS 'Which execution of its node within the run this is, from 1; null where it was skipped.';
+COMMENT ON COLUMN orchestra.step_timeline.executions IS 'How often the run executed the node.';
+COMMENT ON COLUMN orchestra.step_timeline.error IS 'The message of its error: the API''s own, else the one that its payload reports.';
+COMMENT ON COLUMN orchestra.step_timeline.calls IS '1 where it is a call of a model (see is_call), else 0.';
+COMMENT ON COLUMN orchestra.step_timeline.input_tokens IS 'Input tokens, including those read from and written to a cache.';
+COMMENT ON COLUMN orchestra.step_timeline.output_tokens IS 'Output tokens, including reasoning.';
+COMMENT ON COLUMN orchestra.step_timeline.total_tokens IS 'Total tokens: as reported, else the sum of input and output where both are known.';
+COMMENT ON COLUMN orchestra.step_timeline.cost IS 'Cost by the prices of its day (UTC), service tier and length of the input; null if the model or a kind of usage of the call has no price, or if it succeeded without reported usage.';
+COMMENT ON COLUMN orchestra.step_timeline.currency IS 'The currency of cost; null without cost.';
+COMMENT ON COLUMN orchestra.step_timeline.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens.';
+COMMENT ON COLUMN orchestra.step_timeline.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens.';
+COMMENT ON COLUMN orchestra.step_timeline.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens.';
+COMMENT ON COLUMN orchestra.step_timeline.service_tier IS 'The provider''s service tier; null where the call names none, and the price is that of standard.';
+COMMENT ON COLUMN orchestra.step_timeline.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.step_timeline.reported_cost IS 'The cost in US dollars, as the provider reports it.';
+COMMENT ON COLUMN orchestra.step_timeline.finish_reason IS 'Why the model stopped, in its provider''s words.';
+COMMENT ON COLUMN orchestra.step_timeline.cut_off IS 'Whether it stopped because it ran out of tokens (see is_cut_off); null where it does not say why.';
+
+CREATE TABLE orchestra_etl.alembic_version (
+    version_num character varying(32) NOT NULL,
+    oldest_program text DEFAULT '0001'::text NOT NULL COLLATE pg_catalog."C"
+);
+COMMENT ON TABLE orchestra_etl.alembic_version IS 'The revision of the schema.';
+COMMENT ON COLUMN orchestra_etl.alembic_version.version_num IS 'The revision.';
+COMMENT ON COLUMN orchestra_etl.alembic_version.oldest_program IS 'Head revision of the oldest program that may use this schema.';
+
+ALTER TABLE orchestra_etl.changed_groups ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME orchestra_etl.changed_groups_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE orchestra_etl.dead_letters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME orchestra_etl.dead_letters_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE orchestra_etl.gaps ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME orchestra_etl.gaps_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE orchestra_etl.locks (
+    name text NOT NULL
+);
+COMMENT ON TABLE orchestra_etl.locks IS 'Rows that processes lock for work that only one may do at a time. Only the loader may lock them.';
+COMMENT ON COLUMN orchestra_etl.locks.name IS 'What is locked.';
+
+CREATE TABLE orchestra_etl.price_rules (
+    model text NOT NULL COLLATE pg_catalog."C",
+    service_tier text DEFAULT 'standard'::text NOT NULL,
+    above_input_tokens integer DEFAULT 0 NOT NULL,
+    valid_from date NOT NULL,
+    provider text,
+    currency text NOT NULL,
+    input_per_million numeric,
+    cached_input_per_million numeric,
+    cache_write_per_million numeric,
+    cache_write_1h_per_million numeric,
+    input_audio_per_million numeric,
+    cached_audio_per_million numeric,
+    input_image_per_million numeric,
+    cached_image_per_million numeric,
+    input_video_per_million numeric,
+    output_per_million numeric,
+    reasoning_per_million numeric,
+    output_audio_per_million numeric,
+    output_image_per_million numeric,
+    output_video_per_million numeric,
+    citation_per_million numeric,
+    other_per_million numeric,
+    web_searches_per_thousand numeric,
+    file_searches_per_thousand numeric,
+    tool_uses_per_thousand numeric,
+    audio_per_hour numeric,
+    document_pages_per_thousand numeric,
+    search_units_per_thousand numeric,
+    unread_per_thousand numeric,
+    calls_per_thousand numeric,
+    set_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT price_rules_model_check CHECK ((length(model) <= 500))
+);
+COMMENT ON TABLE orchestra_etl.price_rules IS 'Price rules set by command. Rules of the configuration take precedence.';
+COMMENT ON COLUMN orchestra_etl.price_rules.model IS 'The models it is for: a name in which * stands for any characters.';
+COMMENT ON COLUMN orchestra_etl.price_rules.service_tier IS 'The service tier.';
+COMMENT ON COLUMN orchestra_etl.price_rules.above_input_tokens IS 'For calls with more input tokens than this.';
+COMMENT ON COLUMN orchestra_etl.price_rules.valid_from IS 'First day (UTC) of the price; 0001-01-01: it always held.';
+COMMENT ON COLUMN orchestra_etl.price_rules.provider IS 'The provider; null: that of the defaults.';
+COMMENT ON COLUMN orchestra_etl.price_rules.currency IS 'Currency of the prices, such as USD.';
+COMMENT ON COLUMN orchestra_etl.price_rules.input_per_million IS 'Price per million: input tokens; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.cached_input_per_million IS 'Price per million: input tokens read from a cache; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.cache_write_per_million IS 'Price per million: input tokens written to a cache; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.cache_write_1h_per_million IS 'Price per million: input tokens written to a cache that keeps them for an hour; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.input_audio_per_million IS 'Price per million: input tokens of audio; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.cached_audio_per_million IS 'Price per million: input tokens of audio read from a cache; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.input_image_per_million IS 'Price per million: input tokens of images; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.cached_image_per_million IS 'Price per million: input tokens of images read from a cache; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.input_video_per_million IS 'Price per million: input tokens of video; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.output_per_million IS 'Price per million: output tokens; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.reasoning_per_million IS 'Price per million: output tokens of reasoning; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.output_audio_per_million IS 'Price per million: output tokens of audio; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.output_image_per_million IS 'Price per million: output tokens of images; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.output_video_per_million IS 'Price per million: output tokens of video; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.citation_per_million IS 'Price per million: output tokens of citations; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.other_per_million IS 'Price per million: tokens of unknown kind; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.web_searches_per_thousand IS 'Price per thousand: web searches by the provider; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.file_searches_per_thousand IS 'Price per thousand: file searches by the provider; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.tool_uses_per_thousand IS 'Price per thousand: uses of other tools that the provider charges by use; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.audio_per_hour IS 'Price per hour: audio charged by duration; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.document_pages_per_thousand IS 'Price per thousand: document pages read; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.search_units_per_thousand IS 'Price per thousand: search units of a reranking model; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.unread_per_thousand IS 'Price per thousand: reported quantities of usage that could not be read; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.calls_per_thousand IS 'Price per thousand: calls; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.set_at IS 'When it was set.';
+
+CREATE TABLE orchestra_etl.rebuilds (
+    transform_version smallint NOT NULL,
+    after_step_id text COLLATE pg_catalog."C",
+    steps bigint DEFAULT 0 NOT NULL,
+    changed bigint DEFAULT 0 NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone
+);
+COMMENT ON TABLE orchestra_etl.rebuilds IS 'Progress of re-reading stored steps by newer rules (orchestra-etl rebuild).';
+COMMENT ON COLUMN orchestra_etl.rebuilds.transform_version IS 'Version of the rules by which columns are read from payloads.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.after_step_id IS 'The steps up to this one, in the order of their ids, are done; null: none is.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.steps IS 'Steps re-read so far.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.changed IS 'Steps that changed.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.started_at IS 'When it started; null: not yet.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.finished_at IS 'When all steps were done; null: not yet.';
+
+CREATE TABLE orchestra_etl.redaction_policies (
+    version text NOT NULL,
+    rules jsonb NOT NULL,
+    first_used_at timestamp with time zone DEFAULT now() NOT NULL
+);
+COMMENT ON TABLE orchestra_etl.redaction_policies IS 'The redaction rules that stored rows were written under.';
+COMMENT ON COLUMN orchestra_etl.redaction_policies.version IS 'The version, as rows carry it.';
+COMMENT ON COLUMN orchestra_etl.redaction_policies.rules IS 'The rules in force, without any key.';
+COMMENT ON COLUMN orchestra_etl.redaction_policies.first_used_at IS 'When it was first in force.';
+
+CREATE TABLE orchestra_etl.request_budget (
+    id smallint NOT NULL,
+    available double precision NOT NULL,
+    refilled_at timestamp with time zone DEFAULT now() NOT NULL,
+    not_before timestamp with time zone,
+    CONSTRAINT request_budget_one_row_check CHECK ((id = 1))
+);
+COMMENT ON TABLE orchestra_etl.request_budget IS 'The request budget that all replicas share.';
+COMMENT ON COLUMN orchestra_etl.request_budget.id IS 'Always 1.';
+COMMENT ON COLUMN orchestra_etl.request_budget.available IS 'Requests that may start now.';
+COMMENT ON COLUMN orchestra_etl.request_budget.refilled_at IS 'When available was last brought up to date.';
+COMMENT ON COLUMN orchestra_etl.request_budget.not_before IS 'No request by any replica before this time: the server asked for a pause.';
+
+CREATE TABLE orchestra_etl.resolved_prices (
+    id smallint NOT NULL,
+    fingerprint bytea NOT NULL,
+    resolved_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT resolved_prices_one_row_check CHECK ((id = 1))
+);
+COMMENT ON TABLE orchestra_etl.resolved_prices IS 'What orchestra.prices was last resolved from. While it is unchanged, nothing is to be done.';
+COMMENT ON COLUMN orchestra_etl.resolved_prices.id IS 'Always 1.';
+COMMENT ON COLUMN orchestra_etl.resolved_prices.fingerprint IS 'Hash of the models, the rules and the version of the defaults.';
+COMMENT ON COLUMN orchestra_etl.resolved_prices.resolved_at IS 'When the prices were last resolved.';
+
+CREATE TABLE orchestra_etl.retention (
+    id smallint NOT NULL,
+    payload_horizon timestamp with time zone,
+    run_horizon timestamp with time zone,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT retention_one_row_check CHECK ((id = 1))
+);
+COMMENT ON TABLE orchestra_etl.retention IS 'How far back data is kept. Both horizons only move forward.';
+COMMENT ON COLUMN orchestra_etl.retention.id IS 'Always 1.';
+COMMENT ON COLUMN orchestra_etl.retention.payload_horizon IS 'Payloads of runs that ended before this time are pruned, and not stored again.';
+COMMENT ON COLUMN orchestra_etl.retention.run_horizon IS 'Runs that ended before this time are pruned, and not read again.';
+COMMENT ON COLUMN orchestra_etl.retention.updated_at IS 'When a horizon last moved.';
+
+CREATE TABLE orchestra_etl.state_map (
+    status text NOT NULL,
+    state text NOT NULL
+);
+COMMENT ON TABLE orchestra_etl.state_map IS 'The configured mapping of statuses by which the stored states were written.';
+COMMENT ON COLUMN orchestra_etl.state_map.status IS 'A status in lower case, without spaces, hyphens and underscores.';
+COMMENT ON COLUMN orchestra_etl.state_map.state IS 'The state it is mapped to by the configuration.';
+
+CREATE TABLE orchestra_etl.upgrade_lock (
+);
+COMMENT ON TABLE orchestra_etl.upgrade_lock IS 'Empty; locked by the upgrade that goes on.';
+
+CREATE TABLE orchestra_etl.workflow_refresh (
+    id smallint NOT NULL,
+    refreshed_at timestamp with time zone NOT NULL,
+    CONSTRAINT workflow_refresh_one_row_check CHECK ((id = 1))
+);
+COMMENT ON TABLE orchestra_etl.workflow_refresh IS 'When the list of workflows was last read from the API.';
+COMMENT ON COLUMN orchestra_etl.workflow_refresh.id IS 'Always 1.';
+COMMENT ON COLUMN orchestra_etl.workflow_refresh.refreshed_at IS 'When GET /workflows was last read.';
+
+ALTER TABLE ONLY orchestra.inputs
+    ADD CONSTRAINT inputs_pkey PRIMARY KEY (step_id);
+
+ALTER TABLE ONLY orchestra.outputs
+    ADD CONSTRAINT outputs_pkey PRIMARY KEY (step_id);
+
+ALTER TABLE ONLY orchestra.prices
+    ADD CONSTRAINT prices_pkey PRIMARY KEY (model, service_tier, above_input_tokens, valid_from);
+
+ALTER TABLE ONLY orchestra.run_payloads
+    ADD CONSTRAINT run_payloads_pkey PRIMARY KEY (run_id);
+
+ALTER TABLE ONLY orchestra.run_requests
+    ADD CONSTRAINT run_requests_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra.run_rollup
+    ADD CONSTRAINT run_rollup_pkey PRIMARY KEY (workflow_id, hour, ordinal);
+
+ALTER TABLE ONLY orchestra.runs
+    ADD CONSTRAINT runs_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra.step_failures
+    ADD CONSTRAINT step_failures_pkey PRIMARY KEY (step_id);
+
+ALTER TABLE ONLY orchestra.step_rollup_daily
+    ADD CONSTRAINT step_rollup_daily_pkey PRIMARY KEY (workflow_id, day, ordinal);
+
+ALTER TABLE ONLY orchestra.step_rollup
+    ADD CONSTRAINT step_rollup_pkey PRIMARY KEY (workflow_id, hour, ordinal);
+
+ALTER TABLE ONLY orchestra.steps
+    ADD CONSTRAINT steps_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra.workflow_versions
+    ADD CONSTRAINT workflow_versions_pkey PRIMARY KEY (workflow_id, first_seen_at);
+
+ALTER TABLE ONLY orchestra.workflows
+    ADD CONSTRAINT workflows_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra_etl.alembic_version
+    ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+
+ALTER TABLE ONLY orchestra_etl.changed_groups
+    ADD CONSTRAINT changed_groups_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra_etl.dead_letters
+    ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra_etl.dead_letters
+    ADD CONSTRAINT dead_letters_workflow_id_run_id_reason_content_hash_key UNIQUE (workflow_id, run_id, reason, content_hash);
+
+ALTER TABLE ONLY orchestra_etl.drift
+    ADD CONSTRAINT drift_pkey PRIMARY KEY (workflow_id, subject, field, kind, found);
+
+ALTER TABLE ONLY orchestra_etl.gaps
+    ADD CONSTRAINT gaps_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra_etl.locks
+    ADD CONSTRAINT locks_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY orchestra_etl.price_rules
+    ADD CONSTRAINT price_rules_pkey PRIMARY KEY (model, service_tier, above_input_tokens, valid_from);
+
+ALTER TABLE ONLY orchestra_etl.rebuilds
+    ADD CONSTRAINT rebuilds_pkey PRIMARY KEY (transform_version);
+
+ALTER TABLE ONLY orchestra_etl.redaction_policies
+    ADD CONSTRAINT redaction_policies_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY orchestra_etl.request_budget
+    ADD CONSTRAINT request_budget_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra_etl.resolved_prices
+    ADD CONSTRAINT resolved_prices_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra_etl.retention
+    ADD CONSTRAINT retention_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra_etl.run_ledger
+    ADD CONSTRAINT run_ledger_pkey PRIMARY KEY (run_id);
+
+ALTER TABLE ONLY orchestra_etl.state_map
+    ADD CONSTRAINT state_map_pkey PRIMARY KEY (status);
+
+ALTER TABLE ONLY orchestra_etl.sweeps
+    ADD CONSTRAINT sweeps_pkey PRIMARY KEY (workflow_id);
+
+ALTER TABLE ONLY orchestra_etl.workflow_refresh
+    ADD CONSTRAINT workflow_refresh_pkey PRIMARY KEY (id);
+
+CREATE INDEX run_rollup_hour_idx ON orchestra.run_rollup USING btree (hour);
+
+CREATE INDEX runs_start_time_idx ON orchestra.runs USING btree (start_time);
+
+CREATE INDEX runs_unfinished_idx ON orchestra.runs USING btree (workflow_id) WHERE (state = ANY (ARRAY['pending'::text, 'running'::text, 'unknown'::text]));
+
+CREATE INDEX runs_unstarted_idx ON orchestra.runs USING btree (workflow_id, first_seen_at) WHERE (start_time IS NULL);
+
+CREATE INDEX runs_updated_at_idx ON orchestra.runs USING brin (updated_at) WITH (pages_per_range='32', autosummarize='on');
+
+CREATE INDEX runs_workflow_id_start_time_idx ON orchestra.runs USING btree (workflow_id, start_time);
+
+CREATE INDEX step_failures_time_idx ON orchestra.step_failures USING btree ("time");
+
+CREATE INDEX step_failures_workflow_id_time_idx ON orchestra.step_failures USING btree (workflow_id, "time");
+
+CREATE INDEX step_rollup_daily_day_idx ON orchestra.step_rollup_daily USING btree (day);
+
+CREATE INDEX step_rollup_daily_model_idx ON orchestra.step_rollup_daily USING btree (model) WHERE (length(model) <= 500);
+
+CREATE INDEX step_rollup_hour_idx ON orchestra.step_rollup USING btree (hour);
+
+CREATE INDEX steps_error_idx ON orchestra.steps USING btree (run_id) WHERE ((error IS NOT NULL) OR (reported_error IS NOT NULL));
+
+CREATE INDEX steps_reported_cost_idx ON orchestra.steps USING btree (start_time) WHERE (reported_cost IS NOT NULL);
+
+CREATE INDEX steps_run_id_idx ON orchestra.steps USING btree (run_id);
+
+CREATE INDEX steps_unstarted_idx ON orchestra.steps USING btree (run_id) WHERE (start_time IS NULL);
+
+CREATE INDEX steps_updated_at_idx ON orchestra.steps USING brin (updated_at) WITH (pages_per_range='32', autosummarize='on');
+
+CREATE INDEX steps_workflow_id_start_time_idx ON orchestra.steps USING btree (workflow_id, start_time);
+
+CREATE INDEX dead_letters_run_id_idx ON orchestra_etl.dead_letters USING btree (run_id) WHERE (resolved_at IS NULL);
+
+CREATE INDEX gaps_workflow_id_idx ON orchestra_etl.gaps USING btree (workflow_id);
+
+CREATE INDEX run_ledger_due_idx ON orchestra_etl.run_ledger USING btree (priority, due_at) WHERE (due_at IS NOT NULL);
+
+CREATE INDEX run_ledger_workflow_id_tracking_idx ON orchestra_etl.run_ledger USING btree (workflow_id, tracking);
+
+CREATE TRIGGER mark_deleted AFTER DELETE ON orchestra.runs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_runs();
+COMMENT ON TRIGGER mark_deleted ON orchestra.runs IS 'Queues the rollup groups of runs that are deleted.';
+
+CREATE TRIGGER mark_deleted AFTER DELETE ON orchestra.steps REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
+COMMENT ON TRIGGER mark_deleted ON orchestra.steps IS 'Queues the rollup groups of steps that are deleted.';
+
+CREATE TRIGGER mark_inserted AFTER INSERT ON orchestra.runs REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_runs();
+COMMENT ON TRIGGER mark_inserted ON orchestra.runs IS 'Queues the rollup groups of runs that are inserted.';
+
+CREATE TRIGGER mark_inserted AFTER INSERT ON orchestra.steps REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
+COMMENT ON TRIGGER mark_inserted ON orchestra.steps IS 'Queues the rollup groups of steps that are inserted.';
+
+CREATE TRIGGER mark_updated AFTER UPDATE ON orchestra.runs REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_runs();
+COMMENT ON TRIGGER mark_updated ON orchestra.runs IS 'Queues the rollup groups of runs that change.';
+
+CREATE TRIGGER mark_updated AFTER UPDATE ON orchestra.steps REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
+COMMENT ON TRIGGER mark_updated ON orchestra.steps IS 'Queues the rollup groups of steps that change.';
+
+ALTER TABLE ONLY orchestra.inputs
+    ADD CONSTRAINT inputs_step_id_fkey FOREIGN KEY (step_id) REFERENCES orchestra.steps(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY orchestra.outputs
+    ADD CONSTRAINT outputs_step_id_fkey FOREIGN KEY (step_id) REFERENCES orchestra.steps(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY orchestra.run_payloads
+    ADD CONSTRAINT run_payloads_run_id_fkey FOREIGN KEY (run_id) REFERENCES orchestra.runs(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY orchestra.step_failures
+    ADD CONSTRAINT step_failures_step_id_fkey FOREIGN KEY (step_id) REFERENCES orchestra.steps(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY orchestra.steps
+    ADD CONSTRAINT steps_run_id_fkey FOREIGN KEY (run_id) REFERENCES orchestra.runs(id) ON DELETE CASCADE;

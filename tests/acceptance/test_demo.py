@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 
 from etl.embedded.postgres import EmbeddedPostgres
-from tests.acceptance.test_command import run, started
 from tests.postgres_fixture import new_home
+from tests.processes import Process, run, started
 from tests.support import query, wait_until
 
 RATES = """SELECT workflow_name, round(100.0 * sum(succeeded) / sum(succeeded + soft_failed + failed), 1)
@@ -75,12 +75,11 @@ def _read_until(descriptor: int, words: str, *, seconds: float = 60.0) -> str:
     return text.decode()
 
 
-def _output(process: subprocess.Popen[str]) -> int:
-    assert process.stdout is not None
-    return process.stdout.fileno()
+def _output(process: Process) -> int:
+    return int(process.stdout.fileno())
 
 
-def _ends_in_good_order(process: subprocess.Popen[str], number: signal.Signals, home: Path) -> int:
+def _ends_in_good_order(process: Process, number: signal.Signals, home: Path) -> int:
     """Send the signal and return the exit status, once no server is left."""
     process.send_signal(number)
     status = process.wait(120)

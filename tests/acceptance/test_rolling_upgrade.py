@@ -10,7 +10,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,9 @@ import pytest
 from etl import schema
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests.acceptance.test_command import _environment, started
 from tests.conftest import ROOT
 from tests.oracle import differences
+from tests.processes import environment_of, run, started
 from tests.support import configuration, environment, query, wait_until
 
 LATER = f"{int(schema.head()) + 1:04}"
@@ -40,18 +41,8 @@ CONTRACTS = f"""    op.execute("UPDATE orchestra_etl.alembic_version SET oldest_
 """
 
 
-class Program:
-    """A version of the program."""
-
-    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
-        self.folder, self._variables = folder, variables
-
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "etl", *arguments],
-            cwd=self.folder, env=_environment(self._variables), capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+Program = Callable[..., subprocess.CompletedProcess[str]]
+"""A version of the program: runs a command to its end."""
 
 
 @pytest.fixture
@@ -79,7 +70,7 @@ def variables(
 @pytest.fixture
 def this(variables: dict[str, str]) -> Program:
     """This version."""
-    return Program(ROOT, variables)
+    return partial(run, variables=variables)
 
 
 def later(folder: Path, variables: Mapping[str, str], *, contracts: bool) -> Program:
@@ -89,7 +80,14 @@ def later(folder: Path, variables: Mapping[str, str], *, contracts: bool) -> Pro
     (folder / "migrations" / "versions" / f"{LATER}_later.py").write_text(
         REVISION + (CONTRACTS if contracts else "")
     )
-    return Program(folder, variables)
+
+    def program(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "etl", *arguments],
+            cwd=folder, env=environment_of(variables), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    return program
 
 
 def _stored(url: str) -> int:

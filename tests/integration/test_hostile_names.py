@@ -23,8 +23,8 @@ from etl.service.metrics import Metrics
 from etl.simulator.folder import Folder
 from etl.simulator.server import Simulator
 from etl.terminal import plain, visible
-from tests.acceptance.test_command import started
 from tests.command_line import Command, Printed, command_line
+from tests.processes import started
 from tests.support import environment, free_port, query, wait_until
 
 UNSAFE = re.compile(
@@ -209,7 +209,7 @@ def test_the_service_shows_none_of_it(
         wait_until(lambda: "orchestra_etl_sweeps_total{" in read("/metrics"))
         metrics, ready = read("/metrics"), read("/readyz")
         process.terminate()
-        out, err = process.communicate(timeout=20)
+        out, err = process.stdout.read(), process.stderr.read()
     assert plain(WORKFLOW) in metrics.replace("\\\\", "\\")
     for what, text in (("metrics", metrics), ("readyz", ready), ("log", out + err)):
         _assert_harmless(text, what)

@@ -41,8 +41,9 @@ def test_alone_it_prints_help() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     targets = [line.split()[1] for line in done.stdout.splitlines()]
     assert targets == [
-        "demo", "dashboards", "test", "test-fast", "test-all", "test-browser", "faults", "soak", "check", "run", "bench", "bench-stages",
-        "bench-analytics", "bench-dashboards", "bench-growth", "docs", "test-image", "test-containers", "dist", "lock",
+        "demo", "dashboards", "test", "test-fast", "test-all", "test-browser", "faults", "soak", "check", "run", "bench",
+        "bench-stages", "bench-analytics", "bench-dashboards", "bench-growth", "docs", "test-image", "test-containers", "dist",
+        "lock",
     ]  # fmt: skip
 
 

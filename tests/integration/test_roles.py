@@ -21,7 +21,7 @@ from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import DatabaseError
 from etl.schema import check_drift, upgrade
-from etl.service.daemon import Daemon, Schedule
+from etl.service.daemon import Daemon, Pace, Schedule
 from etl.service.health import Health
 from etl.signals import Stop
 from etl.simulator.history import History
@@ -213,7 +213,9 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
         async with app.open_jobs(settings, database) as jobs:
             schedules = [Schedule(one.id, 0.2) for one in settings.workflows]
             running = asyncio.create_task(
-                Daemon(jobs.passes, health, schedules, default_interval=0.2).run(stop)
+                Daemon(
+                    jobs.passes, health, schedules, default_interval=0.2, pace=Pace(tick=0.1)
+                ).run(stop)
             )
             query(
                 url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE workflow_id <> 'w'"

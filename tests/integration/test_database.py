@@ -583,6 +583,7 @@ def _upgrading(url: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_eight_upgrades_at_once_of_which_one_is_killed(empty_database_url: str) -> None:
     """One makes the schema, the others wait for it; the one killed while it is at it leaves nothing half done."""
     query(

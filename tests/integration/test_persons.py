@@ -12,7 +12,7 @@ import pytest
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.command_line import Command, command_line
-from tests.support import configuration, environment, query
+from tests.support import configuration, environment, query, slow
 
 KEY, OTHER_KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 NAME, OTHER = "ann-7f3a", "bob-19c2"
@@ -117,7 +117,7 @@ ROLLUPS = ("step_rollup", "step_rollup_daily", "run_rollup")
 COUNTED = "SELECT COALESCE(sum(runs), 0)::int FROM orchestra.run_rollup"
 
 
-@pytest.mark.parametrize("pruned", ["1h", "5d", None])
+@pytest.mark.parametrize("pruned", ["5d", *slow("1h", None)])
 @pytest.mark.parametrize("hashed", [False, True], ids=["plain", "hashed"])
 def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, hashed: bool) -> None:
     """Whether all, some or none of its runs were pruned, no column names an erased organisation; the other's counts stay."""

@@ -122,6 +122,17 @@ def run(
 
 
 @contextmanager
+def started_on(terminal: int, *arguments: str, variables: Environment) -> Iterator[Process]:
+    """Run the command as `started` does, all its streams being this descriptor of a terminal."""
+    process = _start(arguments, variables, False, terminal, terminal, terminal)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
 def started(*arguments: str, variables: Environment, fresh: bool = False) -> Iterator[Process]:
     """Run the command beside the test; it is killed at the end of the block where it still runs."""
     with open(os.devnull, "rb") as stdin:

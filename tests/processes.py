@@ -97,7 +97,7 @@ def environment_of(variables: Environment) -> dict[str, str]:
 def run(
     *arguments: str, variables: Environment, input: str | bytes = "", fresh: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end, which must come within two minutes."""
+    """Run the command to its end, which must come within four minutes."""
     given = input.encode() if isinstance(input, str) else input
     with (
         tempfile.TemporaryFile() as stdin,
@@ -110,7 +110,7 @@ def run(
             arguments, variables, fresh, stdin.fileno(), stdout.fileno(), stderr.fileno()
         )
         try:
-            status = process.wait(120)
+            status = process.wait(240)
         finally:
             process.kill()
             process.wait()

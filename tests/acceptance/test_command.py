@@ -154,7 +154,7 @@ def test_the_service_loads_and_ends_in_good_order(
             )
         )
         service.send_signal(number)
-        assert service.wait(60) == 0
+        assert service.wait(120) == 0
     assert query(
         url, "SELECT count(*) AS n FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL"
     ) == [{"n": 0}]
@@ -331,7 +331,7 @@ def test_the_database_is_restarted_in_the_middle(
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 ).fetchall()[0][0]
-        assert process.wait(60) == 0, process.stderr and process.stderr.read()
+        assert process.wait(240) == 0, process.stderr and process.stderr.read()
     assert cut > 0
     assert differences(url, history) == []
 

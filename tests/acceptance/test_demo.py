@@ -62,7 +62,7 @@ def processes_in(home: Path) -> list[int]:
     return found
 
 
-def _read_until(descriptor: int, words: str, *, seconds: float = 60.0) -> str:
+def _read_until(descriptor: int, words: str, *, seconds: float = 300.0) -> str:
     """What is written until these words appear."""
     text = b""
     end = time.monotonic() + seconds
@@ -165,7 +165,7 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
     [line] = [line for line in done.stdout.splitlines() if line.endswith("db psql")]
     asked = subprocess.run(
         [*shlex.split(line), "--tuples-only", "--no-align", "-c", RATES],
-        env={"PATH": os.defpath}, capture_output=True, text=True, timeout=60, check=False,
+        env={"PATH": os.defpath}, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     rates = [found.split("|") for found in asked.stdout.splitlines()]
     assert len(rates) == 3, asked.stderr

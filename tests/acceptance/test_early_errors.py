@@ -101,7 +101,7 @@ def test_a_defect_before_the_settings_are_read_shows_no_secret() -> None:
         env=variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     _one_line(done, 1, "unexpected RuntimeError before the settings were read")

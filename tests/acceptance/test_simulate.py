@@ -28,7 +28,7 @@ def _get(exports: dict[str, str], path: str) -> Any:
     request = urllib.request.Request(
         f"{exports['ORCHESTRA_BASE_URL']}{path}", headers={"Authorization": f"Bearer {key}"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 
@@ -58,7 +58,7 @@ def test_it_serves_what_it_says_until_a_signal(number: signal.Signals) -> None:
             _get({**exports, "ORCHESTRA_API_KEY": "another"}, "/workflows")
         refused.value.close()
         process.send_signal(number)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_restarted_simulator_continues_its_history() -> None:

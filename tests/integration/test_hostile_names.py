@@ -259,7 +259,7 @@ def test_a_terminal_gets_colours_and_nothing_else(
             with contextlib.suppress(OSError):  # the end of what a terminal shows
                 while True:
                     printed += os.read(main, 65536)
-            process.wait(60)
+            process.wait(240)
         os.close(main)
         text = printed.decode()
         assert "\x1b[" in text or "--body" in words, words

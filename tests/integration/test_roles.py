@@ -221,7 +221,7 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
                 url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE workflow_id <> 'w'"
             )
             due = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE due_at <= now() AND workflow_id <> 'w'"
-            end = time.monotonic() + 20
+            end = time.monotonic() + 240
             while query(url, due):
                 assert time.monotonic() < end, health.troubles
                 await asyncio.sleep(0.05)

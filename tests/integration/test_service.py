@@ -547,7 +547,7 @@ def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: f
                     task.cancel()
                 else:
                     stop.set()
-                await asyncio.wait({task}, timeout=5)
+                await asyncio.wait({task}, timeout=60)
                 assert task.done()
                 if not cancel:
                     task.result()
@@ -639,7 +639,7 @@ def test_no_load_outlives_a_pass_that_loses_the_database(
 
                 monkeypatch.setattr(database, "transaction", broken)
                 task.cancel()
-                await asyncio.wait({task}, timeout=5)
+                await asyncio.wait({task}, timeout=60)
                 assert running == []
 
     asyncio.run(work())

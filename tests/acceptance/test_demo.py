@@ -181,10 +181,10 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
 @pytest.mark.parametrize(
     ("number", "moment"),
     [
-        (signal.SIGTERM, "starting"),
         (signal.SIGHUP, "starting"),
-        (signal.SIGTERM, "loading"),
         (signal.SIGINT, "loading"),
+        pytest.param(signal.SIGTERM, "starting", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "loading", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_before_the_end_of_the_backlog(

@@ -449,8 +449,8 @@ def test_a_server_of_other_data_on_our_socket_is_not_adopted(
     used_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that answers on our socket but reads another data folder is neither used nor stopped."""
-    monkeypatch.setattr("etl.embedded.postgres.START_SECONDS", 0.5)
     with EmbeddedPostgres(used_home, settings=NO_FSYNC) as other:
+        monkeypatch.setattr("etl.embedded.postgres.START_SECONDS", 0.5)
         shutil.copytree(
             used_home, used_home / "copy", ignore=shutil.ignore_patterns("postgres-18", "socket")
         )

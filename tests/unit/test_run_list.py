@@ -142,7 +142,7 @@ def test_rows_too_large_to_be_read_together_lose_nothing(simulations: int) -> No
     assert cut_off < simulations // 60
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     length=st.integers(0, 250),
     page_size=st.integers(1, 120),

@@ -1,20 +1,24 @@
 # Everything a developer or a curious user needs; it makes its own virtual environment.
-#   make demo [ARGS=--exit]   make dashboards   make test   make test-browser   make faults   make soak   make check   make run   make bench   make bench-stages   make bench-analytics   make bench-dashboards   make bench-growth   make docs   make test-image   make test-containers   make dist   make lock
+#   make demo [ARGS=--exit]   make dashboards   make test   make test-fast   make test-all   make test-browser   make faults   make soak   make check   make run   make bench   make bench-stages   make bench-analytics   make bench-dashboards   make bench-growth   make docs   make test-image   make test-containers   make dist   make lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Processes that share the tests, each with a PostgreSQL server of its own; 0: one, for a debugger.
+WORKERS ?= 3
 SUPERSET := .superset/venv
 BENCH := .bench/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo dashboards test test-browser faults soak check run bench bench-stages bench-analytics bench-dashboards bench-growth docs test-image test-containers dist lock clean
+.PHONY: demo dashboards test test-fast test-all test-browser faults soak check run bench bench-stages bench-analytics bench-dashboards bench-growth docs test-image test-containers dist lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    see it working on this machine (ARGS=--exit: end when the backlog is loaded)"
 	@echo "make dashboards    serve the dashboards of the demo's database, or of the one that DATABASE_URL names"
-	@echo "make test    run the tests"
+	@echo "make test    run the tests (4 minutes)"
+	@echo "make test-fast   run the unit tests (a minute)"
+	@echo "make test-all    run the tests and their slow variants"
 	@echo "make test-browser  look at every dashboard in a browser (6 minutes)"
 	@echo "make faults  inject every fault, print the table (8 minutes)"
 	@echo "make soak    a thousand kills and a long run of the service (20 minutes)"
@@ -41,8 +45,16 @@ dashboards: $(VENV)/installed $(SUPERSET)/installed
 run: $(VENV)/installed
 	@$(BIN)/orchestra-etl $(ARGS)
 
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
 test: $(VENV)/installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-fast: $(VENV)/installed
+	$(PYTEST) -m "not slow" tests/unit $(ARGS)
+
+test-all: $(VENV)/installed
+	$(PYTEST) $(ARGS)
 
 # SCREENSHOTS=docs/images renews the README's.
 test-browser: $(VENV)/installed $(SUPERSET)/installed

@@ -1,4 +1,4 @@
-"""What every test may use: one PostgreSQL server a session, a fresh database a test, the real response.
+"""What every test may use: one PostgreSQL server a process, a fresh database a test, the real response.
 
 The server is the product's own embedded one. It is told not to wait for the disk; nothing else
 differs.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from etl.embedded.postgres import EmbeddedPostgres
@@ -27,6 +28,10 @@ FAST_SETTINGS = {
     "max_connections": "200",
 }
 _numbers = itertools.count(1)
+
+# How long an example takes depends on who else uses the machine.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.rows import dict_row
 
 from etl import app, settings
@@ -85,6 +86,11 @@ def writes(url: str) -> dict[str, tuple[int, int, int]]:
         list(LOADED),
     )
     return {row["relname"]: (row["n_tup_ins"], row["n_tup_upd"], row["n_tup_del"]) for row in rows}
+
+
+def slow(*values: Any) -> list[Any]:
+    """Parameters of variants that `make test` leaves out: more of what the others show."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def free_port() -> int:

@@ -32,24 +32,8 @@ from etl.signals import Stop
 
 log = structlog.get_logger(__name__)
 
-# Seconds between two looks at what is due and at the queue; a look that finds nothing costs one
-# indexed query.
-TICK = 1.0
-# Seconds between two looks at the workflows themselves (names, graphs); the sync asks the API only
-# when that is due.
-PREPARE = 60.0
-# Seconds between two refreshes of the rollups; one that finds nothing to do costs three short
-# queries.
-REFRESH = 5.0
-# Seconds between two looks at how the workflows are doing: what Prometheus commonly leaves between
-# two scrapes. It costs what `status` does, and no scrape costs a query.
-OBSERVE = 15.0
-# After a refused key, so many seconds pass before the next request; the key file is read again for
-# it.
-KEY_PAUSE = 15.0
-# Seconds between two looks at this machine's clock, and by how many it may be set without being
-# noticed.
-CLOCK_LOOK, CLOCK_STEP = 5.0, 2.0
+# By how many seconds this machine's clock may be set without being noticed.
+CLOCK_STEP = 2.0
 # Seconds that jobs in hand get at the end, out of the ten that the service promises.
 END_PATIENCE = 8.0
 # Seconds of them for a database that does not answer: a thread that goes on trying would keep the
@@ -70,6 +54,27 @@ class Schedule(msgspec.Struct, frozen=True):
     cron: str | None = None
 
 
+class Pace(msgspec.Struct, frozen=True):
+    """How often the service looks at what, in seconds."""
+
+    tick: float = 1.0
+    """Between two looks at what is due and at the queue; one that finds nothing costs one indexed query."""
+    prepare: float = 60.0
+    """Between two looks at the workflows themselves (names, graphs); the pass asks the API only when that is due."""
+    refresh: float = 5.0
+    """Between two refreshes of the rollups; one that finds nothing to do costs three short queries."""
+    observe: float = 15.0
+    """Between two looks at how the workflows are doing: what Prometheus commonly leaves between two scrapes. It costs what
+    `status` does, and no scrape costs a query."""
+    key_pause: float = 15.0
+    """Between a refused key and the next request; the key file is read again for it."""
+    clock_look: float = 5.0
+    """Between two looks at this machine's clock."""
+
+
+PACE = Pace()
+
+
 class Daemon:
     """Runs the jobs until told to stop."""
 
@@ -82,16 +87,19 @@ class Daemon:
         default_interval: float,
         refresh: Callable[[Callable[[], bool]], Awaitable[RefreshReport]] | None = None,
         status: Callable[[], Status] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """`default_interval` (seconds) is for workflows found without being configured. `refresh` brings the rollups up to
         date until told to stop; None: they are not this service's to keep. `status`, called in a
-        thread, reads how the workflows are doing, for metrics and readiness; None: nobody asks."""
+        thread, reads how the workflows are doing, for metrics and readiness; None: nobody asks. `pace` is
+        `PACE` where none is given."""
         self._syncer = syncer
         self._health = health
         self._schedules = {schedule.workflow_id: schedule for schedule in schedules}
         self._default_interval = default_interval
         self._refresh = refresh
         self._status = status
+        self._pace = pace or PACE
         self._active: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
         self._prepared = False
@@ -106,25 +114,27 @@ class Daemon:
     async def run(self, stop: Stop) -> None:
         """Work until `stop` is set, then finish what is in hand."""
         self._stop = stop
-        self._add("prepare", self._prepare, IntervalTrigger(seconds=PREPARE), now=True)
-        self._add("poll", self._poll, IntervalTrigger(seconds=TICK), now=True)
-        self._add("requests", self._requests, IntervalTrigger(seconds=TICK), now=True)
+        self._add("prepare", self._prepare, IntervalTrigger(seconds=self._pace.prepare), now=True)
+        self._add("poll", self._poll, IntervalTrigger(seconds=self._pace.tick), now=True)
+        self._add("requests", self._requests, IntervalTrigger(seconds=self._pace.tick), now=True)
         if self._refresh is not None:
             self._add(
                 "rollups",
                 partial(self._refresh_rollups, self._refresh),
-                IntervalTrigger(seconds=REFRESH),
+                IntervalTrigger(seconds=self._pace.refresh),
                 now=True,
             )
         if self._status is not None:
             self._add(
                 "observe",
                 partial(self._observe, self._status),
-                IntervalTrigger(seconds=OBSERVE),
+                IntervalTrigger(seconds=self._pace.observe),
                 now=True,
             )
         # Not guarded: it beats while the key is refused, too.
-        self._scheduler.add_job(self._health.beat, IntervalTrigger(seconds=TICK), id="beat")
+        self._scheduler.add_job(
+            self._health.beat, IntervalTrigger(seconds=self._pace.tick), id="beat"
+        )
         self._schedule_sweeps()
         self._scheduler.start()
         log.info("service_started", workflows=len(self._schedules))
@@ -150,7 +160,7 @@ class Daemon:
         ahead = time.time() - time.monotonic()
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), CLOCK_LOOK)
+                await asyncio.wait_for(stop.wait(), self._pace.clock_look)
             before, ahead = ahead, time.time() - time.monotonic()
             if abs(ahead - before) > CLOCK_STEP and not stop.is_set():
                 log.warning("clock_changed", seconds=round(ahead - before, 1))
@@ -212,9 +222,9 @@ class Daemon:
         except asyncio.CancelledError:
             pass
         except KeyRefused as error:
-            self._paused_until = time.monotonic() + KEY_PAUSE
+            self._paused_until = time.monotonic() + self._pace.key_pause
             if self._health.fail("api key", str(error)):
-                log.error("key_refused", problem=str(error), pause_seconds=KEY_PAUSE)
+                log.error("key_refused", problem=str(error), pause_seconds=self._pace.key_pause)
         except EtlError as error:
             if isinstance(error, DatabaseError) and "database" in self._health.problems:
                 # It is said there, and in the log, once for all jobs.

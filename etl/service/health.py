@@ -15,7 +15,7 @@ from etl.service.http_server import HttpResponse
 from etl.service.metrics import Metrics
 from etl.terminal import LONGEST_LINE, plain
 
-# Seconds without a beat of the scheduler, which beats every second, after which the process is no
+# Seconds without a beat of the scheduler, which beats at every tick, after which the process is no
 # longer alive: longer than the service's end may take, and than a machine is suspended for a
 # snapshot.
 BEAT_LIMIT = 30.0
@@ -32,8 +32,9 @@ class _Single(NamedTuple):
 class Health:
     """Whether the service can do its work."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, beat_limit: float = BEAT_LIMIT) -> None:
         self.metrics = Metrics()
+        self._beat_limit = beat_limit
         self._problems: dict[str, str] = {}
         self._database: Callable[[], str | None] = lambda: None
         self._is_unavailable: Callable[[], bool] = lambda: False
@@ -125,7 +126,7 @@ class Health:
     def _live(self) -> HttpResponse:
         """A loop that is stuck does not answer at all; one whose scheduler is dead does, and says so."""
         silent = time.monotonic() - self._beat_at
-        if silent > BEAT_LIMIT:
+        if silent > self._beat_limit:
             return HttpResponse(
                 b"no job has been begun for %.0f s: restart the service\n" % silent, 503
             )

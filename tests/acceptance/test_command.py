@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,48 +19,8 @@ from etl.simulator.history import History
 from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
 from tests.oracle import differences
+from tests.processes import run, started
 from tests.support import configuration, environment, free_port, query, wait_until, writes
-
-Environment = Mapping[str, str]
-
-
-def _environment(variables: Environment) -> dict[str, str]:
-    kept = {
-        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ
-    }
-    return {**kept, **variables}
-
-
-def run(
-    *arguments: str, variables: Environment, input: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "etl", *arguments],
-        env=_environment(variables),
-        input=input,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-@contextmanager
-def started(*arguments: str, variables: Environment) -> Iterator[subprocess.Popen[str]]:
-    """Run the command beside the test; it is killed at the end of the block where it still runs."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "etl", *arguments],
-        env=_environment(variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -100,7 +56,7 @@ def test_sync_loads_everything_and_a_second_one_asks_for_the_heads_only(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
     """The first sync loads the history with one steps request a run; the second asks for three pages, writes nothing."""
-    first = run("sync", "--json", variables=variables)
+    first = run("sync", "--json", variables=variables, fresh=True)
     assert first.returncode == 0, first.stderr
     url = variables["DATABASE_URL"]
     assert differences(url, history) == []
@@ -179,7 +135,7 @@ def test_the_service_loads_and_ends_in_good_order(
 ) -> None:
     """The service loads the history; one signal ends it with status 0, whatever it waits for, every claim given back."""
     url = variables["DATABASE_URL"]
-    with started("serve", variables=variables) as service:
+    with started("serve", variables=variables, fresh=True) as service:
         wait_until(
             lambda: (
                 query(url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'")
@@ -198,7 +154,7 @@ def test_the_service_loads_and_ends_in_good_order(
             )
         )
         service.send_signal(number)
-        assert service.wait(60) == 0
+        assert service.wait(120) == 0
     assert query(
         url, "SELECT count(*) AS n FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL"
     ) == [{"n": 0}]
@@ -206,7 +162,7 @@ def test_the_service_loads_and_ends_in_good_order(
 
 def test_a_second_signal_ends_at_once(simulator: Simulator, variables: dict[str, str]) -> None:
     """SIGTERM twice ends the service with 143 without waiting for anything."""
-    with started("serve", variables=variables) as service:
+    with started("serve", variables=variables, fresh=True) as service:
         simulator.misbehave(Misbehaviour(delay=600.0))
         url = variables["DATABASE_URL"]
         wait_until(lambda: query(url, "SELECT 1 AS one FROM orchestra_etl.sweeps") != [])
@@ -376,7 +332,7 @@ def test_the_database_is_restarted_in_the_middle(
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 ).fetchall()[0][0]
-        assert process.wait(60) == 0, process.stderr and process.stderr.read()
+        assert process.wait(240) == 0, process.stderr and process.stderr.read()
     assert cut > 0
     assert differences(url, history) == []
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 
 from etl.embedded.postgres import EmbeddedPostgres
-from tests.acceptance.test_command import run, started
 from tests.postgres_fixture import new_home
+from tests.processes import Process, run, started
 from tests.support import query, wait_until
 
 RATES = """SELECT workflow_name, round(100.0 * sum(succeeded) / sum(succeeded + soft_failed + failed), 1)
@@ -62,7 +62,7 @@ def processes_in(home: Path) -> list[int]:
     return found
 
 
-def _read_until(descriptor: int, words: str, *, seconds: float = 60.0) -> str:
+def _read_until(descriptor: int, words: str, *, seconds: float = 300.0) -> str:
     """What is written until these words appear."""
     text = b""
     end = time.monotonic() + seconds
@@ -75,12 +75,11 @@ def _read_until(descriptor: int, words: str, *, seconds: float = 60.0) -> str:
     return text.decode()
 
 
-def _output(process: subprocess.Popen[str]) -> int:
-    assert process.stdout is not None
-    return process.stdout.fileno()
+def _output(process: Process) -> int:
+    return int(process.stdout.fileno())
 
 
-def _ends_in_good_order(process: subprocess.Popen[str], number: signal.Signals, home: Path) -> int:
+def _ends_in_good_order(process: Process, number: signal.Signals, home: Path) -> int:
     """Send the signal and return the exit status, once no server is left."""
     process.send_signal(number)
     status = process.wait(120)
@@ -166,7 +165,7 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
     [line] = [line for line in done.stdout.splitlines() if line.endswith("db psql")]
     asked = subprocess.run(
         [*shlex.split(line), "--tuples-only", "--no-align", "-c", RATES],
-        env={"PATH": os.defpath}, capture_output=True, text=True, timeout=60, check=False,
+        env={"PATH": os.defpath}, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     rates = [found.split("|") for found in asked.stdout.splitlines()]
     assert len(rates) == 3, asked.stderr
@@ -182,10 +181,10 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
 @pytest.mark.parametrize(
     ("number", "moment"),
     [
-        (signal.SIGTERM, "starting"),
         (signal.SIGHUP, "starting"),
-        (signal.SIGTERM, "loading"),
         (signal.SIGINT, "loading"),
+        pytest.param(signal.SIGTERM, "starting", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "loading", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_before_the_end_of_the_backlog(

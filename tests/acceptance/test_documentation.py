@@ -12,8 +12,8 @@ import pytest
 
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests.acceptance.test_command import run
 from tests.conftest import ROOT
+from tests.processes import run
 from tests.support import configuration, environment, load, query, sync
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

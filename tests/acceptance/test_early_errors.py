@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_command import run
+from tests.processes import run
 
 CANARY = "canary-7d1f"
 SECRETS = {
@@ -76,17 +76,7 @@ def test_a_home_that_there_is_not_is_one_line() -> None:
 )
 def test_bad_input_of_track_is_one_line(line: bytes, words: str) -> None:
     """Nested JSON, bytes that are no text and prose end `track w -` with status 2 and one line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "etl", "track", "w", "-"],
-        env=SECRETS,
-        input=line,
-        capture_output=True,
-        timeout=60,
-    )
-    text = subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
-    _one_line(text, 2, words)
+    _one_line(run("track", "w", "-", variables=SECRETS, input=line), 2, words)
 
 
 _DEFECT = """
@@ -111,7 +101,7 @@ def test_a_defect_before_the_settings_are_read_shows_no_secret() -> None:
         env=variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     _one_line(done, 1, "unexpected RuntimeError before the settings were read")

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests.acceptance.test_command import started
 from tests.conftest import ROOT
+from tests.processes import started
 from tests.support import configuration, environment, free_port, query, wait_until
 
 NAME = re.compile(r"\borchestra_etl_\w+")

@@ -10,7 +10,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,28 +19,18 @@ import pytest
 from etl import schema
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests.acceptance.test_command import _environment, started
 from tests.conftest import ROOT
 from tests.later_revision import LATER, add_revision
 from tests.oracle import differences
+from tests.processes import environment_of, run, started
 from tests.support import configuration, environment, query, wait_until
 
 ADDS_A_COLUMN = "ALTER TABLE orchestra.steps ADD COLUMN added_later text"
 CONTRACTS = f"UPDATE orchestra_etl.alembic_version SET oldest_program = '{LATER}'"
 
 
-class Program:
-    """A version of the program."""
-
-    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
-        self.folder, self._variables = folder, variables
-
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "etl", *arguments],
-            cwd=self.folder, env=_environment(self._variables), capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+Program = Callable[..., subprocess.CompletedProcess[str]]
+"""A version of the program: runs a command to its end."""
 
 
 @pytest.fixture
@@ -67,7 +58,7 @@ def variables(
 @pytest.fixture
 def this(variables: dict[str, str]) -> Program:
     """This version."""
-    return Program(ROOT, variables)
+    return partial(run, variables=variables)
 
 
 def later(folder: Path, variables: Mapping[str, str], *more: str) -> Program:
@@ -75,7 +66,14 @@ def later(folder: Path, variables: Mapping[str, str], *more: str) -> Program:
     for part in ("etl", "migrations", "config"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     add_revision(folder / "migrations", [ADDS_A_COLUMN, *more])
-    return Program(folder, variables)
+
+    def program(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "etl", *arguments],
+            cwd=folder, env=environment_of(variables), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    return program
 
 
 def _stored(url: str) -> int:
@@ -146,7 +144,7 @@ def test_the_later_program_needs_its_own_revision(
 ) -> None:
     """A program whose statements need a newer revision refuses an older schema in one line, and works once it is upgraded."""
     after = later(tmp_path / "later", variables)
-    module = after.folder / "etl" / "schema.py"
+    module = tmp_path / "later" / "etl" / "schema.py"
     required = f'REQUIRED_REVISION = "{schema.REQUIRED_REVISION}"'
     assert required in module.read_text()
     module.write_text(module.read_text().replace(required, f'REQUIRED_REVISION = "{LATER}"'))

@@ -6,7 +6,6 @@ import json
 import shlex
 import signal
 import socket
-import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_command import run, started
+from tests.processes import Process, run, started
 
 
-def _exports(process: subprocess.Popen[str]) -> dict[str, str]:
+def _exports(process: Process) -> dict[str, str]:
     """The variables that the first two lines export, as a shell reads them."""
-    assert process.stdout is not None
     lines = [shlex.split(process.stdout.readline()) for _ in range(2)]
     assert [line[0] for line in lines] == ["export", "export"]
     return dict(line[1].split("=", 1) for line in lines)
@@ -30,7 +28,7 @@ def _get(exports: dict[str, str], path: str) -> Any:
     request = urllib.request.Request(
         f"{exports['ORCHESTRA_BASE_URL']}{path}", headers={"Authorization": f"Bearer {key}"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 
@@ -49,7 +47,7 @@ def test_it_serves_what_it_says_until_a_signal(number: signal.Signals) -> None:
         "--arrivals",
         "0",
     ]
-    with started("simulate", *options, variables={}) as process:
+    with started("simulate", *options, variables={}, fresh=True) as process:
         exports = _exports(process)
         assert exports["ORCHESTRA_API_KEY"] == "it's a key"
         workflows = _get(exports, "/workflows")
@@ -60,14 +58,14 @@ def test_it_serves_what_it_says_until_a_signal(number: signal.Signals) -> None:
             _get({**exports, "ORCHESTRA_API_KEY": "another"}, "/workflows")
         refused.value.close()
         process.send_signal(number)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_restarted_simulator_continues_its_history() -> None:
     """Started again with the epoch that it named, it shows the same finished runs at the same times."""
     options = ["--port", "0", "--runs", "10", "--arrivals", "0"]
 
-    def finished(process: subprocess.Popen[str]) -> list[Any]:
+    def finished(process: Process) -> list[Any]:
         exports = _exports(process)
         [workflow_id, *_] = [one["workflow_id"] for one in _get(exports, "/workflows")]
         # The newest three still run.
@@ -75,7 +73,6 @@ def test_a_restarted_simulator_continues_its_history() -> None:
 
     with started("simulate", *options, variables={}) as process:
         before = finished(process)
-        assert process.stderr is not None
         words = process.stderr.readline().split()
     epoch = words[words.index("--epoch") : words.index("--epoch") + 2]
     with started("simulate", *options, *epoch, variables={}) as process:
@@ -107,7 +104,7 @@ def test_a_recorded_list_that_is_no_json_is_no_traceback(tmp_path: Path) -> None
             _get(exports, "/workflows/a-workflow/runs")
         broken.value.close()
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=10)
+        said = process.stderr.read()
     (line,) = said.splitlines()
     assert json.loads(line)["error"] == "DecodeError"
 

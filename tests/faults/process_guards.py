@@ -27,8 +27,7 @@ def _replaced(statement: TextClause, old: str, new: str) -> TextClause:
 
 def quick_ticks() -> None:
     """No guard: the service looks for what is due, and at its clock, so often that a short life is spent at work."""
-    daemon.TICK = 0.1
-    daemon.CLOCK_LOOK = 1.0
+    daemon.PACE = daemon.Pace(tick=0.1, clock_look=1.0)
 
 
 def no_lease_end() -> None:

@@ -112,7 +112,7 @@ def test_the_body_is_written_byte_by_byte(tmp_path: Path, database_url: str) -> 
         env={"DATABASE_URL": database_url},
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=240,
     )
     assert (written.stdout, written.stderr) == (BODY, b"")
 

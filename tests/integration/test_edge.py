@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from etl.cli.commands import run
-from tests.support import query
+from tests.support import query, slow
 
 WORKFLOW, RUN = "w-ü", "r-日本"
 NAME = "Wëtter ☀️ 日本 “quoted” → x"
@@ -278,9 +278,11 @@ def test_a_proxy_whose_name_is_unknown_is_named_as_the_proxy(
     [
         {"TZ": "garbage", "COLUMNS": "0", "TERM": "nonsense", "TMPDIR": "/nowhere", "LC_ALL": "xx_YY.foo", "HOME": ""},
         {"TZ": ":/nowhere", "COLUMNS": "-5", "NO_COLOR": "1", "PGPASSFILE": "/nowhere", "ORCHESTRA_ETL_SERVICE__PORT": " "},
-        {"COLUMNS": "1", "FORCE_COLOR": "x", "TERM": "", "ORCHESTRA_ETL_CONFIG": "", "LC_ALL": "C", "PYTHONUTF8": "0"},
-        {"COLUMNS": "99999999", "LINES": "0", "TERM": "dumb"},
-        {"COLUMNS": "abc", "LINES": "abc"},
+        *slow(
+            {"COLUMNS": "1", "FORCE_COLOR": "x", "TERM": "", "ORCHESTRA_ETL_CONFIG": "", "LC_ALL": "C", "PYTHONUTF8": "0"},
+            {"COLUMNS": "99999999", "LINES": "0", "TERM": "dumb"},
+            {"COLUMNS": "abc", "LINES": "abc"},
+        ),
     ],
     ids=str,
 )  # fmt: skip
@@ -308,7 +310,7 @@ def test_what_the_environment_says_besides_does_no_harm(
         time.tzset()
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "shift_jis"])
+@pytest.mark.parametrize("encoding", ["ascii", "shift_jis", *slow("latin-1", "cp1252")])
 def test_a_terminal_that_is_not_utf_8_gets_every_command(
     stored: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:

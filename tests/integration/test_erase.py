@@ -28,6 +28,7 @@ from etl.tables import metadata
 from etl.transform.decode import decode_steps
 from etl.transform.states import StateMap
 from tests.command_line import command_line
+from tests.stored_text import columns_with
 from tests.support import configuration, environment, load, query, sync
 
 USER = "user-of-the-test"
@@ -94,26 +95,6 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
         made.database.close()
 
 
-def _traces(url: str, needle: str) -> set[str]:
-    """Every column of both schemas in which the text stands, bytes included."""
-    columns = query(
-        url,
-        "SELECT table_schema || '.' || table_name AS t, column_name AS c, data_type AS kind FROM information_schema.columns"
-        " JOIN information_schema.tables USING (table_schema, table_name)"
-        " WHERE table_schema IN ('orchestra', 'orchestra_etl') AND table_type = 'BASE TABLE'",
-    )
-    found = set()
-    for one in columns:
-        value = f"encode({one['c']}, 'escape')" if one["kind"] == "bytea" else f"{one['c']}::text"
-        if query(
-            url,
-            f"SELECT 1 AS one FROM {one['t']} WHERE position(%s IN {value}) > 0 LIMIT 1",
-            needle,
-        ):
-            found.add(f"{one['t']}.{one['c']}")
-    return found
-
-
 def _letter(world: World, run_id: str, body: bytes) -> None:
     letter = DeadLetter(world.workflow, run_id, Rejected("malformed", "it is cut off", body))
     world.database.transaction(lambda c: dead_letters.record(c, [letter]))
@@ -158,9 +139,9 @@ def test_nothing_of_an_erased_user_is_left(world: World) -> None:
         1,
         3,
     )
-    assert _traces(world.url, USER) == set()
+    assert columns_with(world.url, USER) == set()
     for run in (by_step, by_row, unread):
-        assert _traces(world.url, run) == {"orchestra_etl.run_ledger.run_id"}
+        assert columns_with(world.url, run) == {"orchestra_etl.run_ledger.run_id"}
         row = world.ledger(run)
         assert (row["tracking"], row["due_at"], row["start_time"], row["listing"]) == (
             "erased",
@@ -477,7 +458,7 @@ def test_an_erasure_is_repeated_for_what_was_loaded_meanwhile(
 
     monkeypatch.setattr(erasing, "remove", slow)
     assert erasing.erase(world.database, Selection(user_id=USER)).runs == 2
-    assert _traces(world.url, USER) == set()
+    assert columns_with(world.url, USER) == set()
 
 
 def test_the_command(

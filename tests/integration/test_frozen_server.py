@@ -23,10 +23,10 @@ from etl.errors import DatabaseUnavailable
 from etl.schema import upgrade
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests.acceptance.test_command import started
 from tests.command_line import Command, command_line
 from tests.conftest import FAST_SETTINGS
 from tests.postgres_fixture import new_home
+from tests.processes import started
 from tests.support import configuration, environment, free_port, query, wait_until
 
 SECONDS = 15.0

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import re
-import subprocess
 import sys
 import unicodedata
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from etl.service.metrics import Metrics
 from etl.simulator.folder import Folder
 from etl.simulator.server import Simulator
 from etl.terminal import plain, visible
-from tests.acceptance.test_command import started
 from tests.command_line import Command, Printed, command_line
-from tests.support import environment, free_port, query, wait_until
+from tests.processes import started, started_on
+from tests.support import environment, free_port, query, slow, wait_until
 
 UNSAFE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0020-\U000e007f]"
@@ -134,9 +134,11 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 
 
-def _run_all(command: Command, *, json: bool) -> list[tuple[tuple[str, ...], Printed]]:
+def _run_all(
+    command: Command, commands: Sequence[tuple[str, ...]] = COMMANDS, *, json: bool = False
+) -> list[tuple[tuple[str, ...], Printed]]:
     done = []
-    for words in COMMANDS:
+    for words in commands:
         options: tuple[str, ...] = ()
         if json and words[0] not in ("db", "simulate", "--config") and EVIL not in words[0]:
             options = ("--json",)
@@ -146,22 +148,21 @@ def _run_all(command: Command, *, json: bool) -> list[tuple[tuple[str, ...], Pri
     return done
 
 
+@pytest.mark.parametrize("log_format", ["console", *slow("json")])
 def test_no_command_prints_what_a_terminal_obeys(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+    command: Command, monkeypatch: pytest.MonkeyPatch, log_format: str
 ) -> None:
     """Text and logs of every command, as JSON lines and for the console, hold none of it, and no line is forged."""
-    for log_format in ("json", "console"):
-        monkeypatch.setenv("ORCHESTRA_ETL_LOGS__FORMAT", log_format)
-        monkeypatch.setenv("ORCHESTRA_ETL_LOGS__LEVEL", "debug")
-        for words, printed in _run_all(command, json=False):
-            _assert_harmless(printed.out + printed.err, (log_format, words))
-            assert "Traceback" not in printed.err, (words, printed.err)
-            assert printed.status != 1, (words, printed.err)
-            if "--payloads" not in words:
-                assert max(map(len, (printed.out + printed.err).splitlines()), default=0) < 4_500, (
-                    words
-                )
-                assert len(printed.out) < 10_000, words
+    monkeypatch.setenv("ORCHESTRA_ETL_LOGS__FORMAT", log_format)
+    monkeypatch.setenv("ORCHESTRA_ETL_LOGS__LEVEL", "debug")
+    for words, printed in _run_all(command):
+        _assert_harmless(printed.out + printed.err, words)
+        assert "Traceback" not in printed.err, (words, printed.err)
+        assert printed.status != 1, (words, printed.err)
+        if "--payloads" not in words:
+            lines = (printed.out + printed.err).splitlines()
+            assert max(map(len, lines), default=0) < 4_500, words
+            assert len(printed.out) < 10_000, words
 
 
 def test_json_is_exact_and_harmless(command: Command) -> None:
@@ -182,7 +183,7 @@ def test_without_the_guard_a_terminal_would_obey(
 ) -> None:
     """The control: where nothing is made visible, the same commands print escape sequences and marks of direction."""
     monkeypatch.setattr("etl.terminal._OBEYED_OR_HIDDEN", re.compile("(?!)"))
-    printed = "".join(one.out + one.err for _, one in _run_all(command, json=False))
+    printed = "".join(one.out + one.err for _, one in _run_all(command, COMMANDS[:10]))
     assert {"\x1b", "\u202e", "\u200b", "\x9b"} <= set(UNSAFE.findall(printed))
 
 
@@ -209,7 +210,7 @@ def test_the_service_shows_none_of_it(
         wait_until(lambda: "orchestra_etl_sweeps_total{" in read("/metrics"))
         metrics, ready = read("/metrics"), read("/readyz")
         process.terminate()
-        out, err = process.communicate(timeout=20)
+        out, err = process.stdout.read(), process.stderr.read()
     assert plain(WORKFLOW) in metrics.replace("\\\\", "\\")
     for what, text in (("metrics", metrics), ("readyz", ready), ("log", out + err)):
         _assert_harmless(text, what)
@@ -251,20 +252,14 @@ def test_a_terminal_gets_colours_and_nothing_else(
     ):
         main, other = pty.openpty()
         config = str(tmp_path / "etl.toml")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "etl", "--config", config, *words],
-            stdin=other, stdout=other, stderr=other, env={**os.environ, "TERM": "xterm-256color"},
-        )  # fmt: skip
-        os.close(other)
+        variables = {**os.environ, "TERM": "xterm-256color"}
         printed = b""
-        while True:
-            try:
-                printed += os.read(main, 65536)
-            except OSError:
-                break
-            if process.poll() is not None and not printed:
-                break
-        process.wait()
+        with started_on(other, "--config", config, *words, variables=variables) as process:
+            os.close(other)
+            with contextlib.suppress(OSError):  # the end of what a terminal shows
+                while True:
+                    printed += os.read(main, 65536)
+            process.wait(240)
         os.close(main)
         text = printed.decode()
         assert "\x1b[" in text or "--body" in words, words

@@ -81,7 +81,7 @@ def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(database_url:
     ):
         upgrading = _upgrading(url, refused)
         began = time.monotonic()
-        wait_until(lambda: any(one["event"] == "lock_wait_detected" for one in lines), seconds=20)
+        wait_until(lambda: any(one["event"] == "lock_wait_detected" for one in lines))
         while time.monotonic() < began + 8:
             tried = time.monotonic()
             writer.transaction(write)
@@ -89,7 +89,7 @@ def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(database_url:
             time.sleep(0.05)
         assert upgrading.is_alive()
         assert _revision(url) == "0001"
-    upgrading.join(60)
+    upgrading.join(240)
     writer.close()
     assert refused == []
     assert _revision(url) == schema.head()
@@ -146,8 +146,8 @@ def test_a_concurrent_build_that_waits_says_for_whom(
         old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         old.execute("SELECT 1")
         upgrading = _upgrading(url, refused)
-        wait_until(lambda: any(one["event"] == "lock_wait_detected" for one in lines), seconds=20)
-    upgrading.join(60)
+        wait_until(lambda: any(one["event"] == "lock_wait_detected" for one in lines))
+    upgrading.join(240)
     assert refused == []
     said = next(one["problem"] for one in lines if one["event"] == "lock_wait_detected")
     assert f"pid {old.info.backend_pid if not old.closed else ''}".strip() in said

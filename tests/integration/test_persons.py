@@ -12,15 +12,11 @@ import pytest
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.command_line import Command, command_line
-from tests.support import configuration, environment, query
+from tests.stored_text import columns_with, statistics_with
+from tests.support import configuration, environment, query, slow
 
 KEY, OTHER_KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 NAME, OTHER = "ann-7f3a", "bob-19c2"
-COLUMNS = """
-    SELECT c.table_schema || '.' || c.table_name AS place, c.column_name AS name, c.data_type AS kind
-    FROM information_schema.columns AS c JOIN pg_tables AS t ON (schemaname, tablename) = (table_schema, table_name)
-    WHERE schemaname IN ('orchestra', 'orchestra_etl')
-"""
 
 
 class World:
@@ -63,25 +59,7 @@ class World:
 
     def traces(self, text: str) -> set[str]:
         """Every column of both schemas in which the text stands, and of the planner's statistics."""
-        found = set()
-        for one in query(self.url, COLUMNS):
-            value = (
-                f"encode({one['name']}, 'escape')"
-                if one["kind"] == "bytea"
-                else f"{one['name']}::text"
-            )
-            sql = f"SELECT 1 AS one FROM {one['place']} WHERE position(%s IN {value}) > 0 LIMIT 1"
-            if query(self.url, sql, text):
-                found.add(f"{one['place']}.{one['name']}")
-        # A table without rows keeps the statistics of its last ones.
-        sampled = (
-            "SELECT DISTINCT format('%%I.%%I', schemaname, tablename) AS t FROM pg_stats"
-            " WHERE position(%s IN concat(most_common_vals, histogram_bounds)) > 0"
-        )
-        tables = [row["t"] for row in query(self.url, sampled, text)]
-        return found | {
-            f"pg_stats.{t}" for t in tables if query(self.url, f"SELECT 1 AS one FROM {t} LIMIT 1")
-        }
+        return columns_with(self.url, text) | statistics_with(self.url, text)
 
     def one(self, sql: str) -> Any:
         """The only value that a statement gives."""
@@ -117,7 +95,7 @@ ROLLUPS = ("step_rollup", "step_rollup_daily", "run_rollup")
 COUNTED = "SELECT COALESCE(sum(runs), 0)::int FROM orchestra.run_rollup"
 
 
-@pytest.mark.parametrize("pruned", ["1h", "5d", None])
+@pytest.mark.parametrize("pruned", ["5d", *slow("1h", None)])
 @pytest.mark.parametrize("hashed", [False, True], ids=["plain", "hashed"])
 def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, hashed: bool) -> None:
     """Whether all, some or none of its runs were pruned, no column names an erased organisation; the other's counts stay."""

@@ -237,7 +237,7 @@ def test_killed_in_the_middle(world: World, point: str) -> None:
     before = world.steps()
     world.due()
     with world.started(FAIL_POINT=f"{point} commit of rebuild._step#4") as process:
-        assert process.wait(60) == -signal.SIGKILL, process.communicate()
+        assert process.wait(240) == -signal.SIGKILL, process.communicate()
     (noted,) = query(
         world.url, "SELECT steps, after_step_id, finished_at FROM orchestra_etl.rebuilds"
     )
@@ -265,7 +265,7 @@ def test_a_signal_ends_it_after_the_batch(world: World) -> None:
         wait_until(lambda: _waits(world.url) or process.poll() is not None)
         process.send_signal(signal.SIGTERM)
         other.rollback()
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=240)
     assert process.returncode == 143, errors
     done = json.loads(out)
     assert not done["complete"]

@@ -18,15 +18,11 @@ from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
 from etl.transform.generation import REMOVED_ERROR
 from tests.command_line import Command, command_line
+from tests.stored_text import columns_with, statistics_with
 from tests.support import configuration, environment, load, query
 
 CANARY = "canary-7f3a"
 KEY = "0123456789abcdef" * 2
-COLUMNS = """
-    SELECT c.table_schema || '.' || c.table_name AS place, c.column_name AS name, c.data_type AS kind
-    FROM information_schema.columns AS c JOIN pg_tables AS t ON (schemaname, tablename) = (table_schema, table_name)
-    WHERE schemaname IN ('orchestra', 'orchestra_etl')
-"""
 
 
 class World:
@@ -77,28 +73,7 @@ class World:
 
     def traces(self, text: str = CANARY) -> set[str]:
         """Every column of both schemas in which the text stands, and the planner's statistics."""
-        found = set()
-        for one in query(self.url, COLUMNS):
-            value = (
-                f"encode({one['name']}, 'escape')"
-                if one["kind"] == "bytea"
-                else f"{one['name']}::text"
-            )
-            if query(
-                self.url,
-                f"SELECT 1 AS one FROM {one['place']} WHERE position(%s IN {value}) > 0 LIMIT 1",
-                text,
-            ):
-                found.add(f"{one['place']}.{one['name']}")
-        # A table without rows keeps the statistics of its last ones.
-        sampled = (
-            "SELECT DISTINCT format('%%I.%%I', schemaname, tablename) AS t FROM pg_stats"
-            " WHERE position(%s IN concat(most_common_vals, histogram_bounds)) > 0"
-        )
-        tables = [row["t"] for row in query(self.url, sampled, text)]
-        return found | {
-            f"pg_stats.{t}" for t in tables if query(self.url, f"SELECT 1 AS one FROM {t} LIMIT 1")
-        }
+        return columns_with(self.url, text) | statistics_with(self.url, text)
 
     def one(self, sql: str, *parameters: object) -> Any:
         """The only value that a statement gives."""

@@ -18,6 +18,7 @@ from etl.transform import remaining_copies
 from etl.transform.redact import Policy, Redaction, RedactionRule
 from etl.transform.scanner import split
 from tests.command_line import Command, command_line
+from tests.stored_text import columns_with
 from tests.support import configuration, environment, query
 
 ROOT = Path(__file__).parents[2]
@@ -138,27 +139,6 @@ def served(database_url: str) -> Iterator[tuple[History, Simulator]]:
         yield history, simulator
 
 
-def _found(url: str, text: str) -> list[str]:
-    columns = query(
-        url,
-        "SELECT c.table_schema || '.' || c.table_name AS place, c.column_name AS name, c.data_type AS kind"
-        " FROM information_schema.columns AS c JOIN pg_tables AS t ON (schemaname, tablename) = (table_schema, table_name)"
-        " WHERE schemaname IN ('orchestra', 'orchestra_etl')",
-    )
-    found = []
-    for one in columns:
-        value = (
-            f"encode({one['name']}, 'escape')" if one["kind"] == "bytea" else f"{one['name']}::text"
-        )
-        if query(
-            url,
-            f"SELECT 1 AS one FROM {one['place']} WHERE position(%s IN {value}) > 0 LIMIT 1",
-            text,
-        ):
-            found.append(f"{one['place']}.{one['name']}")
-    return found
-
-
 @pytest.mark.parametrize("title", PLACES)
 def test_a_recipe_is_complete(
     title: str,
@@ -184,14 +164,14 @@ def test_a_recipe_is_complete(
     variables = environment(database_url, simulator.base_url, ORCHESTRA_REDACTION_KEY=KEY)
     command = command_line(tmp_path, monkeypatch, capsys, configuration(workflow), **variables)
     assert command("sync").status == 6  # the step without an id
-    assert len(_found(database_url, text)) >= 6
+    assert len(columns_with(database_url, text)) >= 6
     (tmp_path / "etl.toml").write_text(configuration(workflow, more=recipes()[title]))
     shown = command("redact", "preview", run_id, "--json").json
     assert shown["remaining_copies"] == []
     assert command("redact", "apply").status == 0
-    assert _found(database_url, text) == []
+    assert columns_with(database_url, text) == set()
     assert command("backfill", "--reread").status in {0, 6}
-    assert _found(database_url, text) == []
+    assert columns_with(database_url, text) == set()
     kept = query(
         database_url,
         "SELECT state, response_model, total_tokens, user_id IS NOT NULL AS named, reported_error FROM orchestra.steps"

@@ -21,7 +21,7 @@ from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import DatabaseError
 from etl.schema import check_drift, upgrade
-from etl.service.daemon import Daemon, Schedule
+from etl.service.daemon import Daemon, Pace, Schedule
 from etl.service.health import Health
 from etl.signals import Stop
 from etl.simulator.history import History
@@ -215,13 +215,15 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
         async with app.open_jobs(settings, database) as jobs:
             schedules = [Schedule(one.id, 0.2) for one in settings.workflows]
             running = asyncio.create_task(
-                Daemon(jobs.syncer, health, schedules, default_interval=0.2).run(stop)
+                Daemon(
+                    jobs.syncer, health, schedules, default_interval=0.2, pace=Pace(tick=0.1)
+                ).run(stop)
             )
             query(
                 url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE workflow_id <> 'w'"
             )
             due = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE due_at <= now() AND workflow_id <> 'w'"
-            end = time.monotonic() + 20
+            end = time.monotonic() + 240
             while query(url, due):
                 assert time.monotonic() < end, health.problems
                 await asyncio.sleep(0.05)

@@ -29,7 +29,7 @@ from tests.conftest import ROOT
 from tests.later_revision import bring_later_revision
 from tests.oracle import differences
 from tests.rollup_oracle import counted_history, counted_rows, stored
-from tests.support import configuration, environment, load, query, sync, wait_until
+from tests.support import configuration, environment, load, query, slow, sync, wait_until
 
 START = datetime(2026, 3, 1, 23, 59, 40, tzinfo=UTC)
 """The end of an hour and of a day: what happens next is in two of each."""
@@ -217,7 +217,7 @@ class Loads:
         return start, self._random.choice((None, start + timedelta(seconds=seconds)))
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *slow(2, 3)])
 def test_random_loads(database: Database, database_url: str, seed: int) -> None:
     """Whatever changes, moves, vanishes or comes back, what does not wait is right at any time, and in the end everything is."""
     loads, random = Loads(database_url, seed, 8), Random(seed)

@@ -22,7 +22,7 @@ from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import ConfigurationError, DatabaseError
 from etl.schema import upgrade
-from etl.service.daemon import Daemon, Schedule
+from etl.service.daemon import Daemon, Pace, Schedule
 from etl.service.health import Health
 from etl.settings import Settings
 from etl.signals import Stop
@@ -233,7 +233,9 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
         async with app.open_jobs(settings, database) as jobs:
             schedules = [Schedule(one.id, 0.2) for one in settings.workflows]
             running = asyncio.create_task(
-                Daemon(jobs.syncer, health, schedules, default_interval=0.2).run(stop)
+                Daemon(
+                    jobs.syncer, health, schedules, default_interval=0.2, pace=Pace(tick=0.1)
+                ).run(stop)
             )
             try:
                 await scenario()

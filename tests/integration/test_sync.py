@@ -24,7 +24,7 @@ from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
 from tests.faults.answers import changed
 from tests.oracle import differences
-from tests.support import configuration, environment, load, query, sync, wait_until, writes
+from tests.support import configuration, environment, load, query, slow, sync, wait_until, writes
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -93,9 +93,10 @@ def moving(tmp_path: Path, database_url: str) -> Iterator[World]:
     )
 
 
-def test_live_runs_are_followed_to_their_end(moving: World) -> None:
+@pytest.mark.parametrize("syncs", [10, *slow(40)])
+def test_live_runs_are_followed_to_their_end(moving: World, syncs: int) -> None:
     """While runs start, progress and end, each sync leaves the database equal to what the API showed at that moment."""
-    for _ in range(40):
+    for _ in range(syncs):
         moving.history.freeze(moving.history.now())
         assert moving.sync().exit_status == 0
         assert moving.differences() == []
@@ -369,7 +370,14 @@ def test_an_api_that_is_down_is_not_asked_for_every_run(world: World) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["html", "truncated", "cut-off", "server-error", "malformed", "rate-limited", "disconnecting"],
+    [
+        "html",
+        "cut-off",
+        "server-error",
+        "rate-limited",
+        "disconnecting",
+        *slow("truncated", "malformed"),
+    ],
 )
 def test_what_goes_wrong_now_and_then_is_made_good(world: World, name: str) -> None:
     """A third of all steps answers going wrong in one way: after some syncs all is loaded exactly."""

@@ -776,7 +776,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(steps=STEPS, ascii_only=st.booleans(), indent=st.sampled_from([None, 0, 2]))
 def test_both_ways_give_the_same(
     steps: list[dict[str, object]], ascii_only: bool, indent: int | None
@@ -794,7 +794,7 @@ def test_both_ways_give_the_same(
     assert decoded(body) == decoded(BOM + body)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**32), cuts=st.integers(1, 4))
 def test_damaged_answers_never_raise(seed: int, cuts: int, sample_steps: bytes) -> None:
     """However an answer is damaged, decoding gives records or rejections, and every byte of a rejected step is its own."""

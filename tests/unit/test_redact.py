@@ -685,4 +685,4 @@ def test_without_rules_the_library_is_not_imported(tmp_path: Path) -> None:
         "assert not [name for name in sys.modules if 'jsonpath' in name]"
     )
     (tmp_path / "etl.toml").write_text("")
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=240)

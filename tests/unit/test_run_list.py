@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 from collections.abc import Callable, Sequence
 
@@ -24,14 +23,16 @@ from tests.changing_list import (
     walk,
     walker,
 )
+from tests.support import slow
 
-SIMULATIONS = int(os.environ.get("RUN_LIST_SIMULATIONS", "3000"))
-"""Simulated lists a property; each is walked several times. Set it higher for a long search."""
+simulated = pytest.mark.parametrize("simulations", [300, *slow(3000)])
+"""Simulated lists a property; each is walked several times."""
 
 
-def test_no_run_is_lost_on_a_list_that_grows_and_shrinks_while_walks_die() -> None:
+@simulated
+def test_no_run_is_lost_on_a_list_that_grows_and_shrinks_while_walks_die(simulations: int) -> None:
     """Whatever was in the list from a completed walk's start to its end is stored after it."""
-    for seed in range(SIMULATIONS):
+    for seed in range(simulations):
         lost = lost_runs(changing_list(seed, **pace(seed)), walker)
         assert not lost, f"seed {seed} loses {sorted(lost)}"
 
@@ -58,9 +59,10 @@ def test_the_simulation_catches_a_watermark_of_all_that_is_stored() -> None:
     )
 
 
-def test_a_whole_walk_of_a_quiet_list_finds_what_reordering_hid() -> None:
+@simulated
+def test_a_whole_walk_of_a_quiet_list_finds_what_reordering_hid(simulations: int) -> None:
     """After any disorder, one walk of the whole list on a quiet day stores every run of it."""
-    for seed in range(SIMULATIONS // 3):
+    for seed in range(simulations // 3):
         server, ledger = changing_list(seed, reorder=True, **pace(seed)), Ledger()
         for _ in range(3):
             walk(server, ledger, walker(ledger, 25), dies=0.05)
@@ -70,10 +72,11 @@ def test_a_whole_walk_of_a_quiet_list_finds_what_reordering_hid() -> None:
         assert ledger.known.issuperset(server.rows), f"seed {seed}"
 
 
-def test_what_left_a_capped_list_unseen_is_covered_by_a_miss() -> None:
+@simulated
+def test_what_left_a_capped_list_unseen_is_covered_by_a_miss(simulations: int) -> None:
     """A list that shows 100 runs loses some between two walks; the next complete walk says `missed`."""
     covered = 0
-    for seed in range(SIMULATIONS // 2):
+    for seed in range(simulations // 2):
         rng = random.Random(seed)
         server = ServerList(
             rng, shown=100, page_cap=rng.choice([None, 20]), growth=rng.choice([0, 0.05, 0.2])
@@ -98,7 +101,7 @@ def test_what_left_a_capped_list_unseen_is_covered_by_a_miss() -> None:
                 elif ledger.members:
                     start = server.born
             server.grow(rng.choice([0, 1, 20, 90, 130, 400]))
-    assert covered > SIMULATIONS // 4
+    assert covered > simulations // 4
 
 
 def test_the_first_walk_reports_what_a_burst_pushed_out_of_a_capped_list() -> None:
@@ -119,10 +122,11 @@ def request(walker: RunListWalker) -> PageRequest:
     return asked
 
 
-def test_rows_too_large_to_be_read_together_lose_nothing() -> None:
+@simulated
+def test_rows_too_large_to_be_read_together_lose_nothing(simulations: int) -> None:
     """Halved pages, single rows and rows passed over keep the walk contiguous while the list shrinks or grows."""
     cut_off = 0
-    for seed in range(SIMULATIONS // 3):
+    for seed in range(simulations // 3):
         rng = random.Random(seed)
         direction = rng.choice(["growth", "shrinkage"])
         server = changing_list(seed, **{direction: 0.02})
@@ -135,10 +139,10 @@ def test_rows_too_large_to_be_read_together_lose_nothing() -> None:
             continue
         assert before.difference(server.deleted, server.huge) <= ledger.known, f"seed {seed}"
         assert walking.skipped_offsets or not server.huge - server.deleted
-    assert cut_off < SIMULATIONS // 60
+    assert cut_off < simulations // 60
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     length=st.integers(0, 250),
     page_size=st.integers(1, 120),
@@ -230,9 +234,10 @@ def test_max_pages_cuts_the_walk_off_at_once() -> None:
     assert server.requests == walking.pages == 7
 
 
-def test_every_walk_ends_within_max_pages() -> None:
+@simulated
+def test_every_walk_ends_within_max_pages(simulations: int) -> None:
     """However the list behaves, the walk asks for `max_pages` at most."""
-    for seed in range(SIMULATIONS // 3):
+    for seed in range(simulations // 3):
         server = changing_list(seed, growth=0.9, shrinkage=0.9, reorder=True)
         server.huge = {row for row in server.rows if server.rng.random() < 0.05}
         server.requests = 0

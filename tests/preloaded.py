@@ -1,0 +1,10 @@
+"""Imports the whole program once, for the processes that are forked from here (see processes.py)."""
+
+import importlib
+import pkgutil
+
+import etl
+
+for _module in pkgutil.walk_packages(etl.__path__, "etl."):
+    if not _module.name.endswith(".__main__"):
+        importlib.import_module(_module.name)

@@ -1,14 +1,16 @@
 # Everything a developer or a curious user needs; it makes its own virtual environment.
-#   make demo [ARGS=--exit]   make dashboards   make test   make test-browser   make faults   make soak   make check   make run   make bench   make bench-stages   make bench-analytics   make bench-dashboards   make bench-growth   make docs   make test-image   make test-containers   make dist   make lock
+#   make demo [ARGS=--exit]   make dashboards   make test   make test-browser   make faults   make soak   make check   make run   make bench   make bench-stages   make bench-analytics   make bench-dashboards   make bench-growth   make bench-tiny   make docs   make test-image   make test-containers   make dist   make lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Processes that share the tests, each with a PostgreSQL server of its own; 0: one, for a debugger.
+WORKERS ?= 3
 SUPERSET := .superset/venv
 BENCH := .bench/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo dashboards test test-browser faults soak check run bench bench-stages bench-analytics bench-dashboards bench-growth docs test-image test-containers dist lock clean
+.PHONY: demo dashboards test test-browser faults soak check run bench bench-stages bench-analytics bench-dashboards bench-growth bench-tiny chromium docs test-image test-containers dist lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +27,7 @@ help:
 	@echo "make bench-analytics  time a dashboard's questions on 10 million steps, and the indexes they need (20 minutes)"
 	@echo "make bench-dashboards  time every query behind the dashboards on 10 million steps (12 minutes, with a browser)"
 	@echo "make bench-growth  time, memory and room over the size of the history (10 minutes)"
+	@echo "make bench-tiny  run every benchmark and the soak once, on almost nothing (2 minutes)"
 	@echo "make docs    renew docs/configuration.md and docs/schema.md from the code"
 	@echo "make test-image  follow the steps of the Dockerfile on this machine (2 minutes)"
 	@echo "make test-containers  start docker-compose.yml in Docker, scale it, stop it, open its dashboards (6 minutes)"
@@ -45,20 +48,23 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest $(ARGS)
 
 # SCREENSHOTS=docs/images renews the README's.
-test-browser: $(VENV)/installed $(SUPERSET)/installed
+test-browser: $(VENV)/installed $(SUPERSET)/installed chromium
+	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+chromium:
 	@for name in $(CHROMIUM) chromium chromium-browser google-chrome google-chrome-stable; do \
 		command -v $$name >/dev/null && exit 0; \
 	done; \
 	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update --quiet --quiet && \
 		apt-get install --quiet --quiet --yes chromium >/dev/null; } || { \
 		echo "there is no Chromium: install it (Debian: apt install chromium), or name the program in CHROMIUM"; exit 1; }
-	$(BIN)/python -m pytest tests/browser $(ARGS)
 
+# By file, each of which has a server of its own; the longest first.
 faults: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults $(ARGS)
+	$(BIN)/python -m pytest tests/faults --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/installed
-	$(BIN)/python -m tests.faults.soak
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -82,6 +88,10 @@ bench-dashboards: $(VENV)/installed $(SUPERSET)/installed
 bench-growth: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.growth $(ARGS)
 	$(BIN)/python -m tests.benchmarks.churn
+
+# The first test takes longest.
+bench-tiny: $(VENV)/installed $(BENCH)/installed $(SUPERSET)/installed chromium
+	$(BIN)/python -m pytest tests/benchmarks --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 docs: $(VENV)/installed
 	@PYTHONPATH=. $(BIN)/python docs/reference.py

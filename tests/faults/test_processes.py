@@ -23,7 +23,7 @@ from tests.support import query, wait_until
 
 GUARDS = "tests.faults.process_guards:"
 TICKS = f"{GUARDS}quick_ticks"
-KILLS = 1000 if os.environ.get("SOAK") else 200
+KILLS = int(os.environ.get("SOAK_KILLS", 200))
 QUICK = {
     "ORCHESTRA_ETL_POLLING__LEASE": "300ms",
     "ORCHESTRA_ETL_POLLING__RECONCILE": "500ms",

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.conftest import ROOT
 from tests.faults.world import World
 from tests.support import query
 
@@ -99,7 +100,9 @@ def main() -> int:
     given = parser.parse_args()
     tests = ["tests/faults/test_soak.py", "tests/faults/test_processes.py::test_killed_at_random"]
     sizes = {"SOAK_RUNS": str(given.runs), "SOAK_KILLS": str(given.kills)}
-    return subprocess.call([sys.executable, "-m", "pytest", *tests], env={**os.environ, **sizes})
+    return subprocess.call(
+        [sys.executable, "-m", "pytest", *tests], cwd=ROOT, env={**os.environ, **sizes}
+    )
 
 
 if __name__ == "__main__":

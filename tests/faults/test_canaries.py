@@ -243,7 +243,7 @@ def _real_processes(found: World) -> CommandLines:
         for arguments in (["sync"], ["db", "psql", "--no-psqlrc", "-c", "SELECT pg_sleep(0.3)"]):
             command = [sys.executable, "-m", "etl", *arguments]
             ended = subprocess.run(
-                command, env=variables, stdout=output, stderr=output, timeout=60, check=False
+                command, env=variables, stdout=output, stderr=output, check=False
             )
             assert ended.returncode in (0, 6), workers.said(found.log)
     return lines

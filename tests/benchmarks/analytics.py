@@ -55,7 +55,7 @@ _RUNS = """
            start_time, start_time
     FROM (
         SELECT n, now() - (n / %(runs)s::double precision) * make_interval(days => CAST(%(days)s AS integer)) AS start_time,
-               CASE WHEN n %% 20000 = 0 THEN 'running' WHEN random() < 0.03 THEN 'failed' WHEN random() < 0.01 THEN 'cancelled'
+               CASE WHEN n %% 20000 = 1 THEN 'running' WHEN random() < 0.03 THEN 'failed' WHEN random() < 0.01 THEN 'cancelled'
                     ELSE 'succeeded' END AS state
         FROM generate_series(CAST(%(first)s AS integer), CAST(%(last)s AS integer)) AS n
     ) AS made

@@ -30,6 +30,8 @@ help:
 	@echo "make bench-dashboards  time every query behind the dashboards on 10 million steps (12 minutes, with a browser)"
 	@echo "make bench-growth  time, memory and room over the size of the history (10 minutes)"
 	@echo "make docs    renew docs/reference/configuration.md and docs/reference/schema.md from the code"
+	@echo "make bench-tiny  run every benchmark and the soak once, on almost nothing (2 minutes)"
+	@echo "make docs    renew docs/configuration.md and docs/schema.md from the code"
 	@echo "make test-image  follow the steps of the Dockerfile on this machine (2 minutes)"
 	@echo "make test-containers  start docker-compose.yml in Docker, scale it, stop it, open its dashboards (6 minutes)"
 	@echo "make dist    build the wheel, the source distribution and the bill of materials; install and try them"
@@ -57,20 +59,23 @@ test-all: $(VENV)/installed
 	$(PYTEST) $(ARGS)
 
 # SCREENSHOTS=docs/images renews the README's.
-test-browser: $(VENV)/installed $(SUPERSET)/installed
+test-browser: $(VENV)/installed $(SUPERSET)/installed chromium
+	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+chromium:
 	@for name in $(CHROMIUM) chromium chromium-browser google-chrome google-chrome-stable; do \
 		command -v $$name >/dev/null && exit 0; \
 	done; \
 	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update --quiet --quiet && \
 		apt-get install --quiet --quiet --yes chromium >/dev/null; } || { \
 		echo "there is no Chromium: install it (Debian: apt install chromium), or name the program in CHROMIUM"; exit 1; }
-	$(BIN)/python -m pytest tests/browser $(ARGS)
 
+# By file, each of which has a server of its own; the longest first.
 faults: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults $(ARGS)
+	$(BIN)/python -m pytest tests/faults --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/installed
-	$(BIN)/python -m tests.faults.soak
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -94,6 +99,10 @@ bench-dashboards: $(VENV)/installed $(SUPERSET)/installed
 bench-growth: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.growth $(ARGS)
 	$(BIN)/python -m tests.benchmarks.churn
+
+# The first test takes longest.
+bench-tiny: $(VENV)/installed $(BENCH)/installed $(SUPERSET)/installed chromium
+	$(BIN)/python -m pytest tests/benchmarks --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 docs: $(VENV)/installed
 	@PYTHONPATH=. $(BIN)/python docs/reference.py

@@ -1,13 +1,13 @@
 """Requests a second on one core: our client, the transport it stands on, and plain httpx, 16 at a time.
 
-Run it as `python -m tests.benchmarks.fetch [REQUESTS]`. The server is another process on the same
+Run it as `python -m tests.benchmarks.fetch [--requests N]`. The server is another process on the same
 machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from multiprocessing import get_context
@@ -79,16 +79,20 @@ async def compare(base_url: str, requests: int) -> None:
         print(f"plain httpx      {await asked:8.0f}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=5000)
+    given = parser.parse_args()
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     server = context.Process(target=serve, args=(theirs,), daemon=True)
     server.start()
     try:
-        asyncio.run(
-            compare(
-                f"http://127.0.0.1:{ours.recv()}", int(sys.argv[1]) if len(sys.argv) > 1 else 5000
-            )
-        )
+        asyncio.run(compare(f"http://127.0.0.1:{ours.recv()}", given.requests))
     finally:
         server.terminate()
+
+
+if __name__ == "__main__":
+    main()

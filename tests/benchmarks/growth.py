@@ -1,7 +1,7 @@
 """`make bench-growth`: what grows with the history and what does not: time, memory, room; and how fast it is pruned.
 
 Histories, each ten times the one before, are loaded into an empty database; then 100 new runs, and
-nothing new, three times each; at last all of it is pruned. Steps are small, so that there may be a
+nothing new, so many times each; at last all of it is pruned. Steps are small, so that there may be a
 million of them. With `--home` all is measured beside the history that `make bench-analytics
 ARGS="--home FOLDER"` has left there. Memory is the resident set of the command, the shared pages of
 its libraries included.
@@ -36,11 +36,8 @@ from tests.support import query
 
 NEW = 100
 """Runs that an incremental sync finds new."""
-TIMES = 3
 SAMPLE = 0.5
 """Seconds between two looks at a process and its tables."""
-LARGE = 50_000_000
-"""Bytes that a large step gave."""
 
 
 class Sample(NamedTuple):
@@ -87,7 +84,7 @@ def sync(api: Api, url: str, folder: Path) -> Sync:
         env={**os.environ, **variables},
         stdout=subprocess.DEVNULL,
     )
-    samples = []
+    samples = [Sample(0.0, 0, 0.0)]
     peak_mb = 0.0
     while True:
         try:
@@ -110,7 +107,10 @@ def sync(api: Api, url: str, folder: Path) -> Sync:
             break
     if status != 0:
         raise SystemExit(f"sync ended with {status}")
-    return Sync(time.perf_counter() - begun, peak_mb, samples)
+    seconds = time.perf_counter() - begun
+    # Only now, with its sessions closed, has PostgreSQL counted all of it.
+    samples.append(Sample(seconds, _steps_written(url) - before, samples[-1].rss_mb))
+    return Sync(seconds, peak_mb, samples)
 
 
 def _steps_written(url: str) -> int:
@@ -121,7 +121,9 @@ def _steps_written(url: str) -> int:
     return int(row["steps"])
 
 
-def measure(api: Api, runs: int, url: str, folder: Path, *, empty: bool) -> tuple[Growth, Sync]:
+def measure(
+    api: Api, runs: int, url: str, folder: Path, repetitions: int, *, empty: bool
+) -> tuple[Growth, Sync]:
     """Load so many runs, then new ones, then nothing new, and prune what is in the database unless it held something before."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -132,14 +134,14 @@ def measure(api: Api, runs: int, url: str, folder: Path, *, empty: bool) -> tupl
     steps = _steps(url, api)
     stored_mb = _stored_mb(url)
     fresh = []
-    for number in range(1, TIMES + 1):
+    for number in range(1, repetitions + 1):
         api.show(runs + number * NEW)
         fresh.append(sync(api, url, folder).seconds)
-    nothing = [sync(api, url, folder).seconds for _ in range(TIMES)]
-    pruned = _prune(url, runs + TIMES * NEW) if empty else None
+    nothing = [sync(api, url, folder).seconds for _ in range(repetitions)]
+    pruned = _prune(url, runs + repetitions * NEW) if empty else None
     half = [sample for sample in first.samples if sample.steps > steps / 2]
     slope = 0.0
-    if len(half) > 2:
+    if len({sample.steps for sample in half}) > 2:
         slope = statistics.linear_regression(
             [one.steps / 1e6 for one in half], [one.rss_mb for one in half]
         ).slope
@@ -181,10 +183,10 @@ def _prune(url: str, runs: int) -> float:
     return seconds
 
 
-def large_step(url: str, folder: Path) -> dict[str, float]:
+def large_step(url: str, folder: Path, large_bytes: int) -> dict[str, float]:
     """Peak memory for a run with a large step, beside that for a run with small ones."""
     found = {}
-    for name, large in (("small steps", 0), ("a large step", LARGE)):
+    for name, large in (("small steps", 0), ("a large step", large_bytes)):
         with served(Corpus(1, 5, large_bytes=large)) as api:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -198,7 +200,7 @@ def large_step(url: str, folder: Path) -> dict[str, float]:
 def plot(load: Sync, file: Path) -> None:
     """Draw the rate and the memory of a load over what has been loaded."""
     rates = []
-    apart = 10
+    apart = min(10, len(load.samples) - 1)
     for earlier, later in zip(load.samples, load.samples[apart:], strict=False):
         if later.steps > earlier.steps:
             rates.append(
@@ -207,8 +209,6 @@ def plot(load: Sync, file: Path) -> None:
                     (later.steps - earlier.steps) / (later.seconds - earlier.seconds),
                 )
             )
-    if not rates:
-        raise SystemExit("the load was too short to be drawn: take more runs")
     memory = [(sample.steps / 1000, sample.rss_mb) for sample in load.samples]
     file.write_text(
         draw(
@@ -255,6 +255,10 @@ def main() -> None:
         "--runs", type=int, default=210_000, help="of the largest history: a million steps"
     )
     parser.add_argument(
+        "--large-bytes", type=int, default=50_000_000, help="that a large step gave"
+    )
+    parser.add_argument("--repetitions", type=int, default=3, help="of the syncs of new runs")
+    parser.add_argument(
         "--home",
         type=Path,
         help="measure the largest only, beside what this folder's database holds",
@@ -268,14 +272,17 @@ def main() -> None:
     large = {}
     try:
         with EmbeddedPostgres(home, settings=SERVER) as server:
-            with served(Corpus(given.runs + TIMES * NEW, step_bytes=0)) as api:
+            largest = given.runs + given.repetitions * NEW
+            with served(Corpus(largest, step_bytes=0)) as api:
                 for runs in [given.runs] if given.home else sizes(given.runs):
-                    growth, load = measure(api, runs, server.url, folder, empty=given.home is None)
+                    growth, load = measure(
+                        api, runs, server.url, folder, given.repetitions, empty=given.home is None
+                    )
                     found.append(growth)
                     print(f"{runs:,} runs: done", file=sys.stderr, flush=True)
             if given.home is None:
                 upgrade(server.url)
-                large = large_step(server.url, folder)
+                large = large_step(server.url, folder, given.large_bytes)
         if given.plot:
             plot(load, given.plot)
     finally:

@@ -39,7 +39,7 @@ INDEXES = (
     "step_failures_workflow_id_time_idx",
 )
 RUNS = 4000
-"""Inserted at once."""
+"""Inserted at once, or as many as the history has, where that is fewer."""
 REPETITIONS = 5
 NOTICED = 50.0
 """Milliseconds below which it does not matter how much longer a question takes."""
@@ -74,8 +74,10 @@ class _Undo(Exception):
     """Ends a transaction without a trace."""
 
 
-def show(url: str, load: Callable[[psycopg.Connection], None], asked: Sequence[Asked]) -> None:
-    """Print what each index costs and is for; `load` inserts runs with 5 steps each, `RUNS` of them."""
+def show(
+    url: str, load: Callable[[psycopg.Connection], None], runs: int, asked: Sequence[Asked]
+) -> None:
+    """Print what each index costs and is for; `load` inserts so many runs with 5 steps each."""
     for table in ("runs", "steps"):
         query(url, f"ALTER TABLE orchestra.{table} SET (autovacuum_enabled = off)")
     refreshing = Asked("refresh of 100 groups", "", _refresh(url, None))
@@ -104,7 +106,7 @@ def show(url: str, load: Callable[[psycopg.Connection], None], asked: Sequence[A
         alone = _Inserted(*(min(found) for found in zip(*(one for _, one in pairs), strict=True)))
         log, microseconds = beside.log - alone.log, (beside.seconds - alone.seconds) * 1e6
         print(
-            f"{line}{log / RUNS / 5:>19.1f}{log / beside.log:>8.1%}{microseconds / RUNS / 5:>11.1f}   {told}"
+            f"{line}{log / runs / 5:>19.1f}{log / beside.log:>8.1%}{microseconds / runs / 5:>11.1f}   {told}"
         )
 
 

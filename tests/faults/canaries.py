@@ -27,6 +27,11 @@ class Canaries:
 
     folder: Path
 
+    def size(self) -> str:
+        """How much there is to search, in words."""
+        sizes = [path.stat().st_size for path in self.folder.rglob("*") if path.is_file()]
+        return f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB searched"
+
     def sung(self) -> list[str]:
         """The canaries that were found in what was said, with the file's name and line number; empty where all is well."""
         found = []

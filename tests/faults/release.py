@@ -8,6 +8,7 @@ While the revision is not released, delete both files and run it again after eac
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import shutil
 import tempfile
@@ -84,9 +85,9 @@ def dump(url: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def freeze() -> None:
+def freeze(folder: Path) -> None:
     """Write down the digests of the files of `migrations/sql` that no earlier release had."""
-    digests = FOLDER / "sql.sha256"
+    digests = folder / "sql.sha256"
     frozen = digests.read_text() if digests.exists() else ""
     new = [path for path in sorted(SQL.glob("*.sql")) if path.name not in frozen]
     digests.write_text(
@@ -96,6 +97,9 @@ def freeze() -> None:
 
 def main() -> None:
     """Write the files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--to", type=Path, default=FOLDER, help="another folder for the files")
+    released = parser.parse_args().to
     home, folder = new_home(), Path(tempfile.mkdtemp())
     history = released_history()
     for run_id in unlisted_runs(history):
@@ -108,9 +112,9 @@ def main() -> None:
             asyncio.run(sync(settings))
             with app.open_database(settings) as database:
                 rollups.drain(database)
-            FOLDER.mkdir(exist_ok=True)
-            (FOLDER / f"{head()}.sql").write_text(dump(server.url))
-        freeze()
+            released.mkdir(exist_ok=True)
+            (released / f"{head()}.sql").write_text(dump(server.url))
+        freeze(released)
     finally:
         shutil.rmtree(home, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)

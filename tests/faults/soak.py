@@ -1,10 +1,11 @@
 """The service over a long time on a history that never rests: does its memory grow?
 
-python -m tests.faults.soak     15 minutes, then a thousand kills; about 20 minutes altogether
+python -m tests.faults.soak [--runs N] [--kills N]     about 20 minutes altogether
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.conftest import ROOT
 from tests.faults.world import World
 from tests.support import query
 
@@ -60,17 +62,22 @@ def memory(pid: int) -> float:
     raise ValueError("no RssAnon")
 
 
-def watched(found: World, seconds: float, *, without: tuple[str, ...] = ()) -> list[Sample]:
-    """Let the service work for so many seconds and look at it twice a second."""
+def watched(found: World, runs: int, *, without: tuple[str, ...] = ()) -> list[Sample]:
+    """Let the service store so many runs and look at it twice a second.
+
+    Counted in runs, since how many a second brings depends on the machine and what else it does.
+    """
     found.swept_every("500ms")
-    samples = []
+    stored = "SELECT count(*) AS n FROM orchestra.runs"
+    enough = query(found.url, stored)[0]["n"] + runs
+    samples: list[Sample] = []
     with found.started("serve", without=without) as worker:
         began = time.monotonic()
-        while (now := time.monotonic() - began) < seconds:
+        while not samples or samples[-1].runs < enough:
             time.sleep(0.5)
-            runs = query(found.url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"]
-            samples.append(Sample(now, runs, memory(worker.pid)))
             assert worker.status is None, "the service has ended by itself"
+            count = query(found.url, stored)[0]["n"]
+            samples.append(Sample(time.monotonic() - began, count, memory(worker.pid)))
     return samples
 
 
@@ -87,9 +94,14 @@ def bytes_a_run(samples: Sequence[Sample]) -> float:
 
 def main() -> int:
     """The long soak and the thousand kills."""
+    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    parser.add_argument("--runs", type=int, default=150_000, help="that the service stores")
+    parser.add_argument("--kills", type=int, default=1000)
+    given = parser.parse_args()
     tests = ["tests/faults/test_soak.py", "tests/faults/test_processes.py::test_killed_at_random"]
+    sizes = {"SOAK_RUNS": str(given.runs), "SOAK_KILLS": str(given.kills)}
     return subprocess.call(
-        [sys.executable, "-m", "pytest", *tests], env={**os.environ, "SOAK": "1"}
+        [sys.executable, "-m", "pytest", *tests], cwd=ROOT, env={**os.environ, **sizes}
     )
 
 

@@ -56,6 +56,13 @@ class Fault:
         )
         self.controls.append(problems[0])
 
+    def add(self, other: Fault) -> None:
+        """Take over what another worker did of the same fault."""
+        self.times += other.times
+        self.controls += other.controls
+        self.outcomes += other.outcomes
+        self.notes += other.notes
+
     @property
     def result(self) -> str:
         """In a word for the table."""

@@ -94,7 +94,7 @@ def _swallowed(
 def _synced(found: World, hole: Hole, seconds: float, without: tuple[str, ...]) -> list[str]:
     """Sync through the hole; the seconds it took from there on go to the log's last line."""
     with found.started("sync", without=without) as worker:
-        if not hole.opened.wait(20):
+        if not hole.opened.wait(120):
             return [f"the hole never opened: {said(found.log)[-300:]}"]
         began = time.monotonic()
         while worker.status is None and time.monotonic() < began + seconds:

@@ -243,17 +243,16 @@ def _real_processes(found: World) -> CommandLines:
         for arguments in (["sync"], ["db", "psql", "--no-psqlrc", "-c", "SELECT pg_sleep(0.3)"]):
             command = [sys.executable, "-m", "etl", *arguments]
             ended = subprocess.run(
-                command, env=variables, stdout=output, stderr=output, timeout=60, check=False
+                command, env=variables, stdout=output, stderr=output, check=False
             )
             assert ended.returncode in (0, 6), workers.said(found.log)
     return lines
 
 
 @pytest.mark.fault(30, "canaries through every failure", "S", guard="masking, terse errors")
-def test_no_canary_is_heard(
-    fault: Fault, canaries: Canaries, postgres_server: EmbeddedPostgres, tmp_path: Path, log: Path
-) -> None:
-    """After all failures of all faults no log, error or process list holds a secret or a payload."""
+def test_no_canary_is_heard(fault: Fault, canaries: Canaries, tmp_path: Path, log: Path) -> None:
+    """After all failures no log, error or process list holds a secret or a payload; the fixture
+    `canaries` searches again at the end of the session, what the other faults left included."""
     with (
         _server(canaries.folder / "postgresql-defaults.log", terse=True) as server,
         world(
@@ -266,14 +265,8 @@ def test_no_canary_is_heard(
     assert any(b"psql" in line for line in lines.seen)
     assert any(b"-m\0etl\0sync" in line for line in lines.seen)
     (canaries.folder / "command-lines.log").write_bytes(b"\n".join(lines.seen))
-    # The one that all other faults were injected into.
-    (canaries.folder / "postgresql-embedded.log").write_bytes(postgres_server.log.read_bytes())
-    files = [path for path in canaries.folder.rglob("*") if path.is_file()]
-    size = sum(path.stat().st_size for path in files)
     assert canaries.sung() == []
-    fault.injected(
-        0, note=f"{len(files)} files, {size / 1e6:.1f} MB, {len(lines.seen)} command lines searched"
-    )
+    fault.injected(0, note=f"{len(lines.seen)} command lines searched")
     heard = _heard_without(tmp_path)
     fault.control([one for one in heard if "worker.log" in one])
     fault.control([one for one in heard if "postgresql.log" in one])

@@ -209,7 +209,7 @@ def _refused(
     """Let the database refuse for so long, from the middle of a sync on."""
     problems: list[str] = []
     means = {"read only": _read_only, "no connections": _no_connections, "locked": _locked}[refusal]
-    settings = {"ORCHESTRA_ETL_DATABASE__LOCK_TIMEOUT": "1s"}
+    settings = {"ORCHESTRA_ETL_DATABASE__LOCK_TIMEOUT": "200ms"}
     with world(server.fresh(), folder, log, variables=settings) as found:
         with found.started("sync", without=without) as worker:
             wait_until(lambda: found.simulator.requests["steps"] > 0 or worker.status is not None)
@@ -240,7 +240,7 @@ def _refused(
         # itself.
         ("no connections", 3.0, "no_repetition"),
         # Sixty times as long as a lock is waited for here.
-        ("locked", 60.0, "every_error_is_permanent"),
+        ("locked", 12.0, "every_error_is_permanent"),
     ],
 )
 def test_refusals_that_pass(

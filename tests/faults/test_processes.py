@@ -17,13 +17,13 @@ import pytest
 from etl.simulator.misbehaviour import Misbehaviour
 from tests.faults.suite import Fault
 from tests.faults.watch import install, moved_back
-from tests.faults.workers import Worker, said
+from tests.faults.workers import PATIENCE, Worker, said
 from tests.faults.world import World, world
 from tests.support import query, wait_until
 
 GUARDS = "tests.faults.process_guards:"
 TICKS = f"{GUARDS}quick_ticks"
-KILLS = 1000 if os.environ.get("SOAK") else 200
+KILLS = int(os.environ.get("SOAK_KILLS", 200))
 QUICK = {
     "ORCHESTRA_ETL_POLLING__LEASE": "300ms",
     "ORCHESTRA_ETL_POLLING__RECONCILE": "500ms",
@@ -61,7 +61,7 @@ def _go_on(found: World, chance: random.Random) -> None:
                     history.change_step(run_id, step["id"], step_metadata={"value": value})
 
 
-def _settled(found: World, without: tuple[str, ...] = (), seconds: float = 30.0) -> list[str]:
+def _settled(found: World, without: tuple[str, ...] = (), seconds: float = PATIENCE) -> list[str]:
     """What is wrong when the history has come to rest, and one worker has done its work."""
     found.history.advance(timedelta(minutes=10))
     time.sleep(0.6)  # leases end, the walk of the whole list is due
@@ -225,7 +225,7 @@ def _stopped_past_its_lease(
         ]
         problems += found.complete()
         stopped.send(signal.SIGCONT)
-        stopped.wait(20)
+        stopped.wait()
     words = own.log.read_text()
     report, _ = json.JSONDecoder().raw_decode(words, words.index("{\n"))
     superseded: int = report["load"]["superseded"]

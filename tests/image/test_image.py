@@ -164,7 +164,7 @@ def test_the_service_runs_as_its_user_and_hears_signals(image: Image, database_u
         serving = image.start(**variables)
         try:
             stored = "SELECT count(*) AS n FROM orchestra.runs"
-            wait_until(lambda: query(database_url, stored) == [{"n": 20}], seconds=30)
+            wait_until(lambda: query(database_url, stored) == [{"n": 20}])
             if image.user is not None:
                 assert Path(f"/proc/{serving.pid}").stat().st_uid == image.user
             words = dockerfile.Instruction(0, "CMD", image.healthcheck).words
@@ -183,9 +183,9 @@ def test_jobs_of_the_compose_file_run_in_it(image: Image, empty_database_url: st
     """The migration job makes the schema, a sync without a key ends with its status."""
     variables = environment(empty_database_url, "http://127.0.0.1:9/api/v1/workflow")
     migrating = image.start("db", "upgrade", **variables)
-    out, errors = migrating.communicate(timeout=60)
+    out, errors = migrating.communicate()
     assert (migrating.returncode, "upgraded" in out) == (0, True), errors
     del variables["ORCHESTRA_API_KEY"]
     refused = image.start("sync", **variables)
-    _, errors = refused.communicate(timeout=60)
+    _, errors = refused.communicate()
     assert (refused.returncode, len(errors.strip().splitlines())) == (2, 1), errors

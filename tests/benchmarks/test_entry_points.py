@@ -1,0 +1,74 @@
+"""Every benchmark, the soak and the dump of a release once, on almost nothing: none rots unseen.
+
+`make bench-tiny` runs these. Figures of such sizes mean nothing, so no limit on speed applies; only
+errors fail.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+TESTS = ROOT / "tests"
+TINY: Mapping[str, Sequence[str]] = {
+    # The slowest first, since other processes run the rest meanwhile.
+    "tests.benchmarks.charts": ["--runs=1000", "--repetitions=1", "--limit=600"],
+    "tests.benchmarks.growth": [
+        "--runs=100", "--repetitions=1", "--large-bytes=100000", "--plot=load.svg", "--json=growth.json",
+    ],
+    "tests.benchmarks": [
+        "--runs=20", "--repetitions=1", "--variants=5 steps, small", "--json=figures.json",
+    ],
+    "tests.faults.soak": ["--runs=20", "--kills=2"],
+    "tests.benchmarks.analytics": ["--runs=100", "--repetitions=1", "--limit=600"],
+    "tests.benchmarks.rebuild": ["--runs=5", "--large-bytes=10000"],
+    "tests.benchmarks.load_stage": ["--runs=5", "--repetitions=1"],
+    "tests.benchmarks.churn": ["--runs=10", "--rounds=1"],
+    "tests.benchmarks.fetch": ["--requests=20"],
+    "tests.faults.release": ["--to=released"],
+}  # fmt: skip
+"""The arguments with which each module takes seconds."""
+PARTS = {"dlt_pipeline", "hand_written", "limit"}
+"""Scripts that `tests.benchmarks` starts, each in a process of its own."""
+
+
+@pytest.mark.parametrize("module", TINY)
+def test_an_entry_point_runs(module: str, tmp_path: Path) -> None:
+    """The module runs to its end on a tiny size and prints a result; its files are written."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *TINY[module]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    for argument in TINY[module]:
+        if written := re.search(r"=(.+\.(?:svg|json))$", argument):
+            assert (tmp_path / written[1]).stat().st_size > 0
+    if module == "tests.benchmarks":
+        assert "dlt, all runs" in done.stdout, "dlt was left out"
+
+
+def test_no_entry_point_is_left_out() -> None:
+    """Whatever can be run as a module, and whatever the Makefile runs, is run here."""
+    runnable = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+        for path in TESTS.rglob("*.py")
+        if re.search(r"^if __name__ == .__main__.", path.read_text(), re.MULTILINE)
+        and path.stem not in PARTS
+    }
+    made = set(re.findall(r"-m (tests\.[\w.]+)", (ROOT / "Makefile").read_text()))
+
+    assert runnable == set(TINY)
+    assert made <= runnable

@@ -110,7 +110,8 @@ def test_the_source_distribution_holds_what_developers_need(distributions: Distr
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {
         "requirements.lock", "requirements-run.lock", "requirements-build.lock", "Makefile", "Dockerfile",
-        ".dockerignore", "docker-compose.yml", "alembic.ini", "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run", "config/etl.toml", "docs/analytics.md",
+        ".dockerignore", "docker-compose.yml", "alembic.ini",
+        "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run", "config/etl.toml", "docs/analytics.md",
         "tests/samples/steps.json",
     }  # fmt: skip
     assert wanted | _python_files(ROOT / "tests") | _python_files(ROOT / "migrations") <= names

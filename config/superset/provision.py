@@ -60,7 +60,7 @@ def main() -> int:
         event.listen(Engine, "connect", _do_not_wait_for_the_disk)
     app = create_app()
     with app.app_context():
-        _tell("bringing Superset's own tables up to date (some 350 revisions, the first time)")
+        _tell("bringing Superset's tables up to date")
         flask_migrate.upgrade()
         _make_administrator(app, wanted["password"])
         _tell("importing the dashboards")

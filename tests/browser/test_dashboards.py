@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import stat
@@ -499,6 +500,19 @@ def test_another_database_needs_its_roles(
     assert "are served at" in done.stdout
     assert (done := serve(database_url)).returncode == 0, done.stderr
     assert "the database that DATABASE_URL names" in done.stdout
+
+
+def test_the_start_names_its_steps(superset: Superset) -> None:
+    """Each step of the first start is named, in this order, with the seconds that it took."""
+    steps = (
+        "loading Superset",
+        "bringing Superset's tables up to date",
+        "making Superset's permissions and roles",
+        "importing the dashboards",
+        "starting the server",
+    )
+    timed = re.findall(r"^(.*?)(?: \(.*\))? \.\.\. \d+ s$", superset.printed, re.MULTILINE)
+    assert tuple(timed) == steps
 
 
 def test_secrets_are_kept(superset: Superset) -> None:

@@ -1,5 +1,4 @@
-# Everything a developer or a curious user needs; it makes its own virtual environment.
-#   make demo [ARGS=--exit]   make dashboards   make test   make test-fast   make test-all   make test-browser   make faults   make soak   make check   make run   make bench   make bench-stages   make bench-analytics   make bench-dashboards   make bench-growth   make docs   make test-image   make test-containers   make dist   make lock
+# Each target installs what it needs first. `make` lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,41 +9,54 @@ SUPERSET := .superset/venv
 BENCH := .bench/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo dashboards test test-fast test-all test-browser faults soak check run bench bench-stages bench-analytics bench-dashboards bench-growth docs test-image test-containers dist lock clean
+.PHONY: demo dashboards test test-fast test-all test-browser faults soak check run bench bench-stages bench-analytics bench-dashboards bench-growth bench-tiny .chromium docs test-image test-containers dist lock clean
 .DEFAULT_GOAL := help
 
+define HELP
+Try it
+  make demo              load a simulated history and watch it grow
+                         (ARGS=--exit ends it when the history is loaded)
+  make dashboards        show the demo's data, or DATABASE_URL's, in Superset
+  make run               run a command: make run ARGS='sync --json'
+
+Check a change
+  make check             lint, types, import rules
+  make test              the tests (4 minutes)
+  make test-fast         the unit tests (1 minute)
+  make test-all          the tests and their slow variants
+  make test-browser      every dashboard in a browser (6 minutes)
+  make test-image        the steps of the Dockerfile, without Docker (2 minutes)
+  make test-containers   docker-compose.yml in Docker (6 minutes)
+  make faults            inject every fault, print the table (8 minutes)
+  make soak              1,000 kills, a long run of the service (20 minutes)
+
+Measure
+  make bench             speed beside dlt and a hand-written script (40 minutes)
+  make bench-stages      load beside COPY, fetch beside httpx (2 minutes)
+  make bench-analytics   the usual questions on 10 million steps (20 minutes)
+  make bench-dashboards  dashboards' queries on 10 million steps (12 minutes)
+  make bench-growth      time, memory and disk by size of history (10 minutes)
+  make bench-tiny        every benchmark and the soak on almost nothing (2 minutes)
+
+Maintain
+  make docs              write what follows from the code: references, schemas
+  make lock              upgrade the pinned dependencies
+  make dist              build wheel and sdist, install and try them
+  make clean             remove everything that was installed or built here
+endef
+export HELP
+
 help:
-	@echo "make demo    see it working on this machine (ARGS=--exit: end when the backlog is loaded)"
-	@echo "make dashboards    serve the dashboards of the demo's database, or of the one that DATABASE_URL names"
-	@echo "make test    run the tests (4 minutes)"
-	@echo "make test-fast   run the unit tests (a minute)"
-	@echo "make test-all    run the tests and their slow variants"
-	@echo "make test-browser  look at every dashboard in a browser (6 minutes)"
-	@echo "make faults  inject every fault, print the table (8 minutes)"
-	@echo "make soak    a thousand kills and a long run of the service (20 minutes)"
-	@echo "make check   lint, types, import rules"
-	@echo "make run     run the command, e.g. make run ARGS='sync --json'"
-	@echo "make bench   time this project beside dlt and a hand-written script (40 minutes)"
-	@echo "make bench-stages  time the load beside COPY, and the fetch beside plain httpx (2 minutes)"
-	@echo "make bench-analytics  time a dashboard's questions on 10 million steps, and the indexes they need (20 minutes)"
-	@echo "make bench-dashboards  time every query behind the dashboards on 10 million steps (12 minutes, with a browser)"
-	@echo "make bench-growth  time, memory and room over the size of the history (10 minutes)"
-	@echo "make docs    renew docs/reference/configuration.md and docs/reference/schema.md from the code"
-	@echo "make bench-tiny  run every benchmark and the soak once, on almost nothing (2 minutes)"
-	@echo "make docs    renew docs/configuration.md and docs/schema.md from the code"
-	@echo "make test-image  follow the steps of the Dockerfile on this machine (2 minutes)"
-	@echo "make test-containers  start docker-compose.yml in Docker, scale it, stop it, open its dashboards (6 minutes)"
-	@echo "make dist    build the wheel, the source distribution and the bill of materials; install and try them"
-	@echo "make lock    renew requirements.lock and requirements-run.lock"
+	@echo "$$HELP"
 .PHONY: help
 
-demo: $(VENV)/installed
+demo: $(VENV)/running
 	@$(BIN)/orchestra-etl demo $(ARGS)
 
-dashboards: $(VENV)/installed $(SUPERSET)/installed
+dashboards: $(VENV)/running $(SUPERSET)/installed
 	@$(BIN)/python config/superset/serve.py $(ARGS)
 
-run: $(VENV)/installed
+run: $(VENV)/running
 	@$(BIN)/orchestra-etl $(ARGS)
 
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
@@ -59,10 +71,10 @@ test-all: $(VENV)/installed
 	$(PYTEST) $(ARGS)
 
 # SCREENSHOTS=docs/images renews the README's.
-test-browser: $(VENV)/installed $(SUPERSET)/installed chromium
+test-browser: $(VENV)/installed $(SUPERSET)/installed .chromium
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
-chromium:
+.chromium:
 	@for name in $(CHROMIUM) chromium chromium-browser google-chrome google-chrome-stable; do \
 		command -v $$name >/dev/null && exit 0; \
 	done; \
@@ -101,7 +113,7 @@ bench-growth: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.churn
 
 # The first test takes longest.
-bench-tiny: $(VENV)/installed $(BENCH)/installed $(SUPERSET)/installed chromium
+bench-tiny: $(VENV)/installed $(BENCH)/installed $(SUPERSET)/installed .chromium
 	$(BIN)/python -m pytest tests/benchmarks --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 docs: $(VENV)/installed
@@ -124,42 +136,57 @@ dist: $(VENV)/installed
 	@ls -l dist
 
 # pip-compile writes names, versions and hashes; never the address of an index.
+COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate
+
+# pip-compile does not read dependency groups, but requirements from standard input.
 lock: $(VENV)/installed
-	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --extra dev --no-header \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate \
-		--output-file requirements.lock pyproject.toml
-	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --constraint requirements.lock \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate \
-		--output-file requirements-run.lock pyproject.toml
+	$(BIN)/dependency-groups dev | $(COMPILE) --upgrade --output-file requirements.lock pyproject.toml -
+	$(BIN)/dependency-groups build | \
+		$(COMPILE) --constraint requirements.lock --output-file requirements-build.lock -
+	$(COMPILE) --constraint requirements.lock --output-file requirements-run.lock pyproject.toml
 
-# Superset's own: only for Python 3.11, whatever the project's is.
-$(SUPERSET)/installed: config/superset/requirements.lock
-	@$(SUPERSET_PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-		echo "Superset needs Python 3.11 with venv: install it, or say make $(MAKECMDGOALS) SUPERSET_PYTHON=/path/to/python3.11"; exit 1; }
-	@$(SUPERSET)/bin/python -m pip --version >/dev/null 2>&1 || $(SUPERSET_PYTHON) -m venv --clear $(SUPERSET)
-	@echo "installing Superset into $(SUPERSET) (a minute, 800 MB) ..."
-	@$(SUPERSET)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
-	@touch $@
+# Environments. A stamp stands for a complete installation: one that was cut off is completed by the
+# next call, and one from an older lock is brought up to date.
 
-# dlt, only to be compared with.
-$(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
-	@$(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(BENCH)
-	@echo "installing dlt into $(BENCH) ..."
-	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
-	@touch $@
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+# Two calls of make side by side install one after the other (where there is a `flock`).
+ALONE = exec 9<Makefile; ! command -v flock >/dev/null || flock 9;
 
-$(VENV)/installed: requirements.lock pyproject.toml
+$(VENV)/running: requirements-run.lock requirements-build.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
 		echo "$(PYTHON) is not installed: install Python 3.11 or newer, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "$(PYTHON) is older than 3.11: install a newer one, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv), or say make PYTHON=..."; exit 1; }
-# Also where an earlier attempt was cut off, or the Python behind it has gone.
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@echo "installing into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "installing what the program needs into $(VENV) (180 MB, half a minute) ..."
+# `pip --version` fails also where the Python behind the environment is gone.
+	@$(ALONE) { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); } && \
+		$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements-run.lock -r requirements-build.lock && \
+		$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/installed: $(VENV)/running requirements.lock
+	@echo "installing the tools of development into $(VENV) (450 MB more, one to two minutes) ..."
+	@$(ALONE) $(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements.lock
+	@touch $@
+
+# Superset's own: only for Python 3.11, whatever the project's is. Compiling all of it would take
+# half of the installation; Python compiles the part that is used when it is first imported.
+$(SUPERSET)/installed: config/superset/requirements.lock
+	@$(SUPERSET_PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+		echo "Superset needs Python 3.11 with venv: install it, or say make $(MAKECMDGOALS) SUPERSET_PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "installing Superset into $(SUPERSET) (670 MB, one to three minutes; once) ..."
+	@$(ALONE) { $(SUPERSET)/bin/python -m pip --version >/dev/null 2>&1 || $(SUPERSET_PYTHON) -m venv --clear $(SUPERSET); } && \
+		$(SUPERSET)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
+	@touch $@
+
+# dlt, only to be compared with.
+$(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
+	@echo "installing dlt into $(BENCH) ..."
+	@$(ALONE) { $(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(BENCH); } && \
+		$(BENCH)/bin/python $(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
 
 clean:

@@ -39,6 +39,8 @@ from etl.simulator.server import Simulator
 if TYPE_CHECKING:
     from rich.console import Console
 
+_CHECKOUT = Path(__file__).parents[1] / "config" / "superset"
+"""Where the dashboards lie in a checkout; an installed package has none."""
 KEY = "demo-key"
 RUNS_PER_WORKFLOW = 300
 
@@ -72,8 +74,8 @@ EXAMPLES = (
         "Success rate and typical duration by workflow",
         """SELECT workflow_name, count(*) AS runs,
        round(100 * avg((outcome = 'succeeded')::int)
-             FILTER (WHERE outcome IN ('succeeded', 'soft_failed', 'failed')), 1)
-             AS success_percent,
+         FILTER (WHERE outcome IN ('succeeded', 'soft_failed', 'failed')), 1)
+         AS success_percent,
        round((percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) / 1000)
              ::numeric, 2) AS median_seconds
 FROM orchestra.run_summary
@@ -91,7 +93,8 @@ GROUP BY w.name, s.node_id ORDER BY p95_ms DESC LIMIT 5""",
     (
         "Tokens and cost of the models that took the most tokens",
         """SELECT provider, model, sum(calls) AS calls, sum(input_tokens) AS input,
-       sum(output_tokens) AS output, round(sum(cost), 4) || ' ' || currency AS cost
+       sum(output_tokens) AS output,
+       round(sum(cost), 4) || ' ' || currency AS cost
 FROM orchestra.model_usage GROUP BY provider, model, currency
 ORDER BY sum(total_tokens) DESC NULLS LAST LIMIT 10""",
     ),
@@ -141,8 +144,9 @@ async def _demo(server: EmbeddedPostgres, *, exit_when_loaded: bool) -> int:
         _stop_when_the_terminal_closes(stop)
         # What takes its time runs in threads: a second signal must find the event loop free.
         try:
+            console.print("starting an embedded PostgreSQL server")
             await asyncio.to_thread(server.start)
-            console.print("embedded PostgreSQL is up; making the schema")
+            console.print("creating the schema")
             await asyncio.to_thread(_fresh_schema, server.url)
             history = History(
                 runs_per_workflow=RUNS_PER_WORKFLOW,
@@ -277,7 +281,7 @@ async def _present(own: database.Database, console: Console, seconds: float, req
         f"\nloaded {runs:,} runs with {steps:,} steps in {seconds:.1f} s, {requests:,} requests\n"
     )
     console.print(_table(rows))
-    console.print("failed includes soft failures: a success, but the run or a step has an error")
+    console.print("failed includes soft failures: runs that succeeded in spite of an error")
     for title, sql in EXAMPLES:
         console.print(f"\n[bold]{title}[/bold]\n{sql};\n")
         result = await _query(own, text(sql))
@@ -285,6 +289,8 @@ async def _present(own: database.Database, console: Console, seconds: float, req
         for row in result:
             table.add_row(*("-" if value is None else str(value) for value in row))
         console.print(table)
+    if _CHECKOUT.exists():
+        console.print("\nsee this data as dashboards in a browser: run `make dashboards`")
 
 
 def _invite(url: str, home: Path, console: Console, *, over: bool) -> None:

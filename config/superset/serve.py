@@ -17,11 +17,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -43,6 +44,8 @@ LOGIN = "orchestra_dashboards"
 """Superset's user of the database: a member of the analysts, who read no payload."""
 ANY = "0.0.0.0"  # noqa: S104 - only compared with
 START_SECONDS = 180.0
+STEP = "step: "
+"""What `provision.py` writes before the name of each step."""
 STATEMENT_SECONDS = 55
 """Less than Superset waits for an answer, so that the server ends a slow query, not only Superset."""
 
@@ -102,6 +105,32 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    """Print what is done, and how long it took where it succeeds; on a terminal the seconds run."""
+    begun = time.monotonic()
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(1):
+            print(f"\r{what} ... {time.monotonic() - begun:.0f} s", end="", flush=True)
+
+    print(f"{what} ...", end="", flush=True)
+    ticking = threading.Thread(target=tick, daemon=True)
+    if sys.stdout.isatty():
+        ticking.start()
+    ended = ""
+    try:
+        yield
+        ended = f" {time.monotonic() - begun:.0f} s"
+    finally:
+        done.set()
+        if ticking.is_alive():
+            ticking.join()
+        again = f"\r{what} ..." if sys.stdout.isatty() else ""
+        print(f"{again}{ended}", flush=True)
+
+
 def _home() -> Path:
     home = default_home() / "dashboards"
     try:
@@ -138,11 +167,12 @@ def _database() -> Iterator[str]:
             yield url
         return
     with EmbeddedPostgres(default_home() / "demo") as server:
-        if not _has_schema(server.url):
-            _say("the demo's database is still empty: loading it first")
-            _etl("demo", "--exit")
-        # A demo that ended before its rollups were worked out leaves that to the next.
-        _etl("rollups", "refresh", DATABASE_URL=server.url)
+        if not _has_recent_runs(server.url):
+            with _step("loading the demo's history (about 10 s)"):
+                _etl("demo", "--exit")
+        else:
+            # A demo that ended before its rollups were worked out leaves that to the next.
+            _etl("rollups", "refresh", DATABASE_URL=server.url)
         database = Database(server.url, pool_size=1)
         try:
             roles.apply(database)
@@ -158,6 +188,17 @@ def _has_schema(url: str) -> bool:
             "SELECT to_regclass('orchestra.run_summary') IS NOT NULL"
         ).fetchone()
         return row is not None and bool(row[0])
+
+
+def _has_recent_runs(url: str) -> bool:
+    """Whether the demo's history reaches into the last three days: the dashboards begin with the last seven."""
+    if not _has_schema(url):
+        return False
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "SELECT max(start_time) > now() - interval '3 days' FROM orchestra.runs"
+        ).fetchone()
+        return row is not None and row[0] is True
 
 
 def _etl(*arguments: str, **variables: str) -> None:
@@ -284,25 +325,40 @@ def _provision(home: Path, sqlalchemy_uri: str) -> None:
     _secret(home / "secret-key")
     password, is_new = _secret(home / "admin-password")
     viewer_password, _ = _secret(home / "viewer-password")
-    _say("bringing Superset and the dashboards up to date ...")
+    wanted = {
+        "sqlalchemy_uri": sqlalchemy_uri,
+        "password": password,
+        "viewer_password": viewer_password,
+    }
     log = home / "provision.log"
-    with log.open("w") as output:
-        done = subprocess.run(
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
             [_program("python"), str(FOLDER / "provision.py")],
-            input=json.dumps(
-                {
-                    "sqlalchemy_uri": sqlalchemy_uri,
-                    "password": password,
-                    "viewer_password": viewer_password,
-                }
-            ),
-            stdout=output,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=output,
             env=_environment(home),
             text=True,
-            check=False,
-        )
-    if done.returncode != 0:
+        ) as provision,
+        ExitStack() as step,
+    ):
+        assert provision.stdin is not None
+        assert provision.stdout is not None
+        step.enter_context(_step("loading Superset"))
+        try:
+            with suppress(BrokenPipeError), provision.stdin as stdin:
+                json.dump(wanted, stdin)
+            for line in provision.stdout:
+                if line.startswith(STEP):
+                    step.close()
+                    step.enter_context(_step(line.removeprefix(STEP).strip()))
+                else:
+                    output.write(line)
+        except KeyboardInterrupt:
+            provision.kill()
+            raise
+    if provision.returncode != 0:
         lines = log.read_text().splitlines() or ["it gave no reason"]
         raise ConfigurationError(
             f"Superset cannot take over the dashboards: {lines[-1]} (see {log})"
@@ -326,7 +382,8 @@ def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
     with (home / "superset.log").open("w") as log:
         server = _start(home, host, port, log)
         try:
-            _wait_until_ready(server, port, home)
+            with _step("starting the server"):
+                _wait_until_ready(server, port, home)
             (home / "address").write_text(address)
             _say(f"the dashboards are served at {address}")
             if not end:

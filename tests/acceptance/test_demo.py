@@ -134,6 +134,10 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
         {"relname": "marker"}
     ]
     assert "\x1b" not in done.stdout
+    # A path of the user's may be longer.
+    lines = [line for line in done.stdout.splitlines() if str(home) not in line]
+    assert max(map(len, lines)) <= 80
+    assert "run `make dashboards`" in done.stdout
     assert re.search(
         r"^loaded 9\d\d runs with [\d,]+ steps in [\d.]+ s, 9\d\d requests$",
         done.stdout,

@@ -1,10 +1,14 @@
-"""The Makefile: its help, and what it says where the Python at hand will not do. Nothing is installed here."""
+"""The Makefile: its help, what it installs, and what it says where the Python at hand will not do."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,15 +40,13 @@ def _script(path: Path, text: str) -> Path:
 
 
 def test_alone_it_prints_help() -> None:
-    """`make` without a target names every target of the interface and does nothing."""
+    """`make` without a target lists every target, each once, in lines of at most 80 columns, and does nothing."""
     done = _make()
     assert (done.returncode, done.stderr) == (0, "")
-    targets = [line.split()[1] for line in done.stdout.splitlines()]
-    assert targets == [
-        "demo", "dashboards", "test", "test-fast", "test-all", "test-browser", "faults", "soak", "check", "run", "bench",
-        "bench-stages", "bench-analytics", "bench-dashboards", "bench-growth", "docs", "test-image", "test-containers", "dist",
-        "lock",
-    ]  # fmt: skip
+    shown = re.findall(r"^  make ([a-z-]+)  +\w", done.stdout, re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert sorted([*shown, "help"]) == sorted(targets)
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
 
 
 @pytest.mark.parametrize(
@@ -68,11 +70,14 @@ def test_every_target_can_be_made_from_nothing(target: str, tmp_path: Path) -> N
     done = _make("-n", target, f"VENV={tmp_path}/venv", "ARGS=--some-option")
     assert done.returncode == 0, done.stderr
     commands = done.stdout.replace("\\\n", "").splitlines()
-    # A pinned, verified set of packages, from the lock alone.
-    assert any(
-        "pip install" in line and "--require-hashes -r requirements.lock" in line
+    # Pinned and verified packages, from the locks alone; the tools of development only where needed.
+    locks = [
+        re.findall(r" -r (\S+)", line)
         for line in commands
-    )
+        if "pip install" in line and "--require-hashes" in line and "benchmarks" not in line
+    ]
+    needed = [["requirements-run.lock", "requirements-build.lock"], ["requirements.lock"]]
+    assert locks == needed[: 1 if target in ("demo", "run") else 2]
     assert f"{tmp_path}/venv/bin/" in commands[-1]
     assert ("--some-option" in commands[-1]) == (target not in ("check", "lock"))
 
@@ -106,3 +111,62 @@ def test_an_unfit_python_is_one_line_with_the_way_out(
     assert done.stderr.startswith("make: ***")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "venv").exists()
+
+
+def _pinned(name: str) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+
+
+def _normalised(requirements: Iterable[str]) -> set[str]:
+    return {
+        re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", one, maxsplit=1)[0]).lower()
+        for one in requirements
+    }
+
+
+def test_the_locks_hold_what_the_project_names() -> None:
+    """The lock has every dependency and every tool of the groups, the other two are part of it, and none names an index."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = project["dependency-groups"]
+    dependencies, build = project["project"]["dependencies"], groups["build"]
+    dev = [one for one in groups["dev"] if isinstance(one, str)]
+    assert {"include-group": "build"} in groups["dev"]
+    assert "optional-dependencies" not in project["project"]
+
+    everything = _pinned("requirements.lock")
+    assert _normalised([*dependencies, *build, *dev]) <= everything.keys()
+    for name, wanted in (
+        ("requirements-run.lock", dependencies),
+        ("requirements-build.lock", build),
+    ):
+        part = _pinned(name)
+        assert _normalised(wanted) <= part.keys()
+        assert part.items() <= everything.items()
+    for lock in ROOT.glob("requirements*.lock"):
+        assert "://" not in lock.read_text()
+
+
+def test_two_calls_install_one_after_the_other_and_a_failure_is_made_up_for(tmp_path: Path) -> None:
+    """Two calls of make at once never run pip side by side; what failed has no stamp, and is installed by the next call."""
+    venv = tmp_path / "venv"
+    log = tmp_path / "log"
+    (venv / "bin").mkdir(parents=True)
+    _script(
+        venv / "bin" / "python",
+        f"""case "$*" in *--version) exit 0;; esac
+echo begin >> {log}; sleep 0.2; echo end >> {log}
+test -e {tmp_path}/broken && exit 1; exit 0""",
+    )
+    (tmp_path / "broken").touch()
+    arguments = (f"VENV={venv}", str(venv / "running"))
+    assert _make(*arguments).returncode == 2
+    assert not (venv / "running").exists()
+
+    (tmp_path / "broken").unlink()
+    log.unlink()
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: _make(*arguments), range(2)))
+    assert [one.returncode for one in done] == [0, 0], done
+    assert (venv / "running").exists()
+    words = log.read_text().split()
+    assert words == ["begin", "end"] * (len(words) // 2)

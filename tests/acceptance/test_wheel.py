@@ -114,8 +114,9 @@ def test_the_source_distribution_holds_what_developers_need(distributions: Distr
     with tarfile.open(distributions.source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {
-        "requirements.lock", "requirements-run.lock", "Makefile", "Dockerfile", ".dockerignore", "docker-compose.yml",
-        "alembic.ini", "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run", "config/etl.toml", "docs/how-to/analytics.md",
+        "requirements.lock", "requirements-run.lock", "requirements-build.lock", "Makefile", "Dockerfile",
+        ".dockerignore", "docker-compose.yml", "alembic.ini",
+        "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run", "config/etl.toml", "docs/how-to/analytics.md",
         "tests/samples/steps.json",
     }  # fmt: skip
     assert wanted | _python_files(ROOT / "tests") | _python_files(ROOT / "migrations") <= names

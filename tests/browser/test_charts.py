@@ -71,11 +71,20 @@ FACTS = """
     calls AS (SELECT * FROM steps WHERE is_call),
     failures AS (SELECT * FROM steps WHERE outcome_label IN ('Failed', 'Soft-failed')),
     open AS (
-        SELECT r.*, 1000 * extract(epoch FROM CAST('{now}' AS timestamptz) - at) AS age_ms,
+        SELECT r.*, seen_at, GREATEST(0, 1000 * extract(epoch FROM seen_at - at)) AS age_ms,
                (SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY u.duration_ms) FROM every_run AS u
                 WHERE u.workflow_id = r.workflow_id AND u.outcome_label = 'Succeeded'
                   AND u.at >= CAST('{now}' AS timestamptz) - interval '30 days') AS usual
-        FROM every_run AS r WHERE state IN ('pending', 'running', 'unknown') AND tracking = 'open'
+        FROM every_run AS r
+        CROSS JOIN LATERAL (
+            SELECT max(at) AS seen_at FROM (
+                SELECT min(completed_at) AS at FROM orchestra_etl.sweeps
+                UNION ALL (SELECT u.updated_at FROM every_run AS u
+                           WHERE u.workflow_id = r.workflow_id AND u.start_time IS NOT NULL
+                           ORDER BY u.start_time DESC LIMIT 1)
+            ) AS looks
+        ) AS seen
+        WHERE state IN ('pending', 'running', 'unknown') AND tracking = 'open'
     ), one AS (SELECT * FROM every_run WHERE id = '{run}'),
     of_one AS (SELECT * FROM every_step WHERE run_id = '{run}')
 """
@@ -233,7 +242,7 @@ CHARTS = (
         "Open runs now, oldest first",
         ("run_id",),
         """SELECT id AS run_id, start_time, age_ms, usual AS usual_p95_ms, CASE WHEN age_ms > usual THEN 'yes' ELSE 'no' END
-                  AS overdue_label,
+                  AS overdue_label, seen_at,
                   COALESCE((SELECT s.node_id FROM every_step AS s WHERE s.run_id = open.id AND s.state = 'running'
                             ORDER BY s.start_time, s.position, s.id LIMIT 1), 'none') AS node_text
            FROM open""",

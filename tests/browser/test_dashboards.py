@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import stat
@@ -317,7 +318,7 @@ def test_gaps_are_filled_at_every_grain(page: Page, superset: Superset) -> None:
 
 
 def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) -> None:
-    """A link shows its run however old it is, and a workflow chosen beside it leads to the newest run of that workflow."""
+    """A link shows its run however old it is, and a workflow chosen beside it leads to its newest run that has ended."""
     shown = open_dashboard(page, superset, "run", run=LONG_AGO)
     assert shown.table("The run")[0][0] == LONG_AGO
 
@@ -325,6 +326,7 @@ def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) ->
         history_url,
         """SELECT r.id, w.name FROM orchestra.runs AS r JOIN orchestra.workflows AS w ON w.id = r.workflow_id
            WHERE w.id <> (SELECT workflow_id FROM orchestra.runs WHERE id = %s) AND w.id <> 'new'
+             AND r.end_time IS NOT NULL
            ORDER BY r.start_time DESC LIMIT 1""",
         LONG_AGO,
     )
@@ -494,10 +496,23 @@ def test_another_database_needs_its_roles(
     assert (done := serve(database_url, "--only", "import")).returncode == 0, done.stderr
     assert "are served at" not in done.stdout
     assert (done := serve(database_url, "--only", "serve")).returncode == 0, done.stderr
-    assert "bringing" not in done.stdout
+    assert "importing the dashboards" not in done.stdout
     assert "are served at" in done.stdout
     assert (done := serve(database_url)).returncode == 0, done.stderr
     assert "the database that DATABASE_URL names" in done.stdout
+
+
+def test_the_start_names_its_steps(superset: Superset) -> None:
+    """Each step of the first start is named, in this order, with the seconds that it took."""
+    steps = (
+        "loading Superset",
+        "bringing Superset's tables up to date",
+        "making Superset's permissions and roles",
+        "importing the dashboards",
+        "starting the server",
+    )
+    timed = re.findall(r"^(.*?)(?: \(.*\))? \.\.\. \d+ s$", superset.printed, re.MULTILINE)
+    assert tuple(timed) == steps
 
 
 def test_secrets_are_kept(superset: Superset) -> None:

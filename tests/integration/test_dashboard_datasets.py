@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
 import pytest
 import yaml
 
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
 from tests.conftest import ROOT
-from tests.support import query
+from tests.support import configuration, environment, load, query, sync
 
 DATASETS = ROOT / "config" / "superset" / "assets" / "datasets" / "orchestra"
 
@@ -24,3 +31,90 @@ def test_a_dataset_has_the_columns_of_its_view(view: str, database_url: str) -> 
     columns = {row["column_name"] for row in query(database_url, sql)}
     assert {one["column_name"] for one in dataset["columns"] if "expression" not in one} == columns
     assert all(one["verbose_name"] for one in dataset["columns"])
+
+
+STOPPED = """
+    UPDATE orchestra.runs
+    SET start_time = start_time - interval '3 hours', end_time = end_time - interval '3 hours',
+        first_seen_at = first_seen_at - interval '3 hours', updated_at = updated_at - interval '3 hours';
+    UPDATE orchestra_etl.sweeps
+    SET started_at = started_at - interval '3 hours', completed_at = completed_at - interval '3 hours'
+"""
+"""As if nothing had looked at the API for three hours."""
+
+
+def _dataset(name: str) -> dict[str, Any]:
+    dataset: dict[str, Any] = yaml.safe_load((DATASETS / f"{name}.yaml").read_text())
+    return dataset
+
+
+def _load_open_runs(url: str, folder: Path) -> None:
+    history = History(runs_per_workflow=12, live=3, arrivals_per_minute=0)
+    with Simulator(history).in_thread() as simulator:
+        toml = configuration(*history.workflow_ids)
+        asyncio.run(sync(load(folder, toml, environment(url, simulator.base_url))))
+
+
+def test_runs_do_not_become_overdue_when_the_service_stops(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Three hours after the last sweep the open runs have the ages, and the same ones are overdue, as at its end."""
+    _load_open_runs(database_url, tmp_path)
+    sql = f"SELECT run_id, age_ms, overdue FROM ({_dataset('open_runs')['sql']}) AS shown ORDER BY run_id"
+    before = query(database_url, sql)
+    query(database_url, STOPPED)
+    after = query(database_url, sql)
+
+    assert len(before) >= 3
+    assert [one["run_id"] for one in after] == [one["run_id"] for one in before]
+    assert [one["overdue"] for one in after] == [one["overdue"] for one in before]
+    for one, other in zip(before, after, strict=True):
+        assert one["age_ms"] == pytest.approx(other["age_ms"], abs=1)
+    ages = query(database_url, "SELECT min(age_ms) AS youngest FROM orchestra.open_runs")
+    assert ages[0]["youngest"] > timedelta(hours=3).total_seconds() * 1000
+
+
+def test_one_workflow_that_is_not_swept_leaves_the_ages_of_others_alone(
+    database_url: str, tmp_path: Path
+) -> None:
+    """A workflow whose last sweep is days old keeps the runs of another, which is still read, as old as they are."""
+    _load_open_runs(database_url, tmp_path)
+    query(
+        database_url,
+        """UPDATE orchestra_etl.sweeps SET completed_at = completed_at - interval '2 days'
+           WHERE workflow_id = (SELECT min(workflow_id) FROM orchestra_etl.sweeps)""",
+    )
+    [behind] = query(database_url, "SELECT behind_seconds FROM orchestra.pipeline_health")
+    assert behind["behind_seconds"] > timedelta(days=1).total_seconds()
+    rows = query(
+        database_url,
+        f"""SELECT shown.age_ms, o.age_ms AS now_ms FROM ({_dataset("open_runs")["sql"]}) AS shown
+            JOIN orchestra.open_runs AS o USING (run_id)""",
+    )
+    for row in rows:
+        # What the test takes lies between the look and now.
+        assert 0 <= row["now_ms"] - row["age_ms"] < timedelta(hours=1).total_seconds() * 1000
+    assert any(row["age_ms"] > 0 for row in rows)
+
+
+def test_the_run_that_is_shown_first_has_ended(database_url: str, tmp_path: Path) -> None:
+    """While newer runs are open, the dashboard of runs begins with the newest one that has ended, which has steps."""
+    _load_open_runs(database_url, tmp_path)
+    dataset = _dataset("run_choice")
+    [order] = [one["expression"] for one in dataset["metrics"]]
+    rows = query(
+        database_url,
+        f"SELECT run_id FROM ({dataset['sql']}) AS shown GROUP BY run_id ORDER BY {order} DESC",
+    )
+    newest = query(
+        database_url,
+        "SELECT id, end_time FROM orchestra.runs ORDER BY start_time DESC NULLS FIRST",
+    )
+    assert newest[0]["end_time"] is None
+    ended = [run["id"] for run in newest if run["end_time"] is not None]
+    assert [row["run_id"] for row in rows][: len(ended)] == ended
+    assert len(rows) == len(newest)
+    steps = query(
+        database_url, "SELECT count(*) AS steps FROM orchestra.steps WHERE run_id = %s", ended[0]
+    )
+    assert steps[0]["steps"] > 0

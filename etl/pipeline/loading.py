@@ -26,6 +26,7 @@ from etl.ledger.lifecycle import (
 from etl.load.batch import RunWrite, Written
 from etl.load.upsert import write
 from etl.pipeline.reading import Reading
+from etl.pipeline.tracking_events import log_changes
 from etl.records import TERMINAL_STATES, DecodedSteps, Rejected
 from etl.refusals import is_database_error, sqlstate
 from etl.set_aside import MAX_BYTES, SetAside
@@ -245,6 +246,7 @@ class Loader:
             connection, [_settlement(reading, verdicts[reading.claim.run_id]) for reading in mine]
         )
         _count(report, mine, written)
+        log_changes(mine, verdicts)
         return report
 
     def _judge(self, reading: Reading, *, gone: bool) -> Verdict:

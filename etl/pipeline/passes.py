@@ -22,6 +22,7 @@ from etl.errors import (
     NotFound,
     RequestRefused,
 )
+from etl.exit_status import ExitStatus
 from etl.extract.client import OrchestraClient
 from etl.ledger import (
     claims,
@@ -98,7 +99,7 @@ class PassReport(msgspec.Struct):
             self.set_aside or self.load.set_aside or self.load.failing_anew or self.refused
         )
         if missed or statuses:
-            return 6
+            return ExitStatus.INCOMPLETE
         return 128 + self.interrupted if self.interrupted else 0
 
 

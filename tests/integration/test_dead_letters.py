@@ -183,7 +183,7 @@ def test_discard_settles_and_keeps_the_bytes(command: Command, database_url: str
     assert all(bytes(row["body"]) == BODY for row in rows)
     assert (
         command("dead-letters", "list").out
-        == "no open letters; 3 settled letters: --all shows them\n"
+        == "no open dead letters; 3 settled dead letters: --all shows them\n"
     )
     _letter(database_url, "run-4")
     assert command("dead-letters", "list").out.endswith("and 3 settled letters: --all shows them\n")

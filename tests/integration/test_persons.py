@@ -127,7 +127,7 @@ def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, ha
     forms = set(world.one("SELECT array_agg(DISTINCT organization_id) FROM orchestra.run_rollup"))
     query(world.url, "ANALYZE")
     if pruned is not None:
-        world.run("prune", "--runs-older-than", pruned)
+        world.run("prune", "--yes", "--runs-older-than", pruned)
     assert world.one(COUNTED) == 10
     found = world.command("erase", "--organization", NAME, "--json").json
     done = world.command("erase", "--organization", NAME, "--yes", "--json").json
@@ -208,7 +208,7 @@ def test_who_cannot_be_found_is_not_taken_for_absent(world: World, action: str, 
     world.run("sync")
     world.configure(key=OTHER_KEY)
     for arguments in (("--user", NAME), ("--user", NAME, "--yes")):
-        assert f"NOT SEARCHED: {says}" in " ".join(world.run("erase", *arguments, status=6).split())
+        assert f"NOT SEARCHED: {says}" in " ".join(world.run("erase", *arguments, status=9).split())
     hidden = world.command("erase", "--user", NAME, "--json").json["hidden"]
     assert sorted(hidden.values()) == [0, 0, 10]
     assert world.one("SELECT count(*) FROM orchestra.runs") == 10
@@ -221,7 +221,7 @@ def test_the_apis_own_mask_is_compared_with_the_name(world: World) -> None:
     """A name that the API's asterisks could stand for is reported; one that they cannot stand for is not."""
     world.name(world.runs[0], "a%_\\*****z")
     world.run("sync")
-    assert "1 run stored with asterisks" in world.run("erase", "--user", "a%_\\bcdez", status=6)
+    assert "1 run stored with asterisks" in world.run("erase", "--user", "a%_\\bcdez", status=9)
     for other in ("abc\\bcdez", "a%_\\bcde", NAME):
         world.run("erase", "--user", other)
 
@@ -236,9 +236,9 @@ def test_an_earlier_key_finds_its_hashes(world: World) -> None:
     world.configure(("$.user_id", "hash"), key=OTHER_KEY)
     world.name(world.history.add_runs(world.workflow, 1)[0], NAME)
     world.run("sync", status=6)  # the unlisted runs leave a gap
-    found = world.run("erase", "--user", NAME, status=6)
+    found = world.run("erase", "--user", NAME, status=9)
     assert "1 run found" in found
     assert "10 runs stored with a hash" in " ".join(found.split())
     world.configure(("$.user_id", "hash"))
-    assert "5 runs erased" in world.run("erase", "--user", NAME, "--yes", status=6)
+    assert "5 runs erased" in world.run("erase", "--user", NAME, "--yes", status=9)
     assert world.one("SELECT count(*) FROM orchestra.runs") == 6

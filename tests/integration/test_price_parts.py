@@ -206,9 +206,8 @@ def test_a_model_that_is_not_sold_by_the_token(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (("--output", "1"), "--input: is missing: give --input and --output, or with --part the price of what is not"
-                            " sold by the token"),
-        ((), "--input: is missing: give --input and --output, or with --part the price of what is not sold by the token"),
+        (("--output", "1"), "--input: is missing: give --input and --output, or --part for what is not sold by the token"),
+        ((), "--input: is missing: give --input and --output, or --part for what is not sold by the token"),
         (("--input", "1", "--output", "1", "--part", "input=2"), "--part: the price of input is given twice"),
         (("--part", "audio=-1"), "--part audio: must be greater than or equal to 0"),
         (("--part", "audio=x"), "--part audio: must be a valid decimal"),

@@ -500,7 +500,7 @@ def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -
     assert world.stored() == [("a", "a 1")]
     assert query(world.url, "SELECT * FROM orchestra_etl.dead_letters") == []
     world.configure(configuration("a", runs=("typo 2",)))
-    assert "names such runs" in world.command("untrack", "a", "typo 2").out
+    assert "names these runs" in world.command("untrack", "a", "typo 2").out
 
 
 @pytest.mark.parametrize(

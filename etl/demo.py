@@ -72,8 +72,8 @@ EXAMPLES = (
         "Success rate and typical duration by workflow",
         """SELECT workflow_name, count(*) AS runs,
        round(100 * avg((outcome = 'succeeded')::int)
-             FILTER (WHERE outcome IN ('succeeded', 'soft_failed', 'failed')), 1)
-             AS success_percent,
+             FILTER (WHERE outcome IN ('succeeded', 'soft_failed', 'failed')),
+             1) AS success_percent,
        round((percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) / 1000)
              ::numeric, 2) AS median_seconds
 FROM orchestra.run_summary
@@ -91,7 +91,8 @@ GROUP BY w.name, s.node_id ORDER BY p95_ms DESC LIMIT 5""",
     (
         "Tokens and cost of the models that took the most tokens",
         """SELECT provider, model, sum(calls) AS calls, sum(input_tokens) AS input,
-       sum(output_tokens) AS output, round(sum(cost), 4) || ' ' || currency AS cost
+       sum(output_tokens) AS output,
+       round(sum(cost), 4) || ' ' || currency AS cost
 FROM orchestra.model_usage GROUP BY provider, model, currency
 ORDER BY sum(total_tokens) DESC NULLS LAST LIMIT 10""",
     ),

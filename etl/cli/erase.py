@@ -62,6 +62,7 @@ def erase(
     from etl import app
     from etl.admin import erase as admin
     from etl.admin import removal
+    from etl.cli import resolve
 
     if sum(given is not None for given in (run or None, user, organization)) != 1:
         raise ConfigurationError("give exactly one of --run, --user and --organization")
@@ -73,6 +74,9 @@ def erase(
     settings = invocation(context).settings()
     rules = app.open_redaction(settings)
     with app.open_database(settings) as database:
+        notes = database.transaction(lambda c: resolve.whole_id_notes(c, selection.runs))
+        for note in notes:
+            typer.echo(note, err=True)
         if yes:
             found = admin.erase(database, selection, rules)
             asyncio.run(app.refresh_rollups(settings, database))

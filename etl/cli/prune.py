@@ -109,19 +109,16 @@ def _print_preview(found: Preview, *, as_json: bool) -> None:
     if found.runs is not None:
         typer.echo(f"runs to remove: {_aged(found.runs)}")
     if found.payloads is not None:
-        typer.echo(
-            f"payloads to remove: {_aged(found.payloads)}; {counted(found.dead_letters, 'dead letter')}"
-        )
+        typer.echo(f"payloads to remove: {_aged(found.payloads)}")
+        typer.echo(f"  and the bytes of {counted(found.dead_letters, 'dead letter')}")
     typer.echo("nothing was removed: --yes removes it for good")
 
 
 def _aged(aged: Aged) -> str:
     text = f"{counted(aged.runs, 'run')} with {counted(aged.steps, 'step')}"
-    return (
-        text
-        if not aged.runs
-        else f"{text}, ended from {instant(aged.oldest)} to {instant(aged.newest)}"
-    )
+    if not aged.runs:
+        return text
+    return f"{text}\n  ended from {instant(aged.oldest)} to {instant(aged.newest)}"
 
 
 def _print(done: Pruned, *, as_json: bool) -> None:
@@ -129,8 +126,9 @@ def _print(done: Pruned, *, as_json: bool) -> None:
         print_json({"pruned": True, **msgspec.structs.asdict(done)})
         return
     typer.echo(
-        f"{counted(done.runs, 'run')} with {counted(done.steps, 'step')} removed; payloads of "
-        f"{counted(done.runs_without_payloads, 'run')} and bytes of {counted(done.dead_letters, 'dead letter')} removed"
+        f"{counted(done.runs, 'run')} with {counted(done.steps, 'step')} removed; payloads of"
+        f" {counted(done.runs_without_payloads, 'run')}\nand bytes of"
+        f" {counted(done.dead_letters, 'dead letter')} removed"
     )
     if not done.complete:
         typer.echo("interrupted: repeat this to continue")

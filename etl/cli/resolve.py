@@ -46,6 +46,22 @@ def step(connection: Connection, typed: str) -> str:
     return found
 
 
+def whole_id_notes(connection: Connection, typed: Sequence[str]) -> list[str]:
+    """Return a line for each text that is no known run but the beginning of one.
+
+    For commands that take whole ids of runs.
+    """
+    notes = []
+    for one in typed:
+        found = lookup.runs(connection, one)
+        if found and found != [one]:
+            notes.append(
+                f"run {one[:80]!r} is not known: did you mean {plain(found[0], 80)}?"
+                " This takes whole ids."
+            )
+    return notes
+
+
 def stored_workflows(database: Database, typed: Sequence[str] | None) -> list[str] | None:
     """Return the ids of the stored workflows that are meant; None where none was named.
 

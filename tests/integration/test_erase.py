@@ -497,6 +497,8 @@ def test_the_command(
     assert (asked.status, asked.out.splitlines()[0]) == (0, "1 run found")
     assert "nothing was removed: --yes removes it" in asked.out
     assert world.stored(run_id) > 1
+    prefix = command("erase", "--run", run_id[:8], "--workflow", world.workflow)
+    assert (prefix.status, f"did you mean {run_id}?" in prefix.err) == (0, True)
     for arguments in (
         ("--user", "us*******er"),
         ("--run", "unknown"),

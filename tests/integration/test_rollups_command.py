@@ -122,7 +122,7 @@ def test_a_difference_is_told(command: Command, database_url: str) -> None:
     assert printed.out.count("run_rollup\n") == 10
     found = command("rollups", "verify", "--json")
     assert (found.status, [one["what"] for one in found.json["differences"]]) == (
-        6,
+        8,
         ["run_rollup"] * 10,
     )
     assert command("rollups", "refresh", "--all").status == 0

@@ -335,7 +335,7 @@ def test_what_is_known_is_not_more_than_the_list_shows_without_saying_so(
     assert "the list shows 12 runs, all that are known" in " ".join(command("status").out.split())
     _sweep(database_url, listed=10)
     words = " ".join(command("status").out.split())
-    assert "the list showed 10 runs when it was last walked whole; 12 are known now" in words
+    assert "the last walk of the whole list showed 10 runs; 12 are known now" in words
     assert "all that are known" not in words
 
 

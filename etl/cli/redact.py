@@ -121,7 +121,8 @@ def preview(
     rules = app.open_redaction(settings)
     with app.open_database(settings) as database:
         if workflow is None:
-            run = database.transaction(lambda c: resolve.run(c, run))
+            otherwise = "name its workflow with --workflow"
+            run = database.transaction(lambda c: resolve.run(c, run, otherwise=otherwise))
         known = workflow or database.transaction(lambda c: runs.workflow_of(c, run))
         if known is None:
             raise ConfigurationError(f"run {run[:80]!r} was removed a moment ago")

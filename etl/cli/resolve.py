@@ -17,8 +17,18 @@ from etl.ledger import lookup
 from etl.terminal import plain
 
 
-def run(connection: Connection, typed: str) -> str:
+def run(
+    connection: Connection,
+    typed: str,
+    *,
+    otherwise: str = "read it with `orchestra-etl track WORKFLOW RUN`",
+) -> str:
     """Return the id of the known run that is meant.
+
+    Args:
+        connection: in a transaction.
+        typed: what somebody typed.
+        otherwise: what to do about a run that is not known here.
 
     Raises:
         ConfigurationError: no run, or more than one, has this id or prefix.
@@ -27,7 +37,7 @@ def run(connection: Connection, typed: str) -> str:
     if found is None:
         raise ConfigurationError(
             f"run {typed[:80]!r} is not known: give its id or {lookup.SHORTEST_PREFIX} or more of"
-            " its first characters, or read it with `orchestra-etl track WORKFLOW RUN`"
+            f" its first characters, or {otherwise}"
         )
     return found
 

@@ -197,9 +197,9 @@ def test_a_hashed_user_is_found(world: World) -> None:
 @pytest.mark.parametrize(
     ("action", "says"),
     [
-        ("mask", "10 runs stored with asterisks that this name would fit"),
+        ("mask", "10 runs stored with asterisks that this name fits"),
         ("drop", "10 runs stored without the name, by a `drop` rule"),
-        ("hash", "10 runs stored with a hash that may be of another key than today's"),
+        ("hash", "10 runs stored with a hash that may be made with an earlier key"),
     ],
 )
 def test_who_cannot_be_found_is_not_taken_for_absent(world: World, action: str, says: str) -> None:

@@ -187,7 +187,7 @@ def test_every_part_is_set_by_command(
     missing = command("prices", "unset", "m", "--service-tier", "batch")
     assert (
         missing.err
-        == "orchestra-etl: no price of m for batch was set by command: see `prices list`\n"
+        == "orchestra-etl: `prices set` set no price of m for batch: see `prices list`\n"
     )
     assert (
         command("prices", "unset", "m", "--above", "200000").out

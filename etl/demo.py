@@ -11,7 +11,6 @@ import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,6 @@ from sqlalchemy import Connection, text
 
 from etl import app, database, logs, schema, settings, terminal
 from etl.admin import roles
-from etl.embedded.binaries import psql_command
 from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError
 from etl.service.daemon import Daemon, Schedule
@@ -43,6 +41,8 @@ _CHECKOUT = Path(__file__).parents[1] / "config" / "superset"
 """Where the dashboards lie in a checkout; an installed package has none."""
 KEY = "demo-key"
 RUNS_PER_WORKFLOW = 300
+COMMANDS = ("status", "runs list", "db psql")
+"""What the demo proposes to try on its data."""
 
 _BACKLOG = text("""
     SELECT (SELECT count(*) FROM orchestra_etl.sweeps WHERE watermark > 0) AS swept,
@@ -74,8 +74,8 @@ EXAMPLES = (
         "Success rate and typical duration by workflow",
         """SELECT workflow_name, count(*) AS runs,
        round(100 * avg((outcome = 'succeeded')::int)
-         FILTER (WHERE outcome IN ('succeeded', 'soft_failed', 'failed')), 1)
-         AS success_percent,
+             FILTER (WHERE outcome IN ('succeeded', 'soft_failed', 'failed')),
+             1) AS success_percent,
        round((percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) / 1000)
              ::numeric, 2) AS median_seconds
 FROM orchestra.run_summary
@@ -157,8 +157,7 @@ async def _demo(server: EmbeddedPostgres, *, exit_when_loaded: bool) -> int:
                 console.print(
                     f"the simulated API serves {len(history.workflow_ids)} workflows at {simulator.base_url}"
                 )
-                with tempfile.TemporaryDirectory(prefix="orchestra-etl-demo-") as folder:
-                    loaded = _settings(Path(folder), history, simulator.base_url, server.url)
+                loaded = _settings(server.home, history, simulator.base_url, server.url)
                 return await _run(loaded, server, stop, console, exit_when_loaded=exit_when_loaded)
         finally:
             await asyncio.to_thread(server.stop)
@@ -188,6 +187,7 @@ def _settings(folder: Path, history: History, base_url: str, url: str) -> settin
     names = {workflow["workflow_id"]: workflow["name"] for workflow in history.workflows()}
     lines = [
         "[api]",
+        f'base_url = "{base_url}"',
         "requests_per_second = 0",
         "[service]",
         "port = 0",
@@ -203,9 +203,7 @@ def _settings(folder: Path, history: History, base_url: str, url: str) -> settin
         ]
     config = folder / "etl.toml"
     config.write_text("\n".join(lines))
-    return settings.load(
-        config, {"ORCHESTRA_API_KEY": KEY, "ORCHESTRA_BASE_URL": base_url, "DATABASE_URL": url}
-    )
+    return settings.load(config, {"ORCHESTRA_API_KEY": KEY, "DATABASE_URL": url})
 
 
 async def _run(
@@ -237,7 +235,7 @@ async def _run(
                 # The service's own refresh may come only after the demo has ended.
                 await app.refresh_rollups(loaded, own, stop.is_set)
                 await _present(own, console, time.monotonic() - begun, jobs.client.requests_sent)
-                _invite(server.url, server.home, console, over=exit_when_loaded)
+                _invite(server.home, console, over=exit_when_loaded)
                 if not exit_when_loaded:
                     await _watch(own, stop, service, console)
                 return 0
@@ -293,25 +291,34 @@ async def _present(own: database.Database, console: Console, seconds: float, req
         console.print("\nsee this data as dashboards in a browser: run `make dashboards`")
 
 
-def _invite(url: str, home: Path, console: Console, *, over: bool) -> None:
-    """Say how to ask one's own questions: of the server that runs, or by starting it again."""
+def _invite(home: Path, console: Console, *, over: bool) -> None:
+    """Write a file that points every other command at the demo's data, and say how to use it."""
+    beside = Path(sys.executable).with_name("orchestra-etl")
+    is_found = shutil.which("orchestra-etl") is not None
+    variables = {
+        "ORCHESTRA_ETL_HOME": str(home),
+        "ORCHESTRA_ETL_CONFIG": str(home / "etl.toml"),
+        "DATABASE_URL": settings.EMBEDDED,
+        "ORCHESTRA_API_KEY": KEY,
+        # An empty variable counts as unset.
+        "DATABASE_URL_FILE": "",
+        "ORCHESTRA_API_KEY_FILE": "",
+        "ORCHESTRA_BASE_URL": "",
+    }
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    if not is_found and beside.exists():
+        lines.append(f'export PATH={shlex.quote(str(beside.parent))}:"$PATH"')
+        is_found = True
+    path = home / "env"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    program = "orchestra-etl" if is_found else f"{shlex.quote(sys.executable)} -m etl"
+    when = "until the next demo" if over else "in another terminal, while the demo runs"
+    console.print(f"\nuse any command on this data, {when}:\n", highlight=False)
+    for line in (f". {shlex.quote(str(path))}", *(f"{program} {one}" for one in COMMANDS)):
+        console.print(f"  {line}", markup=False, highlight=False)
     if over:
-        program = (
-            ["orchestra-etl"] if shutil.which("orchestra-etl") else [sys.executable, "-m", "etl"]
-        )
-        again = [
-            "env",
-            f"ORCHESTRA_ETL_HOME={home}",
-            "DATABASE_URL=embedded",
-            *program,
-            "db",
-            "psql",
-        ]
-        console.print(f"\nuntil the next demo, query it yourself:\n{shlex.join(again)}\n")
-    else:
-        console.print(
-            f"\nwhile the demo runs, query it yourself:\n{shlex.join(psql_command(url))}\n"
-        )
+        console.print("\nthe simulated API runs only as long as the demo, so `sync` has no server")
+    console.print()
 
 
 async def _watch(

@@ -9,11 +9,13 @@ from __future__ import annotations
 import copy
 from typing import ClassVar, Self
 
+from etl.exit_status import ExitStatus
+
 
 class EtlError(Exception):
     """The root. `exit_status` is what a command ends with when the error reaches it."""
 
-    exit_status: ClassVar[int] = 1
+    exit_status: ClassVar[int] = ExitStatus.UNEXPECTED
 
     def reworded(self, text: str) -> Self:
         """Return this error with another text; its other fields stay."""
@@ -25,13 +27,13 @@ class EtlError(Exception):
 class ConfigurationError(EtlError):
     """The user must change a setting or an argument."""
 
-    exit_status = 2
+    exit_status = ExitStatus.USAGE
 
 
 class DatabaseError(EtlError):
     """The database cannot be used as it is; nothing was written by the unit of work that failed."""
 
-    exit_status = 4
+    exit_status = ExitStatus.DATABASE
 
 
 class DatabaseUnavailable(DatabaseError):
@@ -49,7 +51,7 @@ class SchemaMismatch(DatabaseError):
 class ApiError(EtlError):
     """A request to the API failed for good; the retries are already spent."""
 
-    exit_status = 5
+    exit_status = ExitStatus.API
 
 
 class ApiUnavailable(ApiError):
@@ -59,13 +61,13 @@ class ApiUnavailable(ApiError):
 class KeyRefused(ApiError):
     """401: the key is missing, wrong or sent under the wrong header name. Nothing more is asked until that changes."""
 
-    exit_status = 3
+    exit_status = ExitStatus.KEY_REFUSED
 
 
 class WorkflowRefused(ApiError):
     """403: this key may not read this workflow; the other workflows go on."""
 
-    exit_status = 3
+    exit_status = ExitStatus.KEY_REFUSED
 
 
 class _Refused(ApiError):

@@ -1,4 +1,7 @@
-"""The command `orchestra-etl`: one module a command group. Results go to standard output, everything else to standard error."""
+"""The command `orchestra-etl`, one module per command group.
+
+Results go to standard output; logs, notes and errors go to standard error.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command and exit with its status; an error is one line."""
+    """Run the command and exit with its status."""
     from etl.cli.commands import run
 
     sys.exit(run(sys.argv[1:]))

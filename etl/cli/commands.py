@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from etl import terminal
 from etl.cli import (
@@ -32,17 +34,29 @@ from etl.cli import (
     track,
     workflows,
 )
-from etl.cli.context import Invocation
+from etl.cli.context import Invocation, print_json_error
 from etl.errors import ConfigurationError, ConnectionRefused, DatabaseUnavailable, EtlError
+from etl.exit_status import ExitStatus
 from etl.terminal import LONGEST_LINE, plain
+
+
+def _epilog() -> str:
+    """Return what follows the list of commands in `--help`."""
+    statuses = "\n".join(f"  {one.value:>3}  {one.meaning}" for one in ExitStatus)
+    return (
+        "Start with `orchestra-etl demo`. For your own server: `config init`, `config check`, `sync`."
+        "\n\n\b\nWith --json, an error is one line of JSON on standard error:"
+        '\n  {"error": "...", "exit_status": 2}'
+        f"\n\n\b\nExit status:\n{statuses}"
+    )
+
 
 app = typer.Typer(
     name="orchestra-etl",
     help="The durable run history of Orchestra AI workflows, in PostgreSQL.",
-    epilog="Start with `orchestra-etl demo`; then `orchestra-etl config init`, and `orchestra-etl config check`.",
+    epilog=_epilog(),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
 )
 
@@ -59,7 +73,8 @@ def _options(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="The configuration file; else ORCHESTRA_ETL_CONFIG, ./config/etl.toml, or the one of `config init --user`.",
+            help="The configuration file. Default: $ORCHESTRA_ETL_CONFIG, else config/etl.toml in"
+            " this folder, else the file that `config init --user` writes.",
             metavar="FILE",
         ),
     ] = None,
@@ -72,6 +87,9 @@ def _options(
 ) -> None:
     context.obj = Invocation(config)
 
+
+_COMPLETE = "_ORCHESTRA_ETL_COMPLETE"
+"""The variable by which a shell asks for completions."""
 
 for group in (
     jobs,
@@ -95,8 +113,26 @@ for group in (
     group.register(app)
 
 
+def _command() -> Any:
+    """Return the command with all its groups; arguments are shown by their names, not by types."""
+
+    def name_only(command: Any) -> None:
+        for parameter in command.params:
+            if parameter.param_type_name == "argument":
+                parameter.display_type_rich = lambda ctx: None
+        for inner in getattr(command, "commands", {}).values():
+            name_only(inner)
+
+    made = get_command(app)
+    name_only(made)
+    return made
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit status."""
+    if _COMPLETE in os.environ:
+        # A shell asks for completions. They are texts of our own, and fish needs their tabs.
+        return _run(arguments)
     try:
         with terminal.guarded():
             return _run(arguments)
@@ -107,6 +143,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    def say(line: str, status: int) -> int:
+        if as_json:
+            print_json_error(plain(line, LONGEST_LINE), status)
+        else:
+            sys.stderr.write(f"orchestra-etl: {plain(line, LONGEST_LINE)}\n")
+        return status
+
+    as_json = "--json" in itertools.takewhile(lambda one: one != "--", arguments)
     try:
         for number, argument in enumerate(arguments, 1):
             if not argument.isascii() and any("\ud800" <= one <= "\udfff" for one in argument):
@@ -114,11 +158,11 @@ def _run(arguments: Sequence[str]) -> int:
                     f"argument {number} ({argument[:80]!a}) is not text in this system's encoding"
                     f" ({sys.getfilesystemencoding()})"
                 )
-        result = app(list(arguments), prog_name="orchestra-etl", standalone_mode=False)
+        result = _command()(list(arguments), prog_name="orchestra-etl", standalone_mode=False)
     except (ConnectionRefused, DatabaseUnavailable) as error:
-        return _say(f"{error}{_libpq_variables(str(error))}", error.exit_status)
+        return say(f"{error}{_libpq_variables(str(error))}", error.exit_status)
     except EtlError as error:
-        return _say(str(error), error.exit_status)
+        return say(str(error), error.exit_status)
     except typer.Exit as error:
         return error.exit_code
     except typer.TyperException as error:
@@ -127,20 +171,22 @@ def _run(arguments: Sequence[str]) -> int:
         if "\n" in message:
             # A group without a command: the text is its help.
             sys.stderr.write(f"{message}\n")
-            return 2
-        return _say(f"{message} (see `--help`)", 2)
+            return ExitStatus.USAGE
+        return say(f"{message.rstrip('.')} (see `--help`)", ExitStatus.USAGE)
     except (typer.Abort, KeyboardInterrupt):
-        return 130
+        return ExitStatus.INTERRUPTED
     except BrokenPipeError:
         raise
     except Exception as error:
-        return _unexpected(error)
+        return _unexpected(error, say)
     return int(result or 0)
 
 
 def _libpq_variables(line: str) -> str:
-    """The variables that libpq reads beside the URL: one that is wrong keeps a right URL from working. None where the line
-    itself names one."""
+    """Return a note on the variables that libpq reads beside the URL.
+
+    A wrong one keeps a right URL from working. Empty where the line names one already.
+    """
     found = [
         name
         for name in sorted(os.environ)
@@ -148,23 +194,18 @@ def _libpq_variables(line: str) -> str:
     ]
     if not found or any(re.search(rf"\b{name}\b", line) for name in found):
         return ""
-    return f"; libpq also follows {', '.join(found)} of the environment"
+    return f"; libpq also reads {', '.join(found)} from the environment"
 
 
-def _unexpected(error: Exception) -> int:
+def _unexpected(error: Exception, say: Callable[[str, int], int]) -> int:
     from etl import logs
 
     advice = (
         "; ORCHESTRA_ETL_LOGS__LEVEL=debug shows where"
         if logs.is_configured()
-        else " before the settings were read: check them and the arguments"
+        else " before the settings were read: check the settings and the arguments"
     )
     # Not its text: it may quote a row or a secret.
-    status = _say(f"unexpected {type(error).__name__}{advice}", 1)
+    status = say(f"unexpected {type(error).__name__}{advice}", ExitStatus.UNEXPECTED)
     logs.log_traceback(error)
-    return status
-
-
-def _say(line: str, status: int) -> int:
-    sys.stderr.write(f"orchestra-etl: {plain(line, LONGEST_LINE)}\n")
     return status

@@ -1,4 +1,4 @@
-"""`config`: what is set, and whether it works."""
+"""`config`: the configuration, and whether it works."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from etl.cli.context import AsJson, console, invocation, print_json
+from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import counted, fields
 from etl.errors import ApiError, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
 from etl.terminal import plain
@@ -29,7 +29,7 @@ _CONFIRMING = (_LISTED, _READ)
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What became of one trial."""
+    """The result of one check."""
 
     subject: str
     ok: bool
@@ -40,9 +40,9 @@ class Finding(msgspec.Struct, frozen=True):
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        name="config", help="What is set, and whether it works.", no_args_is_help=True
+        name="config", help="Write, check and show the configuration.", no_args_is_help=True
     )
-    group.command("init")(init)
+    group.command("init", epilog=examples("config init", "--config my.toml config init"))(init)
     group.command("check")(check)
     group.command("show")(show)
     group.command("schema")(schema)
@@ -54,59 +54,68 @@ def init(
     user: Annotated[
         bool,
         typer.Option(
-            "--user", help="In your own configuration folder: for every folder that has no file."
+            "--user", help="Write to your configuration folder, for all folders without a file."
         ),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a configuration file that explains every setting; one that is there is never overwritten.
+    """Write a configuration file that explains every setting.
 
-    Without --user it is the file that --config or ORCHESTRA_ETL_CONFIG names, else config/etl.toml
-    in this folder. Its JSON Schema, for editors, is written beside it as etl.schema.json.
+    An existing file is never overwritten. Without --user, it writes the file of --config or
+    ORCHESTRA_ETL_CONFIG, else config/etl.toml in this folder. Its JSON Schema, for editors, is
+    written beside it as etl.schema.json.
     """
     from etl.settings import sources
 
     named = sources.named_file(invocation(context).config, os.environ)
     if user and named is not None:
         raise ConfigurationError(
-            f"{named} is named already (--config, ORCHESTRA_ETL_CONFIG): leave --user out"
+            f"--config or ORCHESTRA_ETL_CONFIG names {named} already: omit --user"
         )
     path = sources.user_file() if user else named or sources.WORKING_FOLDER
     if path is None:
         raise ConfigurationError("this user has no home folder: name a file with --config")
     if path.exists():
-        raise ConfigurationError(f"{path} is there already, and is left as it is")
+        raise ConfigurationError(f"{path} exists already, and is not changed")
     before = sources.config_file(None, os.environ)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Never over one that somebody has made meanwhile.
+        # Never overwrite a file that was created in the meantime.
         with path.open("x", encoding="utf-8") as file:
             file.write(sources.template())
         schema_file = path.with_name(sources.SCHEMA_FILE)
         schema_file.write_text(sources.json_schema(), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
-            f"{path} cannot be written ({error.strerror}): name another file with --config"
+            f"cannot write {path} ({error.strerror}): name another file with --config"
             + ("" if user else ", or give --user")
         ) from None
+    note = _other_file(path, before, sources.config_file(None, os.environ))
+    if as_json:
+        print_json({"config_file": str(path), "note": note})
+        return
     typer.echo(
-        f"{path} is written: add your workflows to it (`orchestra-etl workflows` prints the lines)"
+        f"wrote {path}: add your workflows to it (`orchestra-etl workflows` prints the lines)"
     )
-    if note := _other_file(path, before, sources.config_file(None, os.environ)):
+    if note:
         typer.echo(note)
 
 
 def _other_file(written: Path, before: Path | None, used: Path | None) -> str | None:
-    """Which file holds from now on, where that is not plain: another one comes first, or was in use until now."""
+    """Return which file is used from now on, if another one wins or was used until now."""
     if used != written:
         other = "the built-in defaults" if used is None else str(used)
         return f"Without `--config {written}`, commands in this folder still use {other}."
     if before is not None and before != written:
-        return f"Commands in this folder use {written} from now on, and no longer {before}."
+        return f"Commands in this folder now use {written}, and no longer {before}."
     return None
 
 
 def show(context: typer.Context, as_json: AsJson = False) -> None:
-    """The settings in force, from the file and the environment; secrets are masked."""
+    """Show the settings from the file and the environment.
+
+    Secrets are masked.
+    """
     settings = invocation(context).settings()
     if as_json:
         print_json(
@@ -127,10 +136,10 @@ def schema() -> None:
 
 
 def check(context: typer.Context, as_json: AsJson = False) -> int:
-    """Try the settings, the API (each workflow with one request) and the database; changes nothing.
+    """Try the settings, the API and the database.
 
-    Exit status: that of the first problem (2 settings, 3 the API refuses the key, 4 the database, 5
-    the API).
+    Sends one request per workflow, and changes nothing. The exit status is that of the first
+    problem.
     """
     settings = invocation(context).settings()
     findings = [
@@ -187,7 +196,7 @@ def _settings_finding(settings: Settings) -> Finding:
 
 
 def _old_prices() -> list[Finding]:
-    """A hint where the published prices are old; nothing is fetched, so only a newer package brings newer ones."""
+    """Return a hint if the published prices are old: only a newer package brings newer ones."""
     from etl.analytics.default_prices import publication
 
     published = publication(datetime.now(UTC).date())
@@ -214,8 +223,8 @@ async def _try_api(settings: Settings) -> list[Finding]:
                 first = Finding(
                     "API",
                     False,
-                    f"{settings.api.base_url}: lists no workflows, and nothing else confirms that this is the API: compare "
-                    "`api.base_url` with your server's documentation",
+                    f"{settings.api.base_url}: lists no workflows, and nothing else shows that this is"
+                    " the API: compare `api.base_url` with your server's documentation",
                     ApiError.exit_status,
                 )
             return [first, *found]
@@ -229,7 +238,7 @@ def _reader(client: OrchestraClient, workflow: WorkflowSettings) -> Callable[[],
             _expect_list(await client.run_page(workflow.id, offset=0, limit=1))
             return _LISTED
         if not workflow.runs:
-            return "not tried: its runs are not listed (discover = false), and none is named"
+            return "not tried: discover = false, and `runs` names no run"
         _expect_list(await client.steps(workflow.id, workflow.runs[0]))
         return _READ
 
@@ -246,7 +255,7 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
     except (NotFound, RequestRefused) as error:
         if settings.api.all_workflows or not settings.workflows:
             raise error.reworded(
-                f"{error}; without a list of workflows, configure them by their ids"
+                f"{error}; if the server does not list workflows, configure them by their ids"
             ) from None
         return f"{settings.api.base_url} {_UNLISTED}"
     _expect_list(answer)
@@ -254,12 +263,17 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
 
 
 def _expect_list(answer: ApiResponse) -> None:
-    """Raises ApiError where the answer is none of the API's: any web server answers 200 to something."""
+    """Check that the response is one of the API: any web server may return status 200.
+
+    Raises:
+        ApiError: it is not a JSON array.
+    """
     try:
         msgspec.json.decode(answer.body, type=list[msgspec.Raw] | None)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ApiError(
-            "the answer is no JSON array: is this the API? Compare `api.base_url` with your server's documentation"
+            "the response is not a JSON array: compare `api.base_url` with your server's"
+            " documentation"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""What commands share: the settings named on the command line, kinds of arguments, and how results are printed."""
+"""What commands share: settings, kinds of arguments, and how results are printed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import msgspec
 import typer
@@ -22,20 +22,48 @@ if TYPE_CHECKING:
     from etl.database import Database
     from etl.settings import Settings
 
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")
-]
+LARGEST_NUMBER = 2**63 - 1
+"""What a `bigint` of PostgreSQL holds."""
+
+
+def numbered(value: Any) -> Any:
+    """Return the numbers of rows as they are.
+
+    Raises:
+        typer.BadParameter: one cannot be the number of a row.
+    """
+    for one in value if isinstance(value, list) else [value]:
+        if one is not None and not 1 <= one <= LARGEST_NUMBER:
+            raise typer.BadParameter(f"{one} is not a number that `list` shows")
+    return value
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON.")]
 WorkflowIds = Annotated[
     list[str] | None,
     typer.Option(
-        "--workflow", "-w", help="Only this workflow; may be given several times.", callback=no_json
+        "--workflow",
+        "-w",
+        metavar="WORKFLOW",
+        help="Only this workflow: its id, a unique prefix of it, or its name. Repeatable.",
+        callback=no_json,
     ),
 ]
 
 Numbers = Annotated[
     list[int] | None,
-    typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="Numbers, as `list` shows them."),
+    typer.Argument(metavar="NUMBER", help="Numbers, as `list` shows them.", callback=numbered),
 ]
+RunId = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="The run's id, or a unique prefix of it.", callback=no_json),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Remove it. Without this, only report it.")]
+
+
+def examples(*lines: str) -> str:
+    """Return example command lines for the end of a command's help; they are not wrapped."""
+    return "\b\nExamples:\n" + "\n".join(f"  orchestra-etl {line}" for line in lines)
 
 
 class Invocation:
@@ -46,7 +74,7 @@ class Invocation:
         """The file named on the command line."""
 
     def settings(self) -> Settings:
-        """Load the settings and set up the logs by them.
+        """Load the settings, and set up logging as they say.
 
         Raises:
             ConfigurationError: a setting is wrong.
@@ -59,10 +87,10 @@ class Invocation:
 
     @contextmanager
     def database(self) -> Iterator[Database]:
-        """The configured database with the right schema, for commands that need nothing else.
+        """Open the configured database with the right schema until the block ends.
 
         Raises:
-            DatabaseError: it cannot be used.
+            DatabaseError: the database cannot be used.
         """
         from etl import app
 
@@ -70,24 +98,8 @@ class Invocation:
             yield database
 
 
-def check_stored(database: Database, workflows: Sequence[str] | None) -> None:
-    """Make sure that something is stored of each of these workflows.
-
-    Raises:
-        ConfigurationError: of one of them nothing is.
-    """
-    from etl.admin import redaction
-
-    if not workflows:
-        return
-    if unknown := set(workflows).difference(database.transaction(redaction.known_workflows)):
-        raise ConfigurationError(
-            f"nothing is stored of workflow {min(unknown)[:80]!r}: see `orchestra-etl status`"
-        )
-
-
 def invocation(context: typer.Context) -> Invocation:
-    """The call that this command belongs to."""
+    """Return the call that this command belongs to."""
     found = context.find_object(Invocation)
     if found is None:
         raise RuntimeError("the command was not called through etl.cli")
@@ -95,16 +107,27 @@ def invocation(context: typer.Context) -> Invocation:
 
 
 def console() -> Console:
-    """Where people read results: standard output."""
+    """Return a console on standard output, where people read results."""
     return terminal.console(soft_wrap=not sys.stdout.isatty())
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON; records by their fields, times in ISO 8601."""
+    """Print a value as JSON: records by their fields, times in ISO 8601."""
     text = terminal.safe_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-    # What the stream cannot write must still be JSON.
-    unicode = terminal.is_unicode(terminal.unguarded(sys.stdout).encoding)
-    sys.stdout.write((text if unicode else terminal.ascii_json(text)) + "\n")
+    sys.stdout.write(_in_characters_of(text, sys.stdout) + "\n")
+
+
+def print_json_error(message: str, exit_status: int) -> None:
+    """Print an error as one line of JSON on standard error; standard output stays empty."""
+    error = {"error": message, "exit_status": exit_status}
+    text = terminal.safe_json(msgspec.json.encode(error).decode())
+    sys.stderr.write(_in_characters_of(text, sys.stderr) + "\n")
+
+
+def _in_characters_of(text: str, stream: TextIO) -> str:
+    """Return JSON that means the same; what the stream cannot write must still be JSON."""
+    is_unicode = terminal.is_unicode(terminal.unguarded(stream).encoding)
+    return text if is_unicode else terminal.ascii_json(text)
 
 
 def chosen(
@@ -114,13 +137,13 @@ def chosen(
     unknown: Callable[[Connection, Sequence[int]], list[int]],
     noun: str,
 ) -> list[int] | None:
-    """The numbers given, all of which must exist; None for `--all`.
+    """Return the numbers given, all of which must exist; None for `--all`.
 
     Raises:
-        ConfigurationError: neither or both were given, or a number does not exist; nothing is done then.
+        ConfigurationError: neither or both were given, or a number does not exist.
     """
     if bool(numbers) == everything:
-        raise ConfigurationError(f"name each {noun} by its number, or give --all for all of them")
+        raise ConfigurationError(f"give the number of each {noun}, or --all for all of them")
     if not numbers:
         return None
     if missing := unknown(connection, numbers):

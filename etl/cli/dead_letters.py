@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.cli.context import AsJson, Numbers, WorkflowIds, chosen, console, invocation, print_json
+from etl.cli.context import (
+    AsJson,
+    Numbers,
+    WorkflowIds,
+    chosen,
+    console,
+    examples,
+    invocation,
+    numbered,
+    print_json,
+)
 from etl.cli.display import counted, fields, instant, listing
 from etl.errors import ConfigurationError
 from etl.terminal import plain
@@ -16,7 +26,8 @@ if TYPE_CHECKING:
     from etl.reports.dead_letters import StoredDeadLetter
 
 Number = Annotated[
-    int, typer.Argument(min=1, max=2**63 - 1, metavar="ID", help="The letter's number.")
+    int,
+    typer.Argument(metavar="NUMBER", help="The dead letter's number.", callback=numbered),
 ]
 
 
@@ -24,12 +35,14 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
         name="dead-letters",
-        help="What could not be loaded, kept with its bytes.",
+        help="Inspect, retry and discard what could not be loaded.",
         no_args_is_help=True,
     )
     group.command("list")(list_letters)
     group.command("show")(show)
-    group.command("retry")(retry)
+    group.command("retry", epilog=examples("dead-letters retry 17", "dead-letters retry --all"))(
+        retry
+    )
     group.command("discard")(discard)
     app.add_typer(group)
 
@@ -37,13 +50,15 @@ def register(app: typer.Typer) -> None:
 def list_letters(
     context: typer.Context,
     workflow: WorkflowIds = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also those that are settled.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also list settled ones.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The open letters, oldest first."""
+    """List open dead letters, oldest first."""
+    from etl.cli import resolve
     from etl.reports import dead_letters
 
     with invocation(context).database() as database:
+        workflow = resolve.stored_workflows(database, workflow)
         found = database.transaction(
             lambda c: dead_letters.find(c, workflows=workflow, resolved=everything)
         )
@@ -52,12 +67,14 @@ def list_letters(
             if everything
             else database.transaction(lambda c: dead_letters.count_settled(c, workflows=workflow))
         )
-    more = f"{counted(settled, 'settled letter')}: --all shows {'it' if settled == 1 else 'them'}"
+    more = (
+        f"{counted(settled, 'settled dead letter')}: --all shows {'it' if settled == 1 else 'them'}"
+    )
     if as_json:
         print_json(found)
         return
     if not found:
-        typer.echo(f"no open letters; {more}" if settled else "nothing is set aside")
+        typer.echo(f"no open dead letters; {more}" if settled else "no dead letters")
         return
     listing(
         console(),
@@ -88,29 +105,28 @@ def show(
     body: Annotated[
         bool,
         typer.Option(
-            "--body", help="Write the exact bytes and nothing else; a terminal gets them readable."
+            "--body",
+            help="Write only the exact bytes. On a terminal, unreadable bytes are escaped.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """One letter: whose it is and why it was set aside."""
+    """Show one dead letter, and why it was set aside."""
     from etl.ledger import dead_letters
     from etl.reports.dead_letters import get
 
     if body and as_json:
-        raise ConfigurationError(
-            "--body writes the bytes and nothing else: give it or --json, not both"
-        )
+        raise ConfigurationError("--body writes only bytes: give --body or --json, not both")
     with invocation(context).database() as database:
         letter = database.transaction(lambda c: get(c, number))
         content = database.transaction(lambda c: dead_letters.body(c, number)) if body else None
     if letter is None:
         raise ConfigurationError(
-            f"there is no dead letter {number}: see `orchestra-etl dead-letters list --all`"
+            f"dead letter {number} does not exist: see `orchestra-etl dead-letters list --all`"
         )
     if content is not None:
         if sys.stdout.isatty():
-            # Somebody looks at it; a program or a file gets the bytes.
+            # A person reads this; a program or a file gets the exact bytes.
             typer.echo(content.decode("utf-8", "backslashreplace"))
             return
         sys.stdout.buffer.write(content)
@@ -148,10 +164,14 @@ def show(
 def retry(
     context: typer.Context,
     numbers: Numbers = None,
-    everything: Annotated[bool, typer.Option("--all", help="All open letters.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All open dead letters.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Have the runs of these letters read again; a letter is settled when its run was read without the trouble."""
+    """Read the runs of dead letters again.
+
+    The service or the next `sync` reads them. A dead letter is settled when its run is read without
+    the problem.
+    """
     from etl.ledger import dead_letters
 
     with invocation(context).database() as database:
@@ -166,29 +186,30 @@ def retry(
     typer.echo(f"{counted(done.runs, 'run')} will be read again by `serve`, or the next `sync`")
     if done.conflicts:
         typer.echo(
-            f"{counted(done.conflicts, 'run')} not: other workflows have runs of these ids, which keep them"
+            f"{counted(done.conflicts, 'run')} will not: other workflows have runs with these ids"
         )
     if done.removed:
-        typer.echo(
-            f"{counted(done.removed, 'letter')} of runs that are erased or pruned; they stay so"
-        )
+        typer.echo(f"{counted(done.removed, 'dead letter')} skipped: the runs are erased or pruned")
     if done.without_run:
         which = ", ".join(map(str, done.without_run[:10])) + (
             ", …" if len(done.without_run) > 10 else ""
         )
         typer.echo(
-            f"of no run, but of the run list: {which}; there the next sweep sees the row again by itself; "
-            "`discard` them once you have looked at them"
+            f"skipped, because they belong to the run list and not to a run: {which}; the next sweep"
+            " reads the list again; `discard` them when you have seen them"
         )
 
 
 def discard(
     context: typer.Context,
     numbers: Numbers = None,
-    everything: Annotated[bool, typer.Option("--all", help="All open letters.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All open dead letters.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Settle letters without loading what they hold; they do not open again by themselves, and their bytes are kept."""
+    """Settle dead letters without loading them.
+
+    Their bytes are kept.
+    """
     from etl.ledger import dead_letters
 
     with invocation(context).database() as database:

@@ -1,4 +1,4 @@
-"""`demo`: the whole product on this machine, in one command."""
+"""`demo`: everything on this machine, on simulated data."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    exit: Annotated[
-        bool, typer.Option("--exit", help="End by itself when the backlog is loaded.")
-    ] = False,
+    exit: Annotated[bool, typer.Option("--exit", help="Exit once the backlog is loaded.")] = False,
 ) -> int:
-    """Show it working: an embedded PostgreSQL, a simulated API and the service, with a live summary.
+    """Run everything on this machine, on simulated data.
 
-    Uses nothing but this machine, whatever the environment says; each demo begins with an empty
-    database of its own.
+    Starts an embedded PostgreSQL, a simulated API and the service, and shows a live summary until
+    Ctrl-C. It ignores your settings and starts with an empty database of its own. It prints the
+    line that points every other command at its data.
     """
     from etl.demo import demo as run
 

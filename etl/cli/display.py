@@ -1,4 +1,4 @@
-"""How values look to people."""
+"""Formats values for people."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ STYLES = {
 
 
 def styled(text: str, style: str | None = None) -> Text:
-    """Text for a table or a line, in which brackets are no markup."""
+    """Return text for a table or a line, in which brackets are not markup."""
     from rich.text import Text
 
     return Text(text, style or "")
 
 
 def state(word: str) -> Text:
-    """A state or a verdict in its colour."""
+    """Return a state or a verdict in its colour."""
     return styled(word, STYLES.get(word))
 
 
 def instant(time: datetime | None) -> str:
-    """A time in UTC, to the second."""
+    """Return a time in UTC, to the second."""
     return "-" if time is None else f"{time:%Y-%m-%d %H:%M:%SZ}"
 
 
 def span(seconds: float | None) -> str:
-    """A duration in its two largest units: `12 s`, `3 m 04 s`, `2 h 05 m`, `3 d 04 h`."""
+    """Return a duration (seconds) in two units: `12 s`, `3 m 04 s`, `2 h 05 m`, `3 d 04 h`."""
     if seconds is None:
         return "-"
     if seconds < 0:
@@ -63,7 +63,7 @@ def span(seconds: float | None) -> str:
 
 
 def duration(milliseconds: float | None) -> str:
-    """A duration to the millisecond below a minute, else as `span`."""
+    """Return a duration, below a minute to the millisecond, else as `span`."""
     if milliseconds is None:
         return "-"
     return (
@@ -72,12 +72,12 @@ def duration(milliseconds: float | None) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 run`, `10,332 runs`."""
+    """Return a number with its noun: `1 run`, `10,332 runs`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def amount(number: Decimal) -> str:
-    """All digits, without zeros at the end."""
+    """Return all digits of a number, without trailing zeros."""
     text = f"{number:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
@@ -89,10 +89,15 @@ def listing(
     *,
     numbers: Sequence[str] = (),
 ) -> None:
-    """Print entries of one line of cells and indented texts below it; columns named in `numbers` are set flush right.
+    """Print entries, each as a line of cells with indented texts below it.
 
-    Two lines an entry, because ids of 36 characters leave a terminal of 80 columns no room for more
-    cells.
+    Ids of 36 characters leave no room for more cells in 80 columns.
+
+    Args:
+        out: where to print.
+        headings: one per cell.
+        rows: the cells and the texts of each entry.
+        numbers: headings of the columns that are aligned right.
     """
     entries = [
         (
@@ -124,7 +129,7 @@ def listing(
 
 
 def fields(out: Console, rows: Iterable[tuple[str, str | Text]], *, indent: int = 0) -> None:
-    """Print names and values, a pair a line; long values go on below themselves."""
+    """Print names and values, one pair per line; long values are wrapped below themselves."""
     pairs = [
         (" " * indent + _line(name), styled(_line(value)) if isinstance(value, str) else value)
         for name, value in rows
@@ -139,5 +144,5 @@ def fields(out: Console, rows: Iterable[tuple[str, str | Text]], *, indent: int 
 
 
 def _line(text: str) -> str:
-    """What stands in a table is a line, and what is measured is what will be shown."""
+    """Return the text as one line, made visible, so that its width is the width shown."""
     return visible(" ".join(text.splitlines()))

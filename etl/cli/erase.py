@@ -6,29 +6,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.cli.context import AsJson, console, invocation, print_json
+from etl.cli.context import AsJson, Yes, console, examples, invocation, print_json
 from etl.cli.display import counted, fields
 from etl.cli.ids import no_json
 from etl.errors import ConfigurationError
+from etl.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from etl.admin.erase import EraseReport
 
 
-INCOMPLETE = 6
-"""Exit status: finished, but something may have been missed."""
-
-
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(erase)
+    app.command(
+        epilog=examples("erase --user jane@example.com", "erase --user jane@example.com --yes")
+    )(erase)
 
 
 def erase(
     context: typer.Context,
     run: Annotated[
         list[str] | None,
-        typer.Option(help="This run; may be given several times.", metavar="ID", callback=no_json),
+        typer.Option(help="This run, by its whole id. Repeatable.", metavar="ID", callback=no_json),
     ] = None,
     user: Annotated[
         str | None,
@@ -36,30 +35,32 @@ def erase(
     ] = None,
     organization: Annotated[
         str | None,
-        typer.Option(help="All runs of this organisation.", metavar="ID", callback=no_json),
+        typer.Option(help="All runs of this organization.", metavar="ID", callback=no_json),
     ] = None,
     workflow: Annotated[
         str | None,
         typer.Option(
             "--workflow",
             "-w",
-            help="Only runs of this workflow; of an unknown --run, the workflow it is of.",
+            metavar="ID",
+            help="Only runs of this workflow. With --run: the run's workflow, if the run is not in"
+            " the database.",
             callback=no_json,
         ),
     ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Remove it; without this, only say what would be removed.")
-    ] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> int:
-    """Remove runs with all that is stored of them; they stay away, whatever lists them or asks for them.
+    """Remove runs and everything stored of them, on request.
 
-    Only the ids of the runs are kept, as tombstones. Runs that start later are stored as before.
-    Backups are not reached. Exit status 6: done, but nobody can tell whose some of the stored runs
-    are, because rules or the API hide it.
+    Reports what would be removed; --yes removes it, and that cannot be undone. Only the ids of the
+    runs are kept, so that no list, backfill or retry brings them back. All ids must be whole. Runs
+    that start later are stored as before. Backups are not changed. Exit status 9: some stored runs
+    could not be searched, because redaction rules or the API hide their user.
     """
     from etl import app
     from etl.admin import erase as admin
+    from etl.cli import resolve
 
     if sum(given is not None for given in (run or None, user, organization)) != 1:
         raise ConfigurationError("give exactly one of --run, --user and --organization")
@@ -71,6 +72,9 @@ def erase(
     settings = invocation(context).settings()
     rules = app.open_redaction(settings)
     with app.open_database(settings) as database:
+        notes = database.transaction(lambda c: resolve.whole_id_notes(c, selection.runs))
+        for note in notes:
+            typer.echo(note, err=True)
         if yes:
             found = admin.erase(database, selection, rules)
             app.resolve_prices(settings, database)
@@ -81,7 +85,7 @@ def erase(
         print_json({"erased": yes, **counts, "hidden": found.hidden})
     else:
         _print(found, erased=yes)
-    return INCOMPLETE if found.hidden.any else 0
+    return ExitStatus.NOT_SEARCHED if found.hidden.any else ExitStatus.DONE
 
 
 def _print(found: EraseReport, *, erased: bool) -> None:
@@ -93,22 +97,20 @@ def _print(found: EraseReport, *, erased: bool) -> None:
     )
     if found.not_read:
         typer.echo(
-            f"{counted(found.not_read, 'run')} in this scope {'has' if found.not_read == 1 else 'have'} not been read yet, so "
-            "nobody knows whose they are: repeat this after the next sync"
+            f"{counted(found.not_read, 'run')} in this scope {'has' if found.not_read == 1 else 'have'}"
+            " not been read yet, so their user is not known: repeat this after the next sync"
         )
     for runs, why in (
-        (found.hidden.masked, "stored with asterisks that this name would fit"),
+        (found.hidden.masked, "stored with asterisks that this name fits"),
         (found.hidden.dropped, "stored without the name, by a `drop` rule"),
         (
             found.hidden.hashed,
-            "stored with a hash that may be of another key than today's: repeat this with that key",
+            "stored with a hash that may be made with an earlier key: repeat this with that key",
         ),
     ):
         if runs:
             typer.echo(f"NOT SEARCHED: {counted(runs, 'run')} {why}")
     if found.hidden.masked or found.hidden.dropped:
-        typer.echo(
-            "nobody can tell from the database whose they are: name them by their ids with --run"
-        )
+        typer.echo("the database does not say whose they are: give their ids with --run")
     if not erased:
-        typer.echo("nothing was removed: repeat with --yes to remove it for good")
+        typer.echo("nothing was removed: --yes removes it for good")

@@ -14,7 +14,7 @@ from etl.terminal import plain
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        name="gaps", help="Times in which runs may have been missed.", no_args_is_help=True
+        name="gaps", help="List and acknowledge times with missing runs.", no_args_is_help=True
     )
     group.command("list")(list_gaps)
     group.command("ack")(acknowledge)
@@ -24,15 +24,18 @@ def register(app: typer.Typer) -> None:
 def list_gaps(
     context: typer.Context,
     workflow: WorkflowIds = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Also those somebody took note of.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also list acknowledged gaps.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The gaps nobody has taken note of yet, oldest first."""
+    """List gaps that are not acknowledged, oldest first.
+
+    In a gap runs may have appeared and disappeared between two sweeps.
+    """
+    from etl.cli import resolve
     from etl.ledger import gaps
 
     with invocation(context).database() as database:
+        workflow = resolve.stored_workflows(database, workflow)
         every = database.transaction(lambda c: gaps.find(c, workflows=workflow))
     found = [gap for gap in every if everything or gap.acknowledged_at is None]
     if as_json:
@@ -67,10 +70,13 @@ def list_gaps(
 def acknowledge(
     context: typer.Context,
     numbers: Numbers = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All gaps.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take note of gaps: `status` warns of them no longer, and still says that they are there."""
+    """Acknowledge gaps, so that `status` no longer warns of them.
+
+    `status` and `coverage` still name them.
+    """
     from etl.ledger import gaps
 
     with invocation(context).database() as database:

@@ -1,4 +1,4 @@
-"""Ids on the command line and on standard input, as shells and programs such as `jq` hand them over."""
+"""Ids on the command line and on standard input, as shells and programs such as `jq` write them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from etl.errors import ConfigurationError
 
 T = TypeVar("T", str, list[str], None)
 LARGEST_INPUT = 64 * 1024 * 1024
-"""In bytes: more than a million ids."""
+"""In bytes. More than a million ids fit."""
 
 
 def no_json(value: T) -> T:
-    """An option's or argument's ids as they are. Raises typer.BadParameter where one is JSON: it would find nothing."""
+    """Return the ids as they are.
+
+    Raises:
+        typer.BadParameter: one is JSON, such as an id in quotes: it would match nothing.
+    """
     from etl.settings.values import refuse_json
 
     ids: Sequence[str] = [value] if isinstance(value, str) else value or ()
@@ -30,10 +34,10 @@ def no_json(value: T) -> T:
 
 
 def given(arguments: Sequence[str]) -> Iterator[str]:
-    """The ids that these arguments hold; `-` stands for standard input.
+    """Yield the ids in these arguments; `-` stands for standard input.
 
     Raises:
-        ConfigurationError: an argument, or a part of the input, is neither an id nor JSON that holds one.
+        ConfigurationError: a part of them is neither an id nor JSON that holds one.
     """
     for argument in arguments:
         if argument == "-":
@@ -48,7 +52,7 @@ def _standard_input() -> str:
     from etl.settings.values import decode
 
     if sys.stdin is None:
-        raise ConfigurationError("there is no input: standard input is closed")
+        raise ConfigurationError("`-` reads standard input, which is closed")
     content = sys.stdin.buffer.read(LARGEST_INPUT + 1)
     if len(content) > LARGEST_INPUT:
         raise ConfigurationError(f"the input is larger than {LARGEST_INPUT:,} bytes")
@@ -59,7 +63,7 @@ def _standard_input() -> str:
 
 
 def _found_in(text: str, source: str, part: str) -> Iterator[str]:
-    """Ids, one a line, and JSON values, over as many lines as they like."""
+    """Yield the ids of a text: one per line, or in JSON values, which may span lines."""
     decoder, at = json.JSONDecoder(), 0
     while True:
         at = next((place for place in range(at, len(text)) if not text[place].isspace()), len(text))
@@ -69,20 +73,22 @@ def _found_in(text: str, source: str, part: str) -> Iterator[str]:
             try:
                 value, at = decoder.raw_decode(text, at)
             except (ValueError, RecursionError):
-                raise ConfigurationError(f"{part} starts like JSON but is none") from None
+                raise ConfigurationError(
+                    f"{part} starts like JSON, but is not valid JSON"
+                ) from None
             if text[at : at + 1].strip():
                 raise ConfigurationError(
-                    f"{part} goes on behind a JSON value: a line break must follow it, no comma"
+                    f"{part} continues after a JSON value: put a line break there, not a comma"
                 )
             yield from _ids_of(value, source)
         else:
             end = _line_end(text, at)
             line, at = text[at:end].strip(), end
             if len(line.split()) > 1:
-                raise ConfigurationError(f"{part} is neither an id nor an answer of Execute")
+                raise ConfigurationError(f"{part} is neither an id nor a response of Execute")
             if line.endswith((",", ";")):
                 raise ConfigurationError(
-                    f"{part} ends with {line[-1]!r}: write one id a line, and nothing else"
+                    f"{part} ends with {line[-1]!r}: write one id per line, and nothing else"
                 )
             yield line
 
@@ -93,12 +99,12 @@ def _line_end(text: str, at: int) -> int:
 
 
 def _ids_of(value: Any, source: str) -> Iterator[str]:
-    """A string, an answer of Execute, or an array of these."""
+    """Yield the ids of a string, a response of Execute, or an array of these."""
     for one in value if isinstance(value, list) else [value]:
         if isinstance(one, dict) and not isinstance(one.get("run_id"), str):
-            raise ConfigurationError(f"an answer in {source} has no run_id")
+            raise ConfigurationError(f"a response in {source} has no run_id")
         if not isinstance(one, dict | str):
             raise ConfigurationError(
-                f"{source} holds JSON that is no id: strings, answers of Execute, or arrays of these"
+                f"{source} holds other JSON than strings, responses of Execute, or arrays of these"
             )
         yield one["run_id"] if isinstance(one, dict) else one

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etl.cli.context import AsJson, WorkflowIds, invocation, print_json
+from etl.cli.context import AsJson, WorkflowIds, examples, invocation, print_json
+from etl.cli.display import counted
 from etl.errors import ConfigurationError, EtlError
 from etl.terminal import LONGEST_LINE, console, plain
 
@@ -25,24 +26,25 @@ if TYPE_CHECKING:
     from etl.signals import Stop
 
 
-# Seconds between two refreshes while a sync goes on; most syncs end before the first. Only hours
-# of which more comes are counted twice.
+# Seconds between two refreshes during a pass; most passes end before the first. Only hours that
+# receive more data are counted twice.
 REFRESH = 3.0
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(sync)
+    app.command(epilog=examples("sync", "sync --workflow 'weather jokes' --json"))(sync)
     app.command()(serve)
-    app.command()(backfill)
+    app.command(epilog=examples("backfill --since 2026-01-01", "backfill -w 1234f567 --reread"))(
+        backfill
+    )
 
 
 def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson = False) -> int:
-    """One sync, for cron: list new runs, read what is due, store it, exit.
+    """Run one pass: list new runs, read what is due, and exit.
 
-    Safe to run at any time, as often as you like, and next to a running service. Exit status: 0
-    good, 3 the API refuses the key, 4 the database cannot be used, 5 the API cannot be reached, 6
-    finished, but something new was set aside or missed.
+    Made for cron. You can run it at any time, also beside a running service. Exit status 6: it
+    finished, but something was newly set aside, missed or refused; it prints what.
     """
     settings = invocation(context).settings()
     chosen = _chosen(settings, workflow)
@@ -60,29 +62,30 @@ def backfill(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Only runs that started at or after this time: 2026-01-31T12:00, in UTC.",
+            help="Only runs that started at or after this time (UTC), such as 2026-01-31T12:00.",
         ),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only runs that started before it.")
+        str | None,
+        typer.Option(metavar="TIME", help="Only runs that started before this time (UTC)."),
     ] = None,
     reread: Annotated[
-        bool, typer.Option("--reread", help="Read runs again that are final already.")
+        bool, typer.Option("--reread", help="Also re-read runs that are final.")
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Walk the whole run list and read all that is missing, after everything that is live.
+    """Walk the whole run list and read what is missing.
 
-    Can be stopped and started again at any time: what was listed is remembered. With --since and
-    --until the other runs that were found stay due, for the service or the next sync. With
-    --reread, redaction rules are also applied to what can no longer be read, as `redact apply`
-    does.
+    Its runs are read after all live ones. You can stop and repeat it at any time: runs that were
+    listed are remembered. With --since or --until, other runs that it finds stay due for the
+    service or the next `sync`. With --reread, redaction rules are also applied to what can no
+    longer be read, as `redact apply` does.
     """
     first, end = _time("--since", since), _time("--until", until)
     if first is not None and end is not None and first >= end:
-        raise ConfigurationError("--since must be earlier than --until: no run starts in between")
+        raise ConfigurationError("--since must be earlier than --until")
     if first is not None and first > datetime.now(UTC):
-        raise ConfigurationError("--since lies in the future: no run has started then")
+        raise ConfigurationError("--since is in the future: no run has started since")
     settings = invocation(context).settings()
     chosen = _chosen(settings, workflow)
 
@@ -102,10 +105,10 @@ def backfill(
 
 
 def serve(context: typer.Context) -> int:
-    """The service: sweeps each workflow on its schedule and polls what is due, until SIGTERM or Ctrl-C.
+    """Run the service until SIGTERM or Ctrl-C.
 
-    Health and metrics over HTTP: /livez, /readyz and /metrics at service.host and service.port. A
-    second signal ends it at once.
+    It sweeps each workflow on its schedule and reads what is due. It serves /livez, /readyz and
+    /metrics over HTTP at service.host and service.port. A second signal ends it at once.
     """
     from etl import app
 
@@ -117,7 +120,11 @@ def serve(context: typer.Context) -> int:
 
 
 def _time(option: str, text: str | None) -> datetime | None:
-    """A time in ISO 8601; one without an offset is in UTC. Raises ConfigurationError where it is none."""
+    """Return a time in ISO 8601; without an offset it is in UTC.
+
+    Raises:
+        ConfigurationError: it is not a time.
+    """
     if text is None:
         return None
     try:
@@ -125,30 +132,39 @@ def _time(option: str, text: str | None) -> datetime | None:
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ConfigurationError(
-            f"{option}: {text[:80]!r} is no time: write 2026-01-31, 2026-01-31T12:00 (UTC) or 2026-01-31T12:00+01:00"
+            f"{option}: {text[:80]!r} is not a time: write 2026-01-31, 2026-01-31T12:00 (UTC)"
+            " or 2026-01-31T12:00+01:00"
         ) from None
 
 
 def _chosen(settings: Settings, workflow: list[str] | None) -> list[str] | None:
-    """The workflows asked for; they must be configured, or a typing error would look like success.
+    """Return the ids of the workflows that are meant; None for all.
 
-    Where all workflows are wanted, the sync itself finds out once the API has listed them.
+    They must be configured, or a typing error would look like success. With api.all_workflows the
+    pass itself finds out, once the API has listed them.
     """
-    configured = [one.id for one in settings.workflows]
+    from etl.cli import resolve
+
+    configured = {one.id: one.name for one in settings.workflows}
+    found = []
     for one in workflow or ():
-        if one not in configured and not settings.api.all_workflows:
+        id = resolve.workflow(one, configured)
+        if id is None and not settings.api.all_workflows:
             raise ConfigurationError(
-                f"workflow {plain(one, 200)} is not configured ({settings.source}): see `orchestra-etl workflows`"
+                f"workflow {plain(one, 200)} is not configured ({settings.source}): see"
+                " `orchestra-etl workflows`"
             )
+        found.append(id or one)
     if not configured and not settings.api.all_workflows:
         raise ConfigurationError(
-            f"no workflow is configured ({settings.source}): see `orchestra-etl workflows`, or set api.all_workflows = true"
+            f"no workflow is configured ({settings.source}): see `orchestra-etl workflows`,"
+            " or set api.all_workflows = true"
         )
-    return workflow or None
+    return found or None
 
 
 class Progress:
-    """Shows how far the work is: a bar on a terminal, a log line every ten seconds elsewhere."""
+    """Progress of a pass: a bar on a terminal, elsewhere a log line every ten seconds."""
 
     def __init__(self) -> None:
         import structlog
@@ -162,13 +178,13 @@ class Progress:
         self._runs = self._steps = 0
 
     def expect(self, total: int) -> None:
-        """So many runs are to be read."""
+        """Set how many runs are to be read."""
         self._total = total
         if self._bar is not None:
             self._bar.update(self._task, total=total)
 
     def add(self, report: LoadReport, seconds: float) -> None:
-        """Note a batch that has been loaded."""
+        """Add a batch that was loaded."""
         self._runs += report.runs + report.failed
         self._steps += report.steps
         if self._bar is not None:
@@ -179,7 +195,7 @@ class Progress:
 
     @contextmanager
     def shown(self) -> Iterator[Progress]:
-        """Show it while the block runs."""
+        """Show the progress while the block runs."""
         if not sys.stderr.isatty():
             yield self
             return
@@ -198,7 +214,7 @@ class Progress:
 
 
 async def _nothing(database: Database, stop: Stop) -> None:
-    """What follows most syncs."""
+    """Do nothing after a pass."""
 
 
 def _fetch(
@@ -237,7 +253,7 @@ async def _run(
                     await then(database, stop)
                     await app.refresh_rollups(settings, database, stop.is_set)
                 except EtlError as error:
-                    # What the sync did is stored; the queue keeps what is to be refreshed.
+                    # The pass is stored, and the queue keeps what is still to be refreshed.
                     report.errors.append(error)
             report.requests = jobs.client.requests_sent
             report.interrupted = stop.number
@@ -250,9 +266,10 @@ async def _run(
 async def _repeated(
     refresh: Callable[[Callable[[], bool]], Awaitable[object]], stop: Stop
 ) -> AsyncIterator[None]:
-    """Refresh again and again while the block runs: PostgreSQL has time for it then, whereas at the end the command would wait.
+    """Refresh repeatedly while the block runs.
 
-    Errors are left to the refresh that follows the block.
+    PostgreSQL has time for it then; at the end the command would have to wait. Errors are left to
+    the refresh that follows the block.
     """
     over = asyncio.Event()
 
@@ -273,7 +290,7 @@ async def _repeated(
 
 
 def _log(report: SyncReport) -> None:
-    """One line with every count: what cron leaves in a journal."""
+    """Log one line with every count, for the journal that cron writes to."""
     import structlog
 
     load = report.load
@@ -313,8 +330,10 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
         return
     new = sum(sweep.new for sweep in report.sweeps)
     typer.echo(
-        f"{len(report.sweeps)} lists, {new} new runs; read {load.runs} runs with {load.steps} steps: "
-        f"{load.steps_inserted} new, {load.steps_updated} changed; {report.requests} requests in {report.seconds:.1f} s"
+        f"{counted(len(report.sweeps), 'list')} with {counted(new, 'new run')}; read"
+        f" {counted(load.runs, 'run')} with {counted(load.steps, 'step')} ({load.steps_inserted:,} new,"
+        f" {load.steps_updated:,} changed);\n"
+        f"{counted(report.requests, 'request')} in {report.seconds:.1f} s"
     )
     for sweep in report.sweeps:
         if sweep.gap:
@@ -323,7 +342,7 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
             )
         elif not sweep.complete:
             typer.echo(
-                f"the walk of workflow {plain(sweep.workflow_id)}'s list was cut off; the next one begins anew"
+                f"the sweep of workflow {plain(sweep.workflow_id)} was cut off; the next one starts again"
             )
         if sweep.problem:
             typer.echo(
@@ -335,18 +354,20 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
             )
         if sweep.repaired:
             typer.echo(
-                f"{sweep.repaired} runs of workflow {plain(sweep.workflow_id)} were missing from the tables and are read again"
+                f"{counted(sweep.repaired, 'run')} of workflow {plain(sweep.workflow_id)} had no rows"
+                " in the tables, and will be re-read"
             )
     aside = (
         report.dead_letters + load.dead_letters + sum(sweep.dead_letters for sweep in report.sweeps)
     )
     if aside:
-        typer.echo(f"{aside} new dead letters (see `orchestra-etl dead-letters list`)")
+        typer.echo(f"{counted(aside, 'new dead letter')} (see `orchestra-etl dead-letters list`)")
     if load.newly_failing:
         typer.echo(
-            f"{load.newly_failing} runs could not be read; they will be tried again (see `orchestra-etl status`)"
+            f"{counted(load.newly_failing, 'run')} could not be read and will be retried"
+            " (see `orchestra-etl status`)"
         )
     for error in (*report.errors, *report.refused):
         typer.echo(plain(str(error), LONGEST_LINE), err=True)
     if report.interrupted:
-        typer.echo("interrupted: what was read is stored, the next run goes on from here")
+        typer.echo("interrupted: what was read is stored; repeat this to continue")

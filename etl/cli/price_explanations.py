@@ -1,4 +1,4 @@
-"""`prices explain`: the arithmetic of one call's cost."""
+"""`prices explain`: the arithmetic of a step's cost."""
 
 from __future__ import annotations
 
@@ -28,20 +28,24 @@ def explain(
     step: Annotated[
         str,
         typer.Argument(
-            help="The step's id, as `runs show RUN --json` prints it.", callback=no_json
+            metavar="STEP",
+            help="The step's id, or a unique prefix of it. `runs show RUN --json` prints ids.",
+            callback=no_json,
         ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """How the cost of a step comes about: what it used, the price of each part, and why there is no cost, if there is none."""
+    """Show how the cost of a step is worked out.
+
+    Shows what the step used and the price of each part, or why it has no cost.
+    """
     from etl.analytics import priced_calls
+    from etl.cli import resolve
 
     with invocation(context).database() as database:
-        found = database.transaction(lambda c: priced_calls.explain(c, step))
+        found = database.transaction(lambda c: priced_calls.explain(c, resolve.step(c, step)))
     if found is None:
-        raise ConfigurationError(
-            f"step {plain(step, 80)!r} is not known: `orchestra-etl runs show RUN` lists a run's steps"
-        )
+        raise ConfigurationError(f"step {plain(step, 80)!r} was removed a moment ago")
     if as_json:
         print_json(found)
         return
@@ -66,7 +70,7 @@ def _head(found: CostExplanation) -> list[tuple[str, str | Text]]:
     if found.price is not None:
         rows.append(("price", _price(found.price)))
     if found.is_absent:
-        rows.append(("note", "the API shows this step no longer: no sum holds it"))
+        rows.append(("note", "the API no longer returns this step, so no sum includes it"))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""`prices`: what models cost, and how the cost of a call comes about."""
+"""`prices`: what models cost, and how a step's cost is worked out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from etl.cli.context import AsJson, console, invocation, print_json
+from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import amount as amount_of
 from etl.cli.display import counted, listing
 from etl.cli.price_explanations import explain
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from etl.settings.prices import PriceSettings
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model's name; * in it stands for any characters.")
+    str, typer.Argument(metavar="MODEL", help="A model's name; * matches any characters.")
 ]
 ServiceTier = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Only for this tier of service: batch, flex, priority, ...; else standard.",
+        help="Only for this service tier: batch, flex, priority, ... Default: standard.",
     ),
 ]
 Above = Annotated[
@@ -41,14 +41,14 @@ Above = Annotated[
     ),
 ]
 
-# Where the settings' names are not the options'.
+# Options whose names differ from the settings' names.
 _OPTIONS = {"model": "MODEL", "valid_from": "--from", "above_input_tokens": "--above"}
 _PARTS = tuple(kind.price for kind in (*KINDS, CALLS))
 _OPTION_PARTS = ("input", "output", "cached_input")
 
 
 class PricedModel(msgspec.Struct, frozen=True):
-    """A model, how much it was called, and what it costs."""
+    """A model, how often it was called, and what it costs."""
 
     model: str | None
     calls: int
@@ -61,22 +61,30 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
         name="prices",
-        help="What models cost: [[prices]] in the configuration, else set here, else as published with genai-prices.",
+        help="Show and set what models cost.\n\nA price is taken from [[prices]] in the configuration,"
+        " else from `prices set`, else from the installed genai-prices package.",
         no_args_is_help=True,
     )
     group.command("list")(list_prices)
-    group.command("explain")(explain)
-    group.command("set")(set_price)
+    group.command("explain", epilog=examples("prices explain 3fc6af38"))(explain)
+    group.command(
+        "set",
+        epilog=examples(
+            "prices set gpt-4o-mini --input 0.15 --output 0.60",
+            "prices set 'virtuoso-*' --input 0.5 --output 0.8",
+        ),
+    )(set_price)
     group.command("unset")(unset_price)
     app.add_typer(group)
 
 
 def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
-    """The models seen, their prices, where these are from and how old they are, and how many calls have none.
+    """List the models seen, with their prices.
 
-    A price is for a million tokens, a thousand searches, tool uses, pages, search units or calls,
-    or an hour of audio. Parts of input and output are named where their price is not that of what
-    contains them. Prices that change over the day are those at noon (UTC).
+    Also shows where prices come from, how old they are, and how many calls have none. A price is
+    for a million tokens; for a thousand searches, tool uses, pages, search units or calls; or for
+    an hour of audio. Parts of input and output are named if their price differs. Prices that change
+    during the day are those at noon (UTC).
     """
     from etl.analytics import priced_calls, prices
     from etl.analytics.default_prices import publication
@@ -124,8 +132,8 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
         )
     if more:
         typer.echo(
-            f"\n{counted(more, 'more model')} with {counted(calls, 'call')} without a price: no more than the"
-            f" {prices.MODELS:,} that are called most have prices"
+            f"\n{counted(more, 'more model')} with {counted(calls, 'call')} without a price: only the"
+            f" {prices.MODELS:,} most called models have prices"
         )
     if rules:
         typer.echo("\nset by command:")
@@ -151,38 +159,37 @@ def set_price(
     cached_input: Annotated[
         str | None,
         typer.Option(
-            metavar="AMOUNT", help="For a million input tokens from a cache; else as --input."
+            metavar="AMOUNT", help="For a million input tokens from a cache. Default: as --input."
         ),
     ] = None,
     part: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=AMOUNT",
-            help="For another part, such as cache_write=3.75, output_audio=80 (a million tokens), web_searches=10"
-            " (a thousand) or audio=0.36 (an hour); may be given several times.",
+            help="For another part, such as cache_write=3.75 or output_audio=80 (a million tokens),"
+            " web_searches=10 (a thousand) or audio=0.36 (an hour). Repeatable.",
         ),
     ] = None,
     service_tier: ServiceTier = None,
     above: Above = None,
-    currency: Annotated[str, typer.Option(help="Three letters.")] = "USD",
+    currency: Annotated[str, typer.Option(metavar="CODE", help="Three letters.")] = "USD",
     provider: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who is paid; else as published.")
+        str | None, typer.Option(metavar="NAME", help="Who is paid. Default: as published.")
     ] = None,
     valid_from: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="DATE",
-            help="First day (UTC); days before keep their price. Else: it always held.",
+            help="First day (UTC); earlier days keep their price. Default: all days.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set what a model costs, or all that a pattern matches; costs of the past are corrected, too.
+    """Set the price of a model, or of all that a pattern matches.
 
-    An exact name goes before a pattern, a longer pattern before a shorter one, and [[prices]] of
-    the configuration before all. For example: orchestra-etl prices set 'virtuoso-*' --input 0.50
-    --output 0.80 --from 2026-01-01
+    Costs of the past are corrected, too. An exact name wins over a pattern, a longer pattern over a
+    shorter one, and [[prices]] of the configuration over both.
     """
     from etl import app
     from etl.analytics import prices
@@ -207,10 +214,10 @@ def unset_price(
     model: Model,
     valid_from: Annotated[
         str | None,
-        typer.Option("--from", metavar="DATE", help="Only the price that holds from this day on."),
+        typer.Option("--from", metavar="DATE", help="Only the price from this day on."),
     ] = None,
     service_tier: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only the price for this tier of service.")
+        str | None, typer.Option(metavar="NAME", help="Only the price for this service tier.")
     ] = None,
     above: Annotated[
         str | None,
@@ -220,7 +227,10 @@ def unset_price(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what `prices set` set for this name or pattern; what held without it holds again."""
+    """Remove prices that `prices set` set for a name or pattern.
+
+    The price that applies without them then applies again.
+    """
     from etl import app
     from etl.analytics import prices
 
@@ -248,7 +258,7 @@ def unset_price(
                 f" from {wanted.valid_from} on" if wanted.valid_from else "",
             )
             raise ConfigurationError(
-                f"no price of {plain(model, 100)}{''.join(which)} was set by command: see `prices list`"
+                f"`prices set` set no price of {plain(model, 100)}{''.join(which)}: see `prices list`"
             )
         changed = app.resolve_prices(settings, database)
     if as_json:
@@ -258,7 +268,11 @@ def unset_price(
 
 
 def _named(options: Mapping[str, str | None], parts: Iterable[str]) -> dict[str, str]:
-    """The amounts by the names of the kinds. Raises ConfigurationError where a part cannot be read or is given twice."""
+    """Return the amounts by the names of the kinds.
+
+    Raises:
+        ConfigurationError: a part cannot be read, or is given twice.
+    """
     found = {name: amount for name, amount in options.items() if amount is not None}
     for one in parts:
         name, equals, amount = one.partition("=")
@@ -289,7 +303,9 @@ def _checked(**values: str | None) -> PriceSettings:
             str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
         )
         if problem["type"] == "missing":
-            what = "is missing: give --input and --output, or with --part the price of what is not sold by the token"
+            what = (
+                "is missing: give --input and --output, or --part for what is not sold by the token"
+            )
         option = (
             f"--{name.replace('_', '-')}"
             if name not in _PARTS or name in _OPTION_PARTS
@@ -358,7 +374,7 @@ def _own(price: Price) -> dict[str, Decimal]:
 
 
 def _what(price: Price | PriceRule) -> str:
-    """For which calls, where that is not for all."""
+    """Return for which calls the price is; empty for all."""
     until = getattr(price, "up_to_input_tokens", None)
     tier = "" if price.service_tier == STANDARD else plain(price.service_tier, 50)
     above = f"above {price.above_input_tokens:,}" if price.above_input_tokens else ""
@@ -375,7 +391,7 @@ def _described(
     since = "" if price.valid_from == date.min else f" from {price.valid_from}"
     end = "" if until is None else f" until {until}"
     names = ", ".join(plain(one, 60) for one in origin if one)
-    # A call that costs nothing as such goes without saying.
+    # A price of 0 per call is not shown.
     priced = {part: amount for part, amount in amounts.items() if part != "calls" or amount}
     if priced and not any(priced.values()):
         text = "free"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
-from etl.cli.context import AsJson, invocation, print_json
+from etl.cli.context import AsJson, Yes, examples, invocation, print_json
 from etl.cli.display import counted, instant
 from etl.errors import ConfigurationError
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(prune)
+    app.command(epilog=examples("prune --runs-older-than 730d", "prune --yes"))(prune)
 
 
 def prune(
@@ -29,23 +30,22 @@ def prune(
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="Remove payloads of runs over for so long, such as 90d; metrics stay.",
+            help="Remove payloads of runs that ended longer ago, such as 90d; metrics stay.",
         ),
     ] = None,
     runs_older_than: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Remove runs over for so long whole, such as 730d."),
+        typer.Option(metavar="DURATION", help="Remove runs that ended longer ago, such as 730d."),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be removed.")
-    ] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> int:
-    """Remove what is older than `[retention]` in the settings, or these options, allow; it does not come back.
+    """Remove what is older than the retention settings allow.
 
-    Open runs are never touched. Small transactions, safe beside the service, may be stopped and
-    repeated at any time; made for cron. PostgreSQL reuses the space by itself; files shrink only by
-    VACUUM FULL.
+    Reports what would be removed; --yes removes it, and that cannot be undone. The options replace
+    the settings of [retention]. Open runs are kept. It works in small transactions beside a running
+    service, and can be stopped and repeated at any time. In cron, give --yes. PostgreSQL reuses the
+    space; only VACUUM FULL shrinks the files.
     """
     from etl import app
     from etl.admin import retention
@@ -56,7 +56,7 @@ def prune(
         wanted = database.transaction(
             lambda c: retention.horizons(c, payloads=ages.payloads, runs=ages.runs)
         )
-        if dry_run:
+        if not yes:
             _print_preview(
                 database.transaction(lambda c: retention.preview(c, wanted)), as_json=as_json
             )
@@ -69,7 +69,7 @@ def prune(
 def _ages(
     configured: RetentionSettings, payloads: str | None, runs: str | None
 ) -> RetentionSettings:
-    """The ages in force; an option stands for its setting."""
+    """Return the ages in force; an option replaces its setting."""
     from pydantic import ValidationError
 
     from etl.settings.retention import RetentionSettings
@@ -87,8 +87,8 @@ def _ages(
         ) from None
     if ages.payloads is None and ages.runs is None:
         raise ConfigurationError(
-            "no retention is set, so everything is kept: set payloads or runs under [retention] in the configuration, "
-            "or give --payloads-older-than or --runs-older-than"
+            "no retention is set, so everything is kept: set payloads or runs under [retention] in the"
+            " configuration, or give --payloads-older-than or --runs-older-than"
         )
     return ages
 
@@ -105,33 +105,31 @@ async def _prune(
 
 def _print_preview(found: PrunePreview, *, as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json({"pruned": False, **msgspec.structs.asdict(found)})
         return
     if found.runs is not None:
-        typer.echo(f"would be removed whole: {_aged(found.runs)}")
+        typer.echo(f"runs to remove: {_aged(found.runs)}")
     if found.payloads is not None:
-        typer.echo(
-            f"would lose their payloads: {_aged(found.payloads)}; {counted(found.dead_letters, 'dead letter')}"
-        )
-    typer.echo("nothing was removed: repeat without --dry-run")
+        typer.echo(f"payloads to remove: {_aged(found.payloads)}")
+        typer.echo(f"  and the bytes of {counted(found.dead_letters, 'dead letter')}")
+    typer.echo("nothing was removed: --yes removes it for good")
 
 
 def _aged(aged: ExpiredRuns) -> str:
     text = f"{counted(aged.runs, 'run')} with {counted(aged.steps, 'step')}"
-    return (
-        text
-        if not aged.runs
-        else f"{text}, over since {instant(aged.oldest)} to {instant(aged.newest)}"
-    )
+    if not aged.runs:
+        return text
+    return f"{text}\n  ended from {instant(aged.oldest)} to {instant(aged.newest)}"
 
 
 def _print(done: PruneReport, *, as_json: bool) -> None:
     if as_json:
-        print_json(done)
+        print_json({"pruned": True, **msgspec.structs.asdict(done)})
         return
     typer.echo(
-        f"{counted(done.runs, 'run')} with {counted(done.steps, 'step')} removed; payloads of "
-        f"{counted(done.runs_without_payloads, 'run')} and bytes of {counted(done.dead_letters, 'dead letter')} removed"
+        f"{counted(done.runs, 'run')} with {counted(done.steps, 'step')} removed; payloads of"
+        f" {counted(done.runs_without_payloads, 'run')}\nand bytes of"
+        f" {counted(done.dead_letters, 'dead letter')} removed"
     )
     if not done.complete:
-        typer.echo("interrupted: what was removed stays so, the next call goes on from here")
+        typer.echo("interrupted: repeat this to continue")

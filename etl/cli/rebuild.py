@@ -1,4 +1,4 @@
-"""`rebuild`: stored steps are read again by newer rules."""
+"""`rebuild`: re-reads stored steps by newer rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from etl.cli.context import AsJson, WorkflowIds, check_stored, console, invocation, print_json
+from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
 from etl.cli.display import counted, fields
 
 if TYPE_CHECKING:
@@ -22,31 +22,31 @@ def register(app: typer.Typer) -> None:
 
 
 def rebuild(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson = False) -> int:
-    """Read the stored steps again by newer rules, from the payloads in the database, without asking the API.
+    """Re-read stored steps by the rules of this version.
 
-    Needed after an upgrade that says so: models, tokens, costs, reasons to stop and errors then
-    follow the new rules. A step whose payloads were pruned keeps what it has. Small transactions,
-    safe beside the service, may be stopped and repeated at any time: it goes on where it was. With
-    --workflow it reads that workflow from the beginning, finished or not.
+    Run it after an upgrade that says so: models, tokens, costs, finish reasons and errors then
+    follow the new rules. It reads the payloads in the database, and never the API. Steps whose
+    payloads were pruned stay as they are. It works in small transactions beside a running service,
+    and can be stopped and repeated: it continues where it was. With --workflow it starts again from
+    the workflow's first step.
     """
     from etl import app
+    from etl.cli import resolve
 
     settings = invocation(context).settings()
     with app.open_database(settings) as database:
-        check_stored(database, workflow)
+        workflow = resolve.stored_workflows(database, workflow)
         done, interrupted = asyncio.run(_rebuild(settings, database, workflow))
     if as_json:
         print_json(done)
     elif done.complete and not done.steps:
-        typer.echo("nothing to do: all stored steps are read by the rules of this version")
+        typer.echo("nothing to do: all stored steps follow the rules of this version")
     else:
-        typer.echo(f"{counted(done.steps, 'step')} read again; {done.changed:,} of them changed")
+        typer.echo(f"{counted(done.steps, 'step')} re-read, {done.changed:,} changed")
         kept = (("without payload", done.without_payload), ("unreadable", done.unreadable))
-        fields(
-            console(), [(name, f"{number:,}, left as they were") for name, number in kept], indent=2
-        )
+        fields(console(), [(name, f"{number:,}, unchanged") for name, number in kept], indent=2)
         if not done.complete:
-            typer.echo("interrupted: repeat this to go on")
+            typer.echo("interrupted: repeat this to continue")
     return 128 + interrupted if interrupted and not done.complete else 0
 
 

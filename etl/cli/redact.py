@@ -1,4 +1,4 @@
-"""`redact`: what the redaction rules would remove, and the rules applied to what is stored already."""
+"""`redact`: tries the redaction rules on a run, and applies them to stored data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 import typer
 from msgspec import Raw
 
-from etl.cli.context import AsJson, WorkflowIds, check_stored, console, invocation, print_json
+from etl.cli.context import AsJson, RunId, WorkflowIds, console, examples, invocation, print_json
 from etl.cli.display import counted, fields, listing
 from etl.cli.ids import no_json
 from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class Removal(msgspec.Struct, frozen=True):
-    """One value that would go. Never the value itself."""
+    """One value that would be removed; never the value itself."""
 
     step_id: str | None
-    """None: it stands in the run's own row."""
+    """None: it is in the run's own row."""
     node_id: str | None
     path: str
-    """The normalised path."""
+    """The normalized path."""
     action: str
     type: str
     """The JSON type."""
@@ -39,24 +39,24 @@ class Removal(msgspec.Struct, frozen=True):
 
 
 class RuleUse(msgspec.Struct, frozen=True):
-    """What came of one rule."""
+    """What one rule does."""
 
     node: str | None
     path: str
     action: str
     matches: int
-    """Values that it finds, also those that go with an outer match or are never removed."""
+    """Values that it matches, also those removed with an outer match or never removed."""
     removed: int
-    """Those that go by this rule."""
+    """Values that this rule removes."""
 
 
 class RemainingCopy(msgspec.Struct, frozen=True):
-    """A place that keeps a text which a rule removes elsewhere in the run. Never the text itself."""
+    """A place that keeps a text which a rule removes elsewhere; never the text itself."""
 
     rule: int
     """Number of the rule that removes it, from 1."""
     step_id: str | None
-    """None: it stands in the run's own row."""
+    """None: it is in the run's own row."""
     node_id: str | None
     path: str
 
@@ -67,60 +67,66 @@ class RedactionPreview(msgspec.Struct, frozen=True):
     run_id: str
     workflow_id: str
     policy: str | None = None
-    """Version of the rules; None where the workflow has none."""
+    """Version of the rules; None if the workflow has no rules."""
     removals: tuple[Removal, ...] = ()
     remaining_copies: tuple[RemainingCopy, ...] = ()
-    """Where removed texts still stand in what would be stored of the run."""
+    """Where removed texts remain in what would be stored of the run."""
     searched_all: bool = True
-    """False where the search for these was cut off, because there is so much of them or of the run."""
+    """False if the search for these was cut off, because there is too much to search."""
     rules: tuple[RuleUse, ...] = ()
     not_redactable: int = 0
     """Elements that cannot be read, and would be set aside without their bytes."""
     run_row: bool = False
-    """Whether the API gave the run's own row."""
+    """Whether the API returned the run's own row."""
     steps_under_other_rules: int = 0
-    """Stored steps of the workflow that were written under other rules, or under none."""
+    """Stored steps of the workflow that were written under other rules or none."""
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
         name="redact",
-        help="Try the redaction rules, and apply them to what is stored.",
+        help="Try the redaction rules, and apply them to stored data.",
         no_args_is_help=True,
     )
-    group.command("preview")(preview)
+    group.command("preview", epilog=examples("redact preview 5b69669f"))(preview)
     group.command("apply")(apply)
     app.add_typer(group)
 
 
 def preview(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="The run's id.", callback=no_json)],
+    run: RunId,
     workflow: Annotated[
         str | None,
         typer.Option(
             "--workflow",
             "-w",
-            help="Its workflow, where the run is not known here.",
+            metavar="ID",
+            help="The run's workflow, for a run that is not known here. Both ids must be whole.",
             callback=no_json,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read a run from the API and show what the configured rules would remove from it; changes nothing."""
+    """Show what the configured rules would remove from a run.
+
+    Reads the run from the API, and changes nothing.
+    """
     from etl import app
+    from etl.cli import resolve
     from etl.ledger import redaction
     from etl.reports import runs
 
     settings = invocation(context).settings()
     rules = app.open_redaction(settings)
     with app.open_database(settings) as database:
+        if workflow is None:
+            otherwise = "name its workflow with --workflow"
+            run = database.transaction(lambda c: resolve.run(c, run, otherwise=otherwise))
         known = workflow or database.transaction(lambda c: runs.workflow_of(c, run))
         if known is None:
-            raise ConfigurationError(
-                f"run {run[:80]!r} is not known here: name its workflow with --workflow"
-            )
+            raise ConfigurationError(f"run {run[:80]!r} was removed a moment ago")
         policy = rules.policy(known)
         found = RedactionPreview(run, known)
         if policy is not None:
@@ -136,14 +142,15 @@ def preview(
 
 
 def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson = False) -> int:
-    """Apply the configured rules to all that is stored, without asking the API; what they remove is gone for good.
+    """Apply the configured rules to all stored data.
 
-    Reaches what is never read again, too: steps and runs that the API has let go, settled dead
-    letters, names in the rollups. First start every service with the rules. Small transactions, may
-    be stopped and repeated at any time. Backups are not reached; PostgreSQL overwrites the old rows
-    by and by (VACUUM FULL at once).
+    What they remove cannot be restored. This never reads the API, so it also reaches steps and runs
+    that the API no longer has, settled dead letters, and names in the rollups. Start every service
+    with the new rules first. It works in small transactions, and can be stopped and repeated at any
+    time. Backups are not changed; PostgreSQL overwrites the old rows over time, VACUUM FULL at once.
     """
     from etl import app
+    from etl.cli import resolve
 
     settings = invocation(context).settings()
     if not settings.redaction.rules:
@@ -151,13 +158,13 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
             "there are no redaction rules: add [[redaction.rules]] to the configuration"
         )
     rules = app.open_redaction(settings)
-    for one in workflow or ():
-        if rules.policy(one) is None:
-            raise ConfigurationError(
-                f"no redaction rule applies to workflow {one[:80]!r}: nothing was changed"
-            )
     with app.open_database(settings) as database:
-        check_stored(database, workflow)
+        workflow = resolve.stored_workflows(database, workflow)
+        for one in workflow or ():
+            if rules.policy(one) is None:
+                raise ConfigurationError(
+                    f"no redaction rule applies to workflow {one[:80]!r}: nothing was changed"
+                )
         done, interrupted = asyncio.run(_apply_stored(settings, database, workflow))
     if as_json:
         print_json(done)
@@ -173,7 +180,7 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
         )
         fields(console(), [(name, f"{number:,}") for name, number in changed], indent=2)
         if not done.complete:
-            typer.echo("interrupted: repeat this to go on")
+            typer.echo("interrupted: repeat this to continue")
     return 128 + interrupted if interrupted and not done.complete else 0
 
 
@@ -188,7 +195,7 @@ async def _apply_stored(
 
 
 async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Split, Split | None]:
-    """The run's steps, and its own row where the server offers it."""
+    """Read the run's steps, and its own row if the server has it."""
     from etl import app
     from etl.transform.scanner import split
 
@@ -196,7 +203,8 @@ async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Spli
         steps = split((await client.steps(workflow_id, run_id)).body)
         if steps is None:
             raise ApiError(
-                "the answer for the run's steps is no JSON array: it would be set aside without its bytes"
+                "the response for the run's steps is not a JSON array: it would be set aside without its"
+                " bytes"
             )
         try:
             body = (await client.run(workflow_id, run_id)).body
@@ -219,7 +227,7 @@ def _apply(
     elements = [(own, members, False) for own, members in steps.elements]
     for own, members in rows.elements if rows is not None else ():
         if members is not None and members.pop("all_outputs", None) is not None:
-            own = Raw(object_of(members))  # it repeats the steps' outputs, and is not stored
+            own = Raw(object_of(members))  # It repeats the steps' outputs, and is not stored.
         elements.append((own, members, True))
     for own, members, of_run in elements:
         try:
@@ -290,9 +298,9 @@ def _print(found: RedactionPreview) -> None:
             numbers=("bytes",),
         )
     else:
-        typer.echo("nothing of this run would go")
+        typer.echo("nothing of this run would be removed")
     if found.remaining_copies:
-        typer.echo("\nremoved texts that STILL STAND elsewhere in this run:")
+        typer.echo("\nremoved texts that REMAIN elsewhere in this run:")
         listing(
             out,
             ("rule", "path"),
@@ -303,13 +311,13 @@ def _print(found: RedactionPreview) -> None:
             numbers=("rule",),
         )
     others = f"{counted(found.steps_under_other_rules, 'stored step')} of the workflow"
-    rewrite = f"; `orchestra-etl redact apply --workflow {plain(found.workflow_id)}` brings them under these"
+    rewrite = f"; `orchestra-etl redact apply --workflow {plain(found.workflow_id)}` applies these rules to them"
     rows = [
         (f"rule {number}", f"{_matched(use)}: {use.action} {plain(use.path)}{_scope(use)}")
         for number, use in enumerate(found.rules, 1)
     ]
     if not found.searched_all:
-        rows.append(("search", "cut off: removed texts may stand in more places"))
+        rows.append(("search", "cut off: removed texts may remain in more places"))
     if found.not_redactable:
         rows.append(
             (
@@ -321,7 +329,7 @@ def _print(found: RedactionPreview) -> None:
         rows.append(
             (
                 "run",
-                "the API does not give the run's own row: the rules were tried on its steps alone",
+                "the API does not return the run's own row: only its steps were tried",
             )
         )
     rows += [

@@ -1,4 +1,4 @@
-"""`rollups`: keeps what analysts read equal to the steps."""
+"""`rollups`: refreshes and verifies the hourly figures for analysts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from etl.cli.context import AsJson, invocation, print_json
 from etl.cli.display import counted, instant
+from etl.exit_status import ExitStatus
 from etl.terminal import plain
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from etl.database import Database
     from etl.settings import Settings
 
-# So many differing groups are printed for people.
+# How many differing groups are printed for people.
 SHOWN = 20
 
 
@@ -24,7 +25,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
         name="rollups",
-        help="Counts, tokens, durations and failures by hour, for analysts.",
+        help="Refresh and verify the hourly figures for analysts.",
         no_args_is_help=True,
     )
     group.command("refresh")(refresh)
@@ -35,11 +36,14 @@ def register(app: typer.Typer) -> None:
 def refresh(
     context: typer.Context,
     everything: Annotated[
-        bool, typer.Option("--all", help="Everything, not only what changed.")
+        bool, typer.Option("--all", help="Compute every hour, not only those that changed.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the rollups and the prices up to date; `sync`, `backfill` and `serve` do so by themselves."""
+    """Bring the rollups and the prices up to date.
+
+    `sync`, `backfill` and `serve` do this by themselves.
+    """
     from etl import app
     from etl.analytics import changed_groups
 
@@ -59,9 +63,9 @@ def refresh(
             f"{counted(done.stuck, 'group')} cannot be computed: see `orchestra-etl rollups verify`"
         )
     if done.busy:
-        typer.echo("another process is refreshing them: what is left is its work")
+        typer.echo("another process is refreshing the rest")
     elif done.waiting:
-        typer.echo("interrupted: what was computed is stored, the next call goes on from here")
+        typer.echo("interrupted: repeat this to continue")
 
 
 async def _refresh(settings: Settings, database: Database) -> RefreshReport:
@@ -73,9 +77,11 @@ async def _refresh(settings: Settings, database: Database) -> RefreshReport:
 
 
 def verify(context: typer.Context, as_json: AsJson = False) -> int:
-    """Compute everything from the steps and compare; exit status 6 where something differs.
+    """Compare the rollups with the steps.
 
-    What waits to be refreshed is left out. Reads every step: minutes for tens of millions.
+    Exit status 8 if they differ, if an hour cannot be computed, or if changes have waited for more
+    than ten minutes. Changes that wait for a refresh are not compared. It reads every step: tens of
+    millions take minutes.
     """
     from etl.analytics import verification
 
@@ -83,20 +89,21 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
         found = database.transaction(verification.verify)
     if as_json:
         print_json(found)
-        return 0 if found.ok else 6
+        return ExitStatus.DONE if found.ok else ExitStatus.ROLLUPS_DIFFER
     if found.failure is not None:
         typer.echo(
-            f"the rollups cannot be compared with the steps: computing them fails (SQLSTATE {found.failure})"
+            f"the rollups cannot be compared: computing them fails (SQLSTATE {found.failure})"
         )
     elif found.differences:
         typer.echo(
-            f"{counted(len(found.differences), 'group')} differ: run `orchestra-etl rollups refresh --all`"
+            f"{counted(len(found.differences), 'group')} {'differs' if len(found.differences) == 1 else 'differ'}:"
+            " run `orchestra-etl rollups refresh --all`"
         )
         for one in found.differences[:SHOWN]:
             typer.echo(f"  {plain(one.workflow_id)}  {instant(one.at)}  {plain(one.what)}")
     if found.stuck:
         typer.echo(
-            f"{counted(len(found.stuck), 'group')} cannot be computed, so their numbers are old"
+            f"{counted(len(found.stuck), 'group')} cannot be computed; the stored figures are old"
         )
         for group in found.stuck[:SHOWN]:
             cause = (
@@ -106,13 +113,11 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
             )
             typer.echo(f"  {plain(group.workflow_id)}  {group.hour}  {cause}")
     if found.waiting:
-        typer.echo(
-            f"{counted(found.waiting, 'change')} still to be counted: what they concern was not compared"
-        )
+        typer.echo(f"{counted(found.waiting, 'change')} not counted yet, and not compared")
     if found.overdue:
         typer.echo(
             f"{found.overdue:,} of them for more than ten minutes: run `orchestra-etl rollups refresh`"
         )
     if found.ok and not found.waiting:
-        typer.echo("the rollups are what follows from the steps")
-    return 0 if found.ok else 6
+        typer.echo("the rollups match the steps")
+    return ExitStatus.DONE if found.ok else ExitStatus.ROLLUPS_DIFFER

@@ -4,34 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import msgspec
 import typer
 
-from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
+from etl.cli.context import (
+    AsJson,
+    RunId,
+    WorkflowIds,
+    console,
+    examples,
+    invocation,
+    print_json,
+)
 from etl.cli.display import STYLES, counted, duration, fields, instant, listing, span, state, styled
-from etl.cli.ids import no_json
 from etl.errors import ConfigurationError
 from etl.records import State
 from etl.terminal import plain, safe_json
 
 if TYPE_CHECKING:
     from rich.text import Text
+    from sqlalchemy import Connection
 
     from etl.reports.runs import RecentRun, RunDetail, StepDetail
 
 BAR = 24
-"""Characters that the whole length of a run takes."""
+"""Characters that the whole duration of a run takes."""
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        name="runs", help="Recent runs, and one run with its waterfall.", no_args_is_help=True
+        name="runs", help="List runs, or show one run as a waterfall.", no_args_is_help=True
     )
-    group.command("list")(list_runs)
-    group.command("show")(show)
+    group.command(
+        "list",
+        epilog=examples("runs list --state failed", "runs list -w 'weather jokes' --limit 5"),
+    )(list_runs)
+    group.command("show", epilog=examples("runs show 5b69669f", "runs show 5b69669f --payloads"))(
+        show
+    )
     app.add_typer(group)
 
 
@@ -39,15 +52,24 @@ def list_runs(
     context: typer.Context,
     workflow: WorkflowIds = None,
     wanted: Annotated[
-        State | None, typer.Option("--state", help="Only runs in this state.")
+        State | None,
+        typer.Option(
+            "--state",
+            metavar="STATE",
+            help=f"Only runs in this state: {', '.join(get_args(State))}.",
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")] = 20,
+    limit: Annotated[
+        int, typer.Option(min=1, max=100_000, metavar="NUMBER", help="How many at most.")
+    ] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The newest stored runs, newest first."""
+    """List the newest stored runs, newest first."""
+    from etl.cli import resolve
     from etl.reports import runs
 
     with invocation(context).database() as database:
+        workflow = resolve.stored_workflows(database, workflow)
         found = database.transaction(
             lambda c: runs.recent(c, workflows=workflow, state=wanted, limit=limit)
         )
@@ -55,7 +77,7 @@ def list_runs(
         print_json(found)
         return
     if not found:
-        typer.echo("no such runs are stored")
+        typer.echo("no runs found")
         return
     listing(
         console(),
@@ -78,24 +100,35 @@ def list_runs(
 
 def show(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="The run's id.", callback=no_json)],
+    run: RunId,
     payloads: Annotated[
         bool,
-        typer.Option("--payloads", help="Also what the run and its steps were given and gave."),
+        typer.Option("--payloads", help="Also show inputs and outputs."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """One run: when each step ran, for how long, and what became of it."""
+    """Show one run: its steps, and what happens to it next.
+
+    A bar shows when each step ran and for how long. Below `tracking` stands when the run is read
+    next, and why.
+    """
+    from etl import app
+    from etl.cli import resolve
     from etl.reports import runs
 
-    with invocation(context).database() as database:
-        found = database.transaction(lambda c: runs.get(c, run, payloads=payloads))
+    settings = invocation(context).settings()
+
+    def work(connection: Connection) -> RunDetail | None:
+        id = resolve.run(connection, run)
+        limit = settings.polling.give_up_after
+        return runs.get(connection, id, give_up_after=limit, payloads=payloads)
+
+    with app.open_database(settings) as database:
+        found = database.transaction(work)
     if found is None:
-        raise ConfigurationError(
-            f"run {run[:80]!r} is not known: check the id, or have it read by `orchestra-etl track WORKFLOW RUN`"
-        )
+        raise ConfigurationError(f"run {run[:80]!r} was removed a moment ago")
     if as_json:
-        # Stored JSON goes out digit by digit as it is, which the json module would not do.
+        # Stored JSON is printed digit by digit, which the json module would not do.
         print_json(found)
         return
     _print_header(found)
@@ -133,7 +166,7 @@ def _print_header(run: RunDetail) -> None:
             ),
             ("tokens", _tokens(run.steps)),
         ]
-    rows.append(("tracking", _tracking(run)))
+    rows += _tracking(run)
     if run.error is not None:
         rows.append(("error", styled(plain(_error(run.error), 1000), "red")))
     if run.last_error is not None:
@@ -146,14 +179,38 @@ def _print_header(run: RunDetail) -> None:
     fields(console(), rows)
 
 
-def _tracking(run: RunDetail) -> str:
-    read = (
-        f"last read {instant(run.steps_observed_at)}"
-        if run.steps_observed_at
-        else "never read so far"
+def _tracking(run: RunDetail) -> list[tuple[str, str | Text]]:
+    read = f"last read {instant(run.steps_observed_at)}" if run.steps_observed_at else "never read"
+    rows: list[tuple[str, str | Text]] = [("tracking", f"{run.tracking}, {read}")]
+    rows.append(("next", f"{_when(run)}: {run.next.reason}"))
+    if run.next.action == "none":
+        return rows
+    if run.next.gives_up_at is not None:
+        limit = f"{instant(run.next.gives_up_at)}, if it is still open (polling.give_up_after)"
+        rows.append(("gives up", limit))
+    claim = "none" if run.leased_until is None else f"until {instant(run.leased_until)}"
+    order = "live" if run.priority == 0 else "backfill, after all live runs"
+    rows.append(("claim", f"{claim}, token {run.fencing_token:,}; priority: {order}"))
+    rows.append(
+        (
+            "checks",
+            f"{counted(run.checks, 'read')} in a row found it over and unchanged,"
+            f" {counted(run.attempts, 'read')} in a row failed",
+        )
     )
-    due = f", next {instant(run.due_at)}" if run.due_at else ""
-    return f"{run.tracking}, {read}{due}"
+    return rows
+
+
+def _when(run: RunDetail) -> str:
+    at = run.next.at
+    if at is None:
+        return "not read again"
+    seconds = (at - run.at).total_seconds()
+    if run.next.action == "being_read":
+        return f"being read; claimed for {span(seconds)} more"
+    if seconds <= 0:
+        return f"due for {span(-seconds)}; read by `serve` or the next `sync`"
+    return f"read in {span(seconds)} ({instant(at)})"
 
 
 def _tokens(steps: tuple[StepDetail, ...]) -> str:
@@ -171,7 +228,7 @@ def _tokens(steps: tuple[StepDetail, ...]) -> str:
 
 
 def _sum(counts: Iterable[int | None]) -> str:
-    """What is known together; unknown is not 0."""
+    """Return the sum of the known counts; unknown is not 0."""
     known = [count for count in counts if count is not None]
     return f"{sum(known):,}" if known else "-"
 
@@ -208,7 +265,7 @@ def _print_waterfall(run: RunDetail) -> None:
 
 
 def _end(step: StepDetail, run: RunDetail) -> datetime:
-    """Where the step's bar ends: a step that has not ended reaches to now as long as the run is followed."""
+    """Return where the step's bar ends; a step of an open run that has not ended reaches to now."""
     if step.end_time is not None:
         return step.end_time
     if run.tracking == "open" and step.start_time is not None:
@@ -220,7 +277,7 @@ def _bar(offset: float | None, took: float | None, length: float) -> str:
     if offset is None or took is None:
         return ""
     left = min(int(offset / length * BAR), BAR - 1)
-    # The smallest step still shows; one whose clock went backwards as well.
+    # The shortest step is still visible, and one whose clock went backwards, too.
     width = max(1, min(round(took / length * BAR), BAR - left))
     return " " * left + "█" * width
 
@@ -231,7 +288,7 @@ def _step(step: StepDetail) -> Text:
     if step.total_tokens is not None:
         facts.append(counted(step.total_tokens, "token"))
     if step.absent_since is not None:
-        facts.append(f"no longer in the API's answer since {instant(step.absent_since)}")
+        facts.append(f"not in the API's response since {instant(step.absent_since)}")
     if facts:
         text += styled("\n" + ", ".join(facts), "dim")
     problem = _error(step.error) if step.error is not None else step.reported_error
@@ -239,7 +296,7 @@ def _step(step: StepDetail) -> Text:
 
 
 def _error(error: msgspec.Raw) -> str:
-    """An error that is a JSON string as its text, any other as its JSON."""
+    """Return the text of an error that is a JSON string, else its JSON."""
     try:
         return msgspec.json.decode(error, type=str)
     except msgspec.ValidationError:

@@ -1,4 +1,4 @@
-"""`simulate`: the API's double, for trials."""
+"""`simulate`: a simulated Orchestra API, for trials."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etl.cli.context import examples
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,51 +19,79 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(simulate)
+    app.command(epilog=examples("simulate --port 8765 --runs 50", "simulate --misbehave help"))(
+        simulate
+    )
 
 
 def simulate(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on.")
+    ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free one.")
+        int,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Port to listen on; 0 takes any free port."
+        ),
     ] = 8765,
-    key: Annotated[str, typer.Option(help="The API key it accepts.")] = "simulated-key",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same history.")] = 1,
-    workflows: Annotated[int, typer.Option(min=1, max=4000, help="How many workflows.")] = 3,
+    key: Annotated[
+        str, typer.Option(metavar="KEY", help="The API key that it accepts.")
+    ] = "simulated-key",
+    seed: Annotated[
+        int, typer.Option(metavar="NUMBER", help="The same seed gives the same history.")
+    ] = 1,
+    workflows: Annotated[
+        int, typer.Option(min=1, max=4000, metavar="NUMBER", help="How many workflows.")
+    ] = 3,
     runs: Annotated[
         int,
-        typer.Option(min=0, max=10_000_000, help="How many runs each workflow has at the start."),
+        typer.Option(
+            min=0,
+            max=10_000_000,
+            metavar="NUMBER",
+            help="How many runs each workflow has at the start.",
+        ),
     ] = 300,
     arrivals: Annotated[
-        float, typer.Option(min=0, max=6000, help="New runs a minute in each workflow.")
+        float,
+        typer.Option(
+            min=0, max=6000, metavar="NUMBER", help="New runs per minute in each workflow."
+        ),
     ] = 2.0,
     epoch: Annotated[
         datetime | None,
         typer.Option(
-            help="When the history was at its start (UTC), now by default; the one of an earlier simulator, with its "
-            "other options, continues that simulator's history."
+            metavar="TIME",
+            help="Start of the history (UTC). Default: now. The time of an earlier simulator, with the"
+            " same other options, continues its history.",
         ),
     ] = None,
     failure_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of runs that do not succeed.")
+        float,
+        typer.Option(
+            min=0, max=1, metavar="SHARE", help="Share of runs that do not succeed, from 0 to 1."
+        ),
     ] = 0.08,
     misbehave: Annotated[
         list[str] | None,
-        typer.Option(help="Something that goes wrong now and then; `--misbehave help` lists them."),
+        typer.Option(
+            metavar="NAME",
+            help="A fault to inject now and then; `--misbehave help` lists them. Repeatable.",
+        ),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
-            help="Serve files as they are instead: WORKFLOW/RUN/steps.json, and where present WORKFLOW/RUN/run.json, "
-            "WORKFLOW/runs.json, workflows.json."
+            metavar="FOLDER",
+            help="Serve the files of this folder instead: WORKFLOW/RUN/steps.json, and if present"
+            " WORKFLOW/RUN/run.json, WORKFLOW/runs.json and workflows.json.",
         ),
     ] = None,
 ) -> int:
-    """Serve a simulated Orchestra API on this machine until Ctrl-C.
+    """Serve a simulated Orchestra API until Ctrl-C.
 
-    Its runs start, progress and end as time passes; the same seed always gives the same history.
-    Standard output gets the lines that point the command at it; standard error how to continue the
-    same history after a restart.
+    Its runs start, progress and end as time passes. It prints the lines that point the command at
+    it; standard error says how to continue the same history after a restart.
     """
     from etl import logs
     from etl.simulator.folder import Folder
@@ -76,10 +105,10 @@ def simulate(
     unknown = [name for name in misbehave or () if name not in MISBEHAVIOURS]
     if unknown:
         raise ConfigurationError(
-            f"there is no misbehaviour {unknown[0]!r}; there are: {', '.join(MISBEHAVIOURS)}"
+            f"{unknown[0]!r} is not a misbehaviour: choose from {', '.join(MISBEHAVIOURS)}"
         )
     if folder is not None and not folder.is_dir():
-        raise ConfigurationError(f"there is no folder {folder}")
+        raise ConfigurationError(f"{folder} is not a folder")
     start = (epoch or datetime.now(UTC)).replace(microsecond=0)
     if start.tzinfo is None:
         start = start.replace(tzinfo=UTC)
@@ -104,7 +133,7 @@ def simulate(
         seed=seed,
         misbehaviours=[MISBEHAVIOURS[name] for name in misbehave or ()],
     )
-    # Without it the server's own errors would be printed with their tracebacks.
+    # Without this, the server's own errors are printed with their tracebacks.
     logs.configure()
     asyncio.run(_serve(simulator, key, None if folder is not None else start))
     return 0
@@ -115,14 +144,15 @@ async def _serve(simulator: Simulator, key: str, epoch: datetime | None) -> None
 
     try:
         async with simulator:
-            # Before anything is printed: whoever starts this from a program may signal as soon as
-            # there is a line.
+            # Before anything is printed: a program that starts this may send a signal as soon as it
+            # reads a line.
             with stop_on_signals() as stop:
                 typer.echo(f"export ORCHESTRA_BASE_URL={simulator.base_url}")
                 typer.echo(f"export ORCHESTRA_API_KEY={shlex.quote(key)}")
                 if epoch is not None:
                     typer.echo(
-                        f"after a restart, --epoch {epoch.astimezone(UTC):%Y-%m-%dT%H:%M:%S} continues this history",
+                        f"--epoch {epoch.astimezone(UTC):%Y-%m-%dT%H:%M:%S} continues this history"
+                        " after a restart",
                         err=True,
                     )
                 await stop.wait()

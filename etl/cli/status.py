@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.cli.context import AsJson, console, invocation, print_json
+from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import STYLES, counted, fields, instant, span, state, styled
+from etl.exit_status import ExitStatus
 from etl.terminal import plain
 
 if TYPE_CHECKING:
@@ -16,34 +17,33 @@ if TYPE_CHECKING:
 
     from etl.reports.status import Coverage, Status, WorkflowStatus
 
-CHECK_FAILED = 6
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(status)
+    app.command(epilog=examples("status", "status --check --max-age 30m"))(status)
 
 
 def status(
     context: typer.Context,
     check: Annotated[
         bool,
-        typer.Option("--check", help="For monitors: exit status 6 where the verdict is `failing`."),
+        typer.Option("--check", help="For monitors: exit status 7 if the verdict is `failing`."),
     ] = False,
     max_age: Annotated[
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="A workflow without a complete sweep for so long is failing, such as 15m; default: its interval and 2h.",
+            help="A workflow without a complete sweep for longer is failing, such as 15m."
+            " Default: its interval plus 2h.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """How every workflow is doing, with a verdict.
+    """Show how every workflow is doing, with a verdict.
 
-    `failing`: data does not arrive (no complete sweep, or due runs not read, for too long).
-    `warning`: somebody should look (gaps, dead letters, reads that fail, a sweep that failed, a run
-    list that is nearly too short). Else `ok`.
+    `failing`: no complete sweep, or due runs unread, for too long. `warning`: somebody should look,
+    at a gap, a dead letter, a failed read or sweep, or a run list that is nearly too short. Else
+    `ok`.
     """
     from etl import app
 
@@ -56,7 +56,8 @@ def status(
     else:
         _print(found)
         _print_old_prices()
-    return CHECK_FAILED if check and found.verdict == "failing" else 0
+    is_failing = check and found.verdict == "failing"
+    return ExitStatus.FAILING if is_failing else ExitStatus.DONE
 
 
 def _seconds(text: str) -> float:
@@ -80,14 +81,14 @@ def _print(found: Status) -> None:
         _print_workflow(workflow)
     if not found.workflows:
         out.print(
-            "no workflow is configured, and no run is known: see `orchestra-etl workflows`",
+            "no workflow is configured and no run is known: see `orchestra-etl workflows`",
             markup=False,
         )
     if found.unusable_workflows:
         out.print()
         number = counted(found.unusable_workflows, "workflow")
-        text = f"{number} whose runs cannot be read, as the id cannot stand in a request's path"
-        fields(out, [("set aside", f"{text}; see `orchestra-etl dead-letters list`")])
+        text = f"{number} skipped, whose id does not fit in a request's path"
+        fields(out, [("set aside", f"{text}: see `orchestra-etl dead-letters list`")])
     if found.rebuild is not None:
         out.print()
         fields(out, [("rebuild", styled(found.rebuild.advice, STYLES["warning"]))])
@@ -135,7 +136,7 @@ def _print_workflow(one: WorkflowStatus) -> None:
         ),
         (
             "last sweep",
-            "none complete yet"
+            "none is complete yet"
             if sweep is None
             else f"complete {span(one.freshness.swept_age)} ago, {counted(one.headroom.new_runs or 0, 'new run')}",
         ),
@@ -177,9 +178,9 @@ def _print_workflow(one: WorkflowStatus) -> None:
 
 def _coverage(coverage: Coverage) -> str:
     if coverage.complete_until is None:
-        return "not known: no sweep has been complete yet"
+        return "not known: no sweep is complete yet"
     until = instant(coverage.complete_until)
-    text = f"complete until {until}, none of the runs is stored yet"
+    text = f"complete until {until}; no run is stored yet"
     if coverage.complete_since is not None:
         text = f"complete from {instant(coverage.complete_since)} until {until}"
     exceptions = []
@@ -202,16 +203,15 @@ def _coverage(coverage: Coverage) -> str:
 def _headroom(one: WorkflowStatus) -> str:
     room = one.headroom
     if room.listed_runs is None:
-        return "not known: the list has not been walked whole yet"
+        return "not known: the whole list was not walked yet"
     text = f"the list shows {counted(room.listed_runs, 'run')}"
     if not room.window_full or room.new_runs is None:
         runs = one.runs
         known = runs.open + runs.final + runs.stale + runs.gone + runs.removed
         if known > room.listed_runs:
-            # New runs came since, or it shows others no longer: the next walk of the whole list
-            # will tell.
-            return f"the list showed {counted(room.listed_runs, 'run')} when it was last walked whole; {known:,} are known now"
-        return f"{text}, all that is known"
+            # New runs came since, or the list shows fewer: the next walk of the whole list tells.
+            return f"the last walk of the whole list showed {counted(room.listed_runs, 'run')}; {known:,} are known now"
+        return f"{text}, all that are known"
     return f"{text}, the last sweep found {room.new_runs:,} new ({100 * room.new_runs / max(room.listed_runs, 1):.0f} %)"
 
 
@@ -219,4 +219,4 @@ def _lag(one: WorkflowStatus) -> str:
     text = counted(one.lag.due, "run")
     if one.lag.oldest_due is not None:
         text += f", the oldest since {instant(one.lag.oldest_due)}"
-    return text + (f"; {one.lag.unread:,} never read so far" if one.lag.unread else "")
+    return text + (f"; {one.lag.unread:,} never read" if one.lag.unread else "")

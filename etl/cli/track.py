@@ -1,4 +1,4 @@
-"""`track` and `untrack`: runs asked for by name."""
+"""`track` and `untrack`: reads runs by id."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli import ids
-from etl.cli.context import AsJson, invocation, print_json
+from etl.cli.context import AsJson, examples, invocation, print_json
 from etl.cli.display import counted
 from etl.errors import (
     ApiError,
@@ -19,25 +19,31 @@ from etl.errors import (
     RequestRefused,
     ResponseTooLarge,
 )
+from etl.exit_status import ExitStatus
 from etl.terminal import plain
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from etl.database import Database
     from etl.ledger.requests import TrackReport, UntrackReport
     from etl.settings import Settings
 
-WorkflowId = Annotated[str, typer.Argument(help="The workflow's id.")]
+WorkflowId = Annotated[
+    str,
+    typer.Argument(
+        metavar="WORKFLOW", help="The workflow: its id, a unique prefix of it, or its name."
+    ),
+]
 
-# So many of the runs are asked for where the API does not list the workflow: one that is there
-# proves it.
+# How many of the runs are requested if the API does not list the workflow: one that exists proves
+# that the workflow does.
 PROBES = 5
-SET_ASIDE = 6
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(track)
+    app.command(epilog=examples("track 1234f567 5b69669f-975a-49af-a33a-61ff9ae5a20f"))(track)
     app.command()(untrack)
 
 
@@ -46,19 +52,22 @@ def track(
     workflow: WorkflowId,
     run: Annotated[
         list[str],
-        typer.Argument(help="Run ids; `-` reads ids, or Execute's answers, from standard input."),
+        typer.Argument(
+            metavar="RUN",
+            help="Whole ids of runs. `-` reads ids, or responses of Execute, from standard input.",
+        ),
     ],
     as_json: AsJson = False,
 ) -> int:
-    """Have runs read at the next poll, whether the list shows them or not; known ones are read again.
+    """Read runs by id, whether or not the run list shows them.
 
-    A workflow that is not known here must be one that the API knows. A run that the API has shown
-    under another workflow stays there: exit status 6 where that is news.
+    The service or the next `sync` reads them; known runs are re-read. The API must know the
+    workflow. A run that the API has shown under another workflow stays there, and is set aside:
+    exit status 6.
     """
     from etl import app
     from etl.ledger import requests, workflows
 
-    _check_id(workflow, "workflow")
     wanted = list(ids.given(run))
     for one in wanted:
         _check_id(one, "run")
@@ -66,6 +75,8 @@ def track(
     set_aside = 0
     found: list[TrackReport] = []
     with app.open_database(settings) as database:
+        workflow = _meant(settings, database, workflow)
+        _check_id(workflow, "workflow")
         configured = workflow in [one.id for one in settings.workflows]
         if not configured and not database.transaction(lambda c: workflows.is_known(c, workflow)):
             _confirm(settings, workflow, wanted)
@@ -76,7 +87,7 @@ def track(
             found.append(done)
             set_aside += new
     _print_tracked(workflow, found, as_json=as_json)
-    return SET_ASIDE if set_aside else 0
+    return ExitStatus.INCOMPLETE if set_aside else ExitStatus.DONE
 
 
 def untrack(
@@ -85,14 +96,15 @@ def untrack(
     run: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Run ids; without any, all that were only asked for under this workflow."
+            metavar="RUN",
+            help="Whole ids of runs. Default: all that were only tracked under this workflow.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget runs that were asked for and that the API has not shown under this workflow, such as typing errors.
+    """Forget tracked runs that the API has not shown.
 
-    What has been read or listed is history and stays: `erase` removes that.
+    Use it after a typing error. Runs that were read or listed stay: `erase` removes them.
     """
     from etl import app
     from etl.ledger import requests, workflows
@@ -108,15 +120,16 @@ def untrack(
 
     settings = invocation(context).settings()
     with app.open_database(settings) as database:
+        workflow = _meant(settings, database, workflow)
         done, forgotten, history = database.transaction(forget)
     if not any((done.runs, done.requests, done.dead_letters, forgotten)):
         why = (
-            "what the API has shown is history, see `orchestra-etl erase`"
+            "the API has shown them, so only `orchestra-etl erase` removes them"
             if history
             else "check the ids"
         )
         raise ConfigurationError(
-            f"nothing was only asked for under workflow {plain(workflow, 80)}: {why}"
+            f"no such run was only tracked under workflow {plain(workflow, 80)}: {why}"
         )
     named = sorted(
         one
@@ -132,14 +145,25 @@ def untrack(
         )  # fmt: skip
         return
     typer.echo(
-        f"{counted(done.runs, 'run')}, {counted(done.requests, 'request')} and "
-        f"{counted(done.dead_letters, 'dead letter')} forgotten"
-        + ("; so is the workflow, of which nothing else is known" if forgotten else "")
+        f"{counted(done.runs, 'run')}, {counted(done.requests, 'request')} and {counted(done.dead_letters, 'dead letter')} forgotten"
+        + ("; the workflow, too" if forgotten else "")
     )
     if history:
-        typer.echo("what the API has shown stays: see `orchestra-etl erase`")
+        typer.echo("runs that the API has shown stay: see `orchestra-etl erase`")
     if named:
-        typer.echo("the configuration names such runs, so they come back: take them out of `runs`")
+        typer.echo("the configuration names these runs, so they come back: remove them from `runs`")
+
+
+def _meant(settings: Settings, database: Database, typed: str) -> str:
+    """Return the id of the workflow that is meant; as typed where it is not known here."""
+    from etl.cli import resolve
+    from etl.ledger import lookup
+
+    names = database.transaction(lookup.workflow_names)
+    return (
+        resolve.workflow(typed, {**names, **{one.id: one.name for one in settings.workflows}})
+        or typed
+    )
 
 
 def _entering(workflow: str, ids: Sequence[str]) -> Callable[[Connection], tuple[TrackReport, int]]:
@@ -154,7 +178,7 @@ def _entering(workflow: str, ids: Sequence[str]) -> Callable[[Connection], tuple
 
 
 def _confirm(settings: Settings, workflow: str, ids: Sequence[str]) -> None:
-    """Make sure that the API knows the workflow: a typing error would stay for ever."""
+    """Make sure that the API knows the workflow, or a typing error would stay forever."""
     unknown = f"workflow {plain(workflow, 80)} is not configured, and nothing is stored of it"
     try:
         confirmed = asyncio.run(_is_confirmed(settings, workflow, ids))
@@ -162,7 +186,8 @@ def _confirm(settings: Settings, workflow: str, ids: Sequence[str]) -> None:
         raise error.reworded(f"{unknown}, so the API must know it: {error}") from None
     if not confirmed:
         raise ConfigurationError(
-            f"{unknown}; the API neither lists it nor answers for these runs: nothing was tracked, see `orchestra-etl workflows`"
+            f"{unknown}; the API neither lists it nor has these runs, so nothing was tracked: see"
+            " `orchestra-etl workflows`"
         )
 
 
@@ -180,7 +205,7 @@ async def _is_confirmed(settings: Settings, workflow: str, ids: Sequence[str]) -
             ):
                 return True
         except (NotFound, RequestRefused):
-            pass  # This server lists no workflows.
+            pass  # This server does not list workflows.
         for one in ids[:PROBES]:
             try:
                 answer = await client.steps(workflow, one)
@@ -188,7 +213,7 @@ async def _is_confirmed(settings: Settings, workflow: str, ids: Sequence[str]) -
                 continue
             except ResponseTooLarge:
                 return True
-            # An empty answer says nothing: there are servers that give one for any id.
+            # An empty response proves nothing: some servers give one for any id.
             if decode_steps(answer.body, workflow_id=workflow, run_id=one, states=StateMap()).steps:
                 return True
     return False
@@ -212,16 +237,16 @@ def _print_tracked(workflow: str, found: Sequence[TrackReport], *, as_json: bool
         )
         return
     typer.echo(
-        f"{counted(new, 'new run')} tracked, {counted(known, 'known run')} to be read again, by `serve` or the next `sync`"
+        f"{counted(new, 'new run')} and {counted(known, 'known run')} will be read by `serve` or the next `sync`"
     )
     if removed:
-        typer.echo(f"{removed} are erased or pruned and stay so")
+        typer.echo(f"{counted(removed, 'run')} skipped: erased or pruned")
     for one in conflicts[:10]:
         typer.echo(
             f"run {plain(one.run_id, 80)} belongs to workflow {plain(one.owner, 80)} and stays there"
         )
     if len(conflicts) > 10:
-        typer.echo(f"{len(conflicts) - 10:,} more belong to other workflows and stay there")
+        typer.echo(f"{counted(len(conflicts) - 10, 'more run')} of other workflows skipped")
 
 
 def _check_id(id: str, noun: str) -> None:
@@ -230,4 +255,4 @@ def _check_id(id: str, noun: str) -> None:
     try:
         clean_id(id)
     except ValueError as error:
-        raise ConfigurationError(f"{id[:80]!r} is no {noun}'s id: it {error}") from None
+        raise ConfigurationError(f"{id[:80]!r} is not the id of a {noun}: it {error}") from None

@@ -1,4 +1,4 @@
-"""`workflows`: what the key can see."""
+"""`workflows`: the workflows that the API key can see."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class WorkflowEntry(msgspec.Struct, frozen=True):
     description: str | None
     configured: bool
     visible: bool
-    """False where it is configured, but the API does not list it for this key."""
+    """False if it is configured, but the API does not list it for this key."""
 
 
 def register(app: typer.Typer) -> None:
@@ -38,14 +38,17 @@ def register(app: typer.Typer) -> None:
 
 
 def workflows(context: typer.Context, as_json: AsJson = False) -> None:
-    """The workflows that the key can see, which of them are configured, and the lines to add for the others."""
+    """List the workflows that the API key can see.
+
+    Shows which of them are configured, and the lines to add to the configuration for the others.
+    """
     settings = invocation(context).settings()
     found = _compare(settings, asyncio.run(_ask(settings)))
     if as_json:
         print_json(found)
         return
     if not found:
-        typer.echo("the key sees no workflow")
+        typer.echo("the key can see no workflow")
         return
     every = settings.api.all_workflows
     listing(
@@ -66,12 +69,12 @@ def workflows(context: typer.Context, as_json: AsJson = False) -> None:
     for one in found:
         if not one.configured and one not in missing:
             typer.echo(
-                f"the id of workflow {plain(one.id, 80)} cannot stand in the configuration (hidden characters, quotes, spaces at "
-                "an end): its runs are read with api.all_workflows = true only",
+                f"the id of workflow {plain(one.id, 80)} does not fit in the configuration (hidden"
+                " characters, quotes, outer spaces): only api.all_workflows = true reads its runs",
                 err=True,
             )
     if missing:
-        typer.echo(f"\n# To store their runs too, add to {plain(_file(settings))}:")
+        typer.echo(f"\n# To store their runs, too, add this to {plain(_file(settings))}:")
         for one in missing:
             typer.echo(f"\n[[workflows]]\nid = {_toml(one.id)}")
             if one.name:
@@ -89,12 +92,12 @@ async def _ask(settings: Settings) -> tuple[Workflow, ...]:
             if error.status not in (404, 405):
                 raise
             raise error.reworded(
-                f"{error}; where it lists no workflows, configure them by their ids"
+                f"{error}; if the server does not list workflows, configure them by their ids"
             ) from None
     found = decode_workflows(answer.body)
     for _ in found.rejected:
         typer.echo(
-            "a workflow has no id, or one that cannot stand in a request's path: its runs cannot be read",
+            "a workflow has no id, or one that does not fit in a request's path: it is skipped",
             err=True,
         )
     return found.workflows
@@ -124,7 +127,7 @@ def _file(settings: Settings) -> str:
 
 
 def _can_be_named(id: str) -> bool:
-    """Whether the settings take this id; a server may list others."""
+    """Return whether the settings accept this id; a server may list others."""
     from etl.settings.values import clean_id
 
     try:
@@ -135,7 +138,7 @@ def _can_be_named(id: str) -> bool:
 
 
 def _toml(text: str) -> str:
-    """A TOML string: JSON's, with TOML's own escape of what the terminal would not show."""
+    """Return a TOML string: a JSON string, in which hidden characters have TOML's own escapes."""
     unicode = terminal.is_unicode(terminal.unguarded(sys.stdout).encoding)
     quoted = json.dumps(text, ensure_ascii=False)
     return "".join(

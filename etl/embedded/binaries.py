@@ -26,11 +26,6 @@ def psql_path() -> Path:
     return _installation() / "bin" / "psql"
 
 
-def psql_command(url: str) -> list[str]:
-    """The command line that opens `psql` on `url` (a libpq URL)."""
-    return [str(psql_path()), url]
-
-
 def programs_for(account: Account, home: Path) -> Path:
     """The folder of PostgreSQL's programs that `account` can run.
 

@@ -77,7 +77,7 @@ _CLAIM = text(f"""
     WHERE l.run_id = due.run_id
     RETURNING l.run_id, l.workflow_id, l.fencing_token, now() AS claimed_at, l.listing, l.listed_at, l.run_observed_at,
               l.run_state, l.run_end_time, l.not_found_since, l.opened_at, l.read_digest, l.checks, l.attempts,
-              l.steps_observed_at, l.priority, l.due_at
+              l.steps_observed_at, l.priority, l.due_at, l.tracking
 """)
 
 _PENDING = text(f"""
@@ -233,6 +233,7 @@ def claim(
                 checks=row.checks,
                 attempts=row.attempts,
                 steps_observed_at=row.steps_observed_at,
+                tracking=row.tracking,
             ),
         )
         for row in sorted(rows, key=lambda row: (row.priority, row.due_at))

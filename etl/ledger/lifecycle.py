@@ -49,6 +49,7 @@ class KnownRun(msgspec.Struct, frozen=True):
     checks: int
     attempts: int
     steps_observed_at: datetime | None
+    tracking: str = "open"
 
 
 class Observation(msgspec.Struct, frozen=True):

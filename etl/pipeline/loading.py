@@ -20,6 +20,7 @@ from etl.load.batch import WriteReport
 from etl.load.upsert import write
 from etl.pipeline.outcome import is_written, judged, run_write, settlement
 from etl.pipeline.reading import Reading
+from etl.pipeline.tracking_events import log_changes
 from etl.records import DecodedSteps, Rejected
 from etl.transform.decode import decode_steps
 from etl.transform.redact import Redaction
@@ -237,6 +238,7 @@ class Loader:
             connection, [settlement(reading, verdicts[reading.claim.run_id]) for reading in mine]
         )
         _count(report, mine, written)
+        log_changes(mine, verdicts)
         return report
 
     def _recover(self, connection: Connection, gone: Sequence[Reading]) -> dict[str, Reading]:

@@ -21,6 +21,7 @@ from etl.errors import (
     NotFound,
     RequestRefused,
 )
+from etl.exit_status import ExitStatus
 from etl.extract.client import OrchestraClient
 from etl.ledger import (
     claims,
@@ -96,7 +97,7 @@ class SyncReport(msgspec.Struct):
             self.dead_letters or self.load.dead_letters or self.load.newly_failing or self.refused
         )
         if missed or statuses:
-            return 6
+            return ExitStatus.INCOMPLETE
         return 128 + self.interrupted if self.interrupted else 0
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, text
 
+from etl.ledger.outlook import Entry, Outlook, outlook
+
 # `#>> '{}'` gives a JSON string as its own text, any other value as JSON text, and JSON null as
 # NULL.
 _RECENT = text("""
@@ -44,7 +46,8 @@ _RUN = text("""
     SELECT now() AS at, l.run_id AS id, COALESCE(r.workflow_id, l.workflow_id) AS workflow_id, w.name AS workflow_name,
            r.id IS NOT NULL AS stored, r.status, r.state, r.status_source, l.tracking, r.start_time, r.end_time, r.duration_ms,
            r.error::text AS error, r.extra::text AS extra, l.source, l.first_seen_at, r.updated_at, l.steps_observed_at,
-           l.due_at, l.attempts, l.last_error
+           l.due_at, l.attempts, l.last_error, l.priority, l.leased_until, l.fencing_token, l.checks, l.not_found_since,
+           l.opened_at, l.run_state, l.removed_at
     FROM orchestra_etl.run_ledger AS l
     LEFT JOIN orchestra.runs AS r ON r.id = l.run_id
     LEFT JOIN orchestra.workflows AS w ON w.id = COALESCE(r.workflow_id, l.workflow_id)
@@ -169,6 +172,19 @@ class RunDetail(msgspec.Struct, frozen=True):
     attempts: int
     """Reads in a row that failed."""
     last_error: str | None
+    priority: int
+    """0: live, 1: backfill."""
+    leased_until: datetime | None
+    """End of the claim; None: no process holds one."""
+    fencing_token: int
+    checks: int
+    """Reads in a row that found the run finished and nothing new."""
+    not_found_since: datetime | None
+    opened_at: datetime
+    run_state: str | None
+    """The run's state by the API's own row; None where the API gave none."""
+    removed_at: datetime | None
+    next: Outlook
     steps: tuple[StepDetail, ...]
     payloads: RunPayloads | None = None
     """None where there are none, or they were not asked for."""
@@ -200,10 +216,12 @@ def recent(
     return [RecentRun(**row._mapping) for row in rows]
 
 
-def get(connection: Connection, run_id: str, *, payloads: bool = False) -> RunDetail | None:
+def get(
+    connection: Connection, run_id: str, *, give_up_after: float, payloads: bool = False
+) -> RunDetail | None:
     """One run with its steps in the order they started, and with `payloads` all that they took and gave.
 
-    None where the run is not known.
+    None where the run is not known. `give_up_after` is that of the polling settings, in seconds.
     """
     row = connection.execute(_RUN, {"id": run_id}).one_or_none()
     if row is None:
@@ -215,9 +233,11 @@ def get(connection: Connection, run_id: str, *, payloads: bool = False) -> RunDe
         )
         for step in connection.execute(_STEPS, {"id": run_id})
     )
+    entry = Entry(**{name: row._mapping[name] for name in Entry.__struct_fields__})
     own = connection.execute(_RUN_PAYLOADS, {"id": run_id}).one_or_none() if payloads else None
     return RunDetail(
         **_with_json(row, "error", "extra"),
+        next=outlook(entry, row.at, has_steps=bool(steps), give_up_after=give_up_after),
         steps=steps,
         payloads=None if own is None else RunPayloads(**_with_json(own, "inputs", "outputs")),
     )

@@ -75,6 +75,21 @@ def _read_until(descriptor: int, words: str, *, seconds: float = 300.0) -> str:
     return text.decode()
 
 
+def _ask(printed: str, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as the demo says: after its line, in a shell with somebody else's settings."""
+    lines = printed.splitlines()
+    [source] = [line.strip() for line in lines if line.startswith("  . ")]
+    program = (
+        next(line for line in lines if line.endswith(" status")).strip().removesuffix(" status")
+    )
+    return subprocess.run(
+        ["/bin/sh", "-c", f"{source}\n{program} {command}"],
+        env={"PATH": os.defpath, "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+             "ORCHESTRA_API_KEY_FILE": "/no/such/file", "ORCHESTRA_BASE_URL": "http://127.0.0.1:1"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
 def _output(process: Process) -> int:
     return int(process.stdout.fileno())
 
@@ -166,11 +181,7 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
     assert processes_in(home) == []
     # The line that it leaves works after its end, and its success rates are those that the
     # dashboards show.
-    [line] = [line for line in done.stdout.splitlines() if line.endswith("db psql")]
-    asked = subprocess.run(
-        [*shlex.split(line), "--tuples-only", "--no-align", "-c", RATES],
-        env={"PATH": os.defpath}, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+    asked = _ask(done.stdout, f"db psql --tuples-only --no-align -c {shlex.quote(RATES)}")
     rates = [found.split("|") for found in asked.stdout.splitlines()]
     assert len(rates) == 3, asked.stderr
     for name, percent in rates:
@@ -205,18 +216,15 @@ def test_a_signal_before_the_end_of_the_backlog(
 
 
 def test_while_it_watches(home: Path) -> None:
-    """Its psql line works, a second demo is refused in one line with status 2, and SIGTERM ends the first with 0."""
+    """Every command works with the line it prints, a second demo is refused with status 2, and SIGTERM ends it with 0."""
     variables = {"ORCHESTRA_ETL_HOME": str(home)}
     with started("demo", variables=variables) as process:
         text = _read_until(_output(process), "Ctrl-C ends the demo")
-        [line] = [line for line in text.splitlines() if "/psql " in line]
-        asked = subprocess.run(
-            [*shlex.split(line), "-Atc", "SELECT count(*) >= 900 FROM runs"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        asked = _ask(text, "db psql -Atc 'SELECT count(*) >= 900 FROM runs'")
         assert asked.stdout == "t\n", asked.stderr
+        for command in ("status", "runs list", "workflows", "config check", "sync", "prices list"):
+            asked = _ask(text, command)
+            assert (asked.returncode, asked.stderr.count("error")) == (0, 0), asked.stderr
         second = run("demo", variables=variables)
         assert (second.returncode, second.stdout, second.stderr.count("\n")) == (2, "", 1)
         assert "already running" in second.stderr

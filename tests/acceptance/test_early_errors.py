@@ -69,9 +69,9 @@ def test_a_home_that_there_is_not_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b'{"run_id": ' + DEEP.encode(), "starts like JSON but is none"),
+        (b'{"run_id": ' + DEEP.encode(), "starts like JSON, but is not valid JSON"),
         (b"run-\xff", "not UTF-8"),
-        (b"Workflow execution started", "neither an id nor an answer"),
+        (b"Workflow execution started", "neither an id nor a response"),
     ],
 )
 def test_bad_input_of_track_is_one_line(line: bytes, words: str) -> None:

@@ -192,7 +192,7 @@ def test_a_command_says_once_which_variable_is_wrong(
         if one.count("PGSSLMODE") and "database_lost" not in one
     )
     assert line.count("PGSSLMODE") == 1
-    assert "libpq also follows" not in line
+    assert "libpq also reads" not in line
     assert "database: the database" not in line
 
 

@@ -154,7 +154,7 @@ def test_retry_of_everything(command: Command, database_url: str) -> None:
     _letter(database_url, "settled", resolution="discarded")
     printed = command("dead-letters", "retry", "--all")
     assert "2 runs will be read again" in printed.out
-    assert f"of the run list: {row_of_list};" in printed.out
+    assert f"belong to the run list and not to a run: {row_of_list};" in printed.out
     rows = query(
         database_url, "SELECT run_id, workflow_id FROM orchestra_etl.run_ledger ORDER BY run_id"
     )
@@ -183,10 +183,12 @@ def test_discard_settles_and_keeps_the_bytes(command: Command, database_url: str
     assert all(bytes(row["body"]) == BODY for row in rows)
     assert (
         command("dead-letters", "list").out
-        == "no open letters; 3 settled letters: --all shows them\n"
+        == "no open dead letters; 3 settled dead letters: --all shows them\n"
     )
     _letter(database_url, "run-4")
-    assert command("dead-letters", "list").out.endswith("and 3 settled letters: --all shows them\n")
+    assert command("dead-letters", "list").out.endswith(
+        "and 3 settled dead letters: --all shows them\n"
+    )
     assert "settled" not in command("dead-letters", "list", "--all").out
     assert command("dead-letters", "show", str(first), "--body", "--json").status == 2
 
@@ -242,6 +244,7 @@ def _state(url: str) -> list[object]:
 
 def test_gaps_are_listed_and_acknowledged(command: Command, database_url: str) -> None:
     """A gap that somebody took note of leaves the list but not the table, and keeps the time of the first note."""
+    query(database_url, "INSERT INTO orchestra.workflows (id) VALUES (%s)", WEATHER)
     first, second = _gap(database_url), _gap(database_url)
     text = command("gaps", "list").out
     assert max(map(len, text.splitlines())) <= 80
@@ -269,4 +272,4 @@ def test_gaps_are_listed_and_acknowledged(command: Command, database_url: str) -
         third,
     ]
     assert len(command("gaps", "list", "--all", "--json", "-w", WEATHER).json) == 3
-    assert command("gaps", "list", "--all", "--json", "-w", TRIAGE).json == []
+    assert command("gaps", "list", "--all", "--json", "-w", TRIAGE).status == 2

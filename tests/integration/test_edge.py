@@ -22,7 +22,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("sync",), ("backfill",), ("serve",), ("track", WORKFLOW, "r"), ("workflows",), ("runs", "list"), ("runs", "show", RUN),
     ("status",), ("dead-letters", "list"), ("dead-letters", "show", "1"), ("dead-letters", "retry", "1"),
     ("dead-letters", "discard", "1"),
-    ("gaps", "list"), ("gaps", "ack", "1"), ("rollups", "refresh"), ("rollups", "verify"), ("prune", "--dry-run"),
+    ("gaps", "list"), ("gaps", "ack", "1"), ("rollups", "refresh"), ("rollups", "verify"), ("prune",),
     ("erase", "--run", RUN), ("redact", "preview", RUN), ("prices", "list"),
     ("prices", "set", "m", "--input", "1", "--output", "1"),
     ("prices", "unset", "m"), ("prices", "explain", "s"),
@@ -425,7 +425,7 @@ def test_closed_streams_and_other_bytes_are_one_line(
 ) -> None:
     """A closed input, a closed output and an argument that is no text end in good order."""
     monkeypatch.setattr(sys, "stdin", None)
-    _one_line(capsys, stored, ("track", WORKFLOW, "-"), "standard input is closed")
+    _one_line(capsys, stored, ("track", WORKFLOW, "-"), "standard input, which is closed")
     for words in COMMANDS:
         _one_line(capsys, stored, (*words, os.fsdecode(b"caf\xe9")), "is not text")
     monkeypatch.setattr(sys, "stdout", None)
@@ -472,12 +472,10 @@ def test_config_init_writes_the_file_that_is_named_and_nothing_else(
         "a/b/c.toml",
         "d.toml",
     ]
-    _one_line(capsys, None, ("config", "init"), "is there already")
-    _one_line(capsys, None, ("config", "init", "--user"), "leave --user out")
-    _one_line(capsys, tmp_path / "d.toml" / "x", ("config", "init"), "cannot be written")
+    _one_line(capsys, None, ("config", "init"), "exists already")
+    _one_line(capsys, None, ("config", "init", "--user"), "omit --user")
+    _one_line(capsys, tmp_path / "d.toml" / "x", ("config", "init"), "cannot write")
     monkeypatch.delenv("ORCHESTRA_ETL_CONFIG")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "d.toml"))
-    assert "--user" not in _one_line(
-        capsys, None, ("config", "init", "--user"), "cannot be written"
-    )
-    _one_line(capsys, Path("/proc/etl.toml"), ("config", "init"), "cannot be written")
+    assert "--user" not in _one_line(capsys, None, ("config", "init", "--user"), "cannot write")
+    _one_line(capsys, Path("/proc/etl.toml"), ("config", "init"), "cannot write")

@@ -475,8 +475,10 @@ def test_the_command(
     )
     asked = command("erase", "--run", run_id)
     assert (asked.status, asked.out.splitlines()[0]) == (0, "1 run found")
-    assert "nothing was removed: repeat with --yes" in asked.out
+    assert "nothing was removed: --yes removes it" in asked.out
     assert world.stored(run_id) > 1
+    prefix = command("erase", "--run", run_id[:8], "--workflow", world.workflow)
+    assert (prefix.status, f"did you mean {run_id}?" in prefix.err) == (0, True)
     for arguments in (
         ("--user", "us*******er"),
         ("--run", "unknown"),
@@ -505,7 +507,7 @@ def test_the_command(
     )
     assert world.stored(run_id) == 0
     tracked = command("track", world.workflow, run_id, "unknown")
-    assert (tracked.status, "2 are erased or pruned and stay so" in tracked.out) == (0, True)
+    assert (tracked.status, "2 runs skipped: erased or pruned" in tracked.out) == (0, True)
     assert command("track", world.workflow, run_id, "--json").json["removed"] == 1
     assert "2 erased or pruned" in " ".join(command("status").out.split())
     query(

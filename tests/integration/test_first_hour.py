@@ -104,7 +104,7 @@ def test_config_check_believes_a_base_url_only_where_something_confirms_it(
                 "config", "check", "--json", toml=toml, ORCHESTRA_BASE_URL=url, **variables
             )
             assert website.status == 5
-            assert "no JSON array" in _problems(website)[0][1]
+            assert "not a JSON array" in _problems(website)[0][1]
 
     workflow = history.workflow_ids[0]
     served = tmp_path / "served" / workflow

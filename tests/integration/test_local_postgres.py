@@ -192,7 +192,7 @@ def test_data_survives_a_stop_and_a_start(home: Path) -> None:
 
     assert server.start() == url
     answer = subprocess.run(
-        [*binaries.psql_command(url), "-XAtc", "SELECT word FROM kept"],
+        [str(binaries.psql_path()), url, "-XAtc", "SELECT word FROM kept"],
         capture_output=True,
         text=True,
         check=True,

@@ -272,9 +272,7 @@ def test_config_init_says_which_file_is_used_from_now_on(
         f"Without `--config {own}`, commands in this folder still use {here}."
     ]
     assert sources.config_file(None, {}) == sources.WORKING_FOLDER
-    assert init("second") == [
-        f"Commands in this folder use {here} from now on, and no longer {own}."
-    ]
+    assert init("second") == [f"Commands in this folder now use {here}, and no longer {own}."]
     own.unlink()
     assert init("third", "--user") == []
     monkeypatch.setenv("ORCHESTRA_ETL_CONFIG", "named.toml")

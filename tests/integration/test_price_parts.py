@@ -184,7 +184,7 @@ def test_every_part_is_set_by_command(
     missing = command("prices", "unset", "m", "--service-tier", "batch")
     assert (
         missing.err
-        == "orchestra-etl: no price of m for batch was set by command: see `prices list`\n"
+        == "orchestra-etl: `prices set` set no price of m for batch: see `prices list`\n"
     )
     assert (
         command("prices", "unset", "m", "--above", "200000").out
@@ -203,9 +203,8 @@ def test_a_model_that_is_not_sold_by_the_token(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (("--output", "1"), "--input: is missing: give --input and --output, or with --part the price of what is not"
-                            " sold by the token"),
-        ((), "--input: is missing: give --input and --output, or with --part the price of what is not sold by the token"),
+        (("--output", "1"), "--input: is missing: give --input and --output, or --part for what is not sold by the token"),
+        ((), "--input: is missing: give --input and --output, or --part for what is not sold by the token"),
         (("--input", "1", "--output", "1", "--part", "input=2"), "--part: the price of input is given twice"),
         (("--part", "audio=-1"), "--part audio: must be greater than or equal to 0"),
         (("--part", "audio=x"), "--part audio: must be a valid decimal"),

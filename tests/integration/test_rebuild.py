@@ -492,7 +492,7 @@ def test_it_is_said_until_it_is_done(world: World) -> None:
     told = json.loads(world.run("status", "--json"))
     assert (told["rebuild"], told["verdict"]) == ({"steps": number, "exact": True}, "warning")
     assert json.loads(world.run("db", "upgrade", "--json"))["rebuild"] == told["rebuild"]
-    assert "read again" in world.run("rebuild")
+    assert "re-read" in world.run("rebuild")
     assert not [one for one in commands if "rebuild" in world.run(*one)]
     after = json.loads(world.run("status", "--json"))
     assert (after["rebuild"], after["verdict"]) == (None, verdict)

@@ -141,7 +141,7 @@ def _let_go(world: World) -> None:
 def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple[str, ...]) -> None:
     """Absent steps, lost runs, settled letters, listings, failures, rollups and statistics keep nothing that new rules forbid."""
     _let_go(world)
-    world.run("prune", "--runs-older-than", "6d")
+    world.run("prune", "--yes", "--runs-older-than", "6d")
     before = world.traces()
     assert before >= {
         "orchestra.steps.error", "orchestra.steps.extra", "orchestra.steps.step_metadata", "orchestra.steps.user_id",
@@ -180,7 +180,7 @@ def test_names_of_frozen_hours(world: World) -> None:
         world.runs[0], first, inputs={"model": CANARY}, outputs={"model": CANARY}
     )
     world.run("sync")
-    world.run("prune", "--runs-older-than", "1h")
+    world.run("prune", "--yes", "--runs-older-than", "1h")
     assert world.one("SELECT count(*) FROM orchestra.steps") == 0
     models = "SELECT DISTINCT model FROM orchestra.{} ORDER BY 1"
     assert query(world.url, models.format("step_rollup")) == [{"model": CANARY}, {"model": "m"}]

@@ -301,7 +301,7 @@ def test_preview_shows_where_a_text_still_stands(
     arguments = ("redact", "preview", run_id, "--workflow", workflow)
     shown = command(*arguments)
     words = " ".join(shown.out.split())
-    assert "STILL STAND" in words
+    assert "REMAIN" in words
     assert "node slack_integration" in words
     assert "$['inputs']['input_data']['model']" in words
     assert "$['outputs']['End'] the run's own row" in words

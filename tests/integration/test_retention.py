@@ -309,10 +309,10 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Nothing set is an error that says what to set; a dry run counts; options stand for settings and obey their order."""
+    """Nothing set is an error that says what to set; without `--yes` it only counts; options stand for settings."""
     world.sync()
 
-    def command(toml: str, *arguments: str) -> Any:
+    def command(toml: str, *arguments: str, yes: bool = True) -> Any:
         made = command_line(
             tmp_path,
             monkeypatch,
@@ -320,16 +320,16 @@ def test_the_command(
             toml + configuration(world.workflow),
             DATABASE_URL=world.url,
         )
-        return made("prune", *arguments)
+        return made("prune", *arguments, *(("--yes",) if yes else ()))
 
     unset = command("")
     assert (unset.status, "[retention]" in unset.err) == (2, True)
     settings = '[retention]\npayloads = "75h"\nruns = "123h"\n'
-    dry = command(settings, "--dry-run", "--json").json
+    dry = command(settings, "--json", yes=False).json
     assert (dry["runs"]["runs"], dry["payloads"]["runs"]) == (5, 2)
     oldest = datetime.fromisoformat(dry["runs"]["oldest"])
     assert 9.1 < (datetime.now(UTC) - oldest) / timedelta(days=1) < 10.5
-    assert "5 runs with " in command(settings, "--dry-run").out
+    assert "5 runs with " in command(settings, yes=False).out
     assert query(world.url, "SELECT id FROM orchestra_etl.retention") == []
     for arguments in (
         ("--runs-older-than", "1d"),

@@ -187,7 +187,7 @@ def test_the_loader_does_all_of_its_work(
             url,
             "UPDATE orchestra_etl.rebuilds SET finished_at = NULL; UPDATE orchestra.steps SET request_model = 'x'",
         )
-        assert "read again" in good("rebuild")
+        assert "re-read" in good("rebuild")
         monkeypatch.setenv("ORCHESTRA_REDACTION_KEY", "9" * 64)
         (tmp_path / "etl.toml").write_text(f"{toml}\n{REDACTING}")
         good("backfill", "--reread")

@@ -111,18 +111,18 @@ def test_another_refresh_is_not_disturbed(command: Command, database_url: str) -
 
 
 def test_a_difference_is_told(command: Command, database_url: str) -> None:
-    """`verify` ends with status 0 where all is right, else with 6, the groups, and the command that mends them."""
+    """`verify` ends with status 0 where all is right, else with 8, the groups, and the command that mends them."""
     assert command("sync").status == 0
     printed = command("rollups", "verify")
-    assert (printed.status, printed.out) == (0, "the rollups are what follows from the steps\n")
+    assert (printed.status, printed.out) == (0, "the rollups match the steps\n")
     query(database_url, "UPDATE orchestra.run_rollup SET failed = failed + 1")
     printed = command("rollups", "verify")
-    assert printed.status == 6
+    assert printed.status == 8
     assert "orchestra-etl rollups refresh --all" in printed.out
     assert printed.out.count("run_rollup\n") == 10
     found = command("rollups", "verify", "--json")
     assert (found.status, [one["what"] for one in found.json["differences"]]) == (
-        6,
+        8,
         ["run_rollup"] * 10,
     )
     assert command("rollups", "refresh", "--all").status == 0
@@ -140,18 +140,18 @@ def test_verify_does_not_call_well_what_it_has_not_compared(
     printed = command("rollups", "verify")
     assert (printed.status, printed.out) == (
         0,
-        "1 change still to be counted: what they concern was not compared\n",
+        "1 change not counted yet, and not compared\n",
     )
     query(
         database_url,
         "UPDATE orchestra_etl.changed_groups SET queued_at = now() - interval '1 hour'",
     )
     printed = command("rollups", "verify")
-    assert (printed.status, "more than ten minutes" in printed.out) == (6, True)
+    assert (printed.status, "more than ten minutes" in printed.out) == (8, True)
     query(database_url, "DELETE FROM orchestra_etl.changed_groups")
     query(database_url, f"{queue} (E'w\u001b[2J', '2026-03-01 10:00Z', now(), now(), '22003')")
     printed = command("rollups", "verify")
-    assert (printed.status, "\x1b" in printed.out) == (6, False)
+    assert (printed.status, "\x1b" in printed.out) == (8, False)
     assert "1 group cannot be computed" in printed.out
     assert "2026-03-01 10:00:00  SQLSTATE 22003\n" in printed.out
     query(
@@ -177,7 +177,7 @@ def test_other_commands_keep_them(command: Command, database_url: str) -> None:
     assert stored(database_url) == loaded
     # Counted first, then pruned: what is removed can be counted no more.
     _uncount(database_url)
-    assert command("prune", "--runs-older-than", "123h").status == 0
+    assert command("prune", "--yes", "--runs-older-than", "123h").status == 0
     assert query(database_url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 5}]
     pruned = stored(database_url)
     assert (pruned.hours, pruned.days, pruned.runs) == (loaded.hours, loaded.days, loaded.runs)
@@ -217,7 +217,7 @@ def test_prune_waits_until_all_is_counted(command: Command, database_url: str) -
     holder = threading.Thread(target=other.transaction, args=(hold,))
     holder.start()
     locked.wait()
-    assert command("prune", "--runs-older-than", "123h").status == 0
+    assert command("prune", "--yes", "--runs-older-than", "123h").status == 0
     ended.set()
     holder.join()
     other.close()
@@ -237,7 +237,7 @@ def test_a_prune_stopped_before_all_is_counted_removes_nothing(
         changed_groups.try_lock(connection)
         signaller = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
         signaller.start()
-        return command("prune", "--runs-older-than", "123h")
+        return command("prune", "--yes", "--runs-older-than", "123h")
 
     assert other.transaction(prune).status == 143
     other.close()

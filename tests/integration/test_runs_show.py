@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+from etl.ledger import lookup
 from etl.simulator.folder import Folder
 from etl.simulator.server import Simulator
 from tests.command_line import TRIAGE, WEATHER, Command, command_line
@@ -153,7 +155,7 @@ def test_a_run_that_is_only_known(command: Command, database_url: str) -> None:
         WEATHER,
     )
     shown = command("runs", "show", "r")
-    assert "open, never read so far, next" in shown.out
+    assert "tracking   open, never read" in shown.out
     assert "failed, attempt 2: the API answers 404 for its steps" in shown.out
     assert command("runs", "show", "r", "--json").json["stored"] is False
     unknown = command("runs", "show", "nobody")
@@ -198,7 +200,7 @@ def test_steps_that_are_odd(command: Command, database_url: str) -> None:
     assert "-0.500 s" in lines["backwards"]
     assert "█" not in lines["waits"]
     words = " ".join(printed.out.split())
-    assert "no longer in the API's answer since 2026-11-23 20:00:00Z" in words
+    assert "not in the API's response since 2026-11-23 20:00:00Z" in words
     assert "soft" in words
 
 
@@ -236,7 +238,9 @@ def test_the_list_of_runs(command: Command, database_url: str) -> None:
     text = command("runs", "list", "--state", "failed").out.splitlines()
     assert text[1] == "2026-11-23 20:03:00Z  run-3  failed   4.000 s"
     assert text[2] == f'  {WEATHER}, 2 steps, 1,234 tokens: {{"code": 503}}'
-    assert command("runs", "list", "-w", "nobody").out == "no such runs are stored\n"
+    nobody = command("runs", "list", "-w", "nobody")
+    assert (nobody.status, "nothing is stored of workflow 'nobody'" in nobody.err) == (2, True)
+    assert command("runs", "list", "--state", "skipped").out == "no runs found\n"
 
 
 def test_a_list_of_ordinary_runs_fits_80_columns(command: Command, database_url: str) -> None:
@@ -272,3 +276,93 @@ def test_tokens_that_are_unknown_are_not_zero(command: Command, database_url: st
         "no-calls": None,
         "some": 7,
     }
+
+
+def test_a_run_by_a_unique_prefix(command: Command, database_url: str) -> None:
+    """Four characters are enough where they fit one run; a whole id means itself, and an ambiguous prefix names candidates."""
+    for run in ("abcd", "abcd-1", "abce-2", "xy", *(f"many-{number}" for number in range(9))):
+        _run(database_url, run)
+
+    def shown(typed: str) -> str:
+        return str(command("runs", "show", typed, "--json").json["id"])
+
+    assert [shown(typed) for typed in ("abce", "abcd", "abcd-", "xy")] == [
+        "abce-2",
+        "abcd",
+        "abcd-1",
+        "xy",
+    ]
+    ambiguous = command("runs", "show", "many")
+    assert (ambiguous.status, ambiguous.out, ambiguous.err.count("\n")) == (2, "", 1)
+    assert "it can mean many-0, many-1, many-2, many-3, many-4, …" in ambiguous.err
+    for typed in ("abc", "x", "many-9", "%", "ab_d", "a\0b"):
+        unknown = command("runs", "show", typed)
+        assert (unknown.status, "is not known" in unknown.err) == (2, True), typed
+
+
+def test_a_prefix_is_found_through_the_primary_key(database_url: str) -> None:
+    """With many runs, finding one by a prefix does not read them all."""
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source)"
+        " SELECT md5(n::text), 'w', 'list' FROM generate_series(1, 20000) AS n",
+    )
+    query(database_url, "ANALYZE orchestra_etl.run_ledger")
+    typed = hashlib.md5(b"7").hexdigest()[:8]
+    statement = str(lookup._RUNS).replace(":typed", "%s").replace(":limit", "6")
+    plan = " ".join(row["QUERY PLAN"] for row in query(database_url, f"EXPLAIN {statement}", typed))
+    assert "Index Cond" in plan
+
+
+def test_a_workflow_by_its_name_or_a_prefix(command: Command, database_url: str) -> None:
+    """`--workflow` takes the id, a unique prefix of it, or the name; what is not stored is an error, not an empty list."""
+    query(
+        database_url,
+        "INSERT INTO orchestra.workflows (id, name) VALUES (%s, 'weather jokes'), (%s, 'support'), ('w-3', 'support')",
+        WEATHER, TRIAGE,
+    )  # fmt: skip
+    _run(database_url, "one")
+    _run(database_url, "two", workflow=TRIAGE)
+
+    def ids(typed: str) -> list[str]:
+        return [run["id"] for run in command("runs", "list", "--json", "-w", typed).json]
+
+    assert [ids(typed) for typed in (WEATHER, "weather jokes", WEATHER[:4], TRIAGE[:8])] == [
+        ["one"],
+        ["one"],
+        ["one"],
+        ["two"],
+    ]
+    ambiguous = command("gaps", "list", "-w", "support")
+    assert (ambiguous.status, f"it can mean {TRIAGE}, w-3" in ambiguous.err) == (2, True)
+
+
+def test_what_happens_next(command: Command, database_url: str) -> None:
+    """An open run shows when it is read next and why, its claim, its order and when it is given up; a final one only why not."""
+    _run(database_url, "r")
+    query(database_url, "UPDATE orchestra_etl.run_ledger SET due_at = NULL")
+    assert re.search(
+        r"^next +not read again: its end is confirmed", command("runs", "show", "r").out, re.M
+    )
+    query(
+        database_url,
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', due_at = now() + interval '4 min', fencing_token = 7,"
+        " steps_observed_at = now(), priority = 1",
+    )
+    words = " ".join(command("runs", "show", "r").out.split())
+    assert re.search(r"next read in (4 m 00|3 m 5\d) s \(.*Z\): the run is still running", words)
+    assert "if it is still open (polling.give_up_after)" in words
+    assert "claim none, token 7; priority: backfill, after all live runs" in words
+    query(database_url, "UPDATE orchestra_etl.run_ledger SET due_at = now() - interval '1 hour'")
+    assert "due for 1 h 00 m; read by `serve` or the next `sync`" in " ".join(
+        command("runs", "show", "r").out.split()
+    )
+    query(
+        database_url, "UPDATE orchestra_etl.run_ledger SET leased_until = now() + interval '2 min'"
+    )
+    printed = command("runs", "show", "r")
+    assert "being read; claimed for" in " ".join(printed.out.split())
+    assert max(map(len, printed.out.splitlines())) <= 80
+    shown = command("runs", "show", "r", "--json").json
+    assert shown["next"]["action"] == "being_read"
+    assert (shown["next"]["at"], shown["fencing_token"]) == (shown["leased_until"], 7)

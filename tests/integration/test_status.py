@@ -197,13 +197,13 @@ def test_a_sweep_that_is_overdue_is_a_failure(
 
 
 def test_the_age_is_the_users_to_choose(command: Command, database_url: str) -> None:
-    """`--max-age` replaces the default, `--check` turns the failure into exit status 6, and only a failure."""
+    """`--max-age` replaces the default, `--check` turns the failure into exit status 7, and only a failure."""
     _sweep(database_url, ago="20 minutes", error="x")
     assert _only(command)["verdict"] == "warning"
     assert command("status", "--check").status == 0
     assert command("status", "--check", "--max-age", "30m").status == 0
     failing = command("status", "--check", "--max-age", "15m")
-    assert failing.status == 6
+    assert failing.status == 7
     assert failing.out.startswith("failing ")
     assert command("status", "--max-age", "15m").status == 0
 
@@ -332,15 +332,15 @@ def test_letters_of_workflows_that_nobody_knows_are_counted(
 def test_what_is_known_is_not_more_than_the_list_shows_without_saying_so(
     command: Command, database_url: str
 ) -> None:
-    """The list is said to show all that is known only as long as no more is known than it showed."""
+    """The list is said to show all that are known only as long as no more is known than it showed."""
     for number in range(12):
         _run(database_url, f"run-{number}")
     _sweep(database_url, listed=12)
-    assert "the list shows 12 runs, all that is known" in " ".join(command("status").out.split())
+    assert "the list shows 12 runs, all that are known" in " ".join(command("status").out.split())
     _sweep(database_url, listed=10)
     words = " ".join(command("status").out.split())
-    assert "the list showed 10 runs when it was last walked whole; 12 are known now" in words
-    assert "all that is known" not in words
+    assert "the last walk of the whole list showed 10 runs; 12 are known now" in words
+    assert "all that are known" not in words
 
 
 def test_the_headroom_warns_before_runs_are_missed(command: Command, database_url: str) -> None:

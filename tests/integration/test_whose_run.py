@@ -244,7 +244,7 @@ def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, serve
     assert b'orchestra_etl_conflicting_runs{workflow="b"} 1.0' in metrics.exposition(ready=True)
     retried = world.command("dead-letters", "retry", "--all")
     assert "0 runs will be read again" in retried.out
-    assert "1 run not: other workflows have" in retried.out
+    assert "1 run will not: other workflows have" in retried.out
     # Whoever discards the letter has not made the data complete.
     assert world.command("dead-letters", "discard", "--all").status == 0
     assert (world.sync(), _coverage(world, "b")) == (0, 1)
@@ -486,7 +486,7 @@ def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -
     assert world.conflicts() == [("aa", "1")]
 
     nothing = world.command("untrack", "a", "1")
-    assert (nothing.status, "history" in nothing.err) == (2, True)
+    assert (nothing.status, "has shown them" in nothing.err) == (2, True)
     assert world.command("untrack", "b").status == 2
     one = world.command("untrack", "a", "typo")
     assert (one.status, "1 run, 0 requests" in one.out) == (0, True)
@@ -500,7 +500,7 @@ def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -
     assert world.stored() == [("a", "a 1")]
     assert query(world.url, "SELECT * FROM orchestra_etl.dead_letters") == []
     world.configure(configuration("a", runs=("typo 2",)))
-    assert "names such runs" in world.command("untrack", "a", "typo 2").out
+    assert "names these runs" in world.command("untrack", "a", "typo 2").out
 
 
 @pytest.mark.parametrize(

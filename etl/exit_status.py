@@ -1,0 +1,32 @@
+"""Every exit status of the command, each with one meaning."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Self
+
+
+class ExitStatus(IntEnum):
+    """What the command tells a shell; `meaning` is what `--help` and the runbook say of it."""
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> Self:
+        """Make a member from its number and its meaning."""
+        made = int.__new__(cls, value)
+        made._value_ = value
+        made.meaning = meaning
+        return made
+
+    DONE = 0, "done"
+    UNEXPECTED = 1, "unexpected error"
+    USAGE = 2, "wrong argument or setting"
+    KEY_REFUSED = 3, "the API refuses the key"
+    DATABASE = 4, "the database or its schema cannot be used"
+    API = 5, "the API cannot be reached, or refuses every workflow"
+    INCOMPLETE = 6, "finished, but something was newly set aside, missed or refused"
+    FAILING = 7, "`status --check`: a workflow is failing"
+    ROLLUPS_DIFFER = 8, "`rollups verify`: the rollups differ from the steps"
+    NOT_SEARCHED = 9, "`erase`: some stored runs could not be searched"
+    INTERRUPTED = 130, "interrupted by Ctrl-C before the work was done"
+    TERMINATED = 143, "ended by SIGTERM before the work was done"

@@ -1,0 +1,122 @@
+"""What `--help` says, and what its statuses mean, on a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from etl.cli.commands import app, run
+from etl.exit_status import ExitStatus
+from tests.conftest import ROOT
+
+# What has no result to print as JSON.
+WITHOUT_JSON = {"serve", "simulate", "demo", "db psql"}
+
+
+def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _commands(inner, (*path, name))
+
+
+COMMANDS = dict(_commands(get_command(app)))
+LEAVES = [path for path, command in COMMANDS.items() if not hasattr(command, "commands")]
+
+
+@pytest.fixture
+def help_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """A function that returns a command's help on a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def shown(*path: str) -> str:
+        assert run([*path, "--help"]) == 0
+        return capsys.readouterr().out
+
+    return shown
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_fits_80_columns_and_cuts_nothing_off(path: tuple[str, ...], help_of: Any) -> None:
+    """No line is longer, no command in a list ends with "...", and no type of Python is shown."""
+    text = help_of(*path)
+    assert max(map(len, text.splitlines())) <= 80
+    commands = text.partition("\nCommands:\n")[2].partition("\n\n")[0]
+    assert not re.search(r"(\.\.\.|…)$", commands, re.MULTILINE)
+    assert not re.search(r"<[a-z\[]|\bTEXT\b|INTEGER", text)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_begins_with_one_short_sentence(path: tuple[str, ...], help_of: Any) -> None:
+    """The first paragraph is one sentence on one line, so that it fits a list of commands."""
+    first = help_of(*path).split("\n\n")[1]
+    assert re.fullmatch(r"  [A-Z][^.]*\.", first), first
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_command_that_reports_has_json(path: tuple[str, ...], help_of: Any) -> None:
+    """Only commands without a result have no `--json`."""
+    assert ("--json" in help_of(*path)) == (" ".join(path) not in WITHOUT_JSON)
+
+
+def test_the_examples_are_commands_that_exist() -> None:
+    """Each example of a help names a command, and options of that command."""
+    found = 0
+    for command in COMMANDS.values():
+        for line in re.findall(r"^  orchestra-etl (.+)$", command.epilog or "", re.MULTILINE):
+            words = re.sub(r"^--config \S+ ", "", line).split()
+            path = tuple(words[:2]) if tuple(words[:2]) in COMMANDS else tuple(words[:1])
+            options = {name for one in COMMANDS[path].params for name in one.opts}
+            if path != ("db", "psql"):
+                assert {word for word in words if word.startswith("-")} <= options, line
+            found += 1
+    assert found >= 20
+
+
+def test_help_lists_every_exit_status(help_of: Any) -> None:
+    """`--help` and the runbook's table have the statuses of the code, with the same meanings."""
+    statuses = {status.value: status.meaning for status in ExitStatus}
+    shown = re.findall(r"^ +(\d+)  (\S.*)$", help_of(), re.MULTILINE)
+    assert {int(number): meaning for number, meaning in shown} == statuses
+    runbook = (ROOT / "docs" / "operations.md").read_text()
+    table = re.findall(r"^\| \[(\d+)\]\(#\1\) \| (.+) \|$", runbook, re.MULTILINE)
+    assert {int(number): meaning for number, meaning in table} == statuses
+
+
+def test_an_error_with_json_is_one_object_on_standard_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Mistakes on the command line, in the settings and elsewhere: standard output stays empty."""
+    for words in (
+        ("status", "--json", "--no-such-option"),
+        ("--config", "/no/such/file\x1b[2J", "status", "--json"),
+        ("runs", "list", "--json", "--state", "no such state"),
+    ):
+        status = run(words)
+        printed = capsys.readouterr()
+        error = json.loads(printed.err)
+        assert (status, printed.out, printed.err.count("\n")) == (2, "", 1)
+        assert (error["exit_status"], set(error)) == (2, {"error", "exit_status"})
+        assert "\x1b" not in printed.err
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    """bash's protocol gives names, fish's gives them with their help behind a tab."""
+    program = [sys.executable, "-c", "from etl.cli import main; main()"]
+
+    def completed(**variables: str) -> str:
+        environment = {"PATH": os.defpath, **variables}
+        return subprocess.run(program, env=environment, capture_output=True, text=True).stdout
+
+    bash = {"_ORCHESTRA_ETL_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    assert completed(**bash, COMP_WORDS="orchestra-etl runs s") == "show\n"
+    fish = {"_ORCHESTRA_ETL_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    [line] = completed(**fish, _TYPER_COMPLETE_ARGS="orchestra-etl backf").splitlines()
+    assert line.startswith("backfill\tWalk the whole run list")

@@ -145,7 +145,8 @@ def untrack(
         )  # fmt: skip
         return
     typer.echo(
-        f"{counted(done.runs, 'run')}, {counted(done.requests, 'request')} and {counted(done.dead_letters, 'dead letter')} forgotten"
+        f"{counted(done.runs, 'run')}, {counted(done.requests, 'request')} and"
+        f" {counted(done.dead_letters, 'dead letter')} forgotten"
         + ("; the workflow, too" if forgotten else "")
     )
     if history:

@@ -18,7 +18,7 @@ from etl.exit_status import ExitStatus
 from tests.conftest import ROOT
 
 # What has no result to print as JSON.
-WITHOUT_JSON = {"serve", "simulate", "demo", "db psql"}
+WITHOUT_JSON = {"serve", "simulate", "demo", "db psql", "config schema"}
 
 
 def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -85,7 +85,7 @@ def test_help_lists_every_exit_status(help_of: Any) -> None:
     statuses = {status.value: status.meaning for status in ExitStatus}
     shown = re.findall(r"^ +(\d+)  (\S.*)$", help_of(), re.MULTILINE)
     assert {int(number): meaning for number, meaning in shown} == statuses
-    runbook = (ROOT / "docs" / "operations.md").read_text()
+    runbook = (ROOT / "docs" / "how-to" / "operations.md").read_text()
     table = re.findall(r"^\| \[(\d+)\]\(#\1\) \| (.+) \|$", runbook, re.MULTILINE)
     assert {int(number): meaning for number, meaning in table} == statuses
 

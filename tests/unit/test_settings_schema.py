@@ -26,7 +26,7 @@ VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 EXAMPLE = (ROOT / "config" / "etl.toml").read_text()
 DOCUMENTED = [
     pytest.param(block, id=f"{path.name} {number}")
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     for number, block in enumerate(
         re.findall(r"^```toml\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
     )
@@ -98,7 +98,7 @@ def test_documented_settings_fit_the_schema(block: str, tmp_path: Path) -> None:
         '[states]\nreviewed = "done"',
         "[colours]",
         "workflows = {}",
-        *(name.replace(".", " = { ") + ' = "secret" }' for name in SECRETS),
+        *(name.replace(".", " = { ") + ' = "secret" }' for name in sorted(SECRETS)),
     ],
 )
 def test_the_schema_refuses_what_the_program_refuses(text: str, tmp_path: Path) -> None:
@@ -133,5 +133,5 @@ def test_every_duration_of_the_program_fits_the_schema(text: str) -> None:
         TypeAdapter(Duration).validate_python(text)
     except ValidationError:
         return
-    pattern = SCHEMA["$defs"]["Polling"]["properties"]["lease"]["pattern"]
+    pattern = SCHEMA["$defs"]["PollingSettings"]["properties"]["lease"]["pattern"]
     assert re.search(pattern, text)

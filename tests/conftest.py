@@ -7,6 +7,7 @@ differs.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ FAST_SETTINGS = {
     "max_connections": "200",
 }
 _numbers = itertools.count(1)
+
+# A command that opens the default database by mistake fails, instead of using this user's own data.
+os.environ["ORCHESTRA_ETL_HOME"] = f"{os.devnull}/home"
 
 # How long an example takes depends on who else uses the machine.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 WorkflowId = Annotated[
     str,
     typer.Argument(
-        metavar="WORKFLOW", help="The workflow: its id, a unique prefix of it, or its name."
+        metavar="WORKFLOW",
+        help="The workflow: its id, a unique prefix of it, or its name.",
+        callback=ids.no_json,
     ),
 ]
 

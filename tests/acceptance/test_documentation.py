@@ -56,7 +56,7 @@ def history() -> History:
 def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     """A configured workflow whose history is loaded, with a dead letter."""
     config = tmp_path / "etl.toml"
-    config.write_text(configuration(*history.workflow_ids))
+    config.write_text(configuration(*history.workflow_ids, more='[retention]\nruns = "730d"\n'))
     with Simulator(history).in_thread() as simulator:
         given = environment(database_url, simulator.base_url, ORCHESTRA_ETL_CONFIG=str(config))
         asyncio.run(sync(load(tmp_path, config.read_text(), given)))

@@ -78,7 +78,7 @@ FACTS = """
         FROM every_run AS r
         CROSS JOIN LATERAL (
             SELECT max(at) AS seen_at FROM (
-                SELECT min(completed_at) AS at FROM orchestra_etl.sweeps
+                SELECT min(swept_at) AS at FROM orchestra_etl.sweeps
                 UNION ALL (SELECT u.updated_at FROM every_run AS u
                            WHERE u.workflow_id = r.workflow_id AND u.start_time IS NOT NULL
                            ORDER BY u.start_time DESC LIMIT 1)

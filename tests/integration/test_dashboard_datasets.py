@@ -38,7 +38,7 @@ STOPPED = """
     SET start_time = start_time - interval '3 hours', end_time = end_time - interval '3 hours',
         first_seen_at = first_seen_at - interval '3 hours', updated_at = updated_at - interval '3 hours';
     UPDATE orchestra_etl.sweeps
-    SET started_at = started_at - interval '3 hours', completed_at = completed_at - interval '3 hours'
+    SET started_at = started_at - interval '3 hours', swept_at = swept_at - interval '3 hours'
 """
 """As if nothing had looked at the API for three hours."""
 
@@ -81,7 +81,7 @@ def test_one_workflow_that_is_not_swept_leaves_the_ages_of_others_alone(
     _load_open_runs(database_url, tmp_path)
     query(
         database_url,
-        """UPDATE orchestra_etl.sweeps SET completed_at = completed_at - interval '2 days'
+        """UPDATE orchestra_etl.sweeps SET swept_at = swept_at - interval '2 days'
            WHERE workflow_id = (SELECT min(workflow_id) FROM orchestra_etl.sweeps)""",
     )
     [behind] = query(database_url, "SELECT behind_seconds FROM orchestra.pipeline_health")

@@ -471,7 +471,7 @@ def test_without_a_statement_timeout_nothing_is_given_up(
 @pytest.mark.parametrize(
     ("version", "oldest"), [("9999", "9999"), ("0000", "0000"), ("ffff", "9999")]
 )
-def test_a_schema_of_another_version_is_refused(
+def test_a_schema_mismatch_found_is_refused(
     database: Database, database_url: str, version: str, oldest: str
 ) -> None:
     """A revision that this program does not know can only be of a later one; neither a check nor an upgrade touches it."""
@@ -576,7 +576,7 @@ def test_an_older_schema_is_named(
     opened = Database(database_url)
     with capture_logs() as lines:
         schema.check(opened)
-    assert [line["event"] for line in lines] == ["schema_of_another_version"]
+    assert [line["event"] for line in lines] == ["schema_mismatch_found"]
     monkeypatch.setattr(schema, "REQUIRED_REVISION", LATER)
     with pytest.raises(SchemaMismatch, match=r"older .* run `orchestra-etl db upgrade`"):
         schema.check(opened)

@@ -116,18 +116,18 @@ def test_psql_is_psqls_own(tmp_path: Path, database_url: str) -> None:
 def test_psql_keeps_the_password_out_of_the_process_list(tmp_path: Path, database_url: str) -> None:
     """While psql runs, no process's command line holds the password; it is in psql's environment instead."""
     url = database_url.replace("postgresql://postgres@", "postgresql://postgres:pass-word-77@")
-    process = _psql(url, tmp_path, "-X", "-c", "SELECT pg_sleep(2)")
+    process = _psql(url, tmp_path, "-X", "-c", "SELECT pg_sleep(30)")
     try:
         deadline = time.monotonic() + 240
         while not query(
-            database_url, "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(2)'"
+            database_url, "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)'"
         ):
             assert time.monotonic() < deadline, "psql did not start"
             time.sleep(0.02)
         commands = subprocess.run(
-            ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+            ["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True
         ).stdout
-        assert "SELECT pg_sleep(2)" in commands
+        assert "SELECT pg_sleep(30)" in commands
         assert "pass-word-77" not in commands
     finally:
         process.kill()

@@ -339,6 +339,7 @@ def test_usage(world: World) -> None:
     (world.folder / "etl.toml").write_text(configuration(
         world.workflow, more='[[redaction.rules]]\nworkflow = "w"\npath = "$.a"\naction = "drop"\n'))  # fmt: skip
     world.patch.setenv("ORCHESTRA_REDACTION_KEY", KEY)
+    world.run("sync")
     refused = world.command("redact", "apply", "--workflow", world.workflow)
     assert (refused.status, "no redaction rule applies" in refused.err) == (2, True)
     unknown = world.command("redact", "apply", "--workflow", "w")

@@ -232,7 +232,7 @@ def test_no_installation_is_ever_to_be_edited(installed: Path, tmp_path: Path) -
         own = _run(command, "config", "init", "--user", folder=folder)
         assert (own.returncode, str(folder / ".config")) == (
             0,
-            str(Path(own.stdout.split()[0]).parent.parent),
+            str(Path(own.stdout.split()[1]).parent.parent),
         )
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir(exist_ok=True)

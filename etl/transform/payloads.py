@@ -38,8 +38,8 @@ _MAX_ELEMENTS = 8_000_000
 _OVERHEAD_BYTES = 16
 
 # A number beyond the limits of `numeric` has an exponent of six digits (or a sign and five), or
-# more than 6,384 digits in a row. Of the shorter exponents, -9999 leaves room for 6,384 digits after
-# the point, and 99999 leaves room for 31,073 digits before it.
+# more than 6,384 digits in a row. Of the shorter exponents, -9999 leaves room for 6,384 digits
+# after the point, and 99999 leaves room for 31,073 digits before it.
 _SHAPES = bytes.maketrans(b"0123456789+-E{", b"000000000000e[")
 _BIG_EXPONENT = b"0e000000"
 _EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]++(?:[ \t\n\r,\]}]|$)")

@@ -224,7 +224,7 @@ class Policy:
             raise NotRedactable(type(error).__name__) from None
 
     def effects(self, field: str) -> frozenset[Action]:
-        """Return what the rules may do to this member, by a trial on an element with no other member."""
+        """Return the actions that the rules may apply to this member, found by a trial."""
         found: set[Action] = set()
         for node in (None, *self._of_node):
             document = Raw(written({"node_id": node, field: "x"}))

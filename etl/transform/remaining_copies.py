@@ -22,9 +22,9 @@ LEAST_CHARACTERS = 4
 LEAST_PART = 20
 """The shortest part of a removed text that counts as a copy, in characters."""
 MAX_WORK = 200_000_000
-"""The number of characters compared, which takes at most a second.
+"""The number of characters to compare, which takes at most a second.
 
-After that, only copies of a whole text are found.
+After that, the search finds only values that equal a removed text.
 """
 # One comparison costs at least as much as this many characters.
 _LEAST_WORK = 50

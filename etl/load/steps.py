@@ -110,9 +110,9 @@ def write_steps(
     no other process writes their steps at the same time.
     """
     workflows = {run.id: run.workflow_id for run in batch}
-    # Kept for each run: if another run of the batch returns a step's id, the owner of that step may
-    # have lost it nevertheless.
-    answered = {run.id: {step.id for step in run.steps} for run in batch if run.complete}
+    # One set for each run: another run of the batch may return the id of a step that its owner no
+    # longer returns.
+    returned = {run.id: {step.id for step in run.steps} for run in batch if run.complete}
     stored: dict[str, bytes | None] = {}  # Content hash by id; None for a step marked absent.
     owners: dict[str, str] = {}
     missing: list[str] = []
@@ -121,7 +121,7 @@ def write_steps(
     for id, run_id, workflow_id, content_hash, absent in rows.all():
         owners[id] = run_id
         stored[id] = None if absent else content_hash
-        if not absent and run_id in answered and id not in answered[run_id]:
+        if not absent and run_id in returned and id not in returned[run_id]:
             missing.append(id)
         if workflow_id != workflows[run_id]:
             moved.add(run_id)

@@ -120,16 +120,16 @@ def _decoded(
     for element in elements(body, most=max(ALWAYS_READ, len(body) // _STEP_BYTES)):
         position += element.number
         own, members, suspect = element.own, element.members, may_be_odd or not element.strict
-        answered = None
+        original = None
         if policy is not None and members is not None:
             try:
-                answered = generation_of(
+                original = generation_of(
                     members, suspect=not element.strict or may_be_refused(bytes(own))
                 )
                 own, members, suspect = policy.step(own, members)
-            except NotRedactable as trouble:
+            except NotRedactable as error:
                 findings.dead_letters.add(
-                    policy.withhold_unredactable(trouble, own, usable_id(members.get("id")))
+                    policy.withhold_unredactable(error, own, usable_id(members.get("id")))
                 )
                 continue
         step_id = None if members is None else usable_id(members.get("id"))
@@ -160,7 +160,7 @@ def _decoded(
             findings=findings,
             states=states,
             node_types=node_types,
-            answered=answered,
+            original=original,
             policy_version=version,
         )
     return DecodedSteps(
@@ -236,7 +236,7 @@ def _step(
     findings: Findings,
     states: StateMap,
     node_types: Mapping[str, str],
-    answered: Generation | None,
+    original: Generation | None,
     policy_version: str | None,
 ) -> Step:
     node_id = fields.text("node_id")
@@ -251,8 +251,8 @@ def _step(
     )
     for deviation in seen.deviations:
         findings.add_drift(deviation.path, deviation.kind, deviation.found)
-    if answered is not None:
-        seen = with_facts_of(answered, seen)
+    if original is not None:
+        seen = with_facts_of(original, seen)
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)
     # The hash covers everything that the row depends on: if its workflow or node type is corrected
     # later, it must be written again.

@@ -139,7 +139,7 @@ _View = TypeVar("_View")
 
 
 class Generation(Struct, frozen=True, gc=False):
-    """The columns of a step that come from its payloads; None if the payloads do not tell."""
+    """The columns of a step that come from its payloads; None if unknown."""
 
     node_type: str | None = None
     request_model: str | None = None
@@ -154,49 +154,51 @@ class Generation(Struct, frozen=True, gc=False):
 
 def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
     """Read a step's payloads: JSON, or None if the step has no such payload."""
-    given = _view(_INPUTS, inputs, _NO_INPUTS)
-    made = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
-    is_model = made.object in _RESPONSES
-    if made.choices is not UNSET and made.usage is not UNSET:
-        if (usual := _view(_USUAL, made.usage, None)) is not None and (
-            usage := _usual_usage(usual, made)
+    input_view = _view(_INPUTS, inputs, _NO_INPUTS)
+    output_view = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
+    is_model = output_view.object in _RESPONSES
+    if output_view.choices is not UNSET and output_view.usage is not UNSET:
+        if (usual := _view(_USUAL, output_view.usage, None)) is not None and (
+            usage := _usual_usage(usual, output_view)
         ) is not None:
-            return _chat(given, made, usage)
+            return _chat(input_view, output_view, usage)
         is_model = True
-    result = _view(_RESULT, made.result, _NO_RESULT)
+    result = _view(_RESULT, output_view.result, _NO_RESULT)
     completion = None
-    if outputs is not None and (is_model or _may_tell_usage(outputs, made, result)):
+    if outputs is not None and (is_model or _may_tell_usage(outputs, output_view, result)):
         completion = Completion()
         completion.look(bytes(outputs), OUTPUTS)
-    node_type = "model" if is_model else _node_type(given, made, result)
+    node_type = "model" if is_model else _node_type(input_view, output_view, result)
     if is_model:
-        error = _model_error(made, _view(_CHOICES, made.choices, _NO_CHOICES))
+        error = _model_error(output_view, _view(_CHOICES, output_view.choices, _NO_CHOICES))
     elif node_type == "code":
         # `success` has its author's own meaning in a code node; an error is an error.
-        error = _error(result.error) or _error_text(made.error)
+        error = _error(result.error) or _error_text(output_view.error)
     else:
         error = (
             _error(result.error)
-            or _error_text(made.error)
+            or _error_text(output_view.error)
             or _no_success(result)
-            or _no_success(made)
+            or _no_success(output_view)
         )
     read = Generation(
         node_type,
-        _request_model(given),
-        None if made.model is None or node_type in _NOT_BY_THEMSELVES else _short(made.model),
+        _request_model(input_view),
+        None
+        if output_view.model is None or node_type in _NOT_BY_THEMSELVES
+        else _short(output_view.model),
         reported_error=error,
     )
     return read if completion is None else _with_usage(read, completion)
 
 
-def _may_tell_usage(outputs: Raw, made: _Outputs, result: _Result) -> bool:
-    if made.usage is not UNSET or result.usage is not UNSET:
+def _may_tell_usage(outputs: Raw, output_view: _Outputs, result: _Result) -> bool:
+    if output_view.usage is not UNSET or result.usage is not UNSET:
         return True
     # The API wraps an integration's response in an envelope: only the content is searched.
     if result.data is not UNSET:
         return may_hold_usage(result.data)
-    return may_hold_usage(outputs if made.result is UNSET else made.result)
+    return may_hold_usage(outputs if output_view.result is UNSET else output_view.result)
 
 
 def _with_usage(read: Generation, completion: Completion) -> Generation:
@@ -224,19 +226,21 @@ def _with_usage(read: Generation, completion: Completion) -> Generation:
     )
 
 
-def _node_type(given: _Inputs, made: _Outputs, result: _Result) -> str | None:
-    if given.code is not UNSET:
+def _node_type(input_view: _Inputs, output_view: _Outputs, result: _Result) -> str | None:
+    if input_view.code is not UNSET:
         return "code"
     if (
-        (given.app_name is not None and given.action is not None)
+        (input_view.app_name is not None and input_view.action is not None)
         or result.successful is not None
         or result.successfull is not None
         or result.error is not UNSET
     ):
         return "integration"
-    if given.query is not UNSET and (made.documents is not UNSET or made.chunks is not UNSET):
+    if input_view.query is not UNSET and (
+        output_view.documents is not UNSET or output_view.chunks is not UNSET
+    ):
         return "knowledge_retrieval"
-    return "conditional" if given.conditions is not UNSET else None
+    return "conditional" if input_view.conditions is not UNSET else None
 
 
 def is_error(value: object) -> bool:
@@ -260,21 +264,21 @@ def is_error(value: object) -> bool:
     return False
 
 
-def with_facts_of(answered: Generation, left: Generation) -> Generation:
+def with_facts_of(original: Generation, redacted: Generation) -> Generation:
     """Return what may be stored of a redacted step: redacted values with the original facts.
 
     A rule changes values. It never changes the type of the node that the step executed, nor
     whether the step reported an error.
 
     Args:
-        answered: read from the API's response.
-        left: read after redaction.
+        original: read from the API's response.
+        redacted: read after redaction.
     """
-    error = None if answered.reported_error is None else left.reported_error or REMOVED_ERROR
-    return msgspec.structs.replace(left, node_type=answered.node_type, reported_error=error)
+    error = None if original.reported_error is None else redacted.reported_error or REMOVED_ERROR
+    return msgspec.structs.replace(redacted, node_type=original.node_type, reported_error=error)
 
 
-def _usual_usage(used: _UsualUsage, made: _Outputs) -> Usage | None:
+def _usual_usage(used: _UsualUsage, output_view: _Outputs) -> Usage | None:
     """Return the same as `usage_of` for the usual names; None if the case is not a simple one."""
     of_input, of_output = (
         used.prompt_tokens_details or _NO_DETAILS,
@@ -300,8 +304,8 @@ def _usual_usage(used: _UsualUsage, made: _Outputs) -> Usage | None:
         or of_output.video_tokens
         or of_input.reasoning_tokens
         or of_output.cached_tokens
-        or made.service_tier not in (None, "default")
-        or made.response_cost is not None
+        or output_view.service_tier not in (None, "default")
+        or output_view.response_cost is not None
     ):
         return None
     return plain_usage(
@@ -309,33 +313,33 @@ def _usual_usage(used: _UsualUsage, made: _Outputs) -> Usage | None:
         wrote=wrote,
         cached=cached,
         reasoning=reasoning,
-        service_tier=None if made.service_tier is None else STANDARD,
+        service_tier=None if output_view.service_tier is None else STANDARD,
     )
 
 
-def _chat(given: _Inputs, made: _Outputs, usage: Usage) -> Generation:
-    choices = _view(_CHOICES, made.choices, _NO_CHOICES)
+def _chat(input_view: _Inputs, output_view: _Outputs, usage: Usage) -> Generation:
+    choices = _view(_CHOICES, output_view.choices, _NO_CHOICES)
     return Generation(
         node_type="model",
-        request_model=_request_model(given),
-        response_model=_short(made.model),
+        request_model=_request_model(input_view),
+        response_model=_short(output_view.model),
         usage=usage,
         finish_reason=(_short(choices[0].finish_reason) or _short(choices[0].stop_reason))
         if choices
         else None,
-        reported_error=_model_error(made, choices),
+        reported_error=_model_error(output_view, choices),
     )
 
 
-def _request_model(given: _Inputs) -> str | None:
-    for name in (given.model, given.modelId, given.model_id, given.model_name):
+def _request_model(input_view: _Inputs) -> str | None:
+    for name in (input_view.model, input_view.modelId, input_view.model_id, input_view.model_name):
         if name is not None:
             return _short(name)
     return None
 
 
-def _model_error(made: _Outputs, choices: list[_Choice]) -> str | None:
-    return _error_text(made.error) or next(filter(None, map(_choice_error, choices)), None)
+def _model_error(output_view: _Outputs, choices: list[_Choice]) -> str | None:
+    return _error_text(output_view.error) or next(filter(None, map(_choice_error, choices)), None)
 
 
 def _choice_error(choice: _Choice) -> str | None:

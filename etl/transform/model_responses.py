@@ -211,14 +211,14 @@ class Completion:
                 self._look_into(_MEMBERS.decode(event), path, depth)
 
     def _look_into(self, members: dict[str, Raw], path: str, depth: int) -> None:
-        tells = self._take_usage(members, path)
-        if tells or self.model is None:
+        reports_usage = self._take_usage(members, path)
+        if reports_usage or self.model is None:
             self.model = next(
                 (text for name in MODELS if (text := _text(members.get(name))) is not None),
                 self.model,
             )
         self.finish_reason = _finish_reason(members) or self.finish_reason
-        if tells:
+        if reports_usage:
             self._take_uses(members)
             id = _text(members.get("id")) or _text(members.get("responseId"))
             if id is not None or _is_whole(members):
@@ -239,7 +239,7 @@ class Completion:
                 self._unknown.append((path, name, raw))
 
     def _take_usage(self, members: dict[str, Raw], path: str) -> bool:
-        tells = False
+        reports_usage = False
         for name in members.keys() & NAMES.members.keys():
             if name == "results" and "inputTextTokenCount" not in members:
                 continue  # Other `results` are search results or rows of a query.
@@ -250,10 +250,10 @@ class Completion:
             value = _decoded(raw)
             if _says(NAMES.members[name], value):
                 self._told[name] = _merged(self._told.get(name), value)
-                tells = tells or name not in _BESIDE | {"ResponseMetadata"}
-        if tells and self._at is None:
+                reports_usage = reports_usage or name not in _BESIDE | {"ResponseMetadata"}
+        if reports_usage and self._at is None:
             self._at = path
-        return tells
+        return reports_usage
 
     def _take_uses(self, members: dict[str, Raw]) -> None:
         """Count what OpenAI and Google charge per use, but do not include in the usage."""

@@ -254,10 +254,10 @@ class Policy:
         )
 
     def withhold_unredactable(
-        self, trouble: NotRedactable, own: Raw | bytes, step_id: str | None = None
+        self, error: NotRedactable, own: Raw | bytes, step_id: str | None = None
     ) -> Rejected:
         """Return a dead letter of an element that cannot be redacted, without its bytes."""
-        detail = f"Python cannot read this element, so it cannot be redacted ({trouble})."
+        detail = f"Python cannot read this element, so it cannot be redacted ({error})."
         return self.withhold("not_redactable", detail, bytes(own), step_id)
 
     def _rules_for(self, members: Members) -> tuple[_Compiled, ...]:

@@ -87,8 +87,8 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
             try:
                 # `all_outputs` is not stored, so it need not be redactable.
                 own, members, _ = policy.run(Raw(object_of(members)), members)
-            except NotRedactable as trouble:
-                findings.dead_letters.add(policy.withhold_unredactable(trouble, own))
+            except NotRedactable as error:
+                findings.dead_letters.add(policy.withhold_unredactable(error, own))
                 continue
         if members is None or run_id is None:
             reject_element(findings, element, own=own, members=members, policy=policy)

@@ -139,12 +139,12 @@ def split_fast(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
 
 
 def _fast(own_texts: list[Raw], most: int) -> Iterator[Element]:
-    behind = own_texts[most:]
+    unread = own_texts[most:]
     del own_texts[most:]
     for own in own_texts:
         yield _strict(own) or Element(own, _members(bytes(own)))
-    if behind:
-        yield Element(Raw(b",".join(behind)), None, number=len(behind), unread=True)
+    if unread:
+        yield Element(Raw(b",".join(unread)), None, number=len(unread), unread=True)
 
 
 def split_tolerant(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:

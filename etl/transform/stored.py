@@ -163,7 +163,7 @@ def redact_names(
     """Redact the organisation and the model in a rollup; return both.
 
     Rollups of runs have neither node nor model. A rollup does not show whether its model is the
-    requested or the responding one: for calls the responding model is tried, for other steps both.
+    requested or the responding one: calls count as the responding model, other steps as both.
     """
     named: dict[str, Any] = {"node_id": node_id, "organization_id": organization_id}
     if model is not None:

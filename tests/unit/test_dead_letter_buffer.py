@@ -83,7 +83,9 @@ def test_bytes_are_bounded_and_what_is_left_out_is_said(monkeypatch: pytest.Monk
     letters = gathered(b"y" * 5_000)
     assert len(letters) == 101
     assert letters[-1].body == array(*(b"x%08d" % n for n in range(100, 110)))
-    assert letters[-1].detail == "And 50 more: Bad. Only the first 99 of their 5,441 bytes are kept."
+    assert (
+        letters[-1].detail == "And 50 more: Bad. Only the first 99 of their 5,441 bytes are kept."
+    )
     assert letters[-1].content_hash != gathered(b"z" * 5_000)[-1].content_hash
     (large,) = DeadLetterBuffer([Rejected("not_an_array", "Bad.", b"x" * 1_001)]).letters()
     assert (large.body, large.detail) == (

@@ -1,7 +1,7 @@
-"""What one answer has set aside, bounded in number and bytes.
+"""The dead letters of one response, bounded in number and bytes.
 
-The first letters come one by one, with those that are alike as one letter behind each; the others
-as one for each reason.
+The first `MAX_LETTERS` are kept one by one. Repetitions of one of these are combined into one more
+letter. All others are combined into one letter for each reason.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import msgspec
 from etl.records import Rejected, RejectionReason
 
 MAX_LETTERS = 100
-"""So many are kept one by one, and as many stand for those that are alike: more than anybody looks at."""
+"""The number of letters kept one by one; each may have one more letter for its repetitions."""
 
 MAX_BYTES = 32 * 1024 * 1024
-"""The most that the letters of one answer hold. What is larger is hashed whole, and kept as far as this goes."""
+"""The most bytes kept of one response's dead letters; what exceeds them is hashed and cut off."""
 
 
 class DeadLetterBuffer:
-    """Gathers what is set aside of one answer, in memory of at most `MAX_BYTES` and some kilobytes."""
+    """The dead letters of one response, in `MAX_BYTES` of memory plus a few kilobytes."""
 
     def __init__(self, found: Iterable[Rejected] = ()) -> None:
         self._letters: list[Rejected] = []
@@ -32,7 +32,7 @@ class DeadLetterBuffer:
             self.add(one)
 
     def add(self, rejected: Rejected, *, count: int = 1) -> None:
-        """Set aside one element of the answer, or `count` neighbours as one."""
+        """Add one element of the response, or `count` neighbouring elements as one."""
         size = len(rejected.body)
         if count == 1:
             key = (rejected.reason, rejected.detail, _identity(rejected))
@@ -49,7 +49,7 @@ class DeadLetterBuffer:
         self._room -= others.add(rejected, count, self._room)
 
     def letters(self) -> tuple[Rejected, ...]:
-        """All of it, in the order in which it came; then the letters that stand for several."""
+        """Return the single letters in the order of the response, then the combined letters."""
         alike = (others.letter(key[0]) for key, others in self._alike.items() if others.count)
         return (
             *self._letters,
@@ -59,7 +59,11 @@ class DeadLetterBuffer:
 
 
 def _identity(rejected: Rejected) -> str | bytes:
-    """What is the same of two letters that are alike: the id that both are of, else their bytes. A run's id is in the detail."""
+    """Return what else two letters of the same reason and detail must share to be repetitions.
+
+    That is the step id, else the bytes. For `duplicate_id` without a step id it is nothing, because
+    the detail contains the run's id.
+    """
     if rejected.step_id is not None:
         return rejected.step_id
     if rejected.reason == "duplicate_id":
@@ -68,7 +72,10 @@ def _identity(rejected: Rejected) -> str | bytes:
 
 
 class _Others:
-    """Those of one reason that are not kept one by one; `step_id`: where all of them are one step's."""
+    """Several elements that are combined into one letter.
+
+    `step_id` is set if all of them belong to that step.
+    """
 
     def __init__(self, detail: str, step_id: str | None = None) -> None:
         self.count = 0
@@ -80,18 +87,21 @@ class _Others:
         self._hash = hashlib.blake2b(digest_size=16)
 
     def add(self, rejected: Rejected, count: int, room: int) -> int:
-        """Add it; how many bytes of it are kept: an element whole or not at all, and nothing behind one that was left out."""
+        """Add an element, and return how many bytes of it are kept.
+
+        An element is kept whole or not at all. After the first one that does not fit in `room`, no
+        other is kept, so the kept bytes are the beginning.
+        """
         self.count += count
         self._bytes += len(rejected.body)
-        # Of what was withheld, the hash is keyed.
+        # A withheld body is represented by its keyed hash.
         self._hash.update(rejected.content_hash or rejected.body)
         self._hash.update(b",")
         if rejected.content_hash is not None and not rejected.body:
             return 0
         element = rejected.body
-        if (
-            rejected.reason == "not_storable" and self._step_id != rejected.step_id
-        ):  # a value that does not say whose it is
+        # A single value does not contain the id of its step.
+        if rejected.reason == "not_storable" and self._step_id != rejected.step_id:
             element = b'{"step_id":%b,"value":%b}' % (
                 msgspec.json.encode(rejected.step_id),
                 element,
@@ -105,21 +115,24 @@ class _Others:
         return len(element) + 1
 
     def letter(self, reason: RejectionReason) -> Rejected:
+        """Return the combined letter."""
         detail = f"And {self.count:,} more: {self._detail}"
         if not self._is_whole:
-            detail += f" Of their {self._bytes:,} bytes the first {len(self._body) - 1:,} are kept."
+            detail += (
+                f" Only the first {len(self._body) - 1:,} of their {self._bytes:,} bytes are kept."
+            )
         body = bytes(self._body) + b"]" if len(self._body) > 1 else b""
         return Rejected(reason, detail, body, self._step_id, content_hash=self._hash.digest())
 
 
 def cut(rejected: Rejected) -> Rejected:
-    """The same with at most `MAX_BYTES` of its bytes."""
+    """Return the letter with at most `MAX_BYTES` of its body."""
     size = len(rejected.body)
     if size <= MAX_BYTES:
         return rejected
     return msgspec.structs.replace(
         rejected,
-        detail=f"{rejected.detail} Of its {size:,} bytes the first {MAX_BYTES:,} are kept.",
+        detail=f"{rejected.detail} Only the first {MAX_BYTES:,} of its {size:,} bytes are kept.",
         body=rejected.body[:MAX_BYTES],
         content_hash=rejected.content_hash
         or hashlib.blake2b(rejected.body, digest_size=16).digest(),

@@ -1,4 +1,4 @@
-"""Ids in requests: which of them can stand in a path, and how."""
+"""Ids in request paths: which ids are allowed, and how they are escaped."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from urllib.parse import quote
 from etl.errors import InvalidIdentifier
 
 MAX_LENGTH = 2000
-"""In bytes as written into the path: servers take request lines of about 8,000 bytes, and two ids go into one."""
+"""The longest escaped id, in bytes.
+
+Servers accept request lines of about 8,000 bytes, and a path contains up to two ids.
+"""
 
 _PLAIN = re.compile(r"[0-9A-Za-z_-]{1,100}", re.ASCII)
 
 
 def path_segment(identifier: str) -> str:
-    """The id as one segment of a path.
+    """Return the id, escaped, as one segment of a path.
 
-    Dot segments are refused even behind an escaped slash: there are servers and proxies that
-    unescape before they resolve them.
+    Dot segments are refused even after an escaped slash, because some servers and proxies unescape
+    the path before they resolve dot segments.
 
     Raises:
-        InvalidIdentifier: it would change the path's meaning, or is too long.
+        InvalidIdentifier: the id would change the path's meaning, or is too long.
     """
-    if _PLAIN.fullmatch(identifier):  # nearly all are UUIDs
+    if _PLAIN.fullmatch(identifier):  # The fast path: nearly all ids are UUIDs.
         return identifier
     try:
         segment = quote(identifier, safe="")
@@ -39,7 +42,7 @@ def path_segment(identifier: str) -> str:
 
 
 def is_path_segment(identifier: str) -> bool:
-    """Whether the id can be asked for at all."""
+    """Return whether the id can be used in a request path."""
     try:
         path_segment(identifier)
     except InvalidIdentifier:

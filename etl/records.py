@@ -1,9 +1,10 @@
 """The frozen records that pass between the stages.
 
-Extract makes `ApiResponse`; transform makes everything below it; load writes it. Only `Rejected` is also
-made where something turns out to be bad later on: by the pipeline and by load. JSON that goes to a
-jsonb column travels as text or UTF-8 bytes that PostgreSQL accepts, never as parsed objects:
-parsing and printing again would lose digits, and costs more than all the rest of the pipeline.
+Extract creates `ApiResponse`, transform creates all other records, and load writes them. The
+pipeline and load also create `Rejected`, for errors that show only there.
+
+JSON for a jsonb column is passed as text or UTF-8 bytes that PostgreSQL accepts, never as parsed
+objects. Parsing and serialising would lose digits and costs more than the rest of the pipeline.
 """
 
 from __future__ import annotations
@@ -17,44 +18,53 @@ import msgspec
 from etl.usage import Usage
 
 MAX_ID_BYTES = 512
-"""Longer ids are refused: an index entry beyond 2,704 bytes fails, and indexes join two ids."""
+"""The longest id that is accepted.
+
+PostgreSQL refuses index entries of more than 2,704 bytes, and some indexes combine two ids.
+"""
 
 State = Literal["pending", "running", "succeeded", "failed", "cancelled", "skipped", "unknown"]
 
 TERMINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "skipped"})
-"""States that a step or run does not leave by itself. `unknown` is not among them: it may still move."""
+"""States that a step or run does not leave by itself.
+
+`unknown` is not terminal: the status may still change.
+"""
 
 
 class ApiResponse(msgspec.Struct, frozen=True, gc=False):
-    """One whole answer (status 2xx) of the API."""
+    """One complete response of the API, with status 2xx."""
 
     body: bytes
     requested_at: float
-    """`time.monotonic()` just before the request that gave this answer was sent (not an earlier attempt)."""
+    """`time.monotonic()` just before the request was sent: the attempt that got this response."""
     server_time: datetime | None
-    """The answer's `Date` header, in UTC; None where it is missing or unreadable."""
+    """The response's `Date` header, in UTC; None if it is missing or unreadable."""
 
 
 class Payload(msgspec.Struct, frozen=True, gc=False):
     """A value for one of the jsonb payload columns."""
 
     data: msgspec.Raw | None
-    """JSON text, UTF-8, that jsonb accepts; None where the value cannot be held at all (see `note`). Mostly a view of the
-    answer's own bytes, which `Step.source` keeps anyway: a large answer stands in memory once."""
+    """JSON text in UTF-8 that jsonb accepts; None if jsonb cannot hold the value (see `note`).
+
+    Usually a view of the response's bytes, which `Step.source` keeps in memory anyway: a large
+    response is not copied.
+    """
     size_bytes: int
-    """Length of the value as the API sent it, in bytes; after redaction, where there are rules."""
+    """Length in bytes of the value as the API sent it, or after redaction if there are rules."""
     raw: bytes | None = None
-    """The exact bytes, only where `data` is not the same JSON value."""
+    """The exact bytes, only if `data` is not the same JSON value."""
     note: str | None = None
-    """Why `raw` is there, or why `data` is None."""
+    """Why `raw` is set, or why `data` is None."""
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
-    """One step of a run, normalised: a row of `steps` with its `inputs` and `outputs`."""
+    """One normalised step of a run: a row of `steps`, with its `inputs` and `outputs`."""
 
     id: str
     position: int
-    """Place in the answer, from 0."""
+    """Index in the response, from 0."""
     node_id: str | None
     node_type: str | None
     user_id: str | None
@@ -70,27 +80,32 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     usage: Usage
     finish_reason: str | None
     error: str | None
-    """JSON text (for jsonb), None where the API gave null or nothing."""
+    """JSON text for jsonb; None if the API sent null or no such member."""
     reported_error: str | None
-    """Plain text: what the payload reports as an error, whatever the step's status says."""
+    """Plain text of the error that the payload reports, independent of the step's status."""
     step_metadata: str | None
-    """JSON text (for jsonb), None where the API gave null or nothing."""
+    """JSON text for jsonb; None if the API sent null or no such member."""
     extra: str | None
-    """JSON text of an object: unknown fields, and known ones whose value has a wrong type."""
+    """JSON text of an object: unknown fields, and known fields whose value does not fit."""
     inputs: Payload | None
-    """None where the API gave no such member (null is a value: data 'null')."""
+    """None if the API sent no such member. A null is a value: its `data` is `null`."""
     outputs: Payload | None
     content_hash: bytes
-    """16 bytes; equal hashes mean that a stored row needs no write."""
+    """16 bytes; if the stored row has the same hash, it is not written."""
     source: msgspec.Raw
-    """The step's own bytes: a view of the answer, kept so that what the database refuses can be set aside exactly. Where
-    the workflow has redaction rules: what they leave of it."""
+    """The step's own bytes, after redaction: a view of the response.
+
+    If the database refuses the step, they become the dead letter.
+    """
     redaction_policy: str | None = None
-    """Version of the redaction rules that the bytes went through; None where there are none."""
+    """Version of the redaction rules that were applied; None if there are none."""
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):
-    """What the API's own row of a run says (history list or single run): a row of `runs` and `run_payloads`."""
+    """The API's own row of a run, normalised: a row of `runs` and of `run_payloads`.
+
+    It comes from the run list or from a request for the single run.
+    """
 
     id: str
     status: str | None
@@ -101,15 +116,17 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     user_id: str | None
     organization_id: str | None
     error: str | None
-    """JSON text (for jsonb)."""
+    """JSON text for jsonb."""
     extra: str | None
     inputs: Payload | None
     outputs: Payload | None
     source: msgspec.Raw
-    """The row's own bytes, as `ListedRun.listing` keeps them, so that what the database refuses can be set aside. Where the
-    workflow has redaction rules: what they leave of it."""
+    """The row's own bytes, as in `ListedRun.listing`, after redaction.
+
+    If the database refuses the row, they become the dead letter.
+    """
     redaction_policy: str | None = None
-    """Version of the redaction rules that the row went through; None where there are none."""
+    """Version of the redaction rules that were applied; None if there are none."""
 
 
 class ListedRun(msgspec.Struct, frozen=True, gc=False):
@@ -117,19 +134,19 @@ class ListedRun(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     listing: bytes
-    """The row's own JSON without `all_outputs` (which repeats the steps' outputs), after redaction."""
+    """The row's JSON after redaction, without `all_outputs`, which repeats the steps' outputs."""
     listing_hash: bytes
-    """16 bytes over what matters: `listing` without `elapsed_time`, which grows while a run runs."""
+    """16-byte hash of `listing` without `elapsed_time`, which grows while the run is open."""
     start_time: datetime | None
     end_time: datetime | None = None
-    """None where the row gives no end: the run may still be running."""
+    """None if the row has no end: the run may still be running."""
 
 
 RejectionReason = Literal[
-    "duplicate_id", "id_conflict", "malformed", "not_an_array", "not_an_object", "not_redactable", "not_storable", "rejected",
-    "too_large", "too_many", "unusable_id",
+    "duplicate_id", "id_conflict", "malformed", "not_an_array", "not_an_object",
+    "not_redactable", "not_storable", "rejected", "too_large", "too_many", "unusable_id",
 ]  # fmt: skip
-"""Why something is set aside; docs/how-to/operations.md says what to do about each."""
+"""Why something becomes a dead letter; docs/how-to/operations.md says what to do about each."""
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
@@ -137,56 +154,58 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
 
     reason: RejectionReason
     detail: str
-    """One sentence for the operator, without payload text."""
+    """One sentence for the operator, without content of payloads."""
     body: bytes
     step_id: str | None = None
     content_hash: bytes | None = None
-    """16 bytes in place of the body's own hash, where redaction rules forbid to keep the body."""
+    """16 bytes that replace the hash of the body, for instance if the body must not be kept."""
 
 
 DriftKind = Literal[
-    "unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time", "implausible_time",
-    "implausible_number", "unknown_usage",
+    "unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time",
+    "implausible_time", "implausible_number", "unknown_usage",
 ]  # fmt: skip
-"""How an answer differs from what is known."""
+"""How a response deviates from the API's description."""
 
 
 class Drift(msgspec.Struct, frozen=True, gc=False):
-    """A field that the API's description does not have, or a value of a type it does not give there."""
+    """One kind of deviation from the API's description, and how often one response shows it."""
 
     subject: Literal["step", "run", "workflow"]
     field: str
     kind: DriftKind
     found: str
-    """The JSON type found (`string`, `number`, `object`, …), or for a status the status itself."""
+    """The JSON type found (`string`, `number`, `object`, …), or the unknown status itself."""
     count: int
 
 
 class DecodedSteps(msgspec.Struct, frozen=True):
-    """All that one answer of the steps endpoint holds."""
+    """The content of one response of the steps endpoint."""
 
     steps: tuple[Step, ...]
     rejected: tuple[Rejected, ...] = ()
     drift: tuple[Drift, ...] = ()
     readable: bool = True
-    """False where the body was no JSON array at all: the answer says nothing about the run's steps."""
+    """False if the body is not a JSON array: the response says nothing about the run's steps."""
     digest: bytes = b""
-    """Digest of what decides whether two reads found the same: step ids, statuses and end times."""
+    """Digest of the steps' ids, statuses and end times; equal if two reads found no change."""
 
 
 class DecodedPage(msgspec.Struct, frozen=True):
-    """All that one page of the run list holds, in the order of the list."""
+    """The content of one page of the run list, in the order of the list."""
 
     runs: tuple[ListedRun, ...]
     rejected: tuple[Rejected, ...] = ()
     rows: tuple[str | int, ...] = ()
-    """What paging must count: every row in the order of the page, by its run's id; one without a usable id by a hash, by which
-    this process knows it again."""
+    """Every row, in the order of the page: its run's id, or a hash if it has no usable id.
+
+    Paging counts these. The hashes are valid only in this process.
+    """
     readable: bool = True
 
 
 class DecodedRun(msgspec.Struct, frozen=True):
-    """A run's own row, normalised."""
+    """A run's own row, normalised, with what was found wrong in it."""
 
     run: Run
     rejected: tuple[Rejected, ...] = ()
@@ -203,15 +222,15 @@ class Workflow(msgspec.Struct, frozen=True):
     graph: str | None
     """JSON text of the graph."""
     node_types: Mapping[str, str] = {}
-    """Node id to node type, read from the graph where it says so."""
+    """Node type by node id, for the nodes whose type the graph contains."""
     updated_at: datetime | None = None
-    """When the workflow was last changed; None where the API does not say."""
+    """When the workflow was last changed; None if the API does not say."""
 
 
 class DecodedWorkflows(msgspec.Struct, frozen=True):
-    """All that the answer to `GET /workflows` holds."""
+    """The content of the response to `GET /workflows`."""
 
     workflows: tuple[Workflow, ...]
-    """Those whose runs can be asked for."""
+    """The workflows whose runs can be requested."""
     rejected: tuple[Rejected, ...] = ()
-    """Those without a usable id: the id alone, as it came."""
+    """The workflows without a usable id; only the id is kept, as it came."""

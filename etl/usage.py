@@ -1,8 +1,8 @@
-"""The kinds of usage that providers price apart: tokens, and what is charged by the use.
+"""The kinds of usage that providers price separately: tokens, and charges per use.
 
-One table of them serves the records, the tables, the prices and the tests. Every quantity is a
-whole number. A kind that is part of another one is contained in it: cached input tokens are counted
-in the input tokens, too.
+The records, the tables, the prices and the tests all use this list. Every quantity is a whole
+number. A kind that is part of another kind is included in it: input tokens include cached input
+tokens.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ HOUR_MS = 3_600_000
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """A quantity of a model call with a price of its own."""
+    """A quantity of a model call that has its own price."""
 
     name: str
-    """Its column in `steps` and in the rollups, and its field in `Usage`."""
+    """The column in `steps` and in the rollups, and the field in `Usage`."""
     comment: str
     price: str
-    """The name of its price in rules, such as `cached_input`."""
+    """The name of its price in price rules, such as `cached_input`."""
     per: int = MILLION
-    """How many units the price is for."""
+    """The number of units that the price is for."""
     part_of: tuple[str, ...] = ()
-    """The kinds that contain it."""
+    """The kinds that include it."""
 
     @property
     def price_column(self) -> str:
-        """Its column in `prices`, such as `cached_input_per_million`."""
+        """The column in `prices`, such as `cached_input_per_million`."""
         return (
             self.price
             + {MILLION: "_per_million", THOUSAND: "_per_thousand", HOUR_MS: "_per_hour"}[self.per]
@@ -70,7 +70,8 @@ KINDS = (
     ),
     Kind(
         "cached_audio_tokens",
-        "Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens.",
+        "Input tokens of audio read from a cache, "
+        "part of input_audio_tokens and of cached_input_tokens.",
         "cached_audio",
         part_of=("input_tokens", "cached_input_tokens", "input_audio_tokens"),
     ),
@@ -82,7 +83,8 @@ KINDS = (
     ),
     Kind(
         "cached_image_tokens",
-        "Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens.",
+        "Input tokens of images read from a cache, "
+        "part of input_image_tokens and of cached_input_tokens.",
         "cached_image",
         part_of=("input_tokens", "cached_input_tokens", "input_image_tokens"),
     ),
@@ -146,23 +148,29 @@ KINDS = (
         THOUSAND,
     ),
 )
-"""In the order of their columns and of their bits in `usage_kinds`."""
+"""All kinds, in the order of their columns and of their bits in `usage_kinds`."""
 
 CALLS = Kind("calls", "Calls.", "calls", THOUSAND)
-"""What some providers charge for a call as such: a price, but no quantity of its own."""
+"""The price that some providers charge for each call; it has no quantity."""
 
 BITS = {kind.name: 1 << bit for bit, kind in enumerate(KINDS)}
-"""The bit of a kind in `usage_kinds`."""
+"""Each kind's bit in `usage_kinds`."""
 
 STANDARD = "standard"
-"""The service tier of calls that name none."""
+"""The service tier of calls that do not name a tier."""
 
 CONTEXT_TIERS = (32_000, 100_000, 128_000, 199_999, 200_000, 256_000, 272_000, 512_000, 524_288)
-"""Numbers of input tokens above which published prices change. A price that changes elsewhere cannot be told from the rollups."""
+"""Numbers of input tokens above which published prices change.
+
+The rollups distinguish only these tiers, so they cannot apply a price that changes elsewhere.
+"""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """How much a call of a model used; None where it does not tell. Parts never exceed what contains them."""
+    """The usage that one model call reports; a field is None if the call does not report it.
+
+    A part never exceeds the quantity that includes it.
+    """
 
     input_tokens: int | None = None
     cached_input_tokens: int | None = None
@@ -188,20 +196,26 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     search_units: int | None = None
     unread_quantities: int | None = None
     total_tokens: int | None = None
-    """As reported where that holds at least input and output, else their sum; None where not both are known."""
+    """The reported total if it is at least input plus output, else input plus output.
+
+    None if neither can be determined.
+    """
     usage_kinds: int = 0
-    """The bits (`BITS`) of the kinds of which something is charged at their own price: with which the others' parts are not."""
+    """The bits (`BITS`) of the kinds that are charged at their own price (see `charged`)."""
     service_tier: str | None = None
-    """standard, batch, flex, priority, fast, or as the provider names it, in lower case; None where it names none."""
+    """standard, batch, flex, priority, fast or the provider's own name, in lower case.
+
+    None if the response names no tier.
+    """
     reported_cost: Decimal | None = None
-    """The cost in US dollars, as the provider reports it."""
+    """The cost that the provider reports, in US dollars."""
 
 
 NO_USAGE = Usage()
-"""Of a step that tells nothing."""
+"""The usage of a step that reports none."""
 
 
-# Parts stand behind what contains them.
+# In the reverse order of KINDS, parts come before the kinds that include them.
 _WHOLES = tuple(
     (
         kind.name,
@@ -213,14 +227,15 @@ _WHOLES = tuple(
 
 
 def charged(usage: Usage) -> dict[str, int]:
-    """What is charged at the price of each kind: its quantity without its parts that have prices of their own.
+    """Return the quantity charged at each kind's own price: its quantity without its parts.
 
-    Adds up to the whole: nothing is counted twice. Below 0 where parts exceed what contains them.
+    The values add up to the whole: nothing is counted twice. A value is negative if the parts
+    exceed the quantity that includes them.
     """
     left: dict[str, int] = {}
-    told = msgspec.structs.astuple(usage)
+    quantities = msgspec.structs.astuple(usage)
     for name, place, parts in _WHOLES:
-        quantity = told[place]
+        quantity = quantities[place]
         if quantity is not None:
             for part in parts:
                 quantity -= left.get(part, 0)
@@ -229,5 +244,5 @@ def charged(usage: Usage) -> dict[str, int]:
 
 
 def kinds_of(usage: Usage) -> int:
-    """The bits of the kinds of which something is charged at their own price: the value of `usage_kinds`."""
+    """Return the value of `usage_kinds`: the bits of the kinds charged at their own price."""
     return sum(BITS[name] for name, quantity in charged(usage).items() if quantity > 0)

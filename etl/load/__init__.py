@@ -1,1 +1,1 @@
-"""Writes records into the analysts' tables, in sets and only where something changed."""
+"""Load: write records into the analysts' tables, in sets, and only rows that changed."""

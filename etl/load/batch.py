@@ -1,4 +1,4 @@
-"""A batch of runs as a poll hands it over to be stored, and what storing it changed."""
+"""A batch of runs that a poll stores, and the report of what changed."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ T = TypeVar("T")
 
 
 class RunWrite(msgspec.Struct, frozen=True):
-    """One run as a poll found it, ready to be stored."""
+    """One run as a poll read it, ready to be stored."""
 
     id: str
     workflow_id: str
     tracking: str
     observed: Run | None
-    """The API's own row of the run, where there is one that is newer than what is stored."""
+    """The API's own row of the run, if it is newer than the stored row; else None."""
     stored: bool
-    """Whether a row is stored that knows more than this read, such as one made from the API's own; it keeps its content."""
+    """Whether the stored row has more content than this read; it then keeps its content.
+
+    An example is a row that was made from the API's own row.
+    """
     derived_state: str
-    """What follows from the steps, for a run of which the API gives no row."""
+    """The state derived from the steps, for a run without a row of the API's own."""
     start_time: datetime | None
     end_time: datetime | None
     user_id: str | None
     organization_id: str | None
     steps: tuple[Step, ...]
     complete: bool
-    """Whether `steps` is all that the run has: stored steps that are not among them are then marked absent."""
+    """Whether `steps` contains all steps of the run: other stored steps are then marked absent."""
 
 
 class WriteReport(msgspec.Struct):
@@ -45,19 +48,18 @@ class WriteReport(msgspec.Struct):
     steps_updated: int = 0
     steps_absent: int = 0
     rejected: list[tuple[str, str, Rejected]] = []
-    """Workflow id, run id and what was set aside."""
+    """Workflow id, run id and the dead letter."""
 
 
-# So many rows of one load are found out one by one: to find one among a hundred thousand takes 35
-# savepoints.
+# The most refused rows that one load isolates: to find one row among 100,000 takes 35 savepoints.
 MAX_ISOLATED = 1_000
 
 
 class Isolation:
-    """Runs a write of rows inside savepoints, halving the rows until the refused ones stand alone.
+    """A write of rows in savepoints that isolates the rows that the database refuses, by bisection.
 
-    When `MAX_ISOLATED` have been found, what is refused together is refused: the cause is no single
-    row.
+    Once `MAX_ISOLATED` rows are found, a refused group is refused as a whole: with so many refused
+    rows, the cause is systemic.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -70,7 +72,7 @@ class Isolation:
         work: Callable[[Sequence[T]], None],
         refuse: Callable[[T, str], None],
     ) -> None:
-        """Do the work for all rows but those that are refused, each with the reason."""
+        """Call `work` with all rows that the database accepts, and `refuse` with each other row."""
         try:
             with self._connection.begin_nested():
                 work(rows)
@@ -79,11 +81,12 @@ class Isolation:
                 raise
             if len(rows) == 1 or self._refused >= MAX_ISOLATED:
                 self._refused += 1
-                which = "it" if len(rows) == 1 else f"it or one of {len(rows) - 1:,} rows beside it"
+                which = "it" if len(rows) == 1 else f"it or one of {len(rows) - 1:,} other rows"
                 for row in rows:
                     refuse(
                         row,
-                        f"PostgreSQL refuses {which} with SQLSTATE {sqlstate(error) or type(error).__name__}",
+                        f"PostgreSQL refuses {which} with SQLSTATE "
+                        f"{sqlstate(error) or type(error).__name__}",
                     )
                 return
             middle = len(rows) // 2

@@ -1,4 +1,4 @@
-"""The runs' own rows and payloads. What is stored already with the same hash is not even sent."""
+"""The write of runs' own rows and payloads; rows stored with the same hash are not sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from etl.tables import run_payloads, runs
 
 
 class _RunRow(NamedTuple):
-    """A row of `runs` without the hash of its content; its fields are the columns, in their order."""
+    """A row of `runs` without its `content_hash`; the fields are the columns, in order."""
 
     id: str
     workflow_id: str
@@ -37,7 +37,7 @@ class _RunRow(NamedTuple):
 
 
 class _RunPayloads(NamedTuple):
-    """A row of `run_payloads`, likewise."""
+    """A row of `run_payloads`; the fields are the columns, in order."""
 
     inputs: Raw | None = None
     outputs: Raw | None = None
@@ -56,21 +56,22 @@ _STAGED_RUNS = Staging(
     },
 )
 
-# What others change without a read is compared by itself: tracking and workflow by the ledger, the
-# state by a new state map.
+# The hash covers only what a read finds. These columns also change without a read, so they are
+# compared separately: the ledger changes `tracking` and `workflow_id`, a new state map `state`.
 _STORED_RUNS = text("""
     SELECT id, workflow_id, tracking, state, content_hash
     FROM orchestra.runs
     WHERE id = ANY (CAST(:ids AS text[]))
 """)
 
-# The hash covers the payloads, too: it must follow where only they have changed, or come in another
-# spelling.
+# The hash also covers the payloads. If only a payload or its spelling changed, the hash must be
+# written, but `updated_at` stays.
 _UPSERT_RUNS = text(f"""
     INSERT INTO orchestra.runs AS r (id, {listed(_RUN_CONTENT)}, content_hash)
     SELECT id, {listed(_RUN_CONTENT)}, content_hash FROM {_STAGED_RUNS.name} ORDER BY id
     ON CONFLICT (id) DO UPDATE SET {assign(_RUN_CONTENT)}, content_hash = excluded.content_hash,
-        updated_at = CASE WHEN ({listed(_RUN_CONTENT, "r.")}) IS DISTINCT FROM ({listed(_RUN_CONTENT, "excluded.")})
+        updated_at = CASE WHEN ({listed(_RUN_CONTENT, "r.")})
+                               IS DISTINCT FROM ({listed(_RUN_CONTENT, "excluded.")})
                           THEN now() ELSE r.updated_at END
     WHERE ({listed(_RUN_CONTENT, "r.")}, r.content_hash)
           IS DISTINCT FROM ({listed(_RUN_CONTENT, "excluded.")}, excluded.content_hash)
@@ -86,12 +87,12 @@ _UPSERT_RUN_PAYLOADS = text(f"""
     WHERE ({listed(_RUN_PAYLOADS, "p.")}) IS DISTINCT FROM ({listed(_RUN_PAYLOADS, "excluded.")})
 """)
 
-# What redaction rules leave nothing of must not stay as an earlier load has stored it.
+# Payloads that redaction rules remove completely must not stay from an earlier load.
 _DROP_RUN_PAYLOADS = text("""
     DELETE FROM orchestra.run_payloads WHERE run_id = ANY (CAST(:ids AS text[]))
 """)
 
-# A run whose API row is stored and was not read anew: only what the ledger knows better may change.
+# A run whose stored API row was not read again: only the columns that the ledger decides change.
 _TOUCH_RUNS = text("""
     UPDATE orchestra.runs AS r
     SET tracking = t.tracking, workflow_id = t.workflow_id, updated_at = now()
@@ -105,7 +106,7 @@ _NO_PAYLOADS = _RunPayloads()
 
 
 class _Rows(NamedTuple):
-    """A run and what is stored of it."""
+    """A run and the rows that store it."""
 
     run: RunWrite
     own: _RunRow
@@ -117,9 +118,10 @@ _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 
 
 def _identity(source: bytes) -> bytes | None:
-    """A hash of all but the row's `elapsed_time`, which grows while a run runs: else each read would make another letter.
+    """Return a hash of the row without `elapsed_time`, or None if the row cannot be split.
 
-    None where it cannot be told apart: the letter is then known by all of its bytes.
+    `elapsed_time` grows while the run is open: with it, each read would add another dead letter.
+    With None, the letter is identified by all its bytes.
     """
     try:
         members = _MEMBERS.decode(source)
@@ -135,7 +137,7 @@ def write_runs(
     written: WriteReport,
     guard: Isolation | None = None,
 ) -> None:
-    """Write these runs' own rows and payloads, and count in `written`."""
+    """Write these runs' own rows and payloads, and add the counts to `written`."""
 
     def refuse(one: _Rows, why: str) -> None:
         run = one.run
@@ -145,8 +147,8 @@ def write_runs(
                 "rejected", f"the run's own row: {why}", source, content_hash=_identity(source)
             )
             written.rejected.append((run.workflow_id, run.id, letter))
-        # An earlier row of the run stays; without one it is stored by what follows from its steps,
-        # so that they can land.
+        # A stored row stays. If there is none, the run is stored from its steps alone, so that
+        # the steps can be stored.
         bare = msgspec.structs.replace(run, observed=None)
         if run.stored:
             kept.append(bare)
@@ -188,7 +190,7 @@ def write_runs(
 
 
 def _changed(connection: Connection, fresh: Sequence[RunWrite]) -> list[_Rows]:
-    """Those that are not stored as they are."""
+    """Return the rows of the runs whose stored row differs or is missing."""
     if not fresh:
         return []
     stored = {
@@ -204,13 +206,13 @@ def _compared(one: _Rows) -> tuple[str, str, str, bytes]:
 
 def _rows(run: RunWrite) -> _Rows:
     own, payloads = _run_row(run), _run_payload_row(run)
-    # The hash is of all that is stored of the run but what `_STORED_RUNS` compares; payloads behind
-    # their sizes, not copied.
-    given, gave, *rest = payloads or _NO_PAYLOADS
-    sizes = [None if one is None else memoryview(one).nbytes for one in (given, gave)]
+    # The hash covers everything that is stored of the run, except the columns that `_STORED_RUNS`
+    # compares. The payloads follow their sizes, so that they need not be copied.
+    inputs, outputs, *rest = payloads or _NO_PAYLOADS
+    sizes = [None if one is None else memoryview(one).nbytes for one in (inputs, outputs)]
     hashed = own[_RunRow._fields.index("state") + 1 :]
     digest = hashlib.blake2b(msgspec.msgpack.encode((hashed, sizes, rest)), digest_size=16)
-    for one in (given, gave):
+    for one in (inputs, outputs):
         digest.update(one or b"")
     return _Rows(run, own, digest.digest(), payloads)
 
@@ -263,17 +265,17 @@ def _run_payload_row(run: RunWrite) -> _RunPayloads | None:
     own = run.observed
     if own is None or (own.inputs is None and own.outputs is None):
         return None
-    given, gave = own.inputs or _NO_PAYLOAD, own.outputs or _NO_PAYLOAD
+    inputs, outputs = own.inputs or _NO_PAYLOAD, own.outputs or _NO_PAYLOAD
     note = (
         "; ".join(
-            f"{name}: {p.note}" for name, p in (("inputs", given), ("outputs", gave)) if p.note
+            f"{name}: {p.note}" for name, p in (("inputs", inputs), ("outputs", outputs)) if p.note
         )
         or None
     )
     return _RunPayloads(
-        inputs=given.data,
-        outputs=gave.data,
-        inputs_raw=given.raw,
-        outputs_raw=gave.raw,
+        inputs=inputs.data,
+        outputs=outputs.data,
+        inputs_raw=inputs.raw,
+        outputs_raw=outputs.raw,
         note=note,
     )

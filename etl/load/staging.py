@@ -1,4 +1,4 @@
-"""Gets rows into the database fast: COPY, mostly into a temporary table."""
+"""Fast transfer of rows into the database: COPY, usually into a temporary table."""
 
 from __future__ import annotations
 
@@ -16,40 +16,43 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 class _JsonText(Dumper):
-    """Sends JSON as the bytes that it is."""
+    """The dumper that sends JSON bytes unchanged."""
 
     def dump(self, obj: Raw) -> Buffer:
+        """Return the bytes of `obj`, without a copy."""
         return memoryview(obj)
 
 
 def column_types(table: Table, names: Iterable[str]) -> dict[str, str]:
-    """The SQL types of some of a table's columns, by name."""
+    """Return the SQL types of these columns of a table, by name."""
     return {name: table.c[name].type.compile(dialect=_DIALECT) for name in names}
 
 
 class Staging:
-    """A temporary table through which rows go into others.
+    """A temporary table from which statements write rows into other tables.
 
-    It stays with the session, empty between transactions: to make it anew for each one costs more
-    than to fill it, and swells PostgreSQL's catalogue. Each use makes it where it is missing,
-    because behind PgBouncer in transaction mode the next transaction may have another session, or
-    one that another release has used: its name tells its columns.
+    The table stays in the session and is empty between transactions. Creating it in each
+    transaction would cost more than filling it, and would bloat PostgreSQL's catalogue.
+
+    Each use creates the table if it is missing: behind PgBouncer in transaction mode, the next
+    transaction may use another session. Another release may have used that session, so the table's
+    name contains a checksum of its columns.
     """
 
     def __init__(self, name: str, columns: Mapping[str, str]) -> None:
-        """`columns`: SQL types by name."""
+        """Define the table; `columns` are SQL types by name."""
         definition = ", ".join(f"{column} {kind}" for column, kind in columns.items())
         self.columns = tuple(columns)
         self.name = f"pg_temp.{name}_{zlib.crc32(definition.encode()):08x}"
-        """As it stands in statements."""
+        """The name for SQL statements."""
         self._make = f"CREATE TABLE IF NOT EXISTS {self.name} ({definition}) ON COMMIT DELETE ROWS"
 
     def fill(self, connection: Connection, rows: Iterable[Sequence[object]]) -> None:
-        """Hold these rows, and no others, until the transaction ends.
+        """Replace the content of the table by these rows, until the transaction ends.
 
         Args:
             connection: in a transaction.
-            rows: one sequence a row, in the order of the columns; JSON as text, or as `Raw`.
+            rows: one sequence for each row, in the order of the columns; JSON as text or `Raw`.
 
         Raises:
             psycopg.Error: PostgreSQL refuses a value.
@@ -62,10 +65,10 @@ class Staging:
 def copy(
     connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
-    """Add `rows` to a table; JSON as text, or as `Raw`.
+    """Add `rows` to a table; JSON as text or `Raw`.
 
     Raises:
-        psycopg.Error: PostgreSQL refuses a value, or a key is there already.
+        psycopg.Error: PostgreSQL refuses a value, or a key exists already.
     """
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
@@ -78,10 +81,10 @@ def copy(
 
 
 def listed(columns: Sequence[str], prefix: str = "") -> str:
-    """The columns, each behind the prefix, for a statement."""
+    """Return the list of columns for a statement, each with the prefix."""
     return ", ".join(prefix + column for column in columns)
 
 
 def assign(columns: Sequence[str]) -> str:
-    """The assignments of an upsert that replaces these columns."""
+    """Return the assignments of an upsert that replaces these columns."""
     return ", ".join(f"{column} = excluded.{column}" for column in columns)

@@ -1,8 +1,8 @@
-"""The steps, and what each was given and gave.
+"""The write of steps with their inputs and outputs.
 
-What is stored already with the same hash is not even sent. The payloads of steps that are new go
-straight into their tables: the row of `steps` that the same transaction has just made proves that
-there are none yet. All else goes through staging.
+Steps stored with the same hash are not sent. Payloads of new steps are copied directly into their
+tables: the same transaction inserted the row of `steps`, which proves that no payload exists yet.
+Everything else is staged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from etl.records import Payload, Rejected, RejectionReason, Step
 from etl.tables import inputs, steps
 from etl.usage import Usage
 
-# The record's own fields are columns of the same names, but for these.
+# All fields of the record, except these, are columns of the same name.
 _STEP_FIELDS = tuple(
     name for name in Step.__struct_fields__ if name not in {"usage", "inputs", "outputs", "source"}
 )
@@ -30,7 +30,7 @@ _PAYLOAD_CONTENT = Payload.__struct_fields__
 _STAGED_STEPS = Staging("staged_steps", column_types(steps, _STEP_COLUMNS))
 _fields_of_step = attrgetter(*_STEP_FIELDS)
 
-# So much goes through one statement: about a second's work.
+# The most that one statement writes: this takes about a second.
 _STATEMENT_STEPS = 10_000
 _STATEMENT_BYTES = 64 << 20
 
@@ -40,7 +40,7 @@ _STORED_STEPS = text("""
     WHERE run_id = ANY (CAST(:run_ids AS text[]))
 """)
 
-# The owner of a step's id is the run that stored it first.
+# The run that stored a step's id first owns it: steps of other runs with this id are not written.
 _UPSERT_STEPS = text(f"""
     INSERT INTO orchestra.steps AS s (id, {listed(_STEP_CONTENT)})
     SELECT id, {listed(_STEP_CONTENT)} FROM {_STAGED_STEPS.name} ORDER BY id
@@ -63,14 +63,16 @@ _STAGED_PAYLOADS = {
 _UPSERT_PAYLOADS = {
     name: text(f"""
         INSERT INTO orchestra.{name} AS p (step_id, {listed(_PAYLOAD_CONTENT)})
-        SELECT step_id, {listed(_PAYLOAD_CONTENT)} FROM {_STAGED_PAYLOADS[name].name} ORDER BY step_id
+        SELECT step_id, {listed(_PAYLOAD_CONTENT)}
+        FROM {_STAGED_PAYLOADS[name].name} ORDER BY step_id
         ON CONFLICT (step_id) DO UPDATE SET {assign(_PAYLOAD_CONTENT)}
-        WHERE ({listed(_PAYLOAD_CONTENT, "p.")}) IS DISTINCT FROM ({listed(_PAYLOAD_CONTENT, "excluded.")})
+        WHERE ({listed(_PAYLOAD_CONTENT, "p.")})
+              IS DISTINCT FROM ({listed(_PAYLOAD_CONTENT, "excluded.")})
     """)
     for name in _PAYLOADS
 }
 
-# What redaction rules leave nothing of must not stay as an earlier load has stored it.
+# Payloads that redaction rules remove completely must not stay from an earlier load.
 _DROP_PAYLOADS = {
     name: text(f"DELETE FROM orchestra.{name} WHERE step_id = ANY (CAST(:ids AS text[]))")
     for name in _PAYLOADS
@@ -91,7 +93,8 @@ _MOVE_STEPS = text("""
     UPDATE orchestra.steps AS s
     SET workflow_id = r.workflow_id, updated_at = now()
     FROM orchestra.runs AS r
-    WHERE r.id = ANY (CAST(:run_ids AS text[])) AND s.run_id = r.id AND s.workflow_id <> r.workflow_id
+    WHERE r.id = ANY (CAST(:run_ids AS text[]))
+      AND s.run_id = r.id AND s.workflow_id <> r.workflow_id
 """)
 
 
@@ -101,16 +104,16 @@ def write_steps(
     written: WriteReport,
     guard: Isolation | None = None,
 ) -> None:
-    """Write the steps of these runs, whose own rows are stored, and count in `written`.
+    """Write the steps of these runs, and add the counts to `written`.
 
-    Nobody else writes the steps of these runs meanwhile: the caller holds the ledger's locks on
-    them.
+    The runs' own rows must be stored already. The caller holds the ledger's locks on the runs, so
+    no other process writes their steps at the same time.
     """
     workflows = {run.id: run.workflow_id for run in batch}
-    # By run: that another run of the batch answers with a step's id does not mean that its owner
-    # still does.
-    answered = {run.id: {step.id for step in run.steps} for run in batch if run.complete}
-    stored: dict[str, bytes | None] = {}  # content hash by id; None of a step that is marked absent
+    # One set for each run: another run of the batch may return the id of a step that its owner no
+    # longer returns.
+    returned = {run.id: {step.id for step in run.steps} for run in batch if run.complete}
+    stored: dict[str, bytes | None] = {}  # Content hash by id; None for a step marked absent.
     owners: dict[str, str] = {}
     missing: list[str] = []
     moved: set[str] = set()
@@ -118,7 +121,7 @@ def write_steps(
     for id, run_id, workflow_id, content_hash, absent in rows.all():
         owners[id] = run_id
         stored[id] = None if absent else content_hash
-        if not absent and run_id in answered and id not in answered[run_id]:
+        if not absent and run_id in returned and id not in returned[run_id]:
             missing.append(id)
         if workflow_id != workflows[run_id]:
             moved.add(run_id)
@@ -160,7 +163,7 @@ def write_steps(
                 set_conflict_aside(run, step)
             elif stored.get(step.id) != step.content_hash:
                 changed.append((run, step))
-    # Neighbours in the index are written one after the other.
+    # The order of the index: neighbouring entries are written one after the other.
     changed.sort(key=lambda one: one[1].id)
     for part in _parts(changed):
         if guard is None:
@@ -174,7 +177,7 @@ def write_steps(
 
 
 def _parts(changed: Sequence[tuple[RunWrite, Step]]) -> Iterator[Sequence[tuple[RunWrite, Step]]]:
-    """Parts that a statement writes well within its time limit."""
+    """Yield parts that one statement writes well within its time limit."""
     first = size = 0
     for place, (_, step) in enumerate(changed):
         size += memoryview(step.source).nbytes
@@ -215,7 +218,7 @@ def update_payloads(
     name: Literal["inputs", "outputs"],
     payloads: Mapping[str, Payload | None],
 ) -> None:
-    """Store these payloads of stored steps, by the step's id; None: nothing of it may stay."""
+    """Store payloads of stored steps, by step id; None removes the stored payload."""
     rows = [
         (id, *msgspec.structs.astuple(payload))
         for id, payload in payloads.items()
@@ -230,5 +233,5 @@ def update_payloads(
 
 
 def _step_row(run: RunWrite, step: Step) -> tuple[object, ...]:
-    """The step in the order of `_STEP_COLUMNS`."""
+    """Return the step's values in the order of `_STEP_COLUMNS`."""
     return (run.id, run.workflow_id, *_fields_of_step(step), *msgspec.structs.astuple(step.usage))

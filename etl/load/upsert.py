@@ -15,16 +15,17 @@ from etl.load.steps import write_steps
 def write(
     connection: Connection, batch: Sequence[RunWrite], *, isolate: bool = False
 ) -> WriteReport:
-    """Store what a poll found; rows that are stored already and unchanged are not written.
+    """Store what a poll read; unchanged rows are not written.
 
     Args:
         connection: in a transaction that holds the ledger's locks on these runs.
         batch: the runs, each at most once.
-        isolate: find single rows that PostgreSQL refuses by bisection and set them aside, so that the rest lands.
-            Without it the error is raised.
+        isolate: find the rows that PostgreSQL refuses by bisection, make them dead letters, and
+            store the rest. If False, the error is raised.
 
     Raises:
-        psycopg.Error, sqlalchemy.exc.DBAPIError: the database refuses; nothing of this call may be kept.
+        psycopg.Error, sqlalchemy.exc.DBAPIError: the database refuses a write; the caller must roll
+            the transaction back.
     """
     written = WriteReport()
     batch = retention.within(connection, batch)

@@ -1,1 +1,1 @@
-"""From the bytes of the API's answers to the records that are loaded."""
+"""Transform: from the bytes of the API's responses to the records that load writes."""

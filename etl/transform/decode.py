@@ -1,7 +1,7 @@
-"""The steps endpoint's answer, from bytes to records.
+"""Decoding of the steps endpoint's responses, from bytes to records.
 
-How an answer is split into steps and members has two ways (see `scanner`); from there on there is
-one.
+`scanner` splits a response into steps and members in one of two ways; everything after that is
+common.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from etl.transform.scanner import (
 from etl.transform.states import StateMap
 
 TRANSFORM_VERSION = 1
-"""Raise it whenever the same bytes give other records than before.
+"""The version of the decoding. Raise it whenever the same bytes result in different records.
 
-It is part of `content_hash`, by which the load leaves out what is stored already: with the old
-hash, the rows of an improved reading would be taken for unchanged and never be written.
+It is part of `content_hash`, by which the load skips stored rows. With the old hash, rows that a
+newer version decodes differently would count as unchanged and would never be written.
 """
 
 _KNOWN = frozenset(
@@ -53,10 +53,10 @@ _KNOWN = frozenset(
         *("error", "inputs", "outputs", "step_metadata", "tokens"),
     }
 )
-# Of an answer, one step in so many bytes is decoded: what is made of one takes five times as much,
-# at most.
+# The most steps decoded from a response: one for each 256 bytes of it. A decoded step takes at most
+# five times as much memory.
 _STEP_BYTES = 256
-# To read JSON tolerantly takes a microsecond a bracket.
+# `_is_json` does not read larger elements tolerantly: that takes a microsecond for each bracket.
 _LARGE = 1 << 20
 _NO_NODE_TYPES: Mapping[str, str] = MappingProxyType({})
 
@@ -71,12 +71,22 @@ def decode_steps(
     policy: Policy | None = None,
     now: datetime | None = None,
 ) -> DecodedSteps:
-    """Decode one whole answer of the steps endpoint; nothing in it raises, and it takes memory in proportion to the body.
+    """Decode one complete response of the steps endpoint.
 
-    `node_types` maps node ids to types, where the workflow's graph is known; `policy` is the
-    workflow's redaction; `now` is about when the answer was made, for its times to be judged by.
-    What cannot become a step is in `rejected`, with its bytes; `readable` is False where the body
-    is no JSON array.
+    No content raises an error, and memory is proportional to the size of the body.
+
+    Args:
+        body: the response body.
+        workflow_id: the run's workflow.
+        run_id: the run.
+        states: the mapping from status to state.
+        node_types: node type by node id, if the workflow's graph is known.
+        policy: the workflow's redaction rules; None if there are none.
+        now: about the time of the response, to detect implausible times; None if unknown.
+
+    Returns:
+        The steps. Elements that cannot become a step are in `rejected`, with their bytes;
+        `readable` is False if the body is not a JSON array.
     """
     try:
         return _decoded(
@@ -110,16 +120,16 @@ def _decoded(
     for element in elements(body, most=max(ALWAYS_READ, len(body) // _STEP_BYTES)):
         position += element.number
         own, members, suspect = element.own, element.members, may_be_odd or not element.strict
-        answered = None
+        original = None
         if policy is not None and members is not None:
             try:
-                answered = generation_of(
+                original = generation_of(
                     members, suspect=not element.strict or may_be_refused(bytes(own))
                 )
                 own, members, suspect = policy.step(own, members)
-            except NotRedactable as trouble:
+            except NotRedactable as error:
                 findings.dead_letters.add(
-                    policy.withhold_unredactable(trouble, own, usable_id(members.get("id")))
+                    policy.withhold_unredactable(error, own, usable_id(members.get("id")))
                 )
                 continue
         step_id = None if members is None else usable_id(members.get("id"))
@@ -131,9 +141,12 @@ def _decoded(
             if earlier == bytes(own):
                 continue
             findings.reject(
-                "duplicate_id", "A later step of the same answer has the same id.", earlier, step_id
+                "duplicate_id",
+                "A later step of the same response has the same id.",
+                earlier,
+                step_id,
             )
-            del steps[step_id]  # so that the last one also takes its place in the order
+            del steps[step_id]  # The later step also determines the position in the order.
         own_texts[step_id] = own
         fields = Fields(step_id, members, findings, suspect=suspect, keep_raw=policy is None)
         context = f"{TRANSFORM_VERSION}\0{workflow_id}\0{run_id}\0{position}"
@@ -147,7 +160,7 @@ def _decoded(
             findings=findings,
             states=states,
             node_types=node_types,
-            answered=answered,
+            original=original,
             policy_version=version,
         )
     return DecodedSteps(
@@ -156,9 +169,9 @@ def _decoded(
 
 
 def not_an_array(body: bytes, policy: Policy | None) -> Rejected:
-    """A whole answer set aside; without its bytes where there are redaction rules."""
+    """Return a dead letter of a whole response; without its bytes if there are redaction rules."""
     reason: RejectionReason = "not_an_array"
-    detail = "The answer is not a JSON array."
+    detail = "The response is not a JSON array."
     return (
         cut(Rejected(reason, detail, body))
         if policy is None
@@ -169,10 +182,10 @@ def not_an_array(body: bytes, policy: Policy | None) -> Rejected:
 def reject_element(
     findings: Findings, element: Element, own: Raw, members: Members | None, policy: Policy | None
 ) -> None:
-    """Set an element of an answer aside that has no members, or no usable id among them.
+    """Add a dead letter for an element that has no members, or no usable id.
 
-    With members, `own` is what redaction has left of it; without, it cannot be redacted, and is not
-    kept where there are rules.
+    If there are members, `own` is the element after redaction. If there are none, the element
+    cannot be redacted: its bytes are not kept if there are rules.
     """
     body = bytes(own)
     if members is not None:
@@ -186,17 +199,17 @@ def reject_element(
     if element.unread:
         reason, detail = (
             "too_many",
-            "The answer has more elements than are read of one of its length.",
+            "The response has more elements than its length allows.",
         )
     elif has_too_many_members(own):
         reason, detail = (
             "too_many",
-            "An element of the answer has more members than are read of one.",
+            "An element of the response has too many members.",
         )
     elif element.strict or (not body.startswith(b"{") and _is_json(body, element.number)):
-        reason, detail = "not_an_object", "An element of the answer is not a JSON object."
+        reason, detail = "not_an_object", "An element of the response is not a JSON object."
     else:
-        reason, detail = "malformed", "An element of the answer is not well-formed JSON."
+        reason, detail = "malformed", "An element of the response is not well-formed JSON."
     rejected = (
         Rejected(reason, detail, body) if policy is None else policy.withhold(reason, detail, body)
     )
@@ -204,7 +217,10 @@ def reject_element(
 
 
 def _is_json(body: bytes, number: int) -> bool:
-    """Whether one element is JSON, read tolerantly; of several, or of a large one, whether it is by the standard's letter."""
+    """Return whether the text of `number` elements is JSON.
+
+    A single small element is read tolerantly; anything else must conform to the standard.
+    """
     return (
         is_json(body) if number == 1 and len(body) < _LARGE else is_strict_json(b"[" + body + b"]")
     )
@@ -220,7 +236,7 @@ def _step(
     findings: Findings,
     states: StateMap,
     node_types: Mapping[str, str],
-    answered: Generation | None,
+    original: Generation | None,
     policy_version: str | None,
 ) -> Step:
     node_id = fields.text("node_id")
@@ -235,15 +251,15 @@ def _step(
     )
     for deviation in seen.deviations:
         findings.add_drift(deviation.path, deviation.kind, deviation.found)
-    if answered is not None:
-        seen = with_facts_of(answered, seen)
+    if original is not None:
+        seen = with_facts_of(original, seen)
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)
-    # All that the row depends on: where its workflow or node type is corrected later, it must be
-    # written again.
+    # The hash covers everything that the row depends on: if its workflow or node type is corrected
+    # later, it must be written again.
     digest = hashlib.blake2b(f"{context}\0{state}\0{node_type}\0".encode(), digest_size=16)
     if policy_version is not None:
-        # The error itself may be gone from the bytes, so that they would not tell that there now is
-        # one.
+        # Redaction may remove the error from the bytes; they would then not show that the step now
+        # has one.
         digest.update(f"{policy_version}\0{seen.reported_error is not None}\0".encode())
     digest.update(own)
     return Step(
@@ -276,7 +292,7 @@ def _step(
 
 
 def generation_of(members: Members, *, suspect: bool) -> Generation:
-    """What a step's payloads tell; `suspect` as for `payloads.payload`."""
+    """Read a step's payloads; `suspect` as for `payloads.payload`."""
 
     def readable(name: str) -> Raw | None:
         raw = members.get(name)
@@ -293,7 +309,7 @@ def _digest(steps: Iterable[Step]) -> bytes:
 
 
 def _readable(payload: Payload | None, raw: Raw | None) -> Raw | None:
-    """The payload as JSON that a decoder takes: its own bytes, or what is stored instead of them."""
+    """Return JSON that a decoder accepts: the payload's own bytes, or what is stored instead."""
     if payload is None or payload.note is None:
         return raw
     return payload.data

@@ -1,4 +1,4 @@
-"""JSON that is parsed and written again without losing a digit of its numbers."""
+"""Parsing and writing of JSON without the loss of a digit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import Raw
 
 
 class _Number(float):
-    """A number with its own text, which a float would not keep. Filters compare it as the float that it is."""
+    """A float that keeps the text of its number. Filters compare it as a float."""
 
     text: str
 
@@ -22,7 +22,7 @@ class _Number(float):
 
 
 def _integer(text: str) -> int | _Number:
-    # Integers of any length: int() refuses more than 4,300 digits, and has no -0.
+    # int() refuses more than 4,300 digits, and turns -0 into 0.
     return int(text) if len(text) < 19 and text != "-0" else _Number(text)
 
 
@@ -33,23 +33,26 @@ _DECODER = json.JSONDecoder(
 
 
 def parse(own: Raw) -> Any:
-    """Return the value of this JSON.
+    """Return the value of a JSON text.
 
     Raises:
-        ValueError, RecursionError: it cannot be read.
+        ValueError, RecursionError: the text cannot be read.
     """
-    # Bytes that are not UTF-8 become lone surrogates, which are then treated, and noted, as such.
+    # Bytes that are not UTF-8 become lone surrogates, and are then treated and noted as these.
     return _DECODER.decode(bytes(own).decode(errors="surrogateescape"))
 
 
 def written(value: Any, *, ordered: bool = False) -> bytes:
-    """Return the value as JSON, every number in its own text; `ordered`: with the members of objects sorted by name."""
-    # Python writes a lone surrogate as JSON does: \ud800.
+    """Return the value as JSON, with every number in its own text.
+
+    If `ordered`, the members of objects are sorted by name.
+    """
+    # Python's escape of a lone surrogate is also JSON's: \ud800.
     return _json(value, ordered).encode(errors="backslashreplace")
 
 
 def _json(value: Any, ordered: bool) -> str:
-    # By exact type, the most frequent first: this is half of what redaction costs.
+    # Exact types, the most frequent first: this function takes half of the time of a redaction.
     kind = type(value)
     if kind is str:
         return encode_basestring(value)
@@ -87,9 +90,9 @@ def kind_of(value: Any) -> str:
 
 
 def same_value(one: bytes, other: bytes) -> bool:
-    """Return whether two JSON texts are the same value to the last digit, members in the same order.
+    """Return whether two JSON texts have the same value to the last digit.
 
-    False where one cannot be read.
+    The members must also have the same order. Return False if one of the texts cannot be read.
     """
     try:
         return written(parse(Raw(one))) == written(parse(Raw(other)))
@@ -98,7 +101,7 @@ def same_value(one: bytes, other: bytes) -> bool:
 
 
 def texts_of(value: Any) -> Iterator[str]:
-    """Yield every string in a parsed JSON value; names of members are none."""
+    """Yield every string in a parsed JSON value, except the names of members."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (dict, list)):

@@ -1,4 +1,7 @@
-"""Typed reading of one object's members: what does not fit its column is gathered, never lost and never an error."""
+"""Typed reading of an object's members into columns.
+
+A value that does not fit its column goes into `extra`: it is never lost and never an error.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +22,25 @@ from etl.transform.payloads import payload, storable
 from etl.transform.scanner import REFUSALS, Members
 
 MAX_TEXT_CHARACTERS = 512
-"""Longer texts do not go into plain text columns, which may be indexed: 512 characters are 2,048 bytes at most."""
+"""The longest text in a plain text column, which may be indexed: at most 2,048 bytes."""
 
 _MAX_LABEL_CHARACTERS = 100
-_MAX_DRIFT_KINDS = 100  # an object keyed by data (ids as field names) must not fill the drift table
+# An object keyed by data, such as ids as field names, must not fill the drift table.
+_MAX_DRIFT_KINDS = 100
 MAX_BIGINT = 2**63 - 1
 
-# Programs write the start of an epoch, or the last day that they can, where they have no time: of
-# these starts (the years 1, 1601, 1753, 1900, 1904, 1970, 1980, 2000, 2001) the last is 1 January
-# 2001, wherever it begins.
+# Programs that have no time write the start of an epoch (the years 1, 1601, 1753, 1900, 1904, 1970,
+# 1980, 2000, 2001) or their last day. The last such start is 1 January 2001, in any time zone.
 EARLIEST = datetime(2001, 1, 2, 12, tzinfo=UTC)
 LATEST = datetime(2099, 1, 1, tzinfo=UTC)
 AHEAD = timedelta(days=31)
-"""A time so far after the one at which it was read is none that has happened: more than clocks and time zones are wrong."""
+"""A time this far after the response cannot be real: no clock or time zone is this wrong."""
 
 MAX_TOKENS = 10**12
-"""What a step's count of tokens may be: no step has a millionth of it, and nine million of them still add up to a bigint."""
+"""The largest plausible number of tokens of a step.
+
+No real step has a millionth of it, and the sum of nine million such steps still fits a bigint.
+"""
 MAX_ELAPSED_SECONDS = 10 * 366 * 86_400.0
 
 _Number = TypeVar("_Number", int, float)
@@ -52,14 +58,15 @@ _KINDS = {
     ord("n"): "null",
 }
 
-# More than six digits of a second the decoder rounds, into the year 10000 if need be; here they are
-# cut off.
+# The decoder rounds more than six decimal digits of a second, which may lead to the year 10000.
+# This module cuts them off.
 _LONGEST_IN_MICROSECONDS = len("2025-03-13T02:41:15.144470Z")
 
-# The library alone would take more, and something else in each version: bare digits, letters before
+# The library alone accepts more forms, which differ between versions: bare digits, letters before
 # the zone, hour 24.
 _TIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[Tt ]((?:[01]\d|2[0-3]):\d\d(?::\d\d(?:\.\d+)?)?)(?: ?([Zz]|[+-]\d\d(?::?\d\d)?))?)?",
+    r"(\d{4}-\d\d-\d\d)"
+    r"(?:[Tt ]((?:[01]\d|2[0-3]):\d\d(?::\d\d(?:\.\d+)?)?)(?: ?([Zz]|[+-]\d\d(?::?\d\d)?))?)?",
     re.ASCII,
 )
 _UNPRINTABLE = re.compile("[\0\ud800-\udfff]")
@@ -68,25 +75,25 @@ Subject = Literal["step", "run", "workflow"]
 
 
 class Findings:
-    """What is gathered beside the records while one answer is decoded."""
+    """Dead letters and drift that are collected while one response is decoded."""
 
     def __init__(self, subject: Subject, *, now: datetime | None = None) -> None:
-        """`now`: about when the answer was made, by which its times are judged; None where that is not known."""
+        """Start empty; `now` is about the time of the response, None if unknown."""
         self._subject: Subject = subject
         self.latest = LATEST if now is None else min(LATEST, now + AHEAD)
-        """Times from here on are implausible."""
+        """Times at or after this one are implausible."""
         self.dead_letters = DeadLetterBuffer()
         self._drift: Counter[tuple[str, DriftKind, str]] = Counter()
 
     def reject(
         self, reason: RejectionReason, detail: str, body: bytes, step_id: str | None = None
     ) -> None:
-        """Set something aside with its bytes; `detail` is one sentence without payload text."""
+        """Add a dead letter; `detail` is one sentence without content of payloads."""
         self.dead_letters.add(Rejected(reason, detail, body, step_id))
 
     @property
     def rejected(self) -> tuple[Rejected, ...]:
-        """What was set aside."""
+        """The dead letters."""
         return self.dead_letters.letters()
 
     def add_drift(self, field: str, kind: DriftKind, found: str) -> None:
@@ -102,10 +109,10 @@ class Findings:
 
 
 class Fields:
-    """The members of one step or run, read into columns. What does not fit is kept for `extra`.
+    """The members of one step or run, read into columns. Values that do not fit go into `extra`.
 
-    `suspect` says that the values are not known to be what jsonb and text columns take; `keep_raw`,
-    whether the exact bytes are kept of a payload that jsonb cannot hold.
+    If `suspect`, the values may contain what jsonb and text columns refuse. If `keep_raw`, the
+    exact bytes of a payload that jsonb cannot hold are kept.
     """
 
     __slots__ = ("_extra", "_findings", "_id", "_keep_raw", "_members", "_suspect")
@@ -121,7 +128,10 @@ class Fields:
         self._extra: Members = {}
 
     def text(self, name: str) -> str | None:
-        """A text column; None where missing, null, no string, too long, or with characters that PostgreSQL refuses."""
+        """Return the value of a text column; None if it is missing, null or does not fit.
+
+        Other types, longer texts and characters that PostgreSQL refuses do not fit.
+        """
         raw = self._members.get(name)
         if raw is None:
             return None
@@ -136,7 +146,10 @@ class Fields:
         return value
 
     def time(self, name: str) -> datetime | None:
-        """A time in UTC; one without a zone is taken as UTC. None where missing, null, empty, unreadable or implausible."""
+        """Return a time in UTC; a time without a zone is read as UTC.
+
+        None if it is missing, null, empty, unreadable or implausible.
+        """
         raw = self._members.get(name)
         if raw is None:
             return None
@@ -161,11 +174,11 @@ class Fields:
         return time
 
     def number(self, name: str, *, most: float) -> float | None:
-        """A number from 0 to `most`; None where missing, null, beyond that or anything else."""
+        """Return a number from 0 to `most`; None if it is missing, null or anything else."""
         return self._counted(name, _NUMBER, most)
 
     def integer(self, name: str, *, most: int) -> int | None:
-        """A whole number from 0 to `most`; None where missing, null, beyond that or anything else."""
+        """Return a whole number from 0 to `most`; None if it is missing, null or anything else."""
         return self._counted(name, _INTEGER, most)
 
     def _counted(
@@ -185,7 +198,10 @@ class Fields:
         return None
 
     def json(self, name: str) -> str | None:
-        """A jsonb column that has no raw bytes beside it: what jsonb cannot hold exactly is also set aside."""
+        """Return the JSON text of a jsonb column that has no column for raw bytes.
+
+        A value that jsonb cannot hold exactly also becomes a dead letter.
+        """
         raw = self._members.get(name)
         if raw is None:
             return None
@@ -193,14 +209,14 @@ class Fields:
         return None if value == b"null" else self._jsonb(name, value)
 
     def payload(self, name: str) -> Payload | None:
-        """A payload column; None where the member is missing (null is a value)."""
+        """Return a payload; None if the member is missing. A null is a value."""
         raw = self._members.get(name)
         return None if raw is None else payload(raw, suspect=self._suspect, keep_raw=self._keep_raw)
 
     def rest(self, known: frozenset[str]) -> str | None:
-        """JSON text of an object for `extra`: the members outside `known`, and those that did not fit; None if none.
+        """Return the JSON object for `extra`: members outside `known`, and values that did not fit.
 
-        To be asked for last.
+        None if there are none. Call it last, after all columns are read.
         """
         if not known.issuperset(self._members):
             for name, raw in self._members.items():
@@ -224,13 +240,13 @@ class Fields:
     def _misfit(self, name: str, raw: Raw, expected: str | None = None) -> None:
         self._extra[name] = raw
         kind = _kind(raw)
-        # a string that only holds characters which no text column takes is no drift
+        # A string whose only problem is characters that no text column accepts is not drift.
         if kind != expected:
             self._findings.add_drift(name, "wrong_type", kind)
 
 
 def text_of(raw: Raw | None) -> str | None:
-    """The text that a JSON value is; None where it is missing, null or anything but a string."""
+    """Return the text of a JSON string; None if it is missing, null or of another type."""
     if raw is None:
         return None
     try:
@@ -240,7 +256,10 @@ def text_of(raw: Raw | None) -> str | None:
 
 
 def time_of(raw: Raw | None, *, latest: datetime = LATEST) -> datetime | None:
-    """The time that a JSON value names, in UTC; None where it is missing, null, unreadable or implausible."""
+    """Return the time in a JSON string, in UTC.
+
+    None if it is missing, null, unreadable or implausible.
+    """
     time = parse_time(text_of(raw) or "")
     if time is not None and time.tzinfo is None:
         time = time.replace(tzinfo=UTC)
@@ -248,7 +267,7 @@ def time_of(raw: Raw | None, *, latest: datetime = LATEST) -> datetime | None:
 
 
 def usable_id(raw: Raw | None) -> str | None:
-    """The id that a JSON value gives: a string of 1 to 512 bytes in UTF-8 that PostgreSQL can hold; else None."""
+    """Return the id in a JSON string; None if it is not 1 to 512 bytes that PostgreSQL can hold."""
     value = text_of(raw)
     if (
         not value
@@ -260,7 +279,7 @@ def usable_id(raw: Raw | None) -> str | None:
 
 
 def pieces_of(members: Members) -> Iterator[bytes | Raw]:
-    """JSON of an object with these members, their values as they came, in pieces."""
+    """Yield the pieces of a JSON object with these members; values stay byte for byte."""
     before = b"{"
     for name, raw in members.items():
         yield before + (_key(name) if len(name) <= MAX_TEXT_CHARACTERS else _key.__wrapped__(name))
@@ -270,24 +289,25 @@ def pieces_of(members: Members) -> Iterator[bytes | Raw]:
 
 
 def object_of(members: Members) -> bytes:
-    """JSON of an object with these members, their values as they came."""
+    """Return a JSON object with these members; values stay byte for byte."""
     return b"".join(pieces_of(members))
 
 
-@lru_cache(maxsize=256)  # nearly all are the API's own field names
+@lru_cache(maxsize=256)  # Nearly all names are the API's own field names.
 def _key(name: str) -> bytes:
     return json.dumps(name).encode() + b":"
 
 
 def parse_time(text: str) -> datetime | None:
-    """The time that an ISO 8601 text names, to the microsecond: in UTC, or without a zone where the text has none.
+    """Return the time in an ISO 8601 text, to the microsecond.
 
-    Takes `T` or a space before the time, `Z`, offsets with or without minutes, and a date alone;
-    None where unreadable or outside the years 1 to 9999 in UTC.
+    It is in UTC, or without a zone if the text has none. Accepted are `T` or a space before the
+    time, `Z`, offsets with or without minutes, and a date alone. None if the text is unreadable or
+    outside the years 1 to 9999 in UTC.
     """
     if len(text) <= _LONGEST_IN_MICROSECONDS:
-        # the form that the API sends, at a tenth of the cost of the reading below, which takes more
-        # forms
+        # The form that the API sends, at a tenth of the cost of the code below, which accepts more
+        # forms.
         try:
             usual = msgspec.convert(text, datetime)
             if usual.tzinfo is UTC:
@@ -310,5 +330,5 @@ def _kind(raw: Raw) -> str:
 
 
 def _label(text: str) -> str:
-    """A text as it may stand in a column: short, without NUL and lone surrogates."""
+    """Return a text that fits a column: cut off, without NUL and lone surrogates."""
     return _UNPRINTABLE.sub("\ufffd", text[:_MAX_LABEL_CHARACTERS])

@@ -1,7 +1,7 @@
-"""What a step's payloads tell about it: its kind, its model and tokens, an error under a `completed` status.
+"""The columns of a step that come from its payloads: node type, model, usage, reported error.
 
-Small typed views of the payloads' text; everything else in them stays unparsed. A value of another
-type than expected reads as missing, never as an error.
+Small typed views read only the members that matter; everything else stays unparsed. A value of an
+unexpected type counts as missing and never raises an error.
 """
 
 from __future__ import annotations
@@ -21,29 +21,33 @@ from etl.transform.usage_reading import UNREAD, Deviation
 from etl.usage import NO_USAGE, STANDARD, Usage
 
 MAX_ERROR_CHARACTERS = 2_000
-"""Of a reported error; the whole text stays in the payload."""
+"""The longest reported error that is stored; the whole text stays in the payload."""
 
-# What programs write where there is no error; as in the SQL function `is_error_text`, which judges
-# the API's own.
+# What programs write if there is no error. The SQL function `is_error_text`, which checks the API's
+# own `error`, must match the same texts.
 _BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _NO_ERROR = re.compile(
     rf"""[{_BLANK}"']*+"""
-    r"(?:none|null|nil|<nil>|undefined|nan|n/?a|-++|0|false|no errors?|ok|success|\{\s*+\}|\[\s*+\])?"
+    r"(?:none|null|nil|<nil>|undefined|nan|n/?a|-++|0|false|no errors?|ok|success"
+    r"|\{\s*+\}|\[\s*+\])?"
     rf"""[{_BLANK}"'.]*+""",
     re.IGNORECASE | re.ASCII,
 )
 _FALSE = frozenset({"false", "no", "0"})
 _RESPONSES = ("chat.completion", "text_completion", "response")
-"""What an object is called that is the response of a model, whether it tells usage or not."""
+"""The values of `object` in a model's response, even if it reports no usage."""
 _NOT_BY_THEMSELVES = ("integration", "code")
-"""Nodes whose outputs name a model that need not have answered here."""
+"""Node types whose outputs may name a model that did not respond in this step."""
 _NO_USE = WORDS | FLAGS
 _FAILED = frozenset({"error", "failed", "failure"})
 REMOVED_ERROR = "(removed by a redaction rule)"
-"""Stands for a reported error whose text no rule has left: that there was one is still counted."""
+"""The text of a reported error that redaction removed: the error itself still counts."""
 
 LATE_ERROR = f"(an error of which the first {MAX_ERROR_CHARACTERS:,} characters say nothing)"
-"""Stands for a reported error that was cut before its first word: the database judges what is stored."""
+"""The text of a reported error whose stored part would not count as an error.
+
+The database checks the stored text, which is cut after `MAX_ERROR_CHARACTERS`.
+"""
 
 
 class _Outputs(Struct, gc=False):
@@ -95,7 +99,10 @@ class _UsualDetails(Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _UsualUsage(Struct, gc=False, forbid_unknown_fields=True):
-    """Names of `usage_names` that nearly all responses have, read in one go. With any other name, the table reads them all."""
+    """The names of `usage_names` that nearly all responses use, decoded at once.
+
+    If there is any other name, the response is read by the whole table.
+    """
 
     prompt_tokens: _Count = None
     completion_tokens: _Count = None
@@ -111,7 +118,7 @@ class _UsualUsage(Struct, gc=False, forbid_unknown_fields=True):
 class _Result(Struct, gc=False):
     error: Raw | UnsetType = UNSET
     successful: Any = None
-    successfull: Any = None  # the API's own spelling, beside the right one
+    successfull: Any = None  # The API's own spelling; it also uses the right one.
     success: Any = None
     data: Raw | UnsetType = UNSET
     usage: Raw | UnsetType = UNSET
@@ -132,7 +139,7 @@ _View = TypeVar("_View")
 
 
 class Generation(Struct, frozen=True, gc=False):
-    """The columns of a step that come from its payloads; None where they do not tell."""
+    """The columns of a step that come from its payloads; None if unknown."""
 
     node_type: str | None = None
     request_model: str | None = None
@@ -140,63 +147,65 @@ class Generation(Struct, frozen=True, gc=False):
     usage: Usage = NO_USAGE
     finish_reason: str | None = None
     reported_error: str | None = None
-    """What the payload calls an error; what that means beside the step's state, the SQL function `outcome` says."""
+    """The error in the payload; the SQL function `outcome` combines it with the step's state."""
     deviations: tuple[Deviation, ...] = ()
-    """What should tell usage, and is not read."""
+    """Members that should report usage, but could not be read."""
 
 
 def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
-    """Read a step's payloads (JSON, None where there is none)."""
-    given = _view(_INPUTS, inputs, _NO_INPUTS)
-    made = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
-    is_model = made.object in _RESPONSES
-    if made.choices is not UNSET and made.usage is not UNSET:
-        if (usual := _view(_USUAL, made.usage, None)) is not None and (
-            usage := _usual_usage(usual, made)
+    """Read a step's payloads: JSON, or None if the step has no such payload."""
+    input_view = _view(_INPUTS, inputs, _NO_INPUTS)
+    output_view = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
+    is_model = output_view.object in _RESPONSES
+    if output_view.choices is not UNSET and output_view.usage is not UNSET:
+        if (usual := _view(_USUAL, output_view.usage, None)) is not None and (
+            usage := _usual_usage(usual, output_view)
         ) is not None:
-            return _chat(given, made, usage)
+            return _chat(input_view, output_view, usage)
         is_model = True
-    result = _view(_RESULT, made.result, _NO_RESULT)
+    result = _view(_RESULT, output_view.result, _NO_RESULT)
     completion = None
-    if outputs is not None and (is_model or _may_tell_usage(outputs, made, result)):
+    if outputs is not None and (is_model or _may_tell_usage(outputs, output_view, result)):
         completion = Completion()
         completion.look(bytes(outputs), OUTPUTS)
-    node_type = "model" if is_model else _node_type(given, made, result)
+    node_type = "model" if is_model else _node_type(input_view, output_view, result)
     if is_model:
-        error = _model_error(made, _view(_CHOICES, made.choices, _NO_CHOICES))
+        error = _model_error(output_view, _view(_CHOICES, output_view.choices, _NO_CHOICES))
     elif node_type == "code":
-        # What its author calls a success is the author's own affair, an error is one.
-        error = _error(result.error) or _error_text(made.error)
+        # `success` has its author's own meaning in a code node; an error is an error.
+        error = _error(result.error) or _error_text(output_view.error)
     else:
         error = (
             _error(result.error)
-            or _error_text(made.error)
+            or _error_text(output_view.error)
             or _no_success(result)
-            or _no_success(made)
+            or _no_success(output_view)
         )
     read = Generation(
         node_type,
-        _request_model(given),
-        None if made.model is None or node_type in _NOT_BY_THEMSELVES else _short(made.model),
+        _request_model(input_view),
+        None
+        if output_view.model is None or node_type in _NOT_BY_THEMSELVES
+        else _short(output_view.model),
         reported_error=error,
     )
     return read if completion is None else _with_usage(read, completion)
 
 
-def _may_tell_usage(outputs: Raw, made: _Outputs, result: _Result) -> bool:
-    if made.usage is not UNSET or result.usage is not UNSET:
+def _may_tell_usage(outputs: Raw, output_view: _Outputs, result: _Result) -> bool:
+    if output_view.usage is not UNSET or result.usage is not UNSET:
         return True
-    # What an integration gives stands in an envelope of the API: nothing else is looked at.
+    # The API wraps an integration's response in an envelope: only the content is searched.
     if result.data is not UNSET:
         return may_hold_usage(result.data)
-    return may_hold_usage(outputs if made.result is UNSET else made.result)
+    return may_hold_usage(outputs if output_view.result is UNSET else output_view.result)
 
 
 def _with_usage(read: Generation, completion: Completion) -> Generation:
-    """What the payloads tell, together with the response that was found in them."""
+    """Add the usage of the response that was found in the payloads."""
     found, deviations = completion.read()
-    # Money alone, or what cannot be read, may be anybody's; beside the name of a model it is that
-    # of a call.
+    # An amount of money, or a quantity that cannot be read, is a model's usage only if a model is
+    # named: otherwise it may come from anything.
     model = completion.model or read.request_model
     if read.node_type != "model" and (
         _NO_USE if model is not None else _NO_USE | MONEY | {UNREAD}
@@ -217,26 +226,28 @@ def _with_usage(read: Generation, completion: Completion) -> Generation:
     )
 
 
-def _node_type(given: _Inputs, made: _Outputs, result: _Result) -> str | None:
-    if given.code is not UNSET:
+def _node_type(input_view: _Inputs, output_view: _Outputs, result: _Result) -> str | None:
+    if input_view.code is not UNSET:
         return "code"
     if (
-        (given.app_name is not None and given.action is not None)
+        (input_view.app_name is not None and input_view.action is not None)
         or result.successful is not None
         or result.successfull is not None
         or result.error is not UNSET
     ):
         return "integration"
-    if given.query is not UNSET and (made.documents is not UNSET or made.chunks is not UNSET):
+    if input_view.query is not UNSET and (
+        output_view.documents is not UNSET or output_view.chunks is not UNSET
+    ):
         return "knowledge_retrieval"
-    return "conditional" if given.conditions is not UNSET else None
+    return "conditional" if input_view.conditions is not UNSET else None
 
 
 def is_error(value: object) -> bool:
-    """Whether a value in the place of an error says something.
+    """Return whether a value in the place of an error is an error.
 
-    Null, false, 0, blanks, words for nothing such as `None`, and lists and objects of nothing else
-    do not.
+    Null, false, 0, blanks and words for nothing such as `None` are not, and neither are lists and
+    objects that contain nothing else.
     """
     waiting = [value]
     while waiting:
@@ -253,27 +264,31 @@ def is_error(value: object) -> bool:
     return False
 
 
-def with_facts_of(answered: Generation, left: Generation) -> Generation:
-    """What may be stored of a redacted step: its values as the rules left them, its facts as the API answered them.
+def with_facts_of(original: Generation, redacted: Generation) -> Generation:
+    """Return what may be stored of a redacted step: redacted values with the original facts.
 
-    A rule changes what a value says. It never changes what kind of node the step executed, nor
-    whether it reported an error.
+    A rule changes values. It never changes the type of the node that the step executed, nor
+    whether the step reported an error.
+
+    Args:
+        original: read from the API's response.
+        redacted: read after redaction.
     """
-    error = None if answered.reported_error is None else left.reported_error or REMOVED_ERROR
-    return msgspec.structs.replace(left, node_type=answered.node_type, reported_error=error)
+    error = None if original.reported_error is None else redacted.reported_error or REMOVED_ERROR
+    return msgspec.structs.replace(redacted, node_type=original.node_type, reported_error=error)
 
 
-def _usual_usage(used: _UsualUsage, made: _Outputs) -> Usage | None:
-    """What `usage_of` makes of the names that nearly all responses have; None where it takes more to decide."""
-    took, gave = (
+def _usual_usage(used: _UsualUsage, output_view: _Outputs) -> Usage | None:
+    """Return the same as `usage_of` for the usual names; None if the case is not a simple one."""
+    of_input, of_output = (
         used.prompt_tokens_details or _NO_DETAILS,
         used.completion_tokens_details or _NO_DETAILS,
     )
     read, wrote, cached, reasoning = (
         used.prompt_tokens,
         used.completion_tokens,
-        took.cached_tokens,
-        gave.reasoning_tokens,
+        of_input.cached_tokens,
+        of_output.reasoning_tokens,
     )
     if (
         read is None
@@ -281,16 +296,16 @@ def _usual_usage(used: _UsualUsage, made: _Outputs) -> Usage | None:
         or (used.total_tokens is not None and used.total_tokens != read + wrote)
         or (cached is not None and cached > read)
         or (reasoning is not None and reasoning > wrote)
-        or took.audio_tokens
-        or took.image_tokens
-        or took.video_tokens
-        or gave.audio_tokens
-        or gave.image_tokens
-        or gave.video_tokens
-        or took.reasoning_tokens
-        or gave.cached_tokens
-        or made.service_tier not in (None, "default")
-        or made.response_cost is not None
+        or of_input.audio_tokens
+        or of_input.image_tokens
+        or of_input.video_tokens
+        or of_output.audio_tokens
+        or of_output.image_tokens
+        or of_output.video_tokens
+        or of_input.reasoning_tokens
+        or of_output.cached_tokens
+        or output_view.service_tier not in (None, "default")
+        or output_view.response_cost is not None
     ):
         return None
     return plain_usage(
@@ -298,37 +313,37 @@ def _usual_usage(used: _UsualUsage, made: _Outputs) -> Usage | None:
         wrote=wrote,
         cached=cached,
         reasoning=reasoning,
-        service_tier=None if made.service_tier is None else STANDARD,
+        service_tier=None if output_view.service_tier is None else STANDARD,
     )
 
 
-def _chat(given: _Inputs, made: _Outputs, usage: Usage) -> Generation:
-    choices = _view(_CHOICES, made.choices, _NO_CHOICES)
+def _chat(input_view: _Inputs, output_view: _Outputs, usage: Usage) -> Generation:
+    choices = _view(_CHOICES, output_view.choices, _NO_CHOICES)
     return Generation(
         node_type="model",
-        request_model=_request_model(given),
-        response_model=_short(made.model),
+        request_model=_request_model(input_view),
+        response_model=_short(output_view.model),
         usage=usage,
         finish_reason=(_short(choices[0].finish_reason) or _short(choices[0].stop_reason))
         if choices
         else None,
-        reported_error=_model_error(made, choices),
+        reported_error=_model_error(output_view, choices),
     )
 
 
-def _request_model(given: _Inputs) -> str | None:
-    for name in (given.model, given.modelId, given.model_id, given.model_name):
+def _request_model(input_view: _Inputs) -> str | None:
+    for name in (input_view.model, input_view.modelId, input_view.model_id, input_view.model_name):
         if name is not None:
             return _short(name)
     return None
 
 
-def _model_error(made: _Outputs, choices: list[_Choice]) -> str | None:
-    return _error_text(made.error) or next(filter(None, map(_choice_error, choices)), None)
+def _model_error(output_view: _Outputs, choices: list[_Choice]) -> str | None:
+    return _error_text(output_view.error) or next(filter(None, map(_choice_error, choices)), None)
 
 
 def _choice_error(choice: _Choice) -> str | None:
-    """The error with which a model's answer broke off."""
+    """Return the error that ended a model's response."""
     return _error(choice.error) or _bad_end(choice.finish_reason)
 
 
@@ -338,12 +353,12 @@ def _bad_end(reason: object) -> str | None:
 
 
 def _error_text(error: Raw | UnsetType) -> str | None:
-    """An output called `error`, where it holds words: a number of that name is a result."""
+    """Return the error in an output named `error`; a number there is a result, not an error."""
     return None if error is UNSET or bytes(error)[:1] not in b'"{[' else _error(error)
 
 
 def _error(error: Raw | UnsetType) -> str | None:
-    """What an error says, as text; None where it says nothing."""
+    """Return the text of an error; None if the value is not an error."""
     if error is UNSET or bytes(memoryview(error)[:5]) == b"null":
         return None
     found = _view(_ANY, error, None)
@@ -356,7 +371,7 @@ def _error(error: Raw | UnsetType) -> str | None:
 
 
 def _no_success(result: _Result | _Outputs) -> str | None:
-    """What to say where a result calls itself no success."""
+    """Return the reported error of a result that says it was not successful."""
     if _says_no(result.successful) or _says_no(result.successfull):
         return "reported successful: false"
     return "reported success: false" if _says_no(result.success) else None

@@ -1,4 +1,8 @@
-"""Finds a model's response in a step's outputs: as it is, inside the result of an integration, or as the events of a stream."""
+"""Search for a model's response in a step's outputs.
+
+The response is the outputs themselves, inside the result of an integration, or the events of a
+stream.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +26,19 @@ from etl.transform.usage_reading import (
 )
 
 CONTAINERS = (
-    "response", "response_data", "message", "delta", "metadata", "x_groq", "body", "result", "data", "chunks", "events",
-    "stream",
+    "response", "response_data", "message", "delta", "metadata", "x_groq", "body", "result",
+    "data", "chunks", "events", "stream",
 )  # fmt: skip
-"""The members that may hold the response: of an integration, of a gateway, of an event of a stream."""
+"""Members of integrations, gateways and stream events that may contain the response."""
 
 _MAX_DEPTH = 5
 _MAX_USAGE_BYTES = 1 << 18
 _MAX_ARRAY_BYTES = 8 << 20
 _MAX_TEXT_BYTES = 1 << 20
-# A stream tells what was read in its first events, what was written in its last.
+# A stream reports input tokens in its first events and output tokens in its last events.
 _FIRST_EVENTS, _LAST_EVENTS = 100, 1_000
 _MAX_UNKNOWN = 20
-# What a response stands in has no more members; a table by ids has many.
+# An object with more members is not a wrapper of a response but, for instance, a table keyed by id.
 _FEW = 100
 
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
@@ -42,7 +46,7 @@ _ELEMENTS = msgspec.json.Decoder(list[Raw])
 _TEXT = msgspec.json.Decoder(str)
 _ANY = msgspec.json.Decoder()
 _BESIDE = frozenset({"response_cost", "service_tier", "serviceTier", "results", "_hidden_params"})
-"""Members that tell something of a response, and do not make an object one."""
+"""Members that belong to a response, but do not show that an object is a response."""
 _RESPONSES = frozenset({"response", "realtime.response"})
 _CHARGED_ITEMS = {
     "web_search_call": "web_searches",
@@ -50,11 +54,14 @@ _CHARGED_ITEMS = {
     "code_interpreter_call": "tool_uses",
     "image_generation_call": "tool_uses",
 }
-"""The items of an output that are charged by the use: https://platform.openai.com/docs/pricing#built-in-tools"""
+"""The output items that are charged per use.
+
+https://platform.openai.com/docs/pricing#built-in-tools
+"""
 OUTPUTS = "outputs"
-"""Where paths of drift begin."""
+"""The first part of paths in drift."""
 _FINISH_REASONS = tuple(tuple(path.replace("[]", ".[]").split(".")) for path, _ in FINISH_REASONS)
-# Up to version 2 a prompt that searches is charged once, then each search:
+# Up to version 2, Gemini charges a prompt with searches once; later versions charge each search:
 # https://ai.google.dev/gemini-api/docs/google-search
 _CHARGED_BY_PROMPT = re.compile(r"(?:models/)?gemini-[12]\b", re.ASCII)
 
@@ -67,7 +74,7 @@ class _Action(Struct, gc=False):
 
 
 class _Item(Struct, gc=False):
-    """Of the output of OpenAI's Responses API."""
+    """An item in the output of OpenAI's Responses API."""
 
     type: str | None = None
     action: _Action | None = None
@@ -89,7 +96,7 @@ _CANDIDATES = msgspec.json.Decoder(list[_Candidate])
 
 
 _OBJECT = ord("{")
-# How most names of usage end. One look for it costs less than to decode what it may be in.
+# The end of most names of usage. Searching for it costs less than decoding the value.
 _USAGE = b'sage"'
 _TELL = frozenset(NAMES.members) - _BESIDE
 _CONTAINERS = frozenset(CONTAINERS)
@@ -97,7 +104,7 @@ _HOLD = _TELL | _CONTAINERS
 
 
 def may_hold_usage(value: Raw, depth: int = 0) -> bool:
-    """Whether it is worth while to look for a response in a value: most payloads hold none, and are told apart fast."""
+    """Return whether a value may contain a response; this excludes most payloads at low cost."""
     first = memoryview(value)[0]
     if first == _OBJECT:
         try:
@@ -107,7 +114,7 @@ def may_hold_usage(value: Raw, depth: int = 0) -> bool:
         if not _HOLD.isdisjoint(members):
             if not _TELL.isdisjoint(members):
                 return True
-            # Without the cost of any(): this is asked of every step.
+            # A loop is faster than any(), and this runs for every step.
             for name in _CONTAINERS & members.keys():
                 if depth < _MAX_DEPTH and may_hold_usage(members[name], depth + 1):
                     return True
@@ -122,13 +129,16 @@ def may_hold_usage(value: Raw, depth: int = 0) -> bool:
 
 
 def _object_may_hold_usage(value: Raw) -> bool:
-    """Whether an object may hold usage, at any depth. Arrays are left alone: most are long, of documents or rows."""
+    """Return whether an object may contain usage, at any depth.
+
+    Arrays are not searched: most are long lists of documents or rows.
+    """
     view = memoryview(value)
     return view[0] == _OBJECT and view.nbytes <= _MAX_USAGE_BYTES and _USAGE in bytes(view)
 
 
 class Completion:
-    """The response of a model, as far as it tells of usage; the events of one stream are one response."""
+    """A model's response, as far as it reports usage; the events of one stream are one response."""
 
     __slots__ = (
         "_at",
@@ -153,17 +163,17 @@ class Completion:
 
     @property
     def is_found(self) -> bool:
-        """Whether anything tells usage."""
+        """Whether a response with usage was found."""
         return self._at is not None or "ResponseMetadata" in self._told
 
     def read(self) -> tuple[Found, Deviations]:
-        """What it tells, and what of it could not be read."""
+        """Return the usage that was found, and the members that could not be read."""
         found: Found = {}
         if not self.is_found:
             for path, name, raw in self._unknown:
                 note_unknown(name, _decoded(raw), self._deviations, path)
         elif len(self._ids) > 1:
-            # Several responses, not one: their sum would have neither one model nor one length of
+            # Several responses: their sum would have neither a single model nor a single length of
             # input.
             self._deviations.note(f"{self._at}.usage", "unknown_usage", [])
             found[UNREAD] = len(self._ids)
@@ -179,7 +189,7 @@ class Completion:
         return found, self._deviations
 
     def look(self, value: bytes, path: str, depth: int = 0) -> None:
-        """Look for a response in JSON of any type. Nothing in it raises."""
+        """Search JSON of any type for a response. No content raises an error."""
         try:
             if value.startswith(b"{"):
                 self._look_into(_MEMBERS.decode(value), path, depth)
@@ -201,14 +211,14 @@ class Completion:
                 self._look_into(_MEMBERS.decode(event), path, depth)
 
     def _look_into(self, members: dict[str, Raw], path: str, depth: int) -> None:
-        tells = self._take_usage(members, path)
-        if tells or self.model is None:
+        reports_usage = self._take_usage(members, path)
+        if reports_usage or self.model is None:
             self.model = next(
                 (text for name in MODELS if (text := _text(members.get(name))) is not None),
                 self.model,
             )
         self.finish_reason = _finish_reason(members) or self.finish_reason
-        if tells:
+        if reports_usage:
             self._take_uses(members)
             id = _text(members.get("id")) or _text(members.get("responseId"))
             if id is not None or _is_whole(members):
@@ -229,10 +239,10 @@ class Completion:
                 self._unknown.append((path, name, raw))
 
     def _take_usage(self, members: dict[str, Raw], path: str) -> bool:
-        tells = False
+        reports_usage = False
         for name in members.keys() & NAMES.members.keys():
             if name == "results" and "inputTextTokenCount" not in members:
-                continue  # search results, rows of a query
+                continue  # Other `results` are search results or rows of a query.
             raw = members[name]
             if memoryview(raw).nbytes > _MAX_USAGE_BYTES:
                 self._deviations.note(f"{path}.{name}", "unknown_usage", {})
@@ -240,27 +250,27 @@ class Completion:
             value = _decoded(raw)
             if _says(NAMES.members[name], value):
                 self._told[name] = _merged(self._told.get(name), value)
-                tells = tells or name not in _BESIDE | {"ResponseMetadata"}
-        if tells and self._at is None:
+                reports_usage = reports_usage or name not in _BESIDE | {"ResponseMetadata"}
+        if reports_usage and self._at is None:
             self._at = path
-        return tells
+        return reports_usage
 
     def _take_uses(self, members: dict[str, Raw]) -> None:
-        """What OpenAI and Google do not count in the usage, but charge by the use."""
+        """Count what OpenAI and Google charge per use, but do not include in the usage."""
         uses = self._uses
         rooms = set()
         for item in _typed(_ITEMS, members.get("output")):
             quantity = _CHARGED_ITEMS.get(item.type) if isinstance(item.type, str) else None
             if item.type == "code_interpreter_call":
                 if item.container_id in rooms:
-                    continue  # charged by the container
+                    continue  # The charge is per container.
                 rooms.add(item.container_id)
             elif (
                 item.type == "web_search_call"
                 and item.action is not None
                 and item.action.type not in (None, "search")
             ):
-                continue  # a page of those found is looked at
+                continue  # The other actions open a page that a search found.
             if quantity is not None:
                 uses[quantity] = uses.get(quantity, 0) + 1
         queries = 0
@@ -273,12 +283,15 @@ class Completion:
 
 
 def _is_whole(members: dict[str, Raw]) -> bool:
-    """Whether this is a whole response, of those without ids: OpenAI's list of embeddings, the end of an answer by Ollama."""
+    """Return whether this is a complete response of a kind that has no id.
+
+    That is OpenAI's list of embeddings, or the last event of a response by Ollama.
+    """
     return _text(members.get("object")) == "list" or bytes(members.get("done") or b"") == b"true"
 
 
 def _says(node: NameTree, value: Any) -> bool:
-    """Whether a member of a body tells something under a name of the table."""
+    """Return whether a member of a body reports something under a name in the table."""
     if type(value) is dict:
         return not node.members.keys().isdisjoint(value)
     if type(value) is list:
@@ -287,7 +300,7 @@ def _says(node: NameTree, value: Any) -> bool:
 
 
 def _merged(before: Any, after: Any) -> Any:
-    """What two events of a stream tell under one name: the later one, but nothing is no news."""
+    """Merge the values of one name from two events: the later one, unless it is empty."""
     if type(before) is dict and type(after) is dict:
         return before | {
             name: _merged(before.get(name), value)
@@ -305,7 +318,7 @@ def _finish_reason(members: dict[str, Raw]) -> str | None:
         reason = _at(raw, rest)
         if reason is not None:
             return reason
-    # A response of OpenAI that is complete has no other reason.
+    # A complete response by OpenAI has no reason other than its status.
     return _text(members.get("status")) if _text(members.get("object")) in _RESPONSES else None
 
 
@@ -338,6 +351,6 @@ def _decoded(raw: Raw) -> Any:
 
 
 def _text(raw: Raw | None) -> str | None:
-    """A text for a column; None where it is none, or too long."""
+    """Return a text that fits a column; None if it is not a text, empty or too long."""
     value = text_of(raw)
     return value if value is not None and 0 < len(value) <= MAX_TEXT_CHARACTERS else None

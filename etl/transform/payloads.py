@@ -1,8 +1,8 @@
-"""What PostgreSQL's jsonb refuses, and the nearest form that it takes.
+"""Detection of what PostgreSQL's jsonb refuses, and the nearest form that it accepts.
 
-The text is never parsed: values keep every digit and character they came with. Where jsonb refuses
-a token, only that token is rewritten; the exact bytes then travel beside it. The limits are
-measured (PostgreSQL 15 and 18).
+The text is never parsed: values keep every digit and character. If jsonb refuses a token, only that
+token is rewritten, and the exact bytes are stored in `raw`. The limits are measured with
+PostgreSQL 15 and 18.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from etl.records import Payload
 from etl.transform.scanner import REFUSALS, check_utf8
 
 MAX_DEPTH = 5_000
-"""Levels of nesting kept as JSON. The server gives up between 14,518 and 16,332 (`max_stack_depth` at its default)."""
+"""The deepest nesting that is stored as JSON.
 
-# `numeric` holds 131,072 digits before the decimal point and 16,383 after it (the exponent
-# applied).
+At the default `max_stack_depth`, the server fails between 14,518 and 16,332 levels.
+"""
+
+# `numeric` holds 131,072 digits before the decimal point and 16,383 after it, once the exponent is
+# applied.
 _MAX_WHOLE_DIGITS = 131_072
 _MAX_FRACTION_DIGITS = 16_383
 
-# A jsonb container holds 2**28 - 1 bytes, and the server collects an object's members in one
-# allocation below 1 GB: 8.4 million of them. Below 32 MiB of text neither can be reached, whatever
-# the text holds.
+# A jsonb container holds 2**28 - 1 bytes. The server collects an object's members in one allocation
+# of less than 1 GB, which is enough for 8.4 million. No text below 32 MiB can reach either limit.
 _ALWAYS_FITS_BYTES = 32 * 1024 * 1024
 _MAX_CONTAINER_BYTES = 2**28 - 1
 _MAX_ELEMENTS = 8_000_000
-# at most, for one element beside its own text: its entry, a number's header, alignment
+# The most bytes that an element takes besides its text: entry, header of a number, alignment.
 _OVERHEAD_BYTES = 16
 
-# Beyond numeric's limits, a number has an exponent of six digits (or a sign and five), or more than
-# 6,384 digits in a row: of the shorter exponents -9999 leaves 6,384 digits after the point, and
-# 99999 leaves 31,073 before it.
+# A number beyond the limits of `numeric` has an exponent of six digits (or a sign and five), or
+# more than 6,384 digits in a row. Of the shorter exponents, -9999 leaves room for 6,384 digits
+# after the point, and 99999 leaves room for 31,073 digits before it.
 _SHAPES = bytes.maketrans(b"0123456789+-E{", b"000000000000e[")
 _BIG_EXPONENT = b"0e000000"
 _EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]++(?:[ \t\n\r,\]}]|$)")
@@ -49,18 +51,19 @@ _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _DEPTH_PIECE = 4_096
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
-# The next token worth a look: a bracket, a string with an escape or a control character, a long
-# number, NaN, infinity. The order of alternatives matters, as in `scanner`.
+# The next token that may need a change or changes the depth: a bracket, a string with an escape or
+# a control character, a long number, NaN, infinity. The order of alternatives matters, as in
+# `scanner`.
 _TOKEN = re.compile(
     r'(?:-?[0-9][0-9.eE+-]{0,4}+(?![0-9.eE+-])|"[^"\\\x00-\x1f]*+"|[^"\[\]{}NI0-9-]++)*+'
     r'("(?:\\.|[^"\\]++)*+"|[\[\]{}]|NaN|-?Infinity|-?[0-9][0-9.eE+-]*+)',
     re.DOTALL,
 )
 _ESCAPE = re.compile(
-    # a pair of surrogates is one character
+    # A pair of surrogates is one character.
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})"
-    # any other escape, whole: of an escaped backslash the second half must not be taken for a first
+    # Any other escape as a whole: the second half of an escaped backslash must not start an escape.
     r"|\\."
 )
 _CONTROL = re.compile(r"[\x00-\x1f]")
@@ -68,25 +71,25 @@ _VALID = msgspec.json.Decoder(Raw)
 
 
 class Storable(NamedTuple):
-    """A JSON value as jsonb takes it."""
+    """A JSON value in a form that jsonb accepts."""
 
     data: bytes | None
-    """JSON text, UTF-8; None where no form of it fits."""
+    """JSON text in UTF-8; None if no form of the value fits."""
     note: str | None
-    """What was changed, None where nothing was."""
+    """What was changed; None if nothing was."""
 
 
 def may_be_refused(body: bytes) -> bool:
-    """Whether jsonb might refuse something in this text, which is JSON by the standard's letter.
+    """Return whether jsonb might refuse something in this text, which must be strict JSON.
 
-    False is a proof. It costs about 2 ns a byte: a whole answer is asked about once, and a value
-    only in a suspect one.
+    False is a proof. The check takes about 2 ns a byte: a whole response is checked once, and
+    single values only if the response is suspect.
     """
     return len(body) > _ALWAYS_FITS_BYTES or _may_need_rewriting(body)
 
 
 def storable(value: bytes) -> Storable:
-    """The value (JSON, read tolerantly) in a form that jsonb takes, and a note of what that changed."""
+    """Return a JSON value, read tolerantly, in a form that jsonb accepts, and what was changed."""
     try:
         check_utf8(value)
         _VALID.decode(value)
@@ -104,9 +107,10 @@ def storable(value: bytes) -> Storable:
 
 
 def payload(value: Raw, *, suspect: bool, keep_raw: bool = True) -> Payload:
-    """A value for a payload column. Without `suspect`, jsonb is known to take it as it is.
+    """Return a value for a payload column.
 
-    Without `keep_raw`, what jsonb cannot hold is lost, as the note then says.
+    If not `suspect`, jsonb is known to accept the value unchanged. If not `keep_raw`, what jsonb
+    cannot hold is lost, and the note says so.
     """
     size = memoryview(value).nbytes
     if not suspect:
@@ -127,12 +131,11 @@ def _may_need_rewriting(body: bytes) -> bool:
     shapes = body.translate(_SHAPES)
     found = shapes.find(_BIG_EXPONENT)
     while found >= 0:
-        if _EXPONENT.match(
-            body, found
-        ):  # most are pieces of hexadecimal ids: these go on with a letter or end a string
+        # Most are parts of hexadecimal ids, which continue with a letter or end a string.
+        if _EXPONENT.match(body, found):
             return True
         found = shapes.find(_BIG_EXPONENT, found + 1)
-    # 6,000 digits in a row cover two neighbours of any series of probes 3,000 bytes apart.
+    # 6,000 digits in a row contain two neighbouring probes, because probes are 3,000 bytes apart.
     for match in _NEIGHBOURING_DIGITS.finditer(body[::_STRIDE]):
         probe = match.start() * _STRIDE
         if body[probe : probe + _STRIDE].isdigit():
@@ -141,8 +144,11 @@ def _may_need_rewriting(body: bytes) -> bool:
 
 
 def _is_too_deep(body: bytes) -> bool:
-    """Whether it is nested beyond `MAX_DEPTH`. Large answers come this way: piece by piece, so that it takes no more memory than
-    two copies, and bracket by bracket only where a piece could lead beyond."""
+    """Return whether the text is nested more deeply than `MAX_DEPTH`.
+
+    Large responses are checked here. The text is read in pieces, so that memory is bounded by two
+    copies, and bracket by bracket only in pieces that could exceed the limit.
+    """
     text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     depth = 0
     in_string = False
@@ -160,7 +166,10 @@ def _is_too_deep(body: bytes) -> bool:
 
 
 def _rewrite(value: bytes) -> tuple[str, list[str]]:
-    """The text with every token that jsonb refuses replaced, and the kinds of replacements, in order of appearance."""
+    """Replace every token that jsonb refuses; return the text and the kinds of replacements.
+
+    The kinds are in the order of their first appearance.
+    """
     replaced: dict[str, None] = {}
     text = value.decode(errors="replace")
     if text.encode() != value:
@@ -202,7 +211,7 @@ def _rewrite(value: bytes) -> tuple[str, list[str]]:
 
 
 def _quote(text: str) -> str:
-    """The text as a JSON string that jsonb takes."""
+    """Return the text as a JSON string that jsonb accepts."""
     return json.dumps(text.replace("\0", "\ufffd"), ensure_ascii=False)
 
 
@@ -224,7 +233,7 @@ def _clean_string(token: str, replaced: dict[str, None]) -> str:
 
 def _fits_numeric(number: str) -> bool:
     mantissa, _, exponent_digits = number.lower().partition("e")
-    if len(exponent_digits.lstrip("+-0")) > 6:  # int() refuses digits by the thousand
+    if len(exponent_digits.lstrip("+-0")) > 6:  # int() refuses thousands of digits.
         return False
     exponent = int(exponent_digits or 0)
     whole, _, fraction = mantissa.lstrip("-").partition(".")

@@ -1,7 +1,7 @@
-"""Payloads that stand in for those that are gone: what columns hold, in each place that it may have been read from.
+"""Placeholders for payloads that are gone: column values in every place they may have come from.
 
-A rule of redaction names a place of a payload. So it reaches the column, whichever provider's names
-the payload had.
+A redaction rule names a place in a payload. With the placeholder, the rule also reaches the column,
+whichever provider's names the payload used.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ from typing import Any
 from etl.transform.usage_names import FINISH_REASONS, MODELS, NAMES, REQUEST_MODELS
 
 _COLUMNS = {
-    "prompt": "input_tokens", "input": "input_tokens", "billed_input": "input_tokens", "output": "output_tokens",
-    "billed_output": "output_tokens", "total": "total_tokens", "other": "other_tokens", "citation": "citation_tokens",
-    "cached": "cached_input_tokens", "cached_beside": "cached_input_tokens", "written": "cache_write_tokens",
-    "written_beside": "cache_write_tokens", "written_5m": "cache_write_tokens", "written_1h": "cache_write_1h_tokens",
-    "reasoning": "reasoning_tokens", "reasoning_beside": "reasoning_tokens", "input_audio": "input_audio_tokens",
-    "cached_audio": "cached_audio_tokens", "output_audio": "output_audio_tokens", "input_image": "input_image_tokens",
-    "billed_image": "input_image_tokens", "cached_image": "cached_image_tokens", "output_image": "output_image_tokens",
-    "input_video": "input_video_tokens", "output_video": "output_video_tokens", "web_searches": "web_searches",
-    "file_searches": "file_searches", "tool_uses": "tool_uses", "sources": "tool_uses", "audio_seconds": "audio_ms",
-    "document_pages": "document_pages", "search_units": "search_units", "tier": "service_tier", "traffic": "service_tier",
-    "geo": "service_tier", "speed": "service_tier", "cost": "reported_cost", "cost_ticks": "reported_cost",
-    "gateway_cost": "reported_cost",
+    "prompt": "input_tokens", "input": "input_tokens", "billed_input": "input_tokens",
+    "output": "output_tokens", "billed_output": "output_tokens", "total": "total_tokens",
+    "other": "other_tokens", "citation": "citation_tokens", "cached": "cached_input_tokens",
+    "cached_beside": "cached_input_tokens", "written": "cache_write_tokens",
+    "written_beside": "cache_write_tokens", "written_5m": "cache_write_tokens",
+    "written_1h": "cache_write_1h_tokens", "reasoning": "reasoning_tokens",
+    "reasoning_beside": "reasoning_tokens", "input_audio": "input_audio_tokens",
+    "cached_audio": "cached_audio_tokens", "output_audio": "output_audio_tokens",
+    "input_image": "input_image_tokens", "billed_image": "input_image_tokens",
+    "cached_image": "cached_image_tokens", "output_image": "output_image_tokens",
+    "input_video": "input_video_tokens", "output_video": "output_video_tokens",
+    "web_searches": "web_searches", "file_searches": "file_searches", "tool_uses": "tool_uses",
+    "sources": "tool_uses", "audio_seconds": "audio_ms", "document_pages": "document_pages",
+    "search_units": "search_units", "tier": "service_tier", "traffic": "service_tier",
+    "geo": "service_tier", "speed": "service_tier", "cost": "reported_cost",
+    "cost_ticks": "reported_cost", "gateway_cost": "reported_cost",
 }  # fmt: skip
 
 Places = Mapping[str, tuple[tuple[str, ...], ...]]
@@ -47,11 +51,11 @@ PLACES: Mapping[str, Places] = {
     "inputs": _places(("request_model", path) for path in REQUEST_MODELS),
     "outputs": _places(_of_outputs()),
 }
-"""Where the columns stand in inputs and outputs, by column."""
+"""The paths in inputs and outputs that a column is read from, by column."""
 
 
 def placeholder(name: str, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload of this name, made of the columns of a step."""
+    """Return a payload of this name, built from the columns of a step."""
     payload: dict[str, Any] = {}
     for column, places in PLACES[name].items():
         value = _json(stored[column])
@@ -62,7 +66,15 @@ def placeholder(name: str, stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def columns_left(name: str, stored: Mapping[str, Any], left: object) -> dict[str, Any]:
-    """What is left of each column in `left`, the payload of this name after the rules: of numbers all or nothing."""
+    """Return what redaction left of each column.
+
+    A changed number becomes None; a changed text becomes the new text.
+
+    Args:
+        name: `inputs` or `outputs`.
+        stored: the columns before redaction.
+        left: the placeholder payload of this name after redaction.
+    """
     before = placeholder(name, stored)
     columns: dict[str, Any] = {}
     for column, places in PLACES[name].items():
@@ -97,7 +109,7 @@ def _put(payload: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
                 inner.append(found)
             inner = found
         if not isinstance(inner, dict):
-            return  # a number stands here under another provider's name
+            return  # Another provider's name has put a number here.
         at = inner
     at.setdefault(place[-1], value)
 

@@ -1,9 +1,9 @@
-"""Redaction: rules that remove payload from a step or a run before anything else sees its bytes.
+"""Redaction: rules that remove content from a step or a run before it is processed further.
 
-One element comes as bytes and leaves as bytes, so that everything made from it (columns, hashes,
-the ledger's listing, dead letters) is made from what may be kept. What no rule touches stays the
-same JSON value to the last digit. What cannot be read cannot be redacted either: its bytes are not
-kept at all.
+An element enters and leaves as bytes. Everything derived from it (columns, hashes, the ledger's
+listing, dead letters) is therefore derived from redacted content. A value that no rule matches
+stays the same JSON value to the last digit. An element that cannot be read cannot be redacted: its
+bytes are not kept.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ _HASHED = re.compile("hmac-sha256:[0-9a-f]{64}")
 UNTOUCHED = frozenset(
     {"id", "node_id", "status", "start_time", "end_time", "elapsed_time", "tokens"}
 )
-"""Members that hold the row together: they stay whatever a path matches, unless they hold an array or an object."""
+"""Members that the row depends on: no rule changes them, unless they are an array or an object."""
 
 Location = tuple[int | str, ...]
 Action = Literal["drop", "mask", "hash"]
 
 
 class RedactionRule(msgspec.Struct, frozen=True):
-    """One thing to remove."""
+    """One rule: a place, and what happens to the values there."""
 
     path: str
-    """JSONPath by RFC 9535, on the step or the run's own row as the API gives it."""
+    """JSONPath (RFC 9535) in the step, or in the run's own row, as the API sends it."""
     action: Action
     workflow: str | None = None
-    """None: every workflow."""
+    """The workflow that the rule applies to; None: every workflow."""
     node: str | None = None
-    """None: the steps of every node, and the run's own row."""
+    """The node whose steps the rule applies to; None: every step, and the run's own row."""
 
 
 class NotRedactable(ValueError):
-    """The element cannot be read as far as it takes to redact it; the text names the kind of trouble, without payload."""
+    """The element cannot be redacted. The text names the kind of error, without content."""
 
 
 class RedactedElement(NamedTuple):
-    """An element as it may be kept."""
+    """An element after redaction, as it may be kept."""
 
     own: Raw
     members: Members
@@ -66,22 +66,22 @@ class RedactedElement(NamedTuple):
 
 
 class Match(NamedTuple):
-    """What a rule finds in an element."""
+    """One value in an element that a rule matches."""
 
     rule: int
-    """Place of the rule in the policy."""
+    """Index of the rule in the policy."""
     path: str
-    """The normalised path."""
+    """The normalised path of the value."""
     kind: str
     """The JSON type."""
     size: int
     """Length of the value's JSON, in bytes."""
     applied: bool
-    """False where the match lies in another one, holds nothing, or is a member that holds the row together."""
+    """False if the match is inside another match, is empty, or is a member that no rule changes."""
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether the value holds nothing that could be hidden: null, or an empty string, array or object."""
+    """Return whether the value has no content: null, or an empty string, array or object."""
     return value is None or (isinstance(value, (str, list, dict)) and not value)
 
 
@@ -96,7 +96,7 @@ class Redaction:
     """The rules of all workflows."""
 
     def __init__(self, rules: Sequence[RedactionRule] = (), key: str = "") -> None:
-        """`key` makes the hashes; it may be empty where there are no rules.
+        """Compile the rules; `key` is for the hashes, and may be empty if there are no rules.
 
         Raises:
             ValueError: there are rules, but no key.
@@ -114,39 +114,39 @@ class Redaction:
         return Policy(rules, self._key) if rules else None
 
     def policy(self, workflow_id: str) -> Policy | None:
-        """The workflow's policy; None where no rule applies to it."""
+        """Return the workflow's policy; None if no rule applies to it."""
         return self._named.get(workflow_id, self._common)
 
     def hashed(self, text: str) -> str | None:
-        """What a `hash` rule makes of this text; None without a key."""
+        """Return what a `hash` rule puts in place of this text; None without a key."""
         return _hash(text, self._key) if self._key else None
 
     def has_made(self, version: str, rules: Sequence[RedactionRule]) -> bool:
-        """Whether a policy of this version, with these recorded rules, had today's key."""
+        """Return whether the policy of this version, with these rules, used the current key."""
         return bool(self._key) and _version(_rules_json(rules), self._key) == version
 
     @property
     def policies(self) -> dict[str, Policy]:
-        """Every policy that there is for any workflow, by version."""
+        """All policies, of any workflow, by version."""
         found = [*self._named.values(), self._common]
         return {policy.version: policy for policy in found if policy is not None}
 
 
 class Policy:
-    """The rules that apply to one workflow. May be used by several threads at once.
+    """The rules that apply to one workflow. Several threads may use it at once.
 
     Attributes:
-        version: follows from what the rules do and from the key; the same after every start.
+        version: depends only on the effect of the rules and on the key.
         rules: the rules in the order of the configuration.
     """
 
     def __init__(self, rules: Sequence[RedactionRule], key: bytes) -> None:
-        # 35 ms, and most configurations have no rules
+        # The import takes 35 ms, and most configurations have no rules.
         from jsonpath_rfc9535 import JSONPathEnvironment
 
         class Environment(JSONPathEnvironment):
-            # Python's own limit comes first; at the library's 100 levels, `..` would give up on
-            # honest payloads.
+            # At the library's default of 100 levels, `..` fails on real payloads. Python's own
+            # limit applies instead.
             max_recursion_depth = 1_000_000
 
         environment = Environment()
@@ -161,22 +161,34 @@ class Policy:
             node: tuple(rule for rule in compiled if rule.node in (None, node))
             for node in {rule.node for rule in compiled if rule.node is not None}
         }
-        # Not the workflow: a rule does the same whether it was given for this one or for all.
+        # The workflow is left out: a rule has the same effect for one workflow as for all.
         self.rules_json = _rules_json(
             [RedactionRule(str(rule.query), rule.action, node=rule.node) for rule in compiled]
         )
         self.version = _version(self.rules_json, key)
 
     def step(self, own: Raw, members: Members) -> RedactedElement:
-        """Redact a step. Raises NotRedactable."""
+        """Redact a step.
+
+        Raises:
+            NotRedactable: the step cannot be redacted.
+        """
         return self._redacted(own, members, self._rules_for(members))
 
     def run(self, own: Raw, members: Members) -> RedactedElement:
-        """Redact a run's own row. Raises NotRedactable."""
+        """Redact a run's own row.
+
+        Raises:
+            NotRedactable: the row cannot be redacted.
+        """
         return self._redacted(own, members, self._everywhere)
 
     def matches(self, own: Raw, members: Members, *, of_run: bool = False) -> list[Match]:
-        """What each rule finds in a step, or in a run's own row; an element stays as it is. Raises NotRedactable."""
+        """Return what each rule matches in a step, or in a run's own row, without changing it.
+
+        Raises:
+            NotRedactable: the element cannot be redacted.
+        """
         rules = self._everywhere if of_run else self._rules_for(members)
         try:
             document = parse(own)
@@ -197,7 +209,11 @@ class Policy:
             raise NotRedactable(type(error).__name__) from None
 
     def removed(self, own: Raw, members: Members, *, of_run: bool = False) -> list[tuple[int, Any]]:
-        """The values that go from a step, or from a run's own row, each behind its rule's place. Raises NotRedactable."""
+        """Return the values that the rules change, each after the index of its rule.
+
+        Raises:
+            NotRedactable: the element cannot be redacted.
+        """
         rules = self._everywhere if of_run else self._rules_for(members)
         try:
             document = parse(own)
@@ -208,7 +224,7 @@ class Policy:
             raise NotRedactable(type(error).__name__) from None
 
     def effects(self, field: str) -> frozenset[Action]:
-        """What the rules may do to this member of a step or a run, tried on one that has nothing else."""
+        """Return the actions that the rules may apply to this member, found by a trial."""
         found: set[Action] = set()
         for node in (None, *self._of_node):
             document = Raw(written({"node_id": node, field: "x"}))
@@ -225,10 +241,9 @@ class Policy:
     def withhold(
         self, reason: RejectionReason, detail: str, body: bytes, step_id: str | None = None
     ) -> Rejected:
-        """Set something aside without its bytes: what cannot be read may hold what must not be kept.
+        """Return a dead letter without its bytes, which may contain what must not be kept.
 
-        The keyed hash still tells whether the same comes again, and tells nobody without the key
-        what it was.
+        The keyed hash still identifies a repetition, but reveals nothing without the key.
         """
         return Rejected(
             reason,
@@ -239,10 +254,10 @@ class Policy:
         )
 
     def withhold_unredactable(
-        self, trouble: NotRedactable, own: Raw | bytes, step_id: str | None = None
+        self, error: NotRedactable, own: Raw | bytes, step_id: str | None = None
     ) -> Rejected:
-        """Set an element aside that cannot be redacted."""
-        detail = f"Python cannot read this element, so that it cannot be redacted ({trouble})."
+        """Return a dead letter of an element that cannot be redacted, without its bytes."""
+        detail = f"Python cannot read this element, so it cannot be redacted ({error})."
         return self.withhold("not_redactable", detail, bytes(own), step_id)
 
     def _rules_for(self, members: Members) -> tuple[_Compiled, ...]:
@@ -253,8 +268,8 @@ class Policy:
         self, own: Raw, members: Members, rules: tuple[_Compiled, ...]
     ) -> RedactedElement:
         if rules:
-            # Also where nothing matches: of duplicate names, an earlier value may be what must not
-            # be kept.
+            # Rewritten even if nothing matches: the earlier value of a duplicate name may be one
+            # that must not be kept.
             own = self._rewritten(own, rules)
         parts = split(b"[" + own + b"]")
         if parts is None or len(parts.elements) != 1 or parts.elements[0][1] is None:
@@ -272,14 +287,14 @@ class Policy:
             was_error = is_error(document.get("error"))
             for location, rule in taken.items():
                 self._apply(rule.action, document, location)
-            # Whether there was an error is a fact: no rule takes it away, and no mask of `None`
-            # makes one.
+            # Whether there was an error is a fact. No rule removes it, and no mask in place of the
+            # text `None` adds it.
             if is_error(document.get("error")) != was_error:
                 document["error"] = REMOVED_ERROR if was_error else None
             return Raw(written(document))
         except Exception as error:
-            # Whatever it is (nesting beyond Python's limit, a path that the library cannot evaluate
-            # here): what was not redacted must not go on.
+            # Any error (nesting beyond Python's limit, a path that the library cannot evaluate):
+            # unredacted content must not be passed on.
             raise NotRedactable(type(error).__name__) from None
 
     def _apply(self, action: Action, document: Any, location: Location) -> None:
@@ -289,16 +304,16 @@ class Policy:
         last = location[-1]
         if action == "drop":
             if isinstance(holder, list):
-                holder[int(last)] = None  # the elements after it keep their places
+                holder[int(last)] = None  # The elements after it keep their indexes.
             else:
                 del holder[last]
         elif not _is_empty(holder[last]):
-            # An empty value stays: a mask in its place would say that there was something, such as
-            # an error.
+            # An empty value stays: a mask would show content where there was none, such as an
+            # error.
             holder[last] = MASK if action == "mask" else _hash(holder[last], self._key)
 
     def keyed_hash(self, content: bytes) -> bytes:
-        """16 bytes that tell nobody without the key what was hashed."""
+        """Return a 16-byte hash that reveals nothing about the content without the key."""
         return hmac.digest(self._key, content, "sha256")[:16]
 
 
@@ -316,8 +331,8 @@ def _rules_json(rules: Sequence[RedactionRule]) -> str:
 def _hash(value: Any, key: bytes) -> str:
     if not isinstance(value, str):
         return f"hmac-sha256:{_hmac(written(value, ordered=True), key)}"
-    # A row may come by here twice: the ledger keeps its listing redacted, and the listing is
-    # redacted as it is read.
+    # A row may be redacted twice: the ledger stores the redacted listing, and the listing is
+    # redacted again when it is read. A hash is not hashed again.
     return (
         value
         if _HASHED.fullmatch(value)
@@ -330,7 +345,10 @@ def _hmac(content: bytes, key: bytes) -> str:
 
 
 def _outermost(found: Sequence[tuple[_Compiled, Any]]) -> dict[Location, _Compiled]:
-    """What is to be done where: of matches in one another the outer one, of matches at one place the first rule's."""
+    """Return the rule to apply at each location.
+
+    Of nested matches the outer one counts; of several matches at one location, the first rule's.
+    """
     places: dict[Location, _Compiled] = {}
     for rule, node in found:
         holds_together = node.location[0] in UNTOUCHED and not isinstance(node.value, (dict, list))

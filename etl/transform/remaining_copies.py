@@ -1,8 +1,8 @@
-"""Where a text that the rules remove from one place of a run still stands in another.
+"""Search for removed texts that another place of the same run still contains.
 
-A rule names a place, not a text. What a model answers is the next node's input, and the run's own
-output: a rule for one of these leaves the others. The search is bounded in work, and says when it
-was cut off.
+A rule names a place, not a text. A model's response is also the input of the next node and the
+output of the run: a rule for one of these places does not remove the others. The work of the search
+is bounded, and the result says whether the search was complete.
 """
 
 from __future__ import annotations
@@ -18,44 +18,48 @@ from etl.transform.redact import UNTOUCHED, NotRedactable, Policy
 from etl.transform.scanner import Members
 
 LEAST_CHARACTERS = 4
-"""Shorter texts stand everywhere by chance."""
+"""The shortest removed text to search for: shorter texts occur everywhere by chance."""
 LEAST_PART = 20
-"""Characters that a part of a removed text must have."""
+"""The shortest part of a removed text that counts as a copy, in characters."""
 MAX_WORK = 200_000_000
-"""Characters compared, which takes a second or less; from then on only whole texts are found."""
-_LEAST_WORK = 50  # a call costs as much as so many characters
+"""The number of characters to compare, which takes at most a second.
+
+After that, the search finds only values that equal a removed text.
+"""
+# One comparison costs at least as much as this many characters.
+_LEAST_WORK = 50
 MAX_FOUND = 100
 
-# Members whose values are words of the protocol: the same in every message, whoever wrote it.
+# Members whose values are words of the protocol, the same in every message.
 _NO_CONTENT = frozenset({"role", "type", "object", "finish_reason", "model", "status"})
 
 Element = tuple[Raw, Members, bool]
-"""A step, or a run's own row: then the last is true."""
+"""Bytes and members of a step or of a run's own row; the last field is true for a run's row."""
 
 
 class FoundCopy(NamedTuple):
-    """A place that keeps a removed text, or a long part of one, alone or inside another text."""
+    """A place that still contains a removed text or a long part of it."""
 
     rule: int
-    """Place of the rule that removes it elsewhere."""
+    """Index of the rule that removes the text elsewhere."""
     step_id: str | None
-    """None: the run's own row."""
+    """The step that contains the copy; None: the run's own row."""
     node_id: str | None
     path: str
-    """The normalised path."""
+    """The normalised path of the place."""
 
 
 class FoundCopies(NamedTuple):
-    """What was found, and whether all was looked at."""
+    """The places that were found, and whether the search was complete."""
 
     found: tuple[FoundCopy, ...]
     complete: bool
 
 
 def find_copies(policy: Policy, run_id: str, elements: Sequence[Element]) -> FoundCopies:
-    """Look for what the rules remove from these elements of one run in what they leave of them.
+    """Search the redacted elements of one run for what the rules remove from them.
 
-    Elements that cannot be redacted are left out: nothing is kept of them.
+    Elements that cannot be redacted are skipped, because nothing of them is kept.
     """
     removed: dict[str, int] = {}
     left: list[tuple[str | None, str | None, Any]] = []
@@ -79,7 +83,7 @@ def find_copies(policy: Policy, run_id: str, elements: Sequence[Element]) -> Fou
             else (text_of(members.get("id")), text_of(members.get("node_id")))
         )
         left.append((*step, document))
-    # Ids are no content: they stand in many places by nature.
+    # Ids are not content: they occur in many places by nature.
     removed.pop(run_id, None)
     for _, members, _ in elements:
         for name in ("id", "node_id"):
@@ -90,9 +94,12 @@ def find_copies(policy: Policy, run_id: str, elements: Sequence[Element]) -> Fou
 def _search(
     removed: dict[str, int], left: Sequence[tuple[str | None, str | None, Any]]
 ) -> FoundCopies:
-    # In another text, as a tool's arguments are, it may stand as JSON writes it.
-    needles = {form: rule for text, rule in removed.items() for form in (text, json.dumps(text)[1:-1],
-               json.dumps(text, ensure_ascii=False)[1:-1])}  # fmt: skip
+    # Inside another text, such as the arguments of a tool, the text may be escaped as JSON.
+    needles = {
+        form: rule
+        for text, rule in removed.items()
+        for form in (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
+    }
     reach = sum(map(len, needles))
     found: dict[FoundCopy, None] = {}
     work = 0
@@ -118,7 +125,7 @@ def _search(
 
 
 def _contents(value: Any) -> Iterator[str]:
-    """The texts in a removed value that are worth a search."""
+    """Yield the texts in a removed value that are searched for."""
     if isinstance(value, str):
         if len(value) >= LEAST_CHARACTERS:
             yield value
@@ -132,7 +139,7 @@ def _contents(value: Any) -> Iterator[str]:
 
 
 def _places(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every text in a document, names of members among them, behind its normalised path."""
+    """Yield every text in a document, including names of members, after its normalised path."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):
@@ -140,7 +147,7 @@ def _places(value: Any, path: str) -> Iterator[tuple[str, str]]:
             quoted = (
                 json.dumps(name, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
             )
-            # else the field's own name, which no one has said
+            # A name of letters and underscores is a field name, not content.
             if not name.replace("_", "").isalpha():
                 yield f"{path}['{quoted}']", name
             yield from _places(inner, f"{path}['{quoted}']")

@@ -1,8 +1,7 @@
-"""Stored steps read again: the columns that follow from payloads, by the rules of today.
+"""Re-reading of stored steps: the columns that follow from payloads, by the current rules.
 
-The payloads are those in the database, so they are what redaction rules have left, and `jsonb`
-keeps neither the order nor the spacing of members. Everything else is what a load of the step would
-write.
+The payloads come from the database: they are redacted, and `jsonb` keeps neither the order nor the
+spacing of members. Apart from that, the result is what a load of the step would write.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ _ANY = msgspec.json.Decoder()
 def read_again(
     stored: Mapping[str, Any], inputs: bytes | None, outputs: bytes | None, *, node_type: str | None
 ) -> dict[str, Any] | None:
-    """The columns of a stored step, by the rules of today; None where they are what is stored.
+    """Return the columns of a stored step by the current rules; None if they did not change.
 
-    Of a redacted step, facts stay as the API answered them (see `generation.with_facts_of`): the
-    kind of node, and that there was an error.
+    A redacted step keeps the facts of the API's response (see `generation.with_facts_of`): the
+    type of the node, and whether there was an error.
 
     Args:
-        stored: its `COLUMNS`, and `redaction_policy`.
-        inputs: JSON as it is stored; None where the API gave none.
-        outputs: the same.
-        node_type: the type of its node by the workflow's graph; None where that does not tell.
+        stored: the step's `COLUMNS` and `redaction_policy`.
+        inputs: the stored JSON; None if the API sent none.
+        outputs: the stored JSON; None if the API sent none.
+        node_type: the node's type in the workflow's graph; None if unknown.
     """
     seen = read_generation(
         None if inputs is None else Raw(inputs), None if outputs is None else Raw(outputs)
@@ -59,8 +58,8 @@ def read_again(
             stored["reported_error"], seen.reported_error, redacted=redacted
         ),
     }
-    # A row of before there was such a column tells nothing by it, as 0 does: that alone is no
-    # reason to write it.
+    # Rows from before `usage_kinds` existed have null there, which means the same as 0: that alone
+    # is not a reason to write the row.
     same = all(
         found[name] == (stored[name] or 0 if name == "usage_kinds" else stored[name])
         for name in COLUMNS
@@ -69,14 +68,17 @@ def read_again(
 
 
 def _reported_error(stored: str | None, seen: str | None, *, redacted: bool) -> str | None:
-    """The text as the API spelled it, where it is the same error."""
+    """Return the error that is read now, in the stored spelling if it is the same error."""
     if stored is None or seen is None:
         return seen or (stored if redacted else None)
     return stored if _is_same(stored, seen) else seen
 
 
 def _is_same(stored: str, seen: str) -> bool:
-    """Whether two texts may be the same JSON, whatever the order of its members; of texts that were cut, nobody can tell."""
+    """Return whether two texts may be the same JSON, in any order of members.
+
+    Texts that were cut off cannot be compared: they count as the same.
+    """
     if stored == seen:
         return True
     if stored[0] != seen[0] or stored[0] not in "{[":

@@ -1,4 +1,4 @@
-"""The run list and single runs, from bytes to records."""
+"""Decoding of the run list and of single runs, from bytes to records."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _KNOWN = frozenset(
     )
 )
 
-# Of a page, one row in so many bytes is read, but not more than are entered into the ledger in one
-# statement.
+# The most rows read from a page: one for each 64 bytes of it, and no more than one statement enters
+# into the ledger.
 _ROW_BYTES = 64
 _MAX_ROWS = 100_000
 
@@ -47,12 +47,19 @@ _MAX_ROWS = 100_000
 def decode_page(
     body: bytes, *, policy: Policy | None = None, now: datetime | None = None
 ) -> DecodedPage:
-    """Decode one page of the run list, in its order; nothing in it raises, and it takes memory in proportion to the body.
+    """Decode one page of the run list, in its order.
 
-    A row stays JSON, its members in their own bytes, but for `all_outputs`, which repeats the
-    steps' outputs; of rows with one id the last one stands. `policy` is the workflow's redaction;
-    `now` is about when the page was made, for its times to be judged by. `readable` is False where
-    the body is no JSON array.
+    No content raises an error, and memory is proportional to the size of the body. A row stays
+    JSON, and its members stay byte for byte; only `all_outputs` is removed, because it repeats the
+    steps' outputs. Of several rows with the same id, the last one counts.
+
+    Args:
+        body: the response body.
+        policy: the workflow's redaction rules; None if there are none.
+        now: about the time of the response, to detect implausible times; None if unknown.
+
+    Returns:
+        The rows; `readable` is False if the body is not a JSON array.
     """
     try:
         return _page(body, policy, now)
@@ -67,7 +74,7 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
     for element in elements(body, most=min(_MAX_ROWS, max(ALWAYS_READ, len(body) // _ROW_BYTES))):
         own, members = element.own, element.members
         if element.unread or element.number > 1:
-            # Rows that are no runs are counted as far as any page goes.
+            # Elements that are not runs also count for paging, up to `ALWAYS_READ`.
             number = min(element.number, max(0, ALWAYS_READ - len(rows)))
             rows.extend(hash((bytes(own), place)) for place in range(number))
             reject_element(findings, element, own=own, members=None, policy=policy)
@@ -78,10 +85,10 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
             members.pop("all_outputs", None)
         if policy is not None and members is not None:
             try:
-                # Without what is not stored anyway: that need not be such that it can be redacted.
+                # `all_outputs` is not stored, so it need not be redactable.
                 own, members, _ = policy.run(Raw(object_of(members)), members)
-            except NotRedactable as trouble:
-                findings.dead_letters.add(policy.withhold_unredactable(trouble, own))
+            except NotRedactable as error:
+                findings.dead_letters.add(policy.withhold_unredactable(error, own))
                 continue
         if members is None or run_id is None:
             reject_element(findings, element, own=own, members=members, policy=policy)
@@ -101,9 +108,9 @@ def _page(body: bytes, policy: Policy | None, now: datetime | None) -> DecodedPa
 def decode_single_run(
     body: bytes, run_id: str, *, policy: Policy | None = None, now: datetime | None = None
 ) -> ListedRun | None:
-    """Find the run in the answer to a request for it alone: a list holding it, or the bare object.
+    """Return the run in the response to a request for a single run: a list, or the bare object.
 
-    None where the answer does not hold a run of that id.
+    None if the response does not contain a run with this id.
     """
     if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         body = b"[" + body.removeprefix(b"\xef\xbb\xbf") + b"]"
@@ -115,12 +122,16 @@ def decode_single_run(
 def decode_run(
     listing: bytes, *, states: StateMap, policy: Policy | None = None, now: datetime | None = None
 ) -> DecodedRun:
-    """Decode a run's own row as `ListedRun.listing` keeps it, which may have been written under other rules than `policy`.
+    """Decode a run's own row from `ListedRun.listing`.
 
-    `now` is about when the row was made, for its times to be judged by.
+    Args:
+        listing: the row, which may have been redacted by other rules than `policy`.
+        states: the mapping from status to state.
+        policy: the workflow's redaction rules; None if there are none.
+        now: about the time of the response, to detect implausible times; None if unknown.
 
     Raises:
-        ValueError: it is no such row.
+        ValueError: the bytes are not a run's row.
         NotRedactable: there are rules, and the row cannot be redacted.
     """
     found = members_of(listing)

@@ -1,13 +1,13 @@
-"""Splits JSON text into its parts without parsing it: arrays into elements, objects into members.
+"""Splitting of JSON text without parsing it: arrays into elements, objects into members.
 
-Two ways give the same shape. The fast one is the decoder's, which takes an answer as a whole or not
-at all. Where it refuses (lone surrogates, bytes that are not UTF-8, NaN, deep nesting, one broken
-element), the tolerant one finds the parts by itself, without recursion, so that one bad element
-costs only itself.
+Two methods have the same result. The fast one uses the decoder, which accepts a response as a whole
+or not at all. If it refuses (lone surrogates, bytes that are not UTF-8, NaN, deep nesting, one
+malformed element), the tolerant one finds the parts itself, without recursion. One bad element then
+does not block the others.
 
-Elements come one after the other. The fast way holds a view of each (64 bytes), so texts with an
-element every few bytes go the tolerant way, which holds none: memory stays in proportion to the
-text.
+Elements are yielded one by one. The fast method holds a view (64 bytes) of each element. Texts with
+an element every few bytes are therefore split by the tolerant method, which holds none: memory
+stays proportional to the text.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ import msgspec
 from msgspec import Raw
 
 Members = dict[str, Raw]
-"""An object's members as they came, in their order; of duplicate names the last value."""
+"""An object's members in their order, byte for byte; a duplicate name has its last value."""
 
 REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What the decoder raises for text that it does not take."""
+"""The errors that the decoder raises for text that it does not accept."""
 
 _ELEMENTS = msgspec.json.Decoder(list[Raw])
 _MEMBERS = msgspec.json.Decoder(Members)
 _RAW = msgspec.json.Decoder(Raw)
 
-# Python before 3.11.5 (Debian 12 has 3.11.2) does not go back to where the last, failed try of a
-# possessive repetition began. So the last alternative in each is one that takes nothing where it
-# fails.
+# Python before 3.11.5 (Debian 12 has 3.11.2) does not return to the start of the last, failed
+# iteration of a possessive repetition. The last alternative in each repetition is therefore one
+# that consumes nothing if it fails.
 _SPACE = rb"[ \t\n\r]*+"
 _STRING = rb'"(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})|[^"\\]++)*+"'
 _NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
@@ -44,12 +44,12 @@ _VALUE = re.compile(
 _KEY = re.compile(_SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE)
 _EMPTY = {ord("["): re.compile(_SPACE + rb"\]"), ord("{"): re.compile(_SPACE + rb"\}")}
 _AFTER_VALUE = re.compile(_SPACE + rb"([,\]}])")
-# The next character that separates, with whole strings skipped; a quotation mark here opens a
-# string that never ends.
+# The next separator, outside strings. A quotation mark as the separator opens a string that never
+# ends.
 _SEPARATOR = re.compile(rb'(?:"(?:\\.|[^"\\]++)*+"|[^\[\]{},"]++)*+([\[\]{},"])', re.DOTALL)
-# The same inside an element, where commas separate nothing.
+# The same inside an element, where commas are not separators.
 _BRACKET = re.compile(rb'(?:"(?:\\.|[^"\\]++)*+"|[^\[\]{}"]++)*+([\[\]{}"])', re.DOTALL)
-# Elements without brackets, escapes and commas of their own, each with the comma behind it.
+# Elements without brackets, escapes and inner commas, each with the comma after it.
 _PLAIN = re.compile(rb'(?:[^\[\]{}",]*+(?:"[^"\\,]*+"[^\[\]{}",]*+)?,)+')
 
 _SPACES = b" \t\n\r"
@@ -60,46 +60,50 @@ _COMMA = ord(",")
 
 
 class Malformed(ValueError):
-    """The text is not JSON, however tolerantly it is read."""
+    """The text is not JSON, even if it is read tolerantly."""
 
 
 class Element(NamedTuple):
-    """One element of an array; or several neighbours that hold no object, as one."""
+    """One element of an array, or several neighbouring elements that are not objects."""
 
     own: Raw
-    """Its own bytes; of several, with the commas between them."""
+    """The bytes of the element, or of several with the commas between them."""
     members: Members | None
-    """None where it is not a well-formed object, or has more than `MAX_MEMBERS` members."""
+    """None if it is not a well-formed object, or has more than `MAX_MEMBERS` members."""
     strict: bool = False
-    """Whether it is known to be UTF-8 and JSON by the standard's letter."""
+    """Whether it is known to be UTF-8 and strict JSON."""
     number: int = 1
-    """How many elements these are."""
+    """The number of elements."""
     unread: bool = False
-    """Whether these are the elements behind the last one that was looked at."""
+    """Whether these are the elements beyond the last one that was examined."""
 
 
 MAX_MEMBERS = 20_000
-"""An object with more is no step, run or workflow: each member costs some 200 bytes."""
+"""The most members of an object that is split: each member takes about 200 bytes of memory."""
 
 ALWAYS_READ = 20_000
-"""So many elements of an array are looked at one by one, however small they are."""
+"""The number of elements of an array that are always examined, even if they are tiny."""
 
-# So many elements without brackets come one by one; the others as runs of at most so many bytes:
-# the pattern takes 270 bytes of memory an element.
+# This many elements without brackets are yielded one by one. Others are yielded in groups of at
+# most `_RUN_BYTES`, because the pattern takes 270 bytes of memory for each element.
 _SINGLY = 1_000
 _RUN_BYTES = 1 << 15
-# Elements are counted behind the last one looked at up to so many: a second, for the smallest.
+# The most unexamined elements that are counted: this takes a second for the smallest elements.
 _COUNTED = 1_000_000
-# An array with a comma in every so many bytes does not go the fast way.
+# An array with more than one comma for this many bytes is not split by the fast method.
 _DENSE = 16
 
 
-# Bytes decoded at once to see whether they are UTF-8: text takes up to four times their room.
+# The bytes checked for UTF-8 at once: decoded text takes up to four times their memory.
 _PIECE = 1 << 20
 
 
 def check_utf8(text: bytes) -> None:
-    """Raises UnicodeDecodeError where the text is not UTF-8."""
+    """Check that the text is UTF-8.
+
+    Raises:
+        UnicodeDecodeError: it is not.
+    """
     if len(text) <= _PIECE:
         text.decode()
         return
@@ -109,11 +113,12 @@ def check_utf8(text: bytes) -> None:
 
 
 def elements(body: bytes, *, most: int) -> Iterator[Element]:
-    """Split an array of anything, the fast way where possible. The first `most` elements are looked at, those behind them come
-    as one, `unread`.
+    """Split an array of anything, with the fast method if possible.
 
-    Raises Malformed, at the latest at the end, where the text is not exactly one array, from
-    bracket to bracket.
+    The first `most` elements are examined; all later ones are yielded together, as `unread`.
+
+    Raises:
+        Malformed: the text is not exactly one array; raised at the end at the latest.
     """
     if body.count(b",") <= max(5 * ALWAYS_READ, len(body) // _DENSE):
         try:
@@ -124,24 +129,31 @@ def elements(body: bytes, *, most: int) -> Iterator[Element]:
 
 
 def split_fast(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
-    """Split an array, at once; `most` elements are looked at. Raises one of REFUSALS where the decoder does not take the text."""
-    check_utf8(body)  # the decoder does not, in the parts that it leaves raw
+    """Split an array with the decoder; the first `most` elements are examined.
+
+    Raises:
+        REFUSALS: the decoder does not accept the text.
+    """
+    check_utf8(body)  # The decoder does not check the parts that it leaves raw.
     return _fast(_ELEMENTS.decode(body), most)
 
 
 def _fast(own_texts: list[Raw], most: int) -> Iterator[Element]:
-    behind = own_texts[most:]
+    unread = own_texts[most:]
     del own_texts[most:]
     for own in own_texts:
         yield _strict(own) or Element(own, _members(bytes(own)))
-    if behind:
-        yield Element(Raw(b",".join(behind)), None, number=len(behind), unread=True)
+    if unread:
+        yield Element(Raw(b",".join(unread)), None, number=len(unread), unread=True)
 
 
 def split_tolerant(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
-    """Split an array of anything, step by step; `most` elements are looked at. Raises as `elements`.
+    """Split an array of anything, element by element; the first `most` are examined.
 
-    A bare `null` is an empty array: servers in Go write it for one.
+    A bare `null` is read as an empty array, because servers written in Go send it.
+
+    Raises:
+        Malformed: as in `elements`.
     """
     text = body.removeprefix(codecs.BOM_UTF8).strip(_SPACES)
     if text == b"null":
@@ -168,22 +180,29 @@ def split_tolerant(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
 
 
 def _unread(text: bytes, start: int, number: int) -> Element:
-    """What lies behind the elements that were looked at. Raises Malformed where the text does not end as an array does."""
+    """Return the elements beyond those that were examined, as one.
+
+    Raises:
+        Malformed: the text does not end with the bracket of an array.
+    """
     if not text.endswith(b"]"):
         raise Malformed
     return Element(Raw(text[start:-1].strip(_SPACES)), None, number=number, unread=True)
 
 
 class Split(NamedTuple):
-    """A small array's elements, each as its own bytes and its members; None where it is not a well-formed object."""
+    """The elements of a small array, each with its bytes and its members.
+
+    The members are None if the element is not a well-formed object.
+    """
 
     elements: list[tuple[Raw, Members | None]]
     strict: bool
-    """True where the fast way took the text: it is UTF-8 and JSON by the standard's letter."""
+    """Whether the fast method accepted the text: it is UTF-8 and strict JSON."""
 
 
 def split(body: bytes) -> Split | None:
-    """Split an array as a whole; None where the text is not exactly one array."""
+    """Split a whole array; return None if the text is not exactly one array."""
     try:
         found = list(elements(body, most=len(body)))
     except Malformed:
@@ -192,7 +211,10 @@ def split(body: bytes) -> Split | None:
 
 
 def members_of(text: bytes) -> tuple[Members, bool] | None:
-    """An object's members, and whether the fast way took the text (see `Split`); None where it is not a well-formed object."""
+    """Return an object's members, and whether the text is strict JSON (see `Split`).
+
+    None if the text is not a well-formed object.
+    """
     try:
         check_utf8(text)
         return _MEMBERS.decode(text), True
@@ -205,7 +227,7 @@ def members_of(text: bytes) -> tuple[Members, bool] | None:
 
 
 def is_json(text: bytes) -> bool:
-    """Whether the text is one JSON value, read tolerantly."""
+    """Return whether the text is one JSON value, read tolerantly."""
     try:
         return not text[_value_end(text, 0) :].strip(_SPACES)
     except Malformed:
@@ -213,7 +235,7 @@ def is_json(text: bytes) -> bool:
 
 
 def is_strict_json(text: bytes) -> bool:
-    """Whether the text is one JSON value by the standard's letter."""
+    """Return whether the text is one JSON value that conforms to the standard."""
     try:
         check_utf8(text)
         _RAW.decode(text)
@@ -223,7 +245,10 @@ def is_strict_json(text: bytes) -> bool:
 
 
 def _strict(own: Raw) -> Element | None:
-    """An element of a text that the decoder took; None where it is an object that cannot be split so."""
+    """Return an element of a text that the decoder accepted.
+
+    None if it is an object that the decoder cannot split.
+    """
     view = memoryview(own)
     if view[0] != _OBJECT or has_too_many_members(own):
         return Element(own, None, True)
@@ -234,7 +259,7 @@ def _strict(own: Raw) -> Element | None:
 
 
 def _members(own: bytes) -> Members | None:
-    """One element's members; None where it is not a well-formed object, or has too many."""
+    """Return an element's members; None if it is not a well-formed object, or has too many."""
     if not own.startswith(b"{") or has_too_many_members(own):
         return None
     try:
@@ -248,7 +273,7 @@ def _members(own: bytes) -> Members | None:
 
 
 def has_too_many_members(own: bytes | Raw) -> bool:
-    """Whether an object has more than `MAX_MEMBERS` members; told without splitting it."""
+    """Return whether an object has more than `MAX_MEMBERS` members, without splitting it."""
     if memoryview(own).nbytes <= 2 * MAX_MEMBERS:
         return False
     text = bytes(own)
@@ -266,9 +291,13 @@ def has_too_many_members(own: bytes | Raw) -> bool:
 
 
 def _parts(text: bytes) -> Iterator[tuple[int, int, int]]:
-    """Where each element of an array, or member of an object, starts and ends, and how many there are: neighbours without
-    brackets come as one. The text starts with its bracket; raises Malformed where it is not exactly
-    one array or object."""
+    """Yield the parts of an array or object: start, end and number of elements or members.
+
+    Neighbours without brackets are yielded together. The text must start with its bracket.
+
+    Raises:
+        Malformed: the text is not exactly one array or object.
+    """
     closers = bytearray((_CLOSER[text[0]],))
     position = start = 1
     while True:
@@ -296,7 +325,11 @@ def _parts(text: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def split_object(text: bytes) -> Members:
-    """Split an object the tolerant way. Raises Malformed where the text is not exactly one object."""
+    """Split an object with the tolerant method.
+
+    Raises:
+        Malformed: the text is not exactly one object.
+    """
     if not text.startswith(b"{"):
         raise Malformed
     if match := _EMPTY[ord("{")].match(text, 1):
@@ -324,14 +357,18 @@ def _key(text: bytes, position: int) -> tuple[bytes, int]:
 
 
 def _name(key: bytes) -> str:
-    """A member's name; what is not UTF-8 becomes lone surrogates, as lone surrogates stay."""
+    """Return a member's name; it may contain lone surrogates, also in place of invalid UTF-8."""
     name: str = json.loads(key.decode("utf-8", "surrogateescape"), strict=False)
     return name
 
 
 def _value_end(text: bytes, position: int) -> int:
-    """Where the value ends that starts at `position`. Raises Malformed where none does."""
-    closers = bytearray()  # of the containers that are open, the innermost last
+    """Return where the value ends that starts at `position`.
+
+    Raises:
+        Malformed: no value starts there.
+    """
+    closers = bytearray()  # The closing brackets of the open containers, the innermost last.
     while True:
         match = _VALUE.match(text, position)
         if match is None:

@@ -1,4 +1,4 @@
-"""What the API calls a status, as one of the seven states that the tables know."""
+"""The mapping from the API's statuses to the seven states of the tables."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from etl.records import State
 
 _SEPARATORS = re.compile(r"[\s_-]+")
 
-# Only `completed` is documented; the other spellings are those that workflow engines commonly use.
+# Only `completed` is documented. The other spellings are common among workflow engines.
 _SPELLINGS: Mapping[State, str] = {
     "pending": "pending queued created scheduled waiting new ready submitted accepted not_started",
-    "running": "running in_progress started starting active processing executing retrying paused resumed "
-    "cancelling canceling stopping",
+    "running": "running in_progress started starting active processing executing retrying paused "
+    "resumed cancelling canceling stopping",
     "succeeded": "succeeded success successful completed complete done finished ok passed",
     "failed": "failed failure error errored timeout timed_out crashed exception rejected",
     "cancelled": "cancelled canceled aborted stopped terminated killed revoked",
@@ -24,7 +24,7 @@ _SPELLINGS: Mapping[State, str] = {
 
 
 def _fold(status: str) -> str:
-    """The spelling without what people vary: case, spaces, hyphens and underscores."""
+    """Return the spelling in lower case, without spaces, hyphens and underscores."""
     return _SEPARATORS.sub("", status).casefold()
 
 
@@ -36,16 +36,17 @@ _DEFAULTS: Mapping[str, State] = {
 
 
 class StateMap:
-    """The mapping from status to state; case, spaces, hyphens and underscores do not matter."""
+    """The mapping from status to state; it ignores case, spaces, hyphens and underscores."""
 
     def __init__(self, extra: Mapping[str, str] | None = None) -> None:
-        """Add the configured mapping (status to state) to the defaults; it wins over them.
+        """Add a configured mapping (status to state), which takes precedence over the defaults.
 
-        Raises ConfigurationError where a target is not one of the states.
+        Raises:
+            ConfigurationError: a target is not one of the states.
         """
         self._states = dict(_DEFAULTS)
         self.configured: dict[str, State] = {}
-        """The configured part, statuses folded."""
+        """The configured part, with folded statuses."""
         for status, target in (extra or {}).items():
             known: dict[str, State] = {state: state for state in get_args(State)}
             if target not in known:
@@ -56,18 +57,18 @@ class StateMap:
         self._states.update(self.configured)
 
     def state_of(self, status: str | None) -> State:
-        """The state of a status as the API gives it; `unknown` where it is None or not mapped."""
+        """Return the state of a status of the API; `unknown` if it is None or not mapped."""
         if status is None:
             return "unknown"
-        # Most statuses arrive in the folded spelling already; folding costs ten times the look-up.
+        # Most statuses are already in the folded spelling; folding costs ten times the look-up.
         return self._states.get(status) or self._states.get(_fold(status), "unknown")
 
 
 def derive_run_state(states: Iterable[State]) -> State:
-    """The state of a run from those of its steps, for runs whose own status the API does not give.
+    """Return the state of a run from those of its steps, if the API sends no status for the run.
 
-    An open step decides first (the run still moves), then the worst ended one; no steps at all is
-    `pending`.
+    If a step is open, the run is `running`. Otherwise the worst state of a step counts. A run
+    without steps is `pending`.
     """
     present = set(states)
     if not present:

@@ -1,8 +1,8 @@
-"""Redaction of what is stored already: a stored row becomes the element that it came from, is redacted, and is read again.
+"""Redaction of stored rows.
 
-Most columns follow from the element. Where a payload is gone (pruned, or never storable), the
-columns that were read from it stand in for it, in the places they were read from, so that a rule
-for such a place reaches the column, too.
+A stored row is turned back into the element that it came from, redacted, and decoded again. Most
+columns follow from the element. If a payload is gone (pruned, or never storable), a placeholder
+built from the columns replaces it: a rule for the place of a value then also reaches its column.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from etl.transform.scanner import Members, members_of, split
 from etl.transform.usage_names import MODELS, REQUEST_MODELS
 from etl.usage import NO_USAGE, Usage, kinds_of
 
-UNREDACTABLE = "removed: it could not be read as far as it takes to redact it"
-"""The note of a payload in place of one that no rule could be applied to."""
+UNREDACTABLE = "removed: it could not be read, so it could not be redacted"
+"""The note of a payload that was removed because it could not be redacted."""
 
 _PLAIN = (
-    "id", "user_id", "organization_id", "node_id", "status", "start_time", "end_time", "api_elapsed_seconds", "api_tokens",
+    "id", "user_id", "organization_id", "node_id", "status", "start_time", "end_time",
+    "api_elapsed_seconds", "api_tokens",
 )  # fmt: skip
-"""Columns that are a member each; a run has no node and no tokens."""
+"""Columns that each come from one member; a run has no `node_id` and no `api_tokens`."""
 _MEMBERS = {"api_elapsed_seconds": "elapsed_time", "api_tokens": "tokens"}
 _JSON = ("error", "step_metadata")
 _READ = ("request_model", "response_model", "finish_reason")
@@ -44,10 +45,10 @@ _PAYLOADS = ("inputs", "outputs")
 
 
 class StoredPayload(NamedTuple):
-    """A payload as it is stored; both None: its content is gone."""
+    """A payload as it is stored; if both fields are None, its content is gone."""
 
     data: bytes | None
-    """JSON."""
+    """JSON text."""
     raw: bytes | None
 
 
@@ -55,18 +56,18 @@ class StoredRow(NamedTuple):
     """A stored run or step."""
 
     plain: Mapping[str, Any]
-    """Its columns; times as datetime, `error`, `step_metadata` and `extra` as JSON text."""
+    """The columns; times as datetime; `error`, `step_metadata` and `extra` as JSON text."""
     payloads: Mapping[str, StoredPayload]
-    """`inputs` and `outputs`, as far as there are rows of them."""
+    """`inputs` and `outputs`, if they are stored."""
 
 
 class RedactedRow(NamedTuple):
-    """What the rules leave of a row."""
+    """A row after redaction."""
 
     columns: dict[str, Any]
-    """The columns that rules may change: all of them, changed or not; JSON as text."""
+    """All columns that rules may change, changed or not; JSON as text."""
     payloads: dict[str, Payload | None]
-    """Those that change; None: nothing is left."""
+    """The payloads that change; None if nothing is left."""
     content_hash: bytes
 
 
@@ -74,7 +75,7 @@ _CALL = {"object": "chat.completion", "usage": {"total_tokens": 1}}
 
 
 def redact_step(row: StoredRow, policy: Policy) -> RedactedRow:
-    """What the rules leave of a stored step; facts stay as they are (see `generation.with_facts_of`)."""
+    """Redact a stored step; its facts do not change (see `generation.with_facts_of`)."""
     stored = row.plain
     members = _element(row, _placeholders(row))
     try:
@@ -105,7 +106,7 @@ def redact_step(row: StoredRow, policy: Policy) -> RedactedRow:
 
 
 def redact_run(row: StoredRow, policy: Policy) -> RedactedRow:
-    """What the rules leave of a stored run's own row."""
+    """Redact a stored run's own row."""
     members = _element(row, {})
     try:
         left = policy.run(Raw(object_of(members)), members)
@@ -117,16 +118,19 @@ def redact_run(row: StoredRow, policy: Policy) -> RedactedRow:
 
 
 def redact_listing(listing: bytes, policy: Policy) -> tuple[bytes, bytes] | None:
-    """A run's row as the ledger keeps it, and its hash, under these rules; None where it cannot be redacted."""
+    """Redact a run's listing; return it with its hash, or None if it cannot be redacted."""
     page = decode_page(b"[" + listing + b"]", policy=policy)
     return next(((run.listing, run.listing_hash) for run in page.runs), None)
 
 
 def redact_dead_letter(letter: Rejected, policy: Policy) -> Rejected:
-    """A dead letter under these rules: steps and runs keep what is left of them, anything else loses its bytes."""
+    """Redact a dead letter.
+
+    Steps and runs keep what the rules leave of them; any other content is removed.
+    """
     is_array = letter.body.lstrip().startswith(b"[")
-    # The value of a single member tells neither its place nor its node; an answer that is no array
-    # is no step.
+    # A single value does not show its path or its node, and a response that is not an array is not
+    # a step.
     no_element = letter.reason == "not_storable" or (
         letter.reason == "not_an_array" and not is_array
     )
@@ -156,10 +160,10 @@ def redact_names(
     model: str | None,
     is_call: bool,
 ) -> tuple[str | None, str | None]:
-    """What the rules leave of the names by which steps were counted, the organisation and the model.
+    """Redact the organisation and the model in a rollup; return both.
 
-    Without a node and a model: of those by which runs were. Whether a counted model was asked for
-    or has answered is not known: of a call the one that answered is meant, of other steps both.
+    Rollups of runs have neither node nor model. A rollup does not show whether its model is the
+    requested or the responding one: calls count as the responding model, other steps as both.
     """
     named: dict[str, Any] = {"node_id": node_id, "organization_id": organization_id}
     if model is not None:
@@ -179,7 +183,7 @@ def redact_names(
 
 
 def _element(row: StoredRow, placeholders: Mapping[str, Any]) -> Members:
-    """The members of the element that the row came from."""
+    """Return the members of the element that the row came from."""
     stored = row.plain
     members = {
         _MEMBERS.get(column, column): _json(stored[column]) for column in _PLAIN if column in stored
@@ -198,10 +202,10 @@ def _element(row: StoredRow, placeholders: Mapping[str, Any]) -> Members:
 
 
 def _placeholders(row: StoredRow) -> dict[str, Any]:
-    """Payloads made of the columns that were read from them, for those whose content is gone."""
+    """Return placeholders for both payloads, built from the columns that were read from them."""
     payloads = {name: placeholder(name, row.plain) for name in _PAYLOADS}
     if (reported := row.plain["reported_error"]) is not None:
-        # Where an error may have stood: whichever place a rule names, it reaches the column.
+        # A place where the error may have been, so that a rule for it reaches the column.
         payloads["outputs"]["result"] = {"error": reported}
     return payloads
 
@@ -217,7 +221,7 @@ def _decoded(raw: Raw | None) -> Any:
 
 
 def _without_content(row: StoredRow) -> tuple[StoredRow, Members]:
-    """The row, and its element, without all that may be nested too deep to be redacted."""
+    """Return the row and its element without the parts that may be nested too deeply."""
     plain = {**row.plain, "error": None, "step_metadata": None, "extra": None}
     if "reported_error" in plain:
         plain |= dict.fromkeys((*_READ, *_USAGE))
@@ -237,7 +241,7 @@ def _read_back(
         "organization_id": fields.text("organization_id"),
     }
     columns |= {name: fields.json(name) for name in _JSON if name in stored}
-    # What does not fit its column stands in `extra`, as it did.
+    # These are read only so that values that do not fit their column stay in `extra`.
     fields.text("status")
     fields.time("start_time")
     fields.time("end_time")
@@ -263,7 +267,7 @@ def _read_back(
 
 
 def _count(error: str, members: Members) -> int:
-    """How often this text stands in the element, as a value of its own."""
+    """Return how often the element contains this text as a whole value."""
     found = 0
     for name in ("inputs", "outputs", "error"):
         with suppress(ValueError, RecursionError):
@@ -279,7 +283,7 @@ def _json(value: Any) -> Raw:
 
 
 def _hash(policy: Policy, own: Raw) -> bytes:
-    """Not the hash that the step would have if it were read: the next read writes it once more."""
+    """Return a hash that no read produces, so that the next read writes the row once more."""
     return hashlib.blake2b(
         b"redacted where it is stored\0" + policy.version.encode() + bytes(own), digest_size=16
     ).digest()

@@ -1,8 +1,8 @@
-"""The names under which providers tell what a call used, each with the public page that says so.
+"""The names under which providers report usage, each with the public page that documents it.
 
-One table: the reader, the documentation and the tests have their names from here. A path starts at
-the response body. `[x=Y]` are the elements of an array whose member `x` is Y; quantities of several
-such elements add up.
+The reader, the documentation and the tests all use this table. A path starts at the response body.
+`[x=Y]` selects the elements of an array whose member `x` is Y; the quantities of several selected
+elements are added.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from typing import NamedTuple
 OPENAI = "https://platform.openai.com/docs/api-reference"
 ANTHROPIC = "https://docs.claude.com/en/api/messages"
 GEMINI = "https://ai.google.dev/api/generate-content"
-VERTEX = "https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/GenerateContentResponse"
+VERTEX = (
+    "https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/"
+    "GenerateContentResponse"
+)
 CONVERSE = "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html"
 INVOKE = "https://docs.aws.amazon.com/bedrock/latest/userguide"
 MISTRAL = "https://docs.mistral.ai/api"
@@ -25,7 +28,10 @@ PERPLEXITY = "https://docs.perplexity.ai/api-reference/chat-completions-post"
 OLLAMA = "https://github.com/ollama/ollama/blob/main/docs/api.md"
 LITELLM = "https://docs.litellm.ai/docs/completion/usage"
 AI_SDK = "https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text"
-LANGCHAIN = "https://reference.langchain.com/python/langchain_core/messages/#langchain_core.messages.ai.UsageMetadata"
+LANGCHAIN = (
+    "https://reference.langchain.com/python/langchain_core/messages/"
+    "#langchain_core.messages.ai.UsageMetadata"
+)
 GATEWAY = "https://ai.pydantic.dev/gateway"
 
 WHOLE = frozenset(
@@ -49,30 +55,37 @@ WHOLE = frozenset(
 )
 """Quantities in whole numbers.
 
-`prompt` and `input` are both the input. What is `beside` comes on top of it: on top of `prompt`
-only where the total says so. `reasoning` is part of the output, or beside it where the total says
-so; `reasoning_beside` and `citation` are beside it.
+`prompt` and `input` are both the input. Quantities ending in `_beside` are added to it; they are
+added to `prompt` only if the total or their size shows that it does not include them. `reasoning`
+is part of the output, or is added to it if the total or its size shows that. `reasoning_beside`
+and `citation` are always added to the output.
 """
 ZERO = WHOLE - {name for name in WHOLE if name.endswith(("_audio", "_image", "_video"))}
-"""Quantities of which 0 is kept. Many providers tell of each call that it had no audio; most of their models never have."""
+"""Quantities whose 0 is kept.
+
+Many providers report 0 audio, image or video tokens for every call, even of models that have none.
+"""
 SECONDS = frozenset({"audio_seconds"})
 MONEY = frozenset({"cost", "upstream_cost", "gateway_cost"})
-"""In US dollars. `upstream_cost` comes on top of `cost` where the key is the customer's own (`own_key`)."""
+"""Amounts in US dollars. `upstream_cost` is added to `cost` if the customer uses an `own_key`."""
 WORDS = frozenset({"tier", "traffic", "geo", "speed"})
 FLAGS = frozenset({"own_key"})
 SUMMED = frozenset({"other", "tool_uses", "file_searches"})
-"""What several names tell parts of; of any other quantity they tell the same, and the largest holds."""
+"""Quantities that several names report in parts, which are added.
+
+Several names of any other quantity report the same number; the largest counts.
+"""
 ALL = WHOLE | SECONDS | MONEY | WORDS | FLAGS
 
 
 class Name(NamedTuple):
-    """A place in a response body, and what stands there."""
+    """A path in a response body, and the quantity at that path."""
 
     path: str
     quantity: str | None
-    """One of the words above; None: nothing that is charged, or a part that another name tells."""
+    """One of `ALL`; None if nothing is charged for it, or another name includes it."""
     source: str
-    """The public page that documents it."""
+    """The public page that documents the name."""
 
 
 def _of(source: str, quantity: str | None, *paths: str) -> Iterator[Name]:
@@ -118,7 +131,10 @@ def _gemini() -> Iterator[Name]:
 
 
 def _gemini_of_python() -> Iterator[Name]:
-    source = "https://googleapis.github.io/python-genai/genai.html#genai.types.GenerateContentResponseUsageMetadata"
+    source = (
+        "https://googleapis.github.io/python-genai/genai.html"
+        "#genai.types.GenerateContentResponseUsageMetadata"
+    )
     body = "usage_metadata"
     yield from _of(source, "prompt", f"{body}.prompt_token_count")
     yield from _of(
@@ -138,7 +154,7 @@ def _gemini_of_python() -> Iterator[Name]:
         ("response_tokens_details", "output"),
     ):
         yield from _modalities(f"{body}.{array}", "token_count", prefix, source)
-    # LangChain's record of the same name: everything read and written, with parts of it.
+    # LangChain's record of the same name: whole input and output, and parts of them.
     yield from _of(LANGCHAIN, "prompt", f"{body}.input_tokens")
     yield from _of(LANGCHAIN, "output", f"{body}.output_tokens")
     yield from _of(LANGCHAIN, "total", f"{body}.total_tokens")
@@ -202,8 +218,8 @@ def _anthropic() -> Iterator[Name]:
         "https://docs.claude.com/en/build-with-claude/data-residency", "geo", "usage.inference_geo"
     )
     yield from _of("https://docs.claude.com/en/build-with-claude/fast-mode", "speed", "usage.speed")
-    # The usage of the other iterations is in the totals; that of these two is charged, but not
-    # there.
+    # The totals include the iterations of type `message`. The two types below are charged, but not
+    # included.
     yield from _of(ANTHROPIC, None, "usage.iterations[type=message]")
     for type_, source in (
         ("compaction", "https://docs.claude.com/en/build-with-claude/compaction"),
@@ -265,7 +281,7 @@ def _cohere() -> Iterator[Name]:
         yield from _of(source, "search_units", f"{body}.billed_units.search_units")
         yield from _of(source, "prompt", f"{body}.tokens.input_tokens")
         yield from _of(source, "output", f"{body}.tokens.output_tokens")
-        # Moonshot and Together have this name, too: https://platform.moonshot.ai/docs/api/chat
+        # Moonshot and Together also use this name: https://platform.moonshot.ai/docs/api/chat
         yield from _of(source, "cached", f"{body}.cached_tokens")
 
 
@@ -397,35 +413,38 @@ FINISH_REASONS: tuple[tuple[str, str], ...] = (
     ("finishReason", AI_SDK),
     ("status_details.reason", f"{OPENAI}/realtime-server-events/response/done"),
 )
-"""Where responses say why the model stopped, the first that does counts; of an array, in its first element."""
+"""Paths to the reason why the model stopped; the first that exists counts.
+
+`[]` is the first element of an array.
+"""
 
 MODELS = ("model", "modelVersion", "model_version", "modelId")
-"""The members of a body that name the model that answered."""
+"""The members of a body that name the responding model."""
 
 REQUEST_MODELS = ("model", "modelId", "model_id", "model_name")
-"""The members of a step's inputs that name the model that was asked for."""
+"""The members of a step's inputs that name the requested model."""
 
 
 class NameTree:
-    """A place on the way to the names: what stands there itself, and what is in it."""
+    """A node in the tree of all paths: the quantity here, and the nodes below."""
 
     __slots__ = ("by", "elements", "members", "quantity")
 
     def __init__(self) -> None:
         self.quantity: str | None = None
         self.members: dict[str, NameTree] = {}
-        """Of an object, by name."""
+        """The members of an object, by name."""
         self.by: str | None = None
-        """The member that tells the elements of an array apart; None: they are alike."""
+        """The member that distinguishes the elements of an array; None if all are alike."""
         self.elements: dict[str | None, NameTree] = {}
-        """Of an array, by that member."""
+        """The elements of an array, by the value of that member."""
 
 
 def tree(names: Iterable[Name] = NAMES) -> NameTree:
-    """The names, by the members of a response body.
+    """Return the names as a tree of the members of a response body.
 
     Raises:
-        ValueError: a path has two quantities, or a quantity is none of the words above.
+        ValueError: a path has two quantities, or a quantity is not in `ALL`.
     """
     root = NameTree()
     for path, quantity, _ in names:
@@ -438,7 +457,7 @@ def tree(names: Iterable[Name] = NAMES) -> NameTree:
                 node.by = by or None
                 node = node.elements.setdefault(value or None, NameTree())
         if quantity is not None and quantity not in ALL:
-            raise ValueError(f"{path}: {quantity} is no quantity")
+            raise ValueError(f"{path}: {quantity} is not a quantity")
         if node.quantity not in (None, quantity):
             raise ValueError(f"{path} has two quantities")
         node.quantity = quantity

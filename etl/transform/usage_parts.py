@@ -1,7 +1,7 @@
-"""What the quantities that a response tells amount to: one `Usage`, whose parts fit into what contains them.
+"""Combination of the quantities in a response into one `Usage`, whose parts never exceed the whole.
 
-Providers differ in what their numbers hold. Where a name does not tell by itself, the reported
-total does.
+Providers differ in what their numbers include. If a name alone does not show this, the reported
+total decides.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _MARKUPS = frozenset({"tier", "traffic", "speed", "geo", "batch"})
 _XAI = frozenset({"sources", "cost_ticks"})
 _TOOLS = frozenset({"tool_uses", "web_searches", "file_searches"})
 _OUTPUT_PARTS = (
-    "output_audio_tokens", "output_image_tokens", "output_video_tokens", "citation_tokens", "reasoning_tokens",
+    "output_audio_tokens", "output_image_tokens", "output_video_tokens", "citation_tokens",
+    "reasoning_tokens",
 )  # fmt: skip
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -39,16 +40,16 @@ Parts = dict[str, int | None]
 
 
 def usage_of(found: Found) -> tuple[Usage, tuple[str, ...]]:
-    """What the quantities of one response amount to, and the parts that are left out because they do not fit.
+    """Combine the quantities of one response; return the usage and the parts that do not fit.
 
-    In the usage no part exceeds its whole, and no charge is negative: `charged` adds up to what was
-    read and written.
+    Parts that do not fit are not in the usage: no part exceeds its whole, no charge is negative,
+    and `charged` adds up to the tokens of input and output.
     """
     return _plain(found) or _worked_out(found)
 
 
 def _plain(found: Found) -> tuple[Usage, tuple[str, ...]] | None:
-    """The usual case: input and output with their total, at most a part of each, nothing to decide."""
+    """Combine the usual case: input, output and total, with at most one part of each."""
     if not _PLAIN.issuperset(found):
         return None
     get = found.get
@@ -79,7 +80,7 @@ def plain_usage(
     reasoning: int | None,
     service_tier: str | None = None,
 ) -> Usage:
-    """The usage of a call that read and wrote text, with parts that fit."""
+    """Return the usage of a call with text only, whose parts are known to fit."""
     return Usage(
         input_tokens=read,
         cached_input_tokens=cached,
@@ -103,8 +104,8 @@ def _worked_out(found: Found) -> tuple[Usage, tuple[str, ...]]:
         read = _input(found, parts)
         wrote = _output(found, parts, read)
     else:
-        # Cohere charges the tokens that it calls billed: without those of its own preambles,
-        # whatever the model read.
+        # Cohere charges only the billed tokens, which exclude its own preambles that the model also
+        # reads.
         read, wrote = _sum(get("billed_input"), get("billed_image")), get("billed_output")
         parts["input_image_tokens"] = get("billed_image")
     dropped = _fit_input(read, parts) + _fit_output(wrote, parts)
@@ -112,7 +113,7 @@ def _worked_out(found: Found) -> tuple[Usage, tuple[str, ...]]:
     known = (read or 0) + (wrote or 0)
     other, total = get("other") or 0, get("total")
     if total is not None and total >= known and _BILLED.isdisjoint(found):
-        # Audio that is charged by its duration is in the total of tokens, too.
+        # The total also includes tokens of audio that is charged by duration.
         if "audio_seconds" not in found and (read is not None or wrote is not None):
             other = max(other, total - known)
         total = max(total, known + other)
@@ -139,7 +140,7 @@ def _worked_out(found: Found) -> tuple[Usage, tuple[str, ...]]:
 
 
 def _input(found: Found, parts: Parts) -> int | None:
-    """All that was read; the parts of it go into `parts`."""
+    """Return the whole input, and add its parts to `parts`."""
     get = found.get
     read, cached, written = _most(get("prompt"), get("input")), get("cached"), get("written")
     if read is None and "uncached" in found:
@@ -150,10 +151,10 @@ def _input(found: Found, parts: Parts) -> int | None:
         written_beside = _most(written_beside, by_age)
     beside = (cached_beside or 0) + (written_beside or 0)
     if read is not None and beside:
-        holds_them = "prompt" in found or bool(cached or written)
+        may_include = "prompt" in found or bool(cached or written)
         total = get("total")
-        told = total is not None and total >= read + (get("output") or 0) + beside
-        if not holds_them or beside > read or told:
+        total_has_room = total is not None and total >= read + (get("output") or 0) + beside
+        if not may_include or beside > read or total_has_room:
             read += beside
     parts["cached_input_tokens"] = _most(cached, cached_beside)
     parts["cache_write_tokens"] = _most(written, written_beside)
@@ -161,7 +162,7 @@ def _input(found: Found, parts: Parts) -> int | None:
     parts["input_audio_tokens"] = _sum(get("input_audio"), get("tool_audio"))
     parts["input_image_tokens"] = _sum(get("input_image"), get("tool_image"))
     video = _sum(get("input_video"), get("tool_video"))
-    # Video from a cache has no column: it is part of the cached tokens alone, so that it is not
+    # Video from a cache has no column. It is only part of the cached tokens, so that it is not
     # charged twice.
     parts["input_video_tokens"] = (
         None if video is None else max(video - (get("cached_video") or 0), 0)
@@ -172,7 +173,7 @@ def _input(found: Found, parts: Parts) -> int | None:
 
 
 def _output(found: Found, parts: Parts, read: int | None) -> int | None:
-    """All that was written; the parts of it go into `parts`."""
+    """Return the whole output, and add its parts to `parts`."""
     get = found.get
     wrote, reasoning, citation = get("output"), get("reasoning"), get("citation")
     if "reasoning_beside" in found:
@@ -181,7 +182,7 @@ def _output(found: Found, parts: Parts, read: int | None) -> int | None:
     elif reasoning and wrote is not None:
         total = get("total")
         if total is None or read is None:
-            # Only xAI has these names, and its completion does not hold the reasoning.
+            # Only xAI uses these names, and its completion tokens do not include the reasoning.
             beside = "prompt" in found and not _XAI.isdisjoint(found)
         else:
             beside = total - read - wrote >= reasoning
@@ -198,12 +199,15 @@ def _output(found: Found, parts: Parts, read: int | None) -> int | None:
 
 
 def _fit_input(read: int | None, parts: Parts) -> tuple[str, ...]:
-    """Leave out the parts that do not fit into what was read; their names. Those that cost most have the first claim."""
+    """Remove the parts of the input that do not fit, and return their names.
+
+    The most expensive parts are fitted first.
+    """
     left = read or 0
     dropped: list[str] = []
 
     def fits(name: str, most: int) -> int:
-        """How much of this part there is, if that is at most `most`."""
+        """Return the part if it is at most `most`; else remove it and return 0."""
         part = parts.get(name)
         if part is None or (part <= most and read is not None):
             return part or 0
@@ -217,7 +221,7 @@ def _fit_input(read: int | None, parts: Parts) -> tuple[str, ...]:
     left -= written
     cached = fits("cached_input_tokens", left)
     left -= cached
-    # What is of audio and from a cache, too, counts once.
+    # Tokens that are both audio (or image) and cached count once.
     in_both = cached
     for whole, both in (
         ("input_audio_tokens", "cached_audio_tokens"),
@@ -228,7 +232,7 @@ def _fit_input(read: int | None, parts: Parts) -> tuple[str, ...]:
         part = fits(whole, left + in_both)
         shared = fits(both, min(part, in_both))
         if part - shared > left and parts.get(both) is None:
-            # Not told, but so much of it must be from the cache.
+            # The shared part is not reported, but at least this much must be cached.
             shared = parts[both] = part - left
         if part - shared > left:
             parts[whole] = parts[both] = None
@@ -241,7 +245,7 @@ def _fit_input(read: int | None, parts: Parts) -> tuple[str, ...]:
 
 
 def _fit_output(wrote: int | None, parts: Parts) -> tuple[str, ...]:
-    """Leave out the parts that do not fit into what was written; their names."""
+    """Remove the parts of the output that do not fit, and return their names."""
     left = -1 if wrote is None else wrote
     dropped: list[str] = []
     for name in _OUTPUT_PARTS:
@@ -268,7 +272,7 @@ def _tool_uses(found: Found) -> int | None:
 
 
 def _cost(found: Found) -> Decimal | None:
-    """What the provider says that the call cost, in US dollars."""
+    """Return the cost of the call that the provider reports, in US dollars."""
     get = found.get
     cost: Decimal | None = get("cost")
     upstream = get("upstream_cost")
@@ -280,13 +284,13 @@ def _cost(found: Found) -> Decimal | None:
 
 
 def _tier(found: Found) -> str | None:
-    """The tier of service, with what else makes a call cost more or less."""
+    """Return the service tier, with everything else that changes the price of the call."""
     if _MARKUPS.isdisjoint(found):
         return None
     get = found.get
-    told = [word.strip().casefold() for word in (get("tier"), get("traffic")) if word is not None]
-    told = [_TRAFFIC.get(word, word) for word in told if word not in _NO_TIER]
-    named = [word for word in told if word not in _STANDARD]
+    words = [word.strip().casefold() for word in (get("tier"), get("traffic")) if word is not None]
+    words = [_TRAFFIC.get(word, word) for word in words if word not in _NO_TIER]
+    named = [word for word in words if word not in _STANDARD]
     tiers = ["batch"] if "batch" in found else named[:1]
     if (speed := (get("speed") or "").strip().casefold()) and speed not in _STANDARD:
         tiers.append(speed)
@@ -294,7 +298,7 @@ def _tier(found: Found) -> str | None:
         tiers.append(geo)
     if tiers:
         return _UNPRINTABLE.sub("\ufffd", " ".join(dict.fromkeys(tiers)))[:MAX_TIER_CHARACTERS]
-    return STANDARD if told else None
+    return STANDARD if words else None
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

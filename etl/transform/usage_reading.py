@@ -1,4 +1,7 @@
-"""Finds what a response body tells about usage, by the names of `usage_names`; what that amounts to, `usage_parts` says."""
+"""Reading of the quantities of usage in a response body, by the names in `usage_names`.
+
+`usage_parts` combines the quantities into one `Usage`.
+"""
 
 from __future__ import annotations
 
@@ -23,46 +26,46 @@ from etl.transform.usage_names import (
 )
 
 MAX_COST = 10**6
-"""No call costs so many dollars."""
+"""The largest plausible cost of a call, in US dollars."""
 MAX_DEVIATIONS = 20
-"""Of one body: each is one row in the table of drift, at most."""
+"""The most deviations of one body: each can become a row in the drift table."""
 _MAX_DEPTH = 4
 _MAX_ELEMENTS = 1_000
 
-# Of what else cannot be read, the cost does not depend.
+# Quantities that the cost depends on. Others that cannot be read do not make it unknown.
 _CHARGED = (WHOLE | SECONDS) - {"total", "cost_ticks"}
 
 NAMES = tree()
-"""The names by the members of a body."""
+"""All names, as a tree of the members of a body."""
 
-# As numbers also come: "100", 100.0 and "100.0".
+# Other spellings of a number: "100" and "100.0".
 _WHOLE = re.compile(r"([0-9]{1,16})(?:\.0+)?", re.ASCII)
 _MONEY = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,30})?(?:[eE]-?[0-9]{1,2})?", re.ASCII)
 _TOKENS = re.compile("token|usage", re.IGNORECASE)
 _NO_TOKENS = re.compile("cost|price|limit|max|min", re.IGNORECASE)
 
 UNREAD = "unread"
-"""How many quantities are stated and cannot be read."""
+"""The key in `Found` for the number of quantities that are stated, but cannot be read."""
 
 Found = dict[str, Any]
-"""What is told, by quantity: whole numbers, seconds, money as Decimal, words."""
+"""The values found, by quantity: whole numbers, seconds, money as Decimal, words, flags."""
 
 
 class Deviation(Struct, frozen=True, gc=False):
-    """A member that should tell usage, and is not read."""
+    """A member that should report usage, but could not be read."""
 
     path: str
-    """From the body on."""
+    """The path of the member, from the body on."""
     kind: DriftKind
     found: str
-    """Its JSON type."""
+    """The JSON type of its value."""
 
 
 class Deviations(list[Deviation]):
-    """Of one body; a bounded number of them."""
+    """The deviations of one body, bounded in number."""
 
     def note(self, path: str, kind: DriftKind, value: object) -> None:
-        """Count one in."""
+        """Add a deviation, unless there are too many already."""
         if len(self) < MAX_DEVIATIONS:
             self.append(Deviation(path, kind, type_of(value)))
 
@@ -70,7 +73,7 @@ class Deviations(list[Deviation]):
 def gather(
     node: NameTree, value: dict[str, Any], found: Found, deviations: Deviations, path: str
 ) -> None:
-    """Add to `found` what an object tells; `path` leads to it. Nothing in it raises."""
+    """Add the quantities in the object at `path` to `found`. No content raises an error."""
     members = node.members
     for name, one in value.items():
         if one is None:
@@ -108,7 +111,10 @@ def gather(
 
 
 def whole_number(value: object) -> int | None:
-    """The number from 0 to `MAX_TOKENS` that a value tells, as 100, 100.0 or "100"; None where it tells none."""
+    """Return the whole number from 0 to `MAX_TOKENS` in a value such as 100, 100.0 or "100".
+
+    None if there is none.
+    """
     if type(value) is float and value.is_integer():
         value = int(value)
     elif type(value) is str and (match := _WHOLE.fullmatch(value)) is not None:
@@ -117,7 +123,7 @@ def whole_number(value: object) -> int | None:
 
 
 def money(value: object) -> Decimal | None:
-    """The amount from 0 to `MAX_COST` that a value tells; None where it tells none."""
+    """Return the amount from 0 to `MAX_COST` in a value; None if there is none."""
     text = str(value) if type(value) in (int, float) else value
     if not isinstance(text, str) or _MONEY.fullmatch(text) is None:
         return None
@@ -126,12 +132,12 @@ def money(value: object) -> Decimal | None:
 
 
 def looks_like_usage(name: str) -> bool:
-    """Whether a member of this name may tell usage."""
+    """Return whether a member with this name may report usage."""
     return _TOKENS.search(name) is not None and _NO_TOKENS.search(name) is None
 
 
 def type_of(value: object) -> str:
-    """The JSON type of a decoded value."""
+    """Return the JSON type of a decoded value."""
     if isinstance(value, bool):
         return "boolean"
     for kind, name in (dict, "object"), (list, "array"), (str, "string"), ((int, float), "number"):
@@ -143,7 +149,7 @@ def type_of(value: object) -> str:
 def note_unknown(
     name: str, value: object, deviations: Deviations, path: str, depth: int = 0
 ) -> None:
-    """Count what looks like usage under a name that no row of the table has."""
+    """Add a deviation for each number that looks like usage under an unknown name."""
     if type(value) is int or type(value) is float:
         if value > 0 and looks_like_usage(name):
             deviations.note(f"{path}.{name}", "unknown_usage", value)
@@ -189,7 +195,7 @@ def _put(
 
 
 def _note_unread(quantity: str | None, found: Found) -> None:
-    """What is charged for it is not known, so that the others do not make up the cost."""
+    """Count an unreadable quantity, if it is charged: the cost of the call is then unknown."""
     if quantity in _CHARGED:
         found[UNREAD] = found.get(UNREAD, 0) + 1
 

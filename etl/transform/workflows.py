@@ -1,4 +1,4 @@
-"""The list of workflows, from bytes to records."""
+"""Decoding of the list of workflows, from bytes to records."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from etl.transform.payloads import storable
 from etl.transform.scanner import ALWAYS_READ, REFUSALS, Malformed, Members, elements
 
 _ANY = msgspec.json.Decoder()
-_UNUSABLE = "A workflow of GET /workflows has no id, or one that cannot stand in a request's path: its runs cannot be read."
-_MAX_REJECTED = 100  # of one answer: a list of anything else must not fill the table
+_UNUSABLE = (
+    "A workflow in GET /workflows has no id, or an id that does not fit in a request's path: "
+    "its runs cannot be read."
+)
+# The most dead letters of one response: a list of anything else must not fill the table.
+_MAX_REJECTED = 100
 
-# Of an answer, one workflow in so many bytes is read.
+# The most workflows read from a response: one for each 64 bytes of it.
 _WORKFLOW_BYTES = 64
 
 
 def decode_workflows(body: bytes) -> DecodedWorkflows:
-    """Decode the answer to `GET /workflows`; of workflows with one id the last one stands.
+    """Decode the response to `GET /workflows`; of several with the same id, the last one counts.
 
-    Raises ApiUnavailable where the body is no JSON array: that must not read as "there are no
-    workflows".
+    Raises:
+        ApiUnavailable: the body is not a JSON array, which must not be read as "no workflows".
     """
     workflows: dict[str, Workflow] = {}
     rejected: dict[bytes, Rejected] = {}
     try:
         for element in elements(body, most=max(ALWAYS_READ, len(body) // _WORKFLOW_BYTES)):
             members = element.members
-            # Of what is no workflow only the id is kept: the rest may be a graph with prompts.
+            # Only the id of a rejected element is kept: the rest may be a graph with prompts.
             own = (
                 b""
                 if members is None
@@ -44,16 +48,16 @@ def decode_workflows(body: bytes) -> DecodedWorkflows:
                 rejected[own] = Rejected("unusable_id", _UNUSABLE, own[:MAX_ID_BYTES])
     except Malformed:
         raise ApiUnavailable(
-            "the answer to GET /workflows is not a JSON array; check api.base_url"
+            "the response to GET /workflows is not a JSON array; check api.base_url"
         ) from None
     return DecodedWorkflows(tuple(workflows.values()), tuple(rejected.values()))
 
 
 def node_types_of(graph: object) -> dict[str, str]:
-    """Node id to node type, from a parsed graph; what does not have the expected shape is left out.
+    """Return the node types in a parsed graph, by node id; other shapes of nodes are skipped.
 
-    Nodes stand in `nodes`, as a list or keyed by id. A type in the node's `data` goes before its
-    own: graph editors use the outer one for how they draw the node.
+    `nodes` is a list or an object keyed by id. A `type` in the node's `data` takes precedence over
+    its outer `type`, which graph editors use for the look of the node.
     """
     nodes = graph.get("nodes") if isinstance(graph, dict) else None
     if isinstance(nodes, dict):
@@ -100,7 +104,7 @@ def _parsed(text: str | None) -> object:
 
 
 def _text(members: Members, name: str) -> str | None:
-    """A string as it is, any other value (a version may be a number) as its JSON text."""
+    """Return a string unchanged, any other value as JSON: a version may be a number."""
     text = _storable(members, name)
     value = _parsed(text)
     return value if isinstance(value, str) else text

@@ -184,7 +184,7 @@ def test_a_small_answer_of_very_many_elements(world: World) -> None:
         for one in query(world.url, "SELECT * FROM orchestra_etl.dead_letters")
     }
     others = letters.pop(b"[" + b",".join(numbers[100:]) + b"]")
-    assert others == "And 199,900 more: An element of the answer is not a JSON object."
+    assert others == "And 199,900 more: An element of the response is not a JSON object."
     assert letters.keys() == set(numbers[:100])
     stored = query(world.url, "SELECT id FROM orchestra.steps WHERE run_id = %s", world.run)
     assert stored == [{"id": "good"}]

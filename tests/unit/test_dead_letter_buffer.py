@@ -38,7 +38,7 @@ def test_the_first_come_one_by_one_and_the_others_as_one() -> None:
         *single, others = answer.rejected
         assert [one.body for one in single] == numbers[:100]
         assert {one.reason for one in answer.rejected} == {"not_an_object"}
-        assert others.detail == "And 149,900 more: An element of the answer is not a JSON object."
+        assert others.detail == "And 149,900 more: An element of the response is not a JSON object."
         assert others.body == array(*numbers[100:])
         # The same answer is the same letter.
         again = decode_steps(body, workflow_id="w", run_id="r", states=STATES)
@@ -83,12 +83,14 @@ def test_bytes_are_bounded_and_what_is_left_out_is_said(monkeypatch: pytest.Monk
     letters = gathered(b"y" * 5_000)
     assert len(letters) == 101
     assert letters[-1].body == array(*(b"x%08d" % n for n in range(100, 110)))
-    assert letters[-1].detail == "And 50 more: Bad. Of their 5,441 bytes the first 99 are kept."
+    assert (
+        letters[-1].detail == "And 50 more: Bad. Only the first 99 of their 5,441 bytes are kept."
+    )
     assert letters[-1].content_hash != gathered(b"z" * 5_000)[-1].content_hash
     (large,) = DeadLetterBuffer([Rejected("not_an_array", "Bad.", b"x" * 1_001)]).letters()
     assert (large.body, large.detail) == (
         b"x" * 1_000,
-        "Bad. Of its 1,001 bytes the first 1,000 are kept.",
+        "Bad. Only the first 1,000 of its 1,001 bytes are kept.",
     )
     assert large.content_hash == hashlib.blake2b(b"x" * 1_001, digest_size=16).digest()
 
@@ -106,7 +108,7 @@ def test_withheld_letters_are_bounded_too() -> None:
     assert len(letters) == 101
     assert {one.body for one in letters} == {b""}
     assert letters[-1].detail.startswith(
-        "And 149,901 more: An element of the answer is not a JSON object."
+        "And 149,901 more: An element of the response is not a JSON object."
     )
     assert letters[-1].content_hash not in (None, withheld(2)[-1].content_hash)
 
@@ -121,7 +123,7 @@ def test_elements_behind_the_last_one_read(monkeypatch: pytest.MonkeyPatch) -> N
         assert (others.reason, others.body) == ("too_many", array(*steps[20_000:]))
         assert (
             others.detail
-            == "And 10,000 more: The answer has more elements than are read of one of its length."
+            == "And 10,000 more: The response has more elements than its length allows."
         )
         page = decode_page(start + array(*steps))
         # What is behind them is asked for by its place in the list.

@@ -345,7 +345,7 @@ def test_the_table_of_names() -> None:
         assert source.startswith("https://"), path
         assert quantity is None or quantity in ALL, path
     assert all(source.startswith("https://") for _, source in FINISH_REASONS)
-    with pytest.raises(ValueError, match="no quantity"):
+    with pytest.raises(ValueError, match="not a quantity"):
         tree([Name("usage.x", "speech", "https://example.com")])
     with pytest.raises(ValueError, match="two quantities"):
         tree(

@@ -60,7 +60,7 @@ class EraseReport(msgspec.Struct, frozen=True):
     rows: dict[str, int]
     """Removed rows by table; those of `run_ledger` stay as tombstones."""
     not_read: int
-    """Runs in the selection's scope that have not been read yet: their user is unknown."""
+    """Unread runs in the selection's scope: their user and organisation are unknown."""
     hidden: Hidden = Hidden()
     """Stored runs in the scope whose user or organisation is hidden."""
 
@@ -231,7 +231,7 @@ def _letters_naming(
 
 
 def _delete_counted(connection: Connection, person: Person) -> int:
-    # Otherwise a running refresh would write back what it has already read.
+    # Without this lock, a running refresh would write back what it has already read.
     changed_groups.wait_for_lock(connection)
     allow_long(connection)
     return int(connection.execute(_DELETE_COUNTED, person.parameters).scalar_one())

@@ -278,7 +278,7 @@ def _rename(connection: Connection, workflow_id: str, policy: Policy) -> Redacti
 
     This includes names that no stored step contains any more.
     """
-    # Otherwise a running refresh would write back what it has already read.
+    # Without this lock, a running refresh would write back what it has already read.
     changed_groups.wait_for_lock(connection)
     allow_long(connection)
     done = RedactionReport()

@@ -47,7 +47,7 @@ OWNED: Mapping[Table, str] = {
 RUN_PAYLOADS: Mapping[Table, tuple[str, ...]] = {
     table: columns for table, columns in PAYLOADS.items() if table in OWNED
 }
-"""The payload columns that belong to a run; a workflow's graph does not, and is never removed."""
+"""The payload columns of runs. A workflow's graph is not one: it stays when runs are removed."""
 
 _DELETE = {
     table.name: text(f"DELETE FROM {table.fullname} WHERE {owner}")
@@ -134,11 +134,10 @@ def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) ->
 
 
 def analyze(connection: Connection) -> None:
-    """Analyze the tables, to remove frequent values of deleted rows, such as a user's id.
+    """Analyze the tables, because the planner's statistics keep frequent values of deleted rows.
 
-    The planner's statistics keep such values after their rows are deleted. For a user who owns
-    neither the tables nor the database, PostgreSQL only emits a warning, and the statistics stay
-    until autovacuum.
+    Such a value may be a user's id. For a user who owns neither the tables nor the database,
+    PostgreSQL only emits a warning, and the statistics stay until autovacuum.
     """
     allow_long(connection)
     connection.execute(_ANALYZE)

@@ -2,7 +2,7 @@
 
 The invariant: every request for a newer read of a run raises its fencing token and clears its
 lease. A load is accepted only while its claim's token is still current and the lease has not been
-consumed. So a response that was requested before a newer read was wanted never has the last word.
+consumed. So a response that was requested before the newest request never has the last word.
 """
 
 from __future__ import annotations

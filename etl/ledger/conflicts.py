@@ -34,7 +34,7 @@ def set_listed_aside(
     """Record a dead letter for each listed run that another workflow owns; return how many are new.
 
     The runs must already be in the ledger. If the other workflow's run was erased or pruned, the
-    letter keeps no bytes.
+    dead letter keeps no bytes.
     """
     rows = connection.execute(_ELSEWHERE, {"workflow_id": workflow_id, "ids": list(listings)}).all()
     found = [
@@ -76,7 +76,7 @@ def set_aside(
 
 def set_requests_aside(connection: Connection, taken: TakenRequests) -> int:
     """Record dead letters for requests that the ledger cannot accept; return how many are new."""
-    detail = "A request names a workflow or a run whose id cannot be part of a URL path."
+    detail = "A request names a workflow or a run whose id cannot be used in a request path."
     if more := max(len(taken.unusable) - EXAMPLES, 0):
         detail += f" It is one of {EXAMPLES} kept as examples; {more:,} more came with it."
     letters = [

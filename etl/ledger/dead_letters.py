@@ -21,7 +21,7 @@ _REMOVED = """EXISTS (
         WHERE l.run_id = {letter}.run_id AND l.workflow_id = {letter}.workflow_id
           AND l.removed_at IS NOT NULL)"""
 
-# The run that was read has the same id as the conflicting run of this dead letter, but is another.
+# A conflicting run: the run that was read has the same id, but belongs to another workflow.
 _OF_ANOTHER_RUN = """(d.reason = 'id_conflict' AND d.step_id IS NULL AND EXISTS (
         SELECT FROM orchestra_etl.run_ledger AS l
         WHERE l.run_id = d.run_id AND l.workflow_id <> d.workflow_id))"""

@@ -69,7 +69,7 @@ def apply(
         state_of: returns the state of a folded status by the mapping in force, defaults included.
 
     Returns:
-        How many runs are read again.
+        The number of runs that will be read again.
     """
     stored = {row.status: row.state for row in connection.execute(_STORED)}
     if stored == dict(configured):

@@ -348,7 +348,7 @@ def write_page(
         ).all()
         new = sum(row.inserted for row in rows)
         changed = sum(row.asked and not row.inserted for row in rows)
-        # A run that retention would not store is not a conflicting run.
+        # A run that retention would not store is not lost, so it gets no dead letter.
         wanted = {
             run.id: run.listing for run in by_id.values() if not _is_beyond(run, own.run_horizon)
         }

@@ -39,7 +39,7 @@ def log_changes(readings: Sequence[Reading], verdicts: Mapping[str, Decision]) -
 
 def _reason(reading: Reading, verdict: Decision) -> str:
     if verdict.tracking == "gone":
-        return "the API returns 404 for it and no longer lists it"
+        return "the API answers 404 for it and no longer lists it"
     if verdict.tracking == "open":
         return "it changed after it had been given up"
     if verdict.tracking == "stale":

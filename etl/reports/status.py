@@ -65,7 +65,7 @@ class Coverage(msgspec.Struct, frozen=True):
 
 
 class Headroom(msgspec.Struct, frozen=True):
-    """New runs at the last sweep out of the listed runs: if all of them are new, runs are missed."""
+    """New runs at the last sweep, and the listed runs: if all of them are new, runs are missed."""
 
     new_runs: int | None
     listed_runs: int | None

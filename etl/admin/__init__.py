@@ -1,1 +1,1 @@
-"""What an administrator does to the stored history: removal, retention, roles."""
+"""Administration of the stored history: erasure, retention, redaction, rebuilds and roles."""

@@ -1,8 +1,8 @@
-"""Removal on request: the runs of a user or an organisation, or named ones, with tombstones so that they stay away.
+"""Erasure: the removal of a user's, an organisation's or named runs, with tombstones.
 
-What is derived goes with what it derives from. An organisation's rows of the rollups are deleted,
-in the hours whose runs were pruned long ago, too: it makes no difference whether `prune` or `erase`
-came first.
+The tombstones keep the runs from being loaded again. Derived data is removed with its source. An
+organisation's rollup rows are deleted even for hours whose runs were pruned long ago, so the order
+of `prune` and `erase` makes no difference.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from etl.transform.redact import Redaction
 
 # Runs in one transaction.
 BATCH = 500
-# Runs counted at once.
+# Runs in one counting statement.
 COUNT_AT_ONCE = 5000
 
 NO_REDACTION = Redaction()
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Whose runs are meant: exactly one of `runs`, `user_id` and `organization_id` is given."""
+    """The runs to erase: exactly one of `runs`, `user_id` and `organization_id` is set."""
 
     runs: tuple[str, ...] = ()
     user_id: str | None = None
     organization_id: str | None = None
     workflow_id: str | None = None
-    """Only this workflow's runs; of `runs` that are not known here, the workflow they belong to."""
+    """Only this workflow's runs; for `runs` that are not in the database, their workflow."""
 
     def person(self, rules: Redaction) -> Person | None:
-        """The user or organisation under these rules; None where runs are named."""
+        """Return the user or organisation under these rules; None if runs are named."""
         field, name = (
             ("user_id", self.user_id)
             if self.user_id is not None
@@ -54,15 +54,15 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 class EraseReport(msgspec.Struct, frozen=True):
-    """What an erasure concerns."""
+    """What an erasure removes, and what it may have missed."""
 
     runs: int
     rows: dict[str, int]
-    """Rows that go, by table; those of `run_ledger` stay as tombstones."""
+    """Removed rows by table; those of `run_ledger` stay as tombstones."""
     not_read: int
-    """Runs in the selection's scope that have not been read yet: nobody knows whose they are."""
+    """Unread runs in the selection's scope: their user and organisation are unknown."""
     hidden: Hidden = Hidden()
-    """Stored runs in its scope of which nobody can tell whose they are."""
+    """Stored runs in the scope whose user or organisation is hidden."""
 
 
 _KNOWN = text("""
@@ -80,7 +80,7 @@ _NOT_READ = text("""
       AND (CAST(:workflow_id AS text) IS NULL OR workflow_id = :workflow_id)
 """)
 
-# Rows of the ledger for runs that have none, so that there is something to lock, and a tombstone.
+# Ledger rows for runs without one, to have a row to lock, and later a tombstone.
 _ENTER = text("""
     INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source)
     SELECT n.run_id, COALESCE(r.workflow_id, CAST(:workflow_id AS text)), 'request'
@@ -103,16 +103,18 @@ _DELETE_LETTERS_NAMING = text(
     "DELETE FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))"
 )
 
-# Groups whose runs are still there are recomputed from them. Of the others what remains is
-# everybody else's.
+# Rollup groups whose runs are still stored are recomputed from them. In the other groups, the
+# remaining rows belong to other organisations.
 _DELETE_COUNTED = text(
     f"""
     WITH steps AS (
         DELETE FROM orchestra.step_rollup AS t
-        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE} RETURNING t.workflow_id, t.hour
+        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE}
+        RETURNING t.workflow_id, t.hour
     ), runs AS (
         DELETE FROM orchestra.run_rollup AS t
-        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE} RETURNING t.workflow_id, t.hour
+        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE}
+        RETURNING t.workflow_id, t.hour
     ), days AS (
         DELETE FROM orchestra.step_rollup_daily AS t
         WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE}
@@ -120,14 +122,16 @@ _DELETE_COUNTED = text(
     ), gone AS (
         SELECT * FROM steps UNION ALL SELECT * FROM runs UNION ALL SELECT * FROM days
     ), queued AS (
-        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) SELECT DISTINCT workflow_id, hour FROM gone
+        INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
+        SELECT DISTINCT workflow_id, hour FROM gone
     )
     SELECT count(*) FROM gone
 """
 )
 _COUNT_COUNTED = text(
     " UNION ALL ".join(
-        f"SELECT count(*) AS n FROM {table.fullname} AS t WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE}"
+        f"SELECT count(*) AS n FROM {table.fullname} AS t"
+        f" WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE}"
         for table in (step_rollup, run_rollup, step_rollup_daily)
     ).join(("SELECT CAST(sum(n) AS bigint) FROM (", ") AS counted"))
 )
@@ -149,10 +153,16 @@ _COUNT |= {
 def find(
     connection: Connection, selection: Selection, rules: Redaction = NO_REDACTION
 ) -> EraseReport:
-    """Count what `erase` would remove; changes nothing. `rules`: those in force, with their key.
+    """Count what `erase` would remove, without a change.
+
+    Args:
+        connection: in a transaction.
+        selection: the runs.
+        rules: the redaction rules in force, with their key.
 
     Raises:
-        ConfigurationError: an id is masked, or a named run is not known and no workflow is given.
+        ConfigurationError: an id is masked, or a named run is not in the database and no workflow
+            is given.
     """
     person = selection.person(rules)
     ids = _search(connection, selection, person)
@@ -175,10 +185,11 @@ def find(
 
 
 def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACTION) -> EraseReport:
-    """Remove all that is stored of the selection's runs; what was removed. Safe to repeat, and beside a running service.
+    """Remove everything stored of the selection's runs, and return what was removed.
 
-    Each transaction removes some runs whole. The search is repeated until it finds nothing, for
-    what was loaded meanwhile. Then the rollups are refreshed and the tables analyzed.
+    It is safe to repeat, and safe beside a running service. Each transaction removes some runs
+    completely. The search is repeated until it finds nothing, because runs may be loaded meanwhile.
+    Then the rollups are refreshed and the tables analyzed.
 
     Raises:
         ConfigurationError: as `find`; nothing was removed.
@@ -208,7 +219,10 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
 def _letters_naming(
     connection: Connection, person: Person | None, run_ids: Sequence[str] = ()
 ) -> list[int]:
-    """The dead letters whose bytes name the person, one of these runs, or one that was erased: bad rows carry no run's id."""
+    """Return the dead letters whose bytes name the person, one of these runs or an erased run.
+
+    The search reads the bytes because a bad row has no run id.
+    """
     allow_long(connection)
     named = dead_letters.naming_erased(connection, frozenset(run_ids))
     return sorted(
@@ -217,20 +231,21 @@ def _letters_naming(
 
 
 def _delete_counted(connection: Connection, person: Person) -> int:
-    # A refresh under way would write back what it has read before.
+    # Without this lock, a running refresh would write back what it has already read.
     changed_groups.wait_for_lock(connection)
     allow_long(connection)
     return int(connection.execute(_DELETE_COUNTED, person.parameters).scalar_one())
 
 
 def _search(connection: Connection, selection: Selection, person: Person | None) -> list[str]:
-    """The runs of the selection that are not erased yet, in key order."""
+    """Return the runs of the selection that are not erased yet, in key order."""
     masked = next(
         (id for id in (*selection.runs, person and person.values[0]) if id and "*" in id), None
     )
     if masked is not None:
         raise ConfigurationError(
-            f"{masked} is masked by the API and stands for many people: name the runs by their ids with --run"
+            f"{masked} is masked by the API and stands for many people: "
+            "name the runs by their ids with --run"
         )
     if person is None:
         return _search_named(connection, selection)
@@ -244,8 +259,8 @@ def _search_named(connection: Connection, selection: Selection) -> list[str]:
     unknown = sorted(set(selection.runs) - known.keys())
     if unknown and selection.workflow_id is None:
         raise ConfigurationError(
-            f"{unknown[0]} is not known here ({len(unknown)} such runs): give its --workflow, too, so that it is kept away "
-            "when it comes; nothing was removed"
+            f"{unknown[0]} is not in the database ({len(unknown)} such runs): "
+            "add --workflow, so that their ids can be blocked; nothing was removed"
         )
     return sorted({*unknown, *(id for id, erased in known.items() if not erased)})
 

@@ -1,7 +1,7 @@
-"""Whose a run is: a user or an organisation is looked for by name, and by what a `hash` rule makes of the name.
+"""Search for a person's runs: by name, and by the hash that a `hash` rule makes of the name.
 
-Where a rule or the API itself hides who somebody is, nobody can look for them. Such runs are
-counted, so that an erasure can say that it may have missed some.
+If a rule or the API itself hides the name, the search cannot find it. Such runs are counted, so
+that an erasure can report that it may have missed some.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from etl.transform.redact import Policy, Redaction, RedactionRule
 from etl.transform.scanner import split
 
 FIELDS = ("user_id", "organization_id")
-# Listings decoded at once.
+# Listings decoded in one step.
 READ_AT_ONCE = 5000
 
 
@@ -31,13 +31,13 @@ class Person(msgspec.Struct, frozen=True):
     field: str
     """`user_id` or `organization_id`."""
     values: tuple[str, ...]
-    """The name, then its hash under today's key, if there is one: what a row may hold."""
+    """The values that a row may hold: the name, then its hash under the current key, if any."""
     workflow_id: str | None
-    """Only this workflow's runs; None for all."""
+    """Only this workflow's runs; None: all."""
 
     @property
     def parameters(self) -> dict[str, object]:
-        """For the statements here and the caller's own."""
+        """Parameters for the statements of this module and of its callers."""
         return {
             "name": self.values[0],
             "values": list(self.values),
@@ -46,14 +46,14 @@ class Person(msgspec.Struct, frozen=True):
 
 
 class Hidden(msgspec.Struct, frozen=True):
-    """Runs whose user or organisation nobody can tell. Some may be the one that is looked for."""
+    """Runs whose user or organisation is hidden. Some may belong to the person."""
 
     masked: int = 0
-    """Stored with asterisks that the name would fit: a `mask` rule's, or the API's own."""
+    """Stored with asterisks that fit the name, by a `mask` rule or by the API."""
     dropped: int = 0
-    """Stored without it, by a `drop` rule."""
+    """Stored without the name, by a `drop` rule."""
     hashed: int = 0
-    """Hashed, maybe with another key than today's."""
+    """Hashed, possibly with another key than the current one."""
 
     @property
     def any(self) -> bool:
@@ -63,16 +63,18 @@ class Hidden(msgspec.Struct, frozen=True):
 
 _IN_SCOPE = "(CAST(:workflow_id AS text) IS NULL OR t.workflow_id = :workflow_id)"
 
-# A value that is no text, or too long for the column, stands in `extra`; an object may name
-# somebody anywhere in it.
+# A value that is not text, or is too long for the column, is stored in `extra`. An object there may
+# hold the name at any depth.
 _OF_PERSON = f"""
     SELECT t.id FROM orchestra.runs AS t WHERE {{named}} AND {_IN_SCOPE}
     UNION
     SELECT t.run_id FROM orchestra.steps AS t WHERE {{named}} AND {_IN_SCOPE}
 """
-_NAMED = """(t.{field} = ANY (CAST(:values AS text[])) OR t.extra ->> '{field}' = ANY (CAST(:values AS text[]))
+_NAMED = """(t.{field} = ANY (CAST(:values AS text[]))
+             OR t.extra ->> '{field}' = ANY (CAST(:values AS text[]))
              OR jsonb_path_exists(t.extra -> '{field}', '$.** ? (@ == $values[*])',
-                                  (SELECT jsonb_build_object('values', CAST(:values AS text[])))))"""
+                                  (SELECT jsonb_build_object('values',
+                                                             CAST(:values AS text[])))))"""
 _FIND = {field: text(_OF_PERSON.format(named=_NAMED.format(field=field))) for field in FIELDS}
 
 _LISTINGS = text(f"""
@@ -82,7 +84,8 @@ _LISTINGS = text(f"""
     LIMIT :limit
 """)
 
-# Any character of a name may stand in them as an escape: those without one are judged here.
+# Any character of a name may be written as an escape. So the statement returns every body with a
+# backslash, and of the others those that contain the name.
 _LETTERS = text(f"""
     SELECT t.id FROM orchestra_etl.dead_letters AS t
     WHERE {_IN_SCOPE}
@@ -95,23 +98,29 @@ _BODY = text("SELECT body FROM orchestra_etl.dead_letters WHERE id = :id")
 _PLAIN = {character: character for character in '"\\/'}
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
-# Any number of asterisks in a row stand for any characters: the API's own masks and ours are read
-# alike.
+# A sequence of asterisks stands for any characters: the API's masks and those of this program are
+# matched alike.
 _WHY_HIDDEN = r"""
     CASE WHEN t.{field} = ANY (CAST(:values AS text[])) THEN NULL
          WHEN t.{field} LIKE 'hmac-sha256:%' THEN
              CASE WHEN t.redaction_policy IS NULL THEN NULL
-                  WHEN t.redaction_policy = ANY (CAST(:ours AS text[])) AND t.first_seen_at >= CAST(:since AS timestamptz)
+                  WHEN t.redaction_policy = ANY (CAST(:ours AS text[]))
+                       AND t.first_seen_at >= CAST(:since AS timestamptz)
                   THEN NULL ELSE 'hashed' END
          WHEN position('*' IN t.{field}) > 0
-              AND :name LIKE regexp_replace(regexp_replace(t.{field}, '([\\%_])', '\\\1', 'g'), '\*+', '%', 'g') THEN 'masked'
-         WHEN t.{field} IS NULL AND t.redaction_policy = ANY (CAST(:dropping AS text[])) THEN 'dropped' END"""
+              AND :name LIKE regexp_replace(
+                      regexp_replace(t.{field}, '([\\%_])', '\\\1', 'g'), '\*+', '%', 'g')
+         THEN 'masked'
+         WHEN t.{field} IS NULL AND t.redaction_policy = ANY (CAST(:dropping AS text[]))
+         THEN 'dropped' END"""
 _HIDDEN = {
     field: text(f"""
         SELECT why, count(DISTINCT run_id) AS runs
-        FROM (SELECT t.id AS run_id, {_WHY_HIDDEN.format(field=field)} AS why FROM orchestra.runs AS t WHERE {_IN_SCOPE}
+        FROM (SELECT t.id AS run_id, {_WHY_HIDDEN.format(field=field)} AS why
+              FROM orchestra.runs AS t WHERE {_IN_SCOPE}
               UNION ALL
-              SELECT t.run_id, {_WHY_HIDDEN.format(field=field)} FROM orchestra.steps AS t WHERE {_IN_SCOPE}) AS found
+              SELECT t.run_id, {_WHY_HIDDEN.format(field=field)}
+              FROM orchestra.steps AS t WHERE {_IN_SCOPE}) AS found
         WHERE why IS NOT NULL
         GROUP BY why
     """)
@@ -120,7 +129,10 @@ _HIDDEN = {
 
 
 def runs_of(connection: Connection, person: Person) -> set[str]:
-    """The ids of the runs that name the person: in their own row, in a step, or in a listing that is not loaded yet."""
+    """Return the ids of the runs that name the person.
+
+    The name is in the run's own row, in a step, or in a listing that is not loaded yet.
+    """
     allow_long(connection)
     found = set(connection.execute(_FIND[person.field], person.parameters).scalars())
     after = ""
@@ -133,10 +145,10 @@ def runs_of(connection: Connection, person: Person) -> set[str]:
 
 
 def dead_letters_of(connection: Connection, person: Person) -> list[int]:
-    """The numbers of the dead letters whose bytes name the person, in whatever way JSON writes the name.
+    """Return the numbers of the dead letters whose bytes name the person, in any JSON spelling.
 
-    The bytes may be no JSON: the name counts wherever it is not a part of a longer word or number.
-    A name of signs or blanks alone stands anywhere: it counts as a whole text.
+    The bytes may not be JSON: the name counts wherever it is not part of a longer word or number. A
+    name of only symbols or blanks can occur anywhere, so it counts only as a whole string.
     """
     allow_long(connection)
     patterns = (
@@ -153,15 +165,15 @@ def dead_letters_of(connection: Connection, person: Person) -> list[int]:
 
 
 def hidden(connection: Connection, person: Person, rules: Redaction) -> Hidden:
-    """Count the stored runs of which nobody can tell whether they are the person's."""
+    """Count the stored runs that may belong to the person, but whose name is hidden."""
     allow_long(connection)
     recorded = redaction.recorded(connection)
     ours = [one for one in recorded if rules.has_made(one.version, _rules(one))]
     parameters = {
         **person.parameters,
         "ours": [one.version for one in ours],
-        # A hash stays as it is when its row is redacted again: the oldest of them may be an earlier
-        # key's.
+        # A hash does not change when its row is redacted again: the oldest hashes may come from an
+        # earlier key.
         "since": min((one.first_used_at for one in ours), default=None)
         if len(ours) < len(recorded)
         else datetime.min,
@@ -183,7 +195,7 @@ def _rules(recorded: RecordedPolicy) -> list[RedactionRule]:
 
 
 def _mentions(body: bytes, name: re.Pattern[str]) -> bool:
-    """Whether the name stands in these bytes, as it is or with characters escaped."""
+    """Return whether the name occurs in these bytes, as it is or with escaped characters."""
     found = body.decode(errors="replace")
     if name.search(found) is not None:
         return True
@@ -192,7 +204,7 @@ def _mentions(body: bytes, name: re.Pattern[str]) -> bool:
     plain = _ESCAPE.sub(
         lambda one: chr(int(one[1], 16)) if one[1] else _PLAIN.get(one[2], " "), found
     )
-    # Characters beyond U+FFFF are escaped as two halves.
+    # Characters beyond U+FFFF are escaped as two surrogates.
     return (
         name.search(plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
         is not None
@@ -200,7 +212,7 @@ def _mentions(body: bytes, name: re.Pattern[str]) -> bool:
 
 
 def _names(listing: bytes, person: Person) -> bool:
-    """Whether a run's row as the list gave it names the person: as a text, a bare number, or inside an object."""
+    """Return whether a list row names the person: as text, as a number, or inside an object."""
     parts = split(b"[" + listing + b"]")
     members = parts.elements[0][1] if parts is not None and parts.elements else None
     if members is None:

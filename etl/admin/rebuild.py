@@ -1,9 +1,10 @@
-"""Rebuild: stored steps are read again by newer rules, from the payloads in the database, without asking the API.
+"""Rebuild: stored steps are read again by newer rules, without a request to the API.
 
-`content_hash` stays. It covers the element's own bytes, which the database does not have, and the
-version of the rules: the next read of such a step from the API writes it once more, whole, and the
-one after that finds it unchanged. An older program that still runs takes it for unchanged, and does
-not write its own reading back.
+The payloads come from the database. `content_hash` does not change. It covers the element's own
+bytes, which the database does not have, and the version of the rules. So the next read of such a
+step from the API writes the whole step once more, and the read after that finds it unchanged. An
+older program version that still runs finds the step unchanged, and does not write its own reading
+back.
 """
 
 from __future__ import annotations
@@ -33,19 +34,18 @@ from etl.transform.workflows import node_types_of
 
 log = structlog.get_logger(__name__)
 
-# Steps in one transaction, as long as their payloads are small: a load of one of their runs waits
-# for it.
+# Steps in one transaction while their payloads are small: a load of one of their runs waits for it.
 BATCH = 1000
-# Bytes of payloads, as they came, that are read in one transaction, unless a single step has more.
+# Bytes of payloads, as received, that one transaction reads, unless a single step has more.
 BATCH_BYTES = 16 << 20
-# A payload whose text is longer is not read: a short one may hold numbers of a hundred thousand
-# digits each.
+# A payload with a longer text is not read: a short `jsonb` value may hold numbers of a hundred
+# thousand digits each.
 MAX_BYTES = 320 << 20
-# Seconds between two lines of progress.
+# Seconds between two log lines about progress.
 SAY_EVERY = 10.0
 
-# PostgreSQL cannot write the text of a value: it is too long, takes too much memory or time, or is
-# damaged.
+# SQLSTATEs of a value whose text PostgreSQL cannot write: it is too long, takes too much memory or
+# time, or is damaged.
 _TOO_MUCH = ("54000", "53200", "57014", "XX000", "XX001")
 
 _WANTED = "(CAST(:workflows AS text[]) IS NULL OR s.workflow_id = ANY (CAST(:workflows AS text[])))"
@@ -57,7 +57,10 @@ _COUNT = text(f"""
 
 
 def _size(name: str) -> str:
-    return f"COALESCE((SELECT p.size_bytes FROM orchestra.{name} AS p WHERE p.step_id = s.id AND p.data IS NOT NULL), 0)"
+    return (
+        f"COALESCE((SELECT p.size_bytes FROM orchestra.{name} AS p"
+        " WHERE p.step_id = s.id AND p.data IS NOT NULL), 0)"
+    )
 
 
 _FIND = text(f"""
@@ -77,16 +80,17 @@ def _payload(name: str) -> str:
         LEFT JOIN LATERAL (
             SELECT p.data IS NULL AS gone, convert_to(CAST(p.data AS text), 'UTF8') AS json
             FROM orchestra.{name} AS p WHERE p.step_id = s.id
-            OFFSET 0  -- or the text would be made once for each of its uses
+            OFFSET 0  -- otherwise PostgreSQL writes the text once for each use
         ) AS {name} ON true"""
 
 
-# For the driver itself, which gives the rows one by one, as they come: not sorted, for which the
-# server would gather all texts.
+# Executed by the driver itself, which streams the rows. They are not sorted: for that, the server
+# would have to collect all texts.
 _READ = f"""
     SELECT s.id, s.workflow_id, s.node_id, s.redaction_policy, {listed(COLUMNS, "s.")},
            COALESCE(inputs.gone, false) OR COALESCE(outputs.gone, false) AS gone,
-           GREATEST(octet_length(inputs.json), octet_length(outputs.json)) > {MAX_BYTES} AS too_long,
+           GREATEST(octet_length(inputs.json), octet_length(outputs.json)) > {MAX_BYTES}
+               AS too_long,
            CASE WHEN octet_length(inputs.json) <= {MAX_BYTES} THEN inputs.json END AS inputs,
            CASE WHEN octet_length(outputs.json) <= {MAX_BYTES} THEN outputs.json END AS outputs
     FROM orchestra.steps AS s {_payload("inputs")} {_payload("outputs")}
@@ -103,33 +107,36 @@ _UPDATE = text(f"""
 """)
 
 NodeTypes = Mapping[str, Mapping[str, str]]
-"""Node id to type, by workflow."""
+"""Node types by node id, by workflow id."""
 
 
 class RebuildReport(msgspec.Struct):
-    """What was read again."""
+    """The steps that were read again."""
 
     steps: int = 0
     changed: int = 0
-    """Of these steps, those of which a column changed."""
+    """The steps of which a column changed."""
     without_payload: int = 0
-    """Of these, those that keep what they have, because a payload of theirs is gone: what one says depends on the other."""
+    """The steps that keep their columns because one of their payloads is gone.
+
+    The columns depend on both payloads together.
+    """
     unreadable: int = 0
-    """Of these, those that keep what they have, because PostgreSQL cannot give a payload of theirs."""
+    """The steps that keep their columns because PostgreSQL cannot return a payload."""
     complete: bool = True
-    """False where it was stopped early: the next call goes on from there."""
+    """False if the rebuild was stopped early: the next call continues from there."""
 
 
 class _Part(msgspec.Struct):
-    """What one transaction did."""
+    """The result of one transaction."""
 
     after: str | None
-    """The last step; None where there was none left."""
+    """The last step; None if no step was left."""
     done: RebuildReport
 
 
 class _TooMuch(Exception):
-    """PostgreSQL cannot give the payloads of these steps, or not so many at once."""
+    """PostgreSQL cannot return the payloads of these steps, or not of so many at once."""
 
     def __init__(self, ids: Sequence[str]) -> None:
         super().__init__()
@@ -143,20 +150,22 @@ def rebuild(
     batch: int = BATCH,
     stopped: Callable[[], bool] = lambda: False,
 ) -> RebuildReport:
-    """Read all stored steps again that were not read by the newest rules, in small transactions; safe beside a running service.
+    """Read stored steps again that the newest rules have not read, in small transactions.
 
-    How far it is, is kept with the rows: whoever calls it next goes on from there, and several may
-    do so at once, by turns. The rollups are refreshed at the end.
+    It is safe beside a running service. The database stores the position: the next call continues
+    from there, and several calls may run at once, taking turns. At the end, the rollups are
+    refreshed.
 
     Args:
-        database: with the right schema.
-        only: the steps of these workflows alone, from the first one, whatever was done before; how far that is, is not kept.
+        database: with the current schema.
+        only: read only the steps of these workflows, from the first one, even if they were read
+            before; the position is not stored.
         batch: steps in a transaction.
-        stopped: asked between two transactions.
+        stopped: called between two transactions; True ends the rebuild.
 
     Raises:
-        DatabaseError: the database cannot be used; what was committed stays so.
-        SchemaMismatch: another version of the program brings the newest rules.
+        DatabaseError: the database cannot be used; committed transactions stay.
+        SchemaMismatch: the newest rules are those of another version of the program.
     """
     done = RebuildReport()
     types, left = database.transaction(functools.partial(_begin, only=only))
@@ -172,7 +181,7 @@ def rebuild(
                 )
             )
         except _TooMuch as found:
-            # Smaller and smaller, until the step is found that is the cause.
+            # The batches become smaller until the step that causes the error is alone.
             too_much = found.ids[0] if len(found.ids) == 1 else None
             size = max(size // 8, 1)
             continue
@@ -198,28 +207,29 @@ def rebuild(
 
 
 def _begin(connection: Connection, *, only: Sequence[str] | None) -> tuple[NodeTypes, int | None]:
-    """The types of nodes, and how many steps are left; None: nothing is to be done."""
+    """Return the node types, and how many steps are left; None: there is nothing to do."""
     allow_long(connection)
     known = _newest(rebuilds.read(connection))
     if known.finished and only is None:
         return {}, None
     types: dict[str, dict[str, str]] = {}
     for workflow_id, graph in workflows.all_graphs(connection):
-        # Of nodes that the newest graph no longer has, an older one tells.
+        # An older graph tells the types of nodes that the newest graph no longer has.
         types.setdefault(workflow_id, {}).update(node_types_of(graph))
     after = known.after if only is None else None
     return types, connection.execute(_COUNT, {"after": after, "workflows": only}).scalar_one()
 
 
 def _newest(known: rebuilds.Rebuild | None) -> rebuilds.Rebuild:
-    """Raises SchemaMismatch where these are not this program's own rules."""
+    """Return the newest rules; raise SchemaMismatch if they are not those of this program."""
     if known is None or known.version < TRANSFORM_VERSION:
         raise SchemaMismatch(
-            "the schema does not know the rules of this program: run `orchestra-etl db upgrade`"
+            "the schema is older than the rules of this program: run `orchestra-etl db upgrade`"
         )
     if known.version > TRANSFORM_VERSION:
         raise SchemaMismatch(
-            "a later version of this program brings newer rules: run `rebuild` with that version, or upgrade orchestra-etl"
+            "a later version of this program brings newer rules: run `rebuild` with that version, "
+            "or upgrade orchestra-etl"
         )
     return known
 
@@ -233,14 +243,14 @@ def _step(
     too_much: str | None,
     types: NodeTypes,
 ) -> _Part:
-    """One transaction; `too_much` is a step that PostgreSQL could not give, not even alone."""
+    """Read one batch; `too_much` is a step that PostgreSQL cannot return even alone."""
     if only is None:
         known = _newest(rebuilds.hold(connection))
         if known.finished:
             return _Part(None, RebuildReport())
         after = known.after
     else:
-        # There is no index of a workflow's steps in the order of their ids.
+        # No index lists a workflow's steps in the order of their ids.
         allow_long(connection)
     found = connection.execute(_FIND, {"after": after, "workflows": only, "limit": limit}).all()
     if not found:
@@ -253,8 +263,8 @@ def _step(
     else:
         if len(ids) == 1:
             allow_long(connection)
-        # As a load does, so that nobody else writes these steps: what is read now is what is
-        # written on.
+        # A load takes the same lock, so no other process writes these steps between the read and
+        # the update.
         lock_runs(connection, [row.run_id for row in found])
         done = _read_again(connection, ids, types)
     if only is None:
@@ -286,7 +296,7 @@ def _read_again(connection: Connection, ids: Sequence[str], types: NodeTypes) ->
 
 
 def _rows(connection: Connection, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """These steps with their payloads, one in memory at a time. Raises _TooMuch."""
+    """Yield these steps with their payloads, one in memory at a time; raise _TooMuch."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     with driver.cursor(row_factory=dict_row) as cursor:

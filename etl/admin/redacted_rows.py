@@ -1,4 +1,4 @@
-"""Redaction of stored runs and their steps, payloads included."""
+"""Redaction of stored runs and their steps, including payloads."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ HELD = 16 << 20
 _PAYLOADS: tuple[Literal["inputs", "outputs"], ...] = ("inputs", "outputs")
 _RUN_COLUMNS = ("user_id", "organization_id", "error", "extra")
 _STEP_COLUMNS = (
-    *_RUN_COLUMNS, "step_metadata", "request_model", "response_model", "finish_reason", "reported_error",
-    *Usage.__struct_fields__,
+    *_RUN_COLUMNS, "step_metadata", "request_model", "response_model", "finish_reason",
+    "reported_error", *Usage.__struct_fields__,
 )  # fmt: skip
 
 _RUNS = text("""
-    SELECT r.id, r.user_id, r.organization_id, r.status, r.start_time, r.end_time, r.api_elapsed_seconds,
-           CAST(r.error AS text) AS error, CAST(r.extra AS text) AS extra, p.run_id IS NOT NULL AS has_payloads,
-           convert_to(CAST(p.inputs AS text), 'UTF8') AS inputs, convert_to(CAST(p.outputs AS text), 'UTF8') AS outputs,
+    SELECT r.id, r.user_id, r.organization_id, r.status, r.start_time, r.end_time,
+           r.api_elapsed_seconds, CAST(r.error AS text) AS error, CAST(r.extra AS text) AS extra,
+           p.run_id IS NOT NULL AS has_payloads,
+           convert_to(CAST(p.inputs AS text), 'UTF8') AS inputs,
+           convert_to(CAST(p.outputs AS text), 'UTF8') AS outputs,
            p.inputs_raw, p.outputs_raw
     FROM orchestra.runs AS r LEFT JOIN orchestra.run_payloads AS p ON p.run_id = r.id
     WHERE r.id = ANY (CAST(:ids AS text[]))
@@ -44,17 +46,21 @@ _SIZES = text("""
     FROM orchestra.steps AS s
     LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id
     LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id
-    WHERE s.run_id = ANY (CAST(:run_ids AS text[])) AND s.redaction_policy IS DISTINCT FROM CAST(:version AS text)
+    WHERE s.run_id = ANY (CAST(:run_ids AS text[]))
+      AND s.redaction_policy IS DISTINCT FROM CAST(:version AS text)
     ORDER BY s.id
 """)
 
 _STEPS = text(f"""
-    SELECT s.id, s.user_id, s.organization_id, s.node_id, s.status, s.start_time, s.end_time, s.api_elapsed_seconds,
-           s.api_tokens, CAST(s.error AS text) AS error, CAST(s.step_metadata AS text) AS step_metadata,
-           CAST(s.extra AS text) AS extra, s.request_model, s.response_model, s.finish_reason, s.reported_error,
+    SELECT s.id, s.user_id, s.organization_id, s.node_id, s.status, s.start_time, s.end_time,
+           s.api_elapsed_seconds, s.api_tokens, CAST(s.error AS text) AS error,
+           CAST(s.step_metadata AS text) AS step_metadata, CAST(s.extra AS text) AS extra,
+           s.request_model, s.response_model, s.finish_reason, s.reported_error,
            {listed(Usage.__struct_fields__, "s.")},
-           i.step_id IS NOT NULL AS has_inputs, convert_to(CAST(i.data AS text), 'UTF8') AS inputs, i.raw AS inputs_raw,
-           o.step_id IS NOT NULL AS has_outputs, convert_to(CAST(o.data AS text), 'UTF8') AS outputs, o.raw AS outputs_raw
+           i.step_id IS NOT NULL AS has_inputs,
+           convert_to(CAST(i.data AS text), 'UTF8') AS inputs, i.raw AS inputs_raw,
+           o.step_id IS NOT NULL AS has_outputs,
+           convert_to(CAST(o.data AS text), 'UTF8') AS outputs, o.raw AS outputs_raw
     FROM orchestra.steps AS s
     LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id
     LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id
@@ -64,7 +70,7 @@ _STEPS = text(f"""
 
 
 def _update(table: Table, columns: tuple[str, ...]) -> TextClause:
-    """Rows under other rules get what these leave of them; `updated_at` moves where that is something else."""
+    """Build the UPDATE that writes redacted rows; `updated_at` moves only for rows that change."""
     types = column_types(table, ("id", *columns, "content_hash"))
     arrays = ", ".join(
         f"CAST(:{name} AS {'text' if kind == 'JSONB' else kind.split()[0]}[])"
@@ -91,8 +97,10 @@ _UPDATE_RUNS, _UPDATE_STEPS = _update(runs, _RUN_COLUMNS), _update(steps, _STEP_
 
 _UPDATE_RUN_PAYLOAD = {
     name: text(f"""
-        UPDATE orchestra.run_payloads SET {name} = CAST(:data AS jsonb), {name}_raw = NULL,
-               note = CASE WHEN CAST(:note AS text) IS NULL THEN note ELSE concat_ws('; ', note, '{name}: ' || :note) END
+        UPDATE orchestra.run_payloads
+        SET {name} = CAST(:data AS jsonb), {name}_raw = NULL,
+            note = CASE WHEN CAST(:note AS text) IS NULL THEN note
+                        ELSE concat_ws('; ', note, '{name}: ' || :note) END
         WHERE run_id = :run_id
     """)
     for name in _PAYLOADS
@@ -103,23 +111,26 @@ _DROP_EMPTY = text("""
       AND num_nonnulls(inputs, outputs, inputs_raw, outputs_raw) = 0
 """)
 
-# Derived from what has changed; the refresh that the change has queued writes them anew.
+# Failures are derived from the changed steps. The change queues a refresh, which writes them again.
 _DROP_FAILURES = text(
     "DELETE FROM orchestra.step_failures WHERE step_id = ANY (CAST(:ids AS text[]))"
 )
 
 
 class Rewritten(msgspec.Struct):
-    """What was brought under other rules."""
+    """The rows that were redacted."""
 
     runs: int = 0
     steps: int = 0
     changed: int = 0
-    """Runs and steps that are no longer the same."""
+    """Runs and steps whose content changed."""
 
 
 def redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> Rewritten:
-    """Bring these runs and their steps under the rules of the policy. In a transaction, which locks the runs."""
+    """Apply the policy's rules to these runs and their steps.
+
+    The transaction locks the runs.
+    """
     lock(connection, ids)
     allow_long(connection)
     left = {
@@ -160,7 +171,7 @@ def redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> R
 
 
 def _parts(sizes: Sequence[tuple[str, int]]) -> Iterator[list[str]]:
-    """The ids in parts whose sizes add up to no more than may be held, or of one."""
+    """Yield the ids in parts of at most `HELD` bytes, or of one id."""
     part: list[str] = []
     held = 0
     for id, size in sizes:
@@ -179,7 +190,7 @@ def _stored(row: Row[Any]) -> StoredRow:
     for name in _PAYLOADS:
         there = columns.pop(f"has_{name}", columns.get("has_payloads"))
         content = StoredPayload(_bytes(columns.pop(name)), _bytes(columns.pop(f"{name}_raw")))
-        # A run has one row for both: what is null there was never given, or is gone.
+        # A run has one row for both payloads: a null one never existed, or is gone.
         if there and ("has_payloads" not in columns or content != (None, None)):
             payloads[name] = content
     columns.pop("has_payloads", None)
@@ -198,7 +209,7 @@ def _write(
     left: Mapping[str, RedactedRow],
     policy: Policy,
 ) -> list[str]:
-    """Write the columns of these rows; the ids of those that changed."""
+    """Write the columns of these rows; return the ids of those that changed."""
     values: dict[str, object] = {
         name: [one.columns[name] for one in left.values()] for name in columns
     }

@@ -1,9 +1,9 @@
-"""Redaction of what is stored already, where it may be that nobody can read it again.
+"""Redaction of stored data, some of which can never be read again.
 
-A later rule reaches a run when it is read again. Steps that the API no longer gives, runs that it
-has let go, settled dead letters and hours whose runs were pruned are never read again: here the
-rules go over the rows themselves. Rows carry the version of their rules, so that work that was cut
-off goes on where it stopped.
+A new rule reaches a run when the run is read again. Some data is never read again: steps that the
+API no longer returns, runs that it has forgotten, resolved dead letters, and hours whose runs were
+pruned. So the rules are applied to the stored rows themselves. Each row carries the version of its
+rules, so that interrupted work continues where it stopped.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from etl.transform.stored import (
 
 log = structlog.get_logger(__name__)
 
-# Runs in one transaction, as long as their payloads are small: a load of one of them waits for it.
+# Runs in one transaction while their payloads are small: a load of one of them waits for it.
 BATCH = 100
-# Seconds between two lines of progress.
+# Seconds between two log lines about progress.
 SAY_EVERY = 10.0
 
 _WORKFLOWS = text("""
@@ -47,17 +47,20 @@ _WORKFLOWS = text("""
 
 _FIND_RUNS = text("""
     SELECT r.id FROM orchestra.runs AS r
-    WHERE r.workflow_id = :workflow_id AND (CAST(:after AS text) IS NULL OR r.id > CAST(:after AS text))
+    WHERE r.workflow_id = :workflow_id
+      AND (CAST(:after AS text) IS NULL OR r.id > CAST(:after AS text))
       AND (r.redaction_policy IS DISTINCT FROM CAST(:version AS text)
            OR EXISTS (SELECT FROM orchestra.steps AS s
-                      WHERE s.run_id = r.id AND s.redaction_policy IS DISTINCT FROM CAST(:version AS text)))
+                      WHERE s.run_id = r.id
+                        AND s.redaction_policy IS DISTINCT FROM CAST(:version AS text)))
     ORDER BY r.id
     LIMIT :limit
 """)
 
 _FIND_LISTINGS = text("""
     SELECT run_id FROM orchestra_etl.run_ledger
-    WHERE workflow_id = :workflow_id AND listing IS NOT NULL AND (CAST(:after AS text) IS NULL OR run_id > CAST(:after AS text))
+    WHERE workflow_id = :workflow_id AND listing IS NOT NULL
+      AND (CAST(:after AS text) IS NULL OR run_id > CAST(:after AS text))
     ORDER BY run_id
     LIMIT :limit
 """)
@@ -68,19 +71,21 @@ _LISTINGS = text("""
     FOR UPDATE
 """)
 _UPDATE_LISTING = text("""
-    UPDATE orchestra_etl.run_ledger SET listing = :listing, listing_hash = COALESCE(:listing_hash, listing_hash)
+    UPDATE orchestra_etl.run_ledger
+    SET listing = :listing, listing_hash = COALESCE(:listing_hash, listing_hash)
     WHERE run_id = :run_id
 """)
 
-# A letter about a run whose id cannot be used, or whose answer was too large, holds the id alone.
+# A dead letter about an unusable run id or a response that is too large holds only the run id.
 _FIND_LETTERS = text("""
     SELECT id FROM orchestra_etl.dead_letters
-    WHERE workflow_id = :workflow_id AND octet_length(body) > 0 AND body <> convert_to(run_id, 'UTF8')
+    WHERE workflow_id = :workflow_id AND octet_length(body) > 0
+      AND body <> convert_to(run_id, 'UTF8')
       AND (CAST(:after AS bigint) IS NULL OR id > CAST(:after AS bigint))
     ORDER BY id
     LIMIT :limit
 """)
-# In the order in which letters are recorded.
+# Locked in the order in which dead letters are recorded.
 _LETTERS = text("""
     SELECT id, step_id, reason, detail, body FROM orchestra_etl.dead_letters
     WHERE id = ANY (CAST(:ids AS bigint[]))
@@ -91,42 +96,48 @@ _LETTERS = text("""
 _COUNTED = {
     step_rollup: "organization_id, node_id, model, calls > 0 AS is_call",
     step_rollup_daily: "organization_id, node_id, model, calls > 0 AS is_call",
-    run_rollup: "organization_id, CAST(NULL AS text) AS node_id, CAST(NULL AS text) AS model, false AS is_call",
+    run_rollup: (
+        "organization_id, CAST(NULL AS text) AS node_id, CAST(NULL AS text) AS model, "
+        "false AS is_call"
+    ),
 }
 _NAMED = {
     table: text(f"SELECT DISTINCT {names} FROM {table.fullname} WHERE workflow_id = :workflow_id")
     for table, names in _COUNTED.items()
 }
-# Rows of one group may then have the same names: they stay apart, and add up.
+# Rows of one group may have the same names afterwards: they stay separate rows, and their counts
+# add up.
 _RENAME = {
     table: text(f"""
         UPDATE {table.fullname} SET organization_id = :new_organization{model}
-        WHERE workflow_id = :workflow_id AND organization_id IS NOT DISTINCT FROM CAST(:organization_id AS text) {more}
+        WHERE workflow_id = :workflow_id
+          AND organization_id IS NOT DISTINCT FROM CAST(:organization_id AS text) {more}
     """)
     for table in _COUNTED
     for model, more in [("", "") if table is run_rollup else (
         ", model = :new_model",
-        "AND node_id IS NOT DISTINCT FROM CAST(:node_id AS text) AND model IS NOT DISTINCT FROM CAST(:model AS text)"
+        "AND node_id IS NOT DISTINCT FROM CAST(:node_id AS text)"
+        " AND model IS NOT DISTINCT FROM CAST(:model AS text)"
         " AND (calls > 0) = :is_call",
     )]
 }  # fmt: skip
 
 
 class RedactionReport(msgspec.Struct):
-    """What was redacted where it is stored. Rows that other rules had written count, whether these change them or not."""
+    """The redacted rows: every row written under other rules counts, even if it does not change."""
 
     runs: int = 0
     steps: int = 0
     changed: int = 0
-    """Of these runs and steps, those of which something was taken away."""
+    """The runs and steps from which something was removed."""
     listings: int = 0
-    """Rows of the run list, kept until they are loaded, that changed."""
+    """Stored rows of the run list, not loaded yet, that changed."""
     dead_letters: int = 0
-    """Letters that changed."""
+    """Dead letters that changed."""
     rollups: int = 0
     """Rows of the rollups that changed."""
     complete: bool = True
-    """False where it was stopped early: the next call goes on from there."""
+    """False if the redaction was stopped early: the next call continues from there."""
 
 
 def redact_stored(
@@ -137,20 +148,21 @@ def redact_stored(
     batch: int = BATCH,
     stopped: Callable[[], bool] = lambda: False,
 ) -> RedactionReport:
-    """Bring all that is stored under the rules in force, in small transactions; safe to repeat, and beside a running service.
+    """Apply the rules in force to everything stored, in small transactions.
 
-    What rules have removed does not come back when they are lifted. Unless it is stopped, it also
-    refreshes the rollups and analyzes the tables.
+    It is safe to repeat, and safe beside a running service. Content that rules have removed does
+    not come back when the rules are lifted. Unless it is stopped, it also refreshes the rollups and
+    analyzes the tables.
 
     Args:
-        database: with the right schema.
-        rules: those in force; whatever loads meanwhile must have them, too.
-        workflows: only what belongs to these; None for everything.
+        database: with the current schema.
+        rules: the rules in force; processes that load meanwhile must have the same rules.
+        workflows: only the data of these workflows; None: of all.
         batch: runs in a transaction.
-        stopped: asked between two transactions.
+        stopped: called between two transactions; True ends the redaction.
 
     Raises:
-        DatabaseError: the database cannot be used; what was committed stays redacted.
+        DatabaseError: the database cannot be used; committed transactions stay.
     """
     done = RedactionReport()
     said = time.monotonic()
@@ -177,7 +189,7 @@ def redact_stored(
 
 
 def known_workflows(connection: Connection) -> list[str]:
-    """The ids of the workflows of which anything is stored."""
+    """Return the ids of all workflows with stored data."""
     allow_long(connection)
     return list(connection.execute(_WORKFLOWS).scalars())
 
@@ -185,7 +197,7 @@ def known_workflows(connection: Connection) -> list[str]:
 def _steps_of_work(
     database: Database, workflow_id: str, policy: Policy, batch: int, done: RedactionReport
 ) -> Iterator[None]:
-    """A transaction each; before each pause, `done` is brought up to date."""
+    """Run one transaction per step; bring `done` up to date before each yield."""
     database.transaction(lambda c: redaction.record(c, {policy.version: policy.rules_json}))
 
     def run(work: Callable[..., RedactionReport], *arguments: object) -> None:
@@ -204,7 +216,9 @@ def _steps_of_work(
             "limit": batch,
             "after": None,
         }
-        while ids := database.transaction(lambda c, find=find, scope=scope: find(c, scope)):  # type: ignore[misc]
+        while ids := database.transaction(
+            lambda c, find=find, scope=scope: find(c, scope)  # type: ignore[misc]
+        ):
             run(work, ids)
             scope["after"] = ids[-1]
             yield
@@ -235,7 +249,8 @@ def _redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> 
 def _redact_listings(connection: Connection, ids: Sequence[str], policy: Policy) -> RedactionReport:
     done = RedactionReport()
     for row in connection.execute(_LISTINGS, {"ids": list(ids)}).all():
-        # What cannot be redacted is not kept: the run's own row is asked for when it is read.
+        # A listing that cannot be redacted is dropped: the run's own row is requested when the run
+        # is read.
         listing, hashed = redact_listing(bytes(row.listing), policy) or (None, None)
         if listing != bytes(row.listing):
             connection.execute(
@@ -259,8 +274,11 @@ def _redact_letters(connection: Connection, ids: Sequence[int], policy: Policy) 
 
 
 def _rename(connection: Connection, workflow_id: str, policy: Policy) -> RedactionReport:
-    """Take out of the rollups what organisations and models are no longer to be called, where no step is left that tells."""
-    # A refresh under way would write back what it has read before.
+    """Redact the names of organisations and models in the rollups.
+
+    This includes names that no stored step contains any more.
+    """
+    # Without this lock, a running refresh would write back what it has already read.
     changed_groups.wait_for_lock(connection)
     allow_long(connection)
     done = RedactionReport()

@@ -1,8 +1,8 @@
-"""Takes runs out of every table and leaves tombstones behind; what `erase` and `prune` have in common.
+"""Removal of runs from every table, with tombstones: the common part of `erase` and `prune`.
 
-The order of locks is that of a load: the ledger's rows first, in key order. A load of one of these
-runs that is under way either commits before, and its rows are removed, or waits and finds its token
-moved.
+Locks are taken in the order of a load: the ledger's rows first, in key order. A load of one of
+these runs that is in progress either commits before the removal, and its rows are removed, or it
+waits and finds its fencing token changed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ Removal = Literal["erased", "pruned"]
 
 
 def _owner(table: Table) -> str | None:
-    """The condition by which rows of a table belong to the runs `:ids`; None where they belong to none."""
+    """Return the condition that selects the rows of the runs `:ids`; None if no row has a run."""
     if table is runs:
         return "id = ANY (CAST(:ids AS text[]))"
     for key in table.foreign_keys:
         if key.column is runs.c.id:
             return f"{key.parent.name} = ANY (CAST(:ids AS text[]))"
         if key.column is steps.c.id:
-            return f"{key.parent.name} IN (SELECT id FROM orchestra.steps WHERE run_id = ANY (CAST(:ids AS text[])))"
+            return (
+                f"{key.parent.name} IN (SELECT id FROM orchestra.steps"
+                " WHERE run_id = ANY (CAST(:ids AS text[])))"
+            )
     return None
 
 
@@ -39,12 +42,12 @@ OWNED: Mapping[Table, str] = {
     for table in reversed(metadata.sorted_tables)
     if (condition := _owner(table)) is not None
 }
-"""The tables whose rows belong to a run, children first, and by what condition."""
+"""The tables whose rows belong to a run, children first, with the condition that selects them."""
 
 RUN_PAYLOADS: Mapping[Table, tuple[str, ...]] = {
     table: columns for table, columns in PAYLOADS.items() if table in OWNED
 }
-"""The columns with content that belong to a run: a workflow's graph does not, and stays when runs are removed."""
+"""The payload columns of runs. A workflow's graph is not one: it stays when runs are removed."""
 
 _DELETE = {
     table.name: text(f"DELETE FROM {table.fullname} WHERE {owner}")
@@ -65,56 +68,59 @@ _ANALYZE = text(
 )
 
 _FORGET_EXAMPLES = text("""
-    UPDATE orchestra_etl.drift SET last_run_id = '' WHERE last_run_id = ANY (CAST(:ids AS text[]))
+    UPDATE orchestra_etl.drift SET last_run_id = ''
+    WHERE last_run_id = ANY (CAST(:ids AS text[]))
 """)
 
-# A rebuild goes on behind the step before. One that is at it locks in another order: PostgreSQL
-# ends one of the two, which is repeated.
+# The rebuild's position moves back to the last step that stays. A running rebuild locks in another
+# order: PostgreSQL ends one of the two transactions, and that one is retried.
 _FORGET_POSITION = text("""
     UPDATE orchestra_etl.rebuilds AS b
     SET after_step_id = (
         SELECT max(s.id) FROM orchestra.steps AS s
         WHERE s.id < b.after_step_id AND NOT s.run_id = ANY (CAST(:ids AS text[])))
-    WHERE after_step_id IN (SELECT id FROM orchestra.steps WHERE run_id = ANY (CAST(:ids AS text[])))
+    WHERE after_step_id IN (
+        SELECT id FROM orchestra.steps WHERE run_id = ANY (CAST(:ids AS text[])))
 """)
 
-# What stays: the id and the workflow, so that nothing brings the run back; where the walk of the
-# list met it; our own times of first sight and removal. The start is kept of a pruned run only: of
-# an erased one it could tell who it was.
+# A tombstone keeps the id and the workflow, so that nothing loads the run again; its position in
+# the list, for the walk; and the times at which this program first saw and removed it. The start
+# time stays only for a pruned run: the start time of an erased run could identify the person.
 _TOMBSTONE = text(f"""
     UPDATE orchestra_etl.run_ledger AS l
     SET {assign(FENCED)}, tracking = :tracking, removed_at = now(), due_at = NULL,
         start_time = CASE WHEN :tracking = 'pruned' THEN start_time END,
-        listing = NULL, listing_hash = NULL, read_digest = NULL, run_state = NULL, run_end_time = NULL, last_error = NULL,
-        steps_observed_at = NULL, run_observed_at = NULL, not_found_since = NULL, checks = 0, attempts = 0
+        listing = NULL, listing_hash = NULL, read_digest = NULL, run_state = NULL,
+        run_end_time = NULL, last_error = NULL, steps_observed_at = NULL, run_observed_at = NULL,
+        not_found_since = NULL, checks = 0, attempts = 0
     WHERE run_id = ANY (CAST(:ids AS text[]))
 """)
 
 
 def holds_payload(table: Table) -> str:
-    """The condition by which a row of this table still has a payload."""
+    """Return the condition that a row of this table still has a payload."""
     return "(" + " OR ".join(f"{column} IS NOT NULL" for column in RUN_PAYLOADS[table]) + ")"
 
 
 def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """The values in parts of at most `size`."""
+    """Split the values into parts of at most `size`."""
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def lock(connection: Connection, run_ids: Sequence[str]) -> None:
-    """Lock these runs until the transaction ends, and the rollups.
+    """Lock these runs and the rollups until the transaction ends.
 
-    A refresh under way could bring back the failures of a step that is being deleted.
+    Without the rollups' lock, a running refresh could write back the failures of a deleted step.
     """
     lock_runs(connection, run_ids)
     changed_groups.wait_for_lock(connection)
 
 
 def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) -> dict[str, int]:
-    """Delete what is stored of these runs, and make their ledger rows tombstones; the rows removed, by table.
+    """Delete the data of these runs and make their ledger rows tombstones; return rows by table.
 
-    The rows must have been locked by `lock` in this transaction. Dead letters are the caller's to
-    decide on.
+    `lock` must have locked the rows in this transaction. Dead letters stay: the caller decides
+    about them.
     """
     ids = {"ids": list(run_ids)}
     connection.execute(_FORGET_POSITION, ids)
@@ -128,10 +134,10 @@ def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) ->
 
 
 def analyze(connection: Connection) -> None:
-    """Sample the tables anew: the planner's statistics keep frequent values, such as a user's id, after their rows are gone.
+    """Analyze the tables, because the planner's statistics keep frequent values of deleted rows.
 
-    A user who owns neither the tables nor the database is warned by PostgreSQL, and the statistics
-    stay until autovacuum.
+    Such a value may be a user's id. For a user who owns neither the tables nor the database,
+    PostgreSQL only emits a warning, and the statistics stay until autovacuum.
     """
     allow_long(connection)
     connection.execute(_ANALYZE)

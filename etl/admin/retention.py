@@ -1,15 +1,17 @@
-"""Retention: removes payloads, and whole runs, once the run has been over for so long; and has none of it come back.
+"""Retention: the removal of old runs' payloads, and of whole old runs, for good.
 
-Two horizons in `orchestra_etl.retention` only move forward, and move before anything is deleted:
-from then on a load stores no payloads from behind the payload horizon, and a sweep enters a run
-that the list shows to have ended behind the run horizon as a tombstone. Open runs are never
-touched. A run's age counts from its end; from its start where it has no end, or one before its
-start, and from when it was first seen where it has no start. A run is removed whole once that is
-before the horizon for runs and none of its steps began or ended later. What it counts in the
-rollups stays counted: all of it is counted before a horizon moves.
+Two horizons in `orchestra_etl.retention` only move forward, and they move before anything is
+deleted. From then on, a load stores no payloads from before the payload horizon, and a sweep enters
+a run that ended before the run horizon, according to the list, as a tombstone. Open runs are never
+touched.
 
-`updated_at` stays as it is: whoever copies what has changed since then must not take a pruned row
-for new content.
+A run's age counts from its end. If it has no end, or one before its start, its age counts from its
+start; if it has no start, from when it was first seen. A whole run is removed if that time is
+before the run horizon and none of its steps began or ended later. Its counts in the rollups stay:
+all of them are counted before a horizon moves.
+
+`updated_at` does not change: otherwise a copy of everything that has changed since some time would
+take a pruned row for new content.
 """
 
 from __future__ import annotations
@@ -32,15 +34,15 @@ from etl.tables import runs
 
 log = structlog.get_logger(__name__)
 
-# Runs in one transaction: it lasts a fraction of a second, so that no load waits long for one of
+# Runs in one transaction. It lasts a fraction of a second, so that no load waits long for one of
 # its runs.
 BATCH = 1000
-# Runs looked for at once: the search reads all that is old, so it is made rarely; this many ids are
-# held in memory.
+# Runs found by one search. A search reads all old rows, so it must be rare; this many ids fit in
+# memory.
 SEARCH = 50_000
-# Seconds between two lines of progress.
+# Seconds between two log lines about progress.
 SAY_EVERY = 10.0
-# Seconds between two looks whether another process has refreshed the rollups.
+# Seconds between two checks whether another process has refreshed the rollups.
 REFRESH_PAUSE = 0.5
 
 _MOVE_HORIZONS = text("""
@@ -50,7 +52,8 @@ _MOVE_HORIZONS = text("""
     SET payload_horizon = GREATEST(r.payload_horizon, excluded.payload_horizon),
         run_horizon = GREATEST(r.run_horizon, excluded.run_horizon),
         updated_at = now()
-    WHERE (GREATEST(r.payload_horizon, excluded.payload_horizon), GREATEST(r.run_horizon, excluded.run_horizon))
+    WHERE (GREATEST(r.payload_horizon, excluded.payload_horizon),
+           GREATEST(r.run_horizon, excluded.run_horizon))
           IS DISTINCT FROM (r.payload_horizon, r.run_horizon)
 """)
 
@@ -61,7 +64,8 @@ _NOW_MINUS = text("""
 
 _AGED = """
     SELECT l.run_id,
-           COALESCE(GREATEST(COALESCE(r.start_time, r.first_seen_at), r.end_time), l.start_time, l.first_seen_at) AS over_since,
+           COALESCE(GREATEST(COALESCE(r.start_time, r.first_seen_at), r.end_time),
+                    l.start_time, l.first_seen_at) AS over_since,
            l.listing
     FROM orchestra_etl.run_ledger AS l
     LEFT JOIN orchestra.runs AS r ON r.id = l.run_id
@@ -69,10 +73,13 @@ _AGED = """
 
 
 def _has_payload(table: Table) -> str:
-    """Whether a run `a` still has a payload in this table."""
+    """Return the condition that a run `a` still has a payload in this table."""
     if table is runs or "run_id" in table.c:
         key = "id" if table is runs else "run_id"
-        return f"EXISTS (SELECT FROM {table.fullname} WHERE {key} = a.run_id AND {holds_payload(table)})"
+        return (
+            f"EXISTS (SELECT FROM {table.fullname}"
+            f" WHERE {key} = a.run_id AND {holds_payload(table)})"
+        )
     return (
         f"EXISTS (SELECT FROM orchestra.steps AS s JOIN {table.fullname} AS p ON p.step_id = s.id"
         f" WHERE s.run_id = a.run_id AND {holds_payload(table)})"
@@ -83,17 +90,19 @@ _PAYLOADS_LEFT = (
     "(a.listing IS NOT NULL OR " + " OR ".join(_has_payload(table) for table in RUN_PAYLOADS) + ")"
 )
 
-# Asked of those alone whose own times are old enough: hence OFFSET 0.
+# OFFSET 0 makes PostgreSQL check this condition only for runs whose own times are old enough.
 _STEPS_OVER = """NOT EXISTS (
     SELECT FROM orchestra.steps AS s
-    WHERE s.run_id = a.run_id AND GREATEST(s.start_time, s.end_time) >= CAST(:horizon AS timestamptz) OFFSET 0)"""
+    WHERE s.run_id = a.run_id
+      AND GREATEST(s.start_time, s.end_time) >= CAST(:horizon AS timestamptz) OFFSET 0)"""
 
-# In order of age; what has been passed is not searched again.
+# In order of age; the next search starts after the last run found.
 _FIND = """
     SELECT a.run_id, a.over_since
     FROM ({aged}) AS a
     WHERE a.over_since < CAST(:horizon AS timestamptz)
-      AND (CAST(:after AS timestamptz) IS NULL OR (a.over_since, a.run_id) > (CAST(:after AS timestamptz), :after_id))
+      AND (CAST(:after AS timestamptz) IS NULL
+           OR (a.over_since, a.run_id) > (CAST(:after AS timestamptz), :after_id))
       AND {condition}
     ORDER BY a.over_since, a.run_id
     LIMIT :limit
@@ -101,7 +110,7 @@ _FIND = """
 _FIND_RUNS = text(_FIND.format(aged=_AGED, condition=_STEPS_OVER))
 _FIND_PAYLOADS = text(_FIND.format(aged=_AGED, condition=_PAYLOADS_LEFT))
 
-# Asked again under the lock: meanwhile a run may have been opened again, or removed.
+# Checked again under the lock: a run may have been reopened or removed since the search.
 _STILL_AGED = text(f"""
     SELECT a.run_id
     FROM ({_AGED} AND l.run_id = ANY (CAST(:ids AS text[]))) AS a
@@ -110,7 +119,8 @@ _STILL_AGED = text(f"""
 
 _COUNT = """
     SELECT count(*) AS runs, min(a.over_since) AS oldest, max(a.over_since) AS newest,
-           CAST(COALESCE(sum((SELECT count(*) FROM orchestra.steps AS s WHERE s.run_id = a.run_id)), 0) AS bigint) AS steps
+           CAST(COALESCE(sum((SELECT count(*) FROM orchestra.steps AS s
+                              WHERE s.run_id = a.run_id)), 0) AS bigint) AS steps
     FROM ({aged}) AS a
     WHERE a.over_since < CAST(:horizon AS timestamptz)
       AND (CAST(:since AS timestamptz) IS NULL OR a.over_since >= CAST(:since AS timestamptz))
@@ -119,10 +129,11 @@ _COUNT = """
 _COUNT_RUNS = text(_COUNT.format(aged=_AGED, condition=_STEPS_OVER))
 _COUNT_PAYLOADS = text(_COUNT.format(aged=_AGED, condition=_PAYLOADS_LEFT))
 
-# As a load of such a run would write them.
+# The notes that a load of such a run would write.
 _NOTES = {
-    "run_payloads": f"""concat_ws('; ', CASE WHEN num_nonnulls(inputs, inputs_raw) > 0 THEN 'inputs: {PRUNED}' END,
-                                  CASE WHEN num_nonnulls(outputs, outputs_raw) > 0 THEN 'outputs: {PRUNED}' END)""",
+    "run_payloads": f"""concat_ws('; ',
+            CASE WHEN num_nonnulls(inputs, inputs_raw) > 0 THEN 'inputs: {PRUNED}' END,
+            CASE WHEN num_nonnulls(outputs, outputs_raw) > 0 THEN 'outputs: {PRUNED}' END)""",
     "inputs": f"'{PRUNED}'",
     "outputs": f"'{PRUNED}'",
 }
@@ -132,31 +143,39 @@ def _empty(table: Table) -> str:
     columns = [f"{column} = NULL" for column in RUN_PAYLOADS[table]]
     if table.name in _NOTES:
         columns.append(f"note = {_NOTES[table.name]}")
-    return f"UPDATE {table.fullname} SET {', '.join(columns)} WHERE {OWNED[table]} AND {holds_payload(table)}"
+    return (
+        f"UPDATE {table.fullname} SET {', '.join(columns)}"
+        f" WHERE {OWNED[table]} AND {holds_payload(table)}"
+    )
 
 
 _EMPTY = {table.name: text(_empty(table)) for table in RUN_PAYLOADS}
 
 _DROP_LISTINGS = text("""
-    UPDATE orchestra_etl.run_ledger SET listing = NULL WHERE run_id = ANY (CAST(:ids AS text[])) AND listing IS NOT NULL
+    UPDATE orchestra_etl.run_ledger SET listing = NULL
+    WHERE run_id = ANY (CAST(:ids AS text[])) AND listing IS NOT NULL
 """)
 
 _EMPTIED = "body = CAST('' AS bytea), detail = detail || ' Its bytes were pruned.'"
 
-# A run that is pruned cannot be tried again: its letters are settled.
+# A pruned run cannot be read again: its dead letters are resolved.
 _EMPTY_LETTERS_OF = text(f"""
     UPDATE orchestra_etl.dead_letters
-    SET {_EMPTIED}, resolution = COALESCE(resolution, 'discarded'), resolved_at = COALESCE(resolved_at, now())
-    WHERE run_id = ANY (CAST(:ids AS text[])) AND (octet_length(body) > 0 OR resolved_at IS NULL)
+    SET {_EMPTIED}, resolution = COALESCE(resolution, 'discarded'),
+        resolved_at = COALESCE(resolved_at, now())
+    WHERE run_id = ANY (CAST(:ids AS text[]))
+      AND (octet_length(body) > 0 OR resolved_at IS NULL)
 """)
 
-# Letters of old runs, settled or not; of the run list; and settled ones whatever their run: they
-# serve nothing any more.
+# All dead letters of old runs; old dead letters of the run list; and old resolved dead letters of
+# any run, which nothing needs any more.
 _OLD_LETTERS = f"""
     FROM orchestra_etl.dead_letters AS d
     WHERE octet_length(d.body) > 0
-      AND ((d.last_seen_at < CAST(:horizon AS timestamptz) AND (d.resolved_at IS NOT NULL OR d.run_id = ''))
-           OR EXISTS (SELECT FROM ({_AGED} AND l.run_id = d.run_id) AS a WHERE a.over_since < CAST(:horizon AS timestamptz)))
+      AND ((d.last_seen_at < CAST(:horizon AS timestamptz)
+            AND (d.resolved_at IS NOT NULL OR d.run_id = ''))
+           OR EXISTS (SELECT FROM ({_AGED} AND l.run_id = d.run_id) AS a
+                      WHERE a.over_since < CAST(:horizon AS timestamptz)))
 """
 
 _COUNT_LETTERS = text(f"SELECT count(*) {_OLD_LETTERS}")
@@ -169,55 +188,55 @@ _EMPTY_LETTERS = text(f"""
 
 
 class Horizons(msgspec.Struct, frozen=True):
-    """What lies before is removed; None: nothing is."""
+    """The times before which data is removed; None: no data is removed."""
 
     payloads: datetime | None
     runs: datetime | None
 
 
 class ExpiredRuns(msgspec.Struct, frozen=True):
-    """What a horizon leaves behind."""
+    """The runs before a horizon."""
 
     runs: int
     oldest: datetime | None
-    """When the oldest of them was over."""
+    """When the oldest of them ended."""
     newest: datetime | None
     steps: int
 
 
 class PrunePreview(msgspec.Struct, frozen=True):
-    """What would be pruned."""
+    """The data that `prune` would remove."""
 
     horizons: Horizons
     runs: ExpiredRuns | None
-    """Runs that would be removed whole; None: their age is not limited."""
+    """Runs that would be removed completely; None: there is no run horizon."""
     payloads: ExpiredRuns | None
-    """Runs that would stay and lose their payloads."""
+    """Runs that would stay but lose their payloads; None: there is no payload horizon."""
     dead_letters: int
-    """Letters that would lose their bytes, beside those of removed runs."""
+    """Dead letters that would lose their bytes, in addition to those of removed runs."""
 
 
 class PruneReport(msgspec.Struct):
-    """What was pruned."""
+    """The pruned data."""
 
     runs: int = 0
     steps: int = 0
-    """Of these runs."""
+    """Steps of the removed runs."""
     runs_without_payloads: int = 0
     dead_letters: int = 0
-    """Letters emptied."""
+    """Dead letters that lost their bytes."""
     complete: bool = True
-    """False where it was stopped early: the next call goes on from there."""
+    """False if `prune` was stopped early: the next call continues from there."""
 
 
 def horizons(connection: Connection, *, payloads: float | None, runs: float | None) -> Horizons:
-    """The horizons that lie so many seconds before the database's time."""
+    """Return the horizons at these ages in seconds, on the database's clock; None: no horizon."""
     row = connection.execute(_NOW_MINUS, {"payloads": payloads, "runs": runs}).one()
     return Horizons(row.payloads, row.runs)
 
 
 def preview(connection: Connection, wanted: Horizons) -> PrunePreview:
-    """Count what `prune` would remove; changes nothing."""
+    """Count what `prune` would remove, without a change."""
     whole = payloads = None
     letters = 0
     allow_long(connection)
@@ -240,20 +259,21 @@ def prune(
     batch: int = BATCH,
     stopped: Callable[[], bool] = lambda: False,
 ) -> PruneReport:
-    """Remove what lies behind the horizons, oldest first, in small transactions; safe beside a running service.
+    """Remove the data before the horizons, oldest first, in small transactions.
 
-    The rollups are refreshed before, because what is removed can no longer be counted, and after.
+    It is safe beside a running service. The rollups are refreshed before the removal, because
+    removed data can no longer be counted, and after it.
 
     Args:
-        database: with the right schema.
-        wanted: the horizons; they are kept, so that nothing comes back.
+        database: with the current schema.
+        wanted: the horizons; the database stores them, so that removed data is not loaded again.
         batch: runs in a transaction.
-        stopped: asked between two transactions; once true, what is left waits for the next call.
+        stopped: called between two transactions; if True, the next call removes the rest.
 
     Raises:
-        DatabaseError: the database cannot be used; what was committed stays removed.
+        DatabaseError: the database cannot be used; committed transactions stay.
     """
-    # The horizon must not move before everything is counted, by whichever process counts it.
+    # Everything must be counted before the horizon moves, by this process or by another one.
     while rollups.drain(database, stopped=stopped).busy and not stopped():
         time.sleep(REFRESH_PAUSE)
     if stopped():
@@ -262,7 +282,7 @@ def prune(
         lambda c: c.execute(_MOVE_HORIZONS, {"payloads": wanted.payloads, "runs": wanted.runs})
     )
     pruning = _Pruning(database, batch, stopped)
-    # Runs first: what is removed whole needs no emptying.
+    # Runs first: a run that is removed completely needs no removal of its payloads.
     if wanted.runs is not None:
         pruning.each(_FIND_RUNS, wanted.runs, _remove)
     if wanted.payloads is not None:
@@ -288,7 +308,7 @@ class _Pruning:
         horizon: datetime,
         work: Callable[[Connection, Sequence[str], PruneReport], None],
     ) -> None:
-        """Do the work for all runs that are found, in order of age, a batch a transaction."""
+        """Do the work for all runs that `find` returns, by age, one transaction a batch."""
         bounds = {"horizon": horizon, "after": None, "after_id": "", "limit": SEARCH}
         while found := self._database.transaction(
             functools.partial(_rows, statement=find, parameters=bounds)
@@ -303,7 +323,7 @@ class _Pruning:
             bounds |= {"after": found[-1].over_since, "after_id": found[-1].run_id}
 
     def empty_letters(self, horizon: datetime) -> None:
-        """Empty old dead letters, a batch a transaction."""
+        """Remove the bytes of old dead letters, one transaction a batch."""
         before = -1
         while before != self.done.dead_letters:
             before = self.done.dead_letters
@@ -313,7 +333,7 @@ class _Pruning:
                 return
 
     def _step(self, work: Callable[[Connection], PruneReport]) -> bool:
-        """One transaction, unless somebody wants this to end."""
+        """Run one transaction, unless `prune` is to stop; return whether it ran."""
         if self._stopped():
             self.done.complete = False
             return False

@@ -1,6 +1,6 @@
-"""Group roles with least privileges, driven by the list of tables and of their payload columns.
+"""Group roles with least privileges, derived from the tables and their payload columns.
 
-The roles belong to the whole cluster, what they may do to one database. Nothing here is ever
+The roles belong to the whole cluster, their privileges to one database. Nothing here is ever
 dropped.
 """
 
@@ -34,16 +34,16 @@ from etl.tables import (
 
 PURPOSES: Mapping[str, str] = {
     MIGRATOR: "owns both schemas: db upgrade, prune, erase, untrack",
-    LOADER: "what sync, serve, backfill, track, status, dead-letters, gaps and rebuild need",
-    ANALYST: "reads everything in orchestra but payloads and hashes of them",
-    PAYLOAD_ANALYST: "reads payloads, too",
+    LOADER: "may do what sync, serve, backfill, track, status, dead-letters, gaps and rebuild need",
+    ANALYST: "reads everything in orchestra except payloads and their hashes",
+    PAYLOAD_ANALYST: "also reads payloads",
 }
 
 _READ = "SELECT"
 _APPENDED = "SELECT, INSERT"
 _UPSERTED = "SELECT, INSERT, UPDATE"
 _REDACTED = "SELECT, INSERT, UPDATE, DELETE"
-"""Redaction rules that come later leave nothing of a payload: its row goes."""
+"""DELETE, because a later redaction rule may remove a whole payload, and then deletes its row."""
 
 LOADED: Mapping[Table, str] = {
     analytics.workflows: _UPSERTED,
@@ -53,7 +53,7 @@ LOADED: Mapping[Table, str] = {
     analytics.steps: _UPSERTED,
     analytics.inputs: _REDACTED,
     analytics.outputs: _REDACTED,
-    # Groups are recomputed, whole; redaction rules that come later take away names.
+    # Whole groups are recomputed; later redaction rules remove names.
     rollups.step_rollup: "SELECT, INSERT, DELETE, UPDATE (organization_id, model)",
     rollups.step_rollup_daily: "SELECT, INSERT, DELETE, UPDATE (organization_id, model)",
     rollups.run_rollup: "SELECT, INSERT, DELETE, UPDATE (organization_id)",
@@ -61,9 +61,9 @@ LOADED: Mapping[Table, str] = {
     prices.prices: _REDACTED,
     prices.price_rules: _REDACTED,
     prices.resolved_prices: _UPSERTED,
-    # The queues and the map are emptied.
+    # Rows are taken from the queues, and the map is replaced.
     rollups.changed_groups: "SELECT, INSERT, DELETE",
-    # To lock a row takes the right to change it.
+    # The lock on a row requires the UPDATE privilege.
     operations.locks: "SELECT, UPDATE",
     analytics.run_requests: "SELECT, DELETE",
     operations.state_map: "SELECT, INSERT, DELETE",
@@ -78,46 +78,54 @@ LOADED: Mapping[Table, str] = {
     operations.retention: _READ,
     operations.rebuilds: "SELECT, UPDATE",
 }
-"""What the loader may do to each table."""
+"""The loader's privileges on each table."""
 
 _SCHEMAS = f"{ANALYTICS}, {OPERATIONS}"
 
 
 class RolesReport(msgspec.Struct, frozen=True):
-    """What was done."""
+    """The changes that `apply` made."""
 
     created: tuple[str, ...]
-    """Roles that were not there before."""
+    """Roles that did not exist before."""
     former_owners: tuple[str, ...]
-    """Ordinary users who owned a part of the schema until now; they are members of the migrator and the loader now."""
+    """Users, except superusers and the current user, who owned a part of the schema.
+
+    They are now members of the migrator and the loader.
+    """
     kept: tuple[str, ...]
-    """Users with a session of orchestra-etl who would have lost what it needs; they are members of the loader now."""
+    """Users with a session of orchestra-etl who would have lost required privileges.
+
+    They are now members of the loader.
+    """
 
 
 _MAY_CREATE = text("SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user")
 
 _EXISTING = text("SELECT rolname FROM pg_roles WHERE rolname = ANY (CAST(:names AS text[]))")
 
-# A superuser is a member of all.
+# A superuser counts as a member of all roles.
 _IS_MEMBER = text("SELECT pg_has_role(CAST(:member AS name), CAST(:role AS name), 'USAGE')")
 
-# Before PostgreSQL 16 CREATEROLE was enough.
+# Before PostgreSQL 16, CREATEROLE is sufficient.
 _MAY_GRANT = text("""
     SELECT pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION') OR me.rolsuper
         OR (me.rolcreaterole AND current_setting('server_version_num')::integer < 160000)
     FROM pg_roles AS r, pg_roles AS me WHERE r.rolname = :role AND me.rolname = current_user
 """)
 
-# Who works with the schema now, as its loader must be able to.
+# Users with an open session that can work with the schema as a loader must.
 _LIVE = text(f"""
     SELECT DISTINCT usename FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name LIKE 'orchestra-etl%' AND usename IS NOT NULL
+    WHERE datname = current_database() AND application_name LIKE 'orchestra-etl%'
+      AND usename IS NOT NULL
       AND has_schema_privilege(usesysid, '{OPERATIONS}', 'USAGE')
       AND has_table_privilege(usesysid, '{OPERATIONS}.run_ledger', 'UPDATE')
 """)
 
 _DATABASE = text("""
-    SELECT datname AS name, pg_has_role(datdba, 'USAGE') AS mine FROM pg_database WHERE datname = current_database()
+    SELECT datname AS name, pg_has_role(datdba, 'USAGE') AS mine
+    FROM pg_database WHERE datname = current_database()
 """)
 
 _MAY_WORK = text("""
@@ -130,12 +138,14 @@ _OBJECTS = """
     SELECT 'SCHEMA' AS kind, quote_ident(nspname) AS name, nspowner AS owner, 0 AS ordinal
     FROM pg_namespace WHERE nspname = ANY (CAST(:schemas AS text[]))
     UNION ALL
-    SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+    SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
+                          WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
            format('%I.%I', n.nspname, c.relname), c.relowner, 1
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = ANY (CAST(:schemas AS text[])) AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
       AND NOT EXISTS (SELECT FROM pg_depend AS d
-                      WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'i' AND c.relkind = 'S')
+                      WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                        AND d.deptype = 'i' AND c.relkind = 'S')
     UNION ALL
     SELECT 'ROUTINE', p.oid::regprocedure::text, p.proowner, 1
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
@@ -154,15 +164,19 @@ _OWNED = text(f"""
     ORDER BY o.ordinal, o.name
 """)
 
-# Views run with the right of their owner, who reads everything: one that reads a payload column,
-# itself or by another view, shows payloads. (A whole row taken as one value leaves no such trace in
-# the catalogue; no view of ours may do that.)
+# Views run with the privileges of their owner, who reads everything. A view that reads a payload
+# column, itself or through another view, reveals payloads. (A whole row as one value leaves no such
+# trace in the catalogue; no view of this schema may use one.)
 _VIEWS = text("""
     WITH RECURSIVE revealing AS (
         SELECT w.ev_class
-        FROM unnest(CAST(:tables AS text[]), CAST(:columns AS text[])) AS p (table_name, column_name)
-        JOIN pg_attribute AS a ON a.attrelid = to_regclass(p.table_name) AND a.attname = p.column_name
-        JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
+        FROM unnest(CAST(:tables AS text[]), CAST(:columns AS text[]))
+             AS p (table_name, column_name)
+        JOIN pg_attribute AS a
+          ON a.attrelid = to_regclass(p.table_name) AND a.attname = p.column_name
+        JOIN pg_depend AS d
+          ON d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid
+         AND d.refobjsubid = a.attnum
         JOIN pg_rewrite AS w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
         UNION
         SELECT w.ev_class
@@ -180,17 +194,19 @@ _VIEWS = text("""
 _BOTH = [ANALYTICS, OPERATIONS]
 
 _LACKING = text("""
-    SELECT CASE WHEN w.privilege = 'USAGE' THEN 'USAGE on schema ' ELSE w.privilege || ' on ' END || w.name
+    SELECT CASE WHEN w.privilege = 'USAGE' THEN 'USAGE on schema '
+                ELSE w.privilege || ' on ' END || w.name
     FROM (
         SELECT 0 AS rank, s AS name, 'USAGE' AS privilege, has_schema_privilege(s, 'USAGE') AS has
         FROM unnest(CAST(:schemas AS text[])) AS s
         UNION ALL
         SELECT 1, t.name, t.privilege,
                CASE WHEN NOT has_schema_privilege(split_part(t.name, '.', 1), 'USAGE') THEN false
-                    WHEN t.column_name <> '' THEN has_column_privilege(t.name, t.column_name, t.privilege)
+                    WHEN t.column_name <> ''
+                    THEN has_column_privilege(t.name, t.column_name, t.privilege)
                     ELSE has_table_privilege(t.name, t.privilege) END
-        FROM unnest(CAST(:tables AS text[]), CAST(:privileges AS text[]), CAST(:columns AS text[]))
-            AS t (name, privilege, column_name)
+        FROM unnest(CAST(:tables AS text[]), CAST(:privileges AS text[]),
+                    CAST(:columns AS text[])) AS t (name, privilege, column_name)
     ) AS w
     WHERE NOT w.has ORDER BY w.rank, w.name, w.privilege
 """)
@@ -202,33 +218,36 @@ _IN_USE = text(f"""
 
 
 def apply(database: Database) -> RolesReport:
-    """Create the roles, or bring them up to date, in one transaction. Whoever works with the schema goes on working.
+    """Create the roles, or bring them up to date, in one transaction.
+
+    Users who work with the schema keep their access.
 
     Args:
-        database: with the current schema, connected as the schema's owner with CREATEROLE, or as a superuser.
+        database: with the current schema; the user owns the schema and has CREATEROLE, or is a
+            superuser.
 
     Raises:
-        DatabaseError: this user may not do that; nothing was changed.
+        DatabaseError: the user lacks the privilege; nothing was changed.
     """
     return database.transaction(_apply)
 
 
 def refresh(database: Database) -> bool:
-    """Bring the grants up to date after an upgrade, where this database uses the roles; whether it does.
+    """Bring the grants up to date after an upgrade; return whether this database uses the roles.
 
-    A user who is no member of the migrator cannot have upgraded anything, and changes nothing.
+    A user who is not a member of the migrator cannot have upgraded anything, and changes nothing.
     """
     return database.transaction(_refresh)
 
 
 def check_loader(database: Database) -> None:
-    """Make sure that this user may do all that the loader may.
+    """Check that this user has all privileges of the loader.
 
     Args:
         database: with the current schema.
 
     Raises:
-        DatabaseError: it may not; the line says what it lacks, and which role would help.
+        DatabaseError: the user lacks a privilege; the message names it, and the role that has it.
     """
     if (problem := database.transaction(_lacking)) is not None:
         raise DatabaseError(problem)
@@ -264,21 +283,22 @@ def _apply(connection: Connection) -> RolesReport:
     missing = [role for role in PURPOSES if role not in existing]
     if missing and not connection.execute(_MAY_CREATE).scalar_one():
         raise DatabaseError(
-            "this database user may not create roles: run `orchestra-etl db roles` once as a user with CREATEROLE, "
-            "such as the server's administrator"
+            "this database user may not create roles: run `orchestra-etl db roles` once "
+            "as a user with CREATEROLE, such as the server's administrator"
         )
     owned = _owned(connection)
     if foreign := sorted({one.owner for one in owned if not one.is_ours}):
         raise DatabaseError(
-            f"the schema belongs to {', '.join(map(quoted, foreign))}: run `orchestra-etl db roles` as its "
-            "owner with CREATEROLE, or as a superuser; nothing was changed"
+            f"the schema belongs to {', '.join(map(quoted, foreign))}: run `orchestra-etl db "
+            "roles` as its owner with CREATEROLE, or as a superuser; nothing was changed"
         )
     live = connection.execute(_LIVE).scalars().all()
     for role in missing:
         _run(connection, f"CREATE ROLE {role} NOLOGIN")
         _run(connection, f"COMMENT ON ROLE {role} IS 'orchestra-etl: {PURPOSES[role]}'")
     me = connection.exec_driver_sql("SELECT current_user").scalar_one()
-    # Whoever makes the roles must be able to hand over to the migrator, and to upgrade later.
+    # The user who creates the roles must be able to transfer ownership to the migrator, and to
+    # upgrade later.
     former_owners = tuple(sorted({one.owner for one in owned if not one.keeps_all}))
     for member, role in (
         (PAYLOAD_ANALYST, ANALYST),
@@ -298,24 +318,25 @@ def _apply(connection: Connection) -> RolesReport:
 
 
 def _enter(connection: Connection, member: str, role: str) -> None:
-    """Make somebody a member of a role who has all that it may do, where he has not yet."""
+    """Make a user a member of a role, with all its privileges, if the user is not a member yet."""
     if connection.execute(_IS_MEMBER, {"member": member, "role": role}).scalar_one():
         return
     grant = membership(connection, role, member)
     if not connection.execute(_MAY_GRANT, {"role": role}).scalar_one():
         raise DatabaseError(
-            f"this user may not grant {role}: let a superuser first run {grant}; nothing was changed"
+            f"this user may not grant {role}: let a superuser first run {grant}; "
+            "nothing was changed"
         )
     _run(connection, grant)
     if not connection.execute(_IS_MEMBER, {"member": member, "role": role}).scalar_one():
         raise DatabaseError(
-            f"{quoted(member)} does not inherit from the roles it is a member of: first run ALTER ROLE {quoted(member)} INHERIT; "
-            "nothing was changed"
+            f"{quoted(member)} does not inherit from the roles it is a member of: "
+            f"first run ALTER ROLE {quoted(member)} INHERIT; nothing was changed"
         )
 
 
 def _run(connection: Connection, statement: str) -> None:
-    """Run a statement without parameters: a % in a name stays one."""
+    """Run a statement without parameters: a % in a name stays a %."""
     connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
@@ -328,7 +349,10 @@ def _refresh(connection: Connection) -> bool:
 
 
 def _wait_for_upgrades(connection: Connection) -> None:
-    """Grants made side by side, or beside an upgrade, would fail: they change the same rows of the catalogue."""
+    """Wait until no upgrade and no other grant is in progress.
+
+    They change the same rows of the catalogue, so concurrent ones would fail.
+    """
     connection.exec_driver_sql(
         f"LOCK TABLE {OPERATIONS}.alembic_version IN SHARE ROW EXCLUSIVE MODE"
     )
@@ -360,7 +384,7 @@ def _open_database(connection: Connection) -> None:
 
 
 def _owned(connection: Connection) -> Sequence[Row[Any]]:
-    """What is not the migrator's yet, in the order in which it can be handed over."""
+    """Return the objects that the migrator does not own, in the order of their transfer."""
     return connection.execute(_OWNED, {"schemas": _BOTH, "migrator": MIGRATOR}).all()
 
 
@@ -371,7 +395,7 @@ def _hand_over(connection: Connection) -> None:
 
 
 def _grant(connection: Connection) -> None:
-    # As the owner: then a later run, whoever does it, can take back what this one gives.
+    # Granted as the owner, so that a later run by any user can revoke what this one grants.
     connection.exec_driver_sql(f"SET LOCAL ROLE {MIGRATOR}")
     hidden = [(table.fullname, column) for table, columns in PRIVATE.items() for column in columns]
     views = connection.execute(
@@ -413,10 +437,17 @@ def _grants() -> Iterator[str]:
             yield f"GRANT SELECT ON {table.fullname} TO {ANALYST}"
         else:
             open_to_all = [column.name for column in table.columns if column.name not in private]
-            yield f"GRANT SELECT ({', '.join(map(quoted, open_to_all))}) ON {table.fullname} TO {ANALYST}"
-            yield f"GRANT SELECT ({', '.join(map(quoted, private))}) ON {table.fullname} TO {PAYLOAD_ANALYST}"
+            yield (
+                f"GRANT SELECT ({', '.join(map(quoted, open_to_all))})"
+                f" ON {table.fullname} TO {ANALYST}"
+            )
+            yield (
+                f"GRANT SELECT ({', '.join(map(quoted, private))})"
+                f" ON {table.fullname} TO {PAYLOAD_ANALYST}"
+            )
 
 
 def _view_grants(reveals: Mapping[str, bool]) -> Iterator[str]:
     for view, reveals_payloads in reveals.items():
-        yield f"GRANT SELECT ON {view} TO {PAYLOAD_ANALYST if reveals_payloads else ANALYST}, {LOADER}"
+        analysts = PAYLOAD_ANALYST if reveals_payloads else ANALYST
+        yield f"GRANT SELECT ON {view} TO {analysts}, {LOADER}"

@@ -1,1 +1,1 @@
-"""What is known, due, claimed and set aside: everything the service must remember between polls."""
+"""The ledger: known runs, due reads, claims, sweeps, gaps and dead letters between polls."""

@@ -1,4 +1,4 @@
-"""The request budget: one token bucket in the database, which all replicas draw from in blocks."""
+"""The request budget: one token bucket in the database, shared by all replicas."""
 
 from __future__ import annotations
 
@@ -6,32 +6,45 @@ import msgspec
 from sqlalchemy import Connection, text
 
 _CREATE = text(
-    "INSERT INTO orchestra_etl.request_budget (id, available) VALUES (1, 0) ON CONFLICT (id) DO NOTHING"
+    "INSERT INTO orchestra_etl.request_budget (id, available) VALUES (1, 0)"
+    " ON CONFLICT (id) DO NOTHING"
 )
 
-# One second's worth may be saved up, so that a pause does not turn into a burst. clock_timestamp,
-# not now(): the row is locked first, and time spent waiting for that lock must count.
+# At most one second's worth of requests accumulates, so that no burst follows a pause. The
+# statement uses clock_timestamp and not now(): it locks the row first, and the time it waits for
+# that lock must count.
 _DRAW = text("""
     WITH held AS (
-        SELECT available, refilled_at, not_before FROM orchestra_etl.request_budget WHERE id = 1 FOR UPDATE
+        SELECT available, refilled_at, not_before
+        FROM orchestra_etl.request_budget
+        WHERE id = 1
+        FOR UPDATE
     ), refilled AS (
         SELECT c.at, h.not_before,
-               LEAST(GREATEST(:rate, 1), h.available + :rate * GREATEST(EXTRACT(epoch FROM c.at - h.refilled_at), 0)) AS available
-        FROM held AS h, LATERAL (SELECT clock_timestamp() AS at WHERE h.available IS NOT NULL) AS c
+               LEAST(GREATEST(:rate, 1),
+                     h.available + :rate * GREATEST(EXTRACT(epoch FROM c.at - h.refilled_at), 0)
+                    ) AS available
+        FROM held AS h,
+             LATERAL (SELECT clock_timestamp() AS at WHERE h.available IS NOT NULL) AS c
     ), granted AS (
         SELECT at, not_before, available,
-               CASE WHEN not_before > at THEN 0 ELSE LEAST(floor(available), :wanted) END AS requests
+               CASE WHEN not_before > at THEN 0
+                    ELSE LEAST(floor(available), :wanted) END AS requests
         FROM refilled
     )
     UPDATE orchestra_etl.request_budget AS b
     SET available = g.available - g.requests, refilled_at = g.at
     FROM granted AS g
     WHERE b.id = 1
-    RETURNING g.requests, GREATEST(EXTRACT(epoch FROM g.not_before - g.at), 0) AS pause, b.available
+    RETURNING g.requests,
+              GREATEST(EXTRACT(epoch FROM g.not_before - g.at), 0) AS pause,
+              b.available
 """)
 
 _PAUSE = text("""
-    SELECT GREATEST(EXTRACT(epoch FROM not_before - clock_timestamp()), 0) FROM orchestra_etl.request_budget WHERE id = 1
+    SELECT GREATEST(EXTRACT(epoch FROM not_before - clock_timestamp()), 0)
+    FROM orchestra_etl.request_budget
+    WHERE id = 1
 """)
 
 _HOLD_OFF = text("""
@@ -42,15 +55,15 @@ _HOLD_OFF = text("""
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What may be started."""
+    """The number of requests that the caller may start now."""
 
     requests: int
     wait: float
-    """Seconds after which to ask again, where `requests` is 0."""
+    """Seconds until the next attempt to draw, if `requests` is 0."""
 
 
 def draw(connection: Connection, *, rate: float, wanted: int) -> Grant:
-    """Take up to `wanted` requests out of the budget of `rate` requests a second."""
+    """Take up to `wanted` requests from the budget of `rate` requests a second."""
     parameters = {"rate": rate, "wanted": wanted}
     row = connection.execute(_DRAW, parameters).one_or_none()
     if row is None:
@@ -62,10 +75,10 @@ def draw(connection: Connection, *, rate: float, wanted: int) -> Grant:
 
 
 def pause(connection: Connection) -> float:
-    """Seconds for which nobody may send a request, because the server asked for it."""
+    """Return the seconds until any replica may send a request, as the server demanded."""
     return float(connection.execute(_PAUSE).scalar_one_or_none() or 0)
 
 
 def hold_off(connection: Connection, seconds: float) -> None:
-    """Let no replica send a request for so long."""
+    """Keep every replica from sending a request for `seconds`."""
     connection.execute(_HOLD_OFF, {"seconds": seconds})

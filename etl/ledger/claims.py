@@ -1,9 +1,8 @@
 """Claims on due runs, and what a poll writes back.
 
-The invariant: whatever asks for a newer read of a run raises its fencing token and clears its
-lease. A load is accepted only while the token is the one its claim was given and the lease has not
-been consumed; so an answer that was requested before the wish for a newer one can never be the last
-word.
+The invariant: every request for a newer read of a run raises its fencing token and clears its
+lease. A load is accepted only while its claim's token is still current and the lease has not been
+consumed. So a response that was requested before the newest request never has the last word.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Claim(msgspec.Struct, frozen=True):
     claimed_at: datetime
     """Database time of the claim."""
     listing: bytes | None
-    """The run's row from the list, where it has not been loaded yet."""
+    """The run's row from the list; None if it is already loaded."""
     listed_at: datetime | None
     run_observed_at: datetime | None
     run_state: str | None
@@ -36,7 +35,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """What a poll found, for the ledger. It consumes the claim."""
+    """What a poll found, to be written to the ledger. It consumes the claim."""
 
     run_id: str
     tracking: Tracking
@@ -59,7 +58,8 @@ _IS_DUE = """due_at <= LEAST(now(), CAST(:cutoff AS timestamptz))
           AND NOT workflow_id = ANY (CAST(:except_workflows AS text[]))
           AND (CAST(:since AS timestamptz) IS NULL OR start_time >= CAST(:since AS timestamptz))
           AND (CAST(:until AS timestamptz) IS NULL OR start_time < CAST(:until AS timestamptz))
-          AND (CAST(:listed_since AS timestamptz) IS NULL OR listed_at >= CAST(:listed_since AS timestamptz))"""
+          AND (CAST(:listed_since AS timestamptz) IS NULL
+               OR listed_at >= CAST(:listed_since AS timestamptz))"""
 
 _CLAIM = text(f"""
     WITH due AS (
@@ -75,20 +75,22 @@ _CLAIM = text(f"""
         leased_until = now() + make_interval(secs => :lease)
     FROM due
     WHERE l.run_id = due.run_id
-    RETURNING l.run_id, l.workflow_id, l.fencing_token, now() AS claimed_at, l.listing, l.listed_at, l.run_observed_at,
-              l.run_state, l.run_end_time, l.not_found_since, l.opened_at, l.read_digest, l.checks, l.attempts,
-              l.steps_observed_at, l.priority, l.due_at, l.tracking
+    RETURNING l.run_id, l.workflow_id, l.fencing_token, now() AS claimed_at, l.listing, l.listed_at,
+              l.run_observed_at, l.run_state, l.run_end_time, l.not_found_since, l.opened_at,
+              l.read_digest, l.checks, l.attempts, l.steps_observed_at, l.priority, l.due_at,
+              l.tracking
 """)
 
 _PENDING = text(f"""
     SELECT count(*) AS due,
            count(*) FILTER (WHERE leased_until >= now()) AS leased,
-           EXTRACT(epoch FROM min(leased_until) FILTER (WHERE leased_until >= now()) - now()) AS next_expiry
+           EXTRACT(epoch FROM min(leased_until) FILTER (WHERE leased_until >= now()) - now()
+                  ) AS next_expiry
     FROM orchestra_etl.run_ledger
     WHERE {_IS_DUE}
 """)
 
-# Key order: two writers that lock the same rows in the same order cannot deadlock.
+# In key order: two writers that lock the same rows in the same order cannot deadlock.
 _LOCK = text("""
     SELECT l.run_id, held.token
     FROM orchestra_etl.run_ledger AS l
@@ -99,7 +101,8 @@ _LOCK = text("""
     FOR UPDATE OF l
 """)
 
-# The claims that still stand. A renewal skips rows that a load has locked: their leases need none.
+# The claims that are still valid. A renewal skips rows that a load has locked: the load consumes
+# their leases.
 _STANDING = """
         SELECT mine.run_id
         FROM orchestra_etl.run_ledger AS mine
@@ -123,9 +126,9 @@ _RELEASE = text(f"""
     WHERE l.run_id = released.run_id
 """)
 
-# What has been read was requested before now, whatever jump a worker's clock has made: a time to
-# come would hide what the lists show until then. As one JSON value: the driver writes fourteen
-# arrays at a quarter of the speed.
+# A read was requested before now, even if a worker's clock has jumped: an observation time in the
+# future would hide what the lists show until then. The settlements are one JSON value: the driver
+# writes fourteen arrays at a quarter of the speed.
 _SETTLE = text("""
     UPDATE orchestra_etl.run_ledger AS l
     SET tracking = s.tracking,
@@ -141,20 +144,22 @@ _SETTLE = text("""
         run_observed_at = CASE WHEN s.run_observed_at > now() THEN now()
                                ELSE COALESCE(s.run_observed_at, l.run_observed_at) END,
         run_state = CASE WHEN s.run_observed_at IS NULL THEN l.run_state ELSE s.run_state END,
-        run_end_time = CASE WHEN s.run_observed_at IS NULL THEN l.run_end_time ELSE s.run_end_time END,
+        run_end_time = CASE WHEN s.run_observed_at IS NULL THEN l.run_end_time
+                            ELSE s.run_end_time END,
         listing_hash = COALESCE(decode(s.listing_hash, 'base64'), l.listing_hash),
         listing = CASE WHEN s.listing_loaded THEN NULL ELSE l.listing END
     FROM json_to_recordset(CAST(:settlements AS json)) AS s (
-        run_id text, tracking text, due_in double precision, checks int, attempts int, last_error text,
-        not_found_since timestamptz, steps_observed_at timestamptz, read_digest text, run_observed_at timestamptz,
-        run_state text, run_end_time timestamptz, listing_hash text, listing_loaded boolean
+        run_id text, tracking text, due_in double precision, checks int, attempts int,
+        last_error text, not_found_since timestamptz, steps_observed_at timestamptz,
+        read_digest text, run_observed_at timestamptz, run_state text, run_end_time timestamptz,
+        listing_hash text, listing_loaded boolean
     )
     WHERE l.run_id = s.run_id COLLATE "C" AND l.removed_at IS NULL
 """)
 
-# A 404 means that the run is gone only where the workflow otherwise answers: a complete walk of its
-# whole list, or, where lists are not walked, a read of another of its runs, began after the first
-# 404, and after a page last listed the run.
+# A 404 means that the run is gone only if the workflow otherwise responds. The proof is a complete
+# walk of its whole list, or, for a workflow whose list is not walked, a read of another of its
+# runs. Either must have begun after the first 404 and after a page last listed the run.
 _VANISHED = text("""
     SELECT l.run_id
     FROM orchestra_etl.run_ledger AS l
@@ -162,38 +167,41 @@ _VANISHED = text("""
     WHERE l.run_id = ANY (CAST(:ids AS text[]))
       AND l.not_found_since < now() - make_interval(secs => :gone_after)
       AND (s.reconciled_at > GREATEST(l.not_found_since, l.listed_at)
-           OR (s.reconciled_at IS NULL AND (l.listed_at IS NULL OR l.listed_at < l.not_found_since) AND EXISTS (
-                  SELECT FROM orchestra_etl.run_ledger AS other
-                  WHERE other.workflow_id = l.workflow_id AND other.steps_observed_at > l.not_found_since)))
+           OR (s.reconciled_at IS NULL
+               AND (l.listed_at IS NULL OR l.listed_at < l.not_found_since)
+               AND EXISTS (
+                   SELECT FROM orchestra_etl.run_ledger AS other
+                   WHERE other.workflow_id = l.workflow_id
+                     AND other.steps_observed_at > l.not_found_since)))
 """)
 
 
 class DueFilter(msgspec.Struct, frozen=True):
-    """A choice among the runs that are due; by default, all of them."""
+    """A choice among the due runs; by default, all of them."""
 
     cutoff: datetime | None = None
     """Only runs due at or before this database time."""
     workflows: tuple[str, ...] | None = None
-    """Only runs of these; None for all."""
+    """Only runs of these workflows; None: of all."""
     except_workflows: tuple[str, ...] = ()
-    """No runs of these."""
+    """No runs of these workflows."""
     since: datetime | None = None
-    """Only runs that started then or later, by the run list."""
+    """Only runs that started at this time or later, according to the run list."""
     until: datetime | None = None
-    """Only runs that started before, by the run list."""
+    """Only runs that started before this time, according to the run list."""
     listed_since: datetime | None = None
-    """Only runs that a page has listed which was requested then or later (database time)."""
+    """Only runs listed by a page that was requested at this database time or later."""
 
 
 ALL_DUE = DueFilter()
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """What is due up to a point in time."""
+    """The runs that are due up to a point in time."""
 
     due: int
     leased: int
-    """How many of them another process (or a dead one's lease) holds."""
+    """How many of them are claimed, by a running process or by a crashed one."""
     next_expiry: float | None
     """Seconds until the first of those leases ends."""
 
@@ -205,13 +213,13 @@ def claim(
     lease: float,
     among: DueFilter = ALL_DUE,
 ) -> list[Claim]:
-    """Claim up to `limit` due runs, live ones before backfill, for `lease` seconds.
+    """Claim up to `limit` due runs for `lease` seconds, live runs before backfill.
 
     Args:
         connection: in a transaction.
-        limit: how many at most.
+        limit: maximum number of claims.
         lease: seconds.
-        among: which of the due runs may be claimed.
+        among: the due runs that may be claimed.
     """
     rows = connection.execute(_CLAIM, {"limit": limit, "lease": lease, **_parameters(among)}).all()
     return [
@@ -241,35 +249,40 @@ def claim(
 
 
 def pending(connection: Connection, among: DueFilter = ALL_DUE) -> Pending:
-    """Count the due runs, those that are claimed included."""
+    """Count the due runs, including the claimed ones."""
     row = connection.execute(_PENDING, _parameters(among)).one()
     return Pending(row.due, row.leased, None if row.next_expiry is None else float(row.next_expiry))
 
 
 def lock(connection: Connection, claims: Sequence[Claim]) -> list[bool]:
-    """Lock the claimed rows in key order. Returns for each claim whether it still stands; of two claims of one run, one does
-    at most."""
+    """Lock the claimed rows in key order; return for each claim whether it is still valid.
+
+    Of two claims of one run, at most one is valid.
+    """
     standing = {(row.run_id, row.token) for row in connection.execute(_LOCK, _held(claims))}
     return [(one.run_id, one.token) in standing for one in claims]
 
 
 def renew(connection: Connection, claims: Sequence[Claim], *, lease: float) -> None:
-    """Prolong the leases of claims that still stand; rows that a load has locked just now need none."""
+    """Extend the leases of valid claims; skip rows that a load has locked, which need no lease."""
     connection.execute(_RENEW, {**_held(claims), "lease": lease})
 
 
 def release(connection: Connection, claims: Sequence[Claim]) -> None:
-    """Give claims back unread: the runs stay due."""
+    """Release claims without reading their runs: the runs stay due."""
     connection.execute(_RELEASE, _held(claims))
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
-    """Write what was found, and consume the claims. The rows must have been locked by `lock` in this transaction."""
+    """Write what was found, and consume the claims.
+
+    `lock` must have locked the rows in this transaction.
+    """
     connection.execute(_SETTLE, {"settlements": msgspec.json.encode(settlements).decode()})
 
 
 def vanished(connection: Connection, run_ids: Sequence[str], *, gone_after: float) -> set[str]:
-    """Which of these runs, all answered with 404, the API no longer has (see the statement)."""
+    """Return those of these runs, all with a 404 response, that are gone (see `_VANISHED`)."""
     rows = connection.execute(_VANISHED, {"ids": list(run_ids), "gone_after": gone_after})
     return {row.run_id for row in rows}
 

@@ -1,4 +1,4 @@
-"""The database's clock, read from here."""
+"""The database's clock, derived from this process's monotonic clock."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-# Seconds for which an anchor that dates later than a new one is kept: longer than any two
-# statements of one sweep or poll are apart by chance, too short for two clocks to drift apart.
+# Seconds for which an anchor is kept if it dates later than a new one. This is longer than the time
+# between any two statements of one sweep or poll, and too short for the two clocks to drift apart.
 KEEP = 60.0
 
 
 class DatabaseClock:
-    """Translates this process's monotonic clock into database time.
+    """A translation of this process's monotonic clock into database time.
 
-    Observations of all replicas are ordered by one clock, the database's. Asking it before every
-    request would cost a round trip each; the monotonic clock of this machine does not jump and
-    drifts by far less than a lease lasts, so it is anchored to the database's at every claim and
-    every sweep. The translation is early by at most the round trip of the anchoring statement,
-    never late. Of the anchors of a minute the latest one counts: a slow statement would else turn
-    the clock back behind times that the database itself gave before.
+    One clock, the database's, orders the observations of all replicas. Reading it before every
+    request would cost a round trip each. This machine's monotonic clock does not jump, and it
+    drifts by far less than the duration of a lease. So every claim and every sweep anchors it to
+    the database's clock. The translated time is early by at most the round trip of the anchoring
+    statement, and never late. The latest anchor of a minute counts: otherwise a slow statement
+    would set the clock back behind times that the database itself has returned before.
     """
 
     def __init__(self) -> None:
+        """Start from this machine's clock; the first anchor replaces it."""
         self._database = datetime.now(UTC)
         self._monotonic = time.monotonic()
         self._kept_until = self._monotonic
 
     def anchor(self, database_time: datetime) -> None:
-        """Note the database's time, read by a statement whose answer has just arrived."""
+        """Anchor the clock to a database time that a statement has just returned."""
         arrived_at = time.monotonic()
         if database_time < self.at(arrived_at) and arrived_at < self._kept_until:
             return
@@ -38,15 +39,15 @@ class DatabaseClock:
         self._database = database_time
 
     def at(self, monotonic: float) -> datetime:
-        """The database's time at an instant of `time.monotonic()`."""
+        """Return the database's time at an instant of `time.monotonic()`."""
         return self._database + timedelta(seconds=monotonic - self._monotonic)
 
     def now(self) -> datetime:
-        """The database's time now."""
+        """Return the database's time now."""
         return self.at(time.monotonic())
 
 
 def database_time(connection: Connection) -> datetime:
-    """The database's clock."""
+    """Read the database's clock."""
     now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     return now

@@ -1,8 +1,8 @@
-"""Runs whose id another workflow has already: set aside and told, never dropped.
+"""Conflicting runs: runs with the id of another workflow's run, kept as dead letters.
 
-Ids of runs are taken to be unique across workflows, as those of steps are: steps, payloads and
-erasure go by them. Where a server breaks that, the run that came first stays, and each other one is
-a dead letter of its own workflow.
+Run ids must be unique across workflows: steps, payloads and erasure use the run id alone. If a
+server breaks this rule, the run that came first stays, and every other one becomes a dead letter of
+its own workflow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from etl.ledger.dead_letters import DeadLetter
 from etl.ledger.requests import Conflict, TakenRequests
 from etl.records import Rejected
 
-# Of requests that cannot be used so many are kept as examples, each time the queue is emptied.
+# Unusable requests that are kept as examples each time the queue is emptied.
 EXAMPLES = 20
 
 _ELSEWHERE = text("""
@@ -31,10 +31,10 @@ _ELSEWHERE = text("""
 def set_listed_aside(
     connection: Connection, workflow_id: str, listings: Mapping[str, bytes], *, since: datetime
 ) -> int:
-    """Keep a letter for each of these runs, by their rows of the list, that another workflow has; how many are new.
+    """Record a dead letter for each listed run that another workflow owns; return how many are new.
 
-    The runs must have been entered into the ledger. What was erased or pruned there keeps no bytes
-    here.
+    The runs must already be in the ledger. If the other workflow's run was erased or pruned, the
+    dead letter keeps no bytes.
     """
     rows = connection.execute(_ELSEWHERE, {"workflow_id": workflow_id, "ids": list(listings)}).all()
     found = [
@@ -49,7 +49,10 @@ def set_listed_aside(
 def set_aside(
     connection: Connection, conflicts: Iterable[Conflict], *, since: datetime | None = None
 ) -> int:
-    """Keep a letter for each of these runs; how many are new. `since` is as for `dead_letters.record`."""
+    """Record a dead letter for each of these runs; return how many are new.
+
+    `since` has the meaning that it has in `dead_letters.record`.
+    """
     return dead_letters.record(
         connection,
         [
@@ -58,9 +61,10 @@ def set_aside(
                 one.run_id,
                 Rejected(
                     "id_conflict",
-                    f"Workflow {one.owner!a} has a run of this id, and keeps it: this one is not stored.",
+                    f"Workflow {one.owner!a} already has a run with this id, "
+                    "so this run is not stored.",
                     one.body,
-                    # One letter a run, however often its row changes.
+                    # One letter for each run, even if its row changes often.
                     content_hash=hashlib.blake2b(one.run_id.encode(), digest_size=16).digest(),
                 ),
             )
@@ -71,8 +75,8 @@ def set_aside(
 
 
 def set_requests_aside(connection: Connection, taken: TakenRequests) -> int:
-    """Keep letters for what the queue held and the ledger cannot take; how many are new."""
-    detail = "A request names a workflow or a run whose id cannot stand in a request's path."
+    """Record dead letters for requests that the ledger cannot accept; return how many are new."""
+    detail = "A request names a workflow or a run whose id cannot be used in a request path."
     if more := max(len(taken.unusable) - EXAMPLES, 0):
         detail += f" It is one of {EXAMPLES} kept as examples; {more:,} more came with it."
     letters = [

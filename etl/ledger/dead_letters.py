@@ -1,4 +1,4 @@
-"""What could not be loaded, kept with its bytes."""
+"""Dead letters: records that could not be loaded, kept with their bytes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from etl.ledger.named_runs import naming
 from etl.ledger.run_locks import lock_runs
 from etl.records import Rejected, RejectionReason
 
-# Of a run whose id another workflow has, the other one's row says nothing.
+# If another workflow has a run with this id, that run's row does not decide about this one.
 _REMOVED = """EXISTS (
         SELECT FROM orchestra_etl.run_ledger AS l
-        WHERE l.run_id = {letter}.run_id AND l.workflow_id = {letter}.workflow_id AND l.removed_at IS NOT NULL)"""
+        WHERE l.run_id = {letter}.run_id AND l.workflow_id = {letter}.workflow_id
+          AND l.removed_at IS NOT NULL)"""
 
-# The run that was read has the same id as the one that was set aside.
+# A conflicting run: the run that was read has the same id, but belongs to another workflow.
 _OF_ANOTHER_RUN = """(d.reason = 'id_conflict' AND d.step_id IS NULL AND EXISTS (
-        SELECT FROM orchestra_etl.run_ledger AS l WHERE l.run_id = d.run_id AND l.workflow_id <> d.workflow_id))"""
+        SELECT FROM orchestra_etl.run_ledger AS l
+        WHERE l.run_id = d.run_id AND l.workflow_id <> d.workflow_id))"""
 
 _RECORD = text(f"""
     INSERT INTO orchestra_etl.dead_letters AS d
@@ -30,13 +32,14 @@ _RECORD = text(f"""
     SELECT n.workflow_id, n.run_id, n.step_id, n.reason, n.detail, n.content_hash,
            substring(CAST(:bodies AS bytea) FROM n.first FOR n.size)
     FROM unnest(CAST(:workflow_ids AS text[]), CAST(:run_ids AS text[]), CAST(:step_ids AS text[]),
-                CAST(:reasons AS text[]), CAST(:details AS text[]), CAST(:hashes AS bytea[]), CAST(:firsts AS int[]),
-                CAST(:sizes AS int[]))
+                CAST(:reasons AS text[]), CAST(:details AS text[]), CAST(:hashes AS bytea[]),
+                CAST(:firsts AS int[]), CAST(:sizes AS int[]))
          AS n (workflow_id, run_id, step_id, reason, detail, content_hash, first, size)
     WHERE NOT {_REMOVED.format(letter="n")}
     ORDER BY n.workflow_id COLLATE "C", n.run_id COLLATE "C", n.reason, n.content_hash
     ON CONFLICT (workflow_id, run_id, reason, content_hash) DO UPDATE
-    SET occurrences = d.occurrences + CASE WHEN d.last_seen_at >= CAST(:since AS timestamptz) THEN 0 ELSE 1 END,
+    SET occurrences = d.occurrences
+            + CASE WHEN d.last_seen_at >= CAST(:since AS timestamptz) THEN 0 ELSE 1 END,
         last_seen_at = now(),
         resolved_at = CASE WHEN d.resolution = 'discarded' THEN d.resolved_at END,
         resolution = CASE WHEN d.resolution = 'discarded' THEN d.resolution END
@@ -51,7 +54,8 @@ _COUNT_NEW = text("""
 """)
 
 _TOMBSTONES = text("""
-    SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) AND removed_at IS NOT NULL
+    SELECT run_id FROM orchestra_etl.run_ledger
+    WHERE run_id = ANY (CAST(:ids AS text[])) AND removed_at IS NOT NULL
 """)
 
 _ANY_TOMBSTONE = text(
@@ -59,17 +63,19 @@ _ANY_TOMBSTONE = text(
 )
 
 _ERASED = text("""
-    SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) AND tracking = 'erased'
+    SELECT run_id FROM orchestra_etl.run_ledger
+    WHERE run_id = ANY (CAST(:ids AS text[])) AND tracking = 'erased'
 """)
 
 _OF_NO_RUN = text(
-    "SELECT id FROM orchestra_etl.dead_letters WHERE run_id = '' AND octet_length(body) > 0 ORDER BY id"
+    "SELECT id FROM orchestra_etl.dead_letters"
+    " WHERE run_id = '' AND octet_length(body) > 0 ORDER BY id"
 )
 
-# So many bytes of letters are recorded at once.
+# Maximum size, in bytes, of the dead letters that one statement records.
 _BYTES_AT_ONCE = 16 << 20
 
-# A whole answer, or a step that was refused as it is.
+# The body is a whole response of the steps endpoint, or a single step that was refused unchanged.
 _HOLDS_STEPS = """(reason = 'not_an_array' OR (reason IN ('rejected', 'id_conflict')
            AND (step_id IS NOT NULL OR substring(body FROM 1 FOR 1) = CAST('[' AS bytea))))"""
 
@@ -81,7 +87,7 @@ _OPEN_BODIES = text(f"""
     ORDER BY last_seen_at, id
 """)
 
-# A run that was read without the trouble recurring: its open letters are settled.
+# A run was read without the problem: its open dead letters are resolved.
 _RESOLVE = text(f"""
     UPDATE orchestra_etl.dead_letters AS d
     SET resolved_at = now(), resolution = 'loaded'
@@ -94,14 +100,16 @@ _BODY = text("SELECT body FROM orchestra_etl.dead_letters WHERE id = :id")
 
 _KNOWN = text("SELECT id FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))")
 
-# Named letters are taken whatever became of them; without names, those that are open.
+# Dead letters chosen by number include resolved ones; without numbers, all open ones are chosen.
 _CHOOSE = text("""
     SELECT id, run_id
     FROM orchestra_etl.dead_letters
-    WHERE id = ANY (CAST(:ids AS bigint[])) OR (CAST(:ids AS bigint[]) IS NULL AND resolved_at IS NULL)
+    WHERE id = ANY (CAST(:ids AS bigint[]))
+       OR (CAST(:ids AS bigint[]) IS NULL AND resolved_at IS NULL)
 """)
 
-# In the order in which they are recorded: of the letters of no run, no row of the ledger is locked.
+# In the order in which `record` locks them. This order alone protects dead letters without a run
+# id: no ledger row is locked for them.
 _IN_ORDER = """
     SELECT id FROM orchestra_etl.dead_letters AS d
     WHERE id = ANY (CAST(:ids AS bigint[])) AND {condition}
@@ -109,7 +117,7 @@ _IN_ORDER = """
     FOR UPDATE
 """
 
-# Where the run was erased or pruned there is nothing to be read again.
+# A run that was erased or pruned cannot be read again.
 _REOPEN = text(f"""
     WITH chosen AS ({_IN_ORDER.format(condition="NOT " + _REMOVED.format(letter="d"))})
     UPDATE orchestra_etl.dead_letters AS d
@@ -126,8 +134,8 @@ _DISCARD = text(f"""
 """)
 
 
-# A letter with the same content may have been recorded under the rules already: then this one needs
-# another hash.
+# Another dead letter of the run may already have the hash of the redacted content. Then this one
+# needs a different hash, because the hash is part of the key.
 _REWRITE = text("""
     UPDATE orchestra_etl.dead_letters AS d
     SET body = :body, detail = :detail,
@@ -142,27 +150,28 @@ _Key = tuple[str, str, RejectionReason, bytes]
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """Something rejected, and whose it is."""
+    """A rejected record, with its workflow and run."""
 
     workflow_id: str
     run_id: str
-    """Empty for a row of the run list that has no usable id."""
+    """Empty for a row of the run list without a usable id."""
     rejected: Rejected
 
 
 def record(
     connection: Connection, letters: Sequence[DeadLetter], *, since: datetime | None = None
 ) -> int:
-    """Set aside; how many of them are new (the others are counted on the letter they repeat).
+    """Record dead letters, and return how many are new; a repetition only raises `occurrences`.
 
-    Nothing is set aside of a run that was erased or pruned; a bad row of the run list that names
-    one is, without its bytes.
+    Nothing is recorded for a run that was erased or pruned. A bad row of the run list that names
+    such a run is recorded without its bytes.
 
     Args:
         connection: in a transaction.
-        letters: what is bad, and whose it is.
-        since: database time at which the answer that holds them was requested, where no fence keeps a repetition of this
-            unit of work off: a letter seen since then is this very one, and is not counted again.
+        letters: the rejected records, with their workflows and runs.
+        since: database time at which the response that holds them was requested. Pass it where no
+            fence stops a repetition of this unit of work: a dead letter seen since then comes from
+            this same unit, and is not counted again.
     """
     unique = {
         (letter.workflow_id, letter.run_id, letter.rejected.reason, _hash(letter.rejected)): letter
@@ -171,7 +180,7 @@ def record(
     if not unique:
         return 0
     withheld = _withheld(connection, unique)
-    # Rows are locked in key order, over all parts.
+    # Rows are locked in key order across all parts.
     ordered = sorted(
         unique.items(), key=lambda one: [value.encode() for value in one[0][:3]] + [one[0][3]]
     )
@@ -192,7 +201,7 @@ def record(
                 "reasons": [key[2] for key, _ in part],
                 "details": [letter.rejected.detail for _, letter in part],
                 "hashes": [key[3] for key, _ in part],
-                # As one value and its parts' places: as an array, they would be quoted byte by
+                # One value and the offsets of its parts: the driver would escape an array byte by
                 # byte.
                 "bodies": b"".join(bodies),
                 "firsts": list(accumulate(sizes[:-1], initial=1)),
@@ -205,7 +214,7 @@ def record(
 
 
 def _withheld(connection: Connection, letters: Mapping[_Key, DeadLetter]) -> set[_Key]:
-    """Of the letters of no run, those whose bytes name a run that was removed."""
+    """Return the keys of dead letters without a run id whose bytes name a removed run."""
     bodies = [(key, letter.rejected.body) for key, letter in letters.items() if not letter.run_id]
     if not bodies or not connection.execute(_ANY_TOMBSTONE).scalar_one():
         return set()
@@ -213,9 +222,10 @@ def _withheld(connection: Connection, letters: Mapping[_Key, DeadLetter]) -> set
 
 
 def naming_erased(connection: Connection, ids: frozenset[str] = frozenset()) -> set[int]:
-    """The numbers of the letters of no run whose bytes name one of these runs, or one that was erased.
+    """Find dead letters without a run id whose bytes name an erased run or one of `ids`.
 
-    Their bytes are read one after the other: it takes as long as there are such letters.
+    Returns their numbers. The bodies are read one by one, so the time grows with the number of such
+    dead letters.
     """
     numbers = connection.execute(_OF_NO_RUN).scalars().all()
     bodies = ((number, found) for number in numbers if (found := body(connection, number)))
@@ -229,16 +239,21 @@ def naming_erased(connection: Connection, ids: frozenset[str] = frozenset()) -> 
 
 
 def count_new(connection: Connection, reads: Sequence[tuple[str, datetime]]) -> int:
-    """How many letters of these runs were first set aside at or after the database time that goes with each."""
+    """Return how many dead letters of these runs are new.
+
+    Args:
+        connection: in a transaction.
+        reads: run ids, each with the database time from which on a dead letter counts as new.
+    """
     wanted = {"run_ids": [run_id for run_id, _ in reads], "since": [since for _, since in reads]}
     return int(connection.execute(_COUNT_NEW, wanted).scalar_one())
 
 
 def open_bodies(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[bytes]]:
-    """What these runs' open letters hold of steps, each as an answer of the steps endpoint, oldest first.
+    """Return the steps in these runs' open dead letters, oldest first.
 
-    Other letters hold a run's own row, a single member, or a step's earlier version: they must not
-    be taken for steps.
+    Each body has the form of a response of the steps endpoint. Other dead letters hold a run's own
+    row, a single member, or a step's earlier version: they must not be read as steps.
     """
     found: dict[str, list[bytes]] = {}
     for row in connection.execute(_OPEN_BODIES, {"run_ids": list(run_ids)}):
@@ -250,29 +265,30 @@ def open_bodies(connection: Connection, run_ids: Sequence[str]) -> dict[str, lis
 
 
 def resolve(connection: Connection, run_ids: Sequence[str], *, steps_only: bool = False) -> None:
-    """Settle the open letters of runs that have just been read, except those recorded in this transaction.
+    """Resolve the open dead letters of runs that have just been read.
 
-    With `steps_only`, only the letters whose bytes `open_bodies` gave.
+    Dead letters recorded in this transaction stay open. With `steps_only`, only those are resolved
+    that `open_bodies` returns.
     """
     connection.execute(_RESOLVE, {"run_ids": list(run_ids), "steps_only": steps_only})
 
 
 class RetryReport(msgspec.Struct, frozen=True):
-    """What a retry asked for."""
+    """The effect of a retry."""
 
     dead_letters: int
     runs: int
     """Runs that will be read again."""
     without_run: tuple[int, ...]
-    """Letters that no run can be read for: bad rows of the run list, which the next sweep sees again by itself."""
+    """Dead letters without a run to read: bad list rows, which the next sweep sees again."""
     conflicts: int = 0
-    """Runs that other workflows have: they are not read under these."""
+    """Runs that belong to other workflows: they are not read under the dead letters' workflows."""
     removed: int = 0
-    """Letters named whose runs were erased or pruned: they stay as they are."""
+    """Requested dead letters whose runs were erased or pruned: they stay unchanged."""
 
 
 def body(connection: Connection, letter_id: int) -> bytes | None:
-    """A letter's bytes as the API sent them; None where there is no such number."""
+    """Return a dead letter's bytes as the API sent them; None if the number is unknown."""
     found = connection.execute(_BODY, {"id": letter_id}).scalar_one_or_none()
     return None if found is None else bytes(found)
 
@@ -280,13 +296,14 @@ def body(connection: Connection, letter_id: int) -> bytes | None:
 def rewrite(
     connection: Connection, letter_id: int, rejected: Rejected, *, otherwise: bytes
 ) -> None:
-    """Put what redaction has left in the place of a letter's bytes, sentence and hash.
+    """Replace a dead letter's bytes, detail and hash by their redacted form.
 
     Args:
-        connection: in a transaction that has locked the letter.
+        connection: in a transaction that has locked the dead letter.
         letter_id: its number.
-        rejected: what is left.
-        otherwise: a hash in place of the content's own, where another letter of the run has that.
+        rejected: the redacted form.
+        otherwise: the hash to store if another dead letter of the run already has the content's
+            hash.
     """
     values = {
         "body": rejected.body,
@@ -298,16 +315,16 @@ def rewrite(
 
 
 def unknown(connection: Connection, ids: Sequence[int]) -> list[int]:
-    """Which of these numbers no letter has."""
+    """Return those of these numbers that belong to no dead letter."""
     known = set(connection.execute(_KNOWN, {"ids": list(ids)}).scalars())
     return [number for number in ids if number not in known]
 
 
 def retry(connection: Connection, ids: Sequence[int] | None) -> RetryReport:
-    """Have the runs of these letters (None: of all open ones) read again, as `track` does.
+    """Request a new read of the runs of these dead letters (None: of all open ones).
 
-    A letter stays open until its run has been read without the trouble; one that was discarded is
-    open again.
+    The request has the effect of `track`. A dead letter stays open until its run has been read
+    without the problem. A discarded one is reopened.
     """
     rows = connection.execute(_REOPEN, {"ids": _chosen(connection, ids)}).all()
     runs: dict[str, set[str]] = {}
@@ -328,12 +345,15 @@ def retry(connection: Connection, ids: Sequence[int] | None) -> RetryReport:
 
 
 def discard(connection: Connection, ids: Sequence[int] | None) -> int:
-    """Settle these open letters (None: all) without their content being loaded; how many. Their bytes are kept."""
+    """Discard these open dead letters (None: all), and return how many; their bytes are kept."""
     return connection.execute(_DISCARD, {"ids": _chosen(connection, ids)}).rowcount
 
 
 def _chosen(connection: Connection, ids: Sequence[int] | None) -> list[int]:
-    """The numbers of these letters (None: of all open ones), their runs locked: a load, too, locks runs first, then letters."""
+    """Lock the runs of these dead letters (None: of all open ones), and return the numbers.
+
+    A load, too, locks runs first and dead letters second.
+    """
     rows = connection.execute(_CHOOSE, {"ids": None if ids is None else list(ids)}).all()
     lock_runs(connection, list({row.run_id for row in rows}))
     return [row.id for row in rows]

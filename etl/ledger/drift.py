@@ -1,4 +1,4 @@
-"""Where the API's answers drift from its description, counted."""
+"""Counters of the drift between the API's responses and its description."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from sqlalchemy import Connection, text
 from etl.records import Drift
 
 _COUNT = text("""
-    INSERT INTO orchestra_etl.drift AS d (workflow_id, subject, field, kind, found, occurrences, last_run_id)
+    INSERT INTO orchestra_etl.drift AS d
+        (workflow_id, subject, field, kind, found, occurrences, last_run_id)
     SELECT n.workflow_id, n.subject, n.field, n.kind, n.found, n.occurrences, n.run_id
-    FROM unnest(CAST(:workflow_ids AS text[]), CAST(:subjects AS text[]), CAST(:fields AS text[]), CAST(:kinds AS text[]),
-                CAST(:founds AS text[]), CAST(:counts AS bigint[]), CAST(:run_ids AS text[]))
+    FROM unnest(CAST(:workflow_ids AS text[]), CAST(:subjects AS text[]), CAST(:fields AS text[]),
+                CAST(:kinds AS text[]), CAST(:founds AS text[]), CAST(:counts AS bigint[]),
+                CAST(:run_ids AS text[]))
          AS n (workflow_id, subject, field, kind, found, occurrences, run_id)
     ORDER BY n.workflow_id COLLATE "C", n.subject, n.field, n.kind, n.found
     ON CONFLICT (workflow_id, subject, field, kind, found) DO UPDATE
-    SET occurrences = d.occurrences + excluded.occurrences, last_seen_at = now(), last_run_id = excluded.last_run_id
+    SET occurrences = d.occurrences + excluded.occurrences, last_seen_at = now(),
+        last_run_id = excluded.last_run_id
 """)
 
 

@@ -1,4 +1,4 @@
-"""Times in which runs may have come and gone without being listed to us."""
+"""Gaps: times in which runs may have appeared and disappeared without being listed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import msgspec
 from sqlalchemy import Connection, text
 
 _SELECT = text("""
-    SELECT g.id, g.workflow_id, w.name AS workflow_name, g.detected_at, g.after_time, g.before_time, g.detail,
-           g.acknowledged_at
+    SELECT g.id, g.workflow_id, w.name AS workflow_name, g.detected_at, g.after_time, g.before_time,
+           g.detail, g.acknowledged_at
     FROM orchestra_etl.gaps AS g
     LEFT JOIN orchestra.workflows AS w ON w.id = g.workflow_id
     WHERE (CAST(:workflows AS text[]) IS NULL OR g.workflow_id = ANY (CAST(:workflows AS text[])))
@@ -22,10 +22,11 @@ _KNOWN = text("SELECT id FROM orchestra_etl.gaps WHERE id = ANY (CAST(:ids AS bi
 _ACKNOWLEDGE = text("""
     UPDATE orchestra_etl.gaps
     SET acknowledged_at = now()
-    WHERE acknowledged_at IS NULL AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY (CAST(:ids AS bigint[])))
+    WHERE acknowledged_at IS NULL
+      AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY (CAST(:ids AS bigint[])))
 """)
 
-# An empty list behind an open gap with the same begin adds nothing to it.
+# If an open gap already begins at the same run, a list that is still empty adds no other gap.
 _RECORD = text("""
     INSERT INTO orchestra_etl.gaps (workflow_id, after_time, before_time, detail)
     SELECT :workflow_id, known.after_time, CAST(:before_time AS timestamptz), :detail
@@ -41,7 +42,7 @@ _RECORD = text("""
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """One such time."""
+    """A time in which runs may have been missed."""
 
     id: int
     workflow_id: str
@@ -50,7 +51,7 @@ class Gap(msgspec.Struct, frozen=True):
     after_time: datetime | None
     """Start of the newest run known before the gap."""
     before_time: datetime | None
-    """Start of the oldest run listed behind the gap."""
+    """Start of the oldest run listed after the gap."""
     detail: str
     acknowledged_at: datetime | None
 
@@ -64,15 +65,15 @@ def record(
     detail: str,
     is_empty: bool = False,
 ) -> bool:
-    """Record a gap behind the newest run that complete sweeps have listed; whether it is a new one.
+    """Record a gap after the newest run of the watermark; return whether it is new.
 
     Args:
         connection: in a transaction.
-        workflow_id: whose list it is.
-        watermark: the last sweep that was complete.
-        before_time: start of the oldest run listed behind the gap; None: it is not known, or there is none yet.
+        workflow_id: the workflow of the list.
+        watermark: number of the last complete sweep.
+        before_time: start of the oldest run listed after the gap; None: unknown, or no run yet.
         detail: one sentence.
-        is_empty: the list shows no run at all. As long as it stays so, that is one gap.
+        is_empty: whether the list shows no run at all. As long as it stays empty, that is one gap.
     """
     values = {
         "watermark": watermark,
@@ -84,7 +85,7 @@ def record(
 
 
 def find(connection: Connection, *, workflows: Sequence[str] | None = None) -> list[Gap]:
-    """The gaps of these workflows (None: of all), oldest first, also those somebody took note of."""
+    """Return the gaps of these workflows (None: of all), oldest first, acknowledged ones too."""
     rows = connection.execute(
         _SELECT, {"workflows": None if workflows is None else list(workflows)}
     )
@@ -92,11 +93,11 @@ def find(connection: Connection, *, workflows: Sequence[str] | None = None) -> l
 
 
 def unknown(connection: Connection, ids: Sequence[int]) -> list[int]:
-    """Which of these numbers no gap has."""
+    """Return those of these numbers that belong to no gap."""
     known = set(connection.execute(_KNOWN, {"ids": list(ids)}).scalars())
     return [number for number in ids if number not in known]
 
 
 def acknowledge(connection: Connection, ids: Sequence[int] | None) -> int:
-    """Take note of these gaps (None: of all); how many nobody had taken note of before."""
+    """Acknowledge these gaps (None: all); return how many were not yet acknowledged."""
     return connection.execute(_ACKNOWLEDGE, {"ids": None if ids is None else list(ids)}).rowcount

@@ -1,10 +1,10 @@
 """When a run is polled next, and when it is final: pure decisions, without clock or database.
 
-A run is final when the API itself calls it terminal, every step it answers is terminal, and the
-steps were read when the run had been over for longer than `settle_after` by the server's own clock,
-or read twice, that long apart, without a difference. Where the API gives no status for runs, four
-re-checks over a day must find nothing new. The steps of a run that is over and has none may come
-late: it is final once none has come for a day.
+A run is final when the API itself calls it terminal and every step in the response is terminal. In
+addition, the read of the steps must be late enough: either the run had been over for longer than
+`settle_after` by the server's own clock, or two reads at least that far apart found no difference.
+If the API gives no status for runs, four re-checks over a day must find nothing new. A run that is
+over without any step may still get steps: it is final once none has appeared for a day.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ import msgspec
 
 Tracking = Literal["open", "final", "stale", "gone"]
 
-# Pauses between the re-checks of a run whose status only follows from its steps, in seconds: 1 m,
-# 10 m, 1 h, 1 d.
+# Pauses in seconds (1 m, 10 m, 1 h, 1 d) between the re-checks of a run whose status only follows
+# from its steps.
 DERIVED_CHECKS = (60.0, 600.0, 3600.0, 86400.0)
-# Seconds for which steps may come that a run without any, though it is over, should have.
+# Seconds for which a run that is over without any step is still expected to get some.
 LATE_STEPS = 86400.0
-# Stale runs are asked for once a day, in case they move after all; an answer that is too large
-# likewise.
+# Stale runs are read once a day, because they may still change. So are runs whose response is too
+# large.
 DAILY = 86400.0
-# A run may be answered with 404 for this long (seconds) before it counts as gone: deployments and
-# failovers pass.
+# Seconds of 404 responses before a run counts as gone: deployments and failovers take less.
 GONE_AFTER = 3600.0
-# Failed reads are repeated after 5 s, 10 s, 20 s, … at most 10 minutes.
+# Failed reads are retried after 5 s, 10 s, 20 s, … at most 10 minutes.
 RETRY_FIRST, RETRY_MOST = 5.0, 600.0
 
 
@@ -41,7 +40,7 @@ class PollingPolicy(msgspec.Struct, frozen=True):
 
 
 class KnownRun(msgspec.Struct, frozen=True):
-    """What the ledger knew of the run when it was claimed."""
+    """The ledger's knowledge of the run at the time of the claim."""
 
     opened_at: datetime
     listed: bool
@@ -53,30 +52,30 @@ class KnownRun(msgspec.Struct, frozen=True):
 
 
 class Observation(msgspec.Struct, frozen=True):
-    """What a poll found."""
+    """The result of a poll."""
 
     requested_at: datetime
     server_time: datetime | None
     run_terminal: bool | None
-    """Whether the API's own row of the run says it is over; None where the API has no such row for us."""
+    """Whether the API's own row of the run says that it is over; None if no such row was read."""
     run_end_time: datetime | None
     steps_terminal: bool
-    """Every step is terminal; also where there is none."""
+    """Whether every step is terminal; true if there is none."""
     has_steps: bool
     digest: bytes
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What becomes of the run in the ledger."""
+    """The run's next state in the ledger."""
 
     tracking: Tracking
     due_in: float | None
-    """Seconds from now until the next poll; None: not again by itself."""
+    """Seconds from now until the next poll; None: no further poll unless one is requested."""
     checks: int = 0
 
 
 def decide(known: KnownRun, observation: Observation, policy: PollingPolicy) -> Decision:
-    """Decide after a readable answer."""
+    """Decide the run's next state after a readable response."""
     if observation.steps_terminal and observation.run_terminal and observation.has_steps:
         if _settled(observation, policy) or _unchanged(known, observation, policy):
             return Decision("final", None, known.checks + 1)
@@ -96,13 +95,13 @@ def decide(known: KnownRun, observation: Observation, policy: PollingPolicy) -> 
         return Decision("open", DERIVED_CHECKS[checks - 1], checks)
     if age > policy.give_up_after:
         return Decision("stale", DAILY)
-    # A tenth of its age: a young run is followed closely, one that idles for an hour is asked every
-    # six minutes.
+    # The pause is a tenth of the run's age: a young run is read often, and one that idles for an
+    # hour every six minutes.
     return Decision("open", min(max(age / 10, policy.open_interval_min), policy.open_interval_max))
 
 
 def retry_in(attempts: int) -> float:
-    """Seconds to wait after the `attempts`-th failed read in a row (from 1)."""
+    """Return the seconds to wait after the `attempts`-th failed read in a row (from 1)."""
     return min(RETRY_FIRST * 2.0 ** min(attempts - 1, 20), RETRY_MOST)
 
 

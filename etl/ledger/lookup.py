@@ -1,4 +1,4 @@
-"""Ids as people type them: whole or by their first characters; a workflow also by its name."""
+"""Lookup of ids by a whole id or a prefix; workflows also by name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, TextClause, text
 
 SHORTEST_PREFIX = 4
-"""Characters. A shorter text is only taken as a whole id."""
+"""Characters. A shorter text must be a whole id."""
 CANDIDATES = 5
-"""How many candidates are named where a prefix fits several ids."""
+"""Maximum number of candidates that a message lists if a prefix fits several ids."""
 
-# In collation "C" a whole id sorts before every id that it begins, and the primary key serves both
+# In collation "C" a whole id sorts before all ids that begin with it. The primary key serves both
 # the condition and the order.
 _RUNS = text("""
     SELECT run_id FROM orchestra_etl.run_ledger
@@ -30,7 +30,8 @@ def runs(connection: Connection, typed: str) -> list[str]:
 
     Args:
         connection: in a transaction.
-        typed: a whole id, which means itself alone, or at least `SHORTEST_PREFIX` characters of it.
+        typed: a whole id, which matches only itself, or at least its first `SHORTEST_PREFIX`
+            characters.
     """
     return _matches(typed, _found(connection, _RUNS, typed))
 
@@ -49,8 +50,8 @@ def workflows(typed: str, names: dict[str, str | None]) -> list[str]:
     """Return the ids that `typed` can mean: a whole id, else a whole name, else a prefix of an id.
 
     Args:
-        typed: what somebody typed.
-        names: the workflows to choose from, ids with their names.
+        typed: the user's input.
+        names: names by the ids of the workflows to choose from.
     """
     if typed in names:
         return [typed]
@@ -59,7 +60,7 @@ def workflows(typed: str, names: dict[str, str | None]) -> list[str]:
 
 
 def _found(connection: Connection, statement: TextClause, typed: str) -> list[str]:
-    # PostgreSQL's text holds no NUL, so no id does.
+    # PostgreSQL's text cannot hold a NUL character, so no id contains one.
     if "\0" in typed:
         return []
     limit = CANDIDATES + 1

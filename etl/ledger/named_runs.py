@@ -1,4 +1,7 @@
-"""Which runs are named by bytes that belong to no run: bad rows of a run list, and answers that are no list."""
+"""Detection of run ids in bytes that belong to no run.
+
+Such bytes are bad rows of a run list, and responses that are not a list.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +18,26 @@ from etl.records import MAX_ID_BYTES
 K = TypeVar("K")
 
 STRINGS_AT_ONCE = 10_000
-"""So many strings are looked up at once."""
+"""Maximum number of strings in one lookup."""
 
-# Possessive, and what is not closed is taken whole: no byte is gone over again for each quote
-# before it.
+# Possessive quantifiers, and an unclosed string is matched to the end: no byte is scanned again for
+# each quote before it.
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:(")|\\?\Z)', re.DOTALL)
 _NEIGHBOURS = re.compile(rb'"([^"]*+)(?=")')
-# Of six bytes each, as an escape. Longer strings are no id, but may hold JSON.
+# Each character of an id may be written as an escape of six bytes. Longer strings without escapes
+# are not ids.
 _LONGEST = 6 * MAX_ID_BYTES
-# JSON in a string in a string; nobody nests it deeper.
+# JSON inside a string inside a string. Deeper nesting is not expected.
 _DEPTH = 3
 
 
 def strings_of(body: bytes, depth: int = _DEPTH) -> Iterator[str]:
-    """The strings of a JSON text that can be an id, however they are written, and those of JSON that stands in a string.
+    """Yield the strings of a JSON text that can be an id, in any spelling, nested JSON included.
 
-    Of bytes that are no JSON: all of them as one, and what stands between any two neighbouring
-    quotes, since nobody can tell which of them open a string. What is cut off counts for nothing:
-    it may be the begin of a longer id. The work grows with the length of the body, whatever is in
-    it.
+    Nested JSON is JSON inside a string. If the bytes are not JSON, yield all of them as one string,
+    and the text between any two neighbouring quotes, because it is unknown which quotes open a
+    string. An unclosed string is skipped: it may be the beginning of a longer id. The work grows
+    linearly with the length of the body, whatever it contains.
     """
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
@@ -58,20 +62,21 @@ def strings_of(body: bytes, depth: int = _DEPTH) -> Iterator[str]:
 
 
 def _written(body: bytes, *, is_json: bool) -> Iterator[bytes]:
-    """What stands between quotes, as it is written."""
+    """Yield the text between quotes, as it is written."""
     yield from (match[1] for match in _STRING.finditer(body) if match[2])
     if not is_json:
-        # As if the first quote had closed a string; and without a thought for escapes.
+        # Read again as if the first quote had closed a string, and then without regard to escapes.
         yield from (match[1] for match in _STRING.finditer(body, body.find(b'"') + 1) if match[2])
         yield from (match[1] for match in _NEIGHBOURS.finditer(body))
 
 
 def naming(bodies: Iterable[tuple[K, bytes]], known: Callable[[list[str]], set[str]]) -> set[K]:
-    """The keys of those bodies that hold the id of one of these runs as a whole string.
+    """Return the keys of the bodies that hold one of the run ids as a whole string.
 
     Args:
         bodies: each with its key.
-        known: which of these strings, at most `STRINGS_AT_ONCE`, are ids of the runs that are meant.
+        known: returns those of at most `STRINGS_AT_ONCE` strings that are ids of the runs in
+            question.
     """
     named = ((string, key) for key, body in bodies for string in strings_of(body))
     found: set[K] = set()
@@ -82,7 +87,7 @@ def naming(bodies: Iterable[tuple[K, bytes]], known: Callable[[list[str]], set[s
 
 
 def _usable(text: str) -> Iterator[str]:
-    """The text, if it can be an id in the ledger."""
+    """Yield the text if it can be an id in the ledger."""
     try:
         if 0 < len(text.encode()) <= MAX_ID_BYTES and "\0" not in text:
             yield text

@@ -1,4 +1,4 @@
-"""What happens to a run next, when and why: told from its row of the ledger, for people who ask."""
+"""What happens to a run next, when and why, derived from its row of the ledger for people."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from etl.records import TERMINAL_STATES
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A run's row of the ledger, as far as it decides what happens next."""
+    """The columns of a run's ledger row that decide what happens next."""
 
     tracking: str
     priority: int
-    """0: live, 1: backfill, which is read after everything live."""
+    """0: live; 1: backfill, which is read after all live runs."""
     due_at: datetime | None
     leased_until: datetime | None
     fencing_token: int
     checks: int
-    """Reads in a row that found the run finished and nothing new."""
+    """Reads in a row that found the run finished and unchanged."""
     attempts: int
     """Reads in a row that failed."""
     not_found_since: datetime | None
     opened_at: datetime
     run_state: str | None
-    """The run's state by the API's own row; None where the API gave none."""
+    """The run's state by the API's own row; None if the API gave none."""
     steps_observed_at: datetime | None
     removed_at: datetime | None
 
@@ -36,22 +36,25 @@ class Outlook(msgspec.Struct, frozen=True):
     """What happens to a run next."""
 
     action: Literal["read", "being_read", "none"]
-    """`read`: by any process, once `at` has come. `being_read`: a process holds a claim until `at`.
-    `none`: not read again by itself."""
+    """`read`: any process reads the run from `at` on.
+
+    `being_read`: a process holds a claim until `at`. `none`: no read follows unless one is
+    requested.
+    """
     at: datetime | None
     reason: str
     """Why, in a clause without a period."""
     gives_up_at: datetime | None = None
-    """When the run becomes `stale` if it is still open then; None where it cannot."""
+    """When the run becomes `stale` if it is still open then; None if it cannot become stale."""
 
 
 def outlook(entry: Entry, at: datetime, *, has_steps: bool, give_up_after: float) -> Outlook:
-    """Tell what happens next.
+    """Return what happens to a run next.
 
     Args:
         entry: the run's row of the ledger.
         at: database time now.
-        has_steps: whether steps of the run are stored.
+        has_steps: whether the database holds steps of the run.
         give_up_after: seconds after which an open run becomes `stale`.
     """
     is_over = entry.run_state in TERMINAL_STATES
@@ -73,17 +76,17 @@ def _why_never(entry: Entry) -> str:
     if entry.removed_at is not None:
         return f"it was {entry.tracking} on {entry.removed_at:%Y-%m-%d}, and its id is blocked"
     if entry.tracking == "gone":
-        return "the API answers 404 for it and no longer lists it"
+        return "the API returns 404 for it and no longer lists it"
     if entry.tracking == "stale":
         return "neither the API nor the run list has shown it before polling.give_up_after"
-    return "its end is confirmed; a change in the run list or `track` has it read again"
+    return "its end is confirmed; a changed list row or `track` causes another read"
 
 
 def _why_read(entry: Entry, *, is_over: bool, has_steps: bool) -> str:
     if entry.not_found_since is not None:
         return (
-            f"the API answers 404 since {entry.not_found_since:%Y-%m-%d %H:%M:%SZ}; after an hour "
-            "it is gone if the workflow answers and does not list it"
+            f"the API has returned 404 since {entry.not_found_since:%Y-%m-%d %H:%M:%SZ}; after an "
+            "hour it is gone if the workflow responds and does not list it"
         )
     if entry.attempts:
         return "the last read failed"
@@ -99,7 +102,7 @@ def _why_read(entry: Entry, *, is_over: bool, has_steps: bool) -> str:
     if not is_over:
         return "the run is still running"
     if not has_steps:
-        return "the run is over, but its steps have not come yet"
+        return "the run is over, but the API has not returned its steps yet"
     if entry.checks:
         return "the run is over; it is final once a read finds it unchanged"
-    return "a newer read was asked for: by a changed listing, `track`, `retry` or `--reread`"
+    return "a newer read was requested: by a changed list row, `track`, `retry` or `--reread`"

@@ -1,4 +1,4 @@
-"""How far the stored steps have been read again by the newest rules (`orchestra-etl rebuild`)."""
+"""Progress of `orchestra-etl rebuild`, which reads stored steps again by the newest rules."""
 
 from __future__ import annotations
 
@@ -11,60 +11,67 @@ _HOLD = text(f"{_NEWEST} FOR UPDATE")
 
 _ADVANCE = text("""
     UPDATE orchestra_etl.rebuilds
-    SET after_step_id = :after, steps = steps + :steps, changed = changed + :changed, started_at = COALESCE(started_at, now())
+    SET after_step_id = :after, steps = steps + :steps, changed = changed + :changed,
+        started_at = COALESCE(started_at, now())
     WHERE transform_version = :version
 """)
 
 _FINISH = text("""
-    UPDATE orchestra_etl.rebuilds SET after_step_id = NULL, started_at = COALESCE(started_at, now()), finished_at = now()
+    UPDATE orchestra_etl.rebuilds
+    SET after_step_id = NULL, started_at = COALESCE(started_at, now()), finished_at = now()
     WHERE transform_version = :version
 """)
 
-# `status` asks often, and there may be millions: up to so many are counted, of more the planner's
-# statistics tell about how many.
+# `status` counts often, and there may be millions of steps. Up to this number are counted; beyond
+# it, the planner's statistics give an estimate.
 _COUNTED = 10_000
 
 _LEFT = text(f"""
     SELECT (SELECT count(*) FROM (
-                SELECT FROM orchestra.steps WHERE id > COALESCE(r.after_step_id, '') LIMIT {_COUNTED + 1}) AS s) AS counted,
-           (SELECT CAST(reltuples AS bigint) FROM pg_class WHERE oid = CAST('orchestra.steps' AS regclass)) - r.steps AS estimated
+                    SELECT FROM orchestra.steps WHERE id > COALESCE(r.after_step_id, '')
+                    LIMIT {_COUNTED + 1}) AS s) AS counted,
+           (SELECT CAST(reltuples AS bigint) FROM pg_class
+            WHERE oid = CAST('orchestra.steps' AS regclass)) - r.steps AS estimated
     FROM ({_NEWEST}) AS r
     WHERE r.finished_at IS NULL
 """)
 
 
 class Rebuild(msgspec.Struct, frozen=True):
-    """The newest rules, and how far the stored steps have been read by them."""
+    """The newest rules, and the progress of the rebuild that applies them."""
 
     version: int
-    """`TRANSFORM_VERSION` of the program that brought them."""
+    """`TRANSFORM_VERSION` of the program version that introduced them."""
     after: str | None
-    """The steps up to this one, in the order of their ids, are done; None: none is."""
+    """The last finished step, in the order of step ids; None: no step is finished."""
     finished: bool
 
 
 class PendingRebuild(msgspec.Struct, frozen=True):
-    """Stored steps that are still to be read again."""
+    """The stored steps that the newest rules have not read yet."""
 
     steps: int
     exact: bool
-    """False: it is about so many."""
+    """False: `steps` is an estimate."""
 
     @property
     def advice(self) -> str:
-        """What to tell people."""
+        """The sentence that tells an operator what to do."""
         about = "" if self.exact else "about "
         noun = "stored step is" if self.steps == 1 else "stored steps are"
-        return f"{about}{self.steps:,} {noun} still to be read by newer rules: run `orchestra-etl rebuild`"
+        return (
+            f"{about}{self.steps:,} {noun} still to be read by newer rules: "
+            "run `orchestra-etl rebuild`"
+        )
 
 
 def read(connection: Connection) -> Rebuild | None:
-    """The newest rules; None where no revision has brought any."""
+    """Return the newest rules and their progress; None if no schema revision has recorded any."""
     return _rebuild(connection, hold=False)
 
 
 def hold(connection: Connection) -> Rebuild | None:
-    """As `read`, and keep others from going on until the transaction ends."""
+    """Return the same as `read`, and lock the row until the transaction ends."""
     return _rebuild(connection, hold=True)
 
 
@@ -78,19 +85,22 @@ def _rebuild(connection: Connection, *, hold: bool) -> Rebuild | None:
 
 
 def advance(connection: Connection, version: int, *, after: str, steps: int, changed: int) -> None:
-    """Note that the steps up to `after` are done: so many more, of which `changed` have changed."""
+    """Record that the steps up to `after` are finished: `steps` more, `changed` of them changed."""
     connection.execute(
         _ADVANCE, {"version": version, "after": after, "steps": steps, "changed": changed}
     )
 
 
 def finish(connection: Connection, version: int) -> None:
-    """Note that all steps are done."""
+    """Record that all steps are finished."""
     connection.execute(_FINISH, {"version": version})
 
 
 def due(connection: Connection) -> PendingRebuild | None:
-    """What is still to be read again; None where nothing is. Takes milliseconds, however many steps there are."""
+    """Return the number of steps that the newest rules have not read yet; None if there are none.
+
+    Takes milliseconds for any number of steps.
+    """
     row = connection.execute(_LEFT).one_or_none()
     if row is None or row.counted == 0:
         return None

@@ -1,4 +1,4 @@
-"""Which redaction rules stored rows were written under."""
+"""The redaction rules under which stored rows were written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OTHERS = text("""
 
 
 def record(connection: Connection, policies: Mapping[str, str]) -> None:
-    """Note the rules in force (JSON by version), once each."""
+    """Record the rules in force (JSON by version); a version is recorded once."""
     if policies:
         versions = sorted(policies)
         rules = [policies[version] for version in versions]
@@ -36,7 +36,7 @@ def record(connection: Connection, policies: Mapping[str, str]) -> None:
 
 
 class RecordedRule(msgspec.Struct, frozen=True):
-    """A rule of some time, by its normalised path."""
+    """A rule that is or was in force, by its normalised path."""
 
     path: str
     action: Literal["drop", "mask", "hash"]
@@ -44,7 +44,7 @@ class RecordedRule(msgspec.Struct, frozen=True):
 
 
 class RecordedPolicy(msgspec.Struct, frozen=True):
-    """The rules of some time."""
+    """A set of rules that is or was in force."""
 
     version: str
     rules: list[RecordedRule]
@@ -52,7 +52,7 @@ class RecordedPolicy(msgspec.Struct, frozen=True):
 
 
 def recorded(connection: Connection) -> list[RecordedPolicy]:
-    """All rules that were ever in force."""
+    """Return all rule sets that were ever in force."""
     return [
         RecordedPolicy(
             row.version, msgspec.convert(row.rules, list[RecordedRule]), row.first_used_at
@@ -62,7 +62,7 @@ def recorded(connection: Connection) -> list[RecordedPolicy]:
 
 
 def steps_under_others(connection: Connection, workflow_id: str, version: str) -> int:
-    """How many stored steps of a workflow were written under other rules than these, or under none."""
+    """Return how many stored steps of a workflow were written under other rules, or under none."""
     found: int = connection.execute(
         _OTHERS, {"workflow_id": workflow_id, "version": version}
     ).scalar_one()

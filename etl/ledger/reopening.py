@@ -1,7 +1,7 @@
-"""Reopening: the one way in which a newer read of a run is asked for.
+"""Reopening: the only way to request a newer read of a run.
 
-It raises the fencing token and clears the lease, so that no read that was requested before can
-still be loaded (see `claims`). Why a run is reopened decides only about its priority.
+It raises the fencing token and clears the lease, so that no read that was requested earlier can
+still be loaded (see `claims`). The reason for reopening a run decides only its priority.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 FENCED = {"fencing_token": "l.fencing_token + 1", "leased_until": "NULL"}
 """The values that void every claim on a row `l` of the ledger, by column."""
 
-# An open run keeps its age, which paces its reads. What earlier reads found no longer speaks for
-# the run's end: neither that nothing changed nor that the API answered 404. Failed reads in a row
-# are still counted: only a read that succeeds ends them.
+# An open run keeps its age, which paces its reads. The results of earlier reads no longer count
+# towards the run's end: neither unchanged content nor a 404 response. The count of failed reads in
+# a row stays: only a successful read resets it.
 _REOPENED = {
     **FENCED,
     "due_at": "now()",
@@ -23,11 +23,11 @@ _REOPENED = {
 
 
 def assign(values: dict[str, str], when: str | None = None) -> str:
-    """Return the assignments of an UPDATE of the ledger as `l`, or of its ON CONFLICT DO UPDATE.
+    """Return the assignments for an UPDATE of the ledger as `l`, or its ON CONFLICT DO UPDATE.
 
     Args:
         values: an SQL expression by column.
-        when: the SQL condition of the rows that are changed; None: all.
+        when: the SQL condition for the rows to change; None: all rows.
     """
     form = (
         "{name} = {value}"
@@ -40,5 +40,10 @@ def assign(values: dict[str, str], when: str | None = None) -> str:
 
 
 def reopen(when: str | None = None, **more: str) -> str:
-    """Return the assignments that reopen a run; `when` as for `assign`, `more` are assigned with them."""
+    """Return the assignments that reopen a run.
+
+    Args:
+        when: as for `assign`.
+        more: further assignments, which take precedence.
+    """
     return assign({**_REOPENED, **more}, when)

@@ -1,4 +1,4 @@
-"""Runs that the ledger has as read and the tables do not have: they are read again."""
+"""Repairs: runs that the ledger has as read but the tables lack are read again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sqlalchemy import Connection, text
 from etl.ledger.reopening import reopen
 from etl.records import ListedRun
 
-# What a walk of the whole list finds read by the ledger and missing from the tables (somebody
-# deleted it, or restored an older copy of one schema) is read again from the start.
+# A full walk finds runs that were read but are missing from the tables: somebody deleted them, or
+# restored an older copy of one schema. They are read again from the start.
 _LOST = text("""
     SELECT l.run_id
     FROM orchestra_etl.run_ledger AS l
@@ -25,8 +25,8 @@ _LOST = text("""
 _REPAIR = text(f"""
     UPDATE orchestra_etl.run_ledger AS l
     SET {reopen()}, listing = p.listing, listing_hash = p.listing_hash,
-        listed_at = CAST(:requested_at AS timestamptz), steps_observed_at = NULL, run_observed_at = NULL, read_digest = NULL,
-        run_state = NULL, run_end_time = NULL
+        listed_at = CAST(:requested_at AS timestamptz), steps_observed_at = NULL,
+        run_observed_at = NULL, read_digest = NULL, run_state = NULL, run_end_time = NULL
     FROM unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]))
          AS p (run_id, listing, listing_hash)
     WHERE l.run_id = p.run_id COLLATE "C"
@@ -36,13 +36,13 @@ _REPAIR = text(f"""
 def request_reread(
     connection: Connection, workflow_id: str, page: Mapping[str, ListedRun], requested_at: datetime
 ) -> int:
-    """Have those runs of a page read again that are missing from the tables; how many.
+    """Request a new read of the page's runs that are missing from the tables; return how many.
 
     Args:
         connection: in a transaction.
-        workflow_id: whose list the page is of.
-        page: its rows, by id.
-        requested_at: database time at which it was requested.
+        workflow_id: the workflow of the list.
+        page: its rows, by run id.
+        requested_at: database time at which the page was requested.
     """
     lost = (
         connection.execute(_LOST, {"workflow_id": workflow_id, "ids": list(page)}).scalars().all()

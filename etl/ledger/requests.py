@@ -1,8 +1,8 @@
-"""Runs that enter the ledger by name: from the configuration, by `track`, by the queue `orchestra.run_requests`.
+"""Runs that enter the ledger by name: by configuration, `track` or `orchestra.run_requests`.
 
-A name is a claim, and the API decides. A run belongs to a workflow once the API has shown it there,
-in the list or by its steps, and no claim moves it from then on. Until then it is only asked for,
-and a later claim may name another workflow.
+A name is a request, and the API decides. A run belongs to a workflow once the API has shown it
+there, in the list or by its steps. From then on no request moves it. Until then it is only asked
+for, and a later request may name another workflow.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ from etl.database import allow_long
 from etl.ledger.reopening import reopen
 from etl.settings.values import clean_id
 
-# Requests in one transaction: whoever may insert into the queue can insert millions.
+# Maximum number of requests in one transaction: a user who may insert into the queue can insert
+# millions.
 BATCH = 10_000
 
 _NO_STEPS = hashlib.blake2b(digest_size=16).hexdigest()
-"""The digest of an answer that holds no step, as a load enters it."""
+"""The digest of a response without steps, as a load stores it."""
 
-# The ledger's own columns come first: where a load of the run has been waited for, only they are
-# seen as it has left them.
+# The ledger's own columns come first: after a wait for a load of the run, the statement sees the
+# load's changes only in the locked ledger row, not in the other tables.
 ASKED_FOR = f"""(l.listed_at IS NULL AND l.removed_at IS NULL AND l.run_observed_at IS NULL
         AND (l.steps_observed_at IS NULL OR l.read_digest = decode('{_NO_STEPS}', 'hex'))
         AND NOT EXISTS (SELECT FROM orchestra.steps AS s WHERE s.run_id = l.run_id)
-        AND NOT EXISTS (SELECT FROM orchestra.runs AS r WHERE r.id = l.run_id AND r.status_source = 'api'))"""
-"""The condition by which a row `l` of the ledger is only asked for: the API has not shown the run under its workflow.
+        AND NOT EXISTS (SELECT FROM orchestra.runs AS r
+                        WHERE r.id = l.run_id AND r.status_source = 'api'))"""
+"""The condition for a row `l` of the ledger to be only asked for.
 
-An empty answer shows nothing: there are servers that give one for any id.
+The API has not shown such a run under its workflow. An empty response shows nothing: some servers
+return one for any id.
 """
 
-# As long as the API answers 404 under the one workflow, the run may be the other's that names it,
-# too.
+# While the API returns 404 under the first workflow, the run may belong to another workflow that
+# names it too.
 _REGISTER = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l (run_id, workflow_id, source)
     SELECT r.run_id, :workflow_id, 'config'
@@ -45,11 +48,12 @@ _REGISTER = text(f"""
     ORDER BY r.run_id COLLATE "C"
     ON CONFLICT (run_id) DO UPDATE
     SET {reopen(workflow_id="excluded.workflow_id", source="excluded.source")}
-    WHERE l.workflow_id <> excluded.workflow_id AND {ASKED_FOR} AND l.tracking = 'open' AND l.not_found_since IS NOT NULL
+    WHERE l.workflow_id <> excluded.workflow_id AND {ASKED_FOR} AND l.tracking = 'open'
+      AND l.not_found_since IS NOT NULL
     RETURNING xmax = 0 AS inserted
 """)
 
-# A run that is known is reopened. A tombstone stays one.
+# A known run is reopened. A tombstone stays a tombstone.
 _TRACK = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l (run_id, workflow_id, source)
     SELECT r.run_id, r.workflow_id, :source
@@ -79,7 +83,8 @@ _FORGET_RUNS = text(f"""
     WHERE run_id IN (
         SELECT l.run_id
         FROM orchestra_etl.run_ledger AS l
-        WHERE l.workflow_id = :workflow_id AND (CAST(:ids AS text[]) IS NULL OR l.run_id = ANY (CAST(:ids AS text[])))
+        WHERE l.workflow_id = :workflow_id
+          AND (CAST(:ids AS text[]) IS NULL OR l.run_id = ANY (CAST(:ids AS text[])))
           AND {ASKED_FOR}
         ORDER BY l.run_id
         FOR UPDATE OF l
@@ -87,74 +92,81 @@ _FORGET_RUNS = text(f"""
     RETURNING run_id
 """)
 
-# Of a run that was answered with nothing.
+# The rows of runs whose responses contained nothing.
 _FORGET_EMPTY = text("DELETE FROM orchestra.runs WHERE id = ANY (CAST(:forgotten AS text[]))")
 
 _FORGET_REQUESTS = text("""
     DELETE FROM orchestra.run_requests
-    WHERE workflow_id = :workflow_id AND (CAST(:ids AS text[]) IS NULL OR run_id = ANY (CAST(:ids AS text[])))
+    WHERE workflow_id = :workflow_id
+      AND (CAST(:ids AS text[]) IS NULL OR run_id = ANY (CAST(:ids AS text[])))
 """)
 
-# What was set aside of runs that are forgotten, and what conflicts with a run and was only asked
-# for: its body is a JSON string.
+# The dead letters of the forgotten runs, and those of conflicting runs that were only asked for:
+# their body is a JSON string.
 _FORGET_LETTERS = text("""
     DELETE FROM orchestra_etl.dead_letters
     WHERE workflow_id = :workflow_id
       AND (run_id = ANY (CAST(:forgotten AS text[]))
-           OR (reason = 'id_conflict' AND step_id IS NULL AND substring(body FROM 1 FOR 1) = CAST('"' AS bytea)
+           OR (reason = 'id_conflict' AND step_id IS NULL
+               AND substring(body FROM 1 FOR 1) = CAST('"' AS bytea)
                AND (CAST(:ids AS text[]) IS NULL OR run_id = ANY (CAST(:ids AS text[])))))
 """)
 
 _IS_KNOWN = text(f"""
-    SELECT EXISTS (SELECT FROM orchestra_etl.run_ledger AS l WHERE l.run_id = ANY (CAST(:ids AS text[]))
+    SELECT EXISTS (SELECT FROM orchestra_etl.run_ledger AS l
+                   WHERE l.run_id = ANY (CAST(:ids AS text[]))
                      AND l.workflow_id = :workflow_id AND NOT {ASKED_FOR})
 """)
 
 
 class Conflict(msgspec.Struct, frozen=True):
-    """A run that cannot be stored because another workflow has one of its id."""
+    """A run that cannot be stored because another workflow has a run with the same id."""
 
     workflow_id: str
     run_id: str
     owner: str
-    """The workflow that has it."""
+    """The workflow whose run is stored."""
     body: bytes
-    """What is kept of the run: its row of the list, or what was asked for."""
+    """The bytes that the dead letter keeps: the run's list row, or the requested run id as JSON."""
 
 
 class TrackReport(msgspec.Struct, frozen=True):
-    """What became of the runs that were asked for."""
+    """The effect of a request to track runs."""
 
     new: int
+    """Runs that were not in the ledger."""
     known: int = 0
-    """Known before, and read again."""
+    """Runs that were already in the ledger, and are read again."""
     removed: int = 0
-    """Erased or pruned: they stay so."""
+    """Erased or pruned runs: they stay removed."""
     conflicts: tuple[Conflict, ...] = ()
     """Runs that the API has shown under another workflow: they stay there."""
 
 
 class TakenRequests(msgspec.Struct, frozen=True):
-    """What was taken out of the queue."""
+    """The requests that were taken out of the queue."""
 
     requests: int
     tracked: TrackReport
     unusable: tuple[tuple[str, bytes], ...] = ()
-    """Of requests that name what can be no id in a request to the API: the workflow, and what was asked for."""
+    """Workflow and requested run of requests with an id that cannot be part of an API request."""
 
 
 class UntrackReport(msgspec.Struct, frozen=True):
-    """What was only asked for and is so no longer."""
+    """What `forget` removed."""
 
     runs: int
     requests: int
     """Requests that still waited in the queue."""
     dead_letters: int
-    """What had been set aside of these runs."""
+    """Dead letters of these runs."""
 
 
 def register(connection: Connection, workflow_id: str, run_ids: Sequence[str]) -> TrackReport:
-    """Enter runs that the configuration names; naming a known run again, as every start does, asks for nothing."""
+    """Enter the runs that the configuration names.
+
+    A run that this workflow already has is not reopened: every start names the same runs again.
+    """
     wanted = sorted(set(run_ids))
     rows = connection.execute(_REGISTER, {"workflow_id": workflow_id, "ids": wanted}).all()
     _, conflicts = _not_ours(connection, [(run_id, workflow_id) for run_id in wanted])
@@ -164,14 +176,14 @@ def register(connection: Connection, workflow_id: str, run_ids: Sequence[str]) -
 def track(
     connection: Connection, workflow_id: str, run_ids: Sequence[str], *, source: str = "track"
 ) -> TrackReport:
-    """Have runs read now, again where they are known."""
+    """Request a read of these runs now; known runs are read again."""
     return _track(connection, dict.fromkeys(run_ids, workflow_id), source)
 
 
 def take_queue(connection: Connection) -> TakenRequests:
-    """Move the oldest requests from `orchestra.run_requests` into the ledger, at most `BATCH` of them.
+    """Move at most `BATCH` requests, oldest first, from `orchestra.run_requests` into the ledger.
 
-    Of two requests for a run the later one counts.
+    If two requests name the same run, the later one counts.
     """
     rows = sorted(connection.execute(_TAKE, {"limit": BATCH}).all())
     usable = {
@@ -190,7 +202,10 @@ def take_queue(connection: Connection) -> TakenRequests:
 def forget(
     connection: Connection, workflow_id: str, run_ids: Sequence[str] | None
 ) -> UntrackReport:
-    """Forget runs that were only asked for under this workflow (None: all of them); never what the API has shown there."""
+    """Forget runs that are only asked for under this workflow (None: all such runs).
+
+    A run that the API has shown there is never forgotten.
+    """
     wanted = {"workflow_id": workflow_id, "ids": None if run_ids is None else list(run_ids)}
     forgotten = list(connection.execute(_FORGET_RUNS, wanted).scalars())
     connection.execute(_FORGET_EMPTY, {"forgotten": forgotten})
@@ -202,7 +217,7 @@ def forget(
 
 
 def are_history(connection: Connection, workflow_id: str, run_ids: Sequence[str]) -> bool:
-    """Whether the API has shown one of these runs under this workflow."""
+    """Return whether the API has shown at least one of these runs under this workflow."""
     return bool(
         connection.execute(
             _IS_KNOWN, {"workflow_id": workflow_id, "ids": list(run_ids)}
@@ -211,7 +226,7 @@ def are_history(connection: Connection, workflow_id: str, run_ids: Sequence[str]
 
 
 def _track(connection: Connection, wanted: dict[str, str], source: str) -> TrackReport:
-    """`wanted`: workflows by run."""
+    """Track runs; `wanted` holds the workflow by run id."""
     if not wanted:
         return TrackReport(0)
     parameters = {"ids": list(wanted), "workflow_ids": list(wanted.values()), "source": source}
@@ -227,7 +242,7 @@ def _track(connection: Connection, wanted: dict[str, str], source: str) -> Track
 def _not_ours(
     connection: Connection, wanted: Sequence[tuple[str, str]]
 ) -> tuple[int, tuple[Conflict, ...]]:
-    """Of these runs and workflows: how many are removed, and which belong to another workflow."""
+    """Return how many of these runs are removed, and those that belong to another workflow."""
     if not wanted:
         return 0, ()
     rows = connection.execute(_OWNED, {"ids": [run_id for run_id, _ in wanted]}).all()
@@ -278,8 +293,15 @@ def reread(
     since: datetime | None,
     until: datetime | None,
 ) -> int:
-    """Have final runs of these workflows read again at low priority; how many."""
+    """Request a new read of final runs at backfill priority; return how many.
+
+    Args:
+        connection: in a transaction.
+        workflow_ids: the workflows of the runs.
+        since: only runs that started at this time or later, according to the run list; None: all.
+        until: only runs that started before this time, according to the run list; None: all.
+    """
     wanted = {"workflow_ids": list(workflow_ids), "since": since, "until": until}
-    # 10 µs a run: longer than statement_timeout from some millions on.
+    # It takes 10 µs a run, which exceeds statement_timeout from some millions of runs on.
     allow_long(connection)
     return connection.execute(_REREAD, wanted).rowcount

@@ -1,4 +1,4 @@
-"""The lock on the ledger's rows of runs, in key order: two who take it cannot deadlock."""
+"""The lock on runs' ledger rows, taken in key order: two processes that take it cannot deadlock."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 _LOCK = text("""
-    SELECT FROM orchestra_etl.run_ledger WHERE run_id = ANY (CAST(:ids AS text[])) ORDER BY run_id FOR UPDATE
+    SELECT FROM orchestra_etl.run_ledger
+    WHERE run_id = ANY (CAST(:ids AS text[]))
+    ORDER BY run_id
+    FOR UPDATE
 """)
 
 
 def lock_runs(connection: Connection, run_ids: Sequence[str]) -> None:
-    """Lock these runs until the transaction ends: nobody else writes their steps meanwhile.
+    """Lock these runs until the transaction ends: no other process can write their steps meanwhile.
 
-    What was read before may be out of date by then.
+    Data read before the lock may be out of date once it is held.
     """
     connection.execute(_LOCK, {"ids": list(run_ids)})

@@ -1,4 +1,4 @@
-"""The configured part of the mapping from status to state, as the stored rows were written by it."""
+"""The configured part of the status-to-state mapping under which stored rows were written."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ _REMEMBER = text("""
 
 _CHANGED = """
     unnest(CAST(:statuses AS text[]), CAST(:states AS text[])) AS m (status, state)
-    WHERE lower(regexp_replace({row}.status, '[[:space:]_-]+', '', 'g')) = m.status AND {row}.state <> m.state
+    WHERE lower(regexp_replace({row}.status, '[[:space:]_-]+', '', 'g')) = m.status
+      AND {row}.state <> m.state
 """
 
-# A run whose state follows from its steps is read again; so is one that the API's own status may
-# now make final. Of a run that is gone there is nothing to read. A live run does not go behind the
-# backfill.
+# A run whose state follows from its steps is read again. So is a run that the API's own status may
+# now make final. A run that is gone is not: the API has nothing to read. A live run keeps its
+# priority, and does not wait behind the backfill.
 _REEVALUATE = text(f"""
     WITH changed_steps AS (
         UPDATE orchestra.steps AS s SET state = m.state, updated_at = now() FROM {
@@ -60,20 +61,20 @@ _REEVALUATE = text(f"""
 def apply(
     connection: Connection, configured: Mapping[str, str], state_of: Callable[[str], str]
 ) -> int:
-    """Re-evaluate stored rows where the configured mapping is not the one they were written by.
+    """Re-evaluate stored rows if the configured mapping differs from the one they were written by.
 
     Args:
         connection: in a transaction.
-        configured: folded status to state, as configured now.
-        state_of: the state of a folded status by the mapping in force, defaults included.
+        configured: state by folded status, as configured now.
+        state_of: returns the state of a folded status by the mapping in force, defaults included.
 
     Returns:
-        How many runs are read again.
+        The number of runs that will be read again.
     """
     stored = {row.status: row.state for row in connection.execute(_STORED)}
     if stored == dict(configured):
         return 0
-    # 46 µs a row that changes: two minutes for two and a half million.
+    # It takes 46 µs for each changed row: two minutes for two and a half million rows.
     allow_long(connection)
     connection.execute(_LOCKED)
     changed = {status: state_of(status) for status in stored.keys() | configured.keys()}

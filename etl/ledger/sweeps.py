@@ -1,9 +1,10 @@
-"""The walk of a workflow's run list: who may do it, what it listed, and how far the list is known without a hole.
+"""Sweeps: who may walk a workflow's run list, what the walk listed, and the watermark.
 
-The watermark is the set of runs that *complete* sweeps have listed, kept as two numbers: a ledger
-row carries the sweep that listed it, `sweeps.watermark` the last complete one. A cut-off sweep
-leaves rows with its own number above the watermark; they are in the ledger and get polled, but no
-later walk takes them as proof that the list below them is known.
+The watermark is the set of runs that *complete* sweeps have listed. Two numbers represent it: each
+ledger row stores the number of the sweep that listed it, and `sweeps.watermark` is the number of
+the last complete sweep. An interrupted sweep leaves rows with its own number above the watermark.
+They are in the ledger and are polled, but no later walk takes them as proof that the list below
+them is known.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ from etl.records import ListedRun
 
 
 class Sweep(msgspec.Struct, frozen=True):
-    """The right to walk one workflow's list, until the lease ends or another sweep begins."""
+    """The right to walk one workflow's list until the lease ends or another sweep begins."""
 
     workflow_id: str
     token: int
     begun_at: datetime
     """Database time."""
     watermark_size: int
-    """Members of the watermark, counted up to `count_to`."""
+    """Number of runs in the watermark, counted up to `count_to`."""
     last_complete: datetime | None
     reconciled_at: datetime | None
 
 
 class SweepSuperseded(Exception):
-    """Another sweep of this workflow has begun: this one must stop without a trace."""
+    """Another sweep of this workflow has begun: this sweep must stop and write nothing."""
 
 
 _BEGIN = text("""
@@ -62,10 +63,12 @@ _HOLD = text("""
     UPDATE orchestra_etl.sweeps
     SET leased_until = now() + make_interval(secs => :lease)
     WHERE workflow_id = :workflow_id AND fencing_token = :token AND leased_until IS NOT NULL
-    RETURNING watermark, list_problem, (SELECT run_horizon FROM orchestra_etl.retention) AS run_horizon
+    RETURNING watermark, list_problem,
+              (SELECT run_horizon FROM orchestra_etl.retention) AS run_horizon
 """)
 
-# A sweep's number is its own: only itself can have made it the watermark.
+# No two sweeps of a workflow share a number: only this sweep can have made its number the
+# watermark.
 _IS_COMPLETE = text(
     "SELECT watermark = :token FROM orchestra_etl.sweeps WHERE workflow_id = :workflow_id"
 )
@@ -78,7 +81,7 @@ _MEMBERS = text("""
       AND l.workflow_id = :workflow_id
       AND l.listed_sweep <= s.watermark
     UNION ALL
-    -- What was set aside before the last complete sweep ended is known without a hole, too.
+    -- A conflicting run that was recorded before the last complete sweep ended is known as well.
     SELECT d.run_id
     FROM orchestra_etl.dead_letters AS d
     JOIN orchestra_etl.sweeps AS s ON s.workflow_id = d.workflow_id
@@ -87,27 +90,32 @@ _MEMBERS = text("""
       AND d.reason = 'id_conflict' AND d.step_id IS NULL AND d.first_seen_at <= s.swept_at
 """)
 
-# A page asks for a newer read of a run where its row differs from the one last seen and was
-# requested after the run was last read on its own, or where the run was taken for gone or for one
-# of another workflow. A tombstone is never read again: of what the list shows of it, only that it
-# is still listed is noted, so that the walk can tell known rows from new ones.
-_ASKED = """(l.removed_at IS NULL AND (l.tracking = 'gone' OR l.workflow_id <> excluded.workflow_id OR (
+# A page requests a newer read of a run in three cases: the run's row differs from the one last
+# seen, and the page was requested after the run's own row was last read; or the run counted as
+# gone; or the run belonged to another workflow. A tombstone is never read again: the page records
+# only that it is still listed, so that the walk can tell known rows from new ones.
+_ASKED = """(l.removed_at IS NULL AND (
+        l.tracking = 'gone' OR l.workflow_id <> excluded.workflow_id OR (
             l.listing_hash IS DISTINCT FROM excluded.listing_hash
             AND excluded.listed_at > COALESCE(l.run_observed_at, '-infinity'))))"""
 
 
-# A row that answers 404 is noted as listed even where nothing else changed: it is not gone. A run
-# that was only asked for under another workflow moves to the one that lists it. One that was read
-# there stays, unless its own row is the very same: such a server does not look at the workflow when
-# it is asked for a run, so that the list decides. One that another workflow has listed stays there.
+# A run with 404 responses is recorded as listed even if its row has not changed: it is not gone. A
+# run that was only asked for under another workflow moves to the workflow that lists it. A run that
+# was read under another workflow stays there, unless the listed row equals its own row: such a
+# server ignores the workflow in a request for a run, so the list decides. A run that another
+# workflow has listed stays there.
 _WRITE = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l
-        (run_id, workflow_id, source, listing, listing_hash, start_time, listed_at, listed_sweep, priority)
-    SELECT p.run_id, :workflow_id, 'list', substring(CAST(:listings AS bytea) FROM p.first FOR p.size), p.listing_hash,
+        (run_id, workflow_id, source, listing, listing_hash, start_time, listed_at, listed_sweep,
+         priority)
+    SELECT p.run_id, :workflow_id, 'list',
+           substring(CAST(:listings AS bytea) FROM p.first FOR p.size), p.listing_hash,
            p.start_time, LEAST(CAST(:requested_at AS timestamptz), now()),
            :token, :priority
-    FROM unnest(CAST(:ids AS text[]), CAST(:firsts AS int[]), CAST(:sizes AS int[]), CAST(:hashes AS bytea[]),
-                CAST(:starts AS timestamptz[])) AS p (run_id, first, size, listing_hash, start_time)
+    FROM unnest(CAST(:ids AS text[]), CAST(:firsts AS int[]), CAST(:sizes AS int[]),
+                CAST(:hashes AS bytea[]), CAST(:starts AS timestamptz[])
+               ) AS p (run_id, first, size, listing_hash, start_time)
     ORDER BY p.run_id COLLATE "C"
     ON CONFLICT (run_id) DO UPDATE
     SET {
@@ -121,29 +129,32 @@ _WRITE = text(f"""
         workflow_id = excluded.workflow_id,
         listed_at = excluded.listed_at,
         priority = LEAST(l.priority, excluded.priority),
-        listed_sweep = CASE WHEN l.listed_sweep <= :watermark THEN l.listed_sweep ELSE excluded.listed_sweep END
+        listed_sweep = CASE WHEN l.listed_sweep <= :watermark THEN l.listed_sweep
+                            ELSE excluded.listed_sweep END
     WHERE (l.workflow_id = excluded.workflow_id OR {ASKED_FOR} OR (l.listed_at IS NULL AND (
                l.removed_at IS NOT NULL OR l.listing_hash = excluded.listing_hash)))
       AND ((l.removed_at IS NULL AND l.listing_hash IS DISTINCT FROM excluded.listing_hash)
            OR l.listed_sweep IS NULL OR l.listed_sweep > :watermark
            OR l.tracking = 'gone' OR l.not_found_since IS NOT NULL)
-    RETURNING xmax = 0 AS inserted, leased_until IS NULL AND due_at IS NOT DISTINCT FROM now() AS asked
+    RETURNING xmax = 0 AS inserted,
+              leased_until IS NULL AND due_at IS NOT DISTINCT FROM now() AS asked
 """)
 
-# Runs that retention has left behind before they were ever known here.
+# Runs that ended before the run horizon, and that the ledger does not know yet, become tombstones.
 _BURY = text("""
     INSERT INTO orchestra_etl.run_ledger
-        (run_id, workflow_id, source, tracking, start_time, listed_at, listed_sweep, priority, due_at, removed_at)
-    SELECT p.run_id, :workflow_id, 'list', 'pruned', p.start_time, CAST(:requested_at AS timestamptz), :token, :priority,
-           NULL, now()
+        (run_id, workflow_id, source, tracking, start_time, listed_at, listed_sweep, priority,
+         due_at, removed_at)
+    SELECT p.run_id, :workflow_id, 'list', 'pruned', p.start_time,
+           CAST(:requested_at AS timestamptz), :token, :priority, NULL, now()
     FROM unnest(CAST(:ids AS text[]), CAST(:starts AS timestamptz[])) AS p (run_id, start_time)
     ORDER BY p.run_id COLLATE "C"
     ON CONFLICT (run_id) DO NOTHING
     RETURNING run_id
 """)
 
-# A sweep that was cut off leaves its number on rows that this one may not have met again; they are
-# no members.
+# An interrupted sweep leaves its number on rows that this sweep may not have listed again. They do
+# not belong to the watermark.
 _FORGET_CUT_OFF = text("""
     UPDATE orchestra_etl.run_ledger
     SET listed_sweep = NULL
@@ -158,17 +169,21 @@ _COMPLETE = text("""
         reconciled_at = CASE WHEN :whole_list THEN :begun_at ELSE reconciled_at END,
         listed_runs = CASE WHEN :to_the_end THEN :listed ELSE listed_runs END,
         known_runs = CASE WHEN :to_the_end
-                          THEN (SELECT count(*) FROM orchestra_etl.run_ledger AS l WHERE l.workflow_id = :workflow_id)
+                          THEN (SELECT count(*) FROM orchestra_etl.run_ledger AS l
+                                WHERE l.workflow_id = :workflow_id)
                                + (SELECT count(*) FROM orchestra_etl.dead_letters AS d
-                                  WHERE d.workflow_id = :workflow_id AND d.reason = 'id_conflict' AND d.step_id IS NULL
+                                  WHERE d.workflow_id = :workflow_id AND d.reason = 'id_conflict'
+                                    AND d.step_id IS NULL
                                     AND d.resolution IS DISTINCT FROM 'loaded')
                           ELSE known_runs END,
         repaired_runs = CASE WHEN :whole_list THEN :repaired ELSE repaired_runs END,
         new_runs = :new_runs,
-        list_problem = CASE WHEN :to_the_end OR CAST(:problem AS text) IS NOT NULL THEN :problem ELSE list_problem END,
+        list_problem = CASE WHEN :to_the_end OR CAST(:problem AS text) IS NOT NULL THEN :problem
+                            ELSE list_problem END,
         last_error = NULL
     WHERE workflow_id = :workflow_id AND fencing_token = :token
-    RETURNING new_runs, listed_runs, COALESCE(known_runs > listed_runs, false) AS window_full
+    RETURNING new_runs, listed_runs,
+              COALESCE(known_runs > listed_runs, false) AS window_full
 """)
 
 _ABANDON = text("""
@@ -190,42 +205,52 @@ _NEXT_EXPIRY = text("""
 
 
 class PageReport(msgspec.Struct, frozen=True):
-    """What a page changed in the ledger."""
+    """The changes that a page made in the ledger."""
 
     new: int
     changed: int
     repaired: int = 0
-    """Runs found read but missing from the tables, now to be read again."""
+    """Runs that were read but are missing from the tables, and are read again."""
     problem_is_new: bool = False
-    """Whether the completion's problem is not the one that was known."""
+    """Whether the completion's problem differs from the known one."""
     overrun: tuple[int, int] | None = None
-    """New runs and the listable window, where the first came to more than half of the second: twice as many would be missed."""
+    """New runs and listed runs, if the list is full and more than half of it was new; else None.
+
+    With twice as many new runs, some would be missed.
+    """
     dead_letters: int = 0
-    """New dead letters: runs whose id another workflow has."""
+    """New dead letters for conflicting runs."""
     missed: bool = False
-    """Whether the completion's gap is a new one."""
+    """Whether the completion's gap is new."""
 
 
 class SweepResult(msgspec.Struct, frozen=True):
-    """How a sweep ended."""
+    """The end of a sweep."""
 
     whole_list: bool
-    """Whether the walk went on behind the watermark, to the list's end or to its own bound."""
+    """Whether the walk went beyond the watermark, to the list's end or to the walk's own limit."""
     to_the_end: bool
     listed: int
     new_runs: int
     gap: str | None = None
-    """One sentence where rows may have been missed."""
+    """One sentence if rows may have been missed; None if not."""
     problem: str | None = None
-    """How the list behaves otherwise than the API says, in one line."""
+    """How the list deviates from the API's description, in one line."""
     oldest_start: datetime | None = None
     """Start of the oldest run listed."""
     repaired: int = 0
-    """Runs that the pages before this one found missing from the tables."""
+    """Runs that earlier pages found missing from the tables."""
 
 
 def begin(connection: Connection, workflow_id: str, *, lease: float, count_to: int) -> Sweep | None:
-    """Begin a sweep; None while another one holds the lease (`lease` in seconds)."""
+    """Begin a sweep, and return it; return None while another sweep holds the lease.
+
+    Args:
+        connection: in a transaction.
+        workflow_id: the workflow of the list.
+        lease: seconds.
+        count_to: number up to which the runs of the watermark are counted.
+    """
     row = connection.execute(_BEGIN, {"workflow_id": workflow_id, "lease": lease}).one_or_none()
     if row is None:
         return None
@@ -244,18 +269,21 @@ def begin(connection: Connection, workflow_id: str, *, lease: float, count_to: i
 
 
 def lease_ends_in(connection: Connection, workflow_id: str) -> float | None:
-    """Seconds until the lease of a sweep in progress ends; None where there is none."""
+    """Return the seconds until the lease of a running sweep ends; None if no sweep runs."""
     seconds = connection.execute(_NEXT_EXPIRY, {"workflow_id": workflow_id}).scalar_one_or_none()
     return None if seconds is None else float(seconds)
 
 
 def count_others(connection: Connection, workflow_ids: Sequence[str]) -> int:
-    """How many workflows beside these a sweep was ever complete for."""
+    """Return how many other workflows have ever had a complete sweep."""
     return int(connection.execute(_COUNT_OTHERS, {"workflows": list(workflow_ids)}).scalar_one())
 
 
 def members(connection: Connection, sweep: Sweep, run_ids: Sequence[str]) -> set[str]:
-    """Which of these runs belong to the watermark. Only this sweep's own completion could change the answer."""
+    """Return those of these runs that belong to the watermark.
+
+    The result can change only when this sweep completes.
+    """
     rows = connection.execute(_MEMBERS, {"workflow_id": sweep.workflow_id, "ids": list(run_ids)})
     return {row.run_id for row in rows}
 
@@ -271,17 +299,17 @@ def write_page(
     reconcile: bool = False,
     completion: SweepResult | None = None,
 ) -> PageReport:
-    """Enter a page into the ledger and, with the last page, move the watermark.
+    """Write a page to the ledger and, with the last page, move the watermark.
 
     Args:
         connection: in a transaction.
-        sweep: the sweep, whose lease is renewed.
+        sweep: the sweep; its lease is renewed.
         runs: the page's rows.
         requested_at: database time at which the page was requested.
         lease: seconds.
-        priority: 0 live, 1 backfill.
-        reconcile: compare the page with the tables, too.
-        completion: with the last page of a complete sweep.
+        priority: 0: live; 1: backfill.
+        reconcile: whether to compare the page with the tables.
+        completion: the end of the sweep, with the last page of a complete sweep.
 
     Raises:
         SweepSuperseded: another sweep has begun; nothing was written.
@@ -290,7 +318,7 @@ def write_page(
     own = connection.execute(_HOLD, {**held, "lease": lease}).one_or_none()
     if own is None:
         if completion is not None and connection.execute(_IS_COMPLETE, held).scalar_one_or_none():
-            # The answer to the COMMIT was lost, and this unit of work is being repeated: it is
+            # The response to the COMMIT was lost, and this unit of work is repeated: it is already
             # done.
             return PageReport(0, 0, missed=completion.gap is not None)
         raise SweepSuperseded(sweep.workflow_id)
@@ -308,8 +336,8 @@ def write_page(
             {
                 **seen,
                 "ids": list(by_id),
-                # As one value and its parts' places: as an array, every listing would be quoted
-                # byte by byte.
+                # One value and the offsets of its parts: the driver would escape an array of
+                # listings byte by byte.
                 "listings": b"".join(listings),
                 "firsts": list(accumulate(sizes[:-1], initial=1)),
                 "sizes": sizes,
@@ -320,7 +348,7 @@ def write_page(
         ).all()
         new = sum(row.inserted for row in rows)
         changed = sum(row.asked and not row.inserted for row in rows)
-        # What retention would not store is not missed.
+        # A run that retention would not store is not lost, so it gets no dead letter.
         wanted = {
             run.id: run.listing for run in by_id.values() if not _is_beyond(run, own.run_horizon)
         }
@@ -373,16 +401,16 @@ def write_page(
 
 
 def _kind(problem: str | None) -> str:
-    """The problem without its numbers, which change with the list."""
+    """Return the problem without its numbers, which change with the list."""
     return re.sub(r"\d[\d,]*", "", problem or "")
 
 
 def _is_beyond(run: ListedRun, horizon: datetime | None) -> bool:
-    """Whether the list itself shows that the run was over before the horizon.
+    """Return whether the list itself shows that the run ended before the horizon.
 
-    Without an end, or with one before the start (some servers fill in the year 1), it may still be
-    running, however long ago it began: it is read like any other, and pruned once it is known to be
-    over.
+    A run without an end, or with an end before its start (some servers fill in the year 1), may
+    still be running, however long ago it began. It is read like any other, and pruned once it is
+    known to be over.
     """
     if horizon is None or run.start_time is None or run.end_time is None:
         return False
@@ -392,7 +420,7 @@ def _is_beyond(run: ListedRun, horizon: datetime | None) -> bool:
 def _bury(
     connection: Connection, runs: Sequence[ListedRun], seen: Mapping[str, object]
 ) -> set[str]:
-    """Enter runs as tombstones that the ledger does not know yet; which."""
+    """Enter the runs that the ledger does not know yet as tombstones; return their ids."""
     if not runs:
         return set()
     arrays = {"ids": [run.id for run in runs], "starts": [run.start_time for run in runs]}
@@ -400,14 +428,14 @@ def _bury(
 
 
 def hold(connection: Connection, sweep: Sweep, *, lease: float) -> None:
-    """Prolong the lease, where the sweep is still the last one begun."""
+    """Extend the lease if no later sweep has begun."""
     connection.execute(
         _HOLD, {"workflow_id": sweep.workflow_id, "token": sweep.token, "lease": lease}
     )
 
 
 def abandon(connection: Connection, sweep: Sweep, *, error: str | None = None) -> None:
-    """Give the lease back without moving the watermark."""
+    """Release the lease without moving the watermark."""
     connection.execute(
         _ABANDON, {"workflow_id": sweep.workflow_id, "token": sweep.token, "error": error}
     )

@@ -1,4 +1,4 @@
-"""What is known of the workflows themselves: from the configuration, and from `GET /workflows`."""
+"""Workflow metadata, from the configuration and from `GET /workflows`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ _CONFIGURED = text("""
 
 _UNKNOWN = text("INSERT INTO orchestra.workflows (id) VALUES (:id) ON CONFLICT DO NOTHING")
 
-# Tracked runs alone prove nothing: their workflow may be a typing error.
+# Runs that are only asked for prove nothing: their workflow's id may be a typing error.
 _IS_KNOWN = text(f"""
     SELECT EXISTS (SELECT FROM orchestra.workflows
-                   WHERE id = :id AND (name IS NOT NULL OR description IS NOT NULL OR labels <> '{{}}'))
+                   WHERE id = :id
+                     AND (name IS NOT NULL OR description IS NOT NULL OR labels <> '{{}}'))
         OR EXISTS (SELECT FROM orchestra.workflow_versions WHERE workflow_id = :id)
-        OR EXISTS (SELECT FROM orchestra_etl.sweeps WHERE workflow_id = :id AND swept_at IS NOT NULL)
-        OR EXISTS (SELECT FROM orchestra_etl.run_ledger AS l WHERE l.workflow_id = :id AND NOT {requests.ASKED_FOR})
+        OR EXISTS (SELECT FROM orchestra_etl.sweeps
+                   WHERE workflow_id = :id AND swept_at IS NOT NULL)
+        OR EXISTS (SELECT FROM orchestra_etl.run_ledger AS l
+                   WHERE l.workflow_id = :id AND NOT {requests.ASKED_FOR})
 """)
 
 _FORGET = text("""
@@ -42,22 +45,27 @@ _DESCRIBED = text("""
     INSERT INTO orchestra.workflows AS w (id, name, description)
     VALUES (:id, :name, :description)
     ON CONFLICT (id) DO UPDATE
-    SET name = COALESCE(w.name, excluded.name), description = excluded.description, updated_at = now()
-    WHERE (COALESCE(w.name, excluded.name), excluded.description) IS DISTINCT FROM (w.name, w.description)
+    SET name = COALESCE(w.name, excluded.name), description = excluded.description,
+        updated_at = now()
+    WHERE (COALESCE(w.name, excluded.name), excluded.description)
+          IS DISTINCT FROM (w.name, w.description)
 """)
 
-# A workflow can change while its version and graph stay the same: a version keeps the date with
-# which it was first seen. A date to come says nothing.
+# A workflow can change while its version and graph stay the same: a version keeps the update time
+# with which it was first seen. An update time in the future is not stored.
 _VERSION = text("""
-    INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph, api_updated_at)
+    INSERT INTO orchestra.workflow_versions
+        (workflow_id, first_seen_at, version, graph, api_updated_at)
     SELECT :id, now(), CAST(:version AS text), CAST(:graph AS jsonb),
-           CASE WHEN CAST(:updated_at AS timestamptz) <= now() THEN CAST(:updated_at AS timestamptz) END
+           CASE WHEN CAST(:updated_at AS timestamptz) <= now()
+                THEN CAST(:updated_at AS timestamptz) END
     WHERE NOT EXISTS (
         SELECT FROM (
             SELECT v.version, v.graph FROM orchestra.workflow_versions AS v
             WHERE v.workflow_id = :id ORDER BY v.first_seen_at DESC LIMIT 1
         ) AS last
-        WHERE (last.version, last.graph) IS NOT DISTINCT FROM (CAST(:version AS text), CAST(:graph AS jsonb)))
+        WHERE (last.version, last.graph)
+              IS NOT DISTINCT FROM (CAST(:version AS text), CAST(:graph AS jsonb)))
     ON CONFLICT DO NOTHING
 """)
 
@@ -68,14 +76,17 @@ _GRAPHS = text("""
     ORDER BY workflow_id, first_seen_at DESC
 """)
 
-# A few at a time: a graph may be large, and each change of a workflow adds one.
+# The rows are read in small parts: a graph may be large, and each change of a workflow adds one.
 _ALL_GRAPHS = text("""
-    SELECT workflow_id, graph FROM orchestra.workflow_versions WHERE graph IS NOT NULL ORDER BY workflow_id, first_seen_at
+    SELECT workflow_id, graph FROM orchestra.workflow_versions
+    WHERE graph IS NOT NULL
+    ORDER BY workflow_id, first_seen_at
 """).execution_options(yield_per=10)
 
 _DESCRIPTION_DUE = text("""
     SELECT NOT EXISTS (
-        SELECT FROM orchestra_etl.workflow_refresh WHERE refreshed_at > now() - make_interval(secs => :every))
+        SELECT FROM orchestra_etl.workflow_refresh
+        WHERE refreshed_at > now() - make_interval(secs => :every))
 """)
 
 _DESCRIBED_NOW = text("""
@@ -87,7 +98,7 @@ _DESCRIBED_NOW = text("""
 def configure(
     connection: Connection, workflow_id: str, *, name: str | None, labels: Mapping[str, str]
 ) -> None:
-    """Enter a workflow as the configuration names it."""
+    """Write a workflow's name and labels as configured."""
     connection.execute(
         _CONFIGURED,
         {"id": workflow_id, "name": name, "labels": json.dumps(dict(labels), sort_keys=True)},
@@ -95,22 +106,22 @@ def configure(
 
 
 def configure_unknown(connection: Connection, workflow_id: str) -> None:
-    """Enter a workflow of which nothing but the id is known."""
+    """Enter a workflow of which only the id is known."""
     connection.execute(_UNKNOWN, {"id": workflow_id})
 
 
 def is_known(connection: Connection, workflow_id: str) -> bool:
-    """Whether the API or the configuration has shown this workflow."""
+    """Return whether the API or the configuration has shown this workflow."""
     return bool(connection.execute(_IS_KNOWN, {"id": workflow_id}).scalar_one())
 
 
 def forget(connection: Connection, workflow_id: str) -> bool:
-    """Forget a workflow of which nothing is known and nothing stored; whether it was there."""
+    """Delete a workflow without metadata or stored data; return whether a row was deleted."""
     return bool(connection.execute(_FORGET, {"id": workflow_id}).rowcount)
 
 
 def update_metadata(connection: Connection, workflows: Sequence[Workflow]) -> None:
-    """Enter what the API says; a version or graph that differs from the last one is appended."""
+    """Write the API's workflow metadata; append a version or graph that differs from the last."""
     connection.execute(_DESCRIBED_NOW)
     for workflow in sorted(workflows, key=lambda one: one.id):
         connection.execute(
@@ -123,16 +134,16 @@ def update_metadata(connection: Connection, workflows: Sequence[Workflow]) -> No
 
 
 def graphs(connection: Connection) -> list[tuple[str, object]]:
-    """The graph last seen of each workflow, parsed."""
+    """Return the newest graph of each workflow, parsed."""
     return [(row.workflow_id, row.graph) for row in connection.execute(_GRAPHS)]
 
 
 def all_graphs(connection: Connection) -> Iterator[tuple[str, object]]:
-    """Every graph that was seen of each workflow, parsed, the newest last."""
+    """Yield every stored graph of each workflow, parsed, the newest last."""
     for row in connection.execute(_ALL_GRAPHS):
         yield row.workflow_id, row.graph
 
 
 def metadata_due(connection: Connection, *, every: float) -> bool:
-    """Whether the API was last asked more than `every` seconds ago, by any replica."""
+    """Return whether no replica has requested the metadata in the last `every` seconds."""
     return bool(connection.execute(_DESCRIPTION_DUE, {"every": every}).scalar_one())

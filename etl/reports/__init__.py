@@ -1,1 +1,1 @@
-"""Reports for people: how every workflow is doing, and the stored runs."""
+"""Reports for people: the status of every workflow, the stored runs, and the dead letters."""

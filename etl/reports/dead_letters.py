@@ -1,4 +1,4 @@
-"""Dead letters as people look at them: without their bytes."""
+"""Dead letters for people to read, without their bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from sqlalchemy import Connection, text
 
 _STORED = """
     SELECT d.id, d.workflow_id, w.name AS workflow_name, d.run_id, d.step_id, d.reason, d.detail,
-           octet_length(d.body) AS size_bytes, d.occurrences, d.first_seen_at, d.last_seen_at, d.resolved_at, d.resolution
+           octet_length(d.body) AS size_bytes, d.occurrences, d.first_seen_at, d.last_seen_at,
+           d.resolved_at, d.resolution
     FROM orchestra_etl.dead_letters AS d
     LEFT JOIN orchestra.workflows AS w ON w.id = d.workflow_id
 """
@@ -32,13 +33,13 @@ _GET = text(f"{_STORED} WHERE d.id = :id")
 
 
 class StoredDeadLetter(msgspec.Struct, frozen=True):
-    """A letter as it lies in the ledger, without its body."""
+    """A dead letter as stored in the ledger, without its body."""
 
     id: int
     workflow_id: str
     workflow_name: str | None
     run_id: str
-    """Empty for a row of the run list that has no usable id."""
+    """Empty for a row of the run list without a usable id."""
     step_id: str | None
     reason: str
     detail: str
@@ -54,7 +55,10 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
 def find(
     connection: Connection, *, workflows: Sequence[str] | None = None, resolved: bool = False
 ) -> list[StoredDeadLetter]:
-    """The open letters of these workflows (None: of all), oldest first; with `resolved` the settled ones, too."""
+    """Return the open dead letters of these workflows (None: of all), oldest first.
+
+    With `resolved`, the resolved ones are included.
+    """
     rows = connection.execute(
         _FIND, {"workflows": None if workflows is None else list(workflows), "resolved": resolved}
     )
@@ -62,12 +66,12 @@ def find(
 
 
 def count_settled(connection: Connection, *, workflows: Sequence[str] | None = None) -> int:
-    """How many letters of these workflows (None: of all) are settled."""
+    """Return how many dead letters of these workflows (None: of all) are resolved."""
     wanted = {"workflows": None if workflows is None else list(workflows)}
     return int(connection.execute(_COUNT_SETTLED, wanted).scalar_one())
 
 
 def get(connection: Connection, letter_id: int) -> StoredDeadLetter | None:
-    """One letter; None where there is no such number."""
+    """Return one dead letter; None if the number is unknown."""
     row = connection.execute(_GET, {"id": letter_id}).one_or_none()
     return None if row is None else StoredDeadLetter(**row._mapping)

@@ -1,4 +1,4 @@
-"""Stored runs as people look at them: the recent ones, and one with its steps."""
+"""Stored runs for people to read: the recent ones, and one run with its steps."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from sqlalchemy import Connection, Row, text
 
 from etl.ledger.outlook import Entry, Outlook, outlook
 
-# `#>> '{}'` gives a JSON string as its own text, any other value as JSON text, and JSON null as
+# `#>> '{}'` returns a JSON string as its own text, any other value as JSON text, and JSON null as
 # NULL.
 _RECENT = text("""
-    SELECT r.id, r.workflow_id, w.name AS workflow_name, r.status, r.state, r.tracking, r.start_time, r.end_time,
-           r.duration_ms, s.steps, s.total_tokens,
+    SELECT r.id, r.workflow_id, w.name AS workflow_name, r.status, r.state, r.tracking,
+           r.start_time, r.end_time, r.duration_ms, s.steps, s.total_tokens,
            COALESCE(orchestra.error_message(r.error, NULL), failed.error) AS first_error
     FROM (
         SELECT * FROM orchestra.runs
         WHERE (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
           AND (CAST(:state AS text) IS NULL OR state = :state)
-        -- A run that has not started has no start yet; it stands where it was first seen.
+        -- A run that has not started is ordered by the time at which it was first seen.
         ORDER BY COALESCE(start_time, first_seen_at) DESC, id
         LIMIT :limit
     ) AS r
     LEFT JOIN orchestra.workflows AS w ON w.id = r.workflow_id
     CROSS JOIN LATERAL (
         SELECT count(*) AS steps,
-               CAST(sum(orchestra.total_tokens(input_tokens, output_tokens, total_tokens)) AS bigint) AS total_tokens
+               CAST(sum(orchestra.total_tokens(input_tokens, output_tokens, total_tokens))
+                    AS bigint) AS total_tokens
         FROM orchestra.steps WHERE run_id = r.id AND absent_since IS NULL
     ) AS s
     LEFT JOIN LATERAL (
         SELECT orchestra.error_message(error, reported_error) AS error
         FROM orchestra.steps
-        WHERE run_id = r.id AND absent_since IS NULL AND (error IS NOT NULL OR reported_error IS NOT NULL)
+        WHERE run_id = r.id AND absent_since IS NULL
+          AND (error IS NOT NULL OR reported_error IS NOT NULL)
           AND orchestra.error_message(error, reported_error) IS NOT NULL
         ORDER BY position, id
         LIMIT 1
@@ -43,11 +45,12 @@ _RECENT = text("""
 """)
 
 _RUN = text("""
-    SELECT now() AS at, l.run_id AS id, COALESCE(r.workflow_id, l.workflow_id) AS workflow_id, w.name AS workflow_name,
-           r.id IS NOT NULL AS stored, r.status, r.state, r.status_source, l.tracking, r.start_time, r.end_time, r.duration_ms,
-           r.error::text AS error, r.extra::text AS extra, l.source, l.first_seen_at, r.updated_at, l.steps_observed_at,
-           l.due_at, l.attempts, l.last_error, l.priority, l.leased_until, l.fencing_token, l.checks, l.not_found_since,
-           l.opened_at, l.run_state, l.removed_at
+    SELECT now() AS at, l.run_id AS id, COALESCE(r.workflow_id, l.workflow_id) AS workflow_id,
+           w.name AS workflow_name, r.id IS NOT NULL AS stored, r.status, r.state, r.status_source,
+           l.tracking, r.start_time, r.end_time, r.duration_ms, r.error::text AS error,
+           r.extra::text AS extra, l.source, l.first_seen_at, r.updated_at, l.steps_observed_at,
+           l.due_at, l.attempts, l.last_error, l.priority, l.leased_until, l.fencing_token,
+           l.checks, l.not_found_since, l.opened_at, l.run_state, l.removed_at
     FROM orchestra_etl.run_ledger AS l
     LEFT JOIN orchestra.runs AS r ON r.id = l.run_id
     LEFT JOIN orchestra.workflows AS w ON w.id = COALESCE(r.workflow_id, l.workflow_id)
@@ -55,8 +58,9 @@ _RUN = text("""
 """)
 
 _STEPS = text("""
-    SELECT id, node_id, node_type, position, status, state, start_time, end_time, duration_ms, request_model, response_model,
-           input_tokens, output_tokens, total_tokens, finish_reason, error::text AS error, reported_error, absent_since
+    SELECT id, node_id, node_type, position, status, state, start_time, end_time, duration_ms,
+           request_model, response_model, input_tokens, output_tokens, total_tokens, finish_reason,
+           error::text AS error, reported_error, absent_since
     FROM orchestra.steps
     WHERE run_id = :id
     ORDER BY start_time NULLS LAST, position, id
@@ -66,9 +70,11 @@ _STEP_PAYLOADS = text("""
     SELECT s.id AS step_id, p.name, p.data::text AS data, p.size_bytes, p.raw, p.note
     FROM orchestra.steps AS s
     CROSS JOIN LATERAL (
-        SELECT 'inputs' AS name, data, size_bytes, raw, note FROM orchestra.inputs WHERE step_id = s.id
+        SELECT 'inputs' AS name, data, size_bytes, raw, note
+        FROM orchestra.inputs WHERE step_id = s.id
         UNION ALL
-        SELECT 'outputs', data, size_bytes, raw, note FROM orchestra.outputs WHERE step_id = s.id
+        SELECT 'outputs', data, size_bytes, raw, note
+        FROM orchestra.outputs WHERE step_id = s.id
     ) AS p
     WHERE s.run_id = :id
 """)
@@ -84,7 +90,7 @@ _WORKFLOW = text("SELECT workflow_id FROM orchestra_etl.run_ledger WHERE run_id 
 
 
 class RecentRun(msgspec.Struct, frozen=True):
-    """A run in a list of them."""
+    """A run in a list of runs."""
 
     id: str
     workflow_id: str
@@ -98,11 +104,14 @@ class RecentRun(msgspec.Struct, frozen=True):
     steps: int
     total_tokens: int | None
     first_error: str | None
-    """The run's own error, else that of its first step that has one."""
+    """The run's own error, or else that of its first step with an error."""
 
 
 class StepPayload(msgspec.Struct, frozen=True):
-    """A step's inputs or outputs. JSON stays text: parsing and printing it again would lose digits."""
+    """A step's inputs or outputs.
+
+    JSON stays text: parsing and printing it would lose digits.
+    """
 
     data: msgspec.Raw | None
     size_bytes: int
@@ -111,7 +120,7 @@ class StepPayload(msgspec.Struct, frozen=True):
 
 
 class RunPayloads(msgspec.Struct, frozen=True):
-    """What a run was given and what it gave."""
+    """A run's inputs and outputs."""
 
     inputs: msgspec.Raw | None
     outputs: msgspec.Raw | None
@@ -121,7 +130,7 @@ class RunPayloads(msgspec.Struct, frozen=True):
 
 
 class StepDetail(msgspec.Struct, frozen=True):
-    """A step of a run that is shown."""
+    """A step of the shown run."""
 
     id: str
     node_id: str | None
@@ -142,19 +151,19 @@ class StepDetail(msgspec.Struct, frozen=True):
     reported_error: str | None
     absent_since: datetime | None
     payloads: dict[str, StepPayload] | None = None
-    """`inputs` and `outputs`, as far as there are any; None where they were not asked for."""
+    """The stored ones of `inputs` and `outputs`; None if they were not requested."""
 
 
 class RunDetail(msgspec.Struct, frozen=True):
-    """A run that is shown, read already or only known."""
+    """The shown run, already read or only known."""
 
     at: datetime
-    """Database time at which it was looked up."""
+    """Database time of the query."""
     id: str
     workflow_id: str
     workflow_name: str | None
     stored: bool
-    """False where the run is known and was never read: then only the ledger's columns are filled."""
+    """False if the run is known but was never read: then only the ledger's columns are filled."""
     status: str | None
     state: str | None
     status_source: str | None
@@ -175,19 +184,19 @@ class RunDetail(msgspec.Struct, frozen=True):
     priority: int
     """0: live, 1: backfill."""
     leased_until: datetime | None
-    """End of the claim; None: no process holds one."""
+    """End of the claim; None: no process holds a claim."""
     fencing_token: int
     checks: int
-    """Reads in a row that found the run finished and nothing new."""
+    """Reads in a row that found the run finished and unchanged."""
     not_found_since: datetime | None
     opened_at: datetime
     run_state: str | None
-    """The run's state by the API's own row; None where the API gave none."""
+    """The run's state by the API's own row; None if the API gave none."""
     removed_at: datetime | None
     next: Outlook
     steps: tuple[StepDetail, ...]
     payloads: RunPayloads | None = None
-    """None where there are none, or they were not asked for."""
+    """None if the run has none, or they were not requested."""
 
 
 def recent(
@@ -197,13 +206,13 @@ def recent(
     state: str | None = None,
     limit: int = 20,
 ) -> list[RecentRun]:
-    """The newest stored runs, newest first.
+    """Return the newest stored runs, newest first.
 
     Args:
         connection: in a transaction.
-        workflows: only runs of these; None for all.
-        state: only runs in this state; None for all.
-        limit: how many at most.
+        workflows: only runs of these workflows; None: of all.
+        state: only runs in this state; None: in any.
+        limit: maximum number of runs.
     """
     rows = connection.execute(
         _RECENT,
@@ -219,9 +228,13 @@ def recent(
 def get(
     connection: Connection, run_id: str, *, give_up_after: float, payloads: bool = False
 ) -> RunDetail | None:
-    """One run with its steps in the order they started, and with `payloads` all that they took and gave.
+    """Return one run with its steps in the order they started; None if the run is unknown.
 
-    None where the run is not known. `give_up_after` is that of the polling settings, in seconds.
+    Args:
+        connection: in a transaction.
+        run_id: the whole id.
+        give_up_after: the polling setting, in seconds.
+        payloads: whether to include the inputs and outputs of the run and its steps.
     """
     row = connection.execute(_RUN, {"id": run_id}).one_or_none()
     if row is None:
@@ -244,7 +257,7 @@ def get(
 
 
 def workflow_of(connection: Connection, run_id: str) -> str | None:
-    """The workflow of a run; None where the ledger does not know the run."""
+    """Return the workflow of a run; None if the run is not in the ledger."""
     found: str | None = connection.execute(_WORKFLOW, {"run_id": run_id}).scalar_one_or_none()
     return found
 

@@ -1,4 +1,4 @@
-"""How the service is doing, from what the ledger knows: per workflow, with a verdict for monitors."""
+"""The status of every workflow, derived from the ledger, with a verdict for monitors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from etl.reports.verdict import Reason, Verdict, WatchedWorkflow, reasons_of, wo
 
 
 class Freshness(msgspec.Struct, frozen=True):
-    """How new the newest data is."""
+    """The age of the newest data."""
 
     newest_run_start: datetime | None
-    """Start of the newest run that is stored."""
+    """Start of the newest stored run."""
     newest_run_age: float | None
     """Seconds since then."""
     swept_at: datetime | None
@@ -26,15 +26,15 @@ class Freshness(msgspec.Struct, frozen=True):
 
 
 class Lag(msgspec.Struct, frozen=True):
-    """What waits to be read."""
+    """The runs that wait for a read."""
 
     due: int
-    """Runs due now, those being read included."""
+    """Runs due now, including those being read."""
     oldest_due: datetime | None
     oldest_live_due: datetime | None
-    """The same without backfill, which waits for its turn by design."""
+    """The oldest due time of live runs: backfill waits for them by design."""
     unread: int
-    """Runs that are known and were never read so far."""
+    """Runs that are known but were never read."""
 
 
 class CoverageGap(msgspec.Struct, frozen=True):
@@ -52,52 +52,52 @@ class Coverage(msgspec.Struct, frozen=True):
     complete_since: datetime | None
     """Start of the oldest run that a complete sweep listed and that is stored."""
     complete_until: datetime | None
-    """When the last complete sweep began; None: there was none."""
+    """When the last complete sweep began; None: no sweep has completed."""
     gaps: int
     unacknowledged_gaps: int
     newest_gaps: tuple[CoverageGap, ...]
     reconciled_at: datetime | None
-    """When the last walk of the whole list began, that compared it with the ledger and the tables."""
+    """When the last full walk began, which compares the list with the ledger and the tables."""
     repaired_runs: int
-    """Runs that it found read but missing from the tables, and had read again."""
+    """Runs that it found missing from the tables although they were read, and are read again."""
     conflicting_runs: int
-    """Runs that are not stored because another workflow has a run of the same id."""
+    """Runs that are not stored because another workflow has a run with the same id."""
 
 
 class Headroom(msgspec.Struct, frozen=True):
-    """How much of the listable window the last sweep found new: beyond all of it, runs are missed."""
+    """New runs at the last sweep, and the listed runs: if all of them are new, runs are missed."""
 
     new_runs: int | None
     listed_runs: int | None
-    """Rows that the last walk of the whole list saw."""
+    """Rows of the list at the last full walk."""
     window_full: bool
-    """Whether more runs are known than the list shows, so that new runs push old ones out of it."""
+    """Whether more runs are known than listed, so that new runs push old ones off the list."""
 
 
 class RunCounts(msgspec.Struct, frozen=True):
-    """Runs in the ledger by how they are tracked."""
+    """Numbers of runs in the ledger, by tracking."""
 
     open: int
     final: int
     stale: int
     gone: int
     lost: int
-    """Those of `gone` that the API forgot before they were ever read."""
+    """The runs among `gone` that the API forgot before they were ever read."""
     removed: int
-    """Erased or pruned here, on purpose."""
+    """Runs that were erased or pruned."""
 
 
 class FailingRuns(msgspec.Struct, frozen=True):
-    """Runs whose last read failed and will be tried again."""
+    """Runs whose last read failed and that will be retried."""
 
     runs: int
     example_run: str | None
-    """The one that has failed most often in a row."""
+    """The run with the most failures in a row."""
     example_error: str | None
 
 
 class DriftExample(msgspec.Struct, frozen=True):
-    """One difference between the API's answers and its description."""
+    """A difference between the API's responses and its description."""
 
     subject: str
     field: str
@@ -107,7 +107,7 @@ class DriftExample(msgspec.Struct, frozen=True):
 
 
 class WorkflowStatus(msgspec.Struct, frozen=True):
-    """How one workflow is doing."""
+    """The status of one workflow."""
 
     id: str
     name: str | None
@@ -121,24 +121,24 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
     runs: RunCounts
     failing: FailingRuns
     dead_letters: int
-    """Open ones."""
+    """Number of open dead letters."""
     drift: int
     drift_examples: tuple[DriftExample, ...]
     last_sweep_error: str | None
     list_problem: str | None
-    """How the run list behaves otherwise than the API says."""
+    """How the run list deviates from the API's description."""
     discover: bool
 
 
 class Unconfigured(msgspec.Struct, frozen=True):
-    """A workflow that the API showed and that the configuration does not name."""
+    """A workflow that the API showed but the configuration does not name."""
 
     id: str
     name: str | None
 
 
 class Status(msgspec.Struct, frozen=True):
-    """How everything is doing."""
+    """The status of all workflows."""
 
     at: datetime
     """Database time."""
@@ -146,14 +146,14 @@ class Status(msgspec.Struct, frozen=True):
     workflows: tuple[WorkflowStatus, ...]
     unconfigured: tuple[Unconfigured, ...]
     unusable_workflows: int = 0
-    """Workflows that the API lists with an id that cannot be asked for: open dead letters of no workflow."""
+    """Workflows with an unusable id in the API's list: open dead letters without a workflow."""
     rebuild: rebuilds.PendingRebuild | None = None
-    """Stored steps that are to be read again by newer rules; None: there are none."""
+    """Stored steps that the newest rules have not read yet; None: there are none."""
 
 
-# Everything is read in one statement each, by workflow: the ledger may hold millions of runs,
-# nearly all of them final. The view's count is an index-only scan; the LATERAL parts touch only
-# what is not final, or one end of an index.
+# One statement reads each figure for all workflows: the ledger may hold millions of runs, nearly
+# all of them final. The view's count is an index-only scan. The LATERAL parts touch only runs that
+# are not final, or one end of an index.
 _WORKFLOWS = text("""
     WITH covered AS MATERIALIZED (
         SELECT * FROM orchestra.coverage
@@ -166,11 +166,13 @@ _WORKFLOWS = text("""
     ), relevant AS (
         SELECT id FROM unnest(CAST(:configured AS text[])) AS c (id)
         UNION SELECT workflow_id FROM covered
-        UNION SELECT workflow_id FROM orchestra_etl.dead_letters WHERE resolved_at IS NULL AND workflow_id <> ''
+        UNION SELECT workflow_id FROM orchestra_etl.dead_letters
+              WHERE resolved_at IS NULL AND workflow_id <> ''
     )
     SELECT relevant.id, w.name, now() AS at,
-           COALESCE(c.open_runs, 0) AS open, COALESCE(c.final_runs, 0) AS final, COALESCE(c.stale_runs, 0) AS stale,
-           COALESCE(c.gone_runs, 0) AS gone, COALESCE(c.removed_runs, 0) AS removed,
+           COALESCE(c.open_runs, 0) AS open, COALESCE(c.final_runs, 0) AS final,
+           COALESCE(c.stale_runs, 0) AS stale, COALESCE(c.gone_runs, 0) AS gone,
+           COALESCE(c.removed_runs, 0) AS removed,
            COALESCE(c.unread_runs, 0) AS unread, COALESCE(c.lost_runs, 0) AS lost,
            COALESCE(due.due, 0) AS due, due.oldest_due, due.oldest_live_due,
            c.swept_at, c.reconciled_at, c.repaired_runs, c.new_runs, c.listed_runs,
@@ -178,14 +180,16 @@ _WORKFLOWS = text("""
            COALESCE(c.conflicting_runs, 0) AS conflicting_runs,
            COALESCE(c.gaps, 0) AS gaps, COALESCE(c.unacknowledged_gaps, 0) AS unacknowledged_gaps,
            s.last_error, s.list_problem, s.leased_until > now() AS sweeping,
-           (SELECT max(r.start_time) FROM orchestra.runs AS r WHERE r.workflow_id = relevant.id) AS newest_run_start,
+           (SELECT max(r.start_time) FROM orchestra.runs AS r
+            WHERE r.workflow_id = relevant.id) AS newest_run_start,
            (SELECT count(*) FROM orchestra_etl.run_ledger AS l
             WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0
               AND l.due_at IS NOT NULL) AS failing,
            worst.run_id AS failing_run, worst.last_error AS failing_error,
            (SELECT count(*) FROM orchestra_etl.dead_letters AS d
             WHERE d.workflow_id = relevant.id AND d.resolved_at IS NULL) AS dead_letters,
-           (SELECT count(*) FROM orchestra_etl.drift AS d WHERE d.workflow_id = relevant.id) AS drift,
+           (SELECT count(*) FROM orchestra_etl.drift AS d
+            WHERE d.workflow_id = relevant.id) AS drift,
            (SELECT count(DISTINCT q.hour) FROM orchestra_etl.changed_groups AS q
             WHERE q.workflow_id = relevant.id AND q.failed_at IS NOT NULL) AS stuck_hours
     FROM relevant
@@ -196,7 +200,8 @@ _WORKFLOWS = text("""
     LEFT JOIN LATERAL (
         SELECT l.run_id, l.last_error
         FROM orchestra_etl.run_ledger AS l
-        WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0 AND l.due_at IS NOT NULL
+        WHERE l.workflow_id = relevant.id AND l.tracking IN ('open', 'stale') AND l.attempts > 0
+          AND l.due_at IS NOT NULL
         ORDER BY l.attempts DESC, l.run_id
         LIMIT 1
     ) AS worst ON true
@@ -205,21 +210,25 @@ _WORKFLOWS = text("""
 
 _NEWEST_GAPS = text("""
     SELECT workflow_id, id, after_time, before_time, acknowledged_at IS NOT NULL AS acknowledged
-    FROM (SELECT *, row_number() OVER (PARTITION BY workflow_id ORDER BY id DESC) AS ordinal FROM orchestra_etl.gaps) AS g
+    FROM (SELECT *, row_number() OVER (PARTITION BY workflow_id ORDER BY id DESC) AS ordinal
+          FROM orchestra_etl.gaps) AS g
     WHERE ordinal <= 5
     ORDER BY id
 """)
 
 _DRIFT = text("""
     SELECT workflow_id, subject, field, kind, found, occurrences
-    FROM (SELECT *, row_number() OVER (PARTITION BY workflow_id ORDER BY last_seen_at DESC, field) AS ordinal
+    FROM (SELECT *, row_number() OVER (
+              PARTITION BY workflow_id ORDER BY last_seen_at DESC, field) AS ordinal
           FROM orchestra_etl.drift) AS d
     WHERE ordinal <= 5
     ORDER BY subject, field, kind, found
 """)
 
 _UNCONFIGURED = text("""
-    SELECT id, name FROM orchestra.workflows WHERE NOT id = ANY (CAST(:configured AS text[])) ORDER BY name, id
+    SELECT id, name FROM orchestra.workflows
+    WHERE NOT id = ANY (CAST(:configured AS text[]))
+    ORDER BY name, id
 """)
 
 
@@ -235,13 +244,13 @@ def read(
     all_workflows: bool,
     max_age: float,
 ) -> Status:
-    """Read how everything is doing.
+    """Read the status of all workflows.
 
     Args:
         connection: in a transaction.
         watched: the configured workflows.
-        all_workflows: whether workflows that are not configured are swept, too.
-        max_age: as in `WatchedWorkflow`, for workflows that are known and not configured.
+        all_workflows: whether workflows that are not configured are swept too.
+        max_age: the `WatchedWorkflow.max_age` of known workflows that are not configured.
     """
     by_id = {one.id: one for one in watched}
     parameters = {"configured": list(by_id)}

@@ -1,4 +1,4 @@
-"""The verdict on a workflow: whether data arrives, whether somebody should look, and why."""
+"""The verdict on a workflow: whether data arrives, whether a person must look, and why."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _GRAVITY: tuple[Verdict, ...] = ("ok", "warning", "failing")
 
 
 class WatchedWorkflow(msgspec.Struct, frozen=True):
-    """What is expected of a workflow."""
+    """The expectations that a workflow is judged by."""
 
     id: str
     max_age: float
-    """Seconds for which it may go without a complete sweep, and a live run without being read, before that is a failure."""
+    """Seconds without a complete sweep, or of waiting for a live run, that count as a failure."""
     name: str | None = None
     discover: bool = True
     """Whether its run list is swept."""
@@ -32,7 +32,10 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 def reasons_of(row: Row[tuple[object, ...]], watched: WatchedWorkflow) -> tuple[Reason, ...]:
-    """Failing: data does not arrive. Warning: somebody should look."""
+    """Return the reasons against `ok`.
+
+    `failing` means that no data arrives, `warning` that a person must look.
+    """
     reasons: list[Reason] = []
     overdue = row.at - timedelta(seconds=watched.max_age)
     if watched.discover:
@@ -40,7 +43,8 @@ def reasons_of(row: Row[tuple[object, ...]], watched: WatchedWorkflow) -> tuple[
             if row.last_error is not None:
                 reasons.append(
                     Reason(
-                        "failing", f"no sweep has been complete yet; the last one: {row.last_error}"
+                        "failing",
+                        f"no sweep has completed yet; the last one failed: {row.last_error}",
                     )
                 )
             elif not row.sweeping:
@@ -63,14 +67,15 @@ def reasons_of(row: Row[tuple[object, ...]], watched: WatchedWorkflow) -> tuple[
         reasons.append(
             Reason(
                 "failing",
-                f"runs have waited to be read since {_instant(row.oldest_live_due)}: check that the service runs",
+                f"runs have waited to be read since {_instant(row.oldest_live_due)}: "
+                "check that the service runs",
             )
         )
     if row.failing:
         reasons.append(
             Reason(
                 "warning",
-                f"reading fails for runs: {row.failing:,} (`orchestra-etl runs show` tells why)",
+                f"reading fails for runs: {row.failing:,} (`orchestra-etl runs show` shows why)",
             )
         )
     if row.unacknowledged_gaps:
@@ -81,10 +86,16 @@ def reasons_of(row: Row[tuple[object, ...]], watched: WatchedWorkflow) -> tuple[
             )
         )
     if row.conflicting_runs:
-        taken = f"runs not stored because another workflow has one of the same id: {row.conflicting_runs:,}"
+        taken = (
+            "runs not stored because another workflow has a run with the same id: "
+            f"{row.conflicting_runs:,}"
+        )
         reasons.append(Reason("warning", f"{taken} (`orchestra-etl dead-letters list --all`)"))
     if row.repaired_runs:
-        missing = f"runs missing from the tables at the last walk of the whole list: {row.repaired_runs:,}"
+        missing = (
+            "runs missing from the tables at the last walk of the whole list: "
+            f"{row.repaired_runs:,}"
+        )
         reasons.append(
             Reason("warning", f"{missing}; they are read again: find out who deletes them")
         )
@@ -92,7 +103,8 @@ def reasons_of(row: Row[tuple[object, ...]], watched: WatchedWorkflow) -> tuple[
         reasons.append(
             Reason(
                 "warning",
-                f"hours that cannot be counted: {row.stuck_hours:,} (`orchestra-etl rollups verify`)",
+                f"hours that cannot be counted: {row.stuck_hours:,} "
+                "(`orchestra-etl rollups verify`)",
             )
         )
     if row.dead_letters:
@@ -105,14 +117,15 @@ def reasons_of(row: Row[tuple[object, ...]], watched: WatchedWorkflow) -> tuple[
         reasons.append(
             Reason(
                 "warning",
-                f"the last sweep found {row.new_runs:,} new runs where the list shows {row.listed_runs:,}: sweep more often",
+                f"the last sweep found {row.new_runs:,} new runs where the list shows "
+                f"{row.listed_runs:,}: sweep more often",
             )
         )
     return tuple(reasons)
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the gravest of these verdicts; `ok` where there is none."""
+    """Return the worst of these verdicts; `ok` if there is none."""
     return max(verdicts, key=_GRAVITY.index, default="ok")
 
 

@@ -238,7 +238,7 @@ def test_never_swept(command: Command, database_url: str) -> None:
         WEATHER,
     )
     workflow = _only(command)
-    assert _reasons(workflow) == [("failing", "no sweep has been complete yet; the last one: 404")]
+    assert _reasons(workflow) == [("failing", "no sweep has completed yet; the last one failed: 404")]
     assert workflow["coverage"]["complete_until"] is None
 
 

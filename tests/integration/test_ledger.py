@@ -795,7 +795,7 @@ def test_an_unobserved_run_keeps_its_row(database: Database, database_url: str) 
 def test_a_letter_is_counted_and_resolved_by_a_good_read(
     database: Database, database_url: str
 ) -> None:
-    """A repeated error adds to its letter's count; a good read resolves it, a relapse reopens."""
+    """A repeated error raises its letter's count; a good read resolves it, a relapse reopens it."""
     bad = _step("x" * 600)
     _track(database, "r")
     seen = []

@@ -21,8 +21,8 @@ TOKENS = ("input_tokens", "cached_input_tokens", "output_tokens", "total_tokens"
 def database(database_url: str) -> Iterator[Database]:
     """Provide a database with a run and with prices of the model m.
 
-    A token of input costs 2, cached 1, of output or reasoning 3; an hour of audio or a page
-    costs 5.
+    A token costs 2 as input, 1 as cached input, and 3 as output or reasoning. An hour of audio
+    costs 5, and so does a page.
     """
     query(
         database_url,
@@ -96,10 +96,10 @@ def reported(database: Database, url: str) -> tuple[int, int, Any]:
         ((), {}, (1, 1, None)),
         ((None, None, None, 500), {}, (1, 1, None)),
         ((None, None, None, 500), {"state": "failed"}, (1, 1, None)),
-        # A failure that reports nothing counts as a call that costs nothing.
+        # A failed or running step that reports nothing is a call that costs nothing.
         ((), {"state": "failed"}, (1, 0, 0)),
         ((), {"state": "running"}, (1, 0, 0)),
-        # Not calls: the step did not start, or its node calls no model.
+        # Not calls: the step did not run, or its node calls no model.
         ((), {"state": "skipped"}, (0, 0, None)),
         ((), {"state": "pending"}, (0, 0, None)),
         ((), {"node_type": "code"}, (0, 0, None)),

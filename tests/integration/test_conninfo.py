@@ -60,7 +60,7 @@ def test_a_variable_that_libpq_refuses_is_named(
     assert value not in line.partition(variable)[2]
 
 
-def test_a_variable_that_means_nothing_here_refuses_nothing(
+def test_a_variable_without_effect_prevents_no_connection(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Variables that the program overrides, or that libpq does not check, prevent no connection."""
@@ -153,8 +153,8 @@ def test_a_root_certificate_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -
         "\n" + "long " * 30,
     ],
 )
-def test_a_name_with_a_line_break_is_no_reason(database_url: str, name: str) -> None:
-    """A database or user name with a line break is reported as unknown; its text is not parsed."""
+def test_a_name_with_a_line_break_is_reported_as_unknown(database_url: str, name: str) -> None:
+    """A name with a line break and an error text is reported as an unknown database or user."""
     path = database_url.partition("@/")[2].partition("?")[0]
     line = _refused(database_url.replace(f"/{path}?", f"/{quote(name, safe='')}?"))
     assert "the server has no such database" in line
@@ -164,10 +164,10 @@ def test_a_name_with_a_line_break_is_no_reason(database_url: str, name: str) -> 
     )
 
 
-def test_an_unknown_complaint_of_libpq_is_not_retried() -> None:
+def test_an_unknown_error_of_libpq_is_not_retried() -> None:
     """An unknown libpq error is permanent, unless it comes from an attempt to connect."""
-    told = database_errors.diagnose(psycopg.OperationalError("connection is bad: unheard of"))
-    assert (told.permanent, "refuses a setting" in told.problem) == (True, True)
+    found = database_errors.diagnose(psycopg.OperationalError("connection is bad: unheard of"))
+    assert (found.permanent, "refuses a setting" in found.problem) == (True, True)
     assert not database_errors.diagnose(
         psycopg.OperationalError("connection failed: unheard of")
     ).permanent
@@ -203,7 +203,7 @@ def test_a_command_says_once_which_variable_is_wrong(
 
 
 def test_where_a_database_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address takes host and port from the URL, then from the environment, on a single line."""
+    """An address has the URL's host and port, else the environment's, and no control character."""
     monkeypatch.setenv("PGHOST", "from-env")
     monkeypatch.setenv("PGPORT", "6543")
     assert (

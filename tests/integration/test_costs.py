@@ -185,7 +185,7 @@ def test_a_tier_of_service_has_its_own_price(database: Database, database_url: s
 
 
 def test_a_long_input_has_its_own_price(database: Database, database_url: str) -> None:
-    """All tokens of a call are charged at the price for the call's own input length."""
+    """A call is charged at the price for its own input length, alone and in an hour's sum."""
     price(database_url, "m", input_per_million=1, output_per_million=5, up_to_input_tokens=200_000)
     price(database_url, "m", input_per_million=2, output_per_million=10, above_input_tokens=200_000)
     for number, tokens in enumerate((150_000, 150_000, 200_000, 200_001)):
@@ -197,7 +197,7 @@ def test_a_long_input_has_its_own_price(database: Database, database_url: str) -
 
 
 def test_one_kind_does_not_unprice_its_neighbours(database: Database, database_url: str) -> None:
-    """Only the calls that use an unpriced kind are unpriced within one node, hour and model."""
+    """Within one node, hour and model, only calls that use an unpriced kind are unpriced."""
     price(database_url, "m", input_per_million=1, output_per_million=1)
     for number in range(5):
         call(database_url, f"s{number}", input_tokens=1_000_000, output_tokens=0)
@@ -219,7 +219,7 @@ def test_one_kind_does_not_unprice_its_neighbours(database: Database, database_u
     ) == (8, 8, 8, 8_000_000, 8)  # fmt: skip
 
 
-def test_what_providers_say_is_compared(database: Database, database_url: str) -> None:
+def test_a_reported_cost_is_compared(database: Database, database_url: str) -> None:
     """`cost_differences` compares a reported cost with the computed one if both are in dollars."""
     price(database_url, "m", input_per_million=2)
     price(database_url, "euro", input_per_million=2, currency="EUR")
@@ -310,7 +310,7 @@ def _calls(url: str, chance: Random) -> None:
             )  # fmt: skip
 
 
-def test_every_view_tells_the_same_of_all_kinds(database: Database, database_url: str) -> None:
+def test_every_view_agrees_on_all_kinds(database: Database, database_url: str) -> None:
     """Every view equals plain Python over 240 calls of all kinds, tiers and lengths."""
     chance = Random(23)
     _prices(database_url, chance)
@@ -389,8 +389,8 @@ def test_every_view_tells_the_same_of_all_kinds(database: Database, database_url
     ) < Decimal("1e-15")
 
 
-def test_costs_are_worked_out_in_place(database_url: str) -> None:
-    """The planner inlines the cost functions in every view: none is called once a row."""
+def test_cost_functions_are_inlined(database_url: str) -> None:
+    """The planner inlines the cost functions into every view, as views of many rows need it."""
     for view in ("model_usage", "run_summary", "step_timeline", "cost_differences"):
         plan = query(database_url, f"EXPLAIN (VERBOSE, FORMAT JSON) SELECT * FROM orchestra.{view}")
         text = json.dumps(plan, default=str)

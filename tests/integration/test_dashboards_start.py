@@ -26,7 +26,7 @@ def test_a_step_says_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(("age", "recent"), [("2 days", True), ("4 days", False)])
-def test_a_demo_of_long_ago_is_loaded_again(database_url: str, age: str, recent: bool) -> None:
+def test_an_old_demo_is_loaded_again(database_url: str, age: str, recent: bool) -> None:
     """The demo is loaded again if its newest run started more than three days ago."""
     query(database_url, "INSERT INTO orchestra.workflows (id) VALUES ('w')")
     query(database_url, LAST_START, age)

@@ -192,7 +192,7 @@ def test_a_refused_connection_is_not_waited_for(
 def test_a_user_that_may_not_connect_is_not_waited_for(
     postgres_server: EmbeddedPostgres, database_url: str
 ) -> None:
-    """A missing LOGIN, a missing CONNECT and a pg_hba.conf rule have different errors, at once."""
+    """Missing LOGIN, missing CONNECT and a pg_hba.conf rule are reported differently, at once."""
     url = database_url.replace("postgres@", "barred@")
     access = postgres_server.data / "pg_hba.conf"
     before = access.read_text()
@@ -293,7 +293,7 @@ def test_settings_hold_in_every_transaction_and_stay_in_none(database_url: str) 
     assert prepared == 0
 
 
-def test_times_come_back_in_utc_whatever_the_server_is_set_to(database: Database) -> None:
+def test_times_are_read_in_utc(database: Database) -> None:
     """A time that is read has the zone UTC, even if it was written with another one."""
     found = database.transaction(
         lambda c: c.execute(text("SELECT timestamptz '2026-03-01 12:00+09'")).scalar_one()
@@ -301,7 +301,7 @@ def test_times_come_back_in_utc_whatever_the_server_is_set_to(database: Database
     assert found.isoformat() == "2026-03-01T03:00:00+00:00"
 
 
-def test_a_waiting_lock_ends_and_is_tried_again(database_url: str) -> None:
+def test_a_lock_wait_that_takes_too_long_is_retried(database_url: str) -> None:
     """A statement that waits too long for a lock is cancelled, and its unit retried."""
     opened = Database(database_url, lock_timeout=0.2, patience=10)
     with psycopg.connect(database_url) as other:
@@ -414,7 +414,7 @@ def test_idle_sessions_that_froze_are_replaced_at_once(
         opened.close()
 
 
-def test_a_unit_that_goes_over_everything_may_take_longer(
+def test_allow_long_holds_for_one_transaction(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`allow_long` lifts the limits of one transaction only, on the server and in the client."""
@@ -493,7 +493,7 @@ def test_a_schema_of_another_version_is_refused(
 def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(
     database: Database, database_url: str
 ) -> None:
-    """A compatible later schema passes the check with a warning; only an exact check refuses it."""
+    """A compatible later schema passes with a warning, needs no upgrade, and fails exact checks."""
     query(database_url, "UPDATE orchestra_etl.alembic_version SET version_num = '9999'")
     with capture_logs() as lines:
         schema.check(database)
@@ -509,7 +509,7 @@ def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(
 def test_an_upgrade_that_replaces_a_view_does_not_deadlock_with_its_readers(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readers of a view and an upgrade that replaces it wait for each other without a deadlock."""
+    """An upgrade that replaces a view takes turns with the view's readers, without a deadlock."""
     url = database_url
     view = (ROOT / "migrations" / "sql" / "run_summary_v1.sql").read_text()
     bring_later_revision(
@@ -728,7 +728,7 @@ _RAISE = "RAISE EXCEPTION 'secret' USING ERRCODE = '{}';"
 
 
 @pytest.mark.parametrize(
-    ("trouble", "transient", "words"),
+    ("problem", "transient", "words"),
     [
         (
             _RAISE.format("55P03"), True,
@@ -747,7 +747,7 @@ def test_an_upgrade_that_fails_is_one_error(
     database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    trouble: str,
+    problem: str,
     transient: bool,
     words: str,
 ) -> None:
@@ -756,7 +756,7 @@ def test_an_upgrade_that_fails_is_one_error(
     bring_later_revision(
         monkeypatch, tmp_path, ["CREATE VIEW public.later AS SELECT 1", "DROP VIEW public.later"]
     )
-    query(database_url, _REFUSE.format(trouble))
+    query(database_url, _REFUSE.format(problem))
     with pytest.raises(DatabaseError, match=words) as failed:
         upgrade(database_url)
     assert (failed.value.exit_status, isinstance(failed.value, DatabaseUnavailable)) == (

@@ -173,7 +173,7 @@ def test_retry_opens_a_discarded_letter_again(command: Command, database_url: st
 
 
 def test_discard_settles_and_keeps_the_bytes(command: Command, database_url: str) -> None:
-    """A discard closes open letters and keeps their bytes; settled ones keep their resolution."""
+    """A discard settles open letters and keeps their bytes; settled ones keep their resolution."""
     first, second = _letter(database_url, "run-1"), _letter(database_url, "run-2")
     _letter(database_url, "run-3", resolution="loaded")
     assert command("dead-letters", "discard", str(first)).out == "1 dead letter discarded\n"
@@ -249,7 +249,7 @@ def _state(url: str) -> list[object]:
 
 
 def test_gaps_are_listed_and_acknowledged(command: Command, database_url: str) -> None:
-    """An acknowledged gap leaves the list and stays in the table; its first time is kept."""
+    """An acknowledged gap leaves the list, not the table, and keeps its first acknowledgement."""
     query(database_url, "INSERT INTO orchestra.workflows (id) VALUES (%s)", WEATHER)
     first, second = _gap(database_url), _gap(database_url)
     text = command("gaps", "list").out

@@ -444,7 +444,7 @@ def test_track_refuses_what_is_not_an_id(
 def test_closed_streams_and_other_bytes_are_one_line(
     stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Closed streams and an argument that is not text cause one line or a normal exit."""
+    """A closed stream or an argument that is not text causes no crash."""
     monkeypatch.setattr(sys, "stdin", None)
     _one_line(capsys, stored, ("track", WORKFLOW, "-"), "standard input, which is closed")
     for words in COMMANDS:

@@ -482,7 +482,7 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`erase` only removes with `--yes`, refuses masked and unknown ids, and can block a run."""
+    """`erase` needs `--yes`, refuses masked and unknown ids, and can block a run in advance."""
     run_id, *_ = world.history.run_ids(world.workflow)
     world.sync()
     command = command_line(

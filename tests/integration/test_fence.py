@@ -146,7 +146,7 @@ def test_an_old_response_loaded_late_is_refused(database: Database, database_url
 def test_two_responses_of_one_run_in_one_batch(
     database: Database, database_url: str, order: int
 ) -> None:
-    """Only the response with the valid claim is loaded from a batch that has two of one run."""
+    """If a batch has two responses of one run, only the one with the valid claim is loaded."""
     loader = Loader(database, PollingPolicy(), STATES)
     _track(database)
     old = _reading(_claim(database)[0], _step("running"))
@@ -161,7 +161,7 @@ def test_two_responses_of_one_run_in_one_batch(
 def test_a_reopen_during_a_load_in_flight_is_not_lost(
     database: Database, database_url: str
 ) -> None:
-    """A listing that changes between read and load makes the load fail and the run due again."""
+    """A listing that changes between a read and its load refuses the load; the run stays due."""
     loader = Loader(database, PollingPolicy(), STATES)
     _write(database, _sweep(database), _row("completed"))
     in_flight = _reading(_claim(database)[0], _step("completed"), row=_row("completed"))

@@ -1,4 +1,4 @@
-"""The server of health and metrics on real sockets: a client cannot block others or its limits."""
+"""The server of health and metrics on real sockets: no client blocks others or exceeds limits."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_an_address_that_is_in_use() -> None:
 
 
 def test_one_failing_workflow_leaves_the_service_ready() -> None:
-    """One failing workflow is only named by /readyz; if all of them or a shared part fail, 503."""
+    """One failing workflow stays a line of /readyz; if all or a shared part fail, it is 503."""
     health = Health()
     health.watch(["a", "b"])
     assert health.fail("sweep a", "404, no such thing \x1b[31m", workflow_id="a")

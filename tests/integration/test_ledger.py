@@ -631,7 +631,7 @@ def test_a_step_is_absent_by_its_own_runs_response(database: Database, database_
 def test_a_stored_row_stays_if_the_next_one_is_refused(
     database: Database, database_url: str
 ) -> None:
-    """A run's row that PostgreSQL refuses leaves the stored row; its steps are still loaded."""
+    """If PostgreSQL refuses a run's row, the stored row stays, and the run's steps are loaded."""
     query(
         database_url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'poison')"
     )
@@ -834,14 +834,14 @@ def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(
     """Changed graphs are kept in order, the configured name wins, and the last graph is current."""
     database.transaction(lambda c: workflows.configure(c, W, name="mine", labels={"team": "a"}))
     for version, graph in (("1", "{}"), ("1", "{}"), ("2", '{"nodes": []}'), ("1", "{}")):
-        seen = Workflow(W, "theirs", "told", version, graph)
+        seen = Workflow(W, "theirs", "a description", version, graph)
         database.transaction(lambda c, seen=seen: workflows.update_metadata(c, [seen]))  # type: ignore[misc]
     rows = query(
         database_url, "SELECT version FROM orchestra.workflow_versions ORDER BY first_seen_at"
     )
     assert [row["version"] for row in rows] == ["1", "2", "1"]
     assert query(database_url, "SELECT name, description FROM orchestra.workflows") == [
-        {"name": "mine", "description": "told"}
+        {"name": "mine", "description": "a description"}
     ]
     assert database.transaction(workflows.graphs) == [(W, {})]
     assert not database.transaction(lambda c: workflows.metadata_due(c, every=3600))
@@ -851,7 +851,7 @@ def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(
 def test_a_version_is_dated_once(database: Database, database_url: str) -> None:
     """A version keeps its first date; a changed date adds no version, a future date is null."""
 
-    def look(
+    def update(
         version: str, updated_at: datetime | None, graph: str = "{}"
     ) -> list[tuple[str, datetime | None]]:
         described = Workflow(W, None, None, version, graph, updated_at=updated_at)
@@ -865,13 +865,13 @@ def test_a_version_is_dated_once(database: Database, database_url: str) -> None:
 
     now = datetime.now(UTC)
     dates = [now - timedelta(days=9 - day) for day in range(9)]
-    assert look("1", dates[0]) == [("1", dates[0])]
+    assert update("1", dates[0]) == [("1", dates[0])]
     for moved in (dates[0], dates[1], now + timedelta(hours=1), dates[0] - timedelta(days=1), None):
-        assert look("1", moved) == [("1", dates[0])]
-    assert look("2", now + timedelta(hours=1)) == [("1", dates[0]), ("2", None)]
-    assert look("2", dates[2]) == [("1", dates[0]), ("2", None)]
-    assert look("2", dates[4], '{"x": 1}')[2:] == [("2", dates[4])]
-    assert look("1", None)[2:] == [("2", dates[4]), ("1", None)]
+        assert update("1", moved) == [("1", dates[0])]
+    assert update("2", now + timedelta(hours=1)) == [("1", dates[0]), ("2", None)]
+    assert update("2", dates[2]) == [("1", dates[0]), ("2", None)]
+    assert update("2", dates[4], '{"x": 1}')[2:] == [("2", dates[4])]
+    assert update("1", None)[2:] == [("2", dates[4]), ("1", None)]
 
 
 def test_a_state_map_without_a_status_restores_the_default(

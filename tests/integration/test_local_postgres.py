@@ -149,8 +149,8 @@ def finish(process: subprocess.Popen[str]) -> str:
 def as_nobody(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a script as the user nobody.
 
-    The imports come before the change of user, because only root may be able to read the
-    interpreter's files.
+    The imports come before the change of user, because the interpreter's files may be readable
+    only by root.
     """
     prelude = f"""
         import os, sys, psycopg, tempfile, subprocess, shutil, pwd, encodings.idna
@@ -195,14 +195,14 @@ def test_data_survives_a_restart(home: Path) -> None:
     assert not (server.data / "postmaster.pid").exists()
 
     assert server.start() == url
-    answer = subprocess.run(
+    printed = subprocess.run(
         [str(binaries.psql_path()), url, "-XAtc", "SELECT word FROM kept"],
         capture_output=True,
         text=True,
         check=True,
     )
     server.stop()
-    assert answer.stdout == "kept\n"
+    assert printed.stdout == "kept\n"
 
 
 @needs_shared_programs
@@ -253,7 +253,7 @@ def test_the_home_is_named_by_the_environment_else_by_the_user(
     ids=["space", "odd", "long"],
 )
 def test_awkward_paths_work(used_home: Path, name: str) -> None:
-    """A home's path may contain spaces, quotes, dollars and commas, and exceed a socket's path."""
+    """A home's path can have spaces, quotes, dollars and commas, and be too long for a socket."""
     (used_home / name).mkdir()
     (used_home / "postgres-18").rename(used_home / name / "postgres-18")
     if AS_ROOT:
@@ -421,7 +421,7 @@ def test_the_log_holds_no_row_and_no_statement(used_home: Path) -> None:
 
 
 def test_the_server_gets_nothing_of_the_programs_environment(used_home: Path) -> None:
-    """The server's environment does not contain the API key, which its functions could read."""
+    """The API key is not in the server's environment, which SQL functions could read."""
     using = user_process(used_home, ORCHESTRA_API_KEY="hush")
     wait_until_started(using)
     environment = Path(f"/proc/{postmaster(EmbeddedPostgres(used_home))}/environ").read_bytes()
@@ -429,7 +429,7 @@ def test_the_server_gets_nothing_of_the_programs_environment(used_home: Path) ->
     assert b"hush" not in environment
 
 
-@pytest.mark.parametrize("prepared", ["open to all", "a link", "somebody else's"])
+@pytest.mark.parametrize("prepared", ["open to all", "a link", "another user's"])
 def test_a_socket_folder_that_others_can_enter_is_refused(used_home: Path, prepared: str) -> None:
     """A socket folder that another user may have prepared is refused."""
     server = EmbeddedPostgres(used_home)

@@ -97,15 +97,15 @@ def test_a_waiting_upgrade_names_the_holder_and_lets_writers_through(database_ur
     # At least one write waited behind the upgrade; otherwise the limit above proves nothing.
     assert max(waits) > 0.5
     # The writer also logs its waits for the upgrade; those lines are left out.
-    said = [one["problem"] for one in lines if one["event"] == "lock_wait_detected"]
-    said = [line for line in said if "application orchestra-etl db" not in line]
-    assert len(said) == 1
+    logged = [one["problem"] for one in lines if one["event"] == "lock_wait_detected"]
+    logged = [line for line in logged if "application orchestra-etl db" not in line]
+    assert len(logged) == 1
     assert (
-        f"on orchestra.step_rollup, held by pid {pid}, user postgres, application psql" in said[0]
+        f"on orchestra.step_rollup, held by pid {pid}, user postgres, application psql" in logged[0]
     )
-    assert "in a transaction since 20" in said[0]
-    assert "SELECT" not in said[0]
-    assert said[0].isprintable()
+    assert "in a transaction since 20" in logged[0]
+    assert "SELECT" not in logged[0]
+    assert logged[0].isprintable()
 
 
 @pytest.mark.usefixtures("later")
@@ -133,7 +133,7 @@ def test_an_upgrade_that_waits_too_long_for_a_lock_gives_up(
 def test_a_concurrent_index_build_names_what_it_waits_for(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CREATE INDEX CONCURRENTLY names the old transaction it waits for, which locks no table."""
+    """An index build names the old transaction it waits for, though that locks no table."""
     url = database_url
     build = "CREATE INDEX CONCURRENTLY later ON orchestra.steps (status)"
     bring_later_revision(
@@ -149,9 +149,9 @@ def test_a_concurrent_index_build_names_what_it_waits_for(
         wait_until(lambda: any(one["event"] == "lock_wait_detected" for one in lines))
     upgrading.join(240)
     assert refused == []
-    said = next(one["problem"] for one in lines if one["event"] == "lock_wait_detected")
-    assert f"pid {old.info.backend_pid if not old.closed else ''}".strip() in said
-    assert "application old" in said
+    logged = next(one["problem"] for one in lines if one["event"] == "lock_wait_detected")
+    assert f"pid {old.info.backend_pid if not old.closed else ''}".strip() in logged
+    assert "application old" in logged
 
 
 @pytest.mark.usefixtures("later")
@@ -163,14 +163,14 @@ def test_another_upgrade_is_named(database_url: str, monkeypatch: pytest.MonkeyP
         gate.execute("LOCK TABLE orchestra_etl.upgrade_lock IN EXCLUSIVE MODE")
         with pytest.raises(DatabaseUnavailable, match="has not ended in 4 s") as given_up:
             upgrade(url)
-    said = [one["problem"] for one in lines if one["event"] == "waiting_for_upgrade"]
-    assert len(said) == 1
-    for line in (said[0], str(given_up.value)):
+    logged = [one["problem"] for one in lines if one["event"] == "waiting_for_upgrade"]
+    assert len(logged) == 1
+    for line in (logged[0], str(given_up.value)):
         assert "application other upgrade" in line
 
 
 def test_a_unit_of_work_that_waits_for_a_lock_names_its_holder(database_url: str) -> None:
-    """A wait for a row lock is logged with its holder, and so is the error when it gives up."""
+    """A wait for a row lock is logged with its holder, and the final error names the holder too."""
     opened = Database(database_url, lock_timeout=3, patience=1)
     query(database_url, "INSERT INTO orchestra_etl.state_map VALUES ('done', 'succeeded')")
     with (
@@ -192,7 +192,7 @@ def test_db_roles_waits_briefly_and_names_the_holder(
     capsys: pytest.CaptureFixture[str],
     database_url: str,
 ) -> None:
-    """`db roles` needs every table alone; it waits as briefly as an upgrade and names the holder."""
+    """`db roles` needs exclusive locks; it waits as briefly as an upgrade and names the holder."""
     monkeypatch.setattr(db, "PATIENCE_SECONDS", 3.0)
     command = command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
     with _analyst(database_url) as pid:
@@ -213,7 +213,7 @@ def test_a_slow_statement_without_a_lock_wait_logs_nothing(database_url: str) ->
 
 
 def test_the_description_of_a_lock_holder() -> None:
-    """A holder's names are cut to one line, and parts that the user may not see are left out."""
+    """A holder's names are cut to one line; a prepared transaction has none; a list is cut."""
     since = datetime(2026, 3, 1, 12, tzinfo=UTC)
     known = LockHolder(7, "jane\n", "x" * 100, since, "orchestra.steps")
     assert str(known) == (

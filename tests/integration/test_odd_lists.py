@@ -280,7 +280,7 @@ def test_a_list_that_stays_empty_is_one_open_gap(world: World, empty: Page) -> N
 def test_a_list_of_the_newest_runs_that_grows_during_the_walk_is_complete(
     world: World, growth: int
 ) -> None:
-    """A growing list that ignores `offset` is swept in less than 12 requests, time after time."""
+    """A growing list that ignores `offset` is swept in fewer than 12 requests, time after time."""
 
     def show(rows: list[Row], offset: int, limit: int) -> Page:
         world.history.add_runs(world.workflow, growth)

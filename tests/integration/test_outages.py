@@ -199,8 +199,8 @@ def test_a_patient_unit_waits_and_logs_the_reason(database_url: str, tmp_path: P
     back.join()
     opened.close()
     impatient.close()
-    said = [line["event"] for line in lines]
-    assert said == ["database_lost", "database_lost", "database_recovered"]
+    events = [line["event"] for line in lines]
+    assert events == ["database_lost", "database_lost", "database_recovered"]
 
 
 # One process with many threads.

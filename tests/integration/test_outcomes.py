@@ -83,10 +83,12 @@ def test_the_load_and_the_database_agree_on_a_text(database_url: str) -> None:
         "{\x0b}",
         "[\x1c]",
     ]
-    sql = "SELECT t, orchestra.is_error_text(t) AS said FROM unnest(CAST(%s AS text[])) AS u (t)"
-    found = {row["t"]: row["said"] for row in query(database_url, sql, texts)}
+    sql = (
+        "SELECT t, orchestra.is_error_text(t) AS is_error FROM unnest(CAST(%s AS text[])) AS u (t)"
+    )
+    found = {row["t"]: row["is_error"] for row in query(database_url, sql, texts)}
     assert found == {text: generation.is_error(text) for text in texts}
-    nothing = {text for text, said in found.items() if not said}
+    nothing = {text for text, is_error in found.items() if not is_error}
     assert {"\x1cnone", "\x85none", "\u00a0none", "\u3000none", "NIL"} <= nothing
     assert nothing.isdisjoint({"\u200bnone", "\u017fuccess", "n\u0131l"})
 

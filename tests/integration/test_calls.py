@@ -1,4 +1,4 @@
-"""Which steps are calls of a model, and what is known of their cost."""
+"""Which steps count as model calls, and what their cost is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ TOKENS = ("input_tokens", "cached_input_tokens", "output_tokens", "total_tokens"
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """A database with a run, and a price of the model m: 2, 1 and 3 for a token, and 5 for an hour of audio or a page."""
+    """Provide a database with a run and with prices of the model m.
+
+    A token costs 2 as input, 1 as cached input, and 3 as output or reasoning. An hour of audio
+    costs 5, and so does a page.
+    """
     query(
         database_url,
         "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time)"
@@ -28,8 +32,9 @@ def database(database_url: str) -> Iterator[Database]:
     )
     query(
         database_url,
-        "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, cached_input_per_million,"
-        " output_per_million, reasoning_per_million, audio_per_hour, document_pages_per_thousand, source)"
+        "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million,"
+        " cached_input_per_million, output_per_million, reasoning_per_million, audio_per_hour,"
+        " document_pages_per_thousand, source)"
         " VALUES ('m', '0001-01-01', 'USD', 2000000, 1000000, 3000000, 3000000, 5, 5000, 'set')",
     )
     made = Database(database_url, patience=5)
@@ -44,7 +49,7 @@ def add(
     node_type: str | None = "model",
     **more: Any,
 ) -> None:
-    """A step that names the model m, with these tokens in the order of `TOKENS`."""
+    """Add a step that names the model m, with these tokens in the order of `TOKENS`."""
     [row] = query(url, "SELECT count(*) AS n FROM orchestra.steps")
     columns = {
         "id": f"step {row['n']}",
@@ -64,8 +69,8 @@ def add(
     query(url, f"INSERT INTO orchestra.steps ({names}) VALUES ({marks})", *columns.values())
 
 
-def told(database: Database, url: str) -> tuple[int, int, Any]:
-    """Calls, unpriced ones and cost, on which `model_usage`, `run_summary` and `step_timeline` must agree."""
+def reported(database: Database, url: str) -> tuple[int, int, Any]:
+    """Return calls, unpriced calls and cost, after checking that the three views agree on them."""
     rollups.drain(database)
     columns = "CAST(COALESCE(sum(calls), 0) AS int) AS calls, {} AS unpriced, sum(cost) AS cost"
     unpriced = "CAST(COALESCE(sum(unpriced_calls), 0) AS int)"
@@ -83,27 +88,26 @@ def told(database: Database, url: str) -> tuple[int, int, Any]:
         ((4, 0, 1, 5), {}, (1, 0, 11)),
         ((4, 3, 1, 5), {}, (1, 0, 8)),
         ((4, None, None, None), {}, (1, 0, 8)),
-        # More cached tokens than there are, as rows of before the kinds of usage may have: no more
-        # than the input is billed, and none is paid back.
+        # More cached tokens than input tokens, as old rows may have: no more than the input is
+        # billed, and nothing is credited.
         ((4, 9, 0, 4), {}, (1, 0, 4)),
         ((None, 9, 1, 1), {}, (1, 0, 3)),
-        # A success that does not say how many tokens it took, or not which.
+        # A success that reports no tokens; a call that reports only their total.
         ((), {}, (1, 1, None)),
         ((None, None, None, 500), {}, (1, 1, None)),
         ((None, None, None, 500), {"state": "failed"}, (1, 1, None)),
-        # A failure that reports nothing is a call, and taken to be free.
+        # A failed or running step that reports nothing is a call that costs nothing.
         ((), {"state": "failed"}, (1, 0, 0)),
         ((), {"state": "running"}, (1, 0, 0)),
-        # No calls.
+        # Not calls: the step did not run, or its node calls no model.
         ((), {"state": "skipped"}, (0, 0, None)),
         ((), {"state": "pending"}, (0, 0, None)),
         ((), {"node_type": "code"}, (0, 0, None)),
         ((), {"node_type": "integration"}, (0, 0, None)),
-        # Calls all the same, whatever the node is said to be.
+        # Calls although the node is no model: it has usage, or the type is unknown.
         ((4, 0, 1, 5), {"node_type": "code"}, (1, 0, 11)),
         ((), {"node_type": None}, (1, 1, None)),
-        # Charged otherwise than by tokens, or by tokens and otherwise; a kind of usage without a
-        # price.
+        # Charged by other units than tokens, or by both; and kinds of usage without a price.
         ((), {"audio_ms": 3_600_000}, (1, 0, 5)),
         ((), {"audio_ms": 3_600_000, "node_type": "integration"}, (1, 0, 5)),
         ((), {"document_pages": 2}, (1, 0, 10)),
@@ -111,7 +115,7 @@ def told(database: Database, url: str) -> tuple[int, int, Any]:
         ((4, 0, 1, 5), {"search_units": 0}, (1, 0, 11)),
         ((4, 0, 1, 5), {"output_audio_tokens": 1}, (1, 1, None)),
         ((), {"audio_ms": -1}, (1, 1, None)),
-        # What a provider says about a cost or an end is said of a call.
+        # A step with a reported cost or a finish reason is a call.
         ((), {"reported_cost": Decimal("0.5"), "node_type": "integration"}, (1, 1, None)),
         ((), {"finish_reason": "stop", "node_type": "integration"}, (1, 1, None)),
         ((), {"finish_reason": "error", "node_type": "integration", "state": "failed"}, (1, 0, 0)),
@@ -126,32 +130,33 @@ def test_a_call(
     more: dict[str, Any],
     expected: tuple[int, int, int | None],
 ) -> None:
-    """Each view tells the same calls, what they cost, and of how many nobody knows it."""
+    """All views agree on whether a step is a call, on its cost and on whether it is unpriced."""
     add(database_url, *tokens, **more)
-    assert told(database, database_url) == expected
+    assert reported(database, database_url) == expected
 
 
 def test_calls_of_an_hour_are_added_up(database: Database, database_url: str) -> None:
-    """The cost of an hour is the sum of its calls' costs, with those left out and counted that do not tell."""
+    """The cost of an hour is the sum of its priced calls; unpriced calls are only counted."""
     for tokens in ((4, 0, 1, 5), (4, 9, 0, 4), (2, 2, 2, 4), (), (None, None, None, 7)):
         add(database_url, *tokens)
     add(database_url, state="failed")
     add(database_url, state="skipped")
-    assert told(database, database_url) == (6, 2, 11 + 4 + 8)
+    assert reported(database, database_url) == (6, 2, 11 + 4 + 8)
 
 
 def test_a_price_that_comes_late_corrects_the_past(database: Database, database_url: str) -> None:
-    """Costs follow a price that is set or changed after the calls were loaded and counted."""
+    """A price that is set or changed later also changes the cost of calls already rolled up."""
     add(database_url, 4, 0, 1, 5, request_model="another")
-    assert told(database, database_url) == (1, 1, None)
+    assert reported(database, database_url) == (1, 1, None)
     query(
         database_url,
-        "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, output_per_million, source)"
+        "INSERT INTO orchestra.prices"
+        " (model, valid_from, currency, input_per_million, output_per_million, source)"
         " VALUES ('another', '2026-03-01', 'USD', 1000000, 1000000, 'set')",
     )
-    assert told(database, database_url) == (1, 0, 5)
+    assert reported(database, database_url) == (1, 0, 5)
     query(
         database_url,
         "UPDATE orchestra.prices SET valid_from = '2026-03-02' WHERE model = 'another'",
     )
-    assert told(database, database_url) == (1, 1, None)
+    assert reported(database, database_url) == (1, 1, None)

@@ -1,4 +1,4 @@
-"""Settings of libpq that keep a connection from being made: which one is wrong, and where it is set, said at once."""
+"""Wrong libpq settings: the error names at once the setting and the place where it is set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support import configuration, environment, free_port
 
 
 def _refused(url: str) -> str:
-    """What a connection is refused with, for good and at once."""
+    """Return the error of a connection that is refused for good within 5 seconds."""
     opened = Database(url, patience=60)
     began = time.monotonic()
     with pytest.raises(ConnectionRefused) as refused:
@@ -34,30 +34,36 @@ def _refused(url: str) -> str:
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("PGSSLMODE", "no-such"), ("PGSERVICE", "nowhere"), ("PGHOSTADDR", "no-such"), ("PGHOSTADDR", "127.0.0.1,127.0.0.2"),
-        ("PGCHANNELBINDING", "no-such"), ("PGTARGETSESSIONATTRS", "no-such"), ("PGGSSENCMODE", "no-such"),
-        ("PGREQUIREAUTH", "no-such"), ("PGREQUIREAUTH", "md5,md5"), ("PGREQUIREAUTH", "md5,!scram-sha-256"),
-        ("PGSSLCERTMODE", "no-such"), ("PGSSLNEGOTIATION", "no-such"), ("PGSSLNEGOTIATION", "direct"),
-        ("PGSSLMINPROTOCOLVERSION", "no-such"), ("PGSSLMAXPROTOCOLVERSION", "no-such"), ("PGLOADBALANCEHOSTS", "no-such"),
-        ("PGMINPROTOCOLVERSION", "no-such"), ("PGMAXPROTOCOLVERSION", "no-such"), ("PGPORT", "abc"), ("PGPORT", "99999"),
-        ("PGPORT", "1,2"), ("PGTZ", "nowhere"), ("PGDATESTYLE", "no-such"), ("PGGEQO", "no-such"),
+        ("PGSSLMODE", "no-such"), ("PGSERVICE", "nowhere"),
+        ("PGHOSTADDR", "no-such"), ("PGHOSTADDR", "127.0.0.1,127.0.0.2"),
+        ("PGCHANNELBINDING", "no-such"), ("PGTARGETSESSIONATTRS", "no-such"),
+        ("PGGSSENCMODE", "no-such"),
+        ("PGREQUIREAUTH", "no-such"), ("PGREQUIREAUTH", "md5,md5"),
+        ("PGREQUIREAUTH", "md5,!scram-sha-256"),
+        ("PGSSLCERTMODE", "no-such"), ("PGSSLNEGOTIATION", "no-such"),
+        ("PGSSLNEGOTIATION", "direct"),
+        ("PGSSLMINPROTOCOLVERSION", "no-such"), ("PGSSLMAXPROTOCOLVERSION", "no-such"),
+        ("PGLOADBALANCEHOSTS", "no-such"),
+        ("PGMINPROTOCOLVERSION", "no-such"), ("PGMAXPROTOCOLVERSION", "no-such"),
+        ("PGPORT", "abc"), ("PGPORT", "99999"), ("PGPORT", "1,2"),
+        ("PGTZ", "nowhere"), ("PGDATESTYLE", "no-such"), ("PGGEQO", "no-such"),
         ("PGOPTIONS", "-c no_such_parameter=1"),
     ],
 )  # fmt: skip
 def test_a_variable_that_libpq_refuses_is_named(
     database_url: str, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    """Each variable whose value libpq or the server does not take is named at once, without its value."""
+    """An error names the variable that libpq or the server rejects, without its value."""
     monkeypatch.setenv(variable, value)
     line = _refused(database_url.replace("&port=5432", ""))
     assert f"{variable} in the environment" in line
     assert value not in line.partition(variable)[2]
 
 
-def test_a_variable_that_means_nothing_here_refuses_nothing(
+def test_a_variable_without_effect_prevents_no_connection(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the program sets itself, or libpq reads without judging, keeps nobody from connecting."""
+    """Variables that the program overrides, or that libpq does not check, prevent no connection."""
     for variable in (
         "PGCONNECT_TIMEOUT",
         "PGCLIENTENCODING",
@@ -85,7 +91,7 @@ def test_a_variable_that_means_nothing_here_refuses_nothing(
 def test_a_parameter_of_the_url_that_libpq_refuses_is_named(
     database_url: str, monkeypatch: pytest.MonkeyPatch, parameter: str, words: str
 ) -> None:
-    """The URL comes before the environment, and so does its name in the line."""
+    """An error names the URL's parameter, which overrides the environment's variable."""
     for variable in ("PGSSLMODE", "PGSERVICE", "PGHOSTADDR", "PGOPTIONS"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PGSSLMODE", "prefer")
@@ -97,7 +103,7 @@ def test_a_parameter_of_the_url_that_libpq_refuses_is_named(
 def test_a_setting_of_a_service_file_is_named(
     database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A wrong setting that neither the URL nor a variable holds is the service file's."""
+    """A wrong setting from a service file is reported as the service file's."""
     (tmp_path / "services").write_text("[mine]\nsslmode=wrong\n")
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     monkeypatch.setenv("PGSERVICE", "mine")
@@ -106,7 +112,7 @@ def test_a_setting_of_a_service_file_is_named(
 
 @contextmanager
 def _server_with_tls() -> Iterator[int]:
-    """A port where something agrees to TLS, and says no more."""
+    """Open a port whose server agrees to TLS and then stays silent."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken: list[socket.socket] = []
 
@@ -128,7 +134,7 @@ def _server_with_tls() -> Iterator[int]:
 
 
 def test_a_root_certificate_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables that ask for a file that is missing are named, and not the server's certificate."""
+    """An error names the variable with the missing root certificate file."""
     monkeypatch.setenv("PGSSLROOTCERT", "/no/such/root.crt")
     monkeypatch.setenv("PGSSLMODE", "verify-full")
     with _server_with_tls() as port:
@@ -147,8 +153,8 @@ def test_a_root_certificate_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -
         "\n" + "long " * 30,
     ],
 )
-def test_a_name_with_a_line_break_is_no_reason(database_url: str, name: str) -> None:
-    """A database or user whose name holds a line break, and a reason behind it, is a database or user that is not there."""
+def test_a_name_with_a_line_break_is_reported_as_unknown(database_url: str, name: str) -> None:
+    """A name with a line break and an error text is reported as an unknown database or user."""
     path = database_url.partition("@/")[2].partition("?")[0]
     line = _refused(database_url.replace(f"/{path}?", f"/{quote(name, safe='')}?"))
     assert "the server has no such database" in line
@@ -158,10 +164,10 @@ def test_a_name_with_a_line_break_is_no_reason(database_url: str, name: str) -> 
     )
 
 
-def test_an_unknown_complaint_of_libpq_is_not_retried() -> None:
-    """What libpq says before it tries a connection is about a setting, whatever it is; what it says later may pass."""
-    told = database_errors.diagnose(psycopg.OperationalError("connection is bad: unheard of"))
-    assert (told.permanent, "refuses a setting" in told.problem) == (True, True)
+def test_an_unknown_error_of_libpq_is_not_retried() -> None:
+    """An unknown libpq error is permanent, unless it comes from an attempt to connect."""
+    found = database_errors.diagnose(psycopg.OperationalError("connection is bad: unheard of"))
+    assert (found.permanent, "refuses a setting" in found.problem) == (True, True)
     assert not database_errors.diagnose(
         psycopg.OperationalError("connection failed: unheard of")
     ).permanent
@@ -177,7 +183,7 @@ def test_a_command_says_once_which_variable_is_wrong(
     database_url: str,
     arguments: tuple[str, ...],
 ) -> None:
-    """Every command ends at once with one line that names the variable once, and the place in words that read once."""
+    """Every command exits at once with one line that names the wrong variable exactly once."""
     variables = environment(
         database_url, f"http://127.0.0.1:{free_port()}", PGSSLMODE="wrong", PGAPPNAME="x"
     )
@@ -197,7 +203,7 @@ def test_a_command_says_once_which_variable_is_wrong(
 
 
 def test_where_a_database_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address holds what the URL says, else the environment; a control character of a host never reaches a line."""
+    """An address has the URL's host and port, else the environment's, and no control character."""
     monkeypatch.setenv("PGHOST", "from-env")
     monkeypatch.setenv("PGPORT", "6543")
     assert (

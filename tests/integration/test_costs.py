@@ -1,4 +1,4 @@
-"""What calls cost: facts of single calls, and every view against plain Python over calls of all kinds of usage."""
+"""The cost of calls: single calls, then every view against plain Python over all usage kinds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VIEWS = ("model_usage", "run_summary", "step_timeline")
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """A database with a run."""
+    """Provide a database with a run."""
     enter(database_url, "run", NOON, NOON)
     query(database_url, "INSERT INTO orchestra.workflows (id, labels) VALUES ('w', '{}')")
     made = Database(database_url, patience=5)
@@ -37,7 +37,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 def price(url: str, model: str, **more: Any) -> None:
-    """A row of prices, without any fallback: what it does not name has no price."""
+    """Add a row of prices in which every kind without an amount has no price."""
     columns = {
         "model": model,
         "currency": "USD",
@@ -47,19 +47,20 @@ def price(url: str, model: str, **more: Any) -> None:
     }
     query(
         url,
-        f"INSERT INTO orchestra.prices ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))})",
+        f"INSERT INTO orchestra.prices ({', '.join(columns)})"
+        f" VALUES ({', '.join(['%s'] * len(columns))})",
         *columns.values(),
     )
 
 
 def call(url: str, name: str, **columns: Any) -> None:
-    """A step that called the model m, unless it names another."""
+    """Add a step that calls the model m, unless it names another."""
     columns = {"node_id": "n", "node_type": "model", "response_model": "m", **columns}
     add(url, "run", name, NOON, **columns)
 
 
 def costs(database: Database, url: str) -> tuple[Decimal | None, int]:
-    """What all calls cost, and how many are not in it, on which the views must agree."""
+    """Return the cost of all calls and the number of unpriced ones, on which the views agree."""
     rollups.drain(database)
     found = {
         view: query(url, f"SELECT sum(cost) AS cost FROM orchestra.{view}")[0]["cost"]
@@ -81,43 +82,53 @@ def costs(database: Database, url: str) -> tuple[Decimal | None, int]:
 @pytest.mark.parametrize(
     ("used", "prices", "expected"),
     [
-        # 8 prompt, 1,625 completion, 703 reasoning: the total of 2,336 says that the reasoning is
-        # beside the completion.
+        # 8 prompt, 1,625 completion, 703 reasoning: the total of 2,336 shows that the reasoning is
+        # not part of the completion.
         pytest.param(
-            {"input_tokens": 8, "output_tokens": 2328, "reasoning_tokens": 703, "total_tokens": 2336},
-            {"input": "1.25", "output": "10", "reasoning": "10"}, "0.02329", id="reasoning beside the completion",
+            {"input_tokens": 8, "output_tokens": 2328, "reasoning_tokens": 703,
+             "total_tokens": 2336},
+            {"input": "1.25", "output": "10", "reasoning": "10"},
+            "0.02329", id="reasoning beside the completion",
         ),
         pytest.param(
             {"input_tokens": 1_000_000, "cache_write_tokens": 1_000_000},
-            {"input": "3", "cache_write": "3.75", "output": "15"}, "3.75", id="Anthropic's cache writes",
+            {"input": "3", "cache_write": "3.75", "output": "15"},
+            "3.75", id="Anthropic's cache writes",
         ),
         pytest.param(
             {"output_tokens": 1_000_000, "output_audio_tokens": 1_000_000},
-            {"input": "2.5", "output": "10", "output_audio": "80"}, "80", id="audio output",
+            {"input": "2.5", "output": "10", "output_audio": "80"},
+            "80", id="audio output",
         ),
         pytest.param(
             {"input_tokens": 1_000_000, "cached_input_tokens": 900_000},
-            {"input": "0.27", "cached_input": "0.07", "output": "1.10"}, "0.09", id="DeepSeek's cache hits",
+            {"input": "0.27", "cached_input": "0.07", "output": "1.10"},
+            "0.09", id="DeepSeek's cache hits",
         ),
         pytest.param(
-            {"input_tokens": 3000, "cache_write_tokens": 2000, "cache_write_1h_tokens": 500, "cached_input_tokens": 400,
-             "output_tokens": 100},
-            {"input": "3", "cache_write": "3.75", "cache_write_1h": "6", "cached_input": "0.3", "output": "15"},
-            # 600 plain, 1,500 for 5 minutes, 500 for an hour, 400 read
+            {"input_tokens": 3000, "cache_write_tokens": 2000, "cache_write_1h_tokens": 500,
+             "cached_input_tokens": 400, "output_tokens": 100},
+            {"input": "3", "cache_write": "3.75", "cache_write_1h": "6", "cached_input": "0.3",
+             "output": "15"},
+            # 600 plain, 1,500 written for 5 minutes, 500 written for an hour, 400 read
             "0.012045", id="two kinds of cache writes",
         ),
         pytest.param(
-            {"input_tokens": 1000, "input_audio_tokens": 600, "cached_input_tokens": 500, "cached_audio_tokens": 400,
-             "output_tokens": 0},
-            {"input": "1", "input_audio": "10", "cached_input": "0.5", "cached_audio": "2", "output": "1"},
-            # 300 of text, 200 of audio, 100 cached of text, 400 cached of audio
+            {"input_tokens": 1000, "input_audio_tokens": 600, "cached_input_tokens": 500,
+             "cached_audio_tokens": 400, "output_tokens": 0},
+            {"input": "1", "input_audio": "10", "cached_input": "0.5", "cached_audio": "2",
+             "output": "1"},
+            # 300 text, 200 audio, 100 cached text, 400 cached audio
             "0.00315", id="cached audio",
         ),
         pytest.param(
-            {"input_tokens": 1000, "output_tokens": 1000, "web_searches": 3}, {"input": "1", "output": "2"}, None,
-            id="searches without a price",
+            {"input_tokens": 1000, "output_tokens": 1000, "web_searches": 3},
+            {"input": "1", "output": "2"}, None, id="searches without a price",
         ),
-        pytest.param({"input_tokens": 1000, "other_tokens": 7}, {"input": "1", "output": "2"}, None, id="unexplained"),
+        pytest.param(
+            {"input_tokens": 1000, "other_tokens": 7}, {"input": "1", "output": "2"}, None,
+            id="unexplained",
+        ),
     ],
 )  # fmt: skip
 def test_the_cost_of_a_call(
@@ -127,7 +138,7 @@ def test_the_cost_of_a_call(
     prices: dict[str, str],
     expected: str | None,
 ) -> None:
-    """Each part is charged at its own price, in every view; what a part without a price costs is not shown as the whole."""
+    """Each part is charged at its own price; a call with an unpriced part has no cost."""
     price(database_url, "m", **{f"{name}_per_million": amount for name, amount in prices.items()})
     call(database_url, "s", **used)
     cost, unpriced = costs(database, database_url)
@@ -147,10 +158,11 @@ def test_the_cost_of_a_call(
 def test_what_is_charged_by_the_use(
     database: Database, database_url: str, used: dict[str, int], expected: str
 ) -> None:
-    """Uses, pages and hours have prices for their own units, and a call as such is charged once where it used anything."""
+    """Uses, pages and hours are charged by their units; a call with usage also pays a fee once."""
     price(
-        database_url, "m", web_searches_per_thousand=10, file_searches_per_thousand=8, tool_uses_per_thousand=5,
-        audio_per_hour="0.24", document_pages_per_thousand="2.5", search_units_per_thousand=2, calls_per_thousand=3,
+        database_url, "m", web_searches_per_thousand=10, file_searches_per_thousand=8,
+        tool_uses_per_thousand=5, audio_per_hour="0.24", document_pages_per_thousand="2.5",
+        search_units_per_thousand=2, calls_per_thousand=3,
     )  # fmt: skip
     call(database_url, "s", **used)
     call(database_url, "failed", state="failed")
@@ -158,7 +170,7 @@ def test_what_is_charged_by_the_use(
 
 
 def test_a_tier_of_service_has_its_own_price(database: Database, database_url: str) -> None:
-    """A call is charged at the price of its tier, one that names none at that of standard, one of an unpriced tier at none."""
+    """A call is charged at its tier's price; no tier means standard, an unpriced tier no cost."""
     price(database_url, "m", input_per_million=2)
     price(database_url, "m", service_tier="batch", input_per_million=1)
     for tier in (None, "standard", "batch", "priority"):
@@ -173,7 +185,7 @@ def test_a_tier_of_service_has_its_own_price(database: Database, database_url: s
 
 
 def test_a_long_input_has_its_own_price(database: Database, database_url: str) -> None:
-    """All of a call is charged at the price for its length, in an hour's sum as by itself; a sum is not taken for a length."""
+    """A call is charged at the price for its own input length, alone and in an hour's sum."""
     price(database_url, "m", input_per_million=1, output_per_million=5, up_to_input_tokens=200_000)
     price(database_url, "m", input_per_million=2, output_per_million=10, above_input_tokens=200_000)
     for number, tokens in enumerate((150_000, 150_000, 200_000, 200_001)):
@@ -185,7 +197,7 @@ def test_a_long_input_has_its_own_price(database: Database, database_url: str) -
 
 
 def test_one_kind_does_not_unprice_its_neighbours(database: Database, database_url: str) -> None:
-    """Of calls of one node, hour and model exactly those are unpriced that use what has no price."""
+    """Within one node, hour and model, only calls that use an unpriced kind are unpriced."""
     price(database_url, "m", input_per_million=1, output_per_million=1)
     for number in range(5):
         call(database_url, f"s{number}", input_tokens=1_000_000, output_tokens=0)
@@ -202,17 +214,18 @@ def test_one_kind_does_not_unprice_its_neighbours(database: Database, database_u
         database_url,
         "SELECT steps, calls, succeeded, total_tokens, counts FROM orchestra.node_hourly",
     )
-    assert (row["steps"], row["calls"], row["succeeded"], row["total_tokens"], sum(row["counts"])) == (
-        8, 8, 8, 8_000_000, 8,
-    )  # fmt: skip
+    assert (
+        row["steps"], row["calls"], row["succeeded"], row["total_tokens"], sum(row["counts"]),
+    ) == (8, 8, 8, 8_000_000, 8)  # fmt: skip
 
 
-def test_what_providers_say_is_compared(database: Database, database_url: str) -> None:
-    """A reported cost stands beside the computed one, with difference and ratio where both are in dollars; none is made up."""
+def test_a_reported_cost_is_compared(database: Database, database_url: str) -> None:
+    """`cost_differences` compares a reported cost with the computed one if both are in dollars."""
     price(database_url, "m", input_per_million=2)
     price(database_url, "euro", input_per_million=2, currency="EUR")
     for name, model, reported in (
-        ("half", "m", "4"), ("same", "m", "2"), ("free", "m", "0"), ("euro", "euro", "2"), ("unknown", "none", "3"),
+        ("half", "m", "4"), ("same", "m", "2"), ("free", "m", "0"), ("euro", "euro", "2"),
+        ("unknown", "none", "3"),
     ):  # fmt: skip
         call(
             database_url,
@@ -243,7 +256,7 @@ TIERS = (None, "standard", "batch", "priority")
 
 
 def _prices(url: str, chance: Random) -> None:
-    """Prices of some tiers, lengths and days; those of one model lack some kinds, another one's are 0."""
+    """Add prices of some tiers, lengths and days; one model lacks some kinds, another is free."""
     columns = [kind.price_column for kind in KINDS]
     for tier in TIERS[1:3]:
         for above, up_to in ((0, CONTEXT_TIERS[2]), (CONTEXT_TIERS[2], None)):
@@ -270,7 +283,7 @@ def _prices(url: str, chance: Random) -> None:
 
 
 def _calls(url: str, chance: Random) -> None:
-    """Steps of every kind of usage, some of which say little, in several runs, hours and nodes."""
+    """Add steps of every kind of usage, some of it incomplete, in several runs, hours and nodes."""
     for run in range(20):
         enter(url, f"r{run}", NOON + timedelta(hours=run % 3 - 13), NOON + timedelta(hours=1))
         for number in range(12):
@@ -282,18 +295,23 @@ def _calls(url: str, chance: Random) -> None:
             if used and chance.random() < 0.7:
                 used["total_tokens"] = used.get("input_tokens", 0) + used.get("output_tokens", 0)
             add(
-                url, f"r{run}", f"s{run} {number}", NOON + timedelta(hours=run % 3 - 13, seconds=number),
-                node_id=f"n{number % 4}", node_type=("model", "integration", "code", None)[number % 4],
-                state=chance.choice(("succeeded", "succeeded", "succeeded", "failed", "running", "skipped")),
+                url, f"r{run}", f"s{run} {number}",
+                NOON + timedelta(hours=run % 3 - 13, seconds=number),
+                node_id=f"n{number % 4}",
+                node_type=("model", "integration", "code", None)[number % 4],
+                state=chance.choice(
+                    ("succeeded", "succeeded", "succeeded", "failed", "running", "skipped")
+                ),
                 response_model=chance.choice(MODELS), service_tier=chance.choice(TIERS),
                 reported_cost=chance.choice((None, None, Decimal("0.125"))),
-                finish_reason=chance.choice((None, "stop", "length")), error=chance.choice((None, None, Jsonb("it broke"))),
+                finish_reason=chance.choice((None, "stop", "length")),
+                error=chance.choice((None, None, Jsonb("it broke"))),
                 **used,
             )  # fmt: skip
 
 
-def test_every_view_tells_the_same_of_all_kinds(database: Database, database_url: str) -> None:
-    """Over 240 calls of all kinds, tiers and lengths every view equals plain Python; what is told twice is told alike."""
+def test_every_view_agrees_on_all_kinds(database: Database, database_url: str) -> None:
+    """Every view equals plain Python over 240 calls of all kinds, tiers and lengths."""
     chance = Random(23)
     _prices(database_url, chance)
     _calls(database_url, chance)
@@ -316,7 +334,8 @@ def test_every_view_tells_the_same_of_all_kinds(database: Database, database_url
     }
     keys = {
         "model_usage": (
-            "hour", "workflow_id", "organization_id", "node_id", "model", "service_tier", "context_tier", "usage_kinds",
+            "hour", "workflow_id", "organization_id", "node_id", "model", "service_tier",
+            "context_tier", "usage_kinds",
         ),
         "run_summary": ("run_id",), "step_timeline": ("step_id",), "cost_differences": ("step_id",),
     }  # fmt: skip
@@ -330,29 +349,31 @@ def test_every_view_tells_the_same_of_all_kinds(database: Database, database_url
             ).append(row)
         assert found.keys() == wanted.keys(), view
         for key, rows in found.items():
-            told = {
+            shown = {
                 name: rows[0][name]
                 for name in wanted[key]
                 if name not in ("offset_ms", "wait_ms", "duration_ms")
             }
             for name in ("cost", "difference", "ratio"):
-                if told.get(name) is not None:
+                if shown.get(name) is not None:
                     exact = wanted[key][name]
-                    assert abs(told.pop(name) - exact) <= abs(exact) * Decimal("1e-15"), (
+                    assert abs(shown.pop(name) - exact) <= abs(exact) * Decimal("1e-15"), (
                         view,
                         key,
                         name,
                     )
                     wanted[key].pop(name)
-            assert told == {name: wanted[key][name] for name in told}, (view, key)
+            assert shown == {name: wanted[key][name] for name in shown}, (view, key)
             seen.add((view, rows[0].get("cost") is None, rows[0].get("cost") == 0))
     assert {(view, *some) for view in expected for some in ((True, False), (False, False))} <= seen
     assert query(database_url, "SELECT FROM orchestra.model_usage WHERE cost < 0") == []
     parts = query(
         database_url,
         f"""
-        SELECT k.cost, count(c.kind) AS lines, sum(c.cost) AS sum, bool_or(c.cost IS NULL) AS unknown
-        FROM (SELECT id, response_model AS model, orchestra.plausible_usage(ROW({", ".join(NAMES)})) AS used
+        SELECT k.cost, count(c.kind) AS lines, sum(c.cost) AS sum,
+            bool_or(c.cost IS NULL) AS unknown
+        FROM (SELECT id, response_model AS model,
+                  orchestra.plausible_usage(ROW({", ".join(NAMES)})) AS used
               FROM orchestra.steps) AS s
         JOIN orchestra.prices AS p ON p.model = s.model
         CROSS JOIN LATERAL (SELECT orchestra.call_cost(s.used, 1, p) AS cost) AS k
@@ -368,8 +389,8 @@ def test_every_view_tells_the_same_of_all_kinds(database: Database, database_url
     ) < Decimal("1e-15")
 
 
-def test_costs_are_worked_out_in_place(database_url: str) -> None:
-    """The planner puts the functions in place of their calls, as a view of many rows needs it: it calls none of them."""
+def test_cost_functions_are_inlined(database_url: str) -> None:
+    """The planner inlines the cost functions into every view, as views of many rows need it."""
     for view in ("model_usage", "run_summary", "step_timeline", "cost_differences"):
         plan = query(database_url, f"EXPLAIN (VERBOSE, FORMAT JSON) SELECT * FROM orchestra.{view}")
         text = json.dumps(plan, default=str)
@@ -390,19 +411,20 @@ def test_costs_are_worked_out_in_place(database_url: str) -> None:
     ("reason", "cut_off"),
     [
         *((reason, True) for reason in (
-            "length", "LENGTH", "max_tokens", "MAX_TOKENS", "FinishReason.MAX_TOKENS", "FINISH_REASON_MAX_TOKENS", "max-tokens",
-            "maxTokens", "max_output_tokens", "max_completion_tokens", "max_new_tokens", "model_length", "max_tokens_reached",
-            "model_context_window_exceeded", "maximum_tokens", "token_limit", "ERROR_LIMIT", "REASON_MAX_LEN",
-            "REASON_MAX_CONTEXT", "context_length_exceeded",
+            "length", "LENGTH", "max_tokens", "MAX_TOKENS", "FinishReason.MAX_TOKENS",
+            "FINISH_REASON_MAX_TOKENS", "max-tokens", "maxTokens", "max_output_tokens",
+            "max_completion_tokens", "max_new_tokens", "model_length", "max_tokens_reached",
+            "model_context_window_exceeded", "maximum_tokens", "token_limit", "ERROR_LIMIT",
+            "REASON_MAX_LEN", "REASON_MAX_CONTEXT", "context_length_exceeded",
         )),
         *((reason, False) for reason in (
-            "stop", "STOP", "end_turn", "eos", "tool_calls", "tool_use", "content_filter", "SAFETY", "refusal", "pause_turn",
-            "insufficient_system_resource", "time_limit", "stop_sequence", "guardrail_intervened", "error", "",
-            "a length of rope", "max_tokens\nstop",
+            "stop", "STOP", "end_turn", "eos", "tool_calls", "tool_use", "content_filter", "SAFETY",
+            "refusal", "pause_turn", "insufficient_system_resource", "time_limit", "stop_sequence",
+            "guardrail_intervened", "error", "", "a length of rope", "max_tokens\nstop",
         )),
         (None, None),
     ],
 )  # fmt: skip
-def test_an_answer_cut_off(database_url: str, reason: str | None, cut_off: bool | None) -> None:
-    """Every provider's words for running out of tokens are known; a filter, an error or an end is none."""
+def test_a_response_cut_off(database_url: str, reason: str | None, cut_off: bool | None) -> None:
+    """Each provider's finish reason for exhausted tokens is recognized, and no other reason is."""
     assert query(database_url, "SELECT orchestra.is_cut_off(%s) AS it", reason) == [{"it": cut_off}]

@@ -1,4 +1,4 @@
-"""The datasets of the dashboards: they know what the views have."""
+"""The dashboards' datasets, compared with the views that they read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DATASETS = ROOT / "config" / "superset" / "assets" / "datasets" / "orchestra"
     "view", ["model_usage", "run_summary", "step_timeline", "cost_differences"]
 )
 def test_a_dataset_has_the_columns_of_its_view(view: str, database_url: str) -> None:
-    """A dataset of usage has every column of its view that a dashboard can show, and no other but what it computes itself."""
+    """A dataset has exactly the columns of its view that a dashboard can show."""
     dataset = yaml.safe_load((DATASETS / f"{view}.yaml").read_text())
     sql = (
         "SELECT column_name FROM information_schema.columns WHERE table_schema = 'orchestra'"
@@ -36,11 +36,13 @@ def test_a_dataset_has_the_columns_of_its_view(view: str, database_url: str) -> 
 STOPPED = """
     UPDATE orchestra.runs
     SET start_time = start_time - interval '3 hours', end_time = end_time - interval '3 hours',
-        first_seen_at = first_seen_at - interval '3 hours', updated_at = updated_at - interval '3 hours';
+        first_seen_at = first_seen_at - interval '3 hours',
+        updated_at = updated_at - interval '3 hours';
     UPDATE orchestra_etl.sweeps
-    SET started_at = started_at - interval '3 hours', swept_at = swept_at - interval '3 hours'
+    SET started_at = started_at - interval '3 hours',
+        swept_at = swept_at - interval '3 hours'
 """
-"""As if nothing had looked at the API for three hours."""
+"""Move all times back three hours, as if the service had stopped three hours ago."""
 
 
 def _dataset(name: str) -> dict[str, Any]:
@@ -58,9 +60,12 @@ def _load_open_runs(url: str, folder: Path) -> None:
 def test_runs_do_not_become_overdue_when_the_service_stops(
     database_url: str, tmp_path: Path
 ) -> None:
-    """Three hours after the last sweep the open runs have the ages, and the same ones are overdue, as at its end."""
+    """While the service is stopped, open runs keep their age and their overdue flag."""
     _load_open_runs(database_url, tmp_path)
-    sql = f"SELECT run_id, age_ms, overdue FROM ({_dataset('open_runs')['sql']}) AS shown ORDER BY run_id"
+    sql = (
+        f"SELECT run_id, age_ms, overdue FROM ({_dataset('open_runs')['sql']}) AS shown"
+        " ORDER BY run_id"
+    )
     before = query(database_url, sql)
     query(database_url, STOPPED)
     after = query(database_url, sql)
@@ -77,7 +82,7 @@ def test_runs_do_not_become_overdue_when_the_service_stops(
 def test_one_workflow_that_is_not_swept_leaves_the_ages_of_others_alone(
     database_url: str, tmp_path: Path
 ) -> None:
-    """A workflow whose last sweep is days old keeps the runs of another, which is still read, as old as they are."""
+    """A workflow with an old sweep does not change the ages of another workflow's open runs."""
     _load_open_runs(database_url, tmp_path)
     query(
         database_url,
@@ -92,13 +97,13 @@ def test_one_workflow_that_is_not_swept_leaves_the_ages_of_others_alone(
             JOIN orchestra.open_runs AS o USING (run_id)""",
     )
     for row in rows:
-        # What the test takes lies between the look and now.
+        # The test's own duration lies between the last sweep and now.
         assert 0 <= row["now_ms"] - row["age_ms"] < timedelta(hours=1).total_seconds() * 1000
     assert any(row["age_ms"] > 0 for row in rows)
 
 
 def test_the_run_that_is_shown_first_has_ended(database_url: str, tmp_path: Path) -> None:
-    """While newer runs are open, the dashboard of runs begins with the newest one that has ended, which has steps."""
+    """The newest run that has ended comes first on the dashboard of runs, before open runs."""
     _load_open_runs(database_url, tmp_path)
     dataset = _dataset("run_choice")
     [order] = [one["expression"] for one in dataset["metrics"]]

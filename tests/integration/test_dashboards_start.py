@@ -1,4 +1,4 @@
-"""The start of the dashboards: what is said meanwhile, and when the demo is loaded again."""
+"""The start of the dashboards: its progress lines, and when it loads the demo again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAST_START = """
 
 
 def test_a_step_says_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> None:
-    """A step is named before it begins, and its seconds are added where it succeeds, and only there."""
+    """A step prints its name when it begins, and its duration in seconds only if it succeeds."""
     with serve._step("loading"):
         assert capsys.readouterr().out == "loading ..."
     assert re.fullmatch(r" \d+ s\n", capsys.readouterr().out)
@@ -26,14 +26,14 @@ def test_a_step_says_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(("age", "recent"), [("2 days", True), ("4 days", False)])
-def test_a_demo_of_long_ago_is_loaded_again(database_url: str, age: str, recent: bool) -> None:
-    """Only runs within the dashboards' first seven days greet a viewer: an older demo is not shown as it is."""
+def test_an_old_demo_is_loaded_again(database_url: str, age: str, recent: bool) -> None:
+    """The demo is loaded again if its newest run started more than three days ago."""
     query(database_url, "INSERT INTO orchestra.workflows (id) VALUES ('w')")
     query(database_url, LAST_START, age)
     assert serve._has_recent_runs(database_url) is recent
 
 
 def test_a_demo_without_runs_is_loaded(database_url: str, empty_database_url: str) -> None:
-    """Neither an empty database nor a schema without runs is shown."""
+    """An empty database and a schema without runs both need the demo."""
     assert not serve._has_recent_runs(empty_database_url)
     assert not serve._has_recent_runs(database_url)

@@ -1,4 +1,4 @@
-"""The database: what is tried again, what every transaction is set to, and upgrades side by side."""
+"""The database: retries, settings of every transaction, silent servers, and concurrent upgrades."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from tests.postgres_fixture import new_home
 from tests.support import query, wait_until
 
 LOCK = "LOCK TABLE orchestra_etl.upgrade_lock IN EXCLUSIVE MODE"
-"""What `migrations/env.py` holds during an upgrade."""
+"""The lock that `migrations/env.py` holds during an upgrade."""
 _SESSIONS = "FROM pg_stat_activity WHERE datname = current_database()"
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """The test's database, as the program opens it, with little patience."""
+    """Open the test's database as the program does, with a patience of two seconds."""
     opened = Database(database_url, patience=2)
     yield opened
     opened.close()
@@ -50,21 +50,22 @@ def database(database_url: str) -> Iterator[Database]:
 @pytest.mark.parametrize(
     ("code", "transient"),
     [
-        ("08006", True), ("40001", True), ("40P01", True), ("53300", True), ("53100", True), ("55P03", True), ("57014", True),
-        ("57P01", True), ("57P03", True), ("25006", True), ("25P03", True), ("58030", True),
-        ("21000", False), ("22P02", False), ("22P05", False), ("22003", False), ("22021", False), ("23502", False),
-        ("23503", False), ("23505", False), ("23514", False), ("54000", False), ("54001", False), ("42P01", False),
-        ("XX000", False), ("P0001", False),
+        ("08006", True), ("40001", True), ("40P01", True), ("53300", True), ("53100", True),
+        ("55P03", True), ("57014", True), ("57P01", True), ("57P03", True), ("25006", True),
+        ("25P03", True), ("58030", True),
+        ("21000", False), ("22P02", False), ("22P05", False), ("22003", False), ("22021", False),
+        ("23502", False), ("23503", False), ("23505", False), ("23514", False), ("54000", False),
+        ("54001", False), ("42P01", False), ("XX000", False), ("P0001", False),
     ],
 )  # fmt: skip
 def test_errors_are_judged_by_their_sqlstate(code: str, transient: bool) -> None:
-    """What a repetition may cure is told from what it cannot, whatever class of exception the driver chose."""
+    """The SQLSTATE decides whether an error is transient, not the driver's exception class."""
     error = type("Refusal", (psycopg.Error,), {"sqlstate": code})()
     assert (sqlstate(error), is_transient(error)) == (code, transient)
 
 
-def test_a_broken_connection_is_told_from_a_value_the_driver_refuses(database: Database) -> None:
-    """Without a SQLSTATE a lost connection is worth repeating, text with NUL is not."""
+def test_a_broken_connection_is_transient_and_a_refused_value_is_not(database: Database) -> None:
+    """Without a SQLSTATE, a lost connection is retried, and text with NUL is not."""
     assert is_transient(psycopg.OperationalError("gone"))
     with pytest.raises(Exception, match="NUL") as refused:
         database.transaction(
@@ -77,7 +78,7 @@ def test_a_broken_connection_is_told_from_a_value_the_driver_refuses(database: D
 def test_a_transient_error_repeats_the_whole_unit(
     database: Database, database_url: str, code: str
 ) -> None:
-    """After a transient error nothing of the first attempt is kept and everything is done again, once."""
+    """After a transient error the whole unit is retried, and nothing of the first attempt stays."""
     query(database_url, "CREATE TABLE public.done (attempt int)")
     attempts: list[int] = []
 
@@ -97,7 +98,7 @@ def test_a_transient_error_repeats_the_whole_unit(
 
 
 def test_a_permanent_error_is_raised_at_once(database: Database) -> None:
-    """An error of the rows is not repeated, and arrives with its SQLSTATE."""
+    """An error in the rows is not retried, and keeps its SQLSTATE."""
     attempts: list[int] = []
 
     def work(connection: Connection) -> None:
@@ -110,7 +111,7 @@ def test_a_permanent_error_is_raised_at_once(database: Database) -> None:
 
 
 def test_patience_ends(database: Database) -> None:
-    """A transient error that lasts ends after `patience` with one line that names the SQLSTATE and quotes nothing."""
+    """A lasting transient error ends after `patience`, with the SQLSTATE and no quoted text."""
 
     def work(connection: Connection) -> None:
         connection.execute(
@@ -125,7 +126,7 @@ def test_patience_ends(database: Database) -> None:
 
 
 def test_a_process_that_ends_has_no_more_patience(database_url: str) -> None:
-    """A unit of work that is being repeated gives up soon after `end_within`, though its patience is a minute."""
+    """A unit that is being retried gives up soon after `end_within`, despite its patience."""
     opened = Database(database_url.replace("port=5432", "port=1"), patience=60)
     ended: list[float] = []
 
@@ -137,16 +138,16 @@ def test_a_process_that_ends_has_no_more_patience(database_url: str) -> None:
     thread = threading.Thread(target=work)
     thread.start()
     time.sleep(0.5)
-    asked = time.monotonic()
+    requested = time.monotonic()
     opened.end_within(0.5)
     thread.join(10)
     opened.close()
     assert ended
-    assert ended[0] - asked < 1.5
+    assert ended[0] - requested < 1.5
 
 
 def test_an_unusable_schema_is_one_error(database: Database, database_url: str) -> None:
-    """A missing table or privilege is no error of the work's rows: it says what to check, without the statement."""
+    """A missing table or privilege is a schema error with its SQLSTATE, without the statement."""
     with pytest.raises(DatabaseError, match="42P01") as refused:
         database.transaction(lambda c: c.execute(text("SELECT * FROM orchestra.missing_secret")))
     assert "missing_secret" not in str(refused.value)
@@ -161,7 +162,7 @@ def test_an_unusable_schema_is_one_error(database: Database, database_url: str) 
 
 
 def _refusal(url: str) -> str:
-    """What a connection that is refused for good is told with, at once."""
+    """Return the error of a connection that is refused for good within 5 seconds."""
     opened = Database(url)
     began = time.monotonic()
     with pytest.raises(DatabaseError, match="check DATABASE_URL") as refused:
@@ -183,7 +184,7 @@ def _refusal(url: str) -> str:
 def test_a_refused_connection_is_not_waited_for(
     database_url: str, part: str, instead: str, words: str
 ) -> None:
-    """A database or user that the server does not know is said at once, whatever its name."""
+    """An unknown database or user is reported at once, even if its name reads like an error."""
     assert part in database_url
     assert words in _refusal(database_url.replace(part, quote(instead, safe="/@")))
 
@@ -191,7 +192,7 @@ def test_a_refused_connection_is_not_waited_for(
 def test_a_user_that_may_not_connect_is_not_waited_for(
     postgres_server: EmbeddedPostgres, database_url: str
 ) -> None:
-    """A role without LOGIN, one without CONNECT and one that pg_hba.conf does not admit are told apart, at once."""
+    """Missing LOGIN, missing CONNECT and a pg_hba.conf rule are reported differently, at once."""
     url = database_url.replace("postgres@", "barred@")
     access = postgres_server.data / "pg_hba.conf"
     before = access.read_text()
@@ -201,7 +202,8 @@ def test_a_user_that_may_not_connect_is_not_waited_for(
         query(database_url, "ALTER ROLE barred LOGIN")
         query(
             database_url,
-            "DO $$ BEGIN EXECUTE 'REVOKE CONNECT ON DATABASE ' || current_database() || ' FROM PUBLIC'; END $$",
+            "DO $$ BEGIN EXECUTE 'REVOKE CONNECT ON DATABASE ' || current_database()"
+            " || ' FROM PUBLIC'; END $$",
         )
         assert "grant CONNECT" in _refusal(url)
         access.write_text(f"local all barred reject\n{before}")
@@ -217,11 +219,12 @@ def test_a_user_that_may_not_connect_is_not_waited_for(
 def test_a_database_that_cannot_hold_every_value_is_refused(
     database_url: str, encoding: str
 ) -> None:
-    """A database of another encoding than UTF8 is refused with what to do, before anything is made in it."""
+    """A database whose encoding is not UTF8 is refused with a remedy before anything is created."""
     name = f"{encoding.lower()}_{uuid.uuid4().hex}"
     query(
         database_url,
-        f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0",
+        f"CREATE DATABASE {name} ENCODING '{encoding}'"
+        " LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0",
     )
     try:
         words = _refusal(re.sub(r"/test_\w+", f"/{name}", database_url))
@@ -232,7 +235,7 @@ def test_a_database_that_cannot_hold_every_value_is_refused(
 
 
 def test_the_client_s_encoding_is_utf8(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the environment says of encodings changes nothing of what is stored or read."""
+    """The client encoding in the environment does not change what is stored or read."""
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     database = Database(database_url)
     try:
@@ -246,7 +249,7 @@ def test_the_client_s_encoding_is_utf8(database_url: str, monkeypatch: pytest.Mo
 def test_a_session_that_was_cut_while_idle_is_replaced(
     database: Database, database_url: str
 ) -> None:
-    """After the server ended all sessions the next transaction works, without an error reaching anybody."""
+    """After the server ends all sessions, the next transaction succeeds without an error."""
     database.transaction(lambda c: None)
     cut = f"SELECT pg_terminate_backend(pid) {_SESSIONS} AND application_name = 'orchestra-etl'"
     query(database_url, cut)
@@ -261,7 +264,7 @@ def _settings(connection: Connection) -> tuple[str, ...]:
 
 
 def test_settings_hold_in_every_transaction_and_stay_in_none(database_url: str) -> None:
-    """Each transaction has the limits and UTC even where somebody else has changed the session in between."""
+    """Each transaction has the limits and UTC, even if the session's settings were changed."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "ALTER ROLE CURRENT_USER IN DATABASE "
@@ -290,16 +293,16 @@ def test_settings_hold_in_every_transaction_and_stay_in_none(database_url: str) 
     assert prepared == 0
 
 
-def test_times_come_back_in_utc_whatever_the_server_is_set_to(database: Database) -> None:
-    """A time written and read in one transaction has the zone UTC."""
+def test_times_are_read_in_utc(database: Database) -> None:
+    """A time that is read has the zone UTC, even if it was written with another one."""
     found = database.transaction(
         lambda c: c.execute(text("SELECT timestamptz '2026-03-01 12:00+09'")).scalar_one()
     )
     assert found.isoformat() == "2026-03-01T03:00:00+00:00"
 
 
-def test_a_waiting_lock_ends_and_is_tried_again(database_url: str) -> None:
-    """A statement that waits too long for a lock is given up, and the unit repeated until the lock is free."""
+def test_a_lock_wait_that_takes_too_long_is_retried(database_url: str) -> None:
+    """A statement that waits too long for a lock is cancelled, and its unit retried."""
     opened = Database(database_url, lock_timeout=0.2, patience=10)
     with psycopg.connect(database_url) as other:
         other.execute("LOCK TABLE orchestra_etl.state_map")
@@ -313,12 +316,12 @@ def test_a_waiting_lock_ends_and_is_tried_again(database_url: str) -> None:
     assert count == 0
 
 
-# A server that says nothing.
+# Silent servers.
 
 
 @contextmanager
 def _frozen(pids: list[int]) -> Iterator[Callable[[Connection], None]]:
-    """A function that freezes the server's process of a connection until the end of the block."""
+    """Yield a function that freezes a connection's server process until the end of the block."""
 
     def freeze(connection: Connection) -> None:
         pids.append(int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one()))
@@ -342,7 +345,7 @@ def _impatient(
 def test_a_silent_server_is_given_up(
     database_url: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """A session whose process is frozen is left a second later, and the unit lands once, on another connection."""
+    """A frozen session is abandoned a second later, and the unit succeeds on another connection."""
     query(database_url, "CREATE TABLE public.done (attempt int)")
     opened = _impatient(database_url, monkeypatch)
     pids: list[int] = []
@@ -373,8 +376,8 @@ def test_a_silent_server_is_given_up(
     sessions = f"SELECT 1 AS one {_SESSIONS} AND pid = {pids[0]}"
     wait_until(lambda: query(database_url, sessions) == [])
     rows = query(database_url, "SELECT attempt FROM public.done")
-    # A COMMIT without an answer may have happened: the unit is repeated, which its statements must
-    # stand.
+    # A COMMIT without a response may have succeeded. The unit is retried, so that its statements
+    # must tolerate a repetition.
     assert rows in (
         [{"attempt": 1}],
         [{"attempt": 0}, {"attempt": 1}] if moment == "at the commit" else [],
@@ -384,7 +387,7 @@ def test_a_silent_server_is_given_up(
 def test_idle_sessions_that_froze_are_replaced_at_once(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two sessions that froze in the pool only the first is waited for: what lies behind it is left unasked."""
+    """After one of two frozen idle sessions times out, the pool drops the other one unused."""
     monkeypatch.setattr(database_module, "SILENCE", 0.5)
     opened = Database(database_url, statement_timeout=1, patience=20)
     pids: list[int] = []
@@ -411,10 +414,10 @@ def test_idle_sessions_that_froze_are_replaced_at_once(
         opened.close()
 
 
-def test_a_unit_that_goes_over_everything_may_take_longer(
+def test_allow_long_holds_for_one_transaction(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `allow_long` grants holds for that transaction alone, on the server and here."""
+    """`allow_long` lifts the limits of one transaction only, on the server and in the client."""
     opened = _impatient(database_url, monkeypatch)
     attempts: list[int] = []
 
@@ -452,7 +455,7 @@ def test_a_unit_that_goes_over_everything_may_take_longer(
 def test_without_a_statement_timeout_nothing_is_given_up(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Zero is no limit: neither on the server nor here."""
+    """A statement timeout of zero means no limit, neither on the server nor in the client."""
     opened = _impatient(database_url, monkeypatch, statement_timeout=0)
     attempts: list[int] = []
 
@@ -474,7 +477,7 @@ def test_without_a_statement_timeout_nothing_is_given_up(
 def test_a_schema_mismatch_found_is_refused(
     database: Database, database_url: str, version: str, oldest: str
 ) -> None:
-    """A revision that this program does not know can only be of a later one; neither a check nor an upgrade touches it."""
+    """An unknown revision is a newer one: neither a check nor an upgrade changes its schema."""
     statement = "UPDATE orchestra_etl.alembic_version SET version_num = %s, oldest_program = %s"
     query(database_url, statement, version, oldest)
     with pytest.raises(SchemaMismatch, match="newer than this program"):
@@ -490,7 +493,7 @@ def test_a_schema_mismatch_found_is_refused(
 def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(
     database: Database, database_url: str
 ) -> None:
-    """It is accepted, an upgrade finds nothing to do, and what must fit exactly is refused."""
+    """A compatible later schema passes with a warning, needs no upgrade, and fails exact checks."""
     query(database_url, "UPDATE orchestra_etl.alembic_version SET version_num = '9999'")
     with capture_logs() as lines:
         schema.check(database)
@@ -503,17 +506,17 @@ def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(
         schema.check_current(database)
 
 
-def test_an_upgrade_that_replaces_a_view_does_not_meet_its_readers_crosswise(
+def test_an_upgrade_that_replaces_a_view_does_not_deadlock_with_its_readers(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those who ask run_summary while an upgrade waits for an earlier reader are answered once that one is done."""
+    """An upgrade that replaces a view takes turns with the view's readers, without a deadlock."""
     url = database_url
     view = (ROOT / "migrations" / "sql" / "run_summary_v1.sql").read_text()
     bring_later_revision(
         monkeypatch,
         tmp_path,
         [view.partition("COMMENT ON")[0].replace("CREATE VIEW", "CREATE OR REPLACE VIEW")],
-        # In a transaction of its own: a reader of the view locks the view first and then the table.
+        # In its own transaction: a reader of the view locks the view first and then the table.
         ["ALTER TABLE orchestra.workflow_versions ALTER COLUMN first_seen_at SET NOT NULL"],
     )
     refused: list[Exception] = []
@@ -548,7 +551,7 @@ def test_an_upgrade_that_replaces_a_view_does_not_meet_its_readers_crosswise(
 
 
 def test_the_files_of_revisions_are_numbered_in_their_order() -> None:
-    """What is read from the files' names is what Alembic finds in them."""
+    """The revisions in the file names are those that Alembic finds, in the same order."""
     scripts = ScriptDirectory(str(ROOT / "migrations"))
     order = [script.revision for script in scripts.walk_revisions()][::-1]
     assert order == sorted(schema._revisions())
@@ -556,7 +559,7 @@ def test_the_files_of_revisions_are_numbered_in_their_order() -> None:
 
 
 def test_a_missing_schema_is_named(empty_database_url: str) -> None:
-    """Without a schema the error says how to make one; after the upgrade the check passes and nothing differs."""
+    """Without a schema the error names `db upgrade`; after the upgrade there is no drift."""
     opened = Database(empty_database_url)
     assert schema.read(opened).revision is None
     with pytest.raises(SchemaMismatch, match="db upgrade"):
@@ -571,7 +574,7 @@ def test_a_missing_schema_is_named(empty_database_url: str) -> None:
 def test_an_older_schema_is_named(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A revision that this program knows, and cannot work on, asks for an upgrade."""
+    """The error about a known revision that is too old names `db upgrade`."""
     bring_later_revision(monkeypatch, tmp_path)
     opened = Database(database_url)
     with capture_logs() as lines:
@@ -583,7 +586,7 @@ def test_an_older_schema_is_named(
     opened.close()
 
 
-# Upgrades side by side.
+# Concurrent upgrades.
 
 _UPGRADE = """
 import sys
@@ -606,7 +609,7 @@ def _upgrading(url: str, migrations: Path = ROOT / "migrations") -> subprocess.P
 
 @pytest.mark.slow
 def test_eight_upgrades_at_once_of_which_one_is_killed(empty_database_url: str) -> None:
-    """One makes the schema, the others wait for it; the one killed while it is at it leaves nothing half done."""
+    """One of eight upgrades creates the schema while seven wait; a killed one leaves no trace."""
     query(
         empty_database_url,
         "CREATE SCHEMA orchestra_etl; CREATE TABLE orchestra_etl.upgrade_lock ()",
@@ -619,7 +622,8 @@ def test_eight_upgrades_at_once_of_which_one_is_killed(empty_database_url: str) 
         )
         wait_until(lambda: query(empty_database_url, waiting)[0]["n"] >= 8)
     holder = (
-        "SELECT pid FROM pg_locks WHERE mode = 'ExclusiveLock' AND granted AND locktype = 'relation'"
+        "SELECT pid FROM pg_locks"
+        " WHERE mode = 'ExclusiveLock' AND granted AND locktype = 'relation'"
         " AND relation = to_regclass('orchestra_etl.upgrade_lock')"
     )
     wait_until(lambda: query(empty_database_url, holder) != [])
@@ -632,8 +636,8 @@ def test_eight_upgrades_at_once_of_which_one_is_killed(empty_database_url: str) 
     opened.close()
 
 
-def test_two_that_make_the_schema_at_once(empty_database_url: str) -> None:
-    """An upgrade that finds no schema, and whose own is refused as another process has made it meanwhile, goes on with that."""
+def test_two_upgrades_that_create_the_schema_at_once(empty_database_url: str) -> None:
+    """An upgrade continues if another process creates the schema at the same moment."""
     with psycopg.connect(empty_database_url) as other:
         other.execute("CREATE SCHEMA orchestra_etl; CREATE TABLE orchestra_etl.upgrade_lock ()")
         process = _upgrading(empty_database_url)
@@ -645,11 +649,12 @@ def test_two_that_make_the_schema_at_once(empty_database_url: str) -> None:
     check_drift(empty_database_url)
 
 
-def test_an_upgrade_cut_in_the_middle_is_made_good_by_the_next(empty_database_url: str) -> None:
-    """A server that ends the upgrade's session in its transaction leaves no table behind; the next upgrade succeeds."""
+def test_an_upgrade_that_is_cut_off_is_completed_by_the_next(empty_database_url: str) -> None:
+    """An upgrade whose session is terminated leaves no table; the next upgrade succeeds."""
     process = _upgrading(empty_database_url)
     cut = (
-        "SELECT pg_terminate_backend(pid) AS cut FROM pg_stat_activity WHERE application_name = 'orchestra-etl db'"
+        "SELECT pg_terminate_backend(pid) AS cut FROM pg_stat_activity"
+        " WHERE application_name = 'orchestra-etl db'"
         " AND datname = current_database() AND query LIKE '%%CREATE TABLE%%'"
     )
     end = time.monotonic() + 240
@@ -669,7 +674,7 @@ def test_an_upgrade_cut_in_the_middle_is_made_good_by_the_next(empty_database_ur
 def test_a_waiting_upgrade_does_not_block_an_index_built_concurrently(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CREATE INDEX CONCURRENTLY waits for every older snapshot; neither an upgrade nor one that waits for its turn holds one."""
+    """A waiting upgrade holds no snapshot, which CREATE INDEX CONCURRENTLY would wait for."""
     url = database_url
     migrations = bring_later_revision(monkeypatch, tmp_path)
     with psycopg.connect(url) as gate:
@@ -693,7 +698,7 @@ def test_a_waiting_upgrade_does_not_block_an_index_built_concurrently(
 def test_a_reader_can_hold_nothing_that_an_upgrade_waits_for(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A login that may read takes any advisory lock it likes, and is refused the upgrade's own; the upgrade goes on."""
+    """A reader can take advisory locks but not the upgrade's table lock; the upgrade succeeds."""
     url = database_url
     bring_later_revision(monkeypatch, tmp_path)
     query(url, "CREATE ROLE idle_reader LOGIN; GRANT USAGE ON SCHEMA orchestra_etl TO idle_reader")
@@ -723,10 +728,17 @@ _RAISE = "RAISE EXCEPTION 'secret' USING ERRCODE = '{}';"
 
 
 @pytest.mark.parametrize(
-    ("trouble", "transient", "words"),
+    ("problem", "transient", "words"),
     [
-        (_RAISE.format("55P03"), True, r"its revision was rolled back: it needs a lock: .* try again later \(SQLSTATE 55P03\)"),
-        ("PERFORM pg_terminate_backend(pg_backend_pid());", True, r"rolled back: the server is shutting down .*57P01"),
+        (
+            _RAISE.format("55P03"), True,
+            r"its revision was rolled back: it needs a lock: .* try again later"
+            r" \(SQLSTATE 55P03\)",
+        ),
+        (
+            "PERFORM pg_terminate_backend(pg_backend_pid());", True,
+            r"rolled back: the server is shutting down .*57P01",
+        ),
         (_RAISE.format("23505"), False, r"rolled back \(SQLSTATE 23505\): .*LEVEL=debug"),
         (_RAISE.format("42501"), False, "may not change the schema"),
     ],
@@ -735,16 +747,16 @@ def test_an_upgrade_that_fails_is_one_error(
     database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    trouble: str,
+    problem: str,
     transient: bool,
     words: str,
 ) -> None:
-    """A lock, a lost connection or a refused statement in a revision is the database's trouble, told without its text."""
+    """A failed revision is one database error without the statement's text, and is rolled back."""
     monkeypatch.setattr(schema, "LOCK_PATIENCE", 0.0)
     bring_later_revision(
         monkeypatch, tmp_path, ["CREATE VIEW public.later AS SELECT 1", "DROP VIEW public.later"]
     )
-    query(database_url, _REFUSE.format(trouble))
+    query(database_url, _REFUSE.format(problem))
     with pytest.raises(DatabaseError, match=words) as failed:
         upgrade(database_url)
     assert (failed.value.exit_status, isinstance(failed.value, DatabaseUnavailable)) == (
@@ -763,7 +775,7 @@ def test_an_upgrade_that_fails_is_one_error(
 def test_an_upgrade_that_waits_in_vain_says_so(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After five minutes behind another upgrade, an upgrade ends with our own line, not with Alembic's error."""
+    """An upgrade that waits 300 s for another one ends with its own error instead of Alembic's."""
     bring_later_revision(monkeypatch, tmp_path)
     late, real = [0.0], time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: real() + late[0])
@@ -778,7 +790,7 @@ def test_an_upgrade_that_waits_in_vain_says_so(
 
 
 def test_a_restart_in_the_middle_is_waited_for() -> None:
-    """A transaction that meets a stopped server goes on when it is back, on a new connection."""
+    """A transaction that meets a stopped server continues on a new connection after the restart."""
     home = new_home()
     try:
         with EmbeddedPostgres(home, settings=FAST_SETTINGS) as server:
@@ -802,7 +814,7 @@ def test_a_restart_in_the_middle_is_waited_for() -> None:
 
 
 def test_close_waits_for_a_transaction_in_another_thread(database_url: str) -> None:
-    """A database closed while a thread is at work leaves no connection open."""
+    """A close during a transaction in another thread leaves no connection open."""
     opened = Database(database_url)
     begun = threading.Event()
 
@@ -814,6 +826,9 @@ def test_close_waits_for_a_transaction_in_another_thread(database_url: str) -> N
     thread.start()
     begun.wait()
     opened.close()
-    sessions = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    sessions = (
+        "SELECT count(*) AS n FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
     wait_until(lambda: query(database_url, sessions) == [{"n": 0}])
     thread.join()

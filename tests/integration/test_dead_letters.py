@@ -1,4 +1,4 @@
-"""`dead-letters` and `gaps`: looked at, tried again, settled."""
+"""The commands `dead-letters` and `gaps`: list, show, retry, discard and acknowledge."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def command(
     capsys: pytest.CaptureFixture[str],
     database_url: str,
 ) -> Command:
-    """The command on this test's database."""
+    """Provide the command line with this test's database."""
     return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
 
 
@@ -41,10 +41,11 @@ def _letter(
 ) -> int:
     (row,) = query(
         url,
-        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body,"
-        " occurrences, last_seen_at, resolution, resolved_at)"
-        " VALUES (%s, %s, 's', 'malformed', 'the element is cut off', convert_to(%s, 'UTF8'), %s, 3,"
-        " now() - interval '1 h', %s::text, CASE WHEN %s::text IS NOT NULL THEN now() END) RETURNING id",
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail,"
+        " content_hash, body, occurrences, last_seen_at, resolution, resolved_at)"
+        " VALUES (%s, %s, 's', 'malformed', 'the element is cut off', convert_to(%s, 'UTF8'), %s,"
+        " 3, now() - interval '1 h', %s::text,"
+        " CASE WHEN %s::text IS NOT NULL THEN now() END) RETURNING id",
         workflow, run, content, BODY, resolution, resolution,
     )  # fmt: skip
     return int(row["id"])
@@ -53,7 +54,8 @@ def _letter(
 def _known(url: str, run: str, *, tracking: str = "final") -> None:
     query(
         url,
-        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, due_at, fencing_token, leased_until)"
+        "INSERT INTO orchestra_etl.run_ledger"
+        " (run_id, workflow_id, source, tracking, due_at, fencing_token, leased_until)"
         " VALUES (%s, %s, 'list', %s, NULL, 4, now() + interval '1 h')",
         run, WEATHER, tracking,
     )  # fmt: skip
@@ -70,7 +72,7 @@ def _gap(url: str) -> int:
 
 
 def test_letters_are_listed_and_shown(command: Command, database_url: str) -> None:
-    """Open letters are listed with whose they are and why, settled ones only with `--all`, and `show` tells all of one."""
+    """`list` shows open letters, `--all` also settled ones, and `show` a letter in full."""
     open_one = _letter(database_url, "run-1")
     _letter(database_url, "run-2", resolution="loaded")
     _letter(database_url, "", workflow=TRIAGE)
@@ -94,7 +96,7 @@ def test_letters_are_listed_and_shown(command: Command, database_url: str) -> No
 
 
 def test_the_body_is_written_byte_by_byte(tmp_path: Path, database_url: str) -> None:
-    """`show --body` writes exactly the bytes that were set aside, invalid UTF-8 and NUL included, and nothing else."""
+    """`show --body` writes exactly the stored bytes, even invalid UTF-8 and NUL."""
     number = _letter(database_url, "run-1")
     (tmp_path / "etl.toml").write_text("")
     written = subprocess.run(
@@ -118,7 +120,7 @@ def test_the_body_is_written_byte_by_byte(tmp_path: Path, database_url: str) -> 
 
 
 def test_retry_asks_for_a_newer_read(command: Command, database_url: str) -> None:
-    """A retry makes the run due now and refuses the read that is under way: its token is raised and its lease cleared."""
+    """A retry makes the run due and fences off the current read: new token, no lease."""
     _known(database_url, "run-1")
     _known(database_url, "other")
     number = _letter(database_url, "run-1")
@@ -131,7 +133,8 @@ def test_retry_asks_for_a_newer_read(command: Command, database_url: str) -> Non
     }
     rows = query(
         database_url,
-        "SELECT run_id, tracking, fencing_token, leased_until IS NULL AS free, due_at <= now() AS due"
+        "SELECT run_id, tracking, fencing_token, leased_until IS NULL AS free,"
+        " due_at <= now() AS due"
         " FROM orchestra_etl.run_ledger ORDER BY run_id",
     )
     assert [tuple(row.values()) for row in rows] == [
@@ -147,7 +150,7 @@ def test_retry_asks_for_a_newer_read(command: Command, database_url: str) -> Non
 
 
 def test_retry_of_everything(command: Command, database_url: str) -> None:
-    """`retry --all` takes every open letter, enters a run the ledger does not know, and says what it cannot do for a list row."""
+    """`retry --all` retries all letters of runs, known or not, and names those of the run list."""
     _letter(database_url, "run-1")
     _letter(database_url, "run-2", workflow=TRIAGE)
     row_of_list = _letter(database_url, "")
@@ -162,7 +165,7 @@ def test_retry_of_everything(command: Command, database_url: str) -> None:
 
 
 def test_retry_opens_a_discarded_letter_again(command: Command, database_url: str) -> None:
-    """A discarded letter that is named for a retry counts as open until its run has been read without the trouble."""
+    """A retry reopens a discarded letter until its run is read without the problem."""
     number = _letter(database_url, "run-1", resolution="discarded")
     assert command("dead-letters", "retry", str(number)).status == 0
     (row,) = query(database_url, "SELECT resolution, resolved_at FROM orchestra_etl.dead_letters")
@@ -170,7 +173,7 @@ def test_retry_opens_a_discarded_letter_again(command: Command, database_url: st
 
 
 def test_discard_settles_and_keeps_the_bytes(command: Command, database_url: str) -> None:
-    """Discarded letters are no longer open; their bytes stay; those settled before keep their resolution."""
+    """A discard settles open letters and keeps their bytes; settled ones keep their resolution."""
     first, second = _letter(database_url, "run-1"), _letter(database_url, "run-2")
     _letter(database_url, "run-3", resolution="loaded")
     assert command("dead-letters", "discard", str(first)).out == "1 dead letter discarded\n"
@@ -200,15 +203,18 @@ def test_a_load_of_the_same_run_is_waited_for(
     work: Callable[[Connection, list[int] | None], object],
     order: tuple[int, int],
 ) -> None:
-    """Runs are locked before their letters, as a load does it: in whatever order that writes letters, there is no deadlock."""
+    """A command locks runs before letters, as a load does, so the two cannot deadlock."""
     _known(database_url, "run-1")
     letters = [_letter(database_url, "run-1", content) for content in "ab"]
     first, second = (letters[at] for at in order)
     database = Database(database_url)
     settling = threading.Thread(target=database.transaction, args=(lambda c: work(c, None),))
-    blocked = "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    blocked = (
+        "SELECT 1 AS one FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
     with psycopg.connect(database_url) as load:
-        # It would be this one that is ended.
+        # A deadlock would end this session, because its timeout is the shorter one.
         load.execute("SET deadlock_timeout = '50ms'")
         load.execute("SELECT FROM orchestra_etl.run_ledger FOR UPDATE")
         load.execute("UPDATE orchestra_etl.dead_letters SET occurrences = 9 WHERE id = %s", [first])
@@ -225,7 +231,7 @@ def test_a_load_of_the_same_run_is_waited_for(
 
 @pytest.mark.parametrize("what", ["dead-letters retry", "dead-letters discard", "gaps ack"])
 def test_a_wrong_number_changes_nothing(command: Command, database_url: str, what: str) -> None:
-    """With an unknown number, without any, or with both numbers and `--all`, nothing is done and the error says why."""
+    """An unknown id, no id, or ids together with `--all` change nothing and are explained."""
     _known(database_url, "run-1")
     good = _gap(database_url) if what == "gaps ack" else _letter(database_url, "run-1")
     before = _state(database_url)
@@ -243,7 +249,7 @@ def _state(url: str) -> list[object]:
 
 
 def test_gaps_are_listed_and_acknowledged(command: Command, database_url: str) -> None:
-    """A gap that somebody took note of leaves the list but not the table, and keeps the time of the first note."""
+    """An acknowledged gap leaves the list, not the table, and keeps its first acknowledgement."""
     query(database_url, "INSERT INTO orchestra.workflows (id) VALUES (%s)", WEATHER)
     first, second = _gap(database_url), _gap(database_url)
     text = command("gaps", "list").out

@@ -1,4 +1,4 @@
-"""Words at the edge: what variables, shells, files and terminals hand over works, or is one line that names it."""
+"""Input from variables, shells, files and terminals works, or one line names what is wrong."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from tests.support import query, slow
 WORKFLOW, RUN = "w-ü", "r-日本"
 NAME = "Wëtter ☀️ 日本 “quoted” → x"
 TOML = f'[[workflows]]\nid = "{WORKFLOW}"\nname = "{NAME}"\ndiscover = false\n[api]\nattempts = 1\n'
-# Each that reads settings, with words that let it get that far.
+# Every command that reads settings, with arguments that let it get that far.
 COMMANDS: tuple[tuple[str, ...], ...] = (
-    ("sync",), ("backfill",), ("serve",), ("track", WORKFLOW, "r"), ("workflows",), ("runs", "list"), ("runs", "show", RUN),
-    ("status",), ("dead-letters", "list"), ("dead-letters", "show", "1"), ("dead-letters", "retry", "1"),
+    ("sync",), ("backfill",), ("serve",), ("track", WORKFLOW, "r"), ("workflows",),
+    ("runs", "list"), ("runs", "show", RUN), ("status",), ("dead-letters", "list"),
+    ("dead-letters", "show", "1"), ("dead-letters", "retry", "1"),
     ("dead-letters", "discard", "1"),
-    ("gaps", "list"), ("gaps", "ack", "1"), ("rollups", "refresh"), ("rollups", "verify"), ("prune",),
+    ("gaps", "list"), ("gaps", "ack", "1"), ("rollups", "refresh"), ("rollups", "verify"),
+    ("prune",),
     ("erase", "--run", RUN), ("redact", "preview", RUN), ("prices", "list"),
     ("prices", "set", "m", "--input", "1", "--output", "1"),
     ("prices", "unset", "m"), ("prices", "explain", "s"),
@@ -32,22 +34,24 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 
 
 def _some(case: object) -> tuple[tuple[str, ...], ...]:
-    """Every seventh command, others for each case: all cases together try all of them."""
+    """Return every seventh command, from a start that depends on the case; cases cover them all."""
     start = sum(str(case).encode()) % 7
     return COMMANDS[start::7]
 
 
-# Those that only read, and need no API.
+# The commands that only read and need no API.
 READERS = tuple(
     words for words in COMMANDS
-    if words[0] in ("runs", "status", "dead-letters", "gaps", "prices", "erase", "db", "config", "rollups")
-    and not {"psql", "roles", "set", "unset", "ack", "retry", "discard", "check", "explain"} & set(words)
+    if words[0]
+    in ("runs", "status", "dead-letters", "gaps", "prices", "erase", "db", "config", "rollups")
+    and not {"psql", "roles", "set", "unset", "ack", "retry", "discard", "check", "explain"}
+    & set(words)
 )  # fmt: skip
 
 
 @pytest.fixture
 def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Path:
-    """A configuration and a history with names in several scripts."""
+    """Provide a configuration and a stored run with names in several scripts."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("ORCHESTRA_BASE_URL", "http://127.0.0.1:9/x")
     monkeypatch.setenv("ORCHESTRA_API_KEY", "k")
@@ -56,13 +60,15 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -
     )
     query(
         database_url,
-        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, steps_observed_at, priority)"
+        "INSERT INTO orchestra_etl.run_ledger"
+        " (run_id, workflow_id, source, tracking, steps_observed_at, priority)"
         " VALUES (%s, %s, 'list', 'final', now(), 0)",
         RUN, WORKFLOW,
     )  # fmt: skip
     query(
         database_url,
-        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time, error)"
+        "INSERT INTO orchestra.runs"
+        " (id, workflow_id, state, status_source, tracking, start_time, error)"
         " VALUES (%s, %s, 'failed', 'api', 'final', now(), to_jsonb(%s::text))",
         RUN, WORKFLOW, f"näin … {NAME}",
     )  # fmt: skip
@@ -84,17 +90,19 @@ def _one_line(
 
 
 WRONG_VARIABLES = [
-    ("ORCHESTRA_ETL_POLING__LEASE", "1s"), ("ORCHESTRA_ETL_SERVICE__PORT", "abc"), ("ORCHESTRA_ETL_API__TRUST_ENV", "maybe"),
-    ("ORCHESTRA_ETL_API", "x"), ("ORCHESTRA_ETL_", "x"), ("ORCHESTRA_ETL_API__CONCURRENCY", "1e3"),
-    ("ORCHESTRA_ETL_API__REQUESTS_PER_SECOND", "nan"), ("ORCHESTRA_ETL_API__DEADLINE", "60"),
-    ("ORCHESTRA_ETL_STATES__X", "nope"),
-    ("ORCHESTRA_ETL_WORKFLOWS", '[{"id": "a"},]'), ("ORCHESTRA_ETL_WORKFLOWS", "null"), ("ORCHESTRA_ETL_WORKFLOWS", '["a"]'),
-    ("ORCHESTRA_ETL_WORKFLOWS", '[{"id": "null"}]'), ("ORCHESTRA_ETL_WORKFLOWS", r'[{"id": "\"a\""}]'),
-    ("ORCHESTRA_ETL_WORKFLOWS", r'[{"id": "a", "runs": ["{\"run_id\": \"x\"}"]}]'), ("ORCHESTRA_ETL_LOGS__LEVEL", "loud"),
-    ("orchestra_etl_service__port", "1"), ("Orchestra_Api_Key", "k"), ("ORCHESTRA_REDACTION_KEYFILE", "k"),
+    ("ORCHESTRA_ETL_POLING__LEASE", "1s"), ("ORCHESTRA_ETL_SERVICE__PORT", "abc"),
+    ("ORCHESTRA_ETL_API__TRUST_ENV", "maybe"), ("ORCHESTRA_ETL_API", "x"), ("ORCHESTRA_ETL_", "x"),
+    ("ORCHESTRA_ETL_API__CONCURRENCY", "1e3"), ("ORCHESTRA_ETL_API__REQUESTS_PER_SECOND", "nan"),
+    ("ORCHESTRA_ETL_API__DEADLINE", "60"), ("ORCHESTRA_ETL_STATES__X", "nope"),
+    ("ORCHESTRA_ETL_WORKFLOWS", '[{"id": "a"},]'), ("ORCHESTRA_ETL_WORKFLOWS", "null"),
+    ("ORCHESTRA_ETL_WORKFLOWS", '["a"]'), ("ORCHESTRA_ETL_WORKFLOWS", '[{"id": "null"}]'),
+    ("ORCHESTRA_ETL_WORKFLOWS", r'[{"id": "\"a\""}]'),
+    ("ORCHESTRA_ETL_WORKFLOWS", r'[{"id": "a", "runs": ["{\"run_id\": \"x\"}"]}]'),
+    ("ORCHESTRA_ETL_LOGS__LEVEL", "loud"), ("orchestra_etl_service__port", "1"),
+    ("Orchestra_Api_Key", "k"), ("ORCHESTRA_REDACTION_KEYFILE", "k"),
     ("ORCHESTRA_REDACTION_KEY", "'" + "k" * 40 + "'"), ("ORCHESTRA_API_KEY", '"quoted"'),
-    ("ORCHESTRA_API_KEY", "Bearer abc"),
-    ("ORCHESTRA_API_KEY", "k" * 5_000), ("ORCHESTRA_BASE_URL", "localhost:80"), ("DATABASE_URL", "'postgresql://x/y'"),
+    ("ORCHESTRA_API_KEY", "Bearer abc"), ("ORCHESTRA_API_KEY", "k" * 5_000),
+    ("ORCHESTRA_BASE_URL", "localhost:80"), ("DATABASE_URL", "'postgresql://x/y'"),
     ("ORCHESTRA_ETL_CONFIG", "/nowhere/etl.toml"),
 ]  # fmt: skip
 
@@ -107,7 +115,7 @@ def test_a_wrong_variable_is_one_line_of_every_command(
     variable: str,
     value: str,
 ) -> None:
-    """A misspelt name, a wrong type, quotes and JSON in a variable end every command with status 2 and a line that names it."""
+    """A wrong variable ends every command with status 2 and one line that names it."""
     config = tmp_path / "etl.toml"
     config.write_text("")
     monkeypatch.setenv(variable, value)
@@ -123,10 +131,10 @@ def test_a_wrong_variable_is_one_line_of_every_command(
 @pytest.mark.parametrize(
     "variable", ["DATABASE_URI", "ORCHESTRA_BASE_URI", "ORCHESTRA_API_KY", "ORCHESTRA_API_KEY_2"]
 )
-def test_a_variable_like_ours_counts_only_where_ours_is_missing(
+def test_a_similar_variable_is_reported_only_if_the_right_one_is_missing(
     stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
 ) -> None:
-    """What resembles a name of ours is told where that name is not set; where it is, the other belongs to somebody else."""
+    """A variable with a similar name is reported only while the program's own one is not set."""
     monkeypatch.setenv(variable, "x")
     assert run(["--config", str(stored), "db", "current"]) == 0
     for name in ("DATABASE_URL", "ORCHESTRA_BASE_URL", "ORCHESTRA_API_KEY"):
@@ -156,7 +164,7 @@ FILES = {
 def test_a_wrong_file_is_one_line_of_every_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """A file in another encoding or form, or with JSON for an id, ends every command with a line that names file and place."""
+    """A file in a wrong encoding or syntax ends every command with one line: file and place."""
     content, words = FILES[kind]
     config = tmp_path / "etl.toml"
     config.write_bytes(content)
@@ -168,7 +176,7 @@ def test_a_wrong_file_is_one_line_of_every_command(
 def test_a_file_that_cannot_be_read_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """A folder, nothing and /dev/zero as --config end with a line that names it."""
+    """A folder, a missing file or an endless device as --config is reported in one line."""
     path = {
         "a folder": tmp_path,
         "missing": tmp_path / "x",
@@ -189,7 +197,7 @@ def test_files_of_windows_are_read(
     encoding: str,
     line_end: str,
 ) -> None:
-    """A byte order mark, UTF-16 with one, tabs and CRLF in the configuration and in a key's file do no harm."""
+    """Byte order marks, UTF-16, tabs and CRLF work in the configuration and in a key file."""
     stored.write_bytes(TOML.replace("id =", "\tid\t=").replace("\n", line_end).encode(encoding))
     key = stored.parent / "key"
     key.write_bytes(f"k{line_end}{line_end}".encode(encoding))
@@ -201,7 +209,11 @@ def test_files_of_windows_are_read(
 
 
 @pytest.mark.parametrize(
-    "content", [b"\xff", b"a" * 70_000, b"k\0", b"{\"key\":\"k\"}", b"'k'", b"two lines\nof it", b"", "k".encode("utf-16-le")]
+    "content",
+    [
+        b"\xff", b"a" * 70_000, b"k\0", b"{\"key\":\"k\"}", b"'k'", b"two lines\nof it", b"",
+        "k".encode("utf-16-le"),
+    ],
 )  # fmt: skip
 def test_a_wrong_key_file_is_one_line(
     stored: Path,
@@ -209,7 +221,7 @@ def test_a_wrong_key_file_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     content: bytes,
 ) -> None:
-    """Other encodings, JSON, quotes, several lines, nothing and too much in a key's file are a line that names the file."""
+    """A key file with content that cannot be a key is reported in one line that names the file."""
     key = stored.parent / "key"
     key.write_bytes(content)
     monkeypatch.delenv("ORCHESTRA_API_KEY")
@@ -236,7 +248,7 @@ def test_a_wrong_proxy_or_certificate_is_one_line(
     variables: dict[str, str],
     name: str,
 ) -> None:
-    """With trust_env a proxy that cannot be used and certificates that cannot be read are named by variable, not by value."""
+    """With `trust_env`, an error about a proxy or certificate names the variable, not its value."""
     monkeypatch.setenv("ORCHESTRA_ETL_API__TRUST_ENV", "true")
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
@@ -247,7 +259,7 @@ def test_a_wrong_proxy_or_certificate_is_one_line(
 def test_a_proxy_without_a_scheme_is_used(
     stored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`host:port`, as curl takes it, is a proxy; one that does not answer is named as the proxy."""
+    """`host:port`, as curl accepts it, is a proxy; if it does not respond, the error names it."""
     monkeypatch.setenv("ORCHESTRA_ETL_API__TRUST_ENV", "true")
     monkeypatch.setenv("HTTP_PROXY", "127.0.0.1:9")
     assert run(["--config", str(stored), "workflows"]) == 5
@@ -257,7 +269,7 @@ def test_a_proxy_without_a_scheme_is_used(
 def test_a_proxy_whose_name_is_unknown_is_named_as_the_proxy(
     stored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mistyped proxy sends nobody to `api.base_url`; without a proxy an unknown host does."""
+    """An unresolved proxy is named as the proxy; without one the error names `api.base_url`."""
     monkeypatch.setenv("ORCHESTRA_BASE_URL", "http://api.invalid/x")
     assert run(["--config", str(stored), "workflows"]) == 5
     assert "the host's name cannot be resolved (api.invalid:80)" in (
@@ -276,23 +288,32 @@ def test_a_proxy_whose_name_is_unknown_is_named_as_the_proxy(
 @pytest.mark.parametrize(
     "variables",
     [
-        {"TZ": "garbage", "COLUMNS": "0", "TERM": "nonsense", "TMPDIR": "/nowhere", "LC_ALL": "xx_YY.foo", "HOME": ""},
-        {"TZ": ":/nowhere", "COLUMNS": "-5", "NO_COLOR": "1", "PGPASSFILE": "/nowhere", "ORCHESTRA_ETL_SERVICE__PORT": " "},
+        {
+            "TZ": "garbage", "COLUMNS": "0", "TERM": "nonsense", "TMPDIR": "/nowhere",
+            "LC_ALL": "xx_YY.foo", "HOME": "",
+        },
+        {
+            "TZ": ":/nowhere", "COLUMNS": "-5", "NO_COLOR": "1", "PGPASSFILE": "/nowhere",
+            "ORCHESTRA_ETL_SERVICE__PORT": " ",
+        },
         *slow(
-            {"COLUMNS": "1", "FORCE_COLOR": "x", "TERM": "", "ORCHESTRA_ETL_CONFIG": "", "LC_ALL": "C", "PYTHONUTF8": "0"},
+            {
+                "COLUMNS": "1", "FORCE_COLOR": "x", "TERM": "", "ORCHESTRA_ETL_CONFIG": "",
+                "LC_ALL": "C", "PYTHONUTF8": "0",
+            },
             {"COLUMNS": "99999999", "LINES": "0", "TERM": "dumb"},
             {"COLUMNS": "abc", "LINES": "abc"},
         ),
     ],
     ids=str,
 )  # fmt: skip
-def test_what_the_environment_says_besides_does_no_harm(
+def test_other_variables_with_nonsense_are_ignored(
     stored: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     variables: dict[str, str],
 ) -> None:
-    """A time zone, a width, colours, a locale and a folder that are none leave every reading command as it is."""
+    """An invalid time zone, width, colour, locale or folder changes no command that reads."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     time.tzset()
@@ -311,10 +332,10 @@ def test_what_the_environment_says_besides_does_no_harm(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "shift_jis", *slow("latin-1", "cp1252")])
-def test_a_terminal_that_is_not_utf_8_gets_every_command(
+def test_a_terminal_that_is_not_utf_8_works_with_every_command(
     stored: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
-    """Text is written in the characters that the terminal has, and JSON stays JSON that means the same."""
+    """Text is written in the terminal's characters, and JSON keeps its meaning."""
 
     def written(*words: str) -> bytes:
         out = io.BytesIO()
@@ -354,18 +375,19 @@ JSON_TEXTS = (
 @pytest.mark.parametrize(
     "words",
     [
-        ("runs", "show", "…"), ("runs", "list", "--workflow", "…"), ("erase", "--run", "…"), ("erase", "--user", "…"),
-        ("erase", "--organization", "…"), ("erase", "--run", "r", "--workflow", "…"), ("redact", "preview", "…"),
-        ("redact", "preview", "r", "--workflow", "…"), ("sync", "--workflow", "…"), ("backfill", "-w", "…"),
-        ("gaps", "list", "-w", "…"),
+        ("runs", "show", "…"), ("runs", "list", "--workflow", "…"), ("erase", "--run", "…"),
+        ("erase", "--user", "…"), ("erase", "--organization", "…"),
+        ("erase", "--run", "r", "--workflow", "…"), ("redact", "preview", "…"),
+        ("redact", "preview", "r", "--workflow", "…"), ("sync", "--workflow", "…"),
+        ("backfill", "-w", "…"), ("gaps", "list", "-w", "…"),
         ("dead-letters", "list", "-w", "…"), ("track", "…", "r"),
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_no_json_is_taken_for_an_id(
+def test_json_is_not_accepted_as_an_id(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], text: str
 ) -> None:
-    """What `jq` prints in place of an id is refused by every command, with a line that shows it."""
+    """JSON in place of an id, as `jq` prints it, is refused by every command in one line."""
     config = tmp_path / "etl.toml"
     config.write_text("")
     printed = _one_line(capsys, config, tuple(text if word == "…" else word for word in words), "")
@@ -373,18 +395,17 @@ def test_no_json_is_taken_for_an_id(
 
 
 READ = [
-    (b'{"run_id": "a"}', ["a"]), (b'["a", "b"]', ["a", "b"]), (b'"a"\n"b"\n', ["a", "b"]), (b"a\r\nb\r\n\r\n", ["a", "b"]),
-    (b"\xef\xbb\xbfa\r\n", ["a"]), ("a\nb".encode("utf-16"), ["a", "b"]),
+    (b'{"run_id": "a"}', ["a"]), (b'["a", "b"]', ["a", "b"]), (b'"a"\n"b"\n', ["a", "b"]),
+    (b"a\r\nb\r\n\r\n", ["a", "b"]), (b"\xef\xbb\xbfa\r\n", ["a"]),
+    ("a\nb".encode("utf-16"), ["a", "b"]),
     (b'{\n  "run_id": "a",\n  "status": "x"\n}\nb\n', ["a", "b"]),
-    (b'[{"run_id": "a"}, "b"]\n{"run_id": "c"}\n', ["a", "b", "c"]), (b"  a  \n\n", ["a"]), ("日本\n".encode(), ["日本"]),
-    (b"", []),
-    (b'"\\u00e9"', ["é"]), (b"a", ["a"]),
+    (b'[{"run_id": "a"}, "b"]\n{"run_id": "c"}\n', ["a", "b", "c"]), (b"  a  \n\n", ["a"]),
+    ("日本\n".encode(), ["日本"]), (b"", []), (b'"\\u00e9"', ["é"]), (b"a", ["a"]),
 ]  # fmt: skip
 REFUSED = [
-    b"null\n", b'{"run_id": null}', b'{"id": "a"}', b'["a",]', b'"a",\n"b",\n', b"a,\nb,\n", b"[null]", b"[[\"a\"]]",
-    b"{", b'"a" "b"x',
-    b"\xff\xfea", b"caf\xe9", "a".encode("utf-16-le"), b"a\0b", b"run a", b"'a'", b'["a"] "b', b"true", b"[1]", b"a\tb",
-    b"None",
+    b"null\n", b'{"run_id": null}', b'{"id": "a"}', b'["a",]', b'"a",\n"b",\n', b"a,\nb,\n",
+    b"[null]", b"[[\"a\"]]", b"{", b'"a" "b"x', b"\xff\xfea", b"caf\xe9", "a".encode("utf-16-le"),
+    b"a\0b", b"run a", b"'a'", b'["a"] "b', b"true", b"[1]", b"a\tb", b"None",
 ]  # fmt: skip
 
 
@@ -396,7 +417,7 @@ def test_track_reads_what_shells_write(
     content: bytes,
     wanted: list[str],
 ) -> None:
-    """Ids, answers and arrays of both are read from the input and from arguments: marks, CRLF, UTF-16, and JSON over lines."""
+    """`track` reads ids, API responses and JSON arrays from its input and its arguments."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
     tracked = "SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id <> %s ORDER BY run_id"
     assert run(["--config", str(stored), "track", WORKFLOW, "-"]) == 0
@@ -407,14 +428,14 @@ def test_track_reads_what_shells_write(
 
 
 @pytest.mark.parametrize("content", REFUSED, ids=repr)
-def test_track_refuses_what_is_no_id(
+def test_track_refuses_what_is_not_an_id(
     stored: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     database_url: str,
     content: bytes,
 ) -> None:
-    """What is neither an id nor an answer is one line, and nothing of the input is tracked."""
+    """Input that is neither ids nor API responses is refused in one line; no run is tracked."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
     _one_line(capsys, stored, ("track", WORKFLOW, "-"), "")
     assert query(database_url, "SELECT count(*) AS n FROM orchestra_etl.run_ledger") == [{"n": 1}]
@@ -423,7 +444,7 @@ def test_track_refuses_what_is_no_id(
 def test_closed_streams_and_other_bytes_are_one_line(
     stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A closed input, a closed output and an argument that is no text end in good order."""
+    """A closed stream or an argument that is not text causes no crash."""
     monkeypatch.setattr(sys, "stdin", None)
     _one_line(capsys, stored, ("track", WORKFLOW, "-"), "standard input, which is closed")
     for words in COMMANDS:
@@ -438,7 +459,7 @@ def test_closed_streams_and_other_bytes_are_one_line(
 def test_variables_of_libpq_are_named(
     stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A database that cannot be reached because of PGSSLMODE or PGSERVICE is told with the names of these variables."""
+    """If a libpq variable prevents the connection, the error names the variable."""
     monkeypatch.setenv("ORCHESTRA_ETL_DATABASE__PATIENCE", "0s")
     for name in ("PGSSLMODE", "PGSERVICE", "PGTZ", "PGOPTIONS"):
         monkeypatch.setenv(name, "nonsense")
@@ -451,7 +472,7 @@ def test_variables_of_libpq_are_named(
 def test_a_home_that_cannot_be_used_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: str
 ) -> None:
-    """The embedded database in a folder that cannot be one is a line that names ORCHESTRA_ETL_HOME."""
+    """An unusable folder for the embedded database is one line that names ORCHESTRA_ETL_HOME."""
     config = tmp_path / "etl.toml"
     config.write_text("")
     monkeypatch.setenv("ORCHESTRA_ETL_HOME", home)
@@ -462,7 +483,7 @@ def test_a_home_that_cannot_be_used_is_one_line(
 def test_config_init_writes_the_file_that_is_named_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With --config or ORCHESTRA_ETL_CONFIG it is that file, in folders that it makes; where it cannot be, a line says why."""
+    """`config init` writes only the named file, creates its folders, or fails with one line."""
     monkeypatch.chdir(tmp_path)
     assert run(["--config", "a/b/c.toml", "config", "init"]) == 0
     assert run(["--config", "a/b/c.toml", "config", "show"]) == 0

@@ -1,4 +1,4 @@
-"""Removal on request: nothing of a run stays but its tombstone, and nothing brings it back."""
+"""Erasure: only the tombstone of a run stays, and nothing loads the run again."""
 
 from __future__ import annotations
 
@@ -35,21 +35,22 @@ USER = "user-of-the-test"
 
 
 class World:
-    """A server with ten finished runs, a database, and what one does with them."""
+    """A server with ten finished runs, a database, and the operations of these tests."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
+        """Keep the parts and open the database."""
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         self.workflow = history.workflow_ids[0]
         self.variables = environment(url, simulator.base_url)
         self.database = Database(url, patience=5)
 
     def sync(self, *, runs: tuple[str, ...] = (), **more: str) -> Any:
-        """One sync."""
+        """Run one sync."""
         toml = configuration(self.workflow, runs=runs)
         return asyncio.run(sync(load(self.folder, toml, {**self.variables, **more})))
 
     def backfill(self, *, reread: bool = False) -> None:
-        """One backfill."""
+        """Run one backfill."""
 
         async def work() -> None:
             loaded = load(self.folder, configuration(self.workflow), self.variables)
@@ -66,7 +67,11 @@ class World:
             erasing.erase(self.database, Selection(runs=(run_id,)))
             return
         for table, key in (("runs", "id"), ("steps", "run_id")):
-            aged = f"UPDATE orchestra.{table} SET start_time = '2001-01-01Z', end_time = '2001-01-02Z' WHERE {key} = %s"
+            aged = (
+                f"UPDATE orchestra.{table}"
+                " SET start_time = '2001-01-01Z', end_time = '2001-01-02Z'"
+                f" WHERE {key} = %s"
+            )
             query(self.url, aged, run_id)
         wanted = self.database.transaction(
             lambda c: retention.horizons(c, payloads=None, runs=20 * 365 * 86400.0)
@@ -74,12 +79,15 @@ class World:
         assert retention.prune(self.database, wanted).runs == 1
 
     def stored(self, run_id: str) -> int:
-        """How many rows of runs and steps there are of a run."""
-        sql = "SELECT (SELECT count(*) FROM orchestra.runs WHERE id = %s) + count(*) AS n FROM orchestra.steps WHERE run_id = %s"
+        """Return the number of rows in `runs` and `steps` of a run."""
+        sql = (
+            "SELECT (SELECT count(*) FROM orchestra.runs WHERE id = %s) + count(*) AS n"
+            " FROM orchestra.steps WHERE run_id = %s"
+        )
         return int(query(self.url, sql, run_id, run_id)[0]["n"])
 
     def ledger(self, run_id: str) -> dict[str, Any]:
-        """A run's row of the ledger."""
+        """Return a run's row of the ledger."""
         return query(self.url, "SELECT * FROM orchestra_etl.run_ledger WHERE run_id = %s", run_id)[
             0
         ]
@@ -87,7 +95,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Ten finished runs, served now, none of them loaded."""
+    """Provide a server with ten finished runs, none of which is loaded yet."""
     history = History(seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0)
     with Simulator(history).in_thread() as simulator:
         made = World(tmp_path, database_url, history, simulator)
@@ -101,7 +109,7 @@ def _letter(world: World, run_id: str, body: bytes) -> None:
 
 
 def test_nothing_of_an_erased_user_is_left(world: World) -> None:
-    """After an erasure by user no column of any table holds the user, and the runs' ids stand in the ledger alone."""
+    """After an erasure by user, no column holds the user, and only the ledger holds the run ids."""
     by_step, by_row, unread, other, *_ = world.history.run_ids(world.workflow)
     world.history.change_step(by_step, world.history.steps(by_step)[0]["id"], user_id=USER)
     world.history.change_run(by_row, user_id=USER)
@@ -124,7 +132,8 @@ def test_nothing_of_an_erased_user_is_left(world: World) -> None:
     )
     query(
         world.url,
-        "INSERT INTO orchestra_etl.drift (workflow_id, subject, field, kind, found, occurrences, last_run_id)"
+        "INSERT INTO orchestra_etl.drift"
+        " (workflow_id, subject, field, kind, found, occurrences, last_run_id)"
         " VALUES (%s, 'step', 'f', 'unknown_field', 'string', 1, %s)",
         world.workflow,
         by_row,
@@ -165,16 +174,16 @@ def test_nothing_of_an_erased_user_is_left(world: World) -> None:
         '"sent\\nZoë/A \\"q\\" 😀\\nagain',
     ],
 )
-def test_a_name_is_found_in_letters_however_json_writes_it(world: World, written: str) -> None:
-    """An erasure removes a letter that names the organisation with other escapes, and none in which it is part of a word."""
+def test_a_name_is_found_in_letters_in_every_json_spelling(world: World, written: str) -> None:
+    """An erasure finds an organization in any JSON escaping, and not as a part of a longer name."""
     _letter(world, "", f'{{"id": null, "organization_id": {written}'.encode())
     _letter(world, "", 'Zoë/A "q" 😀x'.replace("😀x", "\\u00e9").encode())
     done = erasing.erase(world.database, Selection(organization_id='Zoë/A "q" 😀'))
     assert done.rows["dead_letters"] == 1
 
 
-def test_a_short_name_takes_no_letters_of_others(world: World) -> None:
-    """Erasing the user 1 leaves letters in which a 1 is a part of a time, an id or a longer number, and takes the number 1."""
+def test_a_short_name_does_not_match_letters_of_others(world: World) -> None:
+    """Erasing user 1 removes letters with the value 1, not those with 1 inside another value."""
     _letter(world, "", b'{"id": null, "user_id": "21", "at": "x1", "n": 100')
     _letter(world, "", b'{"id": null, "user_id": 1')
     assert erasing.erase(world.database, Selection(user_id="1")).rows["dead_letters"] == 1
@@ -198,7 +207,7 @@ SPELLINGS = [
     f'{{"text": "an " quote", "id": {json.dumps(AN_ID)}}}',
     AN_ID,
 ]
-"""Bytes that hold the id as a whole string."""
+"""Bodies that hold the id as a whole string."""
 OTHERS = [
     json.dumps({"id": AN_ID + "0"}),
     json.dumps({"id": "x" + AN_ID}),
@@ -207,13 +216,16 @@ OTHERS = [
     f'{{"id": {json.dumps(AN_ID)[:-1]}',
     '{"id": 1}',
 ]
-"""Bytes that do not: it is a part of what they hold, or was cut off there."""
+"""Bodies that do not: the id is only a part of a string, or the body is cut off after it."""
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_runs_id_is_found_in_letters_as_a_whole_string(world: World, when: str) -> None:
-    """An erasure removes the letters of no run that hold the run's id in whatever way JSON writes it, no other; those that come
-    again afterwards are recorded without their bytes."""
+    """An erasure finds a run's id in letters without a run, as a whole string in any JSON spelling.
+
+    It leaves all other letters. A letter that is recorded after the erasure and holds the id is
+    kept without its bytes.
+    """
     selection = Selection(runs=(AN_ID, "r1", "1"), workflow_id=world.workflow)
     others = [*OTHERS, '{"id": null, "run": "r10"}', '{"id": null, "text": "r1 and 1", "n": 1}']
     named = [*SPELLINGS, '{"id": null, "run": "r1"}']
@@ -236,14 +248,15 @@ def test_a_runs_id_is_found_in_letters_as_a_whole_string(world: World, when: str
     assert {bytes(row["body"]).decode() for row in left} == set(others)
 
 
-def test_an_erasure_that_is_repeated_finds_letters_of_runs_erased_before(world: World) -> None:
-    """A letter that names a run erased earlier, left behind by an erasure that was cut off, goes with the next one."""
+def test_a_repeated_erasure_finds_letters_of_runs_erased_before(world: World) -> None:
+    """A repeated erasure removes a letter that an interrupted one of the same run left behind."""
     (run_id,) = ("erased-earlier",)
     selection = Selection(runs=(run_id,), workflow_id=world.workflow)
     erasing.erase(world.database, selection)
     query(
         world.url,
-        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)"
+        "INSERT INTO orchestra_etl.dead_letters"
+        " (workflow_id, run_id, reason, detail, content_hash, body)"
         " VALUES (%s, '', 'malformed', 'd', 'h', %s)",
         world.workflow,
         b'["erased-earlier"]',
@@ -258,11 +271,11 @@ NAMING = {
     "orchestra_etl.rebuilds": {"after_step_id"},
     "orchestra.run_requests": {"run_id"},
 }
-"""The columns outside of `removal.OWNED` that name a run or a step; each is dealt with by a statement of its own."""
+"""Columns outside `removal.OWNED` that name a run or a step; a separate statement handles each."""
 
 
 def _names(table: Table) -> set[str]:
-    """Columns that name a run or a step."""
+    """Return the table's columns that name a run or a step."""
     keyed = {
         key.parent.name for key in table.foreign_keys if key.column.table.name in ("runs", "steps")
     }
@@ -284,7 +297,7 @@ def _not_covered(tables: MetaData) -> set[str]:
 
 
 def test_every_table_that_names_a_run_is_covered() -> None:
-    """A table that is added with the id of a run or step fails this test until an erasure deals with it."""
+    """A new table with the id of a run or step fails this test until an erasure covers it."""
     assert _not_covered(metadata) == set()
     assert [table.name for table in removal.OWNED][-1] == "runs"
     more = MetaData()
@@ -331,10 +344,11 @@ def _queue(world: World) -> None:
 
 def _retry(world: World) -> None:
     run_id = world.history.run_ids(world.workflow)[2]
-    # As one that was recorded by the transaction before the removal.
+    # Like a letter that was recorded by a transaction that began before the removal.
     (row,) = query(
         world.url,
-        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)"
+        "INSERT INTO orchestra_etl.dead_letters"
+        " (workflow_id, run_id, reason, detail, content_hash, body)"
         " VALUES (%s, %s, 'malformed', 'd', 'h', '') RETURNING id",
         world.workflow,
         run_id,
@@ -351,7 +365,8 @@ def _configured(world: World) -> None:
 
 
 WAYS: list[Callable[[World], Any]] = [
-    World.sync, _whole_list, _changed_listing, World.backfill, _reread_everything, _track, _queue, _retry, _configured,
+    World.sync, _whole_list, _changed_listing, World.backfill, _reread_everything, _track, _queue,
+    _retry, _configured,
 ]  # fmt: skip
 
 
@@ -360,7 +375,7 @@ WAYS: list[Callable[[World], Any]] = [
 def test_nothing_brings_a_removed_run_back(
     world: World, how: str, way: Callable[[World], Any]
 ) -> None:
-    """No way into the ledger reads a removed run again, nor is its tombstone given back anything of it."""
+    """No way into the ledger reads a removed run again or restores data to its tombstone."""
     run_id = world.history.run_ids(world.workflow)[2]
     world.sync()
     world.remove(run_id, how)
@@ -375,8 +390,8 @@ def test_nothing_brings_a_removed_run_back(
     assert query(world.url, "SELECT id FROM orchestra_etl.dead_letters") == []
 
 
-def test_a_run_that_was_erased_before_it_came_never_comes(world: World) -> None:
-    """A tombstone made for a run that was not known yet holds when the list shows it; later sweeps do not even write it."""
+def test_a_run_that_is_erased_before_it_is_listed_is_never_loaded(world: World) -> None:
+    """An unknown run's tombstone holds when a list shows the run; later sweeps skip its row."""
     run_id = world.history.run_ids(world.workflow)[2]
     assert (
         erasing.erase(world.database, Selection(runs=(run_id,), workflow_id=world.workflow)).rows[
@@ -402,7 +417,7 @@ def test_a_run_that_was_erased_before_it_came_never_comes(world: World) -> None:
 
 @pytest.mark.parametrize("how", ["erased", "pruned"])
 def test_a_load_in_flight_is_refused(world: World, how: str) -> None:
-    """What was read before a removal and is loaded after it is superseded, and neither stored nor set aside."""
+    """A read from before a removal is superseded: its load stores no row and no dead letter."""
     run_id = world.history.run_ids(world.workflow)[2]
     world.sync()
     world.database.transaction(lambda c: requests.track(c, world.workflow, [run_id]))
@@ -410,7 +425,7 @@ def test_a_load_in_flight_is_refused(world: World, how: str) -> None:
     body = json.dumps(world.history.steps(run_id)).encode()
     steps = decode_steps(body, workflow_id=world.workflow, run_id=run_id, states=StateMap())
     bad = Rejected("malformed", "d", b"[")
-    # Retention leaves a run alone that is being read again: here it was found while the run was
+    # Retention skips a run that is being read again. Here it found the run while that was still
     # final.
     query(
         world.url,
@@ -431,7 +446,7 @@ def test_a_load_in_flight_is_refused(world: World, how: str) -> None:
 def test_a_bad_row_of_the_list_that_names_an_erased_run_is_kept_without_its_bytes(
     world: World,
 ) -> None:
-    """A later page whose bad row belongs to an erased run leaves a letter, and nothing of the run in it."""
+    """A bad list row of an erased run becomes a dead letter without its bytes."""
     run_id = world.history.run_ids(world.workflow)[2]
     world.sync()
     world.remove(run_id, "erased")
@@ -446,7 +461,7 @@ def test_a_bad_row_of_the_list_that_names_an_erased_run_is_kept_without_its_byte
 def test_an_erasure_is_repeated_for_what_was_loaded_meanwhile(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is loaded between the search and the removal is found by the next search."""
+    """An erasure searches again, and finds a run that was loaded after its first search."""
     late, early, *_ = world.history.run_ids(world.workflow)
     world.sync()
     query(world.url, "UPDATE orchestra.runs SET user_id = %s WHERE id = %s", USER, early)
@@ -467,15 +482,15 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Without `--yes` nothing is removed; masked and unknown ids are refused; an unknown run may be kept away beforehand."""
+    """`erase` needs `--yes`, refuses masked and unknown ids, and can block a run in advance."""
     run_id, *_ = world.history.run_ids(world.workflow)
     world.sync()
     command = command_line(
         tmp_path, monkeypatch, capsys, configuration(world.workflow), DATABASE_URL=world.url
     )
-    asked = command("erase", "--run", run_id)
-    assert (asked.status, asked.out.splitlines()[0]) == (0, "1 run found")
-    assert "nothing was removed: --yes removes it" in asked.out
+    preview = command("erase", "--run", run_id)
+    assert (preview.status, preview.out.splitlines()[0]) == (0, "1 run found")
+    assert "nothing was removed: --yes removes it" in preview.out
     assert world.stored(run_id) > 1
     prefix = command("erase", "--run", run_id[:8], "--workflow", world.workflow)
     assert (prefix.status, f"did you mean {run_id}?" in prefix.err) == (0, True)
@@ -512,6 +527,7 @@ def test_the_command(
     assert "2 erased or pruned" in " ".join(command("status").out.split())
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', steps_observed_at = NULL WHERE tracking = 'final'",
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', steps_observed_at = NULL"
+        " WHERE tracking = 'final'",
     )
     assert "9 runs in this scope have not been read yet" in command("erase", "--user", "nobody").out

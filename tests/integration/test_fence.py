@@ -1,4 +1,4 @@
-"""Nothing moves back: what was requested earlier never wins over what was requested later, in whatever order they arrive."""
+"""The fence: an older observation never replaces a newer one, in any order of arrival."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WORKFLOW, RUN = "w", "r"
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """The test's database, as the program opens it."""
+    """Open the test's database as the program does."""
     opened = Database(database_url, patience=5)
     yield opened
     opened.close()
@@ -40,8 +40,15 @@ def database(database_url: str) -> Iterator[Database]:
 
 def _step(status: str, id: str = "s", run: str = RUN) -> dict[str, Any]:
     end = None if status == "running" else "2025-03-13T02:41:17Z"
-    return {"id": id, "node_id": "model", "status": status, "start_time": "2025-03-13T02:41:15Z", "end_time": end,
-            "inputs": {"run": run}, "outputs": {"status": status}}  # fmt: skip
+    return {
+        "id": id,
+        "node_id": "model",
+        "status": status,
+        "start_time": "2025-03-13T02:41:15Z",
+        "end_time": end,
+        "inputs": {"run": run},
+        "outputs": {"status": status},
+    }
 
 
 def _row(status: str, run: str = RUN) -> dict[str, Any]:
@@ -70,7 +77,7 @@ def _claim(database: Database, limit: int = 10) -> list[Claim]:
 def _reading(
     claim: Claim, *steps: dict[str, Any], row: dict[str, Any] | None = None, after: float = 0.0
 ) -> Reading:
-    """What a poll read `after` seconds after its claim."""
+    """Return what a poll reads `after` seconds after its claim."""
     requested_at = claim.claimed_at + timedelta(seconds=after)
     decoded = decode_steps(
         json.dumps(steps).encode(), workflow_id=WORKFLOW, run_id=claim.run_id, states=STATES
@@ -114,19 +121,20 @@ def _write(
 def _state(url: str, run: str = RUN) -> tuple[Any, ...]:
     rows = query(
         url,
-        "SELECT r.state AS run, s.status AS step, l.tracking, l.due_at IS NOT NULL AS due FROM orchestra_etl.run_ledger l"
-        " LEFT JOIN orchestra.runs r ON r.id = l.run_id LEFT JOIN orchestra.steps s ON s.run_id = r.id WHERE l.run_id = %s",
+        "SELECT r.state AS run, s.status AS step, l.tracking, l.due_at IS NOT NULL AS due"
+        " FROM orchestra_etl.run_ledger l LEFT JOIN orchestra.runs r ON r.id = l.run_id"
+        " LEFT JOIN orchestra.steps s ON s.run_id = r.id WHERE l.run_id = %s",
         run,
     )
     return tuple(rows[0].values())
 
 
-def test_an_old_steps_answer_loaded_late_is_refused(database: Database, database_url: str) -> None:
-    """An answer held back until a newer one is loaded changes nothing: its claim's token has moved."""
+def test_an_old_response_loaded_late_is_refused(database: Database, database_url: str) -> None:
+    """A response that is loaded after a newer one changes nothing: its claim's token has moved."""
     loader = Loader(database, PollingPolicy(), STATES)
     _track(database)
     old = _reading(_claim(database)[0], _step("running"))
-    _track(database)  # asks for a newer read while the old one is on its way
+    _track(database)  # requests a newer read before the old one is loaded
     new = _reading(_claim(database)[0], _step("completed"), row=_row("completed"))
     assert loader.load([new]).runs == 1
     report = loader.load([old])
@@ -135,10 +143,10 @@ def test_an_old_steps_answer_loaded_late_is_refused(database: Database, database
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["old first", "new first"])
-def test_two_answers_of_one_run_in_one_batch(
+def test_two_responses_of_one_run_in_one_batch(
     database: Database, database_url: str, order: int
 ) -> None:
-    """Of two answers of a run that arrive in one batch only the one whose claim stands is loaded, at the first attempt."""
+    """If a batch has two responses of one run, only the one with the valid claim is loaded."""
     loader = Loader(database, PollingPolicy(), STATES)
     _track(database)
     old = _reading(_claim(database)[0], _step("running"))
@@ -153,7 +161,7 @@ def test_two_answers_of_one_run_in_one_batch(
 def test_a_reopen_during_a_load_in_flight_is_not_lost(
     database: Database, database_url: str
 ) -> None:
-    """A listing that changes between a read and its load refuses the load, so the run is read again."""
+    """A listing that changes between a read and its load refuses the load; the run stays due."""
     loader = Loader(database, PollingPolicy(), STATES)
     _write(database, _sweep(database), _row("completed"))
     in_flight = _reading(_claim(database)[0], _step("completed"), row=_row("completed"))
@@ -166,7 +174,7 @@ def test_a_reopen_during_a_load_in_flight_is_not_lost(
 
 
 def test_a_reopen_after_the_end_is_noticed(database: Database, database_url: str) -> None:
-    """A final run whose listing changes is open and due again."""
+    """A final run becomes open and due when its listing changes."""
     loader = Loader(database, PollingPolicy(), STATES)
     _write(database, _sweep(database), _row("completed"))
     loader.load([_reading(_claim(database)[0], _step("completed"), row=_row("completed"))])
@@ -176,7 +184,7 @@ def test_a_reopen_after_the_end_is_noticed(database: Database, database_url: str
 
 
 def test_a_page_of_a_superseded_sweep_is_refused(database: Database, database_url: str) -> None:
-    """A sweep whose lease ended and whose place another took can write no page any more."""
+    """A sweep that lost its lease to another sweep cannot write a page."""
     old = _sweep(database)
     query(
         database_url, "UPDATE orchestra_etl.sweeps SET leased_until = now() - interval '1 second'"
@@ -190,7 +198,7 @@ def test_a_page_of_a_superseded_sweep_is_refused(database: Database, database_ur
 def test_a_page_requested_before_the_run_was_read_alone_changes_nothing(
     database: Database, database_url: str
 ) -> None:
-    """A page that was asked for before the run's own row was, and is written after it was loaded, reopens nothing."""
+    """A page requested before the run's own row, and written after its load, reopens nothing."""
     loader = Loader(database, PollingPolicy(), STATES)
     _write(database, _sweep(database), _row("pending"))
     late = _sweep(database)
@@ -199,10 +207,10 @@ def test_a_page_requested_before_the_run_was_read_alone_changes_nothing(
     assert _state(database_url) == ("succeeded", "completed", "final", False)
 
 
-def test_an_old_answer_is_refused_while_a_newer_read_is_on_its_way(
+def test_an_old_response_is_refused_while_a_newer_read_is_under_way(
     database: Database, database_url: str
 ) -> None:
-    """An answer of an earlier claim is refused although the run is claimed just now: the claim is another one."""
+    """A response of an earlier claim is refused while the run has a newer claim."""
     loader = Loader(database, PollingPolicy(), STATES)
     _track(database)
     old = _reading(_claim(database)[0], _step("running"))
@@ -215,7 +223,7 @@ def test_an_old_answer_is_refused_while_a_newer_read_is_on_its_way(
 def test_a_step_id_taken_between_look_up_and_upsert_stays_with_its_owner(
     database: Database, database_url: str
 ) -> None:
-    """Two runs that store the same step id at the same moment: the one that commits first owns it, the other is set aside."""
+    """The first of two concurrent loads keeps a step id; the second one records a dead letter."""
     _track(database, "r1", "r2")
     first, second = sorted(_claim(database), key=lambda claim: claim.run_id)
     reports = []
@@ -233,7 +241,10 @@ def test_a_step_id_taken_between_look_up_and_upsert_stays_with_its_owner(
         def _load(self, connection: Connection, readings: Any, *, isolate: bool) -> Any:
             report = super()._load(connection, readings, isolate=isolate)
             thread.start()
-            blocked = "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            blocked = (
+                "SELECT 1 AS one FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
             wait_until(lambda: query(database_url, blocked) != [])
             return report
 
@@ -251,7 +262,7 @@ def test_a_step_id_taken_between_look_up_and_upsert_stays_with_its_owner(
 
 
 def test_a_replayed_commit_counts_nothing_twice(database: Database, database_url: str) -> None:
-    """A batch repeated after a COMMIT whose answer was lost finds its claims consumed and writes nothing."""
+    """A batch that is repeated after a lost response to COMMIT writes nothing."""
     loader = Loader(database, PollingPolicy(), STATES)
     _track(database)
     bad = {"id": "x" * 600, "status": "completed"}
@@ -275,7 +286,7 @@ def _fields(reading: Reading) -> dict[str, Any]:
 def test_a_step_id_of_another_run_stays_with_its_owner(
     database: Database, database_url: str
 ) -> None:
-    """A step id that appears in a second run, in the same batch or later, is set aside; the owner's row is untouched."""
+    """A step id that a second run repeats becomes a dead letter; the first run's step stays."""
     loader = Loader(database, PollingPolicy(), STATES)
     _track(database, "r1", "r2", "r3")
     first, second, third = sorted(_claim(database), key=lambda claim: claim.run_id)
@@ -308,7 +319,7 @@ def test_a_step_id_of_another_run_stays_with_its_owner(
 def test_a_row_that_postgresql_refuses_is_set_aside_alone(
     database: Database, database_url: str
 ) -> None:
-    """Of 100 steps in 10 runs, one refused by the database ends as a dead letter; the other 99 are stored."""
+    """One step that the database refuses becomes a dead letter; the other 99 are stored."""
     query(
         database_url,
         "ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (node_id <> 'poison')",
@@ -331,7 +342,7 @@ def test_a_row_that_postgresql_refuses_is_set_aside_alone(
 def test_a_batch_is_repeated_whole_after_a_broken_connection(
     database: Database, database_url: str
 ) -> None:
-    """A connection cut in the middle of a load repeats the whole batch, and everything is stored once."""
+    """A load whose connection is lost is repeated as a whole and stores everything once."""
     _track(database)
     reading = _reading(_claim(database)[0], _step("running"))
     cuts: list[int] = []
@@ -352,7 +363,7 @@ def test_a_batch_is_repeated_whole_after_a_broken_connection(
 
 
 def test_eight_writers_with_overlapping_runs_do_not_deadlock(database_url: str) -> None:
-    """Eight loaders that claim, read and load the same forty runs side by side leave each step stored once, without an error."""
+    """Eight loaders of the same forty runs cause no deadlock and no error."""
     runs = [f"r{n:02}" for n in range(40)]
 
     async def writer(number: int) -> int:

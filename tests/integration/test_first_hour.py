@@ -1,4 +1,4 @@
-"""The first hour: what commands say about a wrong address, a missing answer and an end before the end."""
+"""The first hour: commands with a wrong address, without a response, or interrupted early."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ action = "drop"
 
 @pytest.fixture
 def simulated() -> Iterator[Simulated]:
-    """A simulated API with its workflows."""
+    """Provide a simulated API with its workflows."""
     history = History(runs_per_workflow=2, live=0, spacing=timedelta(minutes=20))
     with Simulator(history, api_key="the-key").in_thread() as simulator:
         yield history, simulator
@@ -47,7 +47,7 @@ def simulated() -> Iterator[Simulated]:
 def make(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """Runs one command with this configuration and these variables."""
+    """Provide a function that runs one command with a configuration and variables."""
 
     def run(*arguments: str, toml: str = "", **variables: str) -> Printed:
         return command_line(tmp_path, monkeypatch, capsys, toml, **variables)(*arguments)
@@ -57,19 +57,19 @@ def make(
 
 class _Page(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        """Answer everything with a page."""
+        """Respond to every request with an HTML page."""
         self.send_response(200)
         self.send_header("Content-Length", "18")
         self.end_headers()
         self.wfile.write(b"<html>hello</html>")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def a_website() -> Iterator[str]:
-    """The URL of a web server that is not the API, and answers 200 to everything."""
+    """Yield the URL of a web server that is not the API and responds to everything with 200."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -84,10 +84,10 @@ def _problems(printed: Printed) -> list[tuple[str, str]]:
     return [(one["subject"].split()[0], one["text"]) for one in printed.json if not one["ok"]]
 
 
-def test_config_check_believes_a_base_url_only_where_something_confirms_it(
+def test_config_check_accepts_a_base_url_only_if_the_api_confirms_it(
     make: Command, simulated: Simulated, database_url: str, tmp_path: Path
 ) -> None:
-    """A wrong path, and a web server that answers 200 with a page, are problems; an API without a list of workflows is none."""
+    """A wrong path or a website is a problem; an API without a list of workflows is not."""
     history, simulator = simulated
     variables = {"ORCHESTRA_API_KEY": "the-key", "DATABASE_URL": database_url}
     base = simulator.base_url
@@ -123,7 +123,7 @@ def test_config_check_believes_a_base_url_only_where_something_confirms_it(
 
 
 def test_no_connection_names_host_port_and_setting(make: Command, database_url: str) -> None:
-    """Where nobody listens, each command that asks says host and port, what happened, and which setting to look at."""
+    """A refused connection is reported with host, port, reason and the setting to check."""
     port = free_port()
     variables = {
         "ORCHESTRA_API_KEY": "k", "DATABASE_URL": database_url, "ORCHESTRA_ETL_API__ATTEMPTS": "1",
@@ -146,7 +146,7 @@ def test_no_connection_names_host_port_and_setting(make: Command, database_url: 
 def test_the_lines_that_workflows_prints_can_be_pasted(
     make: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str, encoding: str
 ) -> None:
-    """Whatever the terminal's characters, the lines are TOML that the settings take; an id that they refuse is named instead."""
+    """In any terminal encoding, the printed lines are valid TOML without the refused ids."""
     served = [
         {"workflow_id": id, "name": f"Wörk “{id}” 日本"}
         for id in ("w-1", "w-ü日本", "w-\u202ehidden", '"quoted"')
@@ -175,10 +175,10 @@ def test_the_lines_that_workflows_prints_can_be_pasted(
         ([KeyRefused("x")], 2, 3),
     ],
 )
-def test_a_pass_ends_with_what_it_logs_and_prints(
+def test_a_sync_ends_with_the_status_that_it_logs_and_prints(
     capsys: pytest.CaptureFixture[str], errors: list[EtlError], interrupted: int | None, status: int
 ) -> None:
-    """The exit status is one: in the log's line, in the JSON and for the shell; a signal counts where nothing graver happened."""
+    """Log, JSON and process share one exit status: the error's, else the signal's, else 0."""
     report = SyncReport([], LoadReport(), errors=errors, interrupted=interrupted)
     logs.configure("info", "json")
     jobs._log(report)

@@ -1,4 +1,4 @@
-"""A server that takes connections and answers nothing: every process of it is stopped. Who waits is told within seconds."""
+"""A frozen server, which accepts connections but never responds: callers fail within seconds."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ from tests.processes import started
 from tests.support import configuration, environment, free_port, query, wait_until
 
 SECONDS = 15.0
-"""Within which who waits must have been told: three times as long as it takes, for a machine that is busy."""
+"""Seconds within which a caller must know: three times the usual time, for a busy machine."""
 Freeze = Callable[[], None]
 
 
 class Freezer:
-    """A server of these tests' own that can be frozen."""
+    """A separate server that these tests can freeze."""
 
     def __init__(self, server: EmbeddedPostgres) -> None:
+        """Remember the server's URL and its postmaster's process id."""
         self.url = server.url
         self._postmaster = int((server.data / "postmaster.pid").read_text().splitlines()[0])
 
     def freeze(self) -> None:
-        """Stop every process; what is begun meanwhile is none, as the first to be stopped begins them."""
+        """Stop every process, the postmaster first, so that no process is started meanwhile."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let them go on."""
+        """Continue every process."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -62,7 +63,7 @@ class Freezer:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Freezer]:
-    """The server, with the schema."""
+    """Provide the server with the schema."""
     home = new_home()
     try:
         with EmbeddedPostgres(home, settings=FAST_SETTINGS) as found:
@@ -88,7 +89,7 @@ def command(
     capsys: pytest.CaptureFixture[str],
     server: Freezer,
 ) -> Command:
-    """The command line for that server, with one workflow."""
+    """Provide the command line for that server, with one workflow."""
     variables = environment(
         server.url, f"http://127.0.0.1:{free_port()}", ORCHESTRA_ETL_API__ATTEMPTS="1"
     )
@@ -103,7 +104,7 @@ def command(
 def test_a_command_gives_a_frozen_server_up_in_seconds(
     server: Freezer, command: Command, arguments: tuple[str, ...]
 ) -> None:
-    """What a person waits for ends with the line that names the place and the silence."""
+    """An interactive command ends within seconds with a line that says what does not respond."""
     with _frozen(server):
         began = time.monotonic()
         printed = command(*arguments)
@@ -113,7 +114,7 @@ def test_a_command_gives_a_frozen_server_up_in_seconds(
 
 
 def test_a_server_that_freezes_under_a_statement_is_given_up_in_seconds(server: Freezer) -> None:
-    """A unit of work that somebody waits for does not wait until the statement's time is up."""
+    """A unit with `outage_patience` does not wait for the statement timeout of a frozen server."""
     opened = Database(server.url, outage_patience=3)
     with ExitStack() as frozen:
 
@@ -128,8 +129,8 @@ def test_a_server_that_freezes_under_a_statement_is_given_up_in_seconds(server: 
         opened.close()
 
 
-def test_a_slow_statement_is_no_silence(server: Freezer) -> None:
-    """The control: a server that works for longer than the patience is waited for, and its outage is nobody's."""
+def test_a_slow_statement_is_not_an_outage(server: Freezer) -> None:
+    """The control: a statement that takes longer than the patience succeeds, without an outage."""
     opened = Database(server.url, outage_patience=1)
     attempts: list[int] = []
 
@@ -143,7 +144,7 @@ def test_a_slow_statement_is_no_silence(server: Freezer) -> None:
 
 
 def test_a_patient_process_knows_within_seconds_and_goes_on(server: Freezer) -> None:
-    """A process that waits for the server knows that it is away, and its unit of work is done when it is back, once."""
+    """A patient process reports the outage within seconds, and its unit runs once afterwards."""
     opened = Database(server.url, patience=120)
     query(server.url, "CREATE TABLE IF NOT EXISTS public.done (attempt int)")
     begun = threading.Event()
@@ -170,7 +171,7 @@ def test_a_patient_process_knows_within_seconds_and_goes_on(server: Freezer) -> 
 
 
 def test_the_end_of_a_process_does_not_wait_for_a_frozen_server(server: Freezer) -> None:
-    """`end_within` breaks off all sessions of a server that is known to be silent, without asking it about each."""
+    """`end_within` cuts off all sessions of a silent server at once, without waiting for each."""
     opened = Database(server.url, patience=120)
     ready = threading.Barrier(6)
     ended: list[float] = []
@@ -192,27 +193,30 @@ def test_the_end_of_a_process_does_not_wait_for_a_frozen_server(server: Freezer)
     ready.wait()
     with _frozen(server):
         wait_until(lambda: opened.is_unavailable, seconds=SECONDS)
-        asked = time.monotonic()
+        requested = time.monotonic()
         opened.end_within(1.0)
         for thread in threads:
             thread.join(SECONDS)
         assert len(ended) == 5
-        assert max(ended) - asked < 4
+        assert max(ended) - requested < 4
         opened.close()
 
 
 def test_health_pages_follow_a_frozen_server(server: Freezer, tmp_path: Path) -> None:
-    """Within seconds `/readyz` is 503 and the figures of the database are gone, and each page answers at once; it is ready again
-    when the server goes on; SIGTERM ends the process in the seconds that the service promises."""
+    """The health pages report a frozen database within seconds, and its return.
+
+    `/readyz` becomes 503, the database's metrics disappear, and each page still responds at once.
+    SIGTERM ends the process within the seconds that the service promises.
+    """
     port = free_port()
     history = History(seed=3, workflows=1, runs_per_workflow=3, live=0, arrivals_per_minute=0)
     config = tmp_path / "etl.toml"
     config.write_text(configuration(*history.workflow_ids))
 
-    def ask(path: str) -> tuple[int, str]:
+    def get(path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+                return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
         except OSError:
@@ -224,21 +228,21 @@ def test_health_pages_follow_a_frozen_server(server: Freezer, tmp_path: Path) ->
         with started("serve", variables=variables) as process:
             wait_until(
                 lambda: (
-                    ask("/readyz") == (200, "ok\n")
-                    and "orchestra_etl_open_runs{" in ask("/metrics")[1]
+                    get("/readyz") == (200, "ok\n")
+                    and "orchestra_etl_open_runs{" in get("/metrics")[1]
                 )
             )
             with _frozen(server):
-                wait_until(lambda: ask("/readyz")[0] == 503, seconds=SECONDS)
-                assert "database: PostgreSQL at " in ask("/readyz")[1]
-                assert "does not answer in time" in ask("/readyz")[1]
-                figures = ask("/metrics")[1]
+                wait_until(lambda: get("/readyz")[0] == 503, seconds=SECONDS)
+                assert "database: PostgreSQL at " in get("/readyz")[1]
+                assert "does not answer in time" in get("/readyz")[1]
+                figures = get("/metrics")[1]
                 assert "orchestra_etl_ready 0.0" in figures
                 assert "orchestra_etl_open_runs{" not in figures
-                assert ask("/livez")[0] == 200
-            wait_until(lambda: ask("/readyz")[0] == 200)
+                assert get("/livez")[0] == 200
+            wait_until(lambda: get("/readyz")[0] == 200)
             with _frozen(server):
-                wait_until(lambda: ask("/readyz")[0] == 503, seconds=SECONDS)
+                wait_until(lambda: get("/readyz")[0] == 503, seconds=SECONDS)
                 process.terminate()
                 began = time.monotonic()
                 process.wait(60)
@@ -246,7 +250,7 @@ def test_health_pages_follow_a_frozen_server(server: Freezer, tmp_path: Path) ->
 
 
 def test_every_address_is_tried_before_a_person_gives_up() -> None:
-    """Two addresses that take connections and say nothing cost no more time together than one."""
+    """Two silent addresses together take no more time than one."""
     with ExitStack() as kept:
         ports = [
             kept.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1],

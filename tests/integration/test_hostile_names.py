@@ -1,4 +1,4 @@
-"""Names are data: whatever a server puts into its strings, no command, log, figure or health page hands it to a terminal."""
+"""Names are data: no command, log, metric or health page prints a server's control characters."""
 
 from __future__ import annotations
 
@@ -28,10 +28,14 @@ from tests.processes import started, started_on
 from tests.support import environment, free_port, query, slow, wait_until
 
 UNSAFE = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0020-\U000e007f]"
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\U000e0020-\U000e007f]"
 )
-EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\u2066\u200b\u2028\x85\x7f\ufeff\U000e0041\nexit status 0: all is well\r"
-# What a request's path can carry.
+EVIL = (
+    "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\u2066\u200b\u2028\x85\x7f\ufeff\U000e0041"
+    "\nexit status 0: all is well\r"
+)
+# The part of EVIL that the path of a request can carry.
 ID = "\u202eid\u2066\u200b\u2028\ufeff\U000e0041"
 LONG = EVIL + "long" * 5_000
 WORKFLOW, RUN, FAILED = f"w{ID}", f"r{ID}", f"f{ID}"
@@ -39,23 +43,37 @@ WORKFLOW, RUN, FAILED = f"w{ID}", f"r{ID}", f"f{ID}"
 
 def _step(number: int, **more: Any) -> dict[str, Any]:
     return {
-        "id": f"s{number}{EVIL}", "node_id": f"node{LONG}", "user_id": f"u{EVIL}", "organization_id": f"o{EVIL}",
-        "status": "completed", "start_time": "2026-11-27T10:00:00Z", "end_time": "2026-11-27T10:00:01Z", "elapsed_time": 1,
-        "error": None, "inputs": {f"key{EVIL}": EVIL, "model": f"m{EVIL}"}, "tokens": 3, f"new{EVIL}": EVIL,
-        "outputs": {"model": f"model{LONG}", "usage": {"prompt_tokens": 1, "total_tokens": 3, "completion_tokens": 2},
-                    "choices": [{"finish_reason": EVIL, "message": {"content": EVIL}}]},
+        "id": f"s{number}{EVIL}", "node_id": f"node{LONG}", "user_id": f"u{EVIL}",
+        "organization_id": f"o{EVIL}", "status": "completed",
+        "start_time": "2026-11-27T10:00:00Z", "end_time": "2026-11-27T10:00:01Z", "elapsed_time": 1,
+        "error": None, "inputs": {f"key{EVIL}": EVIL, "model": f"m{EVIL}"}, "tokens": 3,
+        f"new{EVIL}": EVIL,
+        "outputs": {
+            "model": f"model{LONG}",
+            "usage": {"prompt_tokens": 1, "total_tokens": 3, "completion_tokens": 2},
+            "choices": [{"finish_reason": EVIL, "message": {"content": EVIL}}],
+        },
         **more,
     }  # fmt: skip
 
 
 def _row(run: str, status: str, **more: Any) -> dict[str, Any]:
-    return {"run_id": run, "id": run, "workflow_id": WORKFLOW, "status": status, "start_time": "2026-11-27T10:00:00Z",
-            "end_time": "2026-11-27T10:00:05Z", "user_id": EVIL, "organization_id": EVIL, **more}  # fmt: skip
+    return {
+        "run_id": run,
+        "id": run,
+        "workflow_id": WORKFLOW,
+        "status": status,
+        "start_time": "2026-11-27T10:00:00Z",
+        "end_time": "2026-11-27T10:00:05Z",
+        "user_id": EVIL,
+        "organization_id": EVIL,
+        **more,
+    }
 
 
 @pytest.fixture(scope="module")
 def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
-    """A server whose every string holds what a terminal would obey."""
+    """Provide a server whose strings all contain characters that a terminal would interpret."""
     folder = tmp_path_factory.mktemp("hostile")
 
     def write(value: Any, *names: str) -> None:
@@ -64,8 +82,11 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
         path.write_text(json.dumps(value))
 
     node = {"id": f"node{LONG}", "type": EVIL, "name": EVIL}
-    write([{"workflow_id": WORKFLOW, "id": WORKFLOW, "name": f"name{LONG}", "description": LONG, "version": EVIL,
-            "nodes": [node]}], "workflows.json")  # fmt: skip
+    described = {
+        "workflow_id": WORKFLOW, "id": WORKFLOW, "name": f"name{LONG}", "description": LONG,
+        "version": EVIL, "nodes": [node],
+    }  # fmt: skip
+    write([described], "workflows.json")
     rows = [
         _row(RUN, "completed"),
         _row(FAILED, f"fa{EVIL}"),
@@ -74,8 +95,12 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     ]
     write([*rows, {"run_id": 7, "status": EVIL}], WORKFLOW, "runs.json")
     write([_step(1), _step(2, status=f"odd{EVIL}", error=EVIL)], WORKFLOW, RUN, "steps.json")
-    write([_step(3, status="failed", error=f"boom {LONG}"), _step(4, start_time=EVIL), {"id": None, EVIL: EVIL}],
-          WORKFLOW, FAILED, "steps.json")  # fmt: skip
+    failed = [
+        _step(3, status="failed", error=f"boom {LONG}"),
+        _step(4, start_time=EVIL),
+        {"id": None, EVIL: EVIL},
+    ]
+    write(failed, WORKFLOW, FAILED, "steps.json")
     for run, status in ((RUN, "completed"), (FAILED, "failed")):
         write(
             [_row(run, status, error=EVIL if status == "failed" else None)],
@@ -95,7 +120,7 @@ def command(
     database_url: str,
     simulator: Simulator,
 ) -> Command:
-    """The command, pointed at that server."""
+    """Provide the command line for that server."""
     toml = """
         [api]
         all_workflows = true
@@ -118,19 +143,20 @@ def _assert_harmless(printed: str, what: object) -> None:
 
 
 COMMANDS: tuple[tuple[str, ...], ...] = (
-
-    ("sync",), ("backfill", "--reread"), ("status",), ("workflows",), ("config", "check"), ("config", "show"),
-    ("runs", "list"), ("runs", "show", RUN), ("runs", "show", RUN, "--payloads"), ("runs", "show", FAILED),
-    ("runs", "show", f"x{EVIL}"),
+    ("sync",), ("backfill", "--reread"), ("status",), ("workflows",), ("config", "check"),
+    ("config", "show"), ("runs", "list"), ("runs", "show", RUN),
+    ("runs", "show", RUN, "--payloads"), ("runs", "show", FAILED), ("runs", "show", f"x{EVIL}"),
     ("runs", "show", EVIL), ("dead-letters", "list"), ("dead-letters", "show", "1"),
-    ("dead-letters", "retry", "--all"), ("gaps", "list"), ("gaps", "ack", "--all"), ("rollups", "refresh"),
-    ("rollups", "verify"), ("prices", "list"), ("prices", "set", f"p{ID}", "--input", "1", "--output", "1"),
-    ("prices", "unset", EVIL), ("prices", "explain", EVIL), ("prices", "set", "m", "--part", EVIL),
+    ("dead-letters", "retry", "--all"), ("gaps", "list"), ("gaps", "ack", "--all"),
+    ("rollups", "refresh"), ("rollups", "verify"), ("prices", "list"),
+    ("prices", "set", f"p{ID}", "--input", "1", "--output", "1"), ("prices", "unset", EVIL),
+    ("prices", "explain", EVIL), ("prices", "set", "m", "--part", EVIL),
     ("redact", "preview", RUN), ("redact", "preview", EVIL), ("track", WORKFLOW, EVIL),
-    ("track", EVIL, "r"), ("erase", "--run", RUN), ("erase", "--user", EVIL), ("db", "check"), ("db", "current"),
-    ("sync", "--workflow", EVIL), ("runs", "list", "--state", EVIL), (EVIL,), (f"--{EVIL}",),
-    ("--config", EVIL, "status"), ("prune", "--runs-older-than", EVIL), ("backfill", "--since", EVIL),
-    ("simulate", "--misbehave", EVIL), ("dead-letters", "discard", "--all"),
+    ("track", EVIL, "r"), ("erase", "--run", RUN), ("erase", "--user", EVIL), ("db", "check"),
+    ("db", "current"), ("sync", "--workflow", EVIL), ("runs", "list", "--state", EVIL), (EVIL,),
+    (f"--{EVIL}",), ("--config", EVIL, "status"), ("prune", "--runs-older-than", EVIL),
+    ("backfill", "--since", EVIL), ("simulate", "--misbehave", EVIL),
+    ("dead-letters", "discard", "--all"),
 )  # fmt: skip
 
 
@@ -149,10 +175,10 @@ def _run_all(
 
 
 @pytest.mark.parametrize("log_format", ["console", *slow("json")])
-def test_no_command_prints_what_a_terminal_obeys(
+def test_no_command_prints_what_a_terminal_interprets(
     command: Command, monkeypatch: pytest.MonkeyPatch, log_format: str
 ) -> None:
-    """Text and logs of every command, as JSON lines and for the console, hold none of it, and no line is forged."""
+    """No command's output or log contains control characters or a forged line."""
     monkeypatch.setenv("ORCHESTRA_ETL_LOGS__FORMAT", log_format)
     monkeypatch.setenv("ORCHESTRA_ETL_LOGS__LEVEL", "debug")
     for words, printed in _run_all(command):
@@ -166,7 +192,7 @@ def test_no_command_prints_what_a_terminal_obeys(
 
 
 def test_json_is_exact_and_harmless(command: Command) -> None:
-    """What `--json` prints holds none of it, and means every character of it."""
+    """`--json` prints no control character, and each string keeps its exact value."""
     found = _run_all(command, json=True)
     for words, printed in found:
         _assert_harmless(printed.out + printed.err, words)
@@ -178,19 +204,19 @@ def test_json_is_exact_and_harmless(command: Command) -> None:
     assert f"boom {LONG}" in errors
 
 
-def test_without_the_guard_a_terminal_would_obey(
+def test_without_the_guard_a_terminal_would_interpret_names(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: where nothing is made visible, the same commands print escape sequences and marks of direction."""
+    """The control: without the guard the same commands print escape and direction characters."""
     monkeypatch.setattr("etl.terminal._OBEYED_OR_HIDDEN", re.compile("(?!)"))
     printed = "".join(one.out + one.err for _, one in _run_all(command, COMMANDS[:10]))
     assert {"\x1b", "\u202e", "\u200b", "\x9b"} <= set(UNSAFE.findall(printed))
 
 
-def test_the_service_shows_none_of_it(
+def test_the_service_shows_no_control_characters(
     tmp_path: Path, database_url: str, simulator: Simulator
 ) -> None:
-    """Metrics, the health page and the service's log hold none of it, while workflows with such ids are swept and fail."""
+    """Metrics, health page and log of the service contain no control characters."""
     config = tmp_path / "etl.toml"
     config.write_text('[api]\nall_workflows = true\nattempts = 1\n[logs]\nlevel = "debug"\n')
     port = free_port()
@@ -198,8 +224,8 @@ def test_the_service_shows_none_of_it(
 
     def read(path: str) -> str:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return str(answer.read().decode())
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+                return str(response.read().decode())
         except urllib.error.HTTPError as error:
             return str(error.read().decode())
 
@@ -216,8 +242,8 @@ def test_the_service_shows_none_of_it(
         _assert_harmless(text, what)
 
 
-def test_figures_of_the_database_are_labelled_harmlessly(command: Command, tmp_path: Path) -> None:
-    """What the service reads from the database becomes a figure whose label is harmless, and tells workflows apart."""
+def test_metrics_of_the_database_have_harmless_labels(command: Command, tmp_path: Path) -> None:
+    """A hostile workflow id becomes a harmless label that still identifies its workflow."""
     command("sync")
     metrics, loaded = Metrics(), settings.load(tmp_path / "etl.toml")
     with app.open_database(loaded) as database:
@@ -228,8 +254,8 @@ def test_figures_of_the_database_are_labelled_harmlessly(command: Command, tmp_p
     assert f'orchestra_etl_open_runs{{workflow="{label}"}}' in text
 
 
-def test_the_health_page_is_a_line_for_each_trouble() -> None:
-    """A workflow's id and an error's text are a line of the page, whatever they hold."""
+def test_the_health_page_has_one_line_for_each_problem() -> None:
+    """A problem is one line of the health page, even if its id and text contain line breaks."""
     health = Health()
     health.fail(f"workflow {EVIL}", f"no sweep: {EVIL}")
     page = health._ready().body.decode()
@@ -237,12 +263,12 @@ def test_the_health_page_is_a_line_for_each_trouble() -> None:
     assert (page.count("\n"), page.startswith(r"workflow \x1b]0;owned\x07")) == (1, True)
 
 
-def test_a_terminal_gets_colours_and_nothing_else(
+def test_a_terminal_gets_colours_and_no_other_control_sequence(
     command: Command, tmp_path: Path, database_url: str, simulator: Simulator
 ) -> None:
-    """On a terminal the only escape sequences are our own colours, also in a bar; a letter's bytes are readable."""
+    """A terminal receives only the program's own colour sequences, progress bars included."""
     command("sync")
-    ours = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+    colours = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
     for words in (
         ("runs", "show", RUN),
         ("runs", "list"),
@@ -256,20 +282,20 @@ def test_a_terminal_gets_colours_and_nothing_else(
         printed = b""
         with started_on(other, "--config", config, *words, variables=variables) as process:
             os.close(other)
-            with contextlib.suppress(OSError):  # the end of what a terminal shows
+            with contextlib.suppress(OSError):  # raised at the end of the terminal's output
                 while True:
                     printed += os.read(main, 65536)
             process.wait(240)
         os.close(main)
         text = printed.decode()
         assert "\x1b[" in text or "--body" in words, words
-        for sequence in ours.findall(text):
+        for sequence in colours.findall(text):
             assert sequence != "\x1b[2J", words
-        _assert_harmless(ours.sub("", text).replace("\r", ""), words)
+        _assert_harmless(colours.sub("", text).replace("\r", ""), words)
 
 
 def test_every_control_and_format_character_is_made_visible() -> None:
-    """Of all that Unicode calls control, format, line or paragraph separator and surrogate only signs that are seen pass."""
+    """Of all control, format, separator and surrogate characters, only visible ones stay as is."""
     seen = {
         *range(0x600, 0x606),
         0x6DD,
@@ -283,7 +309,8 @@ def test_every_control_and_format_character_is_made_visible() -> None:
     }
     passed = {
         code for code in range(sys.maxunicode + 1)
-        if unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp", "Cs") and visible(chr(code)) == chr(code)
+        if unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp", "Cs")
+        and visible(chr(code)) == chr(code)
     }  # fmt: skip
     assert passed - seen == {ord("\n")}
     assert plain("a\x00b\u202ec\n\td") == r"a\x00b\u202ec d"

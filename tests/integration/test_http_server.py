@@ -1,4 +1,4 @@
-"""The server of health and metrics on real sockets: whatever its clients do, it answers others and stays within its limits."""
+"""The server of health and metrics on real sockets: no client blocks others or exceeds limits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from etl.service.http_server import HttpResponse, Limits
 from tests.support import free_port
 
 LARGE = b"x" * (8 << 20)
-"""More than the sockets' buffers hold."""
+"""A body larger than the sockets' buffers."""
 Talk = Callable[[int], Awaitable[None]]
 
 
@@ -35,7 +35,7 @@ PAGES: dict[str, Callable[[], HttpResponse]] = {
 
 
 def _serve(talk: Talk, limits: Limits) -> None:
-    """Serve the pages while the talk goes on with the server's port."""
+    """Serve the pages while `talk` runs with the server's port."""
 
     async def work() -> None:
         port = free_port()
@@ -45,8 +45,8 @@ def _serve(talk: Talk, limits: Limits) -> None:
     asyncio.run(work())
 
 
-async def _ask(port: int, request: bytes = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") -> bytes:
-    """All that the server sends until it closes the connection."""
+async def _send(port: int, request: bytes = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") -> bytes:
+    """Return all that the server sends until it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
@@ -57,7 +57,7 @@ async def _ask(port: int, request: bytes = b"GET /livez HTTP/1.1\r\nHost: x\r\n\
 
 @asynccontextmanager
 async def _held(port: int, count: int, first: bytes) -> AsyncIterator[None]:
-    """So many connections that send this, and do nothing more."""
+    """Hold `count` connections open that send `first` and then do nothing."""
     loop, held = asyncio.get_running_loop(), []
     try:
         for _ in range(count):
@@ -74,7 +74,7 @@ async def _held(port: int, count: int, first: bytes) -> AsyncIterator[None]:
 
 
 def _files() -> int:
-    """How many sockets and files this process has open."""
+    """Return the number of open sockets and files of this process."""
     return len(list(Path("/dev/fd").iterdir()))
 
 
@@ -88,18 +88,17 @@ def _files() -> int:
     ],
     ids=["silent", "half a header", "never reads", "slow body"],
 )
-def test_connections_that_never_end_keep_nobody_out(first: bytes) -> None:
-    """Beside many more connections than are allowed that leave their part undone, a client that asks is answered at once,
-    and the server keeps no more of them open than its limit."""
+def test_connections_that_never_end_block_no_client(first: bytes) -> None:
+    """150 unfinished connections delay no client, and the server holds no more than its limit."""
     limits = Limits(connections=20, seconds=30)
 
     async def talk(port: int) -> None:
         before = _files()
         async with _held(port, 150, first):
             began = time.monotonic()
-            assert (await _ask(port)).endswith(b"\r\n\r\nok\n")
+            assert (await _send(port)).endswith(b"\r\n\r\nok\n")
             assert time.monotonic() - began < 2
-            # Our own ends are 150 of them.
+            # The 150 client sockets are in this process, too.
             assert _files() - before <= 150 + limits.connections + 1
 
     _serve(talk, limits)
@@ -108,8 +107,8 @@ def test_connections_that_never_end_keep_nobody_out(first: bytes) -> None:
 @pytest.mark.parametrize(
     "first", [b"", b"GET /li", b"GET /large HTTP/1.1\r\n\r\n"], ids=["silent", "header", "reader"]
 )
-def test_a_connection_ends_by_the_clock(first: bytes) -> None:
-    """One that sends nothing, half a request, or reads nothing of its answer is closed after the limit, and not before."""
+def test_a_connection_ends_at_its_time_limit(first: bytes) -> None:
+    """A silent, slow or unread connection is closed at its time limit, and not before."""
 
     async def talk(port: int) -> None:
         before = _files()
@@ -122,12 +121,12 @@ def test_a_connection_ends_by_the_clock(first: bytes) -> None:
     _serve(talk, Limits(seconds=0.5))
 
 
-def test_an_answered_connection_is_closed() -> None:
-    """No idle connection is kept: the answer says so, and is complete."""
+def test_a_connection_is_closed_after_its_response() -> None:
+    """A response is complete and announces that the connection is closed."""
 
     async def talk(port: int) -> None:
-        answer = await _ask(port, b"GET /large HTTP/1.1\r\n\r\n")
-        head, _, body = answer.partition(b"\r\n\r\n")
+        response = await _send(port, b"GET /large HTTP/1.1\r\n\r\n")
+        head, _, body = response.partition(b"\r\n\r\n")
         assert b"Connection: close" in head
         assert body == LARGE
 
@@ -151,19 +150,19 @@ def test_an_answered_connection_is_closed() -> None:
     ],
 )
 def test_requests(request_: bytes, status: int) -> None:
-    """What is asked is answered, what is no request refused; neither harms the next client."""
+    """Each request gets its status, a malformed one too, and the next client is served."""
 
     async def talk(port: int) -> None:
-        answer = await _ask(port, request_)
-        assert answer.startswith(b"HTTP/1.1 %d " % status)
-        assert answer.endswith(b"\r\n\r\n") is request_.startswith(b"HEAD")
-        assert (await _ask(port)).endswith(b"ok\n")
+        response = await _send(port, request_)
+        assert response.startswith(b"HTTP/1.1 %d " % status)
+        assert response.endswith(b"\r\n\r\n") is request_.startswith(b"HEAD")
+        assert (await _send(port)).endswith(b"ok\n")
 
     _serve(talk, Limits())
 
 
 def test_a_request_in_pieces() -> None:
-    """A head that comes byte by byte, its end cut in two, is understood."""
+    """A request head that arrives byte by byte is understood."""
 
     async def talk(port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -177,8 +176,8 @@ def test_a_request_in_pieces() -> None:
     _serve(talk, Limits())
 
 
-def test_an_address_that_is_taken() -> None:
-    """The line names the address and the setting."""
+def test_an_address_that_is_in_use() -> None:
+    """An error about an address in use names the address and the setting."""
 
     async def twice() -> None:
         port = free_port()
@@ -195,8 +194,8 @@ def test_an_address_that_is_taken() -> None:
 # Readiness.
 
 
-def test_one_workflows_trouble_is_its_own() -> None:
-    """A workflow that the API refuses leaves the service ready and is named by /readyz; all of them, or a shared part, do not."""
+def test_one_failing_workflow_leaves_the_service_ready() -> None:
+    """One failing workflow stays a line of /readyz; if all or a shared part fail, it is 503."""
     health = Health()
     health.watch(["a", "b"])
     assert health.fail("sweep a", "404, no such thing \x1b[31m", workflow_id="a")
@@ -211,8 +210,8 @@ def test_one_workflows_trouble_is_its_own() -> None:
     assert health._ready().status == 503
 
 
-def test_an_api_that_does_not_answer_is_everybodys_trouble_until_it_answers_another() -> None:
-    """A list that gets no answer may mean that the API is down; an answer for another workflow since then shows it does not."""
+def test_a_missing_response_makes_the_service_unready_until_another_workflow_gets_one() -> None:
+    """A missing response counts as an API outage until the API responds for another workflow."""
     health = Health()
     health.watch(["a", "b"])
     health.answered("b")

@@ -1,4 +1,4 @@
-"""Where large answers are decoded: the event loop, which renews leases, goes on meanwhile."""
+"""Large responses are decoded in a thread, so that the event loop can renew leases meanwhile."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ DECODERS = (
 
 
 @pytest.mark.parametrize(("size", "beside"), [(1000, False), (1 << 20, True)])
-def test_large_answers_are_decoded_beside_the_event_loop(
+def test_large_responses_are_decoded_in_a_thread(
     size: int, beside: bool, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lists, listed rows, single runs and steps of a megabyte are decoded in threads, and small ones are not."""
+    """Responses of a megabyte are decoded in a thread, and small ones in the event loop."""
     history = History(seed=5, workflows=2, runs_per_workflow=1, live=0, arrivals_per_minute=0)
     listed, named = history.workflow_ids
     for workflow_id in (listed, named):
@@ -40,7 +40,7 @@ def test_large_answers_are_decoded_beside_the_event_loop(
         history.change_step(run_id, history.steps(run_id)[0]["id"], inputs={"text": "x" * size})
     threads: dict[str, set[tuple[bool, bool]]] = {name: set() for _, name in DECODERS}
 
-    def noted(name: str, decode: Callable[..., Any]) -> Callable[..., Any]:
+    def observed(name: str, decode: Callable[..., Any]) -> Callable[..., Any]:
         def work(body: bytes, *arguments: Any, **more: Any) -> Any:
             threads[name].add(
                 (len(body) > 1 << 20, threading.current_thread() is not threading.main_thread())
@@ -50,7 +50,7 @@ def test_large_answers_are_decoded_beside_the_event_loop(
         return work
 
     for module, name in DECODERS:
-        monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
+        monkeypatch.setattr(module, name, observed(name, getattr(module, name)))
     with Simulator(history).in_thread() as simulator:
         toml = configuration(listed) + configuration(
             named, discover=False, runs=tuple(history.run_ids(named))
@@ -60,7 +60,7 @@ def test_large_answers_are_decoded_beside_the_event_loop(
         )
     assert (report.exit_status, report.load.runs) == (0, 2)
     for name, seen in threads.items():
-        # The page behind the last one is small.
+        # The empty page after the last one is small in both cases.
         assert {(beside, beside)} <= seen <= {(beside, beside), (False, False)}, name
     stored = query(
         database_url, "SELECT length(inputs ->> 'text') AS n FROM orchestra.run_payloads"
@@ -68,8 +68,8 @@ def test_large_answers_are_decoded_beside_the_event_loop(
     assert stored == [{"n": size}] * 2
 
 
-def test_large_answers_leave_the_threads_of_everything_else() -> None:
-    """However many large answers are being decoded, one at a time, other work that needs a thread goes on."""
+def test_decoding_of_large_responses_leaves_threads_for_other_work() -> None:
+    """Forty large responses are decoded one at a time, and other work still gets a thread."""
     at_once: list[int] = []
     running: list[int] = []
     go_on = threading.Event()
@@ -94,10 +94,10 @@ def test_large_answers_leave_the_threads_of_everything_else() -> None:
     assert len(at_once) == 40
 
 
-def test_more_workflows_than_are_taken(
+def test_more_workflows_than_the_limit(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a list of very many workflows the configured ones and the first others are entered."""
+    """Of a list with too many workflows, the configured one and the first others are stored."""
     monkeypatch.setattr(pipeline_sync, "MAX_WORKFLOWS", 3)
     history = History(seed=5, workflows=1, runs_per_workflow=1, live=0, arrivals_per_minute=0)
     (own,) = history.workflow_ids

@@ -1,4 +1,4 @@
-"""The ledger: claims, sweeps, requests, the budget, what is set aside; and what a load makes of them."""
+"""The ledger: claims, requests, sweeps, the request budget, dead letters, and effects of loads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ W = "w"
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """The test's database, as the program opens it."""
+    """Open the test's database as the program does."""
     opened = Database(database_url, patience=5)
     yield opened
     opened.close()
@@ -143,12 +143,13 @@ def _due(url: str) -> None:
 def test_live_runs_are_claimed_before_backfill_and_each_once(
     database: Database, database_url: str
 ) -> None:
-    """Claims go by priority, then by what has been due longest; a claimed run is nobody else's."""
+    """Claims go by priority, then by due time, and no run is claimed twice."""
     _track(database, "old", "new", "live")
     query(database_url, "UPDATE orchestra_etl.run_ledger SET priority = 1 WHERE run_id <> 'live'")
     query(
         database_url,
-        "UPDATE orchestra_etl.run_ledger SET due_at = due_at - interval '1 hour' WHERE run_id = 'old'",
+        "UPDATE orchestra_etl.run_ledger SET due_at = due_at - interval '1 hour'"
+        " WHERE run_id = 'old'",
     )
     assert list(_claim(database, limit=2)) == ["live", "old"]
     assert list(_claim(database)) == ["new"]
@@ -170,15 +171,16 @@ _LONG_AGO = datetime(2025, 3, 1, tzinfo=UTC)
     ],
     ids=DueFilter.__struct_fields__,
 )
-def test_each_condition_chooses_what_is_counted_and_what_is_claimed(
+def test_each_condition_selects_the_same_runs_to_count_and_to_claim(
     database: Database, database_url: str, among: DueFilter
 ) -> None:
-    """Of two due runs that differ in all, a filter with one condition counts one and lets the same one be claimed."""
+    """A filter with one condition counts and claims the same one of two different due runs."""
     _track(database, "chosen")
     _track(database, "left out", workflow="other")
     query(
         database_url,
-        "UPDATE orchestra_etl.run_ledger SET due_at = %s, start_time = %s, listed_at = %s WHERE run_id = 'chosen'",
+        "UPDATE orchestra_etl.run_ledger SET due_at = %s, start_time = %s, listed_at = %s"
+        " WHERE run_id = 'chosen'",
         *[_LONG_AGO] * 3,
     )
     if among.until is not None:
@@ -195,7 +197,7 @@ def test_each_condition_chooses_what_is_counted_and_what_is_claimed(
     assert (counted, [one.run_id for one in claimed]) == (1, ["chosen"])
 
 
-def test_a_row_that_another_transaction_holds_is_passed_over(
+def test_a_row_that_another_transaction_holds_is_skipped(
     database: Database, database_url: str
 ) -> None:
     """A claim neither waits for a locked row nor takes it."""
@@ -205,8 +207,8 @@ def test_a_row_that_another_transaction_holds_is_passed_over(
         assert list(_claim(database)) == ["free"]
 
 
-def test_a_holder_paused_past_its_lease_loads_only_if_nobody_took_over(database: Database) -> None:
-    """An expired lease is still good for a load as long as no other claim was made; then it is refused for good."""
+def test_an_expired_lease_is_good_for_a_load_until_another_claim(database: Database) -> None:
+    """An expired lease still permits a load, unless another process has claimed the run."""
     _track(database, "r", "s")
     first = _claim(database, lease=0)
     assert _load(database, _reading(first["s"], _step("s1"), row=_row("s"))).runs == 1
@@ -219,7 +221,7 @@ def test_a_holder_paused_past_its_lease_loads_only_if_nobody_took_over(database:
 def test_a_late_heartbeat_does_not_revive_a_consumed_claim(
     database: Database, database_url: str
 ) -> None:
-    """Renewing or releasing a claim that was loaded, or taken over, changes nothing."""
+    """A renewal or release of a claim that was loaded or taken over changes nothing."""
     _track(database, "r")
     claim = _claim(database, lease=0)["r"]
     taken = _claim(database)["r"]
@@ -233,8 +235,8 @@ def test_a_late_heartbeat_does_not_revive_a_consumed_claim(
     assert _load(database, _reading(taken, _step("r1"))).superseded == 1
 
 
-def test_a_released_claim_is_due_again_and_its_reading_refused(database: Database) -> None:
-    """What was given back is claimable at once, and the one who gave it back cannot load it any more."""
+def test_a_released_claim_is_due_again_and_its_reading_is_refused(database: Database) -> None:
+    """A released run can be claimed at once, and a reading of the released claim is refused."""
     _track(database, "r")
     claim = _claim(database)["r"]
     database.transaction(lambda c: claims.release(c, [claim]))
@@ -264,7 +266,7 @@ def _remap(database: Database, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "request_read",
     [
         lambda database, url: _track(database, "r"),
         _queue,
@@ -275,15 +277,15 @@ def _remap(database: Database, url: str) -> None:
     ],
     ids=["track", "queue", "retry", "reread", "state map", "changed listing"],
 )
-def test_whatever_asks_for_a_newer_read_raises_the_token(
-    database: Database, database_url: str, ask: Callable[[Database, str], object]
+def test_every_request_for_a_newer_read_raises_the_token(
+    database: Database, database_url: str, request_read: Callable[[Database, str], object]
 ) -> None:
-    """A read in flight when a newer one is asked for is refused, and the run is due at once."""
+    """A request for a newer read makes the run due at once and refuses the read in flight."""
     _track(database, "r")
     _load(database, _reading(_claim(database)["r"], _step("r1"), row=_row("r")))
     query(database_url, "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'")
     in_flight = _claim(database)["r"]
-    ask(database, database_url)
+    request_read(database, database_url)
     now = _ledger(database_url)
     assert (now["fencing_token"], now["leased_until"], now["tracking"]) == (
         in_flight.token + 1,
@@ -298,7 +300,7 @@ def test_whatever_asks_for_a_newer_read_raises_the_token(
 
 
 def test_runs_named_in_the_configuration_enter_once(database: Database) -> None:
-    """Naming a known run again, as every start does, asks for nothing."""
+    """A configured run that is already known is not read again at the next start."""
     assert database.transaction(lambda c: requests.register(c, W, ["a", "b", "a"])).new == 2
     for claim in _claim(database).values():
         _load(database, _reading(claim, _step(claim.run_id), row=_row(claim.run_id)))
@@ -307,7 +309,7 @@ def test_runs_named_in_the_configuration_enter_once(database: Database) -> None:
 
 
 def test_the_queue_is_emptied_once_by_two_at_a_time(database: Database, database_url: str) -> None:
-    """Two replicas that empty the queue enter each run once; of two requests for a run the later one names its workflow."""
+    """Two concurrent replicas enter each queued run once, and a run's later request wins."""
     query(
         database_url,
         "INSERT INTO orchestra.run_requests (workflow_id, run_id) SELECT w, 'r' || n"
@@ -339,10 +341,10 @@ def test_the_queue_is_emptied_once_by_two_at_a_time(database: Database, database
     ],
     ids=["track", "configuration", "untrack"],
 )
-def test_a_load_of_the_run_is_waited_for_by_a_claim(
+def test_a_request_waits_for_a_load_of_the_run(
     database: Database, database_url: str, work: Callable[[Connection], object]
 ) -> None:
-    """A run that is being loaded while somebody claims it elsewhere, or forgets it, is its workflow's, and stays whole."""
+    """A request for a run waits for a load of it, and leaves the loaded run in its workflow."""
     _track(database, "r")
     query(database_url, "UPDATE orchestra_etl.run_ledger SET not_found_since = now()")
     with psycopg.connect(database_url) as load:
@@ -357,7 +359,10 @@ def test_a_load_of_the_run_is_waited_for_by_a_claim(
         )
         claiming = threading.Thread(target=database.transaction, args=(work,))
         claiming.start()
-        waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        waiting = (
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
         wait_until(lambda: bool(query(database_url, waiting)))
     claiming.join()
     assert _ledger(database_url)["workflow_id"] == W
@@ -368,7 +373,7 @@ def test_a_load_of_the_run_is_waited_for_by_a_claim(
 
 
 def test_one_sweep_at_a_time(database: Database, database_url: str) -> None:
-    """Another sweep of the workflow begins only when the lease was given back or has ended; other workflows are free."""
+    """A workflow's next sweep needs the lease of the last one; other workflows are independent."""
     first = _begin(database)
     assert database.transaction(lambda c: sweeps.begin(c, W, lease=60, count_to=25)) is None
     assert 50 < (database.transaction(lambda c: sweeps.lease_ends_in(c, W)) or 0) <= 60
@@ -380,8 +385,8 @@ def test_one_sweep_at_a_time(database: Database, database_url: str) -> None:
     assert _begin(database).token == first.token + 1
 
 
-def test_only_complete_sweeps_make_members(database: Database) -> None:
-    """Runs that are tracked, or were listed by a sweep that died, prove nothing about the list below them."""
+def test_only_complete_sweeps_move_the_watermark(database: Database) -> None:
+    """Runs from `track` or from an interrupted sweep do not belong to the watermark."""
     _track(database, "tracked")
     dead = _begin(database)
     _page(database, dead, _row("seen"), last=False)
@@ -401,10 +406,10 @@ def test_only_complete_sweeps_make_members(database: Database) -> None:
     }
 
 
-def test_a_completion_replayed_after_a_lost_commit_is_refused(
+def test_a_completion_repeated_after_a_lost_commit_is_refused(
     database: Database, database_url: str
 ) -> None:
-    """The last page of a sweep, written a second time, changes nothing, and the sweep counts as complete."""
+    """The last page of a complete sweep, written a second time, changes nothing."""
     sweep = _begin(database)
     _page(database, sweep, _row("r"))
     before = query(database_url, "SELECT * FROM orchestra_etl.sweeps"), _ledger(database_url)
@@ -419,8 +424,8 @@ def test_a_completion_replayed_after_a_lost_commit_is_refused(
         _page(database, sweep, _row("r", "running"))
 
 
-def test_a_letter_is_reported_though_the_answer_to_its_commit_was_lost(database: Database) -> None:
-    """A load that is repeated after it had committed finds its claims consumed, and still reports the letter as new."""
+def test_a_dead_letter_is_reported_despite_a_lost_commit(database: Database) -> None:
+    """A load that is repeated after its commit loads no run and still reports its dead letter."""
     _track(database, "r")
     bad = _reading(
         _claim(database)["r"], _step("s"), rejected=(Rejected("malformed", "Bad.", b"{"),)
@@ -432,10 +437,10 @@ def test_a_letter_is_reported_though_the_answer_to_its_commit_was_lost(database:
     assert _load(database, _reading(_claim(database)["r"], _step("s"))).dead_letters == 0
 
 
-def test_a_defect_that_hits_every_run_sets_none_aside(
+def test_a_defect_that_affects_every_run_sets_none_aside(
     database: Database, database_url: str
 ) -> None:
-    """Where not one of many runs can be stored the load stops with an error: no letters, and the runs stay due."""
+    """If none of 12 runs can be stored, the load fails without dead letters and all stay due."""
     runs = [f"r{number}" for number in range(12)]
     _track(database, *runs)
     query(database_url, "ALTER TABLE orchestra.runs ADD CONSTRAINT nothing CHECK (id < '')")
@@ -445,13 +450,14 @@ def test_a_defect_that_hits_every_run_sets_none_aside(
     assert query(database_url, "SELECT * FROM orchestra_etl.dead_letters") == []
     open_runs = query(
         database_url,
-        "SELECT run_id FROM orchestra_etl.run_ledger WHERE tracking = 'open' AND due_at IS NOT NULL",
+        "SELECT run_id FROM orchestra_etl.run_ledger"
+        " WHERE tracking = 'open' AND due_at IS NOT NULL",
     )
     assert len(open_runs) == 12
 
 
 def test_an_unchanged_listing_writes_nothing(database: Database, database_url: str) -> None:
-    """A row listed as before leaves the ledger's row untouched, and one that only runs longer counts as unchanged."""
+    """A row listed as before writes nothing, even if its elapsed time has grown."""
     _page(database, _begin(database), _row("r", "running", elapsed_time=3))
     before = _ledger(database_url)
     written = _page(database, _begin(database), _row("r", "running", elapsed_time=4))
@@ -460,7 +466,7 @@ def test_an_unchanged_listing_writes_nothing(database: Database, database_url: s
 
 
 def test_the_list_moves_a_final_run_to_its_workflow(database: Database, database_url: str) -> None:
-    """A run read under a wrong workflow is read again when the right list shows it, even if its row is the same there."""
+    """A final run of a wrong workflow is read again when another list shows the very same row."""
     _track(database, "r", workflow="wrong")
     _load(database, _reading(_claim(database)["r"], _step("r1"), row=_row("r")))
     assert _ledger(database_url)["tracking"] == "final"
@@ -475,7 +481,7 @@ def test_the_list_moves_a_final_run_to_its_workflow(database: Database, database
 
 
 def test_a_run_that_one_workflow_lists_stays_there(database: Database, database_url: str) -> None:
-    """A second workflow that lists the same run, or a user who names it there, does not take it."""
+    """Neither another workflow's list nor a user's request moves a run that a list has shown."""
     _page(database, _begin(database), _row("r"))
     _page(database, _begin(database, "second"), _row("r", "running"))
     _track(database, "r", workflow="third")
@@ -484,9 +490,10 @@ def test_a_run_that_one_workflow_lists_stays_there(database: Database, database_
 
 @pytest.mark.parametrize(
     ("first_404", "listed", "walked", "gone"),
-    [(7200, None, 60, True), (7200, None, 7300, False), (1800, None, 60, False), (7200, 30, 60, False),
-     (7200, 3600, 60, True), (7200, 9000, 60, True)],
-    ids=["never listed", "not walked since", "for half an hour", "listed by the last walk", "listed between", "before"],
+    [(7200, None, 60, True), (7200, None, 7300, False), (1800, None, 60, False),
+     (7200, 30, 60, False), (7200, 3600, 60, True), (7200, 9000, 60, True)],
+    ids=["never listed", "no walk since", "for half an hour", "listed by the last walk",
+         "listed between", "listed before"],
 )  # fmt: skip
 def test_a_run_is_gone_when_a_later_walk_does_not_list_it(
     database: Database,
@@ -496,7 +503,7 @@ def test_a_run_is_gone_when_a_later_walk_does_not_list_it(
     walked: int,
     gone: bool,
 ) -> None:
-    """404 for over an hour, and a walk of the whole list that began after it and after the run was last listed."""
+    """A run is gone after an hour of 404 and a later walk of the whole list that lacks it."""
     _track(database, "r")
     query(
         database_url,
@@ -527,7 +534,7 @@ def _spend(database: Database, *, rate: float, wanted: int, granted: list[int]) 
 
 
 def test_the_rate_holds_for_all_replicas_together(database: Database) -> None:
-    """Four that draw at once are granted no more than the rate gives in that time, to within a block."""
+    """Four threads together get no more requests than the rate allows, to within a block of 5."""
     database.transaction(lambda c: budget.draw(c, rate=50, wanted=1))
     granted: list[int] = []
     began = time.monotonic()
@@ -543,9 +550,12 @@ def test_the_rate_holds_for_all_replicas_together(database: Database) -> None:
 
 
 def test_no_more_than_a_second_is_saved_up(database: Database, database_url: str) -> None:
-    """After an idle hour one second's worth may start at once; a rate below one a second still lets one start."""
+    """After an idle hour, one second's worth of requests is available, or one at lower rates."""
     database.transaction(lambda c: budget.draw(c, rate=10, wanted=1))
-    idle = "UPDATE orchestra_etl.request_budget SET refilled_at = now() - interval '1 hour', available = 0"
+    idle = (
+        "UPDATE orchestra_etl.request_budget"
+        " SET refilled_at = now() - interval '1 hour', available = 0"
+    )
     query(database_url, idle)
     assert database.transaction(lambda c: budget.draw(c, rate=10, wanted=100)).requests == 10
     query(database_url, idle)
@@ -553,18 +563,19 @@ def test_no_more_than_a_second_is_saved_up(database: Database, database_url: str
     assert 9 < database.transaction(lambda c: budget.draw(c, rate=0.1, wanted=1)).wait <= 10
 
 
-def test_a_clock_set_back_takes_nothing_away(database: Database, database_url: str) -> None:
-    """Where the database's clock jumps back, what was saved stays, and the next refill counts from there."""
+def test_a_clock_set_back_removes_no_requests(database: Database, database_url: str) -> None:
+    """After the database's clock jumps back, the available requests can still be drawn."""
     database.transaction(lambda c: budget.draw(c, rate=10, wanted=1))
     query(
         database_url,
-        "UPDATE orchestra_etl.request_budget SET refilled_at = now() + interval '1 hour', available = 3",
+        "UPDATE orchestra_etl.request_budget"
+        " SET refilled_at = now() + interval '1 hour', available = 3",
     )
     assert database.transaction(lambda c: budget.draw(c, rate=10, wanted=3)).requests == 3
 
 
-def test_a_pause_holds_for_everybody_and_is_never_shortened(database: Database) -> None:
-    """While the server wants a pause nothing is granted; a later, shorter wish does not end it."""
+def test_a_pause_holds_for_all_replicas_and_is_never_shortened(database: Database) -> None:
+    """During a pause no request is granted, and a later, shorter pause does not end it."""
     database.transaction(lambda c: budget.hold_off(c, 30))
     database.transaction(lambda c: budget.hold_off(c, 1))
     grant = database.transaction(lambda c: budget.draw(c, rate=1000, wanted=5))
@@ -573,13 +584,13 @@ def test_a_pause_holds_for_everybody_and_is_never_shortened(database: Database) 
     assert 29 < database.transaction(budget.pause) <= 30
 
 
-# What a load makes of it.
+# Effects of a load.
 
 
 def test_the_owner_of_a_step_id_keeps_it_in_a_batch_with_the_newcomer(
     database: Database, database_url: str
 ) -> None:
-    """Where a batch holds the owner's changed step and another run's with the same id, the owner's change lands."""
+    """If two runs of a batch have the same step id, the owner's changed step is stored."""
     _track(database, "owner")
     _load(database, _reading(_claim(database)["owner"], _step("s", "running")))
     _track(database, "owner", "newcomer")
@@ -598,8 +609,8 @@ def test_the_owner_of_a_step_id_keeps_it_in_a_batch_with_the_newcomer(
     ]
 
 
-def test_a_step_is_absent_by_its_own_runs_answer(database: Database, database_url: str) -> None:
-    """Of runs read in one batch each has its missing steps marked, whatever ids the other runs' answers hold."""
+def test_a_step_is_absent_by_its_own_runs_response(database: Database, database_url: str) -> None:
+    """A step that its run's response lacks is absent, even if another run's response has its id."""
     _track(database, "a", "b", "c")
     found = _claim(database)
     _load(database, *(_reading(found[run], _step(f"{run}1"), _step(f"{run}2")) for run in "abc"))
@@ -617,10 +628,10 @@ def test_a_step_is_absent_by_its_own_runs_answer(database: Database, database_ur
     ]
 
 
-def test_a_stored_row_stays_where_the_next_one_is_refused(
+def test_a_stored_row_stays_if_the_next_one_is_refused(
     database: Database, database_url: str
 ) -> None:
-    """A run's own row that PostgreSQL refuses is set aside; the row stored before is kept, and the steps land."""
+    """If PostgreSQL refuses a run's row, the stored row stays, and the run's steps are loaded."""
     query(
         database_url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'poison')"
     )
@@ -652,7 +663,7 @@ def test_a_stored_row_stays_where_the_next_one_is_refused(
 def test_a_payload_that_is_refused_costs_only_its_step(
     database: Database, database_url: str
 ) -> None:
-    """A row of `outputs` that PostgreSQL refuses sets its step aside with the step's exact bytes; the others land."""
+    """A payload that PostgreSQL refuses makes a dead letter of its step; the others are stored."""
     query(
         database_url, "ALTER TABLE orchestra.outputs ADD CONSTRAINT poison CHECK (size_bytes < 50)"
     )
@@ -667,10 +678,10 @@ def test_a_payload_that_is_refused_costs_only_its_step(
     assert "23514" in letter["detail"]
 
 
-def test_a_run_that_cannot_be_stored_at_all_is_set_aside_and_tried_again(
+def test_a_run_that_cannot_be_stored_at_all_is_set_aside_and_retried(
     database: Database, database_url: str
 ) -> None:
-    """Where even the bare run is refused, its neighbours land, its steps' bytes are kept, and it stays due."""
+    """A run that is refused as a whole becomes a dead letter and stays due; others are stored."""
     query(database_url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (id <> 'bad')")
     _track(database, "a", "bad", "b")
     found = _claim(database)
@@ -687,10 +698,10 @@ def test_a_run_that_cannot_be_stored_at_all_is_set_aside_and_tried_again(
     )
 
 
-def test_a_defect_that_one_run_brings_out_does_not_stop_the_others(
+def test_a_defect_that_one_run_triggers_does_not_stop_the_others(
     database: Database, database_url: str
 ) -> None:
-    """An error in the load that is not the database's sets its run aside; the rest of the batch lands."""
+    """A Python error in the load makes a dead letter of its run; the other runs are stored."""
 
     class Broken(Loader):
         def _load(self, connection: Connection, readings: Any, *, isolate: bool) -> LoadReport:
@@ -708,8 +719,8 @@ def test_a_defect_that_one_run_brings_out_does_not_stop_the_others(
     )
 
 
-def test_missing_privileges_are_no_fault_of_the_rows(database: Database, database_url: str) -> None:
-    """A table that cannot be written ends the load with one error; no run is set aside for it."""
+def test_an_unusable_table_is_not_blamed_on_the_rows(database: Database, database_url: str) -> None:
+    """A missing table ends the load with one error and without a dead letter."""
     _track(database, "a", "b")
     readings = [
         _reading(claim, _step(claim.run_id, outputs={})) for claim in _claim(database).values()
@@ -722,10 +733,10 @@ def test_missing_privileges_are_no_fault_of_the_rows(database: Database, databas
     assert _load(database, *readings).runs == 2
 
 
-def test_a_failed_read_does_not_begin_the_re_checks_anew(
+def test_a_failed_read_does_not_restart_the_re_checks(
     database: Database, database_url: str
 ) -> None:
-    """Of a derived end two re-checks were good; after a failed read the third one follows, not the first."""
+    """After two good re-checks and a failed read, the next good read is the third re-check."""
     _track(database, "r")
     for _ in range(2):
         _load(database, _reading(_claim(database)["r"], _step("s")))
@@ -741,7 +752,7 @@ def test_a_failed_read_does_not_begin_the_re_checks_anew(
 def test_a_stale_run_that_is_in_no_list_survives_a_failed_read(
     database: Database, database_url: str
 ) -> None:
-    """A run open for over a week and known by name only is asked daily; only a 404 ends that."""
+    """A stale run that no list shows is read daily after a failed read, and no more after a 404."""
     _track(database, "r", "missing")
     query(database_url, "UPDATE orchestra_etl.run_ledger SET opened_at = now() - interval '8 days'")
     found = _claim(database)
@@ -756,7 +767,7 @@ def test_a_stale_run_that_is_in_no_list_survives_a_failed_read(
 
 
 def test_an_unobserved_run_keeps_its_row(database: Database, database_url: str) -> None:
-    """A read that brings no row of the run's own, and one that fails, leave the stored row as it was."""
+    """A read without the run's own row, and a failed read, leave the stored row unchanged."""
     _track(database, "r")
     _load(
         database,
@@ -781,10 +792,10 @@ def test_an_unobserved_run_keeps_its_row(database: Database, database_url: str) 
 # Dead letters, drift, workflows.
 
 
-def test_a_letter_is_counted_and_settled_by_a_read_without_the_trouble(
+def test_a_letter_is_counted_and_resolved_by_a_good_read(
     database: Database, database_url: str
 ) -> None:
-    """The same trouble again adds to its letter's count; a good read settles it, and a relapse opens it again."""
+    """A repeated error raises its letter's count; a good read resolves it, a relapse reopens it."""
     bad = _step("x" * 600)
     _track(database, "r")
     seen = []
@@ -803,7 +814,7 @@ def test_a_letter_is_counted_and_settled_by_a_read_without_the_trouble(
 
 
 def test_drift_is_counted_once_a_change(database: Database, database_url: str) -> None:
-    """A second read of the same steps adds nothing to the drift that they showed."""
+    """A second read of the same steps does not count their drift again."""
     drift = (
         Drift("step", "colour", "unknown_field", "string", 2),
         Drift("step", "colour", "unknown_field", "string", 1),
@@ -820,17 +831,17 @@ def test_drift_is_counted_once_a_change(database: Database, database_url: str) -
 def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(
     database: Database, database_url: str
 ) -> None:
-    """Versions are kept in their order, the configured name wins, and the graph last seen is the one in force."""
+    """Changed graphs are kept in order, the configured name wins, and the last graph is current."""
     database.transaction(lambda c: workflows.configure(c, W, name="mine", labels={"team": "a"}))
     for version, graph in (("1", "{}"), ("1", "{}"), ("2", '{"nodes": []}'), ("1", "{}")):
-        told = Workflow(W, "theirs", "told", version, graph)
-        database.transaction(lambda c, told=told: workflows.update_metadata(c, [told]))  # type: ignore[misc]
+        seen = Workflow(W, "theirs", "a description", version, graph)
+        database.transaction(lambda c, seen=seen: workflows.update_metadata(c, [seen]))  # type: ignore[misc]
     rows = query(
         database_url, "SELECT version FROM orchestra.workflow_versions ORDER BY first_seen_at"
     )
     assert [row["version"] for row in rows] == ["1", "2", "1"]
     assert query(database_url, "SELECT name, description FROM orchestra.workflows") == [
-        {"name": "mine", "description": "told"}
+        {"name": "mine", "description": "a description"}
     ]
     assert database.transaction(workflows.graphs) == [(W, {})]
     assert not database.transaction(lambda c: workflows.metadata_due(c, every=3600))
@@ -838,34 +849,35 @@ def test_a_changed_graph_is_appended_and_an_unchanged_one_is_not(
 
 
 def test_a_version_is_dated_once(database: Database, database_url: str) -> None:
-    """A version keeps the API's date with which it was first seen; a date that moves adds no version, one to come is none."""
+    """A version keeps its first date; a changed date adds no version, a future date is null."""
 
-    def look(
+    def update(
         version: str, updated_at: datetime | None, graph: str = "{}"
     ) -> list[tuple[str, datetime | None]]:
-        told = Workflow(W, None, None, version, graph, updated_at=updated_at)
-        database.transaction(lambda c: workflows.update_metadata(c, [told]))
+        described = Workflow(W, None, None, version, graph, updated_at=updated_at)
+        database.transaction(lambda c: workflows.update_metadata(c, [described]))
         rows = query(
             database_url,
-            "SELECT version, api_updated_at FROM orchestra.workflow_versions WHERE workflow_id = 'w' ORDER BY first_seen_at",
+            "SELECT version, api_updated_at FROM orchestra.workflow_versions"
+            " WHERE workflow_id = 'w' ORDER BY first_seen_at",
         )
         return [(row["version"], row["api_updated_at"]) for row in rows]
 
     now = datetime.now(UTC)
     dates = [now - timedelta(days=9 - day) for day in range(9)]
-    assert look("1", dates[0]) == [("1", dates[0])]
+    assert update("1", dates[0]) == [("1", dates[0])]
     for moved in (dates[0], dates[1], now + timedelta(hours=1), dates[0] - timedelta(days=1), None):
-        assert look("1", moved) == [("1", dates[0])]
-    assert look("2", now + timedelta(hours=1)) == [("1", dates[0]), ("2", None)]
-    assert look("2", dates[2]) == [("1", dates[0]), ("2", None)]
-    assert look("2", dates[4], '{"x": 1}')[2:] == [("2", dates[4])]
-    assert look("1", None)[2:] == [("2", dates[4]), ("1", None)]
+        assert update("1", moved) == [("1", dates[0])]
+    assert update("2", now + timedelta(hours=1)) == [("1", dates[0]), ("2", None)]
+    assert update("2", dates[2]) == [("1", dates[0]), ("2", None)]
+    assert update("2", dates[4], '{"x": 1}')[2:] == [("2", dates[4])]
+    assert update("1", None)[2:] == [("2", dates[4]), ("1", None)]
 
 
-def test_a_state_map_that_loses_a_status_gives_the_default_back(
+def test_a_state_map_without_a_status_restores_the_default(
     database: Database, database_url: str
 ) -> None:
-    """Taking a mapping out of the configuration re-evaluates what it had mapped; without a change nothing is asked."""
+    """A changed state map re-evaluates its states and re-reads runs; an unchanged one does not."""
     _track(database, "r")
     _load(database, _reading(_claim(database)["r"], _step("s"), row=_row("r")))
     for configured, state, reads in (
@@ -875,18 +887,18 @@ def test_a_state_map_that_loses_a_status_gives_the_default_back(
     ):
         states = StateMap(configured)
         apply = partial(state_map.apply, configured=states.configured, state_of=states.state_of)
-        asked = database.transaction(apply)
-        assert asked == reads
+        requested = database.transaction(apply)
+        assert requested == reads
         assert query(
             database_url, "SELECT r.state, s.state AS step FROM orchestra.runs r, orchestra.steps s"
         ) == [{"state": state, "step": state}]
         assert _ledger(database_url)["run_state"] == state
 
 
-def test_a_claim_made_twice_by_a_lost_commit_ends_with_its_lease(
+def test_a_claim_whose_commit_response_was_lost_ends_with_its_lease(
     database: Database, database_url: str
 ) -> None:
-    """Runs claimed by a commit whose answer was lost are held by nobody who knows it, and due again after the lease."""
+    """Runs that were claimed by a commit without a response are due again after the lease."""
     _track(database, "r")
     _claim(database, lease=60)
     pending = database.transaction(lambda c: claims.pending(c))

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: real servers, really killed, in real folders."""
+"""The embedded PostgreSQL: real servers in real folders, really killed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ needs_shared_programs = pytest.mark.skipif(
 )
 
 NO_FSYNC = {"fsync": "off"}
-"""Quick; a killed process loses nothing by it, only a power failure would."""
+"""A setting for speed: without fsync a killed process loses nothing, only a power failure would."""
 
 USER = """
 import sys
@@ -47,12 +47,12 @@ print("started", flush=True)
 sys.stdin.readline()
 server.stop()
 """
-"""A process that uses the server of a home until it is told to leave."""
+"""A process that uses the server of a home until a line arrives on its standard input."""
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """An empty folder that the server's user can enter; what still runs in it afterwards is ended."""
+    """Provide an empty folder that the server's user can enter, and stop what still runs there."""
     folder = new_home()
     yield folder
     for file in folder.rglob("postmaster.pid"):
@@ -65,7 +65,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def seed() -> Iterator[Path]:
-    """A home with data, cleanly stopped, to be copied."""
+    """Provide a home with data whose server was stopped cleanly, as a source of copies."""
     folder = new_home()
     with EmbeddedPostgres(folder, settings=NO_FSYNC):
         pass
@@ -75,13 +75,13 @@ def seed() -> Iterator[Path]:
 
 @pytest.fixture
 def used_home(home: Path, seed: Path) -> Path:
-    """A home whose server ran before."""
+    """Provide a home whose server has run before."""
     subprocess.run(["cp", "-a", f"{seed}/.", str(home)], check=True)
     return home
 
 
 def cmdline(process: int) -> bytes:
-    """The command line of a process, empty where it does not live (or is a zombie)."""
+    """Return the command line of a process; empty if the process is dead or a zombie."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes()
     except FileNotFoundError:
@@ -89,12 +89,12 @@ def cmdline(process: int) -> bytes:
 
 
 def postmaster(server: EmbeddedPostgres) -> int:
-    """The process id of the running server."""
+    """Return the process id of the running server."""
     return int((server.data / "postmaster.pid").read_text().split()[0])
 
 
 def query(url: str, statement: str) -> object:
-    """The first value that a statement returns."""
+    """Return the first value of a statement's result."""
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement.encode())
         row = cursor.fetchone() if cursor.description else None
@@ -102,7 +102,7 @@ def query(url: str, statement: str) -> object:
 
 
 def wait_until_dead(process: int) -> None:
-    """Return when no process of that number lives."""
+    """Wait until no process with this id is alive."""
     deadline = time.monotonic() + 240
     while cmdline(process):
         assert time.monotonic() < deadline, f"process {process} still lives"
@@ -134,20 +134,24 @@ def start_as(account: Account, *command: str) -> subprocess.Popen[bytes]:
 
 
 def wait_until_started(process: subprocess.Popen[str]) -> None:
-    """Return when the process uses the server."""
+    """Wait until the process uses the server."""
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdout.readline() == "started\n", process.stderr.read()
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """Tell the process to leave, and return what it wrote to standard error."""
+    """End the process, and return what it wrote to standard error."""
     _, errors = process.communicate("\n", timeout=240)
     return errors
 
 
 def as_nobody(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as the user nobody; the imports come before the switch, for the interpreter may be root's alone."""
+    """Run a script as the user nobody.
+
+    The imports come before the change of user, because the interpreter's files may be readable
+    only by root.
+    """
     prelude = f"""
         import os, sys, psycopg, tempfile, subprocess, shutil, pwd, encodings.idna
         from pathlib import Path
@@ -168,8 +172,8 @@ def as_nobody(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_data_survives_a_stop_and_a_start(home: Path) -> None:
-    """A new home becomes a server as promised; stopping leaves no process, and starting again brings the data back."""
+def test_data_survives_a_restart(home: Path) -> None:
+    """A new home has the promised settings, a stop leaves no process, a restart has the data."""
     server = EmbeddedPostgres(home)
     url = server.start()
     query(url, "CREATE TABLE public.kept AS SELECT 'kept' AS word")
@@ -191,19 +195,19 @@ def test_data_survives_a_stop_and_a_start(home: Path) -> None:
     assert not (server.data / "postmaster.pid").exists()
 
     assert server.start() == url
-    answer = subprocess.run(
+    printed = subprocess.run(
         [str(binaries.psql_path()), url, "-XAtc", "SELECT word FROM kept"],
         capture_output=True,
         text=True,
         check=True,
     )
     server.stop()
-    assert answer.stdout == "kept\n"
+    assert printed.stdout == "kept\n"
 
 
 @needs_shared_programs
 def test_an_ordinary_user_runs_the_server_as_itself(home: Path) -> None:
-    """Without root's rights the default home, its data and the server belong to the user, and nobody else may enter."""
+    """Without root, the default home, its data and the server belong to the user alone."""
     os.chown(home, NOBODY, NOBODY)
     script = """
         os.environ.pop("ORCHESTRA_ETL_HOME", None)
@@ -219,8 +223,8 @@ def test_an_ordinary_user_runs_the_server_as_itself(home: Path) -> None:
 
 
 @needs_shared_programs
-def test_a_users_home_stays_usable_to_that_user_after_root_was_there(home: Path) -> None:
-    """Root's server runs as the owner of the home, and leaves no file that the owner could not open."""
+def test_a_users_home_stays_usable_to_that_user_after_root_used_it(home: Path) -> None:
+    """Root's server runs as the owner of the home and leaves no file that the owner cannot open."""
     os.chown(home, NOBODY, NOBODY)
     with EmbeddedPostgres(home, settings=NO_FSYNC) as server:
         assert server.data.stat().st_uid == NOBODY
@@ -234,7 +238,7 @@ def test_a_users_home_stays_usable_to_that_user_after_root_was_there(home: Path)
 def test_the_home_is_named_by_the_environment_else_by_the_user(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """ORCHESTRA_ETL_HOME wins; an empty one does not count."""
+    """ORCHESTRA_ETL_HOME overrides the default home, unless it is empty."""
     monkeypatch.setenv("ORCHESTRA_ETL_HOME", "/somewhere/else")
     assert default_home() == Path("/somewhere/else")
     monkeypatch.setenv("ORCHESTRA_ETL_HOME", "")
@@ -249,7 +253,7 @@ def test_the_home_is_named_by_the_environment_else_by_the_user(
     ids=["space", "odd", "long"],
 )
 def test_awkward_paths_work(used_home: Path, name: str) -> None:
-    """Spaces, quotes, dollars, commas and more bytes than a socket's path may have do not matter in the home's path."""
+    """A home's path can have spaces, quotes, dollars and commas, and be too long for a socket."""
     (used_home / name).mkdir()
     (used_home / "postgres-18").rename(used_home / name / "postgres-18")
     if AS_ROOT:
@@ -261,7 +265,7 @@ def test_awkward_paths_work(used_home: Path, name: str) -> None:
 
 
 def test_two_processes_start_one_server_and_the_last_stops_it(home: Path) -> None:
-    """Two processes that meet on an empty home share one server; it outlives the first to leave, not the second."""
+    """Two processes on an empty home share one server, which stops when the second one leaves."""
     one, other = user_process(home), user_process(home)
     wait_until_started(one)
     wait_until_started(other)
@@ -275,7 +279,7 @@ def test_two_processes_start_one_server_and_the_last_stops_it(home: Path) -> Non
 
 
 def test_the_server_of_a_killed_process_is_adopted_and_stopped(used_home: Path) -> None:
-    """After SIGKILL of its only user the server goes on; the next user gets that same server, and ends it."""
+    """After its only user is killed, the server runs on, and the next user adopts and stops it."""
     killed = user_process(used_home)
     wait_until_started(killed)
     server = EmbeddedPostgres(used_home)
@@ -289,7 +293,7 @@ def test_the_server_of_a_killed_process_is_adopted_and_stopped(used_home: Path) 
 
 
 def test_a_start_killed_at_any_moment_does_no_harm(home: Path) -> None:
-    """Killed before, in and after initdb and while the server starts, the next start on the same home goes well."""
+    """A start succeeds after earlier starts were killed before, during and after initdb."""
     unfinished = "postgres-18.new-*"
     for moment in (
         unfinished,
@@ -313,7 +317,7 @@ def test_a_start_killed_at_any_moment_does_no_harm(home: Path) -> None:
 
 
 def test_a_killed_server_recovers_and_serves_its_old_url(used_home: Path) -> None:
-    """A server that died is started again by the next user with all that was committed, at the address others know."""
+    """After a crash the next user restarts the server with all commits, at the same URL."""
     with EmbeddedPostgres(used_home, settings=NO_FSYNC) as first:
         query(first.url, "CREATE TABLE public.committed AS SELECT 42 AS answer")
         os.kill(postmaster(first), signal.SIGKILL)
@@ -327,7 +331,7 @@ def test_a_killed_server_recovers_and_serves_its_old_url(used_home: Path) -> Non
 
 
 def test_a_recycled_process_id_is_neither_trusted_nor_killed(used_home: Path) -> None:
-    """A dead server's lock files that name a living process, of the server's own user, neither block nor harm it."""
+    """Lock files that name another living process neither block a start nor harm that process."""
     with EmbeddedPostgres(used_home, settings=NO_FSYNC) as server:
         lock_files = [
             server.data / "postmaster.pid",
@@ -352,7 +356,7 @@ def test_a_recycled_process_id_is_neither_trusted_nor_killed(used_home: Path) ->
 
 
 def test_a_server_started_by_hand_is_left_alone(used_home: Path) -> None:
-    """A server on the same data that somebody started without us makes ours refuse, and goes on unharmed."""
+    """A start is refused while a foreign server uses the data, and that server is not harmed."""
     server = EmbeddedPostgres(used_home)
     account = account_for(server.data, used_home)
     sockets = used_home / "by-hand"
@@ -376,9 +380,9 @@ def test_a_server_started_by_hand_is_left_alone(used_home: Path) -> None:
         by_hand.wait()
 
 
-@pytest.mark.parametrize("beside", [False, True], ids=["in our folder", "beside it"])
+@pytest.mark.parametrize("beside", [False, True], ids=["in the data folder", "beside it"])
 def test_data_of_another_major_version_is_refused(home: Path, beside: bool) -> None:
-    """Data of PostgreSQL 17 is neither started nor hidden behind an empty server; the line names both ways out."""
+    """Data of PostgreSQL 17 is neither started nor ignored; the error names both remedies."""
     folder = home / ("postgres-17" if beside else "postgres-18")
     folder.mkdir()
     (folder / "PG_VERSION").write_text("17\n")
@@ -393,14 +397,14 @@ def test_data_of_another_major_version_is_refused(home: Path, beside: bool) -> N
 
 
 def test_a_refused_setting_is_one_clear_line(used_home: Path) -> None:
-    """Where PostgreSQL refuses to start, its own reason is passed on, and nothing is left running."""
+    """The error quotes PostgreSQL's own reason for a failed start in one line."""
     with pytest.raises(DatabaseError, match="shared_buffers") as raised:
         EmbeddedPostgres(used_home, settings={"shared_buffers": "nonsense"}).start()
     assert "\n" not in str(raised.value)
 
 
 def test_the_log_holds_no_row_and_no_statement(used_home: Path) -> None:
-    """Errors that quote values and statements reach the client, and never the server's log, which only we can read."""
+    """The server's log quotes no value or statement, and only the server's user can read it."""
     with EmbeddedPostgres(used_home, settings=NO_FSYNC) as server:
         query(server.url, "CREATE TABLE public.t (id int PRIMARY KEY, word text)")
         query(server.url, "INSERT INTO t VALUES (1, 'hush')")
@@ -416,8 +420,8 @@ def test_the_log_holds_no_row_and_no_statement(used_home: Path) -> None:
     assert server.log.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_server_gets_nothing_of_our_environment(used_home: Path) -> None:
-    """The API key is no part of the environment of the server, whose functions could read it."""
+def test_the_server_gets_nothing_of_the_programs_environment(used_home: Path) -> None:
+    """The API key is not in the server's environment, which SQL functions could read."""
     using = user_process(used_home, ORCHESTRA_API_KEY="hush")
     wait_until_started(using)
     environment = Path(f"/proc/{postmaster(EmbeddedPostgres(used_home))}/environ").read_bytes()
@@ -425,9 +429,9 @@ def test_the_server_gets_nothing_of_our_environment(used_home: Path) -> None:
     assert b"hush" not in environment
 
 
-@pytest.mark.parametrize("prepared", ["open to all", "a link", "somebody else's"])
+@pytest.mark.parametrize("prepared", ["open to all", "a link", "another user's"])
 def test_a_socket_folder_that_others_can_enter_is_refused(used_home: Path, prepared: str) -> None:
-    """No socket is put where somebody else may have prepared the folder."""
+    """A socket folder that another user may have prepared is refused."""
     server = EmbeddedPostgres(used_home)
     if prepared == "a link":
         server.socket_directory.symlink_to(used_home)
@@ -445,10 +449,10 @@ def test_a_socket_folder_that_others_can_enter_is_refused(used_home: Path, prepa
         server.start()
 
 
-def test_a_server_of_other_data_on_our_socket_is_not_adopted(
+def test_a_server_of_other_data_on_the_same_socket_is_not_adopted(
     used_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that answers on our socket but reads another data folder is neither used nor stopped."""
+    """A server at the socket that serves another data folder is neither used nor stopped."""
     with EmbeddedPostgres(used_home, settings=NO_FSYNC) as other:
         monkeypatch.setattr("etl.embedded.postgres.START_SECONDS", 0.5)
         shutil.copytree(
@@ -468,7 +472,7 @@ def test_a_server_of_other_data_on_our_socket_is_not_adopted(
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line() -> None:
-    """A home where nothing can be made is refused in one line that names it and the way out."""
+    """An unwritable home is refused in one line that names it and ORCHESTRA_ETL_HOME."""
     with pytest.raises(
         ConfigurationError, match=r"/proc/orchestra-etl.*ORCHESTRA_ETL_HOME"
     ) as raised:
@@ -478,7 +482,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line() -> None:
 
 @needs_shared_programs
 def test_a_read_only_folder_is_one_clear_line(home: Path) -> None:
-    """To an ordinary user a home of another's, closed for writing, is refused in one line."""
+    """A home that belongs to another user is refused in one line."""
     script = """
         try:
             EmbeddedPostgres(Path(sys.argv[1])).start()
@@ -495,7 +499,7 @@ def test_a_read_only_folder_is_one_clear_line(home: Path) -> None:
 
 
 def _on_a_small_disk(home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A server started in a home with room for 6 MB, and what is left there afterwards."""
+    """Start a server in a home with room for 6 MB, and list what is left there afterwards."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
         pytest.skip("needs mount namespaces")
     mount = (
@@ -509,7 +513,7 @@ def _on_a_small_disk(home: Path, **variables: str) -> subprocess.CompletedProces
 
 @needs_shared_programs
 def test_a_full_disk_is_one_clear_line(home: Path) -> None:
-    """On a disk with too little room the data is not half made, and the line says that the room is missing."""
+    """On a full disk no half-made data stays, and one line names the cause."""
     done = _on_a_small_disk(home, PYTHONPATH=str(ROOT))
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
@@ -520,7 +524,7 @@ def test_a_full_disk_is_one_clear_line(home: Path) -> None:
 
 @needs_root
 def test_as_root_a_home_closed_to_the_servers_user_is_refused(home: Path) -> None:
-    """Root's own closed folder is not opened to others by changing its mode: the line says where the data can go."""
+    """A closed folder of root's keeps its mode, and the error names a folder that works."""
     home.chmod(0o700)
     with pytest.raises(ConfigurationError, match=r"may not enter .*/var/lib/orchestra-etl"):
         EmbeddedPostgres(home / "inside").start()
@@ -528,7 +532,7 @@ def test_as_root_a_home_closed_to_the_servers_user_is_refused(home: Path) -> Non
 
 
 def _closed_programs(folder: Path) -> Path:
-    """PostgreSQL's programs as in a virtual environment that only root can read."""
+    """Copy PostgreSQL's programs to a folder that only root can read, like root's virtual env."""
     closed = folder / "site-packages"
     closed.mkdir(0o700)
     package = binaries.psql_path().parents[2]
@@ -539,7 +543,7 @@ def _closed_programs(folder: Path) -> Path:
 
 @needs_root
 def test_a_disk_too_small_for_the_programs_is_one_clear_line(home: Path, tmp_path: Path) -> None:
-    """Where the programs have to be copied and there is no room for them, one short line says so."""
+    """If the programs must be copied and there is no room for them, one short line says so."""
     closed = _closed_programs(tmp_path)
     done = _on_a_small_disk(home, PYTHONPATH=f"{closed}:{ROOT}")
     assert done.returncode == 1
@@ -551,7 +555,7 @@ def test_a_disk_too_small_for_the_programs_is_one_clear_line(home: Path, tmp_pat
 
 @needs_root
 def test_as_root_programs_in_a_closed_folder_are_copied_once(used_home: Path) -> None:
-    """Where the server's user cannot read root's virtual environment, the programs are copied to the home, once."""
+    """Programs that the server's user cannot read are copied to the home, and only once."""
     closed = _closed_programs(used_home)
     copies = []
     for _ in range(2):
@@ -566,10 +570,10 @@ def test_as_root_programs_in_a_closed_folder_are_copied_once(used_home: Path) ->
     assert copies[0] == copies[1]
 
 
-def test_fixtures_give_each_test_a_database_of_its_own(
+def test_fixtures_provide_each_test_with_its_own_databases(
     database_url: str, empty_database_url: str, sample_steps: bytes
 ) -> None:
-    """The two databases of a test are different and writable, and the sample is the real response."""
+    """A test's two databases are separate and writable, and the sample is the real response."""
     names = [query(url, "SELECT current_database()") for url in (database_url, empty_database_url)]
     assert len(set(names)) == 2
     query(empty_database_url, "CREATE TABLE public.t ()")

@@ -1,4 +1,4 @@
-"""Waiting for locks that others hold: short where others wait behind it, named within seconds, and given up in the end."""
+"""Waits for locks: an upgrade lets others through, names the holder in seconds, and gives up."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.later_revision import bring_later_revision
 from tests.support import query, wait_until
 
 HOSTILE = "psql\n\x1b[31m{sslmode}"
-"""A name that a client may give itself."""
+"""An application name that a client can choose."""
 
 
 @contextmanager
 def _analyst(url: str, statement: str = "SELECT count(*) FROM orchestra.steps") -> Iterator[int]:
-    """A session that has read, and leaves its transaction open; its process."""
+    """Open a session that leaves its transaction open after a statement, and yield its pid."""
     with psycopg.connect(url, application_name=HOSTILE) as connection:
         connection.execute(statement.encode())
         yield connection.info.backend_pid
@@ -56,7 +56,7 @@ def _revision(url: str) -> str:
 
 @pytest.fixture
 def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A revision that needs tables which long queries read."""
+    """Add a revision that needs locks on tables which long queries read."""
     committed = [
         f"ALTER TABLE orchestra.{table} ALTER COLUMN workflow_id SET NOT NULL"
         for table in ("step_rollup", "steps")
@@ -65,8 +65,8 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("later")
-def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(database_url: str) -> None:
-    """While an analyst's transaction is open the upgrade says whose it is, once, writers go on, and it ends with the analyst."""
+def test_a_waiting_upgrade_names_the_holder_and_lets_writers_through(database_url: str) -> None:
+    """An upgrade names an analyst's open transaction once, lets writers through, then completes."""
     url = database_url
     refused: list[BaseException] = []
     waits: list[float] = []
@@ -94,26 +94,26 @@ def test_an_upgrade_names_who_holds_it_up_and_lets_writers_through(database_url:
     assert refused == []
     assert _revision(url) == schema.head()
     assert max(waits) < 5
-    # Some waited behind the upgrade: else nothing was shown.
+    # At least one write waited behind the upgrade; otherwise the limit above proves nothing.
     assert max(waits) > 0.5
-    # The writer has said something of its own, of the upgrade.
-    said = [one["problem"] for one in lines if one["event"] == "lock_wait_detected"]
-    said = [line for line in said if "application orchestra-etl db" not in line]
-    assert len(said) == 1
+    # The writer also logs its waits for the upgrade; those lines are left out.
+    logged = [one["problem"] for one in lines if one["event"] == "lock_wait_detected"]
+    logged = [line for line in logged if "application orchestra-etl db" not in line]
+    assert len(logged) == 1
     assert (
-        f"on orchestra.step_rollup, held by pid {pid}, user postgres, application psql" in said[0]
+        f"on orchestra.step_rollup, held by pid {pid}, user postgres, application psql" in logged[0]
     )
-    assert "in a transaction since 20" in said[0]
-    assert "SELECT" not in said[0]
-    assert said[0].isprintable()
+    assert "in a transaction since 20" in logged[0]
+    assert "SELECT" not in logged[0]
+    assert logged[0].isprintable()
 
 
 @pytest.mark.usefixtures("later")
 @pytest.mark.parametrize("table", ["steps", "step_rollup"])
-def test_an_upgrade_that_is_held_up_for_too_long_gives_up(
+def test_an_upgrade_that_waits_too_long_for_a_lock_gives_up(
     database_url: str, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    """Its last line says for how long it tried, and who holds the lock; nothing is half done, and the next one succeeds."""
+    """The error names the wait and the holder, nothing changes, and the next upgrade succeeds."""
     url = database_url
     monkeypatch.setattr(schema, "LOCK_PATIENCE", 3.0)
     with (
@@ -130,10 +130,10 @@ def test_an_upgrade_that_is_held_up_for_too_long_gives_up(
     assert _revision(url) == schema.head()
 
 
-def test_a_concurrent_build_that_waits_says_for_whom(
+def test_a_concurrent_index_build_names_what_it_waits_for(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An index that is built concurrently waits for old transactions, which hold no lock on its table: they are named, too."""
+    """An index build names the old transaction it waits for, though that locks no table."""
     url = database_url
     build = "CREATE INDEX CONCURRENTLY later ON orchestra.steps (status)"
     bring_later_revision(
@@ -149,28 +149,28 @@ def test_a_concurrent_build_that_waits_says_for_whom(
         wait_until(lambda: any(one["event"] == "lock_wait_detected" for one in lines))
     upgrading.join(240)
     assert refused == []
-    said = next(one["problem"] for one in lines if one["event"] == "lock_wait_detected")
-    assert f"pid {old.info.backend_pid if not old.closed else ''}".strip() in said
-    assert "application old" in said
+    logged = next(one["problem"] for one in lines if one["event"] == "lock_wait_detected")
+    assert f"pid {old.info.backend_pid if not old.closed else ''}".strip() in logged
+    assert "application old" in logged
 
 
 @pytest.mark.usefixtures("later")
 def test_another_upgrade_is_named(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An upgrade that waits for its turn says within seconds whose turn it is, and in the end that it gave up on that one."""
+    """An upgrade that waits for another one logs it once within seconds, and its error names it."""
     url = database_url
     monkeypatch.setattr(schema, "LOCK_PATIENCE", 4.0)
     with capture_logs() as lines, psycopg.connect(url, application_name="other upgrade") as gate:
         gate.execute("LOCK TABLE orchestra_etl.upgrade_lock IN EXCLUSIVE MODE")
         with pytest.raises(DatabaseUnavailable, match="has not ended in 4 s") as given_up:
             upgrade(url)
-    said = [one["problem"] for one in lines if one["event"] == "waiting_for_upgrade"]
-    assert len(said) == 1
-    for line in (said[0], str(given_up.value)):
+    logged = [one["problem"] for one in lines if one["event"] == "waiting_for_upgrade"]
+    assert len(logged) == 1
+    for line in (logged[0], str(given_up.value)):
         assert "application other upgrade" in line
 
 
 def test_a_unit_of_work_that_waits_for_a_lock_names_its_holder(database_url: str) -> None:
-    """Whatever waits for a lock says for whom, and where it gives up the error says it, too: rows, transactions and tables."""
+    """A wait for a row lock is logged with its holder, and the final error names the holder too."""
     opened = Database(database_url, lock_timeout=3, patience=1)
     query(database_url, "INSERT INTO orchestra_etl.state_map VALUES ('done', 'succeeded')")
     with (
@@ -186,13 +186,13 @@ def test_a_unit_of_work_that_waits_for_a_lock_names_its_holder(database_url: str
     assert [one["event"] for one in lines].count("lock_wait_detected") == 1
 
 
-def test_a_change_of_rights_gives_way_and_names_the_holder(
+def test_db_roles_waits_briefly_and_names_the_holder(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     database_url: str,
 ) -> None:
-    """`db roles`, whose change of owners needs every table alone, waits as briefly as an upgrade, and says for whom."""
+    """`db roles` needs exclusive locks; it waits as briefly as an upgrade and names the holder."""
     monkeypatch.setattr(db, "PATIENCE_SECONDS", 3.0)
     command = command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
     with _analyst(database_url) as pid:
@@ -203,8 +203,8 @@ def test_a_change_of_rights_gives_way_and_names_the_holder(
     assert f"on orchestra.steps, held by pid {pid}" in printed.err.splitlines()[-1]
 
 
-def test_waiting_for_no_lock_says_nothing(database_url: str) -> None:
-    """The control: a slow statement that waits for nobody makes no line."""
+def test_a_slow_statement_without_a_lock_wait_logs_nothing(database_url: str) -> None:
+    """The control: a slow statement that waits for no lock logs nothing."""
     opened = Database(database_url)
     with capture_logs() as lines:
         opened.transaction(lambda c: c.execute(text("SELECT pg_sleep(2.5)")))
@@ -212,13 +212,12 @@ def test_waiting_for_no_lock_says_nothing(database_url: str) -> None:
     assert lines == []
 
 
-def test_who_holds_a_lock_in_words() -> None:
-    """Names are data, cut and on one line; what a user may not see, and a prepared transaction, are left out."""
+def test_the_description_of_a_lock_holder() -> None:
+    """A holder's names are cut to one line; a prepared transaction has none; a list is cut."""
     since = datetime(2026, 3, 1, 12, tzinfo=UTC)
     known = LockHolder(7, "jane\n", "x" * 100, since, "orchestra.steps")
-    assert (
-        str(known)
-        == f"pid 7, user jane, application {'x' * 62}…, in a transaction since 2026-03-01 12:00:00 UTC"
+    assert str(known) == (
+        f"pid 7, user jane, application {'x' * 62}…, in a transaction since 2026-03-01 12:00:00 UTC"
     )
     assert holders_text([LockHolder(0, None, None, None, None)]) == "held by a prepared transaction"
     assert holders_text([known] * 4).endswith("; and others")
@@ -227,7 +226,7 @@ def test_who_holds_a_lock_in_words() -> None:
 def test_the_line_is_repeated_once_a_minute(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wait that lasts is said again after the time between two lines, and not at every look."""
+    """A long wait is logged again after `SAID_EVERY` seconds, and not at every check."""
     monkeypatch.setattr(watchdog, "SAID_EVERY", 2.5)
     monkeypatch.setattr(watchdog, "EVERY", 0.2)
     opened = Database(database_url, lock_timeout=0)

@@ -1,4 +1,4 @@
-"""Run lists that do not do what the API says: the walk ends soon, keeps what was shown, claims no more, says what is wrong."""
+"""Run lists that deviate from the API: a walk ends soon, keeps each shown run, and reports why."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from tests.support import configuration, environment, load, query, sync
 Row = dict[str, Any]
 Page = list[Row] | int | bytes
 Show = Callable[[list[Row], int, int], Page]
-"""What a server answers of these rows (newest first) at an offset, for a limit: rows, a status, or a body."""
+"""A server's response from its rows (newest first), offset and limit: rows, a status or a body."""
 
 
 class Odd(NamedTuple):
-    """How a list behaves, and what the program makes of it."""
+    """How a list behaves, and what the sweep reports about it."""
 
     show: Show
     problem: str | None = None
-    """Words of what it says; None: nothing is wrong."""
+    """A part of the reported problem; None if no problem is reported."""
     complete: bool = True
     requests: int = 12
-    """Pages asked for by the first walk, at most."""
+    """The maximum number of pages that a sync requests."""
     shown: int | None = None
-    """Runs that it shows at all; None: all of them."""
+    """The number of runs that the list shows; None for all of them."""
 
 
 RANDOM = random.Random(5)
@@ -51,7 +51,12 @@ def _twice(rows: list[Row], offset: int, limit: int) -> Page:
 
 
 def _newest_forty(behind: Page, *, within: bool) -> Show:
-    """A list of the newest forty that answers so behind them; `within`: wherever an offset is asked for at all."""
+    """Return a list of the newest forty runs that has `behind` after them.
+
+    Args:
+        behind: the response after the end.
+        within: whether every offset except 0 already has this response.
+    """
 
     def show(rows: list[Row], offset: int, limit: int) -> Page:
         return behind if offset >= (1 if within else 40) else rows[:40][offset : offset + limit]
@@ -66,45 +71,59 @@ ODD: dict[str, Odd] = {
     "offset and limit ignored": Odd(lambda rows, offset, limit: rows, OFFSET),
     "limit ignored": Odd(lambda rows, offset, limit: rows[offset:]),
     "fixed page of 10": Odd(lambda rows, offset, limit: rows[offset : offset + 10], requests=16),
-    "fixed page of 10, offset ignored": Odd(lambda rows, offset, limit: rows[:10], OFFSET, shown=10),
+    "fixed page of 10, offset ignored": Odd(
+        lambda rows, offset, limit: rows[:10], OFFSET, shown=10
+    ),
     "page number from 0": Odd(
         lambda rows, offset, limit: rows[offset * limit : (offset + 1) * limit],
         "is `offset` taken as the number of a page?", complete=False, requests=12, shown=50,
     ),
     "page number from 1": Odd(
-        lambda rows, offset, limit: rows[max(offset - 1, 0) * limit : max(offset, 1) * limit], OFFSET, shown=25
+        lambda rows, offset, limit: rows[max(offset - 1, 0) * limit : max(offset, 1) * limit],
+        OFFSET, shown=25,
     ),
-    "last rows repeated": Odd(lambda rows, offset, limit: rows[min(offset, len(rows) - 5) :][:limit]),
+    "last rows repeated": Odd(
+        lambda rows, offset, limit: rows[min(offset, len(rows) - 5) :][:limit]
+    ),
     "last whole page repeated": Odd(
         lambda rows, offset, limit: rows[min(offset, len(rows) - limit) :][:limit], REPEATS
     ),
-    "cyclic": Odd(lambda rows, offset, limit: [rows[n % len(rows)] for n in range(offset, offset + limit)], REPEATS),
-    "oldest first": Odd(lambda rows, offset, limit: rows[::-1][offset : offset + limit], "shows the oldest runs first"),
+    "cyclic": Odd(
+        lambda rows, offset, limit: [rows[n % len(rows)] for n in range(offset, offset + limit)],
+        REPEATS,
+    ),
+    "oldest first": Odd(
+        lambda rows, offset, limit: rows[::-1][offset : offset + limit],
+        "shows the oldest runs first",
+    ),
     "duplicate rows in a page": Odd(_twice),
     **{
         f"newest forty, then {behind!r}{' for any offset' if within else ''}": Odd(
             _newest_forty(behind, within=within), shown=25 if within else 40
         )
-        for within, answers in ((True, (400, 404, 410, 416, 422, 204, b"null", b"", b"[]")), (False, (422, b"null")))
+        for within, answers in (
+            (True, (400, 404, 410, 416, 422, 204, b"null", b"", b"[]")), (False, (422, b"null"))
+        )
         for behind in answers
     },
 }  # fmt: skip
 VARIANTS = [name for name in ODD if name.startswith("newest forty")][2:]
-"""Of the answers behind a list's end, all but two: more of the same."""
+"""The slow cases: all responses behind a list's end except two."""
 
 
 class World:
-    """One workflow of 70 finished runs, and a server whose list behaves as a test says."""
+    """One workflow of 70 finished runs, and a server whose list behaves as a test defines."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
+        """Keep the parts."""
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         (self.workflow,) = history.workflow_ids
 
     def sync(self, show: Show) -> SyncReport:
-        """One sync over that list, every whole walk being due."""
+        """Run one sync over that list, with the walk of the whole list due."""
         query(self.url, "UPDATE orchestra_etl.sweeps SET reconciled_at = NULL")
 
-        def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+        def respond(request: web.Request, call: Any, honest: web.Response) -> web.Response:
             if call.endpoint != "runs":
                 return honest
             rows = self.history.runs(self.workflow, 10_000, 0)
@@ -120,11 +139,11 @@ class World:
             ORCHESTRA_ETL_API__PAGE_SIZE="25",
         )
         self.simulator.reset_counts()
-        with changed(self.simulator, answer):
+        with changed(self.simulator, respond):
             return asyncio.run(sync(load(self.folder, configuration(self.workflow), variables)))
 
     def stored(self) -> int:
-        """How many runs are stored with their steps."""
+        """Return the number of runs that are stored and final."""
         return int(
             query(self.url, "SELECT count(*) AS n FROM orchestra.runs WHERE tracking = 'final'")[0][
                 "n"
@@ -132,13 +151,13 @@ class World:
         )
 
     def state(self) -> dict[str, Any]:
-        """What the workflow's sweeps have come to."""
+        """Return the workflow's row of `sweeps`."""
         return query(self.url, "SELECT * FROM orchestra_etl.sweeps")[0]
 
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """That world, its server running."""
+    """Provide the workflow and its running server."""
     history = History(seed=5, workflows=1, runs_per_workflow=70, live=0, arrivals_per_minute=0)
     with Simulator(history).in_thread() as simulator:
         yield World(tmp_path, database_url, history, simulator)
@@ -152,9 +171,11 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
     ],
 )
 def test_an_odd_list_is_walked_to_its_end(world: World, odd: Odd) -> None:
-    """Every run that was shown is stored, in a number of requests that follows from the list; a deviation is said once by the
-    exit status, and stays in the state; a second sync, after new runs, ends as the first one did
-    and has those, too."""
+    """A walk of an odd list stores every run that the list shows, in a bounded number of requests.
+
+    A complete walk reports a deviation once by its exit status, and keeps it in the sweep's row.
+    After new runs, a second sync ends like the first one and finds them.
+    """
     first = world.sync(odd.show)
     (swept,) = first.sweeps
     assert swept.complete is odd.complete
@@ -177,8 +198,8 @@ def test_an_odd_list_is_walked_to_its_end(world: World, odd: Odd) -> None:
     assert query(world.url, "SELECT * FROM orchestra_etl.gaps") == []
 
 
-def test_a_list_in_another_order_each_time_is_stored_in_the_end(world: World) -> None:
-    """A list that changes its order while it is walked is said to do so, and a few walks store all of it."""
+def test_a_list_that_changes_its_order_is_stored_after_some_walks(world: World) -> None:
+    """A list that is shuffled for each response is reported, and twelve walks store all runs."""
     problems = []
     for _ in range(12):
         problems.append(world.sync(_shuffled).sweeps[0].problem)
@@ -187,8 +208,8 @@ def test_a_list_in_another_order_each_time_is_stored_in_the_end(world: World) ->
     assert differences(world.url, world.history) == []
 
 
-def test_a_list_that_behaves_again_is_no_longer_spoken_of(world: World) -> None:
-    """The problem goes with the next walk to the list's end that does not have it; one that ends at the head tells nothing."""
+def test_a_list_that_behaves_again_clears_its_problem(world: World) -> None:
+    """The next walk to the list's end without the deviation clears the recorded problem."""
     world.sync(ODD["offset ignored"].show)
     assert OFFSET in world.state()["list_problem"]
     report = world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
@@ -204,7 +225,7 @@ EMPTY: list[Page] = [b"null", b"[]", 204]
 
 @pytest.mark.parametrize("empty", EMPTY, ids=str)
 def test_a_list_without_a_run_is_complete(world: World, empty: Page) -> None:
-    """Where no run is known, an empty answer is a complete list: one request, nothing missed, and nothing to warn of."""
+    """If no run is known, an empty response is a complete list: one request and no warning."""
     report = world.sync(lambda rows, offset, limit: empty)
     (swept,) = report.sweeps
     assert (swept.complete, swept.gap, swept.problem, report.exit_status) == (True, None, None, 0)
@@ -214,7 +235,7 @@ def test_a_list_without_a_run_is_complete(world: World, empty: Page) -> None:
 
 @pytest.mark.parametrize("empty", EMPTY, ids=str)
 def test_a_list_that_is_empty_once_is_read(world: World, empty: Page) -> None:
-    """Where runs are known, an empty answer for the head is asked for again: the runs that came are found by the same sweep."""
+    """If runs are known, an empty first page is requested again, so the sweep finds new runs."""
     world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
     world.history.add_runs(world.workflow, 3)
     answers = iter((empty,))
@@ -225,9 +246,11 @@ def test_a_list_that_is_empty_once_is_read(world: World, empty: Page) -> None:
 
 @pytest.mark.parametrize("empty", EMPTY, ids=str)
 def test_a_list_that_stays_empty_is_one_open_gap(world: World, empty: Page) -> None:
-    """Where runs are known, an empty list is a gap from the newest of them on: said once, whatever number of sweeps finds it
-    so, and the list's known size and reconciliation stay as they were; with the runs back, the
-    sweep is like any other."""
+    """If runs are known, an empty list is one open gap after the newest run, reported only once.
+
+    The list's known size and the pending walk of the whole list stay as they were. When runs
+    appear again, the next sweep is a normal one.
+    """
     world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
     before = world.state()
     statuses = [world.sync(lambda rows, offset, limit: empty).exit_status for _ in range(3)]
@@ -254,10 +277,10 @@ def test_a_list_that_stays_empty_is_one_open_gap(world: World, empty: Page) -> N
 
 
 @pytest.mark.parametrize("growth", [1, 13, 20])
-def test_a_list_of_the_newest_that_grows_while_it_is_read_is_complete(
+def test_a_list_of_the_newest_runs_that_grows_during_the_walk_is_complete(
     world: World, growth: int
 ) -> None:
-    """A list that ignores `offset` and gains more than half a page per answer is swept in a few requests, sync after sync."""
+    """A growing list that ignores `offset` is swept in fewer than 12 requests, time after time."""
 
     def show(rows: list[Row], offset: int, limit: int) -> Page:
         world.history.add_runs(world.workflow, growth)

@@ -1,4 +1,4 @@
-"""`db`, `config` and `workflows`: the commands that set things up and tell what is wrong with them."""
+"""`db`, `config` and `workflows`: the commands that set the program up and diagnose it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Simulated = tuple[History, Simulator]
 
 @pytest.fixture
 def simulated() -> Iterator[Simulated]:
-    """A simulated API with its workflows."""
+    """Provide a simulated API with its workflows."""
     history = History(runs_per_workflow=2, live=0, spacing=timedelta(minutes=20))
     with Simulator(history, api_key="the-key").in_thread() as simulator:
         yield history, simulator
@@ -37,7 +37,7 @@ def simulated() -> Iterator[Simulated]:
 def make(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """Runs one command with this configuration and these variables."""
+    """Provide a function that runs one command with a configuration and variables."""
 
     def run(*arguments: str, toml: str = "", **variables: str) -> Printed:
         return command_line(tmp_path, monkeypatch, capsys, toml, **variables)(*arguments)
@@ -45,8 +45,8 @@ def make(
     return run
 
 
-def test_upgrade_makes_the_schema_once(make: Command, empty_database_url: str) -> None:
-    """`db upgrade` says from where to where it went, and a second time that nothing was to do; `db current` tells both."""
+def test_db_upgrade_creates_the_schema_once(make: Command, empty_database_url: str) -> None:
+    """`db upgrade` names both revisions, and changes nothing a second time; `db current` agrees."""
     url = empty_database_url
     assert make("db", "current", "--json", DATABASE_URL=url).json == {
         "revision": None,
@@ -66,8 +66,8 @@ def test_upgrade_makes_the_schema_once(make: Command, empty_database_url: str) -
     assert make("db", "current", DATABASE_URL=url).out == f"{head()} (up to date)\n"
 
 
-def test_check_finds_what_was_changed_by_hand(make: Command, database_url: str) -> None:
-    """`db check` passes on our own schema, and ends with status 4 and the name of what somebody changed behind it."""
+def test_db_check_finds_a_manual_change(make: Command, database_url: str) -> None:
+    """`db check` passes on the program's schema, and names a column that was dropped by hand."""
     assert make("db", "check", DATABASE_URL=database_url).status == 0
     query(database_url, "ALTER TABLE orchestra.runs DROP COLUMN extra")
     printed = make("db", "check", DATABASE_URL=database_url)
@@ -76,8 +76,8 @@ def test_check_finds_what_was_changed_by_hand(make: Command, database_url: str) 
     assert len(printed.err.splitlines()) == 1
 
 
-def test_check_without_a_schema(make: Command, empty_database_url: str) -> None:
-    """Without a schema `db check` ends with status 4 and names the command that makes it."""
+def test_db_check_without_a_schema(make: Command, empty_database_url: str) -> None:
+    """Without a schema `db check` ends with status 4 and names `db upgrade`."""
     printed = make("db", "check", DATABASE_URL=empty_database_url)
     assert printed.status == 4
     assert "orchestra-etl db upgrade" in printed.err
@@ -103,8 +103,8 @@ def _psql(url: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_psql_is_psqls_own(tmp_path: Path, database_url: str) -> None:
-    """Arguments go to psql as they are, on the configured database, and its exit status comes back."""
+def test_db_psql_passes_arguments_and_status_through(tmp_path: Path, database_url: str) -> None:
+    """`db psql` passes its arguments to psql on the configured database, and returns its status."""
     good = _psql(database_url, tmp_path, "-X", "-At", "-c", "SELECT count(*) FROM orchestra.runs")
     assert good.communicate(timeout=240) == ("0\n", "")
     assert good.returncode == 0
@@ -113,8 +113,10 @@ def test_psql_is_psqls_own(tmp_path: Path, database_url: str) -> None:
     assert bad.returncode == 1
 
 
-def test_psql_keeps_the_password_out_of_the_process_list(tmp_path: Path, database_url: str) -> None:
-    """While psql runs, no process's command line holds the password; it is in psql's environment instead."""
+def test_db_psql_hides_the_password_from_the_process_list(
+    tmp_path: Path, database_url: str
+) -> None:
+    """While psql runs, no process's command line contains the password."""
     url = database_url.replace("postgresql://postgres@", "postgresql://postgres:pass-word-77@")
     process = _psql(url, tmp_path, "-X", "-c", "SELECT pg_sleep(30)")
     try:
@@ -134,8 +136,8 @@ def test_psql_keeps_the_password_out_of_the_process_list(tmp_path: Path, databas
         process.communicate()
 
 
-def test_secrets_leave_the_connection_string() -> None:
-    """The password moves to PGPASSWORD wherever it stood in the URL; a key's pass phrase is left out; the rest stays."""
+def test_secrets_are_removed_from_the_connection_string() -> None:
+    """The URL's password moves to PGPASSWORD, a key's pass phrase is dropped, the rest stays."""
     url = "postgresql://me:p%40ss@db.example:6432/name?sslmode=require&sslpassword=phrase"
     conninfo, environment = _without_secrets(url)
     assert environment == {"PGPASSWORD": "p@ss"}
@@ -150,7 +152,7 @@ def test_secrets_leave_the_connection_string() -> None:
 def test_an_id_that_cannot_be_used_is_not_tracked(
     make: Command, database_url: str, bad: str
 ) -> None:
-    """`track` refuses an unusable id of the workflow or of a run with status 2 and one line, and enters nothing."""
+    """`track` refuses an unusable workflow or run id in one line, and stores nothing."""
     for arguments in ((bad, "a-run"), ("a-workflow", "a-run", bad)):
         printed = make("track", *arguments, DATABASE_URL=database_url)
         assert (printed.status, printed.out, printed.err.count("\n")) == (2, "", 1)
@@ -162,10 +164,10 @@ def test_an_id_that_cannot_be_used_is_not_tracked(
     assert query(database_url, "SELECT id FROM orchestra.workflows") == [{"id": "a-workflow"}]
 
 
-def test_config_check_tries_everything(
+def test_config_check_tests_every_part(
     make: Command, simulated: Simulated, database_url: str
 ) -> None:
-    """With settings, API, workflows and database in order, each gets a line that says ok, and the status is 0."""
+    """If settings, API, workflows and database work, each has an ok line and the status is 0."""
     history, simulator = simulated
     toml = configuration(*history.workflow_ids[:2])
     variables = {
@@ -211,7 +213,7 @@ def test_config_check_names_each_problem(
     subject: str,
     words: str,
 ) -> None:
-    """A wrong key, no key, no database, a wrong workflow id and no workflow each end with their own status and say so."""
+    """Each wrong part of the configuration ends with its own status and is named."""
     history, simulator = simulated
     variables = {
         "toml": configuration(history.workflow_ids[0]),
@@ -228,10 +230,10 @@ def test_config_check_names_each_problem(
     assert "wrong-key" not in printed.out
 
 
-def test_config_check_wants_the_schema(
+def test_config_check_requires_the_schema(
     make: Command, simulated: Simulated, empty_database_url: str
 ) -> None:
-    """A database without our schema is a problem that names `db upgrade`, and nothing is made there by the check."""
+    """A missing schema is a problem that names `db upgrade`, and the check does not create it."""
     history, simulator = simulated
     printed = make(
         "config",
@@ -249,10 +251,10 @@ def test_config_check_wants_the_schema(
     )
 
 
-def test_config_init_says_which_file_is_used_from_now_on(
+def test_config_init_names_the_file_that_takes_effect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where a new file takes the place of another one, or another one goes before it, `config init` says so, and is right."""
+    """`config init` says when a new file overrides another one, or is overridden itself."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
     monkeypatch.delenv("ORCHESTRA_ETL_CONFIG", raising=False)
@@ -267,7 +269,7 @@ def test_config_init_says_which_file_is_used_from_now_on(
 
     here = str(sources.WORKING_FOLDER)
     assert init("first") == []
-    # The folder's own goes before the user's.
+    # The folder's own file overrides the user's.
     assert init("first", "--user") == [
         f"Without `--config {own}`, commands in this folder still use {here}."
     ]
@@ -288,7 +290,7 @@ def test_config_init_says_which_file_is_used_from_now_on(
 
 
 def test_config_show_masks_secrets(make: Command) -> None:
-    """`config show` prints what is in force and no secret, for people and for programs."""
+    """`config show` prints the effective settings as text and JSON, without secrets."""
     variables = {
         "ORCHESTRA_API_KEY": "the-key",
         "DATABASE_URL": "postgresql://me:pass-word-77@h/d?password=other-99",
@@ -306,8 +308,10 @@ def test_config_show_masks_secrets(make: Command) -> None:
     assert shown["workflows"][0]["id"] == "w-1"
 
 
-def test_workflows_prints_what_is_to_be_added(make: Command, simulated: Simulated) -> None:
-    """The lines printed for workflows that are not configured are TOML that configures exactly those."""
+def test_workflows_prints_configuration_for_the_missing_ones(
+    make: Command, simulated: Simulated
+) -> None:
+    """`workflows` prints TOML that configures exactly the workflows that are not configured yet."""
     history, simulator = simulated
     toml = configuration(history.workflow_ids[0], "not-visible")
     variables = {"ORCHESTRA_BASE_URL": simulator.base_url, "ORCHESTRA_API_KEY": "the-key"}
@@ -327,7 +331,7 @@ def test_workflows_prints_what_is_to_be_added(make: Command, simulated: Simulate
 
 
 def test_workflows_with_a_wrong_key(make: Command, simulated: Simulated) -> None:
-    """Where the API refuses the key the command ends with status 3 and one line, which does not hold the key."""
+    """A refused key ends with status 3 and one line, without the key."""
     printed = make(
         "workflows", ORCHESTRA_BASE_URL=simulated[1].base_url, ORCHESTRA_API_KEY="wrong-key"
     )

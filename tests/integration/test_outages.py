@@ -1,4 +1,4 @@
-"""A database that is away: the reason in the first line, patience by command, and one line a minute for the whole process."""
+"""An unavailable database: the reason at once, patience by command, one log line a minute."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.support import configuration, environment, free_port, query, wait_unt
 
 Make = Callable[..., Command]
 SHORT = {"ORCHESTRA_ETL_DATABASE__PATIENCE": "500ms"}
-"""For a test of the words alone."""
+"""Settings for a test that checks only the message."""
 
 
 @pytest.fixture
 def make(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Make:
-    """The command line for a database, with one workflow."""
+    """Provide a function that returns the command line for a database URL, with one workflow."""
 
     def made(url: str, **more: str) -> Command:
         toml = configuration("11111111-2222-3333-4444-555555555555")
@@ -41,8 +41,8 @@ def make(
 
 
 @contextmanager
-def _listener(answer: bytes | None) -> Iterator[int]:
-    """A port where something says this to everybody, or takes connections and says nothing."""
+def _listener(response: bytes | None) -> Iterator[int]:
+    """Open a port whose server sends `response` to each client, or stays silent if it is None."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken: list[socket.socket] = []
 
@@ -53,9 +53,9 @@ def _listener(answer: bytes | None) -> Iterator[int]:
                 except OSError:
                     return
                 taken.append(one)
-                if answer is not None:
+                if response is not None:
                     one.recv(1)
-                    one.sendall(answer)
+                    one.sendall(response)
 
         threading.Thread(target=accept, daemon=True).start()
         yield int(server.getsockname()[1])
@@ -65,7 +65,7 @@ def _listener(answer: bytes | None) -> Iterator[int]:
 
 
 def _first_line(command: Command, *arguments: str) -> tuple[str, float]:
-    """What a command that ends with 4 says, and how many seconds it takes."""
+    """Return the error line of a command that ends with status 4, and its duration in seconds."""
     began = time.monotonic()
     printed = command(*arguments)
     assert printed.status == 4
@@ -86,10 +86,8 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
-def test_a_command_that_a_person_waits_for_gives_up_in_seconds(
-    make: Make, arguments: tuple[str, ...]
-) -> None:
-    """Nothing listens at the port: the line names host, port and reason, and comes within seconds."""
+def test_an_interactive_command_gives_up_in_seconds(make: Make, arguments: tuple[str, ...]) -> None:
+    """A refused connection ends the command within 8 seconds, with host, port and reason."""
     line, seconds = _first_line(make("postgresql://u:secret@127.0.0.1:1/d"), *arguments)
     assert "127.0.0.1:1: the connection is refused" in line
     assert seconds < 8
@@ -109,23 +107,23 @@ def test_a_command_that_a_person_waits_for_gives_up_in_seconds(
         ),
     ],
 )
-def test_what_keeps_a_connection_from_being_made(make: Make, url: str, words: str) -> None:
-    """A host that cannot be resolved, a socket that is not there and two hosts that refuse are told apart."""
+def test_why_a_connection_fails(make: Make, url: str, words: str) -> None:
+    """An unresolved host, a missing socket and two refusing hosts have different errors."""
     line, seconds = _first_line(make(url, **SHORT), "status")
     assert words in line
     assert seconds < 8
 
 
-def test_a_server_that_says_nothing(make: Make) -> None:
-    """A host that takes the connection and says no word is given up in seconds, too."""
+def test_a_silent_server(make: Make) -> None:
+    """A host that accepts the connection and stays silent is given up within seconds."""
     with _listener(None) as port:
         line, seconds = _first_line(make(f"postgresql://u:secret@127.0.0.1:{port}/d"), "status")
     assert "does not answer in time" in line
     assert seconds < 13
 
 
-def test_another_server_than_postgresql(make: Make) -> None:
-    """A web server at the port is named as what it is, at once."""
+def test_a_server_other_than_postgresql(make: Make) -> None:
+    """A web server at the port is reported at once as not being PostgreSQL."""
     with _listener(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         line, seconds = _first_line(make(f"postgresql://u:secret@127.0.0.1:{port}/d"), "sync")
     assert "is not PostgreSQL" in line
@@ -133,7 +131,7 @@ def test_another_server_than_postgresql(make: Make) -> None:
 
 
 def test_a_server_without_tls(make: Make) -> None:
-    """Where sslmode asks for TLS and the server has none, each command says so at once, `sync` too."""
+    """If sslmode requires TLS and the server has none, each command says so at once."""
     with _listener(b"N") as port:
         command = make(f"postgresql://u:secret@127.0.0.1:{port}/d?sslmode=require")
         for arguments in (("status",), ("sync",), ("db", "upgrade")):
@@ -151,8 +149,8 @@ def _finding(command: Command) -> str:
     return str(found["text"])
 
 
-def test_a_role_without_a_connection_left(make: Make, database_url: str) -> None:
-    """Where the role may have no more sessions, `status` and `config check` say it, within seconds."""
+def test_a_role_without_free_connections(make: Make, database_url: str) -> None:
+    """A role at its CONNECTION LIMIT is reported by `status` and `config check` within seconds."""
     query(database_url, "CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
     try:
         command = make(database_url.replace("postgres@", "crowded@"), **SHORT)
@@ -176,7 +174,7 @@ def _read_only(url: str, value: str) -> None:
 
 
 def test_a_database_that_is_read_only(make: Make, database_url: str) -> None:
-    """`config check` finds that nothing can be written, a command that writes says it, and one that reads goes on."""
+    """In a read-only database, `config check` and writing commands fail, and `status` works."""
     _read_only(database_url, "on")
     command = make(database_url, **SHORT, ORCHESTRA_ETL_WORKFLOWS='[{"id": "w"}]')
     assert "the database is read-only" in _finding(command)
@@ -186,8 +184,8 @@ def test_a_database_that_is_read_only(make: Make, database_url: str) -> None:
     assert command("track", "w", "r").status == 0
 
 
-def test_sync_has_patience_and_says_at_once_for_what(database_url: str, tmp_path: Path) -> None:
-    """A unit of work of a patient command waits until the database is back; the reason is said when the waiting begins."""
+def test_a_patient_unit_waits_and_logs_the_reason(database_url: str, tmp_path: Path) -> None:
+    """A patient unit waits until the database is back, and logs the reason when the wait begins."""
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
     admin = re.sub(r"/test_\w+", "/postgres", database_url)
     query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
@@ -201,17 +199,17 @@ def test_sync_has_patience_and_says_at_once_for_what(database_url: str, tmp_path
     back.join()
     opened.close()
     impatient.close()
-    said = [line["event"] for line in lines]
-    assert said == ["database_lost", "database_lost", "database_recovered"]
+    events = [line["event"] for line in lines]
+    assert events == ["database_lost", "database_lost", "database_recovered"]
 
 
-# One process, many threads.
+# One process with many threads.
 
 
-def test_an_outage_is_said_once_for_all_threads(
+def test_an_outage_is_logged_once_for_all_threads(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight units of work that fail side by side make one line at the beginning, one a minute and one at the end."""
+    """Eight failing threads together log the outage's start, one line a minute, and its end."""
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
     admin = re.sub(r"/test_\w+", "/postgres", database_url)
     late, real = [0.0], time.monotonic
@@ -243,8 +241,8 @@ def test_an_outage_is_said_once_for_all_threads(
     assert all("does not accept connections" in line["problem"] for line in lines[:-1])
 
 
-def test_reading_does_not_end_what_keeps_from_writing(database_url: str) -> None:
-    """While the database is read-only, units that only read succeed, and the problem stays until one may write again."""
+def test_a_read_does_not_end_a_read_only_problem(database_url: str) -> None:
+    """While the database is read-only, reads succeed, and the problem stays until a write works."""
     _read_only(database_url, "on")
     opened = Database(database_url, outage_patience=0.2)
 
@@ -266,8 +264,8 @@ def test_reading_does_not_end_what_keeps_from_writing(database_url: str) -> None
     opened.close()
 
 
-def test_a_database_that_comes_and_goes_does_not_fill_the_log() -> None:
-    """Of twenty short outages within a minute three are said, with their ends."""
+def test_an_intermittent_database_does_not_fill_the_log() -> None:
+    """Three of twenty short outages within a minute are logged, each with its end."""
     with capture_logs() as lines:
         found = outage.Outage()
         for _ in range(20):
@@ -276,59 +274,117 @@ def test_a_database_that_comes_and_goes_does_not_fill_the_log() -> None:
     assert len(lines) == 2 * outage.MOST
 
 
-# Words.
+# Messages of libpq.
 
 BEFORE = 'connection failed: connection to server at "h", port 5432 failed: '
 
 
 @pytest.mark.parametrize(
-    ("words", "told", "lasting"),
+    ("message", "problem", "permanent"),
     [
-        (f'{BEFORE}FATAL:  database "role "x" does not exist" does not exist', "no such database", True),
-        (f'{BEFORE}FATAL:  password authentication failed for user "too many connections"', "user or password", True),
+        (
+            f'{BEFORE}FATAL:  database "role "x" does not exist" does not exist',
+            "no such database", True,
+        ),
+        (
+            f'{BEFORE}FATAL:  password authentication failed for user "too many connections"',
+            "user or password", True,
+        ),
         (f'{BEFORE}FATAL:  PAM authentication failed for user "x"', "user or password", True),
         (f"{BEFORE}fe_sendauth: no password supplied", "user or password", True),
         (f"{BEFORE}FATAL:  sorry, too many clients already", "no connection left", False),
-        (f'{BEFORE}FATAL:  too many connections for role "password authentication failed for user"', "no connection", False),
-        (f"{BEFORE}FATAL:  remaining connection slots are reserved for roles with SUPERUSER", "no connection", False),
-        (f"{BEFORE}FATAL:  no more connections allowed (max_client_conn)", "no connection left", False),
+        (
+            f'{BEFORE}FATAL:  too many connections for role'
+            ' "password authentication failed for user"',
+            "no connection", False,
+        ),
+        (
+            f"{BEFORE}FATAL:  remaining connection slots are reserved for roles with SUPERUSER",
+            "no connection", False,
+        ),
+        (
+            f"{BEFORE}FATAL:  no more connections allowed (max_client_conn)",
+            "no connection left", False,
+        ),
         (f"{BEFORE}FATAL:  the database system is starting up", "starting up", False),
-        (f"{BEFORE}FATAL:  the database system is not yet accepting connections\nDETAIL:  x", "starting up", False),
+        (
+            f"{BEFORE}FATAL:  the database system is not yet accepting connections\nDETAIL:  x",
+            "starting up", False,
+        ),
         (f"{BEFORE}FATAL:  the database system is shutting down", "shutting down", False),
         (f"{BEFORE}server does not support SSL, but SSL was required", "no TLS", True),
-        (f"{BEFORE}SSL error: certificate verify failed", "certificate cannot be verified", True),
-        (f'{BEFORE}server certificate for "a" does not match host name "b"', "certificate cannot be verified", True),
-        (f'{BEFORE}root certificate file "/r" does not exist', "root certificate's file cannot be read", True),
-        (f'{BEFORE}could not open certificate file "/c": No such file', "certificate or key of this user", True),
-        (f'{BEFORE}FATAL:  no pg_hba.conf entry for host "::1", user "u", database "d", no encryption', "without TLS", True),
-        (f'{BEFORE}FATAL:  no pg_hba.conf entry for host "::1", user "u", database "d", SSL encryption', "does not admit", True),
+        (
+            f"{BEFORE}SSL error: certificate verify failed",
+            "certificate cannot be verified", True,
+        ),
+        (
+            f'{BEFORE}server certificate for "a" does not match host name "b"',
+            "certificate cannot be verified", True,
+        ),
+        (
+            f'{BEFORE}root certificate file "/r" does not exist',
+            "root certificate's file cannot be read", True,
+        ),
+        (
+            f'{BEFORE}could not open certificate file "/c": No such file',
+            "certificate or key of this user", True,
+        ),
+        (
+            f'{BEFORE}FATAL:  no pg_hba.conf entry for host "::1", user "u", database "d",'
+            " no encryption",
+            "without TLS", True,
+        ),
+        (
+            f'{BEFORE}FATAL:  no pg_hba.conf entry for host "::1", user "u", database "d",'
+            " SSL encryption",
+            "does not admit", True,
+        ),
         (f"{BEFORE}session is read-only", "read-only", False),
         (f"{BEFORE}received invalid response to SSL negotiation: H", "not PostgreSQL", True),
         (f"{BEFORE}FATAL:  unsupported startup parameter: options", "refuses a parameter", True),
         (f"{BEFORE}No route to host\n\tIs the server running", "cannot be reached", False),
         (f"{BEFORE}timeout expired", "in time", False),
         ("connection timeout expired", "in time", False),
-        ("failed to resolve host 'x': [Errno -3] Temporary failure in name resolution", "cannot be resolved", False),
-        ("consuming input failed: server closed the connection unexpectedly", "connection to the database was lost", False),
-        (f"{BEFORE}FATAL:  Passwort-Authentifizierung für Benutzer »x« fehlgeschlagen", "refuses the connection", False),
+        (
+            "failed to resolve host 'x': [Errno -3] Temporary failure in name resolution",
+            "cannot be resolved", False,
+        ),
+        (
+            "consuming input failed: server closed the connection unexpectedly",
+            "connection to the database was lost", False,
+        ),
+        (
+            f"{BEFORE}FATAL:  Passwort-Authentifizierung für Benutzer »x« fehlgeschlagen",
+            "refuses the connection", False,
+        ),
         ("connection is bad: some new complaint of libpq's", "refuses a setting", True),
-        ("connection is bad: connection to server on socket \"/s\" failed: Unheard of", "was lost", False),
-        # One of two servers is down, the other refuses: the first may come back.
-        (f'{BEFORE}FATAL:  database "x" does not exist\n{BEFORE}Connection refused', "connection is refused", False),
-        # Without TLS and with it.
-        (f'{BEFORE}FATAL:  password authentication failed for user "u"\n{BEFORE}FATAL:  no pg_hba.conf entry for host "h", user '
-         '"u", database "d", no encryption', "user or password", True),
+        (
+            "connection is bad: connection to server on socket \"/s\" failed: Unheard of",
+            "was lost", False,
+        ),
+        # One of two servers is down and the other one refuses: the first one may come back.
+        (
+            f'{BEFORE}FATAL:  database "x" does not exist\n{BEFORE}Connection refused',
+            "connection is refused", False,
+        ),
+        # One attempt with TLS and one without: the first reason counts.
+        (
+            f'{BEFORE}FATAL:  password authentication failed for user "u"\n'
+            f'{BEFORE}FATAL:  no pg_hba.conf entry for host "h", user "u", database "d",'
+            " no encryption",
+            "user or password", True,
+        ),
     ],
 )  # fmt: skip
-def test_words_of_a_refusal(words: str, told: str, lasting: bool) -> None:
-    """The reason is told from names that read like another, and what stays from what may pass."""
-    found = database_errors.diagnose(psycopg.OperationalError(words))
-    assert told in found.problem
-    assert (found.permanent, found.unavailable) == (lasting, True)
+def test_a_connection_error_is_diagnosed(message: str, problem: str, permanent: bool) -> None:
+    """The reason and its permanence are found, even if a quoted name reads like another reason."""
+    found = database_errors.diagnose(psycopg.OperationalError(message))
+    assert problem in found.problem
+    assert (found.permanent, found.unavailable) == (permanent, True)
 
 
 def test_a_parameter_that_the_server_refuses_is_named(database_url: str) -> None:
-    """A URL with options that the server does not know is refused at once."""
+    """A URL with an option that the server does not know is refused at once."""
     opened = Database(f"{database_url}&options=-c%20no_such_parameter%3D1")
     with pytest.raises(DatabaseError, match="refuses a parameter") as refused:
         opened.transaction(lambda c: None)

@@ -1,4 +1,4 @@
-"""How steps and runs ended, and of what kind their failures are: each decision with its table of cases."""
+"""Outcomes of steps and runs, and kinds of failures: a table of cases for each decision."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from etl.transform import generation
 from tests.support import query
 
 NOTHING: list[Any] = [
-    None, "", "  ", "None", "none", " NULL ", "null", "nil", "<nil>", "undefined", "NaN", "N/A", "-", "0", "false", "False",
-    "no error", "OK", "success", "{}", "[ ]", '""', "\n\t", "\u00a0", 0, 0.0, -0.0, False,
+    None, "", "  ", "None", "none", " NULL ", "null", "nil", "<nil>", "undefined", "NaN", "N/A",
+    "-", "0", "false", "False", "no error", "OK", "success", "{}", "[ ]", '""', "\n\t", "\u00a0",
+    0, 0.0, -0.0, False,
     {}, [], [None], [[], {}], {"message": None, "code": None},
     {"message": "", "code": 0, "retry": False}, {"error": {"message": "null"}}, ["", "None"],
 ]  # fmt: skip
-"""What programs write in the place of an error where there is none."""
+"""Values that programs write as an error although there is none."""
 SOMETHING: list[Any] = [
-    "refused", "0x80070005", "none of the keys fits", "no errors were expected", "nullable", 1, -1, 0.5, True, {"code": 5},
-    {"message": None, "code": "rate_limited"}, {"message": "refused"}, [5], ["refused"], [None, {"a": [{"b": "refused"}]}],
+    "refused", "0x80070005", "none of the keys fits", "no errors were expected", "nullable",
+    1, -1, 0.5, True, {"code": 5}, {"message": None, "code": "rate_limited"},
+    {"message": "refused"}, [5], ["refused"], [None, {"a": [{"b": "refused"}]}],
     "********",
 ]  # fmt: skip
 
 
 def outcome(url: str, state: str, error: Any, reported_error: str | None) -> str:
-    """What `outcome` says; the error is any JSON value."""
+    """Return the result of `orchestra.outcome`; the error is any JSON value."""
     [row] = query(
         url,
         "SELECT orchestra.outcome(%s, CAST(%s AS jsonb), %s) AS outcome",
@@ -40,8 +42,8 @@ def outcome(url: str, state: str, error: Any, reported_error: str | None) -> str
 
 
 @pytest.mark.parametrize("error", NOTHING, ids=repr)
-def test_what_says_nothing_is_no_error(database_url: str, error: Any) -> None:
-    """A success stays one, whatever its error holds that says nothing, and so for what its payload reports."""
+def test_an_error_that_says_nothing_is_not_an_error(database_url: str, error: Any) -> None:
+    """A success stays one if its own error, or the one in its payload, says nothing."""
     assert outcome(database_url, "succeeded", error, None) == "succeeded"
     assert (
         outcome(database_url, "succeeded", None, error if isinstance(error, str) else None)
@@ -57,7 +59,7 @@ def test_what_says_nothing_is_no_error(database_url: str, error: Any) -> None:
 
 @pytest.mark.parametrize("error", SOMETHING, ids=repr)
 def test_a_success_with_an_error_is_a_soft_failure(database_url: str, error: Any) -> None:
-    """An error that says something makes a success a soft failure; every other state stays what it is."""
+    """An error that says something makes a success a soft failure, and changes no other state."""
     assert outcome(database_url, "succeeded", error, None) == "soft_failed"
     assert (
         outcome(database_url, "succeeded", None, error if isinstance(error, str) else "refused")
@@ -68,8 +70,8 @@ def test_a_success_with_an_error_is_a_soft_failure(database_url: str, error: Any
     assert generation.is_error(error)
 
 
-def test_the_load_and_the_database_judge_one_text_alike(database_url: str) -> None:
-    """Whatever one character stands before a word for nothing, or is in it, both take it for the same, in any locale."""
+def test_the_load_and_the_database_agree_on_a_text(database_url: str) -> None:
+    """Python and SQL agree on which texts are errors, for each character before or in a text."""
     texts = [f"{chr(code)}none" for code in range(1, 0x3100)]
     texts += [
         "\u017fuccess",
@@ -81,17 +83,19 @@ def test_the_load_and_the_database_judge_one_text_alike(database_url: str) -> No
         "{\x0b}",
         "[\x1c]",
     ]
-    sql = "SELECT t, orchestra.is_error_text(t) AS said FROM unnest(CAST(%s AS text[])) AS u (t)"
-    found = {row["t"]: row["said"] for row in query(database_url, sql, texts)}
+    sql = (
+        "SELECT t, orchestra.is_error_text(t) AS is_error FROM unnest(CAST(%s AS text[])) AS u (t)"
+    )
+    found = {row["t"]: row["is_error"] for row in query(database_url, sql, texts)}
     assert found == {text: generation.is_error(text) for text in texts}
-    nothing = {text for text, said in found.items() if not said}
+    nothing = {text for text, is_error in found.items() if not is_error}
     assert {"\x1cnone", "\x85none", "\u00a0none", "\u3000none", "NIL"} <= nothing
     assert nothing.isdisjoint({"\u200bnone", "\u017fuccess", "n\u0131l"})
 
 
 @pytest.mark.parametrize("nothing", [" ", '"', "-", "\u2003", "{ }"])
-def test_an_error_is_one_in_either_place(database_url: str, nothing: str) -> None:
-    """A text that says something only behind thousands of blanks is an error as the step's own and as its payload's."""
+def test_an_error_behind_blanks_is_found_in_either_place(database_url: str, nothing: str) -> None:
+    """An error between thousands of blanks counts, both as the step's own and in its payload."""
     error = nothing * 3_000 + "refused" + nothing * 3_000
     outputs = msgspec.Raw(json.dumps({"result": {"error": error, "successful": True}}).encode())
     reported = generation.read_generation(None, outputs).reported_error
@@ -101,8 +105,8 @@ def test_an_error_is_one_in_either_place(database_url: str, nothing: str) -> Non
     assert outcome(database_url, "succeeded", error, None) == "soft_failed"
 
 
-def test_a_large_error_costs_no_time(database_url: str) -> None:
-    """A megabyte of nothing, or of nearly nothing, and nesting as deep as it is stored, are judged at once."""
+def test_a_large_error_is_judged_quickly(database_url: str) -> None:
+    """A megabyte of blanks or nulls, or the deepest nesting, is judged within two seconds."""
     begun = time.process_time()
     for blanks in (" ", '"', "-", "{", "'. "):
         assert generation.is_error(blanks * 500_000 + "x")
@@ -156,7 +160,7 @@ def test_a_large_error_costs_no_time(database_url: str) -> None:
 def test_a_message(
     database_url: str, error: str | None, reported_error: str | None, message: str | None
 ) -> None:
-    """An error's own words are taken from wherever the API puts them; else the payload's; what is empty says nothing."""
+    """A message comes from the step's own error, else from its payload; empty parts are skipped."""
     found = query(
         database_url,
         "SELECT orchestra.error_message(CAST(%s AS jsonb), %s) AS m",
@@ -183,14 +187,18 @@ def test_a_message(
         ("  refused:\n\t by  the API ", "refused: by the API"),
         ("Service Unavailable", "Service Unavailable"),
         ("", ""),
-        # What a client library makes of an answer: the words under its keys tell the kinds apart.
+        # A client library's text of a response: the values of its fields distinguish the kinds.
         (
-            "Error code: 401 - {'error': {'message': 'Incorrect key: sk-ab12cd34ef56.', 'param': None, 'code': 'invalid_key'}}",
-            "Error code: 401 - {error: {message: Incorrect key: sk-<id>., param: None, code: invalid_key}}",
+            "Error code: 401 - {'error': {'message': 'Incorrect key: sk-ab12cd34ef56.',"
+            " 'param': None, 'code': 'invalid_key'}}",
+            "Error code: 401 - {error: {message: Incorrect key: sk-<id>.,"
+            " param: None, code: invalid_key}}",
         ),
         (
-            "Error code: 404 - {'error': {'message': \"The model 'x' isn't there\", 'code': 'model_not_found'}}",
-            "Error code: 404 - {error: {message: The model <text> isn't there, code: model_not_found}}",
+            "Error code: 404 - {'error': {'message': \"The model 'x' isn't there\","
+            " 'code': 'model_not_found'}}",
+            "Error code: 404 - {error: {message: The model <text> isn't there,"
+            " code: model_not_found}}",
         ),
         (
             '{"error": {"message": "No funds", "input": "a secret", "code": 4711}}',
@@ -204,7 +212,7 @@ def test_a_message(
             "HTTP/1.1 503 from 10.0.0.1:443, status: 502, in 1234 ms",
             "HTTP/<n> 503 from <ip>, status: 502, in <n> ms",
         ),
-        # Ids: of letters and digits, behind a prefix, long; words and plain numbers are none.
+        # Ids are long mixes of letters and digits, often after a prefix; words and numbers are not.
         (
             "req_011CSHoEeqs5C35K2UUqR7Fy, call_AbC12dEf, org-AbCd1234EfGh5678",
             "req_<id>, call_<id>, org-<id>",
@@ -218,7 +226,7 @@ def test_a_message(
     ],
 )
 def test_a_pattern(database_url: str, message: str, pattern: str) -> None:
-    """Numbers, ids and quoted texts do not tell failures apart; words do."""
+    """Numbers, ids and quoted texts do not distinguish failures; words do."""
     assert query(database_url, "SELECT orchestra.failure_pattern(%s) AS p", message) == [
         {"p": pattern}
     ]
@@ -253,8 +261,8 @@ def test_a_pattern(database_url: str, message: str, pattern: str) -> None:
         "\ue000\ue001" * 2500,
     ],
 )
-def test_a_hostile_message_costs_no_time(database_url: str, message: str) -> None:
-    """No message makes the search for its pattern take long."""
+def test_a_hostile_message_is_judged_quickly(database_url: str, message: str) -> None:
+    """The pattern of every hostile message is found within a second."""
     with psycopg.connect(database_url) as connection:
         connection.execute("SET statement_timeout = '1s'")
         connection.execute("SELECT orchestra.failure_pattern(%s)", [message])
@@ -318,8 +326,8 @@ def test_a_hostile_message_costs_no_time(database_url: str, message: str) -> Non
         ("TS2304: no", "TS2322: no"),
     ],
 )
-def test_codes_tell_kinds_apart(database_url: str, one: str, other: str) -> None:
-    """Error numbers, exit codes, SQLSTATEs and statuses stay in the pattern, as they were written."""
+def test_codes_distinguish_kinds(database_url: str, one: str, other: str) -> None:
+    """Error numbers, exit codes, SQLSTATEs and statuses stay in the pattern as written."""
     patterns = [
         query(database_url, "SELECT orchestra.failure_pattern(%s) AS p", m)[0]["p"]
         for m in (one, other)
@@ -355,7 +363,7 @@ def test_codes_tell_kinds_apart(database_url: str, one: str, other: str) -> None
             "no run 1f5c100e-e84c-438a-9cb3-1f18fe8e7fa4",
             "no run <id>",
         ),
-        # Quantities, even behind a word for a code.
+        # Quantities, even after a word for a code.
         ("returned 500 rows", "returned 404 rows", "returned <n> rows"),
         ("failed with 3 errors", "failed with 12 errors", "failed with <n> errors"),
         ("error: 12 files", "error: 345 files", "error: <n> files"),
@@ -375,7 +383,7 @@ def test_codes_tell_kinds_apart(database_url: str, one: str, other: str) -> None
 def test_what_differs_within_a_kind_is_folded(
     database_url: str, one: str, other: str, pattern: str | None
 ) -> None:
-    """Who, when, where and how many do not tell failures apart, and no address or name of a person stays."""
+    """People, times, places and quantities do not distinguish failures and leave the pattern."""
     patterns = [
         query(database_url, "SELECT orchestra.failure_pattern(%s) AS p", m)[0]["p"]
         for m in (one, other)

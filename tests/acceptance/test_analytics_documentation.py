@@ -98,8 +98,8 @@ def world(
 ) -> Iterator[World]:
     """Eight days of runs of four workflows, and older ones; what a simulator does not do is done to the tables."""
     history = History(
-        seed=11, workflows=4, runs_per_workflow=100, live=3, arrivals_per_minute=0, failure_rate=0.4,
-        spacing=timedelta(hours=2),
+        seed=11, workflows=4, runs_per_workflow=100, live=3, arrivals_per_minute=0,
+        failure_rate=0.4, spacing=timedelta(hours=2),
     )  # fmt: skip
     history.freeze()
     with psycopg.connect(postgres_server.url_for("postgres"), autocommit=True) as server:
@@ -117,9 +117,12 @@ def world(
             with app.open_database(settings) as database:
                 succeeded = {
                     row["workflow_id"]: row["ids"]
-                    for row in query(url, "SELECT workflow_id, array_agg(id ORDER BY start_time DESC) AS ids FROM orchestra.runs"
-                                          " WHERE state = 'succeeded' GROUP BY workflow_id")
-                }  # fmt: skip
+                    for row in query(
+                        url,
+                        "SELECT workflow_id, array_agg(id ORDER BY start_time DESC) AS ids"
+                        " FROM orchestra.runs WHERE state = 'succeeded' GROUP BY workflow_id",
+                    )
+                }
                 for change in changes(*((one, succeeded[one]) for one in history.workflow_ids)):
                     assert query(url, change + " RETURNING 1"), change
                 asyncio.run(app.refresh_rollups(settings, database))
@@ -138,24 +141,37 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
     yield f"UPDATE orchestra.workflows SET name = NULL WHERE id = '{invoices}'"
     # Some runs are older than thirty days, with their steps.
     for workflow_id, count in ((jokes, 6), (triage, 7), (invoices, 8), (twin, 11)):
-        old = f"(SELECT id FROM orchestra.runs WHERE workflow_id = '{workflow_id}' ORDER BY start_time LIMIT {count})"
+        old = (
+            f"(SELECT id FROM orchestra.runs WHERE workflow_id = '{workflow_id}'"
+            f" ORDER BY start_time LIMIT {count})"
+        )
         times = ", ".join(
             f"{name} = {name} - interval '40 days'" for name in ("start_time", "end_time")
         )
         for table, key in (("steps", "run_id"), ("runs", "id")):
             yield f"UPDATE orchestra.{table} SET {times} WHERE {key} IN {old}"
-    yield f"UPDATE orchestra.runs SET end_time = end_time + (end_time - start_time) * 200 WHERE workflow_id = '{invoices}'"
-    yield "UPDATE orchestra.runs SET user_id = CASE WHEN id < '5' THEN 'ana' WHEN id < 'b' THEN 'ben' END"
+    yield (
+        "UPDATE orchestra.runs SET end_time = end_time + (end_time - start_time) * 200"
+        f" WHERE workflow_id = '{invoices}'"
+    )
+    yield (
+        "UPDATE orchestra.runs SET user_id = CASE WHEN id < '5' THEN 'ana' WHEN id < 'b'"
+        " THEN 'ben' END"
+    )
     # A version that dates from before it was seen, and two without a date.
-    yield "UPDATE orchestra.workflow_versions SET api_updated_at = NULL, first_seen_at = now() - interval '20 days'"
+    yield (
+        "UPDATE orchestra.workflow_versions SET api_updated_at = NULL,"
+        " first_seen_at = now() - interval '20 days'"
+    )
     for workflow_id, days, dated in (
         (jokes, 3, "NULL"),
         (triage, 2, "now() - interval '5 days'"),
         (twin, 4, "NULL"),
     ):
         yield (
-            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, api_updated_at)"
-            f" VALUES ('{workflow_id}', now() - interval '{days} days', '2', {dated})"
+            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version,"
+            f" api_updated_at) VALUES ('{workflow_id}', now() - interval '{days} days', '2',"
+            f" {dated})"
         )
     # Runs that failed while none of their steps did: two for one reason, one too early, one whose
     # step failed softly.
@@ -165,34 +181,57 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
         (sorted_out[2], 13, '"workflow timed out after 900 s"'),
         (told[0], 2, '{"message": "workflow timed out after 600 s"}'),
     ):
-        begun = f"start_time = now() - interval '{hours} hours', end_time = now() - interval '{hours} hours' + interval '9 s'"
-        yield f"UPDATE orchestra.runs SET state = 'failed', error = '{error}', {begun} WHERE id = '{run_id}'"
+        begun = (
+            f"start_time = now() - interval '{hours} hours', end_time = now() - interval"
+            f" '{hours} hours' + interval '9 s'"
+        )
+        yield (
+            f"UPDATE orchestra.runs SET state = 'failed', error = '{error}', {begun}"
+            f" WHERE id = '{run_id}'"
+        )
         soft = f"CASE WHEN node_id = 'fetch_forecast' THEN 'no page of number 7' END, {begun}"
         yield f"UPDATE orchestra.steps SET reported_error = {soft} WHERE run_id = '{run_id}'"
     # Runs that have not ended: since long, as usual, given up and gone; where a step runs, and
     # where none does.
-    yield "UPDATE orchestra.runs SET start_time = now() - interval '5 hours' WHERE state = 'running'"
+    yield (
+        "UPDATE orchestra.runs SET start_time = now() - interval '5 hours' WHERE state = 'running'"
+    )
     for run_id, since, tracking in (
-        (sorted_out[3], "3 hours", "open"), (sorted_out[4], "35 days", "stale"), (told[1], "2 hours", "open"),
+        (sorted_out[3], "3 hours", "open"), (sorted_out[4], "35 days", "stale"),
+        (told[1], "2 hours", "open"),
         (told[2], "9 hours", "gone"), (read[0], "2 minutes", "open"),
     ):  # fmt: skip
         begun = f"state = 'running', start_time = now() - interval '{since}', end_time = NULL"
-        yield f"UPDATE orchestra.runs SET {begun}, updated_at = now(), tracking = '{tracking}' WHERE id = '{run_id}'"
+        yield (
+            f"UPDATE orchestra.runs SET {begun}, updated_at = now(), tracking = '{tracking}'"
+            f" WHERE id = '{run_id}'"
+        )
         if tracking == "open":
-            yield f"UPDATE orchestra.steps SET {begun} WHERE node_id = 'end' AND run_id = '{run_id}'"
+            yield (
+                f"UPDATE orchestra.steps SET {begun} WHERE node_id = 'end' AND run_id = '{run_id}'"
+            )
     # One currency in one workflow, in the others several, even within a run; a call without tokens,
     # one that never was.
     answers = f"workflow_id = '{triage}' AND node_id = 'answer' AND state = 'succeeded'"
-    yield f"UPDATE orchestra.steps SET response_model = 'o3-mini-2025-01-31' WHERE {answers} AND run_id < '4'"
+    yield (
+        f"UPDATE orchestra.steps SET response_model = 'o3-mini-2025-01-31' WHERE {answers}"
+        " AND run_id < '4'"
+    )
     one = "request_model = 'virtuoso-medium', response_model = 'virtuoso-medium'"
-    yield f"UPDATE orchestra.steps SET {one} WHERE workflow_id = '{twin}' AND response_model IS NOT NULL"
+    yield (
+        f"UPDATE orchestra.steps SET {one} WHERE workflow_id = '{twin}'"
+        " AND response_model IS NOT NULL"
+    )
     tokens = (
         "input_tokens = NULL, cached_input_tokens = NULL, output_tokens = NULL, total_tokens = NULL"
     )
     yield f"UPDATE orchestra.steps SET {tokens} WHERE {answers} AND run_id > 'c'"
     yield "UPDATE orchestra.steps SET request_model = 'gpt-4o-2024-08-06' WHERE state = 'skipped'"
     one = "request_model = NULL, response_model = NULL"
-    yield f"UPDATE orchestra.steps SET {one} WHERE workflow_id = '{triage}' AND response_model = 'gemini-2.5-pro'"
+    yield (
+        f"UPDATE orchestra.steps SET {one} WHERE workflow_id = '{triage}'"
+        " AND response_model = 'gemini-2.5-pro'"
+    )
     # Nodes executed more than once, in workflows of one name, and what does not count as that.
     for (workflow_id, runs), place, node_id, state, begun, absent, copies in (
         (workflows[0], 5, "'model'", "succeeded", "1 hour", "NULL", 2),
@@ -204,20 +243,27 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
         (workflows[1], 7, "'end'", "succeeded", "31 days", "NULL", 2),
         (workflows[1], 7, "'approval'", "running", "1 hour", "NULL", 1),
     ):
-        columns = "run_id, workflow_id, position, content_hash, node_id, state, absent_since, finish_reason, response_model"
-        values = f"'{runs[place]}', '{workflow_id}', 40 + n, 'h', {node_id}, '{state}', {absent}, 'length', 'virtuoso-medium'"
+        columns = (
+            "run_id, workflow_id, position, content_hash, node_id, state, absent_since,"
+            " finish_reason, response_model"
+        )
+        values = (
+            f"'{runs[place]}', '{workflow_id}', 40 + n, 'h', {node_id}, '{state}', {absent},"
+            " 'length', 'virtuoso-medium'"
+        )
         end = "NULL" if state == "running" else "begun + n * interval '4 s'"
         yield (
             f"INSERT INTO orchestra.steps (id, {columns}, start_time, end_time)"
             f" SELECT gen_random_uuid()::text, {values}, begun, {end}"
-            f" FROM generate_series(1, {copies}) AS n, (SELECT now() - interval '{begun}' AS begun) AS t"
+            f" FROM generate_series(1, {copies}) AS n, (SELECT now() - interval '{begun}' AS"
+            " begun) AS t"
         )
 
 
 COLUMNS = "input_per_million, cached_input_per_million, output_per_million"
 PRICES = [
-    f"INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency, {columns}, source)"
-    f" VALUES ('{name}', {days}, 'someone', {amounts}, 'set')"
+    "INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency,"
+    f" {columns}, source) VALUES ('{name}', {days}, 'someone', {amounts}, 'set')"
     for name, days, columns, amounts in (
         ("virtuoso-medium", "'0001-01-01', now()::date - 3", COLUMNS, "'USD', 0.35, NULL, 1.4"),
         ("virtuoso-medium", "now()::date - 3, NULL", COLUMNS, "'USD', 0.7, NULL, 2.8"),
@@ -614,8 +660,8 @@ def test_kinds_of_usage(world: World) -> None:
         world.facts, counted(world.facts.runs, world.facts.steps)
     ).values()
     told = (
-        "input_tokens", "cached_input_tokens", "cache_write_tokens", "input_audio_tokens", "input_image_tokens",
-        "output_tokens", "reasoning_tokens", "web_searches",
+        "input_tokens", "cached_input_tokens", "cache_write_tokens", "input_audio_tokens",
+        "input_image_tokens", "output_tokens", "reasoning_tokens", "web_searches",
     )  # fmt: skip
     made = []
     for (provider, name), used in grouped(
@@ -711,7 +757,8 @@ def test_why_calls_have_no_price(world: World) -> None:
     assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
     assert {
         "the calls name no model", "the model has no price", "the calls do not say what they used",
-        "no price for this tier of service, length of the input or day", "no price for web_searches",
+        "no price for this tier of service, length of the input or day",
+        "no price for web_searches",
     } <= set(names(rows, "why"))  # fmt: skip
 
 

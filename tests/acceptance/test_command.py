@@ -355,7 +355,10 @@ def test_the_sample_by_the_command(
         assert run("track", workflow, run_id, variables=variables).returncode == 0
 
         def polled(times: int) -> bool:
-            consumed = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE checks > 0 AND leased_until IS NULL"
+            consumed = (
+                "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE checks > 0"
+                " AND leased_until IS NULL"
+            )
             return server.steps_requests[run_id] >= times and query(database_url, consumed) != []
 
         def poll(times: int) -> None:
@@ -382,7 +385,8 @@ def test_the_sample_by_the_command(
         assert writes(database_url) == before
     steps = query(
         database_url,
-        "SELECT id, duration_ms, response_model, total_tokens FROM orchestra.steps ORDER BY position",
+        "SELECT id, duration_ms, response_model, total_tokens FROM orchestra.steps"
+        " ORDER BY position",
     )
     assert [tuple(step.values()) for step in steps] == [
         ("b2acc986-af06-418a-bf71-c730d5ghaf0b", 2237.692, "virtuoso-medium", 84),

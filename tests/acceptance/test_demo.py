@@ -26,7 +26,8 @@ from tests.postgres_fixture import new_home
 from tests.processes import Process, run, started
 from tests.support import query, wait_until
 
-RATES = """SELECT workflow_name, round(100.0 * sum(succeeded) / sum(succeeded + soft_failed + failed), 1)
+RATES = """SELECT workflow_name,
+    round(100.0 * sum(succeeded) / sum(succeeded + soft_failed + failed), 1)
     FROM orchestra.workflow_hourly GROUP BY workflow_name ORDER BY 1"""
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

@@ -22,8 +22,8 @@ LINK = re.compile(r"\]\(([^)#]*)(?:#([\w-]+))?\)")
 TARGET = re.compile(r"^([a-z][\w-]*):", re.MULTILINE)
 
 MACHINES = {
-    "chmod", "cp", "docker", "echo", "export", "install", "kubectl", "mkdir", "openssl", "pip", "python3", "systemctl",
-    "useradd", "uv",
+    "chmod", "cp", "docker", "echo", "export", "install", "kubectl", "mkdir", "openssl", "pip",
+    "python3", "systemctl", "useradd", "uv",
 }  # fmt: skip
 """Programs of the machine: they would change it, or are not on it. The files that they name must exist."""
 ELSEWHERE = {
@@ -62,9 +62,9 @@ def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[d
         asyncio.run(sync(load(tmp_path, config.read_text(), given)))
         query(
             database_url,
-            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)"
-            " SELECT workflow_id, run_id, 'rejected', 'for the documentation', '', '[]'"
-            " FROM orchestra_etl.run_ledger LIMIT 1",
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+            " content_hash, body) SELECT workflow_id, run_id, 'rejected',"
+            " 'for the documentation', '', '[]' FROM orchestra_etl.run_ledger LIMIT 1",
         )
         yield given
 

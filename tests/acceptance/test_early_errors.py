@@ -31,10 +31,13 @@ def _one_line(done: subprocess.CompletedProcess[str], status: int, words: str) -
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("ORCHESTRA_ETL_CONFIG", "~nosuchuser/etl.toml", "ORCHESTRA_ETL_CONFIG: ~nosuchuser stands for no home"),
-        ("ORCHESTRA_REDACTION_KEY_FILE", "~nosuchuser/key", "ORCHESTRA_REDACTION_KEY_FILE: ~nosuchuser stands for no home"),
+        ("ORCHESTRA_ETL_CONFIG", "~nosuchuser/etl.toml",
+         "ORCHESTRA_ETL_CONFIG: ~nosuchuser stands for no home"),
+        ("ORCHESTRA_REDACTION_KEY_FILE", "~nosuchuser/key",
+         "ORCHESTRA_REDACTION_KEY_FILE: ~nosuchuser stands for no home"),
         ("ORCHESTRA_ETL_WORKFLOWS", DEEP, "ORCHESTRA_ETL_WORKFLOWS: must be a JSON list"),
-        ("ORCHESTRA_ETL_REDACTION__RULES", DEEP, "ORCHESTRA_ETL_REDACTION__RULES: must be a JSON list"),
+        ("ORCHESTRA_ETL_REDACTION__RULES", DEEP,
+         "ORCHESTRA_ETL_REDACTION__RULES: must be a JSON list"),
     ],
 )  # fmt: skip
 def test_a_bad_variable_is_one_line_without_secrets(variable: str, value: str, words: str) -> None:

@@ -99,7 +99,8 @@ def test_figures_are_those_of_the_database_and_the_server(
     for workflow_id in history.workflow_ids:
         [newest] = query(
             database_url,
-            "SELECT extract(epoch FROM max(start_time))::float AS at FROM orchestra.runs WHERE workflow_id = %s",
+            "SELECT extract(epoch FROM max(start_time))::float AS at FROM orchestra.runs"
+            " WHERE workflow_id = %s",
             workflow_id,
         )
         assert found.value(

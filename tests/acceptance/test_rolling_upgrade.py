@@ -70,7 +70,8 @@ def later(folder: Path, variables: Mapping[str, str], *more: str) -> Program:
     def program(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "etl", *arguments],
-            cwd=folder, env=environment_of(variables), capture_output=True, text=True, timeout=120, check=False,
+            cwd=folder, env=environment_of(variables), capture_output=True, text=True, timeout=120,
+            check=False,
         )  # fmt: skip
 
     return program

@@ -49,7 +49,8 @@ def installed(distributions: Distributions, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
-    _check([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-index", "--no-deps",
+    _check([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet",
+            "--no-index", "--no-deps",
             "--root-user-action=ignore", str(distributions.wheel)])  # fmt: skip
     [site_packages] = folder.glob("lib/python*/site-packages")
     # Searched behind the wheel. Lines of this kind in files there, such as the checkout's own, are
@@ -114,10 +115,10 @@ def test_the_source_distribution_holds_what_developers_need(distributions: Distr
     with tarfile.open(distributions.source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {
-        "requirements.lock", "requirements-run.lock", "requirements-build.lock", "Makefile", "Dockerfile",
-        ".dockerignore", "docker-compose.yml", "alembic.ini",
-        "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run", "config/etl.toml", "docs/how-to/analytics.md",
-        "tests/samples/steps.json",
+        "requirements.lock", "requirements-run.lock", "requirements-build.lock", "Makefile",
+        "Dockerfile", ".dockerignore", "docker-compose.yml", "alembic.ini",
+        "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run", "config/etl.toml",
+        "docs/how-to/analytics.md", "tests/samples/steps.json",
     }  # fmt: skip
     assert wanted | _python_files(ROOT / "tests") | _python_files(ROOT / "migrations") <= names
     assert not [name for name in names if name.endswith(".pyc") or name.startswith(".venv")]
@@ -125,7 +126,8 @@ def test_the_source_distribution_holds_what_developers_need(distributions: Distr
 
 def test_the_wheel_of_a_checkout_is_the_same(distributions: Distributions, tmp_path: Path) -> None:
     """The wheel built from the source distribution holds the same bytes as one built from the checkout."""
-    _check([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)])  # fmt: skip
+    _check([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path),
+            str(ROOT)])  # fmt: skip
     [wheel] = tmp_path.glob("*.whl")
     assert wheel.read_bytes() == distributions.wheel.read_bytes()
 

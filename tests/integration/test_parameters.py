@@ -24,9 +24,11 @@ from tests.support import configuration, environment, load, query, sync
 HOSTILE = {
     "DateStyle": ("German", "SELECT timestamptz '2026-03-01 12:00Z' = now()", False),
     "IntervalStyle": ("iso_8601", "SELECT interval '1 day 2 hours'", timedelta(days=1, hours=2)),
-    "TimeZone": ("Asia/Tokyo", "SELECT CAST(timestamptz '2026-03-01 12:00Z' AS text)", "2026-03-01 12:00:00+00"),
+    "TimeZone": ("Asia/Tokyo", "SELECT CAST(timestamptz '2026-03-01 12:00Z' AS text)",
+                 "2026-03-01 12:00:00+00"),
     "bytea_output": ("escape", "SELECT CAST(CAST('\\x01' AS bytea) AS text)", "\\x01"),
-    "extra_float_digits": ("-15", "SELECT CAST(float8 '0.1' + float8 '0.2' AS text)", "0.30000000000000004"),
+    "extra_float_digits": ("-15", "SELECT CAST(float8 '0.1' + float8 '0.2' AS text)",
+                           "0.30000000000000004"),
     "standard_conforming_strings": ("off", "SELECT length('a\\b')", 3),
     "array_nulls": ("off", "SELECT (CAST('{NULL}' AS text[]))[1] IS NULL", True),
     "transform_null_equals": ("on", "SELECT (now() = NULL) IS NULL", True),
@@ -35,8 +37,11 @@ HOSTILE = {
     "restrict_nonsystem_relation_kind": ("view", "SELECT count(*) FROM orchestra.coverage", 0),
     "statement_timeout": ("150ms", "SELECT 1 FROM pg_sleep(0.3)", 1),
     "transaction_timeout": ("150ms", "SELECT 1 FROM pg_sleep(0.3)", 1),
-    "session_replication_role": ("replica", "SELECT current_setting('session_replication_role')", "origin"),
-    "default_transaction_isolation": ("serializable", "SELECT current_setting('transaction_isolation')", "read committed"),
+    "session_replication_role": ("replica", "SELECT current_setting('session_replication_role')",
+                                 "origin"),
+    "default_transaction_isolation": ("serializable",
+                                      "SELECT current_setting('transaction_isolation')",
+                                      "read committed"),
     "gin_fuzzy_search_limit": ("1", "SELECT current_setting('gin_fuzzy_search_limit')", "0"),
     "backslash_quote": ("off", "SELECT current_setting('backslash_quote')", "safe_encoding"),
     "lock_timeout": ("1ms", "SELECT current_setting('lock_timeout')", "30s"),
@@ -75,7 +80,8 @@ def _set(url: str, name: str, value: str) -> None:
 def _evil(url: str) -> None:
     query(
         url,
-        "CREATE SCHEMA evil; CREATE FUNCTION evil.lower(text) RETURNS text LANGUAGE sql AS 'SELECT ''evil''::text'",
+        "CREATE SCHEMA evil; CREATE FUNCTION evil.lower(text) RETURNS text LANGUAGE sql AS"
+        " 'SELECT ''evil''::text'",
     )
 
 
@@ -121,12 +127,17 @@ def test_every_parameter_that_a_user_may_set_was_looked_at(database_url: str) ->
 
 OTHERS = {
     "row_security": "off", "work_mem": "64kB", "enable_hashjoin": "off",
-    "enable_seqscan": "off", "enable_indexscan": "off", "enable_sort": "off", "plan_cache_mode": "force_generic_plan",
-    "client_min_messages": "debug1", "check_function_bodies": "off", "default_statistics_target": "1",
-    "xmlbinary": "hex", "xmloption": "document", "synchronous_commit": "off", "max_parallel_workers_per_gather": "8",
+    "enable_seqscan": "off", "enable_indexscan": "off", "enable_sort": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "client_min_messages": "debug1", "check_function_bodies": "off",
+    "default_statistics_target": "1",
+    "xmlbinary": "hex", "xmloption": "document", "synchronous_commit": "off",
+    "max_parallel_workers_per_gather": "8",
     "default_text_search_config": "german", "constraint_exclusion": "on",
-    "from_collapse_limit": "1", "geqo_threshold": "2", "default_transaction_deferrable": "on", "idle_session_timeout": "1s",
-    "escape_string_warning": "off", "lc_messages": "C", "lc_numeric": "C", "timezone_abbreviations": "India",
+    "from_collapse_limit": "1", "geqo_threshold": "2", "default_transaction_deferrable": "on",
+    "idle_session_timeout": "1s",
+    "escape_string_warning": "off", "lc_messages": "C", "lc_numeric": "C",
+    "timezone_abbreviations": "India",
 }  # fmt: skip
 
 
@@ -170,8 +181,10 @@ def test_a_database_with_every_parameter_set_otherwise(
 
 
 SLOW = """
-    CREATE FUNCTION public.slow() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1.5); END $$;
-    CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('CREATE SCHEMA') EXECUTE FUNCTION public.slow()
+    CREATE FUNCTION public.slow() RETURNS event_trigger LANGUAGE plpgsql
+        AS $$ BEGIN PERFORM pg_sleep(1.5); END $$;
+    CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('CREATE SCHEMA')
+        EXECUTE FUNCTION public.slow()
 """
 
 

@@ -95,8 +95,8 @@ def test_model_columns_of_hostile_payloads_are_accepted(empty_database_url: str)
     """Model names, finish reasons and reported errors with NUL or lone surrogates reach the text columns without."""
     hostile = rb'"a\u0000b\ud800c"'
     outputs = (
-        b'{"object": "chat.completion", "model": %b, "choices": [{"finish_reason": %b}], "usage": {}}'
-        % (hostile, hostile),
+        b'{"object": "chat.completion", "model": %b, "choices": [{"finish_reason": %b}], "usage":'
+        b" {}}" % (hostile, hostile),
         b'{"result": {"successful": false, "error": %b}}' % hostile,
         b'{"result": {"successful": false, "error": {"why": %b}}}' % hostile,
     )

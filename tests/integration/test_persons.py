@@ -159,8 +159,10 @@ def test_a_hashed_user_is_found(world: World) -> None:
     world.run("sync")
     assert [place for place in world.traces(NAME) if place.endswith(".user_id")] == []
     letter = (
-        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body) SELECT workflow_id,"
-        " '', 'malformed', 'd', 'h', convert_to(user_id, 'UTF8') FROM orchestra.runs WHERE organization_id = %s LIMIT 1"
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+        " content_hash, body) SELECT workflow_id,"
+        " '', 'malformed', 'd', 'h', convert_to(user_id, 'UTF8') FROM orchestra.runs"
+        " WHERE organization_id = %s LIMIT 1"
     )
     query(world.url, letter, NAME)
     world.configure()

@@ -56,9 +56,10 @@ def call(url: str, step: str, model: str | None, **columns: Any) -> None:
         " VALUES ('r', 'w', 'succeeded', 'api', 'final', '2026-11-20') ON CONFLICT DO NOTHING",
     )
     values = {
-        "id": step, "run_id": "r", "workflow_id": "w", "position": 0, "node_id": "n", "status": "completed",
-        "state": "succeeded", "content_hash": b"", "start_time": f"{DAY} 12:00Z", "response_model": model,
-        "usage_kinds": kinds, **columns,
+        "id": step, "run_id": "r", "workflow_id": "w", "position": 0, "node_id": "n",
+        "status": "completed",
+        "state": "succeeded", "content_hash": b"", "start_time": f"{DAY} 12:00Z",
+        "response_model": model, "usage_kinds": kinds, **columns,
     }  # fmt: skip
     names, marks = ", ".join(values), ", ".join(["%s"] * len(values))
     query(url, f"INSERT INTO orchestra.steps ({names}) VALUES ({marks})", *values.values())
@@ -174,8 +175,8 @@ def test_every_part_is_set_by_command(
     assert first["file_searches_per_thousand"] is None
     printed = " ".join(command("prices", "list").out.split())
     assert (
-        "input 3, cached_input 0.3, cache_write 3.75, cache_write_1h 6, output 15, output_audio 80, web_searches 10 USD (set)"
-        in printed
+        "input 3, cached_input 0.3, cache_write 3.75, cache_write_1h 6, output 15,"
+        " output_audio 80, web_searches 10 USD (set)" in printed
     )
     assert "flex, above 200,000 input tokens: input 3, output 15 USD (set)" in printed
     found = command("prices", "list", "--json").json
@@ -203,17 +204,23 @@ def test_a_model_that_is_not_sold_by_the_token(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (("--output", "1"), "--input: is missing: give --input and --output, or --part for what is not sold by the token"),
-        ((), "--input: is missing: give --input and --output, or --part for what is not sold by the token"),
-        (("--input", "1", "--output", "1", "--part", "input=2"), "--part: the price of input is given twice"),
+        (("--output", "1"),
+         "--input: is missing: give --input and --output, or --part for what is not sold by the"
+         " token"),
+        ((),
+         "--input: is missing: give --input and --output, or --part for what is not sold by the"
+         " token"),
+        (("--input", "1", "--output", "1", "--part", "input=2"),
+         "--part: the price of input is given twice"),
         (("--part", "audio=-1"), "--part audio: must be greater than or equal to 0"),
         (("--part", "audio=x"), "--part audio: must be a valid decimal"),
         (
             ("--input", "1", "--output", "1", "--above", "150000"),
-            "--above: must be 0 or one of 32000, 100000, 128000, 199999, 200000, 256000, 272000, 512000, 524288: prices"
-            " change there",
+            "--above: must be 0 or one of 32000, 100000, 128000, 199999, 200000, 256000, 272000,"
+            " 512000, 524288: prices change there",
         ),
-        (("--input", "1", "--output", "1", "--service-tier", "x" * 51), "--service-tier: must be a name of at most 50"
+        (("--input", "1", "--output", "1", "--service-tier", "x" * 51),
+         "--service-tier: must be a name of at most 50"
                                                                           " characters"),
     ],
 )  # fmt: skip
@@ -230,8 +237,8 @@ def test_unknown_parts(command: Command, part: str) -> None:
     assert printed.status == 2
     assert printed.err.startswith("orchestra-etl: --part: ")
     assert (
-        "is not NAME=AMOUNT with one of input, cached_input, cache_write, cache_write_1h, input_audio"
-        in printed.err
+        "is not NAME=AMOUNT with one of input, cached_input, cache_write, cache_write_1h,"
+        " input_audio" in printed.err
     )
     assert printed.err.count("\n") == 1
     assert "\x1b" not in printed.err
@@ -298,17 +305,17 @@ def test_the_list_names_what_is_missing(
     printed = " ".join(command("prices", "list").out.split())
     source = f"openai, genai-prices {default_prices.version()}"
     assert (
-        f"input 2.5, cached_input 1.25, output 10, web_searches 10, file_searches 2.5 USD ({source})"
-        in printed
+        "input 2.5, cached_input 1.25, output 10, web_searches 10,"
+        f" file_searches 2.5 USD ({source})" in printed
     )
     assert (
-        f"batch: input 1.25, output 5, web_searches 10, file_searches 2.5 USD from 2026-10-14 ({source})"
-        in printed
+        "batch: input 1.25, output 5, web_searches 10, file_searches 2.5 USD from 2026-10-14"
+        f" ({source})" in printed
     )
     assert "no price for output_audio: 1 call" in printed
     assert (
-        f"input_audio 40, output 10, output_audio 80 USD from 2024-12-17 ({source}, in part added to it)"
-        in printed
+        f"input_audio 40, output 10, output_audio 80 USD from 2024-12-17 ({source},"
+        " in part added to it)" in printed
     )
     assert (
         "no price (openai sells it by input_mchars, which is not counted): set one with" in printed
@@ -342,9 +349,10 @@ def test_old_prices_are_said_to_be_old(
 def test_the_arithmetic_of_a_call(command: Command, database: Database, database_url: str) -> None:
     """`prices explain` shows each part at its price once: the lines add up to the cost, beside what the provider says."""
     call(
-        database_url, "s-1", "claude-sonnet-4-5-20250929", input_tokens=10_000, cached_input_tokens=6_000,
-        cache_write_tokens=3_000, cache_write_1h_tokens=1_000, output_tokens=500, reasoning_tokens=200, web_searches=2,
-        reported_cost=Decimal("0.04"),
+        database_url, "s-1", "claude-sonnet-4-5-20250929", input_tokens=10_000,
+        cached_input_tokens=6_000,
+        cache_write_tokens=3_000, cache_write_1h_tokens=1_000, output_tokens=500,
+        reasoning_tokens=200, web_searches=2, reported_cost=Decimal("0.04"),
     )  # fmt: skip
     resolve(database)
     found = command("prices", "explain", "s-1", "--json").json
@@ -408,7 +416,8 @@ def test_the_four_costs(database: Database, database_url: str) -> None:
         assert found is not None
         costs[step] = found.cost
     assert costs == {
-        "reasoning": Decimal("0.02329"), "writes": Decimal("0.375"), "audio": Decimal(8), "hits": Decimal("0.09"),
+        "reasoning": Decimal("0.02329"), "writes": Decimal("0.375"), "audio": Decimal(8),
+        "hits": Decimal("0.09"),
     }  # fmt: skip
 
 
@@ -478,11 +487,16 @@ def test_an_unknown_step(command: Command, step: str) -> None:
 def test_what_is_charged_is_what_the_record_says(database: Database, database_url: str) -> None:
     """The parts in SQL are those of `charged`: nothing is counted twice, and what contains others is what is left of it."""
     quantities = {
-        "input_tokens": 1_000, "cached_input_tokens": 300, "cache_write_tokens": 200, "cache_write_1h_tokens": 50,
-        "input_audio_tokens": 120, "cached_audio_tokens": 20, "input_image_tokens": 90, "cached_image_tokens": 10,
-        "input_video_tokens": 30, "output_tokens": 500, "reasoning_tokens": 100, "output_audio_tokens": 40,
-        "output_image_tokens": 30, "output_video_tokens": 20, "citation_tokens": 10, "other_tokens": 7, "web_searches": 3,
-        "file_searches": 2, "tool_uses": 4, "audio_ms": 5_000, "document_pages": 6, "search_units": 8,
+        "input_tokens": 1_000, "cached_input_tokens": 300, "cache_write_tokens": 200,
+        "cache_write_1h_tokens": 50,
+        "input_audio_tokens": 120, "cached_audio_tokens": 20, "input_image_tokens": 90,
+        "cached_image_tokens": 10,
+        "input_video_tokens": 30, "output_tokens": 500, "reasoning_tokens": 100,
+        "output_audio_tokens": 40,
+        "output_image_tokens": 30, "output_video_tokens": 20, "citation_tokens": 10,
+        "other_tokens": 7, "web_searches": 3,
+        "file_searches": 2, "tool_uses": 4, "audio_ms": 5_000, "document_pages": 6,
+        "search_units": 8,
     }  # fmt: skip
     call(database_url, "s", "x", **quantities)
     resolve(database, PriceRule("x", "USD", dict.fromkeys(PARTS, Decimal(1))))
@@ -534,10 +548,10 @@ def test_two_hundred_models_are_priced_in_no_time(database: Database, database_u
     call(database_url, "s", "one", input_tokens=1)
     query(
         database_url,
-        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, status, state, start_time, response_model,"
-        " input_tokens, content_hash)"
-        " SELECT gen_random_uuid(), 'r', 'w', 1, 'completed', 'succeeded', '2026-11-20', model, 10, ''"
-        " FROM unnest(CAST(%s AS text[])) AS model",
+        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, status, state,"
+        " start_time, response_model, input_tokens, content_hash)"
+        " SELECT gen_random_uuid(), 'r', 'w', 1, 'completed', 'succeeded', '2026-11-20', model,"
+        " 10, '' FROM unnest(CAST(%s AS text[])) AS model",
         models,
     )
     rollups.drain(database)

@@ -58,7 +58,10 @@ def command(
     capsys: pytest.CaptureFixture[str],
 ) -> Command:
     """The command on the test's database, with a price in its configuration."""
-    toml = '[[prices]]\nmodel = "in-house-*"\ninput = 1.10\noutput = 2\ncurrency = "eur"\nvalid_from = 2026-02-01\n'
+    toml = (
+        '[[prices]]\nmodel = "in-house-*"\ninput = 1.10\noutput = 2\ncurrency ='
+        ' "eur"\nvalid_from = 2026-02-01\n'
+    )
     return command_line(tmp_path, monkeypatch, capsys, toml, DATABASE_URL=database_url)
 
 
@@ -72,8 +75,8 @@ def see(database: Database, url: str, *models: str | None, day: str = "2026-03-0
     )
     query(
         url,
-        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, node_id, status, state, start_time, request_model,"
-        " input_tokens, content_hash)"
+        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, node_id, status, state,"
+        " start_time, request_model, input_tokens, content_hash)"
         " SELECT gen_random_uuid(), 'r', 'w', 0, 'n', 'completed', 'succeeded', %s, model, 10, ''"
         " FROM unnest(CAST(%s AS text[])) AS model",
         day,
@@ -102,8 +105,8 @@ def priced(url: str) -> dict[str, tuple[Decimal, Decimal | None, Decimal, str | 
     )
     return {
         row["model"]: (
-            row["input_per_million"], row["cached_input_per_million"], row["output_per_million"], row["provider"],
-            row["source"],
+            row["input_per_million"], row["cached_input_per_million"], row["output_per_million"],
+            row["provider"], row["source"],
         )
         for row in rows
     }  # fmt: skip
@@ -253,7 +256,10 @@ def test_a_removed_rule_restores_the_default(database: Database, database_url: s
     """A rule is replaced by a later one for the same day, and gone once removed, as if it had never been."""
     see(database, database_url, "gpt-4o", "unknown")
     resolve(database)
-    everything = "SELECT * FROM orchestra.prices ORDER BY model, service_tier, above_input_tokens, valid_from"
+    everything = (
+        "SELECT * FROM orchestra.prices ORDER BY model, service_tier,"
+        " above_input_tokens, valid_from"
+    )
     before = query(database_url, everything)
     for amount in ("1", "2"):
         set_by_command(database, rule("*", amount, DAY))
@@ -271,7 +277,8 @@ def test_a_removed_rule_restores_the_default(database: Database, database_url: s
 def test_unchanged_prices_are_not_written(database: Database, database_url: str) -> None:
     """Without anything new not even the fingerprint is written, and a new model leaves the other rows alone."""
     written = """
-        SELECT 'fingerprint' AS what, '' AS tier, CAST(xmin AS text) AS version FROM orchestra_etl.resolved_prices
+        SELECT 'fingerprint' AS what, '' AS tier, CAST(xmin AS text) AS version
+            FROM orchestra_etl.resolved_prices
         UNION ALL SELECT model, service_tier, CAST(xmin AS text) FROM orchestra.prices ORDER BY 1, 2
     """
     unknown = rule("unknown", "1.50")
@@ -354,9 +361,10 @@ def test_the_command(command: Command, database: Database, database_url: str) ->
     ]
     [price] = listed["models"][0]["prices"]
     assert price | {"amounts": None} == {
-        "model": "in-house-1", "service_tier": "standard", "above_input_tokens": 0, "up_to_input_tokens": None,
-        "valid_from": "2026-02-01", "valid_until": None, "provider": None, "currency": "EUR", "amounts": None,
-        "source": "config",
+        "model": "in-house-1", "service_tier": "standard", "above_input_tokens": 0,
+        "up_to_input_tokens": None,
+        "valid_from": "2026-02-01", "valid_until": None, "provider": None, "currency": "EUR",
+        "amounts": None, "source": "config",
     }  # fmt: skip
     assert own({part: Decimal(amount) for part, amount in price["amounts"].items()}) == {
         "input": Decimal("1.1"),

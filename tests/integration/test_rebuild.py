@@ -36,9 +36,13 @@ from tests.support import configuration, environment, query, wait_until
 
 LONG_AGO = "2020-01-01 00:00:00+00"
 FORGET = f"""
-    UPDATE orchestra.steps SET updated_at = '{LONG_AGO}', {", ".join(f"{name} = NULL" for name in COLUMNS)}
+    UPDATE orchestra.steps SET updated_at = '{LONG_AGO}',
+        {", ".join(f"{name} = NULL" for name in COLUMNS)}
 """
-DUE = "UPDATE orchestra_etl.rebuilds SET after_step_id = NULL, steps = 0, changed = 0, started_at = NULL, finished_at = NULL"
+DUE = (
+    "UPDATE orchestra_etl.rebuilds SET after_step_id = NULL, steps = 0, changed = 0,"
+    " started_at = NULL, finished_at = NULL"
+)
 CALL = {
     "object": "chat.completion", "model": "m-1", "choices": [{"finish_reason": "length"}],
     "usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30},
@@ -128,7 +132,8 @@ class World:
     def started(self, **variables: str) -> Iterator[subprocess.Popen[str]]:
         """The command `rebuild --json` in small batches, as a process."""
         with subprocess.Popen(
-            [sys.executable, "-c", SMALL, "--config", str(self.folder / "etl.toml"), "rebuild", "--json"],
+            [sys.executable, "-c", SMALL, "--config", str(self.folder / "etl.toml"), "rebuild",
+             "--json"],
             env={**os.environ, **self.variables, "PYTHONPATH": str(ROOT), **variables},
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         ) as process:  # fmt: skip
@@ -427,7 +432,8 @@ def test_a_node_keeps_the_type_that_a_graph_gave_it(world: World) -> None:
     assert {row["node_type"] for row in typed.values()} > {"model"}
     query(
         world.url,
-        "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph) VALUES (%s, now(), 'n', '{}')",
+        "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph)"
+        " VALUES (%s, now(), 'n', '{}')",
         world.workflow,
     )
     world.due()
@@ -464,7 +470,10 @@ def test_what_the_server_cannot_give(
     world.run("sync")
     before = world.steps()
     bad = sorted(before)[4]
-    too_much = f"1 / CASE WHEN s.id = '{bad}' AND count(*) OVER () > {0 if alone else 1} THEN 0 ELSE 1 END, s.id,"
+    too_much = (
+        f"1 / CASE WHEN s.id = '{bad}' AND count(*) OVER () > {0 if alone else 1} THEN 0"
+        " ELSE 1 END, s.id,"
+    )
     monkeypatch.setattr(rebuild, "_READ", rebuild._READ.replace("s.id,", too_much, 1))
     monkeypatch.setattr(rebuild, "_TOO_MUCH", ("22012",))
     world.due()
@@ -561,7 +570,8 @@ def test_an_upgrade_asks_for_it(
     )
     rebuild = f"""
         INSERT INTO orchestra_etl.rebuilds (transform_version, finished_at)
-        SELECT {TRANSFORM_VERSION}, CASE WHEN NOT EXISTS (SELECT FROM orchestra.steps) THEN now() END
+        SELECT {TRANSFORM_VERSION}, CASE WHEN NOT EXISTS (SELECT FROM orchestra.steps)
+            THEN now() END
     """
     bring_later_revision(monkeypatch, tmp_path, [rebuild])
     variables = environment(
@@ -610,7 +620,10 @@ def _database(url: str) -> Iterator[Database]:
 
 def _waits(url: str) -> bool:
     """Whether a session waits for a lock."""
-    sql = "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    sql = (
+        "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'"
+    )
     return bool(query(url, sql))
 
 

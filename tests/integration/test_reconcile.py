@@ -74,7 +74,8 @@ def test_the_view_and_the_counts_agree(world: World) -> None:
     world.sync()
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET steps_observed_at = NULL, tracking = 'open' WHERE run_id = %s",
+        "UPDATE orchestra_etl.run_ledger SET steps_observed_at = NULL, tracking = 'open'"
+        " WHERE run_id = %s",
         world.history.run_ids(world.workflow, limit=1)[0],
     )
     row = world.coverage()

@@ -43,17 +43,20 @@ class World:
         self.runs = history.run_ids(self.workflow)
         for run_id in self.runs:
             history.change_run(
-                run_id, inputs={"text": CANARY}, outputs=[CANARY], user_id=CANARY, organization_id=CANARY,
-                error={"text": CANARY}, surprise=CANARY,
+                run_id, inputs={"text": CANARY}, outputs=[CANARY], user_id=CANARY,
+                organization_id=CANARY, error={"text": CANARY}, surprise=CANARY,
             )  # fmt: skip
             for place, step in enumerate(history.steps(run_id)):
                 history.change_step(
                     run_id, step["id"], status="completed" if place else "failed",
-                    user_id=CANARY, organization_id=CANARY, error=CANARY, step_metadata={"m": CANARY},
+                    user_id=CANARY, organization_id=CANARY, error=CANARY,
+                    step_metadata={"m": CANARY},
                     surprise={"text": CANARY}, inputs={"model": CANARY, "text": CANARY},
                     outputs={
-                        "object": "chat.completion", "model": "m", "choices": [{"finish_reason": CANARY}],
-                        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, "text": CANARY,
+                        "object": "chat.completion", "model": "m",
+                        "choices": [{"finish_reason": CANARY}],
+                        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+                        "text": CANARY,
                     },
                 )  # fmt: skip
 
@@ -144,13 +147,20 @@ def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple
     world.run("prune", "--yes", "--runs-older-than", "6d")
     before = world.traces()
     assert before >= {
-        "orchestra.steps.error", "orchestra.steps.extra", "orchestra.steps.step_metadata", "orchestra.steps.user_id",
-        "orchestra.steps.request_model", "orchestra.steps.finish_reason", "orchestra.step_failures.message",
-        "orchestra.inputs.data", "orchestra.outputs.data", "orchestra.run_payloads.inputs", "orchestra.runs.error",
-        "orchestra.run_rollup.organization_id", "orchestra.step_rollup_daily.organization_id", "pg_stats.orchestra.steps",
+        "orchestra.steps.error", "orchestra.steps.extra", "orchestra.steps.step_metadata",
+        "orchestra.steps.user_id",
+        "orchestra.steps.request_model", "orchestra.steps.finish_reason",
+        "orchestra.step_failures.message",
+        "orchestra.inputs.data", "orchestra.outputs.data", "orchestra.run_payloads.inputs",
+        "orchestra.runs.error",
+        "orchestra.run_rollup.organization_id", "orchestra.step_rollup_daily.organization_id",
+        "pg_stats.orchestra.steps",
         "orchestra_etl.dead_letters.body", "orchestra_etl.run_ledger.listing",
     }  # fmt: skip
-    facts = "SELECT id, state, node_type, start_time, end_time, reported_error IS NULL AS none FROM orchestra.steps ORDER BY id"
+    facts = (
+        "SELECT id, state, node_type, start_time, end_time, reported_error IS NULL AS none"
+        " FROM orchestra.steps ORDER BY id"
+    )
     kept, runs = (
         query(world.url, facts),
         world.one("SELECT sum(runs)::int FROM orchestra.run_rollup"),
@@ -200,7 +210,8 @@ def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
     """Rules that find nothing change no column, no payload, and not the time of change; exact bytes go, as under any rules."""
     _let_go(world)
     tables = {
-        "runs": "id", "run_payloads": "run_id", "steps": "id", "inputs": "step_id", "outputs": "step_id",
+        "runs": "id", "run_payloads": "run_id", "steps": "id", "inputs": "step_id",
+        "outputs": "step_id",
         "step_failures": "step_id", "step_rollup": "workflow_id, hour, ordinal",
     }  # fmt: skip
 
@@ -243,7 +254,8 @@ def test_a_rule_reaches_the_columns_of_a_pruned_payload(world: World) -> None:
     """Where the payload is gone, what was read from it goes by the rule for the place it was read from; the rest stays."""
     step = world.history.steps(world.runs[0])[0]["id"]
     world.history.change_step(
-        world.runs[0], step, error=None, status="completed", inputs={"app_name": "a", "action": "b", "model": "kept"},
+        world.runs[0], step, error=None, status="completed",
+        inputs={"app_name": "a", "action": "b", "model": "kept"},
         outputs={"result": {"error": CANARY}},
     )  # fmt: skip
     world.run("sync")
@@ -264,7 +276,10 @@ def test_a_rule_reaches_the_columns_of_a_pruned_payload(world: World) -> None:
     )
     world.run("redact", "apply")
     assert query(world.url, sql, step) == [{**before, "reported_error": REMOVED_ERROR}]
-    others = "SELECT DISTINCT finish_reason, total_tokens, request_model FROM orchestra.steps WHERE id <> %s"
+    others = (
+        "SELECT DISTINCT finish_reason, total_tokens, request_model FROM orchestra.steps"
+        " WHERE id <> %s"
+    )
     assert query(world.url, others, step) == [
         {"finish_reason": "********", "total_tokens": 3, "request_model": CANARY}
     ]
@@ -285,7 +300,8 @@ def test_what_cannot_be_read_is_not_kept(world: World) -> None:
     assert (row["data"], row["raw"]) == (None, None)
     assert row["note"].startswith("removed")
     assert world.one(
-        "SELECT user_id LIKE 'hmac%%' AND error IS NULL AND extra IS NULL FROM orchestra.steps WHERE id = %s",
+        "SELECT user_id LIKE 'hmac%%' AND error IS NULL AND extra IS NULL FROM orchestra.steps"
+        " WHERE id = %s",
         step,
     )
     assert world.one("SELECT count(*) FROM orchestra.outputs WHERE data IS NULL") == 1
@@ -320,9 +336,10 @@ def test_letters_of_one_content_stay_apart(world: World) -> None:
     for number in range(3):
         query(
             world.url,
-            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body)"
-            " VALUES (%s, 'r', 's', 'rejected', 'd', %s, %s)",
-            world.workflow, str(number).encode(), json.dumps({"id": "s", "text": f"{CANARY}{number}"}).encode(),
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason,"
+            " detail, content_hash, body) VALUES (%s, 'r', 's', 'rejected', 'd', %s, %s)",
+            world.workflow, str(number).encode(),
+            json.dumps({"id": "s", "text": f"{CANARY}{number}"}).encode(),
         )  # fmt: skip
     world.configure(("$.text", "mask"))
     assert world.command("redact", "apply", "--json").json["dead_letters"] == 3
@@ -336,8 +353,8 @@ def test_letters_of_one_content_stay_apart(world: World) -> None:
 def test_usage(world: World) -> None:
     """Without rules, or for a workflow that none applies to, the command says so in one line and changes nothing."""
     assert "there are no redaction rules" in world.command("redact", "apply").err
-    (world.folder / "etl.toml").write_text(configuration(
-        world.workflow, more='[[redaction.rules]]\nworkflow = "w"\npath = "$.a"\naction = "drop"\n'))  # fmt: skip
+    rule = '[[redaction.rules]]\nworkflow = "w"\npath = "$.a"\naction = "drop"\n'
+    (world.folder / "etl.toml").write_text(configuration(world.workflow, more=rule))
     world.patch.setenv("ORCHESTRA_REDACTION_KEY", KEY)
     refused = world.command("redact", "apply", "--workflow", world.workflow)
     assert (refused.status, "no redaction rule applies" in refused.err) == (2, True)

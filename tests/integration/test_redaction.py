@@ -32,8 +32,10 @@ CANARY = "canary-7f3a"
 KEY = "0123456789abcdef0123456789abcdef"
 SECRETS = (("$..secret", "drop"),)
 COLUMNS = """
-    SELECT c.table_schema || '.' || c.table_name AS place, c.column_name AS name, c.data_type AS kind
-    FROM information_schema.columns AS c JOIN pg_tables AS t ON (schemaname, tablename) = (table_schema, table_name)
+    SELECT c.table_schema || '.' || c.table_name AS place, c.column_name AS name,
+        c.data_type AS kind
+    FROM information_schema.columns AS c JOIN pg_tables AS t
+        ON (schemaname, tablename) = (table_schema, table_name)
     WHERE schemaname IN ('orchestra', 'orchestra_etl') ORDER BY 1, 2
 """
 
@@ -92,7 +94,10 @@ class World:
         columns: dict[str, list[str]] = {}
         for row in query(self.url, COLUMNS):
             readable = "encode({0}, 'escape')" if row["kind"] == "bytea" else "{0}::text"
-            holds = f"coalesce(bool_or(position(%s IN {readable.format(row['name'])}) > 0), false) AS {row['name']}"
+            holds = (
+                f"coalesce(bool_or(position(%s IN {readable.format(row['name'])}) > 0),"
+                f" false) AS {row['name']}"
+            )
             columns.setdefault(row["place"], []).append(holds)
         return [
             f"{place}.{name}"
@@ -191,7 +196,10 @@ def test_the_canary_is_nowhere(world: World) -> None:
         Misbehaviour(body=b"<html>" + CANARY.encode(), endpoints=("runs",), workflow_id=world.first)
     )
     world.sync(*removal)
-    page = b'[{"id":"x","inputs":{"secret":"%s"}},{"id":"x","inputs":{"secret":"%s"},"n":1},{"inputs":{"secret":"%s"}},"%s"]'
+    page = (
+        b'[{"id":"x","inputs":{"secret":"%s"}},{"id":"x","inputs":{"secret":"%s"},"n":1},'
+        b'{"inputs":{"secret":"%s"}},"%s"]'
+    )
     page %= (CANARY.encode(),) * 4
     world.simulator.misbehave(
         Misbehaviour(body=page, endpoints=("runs",), workflow_id=world.first, count=2)
@@ -231,13 +239,20 @@ def test_the_canary_is_nowhere(world: World) -> None:
     assert hmac.digest(KEY.encode(), b"<html>" + CANARY.encode(), "sha256")[:16] in hashes
     assert (
         world.one(
-            "SELECT count(*) FROM orchestra_etl.dead_letters WHERE body <> '' AND reason = 'rejected'"
+            "SELECT count(*) FROM orchestra_etl.dead_letters WHERE body <> ''"
+            " AND reason = 'rejected'"
         )
         == 2
     )
-    steps = {row["id"]: row for row in query(world.url, "SELECT s.*, i.data, o.data::text AS outputs, o.raw, o.note FROM"
-             " orchestra.steps s LEFT JOIN orchestra.inputs i ON i.step_id = s.id LEFT JOIN orchestra.outputs o"
-             " ON o.step_id = s.id")}  # fmt: skip
+    steps = {
+        row["id"]: row
+        for row in query(
+            world.url,
+            "SELECT s.*, i.data, o.data::text AS outputs, o.raw, o.note FROM orchestra.steps s"
+            " LEFT JOIN orchestra.inputs i ON i.step_id = s.id"
+            " LEFT JOIN orchestra.outputs o ON o.step_id = s.id",
+        )
+    }
     assert {"d1", "e", "f", "g", "h", "i", "k", "m", "n"} <= steps.keys()
     assert {"j", "l"}.isdisjoint(steps)
     assert steps["i"]["data"] == {"kept": 1}
@@ -250,8 +265,12 @@ def test_the_canary_is_nowhere(world: World) -> None:
     )
     assert query(world.url, "SELECT * FROM orchestra.inputs WHERE raw IS NOT NULL") == []
     assert query(world.url, "SELECT * FROM orchestra.outputs WHERE raw IS NOT NULL") == []
-    stored = query(world.url, "SELECT p.inputs, r.user_id FROM orchestra.runs r JOIN orchestra.run_payloads p"
-                   " ON p.run_id = r.id WHERE r.id = ANY (%s)", list(honest))  # fmt: skip
+    stored = query(
+        world.url,
+        "SELECT p.inputs, r.user_id FROM orchestra.runs r JOIN orchestra.run_payloads p"
+        " ON p.run_id = r.id WHERE r.id = ANY (%s)",
+        list(honest),
+    )
     assert stored == [{"inputs": {"kept": 1}, "user_id": "********"}] * 6
 
 
@@ -320,7 +339,10 @@ def test_a_changed_policy_rewrites_at_the_next_read(world: World) -> None:
     whole = (("$.inputs", "drop"), ("$.user_id", "hash"), ("$.outputs", "drop"))
     world.reread(*whole)
     assert world.found() == []
-    kept = "SELECT count(*) FROM orchestra.{0} p JOIN orchestra.{1} s ON s.id = p.{2} WHERE s.workflow_id = %s"
+    kept = (
+        "SELECT count(*) FROM orchestra.{0} p JOIN orchestra.{1} s ON s.id = p.{2}"
+        " WHERE s.workflow_id = %s"
+    )
     assert world.one(kept.format("inputs", "steps", "step_id"), world.first) == 0
     assert world.one(kept.format("outputs", "steps", "step_id"), world.first) == 0
     assert world.one(kept.format("run_payloads", "runs", "run_id"), world.first) == 0
@@ -376,8 +398,8 @@ def test_hashed_values_join(world: World) -> None:
     assert world.found() == []
     joined = query(
         world.url,
-        "SELECT DISTINCT r.user_id, p.inputs ->> 'secret' AS secret FROM orchestra.runs r JOIN orchestra.run_payloads p"
-        " ON p.run_id = r.id WHERE r.workflow_id = %s",
+        "SELECT DISTINCT r.user_id, p.inputs ->> 'secret' AS secret FROM orchestra.runs r"
+        " JOIN orchestra.run_payloads p ON p.run_id = r.id WHERE r.workflow_id = %s",
         world.first,
     )
     assert len(joined) == 1
@@ -393,20 +415,20 @@ def test_recovered_letters_are_redacted(world: World, database_url: str) -> None
     body = b'[{"id":"s","status":"completed","inputs":{"secret":"%s","kept":1}}]' % CANARY.encode()
     query(
         world.url,
-        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, due_at, not_found_since)"
-        " VALUES (%s, %s, 'list', now(), now() - interval '2 h')",
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, due_at,"
+        " not_found_since) VALUES (%s, %s, 'list', now(), now() - interval '2 h')",
         with_letter, world.first,
     )  # fmt: skip
     query(
         world.url,
-        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, due_at, steps_observed_at)"
-        " VALUES ('other', %s, 'list', NULL, now())",
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, due_at,"
+        " steps_observed_at) VALUES ('other', %s, 'list', NULL, now())",
         world.first,
     )
     query(
         world.url,
-        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)"
-        " VALUES (%s, %s, 'not_an_array', 'd', 'h', %s)",
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+        " content_hash, body) VALUES (%s, %s, 'not_an_array', 'd', 'h', %s)",
         world.first, with_letter, body,
     )  # fmt: skip
     database = Database(database_url)

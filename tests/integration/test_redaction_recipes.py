@@ -174,8 +174,8 @@ def test_a_recipe_is_complete(
     assert columns_with(database_url, text) == set()
     kept = query(
         database_url,
-        "SELECT state, response_model, total_tokens, user_id IS NOT NULL AS named, reported_error FROM orchestra.steps"
-        " WHERE node_id = 'model' AND run_id = %s",
+        "SELECT state, response_model, total_tokens, user_id IS NOT NULL AS named, reported_error"
+        " FROM orchestra.steps WHERE node_id = 'model' AND run_id = %s",
         run_id,
     )
     states = {"Keep no content": True, "Mask all texts": True, "config/etl.toml": False}
@@ -251,7 +251,8 @@ def test_a_text_is_found_in_any_form() -> None:
     run = {"id": "r", "outputs": {"End": said}}
     found = _places(MESSAGES, steps=[step, other], run=run)
     assert {path for _, path in found} == {
-        "$['error']", "$['surprise'][0]", f"$['inputs']['{json.dumps(said)[1:-1]}']".replace('\\"', '"'),
+        "$['error']", "$['surprise'][0]",
+        f"$['inputs']['{json.dumps(said)[1:-1]}']".replace('\\"', '"'),
         "$['step_metadata']['preview']", "$['outputs']['End']",
     }  # fmt: skip
     assert [step_id for step_id, _ in found].count(None) == 1

@@ -45,8 +45,8 @@ class World:
         """What the workflow's sweeps have come to."""
         (row,) = query(
             self.url,
-            "SELECT watermark, swept_at IS NOT NULL AS complete, last_error FROM orchestra_etl.sweeps"
-            " WHERE workflow_id = %s",
+            "SELECT watermark, swept_at IS NOT NULL AS complete, last_error"
+            " FROM orchestra_etl.sweeps WHERE workflow_id = %s",
             self.workflow,
         )
         return row

@@ -127,7 +127,8 @@ def test_a_gone_run_takes_its_new_state_without_being_read(
     assert _row(database_url) == before
     assert query(
         database_url,
-        "SELECT r.state, l.run_state FROM orchestra.runs AS r JOIN orchestra_etl.run_ledger AS l ON l.run_id = r.id",
+        "SELECT r.state, l.run_state FROM orchestra.runs AS r JOIN orchestra_etl.run_ledger AS l"
+        " ON l.run_id = r.id",
     ) == [{"state": "completed", "run_state": "completed"}]
 
 
@@ -144,9 +145,10 @@ def _prepare(database: Database, url: str, way: str, tracking: str) -> claims.Cl
         Loader(database, PollingPolicy(), states).load([reading])
     query(
         url,
-        "UPDATE orchestra_etl.run_ledger SET tracking = %s, due_at = NULL, leased_until = now() + interval '1 hour',"
-        " checks = 3, attempts = 2, last_error = 'timeout', not_found_since = %s, opened_at = %s, priority = 1,"
-        " steps_observed_at = CASE WHEN %s THEN now() ELSE steps_observed_at END",
+        "UPDATE orchestra_etl.run_ledger SET tracking = %s, due_at = NULL,"
+        " leased_until = now() + interval '1 hour',"
+        " checks = 3, attempts = 2, last_error = 'timeout', not_found_since = %s, opened_at = %s,"
+        " priority = 1, steps_observed_at = CASE WHEN %s THEN now() ELSE steps_observed_at END",
         tracking, LONG_AGO, LONG_AGO, way == "missing from the tables",
     )  # fmt: skip
     assert database.transaction(lambda c: claims.lock(c, [claim])) == [True]
@@ -156,7 +158,7 @@ def _prepare(database: Database, url: str, way: str, tracking: str) -> claims.Cl
 def _row(url: str) -> dict[str, Any]:
     (row,) = query(
         url,
-        "SELECT tracking, leased_until, checks, not_found_since, attempts, last_error, priority, opened_at,"
-        " due_at IS NOT NULL AS is_due, fencing_token FROM orchestra_etl.run_ledger",
+        "SELECT tracking, leased_until, checks, not_found_since, attempts, last_error, priority,"
+        " opened_at, due_at IS NOT NULL AS is_due, fencing_token FROM orchestra_etl.run_ledger",
     )
     return row

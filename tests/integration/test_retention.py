@@ -112,8 +112,8 @@ def test_payloads_go_and_metrics_stay(world: World) -> None:
     assert query(world.url, f"SELECT {columns} FROM orchestra.steps ORDER BY id") == before
     notes = query(
         world.url,
-        "SELECT DISTINCT note, size_bytes > 0 AS sized FROM orchestra.outputs JOIN orchestra.steps s ON s.id = step_id"
-        " WHERE s.run_id = ANY (%s)",
+        "SELECT DISTINCT note, size_bytes > 0 AS sized FROM orchestra.outputs"
+        " JOIN orchestra.steps s ON s.id = step_id WHERE s.run_id = ANY (%s)",
         list(old),
     )
     assert notes == [{"note": "pruned", "sized": True}]
@@ -131,8 +131,11 @@ def test_payloads_do_not_come_back(world: World) -> None:
     assert writes(world.url) == before
     young = set(world.history.run_ids(world.workflow)[:5])
     query(world.url, "TRUNCATE orchestra.runs CASCADE")
-    query(world.url, "UPDATE orchestra_etl.run_ledger SET tracking = 'open', due_at = now(), steps_observed_at = NULL,"
-                     " run_observed_at = NULL, listing_hash = NULL")  # fmt: skip
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', due_at = now(),"
+        " steps_observed_at = NULL, run_observed_at = NULL, listing_hash = NULL",
+    )
     world.sync(ORCHESTRA_ETL_POLLING__RECONCILE="1ms")
     assert query(world.url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 10}]
     assert world.with_payloads() == young
@@ -161,7 +164,8 @@ def test_old_runs_go_whole_and_open_ones_stay(world: World) -> None:
     erase(world.database, Selection(runs=(ids[0],)))
     removed = query(
         world.url,
-        "SELECT run_id, workflow_id, tracking, removed_at <= now() AS past FROM orchestra.removed_runs",
+        "SELECT run_id, workflow_id, tracking, removed_at <= now() AS past"
+        " FROM orchestra.removed_runs",
     )
     assert {tuple(row.values()) for row in removed} == {
         (ids[0], world.workflow, "erased", True),
@@ -279,8 +283,9 @@ def test_beside_loads(world: World) -> None:
         while not over.is_set():
             query(
                 world.url,
-                "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open', fencing_token = fencing_token + 1"
-                " WHERE removed_at IS NULL AND leased_until IS NULL",
+                "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open',"
+                " fencing_token = fencing_token + 1 WHERE removed_at IS NULL"
+                " AND leased_until IS NULL",
             )
             world.sync()
 

@@ -113,8 +113,10 @@ def url(cluster: EmbeddedPostgres, database_url: str) -> str:
             VALUES ('s', 'r', 'w', 0, 'succeeded', 'h', '"secret"');
         INSERT INTO orchestra.inputs (step_id, data, size_bytes) VALUES ('s', '"secret"', 8);
         INSERT INTO orchestra.outputs (step_id, data, size_bytes) VALUES ('s', '"secret"', 8);
-        INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, listing) VALUES ('r', 'w', 'list', 'secret');
-        INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)
+        INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, listing)
+            VALUES ('r', 'w', 'list', 'secret');
+        INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash,
+            body)
             VALUES ('w', 'r', 'malformed', 'x', 'h', 'secret');
         ANALYZE orchestra.inputs, orchestra.steps;
         """,
@@ -167,7 +169,8 @@ def test_the_loader_does_all_of_its_work(
         good("sync", status=6)
         reasons = query(
             url,
-            "SELECT DISTINCT reason FROM orchestra_etl.dead_letters WHERE workflow_id <> 'w' ORDER BY 1",
+            "SELECT DISTINCT reason FROM orchestra_etl.dead_letters WHERE workflow_id <> 'w'"
+            " ORDER BY 1",
         )
         assert [row["reason"] for row in reasons] == ["id_conflict", "not_an_array"]
         history.add_runs(first, 14)
@@ -185,7 +188,8 @@ def test_the_loader_does_all_of_its_work(
         good("dead-letters", "discard", "--all")
         query(
             url,
-            "UPDATE orchestra_etl.rebuilds SET finished_at = NULL; UPDATE orchestra.steps SET request_model = 'x'",
+            "UPDATE orchestra_etl.rebuilds SET finished_at = NULL; UPDATE orchestra.steps"
+            " SET request_model = 'x'",
         )
         assert "re-read" in good("rebuild")
         monkeypatch.setenv("ORCHESTRA_REDACTION_KEY", "9" * 64)
@@ -222,7 +226,10 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
             query(
                 url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE workflow_id <> 'w'"
             )
-            due = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE due_at <= now() AND workflow_id <> 'w'"
+            due = (
+                "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE due_at <= now()"
+                " AND workflow_id <> 'w'"
+            )
             end = time.monotonic() + 240
             while query(url, due):
                 assert time.monotonic() < end, health.problems
@@ -236,16 +243,20 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
 
 
 LOADER_MUST_NOT = (
-    "DROP TABLE orchestra.steps", "ALTER TABLE orchestra.steps ADD COLUMN x int", "TRUNCATE orchestra_etl.state_map",
+    "DROP TABLE orchestra.steps", "ALTER TABLE orchestra.steps ADD COLUMN x int",
+    "TRUNCATE orchestra_etl.state_map",
     "DELETE FROM orchestra.steps", "DELETE FROM orchestra.runs", "DELETE FROM orchestra.workflows",
     "DELETE FROM orchestra_etl.run_ledger", "DELETE FROM orchestra_etl.dead_letters",
     "DELETE FROM orchestra_etl.locks", "INSERT INTO orchestra_etl.locks VALUES ('x')",
-    "UPDATE orchestra_etl.retention SET run_horizon = NULL", "INSERT INTO orchestra_etl.retention (id) VALUES (1)",
+    "UPDATE orchestra_etl.retention SET run_horizon = NULL",
+    "INSERT INTO orchestra_etl.retention (id) VALUES (1)",
     "UPDATE orchestra_etl.alembic_version SET version_num = 'x'", "CREATE TABLE orchestra.x ()",
     "CREATE TABLE orchestra_etl.x ()",
-    "CREATE FUNCTION orchestra.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "CREATE INDEX ON orchestra.steps (status)",
+    "CREATE FUNCTION orchestra.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE INDEX ON orchestra.steps (status)",
     "CREATE OR REPLACE VIEW orchestra.coverage AS SELECT 1 AS x",
-    "SET ROLE orchestra_migrator", "SET ROLE orchestra_payload_analyst", "CREATE SCHEMA x", "CREATE ROLE x",
+    "SET ROLE orchestra_migrator", "SET ROLE orchestra_payload_analyst", "CREATE SCHEMA x",
+    "CREATE ROLE x",
     "ALTER TABLE orchestra.runs DISABLE TRIGGER ALL", "COMMENT ON TABLE orchestra.runs IS 'x'",
 )  # fmt: skip
 
@@ -263,36 +274,52 @@ def test_the_loader_may_do_nothing_else(url: str) -> None:
 # What analysts see.
 
 ANALYST_MAY = (
-    "SELECT id, state FROM orchestra.steps", "SELECT count(*) FROM orchestra.inputs", "SELECT * FROM orchestra.workflows",
-    "SELECT step_id, size_bytes, note FROM orchestra.inputs",
+    "SELECT id, state FROM orchestra.steps", "SELECT count(*) FROM orchestra.inputs",
+    "SELECT * FROM orchestra.workflows", "SELECT step_id, size_bytes, note FROM orchestra.inputs",
     "SELECT workflow_id, first_seen_at, version, api_updated_at FROM orchestra.workflow_versions",
     "SELECT * FROM orchestra.coverage",
-    "SELECT r.id FROM orchestra.runs r JOIN orchestra.steps s ON s.run_id = r.id", "COPY orchestra.steps (id) TO STDOUT",
+    "SELECT r.id FROM orchestra.runs r JOIN orchestra.steps s ON s.run_id = r.id",
+    "COPY orchestra.steps (id) TO STDOUT",
 )  # fmt: skip
 PAYLOAD_READS = (
-    "SELECT * FROM orchestra.steps", "SELECT extra FROM orchestra.runs", "SELECT data FROM orchestra.inputs",
-    "SELECT raw FROM orchestra.outputs", "SELECT row_to_json(s.*) FROM orchestra.steps s", "SELECT s FROM orchestra.steps s",
+    "SELECT * FROM orchestra.steps", "SELECT extra FROM orchestra.runs",
+    "SELECT data FROM orchestra.inputs",
+    "SELECT raw FROM orchestra.outputs", "SELECT row_to_json(s.*) FROM orchestra.steps s",
+    "SELECT s FROM orchestra.steps s",
     "SELECT to_jsonb(i) FROM orchestra.inputs i", "SELECT CAST(i AS text) FROM orchestra.inputs i",
     "SELECT jsonb_agg(o) FROM orchestra.outputs o", "COPY orchestra.inputs TO STDOUT",
     "COPY (SELECT data FROM orchestra.inputs) TO STDOUT", "TABLE orchestra.run_payloads",
-    "SELECT 1 FROM orchestra.inputs WHERE data::text LIKE '%s%'", "SELECT step_id FROM orchestra.inputs ORDER BY data",
-    "SELECT count(data) FROM orchestra.inputs", "SELECT FROM orchestra.inputs GROUP BY step_id HAVING max(data::text) > ''",
-    "SELECT jsonb_object_agg(step_id, data) FROM orchestra.inputs", "SELECT outputs FROM orchestra.run_payloads",
+    "SELECT 1 FROM orchestra.inputs WHERE data::text LIKE '%s%'",
+    "SELECT step_id FROM orchestra.inputs ORDER BY data",
+    "SELECT count(data) FROM orchestra.inputs",
+    "SELECT FROM orchestra.inputs GROUP BY step_id HAVING max(data::text) > ''",
+    "SELECT jsonb_object_agg(step_id, data) FROM orchestra.inputs",
+    "SELECT outputs FROM orchestra.run_payloads",
     "SELECT graph FROM orchestra.workflow_versions", "SELECT v FROM orchestra.workflow_versions v",
     "SELECT step_metadata FROM orchestra.steps", "SELECT inputs_raw FROM orchestra.run_payloads",
-    "SELECT content_hash FROM orchestra.steps", "SELECT id FROM orchestra.runs WHERE content_hash > ''",
+    "SELECT content_hash FROM orchestra.steps",
+    "SELECT id FROM orchestra.runs WHERE content_hash > ''",
 )  # fmt: skip
 MUST_NOT = (
     "SELECT body FROM orchestra_etl.dead_letters", "SELECT listing FROM orchestra_etl.run_ledger",
-    "SELECT count(*) FROM orchestra_etl.run_ledger", "SELECT version_num FROM orchestra_etl.alembic_version",
-    "COPY orchestra_etl.dead_letters TO STDOUT", "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES ('w', 'x')",
-    "INSERT INTO orchestra.workflows (id) VALUES ('x')", "UPDATE orchestra.runs SET state = 'failed'",
-    "UPDATE orchestra.inputs SET note = 'x'", "DELETE FROM orchestra.runs", "TRUNCATE orchestra.runs",
-    "CREATE TABLE orchestra.x ()", "CREATE FUNCTION orchestra.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-    "CREATE VIEW orchestra.v AS SELECT 1 AS x", "CREATE FUNCTION orchestra_etl.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-    "SELECT name FROM orchestra_etl.locks", "LOCK TABLE orchestra.prices IN SHARE ROW EXCLUSIVE MODE",
-    "SELECT * FROM orchestra.runs FOR UPDATE", "SELECT id FROM orchestra.runs FOR SHARE", "LOCK TABLE orchestra.runs",
-    "SET ROLE orchestra_migrator", "SET ROLE orchestra_loader", "SET SESSION AUTHORIZATION postgres",
+    "SELECT count(*) FROM orchestra_etl.run_ledger",
+    "SELECT version_num FROM orchestra_etl.alembic_version",
+    "COPY orchestra_etl.dead_letters TO STDOUT",
+    "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES ('w', 'x')",
+    "INSERT INTO orchestra.workflows (id) VALUES ('x')",
+    "UPDATE orchestra.runs SET state = 'failed'",
+    "UPDATE orchestra.inputs SET note = 'x'", "DELETE FROM orchestra.runs",
+    "TRUNCATE orchestra.runs",
+    "CREATE TABLE orchestra.x ()",
+    "CREATE FUNCTION orchestra.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE VIEW orchestra.v AS SELECT 1 AS x",
+    "CREATE FUNCTION orchestra_etl.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "SELECT name FROM orchestra_etl.locks",
+    "LOCK TABLE orchestra.prices IN SHARE ROW EXCLUSIVE MODE",
+    "SELECT * FROM orchestra.runs FOR UPDATE", "SELECT id FROM orchestra.runs FOR SHARE",
+    "LOCK TABLE orchestra.runs",
+    "SET ROLE orchestra_migrator", "SET ROLE orchestra_loader",
+    "SET SESSION AUTHORIZATION postgres",
     "ALTER VIEW orchestra.coverage OWNER TO CURRENT_USER", "SELECT pg_read_file('postmaster.pid')",
     "COPY orchestra.steps (id) TO PROGRAM 'cat'",
 )  # fmt: skip
@@ -344,11 +371,11 @@ def test_a_hash_does_not_tell_a_short_payload(
         """The guesses that some column of any table or view shows to hold, as far as this user may read columns."""
         columns = query(
             as_user(url, reader),
-            "SELECT c.oid::regclass::text AS relation, quote_ident(a.attname) AS name FROM pg_class AS c"
-            " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0"
-            " WHERE c.relnamespace IN ('orchestra'::regnamespace) AND c.relkind IN ('r', 'v', 'm')"
-            " AND a.atttypid IN ('bytea'::regtype, 'text'::regtype)"
-            " AND has_column_privilege(c.oid, a.attnum, 'SELECT')",
+            "SELECT c.oid::regclass::text AS relation, quote_ident(a.attname) AS name"
+            " FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0"
+            " WHERE c.relnamespace IN ('orchestra'::regnamespace)"
+            " AND c.relkind IN ('r', 'v', 'm') AND a.atttypid IN ('bytea'::regtype,"
+            " 'text'::regtype) AND has_column_privilege(c.oid, a.attnum, 'SELECT')",
         )
         seen: set[object] = set()
         for column in columns:
@@ -387,7 +414,8 @@ def test_who_may_only_read_holds_nothing_up(url: str) -> None:
         for reader in ("test_analyst", "test_payload_analyst"):
             with psycopg.connect(as_user(url, reader)) as held:
                 held.execute(
-                    "SELECT pg_advisory_lock(7305808869229538661), pg_advisory_lock(n) FROM generate_series(0, 99) AS n"
+                    "SELECT pg_advisory_lock(7305808869229538661), pg_advisory_lock(n)"
+                    " FROM generate_series(0, 99) AS n"
                 )
                 for table in (
                     "runs",
@@ -412,7 +440,10 @@ def test_who_may_only_read_holds_nothing_up(url: str) -> None:
 def test_statistics_do_not_tell_payloads(url: str) -> None:
     """The planner's samples of payload columns are hidden from an analyst and shown to a payload analyst."""
     for table, column in (("inputs", "data"), ("steps", "content_hash")):
-        question = f"SELECT count(*) AS n FROM pg_stats WHERE tablename = '{table}' AND attname = '{column}'"
+        question = (
+            f"SELECT count(*) AS n FROM pg_stats WHERE tablename = '{table}'"
+            f" AND attname = '{column}'"
+        )
         assert query(as_user(url, "test_analyst"), question) == [{"n": 0}]
         assert query(as_user(url, "test_payload_analyst"), question) == [{"n": 1}]
 
@@ -456,10 +487,13 @@ def test_a_view_that_shows_payloads_is_for_payload_analysts(url: str) -> None:
 def test_making_them_again_changes_nothing(url: str) -> None:
     """A second time is quiet and leaves the same rights; what was granted beyond them by hand is taken back."""
     rights = """
-        SELECT c.oid::regclass::text AS name, c.relacl::text[] AS acl, c.relowner::regrole::text AS owner,
-               (SELECT array_agg(a.attname || a.attacl::text ORDER BY a.attname) FROM pg_attribute a
-                WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL) AS columns
-        FROM pg_class c WHERE c.relnamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace) ORDER BY 1
+        SELECT c.oid::regclass::text AS name, c.relacl::text[] AS acl,
+            c.relowner::regrole::text AS owner,
+            (SELECT array_agg(a.attname || a.attacl::text ORDER BY a.attname) FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL) AS columns
+        FROM pg_class c
+        WHERE c.relnamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace)
+        ORDER BY 1
     """
     before = query(url, rights)
     assert {row["owner"] for row in before} == {MIGRATOR}
@@ -571,7 +605,8 @@ def test_a_member_of_the_owner_and_a_live_user_go_on(
     query(url, f"CREATE ROLE test_owner; GRANT CREATE ON DATABASE {name} TO test_owner")
     query(
         url,
-        "CREATE ROLE test_loader LOGIN IN ROLE test_owner; CREATE ROLE test_nobody LOGIN; CREATE ROLE test_analyst LOGIN",
+        "CREATE ROLE test_loader LOGIN IN ROLE test_owner; CREATE ROLE test_nobody LOGIN;"
+        " CREATE ROLE test_analyst LOGIN",
     )
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET ROLE test_owner")
@@ -671,12 +706,13 @@ def test_a_refused_privilege_names_user_object_and_role(url: str) -> None:
     assert "GRANT orchestra_migrator TO test_loader" in told
     query(
         url,
-        "REVOKE orchestra_loader FROM test_loader; GRANT orchestra_loader TO test_loader WITH INHERIT FALSE",
+        "REVOKE orchestra_loader FROM test_loader; GRANT orchestra_loader TO test_loader WITH"
+        " INHERIT FALSE",
     )
     told = _denied(as_user(url, "test_loader"), "SELECT * FROM orchestra_etl.run_ledger")
     assert (
-        "does not inherit: let an administrator run GRANT orchestra_loader TO test_loader WITH INHERIT TRUE"
-        in told
+        "does not inherit: let an administrator run GRANT orchestra_loader TO test_loader WITH"
+        " INHERIT TRUE" in told
     )
     query(url, "GRANT orchestra_loader TO test_loader WITH INHERIT TRUE")
     query(url, "REVOKE INSERT ON orchestra.steps FROM orchestra_loader")
@@ -721,8 +757,10 @@ def test_every_command_names_what_a_user_lacks(
 
 
 MIGRATOR_MAY = (
-    "DELETE FROM orchestra.runs", "UPDATE orchestra.inputs SET data = NULL", "DELETE FROM orchestra_etl.dead_letters",
-    "INSERT INTO orchestra_etl.retention (id) VALUES (1)", "CREATE TEMPORARY TABLE doomed ON COMMIT DROP AS SELECT 1 AS x",
+    "DELETE FROM orchestra.runs", "UPDATE orchestra.inputs SET data = NULL",
+    "DELETE FROM orchestra_etl.dead_letters",
+    "INSERT INTO orchestra_etl.retention (id) VALUES (1)",
+    "CREATE TEMPORARY TABLE doomed ON COMMIT DROP AS SELECT 1 AS x",
 )  # fmt: skip
 
 
@@ -739,7 +777,8 @@ def test_a_migrators_login_upgrades_for_everybody(
     database = Database(empty_database_url)
     query(
         empty_database_url,
-        "CREATE ROLE test_migrator LOGIN; CREATE ROLE test_analyst LOGIN; CREATE ROLE test_loader LOGIN",
+        "CREATE ROLE test_migrator LOGIN; CREATE ROLE test_analyst LOGIN;"
+        " CREATE ROLE test_loader LOGIN",
     )
     # As `db roles` of the program that knew this revision left it.
     for group, login in (
@@ -756,7 +795,8 @@ def test_a_migrators_login_upgrades_for_everybody(
     loader = as_user(empty_database_url, "test_loader")
     query(
         empty_database_url,
-        f"GRANT USAGE ON SCHEMA orchestra_etl TO {LOADER}; GRANT SELECT ON orchestra_etl.alembic_version TO {LOADER}",
+        f"GRANT USAGE ON SCHEMA orchestra_etl TO {LOADER}; GRANT SELECT"
+        f" ON orchestra_etl.alembic_version TO {LOADER}",
     )
     with pytest.raises(DatabaseError, match="orchestra_migrator"):
         upgrade(loader)

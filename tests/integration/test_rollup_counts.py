@@ -73,8 +73,9 @@ def test_a_histogram_has_the_population_of_its_count(
     if histogram is not None:
         expected[histogram] += 9
     columns = """
-        sum(succeeded)::int AS succeeded, sum(soft_failed)::int AS soft_failed, sum(failed)::int AS failed,
-        sum(skipped)::int AS skipped, sum(cancelled)::int AS cancelled, sum(unfinished)::int AS unfinished,
+        sum(succeeded)::int AS succeeded, sum(soft_failed)::int AS soft_failed,
+        sum(failed)::int AS failed, sum(skipped)::int AS skipped,
+        sum(cancelled)::int AS cancelled, sum(unfinished)::int AS unfinished,
         sum((SELECT sum(n) FROM unnest(counts) AS n))::int AS counts,
         COALESCE(sum((SELECT sum(n) FROM unnest(failed_counts) AS n)), 0)::int AS failed_counts,
         orchestra.duration_quantile(buckets, counts, 0.5) AS p50,
@@ -134,8 +135,8 @@ def test_an_absurd_number_of_tokens_costs_only_itself(
     """It is unknown in every sum and cost, and counted as such; its neighbours are added up."""
     query(
         database_url,
-        "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, cached_input_per_million,"
-        " output_per_million, reasoning_per_million, source)"
+        "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million,"
+        " cached_input_per_million, output_per_million, reasoning_per_million, source)"
         " VALUES ('m', '0001-01-01', 'USD', 1000000, 1000000, 1000000, 1000000, 'set')",
     )
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
@@ -171,8 +172,11 @@ def test_an_absurd_number_of_tokens_costs_only_itself(
             3,
             10,
         )
-    assert query(database_url, "SELECT CAST(sum(cost) AS int) AS cost, CAST(sum(total_tokens) AS int) AS tokens"
-                               " FROM orchestra.step_timeline") == [{"cost": 10, "tokens": 5}]  # fmt: skip
+    assert query(
+        database_url,
+        "SELECT CAST(sum(cost) AS int) AS cost, CAST(sum(total_tokens) AS int) AS tokens"
+        " FROM orchestra.step_timeline",
+    ) == [{"cost": 10, "tokens": 5}]
     assert database.transaction(verification.verify).ok
 
 
@@ -192,11 +196,15 @@ def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> N
     rollups.drain(database)
     for number, (_, expected) in enumerate(cases):
         columns = "input_tokens, output_tokens, total_tokens, untotalled_calls"
-        for source in (f"run_summary WHERE run_id = 'r{number}'", f"step_rollup WHERE node_id = '{number}'",
+        for source in (f"run_summary WHERE run_id = 'r{number}'",
+                       f"step_rollup WHERE node_id = '{number}'",
                        f"step_rollup_daily WHERE node_id = '{number}'"):  # fmt: skip
             [row] = query(database_url, f"SELECT {columns} FROM orchestra.{source}")
             assert tuple(row.values()) == expected, (source, number)
-    together = "SELECT CAST(sum(total_tokens) AS int) AS n, CAST(sum(untotalled_calls) AS int) AS unknown FROM orchestra."
+    together = (
+        "SELECT CAST(sum(total_tokens) AS int) AS n, CAST(sum(untotalled_calls) AS int) AS"
+        " unknown FROM orchestra."
+    )
     for source in ("node_hourly", "node_daily", "model_usage", "run_summary"):
         assert query(database_url, together + source) == [{"n": 14, "unknown": 2}]
 
@@ -222,8 +230,8 @@ def test_absurd_times_cost_only_themselves(database: Database, database_url: str
     assert rollups.drain(database).stuck == 0
     [row] = query(
         database_url,
-        "SELECT sum(succeeded)::int AS succeeded, orchestra.duration_quantile(buckets, counts, 0.5) AS p50"
-        " FROM orchestra.node_daily WHERE node_id = 'n'",
+        "SELECT sum(succeeded)::int AS succeeded, orchestra.duration_quantile(buckets, counts,"
+        " 0.5) AS p50 FROM orchestra.node_daily WHERE node_id = 'n'",
     )
     assert (row["succeeded"], row["p50"]) == (2, pytest.approx(10_000, rel=0.02))
     assert query(
@@ -245,7 +253,8 @@ def test_times_beyond_what_a_program_can_hold(database: Database, database_url: 
     assert (len(found.stuck), found.differences, found.ok) == (4, [], False)
     query(
         database_url,
-        "UPDATE orchestra.steps SET end_time = start_time WHERE start_time < '-infinity' OR id = 'good'",
+        "UPDATE orchestra.steps SET end_time = start_time WHERE start_time < '-infinity'"
+        " OR id = 'good'",
     )
     query(database_url, "DELETE FROM orchestra.steps WHERE start_time > '10000-01-01'")
     assert prune(database, datetime.now(UTC) - timedelta(days=90)) == 1
@@ -285,8 +294,9 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
     query(
         database_url,
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN IF NEW.node_id = 'bad' THEN RAISE numeric_value_out_of_range; END IF; RETURN NEW; END $$;"
-        "CREATE TRIGGER refuse BEFORE INSERT ON orchestra.step_rollup FOR EACH ROW EXECUTE FUNCTION refuse()",
+        " $$ BEGIN IF NEW.node_id = 'bad' THEN RAISE numeric_value_out_of_range; END IF;"
+        " RETURN NEW; END $$;CREATE TRIGGER refuse BEFORE INSERT"
+        " ON orchestra.step_rollup FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
     for day in range(12):
         start = MONTHS_AGO + timedelta(days=day)

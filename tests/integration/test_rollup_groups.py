@@ -42,13 +42,14 @@ def enter(
     tracking = "stale" if end is None else "final"
     query(
         url,
-        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time, end_time)"
-        " VALUES (%s, 'w', %s, 'api', %s, %s, %s)",
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time,"
+        " end_time) VALUES (%s, 'w', %s, 'api', %s, %s, %s)",
         run, state, tracking, start, end,
     )  # fmt: skip
     query(
         url,
-        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking) VALUES (%s, 'w', 'list', %s)",
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking)"
+        " VALUES (%s, 'w', 'list', %s)",
         run, tracking,
     )  # fmt: skip
 
@@ -80,7 +81,8 @@ def hours(url: str, *counts: str) -> dict[datetime, int]:
     """How many steps of these outcomes each hour has."""
     rows = query(
         url,
-        f"SELECT hour, CAST(sum({' + '.join(counts)}) AS int) AS n FROM orchestra.step_rollup GROUP BY 1",
+        f"SELECT hour, CAST(sum({' + '.join(counts)}) AS int) AS n FROM orchestra.step_rollup"
+        " GROUP BY 1",
     )
     return {row["hour"]: row["n"] for row in rows if row["n"]}
 
@@ -90,7 +92,8 @@ def prune(database: Database, before: datetime) -> int:
 
     def horizons(connection: Connection) -> retention.Horizons:
         age = text(
-            "SELECT CAST(extract(epoch FROM now() - CAST(:before AS timestamptz)) AS double precision)"
+            "SELECT CAST(extract(epoch FROM now() - CAST(:before AS timestamptz)) AS double"
+            " precision)"
         )
         seconds = connection.execute(age, {"before": before}).scalar_one()
         return retention.horizons(connection, payloads=None, runs=seconds)
@@ -210,11 +213,17 @@ def test_a_run_that_is_open_while_the_horizon_passes(database: Database, databas
         )
         rollups.drain(database)
         assert database.transaction(verification.verify).ok
-    counted = "SELECT CAST(sum(succeeded) AS int) AS n, CAST(sum(unfinished) AS int) AS open FROM orchestra."
+    counted = (
+        "SELECT CAST(sum(succeeded) AS int) AS n, CAST(sum(unfinished) AS int) AS open"
+        " FROM orchestra."
+    )
     assert query(database_url, counted + "workflow_hourly") == [{"n": 3, "open": 0}]
     for view in ("node_hourly", "node_daily"):
         assert query(database_url, counted + view) == [{"n": 3, "open": 0}]
-    quantile = "SELECT orchestra.duration_quantile(buckets, counts, 1.0) > 8e9 AS long FROM orchestra.workflow_hourly"
+    quantile = (
+        "SELECT orchestra.duration_quantile(buckets, counts, 1.0) > 8e9 AS long"
+        " FROM orchestra.workflow_hourly"
+    )
     assert [row["long"] for row in query(database_url, quantile)].count(True) == 1
     # A difference behind the horizon is told, too.
     query(database_url, "UPDATE orchestra.run_rollup SET succeeded = 7 WHERE ordinal > 0")
@@ -231,11 +240,15 @@ def test_a_step_beside_a_run_that_moves(database: Database, database_url: str) -
 
     with psycopg.connect(database_url) as mover:
         mover.execute(
-            "UPDATE orchestra.runs SET start_time = start_time + interval '2 hours', end_time = NULL"
+            "UPDATE orchestra.runs SET start_time = start_time + interval '2 hours',"
+            " end_time = NULL"
         )
         writer = threading.Thread(target=soft_failure)
         writer.start()
-        waits = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%orchestra.steps%%'"
+        waits = (
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND query LIKE '%%orchestra.steps%%'"
+        )
         wait_until(lambda: query(database_url, waits)[0]["n"] == 1)
         mover.commit()
         rollups.drain(database)

@@ -62,8 +62,8 @@ def right(database: Database, url: str) -> bool:
 def test_a_history_is_counted(tmp_path: Path, database_url: str, database: Database) -> None:
     """While runs start, fail, stall, end late, go stale and run again, every refresh equals what Python counts in the history."""
     history = History(
-        seed=8, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5, epoch=START,
-        now=lambda: START,
+        seed=8, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5,
+        epoch=START, now=lambda: START,
     )  # fmt: skip
     seen: set[str] = set()
     trackings: set[str] = set()
@@ -105,7 +105,8 @@ def test_a_history_is_counted(tmp_path: Path, database_url: str, database: Datab
         follow(simulator)
     assert trackings == {"open", "final", "stale"}
     assert seen >= {
-        "succeeded", "soft_failed", "failed", "cancelled", "skipped", "unfinished", "runs", "calls", "total_tokens",
+        "succeeded", "soft_failed", "failed", "cancelled", "skipped", "unfinished", "runs", "calls",
+        "total_tokens",
     }  # fmt: skip
 
 
@@ -137,22 +138,27 @@ def test_a_populated_database_is_counted_after_its_upgrade(
 # Against whatever may happen to the tables.
 
 _RUN = """
-    INSERT INTO orchestra.runs (id, workflow_id, organization_id, state, status_source, tracking, start_time, end_time)
+    INSERT INTO orchestra.runs (id, workflow_id, organization_id, state, status_source, tracking,
+        start_time, end_time)
     VALUES (%s, %s, %s, %s, 'api', 'open', %s, %s)
-    ON CONFLICT (id) DO UPDATE SET workflow_id = excluded.workflow_id, organization_id = excluded.organization_id,
+    ON CONFLICT (id) DO UPDATE SET workflow_id = excluded.workflow_id,
+        organization_id = excluded.organization_id,
         state = excluded.state, start_time = excluded.start_time, end_time = excluded.end_time
 """
 _STEP = """
-    INSERT INTO orchestra.steps (id, run_id, workflow_id, organization_id, position, content_hash, node_id, node_type,
-        request_model, response_model, input_tokens, total_tokens, state, error, reported_error, start_time, end_time,
-        absent_since)
-    VALUES (%s, %s, %s, %s, 0, 'h', %s, %s, %s, %s, %s, %s, %s, to_jsonb(CAST(%s AS text)), %s, %s, %s, %s)
+    INSERT INTO orchestra.steps (id, run_id, workflow_id, organization_id, position, content_hash,
+        node_id, node_type, request_model, response_model, input_tokens, total_tokens,
+        state, error, reported_error, start_time, end_time, absent_since)
+    VALUES (%s, %s, %s, %s, 0, 'h', %s, %s, %s, %s, %s, %s,
+        %s, to_jsonb(CAST(%s AS text)), %s, %s, %s, %s)
     ON CONFLICT (id) DO UPDATE SET run_id = excluded.run_id, workflow_id = excluded.workflow_id,
-        organization_id = excluded.organization_id, node_id = excluded.node_id, node_type = excluded.node_type,
+        organization_id = excluded.organization_id,
+        node_id = excluded.node_id, node_type = excluded.node_type,
         request_model = excluded.request_model, response_model = excluded.response_model,
-        input_tokens = excluded.input_tokens, total_tokens = excluded.total_tokens, state = excluded.state,
-        error = excluded.error, reported_error = excluded.reported_error, start_time = excluded.start_time,
-        end_time = excluded.end_time, absent_since = excluded.absent_since
+        input_tokens = excluded.input_tokens, total_tokens = excluded.total_tokens,
+        state = excluded.state, error = excluded.error, reported_error = excluded.reported_error,
+        start_time = excluded.start_time, end_time = excluded.end_time,
+        absent_since = excluded.absent_since
 """
 STATES = (
     "succeeded",
@@ -202,10 +208,12 @@ class Loads:
             connection.execute(
                 _STEP,
                 [
-                    step_id, run_id, workflow_id, organization_id, pick(("a", "A", "ä", None)), pick(("model", None)),
-                    pick((None, "m")), pick((None, "m", "M")), pick((None, 0, 7)), pick((None, 9)), pick(STATES),
-                    pick((None, "it broke at 17", "None")), pick((None, None, "refused")), *start_end,
-                    START if draw() < 0.1 else None,
+                    step_id, run_id, workflow_id, organization_id, pick(("a", "A", "ä", None)),
+                    pick(("model", None)),
+                    pick((None, "m")), pick((None, "m", "M")), pick((None, 0, 7)), pick((None, 9)),
+                    pick(STATES),
+                    pick((None, "it broke at 17", "None")), pick((None, None, "refused")),
+                    *start_end, START if draw() < 0.1 else None,
                 ],
             )  # fmt: skip
 
@@ -240,10 +248,11 @@ def test_random_loads(database: Database, database_url: str, seed: int) -> None:
         "UPDATE orchestra.steps SET absent_since = now() WHERE id = 's'",
         "UPDATE orchestra.steps SET run_id = 'q' WHERE id = 's'",
         "DELETE FROM orchestra.steps WHERE id = 's'",
-        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, reported_error)"
-        " VALUES ('u', 'q', 'w', 0, 'succeeded', 'h', 'refused')",
-        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, start_time, error)"
-        " VALUES ('u', 'q', 'w', 0, 'succeeded', 'h', '2026-03-01 11:00Z', '{\"code\": 5}')",
+        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash,"
+        " reported_error) VALUES ('u', 'q', 'w', 0, 'succeeded', 'h', 'refused')",
+        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash,"
+        " start_time, error) VALUES ('u', 'q', 'w', 0, 'succeeded', 'h', '2026-03-01 11:00Z',"
+        " '{\"code\": 5}')",
     ],
 )
 def test_a_step_alone_changes_its_run(database: Database, database_url: str, change: str) -> None:
@@ -254,7 +263,8 @@ def test_a_step_alone_changes_its_run(database: Database, database_url: str, cha
         INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time)
             VALUES ('r', 'w', 'succeeded', 'api', 'final', '2026-03-01 10:59Z'),
                    ('q', 'w', 'succeeded', 'api', 'final', '2026-03-01 08:00Z');
-        INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, start_time, reported_error)
+        INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash,
+            start_time, reported_error)
             VALUES ('s', 'r', 'w', 0, 'succeeded', 'h', '2026-03-01 11:00Z', 'refused'),
                    ('t', 'q', 'w', 0, 'succeeded', 'h', '2026-03-01 11:00Z', NULL);
         """,
@@ -353,15 +363,18 @@ def test_it_stops_between_two_batches(database: Database, database_url: str) -> 
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ("UPDATE orchestra.step_rollup SET total_tokens = total_tokens + 1", "step_rollup, step_rollup_daily"),
-        ("UPDATE orchestra.step_rollup_daily SET counts = counts || 1, buckets = buckets || 999::smallint",
+        ("UPDATE orchestra.step_rollup SET total_tokens = total_tokens + 1",
+         "step_rollup, step_rollup_daily"),
+        ("UPDATE orchestra.step_rollup_daily SET counts = counts || 1,"
+         " buckets = buckets || 999::smallint",
          "step_rollup_daily"),
         ("UPDATE orchestra.step_rollup_daily SET day = day + 40", "step_rollup_daily"),
         ("DELETE FROM orchestra.run_rollup", "run_rollup"),
         ("UPDATE orchestra.run_rollup SET hour = hour + interval '90 days'", "run_rollup"),
         ("UPDATE orchestra.step_failures SET pattern = 'x'", "step_failures"),
         ("DELETE FROM orchestra.step_failures", "step_failures"),
-        ("INSERT INTO orchestra.step_failures SELECT id, run_id, 'w', NULL, NULL, '2001-01-01Z', 'failed', '', '', ''"
+        ("INSERT INTO orchestra.step_failures"
+         " SELECT id, run_id, 'w', NULL, NULL, '2001-01-01Z', 'failed', '', '', ''"
          " FROM orchestra.steps WHERE state = 'skipped'", "step_failures"),
     ],
 )  # fmt: skip
@@ -463,7 +476,8 @@ def test_an_unchanged_history_queues_nothing(database: Database, database_url: s
     columns = "id, workflow_id, state, status_source, tracking"
     query(
         database_url,
-        f"INSERT INTO orchestra.runs ({columns}) SELECT {columns} FROM orchestra.runs ON CONFLICT DO NOTHING",
+        f"INSERT INTO orchestra.runs ({columns}) SELECT {columns} FROM orchestra.runs ON CONFLICT"
+        " DO NOTHING",
     )
     assert rollups.drain(database) == rollups.RefreshReport()
 
@@ -496,19 +510,24 @@ def test_hours_are_computed_without_the_other_hours(
     """Of runs and steps, with a start and without, only those of the hours are read, however many there are."""
     query(
         database_url,
-        """INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, first_seen_at)
-           SELECT n, 'w', 'pending', 'api', 'open', TIMESTAMPTZ '2026-01-01 00:30Z' + make_interval(hours => n)
+        """INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking,
+            first_seen_at)
+           SELECT n, 'w', 'pending', 'api', 'open',
+               TIMESTAMPTZ '2026-01-01 00:30Z' + make_interval(hours => n)
            FROM generate_series(1, 3000) AS n""",
     )
     query(
         database_url,
-        """INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, first_seen_at)
+        """INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash,
+            first_seen_at)
            SELECT id, id, workflow_id, 0, 'skipped', '', first_seen_at FROM orchestra.runs""",
     )
     query(
         database_url,
-        """INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, start_time)
-           SELECT id || ' started', id, workflow_id, 0, 'failed', '', first_seen_at FROM orchestra.runs""",
+        """INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash,
+            start_time)
+           SELECT id || ' started', id, workflow_id, 0, 'failed', '', first_seen_at
+               FROM orchestra.runs""",
     )
     query(database_url, "ANALYZE orchestra.runs, orchestra.steps")
     hours = [datetime(2026, 1, 2, tzinfo=UTC) + timedelta(hours=n) for n in range(200)]

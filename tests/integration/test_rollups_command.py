@@ -44,8 +44,11 @@ def command(
 def test_a_refresh_is_told(command: Command, database_url: str) -> None:
     """`refresh` counts what it did, once; `--all` does it again."""
     command("rollups", "refresh")
-    query(database_url, "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking)"
-                        " VALUES ('r', 'w', 'failed', 'api', 'final')")  # fmt: skip
+    query(
+        database_url,
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking)"
+        " VALUES ('r', 'w', 'failed', 'api', 'final')",
+    )
     assert command("rollups", "refresh").out == "1 group computed with 1 row and 0 failures\n"
     assert command("rollups", "refresh").out == "0 groups computed with 0 rows and 0 failures\n"
     assert command("rollups", "refresh", "--all", "--json").json == {
@@ -135,7 +138,10 @@ def test_verify_does_not_call_well_what_it_has_not_compared(
 ) -> None:
     """What waits is told, and is trouble once it has waited for long; what cannot be computed is told with its cause at once."""
     command("sync")
-    queue = "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour, queued_at, failed_at, cause) VALUES"
+    queue = (
+        "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour, queued_at, failed_at,"
+        " cause) VALUES"
+    )
     query(database_url, f"{queue} ('w', '2026-03-01 10:00Z', now(), NULL, NULL)")
     printed = command("rollups", "verify")
     assert (printed.status, printed.out) == (
@@ -156,7 +162,8 @@ def test_verify_does_not_call_well_what_it_has_not_compared(
     assert "2026-03-01 10:00:00  SQLSTATE 22003\n" in printed.out
     query(
         database_url,
-        "UPDATE orchestra_etl.changed_groups SET workflow_id = (SELECT id FROM orchestra.workflows)",
+        "UPDATE orchestra_etl.changed_groups SET workflow_id = (SELECT id"
+        " FROM orchestra.workflows)",
     )
     [workflow] = command("status", "--json").json["workflows"]
     assert [one["text"] for one in workflow["reasons"]] == [

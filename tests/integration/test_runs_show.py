@@ -49,13 +49,14 @@ def _run(
 ) -> None:
     query(
         url,
-        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking) VALUES (%s, %s, 'list', 'final')",
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking)"
+        " VALUES (%s, %s, 'list', 'final')",
         run, workflow,
     )  # fmt: skip
     query(
         url,
-        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time, end_time)"
-        " VALUES (%s, %s, %s, 'api', 'final', %s, %s::timestamptz + interval '4 s')",
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time,"
+        " end_time) VALUES (%s, %s, %s, 'api', 'final', %s, %s::timestamptz + interval '4 s')",
         run, workflow, state, start, start,
     )  # fmt: skip
 
@@ -318,7 +319,8 @@ def test_a_workflow_by_its_name_or_a_prefix(command: Command, database_url: str)
     """`--workflow` takes the id, a unique prefix of it, or the name; what is not stored is an error, not an empty list."""
     query(
         database_url,
-        "INSERT INTO orchestra.workflows (id, name) VALUES (%s, 'weather jokes'), (%s, 'support'), ('w-3', 'support')",
+        "INSERT INTO orchestra.workflows (id, name)"
+        " VALUES (%s, 'weather jokes'), (%s, 'support'), ('w-3', 'support')",
         WEATHER, TRIAGE,
     )  # fmt: skip
     _run(database_url, "one")
@@ -346,7 +348,8 @@ def test_what_happens_next(command: Command, database_url: str) -> None:
     )
     query(
         database_url,
-        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', due_at = now() + interval '4 min', fencing_token = 7,"
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'open',"
+        " due_at = now() + interval '4 min', fencing_token = 7,"
         " steps_observed_at = now(), priority = 1",
     )
     words = " ".join(command("runs", "show", "r").out.split())

@@ -247,7 +247,8 @@ def test_a_database_that_goes_away_and_comes_back(world: World) -> None:
         # What was claimed when it went away is due again when its lease has ended.
         query(
             world.url,
-            "UPDATE orchestra_etl.run_ledger SET leased_until = now() WHERE leased_until IS NOT NULL",
+            "UPDATE orchestra_etl.run_ledger SET leased_until = now()"
+            " WHERE leased_until IS NOT NULL",
         )
         await _until(lambda: world.loaded() == 30 and not _problems(health))
 
@@ -653,7 +654,8 @@ def test_steps_are_loaded_though_the_single_run_fails(world: World) -> None:
     assert asyncio.run(sync(world.settings(toml=toml))).exit_status == 0
     rows = query(
         world.url,
-        "SELECT r.status_source, l.tracking FROM orchestra.runs r JOIN orchestra_etl.run_ledger l ON l.run_id = r.id",
+        "SELECT r.status_source, l.tracking FROM orchestra.runs r JOIN orchestra_etl.run_ledger l"
+        " ON l.run_id = r.id",
     )
     assert [tuple(row.values()) for row in rows] == [("derived", "open")] * 7
     world.simulator.misbehave()

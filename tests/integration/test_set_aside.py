@@ -26,7 +26,10 @@ from etl.simulator.server import Simulator
 from tests.faults.answers import changed
 from tests.support import configuration, environment, load, query, sync
 
-LETTERS = "SELECT run_id, step_id, reason, body FROM orchestra_etl.dead_letters WHERE resolved_at IS NULL ORDER BY id"
+LETTERS = (
+    "SELECT run_id, step_id, reason, body FROM orchestra_etl.dead_letters"
+    " WHERE resolved_at IS NULL ORDER BY id"
+)
 
 
 class World:
@@ -58,7 +61,10 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 def test_the_letter_of_a_refused_row_is_the_rows_own_bytes(world: World, listed: bool) -> None:
     """A run's row that PostgreSQL refuses is set aside as the API gave it, to the last digit, whichever answer it came in."""
     query(world.url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'refused')")
-    row = b'{"id":"%s","status":"refused","elapsed_time":4.10,"inputs":{"price": 1.10, "of":[ ]},"surprise":-0.0%s}'
+    row = (
+        b'{"id":"%s","status":"refused","elapsed_time":4.10,"inputs":{"price": 1.10,'
+        b' "of":[ ]},"surprise":-0.0%s}'
+    )
     bare = row % (world.run.encode(), b"")
 
     def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
@@ -93,7 +99,10 @@ def test_a_refused_row_that_only_grows_older_is_one_letter(world: World) -> None
         if call.endpoint != "run" or call.run_id == world.other:
             return honest
         own, nested = next(elapsed)
-        row = f'{{"id":"{world.run}","status":"refused","elapsed_time": {own},"inputs":{{"elapsed_time": {nested}}}}}'
+        row = (
+            f'{{"id":"{world.run}","status":"refused","elapsed_time":'
+            f' {own},"inputs":{{"elapsed_time": {nested}}}}}'
+        )
         return web.Response(body=row.encode(), content_type="application/json")
 
     with changed(world.simulator, answer):
@@ -107,9 +116,10 @@ def test_a_run_given_up_whole_keeps_the_other_letters_of_its_answer(world: World
     """Where nothing of a run can be stored, what was bad in the same answer is set aside beside it; the other run lands."""
     query(
         world.url,
-        "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not this one'; END$$;"
-        " CREATE CONSTRAINT TRIGGER poison AFTER INSERT ON orchestra.steps DEFERRABLE INITIALLY DEFERRED"
-        " FOR EACH ROW WHEN (NEW.id = 'good') EXECUTE FUNCTION poison()",
+        "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not this"
+        " one'; END$$; CREATE CONSTRAINT TRIGGER poison AFTER INSERT"
+        " ON orchestra.steps DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.id = 'good')"
+        " EXECUTE FUNCTION poison()",
     )
     world.simulator.steps_bodies[world.run] = (
         b'[{"id": "good", "status": "completed"}, 7, {"id": 8}]'
@@ -149,8 +159,9 @@ def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: W
     assert world.sync(**named).exit_status == 6
     query(world.url, "ALTER TABLE orchestra.steps DROP CONSTRAINT poison")
     content = (
-        "SELECT state, start_time, end_time, user_id, tracking, (SELECT string_agg(s.id, ',' ORDER BY s.id)"
-        " FROM orchestra.steps AS s WHERE s.run_id = r.id) AS steps FROM orchestra.runs AS r WHERE id = %s"
+        "SELECT state, start_time, end_time, user_id, tracking, (SELECT string_agg(s.id, ','"
+        " ORDER BY s.id) FROM orchestra.steps AS s WHERE s.run_id = r.id) AS steps"
+        " FROM orchestra.runs AS r WHERE id = %s"
     )
     (before,) = query(world.url, content, world.run)
     assert (before["state"], before["user_id"], before["tracking"], before["steps"]) == (
@@ -164,7 +175,10 @@ def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: W
         Misbehaviour(status=404, endpoints=("workflows", "runs", "run")),
         Misbehaviour(status=404, endpoints=("steps",), run_id=world.run),
     )
-    forgotten = "UPDATE orchestra_etl.run_ledger SET not_found_since = now() - interval '2 hours' WHERE run_id = %s"
+    forgotten = (
+        "UPDATE orchestra_etl.run_ledger SET not_found_since = now() - interval '2 hours'"
+        " WHERE run_id = %s"
+    )
     query(world.url, forgotten, world.run)
     world.sync(**named)
     (after,) = query(world.url, content, world.run)
@@ -175,7 +189,10 @@ def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: W
 def test_a_small_answer_of_very_many_elements(world: World) -> None:
     """An answer of 200,000 numbers costs its own run a hundred letters and one, the other run nothing, and is said once."""
     numbers = [b"%d" % number for number in range(200_000)]
-    good = b'{"id": "good", "status": "completed", "start_time": "2026-01-01T00:00:00Z", "end_time": "2026-01-01T00:00:01Z"}'
+    good = (
+        b'{"id": "good", "status": "completed", "start_time": "2026-01-01T00:00:00Z",'
+        b' "end_time": "2026-01-01T00:00:01Z"}'
+    )
     world.simulator.steps_bodies[world.run] = b"[" + b",".join((*numbers, good)) + b"]"
     report = world.sync()
     assert (report.exit_status, report.load.runs, report.load.dead_letters) == (6, 2, 101)
@@ -233,8 +250,9 @@ def test_refused_rows_are_found_one_by_one_up_to_a_bound(
 
 
 SLOW = (
-    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(30); RETURN NEW; END$$;"
-    " CREATE TRIGGER slow BEFORE INSERT ON orchestra.steps FOR EACH ROW WHEN (NEW.node_id = 'slow') EXECUTE FUNCTION slow()"
+    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(30);"
+    " RETURN NEW; END$$; CREATE TRIGGER slow BEFORE INSERT"
+    " ON orchestra.steps FOR EACH ROW WHEN (NEW.node_id = 'slow') EXECUTE FUNCTION slow()"
 )
 IMPATIENT = {"more": "[database]\nstatement_timeout = '2s'\npatience = '60s'"}
 
@@ -267,7 +285,10 @@ def test_a_run_that_takes_the_database_too_long_costs_itself(
         "rejected",
         bad,
     )
-    waiting = "SELECT run_id, last_error FROM orchestra_etl.run_ledger WHERE attempts = 1 AND due_at > now()"
+    waiting = (
+        "SELECT run_id, last_error FROM orchestra_etl.run_ledger WHERE attempts = 1"
+        " AND due_at > now()"
+    )
     assert query(world.url, waiting) == [
         {"run_id": world.run, "last_error": "the run cannot be stored: SQLSTATE 57014"}
     ]

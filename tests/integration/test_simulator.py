@@ -73,7 +73,10 @@ def raw_answer(
     received = b""
     deadline = time.monotonic() + seconds
     with socket.create_connection((url.hostname, url.port)) as connection:
-        request = f"GET {url.path}{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer simulated-key\r\n\r\n"
+        request = (
+            f"GET {url.path}{path} HTTP/1.1\r\nHost: x\r\nAuthorization:"
+            " Bearer simulated-key\r\n\r\n"
+        )
         connection.sendall(request.encode())
         while not until(received) and (left := deadline - time.monotonic()) > 0:
             connection.settimeout(left)

@@ -20,34 +20,42 @@ RELEASED = ROOT / "tests" / "faults" / "released" / "sql.sha256"
 
 _DEFINITIONS = """
     SELECT 'view ' || c.relname AS name,
-           concat(pg_get_viewdef(c.oid), ARRAY(SELECT unnest(c.relacl)::text ORDER BY 1)) AS definition,
+           concat(pg_get_viewdef(c.oid),
+                  ARRAY(SELECT unnest(c.relacl)::text ORDER BY 1)) AS definition,
            obj_description(c.oid, 'pg_class') AS comment
     FROM pg_class AS c WHERE c.relnamespace = 'orchestra'::regnamespace AND c.relkind = 'v'
     UNION ALL
-    SELECT 'column ' || c.relname || '.' || a.attname, concat(format_type(a.atttypid, a.atttypmod), a.attacl),
+    SELECT 'column ' || c.relname || '.' || a.attname,
+           concat(format_type(a.atttypid, a.atttypmod), a.attacl),
            col_description(c.oid, a.attnum)
     FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
     WHERE c.relnamespace = 'orchestra'::regnamespace AND c.relkind = 'v'
     UNION ALL
     SELECT 'function ' || p.oid::regprocedure,
-           CASE p.prokind WHEN 'a' THEN concat_ws(' ', g.aggtransfn, g.aggcombinefn, g.aggfinalfn, g.agginitval, p.proparallel)
-                ELSE pg_get_functiondef(p.oid) END || ARRAY(SELECT unnest(p.proacl)::text ORDER BY 1)::text,
+           CASE p.prokind
+               WHEN 'a' THEN concat_ws(' ', g.aggtransfn, g.aggcombinefn, g.aggfinalfn,
+                                       g.agginitval, p.proparallel)
+               ELSE pg_get_functiondef(p.oid)
+           END || ARRAY(SELECT unnest(p.proacl)::text ORDER BY 1)::text,
            obj_description(p.oid, 'pg_proc')
     FROM pg_proc AS p LEFT JOIN pg_aggregate AS g ON g.aggfnoid = p.oid
     WHERE p.pronamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace)
     UNION ALL
-    SELECT 'trigger ' || t.tgrelid::regclass || '.' || t.tgname, pg_get_triggerdef(t.oid), obj_description(t.oid, 'pg_trigger')
+    SELECT 'trigger ' || t.tgrelid::regclass || '.' || t.tgname, pg_get_triggerdef(t.oid),
+           obj_description(t.oid, 'pg_trigger')
     FROM pg_trigger AS t WHERE NOT t.tgisinternal
 """
 
 _DROPS = """
-    SELECT format('DROP VIEW IF EXISTS %I.%I CASCADE', 'orchestra', relname) AS statement, 0 AS ordinal
+    SELECT format('DROP VIEW IF EXISTS %I.%I CASCADE', 'orchestra', relname) AS statement,
+           0 AS ordinal
     FROM pg_class WHERE relnamespace = 'orchestra'::regnamespace AND relkind = 'v'
     UNION ALL
     SELECT format('DROP TYPE %s CASCADE', reltype::regtype), 3
     FROM pg_class WHERE relnamespace = 'orchestra'::regnamespace AND relkind = 'c'
     UNION ALL
-    SELECT format('DROP ROUTINE IF EXISTS %s CASCADE', oid::regprocedure), CASE prokind WHEN 'a' THEN 1 ELSE 2 END
+    SELECT format('DROP ROUTINE IF EXISTS %s CASCADE', oid::regprocedure),
+           CASE prokind WHEN 'a' THEN 1 ELSE 2 END
     FROM pg_proc WHERE pronamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace)
     ORDER BY 2
 """
@@ -119,8 +127,8 @@ def test_an_upgraded_database_is_what_the_files_say(
     for change in (
         f"CREATE OR REPLACE VIEW orchestra.failures AS {changed}",
         "COMMENT ON COLUMN orchestra.failures.time IS 'Then.'",
-        "CREATE OR REPLACE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision LANGUAGE sql"
-        " IMMUTABLE PARALLEL SAFE AS 'SELECT 1.0::double precision'",
+        "CREATE OR REPLACE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double"
+        " precision LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 1.0::double precision'",
         "DROP TRIGGER mark_updated ON orchestra.runs",
         "GRANT SELECT ON orchestra.failures TO PUBLIC",
         "REVOKE EXECUTE ON FUNCTION orchestra.outcome FROM orchestra_analyst",

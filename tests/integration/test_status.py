@@ -40,12 +40,13 @@ def _sweep(
     """A complete sweep; `known` runs by the last walk of the whole list, none but those listed if 0."""
     query(
         url,
-        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, swept_at, new_runs,"
-        " listed_runs, known_runs, last_error) VALUES (%s, 7, 7, now() - %s::interval,"
-        " now() - %s::interval + interval '1 s', %s, %s, %s, %s)"
-        " ON CONFLICT (workflow_id) DO UPDATE SET started_at = excluded.started_at, swept_at = excluded.swept_at,"
-        " new_runs = excluded.new_runs, listed_runs = excluded.listed_runs, known_runs = excluded.known_runs,"
-        " last_error = excluded.last_error",
+        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at,"
+        " swept_at, new_runs, listed_runs, known_runs, last_error)"
+        " VALUES (%s, 7, 7, now() - %s::interval,"
+        " now() - %s::interval + interval '1 s', %s, %s, %s, %s) ON CONFLICT (workflow_id)"
+        " DO UPDATE SET started_at = excluded.started_at, swept_at = excluded.swept_at,"
+        " new_runs = excluded.new_runs, listed_runs = excluded.listed_runs,"
+        " known_runs = excluded.known_runs, last_error = excluded.last_error",
         WEATHER, ago, ago, new, listed, known or listed, error,
     )  # fmt: skip
 
@@ -71,8 +72,8 @@ def _run(
     names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
     query(
         url,
-        f"INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, {names}, steps_observed_at)"
-        f" VALUES (%s, %s, 'list', %s, {marks}, now())",
+        f"INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, {names},"
+        f" steps_observed_at) VALUES (%s, %s, 'list', %s, {marks}, now())",
         run, workflow, tracking, *columns.values(),
     )  # fmt: skip
     query(
@@ -121,7 +122,8 @@ def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(
     assert 59 <= workflow["freshness"]["swept_age"] < 90
     stored = query(
         database_url,
-        "SELECT start_time, started_at FROM orchestra.runs, orchestra_etl.sweeps WHERE id = 'run-5'",
+        "SELECT start_time, started_at FROM orchestra.runs, orchestra_etl.sweeps"
+        " WHERE id = 'run-5'",
     )[0]
     # Complete since the oldest run that was listed, not since the older one that somebody tracked
     # by hand.
@@ -234,7 +236,8 @@ def test_never_swept(command: Command, database_url: str) -> None:
     assert workflow["coverage"]["complete_until"] is None
     query(
         database_url,
-        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, started_at, last_error) VALUES (%s, 1, now(), '404')",
+        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, started_at, last_error)"
+        " VALUES (%s, 1, now(), '404')",
         WEATHER,
     )
     workflow = _only(command)
@@ -249,7 +252,8 @@ def test_an_interrupted_sweep_does_not_move_the_coverage(
     _sweep(database_url, ago="10 minutes")
     query(
         database_url,
-        "UPDATE orchestra_etl.sweeps SET fencing_token = 8, started_at = now(), leased_until = now() + interval '1 m'",
+        "UPDATE orchestra_etl.sweeps SET fencing_token = 8, started_at = now(),"
+        " leased_until = now() + interval '1 m'",
     )
     completed = query(database_url, "SELECT swept_at FROM orchestra_etl.sweeps")[0]["swept_at"]
     assert _only(command)["coverage"]["complete_until"] == completed.isoformat().replace(
@@ -289,9 +293,10 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
     for run, resolved in (("a", None), ("b", "discarded")):
         query(
             database_url,
-            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body, resolution,"
-            " resolved_at) VALUES (%s, %s, 'malformed', 'd', 'h', 'SECRET-BODY', %s, CASE WHEN %s::text IS NULL THEN NULL"
-            " ELSE now() END)",
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+            " content_hash, body, resolution, resolved_at)"
+            " VALUES (%s, %s, 'malformed', 'd', 'h', 'SECRET-BODY', %s,"
+            " CASE WHEN %s::text IS NULL THEN NULL ELSE now() END)",
             WEATHER, run, resolved, resolved,
         )  # fmt: skip
     workflow = _only(command)
@@ -321,8 +326,8 @@ def test_letters_of_workflows_that_nobody_knows_are_counted(
     _sweep(database_url)
     query(
         database_url,
-        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)"
-        " VALUES ('typo', '', 'unusable_id', 'd', 'h', 'x')",
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+        " content_hash, body) VALUES ('typo', '', 'unusable_id', 'd', 'h', 'x')",
     )
     found = command("status", "--json").json
     assert sum(one["dead_letters"] for one in found["workflows"]) == 1
@@ -367,7 +372,8 @@ def test_what_is_not_configured_is_named(command: Command, database_url: str) ->
     _sweep(database_url)
     query(
         database_url,
-        "INSERT INTO orchestra.workflows (id, name) VALUES ('w-3', 'invoice\x1b[31m [red]reader'), (%s, 'triage')",
+        "INSERT INTO orchestra.workflows (id, name)"
+        " VALUES ('w-3', 'invoice\x1b[31m [red]reader'), (%s, 'triage')",
         TRIAGE,
     )
     _run(database_url, "stray", workflow=TRIAGE)
@@ -386,7 +392,8 @@ def test_drift_is_counted_and_shown(command: Command, database_url: str) -> None
     _sweep(database_url)
     query(
         database_url,
-        "INSERT INTO orchestra_etl.drift VALUES (%s, 'step', 'cost', 'unknown_field', 'number', 12, now(), now(), 'r')",
+        "INSERT INTO orchestra_etl.drift VALUES (%s, 'step', 'cost', 'unknown_field', 'number',"
+        " 12, now(), now(), 'r')",
         WEATHER,
     )
     workflow = _only(command)

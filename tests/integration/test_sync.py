@@ -292,7 +292,8 @@ def test_a_run_is_gone_only_when_the_workflow_answers_without_it(world: World) -
     gone, listed = world.history.run_ids(workflow)[:2]
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open' WHERE run_id = ANY (%s)",
+        "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'"
+        " WHERE run_id = ANY (%s)",
         [gone, listed],
     )
     world.history.delete(gone)
@@ -436,7 +437,8 @@ def test_a_payload_of_50_megabytes_is_stored(world: World) -> None:
     assert world.sync().exit_status == 0
     stored = query(
         world.url,
-        "SELECT size_bytes, length(data ->> 'text') AS n FROM orchestra.outputs WHERE step_id = 'big'",
+        "SELECT size_bytes, length(data ->> 'text') AS n FROM orchestra.outputs"
+        " WHERE step_id = 'big'",
     )
     assert stored == [{"size_bytes": len(json.dumps(step["outputs"])), "n": 50_000_000}]
 
@@ -453,7 +455,8 @@ def test_what_jsonb_cannot_hold_is_kept_byte_for_byte(world: World) -> None:
     assert world.sync().exit_status == 0
     rows = query(
         world.url,
-        "SELECT data::text, raw, note FROM orchestra.outputs WHERE step_id LIKE 'p_' ORDER BY step_id",
+        "SELECT data::text, raw, note FROM orchestra.outputs WHERE step_id LIKE 'p_'"
+        " ORDER BY step_id",
     )
     assert [row["raw"] for row in rows] == [*bodies[:3], None]
     assert [row["note"] is None for row in rows] == [False, False, False, True]
@@ -547,15 +550,15 @@ def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_r
     world.history.delete(run_id)
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET due_at = now(), not_found_since = now() - interval '2 hours',"
-        " listed_at = now() - interval '3 hours' WHERE run_id = %s",
+        "UPDATE orchestra_etl.run_ledger SET due_at = now(), not_found_since = now() - interval"
+        " '2 hours', listed_at = now() - interval '3 hours' WHERE run_id = %s",
         run_id,
     )
     world.sync()
     rows = query(
         world.url,
-        "SELECT s.node_id, o.data, s.absent_since FROM orchestra.steps s JOIN orchestra.outputs o ON o.step_id = s.id"
-        " WHERE s.id = %s",
+        "SELECT s.node_id, o.data, s.absent_since FROM orchestra.steps s JOIN orchestra.outputs o"
+        " ON o.step_id = s.id WHERE s.id = %s",
         step["id"],
     )
     assert rows == [{"node_id": step["node_id"], "data": step["outputs"], "absent_since": None}]
@@ -588,15 +591,17 @@ def test_only_letters_that_hold_steps_are_taken_for_steps(world: World) -> None:
     for reason, step_id, body in letters:
         query(
             world.url,
-            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body)"
-            " VALUES ('w', %s, %s, %s, '', convert_to(%s, 'UTF8'), convert_to(%s, 'UTF8'))",
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason,"
+            " detail, content_hash, body) VALUES ('w', %s, %s, %s, '', convert_to(%s, 'UTF8'),"
+            " convert_to(%s, 'UTF8'))",
             run_id, step_id, reason, body, body,
         )  # fmt: skip
     world.history.delete(run_id)
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open', listed_at = now() - interval '3 hours',"
-        " not_found_since = now() - interval '2 hours' WHERE run_id = %s",
+        "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open',"
+        " listed_at = now() - interval '3 hours', not_found_since = now() - interval '2 hours'"
+        " WHERE run_id = %s",
         run_id,
     )
     world.sync()
@@ -618,7 +623,8 @@ def test_runs_that_a_dead_process_holds_are_waited_for(world: World) -> None:
     world.sync()
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', due_at = now(), leased_until = now() + interval '1.5 seconds'",
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', due_at = now(),"
+        " leased_until = now() + interval '1.5 seconds'",
     )
     world.simulator.reset_counts()
     report = asyncio.run(sync(load(world.folder, world.toml, world.variables)))

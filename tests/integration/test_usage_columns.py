@@ -29,7 +29,8 @@ def test_every_field_has_its_column(database_url: str) -> None:
     assert decoded.drift == ()
     run = decode_run(b'{"id": "r", "status": "completed"}', states=STATES).run
     found = RunWrite(
-        id="r", workflow_id="w", tracking="open", observed=run, stored=False, derived_state="succeeded", start_time=None,
+        id="r", workflow_id="w", tracking="open", observed=run, stored=False,
+        derived_state="succeeded", start_time=None,
         end_time=None, user_id=None, organization_id=None, steps=decoded.steps, complete=True,
     )  # fmt: skip
     database = Database(database_url)

@@ -42,7 +42,10 @@ def values(quantities: Mapping[str, int]) -> list[int | None]:
 
 def test_the_same_names_in_the_same_order(database_url: str) -> None:
     """The type, the names of the bits, the columns of steps, rollups and views, and the lines of a cost: all are in one order."""
-    attributes = "SELECT attname AS name FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum"
+    attributes = (
+        "SELECT attname AS name FROM pg_attribute WHERE attrelid = %s::regclass"
+        " AND attnum > 0 ORDER BY attnum"
+    )
     assert [row["name"] for row in query(database_url, attributes, "orchestra.usage")] == list(
         NAMES
     )
@@ -128,7 +131,10 @@ def test_the_lengths_at_which_prices_change(database_url: str) -> None:
             tier, tier + 1,
         )  # fmt: skip
         assert (row["up_to"], row["above"]) == (before, tier)
-    ends = "SELECT orchestra.context_tier(0) AS a, orchestra.context_tier(1000000000000) AS b, orchestra.context_tier(NULL) AS c"
+    ends = (
+        "SELECT orchestra.context_tier(0) AS a, orchestra.context_tier(1000000000000) AS b,"
+        " orchestra.context_tier(NULL) AS c"
+    )
     assert query(database_url, ends) == [{"a": 0, "b": CONTEXT_TIERS[-1], "c": None}]
 
 

@@ -27,7 +27,8 @@ from tests.support import configuration, environment, load, query, sync
 from tests.view_oracle import Facts
 
 VIEWS = (
-    "cost_differences", "coverage", "failure_groups", "failures", "model_usage", "node_daily", "node_hourly", "open_runs",
+    "cost_differences", "coverage", "failure_groups", "failures", "model_usage", "node_daily",
+    "node_hourly", "open_runs",
     "pipeline_health", "removed_runs", "run_summary", "step_timeline", "workflow_hourly",
 )  # fmt: skip
 
@@ -121,8 +122,8 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     start = today - timedelta(days=1, seconds=20)
     history = ForgetfulHistory(
-        seed=11, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5, epoch=start,
-        now=lambda: start,
+        seed=11, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5,
+        epoch=start, now=lambda: start,
     )  # fmt: skip
     with Simulator(history).in_thread() as simulator:
         made = World(tmp_path, database_url, history, simulator)
@@ -159,8 +160,8 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
         )
         query(
             url,
-            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, api_updated_at)"
-            " VALUES (%s, %s, '2', %s)",
+            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version,"
+            " api_updated_at) VALUES (%s, %s, '2', %s)",
             row["id"], start - timedelta(seconds=10), dates[1],
         )  # fmt: skip
     query(url, "DELETE FROM orchestra.prices")
@@ -178,9 +179,10 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
     ):
         query(
             url,
-            "INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency, input_per_million,"
-            " cached_input_per_million, output_per_million, reasoning_per_million, source)"
-            " VALUES (%s, %s, %s, 'someone', %s, %s, %s, %s, %s, 'set')",
+            "INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency,"
+            " input_per_million, cached_input_per_million, output_per_million,"
+            " reasoning_per_million, source) VALUES (%s, %s, %s, 'someone', %s, %s, %s, %s, %s,"
+            " 'set')",
             name, since, until, currency, *map(Decimal, amounts),
         )  # fmt: skip
 
@@ -349,21 +351,21 @@ def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
     ):
         query(
             database_url,
-            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, api_updated_at)"
-            " VALUES ('w', %s, %s, %s)",
+            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version,"
+            " api_updated_at) VALUES ('w', %s, %s, %s)",
             times[seen], version, dated and times[dated],
         )  # fmt: skip
     query(
         database_url,
-        "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, api_updated_at)"
-            " VALUES ('v', %s, 'of v', %s)",
+        "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version,"
+        " api_updated_at) VALUES ('v', %s, 'of v', %s)",
         noon, noon - timedelta(hours=8),
     )  # fmt: skip
     for name, time in times.items():
         query(
             database_url,
-            "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time)"
-            " VALUES (%s, 'w', 'succeeded', 'api', 'final', %s)",
+            "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking,"
+            " start_time) VALUES (%s, 'w', 'succeeded', 'api', 'final', %s)",
             name, time,
         )  # fmt: skip
     rows = query(
@@ -385,7 +387,8 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
     """The one row of pipeline_health counts what is due, open, failing, set aside, missed and waiting, in the whole ledger."""
     query(
         database_url,
-        "UPDATE orchestra_etl.run_ledger SET due_at = now() + interval '1 hour' WHERE due_at IS NOT NULL",
+        "UPDATE orchestra_etl.run_ledger SET due_at = now() + interval '1 hour'"
+        " WHERE due_at IS NOT NULL",
     )
     for number, (tracking, attempts, due) in enumerate(
         (
@@ -399,38 +402,43 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
     ):
         query(
             database_url,
-            "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, attempts, due_at)"
-            " VALUES (%s, 'w', 'list', %s, %s, now() + make_interval(secs => %s * 60))",
+            "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking,"
+            " attempts, due_at) VALUES (%s, 'w', 'list', %s, %s,"
+            " now() + make_interval(secs => %s * 60))",
             f"made up {number}", tracking, attempts, due,
         )  # fmt: skip
     for resolved in (None, None, datetime.now(UTC)):
         query(
             database_url,
-            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body, resolved_at)"
-            " VALUES ('w', gen_random_uuid()::text, 'malformed', 'x', 'h', '', %s)",
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+            " content_hash, body, resolved_at) VALUES ('w', gen_random_uuid()::text, 'malformed',"
+            " 'x', 'h', '', %s)",
             resolved,
         )
         query(
             database_url,
-            "INSERT INTO orchestra_etl.gaps (workflow_id, detail, acknowledged_at) VALUES ('w', 'x', %s)",
+            "INSERT INTO orchestra_etl.gaps (workflow_id, detail, acknowledged_at)"
+            " VALUES ('w', 'x', %s)",
             resolved,
         )
     # A run whose id another workflow has, one that has come into the ledger since, and a step whose
     # id another run has.
     query(
         database_url,
-        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body, resolved_at)"
-        " VALUES ('w', 'elsewhere', NULL, 'id_conflict', 'x', 'h', '', now()),"
-        " ('w', 'made up 1', NULL, 'id_conflict', 'x', 'h', '', now()), ('w', 'r', 's', 'id_conflict', 'x', 'h', '', now())",
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail,"
+        " content_hash, body, resolved_at) VALUES ('w', 'elsewhere', NULL, 'id_conflict', 'x',"
+        " 'h', '', now()), ('w', 'made up 1', NULL, 'id_conflict', 'x', 'h', '', now()), ('w',"
+        " 'r', 's', 'id_conflict', 'x', 'h', '', now())",
     )
     query(
         database_url,
-        "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES ('w', now()), ('w', now())",
+        "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)"
+        " VALUES ('w', now()), ('w', now())",
     )
     query(
         database_url,
-        "INSERT INTO orchestra_etl.drift (workflow_id, subject, field, kind, found, occurrences, last_run_id)"
-        " VALUES ('w', 'step', 'x', 'unknown_field', 'text', 1, 'r')",
+        "INSERT INTO orchestra_etl.drift (workflow_id, subject, field, kind, found, occurrences,"
+        " last_run_id) VALUES ('w', 'step', 'x', 'unknown_field', 'text', 1, 'r')",
     )
     query(
         database_url,
@@ -454,7 +462,8 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
     assert row["behind_seconds"] == pytest.approx(300, abs=20)
     assert row["checked_at"] - row["swept_at"] == timedelta(seconds=row["behind_seconds"])
     assert row["open_runs"] == 3 + sum(one["tracking"] == "open" for one in tracked)
-    assert {name: row[name] for name in ("due_runs", "failing_runs", "dead_letters", "unacknowledged_gaps", "drift")} == {
+    assert {name: row[name] for name in ("due_runs", "failing_runs", "dead_letters",
+                                         "unacknowledged_gaps", "drift")} == {
         "due_runs": 3, "failing_runs": 3, "dead_letters": 2, "unacknowledged_gaps": 2, "drift": 1,
     }  # fmt: skip
     assert (row["waiting_groups"], row["unswept_workflows"], row["conflicting_runs"]) == (2, 1, 1)
@@ -479,9 +488,10 @@ def test_a_run_of_many_steps(database_url: str) -> None:
         state = "skipped" if start is None else "succeeded"
         query(
             database_url,
-            "INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, position, state, start_time, end_time, content_hash)"
-            " VALUES (%s, 'run', 'w', %s, %s, %s, %s, %s, '')",
-            f"step {number}", f"node {number % 7}", number, state, start, end if chance.random() < 0.98 else None,
+            "INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, position, state,"
+            " start_time, end_time, content_hash) VALUES (%s, 'run', 'w', %s, %s, %s, %s, %s, '')",
+            f"step {number}", f"node {number % 7}", number, state, start,
+            end if chance.random() < 0.98 else None,
         )  # fmt: skip
     facts = Facts(
         query(database_url, "SELECT * FROM orchestra.runs"),
@@ -506,15 +516,18 @@ def test_analysts_read_every_view(world: World) -> None:
     roles.apply(world.database)
     query(
         url,
-        "UPDATE orchestra_etl.run_ledger SET tracking = 'pruned', removed_at = now() WHERE tracking = 'final'",
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'pruned', removed_at = now()"
+        " WHERE tracking = 'final'",
     )
     query(url, "UPDATE orchestra.steps SET reported_cost = 0.01 WHERE input_tokens > 0")
     try:
         privileges = query(
             url,
-            "SELECT c.relname AS name, a.grantee::regrole::text AS grantee, a.privilege_type AS privilege"
-            " FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a"
-            " WHERE c.relnamespace = 'orchestra'::regnamespace AND c.relkind = 'v' AND a.grantee <> c.relowner",
+            "SELECT c.relname AS name, a.grantee::regrole::text AS grantee,"
+            " a.privilege_type AS privilege FROM pg_class AS c CROSS"
+            " JOIN LATERAL aclexplode(c.relacl) AS a"
+            " WHERE c.relnamespace = 'orchestra'::regnamespace AND c.relkind = 'v'"
+            " AND a.grantee <> c.relowner",
         )
         granted = {(row["name"], row["grantee"], row["privilege"]) for row in privileges}
         assert granted == {(view, role, "SELECT") for view in VIEWS for role in (ANALYST, LOADER)}
@@ -524,7 +537,8 @@ def test_analysts_read_every_view(world: World) -> None:
                 rows = connection.execute(f"SELECT * FROM orchestra.{view}".encode()).fetchall()
                 assert rows or view in ("open_runs", "failures", "failure_groups"), view
             connection.execute(
-                "SELECT orchestra.duration_quantile(buckets, counts, 0.9) FROM orchestra.workflow_hourly"
+                "SELECT orchestra.duration_quantile(buckets, counts, 0.9)"
+                " FROM orchestra.workflow_hourly"
             )
     finally:
         with psycopg.connect(url, autocommit=True) as connection:

@@ -24,8 +24,9 @@ CONFLICTS = (
 )
 OWNERS = "SELECT run_id, workflow_id FROM orchestra_etl.run_ledger ORDER BY run_id"
 STORED = (
-    "SELECT r.workflow_id, r.id AS run, s.workflow_id AS steps_of, s.id AS step FROM orchestra.runs AS r"
-    " LEFT JOIN orchestra.steps AS s ON s.run_id = r.id ORDER BY r.id, s.id"
+    "SELECT r.workflow_id, r.id AS run, s.workflow_id AS steps_of, s.id AS step"
+    " FROM orchestra.runs AS r LEFT JOIN orchestra.steps AS s ON s.run_id = r.id"
+    " ORDER BY r.id, s.id"
 )
 
 
@@ -86,7 +87,8 @@ class Server:
                 workflow, run
             ):
                 return [
-                    {"id": f"{owner} {run}", "node_id": "n", "status": "completed", "start_time": "2026-03-01T12:00:00Z",
+                    {"id": f"{owner} {run}", "node_id": "n", "status": "completed",
+                     "start_time": "2026-03-01T12:00:00Z",
                      "end_time": "2026-03-01T12:00:01Z"}
                 ]  # fmt: skip
         return [] if self.empty and "/runs/" in parts.path else None
@@ -105,8 +107,8 @@ class Server:
 def row(workflow: str, run: str) -> dict[str, Any]:
     """A run's own row, another one in each workflow."""
     return {
-        "id": run, "status": "completed", "start_time": "2026-03-01T12:00:00Z", "end_time": "2026-03-01T12:00:02Z",
-        "inputs": {"of": workflow},
+        "id": run, "status": "completed", "start_time": "2026-03-01T12:00:00Z",
+        "end_time": "2026-03-01T12:00:02Z", "inputs": {"of": workflow},
     }  # fmt: skip
 
 
@@ -427,12 +429,14 @@ def test_requests_that_nothing_can_be_made_of_cost_only_themselves(
     world.ask("a", *bad[:7])
     query(
         world.url,
-        "INSERT INTO orchestra.run_requests (workflow_id, run_id) SELECT 'a', id FROM unnest(%s::text[]) AS id",
+        "INSERT INTO orchestra.run_requests (workflow_id, run_id) SELECT 'a', id"
+        " FROM unnest(%s::text[]) AS id",
         bad,
     )
     query(
         world.url,
-        "INSERT INTO orchestra.run_requests (workflow_id, run_id) SELECT E'\\x07', 'x' || n FROM generate_series(1, 12000) AS n",
+        "INSERT INTO orchestra.run_requests (workflow_id, run_id) SELECT E'\\x07', 'x' || n"
+        " FROM generate_series(1, 12000) AS n",
     )
     world.ask("a", "good")
     assert world.sync() == 6
@@ -493,7 +497,8 @@ def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -
     assert world.owners() == {"1": "a", "typo 2": "a", "x": "aa", "y": "aa"}
     printed = world.command("untrack", "aa", "--json").json
     assert printed == {
-        "workflow_id": "aa", "runs": 2, "requests": 1, "dead_letters": 1, "workflow_forgotten": True, "in_configuration": [],
+        "workflow_id": "aa", "runs": 2, "requests": 1, "dead_letters": 1,
+        "workflow_forgotten": True, "in_configuration": [],
     }  # fmt: skip
     assert world.owners() == {"1": "a", "typo 2": "a"}
     assert query(world.url, "SELECT * FROM orchestra.coverage WHERE workflow_id = 'aa'") == []
@@ -506,7 +511,8 @@ def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -
 @pytest.mark.parametrize(
     ("since", "until"),
     [
-        ("2026-03-02", "2026-03-01"), ("2026-03-01", "2026-03-01"), ("2026-03-01T00:00:01", "2026-03-01"),
+        ("2026-03-02", "2026-03-01"), ("2026-03-01", "2026-03-01"),
+        ("2026-03-01T00:00:01", "2026-03-01"),
         ("2026-03-01T00:00:00Z", "2026-03-01"), ("2026-03-01T02:00+05:00", "2026-02-28T20:00Z"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Prices by kind, tier of service and length of the input: rules, calls without a price, and the arithmetic of one call."""
+"""Prices by kind, service tier and input length: rules, unpriced calls, the cost of a call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAY = date(2026, 11, 20)
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """The test's database, as the program opens it."""
+    """Provide the test's database, opened as the program opens it."""
     opened = Database(database_url, patience=2)
     yield opened
     opened.close()
@@ -41,7 +41,7 @@ def command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Command:
-    """The command on the test's database."""
+    """Provide the command on the test's database."""
     return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
 
 
@@ -57,27 +57,26 @@ def call(url: str, step: str, model: str | None, **columns: Any) -> None:
     )
     values = {
         "id": step, "run_id": "r", "workflow_id": "w", "position": 0, "node_id": "n",
-        "status": "completed",
-        "state": "succeeded", "content_hash": b"", "start_time": f"{DAY} 12:00Z",
-        "response_model": model, "usage_kinds": kinds, **columns,
+        "status": "completed", "state": "succeeded", "content_hash": b"",
+        "start_time": f"{DAY} 12:00Z", "response_model": model, "usage_kinds": kinds, **columns,
     }  # fmt: skip
     names, marks = ", ".join(values), ", ".join(["%s"] * len(values))
     query(url, f"INSERT INTO orchestra.steps ({names}) VALUES ({marks})", *values.values())
 
 
 def resolve(database: Database, *configured: PriceRule) -> int:
-    """Bring the rollups and prices up to date; how many prices changed."""
+    """Bring the rollups and prices up to date, and return how many prices changed."""
     rollups.drain(database)
     return database.transaction(partial(prices.resolve, configured=configured))
 
 
 def rule(model: str, amount: str, **others: Any) -> PriceRule:
-    """A rule by which input and output cost the same."""
+    """Return a rule by which input and output cost the same."""
     return PriceRule(model, "USD", {"input": Decimal(amount), "output": Decimal(amount)}, **others)
 
 
 def listed(model: str, *configured: PriceRule) -> list[tuple[str, int, int | None, str, str]]:
-    """Tier, length, first day and the price of input of each price of a model."""
+    """Return the tier, length bounds, first day and input price of each price of a model."""
     return [
         (
             one.service_tier, one.above_input_tokens, one.up_to_input_tokens, str(one.valid_from),
@@ -88,7 +87,7 @@ def listed(model: str, *configured: PriceRule) -> list[tuple[str, int, int | Non
 
 
 def test_a_rule_is_for_the_standard_tier_and_any_length() -> None:
-    """A rule replaces the standard prices of all lengths, and leaves what is published for other tiers of service."""
+    """A plain rule replaces the standard prices of all lengths and leaves those of other tiers."""
     found = listed("gpt-5.4", rule("gpt-5.4", "9"))
     assert found[0] == ("standard", 0, None, "0001-01-01", "9")
     assert [one for one in found if one[0] == "standard"] == found[:1]
@@ -97,7 +96,10 @@ def test_a_rule_is_for_the_standard_tier_and_any_length() -> None:
 
 
 def test_a_rule_for_a_tier_or_a_length() -> None:
-    """A rule for one tier or length leaves the others, by the day; the one for the longest input goes before the newest."""
+    """A rule for one tier or length leaves the others, day by day.
+
+    A rule for the longest input takes precedence over a newer one without a length.
+    """
     assert listed("gpt-3.5-turbo-instruct", rule("*", "9", service_tier="us")) == [
         ("standard", 0, None, "0001-01-01", "1.5"),
         ("us", 0, None, "0001-01-01", "9"),
@@ -119,7 +121,10 @@ def test_a_rule_for_a_tier_or_a_length() -> None:
 
 
 def test_what_a_rule_does_not_say_follows() -> None:
-    """Parts of input and output without a price cost as what contains them; what has no such, nobody knows."""
+    """A part of input or output without a price costs as much as the part that contains it.
+
+    A part that no other contains stays without a price.
+    """
     [price] = price_list("x", [rule("x", "2")], [])
     assert price.amounts["cached_input"] == price.amounts["reasoning"] == 2
     assert not {"output_audio", "web_searches", "other", "audio"} & price.amounts.keys()
@@ -130,7 +135,10 @@ def test_what_a_rule_does_not_say_follows() -> None:
 def test_every_part_is_set_by_command(
     command: Command, database: Database, database_url: str
 ) -> None:
-    """`prices set` takes every kind, a tier of service and a length; `unset` removes all prices of a name, or those named."""
+    """`prices set` takes every kind, a service tier and a length.
+
+    `prices unset` removes all prices of a name, or only those of a given tier or length.
+    """
     call(database_url, "s", "m", input_tokens=10)
     rollups.drain(database)
     parts = [
@@ -195,7 +203,7 @@ def test_every_part_is_set_by_command(
 
 
 def test_a_model_that_is_not_sold_by_the_token(command: Command) -> None:
-    """Without a price of tokens, input and output need none."""
+    """A model without token prices needs no price of input and output."""
     assert command("prices", "set", "ocr-*", "--part", "document_pages=1").status == 0
     [found] = command("prices", "list", "--json").json["set"]
     assert found["amounts"] == {"document_pages": "1"}
@@ -220,19 +228,18 @@ def test_a_model_that_is_not_sold_by_the_token(command: Command) -> None:
             " 512000, 524288: prices change there",
         ),
         (("--input", "1", "--output", "1", "--service-tier", "x" * 51),
-         "--service-tier: must be a name of at most 50"
-                                                                          " characters"),
+         "--service-tier: must be a name of at most 50 characters"),
     ],
 )  # fmt: skip
 def test_mistakes_in_parts(command: Command, arguments: Sequence[str], error: str) -> None:
-    """A part, tier or length that cannot be one is refused in one line that says what can."""
+    """An invalid part, tier or length is refused in one line that says what is valid."""
     printed = command("prices", "set", "m", *arguments)
     assert (printed.status, printed.err) == (2, f"orchestra-etl: {error}\n")
 
 
 @pytest.mark.parametrize("part", ["colour=1", "audio", "=1", "output_audio:1", "\x1b[31m=1"])
 def test_unknown_parts(command: Command, part: str) -> None:
-    """What is no kind is answered with the list of them, in one line without control characters."""
+    """An unknown kind is refused with the list of kinds, in one line without control characters."""
     printed = command("prices", "set", "m", "--part", part)
     assert printed.status == 2
     assert printed.err.startswith("orchestra-etl: --part: ")
@@ -247,8 +254,10 @@ def test_unknown_parts(command: Command, part: str) -> None:
 def test_calls_without_a_price_are_counted_by_what_they_lack(
     database: Database, database_url: str
 ) -> None:
-    """A call that has a part without a price is unpriced, as is one of another tier, and one that tells no usage; the others of
-    its model are not, and the view counts the same."""
+    """A call is unpriced if a part or its tier has no price, or if it reports no usage.
+
+    The other calls of its model keep their price, and the view counts the same.
+    """
     call(database_url, "1", "gpt-4o", input_tokens=10, output_tokens=5)
     call(database_url, "2", "gpt-4o", input_tokens=10, output_tokens=5, output_audio_tokens=2)
     call(
@@ -296,7 +305,7 @@ def test_calls_without_a_price_are_counted_by_what_they_lack(
 def test_the_list_names_what_is_missing(
     command: Command, database: Database, database_url: str
 ) -> None:
-    """`prices list` says where each price is from, how old that is, and what has no price, with its calls."""
+    """`prices list` names each price's source and age, and the calls that have no price."""
     call(database_url, "1", "gpt-4o", input_tokens=10, output_tokens=5, output_audio_tokens=2)
     call(database_url, "2", "tts-1", input_tokens=10)
     call(database_url, "3", "gpt-4o-audio-preview", input_tokens=10)
@@ -333,7 +342,10 @@ def test_the_list_names_what_is_missing(
 def test_old_prices_are_said_to_be_old(
     command: Command, database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A year without a newer package is said in the list, in the status and by `config check`; before, only the list tells it."""
+    """The list, `status` and `config check` warn once the published prices are a year old.
+
+    Until then, only the list shows their age.
+    """
     call(database_url, "1", "gpt-4o", input_tokens=10)
     resolve(database)
     commands = [("prices", "list"), ("status",), ("config", "check")]
@@ -347,12 +359,15 @@ def test_old_prices_are_said_to_be_old(
 
 
 def test_the_arithmetic_of_a_call(command: Command, database: Database, database_url: str) -> None:
-    """`prices explain` shows each part at its price once: the lines add up to the cost, beside what the provider says."""
+    """`prices explain` shows each part once, and the parts add up to the cost.
+
+    It also shows the cost that the provider reports.
+    """
     call(
-        database_url, "s-1", "claude-sonnet-4-5-20250929", input_tokens=10_000,
-        cached_input_tokens=6_000,
-        cache_write_tokens=3_000, cache_write_1h_tokens=1_000, output_tokens=500,
-        reasoning_tokens=200, web_searches=2, reported_cost=Decimal("0.04"),
+        database_url, "s-1", "claude-sonnet-4-5-20250929",
+        input_tokens=10_000, cached_input_tokens=6_000, cache_write_tokens=3_000,
+        cache_write_1h_tokens=1_000, output_tokens=500, reasoning_tokens=200,
+        web_searches=2, reported_cost=Decimal("0.04"),
     )  # fmt: skip
     resolve(database)
     found = command("prices", "explain", "s-1", "--json").json
@@ -385,7 +400,7 @@ def test_the_arithmetic_of_a_call(command: Command, database: Database, database
 
 
 def test_the_four_costs(database: Database, database_url: str) -> None:
-    """Reasoning, writes to a cache, audio that is written and hits of a cache are priced as what they are."""
+    """Reasoning, cache writes, audio output and cache hits are charged at their own prices."""
     call(
         database_url,
         "reasoning",
@@ -422,7 +437,7 @@ def test_the_four_costs(database: Database, database_url: str) -> None:
 
 
 def test_a_fee_for_each_call(database: Database, database_url: str) -> None:
-    """What a call costs as such is added to what it uses, and is not charged for one that used nothing."""
+    """A fee for each call is added to the cost of what the call used, unless it used nothing."""
     call(database_url, "used", "sonar-pro", input_tokens=1_000, output_tokens=0)
     call(database_url, "nothing", "sonar-pro", input_tokens=0, output_tokens=0)
     resolve(database)
@@ -466,7 +481,7 @@ def test_why_there_is_no_cost(
     columns: dict[str, Any],
     why: list[str],
 ) -> None:
-    """Without a cost it is said why, and no part of it is shown as the whole."""
+    """`prices explain` says why there is no cost, and never shows a partial cost as the whole."""
     call(database_url, "s", model, **columns)
     resolve(database)
     found = command("prices", "explain", "s", "--json").json
@@ -476,7 +491,7 @@ def test_why_there_is_no_cost(
 
 @pytest.mark.parametrize("step", ["unknown", "", "\x1b[31m", "x" * 600])
 def test_an_unknown_step(command: Command, step: str) -> None:
-    """A step that is not stored is one clear line, without what a terminal would obey."""
+    """An unknown step yields one clear line without control characters."""
     printed = command("prices", "explain", step)
     assert printed.status == 2
     assert "is not known: `orchestra-etl runs show RUN` lists a run's steps" in printed.err
@@ -485,18 +500,19 @@ def test_an_unknown_step(command: Command, step: str) -> None:
 
 
 def test_what_is_charged_is_what_the_record_says(database: Database, database_url: str) -> None:
-    """The parts in SQL are those of `charged`: nothing is counted twice, and what contains others is what is left of it."""
+    """SQL and `charged` charge the same parts, and nothing twice.
+
+    A part that contains others is charged only for the rest.
+    """
     quantities = {
-        "input_tokens": 1_000, "cached_input_tokens": 300, "cache_write_tokens": 200,
-        "cache_write_1h_tokens": 50,
-        "input_audio_tokens": 120, "cached_audio_tokens": 20, "input_image_tokens": 90,
-        "cached_image_tokens": 10,
-        "input_video_tokens": 30, "output_tokens": 500, "reasoning_tokens": 100,
-        "output_audio_tokens": 40,
-        "output_image_tokens": 30, "output_video_tokens": 20, "citation_tokens": 10,
-        "other_tokens": 7, "web_searches": 3,
-        "file_searches": 2, "tool_uses": 4, "audio_ms": 5_000, "document_pages": 6,
-        "search_units": 8,
+        "input_tokens": 1_000, "cached_input_tokens": 300,
+        "cache_write_tokens": 200, "cache_write_1h_tokens": 50,
+        "input_audio_tokens": 120, "cached_audio_tokens": 20,
+        "input_image_tokens": 90, "cached_image_tokens": 10, "input_video_tokens": 30,
+        "output_tokens": 500, "reasoning_tokens": 100, "output_audio_tokens": 40,
+        "output_image_tokens": 30, "output_video_tokens": 20,
+        "citation_tokens": 10, "other_tokens": 7, "web_searches": 3, "file_searches": 2,
+        "tool_uses": 4, "audio_ms": 5_000, "document_pages": 6, "search_units": 8,
     }  # fmt: skip
     call(database_url, "s", "x", **quantities)
     resolve(database, PriceRule("x", "USD", dict.fromkeys(PARTS, Decimal(1))))
@@ -517,7 +533,7 @@ def test_what_is_charged_is_what_the_record_says(database: Database, database_ur
 def test_models_beyond_the_bound(
     command: Command, database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a server makes names up, those that are called most have prices, and the others are counted."""
+    """Beyond the limit on models, those with the most calls have prices; the others are counted."""
     monkeypatch.setattr(prices, "MODELS", 3)
     monkeypatch.setattr(priced_calls, "MODELS", 3)
     for number in range(6):
@@ -541,7 +557,7 @@ def test_models_beyond_the_bound(
 
 
 def test_two_hundred_models_are_priced_in_no_time(database: Database, database_url: str) -> None:
-    """Two hundred models of all sorts take a second at most, and nothing once they are priced."""
+    """Pricing two hundred models takes less than 5 s of CPU time; a second pass changes nothing."""
     from etl.analytics.model_names import providers
 
     models = [model.id for provider in providers() for model in provider.models][:2_300:11][:200]

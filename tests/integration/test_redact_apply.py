@@ -1,4 +1,4 @@
-"""Rules that come later reach what is stored and never read again."""
+"""`redact apply` applies later rules to what is stored and never read again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEY = "0123456789abcdef" * 2
 
 
 class World:
-    """A workflow of ten runs, a day apart, with a canary in everything that is content."""
+    """A workflow of ten runs, one a day, with a canary in all content."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class World:
                 )  # fmt: skip
 
     def configure(self, *rules: tuple[str, str]) -> None:
-        """From now on these rules are in force."""
+        """Put these rules into force."""
         made = "".join(
             f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules
         )
@@ -69,17 +69,17 @@ class World:
         self.patch.setenv("ORCHESTRA_REDACTION_KEY", KEY)
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        """What a command that ends with this status prints."""
+        """Run a command, check its exit status and return what it prints."""
         done = self.command(*arguments)
         assert done.status == status, (arguments, done.out, done.err)
         return done.out
 
     def traces(self, text: str = CANARY) -> set[str]:
-        """Every column of both schemas in which the text stands, and the planner's statistics."""
+        """Return the columns and planner statistics of both schemas that contain the text."""
         return columns_with(self.url, text) | statistics_with(self.url, text)
 
     def one(self, sql: str, *parameters: object) -> Any:
-        """The only value that a statement gives."""
+        """Return the only value of a statement's result."""
         ((value,),) = [row.values() for row in query(self.url, sql, *parameters)]
         return value
 
@@ -91,7 +91,7 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[World]:
-    """Ten finished runs, none of them loaded."""
+    """Provide ten finished runs, none of them loaded."""
     history = History(
         seed=5,
         workflows=1,
@@ -112,7 +112,7 @@ ALL = (("$.*", "drop"), ("$.inputs.model", "drop"))
 
 
 def _let_go(world: World) -> None:
-    """Load everything without rules, then have the API forget what it can."""
+    """Load everything without rules, then make the API forget what it can."""
     bodies = {
         world.runs[0]: json.dumps({"detail": CANARY}).encode(),
         world.runs[1]: json.dumps(
@@ -142,7 +142,11 @@ def _let_go(world: World) -> None:
 
 @pytest.mark.parametrize("command", [("redact", "apply"), ("backfill", "--reread")], ids=" ".join)
 def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple[str, ...]) -> None:
-    """Absent steps, lost runs, settled letters, listings, failures, rollups and statistics keep nothing that new rules forbid."""
+    """New rules remove the canary everywhere, also from what the API no longer has.
+
+    That includes absent steps, lost runs, resolved dead letters, listings, failures, rollups and
+    planner statistics.
+    """
     _let_go(world)
     world.run("prune", "--yes", "--runs-older-than", "6d")
     before = world.traces()
@@ -184,7 +188,10 @@ def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple
 
 
 def test_names_of_frozen_hours(world: World) -> None:
-    """Where the runs were pruned, models that a rule takes away leave the rollups; a call keeps the model that answered."""
+    """A rule removes models from the rollups of pruned runs.
+
+    A call keeps the model that the response names.
+    """
     first = world.history.steps(world.runs[0])[0]["id"]
     world.history.change_step(
         world.runs[0], first, inputs={"model": CANARY}, outputs={"model": CANARY}
@@ -207,7 +214,10 @@ def test_names_of_frozen_hours(world: World) -> None:
 
 
 def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
-    """Rules that find nothing change no column, no payload, and not the time of change; exact bytes go, as under any rules."""
+    """Rules that match nothing change no column, payload or time of change.
+
+    Exact bytes are removed, as under any rules.
+    """
     _let_go(world)
     tables = {
         "runs": "id", "run_payloads": "run_id", "steps": "id", "inputs": "step_id",
@@ -251,7 +261,10 @@ def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
 
 
 def test_a_rule_reaches_the_columns_of_a_pruned_payload(world: World) -> None:
-    """Where the payload is gone, what was read from it goes by the rule for the place it was read from; the rest stays."""
+    """A rule also removes what was read from its place in a payload that is pruned now.
+
+    The other columns stay.
+    """
     step = world.history.steps(world.runs[0])[0]["id"]
     world.history.change_step(
         world.runs[0], step, error=None, status="completed",
@@ -287,7 +300,10 @@ def test_a_rule_reaches_the_columns_of_a_pruned_payload(world: World) -> None:
 
 
 def test_what_cannot_be_read_is_not_kept(world: World) -> None:
-    """A stored payload nested beyond what can be redacted goes, and says so; the step and its neighbours stay."""
+    """A stored payload too deep to redact is removed with a note.
+
+    The step and its neighbours stay.
+    """
     world.run("sync")
     step = world.history.steps(world.runs[0])[0]["id"]
     deep = "[" * 3000 + json.dumps(CANARY) + "]" * 3000
@@ -308,7 +324,7 @@ def test_what_cannot_be_read_is_not_kept(world: World) -> None:
 
 
 def test_it_goes_on_where_it_was_stopped(world: World) -> None:
-    """Stopped after each transaction, a later call does the rest; nothing is done twice."""
+    """After `redact apply` is stopped, a later one does the rest, and nothing twice."""
     world.run("sync")
     world.configure(*ALL)
     loaded = load(
@@ -323,7 +339,7 @@ def test_it_goes_on_where_it_was_stopped(world: World) -> None:
             counts.append(redaction.redact_stored(database, rules, batch=3, stopped=lambda: True))
             assert not counts[-1].complete
         done = redaction.redact_stored(database, rules, batch=3)
-        # What it has changed is counted, too.
+        # The rollups include the changes, too.
         assert rollups.drain(database) == rollups.RefreshReport()
     assert [one.runs for one in counts[:5]] == [3, 3, 3, 1, 0]
     assert (done.runs, done.complete) == (0, True)
@@ -331,7 +347,10 @@ def test_it_goes_on_where_it_was_stopped(world: World) -> None:
 
 
 def test_letters_of_one_content_stay_apart(world: World) -> None:
-    """Letters that differ only in what rules take away keep their rows: of a hash that is taken, another is made."""
+    """Dead letters that differ only in removed content keep separate rows.
+
+    If a hash is taken already, another one is made.
+    """
     world.run("sync")
     for number in range(3):
         query(
@@ -351,7 +370,7 @@ def test_letters_of_one_content_stay_apart(world: World) -> None:
 
 
 def test_usage(world: World) -> None:
-    """Without rules, or for a workflow that none applies to, the command says so in one line and changes nothing."""
+    """Without a rule that applies, the command says so in one line and changes nothing."""
     assert "there are no redaction rules" in world.command("redact", "apply").err
     rule = '[[redaction.rules]]\nworkflow = "w"\npath = "$.a"\naction = "drop"\n'
     (world.folder / "etl.toml").write_text(configuration(world.workflow, more=rule))
@@ -386,7 +405,7 @@ def test_rows_are_as_a_load_under_the_rules_makes_them(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Column by column, what is left of rows redacted where they are stored is what reading the runs again leaves of them."""
+    """`redact apply` leaves the same rows as reading the runs again under the rules."""
     history = History(seed=11, workflows=2, runs_per_workflow=25, live=0, arrivals_per_minute=0)
     columns = "to_jsonb(t) - ARRAY['content_hash', 'updated_at', 'first_seen_at']"
     tables = {

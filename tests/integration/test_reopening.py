@@ -1,4 +1,4 @@
-"""Every way to ask for a newer read of a run, against a real PostgreSQL."""
+"""All ways to request a newer read of a run, with a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ W, RUN = "workflow", "run"
 LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)
 ROW = {"id": RUN, "status": "odd", "start_time": "2025-03-13T02:41:14Z", "end_time": None}
 
-# The states that a run is in before it is reopened.
+# The states of a run before it is reopened.
 OPEN, FINAL, GONE = "open", "final", "gone"
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """A migrated database."""
+    """Provide a migrated database."""
     made = Database(database_url)
     yield made
     made.close()
@@ -77,7 +77,7 @@ WAYS: dict[str, tuple[Callable[[Connection], object], int, tuple[str, ...]]] = {
     ),
     "states mapped otherwise": (_map_states, 1, (OPEN, FINAL)),
 }
-"""How to ask, the priority that a backfilled run has then, and in which states the run may be."""
+"""The request, the priority of a backfilled run after it, and the possible states of the run."""
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ WAYS: dict[str, tuple[Callable[[Connection], object], int, tuple[str, ...]]] = {
 def test_a_reopened_run_starts_anew_and_no_claim_on_it_stands(
     database: Database, database_url: str, way: str, tracking: str
 ) -> None:
-    """Whatever asks for a newer read leaves the same columns behind, and what was being read of the run is not loaded."""
+    """Every request for a newer read leaves the same columns and invalidates the present claim."""
     ask, priority, _ = WAYS[way]
     claim = _prepare(database, database_url, way, tracking)
     database.transaction(ask)
@@ -99,7 +99,7 @@ def test_a_reopened_run_starts_anew_and_no_claim_on_it_stands(
         "leased_until": None,
         "checks": 0,
         "not_found_since": None,
-        # What is known of the last reads stays.
+        # The results of the last reads stay.
         "attempts": 2,
         "last_error": "timeout",
         "priority": priority,
@@ -110,7 +110,7 @@ def test_a_reopened_run_starts_anew_and_no_claim_on_it_stands(
 def test_a_live_run_does_not_go_behind_the_backfill_when_states_are_mapped_otherwise(
     database: Database, database_url: str
 ) -> None:
-    """An open run with the priority of live runs keeps it, where a changed state map has it read again."""
+    """A live run keeps its priority when a changed state map has it read again."""
     _prepare(database, database_url, "states mapped otherwise", OPEN)
     query(database_url, "UPDATE orchestra_etl.run_ledger SET priority = 0")
     assert database.transaction(_map_states) == 1
@@ -120,7 +120,7 @@ def test_a_live_run_does_not_go_behind_the_backfill_when_states_are_mapped_other
 def test_a_gone_run_takes_its_new_state_without_being_read(
     database: Database, database_url: str
 ) -> None:
-    """A changed state map changes the state of a run that the API no longer has, and asks for nothing."""
+    """A changed state map changes the state of a gone run without any request."""
     _prepare(database, database_url, "states mapped otherwise", GONE)
     before = _row(database_url)
     assert database.transaction(_map_states) == 0
@@ -133,7 +133,7 @@ def test_a_gone_run_takes_its_new_state_without_being_read(
 
 
 def _prepare(database: Database, url: str, way: str, tracking: str) -> claims.Claim:
-    """Have a run in this state whose last reads failed, with a claim on it that stands."""
+    """Create a run in this state whose last reads failed, with a valid claim on it."""
     database.transaction(lambda c: requests.track(c, W, [RUN]))
     (claim,) = database.transaction(lambda c: claims.claim(c, limit=1, lease=3600))
     if way == "states mapped otherwise":

@@ -1,4 +1,4 @@
-"""What the rollups count: durations, tokens and outcomes, of plain and of absurd values; and what cannot be counted."""
+"""How rollups count durations, tokens and outcomes, with absurd values and groups that fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import query
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """A database whose first refresh has been made."""
+    """Provide a database whose first refresh is done."""
     made = Database(database_url, patience=5)
     rollups.drain(made)
     yield made
@@ -46,7 +46,10 @@ def test_a_histogram_has_the_population_of_its_count(
     column: str,
     histogram: str | None,
 ) -> None:
-    """Beside a success of 10 s a short step counts in its own column, and its duration only among failures, if it is one."""
+    """Each short step counts in its outcome's column, its duration only if it failed or succeeded.
+
+    Beside them is one success of 10 s.
+    """
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
     add(
         database_url,
@@ -94,7 +97,10 @@ def test_a_histogram_has_the_population_of_its_count(
 
 
 def test_runs_are_told_apart_alike(database: Database, database_url: str) -> None:
-    """A run whose status is a success and that carries an error is a failure in counts, durations and its summary."""
+    """A run with a successful status and an error counts as a soft failure everywhere.
+
+    That covers counts, durations and the run's summary.
+    """
     for number, (error, outcome) in enumerate(
         [
             (None, "succeeded"),
@@ -181,7 +187,10 @@ def test_an_absurd_number_of_tokens_costs_only_itself(
 
 
 def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> None:
-    """The total of a call is the sum of its parts; without both it is unknown: null, and counted. Without a call it is 0."""
+    """A call's total is the sum of its parts, or null and counted as unknown if one is missing.
+
+    A step that is not a call counts as 0.
+    """
     cases: list[tuple[dict[str, Any], tuple[int | None, ...]]] = [
         ({"input_tokens": 4, "output_tokens": 1}, (4, 1, 5, 0)),
         ({"input_tokens": 4}, (4, None, None, 1)),
@@ -215,7 +224,7 @@ def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> N
     ids=["year 1", "year 9999", "before the start"],
 )
 def test_absurd_times_cost_only_themselves(database: Database, database_url: str, end: str) -> None:
-    """A duration of thousands of years, or less than none, breaks nothing: all is counted, and other durations are right."""
+    """An absurd or negative duration breaks nothing: all steps count, other durations are right."""
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
     add(
         database_url,
@@ -241,7 +250,7 @@ def test_absurd_times_cost_only_themselves(database: Database, database_url: str
 
 
 def test_times_beyond_what_a_program_can_hold(database: Database, database_url: str) -> None:
-    """An hour that only PostgreSQL can tell is not counted, and told; every other hour is."""
+    """An hour that only PostgreSQL can represent is reported and not counted; all others are."""
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
     for number, start in enumerate(("infinity", "-infinity", "20000-01-01", "0044-03-15 BC")):
         add(database_url, "run", f"s{number}", start, end_time=None)
@@ -263,7 +272,7 @@ def test_times_beyond_what_a_program_can_hold(database: Database, database_url: 
 
 
 def test_long_texts_are_counted(database: Database, database_url: str) -> None:
-    """Names longer than an index could hold and an error of a megabyte cost neither the group nor its neighbours."""
+    """Names too long for an index and an error of a megabyte do not stop the count."""
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
     add(database_url, "run", "good", MONTHS_AGO, node_id="n")
     long = {
@@ -284,13 +293,16 @@ def test_long_texts_are_counted(database: Database, database_url: str) -> None:
     assert database.transaction(verification.verify).ok
 
 
-# What cannot be counted.
+# Groups that cannot be counted.
 
 
 def test_a_group_that_cannot_be_computed_is_set_aside(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All other groups are computed; the log and verify tell of it; it is right once its cause is gone and it is tried again."""
+    """A group that fails is set aside; all others are computed.
+
+    The log and `verify` report it. It is right once its cause is gone and the refresh retries it.
+    """
     query(
         database_url,
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
@@ -316,8 +328,8 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
         False,
     )
 
-    # It does not take the others along again, nor is it tried again at once, even where more of it
-    # is loaded.
+    # The group does not fail the others again. It is not retried at once, even if more of it is
+    # loaded.
     enter(database_url, "more", MONTHS_AGO + timedelta(days=3), MONTHS_AGO + timedelta(days=3))
     enter(database_url, "other", MONTHS_AGO + timedelta(days=30), MONTHS_AGO + timedelta(days=30))
     assert rollups.drain(database) == rollups.RefreshReport(groups=1, rows=1, stuck=2)
@@ -333,7 +345,7 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
 
 
 def test_a_comparison_that_fails_is_told(database: Database, database_url: str) -> None:
-    """Where computing the rollups fails, verify does not say that all is well."""
+    """`verify` reports a failure of its own comparison."""
     query(database_url, "ALTER FUNCTION orchestra.token_count(bigint) RENAME TO token_count_gone;"
                         "CREATE FUNCTION orchestra.token_count(bigint) RETURNS bigint"
                         " LANGUAGE sql AS 'SELECT 1 / ($1 * 0)'")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rollups: after a refresh they are what follows from the runs and steps, whatever happened to those in what order."""
+"""After a refresh, rollups agree with runs and steps, whatever happened to those in any order."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from tests.rollup_oracle import counted_history, counted_rows, stored
 from tests.support import configuration, environment, load, query, slow, sync, wait_until
 
 START = datetime(2026, 3, 1, 23, 59, 40, tzinfo=UTC)
-"""The end of an hour and of a day: what happens next is in two of each."""
+"""The end of an hour and of a day, so that what follows falls into two of each."""
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """A database whose first refresh has been made."""
+    """Provide a database whose first refresh is done."""
     made = Database(database_url, patience=5)
     rollups.drain(made)
     yield made
@@ -45,14 +45,14 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 def verified(database: Database) -> list[Difference]:
-    """What `verify` finds."""
+    """Return the differences that `verify` finds."""
     found = database.transaction(verification.verify)
     assert (found.stuck, found.failure) == ([], None)
     return found.differences
 
 
 def right(database: Database, url: str) -> bool:
-    """Whether the rollups are what plain Python counts in the tables, and `verify` says so, too."""
+    """Return whether the rollups equal a count in plain Python and `verify` finds no difference."""
     return stored(url) == counted_rows(url) and verified(database) == []
 
 
@@ -60,7 +60,10 @@ def right(database: Database, url: str) -> bool:
 
 
 def test_a_history_is_counted(tmp_path: Path, database_url: str, database: Database) -> None:
-    """While runs start, fail, stall, end late, go stale and run again, every refresh equals what Python counts in the history."""
+    """Every refresh equals what Python counts in the history as its runs change.
+
+    They start, fail, stall, end late, go stale and run again.
+    """
     history = History(
         seed=8, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5,
         epoch=START, now=lambda: START,
@@ -113,7 +116,7 @@ def test_a_history_is_counted(tmp_path: Path, database_url: str, database: Datab
 def test_a_populated_database_is_counted_after_its_upgrade(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A revision that asks for every group counts nothing by itself; the next refresh counts all of them."""
+    """A revision that queues every group counts nothing itself; the next refresh counts all."""
     query(database_url, (ROOT / "tests" / "faults" / "released" / "0001.sql").read_text())
     ask = "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)"
     empty = [
@@ -135,7 +138,7 @@ def test_a_populated_database_is_counted_after_its_upgrade(
         database.close()
 
 
-# Against whatever may happen to the tables.
+# Against any change of the tables.
 
 _RUN = """
     INSERT INTO orchestra.runs (id, workflow_id, organization_id, state, status_source, tracking,
@@ -174,7 +177,10 @@ STATES = (
 
 
 class Loads:
-    """Random changes of runs and steps of its own: new ones, and any field of old ones; some go again if it may delete."""
+    """Random inserts and changes of runs and steps under ids of its own.
+
+    It also deletes some if `deletes` is above 0.
+    """
 
     def __init__(self, url: str, seed: int, size: int, *, deletes: float = 0.1) -> None:
         self._url = url
@@ -184,7 +190,7 @@ class Loads:
         self._name = f"{seed}"
 
     def work(self, times: int) -> None:
-        """So many transactions."""
+        """Commit this number of transactions."""
         with psycopg.connect(self._url) as connection:
             for _ in range(times):
                 for number in sorted(self._random.sample(range(self._size), 3)):
@@ -227,7 +233,10 @@ class Loads:
 
 @pytest.mark.parametrize("seed", [1, *slow(2, 3)])
 def test_random_loads(database: Database, database_url: str, seed: int) -> None:
-    """Whatever changes, moves, vanishes or comes back, what does not wait is right at any time, and in the end everything is."""
+    """After each refresh of random changes, every group that does not wait is right.
+
+    In the end, all groups are right.
+    """
     loads, random = Loads(database_url, seed, 8), Random(seed)
     for _ in range(25):
         loads.work(1)
@@ -256,7 +265,10 @@ def test_random_loads(database: Database, database_url: str, seed: int) -> None:
     ],
 )
 def test_a_step_alone_changes_its_run(database: Database, database_url: str, change: str) -> None:
-    """Where a step begins or ceases to be a soft failure, its run is counted anew, although the run started in another hour."""
+    """A step that becomes or ceases to be a soft failure changes its run's count.
+
+    That holds even if the run started in another hour.
+    """
     query(
         database_url,
         """
@@ -278,7 +290,7 @@ def test_a_step_alone_changes_its_run(database: Database, database_url: str, cha
 
 
 def test_loads_and_refreshers_at_once(database: Database, database_url: str) -> None:
-    """Two refreshers beside two loads never meet an error, nor do the loads, and what they leave is right."""
+    """Two loads and two refreshers run at the same time without an error or a deadlock."""
     problems: list[BaseException] = []
     loaded = threading.Event()
 
@@ -314,7 +326,7 @@ def test_loads_and_refreshers_at_once(database: Database, database_url: str) -> 
 
 
 def test_a_deletion_during_a_refresh(database: Database, database_url: str) -> None:
-    """A failed step that somebody is deleting by hand is waited for, and left out."""
+    """A refresh waits for the deletion of a failed step and leaves the step out."""
     Loads(database_url, 13, 4).work(6)
     with psycopg.connect(database_url) as deleting:
         deleting.execute("DELETE FROM orchestra.steps WHERE state = 'failed'")
@@ -330,7 +342,7 @@ def test_a_deletion_during_a_refresh(database: Database, database_url: str) -> N
 
 
 def test_a_load_that_commits_during_a_refresh(database: Database, database_url: str) -> None:
-    """Only one refreshes at a time; what commits after it has looked is queued for the next one."""
+    """Only one refresh runs at a time; what commits after its query is queued for the next one."""
     Loads(database_url, 6, 4).work(4)
     with psycopg.connect(database_url) as late:
         late.execute("UPDATE orchestra.steps SET state = 'failed', error = '\"late\"'")
@@ -348,7 +360,7 @@ def test_a_load_that_commits_during_a_refresh(database: Database, database_url: 
 
 
 def test_it_stops_between_two_batches(database: Database, database_url: str) -> None:
-    """A refresh that is told to stop keeps what it has committed, and says what is left."""
+    """A refresh that is stopped keeps what it has committed, and reports what is left."""
     Loads(database_url, 7, 8).work(6)
     answers = iter((False, True))
     done = rollups.drain(database, batch=1, stopped=lambda: next(answers))
@@ -357,7 +369,7 @@ def test_it_stops_between_two_batches(database: Database, database_url: str) -> 
     assert right(database, database_url)
 
 
-# What a person, an operator or a changed setting does.
+# Changes by hand, by an operator or by a setting.
 
 
 @pytest.mark.parametrize(
@@ -400,7 +412,7 @@ def test_a_difference_is_found_and_mended(
 
 
 def test_erased_runs_are_counted_no_more(database: Database, database_url: str) -> None:
-    """An erasure deletes the failures and no longer counts the runs; no refresh is left to do."""
+    """An erasure deletes failures and adjusts the counts; no refresh is left to do."""
     Loads(database_url, 10, 6).work(12)
     rollups.drain(database)
     (run_id,) = {row[0] for row in list(stored(database_url).failures.values())[:1]}
@@ -415,7 +427,7 @@ def test_erased_runs_are_counted_no_more(database: Database, database_url: str) 
 
 
 def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: Database) -> None:
-    """Pruning takes the failures' rows and leaves every count, however often the hours are recomputed afterwards."""
+    """Pruning deletes the rows of failures and no count, even if the hours are recomputed."""
     history = History(
         seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, failure_rate=0.9,
         spacing=timedelta(days=6),
@@ -451,7 +463,7 @@ def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: D
 
 
 def test_a_changed_state_map_is_counted(database: Database, database_url: str) -> None:
-    """Where the configuration gives a status another state, the next refresh counts the stored rows by it."""
+    """If the configuration maps a status to another state, the next refresh counts by it."""
     Loads(database_url, 11, 6).work(12)
     query(database_url, "UPDATE orchestra.steps SET status = 'done' WHERE state = 'succeeded'")
     query(database_url, "UPDATE orchestra.runs SET status = 'done' WHERE state = 'succeeded'")
@@ -468,7 +480,7 @@ def test_a_changed_state_map_is_counted(database: Database, database_url: str) -
 
 
 def test_an_unchanged_history_queues_nothing(database: Database, database_url: str) -> None:
-    """A statement that changes no row asks for no refresh."""
+    """A statement that changes no row queues no group."""
     Loads(database_url, 12, 6).work(6)
     rollups.drain(database)
     query(database_url, "UPDATE orchestra.steps SET state = 'failed' WHERE false")
@@ -485,7 +497,7 @@ def test_an_unchanged_history_queues_nothing(database: Database, database_url: s
 def test_a_long_refresh_says_how_far_it_is(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lines of progress count up what is done and down what waits."""
+    """A long refresh logs how many groups are done and how many wait."""
     monkeypatch.setattr(rollups, "SAY_EVERY", 0.0)
     Loads(database_url, 12, 6).work(6)
     with capture_logs() as lines:
@@ -507,7 +519,7 @@ def test_a_long_refresh_says_how_far_it_is(
 def test_hours_are_computed_without_the_other_hours(
     database: Database, database_url: str, statement: TextClause
 ) -> None:
-    """Of runs and steps, with a start and without, only those of the hours are read, however many there are."""
+    """The queries read only runs and steps of the hours in question, with or without a start."""
     query(
         database_url,
         """INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking,
@@ -546,5 +558,5 @@ def test_hours_are_computed_without_the_other_hours(
         [[[explained]]] = connection.execute(
             f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", group
         ).fetchall()
-    # Of the hours themselves, skipped steps are no failures.
+    # Only the skipped steps of these hours, which are no failures, may be filtered out.
     assert left_out(explained["Plan"]) <= len(hours)

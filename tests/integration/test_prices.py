@@ -59,8 +59,8 @@ def command(
 ) -> Command:
     """Provide the command on the test's database, with a price in its configuration."""
     toml = (
-        '[[prices]]\nmodel = "in-house-*"\ninput = 1.10\noutput = 2\ncurrency ='
-        ' "eur"\nvalid_from = 2026-02-01\n'
+        '[[prices]]\nmodel = "in-house-*"\ninput = 1.10\noutput = 2\n'
+        'currency = "eur"\nvalid_from = 2026-02-01\n'
     )
     return command_line(tmp_path, monkeypatch, capsys, toml, DATABASE_URL=database_url)
 

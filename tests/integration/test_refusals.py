@@ -67,7 +67,7 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 
 
 class Capped:
-    """A server that gives ten rows a page at most and, behind the first one, answers every page with this status."""
+    """A server that lists ten rows on its first page and refuses every other page."""
 
     def __init__(self, status: int) -> None:
         self.status = status

@@ -138,7 +138,7 @@ ABSURD = (2**63 - 1, 2**63 - 1, -(2**63))
 def test_an_absurd_number_of_tokens_costs_only_itself(
     database: Database, database_url: str
 ) -> None:
-    """It is unknown in every sum and cost, and counted as such; its neighbours are added up."""
+    """An absurd number of tokens is unknown in sums and costs; the others are added up."""
     query(
         database_url,
         "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million,"
@@ -307,8 +307,9 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
         database_url,
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN IF NEW.node_id = 'bad' THEN RAISE numeric_value_out_of_range; END IF;"
-        " RETURN NEW; END $$;CREATE TRIGGER refuse BEFORE INSERT"
-        " ON orchestra.step_rollup FOR EACH ROW EXECUTE FUNCTION refuse()",
+        " RETURN NEW; END $$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON orchestra.step_rollup"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
     for day in range(12):
         start = MONTHS_AGO + timedelta(days=day)

@@ -393,7 +393,10 @@ def test_it_stops_between_two_batches(database: Database, database_url: str) -> 
 def test_a_difference_is_found_and_mended(
     database: Database, database_url: str, change: str, what: str
 ) -> None:
-    """What a person changes in a rollup is found with its workflow and hour, and goes when everything is computed anew."""
+    """A manual change of a rollup is found with workflow and hour.
+
+    A refresh of all groups repairs it.
+    """
     Loads(database_url, 9, 8).work(12)
     rollups.drain(database)
     assert verified(database) == []

@@ -151,7 +151,10 @@ def test_text_from_the_api_is_shown_and_not_obeyed(command: Command, database_ur
 
 
 def test_a_run_that_is_only_known(command: Command, database_url: str) -> None:
-    """A run that could not be read yet is shown with the reason, and one that nobody knows is an error that says what to do."""
+    """A run that was never read is shown with the reason.
+
+    An unknown run is an error that says what to do.
+    """
     query(
         database_url,
         "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, attempts, last_error)"
@@ -248,7 +251,10 @@ def test_the_list_of_runs(command: Command, database_url: str) -> None:
 
 
 def test_a_list_of_ordinary_runs_fits_80_columns(command: Command, database_url: str) -> None:
-    """With ids of 36 characters and the longest state and duration a line still has 80 columns at most."""
+    """A line of the list has at most 80 columns with the longest usual values.
+
+    These are an id of 36 characters and the longest state and duration.
+    """
     _run(database_url, RUN, state="succeeded", start="2026-11-23 20:03Z")
     query(
         database_url,

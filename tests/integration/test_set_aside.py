@@ -1,4 +1,4 @@
-"""What is set aside: with its own bytes, with all that came beside it, and without harm to what is stored."""
+"""Rows set aside keep their own bytes, leave their neighbours alone and harm no stored row."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class World:
         self.run, self.other = history.run_ids(self.workflow)
 
     def sync(self, **more: Any) -> SyncReport:
-        """One sync, every open run being due."""
+        """Run one sync, with every open run due."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
@@ -51,7 +51,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """That world, its server running."""
+    """Provide the world, with its server running."""
     history = History(seed=5, workflows=1, runs_per_workflow=2, live=0, arrivals_per_minute=0)
     with Simulator(history).in_thread() as simulator:
         yield World(tmp_path, database_url, history, simulator)
@@ -59,7 +59,7 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 
 @pytest.mark.parametrize("listed", [True, False])
 def test_the_letter_of_a_refused_row_is_the_rows_own_bytes(world: World, listed: bool) -> None:
-    """A run's row that PostgreSQL refuses is set aside as the API gave it, to the last digit, whichever answer it came in."""
+    """A run's row that PostgreSQL refuses is set aside with its exact bytes, from any response."""
     query(world.url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'refused')")
     row = (
         b'{"id":"%s","status":"refused","elapsed_time":4.10,"inputs":{"price": 1.10,'
@@ -91,7 +91,10 @@ def test_the_letter_of_a_refused_row_is_the_rows_own_bytes(world: World, listed:
 
 
 def test_a_refused_row_that_only_grows_older_is_one_letter(world: World) -> None:
-    """A refused row of an open run is set aside once and counted, whatever its elapsed time; other payloads are another one."""
+    """A refused row that differs only in elapsed time is one dead letter that is counted.
+
+    A row with other payloads is another dead letter.
+    """
     query(world.url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'refused')")
     elapsed = iter((("1.5", 1), ("20", 1), ("3e2", 1), ("3e2", 2)))
 
@@ -113,13 +116,17 @@ def test_a_refused_row_that_only_grows_older_is_one_letter(world: World) -> None
 
 
 def test_a_run_given_up_whole_keeps_the_other_letters_of_its_answer(world: World) -> None:
-    """Where nothing of a run can be stored, what was bad in the same answer is set aside beside it; the other run lands."""
+    """If nothing of a run can be stored, other bad elements of its response are set aside too.
+
+    The other run is loaded.
+    """
     query(
         world.url,
-        "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not this"
-        " one'; END$$; CREATE CONSTRAINT TRIGGER poison AFTER INSERT"
-        " ON orchestra.steps DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.id = 'good')"
-        " EXECUTE FUNCTION poison()",
+        "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$BEGIN RAISE 'not this one'; END$$;"
+        " CREATE CONSTRAINT TRIGGER poison AFTER INSERT ON orchestra.steps"
+        " DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW WHEN (NEW.id = 'good') EXECUTE FUNCTION poison()",
     )
     world.simulator.steps_bodies[world.run] = (
         b'[{"id": "good", "status": "completed"}, 7, {"id": 8}]'
@@ -138,7 +145,10 @@ def test_a_run_given_up_whole_keeps_the_other_letters_of_its_answer(world: World
 
 
 def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: World) -> None:
-    """A run without a row of its own that failed stays so when a letter gives back its good step; only its tracking changes."""
+    """A failed run without its own row stays failed when a dead letter restores a good step.
+
+    Only its tracking changes.
+    """
     world.simulator.misbehave(Misbehaviour(status=404, endpoints=("workflows", "runs", "run")))
     bad = {
         "id": "a",
@@ -170,7 +180,7 @@ def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: W
         "open",
         "a",
     )
-    # The API forgets the run, and goes on answering for the other one.
+    # The API forgets the run, and still returns the other one.
     world.simulator.misbehave(
         Misbehaviour(status=404, endpoints=("workflows", "runs", "run")),
         Misbehaviour(status=404, endpoints=("steps",), run_id=world.run),
@@ -187,7 +197,10 @@ def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: W
 
 
 def test_a_small_answer_of_very_many_elements(world: World) -> None:
-    """An answer of 200,000 numbers costs its own run a hundred letters and one, the other run nothing, and is said once."""
+    """A response of 200,000 numbers leaves 101 dead letters of its run and no harm to the other.
+
+    A second sync adds none.
+    """
     numbers = [b"%d" % number for number in range(200_000)]
     good = (
         b'{"id": "good", "status": "completed", "start_time": "2026-01-01T00:00:00Z",'
@@ -207,7 +220,7 @@ def test_a_small_answer_of_very_many_elements(world: World) -> None:
     assert stored == [{"id": "good"}]
     query(world.url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
     assert world.sync().load.dead_letters == 0
-    # Only the good step is left: the letters are settled.
+    # With only the good step left, the dead letters are resolved.
     world.simulator.steps_bodies[world.run] = b"[" + good + b"]"
     query(world.url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
     world.sync()
@@ -217,7 +230,10 @@ def test_a_small_answer_of_very_many_elements(world: World) -> None:
 def test_refused_rows_are_found_one_by_one_up_to_a_bound(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where very many rows are refused, the search for each ends, the rows between them are kept, and letters stay few."""
+    """If very many rows are refused, the search for each is bounded.
+
+    The rows between them are kept, and dead letters stay few.
+    """
     monkeypatch.setattr(batch, "MAX_ISOLATED", 16)
     query(
         world.url, "ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (node_id <> 'refused')"
@@ -245,14 +261,15 @@ def test_refused_rows_are_found_one_by_one_up_to_a_bound(
     (others,) = query(
         world.url, "SELECT reason, body FROM orchestra_etl.dead_letters WHERE detail LIKE 'And %'"
     )
-    # In a form that is stored when the API forgets the run.
+    # The body has a form that can be stored when the API forgets the run.
     assert (others["reason"], len(json.loads(bytes(others["body"])))) == ("rejected", 899)
 
 
 SLOW = (
-    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(30);"
-    " RETURN NEW; END$$; CREATE TRIGGER slow BEFORE INSERT"
-    " ON orchestra.steps FOR EACH ROW WHEN (NEW.node_id = 'slow') EXECUTE FUNCTION slow()"
+    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql"
+    " AS $$BEGIN PERFORM pg_sleep(30); RETURN NEW; END$$;"
+    " CREATE TRIGGER slow BEFORE INSERT ON orchestra.steps"
+    " FOR EACH ROW WHEN (NEW.node_id = 'slow') EXECUTE FUNCTION slow()"
 )
 IMPATIENT = {"more": "[database]\nstatement_timeout = '2s'\npatience = '60s'"}
 
@@ -260,7 +277,10 @@ IMPATIENT = {"more": "[database]\nstatement_timeout = '2s'\npatience = '60s'"}
 def test_a_run_that_takes_the_database_too_long_costs_itself(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is not stored within statement_timeout is set aside and waits; its neighbour lands, and is held up once."""
+    """A run that exceeds statement_timeout is set aside and retried later; the other is loaded.
+
+    The second time, each run is loaded in its own batch.
+    """
     query(world.url, SLOW)
     bad = b'[{"id": "slow", "status": "completed", "node_id": "slow"}]'
     world.simulator.steps_bodies[world.run] = bad
@@ -306,7 +326,7 @@ def test_a_run_that_takes_the_database_too_long_costs_itself(
 def test_a_database_that_is_slow_for_every_run_is_to_blame_itself(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where each run takes too long, nothing is set aside: the database is said to be slow, and all is tried again."""
+    """If every run exceeds the timeout, nothing is set aside and the database is called slow."""
     monkeypatch.setattr(loading, "SLOW", 2)
     query(world.url, SLOW.replace("WHEN (NEW.node_id = 'slow') ", ""))
     with pytest.raises(DatabaseUnavailable, match="takes too long for any run"):
@@ -317,7 +337,7 @@ def test_a_database_that_is_slow_for_every_run_is_to_blame_itself(
 def test_a_large_reading_is_loaded_beside_the_others(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a reading larger than a batch is being loaded, another run is read and loaded."""
+    """While a reading larger than a batch is loaded, another run is read and loaded."""
     monkeypatch.setattr(batches, "BATCH_BYTES", 500_000)
     world.simulator.steps_bodies[world.run] = b'[{"id": "large", "outputs": "%s"}]' % (
         b"x" * 500_000

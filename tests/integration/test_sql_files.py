@@ -1,4 +1,4 @@
-"""The files of migrations/sql: an upgraded database has what they say, and a released one stays as it is."""
+"""An upgraded database agrees with the files of migrations/sql, and released files never change."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ _DROPS = """
 
 
 def definitions(url: str) -> dict[str, tuple[str, str]]:
-    """What a database has of views, their columns, functions and triggers: definition and comment."""
+    """Return the definition and comment of all views, their columns, functions and triggers."""
     return {row["name"]: (row["definition"], row["comment"]) for row in query(url, _DEFINITIONS)}
 
 
 def run_files(url: str) -> None:
-    """Run the newest version of every file, those first that others build on."""
+    """Run the newest version of every file, in the order of their dependencies."""
     newest: dict[str, Path] = {}
     for path in sorted(SQL.glob("*.sql"), key=lambda path: int(path.stem.rpartition("_v")[2])):
         newest[path.stem.rpartition("_v")[0]] = path
@@ -91,7 +91,10 @@ def run_files(url: str) -> None:
 
 @pytest.fixture
 def granted() -> Iterator[Callable[[str], None]]:
-    """Applies the roles to a database, and takes them away in the end: they belong to the whole server."""
+    """Provide a function that applies the roles to a database, and remove the roles afterwards.
+
+    Roles belong to the whole server.
+    """
     databases: list[str] = []
 
     def apply(url: str) -> None:
@@ -111,7 +114,10 @@ def granted() -> Iterator[Callable[[str], None]]:
 def test_an_upgraded_database_is_what_the_files_say(
     database_url: str, granted: Callable[[str], None]
 ) -> None:
-    """Views, functions, triggers, comments and grants of a database are those of the newest files, unless changed."""
+    """Views, functions, triggers, comments and grants of a database come from the newest files.
+
+    A change of any of them is noticed.
+    """
     granted(database_url)
     upgraded = definitions(database_url)
     assert [name for name, (_, comment) in upgraded.items() if not comment] == []
@@ -139,7 +145,10 @@ def test_an_upgraded_database_is_what_the_files_say(
 
 
 def test_a_released_file_does_not_change() -> None:
-    """A file that a release has run is never run again where it was: what changes is a next version, which a revision runs."""
+    """A released file never changes, because no database runs it again.
+
+    A change needs a new version of the file and a revision that runs it.
+    """
     released = {
         name: digest
         for digest, name in (line.split() for line in RELEASED.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""`status`: what it says of each workflow, and when it calls that a warning or a failure."""
+"""`status`: what it shows of each workflow, and when that is a warning or a failure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def command(
     capsys: pytest.CaptureFixture[str],
     database_url: str,
 ) -> Command:
-    """The command, with one workflow configured."""
+    """Provide the command, with one workflow configured."""
     return command_line(tmp_path, monkeypatch, capsys, TOML, DATABASE_URL=database_url)
 
 
@@ -37,7 +37,10 @@ def _sweep(
     listed: int = 100,
     known: int = 0,
 ) -> None:
-    """A complete sweep; `known` runs by the last walk of the whole list, none but those listed if 0."""
+    """Store a complete sweep.
+
+    `known` is the number of runs in the last full walk; 0 stands for the listed ones.
+    """
     query(
         url,
         "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at,"
@@ -60,7 +63,7 @@ def _run(
     workflow: str = WEATHER,
     **more: Any,
 ) -> None:
-    """A run that the list showed, read and stored; `more` are columns of the ledger."""
+    """Store a run that was listed and read; `more` are columns of the ledger."""
     columns = {
         "due_at": None,
         "listed_sweep": 5,
@@ -96,7 +99,7 @@ def _reasons(workflow: dict[str, Any]) -> list[tuple[str, str]]:
 def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(
     command: Command, database_url: str
 ) -> None:
-    """Counts, ages, coverage and headroom are what the tables hold, and nothing is found wrong."""
+    """Counts, ages, coverage and headroom of a healthy workflow agree with the tables."""
     _sweep(database_url)
     for number, tracking in enumerate(["final", "final", "final", "open", "stale", "gone"]):
         _run(database_url, f"run-{number}", tracking=tracking, ago=f"{number + 1} hours")
@@ -125,8 +128,7 @@ def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(
         "SELECT start_time, started_at FROM orchestra.runs, orchestra_etl.sweeps"
         " WHERE id = 'run-5'",
     )[0]
-    # Complete since the oldest run that was listed, not since the older one that somebody tracked
-    # by hand.
+    # Coverage starts at the oldest listed run, not at the older run that a user tracked.
     assert workflow["coverage"]["complete_since"] == stored["start_time"].isoformat().replace(
         "+00:00", "Z"
     )
@@ -144,7 +146,7 @@ def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(
 def test_the_text_fits_80_columns_and_names_what_matters(
     command: Command, database_url: str
 ) -> None:
-    """People read the same in the terminal: no line is wider than 80 columns, numbers and times are as promised."""
+    """The text has at most 80 columns and names gaps, counts and times."""
     _sweep(database_url)
     _run(database_url, "run-1")
     query(
@@ -189,7 +191,10 @@ def test_a_sweep_that_is_overdue_is_a_failure(
     verdict: str,
     words: str | None,
 ) -> None:
-    """A failed sweep is a warning until none has been complete for two hours and the interval; then data is missing."""
+    """A failed sweep is a warning, and a failure without a complete sweep for two hours.
+
+    The interval of the workflow is added to the two hours.
+    """
     _sweep(database_url, ago=ago, error=error)
     workflow = _only(command)
     assert workflow["verdict"] == verdict
@@ -199,7 +204,7 @@ def test_a_sweep_that_is_overdue_is_a_failure(
 
 
 def test_the_age_is_the_users_to_choose(command: Command, database_url: str) -> None:
-    """`--max-age` replaces the default, `--check` turns the failure into exit status 7, and only a failure."""
+    """`--max-age` replaces the default age; `--check` exits with 7 on a failure only."""
     _sweep(database_url, ago="20 minutes", error="x")
     assert _only(command)["verdict"] == "warning"
     assert command("status", "--check").status == 0
@@ -216,7 +221,7 @@ def test_a_slow_schedule_is_given_its_time(
     capsys: pytest.CaptureFixture[str],
     database_url: str,
 ) -> None:
-    """A workflow swept once a day, by interval or by cron, is not overdue after 20 hours, and is after 40."""
+    """A workflow with a daily interval or cron is overdue after 40 hours, but not after 20."""
     for schedule in ('interval = "1d"', 'cron = "30 4 * * *"'):
         command = command_line(
             tmp_path, monkeypatch, capsys, TOML + schedule, DATABASE_URL=database_url
@@ -228,7 +233,7 @@ def test_a_slow_schedule_is_given_its_time(
 
 
 def test_never_swept(command: Command, database_url: str) -> None:
-    """Before the first complete sweep nothing is claimed to be known, and a first sweep that failed is a failure."""
+    """Before the first complete sweep, coverage is empty; a failed first sweep is a failure."""
     workflow = _only(command)
     assert _reasons(workflow) == [
         ("warning", "not swept yet: start `orchestra-etl serve`, or run `orchestra-etl sync`")
@@ -248,7 +253,7 @@ def test_never_swept(command: Command, database_url: str) -> None:
 def test_an_interrupted_sweep_does_not_move_the_coverage(
     command: Command, database_url: str
 ) -> None:
-    """While a later sweep is under way, or was cut off, the list is vouched for until the last complete one only."""
+    """Coverage ends at the last complete sweep while a later one runs or was interrupted."""
     _sweep(database_url, ago="10 minutes")
     query(
         database_url,
@@ -264,7 +269,7 @@ def test_an_interrupted_sweep_does_not_move_the_coverage(
 def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(
     command: Command, database_url: str
 ) -> None:
-    """Live runs due for hours mean that nobody reads; a backfill waits for its turn by design."""
+    """Live runs that are due for hours are a failure; a backfill that waits is not."""
     _sweep(database_url)
     due = query(database_url, "SELECT now() - interval '3 hours' AS t")[0]["t"]
     _run(database_url, "history", tracking="open", due_at=due, priority=1)
@@ -276,7 +281,7 @@ def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(
 
 
 def test_what_somebody_should_look_at_is_a_warning(command: Command, database_url: str) -> None:
-    """Open dead letters, reads that fail and unknown gaps warn, each with where to look; what is over does not."""
+    """Open dead letters and failing reads are warnings with a command; resolved ones are not."""
     _sweep(database_url)
     due = query(database_url, "SELECT now() + interval '1 hour' AS t")[0]["t"]
     _run(
@@ -287,7 +292,7 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
         last_error="the answer for its steps is no JSON array",
         due_at=due,
     )
-    # Never listed, and 404 for a week: not asked for again.
+    # This run was never listed and returned 404 for a week, so it is no longer read.
     _run(database_url, "given up", tracking="stale", attempts=99, last_error="404")
     _run(database_url, "gone", tracking="gone", attempts=9, last_error="404")
     for run, resolved in (("a", None), ("b", "discarded")):
@@ -322,7 +327,7 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
 def test_letters_of_workflows_that_nobody_knows_are_counted(
     command: Command, database_url: str
 ) -> None:
-    """A letter of a workflow without any run, such as a request's, shows in its own block: nothing is open that status hides."""
+    """Dead letters of a workflow without runs have a block of their own."""
     _sweep(database_url)
     query(
         database_url,
@@ -337,7 +342,7 @@ def test_letters_of_workflows_that_nobody_knows_are_counted(
 def test_what_is_known_is_not_more_than_the_list_shows_without_saying_so(
     command: Command, database_url: str
 ) -> None:
-    """The list is said to show all that are known only as long as no more is known than it showed."""
+    """`status` says that the list shows all known runs only if the list showed that many."""
     for number in range(12):
         _run(database_url, f"run-{number}")
     _sweep(database_url, listed=12)
@@ -349,14 +354,14 @@ def test_what_is_known_is_not_more_than_the_list_shows_without_saying_so(
 
 
 def test_the_headroom_warns_before_runs_are_missed(command: Command, database_url: str) -> None:
-    """A full window of which one sweep finds more than half new is a warning; a list that shows all there is, is not."""
+    """A full window with more than half new runs is a warning; a complete list is not."""
     for number in range(12):
         _run(database_url, f"run-{number}")
     _sweep(database_url, new=6, listed=12)
     assert _only(command)["verdict"] == "ok"
     _sweep(database_url, new=5, listed=10, known=12)
     assert _only(command)["verdict"] == "ok"
-    # Runs that came after the walk of the whole list say nothing about what it kept.
+    # Runs that came after the full walk do not show what the list dropped.
     _sweep(database_url, new=6, listed=10)
     assert _only(command)["verdict"] == "ok"
     _sweep(database_url, new=6, listed=10, known=12)
@@ -368,7 +373,7 @@ def test_the_headroom_warns_before_runs_are_missed(command: Command, database_ur
 
 
 def test_what_is_not_configured_is_named(command: Command, database_url: str) -> None:
-    """A workflow the API showed and nobody configured is named; one with runs has a block of its own, without sweeps."""
+    """`status` names workflows that are not configured; one with runs has its own block."""
     _sweep(database_url)
     query(
         database_url,
@@ -382,13 +387,13 @@ def test_what_is_not_configured_is_named(command: Command, database_url: str) ->
     stray = next(one for one in found["workflows"] if one["id"] == TRIAGE)
     assert (stray["configured"], stray["discover"], stray["verdict"]) == (False, False, "ok")
     text = command("status").out
-    # A name is shown, never obeyed: neither by the terminal nor as markup.
+    # A name is shown as text; neither the terminal nor the markup interprets it.
     assert "\x1b" not in text
     assert "invoice\\x1b[31m [red]reader" in text
 
 
 def test_drift_is_counted_and_shown(command: Command, database_url: str) -> None:
-    """What differs from the API's description is named, without a verdict: new fields break nothing."""
+    """Drift is shown and does not change the verdict, because new fields break nothing."""
     _sweep(database_url)
     query(
         database_url,

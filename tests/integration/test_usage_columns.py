@@ -1,4 +1,4 @@
-"""What responses of every provider tell, as it stands in the columns of their steps."""
+"""Usage in responses of every provider, as stored in the columns of their steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATES = StateMap()
 
 
 def test_every_field_has_its_column(database_url: str) -> None:
-    """All that a response tells is written to the column of the same name, the model and the reason to stop beside it."""
+    """Each field of a response's usage is in its column, beside the model and finish reason."""
     answer = [
         {"id": f"s{place:03}", "status": "completed", "outputs": one.body}
         for place, one in enumerate(SAMPLES)

@@ -152,13 +152,11 @@ def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple
     before = world.traces()
     assert before >= {
         "orchestra.steps.error", "orchestra.steps.extra", "orchestra.steps.step_metadata",
-        "orchestra.steps.user_id",
-        "orchestra.steps.request_model", "orchestra.steps.finish_reason",
-        "orchestra.step_failures.message",
+        "orchestra.steps.user_id", "orchestra.steps.request_model",
+        "orchestra.steps.finish_reason", "orchestra.step_failures.message",
         "orchestra.inputs.data", "orchestra.outputs.data", "orchestra.run_payloads.inputs",
-        "orchestra.runs.error",
-        "orchestra.run_rollup.organization_id", "orchestra.step_rollup_daily.organization_id",
-        "pg_stats.orchestra.steps",
+        "orchestra.runs.error", "orchestra.run_rollup.organization_id",
+        "orchestra.step_rollup_daily.organization_id", "pg_stats.orchestra.steps",
         "orchestra_etl.dead_letters.body", "orchestra_etl.run_ledger.listing",
     }  # fmt: skip
     facts = (
@@ -220,9 +218,9 @@ def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
     """
     _let_go(world)
     tables = {
-        "runs": "id", "run_payloads": "run_id", "steps": "id", "inputs": "step_id",
-        "outputs": "step_id",
-        "step_failures": "step_id", "step_rollup": "workflow_id, hour, ordinal",
+        "runs": "id", "run_payloads": "run_id", "steps": "id",
+        "inputs": "step_id", "outputs": "step_id", "step_failures": "step_id",
+        "step_rollup": "workflow_id, hour, ordinal",
     }  # fmt: skip
 
     def rows() -> dict[str, list[dict[str, Any]]]:

@@ -215,9 +215,8 @@ class Loads:
                 _STEP,
                 [
                     step_id, run_id, workflow_id, organization_id, pick(("a", "A", "ä", None)),
-                    pick(("model", None)),
-                    pick((None, "m")), pick((None, "m", "M")), pick((None, 0, 7)), pick((None, 9)),
-                    pick(STATES),
+                    pick(("model", None)), pick((None, "m")), pick((None, "m", "M")),
+                    pick((None, 0, 7)), pick((None, 9)), pick(STATES),
                     pick((None, "it broke at 17", "None")), pick((None, None, "refused")),
                     *start_end, START if draw() < 0.1 else None,
                 ],
@@ -525,22 +524,22 @@ def test_hours_are_computed_without_the_other_hours(
     """The queries read only runs and steps of the hours in question, with or without a start."""
     query(
         database_url,
-        """INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking,
-            first_seen_at)
+        """INSERT INTO orchestra.runs
+               (id, workflow_id, state, status_source, tracking, first_seen_at)
            SELECT n, 'w', 'pending', 'api', 'open',
                TIMESTAMPTZ '2026-01-01 00:30Z' + make_interval(hours => n)
            FROM generate_series(1, 3000) AS n""",
     )
     query(
         database_url,
-        """INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash,
-            first_seen_at)
+        """INSERT INTO orchestra.steps
+               (id, run_id, workflow_id, position, state, content_hash, first_seen_at)
            SELECT id, id, workflow_id, 0, 'skipped', '', first_seen_at FROM orchestra.runs""",
     )
     query(
         database_url,
-        """INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash,
-            start_time)
+        """INSERT INTO orchestra.steps
+               (id, run_id, workflow_id, position, state, content_hash, start_time)
            SELECT id || ' started', id, workflow_id, 0, 'failed', '', first_seen_at
                FROM orchestra.runs""",
     )

@@ -45,9 +45,10 @@ def _sweep(
         url,
         "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at,"
         " swept_at, new_runs, listed_runs, known_runs, last_error)"
-        " VALUES (%s, 7, 7, now() - %s::interval,"
-        " now() - %s::interval + interval '1 s', %s, %s, %s, %s) ON CONFLICT (workflow_id)"
-        " DO UPDATE SET started_at = excluded.started_at, swept_at = excluded.swept_at,"
+        " VALUES (%s, 7, 7, now() - %s::interval, now() - %s::interval + interval '1 s',"
+        " %s, %s, %s, %s)"
+        " ON CONFLICT (workflow_id) DO UPDATE"
+        " SET started_at = excluded.started_at, swept_at = excluded.swept_at,"
         " new_runs = excluded.new_runs, listed_runs = excluded.listed_runs,"
         " known_runs = excluded.known_runs, last_error = excluded.last_error",
         WEATHER, ago, ago, new, listed, known or listed, error,

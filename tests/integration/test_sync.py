@@ -210,7 +210,10 @@ def test_a_list_of_no_workflows_is_not_believed_where_some_were_swept(
 def test_workflows_that_are_not_listed_are_missed_in_sight(
     world: World, answer: int, status: int
 ) -> None:
-    """Where all workflows are wanted and the API lists none, a sync ends with its error; a workflow that is named is loaded."""
+    """If the API does not list the workflows, a sync ends with that error.
+
+    Workflows named in the configuration are loaded all the same.
+    """
     world.simulator.misbehave(Misbehaviour(status=answer, endpoints=("workflows",)))
     named, other = world.history.workflow_ids
     world.toml = configuration(more=ALL)
@@ -553,8 +556,9 @@ def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_r
     world.history.delete(run_id)
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET due_at = now(), not_found_since = now() - interval"
-        " '2 hours', listed_at = now() - interval '3 hours' WHERE run_id = %s",
+        "UPDATE orchestra_etl.run_ledger"
+        " SET due_at = now(), not_found_since = now() - interval '2 hours',"
+        " listed_at = now() - interval '3 hours' WHERE run_id = %s",
         run_id,
     )
     world.sync()

@@ -29,7 +29,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 def found(run_id: str = "r", *, steps: str = "[]", **row: Any) -> RunWrite:
-    """A finished run as the API would show it: fields of its row, and the answer for its steps."""
+    """Return a finished run as the API shows it: fields of its row, and its steps."""
     content = {
         "id": run_id,
         "status": "completed",

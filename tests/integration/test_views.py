@@ -1,4 +1,4 @@
-"""Views: each shows what plain Python computes from the API's own history, to whom it should."""
+"""Each view shows what plain Python computes from the API's history, to its readers alone."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from tests.view_oracle import Facts
 
 VIEWS = (
     "cost_differences", "coverage", "failure_groups", "failures", "model_usage", "node_daily",
-    "node_hourly", "open_runs",
-    "pipeline_health", "removed_runs", "run_summary", "step_timeline", "workflow_hourly",
+    "node_hourly", "open_runs", "pipeline_health", "removed_runs", "run_summary",
+    "step_timeline", "workflow_hourly",
 )  # fmt: skip
 
 
 class ForgetfulHistory(History):
-    """A history whose answers leave out some steps."""
+    """A history that leaves out some steps of its responses."""
 
     forgotten: frozenset[str] = frozenset()
 
     def steps(self, run_id: str) -> list[dict[str, Any]]:
-        """The steps that are not forgotten."""
+        """Return the steps that are not forgotten."""
         return [step for step in super().steps(run_id) if step["id"] not in self.forgotten]
 
 
 class World:
-    """A server with live runs whose clock the test moves, a database, and syncs from one to the other."""
+    """A server with live runs, a database, and syncs; the test moves the server's clock."""
 
     def __init__(
         self, folder: Path, url: str, history: ForgetfulHistory, simulator: Simulator
@@ -56,7 +56,7 @@ class World:
         self.database = Database(url, patience=5)
 
     def follow(self, **more: str) -> None:
-        """One sync, every open run being due, and a refresh of the rollups."""
+        """Run one sync with every open run due, and refresh the rollups."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
@@ -72,7 +72,7 @@ class World:
         rollups.drain(self.database)
 
     def facts(self) -> Facts:
-        """What the views are to be computed from: the history, and what only the database knows."""
+        """Return the data behind the views: the history, and what only the database knows."""
         runs, steps = rows_of_history(self.history, self.url)
         for row in query(self.url, "SELECT id, tracking, user_id, updated_at FROM orchestra.runs"):
             runs[row["id"]].update(row)
@@ -85,7 +85,7 @@ class World:
         )
 
     def shown(self, view: str, *key: str) -> dict[Any, dict[str, Any]]:
-        """The rows of a view by these columns, histograms in order."""
+        """Return the rows of a view by these columns, with ordered histograms."""
         rows = [rounded(merged(row)) for row in query(self.url, f"SELECT * FROM orchestra.{view}")]
         found = {
             row[key[0]] if len(key) == 1 else tuple(row[name] for name in key): row for row in rows
@@ -95,14 +95,14 @@ class World:
 
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with its milliseconds to the microsecond, which is what times are given in."""
+    """Return the row with its milliseconds rounded to the microsecond, the precision of times."""
     return {
         name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()
     }
 
 
 def merged(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with each bucket of its histograms once, rising."""
+    """Return the row with each bucket of its histograms once, in ascending order."""
     found = dict(row)
     for prefix in ("", "failed_"):
         if f"{prefix}buckets" in row:
@@ -118,7 +118,10 @@ def merged(row: Mapping[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Three workflows whose live runs cross midnight, half of them failing; none is loaded."""
+    """Provide three workflows with live runs that cross midnight, half of which fail.
+
+    One sync has been made.
+    """
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     start = today - timedelta(days=1, seconds=20)
     history = ForgetfulHistory(
@@ -134,7 +137,10 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 
 
 def describe(url: str, start: datetime, price_change: datetime) -> None:
-    """Labels, a workflow without a name, versions, and prices of some models: one that changes, one in another currency."""
+    """Store labels, versions, prices of some models, and a workflow without a name.
+
+    One price changes, and one has another currency.
+    """
     workflow_id = query(url, "SELECT min(id) AS id FROM orchestra.workflows")[0]["id"]
     query(
         url, 'UPDATE orchestra.workflows SET labels = \'{"team": "a"}\' WHERE id <> %s', workflow_id
@@ -145,8 +151,8 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
         "UPDATE orchestra.workflow_versions SET first_seen_at = %s",
         start - timedelta(seconds=30),
     )
-    # One without dates, one whose second version is dated ten seconds before it was seen, one dated
-    # before the first was seen.
+    # One workflow's versions have no date. The second version of another is dated ten seconds
+    # before it was seen. The version of the third is dated before the first one was seen.
     for place, (first, second) in enumerate(((None, None), (35, 20), (40, 40))):
         [row] = query(
             url, "SELECT id FROM orchestra.workflows ORDER BY id OFFSET %s LIMIT 1", place
@@ -181,14 +187,14 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
             url,
             "INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency,"
             " input_per_million, cached_input_per_million, output_per_million,"
-            " reasoning_per_million, source) VALUES (%s, %s, %s, 'someone', %s, %s, %s, %s, %s,"
-            " 'set')",
+            " reasoning_per_million, source)"
+            " VALUES (%s, %s, %s, 'someone', %s, %s, %s, %s, %s, 'set')",
             name, since, until, currency, *map(Decimal, amounts),
         )  # fmt: skip
 
 
 def compare(world: World) -> dict[str, Mapping[Any, Any]]:
-    """Assert that every view equals what plain Python says; what that is."""
+    """Assert that every view equals what plain Python computes, and return that."""
     assert_complete(world)
     facts = world.facts()
     groups = counted(facts.runs, facts.steps)
@@ -242,7 +248,7 @@ def compare(world: World) -> dict[str, Mapping[Any, Any]]:
 
 
 def assert_complete(world: World) -> None:
-    """Assert that the tables hold the history, but for the steps that it has forgotten."""
+    """Assert that the tables hold the history apart from the forgotten steps."""
     found = differences(world.url, world.history)
     assert [
         one
@@ -252,7 +258,10 @@ def assert_complete(world: World) -> None:
 
 
 def test_a_history_as_the_views_show_it(world: World) -> None:
-    """While runs start, fail, stall, go stale, are cancelled, lose steps and run again, each view equals a count in Python."""
+    """Each view equals a count in Python while runs start, fail, stall, end and run again.
+
+    Some also go stale, are cancelled or lose steps.
+    """
     seen: set[Any] = set()
 
     def follow(**more: str) -> None:
@@ -273,8 +282,8 @@ def test_a_history_as_the_views_show_it(world: World) -> None:
         history.advance(timedelta(seconds=11))
     follow()
     follow(ORCHESTRA_ETL_POLLING__GIVE_UP_AFTER="1ms")
-    # A run whose steps overlap; one node fails twice, two calls are priced in two currencies, one
-    # step vanishes.
+    # The steps of this run overlap. One node fails twice, two calls have prices in two currencies,
+    # and one step disappears.
     several, steps = next(
         (run, steps)
         for workflow_id in history.workflow_ids
@@ -338,16 +347,20 @@ def test_a_history_as_the_views_show_it(world: World) -> None:
 
 
 def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
-    """A version begins at its date where that lies between the looks at the one before and at itself, else when it was seen."""
+    """A version starts at its own date if it was not seen before or after that, else when seen.
+
+    The date must lie between the time at which the version before was seen and the time at which
+    this one was seen.
+    """
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     times = {"noon": noon, **{f"{hour}h": noon + timedelta(hours=hour) for hour in range(-9, 20)}}
     for version, seen, dated in (
-        ("one", "0h", "-3h"),  # dated before the first look at the workflow
+        ("one", "0h", "-3h"),  # dated before the workflow was first seen
         ("two", "5h", "2h"),
         ("three", "6h", None),
-        ("four", "9h", "4h"),  # no date to be believed: "three" was seen since
+        ("four", "9h", "4h"),  # a date before "three" was seen is wrong
         ("one", "12h", "10h"),
-        ("five", "14h", "15h"),  # by a clock that is ahead
+        ("five", "14h", "15h"),  # dated by a clock that is ahead
     ):
         query(
             database_url,
@@ -384,7 +397,10 @@ def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
 
 
 def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> None:
-    """The one row of pipeline_health counts what is due, open, failing, set aside, missed and waiting, in the whole ledger."""
+    """The one row of pipeline_health counts all that is due, open, failing and set aside.
+
+    It also counts gaps, drift and waiting groups, across the whole ledger.
+    """
     query(
         database_url,
         "UPDATE orchestra_etl.run_ledger SET due_at = now() + interval '1 hour'"
@@ -411,8 +427,8 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
         query(
             database_url,
             "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
-            " content_hash, body, resolved_at) VALUES ('w', gen_random_uuid()::text, 'malformed',"
-            " 'x', 'h', '', %s)",
+            " content_hash, body, resolved_at)"
+            " VALUES ('w', gen_random_uuid()::text, 'malformed', 'x', 'h', '', %s)",
             resolved,
         )
         query(
@@ -421,14 +437,15 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
             " VALUES ('w', 'x', %s)",
             resolved,
         )
-    # A run whose id another workflow has, one that has come into the ledger since, and a step whose
-    # id another run has.
+    # The first run has the id of another workflow's run. The second has entered the ledger since.
+    # The third letter is about a step whose id another run has.
     query(
         database_url,
         "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail,"
-        " content_hash, body, resolved_at) VALUES ('w', 'elsewhere', NULL, 'id_conflict', 'x',"
-        " 'h', '', now()), ('w', 'made up 1', NULL, 'id_conflict', 'x', 'h', '', now()), ('w',"
-        " 'r', 's', 'id_conflict', 'x', 'h', '', now())",
+        " content_hash, body, resolved_at)"
+        " VALUES ('w', 'elsewhere', NULL, 'id_conflict', 'x', 'h', '', now()),"
+        " ('w', 'made up 1', NULL, 'id_conflict', 'x', 'h', '', now()),"
+        " ('w', 'r', 's', 'id_conflict', 'x', 'h', '', now())",
     )
     query(
         database_url,
@@ -445,7 +462,7 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
         "UPDATE orchestra_etl.sweeps SET swept_at = now() - interval '5 minutes'"
         " WHERE workflow_id = (SELECT max(workflow_id) FROM orchestra_etl.sweeps)",
     )
-    # Out of the configuration for long, never swept, and out of it before it ever was.
+    # These workflows left the configuration long ago, were never swept, or both.
     query(
         database_url,
         "INSERT INTO orchestra_etl.sweeps (workflow_id, started_at, swept_at) VALUES"
@@ -470,7 +487,10 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
 
 
 def test_a_run_of_many_steps(database_url: str) -> None:
-    """Lanes, waits and executions are right for 400 steps that begin and end together, take no time, never end or never began."""
+    """Lanes, waits and executions are right for 400 steps with odd times.
+
+    Steps start and end together, take no time, never end or never start.
+    """
     chance = Random(3)
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     query(
@@ -507,11 +527,14 @@ def test_a_run_of_many_steps(database_url: str) -> None:
         assert rounded(row) == rounded(expected[row["step_id"]])
 
 
-# Who may read them.
+# Who may read the views.
 
 
 def test_analysts_read_every_view(world: World) -> None:
-    """An analyst and the loader read each view and nothing else of it; the views hold no payload; nobody else reads them."""
+    """Analysts and the loader can read each view, and no other user can.
+
+    The views contain no payload.
+    """
     url = world.url
     roles.apply(world.database)
     query(
@@ -524,8 +547,8 @@ def test_analysts_read_every_view(world: World) -> None:
         privileges = query(
             url,
             "SELECT c.relname AS name, a.grantee::regrole::text AS grantee,"
-            " a.privilege_type AS privilege FROM pg_class AS c CROSS"
-            " JOIN LATERAL aclexplode(c.relacl) AS a"
+            " a.privilege_type AS privilege"
+            " FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a"
             " WHERE c.relnamespace = 'orchestra'::regnamespace AND c.relkind = 'v'"
             " AND a.grantee <> c.relowner",
         )

@@ -1,4 +1,4 @@
-"""Whose run an id is: the API decides, a claim of a user only asks, and what cannot be stored for that is told."""
+"""Which workflow a run belongs to: the API decides, a user only asks, conflicts are reported."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ STORED = (
 
 
 class Server:
-    """An API whose ids of runs are unique only within their workflow, unless a test says otherwise."""
+    """An API whose run ids are unique only within their workflow, unless a test says otherwise."""
 
     def __init__(self) -> None:
         self.listed: dict[str, list[str]] = {}
-        """Runs in each workflow's list."""
+        """The runs in each workflow's list."""
         self.known: dict[str, set[str]] = {}
-        """Runs that answer under a workflow though its list does not show them."""
+        """The runs that a workflow returns although its list does not show them."""
         self.blind = False
-        """Whether any workflow in a path is good for any run."""
+        """Whether the API ignores the workflow in the path of a run."""
         self.empty = False
-        """Whether a run that there is not is answered with an empty list, in place of 404."""
+        """Whether the API returns an empty list instead of 404 for an unknown run."""
         self.workflows: list[str] | None = None
-        """What `GET /workflows` lists; None: there is no such endpoint."""
+        """The list of `GET /workflows`; without one, the endpoint returns 404."""
         self.asked: list[str] = []
         server = self
 
@@ -64,7 +64,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
 
     def answer(self, path: str) -> Any:
-        """The answer to a request; None: 404."""
+        """Return the body for a path, or None for 404."""
         parts = urlsplit(path)
         match [unquote(part) for part in parts.path.strip("/").split("/")]:
             case ["workflows"]:
@@ -94,7 +94,7 @@ class Server:
         return [] if self.empty and "/runs/" in parts.path else None
 
     def owner(self, workflow: str, run: str) -> str | None:
-        """The workflow whose run is answered."""
+        """Return the workflow whose run the API returns."""
         workflows = [workflow, *(sorted({*self.listed, *self.known}) if self.blind else ())]
         has = [
             one
@@ -105,7 +105,7 @@ class Server:
 
 
 def row(workflow: str, run: str) -> dict[str, Any]:
-    """A run's own row, another one in each workflow."""
+    """Return a run's own row, which differs between workflows."""
     return {
         "id": run, "status": "completed", "start_time": "2026-03-01T12:00:00Z",
         "end_time": "2026-03-01T12:00:02Z", "inputs": {"of": workflow},
@@ -114,7 +114,7 @@ def row(workflow: str, run: str) -> dict[str, Any]:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server with an empty list for `a` and `b`."""
+    """Start a server with an empty list for `a` and `b`."""
     found = Server()
     found.listed = {"a": [], "b": []}
     threading.Thread(target=found.http.serve_forever, daemon=True).start()
@@ -124,7 +124,7 @@ def server() -> Iterator[Server]:
 
 
 class World:
-    """The command on a database of its own, against the server."""
+    """The command on a database of its own, with the server."""
 
     def __init__(
         self,
@@ -148,20 +148,20 @@ class World:
         self.configure(configuration("a", "b"))
 
     def configure(self, toml: str) -> None:
-        """Go on with this configuration."""
+        """Use this configuration from now on."""
         self.command: Command = command_line(
             self._folder, self._patch, self._capsys, toml, **self._variables
         )
 
     def sync(self) -> int:
-        """One sync, every open run being due; its exit status."""
+        """Run one sync with every open run due, and return its exit status."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
         return self.command("sync").status
 
     def conflicts(self) -> list[tuple[str, str]]:
-        """Workflow and run of each open letter of a run."""
+        """Return workflow and run of each open dead letter of a run."""
         return [
             (one["workflow_id"], one["run_id"])
             for one in query(self.url, CONFLICTS)
@@ -169,15 +169,15 @@ class World:
         ]
 
     def owners(self) -> dict[str, str]:
-        """The workflow of each run in the ledger."""
+        """Return the workflow of each run in the ledger."""
         return {one["run_id"]: one["workflow_id"] for one in query(self.url, OWNERS)}
 
     def stored(self) -> list[tuple[str, str]]:
-        """Workflow and step of all that is stored."""
+        """Return workflow and step of all that is stored."""
         return [(one["workflow_id"], one["step"]) for one in query(self.url, STORED)]
 
     def ask(self, workflow: str, *runs: str) -> None:
-        """Put requests into the queue, as whoever may insert there can."""
+        """Insert requests into the queue, as any user with that privilege can."""
         for run in runs:
             query(
                 self.url,
@@ -195,7 +195,7 @@ def world(
     database_url: str,
     server: Server,
 ) -> World:
-    """The command with both workflows configured."""
+    """Provide the command with both workflows configured."""
     return World(tmp_path, monkeypatch, capsys, database_url, server)
 
 
@@ -212,7 +212,10 @@ def _coverage(world: World, workflow: str) -> int:
 
 
 def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, server: Server) -> None:
-    """The second run is a letter with its row, ends the sync with 6 once, and shows in status, coverage, health and metrics."""
+    """A run with the id of another workflow's run becomes a dead letter that is reported once.
+
+    The sync exits with 6, and status, coverage, health and metrics count the run.
+    """
     server.listed = {"a": ["1", "2"], "b": ["2", "3"]}
     world.configure(configuration("a"))
     assert world.sync() == 0
@@ -247,13 +250,13 @@ def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, serve
     retried = world.command("dead-letters", "retry", "--all")
     assert "0 runs will be read again" in retried.out
     assert "1 run will not: other workflows have" in retried.out
-    # Whoever discards the letter has not made the data complete.
+    # To discard the dead letter does not make the data complete.
     assert world.command("dead-letters", "discard", "--all").status == 0
     assert (world.sync(), _coverage(world, "b")) == (0, 1)
 
 
 def test_a_list_of_nothing_but_other_workflows_runs_is_no_gap(world: World, server: Server) -> None:
-    """Runs that were set aside count as known: a walk ends at them, and the list's end behind them is none that was missed."""
+    """Conflicting runs count as known: a walk ends at them, and they leave no gap."""
     server.listed["a"] = [str(number) for number in range(80)]
     world.configure(configuration("a"))
     world.sync()
@@ -274,7 +277,7 @@ def test_a_list_of_nothing_but_other_workflows_runs_is_no_gap(world: World, serv
 
 
 def test_redaction_reaches_what_is_set_aside(world: World, server: Server) -> None:
-    """The letter of such a run holds its row as redaction rules leave it."""
+    """The dead letter of a conflicting run holds its row as redacted."""
     server.listed = {"a": ["1"], "b": ["1"]}
     rules = '[[redaction.rules]]\npath = "$.inputs"\naction = "drop"'
     world.configure(configuration("a", more=rules))
@@ -288,7 +291,7 @@ def test_redaction_reaches_what_is_set_aside(world: World, server: Server) -> No
 
 
 def test_it_is_settled_once_the_owner_is_forgotten(world: World, server: Server) -> None:
-    """The run is loaded and its letter settled when the other workflow's claim is gone; while it has it, nothing settles it."""
+    """A conflicting run is loaded once its id is free, and only then is its letter resolved."""
     server.listed = {"b": ["1"]}
     server.known = {"a": {"1"}}
     world.configure(configuration("a", discover=False, runs=("1",)))
@@ -306,7 +309,7 @@ def test_it_is_settled_once_the_owner_is_forgotten(world: World, server: Server)
 
 
 def test_an_erased_run_keeps_its_id(world: World, server: Server) -> None:
-    """The tombstone stays with its workflow; of the other one's run a letter without bytes says that it is not stored."""
+    """A tombstone keeps the id; the other workflow's run becomes a dead letter without bytes."""
     server.listed = {"a": ["1"], "b": ["1"]}
     world.configure(configuration("a"))
     world.sync()
@@ -319,14 +322,17 @@ def test_an_erased_run_keeps_its_id(world: World, server: Server) -> None:
     assert world.owners() == {"1": "a"}
 
 
-# Claims.
+# Requests of users.
 
 
 @pytest.mark.parametrize("claim", ["queue", "track", "configuration"])
 def test_a_claim_does_not_move_what_the_api_has_shown(
     world: World, server: Server, claim: str
 ) -> None:
-    """A run that was listed, or read by its id, stays with its workflow whoever names it under another; the claim is told."""
+    """A run that the API has shown stays with its workflow, and a request under another is told.
+
+    The run was listed, or read by its id.
+    """
     server.listed = {"a": ["listed"], "b": []}
     server.known = {"a": {"read"}}
     world.ask("a", "read")
@@ -356,7 +362,10 @@ def test_a_claim_does_not_move_what_the_api_has_shown(
 
 
 def test_a_claim_is_an_owners_only_once_the_api_has_answered(world: World, server: Server) -> None:
-    """Until then a later claim takes the run over, and so does the list; afterwards neither does."""
+    """A request owns a run only once the API has shown the run there.
+
+    Before that, a later request or a list takes the run over.
+    """
     server.known = {"b": {"1"}}
     world.ask("a", "1", "2")
     assert world.sync() == 6, "404 under a"
@@ -373,7 +382,10 @@ def test_a_claim_is_an_owners_only_once_the_api_has_answered(world: World, serve
 def test_a_run_that_two_workflows_name_is_read_under_the_one_that_has_it(
     world: World, server: Server
 ) -> None:
-    """The configuration names it under both: as long as one answers 404 the other is tried, and what answers keeps it."""
+    """A run named under two workflows is read under the one that returns it.
+
+    After a 404 under one, the other is tried.
+    """
     server.known = {"b": {"1"}}
     world.configure(configuration("a", "b", discover=False, runs=("1",)))
     assert world.sync() == 6, "404 under a"
@@ -385,7 +397,10 @@ def test_a_run_that_two_workflows_name_is_read_under_the_one_that_has_it(
 
 
 def test_a_server_that_looks_at_no_workflow(world: World, server: Server) -> None:
-    """Where a run answers alike under every workflow, the list decides, also of a run that was read under a wrong one."""
+    """If the API ignores the workflow in a path, the list decides.
+
+    That also corrects a run that was read under a wrong workflow.
+    """
     server.listed["b"] = ["1"]
     server.blind = True
     world.configure(configuration("a"))
@@ -399,7 +414,7 @@ def test_a_server_that_looks_at_no_workflow(world: World, server: Server) -> Non
 
 
 def test_an_empty_answer_shows_nothing(world: World, server: Server) -> None:
-    """Where any id is answered with an empty list, a claim owns nothing by it: the list moves it, `untrack` forgets it."""
+    """An empty response for a run proves nothing: a list can move the run, `untrack` removes it."""
     server.empty = True
     world.ask("a", "1", "2")
     assert world.sync() == 0
@@ -414,7 +429,11 @@ def test_an_empty_answer_shows_nothing(world: World, server: Server) -> None:
 def test_requests_that_nothing_can_be_made_of_cost_only_themselves(
     world: World, server: Server
 ) -> None:
-    """Ids with control characters, dots and blanks, and more requests than one transaction takes: few letters, the rest read."""
+    """Unusable requests leave few dead letters, and valid requests are read.
+
+    Ids have control characters, dots or blanks, and there are more requests than one transaction
+    takes.
+    """
     server.known = {"a": {"good"}}
     bad = [
         ".",
@@ -454,7 +473,10 @@ def test_requests_that_nothing_can_be_made_of_cost_only_themselves(
 
 
 def test_track_asks_the_api_for_a_workflow_it_does_not_know(world: World, server: Server) -> None:
-    """A typing error is refused; a workflow that is configured, stored, listed by the API or answers for the run is taken."""
+    """`track` refuses a workflow that the API does not know.
+
+    It accepts one that is configured, stored, listed by the API, or returns the run.
+    """
     server.known = {"hidden": {"1"}}
 
     def tracked(workflow: str) -> Printed:
@@ -479,7 +501,10 @@ def test_track_asks_the_api_for_a_workflow_it_does_not_know(world: World, server
 
 
 def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -> None:
-    """A mistyped run or workflow goes with its letters and requests; what the API has shown stays."""
+    """`untrack` removes runs that were only asked for, with their dead letters and requests.
+
+    Runs that the API has shown stay.
+    """
     server.listed["a"] = ["1"]
     world.sync()
     query(world.url, "INSERT INTO orchestra.workflows (id) VALUES ('aa')")
@@ -519,7 +544,7 @@ def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -
 def test_a_backfill_of_no_time_is_refused(
     world: World, server: Server, since: str, until: str
 ) -> None:
-    """A range that ends before it begins is a mistake on the command line, and nothing is asked."""
+    """A backfill whose range is empty is a usage error without any request."""
     printed = world.command("backfill", "--since", since, "--until", until)
     assert (printed.status, "--since must be earlier than --until" in printed.err) == (2, True)
     assert server.asked == []
@@ -535,7 +560,7 @@ def test_a_backfill_of_no_time_is_refused(
     ["yesterday", "5", "1772323200", "2026-13-01", "0001-01-01T00:00+14:00", "", "9999-01-01"],
 )
 def test_a_backfill_from_no_time_is_refused(world: World, server: Server, time: str) -> None:
-    """Words, numbers and days to come are a line that names the option, and nothing is asked."""
+    """A word, number or future day as `--since` is refused in one line without any request."""
     printed = world.command("backfill", "--since", time)
     assert (
         printed.status,

@@ -88,7 +88,8 @@ def test_every_target_can_be_made_from_nothing(target: str, tmp_path: Path) -> N
     [
         (None, "is not installed"),
         (
-            f"""{sys.executable} -c 'import sys; sys.version_info = (3, 10, 14); exec(sys.argv[1])' "$2" """,
+            f"{sys.executable} -c 'import sys; sys.version_info = (3, 10, 14); exec(sys.argv[1])'"
+            ' "$2" ',
             "older than 3.11",
         ),
         ('case "$2" in *venv*) echo "No module named venv" >&2; exit 1;; esac', "python3-venv"),

@@ -387,9 +387,9 @@ def test_every_question_is_answered(world: World) -> None:
 
 
 def test_success_rate_by_workflow_and_week(world: World) -> None:
-    """Question 1 counts each run in the UTC week of its start, and rates the runs that ended.
+    """Question 1 counts each run in the UTC week of its start.
 
-    A soft failure counts as a failure.
+    Soft failures count as failures, and unfinished runs are not part of the rate.
     """
     _, rows = world.ask("1a")
     made = []
@@ -534,9 +534,9 @@ def test_cost_by_user(world: World) -> None:
 
 
 def test_money_spent_on_failed_runs(world: World) -> None:
-    """Question 5 shows the cost of the failed runs of seven days, and its share of all costs.
+    """Question 5 shows the cost of failed runs of seven days, and its share of all costs.
 
-    Both are given by currency, also for soft failures.
+    Soft failures are included, and costs are given by currency.
     """
     at, rows = world.ask("5a")
     runs = [run for run in world.since(at - DAYS_7) if run["calls"]]
@@ -665,7 +665,10 @@ def test_nodes_executed_more_than_once(world: World) -> None:
 
 
 def test_end_to_end_duration(world: World) -> None:
-    """Question 10 shows runs that succeeded or failed in thirty days, with their durations."""
+    """Question 10 shows runs that succeeded or failed in thirty days, with their durations.
+
+    The figures are given by workflow.
+    """
     at, rows = world.ask("10a")
     runs = [run for run in world.facts.runs if hour(run) >= at - DAYS_30]
     made = []
@@ -830,7 +833,7 @@ def test_the_time_zone_of_the_session_changes_no_answer(world: World) -> None:
 
 
 def test_an_analyst_may_ask(world: World) -> None:
-    """An analyst can run every query, and the query of dbt's source freshness."""
+    """An analyst can run every query, and the freshness queries of the dbt example."""
     [example] = re.findall(r"```yaml\n(.+?)```", DOCUMENT, re.DOTALL)
     [source] = yaml.safe_load(example)["sources"]
     freshness = [

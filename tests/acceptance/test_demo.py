@@ -69,9 +69,9 @@ def _read_until(descriptor: int, words: str, *, seconds: float = 300.0) -> str:
     end = time.monotonic() + seconds
     while words.encode() not in text:
         ready, _, _ = select.select([descriptor], [], [], max(0.0, end - time.monotonic()))
-        assert ready, f"waited in vain for {words!r} behind {text!r}"
+        assert ready, f"{words!r} did not appear behind {text!r}"
         read = os.read(descriptor, 65536)
-        assert read, f"it ended without {words!r}: {text!r}"
+        assert read, f"the output ended without {words!r}: {text!r}"
         text += read
     return text.decode()
 
@@ -209,7 +209,7 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
 def test_a_signal_before_the_end_of_the_backlog(
     home: Path, number: signal.Signals, moment: str
 ) -> None:
-    """A signal before the history is loaded ends the demo with its status and leaves no server.
+    """A signal during the load ends the demo with the signal's status and leaves no server.
 
     That holds for Ctrl-C, SIGTERM and a closed terminal.
     """

@@ -97,9 +97,9 @@ sys.exit(commands.run(["status"]))
 
 
 def test_a_defect_before_the_settings_are_read_shows_no_secret() -> None:
-    """An unexpected error before the settings prints its type in one line, without any secret.
+    """An unexpected error before the settings are read prints its type and no secret.
 
-    It does not offer a traceback at log level debug.
+    The line does not offer a traceback at log level debug.
     """
     variables = {**SECRETS, "ORCHESTRA_ETL_LOGS__LEVEL": "debug"}
     done = subprocess.run(

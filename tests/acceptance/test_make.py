@@ -149,7 +149,7 @@ def test_the_locks_hold_what_the_project_names() -> None:
 
 
 def test_two_calls_install_one_after_the_other_and_a_failure_is_made_up_for(tmp_path: Path) -> None:
-    """Two simultaneous calls of make run pip in turn; a failed installation is repeated."""
+    """Two simultaneous calls of make run pip in turn; the next call repeats a failed one."""
     venv = tmp_path / "venv"
     log = tmp_path / "log"
     (venv / "bin").mkdir(parents=True)

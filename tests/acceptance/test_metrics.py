@@ -1,4 +1,4 @@
-"""The service exports what happened, and all that alerts and panels query."""
+"""Metrics agree with what happened, and include all that alerts and panels query."""
 
 from __future__ import annotations
 

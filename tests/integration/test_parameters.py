@@ -153,7 +153,7 @@ OTHERS = {
 def test_a_database_with_every_parameter_set_otherwise(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The schema is created and runs are stored and counted correctly under any settings."""
+    """Schema, runs and counts are right whatever the database and the PG* variables set."""
     url = empty_database_url
     _evil(url)
     for name, value in OTHERS.items():

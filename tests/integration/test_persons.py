@@ -163,7 +163,7 @@ def test_a_name_is_found_in_any_form(world: World, name: Any) -> None:
 
 
 def test_a_hashed_user_is_found(world: World) -> None:
-    """`erase --user NAME` finds names hashed by a present or earlier rule, and no others."""
+    """`erase --user NAME` finds runs whose user a present or earlier rule hashed, no others."""
     world.configure(("$.user_id", "hash"))
     world.run("sync")
     assert [place for place in world.traces(NAME) if place.endswith(".user_id")] == []

@@ -1,6 +1,6 @@
-"""A refused request says nothing about others.
+"""A refused request proves nothing beyond itself.
 
-It neither ends a list nor denies access to a workflow.
+It means neither that a list has ended nor that a workflow may not be read.
 """
 
 from __future__ import annotations
@@ -114,10 +114,7 @@ def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: 
     [(400, True), (404, True), (410, True), (416, True), (422, True), (302, False), (405, False)],
 )
 def test_what_servers_say_of_a_page_past_the_end(world: World, status: int, ended: bool) -> None:
-    """A status that denies a page behind the last run ends the list.
-
-    A redirect or a lost route fails the sweep.
-    """
+    """A 400, 404, 410, 416 or 422 behind the last run ends the list; a 302 or 405 fails."""
 
     def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "runs":

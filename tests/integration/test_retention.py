@@ -1,4 +1,4 @@
-"""Retention removes old data, keeps young and open runs, and advances its horizons."""
+"""Retention removes old data, keeps young and open runs, and never lets old data return."""
 
 from __future__ import annotations
 

@@ -355,7 +355,7 @@ def test_payloads_are_for_those_who_may_read_them(url: str) -> None:
 
 
 def test_analysts_neither_write_nor_look_behind(url: str) -> None:
-    """Analysts can neither write, define, use other roles nor read the ledger's schema."""
+    """Analysts can neither write, define objects nor use other roles, and not read the ledger."""
     for login in ("test_analyst", "test_payload_analyst"):
         for statement in MUST_NOT:
             assert code(as_user(url, login), statement) == DENIED, (login, statement)
@@ -419,7 +419,7 @@ def test_a_hash_does_not_tell_a_short_payload(
 
 
 def test_who_may_only_read_holds_nothing_up(url: str) -> None:
-    """No lock that a reader can take delays rollups or erasures; the loader's lock does."""
+    """No lock that a reader can take delays rollups or erasures; a lock of the loader does."""
     service = Database(as_user(url, "test_loader"), patience=5)
 
     def refreshed() -> bool:
@@ -758,7 +758,7 @@ def test_every_command_names_what_a_user_lacks(
 ) -> None:
     """Every command names the role that the user lacks.
 
-    An analyst's login runs the service's commands, and a loader's login an upgrade.
+    The test runs the service's commands as an analyst, and an upgrade as a loader.
     """
     toml = configuration("11111111-2222-3333-4444-555555555555")
 
@@ -870,7 +870,10 @@ def test_an_upgrade_by_anybody_else_changes_no_rights(url: str) -> None:
 
 
 def test_two_databases_share_the_roles(url: str, empty_database_url: str) -> None:
-    """The roles of a second database exist already, and get privileges in it only by `db roles`."""
+    """`db roles` in a second database grants the existing roles privileges in it.
+
+    Before that, the roles have none there.
+    """
     upgrade(empty_database_url)
     analyst = as_user(empty_database_url, "test_analyst")
     assert code(analyst, "SELECT id FROM orchestra.runs") == DENIED

@@ -46,9 +46,10 @@ def test_a_histogram_has_the_population_of_its_count(
     column: str,
     histogram: str | None,
 ) -> None:
-    """Each short step counts in its outcome's column, its duration only if it failed or succeeded.
+    """A short step counts in its outcome's column, and its duration among its own kind only.
 
-    Beside them is one success of 10 s.
+    Durations of successes and of failures are in separate histograms; other outcomes have none. The
+    other step is a success of 10 s.
     """
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
     add(
@@ -187,7 +188,7 @@ def test_an_absurd_number_of_tokens_costs_only_itself(
 
 
 def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> None:
-    """A call's total is the sum of its parts, or null and counted as unknown if one is missing.
+    """A call's total is reported or the sum of its parts, else null and counted as unknown.
 
     A step that is not a call counts as 0.
     """

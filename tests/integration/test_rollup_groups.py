@@ -123,7 +123,10 @@ def test_what_has_not_started_counts_with_its_run(database: Database, database_u
 
 
 def test_it_moves_with_its_run(database: Database, database_url: str) -> None:
-    """A run that gets another start moves its steps without a start; a step with its own stays."""
+    """Steps without a start move with their run when its start changes.
+
+    A step that gets its own start leaves the hour of the run.
+    """
     enter(database_url, "run", None)
     add(database_url, "run", "skipped", None, state="skipped")
     rollups.drain(database)

@@ -114,7 +114,10 @@ def test_another_refresh_is_not_disturbed(command: Command, database_url: str) -
 
 
 def test_a_difference_is_told(command: Command, database_url: str) -> None:
-    """`rollups verify` exits with 0, or with 8, the groups and the command that repairs them."""
+    """`rollups verify` exits with 8 if rollups differ, with the groups and the repair command.
+
+    Otherwise it exits with 0.
+    """
     assert command("sync").status == 0
     printed = command("rollups", "verify")
     assert (printed.status, printed.out) == (0, "the rollups match the steps\n")

@@ -1,4 +1,4 @@
-"""`runs list` and `runs show`: they show what is stored, as harmless text."""
+"""`runs list` and `runs show` print what is stored, as harmless text."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_run_that_is_only_known(command: Command, database_url: str) -> None:
 
 
 def test_steps_that_are_odd(command: Command, database_url: str) -> None:
-    """Running, negative, untimed and absent steps are all shown."""
+    """Steps that run, end before they start, have no times or are absent are all shown."""
     _run(database_url, "r", state="running", start="2026-11-23 20:00Z")
     query(database_url, "UPDATE orchestra_etl.run_ledger SET tracking = 'open'")
     begin = "2026-11-23 20:00:00Z"
@@ -355,9 +355,9 @@ def test_a_workflow_by_its_name_or_a_prefix(command: Command, database_url: str)
 
 
 def test_what_happens_next(command: Command, database_url: str) -> None:
-    """An open run shows its next read and the reason, its claim, priority and end of polling.
+    """An open run shows when and why it is read next, its claim and its priority.
 
-    A final run shows why it is not read again.
+    It also shows when it is given up. A final run shows why it is not read again.
     """
     _run(database_url, "r")
     query(database_url, "UPDATE orchestra_etl.run_ledger SET due_at = NULL")

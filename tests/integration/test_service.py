@@ -114,7 +114,7 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 async def _until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition did not become true"
         await asyncio.sleep(0.02)
 
 
@@ -126,7 +126,10 @@ def _problems(health: Health) -> dict[str, str]:
 
 
 def test_workflows_are_swept_on_their_schedules(world: World) -> None:
-    """An interval sweeps a workflow at once and repeatedly; cron waits for its minute in UTC."""
+    """A workflow with an interval is swept at once and repeatedly; one with cron at its minute.
+
+    Cron uses UTC.
+    """
     often, nightly = world.workflow_ids
 
     async def scenario(found: Daemon, health: Health) -> None:
@@ -212,7 +215,7 @@ def test_a_request_in_the_queue_is_served_within_seconds(world: World) -> None:
 
 
 def test_a_refused_key_pauses_and_a_changed_one_is_taken(world: World, tmp_path: Path) -> None:
-    """A refused key stops requests and readiness; a new key in its file restores both."""
+    """A refused key pauses requests and ends readiness; a new key in its file restores both."""
     key = tmp_path / "key"
     key.write_text("wrong\n")
     variables = environment(world.url, world.simulator.base_url, ORCHESTRA_API_KEY_FILE=str(key))
@@ -413,7 +416,7 @@ def test_a_dead_scheduler_is_not_alive(world: World) -> None:
                     break
                 await asyncio.sleep(0.05)
             else:
-                pytest.fail("it is not alive")
+                pytest.fail("/livez does not return 200")
             found._scheduler.pause()
             await asyncio.sleep(1.2 * limit)
             assert await ask() == 503
@@ -481,7 +484,7 @@ def test_what_is_loaded_during_a_slow_read_shows_at_once(world: World) -> None:
 
 
 def test_a_refused_workflow_is_asked_again_during_a_slow_read(world: World) -> None:
-    """A refused workflow is read within seconds of access to it, even during a slow read."""
+    """A workflow is read within seconds of access to it, even during another one's slow read."""
     one, refused = world.workflow_ids
     slow, run = world.history.run_ids(one)[0], world.history.run_ids(refused)[0]
     world.simulator.misbehave(_hanging(slow))
@@ -623,7 +626,10 @@ def test_a_locked_row_is_waited_for_without_haste(
 def test_no_load_outlives_a_pass_that_loses_the_database(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If claims cannot be released, the poll still waits for the load in progress."""
+    """If claims cannot be released, the poll still waits for the load in progress.
+
+    What that load stored counts.
+    """
     running: list[int] = []
     unread = world.history.run_ids(world.workflow_ids[0])[0]
     world.simulator.misbehave(Misbehaviour(delay=2.0, endpoints=("steps",), run_id=unread))
@@ -657,7 +663,7 @@ def test_no_load_outlives_a_pass_that_loses_the_database(
 
 
 def test_steps_are_loaded_though_the_single_run_fails(world: World) -> None:
-    """If the single-run endpoint only fails, steps are stored and the status is derived."""
+    """If the single-run endpoint returns only errors, steps are stored with a derived status."""
     world.simulator.misbehave(Misbehaviour(status=500, endpoints=("run", "runs", "workflows")))
     runs = world.history.run_ids(world.workflow_ids[0])[:7]
     toml = configuration(world.workflow_ids[0], discover=False, runs=tuple(runs))

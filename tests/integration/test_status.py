@@ -192,9 +192,9 @@ def test_a_sweep_that_is_overdue_is_a_failure(
     verdict: str,
     words: str | None,
 ) -> None:
-    """A failed sweep is a warning, and a failure without a complete sweep for two hours.
+    """A failed sweep is a warning, or a failure if none completed for two hours.
 
-    The interval of the workflow is added to the two hours.
+    The workflow's interval is added to the two hours.
     """
     _sweep(database_url, ago=ago, error=error)
     workflow = _only(command)
@@ -282,7 +282,7 @@ def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(
 
 
 def test_what_somebody_should_look_at_is_a_warning(command: Command, database_url: str) -> None:
-    """Open dead letters and failing reads are warnings with a command; resolved ones are not."""
+    """Open dead letters and failing reads are warnings with advice; resolved ones are not."""
     _sweep(database_url)
     due = query(database_url, "SELECT now() + interval '1 hour' AS t")[0]["t"]
     _run(

@@ -499,7 +499,7 @@ def test_a_backfill_reads_what_a_capped_walk_left(world: World) -> None:
 
 
 def test_a_second_sync_writes_nothing(world: World) -> None:
-    """A second sync of an unchanged history writes no row and requests few pages."""
+    """A second sync of an unchanged history writes no row and requests four pages of lists."""
     world.sync()
     before = writes(world.url)
     world.simulator.reset_counts()

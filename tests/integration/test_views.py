@@ -347,10 +347,10 @@ def test_a_history_as_the_views_show_it(world: World) -> None:
 
 
 def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
-    """A version starts at its own date if it was not seen before or after that, else when seen.
+    """A version starts at its date if that is plausible, else when it was first seen.
 
-    The date must lie between the time at which the version before was seen and the time at which
-    this one was seen.
+    A date is plausible if it lies between the time at which the version before was seen and the
+    time at which this one was first seen.
     """
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     times = {"noon": noon, **{f"{hour}h": noon + timedelta(hours=hour) for hour in range(-9, 20)}}

@@ -232,7 +232,7 @@ def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, serve
         {"of": "b"},
     )
     assert world.stored() == [("a", "a 1"), ("a", "a 2"), ("b", "b 3")]
-    assert [world.sync(), world.sync()] == [0, 0], "known by now, and no gap either"
+    assert [world.sync(), world.sync()] == [0, 0], "the run is known by now, and there is no gap"
     assert query(world.url, "SELECT * FROM orchestra_etl.gaps") == []
     assert (_coverage(world, "a"), _coverage(world, "b")) == (0, 1)
     assert query(world.url, "SELECT conflicting_runs AS n FROM orchestra.pipeline_health") == [
@@ -291,11 +291,14 @@ def test_redaction_reaches_what_is_set_aside(world: World, server: Server) -> No
 
 
 def test_it_is_settled_once_the_owner_is_forgotten(world: World, server: Server) -> None:
-    """A conflicting run is loaded once its id is free, and only then is its letter resolved."""
+    """A conflicting run is loaded once the other workflow's run is gone from the ledger.
+
+    Only then is its dead letter resolved.
+    """
     server.listed = {"b": ["1"]}
     server.known = {"a": {"1"}}
     world.configure(configuration("a", discover=False, runs=("1",)))
-    assert world.sync() == 0, "read under a, which no list shows"
+    assert world.sync() == 0, "read under a, although no list shows it"
     world.configure(configuration("b"))
     assert world.sync() == 6
     assert world.stored() == [("a", "a 1")]
@@ -329,9 +332,9 @@ def test_an_erased_run_keeps_its_id(world: World, server: Server) -> None:
 def test_a_claim_does_not_move_what_the_api_has_shown(
     world: World, server: Server, claim: str
 ) -> None:
-    """A run that the API has shown stays with its workflow, and a request under another is told.
+    """A run that the API has shown stays with its workflow, whoever names it under another.
 
-    The run was listed, or read by its id.
+    The API listed the run, or returned it by id. The other request is reported as a conflict.
     """
     server.listed = {"a": ["listed"], "b": []}
     server.known = {"a": {"read"}}
@@ -357,7 +360,7 @@ def test_a_claim_does_not_move_what_the_api_has_shown(
     assert set(world.owners().values()) == {"a"}
     assert world.conflicts() == [("b", "listed"), ("b", "read")]
     assert not any("/b/runs/" in path for path in server.asked), (
-        "it was never asked for under the other workflow"
+        "no request named the other workflow"
     )
 
 
@@ -368,7 +371,7 @@ def test_a_claim_is_an_owners_only_once_the_api_has_answered(world: World, serve
     """
     server.known = {"b": {"1"}}
     world.ask("a", "1", "2")
-    assert world.sync() == 6, "404 under a"
+    assert world.sync() == 6, "a returns 404"
     assert world.owners() == {"1": "a", "2": "a"}
     server.listed["b"] = ["2"]
     world.ask("b", "1")
@@ -388,7 +391,7 @@ def test_a_run_that_two_workflows_name_is_read_under_the_one_that_has_it(
     """
     server.known = {"b": {"1"}}
     world.configure(configuration("a", "b", discover=False, runs=("1",)))
-    assert world.sync() == 6, "404 under a"
+    assert world.sync() == 6, "a returns 404"
     assert world.sync() in (0, 6)
     assert world.stored() == [("b", "b 1")]
     world.sync()
@@ -487,16 +490,16 @@ def test_track_asks_the_api_for_a_workflow_it_does_not_know(world: World, server
     assert world.owners() == {}
     assert query(world.url, "SELECT * FROM orchestra.workflows WHERE id = 'aa'") == []
     server.empty = True
-    assert tracked("aa").status == 2, "an empty answer for any id proves nothing"
+    assert tracked("aa").status == 2, "an empty response for any id proves nothing"
     server.empty = False
     server.asked.clear()
     assert tracked("a").status == 0
-    assert server.asked == [], "it is configured"
+    assert server.asked == [], "a configured workflow needs no request"
     assert tracked("hidden").status == 0
     server.workflows = ["new"]
     assert tracked("new").status == 0
     assert world.owners() == {"1": "new", "2": "new"}, (
-        "the API has shown none of them so far: the last claim counts"
+        "the API has shown no run so far, so the last request decides"
     )
 
 

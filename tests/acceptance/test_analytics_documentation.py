@@ -376,7 +376,7 @@ def names(rows: Sequence[Row], name: str) -> list[Any]:
     return [row[name] for row in rows]
 
 
-def test_every_question_is_answered(world: World) -> None:
+def test_every_query_has_the_shown_columns(world: World) -> None:
     """The page has thirteen questions, and the shown results have the columns of their queries."""
     assert [number for number, _ in SECTIONS] == [str(number) for number in range(1, 14)]
     assert set(QUERIES) == {"4b", "11b", *(f"{number}a" for number in range(1, 14))}
@@ -613,7 +613,7 @@ def test_versions_compared(world: World) -> None:
     assert len(rows) == 4 + 3
 
 
-def test_answers_cut_off(world: World) -> None:
+def test_responses_cut_off(world: World) -> None:
     """Question 8 counts the responses of thirty days that were cut off, by node and model."""
     at, rows = world.ask("8a")
     made = []
@@ -820,7 +820,7 @@ def test_reported_costs(world: World) -> None:
     assert any(row["apart"] > 0 for row in rows)
 
 
-def test_the_time_zone_of_the_session_changes_no_answer(world: World) -> None:
+def test_the_time_zone_of_the_session_changes_no_result(world: World) -> None:
     """Every query returns the same result in any time zone, even on another day there."""
     zones = ("America/New_York", "Asia/Kolkata", "Etc/GMT+12", "Pacific/Kiritimati")
     with psycopg.connect(world.url) as connection:
@@ -832,7 +832,7 @@ def test_the_time_zone_of_the_session_changes_no_answer(world: World) -> None:
             assert all(answer == answers[0] for answer in answers), name
 
 
-def test_an_analyst_may_ask(world: World) -> None:
+def test_an_analyst_can_run_every_query(world: World) -> None:
     """An analyst can run every query, and the freshness queries of the dbt example."""
     [example] = re.findall(r"```yaml\n(.+?)```", DOCUMENT, re.DOTALL)
     [source] = yaml.safe_load(example)["sources"]

@@ -52,7 +52,7 @@ def variables(
     )
 
 
-def test_sync_loads_everything_and_a_second_one_asks_for_the_heads_only(
+def test_a_second_sync_requests_only_the_heads_of_the_lists(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
     """The first sync reads each run once; the second makes three requests and writes nothing."""
@@ -69,7 +69,7 @@ def test_sync_loads_everything_and_a_second_one_asks_for_the_heads_only(
     assert writes(url) == before
 
 
-def test_rollups_that_cannot_be_refreshed_do_not_hide_what_was_loaded(
+def test_a_failed_refresh_does_not_hide_the_load(
     variables: dict[str, str],
 ) -> None:
     """If the rollups cannot be refreshed, `sync` reports what it stored and exits with 4.
@@ -93,7 +93,7 @@ def test_rollups_that_cannot_be_refreshed_do_not_hide_what_was_loaded(
     assert counted["runs"] == 120
 
 
-def test_a_killed_sync_is_made_good_by_the_next(
+def test_the_next_sync_completes_a_killed_one(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
     """After SIGKILL at random moments, one sync completes the history, with nothing twice."""
@@ -229,7 +229,7 @@ def _reachable(ask: Callable[[str], Any]) -> bool:
         ({"ORCHESTRA_ETL_POLLING__LAESE": "1s"}, 2, "lease"),
     ],
 )
-def test_troubles_end_with_one_line_and_their_status(
+def test_errors_have_one_line_and_their_own_status(
     variables: dict[str, str], change: dict[str, str], status: int, words: str
 ) -> None:
     """Each kind of error exits with its own status and one line that says what to do."""
@@ -240,7 +240,7 @@ def test_troubles_end_with_one_line_and_their_status(
     assert "Traceback" not in done.stderr
 
 
-def test_all_workflows_of_an_api_that_is_away_is_an_error(variables: dict[str, str]) -> None:
+def test_an_unreachable_api_with_all_workflows_is_an_error(variables: dict[str, str]) -> None:
     """With `api.all_workflows`, an unreachable API exits with 5 and an unlisted id with 2."""
     Path(variables["ORCHESTRA_ETL_CONFIG"]).write_text("[api]\nall_workflows = true\n")
     unknown = run("sync", "--workflow", "typo", variables=variables)
@@ -270,7 +270,7 @@ def test_a_missing_or_newer_schema_is_named(
     assert (newer.returncode, "newer" in newer.stderr) == (4, True)
 
 
-def test_trouble_with_a_run_is_reported_once_and_loses_nothing(
+def test_a_broken_response_is_reported_once_and_loses_nothing(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
     """Two broken responses end a sync with 6 once; all else is loaded, and later those runs."""
@@ -310,7 +310,7 @@ def test_more_new_runs_than_the_list_shows_are_a_recorded_gap(
     assert gaps == [{"workflow_id": history.workflow_ids[0], "known": True}]
 
 
-def test_track_takes_the_answers_of_execute(
+def test_track_reads_the_response_of_execute(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
     """`track` reads ids from Execute's response; a list corrects a wrong workflow."""
@@ -323,7 +323,7 @@ def test_track_takes_the_answers_of_execute(
     assert differences(variables["DATABASE_URL"], history) == []
 
 
-def test_the_database_is_restarted_in_the_middle(
+def test_a_sync_survives_cut_connections(
     history: History, simulator: Simulator, variables: dict[str, str]
 ) -> None:
     """A sync completes although all its database connections are cut repeatedly."""
@@ -400,7 +400,7 @@ def test_the_sample_by_the_command(
     ]
 
 
-def test_a_backfill_reads_final_runs_again_when_told(
+def test_a_backfill_with_reread_reads_final_runs_again(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
     """`backfill --reread --since` reads the final runs of that time again, and writes no row."""

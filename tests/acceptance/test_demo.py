@@ -103,7 +103,7 @@ def _stop(process: Process, number: signal.Signals, home: Path) -> int:
     return status
 
 
-def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
+def test_a_demo_ignores_the_environment(
     home: Path, listener: socket.socket, postgres_server: EmbeddedPostgres, empty_database_url: str
 ) -> None:
     """A demo ignores the environment's database, key, server, proxy and settings.
@@ -222,7 +222,7 @@ def test_a_signal_before_the_end_of_the_backlog(
         assert _stop(process, number, home) == 128 + number
 
 
-def test_while_it_watches(home: Path) -> None:
+def test_commands_during_a_demo(home: Path) -> None:
     """While a demo runs, the printed commands work, and a second demo exits with 2.
 
     SIGTERM ends the demo with 0.
@@ -241,7 +241,7 @@ def test_while_it_watches(home: Path) -> None:
         assert _stop(process, signal.SIGTERM, home) == 0
 
 
-def test_a_killed_demo_is_no_obstacle_to_the_next(home: Path) -> None:
+def test_a_demo_after_a_killed_one(home: Path) -> None:
     """After SIGKILL during the load, the next demo takes the server over and starts again.
 
     It stops the server at its end.

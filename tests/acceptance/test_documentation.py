@@ -70,7 +70,7 @@ def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[d
 
 
 @pytest.mark.parametrize("line", OURS)
-def test_our_commands_run_as_they_are_shown(
+def test_commands_run_as_shown(
     line: str, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:
     """Each `orchestra-etl` command of the documentation exits with 0 and without a traceback."""

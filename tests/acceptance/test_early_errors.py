@@ -63,7 +63,7 @@ def test_a_bad_file_is_one_line_without_secrets(tmp_path: Path, toml: str, words
     _one_line(run("--config", str(config), "status", variables=SECRETS), 2, words)
 
 
-def test_a_home_that_there_is_not_is_one_line() -> None:
+def test_an_unknown_home_is_one_line() -> None:
     """An embedded database in the home of an unknown user exits with 2 and names the variable."""
     variables = {**SECRETS, "DATABASE_URL": "embedded", "ORCHESTRA_ETL_HOME": "~nosuchuser/data"}
     _one_line(run("db", "current", variables=variables), 2, "ORCHESTRA_ETL_HOME")

@@ -39,7 +39,7 @@ def _script(path: Path, text: str) -> Path:
     return path
 
 
-def test_alone_it_prints_help() -> None:
+def test_make_alone_prints_help() -> None:
     """`make` alone lists every target once, in at most 80 columns, and does nothing else."""
     done = _make()
     assert (done.returncode, done.stderr) == (0, "")
@@ -65,7 +65,7 @@ def test_alone_it_prints_help() -> None:
         "lock",
     ],
 )
-def test_every_target_can_be_made_from_nothing(target: str, tmp_path: Path) -> None:
+def test_every_target_works_from_a_fresh_checkout(target: str, tmp_path: Path) -> None:
     """Each target leads from a checkout without a virtual environment to its own command."""
     done = _make("-n", target, f"VENV={tmp_path}/venv", "ARGS=--some-option")
     assert done.returncode == 0, done.stderr
@@ -95,7 +95,7 @@ def test_every_target_can_be_made_from_nothing(target: str, tmp_path: Path) -> N
         ('case "$2" in *venv*) echo "No module named venv" >&2; exit 1;; esac', "python3-venv"),
     ],
 )
-def test_an_unfit_python_is_one_line_with_the_way_out(
+def test_an_unsuitable_python_is_one_line_of_advice(
     python: str | None, words: str, tmp_path: Path
 ) -> None:
     """A Python that is missing, too old or without venv stops make with one line of advice."""
@@ -148,7 +148,7 @@ def test_the_locks_hold_what_the_project_names() -> None:
         assert "://" not in lock.read_text()
 
 
-def test_two_calls_install_one_after_the_other_and_a_failure_is_made_up_for(tmp_path: Path) -> None:
+def test_simultaneous_calls_install_in_turn(tmp_path: Path) -> None:
     """Two simultaneous calls of make run pip in turn; the next call repeats a failed one."""
     venv = tmp_path / "venv"
     log = tmp_path / "log"

@@ -81,7 +81,7 @@ def scraped(
             yield scrape(port), simulator
 
 
-def test_figures_are_those_of_the_database_and_the_server(
+def test_metrics_agree_with_the_database_and_the_server(
     scraped: tuple[Exposition, Simulator], history: History, database_url: str
 ) -> None:
     """Steps, runs, sweeps, batches and requests agree with the tables and the server's counts."""
@@ -113,7 +113,7 @@ def test_figures_are_those_of_the_database_and_the_server(
     assert found.value("ready") == 1
 
 
-def test_alerts_and_panels_ask_for_what_is_exported(scraped: tuple[Exposition, Simulator]) -> None:
+def test_alerts_and_panels_query_exported_metrics(scraped: tuple[Exposition, Simulator]) -> None:
     """Every metric that an alert or a panel queries is exported.
 
     Every exported metric has a help text.

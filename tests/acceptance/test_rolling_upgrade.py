@@ -81,7 +81,7 @@ def _stored(url: str) -> int:
     return int(query(url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"])
 
 
-def test_the_schema_goes_first(
+def test_upgrading_the_schema_first(
     this: Program, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:
     """Services of this version continue while the schema is upgraded, and new ones can start."""
@@ -108,7 +108,7 @@ def test_the_schema_goes_first(
     assert differences(url, history) == []
 
 
-def test_the_program_goes_first(
+def test_upgrading_the_program_first(
     this: Program, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:
     """The later version works with the old schema, reports it, and goes on after the upgrade."""
@@ -126,7 +126,7 @@ def test_the_program_goes_first(
     assert differences(url, history) == []
 
 
-def test_a_schema_that_has_left_this_program_behind(
+def test_a_schema_that_excludes_this_program(
     this: Program, variables: dict[str, str], tmp_path: Path
 ) -> None:
     """A schema that excludes this version ends each command with one line and no change."""

@@ -94,7 +94,7 @@ def test_a_folder_is_served_as_it_is(tmp_path: Path, sample_steps: bytes) -> Non
         missing.value.close()
 
 
-def test_a_recorded_list_that_is_no_json_is_no_traceback(tmp_path: Path) -> None:
+def test_a_broken_recorded_list_has_no_traceback(tmp_path: Path) -> None:
     """A broken `runs.json` yields 500 and one log event with the name of the error."""
     (tmp_path / "a-workflow").mkdir()
     (tmp_path / "a-workflow" / "runs.json").write_text("[")

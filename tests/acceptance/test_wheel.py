@@ -189,7 +189,7 @@ def test_the_installed_wheel_does_the_main_job(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_installation_is_ever_to_be_edited(installed: Path, tmp_path: Path) -> None:
+def test_an_installation_needs_no_edits(installed: Path, tmp_path: Path) -> None:
     """Neither a wheel nor an editable install reads or names files of its own installation.
 
     `config init` writes a file, and the JSON Schema that the file's first line names.

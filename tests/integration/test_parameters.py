@@ -94,7 +94,7 @@ def _evil(url: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_parameter_that_others_have_set_means_nothing_here(database_url: str, name: str) -> None:
+def test_foreign_settings_do_not_affect_transactions(database_url: str, name: str) -> None:
     """The program's transactions return the correct result whatever the database sets.
 
     A session without the program's settings returns a wrong one.
@@ -122,7 +122,7 @@ def test_a_parameter_that_others_have_set_means_nothing_here(database_url: str, 
         assert row[0] != answer
 
 
-def test_every_parameter_that_a_user_may_set_was_looked_at(database_url: str) -> None:
+def test_every_settable_parameter_is_handled(database_url: str) -> None:
     """Each parameter that a session can change is set by the program, or affects no result."""
     names = query(
         database_url, "SELECT name FROM pg_settings WHERE context IN ('user', 'superuser')"
@@ -150,7 +150,7 @@ OTHERS = {
 }  # fmt: skip
 
 
-def test_a_database_with_every_parameter_set_otherwise(
+def test_a_database_with_hostile_settings(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Schema, runs and counts are right whatever the database and the PG* variables set."""
@@ -198,7 +198,7 @@ SLOW = """
 
 
 @pytest.mark.parametrize("name", ["statement_timeout", "transaction_timeout"])
-def test_an_upgrade_takes_as_long_as_it_takes(empty_database_url: str, name: str) -> None:
+def test_upgrades_have_no_statement_timeout(empty_database_url: str, name: str) -> None:
     """A statement of an upgrade may take longer than the role's or the database's timeout."""
     query(empty_database_url, f"CREATE SCHEMA orchestra_etl; {SLOW}")
     _set(empty_database_url, name, "1s")

@@ -130,7 +130,7 @@ def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, ha
     assert world.command("rollups", "verify").status == 0
 
 
-def test_only_one_workflow_is_meant(world: World) -> None:
+def test_erasure_of_one_workflow(world: World) -> None:
     """With --workflow, the rollups of other workflows still name the organisation."""
     world.run("sync")
     query(
@@ -191,7 +191,7 @@ def test_a_hashed_user_is_found(world: World) -> None:
         ("hash", "10 runs stored with a hash that may be made with an earlier key"),
     ],
 )
-def test_who_cannot_be_found_is_not_taken_for_absent(world: World, action: str, says: str) -> None:
+def test_a_hidden_user_is_not_reported_as_absent(world: World, action: str, says: str) -> None:
     """`erase` exits with 9 and the reason if a rule or another key hides the user.
 
     That holds with and without --yes.
@@ -209,7 +209,7 @@ def test_who_cannot_be_found_is_not_taken_for_absent(world: World, action: str, 
     world.run("erase", "--run", world.runs[0], "--yes")
 
 
-def test_the_apis_own_mask_is_compared_with_the_name(world: World) -> None:
+def test_a_mask_of_the_api_is_compared_with_the_name(world: World) -> None:
     """`erase` reports a name that the API's asterisks could stand for, and no other name."""
     world.name(world.runs[0], "a%_\\*****z")
     world.run("sync")

@@ -120,7 +120,7 @@ def test_a_rule_for_a_tier_or_a_length() -> None:
     ]
 
 
-def test_what_a_rule_does_not_say_follows() -> None:
+def test_parts_that_a_rule_leaves_out() -> None:
     """A part of input or output without a price costs as much as the part that contains it.
 
     A part that no other contains stays without a price.
@@ -202,7 +202,7 @@ def test_every_part_is_set_by_command(
     assert command("prices", "unset", "m").out == "1 price removed; 1 price changed\n"
 
 
-def test_a_model_that_is_not_sold_by_the_token(command: Command) -> None:
+def test_a_model_without_token_prices(command: Command) -> None:
     """A model without token prices needs no price of input and output."""
     assert command("prices", "set", "ocr-*", "--part", "document_pages=1").status == 0
     [found] = command("prices", "list", "--json").json["set"]
@@ -251,9 +251,7 @@ def test_unknown_parts(command: Command, part: str) -> None:
     assert "\x1b" not in printed.err
 
 
-def test_calls_without_a_price_are_counted_by_what_they_lack(
-    database: Database, database_url: str
-) -> None:
+def test_unpriced_calls_are_counted_by_reason(database: Database, database_url: str) -> None:
     """A call is unpriced if a part or its tier has no price, or if it reports no usage.
 
     The other calls of its model keep their price, and the view counts the same.
@@ -302,7 +300,7 @@ def test_calls_without_a_price_are_counted_by_what_they_lack(
     ]
 
 
-def test_the_list_names_what_is_missing(
+def test_the_list_shows_sources_and_missing_prices(
     command: Command, database: Database, database_url: str
 ) -> None:
     """`prices list` names each price's source and age, and the calls that have no price."""
@@ -339,7 +337,7 @@ def test_the_list_names_what_is_missing(
     assert found["models"][0]["prices"][0]["source"] == "default"
 
 
-def test_old_prices_are_said_to_be_old(
+def test_old_prices_are_reported(
     command: Command, database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The list, `status` and `config check` warn once the published prices are a year old.
@@ -358,7 +356,9 @@ def test_old_prices_are_said_to_be_old(
         assert "old, so update genai-prices" in " ".join(command(*one).out.split()), one
 
 
-def test_the_arithmetic_of_a_call(command: Command, database: Database, database_url: str) -> None:
+def test_the_parts_of_a_call_add_up_to_its_cost(
+    command: Command, database: Database, database_url: str
+) -> None:
     """`prices explain` shows each part once, and the parts add up to the cost.
 
     It also shows the cost that the provider reports.
@@ -499,7 +499,7 @@ def test_an_unknown_step(command: Command, step: str) -> None:
     assert "\x1b" not in printed.err
 
 
-def test_what_is_charged_is_what_the_record_says(database: Database, database_url: str) -> None:
+def test_sql_charges_the_same_parts_as_python(database: Database, database_url: str) -> None:
     """SQL and `charged` charge the same parts, and nothing twice.
 
     A part that contains others is charged only for the rest.
@@ -556,7 +556,7 @@ def test_models_beyond_the_bound(
     )
 
 
-def test_two_hundred_models_are_priced_in_no_time(database: Database, database_url: str) -> None:
+def test_two_hundred_models_are_priced_quickly(database: Database, database_url: str) -> None:
     """Pricing two hundred models takes less than 5 s of CPU time; a second pass changes nothing."""
     from etl.analytics.model_names import providers
 

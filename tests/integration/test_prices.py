@@ -145,7 +145,7 @@ def test_a_published_price_that_changed_has_two_rows(database: Database, databas
     ]
 
 
-def test_the_host_sells_what_it_lists_by_its_own_price() -> None:
+def test_models_of_the_api_provider_keep_its_price() -> None:
     """A model that the API's own provider lists is not priced as another provider's."""
     assert [one.provider for one in price_list("trinity-large-thinking", [], [])] == ["arcee"]
 
@@ -171,7 +171,7 @@ def test_patterns(pattern: str, model: str, matches: bool) -> None:
     )
 
 
-def test_a_pattern_means_what_its_regular_expression_does() -> None:
+def test_a_pattern_matches_like_its_regular_expression() -> None:
     """A pattern with any number of stars matches what its regular expression matches."""
     names = ["".join(one) for length in range(6) for one in product("aB", repeat=length)]
     patterns = ["".join(one) for length in range(1, 6) for one in product("ab*", repeat=length)]
@@ -186,7 +186,7 @@ def test_a_pattern_means_what_its_regular_expression_does() -> None:
     ["*a" * 249 + "*b*", "*" * 500, "a*" * 250, "*aab" * 125, "*" + "a" * 498 + "b"],
     ids=lambda one: one[:5],
 )
-def test_a_pattern_of_many_stars_costs_no_time(pattern: str) -> None:
+def test_a_pattern_of_many_stars_is_fast(pattern: str) -> None:
     """Comparing a pattern of many stars with a long name takes milliseconds."""
     begun = time.process_time()
     for model in ("a" * 500, "aab" * 166, "a" * 499 + "b", "-" * 500):
@@ -230,7 +230,7 @@ def test_the_first_rule_counts(database: Database) -> None:
     assert dated("gpt-4o", configured, ordered) == [("0001-01-01", "3", "set")]
 
 
-def test_an_override_from_a_day_on_leaves_the_days_before() -> None:
+def test_a_dated_rule_leaves_the_days_before() -> None:
     """Before its first day, a rule leaves what applied without it.
 
     That is an older rule, one set by command, the default, or nothing.
@@ -320,7 +320,7 @@ def test_a_name_beyond_500_characters_is_left_without_a_price(
     assert priced(database_url).keys() == {"a", "m" * 500, "z"}
 
 
-def test_calls_are_counted_once_whatever_their_model_has_cost(
+def test_calls_of_a_model_with_several_prices_count_once(
     database: Database, database_url: str
 ) -> None:
     """Each call is counted once, under the price of its day, if a model has several prices."""

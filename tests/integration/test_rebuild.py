@@ -170,7 +170,7 @@ def world(
         yield World(database_url, history, tmp_path, command, variables)
 
 
-def test_what_a_load_would_write(world: World) -> None:
+def test_a_rebuild_writes_what_a_load_writes(world: World) -> None:
     """A rebuild writes each column that follows from payloads as a load does.
 
     It does not write, or count as changed, a step that was right already.
@@ -228,7 +228,7 @@ def test_every_shape_of_a_response(world: World) -> None:
         assert {name: after[id][name] for name in sample.usage} == sample.usage, sample.name
 
 
-def test_the_next_read_from_the_api(world: World) -> None:
+def test_the_next_read_after_a_rebuild(world: World) -> None:
     """A rebuilt step is written once when the API is read again, unchanged, and then no more."""
     world.run("sync")
     before = world.steps()
@@ -265,7 +265,7 @@ def test_killed_in_the_middle(world: World, point: str) -> None:
     assert world.steps() == before
 
 
-def test_a_signal_ends_it_after_the_batch(world: World) -> None:
+def test_a_signal_ends_a_rebuild_after_its_batch(world: World) -> None:
     """SIGTERM ends a rebuild with 143 and a JSON report once its batch is committed.
 
     The next rebuild does the rest.
@@ -288,7 +288,7 @@ def test_a_signal_ends_it_after_the_batch(world: World) -> None:
     assert world.steps() == before
 
 
-def test_beside_a_load(world: World) -> None:
+def test_a_rebuild_during_a_load(world: World) -> None:
     """A step that a load writes during a rebuild keeps the load's newer values."""
     step_id = world.change(inputs={"model": "m"}, outputs={**CALL, "model": "older"})
     world.run("sync")
@@ -319,7 +319,7 @@ def test_beside_a_load(world: World) -> None:
     )
 
 
-def test_two_at_once(world: World) -> None:
+def test_two_rebuilds_at_once(world: World) -> None:
     """Two concurrent rebuilds share the steps and read each of them once."""
     world.run("sync")
     before = world.steps()
@@ -477,7 +477,7 @@ def test_one_workflow_alone(world: World) -> None:
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_what_the_server_cannot_give(
+def test_a_batch_that_is_too_large_for_the_server(
     world: World, monkeypatch: pytest.MonkeyPatch, alone: bool
 ) -> None:
     """A batch that is too large for the server is split, down to one step.
@@ -503,7 +503,7 @@ def test_what_the_server_cannot_give(
     )
 
 
-def test_it_is_said_until_it_is_done(world: World) -> None:
+def test_a_due_rebuild_is_announced(world: World) -> None:
     """`status`, `config check` and `db upgrade` announce a due rebuild until it is done."""
     world.run("sync")
     number = len(world.steps())
@@ -524,7 +524,9 @@ def test_it_is_said_until_it_is_done(world: World) -> None:
     assert (after["rebuild"], after["verdict"]) == (None, verdict)
 
 
-def test_of_many_about_how_many(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remaining_steps_is_estimated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beyond a limit, the remaining steps are estimated from the planner's statistics."""
     world.run("sync")
     world.due()
@@ -569,7 +571,7 @@ def test_the_schema_knows_the_rules_of_this_program(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("by_itself", [False, True])
-def test_an_upgrade_asks_for_it(
+def test_an_upgrade_advises_a_rebuild(
     database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

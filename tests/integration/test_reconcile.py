@@ -48,7 +48,7 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
         yield made
 
 
-def test_runs_that_somebody_deleted_are_read_again(world: World) -> None:
+def test_deleted_runs_are_read_again(world: World) -> None:
     """The full walk finds final runs that the tables lack, reads them again and reports them."""
     world.sync()
     lost = world.history.run_ids(world.workflow, limit=7)
@@ -112,6 +112,6 @@ def test_a_gap_is_announced_before_it_happens(world: World, new: int, warned: bo
         assert sweep.warning.startswith("40 runs were new where the list shows 60")
 
 
-def test_the_first_sweep_warns_of_nothing(world: World) -> None:
+def test_the_first_sweep_does_not_warn(world: World) -> None:
     """The first sweep does not warn, although every run is new to it."""
     assert world.sync().sweeps[0].warning is None

@@ -141,7 +141,7 @@ def _let_go(world: World) -> None:
 
 
 @pytest.mark.parametrize("command", [("redact", "apply"), ("backfill", "--reread")], ids=" ".join)
-def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple[str, ...]) -> None:
+def test_later_rules_remove_every_trace(world: World, command: tuple[str, ...]) -> None:
     """New rules remove the canary everywhere, also from what the API no longer has.
 
     That includes absent steps, lost runs, resolved dead letters, listings, failures, rollups and
@@ -185,7 +185,7 @@ def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple
     assert world.command("rollups", "verify").status == 0
 
 
-def test_names_of_frozen_hours(world: World) -> None:
+def test_models_in_rollups_of_pruned_runs(world: World) -> None:
     """A rule removes models from the rollups of pruned runs.
 
     A call keeps the model that the response names.
@@ -211,7 +211,7 @@ def test_names_of_frozen_hours(world: World) -> None:
     assert world.traces() == set()
 
 
-def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
+def test_rules_without_a_match_change_nothing(world: World) -> None:
     """Rules that match nothing change no column, payload or time of change.
 
     Exact bytes are removed, as under any rules.
@@ -297,7 +297,7 @@ def test_a_rule_reaches_the_columns_of_a_pruned_payload(world: World) -> None:
     assert world.one("SELECT count(*) FROM orchestra.outputs WHERE note = 'pruned'") > 10
 
 
-def test_what_cannot_be_read_is_not_kept(world: World) -> None:
+def test_a_payload_that_is_too_deep_is_removed(world: World) -> None:
     """A stored payload too deep to redact is removed with a note.
 
     The step and its neighbours stay.
@@ -321,7 +321,7 @@ def test_what_cannot_be_read_is_not_kept(world: World) -> None:
     assert world.one("SELECT count(*) FROM orchestra.outputs WHERE data IS NULL") == 1
 
 
-def test_it_goes_on_where_it_was_stopped(world: World) -> None:
+def test_redact_apply_resumes(world: World) -> None:
     """After `redact apply` is stopped, a later one does the rest, and nothing twice."""
     world.run("sync")
     world.configure(*ALL)
@@ -344,7 +344,7 @@ def test_it_goes_on_where_it_was_stopped(world: World) -> None:
     assert world.traces() == set()
 
 
-def test_letters_of_one_content_stay_apart(world: World) -> None:
+def test_dead_letters_with_equal_redacted_content(world: World) -> None:
     """Dead letters that differ only in removed content keep separate rows.
 
     If a hash is taken already, another one is made.
@@ -396,7 +396,7 @@ SETS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 @pytest.mark.parametrize("rules", SETS.values(), ids=SETS)
-def test_rows_are_as_a_load_under_the_rules_makes_them(
+def test_redact_apply_equals_a_load_under_the_rules(
     rules: tuple[tuple[str, str], ...],
     database_url: str,
     tmp_path: Path,

@@ -291,7 +291,7 @@ def test_without_rules_the_canary_is_where_it_was(world: World) -> None:
     }
 
 
-def test_a_workflow_without_rules_is_as_before(world: World) -> None:
+def test_a_workflow_without_rules_is_unchanged(world: World) -> None:
     """A workflow without rules is stored unchanged and without a policy.
 
     A change of other workflows' rules does not touch its rows.
@@ -420,7 +420,7 @@ def test_hashed_values_join(world: World) -> None:
     assert world.one(steps) == 1
 
 
-def test_recovered_letters_are_redacted(world: World, database_url: str) -> None:
+def test_recovered_dead_letters_are_redacted(world: World, database_url: str) -> None:
     """A lost run is loaded from its dead letter without what the present rules forbid."""
     with_letter = "lost"
     body = b'[{"id":"s","status":"completed","inputs":{"secret":"%s","kept":1}}]' % CANARY.encode()
@@ -515,7 +515,7 @@ def test_preview(world: World, command: Command) -> None:
     )
 
 
-def test_preview_counts_what_other_rules_wrote(world: World, command: Command) -> None:
+def test_preview_counts_steps_under_other_rules(world: World, command: Command) -> None:
     """`redact preview` counts steps stored under other rules until a command rewrites them.
 
     It names that command.

@@ -230,7 +230,7 @@ def _places(
 MESSAGES = RedactionRule("$.outputs.choices[*].message", "drop")
 
 
-def test_the_samples_answer_stands_in_the_next_steps_inputs(sample_steps: bytes) -> None:
+def test_copies_in_the_next_step_of_the_sample(sample_steps: bytes) -> None:
     """In the sample, both places of the next step that repeat the model's text are found.
 
     Roles and ids are not taken for copies.

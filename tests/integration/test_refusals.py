@@ -113,7 +113,7 @@ def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: 
     ("status", "ended"),
     [(400, True), (404, True), (410, True), (416, True), (422, True), (302, False), (405, False)],
 )
-def test_what_servers_say_of_a_page_past_the_end(world: World, status: int, ended: bool) -> None:
+def test_statuses_behind_the_end_of_a_list(world: World, status: int, ended: bool) -> None:
     """A 400, 404, 410, 416 or 422 behind the last run ends the list; a 302 or 405 fails."""
 
     def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
@@ -133,7 +133,7 @@ def test_what_servers_say_of_a_page_past_the_end(world: World, status: int, ende
     )
 
 
-def test_a_server_without_run_lists_is_told_from_one_that_fails(world: World) -> None:
+def test_a_server_without_run_lists(world: World) -> None:
     """If the first page fails, the error names the setting for servers without run lists."""
     world.simulator.misbehave(Misbehaviour(status=404, endpoints=("runs",)))
     report = world.sync(world.workflow)
@@ -181,7 +181,7 @@ def test_a_wrong_base_path_is_not_taken_for_a_server_without_lists(world: World)
 @pytest.mark.parametrize(
     ("status", "exit_status"), [(404, 6), (400, 6), (302, 6), (403, 3), (500, 5)]
 )
-def test_one_workflow_of_several_that_is_refused_costs_only_itself(
+def test_one_refused_workflow_does_not_stop_the_others(
     world: World, status: int, exit_status: int
 ) -> None:
     """If the API refuses one of two workflows, the other one is read completely.
@@ -230,7 +230,7 @@ ODD_IDS: tuple[object, ...] = (
 )
 
 
-def test_workflows_that_cannot_be_asked_for_cost_only_themselves(world: World) -> None:
+def test_workflows_with_unusable_ids_are_set_aside(world: World) -> None:
     """Unusable workflow ids are set aside once, and the other workflows are swept.
 
     With `all_workflows`, an id can have a wrong type or characters that no path can hold. `status`
@@ -265,7 +265,7 @@ def test_ids_that_no_path_can_hold_are_refused_in_the_configuration(world: World
             load(world.folder, toml, environment(world.url, "http://x"))
 
 
-def test_a_run_that_cannot_be_asked_for_costs_only_itself(world: World) -> None:
+def test_runs_with_unusable_ids_are_set_aside(world: World) -> None:
     """Listed runs with unusable ids are set aside once, and their neighbours are read.
 
     Such an id has a wrong type, or characters that no path can hold.
@@ -287,7 +287,7 @@ def test_a_run_that_cannot_be_asked_for_costs_only_itself(world: World) -> None:
     ) == [{"n": 30}]
 
 
-def test_a_run_whose_own_row_may_not_be_read_is_loaded_from_its_steps(world: World) -> None:
+def test_a_run_whose_row_is_refused_is_loaded_from_its_steps(world: World) -> None:
     """If single runs are refused with 403, their steps are stored and nothing is reported."""
     world.simulator.misbehave(Misbehaviour(status=403, endpoints=("run", "runs", "workflows")))
     named = tuple(world.history.run_ids(world.workflow, 20))

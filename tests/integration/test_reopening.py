@@ -83,7 +83,7 @@ WAYS: dict[str, tuple[Callable[[Connection], object], int, tuple[str, ...]]] = {
 @pytest.mark.parametrize(
     ("way", "tracking"), [(way, state) for way, (*_, states) in WAYS.items() for state in states]
 )
-def test_a_reopened_run_starts_anew_and_no_claim_on_it_stands(
+def test_a_reopened_run_is_reset_and_its_claim_is_invalid(
     database: Database, database_url: str, way: str, tracking: str
 ) -> None:
     """Every request for a newer read leaves the same columns and invalidates the present claim."""
@@ -107,7 +107,7 @@ def test_a_reopened_run_starts_anew_and_no_claim_on_it_stands(
     assert database.transaction(lambda c: claims.lock(c, [claim])) == [False]
 
 
-def test_a_live_run_does_not_go_behind_the_backfill_when_states_are_mapped_otherwise(
+def test_a_changed_state_map_keeps_the_priority_of_live_runs(
     database: Database, database_url: str
 ) -> None:
     """A live run keeps its priority when a changed state map has it read again."""
@@ -117,7 +117,7 @@ def test_a_live_run_does_not_go_behind_the_backfill_when_states_are_mapped_other
     assert _row(database_url)["priority"] == 0
 
 
-def test_a_gone_run_takes_its_new_state_without_being_read(
+def test_a_gone_run_gets_its_new_state_without_a_read(
     database: Database, database_url: str
 ) -> None:
     """A changed state map changes the state of a gone run without any request."""

@@ -96,7 +96,7 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
         made.database.close()
 
 
-def test_payloads_go_and_metrics_stay(world: World) -> None:
+def test_pruning_payloads_keeps_metrics(world: World) -> None:
     """Pruning empties the payload columns of old runs, notes it, and changes nothing else."""
     world.sync()
     young = set(world.history.run_ids(world.workflow)[:5])
@@ -120,7 +120,7 @@ def test_payloads_go_and_metrics_stay(world: World) -> None:
     assert world.prune(payloads=5.1).runs_without_payloads == 0
 
 
-def test_payloads_do_not_come_back(world: World) -> None:
+def test_pruned_payloads_do_not_return(world: World) -> None:
     """Pruned payloads do not return when their run is read again.
 
     A pruned run is not written again. An old run that is loaded for the first time is stored
@@ -148,7 +148,7 @@ def test_payloads_do_not_come_back(world: World) -> None:
     assert world.prune(payloads=5.1).runs_without_payloads == 0
 
 
-def test_old_runs_go_whole_and_open_ones_stay(world: World) -> None:
+def test_old_runs_are_removed_and_open_ones_stay(world: World) -> None:
     """Old runs become tombstones, which analysts see beside erased runs.
 
     An open run stays, however old it is.
@@ -206,7 +206,7 @@ def test_runs_behind_the_horizon_are_never_fetched(world: World) -> None:
         (None, "2020-01-01T00:01:00Z", "open"),
     ],
 )
-def test_what_may_be_young_is_fetched(
+def test_runs_that_may_be_young_are_read(
     world: World, start: str | None, end: str | None, tracking: str
 ) -> None:
     """A run is skipped only if the list shows a start and a later end behind the horizon."""
@@ -246,7 +246,7 @@ def test_horizons_only_move_forward(world: World) -> None:
     assert (horizons()[0] == before[0], horizons()[1] > before[1]) == (True, True)
 
 
-def test_letters_are_emptied(world: World) -> None:
+def test_dead_letters_are_emptied(world: World) -> None:
     """Dead letters of old runs and old resolved ones lose their bytes and keep the rest.
 
     Those of removed runs are resolved.
@@ -272,7 +272,7 @@ def test_letters_are_emptied(world: World) -> None:
     assert world.database.transaction(lambda c: dead_letters.open_bodies(c, [older])) == {}
 
 
-def test_it_stops_between_two_batches_and_goes_on(world: World) -> None:
+def test_a_prune_stops_between_batches_and_resumes(world: World) -> None:
     """A prune stopped after two batches has removed exactly those.
 
     The next prune removes the rest.
@@ -287,7 +287,7 @@ def test_it_stops_between_two_batches_and_goes_on(world: World) -> None:
     assert (world.prune(runs=0.1).runs, world.tracking()) == (6, {"pruned": 10})
 
 
-def test_beside_loads(world: World) -> None:
+def test_prunes_during_loads(world: World) -> None:
     """Concurrent loads and prunes never deadlock, lose a young run or keep old data."""
     world.sync()
     over = threading.Event()

@@ -347,21 +347,21 @@ def test_plain_columns_and_views_are_open_to_all_who_read(url: str) -> None:
             assert code(as_user(url, login), statement) is None, (login, statement)
 
 
-def test_payloads_are_for_those_who_may_read_them(url: str) -> None:
+def test_only_payload_analysts_read_payloads(url: str) -> None:
     """No query lets an analyst read or test a payload; a payload analyst may do both."""
     for statement in PAYLOAD_READS:
         assert code(as_user(url, "test_analyst"), statement) == DENIED, statement
         assert code(as_user(url, "test_payload_analyst"), statement) is None, statement
 
 
-def test_analysts_neither_write_nor_look_behind(url: str) -> None:
+def test_analysts_neither_write_nor_read_the_ledger(url: str) -> None:
     """Analysts can neither write, define objects nor use other roles, and not read the ledger."""
     for login in ("test_analyst", "test_payload_analyst"):
         for statement in MUST_NOT:
             assert code(as_user(url, login), statement) == DENIED, (login, statement)
 
 
-def test_a_hash_does_not_tell_a_short_payload(
+def test_a_hash_does_not_reveal_a_short_payload(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An analyst cannot find a short payload by comparing hashes of guesses.
@@ -418,7 +418,7 @@ def test_a_hash_does_not_tell_a_short_payload(
     assert matching("test_analyst") == []
 
 
-def test_who_may_only_read_holds_nothing_up(url: str) -> None:
+def test_locks_of_readers_delay_nothing(url: str) -> None:
     """No lock that a reader can take delays rollups or erasures; a lock of the loader does."""
     service = Database(as_user(url, "test_loader"), patience=5)
 
@@ -455,7 +455,7 @@ def test_who_may_only_read_holds_nothing_up(url: str) -> None:
         service.close()
 
 
-def test_statistics_do_not_tell_payloads(url: str) -> None:
+def test_statistics_do_not_reveal_payloads(url: str) -> None:
     """Statistics of payload columns are hidden from an analyst and visible to a payload analyst."""
     for table, column in (("inputs", "data"), ("steps", "content_hash")):
         question = (
@@ -466,7 +466,7 @@ def test_statistics_do_not_tell_payloads(url: str) -> None:
         assert query(as_user(url, "test_payload_analyst"), question) == [{"n": 1}]
 
 
-def test_the_public_gets_nothing(url: str) -> None:
+def test_a_user_without_a_role_has_no_access(url: str) -> None:
     """A user without a role can read no table, view or version, and create nothing."""
     for statement in (*ANALYST_MAY, *PAYLOAD_READS, *MUST_NOT):
         if not statement.startswith(("SELECT pg_read", "SET SESSION")):
@@ -505,7 +505,7 @@ def test_a_view_that_shows_payloads_is_for_payload_analysts(url: str) -> None:
 # Creating the roles, and upgrading with them.
 
 
-def test_making_them_again_changes_nothing(url: str) -> None:
+def test_a_second_db_roles_changes_nothing(url: str) -> None:
     """A second `db roles` leaves the same privileges and revokes those granted by hand."""
     rights = """
         SELECT c.oid::regclass::text AS name, c.relacl::text[] AS acl,
@@ -530,7 +530,7 @@ def test_making_them_again_changes_nothing(url: str) -> None:
     assert code(as_user(url, "test_nobody"), "SELECT FROM orchestra_etl.sweeps") == DENIED
 
 
-def test_the_command_says_what_was_made_and_what_to_do(
+def test_db_roles_prints_roles_and_statements(
     cluster: EmbeddedPostgres,
     database_url: str,
     tmp_path: Path,
@@ -556,9 +556,7 @@ def test_the_command_says_what_was_made_and_what_to_do(
     assert "orchestra-etl db upgrade" in command("db", "roles").err
 
 
-def test_who_may_not_make_roles_is_told_in_one_line(
-    cluster: EmbeddedPostgres, database_url: str
-) -> None:
+def test_creating_roles_needs_createrole(cluster: EmbeddedPostgres, database_url: str) -> None:
     """The schema's owner needs CREATEROLE, but no superuser, to create the roles.
 
     After that, the owner can still upgrade.
@@ -584,7 +582,7 @@ def test_who_may_not_make_roles_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("attributes", ["", "NOINHERIT"])
-def test_a_live_owner_goes_on(
+def test_a_former_owner_keeps_working(
     cluster: EmbeddedPostgres,
     empty_database_url: str,
     tmp_path: Path,
@@ -625,7 +623,7 @@ def test_a_live_owner_goes_on(
     assert code(mine, "DROP TABLE orchestra.runs") == DENIED
 
 
-def test_a_member_of_the_owner_and_a_live_user_go_on(
+def test_members_of_the_owner_and_live_users_keep_working(
     cluster: EmbeddedPostgres, empty_database_url: str
 ) -> None:
     """A login keeps privileges that it has through the former owner.
@@ -657,7 +655,7 @@ def test_a_member_of_the_owner_and_a_live_user_go_on(
     assert code(as_user(url, "test_analyst"), write) == DENIED
 
 
-def test_who_does_not_own_the_schema_changes_nothing(
+def test_only_the_owner_of_the_schema_creates_roles(
     cluster: EmbeddedPostgres, database_url: str
 ) -> None:
     """A user with CREATEROLE who does not own the schema learns who does, and creates no role."""
@@ -799,7 +797,7 @@ MIGRATOR_MAY = (
 )  # fmt: skip
 
 
-def test_a_migrators_login_upgrades_for_everybody(
+def test_a_migrators_login_upgrades_for_all_roles(
     cluster: EmbeddedPostgres,
     empty_database_url: str,
     tmp_path: Path,
@@ -860,7 +858,7 @@ def test_a_migrators_login_upgrades_for_everybody(
         assert code(migrator, statement) is None, statement
 
 
-def test_an_upgrade_by_anybody_else_changes_no_rights(url: str) -> None:
+def test_an_upgrade_by_the_loader_changes_no_privileges(url: str) -> None:
     """An upgrade by the loader finds nothing to do and leaves the privileges alone."""
     opened = Database(as_user(url, "test_loader"))
     schema.check(opened)

@@ -97,7 +97,7 @@ def test_a_histogram_has_the_population_of_its_count(
     assert stored(database_url) == counted_rows(database_url)
 
 
-def test_runs_are_told_apart_alike(database: Database, database_url: str) -> None:
+def test_soft_failed_runs_count_as_failures(database: Database, database_url: str) -> None:
     """A run with a successful status and an error counts as a soft failure everywhere.
 
     That covers counts, durations and the run's summary.
@@ -136,9 +136,7 @@ def test_runs_are_told_apart_alike(database: Database, database_url: str) -> Non
 ABSURD = (2**63 - 1, 2**63 - 1, -(2**63))
 
 
-def test_an_absurd_number_of_tokens_costs_only_itself(
-    database: Database, database_url: str
-) -> None:
+def test_an_absurd_number_of_tokens_is_unknown(database: Database, database_url: str) -> None:
     """An absurd number of tokens is unknown in sums and costs; the others are added up."""
     query(
         database_url,
@@ -224,7 +222,9 @@ def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> N
     ["0001-01-01T00:00Z", "9999-12-31T23:59Z", "2000-01-01T00:00Z"],
     ids=["year 1", "year 9999", "before the start"],
 )
-def test_absurd_times_cost_only_themselves(database: Database, database_url: str, end: str) -> None:
+def test_absurd_times_leave_other_durations_right(
+    database: Database, database_url: str, end: str
+) -> None:
     """An absurd or negative duration breaks nothing: all steps count, other durations are right."""
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
     add(
@@ -250,7 +250,7 @@ def test_absurd_times_cost_only_themselves(database: Database, database_url: str
     assert database.transaction(verification.verify).ok
 
 
-def test_times_beyond_what_a_program_can_hold(database: Database, database_url: str) -> None:
+def test_times_that_only_postgresql_can_represent(database: Database, database_url: str) -> None:
     """An hour that only PostgreSQL can represent is reported and not counted; all others are."""
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
     for number, start in enumerate(("infinity", "-infinity", "20000-01-01", "0044-03-15 BC")):
@@ -346,7 +346,7 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
     assert stored(database_url) == counted_rows(database_url)
 
 
-def test_a_comparison_that_fails_is_told(database: Database, database_url: str) -> None:
+def test_a_comparison_that_fails_is_reported(database: Database, database_url: str) -> None:
     """`verify` reports a failure of its own comparison."""
     query(database_url, "ALTER FUNCTION orchestra.token_count(bigint) RENAME TO token_count_gone;"
                         "CREATE FUNCTION orchestra.token_count(bigint) RETURNS bigint"

@@ -104,7 +104,7 @@ def prune(database: Database, before: datetime) -> int:
     return retention.prune(database, database.transaction(horizons)).runs
 
 
-def test_what_has_not_started_counts_with_its_run(database: Database, database_url: str) -> None:
+def test_steps_without_a_start_count_with_their_run(database: Database, database_url: str) -> None:
     """Steps without a start count in the hour of their run, as do their failures.
 
     The run is old, but loaded today.
@@ -122,7 +122,7 @@ def test_what_has_not_started_counts_with_its_run(database: Database, database_u
     assert database.transaction(verification.verify).ok
 
 
-def test_it_moves_with_its_run(database: Database, database_url: str) -> None:
+def test_steps_without_a_start_move_with_their_run(database: Database, database_url: str) -> None:
     """Steps without a start move with their run when its start changes.
 
     A step that gets its own start leaves the hour of the run.
@@ -143,7 +143,7 @@ def test_it_moves_with_its_run(database: Database, database_url: str) -> None:
     assert stored(database_url) == counted_rows(database_url)
 
 
-def test_pruned_runs_leave_what_they_count(database: Database, database_url: str) -> None:
+def test_pruned_runs_stay_counted(database: Database, database_url: str) -> None:
     """Skipped and late steps of pruned runs stay counted.
 
     A run is kept until all its steps are behind the horizon.
@@ -169,7 +169,7 @@ def test_pruned_runs_leave_what_they_count(database: Database, database_url: str
     assert query(database_url, "SELECT id FROM orchestra.runs") == [{"id": "never started"}]
 
 
-def test_an_hour_that_is_pruned_bit_by_bit(database: Database, database_url: str) -> None:
+def test_late_runs_of_a_partly_pruned_hour_count(database: Database, database_url: str) -> None:
     """A run that is loaded late is counted, even if its hour is pruned in part."""
     runs = "SELECT CAST(sum(runs) AS int) AS n FROM orchestra.workflow_hourly"
     enter(database_url, "old", MONTHS_AGO, MONTHS_AGO)

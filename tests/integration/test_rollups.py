@@ -358,7 +358,7 @@ def test_a_load_that_commits_during_a_refresh(database: Database, database_url: 
     assert right(database, database_url)
 
 
-def test_it_stops_between_two_batches(database: Database, database_url: str) -> None:
+def test_a_refresh_stops_between_two_batches(database: Database, database_url: str) -> None:
     """A refresh that is stopped keeps what it has committed, and reports what is left."""
     Loads(database_url, 7, 8).work(6)
     answers = iter((False, True))
@@ -389,7 +389,7 @@ def test_it_stops_between_two_batches(database: Database, database_url: str) -> 
          " FROM orchestra.steps WHERE state = 'skipped'", "step_failures"),
     ],
 )  # fmt: skip
-def test_a_difference_is_found_and_mended(
+def test_a_difference_is_found_and_repaired(
     database: Database, database_url: str, change: str, what: str
 ) -> None:
     """A manual change of a rollup is found with workflow and hour.
@@ -413,7 +413,7 @@ def test_a_difference_is_found_and_mended(
     assert right(database, database_url)
 
 
-def test_erased_runs_are_counted_no_more(database: Database, database_url: str) -> None:
+def test_erased_runs_are_not_counted(database: Database, database_url: str) -> None:
     """An erasure deletes failures and adjusts the counts; no refresh is left to do."""
     Loads(database_url, 10, 6).work(12)
     rollups.drain(database)
@@ -496,7 +496,7 @@ def test_an_unchanged_history_queues_nothing(database: Database, database_url: s
     assert rollups.drain(database) == rollups.RefreshReport()
 
 
-def test_a_long_refresh_says_how_far_it_is(
+def test_a_long_refresh_logs_its_progress(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long refresh logs how many groups are done and how many wait."""
@@ -518,7 +518,7 @@ def test_a_long_refresh_says_how_far_it_is(
 @pytest.mark.parametrize(
     "statement", [rollups.STEPS.compute, rollups.RUNS.compute, rollups._COMPUTE_FAILURES]
 )
-def test_hours_are_computed_without_the_other_hours(
+def test_a_refresh_reads_only_its_hours(
     database: Database, database_url: str, statement: TextClause
 ) -> None:
     """The queries read only runs and steps of the hours in question, with or without a start."""

@@ -41,7 +41,7 @@ def command(
         )
 
 
-def test_a_refresh_is_told(command: Command, database_url: str) -> None:
+def test_a_refresh_is_reported(command: Command, database_url: str) -> None:
     """`rollups refresh` reports what it computed; `--all` computes all groups again."""
     command("rollups", "refresh")
     query(
@@ -56,7 +56,7 @@ def test_a_refresh_is_told(command: Command, database_url: str) -> None:
     }  # fmt: skip
 
 
-def test_a_long_pass_is_counted_while_it_goes_on(
+def test_runs_are_counted_during_a_long_sync(
     tmp_path: Path,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -100,7 +100,7 @@ def test_a_long_pass_is_counted_while_it_goes_on(
     assert command("rollups", "verify").status == 0
 
 
-def test_another_refresh_is_not_disturbed(command: Command, database_url: str) -> None:
+def test_a_refresh_beside_another_one(command: Command, database_url: str) -> None:
     """While another process refreshes, `rollups refresh` says so and exits with 0."""
     other = Database(database_url)
 
@@ -113,7 +113,7 @@ def test_another_refresh_is_not_disturbed(command: Command, database_url: str) -
     assert (printed.status, "another process is refreshing" in printed.out) == (0, True)
 
 
-def test_a_difference_is_told(command: Command, database_url: str) -> None:
+def test_a_difference_is_reported(command: Command, database_url: str) -> None:
     """`rollups verify` exits with 8 if rollups differ, with the groups and the repair command.
 
     Otherwise it exits with 0.
@@ -136,9 +136,7 @@ def test_a_difference_is_told(command: Command, database_url: str) -> None:
     assert command("rollups", "verify", "--json").json == nothing
 
 
-def test_verify_does_not_call_well_what_it_has_not_compared(
-    command: Command, database_url: str
-) -> None:
+def test_verify_reports_groups_that_it_cannot_compare(command: Command, database_url: str) -> None:
     """`rollups verify` reports waiting groups, and fails once they have waited for ten minutes.
 
     It reports a group that cannot be computed with its cause at once.
@@ -177,7 +175,7 @@ def test_verify_does_not_call_well_what_it_has_not_compared(
     ]
 
 
-def test_other_commands_keep_them(command: Command, database_url: str) -> None:
+def test_other_commands_update_the_rollups(command: Command, database_url: str) -> None:
     """`sync` and `backfill` count what they load; `erase` and `prune` need no further command."""
     command("sync")
     loaded = stored(database_url)

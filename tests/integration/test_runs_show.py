@@ -133,7 +133,9 @@ def test_stored_numbers_keep_their_digits(command: Command, database_url: str) -
     assert "1.10" in out
 
 
-def test_text_from_the_api_is_shown_and_not_obeyed(command: Command, database_url: str) -> None:
+def test_text_from_the_api_is_shown_without_control_characters(
+    command: Command, database_url: str
+) -> None:
     """Control characters and markup from the API reach the terminal as harmless text."""
     _run(database_url, "r", state="failed", start="2026-11-23 20:00Z")
     _step(
@@ -150,7 +152,7 @@ def test_text_from_the_api_is_shown_and_not_obeyed(command: Command, database_ur
     assert r"a[/b]\x1b]0;title\x07" in command("runs", "show", "r").out
 
 
-def test_a_run_that_is_only_known(command: Command, database_url: str) -> None:
+def test_a_run_that_was_never_read(command: Command, database_url: str) -> None:
     """A run that was never read is shown with the reason.
 
     An unknown run is an error that says what to do.
@@ -171,7 +173,7 @@ def test_a_run_that_is_only_known(command: Command, database_url: str) -> None:
     assert len(unknown.err.splitlines()) == 1
 
 
-def test_steps_that_are_odd(command: Command, database_url: str) -> None:
+def test_steps_with_odd_times(command: Command, database_url: str) -> None:
     """Steps that run, end before they start, have no times or are absent are all shown."""
     _run(database_url, "r", state="running", start="2026-11-23 20:00Z")
     query(database_url, "UPDATE orchestra_etl.run_ledger SET tracking = 'open'")

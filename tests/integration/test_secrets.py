@@ -136,7 +136,7 @@ def test_a_renewed_password_is_used_by_new_connections(server: Server, tmp_path:
         assert logs.mask(f"with {password}.") == f"with {logs.MASK}."
 
 
-def test_a_password_is_hidden_before_it_is_used(
+def test_a_password_is_masked_before_it_is_used(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new password is masked before the first connection that uses it."""
@@ -166,7 +166,7 @@ def test_a_password_is_hidden_before_it_is_used(
         ("embedded", "start again"),
     ],
 )
-def test_a_file_that_went_bad_is_one_line(
+def test_a_broken_password_file_is_one_line(
     server: Server, tmp_path: Path, content: str | None, words: str
 ) -> None:
     """A missing or broken password file is a database error in one line, without its content."""

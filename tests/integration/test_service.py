@@ -149,7 +149,7 @@ def test_workflows_are_swept_on_their_schedules(world: World) -> None:
     assert differences(world.url, world.history) == []
 
 
-def test_all_workflows_that_are_not_listed_show_until_they_are(world: World) -> None:
+def test_a_service_is_not_ready_until_workflows_are_listed(world: World) -> None:
     """With `all_workflows`, a service is not ready until the API lists the workflows."""
     world.simulator.misbehave(Misbehaviour(status=500, endpoints=("workflows",)))
     toml = configuration(world.workflow_ids[0], more="[api]\nall_workflows = true")
@@ -214,7 +214,7 @@ def test_a_request_in_the_queue_is_served_within_seconds(world: World) -> None:
     assert world.simulator.requests["runs"] == 0
 
 
-def test_a_refused_key_pauses_and_a_changed_one_is_taken(world: World, tmp_path: Path) -> None:
+def test_a_refused_key_pauses_and_a_new_one_is_used(world: World, tmp_path: Path) -> None:
     """A refused key pauses requests and ends readiness; a new key in its file restores both."""
     key = tmp_path / "key"
     key.write_text("wrong\n")
@@ -372,7 +372,7 @@ def test_a_workflow_that_is_overdue_shows_in_readiness(
     world.serve(scenario, Schedule(one, 0.2), Schedule(other, 0.2), observed=True)
 
 
-def test_figures_of_the_database_go_when_it_goes(world: World) -> None:
+def test_metrics_of_the_database_end_with_it(world: World) -> None:
     """While the database is away, metrics show no older figures of it."""
     name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
     admin = world.url.replace(f"/{name}", "/postgres")
@@ -438,7 +438,7 @@ def _answer(world: World, run: str, step: str) -> Callable[[], object]:
     return lambda: query(world.url, "SELECT 1 AS one FROM orchestra.steps WHERE id = %s", step)
 
 
-def test_a_slow_read_holds_up_no_other_run(world: World) -> None:
+def test_a_slow_read_delays_no_other_run(world: World) -> None:
     """A slow read of one run neither delays other runs nor the end of the service."""
     slow, other = world.history.run_ids(world.workflow_ids[0])[:2]
     world.simulator.misbehave(_hanging(slow))
@@ -455,7 +455,7 @@ def test_a_slow_read_holds_up_no_other_run(world: World) -> None:
     assert query(world.url, CLAIMED) == []
 
 
-def test_what_is_loaded_during_a_slow_read_shows_at_once(world: World) -> None:
+def test_runs_loaded_during_a_slow_read_show_at_once(world: World) -> None:
     """Runs loaded during a slow read are counted and logged, and clear a problem of the poll."""
     slow, other = world.history.run_ids(world.workflow_ids[0])[:2]
     world.simulator.misbehave(_hanging(slow))
@@ -483,7 +483,7 @@ def test_what_is_loaded_during_a_slow_read_shows_at_once(world: World) -> None:
     assert [event["count"] for event in events if event["event"] == "dead_letters_recorded"] == [1]
 
 
-def test_a_refused_workflow_is_asked_again_during_a_slow_read(world: World) -> None:
+def test_a_refused_workflow_is_retried_during_a_slow_read(world: World) -> None:
     """A workflow is read within seconds of access to it, even during another one's slow read."""
     one, refused = world.workflow_ids
     slow, run = world.history.run_ids(one)[0], world.history.run_ids(refused)[0]
@@ -511,7 +511,7 @@ def test_a_refused_workflow_is_asked_again_during_a_slow_read(world: World) -> N
 # Polls.
 
 
-def test_what_was_read_when_the_key_is_refused_is_loaded(
+def test_reads_beside_a_refused_key_are_loaded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reads that end when another one finds the key refused are loaded.
@@ -588,9 +588,7 @@ def test_reads_wait_for_a_slow_database_without_a_deadlock(
     assert differences(world.url, world.history) == []
 
 
-def test_a_locked_row_is_waited_for_without_haste(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_locked_row_is_polled_slowly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A poll looks for a locked due run no more than about twenty times a second."""
     settings = world.settings()
     asyncio.run(sync(settings))

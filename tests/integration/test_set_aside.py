@@ -58,7 +58,7 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_the_letter_of_a_refused_row_is_the_rows_own_bytes(world: World, listed: bool) -> None:
+def test_a_refused_row_is_set_aside_with_its_own_bytes(world: World, listed: bool) -> None:
     """A run's row that PostgreSQL refuses is set aside with its exact bytes, from any response."""
     query(world.url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'refused')")
     row = (
@@ -90,7 +90,7 @@ def test_the_letter_of_a_refused_row_is_the_rows_own_bytes(world: World, listed:
     assert stored == {"status_source": "derived"}
 
 
-def test_a_refused_row_that_only_grows_older_is_one_letter(world: World) -> None:
+def test_a_refused_row_that_only_grows_older_is_one_dead_letter(world: World) -> None:
     """A refused row that differs only in elapsed time is one dead letter that is counted.
 
     A row with other payloads is another dead letter.
@@ -115,7 +115,7 @@ def test_a_refused_row_that_only_grows_older_is_one_letter(world: World) -> None
     assert letters == [{"occurrences": 3}, {"occurrences": 1}]
 
 
-def test_a_run_given_up_whole_keeps_the_other_letters_of_its_answer(world: World) -> None:
+def test_a_rejected_run_keeps_the_other_dead_letters_of_its_response(world: World) -> None:
     """If nothing of a run can be stored, other bad elements of its response are set aside too.
 
     The other run is loaded.
@@ -144,7 +144,7 @@ def test_a_run_given_up_whole_keeps_the_other_letters_of_its_answer(world: World
     assert query(world.url, "SELECT id FROM orchestra.runs") == [{"id": world.other}]
 
 
-def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: World) -> None:
+def test_recovered_steps_do_not_change_the_state_of_their_run(world: World) -> None:
     """A failed run without its own row stays failed when a dead letter restores a good step.
 
     Only its tracking changes.
@@ -196,7 +196,7 @@ def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: W
     assert query(world.url, LETTERS) == []
 
 
-def test_a_small_answer_of_very_many_elements(world: World) -> None:
+def test_a_response_of_very_many_bad_elements(world: World) -> None:
     """A response of 200,000 numbers leaves 101 dead letters of its run and no harm to the other.
 
     A second sync adds none.
@@ -227,7 +227,7 @@ def test_a_small_answer_of_very_many_elements(world: World) -> None:
     assert query(world.url, LETTERS) == []
 
 
-def test_refused_rows_are_found_one_by_one_up_to_a_bound(
+def test_the_search_for_refused_rows_is_bounded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If very many rows are refused, the search for each is bounded.
@@ -274,7 +274,7 @@ SLOW = (
 IMPATIENT = {"more": "[database]\nstatement_timeout = '2s'\npatience = '60s'"}
 
 
-def test_a_run_that_takes_the_database_too_long_costs_itself(
+def test_a_run_that_exceeds_the_timeout_is_set_aside(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that exceeds statement_timeout is set aside and retried later; the other is loaded.
@@ -323,7 +323,7 @@ def test_a_run_that_takes_the_database_too_long_costs_itself(
     assert query(world.url, LETTERS) == []
 
 
-def test_a_database_that_is_slow_for_every_run_is_to_blame_itself(
+def test_a_database_that_is_slow_for_every_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If every run exceeds the timeout, nothing is set aside and the database is called slow."""

@@ -90,7 +90,7 @@ def raw_answer(
     return received
 
 
-def test_every_endpoint_serves_what_the_history_says(
+def test_every_endpoint_serves_the_history(
     history: History, client: httpx.Client, workflow_id: str, steps_path: str
 ) -> None:
     """Each endpoint serves the history's own objects as JSON, at the history's time."""
@@ -140,7 +140,7 @@ def test_the_list_is_paged_as_documented(
         assert "detail" in answer.json()
 
 
-def test_the_key_is_asked_for(simulator: Simulator, steps_path: str) -> None:
+def test_the_key_is_required(simulator: Simulator, steps_path: str) -> None:
     """Either header accepts the right key; a wrong or missing key is a 401 on every endpoint."""
     workflow = steps_path.split("/runs")[0]
     with httpx.Client(base_url=simulator.base_url, trust_env=False) as client:
@@ -161,7 +161,7 @@ def test_the_key_is_asked_for(simulator: Simulator, steps_path: str) -> None:
             assert all("detail" in answer.json() for answer in answers)
 
 
-def test_another_header_name_can_be_asked_for(history: History, steps_path: str) -> None:
+def test_another_header_name_can_be_required(history: History, steps_path: str) -> None:
     """A server with a header of its own refuses the standard one."""
     with Simulator(history, api_key="k", auth_header="X-Key").in_thread() as simulator:
         url = simulator.base_url + steps_path
@@ -278,7 +278,7 @@ def test_it_starts_again_and_reports_a_taken_port(history: History) -> None:
             _ = simulator.base_url
 
 
-def test_it_stops_at_once_though_an_answer_is_on_its_way(history: History, steps_path: str) -> None:
+def test_it_stops_at_once_despite_a_slow_response(history: History, steps_path: str) -> None:
     """A slow response does not delay the end."""
     with Simulator(history, misbehaviours=[Misbehaviour(delay=600)]).in_thread() as simulator:
         assert raw_answer(simulator, steps_path, seconds=0.2) == b""
@@ -287,7 +287,7 @@ def test_it_stops_at_once_though_an_answer_is_on_its_way(history: History, steps
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-def test_it_answers_with_an_error_status(
+def test_it_returns_an_error_status(
     simulator: Simulator, client: httpx.Client, steps_path: str, status: int
 ) -> None:
     """A status is returned as often as configured, with its headers, and then no more."""
@@ -301,7 +301,7 @@ def test_it_answers_with_an_error_status(
     assert "Retry-After" not in answers[2].headers
 
 
-def test_misbehaviour_hits_only_what_it_is_aimed_at(
+def test_misbehaviour_affects_only_its_target(
     simulator: Simulator, client: httpx.Client, history: History, workflow_id: str, steps_path: str
 ) -> None:
     """A misbehaviour for an endpoint, workflow or run leaves all other requests alone."""
@@ -332,7 +332,7 @@ def test_misbehaviour_hits_only_what_it_is_aimed_at(
     assert client.get(runs).status_code == 200
 
 
-def test_misbehaviour_can_be_a_matter_of_chance(
+def test_misbehaviour_can_be_random(
     simulator: Simulator, client: httpx.Client, steps_path: str
 ) -> None:
     """A probability affects about that share of the requests."""
@@ -402,7 +402,7 @@ def test_it_cuts_the_body_short(
     assert client.get(steps_path).content == true
 
 
-def test_it_answers_with_something_else(
+def test_it_returns_html_or_broken_json(
     simulator: Simulator, client: httpx.Client, steps_path: str
 ) -> None:
     """HTML or broken JSON comes with status 200 and the given content type."""
@@ -419,7 +419,7 @@ def test_it_answers_with_something_else(
         answer.json()
 
 
-def test_it_sends_too_much(simulator: Simulator, client: httpx.Client, workflow_id: str) -> None:
+def test_it_pads_responses(simulator: Simulator, client: httpx.Client, workflow_id: str) -> None:
     """A padded response is longer by that size, and still the same JSON."""
     path = f"/workflows/{workflow_id}/runs?limit=5"
     true = client.get(path)
@@ -456,7 +456,7 @@ def test_the_list_can_grow_while_it_is_paged(
     assert len(history.run_ids(workflow_id)) == 134
 
 
-def test_a_server_can_know_nothing_but_steps(
+def test_a_server_can_serve_steps_alone(
     simulator: Simulator, client: httpx.Client, workflow_id: str, steps_path: str
 ) -> None:
     """A server can have the steps endpoint alone, without list, single run and workflows."""
@@ -470,7 +470,7 @@ def test_a_server_can_know_nothing_but_steps(
     assert client.get(steps_path).status_code == 200
 
 
-def test_every_ready_made_misbehaviour_does_something(
+def test_every_named_misbehaviour_has_an_effect(
     simulator: Simulator, client: httpx.Client, workflow_id: str, steps_path: str
 ) -> None:
     """Each named misbehaviour changes or delays some response."""

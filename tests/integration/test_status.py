@@ -204,7 +204,7 @@ def test_a_sweep_that_is_overdue_is_a_failure(
     assert all((words or "") in text for _, text in reasons)
 
 
-def test_the_age_is_the_users_to_choose(command: Command, database_url: str) -> None:
+def test_the_maximum_age_is_an_option(command: Command, database_url: str) -> None:
     """`--max-age` replaces the default age; `--check` exits with 7 on a failure only."""
     _sweep(database_url, ago="20 minutes", error="x")
     assert _only(command)["verdict"] == "warning"
@@ -216,7 +216,7 @@ def test_the_age_is_the_users_to_choose(command: Command, database_url: str) -> 
     assert command("status", "--max-age", "15m").status == 0
 
 
-def test_a_slow_schedule_is_given_its_time(
+def test_a_slow_schedule_is_overdue_later(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -281,7 +281,9 @@ def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(
     assert [level for level, _ in _reasons(_only(command))] == ["failing"]
 
 
-def test_what_somebody_should_look_at_is_a_warning(command: Command, database_url: str) -> None:
+def test_open_dead_letters_and_failing_reads_are_warnings(
+    command: Command, database_url: str
+) -> None:
     """Open dead letters and failing reads are warnings with advice; resolved ones are not."""
     _sweep(database_url)
     due = query(database_url, "SELECT now() + interval '1 hour' AS t")[0]["t"]
@@ -325,9 +327,7 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
     )
 
 
-def test_letters_of_workflows_that_nobody_knows_are_counted(
-    command: Command, database_url: str
-) -> None:
+def test_dead_letters_of_unknown_workflows_are_counted(command: Command, database_url: str) -> None:
     """Dead letters of a workflow without runs have a block of their own."""
     _sweep(database_url)
     query(
@@ -340,7 +340,7 @@ def test_letters_of_workflows_that_nobody_knows_are_counted(
     assert found["verdict"] == "warning"
 
 
-def test_what_is_known_is_not_more_than_the_list_shows_without_saying_so(
+def test_status_says_if_the_list_shows_fewer_runs_than_known(
     command: Command, database_url: str
 ) -> None:
     """`status` says that the list shows all known runs only if the list showed that many."""
@@ -373,7 +373,7 @@ def test_the_headroom_warns_before_runs_are_missed(command: Command, database_ur
     ]
 
 
-def test_what_is_not_configured_is_named(command: Command, database_url: str) -> None:
+def test_unconfigured_workflows_are_named(command: Command, database_url: str) -> None:
     """`status` names workflows that are not configured; one with runs has its own block."""
     _sweep(database_url)
     query(

@@ -107,7 +107,7 @@ def test_live_runs_are_followed_to_their_end(moving: World, syncs: int) -> None:
     assert moving.tracking() == {"final": 16}
 
 
-def test_a_final_run_is_asked_once(world: World) -> None:
+def test_a_final_run_is_requested_once(world: World) -> None:
     """A finished run costs one request for its steps and none for its own row."""
     report = world.sync()
     assert (report.load.runs, report.load.runs_inserted) == (24, 24)
@@ -184,7 +184,7 @@ def test_all_workflows_are_found(world: World) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"null", b"[]", 204])
-def test_a_list_of_no_workflows_is_not_believed_where_some_were_swept(
+def test_an_empty_list_of_workflows_after_sweeps_is_an_error(
     world: World, answer: bytes | int
 ) -> None:
     """An empty list of workflows is an error if some were swept before, and valid otherwise."""
@@ -207,9 +207,7 @@ def test_a_list_of_no_workflows_is_not_believed_where_some_were_swept(
 
 
 @pytest.mark.parametrize(("answer", "status"), [(500, 5), (404, 5), (400, 5), (403, 3)])
-def test_workflows_that_are_not_listed_are_missed_in_sight(
-    world: World, answer: int, status: int
-) -> None:
+def test_a_missing_list_of_workflows_is_an_error(world: World, answer: int, status: int) -> None:
     """If the API does not list the workflows, a sync ends with that error.
 
     Workflows named in the configuration are loaded all the same.
@@ -235,7 +233,7 @@ def test_workflows_that_are_not_listed_are_missed_in_sight(
     assert world.differences() == []
 
 
-def test_a_server_that_only_answers_steps_is_enough(world: World) -> None:
+def test_a_server_with_steps_alone_is_enough(world: World) -> None:
     """A server with the steps endpoint alone is enough for runs that a user names.
 
     The names come from the configuration and from `run_requests`.
@@ -291,7 +289,7 @@ def test_a_blip_of_404_loses_nothing(world: World) -> None:
     assert world.differences() == []
 
 
-def test_a_run_is_gone_only_when_the_workflow_answers_without_it(world: World) -> None:
+def test_a_run_is_gone_only_if_no_list_shows_it(world: World) -> None:
     """A run is gone after an hour of 404 if no list shows it; a listed run is not."""
     world.sync()
     workflow = world.history.workflow_ids[0]
@@ -364,7 +362,7 @@ def test_a_key_refused_in_the_middle_stops_and_loses_nothing(world: World) -> No
     assert world.differences() == []
 
 
-def test_an_api_that_is_down_is_not_asked_for_every_run(world: World) -> None:
+def test_an_api_that_is_down_gets_few_requests(world: World) -> None:
     """A sync ends with ApiUnavailable after a few failed reads, and the next one completes."""
     world.simulator.misbehave(Misbehaviour(status=500, endpoints=("steps",)))
     with pytest.raises(ApiUnavailable):
@@ -386,7 +384,7 @@ def test_an_api_that_is_down_is_not_asked_for_every_run(world: World) -> None:
         *slow("truncated", "malformed"),
     ],
 )
-def test_what_goes_wrong_now_and_then_is_made_good(world: World, name: str) -> None:
+def test_intermittent_failures_lose_nothing(world: World, name: str) -> None:
     """Syncs load everything exactly, even if a third of all step responses fail in one way."""
     from msgspec.structs import replace
 
@@ -404,7 +402,7 @@ def test_what_goes_wrong_now_and_then_is_made_good(world: World, name: str) -> N
     assert world.differences() == []
 
 
-def test_one_bad_step_of_a_hundred_costs_only_itself(world: World) -> None:
+def test_bad_steps_are_set_aside_alone(world: World) -> None:
     """Of a hundred steps with two bad ones and a duplicate, 98 are stored and three set aside."""
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     steps: list[Any] = [
@@ -489,7 +487,7 @@ def test_a_step_that_vanishes_is_marked_and_comes_back(world: World) -> None:
     assert world.differences() == []
 
 
-def test_a_backfill_reads_what_a_capped_walk_left(world: World) -> None:
+def test_a_backfill_walks_the_whole_list(world: World) -> None:
     """A backfill walks the whole list and loads it with the priority of backfilled runs."""
     report = world.backfill()
     assert report.exit_status == 0
@@ -530,7 +528,7 @@ def test_a_new_state_mapping_re_evaluates_stored_rows(world: World) -> None:
     assert world.tracking() == {"final": 24}
 
 
-def test_a_terminal_run_that_answers_no_steps_yet_is_not_final(world: World) -> None:
+def test_an_ended_run_without_steps_is_not_final(world: World) -> None:
     """A run that is over but returns no steps stays open until its steps appear."""
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     world.simulator.steps_bodies[run_id] = b"[]"
@@ -542,7 +540,7 @@ def test_a_terminal_run_that_answers_no_steps_yet_is_not_final(world: World) -> 
     assert world.differences() == []
 
 
-def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_run(
+def test_a_refused_step_of_a_lost_run_is_loaded_from_its_dead_letter(
     world: World,
 ) -> None:
     """A refused step of a lost run is loaded from its dead letter once the cause is gone."""
@@ -580,7 +578,7 @@ def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_r
     ]
 
 
-def test_only_letters_that_hold_steps_are_taken_for_steps(world: World) -> None:
+def test_only_dead_letters_of_steps_are_loaded_as_steps(world: World) -> None:
     """Of a lost run's dead letters, only whole steps are loaded as steps.
 
     A run's own row, a single member and an older version of a step are not.
@@ -628,7 +626,7 @@ def test_only_letters_that_hold_steps_are_taken_for_steps(world: World) -> None:
     assert [row["body"] for row in resolved] == [b'[{"id": "whole", "status": "completed"}]']
 
 
-def test_runs_that_a_dead_process_holds_are_waited_for(world: World) -> None:
+def test_claims_of_a_crashed_process_are_waited_for(world: World) -> None:
     """A sync waits for runs that a crashed process claimed, and reads them when the leases end."""
     world.sync()
     query(
@@ -659,7 +657,7 @@ def test_a_batch_is_bounded_by_rows(world: World, monkeypatch: pytest.MonkeyPatc
     assert world.differences() == []
 
 
-def test_what_a_page_lists_is_read_while_the_next_one_is_asked_for(world: World) -> None:
+def test_runs_are_read_while_the_list_is_walked(world: World) -> None:
     """Reads begin with the first page of a list.
 
     A run that only the ledger knows waits until the lists are over.

@@ -19,7 +19,7 @@ BEGUN = "2026-01-01T10:00:00+00:00"
 ENDED = "2026-01-01T10:00:05+00:00"
 
 
-def test_times_that_stand_for_none_reach_no_column(tmp_path: Path, database_url: str) -> None:
+def test_placeholder_times_reach_no_column(tmp_path: Path, database_url: str) -> None:
     """Placeholder times are null in all columns, kept in `extra` and counted as drift.
 
     Examples are the year 1, 1970 and a time far ahead. Durations and coverage stay right.

@@ -67,9 +67,7 @@ def outputs(url: str) -> list[Any]:
     ]
 
 
-def test_payloads_that_change_to_and_fro_end_as_they_came_last(
-    database: Database, database_url: str
-) -> None:
+def test_the_last_of_changing_payloads_is_stored(database: Database, database_url: str) -> None:
     """If only payloads change, and change back, the last ones are stored.
 
     The run itself counts as unchanged.
@@ -82,9 +80,7 @@ def test_payloads_that_change_to_and_fro_end_as_they_came_last(
     assert run["first_seen_at"] == run["updated_at"]
 
 
-def test_what_others_change_in_a_run_is_set_right_by_the_next_read(
-    database: Database, database_url: str
-) -> None:
+def test_the_next_read_corrects_manual_changes(database: Database, database_url: str) -> None:
     """A state, tracking or workflow changed by hand is corrected by the next equal response."""
     written(database, found())
     for change in ("state = 'failed'", "tracking = 'stale'", "workflow_id = 'elsewhere'"):
@@ -138,9 +134,7 @@ def test_payloads_of_new_and_of_changed_steps(
     ]
 
 
-def test_of_a_step_that_another_run_owns_no_payload_is_stored(
-    database: Database, database_url: str
-) -> None:
+def test_a_step_keeps_the_payload_of_its_owner(database: Database, database_url: str) -> None:
     """A step keeps its owner's payload if a run of the same or a later batch claims its id."""
     step = '[{"id": "s", "status": "completed", "outputs": "OWNER"}]'
     newcomer = step.replace("OWNER", "newcomer")

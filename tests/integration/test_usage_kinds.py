@@ -73,7 +73,7 @@ def test_the_same_names_in_the_same_order(database_url: str) -> None:
     ) == [{"none": [], "unknown": None}]
 
 
-def test_prices_are_where_the_kinds_say(database_url: str) -> None:
+def test_each_kind_has_its_own_price_column(database_url: str) -> None:
     """Each kind is charged at its own price column and unit size."""
     prices = {kind.price_column: number for number, kind in enumerate((*KINDS, CALLS), 1)}
     wholes = dict.fromkeys(NAMES, 0)
@@ -90,7 +90,7 @@ def test_prices_are_where_the_kinds_say(database_url: str) -> None:
     ]
 
 
-def test_what_is_charged_is_the_same_everywhere(database_url: str) -> None:
+def test_sql_and_python_charge_the_same(database_url: str) -> None:
     """SQL charges 300 random calls as Python does.
 
     The parts add up to the whole, and charges of a sum are the sum of the charges.
@@ -145,7 +145,7 @@ def test_the_lengths_at_which_prices_change(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_a_kind_without_a_price_leaves_no_cost(database_url: str, kind: Any) -> None:
+def test_a_used_kind_without_a_price_means_no_cost(database_url: str, kind: Any) -> None:
     """A call has no cost if the one kind without a price is used, and a cost if it is not."""
     quantities = dict.fromkeys((kind.name, *kind.part_of), 1)
     prices = {"currency": "USD", **{one.price_column: 1 for one in KINDS}, kind.price_column: None}

@@ -396,7 +396,7 @@ def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
     }
 
 
-def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> None:
+def test_pipeline_health_counts_the_whole_ledger(database_url: str, world: World) -> None:
     """The one row of pipeline_health counts all that is due, open, failing and set aside.
 
     It also counts gaps, drift and waiting groups, across the whole ledger.

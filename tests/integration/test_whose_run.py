@@ -211,7 +211,7 @@ def _coverage(world: World, workflow: str) -> int:
 # Ids that are unique only within their workflow.
 
 
-def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, server: Server) -> None:
+def test_a_conflicting_run_is_set_aside_and_reported(world: World, server: Server) -> None:
     """A run with the id of another workflow's run becomes a dead letter that is reported once.
 
     The sync exits with 6, and status, coverage, health and metrics count the run.
@@ -255,7 +255,7 @@ def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, serve
     assert (world.sync(), _coverage(world, "b")) == (0, 1)
 
 
-def test_a_list_of_nothing_but_other_workflows_runs_is_no_gap(world: World, server: Server) -> None:
+def test_a_list_of_conflicting_runs_is_not_a_gap(world: World, server: Server) -> None:
     """Conflicting runs count as known: a walk ends at them, and they leave no gap."""
     server.listed["a"] = [str(number) for number in range(80)]
     world.configure(configuration("a"))
@@ -276,7 +276,7 @@ def test_a_list_of_nothing_but_other_workflows_runs_is_no_gap(world: World, serv
     assert len(query(world.url, CONFLICTS)) == 80
 
 
-def test_redaction_reaches_what_is_set_aside(world: World, server: Server) -> None:
+def test_a_conflicting_run_is_redacted(world: World, server: Server) -> None:
     """The dead letter of a conflicting run holds its row as redacted."""
     server.listed = {"a": ["1"], "b": ["1"]}
     rules = '[[redaction.rules]]\npath = "$.inputs"\naction = "drop"'
@@ -290,7 +290,7 @@ def test_redaction_reaches_what_is_set_aside(world: World, server: Server) -> No
     }
 
 
-def test_it_is_settled_once_the_owner_is_forgotten(world: World, server: Server) -> None:
+def test_a_conflict_is_resolved_once_the_owner_is_gone(world: World, server: Server) -> None:
     """A conflicting run is loaded once the other workflow's run is gone from the ledger.
 
     Only then is its dead letter resolved.
@@ -329,7 +329,7 @@ def test_an_erased_run_keeps_its_id(world: World, server: Server) -> None:
 
 
 @pytest.mark.parametrize("claim", ["queue", "track", "configuration"])
-def test_a_claim_does_not_move_what_the_api_has_shown(
+def test_a_request_does_not_move_a_run_that_the_api_has_shown(
     world: World, server: Server, claim: str
 ) -> None:
     """A run that the API has shown stays with its workflow, whoever names it under another.
@@ -364,7 +364,7 @@ def test_a_claim_does_not_move_what_the_api_has_shown(
     )
 
 
-def test_a_claim_is_an_owners_only_once_the_api_has_answered(world: World, server: Server) -> None:
+def test_a_request_owns_a_run_once_the_api_has_shown_it(world: World, server: Server) -> None:
     """A request owns a run only once the API has shown the run there.
 
     Before that, a later request or a list takes the run over.
@@ -399,7 +399,7 @@ def test_a_run_that_two_workflows_name_is_read_under_the_one_that_has_it(
     assert world.owners() == {"1": "b"}
 
 
-def test_a_server_that_looks_at_no_workflow(world: World, server: Server) -> None:
+def test_a_server_that_ignores_the_workflow(world: World, server: Server) -> None:
     """If the API ignores the workflow in a path, the list decides.
 
     That also corrects a run that was read under a wrong workflow.
@@ -416,7 +416,7 @@ def test_a_server_that_looks_at_no_workflow(world: World, server: Server) -> Non
     assert world.conflicts() == []
 
 
-def test_an_empty_answer_shows_nothing(world: World, server: Server) -> None:
+def test_an_empty_response_proves_nothing(world: World, server: Server) -> None:
     """An empty response for a run proves nothing: a list can move the run, `untrack` removes it."""
     server.empty = True
     world.ask("a", "1", "2")
@@ -429,9 +429,7 @@ def test_an_empty_answer_shows_nothing(world: World, server: Server) -> None:
     assert world.stored() == [("b", "b 1")]
 
 
-def test_requests_that_nothing_can_be_made_of_cost_only_themselves(
-    world: World, server: Server
-) -> None:
+def test_unusable_requests_are_set_aside(world: World, server: Server) -> None:
     """Unusable requests leave few dead letters, and valid requests are read.
 
     Ids have control characters, dots or blanks, and there are more requests than one transaction
@@ -475,7 +473,7 @@ def test_requests_that_nothing_can_be_made_of_cost_only_themselves(
 # Typing errors.
 
 
-def test_track_asks_the_api_for_a_workflow_it_does_not_know(world: World, server: Server) -> None:
+def test_track_checks_an_unknown_workflow(world: World, server: Server) -> None:
     """`track` refuses a workflow that the API does not know.
 
     It accepts one that is configured, stored, listed by the API, or returns the run.
@@ -503,7 +501,7 @@ def test_track_asks_the_api_for_a_workflow_it_does_not_know(world: World, server
     )
 
 
-def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -> None:
+def test_untrack_removes_runs_that_were_only_asked_for(world: World, server: Server) -> None:
     """`untrack` removes runs that were only asked for, with their dead letters and requests.
 
     Runs that the API has shown stay.
@@ -544,7 +542,7 @@ def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -
         ("2026-03-01T00:00:00Z", "2026-03-01"), ("2026-03-01T02:00+05:00", "2026-02-28T20:00Z"),
     ],
 )  # fmt: skip
-def test_a_backfill_of_no_time_is_refused(
+def test_a_backfill_of_an_empty_range_is_refused(
     world: World, server: Server, since: str, until: str
 ) -> None:
     """A backfill whose range is empty is a usage error without any request."""
@@ -562,7 +560,9 @@ def test_a_backfill_of_no_time_is_refused(
     "time",
     ["yesterday", "5", "1772323200", "2026-13-01", "0001-01-01T00:00+14:00", "", "9999-01-01"],
 )
-def test_a_backfill_from_no_time_is_refused(world: World, server: Server, time: str) -> None:
+def test_a_backfill_from_an_invalid_time_is_refused(
+    world: World, server: Server, time: str
+) -> None:
     """A word, number or future day as `--since` is refused in one line without any request."""
     printed = world.command("backfill", "--since", time)
     assert (

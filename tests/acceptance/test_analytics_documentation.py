@@ -446,7 +446,7 @@ def test_slowest_nodes(world: World) -> None:
 
 
 def test_what_failed_last_night(world: World) -> None:
-    """Question 3 counts failures of twelve hours by kind, also of runs without a failed step."""
+    """Question 3 counts failures of twelve hours by kind, and runs without a failed step."""
     at, rows = world.ask("3a")
     by_id = {run["id"]: run for run in world.facts.runs}
     found = [

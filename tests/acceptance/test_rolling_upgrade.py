@@ -111,7 +111,7 @@ def test_upgrading_the_schema_first(
 def test_upgrading_the_program_first(
     this: Program, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:
-    """The later version works with the old schema, reports it, and goes on after the upgrade."""
+    """The later version works with the old schema, reports it, and continues after the upgrade."""
     url, [workflow_id] = variables["DATABASE_URL"], history.workflow_ids
     after = later(tmp_path / "later", variables)
     assert this("db", "upgrade").returncode == 0

@@ -1,4 +1,4 @@
-"""After a refresh, rollups agree with runs and steps, whatever happened to those in any order."""
+"""After a refresh, rollups agree with the runs and steps, after any changes in any order."""
 
 from __future__ import annotations
 

@@ -484,7 +484,7 @@ def test_runs_loaded_during_a_slow_read_show_at_once(world: World) -> None:
 
 
 def test_a_refused_workflow_is_retried_during_a_slow_read(world: World) -> None:
-    """A workflow is read within seconds of access to it, even during another one's slow read."""
+    """A workflow is read within seconds of access to it, even if another read is slow."""
     one, refused = world.workflow_ids
     slow, run = world.history.run_ids(one)[0], world.history.run_ids(refused)[0]
     world.simulator.misbehave(_hanging(slow))

@@ -95,7 +95,7 @@ def moving(tmp_path: Path, database_url: str) -> Iterator[World]:
 
 @pytest.mark.parametrize("syncs", [10, *slow(40)])
 def test_live_runs_are_followed_to_their_end(moving: World, syncs: int) -> None:
-    """Each sync leaves the database equal to what the API shows, as runs start, go on and end."""
+    """Each sync leaves the database equal to what the API shows, as runs start, run and end."""
     for _ in range(syncs):
         moving.history.freeze(moving.history.now())
         assert moving.sync().exit_status == 0

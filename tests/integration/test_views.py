@@ -151,8 +151,8 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
         "UPDATE orchestra.workflow_versions SET first_seen_at = %s",
         start - timedelta(seconds=30),
     )
-    # One workflow's versions have no date. The second version of another is dated ten seconds
-    # before it was seen. The version of the third is dated before the first one was seen.
+    # One workflow's versions have no date. Another's second version is dated ten seconds before it
+    # was seen. The third's second version is dated before its first one was seen.
     for place, (first, second) in enumerate(((None, None), (35, 20), (40, 40))):
         [row] = query(
             url, "SELECT id FROM orchestra.workflows ORDER BY id OFFSET %s LIMIT 1", place

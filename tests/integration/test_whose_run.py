@@ -332,9 +332,9 @@ def test_an_erased_run_keeps_its_id(world: World, server: Server) -> None:
 def test_a_request_does_not_move_a_run_that_the_api_has_shown(
     world: World, server: Server, claim: str
 ) -> None:
-    """A run that the API has shown stays with its workflow, whoever names it under another.
+    """A run that the API has shown stays with its workflow if a user names it under another.
 
-    The API listed the run, or returned it by id. The other request is reported as a conflict.
+    The API listed the run, or returned it by id. The request is reported as a conflict.
     """
     server.listed = {"a": ["listed"], "b": []}
     server.known = {"a": {"read"}}

@@ -1,4 +1,4 @@
-"""The questions of analytics.md: each query answers, as it stands there, what plain Python computes from the tables."""
+"""Each query of analytics.md returns what plain Python computes from the tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ QUERIES = {
     for number, told in SECTIONS
     for place, found in enumerate(ANSWERED.findall(told))
 }
-"""The queries with the headers of the results shown, by the number of the question and the query's place in it."""
+"""The queries and the headers of their results, by number and letter of the question."""
 
 LIMIT = re.compile(r"\nLIMIT (\d+)$")
 KIND = {kind.name: kind for kind in KINDS}
@@ -46,7 +46,7 @@ DAYS_7, DAYS_30 = timedelta(days=7), timedelta(days=30)
 
 
 class World:
-    """A database, and what its tables hold."""
+    """A database, and the content of its tables."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -60,17 +60,17 @@ class World:
 
     @cached_property
     def runs(self) -> list[Row]:
-        """What each run's steps add up to."""
+        """The totals of each run's steps."""
         return list(view_oracle.run_summary(self.facts).values())
 
     def since(self, time: datetime) -> list[Row]:
-        """The runs that started since then."""
+        """Return the runs that started at this time or later."""
         return [
             run for run in self.runs if run["start_time"] is not None and run["start_time"] >= time
         ]
 
     def steps_since(self, time: datetime) -> list[Row]:
-        """The steps that started since then."""
+        """Return the steps that started at this time or later."""
         return [
             step
             for step in self.facts.steps
@@ -78,7 +78,10 @@ class World:
         ]
 
     def ask(self, name: str) -> tuple[datetime, list[Row]]:
-        """What a query answers without its limit, and as of when; with it, it must answer with the first of these rows."""
+        """Run a query without its LIMIT, and return the database's time and the rows.
+
+        With its LIMIT, the query must return the first of these rows.
+        """
         sql, _ = QUERIES[name]
         with psycopg.connect(self.url, row_factory=dict_row) as connection:
             [now] = connection.execute("SELECT now() AS at").fetchall()
@@ -96,10 +99,13 @@ def world(
     template_database: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
-    """Eight days of runs of four workflows, and older ones; what a simulator does not do is done to the tables."""
+    """Provide eight days of runs of four workflows, and older ones.
+
+    Statements add what a simulator cannot produce.
+    """
     history = History(
-        seed=11, workflows=4, runs_per_workflow=100, live=3, arrivals_per_minute=0, failure_rate=0.4,
-        spacing=timedelta(hours=2),
+        seed=11, workflows=4, runs_per_workflow=100, live=3, arrivals_per_minute=0,
+        failure_rate=0.4, spacing=timedelta(hours=2),
     )  # fmt: skip
     history.freeze()
     with psycopg.connect(postgres_server.url_for("postgres"), autocommit=True) as server:
@@ -117,9 +123,12 @@ def world(
             with app.open_database(settings) as database:
                 succeeded = {
                     row["workflow_id"]: row["ids"]
-                    for row in query(url, "SELECT workflow_id, array_agg(id ORDER BY start_time DESC) AS ids FROM orchestra.runs"
-                                          " WHERE state = 'succeeded' GROUP BY workflow_id")
-                }  # fmt: skip
+                    for row in query(
+                        url,
+                        "SELECT workflow_id, array_agg(id ORDER BY start_time DESC) AS ids"
+                        " FROM orchestra.runs WHERE state = 'succeeded' GROUP BY workflow_id",
+                    )
+                }
                 for change in changes(*((one, succeeded[one]) for one in history.workflow_ids)):
                     assert query(url, change + " RETURNING 1"), change
                 asyncio.run(app.refresh_rollups(settings, database))
@@ -132,68 +141,106 @@ def world(
 
 
 def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
-    """Statements that make the history hold what the questions ask about, from the workflows and their runs that succeeded."""
+    """Return the statements that add to the history what the questions need.
+
+    Each argument is a workflow with its successful runs.
+    """
     (jokes, told), (triage, sorted_out), (invoices, read), (twin, _) = workflows
     yield f"UPDATE orchestra.workflows SET name = 'weather jokes' WHERE id = '{twin}'"
     yield f"UPDATE orchestra.workflows SET name = NULL WHERE id = '{invoices}'"
-    # Some runs are older than thirty days, with their steps.
+    # Some runs are older than thirty days, and so are their steps.
     for workflow_id, count in ((jokes, 6), (triage, 7), (invoices, 8), (twin, 11)):
-        old = f"(SELECT id FROM orchestra.runs WHERE workflow_id = '{workflow_id}' ORDER BY start_time LIMIT {count})"
+        old = (
+            f"(SELECT id FROM orchestra.runs WHERE workflow_id = '{workflow_id}'"
+            f" ORDER BY start_time LIMIT {count})"
+        )
         times = ", ".join(
             f"{name} = {name} - interval '40 days'" for name in ("start_time", "end_time")
         )
         for table, key in (("steps", "run_id"), ("runs", "id")):
             yield f"UPDATE orchestra.{table} SET {times} WHERE {key} IN {old}"
-    yield f"UPDATE orchestra.runs SET end_time = end_time + (end_time - start_time) * 200 WHERE workflow_id = '{invoices}'"
-    yield "UPDATE orchestra.runs SET user_id = CASE WHEN id < '5' THEN 'ana' WHEN id < 'b' THEN 'ben' END"
-    # A version that dates from before it was seen, and two without a date.
-    yield "UPDATE orchestra.workflow_versions SET api_updated_at = NULL, first_seen_at = now() - interval '20 days'"
+    yield (
+        "UPDATE orchestra.runs SET end_time = end_time + (end_time - start_time) * 200"
+        f" WHERE workflow_id = '{invoices}'"
+    )
+    yield (
+        "UPDATE orchestra.runs"
+        " SET user_id = CASE WHEN id < '5' THEN 'ana' WHEN id < 'b' THEN 'ben' END"
+    )
+    # One version is dated before it was seen, and two have no date.
+    yield (
+        "UPDATE orchestra.workflow_versions SET api_updated_at = NULL,"
+        " first_seen_at = now() - interval '20 days'"
+    )
     for workflow_id, days, dated in (
         (jokes, 3, "NULL"),
         (triage, 2, "now() - interval '5 days'"),
         (twin, 4, "NULL"),
     ):
         yield (
-            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, api_updated_at)"
-            f" VALUES ('{workflow_id}', now() - interval '{days} days', '2', {dated})"
+            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version,"
+            f" api_updated_at) VALUES ('{workflow_id}', now() - interval '{days} days', '2',"
+            f" {dated})"
         )
-    # Runs that failed while none of their steps did: two for one reason, one too early, one whose
-    # step failed softly.
+    # These runs failed although no step did: two for one reason, one too early, and one with a soft
+    # failure.
     for run_id, hours, error in (
         (sorted_out[0], 1, '"workflow timed out after 600 s"'),
         (sorted_out[1], 11, '"workflow timed out after 900 s"'),
         (sorted_out[2], 13, '"workflow timed out after 900 s"'),
         (told[0], 2, '{"message": "workflow timed out after 600 s"}'),
     ):
-        begun = f"start_time = now() - interval '{hours} hours', end_time = now() - interval '{hours} hours' + interval '9 s'"
-        yield f"UPDATE orchestra.runs SET state = 'failed', error = '{error}', {begun} WHERE id = '{run_id}'"
+        begun = (
+            f"start_time = now() - interval '{hours} hours',"
+            f" end_time = now() - interval '{hours} hours' + interval '9 s'"
+        )
+        yield (
+            f"UPDATE orchestra.runs SET state = 'failed', error = '{error}', {begun}"
+            f" WHERE id = '{run_id}'"
+        )
         soft = f"CASE WHEN node_id = 'fetch_forecast' THEN 'no page of number 7' END, {begun}"
         yield f"UPDATE orchestra.steps SET reported_error = {soft} WHERE run_id = '{run_id}'"
-    # Runs that have not ended: since long, as usual, given up and gone; where a step runs, and
-    # where none does.
-    yield "UPDATE orchestra.runs SET start_time = now() - interval '5 hours' WHERE state = 'running'"
+    # These runs have not ended: for long, for a usual time, stale or gone, with a running step or
+    # without.
+    yield (
+        "UPDATE orchestra.runs SET start_time = now() - interval '5 hours' WHERE state = 'running'"
+    )
     for run_id, since, tracking in (
-        (sorted_out[3], "3 hours", "open"), (sorted_out[4], "35 days", "stale"), (told[1], "2 hours", "open"),
-        (told[2], "9 hours", "gone"), (read[0], "2 minutes", "open"),
+        (sorted_out[3], "3 hours", "open"), (sorted_out[4], "35 days", "stale"),
+        (told[1], "2 hours", "open"), (told[2], "9 hours", "gone"), (read[0], "2 minutes", "open"),
     ):  # fmt: skip
         begun = f"state = 'running', start_time = now() - interval '{since}', end_time = NULL"
-        yield f"UPDATE orchestra.runs SET {begun}, updated_at = now(), tracking = '{tracking}' WHERE id = '{run_id}'"
+        yield (
+            f"UPDATE orchestra.runs SET {begun}, updated_at = now(), tracking = '{tracking}'"
+            f" WHERE id = '{run_id}'"
+        )
         if tracking == "open":
-            yield f"UPDATE orchestra.steps SET {begun} WHERE node_id = 'end' AND run_id = '{run_id}'"
-    # One currency in one workflow, in the others several, even within a run; a call without tokens,
-    # one that never was.
+            yield (
+                f"UPDATE orchestra.steps SET {begun} WHERE node_id = 'end' AND run_id = '{run_id}'"
+            )
+    # One workflow has a single currency; others have several, even within a run. One call has no
+    # tokens, and one never took place.
     answers = f"workflow_id = '{triage}' AND node_id = 'answer' AND state = 'succeeded'"
-    yield f"UPDATE orchestra.steps SET response_model = 'o3-mini-2025-01-31' WHERE {answers} AND run_id < '4'"
+    yield (
+        f"UPDATE orchestra.steps SET response_model = 'o3-mini-2025-01-31' WHERE {answers}"
+        " AND run_id < '4'"
+    )
     one = "request_model = 'virtuoso-medium', response_model = 'virtuoso-medium'"
-    yield f"UPDATE orchestra.steps SET {one} WHERE workflow_id = '{twin}' AND response_model IS NOT NULL"
+    yield (
+        f"UPDATE orchestra.steps SET {one} WHERE workflow_id = '{twin}'"
+        " AND response_model IS NOT NULL"
+    )
     tokens = (
         "input_tokens = NULL, cached_input_tokens = NULL, output_tokens = NULL, total_tokens = NULL"
     )
     yield f"UPDATE orchestra.steps SET {tokens} WHERE {answers} AND run_id > 'c'"
     yield "UPDATE orchestra.steps SET request_model = 'gpt-4o-2024-08-06' WHERE state = 'skipped'"
     one = "request_model = NULL, response_model = NULL"
-    yield f"UPDATE orchestra.steps SET {one} WHERE workflow_id = '{triage}' AND response_model = 'gemini-2.5-pro'"
-    # Nodes executed more than once, in workflows of one name, and what does not count as that.
+    yield (
+        f"UPDATE orchestra.steps SET {one} WHERE workflow_id = '{triage}'"
+        " AND response_model = 'gemini-2.5-pro'"
+    )
+    # Some nodes are executed more than once, in workflows with the same name. Others only look so.
     for (workflow_id, runs), place, node_id, state, begun, absent, copies in (
         (workflows[0], 5, "'model'", "succeeded", "1 hour", "NULL", 2),
         (workflows[0], 6, "'model'", "failed", "1 hour", "NULL", 2),
@@ -204,20 +251,27 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
         (workflows[1], 7, "'end'", "succeeded", "31 days", "NULL", 2),
         (workflows[1], 7, "'approval'", "running", "1 hour", "NULL", 1),
     ):
-        columns = "run_id, workflow_id, position, content_hash, node_id, state, absent_since, finish_reason, response_model"
-        values = f"'{runs[place]}', '{workflow_id}', 40 + n, 'h', {node_id}, '{state}', {absent}, 'length', 'virtuoso-medium'"
+        columns = (
+            "run_id, workflow_id, position, content_hash, node_id, state, absent_since,"
+            " finish_reason, response_model"
+        )
+        values = (
+            f"'{runs[place]}', '{workflow_id}', 40 + n, 'h', {node_id}, '{state}', {absent},"
+            " 'length', 'virtuoso-medium'"
+        )
         end = "NULL" if state == "running" else "begun + n * interval '4 s'"
         yield (
             f"INSERT INTO orchestra.steps (id, {columns}, start_time, end_time)"
             f" SELECT gen_random_uuid()::text, {values}, begun, {end}"
-            f" FROM generate_series(1, {copies}) AS n, (SELECT now() - interval '{begun}' AS begun) AS t"
+            f" FROM generate_series(1, {copies}) AS n,"
+            f" (SELECT now() - interval '{begun}' AS begun) AS t"
         )
 
 
 COLUMNS = "input_per_million, cached_input_per_million, output_per_million"
 PRICES = [
-    f"INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency, {columns}, source)"
-    f" VALUES ('{name}', {days}, 'someone', {amounts}, 'set')"
+    "INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency,"
+    f" {columns}, source) VALUES ('{name}', {days}, 'someone', {amounts}, 'set')"
     for name, days, columns, amounts in (
         ("virtuoso-medium", "'0001-01-01', now()::date - 3", COLUMNS, "'USD', 0.35, NULL, 1.4"),
         ("virtuoso-medium", "now()::date - 3, NULL", COLUMNS, "'USD', 0.7, NULL, 2.8"),
@@ -242,36 +296,39 @@ PRICES = [
 
 
 def percentile(durations: Iterable[float | None], q: float) -> Any:
-    """The smallest duration that is no less than this share of them: what a histogram tells within 2 %, and rounded."""
+    """Return the smallest duration that is no less than this share of all durations.
+
+    A histogram is exact to 2 %, and the result is rounded.
+    """
     known = sorted(one for one in durations if one is not None)
     exact = next((one for rank, one in enumerate(known, 1) if rank >= q * len(known)), None)
     return exact if exact is None else pytest.approx(exact, abs=0.02 * exact + 0.5)
 
 
 def rounded(value: Decimal | None, places: int) -> Decimal | None:
-    """The value as SQL rounds it."""
+    """Return the value as SQL rounds it."""
     return None if value is None else value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
 
 
 def total(values: Iterable[Decimal | None]) -> Decimal | None:
-    """The sum of the values that there are; None where there are none."""
+    """Return the sum of the values that are not None, or None without any."""
     known = [one for one in values if one is not None]
     return sum(known, Decimal(0)) if known else None
 
 
 def added(numbers: Iterable[int | None]) -> int | None:
-    """The sum of the numbers that are known; None where none is."""
+    """Return the sum of the known numbers, or None without any."""
     known = [one for one in numbers if one is not None]
     return sum(known) if known else None
 
 
 def percent(part: Decimal | int | None, whole: Decimal | int | None) -> Decimal | None:
-    """A percentage to one place."""
+    """Return a percentage with one decimal place."""
     return rounded(Decimal(100) * part / whole, 1) if part is not None and whole else None
 
 
 def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
-    """The rows by their key."""
+    """Return the rows by their key."""
     groups = defaultdict(list)
     for row in rows:
         groups[key(row)].append(row)
@@ -279,27 +336,27 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Ro
 
 
 def rising(value: Any) -> tuple[bool, Any]:
-    """Sorts as SQL does: null comes last."""
+    """Return a key that sorts as SQL does: null comes last."""
     return value is None, value
 
 
 def falling(value: Any) -> tuple[bool, Any]:
-    """Sorts from the greatest on; null comes last."""
+    """Return a key that sorts in descending order; null comes last."""
     return value is None, None if value is None else -value
 
 
 def hour(row: Row) -> datetime:
-    """The hour in which a run or step counts."""
+    """Return the hour in which a run or step counts."""
     return started(row).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def day(row: Row) -> date:
-    """The day in which a run or step counts."""
+    """Return the day in which a run or step counts."""
     return hour(row).date()
 
 
 def folded(said: str | None) -> str | None:
-    """A message as failures of its kind have it in common."""
+    """Return the pattern that a message shares with failures of its kind."""
     if said is None:
         return None
     said = re.sub(r"\"[^\"]*\"|`[^`]*`|(?<![^\W_])'[^']*'(?![^\W_])", "<text>", said[:500])
@@ -315,12 +372,12 @@ def folded(said: str | None) -> str | None:
 
 
 def names(rows: Sequence[Row], name: str) -> list[Any]:
-    """A column of the rows."""
+    """Return a column of the rows."""
     return [row[name] for row in rows]
 
 
-def test_every_question_is_answered(world: World) -> None:
-    """The document holds thirteen questions, and the results that it shows have the columns of their queries."""
+def test_every_query_has_the_shown_columns(world: World) -> None:
+    """The page has thirteen questions, and the shown results have the columns of their queries."""
     assert [number for number, _ in SECTIONS] == [str(number) for number in range(1, 14)]
     assert set(QUERIES) == {"4b", "11b", *(f"{number}a" for number in range(1, 14))}
     assert len(re.findall("```sql", DOCUMENT)) == len(QUERIES)
@@ -330,7 +387,10 @@ def test_every_question_is_answered(world: World) -> None:
 
 
 def test_success_rate_by_workflow_and_week(world: World) -> None:
-    """Question 1 counts every run in the UTC week of its start, soft failures as failures, and unfinished runs in no rate."""
+    """Question 1 counts each run in the UTC week of its start.
+
+    Soft failures count as failures, and unfinished runs are not part of the rate.
+    """
     _, rows = world.ask("1a")
     made = []
     for (workflow_id, week), runs in grouped(
@@ -354,7 +414,10 @@ def test_success_rate_by_workflow_and_week(world: World) -> None:
 
 
 def test_slowest_nodes(world: World) -> None:
-    """Question 2 compares each node's p95 since yesterday with that of the thirty days before, the slowest first."""
+    """Question 2 compares each node's p95 since yesterday with the thirty days before.
+
+    The slowest nodes come first.
+    """
     at, rows = world.ask("2a")
     today = at.astimezone(UTC).date()
     steps = [step for step in world.facts.steps if day(step) >= today - DAYS_30]
@@ -363,8 +426,10 @@ def test_slowest_nodes(world: World) -> None:
         steps, lambda one: (one["workflow_id"], one["node_id"])
     ).items():
         good = [step for step in all_steps if outcome(step) == "succeeded"]
-        lately, before = ([one for one in good if (day(one) >= today - timedelta(days=1)) is is_late]
-                          for is_late in (True, False))  # fmt: skip
+        lately, before = (
+            [one for one in good if (day(one) >= today - timedelta(days=1)) is is_late]
+            for is_late in (True, False)
+        )
         wanted = {
             "workflow_name": world.facts.name(workflow_id),
             "node_id": node_id,
@@ -381,7 +446,7 @@ def test_slowest_nodes(world: World) -> None:
 
 
 def test_what_failed_last_night(world: World) -> None:
-    """Question 3 counts failed and softly failed steps of twelve hours by kind, and the runs that failed by themselves."""
+    """Question 3 counts failures of twelve hours by kind, and runs without a failed step."""
     at, rows = world.ask("3a")
     by_id = {run["id"]: run for run in world.facts.runs}
     found = [
@@ -430,7 +495,10 @@ def test_what_failed_last_night(world: World) -> None:
 
 
 def test_cost_by_model(world: World) -> None:
-    """Question 4 adds up calls, tokens, costs and unpriced calls by model, workflow and currency, over all that is stored."""
+    """Question 4 adds up calls, tokens and costs by model, workflow and currency.
+
+    It covers all that is stored, and also counts unpriced calls.
+    """
     _, rows = world.ask("4a")
     usage = view_oracle.model_usage(
         world.facts, counted(world.facts.runs, world.facts.steps)
@@ -448,7 +516,7 @@ def test_cost_by_model(world: World) -> None:
 
 
 def test_cost_by_user(world: World) -> None:
-    """Question 4 adds up the same by user over the runs of seven days that called a model."""
+    """Question 4 adds up the same by user, for the runs of seven days that called a model."""
     at, rows = world.ask("4b")
     runs = [run for run in world.since(at - DAYS_7) if run["calls"]]
     made = []
@@ -466,7 +534,10 @@ def test_cost_by_user(world: World) -> None:
 
 
 def test_money_spent_on_failed_runs(world: World) -> None:
-    """Question 5 tells what failed and softly failed runs of seven days cost, by currency, and their share of all costs."""
+    """Question 5 shows the cost of failed runs of seven days, and its share of all costs.
+
+    Soft failures are included, and costs are given by currency.
+    """
     at, rows = world.ask("5a")
     runs = [run for run in world.since(at - DAYS_7) if run["calls"]]
     spent = grouped(runs, lambda run: (run["workflow_id"], run["currency"]))
@@ -486,7 +557,7 @@ def test_money_spent_on_failed_runs(world: World) -> None:
 
 
 def test_stuck_runs(world: World) -> None:
-    """Question 6 names the runs that are open for longer than is usual for their workflow, the oldest first."""
+    """Question 6 lists the runs that are open for longer than usual, the oldest first."""
     at, rows = world.ask("6a")
     runs = [
         run for run in world.facts.runs if run["duration_ms"] is None or hour(run) >= at - DAYS_30
@@ -510,7 +581,7 @@ def test_stuck_runs(world: World) -> None:
 
 
 def test_versions_compared(world: World) -> None:
-    """Question 7 tells p95 and mean cost by version, the mean only where it is of one currency."""
+    """Question 7 shows p95 and mean cost by version, with a mean only for a single currency."""
     at, rows = world.ask("7a")
     made = []
     for (workflow_id, version), runs in grouped(
@@ -542,8 +613,8 @@ def test_versions_compared(world: World) -> None:
     assert len(rows) == 4 + 3
 
 
-def test_answers_cut_off(world: World) -> None:
-    """Question 8 counts the answers of thirty days that ended for their length, by workflow, node and model."""
+def test_responses_cut_off(world: World) -> None:
+    """Question 8 counts the responses of thirty days that were cut off, by node and model."""
     at, rows = world.ask("8a")
     made = []
     answered = [
@@ -567,7 +638,10 @@ def test_answers_cut_off(world: World) -> None:
 
 
 def test_nodes_executed_more_than_once(world: World) -> None:
-    """Question 9 counts executions within a run, but no step that was skipped, is absent, is of no node or is older."""
+    """Question 9 counts repeated executions of a node within a run.
+
+    Skipped, absent and old steps and steps without a node do not count.
+    """
     at, rows = world.ask("9a")
     executed = [
         step
@@ -591,7 +665,10 @@ def test_nodes_executed_more_than_once(world: World) -> None:
 
 
 def test_end_to_end_duration(world: World) -> None:
-    """Question 10 tells how many runs of thirty days succeeded and failed, how long each took, by workflow."""
+    """Question 10 shows runs that succeeded or failed in thirty days, with their durations.
+
+    The figures are given by workflow.
+    """
     at, rows = world.ask("10a")
     runs = [run for run in world.facts.runs if hour(run) >= at - DAYS_30]
     made = []
@@ -608,14 +685,14 @@ def test_end_to_end_duration(world: World) -> None:
 
 
 def test_kinds_of_usage(world: World) -> None:
-    """Question 11 adds up each kind of usage by provider and model, of all that took tokens."""
+    """Question 11 adds up each kind of usage by provider and model, for all calls with tokens."""
     _, rows = world.ask("11a")
     usage = view_oracle.model_usage(
         world.facts, counted(world.facts.runs, world.facts.steps)
     ).values()
     told = (
-        "input_tokens", "cached_input_tokens", "cache_write_tokens", "input_audio_tokens", "input_image_tokens",
-        "output_tokens", "reasoning_tokens", "web_searches",
+        "input_tokens", "cached_input_tokens", "cache_write_tokens", "input_audio_tokens",
+        "input_image_tokens", "output_tokens", "reasoning_tokens", "web_searches",
     )  # fmt: skip
     made = []
     for (provider, name), used in grouped(
@@ -634,7 +711,7 @@ def test_kinds_of_usage(world: World) -> None:
 
 
 def test_parts_of_costs(world: World) -> None:
-    """Question 11 tells what each kind of usage costs; what it tells adds up to the cost of all priced calls."""
+    """Question 11 shows the cost of each kind of usage; the parts add up to the whole cost."""
     _, rows = world.ask("11b")
     usage = view_oracle.model_usage(
         world.facts, counted(world.facts.runs, world.facts.steps)
@@ -674,7 +751,7 @@ def test_parts_of_costs(world: World) -> None:
 
 
 def test_why_calls_have_no_price(world: World) -> None:
-    """Question 12 tells of every unpriced call why it has no price."""
+    """Question 12 shows the reason for each call without a price."""
     _, rows = world.ask("12a")
     usage = view_oracle.model_usage(
         world.facts, counted(world.facts.runs, world.facts.steps)
@@ -711,12 +788,13 @@ def test_why_calls_have_no_price(world: World) -> None:
     assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
     assert {
         "the calls name no model", "the model has no price", "the calls do not say what they used",
-        "no price for this tier of service, length of the input or day", "no price for web_searches",
+        "no price for this tier of service, length of the input or day",
+        "no price for web_searches",
     } <= set(names(rows, "why"))  # fmt: skip
 
 
 def test_reported_costs(world: World) -> None:
-    """Question 13 compares the costs of thirty days that providers report with those by the prices, within US dollars."""
+    """Question 13 compares reported costs of thirty days with computed ones, in US dollars."""
     at, rows = world.ask("13a")
     reported = [
         one
@@ -742,8 +820,8 @@ def test_reported_costs(world: World) -> None:
     assert any(row["apart"] > 0 for row in rows)
 
 
-def test_the_time_zone_of_the_session_changes_no_answer(world: World) -> None:
-    """Every query answers the same at one time in sessions of any time zone, also where it is another day there."""
+def test_the_time_zone_of_the_session_changes_no_result(world: World) -> None:
+    """Every query returns the same result in any time zone, even on another day there."""
     zones = ("America/New_York", "Asia/Kolkata", "Etc/GMT+12", "Pacific/Kiritimati")
     with psycopg.connect(world.url) as connection:
         for name, (sql, _) in QUERIES.items():
@@ -754,8 +832,8 @@ def test_the_time_zone_of_the_session_changes_no_answer(world: World) -> None:
             assert all(answer == answers[0] for answer in answers), name
 
 
-def test_an_analyst_may_ask(world: World) -> None:
-    """Who may read everything in the schema orchestra but payloads may run every query, and what dbt asks by the example."""
+def test_an_analyst_can_run_every_query(world: World) -> None:
+    """An analyst can run every query, and the freshness queries of the dbt example."""
     [example] = re.findall(r"```yaml\n(.+?)```", DOCUMENT, re.DOTALL)
     [source] = yaml.safe_load(example)["sources"]
     freshness = [

@@ -1,4 +1,4 @@
-"""The command as users run it: a process of its own, with signals, exit statuses and what it prints."""
+"""The command as users run it: a process with signals, exit statuses and output."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.support import configuration, environment, free_port, query, wait_unt
 
 @pytest.fixture
 def history() -> History:
-    """Three workflows with 40 finished runs each; nothing moves."""
+    """Provide three workflows with 40 finished runs each; nothing changes."""
     return History(seed=7, runs_per_workflow=40, live=0, arrivals_per_minute=0)
 
 
 @pytest.fixture
 def simulator(history: History) -> Iterator[Simulator]:
-    """A server of that history."""
+    """Start a server of that history."""
     with Simulator(history).in_thread() as serving:
         yield serving
 
@@ -40,7 +40,7 @@ def simulator(history: History) -> Iterator[Simulator]:
 def variables(
     simulator: Simulator, history: History, database_url: str, tmp_path: Path
 ) -> dict[str, str]:
-    """An environment that points the command at the server and at an empty schema."""
+    """Provide an environment with the server and a database whose schema is empty."""
     config = tmp_path / "etl.toml"
     config.write_text(configuration(*history.workflow_ids))
     return environment(
@@ -52,10 +52,10 @@ def variables(
     )
 
 
-def test_sync_loads_everything_and_a_second_one_asks_for_the_heads_only(
+def test_a_second_sync_requests_only_the_heads_of_the_lists(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """The first sync loads the history with one steps request a run; the second asks for three pages, writes nothing."""
+    """The first sync reads each run once; the second makes three requests and writes nothing."""
     first = run("sync", "--json", variables=variables, fresh=True)
     assert first.returncode == 0, first.stderr
     url = variables["DATABASE_URL"]
@@ -69,10 +69,13 @@ def test_sync_loads_everything_and_a_second_one_asks_for_the_heads_only(
     assert writes(url) == before
 
 
-def test_rollups_that_cannot_be_refreshed_do_not_hide_what_was_loaded(
+def test_a_failed_refresh_does_not_hide_the_load(
     variables: dict[str, str],
 ) -> None:
-    """The report says what was stored, the exit status that the database refused something; the next refresh makes it good."""
+    """If the rollups cannot be refreshed, `sync` reports what it stored and exits with 4.
+
+    The next refresh counts it.
+    """
     url = variables["DATABASE_URL"]
     query(url, "ALTER TABLE orchestra.run_rollup RENAME TO elsewhere")
     done = run("sync", "--json", variables=variables)
@@ -90,10 +93,10 @@ def test_rollups_that_cannot_be_refreshed_do_not_hide_what_was_loaded(
     assert counted["runs"] == 120
 
 
-def test_a_killed_sync_is_made_good_by_the_next(
+def test_the_next_sync_completes_a_killed_one(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """SIGKILL at random moments, then one sync: complete and equal, nothing twice."""
+    """After SIGKILL at random moments, one sync completes the history, with nothing twice."""
     seed = random.SystemRandom().randrange(1 << 32)
     moments = random.Random(seed)
     simulator.misbehave(Misbehaviour(delay=0.03))
@@ -112,7 +115,7 @@ def test_a_killed_sync_is_made_good_by_the_next(
 
 
 def test_two_syncs_and_a_service_at_once(history: History, variables: dict[str, str]) -> None:
-    """Two syncs and a service on one database: complete and equal, no deadlock, no steps read for nothing."""
+    """Two syncs and a service on one database load the history without a deadlock."""
     url = variables["DATABASE_URL"]
     with started("serve", variables=variables) as service:
         with (
@@ -130,10 +133,10 @@ def test_two_syncs_and_a_service_at_once(history: History, variables: dict[str, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_service_loads_and_ends_in_good_order(
+def test_a_signal_ends_the_service_cleanly(
     history: History, simulator: Simulator, variables: dict[str, str], number: signal.Signals
 ) -> None:
-    """The service loads the history; one signal ends it with status 0, whatever it waits for, every claim given back."""
+    """A service loads the history; a signal ends it with 0 and releases every claim."""
     url = variables["DATABASE_URL"]
     with started("serve", variables=variables, fresh=True) as service:
         wait_until(
@@ -161,7 +164,7 @@ def test_the_service_loads_and_ends_in_good_order(
 
 
 def test_a_second_signal_ends_at_once(simulator: Simulator, variables: dict[str, str]) -> None:
-    """SIGTERM twice ends the service with 143 without waiting for anything."""
+    """A second SIGTERM ends the service with 143 without waiting."""
     with started("serve", variables=variables, fresh=True) as service:
         simulator.misbehave(Misbehaviour(delay=600.0))
         url = variables["DATABASE_URL"]
@@ -169,12 +172,15 @@ def test_a_second_signal_ends_at_once(simulator: Simulator, variables: dict[str,
         service.send_signal(signal.SIGTERM)
         service.send_signal(signal.SIGTERM)
         status = service.wait(120)
-    # The first signal may already have been the end: both arrive within microseconds.
+    # The first signal may have ended the service already, as both arrive within microseconds.
     assert status in (143, 0)
 
 
 def test_health_and_metrics(history: History, variables: dict[str, str]) -> None:
-    """/readyz says ok while all is well and 503 with the reason when the key is refused; /metrics counts the runs loaded."""
+    """/readyz returns ok, or 503 and the reason if the key is refused.
+
+    /metrics counts the loaded runs.
+    """
     port = free_port()
     variables["ORCHESTRA_ETL_SERVICE__PORT"] = str(port)
     url = variables["DATABASE_URL"]
@@ -223,10 +229,10 @@ def _reachable(ask: Callable[[str], Any]) -> bool:
         ({"ORCHESTRA_ETL_POLLING__LAESE": "1s"}, 2, "lease"),
     ],
 )
-def test_troubles_end_with_one_line_and_their_status(
+def test_errors_have_one_line_and_their_own_status(
     variables: dict[str, str], change: dict[str, str], status: int, words: str
 ) -> None:
-    """Each kind of trouble ends the command with its own exit status and one line that says what to do."""
+    """Each kind of error exits with its own status and one line that says what to do."""
     variables.update(change, ORCHESTRA_ETL_DATABASE__PATIENCE="1s", ORCHESTRA_ETL_API__ATTEMPTS="2")
     done = run("sync", variables=variables)
     last = done.stderr.strip().splitlines()[-1]
@@ -234,8 +240,8 @@ def test_troubles_end_with_one_line_and_their_status(
     assert "Traceback" not in done.stderr
 
 
-def test_all_workflows_of_an_api_that_is_away_is_an_error(variables: dict[str, str]) -> None:
-    """With `api.all_workflows` and nothing named, an API out of reach is status 5, and an id that it does not list status 2."""
+def test_an_unreachable_api_with_all_workflows_is_an_error(variables: dict[str, str]) -> None:
+    """With `api.all_workflows`, an unreachable API exits with 5 and an unlisted id with 2."""
     Path(variables["ORCHESTRA_ETL_CONFIG"]).write_text("[api]\nall_workflows = true\n")
     unknown = run("sync", "--workflow", "typo", variables=variables)
     assert (unknown.returncode, unknown.stdout, "workflow typo" in unknown.stderr) == (2, "", True)
@@ -250,7 +256,7 @@ def test_all_workflows_of_an_api_that_is_away_is_an_error(variables: dict[str, s
 def test_a_missing_or_newer_schema_is_named(
     variables: dict[str, str], empty_database_url: str
 ) -> None:
-    """Without a schema the command says `db upgrade` and ends with 4; a newer schema asks for a newer program."""
+    """A missing schema exits with 4 and names `db upgrade`; a newer one exits with 4, too."""
     variables["DATABASE_URL"] = empty_database_url
     without = run("sync", variables=variables)
     assert (without.returncode, "db upgrade" in without.stderr) == (4, True)
@@ -264,10 +270,10 @@ def test_a_missing_or_newer_schema_is_named(
     assert (newer.returncode, "newer" in newer.stderr) == (4, True)
 
 
-def test_trouble_with_a_run_is_reported_once_and_loses_nothing(
+def test_a_broken_response_is_reported_once_and_loses_nothing(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """Two broken answers end the sync with 6 once, all else is loaded, and the runs land when the server is well."""
+    """Two broken responses end a sync with 6 once; all else is loaded, and later those runs."""
     html, cut = history.run_ids(history.workflow_ids[0])[:2]
     good = simulator.steps_bodies.copy()
     simulator.steps_bodies[html] = b"<html>sorry</html>"
@@ -292,7 +298,7 @@ def test_trouble_with_a_run_is_reported_once_and_loses_nothing(
 def test_more_new_runs_than_the_list_shows_are_a_recorded_gap(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """With the list capped at 30 and 35 new runs, the sync ends with 6 and records one gap; the next ends with 0."""
+    """More new runs than the list shows end the sync with 6 and one gap; the next exits with 0."""
     simulator.misbehave(Misbehaviour(list_cap=30, endpoints=("runs",)))
     assert run("sync", variables=variables).returncode == 0
     history.add_runs(history.workflow_ids[0], 35)
@@ -304,10 +310,10 @@ def test_more_new_runs_than_the_list_shows_are_a_recorded_gap(
     assert gaps == [{"workflow_id": history.workflow_ids[0], "known": True}]
 
 
-def test_track_takes_the_answers_of_execute(
+def test_track_reads_the_response_of_execute(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """A run tracked under the wrong workflow from Execute's answer is read under the right one once listed."""
+    """`track` reads ids from Execute's response; a list corrects a wrong workflow."""
     wrong, right = history.workflow_ids[:2]
     run_id = history.run_ids(right)[0]
     answer = json.dumps({"message": "Workflow execution started", "run_id": run_id})
@@ -317,10 +323,10 @@ def test_track_takes_the_answers_of_execute(
     assert differences(variables["DATABASE_URL"], history) == []
 
 
-def test_the_database_is_restarted_in_the_middle(
+def test_a_sync_survives_cut_connections(
     history: History, simulator: Simulator, variables: dict[str, str]
 ) -> None:
-    """All connections are cut again and again while a sync runs: it goes on, complete and equal."""
+    """A sync completes although all its database connections are cut repeatedly."""
     simulator.misbehave(Misbehaviour(delay=0.05))
     url = variables["DATABASE_URL"]
     with started("sync", variables=variables) as process:
@@ -341,7 +347,7 @@ def test_the_database_is_restarted_in_the_middle(
 def test_the_sample_by_the_command(
     command: str, tmp_path: Path, database_url: str, sample_steps: bytes, variables: dict[str, str]
 ) -> None:
-    """The real response, tracked and served as it is, is loaded by `sync` and by `serve`; a second poll writes nothing."""
+    """`sync` and `serve` load the real response of a tracked run; a second poll writes nothing."""
     workflow, run_id = (
         "1234f567-bb12-1234-b7cd-f7a71a98cd24",
         "5b69669f-975a-49af-a33a-61ff9ae5a20f",
@@ -355,7 +361,10 @@ def test_the_sample_by_the_command(
         assert run("track", workflow, run_id, variables=variables).returncode == 0
 
         def polled(times: int) -> bool:
-            consumed = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE checks > 0 AND leased_until IS NULL"
+            consumed = (
+                "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE checks > 0"
+                " AND leased_until IS NULL"
+            )
             return server.steps_requests[run_id] >= times and query(database_url, consumed) != []
 
         def poll(times: int) -> None:
@@ -382,7 +391,8 @@ def test_the_sample_by_the_command(
         assert writes(database_url) == before
     steps = query(
         database_url,
-        "SELECT id, duration_ms, response_model, total_tokens FROM orchestra.steps ORDER BY position",
+        "SELECT id, duration_ms, response_model, total_tokens FROM orchestra.steps"
+        " ORDER BY position",
     )
     assert [tuple(step.values()) for step in steps] == [
         ("b2acc986-af06-418a-bf71-c730d5ghaf0b", 2237.692, "virtuoso-medium", 84),
@@ -390,10 +400,10 @@ def test_the_sample_by_the_command(
     ]
 
 
-def test_a_backfill_reads_final_runs_again_when_told(
+def test_a_backfill_with_reread_reads_final_runs_again(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """`backfill --reread --since` reads the final runs of that time once more, and nothing else; it writes no row."""
+    """`backfill --reread --since` reads the final runs of that time again, and writes no row."""
     assert run("sync", variables=variables).returncode == 0
     url = variables["DATABASE_URL"]
     newest = query(
@@ -411,7 +421,10 @@ def test_a_backfill_reads_final_runs_again_when_told(
 def test_a_backfill_of_a_time_reads_that_time_only(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """`backfill --since --until` lists everything, reads the runs of that time, and leaves the others to the next sync."""
+    """`backfill --since --until` lists all runs, reads those of that time, and leaves the others.
+
+    The next sync reads the others.
+    """
     starts = sorted(row["start_time"] for one in history.workflow_ids for row in history.runs(one))
     since, until = (start.rstrip("Z").partition(".")[0] for start in (starts[30], starts[50]))
     done = run("backfill", "--since", since, "--until", until, "--json", variables=variables)

@@ -1,4 +1,4 @@
-"""The demo as users run it: whatever the environment says, however it is ended, with and without a terminal."""
+"""The demo in any environment, ended in any way, with and without a terminal."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from tests.postgres_fixture import new_home
 from tests.processes import Process, run, started
 from tests.support import query, wait_until
 
-RATES = """SELECT workflow_name, round(100.0 * sum(succeeded) / sum(succeeded + soft_failed + failed), 1)
+RATES = """SELECT workflow_name,
+    round(100.0 * sum(succeeded) / sum(succeeded + soft_failed + failed), 1)
     FROM orchestra.workflow_hourly GROUP BY workflow_name ORDER BY 1"""
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A folder for the demo's data; no server is left in it."""
+    """Provide a folder for the demo's data, and kill all servers in it afterwards."""
     folder = new_home()
     yield folder
     for process in processes_in(folder):
@@ -43,40 +44,40 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """A server that nobody should connect to."""
+    """Start a server to which nothing may connect."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server
 
 
 def processes_in(home: Path) -> list[int]:
-    """The PostgreSQL servers that keep their data in this folder."""
+    """Return the process ids of the PostgreSQL servers that keep their data in this folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             arguments = path.read_bytes().split(b"\0")
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
         if b"-D" in arguments and os.fsencode(home) in arguments[arguments.index(b"-D") + 1]:
             found.append(int(path.parent.name))
     return found
 
 
 def _read_until(descriptor: int, words: str, *, seconds: float = 300.0) -> str:
-    """What is written until these words appear."""
+    """Return what is written until these words appear."""
     text = b""
     end = time.monotonic() + seconds
     while words.encode() not in text:
         ready, _, _ = select.select([descriptor], [], [], max(0.0, end - time.monotonic()))
-        assert ready, f"waited in vain for {words!r} behind {text!r}"
+        assert ready, f"{words!r} did not appear behind {text!r}"
         read = os.read(descriptor, 65536)
-        assert read, f"it ended without {words!r}: {text!r}"
+        assert read, f"the output ended without {words!r}: {text!r}"
         text += read
     return text.decode()
 
 
 def _ask(printed: str, command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as the demo says: after its line, in a shell with somebody else's settings."""
+    """Run a command after the line that the demo prints, in a shell with foreign settings."""
     lines = printed.splitlines()
     [source] = [line.strip() for line in lines if line.startswith("  . ")]
     program = (
@@ -94,20 +95,22 @@ def _output(process: Process) -> int:
     return int(process.stdout.fileno())
 
 
-def _ends_in_good_order(process: Process, number: signal.Signals, home: Path) -> int:
-    """Send the signal and return the exit status, once no server is left."""
+def _stop(process: Process, number: signal.Signals, home: Path) -> int:
+    """Send the signal and return the exit status; no server may be left."""
     process.send_signal(number)
     status = process.wait(120)
     assert processes_in(home) == []
     return status
 
 
-def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
+def test_a_demo_ignores_the_environment(
     home: Path, listener: socket.socket, postgres_server: EmbeddedPostgres, empty_database_url: str
 ) -> None:
-    """With somebody's database, key, server, proxy and settings in the environment it loads its own history to the
-    end, prints it in plain lines, and connects to none of them; the database's session count shows
-    it."""
+    """A demo ignores the environment's database, key, server, proxy and settings.
+
+    It loads its own history, prints it in plain lines, and connects to no other server. The session
+    count of the user's database proves that.
+    """
     query(empty_database_url, "CREATE TABLE marker ()")
     database = empty_database_url.partition("?")[0].rpartition("/")[2]
     admin = postgres_server.url_for("postgres")
@@ -149,7 +152,7 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
         {"relname": "marker"}
     ]
     assert "\x1b" not in done.stdout
-    # A path of the user's may be longer.
+    # A line with a path of the user may be longer.
     lines = [line for line in done.stdout.splitlines() if str(home) not in line]
     assert max(map(len, lines)) <= 80
     assert "run `make dashboards`" in done.stdout
@@ -165,12 +168,12 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
         "support triage",
         "weather jokes",
     ]
-    # Three questions with their answers, and the way to ask one's own.
+    # The demo prints three queries with their results, and a command for the user's own.
     questions = re.findall(
         r"^SELECT .*?;\n\n.*?━[^\n]*\n(.*?)\n\n", done.stdout, re.MULTILINE | re.DOTALL
     )
     assert [answer.count("\n") + 1 >= 3 for answer in questions] == [True, True, True]
-    # Several providers with what they cost; of a model without a price neither is known.
+    # Several providers are listed with their cost. A model without a price has neither.
     models = [[cell.strip() for cell in line.split("│")] for line in questions[2].splitlines()]
     assert {"anthropic", "google", "openai"} <= {provider for provider, *_ in models}
     assert all(re.fullmatch(r"\d+\.\d{4} USD", cells[-1]) for cells in models if cells[0] != "-")
@@ -179,14 +182,15 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
     }
     assert "None" not in done.stdout
     assert processes_in(home) == []
-    # The line that it leaves works after its end, and its success rates are those that the
+    # The printed command still works after the demo. The printed success rates are those that the
     # dashboards show.
     asked = _ask(done.stdout, f"db psql --tuples-only --no-align -c {shlex.quote(RATES)}")
     rates = [found.split("|") for found in asked.stdout.splitlines()]
     assert len(rates) == 3, asked.stderr
     for name, percent in rates:
         printed = re.search(rf"^{name} +│\d+ +│(\d+\.\d) ", done.stdout, re.MULTILINE)
-        # Runs go on ending between the two; soft failures left out would be some points.
+        # Runs continue to end between the two queries. Without soft failures, the rates would
+        # differ by some points.
         assert printed is not None
         assert float(printed[1]) == pytest.approx(float(percent), abs=0.5)
     assert min(float(percent) for _, percent in rates) < 93
@@ -205,18 +209,24 @@ def test_it_loads_and_shows_the_backlog_whatever_the_environment_says(
 def test_a_signal_before_the_end_of_the_backlog(
     home: Path, number: signal.Signals, moment: str
 ) -> None:
-    """Ctrl-C, SIGTERM and a closed terminal end it with the signal's status and no server left."""
+    """A signal during the load ends the demo with the signal's status and leaves no server.
+
+    That holds for Ctrl-C, SIGTERM and a closed terminal.
+    """
     with started("demo", "--exit", variables={"ORCHESTRA_ETL_HOME": str(home)}) as process:
         if moment == "starting":
             wait_until(lambda: processes_in(home) != [])
         else:
             _read_until(_output(process), "the simulated API serves")
             time.sleep(0.5)
-        assert _ends_in_good_order(process, number, home) == 128 + number
+        assert _stop(process, number, home) == 128 + number
 
 
-def test_while_it_watches(home: Path) -> None:
-    """Every command works with the line it prints, a second demo is refused with status 2, and SIGTERM ends it with 0."""
+def test_commands_during_a_demo(home: Path) -> None:
+    """While a demo runs, the printed commands work, and a second demo exits with 2.
+
+    SIGTERM ends the demo with 0.
+    """
     variables = {"ORCHESTRA_ETL_HOME": str(home)}
     with started("demo", variables=variables) as process:
         text = _read_until(_output(process), "Ctrl-C ends the demo")
@@ -228,11 +238,14 @@ def test_while_it_watches(home: Path) -> None:
         second = run("demo", variables=variables)
         assert (second.returncode, second.stdout, second.stderr.count("\n")) == (2, "", 1)
         assert "already running" in second.stderr
-        assert _ends_in_good_order(process, signal.SIGTERM, home) == 0
+        assert _stop(process, signal.SIGTERM, home) == 0
 
 
-def test_a_killed_demo_is_no_obstacle_to_the_next(home: Path) -> None:
-    """After SIGKILL in the middle of loading, the next demo takes over the server, begins anew and stops it."""
+def test_a_demo_after_a_killed_one(home: Path) -> None:
+    """After SIGKILL during the load, the next demo takes the server over and starts again.
+
+    It stops the server at its end.
+    """
     variables = {"ORCHESTRA_ETL_HOME": str(home)}
     with started("demo", variables=variables) as process:
         _read_until(_output(process), "the simulated API serves")
@@ -246,7 +259,10 @@ def test_a_killed_demo_is_no_obstacle_to_the_next(home: Path) -> None:
 
 
 def test_on_a_terminal_of_80_columns(home: Path) -> None:
-    """A moving progress bar, then a live table; no line of either is longer than the terminal; Ctrl-C ends it with 0."""
+    """On a terminal, the demo shows a progress bar and a live table of at most 80 columns.
+
+    Ctrl-C ends it with 0.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
@@ -262,7 +278,7 @@ def test_on_a_terminal_of_80_columns(home: Path) -> None:
         text = _read_until(ours, "Ctrl-C ends the demo")
         bars, _, rest = text.partition("loaded 9")
         assert rest
-        # The table is drawn again and again, each time over the one before.
+        # The table is redrawn repeatedly, each time over the last one.
         live = "".join(_read_until(ours, "tokens") for _ in range(3))
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0
@@ -275,7 +291,7 @@ def test_on_a_terminal_of_80_columns(home: Path) -> None:
     assert "\x1b[1A" in live
     shown = re.split(r"[\r\n]+", ESCAPES.sub("", bars + live))
     assert max(len(line) for line in shown) <= 80
-    # Each on one line, with nothing cut off.
+    # Each is on one line and complete.
     assert any(
         re.fullmatch(r"loading the backlog [━╸╺ ]+ \d+/\d+ +runs 0:00:\d\d", line) for line in shown
     )

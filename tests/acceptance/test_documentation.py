@@ -1,4 +1,4 @@
-"""Every command that the documentation shows is run; what cannot be run here is named, with the reason."""
+"""Every command in the documentation is run, or named here with the reason why not."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LINK = re.compile(r"\]\(([^)#]*)(?:#([\w-]+))?\)")
 TARGET = re.compile(r"^([a-z][\w-]*):", re.MULTILINE)
 
 MACHINES = {
-    "chmod", "cp", "docker", "echo", "export", "install", "kubectl", "mkdir", "openssl", "pip", "python3", "systemctl",
-    "useradd", "uv",
+    "chmod", "cp", "docker", "echo", "export", "install", "kubectl", "mkdir", "openssl", "pip",
+    "python3", "systemctl", "useradd", "uv",
 }  # fmt: skip
-"""Programs of the machine: they would change it, or are not on it. The files that they name must exist."""
+"""Programs that change the machine or are not installed. The files that they name must exist."""
 ELSEWHERE = {
     "orchestra-etl demo": "does not end by itself; test_demo.py runs it",
     "orchestra-etl serve": "does not end by itself; test_command.py starts it",
@@ -48,13 +48,13 @@ OURS = sorted(
 
 @pytest.fixture(scope="module")
 def history() -> History:
-    """A workflow with ten finished runs."""
+    """Provide a workflow with ten finished runs."""
     return History(seed=13, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0)
 
 
 @pytest.fixture
 def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A configured workflow whose history is loaded, with a dead letter."""
+    """Provide the settings of a configured workflow with a loaded history and a dead letter."""
     config = tmp_path / "etl.toml"
     config.write_text(configuration(*history.workflow_ids, more='[retention]\nruns = "730d"\n'))
     with Simulator(history).in_thread() as simulator:
@@ -62,18 +62,18 @@ def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[d
         asyncio.run(sync(load(tmp_path, config.read_text(), given)))
         query(
             database_url,
-            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)"
-            " SELECT workflow_id, run_id, 'rejected', 'for the documentation', '', '[]'"
-            " FROM orchestra_etl.run_ledger LIMIT 1",
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+            " content_hash, body) SELECT workflow_id, run_id, 'rejected',"
+            " 'for the documentation', '', '[]' FROM orchestra_etl.run_ledger LIMIT 1",
         )
         yield given
 
 
 @pytest.mark.parametrize("line", OURS)
-def test_our_commands_run_as_they_are_shown(
+def test_commands_run_as_shown(
     line: str, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:
-    """Each ends with 0, or with the status that its situation asks for, and with no traceback."""
+    """Each `orchestra-etl` command of the documentation exits with 0 and without a traceback."""
     if " config init" in line:
         variables["ORCHESTRA_ETL_CONFIG"] = str(tmp_path / "new.toml")
     [workflow_id] = history.workflow_ids
@@ -84,7 +84,7 @@ def test_our_commands_run_as_they_are_shown(
 
 
 def test_every_other_command_is_known() -> None:
-    """Make's targets exist; programs of the machine are named above, and the files of ours that they take exist."""
+    """Make's targets exist, other programs are listed above, and the project's files exist."""
     targets = set(TARGET.findall((ROOT / "Makefile").read_text()))
     for document, line in COMMANDS:
         for command in re.split(r" && |; ", line):
@@ -103,7 +103,7 @@ def test_every_other_command_is_known() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
-    """Every link to a file of ours finds it, and the heading in it."""
+    """Every link to a file of the project finds the file and its heading."""
     for target, heading in LINK.findall(document.read_text()):
         if target.startswith("http"):
             continue

@@ -1,4 +1,4 @@
-"""Errors before the logs are set up: one line, no traceback, and never a secret."""
+"""Errors before logging is set up: one line, no traceback, and never a secret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CANARY = "canary-7d1f"
 SECRETS = {
     "ORCHESTRA_API_KEY": f"key-{CANARY}",
     "DATABASE_URL": f"postgresql://etl:password-{CANARY}@db.invalid/history",
-    # A locale may let bytes through that are no UTF-8.
+    # Some locales accept bytes that are not UTF-8.
     "PYTHONIOENCODING": "utf-8",
 }
 DEEP = "[" * 3000
@@ -31,14 +31,17 @@ def _one_line(done: subprocess.CompletedProcess[str], status: int, words: str) -
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("ORCHESTRA_ETL_CONFIG", "~nosuchuser/etl.toml", "ORCHESTRA_ETL_CONFIG: ~nosuchuser stands for no home"),
-        ("ORCHESTRA_REDACTION_KEY_FILE", "~nosuchuser/key", "ORCHESTRA_REDACTION_KEY_FILE: ~nosuchuser stands for no home"),
+        ("ORCHESTRA_ETL_CONFIG", "~nosuchuser/etl.toml",
+         "ORCHESTRA_ETL_CONFIG: ~nosuchuser stands for no home"),
+        ("ORCHESTRA_REDACTION_KEY_FILE", "~nosuchuser/key",
+         "ORCHESTRA_REDACTION_KEY_FILE: ~nosuchuser stands for no home"),
         ("ORCHESTRA_ETL_WORKFLOWS", DEEP, "ORCHESTRA_ETL_WORKFLOWS: must be a JSON list"),
-        ("ORCHESTRA_ETL_REDACTION__RULES", DEEP, "ORCHESTRA_ETL_REDACTION__RULES: must be a JSON list"),
+        ("ORCHESTRA_ETL_REDACTION__RULES", DEEP,
+         "ORCHESTRA_ETL_REDACTION__RULES: must be a JSON list"),
     ],
 )  # fmt: skip
 def test_a_bad_variable_is_one_line_without_secrets(variable: str, value: str, words: str) -> None:
-    """A variable that cannot even be read ends with status 2 and a line that names it; no secret beside it is printed."""
+    """An unreadable variable exits with 2 and one line with its name, without any secret."""
     _one_line(run("status", variables={**SECRETS, variable: value}), 2, words)
 
 
@@ -54,14 +57,14 @@ def test_a_bad_variable_is_one_line_without_secrets(variable: str, value: str, w
     ],
 )
 def test_a_bad_file_is_one_line_without_secrets(tmp_path: Path, toml: str, words: str) -> None:
-    """A file that cannot even be read ends with status 2 and a line that names it; no secret beside it is printed."""
+    """An unreadable file exits with 2 and one line with its name, without any secret."""
     config = tmp_path / "etl.toml"
     config.write_text(toml)
     _one_line(run("--config", str(config), "status", variables=SECRETS), 2, words)
 
 
-def test_a_home_that_there_is_not_is_one_line() -> None:
-    """The embedded database's folder in the home of an unknown user ends with status 2 and a line that says what to name."""
+def test_an_unknown_home_is_one_line() -> None:
+    """An embedded database in the home of an unknown user exits with 2 and names the variable."""
     variables = {**SECRETS, "DATABASE_URL": "embedded", "ORCHESTRA_ETL_HOME": "~nosuchuser/data"}
     _one_line(run("db", "current", variables=variables), 2, "ORCHESTRA_ETL_HOME")
 
@@ -75,7 +78,7 @@ def test_a_home_that_there_is_not_is_one_line() -> None:
     ],
 )
 def test_bad_input_of_track_is_one_line(line: bytes, words: str) -> None:
-    """Nested JSON, bytes that are no text and prose end `track w -` with status 2 and one line."""
+    """Deeply nested JSON, invalid UTF-8 and prose end `track w -` with 2 and one line."""
     _one_line(run("track", "w", "-", variables=SECRETS, input=line), 2, words)
 
 
@@ -94,7 +97,10 @@ sys.exit(commands.run(["status"]))
 
 
 def test_a_defect_before_the_settings_are_read_shows_no_secret() -> None:
-    """An unexpected error while all secrets lie in variables prints its type, no traceback, and promises none."""
+    """An unexpected error before the settings are read prints its type and no secret.
+
+    The line does not offer a traceback at log level debug.
+    """
     variables = {**SECRETS, "ORCHESTRA_ETL_LOGS__LEVEL": "debug"}
     done = subprocess.run(
         [sys.executable, "-c", _DEFECT],

@@ -1,4 +1,4 @@
-"""The Makefile: its help, what it installs, and what it says where the Python at hand will not do."""
+"""The Makefile: its help, its installation, and its errors for an unsuitable Python."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 
 def _make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # Not what this test's own make, if any, has told its children.
+    # Leave out the variables of the make that runs this test, if any.
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
     }
@@ -39,8 +39,8 @@ def _script(path: Path, text: str) -> Path:
     return path
 
 
-def test_alone_it_prints_help() -> None:
-    """`make` without a target lists every target, each once, in lines of at most 80 columns, and does nothing."""
+def test_make_alone_prints_help() -> None:
+    """`make` alone lists every target once, in at most 80 columns, and does nothing else."""
     done = _make()
     assert (done.returncode, done.stderr) == (0, "")
     shown = re.findall(r"^  make ([a-z-]+)  +\w", done.stdout, re.MULTILINE)
@@ -65,12 +65,13 @@ def test_alone_it_prints_help() -> None:
         "lock",
     ],
 )
-def test_every_target_can_be_made_from_nothing(target: str, tmp_path: Path) -> None:
-    """Each target knows how to get from a checkout without a virtual environment to its own command."""
+def test_every_target_works_from_a_fresh_checkout(target: str, tmp_path: Path) -> None:
+    """Each target leads from a checkout without a virtual environment to its own command."""
     done = _make("-n", target, f"VENV={tmp_path}/venv", "ARGS=--some-option")
     assert done.returncode == 0, done.stderr
     commands = done.stdout.replace("\\\n", "").splitlines()
-    # Pinned and verified packages, from the locks alone; the tools of development only where needed.
+    # Packages are pinned and verified, and come from the locks alone. The development tools are
+    # installed only where needed.
     locks = [
         re.findall(r" -r (\S+)", line)
         for line in commands
@@ -87,16 +88,17 @@ def test_every_target_can_be_made_from_nothing(target: str, tmp_path: Path) -> N
     [
         (None, "is not installed"),
         (
-            f"""{sys.executable} -c 'import sys; sys.version_info = (3, 10, 14); exec(sys.argv[1])' "$2" """,
+            f"{sys.executable} -c 'import sys; sys.version_info = (3, 10, 14); exec(sys.argv[1])'"
+            ' "$2" ',
             "older than 3.11",
         ),
         ('case "$2" in *venv*) echo "No module named venv" >&2; exit 1;; esac', "python3-venv"),
     ],
 )
-def test_an_unfit_python_is_one_line_with_the_way_out(
+def test_an_unsuitable_python_is_one_line_of_advice(
     python: str | None, words: str, tmp_path: Path
 ) -> None:
-    """A Python that is missing, too old or without venv stops make at once with one line that says what to do."""
+    """A Python that is missing, too old or without venv stops make with one line of advice."""
     path = tmp_path / "python3"
     if python is not None:
         _script(path, python)
@@ -107,7 +109,7 @@ def test_an_unfit_python_is_one_line_with_the_way_out(
         True,
         True,
     ), done.stdout
-    # Make's own remark that the target failed, and nothing of Python's.
+    # Make adds that the target failed; Python prints nothing.
     assert done.stderr.startswith("make: ***")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "venv").exists()
@@ -125,7 +127,7 @@ def _normalised(requirements: Iterable[str]) -> set[str]:
 
 
 def test_the_locks_hold_what_the_project_names() -> None:
-    """The lock has every dependency and every tool of the groups, the other two are part of it, and none names an index."""
+    """The lock has all dependencies and tools, contains the other two locks, and names no index."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups = project["dependency-groups"]
     dependencies, build = project["project"]["dependencies"], groups["build"]
@@ -146,8 +148,8 @@ def test_the_locks_hold_what_the_project_names() -> None:
         assert "://" not in lock.read_text()
 
 
-def test_two_calls_install_one_after_the_other_and_a_failure_is_made_up_for(tmp_path: Path) -> None:
-    """Two calls of make at once never run pip side by side; what failed has no stamp, and is installed by the next call."""
+def test_simultaneous_calls_install_in_turn(tmp_path: Path) -> None:
+    """Two simultaneous calls of make run pip in turn; the next call repeats a failed one."""
     venv = tmp_path / "venv"
     log = tmp_path / "log"
     (venv / "bin").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What the service exports is what happened, and what alerts and panels ask for is exported."""
+"""Metrics agree with what happened, and include all that alerts and panels query."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
 
 class Exposition:
-    """What `/metrics` says."""
+    """The content of `/metrics`."""
 
     def __init__(self, text: str) -> None:
         self.families = list(text_string_to_metric_families(text))
@@ -37,23 +37,23 @@ class Exposition:
                 )
 
     def value(self, name: str, **labels: str) -> float:
-        """One sample."""
+        """Return one sample."""
         return self.samples[f"orchestra_etl_{name}"][tuple(sorted(labels.items()))]
 
     def total(self, name: str) -> float:
-        """All samples of a name together."""
+        """Return the sum of all samples of a name."""
         return sum(self.samples.get(f"orchestra_etl_{name}", {}).values())
 
 
 def scrape(port: int) -> Exposition:
-    """Ask the service for its figures."""
+    """Request the service's metrics."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         return Exposition(answer.read().decode())
 
 
 @pytest.fixture(scope="module")
 def history() -> History:
-    """Two workflows with 30 finished runs each."""
+    """Provide two workflows with 30 finished runs each."""
     return History(seed=9, workflows=2, runs_per_workflow=30, live=0, arrivals_per_minute=0)
 
 
@@ -61,7 +61,7 @@ def history() -> History:
 def scraped(
     history: History, database_url: str, tmp_path: Path
 ) -> Iterator[tuple[Exposition, Simulator]]:
-    """The figures of a service that has loaded everything, and the server that it has asked."""
+    """Provide the metrics of a service that has loaded everything, and its server."""
     config = tmp_path / "etl.toml"
     config.write_text(configuration(*history.workflow_ids))
     port = free_port()
@@ -81,10 +81,10 @@ def scraped(
             yield scrape(port), simulator
 
 
-def test_figures_are_those_of_the_database_and_the_server(
+def test_metrics_agree_with_the_database_and_the_server(
     scraped: tuple[Exposition, Simulator], history: History, database_url: str
 ) -> None:
-    """Steps, runs, sweeps, batches and requests add up to what is stored and to what the server was asked."""
+    """Steps, runs, sweeps, batches and requests agree with the tables and the server's counts."""
     found, simulator = scraped
     [stored] = query(database_url, "SELECT count(*) AS steps FROM orchestra.steps")
     assert found.value("steps_total", change="inserted") == stored["steps"]
@@ -99,7 +99,8 @@ def test_figures_are_those_of_the_database_and_the_server(
     for workflow_id in history.workflow_ids:
         [newest] = query(
             database_url,
-            "SELECT extract(epoch FROM max(start_time))::float AS at FROM orchestra.runs WHERE workflow_id = %s",
+            "SELECT extract(epoch FROM max(start_time))::float AS at FROM orchestra.runs"
+            " WHERE workflow_id = %s",
             workflow_id,
         )
         assert found.value(
@@ -112,8 +113,11 @@ def test_figures_are_those_of_the_database_and_the_server(
     assert found.value("ready") == 1
 
 
-def test_alerts_and_panels_ask_for_what_is_exported(scraped: tuple[Exposition, Simulator]) -> None:
-    """Every figure that an alert or a panel names exists, every one that is exported says what it is."""
+def test_alerts_and_panels_query_exported_metrics(scraped: tuple[Exposition, Simulator]) -> None:
+    """Every metric that an alert or a panel queries is exported.
+
+    Every exported metric has a help text.
+    """
     found, _ = scraped
     exported = set(found.samples) | {family.name for family in found.families}
     panels = json.loads(PANELS.read_text())["panels"]

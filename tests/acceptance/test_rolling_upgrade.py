@@ -1,7 +1,7 @@
 """Two versions of the program on one database, in both orders of deployment.
 
-The later version is a copy of this one with one more revision, which adds a column; it runs as a
-process of its own.
+The later version is a copy of this one with one more revision, which adds a column. It runs as a
+separate process.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ CONTRACTS = f"UPDATE orchestra_etl.alembic_version SET oldest_program = '{LATER}
 
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
-"""A version of the program: runs a command to its end."""
+"""A version of the program, which runs a command to its end."""
 
 
 @pytest.fixture
 def history() -> History:
-    """A workflow with 30 finished runs."""
+    """Provide a workflow with 30 finished runs."""
     return History(
         seed=11, workflows=1, runs_per_workflow=30, live=0, arrivals_per_minute=0, pace=0.001
     )
@@ -45,7 +45,7 @@ def history() -> History:
 def variables(
     history: History, empty_database_url: str, tmp_path: Path
 ) -> Iterator[dict[str, str]]:
-    """What a program needs in its environment: a database without a schema, a server, a configuration."""
+    """Provide the environment of a program: an empty database, a server, a configuration."""
     config = tmp_path / "etl.toml"
     config.write_text(
         configuration(*history.workflow_ids, more='[logs]\nlevel = "info"') + '\ninterval = "1s"'
@@ -57,12 +57,12 @@ def variables(
 
 @pytest.fixture
 def this(variables: dict[str, str]) -> Program:
-    """This version."""
+    """Provide this version."""
     return partial(run, variables=variables)
 
 
 def later(folder: Path, variables: Mapping[str, str], *more: str) -> Program:
-    """The next version, whose revision runs these statements, too."""
+    """Return the next version, whose revision also runs these statements."""
     for part in ("etl", "migrations", "config"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     add_revision(folder / "migrations", [ADDS_A_COLUMN, *more])
@@ -70,7 +70,8 @@ def later(folder: Path, variables: Mapping[str, str], *more: str) -> Program:
     def program(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "etl", *arguments],
-            cwd=folder, env=environment_of(variables), capture_output=True, text=True, timeout=120, check=False,
+            cwd=folder, env=environment_of(variables), capture_output=True, text=True, timeout=120,
+            check=False,
         )  # fmt: skip
 
     return program
@@ -80,10 +81,10 @@ def _stored(url: str) -> int:
     return int(query(url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"])
 
 
-def test_the_schema_goes_first(
+def test_upgrading_the_schema_first(
     this: Program, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:
-    """Services of this version go on while the schema is upgraded, and more of them may start."""
+    """Services of this version continue while the schema is upgraded, and new ones can start."""
     url, [workflow_id] = variables["DATABASE_URL"], history.workflow_ids
     after = later(tmp_path / "later", variables)
     assert this("db", "upgrade").returncode == 0
@@ -107,10 +108,10 @@ def test_the_schema_goes_first(
     assert differences(url, history) == []
 
 
-def test_the_program_goes_first(
+def test_upgrading_the_program_first(
     this: Program, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:
-    """The later version works on the schema as it is, says so, and works on with it upgraded."""
+    """The later version works with the old schema, reports it, and continues after the upgrade."""
     url, [workflow_id] = variables["DATABASE_URL"], history.workflow_ids
     after = later(tmp_path / "later", variables)
     assert this("db", "upgrade").returncode == 0
@@ -125,10 +126,10 @@ def test_the_program_goes_first(
     assert differences(url, history) == []
 
 
-def test_a_schema_that_has_left_this_program_behind(
+def test_a_schema_that_excludes_this_program(
     this: Program, variables: dict[str, str], tmp_path: Path
 ) -> None:
-    """What the later version's revision excludes ends with one line and changes nothing."""
+    """A schema that excludes this version ends each command with one line and no change."""
     assert later(tmp_path / "later", variables, CONTRACTS)("db", "upgrade").returncode == 0
     for command in (("sync",), ("serve",), ("status",), ("db", "upgrade"), ("db", "check")):
         done = this(*command)
@@ -142,7 +143,10 @@ def test_a_schema_that_has_left_this_program_behind(
 def test_the_later_program_needs_its_own_revision(
     this: Program, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:
-    """A program whose statements need a newer revision refuses an older schema in one line, and works once it is upgraded."""
+    """A version that needs a newer revision refuses an older schema in one line.
+
+    It works once the schema is upgraded.
+    """
     after = later(tmp_path / "later", variables)
     module = tmp_path / "later" / "etl" / "schema.py"
     required = f'REQUIRED_REVISION = "{schema.REQUIRED_REVISION}"'

@@ -17,7 +17,7 @@ from tests.processes import Process, run, started
 
 
 def _exports(process: Process) -> dict[str, str]:
-    """The variables that the first two lines export, as a shell reads them."""
+    """Return the variables that the first two lines export, as a shell reads them."""
     lines = [shlex.split(process.stdout.readline()) for _ in range(2)]
     assert [line[0] for line in lines] == ["export", "export"]
     return dict(line[1].split("=", 1) for line in lines)
@@ -34,7 +34,7 @@ def _get(exports: dict[str, str], path: str) -> Any:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_what_it_says_until_a_signal(number: signal.Signals) -> None:
-    """The two exported variables lead to the API as the options describe it; a signal ends it with status 0."""
+    """The exported variables lead to the API that the options describe; a signal ends it with 0."""
     options = [
         "--port",
         "0",
@@ -62,13 +62,13 @@ def test_it_serves_what_it_says_until_a_signal(number: signal.Signals) -> None:
 
 
 def test_a_restarted_simulator_continues_its_history() -> None:
-    """Started again with the epoch that it named, it shows the same finished runs at the same times."""
+    """A simulator started again with its epoch shows the same finished runs at the same times."""
     options = ["--port", "0", "--runs", "10", "--arrivals", "0"]
 
     def finished(process: Process) -> list[Any]:
         exports = _exports(process)
         [workflow_id, *_] = [one["workflow_id"] for one in _get(exports, "/workflows")]
-        # The newest three still run.
+        # The newest three runs are still running.
         return list(_get(exports, f"/workflows/{workflow_id}/runs")[3:])
 
     with started("simulate", *options, variables={}) as process:
@@ -82,7 +82,7 @@ def test_a_restarted_simulator_continues_its_history() -> None:
 
 
 def test_a_folder_is_served_as_it_is(tmp_path: Path, sample_steps: bytes) -> None:
-    """With --folder the recorded answer comes back; what is not recorded is a 404."""
+    """`--folder` serves the recorded response, and 404 for anything else."""
     steps = tmp_path / "a-workflow" / "a-run" / "steps.json"
     steps.parent.mkdir(parents=True)
     steps.write_bytes(sample_steps)
@@ -94,8 +94,8 @@ def test_a_folder_is_served_as_it_is(tmp_path: Path, sample_steps: bytes) -> Non
         missing.value.close()
 
 
-def test_a_recorded_list_that_is_no_json_is_no_traceback(tmp_path: Path) -> None:
-    """With a broken `runs.json` the request gets 500, and standard error one event that names the error and no more."""
+def test_a_broken_recorded_list_has_no_traceback(tmp_path: Path) -> None:
+    """A broken `runs.json` yields 500 and one log event with the name of the error."""
     (tmp_path / "a-workflow").mkdir()
     (tmp_path / "a-workflow" / "runs.json").write_text("[")
     with started("simulate", "--port", "0", "--folder", str(tmp_path), variables={}) as process:
@@ -121,14 +121,14 @@ def test_a_recorded_list_that_is_no_json_is_no_traceback(tmp_path: Path) -> None
     ],
 )
 def test_a_bad_option_is_one_line(arguments: list[str], words: str) -> None:
-    """What cannot be simulated ends with status 2 and one line that names the option or the choices."""
+    """An invalid option exits with 2 and one line that names the option or the choices."""
     done = run("simulate", *arguments, variables={})
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert words in done.stderr
 
 
 def test_a_port_in_use_is_one_line() -> None:
-    """Where the port is taken it says so in one line, with status 2."""
+    """A port in use exits with 2 and one line."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = run("simulate", "--port", str(taken.getsockname()[1]), variables={})
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr

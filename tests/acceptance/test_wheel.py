@@ -1,4 +1,4 @@
-"""What is published: the source distribution, and the wheel built from it, installed and run far from any checkout."""
+"""The source distribution, and the wheel built from it, installed and run without a checkout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support import environment
 
 
 class Distributions(NamedTuple):
-    """The files that `python -m build` makes."""
+    """The files that `python -m build` creates."""
 
     wheel: Path
     source: Path
@@ -36,7 +36,7 @@ class Distributions(NamedTuple):
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
-    """The source distribution of this checkout, and the wheel built from what it holds."""
+    """Build the source distribution of this checkout, and the wheel from its content."""
     folder = tmp_path_factory.mktemp("dist")
     _check([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)])
     [wheel], [source] = folder.glob("*.whl"), folder.glob("*.tar.gz")
@@ -45,14 +45,18 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
 
 @pytest.fixture(scope="module")
 def installed(distributions: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command of a virtual environment of its own that holds the wheel; the dependencies are those of the tests."""
+    """Install the wheel in a virtual environment of its own, and provide its command.
+
+    The dependencies are those of the tests.
+    """
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
-    _check([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-index", "--no-deps",
+    _check([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet",
+            "--no-index", "--no-deps",
             "--root-user-action=ignore", str(distributions.wheel)])  # fmt: skip
     [site_packages] = folder.glob("lib/python*/site-packages")
-    # Searched behind the wheel. Lines of this kind in files there, such as the checkout's own, are
+    # This folder is searched after the wheel. `.pth` files in it, such as the checkout's own, are
     # not followed.
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return folder / "bin" / "orchestra-etl"
@@ -60,7 +64,7 @@ def installed(distributions: Distributions, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A folder for an embedded server's data; no server is left in it."""
+    """Provide a folder for an embedded server's data, and kill all servers in it afterwards."""
     folder = new_home()
     yield folder
     for process in processes_in(folder):
@@ -93,7 +97,7 @@ def _python_files(folder: Path) -> set[str]:
 
 
 def test_the_wheel_holds_the_program_and_nothing_else(distributions: Distributions) -> None:
-    """Every module, revision and the example configuration lie under `etl/`; no tests, no caches, no stray top folder."""
+    """The wheel holds all modules, revisions and example files below `etl/`, and nothing else."""
     with zipfile.ZipFile(distributions.wheel) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     revisions = {f"etl/{name}" for name in _python_files(ROOT / "migrations")}
@@ -110,28 +114,32 @@ def test_the_wheel_holds_the_program_and_nothing_else(distributions: Distributio
 
 
 def test_the_source_distribution_holds_what_developers_need(distributions: Distributions) -> None:
-    """Sources, tests with their data, lock, Makefile and container files are all in it; caches are not."""
+    """The source distribution holds sources, tests and build files, and no caches."""
     with tarfile.open(distributions.source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {
-        "requirements.lock", "requirements-run.lock", "requirements-build.lock", "Makefile", "Dockerfile",
-        ".dockerignore", "docker-compose.yml", "alembic.ini",
-        "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run", "config/etl.toml", "docs/how-to/analytics.md",
-        "tests/samples/steps.json",
+        "requirements.lock", "requirements-run.lock", "requirements-build.lock", "Makefile",
+        "Dockerfile", ".dockerignore", "docker-compose.yml", "alembic.ini",
+        "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run", "config/etl.toml",
+        "docs/how-to/analytics.md", "tests/samples/steps.json",
     }  # fmt: skip
     assert wanted | _python_files(ROOT / "tests") | _python_files(ROOT / "migrations") <= names
     assert not [name for name in names if name.endswith(".pyc") or name.startswith(".venv")]
 
 
 def test_the_wheel_of_a_checkout_is_the_same(distributions: Distributions, tmp_path: Path) -> None:
-    """The wheel built from the source distribution holds the same bytes as one built from the checkout."""
-    _check([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)])  # fmt: skip
+    """The wheel built from the source distribution equals the one built from the checkout."""
+    _check([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path),
+            str(ROOT)])  # fmt: skip
     [wheel] = tmp_path.glob("*.whl")
     assert wheel.read_bytes() == distributions.wheel.read_bytes()
 
 
 def test_the_bill_of_materials_lists_what_runs(tmp_path: Path) -> None:
-    """Every pinned package with its hashes and licence, reached from the program; twice the same bytes."""
+    """The bill of materials lists each pinned package with hashes, and is reproducible.
+
+    The program depends on each package, and most have a licence.
+    """
     texts = []
     for number in range(2):
         path = tmp_path / f"{number}.json"
@@ -158,7 +166,7 @@ def test_the_bill_of_materials_lists_what_runs(tmp_path: Path) -> None:
 def test_the_installed_wheel_does_the_main_job(
     installed: Path, distributions: Distributions, empty_database_url: str, tmp_path: Path
 ) -> None:
-    """Outside a checkout the wheel shows its settings, makes the schema and loads a history, all with its own files."""
+    """Outside a checkout, the wheel shows settings, creates the schema and loads a history."""
     history = History(seed=3, runs_per_workflow=20, live=0, arrivals_per_minute=0)
     with Simulator(history).in_thread() as simulator:
         workflows = json.dumps([{"id": workflow_id} for workflow_id in history.workflow_ids])
@@ -181,10 +189,10 @@ def test_the_installed_wheel_does_the_main_job(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_installation_is_ever_to_be_edited(installed: Path, tmp_path: Path) -> None:
-    """In an empty folder a wheel and an editable install read no file and name none of their own; `config init` writes one.
+def test_an_installation_needs_no_edits(installed: Path, tmp_path: Path) -> None:
+    """Neither a wheel nor an editable install reads or names files of its own installation.
 
-    It writes the JSON Schema that the file's first line names, too.
+    `config init` writes a file, and the JSON Schema that the file's first line names.
     """
     editable = Path(sys.executable).parent / "orchestra-etl"
     for number, command in enumerate((installed, editable)):
@@ -241,7 +249,7 @@ def test_no_installation_is_ever_to_be_edited(installed: Path, tmp_path: Path) -
 
 
 def test_the_installed_wheel_shows_the_demo(installed: Path, home: Path, tmp_path: Path) -> None:
-    """The demo runs from the wheel alone, in a folder with nothing in it, and leaves nothing there."""
+    """The demo runs from the wheel alone, and leaves no file in the current folder."""
     done = _run(installed, "demo", "--exit", folder=tmp_path, ORCHESTRA_ETL_HOME=str(home))
     assert (done.returncode, "loaded 9" in done.stdout) == (0, True), done.stderr
     assert list(tmp_path.iterdir()) == []

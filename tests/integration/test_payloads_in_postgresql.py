@@ -1,4 +1,4 @@
-"""That PostgreSQL takes what the transform stage gives, whatever the API sent."""
+"""PostgreSQL accepts every value that the transform stage produces."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from etl.transform.payloads import payload
 from etl.transform.states import StateMap
 from tests.hostile import CLEAN_VALUES, READABLE_TIMES, REFUSED_VALUES, USABLE_IDS, step_with
 
-_MAX_JSON_LEVELS = 300  # that Python's own parser reads
+_MAX_JSON_LEVELS = 300  # the depth that Python's own parser can read
 
 
 def _stored(
     connection: psycopg.Connection[tuple[object, ...]], values: Iterable[str], as_type: str
 ) -> list[object]:
-    """The values after a round trip through a column of the type; fails as the load would."""
+    """Return the values after a round trip through a column of the type.
+
+    Raise the error that the load would raise if the column refuses a value.
+    """
     connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS held_{as_type} (value {as_type})".encode())
     with connection.cursor().copy(f"COPY held_{as_type} FROM STDIN".encode()) as copy:
         for value in values:
@@ -34,7 +37,7 @@ def _stored(
 
 
 def test_every_payload_is_accepted(empty_database_url: str) -> None:
-    """Of every value in the corpus, `data` is accepted by jsonb, and the exact bytes are in `data` or in `raw`."""
+    """jsonb accepts `data` of every value in the corpus; `data` or `raw` holds the exact bytes."""
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         for value in CLEAN_VALUES + REFUSED_VALUES:
             held = payload(Raw(value), suspect=True)
@@ -48,17 +51,18 @@ def test_every_payload_is_accepted(empty_database_url: str) -> None:
 
 
 def test_every_refused_value_is_really_refused(empty_database_url: str) -> None:
-    """The corpus is honest: jsonb refuses each of these values as it came, so none is rewritten without need."""
+    """jsonb refuses each of these values as it came, so none is rewritten without need."""
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         for value in REFUSED_VALUES:
             if value.count(b"[") + value.count(b"{") in range(5_001, 14_000):
-                continue  # between our limit and the server's, which depends on its settings
+                # Between the program's limit and the server's, which depends on its settings.
+                continue
             with pytest.raises((psycopg.Error, UnicodeError)):
                 _stored(connection, [value.decode()], "jsonb")
 
 
 def test_every_column_of_a_hostile_step_is_accepted(empty_database_url: str) -> None:
-    """Hostile text in any field of a step reaches the database in a form that its column accepts."""
+    """Hostile text in any field of a step reaches its column in a form that it accepts."""
     names = (
         "user_id",
         "node_id",
@@ -92,11 +96,11 @@ def test_every_column_of_a_hostile_step_is_accepted(empty_database_url: str) -> 
 
 
 def test_model_columns_of_hostile_payloads_are_accepted(empty_database_url: str) -> None:
-    """Model names, finish reasons and reported errors with NUL or lone surrogates reach the text columns without."""
+    """Text columns accept model names, finish reasons and errors that held NUL or surrogates."""
     hostile = rb'"a\u0000b\ud800c"'
     outputs = (
-        b'{"object": "chat.completion", "model": %b, "choices": [{"finish_reason": %b}], "usage": {}}'
-        % (hostile, hostile),
+        b'{"object": "chat.completion", "model": %b, "choices": [{"finish_reason": %b}], "usage":'
+        b" {}}" % (hostile, hostile),
         b'{"result": {"successful": false, "error": %b}}' % hostile,
         b'{"result": {"successful": false, "error": {"why": %b}}}' % hostile,
     )
@@ -111,7 +115,7 @@ def test_model_columns_of_hostile_payloads_are_accepted(empty_database_url: str)
 
 
 def test_ids_and_times_are_held_exactly(empty_database_url: str) -> None:
-    """Usable ids and readable times come back from the database as they went in."""
+    """Usable ids and readable times are the same after a round trip through the database."""
     with psycopg.connect(
         empty_database_url, autocommit=True, options="-c timezone=UTC"
     ) as connection:

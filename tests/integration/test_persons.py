@@ -1,4 +1,7 @@
-"""Erasure of a user or an organisation whose name the rules, the API or the retention have left in another form."""
+"""Erasure of a user or organisation whose name is stored in another form.
+
+Redaction rules, the API or retention may have changed the name.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ NAME, OTHER = "ann-7f3a", "bob-19c2"
 
 
 class World:
-    """A workflow whose runs, a day apart, are by turns of two people, who are each an organisation of their own, too."""
+    """A workflow whose runs, one a day, alternate between two names.
+
+    Each name is both the user and the organisation of its runs.
+    """
 
     def __init__(
         self, folder: Path, url: str, history: History, command: Command, patch: pytest.MonkeyPatch
@@ -38,13 +44,13 @@ class World:
             self.name(run_id, NAME if number % 2 else OTHER)
 
     def name(self, run_id: str, name: Any, *, steps: bool = True) -> None:
-        """Have the API name this user and organisation in a run, and in its steps."""
+        """Make the API name this user and organisation in a run, and in its steps."""
         self.history.change_run(run_id, user_id=name, organization_id=name)
         for step in self.history.steps(run_id) if steps else ():
             self.history.change_step(run_id, step["id"], user_id=name, organization_id=name)
 
     def configure(self, *rules: tuple[str, str], key: str = KEY) -> None:
-        """From now on these rules are in force, with this key."""
+        """Put these rules into force, with this key."""
         made = "".join(
             f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules
         )
@@ -52,17 +58,17 @@ class World:
         self.patch.setenv("ORCHESTRA_REDACTION_KEY", key)
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        """What a command that ends with this status prints."""
+        """Run a command, check its exit status and return what it prints."""
         done = self.command(*arguments)
         assert done.status == status, (arguments, done.out, done.err)
         return done.out
 
     def traces(self, text: str) -> set[str]:
-        """Every column of both schemas in which the text stands, and of the planner's statistics."""
+        """Return the columns and planner statistics of both schemas that contain the text."""
         return columns_with(self.url, text) | statistics_with(self.url, text)
 
     def one(self, sql: str) -> Any:
-        """The only value that a statement gives."""
+        """Return the only value of a statement's result."""
         ((value,),) = [row.values() for row in query(self.url, sql)]
         return value
 
@@ -74,7 +80,7 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[World]:
-    """Ten finished runs, none of them loaded."""
+    """Provide ten finished runs, none of them loaded."""
     history = History(
         seed=5,
         workflows=1,
@@ -98,7 +104,10 @@ COUNTED = "SELECT COALESCE(sum(runs), 0)::int FROM orchestra.run_rollup"
 @pytest.mark.parametrize("pruned", ["5d", *slow("1h", None)])
 @pytest.mark.parametrize("hashed", [False, True], ids=["plain", "hashed"])
 def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, hashed: bool) -> None:
-    """Whether all, some or none of its runs were pruned, no column names an erased organisation; the other's counts stay."""
+    """No column names an erased organisation, however many of its runs were pruned.
+
+    The counts of the other organisation stay.
+    """
     if hashed:
         world.configure(("$.organization_id", "hash"))
     world.run("sync")
@@ -121,8 +130,8 @@ def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, ha
     assert world.command("rollups", "verify").status == 0
 
 
-def test_only_one_workflow_is_meant(world: World) -> None:
-    """With --workflow, the rollups of other workflows go on naming the organisation."""
+def test_erasure_of_one_workflow(world: World) -> None:
+    """With --workflow, the rollups of other workflows still name the organisation."""
     world.run("sync")
     query(
         world.url,
@@ -143,7 +152,7 @@ def test_only_one_workflow_is_meant(world: World) -> None:
     "name", [NAME, 4711, "n" * 600, {"id": NAME, "team": ["t"]}, [NAME]], ids=str
 )
 def test_a_name_is_found_in_any_form(world: World, name: Any) -> None:
-    """A number, a text that is too long for the column, and a name inside an object or array are found by `--user`."""
+    """`--user` finds a number, a text too long for its column, and a name in an object or array."""
     run_id = world.runs[0]
     world.history.change_run(run_id, user_id=name)
     world.run("sync")
@@ -154,13 +163,15 @@ def test_a_name_is_found_in_any_form(world: World, name: Any) -> None:
 
 
 def test_a_hashed_user_is_found(world: World) -> None:
-    """Under a `hash` rule, also one that is no longer in force, `erase --user NAME` removes the runs, and nobody else's."""
+    """`erase --user NAME` finds runs whose user a present or earlier rule hashed, no others."""
     world.configure(("$.user_id", "hash"))
     world.run("sync")
     assert [place for place in world.traces(NAME) if place.endswith(".user_id")] == []
     letter = (
-        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body) SELECT workflow_id,"
-        " '', 'malformed', 'd', 'h', convert_to(user_id, 'UTF8') FROM orchestra.runs WHERE organization_id = %s LIMIT 1"
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+        " content_hash, body) SELECT workflow_id,"
+        " '', 'malformed', 'd', 'h', convert_to(user_id, 'UTF8') FROM orchestra.runs"
+        " WHERE organization_id = %s LIMIT 1"
     )
     query(world.url, letter, NAME)
     world.configure()
@@ -180,8 +191,11 @@ def test_a_hashed_user_is_found(world: World) -> None:
         ("hash", "10 runs stored with a hash that may be made with an earlier key"),
     ],
 )
-def test_who_cannot_be_found_is_not_taken_for_absent(world: World, action: str, says: str) -> None:
-    """Where a rule hides the user, or hashed it with another key, the command says so and ends with 6, by name or by --yes."""
+def test_a_hidden_user_is_not_reported_as_absent(world: World, action: str, says: str) -> None:
+    """`erase` exits with 9 and the reason if a rule or another key hides the user.
+
+    That holds with and without --yes.
+    """
     world.configure(("$.user_id", action))
     world.run("sync")
     world.configure(key=OTHER_KEY)
@@ -190,13 +204,13 @@ def test_who_cannot_be_found_is_not_taken_for_absent(world: World, action: str, 
     hidden = world.command("erase", "--user", NAME, "--json").json["hidden"]
     assert sorted(hidden.values()) == [0, 0, 10]
     assert world.one("SELECT count(*) FROM orchestra.runs") == 10
-    # The organisation is not hidden, and by its ids a run can always be named.
+    # The organisation is not hidden, and a run can always be named by its id.
     assert "5 runs found" in world.run("erase", "--organization", NAME)
     world.run("erase", "--run", world.runs[0], "--yes")
 
 
-def test_the_apis_own_mask_is_compared_with_the_name(world: World) -> None:
-    """A name that the API's asterisks could stand for is reported; one that they cannot stand for is not."""
+def test_a_mask_of_the_api_is_compared_with_the_name(world: World) -> None:
+    """`erase` reports a name that the API's asterisks could stand for, and no other name."""
     world.name(world.runs[0], "a%_\\*****z")
     world.run("sync")
     assert "1 run stored with asterisks" in world.run("erase", "--user", "a%_\\bcdez", status=9)
@@ -205,7 +219,7 @@ def test_the_apis_own_mask_is_compared_with_the_name(world: World) -> None:
 
 
 def test_an_earlier_key_finds_its_hashes(world: World) -> None:
-    """After a change of keys, rows hashed with the old one are reported, and found by who gives that key."""
+    """After a key change, rows hashed with the old key are reported, and found with the old key."""
     world.configure(("$.user_id", "hash"))
     world.run("sync")
     for run_id in world.runs:

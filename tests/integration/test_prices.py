@@ -1,4 +1,4 @@
-"""Prices: which one holds for which model and day, and that only what changed is written."""
+"""Which price applies to which model and day; only changed prices are written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DAY = date(2026, 3, 1)
 def rule(
     model: str, amount: str, valid_from: date = ALWAYS, provider: str | None = None, **others: Any
 ) -> PriceRule:
-    """A rule by which input and output cost the same."""
+    """Return a rule by which input and output cost the same."""
     amounts = {"input": Decimal(amount), "output": Decimal(amount)}
     return PriceRule(model, "USD", amounts, provider=provider, valid_from=valid_from, **others)
 
@@ -37,14 +37,14 @@ def rule(
 def dated(
     model: str, configured: Sequence[PriceRule] = (), ordered: Sequence[PriceRule] = ()
 ) -> list[tuple[str, str, str]]:
-    """The standard prices of a model's input, with their first days and sources."""
+    """Return the standard prices of a model's input, with their first days and sources."""
     found = [one for one in price_list(model, configured, ordered) if one.service_tier == STANDARD]
     return [(str(one.valid_from), str(one.amounts["input"]), one.source) for one in found]
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """The test's database, as the program opens it."""
+    """Provide the test's database, opened as the program opens it."""
     opened = Database(database_url, patience=2)
     yield opened
     opened.close()
@@ -57,13 +57,19 @@ def command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Command:
-    """The command on the test's database, with a price in its configuration."""
-    toml = '[[prices]]\nmodel = "in-house-*"\ninput = 1.10\noutput = 2\ncurrency = "eur"\nvalid_from = 2026-02-01\n'
+    """Provide the command on the test's database, with a price in its configuration."""
+    toml = (
+        '[[prices]]\nmodel = "in-house-*"\ninput = 1.10\noutput = 2\n'
+        'currency = "eur"\nvalid_from = 2026-02-01\n'
+    )
     return command_line(tmp_path, monkeypatch, capsys, toml, DATABASE_URL=database_url)
 
 
 def see(database: Database, url: str, *models: str | None, day: str = "2026-03-01") -> None:
-    """Store a step of each model, and bring the rollups up to date; None: one that only reports tokens."""
+    """Store a step of each model, and bring the rollups up to date.
+
+    The model None stores a step that only reports tokens.
+    """
     query(url, "INSERT INTO orchestra.workflows (id) VALUES ('w') ON CONFLICT DO NOTHING")
     query(
         url,
@@ -72,8 +78,8 @@ def see(database: Database, url: str, *models: str | None, day: str = "2026-03-0
     )
     query(
         url,
-        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, node_id, status, state, start_time, request_model,"
-        " input_tokens, content_hash)"
+        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, node_id, status, state,"
+        " start_time, request_model, input_tokens, content_hash)"
         " SELECT gen_random_uuid(), 'r', 'w', 0, 'n', 'completed', 'succeeded', %s, model, 10, ''"
         " FROM unnest(CAST(%s AS text[])) AS model",
         day,
@@ -89,12 +95,12 @@ def set_by_command(database: Database, *rules: PriceRule) -> None:
 
 
 def resolve(database: Database, *configured: PriceRule) -> int:
-    """Bring the prices up to date; how many changed."""
+    """Bring the prices up to date, and return how many changed."""
     return database.transaction(partial(prices.resolve, configured=configured))
 
 
 def priced(url: str) -> dict[str, tuple[Decimal, Decimal | None, Decimal, str | None, str]]:
-    """The open price of each model, for the standard tier of service and short inputs."""
+    """Return the current price of each model, for the standard service tier and short inputs."""
     rows = query(
         url,
         "SELECT * FROM orchestra.prices"
@@ -102,15 +108,15 @@ def priced(url: str) -> dict[str, tuple[Decimal, Decimal | None, Decimal, str | 
     )
     return {
         row["model"]: (
-            row["input_per_million"], row["cached_input_per_million"], row["output_per_million"], row["provider"],
-            row["source"],
+            row["input_per_million"], row["cached_input_per_million"], row["output_per_million"],
+            row["provider"], row["source"],
         )
         for row in rows
     }  # fmt: skip
 
 
 def test_published_prices_of_models_seen(database: Database, database_url: str) -> None:
-    """A well-known model gets its published price under each of its names; an unknown one none."""
+    """A known model gets its published price under each of its names; others get none."""
     mini = (Decimal("0.15"), Decimal("0.075"), Decimal("0.6"), "openai", "default")
     sonnet = (Decimal(3), Decimal("0.3"), Decimal(15), "anthropic", "default")
     names = (
@@ -125,7 +131,7 @@ def test_published_prices_of_models_seen(database: Database, database_url: str) 
 
 
 def test_a_published_price_that_changed_has_two_rows(database: Database, database_url: str) -> None:
-    """Days before a published change keep the old price, and the two meet without a hole."""
+    """Days before a published change keep the old price; no day is without a price."""
     see(database, database_url, "o3")
     resolve(database)
     rows = query(
@@ -139,8 +145,8 @@ def test_a_published_price_that_changed_has_two_rows(database: Database, databas
     ]
 
 
-def test_the_host_sells_what_it_lists_by_its_own_price() -> None:
-    """What the API's own provider lists is not priced as another's."""
+def test_models_of_the_api_provider_keep_its_price() -> None:
+    """A model that the API's own provider lists is not priced as another provider's."""
     assert [one.provider for one in price_list("trinity-large-thinking", [], [])] == ["arcee"]
 
 
@@ -165,8 +171,8 @@ def test_patterns(pattern: str, model: str, matches: bool) -> None:
     )
 
 
-def test_a_pattern_means_what_its_regular_expression_does() -> None:
-    """With any number of stars, anywhere, a pattern matches the names that the regular expression for it matches."""
+def test_a_pattern_matches_like_its_regular_expression() -> None:
+    """A pattern with any number of stars matches what its regular expression matches."""
     names = ["".join(one) for length in range(6) for one in product("aB", repeat=length)]
     patterns = ["".join(one) for length in range(1, 6) for one in product("ab*", repeat=length)]
     for pattern in patterns:
@@ -180,8 +186,8 @@ def test_a_pattern_means_what_its_regular_expression_does() -> None:
     ["*a" * 249 + "*b*", "*" * 500, "a*" * 250, "*aab" * 125, "*" + "a" * 498 + "b"],
     ids=lambda one: one[:5],
 )
-def test_a_pattern_of_many_stars_costs_no_time(pattern: str) -> None:
-    """However many stars a pattern has and however long the name is, they are compared in milliseconds."""
+def test_a_pattern_of_many_stars_is_fast(pattern: str) -> None:
+    """Comparing a pattern of many stars with a long name takes milliseconds."""
     begun = time.process_time()
     for model in ("a" * 500, "aab" * 166, "a" * 499 + "b", "-" * 500):
         price_list(model, [rule(pattern, "7")], [])
@@ -189,7 +195,10 @@ def test_a_pattern_of_many_stars_costs_no_time(pattern: str) -> None:
 
 
 def test_many_hostile_names_are_priced(database: Database, database_url: str) -> None:
-    """Thousands of names of the longest kind, beside a price for all and some patterns that match none, take seconds at most."""
+    """Pricing thousands of names of the longest kind takes seconds at most.
+
+    A rule matches all names, and twenty patterns match none.
+    """
     names = [f"{number:05}" + "gpt-4o-claude-"[number % 14 :] * 40 for number in range(2000)]
     see(database, database_url, *(name[:500] for name in names))
     begun = time.process_time()
@@ -205,7 +214,10 @@ def test_many_hostile_names_are_priced(database: Database, database_url: str) ->
 
 
 def test_the_first_rule_counts(database: Database) -> None:
-    """The configuration goes by its order, before what was set by command, where the more exact goes first."""
+    """The first matching rule of the configuration applies, before rules set by command.
+
+    Of the rules set by command, the more exact one applies.
+    """
     configured = [rule("own-*", "1"), rule("own-a", "2")]
     set_by_command(
         database, rule("*", "3"), rule("other-*", "4"), rule("other-a", "5"), rule("own-a", "6")
@@ -218,8 +230,11 @@ def test_the_first_rule_counts(database: Database) -> None:
     assert dated("gpt-4o", configured, ordered) == [("0001-01-01", "3", "set")]
 
 
-def test_an_override_from_a_day_on_leaves_the_days_before() -> None:
-    """Before its first day a rule leaves what held without it: an older rule, one set by command, the default, or nothing."""
+def test_a_dated_rule_leaves_the_days_before() -> None:
+    """Before its first day, a rule leaves what applied without it.
+
+    That is an older rule, one set by command, the default, or nothing.
+    """
     assert dated("gpt-4o", [rule("gpt-4o", "9", DAY)]) == [
         ("0001-01-01", "2.5", "default"),
         ("2026-03-01", "9", "config"),
@@ -233,7 +248,7 @@ def test_an_override_from_a_day_on_leaves_the_days_before() -> None:
         ("2026-01-01", "8", "config"),
         ("2026-03-01", "9", "config"),
     ]
-    # A change of the default behind a rule changes nothing.
+    # A change of the default after a rule's first day has no effect.
     assert dated("o3", [rule("o3", "9", date(2025, 1, 1))]) == [
         ("0001-01-01", "10", "default"),
         ("2025-01-01", "9", "config"),
@@ -241,7 +256,7 @@ def test_an_override_from_a_day_on_leaves_the_days_before() -> None:
 
 
 def test_a_rule_without_a_provider_keeps_the_published_one() -> None:
-    """Who is paid is known although the price is another; the rule may say otherwise."""
+    """A rule without a provider keeps the published one; a rule may name another."""
     found = [
         price_list("gpt-4o", [one], [])[0].provider
         for one in (rule("*", "1"), rule("*", "1", provider="azure"))
@@ -250,10 +265,13 @@ def test_a_rule_without_a_provider_keeps_the_published_one() -> None:
 
 
 def test_a_removed_rule_restores_the_default(database: Database, database_url: str) -> None:
-    """A rule is replaced by a later one for the same day, and gone once removed, as if it had never been."""
+    """A later rule replaces one for the same day; removing it restores the earlier prices."""
     see(database, database_url, "gpt-4o", "unknown")
     resolve(database)
-    everything = "SELECT * FROM orchestra.prices ORDER BY model, service_tier, above_input_tokens, valid_from"
+    everything = (
+        "SELECT * FROM orchestra.prices ORDER BY model, service_tier,"
+        " above_input_tokens, valid_from"
+    )
     before = query(database_url, everything)
     for amount in ("1", "2"):
         set_by_command(database, rule("*", amount, DAY))
@@ -269,9 +287,13 @@ def test_a_removed_rule_restores_the_default(database: Database, database_url: s
 
 
 def test_unchanged_prices_are_not_written(database: Database, database_url: str) -> None:
-    """Without anything new not even the fingerprint is written, and a new model leaves the other rows alone."""
+    """If nothing changed, nothing is written, not even the fingerprint.
+
+    A new model leaves the rows of other models alone.
+    """
     written = """
-        SELECT 'fingerprint' AS what, '' AS tier, CAST(xmin AS text) AS version FROM orchestra_etl.resolved_prices
+        SELECT 'fingerprint' AS what, '' AS tier, CAST(xmin AS text) AS version
+            FROM orchestra_etl.resolved_prices
         UNION ALL SELECT model, service_tier, CAST(xmin AS text) FROM orchestra.prices ORDER BY 1, 2
     """
     unknown = rule("unknown", "1.50")
@@ -292,16 +314,16 @@ def test_unchanged_prices_are_not_written(database: Database, database_url: str)
 def test_a_name_beyond_500_characters_is_left_without_a_price(
     database: Database, database_url: str
 ) -> None:
-    """What no index could hold is passed over, wherever it stands among the others."""
+    """Names too long for an index are skipped, wherever they stand among the others."""
     see(database, database_url, "A" * 501, "a", "m" * 500, "n" * 501, "z", "z" * 501)
     assert resolve(database, rule("*", "1")) == 3
     assert priced(database_url).keys() == {"a", "m" * 500, "z"}
 
 
-def test_calls_are_counted_once_whatever_their_model_has_cost(
+def test_calls_of_a_model_with_several_prices_count_once(
     database: Database, database_url: str
 ) -> None:
-    """A model with several prices has each call counted under the one of its day."""
+    """Each call is counted once, under the price of its day, if a model has several prices."""
     see(database, database_url, "o3")
     see(database, database_url, "o3", "unknown", day="2025-01-01")
     resolve(database)
@@ -312,7 +334,7 @@ def test_calls_are_counted_once_whatever_their_model_has_cost(
 
 
 def test_amounts_are_exact(command: Command, database: Database, database_url: str) -> None:
-    """Amounts reach the table digit by digit, from the configuration's floating-point notation as from the command line."""
+    """Amounts reach the table digit for digit, from the configuration and from the command line."""
     see(database, database_url, "in-house-1", "exact")
     exact = "123456789.123456789012"
     arguments = ("--input", exact, "--output", "0.000000000001", "--cached-input", "0.1")
@@ -325,7 +347,7 @@ def test_amounts_are_exact(command: Command, database: Database, database_url: s
 
 
 def test_the_command(command: Command, database: Database, database_url: str) -> None:
-    """`prices` sets, lists and removes: models with calls, their prices by day, and the calls that have none."""
+    """`prices` sets, lists and removes prices, and counts the calls that have none."""
     assert command("prices", "list").out == "no model has been seen yet\n"
     see(database, database_url, "in-house-1", "virtuoso-medium", None)
     see(database, database_url, "in-house-1", day="2026-01-31")
@@ -340,7 +362,7 @@ def test_the_command(command: Command, database: Database, database_url: str) ->
         "--from",
         "2026-03-01",
     )
-    # The configuration's price comes to hold by the same call.
+    # The same command applies the configuration's price, too.
     assert command(*set_one).out == "set; 2 prices changed\n"
     assert command(*set_one).out == "set; nothing changes for the models seen so far\n"
     listed = command("prices", "list", "--json").json
@@ -354,9 +376,10 @@ def test_the_command(command: Command, database: Database, database_url: str) ->
     ]
     [price] = listed["models"][0]["prices"]
     assert price | {"amounts": None} == {
-        "model": "in-house-1", "service_tier": "standard", "above_input_tokens": 0, "up_to_input_tokens": None,
-        "valid_from": "2026-02-01", "valid_until": None, "provider": None, "currency": "EUR", "amounts": None,
-        "source": "config",
+        "model": "in-house-1", "service_tier": "standard", "above_input_tokens": 0,
+        "up_to_input_tokens": None,
+        "valid_from": "2026-02-01", "valid_until": None, "provider": None, "currency": "EUR",
+        "amounts": None, "source": "config",
     }  # fmt: skip
     assert own({part: Decimal(amount) for part, amount in price["amounts"].items()}) == {
         "input": Decimal("1.1"),
@@ -405,6 +428,6 @@ def test_the_command(command: Command, database: Database, database_url: str) ->
 def test_mistakes_on_the_command_line(
     command: Command, arguments: Sequence[str], error: str
 ) -> None:
-    """A value that cannot be a price is refused in one line that names the option."""
+    """An invalid price is refused in one line that names the option."""
     printed = command("prices", *arguments)
     assert (printed.status, printed.err) == (2, f"orchestra-etl: {error}\n")

@@ -1,4 +1,4 @@
-"""Stored steps are read again by newer rules, from the database alone."""
+"""A rebuild applies newer rules to stored steps, from the database alone."""
 
 from __future__ import annotations
 
@@ -36,9 +36,13 @@ from tests.support import configuration, environment, query, wait_until
 
 LONG_AGO = "2020-01-01 00:00:00+00"
 FORGET = f"""
-    UPDATE orchestra.steps SET updated_at = '{LONG_AGO}', {", ".join(f"{name} = NULL" for name in COLUMNS)}
+    UPDATE orchestra.steps SET updated_at = '{LONG_AGO}',
+        {", ".join(f"{name} = NULL" for name in COLUMNS)}
 """
-DUE = "UPDATE orchestra_etl.rebuilds SET after_step_id = NULL, steps = 0, changed = 0, started_at = NULL, finished_at = NULL"
+DUE = (
+    "UPDATE orchestra_etl.rebuilds SET after_step_id = NULL, steps = 0, changed = 0,"
+    " started_at = NULL, finished_at = NULL"
+)
 CALL = {
     "object": "chat.completion", "model": "m-1", "choices": [{"finish_reason": "length"}],
     "usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30},
@@ -56,7 +60,7 @@ sys.exit(main())
 
 
 class World:
-    """A workflow of some finished runs, a day apart."""
+    """A workflow of finished runs, one a day."""
 
     def __init__(
         self,
@@ -77,17 +81,20 @@ class World:
         self.runs = history.run_ids(self.workflow)
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        """What a command that ends with this status prints."""
+        """Run a command, check its exit status and return what it prints."""
         done = self.command(*arguments)
         assert done.status == status, (arguments, done.out, done.err)
         return done.out
 
     def rebuild(self, *arguments: str) -> Any:
-        """What `rebuild` did."""
+        """Run `rebuild` and return its report."""
         return json.loads(self.run("rebuild", "--json", *arguments))
 
     def steps(self) -> dict[str, dict[str, Any]]:
-        """All steps, whole, but for when they changed; a mask without a bit is none."""
+        """Return all steps without their time of change.
+
+        An empty mask of usage kinds counts as none.
+        """
         rows = query(
             self.url, "SELECT *, NULLIF(usage_kinds, 0) AS usage_kinds FROM orchestra.steps"
         )
@@ -97,14 +104,14 @@ class World:
         }
 
     def step(self, id: str) -> dict[str, Any]:
-        """The columns of a step that follow from its payloads."""
+        """Return the columns of a step that follow from its payloads."""
         ((row,),) = [
             query(self.url, f"SELECT {', '.join(COLUMNS)} FROM orchestra.steps WHERE id = %s", id)
         ]
         return row
 
     def rewritten(self) -> set[str]:
-        """The steps that say that they have changed."""
+        """Return the ids of the steps whose time of change is new."""
         return {
             row["id"]
             for row in query(
@@ -113,12 +120,12 @@ class World:
         }
 
     def due(self, sql: str = FORGET) -> None:
-        """As after an upgrade whose rules read everything that the statement takes away."""
+        """Undo what the statement clears, and make the rebuild due, as after an upgrade."""
         query(self.url, sql)
         query(self.url, DUE)
 
     def change(self, **fields: Any) -> str:
-        """Have a step without an error of its own look like this in the API; its id."""
+        """Give a step without an error these fields in the API, and return its id."""
         run_id = self.runs[0]
         step_id: str = self.history.steps(run_id)[0]["id"]
         self.history.change_step(run_id, step_id, status="completed", error=None, **fields)
@@ -126,9 +133,10 @@ class World:
 
     @contextmanager
     def started(self, **variables: str) -> Iterator[subprocess.Popen[str]]:
-        """The command `rebuild --json` in small batches, as a process."""
+        """Start the command `rebuild --json` in small batches, as a process."""
         with subprocess.Popen(
-            [sys.executable, "-c", SMALL, "--config", str(self.folder / "etl.toml"), "rebuild", "--json"],
+            [sys.executable, "-c", SMALL, "--config", str(self.folder / "etl.toml"), "rebuild",
+             "--json"],
             env={**os.environ, **self.variables, "PYTHONPATH": str(ROOT), **variables},
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         ) as process:  # fmt: skip
@@ -145,7 +153,7 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[World]:
-    """Some finished runs, none of them loaded."""
+    """Provide finished runs, none of them loaded."""
     history = History(
         seed=5,
         workflows=1,
@@ -162,8 +170,11 @@ def world(
         yield World(database_url, history, tmp_path, command, variables)
 
 
-def test_what_a_load_would_write(world: World) -> None:
-    """Every column that follows from payloads is as a load writes it; what was right already is not written, and is not new."""
+def test_a_rebuild_writes_what_a_load_writes(world: World) -> None:
+    """A rebuild writes each column that follows from payloads as a load does.
+
+    It does not write, or count as changed, a step that was right already.
+    """
     world.run("sync")
     before = world.steps()
     old = sorted(before)[::2]
@@ -196,7 +207,7 @@ def test_what_a_load_would_write(world: World) -> None:
 
 
 def test_every_shape_of_a_response(world: World) -> None:
-    """What `jsonb` does to a payload changes nothing that is read from it: after a load a rebuild finds every column right."""
+    """A rebuild after a load changes nothing, for every shape of a response that `jsonb` stores."""
     places = [(run_id, step["id"]) for run_id in world.runs for step in world.history.steps(run_id)]
     samples = dict(zip([step_id for _, step_id in places], SAMPLES, strict=False))
     assert len(samples) == len(SAMPLES)
@@ -217,8 +228,8 @@ def test_every_shape_of_a_response(world: World) -> None:
         assert {name: after[id][name] for name in sample.usage} == sample.usage, sample.name
 
 
-def test_the_next_read_from_the_api(world: World) -> None:
-    """A step of before is written once more when it is read again, the same as it was, and not a second time."""
+def test_the_next_read_after_a_rebuild(world: World) -> None:
+    """A rebuilt step is written once when the API is read again, unchanged, and then no more."""
     world.run("sync")
     before = world.steps()
     world.due(f"{FORGET}, content_hash = decode(md5(id), 'hex')")
@@ -232,7 +243,7 @@ def test_the_next_read_from_the_api(world: World) -> None:
 
 @pytest.mark.parametrize("point", ["before", "after"])
 def test_killed_in_the_middle(world: World, point: str) -> None:
-    """Killed just before or just after a commit, it goes on with the step behind the last batch that was committed."""
+    """A rebuild that is killed around a commit resumes behind the last committed batch."""
     world.run("sync")
     before = world.steps()
     world.due()
@@ -254,8 +265,11 @@ def test_killed_in_the_middle(world: World, point: str) -> None:
     assert world.steps() == before
 
 
-def test_a_signal_ends_it_after_the_batch(world: World) -> None:
-    """SIGTERM ends it with 143 once the batch at hand is committed, and what it says is JSON; the next call goes on."""
+def test_a_signal_ends_a_rebuild_after_its_batch(world: World) -> None:
+    """SIGTERM ends a rebuild with 143 and a JSON report once its batch is committed.
+
+    The next rebuild does the rest.
+    """
     world.run("sync")
     before = world.steps()
     world.due()
@@ -274,8 +288,8 @@ def test_a_signal_ends_it_after_the_batch(world: World) -> None:
     assert world.steps() == before
 
 
-def test_beside_a_load(world: World) -> None:
-    """A step that a load is writing meanwhile keeps what the load has read, which is newer."""
+def test_a_rebuild_during_a_load(world: World) -> None:
+    """A step that a load writes during a rebuild keeps the load's newer values."""
     step_id = world.change(inputs={"model": "m"}, outputs={**CALL, "model": "older"})
     world.run("sync")
     world.due()
@@ -305,8 +319,8 @@ def test_beside_a_load(world: World) -> None:
     )
 
 
-def test_two_at_once(world: World) -> None:
-    """Two that run side by side share the steps, each of which is read once."""
+def test_two_rebuilds_at_once(world: World) -> None:
+    """Two concurrent rebuilds share the steps and read each of them once."""
     world.run("sync")
     before = world.steps()
     world.due()
@@ -326,7 +340,10 @@ def test_two_at_once(world: World) -> None:
 
 
 def test_what_redaction_removed_stays_removed(world: World) -> None:
-    """A removed error stays an error, a node keeps its kind, and nothing comes back that a rule took out of the row."""
+    """A rebuild restores nothing that redaction removed.
+
+    A removed error stays an error, and a node keeps its kind.
+    """
     step_id = world.change(
         node_id="unknown", inputs={"app_name": "a", "action": "b", "model": "secret", "rest": 1},
         outputs={"result": {"error": "secret", "data": 1}, "model": "secret"},
@@ -358,7 +375,7 @@ def test_what_redaction_removed_stays_removed(world: World) -> None:
 
 
 def test_pruned_payloads(world: World) -> None:
-    """A step of which a payload is gone, or both, keeps what it has, and is counted; its neighbours are read."""
+    """A step with a pruned payload keeps its columns and is counted; its neighbours are rebuilt."""
     world.run("sync")
     before = world.steps()
     none, half = [id for id in sorted(before) if before[id]["total_tokens"]][:2]
@@ -387,7 +404,7 @@ def test_pruned_payloads(world: World) -> None:
 
 
 def test_payloads_that_jsonb_cannot_hold(world: World) -> None:
-    """Beside its exact bytes, a payload is read in the form that `jsonb` holds, as a load reads it."""
+    """A rebuild reads a payload with exact bytes from its `jsonb` form, as a load does."""
     step_id = world.change(inputs={"model": "m"}, outputs={**CALL, "text": "\0"})
     world.run("sync")
     (row,) = query(
@@ -404,7 +421,10 @@ def test_payloads_that_jsonb_cannot_hold(world: World) -> None:
 
 
 def test_an_error_that_is_an_object(world: World) -> None:
-    """`jsonb` does not keep the order of members: the text as the API spelled it stays; where there is none, it is written."""
+    """An error that is an object keeps the API's text; a missing one is written from `jsonb`.
+
+    `jsonb` does not keep the order of members.
+    """
     error = {"message": "out of luck", "at": [1, {"zz": 1, "a": 2}]}
     step_id = world.change(node_id="unknown", inputs={}, outputs={"result": {"error": error}})
     world.run("sync")
@@ -421,13 +441,14 @@ def test_an_error_that_is_an_object(world: World) -> None:
 
 
 def test_a_node_keeps_the_type_that_a_graph_gave_it(world: World) -> None:
-    """Also where the newest graph no longer has the node; where no graph tells, the payloads do."""
+    """A node keeps the type from an older graph; without any graph, the payloads decide."""
     world.run("sync")
     typed = {id: row for id, row in world.steps().items() if row["node_type"] is not None}
     assert {row["node_type"] for row in typed.values()} > {"model"}
     query(
         world.url,
-        "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph) VALUES (%s, now(), 'n', '{}')",
+        "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, graph)"
+        " VALUES (%s, now(), 'n', '{}')",
         world.workflow,
     )
     world.due()
@@ -442,7 +463,7 @@ def test_a_node_keeps_the_type_that_a_graph_gave_it(world: World) -> None:
 
 
 def test_one_workflow_alone(world: World) -> None:
-    """`--workflow` reads its steps from the first one, whatever was done before, and leaves the whole to be done."""
+    """`--workflow` rebuilds all steps of the workflow, and the whole rebuild stays due."""
     world.run("sync")
     before = world.steps()
     query(world.url, FORGET)
@@ -456,15 +477,20 @@ def test_one_workflow_alone(world: World) -> None:
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_what_the_server_cannot_give(
+def test_a_batch_that_is_too_large_for_the_server(
     world: World, monkeypatch: pytest.MonkeyPatch, alone: bool
 ) -> None:
-    """Where a batch is too much for the server, smaller ones are read, down to one step; where that one is too much even alone,
-    it is counted and keeps what it has. Its neighbours are read."""
+    """A batch that is too large for the server is split, down to one step.
+
+    A step that is too large alone is counted and keeps its columns; its neighbours are rebuilt.
+    """
     world.run("sync")
     before = world.steps()
     bad = sorted(before)[4]
-    too_much = f"1 / CASE WHEN s.id = '{bad}' AND count(*) OVER () > {0 if alone else 1} THEN 0 ELSE 1 END, s.id,"
+    too_much = (
+        f"1 / CASE WHEN s.id = '{bad}' AND count(*) OVER () > {0 if alone else 1} THEN 0"
+        " ELSE 1 END, s.id,"
+    )
     monkeypatch.setattr(rebuild, "_READ", rebuild._READ.replace("s.id,", too_much, 1))
     monkeypatch.setattr(rebuild, "_TOO_MUCH", ("22012",))
     world.due()
@@ -477,8 +503,8 @@ def test_what_the_server_cannot_give(
     )
 
 
-def test_it_is_said_until_it_is_done(world: World) -> None:
-    """`status`, `config check` and `db upgrade` say that there is work to be done, and no longer when it is."""
+def test_a_due_rebuild_is_announced(world: World) -> None:
+    """`status`, `config check` and `db upgrade` announce a due rebuild until it is done."""
     world.run("sync")
     number = len(world.steps())
     verdict = json.loads(world.run("status", "--json"))["verdict"]
@@ -498,8 +524,10 @@ def test_it_is_said_until_it_is_done(world: World) -> None:
     assert (after["rebuild"], after["verdict"]) == (None, verdict)
 
 
-def test_of_many_about_how_many(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond a bound they are not counted, but told from the planner's statistics, less those that are done."""
+def test_the_number_of_remaining_steps_is_estimated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a limit, the remaining steps are estimated from the planner's statistics."""
     world.run("sync")
     world.due()
     number = len(world.steps())
@@ -511,7 +539,7 @@ def test_of_many_about_how_many(world: World, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_rules_of_another_version(world: World) -> None:
-    """A program whose rules are not the newest does not write by them."""
+    """A program whose rules are not the newest refuses to rebuild."""
     world.run("sync")
     world.due()
     before = world.steps()
@@ -529,7 +557,10 @@ def test_rules_of_another_version(world: World) -> None:
 
 
 def test_the_schema_knows_the_rules_of_this_program(database_url: str) -> None:
-    """Whoever raises TRANSFORM_VERSION brings a revision that has stored steps read again; a new database has none."""
+    """A new TRANSFORM_VERSION needs a revision that makes a rebuild due.
+
+    A new database has no rebuild due.
+    """
     with _database(database_url) as database:
         known = database.transaction(rebuilds.read)
         assert known is not None
@@ -540,14 +571,14 @@ def test_the_schema_knows_the_rules_of_this_program(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("by_itself", [False, True])
-def test_an_upgrade_asks_for_it(
+def test_an_upgrade_advises_a_rebuild(
     database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     by_itself: bool,
 ) -> None:
-    """Who upgrades a database with steps is told to rebuild: by `db upgrade`, or by the log of what upgrades by itself."""
+    """`db upgrade`, or the log of an automatic upgrade, advises a rebuild of stored steps."""
     url = database_url
     query(
         url,
@@ -561,7 +592,8 @@ def test_an_upgrade_asks_for_it(
     )
     rebuild = f"""
         INSERT INTO orchestra_etl.rebuilds (transform_version, finished_at)
-        SELECT {TRANSFORM_VERSION}, CASE WHEN NOT EXISTS (SELECT FROM orchestra.steps) THEN now() END
+        SELECT {TRANSFORM_VERSION}, CASE WHEN NOT EXISTS (SELECT FROM orchestra.steps)
+            THEN now() END
     """
     bring_later_revision(monkeypatch, tmp_path, [rebuild])
     variables = environment(
@@ -577,7 +609,7 @@ def test_an_upgrade_asks_for_it(
 
 
 def test_the_position_of_a_rebuild_does_not_outlive_its_step(world: World) -> None:
-    """Where the step is erased behind which a rebuild goes on, it goes on behind the one before, and the id is gone."""
+    """Erasing the step at a rebuild's position moves the position to the step before it."""
     world.run("sync")
     before = world.steps()
     world.due()
@@ -609,8 +641,11 @@ def _database(url: str) -> Iterator[Database]:
 
 
 def _waits(url: str) -> bool:
-    """Whether a session waits for a lock."""
-    sql = "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    """Return whether a session waits for a lock."""
+    sql = (
+        "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'"
+    )
     return bool(query(url, sql))
 
 

@@ -1,4 +1,4 @@
-"""The walk of the whole list compares what the API lists with the ledger and the tables; and a gap announces itself."""
+"""The full walk compares the API's list with the ledger and the tables, and predicts gaps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import configuration, environment, load, query, sync
 
 
 class World:
-    """One workflow of 60 finished runs, and syncs that walk its whole list each time."""
+    """One workflow of 60 finished runs; every sync walks its whole list."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url
@@ -29,27 +29,27 @@ class World:
         self.simulator = Simulator(self.history)
 
     def sync(self, **more: str) -> SyncReport:
-        """One sync."""
+        """Run one sync."""
         settings = {"ORCHESTRA_ETL_POLLING__RECONCILE": "1ms", **more}
         variables = environment(self.url, self.simulator.base_url, **settings)
         return asyncio.run(sync(load(self.folder, configuration(self.workflow), variables)))
 
     def coverage(self) -> dict[str, Any]:
-        """The workflow's row of the view."""
+        """Return the workflow's row of the view `coverage`."""
         (row,) = query(self.url, "SELECT * FROM orchestra.coverage")
         return row
 
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """That world, its server running."""
+    """Provide the world, with its server running."""
     made = World(tmp_path, database_url)
     with made.simulator.in_thread():
         yield made
 
 
-def test_runs_that_somebody_deleted_are_read_again(world: World) -> None:
-    """A run that the ledger has as final and the tables do not have is found by the whole walk, read again, and reported."""
+def test_deleted_runs_are_read_again(world: World) -> None:
+    """The full walk finds final runs that the tables lack, reads them again and reports them."""
     world.sync()
     lost = world.history.run_ids(world.workflow, limit=7)
     query(world.url, "DELETE FROM orchestra.runs WHERE id = ANY (%s)", lost)
@@ -62,7 +62,7 @@ def test_runs_that_somebody_deleted_are_read_again(world: World) -> None:
 
 
 def test_a_walk_to_the_watermark_does_not_compare(world: World) -> None:
-    """Only the walk of the whole list looks into the tables: the frequent sweep costs nothing more than before."""
+    """Only the full walk compares with the tables; a frequent sweep costs no more than before."""
     world.sync()
     query(world.url, "DELETE FROM orchestra.runs")
     report = world.sync(ORCHESTRA_ETL_POLLING__RECONCILE="1h")
@@ -70,11 +70,12 @@ def test_a_walk_to_the_watermark_does_not_compare(world: World) -> None:
 
 
 def test_the_view_and_the_counts_agree(world: World) -> None:
-    """`coverage` says since when and until when all is known, and how many of the runs are read."""
+    """`coverage` shows the period in which all runs are known, and how many of them are read."""
     world.sync()
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET steps_observed_at = NULL, tracking = 'open' WHERE run_id = %s",
+        "UPDATE orchestra_etl.run_ledger SET steps_observed_at = NULL, tracking = 'open'"
+        " WHERE run_id = %s",
         world.history.run_ids(world.workflow, limit=1)[0],
     )
     row = world.coverage()
@@ -96,7 +97,10 @@ def test_the_view_and_the_counts_agree(world: World) -> None:
 
 @pytest.mark.parametrize(("new", "warned"), [(20, False), (40, True)])
 def test_a_gap_is_announced_before_it_happens(world: World, new: int, warned: bool) -> None:
-    """Where the list shows its newest 60 runs and more than half of them are new, the sync says so; no gap is recorded yet."""
+    """A sync warns if more than half of the runs in the list's window are new.
+
+    It does not record a gap yet.
+    """
     world.sync()
     world.simulator.misbehave(Misbehaviour(list_cap=60, endpoints=("runs",)))
     world.history.add_runs(world.workflow, 5)
@@ -108,6 +112,6 @@ def test_a_gap_is_announced_before_it_happens(world: World, new: int, warned: bo
         assert sweep.warning.startswith("40 runs were new where the list shows 60")
 
 
-def test_the_first_sweep_warns_of_nothing(world: World) -> None:
-    """Everything is new to the first sweep, and nothing is near to being missed."""
+def test_the_first_sweep_does_not_warn(world: World) -> None:
+    """The first sweep does not warn, although every run is new to it."""
     assert world.sync().sweeps[0].warning is None

@@ -1,4 +1,4 @@
-"""Rules that come later reach what is stored and never read again."""
+"""`redact apply` applies later rules to what is stored and never read again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEY = "0123456789abcdef" * 2
 
 
 class World:
-    """A workflow of ten runs, a day apart, with a canary in everything that is content."""
+    """A workflow of ten runs, one a day, with a canary in all content."""
 
     def __init__(
         self,
@@ -43,22 +43,25 @@ class World:
         self.runs = history.run_ids(self.workflow)
         for run_id in self.runs:
             history.change_run(
-                run_id, inputs={"text": CANARY}, outputs=[CANARY], user_id=CANARY, organization_id=CANARY,
-                error={"text": CANARY}, surprise=CANARY,
+                run_id, inputs={"text": CANARY}, outputs=[CANARY], user_id=CANARY,
+                organization_id=CANARY, error={"text": CANARY}, surprise=CANARY,
             )  # fmt: skip
             for place, step in enumerate(history.steps(run_id)):
                 history.change_step(
                     run_id, step["id"], status="completed" if place else "failed",
-                    user_id=CANARY, organization_id=CANARY, error=CANARY, step_metadata={"m": CANARY},
+                    user_id=CANARY, organization_id=CANARY, error=CANARY,
+                    step_metadata={"m": CANARY},
                     surprise={"text": CANARY}, inputs={"model": CANARY, "text": CANARY},
                     outputs={
-                        "object": "chat.completion", "model": "m", "choices": [{"finish_reason": CANARY}],
-                        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, "text": CANARY,
+                        "object": "chat.completion", "model": "m",
+                        "choices": [{"finish_reason": CANARY}],
+                        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+                        "text": CANARY,
                     },
                 )  # fmt: skip
 
     def configure(self, *rules: tuple[str, str]) -> None:
-        """From now on these rules are in force."""
+        """Put these rules into force."""
         made = "".join(
             f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules
         )
@@ -66,17 +69,17 @@ class World:
         self.patch.setenv("ORCHESTRA_REDACTION_KEY", KEY)
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        """What a command that ends with this status prints."""
+        """Run a command, check its exit status and return what it prints."""
         done = self.command(*arguments)
         assert done.status == status, (arguments, done.out, done.err)
         return done.out
 
     def traces(self, text: str = CANARY) -> set[str]:
-        """Every column of both schemas in which the text stands, and the planner's statistics."""
+        """Return the columns and planner statistics of both schemas that contain the text."""
         return columns_with(self.url, text) | statistics_with(self.url, text)
 
     def one(self, sql: str, *parameters: object) -> Any:
-        """The only value that a statement gives."""
+        """Return the only value of a statement's result."""
         ((value,),) = [row.values() for row in query(self.url, sql, *parameters)]
         return value
 
@@ -88,7 +91,7 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[World]:
-    """Ten finished runs, none of them loaded."""
+    """Provide ten finished runs, none of them loaded."""
     history = History(
         seed=5,
         workflows=1,
@@ -109,7 +112,7 @@ ALL = (("$.*", "drop"), ("$.inputs.model", "drop"))
 
 
 def _let_go(world: World) -> None:
-    """Load everything without rules, then have the API forget what it can."""
+    """Load everything without rules, then make the API forget what it can."""
     bodies = {
         world.runs[0]: json.dumps({"detail": CANARY}).encode(),
         world.runs[1]: json.dumps(
@@ -138,19 +141,28 @@ def _let_go(world: World) -> None:
 
 
 @pytest.mark.parametrize("command", [("redact", "apply"), ("backfill", "--reread")], ids=" ".join)
-def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple[str, ...]) -> None:
-    """Absent steps, lost runs, settled letters, listings, failures, rollups and statistics keep nothing that new rules forbid."""
+def test_later_rules_remove_every_trace(world: World, command: tuple[str, ...]) -> None:
+    """New rules remove the canary everywhere, also from what the API no longer has.
+
+    That includes absent steps, lost runs, resolved dead letters, listings, failures, rollups and
+    planner statistics.
+    """
     _let_go(world)
     world.run("prune", "--yes", "--runs-older-than", "6d")
     before = world.traces()
     assert before >= {
-        "orchestra.steps.error", "orchestra.steps.extra", "orchestra.steps.step_metadata", "orchestra.steps.user_id",
-        "orchestra.steps.request_model", "orchestra.steps.finish_reason", "orchestra.step_failures.message",
-        "orchestra.inputs.data", "orchestra.outputs.data", "orchestra.run_payloads.inputs", "orchestra.runs.error",
-        "orchestra.run_rollup.organization_id", "orchestra.step_rollup_daily.organization_id", "pg_stats.orchestra.steps",
+        "orchestra.steps.error", "orchestra.steps.extra", "orchestra.steps.step_metadata",
+        "orchestra.steps.user_id", "orchestra.steps.request_model",
+        "orchestra.steps.finish_reason", "orchestra.step_failures.message",
+        "orchestra.inputs.data", "orchestra.outputs.data", "orchestra.run_payloads.inputs",
+        "orchestra.runs.error", "orchestra.run_rollup.organization_id",
+        "orchestra.step_rollup_daily.organization_id", "pg_stats.orchestra.steps",
         "orchestra_etl.dead_letters.body", "orchestra_etl.run_ledger.listing",
     }  # fmt: skip
-    facts = "SELECT id, state, node_type, start_time, end_time, reported_error IS NULL AS none FROM orchestra.steps ORDER BY id"
+    facts = (
+        "SELECT id, state, node_type, start_time, end_time, reported_error IS NULL AS none"
+        " FROM orchestra.steps ORDER BY id"
+    )
     kept, runs = (
         query(world.url, facts),
         world.one("SELECT sum(runs)::int FROM orchestra.run_rollup"),
@@ -173,8 +185,11 @@ def test_nothing_is_left_of_what_the_api_has_let_go(world: World, command: tuple
     assert world.command("rollups", "verify").status == 0
 
 
-def test_names_of_frozen_hours(world: World) -> None:
-    """Where the runs were pruned, models that a rule takes away leave the rollups; a call keeps the model that answered."""
+def test_models_in_rollups_of_pruned_runs(world: World) -> None:
+    """A rule removes models from the rollups of pruned runs.
+
+    A call keeps the model that the response names.
+    """
     first = world.history.steps(world.runs[0])[0]["id"]
     world.history.change_step(
         world.runs[0], first, inputs={"model": CANARY}, outputs={"model": CANARY}
@@ -196,12 +211,16 @@ def test_names_of_frozen_hours(world: World) -> None:
     assert world.traces() == set()
 
 
-def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
-    """Rules that find nothing change no column, no payload, and not the time of change; exact bytes go, as under any rules."""
+def test_rules_without_a_match_change_nothing(world: World) -> None:
+    """Rules that match nothing change no column, payload or time of change.
+
+    Exact bytes are removed, as under any rules.
+    """
     _let_go(world)
     tables = {
-        "runs": "id", "run_payloads": "run_id", "steps": "id", "inputs": "step_id", "outputs": "step_id",
-        "step_failures": "step_id", "step_rollup": "workflow_id, hour, ordinal",
+        "runs": "id", "run_payloads": "run_id", "steps": "id",
+        "inputs": "step_id", "outputs": "step_id", "step_failures": "step_id",
+        "step_rollup": "workflow_id, hour, ordinal",
     }  # fmt: skip
 
     def rows() -> dict[str, list[dict[str, Any]]]:
@@ -240,10 +259,14 @@ def test_what_no_rule_names_stays_as_it_is(world: World) -> None:
 
 
 def test_a_rule_reaches_the_columns_of_a_pruned_payload(world: World) -> None:
-    """Where the payload is gone, what was read from it goes by the rule for the place it was read from; the rest stays."""
+    """A rule also removes what was read from its place in a payload that is pruned now.
+
+    The other columns stay.
+    """
     step = world.history.steps(world.runs[0])[0]["id"]
     world.history.change_step(
-        world.runs[0], step, error=None, status="completed", inputs={"app_name": "a", "action": "b", "model": "kept"},
+        world.runs[0], step, error=None, status="completed",
+        inputs={"app_name": "a", "action": "b", "model": "kept"},
         outputs={"result": {"error": CANARY}},
     )  # fmt: skip
     world.run("sync")
@@ -264,15 +287,21 @@ def test_a_rule_reaches_the_columns_of_a_pruned_payload(world: World) -> None:
     )
     world.run("redact", "apply")
     assert query(world.url, sql, step) == [{**before, "reported_error": REMOVED_ERROR}]
-    others = "SELECT DISTINCT finish_reason, total_tokens, request_model FROM orchestra.steps WHERE id <> %s"
+    others = (
+        "SELECT DISTINCT finish_reason, total_tokens, request_model FROM orchestra.steps"
+        " WHERE id <> %s"
+    )
     assert query(world.url, others, step) == [
         {"finish_reason": "********", "total_tokens": 3, "request_model": CANARY}
     ]
     assert world.one("SELECT count(*) FROM orchestra.outputs WHERE note = 'pruned'") > 10
 
 
-def test_what_cannot_be_read_is_not_kept(world: World) -> None:
-    """A stored payload nested beyond what can be redacted goes, and says so; the step and its neighbours stay."""
+def test_a_payload_that_is_too_deep_is_removed(world: World) -> None:
+    """A stored payload too deep to redact is removed with a note.
+
+    The step and its neighbours stay.
+    """
     world.run("sync")
     step = world.history.steps(world.runs[0])[0]["id"]
     deep = "[" * 3000 + json.dumps(CANARY) + "]" * 3000
@@ -285,14 +314,15 @@ def test_what_cannot_be_read_is_not_kept(world: World) -> None:
     assert (row["data"], row["raw"]) == (None, None)
     assert row["note"].startswith("removed")
     assert world.one(
-        "SELECT user_id LIKE 'hmac%%' AND error IS NULL AND extra IS NULL FROM orchestra.steps WHERE id = %s",
+        "SELECT user_id LIKE 'hmac%%' AND error IS NULL AND extra IS NULL FROM orchestra.steps"
+        " WHERE id = %s",
         step,
     )
     assert world.one("SELECT count(*) FROM orchestra.outputs WHERE data IS NULL") == 1
 
 
-def test_it_goes_on_where_it_was_stopped(world: World) -> None:
-    """Stopped after each transaction, a later call does the rest; nothing is done twice."""
+def test_redact_apply_resumes(world: World) -> None:
+    """After `redact apply` is stopped, a later one does the rest, and nothing twice."""
     world.run("sync")
     world.configure(*ALL)
     loaded = load(
@@ -307,22 +337,26 @@ def test_it_goes_on_where_it_was_stopped(world: World) -> None:
             counts.append(redaction.redact_stored(database, rules, batch=3, stopped=lambda: True))
             assert not counts[-1].complete
         done = redaction.redact_stored(database, rules, batch=3)
-        # What it has changed is counted, too.
+        # The rollups include the changes, too.
         assert rollups.drain(database) == rollups.RefreshReport()
     assert [one.runs for one in counts[:5]] == [3, 3, 3, 1, 0]
     assert (done.runs, done.complete) == (0, True)
     assert world.traces() == set()
 
 
-def test_letters_of_one_content_stay_apart(world: World) -> None:
-    """Letters that differ only in what rules take away keep their rows: of a hash that is taken, another is made."""
+def test_dead_letters_with_equal_redacted_content(world: World) -> None:
+    """Dead letters that differ only in removed content keep separate rows.
+
+    If a hash is taken already, another one is made.
+    """
     world.run("sync")
     for number in range(3):
         query(
             world.url,
-            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body)"
-            " VALUES (%s, 'r', 's', 'rejected', 'd', %s, %s)",
-            world.workflow, str(number).encode(), json.dumps({"id": "s", "text": f"{CANARY}{number}"}).encode(),
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason,"
+            " detail, content_hash, body) VALUES (%s, 'r', 's', 'rejected', 'd', %s, %s)",
+            world.workflow, str(number).encode(),
+            json.dumps({"id": "s", "text": f"{CANARY}{number}"}).encode(),
         )  # fmt: skip
     world.configure(("$.text", "mask"))
     assert world.command("redact", "apply", "--json").json["dead_letters"] == 3
@@ -334,10 +368,10 @@ def test_letters_of_one_content_stay_apart(world: World) -> None:
 
 
 def test_usage(world: World) -> None:
-    """Without rules, or for a workflow that none applies to, the command says so in one line and changes nothing."""
+    """Without a rule that applies, the command says so in one line and changes nothing."""
     assert "there are no redaction rules" in world.command("redact", "apply").err
-    (world.folder / "etl.toml").write_text(configuration(
-        world.workflow, more='[[redaction.rules]]\nworkflow = "w"\npath = "$.a"\naction = "drop"\n'))  # fmt: skip
+    rule = '[[redaction.rules]]\nworkflow = "w"\npath = "$.a"\naction = "drop"\n'
+    (world.folder / "etl.toml").write_text(configuration(world.workflow, more=rule))
     world.patch.setenv("ORCHESTRA_REDACTION_KEY", KEY)
     world.run("sync")
     refused = world.command("redact", "apply", "--workflow", world.workflow)
@@ -363,14 +397,14 @@ SETS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 @pytest.mark.parametrize("rules", SETS.values(), ids=SETS)
-def test_rows_are_as_a_load_under_the_rules_makes_them(
+def test_redact_apply_equals_a_load_under_the_rules(
     rules: tuple[tuple[str, str], ...],
     database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Column by column, what is left of rows redacted where they are stored is what reading the runs again leaves of them."""
+    """`redact apply` leaves the same rows as reading the runs again under the rules."""
     history = History(seed=11, workflows=2, runs_per_workflow=25, live=0, arrivals_per_minute=0)
     columns = "to_jsonb(t) - ARRAY['content_hash', 'updated_at', 'first_seen_at']"
     tables = {

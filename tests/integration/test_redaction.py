@@ -1,4 +1,4 @@
-"""Redaction from end to end: what the rules remove is nowhere in the database, and nothing else is missing."""
+"""Redaction from end to end: the rules remove all traces of a value, and nothing else."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ CANARY = "canary-7f3a"
 KEY = "0123456789abcdef0123456789abcdef"
 SECRETS = (("$..secret", "drop"),)
 COLUMNS = """
-    SELECT c.table_schema || '.' || c.table_name AS place, c.column_name AS name, c.data_type AS kind
-    FROM information_schema.columns AS c JOIN pg_tables AS t ON (schemaname, tablename) = (table_schema, table_name)
+    SELECT c.table_schema || '.' || c.table_name AS place, c.column_name AS name,
+        c.data_type AS kind
+    FROM information_schema.columns AS c JOIN pg_tables AS t
+        ON (schemaname, tablename) = (table_schema, table_name)
     WHERE schemaname IN ('orchestra', 'orchestra_etl') ORDER BY 1, 2
 """
 
@@ -42,7 +44,7 @@ EMPTY = "SELECT content_hash FROM orchestra_etl.dead_letters WHERE body = ''"
 
 
 def rules(*paths: tuple[str, str], workflow: str | None = None) -> str:
-    """The TOML of these rules."""
+    """Return the TOML of these rules."""
     scope = "" if workflow is None else f'workflow = "{workflow}"\n'
     return "".join(
         f'[[redaction.rules]]\n{scope}path = "{path}"\naction = "{action}"\n'
@@ -51,7 +53,10 @@ def rules(*paths: tuple[str, str], workflow: str | None = None) -> str:
 
 
 class World:
-    """A history of two workflows with a canary in every run and step of the first, and a database."""
+    """A history of two workflows, and a database.
+
+    Every run and step of the first workflow contains a canary.
+    """
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
@@ -65,19 +70,19 @@ class World:
                 history.change_step(run_id, step["id"], inputs={"secret": [CANARY], "kept": run_id})
 
     def settings(self, *paths: tuple[str, str]) -> Any:
-        """Settings with these rules for the first workflow."""
+        """Return settings with these rules for the first workflow."""
         toml = configuration(*self.history.workflow_ids, more=rules(*paths, workflow=self.first))
         return load(self.folder, toml, self.variables)
 
     def sync(self, *paths: tuple[str, str]) -> SyncReport:
-        """One sync under these rules, every open run being due."""
+        """Run one sync under these rules, with every open run due."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
         return asyncio.run(sync(self.settings(*paths)))
 
     def reread(self, *paths: tuple[str, str]) -> SyncReport:
-        """`backfill --reread` under these rules."""
+        """Run `backfill --reread` under these rules."""
 
         async def work() -> SyncReport:
             loaded = self.settings(*paths)
@@ -88,11 +93,14 @@ class World:
         return asyncio.run(work())
 
     def found(self, text: str = CANARY) -> list[str]:
-        """Where the text stands in any column of any table of both schemas."""
+        """Return the columns of both schemas that contain the text."""
         columns: dict[str, list[str]] = {}
         for row in query(self.url, COLUMNS):
             readable = "encode({0}, 'escape')" if row["kind"] == "bytea" else "{0}::text"
-            holds = f"coalesce(bool_or(position(%s IN {readable.format(row['name'])}) > 0), false) AS {row['name']}"
+            holds = (
+                f"coalesce(bool_or(position(%s IN {readable.format(row['name'])}) > 0),"
+                f" false) AS {row['name']}"
+            )
             columns.setdefault(row["place"], []).append(holds)
         return [
             f"{place}.{name}"
@@ -104,15 +112,17 @@ class World:
         ]
 
     def one(self, sql: str, *parameters: object) -> Any:
-        """The only value that a statement gives."""
+        """Return the only value of a statement's result."""
         ((value,),) = [row.values() for row in query(self.url, sql, *parameters)]
         return value
 
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Two workflows with six finished runs each, and a clock that stands still: what is counted does not depend on how far a
-    run has come when it is read."""
+    """Provide two workflows with six finished runs each, and a clock that stands still.
+
+    So no count depends on how far a run has come when it is read.
+    """
     begun = utc_now()
     history = History(
         seed=3, workflows=2, runs_per_workflow=6, live=0, arrivals_per_minute=0, now=lambda: begun
@@ -122,7 +132,7 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 
 
 def hostile(step_ids: Mapping[str, str]) -> dict[str, bytes]:
-    """Answers of the steps endpoint that hold the canary where it is hard to remove, by kind."""
+    """Return responses of the steps endpoint that hide the canary in different ways, by kind."""
     secret = CANARY.encode()
 
     def step(id_: bytes, more: bytes = b"") -> bytes:
@@ -169,7 +179,7 @@ def hostile(step_ids: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def test_the_canary_is_nowhere(world: World) -> None:
-    """After honest and hostile answers, no column of any table holds the canary, nor the ledger's listings; the rest is there."""
+    """After honest and hostile responses, no column holds the canary, and the rest is stored."""
     query(world.url, "ALTER TABLE orchestra.steps ADD CHECK (node_id <> 'refused')")
     query(world.url, "ALTER TABLE orchestra.runs ADD CHECK (status <> 'refused')")
     honest = world.history.run_ids(world.first)
@@ -191,7 +201,10 @@ def test_the_canary_is_nowhere(world: World) -> None:
         Misbehaviour(body=b"<html>" + CANARY.encode(), endpoints=("runs",), workflow_id=world.first)
     )
     world.sync(*removal)
-    page = b'[{"id":"x","inputs":{"secret":"%s"}},{"id":"x","inputs":{"secret":"%s"},"n":1},{"inputs":{"secret":"%s"}},"%s"]'
+    page = (
+        b'[{"id":"x","inputs":{"secret":"%s"}},{"id":"x","inputs":{"secret":"%s"},"n":1},'
+        b'{"inputs":{"secret":"%s"}},"%s"]'
+    )
     page %= (CANARY.encode(),) * 4
     world.simulator.misbehave(
         Misbehaviour(body=page, endpoints=("runs",), workflow_id=world.first, count=2)
@@ -231,13 +244,20 @@ def test_the_canary_is_nowhere(world: World) -> None:
     assert hmac.digest(KEY.encode(), b"<html>" + CANARY.encode(), "sha256")[:16] in hashes
     assert (
         world.one(
-            "SELECT count(*) FROM orchestra_etl.dead_letters WHERE body <> '' AND reason = 'rejected'"
+            "SELECT count(*) FROM orchestra_etl.dead_letters WHERE body <> ''"
+            " AND reason = 'rejected'"
         )
         == 2
     )
-    steps = {row["id"]: row for row in query(world.url, "SELECT s.*, i.data, o.data::text AS outputs, o.raw, o.note FROM"
-             " orchestra.steps s LEFT JOIN orchestra.inputs i ON i.step_id = s.id LEFT JOIN orchestra.outputs o"
-             " ON o.step_id = s.id")}  # fmt: skip
+    steps = {
+        row["id"]: row
+        for row in query(
+            world.url,
+            "SELECT s.*, i.data, o.data::text AS outputs, o.raw, o.note FROM orchestra.steps s"
+            " LEFT JOIN orchestra.inputs i ON i.step_id = s.id"
+            " LEFT JOIN orchestra.outputs o ON o.step_id = s.id",
+        )
+    }
     assert {"d1", "e", "f", "g", "h", "i", "k", "m", "n"} <= steps.keys()
     assert {"j", "l"}.isdisjoint(steps)
     assert steps["i"]["data"] == {"kept": 1}
@@ -250,13 +270,17 @@ def test_the_canary_is_nowhere(world: World) -> None:
     )
     assert query(world.url, "SELECT * FROM orchestra.inputs WHERE raw IS NOT NULL") == []
     assert query(world.url, "SELECT * FROM orchestra.outputs WHERE raw IS NOT NULL") == []
-    stored = query(world.url, "SELECT p.inputs, r.user_id FROM orchestra.runs r JOIN orchestra.run_payloads p"
-                   " ON p.run_id = r.id WHERE r.id = ANY (%s)", list(honest))  # fmt: skip
+    stored = query(
+        world.url,
+        "SELECT p.inputs, r.user_id FROM orchestra.runs r JOIN orchestra.run_payloads p"
+        " ON p.run_id = r.id WHERE r.id = ANY (%s)",
+        list(honest),
+    )
     assert stored == [{"inputs": {"kept": 1}, "user_id": "********"}] * 6
 
 
 def test_without_rules_the_canary_is_where_it_was(world: World) -> None:
-    """The search for the canary finds it in payloads, dead letters and the ledger where nothing removes it."""
+    """Without rules, the search finds the canary in payloads, dead letters and the ledger."""
     runs = world.history.add_runs(world.first, 2, {"secret": CANARY})
     world.simulator.steps_bodies[runs[0]] = b'[{"secret":"%s"}]' % CANARY.encode()
     world.simulator.misbehave(Misbehaviour(status=500, endpoints=("steps",), run_id=runs[1]))
@@ -267,8 +291,11 @@ def test_without_rules_the_canary_is_where_it_was(world: World) -> None:
     }
 
 
-def test_a_workflow_without_rules_is_as_before(world: World) -> None:
-    """A workflow that no rule applies to is stored as its history says, under no policy; its rows do not depend on the rules."""
+def test_a_workflow_without_rules_is_unchanged(world: World) -> None:
+    """A workflow without rules is stored unchanged and without a policy.
+
+    A change of other workflows' rules does not touch its rows.
+    """
     world.sync(*SECRETS)
     second = [
         problem for problem in differences(world.url, world.history) if _of_second(world, problem)
@@ -314,13 +341,19 @@ def _of_second(world: World, problem: str) -> bool:
 
 
 def test_a_changed_policy_rewrites_at_the_next_read(world: World) -> None:
-    """Later rules take the canary out of what is stored, also where a payload goes whole; the same again write nothing."""
+    """Later rules remove the canary from stored rows at the next read, even whole payloads.
+
+    A second read under the same rules writes nothing.
+    """
     world.sync()
     assert world.found() != []
     whole = (("$.inputs", "drop"), ("$.user_id", "hash"), ("$.outputs", "drop"))
     world.reread(*whole)
     assert world.found() == []
-    kept = "SELECT count(*) FROM orchestra.{0} p JOIN orchestra.{1} s ON s.id = p.{2} WHERE s.workflow_id = %s"
+    kept = (
+        "SELECT count(*) FROM orchestra.{0} p JOIN orchestra.{1} s ON s.id = p.{2}"
+        " WHERE s.workflow_id = %s"
+    )
     assert world.one(kept.format("inputs", "steps", "step_id"), world.first) == 0
     assert world.one(kept.format("outputs", "steps", "step_id"), world.first) == 0
     assert world.one(kept.format("run_payloads", "runs", "run_id"), world.first) == 0
@@ -353,7 +386,7 @@ def test_a_changed_policy_rewrites_at_the_next_read(world: World) -> None:
 
 
 def test_a_policy_reaches_runs_that_no_list_shows(world: World) -> None:
-    """Where the server lists no runs, a run's own row is asked for again and loses what new rules forbid."""
+    """Without a run list, a run's own row is read again and loses what new rules forbid."""
     named = world.history.run_ids(world.first)[:2]
     world.simulator.misbehave(Misbehaviour(status=404, endpoints=("runs",)))
 
@@ -371,13 +404,13 @@ def test_a_policy_reaches_runs_that_no_list_shows(world: World) -> None:
 
 
 def test_hashed_values_join(world: World) -> None:
-    """Equal values have equal hashes in runs and steps, so that they can be counted and joined without being known."""
+    """Equal values have equal hashes in runs and steps, so that queries can join and count them."""
     world.sync(("$.inputs.secret", "hash"), ("$.inputs.secret[*]", "mask"), ("$.user_id", "hash"))
     assert world.found() == []
     joined = query(
         world.url,
-        "SELECT DISTINCT r.user_id, p.inputs ->> 'secret' AS secret FROM orchestra.runs r JOIN orchestra.run_payloads p"
-        " ON p.run_id = r.id WHERE r.workflow_id = %s",
+        "SELECT DISTINCT r.user_id, p.inputs ->> 'secret' AS secret FROM orchestra.runs r"
+        " JOIN orchestra.run_payloads p ON p.run_id = r.id WHERE r.workflow_id = %s",
         world.first,
     )
     assert len(joined) == 1
@@ -387,26 +420,26 @@ def test_hashed_values_join(world: World) -> None:
     assert world.one(steps) == 1
 
 
-def test_recovered_letters_are_redacted(world: World, database_url: str) -> None:
-    """What an old dead letter holds of a run that the API has lost is loaded without what today's rules forbid."""
+def test_recovered_dead_letters_are_redacted(world: World, database_url: str) -> None:
+    """A lost run is loaded from its dead letter without what the present rules forbid."""
     with_letter = "lost"
     body = b'[{"id":"s","status":"completed","inputs":{"secret":"%s","kept":1}}]' % CANARY.encode()
     query(
         world.url,
-        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, due_at, not_found_since)"
-        " VALUES (%s, %s, 'list', now(), now() - interval '2 h')",
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, due_at,"
+        " not_found_since) VALUES (%s, %s, 'list', now(), now() - interval '2 h')",
         with_letter, world.first,
     )  # fmt: skip
     query(
         world.url,
-        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, due_at, steps_observed_at)"
-        " VALUES ('other', %s, 'list', NULL, now())",
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, due_at,"
+        " steps_observed_at) VALUES ('other', %s, 'list', NULL, now())",
         world.first,
     )
     query(
         world.url,
-        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)"
-        " VALUES (%s, %s, 'not_an_array', 'd', 'h', %s)",
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+        " content_hash, body) VALUES (%s, %s, 'not_an_array', 'd', 'h', %s)",
         world.first, with_letter, body,
     )  # fmt: skip
     database = Database(database_url)
@@ -429,7 +462,7 @@ def command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Command:
-    """The command with rules for the first workflow, one of them misspelt."""
+    """Provide the command with rules for the first workflow, one of them misspelt."""
     paths = (
         ("$.inputs.secret", "drop"),
         ("$.inputs.secret[*]", "mask"),
@@ -441,7 +474,10 @@ def command(
 
 
 def test_preview(world: World, command: Command) -> None:
-    """`redact preview` lists what would go with its size and never its value, and names the rule that matches nothing."""
+    """`redact preview` lists each removal with its size, never its value.
+
+    It also names the rule that matches nothing.
+    """
     run_id = world.history.run_ids(world.first)[0]
     steps = world.history.steps(run_id)
     unknown = command("redact", "preview", run_id)
@@ -479,8 +515,11 @@ def test_preview(world: World, command: Command) -> None:
     )
 
 
-def test_preview_counts_what_other_rules_wrote(world: World, command: Command) -> None:
-    """The stored steps under other rules, or none, are counted with the command that rewrites them, until it has."""
+def test_preview_counts_steps_under_other_rules(world: World, command: Command) -> None:
+    """`redact preview` counts steps stored under other rules until a command rewrites them.
+
+    It names that command.
+    """
     config = world.folder / "etl.toml"
     toml = config.read_text()
     world.sync()

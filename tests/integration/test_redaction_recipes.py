@@ -1,4 +1,4 @@
-"""The documentation's redaction recipes: each removes what it says it does from the API's own sample, everywhere."""
+"""Each redaction recipe of the documentation removes from the API's sample what it promises."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EVERY_RULE = re.compile(r"^#? ?\[\[redaction\.rules\]\]$", re.MULTILINE)
 
 
 def recipes() -> dict[str, str]:
-    """The TOML of every example of redaction rules in the documentation and the configuration, by its title."""
+    """Return the TOML of every documented example of redaction rules, by title."""
     found = {
         title: body
         for title, body in _BLOCK.findall((ROOT / "docs/how-to/redact.md").read_text())
@@ -42,7 +42,7 @@ def recipes() -> dict[str, str]:
     example = re.search(r"^# (\[\[redaction\.rules\]\]\n(?:#.*\n)+)", config, re.MULTILINE)
     assert example is not None
     lines = [line.removeprefix("# ") for line in example[1].splitlines()]
-    # As it is, it names a workflow and a node that the reader replaces.
+    # The example names a workflow and a node that the reader replaces.
     found["config/etl.toml"] = "\n".join(
         line for line in lines if not line.startswith(("workflow", "node"))
     )
@@ -50,7 +50,7 @@ def recipes() -> dict[str, str]:
 
 
 def _with(value: Any, text: str, *, keep: frozenset[str] = frozenset()) -> Any:
-    """The value with this text in every string of it; members named in `keep` stay."""
+    """Return the value with this text in each of its strings, except in members named in `keep`."""
     if isinstance(value, str):
         return f"{text} {value}"
     if isinstance(value, dict):
@@ -62,7 +62,7 @@ def _with(value: Any, text: str, *, keep: frozenset[str] = frozenset()) -> Any:
 
 
 def everywhere(element: dict[str, Any], text: str) -> dict[str, Any]:
-    """A step or a run with this text in everything but what tells whose it is, and what holds the row together."""
+    """Return a step or run with this text everywhere but in identities, times and states."""
     stay = (
         "id",
         "node_id",
@@ -90,7 +90,7 @@ def everywhere(element: dict[str, Any], text: str) -> dict[str, Any]:
 
 
 def of_person(element: dict[str, Any], text: str) -> dict[str, Any]:
-    """A step or a run of this person, who is named in an object of it, too."""
+    """Return a step or run of this person, with the person also named in an inner object."""
     of = {"user_id": text, "organization_id": text}
     return {**element, **of, "step_metadata": {"caller": of}, "surprise": [of]}
 
@@ -102,11 +102,11 @@ PLACES: dict[str, tuple[Callable[[dict[str, Any], str], dict[str, Any]], str]] =
     "Mask texts with an e-mail address": (everywhere, ADDRESS),
     "config/etl.toml": (everywhere, CANARY),
 }
-"""What goes into which places of the sample, by recipe."""
+"""The function that plants a text in the sample, and that text, by recipe."""
 
 
 def test_every_recipe_is_tested() -> None:
-    """An example of rules that is added to the documentation or the configuration fails here until it has a canary."""
+    """Each example of redaction rules in the documentation or configuration has a canary here."""
     assert set(recipes()) == set(PLACES)
     shown = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "config/etl.toml"]
     rules = sum(len(tomllib.loads(toml)["redaction"]["rules"]) for toml in recipes().values())
@@ -115,7 +115,10 @@ def test_every_recipe_is_tested() -> None:
 
 @pytest.fixture
 def sample(sample_steps: bytes) -> list[dict[str, Any]]:
-    """The API's own sample, with a step whose outputs are a bare text, and one that passes another one's answer on."""
+    """Provide the API's own sample with two more steps.
+
+    One has bare texts as payloads; one passes on another step's outputs.
+    """
     steps: list[dict[str, Any]] = json.loads(sample_steps)
     model = steps[0]
     return [
@@ -133,7 +136,7 @@ def sample(sample_steps: bytes) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def served(database_url: str) -> Iterator[tuple[History, Simulator]]:
-    """A server with one finished run."""
+    """Provide a server with one finished run."""
     history = History(seed=3, workflows=1, runs_per_workflow=1, live=0, arrivals_per_minute=0)
     with Simulator(history).in_thread() as simulator:
         yield history, simulator
@@ -149,7 +152,10 @@ def test_a_recipe_is_complete(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Without the recipe the canary is stored in many places; with it, loaded or applied later, it is in none."""
+    """A recipe removes the canary from all places, whether loaded or applied later.
+
+    Without the recipe, the canary is stored in many places.
+    """
     place, text = PLACES[title]
     history, simulator = served
     (workflow,) = history.workflow_ids
@@ -174,8 +180,8 @@ def test_a_recipe_is_complete(
     assert columns_with(database_url, text) == set()
     kept = query(
         database_url,
-        "SELECT state, response_model, total_tokens, user_id IS NOT NULL AS named, reported_error FROM orchestra.steps"
-        " WHERE node_id = 'model' AND run_id = %s",
+        "SELECT state, response_model, total_tokens, user_id IS NOT NULL AS named, reported_error"
+        " FROM orchestra.steps WHERE node_id = 'model' AND run_id = %s",
         run_id,
     )
     states = {"Keep no content": True, "Mask all texts": True, "config/etl.toml": False}
@@ -224,8 +230,11 @@ def _places(
 MESSAGES = RedactionRule("$.outputs.choices[*].message", "drop")
 
 
-def test_the_samples_answer_stands_in_the_next_steps_inputs(sample_steps: bytes) -> None:
-    """On the API's own sample, what the model answered is found in both places of the next step; roles and ids are not."""
+def test_copies_in_the_next_step_of_the_sample(sample_steps: bytes) -> None:
+    """In the sample, both places of the next step that repeat the model's text are found.
+
+    Roles and ids are not taken for copies.
+    """
     steps = json.loads(sample_steps)
     assert _places(MESSAGES, steps=steps) == [
         (steps[1]["id"], "$['inputs']['input_mapping']['text']"),
@@ -236,7 +245,11 @@ def test_the_samples_answer_stands_in_the_next_steps_inputs(sample_steps: bytes)
 
 
 def test_a_text_is_found_in_any_form() -> None:
-    """Inside another text, as JSON in a text, as a member's name, as a long part, in errors, unknown fields and the run's row."""
+    """A removed text is found in any form, and in any place.
+
+    The forms are: inside another text, as JSON in a text, as a member's name, and as a long part.
+    The places include errors, unknown fields and the run's own row.
+    """
     said = 'The "quoted" answer of the model\nand its second line'
     step = {
         "id": "a",
@@ -251,14 +264,18 @@ def test_a_text_is_found_in_any_form() -> None:
     run = {"id": "r", "outputs": {"End": said}}
     found = _places(MESSAGES, steps=[step, other], run=run)
     assert {path for _, path in found} == {
-        "$['error']", "$['surprise'][0]", f"$['inputs']['{json.dumps(said)[1:-1]}']".replace('\\"', '"'),
+        "$['error']", "$['surprise'][0]",
+        f"$['inputs']['{json.dumps(said)[1:-1]}']".replace('\\"', '"'),
         "$['step_metadata']['preview']", "$['outputs']['End']",
     }  # fmt: skip
     assert [step_id for step_id, _ in found].count(None) == 1
 
 
 def test_the_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends after so many places; after so much work it looks for whole texts alone; it says that it was cut off."""
+    """The search ends at a number of places, and after enough work it compares whole texts only.
+
+    Then it reports that it is incomplete.
+    """
     many = {"id": "a", "inputs": [f"text number {number}" for number in range(500)]}
     copies = {"id": "b", "outputs": many["inputs"]}
     rule = RedactionRule("$.inputs", "drop")
@@ -283,7 +300,10 @@ def test_preview_shows_where_a_text_still_stands(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The command names rule, node and path, in words and as JSON, never the text, and a rule that removes nothing."""
+    """`redact preview` names the rule, node and path of each copy that remains, never the text.
+
+    It also names a rule that removes nothing.
+    """
     history, simulator = served
     (workflow,) = history.workflow_ids
     (run_id,) = history.run_ids(workflow)

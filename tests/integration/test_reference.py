@@ -1,4 +1,4 @@
-"""The generated files are what the code says."""
+"""The generated files agree with the code."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from tests.support import query
 
 
 def test_the_configuration_is_documented_as_it_is() -> None:
-    """Every setting stands in the reference with its variable, its default and its description."""
+    """The reference describes every setting with its variable, default and description."""
     assert (
         ROOT / "docs" / "reference" / "configuration.md"
     ).read_text() == reference.configuration(), "run `make docs`"
 
 
 def test_the_commands_are_documented_as_they_are() -> None:
-    """Every command stands in the reference with its help and its options."""
+    """The reference shows every command with its help and its options."""
     assert (ROOT / "docs" / "reference" / "commands.md").read_text() == reference.commands(), (
         "run `make docs`"
     )
 
 
 def test_the_schema_for_editors_is_the_settings_own() -> None:
-    """The JSON Schema of the configuration file is what the settings' models say."""
+    """The JSON Schema of the configuration file agrees with the settings' models."""
     assert reference.SETTINGS_SCHEMA.read_text() == reference.settings_schema(), "run `make docs`"
 
 
 def test_the_schema_is_documented_as_it_is(database_url: str) -> None:
-    """Every table, column, view and function of an upgraded database stands in the reference with its comment."""
+    """The reference describes every table, column, view and function of an upgraded database."""
     assert (ROOT / "docs" / "reference" / "schema.md").read_text() == reference.schema(
         database_url
     ), "run `make docs`"
 
 
 def test_the_whole_schema_stands_in_one_file(database_url: str) -> None:
-    """The file holds every statement that an upgraded database dumps, and restores to the same schema."""
+    """The file holds all statements that an upgraded database dumps, and restores its schema."""
     assert reference.SCHEMA_SQL.read_text() == reference.schema_sql(database_url), "run `make docs`"
     query(database_url, "DROP SCHEMA orchestra, orchestra_etl CASCADE")
     query(database_url, reference.SCHEMA_SQL.read_text())

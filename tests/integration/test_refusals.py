@@ -1,4 +1,7 @@
-"""What the API refuses says nothing about the rest: neither that a list is over, nor that a workflow may not be read."""
+"""A refused request proves nothing beyond itself.
+
+It means neither that a list has ended nor that a workflow may not be read.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,17 @@ from tests.support import configuration, environment, load, query, sync
 
 
 class World:
-    """Two workflows of 30 finished runs each, the first of them swept, and a server that gives ten runs a page at most."""
+    """Two workflows of 30 finished runs each, and a server.
+
+    The tests look at the sweeps of the first workflow.
+    """
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         self.workflow, self.other = history.workflow_ids
 
     def sync(self, *workflow_ids: str, **more: Any) -> SyncReport:
-        """One sync over these workflows, every open run being due."""
+        """Run one sync over these workflows, with every open run due."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
@@ -38,15 +44,15 @@ class World:
         return asyncio.run(sync(load(self.folder, configuration(*workflow_ids, **more), variables)))
 
     def known(self) -> int:
-        """How many runs are in the ledger."""
+        """Return the number of runs in the ledger."""
         return int(query(self.url, "SELECT count(*) AS n FROM orchestra_etl.run_ledger")[0]["n"])
 
     def swept(self) -> dict[str, Any]:
-        """What the workflow's sweeps have come to."""
+        """Return the state of the workflow's sweeps."""
         (row,) = query(
             self.url,
-            "SELECT watermark, swept_at IS NOT NULL AS complete, last_error FROM orchestra_etl.sweeps"
-            " WHERE workflow_id = %s",
+            "SELECT watermark, swept_at IS NOT NULL AS complete, last_error"
+            " FROM orchestra_etl.sweeps WHERE workflow_id = %s",
             self.workflow,
         )
         return row
@@ -54,21 +60,21 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """That world, its server running."""
+    """Provide the world, with its server running."""
     history = History(seed=5, workflows=2, runs_per_workflow=30, live=0, arrivals_per_minute=0)
     with Simulator(history).in_thread() as simulator:
         yield World(tmp_path, database_url, history, simulator)
 
 
 class Capped:
-    """A server that gives ten rows a page at most and, behind the first one, answers every page with this status."""
+    """A server that lists ten rows on its first page and refuses every other page."""
 
     def __init__(self, status: int) -> None:
         self.status = status
         self.shown = False
 
     def __call__(self, request: web.Request, call: Any, answer: web.Response) -> web.Response:
-        """Show the first page, once."""
+        """Return the first page once, and then the status."""
         if call.endpoint != "runs":
             return answer
         if self.shown:
@@ -80,7 +86,10 @@ class Capped:
 
 @pytest.mark.parametrize("status", [302, 404, 405, 410, 206])
 def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: int) -> None:
-    """A login, a maintenance page or a lost route behind the first page fails the sweep; the next one lists everything."""
+    """A refusal behind the first page fails the sweep; the next one lists everything.
+
+    Examples are a login page, a maintenance page and a lost route.
+    """
     with changed(world.simulator, Capped(status)):
         report = world.sync(world.workflow)
     assert (report.exit_status, [type(error).__name__ for error in report.errors]) == (
@@ -104,8 +113,8 @@ def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: 
     ("status", "ended"),
     [(400, True), (404, True), (410, True), (416, True), (422, True), (302, False), (405, False)],
 )
-def test_what_servers_say_of_a_page_past_the_end(world: World, status: int, ended: bool) -> None:
-    """Behind the only run of a list, what says that there is no such page means its end; a redirect or a lost route does not."""
+def test_statuses_behind_the_end_of_a_list(world: World, status: int, ended: bool) -> None:
+    """A 400, 404, 410, 416 or 422 behind the last run ends the list; a 302 or 405 fails."""
 
     def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "runs":
@@ -124,8 +133,8 @@ def test_what_servers_say_of_a_page_past_the_end(world: World, status: int, ende
     )
 
 
-def test_a_server_without_run_lists_is_told_from_one_that_fails(world: World) -> None:
-    """Where not even the first page is there, the line names the setting that does without."""
+def test_a_server_without_run_lists(world: World) -> None:
+    """If the first page fails, the error names the setting for servers without run lists."""
     world.simulator.misbehave(Misbehaviour(status=404, endpoints=("runs",)))
     report = world.sync(world.workflow)
     assert [str(error).rpartition("; ")[2] for error in report.errors] == [
@@ -148,7 +157,7 @@ def test_a_server_without_run_lists_is_told_from_one_that_fails(world: World) ->
 def test_the_advice_fits_what_was_refused(
     world: World, status: int, endpoints: tuple[Endpoint, ...], advised: bool
 ) -> None:
-    """To do without a list is advised only where the server is the right one and has no such path."""
+    """The error advises to disable discovery only if the server is right and has no such path."""
     world.simulator.misbehave(
         Misbehaviour(status=status, endpoints=endpoints, headers={"Location": "/login"})
     )
@@ -159,7 +168,7 @@ def test_the_advice_fits_what_was_refused(
 
 
 def test_a_wrong_base_path_is_not_taken_for_a_server_without_lists(world: World) -> None:
-    """Where nothing below the base URL answers, the line names that setting and no other."""
+    """If no path below the base URL exists, the error names that setting and no other."""
     variables = environment(
         world.url, f"{world.simulator.base_url}/v9", ORCHESTRA_ETL_API__ATTEMPTS="1"
     )
@@ -172,10 +181,13 @@ def test_a_wrong_base_path_is_not_taken_for_a_server_without_lists(world: World)
 @pytest.mark.parametrize(
     ("status", "exit_status"), [(404, 6), (400, 6), (302, 6), (403, 3), (500, 5)]
 )
-def test_one_workflow_of_several_that_is_refused_costs_only_itself(
+def test_one_refused_workflow_does_not_stop_the_others(
     world: World, status: int, exit_status: int
 ) -> None:
-    """The others are read whole, the exit status does not call the API unreachable, and status names the workflow."""
+    """If the API refuses one of two workflows, the other one is read completely.
+
+    The exit status does not call the API unreachable, and `status` names the refused workflow.
+    """
     world.simulator.misbehave(
         Misbehaviour(
             status=status,
@@ -218,9 +230,12 @@ ODD_IDS: tuple[object, ...] = (
 )
 
 
-def test_workflows_that_cannot_be_asked_for_cost_only_themselves(world: World) -> None:
-    """Where all workflows are wanted, ids of a wrong type or that no path can hold are set aside once, and said by status; the
-    others are swept as ever, and the second sync ends with 0."""
+def test_workflows_with_unusable_ids_are_set_aside(world: World) -> None:
+    """Unusable workflow ids are set aside once, and the other workflows are swept.
+
+    With `all_workflows`, an id can have a wrong type or characters that no path can hold. `status`
+    reports them, and the second sync ends with 0.
+    """
     listed = [{"workflow_id": one} for one in (*ODD_IDS, world.workflow, world.other, world.other)]
     body = json.dumps([*listed, {"name": "no id"}, 5]).encode()
     world.simulator.misbehave(Misbehaviour(body=body, endpoints=("workflows",)))
@@ -244,14 +259,17 @@ def test_workflows_that_cannot_be_asked_for_cost_only_themselves(world: World) -
 
 @pytest.mark.parametrize("id", ["..", "a/../b", "a\\\\..", "\\u0007"])
 def test_ids_that_no_path_can_hold_are_refused_in_the_configuration(world: World, id: str) -> None:
-    """A workflow or a named run of such an id is an error of the configuration, before anything is asked."""
+    """An id that no path can hold is a configuration error, before any request."""
     for toml in (configuration(id), configuration("w", runs=(id,))):
         with pytest.raises(ConfigurationError, match="cannot stand in a request's path"):
             load(world.folder, toml, environment(world.url, "http://x"))
 
 
-def test_a_run_that_cannot_be_asked_for_costs_only_itself(world: World) -> None:
-    """Rows of the list with ids that no path can hold, or of a wrong type, are set aside once; their neighbours are read."""
+def test_runs_with_unusable_ids_are_set_aside(world: World) -> None:
+    """Listed runs with unusable ids are set aside once, and their neighbours are read.
+
+    Such an id has a wrong type, or characters that no path can hold.
+    """
 
     def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "runs" or request.query["offset"] != "0":
@@ -269,8 +287,8 @@ def test_a_run_that_cannot_be_asked_for_costs_only_itself(world: World) -> None:
     ) == [{"n": 30}]
 
 
-def test_a_run_whose_own_row_may_not_be_read_is_loaded_from_its_steps(world: World) -> None:
-    """403 for single runs refuses neither them nor their workflow: their steps are stored, and nothing is reported."""
+def test_a_run_whose_row_is_refused_is_loaded_from_its_steps(world: World) -> None:
+    """If single runs are refused with 403, their steps are stored and nothing is reported."""
     world.simulator.misbehave(Misbehaviour(status=403, endpoints=("run", "runs", "workflows")))
     named = tuple(world.history.run_ids(world.workflow, 20))
     report = world.sync(world.workflow, discover=False, runs=named)

@@ -1,4 +1,4 @@
-"""Every way to ask for a newer read of a run, against a real PostgreSQL."""
+"""All ways to request a newer read of a run, with a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ W, RUN = "workflow", "run"
 LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)
 ROW = {"id": RUN, "status": "odd", "start_time": "2025-03-13T02:41:14Z", "end_time": None}
 
-# The states that a run is in before it is reopened.
+# The states of a run before it is reopened.
 OPEN, FINAL, GONE = "open", "final", "gone"
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """A migrated database."""
+    """Provide a migrated database."""
     made = Database(database_url)
     yield made
     made.close()
@@ -77,16 +77,16 @@ WAYS: dict[str, tuple[Callable[[Connection], object], int, tuple[str, ...]]] = {
     ),
     "states mapped otherwise": (_map_states, 1, (OPEN, FINAL)),
 }
-"""How to ask, the priority that a backfilled run has then, and in which states the run may be."""
+"""The request, the priority of a backfilled run after it, and the possible states of the run."""
 
 
 @pytest.mark.parametrize(
     ("way", "tracking"), [(way, state) for way, (*_, states) in WAYS.items() for state in states]
 )
-def test_a_reopened_run_starts_anew_and_no_claim_on_it_stands(
+def test_a_reopened_run_is_reset_and_its_claim_is_invalid(
     database: Database, database_url: str, way: str, tracking: str
 ) -> None:
-    """Whatever asks for a newer read leaves the same columns behind, and what was being read of the run is not loaded."""
+    """Every request for a newer read leaves the same columns and invalidates the present claim."""
     ask, priority, _ = WAYS[way]
     claim = _prepare(database, database_url, way, tracking)
     database.transaction(ask)
@@ -99,7 +99,7 @@ def test_a_reopened_run_starts_anew_and_no_claim_on_it_stands(
         "leased_until": None,
         "checks": 0,
         "not_found_since": None,
-        # What is known of the last reads stays.
+        # The results of the last reads stay.
         "attempts": 2,
         "last_error": "timeout",
         "priority": priority,
@@ -107,32 +107,33 @@ def test_a_reopened_run_starts_anew_and_no_claim_on_it_stands(
     assert database.transaction(lambda c: claims.lock(c, [claim])) == [False]
 
 
-def test_a_live_run_does_not_go_behind_the_backfill_when_states_are_mapped_otherwise(
+def test_a_changed_state_map_keeps_the_priority_of_live_runs(
     database: Database, database_url: str
 ) -> None:
-    """An open run with the priority of live runs keeps it, where a changed state map has it read again."""
+    """A live run keeps its priority when a changed state map has it read again."""
     _prepare(database, database_url, "states mapped otherwise", OPEN)
     query(database_url, "UPDATE orchestra_etl.run_ledger SET priority = 0")
     assert database.transaction(_map_states) == 1
     assert _row(database_url)["priority"] == 0
 
 
-def test_a_gone_run_takes_its_new_state_without_being_read(
+def test_a_gone_run_gets_its_new_state_without_a_read(
     database: Database, database_url: str
 ) -> None:
-    """A changed state map changes the state of a run that the API no longer has, and asks for nothing."""
+    """A changed state map changes the state of a gone run without any request."""
     _prepare(database, database_url, "states mapped otherwise", GONE)
     before = _row(database_url)
     assert database.transaction(_map_states) == 0
     assert _row(database_url) == before
     assert query(
         database_url,
-        "SELECT r.state, l.run_state FROM orchestra.runs AS r JOIN orchestra_etl.run_ledger AS l ON l.run_id = r.id",
+        "SELECT r.state, l.run_state FROM orchestra.runs AS r JOIN orchestra_etl.run_ledger AS l"
+        " ON l.run_id = r.id",
     ) == [{"state": "completed", "run_state": "completed"}]
 
 
 def _prepare(database: Database, url: str, way: str, tracking: str) -> claims.Claim:
-    """Have a run in this state whose last reads failed, with a claim on it that stands."""
+    """Create a run in this state whose last reads failed, with a valid claim on it."""
     database.transaction(lambda c: requests.track(c, W, [RUN]))
     (claim,) = database.transaction(lambda c: claims.claim(c, limit=1, lease=3600))
     if way == "states mapped otherwise":
@@ -144,9 +145,10 @@ def _prepare(database: Database, url: str, way: str, tracking: str) -> claims.Cl
         Loader(database, PollingPolicy(), states).load([reading])
     query(
         url,
-        "UPDATE orchestra_etl.run_ledger SET tracking = %s, due_at = NULL, leased_until = now() + interval '1 hour',"
-        " checks = 3, attempts = 2, last_error = 'timeout', not_found_since = %s, opened_at = %s, priority = 1,"
-        " steps_observed_at = CASE WHEN %s THEN now() ELSE steps_observed_at END",
+        "UPDATE orchestra_etl.run_ledger SET tracking = %s, due_at = NULL,"
+        " leased_until = now() + interval '1 hour',"
+        " checks = 3, attempts = 2, last_error = 'timeout', not_found_since = %s, opened_at = %s,"
+        " priority = 1, steps_observed_at = CASE WHEN %s THEN now() ELSE steps_observed_at END",
         tracking, LONG_AGO, LONG_AGO, way == "missing from the tables",
     )  # fmt: skip
     assert database.transaction(lambda c: claims.lock(c, [claim])) == [True]
@@ -156,7 +158,7 @@ def _prepare(database: Database, url: str, way: str, tracking: str) -> claims.Cl
 def _row(url: str) -> dict[str, Any]:
     (row,) = query(
         url,
-        "SELECT tracking, leased_until, checks, not_found_since, attempts, last_error, priority, opened_at,"
-        " due_at IS NOT NULL AS is_due, fencing_token FROM orchestra_etl.run_ledger",
+        "SELECT tracking, leased_until, checks, not_found_since, attempts, last_error, priority,"
+        " opened_at, due_at IS NOT NULL AS is_due, fencing_token FROM orchestra_etl.run_ledger",
     )
     return row

@@ -1,4 +1,4 @@
-"""Retention: what is old goes, what is young or open stays, and the horizons keep it so."""
+"""Retention removes old data, keeps young and open runs, and never lets old data return."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DAY = 86400.0
 
 
 class World:
-    """A server with ten runs a day apart, a database, syncs and prunes."""
+    """A server with ten runs, one a day, a database, syncs and prunes."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
@@ -38,7 +38,7 @@ class World:
         self.database = Database(url, patience=5)
 
     def sync(self, **more: str) -> Any:
-        """One sync."""
+        """Run one sync."""
         return asyncio.run(
             sync(load(self.folder, configuration(self.workflow), {**self.variables, **more}))
         )
@@ -55,7 +55,7 @@ class World:
         return retention.prune(self.database, wanted, **more)
 
     def tracking(self) -> dict[str, int]:
-        """How many runs there are by tracking."""
+        """Return the number of runs by tracking."""
         rows = query(
             self.url,
             "SELECT tracking, count(*) AS n FROM orchestra_etl.run_ledger GROUP BY tracking",
@@ -63,7 +63,7 @@ class World:
         return {row["tracking"]: row["n"] for row in rows}
 
     def with_payloads(self) -> set[str]:
-        """The runs of which any payload column of any table is filled."""
+        """Return the runs that have a value in any payload column of any table."""
         found: set[str] = set()
         for table, columns in removal.RUN_PAYLOADS.items():
             key = {"runs": "id", "steps": "run_id", "run_payloads": "run_id"}.get(table.name)
@@ -80,8 +80,8 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Ten finished runs a day apart, served now, none of them loaded."""
-    # Ten runs about a day apart: number n, from the newest at 0, ended n + 0.2 to n + 1 days ago.
+    """Provide ten finished runs, one a day, none of them loaded."""
+    # Number n, counted from the newest at 0, ended n + 0.2 to n + 1 days ago.
     history = History(
         seed=5,
         workflows=1,
@@ -96,8 +96,8 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
         made.database.close()
 
 
-def test_payloads_go_and_metrics_stay(world: World) -> None:
-    """Of runs beyond the age every payload column is empty and says so; nothing else of them changes, nor do younger runs."""
+def test_pruning_payloads_keeps_metrics(world: World) -> None:
+    """Pruning empties the payload columns of old runs, notes it, and changes nothing else."""
     world.sync()
     young = set(world.history.run_ids(world.workflow)[:5])
     old = set(world.history.run_ids(world.workflow)) - young
@@ -112,16 +112,20 @@ def test_payloads_go_and_metrics_stay(world: World) -> None:
     assert query(world.url, f"SELECT {columns} FROM orchestra.steps ORDER BY id") == before
     notes = query(
         world.url,
-        "SELECT DISTINCT note, size_bytes > 0 AS sized FROM orchestra.outputs JOIN orchestra.steps s ON s.id = step_id"
-        " WHERE s.run_id = ANY (%s)",
+        "SELECT DISTINCT note, size_bytes > 0 AS sized FROM orchestra.outputs"
+        " JOIN orchestra.steps s ON s.id = step_id WHERE s.run_id = ANY (%s)",
         list(old),
     )
     assert notes == [{"note": "pruned", "sized": True}]
     assert world.prune(payloads=5.1).runs_without_payloads == 0
 
 
-def test_payloads_do_not_come_back(world: World) -> None:
-    """A pruned run that is read again is written nowhere; one that is loaded for the first time is stored as a pruned one."""
+def test_pruned_payloads_do_not_return(world: World) -> None:
+    """Pruned payloads do not return when their run is read again.
+
+    A pruned run is not written again. An old run that is loaded for the first time is stored
+    without payloads.
+    """
     world.sync()
     world.prune(payloads=5.1)
     world.database.close()
@@ -131,8 +135,11 @@ def test_payloads_do_not_come_back(world: World) -> None:
     assert writes(world.url) == before
     young = set(world.history.run_ids(world.workflow)[:5])
     query(world.url, "TRUNCATE orchestra.runs CASCADE")
-    query(world.url, "UPDATE orchestra_etl.run_ledger SET tracking = 'open', due_at = now(), steps_observed_at = NULL,"
-                     " run_observed_at = NULL, listing_hash = NULL")  # fmt: skip
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', due_at = now(),"
+        " steps_observed_at = NULL, run_observed_at = NULL, listing_hash = NULL",
+    )
     world.sync(ORCHESTRA_ETL_POLLING__RECONCILE="1ms")
     assert query(world.url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 10}]
     assert world.with_payloads() == young
@@ -141,8 +148,11 @@ def test_payloads_do_not_come_back(world: World) -> None:
     assert world.prune(payloads=5.1).runs_without_payloads == 0
 
 
-def test_old_runs_go_whole_and_open_ones_stay(world: World) -> None:
-    """Runs beyond the age become tombstones, which analysts see beside erased ones; an open run stays however old it is."""
+def test_old_runs_are_removed_and_open_ones_stay(world: World) -> None:
+    """Old runs become tombstones, which analysts see beside erased runs.
+
+    An open run stays, however old it is.
+    """
     world.sync()
     ids = world.history.run_ids(world.workflow)
     query(
@@ -161,7 +171,8 @@ def test_old_runs_go_whole_and_open_ones_stay(world: World) -> None:
     erase(world.database, Selection(runs=(ids[0],)))
     removed = query(
         world.url,
-        "SELECT run_id, workflow_id, tracking, removed_at <= now() AS past FROM orchestra.removed_runs",
+        "SELECT run_id, workflow_id, tracking, removed_at <= now() AS past"
+        " FROM orchestra.removed_runs",
     )
     assert {tuple(row.values()) for row in removed} == {
         (ids[0], world.workflow, "erased", True),
@@ -177,7 +188,7 @@ def test_an_end_before_the_start_prunes_nothing_young(world: World) -> None:
 
 
 def test_runs_behind_the_horizon_are_never_fetched(world: World) -> None:
-    """On a fresh ledger with a horizon the sweep enters old runs as tombstones, without a request for them."""
+    """A sweep adds unknown runs behind the horizon as tombstones, without reading them."""
     world.prune(runs=5.1)
     report = world.sync()
     assert (report.load.runs, world.simulator.requests["steps"]) == (5, 5)
@@ -195,10 +206,10 @@ def test_runs_behind_the_horizon_are_never_fetched(world: World) -> None:
         (None, "2020-01-01T00:01:00Z", "open"),
     ],
 )
-def test_what_may_be_young_is_fetched(
+def test_runs_that_may_be_young_are_read(
     world: World, start: str | None, end: str | None, tracking: str
 ) -> None:
-    """Only a run of which the list itself shows a start and a later end behind the horizon is left out."""
+    """A run is skipped only if the list shows a start and a later end behind the horizon."""
     world.prune(runs=5.1)
     row = {"id": "r", "status": "running", "start_time": start, "end_time": end}
     sweep = world.database.transaction(
@@ -219,7 +230,7 @@ def test_what_may_be_young_is_fetched(
 
 
 def test_horizons_only_move_forward(world: World) -> None:
-    """A later prune with a longer age leaves a horizon where it is, also where it moves the other one."""
+    """A prune with a longer age leaves that horizon unchanged, even if it moves the other one."""
 
     def horizons() -> tuple[datetime, datetime]:
         (row,) = query(
@@ -235,8 +246,11 @@ def test_horizons_only_move_forward(world: World) -> None:
     assert (horizons()[0] == before[0], horizons()[1] > before[1]) == (True, True)
 
 
-def test_letters_are_emptied(world: World) -> None:
-    """Letters of old runs and old settled ones lose their bytes and keep the rest; those of removed runs are settled."""
+def test_dead_letters_are_emptied(world: World) -> None:
+    """Dead letters of old runs and old resolved ones lose their bytes and keep the rest.
+
+    Those of removed runs are resolved.
+    """
     world.sync()
     newest, *_, older, oldest = world.history.run_ids(world.workflow)
     letters = [
@@ -258,8 +272,11 @@ def test_letters_are_emptied(world: World) -> None:
     assert world.database.transaction(lambda c: dead_letters.open_bodies(c, [older])) == {}
 
 
-def test_it_stops_between_two_batches_and_goes_on(world: World) -> None:
-    """Told to stop after two batches, a prune has removed exactly those, and the next one removes the rest."""
+def test_a_prune_stops_between_batches_and_resumes(world: World) -> None:
+    """A prune stopped after two batches has removed exactly those.
+
+    The next prune removes the rest.
+    """
     world.sync()
 
     def stopped() -> bool:
@@ -270,8 +287,8 @@ def test_it_stops_between_two_batches_and_goes_on(world: World) -> None:
     assert (world.prune(runs=0.1).runs, world.tracking()) == (6, {"pruned": 10})
 
 
-def test_beside_loads(world: World) -> None:
-    """Prunes while the same runs are read over and over lose no young run, deadlock nowhere and leave nothing old."""
+def test_prunes_during_loads(world: World) -> None:
+    """Concurrent loads and prunes never deadlock, lose a young run or keep old data."""
     world.sync()
     over = threading.Event()
 
@@ -279,8 +296,9 @@ def test_beside_loads(world: World) -> None:
         while not over.is_set():
             query(
                 world.url,
-                "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open', fencing_token = fencing_token + 1"
-                " WHERE removed_at IS NULL AND leased_until IS NULL",
+                "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open',"
+                " fencing_token = fencing_token + 1 WHERE removed_at IS NULL"
+                " AND leased_until IS NULL",
             )
             world.sync()
 
@@ -309,7 +327,10 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Nothing set is an error that says what to set; without `--yes` it only counts; options stand for settings."""
+    """`prune` needs a setting or an option, and only counts without `--yes`.
+
+    An option takes the place of a setting.
+    """
     world.sync()
 
     def command(toml: str, *arguments: str, yes: bool = True) -> Any:

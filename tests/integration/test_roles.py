@@ -1,4 +1,4 @@
-"""The group roles by attack: what each login can really do, and what PostgreSQL refuses it."""
+"""What each group role allows a login to do, and what PostgreSQL refuses it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ DENIED = "42501"
 
 
 def _drop_roles(server: EmbeddedPostgres) -> None:
-    """Roles outlive the databases, which were dropped with everything they could depend on."""
+    """Drop all roles, which outlive the databases of the tests.
+
+    No object depends on them any more.
+    """
     with psycopg.connect(server.url_for("postgres"), autocommit=True) as connection:
         for name in (*roles.PURPOSES, *LOGINS):
             connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
@@ -54,19 +57,22 @@ def _drop_roles(server: EmbeddedPostgres) -> None:
 
 @pytest.fixture
 def cluster(postgres_server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
-    """The session's server, without our roles before and after; to be named before the database."""
+    """Provide the session's server without the program's roles.
+
+    A test must request this fixture before its database.
+    """
     _drop_roles(postgres_server)
     yield postgres_server
     _drop_roles(postgres_server)
 
 
 def as_user(url: str, user: str) -> str:
-    """The same database for another user."""
+    """Return the URL of the same database for another user."""
     return url.replace("postgres@", f"{user}@")
 
 
 def apply(url: str) -> roles.RolesReport:
-    """What `db roles` does."""
+    """Do what `db roles` does."""
     database = Database(url, patience=5)
     try:
         return roles.apply(database)
@@ -75,7 +81,7 @@ def apply(url: str) -> roles.RolesReport:
 
 
 def code(url: str, statement: str) -> str | None:
-    """The SQLSTATE with which a statement is refused, in a session of its own; None where it is not."""
+    """Run a statement in a new session and return the SQLSTATE of its error, or None."""
     with psycopg.connect(url) as connection:
         try:
             cursor = connection.cursor()
@@ -94,7 +100,10 @@ def code(url: str, statement: str) -> str | None:
 
 @pytest.fixture
 def url(cluster: EmbeddedPostgres, database_url: str) -> str:
-    """A database with the roles, a login of each, one that has none, and a step with payloads."""
+    """Provide a database with the roles and a step with payloads.
+
+    Each role has a login, and one login has no role.
+    """
     apply(database_url)
     for login in ("test_nobody", "test_owner"):
         query(database_url, f"CREATE ROLE {login} LOGIN")
@@ -113,8 +122,10 @@ def url(cluster: EmbeddedPostgres, database_url: str) -> str:
             VALUES ('s', 'r', 'w', 0, 'succeeded', 'h', '"secret"');
         INSERT INTO orchestra.inputs (step_id, data, size_bytes) VALUES ('s', '"secret"', 8);
         INSERT INTO orchestra.outputs (step_id, data, size_bytes) VALUES ('s', '"secret"', 8);
-        INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, listing) VALUES ('r', 'w', 'list', 'secret');
-        INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)
+        INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, listing)
+            VALUES ('r', 'w', 'list', 'secret');
+        INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash,
+            body)
             VALUES ('w', 'r', 'malformed', 'x', 'h', 'secret');
         ANALYZE orchestra.inputs, orchestra.steps;
         """,
@@ -123,7 +134,7 @@ def url(cluster: EmbeddedPostgres, database_url: str) -> str:
 
 
 def test_every_table_has_a_rule() -> None:
-    """A table that is added to the schema must be given a rule for the loader; analysts' rule follows from the schema."""
+    """Each table has a rule for the loader; the rule for analysts follows from the schema."""
     assert set(metadata.tables.values()) == set(LOADED)
     assert {table.schema for table in metadata.tables.values()} == {ANALYTICS, OPERATIONS}
     assert all(column in table.columns for table, columns in PRIVATE.items() for column in columns)
@@ -142,7 +153,10 @@ action = "drop"
 def test_the_loader_does_all_of_its_work(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every command that loads passes with the loader's rights alone: conflicts, gaps, redaction, a changed state map."""
+    """Every command that loads works with the loader's privileges alone.
+
+    That includes conflicts, gaps, redaction and a changed state map.
+    """
     history = History(seed=5, workflows=2, runs_per_workflow=12, live=0, arrivals_per_minute=0)
     first, second = history.workflow_ids
     broken, owner, thief, late = history.run_ids(first)[:4]
@@ -167,7 +181,8 @@ def test_the_loader_does_all_of_its_work(
         good("sync", status=6)
         reasons = query(
             url,
-            "SELECT DISTINCT reason FROM orchestra_etl.dead_letters WHERE workflow_id <> 'w' ORDER BY 1",
+            "SELECT DISTINCT reason FROM orchestra_etl.dead_letters WHERE workflow_id <> 'w'"
+            " ORDER BY 1",
         )
         assert [row["reason"] for row in reasons] == ["id_conflict", "not_an_array"]
         history.add_runs(first, 14)
@@ -185,7 +200,8 @@ def test_the_loader_does_all_of_its_work(
         good("dead-letters", "discard", "--all")
         query(
             url,
-            "UPDATE orchestra_etl.rebuilds SET finished_at = NULL; UPDATE orchestra.steps SET request_model = 'x'",
+            "UPDATE orchestra_etl.rebuilds SET finished_at = NULL; UPDATE orchestra.steps"
+            " SET request_model = 'x'",
         )
         assert "re-read" in good("rebuild")
         monkeypatch.setenv("ORCHESTRA_REDACTION_KEY", "9" * 64)
@@ -222,7 +238,10 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
             query(
                 url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE workflow_id <> 'w'"
             )
-            due = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE due_at <= now() AND workflow_id <> 'w'"
+            due = (
+                "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE due_at <= now()"
+                " AND workflow_id <> 'w'"
+            )
             end = time.monotonic() + 240
             while query(url, due):
                 assert time.monotonic() < end, health.problems
@@ -236,22 +255,29 @@ def _serve(folder: Path, toml: str, variables: dict[str, str], url: str) -> None
 
 
 LOADER_MUST_NOT = (
-    "DROP TABLE orchestra.steps", "ALTER TABLE orchestra.steps ADD COLUMN x int", "TRUNCATE orchestra_etl.state_map",
+    "DROP TABLE orchestra.steps", "ALTER TABLE orchestra.steps ADD COLUMN x int",
+    "TRUNCATE orchestra_etl.state_map",
     "DELETE FROM orchestra.steps", "DELETE FROM orchestra.runs", "DELETE FROM orchestra.workflows",
     "DELETE FROM orchestra_etl.run_ledger", "DELETE FROM orchestra_etl.dead_letters",
     "DELETE FROM orchestra_etl.locks", "INSERT INTO orchestra_etl.locks VALUES ('x')",
-    "UPDATE orchestra_etl.retention SET run_horizon = NULL", "INSERT INTO orchestra_etl.retention (id) VALUES (1)",
+    "UPDATE orchestra_etl.retention SET run_horizon = NULL",
+    "INSERT INTO orchestra_etl.retention (id) VALUES (1)",
     "UPDATE orchestra_etl.alembic_version SET version_num = 'x'", "CREATE TABLE orchestra.x ()",
     "CREATE TABLE orchestra_etl.x ()",
-    "CREATE FUNCTION orchestra.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "CREATE INDEX ON orchestra.steps (status)",
+    "CREATE FUNCTION orchestra.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE INDEX ON orchestra.steps (status)",
     "CREATE OR REPLACE VIEW orchestra.coverage AS SELECT 1 AS x",
-    "SET ROLE orchestra_migrator", "SET ROLE orchestra_payload_analyst", "CREATE SCHEMA x", "CREATE ROLE x",
+    "SET ROLE orchestra_migrator", "SET ROLE orchestra_payload_analyst", "CREATE SCHEMA x",
+    "CREATE ROLE x",
     "ALTER TABLE orchestra.runs DISABLE TRIGGER ALL", "COMMENT ON TABLE orchestra.runs IS 'x'",
 )  # fmt: skip
 
 
 def test_the_loader_may_do_nothing_else(url: str) -> None:
-    """Definitions, other roles, and removal of what was stored are refused to the loader; it cannot pass on what it has."""
+    """The loader can neither change definitions nor use other roles nor remove stored runs.
+
+    It cannot pass on its privileges either.
+    """
     loader = as_user(url, "test_loader")
     for statement in LOADER_MUST_NOT:
         assert code(loader, statement) == DENIED, statement
@@ -263,66 +289,85 @@ def test_the_loader_may_do_nothing_else(url: str) -> None:
 # What analysts see.
 
 ANALYST_MAY = (
-    "SELECT id, state FROM orchestra.steps", "SELECT count(*) FROM orchestra.inputs", "SELECT * FROM orchestra.workflows",
-    "SELECT step_id, size_bytes, note FROM orchestra.inputs",
+    "SELECT id, state FROM orchestra.steps", "SELECT count(*) FROM orchestra.inputs",
+    "SELECT * FROM orchestra.workflows", "SELECT step_id, size_bytes, note FROM orchestra.inputs",
     "SELECT workflow_id, first_seen_at, version, api_updated_at FROM orchestra.workflow_versions",
     "SELECT * FROM orchestra.coverage",
-    "SELECT r.id FROM orchestra.runs r JOIN orchestra.steps s ON s.run_id = r.id", "COPY orchestra.steps (id) TO STDOUT",
+    "SELECT r.id FROM orchestra.runs r JOIN orchestra.steps s ON s.run_id = r.id",
+    "COPY orchestra.steps (id) TO STDOUT",
 )  # fmt: skip
 PAYLOAD_READS = (
-    "SELECT * FROM orchestra.steps", "SELECT extra FROM orchestra.runs", "SELECT data FROM orchestra.inputs",
-    "SELECT raw FROM orchestra.outputs", "SELECT row_to_json(s.*) FROM orchestra.steps s", "SELECT s FROM orchestra.steps s",
+    "SELECT * FROM orchestra.steps", "SELECT extra FROM orchestra.runs",
+    "SELECT data FROM orchestra.inputs",
+    "SELECT raw FROM orchestra.outputs", "SELECT row_to_json(s.*) FROM orchestra.steps s",
+    "SELECT s FROM orchestra.steps s",
     "SELECT to_jsonb(i) FROM orchestra.inputs i", "SELECT CAST(i AS text) FROM orchestra.inputs i",
     "SELECT jsonb_agg(o) FROM orchestra.outputs o", "COPY orchestra.inputs TO STDOUT",
     "COPY (SELECT data FROM orchestra.inputs) TO STDOUT", "TABLE orchestra.run_payloads",
-    "SELECT 1 FROM orchestra.inputs WHERE data::text LIKE '%s%'", "SELECT step_id FROM orchestra.inputs ORDER BY data",
-    "SELECT count(data) FROM orchestra.inputs", "SELECT FROM orchestra.inputs GROUP BY step_id HAVING max(data::text) > ''",
-    "SELECT jsonb_object_agg(step_id, data) FROM orchestra.inputs", "SELECT outputs FROM orchestra.run_payloads",
+    "SELECT 1 FROM orchestra.inputs WHERE data::text LIKE '%s%'",
+    "SELECT step_id FROM orchestra.inputs ORDER BY data",
+    "SELECT count(data) FROM orchestra.inputs",
+    "SELECT FROM orchestra.inputs GROUP BY step_id HAVING max(data::text) > ''",
+    "SELECT jsonb_object_agg(step_id, data) FROM orchestra.inputs",
+    "SELECT outputs FROM orchestra.run_payloads",
     "SELECT graph FROM orchestra.workflow_versions", "SELECT v FROM orchestra.workflow_versions v",
     "SELECT step_metadata FROM orchestra.steps", "SELECT inputs_raw FROM orchestra.run_payloads",
-    "SELECT content_hash FROM orchestra.steps", "SELECT id FROM orchestra.runs WHERE content_hash > ''",
+    "SELECT content_hash FROM orchestra.steps",
+    "SELECT id FROM orchestra.runs WHERE content_hash > ''",
 )  # fmt: skip
 MUST_NOT = (
     "SELECT body FROM orchestra_etl.dead_letters", "SELECT listing FROM orchestra_etl.run_ledger",
-    "SELECT count(*) FROM orchestra_etl.run_ledger", "SELECT version_num FROM orchestra_etl.alembic_version",
-    "COPY orchestra_etl.dead_letters TO STDOUT", "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES ('w', 'x')",
-    "INSERT INTO orchestra.workflows (id) VALUES ('x')", "UPDATE orchestra.runs SET state = 'failed'",
-    "UPDATE orchestra.inputs SET note = 'x'", "DELETE FROM orchestra.runs", "TRUNCATE orchestra.runs",
-    "CREATE TABLE orchestra.x ()", "CREATE FUNCTION orchestra.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-    "CREATE VIEW orchestra.v AS SELECT 1 AS x", "CREATE FUNCTION orchestra_etl.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-    "SELECT name FROM orchestra_etl.locks", "LOCK TABLE orchestra.prices IN SHARE ROW EXCLUSIVE MODE",
-    "SELECT * FROM orchestra.runs FOR UPDATE", "SELECT id FROM orchestra.runs FOR SHARE", "LOCK TABLE orchestra.runs",
-    "SET ROLE orchestra_migrator", "SET ROLE orchestra_loader", "SET SESSION AUTHORIZATION postgres",
+    "SELECT count(*) FROM orchestra_etl.run_ledger",
+    "SELECT version_num FROM orchestra_etl.alembic_version",
+    "COPY orchestra_etl.dead_letters TO STDOUT",
+    "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES ('w', 'x')",
+    "INSERT INTO orchestra.workflows (id) VALUES ('x')",
+    "UPDATE orchestra.runs SET state = 'failed'",
+    "UPDATE orchestra.inputs SET note = 'x'", "DELETE FROM orchestra.runs",
+    "TRUNCATE orchestra.runs",
+    "CREATE TABLE orchestra.x ()",
+    "CREATE FUNCTION orchestra.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE VIEW orchestra.v AS SELECT 1 AS x",
+    "CREATE FUNCTION orchestra_etl.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "SELECT name FROM orchestra_etl.locks",
+    "LOCK TABLE orchestra.prices IN SHARE ROW EXCLUSIVE MODE",
+    "SELECT * FROM orchestra.runs FOR UPDATE", "SELECT id FROM orchestra.runs FOR SHARE",
+    "LOCK TABLE orchestra.runs",
+    "SET ROLE orchestra_migrator", "SET ROLE orchestra_loader",
+    "SET SESSION AUTHORIZATION postgres",
     "ALTER VIEW orchestra.coverage OWNER TO CURRENT_USER", "SELECT pg_read_file('postmaster.pid')",
     "COPY orchestra.steps (id) TO PROGRAM 'cat'",
 )  # fmt: skip
 
 
 def test_plain_columns_and_views_are_open_to_all_who_read(url: str) -> None:
-    """Analysts of both kinds and the loader read what is no payload."""
+    """Analysts of both kinds and the loader read all columns without payloads."""
     for login in ("test_analyst", "test_payload_analyst", "test_loader"):
         for statement in ANALYST_MAY:
             assert code(as_user(url, login), statement) is None, (login, statement)
 
 
-def test_payloads_are_for_those_who_may_read_them(url: str) -> None:
-    """No spelling lets an analyst read a payload, or ask about one; a payload analyst may."""
+def test_only_payload_analysts_read_payloads(url: str) -> None:
+    """No query lets an analyst read or test a payload; a payload analyst may do both."""
     for statement in PAYLOAD_READS:
         assert code(as_user(url, "test_analyst"), statement) == DENIED, statement
         assert code(as_user(url, "test_payload_analyst"), statement) is None, statement
 
 
-def test_analysts_neither_write_nor_look_behind(url: str) -> None:
-    """Operations' tables, every kind of write, definitions and other roles are refused to both."""
+def test_analysts_neither_write_nor_read_the_ledger(url: str) -> None:
+    """Analysts can neither write, define objects nor use other roles, and not read the ledger."""
     for login in ("test_analyst", "test_payload_analyst"):
         for statement in MUST_NOT:
             assert code(as_user(url, login), statement) == DENIED, (login, statement)
 
 
-def test_a_hash_does_not_tell_a_short_payload(
+def test_a_hash_does_not_reveal_a_short_payload(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever may read hashes of content finds a short payload by guessing; an analyst finds no column to compare with."""
+    """An analyst cannot find a short payload by comparing hashes of guesses.
+
+    A reader of the hashes of content can.
+    """
     pin, guesses = "4711", [f"{number:04}" for number in range(4000, 5000)]
     history = History(seed=5, workflows=1, runs_per_workflow=1, live=0, arrivals_per_minute=0)
     (workflow,) = history.workflow_ids
@@ -337,18 +382,18 @@ def test_a_hash_does_not_tell_a_short_payload(
             configuration(workflow),
             **environment(url, simulator.base_url),
         )
-        # The run of the fixture is none of this server's.
+        # The run of the fixture is not on this server.
         assert command("sync").status == 6
 
     def matching(reader: str) -> list[str]:
-        """The guesses that some column of any table or view shows to hold, as far as this user may read columns."""
+        """Return the guesses whose hash is in a column that this user may read."""
         columns = query(
             as_user(url, reader),
-            "SELECT c.oid::regclass::text AS relation, quote_ident(a.attname) AS name FROM pg_class AS c"
-            " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0"
-            " WHERE c.relnamespace IN ('orchestra'::regnamespace) AND c.relkind IN ('r', 'v', 'm')"
-            " AND a.atttypid IN ('bytea'::regtype, 'text'::regtype)"
-            " AND has_column_privilege(c.oid, a.attnum, 'SELECT')",
+            "SELECT c.oid::regclass::text AS relation, quote_ident(a.attname) AS name"
+            " FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0"
+            " WHERE c.relnamespace IN ('orchestra'::regnamespace)"
+            " AND c.relkind IN ('r', 'v', 'm') AND a.atttypid IN ('bytea'::regtype,"
+            " 'text'::regtype) AND has_column_privilege(c.oid, a.attnum, 'SELECT')",
         )
         seen: set[object] = set()
         for column in columns:
@@ -373,8 +418,8 @@ def test_a_hash_does_not_tell_a_short_payload(
     assert matching("test_analyst") == []
 
 
-def test_who_may_only_read_holds_nothing_up(url: str) -> None:
-    """Whatever lock a reader takes, rollups are refreshed and erasures go on; a lock of the loader's is waited for."""
+def test_locks_of_readers_delay_nothing(url: str) -> None:
+    """No lock that a reader can take delays rollups or erasures; a lock of the loader does."""
     service = Database(as_user(url, "test_loader"), patience=5)
 
     def refreshed() -> bool:
@@ -387,7 +432,8 @@ def test_who_may_only_read_holds_nothing_up(url: str) -> None:
         for reader in ("test_analyst", "test_payload_analyst"):
             with psycopg.connect(as_user(url, reader)) as held:
                 held.execute(
-                    "SELECT pg_advisory_lock(7305808869229538661), pg_advisory_lock(n) FROM generate_series(0, 99) AS n"
+                    "SELECT pg_advisory_lock(7305808869229538661), pg_advisory_lock(n)"
+                    " FROM generate_series(0, 99) AS n"
                 )
                 for table in (
                     "runs",
@@ -409,23 +455,29 @@ def test_who_may_only_read_holds_nothing_up(url: str) -> None:
         service.close()
 
 
-def test_statistics_do_not_tell_payloads(url: str) -> None:
-    """The planner's samples of payload columns are hidden from an analyst and shown to a payload analyst."""
+def test_statistics_do_not_reveal_payloads(url: str) -> None:
+    """Statistics of payload columns are hidden from an analyst and visible to a payload analyst."""
     for table, column in (("inputs", "data"), ("steps", "content_hash")):
-        question = f"SELECT count(*) AS n FROM pg_stats WHERE tablename = '{table}' AND attname = '{column}'"
+        question = (
+            f"SELECT count(*) AS n FROM pg_stats WHERE tablename = '{table}'"
+            f" AND attname = '{column}'"
+        )
         assert query(as_user(url, "test_analyst"), question) == [{"n": 0}]
         assert query(as_user(url, "test_payload_analyst"), question) == [{"n": 1}]
 
 
-def test_the_public_gets_nothing(url: str) -> None:
-    """A user without a role reads no table, view or version, and makes nothing."""
+def test_a_user_without_a_role_has_no_access(url: str) -> None:
+    """A user without a role can read no table, view or version, and create nothing."""
     for statement in (*ANALYST_MAY, *PAYLOAD_READS, *MUST_NOT):
         if not statement.startswith(("SELECT pg_read", "SET SESSION")):
             assert code(as_user(url, "test_nobody"), statement) == DENIED, statement
 
 
 def test_a_view_that_shows_payloads_is_for_payload_analysts(url: str) -> None:
-    """A later revision's view is granted by what it reads, through other views too, and a new routine to no stranger."""
+    """A new view is granted by what it reads, also through other views.
+
+    A new routine is not granted to users without a role.
+    """
     migrator = as_user(url, "test_migrator")
     query(
         migrator,
@@ -450,16 +502,19 @@ def test_a_view_that_shows_payloads_is_for_payload_analysts(url: str) -> None:
         assert code(as_user(url, "test_payload_analyst"), f"SELECT * FROM orchestra.{view}") is None
 
 
-# Making the roles, and upgrading with them.
+# Creating the roles, and upgrading with them.
 
 
-def test_making_them_again_changes_nothing(url: str) -> None:
-    """A second time is quiet and leaves the same rights; what was granted beyond them by hand is taken back."""
+def test_a_second_db_roles_changes_nothing(url: str) -> None:
+    """A second `db roles` leaves the same privileges and revokes those granted by hand."""
     rights = """
-        SELECT c.oid::regclass::text AS name, c.relacl::text[] AS acl, c.relowner::regrole::text AS owner,
-               (SELECT array_agg(a.attname || a.attacl::text ORDER BY a.attname) FROM pg_attribute a
-                WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL) AS columns
-        FROM pg_class c WHERE c.relnamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace) ORDER BY 1
+        SELECT c.oid::regclass::text AS name, c.relacl::text[] AS acl,
+            c.relowner::regrole::text AS owner,
+            (SELECT array_agg(a.attname || a.attacl::text ORDER BY a.attname) FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL) AS columns
+        FROM pg_class c
+        WHERE c.relnamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace)
+        ORDER BY 1
     """
     before = query(url, rights)
     assert {row["owner"] for row in before} == {MIGRATOR}
@@ -475,14 +530,17 @@ def test_making_them_again_changes_nothing(url: str) -> None:
     assert code(as_user(url, "test_nobody"), "SELECT FROM orchestra_etl.sweeps") == DENIED
 
 
-def test_the_command_says_what_was_made_and_what_to_do(
+def test_db_roles_prints_roles_and_statements(
     cluster: EmbeddedPostgres,
     database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`db roles` names the roles and the lines that make users; it needs the current schema, and says so in one line."""
+    """`db roles` names the roles and the statements that create users.
+
+    Its error in one line names the command if the schema is not current.
+    """
     command = command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
     first = command("db", "roles")
     assert first.status == 0
@@ -498,15 +556,15 @@ def test_the_command_says_what_was_made_and_what_to_do(
     assert "orchestra-etl db upgrade" in command("db", "roles").err
 
 
-def test_who_may_not_make_roles_is_told_in_one_line(
-    cluster: EmbeddedPostgres, database_url: str
-) -> None:
-    """The schema's owner without CREATEROLE makes nothing; with it, and no superuser, makes all and can still upgrade."""
+def test_creating_roles_needs_createrole(cluster: EmbeddedPostgres, database_url: str) -> None:
+    """The schema's owner needs CREATEROLE, but no superuser, to create the roles.
+
+    After that, the owner can still upgrade.
+    """
     query(database_url, "CREATE ROLE test_owner LOGIN")
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
     query(database_url, f"ALTER DATABASE {name} OWNER TO test_owner")
-    # Whatever the template's owner made is the administrator's: it is made anew, as a plain user
-    # would.
+    # The template's owner is the administrator, so a plain user creates the schemas again.
     query(database_url, "DROP SCHEMA orchestra, orchestra_etl CASCADE")
     mine = as_user(database_url, "test_owner")
     upgrade(mine)
@@ -524,14 +582,17 @@ def test_who_may_not_make_roles_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("attributes", ["", "NOINHERIT"])
-def test_a_live_owner_goes_on(
+def test_a_former_owner_keeps_working(
     cluster: EmbeddedPostgres,
     empty_database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     attributes: str,
 ) -> None:
-    """The service's user, who owned the schema until a superuser made the roles, works on within its session, and upgrades."""
+    """A session of the schema's former owner continues after a superuser creates the roles.
+
+    That user can still upgrade.
+    """
     query(empty_database_url, f"CREATE ROLE test_owner LOGIN {attributes}")
     name = psycopg.conninfo.conninfo_to_dict(empty_database_url)["dbname"]
     query(empty_database_url, f"GRANT CREATE ON DATABASE {name} TO test_owner")
@@ -556,22 +617,26 @@ def test_a_live_owner_goes_on(
     ):
         assert code(mine, statement) is None, statement
     assert apply(empty_database_url) == roles.RolesReport((), (), ())
-    # As the command advises where somebody else upgrades.
+    # This is what the command advises if another user upgrades.
     query(empty_database_url, f"REVOKE {MIGRATOR} FROM test_owner")
     assert code(mine, "UPDATE orchestra.runs SET state = 'x'") is None
     assert code(mine, "DROP TABLE orchestra.runs") == DENIED
 
 
-def test_a_member_of_the_owner_and_a_live_user_go_on(
+def test_members_of_the_owner_and_live_users_keep_working(
     cluster: EmbeddedPostgres, empty_database_url: str
 ) -> None:
-    """A login that has its rights from the owner keeps them; one with a session that had them from PUBLIC becomes a loader."""
+    """A login keeps privileges that it has through the former owner.
+
+    A user with an open session and privileges from PUBLIC becomes a loader.
+    """
     url = empty_database_url
     name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
     query(url, f"CREATE ROLE test_owner; GRANT CREATE ON DATABASE {name} TO test_owner")
     query(
         url,
-        "CREATE ROLE test_loader LOGIN IN ROLE test_owner; CREATE ROLE test_nobody LOGIN; CREATE ROLE test_analyst LOGIN",
+        "CREATE ROLE test_loader LOGIN IN ROLE test_owner; CREATE ROLE test_nobody LOGIN;"
+        " CREATE ROLE test_analyst LOGIN",
     )
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET ROLE test_owner")
@@ -590,10 +655,10 @@ def test_a_member_of_the_owner_and_a_live_user_go_on(
     assert code(as_user(url, "test_analyst"), write) == DENIED
 
 
-def test_who_does_not_own_the_schema_changes_nothing(
+def test_only_the_owner_of_the_schema_creates_roles(
     cluster: EmbeddedPostgres, database_url: str
 ) -> None:
-    """A user with CREATEROLE who does not own the schema is told who does; no role is made."""
+    """A user with CREATEROLE who does not own the schema learns who does, and creates no role."""
     query(database_url, "CREATE ROLE test_nobody LOGIN CREATEROLE")
     query(database_url, "GRANT USAGE ON SCHEMA orchestra_etl TO test_nobody")
     query(database_url, "GRANT ALL ON ALL TABLES IN SCHEMA orchestra_etl TO test_nobody")
@@ -611,7 +676,7 @@ def test_who_does_not_own_the_schema_changes_nothing(
 def test_names_may_hold_any_character(
     cluster: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Roles are made, upgrades and checks go on where the database and its owner have a %, a colon, quotes and spaces."""
+    """Roles, upgrades and checks work with any characters in the names of database and owner."""
     odd = """50% :of "it's" %(x)s"""
     names = sql.Identifier(odd), sql.Identifier(f"{odd}!")
     admin = cluster.url_for("postgres")
@@ -638,7 +703,7 @@ def test_names_may_hold_any_character(
             connection.execute(sql.SQL("DROP ROLE {}").format(names[1]))
 
 
-# A refused privilege.
+# Refused privileges.
 
 
 def _denied(url: str, *statements: str) -> str:
@@ -652,7 +717,7 @@ def _denied(url: str, *statements: str) -> str:
 
 
 def test_a_refused_privilege_names_user_object_and_role(url: str) -> None:
-    """Each kind of user is told what it lacks on which object, and by which role or GRANT it would have it."""
+    """The error names the user, the object, and the role or GRANT with the privilege."""
     assert (
         "test_analyst lacks USAGE on schema orchestra_etl, which the role orchestra_loader has"
         in _denied(as_user(url, "test_analyst"), "SELECT * FROM orchestra_etl.run_ledger")
@@ -671,12 +736,13 @@ def test_a_refused_privilege_names_user_object_and_role(url: str) -> None:
     assert "GRANT orchestra_migrator TO test_loader" in told
     query(
         url,
-        "REVOKE orchestra_loader FROM test_loader; GRANT orchestra_loader TO test_loader WITH INHERIT FALSE",
+        "REVOKE orchestra_loader FROM test_loader; GRANT orchestra_loader TO test_loader WITH"
+        " INHERIT FALSE",
     )
     told = _denied(as_user(url, "test_loader"), "SELECT * FROM orchestra_etl.run_ledger")
     assert (
-        "does not inherit: let an administrator run GRANT orchestra_loader TO test_loader WITH INHERIT TRUE"
-        in told
+        "does not inherit: let an administrator run GRANT orchestra_loader TO test_loader WITH"
+        " INHERIT TRUE" in told
     )
     query(url, "GRANT orchestra_loader TO test_loader WITH INHERIT TRUE")
     query(url, "REVOKE INSERT ON orchestra.steps FROM orchestra_loader")
@@ -688,7 +754,10 @@ def test_a_refused_privilege_names_user_object_and_role(url: str) -> None:
 def test_every_command_names_what_a_user_lacks(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An analyst's login for the service, a loader's for an upgrade: each command says whose role is missing."""
+    """Every command names the role that the user lacks.
+
+    The test runs the service's commands as an analyst, and an upgrade as a loader.
+    """
     toml = configuration("11111111-2222-3333-4444-555555555555")
 
     def said(user: str, *arguments: str) -> str:
@@ -721,27 +790,33 @@ def test_every_command_names_what_a_user_lacks(
 
 
 MIGRATOR_MAY = (
-    "DELETE FROM orchestra.runs", "UPDATE orchestra.inputs SET data = NULL", "DELETE FROM orchestra_etl.dead_letters",
-    "INSERT INTO orchestra_etl.retention (id) VALUES (1)", "CREATE TEMPORARY TABLE doomed ON COMMIT DROP AS SELECT 1 AS x",
+    "DELETE FROM orchestra.runs", "UPDATE orchestra.inputs SET data = NULL",
+    "DELETE FROM orchestra_etl.dead_letters",
+    "INSERT INTO orchestra_etl.retention (id) VALUES (1)",
+    "CREATE TEMPORARY TABLE doomed ON COMMIT DROP AS SELECT 1 AS x",
 )  # fmt: skip
 
 
-def test_a_migrators_login_upgrades_for_everybody(
+def test_a_migrators_login_upgrades_for_all_roles(
     cluster: EmbeddedPostgres,
     empty_database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What a revision makes is the migrator's and granted, if a member of it upgrades; members prune and erase."""
+    """Objects that a migrator's login creates belong to the group and are granted to all roles.
+
+    Its members can prune and erase.
+    """
     upgrade(empty_database_url)
     coverage = (ROOT / "migrations" / "sql" / "coverage_v1.sql").read_text()
     bring_later_revision(monkeypatch, tmp_path, ["DROP VIEW orchestra.coverage", coverage])
     database = Database(empty_database_url)
     query(
         empty_database_url,
-        "CREATE ROLE test_migrator LOGIN; CREATE ROLE test_analyst LOGIN; CREATE ROLE test_loader LOGIN",
+        "CREATE ROLE test_migrator LOGIN; CREATE ROLE test_analyst LOGIN;"
+        " CREATE ROLE test_loader LOGIN",
     )
-    # As `db roles` of the program that knew this revision left it.
+    # This is the state that `db roles` of an earlier version left.
     for group, login in (
         (MIGRATOR, "test_migrator"),
         (ANALYST, "test_analyst"),
@@ -756,7 +831,8 @@ def test_a_migrators_login_upgrades_for_everybody(
     loader = as_user(empty_database_url, "test_loader")
     query(
         empty_database_url,
-        f"GRANT USAGE ON SCHEMA orchestra_etl TO {LOADER}; GRANT SELECT ON orchestra_etl.alembic_version TO {LOADER}",
+        f"GRANT USAGE ON SCHEMA orchestra_etl TO {LOADER}; GRANT SELECT"
+        f" ON orchestra_etl.alembic_version TO {LOADER}",
     )
     with pytest.raises(DatabaseError, match="orchestra_migrator"):
         upgrade(loader)
@@ -782,8 +858,8 @@ def test_a_migrators_login_upgrades_for_everybody(
         assert code(migrator, statement) is None, statement
 
 
-def test_an_upgrade_by_anybody_else_changes_no_rights(url: str) -> None:
-    """The loader's `migrate_on_start` finds nothing to do, and leaves the grants alone."""
+def test_an_upgrade_by_the_loader_changes_no_privileges(url: str) -> None:
+    """An upgrade by the loader finds nothing to do and leaves the privileges alone."""
     opened = Database(as_user(url, "test_loader"))
     schema.check(opened)
     assert schema.read(opened).is_current
@@ -792,7 +868,10 @@ def test_an_upgrade_by_anybody_else_changes_no_rights(url: str) -> None:
 
 
 def test_two_databases_share_the_roles(url: str, empty_database_url: str) -> None:
-    """In a second database of the server the roles are there already, and get their rights in it alone."""
+    """`db roles` in a second database grants the existing roles privileges in it.
+
+    Before that, the roles have none there.
+    """
     upgrade(empty_database_url)
     analyst = as_user(empty_database_url, "test_analyst")
     assert code(analyst, "SELECT id FROM orchestra.runs") == DENIED

@@ -1,4 +1,4 @@
-"""What the rollups count: durations, tokens and outcomes, of plain and of absurd values; and what cannot be counted."""
+"""How rollups count durations, tokens and outcomes, with absurd values and groups that fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import query
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """A database whose first refresh has been made."""
+    """Provide a database whose first refresh is done."""
     made = Database(database_url, patience=5)
     rollups.drain(made)
     yield made
@@ -46,7 +46,11 @@ def test_a_histogram_has_the_population_of_its_count(
     column: str,
     histogram: str | None,
 ) -> None:
-    """Beside a success of 10 s a short step counts in its own column, and its duration only among failures, if it is one."""
+    """A short step counts in its outcome's column, and its duration among its own kind only.
+
+    Durations of successes and of failures are in separate histograms; other outcomes have none. The
+    other step is a success of 10 s.
+    """
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
     add(
         database_url,
@@ -73,8 +77,9 @@ def test_a_histogram_has_the_population_of_its_count(
     if histogram is not None:
         expected[histogram] += 9
     columns = """
-        sum(succeeded)::int AS succeeded, sum(soft_failed)::int AS soft_failed, sum(failed)::int AS failed,
-        sum(skipped)::int AS skipped, sum(cancelled)::int AS cancelled, sum(unfinished)::int AS unfinished,
+        sum(succeeded)::int AS succeeded, sum(soft_failed)::int AS soft_failed,
+        sum(failed)::int AS failed, sum(skipped)::int AS skipped,
+        sum(cancelled)::int AS cancelled, sum(unfinished)::int AS unfinished,
         sum((SELECT sum(n) FROM unnest(counts) AS n))::int AS counts,
         COALESCE(sum((SELECT sum(n) FROM unnest(failed_counts) AS n)), 0)::int AS failed_counts,
         orchestra.duration_quantile(buckets, counts, 0.5) AS p50,
@@ -92,8 +97,11 @@ def test_a_histogram_has_the_population_of_its_count(
     assert stored(database_url) == counted_rows(database_url)
 
 
-def test_runs_are_told_apart_alike(database: Database, database_url: str) -> None:
-    """A run whose status is a success and that carries an error is a failure in counts, durations and its summary."""
+def test_soft_failed_runs_count_as_failures(database: Database, database_url: str) -> None:
+    """A run with a successful status and an error counts as a soft failure everywhere.
+
+    That covers counts, durations and the run's summary.
+    """
     for number, (error, outcome) in enumerate(
         [
             (None, "succeeded"),
@@ -128,14 +136,12 @@ def test_runs_are_told_apart_alike(database: Database, database_url: str) -> Non
 ABSURD = (2**63 - 1, 2**63 - 1, -(2**63))
 
 
-def test_an_absurd_number_of_tokens_costs_only_itself(
-    database: Database, database_url: str
-) -> None:
-    """It is unknown in every sum and cost, and counted as such; its neighbours are added up."""
+def test_an_absurd_number_of_tokens_is_unknown(database: Database, database_url: str) -> None:
+    """An absurd number of tokens is unknown in sums and costs; the others are added up."""
     query(
         database_url,
-        "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million, cached_input_per_million,"
-        " output_per_million, reasoning_per_million, source)"
+        "INSERT INTO orchestra.prices (model, valid_from, currency, input_per_million,"
+        " cached_input_per_million, output_per_million, reasoning_per_million, source)"
         " VALUES ('m', '0001-01-01', 'USD', 1000000, 1000000, 1000000, 1000000, 'set')",
     )
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
@@ -171,13 +177,19 @@ def test_an_absurd_number_of_tokens_costs_only_itself(
             3,
             10,
         )
-    assert query(database_url, "SELECT CAST(sum(cost) AS int) AS cost, CAST(sum(total_tokens) AS int) AS tokens"
-                               " FROM orchestra.step_timeline") == [{"cost": 10, "tokens": 5}]  # fmt: skip
+    assert query(
+        database_url,
+        "SELECT CAST(sum(cost) AS int) AS cost, CAST(sum(total_tokens) AS int) AS tokens"
+        " FROM orchestra.step_timeline",
+    ) == [{"cost": 10, "tokens": 5}]
     assert database.transaction(verification.verify).ok
 
 
 def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> None:
-    """The total of a call is the sum of its parts; without both it is unknown: null, and counted. Without a call it is 0."""
+    """A call's total is reported or the sum of its parts, else null and counted as unknown.
+
+    A step that is not a call counts as 0.
+    """
     cases: list[tuple[dict[str, Any], tuple[int | None, ...]]] = [
         ({"input_tokens": 4, "output_tokens": 1}, (4, 1, 5, 0)),
         ({"input_tokens": 4}, (4, None, None, 1)),
@@ -192,11 +204,15 @@ def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> N
     rollups.drain(database)
     for number, (_, expected) in enumerate(cases):
         columns = "input_tokens, output_tokens, total_tokens, untotalled_calls"
-        for source in (f"run_summary WHERE run_id = 'r{number}'", f"step_rollup WHERE node_id = '{number}'",
+        for source in (f"run_summary WHERE run_id = 'r{number}'",
+                       f"step_rollup WHERE node_id = '{number}'",
                        f"step_rollup_daily WHERE node_id = '{number}'"):  # fmt: skip
             [row] = query(database_url, f"SELECT {columns} FROM orchestra.{source}")
             assert tuple(row.values()) == expected, (source, number)
-    together = "SELECT CAST(sum(total_tokens) AS int) AS n, CAST(sum(untotalled_calls) AS int) AS unknown FROM orchestra."
+    together = (
+        "SELECT CAST(sum(total_tokens) AS int) AS n, CAST(sum(untotalled_calls) AS int) AS"
+        " unknown FROM orchestra."
+    )
     for source in ("node_hourly", "node_daily", "model_usage", "run_summary"):
         assert query(database_url, together + source) == [{"n": 14, "unknown": 2}]
 
@@ -206,8 +222,10 @@ def test_unknown_tokens_are_not_zero(database: Database, database_url: str) -> N
     ["0001-01-01T00:00Z", "9999-12-31T23:59Z", "2000-01-01T00:00Z"],
     ids=["year 1", "year 9999", "before the start"],
 )
-def test_absurd_times_cost_only_themselves(database: Database, database_url: str, end: str) -> None:
-    """A duration of thousands of years, or less than none, breaks nothing: all is counted, and other durations are right."""
+def test_absurd_times_leave_other_durations_right(
+    database: Database, database_url: str, end: str
+) -> None:
+    """An absurd or negative duration breaks nothing: all steps count, other durations are right."""
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
     add(
         database_url,
@@ -222,8 +240,8 @@ def test_absurd_times_cost_only_themselves(database: Database, database_url: str
     assert rollups.drain(database).stuck == 0
     [row] = query(
         database_url,
-        "SELECT sum(succeeded)::int AS succeeded, orchestra.duration_quantile(buckets, counts, 0.5) AS p50"
-        " FROM orchestra.node_daily WHERE node_id = 'n'",
+        "SELECT sum(succeeded)::int AS succeeded, orchestra.duration_quantile(buckets, counts,"
+        " 0.5) AS p50 FROM orchestra.node_daily WHERE node_id = 'n'",
     )
     assert (row["succeeded"], row["p50"]) == (2, pytest.approx(10_000, rel=0.02))
     assert query(
@@ -232,8 +250,8 @@ def test_absurd_times_cost_only_themselves(database: Database, database_url: str
     assert database.transaction(verification.verify).ok
 
 
-def test_times_beyond_what_a_program_can_hold(database: Database, database_url: str) -> None:
-    """An hour that only PostgreSQL can tell is not counted, and told; every other hour is."""
+def test_times_that_only_postgresql_can_represent(database: Database, database_url: str) -> None:
+    """An hour that only PostgreSQL can represent is reported and not counted; all others are."""
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
     for number, start in enumerate(("infinity", "-infinity", "20000-01-01", "0044-03-15 BC")):
         add(database_url, "run", f"s{number}", start, end_time=None)
@@ -245,7 +263,8 @@ def test_times_beyond_what_a_program_can_hold(database: Database, database_url: 
     assert (len(found.stuck), found.differences, found.ok) == (4, [], False)
     query(
         database_url,
-        "UPDATE orchestra.steps SET end_time = start_time WHERE start_time < '-infinity' OR id = 'good'",
+        "UPDATE orchestra.steps SET end_time = start_time WHERE start_time < '-infinity'"
+        " OR id = 'good'",
     )
     query(database_url, "DELETE FROM orchestra.steps WHERE start_time > '10000-01-01'")
     assert prune(database, datetime.now(UTC) - timedelta(days=90)) == 1
@@ -254,7 +273,7 @@ def test_times_beyond_what_a_program_can_hold(database: Database, database_url: 
 
 
 def test_long_texts_are_counted(database: Database, database_url: str) -> None:
-    """Names longer than an index could hold and an error of a megabyte cost neither the group nor its neighbours."""
+    """Names too long for an index and an error of a megabyte do not stop the count."""
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
     add(database_url, "run", "good", MONTHS_AGO, node_id="n")
     long = {
@@ -275,18 +294,23 @@ def test_long_texts_are_counted(database: Database, database_url: str) -> None:
     assert database.transaction(verification.verify).ok
 
 
-# What cannot be counted.
+# Groups that cannot be counted.
 
 
 def test_a_group_that_cannot_be_computed_is_set_aside(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All other groups are computed; the log and verify tell of it; it is right once its cause is gone and it is tried again."""
+    """A group that fails is set aside; all others are computed.
+
+    The log and `verify` report it. It is right once its cause is gone and the refresh retries it.
+    """
     query(
         database_url,
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN IF NEW.node_id = 'bad' THEN RAISE numeric_value_out_of_range; END IF; RETURN NEW; END $$;"
-        "CREATE TRIGGER refuse BEFORE INSERT ON orchestra.step_rollup FOR EACH ROW EXECUTE FUNCTION refuse()",
+        " $$ BEGIN IF NEW.node_id = 'bad' THEN RAISE numeric_value_out_of_range; END IF;"
+        " RETURN NEW; END $$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON orchestra.step_rollup"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
     for day in range(12):
         start = MONTHS_AGO + timedelta(days=day)
@@ -306,8 +330,8 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
         False,
     )
 
-    # It does not take the others along again, nor is it tried again at once, even where more of it
-    # is loaded.
+    # The group does not fail the others again. It is not retried at once, even if more of it is
+    # loaded.
     enter(database_url, "more", MONTHS_AGO + timedelta(days=3), MONTHS_AGO + timedelta(days=3))
     enter(database_url, "other", MONTHS_AGO + timedelta(days=30), MONTHS_AGO + timedelta(days=30))
     assert rollups.drain(database) == rollups.RefreshReport(groups=1, rows=1, stuck=2)
@@ -322,8 +346,8 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
     assert stored(database_url) == counted_rows(database_url)
 
 
-def test_a_comparison_that_fails_is_told(database: Database, database_url: str) -> None:
-    """Where computing the rollups fails, verify does not say that all is well."""
+def test_a_comparison_that_fails_is_reported(database: Database, database_url: str) -> None:
+    """`verify` reports a failure of its own comparison."""
     query(database_url, "ALTER FUNCTION orchestra.token_count(bigint) RENAME TO token_count_gone;"
                         "CREATE FUNCTION orchestra.token_count(bigint) RETURNS bigint"
                         " LANGUAGE sql AS 'SELECT 1 / ($1 * 0)'")  # fmt: skip

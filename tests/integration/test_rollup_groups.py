@@ -1,4 +1,4 @@
-"""In which hour runs and steps count that have no start, move, or are pruned."""
+"""The hour of runs and steps that have no start, move, or are pruned."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MONTHS_AGO = NOW.replace(minute=30, second=0, microsecond=0) - timedelta(days=10
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """A database whose first refresh has been made."""
+    """Provide a database whose first refresh is done."""
     made = Database(database_url, patience=5)
     rollups.drain(made)
     yield made
@@ -38,17 +38,18 @@ def enter(
     *,
     state: str = "succeeded",
 ) -> None:
-    """A run of workflow w, with a ledger row, that is loaded now."""
+    """Store a run of workflow w, with a ledger row, as loaded now."""
     tracking = "stale" if end is None else "final"
     query(
         url,
-        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time, end_time)"
-        " VALUES (%s, 'w', %s, 'api', %s, %s, %s)",
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time,"
+        " end_time) VALUES (%s, 'w', %s, 'api', %s, %s, %s)",
         run, state, tracking, start, end,
     )  # fmt: skip
     query(
         url,
-        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking) VALUES (%s, 'w', 'list', %s)",
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking)"
+        " VALUES (%s, 'w', 'list', %s)",
         run, tracking,
     )  # fmt: skip
 
@@ -62,7 +63,7 @@ def add(
     state: str = "succeeded",
     **more: Any,
 ) -> None:
-    """A step of the run; `more` are columns."""
+    """Store a step of the run; `more` are columns."""
     columns = {
         "id": step,
         "run_id": run,
@@ -77,20 +78,25 @@ def add(
 
 
 def hours(url: str, *counts: str) -> dict[datetime, int]:
-    """How many steps of these outcomes each hour has."""
+    """Return the number of steps of these outcomes in each hour."""
     rows = query(
         url,
-        f"SELECT hour, CAST(sum({' + '.join(counts)}) AS int) AS n FROM orchestra.step_rollup GROUP BY 1",
+        f"SELECT hour, CAST(sum({' + '.join(counts)}) AS int) AS n FROM orchestra.step_rollup"
+        " GROUP BY 1",
     )
     return {row["hour"]: row["n"] for row in rows if row["n"]}
 
 
 def prune(database: Database, before: datetime) -> int:
-    """Remove the runs that were over at this time; how many. The horizon is this time however long the test takes."""
+    """Remove the runs that had ended at this time, and return their number.
+
+    The horizon is this time, however long the test takes.
+    """
 
     def horizons(connection: Connection) -> retention.Horizons:
         age = text(
-            "SELECT CAST(extract(epoch FROM now() - CAST(:before AS timestamptz)) AS double precision)"
+            "SELECT CAST(extract(epoch FROM now() - CAST(:before AS timestamptz)) AS double"
+            " precision)"
         )
         seconds = connection.execute(age, {"before": before}).scalar_one()
         return retention.horizons(connection, payloads=None, runs=seconds)
@@ -98,8 +104,11 @@ def prune(database: Database, before: datetime) -> int:
     return retention.prune(database, database.transaction(horizons)).runs
 
 
-def test_what_has_not_started_counts_with_its_run(database: Database, database_url: str) -> None:
-    """Of an old run that is loaded today, steps without a start are last season's, as the run is, in counts and failures."""
+def test_steps_without_a_start_count_with_their_run(database: Database, database_url: str) -> None:
+    """Steps without a start count in the hour of their run, as do their failures.
+
+    The run is old, but loaded today.
+    """
     enter(database_url, "old", MONTHS_AGO, MONTHS_AGO + timedelta(minutes=1))
     add(database_url, "old", "skipped", None, state="skipped")
     add(database_url, "old", "failed", None, state="failed", error='"no"')
@@ -113,8 +122,11 @@ def test_what_has_not_started_counts_with_its_run(database: Database, database_u
     assert database.transaction(verification.verify).ok
 
 
-def test_it_moves_with_its_run(database: Database, database_url: str) -> None:
-    """A run that gets another start, or a first one, takes its steps without a start along; one that gets its own leaves."""
+def test_steps_without_a_start_move_with_their_run(database: Database, database_url: str) -> None:
+    """Steps without a start move with their run when its start changes.
+
+    A step that gets its own start leaves the hour of the run.
+    """
     enter(database_url, "run", None)
     add(database_url, "run", "skipped", None, state="skipped")
     rollups.drain(database)
@@ -131,8 +143,11 @@ def test_it_moves_with_its_run(database: Database, database_url: str) -> None:
     assert stored(database_url) == counted_rows(database_url)
 
 
-def test_pruned_runs_leave_what_they_count(database: Database, database_url: str) -> None:
-    """Skipped steps and late ones of pruned runs stay counted; a run is kept until all its steps are behind the horizon."""
+def test_pruned_runs_stay_counted(database: Database, database_url: str) -> None:
+    """Skipped and late steps of pruned runs stay counted.
+
+    A run is kept until all its steps are behind the horizon.
+    """
     enter(database_url, "skipping", MONTHS_AGO, MONTHS_AGO + timedelta(minutes=1))
     add(database_url, "skipping", "skipped", None, state="skipped")
     enter(database_url, "stale", NOW - timedelta(days=91), state="running")
@@ -147,15 +162,15 @@ def test_pruned_runs_leave_what_they_count(database: Database, database_url: str
     assert prune(database, NOW - timedelta(days=90)) == 1
     rollups.drain(database)
     assert stored(database_url)._replace(failures={}) == before._replace(failures={})
-    # What has been loaded today without a start counts today, and goes no sooner.
+    # A run loaded today without a start counts today, and is pruned no sooner.
     assert prune(database, NOW - timedelta(days=80)) == 2
     rollups.drain(database)
     assert stored(database_url)._replace(failures={}) == before._replace(failures={})
     assert query(database_url, "SELECT id FROM orchestra.runs") == [{"id": "never started"}]
 
 
-def test_an_hour_that_is_pruned_bit_by_bit(database: Database, database_url: str) -> None:
-    """What is loaded late of an hour is counted, wherever in an hour the retention ends and whatever of it is pruned already."""
+def test_late_runs_of_a_partly_pruned_hour_count(database: Database, database_url: str) -> None:
+    """A run that is loaded late is counted, even if its hour is pruned in part."""
     runs = "SELECT CAST(sum(runs) AS int) AS n FROM orchestra.workflow_hourly"
     enter(database_url, "old", MONTHS_AGO, MONTHS_AGO)
     add(database_url, "old", "step of old", MONTHS_AGO, node_id="n", input_tokens=7)
@@ -181,7 +196,10 @@ def test_an_hour_that_is_pruned_bit_by_bit(database: Database, database_url: str
 
 
 def test_a_run_that_is_open_while_the_horizon_passes(database: Database, database_url: str) -> None:
-    """It counts where it started, as it ends; so does one that is listed only then; what is pruned beside them stays counted."""
+    """A run that is open as the horizon passes counts in the hour of its start when it ends.
+
+    The same holds for a run that is first listed then. Runs pruned beside them stay counted.
+    """
     enter(database_url, "over", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=1))
     add(database_url, "over", "a", MONTHS_AGO, end_time=MONTHS_AGO + timedelta(seconds=1))
     enter(database_url, "open", MONTHS_AGO, state="running")
@@ -210,19 +228,28 @@ def test_a_run_that_is_open_while_the_horizon_passes(database: Database, databas
         )
         rollups.drain(database)
         assert database.transaction(verification.verify).ok
-    counted = "SELECT CAST(sum(succeeded) AS int) AS n, CAST(sum(unfinished) AS int) AS open FROM orchestra."
+    counted = (
+        "SELECT CAST(sum(succeeded) AS int) AS n, CAST(sum(unfinished) AS int) AS open"
+        " FROM orchestra."
+    )
     assert query(database_url, counted + "workflow_hourly") == [{"n": 3, "open": 0}]
     for view in ("node_hourly", "node_daily"):
         assert query(database_url, counted + view) == [{"n": 3, "open": 0}]
-    quantile = "SELECT orchestra.duration_quantile(buckets, counts, 1.0) > 8e9 AS long FROM orchestra.workflow_hourly"
+    quantile = (
+        "SELECT orchestra.duration_quantile(buckets, counts, 1.0) > 8e9 AS long"
+        " FROM orchestra.workflow_hourly"
+    )
     assert [row["long"] for row in query(database_url, quantile)].count(True) == 1
-    # A difference behind the horizon is told, too.
+    # A difference behind the horizon is reported, too.
     query(database_url, "UPDATE orchestra.run_rollup SET succeeded = 7 WHERE ordinal > 0")
     assert not database.transaction(verification.verify).ok
 
 
 def test_a_step_beside_a_run_that_moves(database: Database, database_url: str) -> None:
-    """A soft failure written while its run is being moved to another hour counts there, however the two commit."""
+    """A soft failure written while its run moves to another hour counts in the new hour.
+
+    The order of the two commits does not matter.
+    """
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO)
     rollups.drain(database)
 
@@ -231,11 +258,15 @@ def test_a_step_beside_a_run_that_moves(database: Database, database_url: str) -
 
     with psycopg.connect(database_url) as mover:
         mover.execute(
-            "UPDATE orchestra.runs SET start_time = start_time + interval '2 hours', end_time = NULL"
+            "UPDATE orchestra.runs SET start_time = start_time + interval '2 hours',"
+            " end_time = NULL"
         )
         writer = threading.Thread(target=soft_failure)
         writer.start()
-        waits = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%orchestra.steps%%'"
+        waits = (
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND query LIKE '%%orchestra.steps%%'"
+        )
         wait_until(lambda: query(database_url, waits)[0]["n"] == 1)
         mover.commit()
         rollups.drain(database)

@@ -1,4 +1,4 @@
-"""Rollups: after a refresh they are what follows from the runs and steps, whatever happened to those in what order."""
+"""After a refresh, rollups agree with the runs and steps, after any changes in any order."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from tests.rollup_oracle import counted_history, counted_rows, stored
 from tests.support import configuration, environment, load, query, slow, sync, wait_until
 
 START = datetime(2026, 3, 1, 23, 59, 40, tzinfo=UTC)
-"""The end of an hour and of a day: what happens next is in two of each."""
+"""The end of an hour and of a day, so that what follows falls into two of each."""
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """A database whose first refresh has been made."""
+    """Provide a database whose first refresh is done."""
     made = Database(database_url, patience=5)
     rollups.drain(made)
     yield made
@@ -45,14 +45,14 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 def verified(database: Database) -> list[Difference]:
-    """What `verify` finds."""
+    """Return the differences that `verify` finds."""
     found = database.transaction(verification.verify)
     assert (found.stuck, found.failure) == ([], None)
     return found.differences
 
 
 def right(database: Database, url: str) -> bool:
-    """Whether the rollups are what plain Python counts in the tables, and `verify` says so, too."""
+    """Return whether the rollups equal a count in plain Python and `verify` finds no difference."""
     return stored(url) == counted_rows(url) and verified(database) == []
 
 
@@ -60,10 +60,13 @@ def right(database: Database, url: str) -> bool:
 
 
 def test_a_history_is_counted(tmp_path: Path, database_url: str, database: Database) -> None:
-    """While runs start, fail, stall, end late, go stale and run again, every refresh equals what Python counts in the history."""
+    """Every refresh equals what Python counts in the history as its runs change.
+
+    They start, fail, stall, end late, go stale and run again.
+    """
     history = History(
-        seed=8, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5, epoch=START,
-        now=lambda: START,
+        seed=8, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5,
+        epoch=START, now=lambda: START,
     )  # fmt: skip
     seen: set[str] = set()
     trackings: set[str] = set()
@@ -105,14 +108,15 @@ def test_a_history_is_counted(tmp_path: Path, database_url: str, database: Datab
         follow(simulator)
     assert trackings == {"open", "final", "stale"}
     assert seen >= {
-        "succeeded", "soft_failed", "failed", "cancelled", "skipped", "unfinished", "runs", "calls", "total_tokens",
+        "succeeded", "soft_failed", "failed", "cancelled", "skipped", "unfinished", "runs", "calls",
+        "total_tokens",
     }  # fmt: skip
 
 
 def test_a_populated_database_is_counted_after_its_upgrade(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A revision that asks for every group counts nothing by itself; the next refresh counts all of them."""
+    """A revision that queues every group counts nothing itself; the next refresh counts all."""
     query(database_url, (ROOT / "tests" / "faults" / "released" / "0001.sql").read_text())
     ask = "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)"
     empty = [
@@ -134,25 +138,30 @@ def test_a_populated_database_is_counted_after_its_upgrade(
         database.close()
 
 
-# Against whatever may happen to the tables.
+# Against any change of the tables.
 
 _RUN = """
-    INSERT INTO orchestra.runs (id, workflow_id, organization_id, state, status_source, tracking, start_time, end_time)
+    INSERT INTO orchestra.runs (id, workflow_id, organization_id, state, status_source, tracking,
+        start_time, end_time)
     VALUES (%s, %s, %s, %s, 'api', 'open', %s, %s)
-    ON CONFLICT (id) DO UPDATE SET workflow_id = excluded.workflow_id, organization_id = excluded.organization_id,
+    ON CONFLICT (id) DO UPDATE SET workflow_id = excluded.workflow_id,
+        organization_id = excluded.organization_id,
         state = excluded.state, start_time = excluded.start_time, end_time = excluded.end_time
 """
 _STEP = """
-    INSERT INTO orchestra.steps (id, run_id, workflow_id, organization_id, position, content_hash, node_id, node_type,
-        request_model, response_model, input_tokens, total_tokens, state, error, reported_error, start_time, end_time,
-        absent_since)
-    VALUES (%s, %s, %s, %s, 0, 'h', %s, %s, %s, %s, %s, %s, %s, to_jsonb(CAST(%s AS text)), %s, %s, %s, %s)
+    INSERT INTO orchestra.steps (id, run_id, workflow_id, organization_id, position, content_hash,
+        node_id, node_type, request_model, response_model, input_tokens, total_tokens,
+        state, error, reported_error, start_time, end_time, absent_since)
+    VALUES (%s, %s, %s, %s, 0, 'h', %s, %s, %s, %s, %s, %s,
+        %s, to_jsonb(CAST(%s AS text)), %s, %s, %s, %s)
     ON CONFLICT (id) DO UPDATE SET run_id = excluded.run_id, workflow_id = excluded.workflow_id,
-        organization_id = excluded.organization_id, node_id = excluded.node_id, node_type = excluded.node_type,
+        organization_id = excluded.organization_id,
+        node_id = excluded.node_id, node_type = excluded.node_type,
         request_model = excluded.request_model, response_model = excluded.response_model,
-        input_tokens = excluded.input_tokens, total_tokens = excluded.total_tokens, state = excluded.state,
-        error = excluded.error, reported_error = excluded.reported_error, start_time = excluded.start_time,
-        end_time = excluded.end_time, absent_since = excluded.absent_since
+        input_tokens = excluded.input_tokens, total_tokens = excluded.total_tokens,
+        state = excluded.state, error = excluded.error, reported_error = excluded.reported_error,
+        start_time = excluded.start_time, end_time = excluded.end_time,
+        absent_since = excluded.absent_since
 """
 STATES = (
     "succeeded",
@@ -168,7 +177,10 @@ STATES = (
 
 
 class Loads:
-    """Random changes of runs and steps of its own: new ones, and any field of old ones; some go again if it may delete."""
+    """Random inserts and changes of runs and steps under ids of its own.
+
+    It also deletes some if `deletes` is above 0.
+    """
 
     def __init__(self, url: str, seed: int, size: int, *, deletes: float = 0.1) -> None:
         self._url = url
@@ -178,7 +190,7 @@ class Loads:
         self._name = f"{seed}"
 
     def work(self, times: int) -> None:
-        """So many transactions."""
+        """Commit this number of transactions."""
         with psycopg.connect(self._url) as connection:
             for _ in range(times):
                 for number in sorted(self._random.sample(range(self._size), 3)):
@@ -202,10 +214,11 @@ class Loads:
             connection.execute(
                 _STEP,
                 [
-                    step_id, run_id, workflow_id, organization_id, pick(("a", "A", "ä", None)), pick(("model", None)),
-                    pick((None, "m")), pick((None, "m", "M")), pick((None, 0, 7)), pick((None, 9)), pick(STATES),
-                    pick((None, "it broke at 17", "None")), pick((None, None, "refused")), *start_end,
-                    START if draw() < 0.1 else None,
+                    step_id, run_id, workflow_id, organization_id, pick(("a", "A", "ä", None)),
+                    pick(("model", None)), pick((None, "m")), pick((None, "m", "M")),
+                    pick((None, 0, 7)), pick((None, 9)), pick(STATES),
+                    pick((None, "it broke at 17", "None")), pick((None, None, "refused")),
+                    *start_end, START if draw() < 0.1 else None,
                 ],
             )  # fmt: skip
 
@@ -219,7 +232,10 @@ class Loads:
 
 @pytest.mark.parametrize("seed", [1, *slow(2, 3)])
 def test_random_loads(database: Database, database_url: str, seed: int) -> None:
-    """Whatever changes, moves, vanishes or comes back, what does not wait is right at any time, and in the end everything is."""
+    """After each refresh of random changes, every group that does not wait is right.
+
+    In the end, all groups are right.
+    """
     loads, random = Loads(database_url, seed, 8), Random(seed)
     for _ in range(25):
         loads.work(1)
@@ -240,21 +256,26 @@ def test_random_loads(database: Database, database_url: str, seed: int) -> None:
         "UPDATE orchestra.steps SET absent_since = now() WHERE id = 's'",
         "UPDATE orchestra.steps SET run_id = 'q' WHERE id = 's'",
         "DELETE FROM orchestra.steps WHERE id = 's'",
-        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, reported_error)"
-        " VALUES ('u', 'q', 'w', 0, 'succeeded', 'h', 'refused')",
-        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, start_time, error)"
-        " VALUES ('u', 'q', 'w', 0, 'succeeded', 'h', '2026-03-01 11:00Z', '{\"code\": 5}')",
+        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash,"
+        " reported_error) VALUES ('u', 'q', 'w', 0, 'succeeded', 'h', 'refused')",
+        "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash,"
+        " start_time, error) VALUES ('u', 'q', 'w', 0, 'succeeded', 'h', '2026-03-01 11:00Z',"
+        " '{\"code\": 5}')",
     ],
 )
 def test_a_step_alone_changes_its_run(database: Database, database_url: str, change: str) -> None:
-    """Where a step begins or ceases to be a soft failure, its run is counted anew, although the run started in another hour."""
+    """A step that becomes or ceases to be a soft failure changes its run's count.
+
+    That holds even if the run started in another hour.
+    """
     query(
         database_url,
         """
         INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time)
             VALUES ('r', 'w', 'succeeded', 'api', 'final', '2026-03-01 10:59Z'),
                    ('q', 'w', 'succeeded', 'api', 'final', '2026-03-01 08:00Z');
-        INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, start_time, reported_error)
+        INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash,
+            start_time, reported_error)
             VALUES ('s', 'r', 'w', 0, 'succeeded', 'h', '2026-03-01 11:00Z', 'refused'),
                    ('t', 'q', 'w', 0, 'succeeded', 'h', '2026-03-01 11:00Z', NULL);
         """,
@@ -268,7 +289,7 @@ def test_a_step_alone_changes_its_run(database: Database, database_url: str, cha
 
 
 def test_loads_and_refreshers_at_once(database: Database, database_url: str) -> None:
-    """Two refreshers beside two loads never meet an error, nor do the loads, and what they leave is right."""
+    """Two loads and two refreshers run at the same time without an error or a deadlock."""
     problems: list[BaseException] = []
     loaded = threading.Event()
 
@@ -304,7 +325,7 @@ def test_loads_and_refreshers_at_once(database: Database, database_url: str) -> 
 
 
 def test_a_deletion_during_a_refresh(database: Database, database_url: str) -> None:
-    """A failed step that somebody is deleting by hand is waited for, and left out."""
+    """A refresh waits for the deletion of a failed step and leaves the step out."""
     Loads(database_url, 13, 4).work(6)
     with psycopg.connect(database_url) as deleting:
         deleting.execute("DELETE FROM orchestra.steps WHERE state = 'failed'")
@@ -320,7 +341,7 @@ def test_a_deletion_during_a_refresh(database: Database, database_url: str) -> N
 
 
 def test_a_load_that_commits_during_a_refresh(database: Database, database_url: str) -> None:
-    """Only one refreshes at a time; what commits after it has looked is queued for the next one."""
+    """Only one refresh runs at a time; what commits after its query is queued for the next one."""
     Loads(database_url, 6, 4).work(4)
     with psycopg.connect(database_url) as late:
         late.execute("UPDATE orchestra.steps SET state = 'failed', error = '\"late\"'")
@@ -337,8 +358,8 @@ def test_a_load_that_commits_during_a_refresh(database: Database, database_url: 
     assert right(database, database_url)
 
 
-def test_it_stops_between_two_batches(database: Database, database_url: str) -> None:
-    """A refresh that is told to stop keeps what it has committed, and says what is left."""
+def test_a_refresh_stops_between_two_batches(database: Database, database_url: str) -> None:
+    """A refresh that is stopped keeps what it has committed, and reports what is left."""
     Loads(database_url, 7, 8).work(6)
     answers = iter((False, True))
     done = rollups.drain(database, batch=1, stopped=lambda: next(answers))
@@ -347,28 +368,34 @@ def test_it_stops_between_two_batches(database: Database, database_url: str) -> 
     assert right(database, database_url)
 
 
-# What a person, an operator or a changed setting does.
+# Changes by hand, by an operator or by a setting.
 
 
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ("UPDATE orchestra.step_rollup SET total_tokens = total_tokens + 1", "step_rollup, step_rollup_daily"),
-        ("UPDATE orchestra.step_rollup_daily SET counts = counts || 1, buckets = buckets || 999::smallint",
+        ("UPDATE orchestra.step_rollup SET total_tokens = total_tokens + 1",
+         "step_rollup, step_rollup_daily"),
+        ("UPDATE orchestra.step_rollup_daily SET counts = counts || 1,"
+         " buckets = buckets || 999::smallint",
          "step_rollup_daily"),
         ("UPDATE orchestra.step_rollup_daily SET day = day + 40", "step_rollup_daily"),
         ("DELETE FROM orchestra.run_rollup", "run_rollup"),
         ("UPDATE orchestra.run_rollup SET hour = hour + interval '90 days'", "run_rollup"),
         ("UPDATE orchestra.step_failures SET pattern = 'x'", "step_failures"),
         ("DELETE FROM orchestra.step_failures", "step_failures"),
-        ("INSERT INTO orchestra.step_failures SELECT id, run_id, 'w', NULL, NULL, '2001-01-01Z', 'failed', '', '', ''"
+        ("INSERT INTO orchestra.step_failures"
+         " SELECT id, run_id, 'w', NULL, NULL, '2001-01-01Z', 'failed', '', '', ''"
          " FROM orchestra.steps WHERE state = 'skipped'", "step_failures"),
     ],
 )  # fmt: skip
-def test_a_difference_is_found_and_mended(
+def test_a_difference_is_found_and_repaired(
     database: Database, database_url: str, change: str, what: str
 ) -> None:
-    """What a person changes in a rollup is found with its workflow and hour, and goes when everything is computed anew."""
+    """A manual change of a rollup is found with workflow and hour.
+
+    A refresh of all groups repairs it.
+    """
     Loads(database_url, 9, 8).work(12)
     rollups.drain(database)
     assert verified(database) == []
@@ -386,8 +413,8 @@ def test_a_difference_is_found_and_mended(
     assert right(database, database_url)
 
 
-def test_erased_runs_are_counted_no_more(database: Database, database_url: str) -> None:
-    """An erasure deletes the failures and no longer counts the runs; no refresh is left to do."""
+def test_erased_runs_are_not_counted(database: Database, database_url: str) -> None:
+    """An erasure deletes failures and adjusts the counts; no refresh is left to do."""
     Loads(database_url, 10, 6).work(12)
     rollups.drain(database)
     (run_id,) = {row[0] for row in list(stored(database_url).failures.values())[:1]}
@@ -402,7 +429,7 @@ def test_erased_runs_are_counted_no_more(database: Database, database_url: str) 
 
 
 def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: Database) -> None:
-    """Pruning takes the failures' rows and leaves every count, however often the hours are recomputed afterwards."""
+    """Pruning deletes the rows of failures and no count, even if the hours are recomputed."""
     history = History(
         seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, failure_rate=0.9,
         spacing=timedelta(days=6),
@@ -438,7 +465,7 @@ def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: D
 
 
 def test_a_changed_state_map_is_counted(database: Database, database_url: str) -> None:
-    """Where the configuration gives a status another state, the next refresh counts the stored rows by it."""
+    """If the configuration maps a status to another state, the next refresh counts by it."""
     Loads(database_url, 11, 6).work(12)
     query(database_url, "UPDATE orchestra.steps SET status = 'done' WHERE state = 'succeeded'")
     query(database_url, "UPDATE orchestra.runs SET status = 'done' WHERE state = 'succeeded'")
@@ -455,7 +482,7 @@ def test_a_changed_state_map_is_counted(database: Database, database_url: str) -
 
 
 def test_an_unchanged_history_queues_nothing(database: Database, database_url: str) -> None:
-    """A statement that changes no row asks for no refresh."""
+    """A statement that changes no row queues no group."""
     Loads(database_url, 12, 6).work(6)
     rollups.drain(database)
     query(database_url, "UPDATE orchestra.steps SET state = 'failed' WHERE false")
@@ -463,15 +490,16 @@ def test_an_unchanged_history_queues_nothing(database: Database, database_url: s
     columns = "id, workflow_id, state, status_source, tracking"
     query(
         database_url,
-        f"INSERT INTO orchestra.runs ({columns}) SELECT {columns} FROM orchestra.runs ON CONFLICT DO NOTHING",
+        f"INSERT INTO orchestra.runs ({columns}) SELECT {columns} FROM orchestra.runs ON CONFLICT"
+        " DO NOTHING",
     )
     assert rollups.drain(database) == rollups.RefreshReport()
 
 
-def test_a_long_refresh_says_how_far_it_is(
+def test_a_long_refresh_logs_its_progress(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lines of progress count up what is done and down what waits."""
+    """A long refresh logs how many groups are done and how many wait."""
     monkeypatch.setattr(rollups, "SAY_EVERY", 0.0)
     Loads(database_url, 12, 6).work(6)
     with capture_logs() as lines:
@@ -490,25 +518,30 @@ def test_a_long_refresh_says_how_far_it_is(
 @pytest.mark.parametrize(
     "statement", [rollups.STEPS.compute, rollups.RUNS.compute, rollups._COMPUTE_FAILURES]
 )
-def test_hours_are_computed_without_the_other_hours(
+def test_a_refresh_reads_only_its_hours(
     database: Database, database_url: str, statement: TextClause
 ) -> None:
-    """Of runs and steps, with a start and without, only those of the hours are read, however many there are."""
+    """The queries read only runs and steps of the hours in question, with or without a start."""
     query(
         database_url,
-        """INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, first_seen_at)
-           SELECT n, 'w', 'pending', 'api', 'open', TIMESTAMPTZ '2026-01-01 00:30Z' + make_interval(hours => n)
+        """INSERT INTO orchestra.runs
+               (id, workflow_id, state, status_source, tracking, first_seen_at)
+           SELECT n, 'w', 'pending', 'api', 'open',
+               TIMESTAMPTZ '2026-01-01 00:30Z' + make_interval(hours => n)
            FROM generate_series(1, 3000) AS n""",
     )
     query(
         database_url,
-        """INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, first_seen_at)
+        """INSERT INTO orchestra.steps
+               (id, run_id, workflow_id, position, state, content_hash, first_seen_at)
            SELECT id, id, workflow_id, 0, 'skipped', '', first_seen_at FROM orchestra.runs""",
     )
     query(
         database_url,
-        """INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash, start_time)
-           SELECT id || ' started', id, workflow_id, 0, 'failed', '', first_seen_at FROM orchestra.runs""",
+        """INSERT INTO orchestra.steps
+               (id, run_id, workflow_id, position, state, content_hash, start_time)
+           SELECT id || ' started', id, workflow_id, 0, 'failed', '', first_seen_at
+               FROM orchestra.runs""",
     )
     query(database_url, "ANALYZE orchestra.runs, orchestra.steps")
     hours = [datetime(2026, 1, 2, tzinfo=UTC) + timedelta(hours=n) for n in range(200)]
@@ -527,5 +560,5 @@ def test_hours_are_computed_without_the_other_hours(
         [[[explained]]] = connection.execute(
             f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", group
         ).fetchall()
-    # Of the hours themselves, skipped steps are no failures.
+    # Only the skipped steps of these hours, which are no failures, may be filtered out.
     assert left_out(explained["Plan"]) <= len(hours)

@@ -1,4 +1,4 @@
-"""`rollups`: what it prints, its exit statuses, and which other commands keep the rollups by themselves."""
+"""`rollups`: its output and exit statuses, and the other commands that update the rollups."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Command]:
-    """Runs commands against ten runs, a day apart, of which none is loaded."""
+    """Provide the command with a server of ten runs, one a day, none of them loaded."""
     history = History(
         seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0, failure_rate=0.9,
         spacing=timedelta(days=1),
@@ -41,11 +41,14 @@ def command(
         )
 
 
-def test_a_refresh_is_told(command: Command, database_url: str) -> None:
-    """`refresh` counts what it did, once; `--all` does it again."""
+def test_a_refresh_is_reported(command: Command, database_url: str) -> None:
+    """`rollups refresh` reports what it computed; `--all` computes all groups again."""
     command("rollups", "refresh")
-    query(database_url, "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking)"
-                        " VALUES ('r', 'w', 'failed', 'api', 'final')")  # fmt: skip
+    query(
+        database_url,
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking)"
+        " VALUES ('r', 'w', 'failed', 'api', 'final')",
+    )
     assert command("rollups", "refresh").out == "1 group computed with 1 row and 0 failures\n"
     assert command("rollups", "refresh").out == "0 groups computed with 0 rows and 0 failures\n"
     assert command("rollups", "refresh", "--all", "--json").json == {
@@ -53,13 +56,13 @@ def test_a_refresh_is_told(command: Command, database_url: str) -> None:
     }  # fmt: skip
 
 
-def test_a_long_pass_is_counted_while_it_goes_on(
+def test_runs_are_counted_during_a_long_sync(
     tmp_path: Path,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """While a `sync` still waits for one run, the others' hours are counted already."""
+    """While a `sync` still waits for one run, the hours of the others are counted already."""
     monkeypatch.setattr("etl.cli.jobs.REFRESH", 0.1)
     history = History(
         seed=5,
@@ -97,8 +100,8 @@ def test_a_long_pass_is_counted_while_it_goes_on(
     assert command("rollups", "verify").status == 0
 
 
-def test_another_refresh_is_not_disturbed(command: Command, database_url: str) -> None:
-    """While another process refreshes, `refresh` says so and ends well."""
+def test_a_refresh_beside_another_one(command: Command, database_url: str) -> None:
+    """While another process refreshes, `rollups refresh` says so and exits with 0."""
     other = Database(database_url)
 
     def refresh_beside(connection: Connection) -> Printed:
@@ -110,8 +113,11 @@ def test_another_refresh_is_not_disturbed(command: Command, database_url: str) -
     assert (printed.status, "another process is refreshing" in printed.out) == (0, True)
 
 
-def test_a_difference_is_told(command: Command, database_url: str) -> None:
-    """`verify` ends with status 0 where all is right, else with 8, the groups, and the command that mends them."""
+def test_a_difference_is_reported(command: Command, database_url: str) -> None:
+    """`rollups verify` exits with 8 if rollups differ, with the groups and the repair command.
+
+    Otherwise it exits with 0.
+    """
     assert command("sync").status == 0
     printed = command("rollups", "verify")
     assert (printed.status, printed.out) == (0, "the rollups match the steps\n")
@@ -130,12 +136,16 @@ def test_a_difference_is_told(command: Command, database_url: str) -> None:
     assert command("rollups", "verify", "--json").json == nothing
 
 
-def test_verify_does_not_call_well_what_it_has_not_compared(
-    command: Command, database_url: str
-) -> None:
-    """What waits is told, and is trouble once it has waited for long; what cannot be computed is told with its cause at once."""
+def test_verify_reports_groups_that_it_cannot_compare(command: Command, database_url: str) -> None:
+    """`rollups verify` reports waiting groups, and fails once they have waited for ten minutes.
+
+    It reports a group that cannot be computed with its cause at once.
+    """
     command("sync")
-    queue = "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour, queued_at, failed_at, cause) VALUES"
+    queue = (
+        "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour, queued_at, failed_at,"
+        " cause) VALUES"
+    )
     query(database_url, f"{queue} ('w', '2026-03-01 10:00Z', now(), NULL, NULL)")
     printed = command("rollups", "verify")
     assert (printed.status, printed.out) == (
@@ -156,7 +166,8 @@ def test_verify_does_not_call_well_what_it_has_not_compared(
     assert "2026-03-01 10:00:00  SQLSTATE 22003\n" in printed.out
     query(
         database_url,
-        "UPDATE orchestra_etl.changed_groups SET workflow_id = (SELECT id FROM orchestra.workflows)",
+        "UPDATE orchestra_etl.changed_groups SET workflow_id = (SELECT id"
+        " FROM orchestra.workflows)",
     )
     [workflow] = command("status", "--json").json["workflows"]
     assert [one["text"] for one in workflow["reasons"]] == [
@@ -164,8 +175,8 @@ def test_verify_does_not_call_well_what_it_has_not_compared(
     ]
 
 
-def test_other_commands_keep_them(command: Command, database_url: str) -> None:
-    """`sync` and `backfill` count what they load; `erase` and `prune` need no further command either."""
+def test_other_commands_update_the_rollups(command: Command, database_url: str) -> None:
+    """`sync` and `backfill` count what they load; `erase` and `prune` need no further command."""
     command("sync")
     loaded = stored(database_url)
     assert loaded == counted_rows(database_url)
@@ -175,7 +186,7 @@ def test_other_commands_keep_them(command: Command, database_url: str) -> None:
     assert stored(database_url) != loaded
     assert command("backfill", "--reread").status == 0
     assert stored(database_url) == loaded
-    # Counted first, then pruned: what is removed can be counted no more.
+    # `prune` counts first, because removed runs can no longer be counted.
     _uncount(database_url)
     assert command("prune", "--yes", "--runs-older-than", "123h").status == 0
     assert query(database_url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 5}]
@@ -202,7 +213,7 @@ def _uncount(url: str) -> None:
 
 
 def test_prune_waits_until_all_is_counted(command: Command, database_url: str) -> None:
-    """While another process refreshes the rollups, `prune` removes nothing: what is not counted yet would never be."""
+    """`prune` waits for a refresh of another process, so that all removed runs are counted."""
     command("sync")
     loaded = stored(database_url)
     _uncount(database_url)
@@ -228,7 +239,7 @@ def test_prune_waits_until_all_is_counted(command: Command, database_url: str) -
 def test_a_prune_stopped_before_all_is_counted_removes_nothing(
     command: Command, database_url: str
 ) -> None:
-    """A signal while the rollups are still refreshed ends `prune` before the horizon moves."""
+    """A signal during the refresh ends `prune` before the horizon moves."""
     command("sync")
     _uncount(database_url)
     other = Database(database_url)

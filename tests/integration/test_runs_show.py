@@ -1,4 +1,4 @@
-"""`runs list` and `runs show`: what is stored, told truly and harmlessly."""
+"""`runs list` and `runs show` print what is stored, as harmless text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def command(
     capsys: pytest.CaptureFixture[str],
     database_url: str,
 ) -> Command:
-    """The command on this test's database."""
+    """Provide the command on this test's database."""
     return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
 
 
@@ -49,13 +49,14 @@ def _run(
 ) -> None:
     query(
         url,
-        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking) VALUES (%s, %s, 'list', 'final')",
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking)"
+        " VALUES (%s, %s, 'list', 'final')",
         run, workflow,
     )  # fmt: skip
     query(
         url,
-        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time, end_time)"
-        " VALUES (%s, %s, %s, 'api', 'final', %s, %s::timestamptz + interval '4 s')",
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time,"
+        " end_time) VALUES (%s, %s, %s, 'api', 'final', %s, %s::timestamptz + interval '4 s')",
         run, workflow, state, start, start,
     )  # fmt: skip
 
@@ -74,7 +75,7 @@ def _step(url: str, run: str, step: str, **columns: object) -> None:
 def test_the_sample_as_a_waterfall(
     command: Command, tmp_path: Path, database_url: str, sample_steps: bytes
 ) -> None:
-    """The real run is shown with both steps: when they began, how long they took, their model, tokens and place in time."""
+    """The sample is shown with each step's start, duration, model, tokens and bar."""
     _load_sample(tmp_path, database_url, sample_steps)
     printed = command("runs", "show", RUN)
     assert printed.status == 0
@@ -91,7 +92,7 @@ def test_the_sample_as_a_waterfall(
     bars = [re.search("█+", line) for line in (first, second)]
     assert all(bars)
     (model, slack) = ((bar.start(), bar.end()) for bar in bars if bar)
-    # The second step began when the first had ended, 56 % into the run of 4.035 s.
+    # The second step starts when the first one ends, 56 % into the run of 4.035 s.
     assert model[1] - model[0] == 13
     assert abs(slack[0] - model[1]) <= 1
 
@@ -99,7 +100,7 @@ def test_the_sample_as_a_waterfall(
 def test_the_sample_as_json(
     command: Command, tmp_path: Path, database_url: str, sample_steps: bytes
 ) -> None:
-    """With `--json --payloads` a program gets the steps' inputs and outputs equal to what the API sent."""
+    """`--json --payloads` prints the steps' inputs and outputs as the API sent them."""
     _load_sample(tmp_path, database_url, sample_steps)
     shown = command("runs", "show", RUN, "--payloads", "--json").json
     assert (shown["id"], shown["state"], shown["status_source"]) == (RUN, "succeeded", "derived")
@@ -115,7 +116,10 @@ def test_the_sample_as_json(
 
 
 def test_stored_numbers_keep_their_digits(command: Command, database_url: str) -> None:
-    """JSON from the database goes out digit by digit: a program would lose 30 digits and a number beyond a double."""
+    """JSON output keeps all digits of stored numbers.
+
+    A program with doubles would lose some of 30 digits.
+    """
     _run(database_url, "r", start="2026-11-23 20:00Z")
     _step(database_url, "r", "s", state="succeeded")
     exact = '{"big": 123456789012345678901234567890, "price": 1.10}'
@@ -129,8 +133,10 @@ def test_stored_numbers_keep_their_digits(command: Command, database_url: str) -
     assert "1.10" in out
 
 
-def test_text_from_the_api_is_shown_and_not_obeyed(command: Command, database_url: str) -> None:
-    """Escape sequences, line breaks and brackets in errors and names reach the terminal as harmless text."""
+def test_text_from_the_api_is_shown_without_control_characters(
+    command: Command, database_url: str
+) -> None:
+    """Control characters and markup from the API reach the terminal as harmless text."""
     _run(database_url, "r", state="failed", start="2026-11-23 20:00Z")
     _step(
         database_url,
@@ -146,8 +152,11 @@ def test_text_from_the_api_is_shown_and_not_obeyed(command: Command, database_ur
     assert r"a[/b]\x1b]0;title\x07" in command("runs", "show", "r").out
 
 
-def test_a_run_that_is_only_known(command: Command, database_url: str) -> None:
-    """A run that could not be read yet is shown with the reason, and one that nobody knows is an error that says what to do."""
+def test_a_run_that_was_never_read(command: Command, database_url: str) -> None:
+    """A run that was never read is shown with the reason.
+
+    An unknown run is an error that says what to do.
+    """
     query(
         database_url,
         "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, attempts, last_error)"
@@ -164,8 +173,8 @@ def test_a_run_that_is_only_known(command: Command, database_url: str) -> None:
     assert len(unknown.err.splitlines()) == 1
 
 
-def test_steps_that_are_odd(command: Command, database_url: str) -> None:
-    """A step that runs, one that ended before it began, one without times and one that vanished are all shown."""
+def test_steps_with_odd_times(command: Command, database_url: str) -> None:
+    """Steps that run, end before they start, have no times or are absent are all shown."""
     _run(database_url, "r", state="running", start="2026-11-23 20:00Z")
     query(database_url, "UPDATE orchestra_etl.run_ledger SET tracking = 'open'")
     begin = "2026-11-23 20:00:00Z"
@@ -205,7 +214,7 @@ def test_steps_that_are_odd(command: Command, database_url: str) -> None:
 
 
 def test_the_list_of_runs(command: Command, database_url: str) -> None:
-    """The newest runs come first, with totals and first error; workflow, state and limit choose among them."""
+    """`runs list` shows the newest runs first, with totals and first error, and can filter them."""
     for number in range(5):
         _run(
             database_url,
@@ -213,7 +222,7 @@ def test_the_list_of_runs(command: Command, database_url: str) -> None:
             start=f"2026-11-23 20:0{number}Z",
             state="failed" if number == 3 else "succeeded",
         )
-    # no start yet: it stands where it was first seen, which is now
+    # A run without a start is sorted by the time it was first seen, which is now.
     _run(database_url, "waiting", state="pending")
     _run(database_url, "other", workflow=TRIAGE, start="2026-11-22 20:00Z")
     _step(database_url, "run-3", "s1", state="succeeded", total_tokens=1200)
@@ -244,7 +253,10 @@ def test_the_list_of_runs(command: Command, database_url: str) -> None:
 
 
 def test_a_list_of_ordinary_runs_fits_80_columns(command: Command, database_url: str) -> None:
-    """With ids of 36 characters and the longest state and duration a line still has 80 columns at most."""
+    """A line of the list has at most 80 columns with the longest usual values.
+
+    These are an id of 36 characters and the longest state and duration.
+    """
     _run(database_url, RUN, state="succeeded", start="2026-11-23 20:03Z")
     query(
         database_url,
@@ -254,7 +266,7 @@ def test_a_list_of_ordinary_runs_fits_80_columns(command: Command, database_url:
 
 
 def test_tokens_that_are_unknown_are_not_zero(command: Command, database_url: str) -> None:
-    """A run whose calls name no tokens says so; one that knows some shows their sum, and how many calls are without."""
+    """A run shows how many of its calls report no tokens, beside the sum of the others."""
     for run in ("silent", "no-calls", "some"):
         _run(database_url, run)
     _step(database_url, "silent", "s1", state="succeeded", response_model="m")
@@ -279,7 +291,10 @@ def test_tokens_that_are_unknown_are_not_zero(command: Command, database_url: st
 
 
 def test_a_run_by_a_unique_prefix(command: Command, database_url: str) -> None:
-    """Four characters are enough where they fit one run; a whole id means itself, and an ambiguous prefix names candidates."""
+    """A unique prefix of at least four characters finds a run; an ambiguous one names candidates.
+
+    A whole id always means itself.
+    """
     for run in ("abcd", "abcd-1", "abce-2", "xy", *(f"many-{number}" for number in range(9))):
         _run(database_url, run)
 
@@ -301,7 +316,7 @@ def test_a_run_by_a_unique_prefix(command: Command, database_url: str) -> None:
 
 
 def test_a_prefix_is_found_through_the_primary_key(database_url: str) -> None:
-    """With many runs, finding one by a prefix does not read them all."""
+    """Finding a run by prefix uses the primary key instead of reading all runs."""
     query(
         database_url,
         "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source)"
@@ -315,10 +330,14 @@ def test_a_prefix_is_found_through_the_primary_key(database_url: str) -> None:
 
 
 def test_a_workflow_by_its_name_or_a_prefix(command: Command, database_url: str) -> None:
-    """`--workflow` takes the id, a unique prefix of it, or the name; what is not stored is an error, not an empty list."""
+    """`--workflow` takes the id, a unique prefix of it, or the name.
+
+    A workflow that is not stored is an error, not an empty list.
+    """
     query(
         database_url,
-        "INSERT INTO orchestra.workflows (id, name) VALUES (%s, 'weather jokes'), (%s, 'support'), ('w-3', 'support')",
+        "INSERT INTO orchestra.workflows (id, name)"
+        " VALUES (%s, 'weather jokes'), (%s, 'support'), ('w-3', 'support')",
         WEATHER, TRIAGE,
     )  # fmt: skip
     _run(database_url, "one")
@@ -338,7 +357,10 @@ def test_a_workflow_by_its_name_or_a_prefix(command: Command, database_url: str)
 
 
 def test_what_happens_next(command: Command, database_url: str) -> None:
-    """An open run shows when it is read next and why, its claim, its order and when it is given up; a final one only why not."""
+    """An open run shows when and why it is read next, its claim and its priority.
+
+    It also shows when it is given up. A final run shows why it is not read again.
+    """
     _run(database_url, "r")
     query(database_url, "UPDATE orchestra_etl.run_ledger SET due_at = NULL")
     assert re.search(
@@ -346,7 +368,8 @@ def test_what_happens_next(command: Command, database_url: str) -> None:
     )
     query(
         database_url,
-        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', due_at = now() + interval '4 min', fencing_token = 7,"
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'open',"
+        " due_at = now() + interval '4 min', fencing_token = 7,"
         " steps_observed_at = now(), priority = 1",
     )
     words = " ".join(command("runs", "show", "r").out.split())

@@ -1,4 +1,4 @@
-"""The main job on the real response: loaded exactly, left alone when unchanged, and changed only where it changed."""
+"""A sync of the real response loads it exactly, and later writes only what changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RUN = "5b69669f-975a-49af-a33a-61ff9ae5a20f"
 
 @pytest.fixture
 def served(tmp_path: Path, sample_steps: bytes) -> Path:
-    """A folder that serves the real response as the steps of one run, and nothing else."""
+    """Provide a folder that serves the real response as the steps of one run, and nothing else."""
     folder = tmp_path / "served" / WORKFLOW / RUN
     folder.mkdir(parents=True)
     (folder / "steps.json").write_bytes(sample_steps)
@@ -37,7 +37,7 @@ def _poll(tmp_path: Path, served: Path, url: str) -> Any:
 def test_the_sample_is_loaded_exactly(
     tmp_path: Path, served: Path, database_url: str, sample_steps: bytes
 ) -> None:
-    """The real response gives 1 run, 2 steps, 2 inputs, 2 outputs with ids, durations, tokens and payloads as they are."""
+    """The sample is stored as one run and two steps with exact times, tokens and payloads."""
     report = _poll(tmp_path, served, database_url)
     assert report.exit_status == 0
     steps = query(database_url, "SELECT * FROM orchestra.steps ORDER BY position")
@@ -71,7 +71,7 @@ def test_the_sample_is_loaded_exactly(
 
 
 def test_a_second_poll_writes_nothing(tmp_path: Path, served: Path, database_url: str) -> None:
-    """Polling the same answer again writes no row of the loaded tables, by PostgreSQL's own counters."""
+    """A second poll of the same response writes no row, by PostgreSQL's own counters."""
     _poll(tmp_path, served, database_url)
     before = writes(database_url)
     report = _poll(tmp_path, served, database_url)
@@ -83,7 +83,7 @@ def test_a_second_poll_writes_nothing(tmp_path: Path, served: Path, database_url
 def test_a_changed_step_changes_that_step_only(
     tmp_path: Path, served: Path, database_url: str
 ) -> None:
-    """When one step's outputs change at the source, one row of steps and one of outputs are updated, nothing else."""
+    """A change of one step's outputs updates one row of steps and one of outputs, nothing else."""
     _poll(tmp_path, served, database_url)
     before = writes(database_url)
     path = served / WORKFLOW / RUN / "steps.json"

@@ -1,4 +1,4 @@
-"""Secrets that change while the program runs: the database's password comes from a file that is read again."""
+"""A running program reads a rotated database password from its file again."""
 
 from __future__ import annotations
 
@@ -37,13 +37,16 @@ CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 's
 
 
 class Server:
-    """A PostgreSQL that asks the user `service`, a loader, for a password, and the file that names it."""
+    """A PostgreSQL that requires a password of the user `service`, and the file with that password.
+
+    The user is a loader.
+    """
 
     def __init__(self, server: EmbeddedPostgres, file: Path) -> None:
         self.admin, self.file = server.url, file
 
     def url(self, password: str) -> str:
-        """The database for the service."""
+        """Return the URL of the database for the service."""
         return self.admin.replace("postgres@", f"service:{password}@")
 
     def change(self, password: str) -> None:
@@ -51,13 +54,13 @@ class Server:
         query(self.admin, f"ALTER ROLE service PASSWORD '{password}'")
 
     def write(self, password: str) -> None:
-        """Change it in the file alone."""
+        """Change the password in the file alone."""
         self.file.write_text(self.url(password) + "\n")
 
 
 @pytest.fixture(scope="module")
 def scram_server() -> Iterator[EmbeddedPostgres]:
-    """A server of these tests' own: `pg_hba.conf` is the whole server's."""
+    """Start a server for these tests alone, because `pg_hba.conf` applies to a whole server."""
     home = new_home()
     try:
         with EmbeddedPostgres(home, settings=FAST_SETTINGS) as server:
@@ -87,7 +90,7 @@ def _is_refused(url: str) -> bool:
 
 @pytest.fixture
 def server(scram_server: EmbeddedPostgres, tmp_path: Path) -> Server:
-    """The server with the password `first-pass` in it and in the file."""
+    """Provide the server with the password `first-pass`, which is also in the file."""
     found = Server(scram_server, tmp_path / "database-url")
     found.change("first-pass")
     found.write("first-pass")
@@ -103,7 +106,10 @@ def _settings(server: Server, folder: Path, base_url: str, *workflow_ids: str) -
 
 
 def test_a_renewed_password_is_used_by_new_connections(server: Server, tmp_path: Path) -> None:
-    """Open connections go on after a rotation, a new one takes the password now in the file, and no log ever shows either."""
+    """After a rotation, open connections continue and a new one uses the password in the file.
+
+    Logs mask both passwords.
+    """
     with app.open_database(_settings(server, tmp_path, "http://127.0.0.1:1")) as database:
         first = database.transaction(lambda c: c.execute(PID).scalar_one())
         server.change("second-pass")
@@ -130,10 +136,10 @@ def test_a_renewed_password_is_used_by_new_connections(server: Server, tmp_path:
         assert logs.mask(f"with {password}.") == f"with {logs.MASK}."
 
 
-def test_a_password_is_hidden_before_it_is_used(
+def test_a_password_is_masked_before_it_is_used(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the moment a connection is tried with a renewed password, it is masked already."""
+    """A new password is masked before the first connection that uses it."""
     with app.open_database(_settings(server, tmp_path, "http://127.0.0.1:1")) as database:
         server.write("third-pass")
         query(server.admin, CUT)
@@ -160,10 +166,10 @@ def test_a_password_is_hidden_before_it_is_used(
         ("embedded", "start again"),
     ],
 )
-def test_a_file_that_went_bad_is_one_line(
+def test_a_broken_password_file_is_one_line(
     server: Server, tmp_path: Path, content: str | None, words: str
 ) -> None:
-    """A file that is missing or broken when a connection is needed is the database's trouble, told without its content."""
+    """A missing or broken password file is a database error in one line, without its content."""
     with app.open_database(_settings(server, tmp_path, "http://127.0.0.1:1")) as database:
         query(server.admin, CUT)
         if content is None:
@@ -186,7 +192,7 @@ def test_a_file_that_went_bad_is_one_line(
 
 @pytest.fixture
 def logged() -> Iterator[io.StringIO]:
-    """All that is logged, as JSON lines of the level debug; logging is left as it was found."""
+    """Provide a stream of all logged JSON lines at level debug, and restore logging afterwards."""
     root, ours = logging.getLogger(), logging.getLogger("etl")
     handlers, levels = list(root.handlers), (root.level, ours.level)
     logs.configure("debug", "json", stream := io.StringIO())
@@ -200,12 +206,15 @@ def logged() -> Iterator[io.StringIO]:
 async def _until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition did not become true"
         await asyncio.sleep(0.02)
 
 
 def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: io.StringIO) -> None:
-    """Refused, then without its file, a service is not ready; with the new password in the file it goes on by itself."""
+    """A service without a valid password is not ready, and recovers with the new one.
+
+    That also holds while the file is missing.
+    """
     history = History(seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0)
     health, stop = Health(), Stop()
 

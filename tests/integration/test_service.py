@@ -1,4 +1,4 @@
-"""The service and its polls: schedules, refused keys, a database that goes away, and what one run's trouble costs."""
+"""The service and its polls: schedules, refused keys, lost databases and slow runs."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ from tests.support import configuration, environment, free_port, load, query, sy
 
 Scenario = Callable[[Daemon, Health], Awaitable[None]]
 QUICK = Pace(tick=0.1, prepare=0.3, refresh=0.3, observe=0.1, key_pause=0.5, clock_look=1.0)
-"""The service at a tenth of its intervals, or less."""
+"""The service's intervals, cut to a tenth or less."""
 CLAIMED = "SELECT run_id FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL"
 
 
 class World:
-    """A server with two workflows of fifteen finished runs each, a database, and settings for both."""
+    """A server with two workflows of fifteen finished runs each, a database, and their settings."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         self.workflow_ids = list(history.workflow_ids)
 
     def settings(self, *, toml: str | None = None, **more: str) -> Settings:
-        """Settings that ask once, at once."""
+        """Return settings that never retry a request."""
         variables = environment(
             self.url, self.simulator.base_url, **{"ORCHESTRA_ETL_API__ATTEMPTS": "1", **more}
         )
         return load(self.folder, toml or configuration(*self.workflow_ids), variables)
 
     def due(self, *runs: str) -> None:
-        """Have these runs (all, where none are named) read again, as open ones."""
+        """Make these runs due as open ones; without arguments, all runs."""
         query(
             self.url,
             "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'"
@@ -64,7 +64,7 @@ class World:
         )
 
     def loaded(self) -> int:
-        """How many runs are stored."""
+        """Return the number of stored runs."""
         return int(query(self.url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"])
 
     def serve(
@@ -75,8 +75,10 @@ class World:
         observed: bool = False,
         beat_limit: float = BEAT_LIMIT,
     ) -> float:
-        """Run the service while the scenario goes on, with a look at the workflows where that is `observed`; the seconds that
-        its end took."""
+        """Run the service during the scenario, and return the seconds that its shutdown takes.
+
+        With `observed`, the service also checks the status of the workflows.
+        """
 
         loaded = settings or self.settings()
 
@@ -103,7 +105,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """The server runs in a thread of its own."""
+    """Provide the world, with its server running in a thread."""
     history = History(seed=5, workflows=2, runs_per_workflow=15, live=0, arrivals_per_minute=0)
     with Simulator(history).in_thread() as simulator:
         yield World(tmp_path, database_url, history, simulator)
@@ -112,7 +114,7 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 async def _until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition did not become true"
         await asyncio.sleep(0.02)
 
 
@@ -124,7 +126,10 @@ def _problems(health: Health) -> dict[str, str]:
 
 
 def test_workflows_are_swept_on_their_schedules(world: World) -> None:
-    """One by interval is swept at once and again and again; one by cron waits for its minute, in UTC."""
+    """A workflow with an interval is swept at once and repeatedly; one with cron at its minute.
+
+    Cron uses UTC.
+    """
     often, nightly = world.workflow_ids
 
     async def scenario(found: Daemon, health: Health) -> None:
@@ -144,8 +149,8 @@ def test_workflows_are_swept_on_their_schedules(world: World) -> None:
     assert differences(world.url, world.history) == []
 
 
-def test_all_workflows_that_are_not_listed_show_until_they_are(world: World) -> None:
-    """Where all workflows are wanted, a service is not ready while the API does not list them, and finds them once it does."""
+def test_a_service_is_not_ready_until_workflows_are_listed(world: World) -> None:
+    """With `all_workflows`, a service is not ready until the API lists the workflows."""
     world.simulator.misbehave(Misbehaviour(status=500, endpoints=("workflows",)))
     toml = configuration(world.workflow_ids[0], more="[api]\nall_workflows = true")
 
@@ -161,9 +166,11 @@ def test_all_workflows_that_are_not_listed_show_until_they_are(world: World) -> 
 
 
 def test_one_workflow_that_is_refused_leaves_the_service_ready(world: World) -> None:
-    """Where all workflows are wanted, one that the API does not have and one whose id no path can hold keep neither the others
-    from being swept nor the service from being ready; /readyz names the first, and refused all
-    together they are its trouble."""
+    """One refused workflow stops neither the sweeps of the others nor the service's readiness.
+
+    The API has no list for one workflow, and another has an unusable id. /readyz names the first.
+    If all workflows are refused, the service is not ready.
+    """
     one, other = world.workflow_ids
     body = json.dumps([{"workflow_id": id} for id in ("..", one, other)]).encode()
     unlisted = Misbehaviour(status=404, endpoints=("runs",), workflow_id=one)
@@ -207,8 +214,8 @@ def test_a_request_in_the_queue_is_served_within_seconds(world: World) -> None:
     assert world.simulator.requests["runs"] == 0
 
 
-def test_a_refused_key_pauses_and_a_changed_one_is_taken(world: World, tmp_path: Path) -> None:
-    """While the key is refused hardly anything is asked and the service is not ready; a new key in the file mends it."""
+def test_a_refused_key_pauses_and_a_new_one_is_used(world: World, tmp_path: Path) -> None:
+    """A refused key pauses requests and ends readiness; a new key in its file restores both."""
     key = tmp_path / "key"
     key.write_text("wrong\n")
     variables = environment(world.url, world.simulator.base_url, ORCHESTRA_API_KEY_FILE=str(key))
@@ -217,7 +224,7 @@ def test_a_refused_key_pauses_and_a_changed_one_is_taken(world: World, tmp_path:
 
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: "api key" in _problems(health))
-        await asyncio.sleep(0.1)  # what was in flight beside the refused request has arrived
+        await asyncio.sleep(0.1)  # requests in flight beside the refused one have ended
         asked = sum(world.simulator.requests.values())
         await asyncio.sleep(0.2)
         assert sum(world.simulator.requests.values()) == asked
@@ -229,7 +236,7 @@ def test_a_refused_key_pauses_and_a_changed_one_is_taken(world: World, tmp_path:
 
 
 def test_a_database_that_goes_away_and_comes_back(world: World) -> None:
-    """While it refuses connections the service is not ready; when it is back everything is loaded, exactly."""
+    """A service is not ready while the database is away, and loads all runs once it is back."""
     name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
     admin = world.url.replace(f"/{name}", "/postgres")
     settings = world.settings(ORCHESTRA_ETL_DATABASE__PATIENCE="200ms")
@@ -244,10 +251,11 @@ def test_a_database_that_goes_away_and_comes_back(world: World) -> None:
         )
         await _until(lambda: "database" in _problems(health))
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-        # What was claimed when it went away is due again when its lease has ended.
+        # A run that was claimed when the database went away is due again when its lease has ended.
         query(
             world.url,
-            "UPDATE orchestra_etl.run_ledger SET leased_until = now() WHERE leased_until IS NOT NULL",
+            "UPDATE orchestra_etl.run_ledger SET leased_until = now()"
+            " WHERE leased_until IS NOT NULL",
         )
         await _until(lambda: world.loaded() == 30 and not _problems(health))
 
@@ -256,8 +264,11 @@ def test_a_database_that_goes_away_and_comes_back(world: World) -> None:
 
 
 def test_readiness_follows_the_database_at_once(world: World) -> None:
-    """With all of its patience the service is not ready within a second or two of the first refusal, is ready again when the
-    database is, and says so in one line each, whatever jobs meet it."""
+    """A service is not ready soon after the database refuses a connection, and recovers with it.
+
+    That holds with full patience. The log has one line for each change, although several jobs meet
+    the error.
+    """
     name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
     admin = world.url.replace(f"/{name}", "/postgres")
 
@@ -281,7 +292,7 @@ def test_readiness_follows_the_database_at_once(world: World) -> None:
 
 
 def test_the_service_ends_soon_though_the_database_is_away(world: World) -> None:
-    """With a minute's patience and no database, the end takes seconds, threads included."""
+    """Without a database, a service with a minute's patience ends in seconds, threads included."""
     name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
     admin = world.url.replace(f"/{name}", "/postgres")
 
@@ -302,7 +313,7 @@ def test_the_service_ends_soon_though_the_database_is_away(world: World) -> None
 
 
 def test_a_service_that_is_stopped_loads_what_it_has_read(world: World) -> None:
-    """Stopped in the middle of slow reads, it holds no claim at its end, and the next sync completes."""
+    """A service that is stopped during slow reads leaves no claim, and the next sync completes."""
     world.simulator.misbehave(Misbehaviour(delay=0.1, endpoints=("steps",)))
 
     async def scenario(found: Daemon, health: Health) -> None:
@@ -317,7 +328,7 @@ def test_a_service_that_is_stopped_loads_what_it_has_read(world: World) -> None:
 
 
 def test_a_schema_changed_under_the_service_shows_in_readiness(world: World) -> None:
-    """A newer schema is a trouble of its own, which polls that still work do not hide, and which ends with its cause."""
+    """A newer schema makes the service not ready until it is reverted, even while polls succeed."""
     version = "UPDATE orchestra_etl.alembic_version SET version_num = %s, oldest_program = %s"
     [now] = query(
         world.url, "SELECT version_num, oldest_program FROM orchestra_etl.alembic_version"
@@ -338,7 +349,7 @@ def test_a_schema_changed_under_the_service_shows_in_readiness(world: World) -> 
 def test_a_workflow_that_is_overdue_shows_in_readiness(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While its list cannot be read for longer than its schedule allows, the service is not ready; figures go with it."""
+    """An overdue workflow makes the service not ready, and its metrics show the verdict."""
     monkeypatch.setattr(app, "GRACE", -59.0)
     one, other = world.workflow_ids
 
@@ -361,8 +372,8 @@ def test_a_workflow_that_is_overdue_shows_in_readiness(
     world.serve(scenario, Schedule(one, 0.2), Schedule(other, 0.2), observed=True)
 
 
-def test_figures_of_the_database_go_when_it_goes(world: World) -> None:
-    """While the database does not answer, no older figure is shown as though it were today's."""
+def test_metrics_of_the_database_end_with_it(world: World) -> None:
+    """While the database is away, metrics show no older figures of it."""
     name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
     admin = world.url.replace(f"/{name}", "/postgres")
 
@@ -386,7 +397,7 @@ def test_figures_of_the_database_go_when_it_goes(world: World) -> None:
 
 
 def test_a_dead_scheduler_is_not_alive(world: World) -> None:
-    """/livez answers 503 once no job has been begun for too long, and never for want of a database."""
+    """/livez returns 503 once no job has started for too long, whatever the database does."""
     limit = 1.0
     port = free_port()
 
@@ -400,12 +411,12 @@ def test_a_dead_scheduler_is_not_alive(world: World) -> None:
 
         async with health.served("127.0.0.1", port):
             await asyncio.sleep(1.2 * limit)
-            for _ in range(100):  # a busy machine may have left it without a beat just now
+            for _ in range(100):  # a busy machine may have delayed a beat just now
                 if await ask() == 200:
                     break
                 await asyncio.sleep(0.05)
             else:
-                pytest.fail("it is not alive")
+                pytest.fail("/livez does not return 200")
             found._scheduler.pause()
             await asyncio.sleep(1.2 * limit)
             assert await ask() == 503
@@ -422,13 +433,13 @@ def _hanging(run: str) -> Misbehaviour:
 
 
 def _answer(world: World, run: str, step: str) -> Callable[[], object]:
-    """Give the run another step; whether that is stored."""
+    """Give the run another step; the result tells whether that step is stored."""
     world.simulator.steps_bodies[run] = json.dumps([{"id": step, "status": "completed"}]).encode()
     return lambda: query(world.url, "SELECT 1 AS one FROM orchestra.steps WHERE id = %s", step)
 
 
-def test_a_slow_read_holds_up_no_other_run(world: World) -> None:
-    """While one run's steps do not come, others that become due are loaded within seconds, and the end comes as soon as ever."""
+def test_a_slow_read_delays_no_other_run(world: World) -> None:
+    """A slow read of one run neither delays other runs nor the end of the service."""
     slow, other = world.history.run_ids(world.workflow_ids[0])[:2]
     world.simulator.misbehave(_hanging(slow))
 
@@ -444,8 +455,8 @@ def test_a_slow_read_holds_up_no_other_run(world: World) -> None:
     assert query(world.url, CLAIMED) == []
 
 
-def test_what_is_loaded_during_a_slow_read_shows_at_once(world: World) -> None:
-    """While one run's steps do not come, what else is loaded is counted and logged, and ends a trouble of the poll before it."""
+def test_runs_loaded_during_a_slow_read_show_at_once(world: World) -> None:
+    """Runs loaded during a slow read are counted and logged, and clear a problem of the poll."""
     slow, other = world.history.run_ids(world.workflow_ids[0])[:2]
     world.simulator.misbehave(_hanging(slow))
 
@@ -472,8 +483,8 @@ def test_what_is_loaded_during_a_slow_read_shows_at_once(world: World) -> None:
     assert [event["count"] for event in events if event["event"] == "dead_letters_recorded"] == [1]
 
 
-def test_a_refused_workflow_is_asked_again_during_a_slow_read(world: World) -> None:
-    """A workflow that was refused while another one's read goes on is read within seconds of being allowed again."""
+def test_a_refused_workflow_is_retried_during_a_slow_read(world: World) -> None:
+    """A workflow is read within seconds of access to it, even if another read is slow."""
     one, refused = world.workflow_ids
     slow, run = world.history.run_ids(one)[0], world.history.run_ids(refused)[0]
     world.simulator.misbehave(_hanging(slow))
@@ -500,10 +511,13 @@ def test_a_refused_workflow_is_asked_again_during_a_slow_read(world: World) -> N
 # Polls.
 
 
-def test_what_was_read_when_the_key_is_refused_is_loaded(
+def test_reads_beside_a_refused_key_are_loaded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reads that end at the very moment at which another one finds the key refused are loaded; only that one is given back."""
+    """Reads that end when another one finds the key refused are loaded.
+
+    Only the refused run's claim is released.
+    """
     workflow = world.workflow_ids[0]
     refused, *others = world.history.run_ids(workflow)
     world.simulator.misbehave(
@@ -531,7 +545,7 @@ def test_what_was_read_when_the_key_is_refused_is_loaded(
 
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.05, 0.12, 0.2])
 def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: float) -> None:
-    """Whenever it is told to stop, or is cancelled, no claim is left behind that a sync would have to wait for."""
+    """A poll that is stopped or cancelled at any moment leaves no claim to wait for."""
     settings = world.settings()
     world.simulator.misbehave(Misbehaviour(delay=0.01, endpoints=("steps",)))
 
@@ -555,7 +569,7 @@ def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: f
     asyncio.run(work(cancel=False))
     assert query(world.url, CLAIMED) == []
     asyncio.run(work(cancel=True))
-    # A claim that was being made when it was cancelled ends with its lease.
+    # A claim in progress at the cancellation ends with its lease.
     query(
         world.url,
         "UPDATE orchestra_etl.run_ledger SET leased_until = now() WHERE leased_until IS NOT NULL",
@@ -567,17 +581,15 @@ def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: f
 def test_reads_wait_for_a_slow_database_without_a_deadlock(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With room for less than one answer in memory, every run is still read and loaded."""
+    """All runs are read and loaded even if memory has room for less than one response."""
     monkeypatch.setattr(poll, "WAITING_BYTES", 1)
     monkeypatch.setattr(batches, "BATCH_BYTES", 1 << 40)
     asyncio.run(sync(world.settings()))
     assert differences(world.url, world.history) == []
 
 
-def test_a_locked_row_is_waited_for_without_haste(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A due run that some transaction has locked is not asked for more than some twenty times a second."""
+def test_a_locked_row_is_polled_slowly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll looks for a locked due run no more than about twenty times a second."""
     settings = world.settings()
     asyncio.run(sync(settings))
     run = world.history.run_ids(world.workflow_ids[0])[0]
@@ -612,7 +624,10 @@ def test_a_locked_row_is_waited_for_without_haste(
 def test_no_load_outlives_a_pass_that_loses_the_database(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where claims cannot be given back, the load in hand is still waited for, and what it stored counts."""
+    """If claims cannot be released, the poll still waits for the load in progress.
+
+    What that load stored counts.
+    """
     running: list[int] = []
     unread = world.history.run_ids(world.workflow_ids[0])[0]
     world.simulator.misbehave(Misbehaviour(delay=2.0, endpoints=("steps",), run_id=unread))
@@ -646,14 +661,15 @@ def test_no_load_outlives_a_pass_that_loses_the_database(
 
 
 def test_steps_are_loaded_though_the_single_run_fails(world: World) -> None:
-    """A server whose single-run endpoint only gives errors costs the status, not the steps."""
+    """If the single-run endpoint returns only errors, steps are stored with a derived status."""
     world.simulator.misbehave(Misbehaviour(status=500, endpoints=("run", "runs", "workflows")))
     runs = world.history.run_ids(world.workflow_ids[0])[:7]
     toml = configuration(world.workflow_ids[0], discover=False, runs=tuple(runs))
     assert asyncio.run(sync(world.settings(toml=toml))).exit_status == 0
     rows = query(
         world.url,
-        "SELECT r.status_source, l.tracking FROM orchestra.runs r JOIN orchestra_etl.run_ledger l ON l.run_id = r.id",
+        "SELECT r.status_source, l.tracking FROM orchestra.runs r JOIN orchestra_etl.run_ledger l"
+        " ON l.run_id = r.id",
     )
     assert [tuple(row.values()) for row in rows] == [("derived", "open")] * 7
     world.simulator.misbehave()
@@ -665,7 +681,7 @@ def test_steps_are_loaded_though_the_single_run_fails(world: World) -> None:
 
 
 def test_a_tracked_run_that_moved_on_gets_its_new_row(world: World) -> None:
-    """A finished run that no list shows and that got another step is stored with its row's new end, not the old one."""
+    """A finished run that is not listed and gets another step is stored with its new end."""
     workflow = world.workflow_ids[0]
     run = world.history.run_ids(workflow)[0]
     settings = world.settings(toml=configuration(workflow, discover=False, runs=(run,)))
@@ -687,7 +703,7 @@ def test_a_tracked_run_that_moved_on_gets_its_new_row(world: World) -> None:
 
 
 def test_node_types_come_from_the_graph(world: World) -> None:
-    """Steps have the type that the workflow's graph gives their node, not what their payload looks like."""
+    """Steps have the type that the workflow's graph gives their node, whatever their payload."""
     workflow = world.workflow_ids[0]
     run = world.history.run_ids(workflow)[0]
     graph = {"nodes": [{"id": "n", "type": "code"}], "edges": []}

@@ -1,4 +1,4 @@
-"""What is set aside: with its own bytes, with all that came beside it, and without harm to what is stored."""
+"""Rows set aside keep their own bytes, leave their neighbours alone and harm no stored row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from etl.simulator.server import Simulator
 from tests.faults.answers import changed
 from tests.support import configuration, environment, load, query, sync
 
-LETTERS = "SELECT run_id, step_id, reason, body FROM orchestra_etl.dead_letters WHERE resolved_at IS NULL ORDER BY id"
+LETTERS = (
+    "SELECT run_id, step_id, reason, body FROM orchestra_etl.dead_letters"
+    " WHERE resolved_at IS NULL ORDER BY id"
+)
 
 
 class World:
@@ -38,7 +41,7 @@ class World:
         self.run, self.other = history.run_ids(self.workflow)
 
     def sync(self, **more: Any) -> SyncReport:
-        """One sync, every open run being due."""
+        """Run one sync, with every open run due."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
@@ -48,17 +51,20 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """That world, its server running."""
+    """Provide the world, with its server running."""
     history = History(seed=5, workflows=1, runs_per_workflow=2, live=0, arrivals_per_minute=0)
     with Simulator(history).in_thread() as simulator:
         yield World(tmp_path, database_url, history, simulator)
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_the_letter_of_a_refused_row_is_the_rows_own_bytes(world: World, listed: bool) -> None:
-    """A run's row that PostgreSQL refuses is set aside as the API gave it, to the last digit, whichever answer it came in."""
+def test_a_refused_row_is_set_aside_with_its_own_bytes(world: World, listed: bool) -> None:
+    """A run's row that PostgreSQL refuses is set aside with its exact bytes, from any response."""
     query(world.url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'refused')")
-    row = b'{"id":"%s","status":"refused","elapsed_time":4.10,"inputs":{"price": 1.10, "of":[ ]},"surprise":-0.0%s}'
+    row = (
+        b'{"id":"%s","status":"refused","elapsed_time":4.10,"inputs":{"price": 1.10,'
+        b' "of":[ ]},"surprise":-0.0%s}'
+    )
     bare = row % (world.run.encode(), b"")
 
     def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
@@ -84,8 +90,11 @@ def test_the_letter_of_a_refused_row_is_the_rows_own_bytes(world: World, listed:
     assert stored == {"status_source": "derived"}
 
 
-def test_a_refused_row_that_only_grows_older_is_one_letter(world: World) -> None:
-    """A refused row of an open run is set aside once and counted, whatever its elapsed time; other payloads are another one."""
+def test_a_refused_row_that_only_grows_older_is_one_dead_letter(world: World) -> None:
+    """A refused row that differs only in elapsed time is one dead letter that is counted.
+
+    A row with other payloads is another dead letter.
+    """
     query(world.url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'refused')")
     elapsed = iter((("1.5", 1), ("20", 1), ("3e2", 1), ("3e2", 2)))
 
@@ -93,7 +102,10 @@ def test_a_refused_row_that_only_grows_older_is_one_letter(world: World) -> None
         if call.endpoint != "run" or call.run_id == world.other:
             return honest
         own, nested = next(elapsed)
-        row = f'{{"id":"{world.run}","status":"refused","elapsed_time": {own},"inputs":{{"elapsed_time": {nested}}}}}'
+        row = (
+            f'{{"id":"{world.run}","status":"refused","elapsed_time":'
+            f' {own},"inputs":{{"elapsed_time": {nested}}}}}'
+        )
         return web.Response(body=row.encode(), content_type="application/json")
 
     with changed(world.simulator, answer):
@@ -103,12 +115,17 @@ def test_a_refused_row_that_only_grows_older_is_one_letter(world: World) -> None
     assert letters == [{"occurrences": 3}, {"occurrences": 1}]
 
 
-def test_a_run_given_up_whole_keeps_the_other_letters_of_its_answer(world: World) -> None:
-    """Where nothing of a run can be stored, what was bad in the same answer is set aside beside it; the other run lands."""
+def test_a_rejected_run_keeps_the_other_dead_letters_of_its_response(world: World) -> None:
+    """If nothing of a run can be stored, other bad elements of its response are set aside too.
+
+    The other run is loaded.
+    """
     query(
         world.url,
-        "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not this one'; END$$;"
-        " CREATE CONSTRAINT TRIGGER poison AFTER INSERT ON orchestra.steps DEFERRABLE INITIALLY DEFERRED"
+        "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$BEGIN RAISE 'not this one'; END$$;"
+        " CREATE CONSTRAINT TRIGGER poison AFTER INSERT ON orchestra.steps"
+        " DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW WHEN (NEW.id = 'good') EXECUTE FUNCTION poison()",
     )
     world.simulator.steps_bodies[world.run] = (
@@ -127,8 +144,11 @@ def test_a_run_given_up_whole_keeps_the_other_letters_of_its_answer(world: World
     assert query(world.url, "SELECT id FROM orchestra.runs") == [{"id": world.other}]
 
 
-def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: World) -> None:
-    """A run without a row of its own that failed stays so when a letter gives back its good step; only its tracking changes."""
+def test_recovered_steps_do_not_change_the_state_of_their_run(world: World) -> None:
+    """A failed run without its own row stays failed when a dead letter restores a good step.
+
+    Only its tracking changes.
+    """
     world.simulator.misbehave(Misbehaviour(status=404, endpoints=("workflows", "runs", "run")))
     bad = {
         "id": "a",
@@ -149,8 +169,9 @@ def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: W
     assert world.sync(**named).exit_status == 6
     query(world.url, "ALTER TABLE orchestra.steps DROP CONSTRAINT poison")
     content = (
-        "SELECT state, start_time, end_time, user_id, tracking, (SELECT string_agg(s.id, ',' ORDER BY s.id)"
-        " FROM orchestra.steps AS s WHERE s.run_id = r.id) AS steps FROM orchestra.runs AS r WHERE id = %s"
+        "SELECT state, start_time, end_time, user_id, tracking, (SELECT string_agg(s.id, ','"
+        " ORDER BY s.id) FROM orchestra.steps AS s WHERE s.run_id = r.id) AS steps"
+        " FROM orchestra.runs AS r WHERE id = %s"
     )
     (before,) = query(world.url, content, world.run)
     assert (before["state"], before["user_id"], before["tracking"], before["steps"]) == (
@@ -159,12 +180,15 @@ def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: W
         "open",
         "a",
     )
-    # The API forgets the run, and goes on answering for the other one.
+    # The API forgets the run, and still returns the other one.
     world.simulator.misbehave(
         Misbehaviour(status=404, endpoints=("workflows", "runs", "run")),
         Misbehaviour(status=404, endpoints=("steps",), run_id=world.run),
     )
-    forgotten = "UPDATE orchestra_etl.run_ledger SET not_found_since = now() - interval '2 hours' WHERE run_id = %s"
+    forgotten = (
+        "UPDATE orchestra_etl.run_ledger SET not_found_since = now() - interval '2 hours'"
+        " WHERE run_id = %s"
+    )
     query(world.url, forgotten, world.run)
     world.sync(**named)
     (after,) = query(world.url, content, world.run)
@@ -172,10 +196,16 @@ def test_recovered_steps_do_not_overwrite_what_follows_from_all_of_them(world: W
     assert query(world.url, LETTERS) == []
 
 
-def test_a_small_answer_of_very_many_elements(world: World) -> None:
-    """An answer of 200,000 numbers costs its own run a hundred letters and one, the other run nothing, and is said once."""
+def test_a_response_of_very_many_bad_elements(world: World) -> None:
+    """A response of 200,000 numbers leaves 101 dead letters of its run and no harm to the other.
+
+    A second sync adds none.
+    """
     numbers = [b"%d" % number for number in range(200_000)]
-    good = b'{"id": "good", "status": "completed", "start_time": "2026-01-01T00:00:00Z", "end_time": "2026-01-01T00:00:01Z"}'
+    good = (
+        b'{"id": "good", "status": "completed", "start_time": "2026-01-01T00:00:00Z",'
+        b' "end_time": "2026-01-01T00:00:01Z"}'
+    )
     world.simulator.steps_bodies[world.run] = b"[" + b",".join((*numbers, good)) + b"]"
     report = world.sync()
     assert (report.exit_status, report.load.runs, report.load.dead_letters) == (6, 2, 101)
@@ -190,17 +220,20 @@ def test_a_small_answer_of_very_many_elements(world: World) -> None:
     assert stored == [{"id": "good"}]
     query(world.url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
     assert world.sync().load.dead_letters == 0
-    # Only the good step is left: the letters are settled.
+    # With only the good step left, the dead letters are resolved.
     world.simulator.steps_bodies[world.run] = b"[" + good + b"]"
     query(world.url, "UPDATE orchestra_etl.run_ledger SET due_at = now()")
     world.sync()
     assert query(world.url, LETTERS) == []
 
 
-def test_refused_rows_are_found_one_by_one_up_to_a_bound(
+def test_the_search_for_refused_rows_is_bounded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where very many rows are refused, the search for each ends, the rows between them are kept, and letters stay few."""
+    """If very many rows are refused, the search for each is bounded.
+
+    The rows between them are kept, and dead letters stay few.
+    """
     monkeypatch.setattr(batch, "MAX_ISOLATED", 16)
     query(
         world.url, "ALTER TABLE orchestra.steps ADD CONSTRAINT poison CHECK (node_id <> 'refused')"
@@ -228,21 +261,26 @@ def test_refused_rows_are_found_one_by_one_up_to_a_bound(
     (others,) = query(
         world.url, "SELECT reason, body FROM orchestra_etl.dead_letters WHERE detail LIKE 'And %'"
     )
-    # In a form that is stored when the API forgets the run.
+    # The body has a form that can be stored when the API forgets the run.
     assert (others["reason"], len(json.loads(bytes(others["body"])))) == ("rejected", 899)
 
 
 SLOW = (
-    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(30); RETURN NEW; END$$;"
-    " CREATE TRIGGER slow BEFORE INSERT ON orchestra.steps FOR EACH ROW WHEN (NEW.node_id = 'slow') EXECUTE FUNCTION slow()"
+    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql"
+    " AS $$BEGIN PERFORM pg_sleep(30); RETURN NEW; END$$;"
+    " CREATE TRIGGER slow BEFORE INSERT ON orchestra.steps"
+    " FOR EACH ROW WHEN (NEW.node_id = 'slow') EXECUTE FUNCTION slow()"
 )
 IMPATIENT = {"more": "[database]\nstatement_timeout = '2s'\npatience = '60s'"}
 
 
-def test_a_run_that_takes_the_database_too_long_costs_itself(
+def test_a_run_that_exceeds_the_timeout_is_set_aside(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is not stored within statement_timeout is set aside and waits; its neighbour lands, and is held up once."""
+    """A run that exceeds statement_timeout is set aside and retried later; the other is loaded.
+
+    The second time, each run is loaded in its own batch.
+    """
     query(world.url, SLOW)
     bad = b'[{"id": "slow", "status": "completed", "node_id": "slow"}]'
     world.simulator.steps_bodies[world.run] = bad
@@ -267,7 +305,10 @@ def test_a_run_that_takes_the_database_too_long_costs_itself(
         "rejected",
         bad,
     )
-    waiting = "SELECT run_id, last_error FROM orchestra_etl.run_ledger WHERE attempts = 1 AND due_at > now()"
+    waiting = (
+        "SELECT run_id, last_error FROM orchestra_etl.run_ledger WHERE attempts = 1"
+        " AND due_at > now()"
+    )
     assert query(world.url, waiting) == [
         {"run_id": world.run, "last_error": "the run cannot be stored: SQLSTATE 57014"}
     ]
@@ -282,10 +323,10 @@ def test_a_run_that_takes_the_database_too_long_costs_itself(
     assert query(world.url, LETTERS) == []
 
 
-def test_a_database_that_is_slow_for_every_run_is_to_blame_itself(
+def test_a_database_that_is_slow_for_every_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where each run takes too long, nothing is set aside: the database is said to be slow, and all is tried again."""
+    """If every run exceeds the timeout, nothing is set aside and the database is called slow."""
     monkeypatch.setattr(loading, "SLOW", 2)
     query(world.url, SLOW.replace("WHEN (NEW.node_id = 'slow') ", ""))
     with pytest.raises(DatabaseUnavailable, match="takes too long for any run"):
@@ -296,7 +337,7 @@ def test_a_database_that_is_slow_for_every_run_is_to_blame_itself(
 def test_a_large_reading_is_loaded_beside_the_others(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a reading larger than a batch is being loaded, another run is read and loaded."""
+    """While a reading larger than a batch is loaded, another run is read and loaded."""
     monkeypatch.setattr(batches, "BATCH_BYTES", 500_000)
     world.simulator.steps_bodies[world.run] = b'[{"id": "large", "outputs": "%s"}]' % (
         b"x" * 500_000

@@ -1,4 +1,4 @@
-"""The simulator as a client meets it: real requests over loopback, and every way of misbehaving."""
+"""The simulator as a client meets it: real requests over loopback, and all misbehaviours."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ KEY = {"Authorization": "Bearer simulated-key"}
 
 @pytest.fixture
 def history() -> History:
-    """A history of 130 runs a workflow whose clock stands still."""
+    """Provide a history of 130 runs a workflow whose clock stands still."""
     return History(3, runs_per_workflow=130, now=lambda: EPOCH)
 
 
 @pytest.fixture
 def simulator(history: History) -> Iterator[Simulator]:
-    """A server of that history, in a thread."""
+    """Start a server of that history, in a thread."""
     with Simulator(history).in_thread() as running:
         yield running
 
 
 @pytest.fixture
 def client(simulator: Simulator) -> Iterator[httpx.Client]:
-    """A plain client that knows the key."""
+    """Provide a plain client that knows the key."""
     with httpx.Client(
         base_url=simulator.base_url, headers=KEY, trust_env=False, timeout=5
     ) as client:
@@ -52,13 +52,13 @@ def client(simulator: Simulator) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def workflow_id(history: History) -> str:
-    """The first workflow."""
+    """Return the first workflow."""
     return history.workflow_ids[0]
 
 
 @pytest.fixture
 def steps_path(history: History, workflow_id: str) -> str:
-    """Where a finished run's steps are."""
+    """Return the path of a finished run's steps."""
     return f"/workflows/{workflow_id}/runs/{history.run_ids(workflow_id, 1, 40)[0]}/steps"
 
 
@@ -68,12 +68,15 @@ def raw_answer(
     seconds: float = 60.0,
     until: Callable[[bytes], bool] = lambda received: False,
 ) -> bytes:
-    """Return all bytes that the server sends until it closes the connection, the time is over, or they are enough."""
+    """Return the bytes that the server sends until it closes, time is over, or `until` is true."""
     url = urlsplit(simulator.base_url)
     received = b""
     deadline = time.monotonic() + seconds
     with socket.create_connection((url.hostname, url.port)) as connection:
-        request = f"GET {url.path}{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer simulated-key\r\n\r\n"
+        request = (
+            f"GET {url.path}{path} HTTP/1.1\r\nHost: x\r\n"
+            "Authorization: Bearer simulated-key\r\n\r\n"
+        )
         connection.sendall(request.encode())
         while not until(received) and (left := deadline - time.monotonic()) > 0:
             connection.settimeout(left)
@@ -87,10 +90,10 @@ def raw_answer(
     return received
 
 
-def test_every_endpoint_serves_what_the_history_says(
+def test_every_endpoint_serves_the_history(
     history: History, client: httpx.Client, workflow_id: str, steps_path: str
 ) -> None:
-    """Workflows, list, single run and steps are the history's own objects, as JSON, at the history's time."""
+    """Each endpoint serves the history's own objects as JSON, at the history's time."""
     [run_id] = history.run_ids(workflow_id, 1, 40)
     assert client.get("/workflows").json() == history.workflows()
     assert client.get(f"/workflows/{workflow_id}/runs").json() == history.runs(workflow_id, 100)
@@ -104,7 +107,10 @@ def test_every_endpoint_serves_what_the_history_says(
 def test_the_list_is_paged_as_documented(
     history: History, client: httpx.Client, workflow_id: str
 ) -> None:
-    """Limit is 100 and offset 0 unless given; past the end comes an empty page; nonsense is a 400."""
+    """The list has 100 rows from offset 0 by default, and an empty page behind its end.
+
+    An invalid limit or offset is a 400.
+    """
     path = f"/workflows/{workflow_id}/runs"
     ids = history.run_ids(workflow_id)
     assert [row["id"] for row in client.get(path).json()] == ids[:100]
@@ -134,8 +140,8 @@ def test_the_list_is_paged_as_documented(
         assert "detail" in answer.json()
 
 
-def test_the_key_is_asked_for(simulator: Simulator, steps_path: str) -> None:
-    """The right key passes in either header; a wrong or missing one is a 401 in JSON on every endpoint."""
+def test_the_key_is_required(simulator: Simulator, steps_path: str) -> None:
+    """Either header accepts the right key; a wrong or missing key is a 401 on every endpoint."""
     workflow = steps_path.split("/runs")[0]
     with httpx.Client(base_url=simulator.base_url, trust_env=False) as client:
         for headers in (KEY, {"Authentication": "Bearer simulated-key"}):
@@ -155,8 +161,8 @@ def test_the_key_is_asked_for(simulator: Simulator, steps_path: str) -> None:
             assert all("detail" in answer.json() for answer in answers)
 
 
-def test_another_header_name_can_be_asked_for(history: History, steps_path: str) -> None:
-    """A server that wants its own header refuses the standard one."""
+def test_another_header_name_can_be_required(history: History, steps_path: str) -> None:
+    """A server with a header of its own refuses the standard one."""
     with Simulator(history, api_key="k", auth_header="X-Key").in_thread() as simulator:
         url = simulator.base_url + steps_path
         assert httpx.get(url, headers={"X-Key": "Bearer k"}, trust_env=False).status_code == 200
@@ -169,7 +175,7 @@ def test_another_header_name_can_be_asked_for(history: History, steps_path: str)
 def test_unknown_things_are_not_found(
     history: History, client: httpx.Client, workflow_id: str
 ) -> None:
-    """A workflow, run or path that does not exist is a 404 in JSON, and so is a run under another workflow."""
+    """An unknown workflow, run or path is a 404 in JSON, and so is a run of another workflow."""
     [run_id] = history.run_ids(workflow_id, 1)
     for path in (
         "/workflows/nobody/runs",
@@ -186,7 +192,7 @@ def test_unknown_things_are_not_found(
 
 
 def test_execute_starts_a_run(history: History, client: httpx.Client, workflow_id: str) -> None:
-    """Its answer names a run that stands at the head of the list with the inputs given, and then runs."""
+    """Executing a workflow starts a run with the given inputs at the head of the list."""
     answer = client.post(f"/workflows/{workflow_id}/execute", json={"prompt": "Hi"}).json()
     assert answer["message"] == "Workflow execution started"
     path = f"/workflows/{workflow_id}/runs"
@@ -205,7 +211,7 @@ def test_execute_starts_a_run(history: History, client: httpx.Client, workflow_i
 def test_steps_can_be_replaced_by_any_bytes(
     simulator: Simulator, client: httpx.Client, steps_path: str
 ) -> None:
-    """Bytes given for a run are served as they are, be they JSON or not, until they are taken back."""
+    """Replaced steps are served byte for byte, JSON or not, until the replacement is removed."""
     run_id = steps_path.split("/")[-2]
     true = client.get(steps_path).content
     for body in (b'[{"id": "\\ud800"}]', b"\xff\xfe", b""):
@@ -218,7 +224,7 @@ def test_steps_can_be_replaced_by_any_bytes(
 def test_requests_are_counted(
     simulator: Simulator, client: httpx.Client, workflow_id: str, steps_path: str
 ) -> None:
-    """Tests can see how often each endpoint and each run was asked, what was answered, and when."""
+    """The simulator counts requests by endpoint and run, responses by status, and their times."""
     for path in (
         steps_path,
         steps_path,
@@ -240,7 +246,7 @@ def test_requests_are_counted(
 def test_it_serves_in_the_running_loop_and_sees_concurrency(
     history: History, steps_path: str
 ) -> None:
-    """As an async context it serves many requests at once and counts how many overlapped."""
+    """In an event loop, the simulator serves many requests at once and counts the overlap."""
 
     async def main() -> int:
         async with (
@@ -255,7 +261,7 @@ def test_it_serves_in_the_running_loop_and_sees_concurrency(
 
 
 def test_it_starts_again_and_reports_a_taken_port(history: History) -> None:
-    """The same object can be entered again; a port in use is an OSError; a stopped server has no URL."""
+    """A simulator can restart; a port in use is an OSError, and a stopped server has no URL."""
     simulator = Simulator(history)
     for _ in range(2):
         with simulator.in_thread():
@@ -272,8 +278,8 @@ def test_it_starts_again_and_reports_a_taken_port(history: History) -> None:
             _ = simulator.base_url
 
 
-def test_it_stops_at_once_though_an_answer_is_on_its_way(history: History, steps_path: str) -> None:
-    """A slow answer does not hold up the end."""
+def test_it_stops_at_once_despite_a_slow_response(history: History, steps_path: str) -> None:
+    """A slow response does not delay the end."""
     with Simulator(history, misbehaviours=[Misbehaviour(delay=600)]).in_thread() as simulator:
         assert raw_answer(simulator, steps_path, seconds=0.2) == b""
         stopping = time.monotonic()
@@ -281,10 +287,10 @@ def test_it_stops_at_once_though_an_answer_is_on_its_way(history: History, steps
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-def test_it_answers_with_an_error_status(
+def test_it_returns_an_error_status(
     simulator: Simulator, client: httpx.Client, steps_path: str, status: int
 ) -> None:
-    """A status is given as often as asked, with its headers; then everything is well again."""
+    """A status is returned as often as configured, with its headers, and then no more."""
     simulator.misbehave(
         Misbehaviour(status=status, headers={"Retry-After": "Tue, 99 Foo"}, count=2)
     )
@@ -295,10 +301,10 @@ def test_it_answers_with_an_error_status(
     assert "Retry-After" not in answers[2].headers
 
 
-def test_misbehaviour_hits_only_what_it_is_aimed_at(
+def test_misbehaviour_affects_only_its_target(
     simulator: Simulator, client: httpx.Client, history: History, workflow_id: str, steps_path: str
 ) -> None:
-    """Filters by endpoint, workflow and run leave all other requests alone."""
+    """A misbehaviour for an endpoint, workflow or run leaves all other requests alone."""
     run_id = steps_path.split("/")[-2]
     other = history.workflow_ids[1]
     runs, other_runs = f"/workflows/{workflow_id}/runs", f"/workflows/{other}/runs"
@@ -326,10 +332,10 @@ def test_misbehaviour_hits_only_what_it_is_aimed_at(
     assert client.get(runs).status_code == 200
 
 
-def test_misbehaviour_can_be_a_matter_of_chance(
+def test_misbehaviour_can_be_random(
     simulator: Simulator, client: httpx.Client, steps_path: str
 ) -> None:
-    """A probability hits about that share of the requests."""
+    """A probability affects about that share of the requests."""
     simulator.misbehave(Misbehaviour(status=500, probability=0.3))
     for _ in range(100):
         client.get(steps_path)
@@ -338,7 +344,7 @@ def test_misbehaviour_can_be_a_matter_of_chance(
 
 
 def test_it_can_be_slow(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
-    """A delay passes before the first byte, and comes on top of other misbehaviour."""
+    """A delay passes before the first byte, in addition to other misbehaviour."""
     simulator.misbehave(Misbehaviour(delay=0.3), Misbehaviour(status=503))
     asked = time.monotonic()
     assert client.get(steps_path).status_code == 503
@@ -346,7 +352,7 @@ def test_it_can_be_slow(simulator: Simulator, client: httpx.Client, steps_path: 
 
 
 def test_it_drips_the_body(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
-    """A body that comes byte by byte keeps a client busy beyond its read time-out, and is whole in the end."""
+    """A body that drips byte by byte is complete in the end."""
     simulator.misbehave(Misbehaviour(drip_body=0.05))
     asked = time.monotonic()
     received = raw_answer(
@@ -363,7 +369,7 @@ def test_it_drips_the_body(simulator: Simulator, client: httpx.Client, steps_pat
 
 
 def test_it_drips_the_headers(simulator: Simulator, steps_path: str) -> None:
-    """Headers that come byte by byte never end within the time that a read time-out would allow."""
+    """Headers drip byte by byte, and stay incomplete for as long as a client waits."""
     simulator.misbehave(Misbehaviour(drip_headers=0.05))
     asked = time.monotonic()
     received = raw_answer(simulator, steps_path, until=lambda received: len(received) >= 8)
@@ -375,7 +381,7 @@ def test_it_drips_the_headers(simulator: Simulator, steps_path: str) -> None:
 def test_it_cuts_the_body_short(
     simulator: Simulator, client: httpx.Client, steps_path: str
 ) -> None:
-    """Cut after a Content-Length, a client notices; cut without one, only the JSON tells; or nothing comes at all."""
+    """A body can be cut with or without Content-Length, or the response can be missing."""
     true = client.get(steps_path).content
     simulator.misbehave(Misbehaviour(cut="length"))
     with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
@@ -396,10 +402,10 @@ def test_it_cuts_the_body_short(
     assert client.get(steps_path).content == true
 
 
-def test_it_answers_with_something_else(
+def test_it_returns_html_or_broken_json(
     simulator: Simulator, client: httpx.Client, steps_path: str
 ) -> None:
-    """HTML or broken JSON comes with status 200, under the content type given."""
+    """HTML or broken JSON comes with status 200 and the given content type."""
     simulator.misbehave(
         MISBEHAVIOURS["html"], Misbehaviour(body=b"<html>", content_type="text/html")
     )
@@ -413,8 +419,8 @@ def test_it_answers_with_something_else(
         answer.json()
 
 
-def test_it_sends_too_much(simulator: Simulator, client: httpx.Client, workflow_id: str) -> None:
-    """A padded answer is that much longer, and still the same JSON."""
+def test_it_pads_responses(simulator: Simulator, client: httpx.Client, workflow_id: str) -> None:
+    """A padded response is longer by that size, and still the same JSON."""
     path = f"/workflows/{workflow_id}/runs?limit=5"
     true = client.get(path)
     simulator.misbehave(Misbehaviour(pad_bytes=3_000_000))
@@ -426,7 +432,7 @@ def test_it_sends_too_much(simulator: Simulator, client: httpx.Client, workflow_
 def test_the_list_can_be_capped(
     simulator: Simulator, client: httpx.Client, history: History, workflow_id: str
 ) -> None:
-    """Only the newest 100 runs are listed, whatever the limit; the older ones still answer to their ids."""
+    """A capped list shows the newest 100 runs at any limit; older runs are still found by id."""
     simulator.misbehave(MISBEHAVIOURS["capped"])
     path = f"/workflows/{workflow_id}/runs"
     ids = history.run_ids(workflow_id)
@@ -441,7 +447,7 @@ def test_the_list_can_be_capped(
 def test_the_list_can_grow_while_it_is_paged(
     simulator: Simulator, client: httpx.Client, history: History, workflow_id: str
 ) -> None:
-    """Runs that start between two pages push the rows down, so that a row is met twice."""
+    """Runs that start between two pages push rows down, so that a row appears twice."""
     simulator.misbehave(Misbehaviour(grow_by=4, endpoints=("runs",), count=1))
     path = f"/workflows/{workflow_id}/runs"
     first = [row["id"] for row in client.get(path, params={"limit": 10}).json()]
@@ -450,10 +456,10 @@ def test_the_list_can_grow_while_it_is_paged(
     assert len(history.run_ids(workflow_id)) == 134
 
 
-def test_a_server_can_know_nothing_but_steps(
+def test_a_server_can_serve_steps_alone(
     simulator: Simulator, client: httpx.Client, workflow_id: str, steps_path: str
 ) -> None:
-    """Without list, single run and workflows the steps endpoint is all there is."""
+    """A server can have the steps endpoint alone, without list, single run and workflows."""
     simulator.misbehave(MISBEHAVIOURS["steps-only"])
     run_path = steps_path.removesuffix("/steps")
     statuses = [
@@ -464,10 +470,10 @@ def test_a_server_can_know_nothing_but_steps(
     assert client.get(steps_path).status_code == 200
 
 
-def test_every_ready_made_misbehaviour_does_something(
+def test_every_named_misbehaviour_has_an_effect(
     simulator: Simulator, client: httpx.Client, workflow_id: str, steps_path: str
 ) -> None:
-    """No name is an empty promise: with each, some answer differs from the honest one or does not come."""
+    """Each named misbehaviour changes or delays some response."""
 
     def ask() -> list[Any]:
         seen: list[Any] = []
@@ -490,7 +496,10 @@ def test_every_ready_made_misbehaviour_does_something(
 
 
 def test_a_folder_is_served_byte_for_byte(tmp_path: Path) -> None:
-    """A recorded answer comes as it lies in its file; what was not recorded is a 404; a changed file shows at once."""
+    """A folder serves each recorded response byte for byte, and 404 for all others.
+
+    A changed file shows at once.
+    """
     run = tmp_path / "flow" / "run"
     run.mkdir(parents=True)
     shutil.copy(SAMPLE, run / "steps.json")
@@ -516,7 +525,7 @@ def test_a_folder_is_served_byte_for_byte(tmp_path: Path) -> None:
 
 
 def test_a_folders_list_is_paged(tmp_path: Path) -> None:
-    """The recorded list is cut into pages, each row as it was recorded."""
+    """A recorded list is cut into pages, each row as it was recorded."""
     (tmp_path / "flow").mkdir()
     (tmp_path / "flow" / "runs.json").write_bytes(
         b'[{"id":"c", "n": 1.10}, {"id":"b"}, {"id":"a","id":"a"}]'
@@ -532,7 +541,7 @@ def test_a_folders_list_is_paged(tmp_path: Path) -> None:
 
 
 def test_a_folder_shows_nothing_outside_itself(tmp_path: Path) -> None:
-    """Ids that are paths in disguise lead nowhere."""
+    """An id that is a path in disguise leads nowhere."""
     (tmp_path / "steps.json").write_bytes(b"secret")
     (tmp_path / "inside").mkdir()
     folder = Folder(tmp_path / "inside")

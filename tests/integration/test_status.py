@@ -1,4 +1,4 @@
-"""`status`: what it says of each workflow, and when it calls that a warning or a failure."""
+"""`status`: what it shows of each workflow, and when that is a warning or a failure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def command(
     capsys: pytest.CaptureFixture[str],
     database_url: str,
 ) -> Command:
-    """The command, with one workflow configured."""
+    """Provide the command, with one workflow configured."""
     return command_line(tmp_path, monkeypatch, capsys, TOML, DATABASE_URL=database_url)
 
 
@@ -37,15 +37,20 @@ def _sweep(
     listed: int = 100,
     known: int = 0,
 ) -> None:
-    """A complete sweep; `known` runs by the last walk of the whole list, none but those listed if 0."""
+    """Store a complete sweep.
+
+    `known` is the number of runs in the last full walk; 0 stands for the listed ones.
+    """
     query(
         url,
-        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, swept_at, new_runs,"
-        " listed_runs, known_runs, last_error) VALUES (%s, 7, 7, now() - %s::interval,"
-        " now() - %s::interval + interval '1 s', %s, %s, %s, %s)"
-        " ON CONFLICT (workflow_id) DO UPDATE SET started_at = excluded.started_at, swept_at = excluded.swept_at,"
-        " new_runs = excluded.new_runs, listed_runs = excluded.listed_runs, known_runs = excluded.known_runs,"
-        " last_error = excluded.last_error",
+        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at,"
+        " swept_at, new_runs, listed_runs, known_runs, last_error)"
+        " VALUES (%s, 7, 7, now() - %s::interval, now() - %s::interval + interval '1 s',"
+        " %s, %s, %s, %s)"
+        " ON CONFLICT (workflow_id) DO UPDATE"
+        " SET started_at = excluded.started_at, swept_at = excluded.swept_at,"
+        " new_runs = excluded.new_runs, listed_runs = excluded.listed_runs,"
+        " known_runs = excluded.known_runs, last_error = excluded.last_error",
         WEATHER, ago, ago, new, listed, known or listed, error,
     )  # fmt: skip
 
@@ -59,7 +64,7 @@ def _run(
     workflow: str = WEATHER,
     **more: Any,
 ) -> None:
-    """A run that the list showed, read and stored; `more` are columns of the ledger."""
+    """Store a run that was listed and read; `more` are columns of the ledger."""
     columns = {
         "due_at": None,
         "listed_sweep": 5,
@@ -71,8 +76,8 @@ def _run(
     names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
     query(
         url,
-        f"INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, {names}, steps_observed_at)"
-        f" VALUES (%s, %s, 'list', %s, {marks}, now())",
+        f"INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, {names},"
+        f" steps_observed_at) VALUES (%s, %s, 'list', %s, {marks}, now())",
         run, workflow, tracking, *columns.values(),
     )  # fmt: skip
     query(
@@ -95,7 +100,7 @@ def _reasons(workflow: dict[str, Any]) -> list[tuple[str, str]]:
 def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(
     command: Command, database_url: str
 ) -> None:
-    """Counts, ages, coverage and headroom are what the tables hold, and nothing is found wrong."""
+    """Counts, ages, coverage and headroom of a healthy workflow agree with the tables."""
     _sweep(database_url)
     for number, tracking in enumerate(["final", "final", "final", "open", "stale", "gone"]):
         _run(database_url, f"run-{number}", tracking=tracking, ago=f"{number + 1} hours")
@@ -121,10 +126,10 @@ def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(
     assert 59 <= workflow["freshness"]["swept_age"] < 90
     stored = query(
         database_url,
-        "SELECT start_time, started_at FROM orchestra.runs, orchestra_etl.sweeps WHERE id = 'run-5'",
+        "SELECT start_time, started_at FROM orchestra.runs, orchestra_etl.sweeps"
+        " WHERE id = 'run-5'",
     )[0]
-    # Complete since the oldest run that was listed, not since the older one that somebody tracked
-    # by hand.
+    # Coverage starts at the oldest listed run, not at the older run that a user tracked.
     assert workflow["coverage"]["complete_since"] == stored["start_time"].isoformat().replace(
         "+00:00", "Z"
     )
@@ -142,7 +147,7 @@ def test_a_healthy_workflow_is_ok_and_its_numbers_are_right(
 def test_the_text_fits_80_columns_and_names_what_matters(
     command: Command, database_url: str
 ) -> None:
-    """People read the same in the terminal: no line is wider than 80 columns, numbers and times are as promised."""
+    """The text has at most 80 columns and names gaps, counts and times."""
     _sweep(database_url)
     _run(database_url, "run-1")
     query(
@@ -187,7 +192,10 @@ def test_a_sweep_that_is_overdue_is_a_failure(
     verdict: str,
     words: str | None,
 ) -> None:
-    """A failed sweep is a warning until none has been complete for two hours and the interval; then data is missing."""
+    """A failed sweep is a warning, or a failure if none completed for two hours.
+
+    The workflow's interval is added to the two hours.
+    """
     _sweep(database_url, ago=ago, error=error)
     workflow = _only(command)
     assert workflow["verdict"] == verdict
@@ -196,8 +204,8 @@ def test_a_sweep_that_is_overdue_is_a_failure(
     assert all((words or "") in text for _, text in reasons)
 
 
-def test_the_age_is_the_users_to_choose(command: Command, database_url: str) -> None:
-    """`--max-age` replaces the default, `--check` turns the failure into exit status 7, and only a failure."""
+def test_the_maximum_age_is_an_option(command: Command, database_url: str) -> None:
+    """`--max-age` replaces the default age; `--check` exits with 7 on a failure only."""
     _sweep(database_url, ago="20 minutes", error="x")
     assert _only(command)["verdict"] == "warning"
     assert command("status", "--check").status == 0
@@ -208,13 +216,13 @@ def test_the_age_is_the_users_to_choose(command: Command, database_url: str) -> 
     assert command("status", "--max-age", "15m").status == 0
 
 
-def test_a_slow_schedule_is_given_its_time(
+def test_a_slow_schedule_is_overdue_later(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     database_url: str,
 ) -> None:
-    """A workflow swept once a day, by interval or by cron, is not overdue after 20 hours, and is after 40."""
+    """A workflow with a daily interval or cron is overdue after 40 hours, but not after 20."""
     for schedule in ('interval = "1d"', 'cron = "30 4 * * *"'):
         command = command_line(
             tmp_path, monkeypatch, capsys, TOML + schedule, DATABASE_URL=database_url
@@ -226,7 +234,7 @@ def test_a_slow_schedule_is_given_its_time(
 
 
 def test_never_swept(command: Command, database_url: str) -> None:
-    """Before the first complete sweep nothing is claimed to be known, and a first sweep that failed is a failure."""
+    """Before the first complete sweep, coverage is empty; a failed first sweep is a failure."""
     workflow = _only(command)
     assert _reasons(workflow) == [
         ("warning", "not swept yet: start `orchestra-etl serve`, or run `orchestra-etl sync`")
@@ -234,7 +242,8 @@ def test_never_swept(command: Command, database_url: str) -> None:
     assert workflow["coverage"]["complete_until"] is None
     query(
         database_url,
-        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, started_at, last_error) VALUES (%s, 1, now(), '404')",
+        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, started_at, last_error)"
+        " VALUES (%s, 1, now(), '404')",
         WEATHER,
     )
     workflow = _only(command)
@@ -245,11 +254,12 @@ def test_never_swept(command: Command, database_url: str) -> None:
 def test_an_interrupted_sweep_does_not_move_the_coverage(
     command: Command, database_url: str
 ) -> None:
-    """While a later sweep is under way, or was cut off, the list is vouched for until the last complete one only."""
+    """Coverage ends at the last complete sweep while a later one runs or was interrupted."""
     _sweep(database_url, ago="10 minutes")
     query(
         database_url,
-        "UPDATE orchestra_etl.sweeps SET fencing_token = 8, started_at = now(), leased_until = now() + interval '1 m'",
+        "UPDATE orchestra_etl.sweeps SET fencing_token = 8, started_at = now(),"
+        " leased_until = now() + interval '1 m'",
     )
     completed = query(database_url, "SELECT swept_at FROM orchestra_etl.sweeps")[0]["swept_at"]
     assert _only(command)["coverage"]["complete_until"] == completed.isoformat().replace(
@@ -260,7 +270,7 @@ def test_an_interrupted_sweep_does_not_move_the_coverage(
 def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(
     command: Command, database_url: str
 ) -> None:
-    """Live runs due for hours mean that nobody reads; a backfill waits for its turn by design."""
+    """Live runs that are due for hours are a failure; a backfill that waits is not."""
     _sweep(database_url)
     due = query(database_url, "SELECT now() - interval '3 hours' AS t")[0]["t"]
     _run(database_url, "history", tracking="open", due_at=due, priority=1)
@@ -271,8 +281,10 @@ def test_runs_that_wait_too_long_are_a_failure_and_backfill_is_not(
     assert [level for level, _ in _reasons(_only(command))] == ["failing"]
 
 
-def test_what_somebody_should_look_at_is_a_warning(command: Command, database_url: str) -> None:
-    """Open dead letters, reads that fail and unknown gaps warn, each with where to look; what is over does not."""
+def test_open_dead_letters_and_failing_reads_are_warnings(
+    command: Command, database_url: str
+) -> None:
+    """Open dead letters and failing reads are warnings with advice; resolved ones are not."""
     _sweep(database_url)
     due = query(database_url, "SELECT now() + interval '1 hour' AS t")[0]["t"]
     _run(
@@ -283,15 +295,16 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
         last_error="the answer for its steps is no JSON array",
         due_at=due,
     )
-    # Never listed, and 404 for a week: not asked for again.
+    # This run was never listed and returned 404 for a week, so it is no longer read.
     _run(database_url, "given up", tracking="stale", attempts=99, last_error="404")
     _run(database_url, "gone", tracking="gone", attempts=9, last_error="404")
     for run, resolved in (("a", None), ("b", "discarded")):
         query(
             database_url,
-            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body, resolution,"
-            " resolved_at) VALUES (%s, %s, 'malformed', 'd', 'h', 'SECRET-BODY', %s, CASE WHEN %s::text IS NULL THEN NULL"
-            " ELSE now() END)",
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+            " content_hash, body, resolution, resolved_at)"
+            " VALUES (%s, %s, 'malformed', 'd', 'h', 'SECRET-BODY', %s,"
+            " CASE WHEN %s::text IS NULL THEN NULL ELSE now() END)",
             WEATHER, run, resolved, resolved,
         )  # fmt: skip
     workflow = _only(command)
@@ -314,25 +327,23 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
     )
 
 
-def test_letters_of_workflows_that_nobody_knows_are_counted(
-    command: Command, database_url: str
-) -> None:
-    """A letter of a workflow without any run, such as a request's, shows in its own block: nothing is open that status hides."""
+def test_dead_letters_of_unknown_workflows_are_counted(command: Command, database_url: str) -> None:
+    """Dead letters of a workflow without runs have a block of their own."""
     _sweep(database_url)
     query(
         database_url,
-        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body)"
-        " VALUES ('typo', '', 'unusable_id', 'd', 'h', 'x')",
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+        " content_hash, body) VALUES ('typo', '', 'unusable_id', 'd', 'h', 'x')",
     )
     found = command("status", "--json").json
     assert sum(one["dead_letters"] for one in found["workflows"]) == 1
     assert found["verdict"] == "warning"
 
 
-def test_what_is_known_is_not_more_than_the_list_shows_without_saying_so(
+def test_status_says_if_the_list_shows_fewer_runs_than_known(
     command: Command, database_url: str
 ) -> None:
-    """The list is said to show all that are known only as long as no more is known than it showed."""
+    """`status` says that the list shows all known runs only if the list showed that many."""
     for number in range(12):
         _run(database_url, f"run-{number}")
     _sweep(database_url, listed=12)
@@ -344,14 +355,14 @@ def test_what_is_known_is_not_more_than_the_list_shows_without_saying_so(
 
 
 def test_the_headroom_warns_before_runs_are_missed(command: Command, database_url: str) -> None:
-    """A full window of which one sweep finds more than half new is a warning; a list that shows all there is, is not."""
+    """A full window with more than half new runs is a warning; a complete list is not."""
     for number in range(12):
         _run(database_url, f"run-{number}")
     _sweep(database_url, new=6, listed=12)
     assert _only(command)["verdict"] == "ok"
     _sweep(database_url, new=5, listed=10, known=12)
     assert _only(command)["verdict"] == "ok"
-    # Runs that came after the walk of the whole list say nothing about what it kept.
+    # Runs that came after the full walk do not show what the list dropped.
     _sweep(database_url, new=6, listed=10)
     assert _only(command)["verdict"] == "ok"
     _sweep(database_url, new=6, listed=10, known=12)
@@ -362,12 +373,13 @@ def test_the_headroom_warns_before_runs_are_missed(command: Command, database_ur
     ]
 
 
-def test_what_is_not_configured_is_named(command: Command, database_url: str) -> None:
-    """A workflow the API showed and nobody configured is named; one with runs has a block of its own, without sweeps."""
+def test_unconfigured_workflows_are_named(command: Command, database_url: str) -> None:
+    """`status` names workflows that are not configured; one with runs has its own block."""
     _sweep(database_url)
     query(
         database_url,
-        "INSERT INTO orchestra.workflows (id, name) VALUES ('w-3', 'invoice\x1b[31m [red]reader'), (%s, 'triage')",
+        "INSERT INTO orchestra.workflows (id, name)"
+        " VALUES ('w-3', 'invoice\x1b[31m [red]reader'), (%s, 'triage')",
         TRIAGE,
     )
     _run(database_url, "stray", workflow=TRIAGE)
@@ -376,17 +388,18 @@ def test_what_is_not_configured_is_named(command: Command, database_url: str) ->
     stray = next(one for one in found["workflows"] if one["id"] == TRIAGE)
     assert (stray["configured"], stray["discover"], stray["verdict"]) == (False, False, "ok")
     text = command("status").out
-    # A name is shown, never obeyed: neither by the terminal nor as markup.
+    # A name is shown as text; neither the terminal nor the markup interprets it.
     assert "\x1b" not in text
     assert "invoice\\x1b[31m [red]reader" in text
 
 
 def test_drift_is_counted_and_shown(command: Command, database_url: str) -> None:
-    """What differs from the API's description is named, without a verdict: new fields break nothing."""
+    """Drift is shown and does not change the verdict, because new fields break nothing."""
     _sweep(database_url)
     query(
         database_url,
-        "INSERT INTO orchestra_etl.drift VALUES (%s, 'step', 'cost', 'unknown_field', 'number', 12, now(), now(), 'r')",
+        "INSERT INTO orchestra_etl.drift VALUES (%s, 'step', 'cost', 'unknown_field', 'number',"
+        " 12, now(), now(), 'r')",
         WEATHER,
     )
     workflow = _only(command)

@@ -1,4 +1,4 @@
-"""Syncs against the simulator: what is found, in what order it becomes final, and what trouble costs."""
+"""Syncs with the simulator: which runs they find, when runs become final, and what errors cost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class World:
         self.variables = environment(url, simulator.base_url, ORCHESTRA_ETL_API__ATTEMPTS="1")
 
     def sync(self, *only: str, **more: str) -> SyncReport:
-        """One sync, every open run being due."""
+        """Run one sync, with every open run due."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
@@ -47,7 +47,7 @@ class World:
         )
 
     def backfill(self, *only: str) -> SyncReport:
-        """One backfill."""
+        """Run one backfill."""
 
         async def work() -> SyncReport:
             loaded = load(self.folder, self.toml, self.variables)
@@ -58,7 +58,7 @@ class World:
         return asyncio.run(work())
 
     def tracking(self) -> dict[str, int]:
-        """How many runs there are by tracking."""
+        """Return the number of runs by tracking."""
         rows = query(
             self.url,
             "SELECT tracking, count(*) AS n FROM orchestra_etl.run_ledger GROUP BY tracking",
@@ -66,7 +66,7 @@ class World:
         return {row["tracking"]: row["n"] for row in rows}
 
     def differences(self) -> list[str]:
-        """What differs from the history."""
+        """Return the differences from the history."""
         return differences(self.url, self.history)
 
 
@@ -81,13 +81,13 @@ def _world(folder: Path, url: str, **options: Any) -> Iterator[World]:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Two workflows with twelve finished runs each, served now."""
+    """Provide two workflows with twelve finished runs each, served now."""
     yield from _world(tmp_path, database_url)
 
 
 @pytest.fixture
 def moving(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Two workflows with live runs, whose clock the test moves."""
+    """Provide two workflows with live runs, whose clock the test moves."""
     yield from _world(
         tmp_path, database_url, live=4, runs_per_workflow=8, epoch=START, now=lambda: START
     )
@@ -95,7 +95,7 @@ def moving(tmp_path: Path, database_url: str) -> Iterator[World]:
 
 @pytest.mark.parametrize("syncs", [10, *slow(40)])
 def test_live_runs_are_followed_to_their_end(moving: World, syncs: int) -> None:
-    """While runs start, progress and end, each sync leaves the database equal to what the API showed at that moment."""
+    """Each sync leaves the database equal to what the API shows, as runs start, run and end."""
     for _ in range(syncs):
         moving.history.freeze(moving.history.now())
         assert moving.sync().exit_status == 0
@@ -107,8 +107,8 @@ def test_live_runs_are_followed_to_their_end(moving: World, syncs: int) -> None:
     assert moving.tracking() == {"final": 16}
 
 
-def test_a_final_run_is_asked_once(world: World) -> None:
-    """Finished runs cost one steps request each and no request for their own row."""
+def test_a_final_run_is_requested_once(world: World) -> None:
+    """A finished run costs one request for its steps and none for its own row."""
     report = world.sync()
     assert (report.load.runs, report.load.runs_inserted) == (24, 24)
     assert (world.simulator.requests["steps"], world.simulator.requests["run"]) == (24, 0)
@@ -118,7 +118,7 @@ def test_a_final_run_is_asked_once(world: World) -> None:
 
 @pytest.mark.parametrize("body", [b"[]", b"null"])
 def test_a_run_that_never_had_a_step_is_final_in_the_end(world: World, body: bytes) -> None:
-    """A run that is over and has no step is read for a day, then no more; one whose steps come meanwhile is stored with them."""
+    """A run that ended without a step is final after a day; late steps are stored with it."""
     never, late = world.history.run_ids(world.history.workflow_ids[0])[:2]
     for run_id in (never, late):
         world.simulator.steps_bodies[run_id] = body
@@ -141,7 +141,7 @@ def test_a_run_that_never_had_a_step_is_final_in_the_end(world: World, body: byt
 
 
 def test_a_reopened_run_is_read_again(moving: World) -> None:
-    """A run that was final and runs again is open again, and final with its new end."""
+    """A final run that runs again is open again, and later final with its new end."""
     moving.history.freeze(START + timedelta(hours=1))
     moving.sync()
     run_id = moving.history.run_ids(moving.history.workflow_ids[0])[3]
@@ -156,7 +156,7 @@ def test_a_reopened_run_is_read_again(moving: World) -> None:
 
 
 def test_runs_that_start_while_the_list_is_paged_are_found(moving: World) -> None:
-    """With five new runs between any two pages, two syncs find everything, once."""
+    """Two syncs find all runs once, even if five new ones start between any two pages."""
     moving.simulator.misbehave(Misbehaviour(grow_by=5, endpoints=("runs",), count=10))
     moving.sync(ORCHESTRA_ETL_API__PAGE_SIZE="10")
     moving.simulator.misbehave()
@@ -170,7 +170,7 @@ ALL = "[api]\nall_workflows = true"
 
 
 def test_all_workflows_are_found(world: World) -> None:
-    """Where all workflows are wanted, those that the API lists are swept without being named; an id among none is refused."""
+    """With `all_workflows`, listed workflows are swept without a name; an unknown id is refused."""
     world.toml = configuration(more=ALL)
     with pytest.raises(ConfigurationError, match="workflow typo is not configured"):
         world.sync("typo")
@@ -184,10 +184,10 @@ def test_all_workflows_are_found(world: World) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"null", b"[]", 204])
-def test_a_list_of_no_workflows_is_not_believed_where_some_were_swept(
+def test_an_empty_list_of_workflows_after_sweeps_is_an_error(
     world: World, answer: bytes | int
 ) -> None:
-    """Where all workflows are wanted, an empty list of them is an error if some were swept before, and fine if none was."""
+    """An empty list of workflows is an error if some were swept before, and valid otherwise."""
     world.toml = configuration(more=ALL)
 
     def answered(request: web.Request, call: Any, honest: web.Response) -> web.Response:
@@ -207,10 +207,11 @@ def test_a_list_of_no_workflows_is_not_believed_where_some_were_swept(
 
 
 @pytest.mark.parametrize(("answer", "status"), [(500, 5), (404, 5), (400, 5), (403, 3)])
-def test_workflows_that_are_not_listed_are_missed_in_sight(
-    world: World, answer: int, status: int
-) -> None:
-    """Where all workflows are wanted and the API lists none, a sync ends with its error; a workflow that is named is loaded."""
+def test_a_missing_list_of_workflows_is_an_error(world: World, answer: int, status: int) -> None:
+    """If the API does not list the workflows, a sync ends with that error.
+
+    Workflows named in the configuration are loaded all the same.
+    """
     world.simulator.misbehave(Misbehaviour(status=answer, endpoints=("workflows",)))
     named, other = world.history.workflow_ids
     world.toml = configuration(more=ALL)
@@ -232,8 +233,11 @@ def test_workflows_that_are_not_listed_are_missed_in_sight(
     assert world.differences() == []
 
 
-def test_a_server_that_only_answers_steps_is_enough(world: World) -> None:
-    """With no list, no workflows and no single runs, runs named in the configuration and in run_requests are loaded."""
+def test_a_server_with_steps_alone_is_enough(world: World) -> None:
+    """A server with the steps endpoint alone is enough for runs that a user names.
+
+    The names come from the configuration and from `run_requests`.
+    """
     world.simulator.misbehave(Misbehaviour(status=404, endpoints=("workflows", "runs", "run")))
     workflow = world.history.workflow_ids[0]
     named, asked = world.history.run_ids(workflow)[:2]
@@ -247,7 +251,7 @@ def test_a_server_that_only_answers_steps_is_enough(world: World) -> None:
     assert world.sync().exit_status == 0
     rows = query(world.url, "SELECT id, status_source, tracking FROM orchestra.runs")
     assert sorted(row["id"] for row in rows) == sorted([named, asked])
-    # The status follows from the steps, so that only re-checks over a day make it final.
+    # The status is derived from the steps, so that only re-reads over a day make the run final.
     assert {(row["status_source"], row["tracking"]) for row in rows} == {("derived", "open")}
     assert query(world.url, "SELECT * FROM orchestra.run_requests") == []
     steps = sum(len(world.history.steps(run)) for run in (named, asked))
@@ -255,7 +259,7 @@ def test_a_server_that_only_answers_steps_is_enough(world: World) -> None:
 
 
 def test_the_list_corrects_a_wrong_workflow(world: World) -> None:
-    """A run tracked under a wrong workflow answers 404 there; once the right list names it, it is loaded there."""
+    """A run tracked under a wrong workflow is loaded once a list shows it under the right one."""
     wrong, right = world.history.workflow_ids
     run_id = world.history.run_ids(right)[0]
     query(
@@ -273,7 +277,7 @@ def test_the_list_corrects_a_wrong_workflow(world: World) -> None:
 
 
 def test_a_blip_of_404_loses_nothing(world: World) -> None:
-    """Runs that answer 404 for a while stay open, are reported once, and are loaded when they answer again."""
+    """Runs that return 404 for a while stay open, are reported once, and are loaded later."""
     world.simulator.misbehave(
         Misbehaviour(status=404, endpoints=("steps",), workflow_id=world.history.workflow_ids[0])
     )
@@ -285,14 +289,15 @@ def test_a_blip_of_404_loses_nothing(world: World) -> None:
     assert world.differences() == []
 
 
-def test_a_run_is_gone_only_when_the_workflow_answers_without_it(world: World) -> None:
-    """A run that answers 404 for over an hour and stands in no list is gone; one that the list still shows is not."""
+def test_a_run_is_gone_only_if_no_list_shows_it(world: World) -> None:
+    """A run is gone after an hour of 404 if no list shows it; a listed run is not."""
     world.sync()
     workflow = world.history.workflow_ids[0]
     gone, listed = world.history.run_ids(workflow)[:2]
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open' WHERE run_id = ANY (%s)",
+        "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'"
+        " WHERE run_id = ANY (%s)",
         [gone, listed],
     )
     world.history.delete(gone)
@@ -321,7 +326,7 @@ def test_a_run_is_gone_only_when_the_workflow_answers_without_it(world: World) -
 
 
 def test_a_refused_workflow_stops_alone(world: World) -> None:
-    """403 for one workflow ends with status 3 and a line that names it; the other one is loaded."""
+    """A workflow refused with 403 yields exit status 3 and an error; the other one is loaded."""
     refused, other = world.history.workflow_ids
     world.simulator.misbehave(Misbehaviour(status=403, workflow_id=refused))
     report = world.sync()
@@ -338,7 +343,7 @@ def test_a_refused_workflow_stops_alone(world: World) -> None:
 
 
 def test_a_key_refused_in_the_middle_stops_and_loses_nothing(world: World) -> None:
-    """When the key is refused in the middle of the polls, the sync ends, no run stays claimed, and the next one completes."""
+    """A key refused during the polls ends the sync without a claim, and the next one completes."""
     world.simulator.misbehave(
         Misbehaviour(delay=0.02, endpoints=("steps",)),
         Misbehaviour(status=401, run_id=world.history.run_ids(world.history.workflow_ids[0])[7]),
@@ -357,8 +362,8 @@ def test_a_key_refused_in_the_middle_stops_and_loses_nothing(world: World) -> No
     assert world.differences() == []
 
 
-def test_an_api_that_is_down_is_not_asked_for_every_run(world: World) -> None:
-    """When every steps request fails, the sync ends with ApiUnavailable after a few of them, and the next one completes."""
+def test_an_api_that_is_down_gets_few_requests(world: World) -> None:
+    """A sync ends with ApiUnavailable after a few failed reads, and the next one completes."""
     world.simulator.misbehave(Misbehaviour(status=500, endpoints=("steps",)))
     with pytest.raises(ApiUnavailable):
         world.sync()
@@ -379,8 +384,8 @@ def test_an_api_that_is_down_is_not_asked_for_every_run(world: World) -> None:
         *slow("truncated", "malformed"),
     ],
 )
-def test_what_goes_wrong_now_and_then_is_made_good(world: World, name: str) -> None:
-    """A third of all steps answers going wrong in one way: after some syncs all is loaded exactly."""
+def test_intermittent_failures_lose_nothing(world: World, name: str) -> None:
+    """Syncs load everything exactly, even if a third of all step responses fail in one way."""
     from msgspec.structs import replace
 
     from etl.simulator.misbehaviour import MISBEHAVIOURS
@@ -397,8 +402,8 @@ def test_what_goes_wrong_now_and_then_is_made_good(world: World, name: str) -> N
     assert world.differences() == []
 
 
-def test_one_bad_step_of_a_hundred_costs_only_itself(world: World) -> None:
-    """Of a hundred steps, one without an id, one doubled and one that is no object: 98 land, the rest is set aside."""
+def test_bad_steps_are_set_aside_alone(world: World) -> None:
+    """Of a hundred steps with two bad ones and a duplicate, 98 are stored and three set aside."""
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     steps: list[Any] = [
         {"id": f"s{n}", "node_id": "n", "status": "completed", "start_time": "2026-01-01T00:00:00Z",
@@ -428,7 +433,7 @@ def test_one_bad_step_of_a_hundred_costs_only_itself(world: World) -> None:
 
 
 def test_a_payload_of_50_megabytes_is_stored(world: World) -> None:
-    """A step whose output is 50 MB long is stored with its size."""
+    """A step with an output of 50 MB is stored with its size."""
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     big = "x" * 50_000_000
     step = {"id": "big", "status": "completed", "outputs": {"text": big}}
@@ -436,13 +441,14 @@ def test_a_payload_of_50_megabytes_is_stored(world: World) -> None:
     assert world.sync().exit_status == 0
     stored = query(
         world.url,
-        "SELECT size_bytes, length(data ->> 'text') AS n FROM orchestra.outputs WHERE step_id = 'big'",
+        "SELECT size_bytes, length(data ->> 'text') AS n FROM orchestra.outputs"
+        " WHERE step_id = 'big'",
     )
     assert stored == [{"size_bytes": len(json.dumps(step["outputs"])), "n": 50_000_000}]
 
 
 def test_what_jsonb_cannot_hold_is_kept_byte_for_byte(world: World) -> None:
-    """NUL, a lone surrogate and a giant number land in a form that jsonb takes, with the exact bytes beside them."""
+    """A value that jsonb cannot hold is stored in an accepted form, with its exact bytes."""
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     bodies = [rb'{"a": "x\u0000y"}', rb'{"a": "\ud800"}', b'{"a": 1e200000}', b'{"a": 1.10}']
     steps = b",".join(
@@ -453,7 +459,8 @@ def test_what_jsonb_cannot_hold_is_kept_byte_for_byte(world: World) -> None:
     assert world.sync().exit_status == 0
     rows = query(
         world.url,
-        "SELECT data::text, raw, note FROM orchestra.outputs WHERE step_id LIKE 'p_' ORDER BY step_id",
+        "SELECT data::text, raw, note FROM orchestra.outputs WHERE step_id LIKE 'p_'"
+        " ORDER BY step_id",
     )
     assert [row["raw"] for row in rows] == [*bodies[:3], None]
     assert [row["note"] is None for row in rows] == [False, False, False, True]
@@ -461,7 +468,7 @@ def test_what_jsonb_cannot_hold_is_kept_byte_for_byte(world: World) -> None:
 
 
 def test_a_step_that_vanishes_is_marked_and_comes_back(world: World) -> None:
-    """A step missing from a later answer gets absent_since and keeps its payloads; when it returns the mark is cleared."""
+    """A step missing from a later response is marked and keeps its payloads until it returns."""
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     steps = world.history.steps(run_id)
     world.sync()
@@ -480,8 +487,8 @@ def test_a_step_that_vanishes_is_marked_and_comes_back(world: World) -> None:
     assert world.differences() == []
 
 
-def test_a_backfill_reads_what_a_capped_walk_left(world: World) -> None:
-    """A walk cut off by its bound leaves the rest to the next; a backfill walks the whole list and loads it."""
+def test_a_backfill_walks_the_whole_list(world: World) -> None:
+    """A backfill walks the whole list and loads it with the priority of backfilled runs."""
     report = world.backfill()
     assert report.exit_status == 0
     assert world.differences() == []
@@ -490,7 +497,7 @@ def test_a_backfill_reads_what_a_capped_walk_left(world: World) -> None:
 
 
 def test_a_second_sync_writes_nothing(world: World) -> None:
-    """An unchanged history: no row of the loaded tables is written and one page a list is asked for."""
+    """A second sync of an unchanged history writes no row and requests four pages of lists."""
     world.sync()
     before = writes(world.url)
     world.simulator.reset_counts()
@@ -501,7 +508,7 @@ def test_a_second_sync_writes_nothing(world: World) -> None:
 
 
 def test_a_new_state_mapping_re_evaluates_stored_rows(world: World) -> None:
-    """A status that was unknown counts as it is mapped once the configuration says so, without the API's list changing."""
+    """A new mapping of a status changes the state of stored rows without a change of the list."""
     workflow = world.history.workflow_ids[0]
     run_id = world.history.run_ids(workflow)[0]
     world.history.change_run(run_id, status="Needs Review")
@@ -521,8 +528,8 @@ def test_a_new_state_mapping_re_evaluates_stored_rows(world: World) -> None:
     assert world.tracking() == {"final": 24}
 
 
-def test_a_terminal_run_that_answers_no_steps_yet_is_not_final(world: World) -> None:
-    """A run that is over and answers [] stays open, and is loaded when its steps appear."""
+def test_an_ended_run_without_steps_is_not_final(world: World) -> None:
+    """A run that is over but returns no steps stays open until its steps appear."""
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     world.simulator.steps_bodies[run_id] = b"[]"
     assert world.sync().exit_status == 0
@@ -533,10 +540,10 @@ def test_a_terminal_run_that_answers_no_steps_yet_is_not_final(world: World) -> 
     assert world.differences() == []
 
 
-def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_run(
+def test_a_refused_step_of_a_lost_run_is_loaded_from_its_dead_letter(
     world: World,
 ) -> None:
-    """A step that PostgreSQL refused lands from its dead letter once the cause is gone, where the API no longer has the run."""
+    """A refused step of a lost run is loaded from its dead letter once the cause is gone."""
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     step = world.history.steps(run_id)[0]
     query(
@@ -547,15 +554,16 @@ def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_r
     world.history.delete(run_id)
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET due_at = now(), not_found_since = now() - interval '2 hours',"
+        "UPDATE orchestra_etl.run_ledger"
+        " SET due_at = now(), not_found_since = now() - interval '2 hours',"
         " listed_at = now() - interval '3 hours' WHERE run_id = %s",
         run_id,
     )
     world.sync()
     rows = query(
         world.url,
-        "SELECT s.node_id, o.data, s.absent_since FROM orchestra.steps s JOIN orchestra.outputs o ON o.step_id = s.id"
-        " WHERE s.id = %s",
+        "SELECT s.node_id, o.data, s.absent_since FROM orchestra.steps s JOIN orchestra.outputs o"
+        " ON o.step_id = s.id WHERE s.id = %s",
         step["id"],
     )
     assert rows == [{"node_id": step["node_id"], "data": step["outputs"], "absent_since": None}]
@@ -570,8 +578,11 @@ def test_what_was_set_aside_is_loaded_from_its_bytes_when_the_api_has_lost_the_r
     ]
 
 
-def test_only_letters_that_hold_steps_are_taken_for_steps(world: World) -> None:
-    """Of a lost run's letters, a whole answer's steps land; a run's own row, a member and an older version of a step do not."""
+def test_only_dead_letters_of_steps_are_loaded_as_steps(world: World) -> None:
+    """Of a lost run's dead letters, only whole steps are loaded as steps.
+
+    A run's own row, a single member and an older version of a step are not.
+    """
     world.sync()
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     stored = query(
@@ -588,15 +599,17 @@ def test_only_letters_that_hold_steps_are_taken_for_steps(world: World) -> None:
     for reason, step_id, body in letters:
         query(
             world.url,
-            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body)"
-            " VALUES ('w', %s, %s, %s, '', convert_to(%s, 'UTF8'), convert_to(%s, 'UTF8'))",
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason,"
+            " detail, content_hash, body) VALUES ('w', %s, %s, %s, '', convert_to(%s, 'UTF8'),"
+            " convert_to(%s, 'UTF8'))",
             run_id, step_id, reason, body, body,
         )  # fmt: skip
     world.history.delete(run_id)
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open', listed_at = now() - interval '3 hours',"
-        " not_found_since = now() - interval '2 hours' WHERE run_id = %s",
+        "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open',"
+        " listed_at = now() - interval '3 hours', not_found_since = now() - interval '2 hours'"
+        " WHERE run_id = %s",
         run_id,
     )
     world.sync()
@@ -613,12 +626,13 @@ def test_only_letters_that_hold_steps_are_taken_for_steps(world: World) -> None:
     assert [row["body"] for row in resolved] == [b'[{"id": "whole", "status": "completed"}]']
 
 
-def test_runs_that_a_dead_process_holds_are_waited_for(world: World) -> None:
-    """Runs claimed by a process that then died are read by the same sync as soon as their leases end."""
+def test_claims_of_a_crashed_process_are_waited_for(world: World) -> None:
+    """A sync waits for runs that a crashed process claimed, and reads them when the leases end."""
     world.sync()
     query(
         world.url,
-        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', due_at = now(), leased_until = now() + interval '1.5 seconds'",
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'open', due_at = now(),"
+        " leased_until = now() + interval '1.5 seconds'",
     )
     world.simulator.reset_counts()
     report = asyncio.run(sync(load(world.folder, world.toml, world.variables)))
@@ -627,7 +641,7 @@ def test_runs_that_a_dead_process_holds_are_waited_for(world: World) -> None:
 
 
 def test_a_batch_is_bounded_by_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much waits to be loaded, a transaction holds no more steps than the bound and the run that reached it."""
+    """A transaction has fewer steps than the limit, apart from the run that reaches it."""
     monkeypatch.setattr(batches, "BATCH_STEPS", 10)
     loaded = []
 
@@ -643,8 +657,11 @@ def test_a_batch_is_bounded_by_rows(world: World, monkeypatch: pytest.MonkeyPatc
     assert world.differences() == []
 
 
-def test_what_a_page_lists_is_read_while_the_next_one_is_asked_for(world: World) -> None:
-    """Reads begin with the first page of a list; a run that only the ledger knows waits until the lists are over."""
+def test_runs_are_read_while_the_list_is_walked(world: World) -> None:
+    """Reads begin with the first page of a list.
+
+    A run that only the ledger knows waits until the lists are over.
+    """
     simulator, workflow_id = world.simulator, world.history.workflow_ids[0]
     world.sync()
     world.history.add_runs(workflow_id, 20)

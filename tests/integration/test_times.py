@@ -1,4 +1,4 @@
-"""Times that stand for none, from the answers to the views."""
+"""Placeholder times, from the responses to the views."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ BEGUN = "2026-01-01T10:00:00+00:00"
 ENDED = "2026-01-01T10:00:05+00:00"
 
 
-def test_times_that_stand_for_none_reach_no_column(tmp_path: Path, database_url: str) -> None:
-    """The year 1, 1970 and a time far ahead are null everywhere, kept in `extra` and counted; durations and coverage hold."""
+def test_placeholder_times_reach_no_column(tmp_path: Path, database_url: str) -> None:
+    """Placeholder times are null in all columns, kept in `extra` and counted as drift.
+
+    Examples are the year 1, 1970 and a time far ahead. Durations and coverage stay right.
+    """
     history = History(seed=5, workflows=1, runs_per_workflow=3, live=0, arrivals_per_minute=0)
     (workflow,) = history.workflow_ids
     plain, odd, ahead = history.run_ids(workflow)

@@ -1,4 +1,4 @@
-"""The write of a batch, as PostgreSQL sees it."""
+"""The write of a batch, with a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ STATES = StateMap()
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """The test's database, opened as the service opens it."""
+    """Provide the test's database, opened as the service opens it."""
     opened = Database(database_url)
     yield opened
     opened.close()
 
 
 def found(run_id: str = "r", *, steps: str = "[]", **row: Any) -> RunWrite:
-    """A finished run as the API would show it: fields of its row, and the answer for its steps."""
+    """Return a finished run as the API shows it: fields of its row, and its steps."""
     content = {
         "id": run_id,
         "status": "completed",
@@ -55,22 +55,23 @@ def found(run_id: str = "r", *, steps: str = "[]", **row: Any) -> RunWrite:
 
 
 def written(database: Database, *runs: RunWrite) -> WriteReport:
-    """What a batch of its own changed."""
+    """Write a batch and return what it changed."""
     return database.transaction(lambda connection: write(connection, runs))
 
 
 def outputs(url: str) -> list[Any]:
-    """The stored outputs of all runs."""
+    """Return the stored outputs of all runs."""
     return [
         row["outputs"]
         for row in query(url, "SELECT outputs FROM orchestra.run_payloads ORDER BY run_id")
     ]
 
 
-def test_payloads_that_change_to_and_fro_end_as_they_came_last(
-    database: Database, database_url: str
-) -> None:
-    """Where only a run's payloads change, and change back, the last ones are stored and the run counts as unchanged."""
+def test_the_last_of_changing_payloads_is_stored(database: Database, database_url: str) -> None:
+    """If only payloads change, and change back, the last ones are stored.
+
+    The run itself counts as unchanged.
+    """
     for value in ("first", "second", "first", "second"):
         done = written(database, found(outputs=value, inputs={"a": 1}))
         assert outputs(database_url) == [value]
@@ -79,10 +80,8 @@ def test_payloads_that_change_to_and_fro_end_as_they_came_last(
     assert run["first_seen_at"] == run["updated_at"]
 
 
-def test_what_others_change_in_a_run_is_set_right_by_the_next_read(
-    database: Database, database_url: str
-) -> None:
-    """A state, tracking or workflow that changed without a read makes an equal answer be written again."""
+def test_the_next_read_corrects_manual_changes(database: Database, database_url: str) -> None:
+    """A state, tracking or workflow changed by hand is corrected by the next equal response."""
     written(database, found())
     for change in ("state = 'failed'", "tracking = 'stale'", "workflow_id = 'elsewhere'"):
         query(database_url, f"UPDATE orchestra.runs SET {change}")
@@ -92,7 +91,7 @@ def test_what_others_change_in_a_run_is_set_right_by_the_next_read(
 
 
 def test_an_unchanged_batch_sends_no_rows(database: Database) -> None:
-    """Of runs and steps that are stored as they are, nothing goes through COPY, and no table is made for it."""
+    """A batch without changes sends no rows through COPY and creates no table for them."""
     steps = '[{"id": "s", "status": "completed", "inputs": {"a": 1}, "outputs": null}]'
     batch = [found(run, steps=steps.replace('"s"', f'"{run}s"'), outputs=1) for run in ("a", "b")]
     assert written(database, *batch).steps_inserted == 2
@@ -117,7 +116,7 @@ def test_an_unchanged_batch_sends_no_rows(database: Database) -> None:
 def test_payloads_of_new_and_of_changed_steps(
     database: Database, database_url: str, member: str
 ) -> None:
-    """In one batch: a new step's payload is inserted, a changed one's is replaced, one that comes later is added."""
+    """One batch can insert a new step's payload, replace a changed one and add a late one."""
     steps = [{"id": "a", "status": "running", member: {"n": 1}}, {"id": "b", "status": "pending"}]
     written(database, found(steps=msgspec.json.encode(steps).decode()))
     steps = [
@@ -135,10 +134,8 @@ def test_payloads_of_new_and_of_changed_steps(
     ]
 
 
-def test_of_a_step_that_another_run_owns_no_payload_is_stored(
-    database: Database, database_url: str
-) -> None:
-    """Neither a run of the same batch nor one stored before loses its step's payload to a newcomer."""
+def test_a_step_keeps_the_payload_of_its_owner(database: Database, database_url: str) -> None:
+    """A step keeps its owner's payload if a run of the same or a later batch claims its id."""
     step = '[{"id": "s", "status": "completed", "outputs": "OWNER"}]'
     newcomer = step.replace("OWNER", "newcomer")
     done = written(database, found("a", steps=step), found("b", steps=newcomer))

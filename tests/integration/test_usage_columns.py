@@ -1,4 +1,4 @@
-"""What responses of every provider tell, as it stands in the columns of their steps."""
+"""Usage in responses of every provider, as stored in the columns of their steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATES = StateMap()
 
 
 def test_every_field_has_its_column(database_url: str) -> None:
-    """All that a response tells is written to the column of the same name, the model and the reason to stop beside it."""
+    """Each field of a response's usage is in its column, beside the model and finish reason."""
     answer = [
         {"id": f"s{place:03}", "status": "completed", "outputs": one.body}
         for place, one in enumerate(SAMPLES)
@@ -29,7 +29,8 @@ def test_every_field_has_its_column(database_url: str) -> None:
     assert decoded.drift == ()
     run = decode_run(b'{"id": "r", "status": "completed"}', states=STATES).run
     found = RunWrite(
-        id="r", workflow_id="w", tracking="open", observed=run, stored=False, derived_state="succeeded", start_time=None,
+        id="r", workflow_id="w", tracking="open", observed=run, stored=False,
+        derived_state="succeeded", start_time=None,
         end_time=None, user_id=None, organization_id=None, steps=decoded.steps, complete=True,
     )  # fmt: skip
     database = Database(database_url)

@@ -1,4 +1,7 @@
-"""The kinds of usage in SQL are those of `etl.usage`: their order, bits, parts and prices, and the lengths of input."""
+"""The kinds of usage in SQL agree with `etl.usage`.
+
+That covers their order, bits, parts and prices, and the input lengths.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _PRICES = "jsonb_populate_record(CAST(NULL AS orchestra.prices), CAST(%s AS json
 
 
 def usage(chance: Random, *, parts: float = 0.4) -> dict[str, int]:
-    """Quantities of some kinds, in which no part exceeds what contains it."""
+    """Return quantities of some kinds, in which no part exceeds the kind that contains it."""
     left = {
         kind.name: chance.choice((1, 2, 30, 40_000)) for kind in KINDS if chance.random() < parts
     }
@@ -36,13 +39,16 @@ def usage(chance: Random, *, parts: float = 0.4) -> dict[str, int]:
 
 
 def values(quantities: Mapping[str, int]) -> list[int | None]:
-    """The arguments of `USED`."""
+    """Return the arguments of `USED`."""
     return [quantities.get(name) for name in NAMES]
 
 
 def test_the_same_names_in_the_same_order(database_url: str) -> None:
-    """The type, the names of the bits, the columns of steps, rollups and views, and the lines of a cost: all are in one order."""
-    attributes = "SELECT attname AS name FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum"
+    """Types, bits, columns of tables and views, and cost parts name all kinds in one order."""
+    attributes = (
+        "SELECT attname AS name FROM pg_attribute WHERE attrelid = %s::regclass"
+        " AND attnum > 0 ORDER BY attnum"
+    )
     assert [row["name"] for row in query(database_url, attributes, "orchestra.usage")] == list(
         NAMES
     )
@@ -67,8 +73,8 @@ def test_the_same_names_in_the_same_order(database_url: str) -> None:
     ) == [{"none": [], "unknown": None}]
 
 
-def test_prices_are_where_the_kinds_say(database_url: str) -> None:
-    """Each kind is charged at its own column of prices, for its own number of units: each price is another one."""
+def test_each_kind_has_its_own_price_column(database_url: str) -> None:
+    """Each kind is charged at its own price column and unit size."""
     prices = {kind.price_column: number for number, kind in enumerate((*KINDS, CALLS), 1)}
     wholes = dict.fromkeys(NAMES, 0)
     for kind in KINDS:
@@ -84,8 +90,11 @@ def test_prices_are_where_the_kinds_say(database_url: str) -> None:
     ]
 
 
-def test_what_is_charged_is_the_same_everywhere(database_url: str) -> None:
-    """Of 300 calls SQL charges what Python does; the parts add up to the whole, and what is charged of a sum is the sum of it."""
+def test_sql_and_python_charge_the_same(database_url: str) -> None:
+    """SQL charges 300 random calls as Python does.
+
+    The parts add up to the whole, and charges of a sum are the sum of the charges.
+    """
     chance = Random(18)
     calls = [usage(chance) for _ in range(300)]
     expected = [charged(replace(NO_USAGE, **one)) for one in calls]
@@ -120,7 +129,7 @@ def _within(name: str, whole: str) -> bool:
 
 
 def test_the_lengths_at_which_prices_change(database_url: str) -> None:
-    """A length belongs to the last of the numbers that it exceeds: beside each of them, and as far as numbers go."""
+    """A length belongs to the largest price limit that it exceeds, beside and beyond each limit."""
     for tier, before in zip(CONTEXT_TIERS, (0, *CONTEXT_TIERS), strict=False):
         [row] = query(
             database_url,
@@ -128,13 +137,16 @@ def test_the_lengths_at_which_prices_change(database_url: str) -> None:
             tier, tier + 1,
         )  # fmt: skip
         assert (row["up_to"], row["above"]) == (before, tier)
-    ends = "SELECT orchestra.context_tier(0) AS a, orchestra.context_tier(1000000000000) AS b, orchestra.context_tier(NULL) AS c"
+    ends = (
+        "SELECT orchestra.context_tier(0) AS a, orchestra.context_tier(1000000000000) AS b,"
+        " orchestra.context_tier(NULL) AS c"
+    )
     assert query(database_url, ends) == [{"a": 0, "b": CONTEXT_TIERS[-1], "c": None}]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_a_kind_without_a_price_leaves_no_cost(database_url: str, kind: Any) -> None:
-    """With prices of all kinds but one a call costs nothing known if it has that kind, and what it costs if it does not."""
+def test_a_used_kind_without_a_price_means_no_cost(database_url: str, kind: Any) -> None:
+    """A call has no cost if the one kind without a price is used, and a cost if it is not."""
     quantities = dict.fromkeys((kind.name, *kind.part_of), 1)
     prices = {"currency": "USD", **{one.price_column: 1 for one in KINDS}, kind.price_column: None}
     asked = f"SELECT orchestra.call_cost({USED}, 1, {_PRICES}) AS cost"

@@ -1,4 +1,4 @@
-"""Views: each shows what plain Python computes from the API's own history, to whom it should."""
+"""Each view shows what plain Python computes from the API's history, to its readers alone."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ from tests.support import configuration, environment, load, query, sync
 from tests.view_oracle import Facts
 
 VIEWS = (
-    "cost_differences", "coverage", "failure_groups", "failures", "model_usage", "node_daily", "node_hourly", "open_runs",
-    "pipeline_health", "removed_runs", "run_summary", "step_timeline", "workflow_hourly",
+    "cost_differences", "coverage", "failure_groups", "failures", "model_usage", "node_daily",
+    "node_hourly", "open_runs", "pipeline_health", "removed_runs", "run_summary",
+    "step_timeline", "workflow_hourly",
 )  # fmt: skip
 
 
 class ForgetfulHistory(History):
-    """A history whose answers leave out some steps."""
+    """A history that leaves out some steps of its responses."""
 
     forgotten: frozenset[str] = frozenset()
 
     def steps(self, run_id: str) -> list[dict[str, Any]]:
-        """The steps that are not forgotten."""
+        """Return the steps that are not forgotten."""
         return [step for step in super().steps(run_id) if step["id"] not in self.forgotten]
 
 
 class World:
-    """A server with live runs whose clock the test moves, a database, and syncs from one to the other."""
+    """A server with live runs, a database, and syncs; the test moves the server's clock."""
 
     def __init__(
         self, folder: Path, url: str, history: ForgetfulHistory, simulator: Simulator
@@ -55,7 +56,7 @@ class World:
         self.database = Database(url, patience=5)
 
     def follow(self, **more: str) -> None:
-        """One sync, every open run being due, and a refresh of the rollups."""
+        """Run one sync with every open run due, and refresh the rollups."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
@@ -71,7 +72,7 @@ class World:
         rollups.drain(self.database)
 
     def facts(self) -> Facts:
-        """What the views are to be computed from: the history, and what only the database knows."""
+        """Return the data behind the views: the history, and what only the database knows."""
         runs, steps = rows_of_history(self.history, self.url)
         for row in query(self.url, "SELECT id, tracking, user_id, updated_at FROM orchestra.runs"):
             runs[row["id"]].update(row)
@@ -84,7 +85,7 @@ class World:
         )
 
     def shown(self, view: str, *key: str) -> dict[Any, dict[str, Any]]:
-        """The rows of a view by these columns, histograms in order."""
+        """Return the rows of a view by these columns, with ordered histograms."""
         rows = [rounded(merged(row)) for row in query(self.url, f"SELECT * FROM orchestra.{view}")]
         found = {
             row[key[0]] if len(key) == 1 else tuple(row[name] for name in key): row for row in rows
@@ -94,14 +95,14 @@ class World:
 
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with its milliseconds to the microsecond, which is what times are given in."""
+    """Return the row with its milliseconds rounded to the microsecond, the precision of times."""
     return {
         name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()
     }
 
 
 def merged(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with each bucket of its histograms once, rising."""
+    """Return the row with each bucket of its histograms once, in ascending order."""
     found = dict(row)
     for prefix in ("", "failed_"):
         if f"{prefix}buckets" in row:
@@ -117,12 +118,15 @@ def merged(row: Mapping[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Three workflows whose live runs cross midnight, half of them failing; none is loaded."""
+    """Provide three workflows with live runs that cross midnight, half of which fail.
+
+    One sync has been made.
+    """
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     start = today - timedelta(days=1, seconds=20)
     history = ForgetfulHistory(
-        seed=11, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5, epoch=start,
-        now=lambda: start,
+        seed=11, workflows=3, runs_per_workflow=14, live=8, arrivals_per_minute=0, failure_rate=0.5,
+        epoch=start, now=lambda: start,
     )  # fmt: skip
     with Simulator(history).in_thread() as simulator:
         made = World(tmp_path, database_url, history, simulator)
@@ -133,7 +137,10 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
 
 
 def describe(url: str, start: datetime, price_change: datetime) -> None:
-    """Labels, a workflow without a name, versions, and prices of some models: one that changes, one in another currency."""
+    """Store labels, versions, prices of some models, and a workflow without a name.
+
+    One price changes, and one has another currency.
+    """
     workflow_id = query(url, "SELECT min(id) AS id FROM orchestra.workflows")[0]["id"]
     query(
         url, 'UPDATE orchestra.workflows SET labels = \'{"team": "a"}\' WHERE id <> %s', workflow_id
@@ -144,8 +151,8 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
         "UPDATE orchestra.workflow_versions SET first_seen_at = %s",
         start - timedelta(seconds=30),
     )
-    # One without dates, one whose second version is dated ten seconds before it was seen, one dated
-    # before the first was seen.
+    # One workflow's versions have no date. Another's second version is dated ten seconds before it
+    # was seen. The third's second version is dated before its first one was seen.
     for place, (first, second) in enumerate(((None, None), (35, 20), (40, 40))):
         [row] = query(
             url, "SELECT id FROM orchestra.workflows ORDER BY id OFFSET %s LIMIT 1", place
@@ -159,8 +166,8 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
         )
         query(
             url,
-            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, api_updated_at)"
-            " VALUES (%s, %s, '2', %s)",
+            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version,"
+            " api_updated_at) VALUES (%s, %s, '2', %s)",
             row["id"], start - timedelta(seconds=10), dates[1],
         )  # fmt: skip
     query(url, "DELETE FROM orchestra.prices")
@@ -178,15 +185,16 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
     ):
         query(
             url,
-            "INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency, input_per_million,"
-            " cached_input_per_million, output_per_million, reasoning_per_million, source)"
+            "INSERT INTO orchestra.prices (model, valid_from, valid_until, provider, currency,"
+            " input_per_million, cached_input_per_million, output_per_million,"
+            " reasoning_per_million, source)"
             " VALUES (%s, %s, %s, 'someone', %s, %s, %s, %s, %s, 'set')",
             name, since, until, currency, *map(Decimal, amounts),
         )  # fmt: skip
 
 
 def compare(world: World) -> dict[str, Mapping[Any, Any]]:
-    """Assert that every view equals what plain Python says; what that is."""
+    """Assert that every view equals what plain Python computes, and return that."""
     assert_complete(world)
     facts = world.facts()
     groups = counted(facts.runs, facts.steps)
@@ -240,7 +248,7 @@ def compare(world: World) -> dict[str, Mapping[Any, Any]]:
 
 
 def assert_complete(world: World) -> None:
-    """Assert that the tables hold the history, but for the steps that it has forgotten."""
+    """Assert that the tables hold the history apart from the forgotten steps."""
     found = differences(world.url, world.history)
     assert [
         one
@@ -250,7 +258,10 @@ def assert_complete(world: World) -> None:
 
 
 def test_a_history_as_the_views_show_it(world: World) -> None:
-    """While runs start, fail, stall, go stale, are cancelled, lose steps and run again, each view equals a count in Python."""
+    """Each view equals a count in Python while runs start, fail, stall, end and run again.
+
+    Some also go stale, are cancelled or lose steps.
+    """
     seen: set[Any] = set()
 
     def follow(**more: str) -> None:
@@ -271,8 +282,8 @@ def test_a_history_as_the_views_show_it(world: World) -> None:
         history.advance(timedelta(seconds=11))
     follow()
     follow(ORCHESTRA_ETL_POLLING__GIVE_UP_AFTER="1ms")
-    # A run whose steps overlap; one node fails twice, two calls are priced in two currencies, one
-    # step vanishes.
+    # The steps of this run overlap. One node fails twice, two calls have prices in two currencies,
+    # and one step disappears.
     several, steps = next(
         (run, steps)
         for workflow_id in history.workflow_ids
@@ -336,34 +347,38 @@ def test_a_history_as_the_views_show_it(world: World) -> None:
 
 
 def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
-    """A version begins at its date where that lies between the looks at the one before and at itself, else when it was seen."""
+    """A version starts at its date if that is plausible, else when it was first seen.
+
+    A date is plausible if it lies between the time at which the version before was seen and the
+    time at which this one was first seen.
+    """
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     times = {"noon": noon, **{f"{hour}h": noon + timedelta(hours=hour) for hour in range(-9, 20)}}
     for version, seen, dated in (
-        ("one", "0h", "-3h"),  # dated before the first look at the workflow
+        ("one", "0h", "-3h"),  # dated before the workflow was first seen
         ("two", "5h", "2h"),
         ("three", "6h", None),
-        ("four", "9h", "4h"),  # no date to be believed: "three" was seen since
+        ("four", "9h", "4h"),  # a date before "three" was seen is wrong
         ("one", "12h", "10h"),
-        ("five", "14h", "15h"),  # by a clock that is ahead
+        ("five", "14h", "15h"),  # dated by a clock that is ahead
     ):
         query(
             database_url,
-            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, api_updated_at)"
-            " VALUES ('w', %s, %s, %s)",
+            "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version,"
+            " api_updated_at) VALUES ('w', %s, %s, %s)",
             times[seen], version, dated and times[dated],
         )  # fmt: skip
     query(
         database_url,
-        "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version, api_updated_at)"
-            " VALUES ('v', %s, 'of v', %s)",
+        "INSERT INTO orchestra.workflow_versions (workflow_id, first_seen_at, version,"
+        " api_updated_at) VALUES ('v', %s, 'of v', %s)",
         noon, noon - timedelta(hours=8),
     )  # fmt: skip
     for name, time in times.items():
         query(
             database_url,
-            "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, start_time)"
-            " VALUES (%s, 'w', 'succeeded', 'api', 'final', %s)",
+            "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking,"
+            " start_time) VALUES (%s, 'w', 'succeeded', 'api', 'final', %s)",
             name, time,
         )  # fmt: skip
     rows = query(
@@ -381,11 +396,15 @@ def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
     }
 
 
-def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> None:
-    """The one row of pipeline_health counts what is due, open, failing, set aside, missed and waiting, in the whole ledger."""
+def test_pipeline_health_counts_the_whole_ledger(database_url: str, world: World) -> None:
+    """The one row of pipeline_health counts all that is due, open, failing and set aside.
+
+    It also counts gaps, drift and waiting groups, across the whole ledger.
+    """
     query(
         database_url,
-        "UPDATE orchestra_etl.run_ledger SET due_at = now() + interval '1 hour' WHERE due_at IS NOT NULL",
+        "UPDATE orchestra_etl.run_ledger SET due_at = now() + interval '1 hour'"
+        " WHERE due_at IS NOT NULL",
     )
     for number, (tracking, attempts, due) in enumerate(
         (
@@ -399,45 +418,51 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
     ):
         query(
             database_url,
-            "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, attempts, due_at)"
-            " VALUES (%s, 'w', 'list', %s, %s, now() + make_interval(secs => %s * 60))",
+            "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking,"
+            " attempts, due_at) VALUES (%s, 'w', 'list', %s, %s,"
+            " now() + make_interval(secs => %s * 60))",
             f"made up {number}", tracking, attempts, due,
         )  # fmt: skip
     for resolved in (None, None, datetime.now(UTC)):
         query(
             database_url,
-            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail, content_hash, body, resolved_at)"
+            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+            " content_hash, body, resolved_at)"
             " VALUES ('w', gen_random_uuid()::text, 'malformed', 'x', 'h', '', %s)",
             resolved,
         )
         query(
             database_url,
-            "INSERT INTO orchestra_etl.gaps (workflow_id, detail, acknowledged_at) VALUES ('w', 'x', %s)",
+            "INSERT INTO orchestra_etl.gaps (workflow_id, detail, acknowledged_at)"
+            " VALUES ('w', 'x', %s)",
             resolved,
         )
-    # A run whose id another workflow has, one that has come into the ledger since, and a step whose
-    # id another run has.
+    # The first run has the id of another workflow's run. The second has entered the ledger since.
+    # The third letter is about a step whose id another run has.
     query(
         database_url,
-        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail, content_hash, body, resolved_at)"
+        "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail,"
+        " content_hash, body, resolved_at)"
         " VALUES ('w', 'elsewhere', NULL, 'id_conflict', 'x', 'h', '', now()),"
-        " ('w', 'made up 1', NULL, 'id_conflict', 'x', 'h', '', now()), ('w', 'r', 's', 'id_conflict', 'x', 'h', '', now())",
+        " ('w', 'made up 1', NULL, 'id_conflict', 'x', 'h', '', now()),"
+        " ('w', 'r', 's', 'id_conflict', 'x', 'h', '', now())",
     )
     query(
         database_url,
-        "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES ('w', now()), ('w', now())",
+        "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)"
+        " VALUES ('w', now()), ('w', now())",
     )
     query(
         database_url,
-        "INSERT INTO orchestra_etl.drift (workflow_id, subject, field, kind, found, occurrences, last_run_id)"
-        " VALUES ('w', 'step', 'x', 'unknown_field', 'text', 1, 'r')",
+        "INSERT INTO orchestra_etl.drift (workflow_id, subject, field, kind, found, occurrences,"
+        " last_run_id) VALUES ('w', 'step', 'x', 'unknown_field', 'text', 1, 'r')",
     )
     query(
         database_url,
         "UPDATE orchestra_etl.sweeps SET swept_at = now() - interval '5 minutes'"
         " WHERE workflow_id = (SELECT max(workflow_id) FROM orchestra_etl.sweeps)",
     )
-    # Out of the configuration for long, never swept, and out of it before it ever was.
+    # These workflows left the configuration long ago, were never swept, or both.
     query(
         database_url,
         "INSERT INTO orchestra_etl.sweeps (workflow_id, started_at, swept_at) VALUES"
@@ -454,14 +479,18 @@ def test_one_row_says_how_the_pipeline_is(database_url: str, world: World) -> No
     assert row["behind_seconds"] == pytest.approx(300, abs=20)
     assert row["checked_at"] - row["swept_at"] == timedelta(seconds=row["behind_seconds"])
     assert row["open_runs"] == 3 + sum(one["tracking"] == "open" for one in tracked)
-    assert {name: row[name] for name in ("due_runs", "failing_runs", "dead_letters", "unacknowledged_gaps", "drift")} == {
+    assert {name: row[name] for name in ("due_runs", "failing_runs", "dead_letters",
+                                         "unacknowledged_gaps", "drift")} == {
         "due_runs": 3, "failing_runs": 3, "dead_letters": 2, "unacknowledged_gaps": 2, "drift": 1,
     }  # fmt: skip
     assert (row["waiting_groups"], row["unswept_workflows"], row["conflicting_runs"]) == (2, 1, 1)
 
 
 def test_a_run_of_many_steps(database_url: str) -> None:
-    """Lanes, waits and executions are right for 400 steps that begin and end together, take no time, never end or never began."""
+    """Lanes, waits and executions are right for 400 steps with odd times.
+
+    Steps start and end together, take no time, never end or never start.
+    """
     chance = Random(3)
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     query(
@@ -479,9 +508,10 @@ def test_a_run_of_many_steps(database_url: str) -> None:
         state = "skipped" if start is None else "succeeded"
         query(
             database_url,
-            "INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, position, state, start_time, end_time, content_hash)"
-            " VALUES (%s, 'run', 'w', %s, %s, %s, %s, %s, '')",
-            f"step {number}", f"node {number % 7}", number, state, start, end if chance.random() < 0.98 else None,
+            "INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, position, state,"
+            " start_time, end_time, content_hash) VALUES (%s, 'run', 'w', %s, %s, %s, %s, %s, '')",
+            f"step {number}", f"node {number % 7}", number, state, start,
+            end if chance.random() < 0.98 else None,
         )  # fmt: skip
     facts = Facts(
         query(database_url, "SELECT * FROM orchestra.runs"),
@@ -497,24 +527,30 @@ def test_a_run_of_many_steps(database_url: str) -> None:
         assert rounded(row) == rounded(expected[row["step_id"]])
 
 
-# Who may read them.
+# Who may read the views.
 
 
 def test_analysts_read_every_view(world: World) -> None:
-    """An analyst and the loader read each view and nothing else of it; the views hold no payload; nobody else reads them."""
+    """Analysts and the loader can read each view, and no other user can.
+
+    The views contain no payload.
+    """
     url = world.url
     roles.apply(world.database)
     query(
         url,
-        "UPDATE orchestra_etl.run_ledger SET tracking = 'pruned', removed_at = now() WHERE tracking = 'final'",
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'pruned', removed_at = now()"
+        " WHERE tracking = 'final'",
     )
     query(url, "UPDATE orchestra.steps SET reported_cost = 0.01 WHERE input_tokens > 0")
     try:
         privileges = query(
             url,
-            "SELECT c.relname AS name, a.grantee::regrole::text AS grantee, a.privilege_type AS privilege"
+            "SELECT c.relname AS name, a.grantee::regrole::text AS grantee,"
+            " a.privilege_type AS privilege"
             " FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a"
-            " WHERE c.relnamespace = 'orchestra'::regnamespace AND c.relkind = 'v' AND a.grantee <> c.relowner",
+            " WHERE c.relnamespace = 'orchestra'::regnamespace AND c.relkind = 'v'"
+            " AND a.grantee <> c.relowner",
         )
         granted = {(row["name"], row["grantee"], row["privilege"]) for row in privileges}
         assert granted == {(view, role, "SELECT") for view in VIEWS for role in (ANALYST, LOADER)}
@@ -524,7 +560,8 @@ def test_analysts_read_every_view(world: World) -> None:
                 rows = connection.execute(f"SELECT * FROM orchestra.{view}".encode()).fetchall()
                 assert rows or view in ("open_runs", "failures", "failure_groups"), view
             connection.execute(
-                "SELECT orchestra.duration_quantile(buckets, counts, 0.9) FROM orchestra.workflow_hourly"
+                "SELECT orchestra.duration_quantile(buckets, counts, 0.9)"
+                " FROM orchestra.workflow_hourly"
             )
     finally:
         with psycopg.connect(url, autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""Whose run an id is: the API decides, a claim of a user only asks, and what cannot be stored for that is told."""
+"""Which workflow a run belongs to: the API decides, a user only asks, conflicts are reported."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ CONFLICTS = (
 )
 OWNERS = "SELECT run_id, workflow_id FROM orchestra_etl.run_ledger ORDER BY run_id"
 STORED = (
-    "SELECT r.workflow_id, r.id AS run, s.workflow_id AS steps_of, s.id AS step FROM orchestra.runs AS r"
-    " LEFT JOIN orchestra.steps AS s ON s.run_id = r.id ORDER BY r.id, s.id"
+    "SELECT r.workflow_id, r.id AS run, s.workflow_id AS steps_of, s.id AS step"
+    " FROM orchestra.runs AS r LEFT JOIN orchestra.steps AS s ON s.run_id = r.id"
+    " ORDER BY r.id, s.id"
 )
 
 
 class Server:
-    """An API whose ids of runs are unique only within their workflow, unless a test says otherwise."""
+    """An API whose run ids are unique only within their workflow, unless a test says otherwise."""
 
     def __init__(self) -> None:
         self.listed: dict[str, list[str]] = {}
-        """Runs in each workflow's list."""
+        """The runs in each workflow's list."""
         self.known: dict[str, set[str]] = {}
-        """Runs that answer under a workflow though its list does not show them."""
+        """The runs that a workflow returns although its list does not show them."""
         self.blind = False
-        """Whether any workflow in a path is good for any run."""
+        """Whether the API ignores the workflow in the path of a run."""
         self.empty = False
-        """Whether a run that there is not is answered with an empty list, in place of 404."""
+        """Whether the API returns an empty list instead of 404 for an unknown run."""
         self.workflows: list[str] | None = None
-        """What `GET /workflows` lists; None: there is no such endpoint."""
+        """The list of `GET /workflows`; without one, the endpoint returns 404."""
         self.asked: list[str] = []
         server = self
 
@@ -63,7 +64,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
 
     def answer(self, path: str) -> Any:
-        """The answer to a request; None: 404."""
+        """Return the body for a path, or None for 404."""
         parts = urlsplit(path)
         match [unquote(part) for part in parts.path.strip("/").split("/")]:
             case ["workflows"]:
@@ -86,13 +87,14 @@ class Server:
                 workflow, run
             ):
                 return [
-                    {"id": f"{owner} {run}", "node_id": "n", "status": "completed", "start_time": "2026-03-01T12:00:00Z",
+                    {"id": f"{owner} {run}", "node_id": "n", "status": "completed",
+                     "start_time": "2026-03-01T12:00:00Z",
                      "end_time": "2026-03-01T12:00:01Z"}
                 ]  # fmt: skip
         return [] if self.empty and "/runs/" in parts.path else None
 
     def owner(self, workflow: str, run: str) -> str | None:
-        """The workflow whose run is answered."""
+        """Return the workflow whose run the API returns."""
         workflows = [workflow, *(sorted({*self.listed, *self.known}) if self.blind else ())]
         has = [
             one
@@ -103,16 +105,16 @@ class Server:
 
 
 def row(workflow: str, run: str) -> dict[str, Any]:
-    """A run's own row, another one in each workflow."""
+    """Return a run's own row, which differs between workflows."""
     return {
-        "id": run, "status": "completed", "start_time": "2026-03-01T12:00:00Z", "end_time": "2026-03-01T12:00:02Z",
-        "inputs": {"of": workflow},
+        "id": run, "status": "completed", "start_time": "2026-03-01T12:00:00Z",
+        "end_time": "2026-03-01T12:00:02Z", "inputs": {"of": workflow},
     }  # fmt: skip
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server with an empty list for `a` and `b`."""
+    """Start a server with an empty list for `a` and `b`."""
     found = Server()
     found.listed = {"a": [], "b": []}
     threading.Thread(target=found.http.serve_forever, daemon=True).start()
@@ -122,7 +124,7 @@ def server() -> Iterator[Server]:
 
 
 class World:
-    """The command on a database of its own, against the server."""
+    """The command on a database of its own, with the server."""
 
     def __init__(
         self,
@@ -146,20 +148,20 @@ class World:
         self.configure(configuration("a", "b"))
 
     def configure(self, toml: str) -> None:
-        """Go on with this configuration."""
+        """Use this configuration from now on."""
         self.command: Command = command_line(
             self._folder, self._patch, self._capsys, toml, **self._variables
         )
 
     def sync(self) -> int:
-        """One sync, every open run being due; its exit status."""
+        """Run one sync with every open run due, and return its exit status."""
         query(
             self.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL"
         )
         return self.command("sync").status
 
     def conflicts(self) -> list[tuple[str, str]]:
-        """Workflow and run of each open letter of a run."""
+        """Return workflow and run of each open dead letter of a run."""
         return [
             (one["workflow_id"], one["run_id"])
             for one in query(self.url, CONFLICTS)
@@ -167,15 +169,15 @@ class World:
         ]
 
     def owners(self) -> dict[str, str]:
-        """The workflow of each run in the ledger."""
+        """Return the workflow of each run in the ledger."""
         return {one["run_id"]: one["workflow_id"] for one in query(self.url, OWNERS)}
 
     def stored(self) -> list[tuple[str, str]]:
-        """Workflow and step of all that is stored."""
+        """Return workflow and step of all that is stored."""
         return [(one["workflow_id"], one["step"]) for one in query(self.url, STORED)]
 
     def ask(self, workflow: str, *runs: str) -> None:
-        """Put requests into the queue, as whoever may insert there can."""
+        """Insert requests into the queue, as any user with that privilege can."""
         for run in runs:
             query(
                 self.url,
@@ -193,7 +195,7 @@ def world(
     database_url: str,
     server: Server,
 ) -> World:
-    """The command with both workflows configured."""
+    """Provide the command with both workflows configured."""
     return World(tmp_path, monkeypatch, capsys, database_url, server)
 
 
@@ -209,8 +211,11 @@ def _coverage(world: World, workflow: str) -> int:
 # Ids that are unique only within their workflow.
 
 
-def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, server: Server) -> None:
-    """The second run is a letter with its row, ends the sync with 6 once, and shows in status, coverage, health and metrics."""
+def test_a_conflicting_run_is_set_aside_and_reported(world: World, server: Server) -> None:
+    """A run with the id of another workflow's run becomes a dead letter that is reported once.
+
+    The sync exits with 6, and status, coverage, health and metrics count the run.
+    """
     server.listed = {"a": ["1", "2"], "b": ["2", "3"]}
     world.configure(configuration("a"))
     assert world.sync() == 0
@@ -227,7 +232,7 @@ def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, serve
         {"of": "b"},
     )
     assert world.stored() == [("a", "a 1"), ("a", "a 2"), ("b", "b 3")]
-    assert [world.sync(), world.sync()] == [0, 0], "known by now, and no gap either"
+    assert [world.sync(), world.sync()] == [0, 0], "the run is known by now, and there is no gap"
     assert query(world.url, "SELECT * FROM orchestra_etl.gaps") == []
     assert (_coverage(world, "a"), _coverage(world, "b")) == (0, 1)
     assert query(world.url, "SELECT conflicting_runs AS n FROM orchestra.pipeline_health") == [
@@ -245,13 +250,13 @@ def test_a_run_of_another_workflows_id_is_set_aside_and_told(world: World, serve
     retried = world.command("dead-letters", "retry", "--all")
     assert "0 runs will be read again" in retried.out
     assert "1 run will not: other workflows have" in retried.out
-    # Whoever discards the letter has not made the data complete.
+    # To discard the dead letter does not make the data complete.
     assert world.command("dead-letters", "discard", "--all").status == 0
     assert (world.sync(), _coverage(world, "b")) == (0, 1)
 
 
-def test_a_list_of_nothing_but_other_workflows_runs_is_no_gap(world: World, server: Server) -> None:
-    """Runs that were set aside count as known: a walk ends at them, and the list's end behind them is none that was missed."""
+def test_a_list_of_conflicting_runs_is_not_a_gap(world: World, server: Server) -> None:
+    """Conflicting runs count as known: a walk ends at them, and they leave no gap."""
     server.listed["a"] = [str(number) for number in range(80)]
     world.configure(configuration("a"))
     world.sync()
@@ -271,8 +276,8 @@ def test_a_list_of_nothing_but_other_workflows_runs_is_no_gap(world: World, serv
     assert len(query(world.url, CONFLICTS)) == 80
 
 
-def test_redaction_reaches_what_is_set_aside(world: World, server: Server) -> None:
-    """The letter of such a run holds its row as redaction rules leave it."""
+def test_a_conflicting_run_is_redacted(world: World, server: Server) -> None:
+    """The dead letter of a conflicting run holds its row as redacted."""
     server.listed = {"a": ["1"], "b": ["1"]}
     rules = '[[redaction.rules]]\npath = "$.inputs"\naction = "drop"'
     world.configure(configuration("a", more=rules))
@@ -285,12 +290,15 @@ def test_redaction_reaches_what_is_set_aside(world: World, server: Server) -> No
     }
 
 
-def test_it_is_settled_once_the_owner_is_forgotten(world: World, server: Server) -> None:
-    """The run is loaded and its letter settled when the other workflow's claim is gone; while it has it, nothing settles it."""
+def test_a_conflict_is_resolved_once_the_owner_is_gone(world: World, server: Server) -> None:
+    """A conflicting run is loaded once the other workflow's run is gone from the ledger.
+
+    Only then is its dead letter resolved.
+    """
     server.listed = {"b": ["1"]}
     server.known = {"a": {"1"}}
     world.configure(configuration("a", discover=False, runs=("1",)))
-    assert world.sync() == 0, "read under a, which no list shows"
+    assert world.sync() == 0, "read under a, although no list shows it"
     world.configure(configuration("b"))
     assert world.sync() == 6
     assert world.stored() == [("a", "a 1")]
@@ -304,7 +312,7 @@ def test_it_is_settled_once_the_owner_is_forgotten(world: World, server: Server)
 
 
 def test_an_erased_run_keeps_its_id(world: World, server: Server) -> None:
-    """The tombstone stays with its workflow; of the other one's run a letter without bytes says that it is not stored."""
+    """A tombstone keeps the id; the other workflow's run becomes a dead letter without bytes."""
     server.listed = {"a": ["1"], "b": ["1"]}
     world.configure(configuration("a"))
     world.sync()
@@ -317,14 +325,17 @@ def test_an_erased_run_keeps_its_id(world: World, server: Server) -> None:
     assert world.owners() == {"1": "a"}
 
 
-# Claims.
+# Requests of users.
 
 
 @pytest.mark.parametrize("claim", ["queue", "track", "configuration"])
-def test_a_claim_does_not_move_what_the_api_has_shown(
+def test_a_request_does_not_move_a_run_that_the_api_has_shown(
     world: World, server: Server, claim: str
 ) -> None:
-    """A run that was listed, or read by its id, stays with its workflow whoever names it under another; the claim is told."""
+    """A run that the API has shown stays with its workflow if a user names it under another.
+
+    The API listed the run, or returned it by id. The request is reported as a conflict.
+    """
     server.listed = {"a": ["listed"], "b": []}
     server.known = {"a": {"read"}}
     world.ask("a", "read")
@@ -349,15 +360,18 @@ def test_a_claim_does_not_move_what_the_api_has_shown(
     assert set(world.owners().values()) == {"a"}
     assert world.conflicts() == [("b", "listed"), ("b", "read")]
     assert not any("/b/runs/" in path for path in server.asked), (
-        "it was never asked for under the other workflow"
+        "no request named the other workflow"
     )
 
 
-def test_a_claim_is_an_owners_only_once_the_api_has_answered(world: World, server: Server) -> None:
-    """Until then a later claim takes the run over, and so does the list; afterwards neither does."""
+def test_a_request_owns_a_run_once_the_api_has_shown_it(world: World, server: Server) -> None:
+    """A request owns a run only once the API has shown the run there.
+
+    Before that, a later request or a list takes the run over.
+    """
     server.known = {"b": {"1"}}
     world.ask("a", "1", "2")
-    assert world.sync() == 6, "404 under a"
+    assert world.sync() == 6, "a returns 404"
     assert world.owners() == {"1": "a", "2": "a"}
     server.listed["b"] = ["2"]
     world.ask("b", "1")
@@ -371,10 +385,13 @@ def test_a_claim_is_an_owners_only_once_the_api_has_answered(world: World, serve
 def test_a_run_that_two_workflows_name_is_read_under_the_one_that_has_it(
     world: World, server: Server
 ) -> None:
-    """The configuration names it under both: as long as one answers 404 the other is tried, and what answers keeps it."""
+    """A run named under two workflows is read under the one that returns it.
+
+    After a 404 under one, the other is tried.
+    """
     server.known = {"b": {"1"}}
     world.configure(configuration("a", "b", discover=False, runs=("1",)))
-    assert world.sync() == 6, "404 under a"
+    assert world.sync() == 6, "a returns 404"
     assert world.sync() in (0, 6)
     assert world.stored() == [("b", "b 1")]
     world.sync()
@@ -382,8 +399,11 @@ def test_a_run_that_two_workflows_name_is_read_under_the_one_that_has_it(
     assert world.owners() == {"1": "b"}
 
 
-def test_a_server_that_looks_at_no_workflow(world: World, server: Server) -> None:
-    """Where a run answers alike under every workflow, the list decides, also of a run that was read under a wrong one."""
+def test_a_server_that_ignores_the_workflow(world: World, server: Server) -> None:
+    """If the API ignores the workflow in a path, the list decides.
+
+    That also corrects a run that was read under a wrong workflow.
+    """
     server.listed["b"] = ["1"]
     server.blind = True
     world.configure(configuration("a"))
@@ -396,8 +416,8 @@ def test_a_server_that_looks_at_no_workflow(world: World, server: Server) -> Non
     assert world.conflicts() == []
 
 
-def test_an_empty_answer_shows_nothing(world: World, server: Server) -> None:
-    """Where any id is answered with an empty list, a claim owns nothing by it: the list moves it, `untrack` forgets it."""
+def test_an_empty_response_proves_nothing(world: World, server: Server) -> None:
+    """An empty response for a run proves nothing: a list can move the run, `untrack` removes it."""
     server.empty = True
     world.ask("a", "1", "2")
     assert world.sync() == 0
@@ -409,10 +429,12 @@ def test_an_empty_answer_shows_nothing(world: World, server: Server) -> None:
     assert world.stored() == [("b", "b 1")]
 
 
-def test_requests_that_nothing_can_be_made_of_cost_only_themselves(
-    world: World, server: Server
-) -> None:
-    """Ids with control characters, dots and blanks, and more requests than one transaction takes: few letters, the rest read."""
+def test_unusable_requests_are_set_aside(world: World, server: Server) -> None:
+    """Unusable requests leave few dead letters, and valid requests are read.
+
+    Ids have control characters, dots or blanks, and there are more requests than one transaction
+    takes.
+    """
     server.known = {"a": {"good"}}
     bad = [
         ".",
@@ -427,12 +449,14 @@ def test_requests_that_nothing_can_be_made_of_cost_only_themselves(
     world.ask("a", *bad[:7])
     query(
         world.url,
-        "INSERT INTO orchestra.run_requests (workflow_id, run_id) SELECT 'a', id FROM unnest(%s::text[]) AS id",
+        "INSERT INTO orchestra.run_requests (workflow_id, run_id) SELECT 'a', id"
+        " FROM unnest(%s::text[]) AS id",
         bad,
     )
     query(
         world.url,
-        "INSERT INTO orchestra.run_requests (workflow_id, run_id) SELECT E'\\x07', 'x' || n FROM generate_series(1, 12000) AS n",
+        "INSERT INTO orchestra.run_requests (workflow_id, run_id) SELECT E'\\x07', 'x' || n"
+        " FROM generate_series(1, 12000) AS n",
     )
     world.ask("a", "good")
     assert world.sync() == 6
@@ -449,8 +473,11 @@ def test_requests_that_nothing_can_be_made_of_cost_only_themselves(
 # Typing errors.
 
 
-def test_track_asks_the_api_for_a_workflow_it_does_not_know(world: World, server: Server) -> None:
-    """A typing error is refused; a workflow that is configured, stored, listed by the API or answers for the run is taken."""
+def test_track_checks_an_unknown_workflow(world: World, server: Server) -> None:
+    """`track` refuses a workflow that the API does not know.
+
+    It accepts one that is configured, stored, listed by the API, or returns the run.
+    """
     server.known = {"hidden": {"1"}}
 
     def tracked(workflow: str) -> Printed:
@@ -461,21 +488,24 @@ def test_track_asks_the_api_for_a_workflow_it_does_not_know(world: World, server
     assert world.owners() == {}
     assert query(world.url, "SELECT * FROM orchestra.workflows WHERE id = 'aa'") == []
     server.empty = True
-    assert tracked("aa").status == 2, "an empty answer for any id proves nothing"
+    assert tracked("aa").status == 2, "an empty response for any id proves nothing"
     server.empty = False
     server.asked.clear()
     assert tracked("a").status == 0
-    assert server.asked == [], "it is configured"
+    assert server.asked == [], "a configured workflow needs no request"
     assert tracked("hidden").status == 0
     server.workflows = ["new"]
     assert tracked("new").status == 0
     assert world.owners() == {"1": "new", "2": "new"}, (
-        "the API has shown none of them so far: the last claim counts"
+        "the API has shown no run so far, so the last request decides"
     )
 
 
-def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -> None:
-    """A mistyped run or workflow goes with its letters and requests; what the API has shown stays."""
+def test_untrack_removes_runs_that_were_only_asked_for(world: World, server: Server) -> None:
+    """`untrack` removes runs that were only asked for, with their dead letters and requests.
+
+    Runs that the API has shown stay.
+    """
     server.listed["a"] = ["1"]
     world.sync()
     query(world.url, "INSERT INTO orchestra.workflows (id) VALUES ('aa')")
@@ -493,7 +523,8 @@ def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -
     assert world.owners() == {"1": "a", "typo 2": "a", "x": "aa", "y": "aa"}
     printed = world.command("untrack", "aa", "--json").json
     assert printed == {
-        "workflow_id": "aa", "runs": 2, "requests": 1, "dead_letters": 1, "workflow_forgotten": True, "in_configuration": [],
+        "workflow_id": "aa", "runs": 2, "requests": 1, "dead_letters": 1,
+        "workflow_forgotten": True, "in_configuration": [],
     }  # fmt: skip
     assert world.owners() == {"1": "a", "typo 2": "a"}
     assert query(world.url, "SELECT * FROM orchestra.coverage WHERE workflow_id = 'aa'") == []
@@ -506,14 +537,15 @@ def test_untrack_forgets_what_was_only_asked_for(world: World, server: Server) -
 @pytest.mark.parametrize(
     ("since", "until"),
     [
-        ("2026-03-02", "2026-03-01"), ("2026-03-01", "2026-03-01"), ("2026-03-01T00:00:01", "2026-03-01"),
+        ("2026-03-02", "2026-03-01"), ("2026-03-01", "2026-03-01"),
+        ("2026-03-01T00:00:01", "2026-03-01"),
         ("2026-03-01T00:00:00Z", "2026-03-01"), ("2026-03-01T02:00+05:00", "2026-02-28T20:00Z"),
     ],
 )  # fmt: skip
-def test_a_backfill_of_no_time_is_refused(
+def test_a_backfill_of_an_empty_range_is_refused(
     world: World, server: Server, since: str, until: str
 ) -> None:
-    """A range that ends before it begins is a mistake on the command line, and nothing is asked."""
+    """A backfill whose range is empty is a usage error without any request."""
     printed = world.command("backfill", "--since", since, "--until", until)
     assert (printed.status, "--since must be earlier than --until" in printed.err) == (2, True)
     assert server.asked == []
@@ -528,8 +560,10 @@ def test_a_backfill_of_no_time_is_refused(
     "time",
     ["yesterday", "5", "1772323200", "2026-13-01", "0001-01-01T00:00+14:00", "", "9999-01-01"],
 )
-def test_a_backfill_from_no_time_is_refused(world: World, server: Server, time: str) -> None:
-    """Words, numbers and days to come are a line that names the option, and nothing is asked."""
+def test_a_backfill_from_an_invalid_time_is_refused(
+    world: World, server: Server, time: str
+) -> None:
+    """A word, number or future day as `--since` is refused in one line without any request."""
     printed = world.command("backfill", "--since", time)
     assert (
         printed.status,

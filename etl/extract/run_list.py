@@ -411,7 +411,7 @@ class RunListWalker:
     def _is_to_be_looked_at(
         self, page: ListPage, known: Set[str], *, leads_on: bool, onward: bool
     ) -> bool:
-        """Return whether the page leads nowhere, or has rows out of place: the head must explain it."""
+        """Return whether the head must explain the page, as it leads nowhere or is out of place."""
         head = self._heads[-1]
         rows = set(page.usable)
         if not rows or page.request.offset == 0 or self._left_behind or self._disordered:

@@ -73,7 +73,7 @@ def _why_never(entry: Entry) -> str:
     if entry.removed_at is not None:
         return f"it was {entry.tracking} on {entry.removed_at:%Y-%m-%d}, and its id is blocked"
     if entry.tracking == "gone":
-        return "the API answers 404 for it and no longer lists it"
+        return "the API returns 404 for it and no longer lists it"
     if entry.tracking == "stale":
         return "neither the API nor the run list has shown it before polling.give_up_after"
     return "its end is confirmed; a change in the run list or `track` has it read again"
@@ -82,7 +82,7 @@ def _why_never(entry: Entry) -> str:
 def _why_read(entry: Entry, *, is_over: bool, has_steps: bool) -> str:
     if entry.not_found_since is not None:
         return (
-            f"the API answers 404 since {entry.not_found_since:%Y-%m-%d %H:%M:%SZ}; after an hour "
+            f"the API has returned 404 since {entry.not_found_since:%Y-%m-%d %H:%M:%SZ}; after an hour "
             "it is gone if the workflow answers and does not list it"
         )
     if entry.attempts:

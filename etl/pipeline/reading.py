@@ -161,9 +161,7 @@ class Reader:
             run_observed_at=claim.listed_at if listed else None,
             rejected=(*rejected, *steps.rejected),
             drift=(*(listed.drift if listed else ()), *steps.drift),
-            problem=None
-            if steps.readable
-            else "the response for its steps is not a JSON array",
+            problem=None if steps.readable else "the response for its steps is not a JSON array",
             size=2 * len(answer.body) + len(claim.listing or b""),
         )
         if not steps.readable or not self._wants_own_row(reading, policy):

@@ -129,7 +129,7 @@ def test_a_server_without_run_lists_is_told_from_one_that_fails(world: World) ->
     world.simulator.misbehave(Misbehaviour(status=404, endpoints=("runs",)))
     report = world.sync(world.workflow)
     assert [str(error).rpartition("; ")[2] for error in report.errors] == [
-        "where the server offers no run list, set discover = false and name the runs"
+        "if the server offers no run list, set discover = false and name the runs"
     ]
 
 

@@ -280,7 +280,7 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
         "bad",
         tracking="open",
         attempts=3,
-        last_error="the answer for its steps is no JSON array",
+        last_error="the response for its steps is not a JSON array",
         due_at=due,
     )
     # Never listed, and 404 for a week: not asked for again.
@@ -298,12 +298,12 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
     assert workflow["failing"] == {
         "runs": 1,
         "example_run": "bad",
-        "example_error": "the answer for its steps is no JSON array",
+        "example_error": "the response for its steps is not a JSON array",
     }
     assert workflow["dead_letters"] == 1
     assert [level for level, _ in _reasons(workflow)] == ["warning", "warning"]
     text = command("status").out
-    assert "1 run; run bad: the answer for its steps is no JSON array" in " ".join(text.split())
+    assert "1 run; run bad: the response for its steps is not a JSON array" in " ".join(text.split())
     assert "SECRET-BODY" not in text
     (health,) = query(
         database_url, "SELECT failing_runs, dead_letters FROM orchestra.pipeline_health"

@@ -35,7 +35,7 @@ def _entry(**more: Any) -> Entry:
         ({**READ, "checks": 2}, True, "the API gives no status for the run: check 2 of 4"),
         (OVER, True, "a newer read was asked for"),
         ({**READ, "attempts": 3}, True, "the last read failed"),
-        ({"attempts": 1, "not_found_since": NOON}, False, "the API answers 404 since 2026-03-01 12:00:00Z"),
+        ({"attempts": 1, "not_found_since": NOON}, False, "the API has returned 404 since 2026-03-01 12:00:00Z"),
         ({**READ, "tracking": "stale"}, True, "open for longer than polling.give_up_after, and is read once a day"),
         (
             {**READ, "leased_until": NOON - MINUTE},
@@ -55,7 +55,7 @@ def test_a_run_that_is_read_again(fields: dict[str, Any], has_steps: bool, reaso
     ("fields", "reason"),
     [
         ({**OVER, "tracking": "final"}, "its end is confirmed"),
-        ({"tracking": "gone"}, "the API answers 404 for it and no longer lists it"),
+        ({"tracking": "gone"}, "the API returns 404 for it and no longer lists it"),
         ({"tracking": "stale"}, "neither the API nor the run list has shown it"),
         ({"tracking": "erased", "removed_at": NOON}, "it was erased on 2026-03-01"),
         ({"tracking": "pruned", "removed_at": NOON}, "it was pruned on 2026-03-01"),

@@ -303,7 +303,9 @@ def test_what_somebody_should_look_at_is_a_warning(command: Command, database_ur
     assert workflow["dead_letters"] == 1
     assert [level for level, _ in _reasons(workflow)] == ["warning", "warning"]
     text = command("status").out
-    assert "1 run; run bad: the response for its steps is not a JSON array" in " ".join(text.split())
+    assert "1 run; run bad: the response for its steps is not a JSON array" in " ".join(
+        text.split()
+    )
     assert "SECRET-BODY" not in text
     (health,) = query(
         database_url, "SELECT failing_runs, dead_letters FROM orchestra.pipeline_health"

@@ -83,8 +83,8 @@ class OrchestraClient:
             attempts: maximum number of attempts for one request, the first one included.
             max_wait: the longest pause between two attempts, in seconds, even if the server
                 requests a longer one.
-            before_request: awaited right before every attempt, which already counts towards
-                `concurrency` then.
+            before_request: awaited right before every attempt, while the request already counts
+                towards `concurrency`.
             on_throttled: awaited when the server requests a pause (429, or 503 with
                 `Retry-After`), with the seconds for which all requests should pause.
             on_request: called after every attempt with the endpoint (`runs`, `run`, `steps`,
@@ -155,7 +155,7 @@ class OrchestraClient:
         return await self._get("/workflows", "workflows")
 
     async def _get(self, path: str, endpoint: str) -> ApiResponse:
-        """Send a request until it is answered or refused, or no attempt is left."""
+        """Send a request until there is a usable response, a refusal, or no attempt left."""
         url = self._base_url + path
         failed_attempts = 0
         while True:
@@ -209,9 +209,11 @@ class OrchestraClient:
                     server_time = http_date(response.headers.get("date"))
                     wait = retry_after(response.headers.get("retry-after"), server_time=server_time)
                     self._check_status(response.status_code, url, wait)
-                    answer = ApiResponse(await self._body(response, url), requested_at, server_time)
+                    fetched = ApiResponse(
+                        await self._body(response, url), requested_at, server_time
+                    )
                     self.has_answered = True
-                    return answer
+                    return fetched
                 finally:
                     await response.aclose()
         except TimeoutError:

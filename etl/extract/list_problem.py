@@ -35,11 +35,11 @@ def changes_order(offset: int) -> str:
     )
 
 
-def leads_nowhere(answers: int, offset: int, *, too_large: bool) -> str:
+def leads_nowhere(responses: int, offset: int, *, too_large: bool) -> str:
     """Describe a list whose last responses, the latest one at this offset, showed no further run.
 
     Args:
-        answers: number of consecutive responses without progress.
+        responses: number of consecutive responses without progress.
         offset: offset of the latest one.
         too_large: whether rows that are too large to be read are the cause.
     """
@@ -49,9 +49,7 @@ def leads_nowhere(answers: int, offset: int, *, too_large: bool) -> str:
         else "the list grows or changes its order faster than it can be walked, does not follow "
         "`offset`, or gives runs other ids in each response"
     )
-    return (
-        f"{answers} responses in a row, the last at offset {offset:,}, led to no further run: {why}"
-    )
+    return f"{responses} responses in a row, the last at offset {offset:,}, led to no further run: {why}"
 
 
 def outruns_walk(restarts: int) -> str:

@@ -7,8 +7,9 @@ for ever:
 - **Overlap.** Pages overlap, and a page is accepted only if it shares an id with the page accepted
   before it (the *frontier*): then no row can lie unseen between the two. If it shares none, the
   walk steps back until a page does.
-- **Watermark.** The walk stops only at runs that *complete* walks have listed (the watermark), not
-  at any known run: a walk that crashed has listed the newest runs and left a hole behind them.
+- **Watermark.** Before the list's end, the walk stops only at runs that *complete* walks have
+  listed (the watermark), not at any known run: a walk that crashed has listed the newest runs and
+  left a hole behind them.
 - **End of the list.** A short page is not the end, because servers cap pages below the requested
   limit. The end is an empty page, or a page that shows only rows of the frontier although it had
   room for more.

@@ -195,14 +195,14 @@ class Loader:
     def _load(
         self, connection: Connection, readings: Sequence[Reading], *, isolate: bool
     ) -> LoadReport:
-        stands = claims.lock(connection, [reading.claim for reading in readings])
-        mine = list(compress(readings, stands))
+        holds = claims.lock(connection, [reading.claim for reading in readings])
+        mine = list(compress(readings, holds))
         report = LoadReport(superseded=len(readings) - len(mine))
         if report.superseded:
             # If the response to a COMMIT was lost, this unit of work is repeated, and these claims
             # include those that it has consumed itself. Its new dead letters must be reported.
             lost = [
-                reading.claim for reading, held in zip(readings, stands, strict=True) if not held
+                reading.claim for reading, held in zip(readings, holds, strict=True) if not held
             ]
             report.dead_letters = dead_letters.count_new(
                 connection, [(one.run_id, one.claimed_at) for one in lost]
@@ -268,13 +268,13 @@ class Loader:
                 )
                 for body in bodies.get(claim.run_id, ())
             ]
-            steps = {step.id: step for answer in decoded for step in answer.steps}
+            steps = {step.id: step for one in decoded for step in one.steps}
             if steps:
                 recovered[claim.run_id] = msgspec.structs.replace(
                     reading,
                     steps=DecodedSteps(tuple(steps.values())),
                     partial=True,
-                    rejected=tuple(one for answer in decoded for one in answer.rejected),
+                    rejected=tuple(letter for one in decoded for letter in one.rejected),
                 )
         return recovered
 

@@ -150,19 +150,19 @@ class Reader:
         listed, rejected = await decoded(
             len(claim.listing or b""), partial(self._decode_listing, claim, policy)
         )
-        answer = await self._client.steps(claim.workflow_id, claim.run_id)
-        steps = await self._decode(answer, claim, policy)
+        response = await self._client.steps(claim.workflow_id, claim.run_id)
+        steps = await self._decode(response, claim, policy)
         reading = Reading(
             claim,
-            self._clock.at(answer.requested_at),
-            server_time=answer.server_time,
+            self._clock.at(response.requested_at),
+            server_time=response.server_time,
             steps=steps if steps.readable else None,
             run=listed.run if listed else None,
             run_observed_at=claim.listed_at if listed else None,
             rejected=(*rejected, *steps.rejected),
             drift=(*(listed.drift if listed else ()), *steps.drift),
             problem=None if steps.readable else "the response for its steps is not a JSON array",
-            size=2 * len(answer.body) + len(claim.listing or b""),
+            size=2 * len(response.body) + len(claim.listing or b""),
         )
         if not steps.readable or not self._wants_own_row(reading, policy):
             return reading
@@ -188,20 +188,20 @@ class Reader:
         return listed, listed.rejected
 
     async def _decode(
-        self, answer: ApiResponse, claim: Claim, policy: Policy | None
+        self, response: ApiResponse, claim: Claim, policy: Policy | None
     ) -> DecodedSteps:
         def decode() -> DecodedSteps:
             return decode_steps(
-                answer.body,
+                response.body,
                 workflow_id=claim.workflow_id,
                 run_id=claim.run_id,
                 states=self._states,
                 node_types=self._node_types.get(claim.workflow_id, {}),
                 policy=policy,
-                now=self._clock.at(answer.requested_at),
+                now=self._clock.at(response.requested_at),
             )
 
-        return await decoded(len(answer.body), decode)
+        return await decoded(len(response.body), decode)
 
     def _wants_own_row(self, reading: Reading, policy: Policy | None) -> bool:
         """Return whether the run's own row must be requested.
@@ -224,7 +224,7 @@ class Reader:
     async def _with_own_row(self, reading: Reading, policy: Policy | None) -> Reading:
         claim = reading.claim
         try:
-            answer = await self._client.run(claim.workflow_id, claim.run_id)
+            response = await self._client.run(claim.workflow_id, claim.run_id)
         except (NotFound, RequestRefused, WorkflowRefused):
             # The server returned the steps, so the run exists and the key may read it: this server
             # does not offer the row.
@@ -236,24 +236,24 @@ class Reader:
             return reading
 
         def decode() -> tuple[ListedRun, DecodedRun] | None:
-            now = self._clock.at(answer.requested_at)
-            listed = decode_single_run(answer.body, claim.run_id, policy=policy, now=now)
+            now = self._clock.at(response.requested_at)
+            listed = decode_single_run(response.body, claim.run_id, policy=policy, now=now)
             if listed is None:
                 return None
             return listed, decode_run(listed.listing, states=self._states, policy=policy, now=now)
 
-        found = await decoded(len(answer.body), decode)
+        found = await decoded(len(response.body), decode)
         if found is None:
             return reading
         listed, own = found
         return msgspec.structs.replace(
             reading,
             run=own.run,
-            run_observed_at=self._clock.at(answer.requested_at),
+            run_observed_at=self._clock.at(response.requested_at),
             listing_hash=listed.listing_hash,
             rejected=(*reading.rejected, *own.rejected),
             drift=(*reading.drift, *own.drift),
-            size=reading.size + len(answer.body),
+            size=reading.size + len(response.body),
         )
 
 

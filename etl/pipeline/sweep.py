@@ -189,7 +189,7 @@ class Sweeper:
         while (request := walker.next_page()) is not None:
             page, requested_at = DecodedPage(()), self._clock.now()
             try:
-                answer = await self._client.run_page(
+                response = await self._client.run_page(
                     begun.workflow_id, offset=request.offset, limit=request.limit
                 )
             except ResponseTooLarge:
@@ -204,11 +204,11 @@ class Sweeper:
                 else:
                     raise await self._advised(error) from None
             else:
-                requested_at = self._clock.at(answer.requested_at)
+                requested_at = self._clock.at(response.requested_at)
                 policy = self._redaction.policy(begun.workflow_id)
-                decode = partial(decode_page, answer.body, policy=policy, now=requested_at)
-                page = await decoded(len(answer.body), decode)
-                if request.offset and not answer.body.strip():
+                decode = partial(decode_page, response.body, policy=policy, now=requested_at)
+                page = await decoded(len(response.body), decode)
+                if request.offset and not response.body.strip():
                     page = DecodedPage(())
                 report.dead_letters += await self._set_aside(
                     begun.workflow_id, page.rejected, requested_at

@@ -263,7 +263,7 @@ class Syncer:
         Raises:
             ConfigurationError: a workflow in `only` is neither configured nor listed.
             KeyRefused: the API refuses the key.
-            ApiError: no request was answered, or no workflow is known.
+            ApiError: the API responded to no request, or no workflow is known.
             DatabaseError: the database cannot be used.
         """
         report = await self._begin(only)
@@ -413,13 +413,13 @@ class Syncer:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
         unanswered: list[ApiUnavailable] = []
-        answers = any(isinstance(result, SweepReport) for result in results)
+        responded = any(isinstance(result, SweepReport) for result in results)
         for result in results:
             if isinstance(result, SweepReport):
                 report.sweeps.append(result)
             elif isinstance(result, KeyRefused):
                 raise result
-            elif answers and isinstance(result, NotFound | RequestRefused):
+            elif responded and isinstance(result, NotFound | RequestRefused):
                 report.refused.append(result)
             elif isinstance(result, ApiError):
                 if isinstance(result, ApiUnavailable):

@@ -132,13 +132,13 @@ class _Connection(asyncio.Protocol):
             self._send(HttpResponse(b"no such page\n", 404))
         else:
             try:
-                answer = page()
+                response = page()
             except Exception as error:
                 log.error(
                     "response_failed", path=path, problem=type(error).__name__, exc_info=error
                 )
-                answer = HttpResponse(b"the page failed; the log shows why\n", 500)
-            self._send(answer, with_body=method == "GET")
+                response = HttpResponse(b"the page failed; the log shows why\n", 500)
+            self._send(response, with_body=method == "GET")
 
     def _send(self, page: HttpResponse, *, with_body: bool = True) -> None:
         self._answered = True

@@ -152,7 +152,7 @@ def test_the_longest_pause(line: str, pause: int) -> None:
 )  # fmt: skip
 def test_what_is_no_cron_line_is_said(line: str, problem: str) -> None:
     """A line that cron would not take names the field and what it may hold."""
-    with pytest.raises(ValueError, match="is (not )?a cron line") as error:
+    with pytest.raises(ValueError, match=r"is (not )?a cron line") as error:
         cron.parse(line)
     assert problem in str(error.value)
     assert len(str(error.value)) < 300

@@ -1,4 +1,4 @@
-"""Inflates gzip in pieces of bounded size, so that a few kilobytes cannot fill the memory."""
+"""Inflation of gzip in pieces of bounded size, so that a few kilobytes cannot fill the memory."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class RunListWalker:
 
     def _answered(self) -> PageRequest:
         if self._asked is None:
-            raise RuntimeError("no page was asked for")
+            raise RuntimeError("no page was requested")
         request, self._asked = self._asked, None
         return request
 

@@ -1,4 +1,4 @@
-"""Loads readings: one transaction for each batch, behind the claims' fence."""
+"""The load: one transaction for each batch of readings, behind the claims' fence."""
 
 from __future__ import annotations
 

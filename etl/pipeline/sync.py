@@ -1,4 +1,4 @@
-"""One sync of the configured workflows: sweep each, then poll what is due."""
+"""The sync: sweeps the workflows and polls due runs at the same time; also the backfill."""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ def test_the_page_stays_the_same_until_it_is_answered() -> None:
     assert walking.next_page() == walking.next_page() == (0, 100)
     assert walking.pages == 1
     walking.receive([], ())
-    with pytest.raises(RuntimeError, match="no page was asked for"):
+    with pytest.raises(RuntimeError, match="no page was requested"):
         walking.receive([], ())
 
 

@@ -80,10 +80,9 @@ class SyncReport(msgspec.Struct):
 
     @property
     def exit_status(self) -> int:
-        """The exit status that the errors and findings of the sync lead to.
+        """The exit status that follows from the errors and findings of the sync.
 
-        - An error's own status, if there was one: 4, 3, 5 or 1, the first that occurred in this
-          order.
+        - 4, 3, 5 or 1, in this order of gravity, if an error with this status occurred.
         - 6 if runs were newly set aside, missed or failing, if a sweep was not complete or found a
           new problem with its list, or if a workflow was refused.
         - 128 plus the signal's number if a signal ended the sync early, as a shell reports it: the

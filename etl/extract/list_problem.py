@@ -49,7 +49,10 @@ def leads_nowhere(responses: int, offset: int, *, too_large: bool) -> str:
         else "the list grows or changes its order faster than it can be walked, does not follow "
         "`offset`, or gives runs other ids in each response"
     )
-    return f"{responses} responses in a row, the last at offset {offset:,}, led to no further run: {why}"
+    return (
+        f"{responses} responses in a row, the last at offset {offset:,}, "
+        f"led to no further run: {why}"
+    )
 
 
 def outruns_walk(restarts: int) -> str:

@@ -1,4 +1,4 @@
-"""`python -m etl` is `orchestra-etl`."""
+"""The command `orchestra-etl` as `python -m etl`."""
 
 from etl.cli import main
 

@@ -1,4 +1,4 @@
-"""Puts the parts together from the settings; nothing is built at import."""
+"""The composition root: builds the parts from the settings, and nothing at import."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# Seconds between sweeps of a workflow that is not configured (api.all_workflows).
+# Seconds between sweeps of a workflow that is not configured (`api.all_workflows`).
 DEFAULT_INTERVAL: float = WorkflowSettings.model_fields["interval"].default
-# A failure is called one when a workflow is this much (seconds) behind its own schedule: a restart,
-# a deployment or an hourly cron line in place of the service are none.
+# Seconds. A workflow that is this much behind its own schedule counts as failing. A restart, a
+# deployment, or an hourly cron job in place of the service does not.
 GRACE = 7200.0
 
 
 @contextmanager
 def database_url(settings: Settings) -> Iterator[str]:
-    """The URL of the configured database; the embedded server runs until the block ends.
+    """Provide the URL of the configured database; an embedded server runs until the block ends.
 
     Raises:
         ConfigurationError: the database's URL cannot be used.
@@ -69,10 +69,13 @@ def database_url(settings: Settings) -> Iterator[str]:
 
 
 def _server_url(settings: Settings) -> str:
-    """Read anew for every connection, so that a renewed file takes effect; its password never to be seen in a log."""
+    """Read the database URL, and hide its password from logs.
+
+    Called for every connection, so that a changed file takes effect.
+    """
     url = settings.database_url()
     if url == EMBEDDED:
-        raise ConfigurationError(f"the database URL has become {EMBEDDED}: start again to use that")
+        raise ConfigurationError(f"the database URL has become {EMBEDDED}: restart to use that")
     for name, value in conninfo_to_dict(url).items():
         if is_secret(name):
             logs.add_secret(str(value))
@@ -81,16 +84,18 @@ def _server_url(settings: Settings) -> str:
 
 @contextmanager
 def open_database(settings: Settings, *, patient: bool = False) -> Iterator[Database]:
-    """The configured database, its schema brought up to date where that is ours to do, else checked.
+    """Open the configured database, and migrate or check its schema.
+
+    The schema is migrated if the database is embedded, or if `database.migrate_on_start` is set.
 
     Args:
-        settings: which database, and its limits.
-        patient: whether a database that is away is waited for as long as `database.patience` says, as the work of nobody who
-            looks on can; else for some seconds.
+        settings: name the database and its limits.
+        patient: wait for an unavailable database as long as `database.patience` says, as unattended
+            work can. Otherwise wait only some seconds.
 
     Raises:
         ConfigurationError: the database's URL cannot be used.
-        DatabaseUnavailable: it does not answer.
+        DatabaseUnavailable: the database does not respond.
         SchemaMismatch: the schema is missing, too old or too new.
     """
     embedded = settings.database_url() == EMBEDDED
@@ -104,7 +109,7 @@ def open_database(settings: Settings, *, patient: bool = False) -> Iterator[Data
         )
         try:
             ours = embedded or settings.database.migrate_on_start
-            # A later program's grants are not this one's to set.
+            # If a newer version has migrated the schema, its grants must not be changed here.
             if ours and not schema.read(database).is_current and schema.upgrade(url):
                 roles.refresh(database)
                 if (due := database.transaction(rebuilds.due)) is not None:
@@ -121,7 +126,7 @@ async def open_client(
     budget: RequestBudget | None = None,
     on_request: Callable[[str, str, float], None] = lambda endpoint, status, seconds: None,
 ) -> AsyncIterator[OrchestraClient]:
-    """A client of the configured API; `on_request` is told of every attempt.
+    """Provide a client of the configured API; it calls `on_request` after every attempt.
 
     Raises:
         ConfigurationError: there is no key, or the base URL cannot be used.
@@ -129,7 +134,10 @@ async def open_client(
     api = settings.api
 
     def key() -> str:
-        """Read for every request, so that a renewed key file takes effect; never to be seen in a log."""
+        """Read the key, and hide it from logs.
+
+        Called for every request, so that a changed key file takes effect.
+        """
         found = settings.read_api_key()
         logs.add_secret(found)
         return found
@@ -169,10 +177,13 @@ async def open_jobs(
     *,
     on_request: Callable[[str, str, float], None] = lambda endpoint, status, seconds: None,
 ) -> AsyncIterator[Jobs]:
-    """The two jobs on a database and the configured API; `on_request` is told of every attempt.
+    """Build the sweep and the poll for a database and the configured API.
+
+    The API client calls `on_request` after every attempt.
 
     Raises:
-        ConfigurationError: there is no key, the state map names an unknown state, or the redaction key cannot be read.
+        ConfigurationError: there is no key, the state map names an unknown state, or the redaction
+            key cannot be read.
     """
     polling = settings.polling
     clock = DatabaseClock()
@@ -227,10 +238,11 @@ async def serve(settings: Settings, database: Database) -> None:
     """Run the service until a signal ends it.
 
     Raises:
-        ConfigurationError: a setting is wrong, or the address for health and metrics cannot be used.
+        ConfigurationError: a setting is wrong, or the address for health and metrics cannot be
+            used.
     """
-    # Only the service needs its scheduler, its web server and its metrics: 55 ms at the start of
-    # every other command.
+    # Imported here because only the service needs the scheduler, the HTTP server and the metrics:
+    # they would delay the start of every other command by 55 ms.
     from etl.service.daemon import Daemon, Schedule
     from etl.service.health import Health
 
@@ -258,8 +270,9 @@ async def serve(settings: Settings, database: Database) -> None:
 async def refresh_rollups(
     settings: Settings, database: Database, stopped: Callable[[], bool] = lambda: False
 ) -> rollups.RefreshReport:
-    """Bring the rollups up to date with the steps, and the prices with the models, in a thread; ends early once `stopped`
-    says so.
+    """Bring the rollups up to date with the steps, and the prices with the models, in a thread.
+
+    The work ends early once `stopped` returns True.
 
     Raises:
         DatabaseError: the database cannot be used.
@@ -275,7 +288,7 @@ async def prune(
     wanted: Horizons,
     stopped: Callable[[], bool] = lambda: False,
 ) -> PruneReport:
-    """Remove what is older than these horizons; ends early once `stopped` says so.
+    """Remove rows older than these horizons; end early once `stopped` returns True.
 
     Raises:
         DatabaseError: the database cannot be used.
@@ -291,7 +304,9 @@ async def redact_stored(
     workflows: Sequence[str] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> RedactionReport:
-    """Bring what is stored, of these workflows or of all, under the rules in force; ends early once `stopped` says so.
+    """Apply the current redaction rules to the stored rows of these workflows, or of all.
+
+    The work ends early once `stopped` returns True.
 
     Raises:
         ConfigurationError: the redaction key cannot be read.
@@ -313,11 +328,13 @@ async def rebuild_stored(
     only: Sequence[str] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> RebuildReport:
-    """Read the stored steps, of these workflows or of all, again by newer rules; ends early once `stopped` says so.
+    """Rebuild the derived columns of these workflows, or of all, from the stored steps.
+
+    The work ends early once `stopped` returns True.
 
     Raises:
         DatabaseError: the database cannot be used.
-        SchemaMismatch: another version of the program brings the newest rules.
+        SchemaMismatch: another version of the program has the newest rules.
     """
     return await _priced(
         settings, database, partial(rebuild.rebuild, database, only=only, stopped=stopped), stopped
@@ -327,7 +344,7 @@ async def rebuild_stored(
 async def _priced(
     settings: Settings, database: Database, work: Callable[[], T], stopped: Callable[[], bool]
 ) -> T:
-    """Do work that refreshes the rollups in a thread, then bring the prices up to date."""
+    """Run work that refreshes the rollups in a thread, then bring the prices up to date."""
     done = await asyncio.to_thread(work)
     if not stopped():
         await asyncio.to_thread(resolve_prices, settings, database)
@@ -335,13 +352,15 @@ async def _priced(
 
 
 def _checked_status(settings: Settings, database: Database) -> Status:
-    # The schema may be changed under a service that runs.
+    # The schema may change while the service runs.
     schema.read(database).check()
     return read_status(settings, database)
 
 
 def read_status(settings: Settings, database: Database, max_age: float | None = None) -> Status:
-    """How every workflow is doing; `max_age` (seconds) in place of what follows from the schedules.
+    """Read the status of every workflow.
+
+    `max_age` (seconds) replaces the limits that follow from the schedules.
 
     Raises:
         DatabaseError: the database cannot be used.
@@ -362,16 +381,18 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
 
 
 def _longest_pause(workflow: WorkflowSettings) -> float:
-    """Seconds between two sweeps at most."""
+    """Return the longest time between two sweeps, in seconds."""
     if workflow.cron is None:
         return workflow.interval
-    from etl import cron  # 100 ms, and most configurations have no cron line
+    from etl import cron  # the import takes 100 ms, and most configurations have no cron line
 
     return cron.parse(workflow.cron).longest_interval(datetime.now(UTC).date())
 
 
 def resolve_prices(settings: Settings, database: Database) -> int:
-    """Bring the prices up to date with the models that were seen and the rules; how many were written or removed.
+    """Bring the prices up to date with the rules and the models that were seen.
+
+    Returns the number of prices written or removed.
 
     Raises:
         DatabaseError: the database cannot be used.
@@ -381,7 +402,7 @@ def resolve_prices(settings: Settings, database: Database) -> int:
 
 
 def price_rule(setting: PriceSettings) -> price_lists.PriceRule:
-    """A price as it may be configured or set by command."""
+    """Return the rule of a price that is configured or set by command."""
     return price_lists.PriceRule(
         model=setting.model,
         currency=setting.currency,
@@ -394,7 +415,11 @@ def price_rule(setting: PriceSettings) -> price_lists.PriceRule:
 
 
 def open_redaction(settings: Settings) -> Redaction:
-    """The redaction rules with their key. Raises ConfigurationError where the key cannot be read."""
+    """Return the redaction rules with their key.
+
+    Raises:
+        ConfigurationError: the key cannot be read.
+    """
     key = settings.read_redaction_key()
     logs.add_secret(key)
     return Redaction(
@@ -407,7 +432,7 @@ def open_redaction(settings: Settings) -> Redaction:
 
 
 def plans(settings: Settings) -> list[WorkflowPlan]:
-    """What the configuration wants of each workflow."""
+    """Return what the configuration says about each workflow."""
     return [
         WorkflowPlan(
             id=workflow.id,

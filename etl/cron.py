@@ -1,6 +1,7 @@
-"""Cron lines as cron reads them: five fields in UTC, Sunday is 0 or 7, and a day that either day field names is one.
+"""Cron lines with the meaning that cron gives them: five fields in UTC.
 
-APScheduler's own reader counts weekdays from Monday, and wants a day to be in both fields.
+Sunday is 0 or 7, and a day matches if either day field names it. APScheduler's own parser counts
+weekdays from Monday, and requires a day to match both fields.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 
 ZONE: tzinfo = UTC
-# Days that are looked at for the longest pause: between two 29ths of February there may be eight
-# years.
+# Days that are searched for the longest pause: two 29ths of February may be eight years apart.
 _DAYS = 9 * 366
 
 _ALIASES = {
@@ -40,7 +40,7 @@ _WEEKDAYS = {
 
 
 class _Field(msgspec.Struct, frozen=True):
-    """What a field may hold."""
+    """The valid values of a field."""
 
     what: str
     first: int
@@ -58,7 +58,7 @@ _FIELDS = (
 
 
 class Cron(msgspec.Struct, frozen=True):
-    """When a cron line comes due."""
+    """A parsed cron line."""
 
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
@@ -67,10 +67,10 @@ class Cron(msgspec.Struct, frozen=True):
     weekdays: tuple[int, ...]
     """0 is Sunday."""
     either: bool
-    """Whether a day that one of the two day fields names is enough: where neither begins with `*`."""
+    """Whether a day must match only one of the two day fields: if neither begins with `*`."""
 
     def trigger(self) -> BaseTrigger:
-        """The same for the scheduler."""
+        """Return the scheduler's trigger for this line."""
         every = {"minute": self.minutes, "hour": self.hours, "month": self.months}
         day, weekday = (
             {"day": self.days},
@@ -90,7 +90,7 @@ class Cron(msgspec.Struct, frozen=True):
         return triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
 
     def longest_interval(self, since: date) -> float:
-        """Seconds between two times at most, in the years that follow."""
+        """Return the longest time between two due times in the following years, in seconds."""
         times = [60.0 * minute + 3600.0 * hour for hour in self.hours for minute in self.minutes]
         overnight = times[0] - times[-1]
         due = [number for number in range(_DAYS) if self._is_due_on(since + timedelta(days=number))]
@@ -109,12 +109,12 @@ def parse(line: str) -> Cron:
     """Read a cron line.
 
     Raises:
-        ValueError: it is none, or never comes due; the text says why.
+        ValueError: the line is invalid, or never comes due; the text says why.
     """
     fields = _ALIASES.get(line.strip().lower(), line).split()
     if len(fields) != len(_FIELDS):
         raise ValueError(
-            "is no cron line of five fields: minute, hour, day of the month, month, weekday"
+            "is not a cron line of five fields: minute, hour, day of the month, month, weekday"
         )
     minutes, hours, days, months, weekdays = (
         tuple(
@@ -139,7 +139,10 @@ def parse(line: str) -> Cron:
 
 
 def _values(part: str, field: _Field) -> range:
-    """The numbers that a part of a field's list stands for; of weekdays they may run past 7, into the next week."""
+    """Return the numbers that a part of a field's list stands for.
+
+    Numbers of weekdays may exceed 7, into the next week.
+    """
     span, slash, step = part.partition("/")
     first, dash, last = span.partition("-")
     if span == "*":
@@ -148,17 +151,17 @@ def _values(part: str, field: _Field) -> range:
         low = _number(first, field, part)
         high = _number(last, field, part) if dash else field.last if slash else low
     if field.names is _WEEKDAYS:
-        # Sunday is one day: `*/2` must not count it twice, and a range may run over the end of the
-        # week.
+        # Sunday is both 0 and 7: `*/2` must not count it twice. A range may extend over the end of
+        # the week.
         high = min(high, 6) if span == "*" or (not dash and slash) else high
         high += 7 if high < low else 0
     if high < low:
         raise ValueError(
-            f"is no cron line of five fields: the {field.what} {part[:40]!a} runs backwards"
+            f"is not a cron line of five fields: the {field.what} {part[:40]!a} runs backwards"
         )
     if slash and not (step.isascii() and step.isdigit() and int(step[:9])):
         raise ValueError(
-            f"is no cron line of five fields: the {field.what} {part[:40]!a} has no usable step"
+            f"is not a cron line of five fields: the {field.what} {part[:40]!a} has no valid step"
         )
     return range(low, high + 1, int(step[:9]) if slash else 1)
 
@@ -170,6 +173,7 @@ def _number(text: str, field: _Field, part: str) -> int:
     if not field.first <= number <= field.last:
         names = f", or {next(iter(field.names))} and so on" if field.names else ""
         raise ValueError(
-            f"is no cron line of five fields: the {field.what} {part[:40]!a} must be of {field.first} to {field.last}{names}"
+            f"is not a cron line of five fields: the {field.what} {part[:40]!a} must be from "
+            f"{field.first} to {field.last}{names}"
         )
     return number

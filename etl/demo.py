@@ -1,6 +1,6 @@
-"""Everything on this machine: an embedded PostgreSQL, the simulator and the service, with a live summary.
+"""The demo: an embedded PostgreSQL, the simulated API and the service, with a live summary.
 
-Nothing of the environment takes part: neither the database nor the key named there is looked at.
+It ignores the database and the API key that the environment names.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _CHECKOUT = Path(__file__).parents[1] / "config" / "superset"
-"""Where the dashboards lie in a checkout; an installed package has none."""
+"""The folder of the dashboards in a checkout; an installed package has none."""
 KEY = "demo-key"
 RUNS_PER_WORKFLOW = 300
 COMMANDS = ("status", "runs list", "db psql")
-"""What the demo proposes to try on its data."""
+"""Commands that the demo suggests for its data."""
 
 _BACKLOG = text("""
     SELECT (SELECT count(*) FROM orchestra_etl.sweeps WHERE watermark > 0) AS swept,
@@ -64,7 +64,8 @@ _SUMMARY = text("""
         FROM orchestra.run_summary GROUP BY workflow_id
     ) AS r ON r.workflow_id = w.id
     JOIN (
-        SELECT workflow_id, count(*) AS steps, sum(total_tokens) AS tokens FROM orchestra.steps GROUP BY workflow_id
+        SELECT workflow_id, count(*) AS steps, sum(total_tokens) AS tokens
+        FROM orchestra.steps GROUP BY workflow_id
     ) AS s ON s.workflow_id = w.id
     ORDER BY w.name
 """)
@@ -102,13 +103,13 @@ ORDER BY sum(total_tokens) DESC NULLS LAST LIMIT 10""",
 
 
 def demo(*, exit_when_loaded: bool) -> int:
-    """Run it until Ctrl-C (or SIGTERM, or the terminal closes), or until the backlog is loaded.
+    """Run the demo until Ctrl-C, SIGTERM or the terminal closes, or until the backlog is loaded.
 
-    Returns the exit status: 128 and the signal's number where a signal came before the backlog was
-    loaded, else 0.
+    Returns the exit status: 128 plus the signal's number if a signal arrived before the backlog was
+    loaded, otherwise 0.
 
     Raises:
-        ConfigurationError: another demo runs, or the folder for its data cannot be used.
+        ConfigurationError: another demo is running, or the folder for its data cannot be used.
         DatabaseError: the embedded server does not start.
     """
     logs.configure("warning", "auto")
@@ -126,7 +127,7 @@ def _alone(home: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigurationError(
             f"the demo cannot use {error.filename or path}: {error.strerror}; "
-            "mend that, or name another folder in ORCHESTRA_ETL_HOME"
+            "correct that, or set ORCHESTRA_ETL_HOME to another folder"
         ) from None
     with lock:
         try:
@@ -142,7 +143,7 @@ async def _demo(server: EmbeddedPostgres, *, exit_when_loaded: bool) -> int:
     console = terminal.console(soft_wrap=True)
     with stop_on_signals() as stop:
         _stop_when_the_terminal_closes(stop)
-        # What takes its time runs in threads: a second signal must find the event loop free.
+        # Slow work runs in threads, so that the event loop can handle a second signal.
         try:
             console.print("starting an embedded PostgreSQL server")
             await asyncio.to_thread(server.start)
@@ -155,7 +156,8 @@ async def _demo(server: EmbeddedPostgres, *, exit_when_loaded: bool) -> int:
             )
             with Simulator(history, api_key=KEY).in_thread() as simulator:
                 console.print(
-                    f"the simulated API serves {len(history.workflow_ids)} workflows at {simulator.base_url}"
+                    f"the simulated API serves {len(history.workflow_ids)} workflows "
+                    f"at {simulator.base_url}"
                 )
                 loaded = _settings(server.home, history, simulator.base_url, server.url)
                 return await _run(loaded, server, stop, console, exit_when_loaded=exit_when_loaded)
@@ -164,20 +166,20 @@ async def _demo(server: EmbeddedPostgres, *, exit_when_loaded: bool) -> int:
 
 
 def _stop_when_the_terminal_closes(stop: Stop) -> None:
-    # Under nohup the signal is ignored, and stays so.
+    # Under nohup the signal is ignored, and must stay ignored.
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop.receive, signal.SIGHUP)
 
 
 def _fresh_schema(url: str) -> None:
-    """Each demo begins anew: its simulated history does."""
+    """Drop and recreate the schema, because each demo simulates a new history."""
     own = database.Database(url)
     try:
         for one in ("orchestra", "orchestra_etl"):
             drop = text(f"DROP SCHEMA IF EXISTS {one} CASCADE")
             own.transaction(lambda c, drop=drop: c.execute(drop))  # type: ignore[misc]
         schema.upgrade(url)
-        # Dashboards that are being served keep their access.
+        # Running dashboards keep their access.
         roles.apply(own)
     finally:
         own.close()
@@ -232,7 +234,7 @@ async def _run(
                     own=own, workflows=len(schedules), stop=stop, service=service, console=console
                 ):
                     return 128 + (stop.number or 0)
-                # The service's own refresh may come only after the demo has ended.
+                # The service's own refresh may not run before the demo ends.
                 await app.refresh_rollups(loaded, own, stop.is_set)
                 await _present(own, console, time.monotonic() - begun, jobs.client.requests_sent)
                 _invite(server.home, console, over=exit_when_loaded)
@@ -253,7 +255,10 @@ async def _load_backlog(
     service: asyncio.Task[None],
     console: Console,
 ) -> bool:
-    """Wait until everything listed is loaded; False where a signal, or the service's own end, came first."""
+    """Wait until all listed runs are loaded.
+
+    Returns False if a signal arrived or the service ended before that.
+    """
     columns = (
         TextColumn("loading the backlog"),
         BarColumn(),
@@ -279,7 +284,7 @@ async def _present(own: database.Database, console: Console, seconds: float, req
         f"\nloaded {runs:,} runs with {steps:,} steps in {seconds:.1f} s, {requests:,} requests\n"
     )
     console.print(_table(rows))
-    console.print("failed includes soft failures: runs that succeeded in spite of an error")
+    console.print("failed includes soft failures: runs that succeeded despite an error")
     for title, sql in EXAMPLES:
         console.print(f"\n[bold]{title}[/bold]\n{sql};\n")
         result = await _query(own, text(sql))
@@ -292,7 +297,7 @@ async def _present(own: database.Database, console: Console, seconds: float, req
 
 
 def _invite(home: Path, console: Console, *, over: bool) -> None:
-    """Write a file that points every other command at the demo's data, and say how to use it."""
+    """Write a file that points all other commands at the demo's data, and print how to use it."""
     beside = Path(sys.executable).with_name("orchestra-etl")
     is_found = shutil.which("orchestra-etl") is not None
     variables = {
@@ -317,7 +322,7 @@ def _invite(home: Path, console: Console, *, over: bool) -> None:
     for line in (f". {shlex.quote(str(path))}", *(f"{program} {one}" for one in COMMANDS)):
         console.print(f"  {line}", markup=False, highlight=False)
     if over:
-        console.print("\nthe simulated API runs only as long as the demo, so `sync` has no server")
+        console.print("\nthe simulated API ends with the demo, so `sync` has no server")
     console.print()
 
 

@@ -1,1 +1,1 @@
-"""What is asked of the API: the client, and the walk through a run list."""
+"""Requests to the API: the client, and the walk through a run list."""

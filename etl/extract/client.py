@@ -1,4 +1,4 @@
-"""The Orchestra API over HTTP: requests, their retries, and what an answer's status means."""
+"""The Orchestra API over HTTP: requests, retries, and the meaning of response statuses."""
 
 from __future__ import annotations
 
@@ -31,19 +31,24 @@ from etl.identifiers import path_segment
 from etl.records import ApiResponse
 
 FIRST_BACKOFF_SECONDS = 0.5
-"""The longest pause after a first failed attempt; it doubles with every further one."""
+"""The longest pause after the first failed attempt; it doubles after each further one."""
 
 THREAD_FROM_BYTES = 1024 * 1024
-"""Larger bodies are inflated in a thread: 1 MB takes about 3 ms, during which the event loop would stand still."""
+"""Bodies this large or larger are inflated in a thread.
+
+1 MB takes about 3 ms, for which the event loop would otherwise be blocked.
+"""
 
 
 class OrchestraClient:
-    """Asks the API for whole answers. Used within one event loop; to be closed (`aclose`, or `async with`).
+    """Fetches complete responses from the API.
 
-    Every method raises, after the retries that make sense: KeyRefused, WorkflowRefused, NotFound,
-    RequestRefused, ResponseTooLarge, InvalidIdentifier (before anything is sent), and
-    ApiUnavailable when no attempt gave a usable answer. No error's text holds the key or anything
-    of an answer's body.
+    Use a client within one event loop, and close it (`aclose`, or `async with`).
+
+    Every request method raises, once its retries are used up: KeyRefused, WorkflowRefused,
+    NotFound, RequestRefused, ResponseTooLarge, InvalidIdentifier (before anything is sent), and
+    ApiUnavailable if no attempt returned a usable response. No error text contains the key or any
+    part of a response body.
     """
 
     def __init__(
@@ -62,27 +67,33 @@ class OrchestraClient:
         on_throttled: Callable[[float], Awaitable[None]] | None = None,
         on_request: Callable[[str, str, float], None] = lambda endpoint, status, seconds: None,
     ) -> None:
-        """Nothing is opened before the first request.
+        """Prepare a client; it opens no connection before its first request.
 
         Args:
-            base_url: every request goes to this origin, below this path; as the settings check it, without a slash at its end.
-            api_key: asked for every attempt, so that a key file read anew takes effect at once.
-            header_name: the header that carries `Bearer <key>`; as the settings check it.
-            concurrency: requests in flight at once; one that pauses before its next attempt is not in flight.
+            base_url: the prefix of every request, without a trailing slash; the settings have
+                validated it.
+            api_key: called for every attempt, so that a changed key file takes effect at once.
+            header_name: the header that carries `Bearer <key>`; the settings have validated it.
+            concurrency: maximum number of requests in flight. A request that pauses before its
+                next attempt does not count.
             deadline: seconds for one attempt, from connecting to the last byte of the body.
             max_response_bytes: the largest body, both as sent and decompressed.
-            trust_env: take the proxy and the certificate authorities from the environment (`HTTPS_PROXY`, `NO_PROXY`,
-                `SSL_CERT_FILE`, ...).
-            attempts: how often one request is tried altogether.
-            max_wait: seconds; the longest pause between two attempts, whatever the server asks for.
-            before_request: awaited right before every attempt, with a place among `concurrency` already taken.
-            on_throttled: awaited with the seconds that all requests should hold off, when the server asks for it (429,
-                or 503 with `Retry-After`).
-            on_request: told of every attempt: the endpoint (`runs`, `run`, `steps`, `workflows`), the status of the answer, or
-                `timeout`, `broken` or `cancelled` where none came whole, and the seconds that it took.
+            trust_env: take the proxy and the certificate authorities from the environment
+                (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`, ...).
+            attempts: maximum number of attempts for one request, the first one included.
+            max_wait: the longest pause between two attempts, in seconds, even if the server
+                requests a longer one.
+            before_request: awaited right before every attempt, while the request already counts
+                towards `concurrency`.
+            on_throttled: awaited when the server requests a pause (429, or 503 with
+                `Retry-After`), with the seconds for which all requests should pause.
+            on_request: called after every attempt with the endpoint (`runs`, `run`, `steps`,
+                `workflows`), the response's status, and the duration in seconds. Without a
+                complete response, the status is `timeout`, `broken` or `cancelled`.
 
         Raises:
-            ConfigurationError: the base URL is none, or the environment's proxy or certificates cannot be used.
+            ConfigurationError: the base URL is not a valid URL, or the environment's proxy or
+                certificates cannot be used.
         """
         self._base_url = base_url
         self._api_key = api_key
@@ -90,7 +101,7 @@ class OrchestraClient:
         try:
             self._template = httpx.Request("GET", base_url)
         except httpx.InvalidURL:
-            raise ConfigurationError("`api.base_url` is no URL") from None
+            raise ConfigurationError("`api.base_url` is not a valid URL") from None
         self._header_name = header_name
         self._deadline = deadline
         self._max_response_bytes = max_response_bytes
@@ -102,9 +113,9 @@ class OrchestraClient:
         self._in_flight = asyncio.Semaphore(concurrency)
         self._transport = open_transport(base_url, trust_env=trust_env)
         self.requests_sent = 0
-        """Attempts made so far, the failed ones included."""
+        """Attempts so far, including the failed ones."""
         self.has_answered = False
-        """Whether any request has been answered with a 2xx: the base URL is right."""
+        """Whether any request returned a 2xx, which shows that the base URL is right."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,29 +133,29 @@ class OrchestraClient:
         await self._transport.aclose()
 
     async def steps(self, workflow_id: str, run_id: str) -> ApiResponse:
-        """The steps of one run: a JSON array."""
+        """Fetch the steps of one run: a JSON array."""
         return await self._get(
             f"/workflows/{path_segment(workflow_id)}/runs/{path_segment(run_id)}/steps", "steps"
         )
 
     async def run(self, workflow_id: str, run_id: str) -> ApiResponse:
-        """One run's own row: a JSON array that holds it."""
+        """Fetch one run's own row: a JSON array that contains it."""
         return await self._get(
             f"/workflows/{path_segment(workflow_id)}/runs/{path_segment(run_id)}", "run"
         )
 
     async def run_page(self, workflow_id: str, *, offset: int, limit: int) -> ApiResponse:
-        """One page of a workflow's run list, newest first: a JSON array."""
+        """Fetch one page of a workflow's run list, newest first: a JSON array."""
         return await self._get(
             f"/workflows/{path_segment(workflow_id)}/runs?limit={limit}&offset={offset}", "runs"
         )
 
     async def workflows(self) -> ApiResponse:
-        """The workflows that the key can see: a JSON array."""
+        """Fetch the workflows that the key can see: a JSON array."""
         return await self._get("/workflows", "workflows")
 
     async def _get(self, path: str, endpoint: str) -> ApiResponse:
-        """Attempt it until there is an answer, a refusal, or no attempt left."""
+        """Send a request until there is a usable response, a refusal, or no attempt left."""
         url = self._base_url + path
         failed_attempts = 0
         while True:
@@ -154,8 +165,8 @@ class OrchestraClient:
                         await self._before_request()
                     return await self._attempt(url, endpoint)
             except _Unanswered as failure:
-                # Dealt with outside: what is raised there must not refer to aiohttp's errors, which
-                # print the request's headers, the key among them.
+                # Handled outside this block, so that the final error does not refer to aiohttp's
+                # errors: they print the request's headers, which contain the key.
                 unanswered = failure
             failed_attempts += 1
             pause = self._pause(failed_attempts, unanswered.retry_after)
@@ -163,17 +174,19 @@ class OrchestraClient:
                 await self._on_throttled(pause)
             if failed_attempts >= self._attempts:
                 raise ApiUnavailable(
-                    f"GET {url}: {unanswered.cause} (attempts: {failed_attempts}); {unanswered.advice}, or try again later"
+                    f"GET {url}: {unanswered.cause} (attempts: {failed_attempts}); "
+                    f"{unanswered.advice}, or try again later"
                     if unanswered.advice
-                    else f"GET {url}: {unanswered.cause} (attempts: {failed_attempts}); try again later"
+                    else f"GET {url}: {unanswered.cause} (attempts: {failed_attempts}); "
+                    "try again later"
                 )
             await asyncio.sleep(pause)
 
     def _pause(self, failed_attempts: int, retry_after_seconds: float | None) -> float:
-        """Seconds until the next attempt.
+        """Return the seconds until the next attempt.
 
-        The jitter comes on top of what the server asked for: else all who were throttled would
-        return together.
+        The jitter is added to the pause that the server requested. Otherwise all throttled clients
+        would return at the same moment.
         """
         jitter = random.uniform(
             0, min(self._max_wait, FIRST_BACKOFF_SECONDS * 2 ** (failed_attempts - 1))
@@ -181,13 +194,14 @@ class OrchestraClient:
         return min(self._max_wait, (retry_after_seconds or 0.0) + jitter)
 
     async def _attempt(self, url: str, endpoint: str) -> ApiResponse:
-        """Send one request. Raises _Unanswered where another one may succeed."""
+        """Send one request; raise _Unanswered if another attempt may succeed."""
         request = self._request(url)
         self.requests_sent += 1
         requested_at = time.monotonic()
         status = "cancelled"
         try:
-            # httpx has no total time-out: a body dripped byte by byte outlives all that it has.
+            # httpx has no total timeout: a body that arrives byte by byte never exceeds the
+            # timeouts that it has.
             async with asyncio.timeout(self._deadline):
                 response = await self._transport.handle_async_request(request)
                 status = str(response.status_code)
@@ -195,14 +209,16 @@ class OrchestraClient:
                     server_time = http_date(response.headers.get("date"))
                     wait = retry_after(response.headers.get("retry-after"), server_time=server_time)
                     self._check_status(response.status_code, url, wait)
-                    answer = ApiResponse(await self._body(response, url), requested_at, server_time)
+                    fetched = ApiResponse(
+                        await self._body(response, url), requested_at, server_time
+                    )
                     self.has_answered = True
-                    return answer
+                    return fetched
                 finally:
                     await response.aclose()
         except TimeoutError:
             status = "timeout"
-            raise _Unanswered(f"no whole answer within {self._deadline:g} s") from None
+            raise _Unanswered(f"no complete response within {self._deadline:g} s") from None
         except (httpx.HTTPError, aiohttp.ClientError, OSError, zlib.error) as error:
             status = "broken"
             cause, advice = cause_of(error, httpx.URL(self._base_url))
@@ -211,13 +227,17 @@ class OrchestraClient:
             self._on_request(endpoint, status, time.monotonic() - requested_at)
 
     def _request(self, url: str) -> httpx.Request:
-        """A request with the key in force. A copy of the last one: to make one anew takes a seventh of all the time that a
-        request costs, half of it to take the URL apart."""
+        """Return a request with the current key, copied from a template.
+
+        Building a request from nothing takes a seventh of a request's total time, half of it to
+        parse the URL.
+        """
         key = self._api_key()
         if key != self._key:
             if not key or not key.isascii() or not key.isprintable():
                 raise KeyRefused(
-                    "the API key is empty, or holds a character that an HTTP header cannot carry: correct it"
+                    "the API key is empty, or contains a character that an HTTP header cannot "
+                    "contain: correct it"
                 )
             headers = {
                 self._header_name: f"Bearer {key}",
@@ -231,9 +251,9 @@ class OrchestraClient:
         return request
 
     def _check_status(self, status: int, url: str, retry_after_seconds: float | None) -> None:
-        """Return where the answer may be read; else raise what its status means."""
+        """Return if the body may be read; otherwise raise the error that the status means."""
         match status:
-            # 206 would be a part of the body, which we did not ask for.
+            # 206 would be a part of the body, which no request asks for.
             case _ if 200 <= status < 300 and status != 206:
                 return
             case 401:
@@ -243,11 +263,11 @@ class OrchestraClient:
                 )
             case 403:
                 raise WorkflowRefused(
-                    f"GET {url}: 403, this key may not read it: ask for access, or use another key"
+                    f"GET {url}: 403, this key may not read it: request access, or use another key"
                 )
             case 404:
                 raise NotFound(
-                    f"GET {url}: 404, the server knows no such thing: check the id and `api.base_url`",
+                    f"GET {url}: 404, not found: check the id and `api.base_url`",
                     status,
                 )
             case _ if status in {408, 425, 429} or 500 <= status < 600:
@@ -261,21 +281,23 @@ class OrchestraClient:
                 raise RequestRefused(f"GET {url}: {status}, the API refuses the request", status)
 
     async def _body(self, response: httpx.Response, url: str) -> bytes:
-        """Read and decompress the body; aiohttp itself raises where it is shorter than the headers say.
+        """Read and decompress the body.
 
-        A compressed body is kept compressed and only measured while it arrives: one that inflates
-        beyond the limit never costs more memory than was sent.
+        aiohttp itself raises if the body is shorter than the headers say.
+
+        A compressed body is only measured while it arrives, and stays compressed: a body that
+        inflates beyond the limit never takes more memory than was sent.
         """
         if response.status_code == 204:
-            return b"[]"  # no content: a list without an element
+            return b"[]"  # no content: an empty list
         encodings = [
             name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")
         ]
         encodings = [name for name in encodings if name not in {"", "identity"}]
         if encodings not in ([], ["gzip"], ["x-gzip"]):
-            # Stacked encodings are how 3 KB become gigabytes.
+            # With stacked encodings, 3 KB can become gigabytes.
             raise RequestRefused(
-                f"GET {url}: the answer's Content-Encoding is neither gzip nor identity"
+                f"GET {url}: the response's Content-Encoding is neither gzip nor identity"
             )
         limit = self._max_response_bytes
         if int(response.headers.get("content-length", 0)) > limit:
@@ -303,7 +325,10 @@ class OrchestraClient:
 
 
 class _CheckedUrl(httpx.URL):
-    """A URL put together from a checked base and escaped ids: nothing but its text is asked for."""
+    """A URL built from a validated base and escaped ids, which httpx need not parse.
+
+    The transport reads nothing of it but its text.
+    """
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -313,7 +338,7 @@ class _CheckedUrl(httpx.URL):
 
 
 class _Unanswered(Exception):
-    """One attempt gave no usable answer; another one may."""
+    """An attempt returned no usable response; another attempt may."""
 
     def __init__(
         self,
@@ -325,14 +350,14 @@ class _Unanswered(Exception):
     ) -> None:
         super().__init__(cause)
         self.cause = cause
-        """A status or a kind of failure, in words that may be shown: no text of anybody else's error."""
+        """A status or a kind of failure that may be shown; never the text of a library's error."""
         self.advice = advice
-        """What to look at where no server has answered."""
+        """What to check if no server responded."""
         self.retry_after = retry_after_seconds
         self.throttled = throttled
 
 
 def _too_large(url: str, limit: int) -> ResponseTooLarge:
     return ResponseTooLarge(
-        f"GET {url}: the answer is larger than `api.max_response_bytes` ({limit})"
+        f"GET {url}: the response is larger than `api.max_response_bytes` ({limit})"
     )

@@ -1,4 +1,4 @@
-"""The two response headers that hold a time: `Date` and `Retry-After`. Pure functions."""
+"""The two response headers that contain a time, `Date` and `Retry-After`; pure functions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
 
-@lru_cache(maxsize=8)  # the answers of one second have the same
+@lru_cache(maxsize=8)  # responses within one second have the same date
 def http_date(value: str | None) -> datetime | None:
-    """The time, in UTC, that an HTTP date names; None where it is missing or unreadable."""
+    """Return the time of an HTTP date, in UTC; None if it is missing or unreadable."""
     if value is None:
         return None
     try:
@@ -22,10 +22,11 @@ def http_date(value: str | None) -> datetime | None:
 
 
 def retry_after(value: str | None, *, server_time: datetime | None) -> float | None:
-    """Seconds, never negative but possibly infinite, that a `Retry-After` header asks to wait.
+    """Return the seconds that a `Retry-After` header asks to wait.
 
-    A date is taken relative to the answer's own `Date` (`server_time`): the two clocks may differ
-    by more than the wait. None where the header is missing or unreadable.
+    The result is never negative, but may be infinite. It is None if the header is missing or
+    unreadable. A date is taken relative to the response's own `Date` (`server_time`), because the
+    two clocks may differ by more than the wait.
     """
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""Pages of a run list as a walk gets them, and which of their rows it has seen."""
+"""Pages of a run list as a walk receives them, and the set of rows that it has seen."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class PageRequest(NamedTuple):
 
 
 class SeenRows:
-    """Rows that were seen, in about 1 MB whatever their number.
+    """The set of rows that were seen, in about 1 MB for any number of rows.
 
-    Of the first ones it knows exactly which they are. Beyond, a new row may be taken for one of
-    them, hardly ever two pages of new ones.
+    Up to `_EXACTLY` rows, the set is exact. Beyond that it is a Bloom filter: it may take a single
+    new row for a seen one, but almost never two pages of new rows.
     """
 
     _EXACTLY = 10_000
@@ -50,55 +50,56 @@ class SeenRows:
 
 
 Row = str | int
-"""A row of the list: its run's id, or a hash of a row without a usable id, by which it is known again."""
+"""A row of the list: the run's id, or the row's hash if it has no usable id."""
 
 
 @dataclass(frozen=True)
 class ListPage:
-    """A page as it was received."""
+    """A page as received."""
 
     request: PageRequest
     rows: tuple[Row, ...]
     members: frozenset[str]
     too_large: bool = False
-    """The page is a single row that cannot be read; it is known only by that."""
+    """The page is a single row that is too large to be read."""
 
     @property
     def end(self) -> int:
-        """Offset of the row after the page's last one."""
+        """Offset of the row after the page's last row."""
         return self.request.offset + len(self.rows)
 
     @cached_property
     def usable(self) -> list[str]:
-        """The page's ids in list order, each once."""
+        """The page's ids in list order, without duplicates."""
         return [row for row in dict.fromkeys(self.rows) if isinstance(row, str)]
 
     @cached_property
     def places(self) -> dict[Row, int]:
-        """The offset at which each row stands, by this answer; of a row that comes twice, the last one."""
+        """The offset of each row in this response; of a row that occurs twice, the last one."""
         return {row: offset for offset, row in enumerate(self.rows, self.request.offset)}
 
     def offset_of(self, row: Row) -> int:
-        """The offset at which a row of the page stands; where it comes twice, the first one."""
+        """Return the offset of a row of the page; of a row that occurs twice, the first one."""
         return self.request.offset + self.rows.index(row)
 
     def new_to(self, seen: SeenRows) -> set[Row]:
-        """The rows that were not seen before; from now on all of them are."""
+        """Return the page's rows that are not in `seen`, and add them to it."""
         rows = {row for row in self.rows if row not in seen}
         for row in rows:
             seen.add(row)
         return rows
 
     def repeats(self, frontier: ListPage) -> tuple[Row, ...]:
-        """The rows of the frontier that this page was asked to repeat."""
+        """Return the rows of the frontier that this page was requested to repeat."""
         return frontier.rows[max(0, self.request.offset - frontier.request.offset) :]
 
     def leads_on(self, frontier: ListPage, new: Set[Row]) -> bool:
-        """Whether the page ends with a new row, behind the frontier's last one.
+        """Return whether the page ends with a new row behind the frontier's last row.
 
-        New rows before that one were added at the head, and where it is gone, the server may make
-        up rows for each answer. A page that ends with a known row goes round to it. Rows without an
-        id lead on only from each other.
+        New rows before the frontier's last row were added at the head. If that row is missing from
+        the page, the server may invent rows for each response. A page that ends with a known row
+        belongs to a list that repeats itself. A row without an id counts as progress only behind a
+        row without an id.
         """
         repeated = self.repeats(frontier)
         if frontier.too_large or not repeated:
@@ -110,10 +111,10 @@ class ListPage:
         return to_row in new and self.places.get(from_row, self.end) < self.places[to_row]
 
     def joins(self, frontier: ListPage) -> bool:
-        """Whether no row can lie unseen between the frontier and this page.
+        """Return whether no unseen row can lie between the frontier and this page.
 
-        Where the rows to be repeated have no usable id between them there is nothing to recognise:
-        the page is taken on trust, as a walk that insisted would never get past such rows.
+        If none of the rows to be repeated has a usable id, there is nothing to recognise. The page
+        is then trusted; otherwise a walk would never get past such rows.
         """
         repeated = self.repeats(frontier)
         if (
@@ -126,7 +127,10 @@ class ListPage:
         return not set(self.usable).isdisjoint(frontier.usable)
 
     def shift_from(self, earlier: ListPage) -> int | None:
-        """How many rows farther from the head a row stands here than in an earlier page: if both offsets are followed, so many
-        rows were added meanwhile, less those that were removed. None: no row is in both."""
+        """Return by how many rows a shared row is farther from the head than in an earlier page.
+
+        If the server follows both offsets, this is the number of rows added in between, less those
+        removed. None if the pages share no row.
+        """
         row = next((row for row in self.usable if row in earlier.places), None)
         return None if row is None else self.offset_of(row) - earlier.offset_of(row)

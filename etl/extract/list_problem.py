@@ -1,47 +1,63 @@
-"""What a run list does otherwise than the API says, each in one line: which assumption of the walk has failed."""
+"""One-line descriptions of run lists that deviate from the API's description.
+
+Each names the assumption of the walk that has failed.
+"""
 
 from __future__ import annotations
 
 
 def ignores_offset(offset: int, *, shown: int) -> str:
-    """The head is answered at this offset, too; it shows so many rows."""
+    """Describe a list that returns its head, of `shown` rows, at this offset, too."""
     return (
-        f"the list answers the same rows at offset {offset:,} as at 0: runs behind its first {shown:,} cannot be listed, "
-        "unless a larger api.page_size shows them"
+        f"the list returns the same rows at offset {offset:,} as at 0: runs behind its first "
+        f"{shown:,} cannot be listed, unless a larger api.page_size shows them"
     )
 
 
 def goes_round(offset: int) -> str:
-    """There are known rows at this offset, where the list should go on or have ended."""
+    """Describe a list that shows known rows at this offset, where it should continue or end."""
     return f"the list repeats at offset {offset:,} what it showed before: it is taken to end there"
 
 
 def counts_pages(offset: int) -> str:
-    """There are rows at this offset that cannot stand there."""
-    return f"at offset {offset:,} the list shows other rows than follow those at 0: is `offset` taken as the number of a page?"
+    """Describe a list that shows rows at this offset that cannot be there."""
+    return (
+        f"at offset {offset:,} the list shows other rows than follow those at 0: "
+        "is `offset` taken as the number of a page?"
+    )
 
 
 def changes_order(offset: int) -> str:
-    """There is a new row between known ones."""
-    return f"the list changes its order while it is walked (at offset {offset:,}): runs may be found late"
+    """Describe a list that shows a new row between known rows."""
+    return (
+        f"the list changes its order while it is walked (at offset {offset:,}): "
+        "runs may be found late"
+    )
 
 
-def leads_nowhere(answers: int, offset: int, *, too_large: bool) -> str:
-    """So many answers in a row, the last at this offset, led to no further run."""
+def leads_nowhere(responses: int, offset: int, *, too_large: bool) -> str:
+    """Describe a list whose last responses, the latest one at this offset, showed no further run.
+
+    Args:
+        responses: number of consecutive responses without progress.
+        offset: offset of the latest one.
+        too_large: whether rows that are too large to be read are the cause.
+    """
     why = (
         "the list has rows larger than api.max_response_bytes"
         if too_large
-        else "the list grows or changes its order faster than it can be walked, does not follow `offset`, or gives runs other "
-        "ids in each answer"
+        else "the list grows or changes its order faster than it can be walked, does not follow "
+        "`offset`, or gives runs other ids in each response"
     )
     return (
-        f"{answers} answers in a row, the last at offset {offset:,}, led to no further run: {why}"
+        f"{responses} responses in a row, the last at offset {offset:,}, "
+        f"led to no further run: {why}"
     )
 
 
 def outruns_walk(restarts: int) -> str:
-    """The walk had to begin again so often."""
+    """Describe a list on which the walk had to begin again `restarts` times."""
     return (
-        f"the walk had to begin again {restarts} times: the list grows faster than it can be walked, or gives runs other ids "
-        "in each answer"
+        f"the walk had to begin again {restarts} times: the list grows faster than it can be "
+        "walked, or gives runs other ids in each response"
     )

@@ -1,48 +1,53 @@
-"""What a walk of the run list has come to, and when that is too little to go on."""
+"""The progress of a walk through the run list, and when there is too little to continue."""
 
 from __future__ import annotations
 
 from etl.extract.list_problem import leads_nowhere, outruns_walk
 
 PATIENCE = 30
-"""Answers in a row that do not lead on, beyond as many as have done so: to find its place again, a walk may have to pass all
-that it has seen."""
+"""Consecutive responses without progress that a walk may have, plus one for each with progress.
+
+The bound grows with the walk because a walk that searches for its position may have to pass
+everything that it has seen.
+"""
 
 
 class WalkProgress:
-    """Counts the answers of one walk. Its bound follows from what the list has shown, not from a number of pages.
+    """Counts the responses of one walk with and without progress.
 
-    An answer leads on if it shows a run for the first time, and behind those that are known: rows
-    that are added at the head, or made up for each answer, can go on for ever without bringing the
-    walk nearer to the list's end.
+    The bound follows from what the list has shown, not from a number of pages.
+
+    A response leads on (is progress) if it shows a run that the walk has not seen yet, behind those
+    that it has. Rows that are added at the head, or invented for each response, could go on for
+    ever without bringing the walk nearer to the list's end.
     """
 
     def __init__(self) -> None:
         self.idle = 0
-        """Answers in a row, up to the last one, that did not lead on."""
+        """Consecutive responses without progress, up to the latest one."""
         self.leading = 0
-        """Answers that led on."""
+        """Responses with progress."""
         self._restarts = 0
 
     def answered(self) -> None:
-        """There was an answer; what it is worth is not known yet."""
+        """Count a response; until `led_on` is called, it counts as one without progress."""
         self.idle += 1
 
     def led_on(self) -> None:
-        """The last answer led on."""
+        """Note that the last response was progress."""
         self.leading += 1
         self.idle = 0
 
     def restarted(self) -> None:
-        """The walk has to begin again at the head: the list has moved on by more than a page."""
+        """Note that the walk begins again at the head, because the list moved by over a page."""
         self._restarts += 1
 
     def problem(self, offset: int, *, too_large: bool) -> str | None:
-        """Why the walk is to be given up, in one line; None: it may go on.
+        """Return in one line why the walk must be given up; None if it may continue.
 
         Args:
-            offset: where the last page was.
-            too_large: whether it was a row that cannot be read.
+            offset: offset of the last page.
+            too_large: whether that page was a row too large to be read.
         """
         if self.idle > self.leading + PATIENCE:
             return leads_nowhere(self.idle, offset, too_large=too_large)

@@ -1,4 +1,4 @@
-"""The runs that complete walks have listed, as far as one walk comes upon them again."""
+"""The watermark (the runs that complete walks have listed), as far as one walk meets it again."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ class Watermark:
     """Counts the members of the watermark that a walk's pages show."""
 
     def __init__(self, size: int, *, enough: int) -> None:
-        """`size`: how many members there are, counted up to `enough`, which is how many in a row meet the watermark."""
+        """Begin with no member met.
+
+        Args:
+            size: number of members; counting may stop at `enough`.
+            enough: number of consecutive members that meet the watermark.
+        """
         self.is_reached = False
-        """Whether the rows accepted last end with enough members in a row."""
+        """Whether the rows accepted so far end with `enough` consecutive members."""
         self.was_reached = False
         """Whether they ever did."""
         self._size = size
         self._enough = enough
         self._in_a_row = 0
-        self._met: set[str] = set()  # distinct members, counted up to `enough`
-        self._deepest: str | None = None  # the row that lies farthest behind those at the head
+        self._met: set[str] = set()  # distinct members, up to `enough`
+        self._deepest: str | None = None  # the row farthest from the head
         self._deepest_is_member = False
 
     def come_upon(self, page: ListPage, frontier: ListPage | None, new: Set[Row]) -> None:
@@ -28,8 +33,8 @@ class Watermark:
 
         Args:
             page: the page.
-            frontier: the page that it joins; None: none, or not any more. What is in a row is then counted from the start.
-            new: those of its rows that the walk has not shown before.
+            frontier: the page that it joins. If None, the count of consecutive members begins at 0.
+            new: those of its rows that the walk has not seen before.
         """
         known = set() if frontier is None else set(frontier.usable)
         if frontier is None or not (
@@ -48,7 +53,10 @@ class Watermark:
         self.was_reached = self.was_reached or self.is_reached
 
     def shows_nothing_missed(self, *, otherwise: bool) -> bool:
-        """Whether a list that has ended showed all that is newer than the watermark; `otherwise`: where there is no watermark."""
+        """Return whether a list that has ended showed everything newer than the watermark.
+
+        Without a watermark, return `otherwise`.
+        """
         if not self._size:
             return otherwise
         return self._deepest_is_member or len(self._met) >= min(self._enough, self._size)

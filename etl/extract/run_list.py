@@ -1,22 +1,26 @@
-"""The walk through a workflow's run list: which page to ask for next, and when enough has been seen.
+"""The walk through a workflow's run list: which page to request next, and when to stop.
 
-The list is newest first, has no cursor, grows at its head and may lose rows anywhere while it is
-being paged. Four rules keep a walk from losing a run under these conditions, and from going on for
-ever:
+The list is newest first and has no cursor. While it is paged, it grows at its head and may lose
+rows anywhere. Four rules keep a walk from losing a run under these conditions, and from going on
+for ever:
 
-- Pages overlap, and a page is only accepted if it shares an id with the page accepted before it (the
-  frontier): then no row can lie unseen between the two. Otherwise the walk steps back until it does.
-- The walk only ends at what *complete* walks have listed (the watermark), never at what merely is known:
-  a walk that died has listed the newest runs and left a hole behind them.
-- A short page is not the list's end (servers cap pages below the limit asked for); an empty page is, or
-  a page that shows nothing but rows of the frontier although it had room for more.
-- WalkProgress is what the server shows, not what was asked for: rows that this walk has not seen yet, behind those that it has.
-  Rows that are added at the head are no progress. A page that does not lead on is followed by a look at the head: if the
-  head does not explain where the page's rows stand, the list does not follow `offset`. A list that leads no further for as
-  many answers as it took to see all of it, and some more, is given up (`etl.extract.list_progress`).
+- **Overlap.** Pages overlap, and a page is accepted only if it shares an id with the page accepted
+  before it (the *frontier*): then no row can lie unseen between the two. If it shares none, the
+  walk steps back until a page does.
+- **Watermark.** Before the list's end, the walk stops only at runs that *complete* walks have
+  listed (the watermark), not at any known run: a walk that crashed has listed the newest runs and
+  left a hole behind them.
+- **End of the list.** A short page is not the end, because servers cap pages below the requested
+  limit. The end is an empty page, or a page that shows only rows of the frontier although it had
+  room for more.
+- **Progress.** A response is progress only if it shows rows that this walk has not seen yet, behind
+  those that it has. Rows that are added at the head are no progress. After a page without progress,
+  the walk looks at the head. If the head does not explain where the page's rows are, the list does
+  not follow `offset`. A list without progress for as many responses as it took to see all of it,
+  and some more, is given up (`etl.extract.list_progress`).
 
-An empty head is asked for again if rows are known: by accident, a server may answer `null` or
-nothing once.
+If the head is empty although runs are known, it is requested again: a server may return `null` or
+nothing by accident.
 """
 
 from __future__ import annotations
@@ -33,36 +37,41 @@ from etl.extract.list_watermark import Watermark
 Outcome = Literal["met", "ended", "missed", "cut_off"]
 """How a walk ended.
 
-`met`: the watermark was reached. `ended`: the list's end was reached, and nothing can have been
-missed. `missed`: the list ended before it showed what is known, so rows may have left it unseen:
-record a gap. `cut_off`: `max_pages` were asked for, or the list makes no progress; the walk is not
-complete and the watermark must stay where it is.
+- `met`: the walk reached the watermark.
+- `ended`: the walk reached the list's end, and no run can have been missed.
+- `missed`: the list ended before it showed the known runs, so runs may have left it unseen: record
+  a gap.
+- `cut_off`: the walk requested `max_pages` pages, or the list makes no progress. The walk is not
+  complete, and the watermark must not move.
 """
 
 REPEATS = 3
-"""Pages whose rows stand where the head does not explain it, after which a list is taken to do so for ever: some may do so by
-chance, because rows were added and removed just then. So often an empty head is asked for, too."""
+"""Pages whose rows the head does not explain, after which the list is taken to have ended.
+
+Fewer may be chance, if rows were added and removed at that moment. An empty head is requested as
+many times.
+"""
 
 
 class RunListWalker:
-    """One walk through one workflow's run list; an object without I/O.
+    """One walk through one workflow's run list, without I/O.
 
-    Call `next_page`, ask the server for that page, and answer with exactly one of `receive`,
-    `end_of_list` and `too_large`, until `outcome` is set (it is set as soon as the last answer is
-    in, so that the last page and the end of the sweep can be committed together; `next_page` then
-    gives None).
+    Call `next_page`, request that page from the server, and report the response with exactly one of
+    `receive`, `end_of_list` and `too_large`. Repeat this until `outcome` is set; `next_page` then
+    returns None. The last response sets `outcome` at once, so that the last page and the end of the
+    sweep can be committed together.
 
-    Memory is bounded by three pages and 2 MB, whatever the length of the list.
+    Memory is bounded by three pages and 2 MB, for a list of any length.
 
     Attributes:
-        outcome: None while the walk goes on.
-        problem: how the list behaves otherwise than the API says, in one line; None while it does not.
-        listed: rows from the head to the last one that was new to the walk.
-        pages: pages asked for so far.
-        last_is_listed: False where the last answer only told whether rows were added at the head: the walk does not lead from
-            it to the other pages, and its rows must not be taken for listed.
-        skipped_offsets: where a single row was too large to be read; such a run has not been listed. The
-            same row can appear twice if the list moved under the walk.
+        outcome: how the walk ended; None while it goes on.
+        problem: how the list deviates from the API's description, in one line; None if it does not.
+        listed: rows from the head to the last row that was new to the walk.
+        pages: pages requested so far.
+        last_is_listed: False if the last response only showed whether rows were added at the head.
+            The walk does not connect it to the other pages, so its rows must not count as listed.
+        skipped_offsets: offsets at which a single row was too large to be read. Such a run has not
+            been listed. The same row can appear twice if the list moved during the walk.
     """
 
     def __init__(
@@ -79,20 +88,21 @@ class RunListWalker:
 
         Args:
             watermark_size: number of runs that complete walks have listed; counting may stop at
-                `watermark_run`. 0 where no walk has completed yet.
-            max_pages: pages asked for, at most.
-            page_size: rows asked for a page.
+                `watermark_run`. 0 if no walk has completed yet.
+            max_pages: maximum number of pages to request.
+            page_size: rows to request with each page.
             whole_list: do not stop at the watermark.
-            overlap: rows that a page repeats of the one before it (half a page, at most).
-            watermark_run: consecutive members of the watermark that end the walk. One would do on a list
-                that keeps its order; more tolerate rows that change places.
+            overlap: rows that a page repeats of the page before it; at most half a page.
+            watermark_run: consecutive members of the watermark that end the walk. A single member
+                would suffice in a list that keeps its order; more tolerate rows that change places.
 
         Raises:
-            ValueError: a number is too small to walk with.
+            ValueError: an argument is too small.
         """
         if min(max_pages, page_size, overlap, watermark_run) < 1 or watermark_size < 0:
             raise ValueError(
-                "max_pages, page_size, overlap and watermark_run must be at least 1, watermark_size 0"
+                "max_pages, page_size, overlap and watermark_run must be at least 1, "
+                "watermark_size at least 0"
             )
         self.outcome: Outcome | None = None
         self.problem: str | None = None
@@ -109,53 +119,68 @@ class RunListWalker:
 
         self._asked: PageRequest | None = None
         self._progress = WalkProgress()
-        self._shown = SeenRows()  # by pages that were accepted,
-        self._rows = 0  # so many of them;
-        self._walked = SeenRows()  # by those since it last went back;
-        self._reached = 0  # the end of the farthest of them
-        # the head that was accepted, and the last two answers in place of it
+        # Rows of all accepted pages, and their number.
+        self._shown = SeenRows()
+        self._rows = 0
+        # Rows of the pages accepted since the walk last went back, and the offset after the
+        # farthest of these pages.
+        self._walked = SeenRows()
+        self._reached = 0
+        # The head that was accepted, and the last two later responses to the same request.
         self._heads: tuple[ListPage, ...] = ()
-        # waits for a look at the head: it did not lead on, or shows rows out of place
+        # A page that waits for a look at the head, because it did not lead on or shows rows out of
+        # place.
         self._looks: ListPage | None = None
-        self._shift = 0  # so many rows must have been added between the frontier and that page
-        # Since a page that led on was accepted:
-        self._missing = False  # there was an empty page where rows should have been repeated,
-        self._landings = 0  # and behind it pages that showed some of them;
-        # a page showed others than should have been repeated;
+        # Rows that must have been added between the responses of the frontier and that page.
+        self._shift = 0
+        # The next six values hold since the last accepted page that led on.
+        # Whether a page was empty although it should have repeated rows, and the number of later
+        # pages that did show some of these rows.
+        self._missing = False
+        self._landings = 0
+        # The request of a page that showed other rows than those it should have repeated.
         self._stranger: PageRequest | None = None
-        self._returns = 0  # times that the walk came back to the head;
-        self._repeats = 0  # pages that repeated rows though the head does not explain it,
-        self._suspicion: str | None = None  # and what that means
+        # Times that the walk returned to the head.
+        self._returns = 0
+        # Pages whose repeated rows the head does not explain, and what the first of them means.
+        self._repeats = 0
+        self._suspicion: str | None = None
         self._offset = 0
         self._limit = page_size
         self._step = 0
         self._frontier: ListPage | None = None
-        # accepted once the row before it turns out not to have moved
+        # A page that is accepted if the row before it has not moved.
         self._unproven: ListPage | None = None
         self._largest_page = 0
-        self._disordered = False  # rows have changed places: where one stands tells nothing
+        self._disordered = False  # rows have changed places, so that offsets prove nothing
         self._empty_heads = 0
-        # the frontier before a restart that has not met it again
+        # The frontier before a restart, until the walk meets one of its rows again.
         self._left_behind: frozenset[str] = frozenset()
 
     def walk_whole_list(self, problem: str, *, max_pages: int) -> None:
-        """Do not stop at the watermark after all, because of this problem with the list; `max_pages` in place of those before."""
+        """Walk to the list's end, past the watermark, because of this problem with the list.
+
+        `max_pages` replaces the previous limit.
+        """
         self._whole_list = True
         self._max_pages = max_pages
         self.problem = problem
 
     @property
     def watermark_met(self) -> bool:
-        """Whether the walk has come upon the watermark; a walk of the whole list goes on behind it."""
+        """Whether the walk has met the watermark; a walk of the whole list continues behind it."""
         return self._watermark.was_reached
 
     @property
     def emptied(self) -> bool:
-        """Whether the walk ended at an empty head, though the list has shown rows before, in this walk or an earlier one."""
+        """Whether the walk ended at an empty head although this or an earlier walk saw rows."""
         return self._empty_heads > 0
 
     def next_page(self) -> PageRequest | None:
-        """The page to ask for, the same one until it is answered; None when the walk is over."""
+        """Return the page to request; None if the walk is over.
+
+        Until its response is reported, each call returns the same page.
+        """
         if self.outcome is not None:
             return None
         if self._asked is None:
@@ -169,12 +194,13 @@ class RunListWalker:
         return self._asked
 
     def receive(self, rows: Sequence[Row], members: Collection[str]) -> None:
-        """Take the page asked for.
+        """Take the rows of the requested page.
 
         Args:
-            rows: the page's run ids in list order, a hash for a row without a usable id.
-            members: those of them that belong to the watermark: runs that complete walks have listed. Runs
-                known by other means, and those that only this walk has listed, are no members.
+            rows: the page's run ids in list order, with a hash for each row without a usable id.
+            members: those of them that belong to the watermark: runs that complete walks have
+                listed. Runs known by other means, and runs that only this walk has listed, are not
+                members.
         """
         request = self._answered()
         page = ListPage(request, tuple(rows), frozenset(members))
@@ -194,11 +220,14 @@ class RunListWalker:
         self._bound()
 
     def end_of_list(self) -> None:
-        """The server answered that there is no such page (not of the list's head): it counts as an empty page."""
+        """Note that the server has no such page: it counts as empty. Not for the list's head."""
         self.receive((), ())
 
     def too_large(self) -> None:
-        """The page was too large to be read: ask for half of it, and pass over a row that is too large alone."""
+        """Note that the page was too large to be read: request half of it next.
+
+        A single row that is too large is skipped.
+        """
         request = self._answered()
         if self._looks is None and self._unproven is None and request.limit > 1:
             self._limit = request.limit // 2
@@ -217,7 +246,7 @@ class RunListWalker:
 
     def _answered(self) -> PageRequest:
         if self._asked is None:
-            raise RuntimeError("no page was asked for")
+            raise RuntimeError("no page was requested")
         request, self._asked = self._asked, None
         return request
 
@@ -236,7 +265,7 @@ class RunListWalker:
         self.outcome = "cut_off"
 
     def _judge(self, page: ListPage) -> None:
-        """Accept the page if no row can lie unseen before it; else ask for the proof, or step back."""
+        """Accept the page if no unseen row can lie before it; else seek a proof, or step back."""
         frontier, offset = self._frontier, page.request.offset
         if frontier is None or offset == 0 or page.joins(frontier):
             self._accept(page)
@@ -244,23 +273,23 @@ class RunListWalker:
             if page.rows:
                 self._stranger = page.request
             elif self._landings > 1 and self._stranger is None and not self._left_behind:
-                # Empty a third time, though what lies before it was answered twice meanwhile.
+                # Empty for the third time, although the server returned the rows before it twice
+                # in between.
                 self._end()
                 return
             else:
                 self._missing = True
             self._step_back(offset)
         elif not page.rows and len(frontier.rows) == 1 < frontier.request.limit:
-            # A server that gives a single row where more were asked for: that is all it has.
+            # The server returned a single row although more were requested: it has no more.
             self._accept(page)
         else:
-            # Rows too large to be read two at a time leave no room for an overlap. In its place the
-            # row before this page is asked for once more: as long as it has not moved, nothing has
-            # slipped past.
+            # Rows too large to be read two at a time leave no room for an overlap. Instead, the
+            # walk requests the row before this page again: if it has not moved, no row was missed.
             self._unproven = page
 
     def _prove(self, unmoved: bool) -> None:
-        """Settle the page that waited for a second look at the row before it."""
+        """Accept the page that waited for a second look at the row before it, or step back."""
         page, self._unproven = self._unproven, None
         if page is not None and unmoved:
             self._accept(page)
@@ -268,9 +297,9 @@ class RunListWalker:
             self._step_back(page.request.offset)
 
     def _look(self, head: ListPage) -> None:
-        """Settle the page that did not lead on, or shows rows out of place, by what stands at the head just after it."""
+        """Judge a page that did not lead on, or shows rows out of place, by the head after it."""
         page, self._looks = self._looks, None
-        # The frontier before the page was answered after the head before the last one.
+        # `before` is older than the page's frontier: `grown` includes all rows added since then.
         first, before = self._heads[0], self._heads[-2:][0]
         self._heads = (first, self._heads[-1], head)
         if page is None:
@@ -278,11 +307,11 @@ class RunListWalker:
         grown = head.shift_from(before)
         shared = next((row for row in page.usable if row in head.places), None)
         row = page.usable[0] if shared is None else shared
-        # So many rows must have been added at the head since the page, if it followed `offset`.
+        # If the server follows `offset`, this many rows were added at the head since the page.
         moved = head.places.get(row, head.end) - page.offset_of(row)
         if shared is not None and moved < 0 and self._progress.leading == 1:
-            # Rows that are added only move others away from the head: this one never stood where it
-            # was shown. The head is what the list answers at that offset, too.
+            # Added rows only move others away from the head, so this row was never where the page
+            # showed it. The list returns its head at that offset, too.
             self._accept(replace(head, request=page.request))
             self._looks, self.last_is_listed, self.listed = None, True, len(head.rows)
             self._count_repeat(
@@ -296,12 +325,13 @@ class RunListWalker:
             first.usable
         ):
             self._count_repeat(list_problem.goes_round(page.request.offset))
-        # Else rows come again because others were added at the head.
+        # Otherwise rows are repeated because others were added at the head.
 
     def _count_repeat(self, suspicion: str) -> None:
-        """Note a page that the head does not explain; the list has ended where there are several.
+        """Count a page that the head does not explain; `REPEATS` of them end the list.
 
-        The first one tells what is wrong: a list that goes round repeats the very head later.
+        The suspicion of the first one is kept, because a list that repeats itself shows its head
+        again later.
         """
         self._suspicion = self._suspicion or suspicion
         self._repeats += 1
@@ -310,11 +340,11 @@ class RunListWalker:
         if self._stranger is None:
             self._end()
         else:
-            # Rows were listed that the walk does not lead to.
+            # The list showed rows that the walk cannot reach.
             self._give_up(list_problem.counts_pages(self._stranger.offset))
 
     def _accept(self, page: ListPage) -> None:
-        """Make the page the frontier, and see whether it ends the walk."""
+        """Make the page the frontier, and end the walk if it is the last one."""
         if not page.rows:
             if page.request.offset == 0 and (self._knows_runs or self._largest_page):
                 self._empty_heads += 1
@@ -325,19 +355,19 @@ class RunListWalker:
         offset, at_head = page.request.offset, page.request.offset == 0
         returned = at_head and bool(self._heads)
         if at_head or self._step:
-            # What comes now may well have been walked before.
+            # The next pages may repeat rows that the walk has passed.
             self._walked, self._reached = SeenRows(), 0
         self._shift = (None if self._frontier is None else page.shift_from(self._frontier)) or 0
         if self._frontier is not None and at_head and not page.joins(self._frontier):
-            # Thrown back to the head: the walk begins again, and remembers what it should come upon
-            # once more.
+            # Stepped back to the head without joining the frontier: the walk begins again, and
+            # remembers which rows it must meet again.
             self._left_behind = self._left_behind or frozenset(self._frontier.usable)
             self._progress.restarted()
             self._frontier, self._stranger, self._returns = None, None, 0
         frontier = self._frontier
         new_in_walk, new = page.new_to(self._shown), page.new_to(self._walked)
         self._rows += len(new_in_walk)
-        # New rows at the head bring the walk no nearer to the list's end.
+        # New rows at the head do not bring the walk nearer to the list's end.
         leads_on = page.leads_on(frontier, new_in_walk) if frontier is not None else not returned
         known: Set[str] = set() if frontier is None else set(frontier.usable)
         usable = page.usable
@@ -382,7 +412,7 @@ class RunListWalker:
     def _is_to_be_looked_at(
         self, page: ListPage, known: Set[str], *, leads_on: bool, onward: bool
     ) -> bool:
-        """Whether the head must tell why the page does not lead on, or shows rows out of place."""
+        """Return whether the head must explain the page, as it leads nowhere or is out of place."""
         head = self._heads[-1]
         rows = set(page.usable)
         if not rows or page.request.offset == 0 or self._left_behind or self._disordered:
@@ -391,7 +421,7 @@ class RunListWalker:
             self._shift < 0 and page.request.offset < len(head.rows)
         ):
             return True
-        # Only a page that reaches beyond the one before must show something new.
+        # Only a page that reaches beyond the page before it must show a new row.
         return (
             onward
             and not leads_on
@@ -400,28 +430,33 @@ class RunListWalker:
 
     @staticmethod
     def _is_out_of_order(usable: Sequence[str], known: Set[str], new: Set[Row]) -> bool:
-        """Whether a row stands between two of the frontier's that has not been seen before."""
+        """Return whether a row that was not seen before is between two rows of the frontier."""
         places = [place for place, id in enumerate(usable) if id in known]
         return bool(places) and any(id in new for id in usable[places[0] : places[-1]])
 
     def _step_back(self, offset: int) -> None:
-        """Go back from a page that does not join the frontier, twice as far each time, at last to the list's head."""
+        """Go back from a page that does not join the frontier.
+
+        Each step is twice as long as the one before it; the last one leads to the list's head.
+        """
         self._step = 2 * self._step or max(
             1, 0 if self._frontier is None else len(self._frontier.rows) // 2
         )
-        # Not to the head at once: what stands at offset 1 tells a list that follows `offset` from
-        # one that does not.
+        # Offset 1 comes before the head, because its rows show whether the list follows `offset`.
         self._offset = max(0 if offset <= 1 else 1, offset - self._step)
 
     def _widen(self) -> None:
-        """Recover from `too_large` by a quarter a page: doubling would ask for too much every second time."""
+        """Recover from `too_large` by a quarter with each page.
+
+        Doubling would request too much every second time.
+        """
         self._limit = min(self._page_size, self._limit + self._limit // 4 + 1)
 
     def _end(self) -> None:
-        """The list has ended: say whether it showed everything that is newer than the watermark."""
-        # Without a watermark, a walk that was thrown back to the head must at least have come upon
-        # its own earlier rows again. A list that was not empty before, and now is, shows nothing of
-        # what came meanwhile.
+        """End the walk at the list's end, which may have come before everything new was shown."""
+        # Without a watermark, a walk that began again at the head must at least have met its own
+        # earlier rows again. A list that is empty, but was not before, shows none of the runs added
+        # in between.
         first = not self._left_behind and not self._empty_heads
         complete = self._watermark.shows_nothing_missed(otherwise=first)
         self.problem = self._suspicion or self.problem

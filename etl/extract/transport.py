@@ -1,4 +1,4 @@
-"""The client's connections: TLS, proxies, and what it means when one fails."""
+"""The client's connections: TLS, proxies, and the causes of transport failures."""
 
 from __future__ import annotations
 
@@ -15,29 +15,36 @@ from httpx_aiohttp import AiohttpTransport
 from etl.errors import ConfigurationError
 
 MAX_HEADER_BYTES, MAX_HEADERS = 64 * 1024, 256
-"""An answer's longest header line, and how many it may have: proxies and single sign-on add more than the library expects."""
+"""The longest header line of a response, and the largest number of headers.
+
+Both exceed the library's defaults, because proxies and single sign-on add many headers.
+"""
 
 _CHECK_URL = "check `api.base_url` (ORCHESTRA_BASE_URL)"
 _CHECK_PROXY = "check HTTP_PROXY and HTTPS_PROXY, or unset `api.trust_env`"
 
 
 def open_transport(base_url: str, *, trust_env: bool) -> AiohttpTransport:
-    """Return a transport to this origin; `trust_env`: by the environment's proxy and certificates.
+    """Return a transport to this origin.
+
+    Args:
+        base_url: a URL of the origin.
+        trust_env: use the proxy and certificates that the environment names.
 
     Raises:
-        ConfigurationError: these cannot be used.
+        ConfigurationError: the environment's proxy or certificates cannot be used.
     """
     ssl_context = _ssl_context(trust_env=trust_env)
     proxy = _environment_proxy(base_url) if trust_env else None
 
     def open_session() -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            # The client bounds the connections already. Idle ones are dropped before the 5 s
-            # after which common servers drop them: a request sent just then would fail.
+            # The client already bounds the connections. Idle ones are closed before the 5 s after
+            # which common servers close them: a request sent at that moment would fail.
             connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context, keepalive_timeout=4),
             cookie_jar=aiohttp.DummyCookieJar(),
-            # Not aiohttp's own `trust_env`: it would also read `~/.netrc`, which collides with
-            # our header.
+            # Not aiohttp's own `trust_env`: it would also read `~/.netrc`, which conflicts with
+            # the key's header.
             proxy=proxy,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
@@ -51,10 +58,10 @@ def open_transport(base_url: str, *, trust_env: bool) -> AiohttpTransport:
 async def _send_once(
     request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a request again by itself when the connection breaks.
+    """Keep aiohttp from resending a request by itself when the connection breaks.
 
-    That would pass by the shared budget and our own count; it sends again only after the errors
-    named here.
+    A resent request would bypass the shared budget and the client's count of attempts. aiohttp
+    resends only after the two error types that are replaced here.
     """
     try:
         return await send(request)
@@ -65,7 +72,11 @@ async def _send_once(
 
 
 def cause_of(error: Exception, base: httpx.URL) -> tuple[str, str]:
-    """The kind of a transport failure, and what to look at; httpx's own classes tell less than what aiohttp raised below."""
+    """Return the kind of a transport failure, and what to check.
+
+    The causes come from aiohttp's errors, which are more specific than the httpx errors that wrap
+    them.
+    """
     match error.__cause__ if isinstance(error, httpx.HTTPError) else error:
         case aiohttp.ClientConnectorCertificateError() as found:
             return (
@@ -90,16 +101,16 @@ def cause_of(error: Exception, base: httpx.URL) -> tuple[str, str]:
         case aiohttp.ClientHttpProxyError():
             return "the proxy refuses the connection", "check HTTP_PROXY and HTTPS_PROXY"
         case aiohttp.ClientPayloadError() | zlib.error():
-            return "the answer's body is cut off or broken", ""
+            return "the response body is cut off or broken", ""
         case aiohttp.ClientConnectionError():
             return "the server closed the connection", ""
         case aiohttp.ClientResponseError(message=str(text)) if (
             "Got more than" in text or "Too many headers" in text
         ):
             most = f"more than {MAX_HEADER_BYTES:,} bytes, or more than {MAX_HEADERS} headers"
-            return f"the answer has a header line of {most}", ""
+            return f"the response has a header line of {most}", ""
         case aiohttp.ClientResponseError():
-            return "the answer is no HTTP", _CHECK_URL
+            return "the response is not HTTP", _CHECK_URL
         case unforeseen:
             return type(unforeseen).__name__, ""
 
@@ -109,7 +120,12 @@ def _peer(error: aiohttp.ClientConnectorError) -> str:
 
 
 def _environment_proxy(base_url: str) -> str | None:
-    """The proxy that the environment names. Raises ConfigurationError, without the URL: it may hold a password."""
+    """Return the proxy that the environment names; None if it names none for this URL.
+
+    Raises:
+        ConfigurationError: the proxy cannot be used. The text leaves out the proxy's URL, which may
+            contain a password.
+    """
     url = httpx.URL(base_url)
     proxy = None if proxy_bypass(url.host) else getproxies().get(url.scheme)
     if proxy is None:
@@ -122,13 +138,18 @@ def _environment_proxy(base_url: str) -> str | None:
         usable = False
     if not usable:
         raise ConfigurationError(
-            f"{url.scheme.upper()}_PROXY: must be the URL of an HTTP proxy, such as http://proxy:3128"
+            f"{url.scheme.upper()}_PROXY: must be the URL of an HTTP proxy, "
+            "such as http://proxy:3128"
         )
     return proxy
 
 
 def _ssl_context(*, trust_env: bool) -> ssl.SSLContext:
-    """The certificate authorities. Raises ConfigurationError where the environment names some that cannot be read."""
+    """Return a TLS context with the certificate authorities.
+
+    Raises:
+        ConfigurationError: the environment names certificates that cannot be read.
+    """
     try:
         return httpx.create_ssl_context(trust_env=trust_env)
     except OSError as error:

@@ -1,1 +1,1 @@
-"""The two jobs: sweep a workflow's run list into the ledger; poll due runs into the analysts' tables."""
+"""The two jobs: sweeps write run lists into the ledger, polls write due runs into the history."""

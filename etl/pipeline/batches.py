@@ -1,4 +1,4 @@
-"""Readings on their way into the database: in batches, and those that take long beside them, each in a batch of its own."""
+"""Readings on their way into the database: in batches, or alone if they may take long."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from etl.ledger.claims import Claim
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reading
 
-# A batch is loaded when it holds so many steps or bytes, when its first reading has waited so long
-# (seconds), or when there is nothing to wait for. Larger batches load no faster; they only hold
-# their locks longer. Each costs some 20 statements: four services beside an API of 50 ms took a
-# tenth less with 1.0 s than with 0.2 s; between them lies what is shown how soon.
+# A batch is loaded when it has this many steps or bytes, when its first reading has waited this
+# long (seconds), or when there is nothing to wait for. Larger batches load no faster, and hold
+# their locks longer. Each batch costs about 20 statements: with an API that responds in 50 ms, four
+# services took a tenth less time with a wait of 1.0 s than with 0.2 s. A longer wait delays when
+# rows become visible; 0.5 s is the compromise.
 BATCH_STEPS = 2000
 BATCH_BYTES = 16 << 20
 BATCH_WAIT = 0.5
 
 
 def is_loaded_alone(reading: Reading) -> bool:
-    """Whether the reading is larger than a batch, or the run could not be loaded, or read, the last time: it may be the cause."""
+    """Return whether the reading is larger than a batch, or the last attempt on its run failed.
+
+    A run whose last read or load failed may be the cause, and would delay its batch.
+    """
     if reading.steps is None:
         return False
     return (
@@ -32,12 +36,18 @@ def is_loaded_alone(reading: Reading) -> bool:
 
 
 class Lane:
-    """Readings that wait for their load, one load at a time; lanes load beside one another."""
+    """A queue of readings with one load at a time; different lanes load concurrently."""
 
     def __init__(
         self, loader: Loader, woken: Callable[[asyncio.Future[LoadReport]], None], *, alone: bool
     ) -> None:
-        """`woken` is called when a load has ended. `alone`: every reading is a batch of its own, and waits for no other."""
+        """Start with an empty queue.
+
+        Args:
+            loader: loads the batches, in a thread.
+            woken: called when a load has ended.
+            alone: load each reading as a batch of its own, at once.
+        """
         self._loader = loader
         self._woken = woken
         self._alone = alone
@@ -50,23 +60,26 @@ class Lane:
 
     @property
     def is_filling(self) -> bool:
-        """Whether readings wait for others to be loaded with."""
+        """Whether readings wait for their batch to fill up."""
         return bool(self._waiting) and self.load is None
 
     def claims(self) -> Iterator[Claim]:
-        """The claims of all that is not loaded yet."""
+        """Yield the claims of all readings that are not loaded yet."""
         for reading in (*self._waiting, *self._loading):
             yield reading.claim
 
     def add(self, reading: Reading) -> None:
-        """Have it loaded."""
+        """Queue a reading for its load."""
         if not self._waiting:
             self._waiting_since = time.monotonic()
         self._waiting.append(reading)
         self.waiting_bytes += reading.size
 
     def start(self, *, idle: bool) -> None:
-        """Begin the next load, where none goes on and a batch is full, or has waited; `idle`: where there is one at all."""
+        """Begin the next load if none is running and a batch is full or has waited long enough.
+
+        `idle` means that nothing else is running: then a batch of any size is loaded.
+        """
         if self.load is not None or not self._waiting:
             return
         steps = sum(
@@ -81,7 +94,7 @@ class Lane:
             self.load.add_done_callback(self._woken)
 
     def _take_batch(self) -> list[Reading]:
-        """The oldest readings, up to the bounds of one transaction; a single one may exceed them."""
+        """Take the oldest readings, up to the bounds of a batch; the last one may exceed them."""
         batch: list[Reading] = []
         steps = size = 0
         while (
@@ -98,7 +111,10 @@ class Lane:
         return batch
 
     def collect(self) -> tuple[LoadReport, float] | None:
-        """The report of a load that has ended, and the seconds it took; None while there is none. Raises as the load did."""
+        """Return the report of an ended load and the seconds that it took; None if none has ended.
+
+        Raises what the load raised.
+        """
         if self.load is None or not self.load.done():
             return None
         task, self.load, self._loading = self.load, None, []

@@ -1,4 +1,4 @@
-"""The shared request budget, as the client waits for it."""
+"""The shared request budget, as one process draws on it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ import time
 from etl.database import Database
 from etl.ledger import budget
 
-# Seconds between two looks at a pause that another replica may have asked for: where requests are
-# not rationed, and where some of a block are still unused.
+# Seconds between two looks at whether another replica has set a pause. It applies if requests are
+# not rationed, and while a block of grants is not used up.
 _LOOK_EVERY = 1.0
-# A pause is waited out in naps of at most so many seconds, so that a shorter one set meanwhile
-# takes effect.
+# A pause is slept in naps of at most this many seconds, so that a shorter pause that is set in the
+# meantime takes effect.
 _NAP = 5.0
 
 
 class RequestBudget:
-    """Lets requests start no faster than all replicas together may.
+    """Delays requests so that all replicas together stay within the rate.
 
-    Grants are drawn from the database in blocks of a tenth of a second's worth, so that the
-    database is asked about ten times a second and no replica hoards.
+    A replica draws grants from the database in blocks that last a tenth of a second. So it queries
+    the database about ten times a second, and does not hoard grants.
     """
 
     def __init__(self, database: Database, *, rate: float) -> None:
-        """`rate` is in requests a second; 0 rations nothing, but pauses that the server asks for still hold."""
+        """Start without grants.
+
+        `rate` is in requests a second. 0 does not ration requests, but pauses that the server
+        requests still apply.
+        """
         self._database = database
         self._rate = rate
         self._granted = 0
@@ -32,13 +36,13 @@ class RequestBudget:
         self._turn = asyncio.Lock()
 
     async def acquire(self) -> None:
-        """Return when one more request may start."""
+        """Wait until one more request may start."""
         async with self._turn:
             while not await self._take():
                 pass
 
     async def hold_off(self, seconds: float) -> None:
-        """Let no replica start a request for so many seconds: the server asked for it."""
+        """Let no replica start a request for this many seconds, because the server requested it."""
         self._granted = 0
         self._looked_at = -_LOOK_EVERY
         await self._database.in_thread(lambda c: budget.hold_off(c, seconds))
@@ -56,7 +60,7 @@ class RequestBudget:
             if self._granted > 0 and time.monotonic() - self._looked_at < _LOOK_EVERY:
                 self._granted -= 1
                 return True
-            # What is left of an older block is forgone: there may have been a pause since.
+            # The rest of an older block is dropped: there may have been a pause since.
             wanted = max(1, round(self._rate / 10))
             grant = await self._database.in_thread(
                 lambda c: budget.draw(c, rate=self._rate, wanted=wanted)

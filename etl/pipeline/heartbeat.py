@@ -1,4 +1,4 @@
-"""Keeps a lease alive while work goes on."""
+"""The heartbeat that renews a lease while work goes on."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ log = structlog.get_logger(__name__)
 
 @contextlib.asynccontextmanager
 async def heartbeat(renew: Callable[[], Awaitable[None]], *, lease: float) -> AsyncIterator[None]:
-    """Call `renew` three times a `lease` (seconds) until the block ends.
+    """Call `renew` three times per `lease` (seconds) until the block ends.
 
-    A renewal that fails is only logged: the fencing token, not the lease, keeps the data right.
+    A failed renewal is only logged, because the fencing token protects the data, not the lease.
     """
 
     async def beat() -> None:

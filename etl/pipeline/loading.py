@@ -1,4 +1,4 @@
-"""Loads what was read: one transaction a batch, behind the claims' fence."""
+"""The load: one transaction for each batch of readings, behind the claims' fence."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from etl.transform.states import StateMap
 
 log = structlog.get_logger(__name__)
 
-# A batch of so many runs or more of which not one can be stored is no matter of single runs.
+# If a batch this large stores nothing, the cause is systemic.
 SYSTEMIC = 10
-# A statement that runs out of its time or memory. Repeated, it would do so again and again, and all
-# else in the batch with it.
+# A statement that exceeds its time or memory. Retrying the batch whole would fail again each time,
+# and keep its other runs from being loaded.
 TOO_MUCH = ("57014", "53200")
-# Where the first so many runs of a batch are too much, each alone, it is the database that is slow.
+# If each of the first SLOW runs of a batch exceeds a limit alone, the database itself is slow.
 SLOW = 3
 
 NO_REDACTION = Redaction()
 
 
 class LoadReport(msgspec.Struct):
-    """What loads changed, added up."""
+    """The sum of what loads changed."""
 
     runs: int = 0
-    """Runs whose answer was loaded, changed or not."""
+    """Runs whose response was loaded, changed or not."""
     runs_inserted: int = 0
     runs_updated: int = 0
     steps: int = 0
@@ -51,11 +51,11 @@ class LoadReport(msgspec.Struct):
     steps_updated: int = 0
     steps_absent: int = 0
     failed: int = 0
-    """Runs that could not be read and will be tried again."""
+    """Runs that could not be read and will be retried."""
     newly_failing: int = 0
-    """Those among them whose read before did not fail."""
+    """Those of them whose previous read did not fail."""
     superseded: int = 0
-    """Readings refused by the fence, because a newer one was asked for or has been loaded."""
+    """Readings that the fence refused, because a newer one was requested or has been loaded."""
     dead_letters: int = 0
     """New dead letters."""
 
@@ -66,11 +66,11 @@ class LoadReport(msgspec.Struct):
 
 
 class LimitExceeded(Exception):
-    """A statement ran out of its time or memory; the text is its SQLSTATE."""
+    """A statement exceeded its time or memory; the text is its SQLSTATE."""
 
 
 class Loader:
-    """Writes batches of readings. All its methods are synchronous: they run in a thread."""
+    """Writes batches of readings; its methods are synchronous, to be called in a thread."""
 
     def __init__(
         self,
@@ -85,23 +85,24 @@ class Loader:
         self._redaction = redaction
 
     def load(self, readings: Sequence[Reading]) -> LoadReport:
-        """Load a batch whole; where the database refuses it for good, in halves, down to the row, which is set aside.
+        """Load a batch; set aside what the database refuses.
 
-        What takes the database too long in a batch is tried run by run, so that one such run costs
-        the others one time limit.
+        If the database refuses the whole batch for good, it is split in halves, down to the row,
+        which becomes a dead letter. If the batch takes the database too long, its runs are loaded
+        one by one, so that one slow run delays the others by one time limit only.
 
         Raises:
-            DatabaseError: the database is out of reach, or too slow for any of them; the claims still stand, or are consumed
-                if it committed.
-            EtlError: none of many runs can be stored; the claims stand until their leases end.
+            DatabaseError: the database is out of reach, or too slow for any run. The claims still
+                hold, or are consumed if it committed.
+            EtlError: none of many runs can be stored. The claims hold until their leases end.
         """
         report, refused = self._in_parts(readings)
         if len(refused) == len(readings) >= SYSTEMIC:
-            # Not the fault of each of them: setting them all aside would only bury what is wrong.
+            # Not the fault of the single runs: to set all of them aside would hide the cause.
             _, problem = refused[0]
             raise EtlError(
-                f"none of {len(readings)} runs can be stored ({problem}): the fault is not theirs, so nothing was set aside; "
-                "ORCHESTRA_ETL_LOGS__LEVEL=debug shows where"
+                f"none of {len(readings)} runs can be stored ({problem}): the cause is systemic, "
+                "so nothing was set aside; ORCHESTRA_ETL_LOGS__LEVEL=debug shows where"
             )
         for reading, problem in refused:
             report.add(self._give_up(reading, f"the run cannot be stored: {problem}"))
@@ -110,7 +111,7 @@ class Loader:
     def _in_parts(
         self, readings: Sequence[Reading]
     ) -> tuple[LoadReport, list[tuple[Reading, str]]]:
-        """Load what can be loaded; the rest with the cause of each."""
+        """Load what can be loaded; return the report, and each refused reading with its cause."""
         try:
             return self._database.transaction(
                 lambda c: self._bounded(c, readings, isolate=False)
@@ -135,8 +136,8 @@ class Loader:
         except EtlError:
             raise
         except Exception as error:
-            # Whosever fault it is, what one run brings out must not keep the others from being
-            # loaded.
+            # Even if the error is a defect of this program, one run that triggers it must not keep
+            # the others from being loaded.
             trace = None if is_database_error(error) or isinstance(error, LimitExceeded) else error
             log.error(
                 "run_refused", run=readings[0].claim.run_id, cause=_cause(error), exc_info=trace
@@ -153,15 +154,18 @@ class Loader:
             refused += problems
             if number == len(refused) == SLOW:
                 raise DatabaseUnavailable(
-                    f"the database takes too long for any run ({refused[0][1]}): look at its load, or raise "
-                    "database.statement_timeout"
+                    f"the database takes too long for any run ({refused[0][1]}): check its load, "
+                    "or raise database.statement_timeout"
                 )
         return report, refused
 
     def _bounded(
         self, connection: Connection, readings: Sequence[Reading], *, isolate: bool
     ) -> LoadReport:
-        """Load; raises LimitExceeded where that may be the fault of what is loaded, and repeating it whole is of no use."""
+        """Load a batch; raise LimitExceeded if it exceeds a limit, so that no retry helps.
+
+        While the process ends, its statements may be cancelled: then the error itself is raised.
+        """
         try:
             return self._load(connection, readings, isolate=isolate)
         except Exception as error:
@@ -191,14 +195,14 @@ class Loader:
     def _load(
         self, connection: Connection, readings: Sequence[Reading], *, isolate: bool
     ) -> LoadReport:
-        stands = claims.lock(connection, [reading.claim for reading in readings])
-        mine = list(compress(readings, stands))
+        holds = claims.lock(connection, [reading.claim for reading in readings])
+        mine = list(compress(readings, holds))
         report = LoadReport(superseded=len(readings) - len(mine))
         if report.superseded:
-            # Among them is what this very unit of work wrote, where the answer to its COMMIT was
-            # lost and it is repeated: a new letter must not go unreported.
+            # If the response to a COMMIT was lost, this unit of work is repeated, and these claims
+            # include those that it has consumed itself. Its new dead letters must be reported.
             lost = [
-                reading.claim for reading, held in zip(readings, stands, strict=True) if not held
+                reading.claim for reading, held in zip(readings, holds, strict=True) if not held
             ]
             report.dead_letters = dead_letters.count_new(
                 connection, [(one.run_id, one.claimed_at) for one in lost]
@@ -229,7 +233,7 @@ class Loader:
             [
                 (reading.claim.workflow_id, reading.claim.run_id, one)
                 for reading in mine
-                # An answer that says the same as the last one is not counted twice.
+                # A response that equals the previous one is not counted twice.
                 if reading.drift and reading.digest != reading.claim.known.read_digest
                 for one in reading.drift
             ],
@@ -242,7 +246,10 @@ class Loader:
         return report
 
     def _recover(self, connection: Connection, gone: Sequence[Reading]) -> dict[str, Reading]:
-        """For runs that the API no longer has: what their open dead letters hold, where it can be decoded by now."""
+        """Return readings with the steps that can now be decoded from the runs' open dead letters.
+
+        Used for runs that the API no longer has.
+        """
         bodies = (
             dead_letters.open_bodies(connection, [reading.claim.run_id for reading in gone])
             if gone
@@ -261,13 +268,13 @@ class Loader:
                 )
                 for body in bodies.get(claim.run_id, ())
             ]
-            steps = {step.id: step for answer in decoded for step in answer.steps}
+            steps = {step.id: step for one in decoded for step in one.steps}
             if steps:
                 recovered[claim.run_id] = msgspec.structs.replace(
                     reading,
                     steps=DecodedSteps(tuple(steps.values())),
                     partial=True,
-                    rejected=tuple(one for answer in decoded for one in answer.rejected),
+                    rejected=tuple(letter for one in decoded for letter in one.rejected),
                 )
         return recovered
 
@@ -303,7 +310,7 @@ class Loader:
 
 
 def _cause(error: Exception) -> str:
-    """A word for the log and the letter; never the error's own text, which may quote a row."""
+    """Return a word for the log and the dead letter, never the error's text: it may quote a row."""
     code = str(error) if isinstance(error, LimitExceeded) else sqlstate(error)
     return f"SQLSTATE {code}" if code is not None else type(error).__name__
 

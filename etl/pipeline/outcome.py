@@ -1,4 +1,4 @@
-"""What a reading comes to: for the run's tracking, for the tables, and for the ledger. Pure functions."""
+"""What follows from a reading for the run's tracking, the tables and the ledger; pure functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from etl.transform.states import derive_run_state
 
 
 def judged(reading: Reading, policy: PollingPolicy, *, gone: bool) -> Decision:
-    """Return what becomes of the run; `gone`: the API no longer has it."""
+    """Return how the run is tracked from now on; `gone` says that the API no longer has it."""
     known = reading.claim.known
     if reading.steps is not None:
         found = Observation(
@@ -30,8 +30,8 @@ def judged(reading: Reading, policy: PollingPolicy, *, gone: bool) -> Decision:
         return Decision("gone", None)
     age = (reading.requested_at - known.opened_at).total_seconds()
     if age > policy.give_up_after:
-        # What neither the list nor the API itself knows any more is not asked for again; other
-        # troubles may pass.
+        # A run that neither the list nor the API knows any more is not requested again. Other
+        # problems may pass.
         return Decision(
             "stale", DAILY if known.listed or not reading.not_found else None, known.checks
         )
@@ -41,17 +41,20 @@ def judged(reading: Reading, policy: PollingPolicy, *, gone: bool) -> Decision:
 
 
 def is_written(reading: Reading) -> bool:
-    """Return whether the run has or gets a row: a failed read gives none to a run that was never read."""
+    """Return whether the run has or gets a row.
+
+    A failed read does not create a row for a run that was never read.
+    """
     return reading.steps is not None or reading.claim.known.steps_observed_at is not None
 
 
 def run_write(reading: Reading, verdict: Decision) -> RunWrite:
-    """Return what is written of the run and its steps."""
+    """Return the rows to write for the run and its steps."""
     claim = reading.claim
     steps = reading.steps.steps if reading.steps is not None else ()
     over = reading.has_steps and reading.steps_terminal
-    # What letters hold is a part of the steps only: a row that followed from more of them keeps
-    # what it says.
+    # Dead letters contain only a part of the steps. A row that was derived from more steps keeps
+    # its values.
     recovered = reading.partial and claim.known.steps_observed_at is not None
     return RunWrite(
         id=claim.run_id,
@@ -69,21 +72,21 @@ def run_write(reading: Reading, verdict: Decision) -> RunWrite:
             (step.organization_id for step in steps if step.organization_id), None
         ),
         steps=steps,
-        # A step that was set aside is not absent: only an answer that was understood whole says
-        # what is missing.
+        # A step that was set aside is not absent: only a response that was decoded completely shows
+        # which steps are missing.
         complete=reading.steps is not None and not reading.steps.rejected and not reading.partial,
     )
 
 
 def settlement(reading: Reading, verdict: Decision) -> Settlement:
-    """Return what the ledger is told."""
+    """Return how the ledger's claim is settled."""
     claim = reading.claim
     if reading.steps is None:
         return Settlement(
             run_id=claim.run_id,
             tracking=verdict.tracking,
             due_in=verdict.due_in,
-            # A read that failed has found nothing new: the re-checks before it still count.
+            # A failed read found nothing new, so the re-checks before it still count.
             checks=verdict.checks,
             attempts=claim.known.attempts + 1,
             last_error=reading.problem,

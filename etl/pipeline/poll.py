@@ -1,4 +1,4 @@
-"""The poll: claims due runs, reads them side by side, and loads what was read while further reads go on."""
+"""The poll: claims due runs, reads them concurrently, and loads them while further reads go on."""
 
 from __future__ import annotations
 
@@ -27,40 +27,47 @@ from etl.pipeline.reading import Reader, Reading
 
 log = structlog.get_logger(__name__)
 
-# Reads pause while so many bytes wait to be loaded: memory stays bounded when the database is
-# slower than the API. Those that are loaded alone may be more: others must not wait for them.
+# Reads pause while this many bytes wait to be loaded: memory stays bounded if the database is
+# slower than the API. Readings that are loaded alone have a larger limit, so that the others need
+# not wait for them.
 WAITING_BYTES = 64 << 20
 WAITING_ALONE_BYTES = 256 << 20
-# Seconds between two looks at what has become due while reads go on: a slow one must not keep all
-# others waiting; and while lists are being walked, of which every page may bring more.
+# Seconds between two queries for newly due runs while reads go on, so that one slow read does not
+# delay all other runs.
 LOOK_AGAIN = 1.0
+# The same while run lists are walked: each of their pages may bring more due runs.
 LOOK_FOR_LISTED = 0.05
-# So many times what is read side by side is claimed at once. More would cost a little less, but
-# what is claimed other replicas cannot have: at the end of a history they would wait for one of
-# them.
+# One claim takes this many times the number of concurrent reads. A larger claim would cost slightly
+# less, but other replicas cannot read what this one has claimed: at the end of a history, they
+# would all wait for one replica.
 CLAIM_AHEAD = 2
-# So many reads in a row without an answer, and none with one in between, mean that the API is down,
-# not a run.
+# This many consecutive reads without a response mean that the API is down, not that single runs
+# fail.
 GIVE_UP_AFTER = 5
 
 
 class PollReport(msgspec.Struct):
-    """What a drain of the queue did."""
+    """What a drain did."""
 
     load: LoadReport
     refused: list[WorkflowRefused] = []
-    """An error for each workflow that the key may not read."""
+    """One error for each workflow that the key may not read."""
 
 
 class Listing(NamedTuple):
-    """Walks of run lists that go on beside a drain."""
+    """Walks of run lists that go on during a drain."""
 
     begun_at: datetime
-    """Database time. While they go on, only what they have listed is read: of all else they may know better, as of which workflow
-    it belongs to."""
+    """Database time at which the walks began.
+
+    While they go on, the drain reads only runs that they have listed. They may still correct what
+    the ledger says about other runs, such as the workflow that a run belongs to.
+    """
     cutoff: asyncio.Future[datetime]
-    """Comes when they are over: the database time up to which what is due is read. What is raised in its place is raised by the
-    drain."""
+    """The database time up to which due runs are read; known when the walks have ended.
+
+    If the future raises, the drain raises the same.
+    """
 
 
 class Poller:
@@ -76,7 +83,7 @@ class Poller:
         concurrency: int,
         lease: float,
     ) -> None:
-        """`concurrency` reads go on side by side; `lease` is in seconds."""
+        """Poll with at most `concurrency` concurrent reads, and with leases of `lease` seconds."""
         self._database = database
         self._reader = reader
         self._loader = loader
@@ -85,7 +92,7 @@ class Poller:
         self._lease = lease
 
     def end_within(self, seconds: float) -> None:
-        """Have no more patience with a database that does not answer: the process ends in so many seconds."""
+        """Limit the waits for the database, because the process ends in this many seconds."""
         self._database.end_within(seconds)
 
     async def drain(
@@ -99,20 +106,24 @@ class Poller:
         wait_for_others: bool = False,
         on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
     ) -> PollReport:
-        """Poll what is due, live runs before backfill, until nothing is due and nothing is being read.
+        """Poll due runs, live ones before backfill, until none is due and none is being read.
 
         Args:
-            stop: when set, nothing new is begun; what has been read is loaded, the rest is given back.
-            cutoff: only runs due at or before this database time; None: whatever becomes due meanwhile, too, so that this may
-                go on for as long as reads overlap; or the walks that the cutoff is to come from.
-            workflows: only these; None for all.
+            stop: when set, no read begins any more; finished reads are loaded, all other claims are
+                released.
+            cutoff: read only runs due at or before this database time, or before the time that
+                walks in progress will provide. None: also read runs that become due in the
+                meantime, so that the drain may go on for as long as reads overlap.
+            workflows: ids of the only workflows to poll; None for all.
             since: only runs that started then or later, by the run list.
-            until: only runs that started before, by the run list.
-            wait_for_others: also wait for due runs that another process holds, and take them over where its lease ends.
-            on_load: told of every batch that is loaded, and the seconds that it took.
+            until: only runs that started earlier, by the run list.
+            wait_for_others: also wait for due runs that another process holds, and take them over
+                when their lease ends.
+            on_load: called after every load with its report and its duration in seconds.
 
         Raises:
-            KeyRefused, ApiUnavailable: the API cannot be used. What had been read is loaded, the rest given back.
+            KeyRefused, ApiUnavailable: the API cannot be used. Finished reads are loaded, all other
+                claims are released.
             DatabaseError: the database cannot be used.
             EtlError: none of many runs can be stored.
         """
@@ -148,7 +159,10 @@ class _Drain:
         self.report = LoadReport()
         self.refused: dict[str, WorkflowRefused] = {}
         self._skipped_workflows: set[str] = set()
-        """Refused workflows of which nothing is claimed; where this looks again, they are tried again, too."""
+        """Refused workflows, whose runs are not claimed.
+
+        Without a cutoff, the drain forgets them when it finds nothing due, and so retries them.
+        """
         self._queue: deque[Claim] = deque()
         self._reads: dict[asyncio.Task[Reading], Claim] = {}
         self._done: deque[asyncio.Task[Reading]] = deque()
@@ -160,11 +174,11 @@ class _Drain:
 
     @property
     def _is_listing(self) -> bool:
-        """Whether the cutoff is still to come."""
+        """Whether the walks that provide the cutoff still go on."""
         return isinstance(self._cutoff, Listing) and not self._cutoff.cutoff.done()
 
     def _due(self, *, except_workflows: Iterable[str]) -> DueFilter:
-        """What may be claimed now. Raises what came in place of the cutoff."""
+        """Return what may be claimed now; raise what the cutoff's future raised."""
         chosen = replace(self._chosen, except_workflows=tuple(sorted(except_workflows)))
         if not isinstance(self._cutoff, Listing):
             return replace(chosen, cutoff=self._cutoff)
@@ -192,9 +206,9 @@ class _Drain:
         listing = self._is_listing
         while True:
             if listing and not self._is_listing:
-                # What was listed last has not been looked for yet.
+                # The runs that the walks listed last have not been queried yet.
                 listing, look_at = False, 0.0
-            # Up to a cutoff nothing more becomes due.
+            # With a fixed cutoff, no further run becomes due.
             look_again = (
                 LOOK_FOR_LISTED if listing else LOOK_AGAIN if self._cutoff is None else math.inf
             )
@@ -216,23 +230,24 @@ class _Drain:
                     return
                 if not exhausted:
                     continue
-            # Woken by what has ended: to ask every read each time would cost as much as the reads.
+            # Ended tasks wake this loop: checking every read each time would cost as much as the
+            # reads.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BATCH_WAIT if self._batches.is_filling else look_again):
                     await self._woken.wait()
             self._woken.clear()
-            # Before anything is given back: what has been read is loaded.
+            # Collect before claims are released, so that finished reads are loaded.
             self._collect()
             if self._stop.is_set():
                 await self._give_back()
 
     async def others(self) -> bool:
-        """Wait a moment for due runs that could not be claimed; False where there are none."""
+        """Wait a moment for due runs that could not be claimed; return False if there are none."""
         due = self._due(except_workflows=self.refused)
         pending = await self._run(lambda c: claims.pending(c, due))
         if not pending.due:
             return False
-        # One that nobody holds but a claim skipped is locked by a transaction, which mostly
+        # A due run without a lease that the claim skipped is locked by a transaction, which usually
         # ends at once.
         pause = (
             min(max(pending.next_expiry or 0.0, 0.05), 1.0)
@@ -244,14 +259,14 @@ class _Drain:
         return True
 
     async def renew(self) -> None:
-        """Prolong the leases of all that is claimed and not yet loaded."""
+        """Renew the leases of all claims that are not loaded yet."""
         held = [*self._queue, *self._reads.values(), *self._batches.claims(), *self._alone.claims()]
         if held:
             await self._run(lambda c: claims.renew(c, held, lease=self._p._lease))
 
     @contextlib.asynccontextmanager
     async def settling(self) -> AsyncIterator[None]:
-        """However the drain ends: load what has been read, give back the rest."""
+        """Load finished reads and release all other claims, however the block ends."""
         try:
             yield
         finally:
@@ -262,12 +277,12 @@ class _Drain:
             try:
                 await self._give_back()
             finally:
-                # Also where the claims cannot be given back: a load must not outlive the drain.
+                # Even if the claims cannot be released: a load must not outlive the drain.
                 await self._finish_loads()
             while self._start_loads(idle=True):
                 await self._finish_loads()
         except DatabaseError as error:
-            # The claims stay until their leases end, then the runs are due again: nothing is lost.
+            # The claims hold until their leases end, then the runs are due again: nothing is lost.
             log.warning("claims_not_released", cause=str(error))
 
     async def _finish_loads(self) -> None:
@@ -308,18 +323,21 @@ class _Drain:
         self._woken.set()
 
     def _start_loads(self, *, idle: bool) -> bool:
-        """Begin what can be loaded now; whether any load goes on."""
+        """Begin the loads that can begin now; return whether any load is running."""
         for lane in self._lanes:
             lane.start(idle=idle)
         return any(lane.load is not None for lane in self._lanes)
 
     def _collect(self) -> None:
-        """Take what has ended. An error is raised when all of it has been taken: what has been read is loaded."""
+        """Take all ended reads and loads, then raise the first error.
+
+        An error must not keep other finished reads from being loaded.
+        """
         failure: EtlError | None = None
         while self._done:
             task = self._done.popleft()
             claim = self._reads.pop(task, None)
-            if claim is None:  # given back
+            if claim is None:  # released
                 continue
             try:
                 reading = task.result()
@@ -343,7 +361,8 @@ class _Drain:
                 failure = failure or error
                 continue
             except Exception as error:
-                # A defect of ours that one run brings out must not keep the others from being read.
+                # A defect of this program that one run triggers must not keep the others from being
+                # read.
                 log.error(
                     "run_read_failed",
                     run=claim.run_id,
@@ -360,7 +379,7 @@ class _Drain:
         return Reading(claim, self._p._clock.now(), problem=problem)
 
     def _collect_loads(self) -> None:
-        """Count what has been loaded. What one load raises is raised when the others have been counted."""
+        """Count all ended loads, then raise the first error."""
         failure: Exception | None = None
         for lane in self._lanes:
             try:

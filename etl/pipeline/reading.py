@@ -1,4 +1,4 @@
-"""One run read from the API: its steps, and its own row where that is needed."""
+"""The read of one run from the API: its steps, and its own row if that is needed."""
 
 from __future__ import annotations
 
@@ -37,64 +37,65 @@ from etl.transform.redact import NotRedactable, Policy, Redaction
 from etl.transform.runs import decode_run, decode_single_run
 from etl.transform.states import StateMap
 
-# Seconds for which a workflow's runs are not asked for alone after a refusal: a server that does
-# not offer it is asked rarely, one that had merely lost a run is asked again soon.
+# Seconds for which no single run of a workflow is requested after a refusal. A server that does not
+# offer single runs gets few such requests; one that had only lost a run is asked again soon.
 _ASK_AGAIN = 600.0
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """What was read of a claimed run; what could not be read says why."""
+    """What was read of a claimed run, or why it could not be read."""
 
     claim: Claim
     requested_at: datetime
     """Database time at which the steps were requested."""
     server_time: datetime | None = None
     steps: DecodedSteps | None = None
-    """None where the answer holds nothing that can be loaded: then `problem` says why."""
+    """None if the response contains nothing that can be loaded; `problem` then says why."""
     run: Run | None = None
-    """The API's own row, where it is newer than what is stored."""
+    """The API's own row, if it is newer than the stored one."""
     run_observed_at: datetime | None = None
     listing_hash: bytes | None = None
-    """Hash of the row, where it was read alone: the list will show the same one."""
+    """Hash of the row if it was requested alone; the list will show the same hash."""
     rejected: tuple[Rejected, ...] = ()
     drift: tuple[Drift, ...] = ()
     partial: bool = False
-    """Whether `steps` is only a part of what the run has, out of dead letters."""
+    """Whether `steps` comes from dead letters, and is only a part of the run's steps."""
     problem: str | None = None
     not_found: bool = False
     is_permanent: bool = False
-    """Repeating the request soon will not help."""
+    """Whether an early retry would not help."""
     size: int = 0
     """Bytes held in memory."""
 
     @property
     def run_state(self) -> str | None:
-        """The state by the API's own row: the one just read, else the one stored; None where there is none to go by.
+        """The state in the API's own row: the row just read, otherwise the stored one.
 
-        A status that the state map does not know says nothing, so it counts as none.
+        None if there is no row. A status that the state map does not know says nothing, so it
+        counts as None, too.
         """
         state = self.run.state if self.run is not None else self.claim.run_state
         return None if state == "unknown" else state
 
     @property
     def run_end_time(self) -> datetime | None:
-        """The run's end by the API's own row."""
+        """The run's end in the API's own row."""
         return self.run.end_time if self.run is not None else self.claim.run_end_time
 
     @property
     def has_steps(self) -> bool:
-        """Whether there is a step that could be read."""
+        """Whether at least one step could be read."""
         return self.steps is not None and bool(self.steps.steps)
 
     @property
     def steps_terminal(self) -> bool:
-        """Whether every step that could be read is terminal; also where there is none."""
+        """Whether every step that could be read is terminal; True if there is none."""
         steps = self.steps.steps if self.steps is not None else ()
         return all(step.state in TERMINAL_STATES for step in steps)
 
     @property
     def digest(self) -> bytes:
-        """Digest of what decides whether two reads found the same."""
+        """Digest of the values that two reads are compared by."""
         return self.steps.digest if self.steps is not None else b""
 
 
@@ -109,7 +110,7 @@ class Reader:
         node_types: Mapping[str, Mapping[str, str]],
         redaction: Redaction,
     ) -> None:
-        """`node_types`: node id to type, by workflow; it may be filled later."""
+        """Create a reader; `node_types` (workflow to node id to type) may be filled later."""
         self._client = client
         self._clock = clock
         self._states = states
@@ -121,7 +122,8 @@ class Reader:
         """Read one run.
 
         Raises:
-            KeyRefused, WorkflowRefused, ApiUnavailable: the run says nothing about it; the claim still stands.
+            KeyRefused, WorkflowRefused, ApiUnavailable: not this run's fault; the claim still
+                holds.
         """
         try:
             return await self._read(claim)
@@ -129,7 +131,7 @@ class Reader:
             return Reading(
                 claim,
                 self._clock.now(),
-                problem="the API answers 404 for its steps",
+                problem="the API returns 404 for its steps",
                 not_found=True,
             )
         except (InvalidIdentifier, ResponseTooLarge) as error:
@@ -148,19 +150,19 @@ class Reader:
         listed, rejected = await decoded(
             len(claim.listing or b""), partial(self._decode_listing, claim, policy)
         )
-        answer = await self._client.steps(claim.workflow_id, claim.run_id)
-        steps = await self._decode(answer, claim, policy)
+        response = await self._client.steps(claim.workflow_id, claim.run_id)
+        steps = await self._decode(response, claim, policy)
         reading = Reading(
             claim,
-            self._clock.at(answer.requested_at),
-            server_time=answer.server_time,
+            self._clock.at(response.requested_at),
+            server_time=response.server_time,
             steps=steps if steps.readable else None,
             run=listed.run if listed else None,
             run_observed_at=claim.listed_at if listed else None,
             rejected=(*rejected, *steps.rejected),
             drift=(*(listed.drift if listed else ()), *steps.drift),
-            problem=None if steps.readable else "the answer for its steps is no JSON array",
-            size=2 * len(answer.body) + len(claim.listing or b""),
+            problem=None if steps.readable else "the response for its steps is not a JSON array",
+            size=2 * len(response.body) + len(claim.listing or b""),
         )
         if not steps.readable or not self._wants_own_row(reading, policy):
             return reading
@@ -169,40 +171,47 @@ class Reader:
     def _decode_listing(
         self, claim: Claim, policy: Policy | None
     ) -> tuple[DecodedRun | None, tuple[Rejected, ...]]:
-        """The run's row from the list, where it is newer than the one stored, and what of it is set aside."""
+        """Return the run's row from the list if it is newer than the stored one, and dead letters.
+
+        The dead letters contain what of the row could not be loaded.
+        """
         if claim.listing is None or not _newer(claim.listed_at, claim.run_observed_at):
             return None, ()
         try:
             listed = decode_run(
                 claim.listing, states=self._states, policy=policy, now=claim.listed_at
             )
-        except NotRedactable as trouble:  # it was listed before there were rules
+        except NotRedactable as trouble:  # listed before there were redaction rules
             return None, () if policy is None else (
                 policy.withhold_unredactable(trouble, claim.listing),
             )
         return listed, listed.rejected
 
     async def _decode(
-        self, answer: ApiResponse, claim: Claim, policy: Policy | None
+        self, response: ApiResponse, claim: Claim, policy: Policy | None
     ) -> DecodedSteps:
         def decode() -> DecodedSteps:
             return decode_steps(
-                answer.body,
+                response.body,
                 workflow_id=claim.workflow_id,
                 run_id=claim.run_id,
                 states=self._states,
                 node_types=self._node_types.get(claim.workflow_id, {}),
                 policy=policy,
-                now=self._clock.at(answer.requested_at),
+                now=self._clock.at(response.requested_at),
             )
 
-        return await decoded(len(answer.body), decode)
+        return await decoded(len(response.body), decode)
 
     def _wants_own_row(self, reading: Reading, policy: Policy | None) -> bool:
-        """The run's own row is asked for where nothing newer than the last read is at hand, or the steps look finished
-        under a run that does not; not where the API is known to have ended it (unless its steps
-        have moved since, or there are redaction rules: the stored row may have been written under
-        others), nor where it offers no such row."""
+        """Return whether the run's own row must be requested.
+
+        It is requested if there is no row newer than the last read, or if all steps are over while
+        the run is not. It is not requested if the server does not offer single runs. It is not
+        requested either if the API has already ended the run, with two exceptions: the steps have
+        changed since, or there are redaction rules, because the stored row may have been written
+        under other rules.
+        """
         claim = reading.claim
         if time.monotonic() < self._no_single_runs_until.get(claim.workflow_id, 0.0):
             return False
@@ -215,36 +224,36 @@ class Reader:
     async def _with_own_row(self, reading: Reading, policy: Policy | None) -> Reading:
         claim = reading.claim
         try:
-            answer = await self._client.run(claim.workflow_id, claim.run_id)
+            response = await self._client.run(claim.workflow_id, claim.run_id)
         except (NotFound, RequestRefused, WorkflowRefused):
-            # The steps were answered, so the run exists and the key may read it: this server does
-            # not offer the row.
+            # The server returned the steps, so the run exists and the key may read it: this server
+            # does not offer the row.
             self._no_single_runs_until[claim.workflow_id] = time.monotonic() + _ASK_AGAIN
             return reading
         except (ApiUnavailable, ResponseTooLarge):
-            # The steps alone must be enough. Without the row the run is not final yet, so it is
-            # asked for again.
+            # The steps alone must suffice. Without the row the run is not final yet, so the row
+            # will be requested again.
             return reading
 
         def decode() -> tuple[ListedRun, DecodedRun] | None:
-            now = self._clock.at(answer.requested_at)
-            listed = decode_single_run(answer.body, claim.run_id, policy=policy, now=now)
+            now = self._clock.at(response.requested_at)
+            listed = decode_single_run(response.body, claim.run_id, policy=policy, now=now)
             if listed is None:
                 return None
             return listed, decode_run(listed.listing, states=self._states, policy=policy, now=now)
 
-        found = await decoded(len(answer.body), decode)
+        found = await decoded(len(response.body), decode)
         if found is None:
             return reading
         listed, own = found
         return msgspec.structs.replace(
             reading,
             run=own.run,
-            run_observed_at=self._clock.at(answer.requested_at),
+            run_observed_at=self._clock.at(response.requested_at),
             listing_hash=listed.listing_hash,
             rejected=(*reading.rejected, *own.rejected),
             drift=(*reading.drift, *own.drift),
-            size=reading.size + len(answer.body),
+            size=reading.size + len(response.body),
         )
 
 

@@ -1,4 +1,4 @@
-"""The sweep: walks a workflow's run list and enters every listed run into the ledger. It writes nothing else."""
+"""The sweep: walks a workflow's run list and enters every listed run into the ledger only."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ from etl.transform.runs import decode_page
 
 log = structlog.get_logger(__name__)
 
-# Members of the watermark in a row that end a walk (see `etl.extract.run_list`).
+# Consecutive members of the watermark that end a walk (see `etl.extract.run_list`).
 WATERMARK_RUN = 25
-# Pages. A walk ends where the list makes no progress; this one ends a list that never runs out of
-# new runs (100 million rows).
+# Pages. A walk ends by itself when the list makes no progress; this limit ends the walk of a list
+# that always has new runs (100 million rows).
 UNBOUNDED = 1_000_000
-# What servers answer to a page past the list's end. A redirect, say to a login, says nothing about
-# the list.
+# Statuses that servers return for a page past the list's end. A redirect is not among them: one to
+# a login page, for example, says nothing about the list.
 NO_SUCH_PAGE = (400, 404, 410, 416, 422)
-# What a gap says where the list is empty.
-EMPTIED = "the run list is empty, though it listed runs before: runs may have come and gone since"
-# The share of neighbours on a page, older before newer, from which on a list is taken to be oldest
-# first.
+# The text of a gap whose cause is an empty list.
+EMPTIED = (
+    "the run list is empty, though it listed runs before: runs may have appeared and disappeared "
+    "since"
+)
+# If this share of the neighbours on a page has the older run first, the list is taken to be sorted
+# oldest first.
 OLDEST_FIRST = 0.75
 
 
@@ -54,20 +57,23 @@ class SweepReport(msgspec.Struct):
     dead_letters: int = 0
     """New dead letters."""
     repaired: int = 0
-    """Runs that the ledger had as read and the tables did not have; they are read again."""
+    """Runs that the ledger had as read, but that were missing from the tables; they are re-read."""
     gap: str | None = None
     warning: str | None = None
-    """Where a gap is near: the list shows too little for so many new runs between two sweeps."""
+    """Why a gap is near: too many new runs between two sweeps for the length of the list."""
     problem: str | None = None
-    """How the list behaves otherwise than the API says; where the sweep is not complete, mostly why."""
+    """How the list deviates from the API's description; usually why a sweep is not complete."""
     problem_is_new: bool = False
-    """Whether a complete sweep found this for the first time."""
+    """Whether a complete sweep found this problem for the first time."""
     complete: bool = False
     whole_list: bool = False
 
 
 class Sweeper:
-    """Sweeps workflows, one walk at a time each; replicas agree through the lease in `sweeps`."""
+    """Sweeps workflows, with one walk per workflow at a time.
+
+    Replicas coordinate through the lease in `sweeps`.
+    """
 
     def __init__(
         self,
@@ -81,7 +87,18 @@ class Sweeper:
         reconcile_pages: int,
         reconcile_every: float,
     ) -> None:
-        """`lease` and `reconcile_every` are in seconds; `reconcile_pages` bounds the routine walk of the whole list."""
+        """Create a sweeper.
+
+        Args:
+            database: holds the ledger.
+            client: requests the pages.
+            clock: the database's clock.
+            redaction: the rules for listed rows.
+            lease: seconds.
+            page_size: rows to request with each page.
+            reconcile_pages: maximum number of pages in the routine full walk.
+            reconcile_every: seconds between two full walks.
+        """
         self._run = database.in_thread
         self._client = client
         self._clock = clock
@@ -99,16 +116,18 @@ class Sweeper:
         backfill: bool = False,
         wait: bool = True,
     ) -> SweepReport | None:
-        """Walk the list until it is known, or to its end.
+        """Walk the list to the watermark, or to its end.
 
         Args:
             workflow_id: the workflow.
-            whole_list: walk to the list's end even where the watermark is met. Done anyway when it is due.
-            backfill: poll the runs found after everything that is live.
-            wait: wait for a sweep of the same workflow that another process has begun, then sweep; False: return None.
+            whole_list: walk to the list's end, past the watermark. A due full walk does so anyway.
+            backfill: poll the runs that are found after everything live.
+            wait: if another process sweeps the same workflow, wait for it, then sweep. False:
+                return None in this case.
 
         Raises:
-            ApiError: the list cannot be read; what was listed so far stays in the ledger, the watermark stays where it was.
+            ApiError: the list cannot be read. The runs listed so far stay in the ledger, and the
+                watermark does not move.
         """
         while (begun := await self._run(self._begin(workflow_id))) is None:
             if not wait:
@@ -120,8 +139,7 @@ class Sweeper:
             (begun.begun_at - begun.reconciled_at).total_seconds() >= self._reconcile_every
         )
         report = SweepReport(workflow_id, whole_list=whole_list or due)
-        # Only the routine walk of the whole list is bounded: what it does not reach, a later one
-        # may.
+        # Only the routine full walk is bounded: a later one may reach what it does not reach.
         max_pages = (
             self._reconcile_pages if due and not whole_list and begun.watermark_size else UNBOUNDED
         )
@@ -171,14 +189,14 @@ class Sweeper:
         while (request := walker.next_page()) is not None:
             page, requested_at = DecodedPage(()), self._clock.now()
             try:
-                answer = await self._client.run_page(
+                response = await self._client.run_page(
                     begun.workflow_id, offset=request.offset, limit=request.limit
                 )
             except ResponseTooLarge:
                 walker.too_large()
             except (NotFound, RequestRefused) as error:
-                # The head of a list is no page past its end; where it, too, is refused by now, the
-                # walk comes upon that.
+                # Only a page behind the head can be past the list's end. If the server now refuses
+                # the head, too, the walk finds that out when it requests the head again.
                 if request.offset and error.status in NO_SUCH_PAGE:
                     walker.end_of_list()
                 elif report.pages:
@@ -186,18 +204,19 @@ class Sweeper:
                 else:
                     raise await self._advised(error) from None
             else:
-                requested_at = self._clock.at(answer.requested_at)
+                requested_at = self._clock.at(response.requested_at)
                 policy = self._redaction.policy(begun.workflow_id)
-                decode = partial(decode_page, answer.body, policy=policy, now=requested_at)
-                page = await decoded(len(answer.body), decode)
-                if request.offset and not answer.body.strip():
+                decode = partial(decode_page, response.body, policy=policy, now=requested_at)
+                page = await decoded(len(response.body), decode)
+                if request.offset and not response.body.strip():
                     page = DecodedPage(())
                 report.dead_letters += await self._set_aside(
                     begun.workflow_id, page.rejected, requested_at
                 )
                 if not page.readable:
                     raise ApiUnavailable(
-                        f"workflow {begun.workflow_id}: the run list is no JSON array; the answer is kept as a dead letter"
+                        f"workflow {begun.workflow_id}: the run list is not a JSON array; "
+                        "the response is kept as a dead letter"
                     )
                 if not request.offset and _is_oldest_first(page.runs):
                     walker.walk_whole_list(
@@ -240,20 +259,19 @@ class Sweeper:
                 "too_large", "a row of the run list is larger than api.max_response_bytes", b""
             )
             report.dead_letters += await self._set_aside(begun.workflow_id, [skipped], requested_at)
-        # A bounded walk of the whole list that came past the watermark has done what a sweep must
-        # do.
+        # A bounded full walk that has passed the watermark is a complete sweep.
         if walker.outcome is not None and (walker.outcome != "cut_off" or walker.watermark_met):
             gap = None
             if walker.outcome == "missed" and walker.emptied:
                 gap = EMPTIED
             elif walker.outcome == "missed":
                 gap = (
-                    f"the run list ended after {report.listed} rows without reaching a run known before: "
-                    "more runs came than it lists between two sweeps"
+                    f"the run list ended after {report.listed} rows without reaching a known run: "
+                    "between two sweeps, more runs were added than it lists"
                 )
             completion = sweeps.SweepResult(
-                # An empty list says nothing about the known runs: not how many can be listed, not
-                # whether they have changed.
+                # An empty list says nothing about the known runs: neither how many the list can
+                # show, nor whether they have changed.
                 whole_list=(report.whole_list or walker.outcome != "met") and gap is not EMPTIED,
                 to_the_end=walker.outcome in ("ended", "missed") and gap is not EMPTIED,
                 listed=report.listed,
@@ -263,7 +281,7 @@ class Sweeper:
                 oldest_start=oldest,
                 repaired=report.repaired,
             )
-        # The first page of a first sweep is what happens now; what lies behind it is history.
+        # In a first sweep, the first page is current, and everything behind it is history.
         priority = 1 if backfill or (begun.last_complete is None and report.pages > 1) else 0
         written = await self._run(
             lambda c: sweeps.write_page(
@@ -285,7 +303,10 @@ class Sweeper:
         report.dead_letters += written.dead_letters
         if written.overrun is not None:
             new, listed = written.overrun
-            report.warning = f"{new:,} runs were new where the list shows {listed:,}: sweep more often, or runs will be missed"
+            report.warning = (
+                f"{new:,} runs were new, and the list shows only {listed:,}: "
+                "sweep more often, or runs will be missed"
+            )
             log.warning("list_nearly_overrun", workflow=begun.workflow_id, new=new, listed=listed)
         if written.problem_is_new:
             report.problem_is_new = True
@@ -295,19 +316,18 @@ class Sweeper:
         report.complete = completion is not None
 
     async def _advised(self, error: NotFound | RequestRefused) -> NotFound | RequestRefused:
-        """The error with what else may be done about it.
+        """Return the error with further advice if the server does not offer a run list.
 
-        Only where the server is known to be the right one does a path that it does not have mean
-        that it offers no run list.
+        A missing path has this meaning only if the server is known to be the right one.
         """
         if error.status not in (404, 405) or not await self._answers():
             return error
         return error.reworded(
-            f"{error}; where the server offers no run list, set discover = false and name the runs"
+            f"{error}; if the server offers no run list, set discover = false and name the runs"
         )
 
     async def _answers(self) -> bool:
-        """Whether anything below the base URL is answered."""
+        """Return whether any request below the base URL returns a 2xx."""
         if not self._client.has_answered:
             with suppress(ApiError):
                 await self._client.workflows()
@@ -323,10 +343,10 @@ class Sweeper:
 
 
 def _is_oldest_first(runs: Sequence[ListedRun]) -> bool:
-    """Whether the rows' starts say so; runs that have not started say nothing."""
+    """Return whether the start times of the rows ascend; runs without one are ignored."""
     starts = [run.start_time for run in runs if run.start_time is not None]
     pairs = [(one, other) for one, other in pairwise(starts) if one != other]
-    # Few rows tell nothing, and are all on this page.
+    # A few rows prove nothing, and then the whole list is on this page.
     return len(pairs) >= WATERMARK_RUN // 2 and sum(
         one < other for one, other in pairs
     ) >= OLDEST_FIRST * len(pairs)

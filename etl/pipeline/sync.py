@@ -1,4 +1,4 @@
-"""One sync of the configured workflows: sweep each, then poll what is due."""
+"""The sync: sweeps the workflows and polls due runs at the same time; also the backfill."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ from etl.transform.workflows import decode_workflows, node_types_of
 
 log = structlog.get_logger(__name__)
 
-# So many workflows are taken from one answer: each is three statements.
+# The most workflows that are taken from one response: each costs three statements.
 MAX_WORKFLOWS = 10_000
-# So many lists are walked side by side; each walk is one request at a time.
+# The most lists that are walked concurrently; each walk has one request in flight.
 SWEEPS_AT_ONCE = 4
 
 
 class WorkflowPlan(msgspec.Struct, frozen=True):
-    """What the configuration wants of a workflow."""
+    """What the configuration says about a workflow."""
 
     id: str
     name: str | None = None
@@ -70,20 +70,24 @@ class SyncReport(msgspec.Struct):
     requests: int = 0
     seconds: float = 0.0
     interrupted: int | None = None
-    """The signal that ended it early."""
+    """The number of the signal that ended the sync early."""
     dead_letters: int = 0
-    """New dead letters of runs that were asked for by name, and of workflows that cannot be asked for."""
+    """New dead letters of runs requested by id, and of workflows that cannot be requested."""
     errors: list[EtlError] = []
-    """Troubles that did not end the sync; the first one of the gravest kind decides the exit status."""
+    """Errors that did not end the sync; the gravest kind decides the exit status."""
     refused: list[ApiError] = []
-    """What the API refused of single workflows while it answered for others."""
+    """Refusals of single workflows while the API responded for others."""
 
     @property
     def exit_status(self) -> int:
-        """0 good; 3 and 5 for what the API refused; 6 where something new was set aside or missed, or a workflow was refused.
+        """The exit status that follows from the errors and findings of the sync.
 
-        Else what a shell makes of a process that a signal ended: the sync is not over, and cron
-        should know.
+        - 4, 3, 5 or 1, in this order of gravity, if an error with this status occurred.
+        - 6 if runs were newly set aside, missed or failing, if a sweep was not complete or found a
+          new problem with its list, or if a workflow was refused.
+        - 128 plus the signal's number if a signal ended the sync early, as a shell reports it: the
+          sync is not finished, and cron should know.
+        - 0 otherwise.
         """
         statuses = {error.exit_status for error in self.errors}
         for status in (4, 3, 5, 1):
@@ -102,12 +106,12 @@ class SyncReport(msgspec.Struct):
 
 
 class PrepareReport(msgspec.Struct, frozen=True):
-    """What preparing a sync found."""
+    """What the preparation of a sync found."""
 
     problem: ApiError | None
-    """Why the API did not list the workflows, where all of them are wanted."""
+    """Why the API did not list the workflows; only set with `api.all_workflows`."""
     dead_letters: int
-    """New dead letters of runs that the configuration names, and of workflows that cannot be asked for."""
+    """New dead letters of runs in the configuration, and of workflows that cannot be requested."""
 
 
 class Syncer:
@@ -128,7 +132,21 @@ class Syncer:
         states: StateMap,
         redaction: Redaction,
     ) -> None:
-        """`describe_every` (seconds): how often `GET /workflows` is asked. `node_types`, by workflow, is filled by it."""
+        """Create a syncer.
+
+        Args:
+            database: holds the ledger.
+            client: requests `GET /workflows`.
+            sweeper: sweeps the run lists.
+            poller: reads and loads due runs.
+            clock: the database's clock.
+            plans: the configured workflows.
+            all_workflows: also sync workflows that only the API names.
+            metadata_every: seconds between two requests of `GET /workflows`.
+            node_types: filled by `prepare`, workflow to node id to type.
+            states: the state map.
+            redaction: the redaction rules.
+        """
         self._run = database.in_thread
         self._client = client
         self._sweeper = sweeper
@@ -144,7 +162,7 @@ class Syncer:
         }
 
     async def prepare(self) -> PrepareReport:
-        """Enter the configured workflows and runs, and learn what the API says about workflows where that is due.
+        """Enter the configured workflows and runs; request the workflows' metadata if it is due.
 
         Raises:
             KeyRefused: the API refuses the key.
@@ -175,9 +193,10 @@ class Syncer:
         return PrepareReport(problem, set_aside)
 
     async def _update_metadata(self) -> tuple[ApiError | None, int]:
-        """Learn what the API says; an error, and how many dead letters are new.
+        """Request the workflows' metadata; return an error, and the number of new dead letters.
 
-        An error counts where all workflows are wanted: else only names and graphs are missed.
+        Errors are returned only with `api.all_workflows`: otherwise only names and graphs are
+        missing.
         """
         try:
             body = (await self._client.workflows()).body
@@ -185,7 +204,7 @@ class Syncer:
         except KeyRefused:
             raise
         except (NotFound, RequestRefused) as error:
-            # This server does not offer it: it is not asked again before long.
+            # This server does not offer the list. An empty update postpones the next request.
             await self._run(lambda c: workflows.update_metadata(c, ()))
             if not self._all_workflows:
                 return None, 0
@@ -198,7 +217,8 @@ class Syncer:
             swept = await self._run(lambda c: sweeps.count_others(c, named))
             if swept:
                 return ApiUnavailable(
-                    f"GET /workflows: lists no workflow, though {swept:,} were swept before; try again later, or check the key"
+                    f"GET /workflows: lists no workflow, though {swept:,} were swept before; "
+                    "try again later, or check the key"
                 ), 0
         known = self._known_first(listed.workflows)
         await self._run(lambda c: workflows.update_metadata(c, known))
@@ -213,7 +233,7 @@ class Syncer:
         return None, new
 
     def _known_first(self, listed: Sequence[Workflow]) -> Sequence[Workflow]:
-        """The configured workflows, and others up to `MAX_WORKFLOWS`."""
+        """Return at most `MAX_WORKFLOWS` of the listed workflows, the configured ones first."""
         if len(listed) <= MAX_WORKFLOWS:
             return listed
         log.warning("workflow_list_truncated", listed=len(listed), used=MAX_WORKFLOWS)
@@ -221,7 +241,7 @@ class Syncer:
 
     @property
     def workflow_ids(self) -> list[str]:
-        """The workflows that are configured, or found where all are wanted."""
+        """The configured workflows, and with `api.all_workflows` those that the API listed."""
         return list(self._plans)
 
     async def sync(
@@ -231,17 +251,18 @@ class Syncer:
         stop: asyncio.Event,
         on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
     ) -> SyncReport:
-        """Sweep and, side by side with that, poll, until all that was due when the sweeps were over has been read.
+        """Sweep and poll concurrently, until all runs due at the end of the sweeps have been read.
 
         Args:
             only: ids of the workflows to sync; None for all, and for every due run in the ledger.
-            stop: when set, the sync ends early in good order.
-            on_load: told of every batch that is loaded, and the seconds that it took.
+            stop: when set, the sync ends early: finished reads are loaded, all other claims are
+                released.
+            on_load: called after every load with its report and its duration in seconds.
 
         Raises:
-            ConfigurationError: there is no such workflow.
-            KeyRefused: nothing can be asked.
-            ApiError: nothing was answered at all, or of all workflows not one is known.
+            ConfigurationError: a workflow in `only` is neither configured nor listed.
+            KeyRefused: the API refuses the key.
+            ApiError: the API responded to no request, or no workflow is known.
             DatabaseError: the database cannot be used.
         """
         report = await self._begin(only)
@@ -256,12 +277,12 @@ class Syncer:
             swept.cancel()
             raise
         finally:
-            # A walk ends whatever becomes of the reads.
+            # The walks finish even if the reads fail.
             await asyncio.wait({swept})
-            # Looked at, or asyncio would print what it raised where the drain has something to
-            # raise itself.
+            # Retrieve the exception, because asyncio would otherwise print it if the drain raises,
+            # too.
             _ = swept.cancelled() or swept.exception()
-        # What it raised after the drain was told to stop.
+        # Raises what the sweeps raised after the drain was stopped.
         swept.result()
         return report
 
@@ -276,15 +297,16 @@ class Syncer:
         on_listed: Callable[[int], None] = lambda due: None,
         on_load: Callable[[LoadReport, float], None] = lambda report, seconds: None,
     ) -> SyncReport:
-        """Walk the whole list, enqueue at low priority, and drain.
+        """Walk the whole lists, enqueue their runs at low priority, and poll.
 
         Args:
-            only: ids of the workflows; None for all configured ones.
-            stop: when set, ends early in good order; what was enqueued stays so.
-            since: read only runs that started then or later, by the run list; the others stay enqueued for the next sync.
-            until: read only runs that started before.
-            reread: read final runs again, too.
-            on_listed: told how many runs are due once the lists have been walked.
+            only: ids of the workflows; None for all of them.
+            stop: when set, the backfill ends early as `sync` does; enqueued runs stay enqueued.
+            since: read only runs that started then or later, by the run list; the others stay
+                enqueued for the next sync.
+            until: read only runs that started earlier.
+            reread: also re-read final runs.
+            on_listed: called with the number of due runs when the lists have been walked.
             on_load: as for `sync`.
 
         Raises:
@@ -310,14 +332,17 @@ class Syncer:
         return report
 
     async def sweep(self, workflow_id: str) -> SweepReport | None:
-        """Sweep one workflow, unless another process is at it."""
+        """Sweep one workflow; return None if another process does, or if it has no discovery."""
         plan = self._plans.get(workflow_id)
         if plan is not None and not plan.discover:
             return None
         return await self._sweeper.sweep(workflow_id, wait=False)
 
     async def take_requests(self, stop: asyncio.Event) -> int:
-        """Enter what users have asked for through `orchestra.run_requests`, until `stop` is set; how many letters are new."""
+        """Enter the runs that users requested in `orchestra.run_requests`, until `stop` is set.
+
+        Returns the number of new dead letters.
+        """
 
         def take(connection: Connection) -> tuple[bool, int]:
             taken = requests.take_queue(connection)
@@ -330,16 +355,17 @@ class Syncer:
         return set_aside
 
     async def _begin(self, only: Sequence[str] | None) -> SyncReport:
-        """Prepare; the report of a sync that has done nothing else yet."""
+        """Prepare a sync, and return its report."""
         prepared = await self.prepare()
         problem = prepared.problem
         unknown = [workflow_id for workflow_id in only or () if workflow_id not in self._plans]
         if problem is not None and (unknown or not self._plans):
             raise problem
         if unknown:
-            # A typing error would look like success.
+            # Otherwise a misspelt id would look like success.
             raise ConfigurationError(
-                f"workflow {unknown[0]} is not configured, and the API does not list it: see `orchestra-etl workflows`"
+                f"workflow {unknown[0]} is not configured, and the API does not list it: "
+                "see `orchestra-etl workflows`"
             )
         report = SyncReport([], LoadReport(), dead_letters=prepared.dead_letters)
         if problem is not None and only is None:
@@ -386,13 +412,13 @@ class Syncer:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
         unanswered: list[ApiUnavailable] = []
-        answers = any(isinstance(result, SweepReport) for result in results)
+        responded = any(isinstance(result, SweepReport) for result in results)
         for result in results:
             if isinstance(result, SweepReport):
                 report.sweeps.append(result)
             elif isinstance(result, KeyRefused):
                 raise result
-            elif answers and isinstance(result, NotFound | RequestRefused):
+            elif responded and isinstance(result, NotFound | RequestRefused):
                 report.refused.append(result)
             elif isinstance(result, ApiError):
                 if isinstance(result, ApiUnavailable):
@@ -408,16 +434,15 @@ class Syncer:
     async def _swept(
         self, report: SyncReport, only: Sequence[str] | None, stop: asyncio.Event
     ) -> datetime:
-        """Sweep all; the cutoff for what is polled."""
+        """Sweep all chosen workflows; return the cutoff for the poll."""
         await self._sweep_all(report, only, stop, whole_list=False, backfill=False)
         return await self._now()
 
     async def _now(self) -> datetime:
-        """The database's time, so that all that is due by what has committed is due before."""
+        """Return a database time after everything that has committed so far."""
         now = await self._run(clock.database_time)
         self._clock.anchor(now)
-        # A row written by the last transaction before this statement may carry the very same
-        # microsecond.
+        # A row that the last transaction wrote may have the same microsecond as this statement.
         return now + timedelta(microseconds=1)
 
     async def _drain(

@@ -1,1 +1,1 @@
-"""The service: schedules, health and metrics, until a signal ends it."""
+"""The long-running service: schedules, health and metrics."""

@@ -1,7 +1,7 @@
-"""The service's jobs: a sweep per workflow on its schedule, one poll of what is due, the queue of requests.
+"""The service's jobs: scheduled sweeps, the poll, run requests, rollups and status.
 
-The schedule lives in memory: the database is the durable state, and replicas agree through its
-leases, so a missed or a doubled tick costs nothing but a query.
+The schedule is kept in memory. The durable state is in the database, and replicas coordinate
+through its leases, so a missed or doubled tick costs only a query.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from etl.signals import Stop
 
 log = structlog.get_logger(__name__)
 
-# By how many seconds this machine's clock may be set without being noticed.
+# Seconds. A larger jump of this machine's clock restarts all jobs.
 CLOCK_STEP = 2.0
-# Seconds that jobs in hand get at the end, out of the ten that the service promises.
+# Seconds that running jobs get at the end, of the ten within which the service promises to end.
 END_PATIENCE = 8.0
-# Seconds of them for a database that does not answer: a thread that goes on trying would keep the
+# Seconds of these for a database that does not respond: a thread that keeps retrying would keep the
 # process from ending.
 DATABASE_END_PATIENCE = 4.0
 
 
-# A poll that is busy skips its ticks, by design: it looks for what is due by itself. The
-# scheduler would warn of each.
+# The scheduler would warn about each skipped tick. A busy poll skips ticks by design, because it
+# looks for due runs by itself.
 logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """When a workflow is swept: every `interval` seconds, or by a cron line in UTC."""
+    """When a workflow is swept: every `interval` seconds, or by `cron`, a cron line in UTC."""
 
     workflow_id: str
     interval: float
@@ -55,28 +55,30 @@ class Schedule(msgspec.Struct, frozen=True):
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """How often the service looks at what, in seconds."""
+    """The intervals of the service's jobs, in seconds."""
 
     tick: float = 1.0
-    """Between two looks at what is due and at the queue; one that finds nothing costs one indexed query."""
+    """Between two checks for due runs and requests; an idle check costs one indexed query."""
     prepare: float = 60.0
-    """Between two looks at the workflows themselves (names, graphs); the pass asks the API only when that is due."""
+    """Between two checks of the workflows' names and graphs, which request the API only if due."""
     refresh: float = 5.0
-    """Between two refreshes of the rollups; one that finds nothing to do costs three short queries."""
+    """Between two refreshes of the rollups; one that finds nothing costs three short queries."""
     observe: float = 15.0
-    """Between two looks at how the workflows are doing: what Prometheus commonly leaves between two scrapes. It costs what
-    `status` does, and no scrape costs a query."""
+    """Between two reads of the workflows' status, which cost as much as `orchestra-etl status`.
+
+    It is the usual scrape interval of Prometheus; a scrape itself costs no query.
+    """
     key_pause: float = 15.0
-    """Between a refused key and the next request; the key file is read again for it."""
+    """Between a refused key and the next request, for which the key file is read again."""
     clock_look: float = 5.0
-    """Between two looks at this machine's clock."""
+    """Between two checks of this machine's clock."""
 
 
 PACE = Pace()
 
 
 class Daemon:
-    """Runs the jobs until told to stop."""
+    """Runs the service's jobs until it is stopped."""
 
     def __init__(
         self,
@@ -89,10 +91,19 @@ class Daemon:
         status: Callable[[], Status] | None = None,
         pace: Pace | None = None,
     ) -> None:
-        """`default_interval` (seconds) is for workflows found without being configured. `refresh` brings the rollups up to
-        date until told to stop; None: they are not this service's to keep. `status`, called in a
-        thread, reads how the workflows are doing, for metrics and readiness; None: nobody asks. `pace` is
-        `PACE` where none is given."""
+        """Create the service's jobs; `run` starts them.
+
+        Args:
+            syncer: prepares, sweeps and polls.
+            health: receives problems and metrics.
+            schedules: when each configured workflow is swept.
+            default_interval: seconds between sweeps of a workflow that is not configured.
+            refresh: brings the rollups up to date, and ends early if the function that it gets
+                returns True. None: this service does not refresh rollups.
+            status: reads the workflows' status for metrics and readiness, in a thread. None: the
+                service does not read it.
+            pace: the intervals of the jobs; None: `PACE`.
+        """
         self._syncer = syncer
         self._health = health
         self._schedules = {schedule.workflow_id: schedule for schedule in schedules}
@@ -106,13 +117,13 @@ class Daemon:
         self._stop = Stop()
         self._scheduler = AsyncIOScheduler(
             timezone="UTC",
-            # However late: a nightly sweep that a long stop has missed is not put off until the
-            # next night.
+            # Without a limit on lateness: a nightly sweep that was missed during a long suspension
+            # must not wait for the next night.
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
     async def run(self, stop: Stop) -> None:
-        """Work until `stop` is set, then finish what is in hand."""
+        """Run the jobs until `stop` is set, then finish those that are running."""
         self._stop = stop
         self._add("prepare", self._prepare, IntervalTrigger(seconds=self._pace.prepare), now=True)
         self._add("poll", self._poll, IntervalTrigger(seconds=self._pace.tick), now=True)
@@ -131,7 +142,7 @@ class Daemon:
                 IntervalTrigger(seconds=self._pace.observe),
                 now=True,
             )
-        # Not guarded: it beats while the key is refused, too.
+        # Not guarded: it must also beat while the API refuses the key.
         self._scheduler.add_job(
             self._health.beat, IntervalTrigger(seconds=self._pace.tick), id="beat"
         )
@@ -144,7 +155,8 @@ class Daemon:
         self._syncer.poller.end_within(DATABASE_END_PATIENCE)
         for task in self._active:
             if not task.get_name().startswith("poll"):
-                # A sweep leaves its watermark where it was; a poll loads what it has read.
+                # A cancelled sweep leaves its watermark unchanged. A poll is not cancelled: it
+                # loads what it has read.
                 task.cancel()
         if self._active:
             await asyncio.wait(self._active, timeout=END_PATIENCE)
@@ -152,10 +164,9 @@ class Daemon:
         log.info("service_stopped")
 
     async def _watch_clock(self, stop: Stop) -> None:
-        """Wait for the end. Where the machine's clock is set meanwhile, start all jobs anew.
+        """Wait for the stop; if the machine's clock is set in the meantime, start all jobs now.
 
-        The scheduler goes by that clock: set back by a day, it would not begin a job before that
-        day has passed again.
+        The scheduler uses that clock: if it were set back by a day, no job would start for a day.
         """
         ahead = time.time() - time.monotonic()
         while not stop.is_set():
@@ -179,7 +190,7 @@ class Daemon:
             if schedule.cron is not None:
                 trigger = cron.parse(schedule.cron).trigger()
             else:
-                # A tenth of jitter keeps replicas and workflows from asking all at once.
+                # A tenth of jitter keeps replicas and workflows from sending requests all at once.
                 trigger = IntervalTrigger(seconds=schedule.interval, jitter=schedule.interval / 10)
             self._add(
                 name,
@@ -216,7 +227,10 @@ class Daemon:
     async def _guard(
         self, name: str, work: Callable[[], Awaitable[None]], workflow_id: str | None
     ) -> None:
-        """A job that fails is tried again at its next tick; the problem shows in /readyz until it works."""
+        """Run a job, and report its failure in the log and in /readyz.
+
+        The job is retried at its next tick. /readyz shows the problem until the job succeeds.
+        """
         try:
             await work()
         except asyncio.CancelledError:
@@ -227,7 +241,7 @@ class Daemon:
                 log.error("key_refused", problem=str(error), pause_seconds=self._pace.key_pause)
         except EtlError as error:
             if isinstance(error, DatabaseError) and "database" in self._health.problems:
-                # It is said there, and in the log, once for all jobs.
+                # Health and the log report the database's problem once for all jobs.
                 return
             part = "schema" if isinstance(error, SchemaMismatch) else name
             own = None if isinstance(error, DatabaseError) else workflow_id
@@ -301,12 +315,13 @@ class Daemon:
 
     async def _poll(self) -> None:
         if not self._prepared:
-            # A step's node type is taken from its workflow's graph, which is being asked for.
+            # The first `prepare` is still requesting the graphs, which contain the node types of
+            # steps.
             return
         await self._syncer.poller.drain(stop=self._stop, on_load=self._loaded)
 
     def _loaded(self, load: LoadReport, seconds: float) -> None:
-        """Say of each batch what it shows: a drain goes on for as long as reads overlap, and its end may never come."""
+        """Report each batch as it is loaded, because a drain may go on without end."""
         self._health.metrics.count_load(load, seconds)
         if load.runs:
             self._health.recover("poll")

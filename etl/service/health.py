@@ -1,4 +1,4 @@
-"""Health over HTTP: `/livez`, `/readyz`, and `/metrics` beside them."""
+"""The HTTP endpoints of the service: `/livez`, `/readyz` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from etl.service.http_server import HttpResponse
 from etl.service.metrics import Metrics
 from etl.terminal import LONGEST_LINE, plain
 
-# Seconds without a beat of the scheduler, which beats at every tick, after which the process is no
-# longer alive: longer than the service's end may take, and than a machine is suspended for a
-# snapshot.
+# Seconds without a beat of the scheduler, which beats at every tick, after which the process counts
+# as dead. It is longer than the service may take to end, and longer than a machine is suspended for
+# a snapshot.
 BEAT_LIMIT = 30.0
 
 
 class _Single(NamedTuple):
-    """A problem that may be one workflow's own."""
+    """A problem that may concern only one workflow."""
 
     workflow_id: str
     since: float | None
-    """From when on another workflow must have been answered to show that; None: nothing needs to be shown."""
+    """When the API stopped responding for this workflow, on the monotonic clock.
+
+    Only a later response for another workflow shows that no other is concerned. None if the
+    problem is this workflow's own in any case.
+    """
 
 
 class Health:
-    """Whether the service can do its work."""
+    """The problems of the service, and whether it can work."""
 
     def __init__(self, *, beat_limit: float = BEAT_LIMIT) -> None:
         self.metrics = Metrics()
@@ -44,31 +48,36 @@ class Health:
         self._beat_at = time.monotonic()
 
     def watch(self, workflow_ids: Iterable[str]) -> None:
-        """Note which workflows the service works for."""
+        """Set the workflows that the service works for."""
         self._workflow_ids = set(workflow_ids)
 
     def watch_database(
         self, problem: Callable[[], str | None], is_unavailable: Callable[[], bool]
     ) -> None:
-        """Ask these, whenever somebody asks here, what keeps the service from its database, and whether it cannot even read."""
+        """Set the functions that report the database's state; every check calls them.
+
+        Args:
+            problem: returns the database's problem in one line, or None.
+            is_unavailable: returns whether the database cannot even be read.
+        """
         self._database, self._is_unavailable = problem, is_unavailable
 
     @property
     def problems(self) -> dict[str, str]:
-        """What cannot work now, by part."""
+        """The current problems, by the part that fails."""
         problem = self._database()
         return self._problems if problem is None else {**self._problems, "database": problem}
 
     def fail(
         self, part: str, problem: str, *, workflow_id: str | None = None, unanswered: bool = False
     ) -> bool:
-        """Note that a part cannot work; whether that is news.
+        """Record that a part fails; return whether the problem is new.
 
         Args:
             part: the part that fails.
             problem: one line.
-            workflow_id: the workflow that it is about; None where it concerns all.
-            unanswered: whether the API did not answer: that may concern all, too.
+            workflow_id: the workflow concerned; None if the problem concerns all workflows.
+            unanswered: whether the API did not respond, which may concern all workflows, too.
         """
         news = self._problems.get(part) != problem
         self._problems[part] = problem
@@ -81,25 +90,25 @@ class Health:
         return news
 
     def recover(self, part: str) -> None:
-        """Note that a part works."""
+        """Record that a part works."""
         self._problems.pop(part, None)
         self._single.pop(part, None)
 
     def answered(self, workflow_id: str) -> None:
-        """Note that the API has just answered for this workflow."""
+        """Record that the API has just responded for this workflow."""
         self._answered_at[workflow_id] = time.monotonic()
 
     async def beat(self) -> None:
-        """Note that jobs are still begun."""
+        """Record that the scheduler still starts jobs."""
         self._beat_at = time.monotonic()
 
     @property
     def ready(self) -> bool:
-        """Whether the service works: nothing that all workflows share fails, and not every workflow does.
+        """Whether the service works: no shared part fails, and at least one workflow works.
 
-        A single workflow's problem is its own: its verdict, its metrics and the lines of /readyz
-        tell it. Where the API did not answer at all, that is so once another workflow has been
-        answered since.
+        A problem of a single workflow does not make the service unready: its verdict, its metrics
+        and the lines of /readyz report it. If the API did not respond, the problem counts as that
+        workflow's own only after the API has responded for another workflow.
         """
         if self.problems.keys() - self._single.keys():
             return False
@@ -115,7 +124,7 @@ class Health:
         )
 
     def served(self, host: str, port: int) -> AbstractAsyncContextManager[None]:
-        """Serve until the block ends; port 0 serves nothing.
+        """Serve the endpoints until the block ends; port 0 serves nothing.
 
         Raises:
             ConfigurationError: the address cannot be used.
@@ -124,11 +133,11 @@ class Health:
         return http_server.served(made, host, port) if port else nullcontext()
 
     def _live(self) -> HttpResponse:
-        """A loop that is stuck does not answer at all; one whose scheduler is dead does, and says so."""
+        """Return 200, or 503 if the scheduler is dead; a blocked event loop does not respond."""
         silent = time.monotonic() - self._beat_at
         if silent > self._beat_limit:
             return HttpResponse(
-                b"no job has been begun for %.0f s: restart the service\n" % silent, 503
+                b"no job has started for %.0f s: restart the service\n" % silent, 503
             )
         return HttpResponse(b"ok\n")
 
@@ -145,8 +154,8 @@ class Health:
 
     def _metrics(self) -> HttpResponse:
         if self._is_unavailable():
-            # Not only once the job that reads them has given up: until then they are the figures of
-            # before.
+            # Clear the figures at once: the job that reads them may not have failed yet, and until
+            # then they are out of date.
             self.metrics.set_status(None)
         return HttpResponse(
             self.metrics.exposition(ready=self.ready), content_type=CONTENT_TYPE_LATEST

@@ -1,9 +1,11 @@
-"""A small HTTP server for a few read-only pages, whose clients can neither hold it up nor use up the process's files.
+"""A small HTTP server for a few read-only pages.
 
-A connection carries one request and one answer. It ends after `seconds`, whatever the client does
-or leaves undone: send half a header, send a body, keep silent, or not read the answer. Where there
-are more connections than `connections`, the oldest that has not sent its request yet gives way: a
-client that asks at once is always answered.
+Its clients can neither block it nor exhaust the process's file descriptors:
+
+- A connection carries one request and one response. It is closed after `Limits.seconds`, even if
+  the client sends half a header, sends a body, stays silent, or does not read the response.
+- If there are more than `Limits.connections`, the oldest one that has not sent its request yet is
+  closed. So a client that sends its request at once always gets a response.
 """
 
 from __future__ import annotations
@@ -23,21 +25,21 @@ log = structlog.get_logger(__name__)
 
 
 class Limits(NamedTuple):
-    """What clients may take."""
+    """The limits for clients."""
 
     connections: int = 64
-    """Open at once; each is a file of the process."""
+    """Maximum number of open connections; each takes a file descriptor of the process."""
     seconds: float = 10.0
-    """From the connection's beginning to its end."""
+    """Maximum duration of a connection."""
     head_bytes: int = 8192
-    """Of the request line and the headers."""
+    """Maximum size of the request line and the headers."""
 
 
 LIMITS = Limits()
 
 
 class HttpResponse(NamedTuple):
-    """An answer."""
+    """The response to a request."""
 
     body: bytes
     status: int = 200
@@ -60,7 +62,8 @@ async def served(
         )
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {host}:{port} ({error.strerror}): set service.port to a free port, or to 0 for none"
+            f"cannot listen on {host}:{port} ({error.strerror}): "
+            "set service.port to a free port, or to 0 for none"
         ) from None
     try:
         yield
@@ -72,7 +75,7 @@ async def served(
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: reads one request, answers it, and closes."""
+    """One connection: reads one request, sends the response, and closes."""
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class _Connection(asyncio.Protocol):
     ) -> None:
         self._pages = pages
         self._limits = limits
-        self._others = others  # all that are open, this one included, the oldest first
+        self._others = others  # all open connections, including this one, the oldest first
         self._head = bytearray()
         self._transport: asyncio.Transport | None = None
         self._end: asyncio.TimerHandle | None = None
@@ -100,13 +103,13 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._answered:
             return
-        # The end may have been cut in two.
+        # The end of the headers may be split between two chunks.
         start = max(0, len(self._head) - 3)
         self._head += data
         if self._head.find(b"\r\n\r\n", start) >= 0 or self._head.find(b"\n\n", start) >= 0:
             self._answer(*_request(bytes(self._head)))
         elif len(self._head) > self._limits.head_bytes:
-            self._send(HttpResponse(b"the request's head is too long\n", 431))
+            self._send(HttpResponse(b"the request line and headers are too long\n", 431))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._others.pop(self, None)
@@ -114,8 +117,9 @@ class _Connection(asyncio.Protocol):
             self._end.cancel()
 
     def abort(self) -> None:
-        """End at once, and forget what has not been sent."""
-        # Not only once the loop has closed it: until then it would count, and be chosen again.
+        """Close the connection at once, without sending the rest of the response."""
+        # Remove it now: until the event loop calls `connection_lost`, it would still count, and
+        # could be chosen again.
         self._others.pop(self, None)
         if self._transport is not None:
             self._transport.abort()
@@ -128,29 +132,30 @@ class _Connection(asyncio.Protocol):
             self._send(HttpResponse(b"no such page\n", 404))
         else:
             try:
-                answer = page()
+                response = page()
             except Exception as error:
                 log.error(
                     "response_failed", path=path, problem=type(error).__name__, exc_info=error
                 )
-                answer = HttpResponse(b"the page cannot be made; the log says why\n", 500)
-            self._send(answer, with_body=method == "GET")
+                response = HttpResponse(b"the page failed; the log shows why\n", 500)
+            self._send(response, with_body=method == "GET")
 
     def _send(self, page: HttpResponse, *, with_body: bool = True) -> None:
         self._answered = True
         self._head.clear()
         assert self._transport is not None
         head = (
-            f"HTTP/1.1 {page.status} {responses[page.status]}\r\nContent-Type: {page.content_type}\r\n"
+            f"HTTP/1.1 {page.status} {responses[page.status]}\r\n"
+            f"Content-Type: {page.content_type}\r\n"
             f"Content-Length: {len(page.body)}\r\nConnection: close\r\n\r\n"
         )
         self._transport.write(head.encode() + (page.body if with_body else b""))
-        # Closes once all is sent, or when the time is up.
+        # The connection closes when everything is sent, or when its time is up.
         self._transport.close()
 
 
 def _request(head: bytes) -> tuple[str, str]:
-    """Method and path of a request; empty where its first line is none."""
+    """Return the method and the path of a request; both are empty if its first line is invalid."""
     line = head.lstrip(b"\r\n").partition(b"\n")[0].rstrip(b"\r").decode("latin-1").split(" ")
     if len(line) != 3 or not line[2].startswith("HTTP/"):
         return "", ""

@@ -1,8 +1,8 @@
-"""The figures of the service, for Prometheus.
+"""The service's metrics for Prometheus.
 
-Counters and histograms are this process's own and begin at zero when it starts. What is read from
-the database is the same in every replica; it is cleared while the database does not answer, and
-`orchestra_etl_status_timestamp_seconds` says how old it is.
+Counters and histograms belong to this process and start at zero with it. Gauges that are read from
+the database are the same in every replica. They are cleared while the database does not respond,
+and `orchestra_etl_status_timestamp_seconds` shows how old they are.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from etl.pipeline.sweep import SweepReport
 from etl.reports.status import Status, WorkflowStatus
 from etl.terminal import plain
 
-# Seconds: an answer takes milliseconds to the deadline of a minute, a load a fraction of a second
-# to the statement's limit.
+# Seconds. A response takes from milliseconds to the deadline of a minute, a load from a fraction of
+# a second to the statement timeout.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # A batch is about 2,000 steps unless there is less to load.
 _STEPS = (1, 10, 100, 500, 1000, 2000, 5000, 20_000)
@@ -28,7 +28,7 @@ _VERDICTS = {"ok": 0, "warning": 1, "failing": 2}
 
 
 class _Figure(NamedTuple):
-    """A gauge of each workflow's status."""
+    """A gauge of the workflows' status."""
 
     name: str
     help: str
@@ -40,14 +40,14 @@ _STATUS = (
     _Figure("due_runs", "Runs due to be read now, those being read included"),
     _Figure(
         "lag_seconds",
-        "For how long the oldest live run that is due has waited to be read; 0 where none is due",
+        "For how long the oldest live run that is due has waited to be read; 0 if none is due",
     ),
-    _Figure("unread_runs", "Runs that are known and were never read so far"),
+    _Figure("unread_runs", "Known runs that have never been read"),
     _Figure("failing_runs", "Runs whose last read failed and that will be read again"),
     _Figure("dead_letters", "Open dead letters"),
     _Figure("conflicting_runs", "Runs set aside because another workflow has a run of the same id"),
-    _Figure("gaps", "Gaps that nobody has acknowledged"),
-    _Figure("drift", "Kinds of difference between the API's answers and its description"),
+    _Figure("gaps", "Gaps that are not acknowledged"),
+    _Figure("drift", "Kinds of difference between the API's responses and its description"),
     _Figure("listed_runs", "Runs that the list showed when it was last walked whole"),
     _Figure(
         "list_headroom_ratio",
@@ -63,13 +63,13 @@ _STATUS = (
 
 
 class Metrics:
-    """Counts what the service does."""
+    """The metrics of one service process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        Info("orchestra_etl_build", "The version that runs", registry=self.registry).info(
-            {"version": version("orchestra-etl")}
-        )
+        Info(
+            "orchestra_etl_build", "The version of the running service", registry=self.registry
+        ).info({"version": version("orchestra-etl")})
         self._requests = self._counter(
             "requests",
             "Requests to the API, retries included, by endpoint and by HTTP status, "
@@ -79,7 +79,7 @@ class Metrics:
         )
         self._request_seconds = self._histogram(
             "request_duration_seconds",
-            "From the start of a request, each retry by itself, to the end of its response",
+            "From the start of a request, or of a retry, to the end of its response",
             _SECONDS,
             "endpoint",
         )
@@ -101,7 +101,7 @@ class Metrics:
         self._batch = self._histogram("load_batch_steps", "Steps in a batch", _STEPS)
         self._load_seconds = self._histogram(
             "load_duration_seconds",
-            "Seconds to load a batch, which the database may have refused and got in parts",
+            "Seconds to load a batch, including its parts if the database refused it as a whole",
             _SECONDS,
         )
         self._sweeps = self._counter(
@@ -119,7 +119,7 @@ class Metrics:
             "Queued changes that the rollups do not count yet, and groups that cannot be computed",
         )
         self._ready = self._gauge(
-            "ready", "1 while nothing keeps the service from working, as /readyz says"
+            "ready", "1 while the service can work, otherwise 0; the same as /readyz"
         )
         self._connections = self._gauge(
             "database_connections", "Connections of the pool by use", "use"
@@ -144,19 +144,22 @@ class Metrics:
         )
 
     def count_request(self, endpoint: str, status: str, seconds: float) -> None:
-        """Add a request: its endpoint, its HTTP status or a word for none, and what it took."""
+        """Count a request by endpoint and status, and its duration.
+
+        The arguments are those of `OrchestraClient`'s `on_request`.
+        """
         self._requests.labels(endpoint, status).inc()
         self._request_seconds.labels(endpoint).observe(seconds)
 
     def count_load(self, report: LoadReport, seconds: float) -> None:
-        """Add a batch that was loaded."""
+        """Count a loaded batch and its duration."""
         self._runs.inc(report.runs)
         unchanged = report.steps - report.steps_inserted - report.steps_updated
         for change, count in (
             ("inserted", report.steps_inserted),
             ("updated", report.steps_updated),
             ("absent", report.steps_absent),
-            # Steps set aside are among those answered, and were not written.
+            # `steps` includes steps that were set aside, which were not written.
             ("unchanged", max(unchanged, 0)),
         ):
             self._steps.labels(change).inc(count)
@@ -166,26 +169,26 @@ class Metrics:
         self._load_seconds.observe(seconds)
 
     def count_sweep(self, report: SweepReport) -> None:
-        """Add a sweep."""
+        """Count a sweep."""
         self._sweeps.labels(plain(report.workflow_id), str(report.complete).lower()).inc()
         self._new.labels(plain(report.workflow_id)).inc(report.new)
         self._gaps.labels(plain(report.workflow_id)).inc(report.gap is not None)
 
     def count_dead_letters(self, letters: int) -> None:
-        """Add new dead letters, whatever found them."""
+        """Count new dead letters from any source."""
         self._dead_letters.inc(letters)
 
     def set_waiting(self, groups: int) -> None:
-        """Note how many changes wait for the rollups."""
+        """Set the number of changes that the rollups do not count yet."""
         self._waiting.set(groups)
 
     def watch_connections(self, connections: Callable[[], Mapping[str, int]]) -> None:
-        """Show the pool's connections by use, as they are at each scrape."""
+        """Show the pool's connections by use; each scrape calls `connections`."""
         for use in connections():
             self._connections.labels(use).set_function(partial(_one_of, connections, use))
 
     def set_status(self, found: Status | None) -> None:
-        """Show what was read from the database; None where it does not answer."""
+        """Show the status read from the database; None clears it, if there is no response."""
         for gauge in self._status.values():
             gauge.clear()
         if found is None:
@@ -197,7 +200,7 @@ class Metrics:
                     self._status[name].labels(plain(workflow.id)).set(value)
 
     def exposition(self, *, ready: bool) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Return all metrics in the text format of Prometheus."""
         self._ready.set(ready)
         return generate_latest(self.registry)
 

@@ -178,7 +178,7 @@ def test_the_deadline_holds(fault: Fault, dripped: str) -> None:
     """Dripped byte by byte, or never sent, an answer takes no longer than the deadline, twice."""
     seconds, said = run(_drip(dripped, deadline=0.2))
     assert 0.4 <= seconds < 3
-    assert "no whole answer within 0.2 s (attempts: 2)" in said
+    assert "no complete response within 0.2 s (attempts: 2)" in said
     fault.injected(2, note=f"{dripped}: {seconds:.1f} s for two of 0.2 s")
     seconds, _ = run(
         _drip("body" if dripped == "nothing" else dripped, deadline=0.2, own_timeouts=True)

@@ -64,7 +64,7 @@ def _newest_forty(behind: Page, *, within: bool) -> Show:
     return show
 
 
-OFFSET = "the list answers the same rows at offset"
+OFFSET = "the list returns the same rows at offset"
 REPEATS = "the list repeats at offset"
 ODD: dict[str, Odd] = {
     "offset ignored": Odd(lambda rows, offset, limit: rows[:limit], OFFSET, shown=25),

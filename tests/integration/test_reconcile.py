@@ -109,7 +109,7 @@ def test_a_gap_is_announced_before_it_happens(world: World, new: int, warned: bo
     (sweep,) = world.sync().sweeps
     assert (sweep.warning is not None, sweep.gap) == (warned, None)
     if sweep.warning is not None:
-        assert sweep.warning.startswith("40 runs were new where the list shows 60")
+        assert sweep.warning.startswith("40 runs were new, and the list shows only 60")
 
 
 def test_the_first_sweep_does_not_warn(world: World) -> None:

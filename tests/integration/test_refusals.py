@@ -138,7 +138,7 @@ def test_a_server_without_run_lists(world: World) -> None:
     world.simulator.misbehave(Misbehaviour(status=404, endpoints=("runs",)))
     report = world.sync(world.workflow)
     assert [str(error).rpartition("; ")[2] for error in report.errors] == [
-        "where the server offers no run list, set discover = false and name the runs"
+        "if the server offers no run list, set discover = false and name the runs"
     ]
 
 

@@ -160,12 +160,12 @@ def test_a_run_that_was_never_read(command: Command, database_url: str) -> None:
     query(
         database_url,
         "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, attempts, last_error)"
-        " VALUES ('r', %s, 'track', 2, 'the API answers 404 for its steps')",
+        " VALUES ('r', %s, 'track', 2, 'the API returns 404 for its steps')",
         WEATHER,
     )
     shown = command("runs", "show", "r")
     assert "tracking   open, never read" in shown.out
-    assert "failed, attempt 2: the API answers 404 for its steps" in shown.out
+    assert "failed, attempt 2: the API returns 404 for its steps" in shown.out
     assert command("runs", "show", "r", "--json").json["stored"] is False
     unknown = command("runs", "show", "nobody")
     assert (unknown.status, unknown.out) == (2, "")

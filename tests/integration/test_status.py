@@ -292,7 +292,7 @@ def test_open_dead_letters_and_failing_reads_are_warnings(
         "bad",
         tracking="open",
         attempts=3,
-        last_error="the answer for its steps is no JSON array",
+        last_error="the response for its steps is not a JSON array",
         due_at=due,
     )
     # This run was never listed and returned 404 for a week, so it is no longer read.
@@ -311,12 +311,14 @@ def test_open_dead_letters_and_failing_reads_are_warnings(
     assert workflow["failing"] == {
         "runs": 1,
         "example_run": "bad",
-        "example_error": "the answer for its steps is no JSON array",
+        "example_error": "the response for its steps is not a JSON array",
     }
     assert workflow["dead_letters"] == 1
     assert [level for level, _ in _reasons(workflow)] == ["warning", "warning"]
     text = command("status").out
-    assert "1 run; run bad: the answer for its steps is no JSON array" in " ".join(text.split())
+    assert "1 run; run bad: the response for its steps is not a JSON array" in " ".join(
+        text.split()
+    )
     assert "SECRET-BODY" not in text
     (health,) = query(
         database_url, "SELECT failing_runs, dead_letters FROM orchestra.pipeline_health"

@@ -142,9 +142,9 @@ def test_the_longest_pause(line: str, pause: int) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("* * * *", "of five fields"), ("60 * * * *", "minute '60' must be of 0 to 59"), ("* 24 * * *", "hour '24'"),
+        ("* * * *", "of five fields"), ("60 * * * *", "minute '60' must be from 0 to 59"), ("* 24 * * *", "hour '24'"),
         ("* * 0 * *", "day of the month '0'"), ("* * * 13 *", "month '13'"), ("* * * * 8", "weekday '8'"),
-        ("* * * * -1", "weekday '-1'"), ("*/0 * * * *", "no usable step"), ("* * * * mon/x", "no usable step"),
+        ("* * * * -1", "weekday '-1'"), ("*/0 * * * *", "no valid step"), ("* * * * mon/x", "no valid step"),
         ("* 22-2 * * *", "hour '22-2' runs backwards"), ("1,,2 * * * *", "minute ''"), ("* * * * friday", "weekday 'friday'"),
         ("0 0 31 2 *", "never comes due"), ("@reboot", "of five fields"), ("", "of five fields"), ("* * L * *", "month 'l'"),
         ("\u0661 * * * *", "minute"), ("* * * * 1#2", "weekday '1#2'"), ("9" * 5000 + " * * * *", "minute"),
@@ -152,7 +152,7 @@ def test_the_longest_pause(line: str, pause: int) -> None:
 )  # fmt: skip
 def test_what_is_no_cron_line_is_said(line: str, problem: str) -> None:
     """A line that cron would not take names the field and what it may hold."""
-    with pytest.raises(ValueError, match=r"is (no|a) cron line") as error:
+    with pytest.raises(ValueError, match=r"is (not )?a cron line") as error:
         cron.parse(line)
     assert problem in str(error.value)
     assert len(str(error.value)) < 300

@@ -319,7 +319,7 @@ def test_the_page_stays_the_same_until_it_is_answered() -> None:
     assert walking.next_page() == walking.next_page() == (0, 100)
     assert walking.pages == 1
     walking.receive([], ())
-    with pytest.raises(RuntimeError, match="no page was asked for"):
+    with pytest.raises(RuntimeError, match="no page was requested"):
         walking.receive([], ())
 
 
@@ -418,7 +418,7 @@ def test_a_growing_list_that_ignores_offset_is_a_list_of_the_newest(
     """Runs that are added at the head are no progress: the walk ends soon, without a hole, and says how far it can read."""
     walking, listed, rows = walk_growing(show, growth, 300)
     assert (walking.outcome, walking.pages < 20) == ("ended", True)
-    assert "the list answers the same rows at offset" in (walking.problem or "")
+    assert "the list returns the same rows at offset" in (walking.problem or "")
     assert walking.listed in (99, 100, len(show(rows, PageRequest(0, 100))))
     # From the oldest one listed to the newest one listed.
     places = sorted(rows.index(row) for row in listed if row in rows)
@@ -512,4 +512,4 @@ def test_a_list_that_makes_an_id_for_each_answer_is_given_up(most: int) -> None:
     while (page := walker.next_page()) is not None:
         walker.receive([f"{walker.pages}-{row}" for row in range(min(most, page.limit))], ())
     assert (walker.outcome, walker.pages < 50) == ("cut_off", True)
-    assert "other ids in each answer" in (walker.problem or "")
+    assert "other ids in each response" in (walker.problem or "")

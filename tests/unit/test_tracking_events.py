@@ -32,11 +32,11 @@ def _reading(tracking: str, *, has_steps: bool = True, state: str | None, failed
 @pytest.mark.parametrize(
     ("before", "after", "level", "fields", "reason"),
     [
-        ("open", "gone", "warning", {"failed": True}, "answers 404 for it and no longer lists it"),
+        ("open", "gone", "warning", {"failed": True}, "returns 404 for it and no longer lists it"),
         ("open", "stale", "warning", {"failed": True}, "polling.give_up_after has passed, and its reads fail"),
         ("open", "stale", "warning", {"state": "running"}, "has passed, and it is still running"),
         ("stale", "open", "info", {"state": "running"}, "it changed after it had been given up"),
-        ("open", "final", "debug", {"has_steps": False, "state": "failed"}, "no step came"),
+        ("open", "final", "debug", {"has_steps": False, "state": "failed"}, "no step appeared"),
         ("open", "final", "debug", {}, "every check found them unchanged"),
         ("open", "final", "debug", {"state": "failed"}, "read after its end or found unchanged"),
     ],

@@ -1,1 +1,1 @@
-"""What is computed from the stored history for analysts."""
+"""Rollups and prices: what is computed from the stored history for analysts."""

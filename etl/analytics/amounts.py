@@ -1,4 +1,4 @@
-"""What the kinds of usage cost, by the names of their prices (`Kind.price`), and what follows where a price is missing."""
+"""The prices of one model by kind of usage, and the rules that fill in missing ones."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from decimal import Decimal
 from etl.usage import CALLS, KINDS
 
 Amounts = Mapping[str, Decimal]
-"""Prices by the names of the kinds; one that is not in it is not known."""
+"""Prices by `Kind.price`; a missing key is an unknown price."""
 
 PARTS = tuple(kind.price for kind in (*KINDS, CALLS))
-"""The names of the kinds that have prices, in the order of their columns."""
+"""The names of all prices, in the order of their columns."""
 
-# In this order, as one may follow from another. What models write other than text has no place
-# here: its price is its own, or unknown, for it is many times that of text.
+# A kind without a price of its own costs as much as the kind that includes it. The order matters:
+# one price may follow from another that itself follows. Output other than text is not here: it
+# costs many times as much as text, so without a price of its own it is unknown.
 _AS = {
     "cached_input": "input",
     "cache_write": "input",
@@ -24,8 +25,9 @@ _AS = {
     "reasoning": "output",
     "citation": "output",
 }
-# What is kept for an hour costs more than what is kept for minutes; what is cached of audio, less
-# than audio and more than cached text: as the other only where that has no price of its own.
+# {kind: (fallback, priced)}: the kind costs as much as the fallback, unless `priced` has a price of
+# its own. If it has one, the fallback would be wrong: a cache write for an hour costs more than one
+# for minutes; cached audio costs less than audio and more than cached text.
 _AS_UNLESS_PRICED = {
     "cache_write_1h": ("cache_write", "cache_write"),
     "cached_audio": ("cached_input", "input_audio"),
@@ -34,9 +36,10 @@ _AS_UNLESS_PRICED = {
 
 
 def complete(amounts: Amounts) -> dict[str, Decimal]:
-    """These prices, and those that follow from them: a kind without a price of its own costs what contains it.
+    """Return these prices and those that follow from them.
 
-    A call as such costs nothing where that is not said.
+    A kind without a price of its own costs as much as the kind that includes it. A call itself
+    costs nothing, unless it has a price.
     """
     known = dict(amounts)
     for part, other in _AS.items():
@@ -50,7 +53,7 @@ def complete(amounts: Amounts) -> dict[str, Decimal]:
 
 
 def own(amounts: Amounts) -> dict[str, Decimal]:
-    """Those of them that do not follow from the others, in the order of their columns."""
+    """Return the prices that do not follow from the others, in the given order."""
     kept = dict(amounts)
     whole = complete(kept)
     while follows := next(

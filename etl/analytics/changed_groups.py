@@ -1,4 +1,7 @@
-"""The queue of rollup groups whose runs or steps have changed; triggers fill it in the transaction of the change."""
+"""The queue of rollup groups whose runs or steps changed.
+
+Triggers fill it in the transaction of the change.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,28 @@ from sqlalchemy import Connection, text
 
 from etl.database import allow_long
 
-# A row, and no advisory lock: whoever may connect can hold one of those for as long as they like.
+# A row lock, not an advisory lock: any user who may connect can hold an advisory lock forever.
 _LOCK = "SELECT name FROM orchestra_etl.locks WHERE name = 'rollups' FOR UPDATE"
 _WAIT = text(_LOCK)
 _TRY = text(f"{_LOCK} SKIP LOCKED")
 
-# Seconds after which a group whose computation failed is tried again.
+# Seconds after which a group whose computation failed is retried.
 RETRY = 600.0
 
 COUNTABLE = "hour BETWEEN '0001-01-01T00:00Z' AND '9999-12-31T23:00Z'"
-"""The condition on hours that a Python datetime holds: rows made by hand may have others, which are not counted."""
+"""The condition for hours that a Python datetime can represent.
+
+Rows written by hand may have other hours. They are not counted.
+"""
 
 _READABLE = f"COALESCE(q.{COUNTABLE}, true)"
 
-# A group that failed lately stays in the queue, with whatever has come since.
+# A group that failed less than `RETRY` ago stays in the queue, with its later rows.
 _TRIED = f"""
     {_READABLE} AND NOT EXISTS (
         SELECT FROM orchestra_etl.changed_groups AS f
-        WHERE f.workflow_id = q.workflow_id AND f.hour = q.hour AND f.failed_at > now() - interval '{RETRY} seconds')
+        WHERE f.workflow_id = q.workflow_id AND f.hour = q.hour
+          AND f.failed_at > now() - interval '{RETRY} seconds')
 """
 
 _TAKE = text(f"""
@@ -45,7 +52,8 @@ _TAKE = text(f"""
 _WAITING = text(f"SELECT count(*) FROM orchestra_etl.changed_groups AS q WHERE {_TRIED}")
 
 _OVERDUE = text(f"""
-    SELECT count(*) FROM orchestra_etl.changed_groups AS q WHERE {_TRIED} AND queued_at < now() - interval '{RETRY} seconds'
+    SELECT count(*) FROM orchestra_etl.changed_groups AS q
+    WHERE {_TRIED} AND queued_at < now() - interval '{RETRY} seconds'
 """)
 
 _PUT_BACK = text("""
@@ -65,53 +73,61 @@ _ASK_FOR_ALL = text(
     "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)"
 )
 
-# The groups that are stored are among them: their steps may all be gone.
+# The stored groups are included, because all steps of a stored group may have been deleted.
 _ENTER_ALL = text("""
     INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
     SELECT workflow_id, hour
-    FROM (SELECT workflow_id, date_trunc('hour', start_time, 'UTC') AS hour FROM orchestra.steps WHERE start_time IS NOT NULL
-          UNION SELECT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM orchestra.runs
+    FROM (SELECT workflow_id, date_trunc('hour', start_time, 'UTC') AS hour FROM orchestra.steps
+          WHERE start_time IS NOT NULL
+          UNION SELECT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC')
+          FROM orchestra.runs
           UNION SELECT workflow_id, hour FROM orchestra.step_rollup
           UNION SELECT workflow_id, hour FROM orchestra.run_rollup
-          UNION SELECT workflow_id, CAST(day AS timestamp) AT TIME ZONE 'UTC' FROM orchestra.step_rollup_daily
-          UNION SELECT workflow_id, date_trunc('hour', time, 'UTC') FROM orchestra.step_failures) AS g
+          UNION SELECT workflow_id, CAST(day AS timestamp) AT TIME ZONE 'UTC'
+          FROM orchestra.step_rollup_daily
+          UNION SELECT workflow_id, date_trunc('hour', time, 'UTC') FROM orchestra.step_failures
+    ) AS g
     ORDER BY hour DESC, workflow_id
 """)
 
 
 class Group(msgspec.Struct, frozen=True, order=True):
-    """The runs and steps of a workflow that started in one hour."""
+    """The runs and steps of one workflow that started in one hour."""
 
     workflow_id: str
     hour: datetime
 
 
 class Stuck(msgspec.Struct, frozen=True):
-    """A group whose numbers are old, because they cannot be computed."""
+    """A group whose rollups are outdated, because they cannot be computed."""
 
     workflow_id: str
     hour: str
-    """In UTC, as PostgreSQL writes it."""
+    """In UTC, as PostgreSQL formats it."""
     cause: str | None
-    """SQLSTATE of the failure; None: the hour lies outside the years 1 to 9999, and is not tried."""
+    """SQLSTATE of the failure; None: the hour is outside the years 1 to 9999, so it is skipped."""
 
 
 def wait_for_lock(connection: Connection) -> None:
-    """Keep rollups from being written until the transaction ends: for whoever deletes steps."""
+    """Wait for the lock on the rollups; hold it until the transaction ends.
+
+    A transaction that deletes steps takes it, so that no refresh writes rollups meanwhile.
+    """
     connection.execute(_WAIT)
 
 
 def try_lock(connection: Connection) -> bool:
-    """Be the only one to write rollups until the transaction ends; False where somebody else is."""
+    """Take the lock on the rollups until the transaction ends; return False if another holds it."""
     return connection.execute(_TRY).one_or_none() is not None
 
 
 def take(connection: Connection, limit: int) -> Sequence[Group]:
-    """Take some groups out of the queue, with all their rows, in key order: the newest hours, so that fresh numbers do not wait
-    for old ones, and whole days together.
+    """Take up to `limit` groups from the queue with all their rows; return them in key order.
 
-    Whatever changed them has committed, so the next statement of the same READ COMMITTED
-    transaction sees it; whatever has not committed has rows of its own, which come later.
+    The newest hours come first, so that fresh numbers do not wait for old ones; this also keeps the
+    hours of a day together. The changes behind the rows are committed, so the next statement of
+    this READ COMMITTED transaction sees them. A change that is not committed yet has queue rows of
+    its own, which become visible with it.
     """
     rows = connection.execute(_TAKE, {"limit": limit}).all()
     if any(row.workflow_id is None for row in rows):
@@ -121,27 +137,33 @@ def take(connection: Connection, limit: int) -> Sequence[Group]:
 
 
 def waiting(connection: Connection) -> int:
-    """How many rows of the queue are to be taken, without those of groups that failed lately."""
+    """Return the number of queue rows to take, without those of groups that failed recently."""
     return int(connection.execute(_WAITING).scalar_one())
 
 
 def overdue(connection: Connection) -> int:
-    """How many of these rows have waited for longer than `RETRY`: nobody refreshes, or it fails."""
+    """Return how many of these rows are older than `RETRY`: no process refreshes, or it fails."""
     return int(connection.execute(_OVERDUE).scalar_one())
 
 
 def put_back(connection: Connection, group: Group, cause: str | None) -> None:
-    """Queue a group whose computation failed, to be tried again after `RETRY`; `cause` is an SQLSTATE."""
+    """Queue a group whose computation failed, for a retry after `RETRY`.
+
+    Args:
+        connection: in the transaction that took the group.
+        group: the group.
+        cause: SQLSTATE of the failure.
+    """
     connection.execute(
         _PUT_BACK, {"workflow_id": group.workflow_id, "hour": group.hour, "cause": cause}
     )
 
 
 def stuck(connection: Connection) -> list[Stuck]:
-    """The groups that cannot be computed."""
+    """Return the groups that cannot be computed."""
     return [Stuck(row.workflow_id, row.hour, row.cause) for row in connection.execute(_STUCK)]
 
 
 def ask_for_all(connection: Connection) -> None:
-    """Have every group recomputed."""
+    """Request that every group is recomputed."""
     connection.execute(_ASK_FOR_ALL)

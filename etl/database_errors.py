@@ -58,7 +58,7 @@ SILENT = Diagnosis(
     "the server does not answer in time", "check the host and port in DATABASE_URL, and firewalls"
 )
 _NOT_POSTGRESQL = _permanent(
-    "what answers there is not PostgreSQL", "check the host and port in DATABASE_URL"
+    "the server at this address is not PostgreSQL", "check the host and port in DATABASE_URL"
 )
 _NO_TLS = _permanent(
     "the server offers no TLS, which sslmode requires",
@@ -153,7 +153,9 @@ _SIGNS: tuple[tuple[str, Diagnosis], ...] = (
     ),
     (
         r"requirepeer specifies",
-        _permanent("the server runs as another user than requirepeer says", "change {requirepeer}"),
+        _permanent(
+            "the server does not run as the user that requirepeer names", "change {requirepeer}"
+        ),
     ),
     (
         r"(?:[\w\"-]+ ){1,4}authentication failed for user|fe_sendauth: no password supplied"
@@ -278,7 +280,7 @@ _SIGNS: tuple[tuple[str, Diagnosis], ...] = (
     (
         r"Connection refused|could not connect to server: Connection refused",
         Diagnosis(
-            "the connection is refused: nothing listens there",
+            "the connection is refused: nothing listens at this address",
             "start PostgreSQL, or check the host and port in DATABASE_URL",
         ),
     ),
@@ -425,7 +427,7 @@ def diagnose(error: BaseException, names: Iterable[str] = ()) -> Diagnosis:
         found = _LOST
     elif found is None:
         found = Diagnosis(
-            "the database refuses the work", "look at the server's log", unavailable=False
+            "the database refuses the operation", "look at the server's log", unavailable=False
         )
     return msgspec.structs.replace(found, problem=f"{found.problem} (SQLSTATE {code})")
 

@@ -181,7 +181,7 @@ class Publication(msgspec.Struct, frozen=True):
         if self.age_days is None:
             return f"{self.source}, of unknown age"
         text = (
-            f"{self.source}, whose newest price is of {self.newest_price}, "
+            f"{self.source}, whose newest price is from {self.newest_price}, "
             f"{self.age_days:,} days ago"
         )
         return (

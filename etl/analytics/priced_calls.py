@@ -277,11 +277,11 @@ def _reasons(
     parts: Sequence[CostPart],
 ) -> list[str]:
     if not is_call:
-        return ["the step is not a call of a model"]
+        return ["the step is not a model call"]
     if model is None:
         return ["the call names no model"]
     if is_unmetered:
-        return ["the call does not say how much it used"]
+        return ["the call reports no usage"]
     if price is None:
         if not is_known:
             return ["the model has no price"]

@@ -160,7 +160,7 @@ def upgrade(url: str, *, revision: str = "head") -> bool:
             return False
         if found.is_current:
             return True
-        from alembic import command  # takes 0.25 s, which other commands save
+        from alembic import command  # the import takes 0.25 s, which other commands save
 
         with (
             _told(database, "the upgrade failed, and its revision was rolled back"),

@@ -320,8 +320,8 @@ def _at(
 ) -> dict[str, Decimal]:
     """Return all prices of a call with this many input tokens.
 
-    Return none if the model also has a price for something that is not counted, or two different
-    prices for one kind.
+    The result is empty if the model also has a price for something that is not counted, or has two
+    different prices for one kind.
     """
     model, unlisted = entry.model.id, _UNLISTED if entry.provider.id == OPENROUTER else ()
     known: dict[str, Decimal] = {}

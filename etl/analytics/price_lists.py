@@ -42,7 +42,7 @@ class PriceRule(msgspec.Struct, frozen=True):
     valid_from: date = ALWAYS
     service_tier: str = STANDARD
     above_input_tokens: int = 0
-    """The rule is for calls with more input tokens than this, up to the next rule's number."""
+    """The rule is for calls with more input tokens than this, up to the next rule's limit."""
     set_at: datetime | None = None
     """When a command set it; None: it is from the configuration."""
 

@@ -1,4 +1,4 @@
-"""What libpq is told about a connection, and where each setting comes from: the URL, the environment or a service file."""
+"""The libpq settings of a connection, and the source of each: URL, environment or service file."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import psycopg
 from psycopg.conninfo import conninfo_attempts, conninfo_to_dict
 from psycopg.pq import Conninfo
 
-# PostgreSQL cuts longer names of databases and users.
+# PostgreSQL truncates longer names of databases and users.
 _LONGEST_NAME_BYTES = 63
-# What the server itself is sent from the environment, by the parameter's name. libpq has no
+# Server parameters that libpq reads from the environment and sends to the server. libpq has no
 # connection setting for them.
 _SENT_VARIABLES = {"TimeZone": "PGTZ", "DateStyle": "PGDATESTYLE", "geqo": "PGGEQO"}
 
 
 class Sources(dict[str, str]):
-    """Where a setting of libpq is set, in words, by its keyword: fills the `{sslmode}` of a text with `format_map`."""
+    """The source of each libpq setting, in words, by its keyword.
+
+    `text.format_map(Sources(url))` replaces `{sslmode}` in the text by, for example,
+    `sslmode in DATABASE_URL`.
+    """
 
     def __init__(self, url: str) -> None:
-        """`url`: a libpq URI."""
+        """Parse the URL, a libpq URI. An invalid URL sets nothing."""
         super().__init__()
         self._given = _given(url)
 
@@ -37,7 +41,10 @@ class Sources(dict[str, str]):
 
 
 def names(url: str) -> list[str]:
-    """The names that a message of the server may hold: of the database and of the user, as it was given and as it was cut."""
+    """Return the names of the database and the user, whole and truncated, longest first.
+
+    A message of the server may contain any of them.
+    """
     settings = _settings(url)
     whole = {str(settings[key]) for key in ("dbname", "user") if settings.get(key)}
     cut = {name.encode()[:_LONGEST_NAME_BYTES].decode(errors="ignore") for name in whole}
@@ -45,7 +52,7 @@ def names(url: str) -> list[str]:
 
 
 def address(url: str) -> str:
-    """`PostgreSQL at db.example.com:5432`, or the sockets' folder, for people."""
+    """Return the address for display: `PostgreSQL at db.example.com:5432`, or the socket folder."""
     settings = _settings(url)
     hosts = str(settings.get("host") or settings.get("hostaddr") or "local socket").split(",")
     ports = str(settings.get("port") or 5432).split(",")
@@ -55,7 +62,7 @@ def address(url: str) -> str:
 
 
 def attempts(url: str) -> int:
-    """How many addresses a connection would try, one after another."""
+    """Return how many addresses a connection would try, one after another."""
     try:
         return len(conninfo_attempts(conninfo_to_dict(url)))
     except psycopg.Error:
@@ -70,7 +77,7 @@ def _given(url: str) -> Mapping[str, object]:
 
 
 def _settings(url: str) -> Mapping[str, object]:
-    """What holds: the URL's settings, and for the rest those of the environment and of its service file."""
+    """Return the effective settings: the URL's, then those of the environment and service file."""
     defaults = {
         one.keyword.decode(): one.val.decode(errors="replace")
         for one in Conninfo.get_defaults()
@@ -80,7 +87,7 @@ def _settings(url: str) -> Mapping[str, object]:
 
 
 def _variables() -> Mapping[str, str]:
-    """The variable of each of libpq's keywords; empty where there is none."""
+    """Return the environment variable of each libpq keyword; empty if it has none."""
     return {one.keyword.decode(): (one.envvar or b"").decode() for one in Conninfo.get_defaults()}
 
 

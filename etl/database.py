@@ -1,4 +1,7 @@
-"""The database: connections, transactions that are repeated as a whole, errors judged by SQLSTATE."""
+"""Connections to the database, and transactions that are retried as a whole.
+
+Errors are classified by SQLSTATE (`database_errors`).
+"""
 
 from __future__ import annotations
 
@@ -38,40 +41,40 @@ log = structlog.get_logger(__name__)
 
 # Seconds that `close` waits for transactions in other threads.
 CLOSE_PATIENCE = 2.0
-# Seconds after statement_timeout that a server gets to say that it has ended the statement.
+# Seconds after statement_timeout in which the server must report that it ended the statement.
 SILENCE = 10.0
-# Seconds that a statement over all that is stored may take.
+# Seconds that a statement over the whole history may take.
 LONG = 3600.0
 
-# Seconds for which such a statement waits for a server that answers nobody: what it has done so far
-# would be lost.
+# Seconds that such a statement waits for an unresponsive server. It is longer than usual, because
+# giving up loses the work done so far.
 LONG_PATIENCE = 60.0
 
-# Seconds for which a command that somebody waits for goes on trying a database that is away.
+# Seconds for which an interactive command retries an unavailable database.
 INTERACTIVE = 5.0
-# Seconds between two lines about units of work that are repeated for the same reason.
+# Seconds between two log lines about retries for the same reason.
 REPEAT_SAID_EVERY = 60.0
 
-# Seconds that a transaction of ours may be idle: nobody waits for a person in one.
+# Seconds that a transaction may be idle. No transaction waits for a person.
 IDLE_IN_TRANSACTION = 60.0
 
-# Missing privileges, tables or columns: whatever the rows are, nothing can be written until
-# somebody changes the database.
+# Missing privileges, tables or columns: no row can be written until a person changes the database.
 _UNFIT_CLASSES = ("3F", "42")
 _DENIED = "42501"
 _READ_ONLY = text("SELECT current_setting('transaction_read_only') = 'on'")
 _NOT_ALLOWED = (
-    "the database refuses a statement for lack of a privilege (SQLSTATE 42501): let an administrator make this user a member "
-    f"of {privileges.LOADER}, or of {privileges.MIGRATOR} for upgrades, `prune` and `erase`"
+    "the database refuses a statement for lack of a privilege (SQLSTATE 42501): let an "
+    f"administrator make this user a member of {privileges.LOADER}, or of {privileges.MIGRATOR} "
+    "for upgrades, `prune` and `erase`"
 )
 
 
 class Database:
     """One PostgreSQL database.
 
-    Every unit of work is a function of a connection, run in one READ COMMITTED transaction by
-    `transaction` and repeated as a whole after a transient error. It must therefore have no effect
-    outside the transaction.
+    A unit of work is a function that takes a connection. `transaction` runs it in one READ
+    COMMITTED transaction, and retries it as a whole after a transient error. It must therefore have
+    no effect outside the transaction.
     """
 
     def __init__(
@@ -84,17 +87,19 @@ class Database:
         outage_patience: float | None = None,
         pool_size: int = 5,
     ) -> None:
-        """Nothing is connected here.
+        """Prepare the connection pool; open no connection yet.
 
         Args:
-            url: a libpq URI (`postgresql://…`), or what gives one; it is asked for every new connection, so that a renewed
-                password takes effect.
-            statement_timeout: seconds a statement may take; 0 is no limit. A connection on which no answer has come
-                for `SILENCE` seconds longer is given up.
+            url: a libpq URI (`postgresql://…`), or a function that returns one. The function is
+                called for every new connection, so that a renewed password takes effect.
+            statement_timeout: seconds a statement may take; 0 is no limit. If the server has not
+                responded `SILENCE` seconds after that, the connection is closed.
             lock_timeout: seconds a statement may wait for a lock.
-            patience: seconds for which a unit of work is repeated before `DatabaseUnavailable` is raised.
-            outage_patience: the same where the whole database is away, or takes no writes; None: as `patience`.
-            pool_size: connections kept open at most.
+            patience: seconds for which a unit of work is retried before `DatabaseUnavailable` is
+                raised.
+            outage_patience: the same while the whole database is unavailable or read-only; None:
+                as `patience`.
+            pool_size: the most connections kept open.
         """
         self._url = url
         self._limit = statement_timeout + SILENCE if statement_timeout else None
@@ -117,16 +122,15 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=30,
-            # A connection that idled through a restart or a firewall's time-out is replaced before
-            # it is used.
+            # Replaces an idle connection that a server restart or a firewall's timeout has broken.
             pool_pre_ping=True,
-            # The temporary tables of a session that lives for ever would keep PostgreSQL from
-            # freezing old transaction ids.
+            # The temporary tables of an endless session would keep PostgreSQL from freezing old
+            # transaction ids.
             pool_recycle=3600,
             hide_parameters=True,
         )
-        # Set in each transaction, not per session: behind PgBouncer in transaction mode a session
-        # is nobody's own.
+        # Set in each transaction, not per session: behind PgBouncer in transaction mode, clients
+        # share a session.
         self._settings = session.settings(
             statement_timeout=statement_timeout,
             lock_timeout=lock_timeout,
@@ -143,29 +147,29 @@ class Database:
 
     @property
     def is_unavailable(self) -> bool:
-        """Whether this process cannot even read from the database now."""
+        """Whether this process currently cannot even read from the database."""
         return self._outage.is_unavailable
 
     @property
     def problem(self) -> str | None:
-        """What keeps this process from the database now, in one line; None where nothing does."""
+        """Why this process currently cannot use the database, in one line; None if it can."""
         return self._outage.problem
 
     def _connect(self) -> Session:
         try:
             url = self._url if isinstance(self._url, str) else self._url()
         except ConfigurationError as error:
-            # It was readable when the work began: trouble with the database, after which a service
-            # tries again.
+            # The file with the URL was readable at the start. This is therefore a problem of the
+            # database, after which a service retries, and not of the configuration.
             raise self._unusable(str(error)) from None
         with self._watchdog.waiting(None):
             made = self._open(url, "orchestra-etl", self._connect_seconds(url))
         encoding = made.info.parameter_status("server_encoding")
-        if encoding not in ("UTF8", None):  # None: a pooler that does not tell
+        if encoding not in ("UTF8", None):  # None: a pooler that does not report the encoding
             made.close()
             raise self._unusable(
-                f"the database's encoding is {encoding}, which cannot hold every value: check DATABASE_URL, or make "
-                "a database with ENCODING 'UTF8' TEMPLATE template0"
+                f"the database's encoding is {encoding}, which cannot hold every value: check "
+                "DATABASE_URL, or create a database with ENCODING 'UTF8' TEMPLATE template0"
             )
         made.limit, made.patience, made.watchdog = (
             self._limit,
@@ -176,7 +180,7 @@ class Database:
         return made
 
     def _connect_seconds(self, url: str) -> float:
-        """For one address: all of them must be tried before a person who waits gives up."""
+        """Return the connect timeout for one address, so that all addresses fit in the patience."""
         if self._watchdog.is_silent or self._ending.is_set():
             return ANSWER
         return min(10.0, self._outage_patience / conninfo.attempts(url))
@@ -190,8 +194,8 @@ class Database:
             url,
             application_name=application_name,
             connect_timeout=max(2, int(connect_seconds)),
-            # A server that vanished without a word is noticed after 10 + 3 * 5 seconds, and a write
-            # to it after 25.
+            # A server that vanishes silently is noticed after 10 + 3 * 5 seconds on an idle
+            # connection, and after 25 seconds by a write.
             keepalives=1,
             keepalives_idle=10,
             keepalives_interval=5,
@@ -199,11 +203,11 @@ class Database:
             tcp_user_timeout=25_000,
             # Server-side prepared statements break behind PgBouncer in transaction mode.
             prepare_threshold=None,
-            # Whatever PGCLIENTENCODING or the database's own setting say.
+            # Overrides PGCLIENTENCODING and the database's own setting.
             client_encoding="UTF8",
         )
-        # Whatever default_transaction_isolation says: what waited for a lock must see what the
-        # other one has written.
+        # Overrides default_transaction_isolation: a statement that waited for a lock must see what
+        # the lock's previous holder wrote.
         made.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return made
 
@@ -212,9 +216,10 @@ class Database:
 
         Raises:
             DatabaseUnavailable: transient errors lasted longer than `patience`.
-            DatabaseError: the server refuses the connection (password, unknown database), the file with the URL cannot be
-                read, or the schema or the user's privileges do not fit.
-            psycopg.Error, sqlalchemy.exc.DBAPIError: a permanent error of the work itself; nothing was written.
+            DatabaseError: the server refuses the connection (password, unknown database), the file
+                with the URL cannot be read, or the schema or the user's privileges do not fit.
+            psycopg.Error, sqlalchemy.exc.DBAPIError: a permanent error of the work itself; nothing
+                was written.
         """
         began, pause = time.monotonic(), 0.05
         away_since: float | None = None
@@ -229,7 +234,8 @@ class Database:
                     raise DatabaseError(self.denied(error)) from None
                 if code is not None and code.startswith(_UNFIT_CLASSES):
                     raise DatabaseError(
-                        f"the database refuses a statement (SQLSTATE {code}): check the schema with `orchestra-etl db check`"
+                        f"the database refuses a statement (SQLSTATE {code}): "
+                        "check the schema with `orchestra-etl db check`"
                     ) from None
                 found = self.diagnose(error)
                 if not found.permanent and not is_transient(error):
@@ -243,7 +249,7 @@ class Database:
                     if away_since is None
                     else away_since + self._outage_patience
                 )
-                # Where nothing answers, the next attempt takes as long as this one.
+                # Without a response, the next attempt takes as long as this one did.
                 next_end = time.monotonic() + pause
                 next_end += time.monotonic() - tried if found.problem == SILENT.problem else 0.0
                 if next_end > min(give_up, self._end):
@@ -255,16 +261,16 @@ class Database:
             pause = min(pause * 2, 5.0)
 
     async def in_thread(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` as `transaction` does, in a thread, so that the event loop goes on."""
+        """Run `transaction(work)` in a thread, so that the event loop stays free."""
         return await asyncio.to_thread(self.transaction, work)
 
     @property
     def is_ending(self) -> bool:
-        """Whether the process ends: what the server is still at may be broken off."""
+        """Whether the process is ending, so that running statements may be cancelled."""
         return self._ending.is_set()
 
     def _note(self, found: Diagnosis) -> str:
-        """Log why a unit of work has failed, unless that was said just now; the line to raise."""
+        """Log why a unit of work failed, unless that was just logged; return the error's text."""
         problem = self._line(found)
         if found.unavailable:
             self._outage.met(problem, read_only=found.problem.startswith(READ_ONLY.problem))
@@ -276,7 +282,12 @@ class Database:
         return problem
 
     def watchdog(self, lock_patience: float | None = None) -> Watchdog:
-        """Somebody to look after sessions with this database, who cancels what waits for a lock for so long (seconds)."""
+        """Return a watchdog for sessions with this database.
+
+        Args:
+            lock_patience: seconds after which it cancels a statement that waits for a lock; None:
+                it cancels none.
+        """
         return Watchdog(
             self._connect_to_look,
             lock_patience=lock_patience,
@@ -292,7 +303,12 @@ class Database:
         return DatabaseError(problem)
 
     def denied(self, error: BaseException, *, changes_schema: bool = False) -> str:
-        """What to tell of a statement that this user may not run (SQLSTATE 42501)."""
+        """Return the error text for a statement that this user may not run (SQLSTATE 42501).
+
+        Args:
+            error: of the refused statement.
+            changes_schema: whether it was part of an upgrade.
+        """
         try:
             with self._in_use(), self._engine.begin() as connection:
                 return privileges.explain(connection, message(error), changes_schema=changes_schema)
@@ -300,7 +316,10 @@ class Database:
             return _NOT_ALLOWED
 
     def diagnose(self, error: BaseException) -> Diagnosis:
-        """What a failed connection or statement means, with the place of each setting of libpq that it names."""
+        """Return what a failed connection or statement means.
+
+        Each libpq setting in the texts is replaced by its source (`conninfo.Sources`).
+        """
         url = self._known_url()
         found = diagnose(error, conninfo.names(url))
         sources = conninfo.Sources(url)
@@ -310,26 +329,26 @@ class Database:
         return msgspec.structs.replace(found, problem=problem, advice=advice)
 
     def _known_url(self) -> str:
-        """The URL; empty where its file cannot be read now."""
+        """Return the URL; empty if its file cannot be read now."""
         try:
             return self._url if isinstance(self._url, str) else self._url()
         except ConfigurationError:
             return ""
 
     def check_writable(self) -> None:
-        """Make sure that the database takes writes.
+        """Check that the database accepts writes.
 
         Raises:
-            DatabaseUnavailable: it does not answer, or may only be read.
+            DatabaseUnavailable: it does not respond, or is read-only.
             DatabaseError: it refuses the connection.
         """
         if self.transaction(lambda connection: connection.execute(_READ_ONLY).scalar_one()):
             raise DatabaseUnavailable(self._note(READ_ONLY))
 
     def end_within(self, seconds: float) -> None:
-        """Repeat no unit of work for longer than so many seconds from now, whatever `patience` says: the process ends.
+        """Limit all retries to this many seconds from now, because the process is ending.
 
-        What the server is still at when they are over is broken off.
+        The limit overrides `patience`. Statements that still run after it are cancelled.
         """
         self._end = time.monotonic() + seconds
         self._ending.set()
@@ -338,7 +357,11 @@ class Database:
         ).start()
 
     def _break_off(self, seconds: float) -> None:
-        """Cancel what waits for a lock, say: a thread in it would keep the process from ending until `lock_timeout`."""
+        """Cancel running statements after this many seconds, then every 0.2 s, until `close`.
+
+        A statement that waits for a lock would otherwise keep its thread, and so the process, alive
+        until `lock_timeout`.
+        """
         while not self._closed.wait(seconds):
             for open_session in list(self._sessions):
                 if open_session.info.transaction_status is not psycopg.pq.TransactionStatus.ACTIVE:
@@ -349,20 +372,20 @@ class Database:
                         continue
                 except psycopg.Error:
                     pass
-                # The server does not take even this: its answer is waited for no longer.
+                # The server does not even accept the cancel request: stop waiting for a response.
                 open_session.cut()
             seconds = 0.2
 
     def connections(self) -> dict[str, int]:
-        """The connections that are open, by use."""
+        """Return the number of open connections that are in use and that are idle."""
         pool = self._engine.pool
         assert isinstance(pool, QueuePool)
         return {"in_use": pool.checkedout(), "idle": pool.checkedin()}
 
     def close(self) -> None:
-        """Close the connections, once the transactions that other threads are in have ended (for some seconds at most).
+        """Wait up to `CLOSE_PATIENCE` for other threads' transactions, then close the connections.
 
-        A thread cannot be cancelled: its task may be over while it is still at work.
+        A thread cannot be cancelled: it may still be working after its task has ended.
         """
         with self._idle:
             self._idle.wait_for(lambda: self._users == 0, timeout=CLOSE_PATIENCE)
@@ -383,7 +406,7 @@ class Database:
 
 
 def allow_long(connection: Connection) -> None:
-    """Let the statements of the transaction in hand take up to an hour, for those that go over all that is stored."""
+    """Allow an hour for each statement of this transaction, such as one over the whole history."""
     own = _session(connection)
     own.limit, own.patience = LONG + SILENCE, max(own.patience, LONG_PATIENCE)
     connection.execute(text(f"SET LOCAL statement_timeout = {round(LONG * 1000)}"))

@@ -1,7 +1,7 @@
-"""What a failed connection or statement means, in our own words: never in the server's, which may quote rows and secrets.
+"""What a failed connection or statement means, in the project's own words.
 
-In a text, `{sslmode}` stands for the place where that setting of libpq is set: see
-`conninfo.Sources`.
+The server's words are never shown, because they may quote rows and secrets. In a text, `{sslmode}`
+stands for the source of that libpq setting (`conninfo.Sources`).
 """
 
 from __future__ import annotations
@@ -14,27 +14,29 @@ import psycopg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-# Classes and codes of SQLSTATE after which the same unit of work may succeed when it is repeated as
-# a whole.
+# SQLSTATE classes and codes after which a retry of the whole unit of work may succeed.
+# Class 57 includes 57014 (statement_timeout): the retry may time out again, but on a less busy
+# server it usually does not. The caller's patience bounds the retries.
 _TRANSIENT_CLASSES = ("08", "40", "53", "55", "57")
-# Read-only (a replica during failover), idle and transaction time-outs, I/O errors, and `55P03` of
-# lock_timeout by its class.
+# Read-only (a replica during failover), idle and transaction timeouts, I/O errors.
 _TRANSIENT_CODES = frozenset({"25006", "25P03", "25P04", "58030"})
+# lock_timeout; transient by its class.
 LOCK_NOT_AVAILABLE = "55P03"
-# A statement that ran into statement_timeout (57014) may do so again, but a batch that is repeated
-# on a calmer server usually does not; the number of attempts bounds it.
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
     """Why a unit of work failed."""
 
     problem: str
-    """A part of a sentence, to be followed by the advice."""
+    """A clause; the advice follows it."""
     advice: str = "check DATABASE_URL and that PostgreSQL runs, then try again"
     unavailable: bool = True
-    """Whether the whole database is out of reach, or takes no writes; else this unit met others, or a limit."""
+    """Whether the whole database is unreachable or read-only.
+
+    If not, only this unit of work failed: it conflicted with another session, or hit a limit.
+    """
     permanent: bool = False
-    """Whether it stays until somebody changes something, so that waiting does not help."""
+    """Whether a person must change something, so that waiting does not help."""
 
 
 def _permanent(problem: str, advice: str) -> Diagnosis:
@@ -56,7 +58,7 @@ SILENT = Diagnosis(
     "the server does not answer in time", "check the host and port in DATABASE_URL, and firewalls"
 )
 _NOT_POSTGRESQL = _permanent(
-    "what answers there is not PostgreSQL", "check the host and port in DATABASE_URL"
+    "the server at this address is not PostgreSQL", "check the host and port in DATABASE_URL"
 )
 _NO_TLS = _permanent(
     "the server offers no TLS, which sslmode requires",
@@ -81,112 +83,247 @@ _BAD_PARAMETER = _permanent(
 
 
 def _wrong(keyword: str) -> Diagnosis:
-    """libpq refuses the value of a setting, and tries no connection."""
+    """Return the diagnosis for a setting whose value libpq refuses before it connects."""
     return _permanent(f"{{{keyword}}} is wrong", "correct it, or remove it")
 
 
-# libpq's words about its own settings, before it connects to anything; the group is the setting's
-# keyword. What it says of a file or of the server stands below.
+# libpq's messages about its own settings, before it connects. The group is the setting's keyword.
+# Its messages about files and servers are in `_SIGNS`.
 _SETTING = re.compile(
-    r'invalid "?(?P<a>[a-z_]+)"? value: |invalid integer value ".*" for connection option "(?P<b>[a-z_]+)"$'
-    r'|"?(?P<c>[a-z_]+)"? (?:value ".*" invalid when|is greater than "|method ".*" is specified more than once)'
-    r'|negative (?P<d>require_auth) method|weak sslmode ".*" may not be used with (?P<e>sslrootcert|sslnegotiation)='
+    r'invalid "?(?P<a>[a-z_]+)"? value: '
+    r'|invalid integer value ".*" for connection option "(?P<b>[a-z_]+)"$'
+    r'|"?(?P<c>[a-z_]+)"? (?:value ".*" invalid when|is greater than "'
+    r'|method ".*" is specified more than once)'
+    r"|negative (?P<d>require_auth) method"
+    r'|weak sslmode ".*" may not be used with (?P<e>sslrootcert|sslnegotiation)='
     r"|invalid SCRAM (?P<scram>client|server) key",
     re.DOTALL,
 )
 
-# psycopg gives no SQLSTATE for a refused connection: the server's own words are all there is. Each
-# pattern must match from the first word on, so that a name in the text, which is anybody's, is
-# never taken for the reason.
+# psycopg provides no SQLSTATE for a refused connection, only the message. Each pattern must match
+# from the first word, so that a user-chosen name in the message is never taken for the reason.
 _SIGNS: tuple[tuple[str, Diagnosis], ...] = (
     (r'database ".*" does not exist|no such database', _NO_DATABASE),
-    (r'role ".*" does not exist|no such user',
-     _permanent("the database does not know this user", "check DATABASE_URL")),
-    (r'role ".*" is not permitted to log in',
-     _permanent("the database does not let this user log in", "give it LOGIN, or check DATABASE_URL")),
-    (r'permission denied for database ".*"',
-     _permanent("this user may not connect to the database", "grant CONNECT, or check DATABASE_URL")),
-    (r"no pg_hba\.conf entry .*(?:no encryption|SSL off)$",
-     _permanent("the server's pg_hba.conf does not admit this connection without TLS",
-              "try sslmode=require in DATABASE_URL, or add a line to pg_hba.conf, or check DATABASE_URL")),
-    (r"no pg_hba\.conf entry|pg_hba\.conf rejects",
-     _permanent("the server's pg_hba.conf does not admit this connection", "add a line to it, or check DATABASE_URL")),
+    (
+        r'role ".*" does not exist|no such user',
+        _permanent("the database does not know this user", "check DATABASE_URL"),
+    ),
+    (
+        r'role ".*" is not permitted to log in',
+        _permanent(
+            "the database does not let this user log in", "give it LOGIN, or check DATABASE_URL"
+        ),
+    ),
+    (
+        r'permission denied for database ".*"',
+        _permanent(
+            "this user may not connect to the database", "grant CONNECT, or check DATABASE_URL"
+        ),
+    ),
+    (
+        r"no pg_hba\.conf entry .*(?:no encryption|SSL off)$",
+        _permanent(
+            "the server's pg_hba.conf does not admit this connection without TLS",
+            "try sslmode=require in DATABASE_URL, or add a line to pg_hba.conf, "
+            "or check DATABASE_URL",
+        ),
+    ),
+    (
+        r"no pg_hba\.conf entry|pg_hba\.conf rejects",
+        _permanent(
+            "the server's pg_hba.conf does not admit this connection",
+            "add a line to it, or check DATABASE_URL",
+        ),
+    ),
     (r"connection requires a valid client certificate", _NO_CERTIFICATE),
-    (r"authentication method requirement",
-     _permanent("the server asks for another authentication than require_auth allows", "change {require_auth}")),
-    (r"server did not request an SSL certificate|server accepted connection without a valid SSL certificate",
-     _permanent("the server asks for no TLS certificate of this user, which sslcertmode requires", "change {sslcertmode}")),
-    (r"requirepeer specifies",
-     _permanent("the server runs as another user than requirepeer says", "change {requirepeer}")),
-    (r"(?:[\w\"-]+ ){1,4}authentication failed for user|fe_sendauth: no password supplied|empty password returned"
-     r"|SCRAM authentication|error in SCRAM|password authentication failed|SASL authentication"
-     r"|auth failed", _WRONG_PASSWORD),
-    (r"channel binding (?:is )?required|server does not support channel binding",
-     _permanent("the server offers no channel binding, which channel_binding requires", "change {channel_binding}")),
-    (r"sorry, too many clients|remaining connection slots|too many connections|no more connections allowed"
-     r"|number of requested standby connections", _FULL),
-    (r"the database system is starting up|the database system is in recovery mode|the database system is not (?:yet )?accepting",
-     _STARTING),
-    (r"the database system is shutting down|terminating connection|pgbouncer (?:database )?is shutting down", _STOPPING),
-    (r'database ".*" is not currently accepting connections',
-     Diagnosis("the database does not accept connections now", "set ALLOW_CONNECTIONS, or wait until its maintenance is over")),
-    (r'invalid database ".*"|cannot connect to invalid database',
-     _permanent("the database is damaged by a DROP DATABASE that was cut off", "drop it, and create it again")),
+    (
+        r"authentication method requirement",
+        _permanent(
+            "the server requests an authentication method that require_auth does not allow",
+            "change {require_auth}",
+        ),
+    ),
+    (
+        r"server did not request an SSL certificate"
+        r"|server accepted connection without a valid SSL certificate",
+        _permanent(
+            "the server requests no client certificate, which sslcertmode requires",
+            "change {sslcertmode}",
+        ),
+    ),
+    (
+        r"requirepeer specifies",
+        _permanent(
+            "the server does not run as the user that requirepeer names", "change {requirepeer}"
+        ),
+    ),
+    (
+        r"(?:[\w\"-]+ ){1,4}authentication failed for user|fe_sendauth: no password supplied"
+        r"|empty password returned"
+        r"|SCRAM authentication|error in SCRAM|password authentication failed|SASL authentication"
+        r"|auth failed",
+        _WRONG_PASSWORD,
+    ),
+    (
+        r"channel binding (?:is )?required|server does not support channel binding",
+        _permanent(
+            "the server offers no channel binding, which channel_binding requires",
+            "change {channel_binding}",
+        ),
+    ),
+    (
+        r"sorry, too many clients|remaining connection slots|too many connections"
+        r"|no more connections allowed"
+        r"|number of requested standby connections",
+        _FULL,
+    ),
+    (
+        r"the database system is starting up|the database system is in recovery mode"
+        r"|the database system is not (?:yet )?accepting",
+        _STARTING,
+    ),
+    (
+        r"the database system is shutting down|terminating connection"
+        r"|pgbouncer (?:database )?is shutting down",
+        _STOPPING,
+    ),
+    (
+        r'database ".*" is not currently accepting connections',
+        Diagnosis(
+            "the database does not accept connections now",
+            "set ALLOW_CONNECTIONS, or wait until its maintenance is over",
+        ),
+    ),
+    (
+        r'invalid database ".*"|cannot connect to invalid database',
+        _permanent(
+            "an interrupted DROP DATABASE has damaged the database", "drop it, and create it again"
+        ),
+    ),
     (r"session is read-only|server is in hot standby mode", READ_ONLY),
-    (r"session is not read-only|server is not in hot standby mode",
-     Diagnosis("no server fits target_session_attrs", "check {target_session_attrs}")),
-    (r"server login has been failing|query_wait_timeout|pgbouncer cannot connect|client_login_timeout|server_login_retry",
-     Diagnosis("the pooler cannot reach the database", "look at the pooler's log")),
+    (
+        r"session is not read-only|server is not in hot standby mode",
+        Diagnosis("no server matches target_session_attrs", "check {target_session_attrs}"),
+    ),
+    (
+        r"server login has been failing|query_wait_timeout|pgbouncer cannot connect"
+        r"|client_login_timeout|server_login_retry",
+        Diagnosis("the pooler cannot reach the database", "look at the pooler's log"),
+    ),
     (r"server does not support SSL|server does not support TLS", _NO_TLS),
     (r"root certificate file|could not (?:read|open|load) root certificate", _NO_ROOT),
-    (r"SSL error: certificate verify failed|server certificate for|server's certificate|could not get server's host name"
-     r"|SSL error: .*certificate verify", _UNTRUSTED),
-    (r"could not (?:read|open|load|find) certificate|could not load (?:private key|SSL)|private key file"
-     r"|certificate present, but|certificate does not match private key|SSL error: .*alert|could not read private key",
-     _NO_CERTIFICATE),
+    (
+        r"SSL error: certificate verify failed|server certificate for|server's certificate"
+        r"|could not get server's host name"
+        r"|SSL error: .*certificate verify",
+        _UNTRUSTED,
+    ),
+    (
+        r"could not (?:read|open|load|find) certificate|could not load (?:private key|SSL)"
+        r"|private key file"
+        r"|certificate present, but|certificate does not match private key|SSL error: .*alert"
+        r"|could not read private key",
+        _NO_CERTIFICATE,
+    ),
     (r"SSL error: (?:wrong version number|unsupported protocol|packet length too long)", _NO_TLS),
-    (r"received invalid response|expected authentication request|unsupported frontend protocol|invalid response to",
-     _NOT_POSTGRESQL),
+    (
+        r"received invalid response|expected authentication request"
+        r"|unsupported frontend protocol|invalid response to",
+        _NOT_POSTGRESQL,
+    ),
     (r'invalid value for parameter "TimeZone"', _wrong("TimeZone")),
     (r'invalid value for parameter "DateStyle"', _wrong("DateStyle")),
     (r'(?:invalid value for )?parameter "geqo"', _wrong("geqo")),
-    (r"unrecognized configuration parameter|unsupported startup parameter|parameter \".*\" cannot be"
-     r"|invalid value for parameter|permission denied to set parameter|invalid command-line argument"
-     r"|unsupported option|invalid startup", _BAD_PARAMETER),
-    (r"failed to resolve host|could not translate host name|could not look up",
-     Diagnosis("the host's name cannot be resolved", "check {host}, and this machine's name server")),
-    (r"definition of service|service file|could not (?:open|read) service file|syntax error in service file"
-     r"|nested service specifications|line \d+ too long in service file", _wrong("service")),
-    (r"could not parse network address|could not match \d+ host names to \d+ hostaddr|could not match .* hostaddr",
-     _wrong("hostaddr")),
-    (r"invalid port number|could not match \d+ port numbers|invalid integer value .* \"port\"$", _wrong("port")),
-    (r"invalid SSL protocol version range",
-     _permanent("{ssl_min_protocol_version} or {ssl_max_protocol_version} is wrong", "correct them, or remove them")),
-    (r"GSSAPI encryption required|could not initiate GSSAPI|server doesn't support GSSAPI",
-     _permanent("gssencmode requires GSSAPI encryption, which is not to be had", "get a ticket, or change {gssencmode}")),
-    (r"Connection refused|could not connect to server: Connection refused",
-     Diagnosis("the connection is refused: nothing listens there",
-             "start PostgreSQL, or check the host and port in DATABASE_URL")),
-    (r"No such file or directory",
-     Diagnosis("there is no such socket", "start PostgreSQL, or check the host and port in DATABASE_URL")),
-    (r"Permission denied",
-     _permanent("the socket may not be opened by this user of the machine", "check its permissions, or DATABASE_URL")),
-    (r"No route to host|Network is unreachable|Host is unreachable|Network is down|Cannot assign requested address",
-     Diagnosis("the host cannot be reached", "check the host in DATABASE_URL, and the network")),
-    (r"timeout expired|connection timeout|Connection timed out|Operation timed out|.*timeout expired", SILENT),
-    (r"server closed the connection unexpectedly|Connection reset by peer|Broken pipe|SSL connection has been closed"
-     r"|SSL SYSCALL error|could not receive|could not send", _LOST),
-)  # fmt: skip
+    (
+        r"unrecognized configuration parameter|unsupported startup parameter"
+        r"|parameter \".*\" cannot be"
+        r"|invalid value for parameter|permission denied to set parameter"
+        r"|invalid command-line argument"
+        r"|unsupported option|invalid startup",
+        _BAD_PARAMETER,
+    ),
+    (
+        r"failed to resolve host|could not translate host name|could not look up",
+        Diagnosis(
+            "the host's name cannot be resolved", "check {host}, and this machine's name server"
+        ),
+    ),
+    (
+        r"definition of service|service file|could not (?:open|read) service file"
+        r"|syntax error in service file"
+        r"|nested service specifications|line \d+ too long in service file",
+        _wrong("service"),
+    ),
+    (
+        r"could not parse network address|could not match \d+ host names to \d+ hostaddr"
+        r"|could not match .* hostaddr",
+        _wrong("hostaddr"),
+    ),
+    (
+        r"invalid port number|could not match \d+ port numbers|invalid integer value .* \"port\"$",
+        _wrong("port"),
+    ),
+    (
+        r"invalid SSL protocol version range",
+        _permanent(
+            "{ssl_min_protocol_version} or {ssl_max_protocol_version} is wrong",
+            "correct them, or remove them",
+        ),
+    ),
+    (
+        r"GSSAPI encryption required|could not initiate GSSAPI|server doesn't support GSSAPI",
+        _permanent(
+            "gssencmode requires GSSAPI encryption, which is not available",
+            "get a ticket, or change {gssencmode}",
+        ),
+    ),
+    (
+        r"Connection refused|could not connect to server: Connection refused",
+        Diagnosis(
+            "the connection is refused: nothing listens at this address",
+            "start PostgreSQL, or check the host and port in DATABASE_URL",
+        ),
+    ),
+    (
+        r"No such file or directory",
+        Diagnosis(
+            "there is no such socket",
+            "start PostgreSQL, or check the host and port in DATABASE_URL",
+        ),
+    ),
+    (
+        r"Permission denied",
+        _permanent(
+            "this operating-system user may not open the socket",
+            "check its permissions, or DATABASE_URL",
+        ),
+    ),
+    (
+        r"No route to host|Network is unreachable|Host is unreachable|Network is down"
+        r"|Cannot assign requested address",
+        Diagnosis("the host cannot be reached", "check the host in DATABASE_URL, and the network"),
+    ),
+    (
+        r"timeout expired|connection timeout|Connection timed out|Operation timed out"
+        r"|.*timeout expired",
+        SILENT,
+    ),
+    (
+        r"server closed the connection unexpectedly|Connection reset by peer|Broken pipe"
+        r"|SSL connection has been closed"
+        r"|SSL SYSCALL error|could not receive|could not send",
+        _LOST,
+    ),
+)
 
-# Before a connection is tried, libpq can only refuse its settings.
+# Before libpq tries a connection, it can only refuse its settings.
 _NOT_TRIED = re.compile(r"connection is bad: (?!.* failed: )")
 _NOT_ACCEPTED = _permanent(
     "libpq refuses a setting of the connection",
     "check the parameters of DATABASE_URL and the PG... variables",
 )
 
-# What comes before the reason: psycopg's and libpq's own words, with the host and port; then the
-# severity.
+# The text before the reason: the prefix of psycopg and libpq with host and port, then the severity.
 _BEFORE = re.compile(
     r"^(?:- host: .*?, port: .*?, hostaddr: .*?: )?(?:connection (?:failed|is bad): )?"
     r"(?:connection to server (?:at|on socket) .*? failed: )?(?:(?:FATAL|ERROR|PANIC):  )?"
@@ -204,16 +341,16 @@ _BY_CODE: dict[str, Diagnosis] = {
     "57P05": _LOST,
     "25P03": _LOST,
     "25P04": Diagnosis(
-        "the server's transaction_timeout has ended the work", "raise it", unavailable=False
+        "the server's transaction_timeout ended the transaction", "raise it", unavailable=False
     ),
     "57014": Diagnosis(
-        "a statement took longer than it may",
+        "a statement exceeded its time limit",
         "raise database.statement_timeout, or look at the server",
         unavailable=False,
     ),
     LOCK_NOT_AVAILABLE: Diagnosis(
-        "a lock is held by another session for too long",
-        "look who holds it, then try again",
+        "another session has held a lock for too long",
+        "find the session that holds it, then try again",
         unavailable=False,
     ),
     "53100": Diagnosis("the server's disk is full", "make room for it", unavailable=False),
@@ -232,31 +369,31 @@ _BY_CODE: dict[str, Diagnosis] = {
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """The SQLSTATE of a psycopg error or of SQLAlchemy's wrapper round one; None where the server did not give one."""
+    """Return the SQLSTATE of an error of psycopg or SQLAlchemy; None if it has none."""
     error = _cause(error)
     return error.sqlstate if isinstance(error, psycopg.Error) else None
 
 
 def message(error: BaseException) -> str:
-    """The server's own words, without the statement; to be searched, never to be shown."""
+    """Return the server's own message, without the statement: search it, but never show it."""
     cause = _cause(error)
     return (cause.diag.message_primary or "") if isinstance(cause, psycopg.Error) else ""
 
 
 def is_database_error(error: BaseException) -> bool:
-    """Whether the error comes from the database or its driver."""
+    """Return whether the error comes from the database or its driver."""
     return isinstance(error, psycopg.Error | SQLAlchemyError)
 
 
 def is_from_server(error: BaseException) -> bool:
-    """Whether the server itself said it: then it answers, whatever it says."""
+    """Return whether the server itself sent the error, and therefore responds."""
     return sqlstate(error) is not None or _BY_THE_SERVER.search(str(_cause(error))) is not None
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether repeating the whole unit of work may help.
+    """Return whether a retry of the whole unit of work may succeed.
 
-    An operational error without a SQLSTATE is a connection that broke or could not be made.
+    An operational error without a SQLSTATE means that a connection broke or could not be opened.
     """
     if isinstance(error, PoolTimeout):
         return True
@@ -267,11 +404,12 @@ def is_transient(error: BaseException) -> bool:
 
 
 def diagnose(error: BaseException, names: Iterable[str] = ()) -> Diagnosis:
-    """What to say of an error after which the unit of work did not succeed; the SQLSTATE is part of it where there is one.
+    """Return why the unit of work failed, with the SQLSTATE if there is one.
 
     Args:
-        error: what psycopg or SQLAlchemy raised.
-        names: of the database and of the user: what they hold is not part of the reason.
+        error: raised by psycopg or SQLAlchemy.
+        names: of the database and the user, as the message may contain them. Their text is never
+            taken for the reason.
     """
     if isinstance(error, PoolTimeout):
         return Diagnosis(
@@ -289,13 +427,16 @@ def diagnose(error: BaseException, names: Iterable[str] = ()) -> Diagnosis:
         found = _LOST
     elif found is None:
         found = Diagnosis(
-            "the database refuses the work", "look at the server's log", unavailable=False
+            "the database refuses the operation", "look at the server's log", unavailable=False
         )
     return msgspec.structs.replace(found, problem=f"{found.problem} (SQLSTATE {code})")
 
 
 def _without(names: Iterable[str], words: str) -> str:
-    """A name that holds a line break would cut the reason in two, and could hold a reason of its own."""
+    """Return the message with `?` for each unprintable name.
+
+    A name with a line break would split the message, and its second line could look like a reason.
+    """
     for name in names:
         if not name.isprintable():
             words = words.replace(name, "?")
@@ -303,13 +444,16 @@ def _without(names: Iterable[str], words: str) -> str:
 
 
 def _by_words(words: str) -> Diagnosis:
-    """With several hosts there are several reasons: one that may pass stands for them all."""
+    """Return the diagnosis of a message without a SQLSTATE.
+
+    With several hosts there are several reasons. A transient one wins, because a retry may help.
+    """
     lines = [line for line in words.splitlines() if line.strip()]
     found = [one for one in map(_by_line, lines) if one is not None]
     if found:
         return next((one for one in found if not one.permanent), found[0])
     if any(_BY_THE_SERVER.search(line) for line in lines):
-        # In another language than English, or for a reason that is not known here.
+        # The message is not in English, or its reason is not in `_SIGNS`.
         return Diagnosis("the server refuses the connection", "look for the reason in its log")
     return _NOT_ACCEPTED if _NOT_TRIED.match(words) else _LOST
 

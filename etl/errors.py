@@ -1,7 +1,8 @@
-"""Every error the project raises on purpose, in one tree ordered by what the caller should do.
+"""Every error that the project raises on purpose, in one tree ordered by what the caller should do.
 
-The text of an error is shown to the user as it is: one line, what is wrong and what to do, never a
-secret, a payload or the text of somebody else's exception that may hold one.
+The user sees the text of an error unchanged. It is one line that says what is wrong and what to do.
+It never contains a secret or a payload, nor the text of a third-party exception, which may contain
+either.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from etl.exit_status import ExitStatus
 
 
 class EtlError(Exception):
-    """The root. `exit_status` is what a command ends with when the error reaches it."""
+    """The root of the tree. A command that does not handle the error exits with `exit_status`."""
 
     exit_status: ClassVar[int] = ExitStatus.UNEXPECTED
 
     def reworded(self, text: str) -> Self:
-        """Return this error with another text; its other fields stay."""
+        """Return a copy of this error with another text and the same fields."""
         other = copy.copy(self)
         other.args = (text,)
         return other
@@ -31,41 +32,44 @@ class ConfigurationError(EtlError):
 
 
 class DatabaseError(EtlError):
-    """The database cannot be used as it is; nothing was written by the unit of work that failed."""
+    """The database cannot be used as it is; the failed unit of work wrote nothing."""
 
     exit_status = ExitStatus.DATABASE
 
 
 class DatabaseUnavailable(DatabaseError):
-    """The database does not answer, or keeps refusing for transient reasons: try again later."""
+    """The database does not respond, or keeps failing for transient reasons: retry later."""
 
 
 class ConnectionRefused(DatabaseError):
-    """The server refuses every connection like this one until somebody changes something, such as the password."""
+    """The server refuses such connections until a person changes something (the password, say)."""
 
 
 class SchemaMismatch(DatabaseError):
-    """The schema is missing, older or newer than this program: run `db upgrade`, or upgrade the program."""
+    """The schema is missing, too old or too new: run `db upgrade`, or upgrade the program."""
 
 
 class ApiError(EtlError):
-    """A request to the API failed for good; the retries are already spent."""
+    """A request to the API failed permanently, or its retries are exhausted."""
 
     exit_status = ExitStatus.API
 
 
 class ApiUnavailable(ApiError):
-    """No usable answer (network, time-out, 408, 425, 429, 5xx, a broken body): try again later."""
+    """No usable response (network, timeout, 408, 425, 429, 5xx, a broken body): retry later."""
 
 
 class KeyRefused(ApiError):
-    """401: the key is missing, wrong or sent under the wrong header name. Nothing more is asked until that changes."""
+    """401: the key is missing, wrong or sent under the wrong header name.
+
+    No further requests are sent until that changes.
+    """
 
     exit_status = ExitStatus.KEY_REFUSED
 
 
 class WorkflowRefused(ApiError):
-    """403: this key may not read this workflow; the other workflows go on."""
+    """403: this key may not read this workflow; the other workflows continue."""
 
     exit_status = ExitStatus.KEY_REFUSED
 
@@ -74,20 +78,20 @@ class _Refused(ApiError):
     def __init__(self, text: str, status: int | None = None) -> None:
         super().__init__(text)
         self.status = status
-        """What the server answered; None where it is not the status that makes the answer useless."""
+        """The HTTP status of the response; None if the status is not the reason for the error."""
 
 
 class NotFound(_Refused):
-    """404: the server knows no such thing, or does not offer the endpoint."""
+    """404: the resource does not exist, or the server does not offer the endpoint."""
 
 
 class RequestRefused(_Refused):
-    """Any other 4xx, a redirect, or an answer that we did not ask for: repeating the same request will not help."""
+    """Another 4xx, a redirect, or an encoding or part not requested: a retry does not help."""
 
 
 class ResponseTooLarge(ApiError):
-    """The answer is larger than `api.max_response_bytes`, counted after decompression."""
+    """The response is larger than `api.max_response_bytes`, counted after decompression."""
 
 
 class InvalidIdentifier(ApiError):
-    """The id cannot be put into a request's path without changing the path's meaning (empty, `.`, `..`, control characters)."""
+    """The id would change the meaning of a URL's path (empty, `.`, `..`, control characters)."""

@@ -1,4 +1,4 @@
-"""Every exit status of the command, each with one meaning."""
+"""Every exit status of `orchestra-etl`, each with one meaning."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Self
 
 
 class ExitStatus(IntEnum):
-    """What the command tells a shell; `meaning` is what `--help` and the runbook say of it."""
+    """The exit statuses; `--help` and the runbook describe each with its `meaning`."""
 
     meaning: str
 
     def __new__(cls, value: int, meaning: str) -> Self:
-        """Make a member from its number and its meaning."""
+        """Return a member with this number and this meaning."""
         made = int.__new__(cls, value)
         made._value_ = value
         made.meaning = meaning

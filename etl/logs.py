@@ -1,8 +1,11 @@
 """Logs: events with keywords, as JSON lines or for the console, on standard error.
 
-Three promises: a registered secret appears nowhere; no text of somebody else's exception does (it
-may quote rows or payloads), only its type, unless the level is debug; and the libraries below us
-speak only from WARNING up (httpx logs every URL at INFO).
+Three guarantees:
+
+- A registered secret never appears.
+- Of a third-party exception only the type appears, because its text may contain rows or payloads.
+  The level debug adds the traceback.
+- Libraries log only at WARNING and above (httpx logs every URL at INFO).
 """
 
 from __future__ import annotations
@@ -33,9 +36,9 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     """Set up logging for the process; a second call replaces the first.
 
     Args:
-        level: of our own events; those of libraries appear from WARNING up.
+        level: the lowest level of the project's own events; libraries log at WARNING and above.
         format: `auto` is `console` on a terminal, else `json` (one object a line).
-        stream: standard error where None.
+        stream: where to write; None: standard error.
     """
     stream = unguarded(stream if stream is not None else sys.stderr)
     on_terminal = stream.isatty()
@@ -78,26 +81,29 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
 
 
 def add_secret(secret: str | None) -> None:
-    """Mask this text, also as it stands in a URL, in every event from now on."""
+    """Mask this text, also in its URL-encoded forms, in every later event."""
     if secret:
         _secrets.update({secret, quote(secret), quote(secret, safe=""), quote_plus(secret)})
 
 
 def is_configured() -> bool:
-    """Whether `configure` has been called. Before that nothing may be logged: structlog by itself prints the variables
-    of every frame with an exception, secrets included, to standard output."""
+    """Return whether `configure` has been called.
+
+    Log nothing before that: unconfigured, structlog prints an exception with the variables of every
+    frame, secrets included, to standard output.
+    """
     return structlog.is_configured()
 
 
 def log_traceback(error: BaseException) -> None:
-    """Log where an error came from; only the level debug shows it, and nothing does while logging is not configured."""
+    """Log where an error came from, at the level debug; do nothing until logging is configured."""
     if is_configured():
         structlog.get_logger("etl").debug("traceback", exc_info=error)
 
 
 def mask(text: str) -> str:
-    """The text without the registered secrets."""
-    # The longest first: one secret may hold another.
+    """Return the text with every registered secret replaced by `MASK`."""
+    # The longest first: one secret may contain another.
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return text
@@ -105,11 +111,15 @@ def mask(text: str) -> str:
 
 class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:
-        """Say nothing: the default prints the event's arguments unmasked, and a closed stream must not stop the work."""
+        """Ignore errors of the stream.
+
+        The default would print the event's arguments unmasked. A closed stream must not stop the
+        work.
+        """
 
 
 class _Exceptions:
-    """Renders exceptions, given as `exc_info` or as a value, by what may be shown of them."""
+    """A processor that replaces `exc_info` by the part of the exception that may be shown."""
 
     def __init__(self, *, with_traceback: bool) -> None:
         self._with_traceback = with_traceback
@@ -130,31 +140,34 @@ class _Exceptions:
 
 
 def _shown(error: BaseException) -> str:
-    """Our own errors are written to be shown; of others only the type is."""
+    """Return the type and text of an `EtlError`, and only the type of any other error."""
     return (
         f"{type(error).__name__}: {error}" if isinstance(error, EtlError) else type(error).__name__
     )
 
 
 def _first_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Libraries put the representation of tasks and exceptions, payload included, behind the first line."""
+    """Keep only the first line of a library's event.
+
+    Later lines contain representations of tasks and exceptions, payloads included.
+    """
     event["event"] = str(event["event"]).partition("\n")[0]
     return event
 
 
 def _mask_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """The event with plain values only, secrets masked, and its constant keys first."""
+    """Return the event with plain values only, secrets masked, and the `_FIRST` keys first."""
     plain = {key: _plain(value) for key, value in event.items()}
     return {**{key: plain.pop(key) for key in _FIRST if key in plain}, **plain}
 
 
 def _safe_json(logger: WrappedLogger, method: str, line: Any) -> Any:
-    """The renderer writes ASCII, of which one character is left that a terminal would not show."""
+    """Escape DEL, the only character of the renderer's ASCII that a terminal would not show."""
     return safe_json(line)
 
 
 def _visible_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """The event as a terminal may show it: a line each, but for a traceback."""
+    """Return the event in visible characters, every value on one line except a traceback."""
     return {
         key: visible(value) if key == "exception" else _visible(value)
         for key, value in event.items()

@@ -1,4 +1,4 @@
-"""A database that is away: said once for the whole process, however many threads meet it."""
+"""The log of a database outage: one for the whole process, however many threads notice it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-# Seconds between two lines while it lasts.
+# Seconds between two log lines while the outage lasts.
 EVERY = 60.0
-# Beginnings that are said within that time: a database that comes and goes does not fill the log.
+# New outages that are logged within `EVERY`, so that a flapping database does not fill the log.
 MOST = 3
 
 
 class Outage:
-    """What keeps the process from its database now; one line when it begins, one a minute, one when it ends."""
+    """The reason why the process cannot use its database now.
+
+    Logs one line when an outage begins, one a minute while it lasts, and one when it ends.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,7 +32,7 @@ class Outage:
 
     @property
     def problem(self) -> str | None:
-        """One line; None where there is none."""
+        """The reason in one line; None if there is no outage."""
         return self._problem
 
     @property
@@ -38,7 +41,12 @@ class Outage:
         return self._problem is not None and not self._read_only
 
     def met(self, problem: str, *, read_only: bool = False) -> None:
-        """Note that a unit of work has failed for this reason. `read_only`: reading works."""
+        """Note that a unit of work failed for this reason.
+
+        Args:
+            problem: one line.
+            read_only: whether reading still works.
+        """
         with self._lock:
             now = time.monotonic()
             if self._problem is None:
@@ -56,7 +64,11 @@ class Outage:
             self._problem, self._read_only = problem, read_only
 
     def over(self, *, read_only: bool = False) -> None:
-        """Note that a transaction could begin. `read_only`: one that may not write."""
+        """Note that a transaction began.
+
+        Args:
+            read_only: whether the transaction may only read. It does not end a read-only outage.
+        """
         if self._problem is None:
             return
         with self._lock:

@@ -1,7 +1,7 @@
-"""The schema's revision: which program it is for, which others may use it meanwhile, and the way from one to the next.
+"""The revision of the database schema: which programs may use it, and how to upgrade it.
 
-A program is known by its head, the newest revision that it brings. Revisions are numbered in order,
-with four digits, and so are their files.
+A program is identified by its head, the newest revision that it contains. Revisions are numbered
+in order with four digits, and so are their files.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# The oldest revision that has everything this program's statements use. Raise it together with the
-# first statement that needs a newer one.
+# The oldest revision that has everything that this program's statements use. Raise it together with
+# the first statement that needs a newer one.
 REQUIRED_REVISION = "0001"
 
-# Seconds for which an upgrade tries to get a lock that others hold, and to get its turn among
-# upgrades.
+# Seconds for which an upgrade waits for a lock, and for another upgrade to finish.
 LOCK_PATIENCE = 300.0
 
 _EXISTS = text(f"SELECT to_regclass('{tables.OPERATIONS}.alembic_version') IS NOT NULL")
@@ -43,31 +42,32 @@ _VERSION = text(f"""
 
 
 class Schema(msgspec.Struct, frozen=True):
-    """What a database holds, and whether this program may use it."""
+    """The schema of a database, and whether this program may use it."""
 
     revision: str | None
-    """None: there is no schema yet."""
+    """The schema's revision; None: there is no schema yet."""
     oldest_program: str | None
-    """Head of the oldest program that may use it; None: there is no schema yet."""
+    """Head of the oldest program that may use the schema; None: there is no schema yet."""
     head: str
-    """This program's."""
+    """Head of this program."""
     known: bool
-    """Whether the revision is one of this program's own; one that is not can only be of a later program."""
+    """Whether this program contains the revision; if not, a later program created it."""
 
     @property
     def is_current(self) -> bool:
-        """Whether it is the one that this program was written for."""
+        """Whether this program was written for exactly this revision."""
         return self.revision == self.head
 
     @property
     def is_newer(self) -> bool:
-        """Whether a later program has made it."""
+        """Whether a later program created this revision."""
         return self.revision is not None and not self.known
 
     @property
     def difference(self) -> str:
-        """What is so of a schema that is not the current one, in a few words."""
-        return f"the schema ({self.revision}) is {'newer' if self.is_newer else 'older'} than this program ({self.head})"
+        """How the schema differs from this program, for a schema that is not current."""
+        relation = "newer" if self.is_newer else "older"
+        return f"the schema ({self.revision}) is {relation} than this program ({self.head})"
 
     @property
     def advice(self) -> str:
@@ -75,7 +75,7 @@ class Schema(msgspec.Struct, frozen=True):
         return "upgrade orchestra-etl" if self.is_newer else "run `orchestra-etl db upgrade`"
 
     def check(self) -> None:
-        """Make sure that this program may use it.
+        """Check that this program may use the schema.
 
         Raises:
             SchemaMismatch: it may not.
@@ -94,7 +94,7 @@ class Schema(msgspec.Struct, frozen=True):
 
 
 def read(database: Database) -> Schema:
-    """What the database holds.
+    """Read the database's revision.
 
     Raises:
         DatabaseError: it cannot be read.
@@ -103,7 +103,7 @@ def read(database: Database) -> Schema:
 
 
 def check(database: Database) -> None:
-    """Make sure that this program may use the schema; one that is not its own is worth a warning.
+    """Check that this program may use the schema; log a warning if it is not current.
 
     Raises:
         DatabaseError: it cannot be read.
@@ -119,7 +119,7 @@ def check(database: Database) -> None:
 
 
 def check_current(database: Database) -> None:
-    """Make sure that the schema is the very one this program was written for.
+    """Check that this program was written for exactly this schema.
 
     Raises:
         DatabaseError: it cannot be read.
@@ -129,22 +129,26 @@ def check_current(database: Database) -> None:
     found.check()
     if not found.is_current:
         raise SchemaMismatch(
-            f"{found.difference}, which may use it, but not do this: {found.advice}"
+            f"{found.difference}, which may use it, but not for this command: {found.advice}"
         )
 
 
 def upgrade(url: str, *, revision: str = "head") -> bool:
-    """Bring the schema up to `revision`; safe to call from several processes at once.
+    """Upgrade the schema to `revision`. Several processes may call this at once.
 
-    A newer schema that this program may use is left as it is: a replica of the old version that
-    starts once more in the middle of a roll-out must find nothing to do. Whether the schema is this
-    program's own now.
+    A newer schema that this program may use stays unchanged: a replica of the old version that
+    restarts during a roll-out must find nothing to do.
 
     Args:
         url: a libpq URI.
+        revision: the target; `head` is this program's newest.
+
+    Returns:
+        Whether the schema is now at this program's head; False if it is newer.
 
     Raises:
-        DatabaseUnavailable: no connection, or it was lost; a lock, or another upgrade, was waited for in vain.
+        DatabaseUnavailable: there is no connection or it was lost, or a lock or another upgrade
+            took too long.
         DatabaseError: the user may not change the schema, or a revision failed.
         SchemaMismatch: the schema is newer, and this program may not use it.
     """
@@ -156,7 +160,7 @@ def upgrade(url: str, *, revision: str = "head") -> bool:
             return False
         if found.is_current:
             return True
-        from alembic import command  # a quarter of a second, which no other command needs to wait
+        from alembic import command  # the import takes 0.25 s, which other commands save
 
         with (
             _told(database, "the upgrade failed, and its revision was rolled back"),
@@ -189,13 +193,13 @@ def check_drift(url: str) -> None:
 
 
 def head() -> str:
-    """The revision this program was written for."""
+    """Return the revision that this program was written for."""
     return max(_revisions())
 
 
 @contextmanager
 def _told(database: Database, failure: str) -> Iterator[None]:
-    """Turn what Alembic and the database raise into errors of ours: `failure`, and its cause."""
+    """Turn errors of Alembic and the database into `EtlError`s that say `failure` and its cause."""
     from alembic.util.exc import AutogenerateDiffsDetected, CommandError
 
     try:
@@ -203,14 +207,13 @@ def _told(database: Database, failure: str) -> Iterator[None]:
     except AutogenerateDiffsDetected:
         raise
     except CommandError as error:
-        # Its text is `migrations/env.py`'s or Alembic's own, and quotes nobody.
+        # Its text comes from `migrations/env.py` or Alembic, and contains no data.
         raise DatabaseError(str(error)) from None
     except (SQLAlchemyError, psycopg.Error) as error:
         code = sqlstate(error)
         if code == "42501":
-            raise DatabaseError(
-                f"this database user may not change the schema: {database.denied(error, changes_schema=True)}"
-            ) from None
+            reason = database.denied(error, changes_schema=True)
+            raise DatabaseError(f"this database user may not change the schema: {reason}") from None
         found = database.diagnose(error)
         if found.permanent or is_transient(error):
             kind = ConnectionRefused if found.permanent else DatabaseUnavailable
@@ -231,7 +234,10 @@ def _read(connection: Connection) -> Schema:
 
 
 def _revisions() -> set[str]:
-    """By the names of their files: to have Alembic load them takes longer than most commands."""
+    """Return this program's revisions, from their file names.
+
+    Alembic takes longer to load them than most commands take to run.
+    """
     return {
         file.name[:4] for file in (_migrations() / "versions").glob("[0-9][0-9][0-9][0-9]_*.py")
     }
@@ -239,12 +245,15 @@ def _revisions() -> set[str]:
 
 @contextmanager
 def _alembic(url: str, database: Database, *, reads_only: bool = False) -> Iterator[Config]:
-    """What Alembic and `migrations/env.py` are told; the waits of their sessions are looked after until the block ends."""
+    """Provide the configuration for Alembic and `migrations/env.py`.
+
+    Until the block ends, a watchdog monitors the waits of their sessions.
+    """
     from alembic.config import Config
 
-    # Alembic reports to standard output, which belongs to the commands' own results.
+    # Alembic would print to standard output, which is reserved for the command's results.
     config = Config(stdout=io.StringIO())
-    # ConfigParser would take a % in the path for the begin of a reference.
+    # ConfigParser would read a % in the path as the start of an interpolation.
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
     watchdog = database.watchdog(LOCK_PATIENCE)
     config.attributes.update(
@@ -257,7 +266,7 @@ def _alembic(url: str, database: Database, *, reads_only: bool = False) -> Itera
 
 
 def _migrations() -> Path:
-    """In a wheel the revisions lie inside the package, in a checkout beside it."""
+    """Return the revisions' folder: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parent
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"

@@ -1,17 +1,21 @@
-"""What every session is set to, so that a statement means the same whatever the server, the database, the role or `PG*` say."""
+"""The settings of every session.
+
+They make a statement mean the same under any configuration of the server, the database, the role
+and the `PG*` variables.
+"""
 
 from __future__ import annotations
 
 from sqlalchemy import TextClause, text
 
-# What the statements and the driver depend on.
+# Settings that the statements and the driver depend on.
 _FIXED = {
     "search_path": "pg_catalog",
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
     "bytea_output": "hex",
-    # As many digits as it takes to read the same number again.
+    # Enough digits to read back the same number.
     "extra_float_digits": "1",
     "standard_conforming_strings": "on",
     "backslash_quote": "safe_encoding",
@@ -19,12 +23,14 @@ _FIXED = {
     "transform_null_equals": "off",
     "quote_all_identifiers": "off",
     "gin_fuzzy_search_limit": "0",
-    # A row that is refused is found by a savepoint, which must not cost the session.
+    # A savepoint isolates a refused row; the error must not end the session.
     "exit_on_error": "off",
 }
-# Those that not every release has. transaction_timeout (17) would end an upgrade or a long refresh;
-# the second (17, and minor releases of earlier ones) closes views; with the third (13) the server's
-# log gets the values of a statement that fails.
+# Settings that not every release has.
+# - transaction_timeout (since 17) would end an upgrade or a long refresh.
+# - restrict_nonsystem_relation_kind (17, and minor releases of earlier ones) can forbid views.
+# - log_parameter_max_length_on_error (since 13) would write the values of a failed statement to the
+#   server's log.
 _WHERE_KNOWN = {
     "transaction_timeout": "0",
     "restrict_nonsystem_relation_kind": "",
@@ -35,14 +41,16 @@ _WHERE_KNOWN = {
 def settings(
     *, statement_timeout: float, lock_timeout: float, idle_timeout: float, local: bool = True
 ) -> TextClause:
-    """A query that sets everything, and says in its columns `read_only` whether the transaction may only read, and `pid` in which
-    process of the server it runs.
+    """Return a query that applies all settings.
+
+    Its column `read_only` says whether the transaction may only read. Its column `pid` is the
+    server process that runs the transaction.
 
     Args:
         statement_timeout: seconds; 0 is no limit, here and below.
         lock_timeout: seconds.
         idle_timeout: seconds that a transaction may be idle.
-        local: for the transaction in hand; else for the session.
+        local: set them for the current transaction only; else for the session.
     """
     seconds = {
         "statement_timeout": statement_timeout,
@@ -53,20 +61,23 @@ def settings(
     scope = str(local).lower()
     parts = [f"set_config('{name}', '{value}', {scope})" for name, value in fixed.items()]
     parts += [
-        f"CASE WHEN current_setting('{name}', true) IS NOT NULL THEN set_config('{name}', '{value}', {scope}) END"
+        f"CASE WHEN current_setting('{name}', true) IS NOT NULL "
+        f"THEN set_config('{name}', '{value}', {scope}) END"
         for name, value in _WHERE_KNOWN.items()
     ]
-    # With `replica` no trigger fires, and the rollups miss what is loaded. Who may not change it is
-    # refused here.
+    # Under `replica` no trigger fires, and the rollups miss the loaded rows. A user who may not
+    # change the setting fails here.
     parts.append(
         "CASE WHEN current_setting('session_replication_role') <> 'origin' "
         f"THEN set_config('session_replication_role', 'origin', {scope}) END"
     )
-    # A server at its defaults logs the row that it refuses. For a role that is no superuser one of
-    # them can say ALTER ROLE ... SET log_error_verbosity = terse.
+    # By default the server logs the row that it refuses. Only a superuser may change that setting;
+    # for another role, a superuser can run ALTER ROLE ... SET log_error_verbosity = terse.
     parts.append(
-        f"CASE WHEN current_setting('is_superuser') = 'on' THEN set_config('log_error_verbosity', 'terse', {scope}) END"
+        "CASE WHEN current_setting('is_superuser') = 'on' "
+        f"THEN set_config('log_error_verbosity', 'terse', {scope}) END"
     )
     return text(
-        f"SELECT {', '.join(parts)}, current_setting('transaction_read_only') = 'on' AS read_only, pg_backend_pid() AS pid"
+        f"SELECT {', '.join(parts)}, "
+        "current_setting('transaction_read_only') = 'on' AS read_only, pg_backend_pid() AS pid"
     )

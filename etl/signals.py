@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do: the first asks for an end in good order, the second ends at once."""
+"""SIGINT and SIGTERM: the first signal requests a clean shutdown, the second ends the process."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 
 
 class Stop(asyncio.Event):
-    """Set by the first signal, whose number it keeps."""
+    """An event that the first signal sets."""
 
     number: int | None = None
+    """The number of the first signal."""
 
     def receive(self, number: int) -> None:
-        """Take a signal."""
+        """Set the event at the first signal; end the process at the second."""
         if self.is_set():
-            # Nothing is lost by this: what was not committed is read again once its lease has
-            # ended.
+            # Nothing is lost: runs that were not committed are re-read when their lease expires.
             os._exit(128 + number)
         self.number = number
         self.set()
@@ -26,9 +26,10 @@ class Stop(asyncio.Event):
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """An event that the first signal sets; at the second the process ends with 130 (SIGINT) or 143 (SIGTERM).
+    """Provide an event that the first signal sets.
 
-    To be used inside a running event loop, in the main thread.
+    The second signal ends the process with status 130 (SIGINT) or 143 (SIGTERM). Use it in the main
+    thread, inside a running event loop.
     """
     loop = asyncio.get_running_loop()
     stop = Stop()

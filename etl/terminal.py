@@ -1,8 +1,9 @@
-"""What others wrote, as a terminal may show it: names, ids and errors from a server are data, and a terminal obeys some of it.
+"""Text from servers, made safe to show on a terminal.
 
-Both standard streams are guarded for as long as a command runs (`guarded`), and so is the console
-of tables and bars (`console`). What is hidden or obeyed is written as Python would write it
-(`\\x1b`, `\\u202e`): nothing disappears, and two different ids never look the same.
+Names, ids and errors from a server may contain characters that a terminal obeys or hides. While a
+command runs, both standard streams (`guarded`) and the console for tables and bars (`console`)
+escape these characters as Python does (`\\x1b`, `\\u202e`). Nothing disappears, and two different
+ids never look the same.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Control characters but the line break, line separators, surrogates, and what Unicode calls
-# ignorable by default: marks of direction, of width zero, tags. The selectors behind an emoji are
-# none of these.
+# Control characters except the line break, line separators, surrogates, and the characters that
+# Unicode calls default ignorable: direction marks, zero-width characters, tags. The variation
+# selectors after an emoji are not included.
 _OBEYED_OR_HIDDEN = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-# Our own ornaments, where the terminal has none of them.
+# Replacements for the project's own ornaments, for an encoding that lacks them.
 _SIMPLER = {
     "█": "#",
     "…": "...",
@@ -38,29 +40,32 @@ _SIMPLER = {
     "’": "'",
 }
 NARROWEST = 20
-"""Columns that are used whatever the terminal claims to have."""
+"""The fewest columns that are used, whatever width the terminal reports."""
 LONGEST_LINE = 4000
-"""Characters of a line about an error. An id has 512 at most, a URL some thousands."""
+"""The most characters of a line about an error. An id has at most 512, a URL a few thousand."""
 
 
 def visible(text: str) -> str:
-    """The text with its line breaks; every other character that a terminal would obey or hide is written out."""
+    """Return the text with every character escaped that a terminal obeys or hides.
+
+    Line breaks stay.
+    """
     return _OBEYED_OR_HIDDEN.sub(lambda found: _written_out(found.group()), text)
 
 
 def plain(text: str, length: int | None = None) -> str:
-    """The text on one line, made visible, cut to `length` characters."""
+    """Return the text on one line, made visible, cut to `length` characters."""
     line = visible(" ".join(text.split()))
     return line if length is None or len(line) <= length else line[: length - 1] + "…"
 
 
 def safe_json(text: str) -> str:
-    """JSON that means the same, without characters that a terminal would obey or hide."""
+    """Return equivalent JSON without characters that a terminal obeys or hides."""
     return _OBEYED_OR_HIDDEN.sub(_json_escape, text)
 
 
 def printable(text: str, encoding: str | None) -> str:
-    """The text in characters that the encoding has."""
+    """Return the text with replacements for the characters that the encoding lacks."""
     try:
         return text.encode(encoding or "utf-8", _ERRORS).decode(encoding or "utf-8")
     except LookupError:
@@ -68,12 +73,12 @@ def printable(text: str, encoding: str | None) -> str:
 
 
 def ascii_json(text: str) -> str:
-    """JSON that means the same, in ASCII."""
+    """Return equivalent JSON in ASCII."""
     return re.sub("[^\x00-\x7e]", _json_escape, text)
 
 
 def is_unicode(encoding: str | None) -> bool:
-    """Whether the encoding has every character."""
+    """Return whether the encoding has every character."""
     return encoding is None or encoding.lower().replace("_", "-").startswith("utf")
 
 
@@ -91,7 +96,10 @@ def guarded() -> Iterator[None]:
 
 
 def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
-    """A console for tables, colours and bars on a standard stream. Its own escape sequences are the only ones."""
+    """Return a console for tables, colours and bars on a standard stream.
+
+    It writes no escape sequences other than its own.
+    """
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 
@@ -110,39 +118,39 @@ def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
         file=unguarded(sys.stderr if stderr else sys.stdout), highlight=False, soft_wrap=soft_wrap
     )
     if made.width < NARROWEST:
-        # COLUMNS may say anything.
+        # The environment variable COLUMNS may have any value.
         made.width = NARROWEST
     return made
 
 
 def unguarded(stream: TextIO) -> TextIO:
-    """The stream itself, for a writer that guards what it writes."""
+    """Return the unguarded stream, for a writer that makes its own text visible."""
     return stream._stream if isinstance(stream, GuardedStream) else stream
 
 
 class GuardedStream(io.TextIOBase):
-    """Writes text to a stream made visible, in the stream's own characters, whatever library the text comes from."""
+    """A stream that makes all text visible, in characters that the stream below can encode."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Every text is taken."""
+        """The encoding that callers may assume: every text is accepted."""
         return "utf-8"
 
     @property
     def buffer(self) -> BinaryIO:
-        """For exact bytes, where somebody asks for them."""
+        """The binary stream below, for a caller that writes exact bytes."""
         return self._stream.buffer
 
     def write(self, text: str) -> int:
-        """Write it."""
+        """Write the text, made visible; return its length."""
         self._stream.write(printable(visible(text), self._stream.encoding))
         return len(text)
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def flush(self) -> None:
@@ -150,15 +158,15 @@ class GuardedStream(io.TextIOBase):
         self._stream.flush()
 
     def isatty(self) -> bool:
-        """Whether the stream below is a terminal."""
+        """Return whether the stream below is a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """The stream's own."""
+        """Return the file descriptor of the stream below."""
         return self._stream.fileno()
 
     def close(self) -> None:
-        """Leave the stream below open: it is not ours."""
+        """Do nothing: the stream below belongs to its creator."""
 
 
 def _written_out(text: str) -> str:

@@ -1,7 +1,7 @@
-"""A second look at a long wait: does the server answer at all, and who holds the lock that is waited for?
+"""A check of long waits: does the server respond at all, and which session holds the lock?
 
-A statement may take its time. Whether the server works on it, waits for another session or is
-frozen shows on a second connection only.
+A statement may legitimately take long. Only a second connection shows whether the server is working
+on it, waits for another session, or is frozen.
 """
 
 from __future__ import annotations
@@ -27,23 +27,25 @@ from etl.terminal import plain
 RV = TypeVar("RV")
 log = structlog.get_logger(__name__)
 
-# Seconds of a wait before the first look, and from one look to the next.
+# Seconds of a wait before the first check, and between two checks.
 EVERY = 1.0
-# Seconds in which the server must answer a look, connecting included: no less than libpq allows for
-# connecting.
+# Seconds in which the server must respond to a check, connecting included. libpq's shortest timeout
+# for connecting is as long.
 ANSWER = 2.0
-# Looks in a row without an answer after which a server is called silent: a busy one may miss two.
+# Consecutive checks without a response after which a server counts as silent. A busy server may
+# miss two.
 MISSED = 3
-# Seconds between two lines about waiting for locks.
+# Seconds between two log lines about waiting for locks.
 SAID_EVERY = 60.0
-# Sessions that a line names at most.
+# The most sessions that a line names.
 _MOST_NAMED = 3
 _LONGEST_NAME = 63
 
-# Of a lock on a row or a transaction the table stands in another lock of the session that waits; a
-# concurrent build of an index waits for transactions.
+# A wait for a row or a transaction does not name the table. The waiting session's own lock of type
+# `tuple` does; for a concurrent build of an index, which waits for transactions, its progress does.
 _HOLDERS = b"""
-    SELECT w.pid, blocking.pid, a.usename, a.application_name, a.xact_start, n.nspname || '.' || c.relname
+    SELECT w.pid, blocking.pid, a.usename, a.application_name, a.xact_start,
+           n.nspname || '.' || c.relname
     FROM pg_locks AS w
     CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS blocking (pid)
     LEFT JOIN pg_stat_activity AS a ON a.pid = blocking.pid
@@ -58,19 +60,19 @@ _HOLDERS = b"""
 
 
 class LockHolder(msgspec.Struct, frozen=True):
-    """A session that others wait for."""
+    """A session that holds a lock for which others wait."""
 
     pid: int
-    """0: a prepared transaction."""
+    """The server process; 0: a prepared transaction."""
     user: str | None
     application: str | None
     since: datetime | None
-    """When its transaction began; None where the user may not see that."""
+    """When its transaction began; None if this user may not see that."""
     table: str | None
-    """On which the lock is; None: another kind of lock."""
+    """The locked table; None: another kind of lock."""
 
     def __str__(self) -> str:
-        """Without the statement, which may hold anything."""
+        """Describe the session, but not its statement, which may contain secrets."""
         parts = [f"pid {self.pid}" if self.pid else "a prepared transaction"]
         if self.user:
             parts.append(f"user {plain(self.user, _LONGEST_NAME)}")
@@ -84,7 +86,11 @@ class LockHolder(msgspec.Struct, frozen=True):
 
 
 def holders_text(holders: Iterable[LockHolder]) -> str:
-    """`on orchestra.steps, held by pid 4711, user jane, application psql, in a transaction since …`."""
+    """Describe the lock and its holders.
+
+    For example: `on orchestra.steps, held by pid 4711, user jane, application psql, in a
+    transaction since …`.
+    """
     found = list(holders)
     tables = sorted({one.table for one in found if one.table})
     named = "; ".join(map(str, found[:_MOST_NAMED])) + (
@@ -96,24 +102,32 @@ def holders_text(holders: Iterable[LockHolder]) -> str:
 
 
 class Session(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that does not wait for ever for a server that says nothing.
+    """A connection that does not wait forever for a silent server.
 
-    statement_timeout is the server's: a frozen backend, or a proxy that acknowledges and forwards
-    nothing, lets it pass.
+    The server enforces statement_timeout. A frozen server process, or a proxy that acknowledges
+    packets without forwarding them, does not.
     """
 
     limit: float | None = None
-    """Seconds that the answer to one statement may take; None: no limit."""
+    """Seconds that the response to one statement may take; None: no limit."""
     patience = math.inf
-    """Seconds for which a server is waited for that does not even answer others."""
+    """Seconds to wait for a server that does not respond to the watchdog either."""
     watchdog: Watchdog | None = None
-    """Who looks into long waits; None: nobody."""
+    """The watchdog that checks long waits; None: no checks."""
     pid = 0
-    """The server's process that the transaction in hand runs in: behind a pooler it is not the one that was connected to."""
+    """The server process of the current transaction. Behind a pooler, it is not the process that
+    the connection was opened to."""
     is_cut = False
+    """Whether `cut` was called."""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Every wait for the server; what has no limit of its own gets the session's."""
+        """Wait for the server. psycopg calls this for every wait.
+
+        Args:
+            gen: psycopg's generator of the operation.
+            interval: seconds between two checks for signals.
+            timeout: seconds; None: the session's `limit`.
+        """
         limit = self.limit if timeout is None else timeout
         try:
             if self.watchdog is None:
@@ -122,21 +136,21 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
                 return super().wait(gen, interval, limit)
         except psycopg.OperationalError as error:
             if error.sqlstate is None:
-                # An answer that still comes must not be taken for the next statement's.
+                # A late response must not be taken for the response to the next statement.
                 self.close()
             if self.is_cut:
                 raise psycopg.errors.ConnectionTimeout("timeout expired") from None
             raise
 
     def cut(self) -> None:
-        """Wait for the server no longer: for other threads than the one that waits."""
+        """Break the connection; called from a thread other than the one that waits."""
         self.is_cut = True
         with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.fileno())) as line:
             line.shutdown(socket.SHUT_RDWR)
 
 
 class Watchdog:
-    """Looks after the waits of one process's sessions, in a thread of its own."""
+    """A thread that checks the long waits of one process's sessions."""
 
     def __init__(
         self,
@@ -146,13 +160,14 @@ class Watchdog:
         silent: Callable[[psycopg.Error], None],
         answered: Callable[[], None],
     ) -> None:
-        """Nothing is connected here; the thread begins with the first wait.
+        """Open no connection yet; the thread starts with the first wait.
 
         Args:
             connect: opens a connection, within `ANSWER` seconds.
-            lock_patience: seconds after which a statement is cancelled that waits for a lock; None: that is the server's to do.
-            silent: is called after each look that the server does not answer.
-            answered: is called when it answers again.
+            lock_patience: seconds after which the watchdog cancels a statement that waits for a
+                lock; None: it leaves that to the server's lock_timeout.
+            silent: called after each failed check while the server is silent.
+            answered: called when the server responds again.
         """
         self._connect = connect
         self._lock_patience = lock_patience
@@ -168,18 +183,22 @@ class Watchdog:
         self._ended = threading.Event()
         self._said = -SAID_EVERY
         self.holders: list[LockHolder] = []
-        """Who held, at the last look that found any, a lock that one of these sessions waited for."""
+        """The sessions that blocked these sessions, at the last check that found any."""
         self.has_given_up = False
-        """Whether a statement was cancelled that waited for a lock."""
+        """Whether the watchdog cancelled a statement that waited for a lock."""
 
     @property
     def is_silent(self) -> bool:
-        """Whether the server answers nothing, by the latest looks."""
+        """Whether the server did not respond to the latest checks."""
         return self._missed >= MISSED
 
     @contextmanager
     def waiting(self, session: Session | None) -> Iterator[None]:
-        """Look after this thread while it waits for the server; `session`: None while it connects."""
+        """Monitor this thread while the block waits for the server.
+
+        Args:
+            session: the session that waits; None: the thread is connecting.
+        """
         if self._thread is None:
             self._start()
         thread = threading.get_ident()
@@ -196,7 +215,7 @@ class Watchdog:
                 self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._ended.set()
 
     def _run(self) -> None:
@@ -212,7 +231,7 @@ class Watchdog:
         self._leave()
 
     def _leave(self) -> None:
-        """Keep no connection while nobody waits."""
+        """Close the watchdog's own connection while no session waits long."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -221,7 +240,7 @@ class Watchdog:
         began = time.monotonic()
         if self._connection is None:
             self._connection = self._connect()
-            # A transaction that stays open would hold up others.
+            # A transaction that stays open would block others.
             self._connection.autocommit = True
         self._connection.limit = max(0.1, ANSWER - (time.monotonic() - began))
         return self._connection.execute(
@@ -244,7 +263,8 @@ class Watchdog:
                     self._cut()
             return
         except Exception as error:
-            # Such as a file with the URL that cannot be read now: that says nothing of the server.
+            # For example, the file with the URL cannot be read now. That says nothing about the
+            # server.
             log.debug("watchdog_failed", problem=type(error).__name__)
             return
         self._note_answer()
@@ -282,7 +302,7 @@ class Watchdog:
     def _cut(self) -> None:
         now = time.monotonic()
         for since, session in list(self._waits.values()):
-            # What was waited before the first look counts.
+            # The wait before the first missed check counts too.
             if (
                 session is not None
                 and now - max(since, self._missed_since - EVERY) >= session.patience

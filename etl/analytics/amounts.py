@@ -13,8 +13,9 @@ Amounts = Mapping[str, Decimal]
 PARTS = tuple(kind.price for kind in (*KINDS, CALLS))
 """The names of all prices, in the order of their columns."""
 
-# A kind without a price of its own costs as much as the kind that includes it. Output other than
-# text is not here: it costs many times as much as text, so without a price of its own it is unknown.
+# A kind without a price of its own costs as much as the kind that includes it. The order matters:
+# one price may follow from another that itself follows. Output other than text is not here: it
+# costs many times as much as text, so without a price of its own it is unknown.
 _AS = {
     "cached_input": "input",
     "cache_write": "input",

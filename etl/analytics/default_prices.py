@@ -1,4 +1,4 @@
-"""The prices that models are sold at, from the data of the package genai-prices: as published with it, never from the network."""
+"""Published prices of models, from the data in the package genai-prices, never from the network."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 CURRENCY = "USD"
 PACKAGE = "genai-prices"
 OLD_AFTER_DAYS = 180
-"""Prices that were published longer ago than this are said to be old."""
+"""Days after which published prices are reported as old."""
 
-# Off-peak prices depend on the time of day, ours on the day: the price is that of noon.
+# The package's off-peak prices depend on the time of day. `Price` knows only days, so the price at
+# noon counts.
 _NOON = time(12, tzinfo=UTC)
 _PARTS = {
     "input_mtok": "input",
@@ -60,8 +61,9 @@ _PARTS = {
     "rerank_searches_kcount": "search_units",
     "requests_kcount": "calls",
 }
-"""The package's names of prices, and the kinds they are for."""
-# Of pages that are read by a schema, in place of the price of others: which they were is not told.
+"""The package's names of prices, and the `Kind.price` of each."""
+# The price of annotated pages, which replaces that of plain pages. It is ignored, because calls do
+# not say which pages were annotated.
 _LEFT_OUT = "input_annotated_document_kpages"
 _CONTEXTS: Mapping[str, Mapping[str, str]] = {
     STANDARD: {},
@@ -70,39 +72,40 @@ _CONTEXTS: Mapping[str, Mapping[str, str]] = {
     "priority": {"service_tier": "priority"},
     "fast": {"service_tier": "fast", "speed": "fast"},
 }
-"""Tiers of service, and how the package calls them."""
-# Models that write nothing else: what their output costs is what this costs.
+"""Tiers of service, and the package's context for each."""
+# (a part of the model's id, the only kind of output of such models). That kind costs as much as the
+# model's output.
 _WRITE_ONLY = (
     ("tts", "output_audio"),
     ("gpt-image", "output_image"),
     ("chatgpt-image", "output_image"),
 )
-# The package leaves OpenRouter's prices of audio out: they are not those of text.
+# The package omits OpenRouter's prices of audio. They differ from those of text, and are unknown.
 _UNLISTED = ("input_audio", "cached_audio")
-# OpenRouter's names for what costs nothing:
+# OpenRouter's suffix for models that cost nothing:
 # https://openrouter.ai/docs/guides/routing/model-variants/free
 _FREE = ":free"
 _START = re.compile(r"start_date=datetime\.date\((\d{4}), (\d{1,2}), (\d{1,2})\)")
 
 
 class DefaultPrice(msgspec.Struct, frozen=True):
-    """Published prices, in US dollars: for a tier of service, a length of the input, and from one day to another."""
+    """Published prices in US dollars, for a tier of service, input length and span of days."""
 
     provider: str
     """The package's id of the provider, such as `openai`."""
     amounts: dict[str, Decimal]
-    """By the names of the kinds; those that are not in it are not known."""
+    """Prices by `Kind.price`; a missing key is an unknown price."""
     service_tier: str = STANDARD
     above_input_tokens: int = 0
     up_to_input_tokens: int | None = None
     valid_from: date = date.min
     valid_until: date | None = None
     added: bool = False
-    """Whether a part of it is not from the package, but from `ADDED`."""
+    """Whether some of the prices come from `ADDED`, not from the package."""
 
 
 class AddedPrice(msgspec.Struct, frozen=True):
-    """Prices that the package does not have."""
+    """Prices that the package lacks."""
 
     provider: str
     model: str
@@ -110,9 +113,9 @@ class AddedPrice(msgspec.Struct, frozen=True):
     valid_from: date
     amounts: dict[str, Decimal]
     source: str
-    """Where the provider publishes them."""
+    """URL of the provider's page with these prices."""
     excepted: tuple[str, ...] = ()
-    """Names in the same entry that keep the price of before."""
+    """Names of the same entry that keep their earlier price."""
 
 
 def _audio(read: int, written: int) -> dict[str, Decimal]:
@@ -145,23 +148,25 @@ ADDED = (
         source=_MINI_AUDIO_PREVIEW,
     ),
 )
-"""In the order of their days."""
+"""The added prices, in the order of their first days."""
 
 
 @cache
 def version() -> str:
-    """The version of the data."""
+    """Return the version of the package, and so of its data."""
     return installed(PACKAGE)
 
 
 class Publication(msgspec.Struct, frozen=True):
-    """Which data the published prices are from, and how old they are."""
+    """The source of the published prices, and their age."""
 
     package: str
     version: str
     newest_price: date | None
-    """The day of the newest price in the data that is not in the future: about when they were gathered, for the package does not
-    say it. None: not known."""
+    """The first day of the newest price that is not in the future; None: unknown.
+
+    The package does not say when its data were gathered. This day is an estimate.
+    """
     age_days: int | None
     is_old: bool
 
@@ -172,12 +177,15 @@ class Publication(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """All of it in words."""
+        """The source and age in words."""
         if self.age_days is None:
             return f"{self.source}, of unknown age"
-        text = f"{self.source}, whose newest price is of {self.newest_price}, {self.age_days:,} days ago"
+        text = (
+            f"{self.source}, whose newest price is from {self.newest_price}, "
+            f"{self.age_days:,} days ago"
+        )
         return (
-            f"{text}: old, so update {self.package} (nothing is fetched by itself)"
+            f"{text}: old, so update {self.package} (nothing is downloaded automatically)"
             if self.is_old
             else text
         )
@@ -185,7 +193,11 @@ class Publication(msgspec.Struct, frozen=True):
 
 @cache
 def publication(today: date) -> Publication:
-    """The published prices that are installed; `today` is the day (UTC) by which they are old or not."""
+    """Return the source and age of the installed prices.
+
+    Args:
+        today: the day (UTC) at which their age is measured.
+    """
     newest = max((day for day in _days() if day <= today), default=None)
     age = None if newest is None else (today - newest).days
     return Publication(
@@ -198,7 +210,10 @@ def publication(today: date) -> Publication:
 
 
 def _days() -> list[date]:
-    """The first days of prices, read off the package's source: to import it takes twenty times as long, for each `status`."""
+    """Return the first days of all prices, parsed from the package's source.
+
+    Importing the package would take twenty times as long, in every `status`.
+    """
     package = find_spec("genai_prices")
     folders = [] if package is None else package.submodule_search_locations or []
     texts = [
@@ -209,12 +224,12 @@ def _days() -> list[date]:
     return [date(*map(int, found)) for text in texts for found in _START.findall(text)]
 
 
-@lru_cache(maxsize=10_000)  # names are whatever a payload says
+@lru_cache(maxsize=10_000)  # bounded, because payloads can contain any names
 def default_prices(model: str) -> tuple[DefaultPrice, ...]:
-    """What this model costs; without what is not known, and without what can be bought but has no price.
+    """Return the published prices of this model; unknown prices are missing.
 
-    Days before the first price of a tier of service are not in it: the package knows most of them
-    from a day in 2026 on.
+    The days before the first known price of a tier of service are missing too. For most tiers
+    except `standard`, the package's first day is in 2026.
     """
     entry = find(model)
     free = model.strip().lower().endswith(_FREE)
@@ -226,7 +241,7 @@ def default_prices(model: str) -> tuple[DefaultPrice, ...]:
 
 
 def why_none(model: str) -> str:
-    """Why this model has no published price, in words."""
+    """Return why this model has no published price, in words."""
     entry = find(model)
     if entry is None:
         return f"{PACKAGE} does not list it, or several providers sell it at different prices"
@@ -234,7 +249,8 @@ def why_none(model: str) -> str:
         {key for price in _prices(entry.model) for key in _keys(price) if key not in _PARTS}
     )
     if unknown:
-        return f"{entry.provider.id} sells it by {', '.join(unknown)}, which {'is' if len(unknown) == 1 else 'are'} not counted"
+        verb = "is" if len(unknown) == 1 else "are"
+        return f"{entry.provider.id} sells it by {', '.join(unknown)}, which {verb} not counted"
     return f"{PACKAGE} lists it without a price"
 
 
@@ -256,7 +272,7 @@ def _of_tier(entry: CatalogEntry, name: str, tier: str) -> Iterator[DefaultPrice
         if tier != STANDARD and not any(
             one.active(moment) if one else True for one in _variants(info, tier)
         ):
-            continue  # it may have been sold, at what price is not known
+            continue  # the price of this tier on this day is unknown
         price = info.get_prices(moment, _CONTEXTS[tier])
         added = {} if tier != STANDARD else _amounts_added(entry, name, day)
         for above, up_to in pairwise([*lengths, None]):
@@ -282,7 +298,11 @@ def _amounts(
     entry: CatalogEntry,
     added: Mapping[str, Decimal],
 ) -> dict[str, Decimal]:
-    """The prices of all calls of such a length; without those that change within it, for they cannot be told."""
+    """Return the prices that hold for every input longer than `above` and at most `up_to` tokens.
+
+    A price that changes within this range is left out, because the rollups do not know the exact
+    length.
+    """
     tokens = [
         above + 1,
         *(one + 1 for one in _steps(price) if one > above and (up_to is None or one < up_to)),
@@ -298,7 +318,11 @@ def _amounts(
 def _at(
     price: ModelPrice, tokens: int, entry: CatalogEntry, added: Mapping[str, Decimal]
 ) -> dict[str, Decimal]:
-    """All prices of a call with so many input tokens; none where it is sold by something that is not counted."""
+    """Return all prices of a call with this many input tokens.
+
+    The result is empty if the model also has a price for something that is not counted, or has two
+    different prices for one kind.
+    """
     model, unlisted = entry.model.id, _UNLISTED if entry.provider.id == OPENROUTER else ()
     known: dict[str, Decimal] = {}
     for key, value in _keys(price).items():
@@ -324,7 +348,11 @@ def _at(
 
 
 def _lengths(thresholds: Iterable[int]) -> list[int]:
-    """Where prices may change, as the rollups tell it: around a threshold that they do not know, below and above it."""
+    """Return the input lengths at which the prices may change, sorted, from 0.
+
+    The rollups know only `CONTEXT_TIERS`. A threshold that is not among them is replaced by its
+    neighbours below and above.
+    """
     ends = {0}
     for one in thresholds:
         ends.update(([0] + [tier for tier in CONTEXT_TIERS if tier <= one])[-1:])
@@ -338,7 +366,7 @@ def _thresholds(info: ModelInfo) -> set[int]:
 
 
 def _steps(price: ModelPrice) -> list[int]:
-    """Numbers of input tokens above which one of these prices changes."""
+    """Return the numbers of input tokens above which one of these prices changes."""
     return sorted(
         {
             tier.start
@@ -384,7 +412,7 @@ def _starts(info: ModelInfo) -> Iterator[StartDateConstraint]:
 def _variants(
     info: ModelInfo, tier: str
 ) -> list[StartDateConstraint | TimeOfDateConstraint | None]:
-    """When prices of this tier of service are known; None: always."""
+    """Return the constraints under which the package has prices of this tier; None: always."""
     context = _CONTEXTS[tier].items()
     return [one.constraint for one in info.price_variants or () if one.when.items() <= context]
 

@@ -1,22 +1,27 @@
-"""Which entry of the published prices a model's name stands for.
+"""The search for the published entry of a model's name.
 
-The order of the search; the first that applies decides, whether it finds an entry or not:
+The rules are tried in this order. The first that applies decides, whether it finds an entry or not:
 
-1. A path of Google (`models/…`, `…/publishers/…/models/…`) or a name of Vertex AI (`…@20250929`): what Google sells.
-2. A fine-tuned model (`ft:…`, `….ft-…`): only an entry for fine-tuned models, which cost more than their base.
-3. A name of Bedrock (an ARN, `us.anthropic.…`, `amazon.…`): what AWS sells; regions differ in price.
-4. A gateway before a slash (`azure/…`, `groq/…`, `openrouter/…`, as LiteLLM writes them): what that provider sells.
-5. The host of the API that is read, where its list has the very name.
-6. A maker before a slash, as LiteLLM writes it (`deepseek/…`), where the maker's list has the very name behind it. OpenRouter
-   writes some of them so, too, but says itself what a call costs.
-7. The very name in a list: its maker's, then OpenRouter's for `maker/model`, then that of whoever sells it; nobody's where
-   several sell it at different prices. A name in its own spelling goes before one in another case.
-8. What the maker sells by the patterns of its list: for `maker/model`, and for names like those of its models. This goes before
-   another's very name where the price is the same, as the maker's list tells more.
-9. The name without the date at its end, by 5 to 8.
+1. A Google path (`models/…`, `…/publishers/…/models/…`) or a Vertex AI name (`…@20250929`): what
+   Google sells.
+2. A fine-tuned model (`ft:…`, `….ft-…`): only an entry for fine-tuned models, which cost more than
+   their base model.
+3. A Bedrock name (an ARN, `us.anthropic.…`, `amazon.…`): what AWS sells. Prices differ by region.
+4. A gateway before a slash (`azure/…`, `groq/…`, `openrouter/…`, as LiteLLM writes them): what that
+   provider sells.
+5. The host of the API that is read, if its list has the exact name.
+6. A maker before a slash, as LiteLLM writes it (`deepseek/…`), if the maker's list has the exact
+   name after it. OpenRouter uses some of these names too, but reports the cost of each call itself.
+7. The exact name in a list: the maker's, then OpenRouter's for `maker/model`, then that of any
+   provider that sells it; none if several sell it at different prices. The same spelling wins over
+   another case.
+8. What the maker sells by the patterns of its list: for `maker/model`, and for names like those of
+   its models. At the same price, this wins over another provider's exact name, because the maker
+   lists more parts.
+9. The name without the date at its end, by rules 5 to 8.
 
-Upper and lower case are the same, but for 7. A suffix after a colon (`:online`) is part of the
-name.
+Upper and lower case are the same, except in rule 7. A suffix after a colon (`:online`) is part of
+the name.
 """
 
 from __future__ import annotations
@@ -31,12 +36,12 @@ if TYPE_CHECKING:
 
     from genai_prices.types import MatchLogic, ModelInfo, Provider
 
-# The API that is read is Arcee's: what its own list names exactly is sold by it.
+# The API that is read belongs to Arcee, so Arcee sells the models that its own list names exactly.
 _HOST = "arcee"
 OPENROUTER = "openrouter"
-# They sell others' models under the others' names: only a prefix tells that it is them.
+# Providers that sell other makers' models under the makers' names. Only a prefix identifies them.
 _RESELLERS = re.compile(r"github-copilot|huggingface_.*|quicksilverpro|cursor")
-# Prefixes of LiteLLM that say who is paid.
+# LiteLLM's prefixes that name the provider that is paid.
 _GATEWAYS = {
     "azure": "azure",
     "azure_ai": "azure",
@@ -55,8 +60,7 @@ _GATEWAYS = {
     "vertex_ai": "google",
     "vertex_ai_beta": "google",
 }
-# What LiteLLM or OpenRouter writes before the maker's model where that is not the package's id of
-# the maker.
+# Makers' names in LiteLLM and OpenRouter that differ from the package's ids.
 _MAKERS = {
     "cohere_chat": "cohere",
     "mistralai": "mistral",
@@ -66,7 +70,7 @@ _MAKERS = {
     "xai": "x-ai",
     "z-ai": "zai",
 }
-# Those of LiteLLM that are makers, which OpenRouter names likewise.
+# LiteLLM's prefixes that name makers; OpenRouter uses some of them too.
 _LITELLM = {
     *(
         "anthropic",
@@ -85,33 +89,33 @@ _GOOGLE = re.compile(r"(?:.*/)?publishers/[^/]+/models/([^/]+)|models/([^/]+)|([
 _FINE_TUNED = re.compile(r"(?:^|/)ft:|[.:]ft-")
 _BEDROCK = re.compile(
     r"(?:arn:aws[^/]*:bedrock:[^/]*/)?(?:(?:us|us-gov|eu|apac|ap|au|ca|in|jp|sa|global)\.)?"
-    r"(?:ai21|amazon|anthropic|cohere|deepseek|google|luma|meta|minimax|mistral|moonshot|moonshotai|nvidia|openai|qwen|stability"
-    r"|twelvelabs|writer|zai)\.[a-z].*"
+    r"(?:ai21|amazon|anthropic|cohere|deepseek|google|luma|meta|minimax|mistral|moonshot|moonshotai"
+    r"|nvidia|openai|qwen|stability|twelvelabs|writer|zai)\.[a-z].*"
 )
 _DATE = re.compile(r"(?:[-@]20\d{6}|-20\d\d-\d\d-\d\d)$")
 _VERSION = re.compile(r"-v?\d+(?::\d+)?")
-# The patterns of the makers take these for their own: other people's models, made from theirs.
+# Models of others that are distilled from a maker's model. The maker's patterns would match them.
 _DERIVED = "distill"
-# Names of providers' own that hold slashes.
+# Prefixes of provider-specific names that contain slashes but no maker.
 _PATHS = ("@cf/", "accounts/fireworks/")
-# OpenAI gives the weights away, and does not sell access.
+# OpenAI publishes the weights of these models, but sells no access to them.
 _NOT_SOLD = ("openai", "gpt-oss")
 
 
 class CatalogEntry(NamedTuple):
-    """A published entry, and who is paid."""
+    """A published entry, and the provider that is paid."""
 
     provider: Provider
     model: ModelInfo
 
     @property
     def is_own(self) -> bool:
-        """Whether it is in the provider's own list, and not in that of the maker whose models it sells, too."""
+        """Whether the entry is in the provider's own list, not in a maker's that it resells."""
         return any(self.model is one for one in self.provider.models)
 
 
 def find(model: str) -> CatalogEntry | None:
-    """The entry that this name stands for; None where there is none, or it cannot be told which."""
+    """Return the entry that this name stands for; None if there is none, or it is ambiguous."""
     name = model.strip()
     if google := _GOOGLE.fullmatch(name):
         return _sold_by("google", next(filter(None, google.groups())))
@@ -123,7 +127,7 @@ def find(model: str) -> CatalogEntry | None:
         return _on_bedrock(lower)
     prefix, _, rest = name.partition("/")
     if rest and (provider := _GATEWAYS.get(prefix.lower())):
-        # Some providers' own names begin so, too.
+        # Some providers' own names begin with the prefix, so try the whole name too.
         return (
             _on_bedrock(rest.lower())
             if provider == "aws"
@@ -161,7 +165,7 @@ def _by_name(name: str) -> CatalogEntry | Literal["several"] | None:
 
 
 def _made(name: str) -> CatalogEntry | None:
-    """What the maker itself sells: of `maker/model`, or of a name like those of its models."""
+    """Return the maker's own entry for `maker/model`, or for a name like those of its models."""
     prefix, _, rest = name.partition("/")
     if rest and not name.lower().startswith(_PATHS):
         maker = _maker(prefix)
@@ -173,13 +177,13 @@ def _made(name: str) -> CatalogEntry | None:
 
 
 def _price(entry: CatalogEntry) -> tuple[object, object]:
-    # Of the last day of all, so that the choice does not depend on the day on which it is made.
+    # The price on the last possible day, so that the choice does not depend on today's date.
     price = entry.model.get_prices(datetime(9999, 12, 31, 12, tzinfo=UTC))
     return tuple(getattr(one, "base", one) for one in (price.input_mtok, price.output_mtok))  # type: ignore[return-value]
 
 
 def _exact(name: str) -> list[CatalogEntry]:
-    """The entries of this very name, in this spelling where there are such."""
+    """Return the entries with exactly this name; prefer those with the same spelling."""
     found = [
         one
         for one in _index().get(name.lower(), [])
@@ -191,7 +195,7 @@ def _exact(name: str) -> list[CatalogEntry]:
 
 
 def _sold_by(provider_id: str, name: str) -> CatalogEntry | None:
-    """What this provider sells under this name: the very name first, then by its patterns."""
+    """Return this provider's entry for the name: by the exact name, then by its patterns."""
     provider = next((one for one in providers() if one.id == provider_id), None)
     if provider is None:
         return None
@@ -213,7 +217,7 @@ def _maker(prefix: str) -> Provider | None:
 
 
 def _maker_of(name: str) -> Provider | None:
-    """Whose models are named so."""
+    """Return the maker whose model names have this form."""
     lower = name.lower()
     found = next(
         (
@@ -231,7 +235,10 @@ def _is_not_sold(provider: Provider, name: str) -> bool:
 
 
 def _on_bedrock(name: str) -> CatalogEntry | None:
-    """Without the ARN, or the region that LiteLLM puts before it; the version at the end may be left out."""
+    """Return the AWS entry for a Bedrock name.
+
+    The name may begin with an ARN or with LiteLLM's region, and may lack the version at its end.
+    """
     name = name.rpartition("/")[2]
     versions = (
         one for one in _index() if one.startswith(name) and _VERSION.fullmatch(one, len(name))
@@ -251,7 +258,7 @@ def _names_fine_tuned(model: ModelInfo) -> bool:
 
 @cache
 def _index() -> dict[str, list[tuple[CatalogEntry, str]]]:
-    """By the name in lower case, the entries of that very name, each with its spelling."""
+    """Return the entries by their exact names in lower case, each with its spelling."""
     found: dict[str, list[tuple[CatalogEntry, str]]] = {}
     for provider in providers():
         for model in provider.models:
@@ -282,8 +289,8 @@ def _starts(match: MatchLogic) -> Iterator[str]:
 
 
 def providers() -> list[Provider]:
-    """Who publishes prices, with what they sell."""
-    # 100 ms and 30 MB, needed only when a new model or rule is seen.
+    """Return the providers with published prices, and the models that they sell."""
+    # The import takes 100 ms and 30 MB, and is needed only after a new model or rule appears.
     from genai_prices.data_snapshot import get_snapshot
 
     return get_snapshot().providers

@@ -1,11 +1,15 @@
-"""What a model costs by the rules and the defaults. Pure functions.
+"""The prices of a model by the rules and the published defaults, as pure functions.
 
-Each price is for a tier of service, a length of the input, and from one day to another. The rules
-of the configuration come first, in its order; then those set by command, an exact name before a
-pattern and a longer pattern before a shorter one; then the defaults. Rules for the same models with
-different first days follow one another; the days before the first of them keep what held without
-it. Likewise a rule for long inputs leaves shorter ones alone, and a rule for one tier of service
-the others.
+Each price holds for a tier of service, a range of input lengths and a span of days. For each of
+these, the first source that has a price wins:
+
+1. the rules of the configuration, in its order;
+2. the rules set by command: an exact name before a pattern, a longer pattern before a shorter one;
+3. the published defaults.
+
+Of rules for the same models, each holds from its first day until the next one's. The days before
+the first of them, inputs shorter than a rule's, and other tiers of service keep the price that they
+would have without the rule.
 """
 
 from __future__ import annotations
@@ -22,29 +26,29 @@ from etl.analytics.default_prices import CURRENCY, default_prices
 from etl.usage import STANDARD
 
 ALWAYS = date.min
-"""First day of a price that always held."""
+"""First day of a price that has always held."""
 
 
 class PriceRule(msgspec.Struct, frozen=True):
-    """What some models cost from some day on."""
+    """The prices of some models from a first day on."""
 
     model: str
-    """A name in which `*` stands for any characters; upper and lower case are the same."""
+    """A name or pattern; `*` stands for any characters, and case is ignored."""
     currency: str
     amounts: dict[str, Decimal]
-    """By the names of the kinds; what it does not say follows from the others (`complete`), or is not known."""
+    """Prices by `Kind.price`; a missing one follows from the others (`complete`), or is unknown."""
     provider: str | None = None
-    """None: as the defaults say."""
+    """None: the provider of the published prices."""
     valid_from: date = ALWAYS
     service_tier: str = STANDARD
     above_input_tokens: int = 0
-    """For calls with more input tokens than this; up to the next rule for the same models."""
+    """The rule is for calls with more input tokens than this, up to the next rule's limit."""
     set_at: datetime | None = None
-    """When it was set by command."""
+    """When a command set it; None: it is from the configuration."""
 
 
 class Price(msgspec.Struct, frozen=True):
-    """What a model costs, for a tier of service and a length of the input, from one day to another."""
+    """The prices of a model for a tier of service, a range of input lengths and a span of days."""
 
     model: str
     service_tier: str
@@ -53,19 +57,25 @@ class Price(msgspec.Struct, frozen=True):
     """None: no limit."""
     valid_from: date
     valid_until: date | None
-    """The first day on which it holds no longer; None: open."""
+    """The first day on which it no longer holds; None: it holds until further notice."""
     provider: str | None
     currency: str
     amounts: dict[str, Decimal]
-    """By the names of the kinds, with what follows; those that are not in it are not known."""
+    """Prices by `Kind.price`, with those that follow (`complete`); a missing one is unknown."""
     source: str
-    """config, set, default (the package), or added (in part not from the package)."""
+    """`config`, `set` (by command), `default` (the package), or `added` (partly `ADDED`)."""
 
 
 def price_list(
     model: str, configured: Iterable[PriceRule], ordered: Iterable[PriceRule]
 ) -> list[Price]:
-    """What a model costs, by tier of service, length of the input and day; `ordered` are the rules set by command."""
+    """Return the prices of a model by tier of service, input length and day.
+
+    Args:
+        model: its name.
+        configured: the rules of the configuration, in its order.
+        ordered: the rules set by command, in the order in which they are tried.
+    """
     defaults = [
         Price(
             model=model,
@@ -129,7 +139,10 @@ def _of_tier(tier: str, lists: Iterable[Sequence[Price]]) -> list[Price]:
 
 
 def _on(day: date, lengths: Sequence[int], candidates: Iterable[Sequence[Price]]) -> list[Price]:
-    """What holds on that day, by length; where the price is the same, a length at which it could have changed is none."""
+    """Return the prices that hold on that day, by input length.
+
+    Neighbouring ranges with the same price are merged.
+    """
     held: list[Price] = []
     for above, up_to in pairwise([*lengths, None]):
         assert above is not None
@@ -155,7 +168,11 @@ def _on(day: date, lengths: Sequence[int], candidates: Iterable[Sequence[Price]]
 
 
 def _holding(day: date, above: int, candidates: Iterable[Sequence[Price]]) -> Price | None:
-    """Of the first candidate that has a price then: that for the longest input, and of these the newest."""
+    """Return the price for inputs just above `above` on that day.
+
+    It comes from the first candidate that has one. Of several, the one for the longest inputs wins,
+    then the newest.
+    """
     for candidate in candidates:
         fitting = [
             one
@@ -178,7 +195,7 @@ def _is_same(one: Price, other: Price) -> bool:
 def _by_pattern(
     model: str, provider: str | None, rules: Iterable[PriceRule], source: str
 ) -> Iterable[Sequence[Price]]:
-    """For each pattern that matches, in the order of the rules, its prices."""
+    """Return the prices of each matching pattern, in the order of the rules."""
     found: dict[str, list[Price]] = {}
     for rule in rules:
         if _matches(rule.model, model):
@@ -200,8 +217,11 @@ def _by_pattern(
 
 
 def _matches(pattern: str, model: str) -> bool:
-    """Whether the whole name fits. Each part between two stars is looked for where it first can be: a regular expression would
-    try every way to divide the name, which takes hours with many stars."""
+    """Return whether the pattern matches the whole name.
+
+    Each part between two stars is matched at its first possible place. A regular expression would
+    try every way to divide the name, which takes hours with many stars.
+    """
     first, *others = pattern.casefold().split("*")
     name = model.casefold()
     if not others:

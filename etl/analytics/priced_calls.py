@@ -1,4 +1,4 @@
-"""Which calls have no price, for want of what, and how the cost of one call comes about."""
+"""Why calls have no cost, and how the cost of one call is computed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,30 @@ class UnpricedReason(msgspec.Struct, frozen=True):
     """Calls that have no cost because something has no price."""
 
     reason: str
-    """The name of a kind, such as web_searches; `service_tier …`; `model`: the model has no price then at all; or `usage`: the
-    calls do not say how much they used."""
+    """One of:
+
+    - the name of a price without a value, such as `web_searches`;
+    - `service_tier …`: the model has a price, but not for this tier of service;
+    - `model`: the model has no price for these calls;
+    - `usage`: the calls report no usage.
+    """
     calls: int
 
 
 class ModelUsage(msgspec.Struct, frozen=True):
-    """How much a model was called."""
+    """The number of calls of a model, and why some have no cost."""
 
     model: str | None
-    """None: the calls name none."""
+    """None: the calls name no model."""
     calls: int
     unpriced_calls: int
-    """Calls without a price of their day, their tier of service and the length of their input, or of a part that they have,
-    and calls that do not say how much they used: as in the view model_usage."""
+    """Calls without a cost, as in the view `model_usage`.
+
+    There is no price for their day, tier of service and input length, or none for a part of their
+    usage, or they report no usage.
+    """
     unpriced_reasons: list[UnpricedReason]
-    """For want of what; a call may lack several prices."""
+    """A call counts once for each price that it lacks."""
 
 
 class CostPart(msgspec.Struct, frozen=True):
@@ -42,45 +50,45 @@ class CostPart(msgspec.Struct, frozen=True):
     kind: str
     quantity: int
     price: Decimal | None
-    """None: not known."""
+    """None: unknown."""
     per: int
-    """How many units the price is for."""
+    """The number of units that the price is for."""
     cost: Decimal | None
 
 
 class CostExplanation(msgspec.Struct, frozen=True):
-    """How the cost of a step comes about."""
+    """How the cost of a step is computed."""
 
     step_id: str
     run_id: str
     node_id: str | None
     model: str | None
     day: date
-    """The day (UTC) whose price counts."""
+    """The day (UTC) whose price applies."""
     service_tier: str
     input_tokens: int | None
     is_call: bool
     is_unmetered: bool
-    """A call that does not say how much it used."""
+    """Whether the step is a call that reports no usage."""
     is_absent: bool
-    """The API shows it no longer: it counts nowhere."""
+    """Whether the API no longer shows the step. Views and rollups leave it out."""
     price: Price | None
     parts: list[CostPart]
     cost: Decimal | None
     currency: str | None
     reported_cost: Decimal | None
-    """What the provider itself says, in US dollars."""
+    """The cost that the provider reports, in US dollars."""
     difference: Decimal | None
-    """The cost without the reported cost, where both are in US dollars."""
+    """The cost minus the reported cost; None if either is missing or not in US dollars."""
     why_none: list[str]
     """Why there is no cost, in words."""
 
 
-# The kinds without a price, as bits.
+# The kinds without a price, as a bit mask.
 _LACKING = " + ".join(
     f"CASE WHEN {kind.price_column} IS NULL THEN {BITS[kind.name]} ELSE 0 END" for kind in KINDS
 )
-# The calls of a row have the same parts and the same price: all of them lack one, or none does.
+# All calls of a row have the same kinds of usage and the same price, so they lack the same prices.
 _USAGE = text(f"""
     WITH c AS (
         SELECT d.model, d.service_tier, d.context_tier, d.day, d.usage_kinds AS kinds,
@@ -92,37 +100,44 @@ _USAGE = text(f"""
         SELECT model, prices AS price, {_LACKING} AS lacking
         FROM orchestra.prices
     ), judged AS (
-        SELECT c.model, COALESCE(c.service_tier, '{STANDARD}') AS service_tier, p.model IS NOT NULL AS is_priced,
-               known.model IS NOT NULL AS is_known, COALESCE(c.kinds & p.lacking, 0) AS lacking, sum(c.calls) AS calls,
+        SELECT c.model, COALESCE(c.service_tier, '{STANDARD}') AS service_tier,
+               p.model IS NOT NULL AS is_priced, known.model IS NOT NULL AS is_known,
+               COALESCE(c.kinds & p.lacking, 0) AS lacking, sum(c.calls) AS calls,
                sum(c.unmetered) AS unmetered
         FROM c
         LEFT JOIN p
           ON p.model = c.model
-         AND orchestra.price_applies(p.price, c.service_tier, c.context_tier, CAST(c.day AS timestamp) AT TIME ZONE 'UTC')
+         AND orchestra.price_applies(p.price, c.service_tier, c.context_tier,
+                                     CAST(c.day AS timestamp) AT TIME ZONE 'UTC')
         LEFT JOIN (SELECT DISTINCT model FROM p) AS known ON known.model = c.model
         GROUP BY 1, 2, 3, 4, 5
     ), totalled AS (
         SELECT *, sum(calls) OVER (PARTITION BY model) AS total FROM judged
     )
-    SELECT model, service_tier, is_priced, is_known, lacking, CAST(calls AS bigint), CAST(unmetered AS bigint)
-    FROM (SELECT *, dense_rank() OVER (ORDER BY total DESC, model COLLATE "C") AS number FROM totalled) AS numbered
+    SELECT model, service_tier, is_priced, is_known, lacking, CAST(calls AS bigint),
+           CAST(unmetered AS bigint)
+    FROM (SELECT *, dense_rank() OVER (ORDER BY total DESC, model COLLATE "C") AS number
+          FROM totalled) AS numbered
     WHERE number <= :models
     ORDER BY model COLLATE "C", service_tier COLLATE "C", lacking
 """)
 
 _BEYOND = text("""
     SELECT count(*), CAST(COALESCE(sum(calls), 0) AS bigint)
-    FROM (SELECT sum(calls) AS calls, row_number() OVER (ORDER BY sum(calls) DESC, model COLLATE "C") AS number
+    FROM (SELECT sum(calls) AS calls,
+                 row_number() OVER (ORDER BY sum(calls) DESC, model COLLATE "C") AS number
           FROM orchestra.step_rollup_daily WHERE calls > 0 GROUP BY model) AS named
     WHERE number > :models
 """)
 
 _CALL = f"""
     FROM (
-        SELECT s.id, s.run_id, s.node_id, u.model, u.outcome, u.used, u.has_usage, s.service_tier, s.reported_cost,
-               orchestra.context_tier((u.used).input_tokens) AS context_tier,
-               COALESCE(s.start_time, r.start_time, r.first_seen_at) AS time, s.absent_since IS NOT NULL AS is_absent,
-               orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.has_usage) AS is_call
+        SELECT s.id, s.run_id, s.node_id, u.model, u.outcome, u.used, u.has_usage, s.service_tier,
+               s.reported_cost, orchestra.context_tier((u.used).input_tokens) AS context_tier,
+               COALESCE(s.start_time, r.start_time, r.first_seen_at) AS time,
+               s.absent_since IS NOT NULL AS is_absent,
+               orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.has_usage)
+                   AS is_call
         FROM orchestra.steps AS s
         JOIN orchestra.runs AS r ON r.id = s.run_id
         CROSS JOIN LATERAL (
@@ -130,19 +145,23 @@ _CALL = f"""
                    orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
                    orchestra.plausible_usage(raw.used) AS used,
                    orchestra.has_usage(raw.used, s.total_tokens, s.reported_cost) AS has_usage
-            FROM (SELECT CAST(ROW({", ".join(f"s.{kind.name}" for kind in KINDS)}) AS orchestra.usage) AS used) AS raw
+            FROM (
+                SELECT CAST(ROW({", ".join(f"s.{kind.name}" for kind in KINDS)}) AS orchestra.usage)
+                           AS used
+            ) AS raw
         ) AS u
         WHERE s.id = :step_id
     ) AS c
     LEFT JOIN orchestra.prices AS p
-      ON p.model = c.model AND orchestra.price_applies(p, c.service_tier, c.context_tier, c.time)
+      ON p.model = c.model
+     AND orchestra.price_applies(p, c.service_tier, c.context_tier, c.time)
 """
 
 _EXPLAINED = text(f"""
     SELECT c.id, c.run_id, c.node_id, c.model, CAST(c.time AT TIME ZONE 'UTC' AS date),
            COALESCE(c.service_tier, '{STANDARD}'), (c.used).input_tokens, c.is_call,
-           orchestra.is_unmetered(c.outcome, c.is_call, c.has_usage, c.used), c.is_absent, c.reported_cost,
-           EXISTS (SELECT FROM orchestra.prices AS o WHERE o.model = c.model),
+           orchestra.is_unmetered(c.outcome, c.is_call, c.has_usage, c.used), c.is_absent,
+           c.reported_cost, EXISTS (SELECT FROM orchestra.prices AS o WHERE o.model = c.model),
            {", ".join(f"p.{name}" for name in COLUMNS)}
     {_CALL}
 """)
@@ -156,7 +175,7 @@ _NAMES = {kind.name: kind.price for kind in (*KINDS, CALLS)}
 
 
 def usage(connection: Connection) -> list[ModelUsage]:
-    """The models that were called, at most `MODELS` of them, and for want of what their calls have no price."""
+    """Return the calls of the `MODELS` most called models, and why some have no cost."""
     found: dict[str | None, ModelUsage] = {}
     for model, tier, is_priced, is_known, bits, calls, unmetered in connection.execute(
         _USAGE, {"models": MODELS}
@@ -177,13 +196,13 @@ def usage(connection: Connection) -> list[ModelUsage]:
 
 
 def beyond(connection: Connection) -> tuple[int, int]:
-    """How many models there are besides those of `usage`, and how many calls these have."""
+    """Return the number of models that `usage` leaves out, and the number of their calls."""
     models, calls = connection.execute(_BEYOND, {"models": MODELS}).one()
     return models, calls
 
 
 def explain(connection: Connection, step_id: str) -> CostExplanation | None:
-    """How the cost of this step comes about; None: there is no such step."""
+    """Return how the cost of this step is computed; None if the step does not exist."""
     row = connection.execute(_EXPLAINED, {"step_id": step_id}).one_or_none()
     if row is None:
         return None
@@ -248,15 +267,21 @@ def _parts(connection: Connection, step_id: str) -> list[CostPart]:
 
 
 def _reasons(
-    model: str | None, tier: str, day: date, is_call: bool, is_unmetered: bool, is_known: bool, price: Price | None,
+    model: str | None,
+    tier: str,
+    day: date,
+    is_call: bool,
+    is_unmetered: bool,
+    is_known: bool,
+    price: Price | None,
     parts: Sequence[CostPart],
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     if not is_call:
-        return ["the step is not a call of a model"]
+        return ["the step is not a model call"]
     if model is None:
         return ["the call names no model"]
     if is_unmetered:
-        return ["the call does not say how much it used"]
+        return ["the call reports no usage"]
     if price is None:
         if not is_known:
             return ["the model has no price"]

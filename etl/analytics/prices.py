@@ -1,6 +1,6 @@
-"""What every model that was seen costs: worked out from the rules and the defaults, and kept in `orchestra.prices`.
+"""The table `orchestra.prices`: the price of every model that was seen, by rules and defaults.
 
-Views compute costs from the prices, so one that comes late corrects the past.
+Views compute costs from the prices, so a late price also corrects the past.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from etl.analytics.price_lists import Price, PriceRule, price_list
 from etl.usage import CALLS, KINDS, STANDARD
 
 MODELS = 5_000
-"""How many models have prices at most: a server can make names up."""
-# Raised where the same rules and the same data lead to other prices than before.
+"""The most models that have prices. The number is limited, because a server can invent names."""
+# Raise it when a new program derives other prices from the same rules and the same data.
 _VERSION = 2
 
 
@@ -53,21 +53,23 @@ def _arrays(columns: dict[str, str]) -> str:
     return f"unnest({arrays}) AS w ({_listed(columns)})"
 
 
-# From each model straight to the next by the index: a millisecond for dozens of models in millions
-# of rows.
+# Skips from each model to the next by the index. This takes a millisecond for dozens of models in
+# millions of rows.
 _MODELS = text("""
     WITH RECURSIVE seen (model, number) AS (
-        (SELECT model, 1 FROM orchestra.step_rollup_daily WHERE length(model) <= 500 ORDER BY model LIMIT 1)
+        (SELECT model, 1 FROM orchestra.step_rollup_daily
+         WHERE length(model) <= 500 ORDER BY model LIMIT 1)
         UNION ALL
         SELECT (SELECT d.model FROM orchestra.step_rollup_daily AS d
-                WHERE length(d.model) <= 500 AND d.model > s.model ORDER BY d.model LIMIT 1), s.number + 1
+                WHERE length(d.model) <= 500 AND d.model > s.model ORDER BY d.model LIMIT 1),
+               s.number + 1
         FROM seen AS s
         WHERE s.model IS NOT NULL AND s.number <= :models
     )
     SELECT model FROM seen WHERE model IS NOT NULL ORDER BY model COLLATE "C"
 """)
 
-# Where there are too many: those that were called most.
+# If there are too many models, the most called ones.
 _MOST_CALLED = text("""
     SELECT model
     FROM (SELECT model FROM orchestra.step_rollup_daily WHERE length(model) <= 500
@@ -76,9 +78,11 @@ _MOST_CALLED = text("""
 """)
 
 _RULES = text(f"""
-    SELECT model, service_tier, above_input_tokens, valid_from, provider, currency, set_at, {_AMOUNTS}
+    SELECT model, service_tier, above_input_tokens, valid_from, provider, currency, set_at,
+           {_AMOUNTS}
     FROM orchestra_etl.price_rules
-    ORDER BY position('*' IN model) > 0, length(model) DESC, model, service_tier, above_input_tokens, valid_from
+    ORDER BY position('*' IN model) > 0, length(model) DESC, model, service_tier,
+             above_input_tokens, valid_from
 """)
 
 _RESOLVED = text("SELECT fingerprint FROM orchestra_etl.resolved_prices")
@@ -87,7 +91,8 @@ _LOCKED = text("LOCK TABLE orchestra.prices IN SHARE ROW EXCLUSIVE MODE")
 
 _DROP = text(f"""
     DELETE FROM orchestra.prices AS p
-    WHERE NOT EXISTS (SELECT FROM {_arrays(_KEYS)} WHERE ({_listed(_KEYS, "w.{}")}) = ({_listed(_KEYS, "p.{}")}))
+    WHERE NOT EXISTS (
+        SELECT FROM {_arrays(_KEYS)} WHERE ({_listed(_KEYS, "w.{}")}) = ({_listed(_KEYS, "p.{}")}))
 """)
 
 _VALUES = [name for name in _WRITTEN if name not in _KEYS]
@@ -117,9 +122,11 @@ _SET = text(f"""
 
 _UNSET = text("""
     DELETE FROM orchestra_etl.price_rules
-    WHERE model = :model AND (CAST(:valid_from AS date) IS NULL OR valid_from = CAST(:valid_from AS date))
+    WHERE model = :model
+      AND (CAST(:valid_from AS date) IS NULL OR valid_from = CAST(:valid_from AS date))
       AND (CAST(:service_tier AS text) IS NULL OR service_tier = CAST(:service_tier AS text))
-      AND (CAST(:above_input_tokens AS integer) IS NULL OR above_input_tokens = CAST(:above_input_tokens AS integer))
+      AND (CAST(:above_input_tokens AS integer) IS NULL
+           OR above_input_tokens = CAST(:above_input_tokens AS integer))
 """)
 
 COLUMNS = (
@@ -135,7 +142,7 @@ COLUMNS = (
     ),
     *("source", *_COLUMNS.values()),
 )
-"""The columns of `orchestra.prices`, as `price_of` takes them."""
+"""The columns of `orchestra.prices`, in the order that `price_of` expects."""
 
 _PRICES = text(f"""
     SELECT {_listed(COLUMNS)}
@@ -145,21 +152,21 @@ _PRICES = text(f"""
 
 
 def resolve(connection: Connection, configured: Sequence[PriceRule]) -> int:
-    """Work the prices out where the models that were seen, the rules or the defaults have changed.
+    """Recompute the prices if the models that were seen, the rules or the defaults changed.
 
     Args:
         connection: in a READ COMMITTED transaction.
         configured: the rules of the configuration, in its order.
 
     Returns:
-        How many rows of `orchestra.prices` were written or removed.
+        The number of rows of `orchestra.prices` that were written or removed.
     """
     if _fingerprint(configured, set_rules(connection), _models(connection)) == _resolved(
         connection
     ):
         return 0
     connection.execute(_LOCKED)
-    # Again: whoever held the lock may have worked from more than was seen before.
+    # Read them again: the lock's previous holder may have seen newer models and rules.
     ordered, models = set_rules(connection), _models(connection)
     rows = [_row(price) for model in models for price in price_list(model, configured, ordered)]
     columns = {name: [row.get(name) for row in rows] for name in _WRITTEN}
@@ -200,7 +207,8 @@ def _resolved(connection: Connection) -> bytes | None:
 
 
 def set_rules(connection: Connection) -> list[PriceRule]:
-    """The rules that were set by command, in the order in which they are tried."""
+    """Return the rules that were set by command, in the order in which they are tried."""
+    rows = connection.execute(_RULES)
     return [
         PriceRule(
             model=model,
@@ -212,14 +220,12 @@ def set_rules(connection: Connection) -> list[PriceRule]:
             above_input_tokens=above,
             set_at=set_at,
         )
-        for model, service_tier, above, valid_from, provider, currency, set_at, *amounts in connection.execute(
-            _RULES
-        )
+        for model, service_tier, above, valid_from, provider, currency, set_at, *amounts in rows
     ]
 
 
 def set_rule(connection: Connection, rule: PriceRule) -> None:
-    """Store a rule in place of one for the same models, tier of service, length of the input and first day."""
+    """Store a rule; replace one with the same models, tier of service, length and first day."""
     values = msgspec.structs.asdict(rule)
     amounts = values.pop("amounts")
     connection.execute(
@@ -234,7 +240,15 @@ def unset_rules(
     service_tier: str | None = None,
     above_input_tokens: int | None = None,
 ) -> int:
-    """Remove the rules of this model or pattern, all of them or only those of this first day, tier or length; how many."""
+    """Remove the rules for this model or pattern; return their number.
+
+    Args:
+        connection: in a transaction.
+        model: the name or pattern, as it was set.
+        valid_from: only rules with this first day; None: any.
+        service_tier: only rules for this tier of service; None: any.
+        above_input_tokens: only rules for inputs above this number of tokens; None: any.
+    """
     wanted = {
         "valid_from": valid_from,
         "service_tier": service_tier,
@@ -244,12 +258,12 @@ def unset_rules(
 
 
 def stored(connection: Connection) -> list[Price]:
-    """The prices in force, by model, tier of service, length of the input and day."""
+    """Return the stored prices, ordered by model, tier of service, input length and day."""
     return [price_of(row) for row in connection.execute(_PRICES)]
 
 
 def price_of(row: Sequence[Any]) -> Price:
-    """The price in these values of `COLUMNS`."""
+    """Return the price for a row with the values of `COLUMNS`."""
     model, tier, above, up_to, valid_from, valid_until, provider, currency, source, *amounts = row
     return Price(
         model=model,

@@ -1,13 +1,16 @@
-"""What the rollups must be: the queries that compute them from the runs and steps, without writing anything.
+"""The queries that compute the rollups from the runs and steps; they write nothing.
 
-A group is a workflow's hour (UTC): the runs that started in it, and the steps that did. A run
-without a start counts in the hour in which it was first seen, a step without one where its run
-counts: it stays there when the run is pruned, and a backfill of old runs does not enter last year's
-skipped steps under today. The SQL function `outcome` says how a step or a run ended; a run is a
-soft failure also where one of its steps is one. Steps marked absent are left out.
+A group is an hour (UTC) of a workflow: the runs and the steps that started in it. A run without a
+start counts in the hour in which it was first seen. A step without a start counts in the group of
+its run, so that it stays there when the run is pruned, and so that a backfill does not count last
+year's skipped steps today.
 
-Durations are counted of what succeeded, and apart from them of what failed, softly or not: of
-skipped, cancelled and unfinished ones they say nothing about how long the work takes.
+The SQL function `outcome` says how a step or run ended. A successful run with a soft-failed step is
+also a soft failure. Absent steps are left out.
+
+There are two histograms of durations: one of successes, one of failures, soft ones included. The
+durations of skipped, cancelled and unfinished steps and runs say nothing about how long the work
+takes, and are not counted.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ EVERY_STEP = """(
     FROM orchestra.steps AS s
     JOIN orchestra.runs AS r ON r.id = s.run_id
 )"""
-"""All steps, with the time and the workflow that say in which group they count."""
+"""All steps, with the time and the workflow that determine their group."""
 
 _OUTCOMES = """
     count(*) FILTER (WHERE outcome = 'succeeded') AS succeeded,
@@ -38,23 +41,36 @@ _OUTCOMES = """
     count(*) FILTER (WHERE outcome = 'failed') AS failed,
     count(*) FILTER (WHERE outcome = 'cancelled') AS cancelled,
     count(*) FILTER (WHERE outcome = 'skipped') AS skipped,
-    count(*) FILTER (WHERE outcome NOT IN ('succeeded', 'soft_failed', 'failed', 'cancelled', 'skipped')) AS unfinished
+    count(*) FILTER (
+        WHERE outcome NOT IN ('succeeded', 'soft_failed', 'failed', 'cancelled', 'skipped')
+    ) AS unfinished
 """
 _USAGE = f"CAST(ROW({', '.join(f's.{kind.name}' for kind in KINDS)}) AS orchestra.usage)"
 _FAILURES = "outcome IN ('soft_failed', 'failed')"
-_BUCKET = f"CASE WHEN outcome = 'succeeded' OR {_FAILURES} THEN orchestra.duration_bucket(duration_ms) END"
+_BUCKET = (
+    f"CASE WHEN outcome = 'succeeded' OR {_FAILURES} "
+    "THEN orchestra.duration_bucket(duration_ms) END"
+)
 
-# Of usage less than a bigint holds: what is charged of a kind is a difference of several sums.
+# Sums of usage are limited to less than the largest bigint, because views compute the charged part
+# of a kind as a difference of several sums.
 _LARGEST = {"bigint": 10**18, "integer": 2**31 - 1}
 
 
 def _fitting(number: str, kind: str = "bigint") -> str:
-    """A sum as this type, cut off where it is too large: an absurd number must not keep the others from being counted."""
+    """Return SQL that casts a sum to this type and limits it to the largest allowed value.
+
+    An absurd number in one row must not prevent the other rows from being counted.
+    """
     return f"CAST(LEAST({number}, {_LARGEST[kind]}) AS {kind})"
 
 
 def _sum(name: str) -> str:
-    """What the calls that tell it add up to; null says that none does, and 0, of what most calls tell, that there is none."""
+    """Return SQL for the sum over the calls that report this value.
+
+    The sum is null if no call reports it. For `PLAIN_SUMS`, which most calls report, it is 0 if
+    there are no calls.
+    """
     added = f"sum({name})" if name == _COST else _fitting(f"sum({name})")
     zero = " WHEN sum(calls) = 0 THEN 0" if name in rollups.PLAIN_SUMS else ""
     return f"CASE WHEN count({name}) > 0 THEN {added}{zero} END AS {name}"
@@ -64,27 +80,36 @@ def _histogram(failures: bool) -> str:
     which = f"bucket IS NOT NULL AND {'' if failures else 'NOT '}failures"
     prefix = "failed_" if failures else ""
     return f"""
-        COALESCE(array_agg(CAST(bucket AS smallint) ORDER BY bucket) FILTER (WHERE {which}), '{{}}') AS {prefix}buckets,
-        COALESCE(array_agg({_fitting("durations", "integer")} ORDER BY bucket) FILTER (WHERE {which}), '{{}}')
-            AS {prefix}counts"""
+        COALESCE(array_agg(CAST(bucket AS smallint) ORDER BY bucket) FILTER (WHERE {which}), '{{}}')
+            AS {prefix}buckets,
+        COALESCE(
+            array_agg({_fitting("durations", "integer")} ORDER BY bucket) FILTER (WHERE {which}),
+            '{{}}'
+        ) AS {prefix}counts"""
 
 
 def _gathered(
     counted: str, when: str, names: tuple[str, ...], counts: tuple[str, ...], sums: tuple[str, ...]
 ) -> str:
-    """A row a group and names, with its histograms, from `counted`, which has a row for each of their buckets.
+    """Return the query of a rollup: one row for each group and `names`, with its histograms.
 
-    Of the numbers in `counts` there are always some; of those in `sums`, null says that nobody
-    tells.
+    Args:
+        counted: a query with one row for each bucket of the histograms.
+        when: the column of the group's time.
+        names: the columns that identify a row in its group.
+        counts: columns that are never null.
+        sums: columns that are null if no call reports the value.
     """
-    # Byte order, so that a group's rows have the same places whatever the database's collation.
+    # Byte order, so that a group's rows have the same ordinals under every collation.
     order = ", ".join(name if name in _NUMBERS else f'{name} COLLATE "C"' for name in names)
     keys = ", ".join(("workflow_id", when, *names))
     added = [f"{_fitting(f'COALESCE(sum({one}), 0)')} AS {one}" for one in counts]
     added += [_sum(one) for one in sums]
     return f"""
         SELECT workflow_id, {when},
-               CAST(row_number() OVER (PARTITION BY workflow_id, {when} ORDER BY {order}) AS integer) AS ordinal,
+               CAST(
+                   row_number() OVER (PARTITION BY workflow_id, {when} ORDER BY {order}) AS integer
+               ) AS ordinal,
                {", ".join(names)}, {", ".join(added)}, {_histogram(False)}, {_histogram(True)}
         FROM ({counted}) AS counted
         GROUP BY {keys}
@@ -92,37 +117,47 @@ def _gathered(
 
 
 def step_rollup(steps: str) -> str:
-    """The query of `step_rollup` over these steps: a query in parentheses, with the columns of `EVERY_STEP`."""
+    """Return the query of `step_rollup` over these steps.
+
+    Args:
+        steps: a query in parentheses, with the columns of `EVERY_STEP`.
+    """
     return _gathered(
         f"""
         SELECT workflow_id, hour, {", ".join(NODE)}, {_BUCKET} AS bucket, {_FAILURES} AS failures,
                count(*) AS durations, {_OUTCOMES},
-               count(*) FILTER (WHERE is_call) AS calls, count(*) FILTER (WHERE is_unmetered) AS unmetered_calls,
+               count(*) FILTER (WHERE is_call) AS calls,
+               count(*) FILTER (WHERE is_unmetered) AS unmetered_calls,
                count(*) FILTER (WHERE is_untotalled) AS untotalled_calls,
                count(reported_cost) AS reported_calls,
                {", ".join(f"sum({name}) AS {name}" for name in USAGE_SUMS)}
         FROM (
-            SELECT counted_in AS workflow_id, date_trunc('hour', time, 'UTC') AS hour, organization_id, node_id, node_type, model,
-                   outcome, duration_ms, is_call,
+            SELECT counted_in AS workflow_id, date_trunc('hour', time, 'UTC') AS hour,
+                   organization_id, node_id, node_type, model, outcome, duration_ms, is_call,
                    orchestra.is_unmetered(outcome, is_call, has_usage, used) AS is_unmetered,
-                   orchestra.is_untotalled(outcome, is_call, has_usage, used, total_tokens) AS is_untotalled,
+                   orchestra.is_untotalled(outcome, is_call, has_usage, used, total_tokens)
+                       AS is_untotalled,
                    CASE WHEN is_call THEN service_tier END AS service_tier,
-                   CASE WHEN is_call THEN orchestra.context_tier((used).input_tokens) END AS context_tier,
+                   CASE WHEN is_call THEN orchestra.context_tier((used).input_tokens) END
+                       AS context_tier,
                    CASE WHEN is_call THEN orchestra.kinds_of(used) END AS usage_kinds,
                    {", ".join(f"(used).{kind.name}" for kind in KINDS)}, total_tokens, reported_cost
             FROM (
-                SELECT s.counted_in, s.time, s.organization_id, s.node_id, s.node_type, s.duration_ms, s.service_tier,
-                       s.reported_cost, u.*,
-                       orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.has_usage) AS is_call
+                SELECT s.counted_in, s.time, s.organization_id, s.node_id, s.node_type,
+                       s.duration_ms, s.service_tier, s.reported_cost, u.*,
+                       orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason,
+                                         u.has_usage) AS is_call
                 FROM {steps} AS s
                 CROSS JOIN LATERAL (
                     SELECT COALESCE(s.response_model, s.request_model) AS model,
                            orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
                            orchestra.plausible_usage(raw.used) AS used,
-                           orchestra.has_usage(raw.used, s.total_tokens, s.reported_cost) AS has_usage,
-                           orchestra.total_tokens(s.input_tokens, s.output_tokens, s.total_tokens) AS total_tokens
+                           orchestra.has_usage(raw.used, s.total_tokens, s.reported_cost)
+                               AS has_usage,
+                           orchestra.total_tokens(s.input_tokens, s.output_tokens, s.total_tokens)
+                               AS total_tokens
                     FROM (SELECT {_USAGE} AS used) AS raw
-                    OFFSET 0  -- or each would be worked out once for each of its uses
+                    OFFSET 0  -- without it, each value is computed again for each use
                 ) AS u
                 WHERE s.absent_since IS NULL
             ) AS called
@@ -137,22 +172,30 @@ def step_rollup(steps: str) -> str:
 
 
 def run_rollup(runs: str) -> str:
-    """The query of `run_rollup` over these runs: a table, or a query in parentheses."""
+    """Return the query of `run_rollup` over these runs.
+
+    Args:
+        runs: a table, or a query in parentheses.
+    """
     return _gathered(
         f"""
-        SELECT workflow_id, hour, organization_id, {_BUCKET} AS bucket, {_FAILURES} AS failures, count(*) AS durations,
-               count(*) AS runs, {_OUTCOMES}
+        SELECT workflow_id, hour, organization_id, {_BUCKET} AS bucket, {_FAILURES} AS failures,
+               count(*) AS durations, count(*) AS runs, {_OUTCOMES}
         FROM (
-            SELECT r.workflow_id, date_trunc('hour', COALESCE(r.start_time, r.first_seen_at), 'UTC') AS hour,
+            SELECT r.workflow_id,
+                   date_trunc('hour', COALESCE(r.start_time, r.first_seen_at), 'UTC') AS hour,
                    r.organization_id, r.duration_ms,
                    CASE WHEN r.state = 'succeeded' AND EXISTS (
                             SELECT FROM orchestra.steps AS s
-                            WHERE s.run_id = r.id AND (s.error IS NOT NULL OR s.reported_error IS NOT NULL)
+                            WHERE s.run_id = r.id
+                              AND (s.error IS NOT NULL OR s.reported_error IS NOT NULL)
                               AND s.absent_since IS NULL
-                              AND orchestra.outcome(s.state, s.error, s.reported_error) = 'soft_failed')
-                        THEN 'soft_failed' ELSE orchestra.outcome(r.state, r.error, NULL) END AS outcome
+                              AND orchestra.outcome(s.state, s.error, s.reported_error)
+                                  = 'soft_failed')
+                        THEN 'soft_failed' ELSE orchestra.outcome(r.state, r.error, NULL)
+                   END AS outcome
             FROM {runs} AS r
-            OFFSET 0  -- or the steps would be asked once for each of the outcomes
+            OFFSET 0  -- without it, the steps are read again for each outcome
         ) AS judged
         GROUP BY workflow_id, hour, organization_id, bucket, failures
         """,
@@ -171,21 +214,33 @@ def _added_up(
     counts: tuple[str, ...],
     sums: tuple[str, ...],
 ) -> str:
-    """Rows of a rollup, those with the same names added up, by `time` of each row `r`."""
+    """Return the query that adds up the rows of a rollup that have the same time and names.
+
+    Args:
+        rows: a table, or a query in parentheses.
+        when: the column of the result's time.
+        time: SQL for that time, from a row `r`.
+        names: the columns that identify a row in its group.
+        counts: columns that are never null.
+        sums: columns that may be null.
+    """
     numbers = (*counts, *sums)
     return _gathered(
         f"""
-        SELECT workflow_id, {when}, {", ".join(names)}, bucket, failures, sum(durations) AS durations,
+        SELECT workflow_id, {when}, {", ".join(names)}, bucket, failures,
+               sum(durations) AS durations,
                {", ".join(f"sum({one}) FILTER (WHERE bucket IS NULL) AS {one}" for one in numbers)}
         FROM (
             SELECT r.workflow_id, {time} AS {when}, {", ".join("r." + name for name in names)},
                    h.bucket, h.failures, h.durations, {", ".join("r." + one for one in numbers)}
             FROM {rows} AS r
-            -- What a row counts comes once, without a bucket.
+            -- The counts and sums of a row are on one entry, which has no bucket.
             CROSS JOIN LATERAL (
                 SELECT CAST(NULL AS smallint) AS bucket, false AS failures, 1 AS durations
-                UNION ALL SELECT bucket, false, durations FROM unnest(r.buckets, r.counts) AS b (bucket, durations)
-                UNION ALL SELECT bucket, true, durations FROM unnest(r.failed_buckets, r.failed_counts) AS b (bucket, durations)
+                UNION ALL SELECT bucket, false, durations
+                FROM unnest(r.buckets, r.counts) AS b (bucket, durations)
+                UNION ALL SELECT bucket, true, durations
+                FROM unnest(r.failed_buckets, r.failed_counts) AS b (bucket, durations)
             ) AS h
         ) AS entries
         GROUP BY workflow_id, {when}, {", ".join(names)}, bucket, failures
@@ -198,7 +253,7 @@ def _added_up(
 
 
 def step_rollup_daily(rollup: str) -> str:
-    """The query of `step_rollup_daily` over these rows of `step_rollup`."""
+    """Return the query of `step_rollup_daily` over these rows of `step_rollup`."""
     return _added_up(
         rollup,
         when="day",
@@ -210,34 +265,42 @@ def step_rollup_daily(rollup: str) -> str:
 
 
 def added_steps(rollup: str) -> str:
-    """These rows of `step_rollup`, those of the same node added up."""
+    """Return the query that adds up these rows of `step_rollup` by hour and node."""
     return _added_up(
         rollup, when="hour", time="r.hour", names=NODE, counts=STEP_COUNTS, sums=USAGE_SUMS
     )
 
 
 def added_runs(rollup: str) -> str:
-    """These rows of `run_rollup`, those of the same organisation added up."""
+    """Return the query that adds up these rows of `run_rollup` by hour and organisation."""
     return _added_up(
         rollup, when="hour", time="r.hour", names=("organization_id",), counts=RUN_COUNTS, sums=()
     )
 
 
 def step_failures(steps: str) -> str:
-    """The query of `step_failures` over these steps: a query in parentheses, with the columns of `EVERY_STEP`."""
+    """Return the query of `step_failures` over these steps.
+
+    Args:
+        steps: a query in parentheses, with the columns of `EVERY_STEP`.
+    """
     return f"""
         SELECT id AS step_id, run_id, workflow_id, node_id, organization_id, time, outcome,
                left(encode(sha256(convert_to(pattern, 'UTF8')), 'hex'), 32) AS fingerprint, pattern,
                left(message, 500) AS message
         FROM (
-            SELECT s.id, s.run_id, s.counted_in AS workflow_id, s.node_id, s.organization_id, s.time, o.outcome,
-                   m.message, orchestra.failure_pattern(m.message) AS pattern
+            SELECT s.id, s.run_id, s.counted_in AS workflow_id, s.node_id, s.organization_id,
+                   s.time, o.outcome, m.message, orchestra.failure_pattern(m.message) AS pattern
             FROM {steps} AS s
-            CROSS JOIN LATERAL (SELECT orchestra.outcome(s.state, s.error, s.reported_error) AS outcome OFFSET 0) AS o
             CROSS JOIN LATERAL (
-                SELECT COALESCE(orchestra.error_message(s.error, s.reported_error), '') AS message OFFSET 0
+                SELECT orchestra.outcome(s.state, s.error, s.reported_error) AS outcome OFFSET 0
+            ) AS o
+            CROSS JOIN LATERAL (
+                SELECT COALESCE(orchestra.error_message(s.error, s.reported_error), '') AS message
+                OFFSET 0
             ) AS m
-            WHERE s.absent_since IS NULL AND (s.state = 'failed' OR s.error IS NOT NULL OR s.reported_error IS NOT NULL)
+            WHERE s.absent_since IS NULL
+              AND (s.state = 'failed' OR s.error IS NOT NULL OR s.reported_error IS NOT NULL)
               AND o.outcome IN ('failed', 'soft_failed')
         ) AS failed
     """

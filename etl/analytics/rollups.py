@@ -1,15 +1,14 @@
-"""Keeps the rollups equal to what follows from the runs and steps.
+"""The refresh of the rollups from the runs and steps.
 
-Groups (a workflow's hour, see `rollup_queries`) whose runs or steps changed are queued by the transaction
-that changed them, and are recomputed here, whole: nothing is added up twice, and nothing depends
-on the order of arrival.
+The transaction that changes runs or steps queues their groups (hours of workflows, see
+`rollup_queries`). A refresh recomputes each queued group as a whole. So nothing counts twice, and
+the order of arrival does not matter.
 
-What a run counts outlives it: the transaction that prunes runs also adds what these count to rows
-of their own, whose `ordinal` is below 0 and which no refresh touches. So the runs of a group may end,
-change or be listed at any time, and it stays right.
+The counts of a run outlive it. The transaction that prunes runs adds their counts to separate rows,
+whose `ordinal` is below 0 and which no refresh touches. The group therefore stays correct, whenever
+its runs end, change or are listed.
 
-A group that cannot be computed is put back into the queue, for later, and keeps none of the others
-waiting.
+A group that cannot be computed goes back into the queue for later, and does not block the others.
 """
 
 from __future__ import annotations
@@ -31,12 +30,13 @@ from etl.database_errors import is_database_error, is_transient, sqlstate
 
 log = structlog.get_logger(__name__)
 
-# Groups in one transaction, so that an erasure does not wait long: two seconds, with 463 steps an
-# hour and workflow as in ten million steps over 90 days. A hundred took half as long again in all,
-# because days are added up once a batch; a thousand took no less.
+# Groups in one transaction. The number is limited, so that an erasure does not wait long: two
+# seconds with 463 steps an hour and workflow, as in ten million steps over 90 days. Batches of 100
+# took 1.5 times as long in total, because each batch adds up its days; batches of 1,000 saved
+# nothing.
 BATCH = 300
-# Seconds between two lines of progress: after an upgrade that changes what is counted, all hours
-# wait.
+# Seconds between two log lines of progress. After an upgrade that changes what is counted, all
+# hours are in the queue.
 SAY_EVERY = 10.0
 
 _GROUPS = (
@@ -45,13 +45,14 @@ _GROUPS = (
 _DAYS = "unnest(CAST(:workflow_ids AS text[]), CAST(:days AS date[])) AS g (workflow_id, day)"
 
 
-# Index conditions of their own in place of one on COALESCE.
+# Two queries with one index condition each, because no index serves a condition on COALESCE.
 _RUNS_OF_GROUPS = f"""(
     SELECT found.*
     FROM {_GROUPS}
     CROSS JOIN LATERAL (
         SELECT * FROM orchestra.runs
-        WHERE workflow_id = g.workflow_id AND start_time >= g.hour AND start_time < g.hour + interval '1 hour'
+        WHERE workflow_id = g.workflow_id
+          AND start_time >= g.hour AND start_time < g.hour + interval '1 hour'
         UNION ALL
         SELECT * FROM orchestra.runs
         WHERE workflow_id = g.workflow_id AND start_time IS NULL
@@ -59,21 +60,24 @@ _RUNS_OF_GROUPS = f"""(
     ) AS found
 )"""
 
-# OFFSET 0: from each hour, and from each run, to its steps by an index. The planner, which knows
-# nothing of the hours, would rather read all steps: 32 s for a batch beside ten million of them, in
-# place of one.
+# OFFSET 0 makes the planner go from each hour, and from each run, to its steps by an index. It does
+# not know the hours, and would otherwise read all steps: 32 s instead of 1 s for a batch in a
+# history of ten million steps.
 _STEPS_OF_GROUPS = f"""(
     SELECT s.*, s.start_time AS time, s.workflow_id AS counted_in
     FROM {_GROUPS}
     CROSS JOIN LATERAL (
         SELECT * FROM orchestra.steps
-        WHERE workflow_id = g.workflow_id AND start_time >= g.hour AND start_time < g.hour + interval '1 hour'
+        WHERE workflow_id = g.workflow_id
+          AND start_time >= g.hour AND start_time < g.hour + interval '1 hour'
         OFFSET 0
     ) AS s
     UNION ALL
     SELECT s.*, COALESCE(r.start_time, r.first_seen_at), r.workflow_id
     FROM {_RUNS_OF_GROUPS} AS r
-    CROSS JOIN LATERAL (SELECT * FROM orchestra.steps WHERE run_id = r.id AND start_time IS NULL OFFSET 0) AS s
+    CROSS JOIN LATERAL (
+        SELECT * FROM orchestra.steps WHERE run_id = r.id AND start_time IS NULL OFFSET 0
+    ) AS s
 )"""
 
 
@@ -87,19 +91,23 @@ _HOURS_OF_DAYS = f"""(
     FROM {_DAYS}
     JOIN orchestra.step_rollup AS r
       ON r.workflow_id = g.workflow_id
-     AND r.hour >= CAST(g.day AS timestamp) AT TIME ZONE 'UTC' AND r.hour < CAST(g.day + 1 AS timestamp) AT TIME ZONE 'UTC'
+     AND r.hour >= CAST(g.day AS timestamp) AT TIME ZONE 'UTC'
+     AND r.hour < CAST(g.day + 1 AS timestamp) AT TIME ZONE 'UTC'
 )"""
 
 
 class _Rollup(msgspec.Struct, frozen=True):
-    """A table of rows by workflow and time."""
+    """A rollup table, with rows by workflow and time."""
 
     when: str
+    """The column of the time: `hour` or `day`."""
     columns: tuple[str, ...]
     everything: str
-    """The query that computes it whole."""
+    """The query that computes the whole table."""
     drop: TextClause
+    """Deletes some groups."""
     compute: TextClause
+    """Computes and inserts some groups."""
 
 
 def _rollup(
@@ -116,7 +124,8 @@ def _rollup(
         """),
         compute=text(f"""
             INSERT INTO orchestra.{name} ({", ".join(columns)})
-            SELECT {", ".join(columns)} FROM ({some}) AS computed ORDER BY workflow_id, {when}, ordinal
+            SELECT {", ".join(columns)} FROM ({some}) AS computed
+            ORDER BY workflow_id, {when}, ordinal
         """),
     )
 
@@ -124,7 +133,7 @@ def _rollup(
 def _keeping(
     name: str, columns: tuple[str, ...], removed: str, added: Callable[[str], str]
 ) -> TextClause:
-    """Adds what removed runs or steps count to the rows of their groups that stay."""
+    """Return the statement that adds the counts of removed runs or steps to the permanent rows."""
     shown = ", ".join(columns)
     ordinal = columns.index("ordinal")
     kept = ", ".join((*columns[:ordinal], "-ordinal", *columns[ordinal + 1 :]))
@@ -133,7 +142,8 @@ def _keeping(
             SELECT {shown} FROM ({removed}) AS r
             WHERE {changed_groups.COUNTABLE}
         ), old AS (
-            DELETE FROM orchestra.{name} AS r USING (SELECT DISTINCT workflow_id, hour FROM new) AS g
+            DELETE FROM orchestra.{name} AS r
+            USING (SELECT DISTINCT workflow_id, hour FROM new) AS g
             WHERE r.workflow_id = g.workflow_id AND r.hour = g.hour AND r.ordinal < 0
             RETURNING {", ".join("r." + column for column in columns)}
         )
@@ -179,32 +189,41 @@ _KEEP_RUNS = _keeping(
 
 _GROUPS_OF_RUNS = text(f"""
     SELECT workflow_id, hour
-    FROM (SELECT counted_in AS workflow_id, date_trunc('hour', time, 'UTC') AS hour FROM {_REMOVED_STEPS} AS s
+    FROM (SELECT counted_in AS workflow_id, date_trunc('hour', time, 'UTC') AS hour
+          FROM {_REMOVED_STEPS} AS s
           UNION
-          SELECT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM {_REMOVED_RUNS} AS r) AS g
+          SELECT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC')
+          FROM {_REMOVED_RUNS} AS r) AS g
     WHERE {changed_groups.COUNTABLE}
 """)
 
 _DROP_FAILURES = text(f"""
     DELETE FROM orchestra.step_failures AS f
     USING {_GROUPS}
-    WHERE f.workflow_id = g.workflow_id AND f.time >= g.hour AND f.time < g.hour + interval '1 hour'
+    WHERE f.workflow_id = g.workflow_id
+      AND f.time >= g.hour AND f.time < g.hour + interval '1 hour'
 """)
 
-# A step that moved may still stand under its old group, which is queued, too. One that somebody is
-# deleting is waited for, and left out; in key order.
+# ON CONFLICT: a step that moved to another group may still be stored under its old one, which is
+# queued too. FOR KEY SHARE waits for a transaction that is deleting the step, and then leaves the
+# step out. The steps are locked in key order.
 _COMPUTE_FAILURES = text(f"""
     INSERT INTO orchestra.step_failures ({", ".join(rollup_queries.FAILURE)})
     SELECT {", ".join("f." + name for name in rollup_queries.FAILURE)}
-    FROM (SELECT * FROM ({rollup_queries.step_failures(_STEPS_OF_GROUPS)}) AS computed ORDER BY step_id OFFSET 0) AS f
-    CROSS JOIN LATERAL (SELECT FROM orchestra.steps AS s WHERE s.id = f.step_id FOR KEY SHARE) AS locked
+    FROM (
+        SELECT * FROM ({rollup_queries.step_failures(_STEPS_OF_GROUPS)}) AS computed
+        ORDER BY step_id OFFSET 0
+    ) AS f
+    CROSS JOIN LATERAL (
+        SELECT FROM orchestra.steps AS s WHERE s.id = f.step_id FOR KEY SHARE
+    ) AS locked
     ON CONFLICT (step_id) DO UPDATE
     SET {", ".join(f"{name} = excluded.{name}" for name in rollup_queries.FAILURE[1:])}
 """)
 
 
 class RefreshReport(msgspec.Struct):
-    """What a refresh did."""
+    """The result of a refresh."""
 
     groups: int = 0
     """Groups recomputed."""
@@ -215,30 +234,33 @@ class RefreshReport(msgspec.Struct):
     waiting: int = 0
     """Rows left in the queue, to be computed."""
     stuck: int = 0
-    """Groups that cannot be computed; they stay in the queue, to be tried again."""
+    """Groups that cannot be computed; they stay in the queue for a retry."""
     busy: bool = False
-    """Whether somebody else is at it, so that nothing, or no more, was done."""
+    """Whether another process is refreshing, so that this one stopped."""
 
     def add(self, other: RefreshReport) -> None:
-        """Go on from what this one did."""
+        """Add the counts of the next refresh; take over its state of the queue."""
         for name in ("groups", "rows", "failures"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.waiting, self.stuck, self.busy = other.waiting, other.stuck, other.busy
 
 
 def refresh(connection: Connection, limit: int = BATCH) -> RefreshReport:
-    """Compute some of the queue's groups anew. One alone that cannot be computed is put back.
+    """Recompute some groups of the queue.
+
+    If the batch is a single group that cannot be computed, the group goes back into the queue.
 
     Args:
         connection: in a READ COMMITTED transaction.
-        limit: how many of them.
+        limit: the most groups to recompute.
 
     Raises:
-        psycopg.Error, sqlalchemy.exc.DBAPIError: one of several cannot be computed.
+        psycopg.Error, sqlalchemy.exc.DBAPIError: one of several groups cannot be computed.
     """
     if not changed_groups.try_lock(connection):
         return RefreshReport(busy=True)
-    # A whole batch, however dense its hours: one that is always cut off would never get anywhere.
+    # However many steps its hours have, the batch must finish. With the usual statement_timeout, it
+    # could time out again at every retry.
     allow_long(connection)
     groups = changed_groups.take(connection, limit)
     done = RefreshReport(groups=len(groups))
@@ -269,7 +291,7 @@ def _put_back(connection: Connection, group: Group, cause: str | None) -> None:
 
 
 def _compute(connection: Connection, groups: Sequence[Group], done: RefreshReport) -> None:
-    """Write these groups anew, and their days; count in `done` what is written."""
+    """Rewrite these groups and their days; add the numbers of written rows to `done`."""
     wanted = {
         "workflow_ids": [group.workflow_id for group in groups],
         "hours": [group.hour for group in groups],
@@ -288,9 +310,10 @@ def _compute(connection: Connection, groups: Sequence[Group], done: RefreshRepor
 
 @contextmanager
 def keeping_counts(connection: Connection, run_ids: Sequence[str]) -> Iterator[None]:
-    """Have what these runs count outlive them: they are deleted inside the block, in the same transaction.
+    """Keep the counts of these runs in the rollups while the block deletes the runs.
 
-    The caller holds the lock under which rollups are written (`changed_groups.wait_for_lock`).
+    The block must use the same transaction. The caller holds the lock on the rollups
+    (`changed_groups.wait_for_lock`).
     """
     parameters = {"run_ids": list(run_ids)}
     groups = sorted(
@@ -305,12 +328,13 @@ def keeping_counts(connection: Connection, run_ids: Sequence[str]) -> Iterator[N
 def drain(
     database: Database, *, batch: int = BATCH, stopped: Callable[[], bool] = lambda: False
 ) -> RefreshReport:
-    """Refresh, a batch a transaction, until the queue is empty, somebody else is at it, or `stopped` says so.
+    """Refresh until the queue is empty, another process is refreshing, or `stopped` returns True.
 
-    A batch that cannot be computed is divided, until the group is found that is the cause.
+    Each batch is one transaction. If a batch cannot be computed, smaller batches isolate the group
+    that is the cause.
 
     Raises:
-        DatabaseError: the database cannot be used; what was committed stays so.
+        DatabaseError: the database cannot be used; committed batches stay.
     """
     done = RefreshReport()
     size = batch

@@ -1,4 +1,4 @@
-"""Whether the rollups are what follows from the runs and steps: everything is computed and compared."""
+"""The verification of the rollups: recompute everything from the runs and steps, and compare."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ _HOURLY_DIFFERENCES = " UNION ALL ".join(
 )
 _DAILY_DIFFERENCES = _differing("step_rollup_daily", DAILY.when, DAILY.columns, DAILY.everything)
 
-# One statement and so one snapshot: what waits in the queue is known to differ.
+# One statement, so that the rollups, the runs and the queue are read in one snapshot. Queued groups
+# are left out, because they are expected to differ.
 _VERIFY = text(f"""
     SELECT workflow_id, at, string_agg(what, ', ' ORDER BY what) AS what
     FROM (
@@ -51,7 +52,8 @@ _VERIFY = text(f"""
             SELECT FROM orchestra_etl.changed_groups AS q
             WHERE q.workflow_id = d.workflow_id AND q.hour = date_trunc('hour', d.at, 'UTC'))
         UNION ALL
-        SELECT workflow_id, CAST(at AS timestamp) AT TIME ZONE 'UTC', what FROM ({_DAILY_DIFFERENCES}) AS d
+        SELECT workflow_id, CAST(at AS timestamp) AT TIME ZONE 'UTC', what
+        FROM ({_DAILY_DIFFERENCES}) AS d
     ) AS found
     WHERE NOT EXISTS (SELECT FROM orchestra_etl.changed_groups AS q WHERE q.workflow_id IS NULL)
     GROUP BY workflow_id, at
@@ -60,36 +62,39 @@ _VERIFY = text(f"""
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """A group, or a day, that is not what follows from its runs and steps."""
+    """A group or day whose rollups differ from its runs and steps."""
 
     workflow_id: str
     at: datetime
-    """The hour, or the day's beginning."""
+    """The hour, or the start of the day."""
     what: str
     """The tables that differ."""
 
 
 class VerificationReport(msgspec.Struct, frozen=True):
-    """How the rollups compare with the runs and steps."""
+    """The result of a verification."""
 
     differences: list[Difference]
     stuck: list[Stuck]
-    """Groups that cannot be computed: their numbers are old."""
+    """Groups that cannot be computed: their rollups are outdated."""
     waiting: int
-    """Rows of the queue: their groups were not compared."""
+    """Rows of the queue, whose groups were not compared."""
     overdue: int
-    """Those of them that should have been computed long ago."""
+    """Rows of the queue that should have been computed long ago."""
     failure: str | None = None
-    """SQLSTATE with which the comparison itself failed."""
+    """SQLSTATE with which the comparison itself failed; None: it did not fail."""
 
     @property
     def ok(self) -> bool:
-        """Whether all that was compared is right, and nothing is known to be wrong."""
+        """Whether everything compared is equal, and nothing is stuck, overdue or failed."""
         return not (self.differences or self.stuck or self.overdue or self.failure)
 
 
 def verify(connection: Connection) -> VerificationReport:
-    """Recompute everything that is not queued, and compare it with what is stored; change nothing."""
+    """Recompute everything that is not queued, and compare it with the stored rollups.
+
+    Nothing is written.
+    """
     allow_long(connection)
     queue = (
         changed_groups.stuck(connection),

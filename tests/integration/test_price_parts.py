@@ -459,7 +459,7 @@ def test_a_fee_for_each_call(database: Database, database_url: str) -> None:
     [
         ("unknown", {"input_tokens": 1}, ["the model has no price"]),
         (None, {"input_tokens": 1}, ["the call names no model"]),
-        ("gpt-4o", {}, ["the call does not say how much it used"]),
+        ("gpt-4o", {}, ["the call reports no usage"]),
         (
             "gpt-4o",
             {"input_tokens": 1, "service_tier": "us"},
@@ -470,7 +470,7 @@ def test_a_fee_for_each_call(database: Database, database_url: str) -> None:
             {"input_tokens": 1, "output_tokens": 5, "output_audio_tokens": 2, "other_tokens": 3},
             ["no price for output_audio", "no price for other"],
         ),
-        (None, {}, ["the step is not a call of a model"]),
+        (None, {}, ["the step is not a model call"]),
     ],
 )
 def test_why_there_is_no_cost(

@@ -318,7 +318,10 @@ def test_track_reads_the_response_of_execute(
     run_id = history.run_ids(right)[0]
     answer = json.dumps({"message": "Workflow execution started", "run_id": run_id})
     tracked = run("track", wrong, "-", variables=variables, input=f"{answer}\n")
-    assert (tracked.returncode, "1 new run and 0 known runs will be read" in tracked.stdout) == (0, True), tracked.stderr
+    assert (tracked.returncode, "1 new run and 0 known runs will be read" in tracked.stdout) == (
+        0,
+        True,
+    ), tracked.stderr
     assert run("sync", variables=variables).returncode == 0
     assert differences(variables["DATABASE_URL"], history) == []
 

@@ -223,7 +223,9 @@ def test_an_installation_needs_no_edits(installed: Path, tmp_path: Path) -> None
                 if place in text
             ]
         made = _run(command, "config", "init", folder=folder)
-        assert (made.returncode, made.stdout.split()[:2]) == (0, ["wrote", "config/etl.toml:"]), made.stderr
+        assert (made.returncode, made.stdout.split()[:2]) == (0, ["wrote", "config/etl.toml:"]), (
+            made.stderr
+        )
         assert (folder / "config" / "etl.toml").read_text() == (
             ROOT / "config" / "etl.toml"
         ).read_text()

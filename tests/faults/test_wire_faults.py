@@ -20,6 +20,7 @@ import pytest
 from etl.errors import ApiError, ApiUnavailable, RequestRefused
 from etl.extract import client as client_module
 from etl.extract.client import OrchestraClient
+from etl.settings.models import ApiSettings
 from etl.simulator.history import History
 from etl.transform import decode as decode_module
 from etl.transform.decode import decode_steps
@@ -396,7 +397,7 @@ async def _astray(prefix: str, identifiers: Sequence[str]) -> list[str]:
     problems = []
     async with (
         serving(answering(message(200, BODY))) as server,
-        client_of(server.url + prefix) as client,
+        client_of(ApiSettings(base_url=server.url + prefix).base_url) as client,
     ):
         host = f"\r\nhost: {server.url.removeprefix('http://')}\r\n".encode()
         for identifier in identifiers:

@@ -247,7 +247,9 @@ def test_never_swept(command: Command, database_url: str) -> None:
         WEATHER,
     )
     workflow = _only(command)
-    assert _reasons(workflow) == [("failing", "no sweep has completed yet; the last one failed: 404")]
+    assert _reasons(workflow) == [
+        ("failing", "no sweep has completed yet; the last one failed: 404")
+    ]
     assert workflow["coverage"]["complete_until"] is None
 
 

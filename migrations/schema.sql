@@ -1306,6 +1306,7 @@ CREATE TABLE orchestra_etl.run_ledger (
     attempts smallint DEFAULT 0 NOT NULL,
     last_error text,
     not_found_since timestamp with time zone,
+    reopened_by text,
     removed_at timestamp with time zone
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
@@ -1334,6 +1335,7 @@ COMMENT ON COLUMN orchestra_etl.run_ledger.checks IS 'Reads in a row that found 
 COMMENT ON COLUMN orchestra_etl.run_ledger.attempts IS 'Reads in a row that failed.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.last_error IS 'Why the last read failed, in one line.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.not_found_since IS 'Since when the API returns 404 for the steps.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.reopened_by IS 'What last requested a newer read of the known run: list, config, track, reread, repair or states; null: nothing has.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.removed_at IS 'When the run was erased or pruned; nothing but its ids and times is kept then.';
 
 CREATE TABLE orchestra_etl.sweeps (

@@ -11,6 +11,16 @@ from etl.ledger.lifecycle import DERIVED_CHECKS
 from etl.records import TERMINAL_STATES
 
 
+_REQUESTS: dict[str, str] = {
+    "list": "its row of the run list changed",
+    "config": "the configuration names it under another workflow",
+    "track": "`track`, `dead-letters retry` or a row of run_requests asked for it",
+    "reread": "`backfill --reread` asked for it",
+    "repair": "its rows were missing from the tables",
+    "states": "the configured states changed",
+}
+
+
 class Entry(msgspec.Struct, frozen=True):
     """The columns of a run's ledger row that decide what happens next."""
 
@@ -25,6 +35,8 @@ class Entry(msgspec.Struct, frozen=True):
     attempts: int
     """Reads in a row that failed."""
     not_found_since: datetime | None
+    reopened_by: str | None
+    """What last requested a newer read of the run; None: nothing has."""
     opened_at: datetime
     run_state: str | None
     """The run's state by the API's own row; None if the API gave none."""
@@ -105,4 +117,6 @@ def _why_read(entry: Entry, *, is_over: bool, has_steps: bool) -> str:
         return "the run is over, but the API has not returned its steps yet"
     if entry.checks:
         return "the run is over; it is final once a read finds it unchanged"
-    return "a newer read was requested: by a changed list row, `track`, `retry` or `--reread`"
+    if entry.reopened_by is None:
+        return "the run is over; the next read confirms its end"
+    return f"the run is over, and is read again: {_REQUESTS[entry.reopened_by]}"

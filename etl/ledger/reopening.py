@@ -1,10 +1,21 @@
 """Reopening: the only way to request a newer read of a run.
 
 It raises the fencing token and clears the lease, so that no read that was requested earlier can
-still be loaded (see `claims`). The reason for reopening a run decides only its priority.
+still be loaded (see `claims`). The reason for reopening a run decides only its priority, and is
+kept for people in `reopened_by`.
 """
 
 from __future__ import annotations
+
+from typing import Literal
+
+ReopenReason = Literal["list", "config", "track", "reread", "repair", "states"]
+"""What requested the newer read.
+
+`list`: the run's row of the run list changed. `config`, `track` (also a retry of a dead letter and
+a row of `run_requests`), `reread`: a user. `repair`: the tables had lost the run. `states`: the
+configured states changed.
+"""
 
 FENCED = {"fencing_token": "l.fencing_token + 1", "leased_until": "NULL"}
 """The values that void every claim on a row `l` of the ledger, by column."""
@@ -39,11 +50,12 @@ def assign(values: dict[str, str], when: str | None = None) -> str:
     )
 
 
-def reopen(when: str | None = None, **more: str) -> str:
+def reopen(reason: ReopenReason, when: str | None = None, **more: str) -> str:
     """Return the assignments that reopen a run.
 
     Args:
+        reason: what requests the newer read.
         when: as for `assign`.
         more: further assignments, which take precedence.
     """
-    return assign({**_REOPENED, **more}, when)
+    return assign({**_REOPENED, "reopened_by": f"'{reason}'", **more}, when)

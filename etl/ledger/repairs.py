@@ -24,7 +24,7 @@ _LOST = text("""
 
 _REPAIR = text(f"""
     UPDATE orchestra_etl.run_ledger AS l
-    SET {reopen()}, listing = p.listing, listing_hash = p.listing_hash,
+    SET {reopen("repair")}, listing = p.listing, listing_hash = p.listing_hash,
         listed_at = CAST(:requested_at AS timestamptz), steps_observed_at = NULL,
         run_observed_at = NULL, read_digest = NULL, run_state = NULL, run_end_time = NULL
     FROM unnest(CAST(:ids AS text[]), CAST(:listings AS bytea[]), CAST(:hashes AS bytea[]))

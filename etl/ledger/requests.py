@@ -47,7 +47,7 @@ _REGISTER = text(f"""
     FROM unnest(CAST(:ids AS text[])) AS r (run_id)
     ORDER BY r.run_id COLLATE "C"
     ON CONFLICT (run_id) DO UPDATE
-    SET {reopen(workflow_id="excluded.workflow_id", source="excluded.source")}
+    SET {reopen("config", workflow_id="excluded.workflow_id", source="excluded.source")}
     WHERE l.workflow_id <> excluded.workflow_id AND {ASKED_FOR} AND l.tracking = 'open'
       AND l.not_found_since IS NOT NULL
     RETURNING xmax = 0 AS inserted
@@ -60,7 +60,7 @@ _TRACK = text(f"""
     FROM unnest(CAST(:ids AS text[]), CAST(:workflow_ids AS text[])) AS r (run_id, workflow_id)
     ORDER BY r.run_id COLLATE "C"
     ON CONFLICT (run_id) DO UPDATE
-    SET {reopen(workflow_id="excluded.workflow_id", priority="0")}
+    SET {reopen("track", workflow_id="excluded.workflow_id", priority="0")}
     WHERE l.removed_at IS NULL AND (l.workflow_id = excluded.workflow_id OR {ASKED_FOR})
     RETURNING l.run_id, xmax = 0 AS inserted
 """)
@@ -281,7 +281,7 @@ _REREAD = text(f"""
         FOR UPDATE OF l
     )
     UPDATE orchestra_etl.run_ledger AS l
-    SET {reopen(priority="1")}
+    SET {reopen("reread", priority="1")}
     FROM wanted WHERE l.run_id = wanted.run_id
 """)
 

@@ -47,6 +47,7 @@ _REEVALUATE = text(f"""
         SET run_state = COALESCE(asked.state, l.run_state),
             {
     reopen(
+        "states",
         when="l.tracking <> 'gone'",
         priority="CASE WHEN l.tracking = 'open' THEN l.priority ELSE 1 END",
     )

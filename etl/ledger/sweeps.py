@@ -120,6 +120,7 @@ _WRITE = text(f"""
     ON CONFLICT (run_id) DO UPDATE
     SET {
     reopen(
+        "list",
         when=_ASKED,
         listing="excluded.listing",
         listing_hash="excluded.listing_hash",

@@ -50,7 +50,7 @@ _RUN = text("""
            l.tracking, r.start_time, r.end_time, r.duration_ms, r.error::text AS error,
            r.extra::text AS extra, l.source, l.first_seen_at, r.updated_at, l.steps_observed_at,
            l.due_at, l.attempts, l.last_error, l.priority, l.leased_until, l.fencing_token,
-           l.checks, l.not_found_since, l.opened_at, l.run_state, l.removed_at
+           l.checks, l.not_found_since, l.reopened_by, l.opened_at, l.run_state, l.removed_at
     FROM orchestra_etl.run_ledger AS l
     LEFT JOIN orchestra.runs AS r ON r.id = l.run_id
     LEFT JOIN orchestra.workflows AS w ON w.id = COALESCE(r.workflow_id, l.workflow_id)
@@ -189,6 +189,8 @@ class RunDetail(msgspec.Struct, frozen=True):
     checks: int
     """Reads in a row that found the run finished and unchanged."""
     not_found_since: datetime | None
+    reopened_by: str | None
+    """What last requested a newer read of the run; None: nothing has."""
     opened_at: datetime
     run_state: str | None
     """The run's state by the API's own row; None if the API gave none."""

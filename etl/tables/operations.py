@@ -108,6 +108,12 @@ run_ledger = Table(
     column("last_error", Text(), "Why the last read failed, in one line."),
     column("not_found_since", Time, "Since when the API returns 404 for the steps."),
     column(
+        "reopened_by",
+        Text(),
+        "What last requested a newer read of the known run: list, config, track, reread, repair or"
+        " states; null: nothing has.",
+    ),
+    column(
         "removed_at",
         Time,
         "When the run was erased or pruned; nothing but its ids and times is kept then.",

@@ -1382,6 +1382,12 @@ def _operations() -> None:
         _column("last_error", sa.Text(), "Why the last read failed, in one line."),
         _column("not_found_since", _TIME, "Since when the API returns 404 for the steps."),
         _column(
+            "reopened_by",
+            sa.Text(),
+            "What last requested a newer read of the known run: list, config, track, reread, repair or"
+            " states; null: nothing has.",
+        ),
+        _column(
             "removed_at",
             _TIME,
             "When the run was erased or pruned; nothing but its ids and times is kept then.",

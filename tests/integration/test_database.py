@@ -502,7 +502,7 @@ def test_a_later_schema_that_this_program_may_use_is_left_as_it_is(
     ]
     assert not upgrade(database_url)
     assert schema.read(database).revision == "9999"
-    with pytest.raises(SchemaMismatch, match="not do this: upgrade orchestra-etl"):
+    with pytest.raises(SchemaMismatch, match="not for this command: upgrade orchestra-etl"):
         schema.check_current(database)
 
 

@@ -79,6 +79,11 @@ WAYS: dict[str, tuple[Callable[[Connection], object], int, tuple[str, ...]]] = {
 }
 """The request, the priority of a backfilled run after it, and the possible states of the run."""
 
+REASONS = dict(
+    zip(WAYS, ("list", "track", "track", "config", "reread", "repair", "states"), strict=True)
+)
+"""What the ledger says of each way."""
+
 
 @pytest.mark.parametrize(
     ("way", "tracking"), [(way, state) for way, (*_, states) in WAYS.items() for state in states]
@@ -103,6 +108,7 @@ def test_a_reopened_run_is_reset_and_its_claim_is_invalid(
         "attempts": 2,
         "last_error": "timeout",
         "priority": priority,
+        "reopened_by": REASONS[way],
     }
     assert database.transaction(lambda c: claims.lock(c, [claim])) == [False]
 
@@ -159,6 +165,7 @@ def _row(url: str) -> dict[str, Any]:
     (row,) = query(
         url,
         "SELECT tracking, leased_until, checks, not_found_since, attempts, last_error, priority,"
+        " reopened_by,"
         " opened_at, due_at IS NOT NULL AS is_due, fencing_token FROM orchestra_etl.run_ledger",
     )
     return row

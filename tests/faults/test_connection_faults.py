@@ -53,7 +53,7 @@ def short() -> Iterator[Path]:
 UNITS = {
     "load": r"FROM staged_steps|SET tracking = s\.tracking",
     "last page": r"SET watermark = fencing_token",
-    "page": r"'list', substring",
+    "page": r"'list',\s+substring",
     "begin of a sweep": r"INSERT INTO orchestra_etl\.sweeps",
     "claim": r"FOR UPDATE SKIP LOCKED\s+\)\s+UPDATE",
     "bad rows of a page": r"INSERT INTO orchestra_etl\.dead_letters",

@@ -45,7 +45,7 @@ def _judging(final: Callable[[Observation], bool]) -> None:
             Decision("final", None, 1) if final(observation) else decide(known, observation, policy)
         )
 
-    outcome.judge = careless  # type: ignore[attr-defined]
+    outcome.decide = careless  # type: ignore[attr-defined]
 
 
 def status_alone() -> None:

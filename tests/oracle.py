@@ -13,7 +13,8 @@ from etl.simulator.model_calls import Expected
 from etl.usage import BITS, Usage
 from tests.support import query
 
-STATES = {"completed": "succeeded", "failed": "failed", "cancelled": "cancelled", "running": "running",
+STATES = {"completed": "succeeded", "failed": "failed", "cancelled": "cancelled",
+          "running": "running",
           "pending": "pending", "skipped": "skipped"}  # fmt: skip
 
 
@@ -126,12 +127,16 @@ def differences(url: str, history: History) -> list[str]:
     runs, steps = expected(history)
     found_runs = query(
         url,
-        "SELECT r.*, p.inputs, p.outputs FROM orchestra.runs r LEFT JOIN orchestra.run_payloads p ON p.run_id = r.id",
+        (
+            "SELECT r.*, p.inputs, p.outputs FROM orchestra.runs r"
+            " LEFT JOIN orchestra.run_payloads p ON p.run_id = r.id"
+        ),
     )
     found_steps = query(
         url,
         "SELECT s.*, i.data AS inputs, o.data AS outputs FROM orchestra.steps s"
-        " LEFT JOIN orchestra.inputs i ON i.step_id = s.id LEFT JOIN orchestra.outputs o ON o.step_id = s.id",
+        " LEFT JOIN orchestra.inputs i ON i.step_id = s.id LEFT JOIN orchestra.outputs o"
+        " ON o.step_id = s.id",
     )
     return [*_compare("run", runs, found_runs), *_compare("step", steps, found_steps)]
 

@@ -229,12 +229,14 @@ def show(figures: Sequence[Figure]) -> None:
     """Print the figures, and how many times as long as ours each contender took."""
     ours = {(one.variant, one.task): one.seconds for one in figures if one.contender == OURS.name}
     print(
-        f"{'history':18}{'task':12}{'contender':28}{'runs':>8}{'seconds':>9}{'± half':>8}{'CPU s':>8}{'MB':>6}"
+        f"{'history':18}{'task':12}{'contender':28}{'runs':>8}{'seconds':>9}{'± half':>8}"
+        f"{'CPU s':>8}{'MB':>6}"
         f"{'requests':>10}{'× ours':>8}"
     )
     for one in figures:
         print(
-            f"{one.variant:18}{one.task:12}{one.contender:28}{one.runs:>8,}{one.seconds:>9.2f}{one.spread / 2:>8.2f}"
+            f"{one.variant:18}{one.task:12}{one.contender:28}{one.runs:>8,}"
+            f"{one.seconds:>9.2f}{one.spread / 2:>8.2f}"
             f"{one.cpu_seconds:>8.2f}{one.peak_mb:>6.0f}{one.requests:>10,}"
             f"{one.seconds / ours[one.variant, one.task]:>8.1f}"
         )
@@ -266,7 +268,8 @@ def main() -> None:
     )
     kept = budgeted(given.runs // 5, BUDGET)
     print(
-        f"4 services under one budget of {BUDGET} requests a second: the API sees {kept:.0f} a second"
+        f"4 services under one budget of {BUDGET} requests a second: the API sees "
+        f"{kept:.0f} a second"
     )
     started = starts()
     print("start: " + ", ".join(f"{name}: {seconds:.3f} s" for name, seconds in started.items()))

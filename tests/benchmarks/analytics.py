@@ -42,42 +42,61 @@ SERVER = {
 
 _WORKFLOWS = """
     INSERT INTO orchestra.workflows (id, name, labels)
-    SELECT 'workflow-' || w, 'workflow ' || w, '{}' FROM generate_series(1, CAST(%(workflows)s AS integer)) AS w
+    SELECT 'workflow-' || w, 'workflow ' || w, '{}'
+    FROM generate_series(1, CAST(%(workflows)s AS integer)) AS w
 """
 
 _RUNS = """
-    INSERT INTO orchestra.runs (id, workflow_id, organization_id, user_id, status, state, status_source, tracking,
+    INSERT INTO orchestra.runs (id, workflow_id, organization_id, user_id, status, state,
+                                status_source, tracking,
                                 start_time, end_time, first_seen_at, updated_at)
-    SELECT 'run-' || n, 'workflow-' || 1 + n %% %(workflows)s, 'organisation-' || n %% 3, 'user-' || n %% 97,
+    SELECT 'run-' || n, 'workflow-' || 1 + n %% %(workflows)s, 'organisation-' || n %% 3,
+           'user-' || n %% 97,
            state, state, 'api', CASE state WHEN 'running' THEN 'open' ELSE 'final' END, start_time,
            CASE state WHEN 'running' THEN NULL
-                ELSE start_time + make_interval(secs => exp(1.5 + n %% %(workflows)s / 5.0 + random_normal() * 0.6)) END,
+                ELSE start_time +
+                make_interval(secs => exp(1.5 + n %% %(workflows)s / 5.0 + random_normal() * 0.6))
+                END,
            start_time, start_time
     FROM (
-        SELECT n, now() - (n / %(runs)s::double precision) * make_interval(days => CAST(%(days)s AS integer)) AS start_time,
-               CASE WHEN n %% 20000 = 1 THEN 'running' WHEN random() < 0.03 THEN 'failed' WHEN random() < 0.01 THEN 'cancelled'
+        SELECT n,
+               now() - (n / %(runs)s::double precision) *
+               make_interval(days => CAST(%(days)s AS integer)) AS start_time,
+               CASE WHEN n %% 20000 = 1 THEN 'running' WHEN random() < 0.03 THEN 'failed'
+                    WHEN random() < 0.01 THEN 'cancelled'
                     ELSE 'succeeded' END AS state
         FROM generate_series(CAST(%(first)s AS integer), CAST(%(last)s AS integer)) AS n
     ) AS made
 """
 
 _STEPS = """
-    INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, node_type, position, user_id, organization_id, status, state,
-                                 start_time, end_time, request_model, response_model, input_tokens, output_tokens, total_tokens,
+    INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, node_type, position, user_id,
+                                 organization_id, status, state,
+                                 start_time, end_time, request_model, response_model, input_tokens,
+                                 output_tokens, total_tokens,
                                  error, reported_error, content_hash, first_seen_at, updated_at)
     SELECT 'step-' || n || '-' || node, run_id, workflow_id, 'node-' || node,
-           CASE node %% 2 WHEN 0 THEN 'model' ELSE 'integration' END, node - 1, user_id, organization_id, state, state, started,
+           CASE node %% 2 WHEN 0 THEN 'model' ELSE 'integration' END, node - 1, user_id,
+               organization_id, state, state, started,
            CASE state WHEN 'running' THEN NULL
-                ELSE started + make_interval(secs => exp(node / 3.0 - 1 + random_normal() * 0.5)) END,
+                ELSE started + make_interval(secs => exp(node / 3.0 - 1 + random_normal() * 0.5))
+                END,
            model, model, input_tokens, output_tokens, input_tokens + output_tokens,
-           CASE state WHEN 'failed' THEN to_jsonb('upstream answered ' || 500 + n %% 4 || ' after ' || n || ' ms') END,
-           CASE WHEN state = 'succeeded' AND node %% 2 = 1 AND n %% 50 = 0 THEN 'rate limit "' || n || '" reached' END,
+           CASE state WHEN 'failed'
+                THEN to_jsonb('upstream answered ' || 500 + n %% 4 || ' after ' || n || ' ms') END,
+           CASE WHEN state = 'succeeded' AND node %% 2 = 1 AND n %% 50 = 0
+                THEN 'rate limit "' || n || '" reached' END,
            '\\x00', seen, seen
     FROM (
-        SELECT n, node, r.id AS run_id, r.workflow_id, r.user_id, r.organization_id, r.start_time AS seen,
-               CASE WHEN n %% 4 > 0 OR node <> 3 THEN r.start_time + make_interval(secs => node) END AS started,
-               CASE WHEN node = %(nodes)s THEN r.state WHEN n %% 4 = 0 AND node = 3 THEN 'skipped' ELSE 'succeeded' END AS state,
-               CASE node %% 2 WHEN 0 THEN (ARRAY['gpt-4o', 'gpt-4o-mini', 'claude-sonnet-4'])[1 + n %% 3] END AS model,
+        SELECT n, node, r.id AS run_id, r.workflow_id, r.user_id, r.organization_id,
+               r.start_time AS seen,
+               CASE WHEN n %% 4 > 0 OR node <> 3
+                    THEN r.start_time + make_interval(secs => node) END AS started,
+               CASE WHEN node = %(nodes)s THEN r.state WHEN n %% 4 = 0 AND node = 3 THEN 'skipped'
+                    ELSE 'succeeded' END AS state,
+               CASE node %% 2 WHEN 0
+                    THEN (ARRAY['gpt-4o', 'gpt-4o-mini',
+                          'claude-sonnet-4'])[1 + n %% 3] END AS model,
                CASE node %% 2 WHEN 0 THEN 500 + n %% 1000 END AS input_tokens,
                CASE node %% 2 WHEN 0 THEN 100 + n %% 300 END AS output_tokens
         FROM generate_series(CAST(%(first)s AS integer), CAST(%(last)s AS integer)) AS n
@@ -88,20 +107,24 @@ _STEPS = """
 
 # What the service knows of these runs, for the views that show how it is doing.
 _LEDGER = """
-    INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, start_time, listed_sweep, due_at,
+    INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, start_time,
+                                          listed_sweep, due_at,
                                           steps_observed_at)
-    SELECT id, workflow_id, 'list', tracking, start_time, 1, CASE tracking WHEN 'open' THEN now() END, now()
+    SELECT id, workflow_id, 'list', tracking, start_time, 1,
+           CASE tracking WHEN 'open' THEN now() END, now()
     FROM orchestra.runs
 """
 
 _SWEEPS = """
-    INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, swept_at, listed_runs)
+    INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, swept_at,
+                                      listed_runs)
     SELECT id, 1, 1, now(), now(), 100 FROM orchestra.workflows
 """
 
 # One that changes; one of the three models has none.
 _PRICES = """
-    INSERT INTO orchestra.prices (model, valid_from, valid_until, currency, input_per_million, output_per_million, source)
+    INSERT INTO orchestra.prices (model, valid_from, valid_until, currency, input_per_million,
+                                  output_per_million, source)
     VALUES ('gpt-4o', '0001-01-01', current_date - 30, 'USD', 5, 15, 'set'),
            ('gpt-4o', current_date - 30, NULL, 'USD', 2.5, 10, 'set'),
            ('gpt-4o-mini', '0001-01-01', NULL, 'USD', 0.15, 0.6, 'set')
@@ -130,7 +153,10 @@ class Answer(NamedTuple):
 
 
 # What a copy of the tables asks for (see docs/how-to/analytics.md).
-_CHANGED = "SELECT count(*), max(updated_at) FROM orchestra.{} WHERE updated_at >= now() - interval '3 hours'"
+_CHANGED = (
+    "SELECT count(*), max(updated_at) FROM orchestra.{}"
+    " WHERE updated_at >= now() - interval '3 hours'"
+)
 
 QUESTIONS = [
     Question(
@@ -151,7 +177,8 @@ QUESTIONS = [
     ),
     Question(
         "runs and p95 by workflow and day, 90 days",
-        """SELECT workflow_id, date_trunc('day', hour), sum(succeeded), sum(soft_failed), sum(failed),
+        """SELECT workflow_id, date_trunc('day', hour), sum(succeeded), sum(soft_failed),
+                  sum(failed),
                   orchestra.duration_quantile(buckets, counts, 0.95)
            FROM orchestra.run_rollup GROUP BY 1, 2""",
     ),
@@ -172,17 +199,21 @@ QUESTIONS = [
     ),
     Question(
         "groups of failures, 7 days",
-        """SELECT workflow_id, node_id, fingerprint, min(pattern), count(*), count(DISTINCT run_id), max(time)
-           FROM orchestra.step_failures WHERE time > now() - interval '7 days' GROUP BY 1, 2, 3 ORDER BY 5 DESC LIMIT 50""",
+        """SELECT workflow_id, node_id, fingerprint, min(pattern), count(*),
+                  count(DISTINCT run_id), max(time)
+           FROM orchestra.step_failures WHERE time > now() - interval '7 days' GROUP BY 1, 2, 3
+           ORDER BY 5 DESC LIMIT 50""",
     ),
     Question(
         "success rate and volume by day, 90 days",
-        """SELECT date_trunc('day', hour), sum(runs), sum(succeeded) / NULLIF(sum(succeeded + soft_failed + failed), 0)
+        """SELECT date_trunc('day', hour), sum(runs),
+                  sum(succeeded) / NULLIF(sum(succeeded + soft_failed + failed), 0)
            FROM orchestra.workflow_hourly WHERE hour > now() - interval '90 days' GROUP BY 1""",
     ),
     Question(
         "p50 and p95 by node, 90 days of days",
-        """SELECT workflow_name, node_id, sum(steps), orchestra.duration_quantile(buckets, counts, 0.5),
+        """SELECT workflow_name, node_id, sum(steps),
+                  orchestra.duration_quantile(buckets, counts, 0.5),
                   orchestra.duration_quantile(buckets, counts, 0.95)
            FROM orchestra.node_daily WHERE day > current_date - 90 GROUP BY 1, 2""",
     ),
@@ -191,12 +222,14 @@ QUESTIONS = [
     ),
     Question(
         "failed runs of a workflow, 7 days",
-        """SELECT * FROM orchestra.run_summary WHERE workflow_id = 'workflow-3' AND outcome = 'failed'
+        """SELECT * FROM orchestra.run_summary
+           WHERE workflow_id = 'workflow-3' AND outcome = 'failed'
               AND start_time > now() - interval '7 days' ORDER BY start_time DESC LIMIT 1000""",
     ),
     Question(
         "softly failed runs of a workflow by its name, 7 days",
-        """SELECT * FROM orchestra.run_summary WHERE workflow_name = 'workflow 1' AND outcome = 'soft_failed'
+        """SELECT * FROM orchestra.run_summary
+           WHERE workflow_name = 'workflow 1' AND outcome = 'soft_failed'
               AND start_time > now() - interval '7 days' ORDER BY start_time DESC LIMIT 1000""",
     ),
     Question(
@@ -211,12 +244,15 @@ QUESTIONS = [
     ),
     Question(
         "kinds of failures counted over 7 days",
-        """SELECT workflow_name, node_id, outcome, fingerprint, min(pattern), count(*), count(DISTINCT run_id)
-           FROM orchestra.failures WHERE time > now() - interval '7 days' GROUP BY 1, 2, 3, 4 ORDER BY 6 DESC LIMIT 50""",
+        """SELECT workflow_name, node_id, outcome, fingerprint, min(pattern), count(*),
+                  count(DISTINCT run_id)
+           FROM orchestra.failures WHERE time > now() - interval '7 days' GROUP BY 1, 2, 3, 4
+           ORDER BY 6 DESC LIMIT 50""",
     ),
     Question(
         "usage and cost of models by day, 90 days",
-        """SELECT date_trunc('day', hour), model, currency, sum(calls), sum(total_tokens), sum(cost), sum(unpriced_calls)
+        """SELECT date_trunc('day', hour), model, currency, sum(calls), sum(total_tokens),
+                  sum(cost), sum(unpriced_calls)
            FROM orchestra.model_usage WHERE hour > now() - interval '90 days' GROUP BY 1, 2, 3""",
     ),
     Question("coverage", "SELECT * FROM orchestra.coverage"),
@@ -321,7 +357,8 @@ def history(home: Path | None, runs: int) -> Iterator[tuple[str, dict[str, objec
                 for row in query(
                     server.url,
                     """SELECT relname AS name, pg_total_relation_size(oid) AS bytes FROM pg_class
-                       WHERE relnamespace = 'orchestra'::regnamespace AND relkind = 'r' ORDER BY 2 DESC LIMIT 6""",
+                       WHERE relnamespace = 'orchestra'::regnamespace AND relkind = 'r'
+                       ORDER BY 2 DESC LIMIT 6""",
                 )
             }
             yield server.url, found
@@ -344,7 +381,8 @@ def print_answers(answers: Sequence[Answer]) -> None:
     print(f"{'question':{width}}{'rows':>8}{'median ms':>11}{'slowest ms':>12}")
     for one in answers:
         print(
-            f"{one.name:{width}}{one.rows:>8,}{one.milliseconds:>11.0f}{one.slowest_milliseconds:>12.0f}"
+            f"{one.name:{width}}{one.rows:>8,}{one.milliseconds:>11.0f}"
+            f"{one.slowest_milliseconds:>12.0f}"
         )
 
 

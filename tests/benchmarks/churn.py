@@ -22,7 +22,8 @@ from tests.support import query
 SERVER = {"autovacuum_naptime": "1s", "max_wal_size": "4GB"}
 
 _TABLES = """
-    SELECT n.nspname || '.' || c.relname AS name, c.reloptions IS NOT NULL AS set, pg_table_size(c.oid) / 1e6 AS mb,
+    SELECT n.nspname || '.' || c.relname AS name, c.reloptions IS NOT NULL AS set,
+           pg_table_size(c.oid) / 1e6 AS mb,
            s.n_dead_tup AS dead, s.n_live_tup AS live
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -79,7 +80,8 @@ def main() -> None:
             for row in query(server.url, _TABLES):
                 query(
                     server.url,
-                    f"ALTER TABLE {row['name']} RESET (fillfactor, autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold,"
+                    f"ALTER TABLE {row['name']} RESET (fillfactor, "
+                    "autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold,"
                     " autovacuum_vacuum_insert_scale_factor, autovacuum_analyze_scale_factor)",
                 )
             defaults = churn(server.url, given.runs, given.rounds)
@@ -90,7 +92,8 @@ def main() -> None:
         for settings, one in (("ours", mine), ("default", defaults[name])):
             growth = one.after_mb / one.before_mb - 1 if one.before_mb else 0
             print(
-                f"{name:24}{settings:8}{one.before_mb:>11.1f}{one.after_mb:>11.1f}{growth:>9.0%}{one.most_dead:>16,}"
+                f"{name:24}{settings:8}{one.before_mb:>11.1f}{one.after_mb:>11.1f}"
+                f"{growth:>9.0%}{one.most_dead:>16,}"
             )
     for settings, figures in (("ours", shipped), ("default", defaults)):
         print(f"{settings}: {next(iter(figures.values())).seconds:.1f} s of loads")

@@ -64,8 +64,11 @@ def digest(url: str, contender: Contender) -> tuple[int, str]:
     [row] = query(
         url,
         f"""SELECT count(*) AS steps,
-                   md5(string_agg(md5(concat_ws('|', id, run, status, NULLIF(CAST(inputs AS text), 'null'),
-                                                               NULLIF(CAST(outputs AS text), 'null'))), '' ORDER BY id)) AS md5
+                   md5(string_agg(md5(concat_ws('|', id, run, status,
+                                                NULLIF(CAST(inputs AS text), 'null'),
+                                                               NULLIF(CAST(outputs AS text),
+                                                                      'null'))), ''
+                                                                      ORDER BY id)) AS md5
             FROM ({contender.steps}) AS stored (id, run, status, inputs, outputs)""",
     )
     return row["steps"], row["md5"]
@@ -83,7 +86,8 @@ def _prepare_ours(url: str) -> None:
 def _ours(api: Api, url: str, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
     config = folder / "etl.toml"
     config.write_text(
-        f'[api]\nrequests_per_second = 0\n[logs]\nlevel = "error"\n[[workflows]]\nid = "{api.workflow_id}"\n'
+        '[api]\nrequests_per_second = 0\n[logs]\nlevel = "error"\n[[workflows]]\nid = '
+        f'"{api.workflow_id}"\n'
     )
     return [sys.executable, "-m", "etl", "sync", "--json"], {
         "ORCHESTRA_BASE_URL": api.base_url,
@@ -133,7 +137,8 @@ OURS = Contender(
     _prepare_ours,
     _ours,
     "SELECT s.id, run_id, status, i.data, o.data FROM orchestra.steps AS s"
-    " LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id",
+    " LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id"
+    " LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id",
     "",
 )
 HAND_WRITTEN = Contender(
@@ -141,7 +146,8 @@ HAND_WRITTEN = Contender(
     lambda url: _drop(url, "hand_written"),
     _hand_written,
     "SELECT s.id, run_id, status, i.data, o.data FROM hand_written.steps AS s"
-    " LEFT JOIN hand_written.inputs AS i ON i.step_id = s.id LEFT JOIN hand_written.outputs AS o ON o.step_id = s.id",
+    " LEFT JOIN hand_written.inputs AS i ON i.step_id = s.id"
+    " LEFT JOIN hand_written.outputs AS o ON o.step_id = s.id",
     "no retries, limits or fences; exact only where Python's json is; reads everything each time",
 )
 _DLT_STEPS = "SELECT id, _runs_id, status, inputs, outputs FROM dlt_history.steps"

@@ -116,7 +116,10 @@ def sync(api: Api, url: str, folder: Path) -> Sync:
 def _steps_written(url: str) -> int:
     [row] = query(
         url,
-        "SELECT n_tup_ins AS steps FROM pg_stat_user_tables WHERE relid = 'orchestra.steps'::regclass",
+        (
+            "SELECT n_tup_ins AS steps FROM pg_stat_user_tables"
+            " WHERE relid = 'orchestra.steps'::regclass"
+        ),
     )
     return int(row["steps"])
 
@@ -146,7 +149,8 @@ def measure(
             [one.steps / 1e6 for one in half], [one.rss_mb for one in half]
         ).slope
     growth = Growth(
-        runs, steps, first.seconds, statistics.median(fresh), statistics.median(nothing), pruned, first.peak_mb, slope,
+        runs, steps, first.seconds, statistics.median(fresh), statistics.median(nothing), pruned,
+        first.peak_mb, slope,
         stored_mb,
     )  # fmt: skip
     return growth, first
@@ -163,7 +167,8 @@ def _stored_mb(url: str) -> float:
     [row] = query(
         url,
         """SELECT sum(pg_total_relation_size(oid)) / 1e6 AS mb FROM pg_class
-           WHERE relnamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace) AND relkind = 'r'""",
+           WHERE relnamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace)
+             AND relkind = 'r'""",
     )
     return float(row["mb"])
 
@@ -227,7 +232,8 @@ def sizes(largest: int) -> Iterator[int]:
 def show(found: Sequence[Growth]) -> None:
     """Print the figures, and what ten times the history costs."""
     print(
-        f"{'runs':>9}{'steps':>11}{'first load s':>14}{'steps/s':>9}{'100 new s':>11}{'nothing s':>11}{'prune s':>9}"
+        f"{'runs':>9}{'steps':>11}{'first load s':>14}{'steps/s':>9}{'100 new s':>11}"
+        f"{'nothing s':>11}{'prune s':>9}"
         f"{'steps/s':>9}{'peak MB':>9}{'MB/M steps':>12}{'stored MB':>11}"
     )
     for one in found:
@@ -237,13 +243,16 @@ def show(found: Sequence[Growth]) -> None:
             else f"{'':>18}"
         )
         print(
-            f"{one.runs:>9,}{one.steps:>11,}{one.first_load:>14.1f}{one.steps / one.first_load:>9,.0f}"
-            f"{one.new_runs:>11.2f}{one.nothing_new:>11.2f}{prune}{one.peak_mb:>9.0f}{one.mb_per_million_steps:>12.1f}"
+            f"{one.runs:>9,}{one.steps:>11,}{one.first_load:>14.1f}"
+            f"{one.steps / one.first_load:>9,.0f}"
+            f"{one.new_runs:>11.2f}{one.nothing_new:>11.2f}{prune}{one.peak_mb:>9.0f}"
+            f"{one.mb_per_million_steps:>12.1f}"
             f"{one.stored_mb:>11,.0f}"
         )
     for smaller, larger in itertools.pairwise(found):
         print(
-            f"{smaller.runs:,} to {larger.runs:,} runs: the first load takes {larger.first_load / smaller.first_load:.1f} times"
+            f"{smaller.runs:,} to {larger.runs:,} runs: the first load takes "
+            f"{larger.first_load / smaller.first_load:.1f} times"
             f" as long, {NEW} new runs {larger.new_runs / smaller.new_runs:.2f} times"
         )
 

@@ -89,7 +89,8 @@ def show(
         ]
         needs[index] = max(times, key=lambda pair: pair[1] / max(pair[0].milliseconds, NOTICED))
     print(
-        f"{'index':36}{'MB':>8}{'log, bytes a step':>19}{'of all':>8}{'us a step':>11}   needed most by"
+        f"{'index':36}{'MB':>8}{'log, bytes a step':>19}{'of all':>8}"
+        f"{'us a step':>11}   needed most by"
     )
     names: list[str | None] = [None, *INDEXES]
     for name in names:
@@ -106,7 +107,8 @@ def show(
         alone = _Inserted(*(min(found) for found in zip(*(one for _, one in pairs), strict=True)))
         log, microseconds = beside.log - alone.log, (beside.seconds - alone.seconds) * 1e6
         print(
-            f"{line}{log / runs / 5:>19.1f}{log / beside.log:>8.1%}{microseconds / runs / 5:>11.1f}   {told}"
+            f"{line}{log / runs / 5:>19.1f}{log / beside.log:>8.1%}"
+            f"{microseconds / runs / 5:>11.1f}   {told}"
         )
 
 

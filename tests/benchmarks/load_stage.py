@@ -40,7 +40,8 @@ from tests.support import query
 STATES = StateMap()
 
 _ENTER = """
-    INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, listed_sweep, due_at)
+    INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, listed_sweep,
+                                          due_at)
     SELECT unnest(CAST(%s AS text[])), 'w', 'list', 'open', 1, now()
     ON CONFLICT (run_id) DO UPDATE SET due_at = now(), leased_until = NULL
 """
@@ -49,7 +50,8 @@ _ENTER = """
 _COLUMNS = """
     SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS columns
     FROM pg_attribute
-    WHERE attrelid = to_regclass('orchestra.' || %s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    WHERE attrelid = to_regclass('orchestra.' || %s) AND attnum > 0 AND NOT attisdropped
+      AND attgenerated = ''
 """
 
 # Key of the run by table, so that a batch's rows are found again.

@@ -22,7 +22,10 @@ def draw(title: str, axis: str, lines: Sequence[Line]) -> str:
     height = TOP + len(lines) * (PANEL + GAP) + 10
     right = max(x for line in lines for x, _ in line.points)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+            'font-family="sans-serif" font-size="12">'
+        ),
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         _text(LEFT, 24, title, size=15),
     ]
@@ -68,4 +71,7 @@ def _round_step(least: float) -> float:
 
 
 def _text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 12) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{INK}" text-anchor="{anchor}" font-size="{size}">{words}</text>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" fill="{INK}" text-anchor="{anchor}" '
+        f'font-size="{size}">{words}</text>'
+    )

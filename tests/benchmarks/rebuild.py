@@ -28,16 +28,22 @@ from tests.benchmarks.recorded import Corpus
 from tests.postgres_fixture import new_home
 from tests.support import query
 
-_DUE = "UPDATE orchestra_etl.rebuilds SET after_step_id = NULL, steps = 0, changed = 0, started_at = NULL, finished_at = NULL"
+_DUE = (
+    "UPDATE orchestra_etl.rebuilds"
+    " SET after_step_id = NULL, steps = 0, changed = 0, started_at = NULL, finished_at = NULL"
+)
 _FORGET = f"UPDATE orchestra.steps SET {', '.join(f'{name} = NULL' for name in COLUMNS)}"
 _ENLARGE = """
-    UPDATE orchestra.outputs SET data = data || jsonb_build_object('text', repeat('x', %s)), size_bytes = size_bytes + %s
-    WHERE step_id IN (SELECT min(id) FROM orchestra.steps GROUP BY run_id) AND jsonb_typeof(data) = 'object'
+    UPDATE orchestra.outputs
+    SET data = data || jsonb_build_object('text', repeat('x', %s)), size_bytes = size_bytes + %s
+    WHERE step_id IN (SELECT min(id) FROM orchestra.steps
+                      GROUP BY run_id) AND jsonb_typeof(data) = 'object'
 """
 _PAYLOADS = """
     SELECT s.id, convert_to(CAST(i.data AS text), 'UTF8'), convert_to(CAST(o.data AS text), 'UTF8')
     FROM orchestra.steps AS s
-    LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id
+    LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id
+    LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id
     ORDER BY s.id
 """
 
@@ -76,7 +82,8 @@ def measure(name: str, work: Callable[[str], int], url: str, steps: int) -> None
     seconds, peak, found = results.get()
     process.join()
     print(
-        f"{name:30}{steps / seconds:>12,.0f} steps/s{seconds:>9.2f} s{peak:>9.0f} MB peak   ({found:,})"
+        f"{name:30}{steps / seconds:>12,.0f} steps/s{seconds:>9.2f} s{peak:>9.0f} MB "
+        f"peak   ({found:,})"
     )
 
 

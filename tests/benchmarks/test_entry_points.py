@@ -22,7 +22,8 @@ TINY: Mapping[str, Sequence[str]] = {
     # The slowest first, since other processes run the rest meanwhile.
     "tests.benchmarks.charts": ["--runs=1000", "--repetitions=1", "--limit=600"],
     "tests.benchmarks.growth": [
-        "--runs=100", "--repetitions=1", "--large-bytes=100000", "--plot=load.svg", "--json=growth.json",
+        "--runs=100", "--repetitions=1", "--large-bytes=100000", "--plot=load.svg",
+        "--json=growth.json",
     ],
     "tests.benchmarks": [
         "--runs=20", "--repetitions=1", "--variants=5 steps, small", "--json=figures.json",

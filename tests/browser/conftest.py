@@ -102,7 +102,8 @@ def a_failed_run(url: str) -> str:
     """The id of a run of this history that failed late, and paid for a model before."""
     sql = """
         SELECT run_id AS id FROM orchestra.run_summary
-        WHERE outcome = 'failed' AND tracking = 'final' AND cost > 0 ORDER BY steps DESC, start_time DESC LIMIT 1
+        WHERE outcome = 'failed' AND tracking = 'final' AND cost > 0
+        ORDER BY steps DESC, start_time DESC LIMIT 1
     """
     return str(query(url, sql)[0]["id"])
 

@@ -65,7 +65,8 @@ def test_a_workflow_leaves_its_runs_alone(page: Page, superset: Superset, histor
     """A workflow chosen in the filter bar leaves its runs alone in numbers and tables, also among those open now."""
     [wanted] = query(
         history_url,
-        f"""SELECT w.name, count(*) FILTER (WHERE r.start_time >= {SINCE}) AS runs, count(*) FILTER (WHERE r.tracking = 'open'
+        f"""SELECT w.name, count(*) FILTER (WHERE r.start_time >= {SINCE}) AS runs,
+                   count(*) FILTER (WHERE r.tracking = 'open'
                    AND r.state IN ('pending', 'running')) AS open
             FROM orchestra.runs AS r JOIN orchestra.workflows AS w ON w.id = r.workflow_id
             WHERE w.id = (SELECT workflow_id FROM orchestra.runs WHERE id = %s) GROUP BY w.name""",
@@ -97,7 +98,9 @@ def test_an_organisation_leaves_its_runs_alone(
     [wanted] = query(
         history_url,
         f"""SELECT count(*) FILTER (WHERE start_time >= {SINCE}) AS runs, count(*) AS all,
-                   count(*) FILTER (WHERE tracking = 'open' AND state IN ('pending', 'running')) AS open, array_agg(id) AS ids
+                   count(*) FILTER (WHERE tracking = 'open'
+                                    AND state IN ('pending', 'running')) AS open,
+                                    array_agg(id) AS ids
             FROM orchestra.runs WHERE organization_id = 'second'""",
     )
     open_dashboard(page, superset, "overview")
@@ -126,7 +129,8 @@ def test_a_time_narrows_what_is_not_of_now(
     [wanted] = query(
         history_url,
         """SELECT count(*) FILTER (WHERE start_time >= %s) AS runs,
-                  count(*) FILTER (WHERE tracking = 'open' AND state IN ('pending', 'running')) AS open,
+                  count(*) FILTER (WHERE tracking = 'open'
+                                   AND state IN ('pending', 'running')) AS open,
                   count(*) FILTER (WHERE state = 'failed' AND start_time >= %s) AS failed
            FROM orchestra.runs""",
         shown.since["Runs"],
@@ -151,7 +155,10 @@ def test_a_kind_of_failure_leads_to_its_failures(
 
     [wanted] = query(
         history_url,
-        f"SELECT count(*) AS steps FROM orchestra.step_failures WHERE pattern = %s AND time >= {SINCE}",
+        (
+            "SELECT count(*) AS steps FROM orchestra.step_failures WHERE pattern = %s"
+            f" AND time >= {SINCE}"
+        ),
         kind,
     )
     assert narrowed.errors == []
@@ -160,7 +167,10 @@ def test_a_kind_of_failure_leads_to_its_failures(
     )
     patterns = query(
         history_url,
-        "SELECT DISTINCT pattern FROM orchestra.step_failures WHERE run_id = ANY (%s) AND time = ANY (%s)",
+        (
+            "SELECT DISTINCT pattern FROM orchestra.step_failures WHERE run_id = ANY (%s)"
+            " AND time = ANY (%s)"
+        ),
         [row["run_id"] for row in narrowed.rows["Latest failures"]],
         [time_of(row["time"]) for row in narrowed.rows["Latest failures"]],
     )
@@ -181,7 +191,10 @@ def test_from_a_failure_to_its_run(page: Page, superset: Superset, history_url: 
     [run] = query(history_url, "SELECT end_time FROM orchestra.runs WHERE id = %s", ODD)
     expected = query(
         history_url,
-        "SELECT position, node_id, start_time, end_time FROM orchestra.steps WHERE run_id = %s ORDER BY position",
+        (
+            "SELECT position, node_id, start_time, end_time FROM orchestra.steps"
+            " WHERE run_id = %s ORDER BY position"
+        ),
         ODD,
     )
     labels = [f"{row['position'] + 1} {row['node_id']}" for row in expected]
@@ -324,7 +337,8 @@ def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) ->
 
     [newest] = query(
         history_url,
-        """SELECT r.id, w.name FROM orchestra.runs AS r JOIN orchestra.workflows AS w ON w.id = r.workflow_id
+        """SELECT r.id, w.name FROM orchestra.runs AS r
+           JOIN orchestra.workflows AS w ON w.id = r.workflow_id
            WHERE w.id <> (SELECT workflow_id FROM orchestra.runs WHERE id = %s) AND w.id <> 'new'
              AND r.end_time IS NOT NULL
            ORDER BY r.start_time DESC LIMIT 1""",
@@ -424,8 +438,10 @@ def test_payloads_are_out_of_reach(client: httpx.Client, history_url: str) -> No
     assert "permission denied" in execute("SELECT * FROM orchestra_etl.dead_letters").text
     [role] = query(
         history_url,
-        "SELECT rolsuper, rolcreaterole, (SELECT array_agg(m.roleid::regrole::text) FROM pg_auth_members AS m"
-        " WHERE m.member = r.oid) AS groups, has_table_privilege(oid, 'orchestra.runs', 'INSERT, UPDATE, DELETE') AS writes"
+        "SELECT rolsuper, rolcreaterole, (SELECT array_agg(m.roleid::regrole::text)"
+        " FROM pg_auth_members AS m"
+        " WHERE m.member = r.oid) AS groups, has_table_privilege(oid, 'orchestra.runs', "
+        "'INSERT, UPDATE, DELETE') AS writes"
         " FROM pg_roles AS r WHERE rolname = 'orchestra_dashboards'",
     )
     assert role == {

@@ -15,7 +15,10 @@ from tests.browser.databases import grant, showing
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(not PICTURES, reason="no pictures are wanted")
-SHRINK = "import sys; from PIL import Image; Image.open(sys.argv[1]).quantize(256).save(sys.argv[1], optimize=True)"
+SHRINK = (
+    "import sys; from PIL import Image; "
+    "Image.open(sys.argv[1]).quantize(256).save(sys.argv[1], optimize=True)"
+)
 """A palette takes a third of the space. Superset brings Pillow."""
 
 

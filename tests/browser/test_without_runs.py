@@ -26,7 +26,8 @@ NAME = "few"
 LEAKS = re.compile(r"\b(NaN|null|undefined|Infinity|Invalid|None)\b")
 """What a page says where a program has formatted a value that is missing."""
 PENDING = """
-    UPDATE orchestra.runs SET state = 'pending', tracking = 'open', start_time = NULL, end_time = NULL;
+    UPDATE orchestra.runs
+    SET state = 'pending', tracking = 'open', start_time = NULL, end_time = NULL;
     DELETE FROM orchestra.steps;
 """
 UNKNOWN = "No data"

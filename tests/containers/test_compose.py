@@ -57,8 +57,10 @@ class Project:
     def compose(self, *arguments: str, seconds: float = 600, check: bool = True) -> str:
         """What `docker compose` prints. Raises AssertionError, with all it said, where it fails."""
         done = subprocess.run(
-            ["docker", "compose", "--project-name", self._name, "--profile", "demo", "--profile", "bi", *arguments],
-            cwd=self.folder, env={**os.environ, **DEMO}, timeout=seconds, capture_output=True, text=True, check=False,
+            ["docker", "compose", "--project-name", self._name, "--profile", "demo", "--profile",
+             "bi", *arguments],
+            cwd=self.folder, env={**os.environ, **DEMO}, timeout=seconds, capture_output=True,
+            text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done.stdout
@@ -103,7 +105,10 @@ def test_the_history_is_loaded_by_an_unprivileged_service(project: Project) -> N
 def test_replicas_share_the_work(project: Project) -> None:
     """Three replicas are at the database from three addresses, and all turn healthy."""
     project.compose("up", "--detach", "--scale", "etl=3", "etl")
-    addresses = "SELECT count(DISTINCT client_addr) FROM pg_stat_activity WHERE application_name = 'orchestra-etl'"
+    addresses = (
+        "SELECT count(DISTINCT client_addr) FROM pg_stat_activity"
+        " WHERE application_name = 'orchestra-etl'"
+    )
     wait_until(lambda: project.value(addresses) == "3", seconds=60)
     wait_until(
         lambda: [one["Health"] for one in project.containers("etl")] == ["healthy"] * 3, seconds=90

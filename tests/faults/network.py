@@ -84,7 +84,8 @@ def cable() -> Iterator[Cable]:
             found.plug()
         except (OSError, subprocess.CalledProcessError):
             pytest.skip(
-                "network namespaces, or rules in them, cannot be made here: that takes root and `ip`"
+                "network namespaces, or rules in them, cannot be made here: that takes "
+                "root and `ip`"
             )
         yield found
 

@@ -56,10 +56,13 @@ def dump(url: str) -> str:
     with psycopg.connect(url) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         found = connection.execute(
-            "SELECT table_schema, table_name, array_agg(column_name::text ORDER BY ordinal_position)"
-            " FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)"
+            "SELECT table_schema, table_name, array_agg(column_name::text"
+            " ORDER BY ordinal_position)"
+            " FROM information_schema.columns"
+            " JOIN information_schema.tables USING (table_schema, table_name)"
             " WHERE table_schema IN ('orchestra', 'orchestra_etl') AND table_name <> ALL (%s)"
-            " AND table_type = 'BASE TABLE' AND is_generated = 'NEVER' AND is_identity = 'NO' GROUP BY 1, 2",
+            " AND table_type = 'BASE TABLE' AND is_generated = 'NEVER'"
+            " AND is_identity = 'NO' GROUP BY 1, 2",
             [list(_MADE_BY_REVISIONS)],
         ).fetchall()
         order = {name: place for place, name in enumerate(_FIRST)}

@@ -26,7 +26,8 @@ SETTINGS = {
 # Runs of one small step that are over at once, some two hundred a second: what matters is how many
 # there are.
 HISTORY: dict[str, Any] = {
-    "workflows": 4, "runs_per_workflow": 10, "steps_per_run": 1, "step_bytes": 200, "arrivals_per_minute": 3000.0,
+    "workflows": 4, "runs_per_workflow": 10, "steps_per_run": 1, "step_bytes": 200,
+    "arrivals_per_minute": 3000.0,
     "pace": 0.001,
 }  # fmt: skip
 

@@ -52,7 +52,8 @@ class Fault:
     def control(self, problems: Sequence[str]) -> None:
         """What went wrong without the guard; nothing is a failure of the test."""
         assert problems, (
-            f"fault {self.number}: without {self.guard} nothing goes wrong, so the test proves nothing"
+            f"fault {self.number}: without {self.guard} nothing goes wrong, so the test "
+            "proves nothing"
         )
         self.controls.append(problems[0])
 
@@ -84,7 +85,8 @@ def table(faults: Sequence[Fault]) -> list[str]:
     """The lines that `make faults` ends with."""
     rows = [("no.", "fault", "times", "inv.", "result", "guard", "without it")]
     rows += [
-        (str(one.number), one.name + "".join(f" ({note})" for note in one.notes), f"{one.times:,}", one.invariants, one.result,
+        (str(one.number), one.name + "".join(f" ({note})" for note in one.notes), f"{one.times:,}",
+         one.invariants, one.result,
          one.guard or "-", one.control_result)
         for one in sorted(faults, key=lambda one: one.number)
     ]  # fmt: skip

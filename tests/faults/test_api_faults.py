@@ -174,7 +174,8 @@ def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
         early = [one - at for one in asked if at + LEEWAY < one < at + quiet - 0.01]
         if early:
             problems.append(
-                f"{len(early)} requests while a 429 asked for {quiet:g} s, the first after {early[0]:.2f} s"
+                f"{len(early)} requests while a 429 asked for {quiet:g} s, the first "
+                f"after {early[0]:.2f} s"
             )
     asked.sort()
     for first in asked:

@@ -160,7 +160,8 @@ def test_connection_refused() -> None:
 
         error = run(check())
     assert (
-        f"GET {url}/workflows: cannot connect to {url.removeprefix('http://')} (Connection refused) (attempts: 2);"
+        f"GET {url}/workflows: cannot connect to {url.removeprefix('http://')} "
+        "(Connection refused) (attempts: 2);"
         " check `api.base_url`" in str(error)
     )
 

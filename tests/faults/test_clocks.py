@@ -48,7 +48,10 @@ def _wrong(
             f"run {row['run_id']} was read in the future"
             for row in query(
                 found.url,
-                "SELECT run_id FROM orchestra_etl.run_ledger WHERE greatest(steps_observed_at, run_observed_at) > now()",
+                (
+                    "SELECT run_id FROM orchestra_etl.run_ledger"
+                    " WHERE greatest(steps_observed_at, run_observed_at) > now()"
+                ),
             )
         ]
         if problems:
@@ -101,7 +104,10 @@ def _goes_on(found: World, guards: tuple[str, ...] = (), seconds: float = 120.0)
     ):
         wait_until(lambda: found.complete() == [])
         sweeps = query(found.url, "SELECT now() AS now")[0]["now"]
-        began = "SELECT 1 AS one FROM orchestra_etl.sweeps WHERE started_at > %s::timestamptz + interval '2.5 seconds'"
+        began = (
+            "SELECT 1 AS one FROM orchestra_etl.sweeps"
+            " WHERE started_at > %s::timestamptz + interval '2.5 seconds'"
+        )
         try:
             wait_until(lambda: query(found.url, began, sweeps) != [], seconds=seconds)
         except AssertionError:

@@ -88,16 +88,24 @@ class Cutter:
 
 
 COUNTED = {
-    "dead letters": "SELECT workflow_id, run_id, reason, content_hash, occurrences FROM orchestra_etl.dead_letters",
-    "drift": "SELECT workflow_id, subject, field, kind, found, occurrences FROM orchestra_etl.drift",
+    "dead letters": (
+        "SELECT workflow_id, run_id, reason, content_hash, occurrences"
+        " FROM orchestra_etl.dead_letters"
+    ),
+    "drift": (
+        "SELECT workflow_id, subject, field, kind, found, occurrences FROM orchestra_etl.drift"
+    ),
     "gaps": "SELECT workflow_id, detail, after_time, before_time FROM orchestra_etl.gaps",
     "queue": "SELECT run_id FROM orchestra.run_requests",
     "versions": "SELECT workflow_id, version FROM orchestra.workflow_versions",
-    "ledger": "SELECT run_id, workflow_id, tracking, attempts, source, steps_observed_at IS NULL AS unread"
+    "ledger": "SELECT run_id, workflow_id, tracking, attempts, source, steps_observed_at IS "
+    "NULL AS unread"
     " FROM orchestra_etl.run_ledger",
-    "runs": "SELECT r.id, workflow_id, status, tracking, start_time, end_time, p.inputs::text, p.outputs::text"
+    "runs": "SELECT r.id, workflow_id, status, tracking, start_time, end_time, p.inputs::text, "
+    "p.outputs::text"
     " FROM orchestra.runs AS r LEFT JOIN orchestra.run_payloads AS p ON p.run_id = r.id",
-    "steps": "SELECT s.id, run_id, status, start_time, end_time, absent_since, i.data::text AS i, o.data::text AS o"
+    "steps": "SELECT s.id, run_id, status, start_time, end_time, absent_since, i.data::text AS i, "
+    "o.data::text AS o"
     " FROM orchestra.steps AS s LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id"
     " LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id",
 }
@@ -140,7 +148,8 @@ def _two_syncs(found: World, without: tuple[str, ...] = ()) -> list[str]:
         said_now = found.log.read_text()[before:]
         if status != 6:
             problems.append(
-                f"sync ended with {status} where something was set aside or missed: {said_now[-300:]}"
+                f"sync ended with {status} where something was set aside or missed: "
+                f"{said_now[-300:]}"
             )
         if counts := re.findall(r'^ +"steps_inserted": (\d+)', said_now, re.MULTILINE):
             inserted += int(counts[-1])
@@ -250,7 +259,8 @@ def _pgbouncer(server: OwnServer, canaries: Canaries, log: Path) -> Iterator[str
     settings = folder / "pgbouncer.ini"
     settings.write_text(
         f"[databases]\n* = host={server.socket.parent} port=5432 user=postgres\n"
-        f"[pgbouncer]\nlisten_addr =\nlisten_port = 5432\nunix_socket_dir = {folder}\nauth_type = any\n"
+        "[pgbouncer]\nlisten_addr =\nlisten_port = 5432\nunix_socket_dir = "
+        f"{folder}\nauth_type = any\n"
         f"pool_mode = transaction\ndefault_pool_size = 3\n{_unprepared()}logfile = {folder}/log\n"
     )
     as_owner: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
@@ -301,7 +311,10 @@ def _pooled(
                 service.send(signal.SIGTERM)
                 problems += [f"serve ended with {service.wait()}"] if service.wait() else []
             problems += found.witnessed()
-        settings = "SELECT name, setting FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout')"
+        settings = (
+            "SELECT name, setting FROM pg_settings"
+            " WHERE name IN ('statement_timeout', 'lock_timeout')"
+        )
         with psycopg.connect(through, autocommit=True, prepare_threshold=None) as pooled:
             leaked = [row for row in pooled.execute(settings).fetchall() if row[1] != "0"]
             problems += [f"a session kept {leaked}"] if leaked else []

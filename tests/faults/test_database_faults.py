@@ -83,7 +83,10 @@ def _crashes_of_a_service(server: OwnServer, folder: Path, log: Path, times: int
         for _ in range(times):
             query(
                 url,
-                "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open' WHERE tracking = 'final'",
+                (
+                    "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'"
+                    " WHERE tracking = 'final'"
+                ),
             )
             time.sleep(chance.uniform(0.01, 0.3))
             server.crash()
@@ -180,7 +183,8 @@ def _no_connections(server: OwnServer, url: str) -> Iterator[None]:
         for _ in range(100):
             # Until the server has none left, the workers' own included, which are ended one by one.
             first.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'orchestra-etl'"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'orchestra-etl'"
             )
             try:
                 taken.enter_context(psycopg.connect(url))
@@ -352,7 +356,8 @@ def _eight_at_once(
             ]
             waiting = "SELECT count(DISTINCT pid) AS n FROM pg_locks WHERE NOT granted"
             wait_until(lambda: query(found.url, waiting)[0]["n"] >= len(commands))
-        return [f"{one[0]} ended with {writer.wait()}" for one, writer in zip(commands, writers, strict=True)
+        return [f"{one[0]} ended with {writer.wait()}" for one,
+                writer in zip(commands, writers, strict=True)
                 if writer.wait() != 0]  # fmt: skip
 
 

@@ -27,7 +27,8 @@ SETTINGS = {
     "ORCHESTRA_ETL_API__REQUESTS_PER_SECOND": "10000",
 }
 EMPTY = """
-    TRUNCATE orchestra.workflows, orchestra.workflow_versions, orchestra.runs, orchestra_etl.run_ledger, orchestra_etl.sweeps,
+    TRUNCATE orchestra.workflows, orchestra.workflow_versions, orchestra.runs,
+        orchestra_etl.run_ledger, orchestra_etl.sweeps,
              orchestra_etl.workflow_refresh CASCADE;
 """
 # A page and a read that take so long that both heartbeats beat.
@@ -72,7 +73,10 @@ def service(found: World, **more: str) -> int:
             run_id,
         )
     found.simulator.misbehave(Misbehaviour(delay=2.0, endpoints=("steps",), workflow_id=slow))
-    half_done = f"SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE tracking = 'open' AND workflow_id = '{workflow_id}'"
+    half_done = (
+        "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE tracking = 'open'"
+        f" AND workflow_id = '{workflow_id}'"
+    )
     with found.started("serve", without=[TICKS, POINTS], **more) as worker:
         wait_until(lambda: query(found.url, half_done) == [] or worker.status is not None)
         worker.send(signal.SIGTERM)

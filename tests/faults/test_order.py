@@ -40,7 +40,10 @@ STATES = StateMap()
 
 def no_token() -> None:
     """A load is accepted whatever became of its claim."""
-    fence = "WHERE l.fencing_token = held.token AND l.leased_until IS NOT NULL\n    ORDER BY l.run_id\n    FOR UPDATE OF l"
+    fence = (
+        "WHERE l.fencing_token = held.token"
+        " AND l.leased_until IS NOT NULL\n    ORDER BY l.run_id\n    FOR UPDATE OF l"
+    )
     statement = str(claims._LOCK)
     assert fence in statement
     claims._LOCK = text(
@@ -186,7 +189,8 @@ class Source:
 
     def row(self) -> dict[str, Any]:
         """Its row, by itself and in the list."""
-        return {"id": self.run, "status": self._status, "start_time": "2025-03-13T02:41:14Z", "end_time": self._end,
+        return {"id": self.run, "status": self._status, "start_time": "2025-03-13T02:41:14Z",
+                "end_time": self._end,
                 "inputs": {"version": self.version}}  # fmt: skip
 
     def steps(self) -> list[dict[str, Any]]:
@@ -229,8 +233,10 @@ class Orders:
         def look() -> None:
             found = query(
                 self._url,
-                "SELECT (p.inputs ->> 'version')::int AS run, (o.data ->> 'version')::int AS step FROM orchestra.runs r"
-                " LEFT JOIN orchestra.run_payloads p ON p.run_id = r.id LEFT JOIN orchestra.steps s ON s.run_id = r.id"
+                "SELECT (p.inputs ->> 'version')::int AS run, (o.data ->> 'version')::int"
+                " AS step FROM orchestra.runs r"
+                " LEFT JOIN orchestra.run_payloads p ON p.run_id = r.id"
+                " LEFT JOIN orchestra.steps s ON s.run_id = r.id"
                 " LEFT JOIN orchestra.outputs o ON o.step_id = s.id WHERE r.id = %s",
                 source.run,
             )

@@ -44,9 +44,18 @@ BUILD = (
 """What a revision commits statement by statement: an index that is built while writers go on, and a column."""
 WORK = (
     "LOCK TABLE orchestra.runs, orchestra.steps IN SHARE ROW EXCLUSIVE MODE",
-    "CREATE FUNCTION orchestra_etl.later() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
-    "CREATE TRIGGER later AFTER INSERT ON orchestra.runs FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.later()",
-    "CREATE TRIGGER later AFTER INSERT ON orchestra.steps FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.later()",
+    (
+        "CREATE FUNCTION orchestra_etl.later() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "RETURN NULL; END $$"
+    ),
+    (
+        "CREATE TRIGGER later AFTER INSERT ON orchestra.runs FOR EACH STATEMENT EXECUTE "
+        "FUNCTION orchestra_etl.later()"
+    ),
+    (
+        "CREATE TRIGGER later AFTER INSERT ON orchestra.steps FOR EACH STATEMENT EXECUTE "
+        "FUNCTION orchestra_etl.later()"
+    ),
     "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)",
 )
 """What it does in its transaction: new triggers, and every group to be computed."""
@@ -92,7 +101,10 @@ def _eight_upgrades(url: str, log: Path, without: tuple[str, ...] = ()) -> list[
             )
             for one in urls
         ]
-        waiting = "SELECT count(DISTINCT usename) AS n FROM pg_stat_activity WHERE application_name = 'orchestra-etl db'"
+        waiting = (
+            "SELECT count(DISTINCT usename) AS n FROM pg_stat_activity"
+            " WHERE application_name = 'orchestra-etl db'"
+        )
         wait_until(
             lambda: (
                 query(url, waiting)[0]["n"] == 8 or any(one.status is not None for one in all_eight)
@@ -100,7 +112,8 @@ def _eight_upgrades(url: str, log: Path, without: tuple[str, ...] = ()) -> list[
         )
         gate.rollback()
         holder = (
-            "SELECT usename FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE mode = 'ExclusiveLock' AND granted"
+            "SELECT usename FROM pg_stat_activity JOIN pg_locks USING (pid)"
+            " WHERE mode = 'ExclusiveLock' AND granted"
             f" AND relation = '{LOCK}'::regclass AND pg_stat_activity.datname = current_database()"
         )
         killed = -1
@@ -141,11 +154,14 @@ WRITER_SECONDS = 2.0
 
 # What the release wrote, in its order of locks: ledger, runs, steps, payloads, ledger.
 _ENTER = text("""
-    INSERT INTO orchestra_etl.run_ledger AS l (run_id, workflow_id, source) VALUES (:run_id, :workflow_id, 'list')
-    ON CONFLICT (run_id) DO UPDATE SET fencing_token = l.fencing_token + 1, leased_until = NULL, due_at = now()
+    INSERT INTO orchestra_etl.run_ledger AS l (run_id, workflow_id, source)
+    VALUES (:run_id, :workflow_id, 'list')
+    ON CONFLICT (run_id) DO UPDATE SET fencing_token = l.fencing_token + 1, leased_until = NULL,
+    due_at = now()
 """)
 _CLAIM = text("""
-    WITH due AS (SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = :run_id AND due_at <= now()
+    WITH due AS (SELECT run_id FROM orchestra_etl.run_ledger
+                 WHERE run_id = :run_id AND due_at <= now()
                  ORDER BY priority, due_at LIMIT 32 FOR UPDATE SKIP LOCKED)
     UPDATE orchestra_etl.run_ledger AS l
     SET fencing_token = l.fencing_token + 1, leased_until = now() + interval '60 s'
@@ -160,7 +176,8 @@ _LOAD = tuple(text(statement) for statement in (
     """INSERT INTO orchestra.steps AS s (id, run_id, workflow_id, position, state, content_hash)
        VALUES (:run_id || '-s', :run_id, :workflow_id, 0, 'running', '\\x00')
        ON CONFLICT (id) DO UPDATE SET state = 'running', updated_at = now()""",
-    """INSERT INTO orchestra.outputs AS p (step_id, data, size_bytes) VALUES (:run_id || '-s', '{}', 2)
+    """INSERT INTO orchestra.outputs AS p (step_id, data, size_bytes)
+       VALUES (:run_id || '-s', '{}', 2)
        ON CONFLICT (step_id) DO UPDATE SET data = excluded.data""",
     "UPDATE orchestra.steps SET position = position WHERE run_id = ANY (:all)",
     "UPDATE orchestra_etl.run_ledger SET leased_until = NULL, due_at = now() WHERE run_id = :run_id",
@@ -242,7 +259,8 @@ def _rows(url: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Every row but the writers' own, by table and key."""
     tables = query(
         url,
-        "SELECT schemaname || '.' || tablename AS name FROM pg_tables WHERE schemaname IN ('orchestra', 'orchestra_etl')"
+        "SELECT schemaname || '.' || tablename AS name FROM pg_tables"
+        " WHERE schemaname IN ('orchestra', 'orchestra_etl')"
         " AND tablename <> 'alembic_version'",
     )
     found: dict[str, dict[str, dict[str, Any]]] = {}

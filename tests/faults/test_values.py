@@ -61,7 +61,8 @@ def nothing_is_the_same() -> None:
 
 
 def _row(run: str, mark: str = "") -> dict[str, Any]:
-    return {"id": run, "status": "completed", "start_time": "2025-03-13T02:41:14Z", "end_time": "2025-03-13T02:41:18Z",
+    return {"id": run, "status": "completed", "start_time": "2025-03-13T02:41:14Z",
+            "end_time": "2025-03-13T02:41:18Z",
             "inputs": {"mark": mark}}  # fmt: skip
 
 
@@ -111,7 +112,10 @@ def _doubled(found: World, *without: str) -> list[str]:
         problems.append(f"runs {rows}")
     stored = query(
         found.url,
-        "SELECT s.id, s.run_id, o.data ->> 'mark' AS mark FROM orchestra.steps s JOIN orchestra.outputs o ON o.step_id = s.id",
+        (
+            "SELECT s.id, s.run_id, o.data ->> 'mark' AS mark FROM orchestra.steps s"
+            " JOIN orchestra.outputs o ON o.step_id = s.id"
+        ),
     )
     if {row["id"]: row["mark"] for row in stored if row["id"] != "shared"} != STORED:
         problems.append(f"steps {stored}")
@@ -317,7 +321,8 @@ def _odd_ids_and_times(found: World, *without: str) -> list[str]:
     problems = [] if status == 6 else [f"status {status}, not 6"]
     rows = query(
         found.url,
-        "SELECT s.id, s.start_time, s.extra ->> 'start_time' AS kept, o.data AS outputs FROM orchestra.steps s"
+        "SELECT s.id, s.start_time, s.extra ->> 'start_time' AS kept, o.data AS outputs"
+        " FROM orchestra.steps s"
         " LEFT JOIN orchestra.outputs o ON o.step_id = s.id WHERE s.run_id = %s",
         victim,
     )

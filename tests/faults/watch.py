@@ -20,7 +20,8 @@ _INSTALL = """
         is_now jsonb := to_jsonb(NEW);
     BEGIN
         INSERT INTO watch.moved (subject, key, before, after)
-        VALUES (TG_TABLE_NAME || '.' || TG_ARGV[1], was ->> TG_ARGV[0], was ->> TG_ARGV[1], is_now ->> TG_ARGV[1]);
+        VALUES (TG_TABLE_NAME || '.' || TG_ARGV[1], was ->> TG_ARGV[0], was ->> TG_ARGV[1],
+                is_now ->> TG_ARGV[1]);
         RETURN NULL;
     END $$;
 """
@@ -29,14 +30,18 @@ _ENDED = "('succeeded', 'failed', 'cancelled', 'skipped')"
 _BACK_TO_LIFE = f"OLD.state IN {_ENDED} AND NEW.state NOT IN {_ENDED}"
 _WATCHED = (
     # table, key, column, when
-    ("orchestra_etl.run_ledger", "run_id", "steps_observed_at", "NEW.steps_observed_at < OLD.steps_observed_at"),
-    ("orchestra_etl.run_ledger", "run_id", "run_observed_at", "NEW.run_observed_at < OLD.run_observed_at"),
-    ("orchestra_etl.run_ledger", "run_id", "fencing_token", "NEW.fencing_token < OLD.fencing_token"),
+    ("orchestra_etl.run_ledger", "run_id", "steps_observed_at",
+     "NEW.steps_observed_at < OLD.steps_observed_at"),
+    ("orchestra_etl.run_ledger", "run_id", "run_observed_at",
+     "NEW.run_observed_at < OLD.run_observed_at"),
+    ("orchestra_etl.run_ledger", "run_id", "fencing_token",
+     "NEW.fencing_token < OLD.fencing_token"),
     # W: final by a read of this very moment, not by anything else.
     ("orchestra_etl.run_ledger", "run_id", "tracking",
      "NEW.tracking = 'final' AND OLD.tracking <> 'final' AND NEW.steps_observed_at IS NOT DISTINCT FROM OLD.steps_observed_at"),
     ("orchestra_etl.sweeps", "workflow_id", "watermark", "NEW.watermark < OLD.watermark"),
-    ("orchestra_etl.sweeps", "workflow_id", "fencing_token", "NEW.fencing_token < OLD.fencing_token"),
+    ("orchestra_etl.sweeps", "workflow_id", "fencing_token",
+     "NEW.fencing_token < OLD.fencing_token"),
 )  # fmt: skip
 _LIVES = (
     ("orchestra.runs", "id", "state", _BACK_TO_LIFE),

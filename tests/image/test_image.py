@@ -49,7 +49,8 @@ class Image(NamedTuple):
         """Run the entry point as a container would."""
         environment = {**self.environment, **variables}
         return subprocess.Popen(
-            [str(shutil.which(self.entrypoint[0], path=environment["PATH"])), *(arguments or self.command)],
+            [str(shutil.which(self.entrypoint[0], path=environment["PATH"])),
+             *(arguments or self.command)],
             cwd=self.root / "app", env=environment, user=self.user,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip

@@ -48,12 +48,18 @@ def _minutes(due: Callable[[datetime], bool], count: int) -> Iterator[datetime]:
 @pytest.mark.parametrize(
     ("line", "weekdays"),
     [
-        ("0 6 * * 6", [SATURDAY]), ("0 6 * * 0", [SUNDAY]), ("0 6 * * 7", [SUNDAY]), ("0 6 * * 1", [MONDAY]),
-        ("0 6 * * 1-5", [MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY]), ("0 6 * * 5-7", [FRIDAY, SATURDAY, SUNDAY]),
-        ("0 6 * * fri-mon", [FRIDAY, SATURDAY, SUNDAY, MONDAY]), ("0 6 * * 0-2", [SUNDAY, MONDAY, TUESDAY]),
-        ("0 6 * * SUN", [SUNDAY]), ("0 6 * * Mon,wed,7", [MONDAY, WEDNESDAY, SUNDAY]), ("0 6 * * 6-0", [SATURDAY, SUNDAY]),
-        ("0 6 * * */2", [SUNDAY, TUESDAY, THURSDAY, SATURDAY]), ("0 6 * * 1-5/2", [MONDAY, WEDNESDAY, FRIDAY]),
-        ("0 6 * * sat-tue/3", [SATURDAY, TUESDAY]), ("0 6 * * 7-1", [SUNDAY, MONDAY]), ("@weekly", [SUNDAY]),
+        ("0 6 * * 6", [SATURDAY]), ("0 6 * * 0", [SUNDAY]), ("0 6 * * 7", [SUNDAY]),
+        ("0 6 * * 1", [MONDAY]),
+        ("0 6 * * 1-5", [MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY]),
+        ("0 6 * * 5-7", [FRIDAY, SATURDAY, SUNDAY]),
+        ("0 6 * * fri-mon", [FRIDAY, SATURDAY, SUNDAY, MONDAY]),
+        ("0 6 * * 0-2", [SUNDAY, MONDAY, TUESDAY]),
+        ("0 6 * * SUN", [SUNDAY]), ("0 6 * * Mon,wed,7", [MONDAY, WEDNESDAY, SUNDAY]),
+        ("0 6 * * 6-0", [SATURDAY, SUNDAY]),
+        ("0 6 * * */2", [SUNDAY, TUESDAY, THURSDAY, SATURDAY]),
+        ("0 6 * * 1-5/2", [MONDAY, WEDNESDAY, FRIDAY]),
+        ("0 6 * * sat-tue/3", [SATURDAY, TUESDAY]), ("0 6 * * 7-1", [SUNDAY, MONDAY]),
+        ("@weekly", [SUNDAY]),
         ("0 6 * * 0-7", [SUNDAY, MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY, SATURDAY]),
     ],
 )  # fmt: skip
@@ -73,7 +79,8 @@ def test_weekdays_are_crons(line: str, weekdays: list[str]) -> None:
         ("0 0 * * 2", lambda at: f"{at:%a}" == TUESDAY),
         # A field that begins with an asterisk restricts nothing for this rule.
         ("0 0 */2 * 1", lambda at: at.day % 2 == 1 and f"{at:%a}" == MONDAY),
-        ("0 0 10-20 * */3", lambda at: 10 <= at.day <= 20 and f"{at:%a}" in (SUNDAY, WEDNESDAY, SATURDAY)),
+        ("0 0 10-20 * */3", lambda at: 10 <= at.day <= 20 and f"{at:%a}" in (SUNDAY, WEDNESDAY,
+                                                                             SATURDAY)),
     ],
 )  # fmt: skip
 def test_where_both_days_are_given_either_is_enough(
@@ -124,10 +131,13 @@ def test_any_line_against_every_minute() -> None:
 @pytest.mark.parametrize(
     ("line", "pause"),
     [
-        ("* * * * *", 60), ("*/15 * * * *", 900), ("30 4 * * *", 86_400), ("@hourly", 3600), ("@daily", 86_400),
+        ("* * * * *", 60), ("*/15 * * * *", 900), ("30 4 * * *", 86_400), ("@hourly", 3600),
+        ("@daily", 86_400),
         # From Friday evening to Monday morning, whatever day it is now.
-        ("*/5 9-17 * * 1-5", 2 * 86_400 + (24 - 17 + 9) * 3600 - 55 * 60), ("0 9 * * 1", 7 * 86_400),
-        ("0 0 31 * *", 61 * 86_400), ("0 0 1 * mon", 7 * 86_400), ("@yearly", 366 * 86_400), ("0 0 29 2 *", 1461 * 86_400),
+        ("*/5 9-17 * * 1-5", 2 * 86_400 + (24 - 17 + 9) * 3600 - 55 * 60),
+        ("0 9 * * 1", 7 * 86_400),
+        ("0 0 31 * *", 61 * 86_400), ("0 0 1 * mon", 7 * 86_400), ("@yearly", 366 * 86_400),
+        ("0 0 29 2 *", 1461 * 86_400),
     ],
 )  # fmt: skip
 def test_the_longest_pause(line: str, pause: int) -> None:
@@ -142,12 +152,18 @@ def test_the_longest_pause(line: str, pause: int) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("* * * *", "of five fields"), ("60 * * * *", "minute '60' must be of 0 to 59"), ("* 24 * * *", "hour '24'"),
-        ("* * 0 * *", "day of the month '0'"), ("* * * 13 *", "month '13'"), ("* * * * 8", "weekday '8'"),
-        ("* * * * -1", "weekday '-1'"), ("*/0 * * * *", "no usable step"), ("* * * * mon/x", "no usable step"),
-        ("* 22-2 * * *", "hour '22-2' runs backwards"), ("1,,2 * * * *", "minute ''"), ("* * * * friday", "weekday 'friday'"),
-        ("0 0 31 2 *", "never comes due"), ("@reboot", "of five fields"), ("", "of five fields"), ("* * L * *", "month 'l'"),
-        ("\u0661 * * * *", "minute"), ("* * * * 1#2", "weekday '1#2'"), ("9" * 5000 + " * * * *", "minute"),
+        ("* * * *", "of five fields"), ("60 * * * *", "minute '60' must be of 0 to 59"),
+        ("* 24 * * *", "hour '24'"),
+        ("* * 0 * *", "day of the month '0'"), ("* * * 13 *", "month '13'"),
+        ("* * * * 8", "weekday '8'"),
+        ("* * * * -1", "weekday '-1'"), ("*/0 * * * *", "no usable step"),
+        ("* * * * mon/x", "no usable step"),
+        ("* 22-2 * * *", "hour '22-2' runs backwards"), ("1,,2 * * * *", "minute ''"),
+        ("* * * * friday", "weekday 'friday'"),
+        ("0 0 31 2 *", "never comes due"), ("@reboot", "of five fields"), ("", "of five fields"),
+        ("* * L * *", "month 'l'"),
+        ("\u0661 * * * *", "minute"), ("* * * * 1#2", "weekday '1#2'"),
+        ("9" * 5000 + " * * * *", "minute"),
     ],
 )  # fmt: skip
 def test_what_is_no_cron_line_is_said(line: str, problem: str) -> None:

@@ -195,7 +195,10 @@ def test_only_one_function_says_that_an_answer_was_cut_off() -> None:
 
 
 REASONS = re.compile(
-    r"CASE WHEN u\.model IS NULL.+? AS why|FROM orchestra\.model_usage AS u\s+LEFT JOIN .+?u\.unpriced_calls > 0",
+    (
+        r"CASE WHEN u\.model IS NULL.+? AS why|FROM orchestra\.model_usage AS u\s+LEFT JOIN "
+        r".+?u\.unpriced_calls > 0"
+    ),
     re.DOTALL,
 )
 

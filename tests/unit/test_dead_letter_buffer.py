@@ -198,7 +198,8 @@ def test_memory_is_in_proportion_to_the_body(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("row", "reason", "step_id"), [
-    (b'{"id":"s","inputs":%d}', "duplicate_id", "s"), (b'{"id":"s","inputs":%d,"error":"\\u0000"}', "not_storable", "s"),
+    (b'{"id":"s","inputs":%d}', "duplicate_id", "s"),
+    (b'{"id":"s","inputs":%d,"error":"\\u0000"}', "not_storable", "s"),
     (b"null,7", "not_an_object", None),
 ])  # fmt: skip
 def test_alike_refusals_are_counted(row: bytes, reason: str, step_id: str | None) -> None:

@@ -355,7 +355,8 @@ def test_missing_null_and_empty_members() -> None:
 def test_wrong_types_and_unknown_fields_are_kept_and_counted() -> None:
     """What does not fit its column is in `extra` as it came, and counted by field, kind and type over the whole answer."""
     wrong = (
-        b'"status": 7, "node_id": ["n"], "start_time": 1741833675, "elapsed_time": "2", "tokens": 1.5, "user_id": true,'
+        b'"status": 7, "node_id": ["n"], "start_time": 1741833675, "elapsed_time": "2", '
+        b'"tokens": 1.5, "user_id": true,'
         b' "end_time": {"a": 1.50}, "organization_id": 1e400, "new": [1.10], "\\u00fcber": null'
     )
     answer = decoded(

@@ -18,7 +18,8 @@ STATES = StateMap()
 
 ROW = (
     b'{"id": "run-1", "status": "completed", "start_time": "2025-03-13T02:41:15.1Z", "end_time":'
-    b' "2025-03-13 02:41:19+00:00", "elapsed_time": 4, "error": null, "outputs": "a joke", "all_outputs": {"model": "long"},'
+    b' "2025-03-13 02:41:19+00:00", "elapsed_time": 4, "error": null, "outputs": "a '
+    b'joke", "all_outputs": {"model": "long"},'
     b' "inputs": {"prompt": 1.10}}'
 )
 
@@ -175,9 +176,11 @@ def test_listing_of_nothing_is_refused() -> None:
 def test_workflows() -> None:
     """Workflows give their columns and, from the graph, their nodes' types; a version may be a number."""
     body = (
-        b'[{"workflow_id": "w1", "name": "jokes", "description": null, "version": 3, "graph": {"nodes": [{"id": "m", "type":'
+        b'[{"workflow_id": "w1", "name": "jokes", "description": null, "version": 3, '
+        b'"graph": {"nodes": [{"id": "m", "type":'
         b' "model"}], "x": 1.10}, "updated_at": "2025-03-12 00:59:55.465508+00:00"},'
-        b' {"id": "w2", "version": "v2", "name": "a\\u0000", "updated_at": 5}, {"name": "no id"}, 7]'
+        b' {"id": "w2", "version": "v2", "name": "a\\u0000", "updated_at": 5}, {"name": '
+        b'"no id"}, 7]'
     )
     first, second = decode_workflows(body).workflows
     assert (first.id, first.name, first.description, first.version) == ("w1", "jokes", None, "3")

@@ -71,11 +71,13 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("model", "prices"),
     [
-        ("gpt-4o", {"input": "2.5", "cached_input": "1.25", "output": "10", "web_searches": "10", "file_searches": "2.5"}),
+        ("gpt-4o", {"input": "2.5", "cached_input": "1.25", "output": "10", "web_searches": "10",
+                    "file_searches": "2.5"}),
         (
             "claude-sonnet-4-5-20250929",
             {
-                "input": "3", "cached_input": "0.3", "cache_write": "3.75", "cache_write_1h": "6", "output": "15",
+                "input": "3", "cached_input": "0.3", "cache_write": "3.75", "cache_write_1h": "6",
+                "output": "15",
                 "web_searches": "10",
             },
         ),
@@ -173,7 +175,8 @@ def test_an_hour_in_a_cache_is_not_priced_as_minutes(publish: Any) -> None:
 def test_tiers_of_service() -> None:
     """Batch, flex, priority and fast have their own prices from the day on which these are known, and none before."""
     assert sold("gpt-5", "flex") == {
-        "input": "0.625", "cached_input": "0.0625", "output": "5", "web_searches": "10", "file_searches": "2.5",
+        "input": "0.625", "cached_input": "0.0625", "output": "5", "web_searches": "10",
+        "file_searches": "2.5",
     }  # fmt: skip
     assert (sold("gpt-4o", "batch") or {})["input"] == "1.25"
     assert (sold("gpt-4o", "priority") or {})["output"] == "17"

@@ -346,7 +346,10 @@ def test_the_crontab_line_keeps_the_exit_status(
     for name, text in (
         (
             "orchestra-etl",
-            f"echo ran $1; echo trouble >&2; if [ $1 = db ]; then exit {upgrade}; else exit {sync}; fi",
+            (
+                f"echo ran $1; echo trouble >&2; if [ $1 = db ]; then exit {upgrade}; else "
+                f"exit {sync}; fi"
+            ),
         ),
         ("logger", f"cat > {tmp_path}/journal"),
     ):

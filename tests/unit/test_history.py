@@ -66,7 +66,8 @@ def test_equal_arguments_give_equal_histories() -> None:
 def test_another_process_computes_the_same() -> None:
     """Nothing depends on the process: not on its hash seed, nor on what was computed before."""
     program = (
-        "import sys, msgspec; from datetime import datetime; from etl.simulator.history import History\n"
+        "import sys, msgspec; from datetime import datetime; from etl.simulator.history "
+        "import History\n"
         f"h = History(7, now=lambda: datetime.fromisoformat({EPOCH.isoformat()!r}))\n"
         "r = h.run_ids(h.workflow_ids[2])[150]\n"
         "sys.stdout.buffer.write(msgspec.json.encode([h.run(r), h.steps(r)]))"

@@ -24,14 +24,16 @@ MINUTE = timedelta(minutes=1)
 
 def _known(**more: Any) -> KnownRun:
     fields: dict[str, Any] = {
-        "opened_at": NOON - MINUTE, "listed": True, "read_digest": None, "checks": 0, "attempts": 0, "steps_observed_at": None,
+        "opened_at": NOON - MINUTE, "listed": True, "read_digest": None, "checks": 0, "attempts": 0,
+        "steps_observed_at": None,
     }  # fmt: skip
     return KnownRun(**{**fields, **more})
 
 
 def _reading(**more: Any) -> Observation:
     fields: dict[str, Any] = {
-        "requested_at": NOON, "server_time": NOON, "run_terminal": True, "run_end_time": NOON - 2 * MINUTE,
+        "requested_at": NOON, "server_time": NOON, "run_terminal": True,
+        "run_end_time": NOON - 2 * MINUTE,
         "steps_terminal": True, "has_steps": True, "digest": b"d",
     }  # fmt: skip
     return Observation(**{**fields, **more})

@@ -110,9 +110,11 @@ def test_names(name: str, provider: str, entry: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "", "x", "nobody-knows-this", "a/b", "/", "gpt-4o/", "somewhere/gpt-4o", "azure/my-deployment", "ollama/llama3.1",
+        "", "x", "nobody-knows-this", "a/b", "/", "gpt-4o/", "somewhere/gpt-4o",
+        "azure/my-deployment", "ollama/llama3.1",
         "ollama/gpt-4o", "llama3.2:latest", "qwen3:0.6b", "hosted_vllm/meta-llama/Llama-3.1-8B",
-        "openai/gpt-4o:online", "ft:gpt-4.1-2025-04-14:org::id", "ft:gpt-4o:org::id", "ft:claude-3-opus:x",
+        "openai/gpt-4o:online", "ft:gpt-4.1-2025-04-14:org::id", "ft:gpt-4o:org::id",
+        "ft:claude-3-opus:x",
         # Made from the model whose pattern they fit, and sold by several at different prices.
         "deepseek-r1-distill-llama-70b", "gpt-oss-120b",
         "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc", "gpt-4o-mini-20240718-own",

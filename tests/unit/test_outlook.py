@@ -17,8 +17,10 @@ OVER = {**READ, "run_state": "succeeded"}
 
 def _entry(**more: Any) -> Entry:
     fields: dict[str, Any] = {
-        "tracking": "open", "priority": 0, "due_at": NOON + MINUTE, "leased_until": None, "fencing_token": 1, "checks": 0,
-        "attempts": 0, "not_found_since": None, "opened_at": NOON - MINUTE, "run_state": None, "steps_observed_at": None,
+        "tracking": "open", "priority": 0, "due_at": NOON + MINUTE, "leased_until": None,
+        "fencing_token": 1, "checks": 0,
+        "attempts": 0, "not_found_since": None, "opened_at": NOON - MINUTE, "run_state": None,
+        "steps_observed_at": None,
         "removed_at": None,
     }  # fmt: skip
     return Entry(**{**fields, **more})
@@ -31,12 +33,15 @@ def _entry(**more: Any) -> Entry:
         (READ, True, "the run is still running"),
         ({**READ, "run_state": "running"}, True, "the run is still running"),
         (OVER, False, "the run is over, but its steps have not come yet"),
-        ({**OVER, "checks": 1}, True, "the run is over; it is final once a read finds it unchanged"),
+        ({**OVER, "checks": 1}, True,
+         "the run is over; it is final once a read finds it unchanged"),
         ({**READ, "checks": 2}, True, "the API gives no status for the run: check 2 of 4"),
         (OVER, True, "a newer read was asked for"),
         ({**READ, "attempts": 3}, True, "the last read failed"),
-        ({"attempts": 1, "not_found_since": NOON}, False, "the API answers 404 since 2026-03-01 12:00:00Z"),
-        ({**READ, "tracking": "stale"}, True, "open for longer than polling.give_up_after, and is read once a day"),
+        ({"attempts": 1, "not_found_since": NOON}, False,
+         "the API answers 404 since 2026-03-01 12:00:00Z"),
+        ({**READ, "tracking": "stale"}, True,
+         "open for longer than polling.give_up_after, and is read once a day"),
         (
             {**READ, "leased_until": NOON - MINUTE},
             True,

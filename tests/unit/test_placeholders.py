@@ -22,9 +22,12 @@ _USAGE: dict[str, Any] = {kind.name: 1 for kind in KINDS} | {
     "reported_cost": Decimal("0.5"),
 }
 _STORED: dict[str, Any] = {
-    "id": "s", "user_id": None, "organization_id": None, "node_id": None, "status": "completed", "start_time": None,
-    "end_time": None, "api_elapsed_seconds": None, "api_tokens": 0, "error": None, "step_metadata": None, "extra": None,
-    "reported_error": None, "request_model": "asked", "response_model": "answered", "finish_reason": "stop", **_USAGE,
+    "id": "s", "user_id": None, "organization_id": None, "node_id": None, "status": "completed",
+    "start_time": None,
+    "end_time": None, "api_elapsed_seconds": None, "api_tokens": 0, "error": None,
+    "step_metadata": None, "extra": None,
+    "reported_error": None, "request_model": "asked", "response_model": "answered",
+    "finish_reason": "stop", **_USAGE,
 }  # fmt: skip
 _STORED["usage_kinds"] = sum(BITS[name] for name in charged(Usage(**_USAGE)))
 _GONE = StoredPayload(None, None)

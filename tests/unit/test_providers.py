@@ -152,7 +152,8 @@ def test_every_kind_and_tier_occurs() -> None:
     expected = [one for found in answers().values() for _, one in found]
     kinds = {name for one in expected for name in charged(one.usage)}
     assert kinds == {
-        "input_tokens", "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens", "input_audio_tokens",
+        "input_tokens", "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens",
+        "input_audio_tokens",
         "input_image_tokens", "output_tokens", "reasoning_tokens", "web_searches",
     }  # fmt: skip
     assert {one.usage.service_tier for one in expected} == {None, "standard", "batch", "flex"}

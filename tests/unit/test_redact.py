@@ -374,7 +374,8 @@ def test_what_is_set_aside_with_its_bytes_is_redacted() -> None:
 def test_columns_are_made_from_what_is_left() -> None:
     """Typed columns, the error of an integration and unknown fields see only redacted bytes; the version is on the record."""
     step = {
-        "id": "s", "status": "completed", "error": {"text": CANARY}, "surprise": CANARY, "user_id": CANARY,
+        "id": "s", "status": "completed", "error": {"text": CANARY}, "surprise": CANARY,
+        "user_id": CANARY,
         "inputs": {"model": CANARY}, "outputs": {"result": {"error": CANARY, "successful": False}},
     }  # fmt: skip
     body = json.dumps([step]).encode()
@@ -418,8 +419,10 @@ OUTCOMES: list[dict[str, Any]] = [
     {"data": {"ok": True}, "successful": True},
 ]
 PLACES = (
-    "$.outputs.result.error", "$.outputs.result.successful", "$.outputs.result['error','successful','successfull']",
-    "$.outputs.result.*", "$.outputs.result", "$.outputs", "$.outputs..*", "$.error", "$.*", "$..*", "$.inputs",
+    "$.outputs.result.error", "$.outputs.result.successful",
+    "$.outputs.result['error','successful','successfull']",
+    "$.outputs.result.*", "$.outputs.result", "$.outputs", "$.outputs..*", "$.error", "$.*", "$..*",
+    "$.inputs",
 )  # fmt: skip
 
 
@@ -429,7 +432,8 @@ PLACES = (
 def test_rules_do_not_change_facts(result: dict[str, Any], path: str, action: Action) -> None:
     """Whatever a rule does to an error, its step fails softly under the rule if it does without, and is of the same type."""
     step = {
-        "id": "s", "node_id": "n", "status": "completed", "error": None, "inputs": {"app_name": "slack", "action": "POST"},
+        "id": "s", "node_id": "n", "status": "completed", "error": None,
+        "inputs": {"app_name": "slack", "action": "POST"},
         "outputs": {"result": result},
     }  # fmt: skip
     body = json.dumps([step]).encode()
@@ -452,7 +456,8 @@ def test_rules_do_not_change_facts(result: dict[str, Any], path: str, action: Ac
 def test_rules_make_and_unmake_no_error(path: str, action: Action) -> None:
     """The own error of a step or run says something under a rule if, and only if, it does without, and nothing of it is left."""
     errors: list[Any] = [
-        "None", " null ", "n/a", "", False, 0, {}, [], [None], {"message": "None", "code": 0}, {"error": {"message": None}},
+        "None", " null ", "n/a", "", False, 0, {}, [], [None], {"message": "None", "code": 0},
+        {"error": {"message": None}},
         "canary", 7, True, ["canary"], {"message": "canary"}, {"message": "canary", "code": None},
     ]  # fmt: skip
     for error in errors:
@@ -679,7 +684,9 @@ def test_without_rules_the_library_is_not_imported(tmp_path: Path) -> None:
     """Settings and decoding without rules, and the command's help, do without the JSONPath library."""
     program = (
         "import sys; from etl import app, settings; from etl.transform import decode, redact\n"
-        f"loaded = settings.load(__import__('pathlib').Path({str(tmp_path / 'etl.toml')!r}), {{}})\n"
+        "loaded = "
+        f"settings.load(__import__('pathlib').Path({str(tmp_path / 'etl.toml')!r}), "
+        f"{{}})\n"
         "app.open_redaction(loaded)\n"
         "import etl.cli.commands; etl.cli.commands.run(['redact', '--help'])\n"
         "assert not [name for name in sys.modules if 'jsonpath' in name]"

@@ -103,7 +103,10 @@ def test_workflows_can_come_from_the_environment(tmp_path: Path) -> None:
     settings = read(
         tmp_path,
         '[[workflows]]\nid = "old"\n',
-        ORCHESTRA_ETL_WORKFLOWS='[{"id": "a", "runs": ["r1"], "labels": {"team": "x"}}, {"id": "b", "cron": "*/5 * * * *"}]',
+        ORCHESTRA_ETL_WORKFLOWS=(
+            '[{"id": "a", "runs": ["r1"], "labels": {"team": "x"}}, {"id": "b", "cron": "*/5 '
+            '* * * *"}]'
+        ),
     )
     assert [workflow.id for workflow in settings.workflows] == ["a", "b"]
     assert settings.workflows[0].runs == ("r1",)
@@ -176,7 +179,8 @@ def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
         ('[[workflow]]\nid = "a"', "workflow: there is no such setting; did you mean workflows?"),
         (
             "[polling]\nfoo = 1",
-            "polling.foo: there is no such setting; known here: settle_after, open_interval_min, open_interval_max, "
+            "polling.foo: there is no such setting; known here: settle_after, "
+            "open_interval_min, open_interval_max, "
             "give_up_after, lease, reconcile, reconcile_pages",
         ),
         ("[logs]\nlog = 1", "logs.log: there is no such setting; known here: level, format"),
@@ -222,7 +226,8 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
         ("[service]\nhost = ''", "service.host: must not be empty"),
         ("[service]\nport = 'x'\nhost = ''", "(and 1 more)"),
         ("[api]\nrequests_per_second = true", "api.requests_per_second: must be a number"),
-        ("[api]\nrequests_per_second = -1", "api.requests_per_second: must be greater than or equal to 0"),
+        ("[api]\nrequests_per_second = -1",
+         "api.requests_per_second: must be greater than or equal to 0"),
         ("[api]\nbase_url = 'ftp://host/'", "must begin with http:// or https://"),
         ("[api]\nbase_url = 'https:///path'", "no host"),
         ("[api]\nbase_url = 'https://host:99999/'", "is no URL"),
@@ -238,7 +243,8 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
         ("[api]\nheader_name = 'a: b'", "is no name of an HTTP header"),
         ("[api]\nheader_name = 'Schlüssel'", "is no name of an HTTP header"),
         ('[api]\nheader_name = "X\\r\\nY"', "is no name of an HTTP header"),
-        ("[[prices]]\nmodel = 'a'\ninput = '1'\noutput = '1'\nabove_input_tokens = true", "above_input_tokens: must be a number"),
+        ("[[prices]]\nmodel = 'a'\ninput = '1'\noutput = '1'\nabove_input_tokens = true",
+         "above_input_tokens: must be a number"),
         (f"[api]\napi_key = '{SECRET}'", "set ORCHESTRA_API_KEY or ORCHESTRA_API_KEY_FILE"),
         (f"[api]\nkey = '{SECRET}'", "set ORCHESTRA_API_KEY or ORCHESTRA_API_KEY_FILE"),
         (f"[database]\nurl = 'mysql://u:{SECRET}@host/'", "must begin with postgresql://"),
@@ -247,14 +253,16 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
         ("[states]\nreview = 'reviewing'", "'review' must be one of pending, running"),
         ("[polling]\nopen_interval_min = '1h'", "open_interval_min must not be longer"),
         ("[[workflows]]\nid = 'a'\n[[workflows]]\nid = 'a'", "the id a is configured twice"),
-        ("[[workflows]]\nid = 'a'\ninterval = '1m'\ncron = '* * * * *'", "has both interval and cron"),
+        ("[[workflows]]\nid = 'a'\ninterval = '1m'\ncron = '* * * * *'",
+         "has both interval and cron"),
         ("[[workflows]]\nid = 'a'\ncron = '* * *'", "no. 1.cron: is no cron line of five fields"),
         ("[[workflows]]\nid = 'a'\ncron = '61 * * * *'", "no. 1.cron: is no cron line"),
         ("[[workflows]]\nid = 'a'\ncron = '0 0 31 2 *'", "never comes due"),
         ("[[workflows]]\nid = 'a'\ncron = '* * * * 8'", "weekday '8' must be of 0 to 7"),
         ("[[workflows]]\nid = '..'", "no. 1.id: cannot stand in a request's path"),
         ("[[workflows]]\nid = ''", "no. 1.id: cannot stand in a request's path"),
-        ("[[workflows]]\nid = 'a'\nruns = ['x', 'a\\u0000b', \"a\\u0000b\"]", "no. 1.runs no. 3: cannot stand in a request"),
+        ("[[workflows]]\nid = 'a'\nruns = ['x', 'a\\u0000b', \"a\\u0000b\"]",
+         "no. 1.runs no. 3: cannot stand in a request"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_line_that_names_the_place(
@@ -326,25 +334,32 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(
     [
         ("[api]\nconcurrency = 3", {"ORCHESTRA_API_KEY": "a", "ORCHESTRA_API_KEY_FILE": "b"},
          "ORCHESTRA_API_KEY and ORCHESTRA_API_KEY_FILE: the key is given twice"),
-        ("[api]\napi_key_file = 'x'", {"ORCHESTRA_API_KEY": "a", "ORCHESTRA_ETL_API": '{"api_key_file": "b"}'},
+        ("[api]\napi_key_file = 'x'", {"ORCHESTRA_API_KEY": "a",
+                                       "ORCHESTRA_ETL_API": '{"api_key_file": "b"}'},
          "ORCHESTRA_API_KEY and ORCHESTRA_ETL_API: the key is given twice"),
-        ("[database]\nurl = 'postgresql://x'", {"DATABASE_URL": "postgresql://y", "DATABASE_URL_FILE": "b"},
+        ("[database]\nurl = 'postgresql://x'", {"DATABASE_URL": "postgresql://y",
+                                                "DATABASE_URL_FILE": "b"},
          "DATABASE_URL and DATABASE_URL_FILE: the database is named twice"),
-        ("[redaction]\nkey_file = 'x'", {"ORCHESTRA_REDACTION_KEY": "a" * 32, "ORCHESTRA_REDACTION_KEY_FILE": "b"},
+        ("[redaction]\nkey_file = 'x'", {"ORCHESTRA_REDACTION_KEY": "a" * 32,
+                                         "ORCHESTRA_REDACTION_KEY_FILE": "b"},
          "ORCHESTRA_REDACTION_KEY and ORCHESTRA_REDACTION_KEY_FILE: the key is given twice"),
         ("[polling]\nopen_interval_max = '1m'",
          {"ORCHESTRA_ETL_POLLING__OPEN_INTERVAL_MIN": "1h", "ORCHESTRA_ETL_POLLING__LEASE": "1m"},
          "FILE: polling and ORCHESTRA_ETL_POLLING__OPEN_INTERVAL_MIN: open_interval_min must not"),
-        ("[polling]\nopen_interval_min = '1h'\nopen_interval_max = '1m'", {"ORCHESTRA_ETL_POLLING__LEASE": "1m"},
+        ("[polling]\nopen_interval_min = '1h'\nopen_interval_max = '1m'",
+         {"ORCHESTRA_ETL_POLLING__LEASE": "1m"},
          "FILE: polling: open_interval_min must not"),
-        ("[logs]\nlevel = 'loud'", {"ORCHESTRA_ETL_LOGS__LEVEL": "louder"}, "ORCHESTRA_ETL_LOGS__LEVEL: must be"),
-        ("[logs]\nlevel = 'loud'", {"ORCHESTRA_ETL_LOGS": '{"level": "louder"}'}, "ORCHESTRA_ETL_LOGS: level: must be"),
+        ("[logs]\nlevel = 'loud'", {"ORCHESTRA_ETL_LOGS__LEVEL": "louder"},
+         "ORCHESTRA_ETL_LOGS__LEVEL: must be"),
+        ("[logs]\nlevel = 'loud'", {"ORCHESTRA_ETL_LOGS": '{"level": "louder"}'},
+         "ORCHESTRA_ETL_LOGS: level: must be"),
         # Two variables for one setting.
         ("", {"ORCHESTRA_API_KEY": "a", "ORCHESTRA_ETL_API__API_KEY": "b"},
          "ORCHESTRA_ETL_API__API_KEY and ORCHESTRA_API_KEY set the same"),
         ("", {"ORCHESTRA_ETL_API": '{"concurrency": 5}', "ORCHESTRA_ETL_API__CONCURRENCY": "4"},
          "ORCHESTRA_ETL_API and ORCHESTRA_ETL_API__CONCURRENCY set the same"),
-        ("", {"ORCHESTRA_ETL_API": "5", "ORCHESTRA_ETL_API__CONCURRENCY": "4"}, "ORCHESTRA_ETL_API: must be a table"),
+        ("", {"ORCHESTRA_ETL_API": "5", "ORCHESTRA_ETL_API__CONCURRENCY": "4"},
+         "ORCHESTRA_ETL_API: must be a table"),
         # A variable does not hide that the file is wrong.
         ("polling = 3", {"ORCHESTRA_ETL_POLLING__LEASE": "1m"}, "FILE: polling: must be a table"),
     ],
@@ -584,7 +599,8 @@ def test_a_price_of_what_is_not_sold_by_the_token(tmp_path: Path) -> None:
         ('model = "m"\ninput = 1\noutput_audio = 1', "prices no. 1.output: is missing"),
         (
             'model = "m"\ninput = 1\noutput = 1\nabove_input_tokens = 150000',
-            "prices no. 1.above_input_tokens: must be 0 or one of 32000, 100000, 128000, 199999, 200000, 256000, 272000,"
+            "prices no. 1.above_input_tokens: must be 0 or one of 32000, 100000, 128000, "
+            "199999, 200000, 256000, 272000,"
             " 512000, 524288: prices change there",
         ),
         (
@@ -592,7 +608,10 @@ def test_a_price_of_what_is_not_sold_by_the_token(tmp_path: Path) -> None:
             "prices no. 1.service_tier: must be a name of at most 50 characters",
         ),
         (
-            'model = "m"\naudio = 1\nservice_tier = "us"\n[[prices]]\nmodel = "m"\naudio = 2\nservice_tier = "US"',
+            (
+                'model = "m"\naudio = 1\nservice_tier = "us"\n[[prices]]\nmodel = "m"\naudio '
+                '= 2\nservice_tier = "US"'
+            ),
             "prices: the price of m is given twice",
         ),
         (

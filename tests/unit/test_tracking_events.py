@@ -19,10 +19,12 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def _reading(tracking: str, *, has_steps: bool = True, state: str | None, failed: bool) -> Reading:
     known = KnownRun(
-        opened_at=NOON, listed=True, read_digest=None, checks=0, attempts=0, steps_observed_at=None, tracking=tracking
+        opened_at=NOON, listed=True, read_digest=None, checks=0, attempts=0, steps_observed_at=None,
+        tracking=tracking
     )  # fmt: skip
     claim = Claim(
-        run_id="r", workflow_id="w", token=1, claimed_at=NOON, listing=None, listed_at=None, run_observed_at=None,
+        run_id="r", workflow_id="w", token=1, claimed_at=NOON, listing=None, listed_at=None,
+        run_observed_at=None,
         run_state=state, run_end_time=None, not_found_since=None, known=known,
     )  # fmt: skip
     some: Any = ("a step",) if has_steps else ()
@@ -33,7 +35,8 @@ def _reading(tracking: str, *, has_steps: bool = True, state: str | None, failed
     ("before", "after", "level", "fields", "reason"),
     [
         ("open", "gone", "warning", {"failed": True}, "answers 404 for it and no longer lists it"),
-        ("open", "stale", "warning", {"failed": True}, "polling.give_up_after has passed, and its reads fail"),
+        ("open", "stale", "warning", {"failed": True},
+         "polling.give_up_after has passed, and its reads fail"),
         ("open", "stale", "warning", {"state": "running"}, "has passed, and it is still running"),
         ("stale", "open", "info", {"state": "running"}, "it changed after it had been given up"),
         ("open", "final", "debug", {"has_steps": False, "state": "failed"}, "no step came"),

@@ -42,7 +42,9 @@ def install() -> None:
 
     def committing(self: Database, work: Callable[[Connection], T]) -> T:
         named = work.func if isinstance(work, functools.partial) else work
-        name = f"{named.__module__.rpartition('.')[2]}.{named.__qualname__.replace('.<locals>', '').replace('<lambda>', '')}"
+        module = named.__module__.rpartition(".")[2]
+        qualified = named.__qualname__.replace(".<locals>", "").replace("<lambda>", "")
+        name = f"{module}.{qualified}"
         name = name.rstrip(".")
 
         def then_commit(connection: Connection) -> T:
@@ -72,6 +74,6 @@ def install() -> None:
 
 
 def passed(log: Path) -> list[str]:
-    """Return the points that a worker passed: the first passage of each, and its last repetition."""
+    """Return the points that a worker passed: each one's first passage and its last repetition."""
     counts = Counter(log.read_text().splitlines())
     return [f"{name}#{number}" for name, count in counts.items() for number in sorted({1, count})]

@@ -87,8 +87,7 @@ def cable() -> Iterator[Cable]:
             found.plug()
         except (OSError, subprocess.CalledProcessError):
             pytest.skip(
-                "cannot create network namespaces or rules in them here: they need "
-                "root and `ip`"
+                "cannot create network namespaces or rules in them here: they need root and `ip`"
             )
         yield found
 

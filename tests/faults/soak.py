@@ -1,6 +1,6 @@
 """The service's memory over a long time, on a history that never stops.
 
-    python -m tests.faults.soak [--runs N] [--kills N]     about 20 minutes in total
+python -m tests.faults.soak [--runs N] [--kills N]     about 20 minutes in total
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def bytes_a_run(samples: Sequence[Sample]) -> float:
 def main() -> int:
     """Run the long soak and the thousand kills."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--runs", type=int, default=150_000, help="number of runs that the service stores")
+    parser.add_argument(
+        "--runs", type=int, default=150_000, help="number of runs that the service stores"
+    )
     parser.add_argument("--kills", type=int, default=1000)
     given = parser.parse_args()
     tests = ["tests/faults/test_soak.py", "tests/faults/test_processes.py::test_killed_at_random"]

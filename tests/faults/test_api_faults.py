@@ -141,7 +141,7 @@ QUIET = [2.0, 2.0, 0.0, 0.0, LONGEST_WAIT]
 
 
 def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
-    """Return what goes wrong as three replicas meet the first `times` 429, and the longest pause."""
+    """Return the problems when three replicas meet the first `times` 429, and the longest pause."""
     throttled: list[tuple[float, float]] = []
     asked: list[float] = []
     lock = threading.Lock()
@@ -197,7 +197,10 @@ def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
 
 
 @pytest.mark.fault(
-    17, "429 with every kind of `Retry-After`, three replicas", "C B", guard="pause shared by all replicas"
+    17,
+    "429 with every kind of `Retry-After`, three replicas",
+    "C B",
+    guard="pause shared by all replicas",
 )
 def test_a_storm_of_429(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
     """All replicas obey Retry-After, senseless values are clamped, and a 429 costs only time."""

@@ -228,8 +228,9 @@ def _fail_in_every_way(found: World, log: Path, superuser: str) -> int:
     query(superuser, "UPDATE orchestra_etl.run_ledger SET due_at = now(), leased_until = NULL")
     work("sync", expected=(0, 6), DATABASE_URL=with_password(superuser))
     assert _refusals(superuser) > 0
-    for arguments in (["config", "show"], ["config", "show", "--json"], ["config", "check"], ["status"], ["status", "--json"],
-                      ["dead-letters", "list"], ["dead-letters", "list", "--json"], ["dead-letters", "show", "1"],
+    for arguments in (["config", "show"], ["config", "show", "--json"], ["config", "check"],
+                      ["status"], ["status", "--json"], ["dead-letters", "list"],
+                      ["dead-letters", "list", "--json"], ["dead-letters", "show", "1"],
                       ["runs", "list"], ["gaps", "list"], ["workflows"]):  # fmt: skip
         work(*arguments, expected=(0, 1, 2, 3, 4, 5, 6))
     return len(statuses)

@@ -124,7 +124,9 @@ def test_real_workers(fault: Fault, database_url: str, tmp_path: Path, log: Path
                 if number % 3 == 2:
                     enough = asked + chance.randrange(2, 30)
 
-                    def is_over(worker=worker, enough=enough) -> bool:  # type: ignore[no-untyped-def]
+                    def is_over(  # type: ignore[no-untyped-def]
+                        worker=worker, enough=enough
+                    ) -> bool:
                         return (
                             found.simulator.requests["runs"] > enough or worker.status is not None
                         )

@@ -149,7 +149,7 @@ def test_an_announced_excess_is_not_awaited() -> None:
 
 
 def test_connection_refused() -> None:
-    """A refused connection is an unavailable API: the error has the system's text and the address."""
+    """A refused connection is an unavailable API, with the system's error text and the address."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"

@@ -37,7 +37,7 @@ def _change(found: World, chance: random.Random) -> None:
 def _wrong(
     found: World, chance: random.Random, *clocks: dict[str, str], guards: tuple[str, ...] = ()
 ) -> list[str]:
-    """Run workers with these clocks in turn, each after changes, and return what they leave wrong."""
+    """Run workers with these clocks in turn, each after changes, and return the problems."""
     for clock in clocks:
         _change(found, chance)
         with found.started("sync", without=(CLOCKS, *guards), **clock) as worker:
@@ -61,7 +61,10 @@ def _wrong(
 
 @pytest.mark.fault(26, NAME, "C M W", guard=GUARD)
 def test_clocks_that_are_wrong(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """Workers a day ahead, a day behind and right, in turn, store true rows at the database's time."""
+    """Workers a day ahead, a day behind and right, in turn, store what is true at once.
+
+    Each row has its observation's time by the database's clock.
+    """
     chance = random.Random(26)
     ahead, behind, right = {"CLOCK_OFF": str(DAY)}, {"CLOCK_OFF": str(-DAY)}, {"CLOCK_OFF": "0"}
     set_late = [{"CLOCK_OFF": str(off), "CLOCK_SET_AFTER": "0.1"} for off in (DAY, -DAY)]
